@@ -1,0 +1,2 @@
+//! xfer-mount
+fn main() {}

@@ -1,0 +1,87 @@
+//! How messages become bytes. The only file that names bincode, so that it can be replaced.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::limits::MESSAGE_BYTES_MAX;
+
+/// Why bytes are not the message they should be, or a message can't be written.
+#[derive(Debug, thiserror::Error)]
+#[error("not a valid message: {0}")]
+pub struct CodecError(String);
+
+/// Writes a message down.
+///
+/// # Errors
+/// If it is longer than any frame can carry.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
+    let bytes = bincode::serde::encode_to_vec(message, config())
+        .map_err(|error| CodecError(error.to_string()))?;
+    if bytes.len() > MESSAGE_BYTES_MAX {
+        return Err(CodecError(format!("{} bytes", bytes.len())));
+    }
+    Ok(bytes)
+}
+
+/// Reads a message that takes up all of `bytes`.
+///
+/// # Errors
+/// Anything else: bytes left over or missing, a name that is none, a length past the decode limit.
+/// Nothing is allocated on the word of a length alone.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    let (message, len) = bincode::serde::decode_from_slice(bytes, config())
+        .map_err(|error| CodecError(error.to_string()))?;
+    if len != bytes.len() {
+        return Err(CodecError(format!("{} bytes left over", bytes.len() - len)));
+    }
+    Ok(message)
+}
+
+/// The limit counts what decoding may allocate, which is more than the bytes it came in.
+const DECODE_BYTES_MAX: usize = 16 * MESSAGE_BYTES_MAX;
+
+fn config() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<DECODE_BYTES_MAX>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Ask, Request};
+    use crate::{Ino, Name, Seq};
+    use proptest::prelude::*;
+
+    fn request() -> Request {
+        let name = Name::new(b"hello").unwrap();
+        Request { id: 7, after: Seq(300), ask: Ask::Entry(Ino::ROOT, name) }
+    }
+
+    #[test]
+    fn the_bytes_of_a_message_stay_what_they_are() {
+        let bytes = encode(&request()).unwrap();
+        assert_eq!(bytes, [7, 251, 44, 1, 1, 1, 5, b'h', b'e', b'l', b'l', b'o']);
+        assert_eq!(decode::<Request>(&bytes).unwrap(), request());
+    }
+
+    #[test]
+    fn bytes_left_over_are_refused() {
+        let mut bytes = encode(&request()).unwrap();
+        bytes.push(0);
+        assert!(decode::<Request>(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_name_that_is_a_path_is_refused() {
+        let bytes = [7, 251, 44, 1, 1, 1, 3, b'a', b'/', b'b'];
+        assert!(decode::<Request>(&bytes).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = decode::<crate::message::ToServer>(&bytes);
+            let _ = decode::<crate::message::Response>(&bytes);
+            let _ = decode::<crate::message::Opening>(&bytes);
+        }
+    }
+}

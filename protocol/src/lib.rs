@@ -1,0 +1,31 @@
+//! What xfer's two sides agree on: the wire's messages, and the rules of the tree.
+//!
+//! This crate is pure: no I/O, no clock, no threads. Both `xfer-server` and `xfer-mount` run the
+//! code in [`tree`], the client to predict and the server to decide, so an outcome is worked out
+//! the same way twice and never negotiated.
+//!
+//! Reading order: [`limits`], [`ids`], [`name`], then [`tree`] (nodes, ops and rules), then
+//! [`message`] (what is said), [`frame`] and [`codec`] (how it is written down).
+
+pub mod limits;
+
+pub mod ids;
+
+pub mod time;
+
+pub mod errno;
+
+pub mod name;
+
+pub mod tree;
+
+pub mod message;
+
+pub mod frame;
+
+pub mod codec;
+
+pub use errno::Errno;
+pub use ids::{ContentId, DeliveryId, Epoch, IdRange, Ino, Seq, SessionId};
+pub use name::Name;
+pub use time::Timestamp;

@@ -1,0 +1,76 @@
+//! Every bound of the protocol and of the tree, in one place.
+//!
+//! Both sides enforce each of these; neither trusts the other to. A bound that only one side needs
+//! (a cache, a queue) is that side's own and does not stand here.
+
+/// The longest name of an entry, in bytes (Linux `NAME_MAX`).
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// The longest target of a symbolic link, in bytes (Linux `PATH_MAX` less the closing NUL).
+pub const SYMLINK_BYTES_MAX: usize = 4095;
+
+/// The largest size of a file, in bytes: what ext4 with 4 KiB blocks can hold, since the default
+/// content store keeps one plain file a content. Beyond it a write ends with `EFBIG`.
+pub const FILE_BYTES_MAX: u64 = (16 << 40) - BLOCK_BYTES;
+
+/// The unit in which data is allocated and charged, in bytes.
+pub const BLOCK_BYTES: u64 = 4096;
+
+/// The most separate runs of data a sparse file's map may have. Past it, the hole before a new
+/// run is charged as data, so the map stays small and no write fails for it.
+pub const EXTENT_RUNS_MAX: usize = 65_536;
+
+/// The most hard links to one node (`EMLINK` beyond), as ext4.
+pub const LINKS_MAX: u32 = 65_000;
+
+/// The longest name of an extended attribute, in bytes (Linux `XATTR_NAME_MAX`).
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+
+/// The largest value of an extended attribute, in bytes (Linux `XATTR_SIZE_MAX`).
+pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
+
+/// The most bytes of names and values that the extended attributes of one node hold together
+/// (`ENOSPC` beyond). Names, each with a closing NUL, must fit `XATTR_LIST_MAX` (64 KiB) too.
+pub const XATTRS_BYTES_MAX: usize = 128 << 10;
+
+/// The most items (files, directories, links) that one sent directory may hold.
+pub const DELIVERY_ITEMS_MAX: usize = 65_536;
+
+/// The longest user name, in bytes.
+pub const USER_BYTES_MAX: usize = 64;
+
+/// The longest password, in bytes; a longer one is refused before it is hashed.
+pub const PASSWORD_BYTES_MAX: usize = 1024;
+
+/// The largest message part of a frame before login, in bytes.
+pub const OPENING_MESSAGE_BYTES_MAX: usize = 4 << 10;
+
+/// The largest message part of a frame after login, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 2 << 20;
+
+/// The largest raw payload of a frame, in bytes. None is allowed before login.
+pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
+
+/// The most data one write op carries, in bytes.
+pub const WRITE_BYTES_MAX: usize = 1 << 20;
+
+/// The most data one read request asks for, in bytes.
+pub const READ_BYTES_MAX: usize = 1 << 20;
+
+/// The most ops in one frame.
+pub const FRAME_OPS_MAX: usize = 4096;
+
+/// The size at which a page of a listing ends, in bytes of its encoding (roughly).
+pub const PAGE_BYTES: usize = 256 << 10;
+
+/// The most ids (inode, content and delivery numbers) granted at once.
+pub const IDS_MAX: u64 = 1 << 20;
+
+/// How long a phase before login may take, in milliseconds.
+pub const OPENING_TIMEOUT_MS: u64 = 10_000;
+
+/// How often each side says something on a log link that is otherwise quiet, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 3_000;
+
+/// After how long without a word a link counts as dead, in milliseconds.
+pub const SILENCE_TIMEOUT_MS: u64 = 10_000;

@@ -1,0 +1,123 @@
+//! The log link: ops up, what became of them down.
+
+use serde::{Deserialize, Serialize};
+
+use crate::tree::{Op, Quota};
+use crate::{DeliveryId, Errno, IdRange, Name, Seq, Timestamp};
+
+/// From the client, on the log link.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ToServer {
+    /// Ops that follow each other, the first with this seq. The frame's payload is the data of
+    /// those that are writes, one after the other.
+    Ops {
+        /// The seq of the first op.
+        first: Seq,
+        /// The ops; at most [`crate::limits::FRAME_OPS_MAX`].
+        ops: Vec<Op>,
+    },
+    /// Commit soon: a program waits until this op is durable.
+    Barrier {
+        /// The op.
+        upto: Seq,
+    },
+    /// A sign of life. Answered by [`ToClient::Pong`].
+    Ping,
+    /// Numbers are running out: grant more. Answered by [`ToClient::Ids`].
+    MoreIds,
+    /// The session ends: every op that was sent is to be made durable, then
+    /// [`ToClient::Ended`] is the last word.
+    Logout,
+}
+
+/// From the server, on the log link.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ToClient {
+    /// All ops up to this one are on the server's disk.
+    Durable {
+        /// The op.
+        seq: Seq,
+        /// Bytes that the server's disk can still take.
+        disk_free: u64,
+    },
+    /// The server refused an op that the client predicted to succeed. The session ends; the tree
+    /// is as it was after the op before.
+    Diverged {
+        /// The op.
+        seq: Seq,
+        /// What the server's rules said.
+        errno: Errno,
+    },
+    /// Something was sent to this user.
+    Arrived(DeliveryHead),
+    /// Something that this user sent was accepted or turned away.
+    Settled {
+        /// Which.
+        delivery: DeliveryId,
+        /// What became of it.
+        state: super::DeliveryState,
+    },
+    /// The users that one can send to, after a change.
+    Users(Vec<Name>),
+    /// The quota, after a change.
+    Quota(Quota),
+    /// More numbers, to be used when those granted before are used up.
+    Ids(IdRange),
+    /// Answers [`ToServer::Ping`].
+    Pong,
+    /// The session is about to end: take no more changes, send what there is, then
+    /// [`ToServer::Logout`]. After the deadline the server ends it.
+    Drain {
+        /// Why.
+        reason: EndReason,
+        /// How long there is.
+        deadline_ms: u64,
+    },
+    /// The session is over; the server closes the link.
+    Ended(EndReason),
+}
+
+/// Why a session ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+pub enum EndReason {
+    /// The client asked for it.
+    #[error("logged out")]
+    LoggedOut,
+    /// Another login took the session over.
+    #[error("taken over by a mount on {host} ({address})")]
+    TakenOver {
+        /// The other client's host, as it named itself.
+        host: String,
+        /// The other client's address.
+        address: String,
+    },
+    /// The server's admin ended it, or removed the account, or changed its password.
+    #[error("ended by the server's administrator")]
+    Administrator,
+    /// The server stops.
+    #[error("the server is stopping")]
+    Stopping,
+    /// The client broke the protocol, or its ops and the server's rules disagree.
+    #[error("the two sides disagree: {0}")]
+    Protocol(String),
+    /// The server's storage failed; its log says how.
+    #[error("the server's storage failed: {0}")]
+    Storage(String),
+}
+
+/// A delivery as it is announced; its items are fetched with [`super::Ask::Delivery`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeliveryHead {
+    /// Its number.
+    pub id: DeliveryId,
+    /// The sender.
+    pub from: Name,
+    /// The name of what was sent.
+    pub name: Name,
+    /// When it was sent.
+    pub sent: Timestamp,
+    /// How many items it has.
+    pub items: u32,
+    /// How many bytes it takes up.
+    pub bytes: u64,
+}

@@ -1,0 +1,105 @@
+//! The name of an entry in a directory: the only thing like a path that crosses the wire.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::Errno;
+use crate::limits::NAME_BYTES_MAX;
+
+/// A validated name: 1 to 255 bytes, no `/`, no NUL, not `.` and not `..`.
+///
+/// All other bytes are kept exactly; a name need not be UTF-8. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<[u8]>);
+
+impl Name {
+    /// Checks `bytes` and makes a name of them.
+    ///
+    /// # Errors
+    /// `ENAMETOOLONG` over 255 bytes; `EINVAL` for an empty name, `.`, `..`, or one with `/` or NUL.
+    pub fn new(bytes: &[u8]) -> Result<Name, Errno> {
+        if bytes.len() > NAME_BYTES_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let special = matches!(bytes, b"" | b"." | b"..");
+        if special || bytes.contains(&b'/') || bytes.contains(&0) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Name(bytes.into()))
+    }
+
+    /// The name's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// So that maps keyed by name can be searched by bytes.
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+/// Lossy and with control characters escaped: for messages and logs, never for comparing.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in String::from_utf8_lossy(&self.0).chars() {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+        let bytes = bytes::Bytes::deserialize(deserializer)?;
+        Name::new(&bytes).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(bytes: &[u8], expected: Result<(), Errno>) {
+        assert_eq!(Name::new(bytes).map(|_| ()), expected, "{}", bytes.escape_ascii());
+    }
+
+    #[test]
+    fn names_that_could_be_paths_are_refused() {
+        check(b"", Err(Errno::EINVAL));
+        check(b".", Err(Errno::EINVAL));
+        check(b"..", Err(Errno::EINVAL));
+        check(b"a/b", Err(Errno::EINVAL));
+        check(b"a\0b", Err(Errno::EINVAL));
+        check(&[b'x'; 255], Ok(()));
+        check(&[b'x'; 256], Err(Errno::ENAMETOOLONG));
+        check(b"...", Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn all_other_bytes_are_kept_exactly(bytes in prop::collection::vec(1u8.., 1..256)) {
+            prop_assume!(!bytes.contains(&b'/') && bytes != b"." && bytes != b"..");
+            let name = Name::new(&bytes).unwrap();
+            prop_assert_eq!(name.as_bytes(), &bytes[..]);
+        }
+    }
+}

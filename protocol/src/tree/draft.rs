@@ -1,0 +1,246 @@
+//! An op being worked out: the loaded rows with the op's own changes laid over them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{
+    Changes, ContentEffect, DeliveryEffect, FileData, Kind, Loaded, Need, Node, Rows, Stop, Usage,
+};
+use crate::limits::BLOCK_BYTES;
+use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
+
+/// Changes in the making. Dropping it leaves everything as it was.
+pub(super) struct Draft<'a> {
+    rows: &'a dyn Rows,
+    nodes: Vec<(Ino, Option<Arc<Node>>)>,
+    entries: Vec<(Ino, Name, Option<Ino>)>,
+    contents: Vec<ContentEffect>,
+    references: BTreeMap<ContentId, i64>,
+    deliveries: Vec<DeliveryEffect>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(rows: &'a dyn Rows) -> Draft<'a> {
+        Draft {
+            rows,
+            nodes: Vec::new(),
+            entries: Vec::new(),
+            contents: Vec::new(),
+            references: BTreeMap::new(),
+            deliveries: Vec::new(),
+        }
+    }
+
+    /// The node, which must exist.
+    pub(super) fn node(&self, ino: Ino) -> Result<Arc<Node>, Stop> {
+        if let Some((_, node)) = self.nodes.iter().find(|(changed, _)| *changed == ino) {
+            return node.clone().ok_or(Errno::ENOENT.into());
+        }
+        match self.rows.node(ino) {
+            Loaded::Present(node) => Ok(node),
+            Loaded::Absent => Err(Errno::ENOENT.into()),
+            Loaded::Unknown => Err(Stop::Need(Need::Node(ino))),
+        }
+    }
+
+    /// The node, which must exist, to be changed.
+    pub(super) fn node_mut(&mut self, ino: Ino) -> Result<&mut Node, Stop> {
+        let place = match self.nodes.iter().position(|(changed, _)| *changed == ino) {
+            Some(place) => place,
+            None => {
+                let node = self.node(ino)?;
+                self.nodes.push((ino, Some(node)));
+                self.nodes.len() - 1
+            }
+        };
+        match &mut self.nodes[place].1 {
+            Some(node) => Ok(Arc::make_mut(node)),
+            None => Err(Errno::ENOENT.into()),
+        }
+    }
+
+    /// The directory, which must be one and must still have a name (or be the root).
+    pub(super) fn directory(&self, ino: Ino) -> Result<Arc<Node>, Stop> {
+        let node = self.node(ino)?;
+        match node.kind {
+            Kind::Directory { .. } if node.nlink == 0 => Err(Errno::ENOENT.into()),
+            Kind::Directory { .. } => Ok(node),
+            Kind::File(_)
+            | Kind::Symlink { .. }
+            | Kind::Fifo
+            | Kind::Socket
+            | Kind::CharDevice { .. }
+            | Kind::BlockDevice { .. } => Err(Errno::ENOTDIR.into()),
+        }
+    }
+
+    /// What the entry refers to, if it exists.
+    pub(super) fn entry(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, Stop> {
+        let changed = |(p, n, _): &&(Ino, Name, Option<Ino>)| *p == parent && n == name;
+        if let Some((_, _, ino)) = self.entries.iter().find(changed) {
+            return Ok(*ino);
+        }
+        match self.rows.entry(parent, name) {
+            Loaded::Present(ino) => Ok(Some(ino)),
+            Loaded::Absent => Ok(None),
+            Loaded::Unknown => Err(Stop::Need(Need::Entry(parent, name.clone()))),
+        }
+    }
+
+    /// All entries of a directory that this op has not changed.
+    pub(super) fn children(&self, parent: Ino) -> Result<Vec<(Name, Ino)>, Stop> {
+        self.rows.children(parent).ok_or(Stop::Need(Need::Children(parent)))
+    }
+
+    pub(super) fn delivery(&self, id: DeliveryId) -> Result<Arc<super::Delivery>, Stop> {
+        match self.rows.delivery(id) {
+            Loaded::Present(delivery) => Ok(delivery),
+            Loaded::Absent => Err(Errno::ENOENT.into()),
+            Loaded::Unknown => Err(Stop::Need(Need::Delivery(id))),
+        }
+    }
+
+    /// Puts a node where none was. A number in use is the client's fault.
+    pub(super) fn insert(&mut self, ino: Ino, node: Node) -> Result<(), Stop> {
+        match self.rows.node(ino) {
+            Loaded::Present(_) => return Err(Errno::EINVAL.into()),
+            // Numbers are granted once, so one that nobody loaded is one that nobody has used.
+            Loaded::Absent | Loaded::Unknown => {}
+        }
+        if self.nodes.iter().any(|(changed, _)| *changed == ino) {
+            return Err(Errno::EINVAL.into());
+        }
+        self.nodes.push((ino, Some(Arc::new(node))));
+        Ok(())
+    }
+
+    /// Removes a node for good.
+    pub(super) fn remove(&mut self, ino: Ino) -> Result<(), Stop> {
+        self.node(ino)?;
+        match self.nodes.iter_mut().find(|(changed, _)| *changed == ino) {
+            Some((_, node)) => *node = None,
+            None => self.nodes.push((ino, None)),
+        }
+        Ok(())
+    }
+
+    /// Makes `parent/name` refer to `ino`, which the caller knows it does not yet.
+    pub(super) fn enter(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        ino: Ino,
+        time: Timestamp,
+    ) -> Result<(), Stop> {
+        self.set_entry(parent, name, Some(ino));
+        self.count_entries(parent, 1, time)
+    }
+
+    /// Removes the entry `parent/name`, which the caller knows exists.
+    pub(super) fn leave(&mut self, parent: Ino, name: &Name, time: Timestamp) -> Result<(), Stop> {
+        self.set_entry(parent, name, None);
+        self.count_entries(parent, -1, time)
+    }
+
+    pub(super) fn set_entry(&mut self, parent: Ino, name: &Name, ino: Option<Ino>) {
+        match self.entries.iter_mut().find(|(p, n, _)| *p == parent && n == name) {
+            Some(entry) => entry.2 = ino,
+            None => self.entries.push((parent, name.clone(), ino)),
+        }
+    }
+
+    fn count_entries(&mut self, parent: Ino, by: i64, time: Timestamp) -> Result<(), Stop> {
+        let node = self.node_mut(parent)?;
+        node.mtime = time;
+        node.ctime = time;
+        match &mut node.kind {
+            Kind::Directory { entries, .. } => {
+                *entries = entries.checked_add_signed(by).ok_or(Errno::EIO)?;
+                Ok(())
+            }
+            Kind::File(_)
+            | Kind::Symlink { .. }
+            | Kind::Fifo
+            | Kind::Socket
+            | Kind::CharDevice { .. }
+            | Kind::BlockDevice { .. } => Err(Errno::ENOTDIR.into()),
+        }
+    }
+
+    /// The data of a regular file, to be changed.
+    pub(super) fn file_mut(&mut self, ino: Ino) -> Result<&mut FileData, Stop> {
+        match &mut self.node_mut(ino)?.kind {
+            Kind::File(data) => Ok(data),
+            Kind::Directory { .. } => Err(Errno::EISDIR.into()),
+            Kind::Symlink { .. }
+            | Kind::Fifo
+            | Kind::Socket
+            | Kind::CharDevice { .. }
+            | Kind::BlockDevice { .. } => Err(Errno::EINVAL.into()),
+        }
+    }
+
+    pub(super) fn content(&mut self, effect: ContentEffect) {
+        self.contents.push(effect);
+    }
+
+    /// Counts references that are not a node's: those of deliveries.
+    pub(super) fn refer(&mut self, content: ContentId, by: i64) {
+        *self.references.entry(content).or_default() += by;
+    }
+
+    pub(super) fn deliver(&mut self, effect: DeliveryEffect) {
+        self.deliveries.push(effect);
+    }
+
+    /// The finished changes, refused with `EDQUOT` if they take more than the quota leaves.
+    pub(super) fn finish(self) -> Result<Changes, Stop> {
+        let changes = self.finish_beyond_quota();
+        let (before, after, quota) = (changes.0, changes.1.usage, changes.2);
+        let grew_past = |before: u64, after: u64, quota: u64| after > before && after > quota;
+        if grew_past(before.bytes, after.bytes, quota.bytes)
+            || grew_past(before.nodes, after.nodes, quota.nodes)
+        {
+            return Err(Errno::EDQUOT.into());
+        }
+        Ok(changes.1)
+    }
+
+    fn finish_beyond_quota(mut self) -> (Usage, Changes, super::Quota) {
+        let before = self.rows.usage();
+        let mut usage = before;
+        for (ino, new) in &self.nodes {
+            let old = match self.rows.node(*ino) {
+                Loaded::Present(old) => Some(old),
+                Loaded::Absent | Loaded::Unknown => None,
+            };
+            let charge = |node: &Option<Arc<Node>>| node.as_ref().map_or(0, |node| node.charge());
+            let content = |node: &Option<Arc<Node>>| node.as_ref().and_then(|node| node.content());
+            usage.bytes = usage.bytes.saturating_sub(charge(&old)).saturating_add(charge(new));
+            usage.nodes =
+                usage.nodes.saturating_sub(old.is_some().into()) + u64::from(new.is_some());
+            let (old, new) = (content(&old), content(new));
+            if old != new {
+                old.into_iter().for_each(|id| *self.references.entry(id).or_default() -= 1);
+                new.into_iter().for_each(|id| *self.references.entry(id).or_default() += 1);
+            }
+        }
+        self.references.retain(|_, by| *by != 0);
+        let changes = Changes {
+            nodes: self.nodes,
+            entries: self.entries,
+            usage,
+            contents: self.contents,
+            references: self.references.into_iter().collect(),
+            deliveries: self.deliveries,
+        };
+        (before, changes, self.rows.quota())
+    }
+}
+
+/// The part of the blocks of `start..end` that lies outside it: before, and behind.
+pub(super) fn edges(start: u64, end: u64) -> [std::ops::Range<u64>; 2] {
+    let first = start / BLOCK_BYTES * BLOCK_BYTES;
+    let last = end.div_ceil(BLOCK_BYTES) * BLOCK_BYTES;
+    [first..start, end..last]
+}

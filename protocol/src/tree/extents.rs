@@ -1,0 +1,222 @@
+//! Where a file has data: a set of allocated blocks.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rangemap::RangeSet;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{BLOCK_BYTES, EXTENT_RUNS_MAX};
+
+/// The allocated blocks of a file. All else are holes, which read as zeros.
+///
+/// Nearly every file is *dense* (every block up to its size is data) and needs no map at all.
+/// Ranges here are in bytes; they are widened to whole blocks.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Extents {
+    /// Every block up to the file's size, and none beyond.
+    #[default]
+    Dense,
+    /// Just these blocks, by number.
+    Mapped(Arc<RangeSet<u64>>),
+}
+
+/// The blocks that the bytes of `range` touch.
+fn blocks_of(range: &Range<u64>) -> Range<u64> {
+    range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES)
+}
+
+impl Extents {
+    /// How many blocks are allocated in a file of `size` bytes.
+    pub fn blocks(&self, size: u64) -> u64 {
+        match self {
+            Extents::Dense => size.div_ceil(BLOCK_BYTES),
+            Extents::Mapped(map) => map.iter().map(|run| run.end - run.start).sum(),
+        }
+    }
+
+    /// Whether the block that holds byte `offset` is allocated in a file of `size` bytes.
+    pub fn contains(&self, size: u64, offset: u64) -> bool {
+        let block = offset / BLOCK_BYTES;
+        match self {
+            Extents::Dense => block < size.div_ceil(BLOCK_BYTES),
+            Extents::Mapped(map) => map.contains(&block),
+        }
+    }
+
+    /// The parts of `range` that are data, in order, in bytes, cut to `range`.
+    pub fn data_in(&self, size: u64, range: Range<u64>) -> Vec<Range<u64>> {
+        let cut = |run: Range<u64>| {
+            let part =
+                (run.start * BLOCK_BYTES).max(range.start)..(run.end * BLOCK_BYTES).min(range.end);
+            (part.start < part.end).then_some(part)
+        };
+        match self {
+            Extents::Dense => cut(0..size.div_ceil(BLOCK_BYTES)).into_iter().collect(),
+            Extents::Mapped(map) => {
+                map.overlapping(blocks_of(&range)).cloned().filter_map(cut).collect()
+            }
+        }
+    }
+
+    /// The first byte at or after `offset` that is data (`SEEK_DATA`), if any is before `size`.
+    pub fn next_data(&self, size: u64, offset: u64) -> Option<u64> {
+        self.data_in(size, offset..size).first().map(|run| run.start)
+    }
+
+    /// The first byte at or after `offset` that is in a hole (`SEEK_HOLE`); the end of the file
+    /// counts as one.
+    pub fn next_hole(&self, size: u64, offset: u64) -> u64 {
+        match self.data_in(size, offset..size).first() {
+            Some(run) if run.start == offset => run.end,
+            _ => offset,
+        }
+    }
+
+    /// Allocates the blocks of `range` in a file whose size goes from `old_size` to `new_size`.
+    pub fn insert(&mut self, old_size: u64, new_size: u64, range: Range<u64>) {
+        let blocks = blocks_of(&range);
+        let dense_end = old_size.div_ceil(BLOCK_BYTES);
+        if matches!(self, Extents::Dense)
+            && blocks.start <= dense_end
+            && blocks.end.max(dense_end) == new_size.div_ceil(BLOCK_BYTES)
+        {
+            return;
+        }
+        if !blocks.is_empty() {
+            let map = self.map_mut(old_size);
+            map.insert(blocks.clone());
+            if map.len() > EXTENT_RUNS_MAX {
+                fill_hole_beside(map, &blocks);
+            }
+        } else if old_size.div_ceil(BLOCK_BYTES) != new_size.div_ceil(BLOCK_BYTES) {
+            self.map_mut(old_size);
+        }
+        self.simplify(new_size);
+    }
+
+    /// Frees the whole blocks within `range`, in a file of `size` bytes.
+    pub fn remove(&mut self, size: u64, range: Range<u64>) {
+        let blocks = range.start.div_ceil(BLOCK_BYTES)..range.end / BLOCK_BYTES;
+        if blocks.start < blocks.end {
+            let map = self.map_mut(size);
+            map.remove(blocks.clone());
+            if map.len() > EXTENT_RUNS_MAX {
+                map.insert(blocks);
+            }
+            self.simplify(size);
+        }
+    }
+
+    /// Sets the size: shrinking frees every block beyond, growing makes a hole.
+    pub fn resize(&mut self, old_size: u64, new_size: u64) {
+        let (old_end, new_end) = (old_size.div_ceil(BLOCK_BYTES), new_size.div_ceil(BLOCK_BYTES));
+        if new_end > old_end {
+            self.map_mut(old_size);
+        }
+        if let Extents::Mapped(_) = self {
+            if new_size < old_size {
+                self.map_mut(old_size).remove(new_end..u64::MAX);
+            }
+            self.simplify(new_size);
+        }
+    }
+
+    fn map_mut(&mut self, size: u64) -> &mut RangeSet<u64> {
+        if let Extents::Dense = self {
+            let end = size.div_ceil(BLOCK_BYTES);
+            *self = Extents::Mapped(Arc::new((end > 0).then_some(0..end).into_iter().collect()));
+        }
+        match self {
+            Extents::Mapped(map) => Arc::make_mut(map),
+            Extents::Dense => unreachable!("made a map just above"),
+        }
+    }
+
+    /// Equal sets must be equal values, so that both sides' rows compare bit for bit.
+    fn simplify(&mut self, size: u64) {
+        let end = size.div_ceil(BLOCK_BYTES);
+        let Extents::Mapped(map) = self else { return };
+        let mut runs = map.iter();
+        let dense = match (runs.next(), runs.next()) {
+            (None, _) => end == 0,
+            (Some(run), None) => *run == (0..end),
+            (Some(_), Some(_)) => false,
+        };
+        if dense {
+            *self = Extents::Dense;
+        }
+    }
+}
+
+/// Joins the run that holds `blocks` with the one before it (or, if it is the first, after it).
+fn fill_hole_beside(map: &mut RangeSet<u64>, blocks: &Range<u64>) {
+    let before = map.iter().take_while(|run| run.end <= blocks.start).last().map(|run| run.end);
+    let after = map.iter().find(|run| run.start >= blocks.end).map(|run| run.start);
+    match (before, after) {
+        (Some(end), _) => map.insert(end..blocks.start),
+        (None, Some(start)) => map.insert(blocks.end..start),
+        (None, None) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    const B: u64 = BLOCK_BYTES;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(u64, u64),
+        Punch(u64, u64),
+        Resize(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..20 * B, 1..4 * B).prop_map(|(o, l)| Step::Write(o, l)),
+            (0..20 * B, 1..6 * B).prop_map(|(o, l)| Step::Punch(o, l)),
+            (0..24 * B).prop_map(Step::Resize),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn extents_agree_with_a_plain_set_of_blocks(steps in prop::collection::vec(step(), 0..40)) {
+            let (mut extents, mut size, mut set) = (Extents::Dense, 0u64, BTreeSet::new());
+            for step in steps {
+                match step {
+                    Step::Write(o, l) => {
+                        let new_size = size.max(o + l);
+                        extents.insert(size, new_size, o..o + l);
+                        size = new_size;
+                        set.extend(o / B..(o + l).div_ceil(B));
+                    }
+                    Step::Punch(o, l) => {
+                        extents.remove(size, o..o + l);
+                        let whole = o.div_ceil(B)..(o + l) / B;
+                        set.retain(|block| !whole.contains(block));
+                    }
+                    Step::Resize(to) => {
+                        extents.resize(size, to);
+                        if to < size {
+                            set.retain(|block| *block < to.div_ceil(B));
+                        }
+                        size = to;
+                    }
+                }
+                prop_assert_eq!(extents.blocks(size), set.len() as u64);
+                for block in 0..26 {
+                    prop_assert_eq!(extents.contains(size, block * B), set.contains(&block));
+                }
+                let dense = set.iter().copied().eq(0..size.div_ceil(B));
+                prop_assert_eq!(dense, extents == Extents::Dense, "one value for one set");
+                let first = (0..size).step_by(B as usize).find(|o| set.contains(&(o / B)));
+                prop_assert_eq!(extents.next_data(size, 0), first);
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The filesystem's rules, as a pure state machine that both sides run.
+//!
+//! [`plan`] takes the rows that are loaded and an [`Op`], and gives the [`Changes`] that the op
+//! makes, or an errno as POSIX and Linux define it, or the row that must be loaded first. It
+//! changes nothing itself: whoever owns the rows (a [`Table`], on both sides) commits the changes.
+//!
+//! **Invariant:** `plan` depends on the rows and the op alone: no clock, no randomness, no order
+//! of a hash map. Given equal rows, both sides make equal changes, bit for bit.
+//!
+//! Permissions are not decided here: a tree has one user, and the kernel checks modes against the
+//! programs on the client. What is decided here is everything about structure, data, time and space.
+
+mod node;
+
+mod extents;
+
+mod op;
+
+mod rows;
+
+mod draft;
+
+mod rules;
+
+mod table;
+
+pub use extents::Extents;
+pub use node::{FileData, Kind, Node, Quota, Usage, Xattrs};
+pub use op::{Action, FallocateMode, Op, Owner, RenameMode, SpecialKind, XattrMode};
+pub use rows::{
+    Changes, ContentEffect, Delivery, DeliveryEffect, Item, ItemKind, Loaded, Need, Rows, Stop,
+};
+pub use rules::plan;
+pub use table::{Row, Table};

@@ -1,0 +1,152 @@
+//! Nodes: what a tree is made of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Extents;
+use crate::limits::BLOCK_BYTES;
+use crate::{ContentId, DeliveryId, Ino, Timestamp};
+
+/// A file, directory, link or special file: everything about it but its names.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Node {
+    /// What it is, with what only such nodes have.
+    pub kind: Kind,
+    /// Permission, set-id and sticky bits (the low twelve bits of `st_mode`).
+    pub mode: u16,
+    /// The owner's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+    /// Names that refer to it; for a directory, 2 and one more for each directory in it. A node
+    /// with none is an *orphan*: some program may still have it open.
+    pub nlink: u32,
+    /// When its data was last read, as far as anybody set it; reading does not.
+    pub atime: Timestamp,
+    /// When its data last changed.
+    pub mtime: Timestamp,
+    /// When anything of it last changed.
+    pub ctime: Timestamp,
+    /// Its extended attributes.
+    pub xattrs: Xattrs,
+    /// The delivery that sent it: from then on it is a record, and its data can't change.
+    pub sent: Option<DeliveryId>,
+}
+
+/// The extended attributes of a node, by name. Shared, since most nodes have none.
+pub type Xattrs = Option<Arc<BTreeMap<Bytes, Bytes>>>;
+
+/// What a node is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Kind {
+    /// A regular file.
+    File(FileData),
+    /// A directory.
+    Directory {
+        /// The directory that it is in; the root is in itself.
+        parent: Ino,
+        /// How many entries it has.
+        entries: u64,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Where it points, as it was written.
+        target: Bytes,
+    },
+    /// A named pipe.
+    Fifo,
+    /// A Unix domain socket.
+    Socket,
+    /// A character device. Kept, never usable through a mount.
+    CharDevice {
+        /// Its device number.
+        rdev: u32,
+    },
+    /// A block device. Kept, never usable through a mount.
+    BlockDevice {
+        /// Its device number.
+        rdev: u32,
+    },
+}
+
+/// The data of a regular file: how much, where there is any, and which content holds it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct FileData {
+    /// The size, in bytes.
+    pub size: u64,
+    /// The content with the bytes; none as long as nothing was ever allocated.
+    pub content: Option<ContentId>,
+    /// Whether other nodes or deliveries may have the same content. It is never written to then:
+    /// the first change takes a content of its own.
+    pub sealed: bool,
+    /// Which blocks are data; all others read as zeros, whatever the content holds there.
+    pub extents: Extents,
+}
+
+/// What a tree takes up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Bytes: allocated blocks in full, and names and values of extended attributes.
+    pub bytes: u64,
+    /// Nodes, of all kinds.
+    pub nodes: u64,
+}
+
+/// What a tree may take up at most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Quota {
+    /// Bytes, counted as in [`Usage`].
+    pub bytes: u64,
+    /// Nodes, counted as in [`Usage`].
+    pub nodes: u64,
+}
+
+impl Quota {
+    /// A quota that nothing reaches.
+    pub const UNLIMITED: Quota = Quota { bytes: u64::MAX, nodes: u64::MAX };
+}
+
+impl Node {
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        matches!(self.kind, Kind::Directory { .. })
+    }
+
+    /// Its data, if it is a regular file.
+    pub fn file(&self) -> Option<&FileData> {
+        match &self.kind {
+            Kind::File(data) => Some(data),
+            Kind::Directory { .. }
+            | Kind::Symlink { .. }
+            | Kind::Fifo
+            | Kind::Socket
+            | Kind::CharDevice { .. }
+            | Kind::BlockDevice { .. } => None,
+        }
+    }
+
+    /// The content that holds its data, if there is one.
+    pub fn content(&self) -> Option<ContentId> {
+        self.file().and_then(|data| data.content)
+    }
+
+    /// Blocks of data that it has, in units of 512 bytes (`st_blocks`).
+    pub fn sectors(&self) -> u64 {
+        self.file().map_or(0, |data| data.extents.blocks(data.size) * (BLOCK_BYTES / 512))
+    }
+
+    /// The bytes it counts for in its tree's [`Usage`].
+    pub fn charge(&self) -> u64 {
+        self.sectors() * 512 + self.xattr_bytes() as u64
+    }
+
+    /// The bytes of names and values of its extended attributes.
+    pub fn xattr_bytes(&self) -> usize {
+        let sizes =
+            |map: &Arc<BTreeMap<Bytes, Bytes>>| map.iter().map(|(n, v)| n.len() + v.len()).sum();
+        self.xattrs.as_ref().map_or(0, sizes)
+    }
+}

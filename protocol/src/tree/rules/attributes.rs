@@ -1,0 +1,106 @@
+//! Attributes and extended attributes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::draft::Draft;
+use super::super::{Action, Node, Stop, XattrMode};
+use super::data;
+use crate::limits::{XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX};
+use crate::{Errno, Ino, Timestamp};
+
+const MODE_MASK: u16 = 0o7777;
+const SET_UID: u16 = 0o4000;
+const SET_GID: u16 = 0o2000;
+const GROUP_EXECUTE: u16 = 0o010;
+
+/// All names of a node's attributes, each with a closing NUL, must fit this (`XATTR_LIST_MAX`).
+const XATTR_LIST_BYTES_MAX: usize = 65_536;
+
+pub(super) fn set(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    ino: Ino,
+    action: &Action,
+) -> Result<(), Stop> {
+    let Action::SetAttr { mode, uid, gid, size, atime, mtime, clear_set_id, fresh, .. } = action
+    else {
+        return Err(Errno::EINVAL.into());
+    };
+    d.node(ino)?;
+    if let Some(size) = size {
+        data::resize(d, time, ino, *size, *fresh)?;
+    }
+    let node = d.node_mut(ino)?;
+    if *clear_set_id || ((uid.is_some() || gid.is_some()) && !node.is_directory()) {
+        clear_set_id_bits(node);
+    }
+    node.mode = mode.map_or(node.mode, |mode| mode & MODE_MASK);
+    node.uid = uid.unwrap_or(node.uid);
+    node.gid = gid.unwrap_or(node.gid);
+    node.atime = atime.unwrap_or(node.atime);
+    node.mtime = mtime.unwrap_or(node.mtime);
+    node.ctime = time;
+    Ok(())
+}
+
+/// As Linux does: set-group-id without group-execute marks mandatory locking, and stays.
+pub(super) fn clear_set_id_bits(node: &mut Node) {
+    node.mode &= !SET_UID;
+    if node.mode & GROUP_EXECUTE != 0 {
+        node.mode &= !SET_GID;
+    }
+}
+
+pub(super) fn set_xattr(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    ino: Ino,
+    name: &Bytes,
+    value: &Bytes,
+    mode: XattrMode,
+) -> Result<(), Stop> {
+    must_be_attribute_name(name)?;
+    if value.len() > XATTR_VALUE_BYTES_MAX {
+        return Err(Errno::ENOSPC.into());
+    }
+    let node = d.node_mut(ino)?;
+    let mut xattrs = node.xattrs.take().unwrap_or_default();
+    match (mode, xattrs.contains_key(name)) {
+        (XattrMode::Create, true) => return Err(Errno::EEXIST.into()),
+        (XattrMode::Replace, false) => return Err(Errno::ENODATA.into()),
+        (XattrMode::Either | XattrMode::Create | XattrMode::Replace, _) => {}
+    }
+    Arc::make_mut(&mut xattrs).insert(name.clone(), value.clone());
+    let list: usize = xattrs.keys().map(|name| name.len() + 1).sum();
+    node.xattrs = Some(xattrs);
+    node.ctime = time;
+    if node.xattr_bytes() > XATTRS_BYTES_MAX || list > XATTR_LIST_BYTES_MAX {
+        return Err(Errno::ENOSPC.into());
+    }
+    Ok(())
+}
+
+pub(super) fn remove_xattr(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    ino: Ino,
+    name: &Bytes,
+) -> Result<(), Stop> {
+    let node = d.node_mut(ino)?;
+    let mut xattrs = node.xattrs.take().ok_or(Errno::ENODATA)?;
+    Arc::make_mut(&mut xattrs).remove(name).ok_or(Errno::ENODATA)?;
+    node.xattrs = (!xattrs.is_empty()).then_some(xattrs);
+    node.ctime = time;
+    Ok(())
+}
+
+fn must_be_attribute_name(name: &[u8]) -> Result<(), Errno> {
+    match name.len() {
+        0 => Err(Errno::EINVAL),
+        1..=XATTR_NAME_BYTES_MAX if name.contains(&0) => Err(Errno::EINVAL),
+        1..=XATTR_NAME_BYTES_MAX => Ok(()),
+        _ => Err(Errno::ERANGE),
+    }
+}

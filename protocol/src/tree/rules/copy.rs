@@ -1,0 +1,123 @@
+//! Copying within the tree: by sharing a content where that gives the same, by bytes elsewhere.
+
+use std::ops::Range;
+
+use super::super::draft::Draft;
+use super::super::{ContentEffect, FileData, Node, Stop};
+use super::data::{self, allocate, must_be_writable, punch, touch};
+use crate::{ContentId, Errno, Ino, Timestamp};
+
+/// A copy that ends before its source does shares the content only from this size on, in bytes:
+/// so that a small file doesn't keep a large one's content alive.
+const SHARED_PART_BYTES_MIN: u64 = 64 << 20;
+
+/// What is copied where.
+pub(super) struct Part {
+    pub(super) from: Ino,
+    pub(super) from_offset: u64,
+    pub(super) to: Ino,
+    pub(super) to_offset: u64,
+    pub(super) len: u64,
+}
+
+pub(super) fn copy_range(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    part: Part,
+    fresh: ContentId,
+) -> Result<(), Stop> {
+    let source = d.node(part.from)?;
+    let source = file(&source)?.clone();
+    let target = d.node(part.to)?;
+    must_be_writable(&target)?;
+    let end = source.size.min(part.from_offset.checked_add(part.len).ok_or(Errno::EINVAL)?);
+    if part.from_offset >= end {
+        return Ok(());
+    }
+    let from = part.from_offset..end;
+    let to = data::range(part.to_offset, end - part.from_offset)?;
+    if part.from == part.to && from.start < to.end && to.start < from.end {
+        return Err(Errno::EINVAL.into());
+    }
+    if part.from != part.to && can_share(&source, file(&target)?, &from, &to) {
+        share(d, &part, &source, from.end)?;
+    } else {
+        copy_bytes(d, &part, &source, from, fresh)?;
+    }
+    touch(d, time, part.to)
+}
+
+fn file(node: &Node) -> Result<&FileData, Errno> {
+    node.file().ok_or(if node.is_directory() { Errno::EISDIR } else { Errno::EINVAL })
+}
+
+/// Whether the target can take over the source's content: it is a copy of it up to its own end
+/// already (or empty), and the range continues just there.
+fn can_share(source: &FileData, target: &FileData, from: &Range<u64>, to: &Range<u64>) -> bool {
+    let empty = target.size == 0 && target.extents.blocks(0) == 0;
+    let same = target.sealed && source.sealed && target.content == source.content;
+    let worth_it = from.end == source.size || from.end - from.start >= SHARED_PART_BYTES_MIN;
+    source.content.is_some() && (empty || same) && from == to && to.start == target.size && worth_it
+}
+
+fn share(d: &mut Draft<'_>, part: &Part, source: &FileData, end: u64) -> Result<(), Stop> {
+    d.file_mut(part.from)?.sealed = true;
+    let mut extents = source.extents.clone();
+    if end < source.size {
+        extents.resize(source.size, end);
+    }
+    extents.remove(end, end..u64::MAX);
+    let target = d.file_mut(part.to)?;
+    *target = FileData { size: end, content: source.content, sealed: true, extents };
+    Ok(())
+}
+
+fn copy_bytes(
+    d: &mut Draft<'_>,
+    part: &Part,
+    source: &FileData,
+    from: Range<u64>,
+    fresh: ContentId,
+) -> Result<(), Stop> {
+    let there = |at: u64| at - part.from_offset + part.to_offset;
+    // The whole target range first, so that the target has its content and its size.
+    let data = source.extents.data_in(source.size, from.clone());
+    let to = there(from.start)..there(from.end);
+    if data.is_empty() && file_is_hole(d, part.to, &to)? {
+        let target = d.file_mut(part.to)?;
+        if to.end > target.size {
+            return data::resize(d, Timestamp::default(), part.to, to.end, fresh);
+        }
+        return Ok(());
+    }
+    let content = allocate(d, part.to, to, true, fresh)?;
+    // A source that is its own target may just have taken a content of its own.
+    let from_content = match d.node(part.from)?.content() {
+        Some(content) => content,
+        None => content,
+    };
+    let mut at = from.start;
+    let mut holes = Vec::new();
+    for run in data {
+        holes.push(at..run.start);
+        d.content(ContentEffect::Copy {
+            from: from_content,
+            from_offset: run.start,
+            to: content,
+            to_offset: there(run.start),
+            len: run.end - run.start,
+        });
+        at = run.end;
+    }
+    holes.push(at..from.end);
+    for hole in holes.into_iter().filter(|hole| !hole.is_empty()) {
+        punch(d, part.to, there(hole.start)..there(hole.end), fresh)?;
+    }
+    Ok(())
+}
+
+fn file_is_hole(d: &Draft<'_>, ino: Ino, range: &Range<u64>) -> Result<bool, Stop> {
+    let node = d.node(ino)?;
+    let data = file(&node)?;
+    Ok(data.extents.data_in(data.size, range.clone()).is_empty())
+}

@@ -1,0 +1,178 @@
+//! New nodes and new names: create, mkdir, symlink, mknod, link, and mailboxes.
+
+use bytes::Bytes;
+
+use super::super::draft::Draft;
+use super::super::{FileData, Kind, Node, Owner, SpecialKind, Stop};
+use super::{Place, Post, is_fixture, must_not_be_sent, post};
+use crate::limits::{LINKS_MAX, SYMLINK_BYTES_MAX};
+use crate::{Errno, Ino, Name, Timestamp};
+
+const MODE_MASK: u16 = 0o7777;
+const SET_GID: u16 = 0o2000;
+
+pub(super) fn file(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    place: Place<'_>,
+    ino: Ino,
+    mode: u16,
+    owner: Owner,
+) -> Result<(), Stop> {
+    add(d, time, place, ino, new_node(Kind::File(FileData::default()), mode, owner, time))
+}
+
+pub(super) fn directory(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    place: Place<'_>,
+    ino: Ino,
+    mode: u16,
+    owner: Owner,
+) -> Result<(), Stop> {
+    let kind = Kind::Directory { parent: place.0, entries: 0 };
+    add(d, time, place, ino, new_node(kind, mode, owner, time))?;
+    d.node_mut(place.0)?.nlink += 1;
+    Ok(())
+}
+
+pub(super) fn symlink(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    place: Place<'_>,
+    ino: Ino,
+    target: &Bytes,
+    owner: Owner,
+) -> Result<(), Stop> {
+    if target.is_empty() || target.contains(&0) {
+        return Err(Errno::EINVAL.into());
+    }
+    if target.len() > SYMLINK_BYTES_MAX {
+        return Err(Errno::ENAMETOOLONG.into());
+    }
+    add(d, time, place, ino, new_node(Kind::Symlink { target: target.clone() }, 0o777, owner, time))
+}
+
+pub(super) fn special(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    place: Place<'_>,
+    ino: Ino,
+    mode: u16,
+    owner: Owner,
+    kind: SpecialKind,
+) -> Result<(), Stop> {
+    let kind = match kind {
+        SpecialKind::Fifo => Kind::Fifo,
+        SpecialKind::Socket => Kind::Socket,
+        SpecialKind::CharDevice { rdev } => Kind::CharDevice { rdev },
+        SpecialKind::BlockDevice { rdev } => Kind::BlockDevice { rdev },
+    };
+    add(d, time, place, ino, new_node(kind, mode, owner, time))
+}
+
+pub(super) fn link(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    ino: Ino,
+    place: Place<'_>,
+) -> Result<(), Stop> {
+    let node = d.node(ino)?;
+    let parent = d.directory(place.0)?;
+    if d.entry(place.0, place.1)?.is_some() {
+        return Err(Errno::EEXIST.into());
+    }
+    if node.is_directory() || post(place.0, &parent) != Post::None {
+        return Err(Errno::EPERM.into());
+    }
+    must_not_be_sent(&node)?;
+    match node.nlink {
+        0 => return Err(Errno::ENOENT.into()),
+        LINKS_MAX.. => return Err(Errno::EMLINK.into()),
+        1..LINKS_MAX => {}
+    }
+    let node = d.node_mut(ino)?;
+    node.nlink += 1;
+    node.ctime = time;
+    d.enter(place.0, place.1, ino, time)
+}
+
+/// Makes `outbox/<user>`. That the user exists is the server's to know, not the tree's.
+pub(super) fn mailbox(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    user: &Name,
+    ino: Ino,
+    owner: Owner,
+) -> Result<(), Stop> {
+    let kind = Kind::Directory { parent: Ino::OUTBOX, entries: 0 };
+    enter_new(d, time, (Ino::OUTBOX, user), ino, new_node(kind, 0o700, owner, time))?;
+    d.node_mut(Ino::OUTBOX)?.nlink += 1;
+    Ok(())
+}
+
+pub(super) fn new_node(kind: Kind, mode: u16, owner: Owner, time: Timestamp) -> Node {
+    let nlink = if matches!(kind, Kind::Directory { .. }) { 2 } else { 1 };
+    Node {
+        kind,
+        mode: mode & MODE_MASK,
+        uid: owner.uid,
+        gid: owner.gid,
+        nlink,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        xattrs: None,
+        sent: None,
+    }
+}
+
+/// Adds a node that a program made, if it may make one of that kind there.
+fn add(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    place: Place<'_>,
+    ino: Ino,
+    mut node: Node,
+) -> Result<(), Stop> {
+    let parent = d.directory(place.0)?;
+    if d.entry(place.0, place.1)?.is_some() {
+        return Err(Errno::EEXIST.into());
+    }
+    match post(place.0, &parent) {
+        Post::None => {}
+        // A name in the outbox is a user's; one that is not there is no user.
+        Post::Outbox => return Err(Errno::ENOENT.into()),
+        Post::Mailbox if node.file().is_some() => {}
+        Post::Mailbox | Post::Sent => return Err(Errno::EPERM.into()),
+    }
+    if parent.mode & SET_GID != 0 {
+        node.gid = parent.gid;
+        if node.is_directory() {
+            node.mode |= SET_GID;
+        }
+    }
+    if node.is_directory() && parent.nlink >= u32::MAX - 1 {
+        return Err(Errno::EMLINK.into());
+    }
+    enter_new(d, time, place, ino, node)
+}
+
+/// Adds a node and its first entry, whoever made it.
+pub(super) fn enter_new(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    place: Place<'_>,
+    ino: Ino,
+    node: Node,
+) -> Result<(), Stop> {
+    d.directory(place.0)?;
+    if d.entry(place.0, place.1)?.is_some() {
+        return Err(Errno::EEXIST.into());
+    }
+    if is_fixture(ino, &node) && place.0 != Ino::OUTBOX {
+        return Err(Errno::EINVAL.into());
+    }
+    d.insert(ino, node)?;
+    d.enter(place.0, place.1, ino, time)
+}

@@ -1,0 +1,245 @@
+//! The bytes of files: write, truncate, fallocate.
+//!
+//! Two invariants keep holes and sizes exact without ever reading data here:
+//!
+//! **Invariant:** whatever a content holds, a block that is not in the node's extents reads as
+//! zeros. So a block that becomes data in part is zeroed in its other part first.
+//!
+//! **Invariant:** in a content that is not sealed, the bytes of the last block past the size are
+//! zeros. So growing needs no write. A sealed content may have other bytes there, and a node that
+//! grows takes a content of its own first.
+
+use std::ops::Range;
+
+use super::super::draft::{Draft, edges};
+use super::super::{ContentEffect, FallocateMode, Kind, Node, Stop};
+use super::attributes::clear_set_id_bits;
+use super::must_not_be_sent;
+use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
+use crate::{ContentId, Errno, Ino, Timestamp};
+
+/// The range of `len` bytes from `offset`, if a file can have it.
+pub(super) fn range(offset: u64, len: u64) -> Result<Range<u64>, Errno> {
+    let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
+    if end > FILE_BYTES_MAX { Err(Errno::EFBIG) } else { Ok(offset..end) }
+}
+
+pub(super) fn write(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    ino: Ino,
+    range: Range<u64>,
+    clear_set_id: bool,
+    fresh: ContentId,
+) -> Result<(), Stop> {
+    must_be_writable(&*d.node(ino)?)?;
+    if range.is_empty() {
+        return Ok(());
+    }
+    let content = allocate(d, ino, range.clone(), true, fresh)?;
+    d.content(ContentEffect::Write { content, offset: range.start, len: range.end - range.start });
+    touch(d, time, ino)?;
+    if clear_set_id {
+        clear_set_id_bits(d.node_mut(ino)?);
+    }
+    Ok(())
+}
+
+pub(super) fn resize(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    ino: Ino,
+    size: u64,
+    fresh: ContentId,
+) -> Result<(), Stop> {
+    must_be_writable(&*d.node(ino)?)?;
+    range(0, size)?;
+    let data = d.file_mut(ino)?;
+    let old = data.size;
+    if size > old && data.sealed && old % BLOCK_BYTES != 0 {
+        own_content(d, ino, fresh)?;
+    }
+    let data = d.file_mut(ino)?;
+    let tail = edges(0, size)[1].clone();
+    let tail_is_data = !tail.is_empty() && data.extents.contains(old, tail.start);
+    data.extents.resize(old, size);
+    data.size = size;
+    match data.content {
+        Some(_) if size == 0 => {
+            data.content = None;
+            data.sealed = false;
+        }
+        Some(content) if size < old && !data.sealed => {
+            if tail_is_data {
+                zero(d, content, tail.clone());
+            }
+            free(d, content, tail.end..old.max(tail.end).div_ceil(BLOCK_BYTES) * BLOCK_BYTES);
+        }
+        Some(_) | None => {}
+    }
+    touch(d, time, ino)
+}
+
+pub(super) fn fallocate(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    ino: Ino,
+    range: Range<u64>,
+    mode: FallocateMode,
+    fresh: ContentId,
+) -> Result<(), Stop> {
+    must_be_writable(&*d.node(ino)?)?;
+    if range.is_empty() {
+        return Err(Errno::EINVAL.into());
+    }
+    match mode {
+        FallocateMode::Allocate => reserve(d, ino, range, true, fresh)?,
+        FallocateMode::AllocateKeepSize => reserve(d, ino, range, false, fresh)?,
+        FallocateMode::PunchHole => punch(d, ino, range, fresh)?,
+        FallocateMode::Zero => clear(d, ino, range, true, fresh)?,
+        FallocateMode::ZeroKeepSize => clear(d, ino, range, false, fresh)?,
+    }
+    touch(d, time, ino)
+}
+
+/// Refuses to change the data of what has none, or of what was sent.
+pub(super) fn must_be_writable(node: &Node) -> Result<(), Errno> {
+    match node.kind {
+        Kind::File(_) => must_not_be_sent(node),
+        Kind::Directory { .. } => Err(Errno::EISDIR),
+        Kind::Symlink { .. }
+        | Kind::Fifo
+        | Kind::Socket
+        | Kind::CharDevice { .. }
+        | Kind::BlockDevice { .. } => Err(Errno::EINVAL),
+    }
+}
+
+/// Data changed: so did the times.
+pub(super) fn touch(d: &mut Draft<'_>, time: Timestamp, ino: Ino) -> Result<(), Stop> {
+    let node = d.node_mut(ino)?;
+    node.mtime = time;
+    node.ctime = time;
+    Ok(())
+}
+
+/// Makes the blocks of `range` data, ready for all of `range` to be written.
+pub(super) fn allocate(
+    d: &mut Draft<'_>,
+    ino: Ino,
+    range: Range<u64>,
+    grow: bool,
+    fresh: ContentId,
+) -> Result<ContentId, Stop> {
+    let content = own_content(d, ino, fresh)?;
+    let data = d.file_mut(ino)?;
+    let old = data.size;
+    let holes: Vec<_> = edges(range.start, range.end)
+        .into_iter()
+        .filter(|edge| !edge.is_empty() && !data.extents.contains(old, edge.start))
+        .collect();
+    let size = if grow { old.max(range.end) } else { old };
+    data.extents.insert(old, size, range);
+    data.size = size;
+    for hole in holes {
+        zero(d, content, hole);
+    }
+    Ok(content)
+}
+
+/// Makes the blocks of `range` data; what was a hole becomes zeros.
+fn reserve(
+    d: &mut Draft<'_>,
+    ino: Ino,
+    range: Range<u64>,
+    grow: bool,
+    fresh: ContentId,
+) -> Result<(), Stop> {
+    let data = d.file_mut(ino)?;
+    let blocks =
+        range.start / BLOCK_BYTES * BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) * BLOCK_BYTES;
+    let mut at = blocks.start;
+    let mut holes = Vec::new();
+    for run in data.extents.data_in(data.size, blocks.clone()) {
+        holes.push(at..run.start);
+        at = run.end;
+    }
+    holes.push(at..blocks.end);
+    let content = allocate(d, ino, range, grow, fresh)?;
+    for hole in holes.into_iter().filter(|hole| !hole.is_empty()) {
+        zero(d, content, hole);
+    }
+    Ok(())
+}
+
+fn clear(
+    d: &mut Draft<'_>,
+    ino: Ino,
+    range: Range<u64>,
+    grow: bool,
+    fresh: ContentId,
+) -> Result<(), Stop> {
+    let content = allocate(d, ino, range.clone(), grow, fresh)?;
+    zero(d, content, range);
+    Ok(())
+}
+
+/// Makes `range` a hole, as far as it covers whole blocks, and zeros else. The size stays.
+pub(super) fn punch(
+    d: &mut Draft<'_>,
+    ino: Ino,
+    range: Range<u64>,
+    fresh: ContentId,
+) -> Result<(), Stop> {
+    let data = d.file_mut(ino)?;
+    if data.extents.data_in(data.size, range.clone()).is_empty() {
+        return Ok(());
+    }
+    let content = own_content(d, ino, fresh)?;
+    let data = d.file_mut(ino)?;
+    data.extents.remove(data.size, range.clone());
+    let whole =
+        range.start.div_ceil(BLOCK_BYTES) * BLOCK_BYTES..range.end / BLOCK_BYTES * BLOCK_BYTES;
+    if whole.start < whole.end {
+        zero(d, content, range.start..whole.start);
+        zero(d, content, whole.end..range.end);
+        free(d, content, whole);
+    } else {
+        zero(d, content, range);
+    }
+    Ok(())
+}
+
+/// The file's content, made one that nothing else has.
+fn own_content(d: &mut Draft<'_>, ino: Ino, fresh: ContentId) -> Result<ContentId, Stop> {
+    let data = d.file_mut(ino)?;
+    let effect = match data.content {
+        Some(content) if !data.sealed => return Ok(content),
+        Some(content) => ContentEffect::Clone { from: content, to: fresh, len: data.size },
+        None => ContentEffect::Create { content: fresh },
+    };
+    data.content = Some(fresh);
+    data.sealed = false;
+    d.content(effect);
+    Ok(fresh)
+}
+
+fn zero(d: &mut Draft<'_>, content: ContentId, range: Range<u64>) {
+    if !range.is_empty() {
+        d.content(ContentEffect::Zero {
+            content,
+            offset: range.start,
+            len: range.end - range.start,
+        });
+    }
+}
+
+fn free(d: &mut Draft<'_>, content: ContentId, range: Range<u64>) {
+    if !range.is_empty() {
+        d.content(ContentEffect::Free {
+            content,
+            offset: range.start,
+            len: range.end - range.start,
+        });
+    }
+}

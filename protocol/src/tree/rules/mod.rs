@@ -1,0 +1,122 @@
+//! What each op does: one `match`, a line an op; a file for each family of them.
+
+mod create;
+
+mod remove;
+
+mod rename;
+
+mod attributes;
+
+mod data;
+
+mod copy;
+
+mod sending;
+
+use super::draft::Draft;
+use super::{Action, Changes, Kind, Node, Op, Rows, Stop};
+use crate::{Errno, Ino, Name};
+
+/// Works out what `op` changes, given the rows that are loaded.
+///
+/// # Errors
+/// [`Stop::Need`] if a row must be loaded first; [`Stop::Refused`] with the errno that POSIX
+/// and Linux give for such an op. Nothing is changed in either case.
+pub fn plan(rows: &dyn Rows, op: &Op) -> Result<Changes, Stop> {
+    let mut draft = Draft::new(rows);
+    let (d, time) = (&mut draft, op.time);
+    match &op.action {
+        Action::Create { parent, name, ino, mode, owner } => {
+            create::file(d, time, (*parent, name), *ino, *mode, *owner)?;
+        }
+        Action::Mkdir { parent, name, ino, mode, owner } => {
+            create::directory(d, time, (*parent, name), *ino, *mode, *owner)?;
+        }
+        Action::Symlink { parent, name, ino, target, owner } => {
+            create::symlink(d, time, (*parent, name), *ino, target, *owner)?;
+        }
+        Action::Mknod { parent, name, ino, mode, owner, kind } => {
+            create::special(d, time, (*parent, name), *ino, *mode, *owner, *kind)?;
+        }
+        Action::Link { ino, parent, name } => create::link(d, time, *ino, (*parent, name))?,
+        Action::Unlink { parent, name } => remove::unlink(d, time, (*parent, name))?,
+        Action::Rmdir { parent, name } => remove::rmdir(d, time, (*parent, name))?,
+        Action::Rename { from, to, mode } => {
+            rename::rename(d, time, (from.0, &from.1), (to.0, &to.1), *mode)?;
+        }
+        Action::SetAttr { ino, .. } => attributes::set(d, time, *ino, &op.action)?,
+        Action::SetXattr { ino, name, value, mode } => {
+            attributes::set_xattr(d, time, *ino, name, value, *mode)?;
+        }
+        Action::RemoveXattr { ino, name } => attributes::remove_xattr(d, time, *ino, name)?,
+        Action::Write { ino, offset, len, clear_set_id, fresh } => {
+            let range = data::range(*offset, u64::from(*len))?;
+            data::write(d, time, *ino, range, *clear_set_id, *fresh)?;
+        }
+        Action::Fallocate { ino, offset, len, mode, fresh } => {
+            data::fallocate(d, time, *ino, data::range(*offset, *len)?, *mode, *fresh)?;
+        }
+        Action::CopyRange { from, from_offset, to, to_offset, len, fresh } => {
+            let part = copy::Part {
+                from: *from,
+                from_offset: *from_offset,
+                to: *to,
+                to_offset: *to_offset,
+                len: *len,
+            };
+            copy::copy_range(d, time, part, *fresh)?;
+        }
+        Action::ForgetOrphan { ino } => remove::forget_orphan(d, *ino)?,
+        Action::Mailbox { user, ino, owner } => create::mailbox(d, time, user, *ino, *owner)?,
+        Action::Send { to, name, from, delivery } => {
+            sending::send(d, time, sending::Letter { to, name, from, id: *delivery })?;
+        }
+        Action::Accept { delivery, parent, name, first, owner } => {
+            sending::accept(d, time, *delivery, (*parent, name), *first, *owner)?;
+        }
+        Action::Decline { delivery } => sending::decline(d, *delivery)?,
+    }
+    draft.finish()
+}
+
+/// A place in the tree: a directory and a name in it.
+type Place<'a> = (Ino, &'a Name);
+
+/// What sending makes of a directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Post {
+    /// Nothing.
+    None,
+    /// It is `outbox`: its entries are the mailboxes and belong to xfer.
+    Outbox,
+    /// It is `outbox/<user>`.
+    Mailbox,
+    /// It was sent, or is in something that was.
+    Sent,
+}
+
+fn post(ino: Ino, node: &Node) -> Post {
+    match node.kind {
+        _ if ino == Ino::OUTBOX => Post::Outbox,
+        _ if node.sent.is_some() => Post::Sent,
+        Kind::Directory { parent: Ino::OUTBOX, .. } => Post::Mailbox,
+        Kind::Directory { .. }
+        | Kind::File(_)
+        | Kind::Symlink { .. }
+        | Kind::Fifo
+        | Kind::Socket
+        | Kind::CharDevice { .. }
+        | Kind::BlockDevice { .. } => Post::None,
+    }
+}
+
+/// Whether the node is one that every tree has, or a mailbox: these can't be moved or removed.
+fn is_fixture(ino: Ino, node: &Node) -> bool {
+    ino < Ino(Ino::FIRST_GRANTED) || post(ino, node) == Post::Mailbox
+}
+
+/// Refuses a change of what was sent.
+fn must_not_be_sent(node: &Node) -> Result<(), Errno> {
+    if node.sent.is_some() { Err(Errno::EPERM) } else { Ok(()) }
+}

@@ -1,0 +1,70 @@
+//! Names and nodes that go: unlink, rmdir, and orphans.
+
+use super::super::draft::Draft;
+use super::super::{Kind, Stop};
+use super::{Place, is_fixture};
+use crate::{Errno, Ino, Timestamp};
+
+pub(super) fn unlink(d: &mut Draft<'_>, time: Timestamp, place: Place<'_>) -> Result<(), Stop> {
+    d.directory(place.0)?;
+    let ino = d.entry(place.0, place.1)?.ok_or(Errno::ENOENT)?;
+    if d.node(ino)?.is_directory() {
+        return Err(Errno::EISDIR.into());
+    }
+    d.leave(place.0, place.1, time)?;
+    drop_name(d, time, ino)
+}
+
+pub(super) fn rmdir(d: &mut Draft<'_>, time: Timestamp, place: Place<'_>) -> Result<(), Stop> {
+    d.directory(place.0)?;
+    let ino = d.entry(place.0, place.1)?.ok_or(Errno::ENOENT)?;
+    must_be_removable(d, ino)?;
+    d.leave(place.0, place.1, time)?;
+    drop_directory(d, time, place.0, ino)
+}
+
+/// Refuses the removal of what is no directory, is not empty, or belongs to xfer.
+pub(super) fn must_be_removable(d: &Draft<'_>, ino: Ino) -> Result<(), Stop> {
+    let node = d.node(ino)?;
+    match node.kind {
+        Kind::Directory { entries: 0, .. } if is_fixture(ino, &node) => Err(Errno::EPERM.into()),
+        Kind::Directory { entries: 0, .. } => Ok(()),
+        Kind::Directory { .. } => Err(Errno::ENOTEMPTY.into()),
+        Kind::File(_)
+        | Kind::Symlink { .. }
+        | Kind::Fifo
+        | Kind::Socket
+        | Kind::CharDevice { .. }
+        | Kind::BlockDevice { .. } => Err(Errno::ENOTDIR.into()),
+    }
+}
+
+/// One name less for a node that is no directory. With the last it becomes an orphan.
+pub(super) fn drop_name(d: &mut Draft<'_>, time: Timestamp, ino: Ino) -> Result<(), Stop> {
+    let node = d.node_mut(ino)?;
+    node.nlink = node.nlink.checked_sub(1).ok_or(Errno::EIO)?;
+    node.ctime = time;
+    Ok(())
+}
+
+/// The directory `ino`, once in `parent`, becomes an orphan.
+pub(super) fn drop_directory(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    parent: Ino,
+    ino: Ino,
+) -> Result<(), Stop> {
+    let node = d.node_mut(ino)?;
+    node.nlink = 0;
+    node.ctime = time;
+    let parent = d.node_mut(parent)?;
+    parent.nlink = parent.nlink.checked_sub(1).ok_or(Errno::EIO)?;
+    Ok(())
+}
+
+pub(super) fn forget_orphan(d: &mut Draft<'_>, ino: Ino) -> Result<(), Stop> {
+    if d.node(ino)?.nlink != 0 {
+        return Err(Errno::EBUSY.into());
+    }
+    d.remove(ino)
+}

@@ -1,0 +1,152 @@
+//! Rename, in its three modes (rename(2), renameat2(2)).
+
+use std::sync::Arc;
+
+use super::super::draft::Draft;
+use super::super::{Kind, Node, RenameMode, Stop};
+use super::remove::{drop_directory, drop_name, must_be_removable};
+use super::{Place, Post, is_fixture, post};
+use crate::{Errno, Ino, Timestamp};
+
+pub(super) fn rename(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    from: Place<'_>,
+    to: Place<'_>,
+    mode: RenameMode,
+) -> Result<(), Stop> {
+    d.directory(from.0)?;
+    d.directory(to.0)?;
+    let moved = d.entry(from.0, from.1)?.ok_or(Errno::ENOENT)?;
+    let target = d.entry(to.0, to.1)?;
+    must_be_movable(d, moved, from.0, to.0)?;
+    must_not_be_inside(d, to.0, moved)?;
+    match (mode, target) {
+        (RenameMode::NoReplace, Some(_)) => Err(Errno::EEXIST.into()),
+        (RenameMode::Exchange, None) => Err(Errno::ENOENT.into()),
+        (_, Some(target)) if target == moved => Ok(()),
+        (RenameMode::Exchange, Some(target)) => {
+            must_be_movable(d, target, to.0, from.0)?;
+            must_not_be_inside(d, from.0, target)?;
+            exchange(d, time, (from, moved), (to, target))
+        }
+        (RenameMode::Replace, Some(target)) => {
+            replace(d, time, to.0, moved, target)?;
+            relocate(d, time, from, to, moved)
+        }
+        (RenameMode::Replace | RenameMode::NoReplace, None) => relocate(d, time, from, to, moved),
+    }
+}
+
+/// Refuses what sending forbids: see `docs/SEMANTICS.md`.
+fn must_be_movable(d: &Draft<'_>, ino: Ino, from: Ino, to: Ino) -> Result<(), Stop> {
+    let node = d.node(ino)?;
+    if is_fixture(ino, &node) {
+        return Err(Errno::EPERM.into());
+    }
+    if node.sent.is_some() && (from != to || node.is_directory()) {
+        // `mv` answers this error with a copy, which is an ordinary file again.
+        return Err(Errno::EXDEV.into());
+    }
+    let into_mailbox = |node: &Arc<Node>| match node.kind {
+        Kind::Directory { .. } => Ok(()),
+        Kind::File(_) if node.nlink == 1 => Ok(()),
+        // What is sent becomes a record; its other names must not.
+        Kind::File(_) => Err(Errno::EXDEV),
+        Kind::Symlink { .. }
+        | Kind::Fifo
+        | Kind::Socket
+        | Kind::CharDevice { .. }
+        | Kind::BlockDevice { .. } => Err(Errno::EPERM),
+    };
+    match post(to, &*d.directory(to)?) {
+        Post::None => Ok(()),
+        Post::Mailbox => Ok(into_mailbox(&node)?),
+        Post::Outbox => Err(Errno::ENOENT.into()),
+        Post::Sent => Err(Errno::EPERM.into()),
+    }
+}
+
+/// Refuses to move a directory into itself or into what is in it.
+fn must_not_be_inside(d: &Draft<'_>, place: Ino, moved: Ino) -> Result<(), Stop> {
+    if !d.node(moved)?.is_directory() {
+        return Ok(());
+    }
+    let mut at = place;
+    loop {
+        if at == moved {
+            return Err(Errno::EINVAL.into());
+        }
+        if at == Ino::ROOT {
+            return Ok(());
+        }
+        match d.node(at)?.kind {
+            Kind::Directory { parent, .. } if parent != at => at = parent,
+            _ => return Err(Errno::EIO.into()),
+        }
+    }
+}
+
+/// Makes room: the target loses its name, if the moved node may take it.
+fn replace(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    parent: Ino,
+    moved: Ino,
+    target: Ino,
+) -> Result<(), Stop> {
+    match (d.node(moved)?.is_directory(), d.node(target)?.is_directory()) {
+        (true, true) => {
+            must_be_removable(d, target)?;
+            drop_directory(d, time, parent, target)
+        }
+        (true, false) => Err(Errno::ENOTDIR.into()),
+        (false, true) => Err(Errno::EISDIR.into()),
+        (false, false) => drop_name(d, time, target),
+    }
+}
+
+fn relocate(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    from: Place<'_>,
+    to: Place<'_>,
+    moved: Ino,
+) -> Result<(), Stop> {
+    let taken = d.entry(to.0, to.1)?.is_some();
+    d.leave(from.0, from.1, time)?;
+    if taken {
+        d.leave(to.0, to.1, time)?;
+    }
+    d.enter(to.0, to.1, moved, time)?;
+    settle(d, time, moved, from.0, to.0)
+}
+
+fn exchange(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    (from, moved): (Place<'_>, Ino),
+    (to, target): (Place<'_>, Ino),
+) -> Result<(), Stop> {
+    d.leave(from.0, from.1, time)?;
+    d.leave(to.0, to.1, time)?;
+    d.enter(from.0, from.1, target, time)?;
+    d.enter(to.0, to.1, moved, time)?;
+    settle(d, time, moved, from.0, to.0)?;
+    settle(d, time, target, to.0, from.0)
+}
+
+/// Tells a moved node, and the directories it went from and to, where it is now.
+fn settle(d: &mut Draft<'_>, time: Timestamp, moved: Ino, from: Ino, to: Ino) -> Result<(), Stop> {
+    let node = d.node_mut(moved)?;
+    node.ctime = time;
+    if let Kind::Directory { parent, .. } = &mut node.kind {
+        *parent = to;
+        if from != to {
+            let from = d.node_mut(from)?;
+            from.nlink = from.nlink.checked_sub(1).ok_or(Errno::EIO)?;
+            d.node_mut(to)?.nlink += 1;
+        }
+    }
+    Ok(())
+}

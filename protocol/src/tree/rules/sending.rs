@@ -1,0 +1,201 @@
+//! Sending between users: send, accept, decline.
+//!
+//! **Invariant:** no op touches two trees. Sending takes a picture of what is sent, with shared
+//! contents; accepting makes new nodes from the picture.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::super::draft::Draft;
+use super::super::{
+    Delivery, DeliveryEffect, Extents, FileData, Item, ItemKind, Kind, Node, Owner, Stop, Xattrs,
+};
+use super::Place;
+use super::create::{enter_new, new_node};
+use crate::limits::DELIVERY_ITEMS_MAX;
+use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
+
+/// What is sent, from whom to whom.
+pub(super) struct Letter<'a> {
+    pub(super) to: &'a Name,
+    pub(super) name: &'a Name,
+    pub(super) from: &'a Name,
+    pub(super) id: DeliveryId,
+}
+
+pub(super) fn send(d: &mut Draft<'_>, time: Timestamp, letter: Letter<'_>) -> Result<(), Stop> {
+    let mailbox = d.entry(Ino::OUTBOX, letter.to)?.ok_or(Errno::ENOENT)?;
+    let root = d.entry(mailbox, letter.name)?.ok_or(Errno::ENOENT)?;
+    let mut items: Vec<Item> = Vec::new();
+    // Items not visited yet, with the place of their directory. Parents come before children.
+    let mut waiting = vec![(0u32, letter.name.clone(), root)];
+    while let Some((parent, name, ino)) = waiting.pop() {
+        let node = d.node(ino)?;
+        if node.sent.is_some() && ino == root {
+            return Err(Errno::EINVAL.into());
+        }
+        let Some(kind) = item_kind(&node) else {
+            if ino == root {
+                return Err(Errno::EPERM.into());
+            }
+            continue;
+        };
+        if items.len() == DELIVERY_ITEMS_MAX {
+            return Err(Errno::EDQUOT.into());
+        }
+        if node.is_directory() {
+            let place = items.len() as u32;
+            waiting
+                .extend(d.children(ino)?.into_iter().rev().map(|(name, ino)| (place, name, ino)));
+        }
+        items.push(Item {
+            parent,
+            name,
+            kind,
+            mode: node.mode & 0o777,
+            mtime: node.mtime,
+            xattrs: travelling(&node.xattrs),
+        });
+        make_record(d, time, ino, letter.id)?;
+    }
+    contents(&items).for_each(|content| d.refer(content, 1));
+    let delivery = Delivery { id: letter.id, from: letter.from.clone(), sent: time, items };
+    d.deliver(DeliveryEffect::Sent { to: letter.to.clone(), delivery: Arc::new(delivery) });
+    Ok(())
+}
+
+pub(super) fn accept(
+    d: &mut Draft<'_>,
+    time: Timestamp,
+    id: DeliveryId,
+    place: Place<'_>,
+    first: Ino,
+    owner: Owner,
+) -> Result<(), Stop> {
+    let delivery = d.delivery(id)?;
+    for (index, item) in delivery.items.iter().enumerate() {
+        let ino = Ino(first.0 + index as u64);
+        let (parent, name) = match index {
+            0 => place,
+            _ => (parent_of(&delivery, index, first)?, &item.name),
+        };
+        let mut node = new_node(kind_of(item, parent), item.mode & 0o777, owner, time);
+        node.atime = item.mtime;
+        node.mtime = item.mtime;
+        node.xattrs = item.xattrs.clone();
+        if index == 0 {
+            mark_origin(&mut node, &delivery);
+        }
+        let is_directory = node.is_directory();
+        enter_new(d, time, (parent, name), ino, node)?;
+        if is_directory {
+            d.node_mut(parent)?.nlink += 1;
+        }
+    }
+    // Entering children touched the times of the directories that came along.
+    for (index, item) in delivery.items.iter().enumerate() {
+        d.node_mut(Ino(first.0 + index as u64))?.mtime = item.mtime;
+    }
+    contents(&delivery.items).for_each(|content| d.refer(content, -1));
+    d.deliver(DeliveryEffect::Accepted(id));
+    Ok(())
+}
+
+pub(super) fn decline(d: &mut Draft<'_>, id: DeliveryId) -> Result<(), Stop> {
+    let delivery = d.delivery(id)?;
+    contents(&delivery.items).for_each(|content| d.refer(content, -1));
+    d.deliver(DeliveryEffect::Declined(id));
+    Ok(())
+}
+
+fn contents(items: &[Item]) -> impl Iterator<Item = ContentId> {
+    items.iter().filter_map(|item| match &item.kind {
+        ItemKind::File { content, .. } => *content,
+        ItemKind::Directory | ItemKind::Symlink { .. } => None,
+    })
+}
+
+/// What a node is in a delivery; special files don't travel.
+fn item_kind(node: &Node) -> Option<ItemKind> {
+    match &node.kind {
+        Kind::File(FileData { size, content, extents, .. }) => {
+            let mut extents: Extents = extents.clone();
+            extents.remove(*size, *size..u64::MAX);
+            Some(ItemKind::File { size: *size, content: *content, extents })
+        }
+        Kind::Directory { .. } => Some(ItemKind::Directory),
+        Kind::Symlink { target } => Some(ItemKind::Symlink { target: target.clone() }),
+        Kind::Fifo | Kind::Socket | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => None,
+    }
+}
+
+fn kind_of(item: &Item, parent: Ino) -> Kind {
+    match &item.kind {
+        ItemKind::File { size, content, extents } => Kind::File(FileData {
+            size: *size,
+            content: *content,
+            sealed: content.is_some(),
+            extents: extents.clone(),
+        }),
+        ItemKind::Directory => Kind::Directory { parent, entries: 0 },
+        ItemKind::Symlink { target } => Kind::Symlink { target: target.clone() },
+    }
+}
+
+/// Of attributes, those of users travel, but not xfer's own.
+fn travelling(xattrs: &Xattrs) -> Xattrs {
+    let travels = |name: &Bytes| name.starts_with(b"user.") && !name.starts_with(b"user.xfer.");
+    let kept: BTreeMap<Bytes, Bytes> = xattrs
+        .iter()
+        .flat_map(|map| map.iter())
+        .filter(|(name, _)| travels(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    (!kept.is_empty()).then(|| Arc::new(kept))
+}
+
+/// Freezes what was sent. A file with names elsewhere stays as it is there, and so here.
+fn make_record(d: &mut Draft<'_>, time: Timestamp, ino: Ino, id: DeliveryId) -> Result<(), Stop> {
+    let node = d.node_mut(ino)?;
+    if let Kind::File(data) = &mut node.kind {
+        data.sealed |= data.content.is_some();
+    }
+    if node.is_directory() || node.nlink == 1 {
+        node.sent = Some(id);
+        node.ctime = time;
+        if matches!(node.kind, Kind::File(_)) {
+            node.mode &= !0o222;
+        }
+    }
+    Ok(())
+}
+
+fn parent_of(delivery: &Delivery, index: usize, first: Ino) -> Result<Ino, Stop> {
+    let parent = delivery.items[index].parent;
+    let known = (parent as usize) < index;
+    match known.then(|| &delivery.items[parent as usize].kind) {
+        Some(ItemKind::Directory) => Ok(Ino(first.0 + u64::from(parent))),
+        _ => Err(Errno::EIO.into()),
+    }
+}
+
+/// What the recipient can see of where the delivery came from.
+fn mark_origin(node: &mut Node, delivery: &Delivery) {
+    let mut xattrs = node.xattrs.take().unwrap_or_default();
+    let map = Arc::make_mut(&mut xattrs);
+    map.insert(Bytes::from_static(b"user.xfer.from"), delivery.from.as_bytes().to_vec().into());
+    map.insert(Bytes::from_static(b"user.xfer.sent"), rfc3339(delivery.sent).into());
+    node.xattrs = Some(xattrs);
+}
+
+/// The moment as RFC 3339 has it, in UTC; as seconds since the epoch if no calendar has it.
+fn rfc3339(time: Timestamp) -> String {
+    OffsetDateTime::from_unix_timestamp(time.secs())
+        .ok()
+        .and_then(|date| date.format(&Rfc3339).ok())
+        .unwrap_or_else(|| time.secs().to_string())
+}

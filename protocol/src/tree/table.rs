@@ -1,0 +1,250 @@
+//! The loaded rows of one tree: the client's replica, and the server's working state.
+//!
+//! A row is *known* (present or absent) or not loaded. What is known is never older than what any
+//! store or peer can say, since only this tree's log changes it: so filling in what was fetched
+//! never overrides what is known. Rows that changed stay until they are *settled* (durable at the
+//! server); only settled rows can be unloaded.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::{Changes, Delivery, DeliveryEffect, Loaded, Node, Quota, Rows, Usage};
+use crate::{DeliveryId, Ino, Name, Seq};
+
+/// The name of a row.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Row {
+    /// A node.
+    Node(Ino),
+    /// An entry of a directory.
+    Entry(Ino, Name),
+}
+
+/// Rows of one tree, with the op that changed each last.
+#[derive(Debug)]
+pub struct Table {
+    nodes: HashMap<Ino, NodeRow>,
+    directories: HashMap<Ino, Directory>,
+    deliveries: HashMap<DeliveryId, Loaded<Arc<Delivery>>>,
+    usage: Usage,
+    quota: Quota,
+    /// Changes that are not settled, oldest first.
+    unsettled: VecDeque<(Seq, Row)>,
+    settled: Seq,
+}
+
+#[derive(Debug)]
+struct NodeRow {
+    node: Option<Arc<Node>>,
+    changed: Seq,
+}
+
+#[derive(Debug, Default)]
+struct Directory {
+    /// `None` for a name known to be absent.
+    entries: BTreeMap<Name, (Option<Ino>, Seq)>,
+    /// Whether every entry is loaded, so that any other name is absent.
+    complete: bool,
+}
+
+impl Table {
+    /// A table with nothing loaded, whose tree's log is settled up to `settled`.
+    pub fn new(usage: Usage, quota: Quota, settled: Seq) -> Table {
+        Table {
+            nodes: HashMap::new(),
+            directories: HashMap::new(),
+            deliveries: HashMap::new(),
+            usage,
+            quota,
+            unsettled: VecDeque::new(),
+            settled,
+        }
+    }
+
+    /// Makes the changes of op `seq`, which [`super::plan`] worked out from this very table.
+    pub fn commit(&mut self, changes: &Changes, seq: Seq) {
+        for (ino, node) in &changes.nodes {
+            let row = NodeRow { node: node.clone(), changed: seq };
+            let before = self.nodes.insert(*ino, row).and_then(|row| row.node);
+            self.unsettled.push_back((seq, Row::Node(*ino)));
+            match node {
+                Some(node) if before.is_none() && node.is_directory() => {
+                    self.directories.entry(*ino).or_default().complete = true;
+                }
+                Some(_) => {}
+                None => drop(self.directories.remove(ino)),
+            }
+        }
+        for (parent, name, ino) in &changes.entries {
+            let directory = self.directories.entry(*parent).or_default();
+            directory.entries.insert(name.clone(), (*ino, seq));
+            self.unsettled.push_back((seq, Row::Entry(*parent, name.clone())));
+        }
+        for effect in &changes.deliveries {
+            match effect {
+                DeliveryEffect::Sent { .. } => {}
+                DeliveryEffect::Accepted(id) | DeliveryEffect::Declined(id) => {
+                    self.deliveries.insert(*id, Loaded::Absent);
+                }
+            }
+        }
+        self.usage = changes.usage;
+    }
+
+    /// Fills in a fetched node, unless it is known.
+    pub fn fill_node(&mut self, ino: Ino, node: Option<Node>) {
+        let changed = Seq::default();
+        self.nodes.entry(ino).or_insert_with(|| NodeRow { node: node.map(Arc::new), changed });
+    }
+
+    /// Fills in a fetched entry, unless it is known.
+    pub fn fill_entry(&mut self, parent: Ino, name: Name, ino: Option<Ino>) {
+        let directory = self.directories.entry(parent).or_default();
+        if !directory.complete {
+            directory.entries.entry(name).or_insert((ino, Seq::default()));
+        }
+    }
+
+    /// Notes that all entries of a directory were filled in.
+    pub fn fill_complete(&mut self, parent: Ino) {
+        self.directories.entry(parent).or_default().complete = true;
+    }
+
+    /// Fills in a fetched delivery, unless it is known.
+    pub fn fill_delivery(&mut self, id: DeliveryId, delivery: Option<Arc<Delivery>>) {
+        let loaded = delivery.map_or(Loaded::Absent, Loaded::Present);
+        self.deliveries.entry(id).or_insert(loaded);
+    }
+
+    /// Sets the quota anew.
+    pub fn set_quota(&mut self, quota: Quota) {
+        self.quota = quota;
+    }
+
+    /// Whether all entries of a directory are known.
+    pub fn is_complete(&self, directory: Ino) -> bool {
+        self.directories.get(&directory).is_some_and(|directory| directory.complete)
+    }
+
+    /// The op that changed a node last, as far as known; 0 if it did not change since it was loaded.
+    pub fn changed(&self, ino: Ino) -> Seq {
+        self.nodes.get(&ino).map_or(Seq::default(), |row| row.changed)
+    }
+
+    /// The rows that ops after `after` changed, each once.
+    pub fn changed_rows(&self, after: Seq) -> HashSet<Row> {
+        let start = self.unsettled.partition_point(|(seq, _)| *seq <= after);
+        self.unsettled.range(start..).map(|(_, row)| row.clone()).collect()
+    }
+
+    /// Notes that all ops up to `seq` are durable.
+    pub fn settle(&mut self, seq: Seq) {
+        self.settled = self.settled.max(seq);
+        while self.unsettled.front().is_some_and(|(changed, _)| *changed <= seq) {
+            if let Some((_, row)) = self.unsettled.pop_front() {
+                self.drop_tombstone(&row);
+            }
+        }
+    }
+
+    /// Unloads settled rows until about `nodes_max` nodes are left, or no more can go.
+    pub fn trim(&mut self, nodes_max: usize) {
+        if self.nodes.len() <= nodes_max {
+            return;
+        }
+        let excess = self.nodes.len() - nodes_max;
+        let old: Vec<Ino> = self
+            .nodes
+            .iter()
+            .filter(|(_, row)| row.changed <= self.settled)
+            .map(|(ino, _)| *ino)
+            .take(excess)
+            .collect();
+        for ino in old {
+            self.unload(ino);
+        }
+        self.deliveries.clear();
+    }
+
+    /// Unloads a node and, if it is a directory, its listing, as far as they are settled.
+    pub fn unload(&mut self, ino: Ino) {
+        let settled = self.settled;
+        if self.nodes.get(&ino).is_some_and(|row| row.changed <= settled) {
+            self.nodes.remove(&ino);
+        }
+        if let Some(directory) = self.directories.get_mut(&ino) {
+            directory.complete = false;
+            directory.entries.retain(|_, (_, changed)| *changed > settled);
+            if directory.entries.is_empty() {
+                self.directories.remove(&ino);
+            }
+        }
+    }
+
+    /// How many nodes are loaded.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether nothing is loaded.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    fn drop_tombstone(&mut self, row: &Row) {
+        match row {
+            Row::Node(ino) => {
+                if self.nodes.get(ino).is_some_and(|row| row.node.is_none()) {
+                    self.nodes.remove(ino);
+                }
+            }
+            Row::Entry(parent, name) => {
+                let Some(directory) = self.directories.get_mut(parent) else { return };
+                let settled = self.settled;
+                let gone = |entry: &(Option<Ino>, Seq)| entry.0.is_none() && entry.1 <= settled;
+                if directory.complete && directory.entries.get(name).is_some_and(gone) {
+                    directory.entries.remove(name);
+                }
+            }
+        }
+    }
+}
+
+impl Rows for Table {
+    fn node(&self, ino: Ino) -> Loaded<Arc<Node>> {
+        match self.nodes.get(&ino) {
+            Some(NodeRow { node: Some(node), .. }) => Loaded::Present(node.clone()),
+            Some(NodeRow { node: None, .. }) => Loaded::Absent,
+            None => Loaded::Unknown,
+        }
+    }
+
+    fn entry(&self, parent: Ino, name: &Name) -> Loaded<Ino> {
+        let Some(directory) = self.directories.get(&parent) else { return Loaded::Unknown };
+        match directory.entries.get(name) {
+            Some((Some(ino), _)) => Loaded::Present(*ino),
+            Some((None, _)) => Loaded::Absent,
+            None if directory.complete => Loaded::Absent,
+            None => Loaded::Unknown,
+        }
+    }
+
+    fn children(&self, parent: Ino) -> Option<Vec<(Name, Ino)>> {
+        let directory = self.directories.get(&parent).filter(|directory| directory.complete)?;
+        let present =
+            |(name, (ino, _)): (&Name, &(Option<Ino>, Seq))| Some((name.clone(), (*ino)?));
+        Some(directory.entries.iter().filter_map(present).collect())
+    }
+
+    fn delivery(&self, id: DeliveryId) -> Loaded<Arc<Delivery>> {
+        self.deliveries.get(&id).cloned().unwrap_or(Loaded::Unknown)
+    }
+
+    fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    fn quota(&self) -> Quota {
+        self.quota
+    }
+}

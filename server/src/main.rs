@@ -1,0 +1,2 @@
+//! xfer-server
+fn main() {}
