@@ -1,0 +1,80 @@
+//! One connection: frames in, frames out.
+//!
+//! Generic over the stream, so that tests can run two peers over a pipe in memory.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use xfer_protocol::codec::{self, CodecError};
+use xfer_protocol::frame::{Bounds, FrameError, HEADER_BYTES, Header};
+
+/// Why a link can't go on.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The connection broke or ended.
+    #[error("connection: {0}")]
+    Io(#[from] std::io::Error),
+    /// The peer broke a bound of frames.
+    #[error("frame: {0}")]
+    Frame(#[from] FrameError),
+    /// The peer sent what is no message.
+    #[error("{0}")]
+    Codec(#[from] CodecError),
+}
+
+/// Reads one frame.
+///
+/// Not cancel-safe: a frame that was read in part is lost with the future.
+///
+/// # Errors
+/// If the connection ends, or what comes is no frame within `bounds`.
+pub async fn receive<T, R>(reader: &mut R, bounds: Bounds) -> Result<(T, Bytes), LinkError>
+where
+    T: DeserializeOwned,
+    R: AsyncRead + Unpin,
+{
+    let mut header = [0; HEADER_BYTES];
+    reader.read_exact(&mut header).await?;
+    let header = Header::parse(header, bounds)?;
+    let message = read_vec(reader, header.message_len).await?;
+    let payload = read_vec(reader, header.payload_len).await?;
+    Ok((codec::decode(&message)?, payload.into()))
+}
+
+/// Writes one frame and flushes it.
+///
+/// # Errors
+/// If the connection is broken, or the frame is beyond `bounds`.
+pub async fn send<T, W>(
+    writer: &mut W,
+    message: &T,
+    payload: &[u8],
+    bounds: Bounds,
+) -> Result<(), LinkError>
+where
+    T: Serialize,
+    W: AsyncWrite + Unpin,
+{
+    let message = codec::encode(message)?;
+    let header = Header { message_len: message.len(), payload_len: payload.len() };
+    let mut head = header.encode(bounds)?.to_vec();
+    head.extend_from_slice(&message);
+    writer.write_all(&head).await?;
+    if !payload.is_empty() {
+        writer.write_all(payload).await?;
+    }
+    writer.flush().await?;
+    Ok(())
+}
+
+/// Grows with what arrives, so that a declared length alone allocates little.
+async fn read_vec<R: AsyncRead + Unpin>(reader: &mut R, len: usize) -> std::io::Result<Vec<u8>> {
+    const FIRST_BYTES: usize = 1 << 20;
+    let mut bytes = Vec::with_capacity(len.min(FIRST_BYTES));
+    reader.take(len as u64).read_to_end(&mut bytes).await?;
+    if bytes.len() < len {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,212 @@
+//! The two narrow waists beneath the server: where rows live, and where bytes live.
+//!
+//! Everything here is synchronous and is called from threads that may block. A store knows nothing
+//! of the tree's rules: it keeps the rows it is given.
+//!
+//! **Invariant:** a name from the wire is a value in a row, never a path on the host; a content is
+//! found by its number alone.
+
+use std::sync::Arc;
+
+use xfer_protocol::message::{DeliveryHead, DeliveryState};
+use xfer_protocol::tree::{Delivery, DeliveryEffect, Node, Quota, Usage};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name, Seq, Timestamp};
+
+/// The number of an account within its store.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct AccountId(pub u64);
+
+/// An account as it is stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Account {
+    /// Its number.
+    pub id: AccountId,
+    /// Its name.
+    pub name: Name,
+    /// The password's Argon2id hash, as a PHC string.
+    pub password: String,
+    /// What its tree may take up.
+    pub quota: Quota,
+    /// What may wait in its inbox: bytes, and items (as nodes).
+    pub inbox: Quota,
+    /// What its tree takes up.
+    pub usage: Usage,
+    /// The last op that is committed.
+    pub applied: Seq,
+    /// Its last session's epoch.
+    pub epoch: Epoch,
+}
+
+/// What a commit writes for one account.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Whose.
+    pub account: AccountId,
+    /// The session's epoch: if the account's is higher by now, the batch is refused as a whole.
+    pub epoch: Epoch,
+    /// The last op in it.
+    pub applied: Seq,
+    /// What the tree takes up now.
+    pub usage: Usage,
+    /// Nodes that changed (`Some`) or went (`None`), each once.
+    pub nodes: Vec<(Ino, Option<Arc<Node>>)>,
+    /// Entries that changed (`Some`) or went (`None`), each once.
+    pub entries: Vec<(Ino, Name, Option<Ino>)>,
+    /// How many more nodes and deliveries refer to a content, each once.
+    pub references: Vec<(ContentId, i64)>,
+    /// Deliveries sent, accepted and declined, in order.
+    pub deliveries: Vec<DeliveryEffect>,
+    /// When it is committed.
+    pub time: Timestamp,
+}
+
+/// What became of a batch in a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Committed {
+    /// It is durable.
+    Durable,
+    /// A later session owns the tree; nothing of the batch was written.
+    Fenced,
+}
+
+/// Wrong passwords for one account from one address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failures {
+    /// The name that was tried, as it was given (it need not exist).
+    pub user: String,
+    /// The address it was tried from.
+    pub address: String,
+    /// How many wrong passwords in a row.
+    pub count: u32,
+    /// When the last one was, and until when the pair is blocked.
+    pub last: Timestamp,
+    /// Until when no password of the pair is tried.
+    pub blocked_until: Timestamp,
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full.
+    #[error("the disk is full")]
+    Full,
+    /// What is asked for can't be: an account that exists, a name that is none.
+    #[error("{0}")]
+    Refused(String),
+    /// The database failed.
+    #[error("database: {0}")]
+    Database(String),
+    /// The file system failed.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was being done, to what.
+        what: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+/// Rows: accounts, trees, deliveries, blocks.
+pub trait MetaStore: Send + Sync + 'static {
+    /// A node of a tree.
+    fn node(&self, account: AccountId, ino: Ino) -> Result<Option<Node>, StoreError>;
+    /// What an entry of a tree refers to.
+    fn entry(&self, account: AccountId, parent: Ino, name: &Name) -> Result<Option<Ino>, StoreError>;
+    /// At most `count` entries of a directory with their nodes, in order of names, after `after`.
+    /// Fewer only at the end.
+    fn page(
+        &self,
+        account: AccountId,
+        directory: Ino,
+        after: Option<&Name>,
+        count: usize,
+    ) -> Result<Vec<(Name, Ino, Node)>, StoreError>;
+    /// Nodes without a name, which the account's last session left.
+    fn orphans(&self, account: AccountId) -> Result<Vec<Ino>, StoreError>;
+    /// Writes batches of several accounts in one transaction and makes them durable. The contents
+    /// they refer to are durable already. A content that nothing refers to any more becomes garbage.
+    fn commit(&self, batches: &[Batch]) -> Result<Vec<Committed>, StoreError>;
+
+    /// Whether a content is referred to by anything committed.
+    fn content_exists(&self, content: ContentId) -> Result<bool, StoreError>;
+    /// Contents that nothing refers to any more, at most `count`.
+    fn garbage(&self, count: usize) -> Result<Vec<ContentId>, StoreError>;
+    /// Forgets garbage, whose bytes are gone.
+    fn forget_garbage(&self, contents: &[ContentId]) -> Result<(), StoreError>;
+    /// Grants numbers that were never granted before. Durable before it returns.
+    fn grant_ids(&self, count: u64) -> Result<IdRange, StoreError>;
+
+    /// A delivery that waits to be accepted by this account.
+    fn delivery(&self, to: AccountId, id: DeliveryId) -> Result<Option<Arc<Delivery>>, StoreError>;
+    /// The deliveries that wait to be accepted by this account, oldest first.
+    fn waiting(&self, to: AccountId) -> Result<Vec<DeliveryHead>, StoreError>;
+    /// What waits in an account's inbox: bytes, and items (as nodes).
+    fn inbox_usage(&self, to: AccountId) -> Result<Usage, StoreError>;
+    /// What became of a delivery that this account sent.
+    fn delivery_state(&self, from: AccountId, id: DeliveryId) -> Result<DeliveryState, StoreError>;
+    /// Who sent a delivery.
+    fn delivery_sender(&self, id: DeliveryId) -> Result<Option<AccountId>, StoreError>;
+
+    /// Makes an account, with a tree that has its root, its inbox and its outbox.
+    fn create_account(
+        &self,
+        name: &Name,
+        password: &str,
+        quota: Quota,
+        inbox: Quota,
+        time: Timestamp,
+    ) -> Result<AccountId, StoreError>;
+    /// An account by its name.
+    fn account(&self, name: &Name) -> Result<Option<Account>, StoreError>;
+    /// All accounts, in order of names.
+    fn accounts(&self) -> Result<Vec<Account>, StoreError>;
+    /// Sets an account's password hash.
+    fn set_password(&self, account: AccountId, password: &str) -> Result<(), StoreError>;
+    /// Sets what an account's tree may take up.
+    fn set_quota(&self, account: AccountId, quota: Quota) -> Result<(), StoreError>;
+    /// Removes an account, its tree, and the deliveries to it. A session of it is fenced.
+    fn remove_account(&self, account: AccountId) -> Result<(), StoreError>;
+    /// Begins a session: raises the account's epoch by one, durably, and returns the account as it
+    /// is then. From now on batches of older epochs are refused.
+    fn begin_session(&self, account: AccountId) -> Result<Account, StoreError>;
+
+    /// Wrong passwords that count, of a pair.
+    fn failures(&self, user: &str, address: &str) -> Result<Option<Failures>, StoreError>;
+    /// All wrong passwords that count, for the admin to see.
+    fn all_failures(&self) -> Result<Vec<Failures>, StoreError>;
+    /// Sets the wrong passwords of a pair; a count of 0 forgets them.
+    fn set_failures(&self, failures: &Failures) -> Result<(), StoreError>;
+}
+
+/// Bytes, by content number.
+///
+/// Reading past what was ever written gives zeros in between, and ends at the end.
+pub trait ContentStore: Send + Sync + 'static {
+    /// A new, empty content. It must not exist.
+    fn create(&self, content: ContentId) -> Result<(), StoreError>;
+    /// Writes bytes.
+    fn write(&self, content: ContentId, offset: u64, data: &[u8]) -> Result<(), StoreError>;
+    /// Reads bytes; fewer than the buffer holds only at the end.
+    fn read(&self, content: ContentId, offset: u64, data: &mut [u8]) -> Result<usize, StoreError>;
+    /// Makes a range zeros. What lies past the end needs nothing done.
+    fn zero(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError>;
+    /// Makes `to`, which must not exist, with the first `len` bytes of `from`; holes stay holes.
+    fn duplicate(&self, from: ContentId, to: ContentId, len: u64) -> Result<(), StoreError>;
+    /// Copies bytes, from one content or within one.
+    fn copy(
+        &self,
+        from: (ContentId, u64),
+        to: (ContentId, u64),
+        len: u64,
+    ) -> Result<(), StoreError>;
+    /// Gives a range's space back; what it reads as afterwards is undefined.
+    fn free(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError>;
+    /// Makes all that was done to these contents durable, their being there included.
+    fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError>;
+    /// Removes a content, if it exists.
+    fn remove(&self, content: ContentId) -> Result<(), StoreError>;
+    /// Calls `visit` for every content there is: to find those that nothing refers to.
+    fn each(&self, visit: &mut dyn FnMut(ContentId)) -> Result<(), StoreError>;
+    /// Bytes that the disk can still take.
+    fn disk_free(&self) -> Result<u64, StoreError>;
+}
