@@ -1,1 +1,8 @@
-//! mount
+//! Mounts an xfer server's storage as a directory.
+//!
+//! Reading order: `session` (what a login gives), `client` (the replica, the log and the caches),
+//! `fuse` (the kernel's side), `connect` (how a session begins), `control` (`xfer status` and so on).
+
+pub mod link;
+
+pub mod session;
