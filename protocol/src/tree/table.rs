@@ -6,6 +6,7 @@
 //! server); only settled rows can be unloaded.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::{Changes, Delivery, DeliveryEffect, Loaded, Node, Quota, Rows, Usage};
@@ -126,6 +127,21 @@ impl Table {
         self.directories.get(&directory).is_some_and(|directory| directory.complete)
     }
 
+    /// What is known of a directory's entries after a name, in order of names; a name that is known
+    /// to be absent comes with `None`.
+    pub fn known_entries(
+        &self,
+        directory: Ino,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = (&Name, Option<Ino>)> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.directories
+            .get(&directory)
+            .into_iter()
+            .flat_map(move |known| known.entries.range::<Name, _>((start, Bound::Unbounded)))
+            .map(|(name, (ino, _))| (name, *ino))
+    }
+
     /// The op that changed a node last, as far as known; 0 if it did not change since it was loaded.
     pub fn changed(&self, ino: Ino) -> Seq {
         self.nodes.get(&ino).map_or(Seq::default(), |row| row.changed)
@@ -163,7 +179,8 @@ impl Table {
         for ino in old {
             self.unload(ino);
         }
-        self.deliveries.clear();
+        // One that was settled must not be loaded again before the store knows it was.
+        self.deliveries.retain(|_, delivery| matches!(delivery, Loaded::Absent));
     }
 
     /// Unloads a node and, if it is a directory, its listing, as far as they are settled.
@@ -194,7 +211,9 @@ impl Table {
     fn drop_tombstone(&mut self, row: &Row) {
         match row {
             Row::Node(ino) => {
-                if self.nodes.get(ino).is_some_and(|row| row.node.is_none()) {
+                let settled = self.settled;
+                let gone = |row: &NodeRow| row.node.is_none() && row.changed <= settled;
+                if self.nodes.get(ino).is_some_and(gone) {
                     self.nodes.remove(ino);
                 }
             }
