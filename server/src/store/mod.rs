@@ -56,6 +56,9 @@ pub struct Batch {
     pub references: Vec<(ContentId, i64)>,
     /// Deliveries sent, accepted and declined, in order.
     pub deliveries: Vec<DeliveryEffect>,
+    /// Those of the deliveries sent that the recipient has no room for, or that nobody is there to
+    /// receive: only that they were refused is kept of them. `references` does not count them.
+    pub refused: Vec<DeliveryId>,
     /// When it is committed.
     pub time: Timestamp,
 }
