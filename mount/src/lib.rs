@@ -6,3 +6,11 @@
 pub mod link;
 
 pub mod session;
+
+pub mod cli;
+
+pub mod config;
+
+pub mod connect;
+
+pub mod exit;

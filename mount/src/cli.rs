@@ -1,0 +1,112 @@
+//! The command lines of `xfer-mount` and `xfer`, as clap reads them.
+//!
+//! Only shapes; what the words mean is worked out in `config`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const MOUNT_EXITS: &str = "\
+Exit codes: 0 mounted, 1 other, 2 usage, 3 mount point missing, 4 mount point busy, 5 no FUSE,
+6 host unreachable, 7 not an xfer server, 8 key unknown or changed, 9 wrong password, 10 blocked,
+11 account in use, 12 server busy or failing, 14 lost with changes that are not durable";
+
+const XFER_EXITS: &str = "\
+Exit codes: 0 done, 1 other, 2 usage, 13 not an xfer mount, 14 lost with changes that are not durable";
+
+/// `xfer-mount`: mounts a user's storage as a directory.
+#[derive(Parser, Debug)]
+#[command(name = "xfer-mount", version, after_help = MOUNT_EXITS)]
+#[command(about = "Mount your storage on an xfer server as a directory")]
+pub struct MountLine {
+    /// Stay in the foreground
+    #[arg(short = 'f', long)]
+    pub foreground: bool,
+    /// Options: ids=stored|mounter, allow_other, ro, auto_unmount; common mount(8) words are ignored
+    #[arg(short = 'o', value_name = "OPT,...", value_delimiter = ',')]
+    pub options: Vec<String>,
+    /// Who on which server; the port is 33000 if not given
+    #[arg(value_name = "USER@HOST[:PORT]")]
+    pub target: String,
+    /// The directory to mount on
+    #[arg(value_name = "MOUNTPOINT")]
+    pub mountpoint: PathBuf,
+    /// Where the password comes from
+    #[command(flatten)]
+    pub password: PasswordLine,
+    /// How the server proves who it is
+    #[command(flatten)]
+    pub trust: TrustLine,
+    /// Keep known servers in this file [default: ~/.local/state/xfer/known_hosts]
+    #[arg(long, value_name = "F")]
+    pub known_hosts: Option<PathBuf>,
+    /// End a mount of the same account elsewhere (it first sends what it has)
+    #[arg(long)]
+    pub takeover: bool,
+    /// Memory for what was read
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub cache_size: String,
+    /// Memory for changes that are on their way
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub log_size: String,
+}
+
+/// Where the password comes from; a prompt if nothing is given.
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+pub struct PasswordLine {
+    /// Take the password from the first line of this file
+    #[arg(long, value_name = "F")]
+    pub password_file: Option<PathBuf>,
+    /// Take the password from the first line of standard input
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+/// How the server proves who it is; the known hosts file, and a question, if nothing is given.
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+pub struct TrustLine {
+    /// Trust a server that was never seen before (one whose key changed is still refused)
+    #[arg(long)]
+    pub accept_new: bool,
+    /// Trust just the server with this key
+    #[arg(long, value_name = "sha256:HEX")]
+    pub fingerprint: Option<String>,
+    /// Trust certificates for the server's name that these authorities (PEM) signed
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// `xfer`: looks at mounts and ends them.
+#[derive(Parser, Debug)]
+#[command(name = "xfer", version, after_help = XFER_EXITS)]
+#[command(about = "Look at xfer mounts, wait for them, and end them")]
+pub struct XferLine {
+    /// What to do
+    #[command(subcommand)]
+    pub command: XferCommand,
+}
+
+/// What `xfer` can do.
+#[derive(Subcommand, Debug)]
+pub enum XferCommand {
+    /// Show all your mounts, or one
+    Status {
+        /// The mount to show
+        mountpoint: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Wait until everything written so far is on the server's disk
+    Sync {
+        /// The mount
+        mountpoint: PathBuf,
+    },
+    /// Make everything durable, then unmount
+    Unmount {
+        /// The mount
+        mountpoint: PathBuf,
+    },
+}

@@ -1,0 +1,271 @@
+//! What `xfer-mount` is asked to do, checked and in its own types.
+//!
+//! Parsed once from the command line; nothing inside re-checks it. Reads no files and asks nobody.
+
+use std::path::PathBuf;
+
+use crate::cli::{MountLine, PasswordLine, TrustLine};
+use crate::connect::{Fingerprint, Target, TrustMode};
+use crate::exit::{Exit, Failure};
+
+/// The least that `--cache-size` and `--log-size` may be, in bytes.
+const SIZE_MIN: u64 = 16 << 20;
+
+/// The most that `--cache-size` and `--log-size` may be, in bytes.
+const SIZE_MAX: u64 = 1 << 40;
+
+/// What `xfer-mount` is to do.
+#[derive(Debug)]
+pub struct Config {
+    /// Whether to stay in the foreground.
+    pub foreground: bool,
+    /// Who, on which server.
+    pub target: Target,
+    /// Where to mount, as it was given.
+    pub mountpoint: PathBuf,
+    /// Where the password comes from.
+    pub password: PasswordSource,
+    /// How the server proves who it is.
+    pub trust: TrustMode,
+    /// The known hosts file, if it is not the default one.
+    pub known_hosts: Option<PathBuf>,
+    /// Whether to end another mount of the account.
+    pub takeover: bool,
+    /// Memory for what was read, in bytes.
+    pub cache_bytes: u64,
+    /// Memory for changes on their way, in bytes.
+    pub log_bytes: u64,
+    /// The `-o` options.
+    pub options: MountOptions,
+}
+
+/// Where the password comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub enum PasswordSource {
+    /// A question on the terminal.
+    Prompt,
+    /// The first line of a file.
+    File(PathBuf),
+    /// The first line of standard input.
+    Stdin,
+}
+
+/// The `-o` options that mean something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MountOptions {
+    /// Whom nodes belong to.
+    pub ids: IdsOption,
+    /// Whether other users of this machine may use the mount.
+    pub allow_other: bool,
+    /// Whether the mount is read-only.
+    pub read_only: bool,
+    /// Whether the kernel's mount goes when this process dies.
+    pub auto_unmount: bool,
+}
+
+/// Whom nodes seem to belong to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IdsOption {
+    /// The user who mounts.
+    #[default]
+    Mounter,
+    /// The numeric owners that are stored.
+    Stored,
+}
+
+impl TryFrom<MountLine> for Config {
+    type Error = Failure;
+
+    fn try_from(line: MountLine) -> Result<Config, Failure> {
+        Ok(Config {
+            foreground: line.foreground,
+            target: line.target.parse().map_err(|e| usage(format!("{e}")))?,
+            mountpoint: line.mountpoint,
+            password: line.password.into(),
+            trust: trust_mode(line.trust)?,
+            known_hosts: line.known_hosts,
+            takeover: line.takeover,
+            cache_bytes: size("--cache-size", &line.cache_size)?,
+            log_bytes: size("--log-size", &line.log_size)?,
+            options: MountOptions::parse(&line.options)?,
+        })
+    }
+}
+
+impl From<PasswordLine> for PasswordSource {
+    fn from(line: PasswordLine) -> PasswordSource {
+        match line.password_file {
+            Some(file) => PasswordSource::File(file),
+            None if line.password_stdin => PasswordSource::Stdin,
+            None => PasswordSource::Prompt,
+        }
+    }
+}
+
+/// Words of mount(8) that change nothing here, so that fstab lines may hold them.
+const IGNORED: &[&str] = &[
+    "rw",
+    "defaults",
+    "atime",
+    "noatime",
+    "relatime",
+    "norelatime",
+    "nodiratime",
+    "nosuid",
+    "nodev",
+    "exec",
+    "async",
+    "user",
+    "users",
+    "nouser",
+    "owner",
+    "group",
+    "auto",
+    "noauto",
+    "nofail",
+    "_netdev",
+];
+
+impl MountOptions {
+    /// Reads the words of all `-o`.
+    ///
+    /// # Errors
+    /// A word that is not known, or that asks for what is never given.
+    pub fn parse(words: &[String]) -> Result<MountOptions, Failure> {
+        let mut options = MountOptions::default();
+        for word in words.iter().map(String::as_str) {
+            match word {
+                "ids=stored" => options.ids = IdsOption::Stored,
+                "ids=mounter" => options.ids = IdsOption::Mounter,
+                "allow_other" => options.allow_other = true,
+                "ro" => options.read_only = true,
+                "auto_unmount" => options.auto_unmount = true,
+                "dev" | "suid" => return Err(never_given(word)),
+                word if is_ignored(word) => {}
+                word => return Err(unknown_option(word)),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn is_ignored(word: &str) -> bool {
+    let marked = ["x-", "X-", "user=", "comment="].iter().any(|start| word.starts_with(start));
+    word.is_empty() || marked || IGNORED.contains(&word)
+}
+
+fn never_given(word: &str) -> Failure {
+    usage(format!(
+        "option '{word}' is never given: an xfer mount is always nosuid,nodev; \
+         leave it out (in fstab, write nosuid,nodev)"
+    ))
+}
+
+fn unknown_option(word: &str) -> Failure {
+    usage(format!(
+        "unknown option '{}'; known are ids=stored, ids=mounter, allow_other, ro, auto_unmount; \
+         {} and x-* are accepted and change nothing",
+        word.escape_default(),
+        IGNORED.join(", "),
+    ))
+}
+
+fn trust_mode(line: TrustLine) -> Result<TrustMode, Failure> {
+    if let Some(text) = line.fingerprint {
+        let fingerprint: Fingerprint =
+            text.parse().map_err(|e| usage(format!("--fingerprint: {e}")))?;
+        return Ok(TrustMode::Fingerprint(fingerprint));
+    }
+    Ok(match line.ca {
+        Some(file) => TrustMode::Authorities(file),
+        None if line.accept_new => TrustMode::AcceptNew,
+        None => TrustMode::Ask,
+    })
+}
+
+/// Reads a size like `256MiB`, within the bounds of `option`.
+fn size(option: &str, text: &str) -> Result<u64, Failure> {
+    let bytes = parse_size(text).ok_or_else(|| {
+        usage(format!("{option}: '{}' is no size; write it like 256MiB", text.escape_default()))
+    })?;
+    if !(SIZE_MIN..=SIZE_MAX).contains(&bytes) {
+        return Err(usage(format!("{option}: {text} is not between 16MiB and 1TiB")));
+    }
+    Ok(bytes)
+}
+
+/// A number of bytes, or of KiB, MiB, GiB, TiB; `K`, `M`, `G`, `T` mean the same.
+fn parse_size(text: &str) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let shift = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+fn usage(line: String) -> Failure {
+    Failure::new(Exit::Usage, line)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::Parser;
+
+    fn config(arguments: &[&str]) -> Result<Config, Failure> {
+        let line = ["xfer-mount"].iter().chain(arguments).chain(&["alice@host", "/mnt"]);
+        MountLine::try_parse_from(line).unwrap().try_into()
+    }
+
+    fn check_options(text: &str, expected: MountOptions) {
+        assert_eq!(config(&["-o", text]).unwrap().options, expected, "{text}");
+    }
+
+    fn check_refused(arguments: &[&str], part: &str) {
+        let failure = config(arguments).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.line.contains(part), "{failure}");
+    }
+
+    #[test]
+    fn options_are_read_and_harmless_mount_words_ignored() {
+        let plain = MountOptions::default();
+        check_options("rw,noatime,_netdev,x-systemd.automount,user=me", plain.clone());
+        check_options("ids=stored", MountOptions { ids: IdsOption::Stored, ..plain.clone() });
+        check_options(
+            "ro,allow_other,auto_unmount,noauto",
+            MountOptions { read_only: true, allow_other: true, auto_unmount: true, ..plain },
+        );
+    }
+
+    #[test]
+    fn options_that_would_mislead_are_refused() {
+        check_refused(&["-o", "suid"], "always nosuid,nodev");
+        check_refused(&["-o", "rw,dev"], "always nosuid,nodev");
+        check_refused(&["-o", "noexec"], "known are ids=stored");
+        check_refused(&["-o", "ids=other"], "unknown option 'ids=other'");
+    }
+
+    #[test]
+    fn sizes_have_units_and_bounds() {
+        assert_eq!(config(&[]).unwrap().cache_bytes, 256 << 20);
+        assert_eq!(config(&["--log-size", "1GiB"]).unwrap().log_bytes, 1 << 30);
+        assert_eq!(config(&["--cache-size", "20M"]).unwrap().cache_bytes, 20 << 20);
+        check_refused(&["--cache-size", "15MiB"], "between 16MiB and 1TiB");
+        check_refused(&["--cache-size", "2TiB"], "between 16MiB and 1TiB");
+        check_refused(&["--cache-size", "much"], "is no size");
+        check_refused(&["--cache-size", "99999999999999999T"], "is no size");
+    }
+
+    #[test]
+    fn a_fingerprint_that_is_none_is_refused() {
+        check_refused(&["--fingerprint", "sha256:12"], "--fingerprint");
+    }
+}

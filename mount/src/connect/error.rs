@@ -1,0 +1,256 @@
+//! Why no session began: one line that says what to do, and an exit code, for each reason.
+
+use std::io;
+use std::path::PathBuf;
+
+use time::OffsetDateTime;
+use time::macros::format_description;
+use xfer_protocol::Timestamp;
+use xfer_protocol::message::{Refusal, VERSION};
+
+use super::TrustError;
+use crate::exit::{Exit, Failure};
+
+/// Why no session began.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The file of authorities can't be used.
+    #[error("--ca {}: {why}", file.display())]
+    Authorities {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The server, or the way to it.
+    #[error("{endpoint}: {error}")]
+    Endpoint {
+        /// `host:port`, or `user@host:port`.
+        endpoint: String,
+        /// What is wrong.
+        #[source]
+        error: EndpointError,
+    },
+    /// The server is not trusted.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+/// What is wrong with the server, or with the way to it.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// The name has no address.
+    #[error("no such host ({0}); check its spelling, and this machine's network")]
+    NotFound(io::Error),
+    /// Nothing listens on the port.
+    #[error("connection refused; is xfer-server running there, and is it the right port?")]
+    NothingThere,
+    /// No way to the host.
+    #[error("can't reach it ({0}); check the network and the server's firewall")]
+    Unreachable(io::Error),
+    /// No answer in time.
+    #[error("no answer {0}; check host and port, the network and the server's firewall")]
+    TimedOut(Phase),
+    /// What answers is something else.
+    #[error("this is not an xfer server: {0}; check host and port")]
+    NotXfer(#[from] NotXfer),
+    /// The authorities don't vouch for the certificate.
+    #[error("its certificate is not valid: {0}; mend it, or trust it with --fingerprint")]
+    Certificate(String),
+    /// TLS failed in another way.
+    #[error("TLS failed: {0}; do both sides have the same version of xfer?")]
+    Tls(String),
+    /// The key is another than a moment ago.
+    #[error("its key changed since it was trusted a moment ago; mount again")]
+    KeySwapped,
+    /// No version in common.
+    #[error(
+        "it speaks versions {version_min} to {version_max} of the protocol, this client version \
+         {VERSION}; update the older side"
+    )]
+    Version {
+        /// The oldest version the server speaks.
+        version_min: u16,
+        /// The newest version the server speaks.
+        version_max: u16,
+    },
+    /// The server is xfer's and said no.
+    #[error("{}", refusal_line(.0))]
+    Refused(Refusal),
+    /// The connection broke.
+    #[error("the connection broke {0} ({1}); try again, the server's log may say why")]
+    Broken(Phase, io::Error),
+    /// The server answered with what makes no sense.
+    #[error("its answer makes no sense ({0}); do both sides have the same version of xfer?")]
+    Nonsense(&'static str),
+}
+
+/// What answers instead of an xfer server.
+#[derive(Debug, thiserror::Error)]
+pub enum NotXfer {
+    /// Bytes that are not TLS.
+    #[error("it does not speak TLS")]
+    NoTls,
+    /// An older TLS.
+    #[error("it does not speak TLS 1.3")]
+    OldTls,
+    /// TLS for something else.
+    #[error("it speaks TLS, but for something else")]
+    OtherTls,
+    /// It hangs up.
+    #[error("it ends the connection ({0})")]
+    HungUp(String),
+    /// It agreed to speak xfer and speaks otherwise.
+    #[error("its greeting is none ({0})")]
+    Greeting(String),
+}
+
+/// What was going on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Looking up the host's name.
+    Resolve,
+    /// Connecting.
+    Connect,
+    /// The TLS handshake.
+    Handshake,
+    /// Hello.
+    Hello,
+    /// Login, or joining a session.
+    Login,
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Phase::Resolve => "while looking up its name",
+            Phase::Connect => "while connecting",
+            Phase::Handshake => "during the TLS handshake",
+            Phase::Hello => "to the greeting",
+            Phase::Login => "during login",
+        })
+    }
+}
+
+impl ConnectError {
+    /// The exit code that goes with it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            ConnectError::Authorities { .. } => Exit::Usage,
+            ConnectError::Endpoint { error, .. } => error.exit(),
+            ConnectError::Trust(TrustError::KnownHosts { .. }) => Exit::Usage,
+            ConnectError::Trust(
+                TrustError::Changed { .. }
+                | TrustError::NotAsAsked { .. }
+                | TrustError::Unknown { .. }
+                | TrustError::Declined { .. },
+            ) => Exit::Key,
+        }
+    }
+}
+
+impl EndpointError {
+    /// The same, with the server it is about.
+    pub(super) fn at(self, endpoint: impl Into<String>) -> ConnectError {
+        ConnectError::Endpoint { endpoint: endpoint.into(), error: self }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            EndpointError::NotFound(_)
+            | EndpointError::NothingThere
+            | EndpointError::Unreachable(_)
+            | EndpointError::TimedOut(_) => Exit::Unreachable,
+            EndpointError::NotXfer(_)
+            | EndpointError::Certificate(_)
+            | EndpointError::Tls(_)
+            | EndpointError::Version { .. }
+            | EndpointError::Nonsense(_) => Exit::NotXfer,
+            EndpointError::KeySwapped => Exit::Key,
+            EndpointError::Broken(..) => Exit::ServerTrouble,
+            EndpointError::Refused(refusal) => refusal_exit(refusal),
+        }
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Failure {
+        Failure::new(error.exit(), error.to_string())
+    }
+}
+
+fn refusal_exit(refusal: &Refusal) -> Exit {
+    match refusal {
+        Refusal::WrongPassword => Exit::WrongPassword,
+        Refusal::Blocked { .. } => Exit::Blocked,
+        Refusal::InUse { .. } => Exit::InUse,
+        Refusal::NoSession | Refusal::Stopping | Refusal::Busy | Refusal::Internal => {
+            Exit::ServerTrouble
+        }
+    }
+}
+
+fn refusal_line(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::WrongPassword => refusal.to_string(),
+        Refusal::Blocked { seconds } => format!("blocked, try again in {seconds} s"),
+        Refusal::InUse { host, address, since } => format!(
+            "already mounted on {} ({}) since {}; use --takeover to end that one",
+            harmless(host),
+            harmless(address),
+            moment(*since)
+        ),
+        Refusal::NoSession => "the session is over; mount again".to_owned(),
+        Refusal::Stopping => "the server is stopping; try again when it is back".to_owned(),
+        Refusal::Busy => "the server is too busy; try again in a moment".to_owned(),
+        Refusal::Internal => "the server failed; its log says why".to_owned(),
+    }
+}
+
+/// Text from the server, fit for a terminal: short, and with control characters escaped.
+fn harmless(text: &str) -> String {
+    const CHARS_MAX: usize = 100;
+    let escaped = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().take(CHARS_MAX).map(escaped).collect()
+}
+
+/// UTC, since asking for the local offset is unsound once there are threads.
+fn moment(time: Timestamp) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+    OffsetDateTime::from_unix_timestamp(time.secs())
+        .ok()
+        .and_then(|time| time.format(format).ok())
+        .unwrap_or_else(|| "an unknown time".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_the_server_says_cannot_play_with_the_terminal() {
+        let refusal = Refusal::InUse {
+            host: "lap\x1b[2Jtop".to_owned(),
+            address: "10.0.0.1".to_owned(),
+            since: Timestamp::new(0, 0).unwrap(),
+        };
+        let error = EndpointError::Refused(refusal).at("alice@host:33000");
+        assert_eq!(
+            error.to_string(),
+            "alice@host:33000: already mounted on lap\\u{1b}[2Jtop (10.0.0.1) since \
+             1970-01-01 00:00:00 UTC; use --takeover to end that one"
+        );
+        assert_eq!(error.exit(), Exit::InUse);
+    }
+
+    #[test]
+    fn a_block_says_for_how_long() {
+        let error = EndpointError::Refused(Refusal::Blocked { seconds: 42 }).at("alice@host:1");
+        assert_eq!(error.to_string(), "alice@host:1: blocked, try again in 42 s");
+        assert_eq!(error.exit(), Exit::Blocked);
+    }
+}

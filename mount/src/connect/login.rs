@@ -1,0 +1,321 @@
+//! The steps to a session, each with its deadline.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use xfer_protocol::Ino;
+use xfer_protocol::frame::Bounds;
+use xfer_protocol::limits::{IDS_MAX, OPENING_TIMEOUT_MS};
+use xfer_protocol::message::{
+    ClientHello, Grant, Opened, Opening, Password, Purpose, Secret, ServerHello, VERSION,
+};
+use xfer_protocol::{SessionId, Timestamp};
+
+use super::error::{ConnectError, EndpointError, NotXfer, Phase};
+use super::tls::{self, Verification};
+use super::trust::{Asker, TrustMode, TrustPolicy};
+use super::{Fingerprint, Target, tcp};
+use crate::link::{self, LinkError};
+use crate::session::{Reader, Session, Writer};
+
+/// How long each phase may take.
+const PHASE_MAX: Duration = Duration::from_millis(OPENING_TIMEOUT_MS);
+
+/// How long a login may take that ends another mount, which first sends what it has.
+const TAKEOVER_MAX: Duration = Duration::from_secs(60);
+
+/// How old a connection may be that nothing was said on and still be used; a server waits only
+/// [`PHASE_MAX`] for the first word.
+const FRESH_MAX: Duration = Duration::from_secs(3);
+
+/// How far the two clocks may be apart without a warning.
+const SKEW_MAX: Duration = Duration::from_secs(300);
+
+type Stream = TlsStream<TcpStream>;
+
+/// A server that answered, whose key is not trusted yet (unless authorities vouched for it).
+pub struct Contact {
+    target: Target,
+    address: SocketAddr,
+    verification: Verification,
+    shown: Fingerprint,
+    stream: Stream,
+    since: Instant,
+}
+
+/// A server that is trusted.
+pub struct Peer {
+    endpoint: Endpoint,
+    user: String,
+    label: String,
+    fresh: Option<(Stream, Instant)>,
+}
+
+/// What a login gives.
+pub struct Login {
+    /// The session.
+    pub session: Session,
+    /// What the user should know, a line each.
+    pub warnings: Vec<String>,
+}
+
+/// Connects and sees who answers. Says nothing yet.
+///
+/// # Errors
+/// If the host is not found or does not answer, or is no xfer server, or authorities were given
+/// and don't vouch for it.
+pub async fn reach(target: &Target, mode: &TrustMode) -> Result<Contact, ConnectError> {
+    let verification = match mode {
+        TrustMode::Authorities(file) => Verification::Authorities(tls::read_authorities(file)?),
+        TrustMode::Ask | TrustMode::AcceptNew | TrustMode::Fingerprint(_) => Verification::See,
+    };
+    first_contact(target, verification).await.map_err(|error| error.at(target.endpoint()))
+}
+
+async fn first_contact(
+    target: &Target,
+    verification: Verification,
+) -> Result<Contact, EndpointError> {
+    let addresses = within(PHASE_MAX, Phase::Resolve, tcp::resolve(target)).await?;
+    let stream = within(PHASE_MAX, Phase::Connect, tcp::connect(&addresses)).await?;
+    let address = stream.peer_addr().map_err(EndpointError::Unreachable)?;
+    let name = target.server_name().ok_or(EndpointError::Nonsense("the host's name"))?;
+    let handshake = tls::handshake(stream, name, &verification);
+    let stream = within(PHASE_MAX, Phase::Handshake, handshake).await?;
+    let shown = tls::fingerprint(&stream)?;
+    let since = Instant::now();
+    Ok(Contact { target: target.clone(), address, verification, shown, stream, since })
+}
+
+impl Contact {
+    /// Decides whether to trust the server; asks the user if need be.
+    ///
+    /// # Errors
+    /// If it is not to be trusted.
+    pub fn trust(self, policy: &TrustPolicy, asker: &mut dyn Asker) -> Result<Peer, ConnectError> {
+        policy.decide(&self.target.endpoint(), self.shown, asker)?;
+        let verification = match self.verification {
+            Verification::See => Verification::Pinned(self.shown),
+            kept @ (Verification::Pinned(_) | Verification::Authorities(_)) => kept,
+        };
+        Ok(Peer {
+            label: self.target.to_string(),
+            user: self.target.user.clone(),
+            endpoint: Endpoint { target: self.target, address: self.address, verification },
+            fresh: Some((self.stream, self.since)),
+        })
+    }
+}
+
+impl Peer {
+    /// `user@host:port`.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Logs in. The connection of the first contact is used if it is still fresh.
+    ///
+    /// # Errors
+    /// If the server refuses, or the connection breaks.
+    pub async fn login(self, password: Password, purpose: Purpose) -> Result<Login, ConnectError> {
+        let label = self.label.clone();
+        self.begin(password, purpose).await.map_err(|error| error.at(label))
+    }
+
+    async fn begin(self, password: Password, purpose: Purpose) -> Result<Login, EndpointError> {
+        let mut stream = match self.fresh {
+            Some((stream, since)) if since.elapsed() < FRESH_MAX => stream,
+            Some(_) | None => self.endpoint.open().await?,
+        };
+        let server_time = hello(&mut stream).await?;
+        let opening = Opening::Login { user: self.user, password, purpose, host: host_name() };
+        let deadline = match purpose {
+            Purpose::Mount => PHASE_MAX,
+            Purpose::TakeOver => TAKEOVER_MAX,
+        };
+        let grant = match within(deadline, Phase::Login, open(&mut stream, &opening)).await? {
+            Opened::Session(grant) => *grant,
+            Opened::Attached => return Err(EndpointError::Nonsense("attached, not logged in")),
+            Opened::Refused(refusal) => return Err(EndpointError::Refused(refusal)),
+        };
+        check_grant(&grant)?;
+        let warnings = skew_warning(server_time, SystemTime::now()).into_iter().collect();
+        Ok(Login { session: session(self.endpoint, grant, stream), warnings })
+    }
+}
+
+/// Where more links of a session lead, and what is expected there.
+struct Endpoint {
+    target: Target,
+    address: SocketAddr,
+    verification: Verification,
+}
+
+impl Endpoint {
+    /// One more connection, to the same address and the same key.
+    async fn open(&self) -> Result<Stream, EndpointError> {
+        let stream = within(PHASE_MAX, Phase::Connect, tcp::connect(&[self.address])).await?;
+        let name = self.target.server_name().ok_or(EndpointError::Nonsense("the host's name"))?;
+        let handshake = tls::handshake(stream, name, &self.verification);
+        within(PHASE_MAX, Phase::Handshake, handshake).await
+    }
+
+    /// One more link of the session.
+    async fn attach(&self, session: SessionId, secret: Secret) -> Result<Stream, EndpointError> {
+        let mut stream = self.open().await?;
+        hello(&mut stream).await?;
+        let opening = Opening::Attach { session, secret };
+        match within(PHASE_MAX, Phase::Login, open(&mut stream, &opening)).await? {
+            Opened::Attached => Ok(stream),
+            Opened::Session(_) => Err(EndpointError::Nonsense("logged in, not attached")),
+            Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
+        }
+    }
+}
+
+fn session(endpoint: Endpoint, grant: Grant, stream: Stream) -> Session {
+    let endpoint = Arc::new(endpoint);
+    let (id, secret) = (grant.session, grant.secret.clone());
+    let dial = move || {
+        let (endpoint, secret) = (endpoint.clone(), secret.clone());
+        let dialling = async move { endpoint.attach(id, secret).await.map(halves).map_err(as_io) };
+        Box::pin(dialling) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>
+    };
+    let (reader, writer) = halves(stream);
+    Session { grant, reader, writer, dial: Arc::new(dial) }
+}
+
+fn halves(stream: Stream) -> (Reader, Writer) {
+    let (reader, writer) = tokio::io::split(stream);
+    (Box::new(reader), Box::new(writer))
+}
+
+fn as_io(error: EndpointError) -> io::Error {
+    let kind = match &error {
+        EndpointError::TimedOut(_) => io::ErrorKind::TimedOut,
+        EndpointError::Unreachable(error) | EndpointError::Broken(_, error) => error.kind(),
+        EndpointError::NothingThere => io::ErrorKind::ConnectionRefused,
+        EndpointError::KeySwapped | EndpointError::Refused(_) => io::ErrorKind::PermissionDenied,
+        EndpointError::NotFound(_)
+        | EndpointError::NotXfer(_)
+        | EndpointError::Certificate(_)
+        | EndpointError::Tls(_)
+        | EndpointError::Version { .. }
+        | EndpointError::Nonsense(_) => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+/// Agrees on the version; gives the server's time.
+async fn hello(stream: &mut Stream) -> Result<Timestamp, EndpointError> {
+    let hello = ClientHello::new(concat!("xfer-mount ", env!("CARGO_PKG_VERSION")));
+    let exchange = async {
+        let sent = link::send(stream, &hello, &[], Bounds::OPENING).await;
+        sent.map_err(|error| link_error(Phase::Hello, error))?;
+        let received = link::receive::<ServerHello, _>(stream, Bounds::OPENING).await;
+        received.map(|(message, _)| message).map_err(|error| link_error(Phase::Hello, error))
+    };
+    match within(PHASE_MAX, Phase::Hello, exchange).await? {
+        ServerHello::Welcome { version: VERSION, time, .. } => Ok(time),
+        ServerHello::Welcome { version, .. } => {
+            Err(EndpointError::Version { version_min: version, version_max: version })
+        }
+        ServerHello::Incompatible { version_min, version_max } => {
+            Err(EndpointError::Version { version_min, version_max })
+        }
+        ServerHello::Busy => Err(EndpointError::Refused(xfer_protocol::message::Refusal::Busy)),
+    }
+}
+
+async fn open(stream: &mut Stream, opening: &Opening) -> Result<Opened, EndpointError> {
+    let sent = link::send(stream, opening, &[], Bounds::OPENING).await;
+    sent.map_err(|error| link_error(Phase::Login, error))?;
+    let received = link::receive(stream, Bounds::OPEN).await;
+    received.map(|(opened, _)| opened).map_err(|error| link_error(Phase::Login, error))
+}
+
+fn link_error(phase: Phase, error: LinkError) -> EndpointError {
+    match error {
+        LinkError::Io(error) => EndpointError::Broken(phase, error),
+        error @ (LinkError::Frame(_) | LinkError::Codec(_)) => match phase {
+            Phase::Login => EndpointError::Nonsense("its answer to the login"),
+            Phase::Resolve | Phase::Connect | Phase::Handshake | Phase::Hello => {
+                NotXfer::Greeting(error.to_string()).into()
+            }
+        },
+    }
+}
+
+/// The parts of a grant that the client relies on and can check.
+fn check_grant(grant: &Grant) -> Result<(), EndpointError> {
+    let ids = grant.ids;
+    let fits =
+        ids.first >= Ino::FIRST_GRANTED && ids.first <= ids.end && ids.end - ids.first <= IDS_MAX;
+    if fits { Ok(()) } else { Err(EndpointError::Nonsense("the numbers it grants")) }
+}
+
+fn skew_warning(server: Timestamp, own: SystemTime) -> Option<String> {
+    let server = SystemTime::from(server);
+    let (apart, word) = match server.duration_since(own) {
+        Ok(ahead) => (ahead, "ahead of"),
+        Err(behind) => (behind.duration(), "behind"),
+    };
+    (apart > SKEW_MAX).then(|| {
+        format!(
+            "the server's clock is {} s {word} this machine's: times of files will look odd; \
+             set the clock that is wrong",
+            apart.as_secs()
+        )
+    })
+}
+
+/// This machine's name, for whoever is refused because of this session.
+fn host_name() -> String {
+    const BYTES_MAX: usize = 64;
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let fitting = name.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = fitting.take_while(|end| *end <= BYTES_MAX).last().unwrap_or(0);
+    name[..end].to_owned()
+}
+
+async fn within<T>(
+    deadline: Duration,
+    phase: Phase,
+    step: impl Future<Output = Result<T, EndpointError>>,
+) -> Result<T, EndpointError> {
+    timeout(deadline, step).await.unwrap_or(Err(EndpointError::TimedOut(phase)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn check_skew(apart_secs: i64, expected: Option<&str>) {
+        let server = Timestamp::new(1_000_000 + apart_secs, 0).unwrap();
+        let own = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let warning = skew_warning(server, own);
+        assert_eq!(warning.is_some(), expected.is_some());
+        assert!(warning.unwrap_or_default().contains(expected.unwrap_or_default()));
+    }
+
+    #[test]
+    fn clocks_far_apart_are_warned_of() {
+        check_skew(0, None);
+        check_skew(300, None);
+        check_skew(-300, None);
+        check_skew(301, Some("301 s ahead of"));
+        check_skew(-4000, Some("4000 s behind"));
+    }
+
+    #[test]
+    fn a_host_name_fits_the_message() {
+        assert!(host_name().len() <= 64);
+    }
+}

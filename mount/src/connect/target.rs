@@ -1,0 +1,181 @@
+//! Who on which server: `user@host[:port]`, `user@[v6]:port`.
+//!
+//! Only reads the words; looks up nothing.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use rustls::pki_types::ServerName;
+use xfer_protocol::Name;
+use xfer_protocol::limits::USER_BYTES_MAX;
+
+/// The port of a server that does not say otherwise.
+const PORT_DEFAULT: u16 = 33_000;
+
+/// Whom to log in as, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// The account's name.
+    pub user: String,
+    /// The host's name or address; an IPv6 address without its brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// Why a text names no target.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TargetError {
+    /// There is no `user@`.
+    #[error("'{0}' does not say who you are; write USER@HOST[:PORT]")]
+    NoUser(String),
+    /// The user's name can't be one.
+    #[error("'{0}' can't be a user name: 1 to 64 bytes, without '/'")]
+    User(String),
+    /// There is no host, or what stands there can't be one.
+    #[error("'{0}' is no host name or address; write USER@HOST[:PORT]")]
+    Host(String),
+    /// An IPv6 address without brackets, where the port would be ambiguous.
+    #[error("write the IPv6 address in brackets: {user}@[{address}] or {user}@[{address}]:PORT")]
+    Brackets {
+        /// The user.
+        user: String,
+        /// What looks like an address.
+        address: String,
+    },
+    /// The port is not a number from 1 to 65535.
+    #[error("'{0}' is no port: a number from 1 to 65535")]
+    Port(String),
+}
+
+impl Target {
+    /// `host:port`, as known hosts are written down and shown.
+    pub fn endpoint(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// The name that a certificate for this host bears. The zone of a link-local address is this
+    /// machine's own affair and not part of it.
+    pub(super) fn server_name(&self) -> Option<ServerName<'static>> {
+        let host = self.host.split('%').next().unwrap_or(&self.host);
+        ServerName::try_from(host.to_owned()).ok()
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.user, self.endpoint())
+    }
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    /// The last `@` divides, so that a user's name may hold one.
+    fn from_str(text: &str) -> Result<Target, TargetError> {
+        let shown = || text.escape_default().to_string();
+        let (user, endpoint) = text.rsplit_once('@').ok_or_else(|| TargetError::NoUser(shown()))?;
+        if user.is_empty() {
+            return Err(TargetError::NoUser(shown()));
+        }
+        if user.len() > USER_BYTES_MAX || Name::new(user.as_bytes()).is_err() {
+            return Err(TargetError::User(user.escape_default().to_string()));
+        }
+        let (host, port) = split_port(user, endpoint)?;
+        let port = port.map_or(Ok(PORT_DEFAULT), parse_port)?;
+        let target = Target { user: user.to_owned(), host: host.to_ascii_lowercase(), port };
+        match target.server_name() {
+            Some(_) => Ok(target),
+            None => Err(TargetError::Host(host.escape_default().to_string())),
+        }
+    }
+}
+
+fn split_port<'a>(
+    user: &str,
+    endpoint: &'a str,
+) -> Result<(&'a str, Option<&'a str>), TargetError> {
+    let refused = || TargetError::Host(endpoint.escape_default().to_string());
+    if let Some(bracketed) = endpoint.strip_prefix('[') {
+        let (address, rest) = bracketed.split_once(']').ok_or_else(refused)?;
+        let plain = address.split('%').next().unwrap_or(address);
+        plain.parse::<Ipv6Addr>().map_err(|_| refused())?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((address, Some(port))),
+            None if rest.is_empty() => Ok((address, None)),
+            None => Err(refused()),
+        };
+    }
+    match endpoint.split_once(':') {
+        Some((_, port)) if port.contains(':') => Err(TargetError::Brackets {
+            user: user.escape_default().to_string(),
+            address: endpoint.escape_default().to_string(),
+        }),
+        Some((host, port)) => Ok((host, Some(port))),
+        None => Ok((endpoint, None)),
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, TargetError> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(TargetError::Port(text.escape_default().to_string())),
+        Ok(port) => Ok(port),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn check(text: &str, user: &str, host: &str, port: u16, endpoint: &str) {
+        let target: Target = text.parse().unwrap();
+        let expected = Target { user: user.to_owned(), host: host.to_owned(), port };
+        assert_eq!(target, expected);
+        assert_eq!(target.endpoint(), endpoint);
+        assert_eq!(target.to_string().parse::<Target>().unwrap(), target);
+    }
+
+    fn check_refused(text: &str, part: &str) {
+        let error = text.parse::<Target>().unwrap_err().to_string();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+
+    #[test]
+    fn names_and_addresses_are_read() {
+        check("alice@host", "alice", "host", 33_000, "host:33000");
+        check(
+            "alice@Files.Example.org:44",
+            "alice",
+            "files.example.org",
+            44,
+            "files.example.org:44",
+        );
+        check("a@b.c@10.0.0.1", "a@b.c", "10.0.0.1", 33_000, "10.0.0.1:33000");
+        check("alice@[::1]", "alice", "::1", 33_000, "[::1]:33000");
+        check("alice@[fe80::1%eth0]:9", "alice", "fe80::1%eth0", 9, "[fe80::1%eth0]:9");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        check_refused("host", "does not say who you are");
+        check_refused("@host", "does not say who you are");
+        check_refused("a/b@host", "can't be a user name");
+        check_refused(&format!("{}@host", "x".repeat(65)), "can't be a user name");
+        check_refused("alice@", "is no host name");
+        check_refused("alice@ho st", "is no host name");
+        check_refused("alice@::1", "alice@[::1]");
+        check_refused("alice@[::1", "is no host name");
+        check_refused("alice@[host]:1", "is no host name");
+        check_refused("alice@[::1]7", "is no host name");
+        check_refused("alice@host:", "is no port");
+        check_refused("alice@host:0", "is no port");
+        check_refused("alice@host:65536", "is no port");
+        check_refused("alice@host:/path", "is no port");
+    }
+}

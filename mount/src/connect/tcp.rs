@@ -1,0 +1,77 @@
+//! A TCP connection to a host: any of its addresses, whichever answers first.
+//!
+//! The next address is tried when one fails, or after a short while beside it, so that an address
+//! family that leads nowhere costs a moment and not the whole deadline.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::Target;
+use super::error::EndpointError;
+
+/// How long an address has for itself before the next is tried beside it.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// How long sent data may stay unacknowledged before the connection counts as broken.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
+
+/// How long a connection may be silent before the kernel asks whether the peer is there.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
+
+/// The most addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 16;
+
+/// The addresses of a host, in the order in which they should be tried.
+pub(super) async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, EndpointError> {
+    let host = (target.host.as_str(), target.port);
+    let found = lookup_host(host).await.map_err(EndpointError::NotFound)?;
+    let addresses: Vec<_> = found.take(ADDRESSES_MAX).collect();
+    match addresses.is_empty() {
+        true => Err(EndpointError::NotFound(io::ErrorKind::AddrNotAvailable.into())),
+        false => Ok(addresses),
+    }
+}
+
+/// Connects to whichever address answers first. The caller sets the deadline.
+pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, EndpointError> {
+    let mut waiting = addresses.iter().copied();
+    let mut attempts = JoinSet::new();
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    loop {
+        if let Some(address) = waiting.next() {
+            attempts.spawn(TcpStream::connect(address));
+        }
+        match timeout(STAGGER, attempts.join_next()).await {
+            Ok(Some(Ok(Ok(stream)))) => {
+                prepare(&stream).map_err(EndpointError::Unreachable)?;
+                return Ok(stream);
+            }
+            Ok(Some(Ok(Err(error)))) => last = error,
+            Ok(Some(Err(panicked))) => last = io::Error::other(panicked),
+            Ok(None) => return Err(explain(last)),
+            Err(_elapsed) => {}
+        }
+    }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_AFTER / 4);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
+}
+
+fn explain(error: io::Error) -> EndpointError {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => EndpointError::NothingThere,
+        _ => EndpointError::Unreachable(error),
+    }
+}

@@ -1,0 +1,84 @@
+//! How the commands end: their exit codes, and the one line that goes with each.
+//!
+//! Scripts rely on the numbers, so a number never changes its meaning.
+
+use std::fmt;
+
+/// The exit codes of `xfer-mount` and `xfer`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// 1: something that has no code of its own.
+    Other,
+    /// 2: the command line, or a file it names, is wrong.
+    Usage,
+    /// 3: the mount point is missing or not a directory.
+    MountPointMissing,
+    /// 4: the mount point is in use.
+    MountPointBusy,
+    /// 5: FUSE is missing or may not be used.
+    NoFuse,
+    /// 6: the host was not found, or does not answer on that port.
+    Unreachable,
+    /// 7: what answers is not an xfer server, or none that this client can talk to.
+    NotXfer,
+    /// 8: the server's key is unknown, has changed, or is not the one that was asked for.
+    Key,
+    /// 9: wrong user name or password.
+    WrongPassword,
+    /// 10: too many wrong passwords; blocked for a while.
+    Blocked,
+    /// 11: the account is mounted elsewhere.
+    InUse,
+    /// 12: the server is too busy, is stopping, or failed.
+    ServerTrouble,
+    /// 13: the directory is not an xfer mount of this user.
+    NotMounted,
+    /// 14: the session ended with changes that the server's disk does not hold.
+    Lost,
+}
+
+impl Exit {
+    /// The number that the shell sees.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Other => 1,
+            Exit::Usage => 2,
+            Exit::MountPointMissing => 3,
+            Exit::MountPointBusy => 4,
+            Exit::NoFuse => 5,
+            Exit::Unreachable => 6,
+            Exit::NotXfer => 7,
+            Exit::Key => 8,
+            Exit::WrongPassword => 9,
+            Exit::Blocked => 10,
+            Exit::InUse => 11,
+            Exit::ServerTrouble => 12,
+            Exit::NotMounted => 13,
+            Exit::Lost => 14,
+        }
+    }
+}
+
+/// Why a command fails: one line for the user, and the exit code.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What is wrong and what to do about it.
+    pub line: String,
+}
+
+impl Failure {
+    /// A failure with its line.
+    pub fn new(exit: Exit, line: impl Into<String>) -> Failure {
+        Failure { exit, line: line.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line)
+    }
+}
+
+impl std::error::Error for Failure {}
