@@ -1,0 +1,207 @@
+//! Running programs: ours and the system's, each within a time.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::wait_until;
+
+/// How long an ordinary program may take before its test fails: far longer than any needs.
+const SHELL_LIMIT: Duration = Duration::from_secs(180);
+
+/// What became of a program that ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// The command, for messages.
+    pub command: String,
+    /// Its exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Fails the test unless the program succeeded.
+    #[track_caller]
+    pub fn succeeded(self) -> Finished {
+        assert_eq!(self.code, Some(0), "{self}");
+        self
+    }
+
+    /// Fails the test unless the program ended with `code` and one line of error; gives the line.
+    #[track_caller]
+    pub fn refused(self, code: u8) -> String {
+        assert_eq!(self.code, Some(i32::from(code)), "{self}");
+        assert_eq!(self.stderr.trim_end().lines().count(), 1, "not one clear line: {self}");
+        self.stderr.trim_end().to_owned()
+    }
+}
+
+impl std::fmt::Display for Finished {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Finished { command, code, stdout, stderr } = self;
+        write!(f, "{command}\nexit code: {code:?}\nstdout:\n{stdout}\nstderr:\n{stderr}")
+    }
+}
+
+/// The path of one of the workspace's own programs.
+///
+/// # Panics
+/// If it was not built: cargo builds the programs of other members only when it builds them all.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join(name);
+    let hint = "run `cargo build --workspace` first, as tests/run.sh does";
+    assert!(path.exists(), "{} is missing: {hint}", path.display());
+    path
+}
+
+/// Runs a command to its end, with nothing on its standard input.
+///
+/// # Panics
+/// If it does not end within `limit` (it is killed then), or keeps its output open for longer.
+#[track_caller]
+pub fn run_within(command: &mut Command, limit: Duration) -> Finished {
+    run_with_input(command, b"", limit)
+}
+
+/// As [`run_within`], with `input` on its standard input.
+#[track_caller]
+pub fn run_with_input(command: &mut Command, input: &[u8], limit: Duration) -> Finished {
+    let text = format!("{command:?}");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{text}: {error}"));
+    // A program that does not read its input closes it: that is no failure.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let stdout = drain(child.stdout.take().unwrap());
+    let stderr = drain(child.stderr.take().unwrap());
+    let deadline = Instant::now() + limit;
+    let status = ended_by(&mut child, deadline);
+    let rest = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+    let missing = "it ended, but something it started keeps its output open";
+    let stdout = stdout.recv_timeout(rest()).unwrap_or_else(|_| format!("({missing})"));
+    let stderr = stderr.recv_timeout(rest()).unwrap_or_else(|_| format!("({missing})"));
+    let code = status.and_then(|status| status.code());
+    let finished = Finished { command: text, code, stdout, stderr };
+    assert!(status.is_some(), "not ended within {limit:?}: {finished}");
+    finished
+}
+
+/// Runs a script of the shell in a directory; gives what it printed, without the last line's end.
+///
+/// # Panics
+/// If any command of it fails, or it takes too long.
+#[track_caller]
+pub fn shell(directory: &Path, script: &str) -> String {
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", script]).current_dir(directory).env("LC_ALL", "C");
+    let finished = run_within(&mut command, SHELL_LIMIT).succeeded();
+    finished.stdout.trim_end_matches('\n').to_owned()
+}
+
+fn ended_by(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        if Instant::now() >= deadline {
+            let _ = child.kill();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn drain(mut stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+    });
+    receiver
+}
+
+/// A program of ours that goes on running, with all that it has said.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Running {
+    /// Starts it.
+    pub fn start(command: &mut Command) -> Running {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        collect(child.stdout.take().unwrap(), lines.clone());
+        collect(child.stderr.take().unwrap(), lines.clone());
+        Running { child, lines }
+    }
+
+    /// Its process's number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All that it has said so far, on either stream.
+    pub fn said(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    /// Waits for a line that `find` finds something in, and gives that.
+    pub fn line<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        let mut found = None;
+        let mut over = false;
+        wait_until(what, Duration::from_secs(60), || {
+            found = self.lines.lock().unwrap().iter().find_map(|line| find(line));
+            over = found.is_none() && self.child.try_wait().unwrap().is_some();
+            found.is_some() || over
+        });
+        found.unwrap_or_else(|| panic!("ended without {what}:\n{}", self.said()))
+    }
+
+    /// Sends it a signal, by the name that kill(1) knows.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
+        // One that has ended already needs no signal.
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+
+    /// Waits for its end and gives its exit code; none if a signal ended it.
+    pub fn ended_within(&mut self, limit: Duration) -> Option<i32> {
+        match ended_by(&mut self.child, Instant::now() + limit) {
+            Some(status) => status.code(),
+            None => panic!("still running after {limit:?}:\n{}", self.said()),
+        }
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("--- process {} said:\n{}", self.pid(), self.said());
+        }
+    }
+}
+
+fn collect(stream: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+            lines.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+        }
+    });
+}

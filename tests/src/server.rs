@@ -1,0 +1,91 @@
+//! A real `xfer-server`, on a store of its own and a port of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::programs::{Finished, Running, program, run_within};
+
+/// How long a command of the server's may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Server {
+    store: PathBuf,
+    running: Running,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its identity, as `--fingerprint` takes it.
+    pub fingerprint: String,
+}
+
+impl Server {
+    /// Starts a server on `store` and waits until it listens.
+    pub fn start(store: &Path, listen: &str) -> Server {
+        Server::start_as(Command::new(program("xfer-server")), store, listen)
+    }
+
+    /// As [`Server::start`], with a command that runs the server's: a tracer, for example.
+    pub fn start_as(mut command: Command, store: &Path, listen: &str) -> Server {
+        command.args(["run", "--listen", listen, "--store"]).arg(store);
+        let mut running = Running::start(&mut command);
+        let (address, fingerprint) = running.line("the server's address", parse_listening);
+        Server { store: store.to_owned(), running, address, fingerprint }
+    }
+
+    /// The directory of its store.
+    pub fn store(&self) -> &Path {
+        &self.store
+    }
+
+    /// All that it has said.
+    pub fn said(&self) -> String {
+        self.running.said()
+    }
+
+    /// Its process's number.
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        self.running.signal(Signal::KILL);
+        self.running.ended_within(Duration::from_secs(10));
+    }
+
+    /// Asks it to stop, and gives its exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        self.running.signal(Signal::TERM);
+        self.running.ended_within(Duration::from_secs(10))
+    }
+
+    /// Starts it again, at the same address, after it ended.
+    pub fn restart(&mut self) {
+        *self = Server::start(&self.store.clone(), &self.address.to_string());
+    }
+
+    /// Runs a command of `xfer-server` on its store.
+    #[track_caller]
+    pub fn command(&self, args: &[&str]) -> Finished {
+        command(&self.store, args)
+    }
+}
+
+/// Runs a command of `xfer-server` on a store.
+#[track_caller]
+pub fn command(store: &Path, args: &[&str]) -> Finished {
+    let mut command = Command::new(program("xfer-server"));
+    run_within(command.args(args).arg("--store").arg(store), COMMAND_LIMIT)
+}
+
+/// The address and the fingerprint in `listening on ADDR, fingerprint sha256:HEX`.
+fn parse_listening(line: &str) -> Option<(SocketAddr, String)> {
+    let (_, rest) = line.split_once("listening on ")?;
+    let (address, fingerprint) = rest.split_once(", fingerprint ")?;
+    Some((address.parse().ok()?, fingerprint.trim().to_owned()))
+}

@@ -1,0 +1,72 @@
+//! A tree as programs see it, written down so that two can be compared.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::files::xattrs;
+
+/// Each path beneath a root, and what is there.
+pub type Snapshot = BTreeMap<PathBuf, String>;
+
+/// Writes down everything beneath `root` that does not depend on where it is kept: kinds, modes,
+/// link counts, sizes, times of data, attributes, and contents.
+///
+/// Times of directories are left out: what a program did last in one, another run does at another
+/// moment. Inode numbers, change times and allocated blocks are a filesystem's own.
+pub fn snapshot(root: &Path) -> Snapshot {
+    let mut found = Snapshot::new();
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(directory) = waiting.pop() {
+        for entry in std::fs::read_dir(root.join(&directory)).unwrap() {
+            let relative = directory.join(entry.unwrap().file_name());
+            let path = root.join(&relative);
+            if path.symlink_metadata().unwrap().is_dir() {
+                waiting.push(relative.clone());
+            }
+            found.insert(relative, describe(&path));
+        }
+    }
+    found
+}
+
+/// Fails the test if two trees differ, and says where first.
+#[track_caller]
+pub fn assert_same(one: &Snapshot, other: &Snapshot) {
+    for (path, node) in one {
+        assert_eq!(Some(node), other.get(path), "{}", path.display());
+    }
+    let extra: Vec<_> = other.keys().filter(|path| !one.contains_key(*path)).collect();
+    assert!(extra.is_empty(), "only in the other: {extra:?}");
+}
+
+fn describe(path: &Path) -> String {
+    let meta = path.symlink_metadata().unwrap();
+    let kind = meta.file_type();
+    let base = format!("mode={:o} links={} xattrs={:?}", meta.mode(), meta.nlink(), xattrs(path));
+    if kind.is_file() {
+        let (mtime, nanos) = (meta.mtime(), meta.mtime_nsec());
+        let content = fingerprint(&std::fs::read(path).unwrap());
+        format!("file {base} size={} mtime={mtime}.{nanos:09} content={content:x}", meta.size())
+    } else if kind.is_symlink() {
+        let target = std::fs::read_link(path).unwrap();
+        format!("link {base} to={}", target.as_os_str().as_bytes().escape_ascii())
+    } else if kind.is_dir() {
+        format!("directory {base}")
+    } else if kind.is_fifo() {
+        format!("fifo {base}")
+    } else if kind.is_socket() {
+        format!("socket {base}")
+    } else {
+        format!("device {base} number={}", meta.rdev())
+    }
+}
+
+fn fingerprint(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,69 @@
+//! What ends a test that hangs: after its time, mounts are cut loose and servers killed, so that
+//! whatever waits for them fails, and with it the test.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a test may take in all.
+const LIMIT: Duration = Duration::from_secs(420);
+
+/// Cuts a test's processes and mounts loose when its time is over.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    watched: Arc<Mutex<Watched>>,
+    /// Dropped with the watchdog, which ends its thread.
+    _alive: Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    processes: Vec<u32>,
+    mounts: Vec<PathBuf>,
+}
+
+impl Watchdog {
+    pub(crate) fn new() -> Watchdog {
+        let watched = Arc::new(Mutex::new(Watched::default()));
+        let (alive, dropped) = channel::<()>();
+        let theirs = watched.clone();
+        std::thread::spawn(move || {
+            if dropped.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+                println!("the test took longer than {LIMIT:?}: its processes are killed");
+                theirs.lock().unwrap().cut_loose();
+            }
+        });
+        Watchdog { watched, _alive: alive }
+    }
+
+    pub(crate) fn watch_process(&self, pid: u32) {
+        self.watched.lock().unwrap().processes.push(pid);
+    }
+
+    pub(crate) fn watch_mount(&self, path: PathBuf) {
+        self.watched.lock().unwrap().mounts.push(path);
+    }
+}
+
+impl Watched {
+    fn cut_loose(&self) {
+        for pid in &self.processes {
+            if let Some(pid) = Pid::from_raw(*pid as i32) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        self.mounts.iter().for_each(|path| detach(path));
+    }
+}
+
+/// Takes a mount away, whoever uses it and whether or not anything answers there.
+pub(crate) fn detach(path: &Path) {
+    if unmount(path, UnmountFlags::DETACH).is_err() {
+        // Without the right to: by the helper that has it. Not being mounted is no failure.
+        let _ = std::process::Command::new("fusermount3").arg("-uzq").arg(path).output();
+    }
+}

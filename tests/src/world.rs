@@ -1,0 +1,117 @@
+//! All that one test needs: a server with accounts, a home for its users, places to mount at.
+
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::mount::{Mount, Mounting};
+use crate::server::{self, Server};
+use crate::watchdog::{Watchdog, detach};
+
+/// A server and its users, in a directory that goes with it.
+pub struct World {
+    /// The server.
+    pub server: Server,
+    pub(crate) watchdog: Watchdog,
+    directory: TempDir,
+}
+
+impl World {
+    /// A server with these accounts. A name may be followed by options of `user add`.
+    pub fn new(users: &[&str]) -> World {
+        World::with_server(users, |store| Server::start(store, "127.0.0.1:0"))
+    }
+
+    /// As [`World::new`], with a server started otherwise.
+    pub fn with_server(users: &[&str], start: impl FnOnce(&Path) -> Server) -> World {
+        let directory = tempfile::Builder::new().prefix("xfer-").tempdir_in("/tmp").unwrap();
+        std::fs::create_dir_all(directory.path().join("home/run")).unwrap();
+        let store = directory.path().join("store");
+        users.iter().for_each(|user| add_user(directory.path(), &store, user));
+        let server = start(&store);
+        let watchdog = Watchdog::new();
+        watchdog.watch_process(server.pid());
+        World { server, watchdog, directory }
+    }
+
+    /// A directory outside of any mount, for the test's own files.
+    pub fn outside(&self) -> PathBuf {
+        let path = self.directory.path().join("outside");
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// The home directory of those who run `xfer-mount` and `xfer`.
+    pub fn home(&self) -> PathBuf {
+        self.directory.path().join("home")
+    }
+
+    /// Lets a command run at that home.
+    pub fn at_home<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        for name in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"] {
+            command.env_remove(name);
+        }
+        command.env("HOME", self.home()).env("XDG_RUNTIME_DIR", self.home().join("run"))
+    }
+
+    /// The place where a user's storage is mounted, an empty directory.
+    pub fn mount_point(&self, user: &str) -> PathBuf {
+        let path = self.directory.path().join("mnt").join(user);
+        if !crate::mount::is_mounted(&path) {
+            std::fs::create_dir_all(&path).unwrap();
+        }
+        path
+    }
+
+    /// The file with a user's password.
+    pub fn password_file(&self, user: &str) -> PathBuf {
+        self.directory.path().join(format!("password-{user}"))
+    }
+
+    /// Adds an account, beside the running server.
+    pub fn add_user(&self, user: &str) {
+        add_user(self.directory.path(), self.server.store(), user);
+    }
+
+    /// Begins to mount a user's storage.
+    pub fn mounting(&self, user: &str) -> Mounting<'_> {
+        Mounting::new(self, user)
+    }
+
+    /// Mounts a user's storage.
+    #[track_caller]
+    pub fn mount(&self, user: &str) -> Mount {
+        self.mounting(user).start()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let Ok(mounts) = std::fs::read_dir(self.directory.path().join("mnt")) else { return };
+        for mount in mounts.flatten() {
+            if crate::mount::is_mounted(&mount.path()) {
+                detach(&mount.path());
+            }
+        }
+    }
+}
+
+/// Adds the account that the first word of `user` names; further words are options.
+fn add_user(directory: &Path, store: &Path, user: &str) {
+    let (name, options) = user.split_once(' ').unwrap_or((user, ""));
+    let file = directory.join(format!("password-{name}"));
+    write_secret(&file, &format!("the password of {name}"));
+    let mut args = vec!["user", "add", name, "--password-file", file.to_str().unwrap()];
+    args.extend(options.split_whitespace());
+    server::command(store, &args).succeeded();
+}
+
+/// Writes a file that only its owner can read.
+pub fn write_secret(file: &Path, text: &str) {
+    use std::io::Write;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(file).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
