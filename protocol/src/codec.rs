@@ -45,6 +45,7 @@ fn config() -> impl bincode::config::Config {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::message::{Ask, Request};

@@ -12,8 +12,9 @@ use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
 /// Changes in the making. Dropping it leaves everything as it was.
 pub(super) struct Draft<'a> {
     rows: &'a dyn Rows,
-    nodes: Vec<(Ino, Option<Arc<Node>>)>,
-    entries: Vec<(Ino, Name, Option<Ino>)>,
+    // Maps, since one op may send a whole directory.
+    nodes: BTreeMap<Ino, Option<Arc<Node>>>,
+    entries: BTreeMap<(Ino, Name), Option<Ino>>,
     contents: Vec<ContentEffect>,
     references: BTreeMap<ContentId, i64>,
     deliveries: Vec<DeliveryEffect>,
@@ -23,8 +24,8 @@ impl<'a> Draft<'a> {
     pub(super) fn new(rows: &'a dyn Rows) -> Draft<'a> {
         Draft {
             rows,
-            nodes: Vec::new(),
-            entries: Vec::new(),
+            nodes: BTreeMap::new(),
+            entries: BTreeMap::new(),
             contents: Vec::new(),
             references: BTreeMap::new(),
             deliveries: Vec::new(),
@@ -33,7 +34,7 @@ impl<'a> Draft<'a> {
 
     /// The node, which must exist.
     pub(super) fn node(&self, ino: Ino) -> Result<Arc<Node>, Stop> {
-        if let Some((_, node)) = self.nodes.iter().find(|(changed, _)| *changed == ino) {
+        if let Some(node) = self.nodes.get(&ino) {
             return node.clone().ok_or(Errno::ENOENT.into());
         }
         match self.rows.node(ino) {
@@ -45,17 +46,13 @@ impl<'a> Draft<'a> {
 
     /// The node, which must exist, to be changed.
     pub(super) fn node_mut(&mut self, ino: Ino) -> Result<&mut Node, Stop> {
-        let place = match self.nodes.iter().position(|(changed, _)| *changed == ino) {
-            Some(place) => place,
-            None => {
-                let node = self.node(ino)?;
-                self.nodes.push((ino, Some(node)));
-                self.nodes.len() - 1
-            }
-        };
-        match &mut self.nodes[place].1 {
-            Some(node) => Ok(Arc::make_mut(node)),
-            None => Err(Errno::ENOENT.into()),
+        if !self.nodes.contains_key(&ino) {
+            let node = self.node(ino)?;
+            self.nodes.insert(ino, Some(node));
+        }
+        match self.nodes.get_mut(&ino) {
+            Some(Some(node)) => Ok(Arc::make_mut(node)),
+            Some(None) | None => Err(Errno::ENOENT.into()),
         }
     }
 
@@ -76,8 +73,7 @@ impl<'a> Draft<'a> {
 
     /// What the entry refers to, if it exists.
     pub(super) fn entry(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, Stop> {
-        let changed = |(p, n, _): &&(Ino, Name, Option<Ino>)| *p == parent && n == name;
-        if let Some((_, _, ino)) = self.entries.iter().find(changed) {
+        if let Some(ino) = self.entries.get(&(parent, name.clone())) {
             return Ok(*ino);
         }
         match self.rows.entry(parent, name) {
@@ -107,20 +103,16 @@ impl<'a> Draft<'a> {
             // Numbers are granted once, so one that nobody loaded is one that nobody has used.
             Loaded::Absent | Loaded::Unknown => {}
         }
-        if self.nodes.iter().any(|(changed, _)| *changed == ino) {
-            return Err(Errno::EINVAL.into());
+        match self.nodes.insert(ino, Some(Arc::new(node))) {
+            Some(_) => Err(Errno::EINVAL.into()),
+            None => Ok(()),
         }
-        self.nodes.push((ino, Some(Arc::new(node))));
-        Ok(())
     }
 
     /// Removes a node for good.
     pub(super) fn remove(&mut self, ino: Ino) -> Result<(), Stop> {
         self.node(ino)?;
-        match self.nodes.iter_mut().find(|(changed, _)| *changed == ino) {
-            Some((_, node)) => *node = None,
-            None => self.nodes.push((ino, None)),
-        }
+        self.nodes.insert(ino, None);
         Ok(())
     }
 
@@ -142,11 +134,8 @@ impl<'a> Draft<'a> {
         self.count_entries(parent, -1, time)
     }
 
-    pub(super) fn set_entry(&mut self, parent: Ino, name: &Name, ino: Option<Ino>) {
-        match self.entries.iter_mut().find(|(p, n, _)| *p == parent && n == name) {
-            Some(entry) => entry.2 = ino,
-            None => self.entries.push((parent, name.clone(), ino)),
-        }
+    fn set_entry(&mut self, parent: Ino, name: &Name, ino: Option<Ino>) {
+        self.entries.insert((parent, name.clone()), ino);
     }
 
     fn count_entries(&mut self, parent: Ino, by: i64, time: Timestamp) -> Result<(), Stop> {
@@ -227,8 +216,8 @@ impl<'a> Draft<'a> {
         }
         self.references.retain(|_, by| *by != 0);
         let changes = Changes {
-            nodes: self.nodes,
-            entries: self.entries,
+            nodes: self.nodes.into_iter().collect(),
+            entries: self.entries.into_iter().map(|((p, name), ino)| (p, name, ino)).collect(),
             usage,
             contents: self.contents,
             references: self.references.into_iter().collect(),

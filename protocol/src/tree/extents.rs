@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rangemap::RangeSet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-use crate::limits::{BLOCK_BYTES, EXTENT_RUNS_MAX};
+use crate::limits::{BLOCK_BYTES, EXTENT_RUNS_MAX, FILE_BYTES_MAX};
 
 /// The allocated blocks of a file. All else are holes, which read as zeros.
 ///
@@ -18,7 +18,7 @@ pub enum Extents {
     #[default]
     Dense,
     /// Just these blocks, by number.
-    Mapped(Arc<RangeSet<u64>>),
+    Mapped(#[serde(deserialize_with = "checked_runs")] Arc<RangeSet<u64>>),
 }
 
 /// The blocks that the bytes of `range` touch.
@@ -35,6 +35,15 @@ impl Extents {
         }
     }
 
+    /// The first byte after the last allocated block of a file of `size` bytes.
+    pub fn end(&self, size: u64) -> u64 {
+        let end = match self {
+            Extents::Dense => size.div_ceil(BLOCK_BYTES),
+            Extents::Mapped(map) => map.last().map_or(0, |run| run.end),
+        };
+        end * BLOCK_BYTES
+    }
+
     /// Whether the block that holds byte `offset` is allocated in a file of `size` bytes.
     pub fn contains(&self, size: u64, offset: u64) -> bool {
         let block = offset / BLOCK_BYTES;
@@ -46,79 +55,111 @@ impl Extents {
 
     /// The parts of `range` that are data, in order, in bytes, cut to `range`.
     pub fn data_in(&self, size: u64, range: Range<u64>) -> Vec<Range<u64>> {
-        let cut = |run: Range<u64>| {
-            let part =
-                (run.start * BLOCK_BYTES).max(range.start)..(run.end * BLOCK_BYTES).min(range.end);
-            (part.start < part.end).then_some(part)
-        };
-        match self {
-            Extents::Dense => cut(0..size.div_ceil(BLOCK_BYTES)).into_iter().collect(),
-            Extents::Mapped(map) => {
-                map.overlapping(blocks_of(&range)).cloned().filter_map(cut).collect()
-            }
-        }
+        self.runs_in(size, range).collect()
     }
 
     /// The first byte at or after `offset` that is data (`SEEK_DATA`), if any is before `size`.
     pub fn next_data(&self, size: u64, offset: u64) -> Option<u64> {
-        self.data_in(size, offset..size).first().map(|run| run.start)
+        self.runs_in(size, offset..size).next().map(|run| run.start)
     }
 
     /// The first byte at or after `offset` that is in a hole (`SEEK_HOLE`); the end of the file
     /// counts as one.
     pub fn next_hole(&self, size: u64, offset: u64) -> u64 {
-        match self.data_in(size, offset..size).first() {
+        match self.runs_in(size, offset..size).next() {
             Some(run) if run.start == offset => run.end,
             _ => offset,
         }
     }
 
     /// Allocates the blocks of `range` in a file whose size goes from `old_size` to `new_size`.
-    pub fn insert(&mut self, old_size: u64, new_size: u64, range: Range<u64>) {
+    ///
+    /// Returns a hole, in bytes, that had to become data too, if the map would have grown too
+    /// large otherwise. The content may hold anything there: the caller makes it zeros.
+    #[must_use]
+    pub fn insert(
+        &mut self,
+        old_size: u64,
+        new_size: u64,
+        range: Range<u64>,
+    ) -> Option<Range<u64>> {
         let blocks = blocks_of(&range);
         let dense_end = old_size.div_ceil(BLOCK_BYTES);
         if matches!(self, Extents::Dense)
             && blocks.start <= dense_end
             && blocks.end.max(dense_end) == new_size.div_ceil(BLOCK_BYTES)
         {
-            return;
+            return None;
         }
-        if !blocks.is_empty() {
+        let mut filled = None;
+        if !blocks.is_empty() && !self.covers(&blocks) {
             let map = self.map_mut(old_size);
             map.insert(blocks.clone());
             if map.len() > EXTENT_RUNS_MAX {
-                fill_hole_beside(map, &blocks);
+                filled = fill_hole_beside(map, &blocks);
             }
         } else if old_size.div_ceil(BLOCK_BYTES) != new_size.div_ceil(BLOCK_BYTES) {
             self.map_mut(old_size);
         }
         self.simplify(new_size);
+        filled.map(|hole| hole.start * BLOCK_BYTES..hole.end * BLOCK_BYTES)
     }
 
     /// Frees the whole blocks within `range`, in a file of `size` bytes.
-    pub fn remove(&mut self, size: u64, range: Range<u64>) {
+    ///
+    /// Returns whether it did: a hole that the map has no room for is not made, and all of `range`
+    /// stays data, which the caller makes zeros.
+    #[must_use]
+    pub fn remove(&mut self, size: u64, range: Range<u64>) -> bool {
         let blocks = range.start.div_ceil(BLOCK_BYTES)..range.end / BLOCK_BYTES;
-        if blocks.start < blocks.end {
-            let map = self.map_mut(size);
-            map.remove(blocks.clone());
-            if map.len() > EXTENT_RUNS_MAX {
-                map.insert(blocks);
-            }
-            self.simplify(size);
+        if blocks.start >= blocks.end {
+            return true;
         }
+        let map = self.map_mut(size);
+        let splits = |run: &Range<u64>| run.start < blocks.start && blocks.end < run.end;
+        if map.len() >= EXTENT_RUNS_MAX && map.overlapping(&blocks).any(splits) {
+            return false;
+        }
+        map.remove(blocks);
+        self.simplify(size);
+        true
     }
 
-    /// Sets the size: shrinking frees every block beyond, growing makes a hole.
+    /// Sets the size: every block beyond it is freed, unless the file grows; growing makes a hole.
     pub fn resize(&mut self, old_size: u64, new_size: u64) {
         let (old_end, new_end) = (old_size.div_ceil(BLOCK_BYTES), new_size.div_ceil(BLOCK_BYTES));
         if new_end > old_end {
             self.map_mut(old_size);
         }
         if let Extents::Mapped(_) = self {
-            if new_size < old_size {
+            if new_size <= old_size {
                 self.map_mut(old_size).remove(new_end..u64::MAX);
             }
             self.simplify(new_size);
+        }
+    }
+
+    fn runs_in(&self, size: u64, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let (dense, mapped) = match self {
+            Extents::Dense => (Some(0..size.div_ceil(BLOCK_BYTES)), None),
+            Extents::Mapped(map) => (None, Some(map.overlapping(blocks_of(&range)).cloned())),
+        };
+        let cut = move |run: Range<u64>| {
+            let part =
+                (run.start * BLOCK_BYTES).max(range.start)..(run.end * BLOCK_BYTES).min(range.end);
+            (part.start < part.end).then_some(part)
+        };
+        dense.into_iter().chain(mapped.into_iter().flatten()).filter_map(cut)
+    }
+
+    /// Whether a map has all of these blocks, so that it need not be copied to be changed.
+    fn covers(&self, blocks: &Range<u64>) -> bool {
+        match self {
+            Extents::Dense => false,
+            Extents::Mapped(map) => map
+                .overlapping(blocks)
+                .next()
+                .is_some_and(|run| run.start <= blocks.start && blocks.end <= run.end),
         }
     }
 
@@ -149,15 +190,29 @@ impl Extents {
     }
 }
 
-/// Joins the run that holds `blocks` with the one before it (or, if it is the first, after it).
-fn fill_hole_beside(map: &mut RangeSet<u64>, blocks: &Range<u64>) {
+/// A map as a peer or a store gave it, if it is one that the rules could have made.
+fn checked_runs<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<RangeSet<u64>>, D::Error> {
+    let runs = Vec::<(u64, u64)>::deserialize(from)?;
+    let apart = runs.windows(2).all(|pair| pair[0].1 < pair[1].0);
+    let valid = |(start, end): &(u64, u64)| start < end && *end <= FILE_BYTES_MAX / BLOCK_BYTES;
+    if runs.len() > EXTENT_RUNS_MAX || !apart || !runs.iter().all(valid) {
+        return Err(D::Error::custom("not a map of extents"));
+    }
+    Ok(Arc::new(runs.into_iter().map(|(start, end)| start..end).collect()))
+}
+
+/// Joins the run that is just `blocks` with the one before it (or, if it is the first, after it),
+/// and returns the hole that was between them.
+fn fill_hole_beside(map: &mut RangeSet<u64>, blocks: &Range<u64>) -> Option<Range<u64>> {
     let before = map.iter().take_while(|run| run.end <= blocks.start).last().map(|run| run.end);
     let after = map.iter().find(|run| run.start >= blocks.end).map(|run| run.start);
-    match (before, after) {
-        (Some(end), _) => map.insert(end..blocks.start),
-        (None, Some(start)) => map.insert(blocks.end..start),
-        (None, None) => {}
-    }
+    let hole = match (before, after) {
+        (Some(end), _) => end..blocks.start,
+        (None, Some(start)) => blocks.end..start,
+        (None, None) => return None,
+    };
+    map.insert(hole.clone());
+    Some(hole)
 }
 
 #[cfg(test)]
@@ -191,18 +246,18 @@ mod tests {
                 match step {
                     Step::Write(o, l) => {
                         let new_size = size.max(o + l);
-                        extents.insert(size, new_size, o..o + l);
+                        prop_assert_eq!(extents.insert(size, new_size, o..o + l), None);
                         size = new_size;
                         set.extend(o / B..(o + l).div_ceil(B));
                     }
                     Step::Punch(o, l) => {
-                        extents.remove(size, o..o + l);
+                        prop_assert!(extents.remove(size, o..o + l));
                         let whole = o.div_ceil(B)..(o + l) / B;
                         set.retain(|block| !whole.contains(block));
                     }
                     Step::Resize(to) => {
                         extents.resize(size, to);
-                        if to < size {
+                        if to <= size {
                             set.retain(|block| *block < to.div_ceil(B));
                         }
                         size = to;

@@ -26,12 +26,19 @@ pub enum Row {
 pub struct Table {
     nodes: HashMap<Ino, NodeRow>,
     directories: HashMap<Ino, Directory>,
-    deliveries: HashMap<DeliveryId, Loaded<Arc<Delivery>>>,
+    deliveries: HashMap<DeliveryId, DeliveryRow>,
     usage: Usage,
     quota: Quota,
     /// Changes that are not settled, oldest first.
     unsettled: VecDeque<(Seq, Row)>,
     settled: Seq,
+    unloadings: u64,
+}
+
+#[derive(Debug)]
+struct DeliveryRow {
+    delivery: Option<Arc<Delivery>>,
+    changed: Seq,
 }
 
 #[derive(Debug)]
@@ -59,6 +66,7 @@ impl Table {
             quota,
             unsettled: VecDeque::new(),
             settled,
+            unloadings: 0,
         }
     }
 
@@ -72,8 +80,8 @@ impl Table {
                 Some(node) if before.is_none() && node.is_directory() => {
                     self.directories.entry(*ino).or_default().complete = true;
                 }
-                Some(_) => {}
-                None => drop(self.directories.remove(ino)),
+                // The tombstones of a directory that goes are still to be settled.
+                Some(_) | None => {}
             }
         }
         for (parent, name, ino) in &changes.entries {
@@ -85,7 +93,7 @@ impl Table {
             match effect {
                 DeliveryEffect::Sent { .. } => {}
                 DeliveryEffect::Accepted(id) | DeliveryEffect::Declined(id) => {
-                    self.deliveries.insert(*id, Loaded::Absent);
+                    self.deliveries.insert(*id, DeliveryRow { delivery: None, changed: seq });
                 }
             }
         }
@@ -113,8 +121,8 @@ impl Table {
 
     /// Fills in a fetched delivery, unless it is known.
     pub fn fill_delivery(&mut self, id: DeliveryId, delivery: Option<Arc<Delivery>>) {
-        let loaded = delivery.map_or(Loaded::Absent, Loaded::Present);
-        self.deliveries.entry(id).or_insert(loaded);
+        let changed = Seq::default();
+        self.deliveries.entry(id).or_insert(DeliveryRow { delivery, changed });
     }
 
     /// Sets the quota anew.
@@ -179,23 +187,27 @@ impl Table {
         for ino in old {
             self.unload(ino);
         }
-        // One that was settled must not be loaded again before the store knows it was.
-        self.deliveries.retain(|_, delivery| matches!(delivery, Loaded::Absent));
+        // Whoever changes a directory changes its node: without the node, the entries are settled.
+        let nodes = &self.nodes;
+        self.directories.retain(|ino, _| nodes.contains_key(ino));
+        let settled = self.settled;
+        self.deliveries.retain(|_, row| row.changed > settled);
+        self.unloadings += 1;
     }
 
-    /// Unloads a node and, if it is a directory, its listing, as far as they are settled.
+    /// Unloads a node and, if it is a directory, its listing, unless changes of it are not settled.
     pub fn unload(&mut self, ino: Ino) {
-        let settled = self.settled;
-        if self.nodes.get(&ino).is_some_and(|row| row.changed <= settled) {
+        if self.changed(ino) <= self.settled {
             self.nodes.remove(&ino);
+            self.directories.remove(&ino);
+            self.unloadings += 1;
         }
-        if let Some(directory) = self.directories.get_mut(&ino) {
-            directory.complete = false;
-            directory.entries.retain(|_, (_, changed)| *changed > settled);
-            if directory.entries.is_empty() {
-                self.directories.remove(&ino);
-            }
-        }
+    }
+
+    /// Rises with every unloading. What was asked for over a network before one, and comes after
+    /// it, must not be filled in: it may be older than what was known and has been unloaded.
+    pub fn unloadings(&self) -> u64 {
+        self.unloadings
     }
 
     /// How many nodes are loaded.
@@ -215,6 +227,7 @@ impl Table {
                 let gone = |row: &NodeRow| row.node.is_none() && row.changed <= settled;
                 if self.nodes.get(ino).is_some_and(gone) {
                     self.nodes.remove(ino);
+                    self.directories.remove(ino);
                 }
             }
             Row::Entry(parent, name) => {
@@ -256,7 +269,11 @@ impl Rows for Table {
     }
 
     fn delivery(&self, id: DeliveryId) -> Loaded<Arc<Delivery>> {
-        self.deliveries.get(&id).cloned().unwrap_or(Loaded::Unknown)
+        match self.deliveries.get(&id) {
+            Some(DeliveryRow { delivery: Some(delivery), .. }) => Loaded::Present(delivery.clone()),
+            Some(DeliveryRow { delivery: None, .. }) => Loaded::Absent,
+            None => Loaded::Unknown,
+        }
     }
 
     fn usage(&self) -> Usage {

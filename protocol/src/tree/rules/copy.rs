@@ -57,7 +57,18 @@ fn can_share(source: &FileData, target: &FileData, from: &Range<u64>, to: &Range
     let empty = target.size == 0 && target.extents.blocks(0) == 0;
     let same = target.sealed && source.sealed && target.content == source.content;
     let worth_it = from.end == source.size || from.end - from.start >= SHARED_PART_BYTES_MIN;
-    source.content.is_some() && (empty || same) && from == to && to.start == target.size && worth_it
+    source.content.is_some()
+        && (empty || same && same_holes(source, target, to.start))
+        && from == to
+        && to.start == target.size
+        && worth_it
+}
+
+/// Whether two files that have one content read the same up to `end`: either may have become
+/// shorter and longer again since, which leaves a hole in it alone.
+fn same_holes(source: &FileData, target: &FileData, end: u64) -> bool {
+    let data = |file: &FileData| file.extents.data_in(file.size, 0..end);
+    data(source) == data(target)
 }
 
 fn share(d: &mut Draft<'_>, part: &Part, source: &FileData, end: u64) -> Result<(), Stop> {
@@ -66,7 +77,7 @@ fn share(d: &mut Draft<'_>, part: &Part, source: &FileData, end: u64) -> Result<
     if end < source.size {
         extents.resize(source.size, end);
     }
-    extents.remove(end, end..u64::MAX);
+    extents.resize(end, end);
     let target = d.file_mut(part.to)?;
     *target = FileData { size: end, content: source.content, sealed: true, extents };
     Ok(())

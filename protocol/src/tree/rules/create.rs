@@ -4,11 +4,12 @@ use bytes::Bytes;
 
 use super::super::draft::Draft;
 use super::super::{FileData, Kind, Node, Owner, SpecialKind, Stop};
-use super::{Place, Post, is_fixture, must_not_be_sent, post};
+use super::{Place, Post, must_not_be_sent, post};
 use crate::limits::{LINKS_MAX, SYMLINK_BYTES_MAX};
 use crate::{Errno, Ino, Name, Timestamp};
 
 const MODE_MASK: u16 = 0o7777;
+const DIRECTORY_MODE_MASK: u16 = 0o1777;
 const SET_GID: u16 = 0o2000;
 
 pub(super) fn file(
@@ -31,7 +32,8 @@ pub(super) fn directory(
     owner: Owner,
 ) -> Result<(), Stop> {
     let kind = Kind::Directory { parent: place.0, entries: 0 };
-    add(d, time, place, ino, new_node(kind, mode, owner, time))?;
+    // mkdir(2) ignores the set-id bits; what the parent hands down is another matter.
+    add(d, time, place, ino, new_node(kind, mode & DIRECTORY_MODE_MASK, owner, time))?;
     d.node_mut(place.0)?.nlink += 1;
     Ok(())
 }
@@ -44,13 +46,18 @@ pub(super) fn symlink(
     target: &Bytes,
     owner: Owner,
 ) -> Result<(), Stop> {
-    if target.is_empty() || target.contains(&0) {
-        return Err(Errno::EINVAL.into());
-    }
-    if target.len() > SYMLINK_BYTES_MAX {
-        return Err(Errno::ENAMETOOLONG.into());
-    }
+    must_be_target(target)?;
     add(d, time, place, ino, new_node(Kind::Symlink { target: target.clone() }, 0o777, owner, time))
+}
+
+/// Refuses what a symbolic link can't point to.
+pub(super) fn must_be_target(target: &[u8]) -> Result<(), Errno> {
+    match target.len() {
+        0 => Err(Errno::ENOENT),
+        1..=SYMLINK_BYTES_MAX if target.contains(&0) => Err(Errno::EINVAL),
+        1..=SYMLINK_BYTES_MAX => Ok(()),
+        _ => Err(Errno::ENAMETOOLONG),
+    }
 }
 
 pub(super) fn special(
@@ -170,7 +177,7 @@ pub(super) fn enter_new(
     if d.entry(place.0, place.1)?.is_some() {
         return Err(Errno::EEXIST.into());
     }
-    if is_fixture(ino, &node) && place.0 != Ino::OUTBOX {
+    if ino < Ino(Ino::FIRST_GRANTED) {
         return Err(Errno::EINVAL.into());
     }
     d.insert(ino, node)?;

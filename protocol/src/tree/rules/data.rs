@@ -61,7 +61,8 @@ pub(super) fn resize(
     }
     let data = d.file_mut(ino)?;
     let tail = edges(0, size)[1].clone();
-    let tail_is_data = !tail.is_empty() && data.extents.contains(old, tail.start);
+    let tail_is_data = size < old && !tail.is_empty() && data.extents.contains(old, tail.start);
+    let end = data.extents.end(old);
     data.extents.resize(old, size);
     data.size = size;
     match data.content {
@@ -69,11 +70,11 @@ pub(super) fn resize(
             data.content = None;
             data.sealed = false;
         }
-        Some(content) if size < old && !data.sealed => {
+        Some(content) if size <= old && !data.sealed => {
             if tail_is_data {
                 zero(d, content, tail.clone());
             }
-            free(d, content, tail.end..old.max(tail.end).div_ceil(BLOCK_BYTES) * BLOCK_BYTES);
+            free(d, content, tail.end..end);
         }
         Some(_) | None => {}
     }
@@ -134,12 +135,12 @@ pub(super) fn allocate(
     let content = own_content(d, ino, fresh)?;
     let data = d.file_mut(ino)?;
     let old = data.size;
-    let holes: Vec<_> = edges(range.start, range.end)
+    let mut holes: Vec<_> = edges(range.start, range.end)
         .into_iter()
         .filter(|edge| !edge.is_empty() && !data.extents.contains(old, edge.start))
         .collect();
     let size = if grow { old.max(range.end) } else { old };
-    data.extents.insert(old, size, range);
+    holes.extend(data.extents.insert(old, size, range));
     data.size = size;
     for hole in holes {
         zero(d, content, hole);
@@ -197,10 +198,10 @@ pub(super) fn punch(
     }
     let content = own_content(d, ino, fresh)?;
     let data = d.file_mut(ino)?;
-    data.extents.remove(data.size, range.clone());
+    let freed = data.extents.remove(data.size, range.clone());
     let whole =
         range.start.div_ceil(BLOCK_BYTES) * BLOCK_BYTES..range.end / BLOCK_BYTES * BLOCK_BYTES;
-    if whole.start < whole.end {
+    if freed && whole.start < whole.end {
         zero(d, content, range.start..whole.start);
         zero(d, content, whole.end..range.end);
         free(d, content, whole);

@@ -19,22 +19,25 @@ pub(super) fn rename(
     d.directory(to.0)?;
     let moved = d.entry(from.0, from.1)?.ok_or(Errno::ENOENT)?;
     let target = d.entry(to.0, to.1)?;
+    match mode {
+        RenameMode::NoReplace if target.is_some() => return Err(Errno::EEXIST.into()),
+        RenameMode::Exchange if target.is_none() => return Err(Errno::ENOENT.into()),
+        RenameMode::Replace | RenameMode::NoReplace | RenameMode::Exchange => {}
+    }
     must_be_movable(d, moved, from.0, to.0)?;
     must_not_be_inside(d, to.0, moved)?;
     match (mode, target) {
-        (RenameMode::NoReplace, Some(_)) => Err(Errno::EEXIST.into()),
-        (RenameMode::Exchange, None) => Err(Errno::ENOENT.into()),
+        (_, None) => relocate(d, time, from, to, moved),
         (_, Some(target)) if target == moved => Ok(()),
         (RenameMode::Exchange, Some(target)) => {
             must_be_movable(d, target, to.0, from.0)?;
             must_not_be_inside(d, from.0, target)?;
             exchange(d, time, (from, moved), (to, target))
         }
-        (RenameMode::Replace, Some(target)) => {
-            replace(d, time, to.0, moved, target)?;
+        (RenameMode::Replace | RenameMode::NoReplace, Some(target)) => {
+            replace(d, time, (from.0, to.0), moved, target)?;
             relocate(d, time, from, to, moved)
         }
-        (RenameMode::Replace | RenameMode::NoReplace, None) => relocate(d, time, from, to, moved),
     }
 }
 
@@ -69,16 +72,21 @@ fn must_be_movable(d: &Draft<'_>, ino: Ino, from: Ino, to: Ino) -> Result<(), St
 
 /// Refuses to move a directory into itself or into what is in it.
 fn must_not_be_inside(d: &Draft<'_>, place: Ino, moved: Ino) -> Result<(), Stop> {
-    if !d.node(moved)?.is_directory() {
-        return Ok(());
+    if is_inside(d, place, moved)? { Err(Errno::EINVAL.into()) } else { Ok(()) }
+}
+
+/// Whether the directory `place` is `ino`, or somewhere in it.
+fn is_inside(d: &Draft<'_>, place: Ino, ino: Ino) -> Result<bool, Stop> {
+    if !d.node(ino)?.is_directory() {
+        return Ok(false);
     }
     let mut at = place;
     loop {
-        if at == moved {
-            return Err(Errno::EINVAL.into());
+        if at == ino {
+            return Ok(true);
         }
         if at == Ino::ROOT {
-            return Ok(());
+            return Ok(false);
         }
         match d.node(at)?.kind {
             Kind::Directory { parent, .. } if parent != at => at = parent,
@@ -91,16 +99,17 @@ fn must_not_be_inside(d: &Draft<'_>, place: Ino, moved: Ino) -> Result<(), Stop>
 fn replace(
     d: &mut Draft<'_>,
     time: Timestamp,
-    parent: Ino,
+    (from, to): (Ino, Ino),
     moved: Ino,
     target: Ino,
 ) -> Result<(), Stop> {
     match (d.node(moved)?.is_directory(), d.node(target)?.is_directory()) {
         (true, true) => {
             must_be_removable(d, target)?;
-            drop_directory(d, time, parent, target)
+            drop_directory(d, time, to, target)
         }
         (true, false) => Err(Errno::ENOTDIR.into()),
+        (false, true) if is_inside(d, from, target)? => Err(Errno::ENOTEMPTY.into()),
         (false, true) => Err(Errno::EISDIR.into()),
         (false, false) => drop_name(d, time, target),
     }

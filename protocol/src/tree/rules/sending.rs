@@ -14,9 +14,9 @@ use super::super::draft::Draft;
 use super::super::{
     Delivery, DeliveryEffect, Extents, FileData, Item, ItemKind, Kind, Node, Owner, Stop, Xattrs,
 };
-use super::Place;
-use super::create::{enter_new, new_node};
-use crate::limits::DELIVERY_ITEMS_MAX;
+use super::create::{enter_new, must_be_target, new_node};
+use super::{Place, Post, post};
+use crate::limits::{DELIVERY_ITEMS_MAX, FILE_BYTES_MAX};
 use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
 
 /// What is sent, from whom to whom.
@@ -77,6 +77,11 @@ pub(super) fn accept(
     owner: Owner,
 ) -> Result<(), Stop> {
     let delivery = d.delivery(id)?;
+    if post(place.0, &*d.directory(place.0)?) != Post::None {
+        return Err(Errno::EPERM.into());
+    }
+    must_be_sound(&delivery)?;
+    first.0.checked_add(delivery.items.len() as u64).ok_or(Errno::EINVAL)?;
     for (index, item) in delivery.items.iter().enumerate() {
         let ino = Ino(first.0 + index as u64);
         let (parent, name) = match index {
@@ -124,7 +129,7 @@ fn item_kind(node: &Node) -> Option<ItemKind> {
     match &node.kind {
         Kind::File(FileData { size, content, extents, .. }) => {
             let mut extents: Extents = extents.clone();
-            extents.remove(*size, *size..u64::MAX);
+            extents.resize(*size, *size);
             Some(ItemKind::File { size: *size, content: *content, extents })
         }
         Kind::Directory { .. } => Some(ItemKind::Directory),
@@ -172,6 +177,26 @@ fn make_record(d: &mut Draft<'_>, time: Timestamp, ino: Ino, id: DeliveryId) -> 
         }
     }
     Ok(())
+}
+
+/// Refuses what no rules could have sent, whoever says it was.
+fn must_be_sound(delivery: &Delivery) -> Result<(), Errno> {
+    let sound = |item: &Item| {
+        let kind = match &item.kind {
+            ItemKind::File { size, content, extents } => {
+                *size <= FILE_BYTES_MAX && (content.is_some() || extents.blocks(*size) == 0)
+            }
+            ItemKind::Directory => true,
+            ItemKind::Symlink { target } => must_be_target(target).is_ok(),
+        };
+        kind && item.xattrs == travelling(&item.xattrs)
+    };
+    let count = delivery.items.len();
+    if (1..=DELIVERY_ITEMS_MAX).contains(&count) && delivery.items.iter().all(sound) {
+        Ok(())
+    } else {
+        Err(Errno::EIO)
+    }
 }
 
 fn parent_of(delivery: &Delivery, index: usize, first: Ino) -> Result<Ino, Stop> {
