@@ -6,8 +6,17 @@
 //! **Invariant:** a name from the wire is a value in a row, never a path on the host; a content is
 //! found by its number alone.
 
+pub mod files;
+
+pub mod lock;
+
+pub mod sqlite;
+
 use std::sync::Arc;
 
+pub use files::FileStore;
+pub use lock::StoreLock;
+pub use sqlite::SqliteStore;
 use xfer_protocol::message::{DeliveryHead, DeliveryState};
 use xfer_protocol::tree::{Delivery, DeliveryEffect, Node, Quota, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name, Seq, Timestamp};
@@ -107,6 +116,17 @@ pub enum StoreError {
         /// What the system said.
         error: std::io::Error,
     },
+}
+
+impl StoreError {
+    /// What the system said while something was being done; told apart if it is a full disk.
+    pub fn io(what: impl Into<String>, error: std::io::Error) -> StoreError {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full,
+            _ => StoreError::Io { what: what.into(), error },
+        }
+    }
 }
 
 /// Rows: accounts, trees, deliveries, blocks.

@@ -1,0 +1,140 @@
+//! Bytes from file to file: by the kernel, which may share or move them where they are, and through
+//! a buffer where it can't.
+//!
+//! No function here uses a file's own position but to find holes: files are shared by threads.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{SeekFrom, copy_file_range, seek};
+use rustix::io::{Errno, retry_on_intr};
+
+/// How many bytes go through a buffer at a time.
+const BUFFER_BYTES: u64 = 256 << 10;
+
+/// Reads until `data` is full or the file ends, and says how many bytes there were.
+pub(super) fn read_full(file: &File, offset: u64, data: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < data.len() {
+        match file.read_at(&mut data[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+pub(super) fn write_zeros(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let zeros = vec![0; len.min(BUFFER_BYTES) as usize];
+    let mut done = 0;
+    while done < len {
+        let part = &zeros[..(len - done).min(BUFFER_BYTES) as usize];
+        file.write_all_at(part, offset + done)?;
+        done += part.len() as u64;
+    }
+    Ok(())
+}
+
+/// Copies the first `len` bytes, or as many as there are, into an empty file. Holes stay holes.
+pub(super) fn copy_sparse(from: &File, to: &File, len: u64) -> io::Result<()> {
+    let end = len.min(from.metadata()?.len());
+    to.set_len(end)?;
+    let mut at = 0;
+    while let Some((start, stop)) = next_data(from, at, end)? {
+        copy_range(from, start, to, start, stop - start)?;
+        at = stop;
+    }
+    Ok(())
+}
+
+/// The next run of data from `at` on, as far as it lies before `end`.
+fn next_data(file: &File, at: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
+    if at >= end {
+        return Ok(None);
+    }
+    let start = match seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        // A file system that knows no holes.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((at, end))),
+        Err(error) => return Err(error.into()),
+    };
+    let stop = seek(file, SeekFrom::Hole(start))?.min(end);
+    Ok((start < stop).then_some((start, stop)))
+}
+
+/// Copies bytes until `len` are copied or the source ends, and says how many there were. In one
+/// file, the ranges must not overlap.
+pub(super) fn copy_range(
+    from: &File,
+    from_offset: u64,
+    to: &File,
+    to_offset: u64,
+    len: u64,
+) -> io::Result<u64> {
+    let mut done = 0;
+    while done < len {
+        let (mut read_at, mut write_at) = (from_offset + done, to_offset + done);
+        let part = usize::try_from(len - done).unwrap_or(usize::MAX);
+        let copied = retry_on_intr(|| {
+            copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), part)
+        });
+        match copied {
+            Ok(0) => break,
+            Ok(count) => done += count as u64,
+            Err(Errno::INVAL | Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                let rest = len - done;
+                return Ok(done + copy_buffered(from, read_at, to, write_at, rest)?);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(done)
+}
+
+fn copy_buffered(
+    from: &File,
+    from_offset: u64,
+    to: &File,
+    to_offset: u64,
+    len: u64,
+) -> io::Result<u64> {
+    let mut buffer = vec![0; len.min(BUFFER_BYTES) as usize];
+    let mut done = 0;
+    while done < len {
+        let part = &mut buffer[..(len - done).min(BUFFER_BYTES) as usize];
+        let count = read_full(from, from_offset + done, part)?;
+        to.write_all_at(&part[..count], to_offset + done)?;
+        done += count as u64;
+        if count < part.len() {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+/// Copies within one file as [`copy_range`] does, where the ranges overlap: from the end that is
+/// read before it is written over.
+pub(super) fn copy_overlapping(
+    file: &File,
+    from_offset: u64,
+    to_offset: u64,
+    len: u64,
+) -> io::Result<u64> {
+    let len = len.min(file.metadata()?.len().saturating_sub(from_offset));
+    if to_offset < from_offset {
+        return copy_buffered(file, from_offset, file, to_offset, len);
+    }
+    let mut buffer = vec![0; len.min(BUFFER_BYTES) as usize];
+    let mut left = len;
+    while left > 0 {
+        let part = &mut buffer[..left.min(BUFFER_BYTES) as usize];
+        left -= part.len() as u64;
+        file.read_exact_at(part, from_offset + left)?;
+        file.write_all_at(part, to_offset + left)?;
+    }
+    Ok(len)
+}

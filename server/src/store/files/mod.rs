@@ -1,0 +1,299 @@
+//! Bytes in plain files: the engine of [`ContentStore`] for one machine.
+//!
+//! A content is one file, written in place, in `contents/` of the store's directory; its place there
+//! is worked out from its number alone (`shards`). What must still be synced is kept track of in
+//! `unsynced`; how bytes are copied is in `copying`.
+//!
+//! **Invariant:** a file is opened by its number, and never through a symbolic link.
+
+mod copying;
+
+mod shards;
+
+mod unsynced;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+use rustix::fs::{FallocateFlags, OFlags, fallocate, fdatasync, fstatvfs, fsync, syncfs};
+use rustix::io::{Errno, retry_on_intr};
+use shards::{Directory, Place};
+use unsynced::Unsynced;
+use xfer_protocol::ContentId;
+
+use super::lock::prepare_directory;
+use super::{ContentStore, StoreError};
+
+/// How many files are kept open.
+const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("512 is not 0");
+
+/// More contents than this are made durable by syncing their whole file system at once.
+const SYNCED_SINGLY_MAX: usize = 16;
+
+/// A range up to this long, in bytes, is made zeros by writing them: punching a hole waits for the
+/// disk if there is data in it that was just written.
+const ZEROS_WRITTEN_MAX: u64 = 64 << 10;
+
+/// A store's contents, in its `contents` directory.
+pub struct FileStore {
+    root: PathBuf,
+    /// Open from the beginning, so that no failure to write back goes unreported.
+    root_file: File,
+    open: Mutex<LruCache<ContentId, Arc<File>>>,
+    unsynced: Mutex<Unsynced>,
+    /// Held while the file system is synced: a failure is reported once, and must reach everybody.
+    syncing: Mutex<()>,
+}
+
+impl FileStore {
+    /// Opens the contents in the store's directory `dir`, making both if they are not there yet.
+    ///
+    /// # Errors
+    /// If they can't be read and written.
+    pub fn open(dir: &Path) -> Result<FileStore, StoreError> {
+        let root = dir.join("contents");
+        prepare_directory(dir)?;
+        prepare_directory(&root)?;
+        let failed = |error| StoreError::io(format!("the store's {}", root.display()), error);
+        let root_file = File::open(&root).map_err(failed)?;
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        // What a server before this one made, and was killed before syncing, may stay in use.
+        syncfs(&root_file).map_err(|error| failed(error.into()))?;
+        Ok(FileStore {
+            root,
+            root_file,
+            open: Mutex::new(LruCache::new(OPEN_MAX)),
+            unsynced: Mutex::default(),
+            syncing: Mutex::default(),
+        })
+    }
+
+    /// The file of a content, which must exist.
+    fn file(&self, content: ContentId) -> io::Result<Arc<File>> {
+        if let Some(file) = lock(&self.open).get(&content) {
+            return Ok(file.clone());
+        }
+        // Opened without the lock: another thread may do the same, and both files will do.
+        let file = options().open(Place::of(content).path(&self.root))?;
+        Ok(self.keep_open(content, file))
+    }
+
+    fn keep_open(&self, content: ContentId, file: File) -> Arc<File> {
+        let file = Arc::new(file);
+        lock(&self.open).put(content, file.clone());
+        file
+    }
+
+    fn make(&self, content: ContentId) -> io::Result<Arc<File>> {
+        let place = Place::of(content);
+        let make = || options().create_new(true).mode(0o600).open(place.path(&self.root));
+        let file = match make() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_directories(place)?;
+                make()?
+            }
+            made => made?,
+        };
+        lock(&self.unsynced).note_directory(place.leaf());
+        Ok(self.keep_open(content, file))
+    }
+
+    fn make_directories(&self, place: Place) -> io::Result<()> {
+        for (parent, directory) in [(Directory::Root, place.top()), (place.top(), place.leaf())] {
+            match DirBuilder::new().mode(0o700).create(directory.path(&self.root)) {
+                Ok(()) => lock(&self.unsynced).note_directory(parent),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes a content, which is noted as unsynced both before and after: a sync that fails in
+    /// between may have lost some of the change, and one that succeeds may not have covered it.
+    fn change(
+        &self,
+        content: ContentId,
+        change: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let file = self.file(content)?;
+        lock(&self.unsynced).note_content(content);
+        let changed = change(&file);
+        lock(&self.unsynced).note_content(content);
+        changed
+    }
+
+    fn sync_singly(&self, contents: &[ContentId]) -> Result<(), StoreError> {
+        let start = lock(&self.unsynced).begin(contents)?;
+        for content in contents {
+            self.file(*content)
+                .and_then(|file| Ok(retry_on_intr(|| fdatasync(&*file))?))
+                .map_err(|error| failed("syncing", *content, error))?;
+        }
+        let directories = lock(&self.unsynced).directories_of(contents);
+        for directory in directories {
+            let path = directory.path(&self.root);
+            File::open(&path)
+                .and_then(|file| Ok(retry_on_intr(|| fsync(&file))?))
+                .map_err(|error| StoreError::io(format!("syncing {}", path.display()), error))?;
+            lock(&self.unsynced).directory_synced(directory, start);
+        }
+        lock(&self.unsynced).contents_synced(contents, start);
+        Ok(())
+    }
+
+    fn sync_at_once(&self, contents: &[ContentId]) -> Result<(), StoreError> {
+        let _turn = lock(&self.syncing);
+        let start = lock(&self.unsynced).begin(contents)?;
+        match retry_on_intr(|| syncfs(&self.root_file)) {
+            Ok(()) => {
+                lock(&self.unsynced).all_synced(start);
+                Ok(())
+            }
+            Err(error) => {
+                lock(&self.unsynced).all_failed(contents);
+                Err(StoreError::io("syncing the store's file system", error.into()))
+            }
+        }
+    }
+}
+
+impl ContentStore for FileStore {
+    fn create(&self, content: ContentId) -> Result<(), StoreError> {
+        self.make(content).map_err(|error| failed("making", content, error))?;
+        Ok(())
+    }
+
+    fn write(&self, content: ContentId, offset: u64, data: &[u8]) -> Result<(), StoreError> {
+        self.change(content, |file| file.write_all_at(data, offset))
+            .map_err(|error| failed("writing", content, error))
+    }
+
+    fn read(&self, content: ContentId, offset: u64, data: &mut [u8]) -> Result<usize, StoreError> {
+        self.file(content)
+            .and_then(|file| copying::read_full(&file, offset, data))
+            .map_err(|error| failed("reading", content, error))
+    }
+
+    fn zero(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
+        self.change(content, |file| zero(file, offset, len))
+            .map_err(|error| failed("clearing", content, error))
+    }
+
+    fn duplicate(&self, from: ContentId, to: ContentId, len: u64) -> Result<(), StoreError> {
+        let source = self.file(from).map_err(|error| failed("copying", from, error))?;
+        self.create(to)?;
+        let copied = self.change(to, |file| copying::copy_sparse(&source, file, len));
+        if copied.is_err() {
+            // Half a content is nobody's. Should removing it fail, too, it is left to a sweep.
+            self.remove(to).ok();
+        }
+        copied.map_err(|error| failed("copying", from, error))
+    }
+
+    fn copy(
+        &self,
+        from: (ContentId, u64),
+        to: (ContentId, u64),
+        len: u64,
+    ) -> Result<(), StoreError> {
+        let source = self.file(from.0).map_err(|error| failed("copying", from.0, error))?;
+        self.change(to.0, |file| {
+            let within = from.0 == to.0;
+            let copied = if within && from.1.abs_diff(to.1) < len {
+                copying::copy_overlapping(file, from.1, to.1, len)?
+            } else {
+                copying::copy_range(&source, from.1, file, to.1, len)?
+            };
+            // Past its end, the source reads as zeros.
+            zero(file, to.1 + copied, len - copied)
+        })
+        .map_err(|error| failed("copying", from.0, error))
+    }
+
+    fn free(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
+        let freed = self.file(content).and_then(|file| punch(&file, offset, len));
+        match freed {
+            // The space stays taken, and that is all.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            freed => freed.map_err(|error| failed("freeing", content, error)),
+        }
+    }
+
+    fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError> {
+        if contents.len() > SYNCED_SINGLY_MAX {
+            self.sync_at_once(contents)
+        } else {
+            self.sync_singly(contents)
+        }
+    }
+
+    fn remove(&self, content: ContentId) -> Result<(), StoreError> {
+        lock(&self.open).pop(&content);
+        lock(&self.unsynced).forget(content);
+        match std::fs::remove_file(Place::of(content).path(&self.root)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(|error| failed("removing", content, error)),
+        }
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(ContentId)) -> Result<(), StoreError> {
+        let failed = |error| StoreError::io("listing the store's contents", error);
+        shards::visit(&self.root, visit).map_err(failed)
+    }
+
+    fn disk_free(&self) -> Result<u64, StoreError> {
+        let stat = fstatvfs(&self.root_file)
+            .map_err(|error| StoreError::io("asking for the disk's free space", error.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options
+}
+
+/// Makes what there is of a range zeros.
+fn zero(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let end = file.metadata()?.len().min(offset.saturating_add(len));
+    let Some(len) = end.checked_sub(offset).filter(|len| *len > 0) else { return Ok(()) };
+    if len <= ZEROS_WRITTEN_MAX {
+        return copying::write_zeros(file, offset, len);
+    }
+    match punch(file, offset, len) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            copying::write_zeros(file, offset, len)
+        }
+        punched => punched,
+    }
+}
+
+fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match retry_on_intr(|| fallocate(file, flags, offset, len)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
+        punched => Ok(punched?),
+    }
+}
+
+fn failed(doing: &str, content: ContentId, error: io::Error) -> StoreError {
+    StoreError::io(format!("{doing} content {content}"), error)
+}
+
+/// What these locks guard is whole between any two statements, so a panic elsewhere does not matter.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,1 @@
+//! The store of bytes, by what it promises.

@@ -1,0 +1,125 @@
+//! The store's directory, and the lock that keeps a second server off it.
+//!
+//! The lock is the kernel's (flock(2)) and so goes with the process that held it, however that
+//! ended. The number written into the file only serves the message to whoever is refused.
+//! It does not keep others from the database: adding a user beside a running server is fine.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+
+use super::StoreError;
+
+/// A store that this process alone serves, until the value is dropped.
+#[derive(Debug)]
+pub struct StoreLock {
+    _file: File,
+}
+
+/// Makes the store's directory, for its owner only, if it is not there yet.
+///
+/// # Errors
+/// If it can't be made, or is something else than a directory.
+pub fn prepare_directory(dir: &Path) -> Result<(), StoreError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| StoreError::io(format!("the store {}", dir.display()), error))
+}
+
+impl StoreLock {
+    /// Takes the store in `dir` for this process, making the directory if it is not there yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if another server has it; else what the system said.
+    pub fn take(dir: &Path) -> Result<StoreLock, StoreError> {
+        prepare_directory(dir)?;
+        let path = dir.join("lock");
+        let failed = |error| StoreError::io(format!("the store's {}", path.display()), error);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&path)
+            .map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(in_use(&mut file)),
+            Err(error) => return Err(failed(error.into())),
+        }
+        write_owner(&mut file).map_err(failed)?;
+        Ok(StoreLock { _file: file })
+    }
+}
+
+fn write_owner(file: &mut File) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+fn in_use(file: &mut File) -> StoreError {
+    let mut text = String::new();
+    // Without a number the message is less helpful, and no less true.
+    let read = Read::by_ref(file).take(32).read_to_string(&mut text);
+    let owner = match read.ok().and_then(|_| text.trim().parse::<u32>().ok()) {
+        Some(pid) => format!(" (pid {pid})"),
+        None => String::new(),
+    };
+    StoreError::Refused(format!("the store is in use by another xfer-server{owner}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_second_server_is_refused_and_told_by_whom() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StoreLock::take(dir.path()).unwrap();
+        let refused = StoreLock::take(dir.path()).unwrap_err().to_string();
+        let pid = std::process::id();
+        assert_eq!(refused, format!("the store is in use by another xfer-server (pid {pid})"));
+        drop(first);
+        StoreLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn the_store_is_for_its_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("deep/store");
+        let _lock = StoreLock::take(&store).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&store), 0o700);
+        assert_eq!(mode(&store.join("lock")), 0o600);
+    }
+
+    #[test]
+    fn a_store_that_is_no_directory_is_said_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("file");
+        std::fs::write(&store, "").unwrap();
+        let refused = StoreLock::take(&store).unwrap_err().to_string();
+        assert!(refused.contains(store.to_str().unwrap()), "{refused}");
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_lock_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        std::os::unix::fs::symlink(&elsewhere, dir.path().join("lock")).unwrap();
+        StoreLock::take(dir.path()).unwrap_err();
+        assert!(!elsewhere.exists());
+    }
+}

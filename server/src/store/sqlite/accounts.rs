@@ -1,0 +1,157 @@
+//! Accounts: who there is, and what each may and does take up.
+
+use rusqlite::{Connection, Row, Transaction, params};
+use xfer_protocol::tree::{Kind, Node, Quota, Usage};
+use xfer_protocol::{ContentId, Epoch, Ino, Name, Seq, Timestamp};
+
+use super::commit::write_entry;
+use super::contents::refer;
+use super::deliveries;
+use super::rows::{all, change, first, number, put_node, read_name};
+use crate::store::{Account, AccountId, StoreError};
+
+macro_rules! columns {
+    () => {
+        "id, name, password, quota_bytes, quota_nodes, inbox_bytes, inbox_nodes,
+         usage_bytes, usage_nodes, applied, epoch"
+    };
+}
+
+/// What an account is made with.
+pub(super) struct NewAccount<'a> {
+    pub(super) name: &'a Name,
+    pub(super) password: &'a str,
+    pub(super) quota: Quota,
+    pub(super) inbox: Quota,
+    pub(super) time: Timestamp,
+}
+
+pub(super) fn create(
+    transaction: &Transaction<'_>,
+    new: &NewAccount<'_>,
+) -> Result<AccountId, StoreError> {
+    let nodes = fixtures(new.time);
+    let sql = "INSERT INTO accounts (
+                   name, password, quota_bytes, quota_nodes, inbox_bytes, inbox_nodes,
+                   usage_bytes, usage_nodes, applied, epoch
+               ) VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, 0) ON CONFLICT (name) DO NOTHING";
+    let params = params![
+        new.name.as_bytes(),
+        new.password,
+        new.quota.bytes.cast_signed(),
+        new.quota.nodes.cast_signed(),
+        new.inbox.bytes.cast_signed(),
+        new.inbox.nodes.cast_signed(),
+        nodes.len() as i64,
+    ];
+    if change(transaction, sql, params)? == 0 {
+        return Err(StoreError::Refused(format!("there is an account {} already", new.name)));
+    }
+    let account = AccountId(transaction.last_insert_rowid().cast_unsigned());
+    for (ino, name, node) in &nodes {
+        put_node(transaction, account, *ino, node)?;
+        if let Some(name) = name {
+            let name = Name::new(name).map_err(|error| StoreError::Refused(error.to_string()))?;
+            write_entry(transaction, account, (Ino::ROOT, &name), Some(*ino))?;
+        }
+    }
+    Ok(account)
+}
+
+/// The nodes that every tree begins with, and their names in the root.
+fn fixtures(time: Timestamp) -> [(Ino, Option<&'static [u8]>, Node); 3] {
+    let directory = |mode, nlink, entries| Node {
+        kind: Kind::Directory { parent: Ino::ROOT, entries },
+        mode,
+        uid: 0,
+        gid: 0,
+        nlink,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        xattrs: None,
+        sent: None,
+    };
+    [
+        (Ino::ROOT, None, directory(0o755, 4, 2)),
+        (Ino::INBOX, Some(b"inbox"), directory(0o700, 2, 0)),
+        (Ino::OUTBOX, Some(b"outbox"), directory(0o700, 2, 0)),
+    ]
+}
+
+pub(super) fn by_name(connection: &Connection, name: &Name) -> Result<Option<Account>, StoreError> {
+    let sql = concat!("SELECT ", columns!(), " FROM accounts WHERE name = ?");
+    first(connection, sql, [name.as_bytes()], read)
+}
+
+pub(super) fn list(connection: &Connection) -> Result<Vec<Account>, StoreError> {
+    let sql = concat!("SELECT ", columns!(), " FROM accounts ORDER BY name");
+    all(connection, sql, [], read)
+}
+
+pub(super) fn set_password(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    password: &str,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE accounts SET password = ? WHERE id = ?";
+    must_exist(change(transaction, sql, params![password, account.0.cast_signed()])?)
+}
+
+pub(super) fn set_quota(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    quota: Quota,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE accounts SET quota_bytes = ?, quota_nodes = ? WHERE id = ?";
+    let params = [quota.bytes.cast_signed(), quota.nodes.cast_signed(), account.0.cast_signed()];
+    must_exist(change(transaction, sql, params)?)
+}
+
+pub(super) fn remove(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    time: Timestamp,
+) -> Result<(), StoreError> {
+    deliveries::forget_account(transaction, account, time)?;
+    let id = [account.0.cast_signed()];
+    let sql = "SELECT content, count(*) FROM nodes
+               WHERE account = ? AND content IS NOT NULL GROUP BY content";
+    let contents =
+        all(transaction, sql, id, |row| Ok((ContentId(number(row, 0)?), row.get::<_, i64>(1)?)))?;
+    for (content, count) in contents {
+        refer(transaction, content, -count)?;
+    }
+    change(transaction, "DELETE FROM entries WHERE account = ?", id)?;
+    change(transaction, "DELETE FROM nodes WHERE account = ?", id)?;
+    must_exist(change(transaction, "DELETE FROM accounts WHERE id = ?", id)?)
+}
+
+pub(super) fn begin_session(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+) -> Result<Account, StoreError> {
+    let sql = concat!("UPDATE accounts SET epoch = epoch + 1 WHERE id = ? RETURNING ", columns!());
+    first(transaction, sql, [account.0.cast_signed()], read)?.ok_or_else(gone)
+}
+
+fn read(row: &Row<'_>) -> Result<Account, StoreError> {
+    Ok(Account {
+        id: AccountId(number(row, 0)?),
+        name: read_name(row, 1)?,
+        password: row.get(2)?,
+        quota: Quota { bytes: number(row, 3)?, nodes: number(row, 4)? },
+        inbox: Quota { bytes: number(row, 5)?, nodes: number(row, 6)? },
+        usage: Usage { bytes: number(row, 7)?, nodes: number(row, 8)? },
+        applied: Seq(number(row, 9)?),
+        epoch: Epoch(number(row, 10)?),
+    })
+}
+
+fn must_exist(changed: usize) -> Result<(), StoreError> {
+    if changed == 0 { Err(gone()) } else { Ok(()) }
+}
+
+fn gone() -> StoreError {
+    StoreError::Refused("there is no such account (any more)".into())
+}

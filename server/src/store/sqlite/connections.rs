@@ -1,0 +1,71 @@
+//! Who may use the database when: one writer, and a few readers beside it.
+//!
+//! **Invariant:** all writing goes through one connection, in transactions that begin by taking the
+//! write lock: a transaction never fails half-way because another one wrote.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::schema;
+use crate::store::StoreError;
+
+/// How many threads can read at the same time; others wait for their turn.
+const READERS: usize = 4;
+
+/// The open connections to one database.
+pub(super) struct Connections {
+    writer: Mutex<Connection>,
+    readers: [Mutex<Connection>; READERS],
+    /// Spreads those who must wait over the readers.
+    turn: AtomicUsize,
+}
+
+impl Connections {
+    pub(super) fn open(path: &Path) -> Result<Connections, StoreError> {
+        let writer = Mutex::new(schema::open_first(path)?);
+        let reader = || schema::open_reader(path).map(Mutex::new);
+        let readers = [reader()?, reader()?, reader()?, reader()?];
+        Ok(Connections { writer, readers, turn: AtomicUsize::new(0) })
+    }
+
+    /// Reads what is committed: in `work`, all statements see one state.
+    pub(super) fn read<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut reader = self.lock_reader();
+        let transaction = reader.transaction()?;
+        work(&transaction)
+    }
+
+    /// Does `work` in one transaction: all of it is durable in the end, or nothing was done.
+    pub(super) fn write<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut writer = lock(&self.writer);
+        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let done = work(&transaction)?;
+        transaction.commit()?;
+        Ok(done)
+    }
+
+    fn lock_reader(&self) -> MutexGuard<'_, Connection> {
+        for reader in &self.readers {
+            match reader.try_lock() {
+                Ok(guard) => return guard,
+                Err(TryLockError::Poisoned(error)) => return error.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        lock(&self.readers[self.turn.fetch_add(1, Ordering::Relaxed) % READERS])
+    }
+}
+
+/// A panic under the lock rolled its transaction back: the connection is as good as before.
+fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}

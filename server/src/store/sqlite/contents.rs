@@ -1,0 +1,90 @@
+//! Which contents are referred to, which are garbage; and the counter of all numbers.
+//!
+//! **Invariant:** a content is in `contents` (with how many nodes and deliveries refer to it), or in
+//! `garbage`, or neither has heard of it; never in both. Garbage is never referred to again: its
+//! bytes may go at any moment.
+
+use rusqlite::{Connection, Transaction, params};
+use xfer_protocol::{ContentId, IdRange};
+
+use super::rows::{all, change, first, number, value};
+use crate::store::StoreError;
+
+/// Counts references to a content: `by` more.
+///
+/// A content that came and went without ever being committed is told of by 0, and is garbage.
+pub(super) fn refer(
+    transaction: &Transaction<'_>,
+    content: ContentId,
+    by: i64,
+) -> Result<(), StoreError> {
+    let id = content.0.cast_signed();
+    let sql = "SELECT refs FROM contents WHERE id = ?";
+    let before = first(transaction, sql, [id], |row| Ok(row.get::<_, i64>(0)?))?;
+    let wrong = |what: &str| StoreError::Database(format!("content {content} {what}"));
+    let after = before
+        .unwrap_or(0)
+        .checked_add(by)
+        .filter(|after| *after >= 0)
+        .ok_or_else(|| wrong("would have less than no references"))?;
+    match (before, after) {
+        (None, 0) => discard(transaction, content),
+        (Some(_), 0) => {
+            change(transaction, "DELETE FROM contents WHERE id = ?", [id])?;
+            discard(transaction, content)
+        }
+        (None, refs) => {
+            if is_garbage(transaction, content)? {
+                return Err(wrong("is garbage and can't be referred to"));
+            }
+            change(transaction, "INSERT INTO contents (id, refs) VALUES (?, ?)", [id, refs])?;
+            Ok(())
+        }
+        (Some(_), refs) => {
+            change(transaction, "UPDATE contents SET refs = ? WHERE id = ?", [refs, id])?;
+            Ok(())
+        }
+    }
+}
+
+fn discard(transaction: &Transaction<'_>, content: ContentId) -> Result<(), StoreError> {
+    let sql = "INSERT OR IGNORE INTO garbage (content) VALUES (?)";
+    change(transaction, sql, [content.0.cast_signed()])?;
+    Ok(())
+}
+
+fn is_garbage(connection: &Connection, content: ContentId) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM garbage WHERE content = ?)";
+    value(connection, sql, [content.0.cast_signed()])
+}
+
+pub(super) fn exists(connection: &Connection, content: ContentId) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM contents WHERE id = ?)";
+    value(connection, sql, [content.0.cast_signed()])
+}
+
+pub(super) fn garbage(connection: &Connection, count: usize) -> Result<Vec<ContentId>, StoreError> {
+    let sql = "SELECT content FROM garbage ORDER BY content LIMIT ?";
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    all(connection, sql, [count], |row| Ok(ContentId(number(row, 0)?)))
+}
+
+pub(super) fn forget_garbage(
+    transaction: &Transaction<'_>,
+    contents: &[ContentId],
+) -> Result<(), StoreError> {
+    for content in contents {
+        let sql = "DELETE FROM garbage WHERE content = ?";
+        change(transaction, sql, [content.0.cast_signed()])?;
+    }
+    Ok(())
+}
+
+pub(super) fn grant_ids(transaction: &Transaction<'_>, count: u64) -> Result<IdRange, StoreError> {
+    let used_up = || StoreError::Database("all numbers are used up".into());
+    let first: i64 = value(transaction, "SELECT next FROM ids", [])?;
+    let end = i64::try_from(count).ok().and_then(|count| first.checked_add(count));
+    let end = end.ok_or_else(used_up)?;
+    change(transaction, "UPDATE ids SET next = ?", params![end])?;
+    Ok(IdRange { first: first.cast_unsigned(), end: end.cast_unsigned() })
+}

@@ -1,0 +1,218 @@
+//! Deliveries: from the moment they are sent until the sender has asked what became of them.
+//!
+//! **Invariant:** just the deliveries that wait have items, and their items' contents are counted in
+//! `contents`. One that was received or refused is a head, for the sender to ask about.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, Transaction, params};
+use xfer_protocol::message::{DeliveryHead, DeliveryState};
+use xfer_protocol::tree::{Delivery, Item, ItemKind, Usage};
+use xfer_protocol::{ContentId, DeliveryId, Name, Timestamp};
+
+use super::accounts;
+use super::contents::refer;
+use super::rows::{
+    all, change, damaged, decode, encode, first, number, read_id, read_name, read_time,
+};
+use crate::store::{AccountId, StoreError};
+
+/// Where a delivery stands. The numbers are on disk: never change one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// It waits for the recipient.
+    Waiting = 1,
+    /// The recipient has it.
+    Received = 2,
+    /// It was turned away, or there is nobody to take it.
+    Refused = 3,
+}
+
+/// Puts a delivery into its recipient's queue. Its contents' references are counted already.
+///
+/// If there is no such account, or the number is taken (which is the sender's fault), the sender
+/// learns that it was refused, and the references are given back.
+pub(super) fn send(
+    transaction: &Transaction<'_>,
+    from: AccountId,
+    to: &Name,
+    delivery: &Delivery,
+    time: Timestamp,
+) -> Result<(), StoreError> {
+    let to = accounts::by_name(transaction, to)?.map(|account| account.id);
+    let (state, since) = match to {
+        Some(_) => (State::Waiting, delivery.sent),
+        None => (State::Refused, time),
+    };
+    let is_new = insert_head(transaction, (from, to), delivery, (state, since))?;
+    if is_new && to.is_some() {
+        insert_items(transaction, delivery)
+    } else {
+        delivery.items.iter().filter_map(content).try_for_each(|id| refer(transaction, id, -1))
+    }
+}
+
+fn insert_head(
+    transaction: &Transaction<'_>,
+    (from, to): (AccountId, Option<AccountId>),
+    delivery: &Delivery,
+    (state, since): (State, Timestamp),
+) -> Result<bool, StoreError> {
+    let item = delivery.items.first();
+    let item = item.ok_or_else(|| StoreError::Database("a delivery of nothing".into()))?;
+    let sql = "INSERT INTO deliveries (
+                   id, from_account, to_account, from_name, name, sent_secs, sent_nanos,
+                   items, bytes, state, state_secs, state_nanos
+               ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
+    let params = params![
+        delivery.id.0.cast_signed(),
+        from.0.cast_signed(),
+        to.map(|to| to.0.cast_signed()),
+        delivery.from.as_bytes(),
+        item.name.as_bytes(),
+        delivery.sent.secs(),
+        delivery.sent.nanos(),
+        delivery.items.len() as i64,
+        delivery.bytes().cast_signed(),
+        state as i64,
+        since.secs(),
+        since.nanos(),
+    ];
+    Ok(change(transaction, sql, params)? == 1)
+}
+
+fn insert_items(transaction: &Transaction<'_>, delivery: &Delivery) -> Result<(), StoreError> {
+    let sql = "INSERT INTO delivery_items (delivery, place, content, item) VALUES (?, ?, ?, ?)";
+    for (place, item) in delivery.items.iter().enumerate() {
+        let content = content(item).map(|id| id.0.cast_signed());
+        let params = params![delivery.id.0.cast_signed(), place as i64, content, encode(item)?];
+        change(transaction, sql, params)?;
+    }
+    Ok(())
+}
+
+/// Notes what became of a delivery that waited for `to`. The references of its contents were
+/// taken over or given back by the batch that says so.
+pub(super) fn settle(
+    transaction: &Transaction<'_>,
+    to: AccountId,
+    id: DeliveryId,
+    state: State,
+    time: Timestamp,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE deliveries SET state = ?, state_secs = ?, state_nanos = ?, to_account = NULL
+               WHERE id = ? AND to_account = ?";
+    let params =
+        params![state as i64, time.secs(), time.nanos(), id.0.cast_signed(), to.0.cast_signed()];
+    if change(transaction, sql, params)? != 1 {
+        return Err(StoreError::Database(format!("delivery {id} does not wait")));
+    }
+    let sql = "DELETE FROM delivery_items WHERE delivery = ?";
+    change(transaction, sql, [id.0.cast_signed()])?;
+    Ok(())
+}
+
+pub(super) fn delivery(
+    connection: &Connection,
+    to: AccountId,
+    id: DeliveryId,
+) -> Result<Option<Arc<Delivery>>, StoreError> {
+    let sql = "SELECT from_name, sent_secs, sent_nanos FROM deliveries
+               WHERE id = ? AND to_account = ?";
+    let head = first(connection, sql, [id.0.cast_signed(), to.0.cast_signed()], |row| {
+        Ok((read_name(row, 0)?, read_time(row, 1)?))
+    })?;
+    let Some((from, sent)) = head else { return Ok(None) };
+    let sql = "SELECT item FROM delivery_items WHERE delivery = ? ORDER BY place";
+    let items: Vec<Item> = all(connection, sql, [id.0.cast_signed()], |row| {
+        decode(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)
+    })?;
+    Ok(Some(Arc::new(Delivery { id, from, sent, items })))
+}
+
+pub(super) fn waiting(
+    connection: &Connection,
+    to: AccountId,
+) -> Result<Vec<DeliveryHead>, StoreError> {
+    let sql = "SELECT id, from_name, name, sent_secs, sent_nanos, items, bytes FROM deliveries
+               WHERE to_account = ? ORDER BY arrival";
+    all(connection, sql, [to.0.cast_signed()], |row| {
+        Ok(DeliveryHead {
+            id: DeliveryId(number(row, 0)?),
+            from: read_name(row, 1)?,
+            name: read_name(row, 2)?,
+            sent: read_time(row, 3)?,
+            items: row.get(5)?,
+            bytes: number(row, 6)?,
+        })
+    })
+}
+
+pub(super) fn inbox_usage(connection: &Connection, to: AccountId) -> Result<Usage, StoreError> {
+    let sql = "SELECT ifnull(sum(bytes), 0), ifnull(sum(items), 0) FROM deliveries
+               WHERE to_account = ?";
+    let usage = first(connection, sql, [to.0.cast_signed()], |row| {
+        Ok(Usage { bytes: number(row, 0)?, nodes: number(row, 1)? })
+    })?;
+    Ok(usage.unwrap_or_default())
+}
+
+pub(super) fn state(
+    connection: &Connection,
+    from: AccountId,
+    id: DeliveryId,
+) -> Result<DeliveryState, StoreError> {
+    let sql = "SELECT state, state_secs, state_nanos FROM deliveries
+               WHERE id = ? AND from_account = ?";
+    let state = first(connection, sql, [id.0.cast_signed(), from.0.cast_signed()], |row| {
+        let since = read_time(row, 1)?;
+        let state: i64 = row.get(0)?;
+        let is = |known: State| state == known as i64;
+        Ok(if is(State::Waiting) {
+            DeliveryState::Sent(since)
+        } else if is(State::Received) {
+            DeliveryState::Received(since)
+        } else if is(State::Refused) {
+            DeliveryState::Refused(since)
+        } else {
+            return Err(damaged(format!("a delivery in state {state}")));
+        })
+    })?;
+    Ok(state.unwrap_or(DeliveryState::Unknown))
+}
+
+pub(super) fn sender(
+    connection: &Connection,
+    id: DeliveryId,
+) -> Result<Option<AccountId>, StoreError> {
+    let sql = "SELECT from_account FROM deliveries WHERE id = ?";
+    let sender = first(connection, sql, [id.0.cast_signed()], |row| read_id(row, 0))?;
+    Ok(sender.flatten().map(AccountId))
+}
+
+/// An account goes: what waits for it is refused, and nobody asks about what it sent any more.
+pub(super) fn forget_account(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    time: Timestamp,
+) -> Result<(), StoreError> {
+    for head in waiting(transaction, account)? {
+        let sql = "SELECT content FROM delivery_items
+                   WHERE delivery = ? AND content IS NOT NULL";
+        let contents = all(transaction, sql, [head.id.0.cast_signed()], |row| number(row, 0))?;
+        contents.into_iter().try_for_each(|id| refer(transaction, ContentId(id), -1))?;
+        settle(transaction, account, head.id, State::Refused, time)?;
+    }
+    let id = [account.0.cast_signed()];
+    let settled = "DELETE FROM deliveries WHERE from_account = ? AND to_account IS NULL";
+    change(transaction, settled, id)?;
+    change(transaction, "UPDATE deliveries SET from_account = NULL WHERE from_account = ?", id)?;
+    Ok(())
+}
+
+fn content(item: &Item) -> Option<ContentId> {
+    match &item.kind {
+        ItemKind::File { content, .. } => *content,
+        ItemKind::Directory | ItemKind::Symlink { .. } => None,
+    }
+}

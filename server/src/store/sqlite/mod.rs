@@ -1,0 +1,202 @@
+//! Rows in SQLite: the engine of [`MetaStore`] for one machine.
+//!
+//! The database is `xfer.db` in the store's directory, with a write-ahead log that is synced at each
+//! commit. Other processes (`xfer-server user add`) may use it at the same time. Only this module
+//! and those in it name SQL.
+//!
+//! What a batch says is written as it stands: whether it follows the tree's rules was decided before.
+
+mod schema;
+
+mod connections;
+
+mod rows;
+
+mod tree;
+
+mod commit;
+
+mod contents;
+
+mod deliveries;
+
+mod accounts;
+
+mod failures;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use connections::Connections;
+use rusqlite::ErrorCode;
+use xfer_protocol::message::{DeliveryHead, DeliveryState};
+use xfer_protocol::tree::{Delivery, Node, Quota, Usage};
+use xfer_protocol::{ContentId, DeliveryId, IdRange, Ino, Name, Timestamp};
+
+use super::lock::prepare_directory;
+use super::{Account, AccountId, Batch, Committed, Failures, MetaStore, StoreError};
+
+/// A store's rows, in its `xfer.db`.
+pub struct SqliteStore {
+    connections: Connections,
+}
+
+impl SqliteStore {
+    /// Opens the database in the store's directory `dir`, making both if they are not there yet.
+    ///
+    /// # Errors
+    /// If they can't be read and written, or were written by a newer version of this program.
+    pub fn open(dir: &Path) -> Result<SqliteStore, StoreError> {
+        prepare_directory(dir)?;
+        let path = dir.join("xfer.db");
+        prepare_file(dir, &path)
+            .map_err(|error| StoreError::io(format!("the store's {}", path.display()), error))?;
+        let connections = Connections::open(&path).map_err(|error| match error {
+            StoreError::Database(text) => {
+                StoreError::Database(format!("{}: {text}", path.display()))
+            }
+            other @ (StoreError::Full | StoreError::Refused(_) | StoreError::Io { .. }) => other,
+        })?;
+        Ok(SqliteStore { connections })
+    }
+}
+
+/// Makes the file, since SQLite would let others read it; its further files get the same mode.
+fn prepare_file(dir: &Path, path: &Path) -> std::io::Result<()> {
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    File::open(dir)?.sync_all()
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> StoreError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => StoreError::Full,
+            _ => StoreError::Database(error.to_string()),
+        }
+    }
+}
+
+impl MetaStore for SqliteStore {
+    fn node(&self, account: AccountId, ino: Ino) -> Result<Option<Node>, StoreError> {
+        self.connections.read(|reader| tree::node(reader, account, ino))
+    }
+
+    fn entry(
+        &self,
+        account: AccountId,
+        parent: Ino,
+        name: &Name,
+    ) -> Result<Option<Ino>, StoreError> {
+        self.connections.read(|reader| tree::entry(reader, account, parent, name))
+    }
+
+    fn page(
+        &self,
+        account: AccountId,
+        directory: Ino,
+        after: Option<&Name>,
+        count: usize,
+    ) -> Result<Vec<(Name, Ino, Node)>, StoreError> {
+        self.connections.read(|reader| tree::page(reader, account, directory, after, count))
+    }
+
+    fn orphans(&self, account: AccountId) -> Result<Vec<Ino>, StoreError> {
+        self.connections.read(|reader| tree::orphans(reader, account))
+    }
+
+    fn commit(&self, batches: &[Batch]) -> Result<Vec<Committed>, StoreError> {
+        self.connections
+            .write(|writer| batches.iter().map(|batch| commit::write(writer, batch)).collect())
+    }
+
+    fn content_exists(&self, content: ContentId) -> Result<bool, StoreError> {
+        self.connections.read(|reader| contents::exists(reader, content))
+    }
+
+    fn garbage(&self, count: usize) -> Result<Vec<ContentId>, StoreError> {
+        self.connections.read(|reader| contents::garbage(reader, count))
+    }
+
+    fn forget_garbage(&self, contents: &[ContentId]) -> Result<(), StoreError> {
+        self.connections.write(|writer| contents::forget_garbage(writer, contents))
+    }
+
+    fn grant_ids(&self, count: u64) -> Result<IdRange, StoreError> {
+        self.connections.write(|writer| contents::grant_ids(writer, count))
+    }
+
+    fn delivery(&self, to: AccountId, id: DeliveryId) -> Result<Option<Arc<Delivery>>, StoreError> {
+        self.connections.read(|reader| deliveries::delivery(reader, to, id))
+    }
+
+    fn waiting(&self, to: AccountId) -> Result<Vec<DeliveryHead>, StoreError> {
+        self.connections.read(|reader| deliveries::waiting(reader, to))
+    }
+
+    fn inbox_usage(&self, to: AccountId) -> Result<Usage, StoreError> {
+        self.connections.read(|reader| deliveries::inbox_usage(reader, to))
+    }
+
+    fn delivery_state(&self, from: AccountId, id: DeliveryId) -> Result<DeliveryState, StoreError> {
+        self.connections.read(|reader| deliveries::state(reader, from, id))
+    }
+
+    fn delivery_sender(&self, id: DeliveryId) -> Result<Option<AccountId>, StoreError> {
+        self.connections.read(|reader| deliveries::sender(reader, id))
+    }
+
+    fn create_account(
+        &self,
+        name: &Name,
+        password: &str,
+        quota: Quota,
+        inbox: Quota,
+        time: Timestamp,
+    ) -> Result<AccountId, StoreError> {
+        let new = accounts::NewAccount { name, password, quota, inbox, time };
+        self.connections.write(|writer| accounts::create(writer, &new))
+    }
+
+    fn account(&self, name: &Name) -> Result<Option<Account>, StoreError> {
+        self.connections.read(|reader| accounts::by_name(reader, name))
+    }
+
+    fn accounts(&self) -> Result<Vec<Account>, StoreError> {
+        self.connections.read(|reader| accounts::list(reader))
+    }
+
+    fn set_password(&self, account: AccountId, password: &str) -> Result<(), StoreError> {
+        self.connections.write(|writer| accounts::set_password(writer, account, password))
+    }
+
+    fn set_quota(&self, account: AccountId, quota: Quota) -> Result<(), StoreError> {
+        self.connections.write(|writer| accounts::set_quota(writer, account, quota))
+    }
+
+    fn remove_account(&self, account: AccountId) -> Result<(), StoreError> {
+        let now = Timestamp::from(SystemTime::now());
+        self.connections.write(|writer| accounts::remove(writer, account, now))
+    }
+
+    fn begin_session(&self, account: AccountId) -> Result<Account, StoreError> {
+        self.connections.write(|writer| accounts::begin_session(writer, account))
+    }
+
+    fn failures(&self, user: &str, address: &str) -> Result<Option<Failures>, StoreError> {
+        self.connections.read(|reader| failures::of_pair(reader, user, address))
+    }
+
+    fn all_failures(&self) -> Result<Vec<Failures>, StoreError> {
+        self.connections.read(|reader| failures::list(reader))
+    }
+
+    fn set_failures(&self, failures: &Failures) -> Result<(), StoreError> {
+        self.connections.write(|writer| failures::set(writer, failures))
+    }
+}

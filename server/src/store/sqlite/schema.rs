@@ -1,0 +1,194 @@
+//! The database's tables, and how a connection to it is set up.
+//!
+//! Numbers that are unsigned here are stored as the signed ones with the same bits. Names are blobs,
+//! so that their order is that of their bytes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use xfer_protocol::Ino;
+
+use crate::store::StoreError;
+
+/// The version of the tables that this program writes, in the header's `user_version`.
+const VERSION: i32 = 1;
+
+/// What tells an xfer store from any other database: "xfer" in the header's `application_id`.
+const APPLICATION: i32 = i32::from_be_bytes(*b"xfer");
+
+/// How long to wait for another process (`xfer-server user add`) that writes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many prepared statements a connection keeps: more than there are.
+const STATEMENTS_MAX: usize = 96;
+
+const TABLES: &str = "
+    CREATE TABLE accounts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, -- never used again, so that old sessions stay fenced
+        name BLOB NOT NULL UNIQUE,
+        password TEXT NOT NULL,
+        quota_bytes INTEGER NOT NULL,
+        quota_nodes INTEGER NOT NULL,
+        inbox_bytes INTEGER NOT NULL,
+        inbox_nodes INTEGER NOT NULL,
+        usage_bytes INTEGER NOT NULL,
+        usage_nodes INTEGER NOT NULL,
+        applied INTEGER NOT NULL,
+        epoch INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE nodes (
+        account INTEGER NOT NULL REFERENCES accounts (id),
+        ino INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        mode INTEGER NOT NULL,
+        uid INTEGER NOT NULL,
+        gid INTEGER NOT NULL,
+        nlink INTEGER NOT NULL,
+        atime_secs INTEGER NOT NULL,
+        atime_nanos INTEGER NOT NULL,
+        mtime_secs INTEGER NOT NULL,
+        mtime_nanos INTEGER NOT NULL,
+        ctime_secs INTEGER NOT NULL,
+        ctime_nanos INTEGER NOT NULL,
+        sent INTEGER,     -- the delivery that sent it
+        size INTEGER,     -- of files, as are the next three
+        content INTEGER,
+        sealed INTEGER,
+        extents BLOB,     -- NULL: dense
+        parent INTEGER,   -- of directories, as is the next one
+        entries INTEGER,
+        target BLOB,      -- of symbolic links
+        rdev INTEGER,     -- of devices
+        xattrs BLOB,      -- NULL: none
+        PRIMARY KEY (account, ino)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX orphans ON nodes (account, ino) WHERE nlink = 0;
+
+    CREATE TABLE entries (
+        account INTEGER NOT NULL REFERENCES accounts (id),
+        parent INTEGER NOT NULL,
+        name BLOB NOT NULL,
+        ino INTEGER NOT NULL,
+        PRIMARY KEY (account, parent, name)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE contents (
+        id INTEGER PRIMARY KEY,
+        refs INTEGER NOT NULL CHECK (refs > 0)
+    ) STRICT;
+
+    CREATE TABLE garbage (content INTEGER PRIMARY KEY) STRICT;
+
+    CREATE TABLE deliveries (
+        arrival INTEGER PRIMARY KEY AUTOINCREMENT, -- in the order of commits
+        id INTEGER NOT NULL UNIQUE,
+        from_account INTEGER REFERENCES accounts (id), -- NULL: the sender is gone
+        to_account INTEGER REFERENCES accounts (id),   -- NULL: nobody waits for it
+        from_name BLOB NOT NULL,
+        name BLOB NOT NULL,
+        sent_secs INTEGER NOT NULL,
+        sent_nanos INTEGER NOT NULL,
+        items INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        state INTEGER NOT NULL,
+        state_secs INTEGER NOT NULL,
+        state_nanos INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX deliveries_from ON deliveries (from_account);
+    CREATE INDEX deliveries_to ON deliveries (to_account, arrival) WHERE to_account IS NOT NULL;
+
+    CREATE TABLE delivery_items (
+        delivery INTEGER NOT NULL REFERENCES deliveries (id),
+        place INTEGER NOT NULL,
+        content INTEGER,
+        item BLOB NOT NULL,
+        PRIMARY KEY (delivery, place)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE failures (
+        user TEXT NOT NULL,
+        address TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        last_secs INTEGER NOT NULL,
+        last_nanos INTEGER NOT NULL,
+        blocked_secs INTEGER NOT NULL,
+        blocked_nanos INTEGER NOT NULL,
+        PRIMARY KEY (user, address)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE ids (next INTEGER NOT NULL) STRICT;
+";
+
+/// Opens the database, making its tables if it is new.
+///
+/// # Errors
+/// [`StoreError::Refused`] if it is of a newer version, or no store of xfer's.
+pub(super) fn open_first(path: &Path) -> Result<Connection, StoreError> {
+    let mut connection = connect(path)?;
+    let (version, application) = versions(&connection)?;
+    // Before anything is changed: a database of somebody else's must stay as it is.
+    check_versions(&connection, version, application)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        let text = format!("the file system of {} can't hold a database", path.display());
+        return Err(StoreError::Refused(text));
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have made the tables in the meantime.
+    if versions(&transaction)?.0 == 0 {
+        transaction.execute_batch(TABLES)?;
+        transaction.execute("INSERT INTO ids VALUES (?)", [Ino::FIRST_GRANTED.cast_signed()])?;
+        transaction.pragma_update(None, "application_id", APPLICATION)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+    }
+    transaction.commit()?;
+    Ok(connection)
+}
+
+/// Opens one more connection, only to read.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection = connect(path)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    // Each connection is used by one thread at a time, which the compiler checks.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // The write-ahead log is cut back to this after a burst, in bytes.
+    connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(()))?;
+    // In KiB.
+    connection.pragma_update(None, "cache_size", -16384)?;
+    Ok(connection)
+}
+
+fn versions(connection: &Connection) -> Result<(i32, i32), StoreError> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+    Ok((number("user_version")?, number("application_id")?))
+}
+
+fn check_versions(
+    connection: &Connection,
+    version: i32,
+    application: i32,
+) -> Result<(), StoreError> {
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    match (version, application) {
+        (0, 0) if tables == 0 => Ok(()),
+        (VERSION, APPLICATION) => Ok(()),
+        (newer, APPLICATION) => Err(StoreError::Refused(format!(
+            "the store is of version {newer}, and this xfer-server knows version {VERSION} only: \
+             use the xfer-server that wrote it, or a newer one"
+        ))),
+        _ => Err(StoreError::Refused("the store's xfer.db is not a database of xfer's".into())),
+    }
+}

@@ -1,0 +1,60 @@
+//! Reading trees: nodes, entries, listings.
+
+use rusqlite::{Connection, params};
+use xfer_protocol::tree::Node;
+use xfer_protocol::{Ino, Name};
+
+use super::rows::{all, first, node_columns, number, read_name, read_node};
+use crate::store::{AccountId, StoreError};
+
+pub(super) fn node(
+    connection: &Connection,
+    account: AccountId,
+    ino: Ino,
+) -> Result<Option<Node>, StoreError> {
+    let sql = concat!("SELECT ", node_columns!(), " FROM nodes n WHERE account = ? AND ino = ?");
+    first(connection, sql, params![account.0.cast_signed(), ino.0.cast_signed()], |row| {
+        read_node(row, 0)
+    })
+}
+
+pub(super) fn entry(
+    connection: &Connection,
+    account: AccountId,
+    parent: Ino,
+    name: &Name,
+) -> Result<Option<Ino>, StoreError> {
+    let sql = "SELECT ino FROM entries WHERE account = ? AND parent = ? AND name = ?";
+    let params = params![account.0.cast_signed(), parent.0.cast_signed(), name.as_bytes()];
+    first(connection, sql, params, |row| Ok(Ino(number(row, 0)?)))
+}
+
+pub(super) fn page(
+    connection: &Connection,
+    account: AccountId,
+    directory: Ino,
+    after: Option<&Name>,
+    count: usize,
+) -> Result<Vec<(Name, Ino, Node)>, StoreError> {
+    // The left join makes an entry without its node an error, where a plain one would hide it.
+    let sql = concat!(
+        "SELECT e.name, e.ino, ",
+        node_columns!(),
+        " FROM entries e LEFT JOIN nodes n ON n.account = e.account AND n.ino = e.ino
+         WHERE e.account = ? AND e.parent = ? AND e.name > ? ORDER BY e.name LIMIT ?"
+    );
+    let params = params![
+        account.0.cast_signed(),
+        directory.0.cast_signed(),
+        after.map_or(&b""[..], Name::as_bytes), // every name comes after the empty one
+        i64::try_from(count).unwrap_or(i64::MAX),
+    ];
+    all(connection, sql, params, |row| {
+        Ok((read_name(row, 0)?, Ino(number(row, 1)?), read_node(row, 2)?))
+    })
+}
+
+pub(super) fn orphans(connection: &Connection, account: AccountId) -> Result<Vec<Ino>, StoreError> {
+    let sql = "SELECT ino FROM nodes WHERE account = ? AND nlink = 0";
+    all(connection, sql, [account.0.cast_signed()], |row| Ok(Ino(number(row, 0)?)))
+}
