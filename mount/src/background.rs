@@ -1,0 +1,96 @@
+//! Going to the background once the mount is usable.
+//!
+//! The process forks at its very beginning, while it is a single thread without a runtime. The
+//! parent waits. The child does everything, at first still on the terminal, so that it can ask and
+//! its line of error is seen; when the mount is usable it lets go of the terminal and says so, and
+//! the parent ends with 0. If the child ends before, the parent ends with the child's exit code.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions};
+
+use crate::exit::Exit;
+
+/// Which of the two processes this is.
+pub enum Forked {
+    /// The one that was started, and waits.
+    Parent(Waiting),
+    /// The one that does the work.
+    Child(Attached),
+}
+
+/// The parent's side.
+pub struct Waiting {
+    child: Pid,
+    ready: OwnedFd,
+}
+
+/// The child's side, while it still has the terminal.
+pub struct Attached {
+    ready: OwnedFd,
+}
+
+/// Splits in two. To be called before there is any other thread.
+///
+/// # Errors
+/// If the system has no room for another process.
+pub fn fork() -> io::Result<Forked> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    // SAFETY: the process has a single thread (the caller's duty, and `main` does nothing before),
+    // so the child finds no lock held and no state half changed.
+    let pid = unsafe { libc::fork() };
+    match Pid::from_raw(pid) {
+        _ if pid < 0 => Err(io::Error::last_os_error()),
+        None => Ok(Forked::Child(Attached { ready: writer })),
+        Some(child) => Ok(Forked::Parent(Waiting { child, ready: reader })),
+    }
+}
+
+impl Waiting {
+    /// Waits until the mount is usable or the child has ended; gives the exit code.
+    ///
+    /// # Errors
+    /// If the child can't be waited for, or was killed.
+    pub fn wait(self) -> io::Result<u8> {
+        let mut byte = [0];
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.ready, &mut byte))?;
+        if read == 1 {
+            return Ok(0);
+        }
+        let status = rustix::io::retry_on_intr(|| {
+            rustix::process::waitpid(Some(self.child), WaitOptions::empty())
+        })?;
+        let (_, status) = status.ok_or(Errno::CHILD)?;
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Ok(u8::try_from(code).unwrap_or(Exit::Other.code())),
+            (None, Some(signal)) => {
+                Err(io::Error::other(format!("the mount's process was killed by signal {signal}")))
+            }
+            (None, None) => Err(Errno::CHILD.into()),
+        }
+    }
+}
+
+impl Attached {
+    /// Lets go of the terminal and of the working directory, and tells the parent that the mount
+    /// is usable.
+    ///
+    /// # Errors
+    /// If the system refuses a step; the parent then still waits.
+    pub fn detach(self) -> io::Result<()> {
+        rustix::process::setsid()?;
+        rustix::process::chdir("/")?;
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        rustix::stdio::dup2_stdin(&null)?;
+        rustix::stdio::dup2_stdout(&null)?;
+        rustix::stdio::dup2_stderr(&null)?;
+        match rustix::io::write(&self.ready, &[1]) {
+            // A parent that was killed has nobody to tell; the mount is good all the same.
+            Ok(_) | Err(Errno::PIPE) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

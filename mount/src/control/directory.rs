@@ -1,0 +1,99 @@
+//! Where the control sockets are: one directory a user, one socket a mount point.
+//!
+//! **Invariant:** a directory that is not ours alone is never used, so that no other user can put
+//! a socket of theirs in the place of ours.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// The directory for new sockets; made if need be.
+pub(super) fn own() -> io::Result<PathBuf> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for directory in candidates() {
+        match make(&directory) {
+            Ok(()) => return Ok(directory),
+            Err(error) => last = io::Error::new(error.kind(), format!("{directory:?}: {error}")),
+        }
+    }
+    Err(last)
+}
+
+/// All directories that may hold sockets of ours: a mount may have been made in another
+/// environment (by cron, say) than the one in which it is looked for.
+pub(super) fn all() -> Vec<PathBuf> {
+    candidates().into_iter().filter(|directory| check(directory).is_ok()).collect()
+}
+
+/// The socket of the mount at `mountpoint`. A digest, since a socket's path may be only 107 bytes.
+pub(super) fn socket_name(mountpoint: &Path) -> String {
+    const DIGEST_BYTES: usize = 12;
+    let digest = Sha256::digest(mountpoint.as_os_str().as_bytes());
+    format!("{}.sock", hex::encode(&digest[..DIGEST_BYTES]))
+}
+
+fn candidates() -> Vec<PathBuf> {
+    let uid = rustix::process::geteuid().as_raw();
+    let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let session = session.filter(|path| path.is_absolute()).map(|path| path.join("xfer"));
+    let standard = PathBuf::from(format!("/run/user/{uid}/xfer"));
+    let last_resort = PathBuf::from(format!("/tmp/xfer-{uid}"));
+    let mut directories: Vec<_> = session.into_iter().chain([standard, last_resort]).collect();
+    directories.dedup();
+    directories
+}
+
+fn make(directory: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    check(directory)
+}
+
+/// Links are not followed.
+fn check(directory: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(directory)?;
+    let ours = metadata.uid() == rustix::process::geteuid().as_raw();
+    if metadata.is_dir() && ours && metadata.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        "not a directory that only this user can enter; remove it",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn only_a_directory_of_our_own_will_do() {
+        let temp = tempfile::tempdir().unwrap();
+        let good = temp.path().join("xfer");
+        make(&good).unwrap();
+        make(&good).unwrap();
+        let link = temp.path().join("link");
+        std::os::unix::fs::symlink(&good, &link).unwrap();
+        assert!(make(&link).is_err());
+        fs::set_permissions(&good, fs::Permissions::from_mode(0o750)).unwrap();
+        assert!(make(&good).is_err());
+        let file = temp.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(make(&file).is_err());
+    }
+
+    #[test]
+    fn each_mount_point_has_a_socket_of_its_own() {
+        assert_ne!(socket_name(Path::new("/a")), socket_name(Path::new("/b")));
+        assert!(socket_name(Path::new("/a")).len() < 32);
+    }
+}

@@ -1,0 +1,121 @@
+//! Looking at a mount that runs, waiting for it, and ending it, from another process.
+//!
+//! The mount's process listens on a Unix socket in a directory that only its user can enter. A
+//! question is one line of JSON; the answer is one or more.
+//!
+//! Reading order: this file (what is said), `directory` (where sockets are), `serve` (the mount's
+//! side), `call` (the side of `xfer`), `show` (how it looks).
+
+mod call;
+
+mod directory;
+
+mod serve;
+
+mod show;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use serde::{Deserialize, Serialize};
+
+pub use call::run;
+pub use serve::Control;
+
+/// A mount that runs, as far as it can be controlled.
+pub trait Mounted: Send + Sync + 'static {
+    /// How it is.
+    fn status(&self) -> Status;
+
+    /// Waits until everything that was written before is on the server's disk.
+    fn settle(&self) -> Waiting<'_>;
+
+    /// Makes everything durable, then unmounts.
+    fn unmount(&self) -> Waiting<'_>;
+}
+
+/// A wait that ends well, or with a line that says why not.
+pub type Waiting<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+
+/// How a mount is.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// The server, as `host:port`.
+    pub server: String,
+    /// The account.
+    pub user: String,
+    /// The mount point.
+    pub mountpoint: String,
+    /// `connected`, `draining`, or `lost: ` and why.
+    pub state: String,
+    /// Changes that are not durable yet.
+    pub pending_ops: u64,
+    /// The bytes of data in them.
+    pub pending_bytes: u64,
+    /// The last change that is on the server's disk.
+    pub durable_seq: u64,
+    /// The last change that was made here.
+    pub applied_seq: u64,
+    /// What the tree takes up, in bytes.
+    pub used_bytes: u64,
+    /// What it may take up, in bytes.
+    pub quota_bytes: u64,
+    /// How many files, directories and links there are.
+    pub used_nodes: u64,
+    /// How many there may be.
+    pub quota_nodes: u64,
+    /// The memory that cached data takes up, in bytes.
+    pub cache_bytes: u64,
+    /// How long the server takes to answer, in milliseconds, if it was measured.
+    pub rtt_ms: Option<f64>,
+    /// Deliveries that are not in the inbox yet.
+    pub deliveries_waiting: u64,
+    /// What went wrong that no program was told.
+    pub errors: Vec<String>,
+}
+
+impl Status {
+    /// Whether the session is lost.
+    pub fn is_lost(&self) -> bool {
+        self.state.starts_with("lost")
+    }
+}
+
+/// What a mount is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Ask {
+    /// Answered by [`Answer::Status`].
+    Status,
+    /// Answered by [`Answer::Progress`], any number of times, then by how it ended.
+    Sync,
+    /// Likewise.
+    Unmount,
+}
+
+/// What it answers.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    /// How it is.
+    Status(Box<Status>),
+    /// What there is still to do.
+    Progress {
+        /// Changes.
+        pending_ops: u64,
+        /// The bytes of data in them.
+        pending_bytes: u64,
+    },
+    /// It is done.
+    Done,
+    /// It can't be done.
+    Failed {
+        /// Why.
+        why: String,
+        /// Whether the session is lost.
+        lost: bool,
+    },
+}
+
+/// The longest line that either side reads, in bytes.
+const LINE_BYTES_MAX: u64 = 1 << 20;

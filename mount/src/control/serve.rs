@@ -1,0 +1,282 @@
+//! The mount's side of control: answers questions on the socket.
+//!
+//! An asker that goes away, or does not read, never holds anything up: its answers are dropped,
+//! a sync that nobody waits for is given up, an unmount that was asked for goes on.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{interval, sleep, timeout};
+
+use super::{Answer, Ask, LINE_BYTES_MAX, Mounted, Waiting, directory};
+
+/// The most askers at once; more wait.
+const ASKERS_MAX: usize = 16;
+
+/// How long an asker may take to ask, or to read a line.
+const ASKER_MAX: Duration = Duration::from_secs(5);
+
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// How long the last answers may take once the mount is gone.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+
+/// The control socket of a mount that runs.
+pub struct Control {
+    path: PathBuf,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Control {
+    /// Begins to answer questions about the mount at `mountpoint` (absolute, free of links).
+    ///
+    /// # Errors
+    /// If there is no place for the socket, or a living process has it.
+    pub fn serve(mounted: Arc<dyn Mounted>, mountpoint: &Path) -> io::Result<Control> {
+        let path = directory::own()?.join(directory::socket_name(mountpoint));
+        Self::serve_at(mounted, path)
+    }
+
+    fn serve_at(mounted: Arc<dyn Mounted>, path: PathBuf) -> io::Result<Control> {
+        remove_dead(&path)?;
+        let listener = UnixListener::bind(&path)?;
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(listen(listener, mounted, stopped));
+        Ok(Control { path, stop, task })
+    }
+
+    /// Stops answering: whoever waits for an answer still gets it, within a moment.
+    pub async fn close(self) {
+        let _ = fs::remove_file(&self.path);
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+    }
+}
+
+/// Removes the socket that a killed process left behind.
+fn remove_dead(path: &Path) -> io::Result<()> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(_) => fs::remove_file(path),
+    }
+}
+
+async fn listen(
+    listener: UnixListener,
+    mounted: Arc<dyn Mounted>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut askers = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = &mut stopped => break,
+            accepted = listener.accept(), if askers.len() < ASKERS_MAX => match accepted {
+                Ok((stream, _)) => {
+                    let mounted = mounted.clone();
+                    askers.spawn(async move { answer(stream, &*mounted).await });
+                }
+                // Out of descriptors, most likely: wait for some to come free.
+                Err(_) => sleep(PROGRESS_EVERY).await,
+            },
+            Some(_) = askers.join_next() => {}
+        }
+    }
+    let _ = timeout(CLOSE_MAX, async { while askers.join_next().await.is_some() {} }).await;
+}
+
+/// Answers one question.
+async fn answer(stream: UnixStream, mounted: &dyn Mounted) {
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    let mut reader = BufReader::new(reader.take(LINE_BYTES_MAX));
+    let Ok(Ok(_)) = timeout(ASKER_MAX, reader.read_line(&mut line)).await else { return };
+    match serde_json::from_str(&line) {
+        Ok(Ask::Status) => {
+            let _ = say(&mut writer, &Answer::Status(Box::new(mounted.status()))).await;
+        }
+        Ok(Ask::Sync) => follow(mounted, mounted.settle(), WhenAlone::GiveUp, writer).await,
+        Ok(Ask::Unmount) => follow(mounted, mounted.unmount(), WhenAlone::GoOn, writer).await,
+        Err(error) => {
+            let why = format!("not understood: {error}");
+            let _ = say(&mut writer, &Answer::Failed { why, lost: false }).await;
+        }
+    }
+}
+
+/// What happens to the work when its asker goes away.
+enum WhenAlone {
+    GiveUp,
+    GoOn,
+}
+
+/// Tells how `work` goes on, and how it ends.
+async fn follow(
+    mounted: &dyn Mounted,
+    work: Waiting<'_>,
+    alone: WhenAlone,
+    mut writer: OwnedWriteHalf,
+) {
+    let mut work = pin!(work);
+    let mut progress = interval(PROGRESS_EVERY);
+    let mut listening = true;
+    let result = loop {
+        tokio::select! {
+            result = &mut work => break result,
+            _ = progress.tick(), if listening => {
+                let status = mounted.status();
+                let (pending_ops, pending_bytes) = (status.pending_ops, status.pending_bytes);
+                let told = Answer::Progress { pending_ops, pending_bytes };
+                listening = say(&mut writer, &told).await.is_ok();
+                match alone {
+                    WhenAlone::GiveUp if !listening => return,
+                    WhenAlone::GiveUp | WhenAlone::GoOn => {}
+                }
+            }
+        }
+    };
+    let last = match result {
+        Ok(()) => Answer::Done,
+        Err(why) => Answer::Failed { why, lost: mounted.status().is_lost() },
+    };
+    let _ = say(&mut writer, &last).await;
+}
+
+async fn say(writer: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    timeout(ASKER_MAX, writer.write_all(&line)).await?
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::control::Status;
+    use std::sync::Mutex;
+
+    /// Settles when told to.
+    struct Fake {
+        status: Mutex<Status>,
+        settled: tokio::sync::Notify,
+        unmounted: tokio::sync::Notify,
+    }
+
+    impl Mounted for Fake {
+        fn status(&self) -> Status {
+            self.status.lock().unwrap().clone()
+        }
+
+        fn settle(&self) -> Waiting<'_> {
+            Box::pin(async {
+                self.settled.notified().await;
+                if self.status().is_lost() { Err("the cable is cut".to_owned()) } else { Ok(()) }
+            })
+        }
+
+        fn unmount(&self) -> Waiting<'_> {
+            Box::pin(async {
+                self.settled.notified().await;
+                self.unmounted.notify_one();
+                Ok(())
+            })
+        }
+    }
+
+    struct Case {
+        _directory: tempfile::TempDir,
+        fake: Arc<Fake>,
+        control: Control,
+    }
+
+    fn case() -> Case {
+        let directory = tempfile::tempdir().unwrap();
+        let status = Status { pending_ops: 3, state: "connected".to_owned(), ..Status::default() };
+        let fake = Arc::new(Fake {
+            status: Mutex::new(status),
+            settled: tokio::sync::Notify::new(),
+            unmounted: tokio::sync::Notify::new(),
+        });
+        let path = directory.path().join("a.sock");
+        // What a killed process leaves behind.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let control = Control::serve_at(fake.clone(), path).unwrap();
+        Case { _directory: directory, fake, control }
+    }
+
+    impl Case {
+        async fn ask(&self, line: &str) -> BufReader<UnixStream> {
+            let mut stream = UnixStream::connect(&self.control.path).await.unwrap();
+            stream.write_all(line.as_bytes()).await.unwrap();
+            BufReader::new(stream)
+        }
+    }
+
+    async fn next(reader: &mut BufReader<UnixStream>) -> Answer {
+        let mut line = String::new();
+        reader.read_line(&mut line).await.unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    #[tokio::test]
+    async fn status_is_one_line() {
+        let case = case();
+        let mut reader = case.ask("\"status\"\n").await;
+        assert_eq!(next(&mut reader).await, Answer::Status(Box::new(case.fake.status())));
+        case.control.close().await;
+    }
+
+    #[tokio::test]
+    async fn sync_tells_progress_until_it_is_done() {
+        let case = case();
+        let mut reader = case.ask("\"sync\"\n").await;
+        let progress = Answer::Progress { pending_ops: 3, pending_bytes: 0 };
+        assert_eq!(next(&mut reader).await, progress);
+        assert_eq!(next(&mut reader).await, progress);
+        case.fake.settled.notify_one();
+        assert_eq!(next(&mut reader).await, Answer::Done);
+    }
+
+    #[tokio::test]
+    async fn a_lost_session_is_said_to_be() {
+        let case = case();
+        "lost: the cable is cut".clone_into(&mut case.fake.status.lock().unwrap().state);
+        let mut reader = case.ask("\"sync\"\n").await;
+        let _ = next(&mut reader).await;
+        case.fake.settled.notify_one();
+        let failed = Answer::Failed { why: "the cable is cut".to_owned(), lost: true };
+        assert_eq!(next(&mut reader).await, failed);
+    }
+
+    #[tokio::test]
+    async fn an_unmount_goes_on_when_its_asker_is_gone() {
+        let case = case();
+        drop(case.ask("\"unmount\"\n").await);
+        sleep(3 * PROGRESS_EVERY).await;
+        case.fake.settled.notify_one();
+        case.fake.unmounted.notified().await;
+        let path = case.control.path.clone();
+        case.control.close().await;
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_answered_and_a_living_socket_is_left_alone() {
+        let case = case();
+        let mut reader = case.ask("{\"format\":\"c:\"}\n").await;
+        assert!(matches!(next(&mut reader).await, Answer::Failed { lost: false, .. }));
+        let again = Control::serve_at(case.fake.clone(), case.control.path.clone());
+        assert_eq!(again.err().map(|e| e.kind()), Some(io::ErrorKind::AddrInUse));
+    }
+}

@@ -1,0 +1,121 @@
+//! How mounts look to a human.
+
+use std::fmt::Write;
+
+use super::Status;
+
+/// A table of mounts, a line each.
+pub(super) fn table(mounts: &[Status]) -> String {
+    let mut rows = vec![["MOUNTPOINT", "SERVER", "STATE", "NOT DURABLE", "USED"].map(String::from)];
+    rows.extend(mounts.iter().map(|mount| {
+        [
+            mount.mountpoint.clone(),
+            format!("{}@{}", mount.user, mount.server),
+            mount.state.clone(),
+            pending(mount.pending_ops, mount.pending_bytes),
+            bytes_of(mount.used_bytes, mount.quota_bytes),
+        ]
+    }));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths = [0, 1, 2, 3].map(|column| width(column).unwrap_or_default());
+    let mut text = String::new();
+    for [mountpoint, server, state, pending, used] in &rows {
+        let [w0, w1, w2, w3] = widths;
+        let _ =
+            writeln!(text, "{mountpoint:w0$}  {server:w1$}  {state:w2$}  {pending:w3$}  {used}");
+    }
+    text
+}
+
+/// All that is known of one mount.
+pub(super) fn details(mount: &Status) -> String {
+    let rtt = mount.rtt_ms.map_or_else(|| "not measured".to_owned(), |ms| format!("{ms:.1} ms"));
+    let mut rows = vec![
+        ("mount point", mount.mountpoint.clone()),
+        ("server", format!("{}@{}", mount.user, mount.server)),
+        ("state", mount.state.clone()),
+        ("round trip", rtt),
+        ("not durable", pending(mount.pending_ops, mount.pending_bytes)),
+        ("durable up to", format!("{} of {}", mount.durable_seq, mount.applied_seq)),
+        ("used", bytes_of(mount.used_bytes, mount.quota_bytes)),
+        ("nodes", format!("{} of {}", mount.used_nodes, mount.quota_nodes)),
+        ("cached", size(mount.cache_bytes)),
+        ("deliveries", format!("{} waiting", mount.deliveries_waiting)),
+    ];
+    rows.extend(mount.errors.iter().map(|error| ("error", error.clone())));
+    let mut text = String::new();
+    for (name, value) in rows {
+        let _ = writeln!(text, "{name:13}  {value}");
+    }
+    text
+}
+
+/// Changes that are not durable yet.
+pub(super) fn pending(ops: u64, bytes: u64) -> String {
+    match ops {
+        0 => "nothing".to_owned(),
+        1 => format!("1 change, {}", size(bytes)),
+        _ => format!("{ops} changes, {}", size(bytes)),
+    }
+}
+
+fn bytes_of(used: u64, quota: u64) -> String {
+    format!("{} of {}", size(used), size(quota))
+}
+
+/// A number of bytes with a unit that suits it.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut units = UNITS.iter();
+    let mut unit = units.next().copied().unwrap_or_default();
+    for larger in units {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    format!("{value:.1} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_the_unit_that_suits_them() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (256 << 20, "256.0 MiB"),
+            (10 << 30, "10.0 GiB"),
+            (u64::MAX, "16384.0 PiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn a_table_has_a_line_for_each_mount_and_its_columns_align() {
+        let mount = Status {
+            mountpoint: "/home/alice/remote".to_owned(),
+            user: "alice".to_owned(),
+            server: "host:33000".to_owned(),
+            state: "connected".to_owned(),
+            pending_ops: 2,
+            pending_bytes: 2048,
+            quota_bytes: 1 << 30,
+            ..Status::default()
+        };
+        let text = table(&[mount]);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0].find("STATE"), lines[1].find("connected"));
+        assert!(lines[1].ends_with("2 changes, 2.0 KiB  0 B of 1.0 GiB"));
+    }
+}

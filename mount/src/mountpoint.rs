@@ -1,0 +1,199 @@
+//! What has to hold on this machine before a server is asked for anything: a free mount point, and
+//! FUSE.
+//!
+//! A mount that a killed process left behind is cleaned away; a living one is never touched.
+
+use std::env;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use crate::config::{IdsOption, MountOptions};
+use crate::exit::{Exit, Failure};
+use crate::mountinfo::{self, Entry};
+
+/// How long a filesystem that is already mounted there has to show that it lives.
+const ALIVE_MAX: Duration = Duration::from_secs(3);
+
+/// Checks that `path` can be mounted on, and gives it absolute and free of links.
+///
+/// # Errors
+/// If it is missing, is no directory, or something is mounted there.
+pub fn prepare(path: &Path) -> Result<PathBuf, Failure> {
+    let unresolved = resolve_parent(path).map_err(|error| missing(path, &error))?;
+    free(&unresolved)?;
+    let resolved = fs::canonicalize(&unresolved).map_err(|error| missing(path, &error))?;
+    if resolved != unresolved {
+        free(&resolved)?;
+    }
+    let metadata = fs::metadata(&resolved).map_err(|error| missing(path, &error))?;
+    match metadata.is_dir() {
+        true => Ok(resolved),
+        false => Err(Failure::new(
+            Exit::MountPointMissing,
+            format!("{}: not a directory; give an empty directory to mount on", path.display()),
+        )),
+    }
+}
+
+/// Makes `path` absolute and follows all links but the last, so without touching what may be
+/// mounted there.
+///
+/// # Errors
+/// If its parent can't be reached.
+pub fn resolve_parent(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
+        _ => fs::canonicalize(&path),
+    }
+}
+
+/// Checks that FUSE is there and that this user may mount with these options.
+///
+/// # Errors
+/// If not, with what to install or to ask for.
+pub fn check_fuse(options: &MountOptions) -> Result<(), Failure> {
+    let root = rustix::process::geteuid().is_root();
+    if !root && options.ids == IdsOption::Stored {
+        return Err(Failure::new(Exit::Usage, "option ids=stored is for root; leave it out"));
+    }
+    let device = Path::new("/dev/fuse");
+    let there = match root {
+        // The helper opens the device by its own right, so only root's own access counts.
+        true => fs::OpenOptions::new().read(true).write(true).open(device).map(drop),
+        false => fs::metadata(device).map(drop),
+    };
+    there.map_err(|error| {
+        let line = format!(
+            "no FUSE: /dev/fuse: {error}; install the package fuse3 and load the module with \
+             `modprobe fuse` (a container has to be started with --device /dev/fuse)"
+        );
+        Failure::new(Exit::NoFuse, line)
+    })?;
+    if !root && find_program("fusermount3").is_none() {
+        let line = "no FUSE: fusermount3 is not in PATH; install the package fuse3";
+        return Err(Failure::new(Exit::NoFuse, line));
+    }
+    Ok(())
+}
+
+fn missing(path: &Path, error: &io::Error) -> Failure {
+    let line = match error.kind() {
+        ErrorKind::NotFound => {
+            format!("{0}: no such directory; make it with: mkdir {0}", path.display())
+        }
+        ErrorKind::NotADirectory => {
+            format!("{}: a part of the path is not a directory", path.display())
+        }
+        _ => format!("{}: {error}", path.display()),
+    };
+    Failure::new(Exit::MountPointMissing, line)
+}
+
+/// Sees to it that nothing is mounted at `path`.
+fn free(path: &Path) -> Result<(), Failure> {
+    let other = |error: io::Error| Failure::new(Exit::Other, format!("/proc: {error}"));
+    let Some(entry) = mountinfo::find(path).map_err(other)? else { return Ok(()) };
+    if !(entry.is_fuse() && is_dead(path)) {
+        return Err(busy(&entry));
+    }
+    clean(path);
+    match mountinfo::find(path).map_err(other)? {
+        None => Ok(()),
+        Some(_) => Err(Failure::new(
+            Exit::MountPointBusy,
+            format!(
+                "{0}: a dead mount is in the way and can't be removed; \
+                 try: fusermount3 -u {0}, or as root: umount -l {0}",
+                path.display()
+            ),
+        )),
+    }
+}
+
+fn busy(entry: &Entry) -> Failure {
+    let path = entry.mountpoint.display();
+    let how = match entry.kind.starts_with("fuse.xfer") {
+        true => format!("end it with: xfer unmount {path}"),
+        false => "give another directory".to_owned(),
+    };
+    let line = format!("{path}: {} ({}) is already mounted there; {how}", entry.source, entry.kind);
+    Failure::new(Exit::MountPointBusy, line)
+}
+
+/// Whether the process behind a FUSE mount is gone. One that only does not answer counts as alive;
+/// the thread that asks it is left waiting then, and ends with this process.
+fn is_dead(path: &Path) -> bool {
+    let (answer, answered) = mpsc::channel();
+    let path = path.to_owned();
+    std::thread::spawn(move || answer.send(fs::metadata(path).map(drop)));
+    match answered.recv_timeout(ALIVE_MAX) {
+        Ok(Err(error)) => {
+            let gone = [Errno::NOTCONN, Errno::CONNABORTED].map(Errno::raw_os_error);
+            error.raw_os_error().is_some_and(|number| gone.contains(&number))
+        }
+        Ok(Ok(())) | Err(_) => false,
+    }
+}
+
+/// Removes a dead mount, in the ways that this user may have; the caller sees whether one worked.
+fn clean(path: &Path) {
+    let helper = Command::new("fusermount3")
+        .args(["-u", "-z", "--"])
+        .arg(path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if !helper.is_ok_and(|status| status.success()) {
+        let _ = rustix::mount::unmount(path, UnmountFlags::DETACH);
+    }
+}
+
+fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn check_refused(path: &Path, exit: Exit, part: &str) {
+        let failure = prepare(path).unwrap_err();
+        assert_eq!(failure.exit, exit, "{failure}");
+        assert!(failure.line.contains(part), "{failure}");
+    }
+
+    #[test]
+    fn a_plain_directory_is_free_and_links_are_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = fs::canonicalize(directory.path()).unwrap().join("real");
+        fs::create_dir(&real).unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert_eq!(prepare(&real).unwrap(), real);
+        assert_eq!(prepare(&link).unwrap(), real);
+        assert_eq!(prepare(&real.join("../real/.")).unwrap(), real);
+    }
+
+    #[test]
+    fn what_cannot_be_mounted_on_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        let missing = directory.path().join("missing");
+        check_refused(&missing, Exit::MountPointMissing, "mkdir");
+        check_refused(&missing.join("below"), Exit::MountPointMissing, "mkdir");
+        check_refused(&file, Exit::MountPointMissing, "not a directory");
+        check_refused(&file.join("below"), Exit::MountPointMissing, "not a directory");
+        check_refused(Path::new("/proc"), Exit::MountPointBusy, "already mounted there");
+    }
+}
