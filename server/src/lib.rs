@@ -1,4 +1,30 @@
 //! The xfer server: keeps users' trees and applies their sessions' logs to a store.
+//!
+//! Reading order: [`cli`] and [`serve`] (how it starts and ends), [`listener`], [`opening`] (until
+//! it is known who is there), then the engine (sessions), and [`store`] beneath it all.
+
+pub mod exit;
+
+pub mod user;
+
+pub mod size;
+
+pub mod source;
+
+pub mod log;
+
+pub mod identity;
+
+pub mod tls;
+
+pub mod password;
+
+pub mod blocks;
 
 pub mod link;
+
+pub mod half_open;
+
+pub mod opening;
+
 pub mod store;

@@ -1,0 +1,205 @@
+//! Wrong passwords: who is blocked from trying more, and for how long.
+//!
+//! Counted by account and source, and by source alone (kept under the user ""), so that one source
+//! can lock nobody out elsewhere, and a source that guesses at many accounts is blocked as well.
+//! Sessions that run are never looked at. The rule itself is in [`rule`].
+//!
+//! Blocks run on a clock that only goes forward. The wall clock is used just to write them down,
+//! and to read them after a restart; if it was set in between, a block is at worst as long again.
+//!
+//! **Invariant:** an attempt is counted before it is tried, and taken back if it was right.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use lru::LruCache;
+use tokio::time::Instant;
+use xfer_protocol::Timestamp;
+
+use crate::source::Source;
+use crate::store::{Failures, MetaStore, StoreError};
+
+pub mod rule;
+
+use rule::{Rule, Streak};
+
+/// The most pairs in memory. Those that fall out are read from the store again.
+const PAIRS_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("not zero");
+
+/// After how many attempts rows that no longer count are removed from the store.
+const SWEEP_ATTEMPTS: u32 = 1024;
+
+/// What wrong passwords of a source are counted under, whichever account they were for.
+const ANY_USER: &str = "";
+
+/// Counts wrong passwords.
+pub struct Blocks {
+    store: Arc<dyn MetaStore>,
+    start: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    known: LruCache<Pair, Option<Streak>>,
+    attempts_until_sweep: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Pair {
+    user: String,
+    address: String,
+}
+
+/// A password that is being tried: counted as wrong unless [`Blocks::succeed`] is told otherwise.
+#[must_use]
+pub struct Attempt {
+    pair: Pair,
+    source: Pair,
+}
+
+/// No password is tried now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Blocked {
+    /// For how long.
+    pub seconds: u64,
+}
+
+impl Blocks {
+    /// Blocks that are kept in this store.
+    pub fn new(store: Arc<dyn MetaStore>) -> Blocks {
+        let state = State { known: LruCache::new(PAIRS_MAX), attempts_until_sweep: 0 };
+        Blocks { store, start: Instant::now(), state: Mutex::new(state) }
+    }
+
+    /// Counts a password that is about to be tried. Waits for the store.
+    ///
+    /// # Errors
+    /// If the account is blocked for this source, or the source for all accounts.
+    pub fn begin(&self, user: &str, source: Source) -> Result<Attempt, Blocked> {
+        let pair = Pair { user: user.to_owned(), address: source.to_string() };
+        let source = Pair { user: ANY_USER.to_owned(), address: pair.address.clone() };
+        let mut state = self.lock();
+        self.sweep_at_times(&mut state);
+        let now_ms = self.now_ms();
+        let of_pair = Rule::PAIR.attempt(self.streak(&mut state, &pair), now_ms);
+        let of_source = Rule::SOURCE.attempt(self.streak(&mut state, &source), now_ms);
+        match (of_pair, of_source) {
+            (Ok(of_pair), Ok(of_source)) => {
+                self.keep(&mut state, &pair, of_pair);
+                self.keep(&mut state, &source, of_source);
+                Ok(Attempt { pair, source })
+            }
+            (of_pair, of_source) => {
+                let remaining_ms = of_pair.err().max(of_source.err()).unwrap_or(0);
+                Err(Blocked { seconds: (remaining_ms as u64).div_ceil(1000) })
+            }
+        }
+    }
+
+    /// Takes an attempt back, whose password was right. Waits for the store.
+    ///
+    /// The account's wrong passwords are forgotten; those of the source are not, or a guesser with
+    /// an account would be free.
+    pub fn succeed(&self, attempt: Attempt) {
+        let mut state = self.lock();
+        let now_ms = self.now_ms();
+        let none = Streak { count: 0, last_ms: now_ms, blocked_until_ms: now_ms };
+        self.keep(&mut state, &attempt.pair, none);
+        if let Some(streak) = self.streak(&mut state, &attempt.source) {
+            self.keep(&mut state, &attempt.source, Rule::SOURCE.forgive(streak, now_ms));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change is one assignment, so what a panic left is as good as before.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.start.elapsed().as_millis() as i64
+    }
+
+    fn streak(&self, state: &mut State, pair: &Pair) -> Option<Streak> {
+        if let Some(known) = state.known.get(pair) {
+            return *known;
+        }
+        let stored = self.store.failures(&pair.user, &pair.address).unwrap_or_else(|error| {
+            tracing::error!(%error, "wrong passwords can't be read");
+            None
+        });
+        let streak = stored.map(|failures| self.stored_streak(&failures));
+        state.known.put(pair.clone(), streak);
+        streak
+    }
+
+    /// A store that fails is not a reason to let nobody in: what is in memory counts on.
+    fn keep(&self, state: &mut State, pair: &Pair, streak: Streak) {
+        state.known.put(pair.clone(), (streak.count > 0).then_some(streak));
+        if let Err(error) = self.store.set_failures(&self.to_stored(pair, streak)) {
+            tracing::error!(%error, "wrong passwords can't be written down");
+        }
+    }
+
+    fn stored_streak(&self, failures: &Failures) -> Streak {
+        let (now_ms, wall) = (self.now_ms(), SystemTime::now());
+        let on_our_clock = |time: Timestamp| now_ms.saturating_add(millis_from(wall, time.into()));
+        let streak = Streak {
+            count: failures.count,
+            last_ms: on_our_clock(failures.last).min(now_ms),
+            blocked_until_ms: on_our_clock(failures.blocked_until),
+        };
+        // Cut to its length once, here; from now on it runs down on a clock that nobody sets.
+        let remaining_ms = rule_of(&failures.user).remaining_ms(streak, now_ms);
+        Streak { blocked_until_ms: now_ms + remaining_ms, ..streak }
+    }
+
+    fn to_stored(&self, pair: &Pair, streak: Streak) -> Failures {
+        let (now_ms, wall) = (self.now_ms(), SystemTime::now());
+        let on_the_wall = |time_ms: i64| {
+            let distance = Duration::from_millis(time_ms.abs_diff(now_ms));
+            let time = if time_ms >= now_ms { wall + distance } else { wall - distance };
+            Timestamp::from(time)
+        };
+        Failures {
+            user: pair.user.clone(),
+            address: pair.address.clone(),
+            count: streak.count,
+            last: on_the_wall(streak.last_ms),
+            blocked_until: on_the_wall(streak.blocked_until_ms),
+        }
+    }
+
+    fn sweep_at_times(&self, state: &mut State) {
+        if state.attempts_until_sweep > 0 {
+            state.attempts_until_sweep -= 1;
+            return;
+        }
+        state.attempts_until_sweep = SWEEP_ATTEMPTS;
+        if let Err(error) = self.sweep() {
+            tracing::error!(%error, "old wrong passwords can't be removed");
+        }
+    }
+
+    fn sweep(&self) -> Result<(), StoreError> {
+        let now_ms = self.now_ms();
+        for failures in self.store.all_failures()? {
+            if rule_of(&failures.user).is_forgotten(self.stored_streak(&failures), now_ms) {
+                self.store.set_failures(&Failures { count: 0, ..failures })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn rule_of(user: &str) -> Rule {
+    if user == ANY_USER { Rule::SOURCE } else { Rule::PAIR }
+}
+
+fn millis_from(from: SystemTime, to: SystemTime) -> i64 {
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    match to.duration_since(from) {
+        Ok(after) => millis(after),
+        Err(before) => -millis(before.duration()),
+    }
+}

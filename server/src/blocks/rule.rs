@@ -1,0 +1,150 @@
+//! How many wrong passwords block, and for how long. Pure: time is passed in.
+//!
+//! **Invariant:** a block never lasts longer than the length its count stands for, whatever the
+//! clocks say.
+
+/// How long the first block lasts, in milliseconds. Each further wrong password doubles it.
+pub const BLOCK_FIRST_MS: i64 = 30_000;
+
+/// The longest block, in milliseconds.
+pub const BLOCK_MAX_MS: i64 = 3_600_000;
+
+/// When wrong passwords block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rule {
+    /// The wrong password that brings the first block.
+    pub blocking: u32,
+    /// How long after the last one (and its block) they are forgotten, in milliseconds.
+    pub forgotten_after_ms: i64,
+}
+
+/// Wrong passwords that follow each other, in milliseconds of any clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Streak {
+    /// How many.
+    pub count: u32,
+    /// When the last one was.
+    pub last_ms: i64,
+    /// Until when no other is tried.
+    pub blocked_until_ms: i64,
+}
+
+impl Rule {
+    /// Wrong passwords for one account from one source.
+    pub const PAIR: Rule = Rule { blocking: 5, forgotten_after_ms: 24 * 3_600_000 };
+
+    /// Wrong passwords from one source, for whichever accounts.
+    pub const SOURCE: Rule = Rule { blocking: 20, forgotten_after_ms: 10 * 60_000 };
+
+    /// How long the block lasts that this many wrong passwords bring.
+    pub fn block_ms(self, count: u32) -> i64 {
+        match count.checked_sub(self.blocking) {
+            None => 0,
+            Some(further) => (BLOCK_FIRST_MS << further.min(16)).min(BLOCK_MAX_MS),
+        }
+    }
+
+    /// How much of a block is left; 0 if there is none.
+    pub fn remaining_ms(self, streak: Streak, now_ms: i64) -> i64 {
+        streak.blocked_until_ms.saturating_sub(now_ms).clamp(0, self.block_ms(streak.count))
+    }
+
+    /// Whether the streak no longer counts.
+    pub fn is_forgotten(self, streak: Streak, now_ms: i64) -> bool {
+        let end_ms = streak.last_ms.max(streak.blocked_until_ms);
+        streak.count == 0 || now_ms.saturating_sub(end_ms) >= self.forgotten_after_ms
+    }
+
+    /// Counts a password that is about to be tried, as if it were wrong: so that of many that are
+    /// tried at the same time no more get through than one after the other.
+    ///
+    /// # Errors
+    /// How long the block still lasts, in milliseconds; then nothing is to be tried or counted.
+    pub fn attempt(self, streak: Option<Streak>, now_ms: i64) -> Result<Streak, i64> {
+        let streak = streak.filter(|streak| !self.is_forgotten(*streak, now_ms));
+        let remaining_ms = streak.map_or(0, |streak| self.remaining_ms(streak, now_ms));
+        if remaining_ms > 0 {
+            return Err(remaining_ms);
+        }
+        let count = streak.map_or(0, |streak| streak.count).saturating_add(1);
+        let blocked_until_ms = now_ms.saturating_add(self.block_ms(count));
+        Ok(Streak { count, last_ms: now_ms, blocked_until_ms })
+    }
+
+    /// Takes back one attempt, which was right after all, and the block it brought.
+    pub fn forgive(self, streak: Streak, now_ms: i64) -> Streak {
+        let blocked_until_ms = streak.blocked_until_ms.min(now_ms);
+        Streak { count: streak.count.saturating_sub(1), blocked_until_ms, ..streak }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn after(count: u32, now_ms: i64) -> Streak {
+        let blocked_until_ms = now_ms + Rule::PAIR.block_ms(count);
+        Streak { count, last_ms: now_ms, blocked_until_ms }
+    }
+
+    #[test]
+    fn the_fifth_wrong_password_blocks_and_each_further_one_doubles_it_up_to_an_hour() {
+        let seconds: Vec<i64> = (3..14).map(|n| Rule::PAIR.block_ms(n) / 1000).collect();
+        assert_eq!(seconds, [0, 0, 30, 60, 120, 240, 480, 960, 1920, 3600, 3600]);
+        assert_eq!(Rule::PAIR.block_ms(u32::MAX), BLOCK_MAX_MS);
+    }
+
+    #[test]
+    fn a_block_ends_and_the_next_wrong_password_brings_a_longer_one() {
+        let streak = after(5, 0);
+        assert_eq!(Rule::PAIR.attempt(Some(streak), 29_999), Err(1));
+        let next = Rule::PAIR.attempt(Some(streak), 30_000).unwrap();
+        assert_eq!(Rule::PAIR.remaining_ms(next, 30_000), 60_000);
+    }
+
+    #[test]
+    fn a_day_after_the_last_block_all_is_forgotten() {
+        let streak = after(9, 0);
+        let end_ms = streak.blocked_until_ms + Rule::PAIR.forgotten_after_ms;
+        assert_eq!(Rule::PAIR.attempt(Some(streak), end_ms - 1).unwrap().count, 10);
+        assert_eq!(Rule::PAIR.attempt(Some(streak), end_ms).unwrap().count, 1);
+    }
+
+    #[test]
+    fn a_right_password_takes_back_what_it_counted() {
+        let before = after(5, 0);
+        let tried = Rule::PAIR.attempt(Some(before), 40_000).unwrap();
+        let forgiven = Rule::PAIR.forgive(tried, 41_000);
+        assert_eq!(forgiven.count, 5);
+        assert_eq!(Rule::PAIR.remaining_ms(forgiven, 41_000), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn no_block_is_longer_than_its_count_stands_for(
+            count in 0u32..100, last_ms: i64, blocked_until_ms: i64, now_ms: i64,
+        ) {
+            let streak = Streak { count, last_ms, blocked_until_ms };
+            let remaining_ms = Rule::PAIR.remaining_ms(streak, now_ms);
+            prop_assert!((0..=Rule::PAIR.block_ms(count)).contains(&remaining_ms));
+        }
+
+        #[test]
+        fn guessing_at_any_times_gets_no_more_guesses_than_the_blocks_leave(
+            waits_ms in prop::collection::vec(0i64..100_000, 1..200),
+        ) {
+            let (mut now_ms, mut streak, mut tried) = (0, None, 0u32);
+            for wait_ms in waits_ms {
+                now_ms += wait_ms;
+                if let Ok(next) = Rule::PAIR.attempt(streak, now_ms) {
+                    streak = Some(next);
+                    tried += 1;
+                }
+            }
+            let least_ms: i64 = (1..tried).map(|n| Rule::PAIR.block_ms(n)).sum();
+            prop_assert!(least_ms <= now_ms, "{tried} tries in {now_ms} ms");
+        }
+    }
+}

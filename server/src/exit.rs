@@ -1,0 +1,78 @@
+//! How the program ends when it can't do what it was asked: one line, and one code for each kind.
+//!
+//! A line says what is wrong and then, after a semicolon, what to do about it.
+
+use std::fmt;
+
+use crate::store::StoreError;
+
+/// The exit codes. They are part of the interface: scripts tell failures apart by them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// Anything that has no code of its own.
+    Other = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The store can't be read or written.
+    Store = 3,
+    /// Another server has the store.
+    StoreInUse = 4,
+    /// The address can't be listened on.
+    Listen = 5,
+    /// The TLS certificate or key is missing or wrong.
+    Tls = 6,
+    /// There is no such user.
+    NoUser = 7,
+    /// There is such a user already.
+    UserExists = 8,
+    /// The password is missing, empty or too long, or was not typed the same twice.
+    Password = 9,
+    /// The disk is full.
+    DiskFull = 10,
+    /// No server runs on the store.
+    NotRunning = 11,
+}
+
+/// Why the program ends.
+#[derive(Debug)]
+pub struct Failure {
+    /// The code it ends with.
+    pub exit: Exit,
+    /// What is wrong, and what to do.
+    pub line: String,
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(exit: Exit, line: impl Into<String>) -> Failure {
+        Failure { exit, line: line.into() }
+    }
+}
+
+/// One line, whatever the parts of it held.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.line.chars() {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        }
+        Ok(())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        match error {
+            StoreError::Full => {
+                Failure::new(Exit::DiskFull, "the store's disk is full; free some space")
+            }
+            StoreError::Refused(_) => Failure::new(
+                Exit::Other,
+                format!("the store refused: {error}; check the arguments"),
+            ),
+            StoreError::Database(_) | StoreError::Io { .. } => Failure::new(
+                Exit::Store,
+                format!("cannot use the store ({error}); check --store, its owner and its disk"),
+            ),
+        }
+    }
+}

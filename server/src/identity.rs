@@ -1,0 +1,209 @@
+//! What the server proves itself with: a certificate and its key.
+//!
+//! Made on the first start and kept in the store (`tls/cert.pem`, `tls/key.pem`); clients pin it
+//! by its fingerprint. An administrator who has a certificate of a public authority uses that
+//! instead; then nothing here is made or read.
+//!
+//! **Invariant:** an identity, once made, is never silently replaced: clients would rightly take
+//! the new one for a stranger's. Only if the certificate was never written is a key made again.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
+
+/// A certificate chain, leaf first, and the leaf's key.
+pub struct Identity {
+    /// The certificates; at least one.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// The SHA-256 of a certificate; written `sha256:` and 64 hexadecimal digits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fingerprint([u8; 32]);
+
+/// Why there is no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file can't be read or written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A file holds something else.
+    #[error("{}: {what}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A certificate can't be made.
+    #[error("cannot make a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+}
+
+impl Identity {
+    /// The store's own identity; made if there is none yet. To be called by whoever has the
+    /// store's lock.
+    ///
+    /// # Errors
+    /// If it can't be read, is not one, or can't be made.
+    pub fn of_store(store: &Path) -> Result<Identity, IdentityError> {
+        if !files(store).cert.try_exists().unwrap_or(true) {
+            make(store)?;
+        }
+        Identity::load_from_store(store)
+    }
+
+    /// The store's own identity, if it has one.
+    ///
+    /// # Errors
+    /// If it can't be read or is not one.
+    pub fn load_from_store(store: &Path) -> Result<Identity, IdentityError> {
+        let Files { cert, key } = files(store);
+        Identity::load(&cert, &key)
+    }
+
+    /// An identity from files in PEM.
+    ///
+    /// # Errors
+    /// If they can't be read or hold no certificate or no key.
+    pub fn load(cert: &Path, key: &Path) -> Result<Identity, IdentityError> {
+        let content =
+            |path: &Path, what: String| IdentityError::Content { path: path.into(), what };
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(cert)?)
+            .collect::<Result<_, _>>()
+            .map_err(|error| content(cert, error.to_string()))?;
+        if chain.is_empty() {
+            return Err(content(cert, "no certificate in PEM".to_owned()));
+        }
+        let bytes = zeroize::Zeroizing::new(read(key)?);
+        let key = PrivateKeyDer::from_pem_slice(&bytes)
+            .map_err(|_| content(key, "no private key in PEM".to_owned()))?;
+        Ok(Identity { chain, key })
+    }
+
+    /// The leaf certificate's fingerprint.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let leaf = self.chain.first().expect("an identity has a certificate");
+        Fingerprint(Sha256::digest(leaf).into())
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", hex::encode(self.0))
+    }
+}
+
+struct Files {
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+fn files(store: &Path) -> Files {
+    let directory = store.join("tls");
+    Files { cert: directory.join("cert.pem"), key: directory.join("key.pem") }
+}
+
+/// The certificate is written last: where it is, the key is whole.
+fn make(store: &Path) -> Result<(), IdentityError> {
+    let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let certificate = parameters()?.self_signed(&pair)?;
+    let directory = store.join("tls");
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+    made.map_err(|error| IdentityError::File { path: directory, error })?;
+    let Files { cert, key } = files(store);
+    let key_pem = zeroize::Zeroizing::new(pair.serialize_pem());
+    write_durably(&key, key_pem.as_bytes())?;
+    write_durably(&cert, certificate.pem().as_bytes())
+}
+
+fn parameters() -> Result<CertificateParams, rcgen::Error> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut names = vec!["localhost".to_owned()];
+    // Clients go by the fingerprint; a host whose name is none in DNS does without it.
+    if host.is_ascii() && !host.is_empty() && host != "localhost" {
+        names.push(host);
+    }
+    let mut parameters = CertificateParams::new(names)?;
+    parameters.distinguished_name = DistinguishedName::new();
+    parameters.distinguished_name.push(DnType::CommonName, "xfer-server");
+    parameters.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    // RFC 5280, 4.1.2.5: the date of a certificate that has no expiry.
+    parameters.not_after = rcgen::date_time_ymd(9999, 12, 31);
+    Ok(parameters)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    fs::read(path).map_err(|error| IdentityError::File { path: path.into(), error })
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+    let write = || {
+        let temporary = path.with_extension("new");
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().map_err(|error| IdentityError::File { path: path.into(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn an_identity_is_made_once_and_then_kept() {
+        let store = tempfile::tempdir().unwrap();
+        assert!(Identity::load_from_store(store.path()).is_err());
+        let made = Identity::of_store(store.path()).unwrap().fingerprint();
+        assert_eq!(Identity::of_store(store.path()).unwrap().fingerprint(), made);
+        let text = made.to_string();
+        assert_eq!(text.len(), "sha256:".len() + 64);
+        assert_eq!(text, text.to_lowercase());
+    }
+
+    #[test]
+    fn nobody_else_can_read_the_key() {
+        let store = tempfile::tempdir().unwrap();
+        Identity::of_store(store.path()).unwrap();
+        let mode = fs::metadata(files(store.path()).key).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_lost_key_is_an_error_and_not_a_new_identity() {
+        let store = tempfile::tempdir().unwrap();
+        Identity::of_store(store.path()).unwrap();
+        fs::remove_file(files(store.path()).key).unwrap();
+        assert!(matches!(Identity::of_store(store.path()), Err(IdentityError::File { .. })));
+    }
+
+    #[test]
+    fn files_that_hold_something_else_are_refused() {
+        let store = tempfile::tempdir().unwrap();
+        Identity::of_store(store.path()).unwrap();
+        let Files { cert, key } = files(store.path());
+        assert!(matches!(Identity::load(&key, &key), Err(IdentityError::Content { .. })));
+        assert!(matches!(Identity::load(&cert, &cert), Err(IdentityError::Content { .. })));
+    }
+}

@@ -1,0 +1,74 @@
+//! The server's log: lines on standard error, for the journal or a file.
+//!
+//! **Invariant:** a line is a line. Whatever names and messages hold, no control character gets
+//! out, so nobody can write a line of the log by choosing a name, or move an admin's cursor.
+
+use std::io::{self, Write};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// What chooses the lines: like `debug` or `xfer_server::engine=trace,info`.
+pub const VARIABLE: &str = "XFER_LOG";
+
+/// Starts the log. Later calls change nothing.
+pub fn start() {
+    let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    // Fails if a log runs already, which then is as good.
+    let _ = log.with_writer(Escaped(io::stderr)).try_init();
+}
+
+/// Escapes the control characters of what is written, but for the end of the line.
+struct Escaped<M>(M);
+
+struct Line<W>(W);
+
+impl<'a, W: Write, M: MakeWriter<'a, Writer = W>> MakeWriter<'a> for Escaped<M> {
+    type Writer = Line<W>;
+
+    fn make_writer(&'a self) -> Line<W> {
+        Line(self.0.make_writer())
+    }
+}
+
+impl<W: Write> Write for Line<W> {
+    /// One call is one event.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_all(&escape(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+fn escape(bytes: &[u8]) -> Vec<u8> {
+    let (event, end) = match bytes.strip_suffix(b"\n") {
+        Some(event) => (event, "\n"),
+        None => (bytes, ""),
+    };
+    let mut line = String::with_capacity(bytes.len());
+    for c in String::from_utf8_lossy(event).chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line.push_str(end);
+    line.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(event: &str, line: &str) {
+        assert_eq!(String::from_utf8_lossy(&escape(event.as_bytes())), line);
+    }
+
+    #[test]
+    fn no_event_can_look_like_two_or_move_the_cursor() {
+        check("logged in\n", "logged in\n");
+        check("user=a\nINFO all is well\n", "user=a\\nINFO all is well\n");
+        check("\x1b[2Jé\u{9b}\n", "\\u{1b}[2Jé\\u{9b}\n");
+    }
+}

@@ -1,0 +1,249 @@
+//! The beginning of a link, until it is known who is there.
+//!
+//! Everything a stranger can reach is here: small frames, a deadline for each, and one answer for
+//! an unknown name and a wrong password. What comes after is the engine's.
+//!
+//! **Invariant:** nothing is asked of the engine before the password was right; which of name and
+//! password was wrong shows neither in the answer nor in the work done for it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use xfer_protocol::frame::Bounds;
+use xfer_protocol::limits::OPENING_TIMEOUT_MS;
+use xfer_protocol::message::{
+    ClientHello, Opened, Opening, Password, Purpose, Refusal, Secret, ServerHello, VERSION,
+};
+use xfer_protocol::{Name, SessionId};
+
+use crate::blocks::{Blocked, Blocks};
+use crate::link::{self, LinkError};
+use crate::password::{self, Workshop};
+use crate::source::Source;
+use crate::store::{AccountId, MetaStore, StoreError};
+use crate::user;
+
+/// How the server names itself.
+pub const SOFTWARE: &str = concat!("xfer-server ", env!("CARGO_PKG_VERSION"));
+
+/// The longest that a client's host or software is kept, in bytes.
+const LABEL_BYTES_MAX: usize = 64;
+
+/// What names that no account can have are counted under.
+const NO_NAME: &str = "?";
+
+/// How many passwords are checked at a time: each takes a core and 64 MiB.
+const CHECKS_RUNNING: usize = 2;
+
+/// How many more logins may wait for that: about two seconds' worth.
+const CHECKS_WAITING: usize = 30;
+
+/// Who logged in, with the right password.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Authenticated {
+    /// The account.
+    pub account: AccountId,
+    /// Its name.
+    pub user: Name,
+    /// What the login is for.
+    pub purpose: Purpose,
+    /// The client's host, as it names itself; without control characters.
+    pub host: String,
+    /// The client's address.
+    pub address: String,
+}
+
+/// What a link was opened for. The engine has to answer it.
+#[derive(Debug)]
+pub enum Admitted {
+    /// A session is wanted; the link is to be its log link.
+    Log(Authenticated),
+    /// A session is to be joined, if it runs and this is its secret.
+    Read {
+        /// The session.
+        session: SessionId,
+        /// What is said to be its secret.
+        secret: Secret,
+    },
+}
+
+/// Why a link was not opened. The client was told, if there was anything to tell it.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdmitted {
+    /// Nothing came in time.
+    #[error("no word for {} s", OPENING_TIMEOUT_MS / 1000)]
+    Silent,
+    /// It broke, or what came was no frame.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// What came was not our protocol.
+    #[error("a stranger to the protocol")]
+    Stranger,
+    /// There is no version that both speak.
+    #[error("speaks versions {version_min} to {version_max}")]
+    Incompatible {
+        /// The oldest version the client speaks.
+        version_min: u16,
+        /// The newest version the client speaks.
+        version_max: u16,
+    },
+    /// It was refused.
+    #[error("{user:?} was refused: {refusal}")]
+    Refused {
+        /// The name that was given.
+        user: String,
+        /// What was answered.
+        refusal: Refusal,
+    },
+}
+
+/// What logins are checked with.
+pub struct Door {
+    store: Arc<dyn MetaStore>,
+    blocks: Arc<Blocks>,
+    checks: Workshop,
+}
+
+impl Door {
+    /// A door to the accounts of this store.
+    pub fn new(store: Arc<dyn MetaStore>) -> Door {
+        let blocks = Arc::new(Blocks::new(store.clone()));
+        Door { store, blocks, checks: Workshop::new(CHECKS_RUNNING, CHECKS_WAITING) }
+    }
+
+    /// Talks to a new link until it is known what it is for.
+    ///
+    /// # Errors
+    /// If it is turned away; then it is to be closed.
+    pub async fn open<S>(&self, stream: &mut S, address: IpAddr) -> Result<Admitted, NotAdmitted>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        greet(stream).await?;
+        match receive(stream).await? {
+            Opening::Attach { session, secret } => Ok(Admitted::Read { session, secret }),
+            Opening::Login { user, password, purpose, host } => {
+                match self.check(&user, password, address).await {
+                    Ok((account, name)) => Ok(Admitted::Log(Authenticated {
+                        account,
+                        user: name,
+                        purpose,
+                        host: label(&host),
+                        address: address.to_canonical().to_string(),
+                    })),
+                    Err(refusal) => {
+                        send(stream, &Opened::Refused(refusal.clone())).await?;
+                        Err(NotAdmitted::Refused { user: label(&user), refusal })
+                    }
+                }
+            }
+        }
+    }
+
+    async fn check(
+        &self,
+        user: &str,
+        password: Password,
+        address: IpAddr,
+    ) -> Result<(AccountId, Name), Refusal> {
+        if password::check_length(&password.0).is_err() {
+            return Err(Refusal::WrongPassword);
+        }
+        let (store, blocks) = (self.store.clone(), self.blocks.clone());
+        let (name, source) = (user::parse(user), Source::of(address));
+        let work = move || check_now(&*store, &blocks, name, &password, source);
+        self.checks.run(work).await.unwrap_or(Err(Refusal::Busy))
+    }
+}
+
+/// Counts, then looks the account up and hashes. Takes long.
+fn check_now(
+    store: &dyn MetaStore,
+    blocks: &Blocks,
+    name: Option<Name>,
+    password: &Password,
+    source: Source,
+) -> Result<(AccountId, Name), Refusal> {
+    let key = name.as_ref().map_or(NO_NAME.to_owned(), Name::to_string);
+    let attempt =
+        blocks.begin(&key, source).map_err(|Blocked { seconds }| Refusal::Blocked { seconds })?;
+    let account = name.map_or(Ok(None), |name| store.account(&name)).map_err(internal)?;
+    let stored = account.as_ref().map(|account| account.password.as_str());
+    let right = password::verify(&password.0, stored);
+    let account = account.filter(|_| right).ok_or(Refusal::WrongPassword)?;
+    blocks.succeed(attempt);
+    Ok((account.id, account.name))
+}
+
+fn internal(error: StoreError) -> Refusal {
+    tracing::error!(%error, "an account can't be read");
+    Refusal::Internal
+}
+
+async fn greet<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), NotAdmitted> {
+    let hello: ClientHello = receive(stream).await?;
+    let ClientHello { magic, version_min, version_max, capabilities: _, software } = hello;
+    if magic != ClientHello::MAGIC {
+        return Err(NotAdmitted::Stranger);
+    }
+    if !(version_min..=version_max).contains(&VERSION) {
+        let answer = ServerHello::Incompatible { version_min: VERSION, version_max: VERSION };
+        send(stream, &answer).await?;
+        return Err(NotAdmitted::Incompatible { version_min, version_max });
+    }
+    tracing::debug!(software = label(&software), "hello");
+    let answer = ServerHello::Welcome {
+        version: VERSION,
+        capabilities: 0,
+        software: SOFTWARE.to_owned(),
+        time: SystemTime::now().into(),
+    };
+    send(stream, &answer).await
+}
+
+async fn receive<T, S>(stream: &mut S) -> Result<T, NotAdmitted>
+where
+    T: serde::de::DeserializeOwned,
+    S: AsyncRead + Unpin,
+{
+    let (message, _) = in_time(link::receive(stream, Bounds::OPENING)).await?;
+    Ok(message)
+}
+
+async fn send<T, S>(stream: &mut S, message: &T) -> Result<(), NotAdmitted>
+where
+    T: serde::Serialize,
+    S: AsyncWrite + Unpin,
+{
+    in_time(link::send(stream, message, &[], Bounds::OPENING)).await
+}
+
+async fn in_time<T>(phase: impl Future<Output = Result<T, LinkError>>) -> Result<T, NotAdmitted> {
+    let deadline = Duration::from_millis(OPENING_TIMEOUT_MS);
+    Ok(tokio::time::timeout(deadline, phase).await.map_err(|_| NotAdmitted::Silent)??)
+}
+
+/// A stranger's words, fit to be shown: short, and without control characters.
+fn label(text: &str) -> String {
+    let mut label = String::new();
+    for c in text.chars().filter(|c| !c.is_control()) {
+        if label.len() + c.len_utf8() > LABEL_BYTES_MAX {
+            break;
+        }
+        label.push(c);
+    }
+    label
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_short_and_shows_nothing_that_moves_the_cursor() {
+        assert_eq!(label("host\x1b[2J\n"), "host[2J");
+        assert_eq!(label(&"é".repeat(40)), "é".repeat(32));
+    }
+}

@@ -1,0 +1,177 @@
+//! Passwords: how they are hashed, and how many at a time.
+//!
+//! Argon2id with 64 MiB, three passes and one lane: about a tenth of a second of one core, which a
+//! person does not notice and a guesser pays for each guess. What a password is checked for is
+//! [`crate::opening`]'s matter, how often is [`crate::blocks`]'.
+//!
+//! **Invariant:** checking takes the same work whether or not there is such an account.
+
+use std::sync::Arc;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+use tokio::sync::Semaphore;
+use xfer_protocol::limits::PASSWORD_BYTES_MAX;
+
+const MEMORY_KIB: u32 = 64 << 10;
+const PASSES: u32 = 3;
+const LANES: u32 = 1;
+
+/// What a password is checked against when there is no such account. Nothing hashes to it that
+/// anyone knows, and a match would not count.
+const NOBODY: &str = "$argon2id$v=19$m=65536,t=3,p=1$bm8gc3VjaCBhY2NvdW50$\
+                      Pj4/t+9QU0dLlbVYb8gX2Lk0cHn4m5dTz7qFqYw1c2M";
+
+/// Why a password can't be hashed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// It is empty.
+    #[error("the password is empty")]
+    Empty,
+    /// It is longer than [`PASSWORD_BYTES_MAX`].
+    #[error("the password is longer than {PASSWORD_BYTES_MAX} bytes")]
+    TooLong,
+    /// The hash failed: there is no memory or no randomness.
+    #[error("hashing the password failed: {0}")]
+    Failed(String),
+}
+
+/// Whether a password could be one at all. Asked before any work is done for it.
+///
+/// # Errors
+/// If it is empty or too long.
+pub fn check_length(password: &[u8]) -> Result<(), PasswordError> {
+    match password.len() {
+        0 => Err(PasswordError::Empty),
+        len if len > PASSWORD_BYTES_MAX => Err(PasswordError::TooLong),
+        _ => Ok(()),
+    }
+}
+
+/// Hashes a new password: the PHC string to be stored. Takes long.
+///
+/// # Errors
+/// If the password is empty or too long, or there is no memory.
+pub fn hash(password: &[u8]) -> Result<String, PasswordError> {
+    check_length(password)?;
+    let failed = |error: &dyn std::fmt::Display| PasswordError::Failed(error.to_string());
+    let hash = hasher().map_err(|e| failed(&e))?.hash_password(password).map_err(|e| failed(&e))?;
+    Ok(hash.to_string())
+}
+
+/// Whether `password` is the one that was hashed to `stored`. Takes long, and no less for an
+/// account that does not exist (`None`), which no password is right for.
+pub fn verify(password: &[u8], stored: Option<&str>) -> bool {
+    let Ok(hash) = PasswordHash::new(stored.unwrap_or(NOBODY)) else { return false };
+    // The parameters are those in the hash, so that they can be raised for new passwords.
+    let matches = Argon2::default().verify_password(password, &hash).is_ok();
+    matches && stored.is_some()
+}
+
+fn hasher() -> Result<Argon2<'static>, argon2::Error> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None)?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+/// Lets only so many threads check passwords at a time, and only so many callers wait for them:
+/// so that logins bound neither memory nor the time that a login waits to the number of guessers.
+pub struct Workshop {
+    running: Arc<Semaphore>,
+    inside: Arc<Semaphore>,
+}
+
+/// The workshop has as many callers as it takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;
+
+impl Workshop {
+    /// Takes `running` pieces of work at a time, while at most `waiting` others wait.
+    pub fn new(running: usize, waiting: usize) -> Workshop {
+        Workshop {
+            running: Arc::new(Semaphore::new(running)),
+            inside: Arc::new(Semaphore::new(running + waiting)),
+        }
+    }
+
+    /// Does `work` on a thread that may block, when it is its turn.
+    ///
+    /// # Errors
+    /// At once, if too many wait already, or if the work panicked.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Full> {
+        let place = self.inside.clone().try_acquire_owned().map_err(|_| Full)?;
+        let turn = self.running.clone().acquire_owned().await.map_err(|_| Full)?;
+        // The work keeps its place until it is done, even if nobody waits for it any more.
+        let done = tokio::task::spawn_blocking(move || {
+            let _held = (place, turn);
+            work()
+        });
+        done.await.map_err(|error| {
+            tracing::error!(%error, "checking a password failed");
+            Full
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_right_password_is_recognised_and_no_other() {
+        let stored = hash(b"correct horse").unwrap();
+        assert!(stored.starts_with("$argon2id$v=19$m=65536,t=3,p=1$"), "{stored}");
+        assert!(verify(b"correct horse", Some(&stored)));
+        assert!(!verify(b"correct horse ", Some(&stored)));
+        assert!(!verify(b"correct horse", None));
+        assert!(!verify(b"correct horse", Some("not a hash")));
+    }
+
+    #[test]
+    fn one_password_is_never_hashed_alike_twice() {
+        assert_ne!(hash(b"x").unwrap(), hash(b"x").unwrap());
+    }
+
+    #[test]
+    fn nobodys_hash_takes_the_work_of_a_real_one() {
+        let nobody = PasswordHash::new(NOBODY).unwrap();
+        let real = hash(b"x").unwrap();
+        let real = PasswordHash::new(&real).unwrap();
+        assert_eq!(nobody.params, real.params);
+        assert_eq!(nobody.algorithm, real.algorithm);
+        assert_eq!(nobody.hash.unwrap().as_bytes().len(), real.hash.unwrap().as_bytes().len());
+    }
+
+    #[test]
+    fn lengths_are_checked_before_any_work() {
+        assert_eq!(hash(b""), Err(PasswordError::Empty));
+        assert_eq!(hash(&[b'x'; 1025]), Err(PasswordError::TooLong));
+        assert_eq!(check_length(&[b'x'; 1024]), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_full_workshop_refuses_at_once() {
+        let workshop = Arc::new(Workshop::new(1, 1));
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let first = tokio::spawn({
+            let workshop = workshop.clone();
+            async move { workshop.run(move || held.recv().is_ok()).await }
+        });
+        let second = tokio::spawn({
+            let workshop = workshop.clone();
+            async move { workshop.run(|| true).await }
+        });
+        while workshop.inside.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(workshop.run(|| true).await, Err(Full));
+        release.send(()).unwrap();
+        assert_eq!(first.await.unwrap(), Ok(true));
+        assert_eq!(second.await.unwrap(), Ok(true));
+        assert_eq!(workshop.run(|| true).await, Ok(true));
+    }
+}
