@@ -31,7 +31,9 @@ pub fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let len = llistxattr(path, &mut list[..]).unwrap();
     let names = list[..len].split(|byte| *byte == 0).filter(|name| name.starts_with(b"user."));
     names
-        .map(|name| (name.escape_ascii().to_string(), xattr(path, OsStr::from_bytes(name)).unwrap()))
+        .map(|name| {
+            (name.escape_ascii().to_string(), xattr(path, OsStr::from_bytes(name)).unwrap())
+        })
         .collect()
 }
 
@@ -74,14 +76,7 @@ impl Mapped {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping, at an address that the kernel picks, disturbs no other memory.
         let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                protection,
-                libc::MAP_SHARED,
-                file.as_raw_fd(),
-                0,
-            )
+            libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
         };
         assert_ne!(address, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
         Mapped { address, len }

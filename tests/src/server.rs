@@ -26,12 +26,17 @@ pub struct Server {
 impl Server {
     /// Starts a server on `store` and waits until it listens.
     pub fn start(store: &Path, listen: &str) -> Server {
-        Server::start_as(Command::new(program("xfer-server")), store, listen)
+        Server::start_with(store, listen, &[])
     }
 
-    /// As [`Server::start`], with a command that runs the server's: a tracer, for example.
-    pub fn start_as(mut command: Command, store: &Path, listen: &str) -> Server {
-        command.args(["run", "--listen", listen, "--store"]).arg(store);
+    /// As [`Server::start`], with more options of `xfer-server run`.
+    pub fn start_with(store: &Path, listen: &str, options: &[&str]) -> Server {
+        Server::start_as(Command::new(program("xfer-server")), store, listen, options)
+    }
+
+    /// As [`Server::start_with`], with a command that runs the server's: a tracer, for example.
+    pub fn start_as(mut command: Command, store: &Path, listen: &str, options: &[&str]) -> Server {
+        command.args(["run", "--listen", listen, "--store"]).arg(store).args(options);
         let mut running = Running::start(&mut command);
         let (address, fingerprint) = running.line("the server's address", parse_listening);
         Server { store: store.to_owned(), running, address, fingerprint }

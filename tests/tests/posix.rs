@@ -263,7 +263,12 @@ fn writing_moves_the_times_of_the_file_and_making_those_of_the_directory() {
         assert!(fs::metadata(&directory).unwrap().mtime() > 1_000_000);
         old(&directory.join("file"));
         let before = fs::metadata(directory.join("file")).unwrap();
-        OpenOptions::new().append(true).open(directory.join("file")).unwrap().write_all(b"y").unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(directory.join("file"))
+            .unwrap()
+            .write_all(b"y")
+            .unwrap();
         let after = fs::metadata(directory.join("file")).unwrap();
         assert!(after.mtime() > before.mtime());
         assert!((after.ctime(), after.ctime_nsec()) > (before.ctime(), before.ctime_nsec()));
@@ -336,7 +341,8 @@ fn fallocate_allocates_keeps_the_size_punches_and_zeroes() {
         allocate(FallocateFlags::ZERO_RANGE, 8200, 100).unwrap();
         let mut bytes = vec![0; 16384];
         file.read_exact_at(&mut bytes, 0).unwrap();
-        let expected = |at: usize| u8::from(!(4096..8192).contains(&at) && !(8200..8300).contains(&at));
+        let expected =
+            |at: usize| u8::from(!(4096..8192).contains(&at) && !(8200..8300).contains(&at));
         let right = bytes.iter().enumerate().all(|(at, byte)| *byte == 9 * expected(at));
         assert!(right, "zeros are not where they were asked for");
         assert_eq!(file.metadata().unwrap().blocks(), 3 * 8);
@@ -583,7 +589,10 @@ fn a_full_quota_is_told_at_the_system_call_and_room_comes_back() {
     assert!((100..=128).contains(&written), "{written} of 128 blocks of 64 KiB");
     let refused = file.write_all_at(&[1; 65536], 100 << 20);
     assert_eq!(errno(refused), libc::EDQUOT);
-    assert_eq!(errno(sys::fallocate(&file, FallocateFlags::empty(), 0, 64 << 20).map_err(Into::into)), libc::EDQUOT);
+    assert_eq!(
+        errno(sys::fallocate(&file, FallocateFlags::empty(), 0, 64 << 20).map_err(Into::into)),
+        libc::EDQUOT
+    );
     let left = sys::statvfs(mount.root()).unwrap();
     assert!(left.f_bavail * left.f_frsize < 65536 + 4096);
     fs::remove_file(mount.path("big")).unwrap();

@@ -1,0 +1,101 @@
+//! The `xfer` command, and ways to unmount.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use xfer_mount::exit::Exit;
+use xfer_tests::programs::program;
+use xfer_tests::{World, run_within, shell};
+
+#[test]
+fn status_shows_all_mounts_or_one_for_people_and_for_programs() {
+    let world = World::new(&["alice", "bob"]);
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    let status = |args: &[&str]| {
+        let mut command = Command::new(program("xfer"));
+        let limit = std::time::Duration::from_secs(30);
+        run_within(world.at_home(command.arg("status").args(args)), limit).succeeded().stdout
+    };
+    let all = status(&[]);
+    assert!(all.contains(alice.root().to_str().unwrap()), "{all}");
+    assert!(all.contains(bob.root().to_str().unwrap()), "{all}");
+    let one = alice.xfer("status", &[]).succeeded().stdout;
+    assert!(one.contains("alice@") && !one.contains("bob@"), "{one}");
+    let json: Value =
+        serde_json::from_str(&alice.xfer("status", &["--json"]).succeeded().stdout).unwrap();
+    assert!(json.to_string().contains(alice.root().to_str().unwrap()), "{json}");
+    let json: Value = serde_json::from_str(&status(&["--json"])).unwrap();
+    assert_eq!(json.as_array().map(Vec::len), Some(2), "{json}");
+    bob.unmount();
+    alice.unmount();
+    assert_eq!(serde_json::from_str::<Value>(&status(&["--json"])).unwrap(), Value::Array(vec![]));
+}
+
+#[test]
+fn sync_returns_when_everything_is_on_the_servers_disk() {
+    let mut world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    for index in 0..200 {
+        fs::write(mount.path(&format!("f{index}")), "x").unwrap();
+    }
+    mount.sync();
+    world.server.kill();
+    drop(mount);
+    world.server.restart();
+    let mount = world.mount("alice");
+    assert_eq!(mount.shell("ls | wc -l"), "202");
+    mount.unmount();
+}
+
+#[test]
+fn unmounting_in_any_way_makes_everything_durable_first() {
+    let mut world = World::new(&["alice"]);
+    for way in ["xfer", "fusermount3", "signal"] {
+        let mut mount = world.mount("alice");
+        fs::write(mount.path(way), vec![1; 3 << 20]).unwrap();
+        match way {
+            "xfer" => drop(mount.xfer("unmount", &[]).succeeded()),
+            "signal" => mount.signal(Signal::TERM),
+            _ => drop(shell(
+                &world.outside(),
+                &format!("fusermount3 -u '{}'", mount.root().display()),
+            )),
+        }
+        assert_eq!(mount.ended(), Some(0), "{way}: {}", mount.said());
+        assert!(!mount.is_mounted(), "{way}");
+        world.server.kill();
+        world.server.restart();
+        let mount = world.mount("alice");
+        assert_eq!(fs::read(mount.path(way)).unwrap(), vec![1; 3 << 20], "{way}");
+        mount.unmount();
+    }
+}
+
+#[test]
+fn a_mount_in_use_is_not_unmounted_and_stays_usable() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    let open = fs::File::create(mount.path("open")).unwrap();
+    let refused = mount.xfer("unmount", &[]);
+    assert_ne!(refused.code, Some(0), "{refused}");
+    assert!(refused.stderr.contains("busy") || refused.stderr.contains("in use"), "{refused}");
+    fs::write(mount.path("after"), "x").unwrap();
+    drop(open);
+    mount.unmount();
+}
+
+#[test]
+fn what_is_no_mount_is_refused_with_one_line() {
+    let world = World::new(&["alice"]);
+    let nowhere = world.outside();
+    for name in ["status", "sync", "unmount"] {
+        let mut command = Command::new(program("xfer"));
+        let command = world.at_home(command.arg(name).arg(&nowhere));
+        let refused = run_within(command, std::time::Duration::from_secs(30));
+        let line = refused.refused(Exit::NotMounted.code());
+        assert!(line.contains(nowhere.to_str().unwrap()), "{line}");
+    }
+}

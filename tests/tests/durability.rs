@@ -1,0 +1,206 @@
+//! What survives: crashes of either side, orderly ends, and links that are lost for good.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use xfer_mount::exit::Exit;
+use xfer_tests::programs::program;
+use xfer_tests::{Relay, Server, World, shell, wait_until};
+
+#[test]
+fn what_was_fsynced_survives_a_crash_of_the_server() {
+    let mut world = World::new(&["alice"]);
+    for round in 0..3u8 {
+        let mount = world.mount("alice");
+        let path = mount.path(&format!("dir{round}"));
+        fs::create_dir(&path).unwrap();
+        let mut file = File::create(path.join("file")).unwrap();
+        file.write_all(&[round; 500_000]).unwrap();
+        file.sync_all().unwrap();
+        world.server.kill();
+        drop((file, mount));
+        world.server.restart();
+    }
+    let mount = world.mount("alice");
+    for round in 0..3u8 {
+        let bytes = fs::read(mount.path(&format!("dir{round}/file"))).unwrap();
+        assert_eq!(bytes, [round; 500_000]);
+    }
+    mount.unmount();
+}
+
+#[test]
+fn what_was_fsynced_survives_a_crash_of_the_client() {
+    let world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    fs::write(mount.path("file"), vec![5; 300_000]).unwrap();
+    File::open(mount.path("file")).unwrap().sync_all().unwrap();
+    fs::rename(mount.path("file"), mount.path("renamed")).unwrap();
+    // A directory's fsync covers what happened to its names.
+    File::open(mount.root()).unwrap().sync_all().unwrap();
+    mount.signal(Signal::KILL);
+    mount.ended();
+    drop(mount);
+    // The kernel has closed the dead client's connections, so the session is over or soon will be.
+    let elsewhere = world.mount_point("again");
+    let mount = world.mounting("alice").at(&elsewhere).arg("--takeover").start();
+    assert_eq!(fs::read(mount.path("renamed")).unwrap(), vec![5; 300_000]);
+    assert!(!mount.path("file").exists());
+    mount.unmount();
+}
+
+#[test]
+fn after_a_crash_the_server_holds_a_prefix_of_the_history() {
+    let mut world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    for index in 0..2000 {
+        fs::write(mount.path(&format!("{index:04}")), format!("content of {index}")).unwrap();
+        if index == 700 {
+            mount.sync();
+        }
+        if index == 1500 {
+            world.server.kill();
+            break;
+        }
+    }
+    drop(mount);
+    world.server.restart();
+    let mount = world.mount("alice");
+    let there = |index: usize| mount.path(&format!("{index:04}")).exists();
+    let count = (0..2000).take_while(|index| there(*index)).count();
+    assert!((701..=1501).contains(&count), "{count}");
+    assert!((count..2000).all(|index| !there(index)), "something after the first that is missing");
+    for index in 0..count {
+        let text = fs::read_to_string(mount.path(&format!("{index:04}"))).unwrap();
+        // The last file may have been made and not yet written.
+        let whole = text == format!("content of {index}");
+        assert!(whole || (index + 1 == count && text.is_empty()), "{index}: {text:?}");
+    }
+    mount.unmount();
+}
+
+#[test]
+fn a_stopping_server_lets_clients_finish_and_ends_in_time() {
+    let mut world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    for index in 0..500 {
+        fs::write(mount.path(&format!("f{index}")), vec![index as u8; 10_000]).unwrap();
+    }
+    // `terminate` itself allows ten seconds.
+    assert_eq!(world.server.terminate(), Some(0));
+    mount.ended();
+    assert!(mount.said().contains("the server is stopping"), "{}", mount.said());
+    drop(mount);
+    world.server.restart();
+    let mount = world.mount("alice");
+    for index in 0..500 {
+        assert_eq!(fs::read(mount.path(&format!("f{index}"))).unwrap(), vec![index as u8; 10_000]);
+    }
+    mount.unmount();
+}
+
+#[test]
+fn a_lost_link_gives_errors_at_once_and_a_line_that_says_what_was_lost() {
+    let mut world = World::new(&["alice"]);
+    let relay = Relay::to(world.server.address);
+    let mut mount = world.mounting("alice").through(relay.address).start();
+    fs::write(mount.path("safe"), "x").unwrap();
+    mount.sync();
+    relay.hold_answers();
+    fs::write(mount.path("unsafe"), "x").unwrap();
+    relay.cut();
+    world.server.kill();
+    let root = mount.root().to_owned();
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let results = [fs::write(root.join("new"), "x"), fs::create_dir(root.join("dir"))];
+        let _ = sender.send(results.map(|result| result.is_err()));
+    });
+    let results = receiver.recv_timeout(Duration::from_secs(20)).expect("a program hangs");
+    assert_eq!(results, [true, true]);
+    assert_eq!(mount.ended(), Some(i32::from(Exit::Lost.code())), "{}", mount.said());
+    assert!(mount.said().contains("not durable"), "{}", mount.said());
+}
+
+#[test]
+fn an_fsync_on_a_dead_link_fails_and_does_not_lie() {
+    let world = World::new(&["alice"]);
+    let relay = Relay::to(world.server.address);
+    let mount = world.mounting("alice").through(relay.address).start();
+    let mut file = File::create(mount.path("file")).unwrap();
+    file.write_all(b"x").unwrap();
+    let (sender, receiver) = channel();
+    relay.hold_answers();
+    std::thread::spawn(move || sender.send(file.sync_all()));
+    assert!(receiver.recv_timeout(Duration::from_millis(500)).is_err(), "fsync returned too early");
+    relay.cut();
+    let result = receiver.recv_timeout(Duration::from_secs(30)).expect("fsync hangs");
+    assert!(result.is_err());
+}
+
+#[test]
+fn fsync_returns_after_the_servers_disk_has_the_data_and_then_the_rows() {
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    let world = World::with_server(&["alice"], |store| {
+        let mut strace = Command::new("strace");
+        strace.args([
+            "-f",
+            "-y",
+            "-qq",
+            "-e",
+            "trace=fsync,fdatasync,syncfs,sync_file_range",
+            "-o",
+        ]);
+        strace.arg(trace.path()).arg(program("xfer-server"));
+        Server::start_as(strace, store, "127.0.0.1:0", &[])
+    });
+    let mount = world.mount("alice");
+    mount.sync();
+    let mut file = File::create(mount.path("file")).unwrap();
+    file.write_all(&[3; 200_000]).unwrap();
+    let before = fs::read_to_string(trace.path()).unwrap().len();
+    file.write_all(&[4; 200_000]).unwrap();
+    file.sync_all().unwrap();
+    // Nothing is waited for: what the disk was told stands in the trace by now.
+    let told = fs::read_to_string(trace.path()).unwrap()[before..].to_owned();
+    let data = told.find("/contents/").expect(&told);
+    assert!(told[data..].contains("/xfer.db"), "rows were not made durable after data:\n{told}");
+    drop(file);
+    mount.unmount();
+}
+
+#[test]
+fn a_store_copied_while_the_server_is_stopped_is_a_backup() {
+    let mut world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("mkdir d && seq 1000 > d/numbers && ln d/numbers link");
+    mount.unmount();
+    assert_eq!(world.server.terminate(), Some(0));
+    let store = world.server.store().to_owned();
+    let parent = store.parent().unwrap();
+    shell(parent, "cp -a store backup && rm -r store && mv backup store");
+    world.server.restart();
+    let mount = world.mount("alice");
+    assert_eq!(mount.shell("tail -n 1 d/numbers; stat -c %h link"), "1000\n2");
+    mount.unmount();
+}
+
+#[test]
+fn contents_that_nothing_refers_to_leave_the_servers_disk() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    let contents = world.server.store().join("contents");
+    let used = || shell(&contents, "find . -type f | wc -l");
+    fs::write(mount.path("file"), vec![1; 1 << 20]).unwrap();
+    mount.sync();
+    assert_eq!(used(), "1");
+    fs::remove_file(mount.path("file")).unwrap();
+    mount.sync();
+    wait_until("the content to go", Duration::from_secs(60), || used() == "0");
+    mount.unmount();
+}

@@ -1,0 +1,135 @@
+//! What crosses the wire, and what does not wait for it: counted and ordered, never timed.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use xfer_tests::{Random, Relay, World, shell, wait_until};
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// More than any number of small messages, and far less than the data in these tests.
+const NO_DATA: u64 = 256 << 10;
+
+const BIG: usize = 8 << 20;
+
+#[test]
+fn a_copy_of_a_thousand_small_files_does_not_wait_for_the_network_even_once() {
+    let world = World::new(&["alice"]);
+    let source = world.outside().join("source");
+    fs::create_dir(&source).unwrap();
+    for index in 0..1000 {
+        fs::write(source.join(format!("file {index}")), format!("content {index}")).unwrap();
+    }
+    let relay = Relay::to(world.server.address);
+    let mount = world.mounting("alice").through(relay.address).start();
+    mount.shell("ls");
+    mount.sync();
+    // From here on the client hears nothing, and still the whole copy goes through.
+    relay.hold_answers();
+    let before = relay.passed();
+    shell(&source, &format!("cp -r . '{}'", mount.path("copy").display()));
+    assert_eq!(mount.shell("ls copy | wc -l"), "1000");
+    assert_eq!(mount.shell("cat 'copy/file 999'"), "content 999");
+    assert_eq!(relay.passed().down, before.down, "an answer arrived");
+    // It was streamed meanwhile, not saved up.
+    wait_until("the log to reach the server", SOON, || relay.passed().up > before.up + 10_000);
+    relay.release();
+    mount.sync();
+    mount.unmount();
+}
+
+#[test]
+fn fsync_waits_for_the_servers_word() {
+    let world = World::new(&["alice"]);
+    let relay = Relay::to(world.server.address);
+    let mount = world.mounting("alice").through(relay.address).start();
+    mount.sync();
+    let file = File::create(mount.path("file")).unwrap();
+    relay.hold_answers();
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        std::io::Write::write_all(&mut &file, b"x").unwrap();
+        let _ = sender.send(file.sync_all());
+    });
+    // The server has answered, and the answer is held back: fsync has nothing to go by.
+    wait_until("the server's answer", SOON, || relay.held() > 0);
+    let early = receiver.recv_timeout(Duration::from_millis(500));
+    assert!(early.is_err(), "fsync returned before the server's answer arrived");
+    relay.release();
+    receiver.recv_timeout(SOON).expect("fsync hangs").unwrap();
+    mount.unmount();
+}
+
+#[test]
+fn copies_inside_the_mount_and_into_the_outbox_move_no_data() {
+    let world = World::new(&["alice", "bob"]);
+    let relay = Relay::to(world.server.address);
+    let mount = world.mounting("alice").through(relay.address).start();
+    let data = Random::new(8).bytes(BIG);
+    fs::write(mount.path("big"), &data).unwrap();
+    mount.sync();
+    assert!(relay.passed().up > BIG as u64);
+    let before = relay.passed();
+    mount.shell("cp big copy && mv big moved && cp moved outbox/bob/sent && mv moved outbox/bob/");
+    mount.sync();
+    let after = relay.passed();
+    assert!(after.up - before.up < NO_DATA, "{before:?} {after:?}");
+    assert!(after.down - before.down < NO_DATA, "{before:?} {after:?}");
+    mount.unmount();
+    let mount = world.mount("alice");
+    assert!(fs::read(mount.path("copy")).unwrap() == data);
+    assert!(fs::read(mount.path("outbox/bob/sent")).unwrap() == data);
+    mount.unmount();
+    let bob = world.mount("bob");
+    wait_until("both", SOON, || bob.path("inbox/alice/moved").exists());
+    assert!(fs::read(bob.path("inbox/alice/sent")).unwrap() == data);
+    assert!(fs::read(bob.path("inbox/alice/moved")).unwrap() == data);
+    bob.unmount();
+}
+
+#[test]
+fn a_file_just_written_is_read_without_the_network() {
+    let world = World::new(&["alice"]);
+    let relay = Relay::to(world.server.address);
+    let mount = world.mounting("alice").through(relay.address).start();
+    mount.sync();
+    let data = Random::new(9).bytes(3 << 20);
+    relay.hold_answers();
+    fs::write(mount.path("file"), &data).unwrap();
+    assert!(fs::read(mount.path("file")).unwrap() == data);
+    relay.release();
+    mount.unmount();
+}
+
+#[test]
+fn what_was_looked_at_once_is_never_asked_for_again() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("for i in $(seq 200); do echo $i > f$i; done");
+    mount.unmount();
+    let relay = Relay::to(world.server.address);
+    let mount = world.mounting("alice").through(relay.address).start();
+    let look = || mount.shell("ls -l && cat f* && test ! -e missing");
+    let first = look();
+    relay.hold_answers();
+    assert_eq!(look(), first);
+    relay.release();
+    mount.unmount();
+}
+
+#[test]
+fn a_look_at_the_beginning_of_a_file_fetches_little() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    fs::write(mount.path("huge"), vec![7; 64 << 20]).unwrap();
+    mount.unmount();
+    let relay = Relay::to(world.server.address);
+    let mount = world.mounting("alice").through(relay.address).start();
+    let before = relay.passed().down;
+    assert_eq!(mount.shell("head -c 1000 huge | wc -c"), "1000");
+    let fetched = relay.passed().down - before;
+    assert!(fetched < 4 << 20, "{fetched} bytes for the first thousand");
+    mount.unmount();
+}

@@ -1,0 +1,313 @@
+//! Bad input: one line that says what is wrong and what to do, and an exit code of its own.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use xfer_mount::exit::Exit;
+use xfer_server::exit::Exit as ServerExit;
+use xfer_tests::programs::{Finished, program, run_with_input};
+use xfer_tests::server::command;
+use xfer_tests::world::write_secret;
+use xfer_tests::{Server, World, run_within, shell};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs `xfer-mount` with just these arguments.
+#[track_caller]
+fn mount_with(world: &World, args: &[&str]) -> Finished {
+    let mut mount = Command::new(program("xfer-mount"));
+    run_within(world.at_home(mount.args(args)), LIMIT)
+}
+
+/// A port where a stranger answers each connection with `answer`.
+fn stranger(answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut connection in listener.incoming().map_while(Result::ok) {
+            let mut bytes = [0; 256];
+            let _ = connection.read(&mut bytes);
+            let _ = connection.write_all(answer);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_mount_point_that_is_missing_or_no_directory_or_busy_is_named() {
+    let world = World::new(&["alice"]);
+    let outside = world.outside();
+    let missing = world.mounting("alice").at(&outside.join("missing")).in_background();
+    let line = missing.refused(Exit::MountPointMissing.code());
+    assert!(line.contains("missing") && line.contains("mkdir"), "{line}");
+    fs::write(outside.join("file"), "").unwrap();
+    let file = world.mounting("alice").at(&outside.join("file")).in_background();
+    file.refused(Exit::MountPointMissing.code());
+    let mount = world.mount("alice");
+    let busy = world.mounting("alice").in_background();
+    let line = busy.refused(Exit::MountPointBusy.code());
+    assert!(line.contains(mount.root().to_str().unwrap()), "{line}");
+    mount.unmount();
+}
+
+#[test]
+fn a_wrong_port_a_wrong_host_and_a_stranger_are_told_apart() {
+    let world = World::new(&["alice"]);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let at = |address| world.mounting("alice").through(address).in_background();
+    let line = at(free).refused(Exit::Unreachable.code());
+    assert!(line.contains("refused") && line.contains("port"), "{line}");
+    at(stranger(b"SSH-2.0-OpenSSH_9.2\r\n")).refused(Exit::NotXfer.code());
+    at(stranger(b"HTTP/1.1 400 Bad Request\r\n\r\n")).refused(Exit::NotXfer.code());
+    let root = world.mount_point("alice");
+    let password = world.password_file("alice");
+    let fixed = ["--password-file", password.to_str().unwrap(), "--accept-new"];
+    let args = [&fixed[..], &["alice@no-such-host.invalid", root.to_str().unwrap()]].concat();
+    mount_with(&world, &args).refused(Exit::Unreachable.code());
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_refused() {
+    let world = World::new(&["alice"]);
+    let root = world.mount_point("alice");
+    let root = root.to_str().unwrap();
+    for target in ["alice", "@host", "alice@", "alice@host:port", "alice@host:0"] {
+        mount_with(&world, &[target, root]).refused(Exit::Usage.code());
+    }
+    for args in [
+        &["--cache-size", "lots", "alice@localhost", root][..],
+        &["--fingerprint", "sha256:zz", "alice@localhost", root],
+        &["-o", "no-such-option", "alice@localhost", root],
+    ] {
+        let refused = mount_with(&world, args);
+        assert_eq!(refused.code, Some(i32::from(Exit::Usage.code())), "{refused}");
+    }
+}
+
+#[test]
+fn a_password_that_cannot_be_had_is_said_and_never_hangs() {
+    let world = World::new(&["alice"]);
+    let root = world.mount_point("alice");
+    let target = format!("alice@{}", world.server.address);
+    let fingerprint = world.server.fingerprint.as_str();
+    let fixed = ["--fingerprint", fingerprint];
+    let last = [target.as_str(), root.to_str().unwrap()];
+    let with = |middle: &[&str]| mount_with(&world, &[&fixed[..], middle, &last[..]].concat());
+    with(&["--password-file", "/no/such/file"]).refused(Exit::Usage.code());
+    with(&["--password-stdin"]).refused(Exit::Usage.code());
+    // Without a terminal there is nobody to ask.
+    let refused = with(&[]);
+    assert_eq!(refused.code, Some(i32::from(Exit::Usage.code())), "{refused}");
+}
+
+#[test]
+fn a_password_comes_from_standard_input_too() {
+    let world = World::new(&["alice"]);
+    let root = world.mount_point("alice");
+    let mut mount = Command::new(program("xfer-mount"));
+    world.at_home(&mut mount).args([
+        "--fingerprint",
+        &world.server.fingerprint,
+        "--password-stdin",
+    ]);
+    mount.arg(format!("alice@{}", world.server.address)).arg(&root);
+    run_with_input(&mut mount, b"the password of alice\n", LIMIT).succeeded();
+    shell(root.parent().unwrap(), "fusermount3 -u alice");
+}
+
+#[test]
+fn an_unknown_key_fails_closed_and_a_changed_one_says_what_to_do() {
+    let world = World::new(&["alice"]);
+    let root = world.mount_point("alice");
+    let target = format!("alice@{}", world.server.address);
+    let password = world.password_file("alice");
+    let known = world.outside().join("known_hosts");
+    let fixed = ["--password-file", password.to_str().unwrap()];
+    let hosts = ["--known-hosts", known.to_str().unwrap()];
+    let last = [target.as_str(), root.to_str().unwrap()];
+    let with =
+        |middle: &[&str]| mount_with(&world, &[&fixed[..], &hosts[..], middle, &last[..]].concat());
+    let line = with(&[]).refused(Exit::Key.code());
+    assert!(line.contains(&world.server.fingerprint), "{line}");
+    with(&["--accept-new"]).succeeded();
+    shell(root.parent().unwrap(), "fusermount3 -u alice");
+    // Known by now.
+    with(&[]).succeeded();
+    shell(root.parent().unwrap(), "fusermount3 -u alice");
+    let other = format!("sha256:{}", "0".repeat(64));
+    let text = fs::read_to_string(&known).unwrap().replace(&world.server.fingerprint, &other);
+    fs::write(&known, text).unwrap();
+    let line = with(&[]).refused(Exit::Key.code());
+    assert!(line.contains("changed") && line.contains(known.to_str().unwrap()), "{line}");
+    with(&["--accept-new"]).refused(Exit::Key.code());
+    with(&["--fingerprint", &other]).refused(Exit::Key.code());
+}
+
+#[test]
+fn a_server_with_a_certificate_of_an_authority_is_trusted_by_it() {
+    let directory = tempfile::tempdir().unwrap();
+    shell(
+        directory.path(),
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
+             -subj /CN=authority -keyout ca.key -out ca.pem
+         openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost \
+             -keyout key.pem -out request.pem
+         printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' > extra
+         openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+             -extfile extra -out cert.pem 2>/dev/null
+         chmod 600 key.pem",
+    );
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let world = World::with_server(&["alice"], |store| {
+        let options = ["--cert", &file("cert.pem"), "--key", &file("key.pem")];
+        Server::start_with(store, "127.0.0.1:0", &options)
+    });
+    let root = world.mount_point("alice");
+    let password = world.password_file("alice");
+    let target = format!("alice@{}", world.server.address);
+    let with = |ca: &str| {
+        let args = ["--password-file", password.to_str().unwrap(), "--ca", ca, &target];
+        mount_with(&world, &[&args[..], &[root.to_str().unwrap()]].concat())
+    };
+    with(&file("ca.pem")).succeeded();
+    shell(root.parent().unwrap(), "fusermount3 -u alice");
+    let line = with("/no/such/file").refused(Exit::Usage.code());
+    assert!(line.contains("/no/such/file"), "{line}");
+    shell(
+        directory.path(),
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
+             -subj /CN=other -keyout other.key -out other.pem",
+    );
+    with(&file("other.pem")).refused(Exit::NotXfer.code());
+}
+
+#[test]
+fn a_machine_without_fuse_is_told_what_is_missing() {
+    let world = World::new(&["alice"]);
+    let mount = world.mounting("alice").command();
+    // In a mount namespace of its own, the device is hidden from this one command only.
+    let mut hidden = Command::new("unshare");
+    hidden.args(["--mount", "--map-root-user", "bash", "-c"]);
+    hidden.arg("mount --bind /dev/null /dev/fuse && exec \"$@\"").arg("bash");
+    hidden.arg(mount.get_program()).args(mount.get_args());
+    let line = run_within(world.at_home(&mut hidden), LIMIT).refused(Exit::NoFuse.code());
+    assert!(line.to_lowercase().contains("fuse"), "{line}");
+}
+
+fn store_and_password() -> (tempfile::TempDir, String) {
+    let directory = tempfile::Builder::new().prefix("xfer-").tempdir_in("/tmp").unwrap();
+    let password = directory.path().join("password");
+    write_secret(&password, "a password");
+    (directory, password.to_str().unwrap().to_owned())
+}
+
+#[track_caller]
+fn run_server(store: &Path, args: &[&str]) -> Finished {
+    let mut server = Command::new(program("xfer-server"));
+    run_within(server.arg("run").args(args).arg("--store").arg(store), LIMIT)
+}
+
+#[test]
+fn accounts_that_exist_or_do_not_or_cannot_are_told_apart() {
+    let (directory, password) = store_and_password();
+    let store = directory.path().join("store");
+    let user = |args: &[&str]| command(&store, &[&["user"], args].concat());
+    let add = |name: &str| user(&["add", name, "--password-file", &password]);
+    add("alice").succeeded();
+    add("alice").refused(ServerExit::UserExists as u8);
+    for name in ["", "a/b", "..", "Alice", "has space", &"x".repeat(65)] {
+        add(name).refused(ServerExit::Usage as u8);
+    }
+    let passwd = ["passwd", "nobody", "--password-file", &password];
+    user(&passwd).refused(ServerExit::NoUser as u8);
+    user(&["remove", "nobody"]).refused(ServerExit::NoUser as u8);
+    user(&["quota", "nobody", "--quota", "1GiB"]).refused(ServerExit::NoUser as u8);
+    let refused = user(&["quota", "alice", "--quota", "much"]);
+    assert_eq!(refused.code, Some(ServerExit::Usage as i32), "{refused}");
+    for (text, what) in [("", "empty"), (&"x".repeat(1025)[..], "long")] {
+        let file = directory.path().join(what);
+        write_secret(&file, text);
+        let refused = user(&["add", "bob", "--password-file", file.to_str().unwrap()]);
+        refused.refused(ServerExit::Password as u8);
+    }
+    let listed = user(&["list"]).succeeded().stdout;
+    assert!(listed.contains("alice") && !listed.contains("bob"), "{listed}");
+}
+
+#[test]
+fn a_store_in_use_by_another_server_is_left_alone() {
+    let world = World::new(&["alice"]);
+    let refused = run_server(world.server.store(), &["--listen", "127.0.0.1:0"]);
+    let line = refused.refused(ServerExit::StoreInUse as u8);
+    assert!(line.contains(&world.server.pid().to_string()), "{line}");
+    world.mount("alice").unmount();
+}
+
+#[test]
+fn an_address_in_use_or_not_ours_is_named() {
+    let world = World::new(&[]);
+    let (directory, _) = store_and_password();
+    let store = directory.path().join("store");
+    let taken = world.server.address.to_string();
+    let line = run_server(&store, &["--listen", &taken]).refused(ServerExit::Listen as u8);
+    assert!(line.contains(&taken), "{line}");
+    run_server(&store, &["--listen", "192.0.2.1:0"]).refused(ServerExit::Listen as u8);
+    let refused = run_server(&store, &["--listen", "nonsense"]);
+    assert_eq!(refused.code, Some(ServerExit::Usage as i32), "{refused}");
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_named() {
+    let (directory, _) = store_and_password();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    run_server(&file, &["--listen", "127.0.0.1:0"]).refused(ServerExit::Store as u8);
+    let broken = directory.path().join("broken");
+    fs::create_dir(&broken).unwrap();
+    fs::write(broken.join("xfer.db"), "this is no database at all, not even a small one").unwrap();
+    run_server(&broken, &["--listen", "127.0.0.1:0"]).refused(ServerExit::Store as u8);
+    run_server(Path::new("/proc/no-store"), &[]).refused(ServerExit::Store as u8);
+}
+
+#[test]
+fn a_full_disk_is_said_at_the_start() {
+    let (directory, _) = store_and_password();
+    let script = "mount -t tmpfs -o size=64k tmpfs \"$1\" && cd \"$1\" && \
+                  (cat /dev/zero > filler || true) 2>/dev/null; exec \"$2\" run \
+                  --listen 127.0.0.1:0 --store \"$1\"/store";
+    let mut small = Command::new("unshare");
+    small.args(["--mount", "--map-root-user", "bash", "-c", script, "bash"]);
+    small.arg(directory.path()).arg(program("xfer-server"));
+    run_within(&mut small, LIMIT).refused(ServerExit::DiskFull as u8);
+}
+
+#[test]
+fn a_certificate_without_its_key_is_refused() {
+    let (directory, _) = store_and_password();
+    let store = directory.path().join("store");
+    let tls = |args: &[&str]| run_server(&store, &[&["--listen", "127.0.0.1:0"], args].concat());
+    tls(&["--cert", "/no/cert", "--key", "/no/key"]).refused(ServerExit::Tls as u8);
+    let refused = tls(&["--cert", "/no/cert"]);
+    assert_eq!(refused.code, Some(ServerExit::Usage as i32), "{refused}");
+}
+
+#[test]
+fn sessions_of_a_server_that_does_not_run_are_said_not_to_be() {
+    let (directory, password) = store_and_password();
+    let store = directory.path().join("store");
+    command(&store, &["user", "add", "alice", "--password-file", &password]).succeeded();
+    command(&store, &["session", "list"]).refused(ServerExit::NotRunning as u8);
+    command(&store, &["session", "end", "alice"]).refused(ServerExit::NotRunning as u8);
+}
+
+#[test]
+fn the_fingerprint_command_says_what_the_server_shows() {
+    let world = World::new(&[]);
+    let said = world.server.command(&["fingerprint"]).succeeded().stdout;
+    assert_eq!(said.trim(), world.server.fingerprint);
+}

@@ -1,0 +1,169 @@
+//! Sessions and passwords: one mount an account, takeovers, and blocks.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+use xfer_mount::exit::Exit;
+use xfer_tests::World;
+use xfer_tests::world::write_secret;
+
+#[test]
+fn a_second_mount_is_refused_and_says_where_the_first_is() {
+    let world = World::new(&["alice"]);
+    let first = world.mount("alice");
+    let elsewhere = world.mount_point("elsewhere");
+    let refused = world.mounting("alice").at(&elsewhere).in_background();
+    let line = refused.refused(Exit::InUse.code());
+    let host = rustix::system::uname();
+    let host = host.nodename().to_str().unwrap();
+    assert!(line.contains(&format!("already mounted on {host} (127.0.0.1")), "{line}");
+    assert!(line.contains("since 20") && line.contains("--takeover"), "{line}");
+    fs::write(first.path("still-works"), "").unwrap();
+    first.unmount();
+    world.mounting("alice").at(&elsewhere).start().unmount();
+}
+
+#[test]
+fn a_takeover_drains_the_first_mount_and_loses_nothing() {
+    let world = World::new(&["alice"]);
+    let mut first = world.mount("alice");
+    for index in 0..300 {
+        fs::write(first.path(&format!("f{index:03}")), format!("content {index}")).unwrap();
+    }
+    let elsewhere = world.mount_point("elsewhere");
+    let second = world.mounting("alice").at(&elsewhere).arg("--takeover").start();
+    for index in 0..300 {
+        let text = fs::read_to_string(second.path(&format!("f{index:03}"))).unwrap();
+        assert_eq!(text, format!("content {index}"));
+    }
+    first.ended();
+    assert!(first.said().contains("taken over"), "{}", first.said());
+    assert!(!first.is_mounted());
+    second.unmount();
+}
+
+#[test]
+fn wrong_passwords_block_after_five_and_the_line_says_for_how_long() {
+    let mut world = World::new(&["alice"]);
+    let wrong = world.outside().join("wrong");
+    write_secret(&wrong, "not the password");
+    let try_with =
+        |world: &World, file| world.mounting("alice").password_file(file).in_background();
+    for _ in 0..5 {
+        let line = try_with(&world, &wrong).refused(Exit::WrongPassword.code());
+        assert!(line.contains("wrong user name or password"), "{line}");
+    }
+    let right = world.password_file("alice");
+    let line = try_with(&world, &right).refused(Exit::Blocked.code());
+    let (_, seconds) = line.split_once("blocked, try again in ").unwrap();
+    let seconds: u64 = seconds.trim_end_matches(" s").parse().unwrap();
+    assert!((1..=30).contains(&seconds), "{line}");
+    let listed = world.server.command(&["user", "list"]).succeeded().stdout;
+    assert!(listed.contains("blocked") && listed.contains("127.0.0.1"), "{listed}");
+    // A restart of the server forgets nothing.
+    world.server.terminate();
+    world.server.restart();
+    try_with(&world, &right).refused(Exit::Blocked.code());
+}
+
+#[test]
+fn an_unknown_user_gets_the_same_answer_as_a_wrong_password() {
+    let world = World::new(&["alice"]);
+    let wrong = world.outside().join("wrong");
+    write_secret(&wrong, "not the password");
+    let line = |user: &str| {
+        let refused = world.mounting(user).password_file(&wrong).in_background();
+        refused.refused(Exit::WrongPassword.code()).replace(user, "USER")
+    };
+    assert_eq!(line("alice"), line("nobody"));
+}
+
+#[test]
+fn a_block_does_not_touch_a_mount_that_is_there() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    let wrong = world.outside().join("wrong");
+    write_secret(&wrong, "not the password");
+    let elsewhere = world.mount_point("elsewhere");
+    for _ in 0..6 {
+        let tried = world.mounting("alice").at(&elsewhere).password_file(&wrong).in_background();
+        assert_ne!(tried.code, Some(0));
+    }
+    fs::write(mount.path("file"), "x").unwrap();
+    mount.sync();
+    mount.unmount();
+}
+
+#[test]
+fn the_admin_sees_a_session_and_can_end_it() {
+    let world = World::new(&["alice", "bob"]);
+    let mut mount = world.mount("alice");
+    fs::write(mount.path("file"), "kept").unwrap();
+    let listed = world.server.command(&["session", "list"]).succeeded().stdout;
+    assert!(listed.contains("alice") && listed.contains("127.0.0.1"), "{listed}");
+    assert!(!listed.contains("bob"), "{listed}");
+    world.server.command(&["session", "end", "alice"]).succeeded();
+    mount.ended();
+    assert!(mount.said().contains("administrator"), "{}", mount.said());
+    let listed = world.server.command(&["session", "list"]).succeeded().stdout;
+    assert!(!listed.contains("alice"), "{listed}");
+    let mount = world.mount("alice");
+    assert_eq!(fs::read_to_string(mount.path("file")).unwrap(), "kept");
+    mount.unmount();
+}
+
+#[test]
+fn a_changed_password_counts_from_the_next_login_on() {
+    let world = World::new(&["alice"]);
+    let new = world.outside().join("new");
+    write_secret(&new, "a new password");
+    let args = ["user", "passwd", "alice", "--password-file", new.to_str().unwrap()];
+    world.server.command(&args).succeeded();
+    world.mounting("alice").in_background().refused(Exit::WrongPassword.code());
+    world.mounting("alice").password_file(&new).start().unmount();
+}
+
+#[test]
+fn a_removed_account_is_gone_with_its_files() {
+    let world = World::new(&["alice", "bob"]);
+    let mount = world.mount("alice");
+    fs::write(mount.path("file"), vec![1; 1 << 20]).unwrap();
+    mount.unmount();
+    world.server.command(&["user", "remove", "alice"]).succeeded();
+    world.mounting("alice").in_background().refused(Exit::WrongPassword.code());
+    world.add_user("alice");
+    let mount = world.mount("alice");
+    assert_eq!(mount.shell("ls"), "inbox\noutbox");
+    mount.unmount();
+}
+
+#[test]
+fn a_smaller_quota_is_in_force_at_once() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    world.server.command(&["user", "quota", "alice", "--quota", "1MiB"]).succeeded();
+    let total = || {
+        let stat = rustix::fs::statvfs(mount.root()).unwrap();
+        stat.f_blocks * stat.f_frsize
+    };
+    let limit = std::time::Duration::from_secs(20);
+    xfer_tests::wait_until("the quota to arrive", limit, || total() == 1 << 20);
+    let refused = fs::write(mount.path("big"), vec![1; 2 << 20]);
+    assert_eq!(xfer_tests::files::errno(refused), libc::EDQUOT);
+    mount.unmount();
+}
+
+#[test]
+fn no_password_is_ever_in_the_servers_log() {
+    let world = World::new(&["alice"]);
+    let wrong = world.outside().join("wrong");
+    write_secret(&wrong, "not-the-password-at-all");
+    world
+        .mounting("alice")
+        .password_file(&wrong)
+        .in_background()
+        .refused(Exit::WrongPassword.code());
+    world.mount("alice").unmount();
+    let said = world.server.said();
+    assert!(!said.contains("not-the-password") && !said.contains("the password of"), "{said}");
+}

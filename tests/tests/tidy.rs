@@ -1,0 +1,149 @@
+//! Rules about the source itself: where things may be named, and how long they may get.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The longest file, in lines of production code.
+const FILE_LINES_MAX: usize = 500;
+
+/// The longest function, in lines from its signature to its closing brace.
+const FUNCTION_LINES_MAX: usize = 70;
+
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// All but the tests at the end.
+    fn production(&self) -> &str {
+        self.text.split("\n#[cfg(test)]\nmod ").next().unwrap()
+    }
+
+    fn is_test(&self) -> bool {
+        self.path.starts_with("tests/") || self.path.ends_with("/tests.rs")
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let members = ["protocol", "server", "mount", "tests"];
+    let mut waiting: Vec<PathBuf> = members.map(|member| root.join(member)).to_vec();
+    let mut found = Vec::new();
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
+            waiting.extend(entries.filter(|path| !path.ends_with("target")));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let path = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            found.push(Source { path, text });
+        }
+    }
+    assert!(found.len() > 50, "the sources were not found");
+    found
+}
+
+/// Fails the test with all places where a rule is broken.
+#[track_caller]
+fn check(rule: &str, broken: impl Fn(&Source) -> Option<String>) {
+    let places: Vec<String> = sources()
+        .iter()
+        .filter_map(|source| broken(source).map(|what| format!("{}: {what}", source.path)))
+        .collect();
+    assert!(places.is_empty(), "{rule}:\n{}", places.join("\n"));
+}
+
+#[test]
+fn no_file_is_too_long() {
+    check("a file this long has two ideas in it", |source| {
+        let lines = source.production().lines().count();
+        (lines > FILE_LINES_MAX).then(|| format!("{lines} lines"))
+    });
+}
+
+#[test]
+fn no_function_is_too_long() {
+    check("a function this long does two things", |source| longest(&source.text));
+}
+
+/// A function that is too long, if there is one: by the indentation that rustfmt gives its ends.
+fn longest(text: &str) -> Option<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    for (start, line) in lines.iter().enumerate() {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        if !is_function(line.trim_start()) {
+            continue;
+        }
+        let end = format!("{indent}}}");
+        let len = lines[start..].iter().position(|line| **line == end).map_or(0, |at| at + 1);
+        if len > FUNCTION_LINES_MAX && !lines[start].ends_with(';') {
+            return Some(format!("line {}: {len} lines: {}", start + 1, line.trim()));
+        }
+    }
+    None
+}
+
+fn is_function(line: &str) -> bool {
+    let words = ["pub(super) ", "pub(crate) ", "pub ", "const ", "async ", "unsafe "];
+    let mut rest = line;
+    while let Some(word) = words.iter().find(|word| rest.starts_with(**word)) {
+        rest = &rest[word.len()..];
+    }
+    rest.starts_with("fn ") && !line.ends_with(';') && !line.ends_with('}')
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    check("a file begins with a //! header", |source| {
+        (!source.text.starts_with("//!")).then(|| "no header".to_owned())
+    });
+}
+
+#[test]
+fn each_library_is_named_only_where_it_belongs() {
+    let places = [
+        ("fuser", "mount/src/fuse/"),
+        ("bincode", "protocol/src/codec.rs"),
+        ("rusqlite", "server/src/store/"),
+    ];
+    for (library, place) in places {
+        check(&format!("{library} is named only in {place}"), |source| {
+            let named = source.text.lines().find(|line| names(line, library))?;
+            let at_home = source.path.starts_with(place) || source.is_test();
+            (!at_home).then(|| named.trim().to_owned())
+        });
+    }
+}
+
+/// Whether a line of code, not of comment, uses a crate.
+fn names(line: &str, library: &str) -> bool {
+    let code = line.split("//").next().unwrap();
+    [format!("{library}::"), format!("use {library};")].iter().any(|use_| code.contains(use_))
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    let words = ["TO".to_owned() + "DO", "FIX".to_owned() + "ME", "todo".to_owned() + "!("];
+    check("what is not done is not in the code", |source| {
+        let line = source.text.lines().find(|line| words.iter().any(|word| line.contains(word)))?;
+        Some(line.trim().to_owned())
+    });
+}
+
+#[test]
+fn production_code_does_not_unwrap() {
+    check("an error is handled, or `expect` says why there is none", |source| {
+        let line = source.production().lines().find(|line| line.contains(".unwrap()"))?;
+        (!source.is_test()).then(|| line.trim().to_owned())
+    });
+}
+
+#[test]
+fn the_oracle_sees_a_function_that_is_too_long() {
+    let long = format!("fn long() {{\n{}}}\n", "    step();\n".repeat(70));
+    assert!(longest(&long).is_some());
+    let short = format!("fn short() {{\n{}}}\n", "    step();\n".repeat(68));
+    assert!(longest(&short).is_none());
+}
