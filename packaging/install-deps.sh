@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Installs what building, mounting and testing xfer need from Debian or Ubuntu, Rust apart.
+# Does nothing, and needs no rights, if all of it is there.
+#
+#   packaging/install-deps.sh          to build and to mount
+#   packaging/install-deps.sh --tests  and to run the tests
+set -euo pipefail
+
+# A program, and the package that has it.
+needed=(
+    cc:build-essential
+    fusermount3:fuse3
+    setfattr:attr
+)
+for_tests=(
+    flock:util-linux
+    git:git
+    inotifywait:inotify-tools
+    openssl:openssl
+    python3:python3
+    rsync:rsync
+    sqlite3:sqlite3
+    strace:strace
+    tar:tar
+    unshare:util-linux
+    vim:vim
+)
+
+if [[ ${1-} == --tests ]]; then
+    needed+=("${for_tests[@]}")
+fi
+
+missing=()
+for pair in "${needed[@]}"; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+done
+
+if ((${#missing[@]} > 0)); then
+    as_root=()
+    if ((EUID != 0)); then
+        as_root=(sudo)
+        command -v sudo >/dev/null || {
+            echo "missing: ${missing[*]}; install them as root, or install sudo" >&2
+            exit 1
+        }
+    fi
+    echo "installing: ${missing[*]}"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+command -v cargo >/dev/null || {
+    echo "cargo is missing; install Rust 1.88 or later (https://rustup.rs)" >&2
+    exit 1
+}
+[[ -e /dev/fuse ]] || {
+    echo "/dev/fuse is missing; load the kernel's module with 'modprobe fuse'" >&2
+    exit 1
+}
