@@ -25,7 +25,11 @@ pub(super) fn write(transaction: &Transaction<'_>, batch: &Batch) -> Result<Comm
     for effect in &batch.deliveries {
         match effect {
             DeliveryEffect::Sent { to, delivery } => {
-                deliveries::send(transaction, batch.account, to, delivery, batch.time)?;
+                if batch.refused.contains(&delivery.id) {
+                    deliveries::refuse(transaction, batch.account, delivery, batch.time)?;
+                } else {
+                    deliveries::send(transaction, batch.account, to, delivery, batch.time)?;
+                }
             }
             DeliveryEffect::Accepted(id) => {
                 let state = deliveries::State::Received;

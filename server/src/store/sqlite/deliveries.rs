@@ -30,8 +30,8 @@ pub(super) enum State {
 
 /// Puts a delivery into its recipient's queue. Its contents' references are counted already.
 ///
-/// If there is no such account, or the number is taken (which is the sender's fault), the sender
-/// learns that it was refused, and the references are given back.
+/// If there is no such account any more, or the number is taken (which is the sender's fault), the
+/// references are given back.
 pub(super) fn send(
     transaction: &Transaction<'_>,
     from: AccountId,
@@ -39,24 +39,49 @@ pub(super) fn send(
     delivery: &Delivery,
     time: Timestamp,
 ) -> Result<(), StoreError> {
-    let to = accounts::by_name(transaction, to)?.map(|account| account.id);
-    let (state, since) = match to {
-        Some(_) => (State::Waiting, delivery.sent),
-        None => (State::Refused, time),
+    let is_queued = match accounts::by_name(transaction, to)? {
+        Some(account) => {
+            let head = Head { from, to: Some(account.id), state: State::Waiting };
+            insert_head(transaction, head, delivery, delivery.sent)?
+        }
+        None => {
+            refuse(transaction, from, delivery, time)?;
+            false
+        }
     };
-    let is_new = insert_head(transaction, (from, to), delivery, (state, since))?;
-    if is_new && to.is_some() {
+    if is_queued {
         insert_items(transaction, delivery)
     } else {
         delivery.items.iter().filter_map(content).try_for_each(|id| refer(transaction, id, -1))
     }
 }
 
+/// Keeps of a delivery just that it was refused, for the sender to learn. Its contents' references
+/// are not counted.
+pub(super) fn refuse(
+    transaction: &Transaction<'_>,
+    from: AccountId,
+    delivery: &Delivery,
+    time: Timestamp,
+) -> Result<(), StoreError> {
+    let head = Head { from, to: None, state: State::Refused };
+    insert_head(transaction, head, delivery, time)?;
+    Ok(())
+}
+
+/// What the row of a new delivery says beside the delivery itself.
+struct Head {
+    from: AccountId,
+    to: Option<AccountId>,
+    state: State,
+}
+
+/// Says whether the delivery is new, and not one more of the same number.
 fn insert_head(
     transaction: &Transaction<'_>,
-    (from, to): (AccountId, Option<AccountId>),
+    head: Head,
     delivery: &Delivery,
-    (state, since): (State, Timestamp),
+    since: Timestamp,
 ) -> Result<bool, StoreError> {
     let item = delivery.items.first();
     let item = item.ok_or_else(|| StoreError::Database("a delivery of nothing".into()))?;
@@ -66,15 +91,15 @@ fn insert_head(
                ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
     let params = params![
         delivery.id.0.cast_signed(),
-        from.0.cast_signed(),
-        to.map(|to| to.0.cast_signed()),
+        head.from.0.cast_signed(),
+        head.to.map(|to| to.0.cast_signed()),
         delivery.from.as_bytes(),
         item.name.as_bytes(),
         delivery.sent.secs(),
         delivery.sent.nanos(),
         delivery.items.len() as i64,
         delivery.bytes().cast_signed(),
-        state as i64,
+        head.state as i64,
         since.secs(),
         since.nanos(),
     ];
