@@ -14,3 +14,21 @@ pub mod config;
 pub mod connect;
 
 pub mod exit;
+
+pub mod client;
+
+pub mod fuse;
+
+pub mod background;
+
+pub mod control;
+
+pub mod mountinfo;
+
+pub mod mountpoint;
+
+pub mod password;
+
+pub mod run;
+
+pub mod syslog;

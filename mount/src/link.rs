@@ -56,13 +56,32 @@ where
     T: Serialize,
     W: AsyncWrite + Unpin,
 {
+    send_parts(writer, message, &[payload], bounds).await
+}
+
+/// Writes one frame, whose payload is in parts, and flushes it.
+///
+/// # Errors
+/// If the connection is broken, or the frame is beyond `bounds`.
+pub async fn send_parts<T, W, P>(
+    writer: &mut W,
+    message: &T,
+    payload: &[P],
+    bounds: Bounds,
+) -> Result<(), LinkError>
+where
+    T: Serialize,
+    W: AsyncWrite + Unpin,
+    P: AsRef<[u8]>,
+{
     let message = codec::encode(message)?;
-    let header = Header { message_len: message.len(), payload_len: payload.len() };
+    let payload_len = payload.iter().map(|part| part.as_ref().len()).sum();
+    let header = Header { message_len: message.len(), payload_len };
     let mut head = header.encode(bounds)?.to_vec();
     head.extend_from_slice(&message);
     writer.write_all(&head).await?;
-    if !payload.is_empty() {
-        writer.write_all(payload).await?;
+    for part in payload.iter().filter(|part| !part.as_ref().is_empty()) {
+        writer.write_all(part.as_ref()).await?;
     }
     writer.flush().await?;
     Ok(())

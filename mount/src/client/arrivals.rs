@@ -1,0 +1,220 @@
+//! The inbox: what others sent is placed at `inbox/<sender>/<name>`.
+//!
+//! Where there is a mount, the placing goes through it (see [`super::Kernel`]), so that programs that
+//! watch the directory are told. Each delivery is accepted by one op of the log: it is there whole
+//! or not at all, and once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use xfer_protocol::message::DeliveryHead;
+use xfer_protocol::tree::{Action, Kind, Loaded, Rows};
+use xfer_protocol::{DeliveryId, Errno, Ino, Name};
+
+use super::state::{Pause, Phase, State};
+use super::{Client, New};
+
+/// How long to wait before trying again to place what had no room.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How many names `name (2).ext`, `name (3).ext` and so on are tried.
+const NAMES_MAX: u32 = 100_000;
+
+impl Client {
+    /// Makes mailboxes for those that can be sent to, whenever there are new ones, and sends what a
+    /// session before left unsent in them.
+    pub(super) async fn tend_mailboxes(self: Arc<Self>) {
+        let owner = self.owner();
+        let mut progress = self.progress.subscribe();
+        let mut made = None;
+        let mut swept = false;
+        while self.lock().phase == Phase::Connected {
+            let users = self.lock().users.clone();
+            if made.as_ref() != Some(&users)
+                && self.call(move |state: &mut State| state.make_mailboxes(owner)).await.is_ok()
+            {
+                made = Some(users);
+            }
+            if !swept {
+                swept = self.send_left_behind().await.is_ok();
+            }
+            if progress.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn send_left_behind(self: &Arc<Self>) -> Result<(), Errno> {
+        for (ino, to, name) in self.call(|state: &mut State| state.unsent()).await? {
+            let sent = self.call(move |state: &mut State| state.send_unsent(ino, &to, &name)).await;
+            if let Err(errno) = sent {
+                tracing::warn!("something in the outbox stays unsent: {errno}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Places what arrives, in the order it arrives.
+    pub(super) async fn receive_deliveries(self: Arc<Self>) {
+        let mut progress = self.progress.subscribe();
+        loop {
+            let (head, phase) = {
+                let state = self.lock();
+                (state.waiting.front().cloned(), state.phase.clone())
+            };
+            if phase != Phase::Connected {
+                return;
+            }
+            let Some(head) = head else {
+                if progress.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            match self.receive_delivery(&head).await {
+                Ok(()) | Err(Errno::ENOENT) => drop(self.lock().waiting.pop_front()),
+                Err(errno) => {
+                    tracing::warn!("\"{}\" from {} has to wait: {errno}", head.name, head.from);
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn receive_delivery(self: &Arc<Self>, head: &DeliveryHead) -> Result<(), Errno> {
+        let id = head.id;
+        self.load_delivery(id).await?;
+        let directory = self.call(move |state: &mut State| state.is_directory_delivery(id)).await?;
+        for number in 1..NAMES_MAX {
+            let name = numbered(&head.name, number)?;
+            match self.place(id, directory, &head.from, &name).await {
+                Err(Errno::EEXIST) => {}
+                result => return result,
+            }
+        }
+        Err(Errno::EEXIST)
+    }
+
+    /// Places a delivery under a name: through the mount point if that works, else in the tree.
+    async fn place(
+        self: &Arc<Self>,
+        id: DeliveryId,
+        directory: bool,
+        from: &Name,
+        name: &Name,
+    ) -> Result<(), Errno> {
+        if let Some(kernel) = self.kernel() {
+            let (sender, name) = (from.clone(), name.clone());
+            let place = move || kernel.place(id, directory, &sender, &name);
+            match tokio::task::spawn_blocking(place).await.unwrap_or(Err(Errno::EIO)) {
+                Ok(()) => return Ok(()),
+                Err(errno @ (Errno::EEXIST | Errno::EDQUOT | Errno::ENOSPC)) => return Err(errno),
+                Err(errno) => tracing::debug!("placing through the mount point: {errno}"),
+            }
+        }
+        self.place_in_tree(id, from, name).await
+    }
+
+    async fn place_in_tree(
+        self: &Arc<Self>,
+        id: DeliveryId,
+        from: &Name,
+        name: &Name,
+    ) -> Result<(), Errno> {
+        let (owner, sender) = (self.owner(), from.clone());
+        let make = move |state: &mut State| {
+            Ok(state.make(Ino::INBOX, &sender, &New::Directory { mode: 0o700 }, owner)?.0)
+        };
+        let sender = from.clone();
+        let there = self.call(move |state: &mut State| state.entry(Ino::INBOX, &sender)).await?;
+        let directory = match there {
+            Some(directory) => directory,
+            None => self.call(make).await?,
+        };
+        let name = name.clone();
+        self.call(move |state: &mut State| state.accept(id, directory, &name, owner)).await
+    }
+}
+
+impl State {
+    /// Accepts a delivery under a name.
+    pub(crate) fn accept(
+        &mut self,
+        delivery: DeliveryId,
+        parent: Ino,
+        name: &Name,
+        owner: xfer_protocol::tree::Owner,
+    ) -> Result<(), Pause> {
+        let items = match self.table.delivery(delivery) {
+            Loaded::Present(delivery) => delivery.items.len() as u64,
+            Loaded::Absent | Loaded::Unknown => return Err(Errno::ENOENT.into()),
+        };
+        let first = Ino(self.fresh_run(items)?);
+        self.change(Action::Accept { delivery, parent, name: name.clone(), first, owner })
+    }
+
+    fn is_directory_delivery(&mut self, id: DeliveryId) -> Result<bool, Pause> {
+        match self.table.delivery(id) {
+            Loaded::Present(delivery) => Ok(delivery
+                .items
+                .first()
+                .is_some_and(|item| matches!(item.kind, xfer_protocol::tree::ItemKind::Directory))),
+            Loaded::Absent | Loaded::Unknown => Err(Errno::ENOENT.into()),
+        }
+    }
+
+    fn send_unsent(&mut self, ino: Ino, to: &Name, name: &Name) -> Result<(), Pause> {
+        let node = self.node(ino)?;
+        let whole = node.sent.is_none() && self.handles.writers(ino) == 0;
+        if whole && matches!(node.kind, Kind::File(_) | Kind::Directory { .. }) {
+            self.fresh()?;
+            self.must_have_room(ino, to.clone())?;
+            self.send(ino, to.clone(), name.clone())?;
+        }
+        Ok(())
+    }
+}
+
+/// The name for the `number`th thing of that name: `name (2).ext` for the second.
+fn numbered(name: &Name, number: u32) -> Result<Name, Errno> {
+    if number == 1 {
+        return Ok(name.clone());
+    }
+    let bytes = name.as_bytes();
+    let (stem, extension) = match bytes.iter().rposition(|byte| *byte == b'.') {
+        Some(dot) if dot > 0 => bytes.split_at(dot),
+        Some(_) | None => (bytes, &[][..]),
+    };
+    let suffix = format!(" ({number})").into_bytes();
+    let room = xfer_protocol::limits::NAME_BYTES_MAX - suffix.len();
+    let extension = if extension.len() < room { extension } else { &[][..] };
+    let stem = &stem[..stem.len().min(room - extension.len())];
+    Name::new(&[stem, &suffix, extension].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn check(name: &str, number: u32, expected: &str) {
+        let name = Name::new(name.as_bytes()).unwrap();
+        assert_eq!(numbered(&name, number).unwrap().as_bytes(), expected.as_bytes());
+    }
+
+    #[test]
+    fn a_second_thing_of_a_name_gets_a_number_before_its_extension() {
+        check("report.txt", 1, "report.txt");
+        check("report.txt", 2, "report (2).txt");
+        check("archive.tar.gz", 3, "archive.tar (3).gz");
+        check("README", 2, "README (2)");
+        check(".bashrc", 2, ".bashrc (2)");
+    }
+
+    #[test]
+    fn a_numbered_name_is_never_too_long() {
+        let long = "x".repeat(255);
+        check(&long, 12, &format!("{} (12)", "x".repeat(250)));
+        check(&format!("{}.txt", "x".repeat(251)), 2, &format!("{} (2).txt", "x".repeat(247)));
+    }
+}

@@ -1,0 +1,168 @@
+//! Attributes, extended attributes, and the space there is.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use xfer_protocol::limits::BLOCK_BYTES;
+use xfer_protocol::message::DeliveryState;
+use xfer_protocol::tree::{Action, Rows, XattrMode};
+use xfer_protocol::{ContentId, Errno, Ino, Timestamp};
+
+use super::names::Found;
+use super::state::{Pause, State};
+
+/// The attribute that says what became of something sent.
+const STATE_XATTR: &[u8] = b"user.xfer.state";
+
+/// Attributes to set; what is `None` stays.
+#[derive(Clone, Default, Debug)]
+pub struct NewAttributes {
+    /// Permission, set-id and sticky bits.
+    pub mode: Option<u16>,
+    /// The owner's number.
+    pub uid: Option<u32>,
+    /// The group's number.
+    pub gid: Option<u32>,
+    /// The size in bytes.
+    pub size: Option<u64>,
+    /// When it was last read.
+    pub atime: Option<Timestamp>,
+    /// When its data last changed.
+    pub mtime: Option<Timestamp>,
+    /// Whether the set-id bits go, as when an unprivileged program changes the size.
+    pub clear_set_id: bool,
+}
+
+/// The space of the tree, in blocks of [`BLOCK_BYTES`], and its nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// Blocks there are in all.
+    pub blocks: u64,
+    /// Blocks that are free.
+    pub blocks_free: u64,
+    /// Nodes there can be in all.
+    pub nodes: u64,
+    /// Nodes that can still be made.
+    pub nodes_free: u64,
+}
+
+impl State {
+    /// A node's attributes.
+    pub(crate) fn attributes(&mut self, ino: Ino) -> Result<Found, Pause> {
+        Ok((ino, self.node(ino)?))
+    }
+
+    /// Sets attributes.
+    pub(crate) fn set_attributes(&mut self, ino: Ino, new: &NewAttributes) -> Result<Found, Pause> {
+        let fresh = ContentId(self.fresh()?);
+        self.change(Action::SetAttr {
+            ino,
+            mode: new.mode,
+            uid: new.uid,
+            gid: new.gid,
+            size: new.size,
+            atime: new.atime,
+            mtime: new.mtime,
+            clear_set_id: new.clear_set_id,
+            fresh,
+        })?;
+        Ok((ino, self.node(ino)?))
+    }
+
+    /// Where a symbolic link points.
+    pub(crate) fn target(&mut self, ino: Ino) -> Result<Bytes, Pause> {
+        match &self.node(ino)?.kind {
+            xfer_protocol::tree::Kind::Symlink { target } => Ok(target.clone()),
+            _ => Err(Errno::EINVAL.into()),
+        }
+    }
+
+    /// An extended attribute's value.
+    pub(crate) fn xattr(&mut self, ino: Ino, name: &[u8]) -> Result<Bytes, Pause> {
+        let node = self.node(ino)?;
+        if name == STATE_XATTR && node.sent.is_some() {
+            return self.delivery_state(ino);
+        }
+        let value = node.xattrs.as_ref().and_then(|xattrs| xattrs.get(name));
+        value.cloned().ok_or(Errno::ENODATA.into())
+    }
+
+    /// The names of extended attributes, each with a closing NUL.
+    pub(crate) fn xattr_names(&mut self, ino: Ino) -> Result<Vec<u8>, Pause> {
+        let node = self.node(ino)?;
+        let mut names: BTreeSet<&[u8]> =
+            node.xattrs.iter().flat_map(|xattrs| xattrs.keys()).map(|name| &name[..]).collect();
+        if node.sent.is_some() {
+            names.insert(STATE_XATTR);
+        }
+        Ok(names.into_iter().flat_map(|name| [name, &[0]].concat()).collect())
+    }
+
+    /// Sets an extended attribute: only those of users can be set, and xfer's own only by xfer.
+    pub(crate) fn set_xattr(
+        &mut self,
+        ino: Ino,
+        name: &Bytes,
+        value: &Bytes,
+        mode: XattrMode,
+    ) -> Result<(), Pause> {
+        must_be_settable(name)?;
+        let (name, value) = (name.clone(), value.clone());
+        self.change(Action::SetXattr { ino, name, value, mode })
+    }
+
+    /// Removes an extended attribute.
+    pub(crate) fn remove_xattr(&mut self, ino: Ino, name: &Bytes) -> Result<(), Pause> {
+        must_be_settable(name)?;
+        self.change(Action::RemoveXattr { ino, name: name.clone() })
+    }
+
+    /// The space of the tree: what the quota leaves, or the server's disk if that is less.
+    pub(crate) fn space(&mut self) -> Result<Space, Pause> {
+        let (usage, quota) = (self.table.usage(), self.table.quota());
+        let free = quota.bytes.saturating_sub(usage.bytes).min(self.disk_free);
+        let nodes_free = quota.nodes.saturating_sub(usage.nodes);
+        Ok(Space {
+            blocks: (usage.bytes + free).div_ceil(BLOCK_BYTES),
+            blocks_free: free / BLOCK_BYTES,
+            nodes: usage.nodes.saturating_add(nodes_free),
+            nodes_free,
+        })
+    }
+
+    /// What became of what was sent: `sending`, or `sent`, `received` or `refused` with the time.
+    fn delivery_state(&mut self, ino: Ino) -> Result<Bytes, Pause> {
+        let node = self.node(ino)?;
+        let id = node.sent.ok_or(Errno::ENODATA)?;
+        if self.table.changed(ino) > self.log.durable() {
+            return Ok(Bytes::from_static(b"sending"));
+        }
+        let state = self.deliveries.get(&id).ok_or(Pause::State(id))?;
+        let with_time = |word: &str, time: &Timestamp| format!("{word} {}", rfc3339(*time));
+        Ok(match state {
+            DeliveryState::Unknown => "sending".to_owned(),
+            DeliveryState::Sent(time) => with_time("sent", time),
+            DeliveryState::Received(time) => with_time("received", time),
+            DeliveryState::Refused(time) => with_time("refused", time),
+        }
+        .into())
+    }
+}
+
+fn must_be_settable(name: &[u8]) -> Result<(), Errno> {
+    if name.starts_with(b"user.xfer.") {
+        Err(Errno::EPERM)
+    } else if name.starts_with(b"user.") {
+        Ok(())
+    } else {
+        Err(Errno::EOPNOTSUPP)
+    }
+}
+
+fn rfc3339(time: Timestamp) -> String {
+    let date = OffsetDateTime::from_unix_timestamp(time.secs()).ok();
+    let text = date.and_then(|date| date.format(&Rfc3339).ok());
+    text.unwrap_or_else(|| time.secs().to_string())
+}

@@ -1,0 +1,202 @@
+//! The bytes of files: open, read, write, close, and what belongs to them.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use xfer_protocol::limits::{FILE_BYTES_MAX, READ_BYTES_MAX};
+use xfer_protocol::tree::{Action, FallocateMode, FileData};
+use xfer_protocol::{ContentId, Errno, Ino, Seq};
+
+use super::handles::HandleId;
+use super::state::{Pause, State};
+
+/// A place in a file to look for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seek {
+    /// The next data (`SEEK_DATA`).
+    Data,
+    /// The next hole (`SEEK_HOLE`).
+    Hole,
+}
+
+/// A range of one file to be copied into another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Copy {
+    /// The file that is read.
+    pub from: Ino,
+    /// Where reading begins, in bytes.
+    pub from_offset: u64,
+    /// The file that is written.
+    pub to: Ino,
+    /// Where writing begins, in bytes.
+    pub to_offset: u64,
+    /// How many bytes at most.
+    pub len: u64,
+}
+
+impl State {
+    /// Opens a file.
+    pub(crate) fn open(&mut self, ino: Ino, writable: bool) -> Result<HandleId, Pause> {
+        let node = self.node(ino)?;
+        if writable && node.sent.is_some() {
+            return Err(Errno::EPERM.into());
+        }
+        Ok(self.handles.open_file(ino, writable))
+    }
+
+    /// Reads bytes; fewer than asked only at the end of the file.
+    pub(crate) fn read(
+        &mut self,
+        handle: HandleId,
+        ino: Ino,
+        range: Range<u64>,
+    ) -> Result<Vec<u8>, Pause> {
+        let node = self.node(ino)?;
+        let data = node.file().ok_or(Errno::EISDIR)?;
+        let range = range.start..range.end.min(data.size);
+        if range.start >= range.end {
+            return Ok(Vec::new());
+        }
+        let mut out = vec![0; (range.end - range.start) as usize];
+        let mut known = true;
+        if let Some(content) = data.content {
+            for run in data.extents.data_in(data.size, range.clone()) {
+                let part = (run.start - range.start) as usize..(run.end - range.start) as usize;
+                known &= self.cache.read(content, run, &mut out[part]);
+            }
+        }
+        let waits = self.fetch_for(handle, ino, data, range);
+        if known { Ok(out) } else { Err(Pause::Data(waits)) }
+    }
+
+    /// Writes bytes.
+    pub(crate) fn write(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        data: &Bytes,
+        clear_set_id: bool,
+    ) -> Result<(), Pause> {
+        let fresh = ContentId(self.fresh()?);
+        let len = u32::try_from(data.len()).map_err(|_| Errno::EINVAL)?;
+        let action = Action::Write { ino, offset, len, clear_set_id, fresh };
+        self.change_with(action, data.clone())
+    }
+
+    /// A handle is about to be closed: what that sends must have room.
+    pub(crate) fn flush(&mut self, handle: HandleId, ino: Ino) -> Result<(), Pause> {
+        match self.handles.file_mut(handle) {
+            Some(file) if file.writable => self.prepare_close(ino),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Closes a handle for good. What that makes whole in a mailbox is sent by [`State::post`].
+    pub(crate) fn close(&mut self, handle: HandleId) {
+        self.handles.close(handle);
+    }
+
+    /// Sends what was just closed, if it stands in a mailbox.
+    pub(crate) fn post(&mut self, ino: Ino) -> Result<(), Pause> {
+        self.send_closed(ino)
+    }
+
+    /// Waits until the server has all changes of a node on its disk.
+    pub(crate) fn sync(&mut self, ino: Ino) -> Result<(), Pause> {
+        let seq = self.table.changed(ino);
+        self.durable(seq)
+    }
+
+    /// The last change that was made.
+    pub(crate) fn last_change(&self) -> Seq {
+        self.log.last()
+    }
+
+    /// Waits until the server has all changes on its disk, up to the one given.
+    pub(crate) fn sync_to(&mut self, seq: Seq) -> Result<(), Pause> {
+        self.durable(seq)
+    }
+
+    /// Allocates, frees or zeroes a range.
+    pub(crate) fn fallocate(
+        &mut self,
+        ino: Ino,
+        range: Range<u64>,
+        mode: FallocateMode,
+    ) -> Result<(), Pause> {
+        let fresh = ContentId(self.fresh()?);
+        let (offset, len) = (range.start, range.end - range.start);
+        self.change(Action::Fallocate { ino, offset, len, mode, fresh })
+    }
+
+    /// Copies a range and says how many bytes it was.
+    pub(crate) fn copy_range(&mut self, copy: Copy) -> Result<u64, Pause> {
+        let fresh = ContentId(self.fresh()?);
+        let source = self.node(copy.from)?;
+        let size = source.file().ok_or(Errno::EINVAL)?.size;
+        let len = copy.len.min(size.saturating_sub(copy.from_offset)).min(FILE_BYTES_MAX);
+        if len > 0 {
+            let Copy { from, from_offset, to, to_offset, .. } = copy;
+            self.change(Action::CopyRange { from, from_offset, to, to_offset, len, fresh })?;
+        }
+        Ok(len)
+    }
+
+    /// Finds data or a hole, as lseek(2) does.
+    pub(crate) fn seek(&mut self, ino: Ino, offset: u64, seek: Seek) -> Result<u64, Pause> {
+        let node = self.node(ino)?;
+        let data = node.file().ok_or(Errno::EINVAL)?;
+        if offset >= data.size {
+            return Err(Errno::ENXIO.into());
+        }
+        match seek {
+            Seek::Data => data.extents.next_data(data.size, offset).ok_or(Errno::ENXIO.into()),
+            Seek::Hole => Ok(data.extents.next_hole(data.size, offset).min(data.size)),
+        }
+    }
+
+    /// Orders what a read of `range` needs and what its reader will need next; returns the
+    /// fetches that the read itself must wait for.
+    fn fetch_for(
+        &mut self,
+        handle: HandleId,
+        ino: Ino,
+        data: &FileData,
+        range: Range<u64>,
+    ) -> Vec<u64> {
+        let Some(content) = data.content else { return Vec::new() };
+        let spare = self.cache.bytes_max() as u64 / 4;
+        let Some(file) = self.handles.file_mut(handle) else {
+            return self.order(ino, content, data, range);
+        };
+        let plan = file.readahead.plan(range.clone(), spare);
+        let mut waits = self.order(ino, content, data, plan.needed);
+        if !waits.is_empty() {
+            // Fetches that others began count too, as far as they touch the read itself.
+            waits = self.cache.under_way(content, range);
+        }
+        self.order(ino, content, data, plan.ahead);
+        waits
+    }
+
+    /// Orders what is not known of a range and not being fetched; returns all fetches it needs.
+    fn order(
+        &mut self,
+        ino: Ino,
+        content: ContentId,
+        data: &FileData,
+        range: Range<u64>,
+    ) -> Vec<u64> {
+        let range = range.start..range.end.min(data.size);
+        for run in data.extents.data_in(data.size, range.clone()) {
+            for gap in self.cache.wanted(content, run) {
+                for start in (gap.start..gap.end).step_by(READ_BYTES_MAX) {
+                    let part = start..gap.end.min(start + READ_BYTES_MAX as u64);
+                    let order = self.cache.order(content, part);
+                    self.orders.push((ino, order));
+                }
+            }
+        }
+        self.cache.under_way(content, range)
+    }
+}

@@ -1,0 +1,83 @@
+//! Listing directories.
+
+use std::sync::Arc;
+
+use xfer_protocol::tree::{Kind, Node};
+use xfer_protocol::{Errno, Ino, Name};
+
+use super::handles::HandleId;
+use super::state::{Pause, State};
+
+/// The most entries that one call answers; the kernel asks again for more.
+const BATCH_ENTRIES: usize = 1024;
+
+/// One entry of a listing, with the place where the listing goes on after it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The place after it.
+    pub next: u64,
+    /// Its name; `.` and `..` too.
+    pub name: Vec<u8>,
+    /// What it refers to.
+    pub ino: Ino,
+    /// The node.
+    pub node: Arc<Node>,
+}
+
+impl State {
+    /// Opens a directory.
+    pub(crate) fn open_directory(&mut self, ino: Ino) -> Result<HandleId, Pause> {
+        self.node(ino)?;
+        Ok(self.handles.open_directory(ino))
+    }
+
+    /// Entries from a place on. Reading from the start takes the entries as they are now; they stay
+    /// so until the next start, so that places mean the same throughout.
+    pub(crate) fn list(&mut self, handle: HandleId, place: u64) -> Result<Vec<Listed>, Pause> {
+        let directory = self.handles.directory_mut(handle).ok_or(Errno::EBADF)?;
+        let (ino, taken) = (directory.ino, directory.entries.clone());
+        let entries = match taken {
+            Some(entries) if place > 0 => entries,
+            Some(_) | None => self.take_entries(handle, ino)?,
+        };
+        let node = self.node(ino)?;
+        let Kind::Directory { parent, .. } = node.kind else { return Err(Errno::ENOTDIR.into()) };
+        let mut listed = Vec::new();
+        for (at, name, ino) in [(0, ".", ino), (1, "..", parent)] {
+            if place <= at {
+                let node = self.node(ino)?;
+                listed.push(Listed { next: at + 1, name: name.into(), ino, node });
+            }
+        }
+        let start = place.saturating_sub(2) as usize;
+        for (at, (name, ino)) in entries.iter().enumerate().skip(start).take(BATCH_ENTRIES) {
+            // One removed since the listing was taken is left out, as POSIX allows.
+            match self.node(*ino) {
+                Ok(node) => {
+                    let (next, name) = (at as u64 + 3, name.as_bytes().to_vec());
+                    listed.push(Listed { next, name, ino: *ino, node });
+                }
+                Err(Pause::Refused(_)) => {}
+                Err(pause) => return Err(pause),
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Notes nodes that a listing told the kernel of.
+    pub(crate) fn remember_listed(&mut self, inos: &[Ino]) {
+        inos.iter().for_each(|ino| self.handles.remember(*ino));
+    }
+
+    fn take_entries(&mut self, handle: HandleId, ino: Ino) -> Result<Arc<Vec<(Name, Ino)>>, Pause> {
+        let mut entries = self.children(ino)?;
+        if ino == Ino::OUTBOX {
+            entries.retain(|(name, _)| self.users.contains(name));
+        }
+        let entries = Arc::new(entries);
+        if let Some(directory) = self.handles.directory_mut(handle) {
+            directory.entries = Some(entries.clone());
+        }
+        Ok(entries)
+    }
+}

@@ -1,0 +1,130 @@
+//! How a session ends: drained and logged out, or lost.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use xfer_protocol::Errno;
+
+use super::Client;
+use super::state::{Phase, State};
+
+/// How long the server's last word is waited for, once everything is durable.
+const LOGOUT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The session ended before everything was durable.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{reason}; {ops} changes ({bytes} bytes) are not on the server")]
+pub struct Lost {
+    /// Why it ended.
+    pub reason: String,
+    /// How many changes were not durable.
+    pub ops: usize,
+    /// How many bytes those were.
+    pub bytes: usize,
+}
+
+impl Lost {
+    /// The reason of a session that ended as it was asked to.
+    pub(super) const LOGGED_OUT: &str = "logged out";
+}
+
+/// Where a client stands, for people to see.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Standing {
+    /// `None` while all is well; else why it is not.
+    pub trouble: Option<String>,
+    /// Whether the session is about to end, but is not over.
+    pub draining: bool,
+    /// Changes that are not durable.
+    pub pending_ops: usize,
+    /// Bytes of those.
+    pub pending_bytes: usize,
+    /// The last change made.
+    pub last: xfer_protocol::Seq,
+    /// The last durable change.
+    pub durable: xfer_protocol::Seq,
+    /// What the tree takes up.
+    pub usage: xfer_protocol::tree::Usage,
+    /// What it may take up.
+    pub quota: xfer_protocol::tree::Quota,
+    /// Bytes in the block cache.
+    pub cache_bytes: usize,
+    /// Deliveries that wait to be placed.
+    pub waiting: usize,
+    /// What went wrong that no program was told.
+    pub errors: Vec<String>,
+}
+
+impl Client {
+    /// Waits until every change made so far is on the server's disk.
+    ///
+    /// # Errors
+    /// `EIO` if the session is over before.
+    pub async fn settle(self: &Arc<Self>) -> Result<(), Errno> {
+        let last = self.lock().log.last();
+        self.call(move |state: &mut State| state.sync_to(last)).await
+    }
+
+    /// Ends the session: takes no more changes, makes all durable, logs out.
+    ///
+    /// # Errors
+    /// If the session was over before everything was durable.
+    pub async fn finish(self: &Arc<Self>) -> Result<(), Lost> {
+        self.lock().begin_drain(Lost::LOGGED_OUT);
+        self.outgoing.notify_one();
+        let mut progress = self.progress.subscribe();
+        loop {
+            progress.mark_unchanged();
+            let over = {
+                let state = self.lock();
+                state.log.pending().0 == 0 || matches!(state.phase, Phase::Over(_))
+            };
+            if over || progress.changed().await.is_err() {
+                break;
+            }
+        }
+        let goodbye = async {
+            while !matches!(self.lock().phase, Phase::Over(_)) && progress.changed().await.is_ok() {
+            }
+        };
+        // Everything is durable: a server that does not say goodbye costs nothing.
+        let _ = tokio::time::timeout(LOGOUT_TIMEOUT, goodbye).await;
+        self.lose(Lost::LOGGED_OUT);
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.loss()
+    }
+
+    /// Where the client stands.
+    pub fn standing(&self) -> Standing {
+        let state = self.lock();
+        let (pending_ops, pending_bytes) = state.log.pending();
+        let (trouble, draining) = match &state.phase {
+            Phase::Connected => (None, false),
+            Phase::Draining(reason) => (Some(reason.clone()), true),
+            Phase::Over(reason) => (Some(reason.clone()), false),
+        };
+        use xfer_protocol::tree::Rows;
+        Standing {
+            trouble,
+            draining,
+            pending_ops,
+            pending_bytes,
+            last: state.log.last(),
+            durable: state.log.durable(),
+            usage: state.table.usage(),
+            quota: state.table.quota(),
+            cache_bytes: state.cache.bytes(),
+            waiting: state.waiting.len(),
+            errors: state.errors.clone(),
+        }
+    }
+
+    fn loss(&self) -> Result<(), Lost> {
+        let state = self.lock();
+        let (ops, bytes) = state.log.pending();
+        match &state.phase {
+            Phase::Over(reason) if ops > 0 => Err(Lost { reason: reason.clone(), ops, bytes }),
+            Phase::Over(_) | Phase::Draining(_) | Phase::Connected => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What the kernel holds: nodes it knows, and open files and directories.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use xfer_protocol::{Ino, Name};
+
+use super::readahead::Readahead;
+
+/// The number of an open file or directory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct HandleId(pub u64);
+
+/// What is open.
+#[derive(Debug)]
+pub(super) enum Handle {
+    /// A regular file.
+    File(OpenFile),
+    /// A directory.
+    Directory(OpenDirectory),
+}
+
+/// An open regular file.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) ino: Ino,
+    pub(super) writable: bool,
+    pub(super) readahead: Readahead,
+}
+
+/// An open directory: its entries as they were when reading began, so that places stay.
+#[derive(Debug)]
+pub(super) struct OpenDirectory {
+    pub(super) ino: Ino,
+    pub(super) entries: Option<Arc<Vec<(Name, Ino)>>>,
+}
+
+/// Nodes that the kernel knows, and what it has open.
+#[derive(Debug, Default)]
+pub(super) struct Handles {
+    open: HashMap<HandleId, Handle>,
+    next: u64,
+    lookups: HashMap<Ino, u64>,
+    writers: HashMap<Ino, u32>,
+}
+
+impl Handles {
+    pub(super) fn open_file(&mut self, ino: Ino, writable: bool) -> HandleId {
+        if writable {
+            *self.writers.entry(ino).or_default() += 1;
+        }
+        self.add(Handle::File(OpenFile { ino, writable, readahead: Readahead::default() }))
+    }
+
+    pub(super) fn open_directory(&mut self, ino: Ino) -> HandleId {
+        self.add(Handle::Directory(OpenDirectory { ino, entries: None }))
+    }
+
+    pub(super) fn file_mut(&mut self, id: HandleId) -> Option<&mut OpenFile> {
+        match self.open.get_mut(&id) {
+            Some(Handle::File(file)) => Some(file),
+            Some(Handle::Directory(_)) | None => None,
+        }
+    }
+
+    pub(super) fn directory_mut(&mut self, id: HandleId) -> Option<&mut OpenDirectory> {
+        match self.open.get_mut(&id) {
+            Some(Handle::Directory(directory)) => Some(directory),
+            Some(Handle::File(_)) | None => None,
+        }
+    }
+
+    pub(super) fn close(&mut self, id: HandleId) -> Option<Handle> {
+        let handle = self.open.remove(&id)?;
+        if let Handle::File(OpenFile { ino, writable: true, .. }) = &handle
+            && let Some(writers) = self.writers.get_mut(ino)
+        {
+            *writers -= 1;
+            if *writers == 0 {
+                self.writers.remove(ino);
+            }
+        }
+        Some(handle)
+    }
+
+    /// How many handles can write to a file.
+    pub(super) fn writers(&self, ino: Ino) -> u32 {
+        self.writers.get(&ino).copied().unwrap_or(0)
+    }
+
+    /// Counts one more answer that told the kernel of a node.
+    pub(super) fn remember(&mut self, ino: Ino) {
+        *self.lookups.entry(ino).or_default() += 1;
+    }
+
+    /// Takes back answers. True if the kernel does not know the node any more.
+    pub(super) fn forget(&mut self, ino: Ino, count: u64) -> bool {
+        let Some(lookups) = self.lookups.get_mut(&ino) else { return true };
+        *lookups = lookups.saturating_sub(count);
+        let gone = *lookups == 0;
+        if gone {
+            self.lookups.remove(&ino);
+        }
+        gone
+    }
+
+    /// Whether the kernel knows a node.
+    pub(super) fn knows(&self, ino: Ino) -> bool {
+        self.lookups.contains_key(&ino)
+    }
+
+    fn add(&mut self, handle: Handle) -> HandleId {
+        self.next += 1;
+        self.open.insert(HandleId(self.next), handle);
+        HandleId(self.next)
+    }
+}

@@ -1,0 +1,269 @@
+//! Fetching what attempts need: rows, bytes, room, and what became of deliveries.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use xfer_protocol::limits::{DELIVERY_ITEMS_MAX, SYMLINK_BYTES_MAX};
+use xfer_protocol::message::{Answer, Ask, DeliveryState, Page};
+use xfer_protocol::tree::{Delivery, Kind, Loaded, Need, Node, Rows};
+use xfer_protocol::{DeliveryId, Errno, Ino, Name, Seq};
+
+use super::cache::FetchOrder;
+use super::state::RoomNeed;
+use super::{Client, Outcome};
+
+/// A directory up to this size is listed whole when one entry of it is looked up: that costs one
+/// question too, and the next look-ups cost none.
+const LISTED_WHOLE_MAX: u64 = 1000;
+
+/// Removes a finished entry of a map of things under way, and tells who waits.
+struct Finish<'a, K: std::hash::Hash + Eq> {
+    map: &'a Mutex<std::collections::HashMap<K, Outcome>>,
+    key: K,
+    done: watch::Sender<Option<Result<(), Errno>>>,
+}
+
+impl<K: std::hash::Hash + Eq> Finish<'_, K> {
+    fn with(self, result: Result<(), Errno>) {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.done.send_replace(Some(result));
+    }
+}
+
+async fn outcome(mut under_way: Outcome) -> Result<(), Errno> {
+    match under_way.wait_for(Option::is_some).await {
+        Ok(result) => result.unwrap_or(Err(Errno::EIO)),
+        Err(_) => Err(Errno::EIO),
+    }
+}
+
+impl Client {
+    /// Loads a row, once however many wait for it.
+    pub(super) async fn load(self: &Arc<Self>, need: Need) -> Result<(), Errno> {
+        let under_way = {
+            let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+            match loads.get(&need) {
+                Some(under_way) => under_way.clone(),
+                None => {
+                    let (done, under_way) = watch::channel(None);
+                    loads.insert(need.clone(), under_way.clone());
+                    let client = self.clone();
+                    // A task of its own: who asked first may be gone before it is done.
+                    self.runtime.spawn(async move {
+                        let result = client.load_row(&need).await;
+                        Finish { map: &client.loads, key: need, done }.with(result);
+                    });
+                    under_way
+                }
+            }
+        };
+        outcome(under_way).await
+    }
+
+    /// Begins to fetch bytes.
+    pub(super) fn fetch(self: &Arc<Self>, ino: Ino, order: FetchOrder) {
+        let (done, under_way) = watch::channel(None);
+        self.fetches.lock().unwrap_or_else(PoisonError::into_inner).insert(order.id, under_way);
+        let client = self.clone();
+        self.runtime.spawn(async move {
+            let result = client.fetch_bytes(ino, &order).await;
+            Finish { map: &client.fetches, key: order.id, done }.with(result);
+        });
+    }
+
+    /// Waits until these fetches are done.
+    pub(super) async fn fetched(&self, waits: Vec<u64>) -> Result<(), Errno> {
+        for id in waits {
+            let under_way =
+                self.fetches.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+            if let Some(under_way) = under_way {
+                outcome(under_way).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for room in another user's inbox.
+    pub(super) async fn ask_room(self: &Arc<Self>, room: RoomNeed) -> Result<(), Errno> {
+        let ask = Ask::Reserve { to: room.to.clone(), bytes: room.bytes, items: room.items };
+        match self.ask(Seq::default(), ask).await? {
+            (Answer::Reserved, _) => {
+                self.lock().drafts.grant(&room);
+                Ok(())
+            }
+            _ => Err(self.unexpected("room in an inbox")),
+        }
+    }
+
+    /// Asks what became of a delivery.
+    pub(super) async fn ask_state(self: &Arc<Self>, id: DeliveryId) -> Result<(), Errno> {
+        match self.ask(Seq::default(), Ask::State(id)).await? {
+            (Answer::State(state), _) => {
+                self.lock().learn_state(id, state);
+                Ok(())
+            }
+            _ => Err(self.unexpected("the state of a delivery")),
+        }
+    }
+
+    /// Loads a delivery that was announced, so that it can be accepted.
+    pub(super) async fn load_delivery(self: &Arc<Self>, id: DeliveryId) -> Result<(), Errno> {
+        let head = self.lock().waiting.iter().find(|head| head.id == id).cloned();
+        let head = head.ok_or(Errno::ENOENT)?;
+        let mut items = Vec::new();
+        loop {
+            let ask = Ask::Delivery { id, from: items.len() as u32 };
+            let (Answer::Items { items: more, last }, _) = self.ask(Seq::default(), ask).await?
+            else {
+                return Err(self.unexpected("a delivery"));
+            };
+            let stuck = more.is_empty() && !last;
+            items.extend(more);
+            if stuck || items.len() > DELIVERY_ITEMS_MAX {
+                return Err(self.unexpected("the items of a delivery"));
+            }
+            if last {
+                break;
+            }
+        }
+        let there = !items.is_empty();
+        let delivery = Delivery { id, from: head.from, sent: head.sent, items };
+        self.lock().table.fill_delivery(id, there.then(|| Arc::new(delivery)));
+        Ok(())
+    }
+
+    async fn load_row(self: &Arc<Self>, need: &Need) -> Result<(), Errno> {
+        match need {
+            Need::Node(ino) => match self.ask(Seq::default(), Ask::Node(*ino)).await? {
+                (Answer::Node(node), _) => {
+                    let node = node.filter(is_sound);
+                    self.lock().table.fill_node(*ino, node);
+                    Ok(())
+                }
+                _ => Err(self.unexpected("a node")),
+            },
+            Need::Entry(parent, name) if self.is_large(*parent) => {
+                self.load_entry(*parent, name).await
+            }
+            Need::Entry(directory, _) | Need::Children(directory) => {
+                self.load_listing(*directory).await
+            }
+            Need::Delivery(id) => self.load_delivery(*id).await,
+        }
+    }
+
+    fn is_large(&self, directory: Ino) -> bool {
+        match self.lock().table.node(directory) {
+            Loaded::Present(node) => {
+                matches!(node.kind, Kind::Directory { entries, .. } if entries > LISTED_WHOLE_MAX)
+            }
+            Loaded::Absent | Loaded::Unknown => true,
+        }
+    }
+
+    async fn load_entry(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<(), Errno> {
+        let (Answer::Entry(entry), _) =
+            self.ask(Seq::default(), Ask::Entry(parent, name.clone())).await?
+        else {
+            return Err(self.unexpected("an entry"));
+        };
+        let mut state = self.lock();
+        let entry = entry.filter(|(_, node)| is_sound(node));
+        state.table.fill_entry(parent, name.clone(), entry.as_ref().map(|(ino, _)| *ino));
+        if let Some((ino, node)) = entry {
+            state.table.fill_node(ino, Some(node));
+        }
+        Ok(())
+    }
+
+    async fn load_listing(self: &Arc<Self>, directory: Ino) -> Result<(), Errno> {
+        let mut after: Option<Name> = None;
+        while !self.lock().table.is_complete(directory) {
+            let ask = Ask::List { directory, after: after.clone() };
+            let (Answer::Pages(pages), _) = self.ask(Seq::default(), ask).await? else {
+                return Err(self.unexpected("a listing"));
+            };
+            let Some(first) = pages.first().filter(|page| page.directory == directory) else {
+                return Err(self.unexpected("a listing without a page"));
+            };
+            let end = first.entries.last().map(|entry| entry.name.clone());
+            // A server that names the same entries again would keep us here for ever.
+            if !first.last && (end.is_none() || end <= after) {
+                return Err(self.unexpected("a listing that does not advance"));
+            }
+            after = end;
+            self.fill_pages(pages);
+        }
+        Ok(())
+    }
+
+    fn fill_pages(&self, pages: Vec<Page>) {
+        for page in pages {
+            let mut state = self.lock();
+            for entry in page.entries {
+                if is_sound(&entry.node) {
+                    state.table.fill_entry(page.directory, entry.name, Some(entry.ino));
+                    state.table.fill_node(entry.ino, Some(entry.node));
+                }
+            }
+            // Pages that the server adds begin at the start of their directory, as the first did
+            // if this is its last: either way all entries have come.
+            if page.last {
+                state.table.fill_complete(page.directory);
+            }
+        }
+    }
+
+    async fn fetch_bytes(self: &Arc<Self>, ino: Ino, order: &FetchOrder) -> Result<(), Errno> {
+        let len = (order.range.end - order.range.start) as u32;
+        let offset = order.range.start;
+        let ask = Ask::Read { ino, content: order.content, offset, len };
+        let answer = match self.ask(order.after, ask).await {
+            Ok((Answer::Data, data)) if data.len() <= len as usize => Ok(data),
+            Ok(_) => Err(self.unexpected("bytes")),
+            Err(errno) => Err(errno),
+        };
+        let mut state = self.lock();
+        state.cache.arrived(order, answer.as_ref().ok());
+        match answer {
+            Ok(_) => Ok(()),
+            // The file got other contents meanwhile, by this client's own hand: look again.
+            Err(Errno::ESTALE) if !state.has_content(ino, order.content) => Ok(()),
+            Err(Errno::ESTALE) => Err(Errno::EIO),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn unexpected(&self, what: &str) -> Errno {
+        self.lock().note_error(format!("the server's answer is not {what}"));
+        Errno::EIO
+    }
+}
+
+/// Whether a node that the server sent can be one: the rest of the client relies on it.
+fn is_sound(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Symlink { target } => !target.is_empty() && target.len() <= SYMLINK_BYTES_MAX,
+        Kind::File(data) => data.size <= xfer_protocol::limits::FILE_BYTES_MAX,
+        Kind::Directory { .. }
+        | Kind::Fifo
+        | Kind::Socket
+        | Kind::CharDevice { .. }
+        | Kind::BlockDevice { .. } => true,
+    }
+}
+
+impl super::State {
+    fn has_content(&self, ino: Ino, content: xfer_protocol::ContentId) -> bool {
+        matches!(self.table.node(ino), Loaded::Present(node) if node.content() == Some(content))
+    }
+
+    /// Notes what became of a delivery; what is final stays.
+    pub(super) fn learn_state(&mut self, id: DeliveryId, state: DeliveryState) {
+        let known = self.deliveries.entry(id).or_insert(DeliveryState::Unknown);
+        match known {
+            DeliveryState::Received(_) | DeliveryState::Refused(_) => {}
+            DeliveryState::Unknown | DeliveryState::Sent(_) => *known = state,
+        }
+    }
+}

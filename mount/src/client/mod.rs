@@ -1,0 +1,272 @@
+//! The client's core: a replica of the tree, the log of its changes, and the caches.
+//!
+//! Works without FUSE. Every operation is an *attempt* on [`State`], run under one lock: it is
+//! answered at once, or says what it waits for; that is fetched without the lock, and then the
+//! attempt is made again.
+//!
+//! **Invariant:** the lock is never held across an await, a reply or a call into the kernel.
+
+mod block;
+
+mod cache;
+
+mod log;
+
+mod readahead;
+
+mod handles;
+
+mod kernel;
+
+mod state;
+
+mod names;
+
+mod attributes;
+
+mod data;
+
+mod directories;
+
+mod outbox;
+
+mod reading;
+
+mod loading;
+
+mod uplink;
+
+mod arrivals;
+
+mod ending;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use xfer_protocol::message::Ask;
+use xfer_protocol::tree::{Need, Owner};
+use xfer_protocol::{Errno, Seq};
+
+pub use attributes::{NewAttributes, Space};
+pub use data::{Copy, Seek};
+pub use directories::Listed;
+pub use ending::{Lost, Standing};
+pub use handles::HandleId;
+pub use kernel::{Kernel, Notice};
+pub use names::{Found, New};
+pub use state::{Pause, State};
+
+use crate::session::Session;
+use reading::ReadLinks;
+use state::Phase;
+
+/// How long an operation waits for the server before it fails with `ETIMEDOUT`.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Whose numbers nodes show as their owner's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ids {
+    /// Those of the user that mounts, whatever is stored.
+    Mounter {
+        /// The user's number.
+        uid: u32,
+        /// The group's number.
+        gid: u32,
+    },
+    /// Those that are stored.
+    Stored,
+}
+
+/// What a client is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The most memory that cached blocks take, in bytes.
+    pub cache_bytes: usize,
+    /// The most memory that changes take that are not durable, in bytes.
+    pub log_bytes: usize,
+    /// Whose numbers nodes show, and so who owns what xfer makes by itself.
+    pub ids: Ids,
+    /// The account and server, for messages: `user@host:port`.
+    pub label: String,
+}
+
+/// A running session.
+pub struct Client {
+    state: Mutex<State>,
+    options: Options,
+    runtime: Handle,
+    links: ReadLinks,
+    /// Wakes the task that sends.
+    outgoing: Notify,
+    /// Ticks whenever something that an attempt can wait for has happened.
+    progress: watch::Sender<u64>,
+    /// Rows being loaded.
+    loads: Mutex<HashMap<Need, Outcome>>,
+    /// Fetches of bytes under way.
+    fetches: Mutex<HashMap<u64, Outcome>>,
+    kernel: Mutex<Option<Arc<dyn Kernel>>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// How something under way ended, once it has.
+type Outcome = watch::Receiver<Option<Result<(), Errno>>>;
+
+impl Client {
+    /// Takes over a session that has just begun. Must be called within a tokio runtime.
+    pub fn start(session: Session, options: Options) -> Arc<Client> {
+        let Session { grant, reader, writer, dial } = session;
+        let state = State::new(&grant, options.cache_bytes, options.log_bytes);
+        let client = Arc::new(Client {
+            state: Mutex::new(state),
+            options,
+            runtime: Handle::current(),
+            links: ReadLinks::new(dial),
+            outgoing: Notify::new(),
+            progress: watch::Sender::new(0),
+            loads: Mutex::default(),
+            fetches: Mutex::default(),
+            kernel: Mutex::default(),
+            tasks: Mutex::default(),
+        });
+        client.spawn(client.clone().receive(reader));
+        client.spawn(client.clone().transmit(writer));
+        client.spawn(client.clone().tend_mailboxes());
+        client.spawn(client.clone().receive_deliveries());
+        client
+    }
+
+    /// Runs an operation and hands its result on: at once if everything it needs is here, or later
+    /// from a task of its own.
+    pub fn run<T, A, R>(self: &Arc<Self>, mut attempt: A, reply: R)
+    where
+        T: Send + 'static,
+        A: FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
+        R: FnOnce(Result<T, Errno>) + Send + 'static,
+    {
+        match self.attempt(&mut attempt) {
+            Ok(done) => reply(Ok(done)),
+            Err(Pause::Refused(errno)) => reply(Err(errno)),
+            Err(pause) => {
+                let client = self.clone();
+                self.runtime.spawn(async move { reply(client.persist(attempt, pause).await) });
+            }
+        }
+    }
+
+    /// Runs an operation and waits for its result.
+    ///
+    /// # Errors
+    /// Whatever the operation is refused with; `ETIMEDOUT` if the server does not answer.
+    pub async fn call<T, A>(self: &Arc<Self>, mut attempt: A) -> Result<T, Errno>
+    where
+        A: FnMut(&mut State) -> Result<T, Pause> + Send,
+    {
+        match self.attempt(&mut attempt) {
+            Ok(done) => Ok(done),
+            Err(pause) => self.persist(attempt, pause).await,
+        }
+    }
+
+    /// Whose numbers nodes show.
+    pub fn ids(&self) -> Ids {
+        self.options.ids
+    }
+
+    fn attempt<T, A>(self: &Arc<Self>, attempt: &mut A) -> Result<T, Pause>
+    where
+        A: FnMut(&mut State) -> Result<T, Pause>,
+    {
+        let mut state = self.lock();
+        let result = attempt(&mut state);
+        let orders = std::mem::take(&mut state.orders);
+        let notices = std::mem::take(&mut state.notices);
+        let news = state.log.last_sent() < state.log.last()
+            || state.barrier > state.log.durable()
+            || state.numbers_are_low();
+        drop(state);
+        for (ino, order) in orders {
+            self.fetch(ino, order);
+        }
+        if !notices.is_empty()
+            && let Some(kernel) = self.kernel()
+        {
+            notices.into_iter().for_each(|notice| kernel.notice(notice));
+        }
+        if news {
+            self.outgoing.notify_one();
+        }
+        result
+    }
+
+    /// Waits for what an attempt waits for, and makes it again, until it is answered.
+    async fn persist<T, A>(self: &Arc<Self>, mut attempt: A, mut pause: Pause) -> Result<T, Errno>
+    where
+        A: FnMut(&mut State) -> Result<T, Pause> + Send,
+    {
+        let mut progress = self.progress.subscribe();
+        loop {
+            match pause {
+                Pause::Refused(errno) => return Err(errno),
+                Pause::Row(need) => self.load(need).await?,
+                Pause::Data(waits) => self.fetched(waits).await?,
+                // The session ends by itself when the server is silent, and that is progress too.
+                Pause::Progress => drop(progress.changed().await),
+                Pause::Room(room) => self.ask_room(room).await?,
+                Pause::State(id) => self.ask_state(id).await?,
+            }
+            progress.mark_unchanged();
+            match self.attempt(&mut attempt) {
+                Ok(done) => return Ok(done),
+                Err(next) => pause = next,
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock leaves rows that were not all changed: no guess is better than
+        // going on with what there is, since the server decides again by the same rules.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on there is a mount, or none any more.
+    pub fn set_kernel(&self, kernel: Option<Arc<dyn Kernel>>) {
+        *self.kernel.lock().unwrap_or_else(PoisonError::into_inner) = kernel;
+        self.tick();
+    }
+
+    fn kernel(&self) -> Option<Arc<dyn Kernel>> {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn tick(&self) {
+        self.progress.send_modify(|count| *count += 1);
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.spawn_on(task, &self.runtime);
+    }
+
+    /// Asks the server, if there still is one to ask.
+    async fn ask(&self, after: Seq, ask: Ask) -> Result<reading::Answered, Errno> {
+        if let Phase::Over(_) = self.lock().phase {
+            return Err(Errno::EIO);
+        }
+        match tokio::time::timeout(WAIT_TIMEOUT, self.links.ask(after, ask)).await {
+            Ok(answered) => answered,
+            Err(_) => Err(Errno::ETIMEDOUT),
+        }
+    }
+
+    /// Who owns what xfer makes by itself.
+    fn owner(&self) -> Owner {
+        match self.options.ids {
+            Ids::Mounter { uid, gid } => Owner { uid, gid },
+            Ids::Stored => Owner { uid: 0, gid: 0 },
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Names: lookup, and everything that makes, moves or removes one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use xfer_protocol::tree::{Action, Node, Owner, RenameMode, SpecialKind};
+use xfer_protocol::{Errno, Ino, Name};
+
+use super::handles::HandleId;
+use super::state::{Pause, State};
+
+/// A node that an operation found or made.
+pub type Found = (Ino, Arc<Node>);
+
+/// What a new node is.
+#[derive(Clone, Debug)]
+pub enum New {
+    /// An empty regular file.
+    File {
+        /// Its permission bits.
+        mode: u16,
+    },
+    /// An empty directory.
+    Directory {
+        /// Its permission bits.
+        mode: u16,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Where it points.
+        target: Bytes,
+    },
+    /// A pipe, socket or device.
+    Special {
+        /// Which.
+        kind: SpecialKind,
+        /// Its permission bits.
+        mode: u16,
+    },
+}
+
+impl State {
+    /// Finds an entry. The kernel knows its node from then on.
+    pub(crate) fn lookup(&mut self, parent: Ino, name: &Name) -> Result<Option<Found>, Pause> {
+        if parent == Ino::OUTBOX && !self.users.contains(name) {
+            return Ok(None);
+        }
+        let Some(ino) = self.entry(parent, name)? else { return Ok(None) };
+        let node = self.node(ino)?;
+        self.handles.remember(ino);
+        Ok(Some((ino, node)))
+    }
+
+    /// Makes a node. The kernel knows it from then on.
+    pub(crate) fn make(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        new: &New,
+        owner: Owner,
+    ) -> Result<Found, Pause> {
+        let ino = Ino(self.fresh()?);
+        let in_mailbox = self.mailbox(parent)?.is_some();
+        let name = name.clone();
+        self.change(match new.clone() {
+            New::File { mode } => Action::Create { parent, name, ino, mode, owner },
+            New::Directory { mode } => Action::Mkdir { parent, name, ino, mode, owner },
+            New::Symlink { target } => Action::Symlink { parent, name, ino, target, owner },
+            New::Special { kind, mode } => Action::Mknod { parent, name, ino, mode, owner, kind },
+        })?;
+        if in_mailbox {
+            self.drafts.note(ino);
+        }
+        self.handles.remember(ino);
+        Ok((ino, self.node(ino)?))
+    }
+
+    /// Makes a regular file and opens it.
+    pub(crate) fn create(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        mode: u16,
+        owner: Owner,
+        writable: bool,
+    ) -> Result<(Found, HandleId), Pause> {
+        let found = self.make(parent, name, &New::File { mode }, owner)?;
+        let handle = self.handles.open_file(found.0, writable);
+        Ok((found, handle))
+    }
+
+    /// Gives a node one more name.
+    pub(crate) fn link(&mut self, ino: Ino, parent: Ino, name: &Name) -> Result<Found, Pause> {
+        self.change(Action::Link { ino, parent, name: name.clone() })?;
+        self.handles.remember(ino);
+        Ok((ino, self.node(ino)?))
+    }
+
+    /// Takes a name from a node.
+    pub(crate) fn unlink(&mut self, parent: Ino, name: &Name) -> Result<(), Pause> {
+        let target = self.entry(parent, name)?;
+        self.change(Action::Unlink { parent, name: name.clone() })?;
+        self.drop_orphan(target);
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    pub(crate) fn rmdir(&mut self, parent: Ino, name: &Name) -> Result<(), Pause> {
+        let target = self.entry(parent, name)?;
+        self.change(Action::Rmdir { parent, name: name.clone() })?;
+        self.drop_orphan(target);
+        Ok(())
+    }
+
+    /// Moves a name; into a mailbox, that sends it.
+    pub(crate) fn rename(
+        &mut self,
+        from: &(Ino, Name),
+        to: &(Ino, Name),
+        mode: RenameMode,
+    ) -> Result<(), Pause> {
+        let moved = self.entry(from.0, &from.1)?.ok_or(Errno::ENOENT)?;
+        let replaced = self.entry(to.0, &to.1)?;
+        self.fresh()?;
+        if mode != RenameMode::Exchange {
+            self.prepare_rename(moved, to.0, &to.1)?;
+        } else if self.mailbox(from.0)?.is_some() || self.mailbox(to.0)?.is_some() {
+            return Err(Errno::EINVAL.into());
+        }
+        self.change(Action::Rename { from: from.clone(), to: to.clone(), mode })?;
+        self.drop_orphan(replaced);
+        // The rename happened: what comes after it must not make it seem to have failed.
+        if let Err(pause) = self.send_renamed(moved, to.0, &to.1) {
+            self.note_error(format!("\"{}\" was not sent: {pause:?}", to.1));
+        }
+        Ok(())
+    }
+
+    /// The kernel takes back that it knows a node.
+    pub(crate) fn forget(&mut self, ino: Ino, count: u64) {
+        if self.handles.forget(ino, count) {
+            self.drop_orphan(Some(ino));
+        }
+    }
+
+    /// Removes a node that has no name, once the kernel does not know it.
+    fn drop_orphan(&mut self, ino: Option<Ino>) {
+        let Some(ino) = ino else { return };
+        let orphan = matches!(self.node(ino), Ok(node) if node.nlink == 0);
+        if orphan && !self.handles.knows(ino) {
+            // Only a session that is over refuses this, and then the server does it itself.
+            let _ = self.change(Action::ForgetOrphan { ino });
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Sending: what stands in a mailbox is sent when it is whole.
+//!
+//! A file is whole when its last writing handle closes, or when it is renamed to a name that is
+//! not a temporary one. Room in the other's inbox is asked for before, so that a full inbox is told
+//! to the program that sends.
+
+use std::collections::HashMap;
+
+use xfer_protocol::limits::{BLOCK_BYTES, DELIVERY_ITEMS_MAX};
+use xfer_protocol::tree::{Action, Kind, Loaded, Rows};
+use xfer_protocol::{DeliveryId, Errno, Ino, Name};
+
+use super::state::{Pause, RoomNeed, State};
+
+/// Room that was granted for what is to be sent, by its node: bytes and items.
+#[derive(Debug, Default)]
+pub(super) struct Drafts(HashMap<Ino, (u64, u32)>);
+
+impl Drafts {
+    pub(super) fn grant(&mut self, room: &RoomNeed) {
+        self.0.insert(room.ino, (room.bytes, room.items));
+    }
+
+    /// Notes a file that is being made in a mailbox.
+    pub(super) fn note(&mut self, ino: Ino) {
+        self.0.entry(ino).or_default();
+    }
+}
+
+impl State {
+    /// The user whose mailbox a directory is, if it is one.
+    pub(super) fn mailbox(&self, directory: Ino) -> Result<Option<Name>, Pause> {
+        match self.table.node(directory) {
+            Loaded::Present(node) => match node.kind {
+                Kind::Directory { parent: Ino::OUTBOX, .. } => {}
+                Kind::Directory { .. }
+                | Kind::File(_)
+                | Kind::Symlink { .. }
+                | Kind::Fifo
+                | Kind::Socket
+                | Kind::CharDevice { .. }
+                | Kind::BlockDevice { .. } => return Ok(None),
+            },
+            Loaded::Absent | Loaded::Unknown => return Ok(None),
+        }
+        let mailboxes = self.children(Ino::OUTBOX)?;
+        Ok(mailboxes.into_iter().find(|(_, ino)| *ino == directory).map(|(name, _)| name))
+    }
+
+    /// Where a node stands in a mailbox: the other user, and the node's name.
+    fn draft(&self, ino: Ino) -> Result<Option<(Name, Name)>, Pause> {
+        for (user, mailbox) in self.children(Ino::OUTBOX)? {
+            let here = self.children(mailbox)?.into_iter().find(|(_, entry)| *entry == ino);
+            if let Some((name, _)) = here {
+                return Ok(Some((user, name)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks for room for what is about to be closed, if that will send it.
+    pub(super) fn prepare_close(&mut self, ino: Ino) -> Result<(), Pause> {
+        if !self.drafts.0.contains_key(&ino) {
+            return Ok(());
+        }
+        match self.draft(ino)? {
+            Some((to, name)) if !is_temporary(&name) => self.must_have_room(ino, to),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Sends what was closed, if it stands in a mailbox and nobody writes to it any more.
+    pub(super) fn send_closed(&mut self, ino: Ino) -> Result<(), Pause> {
+        if self.handles.writers(ino) > 0 || !self.drafts.0.contains_key(&ino) {
+            return Ok(());
+        }
+        match self.draft(ino)? {
+            Some((to, name)) if !is_temporary(&name) => self.send(ino, to, name),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Asks for room for what is about to be renamed into a mailbox.
+    pub(super) fn prepare_rename(&mut self, moved: Ino, to: Ino, name: &Name) -> Result<(), Pause> {
+        match self.mailbox(to)? {
+            Some(user) if !is_temporary(name) && self.node(moved)?.sent.is_none() => {
+                self.must_have_room(moved, user)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Sends what was renamed into a mailbox, unless a program still writes to it.
+    pub(super) fn send_renamed(&mut self, moved: Ino, to: Ino, name: &Name) -> Result<(), Pause> {
+        let Some(user) = self.mailbox(to)? else { return Ok(()) };
+        if is_temporary(name) || self.node(moved)?.sent.is_some() {
+            return Ok(());
+        }
+        if self.handles.writers(moved) > 0 {
+            self.drafts.note(moved);
+            return Ok(());
+        }
+        self.send(moved, user, name.clone())
+    }
+
+    /// Drafts that were left behind when nobody could send them: whole, but never sent.
+    pub(super) fn unsent(&self) -> Result<Vec<(Ino, Name, Name)>, Pause> {
+        let mut unsent = Vec::new();
+        for (user, mailbox) in self.children(Ino::OUTBOX)? {
+            for (name, ino) in self.children(mailbox)? {
+                if self.node(ino)?.sent.is_none() && !is_temporary(&name) {
+                    unsent.push((ino, user.clone(), name));
+                }
+            }
+        }
+        Ok(unsent)
+    }
+
+    /// Sends what stands in a mailbox.
+    pub(super) fn send(&mut self, ino: Ino, to: Name, name: Name) -> Result<(), Pause> {
+        let delivery = DeliveryId(self.fresh()?);
+        self.change(Action::Send { to, name, from: self.user.clone(), delivery })?;
+        self.drafts.0.remove(&ino);
+        Ok(())
+    }
+
+    /// Makes the mailboxes that are missing.
+    pub(super) fn make_mailboxes(
+        &mut self,
+        owner: xfer_protocol::tree::Owner,
+    ) -> Result<(), Pause> {
+        let there = self.children(Ino::OUTBOX)?;
+        let missing = |user: &&Name| !there.iter().any(|(name, _)| name == *user);
+        let missing: Vec<Name> = self.users.iter().filter(missing).cloned().collect();
+        for user in missing {
+            let ino = Ino(self.fresh()?);
+            self.change(Action::Mailbox { user, ino, owner })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn must_have_room(&mut self, ino: Ino, to: Name) -> Result<(), Pause> {
+        let (bytes, items) = self.weigh(ino)?;
+        if !self.users.contains(&to) {
+            return Err(Errno::ENOENT.into());
+        }
+        match self.drafts.0.get(&ino) {
+            Some((granted, count)) if *granted >= bytes && *count >= items => Ok(()),
+            Some(_) | None => Err(Pause::Room(RoomNeed { ino, to, bytes, items })),
+        }
+    }
+
+    /// What a node and all that is in it come to: bytes and items.
+    fn weigh(&self, ino: Ino) -> Result<(u64, u32), Pause> {
+        let (mut bytes, mut items, mut waiting) = (0, 0, vec![ino]);
+        while let Some(ino) = waiting.pop() {
+            let node = self.node(ino)?;
+            items += 1;
+            if items as usize > DELIVERY_ITEMS_MAX {
+                return Err(Errno::EDQUOT.into());
+            }
+            bytes += node.file().map_or(0, |data| data.extents.blocks(data.size) * BLOCK_BYTES);
+            if node.is_directory() {
+                waiting.extend(self.children(ino)?.into_iter().map(|(_, ino)| ino));
+            }
+        }
+        Ok((bytes, items))
+    }
+}
+
+/// Whether common tools use such a name while a file is not whole yet.
+fn is_temporary(name: &Name) -> bool {
+    let name = name.as_bytes();
+    let hidden = name.starts_with(b".");
+    let suffixes: [&[u8]; 6] = [b"~", b".part", b".partial", b".crdownload", b".tmp", b".filepart"];
+    let prefixes: [&[u8]; 4] = [b".goutputstream-", b".~lock", b".nfs", b".fuse_hidden"];
+    suffixes.iter().any(|suffix| name.ends_with(suffix))
+        || prefixes.iter().any(|prefix| name.starts_with(prefix))
+        || (hidden && is_vim_swap(name))
+        || (hidden && is_rsync_temporary(name))
+        || is_vim_probe(name)
+}
+
+/// `.name.swp`, and `.swo`, `.swn` and so on when there are several; and `.swx`.
+fn is_vim_swap(name: &[u8]) -> bool {
+    matches!(name, [.., b'.', b's', b'w', b'a'..=b'z'])
+}
+
+/// `.name.XXXXXX`, where the last six are letters and digits.
+fn is_rsync_temporary(name: &[u8]) -> bool {
+    name.len() > 8
+        && name[name.len() - 7] == b'.'
+        && name[name.len() - 6..].iter().all(u8::is_ascii_alphanumeric)
+}
+
+/// vim makes a file `4913` (or a multiple of 123 more) to see whether it can write here.
+fn is_vim_probe(name: &[u8]) -> bool {
+    let number = std::str::from_utf8(name).ok().and_then(|name| name.parse::<u32>().ok());
+    number.is_some_and(|number| (4913..10_000).contains(&number) && (number - 4913) % 123 == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn check(name: &str, temporary: bool) {
+        assert_eq!(is_temporary(&Name::new(name.as_bytes()).unwrap()), temporary, "{name}");
+    }
+
+    #[test]
+    fn temporary_names_of_common_tools_wait_for_their_rename() {
+        check(".report.txt.swp", true);
+        check(".report.txt.swo", true);
+        check(".goutputstream-ABC123", true);
+        check("movie.mkv.part", true);
+        check(".~lock.letter.odt#", true);
+        check(".photo.jpg.a1B2c3", true);
+        check("notes.txt~", true);
+        check("4913", true);
+    }
+
+    #[test]
+    fn ordinary_names_are_sent() {
+        check("report.txt", false);
+        check(".bashrc", false);
+        check("party", false);
+        check("2024", false);
+        check(".config", false);
+    }
+}

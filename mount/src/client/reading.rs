@@ -1,0 +1,127 @@
+//! Read links: questions to the server, answered in any order.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use xfer_protocol::frame::Bounds;
+use xfer_protocol::message::{Answer, Ask, ReadError, Request, Response};
+use xfer_protocol::{Errno, Seq};
+
+use crate::link;
+use crate::session::{Dial, Reader, Writer};
+
+/// How many links questions are spread over: so that a long answer does not hold up short ones.
+const LINKS: usize = 3;
+
+/// Questions that wait to be written, on each link.
+const QUEUE: usize = 256;
+
+/// An answer, with the bytes that came along.
+pub(super) type Answered = (Answer, Bytes);
+
+/// The session's read links, opened when first needed and again when they broke.
+pub(super) struct ReadLinks {
+    dial: Dial,
+    links: [tokio::sync::Mutex<Option<mpsc::Sender<Question>>>; LINKS],
+    next: AtomicUsize,
+}
+
+struct Question {
+    after: Seq,
+    ask: Ask,
+    reply: oneshot::Sender<Result<Answered, ReadError>>,
+}
+
+/// Questions that were written and not answered; `None` once the link is broken.
+type Pending = Arc<Mutex<Option<HashMap<u32, oneshot::Sender<Result<Answered, ReadError>>>>>>;
+
+impl ReadLinks {
+    pub(super) fn new(dial: Dial) -> ReadLinks {
+        ReadLinks { dial, links: Default::default(), next: AtomicUsize::new(0) }
+    }
+
+    /// Asks, on a link that may have to be opened first.
+    pub(super) async fn ask(&self, after: Seq, ask: Ask) -> Result<Answered, Errno> {
+        let (reply, answered) = oneshot::channel();
+        let link = self.link().await?;
+        let sent = link.send(Question { after, ask, reply }).await;
+        sent.map_err(|_| Errno::EIO)?;
+        let answer = answered.await.map_err(|_| Errno::EIO)?;
+        answer.map_err(errno_of)
+    }
+
+    async fn link(&self) -> Result<mpsc::Sender<Question>, Errno> {
+        let place = self.next.fetch_add(1, Ordering::Relaxed) % LINKS;
+        let mut link = self.links[place].lock().await;
+        if let Some(open) = link.as_ref().filter(|open| !open.is_closed()) {
+            return Ok(open.clone());
+        }
+        let (reader, writer) = (self.dial)().await.map_err(|error| {
+            tracing::warn!("a read link could not be opened: {error}");
+            Errno::EIO
+        })?;
+        let (sender, questions) = mpsc::channel(QUEUE);
+        let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
+        tokio::spawn(receive(reader, pending.clone()));
+        tokio::spawn(transmit(writer, questions, pending));
+        *link = Some(sender.clone());
+        Ok(sender)
+    }
+}
+
+fn errno_of(error: ReadError) -> Errno {
+    match error {
+        ReadError::OtherContent => Errno::ESTALE,
+        ReadError::NoUser => Errno::ENOENT,
+        ReadError::InboxFull => Errno::EDQUOT,
+        ReadError::Invalid | ReadError::Storage => Errno::EIO,
+    }
+}
+
+/// Writes questions until nobody asks any more or the link breaks.
+async fn transmit(mut writer: Writer, mut questions: mpsc::Receiver<Question>, pending: Pending) {
+    let mut id = 0u32;
+    while let Some(Question { after, ask, reply }) = questions.recv().await {
+        id = id.wrapping_add(1);
+        match pending.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(pending) => drop(pending.insert(id, reply)),
+            None => return,
+        }
+        let request = Request { id, after, ask };
+        if let Err(error) = link::send(&mut writer, &request, &[], Bounds::OPEN).await {
+            tracing::warn!("a read link broke: {error}");
+            break;
+        }
+    }
+    pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
+/// Hands answers out until the link breaks; then whoever still waits is told by its end.
+async fn receive(mut reader: Reader, pending: Pending) {
+    loop {
+        let (response, payload) =
+            match link::receive::<Response, _>(&mut reader, Bounds::OPEN).await {
+                Ok(frame) => frame,
+                Err(error) => {
+                    tracing::debug!("a read link ended: {error}");
+                    break;
+                }
+            };
+        let reply = match pending.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(pending) => pending.remove(&response.id),
+            None => break,
+        };
+        match reply {
+            // Who asked may have stopped waiting.
+            Some(reply) => drop(reply.send(response.answer.map(|answer| (answer, payload)))),
+            None => {
+                tracing::error!("the server answered a question that was not asked");
+                break;
+            }
+        }
+    }
+    pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+}

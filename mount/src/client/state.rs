@@ -1,0 +1,312 @@
+//! All that the client knows and owes, behind one lock: replica, log, cache, handles.
+//!
+//! Nothing here waits. What can't be done yet says what it waits for ([`Pause`]), and is tried again.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use xfer_protocol::message::{DeliveryHead, DeliveryState, Grant};
+use xfer_protocol::tree::{
+    Action, Changes, ContentEffect, Loaded, Need, Node, Op, Rows, Stop, Table, plan,
+};
+use xfer_protocol::{ContentId, DeliveryId, Errno, IdRange, Ino, Name, Seq};
+
+use super::cache::{Cache, FetchOrder};
+use super::handles::Handles;
+use super::kernel::Notice;
+use super::log::Log;
+use super::outbox::Drafts;
+
+/// Why an attempt could not be answered yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Pause {
+    /// It is refused.
+    Refused(Errno),
+    /// A row must be fetched.
+    Row(Need),
+    /// These fetches of bytes must be waited for.
+    Data(Vec<u64>),
+    /// Something must become durable, or granted, or the log must get shorter.
+    Progress,
+    /// Room in another user's inbox must be asked for.
+    Room(RoomNeed),
+    /// What became of a delivery must be asked.
+    State(DeliveryId),
+}
+
+/// Room that a send needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoomNeed {
+    /// What is to be sent.
+    pub(super) ino: Ino,
+    /// To whom.
+    pub(super) to: Name,
+    /// How many bytes.
+    pub(super) bytes: u64,
+    /// How many items.
+    pub(super) items: u32,
+}
+
+impl From<Errno> for Pause {
+    fn from(errno: Errno) -> Pause {
+        Pause::Refused(errno)
+    }
+}
+
+impl From<Stop> for Pause {
+    fn from(stop: Stop) -> Pause {
+        match stop {
+            Stop::Need(need) => Pause::Row(need),
+            Stop::Refused(errno) => Pause::Refused(errno),
+        }
+    }
+}
+
+/// Where the session stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// All is well.
+    Connected,
+    /// No more changes are taken; what there is becomes durable.
+    Draining(String),
+    /// The session is over.
+    Over(String),
+}
+
+/// All that the client knows and owes.
+#[derive(Debug)]
+pub struct State {
+    pub(super) table: Table,
+    pub(super) log: Log,
+    pub(super) cache: Cache,
+    pub(super) handles: Handles,
+    pub(super) drafts: Drafts,
+    pub(super) phase: Phase,
+    /// The account's own name.
+    pub(super) user: Name,
+    /// Users that can be sent to.
+    pub(super) users: HashSet<Name>,
+    /// Deliveries that wait to be placed in the inbox.
+    pub(super) waiting: VecDeque<DeliveryHead>,
+    /// What became of what was sent, as far as asked or told.
+    pub(super) deliveries: HashMap<DeliveryId, DeliveryState>,
+    /// Bytes that the server's disk can still take.
+    pub(super) disk_free: u64,
+    /// The op that a program waits for.
+    pub(super) barrier: Seq,
+    /// Whether more numbers were asked for and have not come.
+    pub(super) ids_asked: bool,
+    /// Fetches of bytes to be made, each with a node that has the content.
+    pub(super) orders: Vec<(Ino, FetchOrder)>,
+    /// What the kernel is to be told of.
+    pub(super) notices: Vec<Notice>,
+    /// What went wrong that no program was told.
+    pub(super) errors: Vec<String>,
+    numbers: VecDeque<IdRange>,
+}
+
+/// Numbers left below which more are asked for.
+const IDS_LOW: u64 = 1 << 17;
+
+/// The most errors kept to be shown.
+const ERRORS_MAX: usize = 100;
+
+impl State {
+    pub(super) fn new(grant: &Grant, cache_bytes: usize, log_bytes: usize) -> State {
+        State {
+            table: Table::new(grant.usage, grant.quota, grant.applied),
+            log: Log::new(grant.applied, log_bytes),
+            cache: Cache::new(cache_bytes, grant.applied),
+            handles: Handles::default(),
+            drafts: Drafts::default(),
+            phase: Phase::Connected,
+            user: grant.user.clone(),
+            users: grant.users.iter().cloned().collect(),
+            waiting: grant.deliveries.iter().cloned().collect(),
+            deliveries: HashMap::new(),
+            disk_free: grant.disk_free,
+            barrier: Seq::default(),
+            ids_asked: false,
+            orders: Vec::new(),
+            notices: Vec::new(),
+            errors: Vec::new(),
+            numbers: [grant.ids].into(),
+        }
+    }
+
+    /// The node, which must exist.
+    pub(super) fn node(&self, ino: Ino) -> Result<Arc<Node>, Pause> {
+        match self.table.node(ino) {
+            Loaded::Present(node) => Ok(node),
+            Loaded::Absent => Err(Errno::ESTALE.into()),
+            Loaded::Unknown => Err(self.load(Need::Node(ino))),
+        }
+    }
+
+    /// What the entry refers to, if it exists.
+    pub(super) fn entry(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, Pause> {
+        match self.table.entry(parent, name) {
+            Loaded::Present(ino) => Ok(Some(ino)),
+            Loaded::Absent => Ok(None),
+            Loaded::Unknown => Err(self.load(Need::Entry(parent, name.clone()))),
+        }
+    }
+
+    /// All entries of a directory.
+    pub(super) fn children(&self, directory: Ino) -> Result<Vec<(Name, Ino)>, Pause> {
+        self.table.children(directory).ok_or_else(|| self.load(Need::Children(directory)))
+    }
+
+    /// Whether the session can still fetch: once it is over, what is not known stays so.
+    fn load(&self, need: Need) -> Pause {
+        match self.phase {
+            Phase::Connected | Phase::Draining(_) => Pause::Row(need),
+            Phase::Over(_) => Pause::Refused(Errno::EIO),
+        }
+    }
+
+    /// Makes a change: predicts it, appends it to the log, and shows it from now on.
+    pub(super) fn change(&mut self, action: Action) -> Result<(), Pause> {
+        self.change_with(action, Bytes::new())
+    }
+
+    /// Makes a change that carries data.
+    pub(super) fn change_with(&mut self, action: Action, payload: Bytes) -> Result<(), Pause> {
+        if self.phase != Phase::Connected {
+            return Err(Errno::EIO.into());
+        }
+        if !payload.is_empty() && !self.log.has_room() {
+            return Err(Pause::Progress);
+        }
+        let op = Op { time: SystemTime::now().into(), action };
+        let changes = plan(&self.table, &op)?;
+        self.must_fit_disk(&changes)?;
+        let seq = self.log.next();
+        self.table.commit(&changes, seq);
+        for effect in &changes.contents {
+            self.cache.follow(effect, &payload, seq);
+        }
+        self.use_numbers(&op.action, &changes);
+        self.notice(&op.action, &changes);
+        self.log.append(op, payload);
+        Ok(())
+    }
+
+    /// The next number that can be given to something new.
+    pub(super) fn fresh(&self) -> Result<u64, Pause> {
+        self.fresh_run(1)
+    }
+
+    /// The first of so many numbers that follow each other.
+    pub(super) fn fresh_run(&self, count: u64) -> Result<u64, Pause> {
+        let fits = |range: &&IdRange| range.end - range.first >= count;
+        self.numbers.iter().find(fits).map(|range| range.first).ok_or(Pause::Progress)
+    }
+
+    /// Adds numbers that were granted.
+    pub(super) fn add_numbers(&mut self, range: IdRange) {
+        self.ids_asked = false;
+        self.numbers.push_back(range);
+    }
+
+    /// Whether more numbers should be asked for.
+    pub(super) fn numbers_are_low(&self) -> bool {
+        let left: u64 = self.numbers.iter().map(|range| range.end - range.first).sum();
+        left < IDS_LOW && !self.ids_asked
+    }
+
+    /// Waits until the op is durable.
+    pub(super) fn durable(&mut self, seq: Seq) -> Result<(), Pause> {
+        if self.log.durable() >= seq {
+            return Ok(());
+        }
+        if let Phase::Over(_) = self.phase {
+            return Err(Errno::EIO.into());
+        }
+        self.barrier = self.barrier.max(seq);
+        Err(Pause::Progress)
+    }
+
+    /// Notes that the ops up to `seq` are durable. False if that can't be.
+    pub(super) fn settle(&mut self, seq: Seq) -> bool {
+        if seq < self.log.durable() {
+            return true;
+        }
+        let possible = self.log.retire(seq);
+        if possible {
+            self.table.settle(seq);
+            self.cache.settle(seq);
+        }
+        possible
+    }
+
+    /// Keeps an error for `xfer status`.
+    pub(super) fn note_error(&mut self, error: String) {
+        tracing::error!("{error}");
+        if self.errors.len() < ERRORS_MAX {
+            self.errors.push(error);
+        }
+    }
+
+    /// Tells the kernel of changes that it did not ask for.
+    fn notice(&mut self, action: &Action, changes: &Changes) {
+        if !matches!(action, Action::Mailbox { .. } | Action::Send { .. } | Action::Accept { .. }) {
+            return;
+        }
+        let entries = changes.entries.iter();
+        self.notices.extend(entries.map(|(parent, name, _)| Notice::Entry(*parent, name.clone())));
+        self.notices.extend(changes.nodes.iter().map(|(ino, _)| Notice::Node(*ino)));
+    }
+
+    /// Refuses growth that the server's disk has no room for, as far as it told.
+    fn must_fit_disk(&self, changes: &Changes) -> Result<(), Errno> {
+        let growth = changes.usage.bytes.saturating_sub(self.table.usage().bytes);
+        if growth > 0 && growth + self.log.pending().1 as u64 > self.disk_free {
+            return Err(Errno::ENOSPC);
+        }
+        Ok(())
+    }
+
+    fn use_numbers(&mut self, action: &Action, changes: &Changes) {
+        let used = match action {
+            Action::Create { .. }
+            | Action::Mkdir { .. }
+            | Action::Symlink { .. }
+            | Action::Mknod { .. }
+            | Action::Mailbox { .. }
+            | Action::Send { .. } => 1,
+            Action::Accept { .. } => changes.nodes.len() as u64,
+            Action::SetAttr { .. }
+            | Action::Write { .. }
+            | Action::Fallocate { .. }
+            | Action::CopyRange { .. } => changes.contents.iter().filter_map(made).count() as u64,
+            Action::Link { .. }
+            | Action::Unlink { .. }
+            | Action::Rmdir { .. }
+            | Action::Rename { .. }
+            | Action::SetXattr { .. }
+            | Action::RemoveXattr { .. }
+            | Action::ForgetOrphan { .. }
+            | Action::Decline { .. } => 0,
+        };
+        if let Some(range) = self.numbers.iter_mut().find(|range| range.end - range.first >= used) {
+            range.first += used;
+        }
+        self.numbers.retain(|range| range.first < range.end);
+    }
+}
+
+/// The content that an effect brings into being.
+fn made(effect: &ContentEffect) -> Option<ContentId> {
+    match effect {
+        ContentEffect::Create { content } | ContentEffect::Clone { to: content, .. } => {
+            Some(*content)
+        }
+        ContentEffect::Write { .. }
+        | ContentEffect::Zero { .. }
+        | ContentEffect::Copy { .. }
+        | ContentEffect::Free { .. } => None,
+    }
+}

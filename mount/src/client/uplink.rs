@@ -1,0 +1,182 @@
+//! The log link: ops go up, acknowledgements come down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until, timeout};
+use xfer_protocol::Seq;
+use xfer_protocol::frame::Bounds;
+use xfer_protocol::limits::{HEARTBEAT_MS, SILENCE_TIMEOUT_MS};
+use xfer_protocol::message::{EndReason, ToClient, ToServer};
+
+use super::log::Group;
+use super::state::{Phase, State};
+use super::{Client, Lost};
+use crate::link;
+use crate::session::{Reader, Writer};
+
+/// After this much since the last one, a commit is asked for while programs wait for room in the
+/// log, in bytes: so that what is done makes room while the rest is on its way.
+const BARRIER_BYTES: usize = 8 << 20;
+
+/// How long a frame may take to be written before the link counts as dead.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What goes out next.
+enum Outgoing {
+    Ops(Group),
+    Message(ToServer),
+}
+
+/// What the sending task did so far.
+#[derive(Default)]
+struct Sent {
+    barrier: Seq,
+    bytes_since_barrier: usize,
+    logout: bool,
+}
+
+impl Client {
+    /// Sends ops as they come, until the session is over.
+    pub(super) async fn transmit(self: Arc<Self>, mut writer: Writer) {
+        let mut sent = Sent::default();
+        let mut ping_at = Instant::now() + Duration::from_millis(HEARTBEAT_MS);
+        loop {
+            let next = {
+                let mut state = self.lock();
+                if let Phase::Over(_) = state.phase {
+                    return;
+                }
+                state.next_outgoing(&mut sent)
+            };
+            let result = match next {
+                Some(Outgoing::Ops(group)) => send_ops(&mut writer, group).await,
+                Some(Outgoing::Message(message)) => send(&mut writer, &message, &[]).await,
+                None => tokio::select! {
+                    () = self.outgoing.notified() => continue,
+                    () = sleep_until(ping_at) => send(&mut writer, &ToServer::Ping, &[]).await,
+                },
+            };
+            ping_at = Instant::now() + Duration::from_millis(HEARTBEAT_MS);
+            if let Err(error) = result {
+                self.lose(&format!("the connection broke: {error}"));
+                return;
+            }
+        }
+    }
+
+    /// Takes what the server says, until the session is over.
+    pub(super) async fn receive(self: Arc<Self>, mut reader: Reader) {
+        let silence = Duration::from_millis(SILENCE_TIMEOUT_MS);
+        loop {
+            let frame = timeout(silence, link::receive::<ToClient, _>(&mut reader, Bounds::OPEN));
+            let said = match frame.await {
+                Ok(Ok((message, _))) => self.hear(message),
+                Ok(Err(error)) => Err(format!("the connection broke: {error}")),
+                Err(_) => Err("the server fell silent".to_owned()),
+            };
+            if let Err(reason) = said {
+                self.lose(&reason);
+                return;
+            }
+        }
+    }
+
+    fn hear(self: &Arc<Self>, message: ToClient) -> Result<(), String> {
+        let mut state = self.lock();
+        match message {
+            ToClient::Durable { seq, disk_free } => {
+                state.disk_free = disk_free;
+                if !state.settle(seq) {
+                    return Err("the server acknowledged what it was not sent".to_owned());
+                }
+            }
+            ToClient::Diverged { seq, errno } => {
+                return Err(format!("the server refused change {seq}: {errno}"));
+            }
+            ToClient::Arrived(head) => state.waiting.push_back(head),
+            ToClient::Settled { delivery, state: became } => state.learn_state(delivery, became),
+            ToClient::Users(users) => state.users = users.into_iter().collect(),
+            ToClient::Quota(quota) => state.table.set_quota(quota),
+            ToClient::Ids(range) => state.add_numbers(range),
+            ToClient::Pong => return Ok(()),
+            ToClient::Drain { reason, .. } => state.begin_drain(&reason.to_string()),
+            ToClient::Ended(EndReason::LoggedOut) => return Err(Lost::LOGGED_OUT.to_owned()),
+            ToClient::Ended(reason) => return Err(reason.to_string()),
+        }
+        drop(state);
+        self.tick();
+        self.outgoing.notify_one();
+        Ok(())
+    }
+
+    /// The session is over: whatever waits is told so.
+    pub(super) fn lose(&self, reason: &str) {
+        let mut state = self.lock();
+        if !matches!(state.phase, Phase::Over(_)) {
+            let (ops, bytes) = state.log.pending();
+            if ops > 0 {
+                state.note_error(format!(
+                    "{}: {reason}; {ops} changes ({bytes} bytes) were not durable",
+                    self.options.label
+                ));
+            }
+            state.phase = Phase::Over(reason.to_owned());
+        }
+        drop(state);
+        self.tick();
+        self.outgoing.notify_one();
+    }
+}
+
+impl State {
+    /// No more changes are taken; when all are durable, the session ends.
+    pub(super) fn begin_drain(&mut self, reason: &str) {
+        if self.phase == Phase::Connected {
+            self.phase = Phase::Draining(reason.to_owned());
+            self.barrier = self.log.last();
+        }
+    }
+
+    fn next_outgoing(&mut self, sent: &mut Sent) -> Option<Outgoing> {
+        if self.numbers_are_low() {
+            self.ids_asked = true;
+            return Some(Outgoing::Message(ToServer::MoreIds));
+        }
+        let waited_for = self.barrier > sent.barrier && self.barrier <= self.log.last_sent();
+        let crowded = sent.bytes_since_barrier >= BARRIER_BYTES && !self.log.has_room();
+        if waited_for || crowded {
+            let upto = self.log.last_sent();
+            *sent = Sent { barrier: upto, bytes_since_barrier: 0, ..*sent };
+            return Some(Outgoing::Message(ToServer::Barrier { upto }));
+        }
+        if let Some(group) = self.log.take() {
+            sent.bytes_since_barrier += group.payloads.iter().map(Bytes::len).sum::<usize>();
+            return Some(Outgoing::Ops(group));
+        }
+        if !self.log.has_room() && sent.barrier < self.log.last() {
+            sent.barrier = self.log.last();
+            return Some(Outgoing::Message(ToServer::Barrier { upto: sent.barrier }));
+        }
+        let drained = matches!(self.phase, Phase::Draining(_)) && self.log.pending().0 == 0;
+        if drained && !sent.logout {
+            sent.logout = true;
+            return Some(Outgoing::Message(ToServer::Logout));
+        }
+        None
+    }
+}
+
+async fn send_ops(writer: &mut Writer, group: Group) -> Result<(), String> {
+    let Group { first, ops, payloads } = group;
+    send(writer, &ToServer::Ops { first, ops }, &payloads).await
+}
+
+async fn send(writer: &mut Writer, message: &ToServer, payloads: &[Bytes]) -> Result<(), String> {
+    match timeout(WRITE_TIMEOUT, link::send_parts(writer, message, payloads, Bounds::OPEN)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the server takes nothing any more".to_owned()),
+    }
+}

@@ -1,0 +1,214 @@
+//! How requests are answered: run the attempt, then say what came of it.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{
+    Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+};
+use xfer_protocol::{Errno, Ino, Name};
+
+use super::attr::{FOR_EVER, attr, errno};
+use super::filesystem::XferFs;
+use super::placing::{self, Placing};
+use super::words::{given, new_name, owner};
+use crate::client::{Client, Found, Ids, Listed, New, Pause, State};
+
+/// Numbers are never used again, so one generation is enough.
+pub(super) const GENERATION: Generation = Generation(0);
+
+impl XferFs {
+    pub(super) fn new(client: Arc<Client>, placing: Arc<Placing>) -> XferFs {
+        XferFs { client, placing }
+    }
+
+    pub(super) fn ids(&self) -> Ids {
+        self.client.ids()
+    }
+
+    /// Runs an attempt, and answers with what it gives or why it was refused.
+    pub(super) fn answer<R, T, D>(
+        &self,
+        reply: R,
+        attempt: impl FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
+        done: D,
+    ) where
+        R: Refuse,
+        T: Send + 'static,
+        D: FnOnce(R, T) + Send + 'static,
+    {
+        self.client.run(attempt, move |result| match result {
+            Ok(value) => done(reply, value),
+            Err(error) => reply.refuse(error),
+        });
+    }
+
+    /// Answers with a node that was found or made.
+    pub(super) fn answer_entry(
+        &self,
+        reply: ReplyEntry,
+        attempt: impl FnMut(&mut State) -> Result<Found, Pause> + Send + 'static,
+    ) {
+        let ids = self.ids();
+        self.answer(reply, attempt, move |reply, (ino, node)| {
+            reply.entry(&FOR_EVER, &attr(ino, &node, ids), GENERATION);
+        });
+    }
+
+    /// Answers with a node's attributes.
+    pub(super) fn answer_attr(
+        &self,
+        reply: ReplyAttr,
+        attempt: impl FnMut(&mut State) -> Result<Found, Pause> + Send + 'static,
+    ) {
+        let ids = self.ids();
+        self.answer(reply, attempt, move |reply, (ino, node)| {
+            reply.attr(&FOR_EVER, &attr(ino, &node, ids));
+        });
+    }
+
+    /// Answers that it is done.
+    pub(super) fn answer_empty(
+        &self,
+        reply: ReplyEmpty,
+        attempt: impl FnMut(&mut State) -> Result<(), Pause> + Send + 'static,
+    ) {
+        self.answer(reply, attempt, |reply, ()| reply.ok());
+    }
+
+    /// Answers with a value of an extended attribute, or how long it is.
+    pub(super) fn answer_xattr<T: AsRef<[u8]> + Send + 'static>(
+        &self,
+        reply: ReplyXattr,
+        size: u32,
+        attempt: impl FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
+    ) {
+        self.answer(reply, attempt, move |reply, value| {
+            let value = value.as_ref();
+            match size as usize {
+                0 => reply.size(value.len() as u32),
+                room if room < value.len() => reply.refuse(Errno::ERANGE),
+                _ => reply.data(value),
+            }
+        });
+    }
+
+    /// Accepts a delivery that one of our own threads renames out of the hidden directory.
+    pub(super) fn accept(
+        &self,
+        request: &Request,
+        entry: &[u8],
+        to: Result<(Ino, Name), Errno>,
+        reply: ReplyEmpty,
+    ) {
+        let (owner, own) = (owner(request), self.placing.is_own(request.pid()));
+        let id = placing::delivery(entry).filter(|_| own).ok_or(Errno::ENOENT);
+        self.answer_empty(reply, move |state| {
+            let (parent, name) = given(&to)?;
+            state.accept(id?, *parent, name, owner)
+        });
+    }
+
+    /// Answers a look-up in what only threads that place arrivals can see.
+    pub(super) fn lookup_hidden(
+        &self,
+        request: &Request,
+        parent: Ino,
+        name: &[u8],
+        reply: ReplyEntry,
+    ) {
+        let admitted = self.placing.is_own(request.pid());
+        let found = match self.placing.is_hidden(parent) {
+            true => self.placing.entry_attr(name),
+            false => Some(self.placing.hidden_attr()),
+        };
+        // Never cached: the next to ask may be somebody else.
+        match found.filter(|_| admitted) {
+            Some(attr) => reply.entry(&Duration::ZERO, &attr, GENERATION),
+            None => reply.error(fuser::Errno::ENOENT),
+        }
+    }
+
+    /// Makes a node of a name that a program gave.
+    pub(super) fn make(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new: New,
+        reply: ReplyEntry,
+    ) {
+        let (owner, parent) = (owner(request), Ino(parent.0));
+        let name = new_name(parent, name);
+        self.answer_entry(reply, move |state| state.make(parent, given(&name)?, &new, owner));
+    }
+
+    /// Answers with entries and their nodes, as many as fit.
+    pub(super) fn answer_listing(
+        &self,
+        reply: ReplyDirectoryPlus,
+        attempt: impl FnMut(&mut State) -> Result<Vec<Listed>, Pause> + Send + 'static,
+    ) {
+        let (client, ids) = (self.client.clone(), self.ids());
+        self.answer(reply, attempt, move |mut reply, listed| {
+            let told = add_entries(&mut reply, listed, ids);
+            // Before the answer: after it, the kernel may forget them at any moment.
+            let remember = move |state: &mut State| {
+                state.remember_listed(&told);
+                Ok(())
+            };
+            client.run(remember, |_| {});
+            reply.ok();
+        });
+    }
+}
+
+/// Adds entries until the answer is full, and returns the nodes that the kernel now knows.
+fn add_entries(reply: &mut ReplyDirectoryPlus, listed: Vec<Listed>, ids: Ids) -> Vec<Ino> {
+    let mut told = Vec::with_capacity(listed.len());
+    for Listed { next, name, ino, node } in listed {
+        let (attr, shown) = (attr(ino, &node, ids), OsStr::from_bytes(&name));
+        if reply.add(INodeNo(ino.0), next, shown, &FOR_EVER, &attr, GENERATION) {
+            break;
+        }
+        // The kernel does not count what it is told of `.` and `..`.
+        if name != b"." && name != b".." {
+            told.push(ino);
+        }
+    }
+    told
+}
+
+/// An answer that can be a refusal: each of fuser's is a type of its own.
+pub(super) trait Refuse: Send + 'static {
+    /// Answers with an error.
+    fn refuse(self, errno: Errno);
+}
+
+macro_rules! refuse {
+    ($($reply:ty),*) => {
+        $(impl Refuse for $reply {
+            fn refuse(self, error: Errno) {
+                self.error(errno(error));
+            }
+        })*
+    };
+}
+
+refuse!(
+    ReplyAttr,
+    ReplyCreate,
+    ReplyData,
+    ReplyDirectory,
+    ReplyDirectoryPlus,
+    ReplyEmpty,
+    ReplyEntry,
+    ReplyLseek,
+    ReplyOpen,
+    ReplyStatfs,
+    ReplyWrite,
+    ReplyXattr
+);

@@ -1,0 +1,103 @@
+//! Nodes as the kernel wants to see them.
+
+use std::time::Duration;
+
+use fuser::{FileAttr, FileType, INodeNo};
+use xfer_protocol::tree::{Kind, Node};
+use xfer_protocol::{Errno, Ino};
+
+use crate::client::Ids;
+
+/// How long the kernel may keep what it is told. Nobody else changes the tree, so: for ever.
+pub(super) const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// The size that programs are told to read and write in, in bytes.
+const IO_BYTES: u32 = 128 << 10;
+
+/// What a directory shows as its size, for each entry, in bytes.
+const ENTRY_BYTES: u64 = 32;
+
+/// A node's attributes.
+pub(super) fn attr(ino: Ino, node: &Node, ids: Ids) -> FileAttr {
+    let (uid, gid) = match ids {
+        Ids::Mounter { uid, gid } => (uid, gid),
+        Ids::Stored => (node.uid, node.gid),
+    };
+    FileAttr {
+        ino: INodeNo(ino.0),
+        size: size(&node.kind),
+        blocks: node.sectors(),
+        atime: node.atime.into(),
+        mtime: node.mtime.into(),
+        ctime: node.ctime.into(),
+        crtime: node.ctime.into(),
+        kind: file_type(&node.kind),
+        perm: node.mode,
+        nlink: node.nlink,
+        uid,
+        gid,
+        rdev: rdev(&node.kind),
+        blksize: IO_BYTES,
+        flags: 0,
+    }
+}
+
+/// The attributes that, with the number 0, tell the kernel to remember that a name is absent.
+pub(super) fn absent() -> FileAttr {
+    let epoch = std::time::UNIX_EPOCH;
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: epoch,
+        mtime: epoch,
+        ctime: epoch,
+        crtime: epoch,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: IO_BYTES,
+        flags: 0,
+    }
+}
+
+/// What a node is, in the kernel's words.
+pub(super) fn file_type(kind: &Kind) -> FileType {
+    match kind {
+        Kind::File(_) => FileType::RegularFile,
+        Kind::Directory { .. } => FileType::Directory,
+        Kind::Symlink { .. } => FileType::Symlink,
+        Kind::Fifo => FileType::NamedPipe,
+        Kind::Socket => FileType::Socket,
+        Kind::CharDevice { .. } => FileType::CharDevice,
+        Kind::BlockDevice { .. } => FileType::BlockDevice,
+    }
+}
+
+/// The error, in the kernel's words.
+pub(super) fn errno(errno: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(errno.number())
+}
+
+fn size(kind: &Kind) -> u64 {
+    match kind {
+        Kind::File(data) => data.size,
+        Kind::Directory { entries, .. } => entries.saturating_mul(ENTRY_BYTES),
+        Kind::Symlink { target } => target.len() as u64,
+        Kind::Fifo | Kind::Socket | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => 0,
+    }
+}
+
+fn rdev(kind: &Kind) -> u32 {
+    match kind {
+        Kind::CharDevice { rdev } | Kind::BlockDevice { rdev } => *rdev,
+        Kind::File(_)
+        | Kind::Directory { .. }
+        | Kind::Symlink { .. }
+        | Kind::Fifo
+        | Kind::Socket => 0,
+    }
+}

@@ -1,0 +1,493 @@
+//! Requests of the kernel: each is unpacked, handed to the client, and answered.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use xfer_protocol::limits::{BLOCK_BYTES, NAME_BYTES_MAX, WRITE_BYTES_MAX};
+use xfer_protocol::tree::XattrMode;
+use xfer_protocol::{Errno, Ino};
+
+use super::answers::GENERATION;
+use super::attr::{FOR_EVER, absent, attr, file_type};
+use super::placing::{HIDDEN_NAME, Placing};
+use super::words::{
+    fallocate_mode, given, new_name, new_special, open_flags, owner, parse, permissions,
+    rename_mode, seek, timestamp,
+};
+use crate::client::{Client, Copy, HandleId, Ids, Listed, New, NewAttributes, State};
+
+/// Requests that the kernel may have under way without a program waiting: readahead, mostly.
+const BACKGROUND_MAX: u16 = 64;
+
+/// A client's tree, as the kernel asks for it.
+pub(super) struct XferFs {
+    pub(super) client: Arc<Client>,
+    pub(super) placing: Arc<Placing>,
+}
+
+impl Filesystem for XferFs {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = [
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+        ];
+        // Each call says what is possible if this is not, which is then what there is.
+        for flag in wanted {
+            let _ = config.add_capabilities(flag);
+        }
+        let _ = config.set_max_write(WRITE_BYTES_MAX as u32);
+        let _ = config.set_max_background(BACKGROUND_MAX);
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let parent = Ino(parent.0);
+        let hidden = parent == Ino::ROOT && name.as_bytes() == HIDDEN_NAME;
+        if hidden || self.placing.is_hidden(parent) {
+            return self.lookup_hidden(request, parent, name.as_bytes(), reply);
+        }
+        let (name, ids) = (parse(name), self.ids());
+        let attempt = move |state: &mut State| state.lookup(parent, given(&name)?);
+        self.answer(reply, attempt, move |reply, found| match found {
+            Some((ino, node)) => reply.entry(&FOR_EVER, &attr(ino, &node, ids), GENERATION),
+            None => reply.entry(&FOR_EVER, &absent(), GENERATION),
+        });
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
+        let forget = move |state: &mut State| {
+            state.forget(Ino(ino.0), count);
+            Ok(())
+        };
+        self.client.run(forget, |_| {});
+    }
+
+    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.placing.attr_of(Ino(ino.0)) {
+            Some(attr) => reply.attr(&Duration::ZERO, &attr),
+            None => self.answer_attr(reply, move |state| state.attributes(Ino(ino.0))),
+        }
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let foreign = |id: Option<u32>, own: u32| id.is_some_and(|id| id != own);
+        let (uid, gid) = match self.ids() {
+            Ids::Stored => (uid, gid),
+            Ids::Mounter { uid: owner, gid: group } => {
+                if foreign(uid, owner) || foreign(gid, group) {
+                    return reply.error(fuser::Errno::EPERM);
+                }
+                (None, None)
+            }
+        };
+        let new = NewAttributes {
+            mode: mode.map(permissions),
+            uid,
+            gid,
+            size,
+            atime: atime.map(timestamp),
+            mtime: mtime.map(timestamp),
+            clear_set_id: size.is_some() && request.uid() != 0,
+        };
+        self.answer_attr(reply, move |state| state.set_attributes(Ino(ino.0), &new));
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        let attempt = move |state: &mut State| state.target(Ino(ino.0));
+        self.answer(reply, attempt, |reply, target| reply.data(&target));
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let Some(new) = new_special(mode, rdev) else {
+            return reply.error(fuser::Errno::EINVAL);
+        };
+        self.make(request, parent, name, new, reply);
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let new = New::Directory { mode: permissions(mode) };
+        self.make(request, parent, name, new, reply);
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let target = Bytes::copy_from_slice(target.as_os_str().as_bytes());
+        self.make(request, parent, name, New::Symlink { target }, reply);
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = parse(name);
+        self.answer_empty(reply, move |state| state.unlink(Ino(parent.0), given(&name)?));
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = parse(name);
+        self.answer_empty(reply, move |state| state.rmdir(Ino(parent.0), given(&name)?));
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        to_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let to = new_name(Ino(new_parent.0), to_name).map(|name| (Ino(new_parent.0), name));
+        if self.placing.is_hidden(Ino(parent.0)) {
+            return self.accept(request, name.as_bytes(), to, reply);
+        }
+        let from = parse(name).map(|name| (Ino(parent.0), name));
+        let mode = rename_mode(flags).ok_or(Errno::EINVAL);
+        let attempt = move |state: &mut State| state.rename(given(&from)?, given(&to)?, mode?);
+        self.answer_empty(reply, attempt);
+    }
+
+    fn link(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        new_parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let (parent, name) = (Ino(new_parent.0), new_name(Ino(new_parent.0), name));
+        self.answer_entry(reply, move |state| state.link(Ino(ino.0), parent, given(&name)?));
+    }
+
+    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let writable = flags.acc_mode() != OpenAccMode::O_RDONLY;
+        let attempt = move |state: &mut State| state.open(Ino(ino.0), writable);
+        self.answer(reply, attempt, move |reply, handle| {
+            reply.opened(FileHandle(handle.0), open_flags(writable));
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (ids, owner, parent) = (self.ids(), owner(request), Ino(parent.0));
+        let name = new_name(parent, name);
+        let (mode, writable) = (permissions(mode), flags & libc::O_ACCMODE != libc::O_RDONLY);
+        let attempt =
+            move |state: &mut State| state.create(parent, given(&name)?, mode, owner, writable);
+        self.answer(reply, attempt, move |reply, ((ino, node), handle)| {
+            let (attr, handle) = (attr(ino, &node, ids), FileHandle(handle.0));
+            reply.created(&FOR_EVER, &attr, GENERATION, handle, open_flags(writable));
+        });
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let range = offset..offset.saturating_add(size.into());
+        let attempt =
+            move |state: &mut State| state.read(HandleId(fh.0), Ino(ino.0), range.clone());
+        self.answer(reply, attempt, |reply, data| reply.data(&data));
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let data = Bytes::copy_from_slice(data);
+        let len = data.len() as u32;
+        let attempt = move |state: &mut State| state.write(Ino(ino.0), offset, &data, clear_set_id);
+        self.answer(reply, attempt, move |reply, ()| reply.written(len));
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        self.answer_empty(reply, move |state| state.flush(HandleId(fh.0), Ino(ino.0)));
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let close = move |state: &mut State| {
+            state.close(HandleId(fh.0));
+            state.post(Ino(ino.0))
+        };
+        self.answer_empty(reply, close);
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.answer_empty(reply, move |state| state.sync(Ino(ino.0)));
+    }
+
+    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let attempt = move |state: &mut State| state.open_directory(Ino(ino.0));
+        self.answer(reply, attempt, |reply, handle| {
+            let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+            reply.opened(FileHandle(handle.0), flags);
+        });
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        let attempt = move |state: &mut State| state.list(HandleId(fh.0), offset);
+        self.answer(reply, attempt, |mut reply, listed| {
+            for Listed { next, name, ino, node } in listed {
+                let (ino, kind) = (INodeNo(ino.0), file_type(&node.kind));
+                if reply.add(ino, next, kind, OsStr::from_bytes(&name)) {
+                    break;
+                }
+            }
+            reply.ok();
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        self.answer_listing(reply, move |state| state.list(HandleId(fh.0), offset));
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        let close = move |state: &mut State| {
+            state.close(HandleId(fh.0));
+            Ok(())
+        };
+        self.answer_empty(reply, close);
+    }
+
+    /// Syncing a directory settles everything, as programs that sync a tree by it expect.
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let mut upto = None;
+        self.answer_empty(reply, move |state| {
+            let seq = *upto.get_or_insert_with(|| state.last_change());
+            state.sync_to(seq)
+        });
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let (block, name) = (BLOCK_BYTES as u32, NAME_BYTES_MAX as u32);
+        self.answer(reply, State::space, move |reply, s| {
+            let (blocks, free, nodes, left) = (s.blocks, s.blocks_free, s.nodes, s.nodes_free);
+            reply.statfs(blocks, free, free, nodes, left, block, name, block);
+        });
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        let value = Bytes::copy_from_slice(value);
+        let mode = match flags {
+            libc::XATTR_CREATE => XattrMode::Create,
+            libc::XATTR_REPLACE => XattrMode::Replace,
+            _ => XattrMode::Either,
+        };
+        self.answer_empty(reply, move |state| state.set_xattr(Ino(ino.0), &name, &value, mode));
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        let name = name.as_bytes().to_vec();
+        self.answer_xattr(reply, size, move |state| state.xattr(Ino(ino.0), &name));
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.answer_xattr(reply, size, move |state| state.xattr_names(Ino(ino.0)));
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        self.answer_empty(reply, move |state| state.remove_xattr(Ino(ino.0), &name));
+    }
+
+    /// The kernel decides by modes (`default_permissions`) and does not ask.
+    fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let range = offset..offset.saturating_add(length);
+        let mode = fallocate_mode(mode).ok_or(Errno::EOPNOTSUPP);
+        let attempt = move |state: &mut State| state.fallocate(Ino(ino.0), range.clone(), mode?);
+        self.answer_empty(reply, attempt);
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let seek = seek(whence);
+        let attempt = move |state: &mut State| {
+            let offset = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+            state.seek(Ino(ino.0), offset, seek?)
+        };
+        self.answer(reply, attempt, |reply, found| reply.offset(found as i64));
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        from: INodeNo,
+        _fh_in: FileHandle,
+        from_offset: u64,
+        to: INodeNo,
+        _fh_out: FileHandle,
+        to_offset: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        // The answer has 32 bits for the length; what is left is asked for again.
+        let len = len.min(u64::from(u32::MAX) / BLOCK_BYTES * BLOCK_BYTES);
+        let copy = Copy { from: Ino(from.0), from_offset, to: Ino(to.0), to_offset, len };
+        let attempt = move |state: &mut State| state.copy_range(copy);
+        self.answer(reply, attempt, |reply, copied| reply.written(copied as u32));
+    }
+}

@@ -1,0 +1,65 @@
+//! Telling the kernel what changed without its asking, from a thread of its own.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+
+use fuser::{INodeNo, Notifier};
+use xfer_protocol::{DeliveryId, Errno, Name};
+
+use super::placing::Placing;
+use crate::client::{Kernel, Notice};
+
+/// The kernel, as the client sees it.
+pub(super) struct Notices {
+    placing: Arc<Placing>,
+    queue: Sender<Notice>,
+}
+
+impl Notices {
+    /// Starts the thread. It ends with the value.
+    pub(super) fn start(notifier: Notifier, placing: Arc<Placing>) -> io::Result<Notices> {
+        let (queue, notices) = channel();
+        let tell_all = move || {
+            for notice in notices {
+                // The kernel answers ENOENT for what it has not cached, which is as good.
+                if let Err(error) = tell(&notifier, &notice)
+                    && error.kind() != io::ErrorKind::NotFound
+                {
+                    tracing::debug!("a notice to the kernel: {error}");
+                }
+            }
+        };
+        std::thread::Builder::new().name("notices".to_owned()).spawn(tell_all)?;
+        Ok(Notices { placing, queue })
+    }
+}
+
+impl Kernel for Notices {
+    fn place(
+        &self,
+        id: DeliveryId,
+        directory: bool,
+        sender: &Name,
+        name: &Name,
+    ) -> Result<(), Errno> {
+        self.placing.place(id, directory, sender, name)
+    }
+
+    fn notice(&self, notice: Notice) {
+        // The thread is gone only when the mount is, and then there is nobody to tell.
+        let _ = self.queue.send(notice);
+    }
+}
+
+fn tell(notifier: &Notifier, notice: &Notice) -> io::Result<()> {
+    match notice {
+        // A negative offset spares the cached data: only attributes are out of date.
+        Notice::Node(ino) => notifier.inval_inode(INodeNo(ino.0), -1, 0),
+        Notice::Entry(parent, name) => {
+            notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name.as_bytes()))
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Placing arrivals in the inbox by a rename through the mount point, so that inotify tells.
+//!
+//! The rename comes from a directory that only the threads doing such renames can see. Its entries
+//! are named by delivery; renaming one accepts the delivery.
+
+use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use fuser::{FileAttr, FileType, INodeNo};
+use rustix::fs::{CWD, Mode, RenameFlags};
+use xfer_protocol::{DeliveryId, Errno, Ino, Name};
+
+use super::attr::absent;
+
+/// The hidden directory's name, in the root.
+pub(super) const HIDDEN_NAME: &[u8] = b".xfer-arrivals";
+
+/// The hidden directory's number.
+const HIDDEN_INO: Ino = Ino(u64::MAX >> 1);
+
+/// The numbers of its entries: this bit, and the delivery's.
+const ENTRY_BIT: u64 = 1 << 63;
+
+/// The threads that place arrivals, and where.
+#[derive(Debug)]
+pub(super) struct Placing {
+    mountpoint: PathBuf,
+    threads: Mutex<HashSet<u32>>,
+}
+
+/// A thread that may see the hidden directory, as long as this lives.
+struct Admitted<'a>(&'a Placing, u32);
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.0.threads.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+impl Placing {
+    pub(super) fn new(mountpoint: &Path) -> Placing {
+        Placing { mountpoint: mountpoint.to_owned(), threads: Mutex::default() }
+    }
+
+    /// Places a delivery as `inbox/<sender>/<name>`.
+    pub(super) fn place(
+        &self,
+        id: DeliveryId,
+        directory: bool,
+        sender: &Name,
+        name: &Name,
+    ) -> Result<(), Errno> {
+        let _admitted = self.admit();
+        let inbox = self.mountpoint.join("inbox").join(path(sender));
+        match rustix::fs::mkdir(&inbox, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(errno(error)),
+        }
+        let hidden = self.mountpoint.join(std::ffi::OsStr::from_bytes(HIDDEN_NAME));
+        let from = hidden.join(format!("{}{id}", if directory { 'd' } else { 'f' }));
+        let to = inbox.join(path(name));
+        rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(errno)
+    }
+
+    /// Whether a request comes from a thread that is placing an arrival.
+    pub(super) fn is_own(&self, thread: u32) -> bool {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).contains(&thread)
+    }
+
+    /// Whether a directory is the hidden one.
+    pub(super) fn is_hidden(&self, directory: Ino) -> bool {
+        directory == HIDDEN_INO
+    }
+
+    /// The hidden directory's attributes.
+    pub(super) fn hidden_attr(&self) -> FileAttr {
+        own(HIDDEN_INO.0, FileType::Directory)
+    }
+
+    /// The attributes of an entry of the hidden directory, or of the directory itself.
+    pub(super) fn attr_of(&self, ino: Ino) -> Option<FileAttr> {
+        match ino {
+            HIDDEN_INO => Some(self.hidden_attr()),
+            Ino(number) if number & ENTRY_BIT != 0 => Some(own(number, FileType::RegularFile)),
+            Ino(_) => None,
+        }
+    }
+
+    /// The attributes of the hidden directory's entry of that name.
+    pub(super) fn entry_attr(&self, name: &[u8]) -> Option<FileAttr> {
+        let kind = match name.first()? {
+            b'd' => FileType::Directory,
+            b'f' => FileType::RegularFile,
+            _ => return None,
+        };
+        Some(own(delivery(name)?.0 | ENTRY_BIT, kind))
+    }
+
+    fn admit(&self) -> Admitted<'_> {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get() as u32;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).insert(thread);
+        Admitted(self, thread)
+    }
+}
+
+/// The delivery that an entry of the hidden directory stands for.
+pub(super) fn delivery(name: &[u8]) -> Option<DeliveryId> {
+    std::str::from_utf8(name.get(1..)?).ok()?.parse().ok().map(DeliveryId)
+}
+
+fn own(ino: u64, kind: FileType) -> FileAttr {
+    let now = SystemTime::now();
+    FileAttr {
+        ino: INodeNo(ino),
+        kind,
+        perm: 0o700,
+        nlink: 1,
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+        atime: now,
+        mtime: now,
+        ctime: now,
+        ..absent()
+    }
+}
+
+fn path(name: &Name) -> &Path {
+    Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()))
+}
+
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_number(error.raw_os_error()).unwrap_or(Errno::EIO)
+}
