@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use xfer_protocol::codec::{self, CodecError};
 use xfer_protocol::frame::{Bounds, FrameError, HEADER_BYTES, Header};
+use zeroize::Zeroize;
 
 /// Why a link can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +38,14 @@ where
     let mut header = [0; HEADER_BYTES];
     reader.read_exact(&mut header).await?;
     let header = Header::parse(header, bounds)?;
-    let message = read_vec(reader, header.message_len).await?;
+    let mut message = read_vec(reader, header.message_len).await?;
     let payload = read_vec(reader, header.payload_len).await?;
-    Ok((codec::decode(&message)?, payload.into()))
+    let decoded = codec::decode(&message);
+    if bounds == Bounds::OPENING {
+        // It may have held a password.
+        message.zeroize();
+    }
+    Ok((decoded?, payload.into()))
 }
 
 /// Writes one frame and flushes it.

@@ -1,0 +1,229 @@
+//! The command line: what can be typed, and how each ending looks.
+//!
+//! Whatever goes wrong ends in one line on standard error and a code of its own ([`Exit`]).
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit::{Exit, Failure};
+use crate::identity::Identity;
+use crate::serve::{self, CertificateFiles};
+
+mod accounts;
+
+mod secret;
+
+mod sessions;
+
+mod table;
+
+/// Keeps users' files for xfer-mount.
+#[derive(Parser, Debug)]
+#[command(name = "xfer-server", version, subcommand_required = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Where the server keeps everything
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/xfer")]
+    store: PathBuf,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT
+    Run(Run),
+    /// Print the fingerprint of the server's own certificate
+    Fingerprint,
+    /// Manage users
+    #[command(subcommand)]
+    User(User),
+    /// See and end sessions of the server that runs on the store
+    #[command(subcommand)]
+    Session(Session),
+}
+
+#[derive(Args, Debug)]
+struct Run {
+    /// Where to listen
+    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:33000")]
+    listen: SocketAddr,
+    /// A certificate (chain) in PEM, instead of the server's own
+    #[arg(long, value_name = "F", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The certificate's key in PEM
+    #[arg(long, value_name = "F", requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+enum User {
+    /// Make an account; asks for its password
+    Add {
+        /// The user's name
+        name: String,
+        #[command(flatten)]
+        password: secret::Origin,
+        /// How much the user may store: a size like 10GiB, or none for no limit
+        #[arg(long, value_name = "SIZE", default_value = "10GiB")]
+        quota: accounts::Limit,
+    },
+    /// Set a user's password; asks for it, and ends the user's session
+    Passwd {
+        /// The user's name
+        name: String,
+        #[command(flatten)]
+        password: secret::Origin,
+    },
+    /// Remove a user and all their files
+    Remove {
+        /// The user's name
+        name: String,
+    },
+    /// List users, and who is blocked after wrong passwords
+    List,
+    /// Set how much a user may store
+    Quota {
+        /// The user's name
+        name: String,
+        /// A size like 10GiB, or none for no limit
+        #[arg(long, value_name = "SIZE")]
+        quota: accounts::Limit,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum Session {
+    /// List the sessions that run
+    List,
+    /// End a user's session; what was sent is made durable first
+    End {
+        /// The user's name
+        name: String,
+    },
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    // Nothing of the store is anybody else's to read, whichever file is made.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let Err(failure) = run(std::env::args_os()) else { return ExitCode::SUCCESS };
+    // With standard error closed there is nobody to tell; the code still says it.
+    let _ = writeln!(std::io::stderr(), "xfer-server: {failure}");
+    ExitCode::from(failure.exit as u8)
+}
+
+fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
+    let Cli { command, store } = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    match command {
+        Command::Run(Run { listen, cert, key }) => {
+            let files = cert.zip(key).map(|(cert, key)| CertificateFiles { cert, key });
+            serve::run(&serve::Config { store, listen, files })
+        }
+        Command::Fingerprint => print_fingerprint(&store),
+        Command::User(User::Add { name, password, quota }) => {
+            accounts::add(&store, &name, &password, quota)
+        }
+        Command::User(User::Passwd { name, password }) => {
+            accounts::set_password(&store, &name, &password)
+        }
+        Command::User(User::Remove { name }) => accounts::remove(&store, &name),
+        Command::User(User::List) => accounts::list(&store),
+        Command::User(User::Quota { name, quota }) => accounts::set_quota(&store, &name, quota),
+        Command::Session(Session::List) => sessions::list(&store),
+        Command::Session(Session::End { name }) => sessions::end(&store, &name),
+    }
+}
+
+fn print_fingerprint(store: &std::path::Path) -> Result<(), Failure> {
+    let identity = Identity::load_from_store(store).map_err(|error| {
+        let line =
+            format!("no certificate of its own ({error}); start the server once, or check --store");
+        Failure::new(Exit::Tls, line)
+    })?;
+    print_line(&identity.fingerprint().to_string())
+}
+
+/// Writes a line on standard output. Unlike `println!`, it fails rather than panics.
+fn print_line(line: &str) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{line}").map_err(|error| {
+        Failure::new(Exit::Other, format!("cannot write the output ({error}); see where it goes"))
+    })
+}
+
+/// Help goes out as it is; everything else becomes one line.
+fn explain(error: &clap::Error) -> Result<(), Failure> {
+    let text = error.to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => print_line(text.trim_end()),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            Err(Failure::new(Exit::Usage, "a command is missing; see xfer-server --help"))
+        }
+        _ => {
+            let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
+            let first = first.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+            let what = first.strip_prefix("error: ").unwrap_or(&first);
+            Err(Failure::new(Exit::Usage, format!("{what}; see xfer-server --help")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn check(arguments: &str, expected: Option<&str>) {
+        let arguments = std::iter::once("xfer-server").chain(arguments.split_whitespace());
+        let failure = match Cli::try_parse_from(arguments) {
+            Ok(_) => None,
+            Err(error) => Some(explain(&error).unwrap_err()),
+        };
+        assert_eq!(failure.as_ref().map(|failure| failure.line.as_str()), expected);
+        assert!(failure.is_none_or(|failure| failure.exit == Exit::Usage));
+    }
+
+    #[test]
+    fn the_command_line_is_as_documented() {
+        check("run", None);
+        check("run --store /x --listen 127.0.0.1:1 --cert c --key k", None);
+        check("fingerprint --store /x", None);
+        check("user add alice --password-file f --quota 10GiB --store /x", None);
+        check("user passwd alice --password-stdin", None);
+        check("user remove alice", None);
+        check("user list", None);
+        check("user quota alice --quota none", None);
+        check("session list --store /x", None);
+        check("session end alice", None);
+    }
+
+    #[test]
+    fn what_is_wrong_with_it_is_said_in_one_line() {
+        let see = |what: &str| format!("{what}; see xfer-server --help");
+        check("", Some(&see("a command is missing")));
+        check("user", Some(&see("a command is missing")));
+        check("fly", Some(&see("unrecognized subcommand 'fly'")));
+        check(
+            "session end",
+            Some(&see("the following required arguments were not provided: <NAME>")),
+        );
+        check(
+            "run --listen nowhere",
+            Some(&see(
+                "invalid value 'nowhere' for '--listen <ADDR:PORT>': invalid socket address syntax",
+            )),
+        );
+        check(
+            "user quota alice --quota much",
+            Some(&see("invalid value 'much' for '--quota <SIZE>': a size like 10GiB, or none")),
+        );
+    }
+}

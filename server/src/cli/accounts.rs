@@ -1,0 +1,180 @@
+//! `xfer-server user ...`: accounts, in the store itself, beside a running server or without one.
+//!
+//! A server that runs is told afterwards, so that it ends the session of whoever may no longer
+//! have one, and tells the others whom they can send to.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use xfer_protocol::Timestamp;
+use xfer_protocol::tree::{Quota, Usage};
+
+use super::sessions::moment;
+use super::{secret, table};
+use crate::control::{self, AskError, Command};
+use crate::exit::{Exit, Failure};
+use crate::store::lock::prepare_directory;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Account, Failures, MetaStore};
+use crate::{password, size, user};
+
+/// How many nodes an account may have that has a quota.
+const NODES: u64 = 10_000_000;
+
+/// What may wait in an account's inbox.
+const INBOX: Quota = Quota { bytes: 1 << 30, nodes: 10_000 };
+
+/// How much a user may store, as it is typed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limit(Quota);
+
+impl FromStr for Limit {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Limit, &'static str> {
+        if text == "none" {
+            return Ok(Limit(Quota::UNLIMITED));
+        }
+        let bytes = size::parse(text).ok_or("a size like 10GiB, or none")?;
+        Ok(Limit(Quota { bytes, nodes: NODES }))
+    }
+}
+
+/// Makes an account.
+pub fn add(
+    store: &Path,
+    name: &str,
+    origin: &secret::Origin,
+    Limit(quota): Limit,
+) -> Result<(), Failure> {
+    let name = user::parse(name).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("{name:?} is not a user name; use {}", user::RULE))
+    })?;
+    // The first user is often added before the first start, so the store may have to be made.
+    prepare_directory(store)?;
+    let meta = SqliteStore::open(store)?;
+    if meta.account(&name)?.is_some() {
+        let line = format!("user {name} exists; to change it use user passwd or user quota");
+        return Err(Failure::new(Exit::UserExists, line));
+    }
+    let hash = hash(origin)?;
+    meta.create_account(&name, &hash, quota, INBOX, Timestamp::from(SystemTime::now()))?;
+    tell(store, Command::AccountChanged { user: name.to_string() })
+}
+
+/// Sets an account's password, and ends its session: it may be the old password's thief's.
+pub fn set_password(store: &Path, name: &str, origin: &secret::Origin) -> Result<(), Failure> {
+    let (meta, account) = find(store, name)?;
+    meta.set_password(account.id, &hash(origin)?)?;
+    tell(store, Command::End { user: name.to_owned() })
+}
+
+/// Removes an account and its tree.
+pub fn remove(store: &Path, name: &str) -> Result<(), Failure> {
+    let (meta, account) = find(store, name)?;
+    meta.remove_account(account.id)?;
+    tell(store, Command::AccountChanged { user: name.to_owned() })
+}
+
+/// Sets what an account may store.
+pub fn set_quota(store: &Path, name: &str, Limit(quota): Limit) -> Result<(), Failure> {
+    let (meta, account) = find(store, name)?;
+    meta.set_quota(account.id, quota)?;
+    tell(store, Command::AccountChanged { user: name.to_owned() })
+}
+
+/// Prints the accounts, then who is blocked or about to be.
+pub fn list(store: &Path) -> Result<(), Failure> {
+    let meta = open(store)?;
+    let mut rows = Vec::new();
+    for account in meta.accounts()? {
+        let waiting = meta.inbox_usage(account.id)?;
+        rows.push(account_row(&account, waiting));
+    }
+    let heading = ["USER", "USED", "QUOTA", "NODES", "NODES MAX", "INBOX", "ITEMS", "SESSIONS"];
+    table::print(heading, &rows)?;
+    let failures = meta.all_failures()?;
+    if failures.is_empty() {
+        return Ok(());
+    }
+    super::print_line("")?;
+    let now = Timestamp::from(SystemTime::now());
+    let rows: Vec<_> = failures.iter().map(|failures| failures_row(failures, now)).collect();
+    table::print(["WRONG PASSWORDS FOR", "FROM", "COUNT", "LAST", "BLOCKED UNTIL"], &rows)
+}
+
+fn account_row(account: &Account, waiting: Usage) -> [String; 8] {
+    let nodes_max = match account.quota.nodes {
+        u64::MAX => "none".to_owned(),
+        nodes => nodes.to_string(),
+    };
+    let quota = match account.quota.bytes {
+        u64::MAX => "none".to_owned(),
+        bytes => size::display(bytes),
+    };
+    [
+        account.name.to_string(),
+        size::display(account.usage.bytes),
+        quota,
+        account.usage.nodes.to_string(),
+        nodes_max,
+        size::display(waiting.bytes),
+        waiting.nodes.to_string(),
+        account.epoch.to_string(),
+    ]
+}
+
+fn failures_row(failures: &Failures, now: Timestamp) -> [String; 5] {
+    let user = if failures.user.is_empty() { "(all users)" } else { &failures.user };
+    let blocked = match failures.blocked_until {
+        until if until > now => moment(until.secs()),
+        _ => "not blocked".to_owned(),
+    };
+    [
+        user.to_owned(),
+        failures.address.clone(),
+        failures.count.to_string(),
+        moment(failures.last.secs()),
+        blocked,
+    ]
+}
+
+/// Opens a store that exists: a wrong `--store` is to be an error, not a new store.
+fn open(store: &Path) -> Result<SqliteStore, Failure> {
+    if let Err(error) = std::fs::metadata(store.join("xfer.db")) {
+        let line = format!("no store in {} ({error}); check --store", store.display());
+        return Err(Failure::new(Exit::Store, line));
+    }
+    Ok(SqliteStore::open(store)?)
+}
+
+fn find(store: &Path, name: &str) -> Result<(SqliteStore, Account), Failure> {
+    let meta = open(store)?;
+    let account = match user::parse(name) {
+        Some(name) => meta.account(&name)?,
+        None => None,
+    };
+    let no_user = || {
+        let line = format!("there is no user {name:?}; see xfer-server user list");
+        Failure::new(Exit::NoUser, line)
+    };
+    account.ok_or_else(no_user).map(|account| (meta, account))
+}
+
+fn hash(origin: &secret::Origin) -> Result<String, Failure> {
+    let password = secret::read(origin)?;
+    password::hash(&password)
+        .map_err(|error| Failure::new(Exit::Other, format!("{error}; free some memory")))
+}
+
+/// Tells a server that runs on the store; if none does, there is nobody to tell.
+fn tell(store: &Path, command: Command) -> Result<(), Failure> {
+    match control::ask(store, &command) {
+        Ok(_) | Err(AskError::NotRunning) => Ok(()),
+        Err(error @ AskError::Io(_)) => {
+            let line = format!("done, but the running server was not told ({error}); restart it");
+            Err(Failure::new(Exit::Other, line))
+        }
+    }
+}

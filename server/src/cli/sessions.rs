@@ -1,0 +1,82 @@
+//! `xfer-server session ...`: asks the server that runs on the store.
+
+use std::path::Path;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::table;
+use crate::control::{self, Answer, AskError, Command, Session};
+use crate::exit::{Exit, Failure};
+
+/// Prints the sessions that run.
+pub fn list(store: &Path) -> Result<(), Failure> {
+    match ask(store, &Command::List)? {
+        Answer::Sessions { sessions } => {
+            let heading = ["USER", "HOST", "ADDRESS", "SINCE", "EPOCH", "APPLIED", "DURABLE"];
+            table::print(heading, &sessions.iter().map(row).collect::<Vec<_>>())
+        }
+        Answer::Ended { .. } | Answer::Done | Answer::Invalid => Err(nonsense()),
+    }
+}
+
+/// Ends a user's session.
+pub fn end(store: &Path, user: &str) -> Result<(), Failure> {
+    match ask(store, &Command::End { user: user.to_owned() })? {
+        Answer::Ended { was_running: true } => Ok(()),
+        Answer::Ended { was_running: false } | Answer::Invalid => {
+            let line = format!("{user} has no session; see xfer-server session list");
+            Err(Failure::new(Exit::NoUser, line))
+        }
+        Answer::Sessions { .. } | Answer::Done => Err(nonsense()),
+    }
+}
+
+/// Asks, and says what to do if there is no answer.
+pub fn ask(store: &Path, command: &Command) -> Result<Answer, Failure> {
+    control::ask(store, command).map_err(|error| match &error {
+        AskError::NotRunning => {
+            let line = format!("{error} ({}); start it, or check --store", store.display());
+            Failure::new(Exit::NotRunning, line)
+        }
+        AskError::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => {
+            let line = format!("{error}; run this as the server's user or as root");
+            Failure::new(Exit::Store, line)
+        }
+        AskError::Io(_) => Failure::new(Exit::Other, format!("{error}; see the server's log")),
+    })
+}
+
+fn nonsense() -> Failure {
+    let line = "the server gave an answer to something else; is it of this version?";
+    Failure::new(Exit::Other, line)
+}
+
+fn row(session: &Session) -> [String; 7] {
+    [
+        session.user.clone(),
+        session.host.clone(),
+        session.address.clone(),
+        moment(session.since_secs),
+        session.epoch.to_string(),
+        session.applied.to_string(),
+        session.durable.to_string(),
+    ]
+}
+
+/// A moment as people read it, in UTC; a server's users are in many places.
+pub fn moment(secs: i64) -> String {
+    let time = OffsetDateTime::from_unix_timestamp(secs).ok();
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{secs} s"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_readable() {
+        assert_eq!(moment(0), "1970-01-01T00:00:00Z");
+        assert_eq!(moment(i64::MAX), format!("{} s", i64::MAX));
+    }
+}

@@ -1,0 +1,48 @@
+//! Tables on standard output: columns as wide as they need to be, nothing else.
+
+use crate::exit::Failure;
+
+/// Prints a heading and rows.
+pub fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result<(), Failure> {
+    for line in lines(heading, rows) {
+        super::print_line(&line)?;
+    }
+    Ok(())
+}
+
+fn lines<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Vec<String> {
+    let mut all = vec![heading.map(str::to_owned)];
+    all.extend(rows.iter().map(|row| row.clone().map(|cell| shown(&cell))));
+    let mut widths = [0; N];
+    for row in &all {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; N]| {
+        let cells: Vec<_> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    all.iter().map(line).collect()
+}
+
+/// Clients name themselves; nothing they say moves the cursor.
+fn shown(cell: &str) -> String {
+    let mut shown = String::new();
+    for c in cell.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_hold_no_control_characters() {
+        let rows = [["alice".to_owned(), "1".to_owned()], ["b\n".to_owned(), "22".to_owned()]];
+        assert_eq!(lines(["NAME", "N"], &rows), ["NAME   N", "alice  1", "b\\n    22"]);
+    }
+}

@@ -1,0 +1,184 @@
+//! The port: takes connections, encrypts them, finds out who is there, and hands them on.
+//!
+//! One task a connection. Until it is let in, each of its steps has a deadline and it takes one of
+//! the bounded places of [`HalfOpen`]; afterwards it is the engine's.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use xfer_protocol::limits::{OPENING_TIMEOUT_MS, SILENCE_TIMEOUT_MS};
+
+use crate::engine::Engine;
+use crate::half_open::{HalfOpen, Place};
+use crate::opening::{Admitted, Door, NotAdmitted};
+use crate::source::Source;
+use crate::tls::ALPN;
+
+/// Connections that wait for the listener, beyond which the kernel turns them away.
+const BACKLOG: i32 = 1024;
+
+/// How long to wait when the system has no more descriptors or memory for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the farewell to a connection that was turned away may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Lets connections in.
+pub struct Listener {
+    tls: TlsAcceptor,
+    door: Door,
+    engine: Arc<Engine>,
+    half_open: Arc<HalfOpen>,
+}
+
+/// Why a connection was not let in.
+#[derive(Debug, thiserror::Error)]
+enum Turned {
+    #[error("no TLS for {} s", OPENING_TIMEOUT_MS / 1000)]
+    Silent,
+    #[error("TLS: {0}")]
+    Tls(io::Error),
+    #[error("another protocol in TLS")]
+    OtherProtocol,
+    #[error(transparent)]
+    NotAdmitted(#[from] NotAdmitted),
+}
+
+/// Listens on an address; on `[::]` for IPv4 too, and for IPv4 alone where there is no IPv6.
+///
+/// # Errors
+/// If the address is in use, not this host's, or not allowed.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let no_ipv6 = |error: &io::Error| error.raw_os_error() == Some(EAFNOSUPPORT);
+    let socket = match bind_socket(address) {
+        Err(error) if no_ipv6(&error) && address.ip().is_unspecified() => {
+            bind_socket(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()))?
+        }
+        bound => bound?,
+    };
+    TcpListener::from_std(socket.into())
+}
+
+const EAFNOSUPPORT: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+
+fn bind_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // So that a restart need not wait for connections of the server before to be forgotten.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+impl Listener {
+    /// A listener that hands those it lets in to this engine.
+    pub fn new(tls: Arc<ServerConfig>, door: Door, engine: Arc<Engine>) -> Listener {
+        Listener { tls: tls.into(), door, engine, half_open: Arc::default() }
+    }
+
+    /// Takes connections until `stop`; then closes the port and returns those that still run.
+    pub async fn serve(
+        self: Arc<Self>,
+        port: TcpListener,
+        stop: impl Future<Output = ()>,
+    ) -> JoinSet<()> {
+        let mut connections = JoinSet::new();
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => return connections,
+                accepted = port.accept() => match accepted {
+                    Ok((tcp, peer)) => self.accept(tcp, peer, &mut connections),
+                    Err(error) => pause_after(error).await,
+                },
+                Some(ended) = connections.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a connection's task failed");
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept(self: &Arc<Self>, tcp: TcpStream, peer: SocketAddr, to: &mut JoinSet<()>) {
+        let Some(place) = self.half_open.enter(Source::of(peer.ip())) else {
+            tracing::debug!(%peer, "too many connections on their way in");
+            return;
+        };
+        to.spawn(self.clone().connection(tcp, peer.ip(), place));
+    }
+
+    async fn connection(self: Arc<Self>, tcp: TcpStream, address: IpAddr, place: Place) {
+        let (admitted, stream) = match self.admit(tcp, address).await {
+            Ok(admitted) => admitted,
+            Err(turned) => {
+                tracing::info!(address = %address.to_canonical(), "turned away: {turned}");
+                return;
+            }
+        };
+        drop(place);
+        let (reader, writer) = tokio::io::split(stream);
+        match admitted {
+            Admitted::Log(who) => self.engine.run_session(who, reader, writer).await,
+            Admitted::Read { session, secret } => {
+                self.engine.run_reads(session, secret, reader, writer).await;
+            }
+        }
+    }
+
+    async fn admit(
+        &self,
+        tcp: TcpStream,
+        address: IpAddr,
+    ) -> Result<(Admitted, TlsStream<TcpStream>), Turned> {
+        set_options(&tcp).map_err(Turned::Tls)?;
+        let deadline = Duration::from_millis(OPENING_TIMEOUT_MS);
+        let handshake = tokio::time::timeout(deadline, self.tls.accept(tcp)).await;
+        let mut stream = handshake.map_err(|_| Turned::Silent)?.map_err(Turned::Tls)?;
+        if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+            return Err(Turned::OtherProtocol);
+        }
+        match self.door.open(&mut stream, address).await {
+            Ok(admitted) => Ok((admitted, stream)),
+            Err(not_admitted) => {
+                // Best effort: the connection is closed whether or not the other side listens.
+                let _ = tokio::time::timeout(FAREWELL, stream.shutdown()).await;
+                Err(not_admitted.into())
+            }
+        }
+    }
+}
+
+/// A peer that is gone is noticed by the kernel as soon as by our own heartbeats.
+fn set_options(tcp: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(tcp);
+    let silence = Duration::from_millis(SILENCE_TIMEOUT_MS);
+    let keepalive = TcpKeepalive::new().with_time(silence).with_interval(silence / 4);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(silence))
+}
+
+async fn pause_after(error: io::Error) {
+    match error.kind() {
+        // The connection went before it was taken; the next one may be fine.
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
+        _ => {
+            tracing::error!(%error, "a connection can't be taken");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! A server from its start to its end: takes the store, opens the port, and puts all back in order.
+//!
+//! On SIGTERM or SIGINT the port closes, clients make durable what they sent, and the process ends
+//! within ten seconds, whoever does not answer.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::control::Control;
+use crate::engine::Engine;
+use crate::exit::{Exit, Failure};
+use crate::identity::{Fingerprint, Identity, IdentityError};
+use crate::listener::{self, Listener};
+use crate::opening::Door;
+use crate::store::files::FileStore;
+use crate::store::lock::StoreLock;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{MetaStore, StoreError};
+use crate::{log, tls};
+
+/// How long sessions have to make durable what they sent, once the server is to stop.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(8);
+
+/// How much longer the whole may take beyond that.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// What a server is run with.
+pub struct Config {
+    /// Where everything is kept.
+    pub store: PathBuf,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// A certificate to use instead of the store's own.
+    pub files: Option<CertificateFiles>,
+}
+
+/// A certificate and its key, in PEM.
+pub struct CertificateFiles {
+    /// The certificates, leaf first.
+    pub cert: PathBuf,
+    /// The leaf's key.
+    pub key: PathBuf,
+}
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// If it can't start; nothing goes wrong with the whole of a server that runs.
+pub fn run(config: &Config) -> Result<(), Failure> {
+    log::start();
+    raise_descriptor_limit();
+    let lock = StoreLock::take(&config.store).map_err(|error| taken(error, config))?;
+    let meta: Arc<SqliteStore> = Arc::new(SqliteStore::open(&config.store)?);
+    let contents = Arc::new(FileStore::open(&config.store)?);
+    let identity = identity(config)?;
+    let fingerprint = identity.fingerprint();
+    let tls = tls::server_config(identity).map_err(|error| {
+        Failure::new(
+            Exit::Tls,
+            format!("the certificate and key can't be used ({error}); check them"),
+        )
+    })?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| {
+        Failure::new(Exit::Other, format!("cannot start threads ({error}); check the limits"))
+    })?;
+    let served = runtime.block_on(async {
+        let port = listener::bind(config.listen).map_err(|error| unheard(&error, config))?;
+        let engine = Engine::new(meta.clone(), contents);
+        let control = Control::bind(&config.store, engine.clone()).map_err(no_control)?;
+        let door = Door::new(meta.clone() as Arc<dyn MetaStore>);
+        let listener = Arc::new(Listener::new(tls, door, engine.clone()));
+        let stop = stop_signal()?;
+        announce(&port, &fingerprint)?;
+        let control = tokio::spawn(control.serve());
+        let mut connections = listener.serve(port, stop).await;
+        tracing::info!("stopping");
+        // Whoever is still on the way in is turned away by the engine; the rest drain.
+        let stopped =
+            tokio::time::timeout(DRAIN_DEADLINE + STOP_GRACE, engine.stop(DRAIN_DEADLINE));
+        if stopped.await.is_err() {
+            tracing::warn!("sessions did not end in time");
+        }
+        control.abort();
+        connections.abort_all();
+        Ok(())
+    });
+    // Threads that hang in the disk do not keep the process.
+    runtime.shutdown_timeout(STOP_GRACE / 2);
+    drop(lock);
+    served
+}
+
+fn identity(config: &Config) -> Result<Identity, Failure> {
+    let identity = match &config.files {
+        Some(CertificateFiles { cert, key }) => Identity::load(cert, key),
+        None => Identity::of_store(&config.store),
+    };
+    identity.map_err(|error| match &error {
+        IdentityError::File { .. } | IdentityError::Content { .. } => {
+            Failure::new(Exit::Tls, format!("cannot use the certificate ({error}); check the file"))
+        }
+        IdentityError::Make(_) => Failure::new(Exit::Tls, format!("{error}; use --cert and --key")),
+    })
+}
+
+fn taken(error: StoreError, config: &Config) -> Failure {
+    match error {
+        StoreError::Refused(why) => {
+            let store = config.store.display();
+            Failure::new(Exit::StoreInUse, format!("{why} ({store}); stop it, or check --store"))
+        }
+        error @ (StoreError::Full | StoreError::Database(_) | StoreError::Io { .. }) => {
+            error.into()
+        }
+    }
+}
+
+fn unheard(error: &std::io::Error, config: &Config) -> Failure {
+    let line = format!("cannot listen on {} ({error}); choose another --listen", config.listen);
+    Failure::new(Exit::Listen, line)
+}
+
+fn no_control(error: std::io::Error) -> Failure {
+    let line = format!("cannot make the store's control.sock ({error}); check the store's owner");
+    Failure::new(Exit::Store, line)
+}
+
+/// Completes at the first SIGTERM or SIGINT from now on.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let on = |kind| {
+        signal(kind).map_err(|error| {
+            Failure::new(
+                Exit::Other,
+                format!("cannot wait for signals ({error}); check the limits"),
+            )
+        })
+    };
+    let (mut terminate, mut interrupt) =
+        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Says that clients can come now. Whoever started the server may wait for this line.
+fn announce(port: &TcpListener, fingerprint: &Fingerprint) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::new(Exit::Other, format!("cannot write the output ({error}); see where it goes"))
+    };
+    let address = port.local_addr().map_err(failed)?;
+    let mut out = std::io::stdout();
+    writeln!(out, "listening on {address}, fingerprint {fingerprint}").map_err(failed)?;
+    out.flush().map_err(failed)?;
+    tracing::info!(%address, %fingerprint, "listening");
+    Ok(())
+}
+
+/// Each client takes several connections, so the usual soft limit of 1024 is soon used up.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current: _, maximum } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
+}
