@@ -8,11 +8,20 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions};
 
 use crate::exit::Exit;
+
+/// Whether this process has let go of the terminal.
+static DETACHED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process is in the background, so that nobody reads what it prints.
+pub fn is_detached() -> bool {
+    DETACHED.load(Ordering::Relaxed)
+}
 
 /// Which of the two processes this is.
 pub enum Forked {
@@ -87,6 +96,7 @@ impl Attached {
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
+        DETACHED.store(true, Ordering::Relaxed);
         match rustix::io::write(&self.ready, &[1]) {
             // A parent that was killed has nobody to tell; the mount is good all the same.
             Ok(_) | Err(Errno::PIPE) => Ok(()),

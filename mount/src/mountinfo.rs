@@ -32,8 +32,8 @@ impl Entry {
 /// If there is no `/proc`.
 pub fn find(path: &Path) -> io::Result<Option<Entry>> {
     let text = fs::read("/proc/self/mountinfo")?;
-    let entries = text.split(|byte| *byte == b'\n').filter_map(parse);
-    Ok(entries.filter(|entry| entry.mountpoint == path).next_back())
+    let mut entries = text.split(|byte| *byte == b'\n').filter_map(parse);
+    Ok(entries.rfind(|entry| entry.mountpoint == path))
 }
 
 /// `id parent major:minor root MOUNTPOINT options [tags...] - KIND SOURCE super-options`.

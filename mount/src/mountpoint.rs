@@ -104,7 +104,7 @@ fn free(path: &Path) -> Result<(), Failure> {
     if !(entry.is_fuse() && is_dead(path)) {
         return Err(busy(&entry));
     }
-    clean(path);
+    detach(path);
     match mountinfo::find(path).map_err(other)? {
         None => Ok(()),
         Some(_) => Err(Failure::new(
@@ -143,8 +143,36 @@ fn is_dead(path: &Path) -> bool {
     }
 }
 
-/// Removes a dead mount, in the ways that this user may have; the caller sees whether one worked.
-fn clean(path: &Path) {
+/// Unmounts, if nothing is in use there.
+///
+/// Not left to fuser: its way can be tried only once, and says nothing when the helper fails.
+///
+/// # Errors
+/// A line that says why not: most likely that it is busy.
+pub fn unmount(path: &Path) -> Result<(), String> {
+    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(Errno::PERM) => unmount_by_helper(path),
+        Err(Errno::BUSY) => Err(format!(
+            "a program has a file open or its working directory there; see: fuser -vm {}",
+            path.display()
+        )),
+        Err(error) => Err(format!("unmount: {error}")),
+    }
+}
+
+fn unmount_by_helper(path: &Path) -> Result<(), String> {
+    let output = Command::new("fusermount3").args(["-u", "--"]).arg(path).output();
+    let output = output.map_err(|error| format!("fusermount3: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
+/// Takes a mount out of sight at once, even if it is dead or busy, in the ways that this user may
+/// have; the caller sees whether one worked.
+pub fn detach(path: &Path) {
     let helper = Command::new("fusermount3")
         .args(["-u", "-z", "--"])
         .arg(path)

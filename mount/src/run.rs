@@ -1,0 +1,316 @@
+//! `xfer-mount` from its command line to its end: each step in order, and how a mount ends.
+//!
+//! The steps themselves are elsewhere. A mount ends when the kernel has unmounted it, or when a
+//! signal or `xfer unmount` asks for it; in every case all is made durable first, as far as the
+//! server is still there. A session that is lost leaves the mount standing, with errors, until it
+//! is unmounted: if it went away by itself, programs would go on writing to the directory beneath.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::interval;
+use tracing_subscriber::EnvFilter;
+use xfer_protocol::message::Purpose;
+
+use crate::background::{self, Attached, Forked};
+use crate::client::{self, Client, Standing};
+use crate::config::{Config, IdsOption, MountOptions};
+use crate::connect::{self, KnownHosts, Login, Terminal, TrustPolicy};
+use crate::control::{Control, Mounted, Status, Waiting};
+use crate::exit::{Exit, Failure};
+use crate::{fuse, mountpoint, password, syslog};
+
+/// How often it is looked whether the session was lost.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Does all that `xfer-mount` does; gives the exit code.
+pub fn run(config: Config) -> u8 {
+    if config.foreground {
+        return code(mount(&config, None));
+    }
+    match background::fork() {
+        Ok(Forked::Child(attached)) => code(mount(&config, Some(attached))),
+        Ok(Forked::Parent(waiting)) => {
+            waiting.wait().unwrap_or_else(|error| code(Err(other(error))))
+        }
+        Err(error) => code(Err(other(error))),
+    }
+}
+
+/// The exit code of a result; a failure's line is said here and nowhere else.
+pub fn code(result: Result<(), Failure>) -> u8 {
+    match result {
+        Ok(()) => 0,
+        Err(failure) => {
+            report(&failure.line);
+            failure.exit.code()
+        }
+    }
+}
+
+/// On the terminal, or in the system's log once in the background.
+fn report(line: &str) {
+    match background::is_detached() {
+        true => syslog::say(line),
+        false => eprintln!("xfer-mount: {line}"),
+    }
+}
+
+fn other(error: io::Error) -> Failure {
+    Failure::new(Exit::Other, error.to_string())
+}
+
+fn mount(config: &Config, attached: Option<Attached>) -> Result<(), Failure> {
+    mountpoint::check_fuse(&config.options)?;
+    let place = mountpoint::prepare(&config.mountpoint)?;
+    let filter = EnvFilter::try_from_env("XFER_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(other)?;
+    let result = login(config, &runtime)
+        .and_then(|login| runtime.block_on(serve(config, login, &place, attached)));
+    // Threads that look up names can't be interrupted; nothing waits for them.
+    runtime.shutdown_background();
+    result
+}
+
+/// Logs in, asking on the terminal what has to be asked.
+fn login(config: &Config, runtime: &Runtime) -> Result<Login, Failure> {
+    let known_hosts = config.known_hosts.clone().or_else(KnownHosts::default_path);
+    let known_hosts = known_hosts.ok_or_else(|| {
+        Failure::new(Exit::Usage, "there is no home directory for known hosts; give --known-hosts")
+    })?;
+    let policy =
+        TrustPolicy { mode: config.trust.clone(), known_hosts: KnownHosts::new(known_hosts) };
+    let contact = runtime.block_on(connect::reach(&config.target, &policy.mode))?;
+    let peer = contact.trust(&policy, &mut Terminal)?;
+    let obtained = password::obtain(&config.password, peer.label())?;
+    obtained.warning.iter().for_each(|warning| report(&format!("warning: {warning}")));
+    let purpose = if config.takeover { Purpose::TakeOver } else { Purpose::Mount };
+    let login = runtime.block_on(peer.login(obtained.password, purpose))?;
+    login.warnings.iter().for_each(|warning| report(&format!("warning: {warning}")));
+    Ok(login)
+}
+
+/// Mounts, and stays until the mount has ended.
+async fn serve(
+    config: &Config,
+    login: Login,
+    place: &Path,
+    attached: Option<Attached>,
+) -> Result<(), Failure> {
+    let user = login.session.grant.user.to_string();
+    let label = config.target.to_string();
+    let mut signals = Signals::catch().map_err(other)?;
+    let client = Client::start(login.session, client_options(config, &label));
+    let mount = match fuse::mount(&client, place, &fuse_options(&config.options, &label)) {
+        Ok(mount) => mount,
+        Err(error) => {
+            let _ = client.finish().await;
+            return Err(Failure::new(Exit::NoFuse, error.to_string()));
+        }
+    };
+    let running = Arc::new(Running {
+        client,
+        mount,
+        server: config.target.endpoint(),
+        user,
+        place: place.to_owned(),
+        ended: watch::Sender::new(None),
+    });
+    let control = Control::serve(running.clone(), place)
+        .inspect_err(|error| report(&format!("warning: `xfer` can't reach this mount: {error}")))
+        .ok();
+    if let Some(attached) = attached {
+        attached.detach().map_err(other)?;
+    }
+    running.until_unmounted(&mut signals).await;
+    let result = running.finish(&mut signals).await;
+    if let Some(control) = control {
+        control.close().await;
+    }
+    result
+}
+
+fn client_options(config: &Config, label: &str) -> client::Options {
+    client::Options {
+        cache_bytes: usize::try_from(config.cache_bytes).unwrap_or(usize::MAX),
+        log_bytes: usize::try_from(config.log_bytes).unwrap_or(usize::MAX),
+        ids: ids(&config.options),
+        label: label.to_owned(),
+    }
+}
+
+fn fuse_options(options: &MountOptions, label: &str) -> fuse::Options {
+    fuse::Options {
+        allow_other: options.allow_other,
+        read_only: options.read_only,
+        auto_unmount: options.auto_unmount,
+        label: label.to_owned(),
+    }
+}
+
+fn ids(options: &MountOptions) -> client::Ids {
+    match options.ids {
+        IdsOption::Stored => client::Ids::Stored,
+        IdsOption::Mounter => client::Ids::Mounter {
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+        },
+    }
+}
+
+/// The signals that end a mount.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}
+
+/// A mount that runs.
+struct Running {
+    client: Arc<Client>,
+    mount: fuse::Mount,
+    server: String,
+    user: String,
+    place: PathBuf,
+    /// How the session ended, once it has.
+    ended: watch::Sender<Option<Result<(), String>>>,
+}
+
+impl Running {
+    /// Waits until the kernel's mount is gone, or a signal says that it has to go.
+    async fn until_unmounted(&self, signals: &mut Signals) {
+        let mut look = interval(LOOK_EVERY);
+        let mut lost = false;
+        loop {
+            tokio::select! {
+                () = self.mount.unmounted() => return,
+                () = signals.next() => break,
+                _ = look.tick(), if !lost => {
+                    let standing = self.client.standing();
+                    lost = standing.trouble.is_some() && !standing.draining;
+                    if lost {
+                        report(&loss(&standing, &self.place));
+                    }
+                }
+            }
+        }
+        // While programs can still read; then nothing is left to wait for once they can't.
+        tokio::select! {
+            _ = self.client.settle() => {}
+            () = signals.next() => {}
+        }
+        // The kernel may want something of this very process before it lets go.
+        tokio::task::block_in_place(|| {
+            if mountpoint::unmount(&self.place).is_err() {
+                // Busy. The process was told to end, so the mount goes out of sight at least.
+                mountpoint::detach(&self.place);
+            }
+        });
+    }
+
+    /// Makes all durable and logs out. Another signal means now, whatever is lost.
+    async fn finish(&self, signals: &mut Signals) -> Result<(), Failure> {
+        let result = tokio::select! {
+            finished = self.client.finish() => finished.map_err(|lost| lost.to_string()),
+            () = signals.next() => {
+                let standing = self.client.standing();
+                Err(format!(
+                    "ended at once; {} changes ({} bytes) are not on the server",
+                    standing.pending_ops, standing.pending_bytes
+                ))
+            }
+        };
+        self.ended.send_replace(Some(result.clone()));
+        result.map_err(|why| Failure::new(Exit::Lost, format!("{}: {why}", self.place.display())))
+    }
+}
+
+fn loss(standing: &Standing, place: &Path) -> String {
+    let reason = standing.trouble.as_deref().unwrap_or("unknown");
+    format!(
+        "{0}: the session is over: {reason}; {1} changes ({2} bytes) are not on the server; \
+         programs get errors until it is unmounted: xfer unmount {0}",
+        place.display(),
+        standing.pending_ops,
+        standing.pending_bytes
+    )
+}
+
+impl Mounted for Running {
+    fn status(&self) -> Status {
+        let standing = self.client.standing();
+        let state = match standing.trouble {
+            None => "connected".to_owned(),
+            Some(_) if standing.draining => "draining".to_owned(),
+            Some(why) => format!("lost: {why}"),
+        };
+        Status {
+            server: self.server.clone(),
+            user: self.user.clone(),
+            mountpoint: self.place.display().to_string(),
+            state,
+            pending_ops: standing.pending_ops as u64,
+            pending_bytes: standing.pending_bytes as u64,
+            durable_seq: standing.durable.0,
+            applied_seq: standing.last.0,
+            used_bytes: standing.usage.bytes,
+            quota_bytes: standing.quota.bytes,
+            used_nodes: standing.usage.nodes,
+            quota_nodes: standing.quota.nodes,
+            cache_bytes: standing.cache_bytes as u64,
+            rtt_ms: None,
+            deliveries_waiting: standing.waiting as u64,
+            errors: standing.errors,
+        }
+    }
+
+    fn settle(&self) -> Waiting<'_> {
+        Box::pin(async { self.client.settle().await.map_err(|_| self.why_not_durable()) })
+    }
+
+    fn unmount(&self) -> Waiting<'_> {
+        Box::pin(async {
+            // Before the mount goes, so that one that is busy is still good; a session that is lost
+            // can only be unmounted, and its end says what is lost.
+            let _ = self.client.settle().await;
+            tokio::task::block_in_place(|| mountpoint::unmount(&self.place))?;
+            let mut ended = self.ended.subscribe();
+            let ended = ended.wait_for(Option::is_some).await;
+            ended.ok().and_then(|result| result.clone()).unwrap_or(Ok(()))
+        })
+    }
+}
+
+impl Running {
+    fn why_not_durable(&self) -> String {
+        let standing = self.client.standing();
+        match &standing.trouble {
+            Some(_) => loss(&standing, &self.place),
+            None => "the server does not answer in time; try again".to_owned(),
+        }
+    }
+}
