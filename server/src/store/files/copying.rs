@@ -66,15 +66,14 @@ fn next_data(file: &File, at: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
     Ok((start < stop).then_some((start, stop)))
 }
 
-/// Copies bytes until `len` are copied or the source ends, and says how many there were. In one
-/// file, the ranges must not overlap.
+/// Copies bytes, as many of them as the source has. In one file, the ranges must not overlap.
 pub(super) fn copy_range(
     from: &File,
     from_offset: u64,
     to: &File,
     to_offset: u64,
     len: u64,
-) -> io::Result<u64> {
+) -> io::Result<()> {
     let mut done = 0;
     while done < len {
         let (mut read_at, mut write_at) = (from_offset + done, to_offset + done);
@@ -86,13 +85,12 @@ pub(super) fn copy_range(
             Ok(0) => break,
             Ok(count) => done += count as u64,
             Err(Errno::INVAL | Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS) => {
-                let rest = len - done;
-                return Ok(done + copy_buffered(from, read_at, to, write_at, rest)?);
+                return copy_buffered(from, read_at, to, write_at, len - done);
             }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(done)
+    Ok(())
 }
 
 fn copy_buffered(
@@ -101,7 +99,7 @@ fn copy_buffered(
     to: &File,
     to_offset: u64,
     len: u64,
-) -> io::Result<u64> {
+) -> io::Result<()> {
     let mut buffer = vec![0; len.min(BUFFER_BYTES) as usize];
     let mut done = 0;
     while done < len {
@@ -113,18 +111,17 @@ fn copy_buffered(
             break;
         }
     }
-    Ok(done)
+    Ok(())
 }
 
-/// Copies within one file as [`copy_range`] does, where the ranges overlap: from the end that is
-/// read before it is written over.
+/// Copies within one file, which has all of the range, where source and target overlap: from the end
+/// that is read before it is written over.
 pub(super) fn copy_overlapping(
     file: &File,
     from_offset: u64,
     to_offset: u64,
     len: u64,
-) -> io::Result<u64> {
-    let len = len.min(file.metadata()?.len().saturating_sub(from_offset));
+) -> io::Result<()> {
     if to_offset < from_offset {
         return copy_buffered(file, from_offset, file, to_offset, len);
     }
@@ -136,5 +133,5 @@ pub(super) fn copy_overlapping(
         file.read_exact_at(part, from_offset + left)?;
         file.write_all_at(part, to_offset + left)?;
     }
-    Ok(len)
+    Ok(())
 }

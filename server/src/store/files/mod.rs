@@ -12,9 +12,6 @@ mod shards;
 
 mod unsynced;
 
-#[cfg(test)]
-mod tests;
-
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
@@ -207,14 +204,15 @@ impl ContentStore for FileStore {
     ) -> Result<(), StoreError> {
         let source = self.file(from.0).map_err(|error| failed("copying", from.0, error))?;
         self.change(to.0, |file| {
-            let within = from.0 == to.0;
-            let copied = if within && from.1.abs_diff(to.1) < len {
-                copying::copy_overlapping(file, from.1, to.1, len)?
+            // Worked out beforehand, since a copy within one file may move its end.
+            let there = len.min(source.metadata()?.len().saturating_sub(from.1));
+            if from.0 == to.0 && from.1.abs_diff(to.1) < there {
+                copying::copy_overlapping(file, from.1, to.1, there)?;
             } else {
-                copying::copy_range(&source, from.1, file, to.1, len)?
-            };
+                copying::copy_range(&source, from.1, file, to.1, there)?;
+            }
             // Past its end, the source reads as zeros.
-            zero(file, to.1 + copied, len - copied)
+            zero(file, to.1 + there, len - there)
         })
         .map_err(|error| failed("copying", from.0, error))
     }

@@ -18,7 +18,7 @@ const VERSION: i32 = 1;
 const APPLICATION: i32 = i32::from_be_bytes(*b"xfer");
 
 /// How long to wait for another process (`xfer-server user add`) that writes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many prepared statements a connection keeps: more than there are.
 const STATEMENTS_MAX: usize = 96;

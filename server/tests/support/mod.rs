@@ -1,0 +1,106 @@
+//! What the tests of the stores share: values to store, made short.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use xfer_protocol::tree::{
+    Delivery, Extents, FileData, Item, ItemKind, Kind, Node, Quota, Usage, Xattrs,
+};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Seq, Timestamp};
+use xfer_server::store::{AccountId, Batch, MetaStore, SqliteStore};
+
+pub fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+pub fn time(secs: i64) -> Timestamp {
+    Timestamp::new(secs, 123_456_789).unwrap()
+}
+
+pub fn account(store: &SqliteStore, user: &str) -> AccountId {
+    let quota = Quota { bytes: 1 << 30, nodes: 1000 };
+    store.create_account(&name(user), "$argon2id$", quota, Quota::UNLIMITED, time(1)).unwrap()
+}
+
+pub fn node(kind: Kind) -> Node {
+    Node {
+        kind,
+        mode: 0o640,
+        uid: 1000,
+        gid: 100,
+        nlink: 1,
+        atime: time(-5),
+        mtime: time(1_700_000_000),
+        ctime: time(i64::MAX),
+        xattrs: None,
+        sent: None,
+    }
+}
+
+pub fn file(content: u64, size: u64) -> Node {
+    node(Kind::File(FileData {
+        size,
+        content: Some(ContentId(content)),
+        sealed: false,
+        extents: Extents::Dense,
+    }))
+}
+
+pub fn xattrs(of: &[(&'static str, usize)]) -> Xattrs {
+    let one = |(name, len): &(&'static str, usize)| {
+        (Bytes::from_static(name.as_bytes()), Bytes::from(vec![b'v'; *len]))
+    };
+    Some(Arc::new(of.iter().map(one).collect::<BTreeMap<_, _>>()))
+}
+
+/// A batch of the account's first session that changes nothing yet.
+pub fn batch(account: AccountId, applied: u64) -> Batch {
+    Batch {
+        account,
+        epoch: Epoch(0),
+        applied: Seq(applied),
+        usage: Usage { bytes: applied * 4096, nodes: 3 },
+        nodes: Vec::new(),
+        entries: Vec::new(),
+        references: Vec::new(),
+        deliveries: Vec::new(),
+        refused: Vec::new(),
+        time: time(100),
+    }
+}
+
+/// A batch with one more file, in the root.
+pub fn file_batch(account: AccountId, applied: u64, ino: u64) -> Batch {
+    let mut batch = batch(account, applied);
+    batch.nodes.push((Ino(ino), Some(Arc::new(file(ino + 1, 5)))));
+    batch.entries.push((Ino::ROOT, name(&format!("f{ino}")), Some(Ino(ino))));
+    batch.references.push((ContentId(ino + 1), 1));
+    batch
+}
+
+/// A delivery of a directory with one file and one link in it.
+pub fn delivery(id: u64, content: u64) -> Delivery {
+    let item = |parent, text, kind| Item {
+        parent,
+        name: name(text),
+        kind,
+        mode: 0o755,
+        mtime: time(7),
+        xattrs: xattrs(&[("user.a", 3)]),
+    };
+    let size = 5000;
+    let content = Some(ContentId(content));
+    Delivery {
+        id: DeliveryId(id),
+        from: name("alice"),
+        sent: time(50),
+        items: vec![
+            item(0, "album", ItemKind::Directory),
+            item(0, "photo", ItemKind::File { size, content, extents: Extents::Dense }),
+            item(0, "latest", ItemKind::Symlink { target: Bytes::from_static(b"photo") }),
+        ],
+    }
+}
