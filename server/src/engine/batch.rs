@@ -1,0 +1,84 @@
+//! What a tree changed since it was last given to a commit, as far as its rows don't say it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+
+use xfer_protocol::tree::{Changes, ContentEffect, DeliveryEffect};
+use xfer_protocol::{ContentId, Ino};
+
+/// Rows beyond which a batch is committed before its time.
+const ROWS_LARGE: usize = 20_000;
+
+/// Bytes of data beyond which a batch is committed before its time.
+const BYTES_LARGE: u64 = 64 << 20;
+
+/// A range of a content whose space goes back once it is sure that nothing reaches it.
+#[derive(Clone, Debug)]
+pub(super) struct Free {
+    /// The node that the content belongs to.
+    pub(super) ino: Ino,
+    /// The content.
+    pub(super) content: ContentId,
+    /// The range, in bytes.
+    pub(super) range: Range<u64>,
+}
+
+/// Collected by applying ops, taken by a commit.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// How many more nodes and deliveries refer to a content.
+    pub(super) references: BTreeMap<ContentId, i64>,
+    /// What becomes of deliveries, in order.
+    pub(super) deliveries: Vec<DeliveryEffect>,
+    /// Contents that were changed.
+    pub(super) touched: HashSet<ContentId>,
+    /// Contents that came into being.
+    pub(super) created: HashSet<ContentId>,
+    /// What is to be given back.
+    pub(super) frees: Vec<Free>,
+    rows: usize,
+    bytes: u64,
+}
+
+impl Pending {
+    /// Notes what an op changed.
+    pub(super) fn note(&mut self, changes: &Changes) {
+        for (content, by) in &changes.references {
+            *self.references.entry(*content).or_default() += by;
+        }
+        self.deliveries.extend(changes.deliveries.iter().cloned());
+        self.rows += changes.nodes.len() + changes.entries.len();
+        for effect in &changes.contents {
+            if let ContentEffect::Free { content, offset, len } = effect {
+                self.note_free(changes, *content, *offset..offset.saturating_add(*len));
+            }
+        }
+    }
+
+    /// Notes that a content was changed by so many bytes.
+    pub(super) fn touch(&mut self, content: ContentId, bytes: u64) {
+        self.touched.insert(content);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// Whether so much is collected that it should not wait for more.
+    pub(super) fn is_large(&self) -> bool {
+        self.rows >= ROWS_LARGE || self.bytes >= BYTES_LARGE
+    }
+
+    /// Contents that came and went: no commit ever hears of them.
+    pub(super) fn stillborn(&self) -> HashSet<ContentId> {
+        let unused = |content: &&ContentId| self.references.get(content).is_none_or(|by| *by == 0);
+        self.created.iter().filter(unused).copied().collect()
+    }
+
+    fn note_free(&mut self, changes: &Changes, content: ContentId, range: Range<u64>) {
+        let owner = changes
+            .nodes
+            .iter()
+            .find(|(_, node)| node.as_ref().is_some_and(|node| node.content() == Some(content)));
+        if let Some((ino, _)) = owner {
+            self.frees.push(Free { ino: *ino, content, range });
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! How a session begins: the epoch is raised, what the one before left is tidied, and the client
+//! is granted what it needs to start.
+
+use std::time::SystemTime;
+
+use xfer_protocol::limits::IDS_MAX;
+use xfer_protocol::message::Grant;
+use xfer_protocol::tree::Usage;
+use xfer_protocol::{ContentId, Ino, Name};
+
+use super::session::Session;
+use super::tree::{Stores, Tree};
+use crate::store::{Account, Batch, Committed, StoreError};
+
+/// How many orphans are removed in one transaction.
+const ORPHANS_COUNT: usize = 10_000;
+
+/// How many deliveries a grant names; of the others the client hears right after.
+const DELIVERIES_MAX: usize = 1_000;
+
+/// How many users a grant names.
+const USERS_MAX: usize = 16_384;
+
+/// A session that has begun.
+pub(super) struct Begun {
+    pub(super) account: Account,
+    pub(super) tree: Tree,
+    pub(super) grant: Grant,
+    /// Whether more deliveries wait than the grant names.
+    pub(super) more_deliveries: bool,
+}
+
+/// Begins the session of whoever holds a seat. Blocks.
+pub(super) fn begin(stores: &Stores, session: &Session) -> Result<Begun, StoreError> {
+    let meta = &stores.meta;
+    let mut account = meta.begin_session(session.account)?;
+    account.usage = forget_orphans(stores, &account)?;
+    let ids = meta.grant_ids(IDS_MAX)?;
+    let mut deliveries = meta.waiting(account.id)?;
+    let more_deliveries = deliveries.len() > DELIVERIES_MAX;
+    deliveries.truncate(DELIVERIES_MAX);
+    let grant = Grant {
+        session: session.id,
+        secret: session.secret.clone(),
+        epoch: account.epoch,
+        applied: account.applied,
+        user: account.name.clone(),
+        ids,
+        usage: account.usage,
+        quota: account.quota,
+        disk_free: stores.contents.disk_free()?,
+        users: others(&meta.accounts()?, &account.name),
+        deliveries,
+    };
+    let tree = Tree::new(stores.clone(), &account, ids);
+    Ok(Begun { account, tree, grant, more_deliveries })
+}
+
+/// The users that this one can send to.
+pub(super) fn others(accounts: &[Account], user: &Name) -> Vec<Name> {
+    let names = accounts.iter().map(|account| &account.name);
+    names.filter(|name| *name != user).take(USERS_MAX).cloned().collect()
+}
+
+/// Removes nodes without names: the programs that had them open ended with the session before.
+/// This is no op of the log, so it takes no seq; nobody was told of these nodes in this session.
+fn forget_orphans(stores: &Stores, account: &Account) -> Result<Usage, StoreError> {
+    let mut usage = account.usage;
+    let orphans = stores.meta.orphans(account.id)?;
+    for part in orphans.chunks(ORPHANS_COUNT) {
+        let batch = removal(stores, account, part, usage)?;
+        usage = batch.usage;
+        let committed = stores.meta.commit(&[batch])?;
+        if committed.contains(&Committed::Fenced) {
+            return Err(StoreError::Refused("another server began a session".to_owned()));
+        }
+    }
+    Ok(usage)
+}
+
+fn removal(
+    stores: &Stores,
+    account: &Account,
+    orphans: &[Ino],
+    mut usage: Usage,
+) -> Result<Batch, StoreError> {
+    let mut nodes = Vec::new();
+    let mut references: Vec<(ContentId, i64)> = Vec::new();
+    for ino in orphans {
+        let Some(node) = stores.meta.node(account.id, *ino)? else { continue };
+        usage.bytes = usage.bytes.saturating_sub(node.charge());
+        usage.nodes = usage.nodes.saturating_sub(1);
+        references.extend(node.content().map(|content| (content, -1)));
+        nodes.push((*ino, None));
+    }
+    references.sort_unstable();
+    references.dedup_by(|(content, by), (kept, sum)| {
+        let same = content == kept;
+        if same {
+            *sum += *by;
+        }
+        same
+    });
+    Ok(Batch {
+        account: account.id,
+        epoch: account.epoch,
+        applied: account.applied,
+        usage,
+        nodes,
+        entries: Vec::new(),
+        references,
+        deliveries: Vec::new(),
+        refused: Vec::new(),
+        time: SystemTime::now().into(),
+    })
+}

@@ -1,0 +1,126 @@
+//! The committer: makes batches durable, those of all sessions that wait in one transaction.
+//!
+//! **Invariant:** contents are durable before the rows that refer to them are written.
+//!
+//! **Invariant:** what failed is not tried again: a system that reported a failed sync once may
+//! report success the next time although the data is lost. Everybody in the group is told.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::spawn_blocking;
+use xfer_protocol::ContentId;
+
+use super::counters::add;
+use super::garbage::remove_unreferenced;
+use super::post::{Post, contents};
+use super::tree::{Stores, Work};
+use crate::store::{Batch, Committed, StoreError};
+use xfer_protocol::tree::DeliveryEffect;
+
+/// How many batches share a transaction at most.
+const GROUP_MAX: usize = 64;
+
+/// How many batches may wait for theirs.
+pub(super) const WAITING_MAX: usize = 256;
+
+/// What became of a batch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// It is durable.
+    Durable {
+        /// Bytes that the disk can still take.
+        disk_free: u64,
+    },
+    /// A later session owns the tree.
+    Fenced,
+    /// The storage failed. Whether the batch is durable is not known.
+    Failed(String),
+}
+
+/// A batch that waits to be committed.
+pub(super) struct Job {
+    pub(super) work: Work,
+    pub(super) reply: oneshot::Sender<Verdict>,
+}
+
+/// All that commits need.
+#[derive(Clone)]
+pub(super) struct Committer {
+    pub(super) stores: Stores,
+    pub(super) post: Arc<Post>,
+    pub(super) garbage: Arc<Notify>,
+    /// Transactions so far.
+    pub(super) groups: Arc<AtomicU64>,
+}
+
+impl Committer {
+    /// Commits what comes, for as long as there is somebody to send it.
+    pub(super) async fn run(self, mut jobs: mpsc::Receiver<Job>) {
+        let mut group = Vec::new();
+        while jobs.recv_many(&mut group, GROUP_MAX).await > 0 {
+            let (works, replies): (Vec<Work>, Vec<_>) =
+                group.drain(..).map(|job| (job.work, job.reply)).unzip();
+            let committer = self.clone();
+            let verdicts = spawn_blocking(move || committer.commit(works)).await;
+            // After a panic the replies are dropped, which those who wait take for a failure.
+            for (reply, verdict) in replies.into_iter().zip(verdicts.unwrap_or_default()) {
+                // A session that is gone does not need to know.
+                let _ = reply.send(verdict);
+            }
+            self.garbage.notify_one();
+        }
+    }
+
+    fn commit(&self, works: Vec<Work>) -> Vec<Verdict> {
+        let count = works.len();
+        let verdicts = self.try_commit(works);
+        self.post.release_used();
+        verdicts.unwrap_or_else(|error| {
+            tracing::error!(%error, sessions = count, "a commit failed");
+            vec![Verdict::Failed(error.to_string()); count]
+        })
+    }
+
+    fn try_commit(&self, works: Vec<Work>) -> Result<Vec<Verdict>, StoreError> {
+        let mut touched: Vec<ContentId> =
+            works.iter().flat_map(|work| work.contents.iter().copied()).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        self.stores.contents.make_durable(&touched)?;
+        let mut batches: Vec<Batch> = works.into_iter().map(|work| work.batch).collect();
+        self.post.judge(&mut batches)?;
+        let committed = self.stores.meta.commit(&batches)?;
+        add(&self.groups, 1);
+        for (batch, committed) in batches.iter().zip(&committed) {
+            if let Err(error) = self.follow_up(batch, *committed) {
+                tracing::error!(%error, "nobody was told of a delivery");
+            }
+        }
+        // What the disk can take is only told for information.
+        let disk_free = self.stores.contents.disk_free().unwrap_or(0);
+        Ok(committed
+            .into_iter()
+            .map(|committed| match committed {
+                Committed::Durable => Verdict::Durable { disk_free },
+                Committed::Fenced => Verdict::Fenced,
+            })
+            .collect())
+    }
+
+    fn follow_up(&self, batch: &Batch, committed: Committed) -> Result<(), StoreError> {
+        for effect in &batch.deliveries {
+            match effect {
+                // Its sender may have removed the files since, so that nothing has the contents.
+                DeliveryEffect::Sent { delivery, .. } if batch.refused.contains(&delivery.id) => {
+                    remove_unreferenced(&self.stores, contents(delivery))?;
+                }
+                DeliveryEffect::Sent { .. }
+                | DeliveryEffect::Accepted(_)
+                | DeliveryEffect::Declined(_) => {}
+            }
+        }
+        self.post.announce(batch, committed)
+    }
+}

@@ -1,0 +1,48 @@
+//! Counts of what a session, or the whole engine, did: for the admin to see, and for tests.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts that only grow.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+        }
+
+        /// What [`Counters`] held at some moment.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        pub struct Counts {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// The counts as they are now.
+            pub fn counts(&self) -> Counts {
+                Counts { $($name: self.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Frames received on log links.
+    frames,
+    /// Ops applied.
+    ops,
+    /// Batches that became durable.
+    commits,
+    /// Barriers received.
+    barriers,
+    /// Questions answered on read links.
+    reads,
+    /// Bytes of data received with ops.
+    bytes_in,
+    /// Bytes of data answered on read links.
+    bytes_out,
+}
+
+/// Adds to a count.
+pub(super) fn add(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}

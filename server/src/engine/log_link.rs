@@ -1,0 +1,383 @@
+//! A session's log link: ops come up, what became of them goes down.
+//!
+//! Three tasks serve it: one reads frames, one writes messages, and the driver between them applies
+//! ops, in order, and has batches committed while it goes on. They end together.
+//!
+//! **Invariant:** `Durable(seq)` is said only after the commit that holds `seq`; at most one batch
+//! of a session is in a commit at a time.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
+use xfer_protocol::frame::Bounds;
+use xfer_protocol::limits::{FRAME_OPS_MAX, HEARTBEAT_MS, IDS_MAX, WRITE_BYTES_MAX};
+use xfer_protocol::message::{EndReason, ToClient, ToServer};
+use xfer_protocol::tree::{Action, Op};
+use xfer_protocol::{Errno, Seq};
+
+use super::commit::{Job, Verdict};
+use super::counters::add;
+use super::session::{NoTree, Order, Session};
+use super::tree::{Halt, Stores};
+use crate::link::{LinkError, receive, send};
+
+/// How long applied ops wait for a commit at most.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many frames may wait to be applied.
+const FRAMES_WAITING: usize = 4;
+
+/// What comes up a log link.
+pub(super) type Received = Result<(ToServer, Bytes), LinkError>;
+
+/// Why a session's service ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Over {
+    /// The client logged out.
+    LoggedOut,
+    /// The link broke.
+    LinkLost(String),
+    /// The client broke the protocol.
+    Protocol(String),
+    /// The server's rules refuse an op.
+    Diverged(Seq, Errno),
+    /// A later session owns the tree.
+    Fenced,
+    /// The storage failed, or the tree is in an unknown state: nothing more may be committed.
+    Failed(String),
+    /// Somebody else ordered it.
+    Ordered(EndReason),
+}
+
+/// Passes frames on until the link ends, which is passed on too. The channel holds them back when
+/// they come faster than they are applied.
+pub(super) async fn read_frames<R: AsyncRead + Unpin>(
+    mut reader: R,
+    frames: mpsc::Sender<Received>,
+) {
+    loop {
+        let received = receive(&mut reader, Bounds::OPEN).await;
+        let failed = received.is_err();
+        if frames.send(received).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// The channel between [`read_frames`] and the [`Driver`].
+pub(super) fn frames() -> (mpsc::Sender<Received>, mpsc::Receiver<Received>) {
+    mpsc::channel(FRAMES_WAITING)
+}
+
+/// Writes messages until the last word is said or the link breaks. Says something now and then when
+/// there is nothing to say, even while the driver is at work on something long.
+pub(super) async fn write_messages<W: AsyncWrite + Unpin>(
+    mut writer: W,
+    mut outgoing: mpsc::Receiver<ToClient>,
+) -> Result<(), LinkError> {
+    let heartbeat = Duration::from_millis(HEARTBEAT_MS);
+    loop {
+        let message = match tokio::time::timeout(heartbeat, outgoing.recv()).await {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(()),
+            Err(_) => ToClient::Pong,
+        };
+        send(&mut writer, &message, &[], Bounds::OPEN).await?;
+        if let ToClient::Ended(_) = message {
+            writer.shutdown().await?;
+            return Ok(());
+        }
+    }
+}
+
+/// Applies ops and has them committed.
+pub(super) struct Driver {
+    pub(super) session: Arc<Session>,
+    pub(super) stores: Stores,
+    pub(super) committer: mpsc::Sender<Job>,
+    commit: CommitState,
+}
+
+/// How far commits are.
+struct CommitState {
+    /// The last op that is durable.
+    durable: Seq,
+    /// The batch that is being committed, by its last op.
+    in_flight: Option<(Seq, oneshot::Receiver<Verdict>)>,
+    /// The last op that some program waits for.
+    barrier: Seq,
+    /// When the oldest op that is in no batch yet has waited long enough.
+    due: Option<Instant>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        session: Arc<Session>,
+        stores: Stores,
+        committer: mpsc::Sender<Job>,
+    ) -> Driver {
+        let durable = *session.applied.borrow();
+        let commit = CommitState { durable, in_flight: None, barrier: durable, due: None };
+        Driver { session, stores, committer, commit }
+    }
+
+    /// Serves the link until something ends the session.
+    pub(super) async fn serve(&mut self, frames: &mut mpsc::Receiver<Received>) -> Over {
+        let mut orders = self.session.orders();
+        orders.mark_changed();
+        loop {
+            let served = tokio::select! {
+                order = next_order(&mut orders) => self.obey(order),
+                verdict = verdict_of(&mut self.commit.in_flight) => self.handle_verdict(verdict).await,
+                () = when(self.commit.due), if self.commit.in_flight.is_none() => {
+                    self.start_commit().await
+                }
+                () = when(drain_deadline(&self.session)) => Err(drained(&self.session)),
+                received = frames.recv() => self.handle_received(received).await,
+            };
+            if let Err(over) = served {
+                return over;
+            }
+        }
+    }
+
+    /// Commits all that was applied.
+    pub(super) async fn finish(&mut self) -> Result<(), Over> {
+        loop {
+            if self.commit.in_flight.is_some() {
+                let verdict = verdict_of(&mut self.commit.in_flight).await;
+                self.handle_verdict(verdict).await?;
+            } else if *self.session.applied.borrow() > self.commit.durable {
+                self.start_commit().await?;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) -> Result<(), Over> {
+        match order {
+            Order::Run => {}
+            Order::Drain { reason, deadline } => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let deadline_ms = left.as_millis() as u64;
+                self.session.tell(ToClient::Drain { reason, deadline_ms });
+            }
+            Order::Lost { why } => return Err(Over::LinkLost(why)),
+            Order::End { reason } => return Err(Over::Ordered(reason)),
+        }
+        Ok(())
+    }
+
+    async fn handle_received(&mut self, received: Option<Received>) -> Result<(), Over> {
+        let (message, payload) = match received {
+            Some(Ok(frame)) => frame,
+            Some(Err(LinkError::Io(error))) => return Err(Over::LinkLost(error.to_string())),
+            Some(Err(error @ (LinkError::Frame(_) | LinkError::Codec(_)))) => {
+                return Err(Over::Protocol(error.to_string()));
+            }
+            None => return Err(Over::LinkLost("the link is closed".to_owned())),
+        };
+        add(&self.session.counters.frames, 1);
+        match message {
+            ToServer::Ops { first, ops } => self.handle_ops(first, ops, payload).await,
+            ToServer::Barrier { upto } => {
+                add(&self.session.counters.barriers, 1);
+                self.commit.barrier = self.commit.barrier.max(upto);
+                self.hasten();
+                Ok(())
+            }
+            ToServer::Ping => {
+                self.session.tell(ToClient::Pong);
+                Ok(())
+            }
+            ToServer::MoreIds => self.grant_more().await,
+            ToServer::Logout => Err(Over::LoggedOut),
+        }
+    }
+
+    async fn handle_ops(&mut self, first: Seq, ops: Vec<Op>, payload: Bytes) -> Result<(), Over> {
+        let applied = *self.session.applied.borrow();
+        check_frame(applied, first, &ops, payload.len()).map_err(Over::Protocol)?;
+        let session = self.session.clone();
+        let done = spawn_blocking(move || apply_all(&session, &ops, &payload)).await;
+        let large = match done {
+            Ok(Ok(large)) => large,
+            Ok(Err(over)) => return Err(over),
+            Err(_) => return Err(Over::Failed("applying an op failed".to_owned())),
+        };
+        self.commit.due.get_or_insert_with(|| Instant::now() + COMMIT_INTERVAL);
+        if large {
+            self.commit.due = Some(Instant::now());
+        }
+        self.hasten();
+        Ok(())
+    }
+
+    /// Makes the next commit due at once, if a program waits for an op that is in none yet.
+    fn hasten(&mut self) {
+        let taken = self.commit.in_flight.as_ref().map_or(self.commit.durable, |(seq, _)| *seq);
+        if self.commit.barrier > taken && *self.session.applied.borrow() > taken {
+            self.commit.due = Some(Instant::now());
+        }
+    }
+
+    async fn grant_more(&mut self) -> Result<(), Over> {
+        let (session, stores) = (self.session.clone(), self.stores.clone());
+        let granted = spawn_blocking(move || {
+            if !session.with_tree(|tree| tree.ids_mut().may_grow()).map_err(no_tree)? {
+                return Err(Over::Protocol("too many numbers asked for".to_owned()));
+            }
+            let range = stores.meta.grant_ids(IDS_MAX).map_err(|e| Over::Failed(e.to_string()))?;
+            session.with_tree(|tree| tree.ids_mut().grow(range)).map_err(no_tree)?;
+            Ok(range)
+        });
+        let range = granted.await.map_err(panicked)??;
+        self.session.tell(ToClient::Ids(range));
+        Ok(())
+    }
+
+    async fn start_commit(&mut self) -> Result<(), Over> {
+        self.commit.due = None;
+        let session = self.session.clone();
+        let now = SystemTime::now().into();
+        let taken = spawn_blocking(move || session.with_tree(|tree| tree.take_batch(now)));
+        let Some(work) = taken.await.map_err(panicked)?.map_err(no_tree)? else { return Ok(()) };
+        let (reply, verdict) = oneshot::channel();
+        let seq = work.batch.applied;
+        let sent = self.committer.send(Job { work, reply }).await;
+        sent.map_err(|_| Over::Failed("the committer is gone".to_owned()))?;
+        self.commit.in_flight = Some((seq, verdict));
+        Ok(())
+    }
+
+    async fn handle_verdict(&mut self, (seq, verdict): (Seq, Verdict)) -> Result<(), Over> {
+        let disk_free = match verdict {
+            Verdict::Durable { disk_free } => disk_free,
+            Verdict::Fenced => return Err(Over::Fenced),
+            Verdict::Failed(error) => return Err(Over::Failed(error)),
+        };
+        self.commit.durable = seq;
+        self.session.set_durable(seq);
+        add(&self.session.counters.commits, 1);
+        self.session.tell(ToClient::Durable { seq, disk_free });
+        self.hasten();
+        let session = self.session.clone();
+        let settled = spawn_blocking(move || session.with_tree(|tree| tree.settle(seq)));
+        if let Err(error) = settled.await.map_err(panicked)?.map_err(no_tree)? {
+            tracing::warn!(user = %self.session.user, %error, "space is not given back");
+        }
+        Ok(())
+    }
+}
+
+/// Applies the ops of a frame, and says whether they should be committed at once.
+fn apply_all(session: &Session, ops: &[Op], payload: &[u8]) -> Result<bool, Over> {
+    let mut at = 0;
+    let (mut large, mut result) = (false, Ok(()));
+    for op in ops {
+        let end = at + data_len(op);
+        // The lock is given up between ops, so that questions on read links get their turn.
+        let applied = session.with_tree(|tree| {
+            let applied = tree.apply(op, &payload[at..end]);
+            session.applied.send_if_modified(|applied| {
+                std::mem::replace(applied, tree.applied()) != tree.applied()
+            });
+            large = tree.is_large();
+            applied
+        });
+        result = applied.map_err(no_tree)?.map_err(|halt| halted(session, halt));
+        if result.is_err() {
+            break;
+        }
+        add(&session.counters.ops, 1);
+        at = end;
+    }
+    add(&session.counters.bytes_in, at as u64);
+    result.map(|()| large)
+}
+
+fn halted(session: &Session, halt: Halt) -> Over {
+    match halt {
+        Halt::Refused { seq, errno } => Over::Diverged(seq, errno),
+        Halt::Protocol(what) => Over::Protocol(what),
+        Halt::Storage(error) => {
+            tracing::error!(user = %session.user, %error, "an op can't be applied");
+            Over::Failed(error.to_string())
+        }
+    }
+}
+
+/// Checks a frame of ops as a whole, before any of them is applied.
+fn check_frame(applied: Seq, first: Seq, ops: &[Op], payload_len: usize) -> Result<(), String> {
+    if first != applied.next() {
+        return Err(format!("op {first} after op {applied}"));
+    }
+    if ops.is_empty() || ops.len() > FRAME_OPS_MAX {
+        return Err(format!("{} ops in a frame", ops.len()));
+    }
+    if let Some(len) = ops.iter().map(data_len).find(|len| *len > WRITE_BYTES_MAX) {
+        return Err(format!("a write of {len} bytes"));
+    }
+    if ops.iter().map(data_len).sum::<usize>() != payload_len {
+        return Err("the payload is not the data of the writes".to_owned());
+    }
+    Ok(())
+}
+
+/// How much of the payload belongs to an op.
+fn data_len(op: &Op) -> usize {
+    if let Action::Write { len, .. } = &op.action { *len as usize } else { 0 }
+}
+
+async fn next_order(orders: &mut watch::Receiver<Order>) -> Order {
+    // The session, which holds the sender, outlives its driver.
+    if orders.changed().await.is_err() {
+        return std::future::pending().await;
+    }
+    orders.borrow_and_update().clone()
+}
+
+/// Waits for the commit that is in flight; for ever, if there is none.
+async fn verdict_of(in_flight: &mut Option<(Seq, oneshot::Receiver<Verdict>)>) -> (Seq, Verdict) {
+    let Some((seq, verdict)) = in_flight else { return std::future::pending().await };
+    let (seq, verdict) = (*seq, verdict.await);
+    *in_flight = None;
+    (seq, verdict.unwrap_or(Verdict::Failed("the committer failed".to_owned())))
+}
+
+async fn when(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn drain_deadline(session: &Session) -> Option<Instant> {
+    match &*session.orders().borrow() {
+        Order::Drain { deadline, .. } => Some(*deadline),
+        Order::Run | Order::Lost { .. } | Order::End { .. } => None,
+    }
+}
+
+fn drained(session: &Session) -> Over {
+    match &*session.orders().borrow() {
+        Order::Drain { reason, .. } | Order::End { reason } => Over::Ordered(reason.clone()),
+        Order::Lost { why } => Over::LinkLost(why.clone()),
+        // A deadline is never taken back.
+        Order::Run => Over::Failed("the deadline is gone".to_owned()),
+    }
+}
+
+fn no_tree(_: NoTree) -> Over {
+    Over::Failed("the session's tree is gone".to_owned())
+}
+
+fn panicked(_: tokio::task::JoinError) -> Over {
+    Over::Failed("a part of the server failed".to_owned())
+}

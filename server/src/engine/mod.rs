@@ -1,0 +1,209 @@
+//! The engine: sessions, their trees, and the commits that make them durable.
+//!
+//! It is given links that were admitted (who is there is known) and the two stores, and knows
+//! neither TLS nor passwords.
+//!
+//! Reading order: [`registry`] (who has a session), [`session`] (what one is), [`begin`], then
+//! [`log_link`] (ops in, `Durable` out), [`tree`] with [`ids`] and [`batch`] (how ops are applied),
+//! [`commit`] (how they become durable), [`reading`] and [`listing`] (questions), [`post`]
+//! (deliveries between users) and [`garbage`] (contents that nobody has any more).
+//!
+//! **Invariant:** a panic while a session is served ends that session and nothing else.
+
+mod registry;
+
+mod session;
+
+mod begin;
+
+mod log_link;
+
+mod tree;
+
+mod ids;
+
+mod batch;
+
+mod commit;
+
+mod reading;
+
+mod listing;
+
+mod post;
+
+mod garbage;
+
+mod serving;
+
+mod patience;
+
+mod counters;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::Instant;
+use xfer_protocol::Name;
+use xfer_protocol::message::{EndReason, ToClient};
+
+pub use counters::{Counters, Counts};
+pub use session::SessionInfo;
+
+use crate::store::{ContentStore, MetaStore, StoreError};
+use commit::{Committer, Job};
+use post::Post;
+use registry::Registry;
+use tree::Stores;
+
+/// How many questions are in work at a time, on all read links together.
+const READ_WORK_MAX: usize = 128;
+
+/// How long a session that is ended has to send what it has.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a session that was ordered to end may take for its last commit.
+const LAST_COMMIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// All sessions of a server, over its stores.
+pub struct Engine {
+    stores: Stores,
+    registry: Arc<Registry>,
+    post: Arc<Post>,
+    committer: mpsc::Sender<Job>,
+    garbage: Arc<Notify>,
+    read_work: Arc<Semaphore>,
+    transactions: Arc<AtomicU64>,
+    /// The users there were when sessions were last told.
+    users: Mutex<Vec<Name>>,
+    /// What works in the background, for as long as the engine is there.
+    _background: JoinSet<()>,
+}
+
+impl Engine {
+    /// An engine over these stores, which no other engine uses. Needs a tokio runtime.
+    pub fn new(meta: Arc<dyn MetaStore>, contents: Arc<dyn ContentStore>) -> Arc<Engine> {
+        let stores = Stores { meta, contents };
+        let registry = Arc::new(Registry::default());
+        let post = Arc::new(Post::new(stores.meta.clone(), registry.clone()));
+        let garbage = Arc::new(Notify::new());
+        let transactions = Arc::new(AtomicU64::new(0));
+        let (sender, jobs) = mpsc::channel(commit::WAITING_MAX);
+        let committer = Committer {
+            stores: stores.clone(),
+            post: post.clone(),
+            garbage: garbage.clone(),
+            groups: transactions.clone(),
+        };
+        let mut background = JoinSet::new();
+        background.spawn(committer.run(jobs));
+        background.spawn(garbage::collect_forever(stores.clone(), garbage.clone()));
+        background.spawn(sweep(stores.clone()));
+        Arc::new(Engine {
+            stores,
+            registry,
+            post,
+            committer: sender,
+            garbage,
+            read_work: Arc::new(Semaphore::new(READ_WORK_MAX)),
+            transactions,
+            users: Mutex::default(),
+            _background: background,
+        })
+    }
+
+    /// The sessions that run.
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        let mut sessions: Vec<_> = self.registry.all().iter().map(|one| one.info()).collect();
+        sessions.sort_by(|a, b| a.user.cmp(&b.user));
+        sessions
+    }
+
+    /// What a user's session did so far.
+    pub fn counts(&self, user: &Name) -> Option<Counts> {
+        self.registry.of_user(user).map(|session| session.counters.counts())
+    }
+
+    /// How many transactions were committed for sessions.
+    pub fn transactions(&self) -> u64 {
+        self.transactions.load(Ordering::Relaxed)
+    }
+
+    /// Ends a user's session, after its client had some time to send what it has. Says whether
+    /// there was one.
+    pub async fn end(&self, user: &Name, reason: EndReason) -> bool {
+        let Some(session) = self.registry.of_user(user) else { return false };
+        session.drain(reason, END_PATIENCE);
+        session.wait_over().await;
+        true
+    }
+
+    /// Tells the sessions concerned that an account was made, removed, or changed. A session whose
+    /// account was removed, or whose password was changed, ends.
+    pub async fn account_changed(self: &Arc<Self>, user: &Name) {
+        let (engine, user) = (self.clone(), user.clone());
+        let done = spawn_blocking(move || engine.account_changed_now(&user)).await;
+        if let Ok(Err(error)) = done {
+            tracing::error!(%error, "sessions were not told of an account");
+        }
+    }
+
+    /// Ends all sessions by the deadline, each with what its client had sent by then, and lets none
+    /// begin any more.
+    pub async fn stop(&self, deadline: Duration) {
+        let until = Instant::now() + deadline;
+        self.registry.close();
+        let patience = deadline.saturating_sub(LAST_COMMIT_PATIENCE);
+        let sessions = self.registry.all();
+        for session in &sessions {
+            session.drain(EndReason::Stopping, patience);
+        }
+        let all_over = async {
+            for session in &sessions {
+                session.wait_over().await;
+            }
+        };
+        if tokio::time::timeout_at(until, all_over).await.is_err() {
+            tracing::warn!("some sessions did not end in time");
+        }
+    }
+
+    fn account_changed_now(&self, user: &Name) -> Result<(), StoreError> {
+        let accounts = self.stores.meta.accounts()?;
+        let account = accounts.iter().find(|account| account.name == *user);
+        if let Some(session) = self.registry.of_user(user) {
+            match account.filter(|account| session.may_be_of(account)) {
+                None => session.end(EndReason::Administrator),
+                Some(account) => {
+                    // A session without a tree is about to begin or over: nobody has to be told.
+                    if session.with_tree(|tree| tree.raise_quota(account.quota)).is_ok() {
+                        session.tell(ToClient::Quota(account.quota));
+                    }
+                }
+            }
+        }
+        let names: Vec<Name> = accounts.iter().map(|account| account.name.clone()).collect();
+        let mut known = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != names {
+            for session in self.registry.all() {
+                session.tell(ToClient::Users(begin::others(&accounts, &session.user)));
+            }
+            *known = names;
+        }
+        Ok(())
+    }
+}
+
+/// Tidies what an earlier run of the server left, beside everything else.
+async fn sweep(stores: Stores) {
+    let swept = spawn_blocking(move || {
+        let first = stores.meta.grant_ids(1)?.first;
+        garbage::sweep(&stores, first)
+    });
+    if let Ok(Err(error)) = swept.await {
+        tracing::warn!(%error, "contents that were never committed stay for now");
+    }
+}

@@ -1,0 +1,167 @@
+//! Who has a session: at most one an account.
+//!
+//! **Invariant:** a session leaves the registry only when nothing of it can change a row or a
+//! content any more, so a new one never meets the old one's hands.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use xfer_protocol::message::{EndReason, Purpose, Refusal, Secret};
+use xfer_protocol::{Name, SessionId};
+
+use super::session::{Holder, Queues, Session};
+use crate::opening::Authenticated;
+use crate::store::AccountId;
+
+/// How long a session that is taken over has to send what it has.
+pub(super) const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long after that it has to commit it.
+const COMMIT: Duration = Duration::from_secs(20);
+
+/// The most sessions at a time.
+const SESSIONS_MAX: usize = 10_000;
+
+/// How often a takeover tries again when another login was faster.
+const TAKEOVER_TRIES: usize = 3;
+
+/// All sessions that run.
+#[derive(Default)]
+pub(super) struct Registry {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    sessions: HashMap<AccountId, Arc<Session>>,
+    /// The server stops: no session begins any more.
+    closed: bool,
+}
+
+/// A place in the registry, given up when dropped.
+pub(super) struct Seat {
+    registry: Arc<Registry>,
+    pub(super) session: Arc<Session>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.registry.remove(&self.session);
+    }
+}
+
+/// Why there is no place.
+enum Taken {
+    By(Arc<Session>),
+    Refused(Refusal),
+}
+
+impl Registry {
+    /// Takes the account's place, waiting for one who has it to leave if that is the purpose.
+    pub(super) async fn claim(
+        self: &Arc<Registry>,
+        auth: &Authenticated,
+    ) -> Result<(Seat, Queues), Refusal> {
+        for _ in 0..TAKEOVER_TRIES {
+            let other = match self.try_claim(auth) {
+                Ok(seat) => return Ok(seat),
+                Err(Taken::Refused(refusal)) => return Err(refusal),
+                Err(Taken::By(other)) => other,
+            };
+            match auth.purpose {
+                Purpose::Mount => return Err(in_use(&other)),
+                Purpose::TakeOver => take_over(&other, auth).await?,
+            }
+        }
+        Err(Refusal::Busy)
+    }
+
+    /// The session with this name and secret.
+    pub(super) fn find(&self, id: SessionId, secret: &Secret) -> Option<Arc<Session>> {
+        let session = self.all().into_iter().find(|session| session.id == id)?;
+        session.has_secret(secret).then_some(session)
+    }
+
+    /// The account's session.
+    pub(super) fn of_account(&self, account: AccountId) -> Option<Arc<Session>> {
+        self.lock().sessions.get(&account).cloned()
+    }
+
+    /// The user's session.
+    pub(super) fn of_user(&self, user: &Name) -> Option<Arc<Session>> {
+        self.all().into_iter().find(|session| session.user == *user)
+    }
+
+    /// All sessions.
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        self.lock().sessions.values().cloned().collect()
+    }
+
+    /// Lets no session begin any more.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    fn try_claim(self: &Arc<Registry>, auth: &Authenticated) -> Result<(Seat, Queues), Taken> {
+        let (id, secret) = draw_identity().ok_or(Taken::Refused(Refusal::Internal))?;
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Taken::Refused(Refusal::Stopping));
+        }
+        if let Some(other) = state.sessions.get(&auth.account) {
+            return Err(Taken::By(other.clone()));
+        }
+        if state.sessions.len() >= SESSIONS_MAX {
+            return Err(Taken::Refused(Refusal::Busy));
+        }
+        let (session, queues) = Session::new(Holder {
+            id,
+            secret,
+            account: auth.account,
+            user: auth.user.clone(),
+            host: auth.host.clone(),
+            address: auth.address.clone(),
+            since: SystemTime::now().into(),
+        });
+        let session = Arc::new(session);
+        state.sessions.insert(auth.account, session.clone());
+        Ok((Seat { registry: self.clone(), session }, queues))
+    }
+
+    fn remove(&self, session: &Session) {
+        self.lock().sessions.retain(|_, other| other.id != session.id);
+        session.set_over();
+    }
+
+    /// Nothing in here can be left half done, so a panic elsewhere does no harm.
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn in_use(session: &Session) -> Refusal {
+    Refusal::InUse {
+        host: session.host.clone(),
+        address: session.address.clone(),
+        since: session.since,
+    }
+}
+
+/// Waits until the other session has left. One that does not, since the storage hangs, keeps its
+/// place: two sessions must never write to the same contents.
+async fn take_over(other: &Session, auth: &Authenticated) -> Result<(), Refusal> {
+    let (host, address) = (auth.host.clone(), auth.address.clone());
+    tracing::info!(user = %auth.user, ?host, address, "takes the session over");
+    other.drain(EndReason::TakenOver { host, address }, DRAIN);
+    tokio::time::timeout(DRAIN + COMMIT, other.wait_over()).await.map_err(|_| Refusal::Busy)
+}
+
+/// A name and a secret that nobody can guess.
+fn draw_identity() -> Option<(SessionId, Secret)> {
+    let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
+    let (mut id, mut secret) = (SessionId([0; 16]), Secret([0; 32]));
+    random.fill(&mut id.0).ok()?;
+    random.fill(&mut secret.0).ok()?;
+    Some((id, secret))
+}

@@ -1,0 +1,284 @@
+//! Serving one link from its opening to its end.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use xfer_protocol::frame::Bounds;
+use xfer_protocol::limits::SILENCE_TIMEOUT_MS;
+use xfer_protocol::message::{DeliveryHead, EndReason, Opened, Refusal, Secret, ToClient};
+use xfer_protocol::{DeliveryId, SessionId};
+
+use super::Engine;
+use super::begin::{Begun, begin};
+use super::garbage::remove_unreferenced;
+use super::log_link::{Driver, Over, frames, read_frames, write_messages};
+use super::patience::Patient;
+use super::reading::Reading;
+use super::registry::Seat;
+use super::session::{News, Queues, Session};
+use super::tree::Stores;
+use crate::link::send;
+use crate::opening::Authenticated;
+
+const SILENCE: Duration = Duration::from_millis(SILENCE_TIMEOUT_MS);
+
+/// How much news is made into messages at a time.
+const NEWS_COUNT: usize = 1024;
+
+impl Engine {
+    /// Serves a log link: answers its opening, and if a session begins, serves it until it ends.
+    pub async fn run_session<R, W>(self: &Arc<Self>, auth: Authenticated, reader: R, writer: W)
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let (reader, mut writer) = (Patient::new(reader, SILENCE), Patient::new(writer, SILENCE));
+        match self.open_session(&auth).await {
+            Ok(open) => self.serve_session(open, reader, writer).await,
+            Err(refusal) => {
+                tracing::info!(user = %auth.user, address = auth.address, %refusal, "refused");
+                answer(&mut writer, &Opened::Refused(refusal)).await;
+            }
+        }
+    }
+
+    /// Serves a read link: answers its opening, and its questions until it or the session ends.
+    pub async fn run_reads<R, W>(
+        self: &Arc<Self>,
+        session: SessionId,
+        secret: Secret,
+        reader: R,
+        writer: W,
+    ) where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut writer = Patient::new(writer, SILENCE);
+        let Some(session) = self.registry.find(session, &secret) else {
+            answer(&mut writer, &Opened::Refused(Refusal::NoSession)).await;
+            return;
+        };
+        let Some(_place) = session.take_read_link() else {
+            answer(&mut writer, &Opened::Refused(Refusal::Busy)).await;
+            return;
+        };
+        if !answer(&mut writer, &Opened::Attached).await {
+            return;
+        }
+        let (stores, post) = (self.stores.clone(), self.post.clone());
+        let reading =
+            Reading { session: session.clone(), stores, post, work: self.read_work.clone() };
+        reading.serve(reader, writer).await;
+    }
+
+    async fn open_session(&self, auth: &Authenticated) -> Result<Open, Refusal> {
+        let (seat, queues) = self.registry.claim(auth).await?;
+        let (stores, session) = (self.stores.clone(), seat.session.clone());
+        let begun = spawn_blocking(move || begin(&stores, &session)).await;
+        let begun = begun.map_err(|_| Refusal::Internal)?.map_err(|error| {
+            tracing::error!(user = %auth.user, %error, "a session can't begin");
+            Refusal::Internal
+        })?;
+        // The orphans that went may have left contents behind.
+        self.garbage.notify_one();
+        Ok(Open { seat, queues, begun })
+    }
+
+    async fn serve_session<R, W>(&self, open: Open, reader: R, mut writer: W)
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let Open { seat, queues, begun } = open;
+        let session = seat.session.clone();
+        let Begun { account, tree, grant, more_deliveries } = begun;
+        session.begin(&account, tree);
+        let named = grant.deliveries.clone();
+        let epoch = grant.epoch;
+        if !answer(&mut writer, &Opened::Session(Box::new(grant))).await {
+            session.take_tree();
+            return;
+        }
+        let Session { user, host, address, .. } = &*session;
+        tracing::info!(%user, ?host, address, %epoch, "session begins");
+        if more_deliveries {
+            session.pass_on(News::Arrived);
+        }
+        let (received, mut frames) = frames();
+        let reading = Task(tokio::spawn(read_frames(reader, received)));
+        let writing = Task(tokio::spawn(write_all(session.clone(), writer, queues.outgoing)));
+        let news = tell_news(self.stores.clone(), session.clone(), named, queues.news);
+        let news = Task(tokio::spawn(news));
+        let (stores, committer) = (self.stores.clone(), self.committer.clone());
+        let mut driver = Driver::new(session, stores, committer);
+        let over = driver.serve(&mut frames).await;
+        let over = last_commit(&mut driver, over).await;
+        drop((reading, news));
+        self.conclude(seat, over, writing).await;
+    }
+
+    /// Lets go of the account, and then says the last word: whoever hears it may log in again.
+    async fn conclude(&self, seat: Seat, over: Over, writing: Task<()>) {
+        let session = seat.session.clone();
+        log_end(&session, &over);
+        let (stores, tree) = (self.stores.clone(), session.take_tree());
+        let tidied = spawn_blocking(move || {
+            let left = tree.map_or(Vec::new(), |tree| tree.uncommitted_contents());
+            remove_unreferenced(&stores, left)
+        });
+        if let Ok(Err(error)) = tidied.await {
+            tracing::warn!(%error, "contents that were never committed stay for now");
+        }
+        self.post.forget(session.account);
+        drop(seat);
+        if let Over::Diverged(seq, errno) = over {
+            session.tell_last(ToClient::Diverged { seq, errno }, SILENCE).await;
+        }
+        if let Some(reason) = last_word(over) {
+            session.tell_last(ToClient::Ended(reason), SILENCE).await;
+            writing.finish(SILENCE).await;
+        }
+    }
+}
+
+/// A session that is about to be served.
+struct Open {
+    seat: Seat,
+    queues: Queues,
+    begun: Begun,
+}
+
+/// A task that ends with whoever holds it.
+struct Task<T>(JoinHandle<T>);
+
+impl<T> Task<T> {
+    /// Lets it come to its own end within `patience`.
+    async fn finish(mut self, patience: Duration) {
+        // Past that it is aborted, and how it ended makes no difference.
+        let _ = tokio::time::timeout(patience, &mut self.0).await;
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Answers an opening. Says whether the answer went out.
+async fn answer<W: AsyncWrite + Unpin>(writer: &mut W, opened: &Opened) -> bool {
+    let sent = send(writer, opened, &[], Bounds::OPEN).await;
+    if let Err(error) = &sent {
+        tracing::debug!(%error, "an opening can't be answered");
+    }
+    sent.is_ok()
+}
+
+/// Commits what was applied, if that is allowed after what happened.
+async fn last_commit(driver: &mut Driver, over: Over) -> Over {
+    match over {
+        Over::Fenced | Over::Failed(_) => over,
+        // An account that was removed is fenced, which says less than what was ordered.
+        Over::Ordered(_) => match driver.finish().await {
+            Err(failed @ Over::Failed(_)) => failed,
+            Ok(()) | Err(_) => over,
+        },
+        Over::LoggedOut | Over::LinkLost(_) | Over::Protocol(_) | Over::Diverged(..) => {
+            driver.finish().await.err().unwrap_or(over)
+        }
+    }
+}
+
+async fn write_all<W: AsyncWrite + Unpin>(
+    session: Arc<Session>,
+    writer: W,
+    outgoing: mpsc::Receiver<ToClient>,
+) {
+    if let Err(error) = write_messages(writer, outgoing).await {
+        session.lose_link(error.to_string());
+    }
+}
+
+/// Makes messages of news. Deliveries are looked up anew each time, so that none is missed however
+/// much came at once, and none is announced twice.
+async fn tell_news(
+    stores: Stores,
+    session: Arc<Session>,
+    named: Vec<DeliveryHead>,
+    mut news: mpsc::Receiver<News>,
+) {
+    let mut announced: HashSet<DeliveryId> = named.into_iter().map(|head| head.id).collect();
+    let mut some = Vec::new();
+    while news.recv_many(&mut some, NEWS_COUNT).await > 0 {
+        if some.contains(&News::Arrived) {
+            let (meta, account) = (stores.meta.clone(), session.account);
+            let waiting = match spawn_blocking(move || meta.waiting(account)).await {
+                Ok(Ok(waiting)) => waiting,
+                Ok(Err(error)) => {
+                    tracing::error!(user = %session.user, %error, "an inbox can't be read");
+                    Vec::new()
+                }
+                Err(_) => return,
+            };
+            for head in waiting {
+                if announced.insert(head.id) {
+                    session.tell_in_time(ToClient::Arrived(head)).await;
+                }
+            }
+        }
+        for one in some.drain(..) {
+            match one {
+                News::Arrived => {}
+                News::Settled(delivery, state) => {
+                    session.tell_in_time(ToClient::Settled { delivery, state }).await;
+                }
+            }
+        }
+    }
+}
+
+fn log_end(session: &Session, over: &Over) {
+    let (user, address) = (&session.user, &session.address);
+    let applied = *session.applied.borrow();
+    match over {
+        Over::LoggedOut => tracing::info!(%user, address, %applied, "session ends: logged out"),
+        Over::LinkLost(why) => {
+            tracing::info!(%user, address, %applied, why, "session ends: link lost");
+        }
+        Over::Protocol(what) => {
+            tracing::warn!(%user, address, %applied, what, "session ends: protocol broken");
+        }
+        Over::Diverged(seq, errno) => {
+            tracing::warn!(%user, address, %seq, ?errno, "session ends: an op was refused");
+        }
+        Over::Fenced => tracing::warn!(%user, address, %applied, "session ends: fenced"),
+        Over::Failed(what) => {
+            tracing::error!(%user, address, %applied, what, "session ends: storage failed");
+        }
+        Over::Ordered(reason) => {
+            tracing::info!(%user, address, %applied, %reason, "session ends");
+        }
+    }
+}
+
+/// What the client is told at the end, if there still is a link to tell it on.
+fn last_word(over: Over) -> Option<EndReason> {
+    match over {
+        Over::LoggedOut => Some(EndReason::LoggedOut),
+        Over::LinkLost(_) => None,
+        Over::Protocol(what) => Some(EndReason::Protocol(what)),
+        Over::Diverged(seq, errno) => Some(EndReason::Protocol(format!("op {seq}: {errno}"))),
+        // Within one server a session is over before the next begins, so this was another server.
+        Over::Fenced => Some(EndReason::TakenOver {
+            host: "another server".to_owned(),
+            address: "unknown".to_owned(),
+        }),
+        Over::Failed(what) => Some(EndReason::Storage(what)),
+        Over::Ordered(reason) => Some(reason),
+    }
+}

@@ -1,0 +1,294 @@
+//! A session: who has it, its tree, and how to reach whoever serves its log link.
+//!
+//! It is apart from the link: it knows a queue to the client, not the connection beneath.
+//!
+//! **Invariant:** the tree is touched only on threads that may block, under its mutex, and is never
+//! held across an await.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use subtle::ConstantTimeEq;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Instant;
+use xfer_protocol::message::{DeliveryState, EndReason, Secret, ToClient};
+use xfer_protocol::{DeliveryId, Epoch, Name, Seq, SessionId, Timestamp};
+
+use super::counters::Counters;
+use super::tree::Tree;
+use crate::store::{Account, AccountId};
+
+/// How many messages may wait for a client to read them.
+const OUTGOING_MAX: usize = 1024;
+
+/// How much news may wait for a client to hear it.
+const NEWS_MAX: usize = 1 << 16;
+
+/// How many read links a session may have.
+const READ_LINKS_MAX: usize = 32;
+
+/// News from other users' sessions. There may be much of it at once, so it waits apart from what
+/// the session itself has to say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum News {
+    /// Something was sent to this user.
+    Arrived,
+    /// Something that this user sent was accepted, declined or refused.
+    Settled(DeliveryId, DeliveryState),
+}
+
+/// What waits to be said to a client.
+pub(super) struct Queues {
+    /// Messages, in order.
+    pub(super) outgoing: mpsc::Receiver<ToClient>,
+    /// News that messages are to be made of.
+    pub(super) news: mpsc::Receiver<News>,
+}
+
+/// What a session is told to do.
+#[derive(Clone, Debug)]
+pub(super) enum Order {
+    /// Go on.
+    Run,
+    /// Tell the client to send what it has and log out, and end by this moment.
+    Drain { reason: EndReason, deadline: Instant },
+    /// The link broke: nothing can be said any more.
+    Lost { why: String },
+    /// End now, with what was applied made durable.
+    End { reason: EndReason },
+}
+
+impl Order {
+    fn rank(&self) -> u8 {
+        match self {
+            Order::Run => 0,
+            Order::Drain { .. } => 1,
+            Order::Lost { .. } | Order::End { .. } => 2,
+        }
+    }
+}
+
+/// The tree is not there (yet, or any more).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NoTree;
+
+/// What the admin sees of a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionInfo {
+    /// The user.
+    pub user: Name,
+    /// The client's host, as it named itself.
+    pub host: String,
+    /// The client's address.
+    pub address: String,
+    /// When it began.
+    pub since: Timestamp,
+    /// Which session of the account it is.
+    pub epoch: Epoch,
+    /// The last op applied.
+    pub applied: Seq,
+    /// The last op that is durable.
+    pub durable: Seq,
+}
+
+/// A session of an account.
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) secret: Secret,
+    pub(super) account: AccountId,
+    pub(super) user: Name,
+    pub(super) host: String,
+    pub(super) address: String,
+    pub(super) since: Timestamp,
+    pub(super) counters: Counters,
+    /// The last op applied.
+    pub(super) applied: watch::Sender<Seq>,
+    outgoing: mpsc::Sender<ToClient>,
+    news: mpsc::Sender<News>,
+    order: watch::Sender<Order>,
+    over: watch::Sender<bool>,
+    tree: Mutex<Option<Tree>>,
+    durable: AtomicU64,
+    begun: OnceLock<AtBegin>,
+    read_links: Arc<Semaphore>,
+}
+
+/// What the account was when its session began.
+struct AtBegin {
+    /// The password's hash.
+    password: String,
+    epoch: Epoch,
+}
+
+/// Who a session is for.
+pub(super) struct Holder {
+    pub(super) id: SessionId,
+    pub(super) secret: Secret,
+    pub(super) account: AccountId,
+    pub(super) user: Name,
+    pub(super) host: String,
+    pub(super) address: String,
+    pub(super) since: Timestamp,
+}
+
+impl Session {
+    /// A session without a tree yet, and what it has to say to its client.
+    pub(super) fn new(holder: Holder) -> (Session, Queues) {
+        let (outgoing, outgoing_end) = mpsc::channel(OUTGOING_MAX);
+        let (news, news_end) = mpsc::channel(NEWS_MAX);
+        let Holder { id, secret, account, user, host, address, since } = holder;
+        let session = Session {
+            id,
+            secret,
+            account,
+            user,
+            host,
+            address,
+            since,
+            counters: Counters::default(),
+            applied: watch::Sender::new(Seq::default()),
+            outgoing,
+            news,
+            order: watch::Sender::new(Order::Run),
+            over: watch::Sender::new(false),
+            tree: Mutex::new(None),
+            durable: AtomicU64::new(0),
+            begun: OnceLock::new(),
+            read_links: Arc::new(Semaphore::new(READ_LINKS_MAX)),
+        };
+        (session, Queues { outgoing: outgoing_end, news: news_end })
+    }
+
+    /// Whether this is its secret; takes the same time whether it is or not.
+    pub(super) fn has_secret(&self, secret: &Secret) -> bool {
+        self.secret.0.ct_eq(&secret.0).into()
+    }
+
+    /// Says something to the client. One that lets more wait than it may is cut off.
+    pub(super) fn tell(&self, message: ToClient) {
+        if self.outgoing.try_send(message).is_err() {
+            self.end(EndReason::Protocol("the client does not read".to_owned()));
+        }
+    }
+
+    /// Says something as soon as there is room.
+    pub(super) async fn tell_in_time(&self, message: ToClient) {
+        // Nobody is left to hear it once the session is over.
+        let _ = self.outgoing.send(message).await;
+    }
+
+    /// Passes on news. Others send it, so too much of it is dropped rather than held against this
+    /// client, which asks for deliveries and their states at its next login anyway.
+    pub(super) fn pass_on(&self, news: News) {
+        if self.news.try_send(news).is_err() {
+            tracing::debug!(user = %self.user, "too much news");
+        }
+    }
+
+    /// Says the last word, for which the client gets some time.
+    pub(super) async fn tell_last(&self, message: ToClient, patience: Duration) {
+        // One that is not taken in time is for a client that does not read.
+        let _ = tokio::time::timeout(patience, self.outgoing.send(message)).await;
+    }
+
+    /// Asks the client to log out within `patience`.
+    pub(super) fn drain(&self, reason: EndReason, patience: Duration) {
+        self.order(Order::Drain { reason, deadline: Instant::now() + patience });
+    }
+
+    /// Ends the session.
+    pub(super) fn end(&self, reason: EndReason) {
+        self.order(Order::End { reason });
+    }
+
+    /// Ends the session since its link broke.
+    pub(super) fn lose_link(&self, why: String) {
+        self.order(Order::Lost { why });
+    }
+
+    /// What it is told to do.
+    pub(super) fn orders(&self) -> watch::Receiver<Order> {
+        self.order.subscribe()
+    }
+
+    /// Waits until the session is over.
+    pub(super) async fn wait_over(&self) {
+        let mut over = self.over.subscribe();
+        // The sender is part of `self`, so this can't fail.
+        let _ = over.wait_for(|over| *over).await;
+    }
+
+    /// Notes that nothing of the session will change anything any more.
+    pub(super) fn set_over(&self) {
+        self.over.send_replace(true);
+    }
+
+    /// A place for one more read link, if there may be one.
+    pub(super) fn take_read_link(&self) -> Option<OwnedSemaphorePermit> {
+        self.read_links.clone().try_acquire_owned().ok()
+    }
+
+    /// Notes what the account was when the session began. Said once.
+    pub(super) fn begin(&self, account: &Account, tree: Tree) {
+        let Account { password, epoch, .. } = account;
+        self.begun.get_or_init(|| AtBegin { password: password.clone(), epoch: *epoch });
+        self.set_durable(tree.applied());
+        self.set_tree(tree);
+    }
+
+    /// Whether this account may still have this session: it is the same, with the same password.
+    pub(super) fn may_be_of(&self, account: &Account) -> bool {
+        let unchanged = self.begun.get().is_none_or(|begun| begun.password == account.password);
+        account.id == self.account && unchanged
+    }
+
+    fn set_tree(&self, tree: Tree) {
+        self.applied.send_replace(tree.applied());
+        if let Ok(mut place) = self.tree.lock() {
+            *place = Some(tree);
+        }
+    }
+
+    /// Notes how far the log is durable, for the admin to see.
+    pub(super) fn set_durable(&self, seq: Seq) {
+        self.durable.store(seq.0, Ordering::Relaxed);
+    }
+
+    /// Does something with the tree. Blocks.
+    pub(super) fn with_tree<T>(&self, work: impl FnOnce(&mut Tree) -> T) -> Result<T, NoTree> {
+        let mut tree = self.tree.lock().map_err(|_| NoTree)?;
+        tree.as_mut().map(work).ok_or(NoTree)
+    }
+
+    /// Takes the tree away for good, even after a panic in the midst of a change.
+    pub(super) fn take_tree(&self) -> Option<Tree> {
+        match self.tree.lock() {
+            Ok(mut tree) => tree.take(),
+            Err(poisoned) => poisoned.into_inner().take(),
+        }
+    }
+
+    pub(super) fn info(&self) -> SessionInfo {
+        SessionInfo {
+            user: self.user.clone(),
+            host: self.host.clone(),
+            address: self.address.clone(),
+            since: self.since,
+            epoch: self.begun.get().map_or(Epoch::default(), |begun| begun.epoch),
+            applied: *self.applied.borrow(),
+            durable: Seq(self.durable.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// A weaker order never replaces a stronger one.
+    fn order(&self, new: Order) {
+        self.order.send_if_modified(|order| {
+            let stronger = new.rank() > order.rank();
+            if stronger {
+                *order = new;
+            }
+            stronger
+        });
+    }
+}

@@ -1,0 +1,446 @@
+//! A session's tree: the rows that are loaded, and how ops change rows and contents.
+//!
+//! Synchronous, and called only from threads that may block. It decides nothing about when to
+//! commit, and knows no link.
+//!
+//! **Invariant:** what the table knows and is not settled yet is newer than the store; everything
+//! else is what the store has.
+//!
+//! **Invariant:** bytes that committed rows can reach are not given back: [`ContentEffect::Free`]
+//! and contents that came and went wait for the commit that makes them unreachable.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
+use xfer_protocol::tree::{
+    Action, Changes, ContentEffect, Delivery, Loaded, Need, Node, Op, Quota, Row, Rows, Stop,
+    Table, plan,
+};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, Errno, IdRange, Ino, Name, Seq, Timestamp};
+
+use super::batch::{Free, Pending};
+use super::ids::Ids;
+use crate::store::{Account, AccountId, Batch, ContentStore, MetaStore, StoreError};
+
+/// How many nodes a tree keeps loaded, beyond those that are not settled.
+const NODES_MAX: usize = 200_000;
+
+/// How many entries are loaded from the store at a time.
+pub(super) const LOAD_COUNT: usize = 1_000;
+
+/// Why a tree can't go on.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// The rules, or the checks around them, refuse the op.
+    Refused {
+        /// The op.
+        seq: Seq,
+        /// Why.
+        errno: Errno,
+    },
+    /// The client broke the protocol.
+    Protocol(String),
+    /// The storage failed.
+    Storage(StoreError),
+}
+
+impl From<StoreError> for Halt {
+    fn from(error: StoreError) -> Halt {
+        Halt::Storage(error)
+    }
+}
+
+/// The two stores, as everything in the engine has them.
+#[derive(Clone)]
+pub(super) struct Stores {
+    /// Where rows live.
+    pub(super) meta: Arc<dyn MetaStore>,
+    /// Where bytes live.
+    pub(super) contents: Arc<dyn ContentStore>,
+}
+
+/// A batch, with the contents that must be durable before it.
+pub(super) struct Work {
+    pub(super) batch: Batch,
+    pub(super) contents: Vec<ContentId>,
+}
+
+/// What waits for a batch that is being committed.
+#[derive(Default)]
+struct InFlight {
+    created: HashSet<ContentId>,
+    stillborn: HashSet<ContentId>,
+    frees: Vec<Free>,
+}
+
+/// The tree of a session.
+pub(super) struct Tree {
+    stores: Stores,
+    account: AccountId,
+    user: Name,
+    epoch: Epoch,
+    table: Table,
+    ids: Ids,
+    applied: Seq,
+    /// The last op that was given to a commit.
+    taken: Seq,
+    pending: Pending,
+    in_flight: InFlight,
+}
+
+impl Tree {
+    pub(super) fn new(stores: Stores, account: &Account, ids: IdRange) -> Tree {
+        Tree {
+            stores,
+            account: account.id,
+            user: account.name.clone(),
+            epoch: account.epoch,
+            table: Table::new(account.usage, account.quota, account.applied),
+            ids: Ids::new(ids),
+            applied: account.applied,
+            taken: account.applied,
+            pending: Pending::default(),
+            in_flight: InFlight::default(),
+        }
+    }
+
+    pub(super) fn applied(&self) -> Seq {
+        self.applied
+    }
+
+    /// Whether so much waits that it should be committed at once.
+    pub(super) fn is_large(&self) -> bool {
+        self.pending.is_large()
+    }
+
+    pub(super) fn ids_mut(&mut self) -> &mut Ids {
+        &mut self.ids
+    }
+
+    /// Raises the quota. It is never lowered within a session: the client may have sent ops that
+    /// it checked against the higher one, and they must not fail after the fact. The client itself
+    /// holds to the lower one from when it hears of it, and the next session to it anyway.
+    pub(super) fn raise_quota(&mut self, quota: Quota) {
+        let held = self.table.quota();
+        self.table.set_quota(Quota {
+            bytes: held.bytes.max(quota.bytes),
+            nodes: held.nodes.max(quota.nodes),
+        });
+    }
+
+    /// Applies the next op, with its data.
+    pub(super) fn apply(&mut self, op: &Op, data: &[u8]) -> Result<(), Halt> {
+        let seq = self.applied.next();
+        let refused = |errno| Halt::Refused { seq, errno };
+        self.check(op).map_err(refused)?;
+        let changes = self.plan(op, seq)?;
+        self.ids.admit(&self.table, &changes).map_err(refused)?;
+        for effect in &changes.contents {
+            match self.perform(effect, data) {
+                Err(Halt::Storage(StoreError::Full)) => return Err(refused(Errno::ENOSPC)),
+                done => done?,
+            }
+        }
+        self.pending.note(&changes);
+        self.table.commit(&changes, seq);
+        self.applied = seq;
+        Ok(())
+    }
+
+    /// All that changed since the last batch was taken, as of now. None if there is nothing.
+    pub(super) fn take_batch(&mut self, time: Timestamp) -> Option<Work> {
+        if self.applied == self.taken {
+            return None;
+        }
+        let pending = std::mem::take(&mut self.pending);
+        let (nodes, entries) = self.changed_rows();
+        let stillborn = pending.stillborn();
+        let contents = pending.touched.iter().filter(|id| !stillborn.contains(id)).copied();
+        let contents = contents.collect();
+        let batch = Batch {
+            account: self.account,
+            epoch: self.epoch,
+            applied: self.applied,
+            usage: self.table.usage(),
+            nodes,
+            entries,
+            references: pending.references.into_iter().filter(|(_, by)| *by != 0).collect(),
+            deliveries: pending.deliveries,
+            refused: Vec::new(),
+            time,
+        };
+        let frees = pending.frees.into_iter().flat_map(|free| self.unused_parts(free)).collect();
+        self.in_flight = InFlight { created: pending.created, stillborn, frees };
+        self.taken = self.applied;
+        Some(Work { batch, contents })
+    }
+
+    /// Notes that the batch taken last is durable, and gives back what it made unreachable.
+    ///
+    /// # Errors
+    /// If not all of that could be given back. Nothing else is wrong then.
+    pub(super) fn settle(&mut self, seq: Seq) -> Result<(), StoreError> {
+        self.table.settle(seq);
+        let in_flight = std::mem::take(&mut self.in_flight);
+        self.trim();
+        for content in in_flight.stillborn {
+            self.stores.contents.remove(content)?;
+        }
+        for free in in_flight.frees {
+            self.load_node(free.ino)?;
+            for part in self.unused_parts(free) {
+                let len = part.range.end - part.range.start;
+                self.stores.contents.free(part.content, part.range.start, len)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Contents that came into being without any batch that is known to be durable.
+    pub(super) fn uncommitted_contents(&self) -> Vec<ContentId> {
+        self.pending.created.union(&self.in_flight.created).copied().collect()
+    }
+
+    /// Checks what the rules can't know.
+    fn check(&self, op: &Op) -> Result<(), Errno> {
+        match &op.action {
+            Action::Send { from, .. } if *from != self.user => Err(Errno::EINVAL),
+            Action::SetXattr { name, .. } if name.starts_with(b"user.xfer.") => Err(Errno::EPERM),
+            Action::Accept { first, .. } if !self.ids.was_granted(first.0) => Err(Errno::EINVAL),
+            Action::Send { .. }
+            | Action::SetXattr { .. }
+            | Action::Accept { .. }
+            | Action::Create { .. }
+            | Action::Mkdir { .. }
+            | Action::Symlink { .. }
+            | Action::Mknod { .. }
+            | Action::Link { .. }
+            | Action::Unlink { .. }
+            | Action::Rmdir { .. }
+            | Action::Rename { .. }
+            | Action::SetAttr { .. }
+            | Action::RemoveXattr { .. }
+            | Action::Write { .. }
+            | Action::Fallocate { .. }
+            | Action::CopyRange { .. }
+            | Action::ForgetOrphan { .. }
+            | Action::Mailbox { .. }
+            | Action::Decline { .. } => Ok(()),
+        }
+    }
+
+    fn plan(&mut self, op: &Op, seq: Seq) -> Result<Changes, Halt> {
+        loop {
+            let need = match plan(&self.table, op) {
+                Ok(changes) => return Ok(changes),
+                Err(Stop::Refused(errno)) => return Err(Halt::Refused { seq, errno }),
+                Err(Stop::Need(need)) => need,
+            };
+            match (&need, &op.action) {
+                // The rules start over for each row they miss; so all that is sent is loaded at once.
+                (Need::Children(ino), Action::Send { .. }) => self.load_subtree(*ino)?,
+                (Need::Children(_) | Need::Node(_) | Need::Entry(..) | Need::Delivery(_), _) => {
+                    self.load(&need)?;
+                }
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: &ContentEffect, data: &[u8]) -> Result<(), Halt> {
+        let contents = self.stores.contents.clone();
+        match effect {
+            ContentEffect::Create { content } => {
+                self.pending.created.insert(*content);
+                self.pending.touch(*content, 0);
+                contents.create(*content)?;
+            }
+            ContentEffect::Write { content, offset, len } => {
+                let missing = || Halt::Protocol("a write without its data".to_owned());
+                let data = data.get(..*len as usize).ok_or_else(missing)?;
+                self.pending.touch(*content, *len);
+                contents.write(*content, *offset, data)?;
+            }
+            ContentEffect::Zero { content, offset, len } => {
+                self.pending.touch(*content, 0);
+                contents.zero(*content, *offset, *len)?;
+            }
+            ContentEffect::Clone { from, to, len } => {
+                self.pending.created.insert(*to);
+                self.pending.touch(*to, *len);
+                contents.duplicate(*from, *to, *len)?;
+            }
+            ContentEffect::Copy { from, from_offset, to, to_offset, len } => {
+                self.pending.touch(*to, *len);
+                contents.copy((*from, *from_offset), (*to, *to_offset), *len)?;
+            }
+            // Noted with the op's other changes, and done after the commit.
+            ContentEffect::Free { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// The parts of `free` that its node has no data in, as far as the table knows the node.
+    ///
+    /// A node that has another content by now says nothing: whoever shares the old one may have
+    /// data there.
+    fn unused_parts(&self, free: Free) -> Vec<Free> {
+        let Loaded::Present(node) = self.table.node(free.ino) else { return Vec::new() };
+        let Some(data) = node.file().filter(|data| data.content == Some(free.content)) else {
+            return Vec::new();
+        };
+        let mut parts = Vec::new();
+        let mut at = free.range.start;
+        let used = data.extents.data_in(data.size, free.range.clone());
+        for run in used.into_iter().chain(std::iter::once(free.range.end..free.range.end)) {
+            if at < run.start {
+                parts.push(Free { range: at..run.start, ..free.clone() });
+            }
+            at = run.end;
+        }
+        parts
+    }
+}
+
+/// Rows, between the table and the store.
+impl Tree {
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    pub(super) fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    pub(super) fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// A node as of the last op applied.
+    pub(super) fn node(&mut self, ino: Ino) -> Result<Option<Arc<Node>>, StoreError> {
+        self.load_node(ino)?;
+        match self.table.node(ino) {
+            Loaded::Present(node) => Ok(Some(node)),
+            Loaded::Absent | Loaded::Unknown => Ok(None),
+        }
+    }
+
+    /// An entry as of the last op applied.
+    pub(super) fn entry(&mut self, parent: Ino, name: &Name) -> Result<Option<Ino>, StoreError> {
+        if matches!(self.table.entry(parent, name), Loaded::Unknown) {
+            self.load(&Need::Entry(parent, name.clone()))?;
+        }
+        match self.table.entry(parent, name) {
+            Loaded::Present(ino) => Ok(Some(ino)),
+            Loaded::Absent | Loaded::Unknown => Ok(None),
+        }
+    }
+
+    /// A delivery to this user that waits as of the last op applied.
+    pub(super) fn delivery(&mut self, id: DeliveryId) -> Result<Option<Arc<Delivery>>, StoreError> {
+        match self.table.delivery(id) {
+            Loaded::Present(delivery) => return Ok(Some(delivery)),
+            Loaded::Absent => return Ok(None),
+            Loaded::Unknown => {}
+        }
+        // One that is not there yet may come, so only what is there is noted.
+        let delivery = self.stores.meta.delivery(self.account, id)?;
+        if delivery.is_some() {
+            self.table.fill_delivery(id, delivery.clone());
+        }
+        Ok(delivery)
+    }
+
+    /// Unloads rows that nothing needs, if there are too many.
+    pub(super) fn trim(&mut self) {
+        if self.table.len() > NODES_MAX {
+            self.table.trim(NODES_MAX / 4 * 3);
+        }
+    }
+
+    fn load_node(&mut self, ino: Ino) -> Result<(), StoreError> {
+        match self.table.node(ino) {
+            Loaded::Unknown => self.load(&Need::Node(ino)),
+            Loaded::Present(_) | Loaded::Absent => Ok(()),
+        }
+    }
+
+    /// Loads the row, so that it is known afterwards.
+    fn load(&mut self, need: &Need) -> Result<(), StoreError> {
+        let meta = &self.stores.meta;
+        match need {
+            Need::Node(ino) => self.table.fill_node(*ino, meta.node(self.account, *ino)?),
+            Need::Entry(parent, name) => {
+                let ino = meta.entry(self.account, *parent, name)?;
+                self.table.fill_entry(*parent, name.clone(), ino);
+            }
+            Need::Children(ino) => self.load_children(*ino)?,
+            Need::Delivery(id) => {
+                let delivery = meta.delivery(self.account, *id)?;
+                self.table.fill_delivery(*id, delivery);
+            }
+        }
+        Ok(())
+    }
+
+    fn load_children(&mut self, directory: Ino) -> Result<(), StoreError> {
+        let mut after: Option<Name> = None;
+        loop {
+            let page =
+                self.stores.meta.page(self.account, directory, after.as_ref(), LOAD_COUNT)?;
+            let last = page.len() < LOAD_COUNT;
+            after = page.last().map(|(name, _, _)| name.clone());
+            for (name, ino, node) in page {
+                self.table.fill_node(ino, Some(node));
+                self.table.fill_entry(directory, name, Some(ino));
+            }
+            if last {
+                self.table.fill_complete(directory);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Loads a directory and those within it, as far as one delivery can hold them.
+    fn load_subtree(&mut self, root: Ino) -> Result<(), StoreError> {
+        let mut waiting = VecDeque::from([root]);
+        let mut count = 0;
+        while let Some(directory) = waiting.pop_front().filter(|_| count <= DELIVERY_ITEMS_MAX) {
+            if !self.table.is_complete(directory) {
+                self.load_children(directory)?;
+            }
+            for (_, ino) in self.table.children(directory).unwrap_or_default() {
+                count += 1;
+                if self.node(ino)?.is_some_and(|node| node.is_directory()) {
+                    waiting.push_back(ino);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows that changed since the last batch was taken. One that the table no longer knows
+    /// went with its directory.
+    fn changed_rows(&self) -> (NodeRows, EntryRows) {
+        let (mut nodes, mut entries) = (Vec::new(), Vec::new());
+        for row in self.table.changed_rows(self.taken) {
+            match row {
+                Row::Node(ino) => match self.table.node(ino) {
+                    Loaded::Present(node) => nodes.push((ino, Some(node))),
+                    Loaded::Absent | Loaded::Unknown => nodes.push((ino, None)),
+                },
+                Row::Entry(parent, name) => match self.table.entry(parent, &name) {
+                    Loaded::Present(ino) => entries.push((parent, name, Some(ino))),
+                    Loaded::Absent | Loaded::Unknown => entries.push((parent, name, None)),
+                },
+            }
+        }
+        (nodes, entries)
+    }
+}
+
+/// Rows as [`Batch::nodes`] has them.
+type NodeRows = Vec<(Ino, Option<Arc<Node>>)>;
+
+/// Rows as [`Batch::entries`] has them.
+type EntryRows = Vec<(Ino, Name, Option<Ino>)>;
