@@ -23,9 +23,18 @@ mod sessions;
 
 mod table;
 
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  done                                   6  certificate or key missing or wrong
+   1  anything else                          7  no such user
+   2  the command line is wrong              8  the user exists
+   3  the store can't be read or written     9  no password, or not a good one
+   4  another server has the store          10  the disk is full
+   5  the address can't be listened on      11  no server runs on the store";
+
 /// Keeps users' files for xfer-mount.
 #[derive(Parser, Debug)]
-#[command(name = "xfer-server", version, subcommand_required = true)]
+#[command(name = "xfer-server", version, subcommand_required = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

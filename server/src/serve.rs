@@ -3,14 +3,16 @@
 //! On SIGTERM or SIGINT the port closes, clients make durable what they sent, and the process ends
 //! within ten seconds, whoever does not answer.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use crate::control::Control;
 use crate::engine::Engine;
@@ -18,16 +20,16 @@ use crate::exit::{Exit, Failure};
 use crate::identity::{Fingerprint, Identity, IdentityError};
 use crate::listener::{self, Listener};
 use crate::opening::Door;
+use crate::store::StoreError;
 use crate::store::files::FileStore;
 use crate::store::lock::StoreLock;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{MetaStore, StoreError};
 use crate::{log, tls};
 
 /// How long sessions have to make durable what they sent, once the server is to stop.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(8);
+const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
 
-/// How much longer the whole may take beyond that.
+/// How much longer each later step may take.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// What a server is run with.
@@ -56,7 +58,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     log::start();
     raise_descriptor_limit();
     let lock = StoreLock::take(&config.store).map_err(|error| taken(error, config))?;
-    let meta: Arc<SqliteStore> = Arc::new(SqliteStore::open(&config.store)?);
+    let meta = Arc::new(SqliteStore::open(&config.store)?);
     let contents = Arc::new(FileStore::open(&config.store)?);
     let identity = identity(config)?;
     let fingerprint = identity.fingerprint();
@@ -69,31 +71,45 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| {
         Failure::new(Exit::Other, format!("cannot start threads ({error}); check the limits"))
     })?;
-    let served = runtime.block_on(async {
-        let port = listener::bind(config.listen).map_err(|error| unheard(&error, config))?;
-        let engine = Engine::new(meta.clone(), contents);
-        let control = Control::bind(&config.store, engine.clone()).map_err(no_control)?;
-        let door = Door::new(meta.clone() as Arc<dyn MetaStore>);
-        let listener = Arc::new(Listener::new(tls, door, engine.clone()));
-        let stop = stop_signal()?;
-        announce(&port, &fingerprint)?;
-        let control = tokio::spawn(control.serve());
-        let mut connections = listener.serve(port, stop).await;
-        tracing::info!("stopping");
-        // Whoever is still on the way in is turned away by the engine; the rest drain.
-        let stopped =
-            tokio::time::timeout(DRAIN_DEADLINE + STOP_GRACE, engine.stop(DRAIN_DEADLINE));
-        if stopped.await.is_err() {
-            tracing::warn!("sessions did not end in time");
-        }
-        control.abort();
-        connections.abort_all();
-        Ok(())
-    });
+    let served = runtime.block_on(serve(config, meta, contents, tls, &fingerprint));
     // Threads that hang in the disk do not keep the process.
-    runtime.shutdown_timeout(STOP_GRACE / 2);
+    runtime.shutdown_timeout(STOP_GRACE);
     drop(lock);
     served
+}
+
+async fn serve(
+    config: &Config,
+    meta: Arc<SqliteStore>,
+    contents: Arc<FileStore>,
+    tls: Arc<ServerConfig>,
+    fingerprint: &Fingerprint,
+) -> Result<(), Failure> {
+    let port = listener::bind(config.listen).map_err(|error| unheard(&error, config))?;
+    let engine = Engine::new(meta.clone(), contents);
+    let control = Control::bind(&config.store, engine.clone()).map_err(no_control)?;
+    let listener = Arc::new(Listener::new(tls, Door::new(meta), engine.clone()));
+    let stop = stop_signal()?;
+    announce(&port, fingerprint)?;
+    let control = tokio::spawn(control.serve());
+    let connections = listener.serve(port, stop).await;
+    tracing::info!("stopping");
+    // Whoever is still on the way in is turned away by the engine; the sessions drain.
+    let stopped = tokio::time::timeout(DRAIN_DEADLINE + STOP_GRACE, engine.stop(DRAIN_DEADLINE));
+    if stopped.await.is_err() {
+        tracing::warn!("sessions did not end in time");
+    }
+    control.abort();
+    finish(connections).await;
+    Ok(())
+}
+
+/// Lets connections say their last word.
+async fn finish(mut connections: JoinSet<()>) {
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_GRACE / 2, all).await.is_err() {
+        connections.shutdown().await;
+    }
 }
 
 fn identity(config: &Config) -> Result<Identity, Failure> {
@@ -101,7 +117,10 @@ fn identity(config: &Config) -> Result<Identity, Failure> {
         Some(CertificateFiles { cert, key }) => Identity::load(cert, key),
         None => Identity::of_store(&config.store),
     };
-    identity.map_err(|error| match &error {
+    identity.map_err(|error| match error {
+        IdentityError::File { path, error } if error.kind() == ErrorKind::StorageFull => {
+            StoreError::io(path.display().to_string(), error).into()
+        }
         IdentityError::File { .. } | IdentityError::Content { .. } => {
             Failure::new(Exit::Tls, format!("cannot use the certificate ({error}); check the file"))
         }

@@ -16,7 +16,7 @@ use crate::control::{self, AskError, Command};
 use crate::exit::{Exit, Failure};
 use crate::store::lock::prepare_directory;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Account, Failures, MetaStore};
+use crate::store::{Account, Failures, MetaStore, StoreError};
 use crate::{password, size, user};
 
 /// How many nodes an account may have that has a quota.
@@ -54,12 +54,22 @@ pub fn add(
     // The first user is often added before the first start, so the store may have to be made.
     prepare_directory(store)?;
     let meta = SqliteStore::open(store)?;
-    if meta.account(&name)?.is_some() {
+    let exists = || {
         let line = format!("user {name} exists; to change it use user passwd or user quota");
-        return Err(Failure::new(Exit::UserExists, line));
+        Failure::new(Exit::UserExists, line)
+    };
+    if meta.account(&name)?.is_some() {
+        return Err(exists());
     }
     let hash = hash(origin)?;
-    meta.create_account(&name, &hash, quota, INBOX, Timestamp::from(SystemTime::now()))?;
+    let time = Timestamp::from(SystemTime::now());
+    meta.create_account(&name, &hash, quota, INBOX, time).map_err(|error| match error {
+        // Made by somebody else while the password was typed.
+        StoreError::Refused(_) => exists(),
+        error @ (StoreError::Full | StoreError::Database(_) | StoreError::Io { .. }) => {
+            error.into()
+        }
+    })?;
     tell(store, Command::AccountChanged { user: name.to_string() })
 }
 
