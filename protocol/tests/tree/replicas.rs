@@ -1,0 +1,137 @@
+//! The client's replica and the server's tree are equal, bit for bit, whatever is loaded, unloaded
+//! or late on either side.
+
+use proptest::prelude::*;
+use xfer_protocol::Ino;
+use xfer_protocol::tree::{Loaded, Rows};
+
+use crate::pair::{Pair, View};
+use crate::steps::{Step, step};
+
+#[derive(Clone, Debug)]
+enum Event {
+    Step(Step),
+    Apply(usize),
+    Commit,
+    Settle,
+    Ask(u64, View),
+    Deliver(usize),
+    UnloadAtClient(u64),
+    UnloadAtServer(u64),
+    TrimClient(usize),
+    TrimServer(usize),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let ino = || prop_oneof![Just(1u64), Just(1), 1024..1060u64];
+    let view = || prop::sample::select(vec![View::Committed, View::Applied]);
+    prop_oneof![
+        12 => step().prop_map(Event::Step),
+        3 => (0..6usize).prop_map(Event::Apply),
+        2 => Just(Event::Commit),
+        2 => Just(Event::Settle),
+        2 => (ino(), view()).prop_map(|(ino, view)| Event::Ask(ino, view)),
+        2 => any::<usize>().prop_map(Event::Deliver),
+        1 => ino().prop_map(Event::UnloadAtClient),
+        1 => ino().prop_map(Event::UnloadAtServer),
+        1 => (0..4usize).prop_map(Event::TrimClient),
+        1 => (0..4usize).prop_map(Event::TrimServer),
+    ]
+}
+
+fn run(pair: &mut Pair, event: &Event) {
+    match event {
+        Event::Step(step) => pair.step(step),
+        Event::Apply(count) => pair.apply(*count),
+        Event::Commit => pair.commit(),
+        Event::Settle => pair.settle(),
+        Event::Ask(ino, view) => pair.ask(Ino(*ino), *view),
+        Event::Deliver(which) => pair.deliver(*which),
+        Event::UnloadAtClient(ino) => pair.client.unload(Ino(*ino)),
+        Event::UnloadAtServer(ino) => pair.server.table.unload(Ino(*ino)),
+        Event::TrimClient(nodes_max) => pair.client.trim(*nodes_max),
+        Event::TrimServer(nodes_max) => pair.server.table.trim(*nodes_max),
+    }
+}
+
+proptest! {
+    #![proptest_config(crate::cases(600))]
+
+    #[test]
+    fn replica_and_server_are_equal_after_any_sequence(
+        events in prop::collection::vec(event(), 1..150),
+    ) {
+        let mut pair = Pair::new();
+        events.iter().for_each(|event| run(&mut pair, event));
+        prop_assert_eq!(pair.compare(), Ok(()));
+    }
+}
+
+fn create(name: u8) -> Event {
+    Event::Step(Step::Create(vec![name], 0o644))
+}
+
+/// A listing is asked for, the directory changes, that is durable and unloaded, the listing comes.
+fn a_listing_that_is_late(pair: &mut Pair) -> Result<(), String> {
+    let before = [create(b'a'), Event::Apply(9), Event::Commit, Event::Settle];
+    let late = [Event::Ask(1, View::Applied), create(b'b'), Event::Apply(9), Event::Commit];
+    let after = [Event::Settle, Event::TrimClient(0), Event::Deliver(0)];
+    before.iter().chain(&late).chain(&after).for_each(|event| run(pair, event));
+    pair.compare()
+}
+
+#[test]
+fn a_listing_from_before_an_unloading_is_not_filled_in() {
+    assert_eq!(a_listing_that_is_late(&mut Pair::new()), Ok(()));
+}
+
+#[test]
+fn a_replica_that_trusts_late_answers_is_seen() {
+    let mut pair = Pair::new();
+    pair.trusts_late_answers = true;
+    assert!(a_listing_that_is_late(&mut pair).is_err());
+}
+
+#[test]
+fn a_row_that_the_store_lost_is_seen() {
+    let mut pair = Pair::new();
+    run(&mut pair, &create(b'a'));
+    assert_eq!(pair.compare(), Ok(()));
+    pair.server.store.nodes.remove(&Ino(pair.next_id));
+    assert!(pair.compare().is_err());
+}
+
+#[test]
+fn a_listing_never_overrides_what_the_client_changed() {
+    let mut pair = Pair::new();
+    let unlink = Event::Step(Step::Unlink(b"a".to_vec()));
+    for event in [create(b'a'), Event::Apply(9), Event::Commit, Event::Settle] {
+        run(&mut pair, &event);
+    }
+    pair.client.trim(0);
+    for event in [Event::Ask(1, View::Applied), unlink, create(b'b'), Event::Deliver(0)] {
+        run(&mut pair, &event);
+    }
+    let known = pair.client.children(Ino::ROOT).expect("the listing was filled in");
+    let names: Vec<&[u8]> = known.iter().map(|(name, _)| name.as_bytes()).collect();
+    assert_eq!(names, [b"b".as_slice(), b"inbox", b"outbox"]);
+}
+
+#[test]
+fn tombstones_stay_until_the_op_that_made_them_is_durable() {
+    let mut pair = Pair::new();
+    let mkdir = Event::Step(Step::Mkdir(b"a".to_vec(), 0o755));
+    let inside = Event::Step(Step::Create(b"ab".to_vec(), 0o644));
+    for event in [mkdir, inside, Event::Apply(9), Event::Commit] {
+        run(&mut pair, &event);
+    }
+    let directory = Ino(pair.next_id - 1);
+    let gone = [Step::Unlink(b"ab".to_vec()), Step::Rmdir(b"a".to_vec())];
+    gone.into_iter().for_each(|step| run(&mut pair, &Event::Step(step)));
+    run(&mut pair, &Event::Settle);
+    assert_eq!(pair.client.node(directory), Loaded::Absent);
+    run(&mut pair, &Event::Apply(9));
+    assert_eq!(pair.compare(), Ok(()));
+    assert_eq!(pair.client.node(directory), Loaded::Unknown);
+    assert_eq!(pair.client.known_entries(directory, None).count(), 0);
+}
