@@ -152,13 +152,9 @@ impl State {
 }
 
 fn must_be_settable(name: &[u8]) -> Result<(), Errno> {
-    if name.starts_with(b"user.xfer.") {
-        Err(Errno::EPERM)
-    } else if name.starts_with(b"user.") {
-        Ok(())
-    } else {
-        Err(Errno::EOPNOTSUPP)
-    }
+    // `cp -a` and `mv` pass over attributes that are answered so, and copy all else.
+    let settable = name.starts_with(b"user.") && !name.starts_with(b"user.xfer.");
+    if settable { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
 }
 
 fn rfc3339(time: Timestamp) -> String {

@@ -190,6 +190,9 @@ impl State {
         }
         self.use_numbers(&op.action, &changes);
         self.notice(&op.action, &changes);
+        if is_awaited(&op.action) {
+            self.barrier = seq;
+        }
         self.log.append(op, payload);
         Ok(())
     }
@@ -296,6 +299,11 @@ impl State {
         }
         self.numbers.retain(|range| range.first < range.end);
     }
+}
+
+/// Whether another user waits for an op to be durable, though no program here does.
+fn is_awaited(action: &Action) -> bool {
+    matches!(action, Action::Send { .. } | Action::Accept { .. } | Action::Decline { .. })
 }
 
 /// The content that an effect brings into being.
