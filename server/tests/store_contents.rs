@@ -166,6 +166,27 @@ fn freed_and_cleared_ranges_give_their_space_back() {
     assert_eq!(path_of_a(&dir).metadata().unwrap().len(), 4 << 20);
 }
 
+/// Copies within a content of 1 MiB, which is more than goes through a buffer at once.
+fn check_overlap(from: usize, to: usize, len: usize) {
+    let (store, _dir) = open();
+    let mut data: Vec<u8> = (0..1u32 << 20).map(|place| (place % 251) as u8).collect();
+    store.create(A).unwrap();
+    store.write(A, 0, &data).unwrap();
+    store.copy((A, from as u64), (A, to as u64), len as u64).unwrap();
+    data.resize(data.len().max(to + len), 0);
+    data.copy_within(from..from + len, to);
+    assert!(read(&store, A, 0, 2 << 20) == data, "{from} {to} {len}");
+}
+
+#[test]
+fn ranges_that_overlap_are_copied_as_if_through_a_buffer() {
+    check_overlap(0, 1000, 1_000_000);
+    check_overlap(1000, 0, 1_000_000);
+    check_overlap(0, 300_000, 1 << 20);
+    check_overlap(300_001, 7, 700_000);
+    check_overlap(5, 5, 700_000);
+}
+
 #[test]
 fn any_number_of_contents_is_made_durable() {
     let (store, _dir) = open();
