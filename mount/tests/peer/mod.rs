@@ -1,0 +1,189 @@
+//! Small servers for these tests: some are nearly xfer's, some are something else.
+
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::version::TLS13;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use xfer_mount::connect::Fingerprint;
+use xfer_mount::link;
+use xfer_protocol::frame::Bounds;
+use xfer_protocol::message::{
+    ClientHello, Grant, Opened, Opening, Refusal, Secret, ServerHello, VERSION,
+};
+use xfer_protocol::tree::{Quota, Usage};
+use xfer_protocol::{Epoch, IdRange, Name, Seq, SessionId, Timestamp};
+
+/// What a server does with those who connect.
+#[derive(Clone, Copy, Debug)]
+pub enum Manner {
+    /// Lets `alice` in with the password `secret`.
+    Xfer,
+    /// Answers everybody with a refusal.
+    Refuses(fn() -> Refusal),
+    /// Its clock is an hour ahead.
+    Ahead,
+    /// Speaks only versions that are yet to come.
+    Newer,
+    /// Agrees to speak xfer, and then greets with something else.
+    OtherGreeting,
+    /// Speaks TLS 1.3 for something else.
+    OtherProtocol,
+    /// Speaks no more than TLS 1.2.
+    OldTls,
+    /// Speaks plain text.
+    PlainText,
+    /// Takes the connection and says nothing.
+    Silent,
+    /// Hangs up at once.
+    HangsUp,
+}
+
+/// A server on a port of its own; ends with the test's runtime.
+pub struct Server {
+    pub address: SocketAddr,
+    pub fingerprint: Fingerprint,
+    pub certificate_pem: String,
+}
+
+impl Server {
+    pub async fn start(manner: Manner) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let names = vec!["localhost".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let certificate = made.cert.der().clone();
+        let server = Server {
+            address: listener.local_addr().unwrap(),
+            fingerprint: Fingerprint::of(&certificate),
+            certificate_pem: made.cert.pem(),
+        };
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let acceptor = acceptor(manner, certificate, key);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(manner, acceptor.clone(), stream));
+            }
+        });
+        server
+    }
+
+    pub fn target(&self) -> String {
+        format!("alice@localhost:{}", self.address.port())
+    }
+}
+
+fn acceptor(
+    manner: Manner,
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    config.alpn_protocols = match manner {
+        Manner::OtherProtocol => vec![],
+        _ => vec![b"xfer/1".to_vec()],
+    };
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn answer(manner: Manner, acceptor: TlsAcceptor, mut stream: TcpStream) {
+    match manner {
+        Manner::HangsUp => return,
+        Manner::Silent => {
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            return;
+        }
+        Manner::PlainText => {
+            let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.2p1\r\n").await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            return;
+        }
+        Manner::OldTls => {
+            // The alert `protocol_version`, as TLS 1.2 servers answer to a hello of 1.3 alone.
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, 70]).await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            return;
+        }
+        _ => {}
+    }
+    if let Ok(stream) = acceptor.accept(stream).await {
+        speak(manner, stream).await;
+    }
+}
+
+async fn speak(manner: Manner, mut stream: TlsStream<TcpStream>) {
+    let Ok((hello, _)) = link::receive::<ClientHello, _>(&mut stream, Bounds::OPENING).await else {
+        return;
+    };
+    assert_eq!(hello.magic, *b"xfer");
+    if matches!(manner, Manner::OtherGreeting) {
+        let _ = stream.write_all(b"220 mail ready\r\n").await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+        return;
+    }
+    link::send(&mut stream, &greeting(manner), &[], Bounds::OPENING).await.unwrap();
+    let Ok((opening, _)) = link::receive::<Opening, _>(&mut stream, Bounds::OPENING).await else {
+        return;
+    };
+    link::send(&mut stream, &opened(manner, opening), &[], Bounds::OPEN).await.unwrap();
+    let _ = stream.read_to_end(&mut Vec::new()).await;
+}
+
+fn greeting(manner: Manner) -> ServerHello {
+    let now = std::time::SystemTime::now();
+    let hour = std::time::Duration::from_secs(3600);
+    let time = if matches!(manner, Manner::Ahead) { now + hour } else { now };
+    match manner {
+        Manner::Newer => ServerHello::Incompatible { version_min: 8, version_max: 9 },
+        _ => ServerHello::Welcome {
+            version: VERSION,
+            capabilities: 0,
+            software: "test".to_owned(),
+            time: Timestamp::from(time),
+        },
+    }
+}
+
+fn opened(manner: Manner, opening: Opening) -> Opened {
+    if let Manner::Refuses(refusal) = manner {
+        return Opened::Refused(refusal());
+    }
+    match opening {
+        Opening::Login { user, password, .. } => match user == "alice" && password.0 == b"secret" {
+            true => Opened::Session(Box::new(grant())),
+            false => Opened::Refused(Refusal::WrongPassword),
+        },
+        Opening::Attach { session, secret } => match session == grant().session {
+            true if secret == grant().secret => Opened::Attached,
+            _ => Opened::Refused(Refusal::NoSession),
+        },
+    }
+}
+
+pub fn grant() -> Grant {
+    Grant {
+        session: SessionId([7; 16]),
+        secret: Secret([9; 32]),
+        epoch: Epoch(1),
+        applied: Seq(0),
+        user: Name::new(b"alice").unwrap(),
+        ids: IdRange { first: 1024, end: 2048 },
+        usage: Usage::default(),
+        quota: Quota::UNLIMITED,
+        disk_free: 1 << 30,
+        users: vec![],
+        deliveries: vec![],
+    }
+}
