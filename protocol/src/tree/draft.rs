@@ -79,8 +79,15 @@ impl<'a> Draft<'a> {
         match self.rows.entry(parent, name) {
             Loaded::Present(ino) => Ok(Some(ino)),
             Loaded::Absent => Ok(None),
+            // A directory that this very op makes has nothing in it but what the op puts there.
+            Loaded::Unknown if self.is_new(parent) => Ok(None),
             Loaded::Unknown => Err(Stop::Need(Need::Entry(parent, name.clone()))),
         }
+    }
+
+    /// Whether this op makes the node.
+    fn is_new(&self, ino: Ino) -> bool {
+        self.nodes.contains_key(&ino) && !matches!(self.rows.node(ino), Loaded::Present(_))
     }
 
     /// All entries of a directory that this op has not changed.

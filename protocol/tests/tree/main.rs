@@ -19,9 +19,13 @@ mod local;
 
 mod against_a_directory;
 
+mod accounting;
+
 mod replicas;
 
 mod pair;
+
+mod sending;
 
 /// Proptest's settings with `count` cases, unless the environment says how many.
 fn cases(count: u32) -> proptest::test_runner::Config {

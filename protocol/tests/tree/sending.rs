@@ -1,0 +1,429 @@
+//! Sending between two trees that share a storage: whole, by sharing, and never felt on the other
+//! side afterwards.
+
+use proptest::prelude::*;
+use xfer_protocol::tree::{
+    Action, FallocateMode, Kind, Loaded, Quota, RenameMode, Rows, Table, XattrMode,
+};
+use xfer_protocol::{ContentId, DeliveryId, Errno, Ino, Name, Seq};
+
+use crate::audit::audit;
+use crate::contents::Storage;
+use crate::steps::{File, OWNER, Step, name, step, steps};
+use crate::world::{EMPTY_USAGE, Snapshot, World, data};
+
+/// Two trees, with a mailbox in the first to the second, and a place for it in the second's inbox.
+struct Post {
+    alice: World,
+    bob: World,
+    mailbox: Ino,
+    inbox: Ino,
+}
+
+impl Post {
+    fn new() -> Post {
+        let storage = Storage::shared();
+        let mut alice = World::with(storage.clone(), Quota::UNLIMITED);
+        let mut bob = World::with(storage, Quota::UNLIMITED);
+        let (mailbox, inbox) = (Ino(alice.id()), Ino(alice.id()));
+        alice.must(Action::Mailbox { user: name("bob"), ino: mailbox, owner: OWNER });
+        let parent = Ino::INBOX;
+        let (name, mode) = (name("alice"), 0o700);
+        bob.must(Action::Mkdir { parent, name, ino: inbox, mode, owner: OWNER });
+        Post { alice, bob, mailbox, inbox }
+    }
+
+    /// With the file `bytes` in the mailbox, under the name `a`.
+    fn with_file(bytes: &[u8]) -> (Post, Ino) {
+        let mut post = Post::new();
+        let ino = Ino(post.alice.id());
+        let (parent, name) = (post.mailbox, name("a"));
+        post.alice.must(Action::Create { parent, name, ino, mode: 0o644, owner: OWNER });
+        if !bytes.is_empty() {
+            post.alice.apply(write(ino, 0, bytes.len() as u32, post.alice.id()), bytes).unwrap();
+        }
+        (post, ino)
+    }
+
+    fn send(&mut self, text: &str) -> Result<DeliveryId, Errno> {
+        let delivery = DeliveryId(self.alice.id());
+        let (to, from) = (name("bob"), name("alice"));
+        let sent = self.alice.apply(Action::Send { to, name: name(text), from, delivery }, &[]);
+        sent.map(|_| delivery)
+    }
+
+    /// The delivery becomes known to the recipient, as by fetching it.
+    fn arrive(&mut self, id: DeliveryId) -> u64 {
+        let (to, delivery) = self.bob.storage.borrow().posted[&id].clone();
+        assert_eq!(to, name("bob"));
+        self.bob.table.fill_delivery(id, Some(delivery.clone()));
+        delivery.items.len() as u64
+    }
+
+    fn accept(&mut self, id: DeliveryId, text: &str) -> Result<Ino, Errno> {
+        let count = self.arrive(id);
+        let first = Ino(self.bob.storage.borrow_mut().grant(count));
+        let (parent, name) = (self.inbox, name(text));
+        let accept = Action::Accept { delivery: id, parent, name, first, owner: OWNER };
+        self.bob.apply(accept, &[]).map(|_| first)
+    }
+
+    fn audit(&self) -> Result<(), String> {
+        audit(&[&self.alice, &self.bob])
+    }
+}
+
+fn write(ino: Ino, offset: u64, len: u32, fresh: u64) -> Action {
+    Action::Write { ino, offset, len, clear_set_id: false, fresh: ContentId(fresh) }
+}
+
+/// What the recipient must find of what the sender had.
+fn as_received(sent: &Snapshot) -> Snapshot {
+    let travels = |kind: &str| ["file", "directory", "link"].contains(&kind);
+    let mut received = sent.clone();
+    received.retain(|_, seen| travels(seen.kind));
+    for seen in received.values_mut() {
+        seen.mode &= 0o777;
+        seen.uid = OWNER.uid;
+    }
+    // Names of one node at the sender's are files of their own at the recipient's.
+    for (path, seen) in &mut received {
+        seen.same_as = path.clone();
+        seen.nlink = if seen.kind == "directory" { seen.nlink } else { 1 };
+    }
+    received
+}
+
+/// Removes all that is in a directory.
+fn clear(world: &mut World, directory: Ino) {
+    for (name, ino) in world.table.children(directory).unwrap() {
+        if ino < Ino(Ino::FIRST_GRANTED) {
+            continue;
+        }
+        if world.node(ino).is_directory() {
+            clear(world, ino);
+            world.must(Action::Rmdir { parent: directory, name });
+        } else {
+            world.must(Action::Unlink { parent: directory, name });
+        }
+        if world.node(ino).nlink == 0 {
+            world.must(Action::ForgetOrphan { ino });
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(crate::cases(300))]
+
+    #[test]
+    fn what_is_sent_arrives_whole_and_neither_side_feels_the_other(
+        before in steps(40),
+        after_alice in prop::collection::vec(step(), 0..25),
+        after_bob in prop::collection::vec(step(), 0..25),
+    ) {
+        let mut post = Post::new();
+        before.iter().for_each(|step| drop(post.alice.step(step)));
+        (0..crate::steps::SLOTS).for_each(|slot| drop(post.alice.step(&Step::Close(slot))));
+        let from = (Ino::ROOT, name("a"));
+        let to = (post.mailbox, name("a"));
+        let moved = Action::Rename { from, to, mode: RenameMode::Replace };
+        prop_assume!(post.alice.apply(moved, &[]).is_ok());
+        let sent = post.alice.snapshot(post.mailbox);
+        let id = post.send("a").unwrap();
+        prop_assert_eq!(post.audit(), Ok(()));
+        post.accept(id, "a").unwrap();
+        prop_assert_eq!(post.audit(), Ok(()));
+        let mut received = post.bob.snapshot(post.inbox);
+        let origin = received.get_mut("/a").expect("it arrived");
+        prop_assert_eq!(origin.xattrs.remove(b"user.xfer.from".as_slice()), Some(b"alice".to_vec()));
+        prop_assert!(origin.xattrs.remove(b"user.xfer.sent".as_slice()).is_some());
+        prop_assert_eq!(received, as_received(&sent));
+
+        // The recipient takes it out of the inbox, and both go on.
+        let (from, to) = ((post.inbox, name("a")), (Ino::ROOT, name("a")));
+        post.bob.must(Action::Rename { from, to, mode: RenameMode::Replace });
+        let (record, mine) = (post.alice.snapshot(post.mailbox), post.bob.snapshot(Ino::ROOT));
+        after_alice.iter().for_each(|step| drop(post.alice.step(step)));
+        prop_assert_eq!(post.bob.snapshot(Ino::ROOT), mine);
+        let theirs = post.alice.snapshot(Ino::ROOT);
+        after_bob.iter().for_each(|step| drop(post.bob.step(step)));
+        prop_assert_eq!(post.alice.snapshot(Ino::ROOT), theirs);
+        let kept = post.alice.snapshot(post.mailbox);
+        let changed = |path: &String| kept[path].bytes != record[path].bytes;
+        let records = kept.keys().filter(|path| kept[*path].nlink == 1);
+        prop_assert_eq!(records.filter(|path| changed(path)).count(), 0, "a record changed");
+        prop_assert_eq!(post.audit(), Ok(()));
+
+        for slot in 0..crate::steps::SLOTS {
+            post.alice.step(&Step::Close(slot));
+            post.bob.step(&Step::Close(slot));
+        }
+        clear(&mut post.alice, post.mailbox);
+        clear(&mut post.alice, Ino::ROOT);
+        clear(&mut post.bob, Ino::ROOT);
+        prop_assert_eq!(post.audit(), Ok(()));
+        prop_assert!(post.alice.storage.borrow().contents.is_empty());
+    }
+}
+
+#[test]
+fn sending_and_accepting_share_the_content() {
+    let (mut post, ino) = Post::with_file(b"hello");
+    let id = post.send("a").unwrap();
+    let received = post.accept(id, "b").unwrap();
+    let (there, here) = (post.alice.node(ino), post.bob.node(received));
+    assert_eq!(there.content(), here.content());
+    assert!(data(&there).sealed && data(&here).sealed);
+    assert_eq!(here.mtime, there.mtime);
+    assert_eq!(post.bob.read(received), b"hello");
+    assert_eq!(post.audit(), Ok(()));
+}
+
+#[test]
+fn a_write_on_the_recipients_side_leaves_the_record_as_it_was() {
+    let (mut post, ino) = Post::with_file(b"hello");
+    let id = post.send("a").unwrap();
+    let received = post.accept(id, "a").unwrap();
+    post.bob.apply(write(received, 0, 1, post.bob.id()), b"J").unwrap();
+    assert_eq!((post.bob.read(received), post.alice.read(ino)), (b"Jello".into(), b"hello".into()));
+    assert_eq!(post.audit(), Ok(()));
+}
+
+#[test]
+fn a_record_refuses_every_change_of_its_data() {
+    let (mut post, ino) = Post::with_file(b"hello");
+    post.send("a").unwrap();
+    let fresh = ContentId(post.alice.id());
+    let truncate = Action::SetAttr {
+        ino,
+        mode: None,
+        uid: None,
+        gid: None,
+        size: Some(0),
+        atime: None,
+        mtime: None,
+        clear_set_id: false,
+        fresh,
+    };
+    let (from, from_offset, to, to_offset) = (ino, 0, ino, 4096);
+    let mode = FallocateMode::PunchHole;
+    for change in [
+        write(ino, 0, 1, fresh.0),
+        truncate,
+        Action::Fallocate { ino, offset: 0, len: 1, mode, fresh },
+        Action::CopyRange { from, from_offset, to, to_offset, len: 5, fresh },
+        Action::Link { ino, parent: Ino::ROOT, name: name("x") },
+    ] {
+        assert_eq!(post.alice.apply(change.clone(), b"x"), Err(Errno::EPERM), "{change:?}");
+    }
+    assert_eq!(post.alice.read(ino), b"hello");
+    assert_eq!(post.alice.node(ino).mode, 0o444, "it says so itself");
+}
+
+#[test]
+fn a_record_can_be_renamed_in_its_mailbox_and_removed_but_not_moved_out() {
+    let (mut post, ino) = Post::with_file(b"hello");
+    post.send("a").unwrap();
+    let (mailbox, mode) = (post.mailbox, RenameMode::Replace);
+    let rename = |to: (Ino, Name)| Action::Rename { from: (mailbox, name("a")), to, mode };
+    assert_eq!(post.alice.apply(rename((Ino::ROOT, name("a"))), &[]), Err(Errno::EXDEV));
+    post.alice.must(rename((mailbox, name("b"))));
+    post.alice.must(Action::Unlink { parent: mailbox, name: name("b") });
+    post.alice.must(Action::ForgetOrphan { ino });
+    assert_eq!(post.audit(), Ok(()));
+}
+
+#[test]
+fn a_record_is_sent_once() {
+    let (mut post, _) = Post::with_file(b"hello");
+    post.send("a").unwrap();
+    assert_eq!(post.send("a"), Err(Errno::EINVAL));
+    assert_eq!(post.send("b"), Err(Errno::ENOENT));
+}
+
+#[test]
+fn a_declined_delivery_gives_its_contents_back() {
+    let (mut post, ino) = Post::with_file(b"hello");
+    let delivery = post.send("a").unwrap();
+    post.arrive(delivery);
+    post.bob.must(Action::Decline { delivery });
+    assert_eq!(post.audit(), Ok(()));
+    assert_eq!(post.bob.apply(Action::Decline { delivery }, &[]), Err(Errno::ENOENT));
+    post.alice.must(Action::Unlink { parent: post.mailbox, name: name("a") });
+    post.alice.must(Action::ForgetOrphan { ino });
+    assert!(post.bob.storage.borrow().contents.is_empty());
+}
+
+#[test]
+fn a_delivery_is_accepted_once_even_when_it_was_unloaded_since() {
+    let (mut post, _) = Post::with_file(b"hello");
+    let id = post.send("a").unwrap();
+    let (_, delivery) = post.bob.storage.borrow().posted[&id].clone();
+    post.accept(id, "a").unwrap();
+    post.bob.table.trim(0);
+    // The store has not heard of it yet, and says that the delivery waits.
+    post.bob.table.fill_delivery(id, Some(delivery));
+    assert_eq!(post.bob.table.delivery(id), Loaded::Absent);
+    post.bob.table.settle(post.bob.seq);
+    post.bob.table.trim(0);
+    assert_eq!(post.bob.table.delivery(id), Loaded::Unknown);
+}
+
+#[test]
+fn a_name_that_is_taken_refuses_the_delivery_and_leaves_it_waiting() {
+    let (mut post, _) = Post::with_file(b"hello");
+    let id = post.send("a").unwrap();
+    let (parent, ino) = (post.inbox, Ino(post.bob.id()));
+    post.bob.must(Action::Create { parent, name: name("a"), ino, mode: 0o644, owner: OWNER });
+    assert_eq!(post.accept(id, "a"), Err(Errno::EEXIST));
+    assert!(post.accept(id, "a (2)").is_ok());
+}
+
+#[test]
+fn accepting_counts_against_the_recipients_quota() {
+    let (mut post, _) = Post::with_file(b"hello");
+    let id = post.send("a").unwrap();
+    post.bob.table.set_quota(Quota { bytes: 0, nodes: 100 });
+    assert_eq!(post.accept(id, "a"), Err(Errno::EDQUOT));
+    assert_eq!(post.audit(), Ok(()));
+}
+
+#[test]
+fn nothing_is_accepted_into_the_outbox() {
+    let (mut post, _) = Post::with_file(b"hello");
+    let id = post.send("a").unwrap();
+    post.inbox = Ino::OUTBOX;
+    assert_eq!(post.accept(id, "a"), Err(Errno::EPERM));
+}
+
+#[test]
+fn only_attributes_of_users_travel() {
+    let (mut post, ino) = Post::with_file(b"hello");
+    for text in ["user.kept", "user.xfer.state", "security.capability"] {
+        let (name, value, mode) = (text.into(), "1".into(), XattrMode::Either);
+        post.alice.must(Action::SetXattr { ino, name, value, mode });
+    }
+    let id = post.send("a").unwrap();
+    let received = post.accept(id, "a").unwrap();
+    let xattrs = post.bob.node(received).xattrs.clone().unwrap();
+    let names: Vec<_> = xattrs.keys().map(|name| &name[..]).collect();
+    assert_eq!(names, [&b"user.kept"[..], b"user.xfer.from", b"user.xfer.sent"]);
+}
+
+#[test]
+fn a_mailbox_takes_files_but_no_links_directories_or_devices() {
+    let (mut post, ino) = Post::with_file(b"hello");
+    let (parent, owner, mode) = (post.mailbox, OWNER, 0o755);
+    let (fresh, name) = (Ino(post.alice.id()), name("x"));
+    for made in [
+        Action::Mkdir { parent, name: name.clone(), ino: fresh, mode, owner },
+        Action::Symlink { parent, name: name.clone(), ino: fresh, target: "a".into(), owner },
+        Action::Link { ino, parent, name: name.clone() },
+    ] {
+        assert_eq!(post.alice.apply(made.clone(), &[]), Err(Errno::EPERM), "{made:?}");
+    }
+    let unknown = Action::Mkdir { parent: Ino::OUTBOX, name, ino: fresh, mode, owner };
+    assert_eq!(post.alice.apply(unknown, &[]), Err(Errno::ENOENT));
+}
+
+#[test]
+fn mailboxes_and_fixtures_can_be_neither_moved_nor_removed() {
+    let mut post = Post::new();
+    let root = Ino::ROOT;
+    for (parent, text) in [(Ino::OUTBOX, "bob"), (root, "inbox")] {
+        let remove = Action::Rmdir { parent, name: name(text) };
+        assert_eq!(post.alice.apply(remove, &[]), Err(Errno::EPERM), "{text}");
+        let (from, to) = ((parent, name(text)), (root, name("x")));
+        let moved = Action::Rename { from, to, mode: RenameMode::Replace };
+        assert_eq!(post.alice.apply(moved, &[]), Err(Errno::EPERM), "{text}");
+    }
+    let low = Action::Mailbox { user: name("eve"), ino: Ino::ROOT, owner: OWNER };
+    assert_eq!(post.alice.apply(low, &[]), Err(Errno::EINVAL), "a number that is no one's");
+}
+
+#[test]
+fn a_file_with_names_elsewhere_can_not_be_moved_into_a_mailbox() {
+    let mut post = Post::new();
+    let (root, mode) = (Ino::ROOT, RenameMode::Replace);
+    post.alice.step(&Step::Create(b"a".to_vec(), 0o644)).unwrap().unwrap();
+    post.alice.step(&Step::Link(b"a".to_vec(), b"b".to_vec())).unwrap().unwrap();
+    let (from, to) = ((root, name("a")), (post.mailbox, name("a")));
+    assert_eq!(post.alice.apply(Action::Rename { from, to, mode }, &[]), Err(Errno::EXDEV));
+}
+
+#[test]
+fn a_delivery_that_no_rules_made_is_refused() {
+    let (mut post, _) = Post::with_file(b"hello");
+    let id = post.send("a").unwrap();
+    let (_, delivery) = post.bob.storage.borrow().posted[&id].clone();
+    let accept = |spoil: &dyn Fn(&mut xfer_protocol::tree::Delivery)| {
+        let mut spoiled = (*delivery).clone();
+        spoil(&mut spoiled);
+        let mut bob = World::with(post.bob.storage.clone(), Quota::UNLIMITED);
+        bob.table.fill_delivery(id, Some(spoiled.into()));
+        let (parent, name, first) = (Ino::INBOX, name("a"), Ino(u64::MAX));
+        bob.apply(Action::Accept { delivery: id, parent, name, first, owner: OWNER }, &[])
+    };
+    assert_eq!(accept(&|_| {}), Err(Errno::EINVAL), "numbers beyond all numbers");
+    assert_eq!(accept(&|delivery| delivery.items.clear()), Err(Errno::EIO));
+    let attribute = || [("trusted.x".into(), "1".into())].into_iter().collect();
+    let with_attribute = |delivery: &mut xfer_protocol::tree::Delivery| {
+        delivery.items[0].xattrs = Some(std::sync::Arc::new(attribute()));
+    };
+    assert_eq!(accept(&with_attribute), Err(Errno::EIO));
+}
+
+#[test]
+fn sending_asks_for_the_rows_it_needs() {
+    let table = Table::new(EMPTY_USAGE, Quota::UNLIMITED, Seq(0));
+    let (to, from, delivery) = (name("bob"), name("alice"), DeliveryId(5000));
+    let send = Action::Send { to: to.clone(), name: name("a"), from, delivery };
+    let stop = xfer_protocol::tree::plan(&table, &crate::world::op(Seq(1), send)).unwrap_err();
+    let need = xfer_protocol::tree::Need::Entry(Ino::OUTBOX, to);
+    assert_eq!(stop, xfer_protocol::tree::Stop::Need(need));
+}
+
+#[test]
+fn a_change_that_shows_on_the_other_side_is_seen() {
+    let (mut post, ino) = Post::with_file(b"hello");
+    let id = post.send("a").unwrap();
+    let received = post.accept(id, "a").unwrap();
+    // A server that forgets that the content is shared writes into it.
+    let mut node = (*post.bob.node(received)).clone();
+    if let Kind::File(data) = &mut node.kind {
+        data.sealed = false;
+    }
+    let (nodes, usage) = (vec![(received, Some(node.into()))], post.bob.table.usage());
+    let changes = xfer_protocol::tree::Changes { nodes, usage, ..Default::default() };
+    post.bob.table.commit(&changes, post.bob.seq.next());
+    assert!(post.audit().unwrap_err().contains("not sealed"));
+    post.bob.apply(write(received, 0, 1, post.bob.id()), b"J").unwrap();
+    assert_ne!(post.alice.read(ino), b"hello");
+}
+
+#[test]
+fn a_directory_is_sent_with_all_that_is_in_it_and_stays_as_it_is() {
+    let mut post = Post::new();
+    for step in [
+        Step::Mkdir(b"a".to_vec(), 0o755),
+        Step::Mkdir(b"ab".to_vec(), 0o755),
+        Step::Create(b"abc".to_vec(), 0o4755),
+        Step::Write(File::At(b"abc".to_vec()), 5000, 100, 7),
+        Step::Fifo(b"ac".to_vec(), 0o644),
+    ] {
+        post.alice.step(&step).unwrap().unwrap();
+    }
+    let (from, to) = ((Ino::ROOT, name("a")), (post.mailbox, name("a")));
+    post.alice.must(Action::Rename { from, to, mode: RenameMode::Replace });
+    let id = post.send("a").unwrap();
+    let first = post.accept(id, "a").unwrap();
+    let received = post.bob.snapshot(post.inbox);
+    assert_eq!(received.keys().collect::<Vec<_>>(), ["/a", "/a/b", "/a/b/c"]);
+    assert_eq!(received["/a/b/c"].mode, 0o755, "set-id bits don't travel");
+    assert!(post.bob.node(first).is_directory());
+    let record = post.alice.entry(post.mailbox, &name("a")).unwrap();
+    let (parent, ino) = (record, Ino(post.alice.id()));
+    let create = Action::Create { parent, name: name("x"), ino, mode: 0o644, owner: OWNER };
+    assert_eq!(post.alice.apply(create, &[]), Err(Errno::EPERM));
+    assert_eq!(post.audit(), Ok(()));
+}
