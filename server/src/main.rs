@@ -1,2 +1,5 @@
-//! xfer-server
-fn main() {}
+//! xfer-server: see [`xfer_server::cli`].
+
+fn main() -> std::process::ExitCode {
+    xfer_server::cli::main()
+}

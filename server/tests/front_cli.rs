@@ -1,0 +1,282 @@
+//! The real binary: each command, each refusal with its line and its code.
+
+#![allow(clippy::unwrap_used)]
+
+mod running;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+
+use xfer_server::half_open::SOURCE_MAX;
+
+use running::{Ended, Server, xfer_server};
+
+/// Runs a command on a store, with this on its standard input.
+fn on(store: &Path, command: &str, input: &str) -> Ended {
+    let mut arguments: Vec<&str> = command.split_whitespace().collect();
+    let store = store.to_str().unwrap();
+    arguments.extend(["--store", store]);
+    xfer_server(&arguments, input)
+}
+
+fn done(store: &Path, command: &str, input: &str) -> String {
+    let ended = on(store, command, input);
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{command}");
+    ended.out
+}
+
+/// It fails with this code and one line that holds this.
+fn refused(store: &Path, command: &str, input: &str, code: i32, line: &str) {
+    let ended = on(store, command, input);
+    assert_eq!(ended.code, code, "{command}: {}", ended.err);
+    assert!(ended.err.starts_with("xfer-server: "), "{command}: {}", ended.err);
+    assert!(ended.err.contains(line), "{command}: {}", ended.err);
+    assert_eq!(ended.err.lines().count(), 1, "{command}: {}", ended.err);
+    assert!(ended.err.contains("; "), "{command} does not say what to do: {}", ended.err);
+}
+
+fn with_users(users: &[&str]) -> tempfile::TempDir {
+    let store = tempfile::tempdir().unwrap();
+    for user in users {
+        done(store.path(), &format!("user add {user} --password-stdin"), "secret\n");
+    }
+    store
+}
+
+#[test]
+fn users_are_added_listed_changed_and_removed() {
+    let store = with_users(&["bob"]);
+    let store = store.path();
+    done(store, "user add alice --password-stdin --quota none", "secret\n");
+    done(store, "user quota bob --quota 500MiB", "");
+    let list = done(store, "user list", "");
+    let rows: Vec<Vec<&str>> =
+        list.lines().map(|line| line.split("  ").map(str::trim).collect()).collect();
+    let users: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(users, ["USER", "alice", "bob"]);
+    assert!(list.lines().nth(1).unwrap().contains("none"), "{list}");
+    assert!(list.lines().nth(2).unwrap().contains("500 MiB"), "{list}");
+    done(store, "user passwd alice --password-stdin", "other\n");
+    done(store, "user remove alice", "");
+    assert!(!done(store, "user list", "").contains("alice"));
+    refused(store, "user remove alice", "", 7, "there is no user \"alice\"");
+}
+
+#[test]
+fn users_who_do_not_exist_are_refused_by_name() {
+    let store = with_users(&["bob"]);
+    let store = store.path();
+    refused(store, "user passwd eve --password-stdin", "x\n", 7, "\"eve\"");
+    refused(store, "user quota eve --quota 1G", "", 7, "\"eve\"");
+    refused(store, "user remove ../../etc", "", 7, "\"../../etc\"");
+    refused(store, "user add bob --password-stdin", "x\n", 8, "user bob exists");
+    refused(store, "user add Bob --password-stdin", "x\n", 2, "is not a user name");
+}
+
+#[test]
+fn passwords_come_from_a_file_or_standard_input_and_are_checked() {
+    let store = with_users(&["bob"]);
+    let store = store.path();
+    let file = store.join("password");
+    std::fs::write(&file, "from a file\nnot this\n").unwrap();
+    let from_file = format!("--password-file {}", file.display());
+    done(store, &format!("user add alice {from_file}"), "");
+    refused(store, "user add eve --password-stdin", "", 9, "the password is empty");
+    refused(store, "user add eve --password-stdin", "\nx\n", 9, "the password is empty");
+    refused(store, "user add eve --password-stdin", &"x".repeat(1025), 9, "longer than 1024");
+    refused(store, "user add eve --password-file /no/such/file", "", 9, "/no/such/file");
+    refused(store, "user add eve", "", 9, "no terminal");
+    let both = format!("user add eve {from_file} --password-stdin");
+    refused(store, &both, "", 2, "cannot be used with");
+    assert!(!done(store, "user list", "").contains("eve"));
+}
+
+#[test]
+fn a_command_line_that_is_wrong_is_explained_in_a_line() {
+    let store = tempfile::tempdir().unwrap();
+    let store = store.path();
+    refused(store, "fly", "", 2, "unrecognized subcommand 'fly'");
+    refused(store, "user add", "", 2, "<NAME>");
+    refused(store, "user quota bob --quota much", "", 2, "a size like 10GiB");
+    refused(store, "run --listen nowhere", "", 2, "'nowhere'");
+    refused(store, "run --cert a", "", 2, "--key");
+    refused(store, "run --cert a\nb", "", 2, "unexpected");
+    assert_eq!(xfer_server(&["--help"], "").code, 0);
+    assert_eq!(xfer_server(&["--version"], "").out, "xfer-server 0.1.0\n");
+}
+
+#[test]
+fn a_store_that_is_none_is_not_made_by_mistake() {
+    let parent = tempfile::tempdir().unwrap();
+    let store = parent.path().join("none");
+    for command in ["user list", "user remove bob", "user quota bob --quota 1G"] {
+        refused(&store, command, "", 3, "no store in");
+    }
+    refused(&store, "session list", "", 11, "no server runs");
+    refused(&store, "fingerprint", "", 6, "start the server once");
+    assert!(!store.exists());
+    let file = parent.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    refused(&file, "run --listen 127.0.0.1:0", "", 3, "cannot use the store");
+    refused(&file, "user add bob --password-stdin", "x\n", 3, "cannot use the store");
+}
+
+#[test]
+fn a_store_that_holds_something_else_is_said_to() {
+    let store = tempfile::tempdir().unwrap();
+    std::fs::write(store.path().join("xfer.db"), "not a database, but long enough".repeat(99))
+        .unwrap();
+    refused(store.path(), "user list", "", 3, "xfer.db");
+    refused(store.path(), "run --listen 127.0.0.1:0", "", 3, "xfer.db");
+}
+
+#[test]
+fn certificates_that_cannot_be_used_are_refused() {
+    let store = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    drop((Server::start(store.path()), Server::start(other.path())));
+    let run = |cert: &Path, key: &Path| {
+        format!("run --listen 127.0.0.1:0 --cert {} --key {}", cert.display(), key.display())
+    };
+    let cert = store.path().join("tls/cert.pem");
+    let key = store.path().join("tls/key.pem");
+    let (store, others) = (store.path(), other.path().join("tls/key.pem"));
+    refused(store, &run(&store.join("none"), &key), "", 6, "none");
+    refused(store, &run(&key, &key), "", 6, "no certificate");
+    refused(store, &run(&cert, &cert), "", 6, "no private key");
+    refused(store, &run(&cert, &others), "", 6, "can't be used");
+    std::fs::write(&key, "gone").unwrap();
+    refused(store, "run --listen 127.0.0.1:0", "", 6, "no private key");
+}
+
+#[test]
+fn one_store_has_one_server_and_one_address_too() {
+    let store = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let server = Server::start(store.path());
+    refused(store.path(), "run --listen 127.0.0.1:0", "", 4, "in use by another xfer-server");
+    let same_address = format!("run --listen {}", server.address);
+    refused(other.path(), &same_address, "", 5, "cannot listen on 127.0.0.1:");
+    refused(other.path(), "run --listen 192.0.2.1:1", "", 5, "cannot listen on 192.0.2.1:1");
+}
+
+#[test]
+fn the_fingerprint_stays_what_it_is() {
+    let store = tempfile::tempdir().unwrap();
+    let first = Server::start(store.path()).fingerprint.clone();
+    assert_eq!(Server::start(store.path()).fingerprint, first);
+    assert_eq!(done(store.path(), "fingerprint", ""), format!("{first}\n"));
+    let hex = first.strip_prefix("sha256:").unwrap();
+    assert!(hex.len() == 64 && hex.chars().all(|c| "0123456789abcdef".contains(c)), "{first}");
+}
+
+#[test]
+fn sessions_are_asked_of_the_server_that_runs() {
+    let store = with_users(&["alice"]);
+    refused(store.path(), "session list", "", 11, "no server runs");
+    refused(store.path(), "session end alice", "", 11, "no server runs");
+    let server = Server::start(store.path());
+    assert!(done(store.path(), "session list", "").starts_with("USER"));
+    refused(store.path(), "session end alice", "", 7, "alice has no session");
+    done(store.path(), "user add bob --password-stdin", "x\n");
+    done(store.path(), "user remove bob", "");
+    drop(server);
+    refused(store.path(), "session list", "", 11, "no server runs");
+}
+
+#[test]
+fn a_store_with_a_long_path_can_be_asked_too() {
+    let parent = tempfile::tempdir().unwrap();
+    let store = parent.path().join("d".repeat(150));
+    let _server = Server::start(&store);
+    assert!(done(&store, "session list", "").starts_with("USER"));
+}
+
+#[test]
+fn a_server_ends_well_when_it_is_told_to() {
+    let store = tempfile::tempdir().unwrap();
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        let server = Server::start(store.path());
+        let silent = TcpStream::connect(&server.address).unwrap();
+        let start = std::time::Instant::now();
+        assert_eq!(server.end(signal), 0);
+        assert!(start.elapsed().as_secs() < 10);
+        drop(silent);
+    }
+}
+
+#[test]
+fn one_address_takes_only_so_many_places_on_the_way_in() {
+    let store = tempfile::tempdir().unwrap();
+    let server = Server::start(store.path());
+    let connect = || {
+        let socket = TcpStream::connect(&server.address).unwrap();
+        socket.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+        socket
+    };
+    let is_closed = |mut socket: &TcpStream| match socket.read(&mut [0]) {
+        Ok(0) => true,
+        Ok(_) => panic!("nobody was to say anything"),
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+    };
+    let silent: Vec<TcpStream> = (0..SOURCE_MAX).map(|_| connect()).collect();
+    assert!(is_closed(&connect()));
+    assert!(!is_closed(&silent[0]));
+    drop(silent);
+    let start = std::time::Instant::now();
+    while is_closed(&connect()) {
+        assert!(start.elapsed().as_secs() < 5, "the places did not come back");
+    }
+}
+
+#[test]
+fn all_files_of_a_store_are_the_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let store = with_users(&["alice"]);
+    let _server = Server::start(store.path());
+    let mut directories = vec![store.path().to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}", entry.path().display());
+            if entry.file_type().unwrap().is_dir() {
+                directories.push(entry.path());
+            }
+        }
+    }
+}
+
+/// A hello of TLS 1.2: one cipher suite, one group, no `supported_versions`.
+fn tls12_hello() -> Vec<u8> {
+    let extensions = [
+        &[0, 10, 0, 4, 0, 2, 0, 29][..], // supported_groups: x25519
+        &[0, 13, 0, 4, 0, 2, 4, 3],      // signature_algorithms: ecdsa_secp256r1_sha256
+    ]
+    .concat();
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.extend([0, 0, 2, 0xc0, 0x2b, 1, 0]); // no session; ECDHE-ECDSA-AES128-GCM; no compression
+    body.extend([0, extensions.len() as u8]);
+    body.extend(extensions);
+    let mut record = vec![22, 3, 1, 0, body.len() as u8 + 4, 1, 0, 0, body.len() as u8];
+    record.extend(body);
+    record
+}
+
+#[test]
+fn tls_before_1_3_and_plain_text_are_refused() {
+    let store = tempfile::tempdir().unwrap();
+    let server = Server::start(store.path());
+    for (sent, alert) in [(tls12_hello(), Some(70)), (b"GET / HTTP/1.1\r\n\r\n".to_vec(), None)] {
+        let mut socket = TcpStream::connect(&server.address).unwrap();
+        socket.write_all(&sent).unwrap();
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer);
+        assert!(answer.first().is_none_or(|kind| *kind == 21), "not an alert: {answer:?}");
+        if let Some(alert) = alert {
+            assert_eq!(answer.last(), Some(&alert), "{answer:?}");
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! What happens before it is known who is there: over a pipe in memory, on a clock that does not
+//! wait, with a real store and real hashes.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::task::JoinHandle;
+use xfer_protocol::frame::Bounds;
+use xfer_protocol::message::{
+    ClientHello, Opened, Opening, Password, Purpose, Refusal, Secret, ServerHello, VERSION,
+};
+use xfer_protocol::tree::Quota;
+use xfer_protocol::{Name, SessionId, Timestamp};
+use xfer_server::link::{LinkError, receive, send};
+use xfer_server::opening::{Admitted, Door, NotAdmitted};
+use xfer_server::password;
+use xfer_server::store::MetaStore;
+use xfer_server::store::sqlite::SqliteStore;
+
+const HERE: &str = "192.0.2.1";
+const ELSEWHERE: &str = "192.0.2.2";
+
+/// A door to a store with the user alice, whose password is "right".
+struct House {
+    store: tempfile::TempDir,
+    door: Arc<Door>,
+}
+
+impl House {
+    fn new() -> House {
+        let store = tempfile::tempdir().unwrap();
+        let meta = SqliteStore::open(store.path()).unwrap();
+        let hash = password::hash(b"right").unwrap();
+        let (quota, time) = (Quota::UNLIMITED, Timestamp::default());
+        for user in ["alice", "bob"] {
+            let name = Name::new(user.as_bytes()).unwrap();
+            meta.create_account(&name, &hash, quota, quota, time).unwrap();
+        }
+        let door = Arc::new(Door::new(Arc::new(meta)));
+        House { store, door }
+    }
+
+    /// The same store, as a server finds it that starts again.
+    fn restarted(self) -> House {
+        let meta = SqliteStore::open(self.store.path()).unwrap();
+        House { door: Arc::new(Door::new(Arc::new(meta))), store: self.store }
+    }
+
+    fn knock(&self, from: &str) -> (DuplexStream, JoinHandle<Result<Admitted, NotAdmitted>>) {
+        let (client, mut server) = tokio::io::duplex(64 << 10);
+        let (door, address): (_, IpAddr) = (self.door.clone(), from.parse().unwrap());
+        (client, tokio::spawn(async move { door.open(&mut server, address).await }))
+    }
+
+    /// Logs in, and gives the bytes of the answer; none if the door left it to the engine.
+    async fn login(&self, user: &str, password: &[u8], from: &str) -> (Vec<u8>, Option<Refusal>) {
+        let (mut client, opening) = self.knock(from);
+        greet(&mut client).await;
+        say(&mut client, &login(user, password)).await;
+        let mut bytes = Vec::new();
+        client.read_to_end(&mut bytes).await.unwrap();
+        match opening.await.unwrap() {
+            Ok(Admitted::Log(who)) => {
+                assert_eq!(who.user.as_bytes(), user.as_bytes());
+                (bytes, None)
+            }
+            Err(NotAdmitted::Refused { refusal, .. }) => {
+                let mut frame = &bytes[..];
+                let (opened, _) = receive::<Opened, _>(&mut frame, Bounds::OPENING).await.unwrap();
+                assert_eq!(opened, Opened::Refused(refusal.clone()));
+                (bytes, Some(refusal))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn try_password(&self, user: &str, password: &[u8], from: &str) -> Option<Refusal> {
+        self.login(user, password, from).await.1
+    }
+
+    async fn guess(&self, user: &str, times: usize) {
+        for _ in 0..times {
+            let refusal = self.try_password(user, b"wrong", HERE).await;
+            assert_eq!(refusal, Some(Refusal::WrongPassword));
+        }
+    }
+}
+
+fn login(user: &str, password: &[u8]) -> Opening {
+    Opening::Login {
+        user: user.to_owned(),
+        password: Password(password.to_vec()),
+        purpose: Purpose::Mount,
+        host: "laptop".to_owned(),
+    }
+}
+
+async fn say<T: serde::Serialize>(client: &mut DuplexStream, message: &T) {
+    send(client, message, &[], Bounds::OPENING).await.unwrap();
+}
+
+async fn greet(client: &mut DuplexStream) {
+    say(client, &ClientHello::new("test")).await;
+    let (hello, _) = receive::<ServerHello, _>(client, Bounds::OPENING).await.unwrap();
+    assert!(matches!(hello, ServerHello::Welcome { version: VERSION, .. }));
+}
+
+#[tokio::test]
+async fn the_right_password_is_handed_to_the_engine_without_an_answer() {
+    let house = House::new();
+    let (mut client, opening) = house.knock("::ffff:192.0.2.9");
+    greet(&mut client).await;
+    say(&mut client, &login("alice", b"right")).await;
+    let Ok(Admitted::Log(who)) = opening.await.unwrap() else { panic!("not admitted") };
+    assert_eq!(who.user.as_bytes(), b"alice");
+    assert_eq!((who.host.as_str(), who.address.as_str()), ("laptop", "192.0.2.9"));
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).await.unwrap();
+    assert!(bytes.is_empty());
+}
+
+#[tokio::test]
+async fn a_link_that_joins_a_session_is_handed_on_with_its_secret() {
+    let house = House::new();
+    let (mut client, opening) = house.knock(HERE);
+    greet(&mut client).await;
+    let (session, secret) = (SessionId([3; 16]), Secret([4; 32]));
+    say(&mut client, &Opening::Attach { session, secret: secret.clone() }).await;
+    let Ok(Admitted::Read { session: s, secret: x }) = opening.await.unwrap() else { panic!() };
+    assert!(s == session && x == secret);
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_nothing() {
+    let house = House::new();
+    let (mut client, opening) = house.knock(HERE);
+    let hello = ClientHello { magic: *b"http", ..ClientHello::new("test") };
+    say(&mut client, &hello).await;
+    assert!(matches!(opening.await.unwrap(), Err(NotAdmitted::Stranger)));
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).await.unwrap();
+    assert!(bytes.is_empty());
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_frame_end_the_link() {
+    let house = House::new();
+    let (mut client, opening) = house.knock(HERE);
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let ended = opening.await.unwrap();
+    assert!(matches!(ended, Err(NotAdmitted::Link(LinkError::Frame(_)))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_client_of_another_version_is_told_ours() {
+    let house = House::new();
+    let (mut client, opening) = house.knock(HERE);
+    let hello = ClientHello { version_min: 7, version_max: 9, ..ClientHello::new("test") };
+    say(&mut client, &hello).await;
+    let (answer, _) = receive::<ServerHello, _>(&mut client, Bounds::OPENING).await.unwrap();
+    assert_eq!(answer, ServerHello::Incompatible { version_min: VERSION, version_max: VERSION });
+    assert!(matches!(opening.await.unwrap(), Err(NotAdmitted::Incompatible { .. })));
+}
+
+#[tokio::test]
+async fn a_newer_client_that_speaks_our_version_too_is_welcome() {
+    let house = House::new();
+    let (mut client, _opening) = house.knock(HERE);
+    say(&mut client, &ClientHello { version_max: 9, ..ClientHello::new("test") }).await;
+    let (answer, _) = receive::<ServerHello, _>(&mut client, Bounds::OPENING).await.unwrap();
+    assert!(matches!(answer, ServerHello::Welcome { version: VERSION, .. }));
+}
+
+#[tokio::test]
+async fn a_frame_beyond_the_bounds_is_refused_by_its_header() {
+    let house = House::new();
+    for (message_len, payload_len) in [(4097u32, 0u32), (u32::MAX, 0), (10, 1), (0, 0)] {
+        let (mut client, opening) = house.knock(HERE);
+        greet(&mut client).await;
+        client.write_all(&message_len.to_le_bytes()).await.unwrap();
+        client.write_all(&payload_len.to_le_bytes()).await.unwrap();
+        let ended = opening.await.unwrap();
+        assert!(matches!(ended, Err(NotAdmitted::Link(LinkError::Frame(_)))), "{ended:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_phase_ends_after_ten_seconds_however_slowly_it_goes_on() {
+    let house = House::new();
+    let start = tokio::time::Instant::now();
+    let (mut client, opening) = house.knock(HERE);
+    let trickle = tokio::spawn(async move {
+        while client.write_all(&[1]).await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+    });
+    assert!(matches!(opening.await.unwrap(), Err(NotAdmitted::Silent)));
+    assert_eq!(start.elapsed().as_secs(), 10);
+    trickle.await.unwrap();
+
+    let (mut client, opening) = house.knock(HERE);
+    greet(&mut client).await;
+    let start = tokio::time::Instant::now();
+    assert!(matches!(opening.await.unwrap(), Err(NotAdmitted::Silent)));
+    assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+#[tokio::test]
+async fn an_unknown_user_and_a_wrong_password_get_the_same_bytes() {
+    let house = House::new();
+    let (wrong, refusal) = house.login("alice", b"wrong", HERE).await;
+    assert_eq!(refusal, Some(Refusal::WrongPassword));
+    for user in ["nobody", "", "Not A Name\n", &"long".repeat(500)] {
+        assert_eq!(house.login(user, b"wrong", ELSEWHERE).await.0, wrong, "{user:?}");
+    }
+}
+
+#[tokio::test]
+async fn passwords_that_are_empty_or_too_long_are_wrong_and_not_hashed() {
+    let house = House::new();
+    for _ in 0..100 {
+        for password in [&b""[..], &[b'x'; 1025]] {
+            let refusal = house.try_password("alice", password, HERE).await;
+            assert_eq!(refusal, Some(Refusal::WrongPassword));
+        }
+    }
+    // Had they been tried, they would have been counted.
+    assert_eq!(house.try_password("alice", b"right", HERE).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_wrong_passwords_block_and_the_user_is_told_for_how_long() {
+    let house = House::new();
+    house.guess("alice", 5).await;
+    let blocked = |seconds| Some(Refusal::Blocked { seconds });
+    assert_eq!(house.try_password("alice", b"right", HERE).await, blocked(30));
+    tokio::time::advance(Duration::from_secs(12)).await;
+    assert_eq!(house.try_password("alice", b"right", HERE).await, blocked(18));
+    tokio::time::advance(Duration::from_secs(18)).await;
+    house.guess("alice", 1).await;
+    assert_eq!(house.try_password("alice", b"right", HERE).await, blocked(60));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(house.try_password("alice", b"right", HERE).await, None);
+    house.guess("alice", 4).await;
+    assert_eq!(house.try_password("alice", b"right", HERE).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_is_for_one_account_from_one_address() {
+    let house = House::new();
+    house.guess("alice", 5).await;
+    assert_eq!(house.try_password("alice", b"right", ELSEWHERE).await, None);
+    assert_eq!(house.try_password("bob", b"right", HERE).await, None);
+    house.guess("nobody", 5).await;
+    let refusal = house.try_password("nobody", b"x", HERE).await;
+    assert_eq!(refusal, Some(Refusal::Blocked { seconds: 30 }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_guesses_at_many_accounts_is_blocked_for_all() {
+    let house = House::new();
+    for n in 0..20 {
+        house.guess(&format!("user{n}"), 1).await;
+    }
+    let blocked = Some(Refusal::Blocked { seconds: 30 });
+    assert_eq!(house.try_password("alice", b"right", HERE).await, blocked);
+    assert_eq!(house.try_password("alice", b"right", ELSEWHERE).await, None);
+    tokio::time::advance(Duration::from_secs(30)).await;
+    assert_eq!(house.try_password("alice", b"right", HERE).await, None);
+    // A right password does not set the guesser free.
+    house.guess("user77", 1).await;
+    let blocked = Some(Refusal::Blocked { seconds: 60 });
+    assert_eq!(house.try_password("alice", b"right", HERE).await, blocked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_neighbour_in_one_ipv6_network_is_the_same_guesser() {
+    let house = House::new();
+    for n in 1..=5 {
+        house.try_password("alice", b"wrong", &format!("2001:db8::{n}")).await;
+    }
+    let refusal = house.try_password("alice", b"right", "2001:db8::ffff:6").await;
+    assert_eq!(refusal, Some(Refusal::Blocked { seconds: 30 }));
+    assert_eq!(house.try_password("alice", b"right", "2001:db8:0:1::1").await, None);
+}
+
+#[tokio::test]
+async fn guesses_at_the_same_time_are_no_more_than_one_after_the_other() {
+    let house = Arc::new(House::new());
+    let guesses = (0..15).map(|_| {
+        let house = house.clone();
+        tokio::spawn(async move { house.try_password("alice", b"wrong", HERE).await })
+    });
+    let mut tried = 0;
+    for guess in guesses.collect::<Vec<_>>() {
+        tried += usize::from(guess.await.unwrap() == Some(Refusal::WrongPassword));
+    }
+    assert_eq!(tried, 5);
+}
+
+#[tokio::test]
+async fn blocks_survive_a_restart() {
+    let house = House::new();
+    house.guess("alice", 5).await;
+    let house = house.restarted();
+    let refusal = house.try_password("alice", b"right", HERE).await;
+    assert!(matches!(refusal, Some(Refusal::Blocked { seconds: 1..=30 })), "{refusal:?}");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_does_not_lengthen_a_block() {
+    let house = House::new();
+    house.guess("alice", 5).await;
+    let meta = SqliteStore::open(house.store.path()).unwrap();
+    let mut failures = meta.failures("alice", HERE).unwrap().unwrap();
+    assert_eq!(failures.count, 5);
+    let ahead = 365 * 24 * 3600;
+    failures.last = Timestamp::new(failures.last.secs() + ahead, 0).unwrap();
+    failures.blocked_until = Timestamp::new(failures.last.secs() + 30, 0).unwrap();
+    meta.set_failures(&failures).unwrap();
+    let refusal = house.restarted().try_password("alice", b"right", HERE).await;
+    assert!(matches!(refusal, Some(Refusal::Blocked { seconds: 29..=30 })), "{refusal:?}");
+}
