@@ -251,12 +251,14 @@ impl Running {
 
 fn loss(standing: &Standing, place: &Path) -> String {
     let reason = standing.trouble.as_deref().unwrap_or("unknown");
+    let lost = match (standing.pending_ops, standing.pending_bytes) {
+        (0, _) => "everything is on the server".to_owned(),
+        (ops, bytes) => format!("{ops} changes ({bytes} bytes) are not on the server"),
+    };
     format!(
-        "{0}: the session is over: {reason}; {1} changes ({2} bytes) are not on the server; \
-         programs get errors until it is unmounted: xfer unmount {0}",
+        "{0}: the session is over: {reason}; {lost}; programs get errors until it is unmounted: \
+         xfer unmount {0}",
         place.display(),
-        standing.pending_ops,
-        standing.pending_bytes
     )
 }
 
@@ -282,7 +284,7 @@ impl Mounted for Running {
             used_nodes: standing.usage.nodes,
             quota_nodes: standing.quota.nodes,
             cache_bytes: standing.cache_bytes as u64,
-            rtt_ms: None,
+            rtt_ms: standing.round_trip.map(|time| time.as_secs_f64() * 1000.0),
             deliveries_waiting: standing.waiting as u64,
             errors: standing.errors,
         }

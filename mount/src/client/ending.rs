@@ -49,6 +49,8 @@ pub struct Standing {
     pub quota: xfer_protocol::tree::Quota,
     /// Bytes in the block cache.
     pub cache_bytes: usize,
+    /// How long the server last took to give a sign of life.
+    pub round_trip: Option<Duration>,
     /// Deliveries that wait to be placed.
     pub waiting: usize,
     /// What went wrong that no program was told.
@@ -114,6 +116,7 @@ impl Client {
             usage: state.table.usage(),
             quota: state.table.quota(),
             cache_bytes: state.cache.bytes(),
+            round_trip: state.round_trip,
             waiting: state.waiting.len(),
             errors: state.errors.clone(),
         }

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use xfer_protocol::message::{DeliveryHead, DeliveryState, Grant};
@@ -96,6 +96,10 @@ pub struct State {
     pub(super) disk_free: u64,
     /// The op that a program waits for.
     pub(super) barrier: Seq,
+    /// When a sign of life was asked for, until it comes.
+    pub(super) pinged: Option<Instant>,
+    /// How long the last one took.
+    pub(super) round_trip: Option<Duration>,
     /// Whether more numbers were asked for and have not come.
     pub(super) ids_asked: bool,
     /// Fetches of bytes to be made, each with a node that has the content.
@@ -128,6 +132,8 @@ impl State {
             deliveries: HashMap::new(),
             disk_free: grant.disk_free,
             barrier: Seq::default(),
+            pinged: None,
+            round_trip: None,
             ids_asked: false,
             orders: Vec::new(),
             notices: Vec::new(),

@@ -55,7 +55,10 @@ impl Client {
                 Some(Outgoing::Message(message)) => send(&mut writer, &message, &[]).await,
                 None => tokio::select! {
                     () = self.outgoing.notified() => continue,
-                    () = sleep_until(ping_at) => send(&mut writer, &ToServer::Ping, &[]).await,
+                    () = sleep_until(ping_at) => {
+                        self.lock().pinged = Some(std::time::Instant::now());
+                        send(&mut writer, &ToServer::Ping, &[]).await
+                    }
                 },
             };
             ping_at = Instant::now() + Duration::from_millis(HEARTBEAT_MS);
@@ -100,7 +103,10 @@ impl Client {
             ToClient::Users(users) => state.users = users.into_iter().collect(),
             ToClient::Quota(quota) => state.table.set_quota(quota),
             ToClient::Ids(range) => state.add_numbers(range),
-            ToClient::Pong => return Ok(()),
+            ToClient::Pong => {
+                state.round_trip = state.pinged.take().map(|pinged| pinged.elapsed());
+                return Ok(());
+            }
             ToClient::Drain { reason, .. } => state.begin_drain(&reason.to_string()),
             ToClient::Ended(EndReason::LoggedOut) => return Err(Lost::LOGGED_OUT.to_owned()),
             ToClient::Ended(reason) => return Err(reason.to_string()),
@@ -122,7 +128,13 @@ impl Client {
                     self.options.label
                 ));
             }
-            state.phase = Phase::Over(reason.to_owned());
+            state.phase = match &state.phase {
+                // It was asked to end for a reason, and it did.
+                Phase::Draining(why) if ops == 0 => Phase::Over(why.clone()),
+                Phase::Draining(_) | Phase::Connected | Phase::Over(_) => {
+                    Phase::Over(reason.to_owned())
+                }
+            };
         }
         drop(state);
         self.tick();

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use fuser::{FopenFlags, RenameFlags, Request, TimeOrNow};
 use xfer_protocol::tree::{FallocateMode, Owner, RenameMode, SpecialKind};
@@ -46,10 +46,16 @@ pub(super) fn open_flags(writable: bool) -> FopenFlags {
 
 /// The moment that a request names.
 pub(super) fn timestamp(time: TimeOrNow) -> Timestamp {
-    match time {
-        TimeOrNow::SpecificTime(time) => time.into(),
-        TimeOrNow::Now => SystemTime::now().into(),
-    }
+    let time = match time {
+        TimeOrNow::SpecificTime(time) => time,
+        TimeOrNow::Now => return SystemTime::now().into(),
+    };
+    // fuser counts the nanoseconds of a moment before 1970 backwards from its second; POSIX, and
+    // so the kernel, forwards.
+    let counted_back = time.duration_since(UNIX_EPOCH).err().map(|before| before.duration());
+    counted_back
+        .and_then(|back| Timestamp::new(-(back.as_secs() as i64), back.subsec_nanos()))
+        .unwrap_or(time.into())
 }
 
 /// What a rename does with a target that exists, if it is something we do.
