@@ -27,6 +27,14 @@ mod pair;
 
 mod sending;
 
+mod names;
+
+mod data;
+
+mod attributes;
+
+mod edges;
+
 /// Proptest's settings with `count` cases, unless the environment says how many.
 fn cases(count: u32) -> proptest::test_runner::Config {
     let mut config = proptest::test_runner::Config::default();

@@ -122,8 +122,8 @@ proptest! {
         after_bob in prop::collection::vec(step(), 0..25),
     ) {
         let mut post = Post::new();
-        before.iter().for_each(|step| drop(post.alice.step(step)));
-        (0..crate::steps::SLOTS).for_each(|slot| drop(post.alice.step(&Step::Close(slot))));
+        post.alice.run(&before);
+        post.alice.run(&[Step::Close(0), Step::Close(1)]);
         let from = (Ino::ROOT, name("a"));
         let to = (post.mailbox, name("a"));
         let moved = Action::Rename { from, to, mode: RenameMode::Replace };
@@ -143,10 +143,10 @@ proptest! {
         let (from, to) = ((post.inbox, name("a")), (Ino::ROOT, name("a")));
         post.bob.must(Action::Rename { from, to, mode: RenameMode::Replace });
         let (record, mine) = (post.alice.snapshot(post.mailbox), post.bob.snapshot(Ino::ROOT));
-        after_alice.iter().for_each(|step| drop(post.alice.step(step)));
+        post.alice.run(&after_alice);
         prop_assert_eq!(post.bob.snapshot(Ino::ROOT), mine);
         let theirs = post.alice.snapshot(Ino::ROOT);
-        after_bob.iter().for_each(|step| drop(post.bob.step(step)));
+        post.bob.run(&after_bob);
         prop_assert_eq!(post.alice.snapshot(Ino::ROOT), theirs);
         let kept = post.alice.snapshot(post.mailbox);
         let changed = |path: &String| kept[path].bytes != record[path].bytes;
@@ -154,10 +154,8 @@ proptest! {
         prop_assert_eq!(records.filter(|path| changed(path)).count(), 0, "a record changed");
         prop_assert_eq!(post.audit(), Ok(()));
 
-        for slot in 0..crate::steps::SLOTS {
-            post.alice.step(&Step::Close(slot));
-            post.bob.step(&Step::Close(slot));
-        }
+        post.alice.run(&[Step::Close(0), Step::Close(1)]);
+        post.bob.run(&[Step::Close(0), Step::Close(1)]);
         clear(&mut post.alice, post.mailbox);
         clear(&mut post.alice, Ino::ROOT);
         clear(&mut post.bob, Ino::ROOT);

@@ -146,6 +146,13 @@ impl World {
         }))
     }
 
+    /// Does one step after the other, whatever becomes of each.
+    pub fn run(&mut self, steps: &[Step]) {
+        for step in steps {
+            self.step(step);
+        }
+    }
+
     fn close(&mut self, slot: usize) {
         let Some(ino) = self.slots[slot].take() else { return };
         if self.node(ino).nlink == 0 && !self.slots.contains(&Some(ino)) {
