@@ -104,10 +104,12 @@ pub fn list(store: &Path) -> Result<(), Failure> {
     }
     let heading = ["USER", "USED", "QUOTA", "NODES", "NODES MAX", "INBOX", "ITEMS", "SESSIONS"];
     table::print(heading, &rows)?;
-    let failures = meta.all_failures()?;
+    let mut failures = meta.all_failures()?;
     if failures.is_empty() {
         return Ok(());
     }
+    // Single users first; the sums by address come last.
+    failures.sort_by_key(|failures| failures.user.is_empty());
     super::print_line("")?;
     let now = Timestamp::from(SystemTime::now());
     let rows: Vec<_> = failures.iter().map(|failures| failures_row(failures, now)).collect();
