@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use crate::config::{IdsOption, MountOptions};
+use crate::control;
 use crate::exit::{Exit, Failure};
 use crate::mountinfo::{self, Entry};
 
@@ -64,24 +65,29 @@ pub fn check_fuse(options: &MountOptions) -> Result<(), Failure> {
     if !root && options.ids == IdsOption::Stored {
         return Err(Failure::new(Exit::Usage, "option ids=stored is for root; leave it out"));
     }
-    let device = Path::new("/dev/fuse");
-    let there = match root {
-        // The helper opens the device by its own right, so only root's own access counts.
-        true => fs::OpenOptions::new().read(true).write(true).open(device).map(drop),
-        false => fs::metadata(device).map(drop),
-    };
-    there.map_err(|error| {
-        let line = format!(
-            "no FUSE: /dev/fuse: {error}; install the package fuse3 and load the module with \
-             `modprobe fuse` (a container has to be started with --device /dev/fuse)"
-        );
-        Failure::new(Exit::NoFuse, line)
-    })?;
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .map_err(|error| no_fuse(&error))?;
     if !root && find_program("fusermount3").is_none() {
         let line = "no FUSE: fusermount3 is not in PATH; install the package fuse3";
         return Err(Failure::new(Exit::NoFuse, line));
     }
     Ok(())
+}
+
+fn no_fuse(error: &io::Error) -> Failure {
+    let cure = match error.kind() {
+        ErrorKind::PermissionDenied => {
+            "this user may not use it: as root, chmod 666 /dev/fuse (the package fuse3 sees to it)"
+        }
+        _ => {
+            "install the package fuse3 and load the module with `modprobe fuse` \
+             (a container has to be started with --device /dev/fuse)"
+        }
+    };
+    Failure::new(Exit::NoFuse, format!("no FUSE: /dev/fuse: {error}; {cure}"))
 }
 
 fn missing(path: &Path, error: &io::Error) -> Failure {
@@ -120,7 +126,7 @@ fn free(path: &Path) -> Result<(), Failure> {
 
 fn busy(entry: &Entry) -> Failure {
     let path = entry.mountpoint.display();
-    let how = match entry.kind.starts_with("fuse.xfer") {
+    let how = match control::is_served(&entry.mountpoint) {
         true => format!("end it with: xfer unmount {path}"),
         false => "give another directory".to_owned(),
     };

@@ -5,7 +5,7 @@
 //! server is still there. A session that is lost leaves the mount standing, with errors, until it
 //! is unmounted: if it went away by itself, programs would go on writing to the directory beneath.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +61,16 @@ fn report(line: &str) {
     }
 }
 
+/// For whoever looks for a fault, with `XFER_LOG=debug` and `-f`.
+fn log_to_stderr() {
+    // fuser warns of every mount that went otherwise than by its own hand.
+    let quiet = || EnvFilter::new("warn,fuser=error");
+    let filter = EnvFilter::try_from_env("XFER_LOG").unwrap_or_else(|_| quiet());
+    let colours = io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    log.with_writer(io::stderr).init();
+}
+
 fn other(error: io::Error) -> Failure {
     Failure::new(Exit::Other, error.to_string())
 }
@@ -68,8 +78,7 @@ fn other(error: io::Error) -> Failure {
 fn mount(config: &Config, attached: Option<Attached>) -> Result<(), Failure> {
     mountpoint::check_fuse(&config.options)?;
     let place = mountpoint::prepare(&config.mountpoint)?;
-    let filter = EnvFilter::try_from_env("XFER_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    log_to_stderr();
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(other)?;
     let result = login(config, &runtime)
         .and_then(|login| runtime.block_on(serve(config, login, &place, attached)));
@@ -111,7 +120,7 @@ async fn serve(
         Ok(mount) => mount,
         Err(error) => {
             let _ = client.finish().await;
-            return Err(Failure::new(Exit::NoFuse, error.to_string()));
+            return Err(Failure::new(Exit::NoFuse, error.to_string().trim_end()));
         }
     };
     let running = Arc::new(Running {

@@ -41,6 +41,11 @@ pub fn run(command: XferCommand) -> Result<(), Failure> {
     }
 }
 
+/// Whether `mountpoint` (absolute, free of links) is a mount of this user that runs.
+pub fn is_served(mountpoint: &Path) -> bool {
+    Call::at(mountpoint.to_owned()).is_some()
+}
+
 fn status_of_all(json: bool) -> Result<(), Failure> {
     let mut mounts = Vec::new();
     for (path, stream) in living_sockets() {

@@ -19,7 +19,7 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
-pub use call::run;
+pub use call::{is_served, run};
 pub use serve::Control;
 
 /// A mount that runs, as far as it can be controlled.
