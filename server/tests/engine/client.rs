@@ -1,0 +1,167 @@
+//! A client that does as it is told, and remembers nothing but numbers.
+
+use std::time::Duration;
+
+use tokio::io::DuplexStream;
+use xfer_protocol::frame::Bounds;
+use xfer_protocol::message::{
+    Answer, Ask, EndReason, Grant, ReadError, Request, Response, ToClient, ToServer,
+};
+use xfer_protocol::tree::{Action, Op, Owner};
+use xfer_protocol::{ContentId, DeliveryId, Ino, Seq};
+use xfer_server::link::{receive, send};
+
+use crate::world::{name, time};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const OWNER: Owner = Owner { uid: 1000, gid: 1000 };
+
+pub struct Client {
+    pub grant: Grant,
+    pub seq: Seq,
+    pub stream: DuplexStream,
+    next_id: u64,
+}
+
+impl Client {
+    pub fn new(grant: Grant, stream: DuplexStream) -> Client {
+        Client { seq: grant.applied, next_id: grant.ids.first, grant, stream }
+    }
+
+    pub fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    pub async fn say(&mut self, message: &ToServer, payload: &[u8]) {
+        send(&mut self.stream, message, payload, Bounds::OPEN).await.unwrap();
+    }
+
+    /// Sends ops in one frame.
+    pub async fn act(&mut self, actions: Vec<Action>, payload: &[u8]) {
+        let first = self.seq.next();
+        self.seq = Seq(self.seq.0 + actions.len() as u64);
+        let ops = actions.into_iter().map(|action| Op { time: time(), action }).collect();
+        self.say(&ToServer::Ops { first, ops }, payload).await;
+    }
+
+    pub async fn create(&mut self, parent: Ino, file: &str) -> Ino {
+        let ino = Ino(self.id());
+        let name = name(file);
+        self.act(vec![Action::Create { parent, name, ino, mode: 0o644, owner: OWNER }], &[]).await;
+        ino
+    }
+
+    pub async fn mkdir(&mut self, parent: Ino, directory: &str) -> Ino {
+        let ino = Ino(self.id());
+        let name = name(directory);
+        self.act(vec![Action::Mkdir { parent, name, ino, mode: 0o755, owner: OWNER }], &[]).await;
+        ino
+    }
+
+    /// Writes, and says which content the file has if it had none before.
+    pub async fn write(&mut self, ino: Ino, offset: u64, data: &[u8]) -> ContentId {
+        let fresh = ContentId(self.id());
+        let len = data.len() as u32;
+        self.act(vec![Action::Write { ino, offset, len, clear_set_id: false, fresh }], data).await;
+        fresh
+    }
+
+    pub async fn unlink(&mut self, parent: Ino, file: &str) {
+        self.act(vec![Action::Unlink { parent, name: name(file) }], &[]).await;
+    }
+
+    /// Puts a file into a mailbox and sends it.
+    pub async fn send_file(&mut self, to: &str, mailbox: Ino, file: &str) -> DeliveryId {
+        let ino = self.create(mailbox, file).await;
+        self.write(ino, 0, b"for you").await;
+        let delivery = DeliveryId(self.id());
+        let from = self.grant.user.clone();
+        self.act(vec![Action::Send { to: name(to), name: name(file), from, delivery }], &[]).await;
+        delivery
+    }
+
+    pub async fn mailbox(&mut self, user: &str) -> Ino {
+        let ino = Ino(self.id());
+        self.act(vec![Action::Mailbox { user: name(user), ino, owner: OWNER }], &[]).await;
+        ino
+    }
+
+    pub async fn next(&mut self) -> ToClient {
+        loop {
+            let received = receive::<ToClient, _>(&mut self.stream, Bounds::OPEN);
+            let (message, _) = tokio::time::timeout(PATIENCE, received).await.unwrap().unwrap();
+            if message != ToClient::Pong {
+                return message;
+            }
+        }
+    }
+
+    /// Waits for the first message that `pick` takes; others are passed over.
+    pub async fn until<T>(&mut self, pick: impl Fn(&ToClient) -> Option<T>) -> T {
+        loop {
+            let message = self.next().await;
+            match (pick(&message), &message) {
+                (Some(picked), _) => return picked,
+                (None, ToClient::Ended(reason)) => panic!("ended: {reason}"),
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// Waits until all that was sent is durable.
+    pub async fn sync(&mut self) {
+        self.say(&ToServer::Barrier { upto: self.seq }, &[]).await;
+        let seq = self.seq;
+        self.until(|message| match message {
+            ToClient::Durable { seq: durable, .. } => (*durable >= seq).then_some(()),
+            _ => None,
+        })
+        .await;
+    }
+
+    pub async fn ended(&mut self) -> EndReason {
+        self.until(|message| match message {
+            ToClient::Ended(reason) => Some(reason.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn logout(mut self) -> EndReason {
+        self.say(&ToServer::Logout, &[]).await;
+        self.ended().await
+    }
+}
+
+pub struct Reads {
+    stream: DuplexStream,
+    next_id: u32,
+}
+
+impl Reads {
+    pub fn new(stream: DuplexStream) -> Reads {
+        Reads { stream, next_id: 1 }
+    }
+
+    pub async fn ask(&mut self, after: Seq, ask: Ask) -> (Result<Answer, ReadError>, Vec<u8>) {
+        let id = self.say(after, ask).await;
+        let (response, payload) = self.next().await;
+        assert_eq!(response.id, id);
+        (response.answer, payload)
+    }
+
+    pub async fn say(&mut self, after: Seq, ask: Ask) -> u32 {
+        let id = self.next_id;
+        self.next_id += 1;
+        send(&mut self.stream, &Request { id, after, ask }, &[], Bounds::OPEN).await.unwrap();
+        id
+    }
+
+    pub async fn next(&mut self) -> (Response, Vec<u8>) {
+        let received = receive(&mut self.stream, Bounds::OPEN);
+        let (response, payload) = tokio::time::timeout(PATIENCE, received).await.unwrap().unwrap();
+        (response, payload.to_vec())
+    }
+}

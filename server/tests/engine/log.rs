@@ -1,0 +1,231 @@
+//! Ops, commits and the end of a link.
+
+use std::time::Duration;
+
+use xfer_protocol::message::{EndReason, ToClient, ToServer};
+use xfer_protocol::tree::{Action, FallocateMode, Op};
+use xfer_protocol::{ContentId, Errno, Ino, Seq};
+use xfer_server::store::{ContentStore, MetaStore};
+
+use crate::client::{Client, OWNER};
+use crate::world::{World, name, time};
+
+fn stored(world: &World, file: &str) -> Option<Ino> {
+    let (meta, _) = world.reopen();
+    let account = meta.account(&name("alice")).unwrap().unwrap().id;
+    meta.entry(account, Ino::ROOT, &name(file)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_barrier_acknowledged_is_in_the_store() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    let ino = alice.create(Ino::ROOT, "file").await;
+    let content = alice.write(ino, 0, b"hello").await;
+    alice.sync().await;
+    let (meta, contents) = world.reopen();
+    let account = meta.account(&name("alice")).unwrap().unwrap();
+    assert_eq!(account.applied, alice.seq);
+    assert_eq!(meta.node(account.id, ino).unwrap().unwrap().content(), Some(content));
+    let mut data = [0; 9];
+    assert_eq!(contents.read(content, 0, &mut data).unwrap(), 5);
+    assert_eq!(&data[..5], b"hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_waits_for_is_durable_within_seconds_all_the_same() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    alice.create(Ino::ROOT, "file").await;
+    let seq = alice.seq;
+    let durable = alice.until(|message| match message {
+        ToClient::Durable { seq, .. } => Some(*seq),
+        _ => None,
+    });
+    assert_eq!(durable.await, seq);
+    assert!(stored(&world, "file").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_ops_share_a_commit() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    for file in 0..200 {
+        alice.create(Ino::ROOT, &format!("file{file}")).await;
+    }
+    alice.sync().await;
+    let counts = world.engine.counts(&name("alice")).unwrap();
+    assert_eq!(counts.ops, 200);
+    assert!(counts.commits < 20, "{} commits", counts.commits);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_link_keeps_what_was_sent_and_frees_the_account() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    for file in 0..50 {
+        alice.create(Ino::ROOT, &format!("file{file}")).await;
+    }
+    let sent = alice.seq;
+    drop(alice);
+    while !world.engine.sessions().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let alice = world.login("alice").await;
+    assert_eq!(alice.grant.applied, sent);
+    assert_eq!(alice.grant.usage.nodes, 3 + 50);
+}
+
+async fn check_refused_frame(message: impl FnOnce(&mut Client) -> ToServer, payload: &[u8]) {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    alice.create(Ino::ROOT, "before").await;
+    let message = message(&mut alice);
+    alice.say(&message, payload).await;
+    assert!(matches!(alice.ended().await, EndReason::Protocol(_)));
+    assert!(stored(&world, "before").is_some(), "what came before stays");
+}
+
+fn write_op(client: &mut Client, len: u32) -> Op {
+    let fresh = ContentId(client.id());
+    let action = Action::Write { ino: Ino(5), offset: 0, len, clear_set_id: false, fresh };
+    Op { time: time(), action }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_break_the_protocol_end_the_session() {
+    check_refused_frame(
+        |client| ToServer::Ops { first: Seq(client.seq.0 + 2), ops: vec![write_op(client, 0)] },
+        &[],
+    )
+    .await;
+    check_refused_frame(
+        |client| ToServer::Ops { first: client.seq, ops: vec![write_op(client, 0)] },
+        &[],
+    )
+    .await;
+    check_refused_frame(|client| ToServer::Ops { first: client.seq.next(), ops: vec![] }, &[])
+        .await;
+    check_refused_frame(
+        |client| ToServer::Ops { first: client.seq.next(), ops: vec![write_op(client, 3)] },
+        b"four",
+    )
+    .await;
+}
+
+async fn check_refused_op(action: impl FnOnce(&mut Client) -> Action, expected: Errno) {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    alice.create(Ino::ROOT, "before").await;
+    let action = action(&mut alice);
+    alice.act(vec![action], &[]).await;
+    let (seq, errno) = alice
+        .until(|message| match message {
+            ToClient::Diverged { seq, errno } => Some((*seq, *errno)),
+            _ => None,
+        })
+        .await;
+    assert_eq!((seq, errno), (alice.seq, expected));
+    assert!(matches!(alice.ended().await, EndReason::Protocol(_)));
+    assert!(stored(&world, "before").is_some(), "what came before stays");
+    assert_eq!(world.login("alice").await.grant.applied, Seq(alice.seq.0 - 1));
+}
+
+fn create(ino: u64) -> Action {
+    let name = name("new");
+    Action::Create { parent: Ino::ROOT, name, ino: Ino(ino), mode: 0o644, owner: OWNER }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_were_not_granted_or_are_used_are_refused() {
+    check_refused_op(|client| create(client.grant.ids.end), Errno::EINVAL).await;
+    check_refused_op(|client| create(client.grant.ids.first - 1), Errno::EINVAL).await;
+    check_refused_op(|client| create(client.grant.ids.first), Errno::EINVAL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ops_against_the_rules_are_refused() {
+    let unlink = Action::Unlink { parent: Ino::ROOT, name: name("nothing") };
+    check_refused_op(|_| unlink, Errno::ENOENT).await;
+    let mode = xfer_protocol::tree::XattrMode::Either;
+    let xattr = Action::SetXattr {
+        ino: Ino::ROOT,
+        name: "user.xfer.from".into(),
+        value: "me".into(),
+        mode,
+    };
+    check_refused_op(|_| xattr, Errno::EPERM).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orphans_of_a_session_are_gone_with_the_next() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    let ino = alice.create(Ino::ROOT, "file").await;
+    let content = alice.write(ino, 0, &[7; 10_000]).await;
+    alice.unlink(Ino::ROOT, "file").await;
+    assert_eq!(alice.logout().await, EndReason::LoggedOut);
+    let again = world.login("alice").await;
+    assert_eq!((again.grant.usage.nodes, again.grant.usage.bytes), (3, 0));
+    assert_eq!(again.grant.applied, Seq(3), "that was no op");
+    let (meta, contents) = world.reopen();
+    assert!(!meta.content_exists(content).unwrap());
+    while contents.read(content, 0, &mut [0; 1]).is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn freed_space_that_is_used_again_keeps_its_bytes() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    let ino = alice.create(Ino::ROOT, "file").await;
+    let content = alice.write(ino, 0, &[1; 3 * 4096]).await;
+    alice.sync().await;
+    let punch = |fresh| Action::Fallocate {
+        ino,
+        offset: 0,
+        len: 2 * 4096,
+        mode: FallocateMode::PunchHole,
+        fresh: ContentId(fresh),
+    };
+    let fresh = alice.id();
+    alice.act(vec![punch(fresh)], &[]).await;
+    alice.write(ino, 4096, &[2; 4096]).await;
+    alice.sync().await;
+    alice.logout().await;
+    let (_, contents) = world.reopen();
+    let mut data = vec![9; 3 * 4096];
+    assert_eq!(contents.read(content, 0, &mut data).unwrap(), data.len());
+    assert!(data[4096..8192].iter().all(|byte| *byte == 2), "used again");
+    assert!(data[8192..].iter().all(|byte| *byte == 1), "never freed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contents_that_come_and_go_between_commits_leave_nothing() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    let ino = alice.create(Ino::ROOT, "file").await;
+    let content = alice.write(ino, 0, b"soon gone").await;
+    alice.unlink(Ino::ROOT, "file").await;
+    alice.act(vec![Action::ForgetOrphan { ino }], &[]).await;
+    alice.sync().await;
+    alice.logout().await;
+    let (_, contents) = world.reopen();
+    assert!(contents.read(content, 0, &mut [0; 1]).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_numbers_are_granted_when_asked_for() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    alice.say(&ToServer::MoreIds, &[]).await;
+    let range = alice.until(|message| match message {
+        ToClient::Ids(range) => Some(*range),
+        _ => None,
+    });
+    let range = range.await;
+    assert!(range.first >= alice.grant.ids.end);
+    alice.act(vec![create(range.first)], &[]).await;
+    alice.sync().await;
+}

@@ -1,0 +1,11 @@
+//! The engine over real stores, spoken to over pipes in memory by a scripted client.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod client;
+mod log;
+mod reading;
+mod sending;
+mod sessions;
+mod storage;
+mod world;

@@ -1,0 +1,129 @@
+//! Deliveries from one user to another.
+
+use xfer_protocol::message::{Answer, Ask, DeliveryState, ReadError, ToClient};
+use xfer_protocol::tree::Action;
+use xfer_protocol::{DeliveryId, Errno, Ino, Seq};
+
+use crate::client::{Client, OWNER};
+use crate::world::{World, name};
+
+async fn settled(client: &mut Client) -> (DeliveryId, DeliveryState) {
+    client
+        .until(|message| match message {
+            ToClient::Settled { delivery, state } => Some((*delivery, state.clone())),
+            _ => None,
+        })
+        .await
+}
+
+async fn arrived(client: &mut Client) -> DeliveryId {
+    client
+        .until(|message| match message {
+            ToClient::Arrived(head) => Some(head.id),
+            _ => None,
+        })
+        .await
+}
+
+async fn accept(client: &mut Client, delivery: DeliveryId, file: &str) {
+    let first = Ino(client.id());
+    let (parent, name) = (Ino::INBOX, name(file));
+    let action = Action::Accept { delivery, parent, name, first, owner: OWNER };
+    client.act(vec![action], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_arrives_is_accepted_and_its_sender_hears_of_it() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.login("alice").await, world.login("bob").await);
+    let mailbox = alice.mailbox("bob").await;
+    let sent = alice.send_file("bob", mailbox, "letter").await;
+    assert_eq!(arrived(&mut bob).await, sent);
+    let mut reads = world.reads(&bob.grant).await;
+    let (items, _) = reads.ask(Seq(0), Ask::Delivery { id: sent, from: 0 }).await;
+    let Ok(Answer::Items { items, last: true }) = items else { panic!("{items:?}") };
+    assert_eq!(items[0].name, name("letter"));
+    accept(&mut bob, sent, "letter").await;
+    bob.sync().await;
+    let (delivery, state) = settled(&mut alice).await;
+    assert_eq!(delivery, sent);
+    assert!(matches!(state, DeliveryState::Received(_)));
+    let (entry, _) = reads.ask(bob.seq, Ask::Entry(Ino::INBOX, name("letter"))).await;
+    let Ok(Answer::Entry(Some((ino, node)))) = entry else { panic!("{entry:?}") };
+    let content = node.content().unwrap();
+    let read = Ask::Read { ino, content, offset: 0, len: 100 };
+    assert_eq!(reads.ask(bob.seq, read).await, (Ok(Answer::Data), b"for you".to_vec()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_waits_for_a_recipient_who_is_away() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    let mailbox = alice.mailbox("bob").await;
+    let sent = alice.send_file("bob", mailbox, "letter").await;
+    alice.sync().await;
+    let mut bob = world.login("bob").await;
+    assert_eq!(bob.grant.deliveries.iter().map(|head| head.id).collect::<Vec<_>>(), [sent]);
+    bob.act(vec![Action::Decline { delivery: sent }], &[]).await;
+    bob.sync().await;
+    assert!(matches!(settled(&mut alice).await.1, DeliveryState::Refused(_)));
+    bob.logout().await;
+    assert!(world.login("bob").await.grant.deliveries.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_is_accepted_once() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.login("alice").await, world.login("bob").await);
+    let mailbox = alice.mailbox("bob").await;
+    let sent = alice.send_file("bob", mailbox, "letter").await;
+    arrived(&mut bob).await;
+    accept(&mut bob, sent, "one").await;
+    accept(&mut bob, sent, "two").await;
+    let errno = bob.until(|message| match message {
+        ToClient::Diverged { errno, .. } => Some(*errno),
+        _ => None,
+    });
+    assert_eq!(errno.await, Errno::ENOENT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inbox_holds_no_more_than_its_budget() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    let mut reads = world.reads(&alice.grant).await;
+    let reserve = |to: &str| Ask::Reserve { to: name(to), bytes: 4096, items: 1 };
+    let (unknown, _) = reads.ask(Seq(0), reserve("nobody")).await;
+    assert_eq!(unknown, Err(ReadError::NoUser));
+    for _ in 0..2 {
+        assert_eq!(reads.ask(Seq(0), reserve("bob")).await.0, Ok(Answer::Reserved));
+    }
+    assert_eq!(reads.ask(Seq(0), reserve("bob")).await.0, Err(ReadError::InboxFull));
+    let mailbox = alice.mailbox("bob").await;
+    alice.send_file("bob", mailbox, "one").await;
+    alice.send_file("bob", mailbox, "two").await;
+    alice.sync().await;
+    assert_eq!(reads.ask(Seq(0), reserve("bob")).await.0, Err(ReadError::InboxFull));
+    let beyond = alice.send_file("bob", mailbox, "three").await;
+    let (delivery, state) = settled(&mut alice).await;
+    assert_eq!(delivery, beyond);
+    assert!(matches!(state, DeliveryState::Refused(_)));
+    let (asked, _) = reads.ask(Seq(0), Ask::State(beyond)).await;
+    assert_eq!(asked, Ok(Answer::State(state)));
+    let bob = world.login("bob").await;
+    assert_eq!(bob.grant.deliveries.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_sends_in_anothers_name() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    let mailbox = alice.mailbox("bob").await;
+    alice.grant.user = name("bob");
+    alice.send_file("bob", mailbox, "letter").await;
+    let errno = alice.until(|message| match message {
+        ToClient::Diverged { errno, .. } => Some(*errno),
+        _ => None,
+    });
+    assert_eq!(errno.await, Errno::EINVAL);
+}

@@ -1,0 +1,149 @@
+//! Storage that fails, and servers that die.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use xfer_protocol::message::{EndReason, ToServer};
+use xfer_protocol::{ContentId, Ino, Seq};
+use xfer_server::engine::Engine;
+use xfer_server::store::{ContentStore, MetaStore, StoreError};
+
+use crate::world::{World, name};
+
+/// A content store that can be told to fail, or to panic.
+struct Faulty {
+    inner: Arc<dyn ContentStore>,
+    fail_sync: AtomicBool,
+    panic_write: AtomicBool,
+}
+
+impl ContentStore for Faulty {
+    fn create(&self, content: ContentId) -> Result<(), StoreError> {
+        self.inner.create(content)
+    }
+
+    fn write(&self, content: ContentId, offset: u64, data: &[u8]) -> Result<(), StoreError> {
+        assert!(!self.panic_write.swap(false, Ordering::Relaxed), "told to");
+        self.inner.write(content, offset, data)
+    }
+
+    fn read(&self, content: ContentId, offset: u64, data: &mut [u8]) -> Result<usize, StoreError> {
+        self.inner.read(content, offset, data)
+    }
+
+    fn zero(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
+        self.inner.zero(content, offset, len)
+    }
+
+    fn duplicate(&self, from: ContentId, to: ContentId, len: u64) -> Result<(), StoreError> {
+        self.inner.duplicate(from, to, len)
+    }
+
+    fn copy(
+        &self,
+        from: (ContentId, u64),
+        to: (ContentId, u64),
+        len: u64,
+    ) -> Result<(), StoreError> {
+        self.inner.copy(from, to, len)
+    }
+
+    fn free(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
+        self.inner.free(content, offset, len)
+    }
+
+    fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError> {
+        if self.fail_sync.load(Ordering::Relaxed) {
+            let error = std::io::Error::other("told to");
+            return Err(StoreError::io("syncing", error));
+        }
+        self.inner.make_durable(contents)
+    }
+
+    fn remove(&self, content: ContentId) -> Result<(), StoreError> {
+        self.inner.remove(content)
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(ContentId)) -> Result<(), StoreError> {
+        self.inner.each(visit)
+    }
+
+    fn disk_free(&self) -> Result<u64, StoreError> {
+        self.inner.disk_free()
+    }
+}
+
+fn faulty_world() -> (World, Arc<Faulty>) {
+    let mut faulty = None;
+    let world = World::over(|inner| {
+        let (fail_sync, panic_write) = (AtomicBool::new(false), AtomicBool::new(false));
+        let store = Arc::new(Faulty { inner, fail_sync, panic_write });
+        faulty = Some(store.clone());
+        store
+    });
+    (world, faulty.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_sync_ends_the_session_and_acknowledges_nothing() {
+    let (world, faulty) = faulty_world();
+    let mut alice = world.login("alice").await;
+    alice.create(Ino::ROOT, "before").await;
+    alice.sync().await;
+    faulty.fail_sync.store(true, Ordering::Relaxed);
+    let ino = alice.create(Ino::ROOT, "file").await;
+    let content = alice.write(ino, 0, b"lost").await;
+    alice.say(&ToServer::Barrier { upto: alice.seq }, &[]).await;
+    assert!(matches!(alice.ended().await, EndReason::Storage(_)));
+    assert!(faulty.read(content, 0, &mut [0; 1]).is_err(), "what was not committed is removed");
+    faulty.fail_sync.store(false, Ordering::Relaxed);
+    assert_eq!(world.login("alice").await.grant.applied, Seq(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_ends_one_session() {
+    let (world, faulty) = faulty_world();
+    let (mut alice, mut bob) = (world.login("alice").await, world.login("bob").await);
+    let ino = alice.create(Ino::ROOT, "file").await;
+    faulty.panic_write.store(true, Ordering::Relaxed);
+    alice.write(ino, 0, b"panic").await;
+    assert!(matches!(alice.ended().await, EndReason::Storage(_)));
+    let ino = bob.create(Ino::ROOT, "file").await;
+    bob.write(ino, 0, b"fine").await;
+    bob.sync().await;
+    world.login("alice").await;
+}
+
+/// As a killed server leaves it: nothing is committed by whoever goes away.
+#[test]
+fn a_dead_server_leaves_a_prefix_and_the_next_sweeps_what_is_left() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let (world, kept, lost) = first.block_on(async {
+        let world = World::new();
+        let mut alice = world.login("alice").await;
+        let ino = alice.create(Ino::ROOT, "kept").await;
+        let kept = alice.write(ino, 0, b"kept").await;
+        alice.sync().await;
+        let ino = alice.create(Ino::ROOT, "lost").await;
+        let lost = alice.write(ino, 0, b"lost").await;
+        let mut reads = world.reads(&alice.grant).await;
+        let ask = xfer_protocol::message::Ask::Node(ino);
+        assert!(reads.ask(alice.seq, ask).await.0.is_ok(), "it is applied");
+        (world, kept, lost)
+    });
+    first.shutdown_background();
+    let (meta, contents) = world.reopen();
+    let account = meta.account(&name("alice")).unwrap().unwrap();
+    assert_eq!(account.applied, Seq(2));
+    assert!(contents.read(lost, 0, &mut [0; 4]).is_ok(), "it was written at once");
+    let contents = Arc::new(contents);
+    let second = runtime();
+    second.block_on(async {
+        let _engine = Engine::new(Arc::new(meta), contents.clone());
+        while contents.read(lost, 0, &mut [0; 4]).is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    });
+    assert_eq!(contents.read(kept, 0, &mut [0; 4]).unwrap(), 4);
+}

@@ -1,0 +1,92 @@
+//! Stores in a directory of their own, with an engine over them.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::io::duplex;
+use xfer_protocol::frame::Bounds;
+use xfer_protocol::message::{Grant, Opened, Purpose, Refusal};
+use xfer_protocol::tree::Quota;
+use xfer_protocol::{Name, Timestamp};
+use xfer_server::engine::Engine;
+use xfer_server::link::receive;
+use xfer_server::opening::Authenticated;
+use xfer_server::store::{ContentStore, FileStore, MetaStore, SqliteStore};
+
+use crate::client::{Client, Reads};
+
+const PIPE_BYTES: usize = 1 << 20;
+
+pub struct World {
+    pub meta: Arc<SqliteStore>,
+    pub engine: Arc<Engine>,
+    dir: TempDir,
+}
+
+pub fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+pub fn time() -> Timestamp {
+    Timestamp::new(1_700_000_000, 5).unwrap()
+}
+
+impl World {
+    /// Users alice and bob, with room for two items in each inbox.
+    pub fn new() -> World {
+        World::over(|contents| contents)
+    }
+
+    /// The same, with something laid over the content store.
+    pub fn over(wrap: impl FnOnce(Arc<dyn ContentStore>) -> Arc<dyn ContentStore>) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = Arc::new(SqliteStore::open(dir.path()).unwrap());
+        for user in ["alice", "bob"] {
+            let inbox = Quota { bytes: 1 << 30, nodes: 2 };
+            meta.create_account(&name(user), "hash", Quota::UNLIMITED, inbox, time()).unwrap();
+        }
+        let contents = wrap(Arc::new(FileStore::open(dir.path()).unwrap()));
+        let engine = Engine::new(meta.clone(), contents);
+        World { meta, engine, dir }
+    }
+
+    /// The stores opened anew, as another process would find them.
+    pub fn reopen(&self) -> (SqliteStore, FileStore) {
+        let meta = SqliteStore::open(self.dir.path()).unwrap();
+        (meta, FileStore::open(self.dir.path()).unwrap())
+    }
+
+    pub async fn login(&self, user: &str) -> Client {
+        self.try_login(user, Purpose::Mount).await.unwrap()
+    }
+
+    pub async fn try_login(&self, user: &str, purpose: Purpose) -> Result<Client, Refusal> {
+        let (ours, theirs) = duplex(PIPE_BYTES);
+        let auth = Authenticated {
+            account: self.meta.account(&name(user)).unwrap().unwrap().id,
+            user: name(user),
+            purpose,
+            host: "host".to_owned(),
+            address: "address".to_owned(),
+        };
+        let (reader, writer) = tokio::io::split(theirs);
+        let engine = self.engine.clone();
+        tokio::spawn(async move { engine.run_session(auth, reader, writer).await });
+        let mut ours = ours;
+        match receive::<Opened, _>(&mut ours, Bounds::OPEN).await.unwrap().0 {
+            Opened::Session(grant) => Ok(Client::new(*grant, ours)),
+            Opened::Refused(refusal) => Err(refusal),
+            Opened::Attached => panic!("attached to what"),
+        }
+    }
+
+    pub async fn reads(&self, grant: &Grant) -> Reads {
+        let (mut ours, theirs) = duplex(PIPE_BYTES);
+        let (reader, writer) = tokio::io::split(theirs);
+        let (engine, session, secret) = (self.engine.clone(), grant.session, grant.secret.clone());
+        tokio::spawn(async move { engine.run_reads(session, secret, reader, writer).await });
+        let (opened, _) = receive::<Opened, _>(&mut ours, Bounds::OPEN).await.unwrap();
+        assert_eq!(opened, Opened::Attached);
+        Reads::new(ours)
+    }
+}
