@@ -186,6 +186,18 @@ fn a_write_to_a_copy_leaves_the_other_as_it_was() {
 }
 
 #[test]
+fn a_copy_that_became_shorter_does_not_show_its_old_bytes_when_it_grows() {
+    let world = world_after(&[
+        Step::Write(at("a"), 0, 8192, 1),
+        Step::Copy(at("a"), 0, at("b"), 0, 8192),
+        Step::Truncate(at("b"), 100),
+        Step::Truncate(at("b"), 5000),
+    ]);
+    assert_eq!(read(&world, "b")[100..], [0; 4900]);
+    assert!(read(&world, "a").iter().all(|byte| *byte != 0));
+}
+
+#[test]
 fn a_copy_continues_its_source_only_where_both_read_the_same() {
     let world = world_after(&[
         Step::Write(at("a"), 0, 8192, 1),
