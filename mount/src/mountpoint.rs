@@ -159,21 +159,28 @@ pub fn unmount(path: &Path) -> Result<(), String> {
     match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),
         Err(Errno::PERM) => unmount_by_helper(path),
-        Err(Errno::BUSY) => Err(format!(
-            "a program has a file open or its working directory there; see: fuser -vm {}",
-            path.display()
-        )),
+        Err(Errno::BUSY) => Err(in_use(path)),
         Err(error) => Err(format!("unmount: {error}")),
     }
 }
 
 fn unmount_by_helper(path: &Path) -> Result<(), String> {
-    let output = Command::new("fusermount3").args(["-u", "--"]).arg(path).output();
+    let output =
+        Command::new("fusermount3").env("LC_ALL", "C").args(["-u", "--"]).arg(path).output();
     let output = output.map_err(|error| format!("fusermount3: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
     match output.status.success() {
         true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        false if said.contains("busy") => Err(in_use(path)),
+        false => Err(said.trim().to_owned()),
     }
+}
+
+fn in_use(path: &Path) -> String {
+    format!(
+        "a program has a file open or its working directory there; see: fuser -vm {}",
+        path.display()
+    )
 }
 
 /// Takes a mount out of sight at once, even if it is dead or busy, in the ways that this user may
