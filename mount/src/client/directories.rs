@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use xfer_protocol::tree::{Kind, Node};
-use xfer_protocol::{Errno, Ino, Name};
+use xfer_protocol::{Errno, Ino};
 
-use super::handles::HandleId;
+use super::handles::{Entry, HandleId};
 use super::state::{Pause, State};
 
 /// The most entries that one call answers; the kernel asks again for more.
@@ -31,8 +31,8 @@ impl State {
         Ok(self.handles.open_directory(ino))
     }
 
-    /// Entries from a place on. Reading from the start takes the entries as they are now; they stay
-    /// so until the next start, so that places mean the same throughout.
+    /// Entries after a place. Reading from the start takes the entries as they are now; they stay
+    /// so for this handle until the next start.
     pub(crate) fn list(&mut self, handle: HandleId, place: u64) -> Result<Vec<Listed>, Pause> {
         let directory = self.handles.directory_mut(handle).ok_or(Errno::EBADF)?;
         let (ino, taken) = (directory.ino, directory.entries.clone());
@@ -43,19 +43,19 @@ impl State {
         let node = self.node(ino)?;
         let Kind::Directory { parent, .. } = node.kind else { return Err(Errno::ENOTDIR.into()) };
         let mut listed = Vec::new();
-        for (at, name, ino) in [(0, ".", ino), (1, "..", parent)] {
-            if place <= at {
+        for (at, name, ino) in [(1, ".", ino), (2, "..", parent)] {
+            if place < at {
                 let node = self.node(ino)?;
-                listed.push(Listed { next: at + 1, name: name.into(), ino, node });
+                listed.push(Listed { next: at, name: name.into(), ino, node });
             }
         }
-        let start = place.saturating_sub(2) as usize;
-        for (at, (name, ino)) in entries.iter().enumerate().skip(start).take(BATCH_ENTRIES) {
+        let start = entries.partition_point(|entry| entry.place <= place);
+        for Entry { place, name, ino } in entries[start..].iter().take(BATCH_ENTRIES) {
             // One removed since the listing was taken is left out, as POSIX allows.
             match self.node(*ino) {
                 Ok(node) => {
-                    let (next, name) = (at as u64 + 3, name.as_bytes().to_vec());
-                    listed.push(Listed { next, name, ino: *ino, node });
+                    let name = name.as_bytes().to_vec();
+                    listed.push(Listed { next: *place, name, ino: *ino, node });
                 }
                 Err(Pause::Refused(_)) => {}
                 Err(pause) => return Err(pause),
@@ -69,11 +69,14 @@ impl State {
         inos.iter().for_each(|ino| self.handles.remember(*ino));
     }
 
-    fn take_entries(&mut self, handle: HandleId, ino: Ino) -> Result<Arc<Vec<(Name, Ino)>>, Pause> {
+    fn take_entries(&mut self, handle: HandleId, ino: Ino) -> Result<Arc<Vec<Entry>>, Pause> {
         let mut entries = self.children(ino)?;
         if ino == Ino::OUTBOX {
             entries.retain(|(name, _)| self.users.contains(name));
         }
+        let placed = |(name, ino)| Entry { place: self.handles.place(&name), name, ino };
+        let mut entries: Vec<Entry> = entries.into_iter().map(placed).collect();
+        entries.sort_unstable_by_key(|entry| entry.place);
         let entries = Arc::new(entries);
         if let Some(directory) = self.handles.directory_mut(handle) {
             directory.entries = Some(entries.clone());
