@@ -56,6 +56,11 @@ pub fn set_xattr(path: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()
     lsetxattr(path, name, value, XattrFlags::empty())
 }
 
+/// Opens a file for reading and writing, and makes it if it is not there.
+pub fn read_write(path: &Path) -> File {
+    File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+}
+
 /// The number of the error that an I/O operation ended with; 0 if it succeeded.
 pub fn errno<T>(result: std::io::Result<T>) -> i32 {
     match result {

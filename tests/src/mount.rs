@@ -167,6 +167,20 @@ impl Mount {
         self.running.signal(signal);
     }
 
+    /// Waits until `xfer-mount` says a line with `text` in it.
+    #[track_caller]
+    pub fn says(&mut self, text: &str) {
+        self.running.line(text, |line| line.contains(text).then_some(()));
+    }
+
+    /// Unmounts without asking whether that is well, as one must when the session is over; gives
+    /// the exit code of the process that served it.
+    #[track_caller]
+    pub fn unmounted_by_force(&mut self) -> Option<i32> {
+        detach(&self.root);
+        self.ended()
+    }
+
     /// Waits for the end of the process that serves it, and gives its exit code.
     #[track_caller]
     pub fn ended(&mut self) -> Option<i32> {

@@ -18,6 +18,21 @@ pub type Snapshot = BTreeMap<PathBuf, String>;
 /// Times of directories are left out: what a program did last in one, another run does at another
 /// moment. Inode numbers, change times and allocated blocks are a filesystem's own.
 pub fn snapshot(root: &Path) -> Snapshot {
+    walk(root, Times::Kept)
+}
+
+/// As [`snapshot`], without any times: for trees that were not copied, but made alike.
+pub fn snapshot_without_times(root: &Path) -> Snapshot {
+    walk(root, Times::LeftOut)
+}
+
+#[derive(Clone, Copy)]
+enum Times {
+    Kept,
+    LeftOut,
+}
+
+fn walk(root: &Path, times: Times) -> Snapshot {
     let mut found = Snapshot::new();
     let mut waiting = vec![PathBuf::new()];
     while let Some(directory) = waiting.pop() {
@@ -27,7 +42,7 @@ pub fn snapshot(root: &Path) -> Snapshot {
             if path.symlink_metadata().unwrap().is_dir() {
                 waiting.push(relative.clone());
             }
-            found.insert(relative, describe(&path));
+            found.insert(relative, describe(&path, times));
         }
     }
     found
@@ -43,14 +58,17 @@ pub fn assert_same(one: &Snapshot, other: &Snapshot) {
     assert!(extra.is_empty(), "only in the other: {extra:?}");
 }
 
-fn describe(path: &Path) -> String {
+fn describe(path: &Path, times: Times) -> String {
     let meta = path.symlink_metadata().unwrap();
     let kind = meta.file_type();
     let base = format!("mode={:o} links={} xattrs={:?}", meta.mode(), meta.nlink(), xattrs(path));
     if kind.is_file() {
-        let (mtime, nanos) = (meta.mtime(), meta.mtime_nsec());
+        let mtime = match times {
+            Times::Kept => format!("{}.{:09}", meta.mtime(), meta.mtime_nsec()),
+            Times::LeftOut => String::new(),
+        };
         let content = fingerprint(&std::fs::read(path).unwrap());
-        format!("file {base} size={} mtime={mtime}.{nanos:09} content={content:x}", meta.size())
+        format!("file {base} size={} mtime={mtime} content={content:x}", meta.size())
     } else if kind.is_symlink() {
         let target = std::fs::read_link(path).unwrap();
         format!("link {base} to={}", target.as_os_str().as_bytes().escape_ascii())

@@ -98,6 +98,24 @@ impl Drop for World {
     }
 }
 
+/// Mounts a new account, lets `check` have the mount, and unmounts.
+pub fn on_a_mount(check: impl FnOnce(&Mount)) {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    check(&mount);
+    mount.unmount();
+}
+
+/// As [`on_a_mount`], and then `after` on a mount of the same account that starts from nothing.
+pub fn before_and_after_a_remount(before: impl FnOnce(&Mount), after: impl FnOnce(&Mount)) {
+    let world = World::new(&["alice"]);
+    for check in [Box::new(before) as Box<dyn FnOnce(&Mount)>, Box::new(after)] {
+        let mount = world.mount("alice");
+        check(&mount);
+        mount.unmount();
+    }
+}
+
 /// Adds the account that the first word of `user` names; further words are options.
 fn add_user(directory: &Path, store: &Path, user: &str) {
     let (name, options) = user.split_once(' ').unwrap_or((user, ""));

@@ -14,6 +14,7 @@ use xfer_tests::{World, run_within, shell};
 fn status_shows_all_mounts_or_one_for_people_and_for_programs() {
     let world = World::new(&["alice", "bob"]);
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    let home = alice.root().parent().unwrap().to_owned();
     let status = |args: &[&str]| {
         let mut command = Command::new(program("xfer"));
         let limit = std::time::Duration::from_secs(30);
@@ -27,11 +28,18 @@ fn status_shows_all_mounts_or_one_for_people_and_for_programs() {
     let json: Value =
         serde_json::from_str(&alice.xfer("status", &["--json"]).succeeded().stdout).unwrap();
     assert!(json.to_string().contains(alice.root().to_str().unwrap()), "{json}");
-    let json: Value = serde_json::from_str(&status(&["--json"])).unwrap();
-    assert_eq!(json.as_array().map(Vec::len), Some(2), "{json}");
+    // Others of the same user may be mounted at the same time.
+    let ours = |mount: &&Value| {
+        mount["mountpoint"].as_str().is_some_and(|path| path.starts_with(home.to_str().unwrap()))
+    };
+    let count = || {
+        let json: Value = serde_json::from_str(&status(&["--json"])).unwrap();
+        json.as_array().unwrap().iter().filter(ours).count()
+    };
+    assert_eq!(count(), 2);
     bob.unmount();
     alice.unmount();
-    assert_eq!(serde_json::from_str::<Value>(&status(&["--json"])).unwrap(), Value::Array(vec![]));
+    assert_eq!(count(), 0);
 }
 
 #[test]
@@ -80,8 +88,8 @@ fn a_mount_in_use_is_not_unmounted_and_stays_usable() {
     let mount = world.mount("alice");
     let open = fs::File::create(mount.path("open")).unwrap();
     let refused = mount.xfer("unmount", &[]);
-    assert_ne!(refused.code, Some(0), "{refused}");
-    assert!(refused.stderr.contains("busy") || refused.stderr.contains("in use"), "{refused}");
+    let line = refused.refused(Exit::Other.code());
+    assert!(line.contains("a program has a file open"), "{line}");
     fs::write(mount.path("after"), "x").unwrap();
     drop(open);
     mount.unmount();

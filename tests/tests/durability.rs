@@ -93,9 +93,8 @@ fn a_stopping_server_lets_clients_finish_and_ends_in_time() {
     }
     // `terminate` itself allows ten seconds.
     assert_eq!(world.server.terminate(), Some(0));
-    mount.ended();
-    assert!(mount.said().contains("the server is stopping"), "{}", mount.said());
-    drop(mount);
+    mount.says("the server is stopping");
+    assert_eq!(mount.unmounted_by_force(), Some(0), "{}", mount.said());
     world.server.restart();
     let mount = world.mount("alice");
     for index in 0..500 {
@@ -123,8 +122,9 @@ fn a_lost_link_gives_errors_at_once_and_a_line_that_says_what_was_lost() {
     });
     let results = receiver.recv_timeout(Duration::from_secs(20)).expect("a program hangs");
     assert_eq!(results, [true, true]);
-    assert_eq!(mount.ended(), Some(i32::from(Exit::Lost.code())), "{}", mount.said());
-    assert!(mount.said().contains("not durable"), "{}", mount.said());
+    mount.says("are not on the server");
+    let code = mount.unmounted_by_force();
+    assert_eq!(code, Some(i32::from(Exit::Lost.code())), "{}", mount.said());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fs;
 
 use xfer_mount::exit::Exit;
 use xfer_tests::World;
+use xfer_tests::files::errno;
 use xfer_tests::world::write_secret;
 
 #[test]
@@ -36,9 +37,9 @@ fn a_takeover_drains_the_first_mount_and_loses_nothing() {
         let text = fs::read_to_string(second.path(&format!("f{index:03}"))).unwrap();
         assert_eq!(text, format!("content {index}"));
     }
-    first.ended();
-    assert!(first.said().contains("taken over"), "{}", first.said());
-    assert!(!first.is_mounted());
+    first.says("taken over by a mount on");
+    assert_ne!(errno(fs::write(first.path("late"), "x")), 0);
+    assert_eq!(first.unmounted_by_force(), Some(0), "{}", first.said());
     second.unmount();
 }
 
@@ -59,7 +60,9 @@ fn wrong_passwords_block_after_five_and_the_line_says_for_how_long() {
     let seconds: u64 = seconds.trim_end_matches(" s").parse().unwrap();
     assert!((1..=30).contains(&seconds), "{line}");
     let listed = world.server.command(&["user", "list"]).succeeded().stdout;
-    assert!(listed.contains("blocked") && listed.contains("127.0.0.1"), "{listed}");
+    let line =
+        listed.lines().find(|line| line.starts_with("alice  ") && line.contains("127.0.0.1"));
+    assert!(line.is_some_and(|line| !line.contains("not blocked")), "{listed}");
     // A restart of the server forgets nothing.
     world.server.terminate();
     world.server.restart();
@@ -103,8 +106,8 @@ fn the_admin_sees_a_session_and_can_end_it() {
     assert!(listed.contains("alice") && listed.contains("127.0.0.1"), "{listed}");
     assert!(!listed.contains("bob"), "{listed}");
     world.server.command(&["session", "end", "alice"]).succeeded();
-    mount.ended();
-    assert!(mount.said().contains("administrator"), "{}", mount.said());
+    mount.says("ended by the server's administrator");
+    assert_eq!(mount.unmounted_by_force(), Some(0), "{}", mount.said());
     let listed = world.server.command(&["session", "list"]).succeeded().stdout;
     assert!(!listed.contains("alice"), "{listed}");
     let mount = world.mount("alice");
@@ -149,7 +152,7 @@ fn a_smaller_quota_is_in_force_at_once() {
     let limit = std::time::Duration::from_secs(20);
     xfer_tests::wait_until("the quota to arrive", limit, || total() == 1 << 20);
     let refused = fs::write(mount.path("big"), vec![1; 2 << 20]);
-    assert_eq!(xfer_tests::files::errno(refused), libc::EDQUOT);
+    assert_eq!(errno(refused), libc::EDQUOT);
     mount.unmount();
 }
 

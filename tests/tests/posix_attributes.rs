@@ -1,0 +1,137 @@
+//! What POSIX and Linux promise of attributes, one claim a test, on a real mount.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs as sys;
+use rustix::fs::{CWD, XattrFlags};
+use rustix::io::Errno;
+use xfer_tests::files::{set_xattr, xattr, xattrs};
+use xfer_tests::world::{before_and_after_a_remount, on_a_mount};
+
+#[test]
+fn extended_attributes_are_created_replaced_listed_and_removed() {
+    before_and_after_a_remount(
+        |mount| {
+            let path = mount.path("file");
+            fs::write(&path, "").unwrap();
+            let set = |value: &[u8], flags| sys::setxattr(&path, "user.a", value, flags);
+            assert_eq!(set(b"1", XattrFlags::REPLACE), Err(Errno::NODATA));
+            set(b"1", XattrFlags::CREATE).unwrap();
+            assert_eq!(set(b"2", XattrFlags::CREATE), Err(Errno::EXIST));
+            set(b"2", XattrFlags::REPLACE).unwrap();
+            set_xattr(&path, "user.empty", b"").unwrap();
+            set_xattr(&path, "user.big", &[7; 40_000]).unwrap();
+            set_xattr(&path, "user.gone", b"x").unwrap();
+            sys::removexattr(&path, "user.gone").unwrap();
+            assert_eq!(sys::removexattr(&path, "user.gone"), Err(Errno::NODATA));
+            let small: &mut [u8] = &mut [0; 1];
+            assert_eq!(sys::getxattr(&path, "user.big", small), Err(Errno::RANGE));
+        },
+        |mount| {
+            let found = xattrs(&mount.path("file"));
+            let expected = [("user.a", 1), ("user.big", 40_000), ("user.empty", 0)];
+            let lens: Vec<_> = found.iter().map(|(name, value)| (&name[..], value.len())).collect();
+            assert_eq!(lens, expected);
+            assert_eq!(xattr(&mount.path("file"), "user.a").unwrap(), b"2");
+        },
+    );
+}
+
+#[test]
+fn times_are_kept_to_the_nanosecond_and_omitted_ones_stay() {
+    before_and_after_a_remount(
+        |mount| {
+            let path = mount.path("file");
+            fs::write(&path, "").unwrap();
+            let at = |tv_sec, tv_nsec| sys::Timespec { tv_sec, tv_nsec };
+            let times = |last_access, last_modification| {
+                let times = sys::Timestamps { last_access, last_modification };
+                sys::utimensat(CWD, &path, &times, sys::AtFlags::empty()).unwrap();
+            };
+            times(at(-5, 250_000_000), at(4_000_000_000, 123_456_789));
+            times(at(1, 1), at(0, sys::UTIME_OMIT));
+            times(at(0, sys::UTIME_OMIT), at(0, sys::UTIME_OMIT));
+            let before = fs::metadata(&path).unwrap();
+            times(at(0, sys::UTIME_OMIT), at(0, sys::UTIME_NOW));
+            let after = fs::metadata(&path).unwrap();
+            assert_eq!((before.mtime(), before.mtime_nsec()), (4_000_000_000, 123_456_789));
+            assert!(after.mtime() < 4_000_000_000 && after.mtime() > 1_700_000_000);
+            times(at(-5, 250_000_000), at(4_000_000_000, 123_456_789));
+        },
+        |mount| {
+            let meta = fs::metadata(mount.path("file")).unwrap();
+            assert_eq!((meta.atime(), meta.atime_nsec()), (-5, 250_000_000));
+            assert_eq!((meta.mtime(), meta.mtime_nsec()), (4_000_000_000, 123_456_789));
+        },
+    );
+}
+
+#[test]
+fn writing_moves_the_times_of_the_file_and_making_those_of_the_directory() {
+    on_a_mount(|mount| {
+        let directory = mount.path("dir");
+        fs::create_dir(&directory).unwrap();
+        let old = |path: &Path| {
+            let past = sys::Timespec { tv_sec: 1_000_000, tv_nsec: 0 };
+            let times = sys::Timestamps { last_access: past, last_modification: past };
+            sys::utimensat(CWD, path, &times, sys::AtFlags::empty()).unwrap();
+        };
+        old(&directory);
+        fs::write(directory.join("file"), "x").unwrap();
+        assert!(fs::metadata(&directory).unwrap().mtime() > 1_000_000);
+        old(&directory.join("file"));
+        let before = fs::metadata(directory.join("file")).unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(directory.join("file"))
+            .unwrap()
+            .write_all(b"y")
+            .unwrap();
+        let after = fs::metadata(directory.join("file")).unwrap();
+        assert!(after.mtime() > before.mtime());
+        assert!((after.ctime(), after.ctime_nsec()) > (before.ctime(), before.ctime_nsec()));
+    });
+}
+
+#[test]
+fn modes_are_kept_and_asked() {
+    before_and_after_a_remount(
+        |mount| {
+            fs::write(mount.path("file"), "").unwrap();
+            fs::set_permissions(mount.path("file"), fs::Permissions::from_mode(0o4751)).unwrap();
+            fs::create_dir(mount.path("sticky")).unwrap();
+            fs::set_permissions(mount.path("sticky"), fs::Permissions::from_mode(0o1777)).unwrap();
+        },
+        |mount| {
+            let mode = |name| fs::metadata(mount.path(name)).unwrap().mode() & 0o7777;
+            assert_eq!((mode("file"), mode("sticky")), (0o4751, 0o1777));
+        },
+    );
+}
+
+#[test]
+fn the_mount_honours_no_set_id_bits_and_no_devices() {
+    on_a_mount(|mount| {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let root = mount.root().to_str().unwrap();
+        let line = table.lines().find(|line| line.split(' ').nth(4) == Some(root)).unwrap();
+        let options: Vec<&str> = line.split(' ').nth(5).unwrap().split(',').collect();
+        assert!(options.contains(&"nosuid") && options.contains(&"nodev"), "{line}");
+    });
+}
+
+#[test]
+fn nodes_belong_to_whoever_mounted() {
+    on_a_mount(|mount| {
+        fs::write(mount.path("file"), "").unwrap();
+        let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        for path in ["", "file", "inbox", "outbox"] {
+            let meta = fs::metadata(mount.path(path)).unwrap();
+            assert_eq!((meta.uid(), meta.gid()), (uid, gid), "{path}");
+        }
+    });
+}
