@@ -65,7 +65,10 @@ const READ_WORK_MAX: usize = 128;
 /// How long a session that is ended has to send what it has.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a session that was ordered to end may take for its last commit.
+/// How long whoever ended it waits for its last commit after that.
+const END_COMMIT_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How much of the time for stopping is kept for sessions' last commits.
 const LAST_COMMIT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// All sessions of a server, over its stores.
@@ -137,7 +140,12 @@ impl Engine {
     pub async fn end(&self, user: &Name, reason: EndReason) -> bool {
         let Some(session) = self.registry.of_user(user) else { return false };
         session.drain(reason, END_PATIENCE);
-        session.wait_over().await;
+        if tokio::time::timeout(END_PATIENCE + END_COMMIT_PATIENCE, session.wait_over())
+            .await
+            .is_err()
+        {
+            tracing::warn!(%user, "the session does not end, since the storage takes long");
+        }
         true
     }
 

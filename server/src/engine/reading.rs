@@ -28,7 +28,7 @@ use crate::store::StoreError;
 const LINK_WORK_MAX: usize = 64;
 
 /// How long a question waits for the ops it is to be answered after.
-const AFTER_PATIENCE: Duration = Duration::from_secs(30);
+const AFTER_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The size at which a page of a delivery's items ends, in bytes.
 const ITEMS_BYTES: usize = 4 * PAGE_BYTES;

@@ -1,20 +1,25 @@
 //! Storage that fails, and servers that die.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use xfer_protocol::message::{EndReason, ToServer};
+use xfer_protocol::tree::Quota;
 use xfer_protocol::{ContentId, Ino, Seq};
 use xfer_server::engine::Engine;
 use xfer_server::store::{ContentStore, MetaStore, StoreError};
 
-use crate::world::{World, name};
+use crate::world::{World, name, time};
 
 /// A content store that can be told to fail, or to panic.
 struct Faulty {
     inner: Arc<dyn ContentStore>,
     fail_sync: AtomicBool,
     panic_write: AtomicBool,
+    /// Syncs wait as long as this is set.
+    hold_sync: AtomicBool,
+    syncs: AtomicUsize,
 }
 
 impl ContentStore for Faulty {
@@ -53,6 +58,10 @@ impl ContentStore for Faulty {
     }
 
     fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        while self.hold_sync.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if self.fail_sync.load(Ordering::Relaxed) {
             let error = std::io::Error::other("told to");
             return Err(StoreError::io("syncing", error));
@@ -76,8 +85,13 @@ impl ContentStore for Faulty {
 fn faulty_world() -> (World, Arc<Faulty>) {
     let mut faulty = None;
     let world = World::over(|inner| {
-        let (fail_sync, panic_write) = (AtomicBool::new(false), AtomicBool::new(false));
-        let store = Arc::new(Faulty { inner, fail_sync, panic_write });
+        let store = Arc::new(Faulty {
+            inner,
+            fail_sync: AtomicBool::new(false),
+            panic_write: AtomicBool::new(false),
+            hold_sync: AtomicBool::new(false),
+            syncs: AtomicUsize::new(0),
+        });
         faulty = Some(store.clone());
         store
     });
@@ -114,6 +128,38 @@ async fn a_panic_ends_one_session() {
     world.login("alice").await;
 }
 
+async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_wait_for_a_commit_share_the_next() {
+    let (world, faulty) = faulty_world();
+    let carol = name("carol");
+    world.meta.create_account(&carol, "hash", Quota::UNLIMITED, Quota::UNLIMITED, time()).unwrap();
+    let mut first = world.login("alice").await;
+    let mut others = [world.login("bob").await, world.login("carol").await];
+    faulty.hold_sync.store(true, Ordering::Relaxed);
+    first.create(Ino::ROOT, "file").await;
+    first.say(&ToServer::Barrier { upto: first.seq }, &[]).await;
+    until(|| faulty.syncs.load(Ordering::Relaxed) == 1).await;
+    for client in &mut others {
+        client.create(Ino::ROOT, "file").await;
+        client.say(&ToServer::Barrier { upto: client.seq }, &[]).await;
+    }
+    let waits = |user| world.engine.counts(&name(user)).unwrap().barriers == 1;
+    until(|| waits("bob") && waits("carol")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    faulty.hold_sync.store(false, Ordering::Relaxed);
+    first.sync().await;
+    for client in &mut others {
+        client.sync().await;
+    }
+    assert_eq!(world.engine.transactions(), 2);
+}
+
 /// As a killed server leaves it: nothing is committed by whoever goes away.
 #[test]
 fn a_dead_server_leaves_a_prefix_and_the_next_sweeps_what_is_left() {
@@ -142,7 +188,7 @@ fn a_dead_server_leaves_a_prefix_and_the_next_sweeps_what_is_left() {
     second.block_on(async {
         let _engine = Engine::new(Arc::new(meta), contents.clone());
         while contents.read(lost, 0, &mut [0; 4]).is_ok() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
     assert_eq!(contents.read(kept, 0, &mut [0; 4]).unwrap(), 4);
