@@ -2,6 +2,8 @@
 //!
 //! Generic over the stream, so that tests can run two peers over a pipe in memory.
 
+use std::io;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,6 +23,21 @@ pub enum LinkError {
     /// The peer sent what is no message.
     #[error("{0}")]
     Codec(#[from] CodecError),
+}
+
+impl LinkError {
+    /// Whether the peer is simply gone, rather than at fault.
+    pub fn is_end(&self) -> bool {
+        match self {
+            LinkError::Io(error) => matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+            ),
+            LinkError::Frame(_) | LinkError::Codec(_) => false,
+        }
+    }
 }
 
 /// Reads one frame.

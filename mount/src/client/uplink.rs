@@ -76,6 +76,7 @@ impl Client {
             let frame = timeout(silence, link::receive::<ToClient, _>(&mut reader, Bounds::OPEN));
             let said = match frame.await {
                 Ok(Ok((message, _))) => self.hear(message),
+                Ok(Err(error)) if error.is_end() => Err("the server went away".to_owned()),
                 Ok(Err(error)) => Err(format!("the connection broke: {error}")),
                 Err(_) => Err("the server fell silent".to_owned()),
             };
