@@ -9,7 +9,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
@@ -21,6 +22,12 @@ use crate::mountinfo::{self, Entry};
 
 /// How long a filesystem that is already mounted there has to show that it lives.
 const ALIVE_MAX: Duration = Duration::from_secs(3);
+
+/// How long a mount that was unmounted here may go on sending what it holds.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether it has ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
 /// Checks that `path` can be mounted on, and gives it absolute and free of links.
 ///
@@ -35,7 +42,10 @@ pub fn prepare(path: &Path) -> Result<PathBuf, Failure> {
     }
     let metadata = fs::metadata(&resolved).map_err(|error| missing(path, &error))?;
     match metadata.is_dir() {
-        true => Ok(resolved),
+        true => {
+            await_predecessor(&resolved)?;
+            Ok(resolved)
+        }
         false => Err(Failure::new(
             Exit::MountPointMissing,
             format!("{}: not a directory; give an empty directory to mount on", path.display()),
@@ -124,6 +134,24 @@ fn free(path: &Path) -> Result<(), Failure> {
     }
 }
 
+/// Waits until a mount that was here, and that the kernel has let go of, is really over: it may
+/// still be sending what it holds, and an account has one session at a time.
+fn await_predecessor(path: &Path) -> Result<(), Failure> {
+    let deadline = Instant::now() + DRAIN_MAX;
+    while control::is_served(path) {
+        if Instant::now() > deadline {
+            let line = format!(
+                "{}: the mount that was here is still sending what it holds (see `xfer status`); \
+                 try again later",
+                path.display()
+            );
+            return Err(Failure::new(Exit::MountPointBusy, line));
+        }
+        thread::sleep(DRAIN_LOOK);
+    }
+    Ok(())
+}
+
 fn busy(entry: &Entry) -> Failure {
     let path = entry.mountpoint.display();
     let how = match control::is_served(&entry.mountpoint) {
@@ -139,7 +167,7 @@ fn busy(entry: &Entry) -> Failure {
 fn is_dead(path: &Path) -> bool {
     let (answer, answered) = mpsc::channel();
     let path = path.to_owned();
-    std::thread::spawn(move || answer.send(fs::metadata(path).map(drop)));
+    thread::spawn(move || answer.send(fs::metadata(path).map(drop)));
     match answered.recv_timeout(ALIVE_MAX) {
         Ok(Err(error)) => {
             let gone = [Errno::NOTCONN, Errno::CONNABORTED].map(Errno::raw_os_error);
