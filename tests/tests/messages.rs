@@ -94,6 +94,7 @@ fn a_file_just_written_is_read_without_the_network() {
     let world = World::new(&["alice"]);
     let relay = Relay::to(world.server.address);
     let mount = world.mounting("alice").through(relay.address).start();
+    mount.shell("ls");
     mount.sync();
     let data = Random::new(9).bytes(3 << 20);
     relay.hold_answers();

@@ -190,13 +190,15 @@ fn a_server_with_a_certificate_of_an_authority_is_trusted_by_it() {
 fn a_machine_without_fuse_is_told_what_is_missing() {
     let world = World::new(&["alice"]);
     let mount = world.mounting("alice").command();
-    // In a mount namespace of its own, the device is hidden from this one command only.
+    // In a mount namespace of its own, where this one command finds a /dev with little in it.
+    let script = "mount -t tmpfs tmpfs \"$1\" && touch \"$1\"/{null,urandom} &&
+                  for name in null urandom; do mount --bind /dev/$name \"$1\"/$name; done &&
+                  mount --rbind \"$1\" /dev && shift && exec \"$@\"";
     let mut hidden = Command::new("unshare");
-    hidden.args(["--mount", "--map-root-user", "bash", "-c"]);
-    hidden.arg("mount --bind /dev/null /dev/fuse && exec \"$@\"").arg("bash");
-    hidden.arg(mount.get_program()).args(mount.get_args());
+    hidden.args(["--mount", "--map-root-user", "bash", "-c", script, "bash"]);
+    hidden.arg(world.outside()).arg(mount.get_program()).args(mount.get_args());
     let line = run_within(world.at_home(&mut hidden), LIMIT).refused(Exit::NoFuse.code());
-    assert!(line.to_lowercase().contains("fuse"), "{line}");
+    assert!(line.contains("/dev/fuse"), "{line}");
 }
 
 fn store_and_password() -> (tempfile::TempDir, String) {
