@@ -2,6 +2,7 @@
 //! contents. A small alphabet of names makes collisions frequent.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -13,8 +14,11 @@ use xfer_tests::snapshot::{assert_same, snapshot, snapshot_without_times};
 use xfer_tests::{Random, World};
 
 /// How many operations a run makes. Each part of it ends with a comparison and a remount.
-const OPERATIONS: usize = 6000;
-const PARTS: usize = 3;
+const OPERATIONS: usize = 16_000;
+const PARTS: usize = 4;
+
+/// How many kinds of operation there are.
+const KINDS: usize = 22;
 
 /// How many files a run holds open at once.
 const SLOTS: u64 = 4;
@@ -322,6 +326,7 @@ fn random_operations_give_what_a_local_directory_gives() {
     let local = world.outside().join("local");
     fs::create_dir(&local).unwrap();
     let mut history: Vec<Operation> = Vec::new();
+    let mut succeeded: HashSet<std::mem::Discriminant<Operation>> = HashSet::new();
     for _ in 0..PARTS {
         let mount = world.mount("alice");
         let remote = mount.path("remote");
@@ -330,6 +335,9 @@ fn random_operations_give_what_a_local_directory_gives() {
         for _ in 0..OPERATIONS / PARTS {
             let operation = Operation::random(&mut random);
             let (expected, got) = (here.apply(&operation), there.apply(&operation));
+            if got.is_ok() {
+                succeeded.insert(std::mem::discriminant(&operation));
+            }
             history.push(operation);
             if got != expected {
                 let last = history[history.len().saturating_sub(12)..].to_vec();
@@ -347,6 +355,7 @@ fn random_operations_give_what_a_local_directory_gives() {
         assert_same(&expected, &snapshot_without_times(&mount.path("remote")));
         mount.unmount();
     }
+    assert_eq!(succeeded.len(), KINDS, "some kind of operation never succeeded");
 }
 
 #[test]

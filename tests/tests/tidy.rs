@@ -147,6 +147,20 @@ fn production_code_does_not_unwrap() {
 }
 
 #[test]
+fn each_test_that_the_semantics_page_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = fs::read_to_string(root.join("docs/SEMANTICS.md")).unwrap();
+    let tests: String = sources().into_iter().filter(Source::is_test).map(|s| s.text).collect();
+    // Names of tests have more words than any other code that the page shows.
+    let names = page.split('`').filter(|word| word.matches('_').count() > 3 && !word.contains(' '));
+    let names: Vec<&str> = names.collect();
+    assert!(names.len() > 40, "{names:?}");
+    let missing: Vec<_> =
+        names.iter().filter(|name| !tests.contains(&format!("fn {name}()"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn the_oracle_sees_a_function_that_is_too_long() {
     let long = format!("fn long() {{\n{}}}\n", "    step();\n".repeat(70));
     assert!(longest(&long).is_some());
