@@ -17,8 +17,9 @@ pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
 pub type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// Opens one more read link of the session.
-pub type Dial =
-    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<(Reader, Writer)>> + Send>> + Send + Sync>;
+pub type Dial = Arc<
+    dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<(Reader, Writer)>> + Send>> + Send + Sync,
+>;
 
 /// A session that has just begun.
 pub struct Session {

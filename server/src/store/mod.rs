@@ -134,7 +134,12 @@ pub trait MetaStore: Send + Sync + 'static {
     /// A node of a tree.
     fn node(&self, account: AccountId, ino: Ino) -> Result<Option<Node>, StoreError>;
     /// What an entry of a tree refers to.
-    fn entry(&self, account: AccountId, parent: Ino, name: &Name) -> Result<Option<Ino>, StoreError>;
+    fn entry(
+        &self,
+        account: AccountId,
+        parent: Ino,
+        name: &Name,
+    ) -> Result<Option<Ino>, StoreError>;
     /// At most `count` entries of a directory with their nodes, in order of names, after `after`.
     /// Fewer only at the end.
     fn page(
