@@ -3,10 +3,10 @@
 //! It is given links that were admitted (who is there is known) and the two stores, and knows
 //! neither TLS nor passwords.
 //!
-//! Reading order: [`registry`] (who has a session), [`session`] (what one is), [`begin`], then
-//! [`log_link`] (ops in, `Durable` out), [`tree`] with [`ids`] and [`batch`] (how ops are applied),
-//! [`commit`] (how they become durable), [`reading`] and [`listing`] (questions), [`post`]
-//! (deliveries between users) and [`garbage`] (contents that nobody has any more).
+//! Reading order: `registry` (who has a session), `session` (what one is), `begin`, then
+//! `log_link` (ops in, `Durable` out), `tree` with `ids` and `batch` (how ops are applied),
+//! `commit` (how they become durable), `reading` and `listing` (questions), `post`
+//! (deliveries between users) and `garbage` (contents that nobody has any more).
 //!
 //! **Invariant:** a panic while a session is served ends that session and nothing else.
 
@@ -87,7 +87,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine over these stores, which no other engine uses. Needs a tokio runtime.
+    /// An engine over these stores, which no other engine uses. Needs a tokio runtime, and
+    /// asks the store something before it returns.
     pub fn new(meta: Arc<dyn MetaStore>, contents: Arc<dyn ContentStore>) -> Arc<Engine> {
         let stores = Stores { meta, contents };
         let registry = Arc::new(Registry::default());
@@ -104,7 +105,12 @@ impl Engine {
         let mut background = JoinSet::new();
         background.spawn(committer.run(jobs));
         background.spawn(garbage::collect_forever(stores.clone(), garbage.clone()));
-        background.spawn(sweep(stores.clone()));
+        // Drawn before any session can be granted numbers: the sweep must not take their contents
+        // for those of an earlier run. This blocks, once, when nobody waits yet.
+        match stores.meta.grant_ids(1) {
+            Ok(range) => drop(background.spawn(sweep(stores.clone(), range.first))),
+            Err(error) => tracing::warn!(%error, "an earlier run's contents are not swept"),
+        }
         Arc::new(Engine {
             stores,
             registry,
@@ -206,12 +212,9 @@ impl Engine {
 }
 
 /// Tidies what an earlier run of the server left, beside everything else.
-async fn sweep(stores: Stores) {
-    let swept = spawn_blocking(move || {
-        let first = stores.meta.grant_ids(1)?.first;
-        garbage::sweep(&stores, first)
-    });
-    if let Ok(Err(error)) = swept.await {
+async fn sweep(stores: Stores, first: u64) {
+    let swept = spawn_blocking(move || garbage::sweep(&stores, first)).await;
+    if let Ok(Err(error)) = swept {
         tracing::warn!(%error, "contents that were never committed stay for now");
     }
 }

@@ -229,3 +229,19 @@ async fn more_numbers_are_granted_when_asked_for() {
     alice.act(vec![create(range.first)], &[]).await;
     alice.sync().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_is_not_used_again_even_when_its_node_is_gone() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    let ino = alice.create(Ino::ROOT, "file").await;
+    alice.unlink(Ino::ROOT, "file").await;
+    alice.act(vec![Action::ForgetOrphan { ino }], &[]).await;
+    alice.sync().await;
+    alice.act(vec![create(ino.0)], &[]).await;
+    let errno = alice.until(|message| match message {
+        ToClient::Diverged { errno, .. } => Some(*errno),
+        _ => None,
+    });
+    assert_eq!(errno.await, Errno::EINVAL);
+}

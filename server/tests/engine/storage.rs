@@ -20,6 +20,9 @@ struct Faulty {
     /// Syncs wait as long as this is set.
     hold_sync: AtomicBool,
     syncs: AtomicUsize,
+    /// A listing of all contents waits until this is set.
+    may_list: AtomicBool,
+    listed: AtomicBool,
 }
 
 impl ContentStore for Faulty {
@@ -74,7 +77,15 @@ impl ContentStore for Faulty {
     }
 
     fn each(&self, visit: &mut dyn FnMut(ContentId)) -> Result<(), StoreError> {
-        self.inner.each(visit)
+        for _ in 0..5_000 {
+            if self.may_list.load(Ordering::Relaxed) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.inner.each(visit)?;
+        self.listed.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn disk_free(&self) -> Result<u64, StoreError> {
@@ -83,6 +94,10 @@ impl ContentStore for Faulty {
 }
 
 fn faulty_world() -> (World, Arc<Faulty>) {
+    faulty_world_that_lists(AtomicBool::new(true))
+}
+
+fn faulty_world_that_lists(may_list: AtomicBool) -> (World, Arc<Faulty>) {
     let mut faulty = None;
     let world = World::over(|inner| {
         let store = Arc::new(Faulty {
@@ -91,6 +106,8 @@ fn faulty_world() -> (World, Arc<Faulty>) {
             panic_write: AtomicBool::new(false),
             hold_sync: AtomicBool::new(false),
             syncs: AtomicUsize::new(0),
+            may_list,
+            listed: AtomicBool::new(false),
         });
         faulty = Some(store.clone());
         store
@@ -192,4 +209,19 @@ fn a_dead_server_leaves_a_prefix_and_the_next_sweeps_what_is_left() {
         }
     });
     assert_eq!(contents.read(kept, 0, &mut [0; 4]).unwrap(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sweep_spares_what_sessions_write_meanwhile() {
+    let (world, faulty) = faulty_world_that_lists(AtomicBool::new(false));
+    let mut alice = world.login("alice").await;
+    let ino = alice.create(Ino::ROOT, "file").await;
+    alice.write(ino, 0, b"new").await;
+    let mut reads = world.reads(&alice.grant).await;
+    let ask = xfer_protocol::message::Ask::Node(ino);
+    assert!(reads.ask(alice.seq, ask).await.0.is_ok(), "it is applied");
+    faulty.may_list.store(true, Ordering::Relaxed);
+    until(|| faulty.listed.load(Ordering::Relaxed)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    alice.sync().await;
 }
