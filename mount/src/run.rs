@@ -116,6 +116,8 @@ async fn serve(
     let label = config.target.to_string();
     let mut signals = Signals::catch().map_err(other)?;
     let client = Client::start(login.session, client_options(config, &label));
+    // Where there is no room for one, it is tried again with every change.
+    let _ = client.make_mailboxes().await;
     let mount = match fuse::mount(&client, place, &fuse_options(&config.options, &label)) {
         Ok(mount) => mount,
         Err(error) => {

@@ -21,18 +21,24 @@ const RETRY: Duration = Duration::from_secs(5);
 const NAMES_MAX: u32 = 100_000;
 
 impl Client {
+    /// Makes the mailboxes that are missing now, so that a mount has them from its first moment on.
+    ///
+    /// # Errors
+    /// If the server does not answer, or there is no room for them.
+    pub async fn make_mailboxes(self: &Arc<Self>) -> Result<(), Errno> {
+        let owner = self.owner();
+        self.call(move |state: &mut State| state.make_mailboxes(owner)).await
+    }
+
     /// Makes mailboxes for those that can be sent to, whenever there are new ones, and sends what a
     /// session before left unsent in them.
     pub(super) async fn tend_mailboxes(self: Arc<Self>) {
-        let owner = self.owner();
         let mut progress = self.progress.subscribe();
         let mut made = None;
         let mut swept = false;
         while self.lock().phase == Phase::Connected {
             let users = self.lock().users.clone();
-            if made.as_ref() != Some(&users)
-                && self.call(move |state: &mut State| state.make_mailboxes(owner)).await.is_ok()
-            {
+            if made.as_ref() != Some(&users) && self.make_mailboxes().await.is_ok() {
                 made = Some(users);
             }
             if !swept {
