@@ -156,10 +156,10 @@ fn vim_saves_a_file_and_leaves_nothing_else_behind() {
 
 #[test]
 fn mounting_goes_to_the_background_once_the_mount_is_usable() {
-    let world = World::new(&["alice"]);
+    let world = World::new(&["alice", "bob"]);
     world.mounting("alice").in_background().succeeded();
     let root = world.mount_point("alice");
-    assert_eq!(shell(&root, "ls"), "inbox\noutbox");
+    assert_eq!(shell(&root, "ls; ls outbox"), "inbox\noutbox\nbob");
     shell(&root, "echo kept > file");
     shell(root.parent().unwrap(), "fusermount3 -u alice");
     world.mounting("alice").in_background().succeeded();
