@@ -86,7 +86,8 @@ impl<'a> Mounting<'a> {
         let mut mount = Mount { root: self.root, running, home };
         wait_until("the mount to be usable", LIMIT, || {
             assert!(mount.running.is_running(), "xfer-mount ended:\n{}", mount.said());
-            mount.is_mounted()
+            // In the foreground nothing else says when `xfer` can reach it too.
+            mount.is_mounted() && mount.xfer("status", &[]).code == Some(0)
         });
         mount
     }
