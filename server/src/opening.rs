@@ -22,7 +22,7 @@ use crate::blocks::{Blocked, Blocks};
 use crate::link::{self, LinkError};
 use crate::password::{self, Workshop};
 use crate::source::Source;
-use crate::store::{AccountId, MetaStore, StoreError};
+use crate::store::{Account, AccountId, MetaStore, StoreError};
 use crate::user;
 
 /// How the server names itself.
@@ -47,6 +47,8 @@ pub struct Authenticated {
     pub account: AccountId,
     /// Its name.
     pub user: Name,
+    /// The hash that the password was right for: by the time a session begins it may be another.
+    pub password: String,
     /// What the login is for.
     pub purpose: Purpose,
     /// The client's host, as it names itself; without control characters.
@@ -126,9 +128,10 @@ impl Door {
             Opening::Attach { session, secret } => Ok(Admitted::Read { session, secret }),
             Opening::Login { user, password, purpose, host } => {
                 match self.check(&user, password, address).await {
-                    Ok((account, name)) => Ok(Admitted::Log(Authenticated {
-                        account,
-                        user: name,
+                    Ok(account) => Ok(Admitted::Log(Authenticated {
+                        account: account.id,
+                        user: account.name,
+                        password: account.password,
                         purpose,
                         host: label(&host),
                         address: address.to_canonical().to_string(),
@@ -147,7 +150,7 @@ impl Door {
         user: &str,
         password: Password,
         address: IpAddr,
-    ) -> Result<(AccountId, Name), Refusal> {
+    ) -> Result<Account, Refusal> {
         if password::check_length(&password.0).is_err() {
             return Err(Refusal::WrongPassword);
         }
@@ -165,7 +168,7 @@ fn check_now(
     name: Option<Name>,
     password: &Password,
     source: Source,
-) -> Result<(AccountId, Name), Refusal> {
+) -> Result<Account, Refusal> {
     let key = name.as_ref().map_or(NO_NAME.to_owned(), Name::to_string);
     let attempt =
         blocks.begin(&key, source).map_err(|Blocked { seconds }| Refusal::Blocked { seconds })?;
@@ -174,7 +177,7 @@ fn check_now(
     let right = password::verify(&password.0, stored);
     let account = account.filter(|_| right).ok_or(Refusal::WrongPassword)?;
     blocks.succeed(attempt);
-    Ok((account.id, account.name))
+    Ok(account)
 }
 
 fn internal(error: StoreError) -> Refusal {

@@ -62,9 +62,11 @@ impl World {
 
     pub async fn try_login(&self, user: &str, purpose: Purpose) -> Result<Client, Refusal> {
         let (ours, theirs) = duplex(PIPE_BYTES);
+        let account = self.meta.account(&name(user)).unwrap().unwrap();
         let auth = Authenticated {
-            account: self.meta.account(&name(user)).unwrap().unwrap().id,
-            user: name(user),
+            account: account.id,
+            user: account.name,
+            password: account.password,
             purpose,
             host: "host".to_owned(),
             address: "address".to_owned(),
