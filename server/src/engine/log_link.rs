@@ -160,6 +160,16 @@ impl Driver {
         }
     }
 
+    /// Waits for the batch that is in a commit, if there is one: until then it is not known which
+    /// contents are needed, and somebody else's session must not begin.
+    pub(super) async fn await_verdict(&mut self) {
+        if self.commit.in_flight.is_some() {
+            let verdict = verdict_of(&mut self.commit.in_flight).await;
+            // The session is over for another reason already.
+            let _ = self.handle_verdict(verdict).await;
+        }
+    }
+
     fn obey(&mut self, order: Order) -> Result<(), Over> {
         match order {
             Order::Run => {}
@@ -259,7 +269,12 @@ impl Driver {
     async fn handle_verdict(&mut self, (seq, verdict): (Seq, Verdict)) -> Result<(), Over> {
         let disk_free = match verdict {
             Verdict::Durable { disk_free } => disk_free,
-            Verdict::Fenced => return Err(Over::Fenced),
+            Verdict::Fenced => {
+                let session = self.session.clone();
+                let withdrawn = spawn_blocking(move || session.with_tree(|tree| tree.withdraw()));
+                withdrawn.await.map_err(panicked)?.map_err(no_tree)?;
+                return Err(Over::Fenced);
+            }
             Verdict::Failed(error) => return Err(Over::Failed(error)),
         };
         self.commit.durable = seq;

@@ -182,7 +182,10 @@ async fn answer<W: AsyncWrite + Unpin>(writer: &mut W, opened: &Opened) -> bool 
 /// Commits what was applied, if that is allowed after what happened.
 async fn last_commit(driver: &mut Driver, over: Over) -> Over {
     match over {
-        Over::Fenced | Over::Failed(_) => over,
+        Over::Fenced | Over::Failed(_) => {
+            driver.await_verdict().await;
+            over
+        }
         // An account that was removed is fenced, which says less than what was ordered.
         Over::Ordered(_) => match driver.finish().await {
             Err(failed @ Over::Failed(_)) => failed,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
 use xfer_protocol::tree::{
-    Action, Changes, ContentEffect, Delivery, Loaded, Need, Node, Op, Quota, Row, Rows, Stop,
+    Action, Changes, ContentEffect, Delivery, FileData, Loaded, Need, Node, Op, Quota, Row, Rows, Stop,
     Table, plan,
 };
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Errno, IdRange, Ino, Name, Seq, Timestamp};
@@ -197,9 +197,17 @@ impl Tree {
         Ok(())
     }
 
-    /// Contents that came into being without any batch that is known to be durable.
+    /// Notes that nothing of the batch taken last was written, nor ever will be.
+    pub(super) fn withdraw(&mut self) {
+        let in_flight = std::mem::take(&mut self.in_flight);
+        self.pending.created.extend(in_flight.created);
+    }
+
+    /// Contents that came into being and are surely in nothing that may be durable. Those of a
+    /// batch whose commit failed may be, whatever the database shows now: they stay for the sweep
+    /// of the next start.
     pub(super) fn uncommitted_contents(&self) -> Vec<ContentId> {
-        self.pending.created.union(&self.in_flight.created).copied().collect()
+        self.pending.created.iter().copied().collect()
     }
 
     /// Checks what the rules can't know.
@@ -282,13 +290,12 @@ impl Tree {
 
     /// The parts of `free` that its node has no data in, as far as the table knows the node.
     ///
-    /// A node that has another content by now says nothing: whoever shares the old one may have
-    /// data there.
+    /// A node that has another content by now says nothing, nor does one that may share its own:
+    /// whoever else has the content may have data there.
     fn unused_parts(&self, free: Free) -> Vec<Free> {
         let Loaded::Present(node) = self.table.node(free.ino) else { return Vec::new() };
-        let Some(data) = node.file().filter(|data| data.content == Some(free.content)) else {
-            return Vec::new();
-        };
+        let owns = |data: &&FileData| !data.sealed && data.content == Some(free.content);
+        let Some(data) = node.file().filter(owns) else { return Vec::new() };
         let mut parts = Vec::new();
         let mut at = free.range.start;
         let used = data.extents.data_in(data.size, free.range.clone());

@@ -86,6 +86,20 @@ async fn check_refused_frame(message: impl FnOnce(&mut Client) -> ToServer, payl
     assert!(stored(&world, "before").is_some(), "what came before stays");
 }
 
+fn truncate(ino: Ino, size: u64) -> Action {
+    Action::SetAttr {
+        ino,
+        mode: None,
+        uid: None,
+        gid: None,
+        size: Some(size),
+        atime: None,
+        mtime: None,
+        clear_set_id: false,
+        fresh: ContentId(0),
+    }
+}
+
 fn write_op(client: &mut Client, len: u32) -> Op {
     let fresh = ContentId(client.id());
     let action = Action::Write { ino: Ino(5), offset: 0, len, clear_set_id: false, fresh };
@@ -199,6 +213,31 @@ async fn freed_space_that_is_used_again_keeps_its_bytes() {
     assert_eq!(contents.read(content, 0, &mut data).unwrap(), data.len());
     assert!(data[4096..8192].iter().all(|byte| *byte == 2), "used again");
     assert!(data[8192..].iter().all(|byte| *byte == 1), "never freed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn freed_space_that_a_copy_shares_by_now_keeps_its_bytes() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    let ino = alice.create(Ino::ROOT, "file").await;
+    let copy = alice.create(Ino::ROOT, "copy").await;
+    let content = alice.write(ino, 0, &[1; 3 * 4096]).await;
+    alice.sync().await;
+    let mode = FallocateMode::PunchHole;
+    let fresh = ContentId(alice.id());
+    let punch = Action::Fallocate { ino, offset: 4096, len: 2 * 4096, mode, fresh };
+    alice.act(vec![punch], &[]).await;
+    alice.write(ino, 4096, &[2; 2 * 4096]).await;
+    let fresh = ContentId(alice.id());
+    let (from, from_offset, to, to_offset, len) = (ino, 0, copy, 0, 3 * 4096);
+    let share = Action::CopyRange { from, from_offset, to, to_offset, len, fresh };
+    alice.act(vec![share, truncate(ino, 4096)], &[]).await;
+    alice.sync().await;
+    alice.logout().await;
+    let (_, contents) = world.reopen();
+    let mut data = vec![9; 3 * 4096];
+    assert_eq!(contents.read(content, 0, &mut data).unwrap(), data.len());
+    assert!(data[4096..].iter().all(|byte| *byte == 2), "the copy has them");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,9 +126,32 @@ async fn a_failed_sync_ends_the_session_and_acknowledges_nothing() {
     let content = alice.write(ino, 0, b"lost").await;
     alice.say(&ToServer::Barrier { upto: alice.seq }, &[]).await;
     assert!(matches!(alice.ended().await, EndReason::Storage(_)));
-    assert!(faulty.read(content, 0, &mut [0; 1]).is_err(), "what was not committed is removed");
+    assert!(faulty.read(content, 0, &mut [0; 1]).is_ok(), "it may be durable all the same");
     faulty.fail_sync.store(false, Ordering::Relaxed);
     assert_eq!(world.login("alice").await.grant.applied, Seq(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_beside_a_commit_takes_nothing_from_what_the_commit_holds() {
+    let (world, faulty) = faulty_world();
+    let mut alice = world.login("alice").await;
+    faulty.hold_sync.store(true, Ordering::Relaxed);
+    let ino = alice.create(Ino::ROOT, "file").await;
+    let content = alice.write(ino, 0, b"kept").await;
+    let committed = alice.seq;
+    alice.say(&ToServer::Barrier { upto: committed }, &[]).await;
+    until(|| faulty.syncs.load(Ordering::Relaxed) == 1).await;
+    faulty.panic_write.store(true, Ordering::Relaxed);
+    alice.write(ino, 0, b"panic").await;
+    until(|| !faulty.panic_write.load(Ordering::Relaxed)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.engine.sessions().len(), 1, "the seat is kept until the commit is over");
+    faulty.hold_sync.store(false, Ordering::Relaxed);
+    assert!(matches!(alice.ended().await, EndReason::Storage(_)));
+    assert_eq!(world.login("alice").await.grant.applied, committed);
+    let mut data = [0; 4];
+    assert_eq!(faulty.read(content, 0, &mut data).unwrap(), 4);
+    assert_eq!(&data, b"kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]
