@@ -8,14 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use xfer_protocol::message::DeliveryHead;
-use xfer_protocol::tree::{Action, Kind, Loaded, Rows};
+use tokio::time::Instant;
+use xfer_protocol::tree::{Action, Loaded, Owner, Rows};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
 use super::state::{Pause, Phase, State};
-use super::{Client, New};
+use super::{Client, New, Notice};
 
 /// How long to wait before trying again to place what had no room.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How long to wait before trying again to send what could not be sent.
+const SWEEP_AGAIN: Duration = Duration::from_secs(30);
 
 /// How many names `name (2).ext`, `name (3).ext` and so on are tried.
 const NAMES_MAX: u32 = 100_000;
@@ -35,54 +39,67 @@ impl Client {
     pub(super) async fn tend_mailboxes(self: Arc<Self>) {
         let mut progress = self.progress.subscribe();
         let mut made = None;
-        let mut swept = false;
+        let mut sweep_at = Some(Instant::now());
         while self.lock().phase == Phase::Connected {
             let users = self.lock().users.clone();
             if made.as_ref() != Some(&users) && self.make_mailboxes().await.is_ok() {
                 made = Some(users);
             }
-            if !swept {
-                swept = self.send_left_behind().await.is_ok();
+            if sweep_at.is_some_and(|at| at <= Instant::now()) {
+                let swept = self.send_left_behind().await.is_ok();
+                sweep_at = (!swept).then(|| Instant::now() + SWEEP_AGAIN);
             }
-            if progress.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = progress.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep_until(sweep_at.unwrap_or_else(Instant::now)),
+                    if sweep_at.is_some() => {}
             }
         }
     }
 
-    async fn send_left_behind(self: &Arc<Self>) -> Result<(), Errno> {
-        for (ino, to, name) in self.call(|state: &mut State| state.unsent()).await? {
-            let sent = self.call(move |state: &mut State| state.send_unsent(ino, &to, &name)).await;
+    /// Sends what stands in mailboxes and is whole, but was not sent.
+    ///
+    /// # Errors
+    /// The first refusal, if not all could be sent.
+    pub(super) async fn send_left_behind(self: &Arc<Self>) -> Result<(), Errno> {
+        let mut result = Ok(());
+        for ino in self.call(State::unsent).await? {
+            let sent = self.call(move |state: &mut State| state.send_again(ino)).await;
             if let Err(errno) = sent {
                 tracing::warn!("something in the outbox stays unsent: {errno}");
+                result = result.and(sent);
             }
         }
-        Ok(())
+        result
     }
 
-    /// Places what arrives, in the order it arrives.
+    /// Places what arrives. What can't be placed now makes way for what comes after it.
     pub(super) async fn receive_deliveries(self: Arc<Self>) {
         let mut progress = self.progress.subscribe();
-        loop {
-            let (head, phase) = {
+        let mut failures = 0;
+        while self.lock().phase == Phase::Connected {
+            let (head, waiting) = {
                 let state = self.lock();
-                (state.waiting.front().cloned(), state.phase.clone())
+                (state.waiting.front().cloned(), state.waiting.len())
             };
-            if phase != Phase::Connected {
-                return;
-            }
             let Some(head) = head else {
                 if progress.changed().await.is_err() {
                     return;
                 }
                 continue;
             };
-            match self.receive_delivery(&head).await {
-                Ok(()) | Err(Errno::ENOENT) => drop(self.lock().waiting.pop_front()),
-                Err(errno) => {
+            let result = self.receive_delivery(&head).await;
+            let gone = self.lock().finish_delivery(head.id, result.is_ok());
+            match result {
+                Err(errno) if !gone => {
                     tracing::warn!("\"{}\" from {} has to wait: {errno}", head.name, head.from);
-                    tokio::time::sleep(RETRY).await;
+                    failures += 1;
                 }
+                Ok(()) | Err(_) => failures = 0,
+            }
+            if failures >= waiting && failures > 0 {
+                tokio::time::sleep(RETRY).await;
+                failures = 0;
             }
         }
     }
@@ -127,17 +144,9 @@ impl Client {
         from: &Name,
         name: &Name,
     ) -> Result<(), Errno> {
-        let (owner, sender) = (self.owner(), from.clone());
-        let make = move |state: &mut State| {
-            Ok(state.make(Ino::INBOX, &sender, &New::Directory { mode: 0o700 }, owner)?.0)
-        };
-        let sender = from.clone();
-        let there = self.call(move |state: &mut State| state.entry(Ino::INBOX, &sender)).await?;
-        let directory = match there {
-            Some(directory) => directory,
-            None => self.call(make).await?,
-        };
-        let name = name.clone();
+        let (owner, from, name) = (self.owner(), from.clone(), name.clone());
+        let find = move |state: &mut State| state.sender_directory(&from, owner);
+        let directory = self.call(find).await?;
         self.call(move |state: &mut State| state.accept(id, directory, &name, owner)).await
     }
 }
@@ -149,7 +158,7 @@ impl State {
         delivery: DeliveryId,
         parent: Ino,
         name: &Name,
-        owner: xfer_protocol::tree::Owner,
+        owner: Owner,
     ) -> Result<(), Pause> {
         let items = match self.table.delivery(delivery) {
             Loaded::Present(delivery) => delivery.items.len() as u64,
@@ -169,15 +178,33 @@ impl State {
         }
     }
 
-    fn send_unsent(&mut self, ino: Ino, to: &Name, name: &Name) -> Result<(), Pause> {
-        let node = self.node(ino)?;
-        let whole = node.sent.is_none() && self.handles.writers(ino) == 0;
-        if whole && matches!(node.kind, Kind::File(_) | Kind::Directory { .. }) {
-            self.fresh()?;
-            self.must_have_room(ino, to.clone())?;
-            self.send(ino, to.clone(), name.clone())?;
+    /// The directory for what a user sends, made if it is not there. If something else has its
+    /// name, the next name that is free or a directory.
+    fn sender_directory(&mut self, sender: &Name, owner: Owner) -> Result<Ino, Pause> {
+        for number in 1..NAMES_MAX {
+            let name = numbered(sender, number)?;
+            match self.entry(Ino::INBOX, &name)? {
+                Some(ino) if self.node(ino)?.is_directory() => return Ok(ino),
+                Some(_) => {}
+                None => {
+                    let new = New::Directory { mode: 0o700 };
+                    let ino = self.add(Ino::INBOX, &name, &new, owner)?;
+                    self.notices.push(Notice::Entry(Ino::INBOX, name));
+                    self.notices.push(Notice::Node(Ino::INBOX));
+                    return Ok(ino);
+                }
+            }
         }
-        Ok(())
+        Err(Errno::EEXIST.into())
+    }
+
+    /// Takes a delivery off those that wait, or puts it behind them. Says whether it is off.
+    fn finish_delivery(&mut self, id: DeliveryId, placed: bool) -> bool {
+        let gone = placed || self.table.delivery(id) == Loaded::Absent;
+        let place = self.waiting.iter().position(|head| head.id == id);
+        let head = place.and_then(|place| self.waiting.remove(place));
+        self.waiting.extend(head.filter(|_| !gone));
+        gone
     }
 }
 

@@ -111,6 +111,11 @@ impl Cache {
         }
     }
 
+    /// Notes that the server knows a content, or all of it, only after op `seq`.
+    pub(super) fn expect(&mut self, content: ContentId, seq: Seq) {
+        self.after.insert(content, seq);
+    }
+
     /// Copies a range out, if all of it is known.
     pub(super) fn read(&mut self, content: ContentId, range: Range<u64>, out: &mut [u8]) -> bool {
         if !self.missing(content, range.clone()).is_empty() {
@@ -267,7 +272,7 @@ impl Cache {
 
     /// Makes a range unknown; what it holds is known again only from an answer after op `seq`.
     fn forget(&mut self, content: ContentId, range: Range<u64>, seq: Seq) {
-        self.after.insert(content, seq);
+        self.expect(content, seq);
         for index in self.indexes(content, &range) {
             self.fetches.remove(&(content, index));
             if let Some(entry) = self.blocks.peek_mut(&(content, index)) {
@@ -283,7 +288,7 @@ impl Cache {
     }
 
     fn duplicate(&mut self, from: ContentId, to: ContentId, len: u64, seq: Seq) {
-        self.after.insert(to, seq);
+        self.expect(to, seq);
         for index in self.indexes(from, &(0..len)) {
             let end = len.min((index + 1) * BLOCK_BYTES) - index * BLOCK_BYTES;
             let known: Vec<_> = match self.blocks.peek(&(from, index)) {

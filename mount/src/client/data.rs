@@ -98,13 +98,16 @@ impl State {
 
     /// Sends what was just closed, if it stands in a mailbox.
     pub(crate) fn post(&mut self, ino: Ino) -> Result<(), Pause> {
-        self.send_closed(ino)
+        self.send_closed(ino).inspect_err(|pause| {
+            if let Pause::Refused(errno) = pause {
+                self.note_error(format!("what was closed in the outbox is not sent: {errno}"));
+            }
+        })
     }
 
-    /// Waits until the server has all changes of a node on its disk.
-    pub(crate) fn sync(&mut self, ino: Ino) -> Result<(), Pause> {
-        let seq = self.table.changed(ino);
-        self.durable(seq)
+    /// The last change of a node, as far as it was made in this session.
+    pub(crate) fn last_change_of(&self, ino: Ino) -> Seq {
+        self.table.changed(ino)
     }
 
     /// The last change that was made.

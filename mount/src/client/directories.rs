@@ -50,15 +50,12 @@ impl State {
             }
         }
         let start = entries.partition_point(|entry| entry.place <= place);
-        for Entry { place, name, ino } in entries[start..].iter().take(BATCH_ENTRIES) {
-            // One removed since the listing was taken is left out, as POSIX allows.
-            match self.node(*ino) {
-                Ok(node) => {
-                    let name = name.as_bytes().to_vec();
-                    listed.push(Listed { next: *place, name, ino: *ino, node });
-                }
-                Err(Pause::Refused(_)) => {}
-                Err(pause) => return Err(pause),
+        for Entry { place, name, ino: child } in entries[start..].iter().take(BATCH_ENTRIES) {
+            // What is no longer there, or something else by now, is left out: the kernel takes
+            // what it is told here for the present, and for ever.
+            if self.entry(ino, name)? == Some(*child) {
+                let (node, name) = (self.node(*child)?, name.as_bytes().to_vec());
+                listed.push(Listed { next: *place, name, ino: *child, node });
             }
         }
         Ok(listed)

@@ -72,6 +72,8 @@ impl Client {
     /// # Errors
     /// If the session was over before everything was durable.
     pub async fn finish(self: &Arc<Self>) -> Result<(), Lost> {
+        // What was closed just now may still be on its way into the other's inbox.
+        let _ = self.send_left_behind().await;
         self.lock().begin_drain(Lost::LOGGED_OUT);
         self.outgoing.notify_one();
         let mut progress = self.progress.subscribe();

@@ -10,6 +10,8 @@ pub enum Notice {
     Node(Ino),
     /// An entry.
     Entry(Ino, Name),
+    /// Which entries a directory shows, though the directory itself is as it was.
+    Listing(Ino),
 }
 
 /// The kernel's side of a mount.

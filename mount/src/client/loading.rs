@@ -9,7 +9,7 @@ use xfer_protocol::tree::{Delivery, Kind, Loaded, Need, Node, Rows};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name, Seq};
 
 use super::cache::FetchOrder;
-use super::state::RoomNeed;
+use super::state::{RoomNeed, State};
 use super::{Client, Outcome};
 
 /// A directory up to this size is listed whole when one entry of it is looked up: that costs one
@@ -86,12 +86,16 @@ impl Client {
     /// Asks for room in another user's inbox.
     pub(super) async fn ask_room(self: &Arc<Self>, room: RoomNeed) -> Result<(), Errno> {
         let ask = Ask::Reserve { to: room.to.clone(), bytes: room.bytes, items: room.items };
-        match self.ask(Seq::default(), ask).await? {
-            (Answer::Reserved, _) => {
+        match self.ask(Seq::default(), ask).await {
+            Ok((Answer::Reserved, _)) => {
                 self.lock().drafts.grant(&room);
                 Ok(())
             }
-            _ => Err(self.unexpected("room in an inbox")),
+            Ok(_) => Err(self.unexpected("room in an inbox")),
+            Err(errno) => {
+                self.lock().drafts.refuse(room.ino);
+                Err(errno)
+            }
         }
     }
 
@@ -215,10 +219,17 @@ impl Client {
     }
 
     async fn fetch_bytes(self: &Arc<Self>, ino: Ino, order: &FetchOrder) -> Result<(), Errno> {
+        // As long as the log takes: no deadline for what was only delayed by it.
+        let after = order.after;
+        let applied = self.call(move |state: &mut State| state.sync_to(after)).await;
         let len = (order.range.end - order.range.start) as u32;
         let offset = order.range.start;
         let ask = Ask::Read { ino, content: order.content, offset, len };
-        let answer = match self.ask(order.after, ask).await {
+        let asked = match applied {
+            Ok(()) => self.ask(after, ask).await,
+            Err(errno) => Err(errno),
+        };
+        let answer = match asked {
             Ok((Answer::Data, data)) if data.len() <= len as usize => Ok(data),
             Ok(_) => Err(self.unexpected("bytes")),
             Err(errno) => Err(errno),
@@ -253,7 +264,7 @@ fn is_sound(node: &Node) -> bool {
     }
 }
 
-impl super::State {
+impl State {
     fn has_content(&self, ino: Ino, content: xfer_protocol::ContentId) -> bool {
         matches!(self.table.node(ino), Loaded::Present(node) if node.content() == Some(content))
     }

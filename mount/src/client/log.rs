@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
-use xfer_protocol::Seq;
 use xfer_protocol::limits::FRAME_OPS_MAX;
 use xfer_protocol::tree::{Action, Op};
+use xfer_protocol::{Name, Seq};
 
 /// What an op counts for beside its data, in bytes: about what it takes in memory.
 const OP_BYTES: usize = 256;
@@ -63,6 +63,11 @@ impl Log {
     pub(super) fn has_room(&self) -> bool {
         let second = self.rate.bytes_per_s.map_or(self.bytes_max, |rate| rate as usize);
         self.bytes < second.max(BACKLOG_BYTES_MIN).min(self.bytes_max)
+    }
+
+    /// Whether not even small ops may be appended now.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= self.bytes_max
     }
 
     /// Appends an op and returns its seq.
@@ -136,27 +141,28 @@ impl Log {
     }
 }
 
-/// Bytes of an op that are not its payload but can be many.
+/// Bytes of names and values in an op.
 fn extra_bytes(action: &Action) -> usize {
+    let len = |name: &Name| name.as_bytes().len();
     match action {
-        Action::SetXattr { value, .. } => value.len(),
-        Action::Symlink { target, .. } => target.len(),
-        Action::Create { .. }
-        | Action::Mkdir { .. }
-        | Action::Mknod { .. }
-        | Action::Link { .. }
-        | Action::Unlink { .. }
-        | Action::Rmdir { .. }
-        | Action::Rename { .. }
-        | Action::SetAttr { .. }
-        | Action::RemoveXattr { .. }
+        Action::SetXattr { name, value, .. } => name.len() + value.len(),
+        Action::RemoveXattr { name, .. } => name.len(),
+        Action::Symlink { name, target, .. } => len(name) + target.len(),
+        Action::Create { name, .. }
+        | Action::Mkdir { name, .. }
+        | Action::Mknod { name, .. }
+        | Action::Link { name, .. }
+        | Action::Unlink { name, .. }
+        | Action::Rmdir { name, .. }
+        | Action::Accept { name, .. }
+        | Action::Mailbox { user: name, .. } => len(name),
+        Action::Rename { from, to, .. } => len(&from.1) + len(&to.1),
+        Action::Send { to, name, from, .. } => len(to) + len(name) + len(from),
+        Action::SetAttr { .. }
         | Action::Write { .. }
         | Action::Fallocate { .. }
         | Action::CopyRange { .. }
         | Action::ForgetOrphan { .. }
-        | Action::Mailbox { .. }
-        | Action::Send { .. }
-        | Action::Accept { .. }
         | Action::Decline { .. } => 0,
     }
 }

@@ -191,11 +191,7 @@ impl Client {
         for (ino, order) in orders {
             self.fetch(ino, order);
         }
-        if !notices.is_empty()
-            && let Some(kernel) = self.kernel()
-        {
-            notices.into_iter().for_each(|notice| kernel.notice(notice));
-        }
+        self.pass_on(notices);
         if news {
             self.outgoing.notify_one();
         }
@@ -208,6 +204,8 @@ impl Client {
         A: FnMut(&mut State) -> Result<T, Pause> + Send,
     {
         let mut progress = self.progress.subscribe();
+        // What the first attempt waits for may have happened before there was anybody to tell.
+        progress.mark_changed();
         loop {
             match pause {
                 Pause::Refused(errno) => return Err(errno),
@@ -218,7 +216,6 @@ impl Client {
                 Pause::Room(room) => self.ask_room(room).await?,
                 Pause::State(id) => self.ask_state(id).await?,
             }
-            progress.mark_unchanged();
             match self.attempt(&mut attempt) {
                 Ok(done) => return Ok(done),
                 Err(next) => pause = next,
@@ -236,6 +233,14 @@ impl Client {
     pub fn set_kernel(&self, kernel: Option<Arc<dyn Kernel>>) {
         *self.kernel.lock().unwrap_or_else(PoisonError::into_inner) = kernel;
         self.tick();
+    }
+
+    fn pass_on(&self, notices: Vec<Notice>) {
+        if !notices.is_empty()
+            && let Some(kernel) = self.kernel()
+        {
+            notices.into_iter().for_each(|notice| kernel.notice(notice));
+        }
     }
 
     fn kernel(&self) -> Option<Arc<dyn Kernel>> {

@@ -59,6 +59,19 @@ impl State {
         new: &New,
         owner: Owner,
     ) -> Result<Found, Pause> {
+        let ino = self.add(parent, name, new, owner)?;
+        self.handles.remember(ino);
+        Ok((ino, self.node(ino)?))
+    }
+
+    /// Makes a node that the kernel does not know of.
+    pub(super) fn add(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        new: &New,
+        owner: Owner,
+    ) -> Result<Ino, Pause> {
         let ino = Ino(self.fresh()?);
         let in_mailbox = self.mailbox(parent)?.is_some();
         let name = name.clone();
@@ -71,8 +84,7 @@ impl State {
         if in_mailbox {
             self.drafts.note(ino);
         }
-        self.handles.remember(ino);
-        Ok((ino, self.node(ino)?))
+        Ok(ino)
     }
 
     /// Makes a regular file and opens it.
@@ -122,12 +134,15 @@ impl State {
         let moved = self.entry(from.0, &from.1)?.ok_or(Errno::ENOENT)?;
         let replaced = self.entry(to.0, &to.1)?;
         self.fresh()?;
+        let rename = Action::Rename { from: from.clone(), to: to.clone(), mode };
         if mode != RenameMode::Exchange {
+            // Room is asked for only for what can be moved at all.
+            self.check(&rename)?;
             self.prepare_rename(moved, to.0, &to.1)?;
         } else if self.mailbox(from.0)?.is_some() || self.mailbox(to.0)?.is_some() {
             return Err(Errno::EINVAL.into());
         }
-        self.change(Action::Rename { from: from.clone(), to: to.clone(), mode })?;
+        self.change(rename)?;
         self.drop_orphan(replaced);
         // The rename happened: what comes after it must not make it seem to have failed.
         if let Err(pause) = self.send_renamed(moved, to.0, &to.1) {

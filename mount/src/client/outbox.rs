@@ -12,16 +12,35 @@ use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
 use super::state::{Pause, RoomNeed, State};
 
-/// Room that was granted for what is to be sent, by its node: bytes and items.
+/// What stands in mailboxes and was not sent, by its node.
 #[derive(Debug, Default)]
-pub(super) struct Drafts(HashMap<Ino, (u64, u32)>);
+pub(super) struct Drafts(HashMap<Ino, Draft>);
+
+/// What is known of something that was not sent.
+#[derive(Debug, Default)]
+struct Draft {
+    /// Bytes in the other's inbox that are kept for it.
+    bytes: u64,
+    /// Items in the other's inbox that are kept for it.
+    items: u32,
+    /// Whether the program that closed it last was told that it is not sent.
+    refused: bool,
+}
 
 impl Drafts {
+    /// Notes room that was granted, besides what there was.
     pub(super) fn grant(&mut self, room: &RoomNeed) {
-        self.0.insert(room.ino, (room.bytes, room.items));
+        let draft = self.0.entry(room.ino).or_default();
+        draft.bytes += room.bytes;
+        draft.items += room.items;
     }
 
-    /// Notes a file that is being made in a mailbox.
+    /// Notes that there is no room.
+    pub(super) fn refuse(&mut self, ino: Ino) {
+        self.0.entry(ino).or_default().refused = true;
+    }
+
+    /// Notes something that stands in a mailbox.
     pub(super) fn note(&mut self, ino: Ino) {
         self.0.entry(ino).or_default();
     }
@@ -60,8 +79,9 @@ impl State {
 
     /// Asks for room for what is about to be closed, if that will send it.
     pub(super) fn prepare_close(&mut self, ino: Ino) -> Result<(), Pause> {
-        if !self.drafts.0.contains_key(&ino) {
-            return Ok(());
+        match self.drafts.0.get_mut(&ino) {
+            Some(draft) => draft.refused = false,
+            None => return Ok(()),
         }
         match self.draft(ino)? {
             Some((to, name)) if !is_temporary(&name) => self.must_have_room(ino, to),
@@ -71,11 +91,15 @@ impl State {
 
     /// Sends what was closed, if it stands in a mailbox and nobody writes to it any more.
     pub(super) fn send_closed(&mut self, ino: Ino) -> Result<(), Pause> {
-        if self.handles.writers(ino) > 0 || !self.drafts.0.contains_key(&ino) {
+        let waits = self.drafts.0.get(&ino).is_some_and(|draft| !draft.refused);
+        if self.handles.writers(ino) > 0 || !waits {
             return Ok(());
         }
         match self.draft(ino)? {
-            Some((to, name)) if !is_temporary(&name) => self.send(ino, to, name),
+            Some((to, name)) if !is_temporary(&name) => {
+                self.must_have_room(ino, to.clone())?;
+                self.send(ino, to, name)
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -103,17 +127,26 @@ impl State {
         self.send(moved, user, name.clone())
     }
 
-    /// Drafts that were left behind when nobody could send them: whole, but never sent.
-    pub(super) fn unsent(&self) -> Result<Vec<(Ino, Name, Name)>, Pause> {
+    /// What stands in mailboxes and was not sent: it becomes drafts again, whoever made it.
+    pub(super) fn unsent(&mut self) -> Result<Vec<Ino>, Pause> {
         let mut unsent = Vec::new();
-        for (user, mailbox) in self.children(Ino::OUTBOX)? {
-            for (name, ino) in self.children(mailbox)? {
-                if self.node(ino)?.sent.is_none() && !is_temporary(&name) {
-                    unsent.push((ino, user.clone(), name));
+        for (_, mailbox) in self.children(Ino::OUTBOX)? {
+            for (_, ino) in self.children(mailbox)? {
+                if self.node(ino)?.sent.is_none() {
+                    unsent.push(ino);
                 }
             }
         }
+        unsent.iter().for_each(|ino| self.drafts.note(*ino));
         Ok(unsent)
+    }
+
+    /// Tries once more to send something that was not.
+    pub(super) fn send_again(&mut self, ino: Ino) -> Result<(), Pause> {
+        if let Some(draft) = self.drafts.0.get_mut(&ino) {
+            draft.refused = false;
+        }
+        self.send_closed(ino)
     }
 
     /// Sends what stands in a mailbox.
@@ -139,14 +172,17 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn must_have_room(&mut self, ino: Ino, to: Name) -> Result<(), Pause> {
+    fn must_have_room(&mut self, ino: Ino, to: Name) -> Result<(), Pause> {
         let (bytes, items) = self.weigh(ino)?;
         if !self.users.contains(&to) {
             return Err(Errno::ENOENT.into());
         }
-        match self.drafts.0.get(&ino) {
-            Some((granted, count)) if *granted >= bytes && *count >= items => Ok(()),
-            Some(_) | None => Err(Pause::Room(RoomNeed { ino, to, bytes, items })),
+        let (kept, count) = self.drafts.0.get(&ino).map_or((0, 0), |d| (d.bytes, d.items));
+        let (bytes, items) = (bytes.saturating_sub(kept), items.saturating_sub(count));
+        match (bytes, items) {
+            (0, 0) => Ok(()),
+            // Only what is missing: what was granted is kept.
+            (bytes, items) => Err(Pause::Room(RoomNeed { ino, to, bytes, items })),
         }
     }
 

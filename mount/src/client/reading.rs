@@ -43,14 +43,28 @@ impl ReadLinks {
         ReadLinks { dial, links: Default::default(), next: AtomicUsize::new(0) }
     }
 
-    /// Asks, on a link that may have to be opened first.
+    /// Asks, on a link that may have to be opened first. If that link breaks, once more on another:
+    /// every question may be asked twice.
     pub(super) async fn ask(&self, after: Seq, ask: Ask) -> Result<Answered, Errno> {
+        let answer = match self.ask_once(after, ask.clone()).await? {
+            Some(answer) => answer,
+            None => self.ask_once(after, ask).await?.ok_or(Errno::EIO)?,
+        };
+        answer.map_err(errno_of)
+    }
+
+    /// Asks, and gives nothing if the link breaks before the answer.
+    async fn ask_once(
+        &self,
+        after: Seq,
+        ask: Ask,
+    ) -> Result<Option<Result<Answered, ReadError>>, Errno> {
         let (reply, answered) = oneshot::channel();
         let link = self.link().await?;
-        let sent = link.send(Question { after, ask, reply }).await;
-        sent.map_err(|_| Errno::EIO)?;
-        let answer = answered.await.map_err(|_| Errno::EIO)?;
-        answer.map_err(errno_of)
+        match link.send(Question { after, ask, reply }).await {
+            Ok(()) => Ok(answered.await.ok()),
+            Err(_) => Ok(None),
+        }
     }
 
     async fn link(&self) -> Result<mpsc::Sender<Question>, Errno> {
@@ -65,8 +79,9 @@ impl ReadLinks {
         })?;
         let (sender, questions) = mpsc::channel(QUEUE);
         let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
-        tokio::spawn(receive(reader, pending.clone()));
-        tokio::spawn(transmit(writer, questions, pending));
+        let (alive, ended) = oneshot::channel();
+        tokio::spawn(receive(reader, pending.clone(), alive));
+        tokio::spawn(transmit(writer, questions, pending, ended));
         *link = Some(sender.clone());
         Ok(sender)
     }
@@ -82,9 +97,19 @@ fn errno_of(error: ReadError) -> Errno {
 }
 
 /// Writes questions until nobody asks any more or the link breaks.
-async fn transmit(mut writer: Writer, mut questions: mpsc::Receiver<Question>, pending: Pending) {
+async fn transmit(
+    mut writer: Writer,
+    mut questions: mpsc::Receiver<Question>,
+    pending: Pending,
+    mut ended: oneshot::Receiver<()>,
+) {
     let mut id = 0u32;
-    while let Some(Question { after, ask, reply }) = questions.recv().await {
+    loop {
+        let question = tokio::select! {
+            question = questions.recv() => question,
+            _ = &mut ended => None,
+        };
+        let Some(Question { after, ask, reply }) = question else { break };
         id = id.wrapping_add(1);
         match pending.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             Some(pending) => drop(pending.insert(id, reply)),
@@ -99,8 +124,9 @@ async fn transmit(mut writer: Writer, mut questions: mpsc::Receiver<Question>, p
     pending.lock().unwrap_or_else(PoisonError::into_inner).take();
 }
 
-/// Hands answers out until the link breaks; then whoever still waits is told by its end.
-async fn receive(mut reader: Reader, pending: Pending) {
+/// Hands answers out until the link breaks; then whoever still waits is told by its end, and so is
+/// the task that writes, by the end of `_alive`.
+async fn receive(mut reader: Reader, pending: Pending, _alive: oneshot::Sender<()>) {
     loop {
         let (response, payload) =
             match link::receive::<Response, _>(&mut reader, Bounds::OPEN).await {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use xfer_protocol::limits::IDS_MAX;
 use xfer_protocol::message::{DeliveryHead, DeliveryState, Grant};
 use xfer_protocol::tree::{
     Action, Changes, ContentEffect, Loaded, Need, Node, Op, Rows, Stop, Table, plan,
@@ -173,6 +174,13 @@ impl State {
         }
     }
 
+    /// Whether a change would be refused, without making it.
+    pub(super) fn check(&self, action: &Action) -> Result<(), Pause> {
+        let op = Op { time: SystemTime::now().into(), action: action.clone() };
+        plan(&self.table, &op)?;
+        Ok(())
+    }
+
     /// Makes a change: predicts it, appends it to the log, and shows it from now on.
     pub(super) fn change(&mut self, action: Action) -> Result<(), Pause> {
         self.change_with(action, Bytes::new())
@@ -183,18 +191,21 @@ impl State {
         if self.phase != Phase::Connected {
             return Err(Errno::EIO.into());
         }
-        if !payload.is_empty() && !self.log.has_room() {
+        if !self.has_room_for(&action, &payload) {
             return Err(Pause::Progress);
         }
         let op = Op { time: SystemTime::now().into(), action };
         let changes = plan(&self.table, &op)?;
         self.must_fit_disk(&changes)?;
         let seq = self.log.next();
+        self.expect_contents(&changes, seq);
         self.table.commit(&changes, seq);
         for effect in &changes.contents {
             self.cache.follow(effect, &payload, seq);
         }
-        self.use_numbers(&op.action, &changes);
+        if let Some((first, count)) = numbers_of(&op.action, &changes) {
+            self.use_numbers(first, count);
+        }
         self.notice(&op.action, &changes);
         if is_awaited(&op.action) {
             self.barrier = seq;
@@ -211,13 +222,24 @@ impl State {
     /// The first of so many numbers that follow each other.
     pub(super) fn fresh_run(&self, count: u64) -> Result<u64, Pause> {
         let fits = |range: &&IdRange| range.end - range.first >= count;
-        self.numbers.iter().find(fits).map(|range| range.first).ok_or(Pause::Progress)
+        match (self.numbers.iter().find(fits), &self.phase) {
+            (Some(range), _) => Ok(range.first),
+            (None, Phase::Connected) => Err(Pause::Progress),
+            (None, Phase::Draining(_) | Phase::Over(_)) => Err(Errno::EIO.into()),
+        }
     }
 
-    /// Adds numbers that were granted.
-    pub(super) fn add_numbers(&mut self, range: IdRange) {
-        self.ids_asked = false;
-        self.numbers.push_back(range);
+    /// Adds numbers that were granted. False if they can't be.
+    pub(super) fn add_numbers(&mut self, range: IdRange) -> bool {
+        let newest = self.numbers.back().map_or(Ino::FIRST_GRANTED, |last| last.end);
+        let possible = newest <= range.first
+            && range.first <= range.end
+            && range.end - range.first <= IDS_MAX;
+        if possible {
+            self.ids_asked = false;
+            self.numbers.push_back(range);
+        }
+        possible
     }
 
     /// Whether more numbers should be asked for.
@@ -269,41 +291,85 @@ impl State {
         self.notices.extend(changes.nodes.iter().map(|(ino, _)| Notice::Node(*ino)));
     }
 
-    /// Refuses growth that the server's disk has no room for, as far as it told.
+    /// Whether the log takes the op now. What follows from an op that was taken always is.
+    fn has_room_for(&self, action: &Action, payload: &Bytes) -> bool {
+        let follows = matches!(action, Action::Send { .. } | Action::ForgetOrphan { .. });
+        follows || if payload.is_empty() { !self.log.is_full() } else { self.log.has_room() }
+    }
+
+    /// Nodes that get a content by an op have it on the server only after that op.
+    fn expect_contents(&mut self, changes: &Changes, seq: Seq) {
+        for (ino, node) in &changes.nodes {
+            let before = match self.table.node(*ino) {
+                Loaded::Present(node) => node.content(),
+                Loaded::Absent | Loaded::Unknown => None,
+            };
+            let after = node.as_ref().and_then(|node| node.content());
+            if let Some(content) = after.filter(|_| after != before) {
+                self.cache.expect(content, seq);
+            }
+        }
+    }
+
+    /// Refuses growth that the server's disk has no room for, as far as it told. A content that is
+    /// shared takes its space once more when one of its files changes.
     fn must_fit_disk(&self, changes: &Changes) -> Result<(), Errno> {
-        let growth = changes.usage.bytes.saturating_sub(self.table.usage().bytes);
+        let unshared: u64 = changes.contents.iter().map(cloned_bytes).sum();
+        let growth = unshared + changes.usage.bytes.saturating_sub(self.table.usage().bytes);
         if growth > 0 && growth + self.log.pending().1 as u64 > self.disk_free {
             return Err(Errno::ENOSPC);
         }
         Ok(())
     }
 
-    fn use_numbers(&mut self, action: &Action, changes: &Changes) {
-        let used = match action {
-            Action::Create { .. }
-            | Action::Mkdir { .. }
-            | Action::Symlink { .. }
-            | Action::Mknod { .. }
-            | Action::Mailbox { .. }
-            | Action::Send { .. } => 1,
-            Action::Accept { .. } => changes.nodes.len() as u64,
-            Action::SetAttr { .. }
-            | Action::Write { .. }
-            | Action::Fallocate { .. }
-            | Action::CopyRange { .. } => changes.contents.iter().filter_map(made).count() as u64,
-            Action::Link { .. }
-            | Action::Unlink { .. }
-            | Action::Rmdir { .. }
-            | Action::Rename { .. }
-            | Action::SetXattr { .. }
-            | Action::RemoveXattr { .. }
-            | Action::ForgetOrphan { .. }
-            | Action::Decline { .. } => 0,
-        };
-        if let Some(range) = self.numbers.iter_mut().find(|range| range.end - range.first >= used) {
-            range.first += used;
+    fn use_numbers(&mut self, first: u64, count: u64) {
+        if let Some(range) = self.numbers.iter_mut().find(|range| range.first == first) {
+            range.first += count;
         }
         self.numbers.retain(|range| range.first < range.end);
+    }
+}
+
+/// The numbers that an op used up: the first, and how many.
+fn numbers_of(action: &Action, changes: &Changes) -> Option<(u64, u64)> {
+    match action {
+        Action::Create { ino, .. }
+        | Action::Mkdir { ino, .. }
+        | Action::Symlink { ino, .. }
+        | Action::Mknod { ino, .. }
+        | Action::Mailbox { ino, .. } => Some((ino.0, 1)),
+        Action::Send { delivery, .. } => Some((delivery.0, 1)),
+        Action::Accept { first, .. } => {
+            // The directory that it was placed in changed too.
+            let new = first.0..first.0 + changes.nodes.len() as u64;
+            let made = changes.nodes.iter().filter(|(ino, _)| new.contains(&ino.0));
+            Some((first.0, made.count() as u64))
+        }
+        Action::SetAttr { .. }
+        | Action::Write { .. }
+        | Action::Fallocate { .. }
+        | Action::CopyRange { .. } => {
+            changes.contents.iter().find_map(made).map(|content| (content.0, 1))
+        }
+        Action::Link { .. }
+        | Action::Unlink { .. }
+        | Action::Rmdir { .. }
+        | Action::Rename { .. }
+        | Action::SetXattr { .. }
+        | Action::RemoveXattr { .. }
+        | Action::ForgetOrphan { .. }
+        | Action::Decline { .. } => None,
+    }
+}
+
+fn cloned_bytes(effect: &ContentEffect) -> u64 {
+    match effect {
+        ContentEffect::Clone { len, .. } => *len,
+        ContentEffect::Create { .. }
+        | ContentEffect::Write { .. }
+        | ContentEffect::Zero { .. }
+        | ContentEffect::Copy { .. }
+        | ContentEffect::Free { .. } => 0,
     }
 }
 

@@ -1,15 +1,17 @@
 //! The log link: ops go up, acknowledgements come down.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout};
-use xfer_protocol::Seq;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::{HEARTBEAT_MS, SILENCE_TIMEOUT_MS};
 use xfer_protocol::message::{EndReason, ToClient, ToServer};
+use xfer_protocol::{Ino, Name, Seq};
 
+use super::kernel::Notice;
 use super::log::Group;
 use super::state::{Phase, State};
 use super::{Client, Lost};
@@ -19,9 +21,6 @@ use crate::session::{Reader, Writer};
 /// After this much since the last one, a commit is asked for while programs wait for room in the
 /// log, in bytes: so that what is done makes room while the rest is on its way.
 const BARRIER_BYTES: usize = 8 << 20;
-
-/// How long a frame may take to be written before the link counts as dead.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What goes out next.
 enum Outgoing {
@@ -51,13 +50,13 @@ impl Client {
                 state.next_outgoing(&mut sent)
             };
             let result = match next {
-                Some(Outgoing::Ops(group)) => send_ops(&mut writer, group).await,
-                Some(Outgoing::Message(message)) => send(&mut writer, &message, &[]).await,
+                Some(Outgoing::Ops(group)) => self.send_ops(&mut writer, group).await,
+                Some(Outgoing::Message(message)) => self.send(&mut writer, &message, &[]).await,
                 None => tokio::select! {
                     () = self.outgoing.notified() => continue,
                     () = sleep_until(ping_at) => {
                         self.lock().pinged = Some(std::time::Instant::now());
-                        send(&mut writer, &ToServer::Ping, &[]).await
+                        self.send(&mut writer, &ToServer::Ping, &[]).await
                     }
                 },
             };
@@ -101,9 +100,13 @@ impl Client {
             }
             ToClient::Arrived(head) => state.waiting.push_back(head),
             ToClient::Settled { delivery, state: became } => state.learn_state(delivery, became),
-            ToClient::Users(users) => state.users = users.into_iter().collect(),
+            ToClient::Users(users) => state.set_users(users.into_iter().collect()),
             ToClient::Quota(quota) => state.table.set_quota(quota),
-            ToClient::Ids(range) => state.add_numbers(range),
+            ToClient::Ids(range) => {
+                if !state.add_numbers(range) {
+                    return Err("the server granted numbers that can't be".to_owned());
+                }
+            }
             ToClient::Pong => {
                 state.round_trip = state.pinged.take().map(|pinged| pinged.elapsed());
                 return Ok(());
@@ -112,10 +115,35 @@ impl Client {
             ToClient::Ended(EndReason::LoggedOut) => return Err(Lost::LOGGED_OUT.to_owned()),
             ToClient::Ended(reason) => return Err(reason.to_string()),
         }
+        let notices = std::mem::take(&mut state.notices);
         drop(state);
+        self.pass_on(notices);
         self.tick();
         self.outgoing.notify_one();
         Ok(())
+    }
+
+    async fn send_ops(&self, writer: &mut Writer, group: Group) -> Result<(), String> {
+        let Group { first, ops, payloads } = group;
+        self.send(writer, &ToServer::Ops { first, ops }, &payloads).await
+    }
+
+    /// Writes a message, for as long as the session lives: a server that is busy may take nothing
+    /// for a long time, and one that is gone is noticed by its silence.
+    async fn send(
+        &self,
+        writer: &mut Writer,
+        message: &ToServer,
+        payloads: &[Bytes],
+    ) -> Result<(), String> {
+        let mut progress = self.progress.subscribe();
+        let over = progress.wait_for(|_| matches!(self.lock().phase, Phase::Over(_)));
+        tokio::select! {
+            sent = link::send_parts(writer, message, payloads, Bounds::OPEN) => {
+                sent.map_err(|error| error.to_string())
+            }
+            _ = over => Err("the session is over".to_owned()),
+        }
     }
 
     /// The session is over: whatever waits is told so.
@@ -152,6 +180,14 @@ impl State {
         }
     }
 
+    /// Takes over who can be sent to; what the outbox shows changes with it.
+    fn set_users(&mut self, users: HashSet<Name>) {
+        let changed = self.users.symmetric_difference(&users).cloned();
+        self.notices.extend(changed.map(|name| Notice::Entry(Ino::OUTBOX, name)));
+        self.notices.push(Notice::Listing(Ino::OUTBOX));
+        self.users = users;
+    }
+
     fn next_outgoing(&mut self, sent: &mut Sent) -> Option<Outgoing> {
         if self.numbers_are_low() {
             self.ids_asked = true;
@@ -178,18 +214,5 @@ impl State {
             return Some(Outgoing::Message(ToServer::Logout));
         }
         None
-    }
-}
-
-async fn send_ops(writer: &mut Writer, group: Group) -> Result<(), String> {
-    let Group { first, ops, payloads } = group;
-    send(writer, &ToServer::Ops { first, ops }, &payloads).await
-}
-
-async fn send(writer: &mut Writer, message: &ToServer, payloads: &[Bytes]) -> Result<(), String> {
-    match timeout(WRITE_TIMEOUT, link::send_parts(writer, message, payloads, Bounds::OPEN)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the server takes nothing any more".to_owned()),
     }
 }

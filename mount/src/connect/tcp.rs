@@ -18,8 +18,10 @@ use super::error::EndpointError;
 /// How long an address has for itself before the next is tried beside it.
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// How long sent data may stay unacknowledged before the connection counts as broken.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
+/// How long sent data may stay unacknowledged before the connection counts as broken. Long, since a
+/// server that is busy with a big change takes nothing meanwhile, though it says that it lives; one
+/// that says nothing is noticed much earlier, by its silence.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
 
 /// How long a connection may be silent before the kernel asks whether the peer is there.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);

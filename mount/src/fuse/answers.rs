@@ -9,7 +9,7 @@ use fuser::{
     Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
     ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
 };
-use xfer_protocol::{Errno, Ino, Name};
+use xfer_protocol::{Errno, Ino, Name, Seq};
 
 use super::attr::{FOR_EVER, attr, errno};
 use super::filesystem::XferFs;
@@ -77,6 +77,20 @@ impl XferFs {
         attempt: impl FnMut(&mut State) -> Result<(), Pause> + Send + 'static,
     ) {
         self.answer(reply, attempt, |reply, ()| reply.ok());
+    }
+
+    /// Answers once the change that is the last one now is durable: later ones, which others may
+    /// make without end, don't matter.
+    pub(super) fn answer_sync(
+        &self,
+        reply: ReplyEmpty,
+        last: impl Fn(&State) -> Seq + Send + 'static,
+    ) {
+        let mut upto = None;
+        self.answer_empty(reply, move |state| {
+            let seq = *upto.get_or_insert_with(|| last(state));
+            state.sync_to(seq)
+        });
     }
 
     /// Answers with a value of an extended attribute, or how long it is.

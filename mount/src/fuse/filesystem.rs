@@ -311,7 +311,7 @@ impl Filesystem for XferFs {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.answer_empty(reply, move |state| state.sync(Ino(ino.0)));
+        self.answer_sync(reply, move |state| state.last_change_of(Ino(ino.0)));
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -377,11 +377,7 @@ impl Filesystem for XferFs {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        let mut upto = None;
-        self.answer_empty(reply, move |state| {
-            let seq = *upto.get_or_insert_with(|| state.last_change());
-            state.sync_to(seq)
-        });
+        self.answer_sync(reply, |state| state.last_change());
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
