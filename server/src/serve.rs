@@ -20,10 +20,10 @@ use crate::exit::{Exit, Failure};
 use crate::identity::{Fingerprint, Identity, IdentityError};
 use crate::listener::{self, Listener};
 use crate::opening::Door;
-use crate::store::StoreError;
 use crate::store::files::FileStore;
 use crate::store::lock::StoreLock;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{MetaStore, StoreError};
 use crate::{log, tls};
 
 /// How long sessions have to make durable what they sent, once the server is to stop.
@@ -88,10 +88,11 @@ async fn serve(
     let port = listener::bind(config.listen).map_err(|error| unheard(&error, config))?;
     let engine = Engine::new(meta.clone(), contents);
     let control = Control::bind(&config.store, engine.clone()).map_err(no_control)?;
-    let listener = Arc::new(Listener::new(tls, Door::new(meta), engine.clone()));
+    let listener = Arc::new(Listener::new(tls, Door::new(meta.clone()), engine.clone()));
     let stop = stop_signal()?;
     announce(&port, fingerprint)?;
     let control = tokio::spawn(control.serve());
+    tokio::task::spawn_blocking(move || clear_removed(&*meta));
     let connections = listener.serve(port, stop).await;
     tracing::info!("stopping");
     // Whoever is still on the way in is turned away by the engine; the sessions drain.
@@ -102,6 +103,13 @@ async fn serve(
     control.abort();
     finish(connections).await;
     Ok(())
+}
+
+/// Goes on with removals of accounts that were interrupted. If this is, the next start goes on.
+fn clear_removed(meta: &SqliteStore) {
+    if let Err(error) = meta.clear_removed() {
+        tracing::error!(%error, "what removed accounts had stays for now");
+    }
 }
 
 /// Lets connections say their last word.

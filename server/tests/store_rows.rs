@@ -36,6 +36,12 @@ fn refer(store: &SqliteStore, account: AccountId, by: &[(u64, i64)]) -> Result<(
     store.commit(&[batch]).map(drop)
 }
 
+/// Removes an account with all it has.
+fn remove(store: &SqliteStore, account: AccountId) {
+    store.remove_account(account).unwrap();
+    store.clear_removed().unwrap();
+}
+
 fn garbage(store: &SqliteStore) -> Vec<u64> {
     store.garbage(100).unwrap().into_iter().map(|content| content.0).collect()
 }
@@ -203,7 +209,7 @@ fn a_batch_of_an_earlier_session_writes_nothing_while_others_beside_it_do() {
 fn a_session_of_an_account_that_was_removed_is_fenced_even_from_one_of_the_same_name() {
     let (store, _dir) = open();
     let old = account(&store, "alice");
-    store.remove_account(old).unwrap();
+    remove(&store, old);
     let new = account(&store, "alice");
     assert_ne!(old, new);
     assert_eq!(store.commit(&[file_batch(old, 1, 2000)]).unwrap(), [Committed::Fenced]);
@@ -428,7 +434,7 @@ fn accounts_are_listed_by_name_and_can_be_changed() {
 fn what_is_done_to_an_account_that_is_gone_is_refused() {
     let (store, _dir) = open();
     let alice = account(&store, "alice");
-    store.remove_account(alice).unwrap();
+    remove(&store, alice);
     let refused = |result: Result<(), StoreError>| {
         assert!(matches!(result, Err(StoreError::Refused(_))), "{result:?}");
     };
@@ -449,7 +455,7 @@ fn a_removed_account_leaves_nothing_behind_but_what_it_sent() {
     commit(&store, own);
     send(&store, alice, "bob", 500, 10);
     send(&store, bob, "carol", 501, 11);
-    store.remove_account(bob).unwrap();
+    remove(&store, bob);
 
     assert_eq!(garbage(&store), [10, 2001]);
     assert_eq!(store.node(bob, Ino::ROOT).unwrap(), None);
@@ -460,8 +466,8 @@ fn a_removed_account_leaves_nothing_behind_but_what_it_sent() {
     let mut accept = batch(carol, 1);
     accept.deliveries.push(DeliveryEffect::Accepted(DeliveryId(501)));
     commit(&store, accept);
-    store.remove_account(alice).unwrap();
-    store.remove_account(carol).unwrap();
+    remove(&store, alice);
+    remove(&store, carol);
     assert_eq!(store.accounts().unwrap(), []);
 }
 

@@ -80,11 +80,13 @@ pub fn set_password(store: &Path, name: &str, origin: &secret::Origin) -> Result
     tell(store, Command::End { user: name.to_owned() })
 }
 
-/// Removes an account and its tree.
+/// Removes an account and its tree: from the server that runs first, since the tree takes a while.
 pub fn remove(store: &Path, name: &str) -> Result<(), Failure> {
     let (meta, account) = find(store, name)?;
     meta.remove_account(account.id)?;
-    tell(store, Command::AccountChanged { user: name.to_owned() })
+    let told = tell(store, Command::AccountChanged { user: name.to_owned() });
+    meta.clear_removed()?;
+    told
 }
 
 /// Sets what an account may store.

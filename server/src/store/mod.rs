@@ -96,6 +96,15 @@ pub struct Failures {
     pub blocked_until: Timestamp,
 }
 
+/// Which wrong passwords are old: those whose last one, and whose block, was before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ForgottenBefore {
+    /// For those of one account.
+    pub users: Timestamp,
+    /// For those of a source for all accounts, which are kept under the user "".
+    pub sources: Timestamp,
+}
+
 /// Why a store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -192,8 +201,12 @@ pub trait MetaStore: Send + Sync + 'static {
     fn set_password(&self, account: AccountId, password: &str) -> Result<(), StoreError>;
     /// Sets what an account's tree may take up.
     fn set_quota(&self, account: AccountId, quota: Quota) -> Result<(), StoreError>;
-    /// Removes an account, its tree, and the deliveries to it. A session of it is fenced.
+    /// Removes an account: its session is fenced, and nobody finds it any more. What it had stays
+    /// until [`MetaStore::clear_removed`].
     fn remove_account(&self, account: AccountId) -> Result<(), StoreError>;
+    /// Removes the trees of accounts that were removed, and refuses the deliveries to them. Takes
+    /// long, in transactions that don't; one that was interrupted is gone on with.
+    fn clear_removed(&self) -> Result<(), StoreError>;
     /// Begins a session: raises the account's epoch by one, durably, and returns the account as it
     /// is then. From now on batches of older epochs are refused.
     fn begin_session(&self, account: AccountId) -> Result<Account, StoreError>;
@@ -204,6 +217,8 @@ pub trait MetaStore: Send + Sync + 'static {
     fn all_failures(&self) -> Result<Vec<Failures>, StoreError>;
     /// Sets the wrong passwords of a pair; a count of 0 forgets them.
     fn set_failures(&self, failures: &Failures) -> Result<(), StoreError>;
+    /// Forgets old wrong passwords, of all pairs at once.
+    fn forget_failures(&self, before: ForgottenBefore) -> Result<(), StoreError>;
 }
 
 /// Bytes, by content number.

@@ -2,11 +2,9 @@
 
 use rusqlite::{Connection, Row, Transaction, params};
 use xfer_protocol::tree::{Kind, Node, Quota, Usage};
-use xfer_protocol::{ContentId, Epoch, Ino, Name, Seq, Timestamp};
+use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 
 use super::commit::write_entry;
-use super::contents::refer;
-use super::deliveries;
 use super::rows::{all, change, first, number, put_node, read_name};
 use crate::store::{Account, AccountId, StoreError};
 
@@ -16,6 +14,15 @@ macro_rules! columns {
          usage_bytes, usage_nodes, applied, epoch"
     };
 }
+
+/// The condition for accounts that are there, and not about to be removed (see
+/// [`removal`](super::removal)).
+macro_rules! living {
+    () => {
+        "substr(name, 1, 1) <> x'2f'"
+    };
+}
+pub(super) use living;
 
 /// What an account is made with.
 pub(super) struct NewAccount<'a> {
@@ -85,7 +92,7 @@ pub(super) fn by_name(connection: &Connection, name: &Name) -> Result<Option<Acc
 }
 
 pub(super) fn list(connection: &Connection) -> Result<Vec<Account>, StoreError> {
-    let sql = concat!("SELECT ", columns!(), " FROM accounts ORDER BY name");
+    let sql = concat!("SELECT ", columns!(), " FROM accounts WHERE ", living!(), " ORDER BY name");
     all(connection, sql, [], read)
 }
 
@@ -94,7 +101,7 @@ pub(super) fn set_password(
     account: AccountId,
     password: &str,
 ) -> Result<(), StoreError> {
-    let sql = "UPDATE accounts SET password = ? WHERE id = ?";
+    let sql = concat!("UPDATE accounts SET password = ? WHERE id = ? AND ", living!());
     must_exist(change(transaction, sql, params![password, account.0.cast_signed()])?)
 }
 
@@ -103,35 +110,24 @@ pub(super) fn set_quota(
     account: AccountId,
     quota: Quota,
 ) -> Result<(), StoreError> {
-    let sql = "UPDATE accounts SET quota_bytes = ?, quota_nodes = ? WHERE id = ?";
+    let sql = concat!(
+        "UPDATE accounts SET quota_bytes = ?, quota_nodes = ? WHERE id = ? AND ",
+        living!()
+    );
     let params = [quota.bytes.cast_signed(), quota.nodes.cast_signed(), account.0.cast_signed()];
     must_exist(change(transaction, sql, params)?)
-}
-
-pub(super) fn remove(
-    transaction: &Transaction<'_>,
-    account: AccountId,
-    time: Timestamp,
-) -> Result<(), StoreError> {
-    deliveries::forget_account(transaction, account, time)?;
-    let id = [account.0.cast_signed()];
-    let sql = "SELECT content, count(*) FROM nodes
-               WHERE account = ? AND content IS NOT NULL GROUP BY content";
-    let contents =
-        all(transaction, sql, id, |row| Ok((ContentId(number(row, 0)?), row.get::<_, i64>(1)?)))?;
-    for (content, count) in contents {
-        refer(transaction, content, -count)?;
-    }
-    change(transaction, "DELETE FROM entries WHERE account = ?", id)?;
-    change(transaction, "DELETE FROM nodes WHERE account = ?", id)?;
-    must_exist(change(transaction, "DELETE FROM accounts WHERE id = ?", id)?)
 }
 
 pub(super) fn begin_session(
     transaction: &Transaction<'_>,
     account: AccountId,
 ) -> Result<Account, StoreError> {
-    let sql = concat!("UPDATE accounts SET epoch = epoch + 1 WHERE id = ? RETURNING ", columns!());
+    let sql = concat!(
+        "UPDATE accounts SET epoch = epoch + 1 WHERE id = ? AND ",
+        living!(),
+        " RETURNING ",
+        columns!()
+    );
     first(transaction, sql, [account.0.cast_signed()], read)?.ok_or_else(gone)
 }
 
@@ -148,7 +144,7 @@ fn read(row: &Row<'_>) -> Result<Account, StoreError> {
     })
 }
 
-fn must_exist(changed: usize) -> Result<(), StoreError> {
+pub(super) fn must_exist(changed: usize) -> Result<(), StoreError> {
     if changed == 0 { Err(gone()) } else { Ok(()) }
 }
 

@@ -6,14 +6,19 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::schema;
 use crate::store::StoreError;
 
 /// How many threads can read at the same time; others wait for their turn.
 const READERS: usize = 4;
+
+/// How long a transaction waits to begin, while another process (`xfer-server user`) writes.
+/// Nothing is lost by waiting, and a transaction that fails ends everybody's session.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// The open connections to one database.
 pub(super) struct Connections {
@@ -46,8 +51,8 @@ impl Connections {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut writer = lock(&self.writer);
-        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let writer = lock(&self.writer);
+        let transaction = begin(&writer)?;
         let done = work(&transaction)?;
         transaction.commit()?;
         Ok(done)
@@ -63,6 +68,25 @@ impl Connections {
         }
         lock(&self.readers[self.turn.fetch_add(1, Ordering::Relaxed) % READERS])
     }
+}
+
+/// Takes the write lock. That another process has it is no failure: nothing was written yet.
+fn begin(writer: &Connection) -> Result<Transaction<'_>, StoreError> {
+    let start = Instant::now();
+    loop {
+        // The connection is locked, and has no other transaction.
+        match Transaction::new_unchecked(writer, TransactionBehavior::Immediate) {
+            Err(error) if is_busy(&error) && start.elapsed() < BEGIN_PATIENCE => {
+                let seconds = start.elapsed().as_secs();
+                tracing::warn!(seconds, "another process is writing to the store");
+            }
+            begun => return Ok(begun?),
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
 /// A panic under the lock rolled its transaction back: the connection is as good as before.

@@ -215,26 +215,6 @@ pub(super) fn sender(
     Ok(sender.flatten().map(AccountId))
 }
 
-/// An account goes: what waits for it is refused, and nobody asks about what it sent any more.
-pub(super) fn forget_account(
-    transaction: &Transaction<'_>,
-    account: AccountId,
-    time: Timestamp,
-) -> Result<(), StoreError> {
-    for head in waiting(transaction, account)? {
-        let sql = "SELECT content FROM delivery_items
-                   WHERE delivery = ? AND content IS NOT NULL";
-        let contents = all(transaction, sql, [head.id.0.cast_signed()], |row| number(row, 0))?;
-        contents.into_iter().try_for_each(|id| refer(transaction, ContentId(id), -1))?;
-        settle(transaction, account, head.id, State::Refused, time)?;
-    }
-    let id = [account.0.cast_signed()];
-    let settled = "DELETE FROM deliveries WHERE from_account = ? AND to_account IS NULL";
-    change(transaction, settled, id)?;
-    change(transaction, "UPDATE deliveries SET from_account = NULL WHERE from_account = ?", id)?;
-    Ok(())
-}
-
 fn content(item: &Item) -> Option<ContentId> {
     match &item.kind {
         ItemKind::File { content, .. } => *content,

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Row, Transaction, params};
 
 use super::rows::{all, change, first, read_time};
-use crate::store::{Failures, StoreError};
+use crate::store::{Failures, ForgottenBefore, StoreError};
 
 macro_rules! columns {
     () => {
@@ -43,6 +43,16 @@ pub(super) fn set(transaction: &Transaction<'_>, failures: &Failures) -> Result<
         failures.blocked_until.nanos(),
     ];
     change(transaction, sql, params)?;
+    Ok(())
+}
+
+pub(super) fn forget(
+    transaction: &Transaction<'_>,
+    before: ForgottenBefore,
+) -> Result<(), StoreError> {
+    let sql = "DELETE FROM failures
+               WHERE max(last_secs, blocked_secs) < CASE user WHEN '' THEN ? ELSE ? END";
+    change(transaction, sql, [before.sources.secs(), before.users.secs()])?;
     Ok(())
 }
 

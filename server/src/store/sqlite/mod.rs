@@ -22,16 +22,19 @@ mod deliveries;
 
 mod accounts;
 
+mod removal;
+
 mod failures;
 
 #[cfg(test)]
 mod tests;
 
 use std::fs::{File, OpenOptions};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use connections::Connections;
 use rusqlite::ErrorCode;
@@ -40,7 +43,13 @@ use xfer_protocol::tree::{Delivery, Node, Quota, Usage};
 use xfer_protocol::{ContentId, DeliveryId, IdRange, Ino, Name, Timestamp};
 
 use super::lock::prepare_directory;
-use super::{Account, AccountId, Batch, Committed, Failures, MetaStore, StoreError};
+use super::{
+    Account, AccountId, Batch, Committed, Failures, ForgottenBefore, MetaStore, StoreError,
+};
+
+/// How long a removal lets others write after each of its transactions: as long as that took,
+/// within these bounds. Other processes ask for the write lock only about every 100 ms.
+const REMOVAL_PAUSE: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(1);
 
 /// A store's rows, in its `xfer.db`.
 pub struct SqliteStore {
@@ -180,8 +189,18 @@ impl MetaStore for SqliteStore {
     }
 
     fn remove_account(&self, account: AccountId) -> Result<(), StoreError> {
-        let now = Timestamp::from(SystemTime::now());
-        self.connections.write(|writer| accounts::remove(writer, account, now))
+        self.connections.write(|writer| removal::retire(writer, account))
+    }
+
+    fn clear_removed(&self) -> Result<(), StoreError> {
+        loop {
+            let (start, now) = (Instant::now(), Timestamp::from(SystemTime::now()));
+            if !self.connections.write(|writer| removal::clear_some(writer, now))? {
+                return Ok(());
+            }
+            let pause = start.elapsed().clamp(*REMOVAL_PAUSE.start(), *REMOVAL_PAUSE.end());
+            std::thread::sleep(pause);
+        }
     }
 
     fn begin_session(&self, account: AccountId) -> Result<Account, StoreError> {
@@ -198,5 +217,9 @@ impl MetaStore for SqliteStore {
 
     fn set_failures(&self, failures: &Failures) -> Result<(), StoreError> {
         self.connections.write(|writer| failures::set(writer, failures))
+    }
+
+    fn forget_failures(&self, before: ForgottenBefore) -> Result<(), StoreError> {
+        self.connections.write(|writer| failures::forget(writer, before))
     }
 }
