@@ -8,9 +8,13 @@
 //! and to read them after a restart; if it was set in between, a block is at worst as long again.
 //!
 //! **Invariant:** an attempt is counted before it is tried, and taken back if it was right.
+//!
+//! **Invariant:** counting is a matter of memory. While the store is written nothing is locked, and
+//! at most one caller waits for it; the others leave to that one what they have to write.
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime};
 
 use lru::LruCache;
@@ -18,7 +22,7 @@ use tokio::time::Instant;
 use xfer_protocol::Timestamp;
 
 use crate::source::Source;
-use crate::store::{Failures, MetaStore, StoreError};
+use crate::store::{Failures, ForgottenBefore, MetaStore};
 
 pub mod rule;
 
@@ -38,10 +42,14 @@ pub struct Blocks {
     store: Arc<dyn MetaStore>,
     start: Instant,
     state: Mutex<State>,
+    /// Held by whoever writes to the store.
+    writing: Mutex<()>,
 }
 
 struct State {
     known: LruCache<Pair, Option<Streak>>,
+    /// What the store does not know yet.
+    unwritten: HashMap<Pair, Streak>,
     attempts_until_sweep: u32,
 }
 
@@ -56,6 +64,9 @@ struct Pair {
 pub struct Attempt {
     pair: Pair,
     source: Pair,
+    /// What was counted for the source before this attempt, and with it.
+    source_before: Option<Streak>,
+    source_made: Streak,
 }
 
 /// No password is tried now.
@@ -68,27 +79,35 @@ pub struct Blocked {
 impl Blocks {
     /// Blocks that are kept in this store.
     pub fn new(store: Arc<dyn MetaStore>) -> Blocks {
-        let state = State { known: LruCache::new(PAIRS_MAX), attempts_until_sweep: 0 };
-        Blocks { store, start: Instant::now(), state: Mutex::new(state) }
+        let known = LruCache::new(PAIRS_MAX);
+        let state = State { known, unwritten: HashMap::new(), attempts_until_sweep: 0 };
+        Blocks { store, start: Instant::now(), state: Mutex::new(state), writing: Mutex::default() }
     }
 
-    /// Counts a password that is about to be tried. Waits for the store.
+    /// Counts a password that is about to be tried. May wait for the store.
     ///
     /// # Errors
     /// If the account is blocked for this source, or the source for all accounts.
     pub fn begin(&self, user: &str, source: Source) -> Result<Attempt, Blocked> {
+        let attempt = self.count(user, source);
+        self.write_down();
+        attempt
+    }
+
+    fn count(&self, user: &str, source: Source) -> Result<Attempt, Blocked> {
         let pair = Pair { user: user.to_owned(), address: source.to_string() };
         let source = Pair { user: ANY_USER.to_owned(), address: pair.address.clone() };
         let mut state = self.lock();
-        self.sweep_at_times(&mut state);
+        state.attempts_until_sweep = state.attempts_until_sweep.saturating_sub(1);
         let now_ms = self.now_ms();
+        let source_before = self.streak(&mut state, &source);
         let of_pair = Rule::PAIR.attempt(self.streak(&mut state, &pair), now_ms);
-        let of_source = Rule::SOURCE.attempt(self.streak(&mut state, &source), now_ms);
+        let of_source = Rule::SOURCE.attempt(source_before, now_ms);
         match (of_pair, of_source) {
-            (Ok(of_pair), Ok(of_source)) => {
-                self.keep(&mut state, &pair, of_pair);
-                self.keep(&mut state, &source, of_source);
-                Ok(Attempt { pair, source })
+            (Ok(of_pair), Ok(source_made)) => {
+                state.keep(&pair, of_pair);
+                state.keep(&source, source_made);
+                Ok(Attempt { pair, source, source_before, source_made })
             }
             (of_pair, of_source) => {
                 let remaining_ms = of_pair.err().max(of_source.err()).unwrap_or(0);
@@ -97,22 +116,25 @@ impl Blocks {
         }
     }
 
-    /// Takes an attempt back, whose password was right. Waits for the store.
+    /// Takes an attempt back, whose password was right. May wait for the store.
     ///
     /// The account's wrong passwords are forgotten; those of the source are not, or a guesser with
     /// an account would be free.
     pub fn succeed(&self, attempt: Attempt) {
-        let mut state = self.lock();
-        let now_ms = self.now_ms();
-        let none = Streak { count: 0, last_ms: now_ms, blocked_until_ms: now_ms };
-        self.keep(&mut state, &attempt.pair, none);
-        if let Some(streak) = self.streak(&mut state, &attempt.source) {
-            self.keep(&mut state, &attempt.source, Rule::SOURCE.forgive(streak, now_ms));
+        let Attempt { pair, source, source_before, source_made } = attempt;
+        {
+            let mut state = self.lock();
+            let now_ms = self.now_ms();
+            state.keep(&pair, Streak { count: 0, last_ms: now_ms, blocked_until_ms: now_ms });
+            if let Some(streak) = self.streak(&mut state, &source) {
+                state.keep(&source, Rule::SOURCE.forgive(streak, source_before, source_made));
+            }
         }
+        self.write_down();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Each change is one assignment, so what a panic left is as good as before.
+        // Nothing in here panics half way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -124,6 +146,9 @@ impl Blocks {
         if let Some(known) = state.known.get(pair) {
             return *known;
         }
+        if let Some(unwritten) = state.unwritten.get(pair) {
+            return Some(*unwritten);
+        }
         let stored = self.store.failures(&pair.user, &pair.address).unwrap_or_else(|error| {
             tracing::error!(%error, "wrong passwords can't be read");
             None
@@ -133,12 +158,29 @@ impl Blocks {
         streak
     }
 
-    /// A store that fails is not a reason to let nobody in: what is in memory counts on.
-    fn keep(&self, state: &mut State, pair: &Pair, streak: Streak) {
-        state.known.put(pair.clone(), (streak.count > 0).then_some(streak));
-        if let Err(error) = self.store.set_failures(&self.to_stored(pair, streak)) {
-            tracing::error!(%error, "wrong passwords can't be written down");
+    /// Writes what is unwritten, unless somebody does so already: who then writes this, too.
+    fn write_down(&self) {
+        while self.next_unwritten().is_some() {
+            let _writing = match self.writing.try_lock() {
+                Ok(guard) => guard,
+                Err(TryLockError::Poisoned(error)) => error.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            if self.is_sweep_due() {
+                self.sweep();
+            }
+            while let Some((pair, streak)) = self.next_unwritten() {
+                // A store that fails is no reason to let nobody in: what is in memory counts on.
+                if let Err(error) = self.store.set_failures(&self.to_stored(&pair, streak)) {
+                    tracing::error!(%error, "wrong passwords can't be written down");
+                }
+                self.lock().is_written(&pair, streak);
+            }
         }
+    }
+
+    fn next_unwritten(&self) -> Option<(Pair, Streak)> {
+        self.lock().unwritten.iter().next().map(|(pair, streak)| (pair.clone(), *streak))
     }
 
     fn stored_streak(&self, failures: &Failures) -> Streak {
@@ -170,25 +212,41 @@ impl Blocks {
         }
     }
 
-    fn sweep_at_times(&self, state: &mut State) {
-        if state.attempts_until_sweep > 0 {
-            state.attempts_until_sweep -= 1;
-            return;
+    fn is_sweep_due(&self) -> bool {
+        let mut state = self.lock();
+        let is_due = state.attempts_until_sweep == 0;
+        if is_due {
+            state.attempts_until_sweep = SWEEP_ATTEMPTS;
         }
-        state.attempts_until_sweep = SWEEP_ATTEMPTS;
-        if let Err(error) = self.sweep() {
+        is_due
+    }
+
+    fn sweep(&self) {
+        let now = SystemTime::now();
+        let forgotten_before = |rule: Rule| {
+            Timestamp::from(now - Duration::from_millis(rule.forgotten_after_ms.unsigned_abs()))
+        };
+        let before = ForgottenBefore {
+            users: forgotten_before(Rule::PAIR),
+            sources: forgotten_before(Rule::SOURCE),
+        };
+        if let Err(error) = self.store.forget_failures(before) {
             tracing::error!(%error, "old wrong passwords can't be removed");
         }
     }
+}
 
-    fn sweep(&self) -> Result<(), StoreError> {
-        let now_ms = self.now_ms();
-        for failures in self.store.all_failures()? {
-            if rule_of(&failures.user).is_forgotten(self.stored_streak(&failures), now_ms) {
-                self.store.set_failures(&Failures { count: 0, ..failures })?;
-            }
+impl State {
+    fn keep(&mut self, pair: &Pair, streak: Streak) {
+        self.known.put(pair.clone(), (streak.count > 0).then_some(streak));
+        self.unwritten.insert(pair.clone(), streak);
+    }
+
+    /// Unless it has changed since it was taken to be written.
+    fn is_written(&mut self, pair: &Pair, streak: Streak) {
+        if self.unwritten.get(pair) == Some(&streak) {
+            self.unwritten.remove(pair);
         }
-        Ok(())
     }
 }
 

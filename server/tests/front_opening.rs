@@ -278,6 +278,20 @@ async fn an_address_that_guesses_at_many_accounts_is_blocked_for_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn wrong_passwords_are_forgotten_though_others_of_the_address_log_in_all_the_time() {
+    let house = House::new();
+    for n in 0..19 {
+        house.guess(&format!("user{n}"), 1).await;
+    }
+    for _ in 0..3 {
+        tokio::time::advance(Duration::from_secs(210)).await;
+        assert_eq!(house.try_password("bob", b"right", HERE).await, None);
+    }
+    house.guess("user1", 2).await;
+    assert_eq!(house.try_password("alice", b"right", HERE).await, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_neighbour_in_one_ipv6_network_is_the_same_guesser() {
     let house = House::new();
     for n in 1..=5 {
@@ -324,4 +338,22 @@ async fn a_clock_that_was_set_back_does_not_lengthen_a_block() {
     meta.set_failures(&failures).unwrap();
     let refusal = house.restarted().try_password("alice", b"right", HERE).await;
     assert!(matches!(refusal, Some(Refusal::Blocked { seconds: 29..=30 })), "{refusal:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_somebody_else_writes_for_long_does_not_keep_others_from_being_checked() {
+    let house = Arc::new(House::new());
+    let other = rusqlite::Connection::open(house.store.path().join("xfer.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let first = {
+        let house = house.clone();
+        tokio::spawn(async move { house.try_password("alice", b"wrong", HERE).await })
+    };
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let second = house.try_password("bob", b"right", ELSEWHERE);
+    let second = tokio::time::timeout(Duration::from_secs(10), second).await;
+    assert_eq!(second.expect("it waited for the store"), None);
+    assert!(!first.is_finished());
+    other.execute_batch("COMMIT").unwrap();
+    assert_eq!(first.await.unwrap(), Some(Refusal::WrongPassword));
 }

@@ -71,10 +71,20 @@ impl Rule {
         Ok(Streak { count, last_ms: now_ms, blocked_until_ms })
     }
 
-    /// Takes back one attempt, which was right after all, and the block it brought.
-    pub fn forgive(self, streak: Streak, now_ms: i64) -> Streak {
-        let blocked_until_ms = streak.blocked_until_ms.min(now_ms);
-        Streak { count: streak.count.saturating_sub(1), blocked_until_ms, ..streak }
+    /// Takes an attempt back that was right after all. `before` and `made` are what it found and
+    /// what it made of it; `streak` is what there is now, with what others tried since.
+    ///
+    /// If nobody tried since, the time is as before, too: or right passwords beside a few wrong
+    /// ones would keep those from ever being forgotten. A block that another attempt brought stays,
+    /// for as long as the count that is left stands for.
+    pub fn forgive(self, streak: Streak, before: Option<Streak>, made: Streak) -> Streak {
+        let count = streak.count.saturating_sub(1);
+        let when = |streak: Streak| (streak.last_ms, streak.blocked_until_ms);
+        if when(streak) != when(made) || streak.count > made.count {
+            return Streak { count, ..streak };
+        }
+        let (last_ms, blocked_until_ms) = before.map_or((made.last_ms, made.last_ms), when);
+        Streak { count, last_ms, blocked_until_ms }
     }
 }
 
@@ -113,12 +123,22 @@ mod tests {
     }
 
     #[test]
-    fn a_right_password_takes_back_what_it_counted() {
+    fn a_right_password_takes_back_all_that_its_attempt_did() {
         let before = after(5, 0);
-        let tried = Rule::PAIR.attempt(Some(before), 40_000).unwrap();
-        let forgiven = Rule::PAIR.forgive(tried, 41_000);
-        assert_eq!(forgiven.count, 5);
-        assert_eq!(Rule::PAIR.remaining_ms(forgiven, 41_000), 0);
+        let made = Rule::PAIR.attempt(Some(before), 40_000).unwrap();
+        assert_eq!(Rule::PAIR.forgive(made, Some(before), made), before);
+        let made = Rule::PAIR.attempt(None, 40_000).unwrap();
+        assert!(Rule::PAIR.is_forgotten(Rule::PAIR.forgive(made, None, made), 40_000));
+    }
+
+    #[test]
+    fn a_right_password_leaves_the_block_that_another_attempt_brought() {
+        let before = after(5, 0);
+        let right = Rule::PAIR.attempt(Some(before), 30_000).unwrap();
+        let wrong = Rule::PAIR.attempt(Some(right), 90_000).unwrap();
+        let left = Rule::PAIR.forgive(wrong, Some(before), right);
+        assert_eq!((left.count, left.last_ms), (6, 90_000));
+        assert_eq!(Rule::PAIR.remaining_ms(left, 90_000), Rule::PAIR.block_ms(6));
     }
 
     proptest! {
