@@ -1,7 +1,7 @@
 //! The port: takes connections, encrypts them, finds out who is there, and hands them on.
 //!
-//! One task a connection. Until it is let in, each of its steps has a deadline and it takes one of
-//! the bounded places of [`HalfOpen`]; afterwards it is the engine's.
+//! One task a connection. Until it is let in, all it says has one deadline and it takes one of the
+//! bounded places of [`HalfOpen`]; afterwards it is the engine's.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use xfer_protocol::limits::{OPENING_TIMEOUT_MS, SILENCE_TIMEOUT_MS};
@@ -47,6 +48,8 @@ enum Turned {
     Silent,
     #[error("TLS: {0}")]
     Tls(io::Error),
+    #[error("others wait to come in, and it took long or its address has many connections")]
+    Crowded,
     #[error("another protocol in TLS")]
     OtherProtocol,
     #[error(transparent)]
@@ -121,8 +124,12 @@ impl Listener {
         to.spawn(self.clone().connection(tcp, peer.ip(), place));
     }
 
-    async fn connection(self: Arc<Self>, tcp: TcpStream, address: IpAddr, place: Place) {
-        let (admitted, stream) = match self.admit(tcp, address).await {
+    async fn connection(self: Arc<Self>, tcp: TcpStream, address: IpAddr, mut place: Place) {
+        let admitted = tokio::select! {
+            admitted = self.admit(tcp, address) => admitted,
+            () = place.lost() => Err(Turned::Crowded),
+        };
+        let (admitted, stream) = match admitted {
             Ok(admitted) => admitted,
             Err(turned) => {
                 tracing::info!(address = %address.to_canonical(), "turned away: {turned}");
@@ -145,13 +152,13 @@ impl Listener {
         address: IpAddr,
     ) -> Result<(Admitted, TlsStream<TcpStream>), Turned> {
         set_options(&tcp).map_err(Turned::Tls)?;
-        let deadline = Duration::from_millis(OPENING_TIMEOUT_MS);
-        let handshake = tokio::time::timeout(deadline, self.tls.accept(tcp)).await;
+        let deadline = Instant::now() + Duration::from_millis(OPENING_TIMEOUT_MS);
+        let handshake = tokio::time::timeout_at(deadline, self.tls.accept(tcp)).await;
         let mut stream = handshake.map_err(|_| Turned::Silent)?.map_err(Turned::Tls)?;
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(Turned::OtherProtocol);
         }
-        match self.door.open(&mut stream, address).await {
+        match self.door.open(&mut stream, address, deadline).await {
             Ok(admitted) => Ok((admitted, stream)),
             Err(not_admitted) => {
                 // Best effort: the connection is closed whether or not the other side listens.

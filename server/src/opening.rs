@@ -1,7 +1,7 @@
 //! The beginning of a link, until it is known who is there.
 //!
-//! Everything a stranger can reach is here: small frames, a deadline for each, and one answer for
-//! an unknown name and a wrong password. What comes after is the engine's.
+//! Everything a stranger can reach is here: small frames, one deadline for all of them, and one
+//! answer for an unknown name and a wrong password. What comes after is the engine's.
 //!
 //! **Invariant:** nothing is asked of the engine before the password was right; which of name and
 //! password was wrong shows neither in the answer nor in the work done for it.
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::OPENING_TIMEOUT_MS;
 use xfer_protocol::message::{
@@ -39,6 +40,9 @@ const CHECKS_RUNNING: usize = 2;
 
 /// How many more logins may wait for that: about two seconds' worth.
 const CHECKS_WAITING: usize = 30;
+
+/// How long a link that is refused may take to be told.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Who logged in, with the right password.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -115,16 +119,22 @@ impl Door {
         Door { store, blocks, checks: Workshop::new(CHECKS_RUNNING, CHECKS_WAITING) }
     }
 
-    /// Talks to a new link until it is known what it is for.
+    /// Talks to a new link until it is known what it is for. The link has to say that by the
+    /// deadline; checking the password may take longer.
     ///
     /// # Errors
     /// If it is turned away; then it is to be closed.
-    pub async fn open<S>(&self, stream: &mut S, address: IpAddr) -> Result<Admitted, NotAdmitted>
+    pub async fn open<S>(
+        &self,
+        stream: &mut S,
+        address: IpAddr,
+        deadline: Instant,
+    ) -> Result<Admitted, NotAdmitted>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        greet(stream).await?;
-        match receive(stream).await? {
+        greet(stream, deadline).await?;
+        match receive(stream, deadline).await? {
             Opening::Attach { session, secret } => Ok(Admitted::Read { session, secret }),
             Opening::Login { user, password, purpose, host } => {
                 match self.check(&user, password, address).await {
@@ -137,7 +147,8 @@ impl Door {
                         address: address.to_canonical().to_string(),
                     })),
                     Err(refusal) => {
-                        send(stream, &Opened::Refused(refusal.clone())).await?;
+                        let answer = Opened::Refused(refusal.clone());
+                        send(stream, &answer, Instant::now() + FAREWELL).await?;
                         Err(NotAdmitted::Refused { user: label(&user), refusal })
                     }
                 }
@@ -185,15 +196,18 @@ fn internal(error: StoreError) -> Refusal {
     Refusal::Internal
 }
 
-async fn greet<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), NotAdmitted> {
-    let hello: ClientHello = receive(stream).await?;
+async fn greet<S>(stream: &mut S, deadline: Instant) -> Result<(), NotAdmitted>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let hello: ClientHello = receive(stream, deadline).await?;
     let ClientHello { magic, version_min, version_max, capabilities: _, software } = hello;
     if magic != ClientHello::MAGIC {
         return Err(NotAdmitted::Stranger);
     }
     if !(version_min..=version_max).contains(&VERSION) {
         let answer = ServerHello::Incompatible { version_min: VERSION, version_max: VERSION };
-        send(stream, &answer).await?;
+        send(stream, &answer, deadline).await?;
         return Err(NotAdmitted::Incompatible { version_min, version_max });
     }
     tracing::debug!(software = label(&software), "hello");
@@ -203,29 +217,31 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Result<(), 
         software: SOFTWARE.to_owned(),
         time: SystemTime::now().into(),
     };
-    send(stream, &answer).await
+    send(stream, &answer, deadline).await
 }
 
-async fn receive<T, S>(stream: &mut S) -> Result<T, NotAdmitted>
+async fn receive<T, S>(stream: &mut S, deadline: Instant) -> Result<T, NotAdmitted>
 where
     T: serde::de::DeserializeOwned,
     S: AsyncRead + Unpin,
 {
-    let (message, _) = in_time(link::receive(stream, Bounds::OPENING)).await?;
+    let (message, _) = in_time(link::receive(stream, Bounds::OPENING), deadline).await?;
     Ok(message)
 }
 
-async fn send<T, S>(stream: &mut S, message: &T) -> Result<(), NotAdmitted>
+async fn send<T, S>(stream: &mut S, message: &T, deadline: Instant) -> Result<(), NotAdmitted>
 where
     T: serde::Serialize,
     S: AsyncWrite + Unpin,
 {
-    in_time(link::send(stream, message, &[], Bounds::OPENING)).await
+    in_time(link::send(stream, message, &[], Bounds::OPENING), deadline).await
 }
 
-async fn in_time<T>(phase: impl Future<Output = Result<T, LinkError>>) -> Result<T, NotAdmitted> {
-    let deadline = Duration::from_millis(OPENING_TIMEOUT_MS);
-    Ok(tokio::time::timeout(deadline, phase).await.map_err(|_| NotAdmitted::Silent)??)
+async fn in_time<T>(
+    phase: impl Future<Output = Result<T, LinkError>>,
+    deadline: Instant,
+) -> Result<T, NotAdmitted> {
+    Ok(tokio::time::timeout_at(deadline, phase).await.map_err(|_| NotAdmitted::Silent)??)
 }
 
 /// A stranger's words, fit to be shown: short, and without control characters.
