@@ -17,12 +17,12 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use xfer_protocol::limits::{OPENING_TIMEOUT_MS, SILENCE_TIMEOUT_MS};
+use xfer_protocol::message::ALPN;
 
 use crate::engine::Engine;
 use crate::half_open::{HalfOpen, Place};
 use crate::opening::{Admitted, Door, NotAdmitted};
 use crate::source::Source;
-use crate::tls::ALPN;
 
 /// Connections that wait for the listener, beyond which the kernel turns them away.
 const BACKLOG: i32 = 1024;

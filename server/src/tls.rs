@@ -7,11 +7,9 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::server::NoServerSessionStorage;
+use xfer_protocol::message::ALPN;
 
 use crate::identity::Identity;
-
-/// What the two sides call their protocol in TLS, so that neither can be led to talk to another's.
-pub const ALPN: &[u8] = b"xfer/1";
 
 /// The key exchanges, best first: the hybrid one, then those of clients that don't have it.
 static KEY_EXCHANGES: [&dyn SupportedKxGroup; 3] =

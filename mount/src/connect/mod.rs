@@ -30,5 +30,4 @@ pub use fingerprint::{Fingerprint, FingerprintError};
 pub use known_hosts::KnownHosts;
 pub use login::{Contact, Login, Peer, reach};
 pub use target::{Target, TargetError};
-pub use tls::ALPN;
 pub use trust::{Asker, Terminal, TrustError, TrustMode, TrustPolicy};

@@ -22,12 +22,10 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use xfer_protocol::message::ALPN;
 
 use super::error::{EndpointError, NotXfer};
 use super::{ConnectError, Fingerprint};
-
-/// What both sides say in the handshake that the connection is for.
-pub const ALPN: &[u8] = b"xfer/1";
 
 /// What a certificate must be.
 #[derive(Clone, Debug)]

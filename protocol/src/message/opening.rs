@@ -11,6 +11,9 @@ use crate::{Epoch, IdRange, Name, Seq, SessionId, Timestamp};
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u16 = 1;
 
+/// What the two sides call their protocol in TLS, so that neither can be led to talk to another's.
+pub const ALPN: &[u8] = b"xfer/1";
+
 /// The first message of a link, from the client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClientHello {

@@ -52,8 +52,8 @@ pub enum Ask {
     },
     /// What became of a delivery from this user. Answered by [`Answer::State`].
     State(DeliveryId),
-    /// Room in another user's inbox, kept for this session's next send to that user. Answered by
-    /// [`Answer::Reserved`].
+    /// Room in another user's inbox, kept for what this session sends to that user next, besides
+    /// what is kept already. Answered by [`Answer::Reserved`].
     Reserve {
         /// The other user.
         to: Name,
