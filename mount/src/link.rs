@@ -1,6 +1,9 @@
 //! One connection: frames in, frames out.
 //!
 //! Generic over the stream, so that tests can run two peers over a pipe in memory.
+//!
+//! The server has much the same for itself: the protocol's crate, which both share, does no I/O and
+//! knows no runtime. What frames and messages are is decided there alone.
 
 use std::io;
 
