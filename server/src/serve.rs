@@ -57,7 +57,7 @@ pub struct CertificateFiles {
 pub fn run(config: &Config) -> Result<(), Failure> {
     log::start();
     raise_descriptor_limit();
-    let lock = StoreLock::take(&config.store).map_err(|error| taken(error, config))?;
+    StoreLock::take(&config.store).map_err(|error| taken(error, config))?.keep();
     let meta = Arc::new(SqliteStore::open(&config.store)?);
     let contents = Arc::new(FileStore::open(&config.store)?);
     let identity = identity(config)?;
@@ -74,7 +74,6 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let served = runtime.block_on(serve(config, meta, contents, tls, &fingerprint));
     // Threads that hang in the disk do not keep the process.
     runtime.shutdown_timeout(STOP_GRACE);
-    drop(lock);
     served
 }
 
@@ -116,7 +115,11 @@ fn clear_removed(meta: &SqliteStore) {
 async fn finish(mut connections: JoinSet<()>) {
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(STOP_GRACE / 2, all).await.is_err() {
-        connections.shutdown().await;
+        // A task that waits for the disk does not notice that it is aborted.
+        let aborted = tokio::time::timeout(STOP_GRACE / 2, connections.shutdown()).await;
+        if aborted.is_err() {
+            tracing::warn!("connections did not end in time");
+        }
     }
 }
 
@@ -197,5 +200,24 @@ fn raise_descriptor_limit() {
     let Rlimit { current: _, maximum } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::debug!(%error, "the limit of open files stays");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_connection_that_hangs_in_the_disk_does_not_keep_the_server_from_ending() {
+        let mut connections = JoinSet::new();
+        let (hung, hangs) = tokio::sync::oneshot::channel();
+        connections.spawn(async move {
+            let _ = hung.send(());
+            std::thread::sleep(3 * STOP_GRACE);
+        });
+        let start = std::time::Instant::now();
+        let _ = hangs.await;
+        finish(connections).await;
+        assert!(start.elapsed() < 2 * STOP_GRACE);
     }
 }

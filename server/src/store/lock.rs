@@ -58,6 +58,13 @@ impl StoreLock {
         write_owner(&mut file).map_err(failed)?;
         Ok(StoreLock { _file: file })
     }
+
+    /// Keeps the store for as long as the process lives: no thread of it that still writes can do
+    /// so beside the next server.
+    pub fn keep(self) {
+        // The kernel closes the file, and so lets go of the lock, when the last thread is gone.
+        std::mem::forget(self);
+    }
 }
 
 fn write_owner(file: &mut File) -> std::io::Result<()> {
@@ -93,6 +100,13 @@ mod tests {
         assert_eq!(refused, format!("the store is in use by another xfer-server (pid {pid})"));
         drop(first);
         StoreLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_kept_lasts_as_long_as_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        StoreLock::take(dir.path()).unwrap().keep();
+        StoreLock::take(dir.path()).unwrap_err();
     }
 
     #[test]
