@@ -3,7 +3,7 @@
 //! **Invariant:** only the committer admits deliveries, one group of batches at a time, and what it
 //! admits stays reserved until the store counts it: an inbox never holds more than its budget.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,52 +18,101 @@ use crate::store::{AccountId, Batch, Committed, MetaStore, StoreError};
 /// How long room stays reserved for a send that does not come.
 const RESERVATION_LIFE: Duration = Duration::from_secs(15 * 60);
 
-/// How many reservations one account may hold.
-const RESERVATIONS_MAX: usize = 1024;
-
 /// The queues between the users.
 pub(super) struct Post {
     meta: Arc<dyn MetaStore>,
     registry: Arc<Registry>,
-    reservations: Mutex<HashMap<AccountId, Vec<Reservation>>>,
+    inboxes: Mutex<HashMap<AccountId, Inbox>>,
 }
 
-/// Room in someone's inbox. They are kept by whose inbox it is.
+/// Room in someone's inbox that is spoken for.
+#[derive(Debug, Default)]
+struct Inbox {
+    /// By who asked for it. What is asked for adds up, and what is sent is taken from it, so that a
+    /// file that grows asks only for what it lacks.
+    kept: HashMap<AccountId, Kept>,
+    /// What was admitted and is being committed.
+    admitted: Usage,
+}
+
 #[derive(Debug)]
-struct Reservation {
-    from: AccountId,
+struct Kept {
     size: Usage,
-    made: Instant,
-    /// A send that is being committed has it.
-    used: bool,
+    /// When it was last asked for.
+    asked: Instant,
+}
+
+impl Inbox {
+    fn expire(&mut self) {
+        self.kept.retain(|_, kept| kept.asked.elapsed() < RESERVATION_LIFE);
+    }
+
+    /// Whether `more` fits beside what is in the inbox and what is spoken for.
+    fn has_room(&self, used: Usage, more: Usage, budget: Quota) -> bool {
+        let kept = self.kept.values().map(|kept| kept.size);
+        let sum = kept.chain([self.admitted, more]).fold(used, add);
+        sum.bytes <= budget.bytes && sum.nodes <= budget.nodes
+    }
+
+    /// What of `size` is not kept for a sender.
+    fn lacking(&self, from: AccountId, size: Usage) -> Usage {
+        self.kept.get(&from).map_or(size, |kept| subtract(size, kept.size))
+    }
+
+    fn admit(&mut self, from: AccountId, size: Usage) {
+        if let Some(kept) = self.kept.get_mut(&from) {
+            kept.size = subtract(kept.size, size);
+        }
+        self.kept.retain(|_, kept| kept.size != Usage::default());
+        self.admitted = add(self.admitted, size);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.kept.is_empty() && self.admitted == Usage::default()
+    }
+}
+
+fn add(one: Usage, other: Usage) -> Usage {
+    Usage {
+        bytes: one.bytes.saturating_add(other.bytes),
+        nodes: one.nodes.saturating_add(other.nodes),
+    }
+}
+
+fn subtract(one: Usage, other: Usage) -> Usage {
+    Usage {
+        bytes: one.bytes.saturating_sub(other.bytes),
+        nodes: one.nodes.saturating_sub(other.nodes),
+    }
 }
 
 impl Post {
     pub(super) fn new(meta: Arc<dyn MetaStore>, registry: Arc<Registry>) -> Post {
-        Post { meta, registry, reservations: Mutex::default() }
+        Post { meta, registry, inboxes: Mutex::default() }
     }
 
     /// Keeps room in the inbox of `to`. Blocks.
     pub(super) fn reserve(&self, from: AccountId, to: &Name, size: Usage) -> Result<(), ReadError> {
         let recipient = self.meta.account(to).map_err(storage)?;
         let recipient = recipient.filter(|to| to.id != from).ok_or(ReadError::NoUser)?;
-        let mut reservations = self.lock();
-        let held = reservations.values().flatten().filter(|held| held.from == from).count();
-        let kept = reservations.entry(recipient.id).or_default();
-        kept.retain(|kept| kept.used || kept.made.elapsed() < RESERVATION_LIFE);
         let used = self.meta.inbox_usage(recipient.id).map_err(storage)?;
-        if held >= RESERVATIONS_MAX || !fits(used, kept, size, recipient.inbox) {
+        let mut inboxes = self.lock();
+        let inbox = inboxes.entry(recipient.id).or_default();
+        inbox.expire();
+        if !inbox.has_room(used, size, recipient.inbox) {
             return Err(ReadError::InboxFull);
         }
-        kept.push(Reservation { from, size, made: Instant::now(), used: false });
+        let asked = Instant::now();
+        let kept = inbox.kept.entry(from).or_insert(Kept { size: Usage::default(), asked });
+        *kept = Kept { size: add(kept.size, size), asked };
         Ok(())
     }
 
     /// Gives up what an account has reserved: its session is over.
     pub(super) fn forget(&self, from: AccountId) {
-        self.lock().retain(|_, kept| {
-            kept.retain(|kept| kept.from != from || kept.used);
-            !kept.is_empty()
+        self.lock().retain(|_, inbox| {
+            inbox.kept.remove(&from);
+            !inbox.is_empty()
         });
     }
 
@@ -78,18 +127,16 @@ impl Post {
                     refused.push(delivery.clone());
                 }
             }
-            for delivery in refused {
-                withdraw(batch, &delivery);
-            }
+            withdraw(batch, &refused);
         }
         Ok(())
     }
 
     /// Forgets what [`Post::judge`] set aside: the store counts it now, or it did not come to be.
     pub(super) fn release_used(&self) {
-        self.lock().retain(|_, kept| {
-            kept.retain(|kept| !kept.used);
-            !kept.is_empty()
+        self.lock().retain(|_, inbox| {
+            inbox.admitted = Usage::default();
+            !inbox.is_empty()
         });
     }
 
@@ -99,9 +146,10 @@ impl Post {
             Committed::Fenced => return Ok(()),
             Committed::Durable => {}
         }
+        let refused: HashSet<DeliveryId> = batch.refused.iter().copied().collect();
         for effect in &batch.deliveries {
             match effect {
-                DeliveryEffect::Sent { delivery, .. } if batch.refused.contains(&delivery.id) => {
+                DeliveryEffect::Sent { delivery, .. } if refused.contains(&delivery.id) => {
                     self.tell_sender(delivery.id)?;
                 }
                 DeliveryEffect::Sent { to, .. } => {
@@ -129,27 +177,21 @@ impl Post {
     fn admit(&self, from: AccountId, to: &Name, delivery: &Delivery) -> Result<bool, StoreError> {
         let Some(recipient) = self.meta.account(to)? else { return Ok(false) };
         let size = size(delivery);
-        let mut reservations = self.lock();
-        let kept = reservations.entry(recipient.id).or_default();
-        let covers = |kept: &&mut Reservation| {
-            let enough = kept.size.bytes >= size.bytes && kept.size.nodes >= size.nodes;
-            kept.from == from && !kept.used && enough
-        };
-        if let Some(kept) = kept.iter_mut().find(covers) {
-            kept.used = true;
-            return Ok(true);
-        }
         let used = self.meta.inbox_usage(recipient.id)?;
-        let room = fits(used, kept, size, recipient.inbox);
+        let mut inboxes = self.lock();
+        let inbox = inboxes.entry(recipient.id).or_default();
+        inbox.expire();
+        let lacking = inbox.lacking(from, size);
+        let room = lacking == Usage::default() || inbox.has_room(used, lacking, recipient.inbox);
         if room {
-            kept.push(Reservation { from, size, made: Instant::now(), used: true });
+            inbox.admit(from, size);
         }
         Ok(room)
     }
 
     /// Every change to the reservations is one step, so a panic elsewhere leaves them whole.
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<AccountId, Vec<Reservation>>> {
-        self.reservations.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<AccountId, Inbox>> {
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -170,23 +212,15 @@ fn size(delivery: &Delivery) -> Usage {
     Usage { bytes: delivery.bytes(), nodes: delivery.items.len() as u64 }
 }
 
-/// Whether `more` fits an inbox of this budget, beside what is in it and what is kept for others.
-fn fits(used: Usage, kept: &[Reservation], more: Usage, budget: Quota) -> bool {
-    let sum = kept.iter().map(|kept| kept.size).chain([more]).fold(used, |sum, size| Usage {
-        bytes: sum.bytes.saturating_add(size.bytes),
-        nodes: sum.nodes.saturating_add(size.nodes),
-    });
-    sum.bytes <= budget.bytes && sum.nodes <= budget.nodes
-}
-
-/// Makes a delivery in a batch one that was refused: it refers to no contents.
-fn withdraw(batch: &mut Batch, delivery: &Delivery) {
-    for content in contents(delivery) {
-        match batch.references.iter_mut().find(|(id, _)| *id == content) {
-            Some((_, by)) => *by -= 1,
-            None => batch.references.push((content, -1)),
-        }
+/// Makes deliveries in a batch ones that were refused: they refer to no contents.
+fn withdraw(batch: &mut Batch, refused: &[Arc<Delivery>]) {
+    if refused.is_empty() {
+        return;
     }
-    batch.references.retain(|(_, by)| *by != 0);
-    batch.refused.push(delivery.id);
+    let mut references: BTreeMap<_, _> = batch.references.drain(..).collect();
+    for content in refused.iter().flat_map(|delivery| contents(delivery)) {
+        *references.entry(content).or_default() -= 1;
+    }
+    batch.references = references.into_iter().filter(|(_, by)| *by != 0).collect();
+    batch.refused.extend(refused.iter().map(|delivery| delivery.id));
 }
