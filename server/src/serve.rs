@@ -91,7 +91,7 @@ async fn serve(
     let stop = stop_signal()?;
     announce(&port, fingerprint)?;
     let control = tokio::spawn(control.serve());
-    tokio::task::spawn_blocking(move || clear_removed(&*meta));
+    tokio::task::spawn_blocking(move || clear_removed(&meta));
     let connections = listener.serve(port, stop).await;
     tracing::info!("stopping");
     // Whoever is still on the way in is turned away by the engine; the sessions drain.
