@@ -50,7 +50,11 @@ impl Control {
 
     fn serve_at(mounted: Arc<dyn Mounted>, path: PathBuf) -> io::Result<Control> {
         remove_dead(&path)?;
-        let listener = UnixListener::bind(&path)?;
+        // Under its own name only once it listens: `xfer` takes one that refuses for a dead one.
+        let unnamed = path.with_extension(format!("new-{}", std::process::id()));
+        let _ = fs::remove_file(&unnamed);
+        let listener = UnixListener::bind(&unnamed)?;
+        fs::rename(&unnamed, &path)?;
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(listen(listener, mounted, stopped));
         Ok(Control { path, stop, task })
