@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use xfer_protocol::limits::IDS_MAX;
-use xfer_protocol::message::Grant;
+use xfer_protocol::message::{Grant, Refusal};
 use xfer_protocol::tree::Usage;
 use xfer_protocol::{ContentId, Ino, Name};
 
@@ -31,9 +31,23 @@ pub(super) struct Begun {
 }
 
 /// Begins the session of whoever holds a seat. Blocks.
-pub(super) fn begin(stores: &Stores, session: &Session) -> Result<Begun, StoreError> {
+///
+/// The password may have been changed since it was checked, for a takeover waits long. Whoever
+/// changes it from now on finds the session, and ends it.
+pub(super) fn begin(stores: &Stores, session: &Session) -> Result<Begun, Refusal> {
+    let failed = |error: StoreError| {
+        tracing::error!(user = %session.user, %error, "a session can't begin");
+        Refusal::Internal
+    };
+    let account = stores.meta.begin_session(session.account).map_err(failed)?;
+    if !session.may_be_of(&account) {
+        return Err(Refusal::WrongPassword);
+    }
+    start(stores, session, account).map_err(failed)
+}
+
+fn start(stores: &Stores, session: &Session, mut account: Account) -> Result<Begun, StoreError> {
     let meta = &stores.meta;
-    let mut account = meta.begin_session(session.account)?;
     account.usage = forget_orphans(stores, &account)?;
     let ids = meta.grant_ids(IDS_MAX)?;
     let mut deliveries = meta.waiting(account.id)?;

@@ -74,15 +74,24 @@ pub(super) fn frames() -> (mpsc::Sender<Received>, mpsc::Receiver<Received>) {
     mpsc::channel(FRAMES_WAITING)
 }
 
-/// Writes messages until the last word is said or the link breaks. Says something now and then when
-/// there is nothing to say, even while the driver is at work on something long.
+/// Writes messages until the last word is said or the link breaks; news only when there is nothing
+/// else. Says something now and then when there is nothing to say, even while the driver is at work
+/// on something long.
 pub(super) async fn write_messages<W: AsyncWrite + Unpin>(
     mut writer: W,
     mut outgoing: mpsc::Receiver<ToClient>,
+    mut news: mpsc::Receiver<ToClient>,
 ) -> Result<(), LinkError> {
     let heartbeat = Duration::from_millis(HEARTBEAT_MS);
     loop {
-        let message = match tokio::time::timeout(heartbeat, outgoing.recv()).await {
+        let next = async {
+            tokio::select! {
+                biased;
+                message = outgoing.recv() => message,
+                Some(message) = news.recv() => Some(message),
+            }
+        };
+        let message = match tokio::time::timeout(heartbeat, next).await {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(()),
             Err(_) => ToClient::Pong,
@@ -111,8 +120,17 @@ struct CommitState {
     in_flight: Option<(Seq, oneshot::Receiver<Verdict>)>,
     /// The last op that some program waits for.
     barrier: Seq,
+    /// So much waits for the next batch that no more is taken in while another is in flight.
+    large: bool,
     /// When the oldest op that is in no batch yet has waited long enough.
     due: Option<Instant>,
+}
+
+impl CommitState {
+    /// Whether what comes has to wait for the batch in flight.
+    fn is_full(&self) -> bool {
+        self.large && self.in_flight.is_some()
+    }
 }
 
 impl Driver {
@@ -122,7 +140,8 @@ impl Driver {
         committer: mpsc::Sender<Job>,
     ) -> Driver {
         let durable = *session.applied.borrow();
-        let commit = CommitState { durable, in_flight: None, barrier: durable, due: None };
+        let commit =
+            CommitState { durable, in_flight: None, barrier: durable, large: false, due: None };
         Driver { session, stores, committer, commit }
     }
 
@@ -137,8 +156,10 @@ impl Driver {
                 () = when(self.commit.due), if self.commit.in_flight.is_none() => {
                     self.start_commit().await
                 }
-                () = when(drain_deadline(&self.session)) => Err(drained(&self.session)),
-                received = frames.recv() => self.handle_received(received).await,
+                () = when(drain_deadline(&self.session)) => ordered(&self.session).map_or(Ok(()), Err),
+                received = frames.recv(), if !self.commit.is_full() => {
+                    self.handle_received(received).await
+                }
             };
             if let Err(over) = served {
                 return over;
@@ -222,6 +243,7 @@ impl Driver {
             Err(_) => return Err(Over::Failed("applying an op failed".to_owned())),
         };
         self.commit.due.get_or_insert_with(|| Instant::now() + COMMIT_INTERVAL);
+        self.commit.large = large;
         if large {
             self.commit.due = Some(Instant::now());
         }
@@ -254,6 +276,7 @@ impl Driver {
 
     async fn start_commit(&mut self) -> Result<(), Over> {
         self.commit.due = None;
+        self.commit.large = false;
         let session = self.session.clone();
         let now = SystemTime::now().into();
         let taken = spawn_blocking(move || session.with_tree(|tree| tree.take_batch(now)));
@@ -296,6 +319,11 @@ fn apply_all(session: &Session, ops: &[Op], payload: &[u8]) -> Result<bool, Over
     let mut at = 0;
     let (mut large, mut result) = (false, Ok(()));
     for op in ops {
+        // A frame may take long: what the session is told meanwhile does not wait for its end.
+        if let Some(over) = ordered(session) {
+            result = Err(over);
+            break;
+        }
         let end = at + data_len(op);
         // The lock is given up between ops, so that questions on read links get their turn.
         let applied = session.with_tree(|tree| {
@@ -380,12 +408,15 @@ fn drain_deadline(session: &Session) -> Option<Instant> {
     }
 }
 
-fn drained(session: &Session) -> Over {
+/// Why the session has to end now, if somebody says so.
+fn ordered(session: &Session) -> Option<Over> {
     match &*session.orders().borrow() {
-        Order::Drain { reason, .. } | Order::End { reason } => Over::Ordered(reason.clone()),
-        Order::Lost { why } => Over::LinkLost(why.clone()),
-        // A deadline is never taken back.
-        Order::Run => Over::Failed("the deadline is gone".to_owned()),
+        Order::Run => None,
+        Order::Drain { reason, deadline } => {
+            (*deadline <= Instant::now()).then(|| Over::Ordered(reason.clone()))
+        }
+        Order::Lost { why } => Some(Over::LinkLost(why.clone())),
+        Order::End { reason } => Some(Over::Ordered(reason.clone())),
     }
 }
 

@@ -120,6 +120,7 @@ impl Registry {
             secret,
             account: auth.account,
             user: auth.user.clone(),
+            password: auth.password.clone(),
             host: auth.host.clone(),
             address: auth.address.clone(),
             since: SystemTime::now().into(),

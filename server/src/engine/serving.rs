@@ -80,10 +80,7 @@ impl Engine {
         let (seat, queues) = self.registry.claim(auth).await?;
         let (stores, session) = (self.stores.clone(), seat.session.clone());
         let begun = spawn_blocking(move || begin(&stores, &session)).await;
-        let begun = begun.map_err(|_| Refusal::Internal)?.map_err(|error| {
-            tracing::error!(user = %auth.user, %error, "a session can't begin");
-            Refusal::Internal
-        })?;
+        let begun = begun.map_err(|_| Refusal::Internal)??;
         // The orphans that went may have left contents behind.
         self.garbage.notify_one();
         Ok(Open { seat, queues, begun })
@@ -101,7 +98,8 @@ impl Engine {
         let named = grant.deliveries.clone();
         let epoch = grant.epoch;
         if !answer(&mut writer, &Opened::Session(Box::new(grant))).await {
-            session.take_tree();
+            // It may be large. That it is gone is all there is to know.
+            let _ = spawn_blocking(move || drop(session.take_tree())).await;
             return;
         }
         let Session { user, host, address, .. } = &*session;
@@ -111,8 +109,9 @@ impl Engine {
         }
         let (received, mut frames) = frames();
         let reading = Task(tokio::spawn(read_frames(reader, received)));
-        let writing = Task(tokio::spawn(write_all(session.clone(), writer, queues.outgoing)));
-        let news = tell_news(self.stores.clone(), session.clone(), named, queues.news);
+        let Queues { outgoing, told_news, news } = queues;
+        let writing = Task(tokio::spawn(write_all(session.clone(), writer, outgoing, told_news)));
+        let news = tell_news(self.stores.clone(), session.clone(), named, news);
         let news = Task(tokio::spawn(news));
         let (stores, committer) = (self.stores.clone(), self.committer.clone());
         let mut driver = Driver::new(session, stores, committer);
@@ -126,9 +125,9 @@ impl Engine {
     async fn conclude(&self, seat: Seat, over: Over, writing: Task<()>) {
         let session = seat.session.clone();
         log_end(&session, &over);
-        let (stores, tree) = (self.stores.clone(), session.take_tree());
+        let (stores, ended) = (self.stores.clone(), session.clone());
         let tidied = spawn_blocking(move || {
-            let left = tree.map_or(Vec::new(), |tree| tree.uncommitted_contents());
+            let left = ended.take_tree().map_or(Vec::new(), |tree| tree.uncommitted_contents());
             remove_unreferenced(&stores, left)
         });
         if let Ok(Err(error)) = tidied.await {
@@ -201,8 +200,9 @@ async fn write_all<W: AsyncWrite + Unpin>(
     session: Arc<Session>,
     writer: W,
     outgoing: mpsc::Receiver<ToClient>,
+    told_news: mpsc::Receiver<ToClient>,
 ) {
-    if let Err(error) = write_messages(writer, outgoing).await {
+    if let Err(error) = write_messages(writer, outgoing, told_news).await {
         session.lose_link(error.to_string());
     }
 }
@@ -230,7 +230,7 @@ async fn tell_news(
             };
             for head in waiting {
                 if announced.insert(head.id) {
-                    session.tell_in_time(ToClient::Arrived(head)).await;
+                    session.tell_news(ToClient::Arrived(head)).await;
                 }
             }
         }
@@ -238,7 +238,7 @@ async fn tell_news(
             match one {
                 News::Arrived => {}
                 News::Settled(delivery, state) => {
-                    session.tell_in_time(ToClient::Settled { delivery, state }).await;
+                    session.tell_news(ToClient::Settled { delivery, state }).await;
                 }
             }
         }

@@ -25,6 +25,9 @@ const OUTGOING_MAX: usize = 1024;
 /// How much news may wait for a client to hear it.
 const NEWS_MAX: usize = 1 << 16;
 
+/// How many messages made of news wait beside the session's own.
+const TOLD_NEWS_MAX: usize = 16;
+
 /// How many read links a session may have.
 const READ_LINKS_MAX: usize = 32;
 
@@ -42,6 +45,9 @@ pub(super) enum News {
 pub(super) struct Queues {
     /// Messages, in order.
     pub(super) outgoing: mpsc::Receiver<ToClient>,
+    /// Messages made of news. They have a queue of their own, so that others' doings never make
+    /// this client one that lets too much wait.
+    pub(super) told_news: mpsc::Receiver<ToClient>,
     /// News that messages are to be made of.
     pub(super) news: mpsc::Receiver<News>,
 }
@@ -60,6 +66,16 @@ pub(super) enum Order {
 }
 
 impl Order {
+    fn is_stronger(&self, other: &Order) -> bool {
+        match (self, other) {
+            (Order::Drain { deadline, .. }, Order::Drain { deadline: held, .. }) => deadline < held,
+            (
+                Order::Run | Order::Drain { .. } | Order::Lost { .. } | Order::End { .. },
+                Order::Run | Order::Drain { .. } | Order::Lost { .. } | Order::End { .. },
+            ) => self.rank() > other.rank(),
+        }
+    }
+
     fn rank(&self) -> u8 {
         match self {
             Order::Run => 0,
@@ -98,6 +114,8 @@ pub(super) struct Session {
     pub(super) secret: Secret,
     pub(super) account: AccountId,
     pub(super) user: Name,
+    /// The hash of the password that was given for it.
+    password: String,
     pub(super) host: String,
     pub(super) address: String,
     pub(super) since: Timestamp,
@@ -105,20 +123,14 @@ pub(super) struct Session {
     /// The last op applied.
     pub(super) applied: watch::Sender<Seq>,
     outgoing: mpsc::Sender<ToClient>,
+    told_news: mpsc::Sender<ToClient>,
     news: mpsc::Sender<News>,
     order: watch::Sender<Order>,
     over: watch::Sender<bool>,
     tree: Mutex<Option<Tree>>,
     durable: AtomicU64,
-    begun: OnceLock<AtBegin>,
+    epoch: OnceLock<Epoch>,
     read_links: Arc<Semaphore>,
-}
-
-/// What the account was when its session began.
-struct AtBegin {
-    /// The password's hash.
-    password: String,
-    epoch: Epoch,
 }
 
 /// Who a session is for.
@@ -127,6 +139,7 @@ pub(super) struct Holder {
     pub(super) secret: Secret,
     pub(super) account: AccountId,
     pub(super) user: Name,
+    pub(super) password: String,
     pub(super) host: String,
     pub(super) address: String,
     pub(super) since: Timestamp,
@@ -136,28 +149,32 @@ impl Session {
     /// A session without a tree yet, and what it has to say to its client.
     pub(super) fn new(holder: Holder) -> (Session, Queues) {
         let (outgoing, outgoing_end) = mpsc::channel(OUTGOING_MAX);
+        let (told_news, told_news_end) = mpsc::channel(TOLD_NEWS_MAX);
         let (news, news_end) = mpsc::channel(NEWS_MAX);
-        let Holder { id, secret, account, user, host, address, since } = holder;
+        let Holder { id, secret, account, user, password, host, address, since } = holder;
         let session = Session {
             id,
             secret,
             account,
             user,
+            password,
             host,
             address,
             since,
             counters: Counters::default(),
             applied: watch::Sender::new(Seq::default()),
             outgoing,
+            told_news,
             news,
             order: watch::Sender::new(Order::Run),
             over: watch::Sender::new(false),
             tree: Mutex::new(None),
             durable: AtomicU64::new(0),
-            begun: OnceLock::new(),
+            epoch: OnceLock::new(),
             read_links: Arc::new(Semaphore::new(READ_LINKS_MAX)),
         };
-        (session, Queues { outgoing: outgoing_end, news: news_end })
+        let (outgoing, told_news, news) = (outgoing_end, told_news_end, news_end);
+        (session, Queues { outgoing, told_news, news })
     }
 
     /// Whether this is its secret; takes the same time whether it is or not.
@@ -172,10 +189,10 @@ impl Session {
         }
     }
 
-    /// Says something as soon as there is room.
-    pub(super) async fn tell_in_time(&self, message: ToClient) {
+    /// Tells the client news, as soon as there is room for it.
+    pub(super) async fn tell_news(&self, message: ToClient) {
         // Nobody is left to hear it once the session is over.
-        let _ = self.outgoing.send(message).await;
+        let _ = self.told_news.send(message).await;
     }
 
     /// Passes on news. Others send it, so too much of it is dropped rather than held against this
@@ -229,18 +246,17 @@ impl Session {
         self.read_links.clone().try_acquire_owned().ok()
     }
 
-    /// Notes what the account was when the session began. Said once.
+    /// Begins, with the tree of the account as it was then. Said once.
     pub(super) fn begin(&self, account: &Account, tree: Tree) {
-        let Account { password, epoch, .. } = account;
-        self.begun.get_or_init(|| AtBegin { password: password.clone(), epoch: *epoch });
+        self.epoch.get_or_init(|| account.epoch);
         self.set_durable(tree.applied());
         self.set_tree(tree);
     }
 
-    /// Whether this account may still have this session: it is the same, with the same password.
+    /// Whether this account may still have this session: it is the same, with the very password
+    /// that was given.
     pub(super) fn may_be_of(&self, account: &Account) -> bool {
-        let unchanged = self.begun.get().is_none_or(|begun| begun.password == account.password);
-        account.id == self.account && unchanged
+        account.id == self.account && account.password == self.password
     }
 
     fn set_tree(&self, tree: Tree) {
@@ -275,16 +291,16 @@ impl Session {
             host: self.host.clone(),
             address: self.address.clone(),
             since: self.since,
-            epoch: self.begun.get().map_or(Epoch::default(), |begun| begun.epoch),
+            epoch: self.epoch.get().copied().unwrap_or_default(),
             applied: *self.applied.borrow(),
             durable: Seq(self.durable.load(Ordering::Relaxed)),
         }
     }
 
-    /// A weaker order never replaces a stronger one.
+    /// A weaker order never replaces a stronger one; of two to drain, the earlier deadline holds.
     fn order(&self, new: Order) {
         self.order.send_if_modified(|order| {
-            let stronger = new.rank() > order.rank();
+            let stronger = new.is_stronger(order);
             if stronger {
                 *order = new;
             }

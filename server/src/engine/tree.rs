@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
 use xfer_protocol::tree::{
-    Action, Changes, ContentEffect, Delivery, FileData, Loaded, Need, Node, Op, Quota, Row, Rows, Stop,
-    Table, plan,
+    Action, Changes, ContentEffect, Delivery, FileData, Loaded, Need, Node, Op, Quota, Row, Rows,
+    Stop, Table, plan,
 };
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Errno, IdRange, Ino, Name, Seq, Timestamp};
 

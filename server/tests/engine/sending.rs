@@ -1,11 +1,13 @@
 //! Deliveries from one user to another.
 
-use xfer_protocol::message::{Answer, Ask, DeliveryState, ReadError, ToClient};
-use xfer_protocol::tree::Action;
+use xfer_protocol::message::{Answer, Ask, DeliveryState, Purpose, ReadError, ToClient, ToServer};
+use xfer_protocol::tree::{Action, Quota};
+
 use xfer_protocol::{DeliveryId, Errno, Ino, Seq};
+use xfer_server::store::MetaStore;
 
 use crate::client::{Client, OWNER};
-use crate::world::{World, name};
+use crate::world::{World, name, time};
 
 async fn settled(client: &mut Client) -> (DeliveryId, DeliveryState) {
     client
@@ -126,4 +128,34 @@ async fn nobody_sends_in_anothers_name() {
         _ => None,
     });
     assert_eq!(errno.await, Errno::EINVAL);
+}
+
+/// More than wait for one client at a time, and than its grant names.
+const MANY: usize = 2_400;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_not_held_to_read_what_others_have_to_say() {
+    let world = World::new();
+    let carol = name("carol");
+    world.meta.create_account(&carol, "hash", Quota::UNLIMITED, Quota::UNLIMITED, time()).unwrap();
+    let mut alice = world.login("alice").await;
+    let mailbox = alice.mailbox("carol").await;
+    let from = alice.grant.user.clone();
+    for file in 0..MANY {
+        let (name, ino, delivery) =
+            (name(&format!("{file}")), Ino(alice.id()), DeliveryId(alice.id()));
+        let (parent, mode, to) = (mailbox, 0o644, carol.clone());
+        let create = Action::Create { parent, name: name.clone(), ino, mode, owner: OWNER };
+        let send = Action::Send { to, name, from: from.clone(), delivery };
+        alice.act(vec![create, send], &[]).await;
+    }
+    alice.sync().await;
+    let mut carol = world.try_login_over(4096, "carol", Purpose::Mount).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    for _ in 0..20 {
+        carol.say(&ToServer::Ping, &[]).await;
+    }
+    for _ in carol.grant.deliveries.len()..MANY {
+        arrived(&mut carol).await;
+    }
 }

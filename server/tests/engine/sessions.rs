@@ -134,3 +134,35 @@ async fn a_new_password_and_the_admin_end_a_session() {
     assert!(ending.await.unwrap());
     assert!(!world.engine.end(&name("bob"), EndReason::Administrator).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_takeover_with_a_password_that_was_changed_meanwhile_is_refused() {
+    let world = Arc::new(World::new());
+    let mut old = world.login("alice").await;
+    let there = world.clone();
+    let thief = tokio::spawn(async move { there.try_login("alice", Purpose::TakeOver).await });
+    assert!(matches!(old.next().await, ToClient::Drain { .. }));
+    world
+        .meta
+        .set_password(world.meta.account(&name("alice")).unwrap().unwrap().id, "new")
+        .unwrap();
+    world.engine.account_changed(&name("alice")).await;
+    assert_eq!(old.ended().await, EndReason::Administrator);
+    assert_eq!(thief.await.unwrap().err(), Some(Refusal::WrongPassword));
+    assert!(world.engine.sessions().is_empty());
+    world.login("alice").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_deadlines_the_earlier_holds() {
+    let world = Arc::new(World::new());
+    let mut alice = world.login("alice").await;
+    let there = world.clone();
+    let taking = tokio::spawn(async move { there.try_login("alice", Purpose::TakeOver).await });
+    assert!(matches!(alice.next().await, ToClient::Drain { .. }));
+    let engine = world.engine.clone();
+    let stopped = tokio::spawn(async move { engine.stop(Duration::from_secs(3)).await });
+    assert_eq!(alice.ended().await, EndReason::Stopping);
+    stopped.await.unwrap();
+    assert_eq!(taking.await.unwrap().err(), Some(Refusal::Stopping));
+}

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use xfer_protocol::message::{EndReason, ToServer};
-use xfer_protocol::tree::Quota;
+use xfer_protocol::tree::{Action, Quota};
 use xfer_protocol::{ContentId, Ino, Seq};
 use xfer_server::engine::Engine;
 use xfer_server::store::{ContentStore, MetaStore, StoreError};
 
+use crate::client::OWNER;
 use crate::world::{World, name, time};
 
 /// A content store that can be told to fail, or to panic.
@@ -17,6 +18,8 @@ struct Faulty {
     inner: Arc<dyn ContentStore>,
     fail_sync: AtomicBool,
     panic_write: AtomicBool,
+    /// Writes take long.
+    slow_write: AtomicBool,
     /// Syncs wait as long as this is set.
     hold_sync: AtomicBool,
     syncs: AtomicUsize,
@@ -32,6 +35,9 @@ impl ContentStore for Faulty {
 
     fn write(&self, content: ContentId, offset: u64, data: &[u8]) -> Result<(), StoreError> {
         assert!(!self.panic_write.swap(false, Ordering::Relaxed), "told to");
+        if self.slow_write.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         self.inner.write(content, offset, data)
     }
 
@@ -104,6 +110,7 @@ fn faulty_world_that_lists(may_list: AtomicBool) -> (World, Arc<Faulty>) {
             inner,
             fail_sync: AtomicBool::new(false),
             panic_write: AtomicBool::new(false),
+            slow_write: AtomicBool::new(false),
             hold_sync: AtomicBool::new(false),
             syncs: AtomicUsize::new(0),
             may_list,
@@ -145,8 +152,9 @@ async fn a_failure_beside_a_commit_takes_nothing_from_what_the_commit_holds() {
     alice.write(ino, 0, b"panic").await;
     until(|| !faulty.panic_write.load(Ordering::Relaxed)).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(world.engine.sessions().len(), 1, "the seat is kept until the commit is over");
+    let held = world.engine.sessions().len();
     faulty.hold_sync.store(false, Ordering::Relaxed);
+    assert_eq!(held, 1, "the seat is kept until the commit is over");
     assert!(matches!(alice.ended().await, EndReason::Storage(_)));
     assert_eq!(world.login("alice").await.grant.applied, committed);
     let mut data = [0; 4];
@@ -246,5 +254,52 @@ async fn the_sweep_spares_what_sessions_write_meanwhile() {
     faulty.may_list.store(true, Ordering::Relaxed);
     until(|| faulty.listed.load(Ordering::Relaxed)).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
+    alice.sync().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_in_the_midst_of_a_frame() {
+    let (world, faulty) = faulty_world();
+    let mut alice = world.login("alice").await;
+    let ino = alice.create(Ino::ROOT, "file").await;
+    faulty.slow_write.store(true, Ordering::Relaxed);
+    let fresh = ContentId(alice.id());
+    let write = Action::Write { ino, offset: 0, len: 1, clear_set_id: false, fresh };
+    alice.act(vec![write; 1_000], &[1; 1_000]).await;
+    until(|| world.engine.counts(&name("alice")).unwrap().ops > 10).await;
+    let account = world.meta.account(&name("alice")).unwrap().unwrap().id;
+    world.meta.set_password(account, "other").unwrap();
+    world.engine.account_changed(&name("alice")).await;
+    let ended = tokio::time::timeout(Duration::from_secs(5), alice.ended()).await;
+    faulty.slow_write.store(false, Ordering::Relaxed);
+    assert_eq!(ended, Ok(EndReason::Administrator));
+    let applied = world.login("alice").await.grant.applied;
+    assert!(Seq(10) < applied && applied < alice.seq, "what was applied is kept: {applied}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_commit_holds_back_what_comes() {
+    let (world, faulty) = faulty_world();
+    let mut alice = world.login("alice").await;
+    faulty.hold_sync.store(true, Ordering::Relaxed);
+    alice.create(Ino::ROOT, "file").await;
+    alice.say(&ToServer::Barrier { upto: alice.seq }, &[]).await;
+    until(|| faulty.syncs.load(Ordering::Relaxed) == 1).await;
+    for frame in 0..5 {
+        let create = |file| Action::Create {
+            parent: Ino::ROOT,
+            name: name(&format!("{frame}-{file}")),
+            ino: Ino(alice.id()),
+            mode: 0o644,
+            owner: OWNER,
+        };
+        let creates = (0..4_096).map(create).collect();
+        alice.act(creates, &[]).await;
+    }
+    until(|| world.engine.counts(&name("alice")).unwrap().ops > 2 * 4_096).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let ops = world.engine.counts(&name("alice")).unwrap().ops;
+    faulty.hold_sync.store(false, Ordering::Relaxed);
+    assert_eq!(ops, 1 + 2 * 4_096, "two frames make a large batch");
     alice.sync().await;
 }

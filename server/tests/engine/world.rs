@@ -61,7 +61,17 @@ impl World {
     }
 
     pub async fn try_login(&self, user: &str, purpose: Purpose) -> Result<Client, Refusal> {
-        let (ours, theirs) = duplex(PIPE_BYTES);
+        self.try_login_over(PIPE_BYTES, user, purpose).await
+    }
+
+    /// Over a link that takes so many bytes before they are read.
+    pub async fn try_login_over(
+        &self,
+        pipe_bytes: usize,
+        user: &str,
+        purpose: Purpose,
+    ) -> Result<Client, Refusal> {
+        let (ours, theirs) = duplex(pipe_bytes);
         let account = self.meta.account(&name(user)).unwrap().unwrap();
         let auth = Authenticated {
             account: account.id,
