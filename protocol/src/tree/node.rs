@@ -115,6 +115,19 @@ impl Node {
         matches!(self.kind, Kind::Directory { .. })
     }
 
+    /// How many entries it has, if it is a directory.
+    pub fn entries(&self) -> u64 {
+        match self.kind {
+            Kind::Directory { entries, .. } => entries,
+            Kind::File(_)
+            | Kind::Symlink { .. }
+            | Kind::Fifo
+            | Kind::Socket
+            | Kind::CharDevice { .. }
+            | Kind::BlockDevice { .. } => 0,
+        }
+    }
+
     /// Its data, if it is a regular file.
     pub fn file(&self) -> Option<&FileData> {
         match &self.kind {

@@ -26,6 +26,8 @@ pub enum Row {
 pub struct Table {
     nodes: HashMap<Ino, NodeRow>,
     directories: HashMap<Ino, Directory>,
+    /// How many entries all directories hold, absent ones included.
+    entries: usize,
     deliveries: HashMap<DeliveryId, DeliveryRow>,
     usage: Usage,
     quota: Quota,
@@ -61,6 +63,7 @@ impl Table {
         Table {
             nodes: HashMap::new(),
             directories: HashMap::new(),
+            entries: 0,
             deliveries: HashMap::new(),
             usage,
             quota,
@@ -86,7 +89,8 @@ impl Table {
         }
         for (parent, name, ino) in &changes.entries {
             let directory = self.directories.entry(*parent).or_default();
-            directory.entries.insert(name.clone(), (*ino, seq));
+            let before = directory.entries.insert(name.clone(), (*ino, seq));
+            self.entries += usize::from(before.is_none());
             self.unsettled.push_back((seq, Row::Entry(*parent, name.clone())));
         }
         for effect in &changes.deliveries {
@@ -110,7 +114,10 @@ impl Table {
     pub fn fill_entry(&mut self, parent: Ino, name: Name, ino: Option<Ino>) {
         let directory = self.directories.entry(parent).or_default();
         if !directory.complete {
-            directory.entries.entry(name).or_insert((ino, Seq::default()));
+            directory.entries.entry(name).or_insert_with(|| {
+                self.entries += 1;
+                (ino, Seq::default())
+            });
         }
     }
 
@@ -163,33 +170,34 @@ impl Table {
 
     /// Notes that all ops up to `seq` are durable.
     pub fn settle(&mut self, seq: Seq) {
-        self.settled = self.settled.max(seq);
-        while self.unsettled.front().is_some_and(|(changed, _)| *changed <= seq) {
-            if let Some((_, row)) = self.unsettled.pop_front() {
-                self.drop_tombstone(&row);
-            }
-        }
+        self.settle_rows(seq, Tombstones::Needed);
     }
 
-    /// Unloads settled rows until about `nodes_max` nodes are left, or no more can go.
-    pub fn trim(&mut self, nodes_max: usize) {
-        if self.nodes.len() <= nodes_max {
+    /// The same, for whoever has the store at hand and nothing under way that was asked for before:
+    /// what is absent from now on is absent from the store, and need not be remembered.
+    pub fn settle_in_store(&mut self, seq: Seq) {
+        self.settle_rows(seq, Tombstones::InStore);
+    }
+
+    /// Unloads settled rows until about `rows_max` rows are left, or no more can go.
+    pub fn trim(&mut self, rows_max: usize) {
+        if self.len() <= rows_max {
             return;
         }
-        let excess = self.nodes.len() - nodes_max;
-        let old: Vec<Ino> = self
-            .nodes
-            .iter()
-            .filter(|(_, row)| row.changed <= self.settled)
-            .map(|(ino, _)| *ino)
-            .take(excess)
-            .collect();
-        for ino in old {
+        let settled = |row: &&NodeRow| row.changed <= self.settled;
+        let mut old: Vec<Ino> =
+            self.nodes.iter().filter(|(_, row)| settled(row)).map(|(ino, _)| *ino).collect();
+        while self.len() > rows_max {
+            let Some(ino) = old.pop() else { break };
             self.unload(ino);
         }
         // Whoever changes a directory changes its node: without the node, the entries are settled.
         let nodes = &self.nodes;
         self.directories.retain(|ino, _| nodes.contains_key(ino));
+        self.count_entries();
+        if self.len() > rows_max {
+            self.unload_settled_entries();
+        }
         let settled = self.settled;
         self.deliveries.retain(|_, row| row.changed > settled);
         self.unloadings += 1;
@@ -199,7 +207,7 @@ impl Table {
     pub fn unload(&mut self, ino: Ino) {
         if self.changed(ino) <= self.settled {
             self.nodes.remove(&ino);
-            self.directories.remove(&ino);
+            self.remove_directory(ino);
             self.unloadings += 1;
         }
     }
@@ -210,36 +218,80 @@ impl Table {
         self.unloadings
     }
 
-    /// How many nodes are loaded.
+    /// How many nodes and entries are loaded.
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.nodes.len() + self.entries
     }
 
     /// Whether nothing is loaded.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.len() == 0
     }
 
-    fn drop_tombstone(&mut self, row: &Row) {
+    fn settle_rows(&mut self, seq: Seq, tombstones: Tombstones) {
+        self.settled = self.settled.max(seq);
+        while self.unsettled.front().is_some_and(|(changed, _)| *changed <= seq) {
+            if let Some((_, row)) = self.unsettled.pop_front() {
+                self.drop_tombstone(&row, tombstones);
+            }
+        }
+    }
+
+    fn drop_tombstone(&mut self, row: &Row, tombstones: Tombstones) {
+        let settled = self.settled;
         match row {
             Row::Node(ino) => {
-                let settled = self.settled;
                 let gone = |row: &NodeRow| row.node.is_none() && row.changed <= settled;
                 if self.nodes.get(ino).is_some_and(gone) {
                     self.nodes.remove(ino);
-                    self.directories.remove(ino);
+                    self.remove_directory(*ino);
                 }
             }
             Row::Entry(parent, name) => {
                 let Some(directory) = self.directories.get_mut(parent) else { return };
-                let settled = self.settled;
                 let gone = |entry: &(Option<Ino>, Seq)| entry.0.is_none() && entry.1 <= settled;
-                if directory.complete && directory.entries.get(name).is_some_and(gone) {
+                let needed = match tombstones {
+                    Tombstones::Needed => !directory.complete,
+                    Tombstones::InStore => false,
+                };
+                if !needed && directory.entries.get(name).is_some_and(gone) {
                     directory.entries.remove(name);
+                    self.entries -= 1;
                 }
             }
         }
     }
+
+    fn remove_directory(&mut self, ino: Ino) {
+        if let Some(directory) = self.directories.remove(&ino) {
+            self.entries -= directory.entries.len();
+        }
+    }
+
+    /// Unloads entries of directories that have some that are not settled.
+    fn unload_settled_entries(&mut self) {
+        let settled = self.settled;
+        for directory in self.directories.values_mut() {
+            let before = directory.entries.len();
+            directory.entries.retain(|_, (_, changed)| *changed > settled);
+            directory.complete &= directory.entries.len() == before;
+        }
+        self.count_entries();
+    }
+
+    fn count_entries(&mut self) {
+        self.entries = self.directories.values().map(|directory| directory.entries.len()).sum();
+    }
+}
+
+/// What becomes of names that are known to be absent, and settled, in a directory that is not
+/// loaded as a whole.
+#[derive(Clone, Copy)]
+enum Tombstones {
+    /// They stay: an answer that is under way may still show the name.
+    Needed,
+    /// They go: the store has no such name either.
+    InStore,
 }
 
 impl Rows for Table {

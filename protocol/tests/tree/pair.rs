@@ -290,7 +290,7 @@ impl Pair {
     pub fn commit(&mut self) {
         let Server { table, store, applied } = &mut self.server;
         store.commit(table, *applied);
-        table.settle(*applied);
+        table.settle_in_store(*applied);
         self.durable.push_back(*applied);
     }
 

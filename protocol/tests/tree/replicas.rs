@@ -135,3 +135,34 @@ fn tombstones_stay_until_the_op_that_made_them_is_durable() {
     assert_eq!(pair.client.node(directory), Loaded::Unknown);
     assert_eq!(pair.client.known_entries(directory, None).count(), 0);
 }
+
+#[test]
+fn trimming_counts_entries_and_keeps_only_those_that_are_not_settled() {
+    let mut pair = Pair::new();
+    for event in [create(b'a'), create(b'b'), Event::Apply(9), Event::Commit, create(b'c')] {
+        run(&mut pair, &event);
+    }
+    run(&mut pair, &Event::Apply(9));
+    let table = &mut pair.server.table;
+    table.trim(0);
+    let names: Vec<_> = table.known_entries(Ino::ROOT, None).map(|(name, _)| name).collect();
+    assert_eq!(names.iter().map(|name| name.as_bytes()).collect::<Vec<_>>(), [b"c"]);
+    assert!(!table.is_complete(Ino::ROOT));
+    assert_eq!(table.len(), 3, "the entry, its node and its directory");
+    assert_eq!(pair.compare(), Ok(()));
+}
+
+#[test]
+fn names_that_are_gone_from_the_store_are_forgotten_beside_it() {
+    let mut pair = Pair::new();
+    for event in [create(b'a'), Event::Apply(9), Event::Commit] {
+        run(&mut pair, &event);
+    }
+    pair.server.table.trim(0);
+    for event in [Event::Step(Step::Unlink(b"a".to_vec())), Event::Apply(9), Event::Commit] {
+        run(&mut pair, &event);
+    }
+    assert!(!pair.server.table.is_complete(Ino::ROOT));
+    assert_eq!(pair.server.table.known_entries(Ino::ROOT, None).count(), 0);
+    assert_eq!(pair.compare(), Ok(()));
+}

@@ -2,15 +2,16 @@
 //! side afterwards.
 
 use proptest::prelude::*;
+use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
 use xfer_protocol::tree::{
-    Action, FallocateMode, Kind, Loaded, Quota, RenameMode, Rows, Table, XattrMode,
+    Action, FallocateMode, Kind, Loaded, Quota, RenameMode, Rows, Stop, Table, XattrMode, plan,
 };
 use xfer_protocol::{ContentId, DeliveryId, Errno, Ino, Name, Seq};
 
 use crate::audit::audit;
 use crate::contents::Storage;
 use crate::steps::{File, OWNER, Step, name, step, steps};
-use crate::world::{EMPTY_USAGE, Snapshot, World, data};
+use crate::world::{EMPTY_USAGE, Snapshot, World, data, op};
 
 /// Two trees, with a mailbox in the first to the second, and a place for it in the second's inbox.
 struct Post {
@@ -431,4 +432,21 @@ fn a_directory_is_sent_with_all_that_is_in_it_and_stays_as_it_is() {
     let create = Action::Create { parent, name: name("x"), ino, mode: 0o644, owner: OWNER };
     assert_eq!(post.alice.apply(create, &[]), Err(Errno::EPERM));
     assert_eq!(post.audit(), Ok(()));
+}
+
+#[test]
+fn a_directory_with_more_than_can_be_sent_is_refused_unread() {
+    let mut post = Post::new();
+    let ino = Ino(post.alice.id());
+    let (parent, a) = (Ino::ROOT, name("a"));
+    post.alice.must(Action::Mkdir { parent, name: a.clone(), ino, mode: 0o755, owner: OWNER });
+    let mut table = Table::new(EMPTY_USAGE, Quota::UNLIMITED, Seq(0));
+    let mut large = (*post.alice.node(ino)).clone();
+    large.kind = Kind::Directory { parent: post.mailbox, entries: DELIVERY_ITEMS_MAX as u64 };
+    table.fill_node(ino, Some(large));
+    table.fill_entry(Ino::OUTBOX, name("bob"), Some(post.mailbox));
+    table.fill_entry(post.mailbox, a.clone(), Some(ino));
+    let (to, from, delivery) = (name("bob"), name("alice"), DeliveryId(post.alice.id()));
+    let send = op(Seq(1), Action::Send { to, name: a, from, delivery });
+    assert_eq!(plan(&table, &send), Err(Stop::Refused(Errno::EDQUOT)));
 }

@@ -23,8 +23,8 @@ use super::batch::{Free, Pending};
 use super::ids::Ids;
 use crate::store::{Account, AccountId, Batch, ContentStore, MetaStore, StoreError};
 
-/// How many nodes a tree keeps loaded, beyond those that are not settled.
-const NODES_MAX: usize = 200_000;
+/// How many nodes and entries a tree keeps loaded, beyond those that are not settled.
+const ROWS_MAX: usize = 400_000;
 
 /// How many entries are loaded from the store at a time.
 pub(super) const LOAD_COUNT: usize = 1_000;
@@ -181,7 +181,7 @@ impl Tree {
     /// # Errors
     /// If not all of that could be given back. Nothing else is wrong then.
     pub(super) fn settle(&mut self, seq: Seq) -> Result<(), StoreError> {
-        self.table.settle(seq);
+        self.table.settle_in_store(seq);
         let in_flight = std::mem::take(&mut self.in_flight);
         self.trim();
         for content in in_flight.stillborn {
@@ -332,14 +332,13 @@ impl Tree {
         }
     }
 
-    /// An entry as of the last op applied.
-    pub(super) fn entry(&mut self, parent: Ino, name: &Name) -> Result<Option<Ino>, StoreError> {
-        if matches!(self.table.entry(parent, name), Loaded::Unknown) {
-            self.load(&Need::Entry(parent, name.clone()))?;
-        }
+    /// An entry as of the last op applied. It is not kept: there is no end of names that may be
+    /// asked for, in directories that need not exist.
+    pub(super) fn entry(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, StoreError> {
         match self.table.entry(parent, name) {
             Loaded::Present(ino) => Ok(Some(ino)),
-            Loaded::Absent | Loaded::Unknown => Ok(None),
+            Loaded::Absent => Ok(None),
+            Loaded::Unknown => self.stores.meta.entry(self.account, parent, name),
         }
     }
 
@@ -360,8 +359,8 @@ impl Tree {
 
     /// Unloads rows that nothing needs, if there are too many.
     pub(super) fn trim(&mut self) {
-        if self.table.len() > NODES_MAX {
-            self.table.trim(NODES_MAX / 4 * 3);
+        if self.table.len() > ROWS_MAX {
+            self.table.trim(ROWS_MAX / 4 * 3);
         }
     }
 
@@ -413,6 +412,11 @@ impl Tree {
         let mut waiting = VecDeque::from([root]);
         let mut count = 0;
         while let Some(directory) = waiting.pop_front().filter(|_| count <= DELIVERY_ITEMS_MAX) {
+            // The rules never ask for more than they could send, but a directory within may hold more.
+            let entries = self.node(directory)?.map_or(0, |node| node.entries());
+            if directory != root && entries > DELIVERY_ITEMS_MAX as u64 {
+                continue;
+            }
             if !self.table.is_complete(directory) {
                 self.load_children(directory)?;
             }

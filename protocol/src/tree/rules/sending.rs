@@ -44,7 +44,9 @@ pub(super) fn send(d: &mut Draft<'_>, time: Timestamp, letter: Letter<'_>) -> Re
             }
             continue;
         };
-        if items.len() == DELIVERY_ITEMS_MAX {
+        // Before the entries are asked for, which may be far more than anybody should load.
+        let count = (items.len() as u64 + 1).saturating_add(node.entries());
+        if count > DELIVERY_ITEMS_MAX as u64 {
             return Err(Errno::EDQUOT.into());
         }
         if node.is_directory() {
