@@ -238,8 +238,8 @@ impl Client {
         state.cache.arrived(order, answer.as_ref().ok());
         match answer {
             Ok(_) => Ok(()),
-            // The file got other contents meanwhile, by this client's own hand: look again.
-            Err(Errno::ESTALE) if !state.has_content(ino, order.content) => Ok(()),
+            // The file's data changed meanwhile, by this client's own hand: look again.
+            Err(Errno::ESTALE) if !state.has_data(ino, order) => Ok(()),
             Err(Errno::ESTALE) => Err(Errno::EIO),
             Err(errno) => Err(errno),
         }
@@ -265,8 +265,12 @@ fn is_sound(node: &Node) -> bool {
 }
 
 impl State {
-    fn has_content(&self, ino: Ino, content: xfer_protocol::ContentId) -> bool {
-        matches!(self.table.node(ino), Loaded::Present(node) if node.content() == Some(content))
+    /// Whether the file still has the content, with data in all of the range.
+    fn has_data(&self, ino: Ino, order: &FetchOrder) -> bool {
+        let Loaded::Present(node) = self.table.node(ino) else { return false };
+        node.file().filter(|data| data.content == Some(order.content)).is_some_and(|data| {
+            data.extents.data_in(data.size, order.range.clone()).first() == Some(&order.range)
+        })
     }
 
     /// Notes what became of a delivery; what is final stays.
