@@ -5,19 +5,20 @@
 //! **Invariant:** what failed is not tried again: a system that reported a failed sync once may
 //! report success the next time although the data is lost. Everybody in the group is told.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_blocking;
-use xfer_protocol::ContentId;
+use xfer_protocol::tree::DeliveryEffect;
+use xfer_protocol::{ContentId, DeliveryId};
 
 use super::counters::add;
 use super::garbage::remove_unreferenced;
 use super::post::{Post, contents};
 use super::tree::{Stores, Work};
 use crate::store::{Batch, Committed, StoreError};
-use xfer_protocol::tree::DeliveryEffect;
 
 /// How many batches share a transaction at most.
 const GROUP_MAX: usize = 64;
@@ -110,10 +111,11 @@ impl Committer {
     }
 
     fn follow_up(&self, batch: &Batch, committed: Committed) -> Result<(), StoreError> {
+        let refused: HashSet<DeliveryId> = batch.refused.iter().copied().collect();
         for effect in &batch.deliveries {
             match effect {
                 // Its sender may have removed the files since, so that nothing has the contents.
-                DeliveryEffect::Sent { delivery, .. } if batch.refused.contains(&delivery.id) => {
+                DeliveryEffect::Sent { delivery, .. } if refused.contains(&delivery.id) => {
                     remove_unreferenced(&self.stores, contents(delivery))?;
                 }
                 DeliveryEffect::Sent { .. }

@@ -62,6 +62,9 @@ use tree::Stores;
 /// How many questions are in work at a time, on all read links together.
 const READ_WORK_MAX: usize = 128;
 
+/// How many bytes of answers may be held at a time, on all read links together.
+const ANSWER_BYTES_MAX: usize = 1 << 30;
+
 /// How long a session that is ended has to send what it has.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -79,6 +82,7 @@ pub struct Engine {
     committer: mpsc::Sender<Job>,
     garbage: Arc<Notify>,
     read_work: Arc<Semaphore>,
+    answer_bytes: Arc<Semaphore>,
     transactions: Arc<AtomicU64>,
     /// The users there were when sessions were last told.
     users: Mutex<Vec<Name>>,
@@ -118,6 +122,7 @@ impl Engine {
             committer: sender,
             garbage,
             read_work: Arc::new(Semaphore::new(READ_WORK_MAX)),
+            answer_bytes: Arc::new(Semaphore::new(ANSWER_BYTES_MAX)),
             transactions,
             users: Mutex::default(),
             _background: background,

@@ -12,7 +12,7 @@ use xfer_protocol::tree::{Delivery, DeliveryEffect, ItemKind, Quota, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Name};
 
 use super::registry::Registry;
-use super::session::News;
+use super::session::{News, Session};
 use crate::store::{AccountId, Batch, Committed, MetaStore, StoreError};
 
 /// How long room stays reserved for a send that does not come.
@@ -92,11 +92,17 @@ impl Post {
     }
 
     /// Keeps room in the inbox of `to`. Blocks.
-    pub(super) fn reserve(&self, from: AccountId, to: &Name, size: Usage) -> Result<(), ReadError> {
+    pub(super) fn reserve(&self, by: &Session, to: &Name, size: Usage) -> Result<(), ReadError> {
+        let from = by.account;
         let recipient = self.meta.account(to).map_err(storage)?;
         let recipient = recipient.filter(|to| to.id != from).ok_or(ReadError::NoUser)?;
-        let used = self.meta.inbox_usage(recipient.id).map_err(storage)?;
         let mut inboxes = self.lock();
+        // A session that ends gives up its room after its tree, so nothing is kept past that.
+        if by.has_ended() {
+            return Err(ReadError::Storage);
+        }
+        // Under the lock: what is admitted no longer is what the store counts already.
+        let used = self.meta.inbox_usage(recipient.id).map_err(storage)?;
         let inbox = inboxes.entry(recipient.id).or_default();
         inbox.expire();
         if !inbox.has_room(used, size, recipient.inbox) {

@@ -1,19 +1,25 @@
 //! Read links: questions about a session's tree, answered in any order.
 //!
 //! A question is answered on a thread that may block, from the tree as of the last op applied; how
-//! many are in work on one link, and in all, is bounded.
+//! many are in work on one link, of one session, and in all, is bounded, and so are the bytes of
+//! answers that are not written yet.
+//!
+//! **Invariant:** of a content that others may have too, only blocks that are data of the node asked
+//! about are answered. They are whole blocks: of its last one a recipient may see up to 4,095 bytes
+//! that the sender had cut off, if the sender had shared the content before.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 use xfer_protocol::codec;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::{BLOCK_BYTES, PAGE_BYTES, READ_BYTES_MAX};
 use xfer_protocol::message::{Answer, Ask, ReadError, Request, Response};
-use xfer_protocol::tree::{Item, Usage};
+use xfer_protocol::tree::{FileData, Item, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Seq};
 
 use super::counters::add;
@@ -33,6 +39,9 @@ const AFTER_PATIENCE: Duration = Duration::from_secs(120);
 /// The size at which a page of a delivery's items ends, in bytes.
 const ITEMS_BYTES: usize = 4 * PAGE_BYTES;
 
+/// What an answer counts for that is neither bytes nor a listing nor a delivery's items, in bytes.
+const SMALL_ANSWER_BYTES: usize = 4 << 10;
+
 /// What answering needs.
 #[derive(Clone)]
 pub(super) struct Reading {
@@ -41,10 +50,20 @@ pub(super) struct Reading {
     pub(super) post: Arc<Post>,
     /// Bounds what is in work on all links together.
     pub(super) work: Arc<Semaphore>,
+    /// Bounds the bytes of answers on all links together.
+    pub(super) bytes: Arc<Semaphore>,
 }
 
 /// An answer on its way, with its payload.
-type Answered = (Response, Vec<u8>);
+struct Answered {
+    response: Response,
+    payload: Vec<u8>,
+    /// Given back when the answer is written.
+    _room: Option<Room>,
+}
+
+/// Room for an answer: of the session's, and of all.
+type Room = [OwnedSemaphorePermit; 2];
 
 impl Reading {
     /// Answers what comes, until the link or the session ends.
@@ -53,13 +72,13 @@ impl Reading {
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        let (answers, mut answered) = mpsc::channel::<Answered>(LINK_WORK_MAX);
+        let (answers, mut answered) = mpsc::channel::<Answered>(1);
         let session = self.session.clone();
         // Dropped with this function, and with it all that works for the link.
         let mut tasks = JoinSet::<Result<(), LinkError>>::new();
         tasks.spawn(async move {
-            while let Some((response, payload)) = answered.recv().await {
-                send(&mut writer, &response, &payload, Bounds::OPEN).await?;
+            while let Some(answered) = answered.recv().await {
+                send(&mut writer, &answered.response, &answered.payload, Bounds::OPEN).await?;
             }
             Ok(())
         });
@@ -92,22 +111,32 @@ impl Reading {
     async fn answer(self, request: Request) -> Answered {
         let Request { id, after, ask } = request;
         add(&self.session.counters.reads, 1);
-        let answer = match self.wait_applied(after).await {
-            Ok(()) => self.answer_blocking(ask).await,
-            Err(error) => Err(error),
-        };
-        let (answer, payload) = match answer {
-            Ok((answer, payload)) => (Ok(answer), payload),
-            Err(error) => (Err(error), Vec::new()),
+        let (answer, payload, room) = match self.answer_in_turn(after, ask).await {
+            Ok(((answer, payload), room)) => (Ok(answer), payload, Some(room)),
+            Err(error) => (Err(error), Vec::new(), None),
         };
         let response = Response { id, answer };
         match codec::encode(&response) {
-            Ok(_) => (response, payload),
+            Ok(_) => Answered { response, payload, _room: room },
             Err(error) => {
                 tracing::error!(%error, "an answer is too long");
-                (Response { id, answer: Err(ReadError::Storage) }, Vec::new())
+                let response = Response { id, answer: Err(ReadError::Storage) };
+                Answered { response, payload: Vec::new(), _room: None }
             }
         }
+    }
+
+    async fn answer_in_turn(
+        self,
+        after: Seq,
+        ask: Ask,
+    ) -> Result<((Answer, Vec<u8>), Room), ReadError> {
+        self.wait_applied(after).await?;
+        let bytes = bytes_max(&ask)?;
+        // The session's own first: one who waits there keeps nothing from the others.
+        let own = acquire(&self.session.answer_bytes, bytes).await?;
+        let room = [own, acquire(&self.bytes, bytes).await?];
+        Ok((self.answer_blocking(ask).await?, room))
     }
 
     async fn wait_applied(&self, after: Seq) -> Result<(), ReadError> {
@@ -120,10 +149,12 @@ impl Reading {
     }
 
     async fn answer_blocking(self, ask: Ask) -> Result<(Answer, Vec<u8>), ReadError> {
-        let permit = self.work.clone().acquire_owned().await.map_err(|_| ReadError::Storage)?;
+        // Many questions of a session may wait for one op of its own: not in others' places.
+        let own = acquire(&self.session.read_work, 1).await?;
+        let permits = [own, acquire(&self.work, 1).await?];
         let answered = spawn_blocking(move || {
             let answered = self.answer_now(ask);
-            drop(permit);
+            drop(permits);
             answered
         });
         answered.await.unwrap_or(Err(ReadError::Storage))
@@ -149,7 +180,7 @@ impl Reading {
             }
             Ask::Reserve { to, bytes, items } => {
                 let size = Usage { bytes, nodes: u64::from(items) };
-                self.post.reserve(self.session.account, &to, size)?;
+                self.post.reserve(&self.session, &to, size)?;
                 Answer::Reserved
             }
         };
@@ -183,10 +214,8 @@ impl Reading {
         offset: u64,
         len: usize,
     ) -> Result<Vec<u8>, ReadError> {
-        if len > READ_BYTES_MAX {
-            return Err(ReadError::Invalid);
-        }
-        self.must_have(ino, content)?;
+        let range = offset..offset.checked_add(len as u64).ok_or(ReadError::Invalid)?;
+        self.must_have(ino, content, &range)?;
         let mut data = vec![0; len];
         match self.stores.contents.read(content, offset, &mut data) {
             Ok(count) => {
@@ -194,16 +223,18 @@ impl Reading {
                 Ok(data)
             }
             Err(error) => {
-                self.must_have(ino, content)?;
+                self.must_have(ino, content, &range)?;
                 Err(storage(error))
             }
         }
     }
 
-    fn must_have(&self, ino: Ino, content: ContentId) -> Result<(), ReadError> {
+    fn must_have(&self, ino: Ino, content: ContentId, range: &Range<u64>) -> Result<(), ReadError> {
         let node = self.session.with_tree(|tree| tree.node(ino));
         let node = node.map_err(no_tree)?.map_err(storage)?;
-        let has = node.is_some_and(|node| node.content() == Some(content));
+        let has = node.is_some_and(|node| {
+            node.file().is_some_and(|data| data.content == Some(content) && may_read(data, range))
+        });
         has.then_some(()).ok_or(ReadError::OtherContent)
     }
 
@@ -227,6 +258,33 @@ impl Reading {
 
 fn no_tree(_: NoTree) -> ReadError {
     ReadError::Storage
+}
+
+/// Whether a range of the node's content is the node's own to see. Zeros in place of what is not
+/// would be wrong: the client takes what is answered for what the content holds, which another of
+/// its nodes may have there.
+fn may_read(data: &FileData, range: &Range<u64>) -> bool {
+    let runs = || data.extents.data_in(data.size, range.clone());
+    !data.sealed || range.is_empty() || runs().first() == Some(range)
+}
+
+/// The most bytes that an answer holds, about.
+fn bytes_max(ask: &Ask) -> Result<usize, ReadError> {
+    match ask {
+        Ask::Read { len, .. } if *len as usize > READ_BYTES_MAX => Err(ReadError::Invalid),
+        Ask::Read { len, .. } => Ok(*len as usize),
+        Ask::List { .. } => Ok(PAGE_BYTES),
+        Ask::Delivery { .. } => Ok(ITEMS_BYTES),
+        Ask::Node(_) | Ask::Entry(..) | Ask::State(_) | Ask::Reserve { .. } => {
+            Ok(SMALL_ANSWER_BYTES)
+        }
+    }
+}
+
+async fn acquire(of: &Arc<Semaphore>, count: usize) -> Result<OwnedSemaphorePermit, ReadError> {
+    // No question is for more than a few MiB, and no semaphore is ever closed.
+    let count = u32::try_from(count).map_err(|_| ReadError::Invalid)?;
+    of.clone().acquire_many_owned(count).await.map_err(|_| ReadError::Storage)
 }
 
 /// What an item takes up in a message, in bytes, counted generously.

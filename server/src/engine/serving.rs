@@ -71,8 +71,8 @@ impl Engine {
             return;
         }
         let (stores, post) = (self.stores.clone(), self.post.clone());
-        let reading =
-            Reading { session: session.clone(), stores, post, work: self.read_work.clone() };
+        let (work, bytes) = (self.read_work.clone(), self.answer_bytes.clone());
+        let reading = Reading { session: session.clone(), stores, post, work, bytes };
         reading.serve(reader, writer).await;
     }
 

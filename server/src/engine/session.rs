@@ -5,7 +5,7 @@
 //! **Invariant:** the tree is touched only on threads that may block, under its mutex, and is never
 //! held across an await.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -27,6 +27,12 @@ const NEWS_MAX: usize = 1 << 16;
 
 /// How many messages made of news wait beside the session's own.
 const TOLD_NEWS_MAX: usize = 16;
+
+/// How many questions of a session are in work at a time.
+const READ_WORK_MAX: usize = 16;
+
+/// How many bytes of answers to a session may be held at a time.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 /// How many read links a session may have.
 const READ_LINKS_MAX: usize = 32;
@@ -131,6 +137,12 @@ pub(super) struct Session {
     durable: AtomicU64,
     epoch: OnceLock<Epoch>,
     read_links: Arc<Semaphore>,
+    /// Bounds what is in work for it on read links.
+    pub(super) read_work: Arc<Semaphore>,
+    /// Bounds the bytes of answers to it that are not written yet.
+    pub(super) answer_bytes: Arc<Semaphore>,
+    /// Its tree was taken away.
+    ended: AtomicBool,
 }
 
 /// Who a session is for.
@@ -172,6 +184,9 @@ impl Session {
             durable: AtomicU64::new(0),
             epoch: OnceLock::new(),
             read_links: Arc::new(Semaphore::new(READ_LINKS_MAX)),
+            read_work: Arc::new(Semaphore::new(READ_WORK_MAX)),
+            answer_bytes: Arc::new(Semaphore::new(ANSWER_BYTES_MAX)),
+            ended: AtomicBool::new(false),
         };
         let (outgoing, told_news, news) = (outgoing_end, told_news_end, news_end);
         (session, Queues { outgoing, told_news, news })
@@ -279,10 +294,16 @@ impl Session {
 
     /// Takes the tree away for good, even after a panic in the midst of a change.
     pub(super) fn take_tree(&self) -> Option<Tree> {
+        self.ended.store(true, Ordering::Release);
         match self.tree.lock() {
             Ok(mut tree) => tree.take(),
             Err(poisoned) => poisoned.into_inner().take(),
         }
+    }
+
+    /// Whether its tree was taken away, so that what it asks for comes too late.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     pub(super) fn info(&self) -> SessionInfo {

@@ -86,7 +86,7 @@ async fn check_refused_frame(message: impl FnOnce(&mut Client) -> ToServer, payl
     assert!(stored(&world, "before").is_some(), "what came before stays");
 }
 
-fn truncate(ino: Ino, size: u64) -> Action {
+pub fn truncate(ino: Ino, size: u64) -> Action {
     Action::SetAttr {
         ino,
         mode: None,

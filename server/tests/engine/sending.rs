@@ -3,7 +3,7 @@
 use xfer_protocol::message::{Answer, Ask, DeliveryState, Purpose, ReadError, ToClient, ToServer};
 use xfer_protocol::tree::{Action, Quota};
 
-use xfer_protocol::{DeliveryId, Errno, Ino, Seq};
+use xfer_protocol::{ContentId, DeliveryId, Errno, Ino, Seq};
 use xfer_server::store::MetaStore;
 
 use crate::client::{Client, OWNER};
@@ -158,4 +158,52 @@ async fn a_client_is_not_held_to_read_what_others_have_to_say() {
     for _ in carol.grant.deliveries.len()..MANY {
         arrived(&mut carol).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_sees_nothing_beside_what_was_sent() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.login("alice").await, world.login("bob").await);
+    let mailbox = alice.mailbox("bob").await;
+    let (long, cut) = (alice.create(Ino::ROOT, "long").await, alice.create(mailbox, "cut").await);
+    let content = alice.write(long, 0, &[7; 3 * 4096]).await;
+    let (from, from_offset, to, to_offset, len) = (long, 0, cut, 0, 3 * 4096);
+    let fresh = ContentId(alice.id());
+    let share = Action::CopyRange { from, from_offset, to, to_offset, len, fresh };
+    let delivery = DeliveryId(alice.id());
+    let (to, user) = (name("bob"), alice.grant.user.clone());
+    let send = Action::Send { to, name: name("cut"), from: user, delivery };
+    alice.act(vec![share, crate::log::truncate(cut, 4096), send], &[]).await;
+    arrived(&mut bob).await;
+    accept(&mut bob, delivery, "cut").await;
+    let mut reads = world.reads(&bob.grant).await;
+    let (entry, _) = reads.ask(bob.seq, Ask::Entry(Ino::INBOX, name("cut"))).await;
+    let Ok(Answer::Entry(Some((ino, node)))) = entry else { panic!("{entry:?}") };
+    assert_eq!(node.content(), Some(content), "it is shared");
+    let read = |offset, len| Ask::Read { ino, content, offset, len };
+    assert_eq!(reads.ask(bob.seq, read(0, 4096)).await, (Ok(Answer::Data), vec![7; 4096]));
+    for beside in [read(4096, 4096), read(0, 4097), read(2 * 4096, 1)] {
+        assert_eq!(reads.ask(bob.seq, beside).await, (Err(ReadError::OtherContent), vec![]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_send_leaves_the_room_that_a_large_one_reserved() {
+    let world = World::new();
+    let (carol, inbox) = (name("carol"), Quota { bytes: 1 << 30, nodes: 100 });
+    world.meta.create_account(&carol, "hash", Quota::UNLIMITED, inbox, time()).unwrap();
+    let mut alice = world.login("alice").await;
+    let bob = world.login("bob").await;
+    let mut reads = world.reads(&alice.grant).await;
+    let mut others = world.reads(&bob.grant).await;
+    let reserve = |bytes| Ask::Reserve { to: name("carol"), bytes, items: 1 };
+    for bytes in [(1 << 30) - 4096, 4096] {
+        assert_eq!(reads.ask(Seq(0), reserve(bytes)).await.0, Ok(Answer::Reserved));
+    }
+    let mailbox = alice.mailbox("carol").await;
+    alice.send_file("carol", mailbox, "small").await;
+    alice.sync().await;
+    assert_eq!(others.ask(Seq(0), reserve(1 << 20)).await.0, Err(ReadError::InboxFull));
+    alice.logout().await;
+    assert_eq!(others.ask(Seq(0), reserve(1 << 20)).await.0, Ok(Answer::Reserved));
 }
