@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use xfer_protocol::message::DeliveryHead;
 use tokio::time::Instant;
+use xfer_protocol::message::DeliveryHead;
 use xfer_protocol::tree::{Action, Loaded, Owner, Rows};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 

@@ -232,9 +232,8 @@ impl State {
     /// Adds numbers that were granted. False if they can't be.
     pub(super) fn add_numbers(&mut self, range: IdRange) -> bool {
         let newest = self.numbers.back().map_or(Ino::FIRST_GRANTED, |last| last.end);
-        let possible = newest <= range.first
-            && range.first <= range.end
-            && range.end - range.first <= IDS_MAX;
+        let possible =
+            newest <= range.first && range.first <= range.end && range.end - range.first <= IDS_MAX;
         if possible {
             self.ids_asked = false;
             self.numbers.push_back(range);
