@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Proves xfer, from formatting to real mounts. Needs a Debian or Ubuntu with a Rust toolchain, and
-# the right to mount: root, or a user who may open /dev/fuse (then fusermount3 mounts).
+# the right to mount: root, or a user who may open /dev/fuse (then fusermount3 mounts). Without root
+# the tests fail that change users, remount, or make overlays.
 #
 #   tests/run.sh            everything
 #   tests/run.sh NAME...    only the tests whose names contain one of these
@@ -72,6 +73,7 @@ run_tests() {
 
 step "what the system needs"
 packaging/install-deps.sh --tests
+tests/install-tools.sh
 if (($# == 0)); then
     check_source
 fi

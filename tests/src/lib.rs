@@ -25,6 +25,10 @@ pub mod snapshot;
 
 pub mod files;
 
+pub mod tools;
+
+pub mod scale;
+
 mod watchdog;
 
 pub use mount::{Mount, Mounting};

@@ -4,13 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a test may take in all.
-const LIMIT: Duration = Duration::from_secs(420);
+use crate::scale;
 
 /// Cuts a test's processes and mounts loose when its time is over.
 #[derive(Debug)]
@@ -32,8 +30,9 @@ impl Watchdog {
         let (alive, dropped) = channel::<()>();
         let theirs = watched.clone();
         std::thread::spawn(move || {
-            if dropped.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
-                println!("the test took longer than {LIMIT:?}: its processes are killed");
+            let limit = scale::time_limit();
+            if dropped.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                println!("the test took longer than {limit:?}: its processes are killed");
                 theirs.lock().unwrap().cut_loose();
             }
         });

@@ -1,0 +1,130 @@
+//! Suites that others wrote, on real mounts: pjdfstest for what POSIX says of names, owners and
+//! errors, and fsx for what a file holds.
+//!
+//! tests/install-tools.sh installs them. Neither is ever skipped.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use xfer_tests::tools::{suite_file, tool};
+use xfer_tests::{World, run_within, scale};
+
+/// How many operations fsx does with each seed.
+const FSX_OPERATIONS: usize = 25_000;
+
+/// All cases of pjdfstest 0.2.2.
+const PJDFSTEST_CASES: usize = 398;
+
+/// The cases of read-only filesystems among them.
+const READ_ONLY_CASES: usize = 13;
+
+/// The one case that asks the C library for the largest number of links, which it knows for a few
+/// filesystems by name, and for none in FUSE.
+const UNKNOWN_TO_LIBC: &str = "link::link_count_max";
+
+#[test]
+fn pjdfstest_passes_as_root_and_as_three_users() {
+    let (skipped, passed) = pjdfstest(&suite_file("pjdfstest.toml"), &[]);
+    let others: Vec<_> = skipped.iter().filter(|case| !case.contains("::erofs_")).collect();
+    assert_eq!(others, [UNKNOWN_TO_LIBC]);
+    assert_eq!(skipped.len(), READ_ONLY_CASES + 1, "{skipped:?}");
+    assert_eq!(passed, PJDFSTEST_CASES - skipped.len());
+}
+
+#[test]
+fn pjdfstest_finds_a_mount_read_only_when_it_is_remounted_so() {
+    let text = fs::read_to_string(suite_file("pjdfstest.toml")).unwrap();
+    let text = text.replace("allow_remount = false", "allow_remount = true");
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("remount.toml");
+    fs::write(&config, text).unwrap();
+    let (skipped, passed) = pjdfstest(&config, &["erofs"]);
+    assert_eq!((skipped.len(), passed), (0, READ_ONLY_CASES));
+}
+
+/// Runs pjdfstest on a mount, with a second mount as the other filesystem. Gives the cases that
+/// were skipped, and how many passed.
+fn pjdfstest(config: &Path, patterns: &[&str]) -> (Vec<String>, usize) {
+    assert!(rustix::process::geteuid().is_root(), "pjdfstest changes users: run it as root");
+    let world = World::new(&["alice", "bob"]);
+    // The other users have to get to the mount.
+    let above = world.home().parent().unwrap().to_owned();
+    fs::set_permissions(&above, fs::Permissions::from_mode(0o711)).unwrap();
+    let options = |user| world.mounting(user).arg("-o").arg("ids=stored,allow_other");
+    let (mount, other) = (options("alice").start(), options("bob").start());
+
+    let mut command = Command::new(tool("pjdfstest"));
+    command.arg("-c").arg(config).arg("-p").arg(mount.root()).arg("-s").arg(other.root());
+    command.args(patterns).env("PATH", path_with_plain_mount(&world.outside()));
+    let finished = run_within(&mut command, scale::time_limit()).succeeded();
+    let cases = |result: &str| -> Vec<String> {
+        let words = finished.stdout.lines().map(|line| line.split_whitespace().collect());
+        let matching = words.filter(|words: &Vec<&str>| words.get(1) == Some(&result));
+        matching.map(|words| words[0].to_owned()).collect()
+    };
+    let found = (cases("skipped"), cases("ok").len());
+    other.unmount();
+    mount.unmount();
+    found
+}
+
+/// A search path on which mount(8) calls no helpers of filesystems: none of FUSE's can remount.
+fn path_with_plain_mount(directory: &Path) -> String {
+    let script = directory.join("mount");
+    fs::write(&script, "#!/bin/sh\nexec /bin/mount -i \"$@\"\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:{}", directory.display(), std::env::var("PATH").unwrap())
+}
+
+#[test]
+fn fsx_finds_in_a_file_what_it_put_there() {
+    exercise(1..3, "256MiB", 4 << 20);
+}
+
+#[test]
+fn fsx_finds_in_a_file_what_it_put_there_when_little_fits_the_cache() {
+    exercise(3..5, "16MiB", 32 << 20);
+}
+
+/// Lets fsx work on one file of a mount with each seed, with cold caches in between, and on a file
+/// in memory in the same way: they have to be the same in the end, also after a remount.
+fn exercise(seeds: Range<u64>, cache_size: &str, file_len: u64) {
+    let world = World::new(&["alice"]);
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let reference = memory.path().join("reference");
+    let rest = fs::read_to_string(suite_file("fsx.toml")).unwrap();
+    fs::write(world.outside().join("fsx.toml"), format!("flen = {file_len}\n{rest}")).unwrap();
+    let mounted = || world.mounting("alice").arg("--cache-size").arg(cache_size).start();
+    for seed in seeds {
+        drop_kernel_caches();
+        let mount = mounted();
+        fsx(seed, &reference, &world.outside());
+        fsx(seed, &mount.path("file"), &world.outside());
+        let expected = fs::read(&reference).unwrap();
+        assert!(fs::read(mount.path("file")).unwrap() == expected, "seed {seed}");
+        mount.unmount();
+        let mount = mounted();
+        assert!(fs::read(mount.path("file")).unwrap() == expected, "remounted, seed {seed}");
+        mount.unmount();
+    }
+}
+
+/// Runs fsx in a directory that has its configuration, and gets what it leaves when it fails.
+fn fsx(seed: u64, file: &Path, directory: &Path) {
+    let operations = scale::count("XFER_FSX_OPERATIONS", FSX_OPERATIONS);
+    let mut command = Command::new(tool("fsx"));
+    command.arg("-f").arg(directory.join("fsx.toml")).arg("-P").arg(directory);
+    command.args(["-N", &operations.to_string(), "-S", &seed.to_string()]).arg(file);
+    run_within(&mut command, scale::time_limit()).succeeded();
+}
+
+/// Empties the kernel's caches, where that is allowed; remounting empties those of a mount anyway.
+fn drop_kernel_caches() {
+    if rustix::process::geteuid().is_root() {
+        let _ = fs::write("/proc/sys/vm/drop_caches", "3");
+    }
+}
