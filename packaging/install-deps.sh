@@ -13,6 +13,7 @@ needed=(
     setfattr:attr
 )
 for_tests=(
+    faketime:faketime
     flock:util-linux
     git:git
     inotifywait:inotify-tools

@@ -93,7 +93,7 @@ pub struct State {
     pub(super) waiting: VecDeque<DeliveryHead>,
     /// What became of what was sent, as far as asked or told.
     pub(super) deliveries: HashMap<DeliveryId, DeliveryState>,
-    /// Bytes that the server's disk can still take.
+    /// Bytes that the server's disk can still take, beside its reserve.
     pub(super) disk_free: u64,
     /// The op that a program waits for.
     pub(super) barrier: Seq,
@@ -115,6 +115,10 @@ pub struct State {
 /// Numbers left below which more are asked for.
 const IDS_LOW: u64 = 1 << 17;
 
+/// What is left of the server's disk for its own rows and their journal, in bytes: so that on a
+/// disk that is full one can still remove files.
+const DISK_RESERVE_BYTES: u64 = 32 << 20;
+
 /// The most errors kept to be shown.
 const ERRORS_MAX: usize = 100;
 
@@ -131,7 +135,7 @@ impl State {
             users: grant.users.iter().cloned().collect(),
             waiting: grant.deliveries.iter().cloned().collect(),
             deliveries: HashMap::new(),
-            disk_free: grant.disk_free,
+            disk_free: grant.disk_free.saturating_sub(DISK_RESERVE_BYTES),
             barrier: Seq::default(),
             pinged: None,
             round_trip: None,
@@ -257,6 +261,11 @@ impl State {
         }
         self.barrier = self.barrier.max(seq);
         Err(Pause::Progress)
+    }
+
+    /// Notes what the server's disk can still take.
+    pub(super) fn set_disk_free(&mut self, bytes: u64) {
+        self.disk_free = bytes.saturating_sub(DISK_RESERVE_BYTES);
     }
 
     /// Notes that the ops up to `seq` are durable. False if that can't be.

@@ -90,7 +90,7 @@ impl Client {
         let mut state = self.lock();
         match message {
             ToClient::Durable { seq, disk_free } => {
-                state.disk_free = disk_free;
+                state.set_disk_free(disk_free);
                 if !state.settle(seq) {
                     return Err("the server acknowledged what it was not sent".to_owned());
                 }

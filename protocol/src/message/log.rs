@@ -21,7 +21,8 @@ pub enum ToServer {
         /// The op.
         upto: Seq,
     },
-    /// A sign of life. Answered by [`ToClient::Pong`].
+    /// A sign of life. Answered by [`ToClient::Pong`], and by [`ToClient::Durable`] once more with
+    /// what the disk can take now.
     Ping,
     /// Numbers are running out: grant more. Answered by [`ToClient::Ids`].
     MoreIds,

@@ -225,11 +225,21 @@ impl Driver {
             }
             ToServer::Ping => {
                 self.session.tell(ToClient::Pong);
-                Ok(())
+                self.tell_disk_free().await
             }
             ToServer::MoreIds => self.grant_more().await,
             ToServer::Logout => Err(Over::LoggedOut),
         }
+    }
+
+    /// Others fill and empty the disk too: a client that is quiet hears of it all the same.
+    async fn tell_disk_free(&mut self) -> Result<(), Over> {
+        let contents = self.stores.contents.clone();
+        let disk_free = spawn_blocking(move || contents.disk_free()).await.map_err(panicked)?;
+        if let Ok(disk_free) = disk_free {
+            self.session.tell(ToClient::Durable { seq: self.commit.durable, disk_free });
+        }
+        Ok(())
     }
 
     async fn handle_ops(&mut self, first: Seq, ops: Vec<Op>, payload: Bytes) -> Result<(), Over> {

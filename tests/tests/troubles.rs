@@ -1,0 +1,85 @@
+//! Troubles of the server's machine: a disk that fills up, a clock that is wrong.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use xfer_tests::files::errno;
+use xfer_tests::programs::program;
+use xfer_tests::server::Server;
+use xfer_tests::{World, shell, wait_until};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// A small file system for a store, unmounted with it.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn at(path: &Path, size: &str) -> SmallDisk {
+        let options = format!("mount -t tmpfs -o size={size},mode=700 tmpfs '{}'", path.display());
+        shell(Path::new("/"), &options);
+        SmallDisk(path.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Writes until it is refused, and says with what.
+fn fill(path: &Path) -> i32 {
+    let mut file = File::create(path).unwrap();
+    loop {
+        let written = file.write_all(&[7; 1 << 20]);
+        if written.is_err() {
+            return errno(written);
+        }
+        // As slow as a disk would be, so that what the server says of its space has been heard.
+        file.sync_all().unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_at_the_system_call_and_removing_files_makes_room() {
+    let mut disk = None;
+    let world = World::with_server(&["alice"], |store| {
+        let accounts = store.join("../accounts");
+        fs::rename(store, &accounts).unwrap();
+        fs::create_dir(store).unwrap();
+        disk = Some(SmallDisk::at(store, "96m"));
+        shell(store, &format!("cp -a '{}'/. .", accounts.display()));
+        Server::start(store, "127.0.0.1:0")
+    });
+    let mount = world.mount("alice");
+    assert_eq!(fill(&mount.path("big")), libc::ENOSPC);
+    assert!(fs::metadata(mount.path("big")).unwrap().len() > 16 << 20);
+    // What is there is there, small things still work, and so does a new login.
+    mount.sync();
+    mount.shell("mkdir small && mv big small/ && head -c 4096 small/big | wc -c");
+    mount.unmount();
+    let mount = world.mount("alice");
+    mount.shell("rm small/big");
+    mount.sync();
+    wait_until("room", SOON, || fs::write(mount.path("again"), vec![7; 8 << 20]).is_ok());
+    mount.sync();
+    mount.unmount();
+}
+
+#[test]
+fn a_server_whose_clock_is_far_off_is_warned_of_and_works() {
+    let world = World::with_server(&["alice"], |store| {
+        let mut command = Command::new("faketime");
+        command.arg("-f").arg("+3h").arg(program("xfer-server"));
+        Server::start_as(command, store, "127.0.0.1:0", &[])
+    });
+    let mount = world.mount("alice");
+    fs::write(mount.path("file"), "text").unwrap();
+    mount.sync();
+    assert!(mount.said().contains("clock"), "{}", mount.said());
+    mount.unmount();
+}
