@@ -153,7 +153,7 @@ impl Client {
 
 impl State {
     /// Accepts a delivery under a name.
-    pub(crate) fn accept(
+    pub fn accept(
         &mut self,
         delivery: DeliveryId,
         parent: Ino,

@@ -50,12 +50,12 @@ pub struct Space {
 
 impl State {
     /// A node's attributes.
-    pub(crate) fn attributes(&mut self, ino: Ino) -> Result<Found, Pause> {
+    pub fn attributes(&mut self, ino: Ino) -> Result<Found, Pause> {
         Ok((ino, self.node(ino)?))
     }
 
     /// Sets attributes.
-    pub(crate) fn set_attributes(&mut self, ino: Ino, new: &NewAttributes) -> Result<Found, Pause> {
+    pub fn set_attributes(&mut self, ino: Ino, new: &NewAttributes) -> Result<Found, Pause> {
         let fresh = ContentId(self.fresh()?);
         self.change(Action::SetAttr {
             ino,
@@ -72,7 +72,7 @@ impl State {
     }
 
     /// Where a symbolic link points.
-    pub(crate) fn target(&mut self, ino: Ino) -> Result<Bytes, Pause> {
+    pub fn target(&mut self, ino: Ino) -> Result<Bytes, Pause> {
         match &self.node(ino)?.kind {
             xfer_protocol::tree::Kind::Symlink { target } => Ok(target.clone()),
             _ => Err(Errno::EINVAL.into()),
@@ -80,7 +80,7 @@ impl State {
     }
 
     /// An extended attribute's value.
-    pub(crate) fn xattr(&mut self, ino: Ino, name: &[u8]) -> Result<Bytes, Pause> {
+    pub fn xattr(&mut self, ino: Ino, name: &[u8]) -> Result<Bytes, Pause> {
         let node = self.node(ino)?;
         if name == STATE_XATTR && node.sent.is_some() {
             return self.delivery_state(ino);
@@ -90,7 +90,7 @@ impl State {
     }
 
     /// The names of extended attributes, each with a closing NUL.
-    pub(crate) fn xattr_names(&mut self, ino: Ino) -> Result<Vec<u8>, Pause> {
+    pub fn xattr_names(&mut self, ino: Ino) -> Result<Vec<u8>, Pause> {
         let node = self.node(ino)?;
         let mut names: BTreeSet<&[u8]> =
             node.xattrs.iter().flat_map(|xattrs| xattrs.keys()).map(|name| &name[..]).collect();
@@ -101,7 +101,7 @@ impl State {
     }
 
     /// Sets an extended attribute: only those of users can be set, and xfer's own only by xfer.
-    pub(crate) fn set_xattr(
+    pub fn set_xattr(
         &mut self,
         ino: Ino,
         name: &Bytes,
@@ -114,13 +114,13 @@ impl State {
     }
 
     /// Removes an extended attribute.
-    pub(crate) fn remove_xattr(&mut self, ino: Ino, name: &Bytes) -> Result<(), Pause> {
+    pub fn remove_xattr(&mut self, ino: Ino, name: &Bytes) -> Result<(), Pause> {
         must_be_settable(name)?;
         self.change(Action::RemoveXattr { ino, name: name.clone() })
     }
 
     /// The space of the tree: what the quota leaves, or the server's disk if that is less.
-    pub(crate) fn space(&mut self) -> Result<Space, Pause> {
+    pub fn space(&mut self) -> Result<Space, Pause> {
         let (usage, quota) = (self.table.usage(), self.table.quota());
         let free = quota.bytes.saturating_sub(usage.bytes).min(self.disk_free);
         let nodes_free = quota.nodes.saturating_sub(usage.nodes);

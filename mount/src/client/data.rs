@@ -36,7 +36,7 @@ pub struct Copy {
 
 impl State {
     /// Opens a file.
-    pub(crate) fn open(&mut self, ino: Ino, writable: bool) -> Result<HandleId, Pause> {
+    pub fn open(&mut self, ino: Ino, writable: bool) -> Result<HandleId, Pause> {
         let node = self.node(ino)?;
         if writable && node.sent.is_some() {
             return Err(Errno::EPERM.into());
@@ -45,7 +45,7 @@ impl State {
     }
 
     /// Reads bytes; fewer than asked only at the end of the file.
-    pub(crate) fn read(
+    pub fn read(
         &mut self,
         handle: HandleId,
         ino: Ino,
@@ -70,7 +70,7 @@ impl State {
     }
 
     /// Writes bytes.
-    pub(crate) fn write(
+    pub fn write(
         &mut self,
         ino: Ino,
         offset: u64,
@@ -84,7 +84,7 @@ impl State {
     }
 
     /// A handle is about to be closed: what that sends must have room.
-    pub(crate) fn flush(&mut self, handle: HandleId, ino: Ino) -> Result<(), Pause> {
+    pub fn flush(&mut self, handle: HandleId, ino: Ino) -> Result<(), Pause> {
         match self.handles.file_mut(handle) {
             Some(file) if file.writable => self.prepare_close(ino),
             Some(_) | None => Ok(()),
@@ -92,12 +92,12 @@ impl State {
     }
 
     /// Closes a handle for good. What that makes whole in a mailbox is sent by [`State::post`].
-    pub(crate) fn close(&mut self, handle: HandleId) {
+    pub fn close(&mut self, handle: HandleId) {
         self.handles.close(handle);
     }
 
     /// Sends what was just closed, if it stands in a mailbox.
-    pub(crate) fn post(&mut self, ino: Ino) -> Result<(), Pause> {
+    pub fn post(&mut self, ino: Ino) -> Result<(), Pause> {
         self.send_closed(ino).inspect_err(|pause| {
             if let Pause::Refused(errno) = pause {
                 self.note_error(format!("what was closed in the outbox is not sent: {errno}"));
@@ -106,22 +106,22 @@ impl State {
     }
 
     /// The last change of a node, as far as it was made in this session.
-    pub(crate) fn last_change_of(&self, ino: Ino) -> Seq {
+    pub fn last_change_of(&self, ino: Ino) -> Seq {
         self.table.changed(ino)
     }
 
     /// The last change that was made.
-    pub(crate) fn last_change(&self) -> Seq {
+    pub fn last_change(&self) -> Seq {
         self.log.last()
     }
 
     /// Waits until the server has all changes on its disk, up to the one given.
-    pub(crate) fn sync_to(&mut self, seq: Seq) -> Result<(), Pause> {
+    pub fn sync_to(&mut self, seq: Seq) -> Result<(), Pause> {
         self.durable(seq)
     }
 
     /// Allocates, frees or zeroes a range.
-    pub(crate) fn fallocate(
+    pub fn fallocate(
         &mut self,
         ino: Ino,
         range: Range<u64>,
@@ -133,7 +133,7 @@ impl State {
     }
 
     /// Copies a range and says how many bytes it was.
-    pub(crate) fn copy_range(&mut self, copy: Copy) -> Result<u64, Pause> {
+    pub fn copy_range(&mut self, copy: Copy) -> Result<u64, Pause> {
         let fresh = ContentId(self.fresh()?);
         let source = self.node(copy.from)?;
         let size = source.file().ok_or(Errno::EINVAL)?.size;
@@ -146,7 +146,7 @@ impl State {
     }
 
     /// Finds data or a hole, as lseek(2) does.
-    pub(crate) fn seek(&mut self, ino: Ino, offset: u64, seek: Seek) -> Result<u64, Pause> {
+    pub fn seek(&mut self, ino: Ino, offset: u64, seek: Seek) -> Result<u64, Pause> {
         let node = self.node(ino)?;
         let data = node.file().ok_or(Errno::EINVAL)?;
         if offset >= data.size {

@@ -26,14 +26,14 @@ pub struct Listed {
 
 impl State {
     /// Opens a directory.
-    pub(crate) fn open_directory(&mut self, ino: Ino) -> Result<HandleId, Pause> {
+    pub fn open_directory(&mut self, ino: Ino) -> Result<HandleId, Pause> {
         self.node(ino)?;
         Ok(self.handles.open_directory(ino))
     }
 
     /// Entries after a place. Reading from the start takes the entries as they are now; they stay
     /// so for this handle until the next start.
-    pub(crate) fn list(&mut self, handle: HandleId, place: u64) -> Result<Vec<Listed>, Pause> {
+    pub fn list(&mut self, handle: HandleId, place: u64) -> Result<Vec<Listed>, Pause> {
         let directory = self.handles.directory_mut(handle).ok_or(Errno::EBADF)?;
         let (ino, taken) = (directory.ino, directory.entries.clone());
         let entries = match taken {
@@ -62,7 +62,7 @@ impl State {
     }
 
     /// Notes nodes that a listing told the kernel of.
-    pub(crate) fn remember_listed(&mut self, inos: &[Ino]) {
+    pub fn remember_listed(&mut self, inos: &[Ino]) {
         inos.iter().for_each(|ino| self.handles.remember(*ino));
     }
 

@@ -41,7 +41,7 @@ pub enum New {
 
 impl State {
     /// Finds an entry. The kernel knows its node from then on.
-    pub(crate) fn lookup(&mut self, parent: Ino, name: &Name) -> Result<Option<Found>, Pause> {
+    pub fn lookup(&mut self, parent: Ino, name: &Name) -> Result<Option<Found>, Pause> {
         if parent == Ino::OUTBOX && !self.users.contains(name) {
             return Ok(None);
         }
@@ -52,7 +52,7 @@ impl State {
     }
 
     /// Makes a node. The kernel knows it from then on.
-    pub(crate) fn make(
+    pub fn make(
         &mut self,
         parent: Ino,
         name: &Name,
@@ -88,7 +88,7 @@ impl State {
     }
 
     /// Makes a regular file and opens it.
-    pub(crate) fn create(
+    pub fn create(
         &mut self,
         parent: Ino,
         name: &Name,
@@ -102,14 +102,14 @@ impl State {
     }
 
     /// Gives a node one more name.
-    pub(crate) fn link(&mut self, ino: Ino, parent: Ino, name: &Name) -> Result<Found, Pause> {
+    pub fn link(&mut self, ino: Ino, parent: Ino, name: &Name) -> Result<Found, Pause> {
         self.change(Action::Link { ino, parent, name: name.clone() })?;
         self.handles.remember(ino);
         Ok((ino, self.node(ino)?))
     }
 
     /// Takes a name from a node.
-    pub(crate) fn unlink(&mut self, parent: Ino, name: &Name) -> Result<(), Pause> {
+    pub fn unlink(&mut self, parent: Ino, name: &Name) -> Result<(), Pause> {
         let target = self.entry(parent, name)?;
         self.change(Action::Unlink { parent, name: name.clone() })?;
         self.drop_orphan(target);
@@ -117,7 +117,7 @@ impl State {
     }
 
     /// Removes an empty directory.
-    pub(crate) fn rmdir(&mut self, parent: Ino, name: &Name) -> Result<(), Pause> {
+    pub fn rmdir(&mut self, parent: Ino, name: &Name) -> Result<(), Pause> {
         let target = self.entry(parent, name)?;
         self.change(Action::Rmdir { parent, name: name.clone() })?;
         self.drop_orphan(target);
@@ -125,7 +125,7 @@ impl State {
     }
 
     /// Moves a name; into a mailbox, that sends it.
-    pub(crate) fn rename(
+    pub fn rename(
         &mut self,
         from: &(Ino, Name),
         to: &(Ino, Name),
@@ -152,7 +152,7 @@ impl State {
     }
 
     /// The kernel takes back that it knows a node.
-    pub(crate) fn forget(&mut self, ino: Ino, count: u64) {
+    pub fn forget(&mut self, ino: Ino, count: u64) {
         if self.handles.forget(ino, count) {
             self.drop_orphan(Some(ino));
         }
