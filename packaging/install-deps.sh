@@ -13,10 +13,13 @@ needed=(
     setfattr:attr
 )
 for_tests=(
+    cpio:cpio
     faketime:faketime
     flock:util-linux
+    getfacl:acl
     git:git
     inotifywait:inotify-tools
+    nano:nano
     openssl:openssl
     python3:python3
     rsync:rsync

@@ -2,7 +2,7 @@
 //! contents. A small alphabet of names makes collisions frequent.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -11,11 +11,14 @@ use std::path::{Path, PathBuf};
 use rustix::fs as sys;
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, XattrFlags};
 use xfer_tests::snapshot::{assert_same, snapshot, snapshot_without_times};
-use xfer_tests::{Random, World};
+use xfer_tests::{Random, World, scale};
 
 /// How many operations a run makes. Each part of it ends with a comparison and a remount.
-const OPERATIONS: usize = 16_000;
-const PARTS: usize = 4;
+const OPERATIONS: usize = 20_000;
+const OPERATIONS_OF_A_PART: usize = 5_000;
+
+/// How many of the last operations a failure shows.
+const SHOWN: usize = 12;
 
 /// How many kinds of operation there are.
 const KINDS: usize = 22;
@@ -325,27 +328,25 @@ fn random_operations_give_what_a_local_directory_gives() {
     let world = World::new(&["alice"]);
     let local = world.outside().join("local");
     fs::create_dir(&local).unwrap();
-    let mut history: Vec<Operation> = Vec::new();
+    let parts = scale::count("XFER_DIFFERENTIAL_OPERATIONS", OPERATIONS) / OPERATIONS_OF_A_PART;
+    let mut last: VecDeque<Operation> = VecDeque::new();
     let mut succeeded: HashSet<std::mem::Discriminant<Operation>> = HashSet::new();
-    for _ in 0..PARTS {
+    for part in 0..parts {
         let mount = world.mount("alice");
         let remote = mount.path("remote");
         fs::create_dir_all(&remote).unwrap();
         let (mut here, mut there) = (Side::new(local.clone()), Side::new(remote.clone()));
-        for _ in 0..OPERATIONS / PARTS {
+        for index in 0..OPERATIONS_OF_A_PART {
             let operation = Operation::random(&mut random);
             let (expected, got) = (here.apply(&operation), there.apply(&operation));
             if got.is_ok() {
                 succeeded.insert(std::mem::discriminant(&operation));
             }
-            history.push(operation);
-            if got != expected {
-                let last = history[history.len().saturating_sub(12)..].to_vec();
-                panic!(
-                    "operation {}: {last:#?}\nlocal: {expected:?}\nmount: {got:?}",
-                    history.len()
-                );
+            last.push_back(operation);
+            if last.len() > SHOWN {
+                last.pop_front();
             }
+            assert_eq!(got, expected, "part {part}, operation {index}: {last:#?}");
         }
         drop((here, there));
         let expected = snapshot_without_times(&local);

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# What tests/run.sh does in part, at full size: hours. Needs root, and what tests/run.sh installs.
+#
+#   tests/long.sh              everything
+#   tests/long.sh PART...      only these parts: fsx, differential, rules
+#
+# XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS and PROPTEST_CASES change how much each does.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export XFER_TEST_LIMIT_S=${XFER_TEST_LIMIT_S:-86400}
+
+# Runs one part with optimized programs, and says what came of it and how long it took.
+measured() {
+    local what=$1 start=$SECONDS
+    shift
+    if cargo test --quiet --locked --release "$@"; then
+        printf 'PASSED: %s in %d s\n' "$what" $((SECONDS - start))
+    else
+        printf 'FAILED: %s after %d s\n' "$what" $((SECONDS - start))
+        failed=1
+    fi
+}
+
+# Four seeds, of which each does a fourth of all operations.
+fsx() {
+    local all=${XFER_FSX_OPERATIONS:-10000000}
+    export XFER_FSX_OPERATIONS=$((all / 4))
+    measured "fsx, $all operations" -p xfer-tests --test suites -- fsx
+}
+
+differential() {
+    export XFER_DIFFERENTIAL_OPERATIONS=${XFER_DIFFERENTIAL_OPERATIONS:-1000000}
+    measured "random operations, $XFER_DIFFERENTIAL_OPERATIONS" \
+        -p xfer-tests --test differential -- random_operations
+}
+
+rules() {
+    export PROPTEST_CASES=${PROPTEST_CASES:-20000}
+    measured "properties, $PROPTEST_CASES cases each" \
+        -p xfer-protocol -p xfer-server -p xfer-mount
+}
+
+failed=0
+packaging/install-deps.sh --tests
+tests/install-tools.sh
+cargo build --quiet --workspace --locked --release
+for part in "${@:-all}"; do
+    case $part in
+        all) fsx && differential && rules ;;
+        fsx | differential | rules) "$part" ;;
+        *) echo "no such part: $part" >&2 && exit 2 ;;
+    esac
+done
+exit "$failed"
