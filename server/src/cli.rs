@@ -23,6 +23,8 @@ mod sessions;
 
 mod table;
 
+mod trees;
+
 const EXIT_CODES: &str = "\
 Exit codes:
    0  done                                   6  certificate or key missing or wrong
@@ -30,7 +32,9 @@ Exit codes:
    2  the command line is wrong              8  the user exists
    3  the store can't be read or written     9  no password, or not a good one
    4  another server has the store          10  the disk is full
-   5  the address can't be listened on      11  no server runs on the store";
+   5  the address can't be listened on      11  no server runs on the store
+  12  the account is mounted                13  the account's quota is used up
+  14  the directory can't be used           15  some entries could not be moved";
 
 /// Keeps users' files for xfer-mount.
 #[derive(Parser, Debug)]
@@ -55,6 +59,32 @@ enum Command {
     /// See and end sessions of the server that runs on the store
     #[command(subcommand)]
     Session(Session),
+    /// Copy what is in a directory of this machine into a user's storage
+    ///
+    /// Beside a running server or without one, but not while the user is mounted. One that was
+    /// interrupted goes on when it is run again.
+    Import {
+        /// The user's name
+        name: String,
+        /// The directory
+        dir: PathBuf,
+        /// The directory of the user's storage that it goes into; made if it is missing
+        #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+        into: OsString,
+    },
+    /// Copy all of a user's storage into a directory of this machine
+    ///
+    /// Beside a running server or without one, but not while the user is mounted. Set-id bits are
+    /// not kept, and owners only as root.
+    Export {
+        /// The user's name
+        name: String,
+        /// The directory; made if it is missing
+        dir: PathBuf,
+        /// Go on in a directory that is not empty, and replace in it what differs
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -149,6 +179,8 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Command::User(User::Quota { name, quota }) => accounts::set_quota(&store, &name, quota),
         Command::Session(Session::List) => sessions::list(&store),
         Command::Session(Session::End { name }) => sessions::end(&store, &name),
+        Command::Import { name, dir, into } => trees::import(&store, &name, &dir, &into),
+        Command::Export { name, dir, force } => trees::export(&store, &name, &dir, force),
     }
 }
 
@@ -212,6 +244,8 @@ mod tests {
         check("user quota alice --quota none", None);
         check("session list --store /x", None);
         check("session end alice", None);
+        check("import alice dir --into a/b --store /x", None);
+        check("export alice dir --force", None);
     }
 
     #[test]

@@ -31,6 +31,14 @@ pub enum Exit {
     DiskFull = 10,
     /// No server runs on the store.
     NotRunning = 11,
+    /// The account is mounted, or was meanwhile.
+    AccountInUse = 12,
+    /// The account's quota is used up.
+    Quota = 13,
+    /// The directory can't be used.
+    Directory = 14,
+    /// Some entries of a tree could not be moved.
+    Incomplete = 15,
 }
 
 /// Why the program ends.

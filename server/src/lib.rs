@@ -35,6 +35,8 @@ pub mod store;
 
 pub mod control;
 
+pub mod transfer;
+
 pub mod serve;
 
 pub mod cli;

@@ -163,7 +163,8 @@ fn open(store: &Path) -> Result<SqliteStore, Failure> {
     Ok(SqliteStore::open(store)?)
 }
 
-fn find(store: &Path, name: &str) -> Result<(SqliteStore, Account), Failure> {
+/// An account that exists, in a store that exists.
+pub fn find(store: &Path, name: &str) -> Result<(SqliteStore, Account), Failure> {
     let meta = open(store)?;
     let account = match user::parse(name) {
         Some(name) => meta.account(&name)?,

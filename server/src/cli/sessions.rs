@@ -47,7 +47,8 @@ pub fn ask(store: &Path, command: &Command) -> Result<Answer, Failure> {
     })
 }
 
-fn nonsense() -> Failure {
+/// Whoever answered is no server of this version.
+pub fn nonsense() -> Failure {
     let line = "the server gave an answer to something else; is it of this version?";
     Failure::new(Exit::Other, line)
 }

@@ -78,7 +78,7 @@ pub(super) fn others(accounts: &[Account], user: &Name) -> Vec<Name> {
 
 /// Removes nodes without names: the programs that had them open ended with the session before.
 /// This is no op of the log, so it takes no seq; nobody was told of these nodes in this session.
-fn forget_orphans(stores: &Stores, account: &Account) -> Result<Usage, StoreError> {
+pub(super) fn forget_orphans(stores: &Stores, account: &Account) -> Result<Usage, StoreError> {
     let mut usage = account.usage;
     let orphans = stores.meta.orphans(account.id)?;
     for part in orphans.chunks(ORPHANS_COUNT) {

@@ -6,7 +6,8 @@
 //! Reading order: `registry` (who has a session), `session` (what one is), `begin`, then
 //! `log_link` (ops in, `Durable` out), `tree` with `ids` and `batch` (how ops are applied),
 //! `commit` (how they become durable), `reading` and `listing` (questions), `post`
-//! (deliveries between users) and `garbage` (contents that nobody has any more).
+//! (deliveries between users), `garbage` (contents that nobody has any more) and `solo` (a tree
+//! that is changed without a client).
 //!
 //! **Invariant:** a panic while a session is served ends that session and nothing else.
 
@@ -33,6 +34,8 @@ mod listing;
 mod post;
 
 mod garbage;
+
+pub(crate) mod solo;
 
 mod serving;
 

@@ -20,7 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use rustix::fs::{FallocateFlags, OFlags, fallocate, fdatasync, fstatvfs, fsync, syncfs};
+use rustix::fs::{
+    FallocateFlags, FlockOperation, OFlags, fallocate, fdatasync, flock, fstatvfs, fsync, syncfs,
+};
 use rustix::io::{Errno, retry_on_intr};
 use shards::{Directory, Place};
 use unsynced::Unsynced;
@@ -71,6 +73,16 @@ impl FileStore {
             unsynced: Mutex::default(),
             syncing: Mutex::default(),
         })
+    }
+
+    /// Lets nobody list the contents from now on, for as long as this store is open: for a process
+    /// that makes contents beside the server. Waits until a listing that is under way is over.
+    ///
+    /// # Errors
+    /// If the directory can't be locked.
+    pub fn make_beside_server(&self) -> Result<(), StoreError> {
+        retry_on_intr(|| flock(&self.root_file, FlockOperation::LockShared))
+            .map_err(|error| StoreError::io("locking the store's contents", error.into()))
     }
 
     /// The file of a content, which must exist.
@@ -243,9 +255,20 @@ impl ContentStore for FileStore {
         }
     }
 
+    /// Not while another process makes contents: those that it did not commit yet would look like
+    /// those that nobody ever will.
     fn each(&self, visit: &mut dyn FnMut(ContentId)) -> Result<(), StoreError> {
         let failed = |error| StoreError::io("listing the store's contents", error);
-        shards::visit(&self.root, visit).map_err(failed)
+        match flock(&self.root_file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(StoreError::Refused("an import is under way".to_owned()));
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        let visited = shards::visit(&self.root, visit);
+        flock(&self.root_file, FlockOperation::Unlock).map_err(|error| failed(error.into()))?;
+        visited.map_err(failed)
     }
 
     fn disk_free(&self) -> Result<u64, StoreError> {

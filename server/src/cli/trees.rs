@@ -1,0 +1,97 @@
+//! `xfer-server import` and `export`: a user's tree, in the store itself, beside a running server or
+//! without one.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use xfer_protocol::Name;
+
+use super::{accounts, print_line, sessions};
+use crate::control::{Answer, Command};
+use crate::exit::{Exit, Failure};
+use crate::store::{Account, FileStore, SqliteStore};
+use crate::transfer::export::{self, Export};
+use crate::transfer::import::{self, Import};
+
+/// Copies the entries of a directory into a user's tree.
+pub fn import(store: &Path, name: &str, from: &Path, into: &OsStr) -> Result<(), Failure> {
+    let into = names(into)?;
+    let (meta, contents, account) = open(store, name)?;
+    let (line, done) = import::import(meta, contents, &account, &Import { from, into: &into });
+    print_line(&line)?;
+    done.map(|_| ())
+}
+
+/// Copies a user's tree into a directory.
+pub fn export(store: &Path, name: &str, to: &Path, replace: bool) -> Result<(), Failure> {
+    let (meta, contents, account) = open(store, name)?;
+    let (line, done) = export::export(meta, contents, &account, &Export { to, replace });
+    print_line(&line)?;
+    done.map(|_| ())
+}
+
+fn open(store: &Path, name: &str) -> Result<(SqliteStore, FileStore, Account), Failure> {
+    // Asked before the account is read, so that what a session did in its last moment is seen.
+    must_not_be_mounted(store, name)?;
+    let (meta, account) = accounts::find(store, name)?;
+    let contents = FileStore::open(store)?;
+    Ok((meta, contents, account))
+}
+
+fn must_not_be_mounted(store: &Path, name: &str) -> Result<(), Failure> {
+    match sessions::ask(store, &Command::List) {
+        Ok(Answer::Sessions { sessions }) => {
+            let Some(session) = sessions.iter().find(|session| session.user == name) else {
+                return Ok(());
+            };
+            let line = format!(
+                "{name} is mounted on {} since {}; unmount it, or use xfer-server session end {name}",
+                session.host,
+                sessions::moment(session.since_secs),
+            );
+            Err(Failure::new(Exit::AccountInUse, line))
+        }
+        Ok(Answer::Ended { .. } | Answer::Done | Answer::Invalid) => Err(sessions::nonsense()),
+        Err(Failure { exit: Exit::NotRunning, .. }) => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The names of a path within a tree. One that begins at the root and one that does not are the same.
+fn names(path: &OsStr) -> Result<Vec<Name>, Failure> {
+    let parts = path.as_bytes().split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            Name::new(part).map_err(|error| {
+                let part = String::from_utf8_lossy(part);
+                let line = format!("--into: {part:?} is not a name ({error}); see --help");
+                Failure::new(Exit::Usage, line)
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn check(path: &str, expected: Option<&[&str]>) {
+        let found = names(OsStr::new(path)).ok();
+        let expected = expected.map(|names| -> Vec<Name> {
+            names.iter().map(|name| Name::new(name.as_bytes()).unwrap()).collect()
+        });
+        assert_eq!(found, expected, "{path:?}");
+    }
+
+    #[test]
+    fn a_path_within_a_tree_has_no_way_up() {
+        check("", Some(&[]));
+        check("/", Some(&[]));
+        check("a/b", Some(&["a", "b"]));
+        check("/a//b/", Some(&["a", "b"]));
+        check("a/../b", None);
+        check("./a", None);
+    }
+}

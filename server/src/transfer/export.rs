@@ -1,0 +1,315 @@
+//! From an account into a directory of this machine.
+//!
+//! It reads the store as it is committed and changes nothing there. Owners are set if it runs as
+//! root; set-id bits never are; devices stay behind.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode, ftruncate, linkat, mkdir, openat, statat, syncfs};
+use rustix::io::{Errno as HostError, pwrite, retry_on_intr};
+use xfer_protocol::tree::{FileData, Kind, Node};
+use xfer_protocol::{Ino, Name};
+
+use super::landing::{Found, Landing};
+use super::progress::{Path, Progress};
+use super::walk::{self, Attributes, DIRECTORY, FileId, Way};
+use super::{CHUNK_BYTES, Stop, Tally, interrupted, open_directory, unusable};
+use crate::exit::{Exit, Failure};
+use crate::store::{Account, ContentStore, FileStore, MetaStore, SqliteStore};
+
+/// How many entries are listed at a time.
+const PAGE_COUNT: usize = 1_000;
+
+/// Where to, and whether something may be there already.
+pub struct Export<'a> {
+    /// The directory, which is made if it is missing.
+    pub to: &'a std::path::Path,
+    /// Whether the directory may have entries: those that differ are replaced.
+    pub replace: bool,
+}
+
+/// Exports the tree of an account that has no session. Says in a line what was done.
+///
+/// # Errors
+/// If the work ended early; what was done until then stays. Or if some entries could not be moved.
+pub fn export(
+    meta: SqliteStore,
+    contents: FileStore,
+    account: &Account,
+    what: &Export<'_>,
+) -> (String, Result<Tally, Failure>) {
+    // The root is there already.
+    let mut progress = Progress::new("exported", Some(account.usage.nodes.saturating_sub(1)));
+    // Modes are given just as they are to be.
+    let umask = rustix::process::umask(Mode::empty());
+    let done = prepare(what).and_then(|root| {
+        let landing =
+            Landing { replace: what.replace, owners: rustix::process::geteuid().is_root() };
+        let way = Way::new(root);
+        let links = HashMap::new();
+        let progress = &mut progress;
+        Exporter { meta, contents, account, landing, progress, way, links }.run()
+    });
+    rustix::process::umask(umask);
+    let tally = progress.tally;
+    let (line, whole) = progress.finish();
+    (line, done.and(whole).map(|()| tally))
+}
+
+struct Exporter<'a> {
+    meta: SqliteStore,
+    contents: FileStore,
+    account: &'a Account,
+    landing: Landing,
+    progress: &'a mut Progress,
+    way: Way,
+    /// Where nodes with several names are.
+    links: HashMap<Ino, Landed>,
+}
+
+/// The first name of a node that has several.
+struct Landed {
+    directories: Vec<Name>,
+    name: Name,
+    id: FileId,
+}
+
+/// A directory whose entries are being exported.
+struct Frame {
+    ino: Ino,
+    page: std::vec::IntoIter<(Name, Ino, Node)>,
+    /// The last name of the page, after which the next begins; none if there is no next.
+    after: Option<Name>,
+    /// The directory itself; none for the first, which stays as it is.
+    node: Option<Arc<Node>>,
+}
+
+impl Exporter<'_> {
+    fn run(mut self) -> Result<(), Failure> {
+        let mut frames = vec![self.frame(Ino::ROOT, None)?];
+        while let Some(frame) = frames.last_mut() {
+            let Some((name, ino, node)) = self.next(frame)? else {
+                if let Some(frame) = frames.pop() {
+                    self.leave(&frame)?;
+                }
+                continue;
+            };
+            match self.entry(&name, ino, node) {
+                Ok(Some(inner)) => frames.push(inner),
+                Ok(None) => {}
+                Err(Stop::Entry(why)) => self.fail(&name, &why),
+                Err(Stop::All(failure)) => return Err(failure),
+            }
+        }
+        self.must_be_unchanged()?;
+        syncfs(self.way.root()).map_err(|error| {
+            let error = std::io::Error::from(error);
+            let line = format!("the disk did not take it all ({error}); check it, and export anew");
+            Failure::new(Exit::Directory, line)
+        })
+    }
+
+    fn frame(&self, ino: Ino, node: Option<Arc<Node>>) -> Result<Frame, Failure> {
+        let page = self.meta.page(self.account.id, ino, None, PAGE_COUNT)?;
+        Ok(Frame { ino, after: last_of(&page), page: page.into_iter(), node })
+    }
+
+    fn next(&self, frame: &mut Frame) -> Result<Option<(Name, Ino, Node)>, Failure> {
+        if let Some(entry) = frame.page.next() {
+            return Ok(Some(entry));
+        }
+        let Some(after) = frame.after.take() else { return Ok(None) };
+        let page = self.meta.page(self.account.id, frame.ino, Some(&after), PAGE_COUNT)?;
+        frame.after = last_of(&page);
+        frame.page = page.into_iter();
+        Ok(frame.page.next())
+    }
+
+    /// Gives a directory its attributes, its time of change above all, now that it is complete.
+    fn leave(&mut self, frame: &Frame) -> Result<(), Failure> {
+        let Some(node) = &frame.node else { return Ok(()) };
+        let name = self.way.names().last().cloned();
+        match (self.landing.finish(&self.way.here(), node), name) {
+            (Err(Stop::All(failure)), _) => return Err(failure),
+            (Err(Stop::Entry(why)), Some(name)) => self.fail(&name, &why),
+            (Err(Stop::Entry(_)), None) | (Ok(()), _) => {}
+        }
+        self.way.leave().map_err(|error| {
+            let error = std::io::Error::from(error);
+            let line = format!("a directory changed places meanwhile ({error}); run this again");
+            Failure::new(Exit::Incomplete, line)
+        })
+    }
+
+    /// Exports an entry; a directory only as far as it has to be gone into.
+    fn entry(&mut self, name: &Name, ino: Ino, node: Node) -> Result<Option<Frame>, Stop> {
+        match &node.kind {
+            Kind::Directory { .. } => {
+                let (directory, there) = self.landing.directory(self.way.here(), name)?;
+                self.way.enter(name.clone(), directory)?;
+                if there {
+                    self.progress.kept()
+                } else {
+                    self.progress.moved()
+                }
+                return self.frame(ino, Some(Arc::new(node))).map(Some).map_err(Stop::All);
+            }
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {
+                let path = Path { directories: self.way.names(), name };
+                self.progress.skip(&path, "a device; skipped");
+            }
+            Kind::File(_) | Kind::Symlink { .. } | Kind::Fifo | Kind::Socket => {
+                self.place(name, ino, &node)?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sees to it that the like of the node is there.
+    fn place(&mut self, name: &Name, ino: Ino, node: &Node) -> Result<(), Stop> {
+        if self.links.contains_key(&ino) {
+            return self.link(name, ino);
+        }
+        match self.landing.clear(self.way.here(), name, node)? {
+            Found::Same => self.progress.kept(),
+            Found::Free => {
+                self.make(name, node)?;
+                self.progress.moved();
+            }
+        }
+        if node.nlink > 1 {
+            let stat = statat(self.way.here(), name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?;
+            let (directories, name) = (self.way.names().to_vec(), name.clone());
+            self.links.insert(ino, Landed { directories, name, id: Attributes::of(&stat).id });
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, name: &Name, node: &Node) -> Result<(), Stop> {
+        if let Kind::File(data) = &node.kind {
+            let file = self.landing.file(self.way.here(), name)?;
+            self.fill(&file, data)?;
+            self.must_be_unchanged().map_err(Stop::All)?;
+            return self.landing.finish(&file, node);
+        }
+        let at = self.way.here();
+        match &node.kind {
+            Kind::Symlink { target } => self.landing.symlink(at, name, target, node),
+            Kind::Fifo => self.landing.special(at, name, FileType::Fifo, node),
+            Kind::Socket => self.landing.special(at, name, FileType::Socket, node),
+            Kind::File(_)
+            | Kind::Directory { .. }
+            | Kind::CharDevice { .. }
+            | Kind::BlockDevice { .. } => Ok(()),
+        }
+    }
+
+    /// Writes a file's data; what it has none in stays a hole.
+    fn fill(&mut self, file: &OwnedFd, data: &FileData) -> Result<(), Stop> {
+        ftruncate(file, data.size)?;
+        let Some(content) = data.content else { return Ok(()) };
+        let mut buffer = Vec::new();
+        for run in data.extents.data_in(data.size, 0..data.size) {
+            let mut at = run.start;
+            while at < run.end {
+                buffer.resize((run.end - at).min(CHUNK_BYTES) as usize, 0);
+                let read = self.contents.read(content, at, &mut buffer);
+                let count = match read {
+                    Ok(count) => count,
+                    // The content of a file that was changed meanwhile may be gone.
+                    Err(error) => {
+                        self.must_be_unchanged().map_err(Stop::All)?;
+                        return Err(error.into());
+                    }
+                };
+                if count == 0 {
+                    // What a content was never given reads as zeros.
+                    break;
+                }
+                write_all(file, &buffer[..count], at)?;
+                self.progress.bytes(count as u64);
+                at += count as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives one more name to what was exported under another.
+    fn link(&mut self, name: &Name, ino: Ino) -> Result<(), Stop> {
+        let Some(first) = self.links.get(&ino) else { return Ok(()) };
+        let here = self.way.here();
+        let there = statat(here, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
+        match there.map(|stat| Attributes::of(&stat)) {
+            Ok(there) if there.id == first.id => {
+                self.progress.kept();
+                return Ok(());
+            }
+            Ok(there) => self.landing.remove(here, name, &there)?,
+            Err(HostError::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let directory = self.open(&first.directories)?;
+        let flags = AtFlags::empty();
+        linkat(&directory, first.name.as_bytes(), here, name.as_bytes(), flags)?;
+        self.progress.moved();
+        Ok(())
+    }
+}
+
+/// What there is, and what goes wrong.
+impl Exporter<'_> {
+    /// Makes sure that no session began, and so that what was read since the start is one state.
+    fn must_be_unchanged(&self) -> Result<(), Failure> {
+        let now = self.meta.account(&self.account.name)?;
+        let same = now.is_some_and(|now| {
+            (now.id, now.epoch, now.applied)
+                == (self.account.id, self.account.epoch, self.account.applied)
+        });
+        if same { Ok(()) } else { Err(interrupted(&self.account.name)) }
+    }
+
+    /// Opens a directory by the names that lead to it.
+    fn open(&self, directories: &[Name]) -> Result<OwnedFd, HostError> {
+        let mut directory = openat(self.way.root(), c".", DIRECTORY, Mode::empty())?;
+        for name in directories {
+            directory = openat(&directory, name.as_bytes(), DIRECTORY, Mode::empty())?;
+        }
+        Ok(directory)
+    }
+
+    fn fail(&mut self, name: &Name, why: &str) {
+        self.progress.fail(&Path { directories: self.way.names(), name }, why);
+    }
+}
+
+/// The directory to export into: made if it is missing, and empty if nothing may be replaced.
+fn prepare(what: &Export<'_>) -> Result<OwnedFd, Failure> {
+    match mkdir(what.to, Mode::RWXU) {
+        Ok(()) | Err(HostError::EXIST) => {}
+        Err(error) => return Err(unusable(what.to, error)),
+    }
+    let root = open_directory(what.to)?;
+    let (names, nameless) = walk::names(root.as_fd()).map_err(|error| unusable(what.to, error))?;
+    if !what.replace && (!names.is_empty() || nameless > 0) {
+        let line = format!(
+            "{} is not empty; choose another directory, or use --force to go on with an export there",
+            what.to.display()
+        );
+        return Err(Failure::new(Exit::Directory, line));
+    }
+    Ok(root)
+}
+
+fn last_of(page: &[(Name, Ino, Node)]) -> Option<Name> {
+    page.last().filter(|_| page.len() == PAGE_COUNT).map(|(name, _, _)| name.clone())
+}
+
+fn write_all(file: &OwnedFd, data: &[u8], at: u64) -> Result<(), HostError> {
+    let mut done = 0;
+    while done < data.len() {
+        done += retry_on_intr(|| pwrite(file, &data[done..], at + done as u64))?;
+    }
+    Ok(())
+}

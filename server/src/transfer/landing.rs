@@ -1,0 +1,197 @@
+//! How something comes to be in a directory of this machine.
+//!
+//! **Invariant:** what was there is never written to, nor are its attributes changed: it may have
+//! other names elsewhere. It is kept as it is, or unlinked. Only directories, which can't, are gone
+//! into.
+//!
+//! **Invariant:** the time of change is set last; so what has the right one is whole.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bytes::Bytes;
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
+    fchown, fsetxattr, fstat, futimens, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
+    unlinkat, utimensat,
+};
+use rustix::io::Errno;
+use xfer_protocol::tree::{Kind, Node};
+use xfer_protocol::{Name, Timestamp};
+
+use super::Stop;
+use super::walk::{Attributes, DIRECTORY};
+
+/// The permission bits that are set: all but the set-id bits, which would lend a stored owner's
+/// rights, or the exporting user's, to whoever finds the file.
+const MODE_MASK: u16 = 0o1777;
+
+/// The permission bits of what is not complete yet.
+const PRIVATE: Mode = Mode::RWXU;
+
+/// How things are made.
+#[derive(Clone, Copy)]
+pub(super) struct Landing {
+    /// Whether what was there may be replaced.
+    pub(super) replace: bool,
+    /// Whether owners are set, as only root can.
+    pub(super) owners: bool,
+}
+
+/// A file or special file that is to be there.
+pub(super) enum Found {
+    /// It is.
+    Same,
+    /// Nothing is in its place any more.
+    Free,
+}
+
+impl Landing {
+    /// Whether the like of `node` is there; anything else in its place goes.
+    pub(super) fn clear(self, at: BorrowedFd<'_>, name: &Name, node: &Node) -> Result<Found, Stop> {
+        let there = match statat(at, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Attributes::of(&stat),
+            Err(Errno::NOENT) => return Ok(Found::Free),
+            Err(error) => return Err(error.into()),
+        };
+        if is_like(at, name, node, &there)? {
+            return Ok(Found::Same);
+        }
+        self.remove(at, name, &there)?;
+        Ok(Found::Free)
+    }
+
+    /// Removes what is in the way, if it may. Nothing that holds something else goes.
+    pub(super) fn remove(
+        self,
+        at: BorrowedFd<'_>,
+        name: &Name,
+        there: &Attributes,
+    ) -> Result<(), Stop> {
+        if !self.replace {
+            return Err(Stop::Entry("something of that name is there".to_owned()));
+        }
+        let flags = match there.kind {
+            FileType::Directory => AtFlags::REMOVEDIR,
+            _ => AtFlags::empty(),
+        };
+        match unlinkat(at, name.as_bytes(), flags) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                Err(Stop::Entry("a directory that is not empty is in the way".to_owned()))
+            }
+            removed => Ok(removed?),
+        }
+    }
+
+    /// Opens a directory, making it if it is not there. Says whether it was.
+    pub(super) fn directory(
+        self,
+        at: BorrowedFd<'_>,
+        name: &Name,
+    ) -> Result<(OwnedFd, bool), Stop> {
+        let open = || openat(at, name.as_bytes(), DIRECTORY, Mode::empty());
+        match statat(at, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if Attributes::of(&stat).kind == FileType::Directory => {
+                let directory = open()?;
+                let mode = Mode::from_raw_mode(fstat(&directory)?.st_mode);
+                if !mode.contains(PRIVATE) {
+                    // A run before this one may have made it read-only already.
+                    fchmod(&directory, mode | PRIVATE)?;
+                }
+                return Ok((directory, true));
+            }
+            Ok(stat) => self.remove(at, name, &Attributes::of(&stat))?,
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        mkdirat(at, name.as_bytes(), PRIVATE)?;
+        Ok((open()?, false))
+    }
+
+    /// Makes an empty file where nothing is.
+    pub(super) fn file(self, at: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Stop> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(openat(at, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)?)
+    }
+
+    /// Makes a symbolic link where nothing is.
+    pub(super) fn symlink(
+        self,
+        at: BorrowedFd<'_>,
+        name: &Name,
+        target: &Bytes,
+        node: &Node,
+    ) -> Result<(), Stop> {
+        symlinkat(target.as_ref(), at, name.as_bytes())?;
+        self.finish_unopened(at, name, node)
+    }
+
+    /// Makes a pipe or a socket where nothing is.
+    pub(super) fn special(
+        self,
+        at: BorrowedFd<'_>,
+        name: &Name,
+        kind: FileType,
+        node: &Node,
+    ) -> Result<(), Stop> {
+        mknodat(at, name.as_bytes(), kind, mode_of(node), 0)?;
+        self.finish_unopened(at, name, node)
+    }
+
+    /// Gives a file that was just made, or a directory, its attributes.
+    pub(super) fn finish(self, file: &impl AsFd, node: &Node) -> Result<(), Stop> {
+        for (name, value) in node.xattrs.iter().flat_map(|xattrs| xattrs.iter()) {
+            if name.starts_with(b"user.") {
+                fsetxattr(file, name.as_ref(), value, XattrFlags::empty()).map_err(unattributed)?;
+            }
+        }
+        if self.owners {
+            let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+            fchown(file, Some(uid), Some(gid))?;
+        }
+        fchmod(file, mode_of(node))?;
+        Ok(futimens(file, &times(node))?)
+    }
+
+    /// The same for what can't be opened, or would do something when it is.
+    fn finish_unopened(self, at: BorrowedFd<'_>, name: &Name, node: &Node) -> Result<(), Stop> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        if self.owners {
+            let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+            chownat(at, name.as_bytes(), Some(uid), Some(gid), flags)?;
+        }
+        Ok(utimensat(at, name.as_bytes(), &times(node), flags)?)
+    }
+}
+
+/// Whether what is there is of the node's kind, size and time of change.
+fn is_like(at: BorrowedFd<'_>, name: &Name, node: &Node, there: &Attributes) -> Result<bool, Stop> {
+    let like = match &node.kind {
+        Kind::File(data) => there.kind == FileType::RegularFile && there.size == data.size,
+        Kind::Symlink { target } => {
+            there.kind == FileType::Symlink
+                && readlinkat(at, name.as_bytes(), Vec::new())?.as_bytes() == target.as_ref()
+        }
+        Kind::Fifo => there.kind == FileType::Fifo,
+        Kind::Socket => there.kind == FileType::Socket,
+        Kind::Directory { .. } | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => false,
+    };
+    Ok(like && there.mtime == node.mtime)
+}
+
+fn unattributed(error: Errno) -> Stop {
+    let error = std::io::Error::from(error);
+    Stop::Entry(format!("its extended attributes can't be kept there ({error})"))
+}
+
+fn mode_of(node: &Node) -> Mode {
+    Mode::from_raw_mode(u32::from(node.mode & MODE_MASK))
+}
+
+fn times(node: &Node) -> Timestamps {
+    Timestamps { last_access: timespec(node.atime), last_modification: timespec(node.mtime) }
+}
+
+fn timespec(time: Timestamp) -> Timespec {
+    Timespec { tv_sec: time.secs(), tv_nsec: time.nanos().into() }
+}
