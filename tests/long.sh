@@ -14,7 +14,7 @@ export XFER_TEST_LIMIT_S=${XFER_TEST_LIMIT_S:-86400}
 measured() {
     local what=$1 start=$SECONDS
     shift
-    if cargo test --quiet --locked "$@"; then
+    if cargo test --quiet --locked --no-fail-fast "$@"; then
         printf 'PASSED: %s in %d s\n' "$what" $((SECONDS - start))
     else
         printf 'FAILED: %s after %d s\n' "$what" $((SECONDS - start))
