@@ -22,7 +22,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
+use fuser::{Config, MountOption, Session, SessionACL};
 use tokio::sync::watch;
 
 use crate::client::Client;
@@ -58,7 +58,6 @@ pub enum MountError {
 
 /// A mount.
 pub struct Mount {
-    unmounter: std::sync::Mutex<SessionUnmounter>,
     ended: watch::Receiver<bool>,
 }
 
@@ -74,8 +73,7 @@ pub fn mount(
     let refused = |error| MountError::Refused { mountpoint: mountpoint.to_owned(), error };
     let placing = Arc::new(Placing::new(mountpoint));
     let filesystem = XferFs::new(client.clone(), placing.clone());
-    let mut session = Session::new(filesystem, mountpoint, &config(options)).map_err(refused)?;
-    let unmounter = std::sync::Mutex::new(session.unmount_callable());
+    let session = Session::new(filesystem, mountpoint, &config(options)).map_err(refused)?;
     let notices = Notices::start(session.notifier(), placing).map_err(refused)?;
     client.set_kernel(Some(Arc::new(notices)));
     let (end, ended) = watch::channel(false);
@@ -88,7 +86,7 @@ pub fn mount(
         end.send_replace(true);
     };
     std::thread::Builder::new().name("fuse".to_owned()).spawn(serve).map_err(refused)?;
-    Ok(Mount { unmounter, ended })
+    Ok(Mount { ended })
 }
 
 impl Mount {
@@ -96,14 +94,6 @@ impl Mount {
     pub async fn unmounted(&self) {
         // An end without a word is an end too.
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
-    }
-
-    /// Asks the kernel to unmount. May block.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn unmount(&self) -> io::Result<()> {
-        self.unmounter.lock().unwrap_or_else(std::sync::PoisonError::into_inner).unmount()
     }
 }
 
