@@ -1,6 +1,7 @@
 //! Running programs: ours and the system's, each within a time.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -139,6 +140,8 @@ impl Running {
     pub fn start(command: &mut Command) -> Running {
         let lines = Arc::new(Mutex::new(Vec::new()));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A group of its own, since a command that runs another's (a tracer) may outlive it or not.
+        command.process_group(0);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         collect(child.stdout.take().unwrap(), lines.clone());
         collect(child.stderr.take().unwrap(), lines.clone());
@@ -190,7 +193,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if let Some(group) = rustix::process::Pid::from_raw(self.pid() as i32) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
         let _ = self.child.wait();
         if std::thread::panicking() {
             println!("--- process {} said:\n{}", self.pid(), self.said());
