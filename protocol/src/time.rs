@@ -1,6 +1,8 @@
 //! Moments, as they are stored and sent.
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// A moment: seconds and nanoseconds since 1970-01-01T00:00:00Z, as in POSIX `struct timespec`.
 ///
@@ -26,6 +28,15 @@ impl Timestamp {
     /// Nanoseconds within the second.
     pub fn nanos(self) -> u32 {
         self.nanos
+    }
+
+    /// The moment to the second as RFC 3339 has it, in UTC; as seconds since the epoch if it is in
+    /// no year of four digits.
+    pub fn to_rfc3339(self) -> String {
+        OffsetDateTime::from_unix_timestamp(self.secs)
+            .ok()
+            .and_then(|date| date.format(&Rfc3339).ok())
+            .unwrap_or_else(|| self.secs.to_string())
     }
 }
 
@@ -86,6 +97,16 @@ mod tests {
             let there: std::time::SystemTime = time.into();
             prop_assert_eq!(Timestamp::from(there), time);
         }
+    }
+
+    #[test]
+    fn a_moment_is_written_as_a_date_where_there_is_one() {
+        let check = |secs, text| {
+            assert_eq!(Timestamp::new(secs, 999_999_999).unwrap().to_rfc3339(), text);
+        };
+        check(981_173_106, "2001-02-03T04:05:06Z");
+        check(-1, "1969-12-31T23:59:59Z");
+        check(i64::MAX, "9223372036854775807");
     }
 
     #[test]

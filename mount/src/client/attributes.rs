@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use xfer_protocol::limits::BLOCK_BYTES;
 use xfer_protocol::message::DeliveryState;
 use xfer_protocol::tree::{Action, Rows, XattrMode};
@@ -140,7 +138,7 @@ impl State {
             return Ok(Bytes::from_static(b"sending"));
         }
         let state = self.deliveries.get(&id).ok_or(Pause::State(id))?;
-        let with_time = |word: &str, time: &Timestamp| format!("{word} {}", rfc3339(*time));
+        let with_time = |word: &str, time: &Timestamp| format!("{word} {}", time.to_rfc3339());
         Ok(match state {
             DeliveryState::Unknown => "sending".to_owned(),
             DeliveryState::Sent(time) => with_time("sent", time),
@@ -155,10 +153,4 @@ fn must_be_settable(name: &[u8]) -> Result<(), Errno> {
     // `cp -a` and `mv` pass over attributes that are answered so, and copy all else.
     let settable = name.starts_with(b"user.") && !name.starts_with(b"user.xfer.");
     if settable { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
-}
-
-fn rfc3339(time: Timestamp) -> String {
-    let date = OffsetDateTime::from_unix_timestamp(time.secs()).ok();
-    let text = date.and_then(|date| date.format(&Rfc3339).ok());
-    text.unwrap_or_else(|| time.secs().to_string())
 }

@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::super::draft::Draft;
 use super::super::{
@@ -215,14 +213,6 @@ fn mark_origin(node: &mut Node, delivery: &Delivery) {
     let mut xattrs = node.xattrs.take().unwrap_or_default();
     let map = Arc::make_mut(&mut xattrs);
     map.insert(Bytes::from_static(b"user.xfer.from"), delivery.from.as_bytes().to_vec().into());
-    map.insert(Bytes::from_static(b"user.xfer.sent"), rfc3339(delivery.sent).into());
+    map.insert(Bytes::from_static(b"user.xfer.sent"), delivery.sent.to_rfc3339().into());
     node.xattrs = Some(xattrs);
-}
-
-/// The moment as RFC 3339 has it, in UTC; as seconds since the epoch if no calendar has it.
-fn rfc3339(time: Timestamp) -> String {
-    OffsetDateTime::from_unix_timestamp(time.secs())
-        .ok()
-        .and_then(|date| date.format(&Rfc3339).ok())
-        .unwrap_or_else(|| time.secs().to_string())
 }
