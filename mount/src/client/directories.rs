@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use xfer_protocol::tree::{Kind, Node};
+use xfer_protocol::tree::Node;
 use xfer_protocol::{Errno, Ino};
 
 use super::handles::{Entry, HandleId};
@@ -40,8 +40,7 @@ impl State {
             Some(entries) if place > 0 => entries,
             Some(_) | None => self.take_entries(handle, ino)?,
         };
-        let node = self.node(ino)?;
-        let Kind::Directory { parent, .. } = node.kind else { return Err(Errno::ENOTDIR.into()) };
+        let parent = self.node(ino)?.parent().ok_or(Errno::ENOTDIR)?;
         let mut listed = Vec::new();
         for (at, name, ino) in [(1, ".", ino), (2, "..", parent)] {
             if place < at {

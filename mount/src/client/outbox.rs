@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use xfer_protocol::limits::{BLOCK_BYTES, DELIVERY_ITEMS_MAX};
-use xfer_protocol::tree::{Action, Kind, Loaded, Rows};
+use xfer_protocol::tree::{Action, Loaded, Rows};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
 use super::state::{Pause, RoomNeed, State};
@@ -50,17 +50,8 @@ impl State {
     /// The user whose mailbox a directory is, if it is one.
     pub(super) fn mailbox(&self, directory: Ino) -> Result<Option<Name>, Pause> {
         match self.table.node(directory) {
-            Loaded::Present(node) => match node.kind {
-                Kind::Directory { parent: Ino::OUTBOX, .. } => {}
-                Kind::Directory { .. }
-                | Kind::File(_)
-                | Kind::Symlink { .. }
-                | Kind::Fifo
-                | Kind::Socket
-                | Kind::CharDevice { .. }
-                | Kind::BlockDevice { .. } => return Ok(None),
-            },
-            Loaded::Absent | Loaded::Unknown => return Ok(None),
+            Loaded::Present(node) if node.parent() == Some(Ino::OUTBOX) => {}
+            Loaded::Present(_) | Loaded::Absent | Loaded::Unknown => return Ok(None),
         }
         let mailboxes = self.children(Ino::OUTBOX)?;
         Ok(mailboxes.into_iter().find(|(_, ino)| *ino == directory).map(|(name, _)| name))

@@ -59,15 +59,10 @@ impl<'a> Draft<'a> {
     /// The directory, which must be one and must still have a name (or be the root).
     pub(super) fn directory(&self, ino: Ino) -> Result<Arc<Node>, Stop> {
         let node = self.node(ino)?;
-        match node.kind {
-            Kind::Directory { .. } if node.nlink == 0 => Err(Errno::ENOENT.into()),
-            Kind::Directory { .. } => Ok(node),
-            Kind::File(_)
-            | Kind::Symlink { .. }
-            | Kind::Fifo
-            | Kind::Socket
-            | Kind::CharDevice { .. }
-            | Kind::BlockDevice { .. } => Err(Errno::ENOTDIR.into()),
+        match node.nlink {
+            _ if !node.is_directory() => Err(Errno::ENOTDIR.into()),
+            0 => Err(Errno::ENOENT.into()),
+            _ => Ok(node),
         }
     }
 

@@ -112,19 +112,28 @@ impl Quota {
 impl Node {
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
-        matches!(self.kind, Kind::Directory { .. })
+        self.directory().is_some()
     }
 
     /// How many entries it has, if it is a directory.
     pub fn entries(&self) -> u64 {
+        self.directory().map_or(0, |(_, entries)| entries)
+    }
+
+    /// The directory that it is in, if it is a directory itself.
+    pub fn parent(&self) -> Option<Ino> {
+        self.directory().map(|(parent, _)| parent)
+    }
+
+    fn directory(&self) -> Option<(Ino, u64)> {
         match self.kind {
-            Kind::Directory { entries, .. } => entries,
+            Kind::Directory { parent, entries } => Some((parent, entries)),
             Kind::File(_)
             | Kind::Symlink { .. }
             | Kind::Fifo
             | Kind::Socket
             | Kind::CharDevice { .. }
-            | Kind::BlockDevice { .. } => 0,
+            | Kind::BlockDevice { .. } => None,
         }
     }
 

@@ -15,7 +15,7 @@ mod copy;
 mod sending;
 
 use super::draft::Draft;
-use super::{Action, Changes, Kind, Node, Op, Rows, Stop};
+use super::{Action, Changes, Node, Op, Rows, Stop};
 use crate::{Errno, Ino, Name};
 
 /// Works out what `op` changes, given the rows that are loaded.
@@ -97,17 +97,11 @@ enum Post {
 }
 
 fn post(ino: Ino, node: &Node) -> Post {
-    match node.kind {
+    match node.parent() {
         _ if ino == Ino::OUTBOX => Post::Outbox,
         _ if node.sent.is_some() => Post::Sent,
-        Kind::Directory { parent: Ino::OUTBOX, .. } => Post::Mailbox,
-        Kind::Directory { .. }
-        | Kind::File(_)
-        | Kind::Symlink { .. }
-        | Kind::Fifo
-        | Kind::Socket
-        | Kind::CharDevice { .. }
-        | Kind::BlockDevice { .. } => Post::None,
+        Some(Ino::OUTBOX) => Post::Mailbox,
+        Some(_) | None => Post::None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Names and nodes that go: unlink, rmdir, and orphans.
 
+use super::super::Stop;
 use super::super::draft::Draft;
-use super::super::{Kind, Stop};
 use super::{Place, is_fixture};
 use crate::{Errno, Ino, Timestamp};
 
@@ -26,16 +26,11 @@ pub(super) fn rmdir(d: &mut Draft<'_>, time: Timestamp, place: Place<'_>) -> Res
 /// Refuses the removal of what is no directory, is not empty, or belongs to xfer.
 pub(super) fn must_be_removable(d: &Draft<'_>, ino: Ino) -> Result<(), Stop> {
     let node = d.node(ino)?;
-    match node.kind {
-        Kind::Directory { entries: 0, .. } if is_fixture(ino, &node) => Err(Errno::EPERM.into()),
-        Kind::Directory { entries: 0, .. } => Ok(()),
-        Kind::Directory { .. } => Err(Errno::ENOTEMPTY.into()),
-        Kind::File(_)
-        | Kind::Symlink { .. }
-        | Kind::Fifo
-        | Kind::Socket
-        | Kind::CharDevice { .. }
-        | Kind::BlockDevice { .. } => Err(Errno::ENOTDIR.into()),
+    match node.entries() {
+        _ if !node.is_directory() => Err(Errno::ENOTDIR.into()),
+        0 if is_fixture(ino, &node) => Err(Errno::EPERM.into()),
+        0 => Ok(()),
+        _ => Err(Errno::ENOTEMPTY.into()),
     }
 }
 

@@ -88,10 +88,8 @@ fn is_inside(d: &Draft<'_>, place: Ino, ino: Ino) -> Result<bool, Stop> {
         if at == Ino::ROOT {
             return Ok(false);
         }
-        match d.node(at)?.kind {
-            Kind::Directory { parent, .. } if parent != at => at = parent,
-            _ => return Err(Errno::EIO.into()),
-        }
+        let parent = d.node(at)?.parent();
+        at = parent.filter(|parent| *parent != at).ok_or(Errno::EIO)?;
     }
 }
 
