@@ -35,6 +35,14 @@ impl Extents {
         }
     }
 
+    /// How many runs of blocks a map keeps apart: what it costs to keep.
+    pub fn runs(&self) -> usize {
+        match self {
+            Extents::Dense => 0,
+            Extents::Mapped(map) => map.len(),
+        }
+    }
+
     /// The first byte after the last allocated block of a file of `size` bytes.
     pub fn end(&self, size: u64) -> u64 {
         let end = match self {

@@ -5,6 +5,11 @@
 //! never overrides what is known. Rows that changed stay until they are *settled* (durable at the
 //! server); only settled rows can be unloaded.
 
+mod unloading;
+
+mod weight;
+
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -26,15 +31,19 @@ pub enum Row {
 pub struct Table {
     nodes: HashMap<Ino, NodeRow>,
     directories: HashMap<Ino, Directory>,
-    /// How many entries all directories hold, absent ones included.
-    entries: usize,
     deliveries: HashMap<DeliveryId, DeliveryRow>,
+    /// What nodes and directories take up, in bytes.
+    bytes: usize,
     usage: Usage,
     quota: Quota,
     /// Changes that are not settled, oldest first.
     unsettled: VecDeque<(Seq, Row)>,
     settled: Seq,
+    /// Directories whose listings stay, and how often that was asked for.
+    pinned: HashMap<Ino, usize>,
     unloadings: u64,
+    /// What the last trimming left, in bytes, as long as no other can leave less.
+    left: usize,
 }
 
 #[derive(Debug)]
@@ -55,6 +64,8 @@ struct Directory {
     entries: BTreeMap<Name, (Option<Ino>, Seq)>,
     /// Whether every entry is loaded, so that any other name is absent.
     complete: bool,
+    /// Whether anybody looked at it since listings were unloaded last.
+    used: Cell<bool>,
 }
 
 impl Table {
@@ -63,34 +74,37 @@ impl Table {
         Table {
             nodes: HashMap::new(),
             directories: HashMap::new(),
-            entries: 0,
             deliveries: HashMap::new(),
+            bytes: 0,
             usage,
             quota,
             unsettled: VecDeque::new(),
             settled,
+            pinned: HashMap::new(),
             unloadings: 0,
+            left: 0,
         }
     }
 
     /// Makes the changes of op `seq`, which [`super::plan`] worked out from this very table.
     pub fn commit(&mut self, changes: &Changes, seq: Seq) {
         for (ino, node) in &changes.nodes {
-            let row = NodeRow { node: node.clone(), changed: seq };
-            let before = self.nodes.insert(*ino, row).and_then(|row| row.node);
+            let existed = matches!(self.node(*ino), Loaded::Present(_));
+            self.insert_node(*ino, NodeRow { node: node.clone(), changed: seq });
             self.unsettled.push_back((seq, Row::Node(*ino)));
             match node {
-                Some(node) if before.is_none() && node.is_directory() => {
-                    self.directories.entry(*ino).or_default().complete = true;
+                Some(node) if !existed && node.is_directory() => {
+                    self.directory_mut(*ino).complete = true;
                 }
                 // The tombstones of a directory that goes are still to be settled.
                 Some(_) | None => {}
             }
         }
         for (parent, name, ino) in &changes.entries {
-            let directory = self.directories.entry(*parent).or_default();
-            let before = directory.entries.insert(name.clone(), (*ino, seq));
-            self.entries += usize::from(before.is_none());
+            let directory = self.directory_mut(*parent);
+            if directory.entries.insert(name.clone(), (*ino, seq)).is_none() {
+                self.bytes += weight::of_entry(name);
+            }
             self.unsettled.push_back((seq, Row::Entry(*parent, name.clone())));
         }
         for effect in &changes.deliveries {
@@ -106,24 +120,24 @@ impl Table {
 
     /// Fills in a fetched node, unless it is known.
     pub fn fill_node(&mut self, ino: Ino, node: Option<Node>) {
-        let changed = Seq::default();
-        self.nodes.entry(ino).or_insert_with(|| NodeRow { node: node.map(Arc::new), changed });
+        if !self.nodes.contains_key(&ino) {
+            self.insert_node(ino, NodeRow { node: node.map(Arc::new), changed: Seq::default() });
+        }
     }
 
     /// Fills in a fetched entry, unless it is known.
     pub fn fill_entry(&mut self, parent: Ino, name: Name, ino: Option<Ino>) {
-        let directory = self.directories.entry(parent).or_default();
-        if !directory.complete {
-            directory.entries.entry(name).or_insert_with(|| {
-                self.entries += 1;
-                (ino, Seq::default())
-            });
+        let directory = self.directory_mut(parent);
+        if !directory.complete && !directory.entries.contains_key(&name) {
+            let bytes = weight::of_entry(&name);
+            directory.entries.insert(name, (ino, Seq::default()));
+            self.bytes += bytes;
         }
     }
 
     /// Notes that all entries of a directory were filled in.
     pub fn fill_complete(&mut self, parent: Ino) {
-        self.directories.entry(parent).or_default().complete = true;
+        self.directory_mut(parent).complete = true;
     }
 
     /// Fills in a fetched delivery, unless it is known.
@@ -179,57 +193,39 @@ impl Table {
         self.settle_rows(seq, Tombstones::InStore);
     }
 
-    /// Unloads settled rows until about `rows_max` rows are left, or no more can go.
-    pub fn trim(&mut self, rows_max: usize) {
-        if self.len() <= rows_max {
-            return;
-        }
-        let settled = |row: &&NodeRow| row.changed <= self.settled;
-        let mut old: Vec<Ino> =
-            self.nodes.iter().filter(|(_, row)| settled(row)).map(|(ino, _)| *ino).collect();
-        while self.len() > rows_max {
-            let Some(ino) = old.pop() else { break };
-            self.unload(ino);
-        }
-        // Whoever changes a directory changes its node: without the node, the entries are settled.
-        let nodes = &self.nodes;
-        self.directories.retain(|ino, _| nodes.contains_key(ino));
-        self.count_entries();
-        if self.len() > rows_max {
-            self.unload_settled_entries();
-        }
-        let settled = self.settled;
-        self.deliveries.retain(|_, row| row.changed > settled);
-        self.unloadings += 1;
-    }
-
-    /// Unloads a node and, if it is a directory, its listing, unless changes of it are not settled.
-    pub fn unload(&mut self, ino: Ino) {
-        if self.changed(ino) <= self.settled {
-            self.nodes.remove(&ino);
-            self.remove_directory(ino);
-            self.unloadings += 1;
+    fn insert_node(&mut self, ino: Ino, row: NodeRow) {
+        self.bytes += weight::of_node(row.node.as_deref());
+        if let Some(before) = self.nodes.insert(ino, row) {
+            self.bytes -= weight::of_node(before.node.as_deref());
         }
     }
 
-    /// Rises with every unloading. What was asked for over a network before one, and comes after
-    /// it, must not be filled in: it may be older than what was known and has been unloaded.
-    pub fn unloadings(&self) -> u64 {
-        self.unloadings
+    fn remove_node(&mut self, ino: Ino) {
+        if let Some(row) = self.nodes.remove(&ino) {
+            self.bytes -= weight::of_node(row.node.as_deref());
+        }
     }
 
-    /// How many nodes and entries are loaded.
-    pub fn len(&self) -> usize {
-        self.nodes.len() + self.entries
+    /// What is known of a directory, from now on at least that it is one.
+    fn directory_mut(&mut self, ino: Ino) -> &mut Directory {
+        self.directories.entry(ino).or_insert_with(|| {
+            self.bytes += weight::OF_DIRECTORY;
+            Directory::default()
+        })
     }
 
-    /// Whether nothing is loaded.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    fn remove_directory(&mut self, ino: Ino) {
+        if let Some(directory) = self.directories.remove(&ino) {
+            let entries = directory.entries.keys().map(weight::of_entry);
+            self.bytes -= weight::OF_DIRECTORY + entries.sum::<usize>();
+        }
     }
 
     fn settle_rows(&mut self, seq: Seq, tombstones: Tombstones) {
-        self.settled = self.settled.max(seq);
+        if seq > self.settled {
+            self.settled = seq;
+            self.left = 0;
+        }
         while self.unsettled.front().is_some_and(|(changed, _)| *changed <= seq) {
             if let Some((_, row)) = self.unsettled.pop_front() {
                 self.drop_tombstone(&row, tombstones);
@@ -243,7 +239,7 @@ impl Table {
             Row::Node(ino) => {
                 let gone = |row: &NodeRow| row.node.is_none() && row.changed <= settled;
                 if self.nodes.get(ino).is_some_and(gone) {
-                    self.nodes.remove(ino);
+                    self.remove_node(*ino);
                     self.remove_directory(*ino);
                 }
             }
@@ -256,31 +252,10 @@ impl Table {
                 };
                 if !needed && directory.entries.get(name).is_some_and(gone) {
                     directory.entries.remove(name);
-                    self.entries -= 1;
+                    self.bytes -= weight::of_entry(name);
                 }
             }
         }
-    }
-
-    fn remove_directory(&mut self, ino: Ino) {
-        if let Some(directory) = self.directories.remove(&ino) {
-            self.entries -= directory.entries.len();
-        }
-    }
-
-    /// Unloads entries of directories that have some that are not settled.
-    fn unload_settled_entries(&mut self) {
-        let settled = self.settled;
-        for directory in self.directories.values_mut() {
-            let before = directory.entries.len();
-            directory.entries.retain(|_, (_, changed)| *changed > settled);
-            directory.complete &= directory.entries.len() == before;
-        }
-        self.count_entries();
-    }
-
-    fn count_entries(&mut self) {
-        self.entries = self.directories.values().map(|directory| directory.entries.len()).sum();
     }
 }
 
@@ -305,6 +280,7 @@ impl Rows for Table {
 
     fn entry(&self, parent: Ino, name: &Name) -> Loaded<Ino> {
         let Some(directory) = self.directories.get(&parent) else { return Loaded::Unknown };
+        directory.used.set(true);
         match directory.entries.get(name) {
             Some((Some(ino), _)) => Loaded::Present(*ino),
             Some((None, _)) => Loaded::Absent,
@@ -315,6 +291,7 @@ impl Rows for Table {
 
     fn children(&self, parent: Ino) -> Option<Vec<(Name, Ino)>> {
         let directory = self.directories.get(&parent).filter(|directory| directory.complete)?;
+        directory.used.set(true);
         let present =
             |(name, (ino, _)): (&Name, &(Option<Ino>, Seq))| Some((name.clone(), (*ino)?));
         Some(directory.entries.iter().filter_map(present).collect())
