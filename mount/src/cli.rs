@@ -49,6 +49,9 @@ pub struct MountLine {
     /// Memory for changes that are on their way
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     pub log_size: String,
+    /// Memory for names and attributes
+    #[arg(long, value_name = "SIZE", default_value = "512MiB")]
+    pub tree_size: String,
 }
 
 /// Where the password comes from; a prompt if nothing is given.

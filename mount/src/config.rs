@@ -8,10 +8,10 @@ use crate::cli::{MountLine, PasswordLine, TrustLine};
 use crate::connect::{Fingerprint, Target, TrustMode};
 use crate::exit::{Exit, Failure};
 
-/// The least that `--cache-size` and `--log-size` may be, in bytes.
+/// The least that `--cache-size` and its like may be, in bytes.
 const SIZE_MIN: u64 = 16 << 20;
 
-/// The most that `--cache-size` and `--log-size` may be, in bytes.
+/// The most that `--cache-size` and its like may be, in bytes.
 const SIZE_MAX: u64 = 1 << 40;
 
 /// What `xfer-mount` is to do.
@@ -35,6 +35,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Memory for changes on their way, in bytes.
     pub log_bytes: u64,
+    /// Memory for names and attributes, in bytes.
+    pub tree_bytes: u64,
     /// The `-o` options.
     pub options: MountOptions,
 }
@@ -87,6 +89,7 @@ impl TryFrom<MountLine> for Config {
             takeover: line.takeover,
             cache_bytes: size("--cache-size", &line.cache_size)?,
             log_bytes: size("--log-size", &line.log_size)?,
+            tree_bytes: size("--tree-size", &line.tree_size)?,
             options: MountOptions::parse(&line.options)?,
         })
     }
@@ -257,6 +260,7 @@ mod tests {
     fn sizes_have_units_and_bounds() {
         assert_eq!(config(&[]).unwrap().cache_bytes, 256 << 20);
         assert_eq!(config(&["--log-size", "1GiB"]).unwrap().log_bytes, 1 << 30);
+        assert_eq!(config(&["--tree-size", "32MiB"]).unwrap().tree_bytes, 32 << 20);
         assert_eq!(config(&["--cache-size", "20M"]).unwrap().cache_bytes, 20 << 20);
         check_refused(&["--cache-size", "15MiB"], "between 16MiB and 1TiB");
         check_refused(&["--cache-size", "2TiB"], "between 16MiB and 1TiB");

@@ -151,6 +151,7 @@ fn client_options(config: &Config, label: &str) -> client::Options {
     client::Options {
         cache_bytes: usize::try_from(config.cache_bytes).unwrap_or(usize::MAX),
         log_bytes: usize::try_from(config.log_bytes).unwrap_or(usize::MAX),
+        tree_bytes: usize::try_from(config.tree_bytes).unwrap_or(usize::MAX),
         ids: ids(&config.options),
         label: label.to_owned(),
     }

@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::exit::{Exit, Failure};
 use crate::identity::Identity;
 use crate::serve::{self, CertificateFiles};
+use crate::size;
 
 mod accounts;
 
@@ -98,6 +99,16 @@ struct Run {
     /// The certificate's key in PEM
     #[arg(long, value_name = "F", requires = "cert")]
     key: Option<PathBuf>,
+    /// Memory for names and attributes, of all sessions together
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = tree_size)]
+    tree_size: usize,
+}
+
+/// Reads a size of memory that a server can work with.
+fn tree_size(text: &str) -> Result<usize, &'static str> {
+    const MIN: usize = 16 << 20;
+    let bytes = size::parse(text).and_then(|bytes| usize::try_from(bytes).ok());
+    bytes.filter(|bytes| *bytes >= MIN).ok_or("a size like 64MiB, of 16MiB at least")
 }
 
 #[derive(Subcommand, Debug)]
@@ -163,9 +174,9 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Err(error) => return explain(&error),
     };
     match command {
-        Command::Run(Run { listen, cert, key }) => {
+        Command::Run(Run { listen, cert, key, tree_size }) => {
             let files = cert.zip(key).map(|(cert, key)| CertificateFiles { cert, key });
-            serve::run(&serve::Config { store, listen, files })
+            serve::run(&serve::Config { store, listen, files, tree_bytes: tree_size })
         }
         Command::Fingerprint => print_fingerprint(&store),
         Command::User(User::Add { name, password, quota }) => {

@@ -40,6 +40,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// A certificate to use instead of the store's own.
     pub files: Option<CertificateFiles>,
+    /// Memory for the rows that sessions keep loaded, in bytes.
+    pub tree_bytes: usize,
 }
 
 /// A certificate and its key, in PEM.
@@ -85,7 +87,7 @@ async fn serve(
     fingerprint: &Fingerprint,
 ) -> Result<(), Failure> {
     let port = listener::bind(config.listen).map_err(|error| unheard(&error, config))?;
-    let engine = Engine::new(meta.clone(), contents);
+    let engine = Engine::new(meta.clone(), contents, config.tree_bytes);
     let control = Control::bind(&config.store, engine.clone()).map_err(no_control)?;
     let listener = Arc::new(Listener::new(tls, Door::new(meta.clone()), engine.clone()));
     let stop = stop_signal()?;

@@ -73,7 +73,7 @@ impl Host {
             let time = Timestamp::default();
             meta.create_account(&name(user), "hash", Quota::UNLIMITED, inbox, time).unwrap();
         }
-        Host { engine: Engine::new(meta.clone(), contents), meta, _store: store }
+        Host { engine: Engine::new(meta.clone(), contents, 64 << 20), meta, _store: store }
     }
 
     /// Logs in, and gives the client or why there is none.
@@ -100,8 +100,9 @@ impl Host {
         let (reader, writer) = (Box::new(reader) as Reader, Box::new(writer) as Writer);
         let session = Session { grant: *grant, reader, writer, dial };
         let ids = Ids::Mounter { uid: OWNER.uid, gid: OWNER.gid };
+        let (bytes, label) = (64 << 20, user.to_owned());
         let options =
-            Options { cache_bytes: 64 << 20, log_bytes: 64 << 20, ids, label: user.to_owned() };
+            Options { cache_bytes: bytes, log_bytes: bytes, tree_bytes: bytes, ids, label };
         Ok((Client::start(session, options), cable))
     }
 }

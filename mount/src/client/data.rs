@@ -7,7 +7,7 @@ use xfer_protocol::limits::{FILE_BYTES_MAX, READ_BYTES_MAX};
 use xfer_protocol::tree::{Action, FallocateMode, FileData};
 use xfer_protocol::{ContentId, Errno, Ino, Seq};
 
-use super::handles::HandleId;
+use super::handles::{Handle, HandleId};
 use super::state::{Pause, State};
 
 /// A place in a file to look for.
@@ -93,7 +93,9 @@ impl State {
 
     /// Closes a handle for good. What that makes whole in a mailbox is sent by [`State::post`].
     pub fn close(&mut self, handle: HandleId) {
-        self.handles.close(handle);
+        if let Some(Handle::Directory(directory)) = self.handles.close(handle) {
+            self.table.unpin(directory.ino);
+        }
     }
 
     /// Sends what was just closed, if it stands in a mailbox.

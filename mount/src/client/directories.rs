@@ -25,9 +25,10 @@ pub struct Listed {
 }
 
 impl State {
-    /// Opens a directory.
+    /// Opens a directory. As long as it is open, what is known of its entries stays.
     pub fn open_directory(&mut self, ino: Ino) -> Result<HandleId, Pause> {
         self.node(ino)?;
+        self.table.pin(ino);
         Ok(self.handles.open_directory(ino))
     }
 
@@ -48,16 +49,23 @@ impl State {
                 listed.push(Listed { next: at, name: name.into(), ino, node });
             }
         }
+        let mut missing = Vec::new();
         let start = entries.partition_point(|entry| entry.place <= place);
         for Entry { place, name, ino: child } in entries[start..].iter().take(BATCH_ENTRIES) {
             // What is no longer there, or something else by now, is left out: the kernel takes
             // what it is told here for the present, and for ever.
             if self.entry(ino, name)? == Some(*child) {
-                let (node, name) = (self.node(*child)?, name.as_bytes().to_vec());
-                listed.push(Listed { next: *place, name, ino: *child, node });
+                match self.node(*child) {
+                    Ok(node) => {
+                        let name = name.as_bytes().to_vec();
+                        listed.push(Listed { next: *place, name, ino: *child, node });
+                    }
+                    Err(Pause::Rows(needs)) => missing.extend(needs),
+                    Err(refused) => return Err(refused),
+                }
             }
         }
-        Ok(listed)
+        if missing.is_empty() { Ok(listed) } else { Err(Pause::Rows(missing)) }
     }
 
     /// Notes nodes that a listing told the kernel of.

@@ -38,26 +38,29 @@ async fn outcome(mut under_way: Outcome) -> Result<(), Errno> {
 }
 
 impl Client {
-    /// Loads a row, once however many wait for it.
-    pub(super) async fn load(self: &Arc<Self>, need: Need) -> Result<(), Errno> {
-        let under_way = {
-            let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
-            match loads.get(&need) {
-                Some(under_way) => under_way.clone(),
-                None => {
-                    let (done, under_way) = watch::channel(None);
-                    loads.insert(need.clone(), under_way.clone());
-                    let client = self.clone();
-                    // A task of its own: who asked first may be gone before it is done.
-                    self.runtime.spawn(async move {
-                        let result = client.load_row(&need).await;
-                        Finish { map: &client.loads, key: need, done }.with(result);
-                    });
-                    under_way
-                }
-            }
-        };
-        outcome(under_way).await
+    /// Loads rows, each once however many wait for it.
+    pub(super) async fn load(self: &Arc<Self>, needs: Vec<Need>) -> Result<(), Errno> {
+        let under_way: Vec<Outcome> = needs.into_iter().map(|need| self.begin_load(need)).collect();
+        for load in under_way {
+            outcome(load).await?;
+        }
+        Ok(())
+    }
+
+    fn begin_load(self: &Arc<Self>, need: Need) -> Outcome {
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(under_way) = loads.get(&need) {
+            return under_way.clone();
+        }
+        let (done, under_way) = watch::channel(None);
+        loads.insert(need.clone(), under_way.clone());
+        let client = self.clone();
+        // A task of its own: who asked first may be gone before it is done.
+        self.runtime.spawn(async move {
+            let result = client.load_row(&need).await;
+            Finish { map: &client.loads, key: need, done }.with(result);
+        });
+        under_way
     }
 
     /// Begins to fetch bytes.
@@ -138,19 +141,15 @@ impl Client {
 
     async fn load_row(self: &Arc<Self>, need: &Need) -> Result<(), Errno> {
         match need {
-            Need::Node(ino) => match self.ask(Seq::default(), Ask::Node(*ino)).await? {
-                (Answer::Node(node), _) => {
-                    let node = node.filter(is_sound);
-                    self.lock().table.fill_node(*ino, node);
-                    Ok(())
-                }
-                _ => Err(self.unexpected("a node")),
-            },
+            Need::Node(ino) => self.load_node(*ino).await,
             Need::Entry(parent, name) if self.is_large(*parent) => {
                 self.load_entry(*parent, name).await
             }
             Need::Entry(directory, _) | Need::Children(directory) => {
-                self.load_listing(*directory).await
+                self.lock().table.pin(*directory);
+                let result = self.load_listing(*directory).await;
+                self.lock().table.unpin(*directory);
+                result
             }
             Need::Delivery(id) => self.load_delivery(*id).await,
         }
@@ -158,62 +157,69 @@ impl Client {
 
     fn is_large(&self, directory: Ino) -> bool {
         match self.lock().table.node(directory) {
-            Loaded::Present(node) => {
-                matches!(node.kind, Kind::Directory { entries, .. } if entries > LISTED_WHOLE_MAX)
-            }
+            Loaded::Present(node) => node.entries() > LISTED_WHOLE_MAX,
             Loaded::Absent | Loaded::Unknown => true,
         }
     }
 
-    async fn load_entry(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<(), Errno> {
-        let (Answer::Entry(entry), _) =
-            self.ask(Seq::default(), Ask::Entry(parent, name.clone())).await?
-        else {
-            return Err(self.unexpected("an entry"));
-        };
-        let mut state = self.lock();
-        let entry = entry.filter(|(_, node)| is_sound(node));
-        state.table.fill_entry(parent, name.clone(), entry.as_ref().map(|(ino, _)| *ino));
-        if let Some((ino, node)) = entry {
-            state.table.fill_node(ino, Some(node));
-        }
-        Ok(())
+    async fn load_node(self: &Arc<Self>, ino: Ino) -> Result<(), Errno> {
+        self.ask_rows(&Ask::Node(ino), |state, answer| match answer {
+            Answer::Node(node) => {
+                state.table.fill_node(ino, node.filter(is_sound));
+                Ok(())
+            }
+            _ => Err("a node"),
+        })
+        .await
     }
 
+    async fn load_entry(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<(), Errno> {
+        self.ask_rows(&Ask::Entry(parent, name.clone()), |state, answer| match answer {
+            Answer::Entry(entry) => {
+                let entry = entry.filter(|(_, node)| is_sound(node));
+                let ino = entry.as_ref().map(|(ino, _)| *ino);
+                state.table.fill_entry(parent, name.clone(), ino);
+                if let Some((ino, node)) = entry {
+                    state.table.fill_node(ino, Some(node));
+                }
+                Ok(())
+            }
+            _ => Err("an entry"),
+        })
+        .await
+    }
+
+    /// Loads all entries of a directory. They must be pinned meanwhile: a listing of which a part
+    /// was unloaded would be taken for complete in the end.
     async fn load_listing(self: &Arc<Self>, directory: Ino) -> Result<(), Errno> {
         let mut after: Option<Name> = None;
         while !self.lock().table.is_complete(directory) {
             let ask = Ask::List { directory, after: after.clone() };
-            let (Answer::Pages(pages), _) = self.ask(Seq::default(), ask).await? else {
-                return Err(self.unexpected("a listing"));
+            let fill = |state: &mut State, answer| match answer {
+                Answer::Pages(pages) => state.fill_listing(directory, after.as_ref(), pages),
+                _ => Err("a listing"),
             };
-            let Some(first) = pages.first().filter(|page| page.directory == directory) else {
-                return Err(self.unexpected("a listing without a page"));
-            };
-            let end = first.entries.last().map(|entry| entry.name.clone());
-            // A server that names the same entries again would keep us here for ever.
-            if !first.last && (end.is_none() || end <= after) {
-                return Err(self.unexpected("a listing that does not advance"));
-            }
-            after = end;
-            self.fill_pages(pages);
+            after = self.ask_rows(&ask, fill).await?;
         }
         Ok(())
     }
 
-    fn fill_pages(&self, pages: Vec<Page>) {
-        for page in pages {
+    /// Asks for rows and fills them in: once more, if rows were unloaded meanwhile, since those may
+    /// have been newer than the answer is. `fill` says what the answer should have been.
+    async fn ask_rows<T>(
+        self: &Arc<Self>,
+        ask: &Ask,
+        fill: impl Fn(&mut State, Answer) -> Result<T, &'static str>,
+    ) -> Result<T, Errno> {
+        loop {
+            let unloadings = self.lock().table.unloadings();
+            let (answer, _) = self.ask(Seq::default(), ask.clone()).await?;
             let mut state = self.lock();
-            for entry in page.entries {
-                if is_sound(&entry.node) {
-                    state.table.fill_entry(page.directory, entry.name, Some(entry.ino));
-                    state.table.fill_node(entry.ino, Some(entry.node));
-                }
-            }
-            // Pages that the server adds begin at the start of their directory, as the first did
-            // if this is its last: either way all entries have come.
-            if page.last {
-                state.table.fill_complete(page.directory);
+            if state.table.unloadings() == unloadings {
+                let filled = fill(&mut state, answer);
+                state.trim();
+                drop(state);
+                return filled.map_err(|what| self.unexpected(what));
             }
         }
     }
@@ -265,6 +271,39 @@ fn is_sound(node: &Node) -> bool {
 }
 
 impl State {
+    /// Fills in pages of a listing that was asked for from `after` on, and gives the name that
+    /// the next one follows.
+    fn fill_listing(
+        &mut self,
+        directory: Ino,
+        after: Option<&Name>,
+        pages: Vec<Page>,
+    ) -> Result<Option<Name>, &'static str> {
+        let first = pages.first().filter(|page| page.directory == directory);
+        let first = first.ok_or("a listing without a page")?;
+        let end = first.entries.last().map(|entry| entry.name.clone());
+        // A server that names the same entries again would keep us here for ever.
+        if !first.last && (end.is_none() || end.as_ref() <= after) {
+            return Err("a listing that does not advance");
+        }
+        pages.into_iter().for_each(|page| self.fill_page(page));
+        Ok(end)
+    }
+
+    fn fill_page(&mut self, page: Page) {
+        for entry in page.entries {
+            if is_sound(&entry.node) {
+                self.table.fill_entry(page.directory, entry.name, Some(entry.ino));
+                self.table.fill_node(entry.ino, Some(entry.node));
+            }
+        }
+        // Pages that the server adds begin at the start of their directory, as the first did if
+        // this is its last: either way all entries have come.
+        if page.last {
+            self.table.fill_complete(page.directory);
+        }
+    }
+
     /// Whether the file still has the content, with data in all of the range.
     fn has_data(&self, ino: Ino, order: &FetchOrder) -> bool {
         let Loaded::Present(node) = self.table.node(ino) else { return false };

@@ -67,6 +67,10 @@ use state::Phase;
 /// How long an operation waits for the server before it fails with `ETIMEDOUT`.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often an operation may find rows missing until all that is loaded stays for it: what needs
+/// more rows at once than may be kept would load the same ones for ever.
+const LOADS_BEFORE_HOLD: usize = 16;
+
 /// Whose numbers nodes show as their owner's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ids {
@@ -88,6 +92,9 @@ pub struct Options {
     pub cache_bytes: usize,
     /// The most memory that changes take that are not durable, in bytes.
     pub log_bytes: usize,
+    /// The most memory that names and attributes take that the server has too, in bytes. A
+    /// directory that is being listed is known whole, whatever that takes.
+    pub tree_bytes: usize,
     /// Whose numbers nodes show, and so who owns what xfer makes by itself.
     pub ids: Ids,
     /// The account and server, for messages: `user@host:port`.
@@ -112,6 +119,22 @@ pub struct Client {
     tasks: Mutex<JoinSet<()>>,
 }
 
+/// Keeps all rows that are loaded as long as it is there.
+struct Hold<'a>(&'a Client);
+
+impl<'a> Hold<'a> {
+    fn new(client: &'a Client) -> Hold<'a> {
+        client.lock().hold_rows();
+        Hold(client)
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.lock().release_rows();
+    }
+}
+
 /// How something under way ended, once it has.
 type Outcome = watch::Receiver<Option<Result<(), Errno>>>;
 
@@ -119,7 +142,7 @@ impl Client {
     /// Takes over a session that has just begun. Must be called within a tokio runtime.
     pub fn start(session: Session, options: Options) -> Arc<Client> {
         let Session { grant, reader, writer, dial } = session;
-        let state = State::new(&grant, options.cache_bytes, options.log_bytes);
+        let state = State::new(&grant, &options);
         let client = Arc::new(Client {
             state: Mutex::new(state),
             options,
@@ -206,10 +229,18 @@ impl Client {
         let mut progress = self.progress.subscribe();
         // What the first attempt waits for may have happened before there was anybody to tell.
         progress.mark_changed();
+        let mut loads = 0;
+        let mut _hold = None;
         loop {
             match pause {
                 Pause::Refused(errno) => return Err(errno),
-                Pause::Row(need) => self.load(need).await?,
+                Pause::Rows(needs) => {
+                    loads += 1;
+                    if loads == LOADS_BEFORE_HOLD {
+                        _hold = Some(Hold::new(self));
+                    }
+                    self.load(needs).await?;
+                }
                 Pause::Data(waits) => self.fetched(waits).await?,
                 // The session ends by itself when the server is silent, and that is progress too.
                 Pause::Progress => drop(progress.changed().await),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use xfer_protocol::tree::{Action, Node, Owner, RenameMode, SpecialKind};
+use xfer_protocol::tree::{Action, Loaded, Node, Owner, RenameMode, Rows, SpecialKind};
 use xfer_protocol::{Errno, Ino, Name};
 
 use super::handles::HandleId;
@@ -161,10 +161,14 @@ impl State {
     /// Removes a node that has no name, once the kernel does not know it.
     fn drop_orphan(&mut self, ino: Option<Ino>) {
         let Some(ino) = ino else { return };
-        let orphan = matches!(self.node(ino), Ok(node) if node.nlink == 0);
-        if orphan && !self.handles.knows(ino) {
+        let orphan = matches!(self.table.node(ino), Loaded::Present(node) if node.nlink == 0);
+        if orphan && self.handles.knows(ino) {
+            // It stays loaded, so that it is known as one when the kernel forgets it.
+            self.table.pin(ino);
+        } else if orphan {
             // Only a session that is over refuses this, and then the server does it itself.
             let _ = self.change(Action::ForgetOrphan { ino });
+            self.table.unpin(ino);
         }
     }
 }

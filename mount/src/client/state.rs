@@ -14,6 +14,7 @@ use xfer_protocol::tree::{
 };
 use xfer_protocol::{ContentId, DeliveryId, Errno, IdRange, Ino, Name, Seq};
 
+use super::Options;
 use super::cache::{Cache, FetchOrder};
 use super::handles::Handles;
 use super::kernel::Notice;
@@ -25,8 +26,8 @@ use super::outbox::Drafts;
 pub enum Pause {
     /// It is refused.
     Refused(Errno),
-    /// A row must be fetched.
-    Row(Need),
+    /// These rows must be fetched.
+    Rows(Vec<Need>),
     /// These fetches of bytes must be waited for.
     Data(Vec<u64>),
     /// Something must become durable, or granted, or the log must get shorter.
@@ -59,7 +60,7 @@ impl From<Errno> for Pause {
 impl From<Stop> for Pause {
     fn from(stop: Stop) -> Pause {
         match stop {
-            Stop::Need(need) => Pause::Row(need),
+            Stop::Need(need) => Pause::Rows(vec![need]),
             Stop::Refused(errno) => Pause::Refused(errno),
         }
     }
@@ -109,6 +110,10 @@ pub struct State {
     pub(super) notices: Vec<Notice>,
     /// What went wrong that no program was told.
     pub(super) errors: Vec<String>,
+    /// The most memory that rows take, in bytes.
+    tree_bytes: usize,
+    /// Operations that need all that is loaded, however much it is.
+    holds: usize,
     numbers: VecDeque<IdRange>,
 }
 
@@ -123,11 +128,11 @@ const DISK_RESERVE_BYTES: u64 = 32 << 20;
 const ERRORS_MAX: usize = 100;
 
 impl State {
-    pub(super) fn new(grant: &Grant, cache_bytes: usize, log_bytes: usize) -> State {
+    pub(super) fn new(grant: &Grant, options: &Options) -> State {
         State {
             table: Table::new(grant.usage, grant.quota, grant.applied),
-            log: Log::new(grant.applied, log_bytes),
-            cache: Cache::new(cache_bytes, grant.applied),
+            log: Log::new(grant.applied, options.log_bytes),
+            cache: Cache::new(options.cache_bytes, grant.applied),
             handles: Handles::default(),
             drafts: Drafts::default(),
             phase: Phase::Connected,
@@ -143,6 +148,8 @@ impl State {
             orders: Vec::new(),
             notices: Vec::new(),
             errors: Vec::new(),
+            tree_bytes: options.tree_bytes,
+            holds: 0,
             numbers: [grant.ids].into(),
         }
     }
@@ -173,7 +180,7 @@ impl State {
     /// Whether the session can still fetch: once it is over, what is not known stays so.
     fn load(&self, need: Need) -> Pause {
         match self.phase {
-            Phase::Connected | Phase::Draining(_) => Pause::Row(need),
+            Phase::Connected | Phase::Draining(_) => Pause::Rows(vec![need]),
             Phase::Over(_) => Pause::Refused(Errno::EIO),
         }
     }
@@ -277,8 +284,27 @@ impl State {
         if possible {
             self.table.settle(seq);
             self.cache.settle(seq);
+            self.trim();
         }
         possible
+    }
+
+    /// Unloads rows that the server has too, if all rows take more memory than they may.
+    pub(super) fn trim(&mut self) {
+        if self.holds == 0 {
+            self.table.trim(self.tree_bytes);
+        }
+    }
+
+    /// Keeps all rows that are loaded, until [`State::release_rows`].
+    pub(super) fn hold_rows(&mut self) {
+        self.holds += 1;
+    }
+
+    /// Takes one [`State::hold_rows`] back.
+    pub(super) fn release_rows(&mut self) {
+        self.holds -= 1;
+        self.trim();
     }
 
     /// Keeps an error for `xfer status`.

@@ -39,7 +39,7 @@ pub struct Table {
     /// Changes that are not settled, oldest first.
     unsettled: VecDeque<(Seq, Row)>,
     settled: Seq,
-    /// Directories whose listings stay, and how often that was asked for.
+    /// Nodes that stay, with their listings, and how often that was asked for.
     pinned: HashMap<Ino, usize>,
     unloadings: u64,
     /// What the last trimming left, in bytes, as long as no other can leave less.

@@ -225,11 +225,21 @@ impl Driver {
             }
             ToServer::Ping => {
                 self.session.tell(ToClient::Pong);
+                self.trim().await?;
                 self.tell_disk_free().await
             }
             ToServer::MoreIds => self.grant_more().await,
             ToServer::Logout => Err(Over::LoggedOut),
         }
+    }
+
+    /// Others begin sessions too: the tree of one that is quiet gets smaller all the same.
+    async fn trim(&self) -> Result<(), Over> {
+        let session = self.session.clone();
+        spawn_blocking(move || session.with_tree(|tree| tree.trim()))
+            .await
+            .map_err(panicked)?
+            .map_err(no_tree)
     }
 
     /// Others fill and empty the disk too: a client that is quiet hears of it all the same.

@@ -4,7 +4,8 @@
 //! neither TLS nor passwords.
 //!
 //! Reading order: `registry` (who has a session), `session` (what one is), `begin`, then
-//! `log_link` (ops in, `Durable` out), `tree` with `ids` and `batch` (how ops are applied),
+//! `log_link` (ops in, `Durable` out), `tree` with `rows_budget`, `ids` and
+//! `batch` (how ops are applied),
 //! `commit` (how they become durable), `reading` and `listing` (questions), `post`
 //! (deliveries between users), `garbage` (contents that nobody has any more) and `solo` (a tree
 //! that is changed without a client).
@@ -20,6 +21,8 @@ mod begin;
 mod log_link;
 
 mod tree;
+
+mod rows_budget;
 
 mod ids;
 
@@ -60,6 +63,7 @@ use crate::store::{ContentStore, MetaStore, StoreError};
 use commit::{Committer, Job};
 use post::Post;
 use registry::Registry;
+use rows_budget::RowsBudget;
 use tree::Stores;
 
 /// How many questions are in work at a time, on all read links together.
@@ -95,9 +99,14 @@ pub struct Engine {
 
 impl Engine {
     /// An engine over these stores, which no other engine uses. Needs a tokio runtime, and
-    /// asks the store something before it returns.
-    pub fn new(meta: Arc<dyn MetaStore>, contents: Arc<dyn ContentStore>) -> Arc<Engine> {
-        let stores = Stores { meta, contents };
+    /// asks the store something before it returns. The trees of all sessions together keep about
+    /// `rows_bytes` of their rows in memory, beyond those that are not durable.
+    pub fn new(
+        meta: Arc<dyn MetaStore>,
+        contents: Arc<dyn ContentStore>,
+        rows_bytes: usize,
+    ) -> Arc<Engine> {
+        let stores = Stores { meta, contents, rows: RowsBudget::new(rows_bytes) };
         let registry = Arc::new(Registry::default());
         let post = Arc::new(Post::new(stores.meta.clone(), registry.clone()));
         let garbage = Arc::new(Notify::new());

@@ -15,8 +15,12 @@ use xfer_protocol::{ContentId, Epoch, Errno, IdRange, Ino, Name, Timestamp};
 
 use super::begin::forget_orphans;
 use super::garbage::remove_unreferenced;
+use super::rows_budget::RowsBudget;
 use super::tree::{Halt, Stores, Tree, Work};
 use crate::store::{AccountId, Committed, ContentStore, MetaStore, StoreError};
+
+/// Memory for the rows of the one tree, in bytes.
+const ROWS_BYTES: usize = 64 << 20;
 
 /// Why a tree could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +57,7 @@ impl Solo {
         contents: Arc<dyn ContentStore>,
         account: AccountId,
     ) -> Result<Solo, StoreError> {
-        let stores = Stores { meta, contents };
+        let stores = Stores { meta, contents, rows: RowsBudget::new(ROWS_BYTES) };
         let mut account = stores.meta.begin_session(account)?;
         account.usage = forget_orphans(&stores, &account)?;
         let ids = stores.meta.grant_ids(IDS_MAX)?;

@@ -21,10 +21,8 @@ use xfer_protocol::{ContentId, DeliveryId, Epoch, Errno, IdRange, Ino, Name, Seq
 
 use super::batch::{Free, Pending};
 use super::ids::Ids;
+use super::rows_budget::{RowsBudget, RowsShare};
 use crate::store::{Account, AccountId, Batch, ContentStore, MetaStore, StoreError};
-
-/// How many nodes and entries a tree keeps loaded, beyond those that are not settled.
-const ROWS_MAX: usize = 400_000;
 
 /// How many entries are loaded from the store at a time.
 pub(super) const LOAD_COUNT: usize = 1_000;
@@ -51,13 +49,15 @@ impl From<StoreError> for Halt {
     }
 }
 
-/// The two stores, as everything in the engine has them.
+/// The two stores and what stands before them, as everything in the engine has them.
 #[derive(Clone)]
 pub(super) struct Stores {
     /// Where rows live.
     pub(super) meta: Arc<dyn MetaStore>,
     /// Where bytes live.
     pub(super) contents: Arc<dyn ContentStore>,
+    /// What trees may keep of the rows in memory.
+    pub(super) rows: Arc<RowsBudget>,
 }
 
 /// A batch, with the contents that must be durable before it.
@@ -81,6 +81,7 @@ pub(super) struct Tree {
     user: Name,
     epoch: Epoch,
     table: Table,
+    share: RowsShare,
     ids: Ids,
     applied: Seq,
     /// The last op that was given to a commit.
@@ -92,6 +93,7 @@ pub(super) struct Tree {
 impl Tree {
     pub(super) fn new(stores: Stores, account: &Account, ids: IdRange) -> Tree {
         Tree {
+            share: stores.rows.share(),
             stores,
             account: account.id,
             user: account.name.clone(),
@@ -357,11 +359,9 @@ impl Tree {
         Ok(delivery)
     }
 
-    /// Unloads rows that nothing needs, if there are too many.
+    /// Unloads rows that the store has, if all that are loaded take too much memory.
     pub(super) fn trim(&mut self) {
-        if self.table.len() > ROWS_MAX {
-            self.table.trim(ROWS_MAX / 4 * 3);
-        }
+        self.table.trim(self.share.bytes());
     }
 
     fn load_node(&mut self, ino: Ino) -> Result<(), StoreError> {

@@ -234,7 +234,7 @@ fn a_dead_server_leaves_a_prefix_and_the_next_sweeps_what_is_left() {
     let contents = Arc::new(contents);
     let second = runtime();
     second.block_on(async {
-        let _engine = Engine::new(Arc::new(meta), contents.clone());
+        let _engine = Engine::new(Arc::new(meta), contents.clone(), 64 << 20);
         while contents.read(lost, 0, &mut [0; 4]).is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -46,7 +46,7 @@ impl World {
             meta.create_account(&name(user), "hash", Quota::UNLIMITED, inbox, time()).unwrap();
         }
         let contents = wrap(Arc::new(FileStore::open(dir.path()).unwrap()));
-        let engine = Engine::new(meta.clone(), contents);
+        let engine = Engine::new(meta.clone(), contents, 64 << 20);
         World { meta, engine, dir }
     }
 

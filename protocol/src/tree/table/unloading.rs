@@ -27,26 +27,28 @@ impl Table {
         self.left = self.bytes;
     }
 
-    /// Unloads a node and, if it is a directory, its listing, unless changes of it are not settled.
+    /// Unloads a node and, if it is a directory, its listing, unless changes of it are not settled
+    /// or it is pinned.
     pub fn unload(&mut self, ino: Ino) {
-        if self.changed(ino) <= self.settled && !self.pinned.contains_key(&ino) {
+        if self.may_unload(ino) {
             self.remove_node(ino);
             self.remove_directory(ino);
             self.unloadings += 1;
         }
     }
 
-    /// Keeps what is known of a directory's entries until [`Table::unpin`], however much that is.
-    pub fn pin(&mut self, directory: Ino) {
-        *self.pinned.entry(directory).or_default() += 1;
+    /// Keeps a node and, if it is a directory, what is known of its entries, until
+    /// [`Table::unpin`], however much that is.
+    pub fn pin(&mut self, ino: Ino) {
+        *self.pinned.entry(ino).or_default() += 1;
     }
 
     /// Takes one [`Table::pin`] back.
-    pub fn unpin(&mut self, directory: Ino) {
-        let Some(pins) = self.pinned.get_mut(&directory) else { return };
+    pub fn unpin(&mut self, ino: Ino) {
+        let Some(pins) = self.pinned.get_mut(&ino) else { return };
         *pins -= 1;
         if *pins == 0 {
-            self.pinned.remove(&directory);
+            self.pinned.remove(&ino);
             self.left = 0;
         }
     }
@@ -122,8 +124,12 @@ impl Table {
     }
 
     fn unload_node(&mut self, ino: Ino) {
-        if self.changed(ino) <= self.settled {
+        if self.may_unload(ino) {
             self.remove_node(ino);
         }
+    }
+
+    fn may_unload(&self, ino: Ino) -> bool {
+        self.changed(ino) <= self.settled && !self.pinned.contains_key(&ino)
     }
 }

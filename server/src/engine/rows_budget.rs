@@ -1,0 +1,69 @@
+//! Memory for the rows that trees keep loaded: a budget that all trees share evenly.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The least that a tree may keep, however many there are, in bytes: what a session that works in
+/// a few directories needs to not load the same rows for each op.
+const SHARE_MIN: usize = 1 << 20;
+
+/// The budget.
+#[derive(Debug)]
+pub(super) struct RowsBudget {
+    bytes: usize,
+    trees: AtomicUsize,
+}
+
+/// One tree's part, for as long as the tree is there.
+#[derive(Debug)]
+pub(super) struct RowsShare(Arc<RowsBudget>);
+
+impl RowsBudget {
+    /// A budget of so many bytes that no tree has a part of yet.
+    pub(super) fn new(bytes: usize) -> Arc<RowsBudget> {
+        Arc::new(RowsBudget { bytes, trees: AtomicUsize::new(0) })
+    }
+
+    /// A part for one more tree: that of each other gets smaller.
+    pub(super) fn share(self: &Arc<Self>) -> RowsShare {
+        self.trees.fetch_add(1, Ordering::Relaxed);
+        RowsShare(self.clone())
+    }
+}
+
+impl RowsShare {
+    /// How much it is now, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let trees = self.0.trees.load(Ordering::Relaxed).max(1);
+        (self.0.bytes / trees).max(SHARE_MIN.min(self.0.bytes))
+    }
+}
+
+impl Drop for RowsShare {
+    fn drop(&mut self) {
+        self.0.trees.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trees_share_evenly_and_give_back_what_they_had() {
+        let budget = RowsBudget::new(64 << 20);
+        let first = budget.share();
+        assert_eq!(first.bytes(), 64 << 20);
+        let others = [budget.share(), budget.share(), budget.share()];
+        assert_eq!((first.bytes(), others[0].bytes()), (16 << 20, 16 << 20));
+        drop(others);
+        assert_eq!(first.bytes(), 64 << 20);
+    }
+
+    #[test]
+    fn a_share_is_large_enough_to_work_with_however_many_there_are() {
+        let budget = RowsBudget::new(64 << 20);
+        let shares: Vec<RowsShare> = (0..1000).map(|_| budget.share()).collect();
+        assert_eq!(shares[0].bytes(), SHARE_MIN);
+    }
+}
