@@ -19,6 +19,8 @@ pub mod waiting;
 
 pub mod relay;
 
+pub mod peers;
+
 pub mod random;
 
 pub mod snapshot;

@@ -1,0 +1,272 @@
+//! The client's core and the server's engine, face to face over pipes in memory: for tests on a
+//! clock that jumps ahead whenever nothing is left to do.
+//!
+//! The stores are real: SQLite and plain files, in a directory that goes with its [`Host`].
+
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::io::{AsyncWriteExt, DuplexStream, copy, copy_bidirectional, duplex, split};
+use tokio::sync::watch;
+use xfer_mount::client::{Client, Ids, Options};
+use xfer_mount::link;
+use xfer_mount::session::{Dial, Reader, Session, Writer};
+use xfer_protocol::frame::Bounds;
+use xfer_protocol::message::{Opened, Opening, Purpose, ToServer};
+use xfer_protocol::tree::{Action, Op, Owner, Quota};
+use xfer_protocol::{Name, Seq, Timestamp};
+use xfer_server::engine::Engine;
+use xfer_server::opening::Authenticated;
+use xfer_server::store::{FileStore, MetaStore, SqliteStore};
+
+/// Who mounts.
+pub const OWNER: Owner = Owner { uid: 1000, gid: 1000 };
+
+const PIPE_BYTES: usize = 1 << 20;
+
+/// A server's engine over real stores.
+pub struct Host {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// The rows beneath it.
+    pub meta: Arc<SqliteStore>,
+    /// The bytes beneath it.
+    pub contents: Arc<FileStore>,
+    store: TempDir,
+}
+
+/// A client, and the cable that it hangs on.
+pub struct Peer {
+    /// The client.
+    pub client: Arc<Client>,
+    /// All its links.
+    pub cable: Cable,
+    /// The last op that the server had when the session began.
+    pub applied: Seq,
+}
+
+/// A cable that can be pulled: from then on nothing gets through, and nobody is told.
+#[derive(Clone)]
+pub struct Cable(watch::Sender<bool>);
+
+/// An op as it was said to the server.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Its place in the log.
+    pub seq: Seq,
+    /// The op.
+    pub op: Op,
+    /// Its data, if it is a write.
+    pub data: Bytes,
+}
+
+/// All ops that a client says, written down on their way.
+#[derive(Clone, Default)]
+pub struct Wiretap(Arc<Mutex<Vec<Said>>>);
+
+/// The options of a client that has all the memory it can use.
+pub fn roomy(user: &str) -> Options {
+    let ids = Ids::Mounter { uid: OWNER.uid, gid: OWNER.gid };
+    let (bytes, label) = (64 << 20, user.to_owned());
+    Options { cache_bytes: bytes, log_bytes: bytes, tree_bytes: bytes, ids, label }
+}
+
+/// A name, which must be one.
+pub fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+impl Host {
+    /// A server with these accounts, which have all the room they want.
+    pub fn new(users: &[&str]) -> Host {
+        Host::with(&std::env::temp_dir(), users, Quota::UNLIMITED)
+    }
+
+    /// As [`Host::new`], with the store in this directory, and a quota for each account.
+    pub fn with(directory: &Path, users: &[&str], quota: Quota) -> Host {
+        let store = tempfile::Builder::new().prefix("xfer-").tempdir_in(directory).unwrap();
+        let (engine, meta, contents) = open(store.path());
+        let inbox = Quota { bytes: 1 << 40, nodes: 1 << 20 };
+        for user in users {
+            let time = Timestamp::default();
+            meta.create_account(&name(user), "hash", quota, inbox, time).unwrap();
+        }
+        Host { engine, meta, contents, store }
+    }
+
+    /// Another engine takes the place of one that was stopped.
+    pub fn reopen(&mut self) {
+        (self.engine, self.meta, self.contents) = open(self.store.path());
+    }
+
+    /// Logs in, and gives the client or why there is none.
+    ///
+    /// # Errors
+    /// What the server answers, if it is no session.
+    pub async fn mount(&self, user: &str, purpose: Purpose) -> Result<Peer, Opened> {
+        self.mount_with(user, purpose, roomy(user), None).await
+    }
+
+    /// As [`Host::mount`], with these options, and someone to overhear it.
+    ///
+    /// # Errors
+    /// What the server answers, if it is no session.
+    pub async fn mount_with(
+        &self,
+        user: &str,
+        purpose: Purpose,
+        options: Options,
+        tap: Option<Wiretap>,
+    ) -> Result<Peer, Opened> {
+        let account = self.meta.account(&name(user)).unwrap().unwrap();
+        let who = Authenticated {
+            account: account.id,
+            user: account.name,
+            password: account.password,
+            purpose,
+            host: "laptop".to_owned(),
+            address: "192.0.2.1".to_owned(),
+        };
+        let cable = Cable::new();
+        let engine = self.engine.clone();
+        let (ours, theirs) = tap.map_or_else(|| cable.lay(), |tap| cable.lay_tapped(tap));
+        let (reader, writer) = split(theirs);
+        tokio::spawn(async move { engine.run_session(who, reader, writer).await });
+        let (mut reader, writer) = split(ours);
+        let opened = link::receive::<Opened, _>(&mut reader, Bounds::OPEN).await.unwrap().0;
+        let Opened::Session(grant) = opened else { return Err(opened) };
+        let opening = Opening::Attach { session: grant.session, secret: grant.secret.clone() };
+        let dial = dial(self.engine.clone(), opening, cable.clone());
+        let (reader, writer) = (Box::new(reader) as Reader, Box::new(writer) as Writer);
+        let applied = grant.applied;
+        let session = Session { grant: *grant, reader, writer, dial };
+        Ok(Peer { client: Client::start(session, options), cable, applied })
+    }
+}
+
+fn open(store: &Path) -> (Arc<Engine>, Arc<SqliteStore>, Arc<FileStore>) {
+    let meta = Arc::new(SqliteStore::open(store).unwrap());
+    let contents = Arc::new(FileStore::open(store).unwrap());
+    (Engine::new(meta.clone(), contents.clone(), 64 << 20), meta, contents)
+}
+
+fn dial(engine: Arc<Engine>, opening: Opening, cable: Cable) -> Dial {
+    Arc::new(move || {
+        let (engine, opening, cable) = (engine.clone(), opening.clone(), cable.clone());
+        let dialled = async move {
+            let Opening::Attach { session, secret } = opening else { unreachable!() };
+            let (ours, theirs) = cable.lay();
+            let (reader, writer) = split(theirs);
+            tokio::spawn(async move { engine.run_reads(session, secret, reader, writer).await });
+            let (mut reader, writer) = split(ours);
+            let opened = link::receive::<Opened, _>(&mut reader, Bounds::OPEN).await;
+            match opened.map_err(io::Error::other)?.0 {
+                Opened::Attached => Ok((Box::new(reader) as Reader, Box::new(writer) as Writer)),
+                refused => Err(io::Error::other(format!("{refused:?}"))),
+            }
+        };
+        Box::pin(dialled) as Pin<Box<dyn Future<Output = _> + Send>>
+    })
+}
+
+impl Cable {
+    fn new() -> Cable {
+        Cable(watch::Sender::new(false))
+    }
+
+    /// Pulls it.
+    pub fn pull(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// One more pair of ends.
+    fn lay(&self) -> (DuplexStream, DuplexStream) {
+        let (ours, mut near) = duplex(PIPE_BYTES);
+        let (mut far, theirs) = duplex(PIPE_BYTES);
+        let cable = self.0.subscribe();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = copy_bidirectional(&mut near, &mut far) => {}
+                () = pulled(cable.clone()) => silence(cable).await,
+            }
+        });
+        (ours, theirs)
+    }
+
+    /// The same for a log link, with someone who overhears it, even what gets nowhere.
+    fn lay_tapped(&self, tap: Wiretap) -> (DuplexStream, DuplexStream) {
+        let (ours, near) = duplex(PIPE_BYTES);
+        let (far, theirs) = duplex(PIPE_BYTES);
+        let (mut from_client, mut to_client) = split(near);
+        let (mut from_server, mut to_server) = split(far);
+        let (up, down) = (self.0.subscribe(), self.0.subscribe());
+        tokio::spawn(async move {
+            while let Ok((message, data)) =
+                link::receive::<ToServer, _>(&mut from_client, Bounds::OPEN).await
+            {
+                tap.note(&message, &data);
+                if *up.borrow() {
+                    continue;
+                }
+                tokio::select! {
+                    _ = link::send(&mut to_server, &message, &data, Bounds::OPEN) => {}
+                    () = pulled(up.clone()) => {}
+                }
+            }
+            if *up.borrow() {
+                silence(up).await;
+            } else {
+                // Whoever is there may have hung up before.
+                let _ = to_server.shutdown().await;
+            }
+        });
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = copy(&mut from_server, &mut to_client) => drop(to_client.shutdown().await),
+                () = pulled(down.clone()) => silence(down).await,
+            }
+        });
+        (ours, theirs)
+    }
+}
+
+/// Waits until a cable is pulled; for ever, if nobody is there to pull it.
+async fn pulled(mut cable: watch::Receiver<bool>) {
+    if cable.wait_for(|pulled| *pulled).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// The ends of a pulled cable stay open: who is at them hears nothing, not even an end. Until
+/// nobody has the cable any more.
+async fn silence(mut cable: watch::Receiver<bool>) {
+    while cable.changed().await.is_ok() {}
+}
+
+impl Wiretap {
+    /// Takes what was said since it was asked last.
+    pub fn take(&self) -> Vec<Said> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+
+    /// The last op that was said since then.
+    pub fn last(&self) -> Option<Seq> {
+        self.0.lock().unwrap().last().map(|said| said.seq)
+    }
+
+    fn note(&self, message: &ToServer, data: &Bytes) {
+        let ToServer::Ops { first, ops } = message else { return };
+        let mut at = 0;
+        let said = ops.iter().zip(first.0..).map(|(op, seq)| {
+            let len = if let Action::Write { len, .. } = op.action { len as usize } else { 0 };
+            at += len;
+            Said { seq: Seq(seq), op: op.clone(), data: data.slice(at - len..at) }
+        });
+        self.0.lock().unwrap().extend(said);
+    }
+}
