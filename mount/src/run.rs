@@ -296,6 +296,7 @@ impl Mounted for Running {
             used_nodes: standing.usage.nodes,
             quota_nodes: standing.quota.nodes,
             cache_bytes: standing.cache_bytes as u64,
+            tree_bytes: standing.tree_bytes as u64,
             rtt_ms: standing.round_trip.map(|time| time.as_secs_f64() * 1000.0),
             deliveries_waiting: standing.waiting as u64,
             errors: standing.errors,

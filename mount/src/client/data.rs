@@ -95,6 +95,7 @@ impl State {
     pub fn close(&mut self, handle: HandleId) {
         if let Some(Handle::Directory(directory)) = self.handles.close(handle) {
             self.table.unpin(directory.ino);
+            self.trim();
         }
     }
 

@@ -49,6 +49,8 @@ pub struct Standing {
     pub quota: xfer_protocol::tree::Quota,
     /// Bytes in the block cache.
     pub cache_bytes: usize,
+    /// About how much memory the rows that are known take, in bytes.
+    pub tree_bytes: usize,
     /// How long the server last took to give a sign of life.
     pub round_trip: Option<Duration>,
     /// Deliveries that wait to be placed.
@@ -118,6 +120,7 @@ impl Client {
             usage: state.table.usage(),
             quota: state.table.quota(),
             cache_bytes: state.cache.bytes(),
+            tree_bytes: state.table.bytes(),
             round_trip: state.round_trip,
             waiting: state.waiting.len(),
             errors: state.errors.clone(),

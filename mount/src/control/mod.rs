@@ -66,6 +66,8 @@ pub struct Status {
     pub quota_nodes: u64,
     /// The memory that cached data takes up, in bytes.
     pub cache_bytes: u64,
+    /// About how much memory names and attributes take up, in bytes.
+    pub tree_bytes: u64,
     /// How long the server takes to answer, in milliseconds, if it was measured.
     pub rtt_ms: Option<f64>,
     /// Deliveries that are not in the inbox yet.

@@ -39,7 +39,8 @@ pub(super) fn details(mount: &Status) -> String {
         ("durable up to", format!("{} of {}", mount.durable_seq, mount.applied_seq)),
         ("used", bytes_of(mount.used_bytes, mount.quota_bytes)),
         ("nodes", format!("{} of {}", mount.used_nodes, mount.quota_nodes)),
-        ("cached", size(mount.cache_bytes)),
+        ("cached data", size(mount.cache_bytes)),
+        ("cached tree", size(mount.tree_bytes)),
         ("deliveries", format!("{} waiting", mount.deliveries_waiting)),
     ];
     rows.extend(mount.errors.iter().map(|error| ("error", error.clone())));
