@@ -3,15 +3,19 @@
 //! A part that a program wrote is a slice of what it wrote, shared with the log; nothing is copied.
 //! Does not know what a content is, nor when it may be forgotten.
 
-use std::ops::Range;
+use std::ops::{Range, RangeBounds};
 
 use bytes::{Bytes, BytesMut};
 
-/// The size of a block, in bytes.
-pub(super) const BLOCK_BYTES: u64 = 128 << 10;
+/// The size of a block, in bytes: that of the largest answer and of the largest write, so that what
+/// arrives together is forgotten together. A slice keeps all of what it is a slice of in memory.
+pub(super) const BLOCK_BYTES: u64 = 1 << 20;
 
 /// More parts than this are copied into one, so that many small writes don't slow every read.
 const PARTS_MAX: usize = 32;
+
+/// What a part takes up beside its bytes.
+const PART_OVERHEAD_BYTES: usize = 128;
 
 /// Zeros to take slices of: known parts that cost no memory.
 static ZEROS: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
@@ -64,11 +68,11 @@ impl Block {
         let mut rest = Vec::with_capacity(2);
         let (start, head) = &self.parts[first];
         if *start < range.start {
-            rest.push((*start, head.slice(..(range.start - start) as usize)));
+            rest.push((*start, remainder(head, ..(range.start - start) as usize)));
         }
         let (start, tail) = &self.parts[last - 1];
         if start + tail.len() as u32 > range.end {
-            rest.push((range.end, tail.slice((range.end - start) as usize..)));
+            rest.push((range.end, remainder(tail, (range.end - start) as usize..)));
         }
         self.parts.splice(first..last, rest);
     }
@@ -102,9 +106,10 @@ impl Block {
         })
     }
 
-    /// How many bytes are known. Slices of the shared zeros count too, to keep it simple to state.
-    pub(super) fn len(&self) -> usize {
-        self.parts.iter().map(|(_, data)| data.len()).sum()
+    /// About how much memory it takes, in bytes. Slices of the shared zeros count too, to keep it
+    /// simple to state.
+    pub(super) fn memory(&self) -> usize {
+        self.parts.iter().map(|(_, data)| data.len() + PART_OVERHEAD_BYTES).sum()
     }
 
     /// Copies parts that touch into one.
@@ -120,6 +125,12 @@ impl Block {
         }
         self.parts = joined.into_iter().map(|(start, run)| (start, run.freeze())).collect();
     }
+}
+
+/// What is left of a part. The smaller rest is copied: a slice would keep all of the part.
+fn remainder(part: &Bytes, range: impl RangeBounds<usize>) -> Bytes {
+    let rest = part.slice(range);
+    if rest.len() < part.len() / 2 { Bytes::copy_from_slice(&rest) } else { rest }
 }
 
 #[cfg(test)]

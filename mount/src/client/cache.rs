@@ -44,6 +44,15 @@ struct Entry {
     changed: Seq,
 }
 
+/// What a block takes up beside its parts, in bytes.
+const ENTRY_OVERHEAD_BYTES: usize = 256;
+
+impl Entry {
+    fn memory(&self) -> usize {
+        ENTRY_OVERHEAD_BYTES + self.block.memory()
+    }
+}
+
 #[derive(Debug)]
 struct Fetch {
     id: u64,
@@ -86,7 +95,7 @@ impl Cache {
         }
     }
 
-    /// Bytes held.
+    /// About how much memory blocks take, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -151,7 +160,7 @@ impl Cache {
         gaps
     }
 
-    /// Bytes that may be held.
+    /// How much memory they may take, in bytes.
     pub(super) fn bytes_max(&self) -> usize {
         self.bytes_max
     }
@@ -214,11 +223,10 @@ impl Cache {
             let len = (part.end - part.start) as usize;
             let there = data.slice(skipped.min(data.len())..(skipped + len).min(data.len()));
             let rest = len - there.len();
-            let entry = self.blocks.get_or_insert_mut(key, Entry::default);
-            let before = entry.block.len();
-            entry.block.fill(part.start, &there);
-            entry.block.fill(part.end - rest as u32, &zeros(rest as u64));
-            self.bytes = self.bytes - before + entry.block.len();
+            self.change(key, |entry| {
+                entry.block.fill(part.start, &there);
+                entry.block.fill(part.end - rest as u32, &zeros(rest as u64));
+            });
         }
         self.evict();
     }
@@ -263,11 +271,17 @@ impl Cache {
     }
 
     fn put_part(&mut self, key: Key, start: u32, data: Bytes, seq: Seq) {
+        self.change(key, |entry| {
+            entry.block.put(start, data);
+            entry.changed = seq;
+        });
+    }
+
+    fn change(&mut self, key: Key, change: impl FnOnce(&mut Entry)) {
+        let before = self.blocks.peek(&key).map_or(0, Entry::memory);
         let entry = self.blocks.get_or_insert_mut(key, Entry::default);
-        let before = entry.block.len();
-        entry.block.put(start, data);
-        entry.changed = seq;
-        self.bytes = self.bytes - before + entry.block.len();
+        change(entry);
+        self.bytes = self.bytes - before + entry.memory();
     }
 
     /// Makes a range unknown; what it holds is known again only from an answer after op `seq`.
@@ -275,14 +289,14 @@ impl Cache {
         self.expect(content, seq);
         for index in self.indexes(content, &range) {
             self.fetches.remove(&(content, index));
-            if let Some(entry) = self.blocks.peek_mut(&(content, index)) {
+            if self.blocks.contains(&(content, index)) {
                 let base = index * BLOCK_BYTES;
                 let start = range.start.max(base) - base;
                 let end = range.end.min(base + BLOCK_BYTES) - base;
-                let before = entry.block.len();
-                entry.block.forget(start as u32..end as u32);
-                entry.changed = seq;
-                self.bytes = self.bytes - before + entry.block.len();
+                self.change((content, index), |entry| {
+                    entry.block.forget(start as u32..end as u32);
+                    entry.changed = seq;
+                });
             }
         }
     }
@@ -335,7 +349,7 @@ impl Cache {
                 self.blocks.put(key, entry);
                 tries += 1;
             } else {
-                self.bytes -= entry.block.len();
+                self.bytes -= entry.memory();
             }
         }
     }
