@@ -57,6 +57,7 @@ impl State {
         if range.start >= range.end {
             return Ok(Vec::new());
         }
+        let is_first = range.start == 0;
         let mut out = vec![0; (range.end - range.start) as usize];
         let mut known = true;
         if let Some(content) = data.content {
@@ -66,6 +67,9 @@ impl State {
             }
         }
         let waits = self.fetch_for(handle, ino, data, range);
+        if is_first {
+            self.walk_on(ino, data, !known);
+        }
         if known { Ok(out) } else { Err(Pause::Data(waits)) }
     }
 
@@ -186,7 +190,7 @@ impl State {
     }
 
     /// Orders what is not known of a range and not being fetched; returns all fetches it needs.
-    fn order(
+    pub(super) fn order(
         &mut self,
         ino: Ino,
         content: ContentId,

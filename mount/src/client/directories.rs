@@ -69,8 +69,8 @@ impl State {
     }
 
     /// Notes nodes that a listing told the kernel of.
-    pub fn remember_listed(&mut self, inos: &[Ino]) {
-        inos.iter().for_each(|ino| self.handles.remember(*ino));
+    pub fn remember_listed(&mut self, directory: Ino, inos: &[Ino]) {
+        inos.iter().for_each(|ino| self.handles.remember(*ino, directory));
     }
 
     fn take_entries(&mut self, handle: HandleId, ino: Ino) -> Result<Arc<Vec<Entry>>, Pause> {

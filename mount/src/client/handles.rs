@@ -45,12 +45,21 @@ pub(super) struct Entry {
     pub(super) ino: Ino,
 }
 
+/// What the kernel knows of a node.
+#[derive(Debug)]
+struct Known {
+    /// Answers that told of it, and were not taken back.
+    lookups: u64,
+    /// The directory in which it was found last.
+    directory: Ino,
+}
+
 /// Nodes that the kernel knows, and what it has open.
 #[derive(Debug, Default)]
 pub(super) struct Handles {
     open: HashMap<HandleId, Handle>,
     next: u64,
-    lookups: HashMap<Ino, u64>,
+    known: HashMap<Ino, Known>,
     writers: HashMap<Ino, u32>,
     places: RandomState,
 }
@@ -111,25 +120,32 @@ impl Handles {
         self.writers.get(&ino).copied().unwrap_or(0)
     }
 
-    /// Counts one more answer that told the kernel of a node.
-    pub(super) fn remember(&mut self, ino: Ino) {
-        *self.lookups.entry(ino).or_default() += 1;
+    /// Counts one more answer that told the kernel of a node in a directory.
+    pub(super) fn remember(&mut self, ino: Ino, directory: Ino) {
+        let known = self.known.entry(ino).or_insert(Known { lookups: 0, directory });
+        known.lookups += 1;
+        known.directory = directory;
+    }
+
+    /// The directory in which the kernel found a node last.
+    pub(super) fn directory_of(&self, ino: Ino) -> Option<Ino> {
+        self.known.get(&ino).map(|known| known.directory)
     }
 
     /// Takes back answers. True if the kernel does not know the node any more.
     pub(super) fn forget(&mut self, ino: Ino, count: u64) -> bool {
-        let Some(lookups) = self.lookups.get_mut(&ino) else { return true };
-        *lookups = lookups.saturating_sub(count);
-        let gone = *lookups == 0;
+        let Some(known) = self.known.get_mut(&ino) else { return true };
+        known.lookups = known.lookups.saturating_sub(count);
+        let gone = known.lookups == 0;
         if gone {
-            self.lookups.remove(&ino);
+            self.known.remove(&ino);
         }
         gone
     }
 
     /// Whether the kernel knows a node.
     pub(super) fn knows(&self, ino: Ino) -> bool {
-        self.lookups.contains_key(&ino)
+        self.known.contains_key(&ino)
     }
 
     fn add(&mut self, handle: Handle) -> HandleId {

@@ -14,6 +14,8 @@ mod log;
 
 mod readahead;
 
+mod walk;
+
 mod handles;
 
 mod kernel;

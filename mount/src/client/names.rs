@@ -47,7 +47,7 @@ impl State {
         }
         let Some(ino) = self.entry(parent, name)? else { return Ok(None) };
         let node = self.node(ino)?;
-        self.handles.remember(ino);
+        self.handles.remember(ino, parent);
         Ok(Some((ino, node)))
     }
 
@@ -60,7 +60,7 @@ impl State {
         owner: Owner,
     ) -> Result<Found, Pause> {
         let ino = self.add(parent, name, new, owner)?;
-        self.handles.remember(ino);
+        self.handles.remember(ino, parent);
         Ok((ino, self.node(ino)?))
     }
 
@@ -104,7 +104,7 @@ impl State {
     /// Gives a node one more name.
     pub fn link(&mut self, ino: Ino, parent: Ino, name: &Name) -> Result<Found, Pause> {
         self.change(Action::Link { ino, parent, name: name.clone() })?;
-        self.handles.remember(ino);
+        self.handles.remember(ino, parent);
         Ok((ino, self.node(ino)?))
     }
 

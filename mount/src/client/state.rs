@@ -20,6 +20,7 @@ use super::handles::Handles;
 use super::kernel::Notice;
 use super::log::Log;
 use super::outbox::Drafts;
+use super::walk::Walk;
 
 /// Why an attempt could not be answered yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,6 +85,7 @@ pub struct State {
     pub(super) log: Log,
     pub(super) cache: Cache,
     pub(super) handles: Handles,
+    pub(super) walk: Walk,
     pub(super) drafts: Drafts,
     pub(super) phase: Phase,
     /// The account's own name.
@@ -134,6 +136,7 @@ impl State {
             log: Log::new(grant.applied, options.log_bytes),
             cache: Cache::new(options.cache_bytes, grant.applied),
             handles: Handles::default(),
+            walk: Walk::default(),
             drafts: Drafts::default(),
             phase: Phase::Connected,
             user: grant.user.clone(),

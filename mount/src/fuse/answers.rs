@@ -163,6 +163,7 @@ impl XferFs {
     /// Answers with entries and their nodes, as many as fit.
     pub(super) fn answer_listing(
         &self,
+        directory: INodeNo,
         reply: ReplyDirectoryPlus,
         attempt: impl FnMut(&mut State) -> Result<Vec<Listed>, Pause> + Send + 'static,
     ) {
@@ -171,7 +172,7 @@ impl XferFs {
             let told = add_entries(&mut reply, listed, ids);
             // Before the answer: after it, the kernel may forget them at any moment.
             let remember = move |state: &mut State| {
-                state.remember_listed(&told);
+                state.remember_listed(Ino(directory.0), &told);
                 Ok(())
             };
             client.run(remember, |_| {});

@@ -345,12 +345,12 @@ impl Filesystem for XferFs {
     fn readdirplus(
         &self,
         _request: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.answer_listing(reply, move |state| state.list(HandleId(fh.0), offset));
+        self.answer_listing(ino, reply, move |state| state.list(HandleId(fh.0), offset));
     }
 
     fn releasedir(
