@@ -19,8 +19,8 @@ const FSX_OPERATIONS: usize = 50_000;
 const FSX_RUNS_MIN: usize = 2;
 
 /// The most operations of a run. fsx never unmaps what it mapped, and the kernel lets a process have
-/// no more than some 65,000 maps (`vm.max_map_count`).
-const FSX_RUN_MAX: usize = 150_000;
+/// no more than some 65,000 maps (`vm.max_map_count`), and gets slow long before that.
+const FSX_RUN_MAX: usize = 25_000;
 
 /// All cases of pjdfstest 0.2.2.
 const PJDFSTEST_CASES: usize = 398;
