@@ -137,13 +137,12 @@ enum User {
     },
     /// List users, and who is blocked after wrong passwords
     List,
-    /// Set how much a user may store
+    /// Set how much a user may store, and how much may wait in the user's inbox
     Quota {
         /// The user's name
         name: String,
-        /// A size like 10GiB, or none for no limit
-        #[arg(long, value_name = "SIZE")]
-        quota: accounts::Limit,
+        #[command(flatten)]
+        limits: accounts::Limits,
     },
 }
 
@@ -187,7 +186,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         }
         Command::User(User::Remove { name }) => accounts::remove(&store, &name),
         Command::User(User::List) => accounts::list(&store),
-        Command::User(User::Quota { name, quota }) => accounts::set_quota(&store, &name, quota),
+        Command::User(User::Quota { name, limits }) => accounts::limit(&store, &name, &limits),
         Command::Session(Session::List) => sessions::list(&store),
         Command::Session(Session::End { name }) => sessions::end(&store, &name),
         Command::Import { name, dir, into } => trees::import(&store, &name, &dir, &into),
@@ -253,6 +252,7 @@ mod tests {
         check("user remove alice", None);
         check("user list", None);
         check("user quota alice --quota none", None);
+        check("user quota alice --nodes 100 --inbox 1GiB --inbox-items none", None);
         check("session list --store /x", None);
         check("session end alice", None);
         check("import alice dir --into a/b --store /x", None);
@@ -278,6 +278,10 @@ mod tests {
         check(
             "user quota alice --quota much",
             Some(&see("invalid value 'much' for '--quota <SIZE>': a size like 10GiB, or none")),
+        );
+        check(
+            "user quota alice --inbox-items few",
+            Some(&see("invalid value 'few' for '--inbox-items <N>': a number, or none")),
         );
     }
 }

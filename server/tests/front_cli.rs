@@ -64,6 +64,26 @@ fn users_are_added_listed_changed_and_removed() {
 }
 
 #[test]
+fn each_limit_of_a_user_is_set_by_itself() {
+    let store = with_users(&["bob"]);
+    let store = store.path();
+    let limits = |changes: &str| {
+        done(store, &format!("user quota bob {changes}"), "");
+        let list = done(store, "user list", "");
+        let row = list.lines().nth(1).unwrap();
+        let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect();
+        [2, 4, 6, 8].map(|column| cells[column].to_owned())
+    };
+    assert_eq!(limits("--quota 1MiB"), ["1 MiB", "10000000", "1 GiB", "10000"]);
+    assert_eq!(limits("--nodes 12"), ["1 MiB", "12", "1 GiB", "10000"]);
+    assert_eq!(limits("--inbox 8KiB"), ["1 MiB", "12", "8 KiB", "10000"]);
+    assert_eq!(limits("--inbox-items 3"), ["1 MiB", "12", "8 KiB", "3"]);
+    let all = "--quota 2MiB --nodes none --inbox none --inbox-items none";
+    assert_eq!(limits(all), ["2 MiB", "none", "none", "none"]);
+    refused(store, "user quota bob", "", 2, "required");
+}
+
+#[test]
 fn users_who_do_not_exist_are_refused_by_name() {
     let store = with_users(&["bob"]);
     let store = store.path();

@@ -427,6 +427,10 @@ fn accounts_are_listed_by_name_and_can_be_changed() {
     assert_eq!(all[0].quota, Quota { bytes: 1 << 30, nodes: 1000 });
     assert_eq!((all[1].quota, &*all[1].password), (Quota::UNLIMITED, "new"));
     assert_eq!(all[1].inbox, Quota::UNLIMITED);
+    store.set_inbox(alice, Quota { bytes: 5, nodes: 6 }).unwrap();
+    let alice = store.account(&name("alice")).unwrap().unwrap();
+    assert_eq!(alice.inbox, Quota { bytes: 5, nodes: 6 });
+    assert_eq!(alice.quota, Quota { bytes: 1 << 30, nodes: 1000 });
     assert_eq!(store.account(&name("carol")).unwrap(), None);
 }
 
@@ -440,6 +444,7 @@ fn what_is_done_to_an_account_that_is_gone_is_refused() {
     };
     refused(store.set_password(alice, "x"));
     refused(store.set_quota(alice, Quota::UNLIMITED));
+    refused(store.set_inbox(alice, Quota::UNLIMITED));
     refused(store.begin_session(alice).map(drop));
     refused(store.remove_account(alice));
 }

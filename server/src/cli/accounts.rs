@@ -41,6 +41,39 @@ impl FromStr for Limit {
     }
 }
 
+/// A bound as it is typed: a number, or none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bound(u64);
+
+impl FromStr for Bound {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Bound, &'static str> {
+        match text {
+            "none" => Ok(Bound(u64::MAX)),
+            text => text.parse().map(Bound).map_err(|_| "a number, or none"),
+        }
+    }
+}
+
+/// What an account may take up, as far as it is to change.
+#[derive(clap::Args, Debug)]
+#[group(required = true, multiple = true)]
+pub struct Limits {
+    /// How much the user may store: a size like 10GiB, or none for no limit
+    #[arg(long, value_name = "SIZE")]
+    quota: Option<Limit>,
+    /// How many files, directories and links the user may have, or none for no limit
+    #[arg(long, value_name = "N")]
+    nodes: Option<Bound>,
+    /// How much may wait in the user's inbox: a size, or none for no limit
+    #[arg(long, value_name = "SIZE")]
+    inbox: Option<Limit>,
+    /// How many items may wait there, or none for no limit
+    #[arg(long, value_name = "N")]
+    inbox_items: Option<Bound>,
+}
+
 /// Makes an account.
 pub fn add(
     store: &Path,
@@ -89,10 +122,19 @@ pub fn remove(store: &Path, name: &str) -> Result<(), Failure> {
     told
 }
 
-/// Sets what an account may store.
-pub fn set_quota(store: &Path, name: &str, Limit(quota): Limit) -> Result<(), Failure> {
+/// Sets what an account may store, and what may wait in its inbox.
+pub fn limit(store: &Path, name: &str, limits: &Limits) -> Result<(), Failure> {
     let (meta, account) = find(store, name)?;
-    meta.set_quota(account.id, quota)?;
+    if limits.quota.is_some() || limits.nodes.is_some() {
+        let Limit(mut quota) = limits.quota.unwrap_or(Limit(account.quota));
+        quota.nodes = limits.nodes.map_or(quota.nodes, |Bound(nodes)| nodes);
+        meta.set_quota(account.id, quota)?;
+    }
+    if limits.inbox.is_some() || limits.inbox_items.is_some() {
+        let bytes = limits.inbox.map_or(account.inbox.bytes, |Limit(inbox)| inbox.bytes);
+        let nodes = limits.inbox_items.map_or(account.inbox.nodes, |Bound(items)| items);
+        meta.set_inbox(account.id, Quota { bytes, nodes })?;
+    }
     tell(store, Command::AccountChanged { user: name.to_owned() })
 }
 
@@ -104,7 +146,18 @@ pub fn list(store: &Path) -> Result<(), Failure> {
         let waiting = meta.inbox_usage(account.id)?;
         rows.push(account_row(&account, waiting));
     }
-    let heading = ["USER", "USED", "QUOTA", "NODES", "NODES MAX", "INBOX", "ITEMS", "SESSIONS"];
+    let heading = [
+        "USER",
+        "USED",
+        "QUOTA",
+        "NODES",
+        "NODES MAX",
+        "INBOX",
+        "INBOX MAX",
+        "ITEMS",
+        "ITEMS MAX",
+        "SESSIONS",
+    ];
     table::print(heading, &rows)?;
     let mut failures = meta.all_failures()?;
     if failures.is_empty() {
@@ -118,25 +171,27 @@ pub fn list(store: &Path) -> Result<(), Failure> {
     table::print(["WRONG PASSWORDS FOR", "FROM", "COUNT", "LAST", "BLOCKED UNTIL"], &rows)
 }
 
-fn account_row(account: &Account, waiting: Usage) -> [String; 8] {
-    let nodes_max = match account.quota.nodes {
-        u64::MAX => "none".to_owned(),
-        nodes => nodes.to_string(),
-    };
-    let quota = match account.quota.bytes {
-        u64::MAX => "none".to_owned(),
-        bytes => size::display(bytes),
-    };
+fn account_row(account: &Account, waiting: Usage) -> [String; 10] {
     [
         account.name.to_string(),
         size::display(account.usage.bytes),
-        quota,
+        or_none(account.quota.bytes, size::display),
         account.usage.nodes.to_string(),
-        nodes_max,
+        or_none(account.quota.nodes, count),
         size::display(waiting.bytes),
+        or_none(account.inbox.bytes, size::display),
         waiting.nodes.to_string(),
+        or_none(account.inbox.nodes, count),
         account.epoch.to_string(),
     ]
+}
+
+fn or_none(limit: u64, display: impl Fn(u64) -> String) -> String {
+    if limit == u64::MAX { "none".to_owned() } else { display(limit) }
+}
+
+fn count(count: u64) -> String {
+    count.to_string()
 }
 
 fn failures_row(failures: &Failures, now: Timestamp) -> [String; 5] {

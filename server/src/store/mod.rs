@@ -201,6 +201,8 @@ pub trait MetaStore: Send + Sync + 'static {
     fn set_password(&self, account: AccountId, password: &str) -> Result<(), StoreError>;
     /// Sets what an account's tree may take up.
     fn set_quota(&self, account: AccountId, quota: Quota) -> Result<(), StoreError>;
+    /// Sets what may wait in an account's inbox. What waits already stays.
+    fn set_inbox(&self, account: AccountId, inbox: Quota) -> Result<(), StoreError>;
     /// Removes an account: its session is fenced, and nobody finds it any more. What it had stays
     /// until [`MetaStore::clear_removed`].
     fn remove_account(&self, account: AccountId) -> Result<(), StoreError>;

@@ -118,6 +118,19 @@ pub(super) fn set_quota(
     must_exist(change(transaction, sql, params)?)
 }
 
+pub(super) fn set_inbox(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    inbox: Quota,
+) -> Result<(), StoreError> {
+    let sql = concat!(
+        "UPDATE accounts SET inbox_bytes = ?, inbox_nodes = ? WHERE id = ? AND ",
+        living!()
+    );
+    let params = [inbox.bytes.cast_signed(), inbox.nodes.cast_signed(), account.0.cast_signed()];
+    must_exist(change(transaction, sql, params)?)
+}
+
 pub(super) fn begin_session(
     transaction: &Transaction<'_>,
     account: AccountId,

@@ -188,6 +188,10 @@ impl MetaStore for SqliteStore {
         self.connections.write(|writer| accounts::set_quota(writer, account, quota))
     }
 
+    fn set_inbox(&self, account: AccountId, inbox: Quota) -> Result<(), StoreError> {
+        self.connections.write(|writer| accounts::set_inbox(writer, account, inbox))
+    }
+
     fn remove_account(&self, account: AccountId) -> Result<(), StoreError> {
         self.connections.write(|writer| removal::retire(writer, account))
     }
