@@ -123,7 +123,8 @@ impl State {
         let free = quota.bytes.saturating_sub(usage.bytes).min(self.disk_free);
         let nodes_free = quota.nodes.saturating_sub(usage.nodes);
         Ok(Space {
-            blocks: (usage.bytes + free).div_ceil(BLOCK_BYTES),
+            // The sum of what is shown, so that no block of a limit that ends within one counts as used.
+            blocks: usage.bytes.div_ceil(BLOCK_BYTES) + free / BLOCK_BYTES,
             blocks_free: free / BLOCK_BYTES,
             nodes: usage.nodes.saturating_add(nodes_free),
             nodes_free,
