@@ -15,13 +15,16 @@ use xfer_protocol::tree::DeliveryEffect;
 use xfer_protocol::{ContentId, DeliveryId};
 
 use super::counters::add;
-use super::garbage::remove_unreferenced;
+use super::garbage::{collect, remove_unreferenced};
 use super::post::{Post, contents};
 use super::tree::{Stores, Work};
 use crate::store::{Batch, Committed, StoreError};
 
 /// How many batches share a transaction at most.
 const GROUP_MAX: usize = 64;
+
+/// When the disk can take less than this, in bytes, a commit waits for the space that it freed.
+pub(super) const SCARCE_BYTES: u64 = 256 << 20;
 
 /// How many batches may wait for theirs.
 pub(super) const WAITING_MAX: usize = 256;
@@ -99,8 +102,7 @@ impl Committer {
                 tracing::error!(%error, "nobody was told of a delivery");
             }
         }
-        // What the disk can take is only told for information.
-        let disk_free = self.stores.contents.disk_free().unwrap_or(0);
+        let disk_free = self.disk_free();
         Ok(committed
             .into_iter()
             .map(|committed| match committed {
@@ -108,6 +110,21 @@ impl Committer {
                 Committed::Fenced => Verdict::Fenced,
             })
             .collect())
+    }
+
+    /// Bytes that the disk can still take. If they are few, then only after garbage went: whoever
+    /// removes files to make room is to hear of the room, not of the want of it.
+    fn disk_free(&self) -> u64 {
+        // It is only told for information, so that no failure of it matters.
+        let free = || self.stores.contents.disk_free().unwrap_or(0);
+        let before = free();
+        if before >= SCARCE_BYTES {
+            return before;
+        }
+        if let Err(error) = collect(&self.stores) {
+            tracing::warn!(%error, "garbage stays for now");
+        }
+        free()
     }
 
     fn follow_up(&self, batch: &Batch, committed: Committed) -> Result<(), StoreError> {

@@ -57,7 +57,8 @@ pub(super) fn remove_unreferenced(
     Ok(count)
 }
 
-fn collect(stores: &Stores) -> Result<(), StoreError> {
+/// Removes all garbage that there is.
+pub(super) fn collect(stores: &Stores) -> Result<(), StoreError> {
     loop {
         let garbage = stores.meta.garbage(STEP_COUNT)?;
         for content in &garbage {

@@ -20,7 +20,7 @@ use xfer_protocol::message::{EndReason, ToClient, ToServer};
 use xfer_protocol::tree::{Action, Op};
 use xfer_protocol::{Errno, Seq};
 
-use super::commit::{Job, Verdict};
+use super::commit::{Job, SCARCE_BYTES, Verdict};
 use super::counters::add;
 use super::session::{NoTree, Order, Session};
 use super::tree::{Halt, Stores};
@@ -244,12 +244,17 @@ impl Driver {
 
     /// Others fill and empty the disk too: a client that is quiet hears of it all the same.
     async fn tell_disk_free(&mut self) -> Result<(), Over> {
-        let contents = self.stores.contents.clone();
-        let disk_free = spawn_blocking(move || contents.disk_free()).await.map_err(panicked)?;
-        if let Ok(disk_free) = disk_free {
+        if let Some(disk_free) = self.disk_free().await? {
             self.session.tell(ToClient::Durable { seq: self.commit.durable, disk_free });
         }
         Ok(())
+    }
+
+    /// Bytes that the disk can still take, if it says so.
+    async fn disk_free(&self) -> Result<Option<u64>, Over> {
+        let contents = self.stores.contents.clone();
+        let disk_free = spawn_blocking(move || contents.disk_free()).await.map_err(panicked)?;
+        Ok(disk_free.ok())
     }
 
     async fn handle_ops(&mut self, first: Seq, ops: Vec<Op>, payload: Bytes) -> Result<(), Over> {
@@ -323,14 +328,28 @@ impl Driver {
         self.commit.durable = seq;
         self.session.set_durable(seq);
         add(&self.session.counters.commits, 1);
-        self.session.tell(ToClient::Durable { seq, disk_free });
+        // Whoever makes room hears of it with the word that what made it is durable; where there is
+        // room enough, nobody waits for that.
+        let scarce = disk_free < SCARCE_BYTES;
+        let gave_back = scarce && self.settle(seq).await?;
+        let now_free = if gave_back { self.disk_free().await? } else { None };
+        self.session.tell(ToClient::Durable { seq, disk_free: now_free.unwrap_or(disk_free) });
         self.hasten();
-        let session = self.session.clone();
-        let settled = spawn_blocking(move || session.with_tree(|tree| tree.settle(seq)));
-        if let Err(error) = settled.await.map_err(panicked)?.map_err(no_tree)? {
-            tracing::warn!(user = %self.session.user, %error, "space is not given back");
+        if !scarce && self.settle(seq).await? {
+            self.tell_disk_free().await?;
         }
         Ok(())
+    }
+
+    /// Gives back what a commit made unreachable; says whether there was anything.
+    async fn settle(&self, seq: Seq) -> Result<bool, Over> {
+        let session = self.session.clone();
+        let settled = spawn_blocking(move || session.with_tree(|tree| tree.settle(seq)));
+        let settled = settled.await.map_err(panicked)?.map_err(no_tree)?;
+        Ok(settled.unwrap_or_else(|error| {
+            tracing::warn!(user = %self.session.user, %error, "space is not given back");
+            false
+        }))
     }
 }
 

@@ -152,7 +152,10 @@ impl Solo {
         };
         self.stores.contents.make_durable(&contents)?;
         match self.stores.meta.commit(&[batch])?.first() {
-            Some(Committed::Durable) => Ok(self.tree.settle(seq)?),
+            Some(Committed::Durable) => {
+                self.tree.settle(seq)?;
+                Ok(())
+            }
             Some(Committed::Fenced) | None => {
                 self.tree.withdraw();
                 Err(SoloError::Fenced)

@@ -178,13 +178,15 @@ impl Tree {
         Some(Work { batch, contents })
     }
 
-    /// Notes that the batch taken last is durable, and gives back what it made unreachable.
+    /// Notes that the batch taken last is durable, and gives back what it made unreachable. Says
+    /// whether there was anything.
     ///
     /// # Errors
     /// If not all of that could be given back. Nothing else is wrong then.
-    pub(super) fn settle(&mut self, seq: Seq) -> Result<(), StoreError> {
+    pub(super) fn settle(&mut self, seq: Seq) -> Result<bool, StoreError> {
         self.table.settle_in_store(seq);
         let in_flight = std::mem::take(&mut self.in_flight);
+        let gives_back = !in_flight.stillborn.is_empty() || !in_flight.frees.is_empty();
         self.trim();
         for content in in_flight.stillborn {
             self.stores.contents.remove(content)?;
@@ -196,7 +198,7 @@ impl Tree {
                 self.stores.contents.free(part.content, part.range.start, len)?;
             }
         }
-        Ok(())
+        Ok(gives_back)
     }
 
     /// Notes that nothing of the batch taken last was written, nor ever will be.
