@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use xfer_tests::files::{errno, make_tree, xattr, xattr_text};
+use xfer_tests::files::{errno, make_tree, xattr, xattr_text, xattrs};
 use xfer_tests::snapshot::snapshot;
 use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, World, wait_until};
@@ -278,5 +278,16 @@ fn attributes_of_users_travel_and_those_of_xfer_do_not() {
     assert_eq!(xattr(&letter, "user.xfer.state"), None);
     assert_eq!(bob.shell("stat -c %a inbox/alice/f"), "755");
     bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_link_that_was_sent_lists_no_attribute_that_nobody_can_read() {
+    let world = World::new(&["alice", "bob"]);
+    let alice = world.mount("alice");
+    alice.shell("mkdir d && echo x > d/file && ln -s nowhere d/link && mv d outbox/bob/");
+    assert_eq!(xattrs(&alice.path("outbox/bob/d/link")).len(), 0);
+    assert_eq!(xattrs(&alice.path("outbox/bob/d/file")).len(), 1);
+    alice.shell("cp -a outbox/bob/d copy");
     alice.unmount();
 }

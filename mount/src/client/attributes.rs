@@ -92,7 +92,8 @@ impl State {
         let node = self.node(ino)?;
         let mut names: BTreeSet<&[u8]> =
             node.xattrs.iter().flat_map(|xattrs| xattrs.keys()).map(|name| &name[..]).collect();
-        if node.sent.is_some() {
+        // The kernel lets nobody read a user's attribute of anything else.
+        if node.sent.is_some() && (node.is_directory() || node.file().is_some()) {
             names.insert(STATE_XATTR);
         }
         Ok(names.into_iter().flat_map(|name| [name, &[0]].concat()).collect())
