@@ -2,9 +2,10 @@
 # What tests/run.sh does in part, at full size: hours. Needs root, and what tests/run.sh installs.
 #
 #   tests/long.sh              everything
-#   tests/long.sh PART...      only these parts: fsx, differential, rules
+#   tests/long.sh PART...      only these parts: fsx, differential, space, rules
 #
-# XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS and PROPTEST_CASES change how much each does.
+# XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS and PROPTEST_CASES change
+# how much each does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -35,6 +36,12 @@ differential() {
         -p xfer-tests --test differential -- random_operations
 }
 
+space() {
+    export XFER_SPACE_OPERATIONS=${XFER_SPACE_OPERATIONS:-500000}
+    measured "what is used after $XFER_SPACE_OPERATIONS operations" \
+        -p xfer-tests --test space -- exact_to_the_byte
+}
+
 rules() {
     export PROPTEST_CASES=${PROPTEST_CASES:-20000}
     measured "properties, $PROPTEST_CASES cases each" \
@@ -47,8 +54,8 @@ tests/install-tools.sh
 cargo build --quiet --workspace --locked
 for part in "${@:-all}"; do
     case $part in
-        all) fsx && differential && rules ;;
-        fsx | differential | rules) "$part" ;;
+        all) fsx && differential && space && rules ;;
+        fsx | differential | space | rules) "$part" ;;
         *) echo "no such part: $part" >&2 && exit 2 ;;
     esac
 done

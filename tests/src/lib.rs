@@ -27,6 +27,8 @@ pub mod snapshot;
 
 pub mod files;
 
+pub mod space;
+
 pub mod tools;
 
 pub mod scale;
