@@ -56,6 +56,11 @@ impl World {
         (meta, FileStore::open(self.dir.path()).unwrap())
     }
 
+    /// The same with another engine, over the stores opened anew.
+    pub fn over_again(self, engine: Arc<Engine>) -> World {
+        World { engine, ..self }
+    }
+
     pub async fn login(&self, user: &str) -> Client {
         self.try_login(user, Purpose::Mount).await.unwrap()
     }
