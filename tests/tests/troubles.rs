@@ -3,10 +3,12 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use xfer_tests::files::errno;
 use xfer_tests::programs::program;
 use xfer_tests::server::Server;
@@ -44,10 +46,10 @@ fn fill(path: &Path) -> i32 {
     }
 }
 
-#[test]
-fn a_full_disk_is_told_at_the_system_call_and_removing_files_makes_room() {
+/// A server whose store has a disk of its own, of 96 MiB.
+fn with_a_small_disk(users: &[&str]) -> (World, SmallDisk) {
     let mut disk = None;
-    let world = World::with_server(&["alice"], |store| {
+    let world = World::with_server(users, |store| {
         let accounts = store.join("../accounts");
         fs::rename(store, &accounts).unwrap();
         fs::create_dir(store).unwrap();
@@ -55,6 +57,12 @@ fn a_full_disk_is_told_at_the_system_call_and_removing_files_makes_room() {
         shell(store, &format!("cp -a '{}'/. .", accounts.display()));
         Server::start(store, "127.0.0.1:0")
     });
+    (world, disk.unwrap())
+}
+
+#[test]
+fn a_full_disk_is_told_at_the_system_call_and_removing_files_makes_room() {
+    let (world, _disk) = with_a_small_disk(&["alice"]);
     let mount = world.mount("alice");
     assert_eq!(fill(&mount.path("big")), libc::ENOSPC);
     assert!(fs::metadata(mount.path("big")).unwrap().len() > 16 << 20);
@@ -67,6 +75,42 @@ fn a_full_disk_is_told_at_the_system_call_and_removing_files_makes_room() {
     mount.sync();
     wait_until("room", SOON, || fs::write(mount.path("again"), vec![7; 8 << 20]).is_ok());
     mount.sync();
+    mount.unmount();
+}
+
+#[test]
+fn a_disk_smaller_than_the_quota_bounds_what_can_be_written_and_shows_in_df() {
+    let (world, _disk) = with_a_small_disk(&["alice --quota 10GiB"]);
+    let mount = world.mount("alice");
+    let free = || {
+        let stat = statvfs(mount.root()).unwrap();
+        stat.f_bavail * stat.f_frsize
+    };
+    let on_disk = || {
+        let stat = statvfs(world.server.store()).unwrap();
+        stat.f_bavail * stat.f_frsize
+    };
+    mount.sync();
+    let before = free();
+    assert!(before > 16 << 20 && before < on_disk(), "{before} of {}", on_disk());
+    // All at once, so that nothing has to be heard of the server in between.
+    let file = File::create(mount.path("file")).unwrap();
+    let allocate =
+        |len| errno(fallocate(&file, FallocateFlags::empty(), 0, len).map_err(Into::into));
+    assert_eq!(allocate(before + 4096), libc::ENOSPC);
+    assert_eq!(errno(file.write_all_at(b"x", 1 << 40)), 0);
+    drop(file);
+    let most = vec![7; before as usize - (4 << 20)];
+    for round in 0..5 {
+        fs::write(mount.path("file"), &most).unwrap();
+        mount.sync();
+        assert_eq!(errno(fs::write(mount.path("more"), vec![7; 8 << 20])), libc::ENOSPC);
+        assert!(free() < 8 << 20, "round {round}: {} bytes free", free());
+        // What a change gives back is told with the word that it is durable.
+        mount.shell(": > file; : > more");
+        mount.sync();
+        assert!(free() + (2 << 20) > before, "round {round}: {} of {before} bytes", free());
+    }
     mount.unmount();
 }
 
