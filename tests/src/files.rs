@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -69,6 +69,13 @@ pub fn errno<T>(result: std::io::Result<T>) -> i32 {
     }
 }
 
+/// Empties the kernel's caches, where that is allowed; remounting empties those of a mount anyway.
+pub fn drop_kernel_caches() {
+    if rustix::process::geteuid().is_root() {
+        let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
+    }
+}
+
 /// A file's bytes, mapped into memory and shared with it.
 pub struct Mapped {
     address: *mut libc::c_void,
@@ -78,13 +85,20 @@ pub struct Mapped {
 impl Mapped {
     /// Maps the first `len` bytes of a file that is open for reading and writing.
     pub fn new(file: &File, len: usize) -> Mapped {
+        Mapped::try_new(file.as_fd(), len).unwrap()
+    }
+
+    /// As [`Mapped::new`], unless the system refuses.
+    pub fn try_new(file: BorrowedFd<'_>, len: usize) -> std::io::Result<Mapped> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping, at an address that the kernel picks, disturbs no other memory.
         let address = unsafe {
             libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
         };
-        assert_ne!(address, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
-        Mapped { address, len }
+        if address == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(Mapped { address, len })
     }
 
     /// Copies bytes out of the mapping.

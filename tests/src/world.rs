@@ -1,6 +1,6 @@
 //! All that one test needs: a server with accounts, a home for its users, places to mount at.
 
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -68,6 +68,12 @@ impl World {
     /// The file with a user's password.
     pub fn password_file(&self, user: &str) -> PathBuf {
         self.directory.path().join(format!("password-{user}"))
+    }
+
+    /// Lets other users of the machine get to the places where storage is mounted.
+    pub fn let_others_in(&self) {
+        let permissions = std::fs::Permissions::from_mode(0o711);
+        std::fs::set_permissions(self.directory.path(), permissions).unwrap();
     }
 
     /// Adds an account, beside the running server.

@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use xfer_tests::files::drop_kernel_caches;
 use xfer_tests::tools::{suite_file, tool};
 use xfer_tests::{World, run_within, scale};
 
@@ -57,9 +58,7 @@ fn pjdfstest_finds_a_mount_read_only_when_it_is_remounted_so() {
 fn pjdfstest(config: &Path, patterns: &[&str]) -> (Vec<String>, usize) {
     assert!(rustix::process::geteuid().is_root(), "pjdfstest changes users: run it as root");
     let world = World::new(&["alice", "bob"]);
-    // The other users have to get to the mount.
-    let above = world.home().parent().unwrap().to_owned();
-    fs::set_permissions(&above, fs::Permissions::from_mode(0o711)).unwrap();
+    world.let_others_in();
     let options = |user| world.mounting(user).arg("-o").arg("ids=stored,allow_other");
     let (mount, other) = (options("alice").start(), options("bob").start());
 
@@ -128,11 +127,4 @@ fn fsx(seed: u64, operations: usize, file: &Path, directory: &Path) {
     command.arg("-f").arg(directory.join("fsx.toml")).arg("-P").arg(directory);
     command.args(["-N", &operations.to_string(), "-S", &seed.to_string()]).arg(file);
     run_within(&mut command, scale::time_limit()).succeeded();
-}
-
-/// Empties the kernel's caches, where that is allowed; remounting empties those of a mount anyway.
-fn drop_kernel_caches() {
-    if rustix::process::geteuid().is_root() {
-        let _ = fs::write("/proc/sys/vm/drop_caches", "3");
-    }
 }
