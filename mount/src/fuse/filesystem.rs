@@ -110,6 +110,9 @@ impl Filesystem for XferFs {
                 (None, None)
             }
         };
+        // Nothing to set means that only the set-id bits go: data is about to change by a program
+        // without rights, or the owner was set to what it is.
+        let bits_only = [mode, uid, gid] == [None; 3] && (size, atime, mtime) == (None, None, None);
         let new = NewAttributes {
             mode: mode.map(permissions),
             uid,
@@ -117,7 +120,7 @@ impl Filesystem for XferFs {
             size,
             atime: atime.map(timestamp),
             mtime: mtime.map(timestamp),
-            clear_set_id: size.is_some() && request.uid() != 0,
+            clear_set_id: bits_only || size.is_some() && request.uid() != 0,
         };
         self.answer_attr(reply, move |state| state.set_attributes(Ino(ino.0), &new));
     }

@@ -33,7 +33,8 @@ pub(super) fn set(
         data::resize(d, time, ino, *size, *fresh)?;
     }
     let node = d.node_mut(ino)?;
-    if *clear_set_id || ((uid.is_some() || gid.is_some()) && !node.is_directory()) {
+    // Those of a directory say who owns what is made in it, and give nobody rights.
+    if (*clear_set_id || uid.is_some() || gid.is_some()) && !node.is_directory() {
         clear_set_id_bits(node);
     }
     node.mode = mode.map_or(node.mode, |mode| mode & MODE_MASK);
