@@ -5,12 +5,15 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs as sys;
 use rustix::fs::{CWD, XattrFlags};
 use rustix::io::Errno;
 use xfer_tests::files::{set_xattr, xattr, xattrs};
 use xfer_tests::world::{before_and_after_a_remount, on_a_mount};
+use xfer_tests::{World, run_within};
 
 #[test]
 fn extended_attributes_are_created_replaced_listed_and_removed() {
@@ -39,6 +42,20 @@ fn extended_attributes_are_created_replaced_listed_and_removed() {
             assert_eq!(xattr(&mount.path("file"), "user.a").unwrap(), b"2");
         },
     );
+}
+
+#[test]
+fn extended_attributes_of_no_namespace_or_without_a_name_are_refused() {
+    on_a_mount(|mount| {
+        let path = mount.path("file");
+        fs::write(&path, "").unwrap();
+        for (name, error) in [("user.", Errno::INVAL), ("nobodys.a", Errno::OPNOTSUPP)] {
+            let set = sys::setxattr(&path, name, b"1", XattrFlags::empty());
+            let get = sys::getxattr(&path, name, &mut [0; 10][..]).map(|_| ());
+            let remove = sys::removexattr(&path, name);
+            assert_eq!([set, get, remove], [Err(error); 3], "{name}");
+        }
+    });
 }
 
 #[test]
@@ -122,6 +139,42 @@ fn the_mount_honours_no_set_id_bits_and_no_devices() {
         let options: Vec<&str> = line.split(' ').nth(5).unwrap().split(',').collect();
         assert!(options.contains(&"nosuid") && options.contains(&"nodev"), "{line}");
     });
+}
+
+#[test]
+fn giving_a_file_the_owner_that_it_has_takes_its_set_id_bits_and_a_directorys_stay() {
+    on_a_mount(|mount| {
+        let (file, directory) = (mount.path("file"), mount.path("directory"));
+        fs::write(&file, "").unwrap();
+        fs::create_dir(&directory).unwrap();
+        let mode_after = |path: &Path| {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o6775)).unwrap();
+            std::os::unix::fs::chown(path, None, None).unwrap();
+            fs::metadata(path).unwrap().mode() & 0o7777
+        };
+        assert_eq!((mode_after(&file), mode_after(&directory)), (0o775, 0o6775));
+    });
+}
+
+#[test]
+fn a_change_of_data_by_another_user_takes_the_set_id_bits() {
+    let world = World::new(&["alice"]);
+    world.let_others_in();
+    let mount = world.mounting("alice").arg("-o").arg("ids=stored,allow_other").start();
+    let path = mount.path("file");
+    fs::write(mount.path("other"), "more").unwrap();
+    let copy = "python3 -c 'import os
+to = os.open(\"file\", os.O_WRONLY)
+os.copy_file_range(os.open(\"other\", os.O_RDONLY), to, 4)'";
+    for change in ["echo more >> file", "truncate -s 1 file", "fallocate -l 9000 file", copy] {
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o6777)).unwrap();
+        let mut as_other = Command::new("setpriv");
+        as_other.args(["--reuid=20001", "--regid=20001", "--clear-groups", "bash", "-c", change]);
+        run_within(as_other.current_dir(mount.root()), Duration::from_secs(60)).succeeded();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o777, "{change}");
+    }
+    mount.unmount();
 }
 
 #[test]

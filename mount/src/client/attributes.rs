@@ -79,6 +79,7 @@ impl State {
 
     /// An extended attribute's value.
     pub fn xattr(&mut self, ino: Ino, name: &[u8]) -> Result<Bytes, Pause> {
+        must_be_attribute(name)?;
         let node = self.node(ino)?;
         if name == STATE_XATTR && node.sent.is_some() {
             return self.delivery_state(ino);
@@ -152,7 +153,18 @@ impl State {
 }
 
 fn must_be_settable(name: &[u8]) -> Result<(), Errno> {
+    must_be_attribute(name)?;
     // `cp -a` and `mv` pass over attributes that are answered so, and copy all else.
     let settable = name.starts_with(b"user.") && !name.starts_with(b"user.xfer.");
     if settable { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+}
+
+/// As Linux does: refuses what is in no namespace, and a namespace by itself.
+fn must_be_attribute(name: &[u8]) -> Result<(), Errno> {
+    const NAMESPACES: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system."];
+    match NAMESPACES.iter().find_map(|namespace| name.strip_prefix(*namespace)) {
+        Some([]) => Err(Errno::EINVAL),
+        Some(_) => Ok(()),
+        None => Err(Errno::EOPNOTSUPP),
+    }
 }
