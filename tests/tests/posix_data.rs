@@ -198,6 +198,20 @@ fn mapped_memory_and_the_file_are_one() {
 }
 
 #[test]
+fn what_was_written_through_memory_moves_the_time_when_it_is_synced() {
+    on_a_mount(|mount| {
+        let file = read_write(&mount.path("file"));
+        file.set_len(5000).unwrap();
+        let mut mapped = Mapped::new(&file, 5000);
+        let past = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+        file.set_modified(past).unwrap();
+        mapped.write(10, b"through memory");
+        mapped.sync();
+        assert!(file.metadata().unwrap().modified().unwrap() > past);
+    });
+}
+
+#[test]
 fn appending_writers_do_not_overwrite_each_other() {
     before_and_after_a_remount(
         |mount| {

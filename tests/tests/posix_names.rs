@@ -295,3 +295,16 @@ fn the_wrong_kind_of_thing_is_refused_as_posix_says() {
         assert_eq!(errno(fs::rename(mount.path("outbox"), mount.path("x"))), libc::EPERM);
     });
 }
+
+#[test]
+fn files_without_a_name_and_whiteouts_are_refused() {
+    on_a_mount(|mount| {
+        let flags = sys::OFlags::TMPFILE | sys::OFlags::RDWR;
+        let unnamed = sys::open(mount.root(), flags, Mode::RUSR).map(|_| ());
+        assert_eq!(unnamed, Err(Errno::OPNOTSUPP));
+        fs::write(mount.path("file"), "").unwrap();
+        let (from, to) = (mount.path("file"), mount.path("moved"));
+        assert_eq!(rename_with(&from, &to, RenameFlags::WHITEOUT), Err(Errno::INVAL));
+        assert!(from.exists() && !to.exists());
+    });
+}
