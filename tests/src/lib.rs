@@ -29,6 +29,8 @@ pub mod files;
 
 pub mod space;
 
+pub mod differential;
+
 pub mod tools;
 
 pub mod scale;

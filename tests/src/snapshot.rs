@@ -26,9 +26,30 @@ pub fn snapshot_without_times(root: &Path) -> Snapshot {
     walk(root, Times::LeftOut)
 }
 
+/// As [`snapshot`], for trees that were made alike but not at the same moment: of times, only those
+/// that were set; and also owners, and which names are one node's.
+pub fn snapshot_of_what_was_set(root: &Path) -> Snapshot {
+    let mut found = walk(root, Times::Set);
+    let mut first_names = BTreeMap::new();
+    for (path, text) in &mut found {
+        let meta = root.join(path).symlink_metadata().unwrap();
+        let (uid, gid, ino) = (meta.uid(), meta.gid(), meta.ino());
+        let first = first_names.entry(ino).or_insert_with(|| path.clone());
+        text.push_str(&format!(" owner={uid}:{gid} first={}", first.display()));
+    }
+    found
+}
+
+/// A time that was set, if it is long past. What just happened did so at another moment elsewhere.
+pub(crate) fn set_time(seconds: i64, nanoseconds: i64) -> String {
+    const RECENT_S: i64 = 1_700_000_000;
+    if seconds > RECENT_S { "recent".to_owned() } else { format!("{seconds}.{nanoseconds:09}") }
+}
+
 #[derive(Clone, Copy)]
 enum Times {
     Kept,
+    Set,
     LeftOut,
 }
 
@@ -61,11 +82,16 @@ pub fn assert_same(one: &Snapshot, other: &Snapshot) {
 fn describe(path: &Path, times: Times) -> String {
     let meta = path.symlink_metadata().unwrap();
     let kind = meta.file_type();
-    let base = format!("mode={:o} links={} xattrs={:?}", meta.mode(), meta.nlink(), xattrs(path));
+    let mut base =
+        format!("mode={:o} links={} xattrs={:?}", meta.mode(), meta.nlink(), xattrs(path));
+    // What is written to a pipe moves its times, and no filesystem of FUSE is told.
+    if matches!(times, Times::Set) && !kind.is_fifo() {
+        base.push_str(&format!(" set={}", set_time(meta.mtime(), meta.mtime_nsec())));
+    }
     if kind.is_file() {
         let mtime = match times {
             Times::Kept => format!("{}.{:09}", meta.mtime(), meta.mtime_nsec()),
-            Times::LeftOut => String::new(),
+            Times::Set | Times::LeftOut => String::new(),
         };
         let content = fingerprint(&std::fs::read(path).unwrap());
         format!("file {base} size={} mtime={mtime} content={content:x}", meta.size())
@@ -83,7 +109,8 @@ fn describe(path: &Path, times: Times) -> String {
     }
 }
 
-fn fingerprint(bytes: &[u8]) -> u64 {
+/// A short number for bytes.
+pub(crate) fn fingerprint(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     hasher.finish()

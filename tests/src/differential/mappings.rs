@@ -1,0 +1,80 @@
+//! Files in memory: written and read through shared mappings, which outlive the closing of the
+//! file and the removal of its name.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::fs::fstat;
+
+use super::attributes::asked;
+use super::data::told;
+use super::operation::Operation;
+use super::side::{Side, not_open};
+use crate::files::Mapped;
+
+/// How much of a file is mapped, in bytes, however long the file is.
+const LEN: usize = (1 << 20) + 8192;
+
+/// A file in memory.
+pub(super) struct Mapping {
+    memory: Mapped,
+    /// Its node, which can't be written to by this: only asked.
+    node: OwnedFd,
+}
+
+impl Mapping {
+    fn new(file: BorrowedFd<'_>) -> io::Result<Mapping> {
+        Ok(Mapping { memory: Mapped::try_new(file, LEN)?, node: asked(file)? })
+    }
+
+    /// The node that is mapped.
+    pub(super) fn node(&self) -> io::Result<OwnedFd> {
+        self.node.try_clone()
+    }
+
+    /// Loses what was written at a place.
+    pub(super) fn lose(&mut self, offset: u64) -> io::Result<()> {
+        let (offset, len) = self.within(offset, 100)?;
+        self.memory.write(offset, &vec![b'?'; len]);
+        Ok(())
+    }
+
+    /// The part of a range that is mapped and in the file: what lies behind must not be touched.
+    fn within(&self, offset: u64, len: usize) -> io::Result<(usize, usize)> {
+        let end = (LEN as u64).min(fstat(&self.node)?.st_size as u64);
+        let start = offset.min(end);
+        Ok((start as usize, len.min((end - start) as usize)))
+    }
+}
+
+pub(super) fn apply(side: &mut Side, operation: &Operation) -> io::Result<String> {
+    match operation {
+        Operation::Map { slot, map } => {
+            let mapping = Mapping::new(side.file(*slot)?)?;
+            side.maps[*map] = Some(mapping);
+            Ok(String::new())
+        }
+        Operation::Unmap { map } => {
+            side.maps[*map].take().map(|_| String::new()).ok_or_else(not_open)
+        }
+        Operation::WriteMapped { map, offset, data, sync } => {
+            let mapping = side.maps[*map].as_mut().ok_or_else(not_open)?;
+            let (offset, len) = mapping.within(*offset, data.len)?;
+            mapping.memory.write(offset, &data.bytes()[..len]);
+            if *sync {
+                mapping.memory.sync();
+            }
+            Ok(len.to_string())
+        }
+        Operation::ReadMapped { map, offset, len } => {
+            let mapping = side.maps[*map].as_ref().ok_or_else(not_open)?;
+            let (offset, len) = mapping.within(*offset, *len)?;
+            Ok(told(&mapping.memory.read(offset, len)))
+        }
+        Operation::SyncMapped { map } => {
+            side.maps[*map].as_ref().ok_or_else(not_open)?.memory.sync();
+            Ok(String::new())
+        }
+        _ => unreachable!("not about mappings: {operation:?}"),
+    }
+}
