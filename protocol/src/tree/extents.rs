@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rangemap::RangeSet;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
+use super::Runs;
 use crate::limits::{BLOCK_BYTES, EXTENT_RUNS_MAX, FILE_BYTES_MAX};
 
 /// The allocated blocks of a file. All else are holes, which read as zeros.
@@ -18,7 +18,7 @@ pub enum Extents {
     #[default]
     Dense,
     /// Just these blocks, by number.
-    Mapped(#[serde(deserialize_with = "checked_runs")] Arc<RangeSet<u64>>),
+    Mapped(#[serde(deserialize_with = "checked_runs")] Arc<Runs>),
 }
 
 /// The blocks that the bytes of `range` touch.
@@ -31,7 +31,7 @@ impl Extents {
     pub fn blocks(&self, size: u64) -> u64 {
         match self {
             Extents::Dense => size.div_ceil(BLOCK_BYTES),
-            Extents::Mapped(map) => map.iter().map(|run| run.end - run.start).sum(),
+            Extents::Mapped(map) => map.blocks(),
         }
     }
 
@@ -57,7 +57,7 @@ impl Extents {
         let block = offset / BLOCK_BYTES;
         match self {
             Extents::Dense => block < size.div_ceil(BLOCK_BYTES),
-            Extents::Mapped(map) => map.contains(&block),
+            Extents::Mapped(map) => map.contains(block),
         }
     }
 
@@ -125,7 +125,7 @@ impl Extents {
         }
         let map = self.map_mut(size);
         let splits = |run: &Range<u64>| run.start < blocks.start && blocks.end < run.end;
-        if map.len() >= EXTENT_RUNS_MAX && map.overlapping(&blocks).any(splits) {
+        if map.len() >= EXTENT_RUNS_MAX && map.overlapping(blocks.clone()).any(splits) {
             return false;
         }
         map.remove(blocks);
@@ -165,13 +165,13 @@ impl Extents {
         match self {
             Extents::Dense => false,
             Extents::Mapped(map) => map
-                .overlapping(blocks)
+                .overlapping(blocks.clone())
                 .next()
                 .is_some_and(|run| run.start <= blocks.start && blocks.end <= run.end),
         }
     }
 
-    fn map_mut(&mut self, size: u64) -> &mut RangeSet<u64> {
+    fn map_mut(&mut self, size: u64) -> &mut Runs {
         if let Extents::Dense = self {
             let end = size.div_ceil(BLOCK_BYTES);
             *self = Extents::Mapped(Arc::new((end > 0).then_some(0..end).into_iter().collect()));
@@ -186,20 +186,14 @@ impl Extents {
     fn simplify(&mut self, size: u64) {
         let end = size.div_ceil(BLOCK_BYTES);
         let Extents::Mapped(map) = self else { return };
-        let mut runs = map.iter();
-        let dense = match (runs.next(), runs.next()) {
-            (None, _) => end == 0,
-            (Some(run), None) => *run == (0..end),
-            (Some(_), Some(_)) => false,
-        };
-        if dense {
+        if map.iter().eq((end > 0).then_some(&(0..end))) {
             *self = Extents::Dense;
         }
     }
 }
 
 /// A map as a peer or a store gave it, if it is one that the rules could have made.
-fn checked_runs<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<RangeSet<u64>>, D::Error> {
+fn checked_runs<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Runs>, D::Error> {
     let runs = Vec::<(u64, u64)>::deserialize(from)?;
     let apart = runs.windows(2).all(|pair| pair[0].1 < pair[1].0);
     let valid = |(start, end): &(u64, u64)| start < end && *end <= FILE_BYTES_MAX / BLOCK_BYTES;
@@ -211,9 +205,9 @@ fn checked_runs<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<RangeSet<u64>>
 
 /// Joins the run that is just `blocks` with the one before it (or, if it is the first, after it),
 /// and returns the hole that was between them.
-fn fill_hole_beside(map: &mut RangeSet<u64>, blocks: &Range<u64>) -> Option<Range<u64>> {
-    let before = map.iter().take_while(|run| run.end <= blocks.start).last().map(|run| run.end);
-    let after = map.iter().find(|run| run.start >= blocks.end).map(|run| run.start);
+fn fill_hole_beside(map: &mut Runs, blocks: &Range<u64>) -> Option<Range<u64>> {
+    let before = map.beginning_before(blocks.start).map(|run| run.end);
+    let after = map.ending_after(blocks.end).next().map(|run| run.start);
     let hole = match (before, after) {
         (Some(end), _) => end..blocks.start,
         (None, Some(start)) => blocks.end..start,

@@ -14,6 +14,8 @@ mod node;
 
 mod extents;
 
+mod runs;
+
 mod op;
 
 mod rows;
@@ -31,4 +33,5 @@ pub use rows::{
     Changes, ContentEffect, Delivery, DeliveryEffect, Item, ItemKind, Loaded, Need, Rows, Stop,
 };
 pub use rules::plan;
+pub use runs::Runs;
 pub use table::{Row, Table};
