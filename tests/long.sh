@@ -2,20 +2,22 @@
 # What tests/run.sh does in part, at full size: hours. Needs root, and what tests/run.sh installs.
 #
 #   tests/long.sh              everything
-#   tests/long.sh PART...      only these parts: fsx, differential, space, rules
+#   tests/long.sh PART...      only these parts: fsx, differential, space, rules, big
 #
-# XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS and PROPTEST_CASES change
-# how much each does.
+# XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS, PROPTEST_CASES,
+# XFER_BIG_ENTRIES and XFER_SPARSE_WRITES change how much each does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export XFER_TEST_LIMIT_S=${XFER_TEST_LIMIT_S:-86400}
+readonly PARTS=(fsx differential space rules big)
 
-# Runs one part, with the checks that a debug build makes, and says what came of it and how long it took.
+# Runs one part, in a build that is fast and has the checks of a debug build, and says what came of
+# it and how long it took.
 measured() {
     local what=$1 start=$SECONDS
     shift
-    if cargo test --quiet --locked --no-fail-fast "$@"; then
+    if cargo test --quiet --locked --profile long --no-fail-fast "$@"; then
         printf 'PASSED: %s in %d s\n' "$what" $((SECONDS - start))
     else
         printf 'FAILED: %s after %d s\n' "$what" $((SECONDS - start))
@@ -48,15 +50,22 @@ rules() {
         -p xfer-protocol -p xfer-server -p xfer-mount
 }
 
+big() {
+    export XFER_BIG_ENTRIES=${XFER_BIG_ENTRIES:-1000000}
+    export XFER_SPARSE_WRITES=${XFER_SPARSE_WRITES:-20000}
+    measured "big things, $XFER_BIG_ENTRIES entries, $XFER_SPARSE_WRITES writes" \
+        -p xfer-tests --test big --test big_files -- --nocapture --test-threads 1
+}
+
 failed=0
 packaging/install-deps.sh --tests
 tests/install-tools.sh
-cargo build --quiet --workspace --locked
-for part in "${@:-all}"; do
-    case $part in
-        all) fsx && differential && space && rules ;;
-        fsx | differential | space | rules) "$part" ;;
-        *) echo "no such part: $part" >&2 && exit 2 ;;
-    esac
+cargo build --quiet --workspace --locked --profile long
+for part in "${@:-${PARTS[@]}}"; do
+    if [[ " ${PARTS[*]} " != *" $part "* ]]; then
+        echo "no such part: $part; there are ${PARTS[*]}" >&2
+        exit 2
+    fi
+    "$part"
 done
 exit "$failed"

@@ -16,6 +16,7 @@ pub struct World {
     pub server: Server,
     pub(crate) watchdog: Watchdog,
     directory: TempDir,
+    _elsewhere: Option<TempDir>,
 }
 
 impl World {
@@ -26,14 +27,28 @@ impl World {
 
     /// As [`World::new`], with a server started otherwise.
     pub fn with_server(users: &[&str], start: impl FnOnce(&Path) -> Server) -> World {
-        let directory = tempfile::Builder::new().prefix("xfer-").tempdir_in("/tmp").unwrap();
+        World::build(None, users, start)
+    }
+
+    /// As [`World::new`], with the store in memory: for what the disk of a machine may be slow at.
+    pub fn with_store_in_memory(users: &[&str]) -> World {
+        let store = temporary("/dev/shm");
+        World::build(Some(store), users, |store| Server::start(store, "127.0.0.1:0"))
+    }
+
+    fn build(
+        elsewhere: Option<TempDir>,
+        users: &[&str],
+        start: impl FnOnce(&Path) -> Server,
+    ) -> World {
+        let directory = temporary("/tmp");
         std::fs::create_dir_all(directory.path().join("home/run")).unwrap();
-        let store = directory.path().join("store");
+        let store = elsewhere.as_ref().unwrap_or(&directory).path().join("store");
         users.iter().for_each(|user| add_user(directory.path(), &store, user));
         let server = start(&store);
         let watchdog = Watchdog::new();
         watchdog.watch_process(server.pid());
-        World { server, watchdog, directory }
+        World { server, watchdog, directory, _elsewhere: elsewhere }
     }
 
     /// A directory outside of any mount, for the test's own files.
@@ -102,6 +117,10 @@ impl Drop for World {
             }
         }
     }
+}
+
+fn temporary(parent: &str) -> TempDir {
+    tempfile::Builder::new().prefix("xfer-").tempdir_in(parent).unwrap()
 }
 
 /// Mounts a new account, lets `check` have the mount, and unmounts.
