@@ -43,6 +43,8 @@ pub enum Command {
         /// The user.
         user: String,
     },
+    /// How much was committed for all sessions together, for whoever measures a server.
+    Commits,
     /// Read again what the store says of an account.
     AccountChanged {
         /// The user.
@@ -63,6 +65,13 @@ pub enum Answer {
     Ended {
         /// Whether there was.
         was_running: bool,
+    },
+    /// What was committed since the server's start.
+    Commits {
+        /// Transactions, each with the batches of all who waited for it.
+        transactions: u64,
+        /// Batches in them, each of one session.
+        batches: u64,
     },
     /// It is done.
     Done,
@@ -201,6 +210,9 @@ async fn obey(engine: &Arc<Engine>, command: Command) -> Answer {
             let Some(name) = user::parse(&user) else { return Answer::Invalid };
             let was_running = engine.end(&name, EndReason::Administrator).await;
             Answer::Ended { was_running }
+        }
+        Command::Commits => {
+            Answer::Commits { transactions: engine.transactions(), batches: engine.batches() }
         }
         Command::AccountChanged { user } => {
             let Some(name) = user::parse(&user) else { return Answer::Invalid };

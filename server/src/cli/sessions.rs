@@ -16,7 +16,9 @@ pub fn list(store: &Path) -> Result<(), Failure> {
             let heading = ["USER", "HOST", "ADDRESS", "SINCE", "EPOCH", "APPLIED", "DURABLE"];
             table::print(heading, &sessions.iter().map(row).collect::<Vec<_>>())
         }
-        Answer::Ended { .. } | Answer::Done | Answer::Invalid => Err(nonsense()),
+        Answer::Ended { .. } | Answer::Commits { .. } | Answer::Done | Answer::Invalid => {
+            Err(nonsense())
+        }
     }
 }
 
@@ -28,7 +30,7 @@ pub fn end(store: &Path, user: &str) -> Result<(), Failure> {
             let line = format!("{user} has no session; see xfer-server session list");
             Err(Failure::new(Exit::NoUser, line))
         }
-        Answer::Sessions { .. } | Answer::Done => Err(nonsense()),
+        Answer::Sessions { .. } | Answer::Commits { .. } | Answer::Done => Err(nonsense()),
     }
 }
 

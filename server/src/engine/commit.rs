@@ -7,14 +7,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use xfer_protocol::tree::DeliveryEffect;
 use xfer_protocol::{ContentId, DeliveryId};
 
-use super::counters::add;
+use super::counters::{Commits, add};
 use super::garbage::{collect, remove_unreferenced};
 use super::post::{Post, contents};
 use super::tree::{Stores, Work};
@@ -55,8 +54,7 @@ pub(super) struct Committer {
     pub(super) stores: Stores,
     pub(super) post: Arc<Post>,
     pub(super) garbage: Arc<Notify>,
-    /// Transactions so far.
-    pub(super) groups: Arc<AtomicU64>,
+    pub(super) commits: Arc<Commits>,
 }
 
 impl Committer {
@@ -96,7 +94,8 @@ impl Committer {
         let mut batches: Vec<Batch> = works.into_iter().map(|work| work.batch).collect();
         self.post.judge(&mut batches)?;
         let committed = self.stores.meta.commit(&batches)?;
-        add(&self.groups, 1);
+        add(&self.commits.transactions, 1);
+        add(&self.commits.batches, batches.len() as u64);
         for (batch, committed) in batches.iter().zip(&committed) {
             if let Err(error) = self.follow_up(batch, *committed) {
                 tracing::error!(%error, "nobody was told of a delivery");

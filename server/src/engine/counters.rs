@@ -42,6 +42,15 @@ counters! {
     bytes_out,
 }
 
+/// Counts of what the committer did for all sessions together.
+#[derive(Debug, Default)]
+pub(super) struct Commits {
+    /// Transactions, each with the batches of all who waited for it.
+    pub(super) transactions: AtomicU64,
+    /// Batches in them.
+    pub(super) batches: AtomicU64,
+}
+
 /// Adds to a count.
 pub(super) fn add(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);

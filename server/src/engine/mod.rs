@@ -46,7 +46,7 @@ mod patience;
 
 mod counters;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -61,6 +61,7 @@ pub use session::SessionInfo;
 
 use crate::store::{ContentStore, MetaStore, StoreError};
 use commit::{Committer, Job};
+use counters::Commits;
 use post::Post;
 use registry::Registry;
 use rows_budget::RowsBudget;
@@ -90,7 +91,7 @@ pub struct Engine {
     garbage: Arc<Notify>,
     read_work: Arc<Semaphore>,
     answer_bytes: Arc<Semaphore>,
-    transactions: Arc<AtomicU64>,
+    commits: Arc<Commits>,
     /// The users there were when sessions were last told.
     users: Mutex<Vec<Name>>,
     /// What works in the background, for as long as the engine is there.
@@ -110,13 +111,13 @@ impl Engine {
         let registry = Arc::new(Registry::default());
         let post = Arc::new(Post::new(stores.meta.clone(), registry.clone()));
         let garbage = Arc::new(Notify::new());
-        let transactions = Arc::new(AtomicU64::new(0));
+        let commits = Arc::new(Commits::default());
         let (sender, jobs) = mpsc::channel(commit::WAITING_MAX);
         let committer = Committer {
             stores: stores.clone(),
             post: post.clone(),
             garbage: garbage.clone(),
-            groups: transactions.clone(),
+            commits: commits.clone(),
         };
         let mut background = JoinSet::new();
         background.spawn(committer.run(jobs));
@@ -135,7 +136,7 @@ impl Engine {
             garbage,
             read_work: Arc::new(Semaphore::new(READ_WORK_MAX)),
             answer_bytes: Arc::new(Semaphore::new(ANSWER_BYTES_MAX)),
-            transactions,
+            commits,
             users: Mutex::default(),
             _background: background,
         })
@@ -155,7 +156,12 @@ impl Engine {
 
     /// How many transactions were committed for sessions.
     pub fn transactions(&self) -> u64 {
-        self.transactions.load(Ordering::Relaxed)
+        self.commits.transactions.load(Ordering::Relaxed)
+    }
+
+    /// How many batches of sessions those held together.
+    pub fn batches(&self) -> u64 {
+        self.commits.batches.load(Ordering::Relaxed)
     }
 
     /// Ends a user's session, after its client had some time to send what it has. Says whether
