@@ -78,6 +78,15 @@ async fn a_login_gives_a_session_and_more_links() {
 }
 
 #[tokio::test]
+async fn a_session_gets_its_links_from_a_server_that_turns_some_away() {
+    let server = Server::start(Manner::Crowded).await;
+    let (_directory, hosts) = known_hosts();
+    let mode = TrustMode::AcceptNew;
+    let login = login(&server.target(), mode, &hosts, &mut Nobody, b"secret").await.unwrap();
+    (login.session.dial)().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_pinned_key_is_trusted_and_another_is_not() {
     let server = Server::start(Manner::Xfer).await;
     let (_directory, hosts) = known_hosts();

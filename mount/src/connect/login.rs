@@ -1,8 +1,10 @@
 //! The steps to a session, each with its deadline.
 
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,7 +15,7 @@ use xfer_protocol::Ino;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::{IDS_MAX, OPENING_TIMEOUT_MS};
 use xfer_protocol::message::{
-    ClientHello, Grant, Opened, Opening, Password, Purpose, Secret, ServerHello, VERSION,
+    ClientHello, Grant, Opened, Opening, Password, Purpose, Refusal, Secret, ServerHello, VERSION,
 };
 use xfer_protocol::{SessionId, Timestamp};
 
@@ -27,12 +29,23 @@ use crate::session::{Reader, Session, Writer};
 /// How long each phase may take.
 const PHASE_MAX: Duration = Duration::from_millis(OPENING_TIMEOUT_MS);
 
+/// How long a login may take: others may be before it, and checking each one's password takes a
+/// while on purpose.
+const LOGIN_MAX: Duration = Duration::from_secs(30);
+
 /// How long a login may take that ends another mount, which first sends what it has.
 const TAKEOVER_MAX: Duration = Duration::from_secs(60);
 
 /// How old a connection may be that nothing was said on and still be used; a server waits only
 /// [`PHASE_MAX`] for the first word.
 const FRESH_MAX: Duration = Duration::from_secs(3);
+
+/// How long to wait before trying again to join a session, at first and at most. A server turns
+/// newcomers away while many come from one address, as from an office behind one router.
+const ATTACH_AGAIN: Range<Duration> = Duration::from_millis(50)..Duration::from_secs(1);
+
+/// For how long it is tried again, less than what a silent connection takes to be noticed.
+const ATTACH_MAX: Duration = Duration::from_secs(8);
 
 /// How far the two clocks may be apart without a warning.
 const SKEW_MAX: Duration = Duration::from_secs(300);
@@ -136,7 +149,7 @@ impl Peer {
         let server_time = hello(&mut stream).await?;
         let opening = Opening::Login { user: self.user, password, purpose, host: host_name() };
         let deadline = match purpose {
-            Purpose::Mount => PHASE_MAX,
+            Purpose::Mount => LOGIN_MAX,
             Purpose::TakeOver => TAKEOVER_MAX,
         };
         let grant = match within(deadline, Phase::Login, open(&mut stream, &opening)).await? {
@@ -166,8 +179,28 @@ impl Endpoint {
         within(PHASE_MAX, Phase::Handshake, handshake).await
     }
 
-    /// One more link of the session.
+    /// One more link of the session, though the server may be crowded.
     async fn attach(&self, session: SessionId, secret: Secret) -> Result<Stream, EndpointError> {
+        let start = Instant::now();
+        let mut pause = ATTACH_AGAIN.start;
+        loop {
+            match self.attach_once(session, secret.clone()).await {
+                Err(error) if may_be_crowded(&error) && start.elapsed() < ATTACH_MAX => {
+                    tracing::debug!("a link is tried again: {error}");
+                    tokio::time::sleep(spread(pause)).await;
+                    pause = (pause * 2).min(ATTACH_AGAIN.end);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// One more link of the session.
+    async fn attach_once(
+        &self,
+        session: SessionId,
+        secret: Secret,
+    ) -> Result<Stream, EndpointError> {
         let mut stream = self.open().await?;
         hello(&mut stream).await?;
         let opening = Opening::Attach { session, secret };
@@ -177,6 +210,33 @@ impl Endpoint {
             Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
         }
     }
+}
+
+/// Whether a server that is crowded looks like this: it hangs up, at whatever point.
+fn may_be_crowded(error: &EndpointError) -> bool {
+    match error {
+        EndpointError::NotXfer(NotXfer::HungUp(_))
+        | EndpointError::Broken(..)
+        | EndpointError::Refused(Refusal::Busy) => true,
+        EndpointError::NotXfer(_)
+        | EndpointError::Refused(_)
+        | EndpointError::NotFound(_)
+        | EndpointError::NothingThere
+        | EndpointError::Unreachable(_)
+        | EndpointError::TimedOut(_)
+        | EndpointError::Certificate(_)
+        | EndpointError::Tls(_)
+        | EndpointError::KeySwapped
+        | EndpointError::Version { .. }
+        | EndpointError::Nonsense(_) => false,
+    }
+}
+
+/// Half of a pause to all of it, at random: those who were turned away together don't come again
+/// together.
+fn spread(pause: Duration) -> Duration {
+    let random = RandomState::new().hash_one(()) >> 32;
+    pause / 2 + pause.mul_f64(random as f64 / f64::from(u32::MAX)) / 2
 }
 
 fn session(endpoint: Endpoint, grant: Grant, stream: Stream) -> Session {
@@ -229,7 +289,7 @@ async fn hello(stream: &mut Stream) -> Result<Timestamp, EndpointError> {
         ServerHello::Incompatible { version_min, version_max } => {
             Err(EndpointError::Version { version_min, version_max })
         }
-        ServerHello::Busy => Err(EndpointError::Refused(xfer_protocol::message::Refusal::Busy)),
+        ServerHello::Busy => Err(EndpointError::Refused(Refusal::Busy)),
     }
 }
 
@@ -312,6 +372,15 @@ mod tests {
         check_skew(-300, None);
         check_skew(301, Some("301 s ahead of"));
         check_skew(-4000, Some("4000 s behind"));
+    }
+
+    #[test]
+    fn those_turned_away_together_come_again_at_different_times() {
+        let pause = Duration::from_secs(1);
+        let pauses: Vec<Duration> = (0..100).map(|_| spread(pause)).collect();
+        assert!(pauses.iter().all(|spread| (pause / 2..=pause).contains(spread)), "{pauses:?}");
+        let early = pauses.iter().filter(|spread| **spread < pause * 3 / 4).count();
+        assert!((10..90).contains(&early), "{pauses:?}");
     }
 
     #[test]

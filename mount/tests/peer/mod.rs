@@ -43,6 +43,8 @@ pub enum Manner {
     Silent,
     /// Hangs up at once.
     HangsUp,
+    /// As `Xfer`, but hangs up at once on three connections after the first.
+    Crowded,
 }
 
 /// A server on a port of its own; ends with the test's runtime.
@@ -66,7 +68,12 @@ impl Server {
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
         let acceptor = acceptor(manner, certificate, key);
         tokio::spawn(async move {
+            let mut count = 0;
             while let Ok((stream, _)) = listener.accept().await {
+                count += 1;
+                if matches!(manner, Manner::Crowded) && (2..=4).contains(&count) {
+                    continue;
+                }
                 tokio::spawn(answer(manner, acceptor.clone(), stream));
             }
         });
