@@ -9,6 +9,8 @@
 
 pub mod world;
 
+pub mod accounts;
+
 pub mod server;
 
 pub mod mount;
@@ -34,6 +36,8 @@ pub mod differential;
 pub mod tools;
 
 pub mod scale;
+
+pub mod load;
 
 mod watchdog;
 

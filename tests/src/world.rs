@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
+use xfer_protocol::Name;
 
+use crate::accounts::{self, Hashing};
 use crate::mount::{Mount, Mounting};
 use crate::server::{self, Server};
 use crate::watchdog::{Watchdog, detach};
@@ -27,24 +29,40 @@ impl World {
 
     /// As [`World::new`], with a server started otherwise.
     pub fn with_server(users: &[&str], start: impl FnOnce(&Path) -> Server) -> World {
-        World::build(None, users, start)
+        World::make(None, start, |directory, store| {
+            users.iter().for_each(|user| add_user(directory, store, user));
+        })
     }
 
     /// As [`World::new`], with the store in memory: for what the disk of a machine may be slow at.
     pub fn with_store_in_memory(users: &[&str]) -> World {
-        let store = temporary("/dev/shm");
-        World::build(Some(store), users, |store| Server::start(store, "127.0.0.1:0"))
+        let start = |store: &Path| Server::start(store, "127.0.0.1:0");
+        World::make(Some(temporary("/dev/shm")), start, |directory, store| {
+            users.iter().for_each(|user| add_user(directory, store, user));
+        })
     }
 
-    fn build(
+    /// As [`World::new`], for many users: their accounts take no time to make, nor their passwords
+    /// to check.
+    pub fn of_many(users: &[Name]) -> World {
+        let start = |store: &Path| Server::start(store, "127.0.0.1:0");
+        World::make(None, start, |directory, store| {
+            accounts::add(store, users, Hashing::Cheap);
+            for user in users {
+                write_secret(&directory.join(format!("password-{user}")), accounts::PASSWORD);
+            }
+        })
+    }
+
+    fn make(
         elsewhere: Option<TempDir>,
-        users: &[&str],
         start: impl FnOnce(&Path) -> Server,
+        add_users: impl FnOnce(&Path, &Path),
     ) -> World {
         let directory = temporary("/tmp");
         std::fs::create_dir_all(directory.path().join("home/run")).unwrap();
         let store = elsewhere.as_ref().unwrap_or(&directory).path().join("store");
-        users.iter().for_each(|user| add_user(directory.path(), &store, user));
+        add_users(directory.path(), &store);
         let server = start(&store);
         let watchdog = Watchdog::new();
         watchdog.watch_process(server.pid());

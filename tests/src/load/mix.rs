@@ -1,0 +1,302 @@
+//! What a session does, in rounds: it makes small files and waits until they are durable, reads an
+//! older one that its cache has lost, lists, sends a letter and waits for its arrival, reads and
+//! removes what arrived, and removes its oldest files.
+//!
+//! What a file holds follows from its name, so whoever reads one knows what must be in it.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use xfer_protocol::{Errno, Ino, Name};
+
+use super::crowd::Crowd;
+use super::driver::Driver;
+use super::figures::{Figures, Kind};
+use crate::Random;
+
+/// How long an operation may take before it has failed.
+const OPERATION_MAX: Duration = Duration::from_secs(60);
+
+/// How many files a session keeps.
+const FILES_KEPT: usize = 8;
+
+/// How many files are younger than one that the cache has lost for sure.
+const FILES_CACHED: usize = 4;
+
+/// One user at work.
+pub(super) struct Worker {
+    crowd: Arc<Crowd>,
+    user: usize,
+    driver: Driver,
+    directory: Ino,
+    random: Random,
+    /// Its files, oldest first.
+    files: VecDeque<Name>,
+    made: usize,
+    pub(super) figures: Figures,
+}
+
+impl Worker {
+    /// Logs in. If that fails, only figures are left.
+    pub(super) async fn login(
+        crowd: Arc<Crowd>,
+        user: usize,
+        seed: u64,
+    ) -> Result<Worker, Figures> {
+        let mut figures = Figures::default();
+        let begun = async {
+            let (client, time) = crowd.login(user).await?;
+            figures.note(Kind::Login, time);
+            let driver = Driver(client);
+            let work = work_directory();
+            let directory = driver.make_directory(Ino::ROOT, &work).await.map_err(said)?;
+            settled(&driver).await?;
+            Ok::<_, String>((driver, directory))
+        };
+        match begun.await {
+            Ok((driver, directory)) => {
+                let random = Random::new(seed ^ user as u64);
+                let (files, made) = (VecDeque::new(), 0);
+                Ok(Worker { crowd, user, driver, directory, random, files, made, figures })
+            }
+            Err(why) => {
+                figures.note_failure(Kind::Login, format!("{}: {why}", Crowd::name(user)));
+                Err(figures)
+            }
+        }
+    }
+
+    /// Who it is.
+    pub(super) fn user(&self) -> usize {
+        self.user
+    }
+
+    /// Whether its session still runs.
+    pub(super) fn is_connected(&self) -> bool {
+        self.driver.0.standing().trouble.is_none()
+    }
+
+    /// Does a bit of everything.
+    pub(super) async fn round(&mut self) {
+        for _ in 0..1 + self.random.below(3) {
+            self.create().await;
+        }
+        self.sync().await;
+        if let Some(name) = self.files.front().cloned()
+            && self.files.len() > FILES_CACHED
+        {
+            self.read(self.directory, &name).await;
+        }
+        self.list().await;
+        if self.crowd.users > 1 {
+            self.send().await;
+        }
+        while let Some((directory, name)) = self.crowd.post.unread(self.user) {
+            self.read(directory, &name).await;
+            self.remove(directory, &name).await;
+        }
+        while self.files.len() > FILES_KEPT {
+            let Some(name) = self.files.pop_front() else { return };
+            self.remove(self.directory, &name).await;
+        }
+    }
+
+    /// Logs out and in again, and finds everything as it was though nothing is cached.
+    pub(super) async fn start_over(&mut self) {
+        let again = async {
+            self.driver.0.finish().await.map_err(|lost| lost.to_string())?;
+            let (client, time) = self.crowd.login(self.user).await?;
+            self.figures.note(Kind::Login, time);
+            self.driver = Driver(client);
+            for (from, name) in self.crowd.post.expected_by(self.user) {
+                // It may have come before there was anybody to hear the bell.
+                let inbox = self.driver.lookup(Ino::INBOX, &Crowd::name(from)).await;
+                let Some(directory) = inbox.map_err(said)? else { continue };
+                if self.driver.lookup(directory, &name).await.map_err(said)?.is_some() {
+                    self.crowd.post.note(self.user, directory, name);
+                }
+            }
+            Ok::<_, String>(())
+        };
+        if let Err(why) = again.await {
+            self.fail(Kind::Login, why);
+            return;
+        }
+        self.check_files().await;
+    }
+
+    /// Lists and reads all its files.
+    pub(super) async fn check_files(&mut self) {
+        self.list().await;
+        for name in self.files.clone() {
+            self.read(self.directory, &name).await;
+        }
+    }
+
+    /// Logs out; gives the figures, and the files that must be there from now on.
+    pub(super) async fn finish(mut self) -> (Figures, Vec<Name>) {
+        if let Err(lost) = self.driver.0.finish().await {
+            self.fail(Kind::Sync, lost.to_string());
+        }
+        (self.figures, self.files.into())
+    }
+
+    /// As [`Worker::login`], with files that are there already; they are read at once.
+    pub(super) async fn check(crowd: Arc<Crowd>, user: usize, files: Vec<Name>) -> Figures {
+        let mut figures = Figures::default();
+        let found = async {
+            let (client, time) = crowd.login(user).await?;
+            figures.note(Kind::Login, time);
+            let driver = Driver(client);
+            let directory = driver.lookup(Ino::ROOT, &work_directory()).await.map_err(said)?;
+            Ok::<_, String>((driver, directory.ok_or("its directory is not there")?))
+        };
+        match found.await {
+            Ok((driver, directory)) => {
+                let (files, random, made) = (files.into(), Random::new(0), 0);
+                let mut worker =
+                    Worker { crowd, user, driver, directory, random, files, made, figures };
+                worker.check_files().await;
+                worker.finish().await.0
+            }
+            Err(why) => {
+                figures.note_failure(Kind::Login, format!("{}: {why}", Crowd::name(user)));
+                figures
+            }
+        }
+    }
+
+    async fn create(&mut self) {
+        let name = self.new_name("file");
+        let data = content(&name);
+        let (driver, directory) = (self.driver.clone(), self.directory);
+        let create = async { driver.create(directory, &name, &data).await.map_err(said) };
+        if self.timed(Kind::Create, create).await.is_some() {
+            self.figures.written += data.len() as u64;
+            self.files.push_back(name);
+        }
+    }
+
+    async fn sync(&mut self) {
+        let driver = self.driver.clone();
+        self.timed(Kind::Sync, async { driver.settle().await.map_err(said) }).await;
+    }
+
+    async fn read(&mut self, directory: Ino, name: &Name) {
+        let driver = self.driver.clone();
+        let expected = content(name);
+        let read = async {
+            let data = driver.read(directory, name).await.map_err(said)?;
+            if data == expected { Ok(()) } else { Err(format!("{name} is not what was written")) }
+        };
+        if self.timed(Kind::Read, read).await.is_some() {
+            self.figures.read += expected.len() as u64;
+        }
+    }
+
+    async fn list(&mut self) {
+        let (driver, directory) = (self.driver.clone(), self.directory);
+        let expected: BTreeSet<Vec<u8>> =
+            self.files.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let list = async {
+            let found = driver.list(directory).await.map_err(said)?;
+            if found == expected { Ok(()) } else { Err("a listing is wrong".to_owned()) }
+        };
+        self.timed(Kind::List, list).await;
+    }
+
+    /// Sends a letter to somebody else and waits until it is there.
+    async fn send(&mut self) {
+        let to = (self.user + 1 + self.random.below(self.crowd.users as u64 - 1) as usize)
+            % self.crowd.users;
+        let name = self.new_name("letter");
+        let (driver, data) = (self.driver.clone(), content(&name));
+        let arrival = self.crowd.post.expect(self.user, to, name.clone());
+        let mut mailbox = None;
+        let start = Instant::now();
+        let sent = async {
+            let found = driver.lookup(Ino::OUTBOX, &Crowd::name(to)).await.map_err(said)?;
+            let found = *mailbox.insert(found.ok_or("there is no mailbox")?);
+            driver.create(found, &name, &data).await.map_err(said)?;
+            arrival.await.map_err(|_| "nobody knows".to_owned())
+        };
+        match timeout(OPERATION_MAX, sent).await.unwrap_or_else(|_| Err(too_long())) {
+            Ok(arrived) => {
+                self.figures.note(Kind::Send, arrived.duration_since(start));
+                self.figures.written += data.len() as u64;
+            }
+            Err(why) => self.fail(Kind::Send, why),
+        }
+        if let Some(mailbox) = mailbox {
+            self.remove(mailbox, &name).await;
+        }
+    }
+
+    async fn remove(&mut self, directory: Ino, name: &Name) {
+        let driver = self.driver.clone();
+        let remove = async { driver.remove(directory, name).await.map_err(said) };
+        self.timed(Kind::Remove, remove).await;
+    }
+
+    /// Does something within its time, and notes how long it took or why it failed.
+    async fn timed<T>(
+        &mut self,
+        kind: Kind,
+        work: impl Future<Output = Result<T, String>>,
+    ) -> Option<T> {
+        let start = Instant::now();
+        match timeout(OPERATION_MAX, work).await.unwrap_or_else(|_| Err(too_long())) {
+            Ok(done) => {
+                self.figures.note(kind, start.elapsed());
+                Some(done)
+            }
+            Err(why) => {
+                self.fail(kind, why);
+                None
+            }
+        }
+    }
+
+    fn fail(&mut self, kind: Kind, why: String) {
+        let trouble = self.driver.0.standing().trouble;
+        let trouble = trouble.map_or(String::new(), |trouble| format!(" ({trouble})"));
+        self.figures.note_failure(kind, format!("{}: {why}{trouble}", Crowd::name(self.user)));
+    }
+
+    fn new_name(&mut self, what: &str) -> Name {
+        self.made += 1;
+        Name::new(format!("{what}-{}-{}", self.user, self.made).as_bytes()).unwrap()
+    }
+}
+
+/// Waits until all that a login made is durable.
+async fn settled(driver: &Driver) -> Result<(), String> {
+    let settled = timeout(OPERATION_MAX, driver.settle()).await;
+    settled.map_err(|_| too_long())?.map_err(said)
+}
+
+/// Where a session works.
+fn work_directory() -> Name {
+    Name::new(b"work").unwrap()
+}
+
+/// What a file of this name holds: 4 to 16 KiB.
+fn content(name: &Name) -> Bytes {
+    let mix = |sum: u64, byte: &u8| sum.wrapping_mul(131).wrapping_add(u64::from(*byte));
+    let seed = name.as_bytes().iter().fold(0, mix);
+    let mut random = Random::new(seed);
+    let len = 4096 + random.below(12 << 10) as usize;
+    random.bytes(len).into()
+}
+
+fn said(errno: Errno) -> String {
+    errno.to_string()
+}
+
+fn too_long() -> String {
+    format!("not within {OPERATION_MAX:?}")
+}
