@@ -149,7 +149,11 @@ enum User {
 #[derive(Subcommand, Debug)]
 enum Session {
     /// List the sessions that run
-    List,
+    List {
+        /// Print JSON, with counts of what each session did
+        #[arg(long)]
+        json: bool,
+    },
     /// End a user's session; what was sent is made durable first
     End {
         /// The user's name
@@ -187,7 +191,10 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Command::User(User::Remove { name }) => accounts::remove(&store, &name),
         Command::User(User::List) => accounts::list(&store),
         Command::User(User::Quota { name, limits }) => accounts::limit(&store, &name, &limits),
-        Command::Session(Session::List) => sessions::list(&store),
+        Command::Session(Session::List { json }) => sessions::list(
+            &store,
+            if json { sessions::Shape::Json } else { sessions::Shape::Table },
+        ),
         Command::Session(Session::End { name }) => sessions::end(&store, &name),
         Command::Import { name, dir, into } => trees::import(&store, &name, &dir, &into),
         Command::Export { name, dir, force } => trees::export(&store, &name, &dir, force),
@@ -254,6 +261,7 @@ mod tests {
         check("user quota alice --quota none", None);
         check("user quota alice --nodes 100 --inbox 1GiB --inbox-items none", None);
         check("session list --store /x", None);
+        check("session list --json", None);
         check("session end alice", None);
         check("import alice dir --into a/b --store /x", None);
         check("export alice dir --force", None);

@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use xfer_protocol::message::EndReason;
 
-use crate::engine::{Engine, SessionInfo};
+use crate::engine::{Counts, Engine, SessionInfo};
 use crate::user;
 
 /// The longest command, in bytes.
@@ -96,6 +96,8 @@ pub struct Session {
     pub applied: u64,
     /// The last op that is durable.
     pub durable: u64,
+    /// What it did so far.
+    pub counts: Counts,
 }
 
 /// Why a server did not answer.
@@ -224,7 +226,7 @@ async fn obey(engine: &Arc<Engine>, command: Command) -> Answer {
 
 impl From<SessionInfo> for Session {
     fn from(info: SessionInfo) -> Session {
-        let SessionInfo { user, host, address, since, epoch, applied, durable } = info;
+        let SessionInfo { user, host, address, since, epoch, applied, durable, counts } = info;
         Session {
             user: user.to_string(),
             host,
@@ -233,6 +235,7 @@ impl From<SessionInfo> for Session {
             epoch: epoch.0,
             applied: applied.0,
             durable: durable.0,
+            counts,
         }
     }
 }

@@ -24,6 +24,7 @@ use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
 use xfer_protocol::Name;
 use xfer_server::control::{Answer, Session};
+use xfer_server::engine::Counts;
 use xfer_server::store::{Account, ContentStore, FileStore, MetaStore, SqliteStore};
 
 use running::{Ended, Server, xfer_server};
@@ -532,6 +533,7 @@ fn answer(mut socket: UnixStream) {
         epoch: 1,
         applied: 0,
         durable: 0,
+        counts: Counts::default(),
     };
     let mut line = serde_json::to_vec(&Answer::Sessions { sessions: vec![session] }).unwrap();
     line.push(b'\n');

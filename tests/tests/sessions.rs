@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use serde_json::Value;
 use xfer_mount::exit::Exit;
 use xfer_tests::World;
 use xfer_tests::files::errno;
@@ -169,4 +170,24 @@ fn no_password_is_ever_in_the_servers_log() {
     world.mount("alice").unmount();
     let said = world.server.said();
     assert!(!said.contains("not-the-password") && !said.contains("the password of"), "{said}");
+}
+
+#[test]
+fn the_list_of_sessions_for_programs_counts_what_each_did() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    let counts = || {
+        let listed = world.server.command(&["session", "list", "--json"]).succeeded();
+        let sessions: Value = serde_json::from_str(&listed.stdout).unwrap();
+        assert_eq!((&sessions[0]["user"], &sessions[1]), (&"alice".into(), &Value::Null));
+        let count = |name: &str| sessions[0]["counts"][name].as_u64().unwrap();
+        [count("ops"), count("bytes_in"), count("barriers"), count("commits")]
+    };
+    let before = counts();
+    mount.shell("head -c 100000 /dev/zero > file && sync .");
+    let after = counts();
+    let more: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+    // Making the file, and data in one write or several; one barrier, of which a commit came.
+    assert!(more[0] >= 2 && more[1] == 100_000 && more[2] >= 1 && more[3] >= 1, "{more:?}");
+    mount.unmount();
 }

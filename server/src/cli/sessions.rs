@@ -9,14 +9,27 @@ use super::table;
 use crate::control::{self, Answer, AskError, Command, Session};
 use crate::exit::{Exit, Failure};
 
+/// How sessions are printed.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// For people.
+    Table,
+    /// For programs, with all that is known.
+    Json,
+}
+
 /// Prints the sessions that run.
-pub fn list(store: &Path) -> Result<(), Failure> {
-    match ask(store, &Command::List)? {
-        Answer::Sessions { sessions } => {
+pub fn list(store: &Path, shape: Shape) -> Result<(), Failure> {
+    match (ask(store, &Command::List)?, shape) {
+        (Answer::Sessions { sessions }, Shape::Json) => {
+            let text = serde_json::to_string_pretty(&sessions);
+            super::print_line(&text.map_err(|error| Failure::new(Exit::Other, error.to_string()))?)
+        }
+        (Answer::Sessions { sessions }, Shape::Table) => {
             let heading = ["USER", "HOST", "ADDRESS", "SINCE", "EPOCH", "APPLIED", "DURABLE"];
             table::print(heading, &sessions.iter().map(row).collect::<Vec<_>>())
         }
-        Answer::Ended { .. } | Answer::Commits { .. } | Answer::Done | Answer::Invalid => {
+        (Answer::Ended { .. } | Answer::Commits { .. } | Answer::Done | Answer::Invalid, _) => {
             Err(nonsense())
         }
     }

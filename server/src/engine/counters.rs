@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counts that only grow.
@@ -11,7 +13,7 @@ macro_rules! counters {
         }
 
         /// What [`Counters`] held at some moment.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
         pub struct Counts {
             $($(#[$doc])* pub $name: u64,)*
         }
@@ -36,6 +38,12 @@ counters! {
     barriers,
     /// Questions answered on read links.
     reads,
+    /// Of those, the ones for a single node or entry.
+    looks,
+    /// Of those, the ones for pages of directories.
+    listings,
+    /// Of those, the ones for data.
+    fetches,
     /// Bytes of data received with ops.
     bytes_in,
     /// Bytes of data answered on read links.

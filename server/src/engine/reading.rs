@@ -22,7 +22,7 @@ use xfer_protocol::message::{Answer, Ask, ReadError, Request, Response};
 use xfer_protocol::tree::{FileData, Item, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Seq};
 
-use super::counters::add;
+use super::counters::{Counters, add};
 use super::listing::{list, storage};
 use super::post::Post;
 use super::session::{NoTree, Session};
@@ -110,7 +110,7 @@ impl Reading {
 
     async fn answer(self, request: Request) -> Answered {
         let Request { id, after, ask } = request;
-        add(&self.session.counters.reads, 1);
+        count(&self.session.counters, &ask);
         let (answer, payload, room) = match self.answer_in_turn(after, ask).await {
             Ok(((answer, payload), room)) => (Ok(answer), payload, Some(room)),
             Err(error) => (Err(error), Vec::new(), None),
@@ -253,6 +253,16 @@ impl Reading {
         }
         let last = items.len() == rest.len();
         Ok(Answer::Items { items, last })
+    }
+}
+
+fn count(counters: &Counters, ask: &Ask) {
+    add(&counters.reads, 1);
+    match ask {
+        Ask::Node(_) | Ask::Entry(..) => add(&counters.looks, 1),
+        Ask::List { .. } => add(&counters.listings, 1),
+        Ask::Read { .. } => add(&counters.fetches, 1),
+        Ask::Delivery { .. } | Ask::State(_) | Ask::Reserve { .. } => {}
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use xfer_protocol::message::{DeliveryState, EndReason, Secret, ToClient};
 use xfer_protocol::{DeliveryId, Epoch, Name, Seq, SessionId, Timestamp};
 
-use super::counters::Counters;
+use super::counters::{Counters, Counts};
 use super::tree::Tree;
 use crate::store::{Account, AccountId};
 
@@ -112,6 +112,8 @@ pub struct SessionInfo {
     pub applied: Seq,
     /// The last op that is durable.
     pub durable: Seq,
+    /// What it did so far.
+    pub counts: Counts,
 }
 
 /// A session of an account.
@@ -315,6 +317,7 @@ impl Session {
             epoch: self.epoch.get().copied().unwrap_or_default(),
             applied: *self.applied.borrow(),
             durable: Seq(self.durable.load(Ordering::Relaxed)),
+            counts: self.counters.counts(),
         }
     }
 
