@@ -2,8 +2,9 @@
 # Installs what building, mounting and testing xfer need from Debian or Ubuntu, Rust apart.
 # Does nothing, and needs no rights, if all of it is there.
 #
-#   packaging/install-deps.sh          to build and to mount
-#   packaging/install-deps.sh --tests  and to run the tests
+#   packaging/install-deps.sh            to build and to mount
+#   packaging/install-deps.sh --tests    and to run the tests
+#   packaging/install-deps.sh --benches  and to compare xfer with others
 set -euo pipefail
 
 # A program, and the package that has it.
@@ -19,6 +20,7 @@ for_tests=(
     getfacl:acl
     git:git
     inotifywait:inotify-tools
+    ip:iproute2
     nano:nano
     openssl:openssl
     python3:python3
@@ -30,9 +32,21 @@ for_tests=(
     vim:vim
 )
 
-if [[ ${1-} == --tests ]]; then
-    needed+=("${for_tests[@]}")
-fi
+for_benches=(
+    bindfs:bindfs
+    cmp:diffutils
+    ip:iproute2
+    perl:perl-base
+    rclone:rclone
+    # A server that Debian also starts; the benches start one of their own.
+    sshd:openssh-server
+    sshfs:sshfs
+)
+
+case ${1-} in
+    --tests) needed+=("${for_tests[@]}") ;;
+    --benches) needed+=("${for_benches[@]}") ;;
+esac
 
 missing=()
 for pair in "${needed[@]}"; do

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Proves xfer, from formatting to real mounts. Needs a Debian or Ubuntu with a Rust toolchain, and
 # the right to mount: root, or a user who may open /dev/fuse (then fusermount3 mounts). Without root
-# the tests fail that change users, remount, or make overlays.
+# the tests fail that change users, remount, or make overlays or networks.
 #
 #   tests/run.sh            everything
 #   tests/run.sh NAME...    only the tests whose names contain one of these
@@ -43,7 +43,7 @@ check_source() {
     step "dependencies"
     check_dependencies
     step "scripts"
-    bash -n packaging/*.sh tests/*.sh .ci/run
+    bash -n packaging/*.sh tests/*.sh tests/benches/*.sh .ci/run
 }
 
 # What a run that was killed left behind: mounts that nothing serves any more.

@@ -39,6 +39,10 @@ pub mod scale;
 
 pub mod load;
 
+pub mod network;
+
+pub mod bench;
+
 mod watchdog;
 
 pub use mount::{Mount, Mounting};

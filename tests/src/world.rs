@@ -29,7 +29,16 @@ impl World {
 
     /// As [`World::new`], with a server started otherwise.
     pub fn with_server(users: &[&str], start: impl FnOnce(&Path) -> Server) -> World {
-        World::make(None, start, |directory, store| {
+        World::within("/tmp", users, start)
+    }
+
+    /// As [`World::with_server`], in a directory within `parent`.
+    pub fn within(
+        parent: impl AsRef<Path>,
+        users: &[&str],
+        start: impl FnOnce(&Path) -> Server,
+    ) -> World {
+        World::make(temporary(parent), None, start, |directory, store| {
             users.iter().for_each(|user| add_user(directory, store, user));
         })
     }
@@ -37,7 +46,8 @@ impl World {
     /// As [`World::new`], with the store in memory: for what the disk of a machine may be slow at.
     pub fn with_store_in_memory(users: &[&str]) -> World {
         let start = |store: &Path| Server::start(store, "127.0.0.1:0");
-        World::make(Some(temporary("/dev/shm")), start, |directory, store| {
+        let elsewhere = Some(temporary("/dev/shm"));
+        World::make(temporary("/tmp"), elsewhere, start, |directory, store| {
             users.iter().for_each(|user| add_user(directory, store, user));
         })
     }
@@ -46,7 +56,7 @@ impl World {
     /// to check.
     pub fn of_many(users: &[Name]) -> World {
         let start = |store: &Path| Server::start(store, "127.0.0.1:0");
-        World::make(None, start, |directory, store| {
+        World::make(temporary("/tmp"), None, start, |directory, store| {
             accounts::add(store, users, Hashing::Cheap);
             for user in users {
                 write_secret(&directory.join(format!("password-{user}")), accounts::PASSWORD);
@@ -55,11 +65,11 @@ impl World {
     }
 
     fn make(
+        directory: TempDir,
         elsewhere: Option<TempDir>,
         start: impl FnOnce(&Path) -> Server,
         add_users: impl FnOnce(&Path, &Path),
     ) -> World {
-        let directory = temporary("/tmp");
         std::fs::create_dir_all(directory.path().join("home/run")).unwrap();
         let store = elsewhere.as_ref().unwrap_or(&directory).path().join("store");
         add_users(directory.path(), &store);

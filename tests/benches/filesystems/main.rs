@@ -1,0 +1,172 @@
+//! Compares xfer with other filesystems over a chosen network, and prints tables in Markdown.
+//!
+//! `tests/benches/run.sh` builds what is needed and runs it; CONTRIBUTING.md says how to read it.
+#![allow(clippy::unwrap_used)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use options::Options;
+use xfer_tests::bench::cell::Cell;
+use xfer_tests::bench::filesystem::{self, Filesystem};
+use xfer_tests::bench::fixtures::{Fixtures, Sizes};
+use xfer_tests::bench::memory;
+use xfer_tests::bench::proof::Proof;
+use xfer_tests::bench::rows::{ROWS, Row};
+use xfer_tests::bench::sample::{Purpose, Sample, Stage};
+use xfer_tests::bench::table::{Results, seconds, size};
+use xfer_tests::bench::timed::Stop;
+use xfer_tests::network::Network;
+
+mod machine;
+
+mod options;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let directory =
+        tempfile::Builder::new().prefix("xfer-bench-").tempdir_in(&options.dir).unwrap();
+    eprintln!("making what is to be stored, in {}", directory.path().display());
+    let fixtures = Fixtures::make(&directory.path().join("fixtures"), Sizes::FULL);
+    let filesystems = chosen(&options);
+    println!("{}", machine::description(&options.dir));
+    println!("{}", legend(&options, &filesystems));
+    let mut whole = true;
+    for cable in options.cables() {
+        let network = Network::new(cable);
+        let stage = Stage {
+            network: &network,
+            fixtures: &fixtures,
+            directory: directory.path(),
+            limit: options.limit(),
+        };
+        println!(
+            "### {cable}\n\nThe shortest round trip is {:.2} ms, as measured.\n",
+            ms(&network)
+        );
+        whole &= compare(&options, &stage, &filesystems);
+        if options.memory_gib > 0 {
+            whole &= measure_memory(&stage, options.memory_gib);
+        }
+    }
+    if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn ms(network: &Network) -> f64 {
+    network.shortest_round_trip().as_secs_f64() * 1000.0
+}
+
+fn chosen(options: &Options) -> Vec<Box<dyn Filesystem>> {
+    let all = filesystem::all().into_iter();
+    all.filter(|filesystem| options.filesystems.matches(filesystem.name())).collect()
+}
+
+fn legend(options: &Options, filesystems: &[Box<dyn Filesystem>]) -> String {
+    let mut text = format!(
+        "Medians of {}. Seconds until durable, and bytes on the cable in both directions.\n",
+        match options.runs() {
+            1 => "one run".to_owned(),
+            runs => format!("{runs} runs"),
+        }
+    );
+    for filesystem in filesystems {
+        text += &format!("- **{}**: {}.\n", filesystem.name(), filesystem.remark());
+    }
+    text
+}
+
+/// Fills and prints the tables of one cable; says whether nothing failed.
+fn compare(options: &Options, stage: &Stage<'_>, filesystems: &[Box<dyn Filesystem>]) -> bool {
+    let rows = ROWS.iter().filter(|row| options.rows.matches(row.name));
+    let results = Results {
+        filesystems: filesystems.iter().map(|filesystem| filesystem.name()).collect(),
+        rows: rows.map(|row| (row, fill(options, stage, filesystems, row))).collect(),
+        fixtures: stage.fixtures,
+    };
+    println!("{}", results.times());
+    println!(
+        "Round trips, at most (the longest chain of messages in which each was sent after the"
+    );
+    println!("one before had arrived):\n\n{}", results.round_trips());
+    println!("CPU seconds a GiB, of client + server:\n\n{}", results.cpu());
+    println!("Memory at most:\n\n{}", results.memory());
+    for filesystem in filesystems {
+        let name = filesystem.name();
+        if filesystem.counts_messages() {
+            println!("Messages of {name}:\n\n{}", results.messages(name));
+        }
+        if filesystem.counts_requests() {
+            println!("FUSE requests of {name}:\n\n{}", results.requests(name));
+        }
+    }
+    let failures = results.failures();
+    failures.iter().for_each(|failure| println!("- FAILED: {failure}"));
+    failures.is_empty()
+}
+
+/// One row. Runs of the filesystems take turns, so that a disturbance does not hit one alone.
+fn fill(
+    options: &Options,
+    stage: &Stage<'_>,
+    filesystems: &[Box<dyn Filesystem>],
+    row: &Row,
+) -> Vec<Cell> {
+    let mut cells = vec![Cell::default(); filesystems.len()];
+    for number in 0..=options.runs() {
+        for (filesystem, cell) in filesystems.iter().zip(&mut cells) {
+            let possible = filesystem.sends() || !matches!(row.proof, Proof::Sent(_));
+            if !possible || cell.is_decided() {
+                continue;
+            }
+            if number > 0 {
+                let measured = stage.measure(&**filesystem, row, Purpose::Time);
+                report(row, filesystem.name(), "", &measured);
+                cell.add(measured);
+            } else if filesystem.counts_requests() {
+                let measured = stage.measure(&**filesystem, row, Purpose::Requests);
+                report(row, filesystem.name(), " (counted)", &measured);
+                cell.add_counted(measured);
+            }
+        }
+    }
+    cells
+}
+
+/// Says on standard error what a run gave.
+fn report(row: &Row, filesystem: &str, remark: &str, measured: &Result<Sample, Stop>) {
+    let what = match measured {
+        Ok(sample) => format!(
+            "{}, up {}, down {}, {} round trips, {} packets dropped",
+            seconds(sample.took),
+            size(sample.traffic.bytes_up),
+            size(sample.traffic.bytes_down),
+            sample.traffic.round_trips(),
+            sample.traffic.dropped,
+        ),
+        Err(Stop::Over(limit)) => format!("more than {limit:?}"),
+        Err(Stop::Failed(why)) => format!("FAILED: {why}"),
+    };
+    eprintln!("{} | {filesystem}{remark} | {what}", row.name);
+}
+
+/// Measures and prints xfer's memory; says whether it stays within its bounds.
+fn measure_memory(stage: &Stage<'_>, gib: usize) -> bool {
+    let memory = match memory::measure(stage, gib) {
+        Ok(memory) => memory,
+        Err(stop) => {
+            println!("- FAILED: memory of xfer: {stop:?}");
+            return false;
+        }
+    };
+    let peaks = [memory.used.client.peak, memory.used.server.peak];
+    let bounds = [memory::CLIENT_MAX, memory::SERVER_MAX];
+    let [wrote, read] = [memory.wrote, memory.read].map(seconds);
+    println!("Memory of xfer while {gib} GiB are written ({wrote}) and read ({read}):\n");
+    println!("| | at most | bound | |\n|---|---|---|---|");
+    for ((name, peak), bound) in ["xfer-mount", "xfer-server"].iter().zip(peaks).zip(bounds) {
+        let verdict = if peak < bound { "kept" } else { "BROKEN" };
+        println!("| {name} | {} | {} | {verdict} |", size(peak), size(bound));
+    }
+    println!();
+    peaks.iter().zip(bounds).all(|(peak, bound)| *peak < bound)
+}

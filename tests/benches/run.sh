@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Compares xfer with sshfs, rclone mount, bindfs and the local disk, over a network of a chosen round
+# trip and bandwidth that it makes on this machine, and prints tables in Markdown. Needs root, Debian
+# or Ubuntu, 6 GiB on the disk of /var/tmp (--dir for another), and hours for all of it.
+#
+#   tests/benches/run.sh                          everything, medians of 5 runs
+#   tests/benches/run.sh --quick                  one run of each, and none longer than a minute
+#   tests/benches/run.sh --fs xfer,sshfs --rows untar,find --rtt 20 --rate 1000
+#   tests/benches/run.sh --help                   all options
+#
+# Measures what users run: release builds without any switch of their own, and default settings.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+# How long one mount may stand before the harness takes it for stuck.
+export XFER_TEST_LIMIT_S=${XFER_TEST_LIMIT_S:-7200}
+
+packaging/install-deps.sh --benches
+cargo build --quiet --release --workspace --locked
+cargo bench --quiet --package xfer-tests --bench filesystems --locked -- "$@"

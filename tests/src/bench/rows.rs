@@ -1,0 +1,185 @@
+//! The rows of the table: one ordinary program each, and what proves that it did its work.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::fixtures::{Fixture, Fixtures, NEEDLE};
+use super::proof::Proof;
+
+/// What the client has seen when a row begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Before {
+    /// Nothing: it was just mounted, and no cache of this machine has anything.
+    Cold,
+    /// The same program has run once.
+    Warm,
+}
+
+/// One program, on every filesystem.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// What the table calls it.
+    pub name: &'static str,
+    /// What is stored before.
+    pub fixture: Fixture,
+    /// What the client has seen of it.
+    pub before: Before,
+    /// The program and its arguments; it runs in the directory where the filesystem is mounted.
+    pub program: fn(&Fixtures) -> Vec<String>,
+    /// What is checked afterwards.
+    pub proof: Proof,
+    /// How many bytes it moves, if they are what matters.
+    pub bytes: fn(&Fixtures) -> Option<u64>,
+}
+
+impl Row {
+    /// The program, to be run in `directory`.
+    pub fn command(&self, fixtures: &Fixtures, directory: &Path) -> Command {
+        let words = (self.program)(fixtures);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).current_dir(directory).env("LC_ALL", "C");
+        command
+    }
+}
+
+/// Reads 4 KiB each at places picked at random, but the same ones in every run.
+const RANDOM_READS: &str = r#"
+    my ($file, $count) = @ARGV;
+    open(my $in, "<:raw", $file) or die "$file: $!";
+    srand(7);
+    my $blocks = int((-s $in) / 4096);
+    for (1 .. $count) {
+        sysseek($in, 4096 * int(rand($blocks)), 0) or die $!;
+        sysread($in, my $bytes, 4096) == 4096 or die $!;
+        print $bytes;
+    }"#;
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn none(_: &Fixtures) -> Option<u64> {
+    None
+}
+
+fn big(fixtures: &Fixtures) -> Option<u64> {
+    Some(fixtures.sizes.big_bytes)
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("a path of our own").to_owned()
+}
+
+/// A row that reads what is stored.
+const fn reading(
+    name: &'static str,
+    fixture: Fixture,
+    proof: Proof,
+    program: fn(&Fixtures) -> Vec<String>,
+) -> Row {
+    Row { name, fixture, before: Before::Cold, program, proof, bytes: none }
+}
+
+/// A row that changes it.
+const fn changing(
+    name: &'static str,
+    fixture: Fixture,
+    program: fn(&Fixtures) -> Vec<String>,
+) -> Row {
+    Row { name, fixture, before: Before::Cold, program, proof: Proof::Stored, bytes: none }
+}
+
+/// All rows, in the order of the table.
+pub const ROWS: &[Row] = &[
+    Row {
+        bytes: big,
+        ..changing("write 256 MiB", Fixture::Empty, |all| {
+            vec!["cp".to_owned(), text(&all.big()), "written".to_owned()]
+        })
+    },
+    Row {
+        bytes: big,
+        ..reading("read 256 MiB, cold", Fixture::Big, Proof::Read("big"), |_| {
+            words(&["cat", "big"])
+        })
+    },
+    Row {
+        before: Before::Warm,
+        bytes: big,
+        ..reading("read 256 MiB, warm", Fixture::Big, Proof::Read("big"), |_| {
+            words(&["cat", "big"])
+        })
+    },
+    reading("head -c 4096 of 256 MiB, cold", Fixture::Big, Proof::Output(exact), |_| {
+        words(&["head", "-c", "4096", "big"])
+    }),
+    reading("head -c 4096 of 1 GiB, cold", Fixture::Huge, Proof::Output(exact), |_| {
+        words(&["head", "-c", "4096", "huge"])
+    }),
+    reading("200 random reads of 4 KiB, cold", Fixture::Big, Proof::Output(exact), |_| {
+        words(&["perl", "-e", RANDOM_READS, "big", "200"])
+    }),
+    changing("cp of 256 MiB inside", Fixture::Big, |_| words(&["cp", "big", "copy"])),
+    changing("untar 1,000 files", Fixture::Empty, |all| {
+        vec!["tar".to_owned(), "xf".to_owned(), text(&all.archive())]
+    }),
+    reading("find -ls, cold", Fixture::Tree, Proof::Output(listed), |_| {
+        words(&["find", "tree", "-ls"])
+    }),
+    Row {
+        before: Before::Warm,
+        ..reading("find -ls, warm", Fixture::Tree, Proof::Output(listed), |_| {
+            words(&["find", "tree", "-ls"])
+        })
+    },
+    reading("grep -r, cold", Fixture::Tree, Proof::Output(sorted), |_| {
+        words(&["grep", "-r", NEEDLE, "tree"])
+    }),
+    Row {
+        before: Before::Warm,
+        ..reading("grep -r, warm", Fixture::Tree, Proof::Output(sorted), |_| {
+            words(&["grep", "-r", NEEDLE, "tree"])
+        })
+    },
+    changing("rm -rf of 1,000 files", Fixture::Tree, |_| words(&["rm", "-rf", "tree"])),
+    Row {
+        proof: Proof::Sent("big"),
+        ..changing("send 256 MiB: cp to outbox", Fixture::Big, |_| {
+            words(&["cp", "big", "outbox/bob/big"])
+        })
+    },
+    Row {
+        proof: Proof::Sent("big"),
+        ..changing("send 256 MiB: mv to outbox", Fixture::Big, |_| {
+            words(&["mv", "big", "outbox/bob/big"])
+        })
+    },
+];
+
+/// An output that says the same in every filesystem.
+fn exact(output: &str) -> Vec<String> {
+    vec![output.to_owned()]
+}
+
+/// Lines in whatever order a filesystem lists its entries.
+fn sorted(output: &str) -> Vec<String> {
+    let mut lines: Vec<String> = output.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+/// Of the lines of `find -ls`: kind, size if it is a file's, and path. All else is a filesystem's own.
+fn listed(output: &str) -> Vec<String> {
+    let mut lines: Vec<String> = output
+        .lines()
+        .map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let field = |at: usize| fields.get(at).copied().unwrap_or_default();
+            let kind = field(2).get(..1).unwrap_or_default();
+            let size = if kind == "-" { field(6) } else { "" };
+            format!("{kind} {size} {}", field(10))
+        })
+        .collect();
+    lines.sort();
+    lines
+}

@@ -1,0 +1,139 @@
+//! One run of a row on a filesystem: set up, timed, checked, taken down.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::filesystem::{Filesystem, Mounted, Sides};
+use super::fixtures::Fixtures;
+use super::proof;
+use super::requests::{Counting, Requests};
+use super::rows::{Before, Row};
+use super::timed::{Deadline, Stop, run};
+use crate::network::{Network, Traffic};
+
+/// What one run took.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// Until the program ended, and what it wrote was durable.
+    pub took: Duration,
+    /// What passed over the cable meanwhile.
+    pub traffic: Traffic,
+    /// What the processes used meanwhile; peaks are those since they began.
+    pub used: Sides,
+    /// What the server counted meanwhile.
+    pub counts: BTreeMap<String, u64>,
+    /// What the kernel asked of the filesystem meanwhile.
+    pub requests: Option<Requests>,
+}
+
+/// What a run is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// Its time.
+    Time,
+    /// What the kernel asks of the filesystem; its time is longer for that.
+    Requests,
+}
+
+/// Where rows are run.
+pub struct Stage<'a> {
+    /// The network.
+    pub network: &'a Network,
+    /// What is stored before, and brought.
+    pub fixtures: &'a Fixtures,
+    /// The directory that each run makes one of its own in.
+    pub directory: &'a Path,
+    /// How long a program may take, until durable.
+    pub limit: Duration,
+}
+
+impl Stage<'_> {
+    /// Runs a row on a filesystem that is set up for it.
+    ///
+    /// # Errors
+    /// If anything fails: the setting up, the program, or the proof of its work. Or if the program
+    /// takes too long.
+    pub fn measure(
+        &self,
+        filesystem: &dyn Filesystem,
+        row: &Row,
+        purpose: Purpose,
+    ) -> Result<Sample, Stop> {
+        // The harness fails by panicking, which here is one figure's failure and not the table's.
+        let measured = catch_unwind(AssertUnwindSafe(|| {
+            let place = tempfile::Builder::new().prefix("xfer-bench-").tempdir_in(self.directory);
+            let place = place.unwrap();
+            let fixture = self.fixtures.directory(row.fixture);
+            let mut mounted = filesystem.mount(self.network, place.path(), &fixture);
+            let (sample, output) = self.work(row, &mut *mounted, purpose)?;
+            proof::check(row, self.fixtures, &mut *mounted, &output, place.path())?;
+            Ok(sample)
+        }));
+        measured.unwrap_or_else(|panic| Err(Stop::Failed(message(&*panic))))
+    }
+
+    fn work(
+        &self,
+        row: &Row,
+        mounted: &mut dyn Mounted,
+        purpose: Purpose,
+    ) -> Result<(Sample, String), Stop> {
+        let root = mounted.root().to_owned();
+        self.prepare(row, &root)?;
+        let counting = match purpose {
+            Purpose::Time => None,
+            Purpose::Requests => Counting::begin(&root),
+        };
+        let before = (self.network.traffic(), mounted.usage(), counts(mounted));
+        let mut command = row.command(self.fixtures, &root);
+        command.stdout(row.proof.stdout());
+        let (begin, deadline) = (Instant::now(), Deadline::after(self.limit));
+        let output = run(&mut command, deadline)?;
+        if row.proof.changes() {
+            mounted.settle(deadline)?;
+        }
+        let took = begin.elapsed();
+        let (traffic, used) = (self.network.traffic() - before.0, mounted.usage());
+        let requests = counting.and_then(|counting| counting.requests());
+        let mut counts = counts(mounted);
+        counts.iter_mut().for_each(|(name, count)| *count -= before.2.get(name).unwrap_or(&0));
+        let used =
+            Sides { client: used.client - before.1.client, server: used.server - before.1.server };
+        Ok((Sample { took, traffic, used, counts, requests }, output))
+    }
+
+    /// Forgets, or sees, what the client should have forgotten or seen.
+    fn prepare(&self, row: &Row, root: &Path) -> Result<(), Stop> {
+        let mut command = row.command(self.fixtures, root);
+        let deadline = Deadline::after(self.limit);
+        match row.before {
+            Before::Warm => run(command.stdout(Stdio::null()), deadline).map(drop)?,
+            Before::Cold => std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap(),
+        }
+        // What the program brings, and the program, come from memory and not from a disk.
+        for word in command.get_args().map(PathBuf::from).filter(|word| word.is_absolute()) {
+            let mut file = File::open(word).unwrap();
+            std::io::copy(&mut file, &mut std::io::sink()).unwrap();
+        }
+        run(Command::new(command.get_program()).arg("--version").stdout(Stdio::null()), deadline)?;
+        run(Command::new("sync").arg("--version").stdout(Stdio::null()), deadline).map(drop)
+    }
+}
+
+fn counts(mounted: &dyn Mounted) -> BTreeMap<String, u64> {
+    let Some(Value::Object(counts)) = mounted.counts() else { return BTreeMap::new() };
+    counts.into_iter().filter_map(|(name, count)| Some((name, count.as_u64()?))).collect()
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    text.unwrap_or_else(|| "it failed without a word".to_owned())
+}

@@ -1,0 +1,87 @@
+//! Programs, timed to the microsecond and given up on after a limit.
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// Why there is no figure.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// It took longer than this.
+    Over(Duration),
+    /// It failed.
+    Failed(String),
+}
+
+/// What a program said to standard output, or an empty text if that goes nowhere.
+pub type Said = String;
+
+/// The time that is left.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    limit: Duration,
+    at: Instant,
+}
+
+impl Deadline {
+    /// From now on.
+    pub fn after(limit: Duration) -> Deadline {
+        Deadline { limit, at: Instant::now() + limit }
+    }
+
+    /// What is left of it.
+    ///
+    /// # Errors
+    /// If nothing is.
+    pub fn left(self) -> Result<Duration, Stop> {
+        let left = self.at.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(Stop::Over(self.limit)) } else { Ok(left) }
+    }
+}
+
+/// Runs a program to its end.
+///
+/// # Errors
+/// If it fails, or does not end in time and is killed.
+pub fn run(command: &mut Command, deadline: Deadline) -> Result<Said, Stop> {
+    let text = format!("{command:?}");
+    let failed = |what: String| Stop::Failed(format!("{text}: {what}"));
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+    let stdout = child.stdout.take().map(drain);
+    let stderr = child.stderr.take().map(drain);
+    let status = wait(&mut child, deadline)?;
+    let said = |stream: Option<Receiver<String>>| stream.and_then(|said| said.recv().ok());
+    let (stdout, stderr) = (said(stdout).unwrap_or_default(), said(stderr).unwrap_or_default());
+    if status.success() { Ok(stdout) } else { Err(failed(format!("{status}: {stdout}{stderr}"))) }
+}
+
+fn wait(child: &mut Child, deadline: Deadline) -> Result<ExitStatus, Stop> {
+    let pid = Pid::from_raw(child.id() as i32).expect("a child's number is not 0");
+    let ended = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Ok(status);
+        }
+        let left = deadline.left().inspect_err(|_| {
+            // Not waited for: a program that a filesystem keeps waiting may not die before it goes.
+            let _ = child.kill();
+        })?;
+        let left = Timespec::try_from(left).expect("a short time");
+        let _ = poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&left));
+    }
+}
+
+fn drain(mut stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+    });
+    receiver
+}
