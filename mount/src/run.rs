@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::interval;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 use xfer_protocol::message::Purpose;
 
 use crate::background::{self, Attached, Forked};
@@ -68,7 +69,8 @@ fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("XFER_LOG").unwrap_or_else(|_| quiet());
     let colours = io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
-    log.with_writer(io::stderr).init();
+    // Spans are of level `trace`: who asks for them wants to see how long each took.
+    log.with_span_events(FmtSpan::CLOSE).with_writer(io::stderr).init();
 }
 
 fn other(error: io::Error) -> Failure {

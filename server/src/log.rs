@@ -7,6 +7,7 @@ use std::io::{self, Write};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 /// What chooses the lines: like `debug` or `xfer_server::engine=trace,info`.
 pub const VARIABLE: &str = "XFER_LOG";
@@ -15,6 +16,8 @@ pub const VARIABLE: &str = "XFER_LOG";
 pub fn start() {
     let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    // Spans are of level `trace`: who asks for them wants to see how long each took.
+    let log = log.with_span_events(FmtSpan::CLOSE);
     // Fails if a log runs already, which then is as good.
     let _ = log.with_writer(Escaped(io::stderr)).try_init();
 }

@@ -147,7 +147,7 @@ impl Drop for World {
     }
 }
 
-fn temporary(parent: &str) -> TempDir {
+fn temporary(parent: impl AsRef<Path>) -> TempDir {
     tempfile::Builder::new().prefix("xfer-").tempdir_in(parent).unwrap()
 }
 

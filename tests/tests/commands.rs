@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use xfer_mount::exit::Exit;
 use xfer_tests::programs::program;
-use xfer_tests::{World, run_within, shell};
+use xfer_tests::{Server, World, run_within, shell};
 
 #[test]
 fn status_shows_all_mounts_or_one_for_people_and_for_programs() {
@@ -105,5 +105,25 @@ fn what_is_no_mount_is_refused_with_one_line() {
         let refused = run_within(command, std::time::Duration::from_secs(30));
         let line = refused.refused(Exit::NotMounted.code());
         assert!(line.contains(nowhere.to_str().unwrap()), "{line}");
+    }
+}
+
+#[test]
+fn traces_say_how_long_the_parts_of_a_change_and_of_a_question_took() {
+    let world = World::with_server(&["alice"], |store| {
+        let mut server = Command::new(program("xfer-server"));
+        server.env("XFER_LOG", "xfer_server=trace");
+        Server::start_as(server, store, "127.0.0.1:0", &[])
+    });
+    let mount = world.mount("alice");
+    mount.shell("echo text > file && sync .");
+    mount.unmount();
+    let mount = world.mount("alice");
+    assert_eq!(mount.shell("cat file"), "text");
+    mount.unmount();
+    let said = world.server.said();
+    for span in ["apply_all", "commit", "contents", "rows", "answer_now"] {
+        let mut lines = said.lines().filter(|line| line.contains(span));
+        assert!(lines.any(|line| line.contains("close time.busy=")), "{span}:\n{said}");
     }
 }

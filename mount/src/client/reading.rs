@@ -45,6 +45,7 @@ impl ReadLinks {
 
     /// Asks, on a link that may have to be opened first. If that link breaks, once more on another:
     /// every question may be asked twice.
+    #[tracing::instrument(level = "trace", skip(self))]
     pub(super) async fn ask(&self, after: Seq, ask: Ask) -> Result<Answered, Errno> {
         let answer = match self.ask_once(after, ask.clone()).await? {
             Some(answer) => answer,

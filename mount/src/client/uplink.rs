@@ -123,6 +123,7 @@ impl Client {
         Ok(())
     }
 
+    #[tracing::instrument(level = "trace", skip_all, fields(first = %group.first, ops = group.ops.len()))]
     async fn send_ops(&self, writer: &mut Writer, group: Group) -> Result<(), String> {
         let Group { first, ops, payloads } = group;
         self.send(writer, &ToServer::Ops { first, ops }, &payloads).await

@@ -75,6 +75,7 @@ impl Committer {
         }
     }
 
+    #[tracing::instrument(level = "trace", skip_all, fields(sessions = works.len()))]
     fn commit(&self, works: Vec<Work>) -> Vec<Verdict> {
         let count = works.len();
         let verdicts = self.try_commit(works);
@@ -90,10 +91,12 @@ impl Committer {
             works.iter().flat_map(|work| work.contents.iter().copied()).collect();
         touched.sort_unstable();
         touched.dedup();
-        self.stores.contents.make_durable(&touched)?;
+        tracing::trace_span!("contents", count = touched.len())
+            .in_scope(|| self.stores.contents.make_durable(&touched))?;
         let mut batches: Vec<Batch> = works.into_iter().map(|work| work.batch).collect();
         self.post.judge(&mut batches)?;
-        let committed = self.stores.meta.commit(&batches)?;
+        let committed =
+            tracing::trace_span!("rows").in_scope(|| self.stores.meta.commit(&batches))?;
         add(&self.commits.transactions, 1);
         add(&self.commits.batches, batches.len() as u64);
         for (batch, committed) in batches.iter().zip(&committed) {

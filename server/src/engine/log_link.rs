@@ -354,6 +354,7 @@ impl Driver {
 }
 
 /// Applies the ops of a frame, and says whether they should be committed at once.
+#[tracing::instrument(level = "trace", skip_all, fields(user = %session.user, ops = ops.len()))]
 fn apply_all(session: &Session, ops: &[Op], payload: &[u8]) -> Result<bool, Over> {
     let mut at = 0;
     let (mut large, mut result) = (false, Ok(()));

@@ -160,6 +160,7 @@ impl Reading {
         answered.await.unwrap_or(Err(ReadError::Storage))
     }
 
+    #[tracing::instrument(level = "trace", skip(self), fields(user = %self.session.user))]
     fn answer_now(&self, ask: Ask) -> Result<(Answer, Vec<u8>), ReadError> {
         let answer = match ask {
             Ask::Node(ino) => self.node(ino)?,
