@@ -249,7 +249,7 @@ fn check_next(world: World, meta: SqliteStore, contents: FileStore, kept: BTreeS
     let (meta, contents) = (Arc::new(meta), Arc::new(contents));
     let next = runtime();
     next.block_on(async {
-        let engine = Engine::new(meta.clone(), contents.clone());
+        let engine = Engine::new(meta.clone(), contents.clone(), 64 << 20);
         until("what no row has to be swept", || listed(&*contents) == kept).await;
         let world = world.over_again(engine);
         world.login("alice").await.logout().await;
