@@ -7,16 +7,20 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{SeekFrom, fgetxattr, flistxattr, seek, statvfs};
 use xfer_protocol::Name;
 use xfer_server::store::{MetaStore, SqliteStore};
 
 use crate::files::xattrs;
-use crate::{Mount, Server};
+use crate::{Mount, Server, World, wait_until};
 
 /// The unit in which data counts, in bytes.
 pub const BLOCK: u64 = 4096;
+
+/// How long it may take until all agree on what is used.
+const AGREED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The attribute that is shown of what was sent, and stored nowhere.
 const SHOWN_ONLY: &str = "user.xfer.state";
@@ -123,4 +127,24 @@ pub fn contents(server: &Server) -> BTreeMap<PathBuf, u64> {
         }
     }
     found
+}
+
+/// Fails the test unless all places that say what is used say what a walk finds.
+///
+/// The kernel tells of files that are not used any more a moment after they are closed, and what
+/// was sent arrives when it does: so all agree soon, and then they agree exactly.
+#[track_caller]
+pub fn check_exact(world: &World, mount: &Mount, user: &str, open: &[&File]) {
+    let mut before = None;
+    wait_until("all to agree on what is used", AGREED_WITHIN, || {
+        mount.sync();
+        let walk = walked(mount.root(), open);
+        let all = (walk, said(mount), stored(&world.server, user), shown(mount));
+        if before != Some(all) {
+            println!("{user}: walked, said, stored, shown: {all:?}");
+            before = Some(all);
+        }
+        let in_blocks = Space { bytes: walk.bytes.div_ceil(BLOCK) * BLOCK, ..walk };
+        all == (walk, walk, walk, in_blocks)
+    });
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::fs as sys;
 use rustix::fs::FallocateFlags;
 use xfer_tests::files::{errno, read_write, set_xattr};
-use xfer_tests::space::{BLOCK, Space, contents, data_bytes, said, shown, stored, walked};
+use xfer_tests::space::{BLOCK, Space, check_exact, contents, data_bytes, said, shown, walked};
 use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, Random, World, scale, wait_until};
 
@@ -27,25 +27,6 @@ const OPERATIONS_OF_A_STRETCH: usize = 60;
 
 /// How many files the random run holds open at once.
 const SLOTS: usize = 3;
-
-/// Fails the test unless all places that say what is used say what a walk finds.
-///
-/// The kernel tells of files that are not used any more a moment after they are closed, and what
-/// was sent arrives when it does: so all agree soon, and then they agree exactly.
-fn check_exact(world: &World, mount: &Mount, user: &str, open: &[&File]) {
-    let mut before = None;
-    wait_until("all to agree on what is used", SOON, || {
-        mount.sync();
-        let walk = walked(mount.root(), open);
-        let all = (walk, said(mount), stored(&world.server, user), shown(mount));
-        if before != Some(all) {
-            println!("{user}: walked, said, stored, shown: {all:?}");
-            before = Some(all);
-        }
-        let in_blocks = Space { bytes: walk.bytes.div_ceil(BLOCK) * BLOCK, ..walk };
-        all == (walk, walk, walk, in_blocks)
-    });
-}
 
 /// Fails the test unless the blocks that a file is said to have are those with data in them.
 fn check_blocks(root: &Path) {
