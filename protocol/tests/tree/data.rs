@@ -213,6 +213,26 @@ fn a_copy_continues_its_source_only_where_both_read_the_same() {
 }
 
 #[test]
+fn a_copy_that_replaces_all_that_a_file_has_shares_the_content() {
+    let shares = |steps: &[Step]| {
+        let first = [Step::Write(at("a"), 0, 9000, 1), Step::Write(at("b"), 0, 9000, 2)];
+        let copy = [Step::Copy(at("a"), 0, at("b"), 0, 9000)];
+        let world = world_after(&[&first, steps, &copy].concat());
+        assert_eq!(read(&world, "b")[..9000], read(&world, "a"));
+        assert_eq!(audit(&[&world]), Ok(()));
+        let content = |text| world.node(ino(&world, text)).content();
+        content("a") == content("b")
+    };
+    assert!(shares(&[]));
+    assert!(shares(&[Step::Truncate(at("b"), 100)]));
+    // What lies beyond stays: bytes, and blocks that were kept.
+    assert!(!shares(&[Step::Write(at("b"), 9000, 1, 3)]));
+    let keep = FallocateMode::AllocateKeepSize;
+    assert!(!shares(&[Step::Fallocate(at("b"), 12288, 1, keep)]));
+    assert!(shares(&[Step::Fallocate(at("b"), 9000, 1, keep)]));
+}
+
+#[test]
 fn a_small_part_of_a_file_is_copied_by_bytes() {
     let world =
         world_after(&[Step::Write(at("a"), 0, 8192, 1), Step::Copy(at("a"), 0, at("b"), 0, 4096)]);

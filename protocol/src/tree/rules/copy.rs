@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::super::draft::Draft;
 use super::super::{ContentEffect, FileData, Node, Stop};
 use super::data::{self, allocate, must_be_writable, punch, touch};
+use crate::limits::BLOCK_BYTES;
 use crate::{ContentId, Errno, Ino, Timestamp};
 
 /// A copy that ends before its source does shares the content only from this size on, in bytes:
@@ -51,17 +52,15 @@ fn file(node: &Node) -> Result<&FileData, Errno> {
     node.file().ok_or(if node.is_directory() { Errno::EISDIR } else { Errno::EINVAL })
 }
 
-/// Whether the target can take over the source's content: it is a copy of it up to its own end
-/// already (or empty), and the range continues just there.
+/// Whether the target can take over the source's content: the range replaces all that it has, or
+/// it is a copy of the source up to its own end already, and the range continues just there.
 fn can_share(source: &FileData, target: &FileData, from: &Range<u64>, to: &Range<u64>) -> bool {
-    let empty = target.size == 0 && target.extents.blocks(0) == 0;
+    let last = to.end.next_multiple_of(BLOCK_BYTES);
+    let replaced = target.size <= to.end && target.extents.end(target.size) <= last;
     let same = target.sealed && source.sealed && target.content == source.content;
+    let goes_on = same && to.start == target.size && same_holes(source, target, to.start);
     let worth_it = from.end == source.size || from.end - from.start >= SHARED_PART_BYTES_MIN;
-    source.content.is_some()
-        && (empty || same && same_holes(source, target, to.start))
-        && from == to
-        && to.start == target.size
-        && worth_it
+    source.content.is_some() && (to.start == 0 && replaced || goes_on) && from == to && worth_it
 }
 
 /// Whether two files that have one content read the same up to `end`: either may have become
