@@ -5,7 +5,7 @@
 #   tests/long.sh PART...      only these parts: fsx, differential, space, rules, big
 #
 # XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS, PROPTEST_CASES,
-# XFER_BIG_ENTRIES and XFER_SPARSE_WRITES change how much each does.
+# XFER_BIG_ENTRIES, XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -52,9 +52,9 @@ rules() {
 
 big() {
     export XFER_BIG_ENTRIES=${XFER_BIG_ENTRIES:-1000000}
-    export XFER_SPARSE_WRITES=${XFER_SPARSE_WRITES:-20000}
+    export XFER_SPARSE_WRITES=${XFER_SPARSE_WRITES:-20000} XFER_MEMORY_FILES=${XFER_MEMORY_FILES:-20000}
     measured "big things, $XFER_BIG_ENTRIES entries, $XFER_SPARSE_WRITES writes" \
-        -p xfer-tests --test big --test big_files -- --nocapture --test-threads 1
+        -p xfer-tests --test big --test big_files --test memory -- --nocapture --test-threads 1
 }
 
 failed=0

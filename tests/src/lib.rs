@@ -37,6 +37,8 @@ pub mod tools;
 
 pub mod scale;
 
+pub mod memory;
+
 pub mod load;
 
 pub mod network;

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use xfer_protocol::limits::{NAME_BYTES_MAX, SYMLINK_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use xfer_tests::files::{errno, set_xattr, xattr, xattrs};
+use xfer_tests::memory::Allowed;
 use xfer_tests::world::before_and_after_a_remount;
 use xfer_tests::{Mount, Random, World, scale};
 
@@ -60,6 +61,7 @@ fn a_directory_of_very_many_entries_is_made_listed_and_removed() {
     });
     let right = timed("list", || listed(&directory) == expected);
     assert!(right, "the listing is not what was made");
+    Allowed::BY_DEFAULT.check(&world, &mount);
     timed("unmount", || mount.unmount());
 
     let mount = world.mount("alice");
@@ -70,6 +72,7 @@ fn a_directory_of_very_many_entries_is_made_listed_and_removed() {
     let right = timed("list after a remount", || listed(&directory) == expected);
     assert!(right, "the listing is not what was made");
     timed("remove", || fs::remove_dir_all(&directory).unwrap());
+    Allowed::BY_DEFAULT.check(&world, &mount);
     timed("unmount", || mount.unmount());
 
     let mount = world.mount("alice");

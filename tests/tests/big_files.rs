@@ -14,6 +14,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use xfer_protocol::limits::EXTENT_RUNS_MAX;
 use xfer_tests::files::read_write;
+use xfer_tests::memory::Allowed;
 use xfer_tests::{Mount, Random, World, scale, shell, wait_until};
 
 const GIB: u64 = 1 << 30;
@@ -178,6 +179,7 @@ fn a_sparse_file_of_a_hundred_gibibytes_holds_what_thousands_of_random_writes_pu
     }
     reference.check(&path, &mut random);
     drop(file);
+    Allowed::BY_DEFAULT.check(&world, &mount);
     mount.unmount();
 
     let mount = world.mount("alice");
@@ -196,6 +198,7 @@ fn a_sparse_file_of_a_hundred_gibibytes_holds_what_thousands_of_random_writes_pu
     reference.truncate(100 * GIB);
     reference.check(&path, &mut random);
     drop(file);
+    Allowed::BY_DEFAULT.check(&world, &mount);
     mount.unmount();
 
     let mount = world.mount("alice");
@@ -265,6 +268,7 @@ fn a_file_takes_more_holes_than_its_map_may_have() {
     }
     drop(file);
     fs::remove_file(&path).unwrap();
+    Allowed::BY_DEFAULT.check(&world, &mount);
     mount.unmount();
 }
 
@@ -322,6 +326,7 @@ fn ten_thousand_files_are_open_at_once_and_half_of_them_unlinked() {
     assert!(holder.wait().unwrap().success());
     let kept = empty + OPEN_FILES / 2 * BLOCK;
     wait_until("the space of what was removed to come back", LIMIT, || used(&mount) <= kept);
+    Allowed::BY_DEFAULT.check(&world, &mount);
     mount.unmount();
 
     let mount = world.mount("alice");
