@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::fs as sys;
 use xfer_tests::files::{Mapped, errno, read_write};
-use xfer_tests::space::contents;
+use xfer_tests::space::{check_exact, contents};
 use xfer_tests::{Mount, Random, Relay, World, wait_until};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -108,6 +108,141 @@ fn whole_files_are_copied_moved_and_sent_without_moving_or_storing_their_data() 
     assert!(fs::read(mount.path("moved/big")).unwrap() == data);
     bob.unmount();
     mount.unmount();
+}
+
+/// Ways in which a program makes `$N` out of what it reads of `big`, with no word to anybody that it
+/// is a copy.
+const READ_AND_WRITTEN: [&str; 10] = [
+    "python3 -c \"import shutil; shutil.copyfile('big', '$N')\"",
+    "python3 -c \"import shutil; shutil.copy2('big', '$N')\"",
+    "python3 -c \"import shutil; shutil.copytree('directory', 'd$N')\" && mv d$N/big $N",
+    "python3 -c \"import shutil; shutil.copy('big', 'outbox/bob/$N')\" && cp outbox/bob/$N $N",
+    "cp --sparse=always big $N",
+    "cp --reflink=never big $N",
+    "dd if=big of=$N bs=100000 status=none",
+    "rsync -a --whole-file big $N",
+    "python3 -c \"data = open('big', 'rb').read(); open('$N', 'wb').write(data)\"",
+    "cp big $N && python3 -c \"import shutil; shutil.copyfile('big', '$N')\"",
+];
+
+#[test]
+fn programs_that_read_and_write_copy_what_is_cached_without_moving_or_storing_it() {
+    let counted = Counted::new();
+    let mount = counted.mount();
+    let data = Random::new(9).bytes(BIG);
+    fs::write(mount.path("big"), &data).unwrap();
+    mount.shell("mkdir directory && cp big directory/");
+    mount.unmount();
+    let mount = counted.mount();
+    mount.shell("cat big > /dev/null");
+    for (index, way) in READ_AND_WRITTEN.iter().enumerate() {
+        let name = format!("copy{index}");
+        counted.without_data(&mount, way, || mount.shell(&format!("N={name}; {way}")));
+        wait_until(&format!("{way}: one content for both"), SOON, || {
+            mount.sync();
+            counted.contents() == 1
+        });
+        assert!(fs::read(mount.path(&name)).unwrap() == data, "{way}");
+    }
+    mount.unmount();
+    let mount = counted.mount();
+    for index in 0..READ_AND_WRITTEN.len() {
+        assert!(fs::read(mount.path(&format!("copy{index}"))).unwrap() == data, "{index}");
+    }
+    mount.unmount();
+}
+
+#[test]
+fn sparse_files_are_copied_without_moving_data_and_keep_their_holes() {
+    let counted = Counted::new();
+    let mount = counted.mount();
+    let data = Random::new(10).bytes(1 << 20);
+    let file = read_write(&mount.path("sparse"));
+    file.set_len(1 << 40).unwrap();
+    for at in [3 << 20, 1 << 30, (1 << 40) - data.len() as u64] {
+        file.write_all_at(&data, at).unwrap();
+    }
+    drop(file);
+    for way in ["cp sparse $N", "cp --sparse=always sparse $N", "cp --reflink=never sparse $N"] {
+        counted.without_data(&mount, way, || mount.shell(&format!("rm -f copy; N=copy; {way}")));
+        assert_eq!(mount.shell("stat -c '%s %b' copy"), mount.shell("stat -c '%s %b' sparse"));
+    }
+    mount.unmount();
+    let mount = counted.mount();
+    let (file, copy) = (read_write(&mount.path("sparse")), read_write(&mount.path("copy")));
+    let mut bytes = [vec![0; 2 << 20], vec![0; 2 << 20]];
+    for at in [2 << 20, (1 << 30) - 5000, (1 << 40) - (2 << 20)] {
+        file.read_exact_at(&mut bytes[0], at).unwrap();
+        copy.read_exact_at(&mut bytes[1], at).unwrap();
+        assert!(bytes[0] == bytes[1], "at {at}");
+    }
+    drop((file, copy));
+    mount.unmount();
+}
+
+#[test]
+fn writes_that_look_like_copies_give_what_was_written_whatever_happens_beside_them() {
+    let seed = Random::seed();
+    let counted = Counted::new();
+    let mount = counted.mount();
+    let mut random = Random::new(seed);
+    let mut model = [random.bytes(400_000), random.bytes(300_000), Vec::new()];
+    let names = ["one", "two", "three"];
+    for (name, bytes) in names.iter().zip(&model) {
+        fs::write(mount.path(name), bytes).unwrap();
+    }
+    let files = names.map(|name| read_write(&mount.path(name)));
+    let sources = names.map(|name| File::open(mount.path(name)).unwrap());
+    for _ in 0..600 {
+        let (from, to) = (random.below(3) as usize, random.below(3) as usize);
+        let (at, len) = (random.below(400_000) as usize, random.below(150_000) as usize);
+        match random.below(8) {
+            // As a program copies: at the same place, in part or up to the end, or a little beside.
+            0..=4 => {
+                let at = *random.pick(&[0, at, model[to].len()]);
+                let shift = usize::from(random.below(6) == 0);
+                let source = model[from].get(at + shift..).unwrap_or_default();
+                let data = source[..source.len().min(*random.pick(&[len, usize::MAX]))].to_vec();
+                files[to].write_all_at(&data, at as u64).unwrap();
+                put(&mut model[to], at, &data);
+            }
+            5 => {
+                let data = random.bytes(len / 10);
+                files[to].write_all_at(&data, at as u64).unwrap();
+                put(&mut model[to], at, &data);
+            }
+            6 => {
+                let len = *random.pick(&[0, at, at / 4096 * 4096]);
+                files[to].set_len(len as u64).unwrap();
+                model[to].resize(len, 0);
+            }
+            _ => {
+                let mode = sys::FallocateFlags::PUNCH_HOLE | sys::FallocateFlags::KEEP_SIZE;
+                sys::fallocate(&files[to], mode, at as u64, 1 + len as u64).unwrap();
+                let end = model[to].len().min(at + 1 + len);
+                model[to][at.min(end)..end].fill(0);
+            }
+        }
+    }
+    drop((files, sources));
+    let check = |mount: &Mount, when: &str| {
+        for (name, bytes) in names.iter().zip(&model) {
+            assert!(fs::read(mount.path(name)).unwrap() == *bytes, "{name} {when}");
+        }
+        check_exact(&counted.world, mount, "alice", &[]);
+    };
+    check(&mount, "as it was written");
+    mount.unmount();
+    let mount = counted.mount();
+    check(&mount, "as the server has it");
+    mount.unmount();
+}
+
+fn put(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
+    if !data.is_empty() {
+        bytes.resize(bytes.len().max(at + data.len()), 0);
+        bytes[at..at + data.len()].copy_from_slice(data);
+    }
 }
 
 /// A change to a file, as a program makes it, and to the bytes that it should then hold.

@@ -140,6 +140,32 @@ impl Cache {
         true
     }
 
+    /// Whether a content is known to hold these bytes at this place.
+    pub(super) fn holds(&self, content: ContentId, offset: u64, data: &[u8]) -> bool {
+        pieces(offset..offset + data.len() as u64).all(|(index, part)| {
+            let Some(entry) = self.blocks.peek(&(content, index)) else { return false };
+            let before = (index * BLOCK_BYTES + u64::from(part.start) - offset) as usize;
+            let data = &data[before..before + part.len()];
+            let alike = |(start, known): (u32, Bytes)| {
+                let at = (start - part.start) as usize;
+                data[at..at + known.len()] == known
+            };
+            entry.block.missing(part.clone()).is_empty()
+                && entry.block.known(part.clone()).all(alike)
+        })
+    }
+
+    /// Whether two contents are known to hold the same bytes in a range.
+    pub(super) fn are_alike(&self, one: ContentId, other: ContentId, range: Range<u64>) -> bool {
+        pieces(range).all(|(index, part)| {
+            let Some(entry) = self.blocks.peek(&(other, index)) else { return false };
+            let base = index * BLOCK_BYTES;
+            let alike =
+                |(start, known): (u32, Bytes)| self.holds(one, base + u64::from(start), &known);
+            entry.block.missing(part.clone()).is_empty() && entry.block.known(part).all(alike)
+        })
+    }
+
     /// The parts of a range that are unknown, joined where they touch.
     pub(super) fn missing(&self, content: ContentId, range: Range<u64>) -> Vec<Range<u64>> {
         let mut gaps: Vec<Range<u64>> = Vec::new();

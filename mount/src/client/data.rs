@@ -73,7 +73,7 @@ impl State {
         if known { Ok(out) } else { Err(Pause::Data(waits)) }
     }
 
-    /// Writes bytes.
+    /// Writes bytes; has the server copy them, if it has them in another file.
     pub fn write(
         &mut self,
         ino: Ino,
@@ -82,6 +82,11 @@ impl State {
         clear_set_id: bool,
     ) -> Result<(), Pause> {
         let fresh = ContentId(self.fresh()?);
+        let copy = self.copy_that_is(ino, offset, data);
+        if let Some(copy) = copy.filter(|_| !clear_set_id) {
+            let Copy { from, from_offset, to, to_offset, len } = copy;
+            return self.change(Action::CopyRange { from, from_offset, to, to_offset, len, fresh });
+        }
         let len = u32::try_from(data.len()).map_err(|_| Errno::EINVAL)?;
         let action = Action::Write { ino, offset, len, clear_set_id, fresh };
         self.change_with(action, data.clone())

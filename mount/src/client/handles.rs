@@ -1,6 +1,6 @@
 //! What the kernel holds: nodes it knows, and open files and directories.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -11,6 +11,9 @@ use super::readahead::Readahead;
 /// The number of an open file or directory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct HandleId(pub u64);
+
+/// In how many of the files that were opened to be read a write is looked for.
+const SOURCES_MAX: usize = 4;
 
 /// What is open.
 #[derive(Debug)]
@@ -61,6 +64,9 @@ pub(super) struct Handles {
     next: u64,
     known: HashMap<Ino, Known>,
     writers: HashMap<Ino, u32>,
+    /// The files that were opened last to be read only, the last one first. They stay when they are
+    /// closed: some programs write what they read after that.
+    sources: VecDeque<Ino>,
     places: RandomState,
 }
 
@@ -68,6 +74,11 @@ impl Handles {
     pub(super) fn open_file(&mut self, ino: Ino, writable: bool) -> HandleId {
         if writable {
             *self.writers.entry(ino).or_default() += 1;
+        }
+        if !writable {
+            self.sources.retain(|source| *source != ino);
+            self.sources.push_front(ino);
+            self.sources.truncate(SOURCES_MAX);
         }
         self.add(Handle::File(OpenFile { ino, writable, readahead: Readahead::default() }))
     }
@@ -113,6 +124,11 @@ impl Handles {
         const AFTER_DOTS: u64 = 3;
         const PLACE_MAX: u64 = i64::MAX as u64;
         (self.places.hash_one(name) & PLACE_MAX).max(AFTER_DOTS)
+    }
+
+    /// Files that a program may be copying from.
+    pub(super) fn sources(&self) -> impl Iterator<Item = Ino> {
+        self.sources.iter().copied()
     }
 
     /// How many handles can write to a file.

@@ -28,6 +28,8 @@ mod attributes;
 
 mod data;
 
+mod copies;
+
 mod directories;
 
 mod outbox;
