@@ -157,7 +157,7 @@ fn giving_a_file_the_owner_that_it_has_takes_its_set_id_bits_and_a_directorys_st
 }
 
 #[test]
-fn a_change_of_data_by_another_user_takes_the_set_id_bits() {
+fn a_change_of_data_by_another_user_takes_the_set_id_bits_and_setting_no_owner_does_not() {
     let world = World::new(&["alice"]);
     world.let_others_in();
     let mount = world.mounting("alice").arg("-o").arg("ids=stored,allow_other").start();
@@ -169,10 +169,21 @@ os.copy_file_range(os.open(\"other\", os.O_RDONLY), to, 4)'";
     for change in ["echo more >> file", "truncate -s 1 file", "fallocate -l 9000 file", copy] {
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o6777)).unwrap();
-        let mut as_other = Command::new("setpriv");
-        as_other.args(["--reuid=20001", "--regid=20001", "--clear-groups", "bash", "-c", change]);
-        run_within(as_other.current_dir(mount.root()), Duration::from_secs(60)).succeeded();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o777, "{change}");
+        for (script, mode) in
+            [("python3 -c 'import os; os.chown(\"file\", -1, -1)'", 0o6777), (change, 0o777)]
+        {
+            let mut as_other = Command::new("setpriv");
+            as_other.args([
+                "--reuid=20001",
+                "--regid=20001",
+                "--clear-groups",
+                "bash",
+                "-c",
+                script,
+            ]);
+            run_within(as_other.current_dir(mount.root()), Duration::from_secs(60)).succeeded();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, mode, "{script}");
+        }
     }
     mount.unmount();
 }

@@ -7,8 +7,12 @@ use xfer_protocol::limits::{FILE_BYTES_MAX, READ_BYTES_MAX};
 use xfer_protocol::tree::{Action, FallocateMode, FileData};
 use xfer_protocol::{ContentId, Errno, Ino, Seq};
 
+use super::attributes::NewAttributes;
 use super::handles::{Handle, HandleId};
 use super::state::{Pause, State};
+
+const SET_UID: u16 = 0o4000;
+const SET_GID_AND_EXECUTE: u16 = 0o2010;
 
 /// A place in a file to look for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,19 +142,36 @@ impl State {
         ino: Ino,
         range: Range<u64>,
         mode: FallocateMode,
+        clear_set_id: bool,
     ) -> Result<(), Pause> {
+        if clear_set_id {
+            self.clear_set_id(ino)?;
+        }
         let fresh = ContentId(self.fresh()?);
         let (offset, len) = (range.start, range.end - range.start);
         self.change(Action::Fallocate { ino, offset, len, mode, fresh })
     }
 
+    /// Takes the set-id bits from a file, if it has some that go when a program without rights
+    /// changes its data. Made again, it does nothing.
+    fn clear_set_id(&mut self, ino: Ino) -> Result<(), Pause> {
+        let mode = self.node(ino)?.mode;
+        if mode & SET_UID != 0 || mode & SET_GID_AND_EXECUTE == SET_GID_AND_EXECUTE {
+            self.set_attributes(ino, &NewAttributes { clear_set_id: true, ..Default::default() })?;
+        }
+        Ok(())
+    }
+
     /// Copies a range and says how many bytes it was.
-    pub fn copy_range(&mut self, copy: Copy) -> Result<u64, Pause> {
+    pub fn copy_range(&mut self, copy: Copy, clear_set_id: bool) -> Result<u64, Pause> {
         let fresh = ContentId(self.fresh()?);
         let source = self.node(copy.from)?;
         let size = source.file().ok_or(Errno::EINVAL)?.size;
         let len = copy.len.min(size.saturating_sub(copy.from_offset)).min(FILE_BYTES_MAX);
         if len > 0 {
+            if clear_set_id {
+                self.clear_set_id(copy.to)?;
+            }
             let Copy { from, from_offset, to, to_offset, .. } = copy;
             self.change(Action::CopyRange { from, from_offset, to, to_offset, len, fresh })?;
         }

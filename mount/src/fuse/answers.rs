@@ -15,7 +15,7 @@ use super::attr::{FOR_EVER, attr, errno};
 use super::filesystem::XferFs;
 use super::placing::{self, Placing};
 use super::words::{given, new_name, owner};
-use crate::client::{Client, Found, Ids, Listed, New, Pause, State};
+use crate::client::{Client, Found, Ids, Listed, New, NewAttributes, Pause, State};
 
 /// Numbers are never used again, so one generation is enough.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -67,6 +67,25 @@ impl XferFs {
         let ids = self.ids();
         self.answer(reply, attempt, move |reply, (ino, node)| {
             reply.attr(&FOR_EVER, &attr(ino, &node, ids));
+        });
+    }
+
+    /// Answers a change of attributes that sets none: all that the kernel sends when the set-id bits
+    /// are to go.
+    ///
+    /// It does so when the owner is set to what it is, which is the owner's to do, and before anybody
+    /// changes data. Those can't be told apart here. So for others this does nothing, and their
+    /// changes of data take the bits with them.
+    pub(super) fn set_nothing(&self, request: &Request, ino: Ino, reply: ReplyAttr) {
+        let (caller, ids) = (request.uid(), self.ids());
+        self.answer_attr(reply, move |state| {
+            let found = state.attributes(ino)?;
+            let owner = attr(ino, &found.1, ids).uid;
+            if caller != 0 && caller != owner {
+                return Ok(found);
+            }
+            let new = NewAttributes { clear_set_id: true, ..NewAttributes::default() };
+            state.set_attributes(ino, &new)
         });
     }
 

@@ -110,9 +110,9 @@ impl Filesystem for XferFs {
                 (None, None)
             }
         };
-        // Nothing to set means that only the set-id bits go: data is about to change by a program
-        // without rights, or the owner was set to what it is.
-        let bits_only = [mode, uid, gid] == [None; 3] && (size, atime, mtime) == (None, None, None);
+        if [mode, uid, gid] == [None; 3] && (size, atime, mtime) == (None, None, None) {
+            return self.set_nothing(request, Ino(ino.0), reply);
+        }
         let new = NewAttributes {
             mode: mode.map(permissions),
             uid,
@@ -120,7 +120,7 @@ impl Filesystem for XferFs {
             size,
             atime: atime.map(timestamp),
             mtime: mtime.map(timestamp),
-            clear_set_id: bits_only || size.is_some() && request.uid() != 0,
+            clear_set_id: size.is_some() && request.uid() != 0,
         };
         self.answer_attr(reply, move |state| state.set_attributes(Ino(ino.0), &new));
     }
@@ -439,7 +439,7 @@ impl Filesystem for XferFs {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -449,7 +449,8 @@ impl Filesystem for XferFs {
     ) {
         let range = offset..offset.saturating_add(length);
         let mode = fallocate_mode(mode).ok_or(Errno::EOPNOTSUPP);
-        let attempt = move |state: &mut State| state.fallocate(Ino(ino.0), range.clone(), mode?);
+        let (ino, clear) = (Ino(ino.0), request.uid() != 0);
+        let attempt = move |state: &mut State| state.fallocate(ino, range.clone(), mode?, clear);
         self.answer_empty(reply, attempt);
     }
 
@@ -472,7 +473,7 @@ impl Filesystem for XferFs {
 
     fn copy_file_range(
         &self,
-        _request: &Request,
+        request: &Request,
         from: INodeNo,
         _fh_in: FileHandle,
         from_offset: u64,
@@ -486,7 +487,8 @@ impl Filesystem for XferFs {
         // The answer has 32 bits for the length; what is left is asked for again.
         let len = len.min(u64::from(u32::MAX) / BLOCK_BYTES * BLOCK_BYTES);
         let copy = Copy { from: Ino(from.0), from_offset, to: Ino(to.0), to_offset, len };
-        let attempt = move |state: &mut State| state.copy_range(copy);
+        let clear = request.uid() != 0;
+        let attempt = move |state: &mut State| state.copy_range(copy, clear);
         self.answer(reply, attempt, |reply, copied| reply.written(copied as u32));
     }
 }
