@@ -46,6 +46,7 @@ fn random_operations_give_what_a_local_directory_gives() {
         play(&mut contest).unwrap_or_else(|difference| panic!("part {part}: {difference}"));
         look.at(&contest, part, "ended");
         mount.unmount();
+        println!("part {part} of {parts} is done");
     }
     let mount = mounted(&world, &mut random);
     Look::All.at(&contest, parts, "remounted");

@@ -198,7 +198,7 @@ fn mapped_memory_and_the_file_are_one() {
 }
 
 #[test]
-fn what_was_written_through_memory_moves_the_time_when_it_is_synced() {
+fn what_was_written_through_memory_moves_the_time_and_is_data_when_it_is_synced() {
     on_a_mount(|mount| {
         let file = read_write(&mount.path("file"));
         file.set_len(5000).unwrap();
@@ -208,6 +208,7 @@ fn what_was_written_through_memory_moves_the_time_when_it_is_synced() {
         mapped.write(10, b"through memory");
         mapped.sync();
         assert!(file.metadata().unwrap().modified().unwrap() > past);
+        assert_eq!(sys::seek(&file, sys::SeekFrom::Data(0)), Ok(0));
     });
 }
 

@@ -191,8 +191,14 @@ fn attribute(random: &mut Random) -> Operation {
     match random.below(16) {
         0 | 1 => Operation::Chmod { target, mode: mode(random) },
         2 | 3 => {
-            let mut id = || Some(*random.pick(&IDS)).filter(|_| random.below(4) > 0);
-            Operation::Chown { target, uid: id(), gid: id() }
+            // Never neither: of that, a filesystem of FUSE is told too little to refuse it.
+            let (uid, gid) = (*random.pick(&IDS), *random.pick(&IDS));
+            let (uid, gid) = match random.below(4) {
+                0 => (Some(uid), None),
+                1 => (None, Some(gid)),
+                _ => (Some(uid), Some(gid)),
+            };
+            Operation::Chown { target, uid, gid }
         }
         4 | 5 => {
             let (atime, mtime) = (moment(random), moment(random));

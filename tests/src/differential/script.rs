@@ -79,8 +79,13 @@ impl Script {
         let timed = random.below(3) == 0 && self.unsynced.is_empty();
         let operation = draw::operation(random);
         match &operation {
-            // It would be overridden when the kernel passes on what was written.
-            Operation::SetTimes { .. } if !self.unsynced.is_empty() => self.next(),
+            // Times would be overridden when the kernel passes on what was written, and what was
+            // written to a hole is no data until then.
+            Operation::SetTimes { .. } | Operation::FindData { .. }
+                if !self.unsynced.is_empty() =>
+            {
+                self.next()
+            }
             Operation::WriteMapped { sync: false, .. } => Step { worker, operation, timed: false },
             _ => Step { worker, operation, timed },
         }
