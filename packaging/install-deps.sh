@@ -5,6 +5,7 @@
 #   packaging/install-deps.sh            to build and to mount
 #   packaging/install-deps.sh --tests    and to run the tests
 #   packaging/install-deps.sh --benches  and to compare xfer with others
+#   packaging/install-deps.sh --profile  and to see where its time goes
 set -euo pipefail
 
 # A program, and the package that has it.
@@ -46,6 +47,7 @@ for_benches=(
 case ${1-} in
     --tests) needed+=("${for_tests[@]}") ;;
     --benches) needed+=("${for_benches[@]}") ;;
+    --profile) needed+=(perf:linux-perf) ;;
 esac
 
 missing=()

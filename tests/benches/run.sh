@@ -6,6 +6,7 @@
 #   tests/benches/run.sh                          everything, medians of 5 runs
 #   tests/benches/run.sh --quick                  one run of each, and none longer than a minute
 #   tests/benches/run.sh --fs xfer,sshfs --rows untar,find --rtt 20 --rate 1000
+#   tests/benches/run.sh --profile DIR --runs 1 --fs xfer --rows write    and flame graphs of it
 #   tests/benches/run.sh --help                   all options
 #
 # Measures what users run: release builds without any switch of their own, and default settings.
@@ -15,6 +16,15 @@ cd "$(dirname "$0")/../.."
 # How long one mount may stand before the harness takes it for stuck.
 export XFER_TEST_LIMIT_S=${XFER_TEST_LIMIT_S:-7200}
 
+# What draws flame graphs.
+readonly INFERNO=0.12.8
+
 packaging/install-deps.sh --benches
+if [[ " $* " == *" --profile"* ]]; then
+    packaging/install-deps.sh --profile
+    export PATH=$PWD/target/tools/bin:$PATH
+    command -v inferno-flamegraph >/dev/null ||
+        cargo install --quiet --locked --root target/tools --version "$INFERNO" inferno
+fi
 cargo build --quiet --release --workspace --locked
 cargo bench --quiet --package xfer-tests --bench filesystems --locked -- "$@"

@@ -15,7 +15,7 @@ use xfer_tests::bench::proof::Proof;
 use xfer_tests::bench::rows::{ROWS, Row};
 use xfer_tests::bench::sample::{Purpose, Sample, Stage};
 use xfer_tests::bench::table::{Results, seconds, size};
-use xfer_tests::bench::timed::Stop;
+use xfer_tests::bench::timed::{Stop, is_interrupted, stop_on_signals};
 use xfer_tests::network::Network;
 
 mod machine;
@@ -24,6 +24,10 @@ mod options;
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    stop_on_signals();
+    if let Some(directory) = &options.profile {
+        std::fs::create_dir_all(directory).unwrap();
+    }
     let directory =
         tempfile::Builder::new().prefix("xfer-bench-").tempdir_in(&options.dir).unwrap();
     eprintln!("making what is to be stored, in {}", directory.path().display());
@@ -44,8 +48,11 @@ fn main() -> ExitCode {
             "### {cable}\n\nThe shortest round trip is {:.2} ms, as measured.\n",
             ms(&network)
         );
+        if is_interrupted() {
+            return ExitCode::FAILURE;
+        }
         whole &= compare(&options, &stage, &filesystems);
-        if options.memory_gib > 0 {
+        if options.memory_gib > 0 && !is_interrupted() {
             whole &= measure_memory(&stage, options.memory_gib);
         }
     }
@@ -115,7 +122,7 @@ fn fill(
     for number in 0..=options.runs() {
         for (filesystem, cell) in filesystems.iter().zip(&mut cells) {
             let possible = filesystem.sends() || !matches!(row.proof, Proof::Sent(_));
-            if !possible || cell.is_decided() {
+            if !possible || cell.is_decided() || is_interrupted() {
                 continue;
             }
             if number > 0 {
@@ -127,6 +134,12 @@ fn fill(
                 report(row, filesystem.name(), " (counted)", &measured);
                 cell.add_counted(measured);
             }
+        }
+    }
+    if let Some(directory) = &options.profile {
+        for filesystem in filesystems.iter().filter(|filesystem| filesystem.counts_messages()) {
+            let measured = stage.measure(&**filesystem, row, Purpose::Profile(directory));
+            report(row, filesystem.name(), " (profiled)", &measured);
         }
     }
     cells

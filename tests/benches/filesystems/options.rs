@@ -33,6 +33,9 @@ pub struct Options {
     /// Also write and read so many GiB on xfer, and see how much memory that takes; 0 for not
     #[arg(long = "memory", value_name = "GIB", default_value_t = 0)]
     pub memory_gib: usize,
+    /// Also draw flame graphs of xfer's processes into this directory, one for each row
+    #[arg(long, value_name = "DIR")]
+    pub profile: Option<PathBuf>,
     /// The directory on the disk to use
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub dir: PathBuf,

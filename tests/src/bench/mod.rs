@@ -22,6 +22,8 @@ pub mod usage;
 
 pub mod requests;
 
+pub mod profile;
+
 pub mod cell;
 
 pub mod table;

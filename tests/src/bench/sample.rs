@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::filesystem::{Filesystem, Mounted, Sides};
 use super::fixtures::Fixtures;
+use super::profile::Profiling;
 use super::proof;
 use super::requests::{Counting, Requests};
 use super::rows::{Before, Row};
@@ -35,11 +36,13 @@ pub struct Sample {
 
 /// What a run is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Purpose {
+pub enum Purpose<'a> {
     /// Its time.
     Time,
     /// What the kernel asks of the filesystem; its time is longer for that.
     Requests,
+    /// A flame graph of each process, drawn into this directory; likewise.
+    Profile(&'a Path),
 }
 
 /// Where rows are run.
@@ -64,7 +67,7 @@ impl Stage<'_> {
         &self,
         filesystem: &dyn Filesystem,
         row: &Row,
-        purpose: Purpose,
+        purpose: Purpose<'_>,
     ) -> Result<Sample, Stop> {
         // The harness fails by panicking, which here is one figure's failure and not the table's.
         let measured = catch_unwind(AssertUnwindSafe(|| {
@@ -72,7 +75,7 @@ impl Stage<'_> {
             let place = place.unwrap();
             let fixture = self.fixtures.directory(row.fixture);
             let mut mounted = filesystem.mount(self.network, place.path(), &fixture);
-            let (sample, output) = self.work(row, &mut *mounted, purpose)?;
+            let (sample, output) = self.work(row, &mut *mounted, purpose, place.path())?;
             proof::check(row, self.fixtures, &mut *mounted, &output, place.path())?;
             Ok(sample)
         }));
@@ -83,13 +86,17 @@ impl Stage<'_> {
         &self,
         row: &Row,
         mounted: &mut dyn Mounted,
-        purpose: Purpose,
+        purpose: Purpose<'_>,
+        place: &Path,
     ) -> Result<(Sample, String), Stop> {
         let root = mounted.root().to_owned();
         self.prepare(row, &root)?;
-        let counting = match purpose {
-            Purpose::Time => None,
-            Purpose::Requests => Counting::begin(&root),
+        let (counting, profiling) = match purpose {
+            Purpose::Time => (None, None),
+            Purpose::Requests => (Counting::begin(&root), None),
+            Purpose::Profile(_) => {
+                (None, mounted.pids().map(|pids| Profiling::begin(pids, &place.join("perf.data"))))
+            }
         };
         let before = (self.network.traffic(), mounted.usage(), counts(mounted));
         let mut command = row.command(self.fixtures, &root);
@@ -101,6 +108,9 @@ impl Stage<'_> {
         }
         let took = begin.elapsed();
         let (traffic, used) = (self.network.traffic() - before.0, mounted.usage());
+        if let (Some(profiling), Purpose::Profile(directory)) = (profiling, purpose) {
+            profiling.draw(directory, row.name);
+        }
         let requests = counting.and_then(|counting| counting.requests());
         let mut counts = counts(mounted);
         counts.iter_mut().for_each(|(name, count)| *count -= before.2.get(name).unwrap_or(&0));

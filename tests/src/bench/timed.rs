@@ -2,11 +2,39 @@
 
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How often a program that runs is asked whether somebody wants it to stop.
+const POLL: Duration = Duration::from_millis(200);
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Makes SIGINT and SIGTERM end what runs, so that mounts and servers are taken away in order.
+pub fn stop_on_signals() {
+    std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate()).unwrap();
+            let mut interrupt = signal(SignalKind::interrupt()).unwrap();
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        INTERRUPTED.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Whether all is to end.
+pub fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
 
 /// Why there is no figure.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,8 +64,11 @@ impl Deadline {
     /// What is left of it.
     ///
     /// # Errors
-    /// If nothing is.
+    /// If nothing is, or all is to end.
     pub fn left(self) -> Result<Duration, Stop> {
+        if is_interrupted() {
+            return Err(Stop::Failed("interrupted".to_owned()));
+        }
         let left = self.at.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(Stop::Over(self.limit)) } else { Ok(left) }
     }
@@ -71,7 +102,7 @@ fn wait(child: &mut Child, deadline: Deadline) -> Result<ExitStatus, Stop> {
             // Not waited for: a program that a filesystem keeps waiting may not die before it goes.
             let _ = child.kill();
         })?;
-        let left = Timespec::try_from(left).expect("a short time");
+        let left = Timespec::try_from(left.min(POLL)).expect("a short time");
         let _ = poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&left));
     }
 }

@@ -72,6 +72,11 @@ pub trait Mounted {
     /// What its processes used so far.
     fn usage(&self) -> Sides;
 
+    /// The processes that are worth a look at where their time goes.
+    fn pids(&self) -> Option<Pids> {
+        None
+    }
+
     /// What its server counted of the messages it got, if it does.
     fn counts(&self) -> Option<Value> {
         None
@@ -91,6 +96,15 @@ pub trait Mounted {
     fn received(&mut self, name: &str) -> std::path::PathBuf {
         panic!("{name} was sent by a filesystem that can't")
     }
+}
+
+/// The processes of both ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pids {
+    /// Of whoever mounts.
+    pub client: u32,
+    /// Of whoever serves.
+    pub server: u32,
 }
 
 /// What both ends used.

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::backing::LIMIT;
-use super::{Filesystem, Mounted, Sides};
+use super::{Filesystem, Mounted, Pids, Sides};
 use crate::bench::timed::{Deadline, Stop, run};
 use crate::bench::usage::of_family;
 use crate::network::{Namespace, Network, SERVER};
@@ -92,6 +92,10 @@ impl Mounted for Mounting {
     fn usage(&self) -> Sides {
         let [client, server] = [self.mounted().pid(), self.world.server.pid()].map(of_family);
         Sides { client, server }
+    }
+
+    fn pids(&self) -> Option<Pids> {
+        Some(Pids { client: self.mounted().pid(), server: self.world.server.pid() })
     }
 
     fn counts(&self) -> Option<Value> {

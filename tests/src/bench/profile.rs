@@ -1,0 +1,53 @@
+//! Where the processes' time goes: perf(1) samples them while a row's program runs, and inferno draws
+//! a flame graph of each side.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::filesystem::Pids;
+use crate::programs::Running;
+use crate::{shell, wait_until};
+
+/// How long perf may take to begin, and to end.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// perf, which samples until it is told to stop.
+pub struct Profiling {
+    perf: Running,
+    data: PathBuf,
+    pids: Pids,
+}
+
+impl Profiling {
+    /// Begins to sample processes; `data` is where perf keeps what it finds.
+    pub fn begin(pids: Pids, data: &Path) -> Profiling {
+        let mut perf = Command::new("perf");
+        // A machine that has no counters of cycles, as many virtual ones, has this clock.
+        perf.args(["record", "-e", "cpu-clock", "-F", "499", "--call-graph", "dwarf,16384"]);
+        perf.args(["-p", &format!("{},{}", pids.client, pids.server), "-o"]).arg(data);
+        let mut perf = Running::start(&mut perf);
+        wait_until("perf to begin", LIMIT, || {
+            assert!(perf.is_running(), "{}", perf.said());
+            data.metadata().is_ok_and(|data| data.len() > 0)
+        });
+        Profiling { perf, data: data.to_owned(), pids }
+    }
+
+    /// Ends it, and draws `NAME-client.svg` and `NAME-server.svg`.
+    pub fn draw(mut self, directory: &Path, name: &str) {
+        self.perf.signal(Signal::INT);
+        self.perf.ended_within(LIMIT);
+        let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        for (side, pid) in [("client", self.pids.client), ("server", self.pids.server)] {
+            let script = format!(
+                "perf script -i '{}' --pid {pid} 2>/dev/null | inferno-collapse-perf \
+                 | inferno-flamegraph --title '{name}, {side}' > '{name}-{side}.svg'",
+                self.data.display(),
+            );
+            shell(directory, &script);
+        }
+    }
+}
