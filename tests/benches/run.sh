@@ -24,7 +24,9 @@ if [[ " $* " == *" --profile"* ]]; then
     packaging/install-deps.sh --profile
     export PATH=$PWD/target/tools/bin:$PATH
     command -v inferno-flamegraph >/dev/null ||
-        cargo install --quiet --locked --root target/tools --version "$INFERNO" inferno
+        CARGO_TARGET_DIR=target/tools/build cargo install --quiet --locked --root target/tools \
+            --version "$INFERNO" inferno
+    rm -rf target/tools/build
 fi
 cargo build --quiet --release --workspace --locked
 cargo bench --quiet --package xfer-tests --bench filesystems --locked -- "$@"

@@ -266,7 +266,7 @@ fn a_store_that_lost_something_is_shown_as_failed() {
         failed(bench.measure(&Faulty::After(script), row(name)), "not durable");
     }
     let garbled = Faulty::Before("printf x | dd of=big bs=1 seek=2000000 conv=notrunc status=none");
-    failed(bench.measure(&garbled, row("read 256 MiB, cold")), "other bytes");
+    failed(bench.measure(&garbled, row("read 256 MiB (cold)")), "other bytes");
 }
 
 /// xfer, whose changes nobody waits for.

@@ -99,45 +99,45 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         bytes: big,
-        ..reading("read 256 MiB, cold", Fixture::Big, Proof::Read("big"), |_| {
+        ..reading("read 256 MiB (cold)", Fixture::Big, Proof::Read("big"), |_| {
             words(&["cat", "big"])
         })
     },
     Row {
         before: Before::Warm,
         bytes: big,
-        ..reading("read 256 MiB, warm", Fixture::Big, Proof::Read("big"), |_| {
+        ..reading("read 256 MiB (warm)", Fixture::Big, Proof::Read("big"), |_| {
             words(&["cat", "big"])
         })
     },
-    reading("head -c 4096 of 256 MiB, cold", Fixture::Big, Proof::Output(exact), |_| {
+    reading("head -c 4096 of 256 MiB (cold)", Fixture::Big, Proof::Output(exact), |_| {
         words(&["head", "-c", "4096", "big"])
     }),
-    reading("head -c 4096 of 1 GiB, cold", Fixture::Huge, Proof::Output(exact), |_| {
+    reading("head -c 4096 of 1 GiB (cold)", Fixture::Huge, Proof::Output(exact), |_| {
         words(&["head", "-c", "4096", "huge"])
     }),
-    reading("200 random reads of 4 KiB, cold", Fixture::Big, Proof::Output(exact), |_| {
+    reading("200 random reads of 4 KiB (cold)", Fixture::Big, Proof::Output(exact), |_| {
         words(&["perl", "-e", RANDOM_READS, "big", "200"])
     }),
     changing("cp of 256 MiB inside", Fixture::Big, |_| words(&["cp", "big", "copy"])),
     changing("untar 1,000 files", Fixture::Empty, |all| {
         vec!["tar".to_owned(), "xf".to_owned(), text(&all.archive())]
     }),
-    reading("find -ls, cold", Fixture::Tree, Proof::Output(listed), |_| {
+    reading("find -ls (cold)", Fixture::Tree, Proof::Output(listed), |_| {
         words(&["find", "tree", "-ls"])
     }),
     Row {
         before: Before::Warm,
-        ..reading("find -ls, warm", Fixture::Tree, Proof::Output(listed), |_| {
+        ..reading("find -ls (warm)", Fixture::Tree, Proof::Output(listed), |_| {
             words(&["find", "tree", "-ls"])
         })
     },
-    reading("grep -r, cold", Fixture::Tree, Proof::Output(sorted), |_| {
+    reading("grep -r (cold)", Fixture::Tree, Proof::Output(sorted), |_| {
         words(&["grep", "-r", NEEDLE, "tree"])
     }),
     Row {
         before: Before::Warm,
-        ..reading("grep -r, warm", Fixture::Tree, Proof::Output(sorted), |_| {
+        ..reading("grep -r (warm)", Fixture::Tree, Proof::Output(sorted), |_| {
             words(&["grep", "-r", NEEDLE, "tree"])
         })
     },
