@@ -110,7 +110,7 @@ pub struct Client {
     state: Mutex<State>,
     options: Options,
     runtime: Handle,
-    links: ReadLinks,
+    links: Arc<ReadLinks>,
     /// Wakes the task that sends.
     outgoing: Notify,
     /// Ticks whenever something that an attempt can wait for has happened.
@@ -151,7 +151,7 @@ impl Client {
             state: Mutex::new(state),
             options,
             runtime: Handle::current(),
-            links: ReadLinks::new(dial),
+            links: Arc::new(ReadLinks::new(dial)),
             outgoing: Notify::new(),
             progress: watch::Sender::new(0),
             loads: Mutex::default(),
@@ -159,6 +159,7 @@ impl Client {
             kernel: Mutex::default(),
             tasks: Mutex::default(),
         });
+        client.spawn(client.links.clone().open_first());
         client.spawn(client.clone().receive(reader));
         client.spawn(client.clone().transmit(writer));
         client.spawn(client.clone().tend_mailboxes());

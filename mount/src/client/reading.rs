@@ -22,11 +22,28 @@ const QUEUE: usize = 256;
 /// An answer, with the bytes that came along.
 pub(super) type Answered = (Answer, Bytes);
 
-/// The session's read links, opened when first needed and again when they broke.
+/// The session's read links. The first is opened with the session; the others, and those that broke,
+/// when they are needed.
 pub(super) struct ReadLinks {
     dial: Dial,
-    links: [tokio::sync::Mutex<Option<mpsc::Sender<Question>>>; LINKS],
+    places: [Place; LINKS],
     next: AtomicUsize,
+}
+
+/// A place for a link.
+#[derive(Default)]
+struct Place {
+    link: Mutex<Option<mpsc::Sender<Question>>>,
+    /// Held by whoever opens one here.
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl Place {
+    /// The link, if there is one that is not broken.
+    fn link(&self) -> Option<mpsc::Sender<Question>> {
+        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        link.as_ref().filter(|link| !link.is_closed()).cloned()
+    }
 }
 
 struct Question {
@@ -40,13 +57,19 @@ type Pending = Arc<Mutex<Option<HashMap<u32, oneshot::Sender<Result<Answered, Re
 
 impl ReadLinks {
     pub(super) fn new(dial: Dial) -> ReadLinks {
-        ReadLinks { dial, links: Default::default(), next: AtomicUsize::new(0) }
+        ReadLinks { dial, places: Default::default(), next: AtomicUsize::new(0) }
+    }
+
+    /// Opens a link that nobody needs yet, so that the first question does not wait for it.
+    pub(super) async fn open_first(self: Arc<Self>) {
+        // Whoever asks will try again, and be told if it fails.
+        let _ = self.open(0).await;
     }
 
     /// Asks, on a link that may have to be opened first. If that link breaks, once more on another:
     /// every question may be asked twice.
     #[tracing::instrument(level = "trace", skip(self))]
-    pub(super) async fn ask(&self, after: Seq, ask: Ask) -> Result<Answered, Errno> {
+    pub(super) async fn ask(self: &Arc<Self>, after: Seq, ask: Ask) -> Result<Answered, Errno> {
         let answer = match self.ask_once(after, ask.clone()).await? {
             Some(answer) => answer,
             None => self.ask_once(after, ask).await?.ok_or(Errno::EIO)?,
@@ -56,7 +79,7 @@ impl ReadLinks {
 
     /// Asks, and gives nothing if the link breaks before the answer.
     async fn ask_once(
-        &self,
+        self: &Arc<Self>,
         after: Seq,
         ask: Ask,
     ) -> Result<Option<Result<Answered, ReadError>>, Errno> {
@@ -68,11 +91,27 @@ impl ReadLinks {
         }
     }
 
-    async fn link(&self) -> Result<mpsc::Sender<Question>, Errno> {
-        let place = self.next.fetch_add(1, Ordering::Relaxed) % LINKS;
-        let mut link = self.links[place].lock().await;
-        if let Some(open) = link.as_ref().filter(|open| !open.is_closed()) {
-            return Ok(open.clone());
+    /// The link whose turn it is, or while that is being opened, any other that is there.
+    async fn link(self: &Arc<Self>) -> Result<mpsc::Sender<Question>, Errno> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % LINKS;
+        if let Some(link) = self.places[turn].link() {
+            return Ok(link);
+        }
+        let Some(other) = self.places.iter().find_map(Place::link) else {
+            return self.open(turn).await;
+        };
+        if self.places[turn].opening.try_lock().is_ok() {
+            let links = self.clone();
+            tokio::spawn(async move { links.open(turn).await });
+        }
+        Ok(other)
+    }
+
+    async fn open(&self, place: usize) -> Result<mpsc::Sender<Question>, Errno> {
+        let place = &self.places[place];
+        let _opening = place.opening.lock().await;
+        if let Some(link) = place.link() {
+            return Ok(link);
         }
         let (reader, writer) = (self.dial)().await.map_err(|error| {
             tracing::warn!("a read link could not be opened: {error}");
@@ -83,7 +122,7 @@ impl ReadLinks {
         let (alive, ended) = oneshot::channel();
         tokio::spawn(receive(reader, pending.clone(), alive));
         tokio::spawn(transmit(writer, questions, pending, ended));
-        *link = Some(sender.clone());
+        *place.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
         Ok(sender)
     }
 }
