@@ -113,11 +113,8 @@ fn a_hundred_driven_sessions_find_everything_as_they_left_it() {
     assert_eq!(figures.count(Kind::Send), 3 * sessions);
     // Those who start over half way, and those who look in the end.
     assert_eq!(figures.count(Kind::Login), sessions.div_ceil(10));
-    assert!(
-        figures.count(Kind::Read) > 3 * sessions - sessions / 2,
-        "{}",
-        figures.count(Kind::Read)
-    );
+    // Letters, though the last ones come when their readers are done.
+    assert!(figures.count(Kind::Read) > sessions, "{}", figures.count(Kind::Read));
     let (transactions, batches) = report.commits;
     assert!(transactions > 0 && transactions < batches, "nobody shared: {:?}", report.commits);
 }

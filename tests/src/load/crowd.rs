@@ -26,8 +26,9 @@ const LOGINS_AT_A_TIME: usize = 8;
 /// How long a login may take, in all.
 const LOGIN_MAX: Duration = Duration::from_secs(60);
 
-/// Room for a file or two, so that what is read is fetched.
-const CACHE_BYTES: usize = 16 << 10;
+/// Room for the largest file and a few small ones, so that what is read is fetched. A file that does
+/// not fit would be fetched for ever.
+const CACHE_BYTES: usize = 32 << 10;
 
 /// A server and its users, numbered from 0, in a directory that goes with it.
 pub struct Crowd {

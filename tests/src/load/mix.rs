@@ -22,10 +22,10 @@ use crate::Random;
 const OPERATION_MAX: Duration = Duration::from_secs(60);
 
 /// How many files a session keeps.
-const FILES_KEPT: usize = 8;
+const FILES_KEPT: usize = 12;
 
 /// How many files are younger than one that the cache has lost for sure.
-const FILES_CACHED: usize = 4;
+const FILES_CACHED: usize = 8;
 
 /// One user at work.
 pub(super) struct Worker {
