@@ -38,12 +38,13 @@ pub(super) fn apply(side: &mut Side, operation: &Operation, timed: bool) -> io::
             }
             let found = sys::statat(directory, path, how)?;
             // An access time that stays may have been moved by reading, which is noted here and
-            // not there.
+            // not there; that of a link even by asking, if the way there leads through it.
+            let is_link = FileType::from_raw_mode(found.st_mode) == FileType::Symlink;
             let atime = match atime {
-                Moment::Omitted => String::new(),
-                Moment::At { .. } | Moment::Now => {
+                Moment::At { .. } | Moment::Now if !is_link => {
                     set_time(found.st_atime, found.st_atime_nsec as i64)
                 }
+                Moment::At { .. } | Moment::Now | Moment::Omitted => String::new(),
             };
             Ok(format!("{atime} {}", set_time(found.st_mtime, found.st_mtime_nsec as i64)))
         }
