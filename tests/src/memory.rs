@@ -1,5 +1,6 @@
 //! How much memory our processes take up, held against what OPERATIONS.md says of it.
 
+use crate::load::Usage;
 use crate::{Mount, World};
 
 /// A mebibyte.
@@ -44,14 +45,7 @@ impl Allowed {
 
 #[track_caller]
 fn check(what: &str, pid: u32, allowed: u64) {
-    let peak = peak(pid);
+    let peak = Usage::of(pid).resident_max;
     println!("{what} took up {} MiB at most, and may {}", peak / MIB, allowed / MIB);
     assert!(peak <= allowed, "{what} took up {peak} bytes, more than {allowed}");
-}
-
-/// The most that a process has taken up so far, in bytes.
-pub fn peak(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
-    kib.unwrap().trim().parse::<u64>().unwrap() * 1024
 }

@@ -13,9 +13,9 @@ use std::path::Path;
 use rustix::fs as sys;
 use rustix::fs::{Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use xfer_protocol::limits::{NAME_BYTES_MAX, SYMLINK_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use xfer_tests::files::{errno, set_xattr, xattr, xattrs};
+use xfer_tests::load::raise_descriptor_limit;
 use xfer_tests::memory::Allowed;
 use xfer_tests::world::before_and_after_a_remount;
 use xfer_tests::{Mount, Random, World, scale};
@@ -137,7 +137,7 @@ fn check_by_programs(mount: &Mount) {
 #[test]
 fn a_tree_a_thousand_deep_is_walked_moved_and_removed() {
     // A descriptor for each level.
-    raise_open_files(DEPTH as u64 + 200);
+    raise_descriptor_limit();
     let world = World::new(&["alice"]);
     let mount = world.mount("alice");
     make_deep(&mount);
@@ -167,14 +167,6 @@ fn a_tree_a_thousand_deep_is_walked_moved_and_removed() {
     let mount = world.mount("alice");
     assert!(!mount.path("deep").exists());
     mount.unmount();
-}
-
-/// Lets this process, and programs that it starts, have more files open.
-fn raise_open_files(count: u64) {
-    let limit = getrlimit(Resource::Nofile);
-    let least = |value: Option<u64>| value.map(|value| value.max(count));
-    let raised = Rlimit { current: least(limit.current), maximum: least(limit.maximum) };
-    setrlimit(Resource::Nofile, raised).unwrap();
 }
 
 /// Names as long as names may be: of plain letters, of letters with three bytes each, and of any

@@ -18,10 +18,10 @@ const LITTLE: Allowed =
 const FILES: usize = 4_000;
 
 /// How many bytes the attribute of a file has.
-const ATTRIBUTE_BYTES: usize = 30_000;
+const ATTRIBUTE_BYTES: usize = 60_000;
 
 /// How many files stand in one directory: a directory that is being listed is known whole.
-const IN_DIRECTORY: usize = 200;
+const IN_DIRECTORY: usize = 100;
 
 /// The size of the large file, in bytes.
 const LARGE: u64 = 200 * MIB;
