@@ -78,7 +78,7 @@ async fn a_login_gives_a_session_and_more_links() {
 }
 
 #[tokio::test]
-async fn a_session_gets_its_links_from_a_server_that_turns_some_away() {
+async fn a_session_begins_and_gets_its_links_at_a_server_that_turns_some_away() {
     let server = Server::start(Manner::Crowded).await;
     let (_directory, hosts) = known_hosts();
     let mode = TrustMode::AcceptNew;

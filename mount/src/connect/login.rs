@@ -40,11 +40,15 @@ const TAKEOVER_MAX: Duration = Duration::from_secs(60);
 /// [`PHASE_MAX`] for the first word.
 const FRESH_MAX: Duration = Duration::from_secs(3);
 
-/// How long to wait before trying again to join a session, at first and at most. A server turns
-/// newcomers away while many come from one address, as from an office behind one router.
-const ATTACH_AGAIN: Range<Duration> = Duration::from_millis(50)..Duration::from_secs(1);
+/// How long to wait before trying again, at first and at most. A server turns newcomers away while
+/// many come from one address, as from an office behind one router.
+const AGAIN: Range<Duration> = Duration::from_millis(50)..Duration::from_secs(1);
 
-/// For how long it is tried again, less than what a silent connection takes to be noticed.
+/// For how long a session is tried to be begun: what hangs up then is taken for no xfer server.
+const CONTACT_MAX: Duration = Duration::from_secs(4);
+
+/// For how long a session is tried to be joined, less than what a silent connection takes to be
+/// noticed.
 const ATTACH_MAX: Duration = Duration::from_secs(8);
 
 /// How far the two clocks may be apart without a warning.
@@ -88,7 +92,9 @@ pub async fn reach(target: &Target, mode: &TrustMode) -> Result<Contact, Connect
         TrustMode::Authorities(file) => Verification::Authorities(tls::read_authorities(file)?),
         TrustMode::Ask | TrustMode::AcceptNew | TrustMode::Fingerprint(_) => Verification::See,
     };
-    first_contact(target, verification).await.map_err(|error| error.at(target.endpoint()))
+    let contact = || first_contact(target, verification.clone());
+    let contact = despite_a_crowd(CONTACT_MAX, contact).await;
+    contact.map_err(|error| error.at(target.endpoint()))
 }
 
 async fn first_contact(
@@ -142,11 +148,17 @@ impl Peer {
     }
 
     async fn begin(self, password: Password, purpose: Purpose) -> Result<Login, EndpointError> {
-        let mut stream = match self.fresh {
-            Some((stream, since)) if since.elapsed() < FRESH_MAX => stream,
-            Some(_) | None => self.endpoint.open().await?,
+        let greeted = match self.fresh {
+            Some((stream, since)) if since.elapsed() < FRESH_MAX => greet(stream).await,
+            Some(_) | None => self.endpoint.greeted().await,
         };
-        let server_time = hello(&mut stream).await?;
+        let (mut stream, server_time) = match greeted {
+            // A connection that was fresh may have had to make room for others.
+            Err(error) if may_be_crowded(&error) => {
+                despite_a_crowd(CONTACT_MAX, || self.endpoint.greeted()).await?
+            }
+            greeted => greeted?,
+        };
         let opening = Opening::Login { user: self.user, password, purpose, host: host_name() };
         let deadline = match purpose {
             Purpose::Mount => LOGIN_MAX,
@@ -181,18 +193,12 @@ impl Endpoint {
 
     /// One more link of the session, though the server may be crowded.
     async fn attach(&self, session: SessionId, secret: Secret) -> Result<Stream, EndpointError> {
-        let start = Instant::now();
-        let mut pause = ATTACH_AGAIN.start;
-        loop {
-            match self.attach_once(session, secret.clone()).await {
-                Err(error) if may_be_crowded(&error) && start.elapsed() < ATTACH_MAX => {
-                    tracing::debug!("a link is tried again: {error}");
-                    tokio::time::sleep(spread(pause)).await;
-                    pause = (pause * 2).min(ATTACH_AGAIN.end);
-                }
-                result => return result,
-            }
-        }
+        despite_a_crowd(ATTACH_MAX, || self.attach_once(session, secret.clone())).await
+    }
+
+    /// One more connection, and what time it is at its other end.
+    async fn greeted(&self) -> Result<(Stream, Timestamp), EndpointError> {
+        greet(self.open().await?).await
     }
 
     /// One more link of the session.
@@ -201,13 +207,31 @@ impl Endpoint {
         session: SessionId,
         secret: Secret,
     ) -> Result<Stream, EndpointError> {
-        let mut stream = self.open().await?;
-        hello(&mut stream).await?;
+        let (mut stream, _) = self.greeted().await?;
         let opening = Opening::Attach { session, secret };
         match within(PHASE_MAX, Phase::Login, open(&mut stream, &opening)).await? {
             Opened::Attached => Ok(stream),
             Opened::Session(_) => Err(EndpointError::Nonsense("logged in, not attached")),
             Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
+        }
+    }
+}
+
+/// Tries again for so long, as long as the server may just be crowded.
+async fn despite_a_crowd<T, F>(limit: Duration, attempt: impl Fn() -> F) -> Result<T, EndpointError>
+where
+    F: Future<Output = Result<T, EndpointError>>,
+{
+    let start = Instant::now();
+    let mut pause = AGAIN.start;
+    loop {
+        match attempt().await {
+            Err(error) if may_be_crowded(&error) && start.elapsed() < limit => {
+                tracing::debug!("connecting again: {error}");
+                tokio::time::sleep(spread(pause)).await;
+                pause = (pause * 2).min(AGAIN.end);
+            }
+            result => return result,
         }
     }
 }
@@ -273,16 +297,16 @@ fn as_io(error: EndpointError) -> io::Error {
 }
 
 /// Agrees on the version; gives the server's time.
-async fn hello(stream: &mut Stream) -> Result<Timestamp, EndpointError> {
+async fn greet(mut stream: Stream) -> Result<(Stream, Timestamp), EndpointError> {
     let hello = ClientHello::new(concat!("xfer-mount ", env!("CARGO_PKG_VERSION")));
     let exchange = async {
-        let sent = link::send(stream, &hello, &[], Bounds::OPENING).await;
+        let sent = link::send(&mut stream, &hello, &[], Bounds::OPENING).await;
         sent.map_err(|error| link_error(Phase::Hello, error))?;
-        let received = link::receive::<ServerHello, _>(stream, Bounds::OPENING).await;
+        let received = link::receive::<ServerHello, _>(&mut stream, Bounds::OPENING).await;
         received.map(|(message, _)| message).map_err(|error| link_error(Phase::Hello, error))
     };
     match within(PHASE_MAX, Phase::Hello, exchange).await? {
-        ServerHello::Welcome { version: VERSION, time, .. } => Ok(time),
+        ServerHello::Welcome { version: VERSION, time, .. } => Ok((stream, time)),
         ServerHello::Welcome { version, .. } => {
             Err(EndpointError::Version { version_min: version, version_max: version })
         }
