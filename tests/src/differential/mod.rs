@@ -181,7 +181,8 @@ impl Contest {
             let top = side.join(tree);
             let root = (0..LEVELS_ABOVE).fold(top.clone(), |above, _| above.join("level"));
             fs::create_dir_all(&root).unwrap();
-            let_all_in(&root);
+            // Also into what is above, which links led to.
+            root.ancestors().take(LEVELS_ABOVE + 1).for_each(let_all_in);
             let above = fs::read_dir(&top).unwrap().count();
             assert_eq!(above, 1, "links led out of {}", top.display());
             add_crowd(&root);
