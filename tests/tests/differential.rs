@@ -18,8 +18,9 @@ const OPERATIONS_OF_A_PART: usize = 2_500;
 /// How many of a part's operations the processes do at once, each in a tree of its own.
 const AT_ONCE: usize = 700;
 
-/// How many operations it may take until a planted bug is found.
+/// How many operations a run with a planted bug makes, and in how many runs one has to be found.
 const OPERATIONS_WITH_A_BUG: usize = 4_000;
+const RUNS_WITH_A_BUG: usize = 12;
 
 /// What of the tree is looked at between two remounts, so that operations find a replica that
 /// knows all, some, or nothing of what was there before.
@@ -93,10 +94,12 @@ fn mounted(world: &World, random: &mut Random) -> Mount {
 #[test]
 fn each_planted_bug_is_found_and_without_one_there_is_no_difference() {
     let mut random = Random::new(Random::seed());
-    let seed = random.number();
-    assert_eq!(contest_with(seed, None), Ok(()));
+    assert_eq!(contest_with(random.number(), None), Ok(()));
     for plant in Plant::ALL {
-        assert!(contest_with(seed, Some(plant)).is_err(), "{plant:?} was not found");
+        // Not every run has the operations that it takes.
+        let found =
+            (0..RUNS_WITH_A_BUG).any(|_| contest_with(random.number(), Some(plant)).is_err());
+        assert!(found, "{plant:?} was not found");
     }
 }
 
