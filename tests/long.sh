@@ -52,7 +52,7 @@ rules() {
 
 big() {
     export XFER_BIG_ENTRIES=${XFER_BIG_ENTRIES:-1000000}
-    export XFER_SPARSE_WRITES=${XFER_SPARSE_WRITES:-20000} XFER_MEMORY_FILES=${XFER_MEMORY_FILES:-20000}
+    export XFER_SPARSE_WRITES=${XFER_SPARSE_WRITES:-20000} XFER_MEMORY_FILES=${XFER_MEMORY_FILES:-10000}
     measured "big things, $XFER_BIG_ENTRIES entries, $XFER_SPARSE_WRITES writes" \
         -p xfer-tests --test big --test big_files --test memory -- --nocapture --test-threads 1
 }
