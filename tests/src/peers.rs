@@ -8,11 +8,15 @@ use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use tokio::io::{AsyncWriteExt, DuplexStream, copy, copy_bidirectional, duplex, split};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, copy, duplex, split,
+};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use xfer_mount::client::{Client, Ids, Options};
 use xfer_mount::link;
 use xfer_mount::session::{Dial, Reader, Session, Writer};
@@ -28,6 +32,9 @@ use xfer_server::store::{FileStore, MetaStore, SqliteStore};
 pub const OWNER: Owner = Owner { uid: 1000, gid: 1000 };
 
 const PIPE_BYTES: usize = 1 << 20;
+
+/// Memory for rows that is never used up.
+const ROWS_BYTES: usize = 64 << 20;
 
 /// A server's engine over real stores.
 pub struct Host {
@@ -52,7 +59,19 @@ pub struct Peer {
 
 /// A cable that can be pulled: from then on nothing gets through, and nobody is told.
 #[derive(Clone)]
-pub struct Cable(watch::Sender<bool>);
+pub struct Cable {
+    pulled: watch::Sender<bool>,
+    wiring: Wiring,
+}
+
+/// What is particular about a cable.
+#[derive(Clone, Default)]
+pub struct Wiring {
+    /// Who overhears the client's log.
+    pub tap: Option<Wiretap>,
+    /// How long answers on read links take, while the log goes on at once.
+    pub lag: Duration,
+}
 
 /// An op as it was said to the server.
 #[derive(Clone, Debug)]
@@ -84,13 +103,14 @@ pub fn name(text: &str) -> Name {
 impl Host {
     /// A server with these accounts, which have all the room they want.
     pub fn new(users: &[&str]) -> Host {
-        Host::with(&std::env::temp_dir(), users, Quota::UNLIMITED)
+        Host::with(&std::env::temp_dir(), users, Quota::UNLIMITED, ROWS_BYTES)
     }
 
-    /// As [`Host::new`], with the store in this directory, and a quota for each account.
-    pub fn with(directory: &Path, users: &[&str], quota: Quota) -> Host {
+    /// As [`Host::new`], with the store in this directory, a quota for each account, and so much
+    /// memory for rows.
+    pub fn with(directory: &Path, users: &[&str], quota: Quota, rows_bytes: usize) -> Host {
         let store = tempfile::Builder::new().prefix("xfer-").tempdir_in(directory).unwrap();
-        let (engine, meta, contents) = open(store.path());
+        let (engine, meta, contents) = open(store.path(), rows_bytes);
         let inbox = Quota { bytes: 1 << 40, nodes: 1 << 20 };
         for user in users {
             let time = Timestamp::default();
@@ -100,8 +120,8 @@ impl Host {
     }
 
     /// Another engine takes the place of one that was stopped.
-    pub fn reopen(&mut self) {
-        (self.engine, self.meta, self.contents) = open(self.store.path());
+    pub fn reopen(&mut self, rows_bytes: usize) {
+        (self.engine, self.meta, self.contents) = open(self.store.path(), rows_bytes);
     }
 
     /// Logs in, and gives the client or why there is none.
@@ -109,10 +129,10 @@ impl Host {
     /// # Errors
     /// What the server answers, if it is no session.
     pub async fn mount(&self, user: &str, purpose: Purpose) -> Result<Peer, Opened> {
-        self.mount_with(user, purpose, roomy(user), None).await
+        self.mount_with(user, purpose, roomy(user), Wiring::default()).await
     }
 
-    /// As [`Host::mount`], with these options, and someone to overhear it.
+    /// As [`Host::mount`], with these options, on such a cable.
     ///
     /// # Errors
     /// What the server answers, if it is no session.
@@ -121,7 +141,7 @@ impl Host {
         user: &str,
         purpose: Purpose,
         options: Options,
-        tap: Option<Wiretap>,
+        wiring: Wiring,
     ) -> Result<Peer, Opened> {
         let account = self.meta.account(&name(user)).unwrap().unwrap();
         let who = Authenticated {
@@ -132,9 +152,9 @@ impl Host {
             host: "laptop".to_owned(),
             address: "192.0.2.1".to_owned(),
         };
-        let cable = Cable::new();
+        let cable = Cable { pulled: watch::Sender::new(false), wiring };
         let engine = self.engine.clone();
-        let (ours, theirs) = tap.map_or_else(|| cable.lay(), |tap| cable.lay_tapped(tap));
+        let (ours, theirs) = cable.lay_log();
         let (reader, writer) = split(theirs);
         tokio::spawn(async move { engine.run_session(who, reader, writer).await });
         let (mut reader, writer) = split(ours);
@@ -149,10 +169,10 @@ impl Host {
     }
 }
 
-fn open(store: &Path) -> (Arc<Engine>, Arc<SqliteStore>, Arc<FileStore>) {
+fn open(store: &Path, rows_bytes: usize) -> (Arc<Engine>, Arc<SqliteStore>, Arc<FileStore>) {
     let meta = Arc::new(SqliteStore::open(store).unwrap());
     let contents = Arc::new(FileStore::open(store).unwrap());
-    (Engine::new(meta.clone(), contents.clone(), 64 << 20), meta, contents)
+    (Engine::new(meta.clone(), contents.clone(), rows_bytes), meta, contents)
 }
 
 fn dial(engine: Arc<Engine>, opening: Opening, cable: Cable) -> Dial {
@@ -160,7 +180,7 @@ fn dial(engine: Arc<Engine>, opening: Opening, cable: Cable) -> Dial {
         let (engine, opening, cable) = (engine.clone(), opening.clone(), cable.clone());
         let dialled = async move {
             let Opening::Attach { session, secret } = opening else { unreachable!() };
-            let (ours, theirs) = cable.lay();
+            let (ours, theirs) = cable.lay_reads();
             let (reader, writer) = split(theirs);
             tokio::spawn(async move { engine.run_reads(session, secret, reader, writer).await });
             let (mut reader, writer) = split(ours);
@@ -175,41 +195,42 @@ fn dial(engine: Arc<Engine>, opening: Opening, cable: Cable) -> Dial {
 }
 
 impl Cable {
-    fn new() -> Cable {
-        Cable(watch::Sender::new(false))
-    }
-
     /// Pulls it.
     pub fn pull(&self) {
-        self.0.send_replace(true);
+        self.pulled.send_replace(true);
     }
 
-    /// One more pair of ends.
-    fn lay(&self) -> (DuplexStream, DuplexStream) {
-        let (ours, mut near) = duplex(PIPE_BYTES);
-        let (mut far, theirs) = duplex(PIPE_BYTES);
-        let cable = self.0.subscribe();
+    /// One more pair of ends, for a read link.
+    fn lay_reads(&self) -> (DuplexStream, DuplexStream) {
+        let (ours, near) = duplex(PIPE_BYTES);
+        let (far, theirs) = duplex(PIPE_BYTES);
+        let (mut from_client, to_client) = split(near);
+        let (from_server, mut to_server) = split(far);
+        let (lag, cable) = (self.wiring.lag, self.pulled.subscribe());
         tokio::spawn(async move {
             tokio::select! {
-                _ = copy_bidirectional(&mut near, &mut far) => {}
+                _ = copy(&mut from_client, &mut to_server) => {}
+                _ = copy_late(from_server, to_client, lag) => {}
                 () = pulled(cable.clone()) => silence(cable).await,
             }
         });
         (ours, theirs)
     }
 
-    /// The same for a log link, with someone who overhears it, even what gets nowhere.
-    fn lay_tapped(&self, tap: Wiretap) -> (DuplexStream, DuplexStream) {
+    /// A pair of ends for a log link.
+    fn lay_log(&self) -> (DuplexStream, DuplexStream) {
         let (ours, near) = duplex(PIPE_BYTES);
         let (far, theirs) = duplex(PIPE_BYTES);
         let (mut from_client, mut to_client) = split(near);
         let (mut from_server, mut to_server) = split(far);
-        let (up, down) = (self.0.subscribe(), self.0.subscribe());
+        let (tap, up, down) =
+            (self.wiring.tap.clone(), self.pulled.subscribe(), self.pulled.subscribe());
         tokio::spawn(async move {
             while let Ok((message, data)) =
                 link::receive::<ToServer, _>(&mut from_client, Bounds::OPEN).await
             {
-                tap.note(&message, &data);
+                // What gets nowhere is overheard too.
+                tap.iter().for_each(|tap| tap.note(&message, &data));
                 if *up.borrow() {
                     continue;
                 }
@@ -232,6 +253,25 @@ impl Cable {
             }
         });
         (ours, theirs)
+    }
+}
+
+/// Copies what comes, some time after it came.
+async fn copy_late(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    lag: Duration,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let len = from.read(&mut buffer).await?;
+        if len == 0 {
+            return Ok(());
+        }
+        if !lag.is_zero() {
+            sleep(lag).await;
+        }
+        to.write_all(&buffer[..len]).await?;
     }
 }
 

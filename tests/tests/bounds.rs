@@ -9,14 +9,15 @@ use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::RenameMode;
 use xfer_protocol::{Errno, Ino, Name};
 use xfer_server::store::MetaStore;
-use xfer_tests::peers::{Host, OWNER, Peer, name, roomy};
+use xfer_tests::peers::{Host, OWNER, Peer, Wiring, name, roomy};
 
 /// Room for a few hundred files.
 const LITTLE: usize = 128 << 10;
 
 async fn mount(host: &Host, user: &str, tree_bytes: usize) -> Arc<Client> {
     let options = Options { tree_bytes, ..roomy(user) };
-    let Peer { client, .. } = host.mount_with(user, Purpose::Mount, options, None).await.unwrap();
+    let Peer { client, .. } =
+        host.mount_with(user, Purpose::Mount, options, Wiring::default()).await.unwrap();
     client
 }
 
