@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep, timeout};
 use xfer_mount::client::{Client, New, State};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::{Errno, Ino};
-use xfer_tests::peers::{Host, OWNER, Peer, name};
+use xfer_server::store::MetaStore;
+use xfer_tests::peers::{Host, OWNER, Peer, Wiring, name, roomy};
 
 async fn create(client: &Arc<Client>, file: &str, data: &'static [u8]) -> Result<Ino, Errno> {
     let file = name(file);
@@ -128,4 +129,35 @@ async fn a_server_that_stops_lets_its_clients_finish_first() {
     assert!(took <= 10.0, "{took} s");
     assert_eq!(alice.finish().await, Ok(()));
     assert_eq!(bob.finish().await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_two_programs_close_at_once_is_sent_once_and_without_a_complaint() {
+    let host = Host::new(&["alice", "bob"]);
+    // While one asks for room in the other's inbox, the other does too.
+    let wiring = Wiring { lag: Duration::from_millis(100), ..Wiring::default() };
+    let mounted = host.mount_with("alice", Purpose::Mount, roomy("alice"), wiring).await;
+    let Peer { client, .. } = mounted.unwrap();
+    client.make_mailboxes().await.unwrap();
+    let (_, mailbox) = client
+        .call(|s: &mut State| s.lookup(Ino::OUTBOX, &name("bob")))
+        .await
+        .map(|found| ((), found.unwrap().0))
+        .unwrap();
+    let file = name("letter");
+    let created = client.call(|s: &mut State| s.create(mailbox, &file, 0o644, OWNER, true)).await;
+    let ((ino, _), writer) = created.unwrap();
+    let reader = client.call(|s: &mut State| s.open(ino, false)).await.unwrap();
+    let close = async |handle| {
+        let closed = client.call(|s: &mut State| {
+            s.close(handle);
+            s.post(ino)
+        });
+        closed.await
+    };
+    assert_eq!(tokio::join!(close(writer), close(reader)), (Ok(()), Ok(())));
+    assert_eq!(client.standing().errors, [] as [String; 0]);
+    client.finish().await.unwrap();
+    let bob = host.meta.account(&name("bob")).unwrap().unwrap();
+    assert_eq!(host.meta.waiting(bob.id).unwrap().len(), 1);
 }

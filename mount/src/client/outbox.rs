@@ -87,6 +87,11 @@ impl State {
             return Ok(());
         }
         match self.draft(ino)? {
+            // While room was asked for, somebody else who closed it has sent it.
+            Some(_) if self.node(ino)?.sent.is_some() => {
+                self.drafts.0.remove(&ino);
+                Ok(())
+            }
             Some((to, name)) if !is_temporary(&name) => {
                 self.must_have_room(ino, to.clone())?;
                 self.send(ino, to, name)
