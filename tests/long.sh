@@ -2,15 +2,15 @@
 # What tests/run.sh does in part, at full size: hours. Needs root, and what tests/run.sh installs.
 #
 #   tests/long.sh              everything
-#   tests/long.sh PART...      only these parts: fsx, differential, space, rules, big
+#   tests/long.sh PART...      only these parts: fsx, differential, space, sides, rules, big
 #
-# XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS, PROPTEST_CASES,
-# XFER_BIG_ENTRIES, XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
+# XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS, XFER_RULES_OPERATIONS,
+# PROPTEST_CASES, XFER_BIG_ENTRIES, XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export XFER_TEST_LIMIT_S=${XFER_TEST_LIMIT_S:-86400}
-readonly PARTS=(fsx differential space rules big)
+readonly PARTS=(fsx differential space sides rules big)
 
 # Runs one part, in a build that is fast and has the checks of a debug build, and says what came of
 # it and how long it took.
@@ -42,6 +42,12 @@ space() {
     export XFER_SPACE_OPERATIONS=${XFER_SPACE_OPERATIONS:-500000}
     measured "what is used after $XFER_SPACE_OPERATIONS operations" \
         -p xfer-tests --test space -- exact_to_the_byte
+}
+
+sides() {
+    export XFER_RULES_OPERATIONS=${XFER_RULES_OPERATIONS:-10000000}
+    measured "both sides against the rules, $XFER_RULES_OPERATIONS operations" \
+        -p xfer-tests --test rules -- --nocapture
 }
 
 rules() {

@@ -1,0 +1,397 @@
+//! One user's history: the ops that went over the wire, what programs saw at which place of it, and
+//! two trees that were given the same ops and know nothing of clients, servers or unloading.
+//!
+//! **Invariant:** the trees are given only ops that are durable; what is not may still be lost.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use xfer_mount::client::Seek;
+use xfer_protocol::tree::{
+    Action, Delivery, DeliveryEffect, FallocateMode, Node, Quota, RenameMode,
+};
+use xfer_protocol::{ContentId, DeliveryId, Errno, Ino, Name, Seq};
+use xfer_tests::peers::Said;
+
+use crate::model::{Flaw, Model, Parcel};
+use crate::program::{FRESH, NEW};
+use crate::whole::Whole;
+
+/// How many ops a failure shows.
+const SHOWN: usize = 24;
+
+/// How much of what was seen it shows.
+const SHOWN_CHARS: usize = 2000;
+
+/// Something that a program saw, or was told.
+#[derive(Clone, Debug)]
+pub enum Check {
+    /// This op is the one at this place of the log, but for the numbers it was given.
+    Made(Action),
+    /// This op was refused.
+    Refused(Action, Errno),
+    /// A node was like this.
+    Node(Ino, Arc<Node>),
+    /// A name stood for this.
+    Entry(Ino, Name, Option<Ino>),
+    /// A directory had these entries.
+    Entries(Ino, Vec<(Name, Ino)>),
+    /// A file had these bytes, from an offset on, of as many as were asked for.
+    Bytes(Ino, u64, u64, Vec<u8>),
+    /// Data, or a hole, was found here.
+    Found(Ino, u64, Seek, Result<u64, Errno>),
+}
+
+/// What users sent that nobody has accepted, by its number.
+#[derive(Clone, Default)]
+pub struct Post(BTreeMap<DeliveryId, Posted>);
+
+/// Something sent, as each of the two trees has it.
+#[derive(Clone)]
+struct Posted {
+    to: Name,
+    delivery: Arc<Delivery>,
+    parcel: Arc<Parcel>,
+}
+
+impl Post {
+    /// What waits for a user.
+    pub fn waiting(&self, to: &Name) -> Vec<DeliveryId> {
+        self.0.iter().filter(|(_, posted)| posted.to == *to).map(|(id, _)| *id).collect()
+    }
+
+    /// The contents that deliveries refer to.
+    pub fn contents(&self) -> impl Iterator<Item = ContentId> {
+        use xfer_protocol::tree::ItemKind;
+        let items = self.0.values().flat_map(|posted| &posted.delivery.items);
+        items.filter_map(|item| match item.kind {
+            ItemKind::File { content, .. } => content,
+            ItemKind::Directory | ItemKind::Symlink { .. } => None,
+        })
+    }
+}
+
+/// How often each kind of op was made, and refused with what; sessions, and ops that were lost.
+pub type Tally = BTreeMap<String, usize>;
+
+/// The two trees, after the same op.
+struct Trees {
+    user: Name,
+    whole: Whole,
+    model: Model,
+    at: Seq,
+    last: VecDeque<Said>,
+    tally: Tally,
+}
+
+/// One user's history.
+pub struct History {
+    trees: Trees,
+    said: VecDeque<Said>,
+    checks: VecDeque<(Seq, Check)>,
+}
+
+impl History {
+    /// The history of a tree that has only these nodes.
+    pub fn new(
+        user: &Name,
+        fixtures: &[(Ino, Node)],
+        names: &[(Name, Ino)],
+        quota: Quota,
+        flaw: Flaw,
+    ) -> History {
+        let trees = Trees {
+            user: user.clone(),
+            whole: Whole::new(fixtures, names, quota),
+            model: Model::new(fixtures, names, flaw),
+            at: Seq::default(),
+            last: VecDeque::new(),
+            tally: Tally::new(),
+        };
+        History { trees, said: VecDeque::new(), checks: VecDeque::new() }
+    }
+
+    /// Notes what went over the wire, and what was seen.
+    pub fn note(&mut self, said: Vec<Said>, checks: Vec<(Seq, Check)>) {
+        self.said.extend(said);
+        self.checks.extend(checks);
+    }
+
+    /// The last op that went over the wire.
+    pub fn said(&self) -> Seq {
+        self.said.back().map_or(self.trees.at, |said| said.seq)
+    }
+
+    /// How far the trees are.
+    pub fn at(&self) -> Seq {
+        self.trees.at
+    }
+
+    /// Gives the trees the ops up to `durable`, and checks what was seen meanwhile. Stops early at
+    /// what only the other user's history can tell.
+    pub fn catch_up(&mut self, durable: Seq, post: &mut Post) {
+        self.trees.run(&mut self.said, &mut self.checks, durable, post);
+    }
+
+    /// Checks all that was seen, though some of the ops may get lost.
+    pub fn check_ahead(&self, post: &Post) {
+        let (mut said, mut checks) = (self.said.clone(), self.checks.clone());
+        let last = self.said();
+        checks.retain(|(seq, _)| *seq <= last);
+        let mut trees = self.trees.copy();
+        trees.run(&mut said, &mut checks, last, &mut post.clone());
+        assert_eq!(trees.at, last, "{}: something was accepted that nobody sent", trees.user);
+    }
+
+    /// A session begins at `applied`: all after it is lost, and what was open is gone.
+    pub fn begin(&mut self, applied: Seq, post: &mut Post) {
+        let user = &self.trees.user;
+        assert!(applied >= self.trees.at, "{user}: op {} was durable, {applied} is", self.trees.at);
+        assert!(applied <= self.said(), "{user}: op {applied} was never made");
+        self.catch_up(applied, post);
+        assert_eq!(self.trees.at, applied, "something was accepted that nobody sent");
+        self.trees.count("session", 1);
+        self.trees.count("lost op", self.said.len());
+        self.said.clear();
+        self.checks.clear();
+        self.trees.whole.forget_orphans();
+        self.trees.model.forget_orphans();
+    }
+
+    /// Counts what it can't see itself.
+    pub fn count(&mut self, what: &str, by: usize) {
+        self.trees.count(what, by);
+    }
+
+    /// What the trees were given so far.
+    pub fn tally(&self) -> &Tally {
+        &self.trees.tally
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.trees.model
+    }
+
+    /// The tree on the rules.
+    pub fn whole(&self) -> &Whole {
+        &self.trees.whole
+    }
+
+    /// Fails the test if the two trees do not agree on what there is and what it takes up.
+    pub fn audit(&self) {
+        let Trees { user, whole, model, at, .. } = &self.trees;
+        assert_eq!(whole.usage(), whole.recount(), "{user}, op {at}: the counters are wrong");
+        assert_eq!(whole.usage().nodes, model.len(), "{user}, op {at}: nodes came or went");
+        assert_eq!(
+            whole.orphans(),
+            model.orphans(),
+            "{user}, op {at}: other nodes lost their names"
+        );
+    }
+}
+
+impl Trees {
+    fn copy(&self) -> Trees {
+        Trees {
+            user: self.user.clone(),
+            whole: self.whole.copy(),
+            model: self.model.clone(),
+            at: self.at,
+            last: self.last.clone(),
+            tally: Tally::new(),
+        }
+    }
+
+    fn run(
+        &mut self,
+        said: &mut VecDeque<Said>,
+        checks: &mut VecDeque<(Seq, Check)>,
+        upto: Seq,
+        post: &mut Post,
+    ) {
+        loop {
+            while checks.front().is_some_and(|(seq, _)| *seq <= self.at) {
+                let (seq, check) = checks.pop_front().expect("there is one");
+                let wrong =
+                    if seq < self.at { Some("too late".into()) } else { self.check(&check) };
+                if let Some(wrong) = wrong {
+                    let check: String = format!("{check:?}").chars().take(SHOWN_CHARS).collect();
+                    self.fail(&format!("{check}: {wrong}"));
+                }
+            }
+            if self.at >= upto || said.front().is_none_or(|said| !is_ready(said, post)) {
+                return;
+            }
+            self.apply(said.pop_front().expect("there is one"), post);
+        }
+    }
+
+    fn apply(&mut self, said: Said, post: &mut Post) {
+        if said.seq != self.at.next() {
+            self.fail(&format!("{said:?} is out of order"));
+        }
+        self.at = said.seq;
+        self.count(kind(&said.op.action), 1);
+        self.last.push_back(said.clone());
+        if self.last.len() > SHOWN {
+            self.last.pop_front();
+        }
+        let posted = accepted(&said).and_then(|id| Some((id, post.0.remove(&id)?)));
+        let parcel = posted.as_ref().map(|(_, posted)| posted.parcel.clone());
+        let delivery = posted.map(|(id, posted)| (id, posted.delivery));
+        let changes = self.whole.apply(said.seq, &said.op, delivery);
+        let changes = changes.unwrap_or_else(|errno| self.fail(&format!("the rules say {errno}")));
+        let sent = self.model.apply(&said.op, &said.data, parcel.as_deref());
+        let sent = sent.unwrap_or_else(|errno| self.fail(&format!("the model says {errno}")));
+        for effect in changes.deliveries {
+            if let (DeliveryEffect::Sent { to, delivery }, Some(parcel)) = (effect, &sent) {
+                let posted = Posted { to, delivery, parcel: parcel.clone() };
+                post.0.insert(posted.delivery.id, posted);
+            }
+        }
+    }
+
+    /// What is wrong with something that was seen.
+    fn check(&mut self, check: &Check) -> Option<String> {
+        match check {
+            Check::Made(action) => {
+                let said = self.last.back().map(|said| plain(&said.op.action));
+                let same = said.as_ref() == Some(&plain(action));
+                (!same).then(|| format!("the log has {said:?}"))
+            }
+            Check::Refused(action, errno) => self.check_refusal(action, *errno),
+            Check::Node(ino, node) => match self.whole.node(*ino) {
+                Some(same) if same == *node => self.model.differs(*ino, node),
+                other => Some(format!("the rules have {other:?}")),
+            },
+            Check::Entry(parent, name, ino) => {
+                let both = [self.whole.entry(*parent, name), self.model.entry(*parent, name)];
+                (both != [*ino; 2]).then(|| format!("rules and model have {both:?}"))
+            }
+            Check::Entries(directory, entries) => {
+                let whole = self.whole.entries(*directory);
+                let model = self.model.entries(*directory).into_iter().flatten();
+                let same =
+                    whole == *entries && model.eq(entries.iter().map(|(name, ino)| (name, ino)));
+                (!same).then(|| format!("the rules have {whole:?}"))
+            }
+            Check::Bytes(ino, offset, len, bytes) => {
+                let whole = self.model.bytes(*ino).unwrap_or(&[]);
+                let size = whole.len() as u64;
+                let there = &whole[(*offset).min(size) as usize..(offset + len).min(size) as usize];
+                let at = there.iter().zip(bytes).position(|(one, other)| one != other);
+                (there != bytes).then(|| format!("differs at {at:?}; {} bytes", there.len()))
+            }
+            Check::Found(ino, offset, seek, found) => {
+                let right = self.find(*ino, *offset, *seek);
+                (right != *found).then(|| format!("should be {right:?}"))
+            }
+        }
+    }
+
+    fn check_refusal(&mut self, action: &Action, errno: Errno) -> Option<String> {
+        self.count(&format!("{} {errno:?}", kind(action)), 1);
+        let whole = self.whole.refusal(action);
+        if whole != Some(errno) {
+            return Some(format!("the rules say {whole:?}"));
+        }
+        // Of what a tree may take up the model knows nothing.
+        if errno == Errno::EDQUOT {
+            return None;
+        }
+        let op = xfer_protocol::tree::Op { time: Default::default(), action: action.clone() };
+        let len = if let Action::Write { len, .. } = action { *len as usize } else { 0 };
+        match self.model.apply(&op, &vec![0; len], None) {
+            Err(same) if same == errno => None,
+            other => Some(format!("the model says {:?}", other.map(drop))),
+        }
+    }
+
+    fn count(&mut self, what: &str, by: usize) {
+        *self.tally.entry(what.to_owned()).or_default() += by;
+    }
+
+    fn find(&self, ino: Ino, offset: u64, seek: Seek) -> Result<u64, Errno> {
+        let node = self.whole.node(ino).ok_or(Errno::ENOENT)?;
+        let data = node.file().ok_or(Errno::EINVAL)?;
+        match seek {
+            _ if offset >= data.size => Err(Errno::ENXIO),
+            Seek::Data => data.extents.next_data(data.size, offset).ok_or(Errno::ENXIO),
+            Seek::Hole => Ok(data.extents.next_hole(data.size, offset).min(data.size)),
+        }
+    }
+
+    fn fail(&self, wrong: &str) -> ! {
+        let last: Vec<String> =
+            self.last.iter().map(|s| format!("  {}: {:?}", s.seq, s.op)).collect();
+        let (user, last) = (&self.user, last.join("\n"));
+        panic!("{user}, after these ops:\n{last}\n{wrong}")
+    }
+}
+
+/// Whether the trees can be given an op: what is accepted must have been sent before.
+fn is_ready(said: &Said, post: &Post) -> bool {
+    accepted(said).is_none_or(|id| post.0.contains_key(&id))
+}
+
+fn accepted(said: &Said) -> Option<DeliveryId> {
+    if let Action::Accept { delivery, .. } = said.op.action { Some(delivery) } else { None }
+}
+
+/// The name of an op's kind.
+fn kind(action: &Action) -> &'static str {
+    match action {
+        Action::Create { .. } => "create",
+        Action::Mkdir { .. } => "mkdir",
+        Action::Symlink { .. } => "symlink",
+        Action::Mknod { .. } => "mknod",
+        Action::Link { .. } => "link",
+        Action::Unlink { .. } => "unlink",
+        Action::Rmdir { .. } => "rmdir",
+        Action::Rename { mode: RenameMode::Replace, .. } => "rename",
+        Action::Rename { mode: RenameMode::NoReplace, .. } => "rename to nothing",
+        Action::Rename { mode: RenameMode::Exchange, .. } => "exchange",
+        Action::SetAttr { size: Some(_), .. } => "truncate",
+        Action::SetAttr { size: None, .. } => "set attributes",
+        Action::SetXattr { .. } => "set xattr",
+        Action::RemoveXattr { .. } => "remove xattr",
+        Action::Write { .. } => "write",
+        Action::Fallocate { mode: FallocateMode::PunchHole, .. } => "punch",
+        Action::Fallocate { mode: FallocateMode::Zero | FallocateMode::ZeroKeepSize, .. } => "zero",
+        Action::Fallocate { .. } => "allocate",
+        Action::CopyRange { .. } => "copy",
+        Action::ForgetOrphan { .. } => "forget orphan",
+        Action::Mailbox { .. } => "mailbox",
+        Action::Send { .. } => "send",
+        Action::Accept { .. } => "accept",
+        Action::Decline { .. } => "decline",
+    }
+}
+
+/// An op without the numbers that the client chose.
+fn plain(action: &Action) -> Action {
+    let mut plain = action.clone();
+    match &mut plain {
+        Action::Create { ino, .. }
+        | Action::Mkdir { ino, .. }
+        | Action::Symlink { ino, .. }
+        | Action::Mknod { ino, .. }
+        | Action::Mailbox { ino, .. } => *ino = NEW,
+        Action::SetAttr { fresh, .. }
+        | Action::Write { fresh, .. }
+        | Action::Fallocate { fresh, .. }
+        | Action::CopyRange { fresh, .. } => *fresh = FRESH,
+        Action::Send { delivery, .. } => *delivery = DeliveryId(NEW.0),
+        Action::Accept { first, .. } => *first = NEW,
+        Action::Link { .. }
+        | Action::Unlink { .. }
+        | Action::Rmdir { .. }
+        | Action::Rename { .. }
+        | Action::SetXattr { .. }
+        | Action::RemoveXattr { .. }
+        | Action::ForgetOrphan { .. }
+        | Action::Decline { .. } => {}
+    }
+    plain
+}

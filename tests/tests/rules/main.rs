@@ -1,0 +1,329 @@
+//! Random operations of two users on clients and a server that face each other, against the pure
+//! rules of the tree and against a model that knows nothing of them.
+//!
+//! The server's stores are real, the clock is not: it jumps ahead when nothing is left to do. Rows
+//! and blocks are unloaded all the while on both sides; sessions end, cables are pulled, the server
+//! begins anew; and what the two users send each other arrives in the midst of it.
+//!
+//! Reading order: `program` (single operations, and notes of what they show), `chance` (which ones),
+//! `user`, `model` and `whole` (the two trees that all is compared with), `history` (how), and here
+//! what becomes of sessions meanwhile.
+#![allow(clippy::unwrap_used, clippy::missing_docs_in_private_items)]
+
+mod program;
+
+mod chance;
+
+mod user;
+
+mod model;
+
+mod whole;
+
+mod history;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::task::yield_now;
+use tokio::time::{sleep, timeout};
+use xfer_protocol::message::Purpose;
+use xfer_protocol::tree::Quota;
+use xfer_server::store::{ContentStore, MetaStore};
+use xfer_tests::peers::{Host, name};
+use xfer_tests::{Random, scale};
+
+use history::Post;
+use model::Flaw;
+use user::{User, rows_bytes};
+
+/// How many operations a run makes.
+const OPERATIONS: usize = 30_000;
+
+/// How many more until a run says how far it is.
+const OPERATIONS_SHOWN: usize = 100_000;
+
+/// What a tree may take up: little enough that it is full at times.
+const QUOTA: Quota = Quota { bytes: 640 << 10, nodes: 70 };
+
+/// Some operations and what happens after them take less, on the clock that jumps ahead.
+const PART_TIME: Duration = Duration::from_secs(3600);
+
+/// How long a server that stops lets its clients finish.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Run {
+    host: Host,
+    users: [User; 2],
+    post: Post,
+    random: Random,
+    operations: usize,
+}
+
+impl Run {
+    fn new(seed: u64, flaw: Flaw) -> Run {
+        let mut random = Random::new(seed);
+        let host = Host::with(&store(), &["alice", "bob"], QUOTA, rows_bytes(&mut random));
+        let users = ["alice", "bob"].map(|user| User::new(&host, name(user), QUOTA, flaw));
+        Run { host, users, post: Post::default(), random, operations: 0 }
+    }
+
+    async fn run(&mut self, operations: usize) {
+        let mut shown = 0;
+        while self.operations < operations {
+            let part = async {
+                for _ in 0..10 + self.random.below(100) {
+                    self.turn().await;
+                }
+                self.happen().await;
+            };
+            timeout(PART_TIME, part).await.expect("something waits for ever");
+            if self.operations >= shown + OPERATIONS_SHOWN {
+                shown = self.operations;
+                println!("{shown} operations");
+            }
+        }
+        for at in [0, 1] {
+            self.remount(at).await;
+        }
+        self.must_hold_no_garbage().await;
+    }
+
+    /// Says how often what was done.
+    fn show(&self) {
+        for user in &self.users {
+            println!("{}, {:?} ops: {:?}", user.name, user.history.at(), user.history.tally());
+        }
+    }
+
+    async fn turn(&mut self) {
+        let at = self.random.below(2) as usize;
+        self.operations += self.users[at].turn(&mut self.random).await;
+        for _ in 0..self.random.below(4) {
+            yield_now().await;
+        }
+    }
+
+    /// Something happens to the sessions, or time passes.
+    async fn happen(&mut self) {
+        let at = self.random.below(2) as usize;
+        let kind = self.random.below(20);
+        match kind {
+            0..=3 => self.users[at].settle().await,
+            4 | 5 => sleep(Duration::from_millis(self.random.below(5000))).await,
+            6 | 7 => self.look_at_all().await,
+            8..=10 => self.remount(at).await,
+            11 | 12 => self.pull(at).await,
+            13 => self.restart().await,
+            14 => self.leave(at).await,
+            _ => {
+                let count = self.users[at].walk_amid_changes(&mut self.random).await;
+                self.operations += count;
+            }
+        }
+        self.catch_up();
+        self.come_back().await;
+    }
+
+    fn catch_up(&mut self) {
+        // What one accepted the other must have sent, and what that accepted, the first.
+        loop {
+            let before = self.users.each_ref().map(|user| user.history.at());
+            self.users.iter_mut().for_each(|user| user.catch_up(&mut self.post));
+            if before == self.users.each_ref().map(|user| user.history.at()) {
+                return;
+            }
+        }
+    }
+
+    async fn settle(&mut self) {
+        for user in &self.users {
+            user.settle().await;
+        }
+        self.catch_up();
+    }
+
+    /// Nothing is on its way any more, but for what has no room.
+    async fn quiesce(&mut self) {
+        let standing = |user: &User| {
+            user.program().map(|program| {
+                let standing = program.client().standing();
+                (standing.last, standing.waiting)
+            })
+        };
+        loop {
+            let before = self.users.each_ref().map(standing);
+            self.settle().await;
+            sleep(Duration::from_millis(100)).await;
+            if before == self.users.each_ref().map(standing) {
+                break;
+            }
+        }
+        self.settle().await;
+    }
+
+    /// All that is shown, stored and counted is as it should be.
+    async fn look_at_all(&mut self) {
+        self.quiesce().await;
+        for user in &self.users {
+            user.walk().await;
+        }
+        self.quiesce().await;
+        for user in &self.users {
+            self.audit(user);
+        }
+    }
+
+    fn audit(&self, user: &User) {
+        user.history.audit();
+        let (whole, at) = (user.history.whole(), user.history.at());
+        let account = self.host.meta.account(&user.name).unwrap().unwrap();
+        assert_eq!((account.applied, account.usage), (at, whole.usage()), "of {}", user.name);
+        let waiting = self.host.meta.waiting(account.id).unwrap();
+        let waiting: BTreeSet<_> = waiting.into_iter().map(|head| head.id).collect();
+        assert_eq!(waiting, self.post.waiting(&user.name).into_iter().collect());
+        if let Some(program) = user.program() {
+            let standing = program.client().standing();
+            assert_eq!(standing.errors, [] as [String; 0]);
+            assert_eq!((standing.last, standing.usage), (at, whole.usage()), "of {}", user.name);
+            let held = user.held();
+            let lost: Vec<_> = whole.orphans().into_iter().filter(|i| !held.contains(i)).collect();
+            assert_eq!(lost, [], "nobody has these nodes, and they have no names");
+        }
+    }
+
+    async fn begin(&mut self, at: usize, purpose: Purpose) {
+        self.users[at].begin(&self.host, purpose, &mut self.random, &mut self.post).await;
+        self.look_at_all().await;
+    }
+
+    /// A session ends, and the next has nothing but what the server keeps.
+    async fn remount(&mut self, at: usize) {
+        self.settle().await;
+        if self.random.below(2) == 0 {
+            self.users[at].close_all().await;
+        }
+        self.users[at].end(&self.host).await;
+        self.settle().await;
+        self.begin(at, Purpose::Mount).await;
+    }
+
+    /// A session ends, and the user stays away for a while.
+    async fn leave(&mut self, at: usize) {
+        self.users[at].end(&self.host).await;
+        for _ in 0..self.random.below(100) {
+            self.turn().await;
+        }
+        self.settle().await;
+    }
+
+    async fn come_back(&mut self) {
+        for at in [0, 1] {
+            if self.users[at].mounted.is_none() {
+                self.settle().await;
+                self.begin(at, Purpose::Mount).await;
+            }
+        }
+    }
+
+    /// A cable is pulled, and the server keeps what it had got.
+    async fn pull(&mut self, at: usize) {
+        if self.users[at].mounted.is_none() {
+            return;
+        }
+        // What the other sent by now may have been accepted: it has to be known.
+        self.users[1 - at].settle().await;
+        self.catch_up();
+        self.users[at].pull();
+        for _ in 0..self.random.below(20) {
+            self.operations += self.users[at].turn(&mut self.random).await;
+        }
+        self.users[at].lose(&self.host, &mut self.post).await;
+        self.begin(at, Purpose::TakeOver).await;
+    }
+
+    /// The server stops, in the midst of all, and another one takes its place.
+    async fn restart(&mut self) {
+        let engine = self.host.engine.clone();
+        let stopping = tokio::spawn(async move { engine.stop(PATIENCE).await });
+        self.users.iter().filter_map(User::program).for_each(|program| program.doom());
+        for _ in 0..self.random.below(10) {
+            self.turn().await;
+        }
+        stopping.await.unwrap();
+        for user in &mut self.users {
+            user.end(&self.host).await;
+        }
+        self.catch_up();
+        self.host.reopen(rows_bytes(&mut self.random));
+    }
+
+    /// The server's disk holds what trees and deliveries refer to, and soon nothing else.
+    async fn must_hold_no_garbage(&mut self) {
+        let trees = self.users.iter().flat_map(|user| user.history.whole().contents());
+        let mut needed: BTreeSet<_> = trees.collect();
+        needed.extend(self.post.contents());
+        let held = || {
+            let mut held = BTreeSet::new();
+            self.host.contents.each(&mut |content| held.extend([content])).unwrap();
+            held
+        };
+        for _ in 0..1000 {
+            if held() == needed {
+                return;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(held(), needed);
+    }
+}
+
+/// Where the store is: in memory, if the system has a place for that, since nothing here is about
+/// what a disk does.
+fn store() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
+}
+
+/// Runs on a clock that jumps ahead.
+fn run(seed: u64, operations: usize, flaw: Flaw) -> Run {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let mut run = Run::new(seed, flaw);
+        for at in [0, 1] {
+            run.begin(at, Purpose::Mount).await;
+        }
+        run.run(operations).await;
+        run
+    })
+}
+
+#[test]
+fn random_operations_of_two_users_give_what_the_pure_rules_give() {
+    let operations = scale::count("XFER_RULES_OPERATIONS", OPERATIONS);
+    run(Random::seed(), operations, Flaw::None).show();
+}
+
+/// The seed is always the same, since this is about the test itself.
+#[track_caller]
+fn must_be_found(flaw: Flaw) {
+    let found = std::panic::catch_unwind(|| drop(run(1, OPERATIONS, flaw)));
+    assert!(found.is_err(), "nobody noticed: {flaw:?}");
+}
+
+#[test]
+fn the_oracle_sees_a_link_that_does_not_change_a_time() {
+    must_be_found(Flaw::LinkKeepsTime);
+}
+
+#[test]
+fn the_oracle_sees_a_byte_that_should_be_gone() {
+    must_be_found(Flaw::PunchesShort);
+}
+
+#[test]
+fn the_oracle_sees_an_op_that_got_lost() {
+    must_be_found(Flaw::LosesAnOp);
+}

@@ -1,0 +1,369 @@
+//! What programs do on one client: each operation by itself, as the kernel would hand it on, with a
+//! note of what came of it at which place of the log.
+//!
+//! The note is made under the client's lock, by the very attempt that was answered: so it holds for
+//! that place of the log however many operations are under way.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use xfer_mount::client::{Client, Copy, Found, HandleId, New, NewAttributes, Pause, Seek, State};
+use xfer_protocol::tree::{Action, FallocateMode, RenameMode, XattrMode};
+use xfer_protocol::{ContentId, Errno, Ino, Name, Seq};
+use xfer_tests::peers::OWNER;
+
+use crate::history::Check;
+
+/// Which numbers the client gives to what is new is not foreseen: checks have these, which nothing
+/// ever gets.
+pub const FRESH: ContentId = ContentId(1 << 62);
+pub const NEW: Ino = Ino(1 << 62);
+
+/// A client that programs work on.
+#[derive(Clone)]
+pub struct Program {
+    client: Arc<Client>,
+    notes: Arc<Mutex<Vec<(Seq, Check)>>>,
+    /// Whether the session may be over at any moment: then an I/O error says nothing.
+    doomed: Arc<AtomicBool>,
+}
+
+/// A place in the tree: a directory and a name in it.
+pub type Place = (Ino, Name);
+
+type Done = Result<(), Errno>;
+
+impl Program {
+    /// Programs on this client.
+    pub fn new(client: Arc<Client>) -> Program {
+        Program { client, notes: Arc::default(), doomed: Arc::default() }
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// What was seen since this was asked last.
+    pub fn take_notes(&self) -> Vec<(Seq, Check)> {
+        std::mem::take(&mut *self.notes.lock().unwrap())
+    }
+
+    /// From now on the session may be over.
+    pub fn doom(&self) {
+        self.doomed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the session may be over.
+    pub fn is_doomed(&self) -> bool {
+        self.doomed.load(Ordering::Relaxed)
+    }
+
+    /// Runs an attempt until it is answered, and notes what it shows. One that is to make a change
+    /// says which.
+    async fn run<T, A>(&self, action: Option<Action>, mut attempt: A) -> Result<T, Errno>
+    where
+        A: FnMut(&mut State) -> Result<(T, Vec<Check>), Pause> + Send,
+    {
+        let doomed = || self.doomed.load(Ordering::Relaxed);
+        let answered = self.client.call(|state| {
+            let before = state.last_change();
+            let result = attempt(state);
+            let after = state.last_change();
+            let mut notes = self.notes.lock().unwrap();
+            match result {
+                Ok((value, checks)) => {
+                    // A copy says itself how much of it was made.
+                    let copy = matches!(action, Some(Action::CopyRange { .. }));
+                    if let Some(action) = action.as_ref().filter(|_| !copy) {
+                        assert!(after > before, "{action:?} was not made");
+                        // Others may follow, or for this one go before.
+                        let last = matches!(action, Action::Fallocate { .. });
+                        let seq = if last { after } else { before.next() };
+                        notes.push((seq, Check::Made(action.clone())));
+                    }
+                    notes.extend(checks.into_iter().map(|check| (after, check)));
+                    Ok(value)
+                }
+                Err(Pause::Refused(errno)) => {
+                    if let Some(action) =
+                        action.as_ref().filter(|_| !doomed() || errno != Errno::EIO)
+                    {
+                        notes.push((before, Check::Refused(action.clone(), errno)));
+                    }
+                    Err(Pause::Refused(errno))
+                }
+                Err(pause) => Err(pause),
+            }
+        });
+        let answered = answered.await;
+        if let Err(errno @ (Errno::EIO | Errno::ETIMEDOUT | Errno::ESTALE)) = answered {
+            let standing = self.client.standing();
+            assert!(doomed(), "{errno} for {action:?}: {standing:?}");
+        }
+        answered
+    }
+
+    /// Runs an attempt that changes nothing and shows nothing but its result.
+    async fn ask<T, A>(&self, mut attempt: A) -> Result<T, Errno>
+    where
+        A: FnMut(&mut State) -> Result<T, Pause> + Send,
+    {
+        self.run(None, |state| Ok((attempt(state)?, Vec::new()))).await
+    }
+
+    /// Finds a name. Whoever finds a node holds it until [`Program::forget`].
+    pub async fn lookup(&self, place: &Place) -> Result<Option<Found>, Errno> {
+        self.run(None, |state| {
+            let found = state.lookup(place.0, &place.1)?;
+            let ino = found.as_ref().map(|(ino, _)| *ino);
+            let mut checks = vec![Check::Entry(place.0, place.1.clone(), ino)];
+            checks.extend(found.as_ref().map(seen));
+            Ok((found, checks))
+        })
+        .await
+    }
+
+    /// Lets a node go that was found once, and is in the way of nobody if the session is over.
+    pub async fn forget(&self, ino: Ino) {
+        // Nothing of this waits.
+        let forgotten = self.ask(|state| {
+            state.forget(ino, 1);
+            Ok(())
+        });
+        forgotten.await.expect("forgetting can't fail");
+    }
+
+    /// Looks at a node.
+    pub async fn look(&self, ino: Ino) -> Result<Found, Errno> {
+        self.run(None, |state| {
+            let found = state.attributes(ino)?;
+            let checks = vec![seen(&found)];
+            Ok((found, checks))
+        })
+        .await
+    }
+
+    /// Lists a directory.
+    pub async fn list(&self, ino: Ino) -> Result<Vec<(Name, Found)>, Errno> {
+        let handle = self.ask(|state| state.open_directory(ino)).await?;
+        let listed = self.run(None, |state| {
+            let listed = state.list(handle, 0)?;
+            let dots: Vec<&[u8]> = listed.iter().take(2).map(|entry| &*entry.name).collect();
+            assert_eq!(dots, [b"." as &[u8], b".."]);
+            let entry = |entry: &xfer_mount::client::Listed| {
+                let name = Name::new(&entry.name).expect("the name of an entry");
+                (name, (entry.ino, entry.node.clone()))
+            };
+            let mut entries: Vec<_> = listed[2..].iter().map(entry).collect();
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            let names = entries.iter().map(|(name, (ino, _))| (name.clone(), *ino)).collect();
+            let mut checks = vec![Check::Entries(ino, names)];
+            checks.extend(listed.iter().map(|entry| Check::Node(entry.ino, entry.node.clone())));
+            Ok((entries, checks))
+        });
+        let listed = listed.await;
+        self.ask(|state| {
+            state.close(handle);
+            Ok(())
+        })
+        .await?;
+        listed
+    }
+
+    /// Makes a node, and holds it.
+    pub async fn make(&self, place: &Place, new: &New) -> Result<Found, Errno> {
+        let ((parent, name), owner, ino) = (place.clone(), OWNER, NEW);
+        let action = match new.clone() {
+            New::File { mode } => Action::Create { parent, name, ino, mode, owner },
+            New::Directory { mode } => Action::Mkdir { parent, name, ino, mode, owner },
+            New::Symlink { target } => Action::Symlink { parent, name, ino, target, owner },
+            New::Special { kind, mode } => Action::Mknod { parent, name, ino, mode, owner, kind },
+        };
+        self.run(Some(action), |state| {
+            let found = state.make(place.0, &place.1, new, OWNER)?;
+            let checks = vec![seen(&found)];
+            Ok((found, checks))
+        })
+        .await
+    }
+
+    /// Makes a regular file, holds it, and opens it.
+    pub async fn create(&self, place: &Place, mode: u16) -> Result<(Found, HandleId), Errno> {
+        let (parent, name) = place.clone();
+        let action = Action::Create { parent, name, ino: NEW, mode, owner: OWNER };
+        self.run(Some(action), |state| {
+            let (found, handle) = state.create(place.0, &place.1, mode, OWNER, true)?;
+            let checks = vec![seen(&found)];
+            Ok(((found, handle), checks))
+        })
+        .await
+    }
+
+    /// Gives a node one more name, and holds it once more.
+    pub async fn link(&self, ino: Ino, place: &Place) -> Result<Found, Errno> {
+        let action = Action::Link { ino, parent: place.0, name: place.1.clone() };
+        self.run(Some(action), |state| {
+            let found = state.link(ino, place.0, &place.1)?;
+            let checks = vec![seen(&found)];
+            Ok((found, checks))
+        })
+        .await
+    }
+
+    /// Takes a name from a node.
+    pub async fn unlink(&self, (parent, name): &Place) -> Done {
+        let action = Action::Unlink { parent: *parent, name: name.clone() };
+        self.change(action, |state| state.unlink(*parent, name)).await
+    }
+
+    /// Removes an empty directory.
+    pub async fn rmdir(&self, (parent, name): &Place) -> Done {
+        let action = Action::Rmdir { parent: *parent, name: name.clone() };
+        self.change(action, |state| state.rmdir(*parent, name)).await
+    }
+
+    /// Moves a name.
+    pub async fn rename(&self, from: &Place, to: &Place, mode: RenameMode) -> Done {
+        let action = Action::Rename { from: from.clone(), to: to.clone(), mode };
+        self.change(action, |state| state.rename(from, to, mode)).await
+    }
+
+    /// Sets attributes.
+    pub async fn set_attributes(&self, ino: Ino, new: &NewAttributes) -> Result<Found, Errno> {
+        let action = Action::SetAttr {
+            ino,
+            mode: new.mode,
+            uid: new.uid,
+            gid: new.gid,
+            size: new.size,
+            atime: new.atime,
+            mtime: new.mtime,
+            clear_set_id: new.clear_set_id,
+            fresh: FRESH,
+        };
+        self.run(Some(action), |state| {
+            let found = state.set_attributes(ino, new)?;
+            let checks = vec![seen(&found)];
+            Ok((found, checks))
+        })
+        .await
+    }
+
+    /// Sets an extended attribute.
+    pub async fn set_xattr(&self, ino: Ino, name: Bytes, value: Bytes, mode: XattrMode) -> Done {
+        let (named, valued) = (name.clone(), value.clone());
+        let action = Action::SetXattr { ino, name: named, value: valued, mode };
+        self.change_of(ino, action, |state| state.set_xattr(ino, &name, &value, mode)).await
+    }
+
+    /// Removes an extended attribute.
+    pub async fn remove_xattr(&self, ino: Ino, name: Bytes) -> Done {
+        let action = Action::RemoveXattr { ino, name: name.clone() };
+        self.change_of(ino, action, |state| state.remove_xattr(ino, &name)).await
+    }
+
+    /// Opens a file.
+    pub async fn open(&self, ino: Ino, writable: bool) -> Result<HandleId, Errno> {
+        self.ask(|state| state.open(ino, writable)).await
+    }
+
+    /// Closes a file; what that sends is sent.
+    pub async fn close(&self, ino: Ino, handle: HandleId) -> Done {
+        let flushed = self.ask(|state| state.flush(handle, ino)).await;
+        let posted = self.ask(|state| {
+            state.close(handle);
+            state.post(ino)
+        });
+        flushed.and(posted.await)
+    }
+
+    /// Reads bytes.
+    pub async fn read(&self, handle: HandleId, ino: Ino, range: Range<u64>) -> Done {
+        self.run(None, |state| {
+            let bytes = state.read(handle, ino, range.clone())?;
+            let len = range.end - range.start;
+            Ok(((), vec![Check::Bytes(ino, range.start, len, bytes)]))
+        })
+        .await
+    }
+
+    /// Looks for data or a hole.
+    pub async fn seek(&self, ino: Ino, offset: u64, seek: Seek) -> Done {
+        self.run(None, |state| {
+            let found = match state.seek(ino, offset, seek) {
+                Ok(found) => Ok(found),
+                Err(Pause::Refused(Errno::ENXIO)) => Err(Errno::ENXIO),
+                Err(pause) => return Err(pause),
+            };
+            Ok(((), vec![Check::Found(ino, offset, seek, found)]))
+        })
+        .await
+    }
+
+    /// Writes bytes.
+    pub async fn write(&self, ino: Ino, offset: u64, data: Bytes, clear_set_id: bool) -> Done {
+        let len = data.len() as u32;
+        let action = Action::Write { ino, offset, len, clear_set_id, fresh: FRESH };
+        self.change_of(ino, action, |state| state.write(ino, offset, &data, clear_set_id)).await
+    }
+
+    /// Allocates, frees or zeroes a range.
+    pub async fn fallocate(
+        &self,
+        ino: Ino,
+        range: Range<u64>,
+        mode: FallocateMode,
+        clear_set_id: bool,
+    ) -> Done {
+        let (offset, len) = (range.start, range.end - range.start);
+        let action = Action::Fallocate { ino, offset, len, mode, fresh: FRESH };
+        self.change_of(ino, action, |state| state.fallocate(ino, range.clone(), mode, clear_set_id))
+            .await
+    }
+
+    /// Copies a range of a file to another, or elsewhere in itself.
+    pub async fn copy(&self, copy: Copy, clear_set_id: bool) -> Done {
+        let Copy { from, from_offset, to, to_offset, .. } = copy;
+        let action =
+            |len| Action::CopyRange { from, from_offset, to, to_offset, len, fresh: FRESH };
+        self.run(Some(action(copy.len)), |state| {
+            // The log has what there is to copy, which only the attempt knows.
+            let size = state.attributes(from)?.1.file().map_or(0, |data| data.size);
+            let len = state.copy_range(copy, clear_set_id)?;
+            assert_eq!(len, copy.len.min(size.saturating_sub(from_offset)));
+            let mut checks: Vec<Check> = state.attributes(to).iter().map(seen).collect();
+            if len > 0 {
+                checks.insert(0, Check::Made(action(len)));
+            }
+            Ok(((), checks))
+        })
+        .await
+    }
+
+    async fn change<A>(&self, action: Action, mut attempt: A) -> Done
+    where
+        A: FnMut(&mut State) -> Result<(), Pause> + Send,
+    {
+        self.run(Some(action), |state| Ok((attempt(state)?, Vec::new()))).await
+    }
+
+    /// A change of one node, which shows afterwards.
+    async fn change_of<A>(&self, ino: Ino, action: Action, mut attempt: A) -> Done
+    where
+        A: FnMut(&mut State) -> Result<(), Pause> + Send,
+    {
+        self.run(Some(action), |state| {
+            attempt(state)?;
+            // What was just changed is known; if not, the change must not be made again to see it.
+            Ok(((), state.attributes(ino).iter().map(seen).collect()))
+        })
+        .await
+    }
+}
+
+fn seen((ino, node): &Found) -> Check {
+    Check::Node(*ino, node.clone())
+}

@@ -1,0 +1,387 @@
+//! One user: a client now and then, what programs have open on it, and the history of it all.
+//!
+//! Operations go as the kernel lets them: who changes names is alone with the names, while others
+//! read and write files that are open, and who only looks does so beside others who look.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinSet, yield_now};
+use tokio::time::sleep;
+use xfer_mount::client::{Found, HandleId, Options};
+use xfer_protocol::message::{Opened, Purpose};
+use xfer_protocol::tree::Quota;
+use xfer_protocol::{Errno, Ino, Name, Seq};
+use xfer_server::store::MetaStore;
+use xfer_tests::Random;
+use xfer_tests::peers::{Cable, Host, Peer, Wiretap, Wiring, roomy};
+
+use crate::chance::{self, End};
+use crate::history::{History, Post};
+use crate::model::Flaw;
+use crate::program::{Place, Program};
+
+/// How many files a user holds open at once.
+pub const SLOTS: usize = 4;
+
+/// An open file, which is held once.
+#[derive(Clone, Copy)]
+pub struct Slot {
+    /// The file.
+    pub ino: Ino,
+    /// The handle.
+    pub handle: HandleId,
+    /// Whether it can be written to.
+    pub writable: bool,
+}
+
+/// A mount, and the way to overhear it.
+pub struct Mounted {
+    /// What runs on it.
+    pub program: Program,
+    cable: Cable,
+    tap: Wiretap,
+}
+
+/// One user.
+pub struct User {
+    /// The user's name.
+    pub name: Name,
+    /// The mount, while there is one.
+    pub mounted: Option<Mounted>,
+    /// What is open.
+    pub slots: [Option<Slot>; SLOTS],
+    /// What is to be closed, now that nobody reads or writes it any more.
+    closing: Vec<Slot>,
+    flaw: Flaw,
+    /// The history so far.
+    pub history: History,
+}
+
+/// A way through the tree to a place in it, with the nodes on it held.
+pub struct Way {
+    held: Vec<Ino>,
+    /// Where it leads.
+    pub place: Place,
+}
+
+/// Something that runs beside others. What it is refused with stands in the notes too.
+pub type Task = Pin<Box<dyn Future<Output = Result<(), Errno>> + Send>>;
+
+impl User {
+    /// A user whose tree is as the store made it.
+    pub fn new(host: &Host, name: Name, quota: Quota, flaw: Flaw) -> User {
+        let account = host.meta.account(&name).unwrap().unwrap().id;
+        let mut fixtures = vec![(Ino::ROOT, host.meta.node(account, Ino::ROOT).unwrap().unwrap())];
+        let page = host.meta.page(account, Ino::ROOT, None, 10).unwrap();
+        let names: Vec<_> = page.iter().map(|(name, ino, _)| (name.clone(), *ino)).collect();
+        fixtures.extend(page.into_iter().map(|(_, ino, node)| (ino, node)));
+        let history = History::new(&name, &fixtures, &names, quota, flaw);
+        User { name, mounted: None, slots: [None; SLOTS], closing: Vec::new(), flaw, history }
+    }
+
+    /// A session begins, with nothing known.
+    pub async fn begin(
+        &mut self,
+        host: &Host,
+        purpose: Purpose,
+        random: &mut Random,
+        post: &mut Post,
+    ) {
+        let tap = Wiretap::default();
+        let cache_bytes = *random.pick(&[256 << 10, 64 << 20]);
+        let options = Options { cache_bytes, tree_bytes: rows_bytes(random), ..roomy("test") };
+        let name = std::str::from_utf8(self.name.as_bytes()).unwrap();
+        let lag = Duration::from_millis(*random.pick(&[0, 5, 30]));
+        let wiring = Wiring { tap: Some(tap.clone()), lag };
+        let peer = host.mount_with(name, purpose, options, wiring).await;
+        let Peer { client, cable, applied } = match peer {
+            Ok(peer) => peer,
+            Err(Opened::Refused(refusal)) => panic!("{name} can't mount: {refusal}"),
+            Err(other) => panic!("{name} can't mount: {other:?}"),
+        };
+        let lost = u64::from(self.flaw == Flaw::LosesAnOp && applied > Seq(1));
+        self.history.begin(Seq(applied.0 - lost), post);
+        (self.slots, self.closing) = ([None; SLOTS], Vec::new());
+        self.mounted = Some(Mounted { program: Program::new(client), cable, tap });
+    }
+
+    /// The session ends in order.
+    pub async fn end(&mut self, host: &Host) {
+        let Some(mounted) = self.mounted.take() else { return };
+        self.count_questions(host);
+        mounted.program.client().finish().await.expect("a session that ends loses nothing");
+        self.history.note(mounted.tap.take(), mounted.program.take_notes());
+    }
+
+    /// The cable is pulled; what was said from now on gets nowhere.
+    pub fn pull(&mut self) {
+        let mounted = self.mounted.as_ref().expect("there is a mount");
+        mounted.program.doom();
+        mounted.cable.pull();
+    }
+
+    /// A session whose cable was pulled ends. All that was seen until then must have been right.
+    pub async fn lose(&mut self, host: &Host, post: &mut Post) {
+        let mounted = self.mounted.take().expect("there is a mount");
+        self.count_questions(host);
+        let client = mounted.program.client();
+        // The last ops are still to be said, into the void.
+        while client.standing().trouble.is_none()
+            && mounted.tap.last().unwrap_or(self.history.said()) < client.standing().last
+        {
+            yield_now().await;
+        }
+        self.history.note(mounted.tap.take(), mounted.program.take_notes());
+        self.history.catch_up(client.standing().durable, post);
+        self.history.check_ahead(post);
+        // Whether anything is lost is up to what had not got through.
+        let _ = client.finish().await;
+    }
+
+    fn count_questions(&mut self, host: &Host) {
+        let asked = host.engine.counts(&self.name).map_or(0, |counts| counts.reads);
+        self.history.count("question", asked as usize);
+    }
+
+    /// Takes down what was said and seen, and lets the trees catch up with what is durable.
+    pub fn catch_up(&mut self, post: &mut Post) {
+        let mut durable = self.history.said();
+        if let Some(mounted) = &self.mounted {
+            self.history.note(mounted.tap.take(), mounted.program.take_notes());
+            durable = mounted.program.client().standing().durable;
+        }
+        self.history.catch_up(durable, post);
+    }
+
+    /// Waits until all so far is durable.
+    pub async fn settle(&self) {
+        if let Some(mounted) = &self.mounted {
+            let settled = mounted.program.client().settle().await;
+            assert!(settled.is_ok() || mounted.program.is_doomed(), "{settled:?}");
+        }
+    }
+
+    /// The programs of the mount, if there is one.
+    pub fn program(&self) -> Option<Program> {
+        self.mounted.as_ref().map(|mounted| mounted.program.clone())
+    }
+
+    /// Some operations at once; says how many.
+    pub async fn turn(&mut self, random: &mut Random) -> usize {
+        let Some(program) = self.program() else { return 0 };
+        let usage = program.client().standing().usage;
+        let crowded = usage.nodes > 60 || usage.bytes > 600 << 10;
+        if crowded && random.below(20) == 0 {
+            return self.tidy(&program, random).await;
+        }
+        let (mut tasks, mut count, alone) = (JoinSet::new(), 0, random.below(2) == 0);
+        for _ in 0..random.below(3) {
+            if let Some(task) = chance::on_files(&program, &self.slots, random) {
+                tasks.spawn(task);
+            }
+        }
+        let looking = if alone { 0 } else { 1 + random.below(2) };
+        for _ in 0..looking {
+            let path = chance::path(self.history.model(), End::There, random);
+            tasks.spawn(chance::on_looking(&program, path, random));
+        }
+        count += tasks.len();
+        if random.below(4) == 0 {
+            let client = program.client().clone();
+            tasks.spawn(async move { client.settle().await });
+        }
+        if random.below(2) == 0 {
+            yield_now().await;
+        }
+        self.close_now().await;
+        if alone {
+            self.change_names(&program, random).await;
+            count += 1;
+        }
+        while let Some(done) = tasks.join_next().await {
+            let _ = joined(done);
+        }
+        count
+    }
+
+    /// Puts an open file into a slot; what was there will be closed.
+    pub fn keep_open(&mut self, at: usize, slot: Slot) {
+        self.closing.extend(self.slots[at].replace(slot));
+    }
+
+    /// Whatever is open in a slot will be closed.
+    pub fn close(&mut self, at: usize) {
+        self.closing.extend(self.slots[at].take());
+    }
+
+    /// Closes everything.
+    pub async fn close_all(&mut self) {
+        (0..SLOTS).for_each(|at| self.close(at));
+        self.close_now().await;
+    }
+
+    /// The files that are open.
+    pub fn held(&self) -> Vec<Ino> {
+        let open = self.slots.iter().flatten().chain(&self.closing);
+        open.map(|slot| slot.ino).collect()
+    }
+
+    async fn close_now(&mut self) {
+        let Some(program) = self.program() else { return };
+        for Slot { ino, handle, .. } in std::mem::take(&mut self.closing) {
+            // What it is refused with stands in the notes.
+            let _ = program.close(ino, handle).await;
+            program.forget(ino).await;
+        }
+    }
+
+    /// Looks at everything there is while open files change, and what changed becomes durable: so
+    /// that answers come which are older than what was known.
+    pub async fn walk_amid_changes(&mut self, random: &mut Random) -> usize {
+        let Some(program) = self.program() else { return 0 };
+        self.close_now().await;
+        let walk = tokio::spawn(walk(program.clone()));
+        let (mut tasks, mut count) = (JoinSet::new(), 0);
+        for _ in 0..random.below(50) {
+            if walk.is_finished() {
+                break;
+            }
+            for _ in 0..random.below(4) {
+                let task = chance::on_files(&program, &self.slots, random);
+                count += usize::from(task.is_some());
+                task.into_iter().for_each(|task| drop(tasks.spawn(task)));
+            }
+            match random.below(3) {
+                0 => self.settle().await,
+                1 => yield_now().await,
+                _ => sleep(Duration::from_millis(random.below(15))).await,
+            }
+        }
+        while let Some(done) = tasks.join_next().await {
+            let _ = joined(done);
+        }
+        count + joined(walk.await)
+    }
+
+    /// Looks at everything there is.
+    pub async fn walk(&self) {
+        if let Some(program) = self.program() {
+            walk(program).await;
+        }
+    }
+
+    /// Empties one of the directories in the root.
+    async fn tidy(&self, program: &Program, random: &mut Random) -> usize {
+        let there = program.list(Ino::ROOT).await.unwrap_or_default();
+        if there.is_empty() {
+            return 1;
+        }
+        let (name, found) = random.pick(&there).clone();
+        1 + remove(program, (Ino::ROOT, name), found).await
+    }
+}
+
+/// Looks at everything there is; says how many operations that took.
+async fn walk(program: Program) -> usize {
+    let (mut waiting, mut count) = (vec![Ino::ROOT], 0);
+    while let Some(directory) = waiting.pop() {
+        count += 1;
+        for (_, (ino, node)) in program.list(directory).await.unwrap_or_default() {
+            if node.is_directory() {
+                waiting.push(ino);
+            } else if let Some(data) = node.file() {
+                let Ok(handle) = program.open(ino, false).await else { continue };
+                count += 1;
+                let _ = program.read(handle, ino, 0..data.size + 10).await;
+                let _ = program.close(ino, handle).await;
+            }
+        }
+    }
+    count
+}
+
+/// What a task came to; if it failed, so does the test.
+fn joined<T>(task: Result<T, JoinError>) -> T {
+    task.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// Memory for rows: none but what must be, a little, or all that there are.
+pub fn rows_bytes(random: &mut Random) -> usize {
+    let some = (4 << 10) + random.below(28 << 10) as usize;
+    if random.below(20) == 0 { 1 } else { *random.pick(&[some, some, some, 64 << 20]) }
+}
+
+/// Removes a node, and all that is in it before; says how many operations that took.
+fn remove(program: &Program, place: Place, (ino, node): Found) -> Removal<'_> {
+    Box::pin(async move {
+        let mut count = 1;
+        // What can't be removed stands in the notes.
+        if !node.is_directory() {
+            let _ = program.unlink(&place).await;
+            return count;
+        }
+        for (name, found) in program.list(ino).await.unwrap_or_default() {
+            count += remove(program, (ino, name), found).await;
+        }
+        let _ = program.rmdir(&place).await;
+        count + 1
+    })
+}
+
+type Removal<'a> = Pin<Box<dyn Future<Output = usize> + 'a>>;
+
+impl Way {
+    /// Goes along a path, as far as the last name.
+    pub async fn along(program: &Program, path: &[Name]) -> Result<Way, Errno> {
+        let (last, above) = path.split_last().expect("paths have names");
+        let mut way = Way { held: Vec::new(), place: (Ino::ROOT, last.clone()) };
+        for name in above {
+            let found = program.lookup(&(way.place.0, name.clone())).await;
+            let next = match found {
+                Ok(Some((ino, node))) => {
+                    way.held.push(ino);
+                    if node.is_directory() { Ok(ino) } else { Err(Errno::ENOTDIR) }
+                }
+                Ok(None) => Err(Errno::ENOENT),
+                Err(errno) => Err(errno),
+            };
+            match next {
+                Ok(ino) => way.place.0 = ino,
+                Err(errno) => {
+                    way.leave(program).await;
+                    return Err(errno);
+                }
+            }
+        }
+        Ok(way)
+    }
+
+    /// Goes along a path to what is there, which is held too.
+    pub async fn to(program: &Program, path: &[Name]) -> Result<(Way, Found), Errno> {
+        let mut way = Way::along(program, path).await?;
+        match program.lookup(&way.place).await {
+            Ok(Some(found)) => {
+                way.held.push(found.0);
+                Ok((way, found))
+            }
+            missing => {
+                way.leave(program).await;
+                Err(missing.err().unwrap_or(Errno::ENOENT))
+            }
+        }
+    }
+
+    /// Keeps what was found last, for somebody else to let go.
+    pub fn keep_last(&mut self) {
+        self.held.pop();
+    }
+
+    /// Lets go of the nodes on the way.
+    pub async fn leave(self, program: &Program) {
+        for ino in self.held {
+            program.forget(ino).await;
+        }
+    }
+}

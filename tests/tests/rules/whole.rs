@@ -1,0 +1,142 @@
+//! The rules over a table that has all of a tree loaded, always: what unloading and two sides must
+//! not change.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use xfer_protocol::tree::{
+    Action, Changes, Delivery, Loaded, Node, Op, Quota, Rows, Stop, Table, Usage, plan,
+};
+use xfer_protocol::{DeliveryId, Errno, Ino, Name, Seq, Timestamp};
+
+/// One user's tree.
+pub struct Whole {
+    table: Table,
+    inos: BTreeSet<Ino>,
+    seq: Seq,
+}
+
+impl Whole {
+    /// A tree with these nodes, and these names in its root.
+    pub fn new(fixtures: &[(Ino, Node)], names: &[(Name, Ino)], quota: Quota) -> Whole {
+        let usage = Usage { bytes: 0, nodes: fixtures.len() as u64 };
+        let mut table = Table::new(usage, quota, Seq::default());
+        names.iter().for_each(|(name, ino)| table.fill_entry(Ino::ROOT, name.clone(), Some(*ino)));
+        for (ino, node) in fixtures {
+            table.fill_node(*ino, Some(node.clone()));
+            table.fill_complete(*ino);
+        }
+        let inos = fixtures.iter().map(|(ino, _)| *ino).collect();
+        Whole { table, inos, seq: Seq::default() }
+    }
+
+    /// Another one like it.
+    pub fn copy(&self) -> Whole {
+        let mut table = Table::new(self.table.usage(), self.table.quota(), self.seq);
+        for ino in &self.inos {
+            let node = self.node(*ino).expect("it is listed");
+            if node.is_directory() {
+                for (name, child) in self.entries(*ino) {
+                    table.fill_entry(*ino, name, Some(child));
+                }
+                table.fill_complete(*ino);
+            }
+            table.fill_node(*ino, Some(Arc::unwrap_or_clone(node)));
+        }
+        Whole { table, inos: self.inos.clone(), seq: self.seq }
+    }
+
+    /// Does op `seq`.
+    pub fn apply(
+        &mut self,
+        seq: Seq,
+        op: &Op,
+        delivery: Option<(DeliveryId, Arc<Delivery>)>,
+    ) -> Result<Changes, Errno> {
+        if let Some((id, delivery)) = delivery {
+            self.table.fill_delivery(id, Some(delivery));
+        }
+        let changes = self.plan(op)?;
+        self.commit(&changes, seq);
+        Ok(changes)
+    }
+
+    /// What the rules refuse an op with, if they do.
+    pub fn refusal(&self, action: &Action) -> Option<Errno> {
+        self.plan(&Op { time: Timestamp::default(), action: action.clone() }).err()
+    }
+
+    /// What was left open goes with the session that had it open.
+    pub fn forget_orphans(&mut self) {
+        for ino in self.orphans() {
+            let action = Action::ForgetOrphan { ino };
+            let changes = self.plan(&Op { time: Timestamp::default(), action });
+            self.commit(&changes.expect("an orphan can be forgotten"), self.seq);
+        }
+    }
+
+    /// Nodes without a name.
+    pub fn orphans(&self) -> Vec<Ino> {
+        let nameless = |ino: &Ino| self.node(*ino).is_some_and(|node| node.nlink == 0);
+        self.inos.iter().copied().filter(nameless).collect()
+    }
+
+    /// A node, if it exists.
+    pub fn node(&self, ino: Ino) -> Option<Arc<Node>> {
+        match self.table.node(ino) {
+            Loaded::Present(node) => Some(node),
+            Loaded::Absent | Loaded::Unknown => None,
+        }
+    }
+
+    /// What an entry refers to.
+    pub fn entry(&self, parent: Ino, name: &Name) -> Option<Ino> {
+        match self.table.entry(parent, name) {
+            Loaded::Present(ino) => Some(ino),
+            Loaded::Absent => None,
+            Loaded::Unknown => panic!("{parent:?}/{name} in a tree that is all loaded"),
+        }
+    }
+
+    /// All entries of a directory.
+    pub fn entries(&self, directory: Ino) -> Vec<(Name, Ino)> {
+        self.table.children(directory).expect("all is loaded")
+    }
+
+    /// What the tree takes up, as counted on the way.
+    pub fn usage(&self) -> Usage {
+        self.table.usage()
+    }
+
+    /// What the tree takes up, counted anew.
+    pub fn recount(&self) -> Usage {
+        let nodes = self.inos.iter().filter_map(|ino| self.node(*ino));
+        let bytes = nodes.map(|node| node.charge()).sum();
+        Usage { bytes, nodes: self.inos.len() as u64 }
+    }
+
+    /// The contents that the tree refers to.
+    pub fn contents(&self) -> impl Iterator<Item = xfer_protocol::ContentId> {
+        self.inos.iter().filter_map(|ino| self.node(*ino)?.content())
+    }
+
+    fn plan(&self, op: &Op) -> Result<Changes, Errno> {
+        match plan(&self.table, op) {
+            Ok(changes) => Ok(changes),
+            Err(Stop::Refused(errno)) => Err(errno),
+            Err(Stop::Need(need)) => panic!("{need:?} in a tree that is all loaded: {op:?}"),
+        }
+    }
+
+    fn commit(&mut self, changes: &Changes, seq: Seq) {
+        for (ino, node) in &changes.nodes {
+            match node {
+                Some(_) => self.inos.insert(*ino),
+                None => self.inos.remove(ino),
+            };
+        }
+        self.table.commit(changes, seq);
+        self.table.settle_in_store(seq);
+        self.seq = seq;
+    }
+}
