@@ -79,6 +79,22 @@ fn a_full_disk_is_told_at_the_system_call_and_removing_files_makes_room() {
 }
 
 #[test]
+fn what_was_allocated_can_be_written_when_the_disk_is_full() {
+    const ALLOCATED: usize = 48 << 20;
+    let (world, _disk) = with_a_small_disk(&["alice"]);
+    let mount = world.mount("alice");
+    let file = File::create(mount.path("allocated")).unwrap();
+    fallocate(&file, FallocateFlags::KEEP_SIZE, 0, ALLOCATED as u64).unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(fill(&mount.path("big")), libc::ENOSPC);
+    file.write_all_at(&vec![7; ALLOCATED], 0).unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(fs::read(mount.path("allocated")).unwrap(), vec![7; ALLOCATED]);
+    drop(file);
+    mount.unmount();
+}
+
+#[test]
 fn a_disk_smaller_than_the_quota_bounds_what_can_be_written_and_shows_in_df() {
     let (world, _disk) = with_a_small_disk(&["alice --quota 10GiB"]);
     let mount = world.mount("alice");

@@ -233,7 +233,7 @@ pub trait ContentStore: Send + Sync + 'static {
     fn write(&self, content: ContentId, offset: u64, data: &[u8]) -> Result<(), StoreError>;
     /// Reads bytes; fewer than the buffer holds only at the end.
     fn read(&self, content: ContentId, offset: u64, data: &mut [u8]) -> Result<usize, StoreError>;
-    /// Makes a range zeros. What lies past the end needs nothing done.
+    /// Makes a range zeros, and sets space aside for what will be written there.
     fn zero(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError>;
     /// Makes `to`, which must not exist, with the first `len` bytes of `from`; holes stay holes.
     fn duplicate(&self, from: ContentId, to: ContentId, len: u64) -> Result<(), StoreError>;

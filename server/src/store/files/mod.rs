@@ -284,13 +284,30 @@ fn options() -> OpenOptions {
     options
 }
 
-/// Makes what there is of a range zeros.
+/// Makes a range zeros that have their place on the disk, also past the end: what a user was told
+/// is allocated can be written when the disk is full.
 fn zero(file: &File, offset: u64, len: u64) -> io::Result<()> {
-    let end = file.metadata()?.len().min(offset.saturating_add(len));
-    let Some(len) = end.checked_sub(offset).filter(|len| *len > 0) else { return Ok(()) };
-    if len <= ZEROS_WRITTEN_MAX {
+    let there = file.metadata()?.len().saturating_sub(offset).min(len);
+    if there == len && len <= ZEROS_WRITTEN_MAX {
         return copying::write_zeros(file, offset, len);
     }
+    let reserve = FallocateFlags::KEEP_SIZE;
+    let reserved = match change_space(file, FallocateFlags::ZERO_RANGE | reserve, offset, len) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            clear(file, offset, there)?;
+            change_space(file, reserve, offset, len)
+        }
+        zeroed => zeroed,
+    };
+    match reserved {
+        // A file system that can't set space aside gives what it has to who comes first.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+        reserved => reserved,
+    }
+}
+
+/// Makes what there is of a range zeros.
+fn clear(file: &File, offset: u64, len: u64) -> io::Result<()> {
     match punch(file, offset, len) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
             copying::write_zeros(file, offset, len)
@@ -300,13 +317,16 @@ fn zero(file: &File, offset: u64, len: u64) -> io::Result<()> {
 }
 
 fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    change_space(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)
+}
+
+fn change_space(file: &File, flags: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {
     if len == 0 {
         return Ok(());
     }
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     match retry_on_intr(|| fallocate(file, flags, offset, len)) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
-        punched => Ok(punched?),
+        done => Ok(done?),
     }
 }
 
