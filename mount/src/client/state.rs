@@ -210,7 +210,11 @@ impl State {
         }
         let op = Op { time: SystemTime::now().into(), action };
         let changes = plan(&self.table, &op)?;
-        self.must_fit_disk(&changes)?;
+        if let Err(refused) = self.must_fit_disk(&changes) {
+            // What was removed before this may make room, once it is durable.
+            self.durable(self.log.last())?;
+            return Err(refused.into());
+        }
         let seq = self.log.next();
         self.expect_contents(&changes, seq);
         self.table.commit(&changes, seq);
