@@ -455,7 +455,7 @@ impl Model {
             bytes.resize(size as usize, 0);
             thing.mtime = time;
         }
-        if *clear_set_id || ((uid.is_some() || gid.is_some()) && !is_directory) {
+        if (*clear_set_id || uid.is_some() || gid.is_some()) && !is_directory {
             thing.clear_set_id();
         }
         thing.mode = mode.map_or(thing.mode, |mode| mode & 0o7777);
