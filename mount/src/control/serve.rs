@@ -28,8 +28,9 @@ const ASKER_MAX: Duration = Duration::from_secs(5);
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
-/// How long the last answers may take once the mount is gone.
-const CLOSE_MAX: Duration = Duration::from_secs(2);
+/// How long the last answers may take once the mount is gone: it is gone for this process before it
+/// is for whoever unmounts, which waits until the kernel has let go of each node that it knew.
+const CLOSE_MAX: Duration = Duration::from_secs(60);
 
 /// The control socket of a mount that runs.
 pub struct Control {
@@ -273,6 +274,25 @@ mod tests {
         let path = case.control.path.clone();
         case.control.close().await;
         assert!(!path.exists());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unmount_that_takes_the_kernel_long_is_still_answered() {
+        let Case { _directory, fake, control } = case();
+        let mut stream = UnixStream::connect(&control.path).await.unwrap();
+        stream.write_all(b"\"unmount\"\n").await.unwrap();
+        let mut reader = BufReader::new(stream);
+        let progress = next(&mut reader).await;
+        assert!(matches!(progress, Answer::Progress { .. }));
+        let closing = tokio::spawn(control.close());
+        sleep(Duration::from_secs(30)).await;
+        fake.settled.notify_one();
+        let mut answer = next(&mut reader).await;
+        while matches!(answer, Answer::Progress { .. }) {
+            answer = next(&mut reader).await;
+        }
+        assert_eq!(answer, Answer::Done);
+        closing.await.unwrap();
     }
 
     #[tokio::test]
