@@ -1,16 +1,25 @@
 //! What a tree changed since it was last given to a commit, as far as its rows don't say it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
-use xfer_protocol::tree::{Changes, ContentEffect, DeliveryEffect};
+use xfer_protocol::tree::{Changes, ContentEffect, DeliveryEffect, Node};
 use xfer_protocol::{ContentId, Ino};
+
+use super::listing::own_size;
 
 /// Rows beyond which a batch is committed before its time.
 const ROWS_LARGE: usize = 20_000;
 
 /// Bytes of data beyond which a batch is committed before its time.
 const BYTES_LARGE: u64 = 64 << 20;
+
+/// Bytes of attributes, maps and targets in rows beyond which a batch is committed before its time:
+/// rows that are not committed can't be unloaded, and a few of these take what thousands of others do.
+const HELD_LARGE: usize = 16 << 20;
+
+/// What one row may have of them without being counted, in bytes.
+const HELD_SMALL: usize = 1 << 10;
 
 /// A range of a content whose space goes back once it is sure that nothing reaches it.
 #[derive(Clone, Debug)]
@@ -38,6 +47,9 @@ pub(super) struct Pending {
     pub(super) frees: Vec<Free>,
     rows: usize,
     bytes: u64,
+    /// Rows with large attributes, maps or targets, and how many bytes of them.
+    large: HashMap<Ino, usize>,
+    held: usize,
 }
 
 impl Pending {
@@ -48,6 +60,7 @@ impl Pending {
         }
         self.deliveries.extend(changes.deliveries.iter().cloned());
         self.rows += changes.nodes.len() + changes.entries.len();
+        changes.nodes.iter().for_each(|(ino, node)| self.note_size(*ino, node.as_deref()));
         for effect in &changes.contents {
             if let ContentEffect::Free { content, offset, len } = effect {
                 self.note_free(changes, *content, *offset..offset.saturating_add(*len));
@@ -63,13 +76,22 @@ impl Pending {
 
     /// Whether so much is collected that it should not wait for more.
     pub(super) fn is_large(&self) -> bool {
-        self.rows >= ROWS_LARGE || self.bytes >= BYTES_LARGE
+        self.rows >= ROWS_LARGE || self.bytes >= BYTES_LARGE || self.held >= HELD_LARGE
     }
 
     /// Contents that came and went: no commit ever hears of them.
     pub(super) fn stillborn(&self) -> HashSet<ContentId> {
         let unused = |content: &&ContentId| self.references.get(content).is_none_or(|by| *by == 0);
         self.created.iter().filter(unused).copied().collect()
+    }
+
+    fn note_size(&mut self, ino: Ino, node: Option<&Node>) {
+        let bytes = Some(node.map_or(0, own_size)).filter(|bytes| *bytes > HELD_SMALL);
+        let before = match bytes {
+            Some(bytes) => self.large.insert(ino, bytes),
+            None => self.large.remove(&ino),
+        };
+        self.held = self.held + bytes.unwrap_or(0) - before.unwrap_or(0);
     }
 
     fn note_free(&mut self, changes: &Changes, content: ContentId, range: Range<u64>) {

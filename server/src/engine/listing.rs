@@ -154,6 +154,11 @@ fn current(
 }
 
 fn size(name: &Name, node: &Node) -> usize {
+    ENTRY_BYTES + name.as_bytes().len() + own_size(node)
+}
+
+/// What only some nodes have, and as much as they like: about its size in bytes.
+pub(super) fn own_size(node: &Node) -> usize {
     let kind = match &node.kind {
         Kind::File(data) => match &data.extents {
             Extents::Dense => 0,
@@ -167,5 +172,5 @@ fn size(name: &Name, node: &Node) -> usize {
         | Kind::BlockDevice { .. } => 0,
     };
     let xattrs = node.xattrs.as_ref().map_or(0, |map| map.len() * 8) + node.xattr_bytes();
-    ENTRY_BYTES + name.as_bytes().len() + kind + xattrs
+    kind + xattrs
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use xfer_protocol::limits::XATTR_VALUE_BYTES_MAX;
 use xfer_protocol::message::{EndReason, ToServer};
-use xfer_protocol::tree::{Action, Quota};
+use xfer_protocol::tree::{Action, Quota, XattrMode};
 use xfer_protocol::{ContentId, Ino, Seq};
 use xfer_server::engine::Engine;
 use xfer_server::store::{ContentStore, MetaStore, StoreError};
@@ -302,4 +304,43 @@ async fn a_slow_commit_holds_back_what_comes() {
     faulty.hold_sync.store(false, Ordering::Relaxed);
     assert_eq!(ops, 1 + 2 * 4_096, "two frames make a large batch");
     alice.sync().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_commit_holds_back_attributes_by_their_bytes() {
+    const FILES: u64 = 1_600;
+    const FILES_OF_A_FRAME: u64 = 16;
+    let (world, faulty) = faulty_world();
+    let mut alice = world.login("alice").await;
+    let mut files = Vec::new();
+    for file in 0..FILES {
+        files.push(alice.create(Ino::ROOT, &file.to_string()).await);
+    }
+    alice.sync().await;
+    faulty.hold_sync.store(true, Ordering::Relaxed);
+    let syncs = faulty.syncs.load(Ordering::Relaxed);
+    let value = Bytes::from(vec![1; XATTR_VALUE_BYTES_MAX]);
+    let all = tokio::spawn(async move {
+        for frame in files.chunks(FILES_OF_A_FRAME as usize) {
+            let set = |ino: &Ino| Action::SetXattr {
+                ino: *ino,
+                name: Bytes::from_static(b"user.large"),
+                value: value.clone(),
+                mode: XattrMode::Either,
+            };
+            alice.act(frame.iter().map(set).collect(), &[]).await;
+        }
+        alice
+    });
+    until(|| faulty.syncs.load(Ordering::Relaxed) > syncs).await;
+    let set = || world.engine.counts(&name("alice")).unwrap().ops - FILES;
+    let mut before = 0;
+    while set() > before || before == 0 {
+        before = set();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let held = before * XATTR_VALUE_BYTES_MAX as u64;
+    faulty.hold_sync.store(false, Ordering::Relaxed);
+    assert!(held < 48 << 20, "{held} bytes of attributes are held");
+    all.await.unwrap().sync().await;
 }
