@@ -39,7 +39,7 @@ use model::Flaw;
 use user::{User, rows_bytes};
 
 /// How many operations a run makes.
-const OPERATIONS: usize = 30_000;
+const OPERATIONS: usize = 15_000;
 
 /// How many more until a run says how far it is.
 const OPERATIONS_SHOWN: usize = 100_000;
