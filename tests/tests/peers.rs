@@ -161,3 +161,34 @@ async fn a_file_that_two_programs_close_at_once_is_sent_once_and_without_a_compl
     let bob = host.meta.account(&name("bob")).unwrap().unwrap();
     assert_eq!(host.meta.waiting(bob.id).unwrap().len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_with_a_second_name_is_sent_once_and_is_a_record_under_both() {
+    let host = Host::new(&["alice", "bob"]);
+    let mount = async || host.mount("alice", Purpose::Mount).await.unwrap().client;
+    let waiting = || {
+        let bob = host.meta.account(&name("bob")).unwrap().unwrap();
+        host.meta.waiting(bob.id).unwrap().len()
+    };
+    let client = mount().await;
+    client.make_mailboxes().await.unwrap();
+    let mailbox = client.call(|s: &mut State| s.lookup(Ino::OUTBOX, &name("bob"))).await;
+    let (mailbox, _) = mailbox.unwrap().unwrap();
+    let (letter, other) = (name("letter"), name("other"));
+    let created = client.call(|s: &mut State| s.create(mailbox, &letter, 0o644, OWNER, true)).await;
+    let ((ino, _), writer) = created.unwrap();
+    client.call(|s: &mut State| s.link(ino, Ino::ROOT, &other)).await.unwrap();
+    let closed = client.call(|s: &mut State| {
+        s.close(writer);
+        s.post(ino)
+    });
+    closed.await.unwrap();
+    let found = client.call(|s: &mut State| s.lookup(Ino::ROOT, &other)).await.unwrap();
+    assert!(found.unwrap().1.sent.is_some());
+    client.finish().await.unwrap();
+    assert_eq!(waiting(), 1);
+    for _ in 0..2 {
+        mount().await.finish().await.unwrap();
+        assert_eq!(waiting(), 1, "it was sent again");
+    }
+}

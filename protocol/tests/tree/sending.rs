@@ -196,6 +196,16 @@ fn a_write_on_the_recipients_side_leaves_the_record_as_it_was() {
 }
 
 #[test]
+fn what_was_sent_is_a_record_whatever_names_it_has() {
+    let (mut post, ino) = Post::with_file(b"hello");
+    post.alice.must(Action::Link { ino, parent: Ino::ROOT, name: name("other") });
+    let id = post.send("a").unwrap();
+    assert_eq!(post.alice.node(ino).sent, Some(id));
+    assert_eq!(post.send("a"), Err(Errno::EINVAL));
+    assert_eq!(post.audit(), Ok(()));
+}
+
+#[test]
 fn a_record_refuses_every_change_of_its_data() {
     let (mut post, ino) = Post::with_file(b"hello");
     post.send("a").unwrap();

@@ -154,7 +154,7 @@ impl Model {
             Action::Send { to, name, from, delivery } => {
                 let mailbox = self.entry(Ino::OUTBOX, to).ok_or(Errno::ENOENT)?;
                 let ino = self.entry(mailbox, name).ok_or(Errno::ENOENT)?;
-                let thing = self.pack(time, ino, *delivery).ok_or(Errno::EPERM)?;
+                let thing = self.pack(time, ino, *delivery, true).ok_or(Errno::EPERM)?;
                 return Ok(Some(Arc::new(Parcel { from: from.clone(), sent: time, thing })));
             }
             Action::Accept { parent, name, first, owner, .. } => {
@@ -543,8 +543,8 @@ impl Model {
     }
 
     /// A picture of a node and all that is in it, which become records.
-    fn pack(&mut self, time: Timestamp, ino: Ino, id: DeliveryId) -> Option<Packed> {
-        let alone = self.links(ino) == 1 || self.is_directory(ino);
+    fn pack(&mut self, time: Timestamp, ino: Ino, id: DeliveryId, is_root: bool) -> Option<Packed> {
+        let alone = self.links(ino) == 1 || self.is_directory(ino) || is_root;
         let thing = self.things.get_mut(&ino).expect("it has a name");
         let travels = |(name, _): &(&Bytes, &Bytes)| {
             name.starts_with(b"user.") && !name.starts_with(b"user.xfer.")
@@ -568,7 +568,7 @@ impl Model {
         }
         if let What::Directory { entries, .. } = &packed.what {
             for (name, ino) in entries {
-                let inside = self.pack(time, *ino, id);
+                let inside = self.pack(time, *ino, id, false);
                 packed.inside.extend(inside.map(|inside| (name.clone(), inside)));
             }
         }

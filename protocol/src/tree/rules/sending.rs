@@ -60,7 +60,12 @@ pub(super) fn send(d: &mut Draft<'_>, time: Timestamp, letter: Letter<'_>) -> Re
             mtime: node.mtime,
             xattrs: travelling(&node.xattrs),
         });
-        make_record(d, time, ino, letter.id)?;
+        // With names elsewhere, a file in what is sent stays as it is there, and so here.
+        let is_alone = node.is_directory() || node.nlink == 1;
+        seal(d, ino)?;
+        if ino == root || is_alone {
+            make_record(d, time, ino, letter.id)?;
+        }
     }
     contents(&items).for_each(|content| d.refer(content, 1));
     let delivery = Delivery { id: letter.id, from: letter.from.clone(), sent: time, items };
@@ -163,18 +168,21 @@ fn travelling(xattrs: &Xattrs) -> Xattrs {
     (!kept.is_empty()).then(|| Arc::new(kept))
 }
 
-/// Freezes what was sent. A file with names elsewhere stays as it is there, and so here.
-fn make_record(d: &mut Draft<'_>, time: Timestamp, ino: Ino, id: DeliveryId) -> Result<(), Stop> {
-    let node = d.node_mut(ino)?;
-    if let Kind::File(data) = &mut node.kind {
+/// Keeps the content of a file for those who share it from now on.
+fn seal(d: &mut Draft<'_>, ino: Ino) -> Result<(), Stop> {
+    if let Kind::File(data) = &mut d.node_mut(ino)?.kind {
         data.sealed |= data.content.is_some();
     }
-    if node.is_directory() || node.nlink == 1 {
-        node.sent = Some(id);
-        node.ctime = time;
-        if matches!(node.kind, Kind::File(_)) {
-            node.mode &= !0o222;
-        }
+    Ok(())
+}
+
+/// Freezes what was sent.
+fn make_record(d: &mut Draft<'_>, time: Timestamp, ino: Ino, id: DeliveryId) -> Result<(), Stop> {
+    let node = d.node_mut(ino)?;
+    node.sent = Some(id);
+    node.ctime = time;
+    if matches!(node.kind, Kind::File(_)) {
+        node.mode &= !0o222;
     }
     Ok(())
 }
