@@ -65,7 +65,7 @@ pub use names::{Found, New};
 pub use state::{Pause, State};
 
 use crate::session::Session;
-use reading::ReadLinks;
+use reading::{ReadLinks, Unanswered};
 use state::Phase;
 
 /// How long an operation waits for the server before it fails with `ETIMEDOUT`.
@@ -297,10 +297,19 @@ impl Client {
         if let Phase::Over(_) = self.lock().phase {
             return Err(Errno::EIO);
         }
-        match tokio::time::timeout(WAIT_TIMEOUT, self.links.ask(after, ask)).await {
-            Ok(answered) => answered,
-            Err(_) => Err(Errno::ETIMEDOUT),
-        }
+        let asked = tokio::time::timeout(WAIT_TIMEOUT, self.links.ask(after, ask.clone())).await;
+        let answered = asked.map_err(|_| Errno::ETIMEDOUT)?;
+        answered.map_err(|why| {
+            match (&why, why.errno()) {
+                (Unanswered::Refused(_), Errno::EIO) => {
+                    self.lock().note_error(format!("a question was not answered: {why} ({ask:?})"));
+                }
+                // Why links break is told when the session ends.
+                (Unanswered::NoLink(_) | Unanswered::Broken, _) => tracing::warn!("{why}"),
+                (Unanswered::Refused(_), _) => {}
+            }
+            why.errno()
+        })
     }
 
     /// Who owns what xfer makes by itself.

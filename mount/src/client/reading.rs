@@ -1,6 +1,7 @@
 //! Read links: questions to the server, answered in any order.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -69,12 +70,16 @@ impl ReadLinks {
     /// Asks, on a link that may have to be opened first. If that link breaks, once more on another:
     /// every question may be asked twice.
     #[tracing::instrument(level = "trace", skip(self))]
-    pub(super) async fn ask(self: &Arc<Self>, after: Seq, ask: Ask) -> Result<Answered, Errno> {
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        after: Seq,
+        ask: Ask,
+    ) -> Result<Answered, Unanswered> {
         let answer = match self.ask_once(after, ask.clone()).await? {
             Some(answer) => answer,
-            None => self.ask_once(after, ask).await?.ok_or(Errno::EIO)?,
+            None => self.ask_once(after, ask).await?.ok_or(Unanswered::Broken)?,
         };
-        answer.map_err(errno_of)
+        Ok(answer?)
     }
 
     /// Asks, and gives nothing if the link breaks before the answer.
@@ -82,7 +87,7 @@ impl ReadLinks {
         self: &Arc<Self>,
         after: Seq,
         ask: Ask,
-    ) -> Result<Option<Result<Answered, ReadError>>, Errno> {
+    ) -> Result<Option<Result<Answered, ReadError>>, io::Error> {
         let (reply, answered) = oneshot::channel();
         let link = self.link().await?;
         match link.send(Question { after, ask, reply }).await {
@@ -92,7 +97,7 @@ impl ReadLinks {
     }
 
     /// The link whose turn it is, or while that is being opened, any other that is there.
-    async fn link(self: &Arc<Self>) -> Result<mpsc::Sender<Question>, Errno> {
+    async fn link(self: &Arc<Self>) -> io::Result<mpsc::Sender<Question>> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % LINKS;
         if let Some(link) = self.places[turn].link() {
             return Ok(link);
@@ -107,16 +112,13 @@ impl ReadLinks {
         Ok(other)
     }
 
-    async fn open(&self, place: usize) -> Result<mpsc::Sender<Question>, Errno> {
+    async fn open(&self, place: usize) -> io::Result<mpsc::Sender<Question>> {
         let place = &self.places[place];
         let _opening = place.opening.lock().await;
         if let Some(link) = place.link() {
             return Ok(link);
         }
-        let (reader, writer) = (self.dial)().await.map_err(|error| {
-            tracing::warn!("a read link could not be opened: {error}");
-            Errno::EIO
-        })?;
+        let (reader, writer) = (self.dial)().await?;
         let (sender, questions) = mpsc::channel(QUEUE);
         let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
         let (alive, ended) = oneshot::channel();
@@ -127,12 +129,31 @@ impl ReadLinks {
     }
 }
 
-fn errno_of(error: ReadError) -> Errno {
-    match error {
-        ReadError::OtherContent => Errno::ESTALE,
-        ReadError::NoUser => Errno::ENOENT,
-        ReadError::InboxFull => Errno::EDQUOT,
-        ReadError::Invalid | ReadError::Storage => Errno::EIO,
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unanswered {
+    /// The server says so.
+    #[error(transparent)]
+    Refused(#[from] ReadError),
+    /// No link could be opened.
+    #[error("no link for reading could be opened: {0}")]
+    NoLink(#[from] io::Error),
+    /// Two links broke before the answer.
+    #[error("the links for reading broke")]
+    Broken,
+}
+
+impl Unanswered {
+    /// What an operation fails with for it.
+    pub(super) fn errno(&self) -> Errno {
+        match self {
+            Unanswered::Refused(ReadError::OtherContent) => Errno::ESTALE,
+            Unanswered::Refused(ReadError::NoUser) => Errno::ENOENT,
+            Unanswered::Refused(ReadError::InboxFull) => Errno::EDQUOT,
+            Unanswered::Refused(ReadError::Invalid | ReadError::Storage)
+            | Unanswered::NoLink(_)
+            | Unanswered::Broken => Errno::EIO,
+        }
     }
 }
 
