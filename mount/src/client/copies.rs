@@ -17,6 +17,9 @@ use xfer_protocol::tree::{FileData, Loaded, Rows};
 use super::data::Copy;
 use super::state::State;
 
+/// The least that is copied if it does not complete a file, in bytes: to ask for it takes as many.
+const PIECE_MIN: usize = 64;
+
 impl State {
     /// The copy that a write is, if it is one.
     ///
@@ -31,7 +34,11 @@ impl State {
             .handles
             .sources()
             .find(|from| *from != to && self.is_in(*from, range.clone(), data))?;
-        let start = if self.completes(from, to, &range) { 0 } else { offset };
+        let start = match self.completes(from, to, &range) {
+            true => 0,
+            false if data.len() < PIECE_MIN => return None,
+            false => offset,
+        };
         let len = range.end - start;
         Some(Copy { from, from_offset: start, to, to_offset: start, len })
     }

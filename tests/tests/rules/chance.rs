@@ -122,10 +122,12 @@ pub fn on_files(
     let (program, slot) = (program.clone(), *random.pick(&open));
     let ino = slot.ino;
     // What it is refused with stands in the notes; so it is with all tasks.
-    Some(match random.below(if slot.writable { 14 } else { 7 }) {
+    Some(match random.below(if slot.writable { 15 } else { 7 }) {
         0..=2 => {
             let (start, len) = (size(random), random.below(30_000));
-            Box::pin(async move { program.read(slot.handle, ino, start..start + len).await })
+            Box::pin(
+                async move { program.read(slot.handle, ino, start..start + len).await.map(drop) },
+            )
         }
         3 => {
             let (offset, seek) = (size(random), *random.pick(&[Seek::Data, Seek::Hole]));
@@ -153,6 +155,11 @@ pub fn on_files(
                 (range(random), fallocate_mode(random), random.below(2) == 0);
             Box::pin(async move { program.fallocate(ino, range, mode, clear).await })
         }
+        12 => {
+            let from = *random.pick(&open);
+            let cut = size(random);
+            Box::pin(async move { copy_by_hand(&program, from, slot, cut).await })
+        }
         _ => {
             let (from_offset, to_offset) = (size(random), offset(random));
             let len = random.below(30_000);
@@ -166,6 +173,17 @@ pub fn on_files(
             Box::pin(async move { program.copy(copy, clear).await })
         }
     })
+}
+
+/// Copies a file as `cat` does, in two pieces, over what the other has.
+async fn copy_by_hand(program: &Program, from: Slot, to: Slot, cut: u64) -> Result<(), Errno> {
+    let empty = NewAttributes { size: Some(0), ..Default::default() };
+    program.set_attributes(to.ino, &empty).await?;
+    for range in [0..cut, cut..1 << 18] {
+        let data = program.read(from.handle, from.ino, range.clone()).await?;
+        program.write(to.ino, range.start, data.into(), false).await?;
+    }
+    Ok(())
 }
 
 fn range(random: &mut Random) -> Range<u64> {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use xfer_mount::client::Seek;
 use xfer_protocol::tree::{
     Action, Delivery, DeliveryEffect, FallocateMode, Node, Quota, RenameMode,
@@ -28,6 +29,9 @@ const SHOWN_CHARS: usize = 2000;
 pub enum Check {
     /// This op is the one at this place of the log, but for the numbers it was given.
     Made(Action),
+    /// The op at this place of the log writes these bytes as this one would: it may be a copy of
+    /// what another file has there.
+    Written(Action, Bytes),
     /// This op was refused.
     Refused(Action, Errno),
     /// A node was like this.
@@ -260,6 +264,7 @@ impl Trees {
                 let same = said.as_ref() == Some(&plain(action));
                 (!same).then(|| format!("the log has {said:?}"))
             }
+            Check::Written(action, data) => self.check_written(action, data),
             Check::Refused(action, errno) => self.check_refusal(action, *errno),
             Check::Node(ino, node) => match self.whole.node(*ino) {
                 Some(same) if same == *node => self.model.differs(*ino, node),
@@ -288,6 +293,23 @@ impl Trees {
                 (right != *found).then(|| format!("should be {right:?}"))
             }
         }
+    }
+
+    fn check_written(&mut self, action: &Action, data: &Bytes) -> Option<String> {
+        let &Action::Write { ino, offset, .. } = action else {
+            panic!("{action:?} writes nothing")
+        };
+        let said = self.last.back().map(|said| plain(&said.op.action));
+        let range = offset..offset + data.len() as u64;
+        let is_copy = matches!(said, Some(Action::CopyRange { to, to_offset, len, .. })
+            if to == ino && to_offset <= range.start && to_offset + len == range.end);
+        if !is_copy && said.as_ref() != Some(&plain(action)) {
+            return Some(format!("the log has {said:?}"));
+        }
+        self.count("write that was a copy", usize::from(is_copy));
+        let written = self.model.bytes(ino).unwrap_or(&[]);
+        let written = written.get(range.start as usize..range.end as usize);
+        (!data.is_empty() && written != Some(data)).then(|| "other bytes were written".to_owned())
     }
 
     fn check_refusal(&mut self, action: &Action, errno: Errno) -> Option<String> {

@@ -75,9 +75,10 @@ impl Program {
             let mut notes = self.notes.lock().unwrap();
             match result {
                 Ok((value, checks)) => {
-                    // A copy says itself how much of it was made.
-                    let copy = matches!(action, Some(Action::CopyRange { .. }));
-                    if let Some(action) = action.as_ref().filter(|_| !copy) {
+                    // Of these the checks say themselves what was made.
+                    let moves_data =
+                        matches!(action, Some(Action::CopyRange { .. } | Action::Write { .. }));
+                    if let Some(action) = action.as_ref().filter(|_| !moves_data) {
                         assert!(after > before, "{action:?} was not made");
                         // Others may follow, or for this one go before.
                         let last = matches!(action, Action::Fallocate { .. });
@@ -281,11 +282,16 @@ impl Program {
     }
 
     /// Reads bytes.
-    pub async fn read(&self, handle: HandleId, ino: Ino, range: Range<u64>) -> Done {
+    pub async fn read(
+        &self,
+        handle: HandleId,
+        ino: Ino,
+        range: Range<u64>,
+    ) -> Result<Vec<u8>, Errno> {
         self.run(None, |state| {
             let bytes = state.read(handle, ino, range.clone())?;
             let len = range.end - range.start;
-            Ok(((), vec![Check::Bytes(ino, range.start, len, bytes)]))
+            Ok((bytes.clone(), vec![Check::Bytes(ino, range.start, len, bytes)]))
         })
         .await
     }
@@ -307,7 +313,13 @@ impl Program {
     pub async fn write(&self, ino: Ino, offset: u64, data: Bytes, clear_set_id: bool) -> Done {
         let len = data.len() as u32;
         let action = Action::Write { ino, offset, len, clear_set_id, fresh: FRESH };
-        self.change_of(ino, action, |state| state.write(ino, offset, &data, clear_set_id)).await
+        self.run(Some(action.clone()), |state| {
+            state.write(ino, offset, &data, clear_set_id)?;
+            let mut checks = vec![Check::Written(action.clone(), data.clone())];
+            checks.extend(state.attributes(ino).iter().map(seen));
+            Ok(((), checks))
+        })
+        .await
     }
 
     /// Allocates, frees or zeroes a range.
