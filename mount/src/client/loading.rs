@@ -199,9 +199,18 @@ impl Client {
                 Answer::Pages(pages) => state.fill_listing(directory, after.as_ref(), pages),
                 _ => Err("a listing"),
             };
-            after = self.ask_rows(&ask, fill).await?;
+            after = match self.ask_rows(&ask, fill).await {
+                // Removed meanwhile, by this client's own hand: look again.
+                Err(Errno::ENOENT) if !self.is_directory(directory) => return Ok(()),
+                Err(Errno::ENOENT) => return Err(self.unexpected("a listing")),
+                asked => asked?,
+            };
         }
         Ok(())
+    }
+
+    fn is_directory(&self, ino: Ino) -> bool {
+        matches!(self.lock().table.node(ino), Loaded::Present(node) if node.is_directory())
     }
 
     /// Asks for rows and fills them in: once more, if rows were unloaded meanwhile, since those may

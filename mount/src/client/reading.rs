@@ -148,7 +148,7 @@ impl Unanswered {
     pub(super) fn errno(&self) -> Errno {
         match self {
             Unanswered::Refused(ReadError::OtherContent) => Errno::ESTALE,
-            Unanswered::Refused(ReadError::NoUser) => Errno::ENOENT,
+            Unanswered::Refused(ReadError::NoDirectory | ReadError::NoUser) => Errno::ENOENT,
             Unanswered::Refused(ReadError::InboxFull) => Errno::EDQUOT,
             Unanswered::Refused(ReadError::Invalid | ReadError::Storage)
             | Unanswered::NoLink(_)

@@ -138,13 +138,16 @@ pub enum ReadError {
     /// The node does not have this content (any more).
     #[error("the node has another content")]
     OtherContent,
+    /// What should be listed is not there (any more), or no directory.
+    #[error("no such directory")]
+    NoDirectory,
     /// No such user to send to.
     #[error("no such user")]
     NoUser,
     /// The other user's inbox has no room for it.
     #[error("the inbox is full")]
     InboxFull,
-    /// The question itself is wrong: a bound exceeded, a directory that is none.
+    /// The question itself is wrong: a bound exceeded.
     #[error("not a valid question")]
     Invalid,
     /// The server's storage failed.

@@ -158,6 +158,21 @@ fn trimming_counts_entries_and_keeps_only_those_that_are_not_settled() {
 }
 
 #[test]
+fn an_empty_directory_stays_known_until_the_server_has_it() {
+    let mut pair = Pair::new();
+    run(&mut pair, &Event::Step(Step::Mkdir(b"d".to_vec(), 0o755)));
+    let directory = Ino(pair.next_id);
+    pair.client.trim(0);
+    assert!(pair.client.is_complete(directory));
+    for event in [Event::Apply(9), Event::Commit, Event::Settle] {
+        run(&mut pair, &event);
+    }
+    pair.client.trim(0);
+    assert!(pair.client.is_empty() && !pair.client.is_complete(directory));
+    assert_eq!(pair.compare(), Ok(()));
+}
+
+#[test]
 fn names_that_are_gone_from_the_store_are_forgotten_beside_it() {
     let mut pair = Pair::new();
     for event in [create(b'a'), Event::Apply(9), Event::Commit] {

@@ -35,7 +35,7 @@ pub(super) fn list(
 ) -> Result<Vec<Page>, ReadError> {
     let node = tree.node(directory).map_err(storage)?;
     if !node.is_some_and(|node| node.is_directory()) {
-        return Err(ReadError::Invalid);
+        return Err(ReadError::NoDirectory);
     }
     let mut room = PAGE_BYTES;
     let mut waiting = VecDeque::new();

@@ -57,7 +57,7 @@ async fn a_listing_shows_what_is_applied_and_not_only_what_is_durable() {
     let pages = list(&mut reads, alice.seq, directory, Some(name("bb"))).await;
     assert_eq!(names(&pages[0]), ["c", "d"]);
     let (file, _) = reads.ask(alice.seq, Ask::List { directory: grown, after: None }).await;
-    assert_eq!(file, Err(ReadError::Invalid));
+    assert_eq!(file, Err(ReadError::NoDirectory));
 }
 
 #[tokio::test(flavor = "multi_thread")]

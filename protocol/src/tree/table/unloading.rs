@@ -91,6 +91,8 @@ impl Table {
     /// Unloads a directory's settled entries, with the nodes they name.
     fn unload_listing(&mut self, ino: Ino) {
         let settled = self.settled;
+        // Of a directory that was just made, nobody else can say yet that it is empty.
+        let is_settled = self.changed(ino) <= settled;
         let Some(directory) = self.directories.get_mut(&ino) else { return };
         let (mut freed, mut nodes) = (0, Vec::new());
         directory.entries.retain(|name, (ino, changed)| {
@@ -102,9 +104,9 @@ impl Table {
             stays
         });
         directory.complete &= freed == 0;
-        let empty = directory.entries.is_empty();
+        let is_empty = directory.entries.is_empty();
         self.bytes -= freed;
-        if empty {
+        if is_empty && (is_settled || !directory.complete) {
             self.remove_directory(ino);
         }
         nodes.into_iter().for_each(|ino| self.unload_node(ino));
