@@ -294,6 +294,8 @@ fn cargo_builds_a_crate_in_the_mount() {
     on_a_mount(|mount| {
         let cargo = "unset CARGO_TARGET_DIR; cd hello; cargo build -q --offline";
         mount.shell("cargo new -q --vcs none hello");
+        // No directory above is looked at for one.
+        mount.shell("echo '[workspace]' >> hello/Cargo.toml");
         mount.shell(cargo);
         assert_eq!(mount.shell("hello/target/debug/hello"), "Hello, world!");
         mount.shell("sed -i s/world/mount/ hello/src/main.rs");
