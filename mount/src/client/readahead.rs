@@ -2,14 +2,13 @@
 
 use std::ops::Range;
 
+use xfer_protocol::limits::BLOCK_BYTES;
+
 /// The window that reading in sequence begins with, in bytes.
 const WINDOW_BYTES_MIN: u64 = 256 << 10;
 
 /// The largest window, in bytes: a quarter of a second at 1 Gbit/s.
 const WINDOW_BYTES_MAX: u64 = 32 << 20;
-
-/// The unit that reads at random places are widened to, in bytes.
-const RANDOM_BYTES: u64 = 16 << 10;
 
 /// A gap up to this still counts as reading in sequence, in bytes: the kernel reads ahead itself,
 /// and its requests overtake each other.
@@ -28,7 +27,8 @@ pub(super) struct Readahead {
 /// What to fetch for a read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Plan {
-    /// What the read itself needs, widened.
+    /// What the read itself needs, in whole blocks. No more, since a short answer is there in one
+    /// round trip, when a longer one may not yet be.
     pub(super) needed: Range<u64>,
     /// What to fetch besides, without waiting.
     pub(super) ahead: Range<u64>,
@@ -47,8 +47,8 @@ impl Readahead {
         }
         self.reads += 1;
         self.end = if in_sequence { self.end.max(range.end) } else { range.end };
-        let start = range.start / RANDOM_BYTES * RANDOM_BYTES;
-        let end = range.end.div_ceil(RANDOM_BYTES) * RANDOM_BYTES;
+        let start = range.start / BLOCK_BYTES * BLOCK_BYTES;
+        let end = range.end.next_multiple_of(BLOCK_BYTES);
         Plan { needed: start..end, ahead: end..end + self.window }
     }
 }
@@ -61,7 +61,7 @@ mod tests {
     fn the_head_of_a_file_fetches_little() {
         let mut reader = Readahead::default();
         let plan = reader.plan(0..4096, u64::MAX);
-        assert_eq!((plan.needed, plan.ahead.is_empty()), (0..RANDOM_BYTES, true));
+        assert_eq!((plan.needed, plan.ahead.is_empty()), (0..BLOCK_BYTES, true));
     }
 
     #[test]
