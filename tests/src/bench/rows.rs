@@ -135,12 +135,6 @@ pub const ROWS: &[Row] = &[
     reading("grep -r (cold)", Fixture::Tree, Proof::Output(sorted), |_| {
         words(&["grep", "-r", NEEDLE, "tree"])
     }),
-    Row {
-        before: Before::Warm,
-        ..reading("grep -r (warm)", Fixture::Tree, Proof::Output(sorted), |_| {
-            words(&["grep", "-r", NEEDLE, "tree"])
-        })
-    },
     changing("rm -rf of 1,000 files", Fixture::Tree, |_| words(&["rm", "-rf", "tree"])),
     Row {
         proof: Proof::Sent("big"),
