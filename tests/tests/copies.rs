@@ -72,14 +72,20 @@ const SENDING: [&str; 4] = [
     "cp big $N && python3 -c \"import shutil; shutil.move('$N', 'outbox/bob/$N')\"",
 ];
 
-#[test]
-fn whole_files_are_copied_moved_and_sent_without_moving_or_storing_their_data() {
-    let counted = Counted::new();
+/// Stores `big`, and `directory` with a copy of it, and gives what is in them.
+fn store_big(counted: &Counted, seed: u64) -> Vec<u8> {
     let mount = counted.mount();
-    let data = Random::new(1).bytes(BIG);
+    let data = Random::new(seed).bytes(BIG);
     fs::write(mount.path("big"), &data).unwrap();
     mount.shell("mkdir directory && cp big directory/");
     mount.unmount();
+    data
+}
+
+#[test]
+fn whole_files_are_copied_moved_and_sent_without_moving_or_storing_their_data() {
+    let counted = Counted::new();
+    let data = store_big(&counted, 1);
     // Nothing is cached, so that what is read has to come.
     let mount = counted.mount();
     let mut names = Vec::new();
@@ -128,11 +134,7 @@ const READ_AND_WRITTEN: [&str; 10] = [
 #[test]
 fn programs_that_read_and_write_copy_what_is_cached_without_moving_or_storing_it() {
     let counted = Counted::new();
-    let mount = counted.mount();
-    let data = Random::new(9).bytes(BIG);
-    fs::write(mount.path("big"), &data).unwrap();
-    mount.shell("mkdir directory && cp big directory/");
-    mount.unmount();
+    let data = store_big(&counted, 9);
     let mount = counted.mount();
     mount.shell("cat big > /dev/null");
     for (index, way) in READ_AND_WRITTEN.iter().enumerate() {

@@ -34,11 +34,11 @@ impl State {
             .handles
             .sources()
             .find(|from| *from != to && self.is_in(*from, range.clone(), data))?;
-        let start = match self.completes(from, to, &range) {
-            true => 0,
-            false if data.len() < PIECE_MIN => return None,
-            false => offset,
-        };
+        let completes = self.completes(from, to, &range);
+        if !completes && data.len() < PIECE_MIN {
+            return None;
+        }
+        let start = if completes { 0 } else { offset };
         let len = range.end - start;
         Some(Copy { from, from_offset: start, to, to_offset: start, len })
     }

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::filesystem::{Filesystem, Mounted, Sides, Xfer};
 use super::fixtures::Fixture;
-use super::sample::Stage;
+use super::sample::{Stage, empty_page_caches};
 use super::timed::{Deadline, Stop, run};
-use crate::files::drop_kernel_caches;
 
 /// The most memory that the client may take: what it keeps of data and of changes, and some more.
 pub const CLIENT_MAX: u64 = (256 + 256 + 100) << 20;
@@ -58,7 +57,7 @@ fn write_and_read(
     mounted.settle(Deadline::after(LIMIT))?;
     let wrote = begin.elapsed();
     // The kernel has much of it, too, and would not ask xfer.
-    drop_kernel_caches();
+    empty_page_caches();
     let begin = Instant::now();
     for copy in &copies {
         let mut compare = Command::new("cmp");

@@ -125,7 +125,7 @@ impl Stage<'_> {
         let deadline = Deadline::after(self.limit);
         match row.before {
             Before::Warm => run(command.stdout(Stdio::null()), deadline).map(drop)?,
-            Before::Cold => std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap(),
+            Before::Cold => empty_page_caches(),
         }
         // What the program brings, and the program, come from memory and not from a disk.
         for word in command.get_args().map(PathBuf::from).filter(|word| word.is_absolute()) {
@@ -135,6 +135,11 @@ impl Stage<'_> {
         run(Command::new(command.get_program()).arg("--version").stdout(Stdio::null()), deadline)?;
         run(Command::new("sync").arg("--version").stdout(Stdio::null()), deadline).map(drop)
     }
+}
+
+/// Empties the kernel's caches: what is cold has to be.
+pub(super) fn empty_page_caches() {
+    std::fs::write("/proc/sys/vm/drop_caches", "3").expect("benches run as root");
 }
 
 fn counts(mounted: &dyn Mounted) -> BTreeMap<String, u64> {

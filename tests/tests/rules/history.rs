@@ -260,7 +260,7 @@ impl Trees {
     fn check(&mut self, check: &Check) -> Option<String> {
         match check {
             Check::Made(action) => {
-                let said = self.last.back().map(|said| plain(&said.op.action));
+                let said = self.last_said();
                 let same = said.as_ref() == Some(&plain(action));
                 (!same).then(|| format!("the log has {said:?}"))
             }
@@ -295,11 +295,16 @@ impl Trees {
         }
     }
 
+    /// The op at this place of the log, without the numbers that the client chose.
+    fn last_said(&self) -> Option<Action> {
+        self.last.back().map(|said| plain(&said.op.action))
+    }
+
     fn check_written(&mut self, action: &Action, data: &Bytes) -> Option<String> {
         let &Action::Write { ino, offset, .. } = action else {
             panic!("{action:?} writes nothing")
         };
-        let said = self.last.back().map(|said| plain(&said.op.action));
+        let said = self.last_said();
         let range = offset..offset + data.len() as u64;
         let is_copy = matches!(said, Some(Action::CopyRange { to, to_offset, len, .. })
             if to == ino && to_offset <= range.start && to_offset + len == range.end);

@@ -75,15 +75,17 @@ impl Program {
             let mut notes = self.notes.lock().unwrap();
             match result {
                 Ok((value, checks)) => {
-                    // Of these the checks say themselves what was made.
-                    let moves_data =
-                        matches!(action, Some(Action::CopyRange { .. } | Action::Write { .. }));
-                    if let Some(action) = action.as_ref().filter(|_| !moves_data) {
+                    // A copy says itself how much of it was made.
+                    let copy = matches!(action, Some(Action::CopyRange { .. }));
+                    if let Some(action) = action.as_ref().filter(|_| !copy) {
                         assert!(after > before, "{action:?} was not made");
                         // Others may follow, or for this one go before.
                         let last = matches!(action, Action::Fallocate { .. });
                         let seq = if last { after } else { before.next() };
-                        notes.push((seq, Check::Made(action.clone())));
+                        // A write says itself what was made of it.
+                        if !matches!(action, Action::Write { .. }) {
+                            notes.push((seq, Check::Made(action.clone())));
+                        }
                     }
                     notes.extend(checks.into_iter().map(|check| (after, check)));
                     Ok(value)
