@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -229,7 +229,7 @@ fn furnish(root: &Path) {
     if geteuid().is_root() {
         std::os::unix::fs::lchown(at(b"text"), Some(1234), Some(5678)).unwrap();
         std::os::unix::fs::lchown(at(b"link"), Some(1), Some(2)).unwrap();
-        std::os::unix::fs::lchown(at(b"deep"), Some(3), Some(4)).unwrap();
+        lchown(at(b"deep"), Some(3), Some(4)).unwrap();
     }
     for (place, name) in ["text", "link", "pipe", "sparse", "deep/er", "deep"].iter().enumerate() {
         set_times(&root.join(name), 1_000_000_000 + place as i64, 123_456_789);
@@ -260,6 +260,24 @@ fn a_tree_goes_in_and_comes_out_as_it_was() {
         (metadata.atime(), metadata.atime_nsec())
     };
     assert_eq!(atime(world.path("out/pipe")), atime(tree.join("pipe")));
+}
+
+#[test]
+fn what_root_imports_is_the_store_owners() {
+    let world = World::new();
+    furnish(&world.make("tree"));
+    let store = world.path("store");
+    if geteuid().is_root() {
+        for (path, _) in pictures(&store) {
+            lchown(store.join(path), Some(4_242), Some(4_243)).unwrap();
+        }
+        lchown(&store, Some(4_242), Some(4_243)).unwrap();
+    }
+    world.done("import alice @tree");
+    let owner = (store.metadata().unwrap().uid(), store.metadata().unwrap().gid());
+    let owners: Vec<_> = pictures(&store).into_iter().map(|(path, is)| (path, is.owner)).collect();
+    assert!(owners.len() > 10, "{owners:?}");
+    owners.iter().for_each(|(path, is)| assert_eq!(*is, owner, "{}", path.display()));
 }
 
 #[test]

@@ -15,7 +15,7 @@ mod unsynced;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,6 +24,7 @@ use rustix::fs::{
     FallocateFlags, FlockOperation, OFlags, fallocate, fdatasync, flock, fstatvfs, fsync, syncfs,
 };
 use rustix::io::{Errno, retry_on_intr};
+use rustix::process::geteuid;
 use shards::{Directory, Place};
 use unsynced::Unsynced;
 use xfer_protocol::ContentId;
@@ -46,6 +47,8 @@ pub struct FileStore {
     root: PathBuf,
     /// Open from the beginning, so that no failure to write back goes unreported.
     root_file: File,
+    /// Whom all that is made is given to, if root works on the store of another user's server.
+    heir: Option<(u32, u32)>,
     open: Mutex<LruCache<ContentId, Arc<File>>>,
     unsynced: Mutex<Unsynced>,
     /// Held while the file system is synced: a failure is reported once, and must reach everybody.
@@ -66,9 +69,14 @@ impl FileStore {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
         // What a server before this one made, and was killed before syncing, may stay in use.
         syncfs(&root_file).map_err(|error| failed(error.into()))?;
+        let heir = heir(dir).map_err(failed)?;
+        if let Some((user, group)) = heir {
+            fchown(&root_file, Some(user), Some(group)).map_err(failed)?;
+        }
         Ok(FileStore {
             root,
             root_file,
+            heir,
             open: Mutex::new(LruCache::new(OPEN_MAX)),
             unsynced: Mutex::default(),
             syncing: Mutex::default(),
@@ -111,14 +119,23 @@ impl FileStore {
             }
             made => made?,
         };
+        if let Some((user, group)) = self.heir {
+            fchown(&file, Some(user), Some(group))?;
+        }
         lock(&self.unsynced).note_directory(place.leaf());
         Ok(self.keep_open(content, file))
     }
 
     fn make_directories(&self, place: Place) -> io::Result<()> {
         for (parent, directory) in [(Directory::Root, place.top()), (place.top(), place.leaf())] {
-            match DirBuilder::new().mode(0o700).create(directory.path(&self.root)) {
-                Ok(()) => lock(&self.unsynced).note_directory(parent),
+            let path = directory.path(&self.root);
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {
+                    lock(&self.unsynced).note_directory(parent);
+                    if let Some((user, group)) = self.heir {
+                        chown(&path, Some(user), Some(group))?;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -276,6 +293,13 @@ impl ContentStore for FileStore {
             .map_err(|error| StoreError::io("asking for the disk's free space", error.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+}
+
+/// The owner of the store, if this runs as root and that is somebody else.
+fn heir(dir: &Path) -> io::Result<Option<(u32, u32)>> {
+    let owner = dir.metadata()?;
+    let acts_for_another = geteuid().is_root() && owner.uid() != 0;
+    Ok(acts_for_another.then(|| (owner.uid(), owner.gid())))
 }
 
 fn options() -> OpenOptions {
