@@ -62,15 +62,32 @@ fn report(line: &str) {
     }
 }
 
-/// For whoever looks for a fault, with `XFER_LOG=debug` and `-f`.
-fn log_to_stderr() {
+/// For whoever looks for a fault; `XFER_LOG=debug` tells more.
+fn log(foreground: bool) {
     // fuser warns of every mount that went otherwise than by its own hand.
     let quiet = || EnvFilter::new("warn,fuser=error");
     let filter = EnvFilter::try_from_env("XFER_LOG").unwrap_or_else(|_| quiet());
-    let colours = io::stderr().is_terminal();
+    let colours = foreground && io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     // Spans are of level `trace`: who asks for them wants to see how long each took.
-    log.with_span_events(FmtSpan::CLOSE).with_writer(io::stderr).init();
+    log.with_span_events(FmtSpan::CLOSE).with_writer(|| Outlet).init();
+}
+
+/// Takes what is logged: to the terminal, or to the system's log once in the background.
+struct Outlet;
+
+impl io::Write for Outlet {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if !background::is_detached() {
+            return io::stderr().write(line);
+        }
+        syslog::say(String::from_utf8_lossy(line).trim_end());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn other(error: io::Error) -> Failure {
@@ -80,7 +97,7 @@ fn other(error: io::Error) -> Failure {
 fn mount(config: &Config, attached: Option<Attached>) -> Result<(), Failure> {
     mountpoint::check_fuse(&config.options)?;
     let place = mountpoint::prepare(&config.mountpoint)?;
-    log_to_stderr();
+    log(config.foreground);
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(other)?;
     let result = login(config, &runtime)
         .and_then(|login| runtime.block_on(serve(config, login, &place, attached)));
