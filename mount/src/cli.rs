@@ -4,7 +4,10 @@
 
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+
+use crate::exit::{Exit, Failure};
 
 const MOUNT_EXITS: &str = "\
 Exit codes: 0 mounted, 1 other, 2 usage, 3 mount point missing, 4 mount point busy, 5 no FUSE,
@@ -112,4 +115,27 @@ pub enum XferCommand {
         /// The mount
         mountpoint: PathBuf,
     },
+}
+
+/// Reads the command line of `program`; what is wrong with it becomes one line. Help and the version
+/// are printed, and end the process.
+///
+/// # Errors
+/// If the command line is wrong.
+pub fn parse<T: Parser>(program: &str) -> Result<T, Failure> {
+    T::try_parse().map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            Failure::new(Exit::Usage, format!("a command is missing; see {program} --help"))
+        }
+        _ => Failure::new(Exit::Usage, format!("{}; see {program} --help", complaint(&error))),
+    })
+}
+
+/// The first paragraph of what clap says, without the usage below it.
+fn complaint(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+    let line = lines.collect::<Vec<_>>().join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }

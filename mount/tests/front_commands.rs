@@ -45,10 +45,11 @@ fn has_fuse() -> bool {
 
 #[test]
 fn a_wrong_command_line_ends_with_2() {
-    check(XFER_MOUNT, &[], 2, "Usage");
-    check(XFER_MOUNT, &["--nonsense", "a@h", "mnt"], 2, "--nonsense");
-    check(XFER_MOUNT, &["--accept-new", "--ca", "f", "a@h", "mnt"], 2, "cannot be used with");
-    check(XFER_MOUNT, &["--password-stdin", "--password-file", "f", "a@h", "mnt"], 2, "cannot be");
+    check_line(XFER_MOUNT, &[], 2, "<MOUNTPOINT>; see xfer-mount --help");
+    check_line(XFER_MOUNT, &["--nonsense", "a@h", "mnt"], 2, "--nonsense");
+    check_line(XFER_MOUNT, &["--accept-new", "--ca", "f", "a@h", "mnt"], 2, "cannot be used with");
+    let two_passwords = ["--password-stdin", "--password-file", "f", "a@h", "mnt"];
+    check_line(XFER_MOUNT, &two_passwords, 2, "cannot be used with");
     check_line(XFER_MOUNT, &["host", "mnt"], 2, "write USER@HOST[:PORT]");
     check_line(XFER_MOUNT, &["a@::1", "mnt"], 2, "in brackets");
     check_line(XFER_MOUNT, &["a@h:99999", "mnt"], 2, "is no port");
@@ -56,7 +57,9 @@ fn a_wrong_command_line_ends_with_2() {
     check_line(XFER_MOUNT, &["-o", "rw,suid", "a@h", "mnt"], 2, "nosuid,nodev");
     check_line(XFER_MOUNT, &["--cache-size", "1KiB", "a@h", "mnt"], 2, "between 16MiB and 1TiB");
     check_line(XFER_MOUNT, &["--fingerprint", "sha256:1", "a@h", "mnt"], 2, "64 hexadecimal");
-    check(XFER, &["unmount"], 2, "Usage");
+    check_line(XFER, &[], 2, "a command is missing; see xfer --help");
+    check_line(XFER, &["unmount"], 2, "<MOUNTPOINT>; see xfer --help");
+    check_line(XFER, &["nonsense"], 2, "nonsense");
 }
 
 #[test]

@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use xfer_mount::cli::MountLine;
+use xfer_mount::cli::{self, MountLine};
 use xfer_mount::config::Config;
 use xfer_mount::run;
 
 fn main() -> ExitCode {
-    match Config::try_from(MountLine::parse()) {
+    match cli::parse::<MountLine>("xfer-mount").and_then(Config::try_from) {
         Ok(config) => run::run(config).into(),
         Err(failure) => run::code(Err(failure)).into(),
     }

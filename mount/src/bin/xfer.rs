@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use xfer_mount::cli::XferLine;
+use xfer_mount::cli::{self, XferLine};
 use xfer_mount::control;
 
 fn main() -> ExitCode {
-    match control::run(XferLine::parse().command) {
+    match cli::parse::<XferLine>("xfer").and_then(|line| control::run(line.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("xfer: {failure}");
