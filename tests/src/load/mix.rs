@@ -75,9 +75,14 @@ impl Worker {
         self.user
     }
 
-    /// Whether its session still runs.
-    pub(super) fn is_connected(&self) -> bool {
-        self.driver.0.standing().trouble.is_none()
+    /// Whether its session still runs. One that does not has failed.
+    pub(super) fn is_connected(&mut self) -> bool {
+        let trouble = self.driver.0.standing().trouble;
+        if let Some(why) = &trouble {
+            let user = Crowd::name(self.user);
+            self.figures.note_failure(Kind::Login, format!("the session of {user} is over: {why}"));
+        }
+        trouble.is_none()
     }
 
     /// Does a bit of everything.

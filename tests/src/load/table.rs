@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::figures::{Figures, Kind};
+use super::figures::Kind;
 use super::run::{Course, Report};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// Prints what runs measured, from the fewest sessions to the most.
+/// Prints what runs measured, in their order.
 pub fn print(reports: &[Report]) {
     println!("\n== throughput");
     println!(
@@ -29,11 +29,7 @@ pub fn print(reports: &[Report]) {
         "sessions", "operation", "count", "p50", "p95", "p99", "max", "failed"
     );
     for report in reports {
-        print_kind(report.sessions, &report.around, Kind::Login);
-        Kind::ALL
-            .into_iter()
-            .filter(|kind| *kind != Kind::Login)
-            .for_each(|kind| print_kind(report.sessions, &report.figures, kind));
+        Kind::ALL.into_iter().for_each(|kind| print_kind(report, kind));
     }
     println!("\n== processes (a session: what was added since before the first login)");
     println!(
@@ -51,8 +47,9 @@ pub fn print(reports: &[Report]) {
         "threads"
     );
     for report in reports {
-        print_course(report, "server", &report.server);
-        print_course(report, "clients", &report.clients);
+        print_course(report, "server", &report.server, memory(report, &report.server));
+        // All runs' clients are this one process, whose memory says nothing about one run.
+        print_course(report, "clients", &report.clients, [(); 5].map(|()| "-".to_owned()));
     }
     for report in reports.iter().filter(|report| report.failed() > 0) {
         println!("\n== {} sessions: {} operations failed", report.sessions, report.failed());
@@ -76,8 +73,11 @@ fn print_throughput(report: &Report) {
     );
 }
 
-fn print_kind(sessions: usize, figures: &Figures, kind: Kind) {
-    let (label, count, failed) = (kind.label(), figures.count(kind), figures.failed(kind));
+fn print_kind(report: &Report, kind: Kind) {
+    let Report { sessions, figures, around, .. } = report;
+    let (label, failed) = (kind.label(), figures.failed(kind) + around.failed(kind));
+    let figures = if kind == Kind::Login { around } else { figures };
+    let count = figures.count(kind);
     let [p50, p95, p99, max] = match figures.percentiles(kind, [0.5, 0.95, 0.99, 1.0]) {
         Some(times) => times.map(|time| format!("{:.2}", ms(time))),
         None => Default::default(),
@@ -87,24 +87,31 @@ fn print_kind(sessions: usize, figures: &Figures, kind: Kind) {
     );
 }
 
-fn print_course(report: &Report, process: &str, course: &Course) {
-    let sessions = report.sessions as f64;
-    let (logged_in, worked) = (course.logged_in - course.before, course.worked - course.before);
+fn print_course(report: &Report, process: &str, course: &Course, memory: [String; 5]) {
+    let sessions = report.sessions;
     let cpu = (course.worked - course.logged_in).cpu;
-    let each = |bytes: u64| bytes as f64 / 1024.0 / sessions;
+    let [logged_in, worked, most, logged_in_each, worked_each] = memory;
     println!(
-        "{:>8} {process:<8} {:>9.1} {:>9.1} {:>9.1} {:>10.0} {:>10.0} {:>9.2} {:>9.3} {:>9.3} {:>8}",
-        report.sessions,
-        course.logged_in.resident as f64 / MIB,
-        course.worked.resident as f64 / MIB,
-        course.worked.resident_max as f64 / MIB,
-        each(logged_in.resident),
-        each(worked.resident),
+        "{sessions:>8} {process:<8} {logged_in:>9} {worked:>9} {most:>9} {logged_in_each:>10} \
+         {worked_each:>10} {:>9.2} {:>9.3} {:>9.3} {:>8}",
         cpu.as_secs_f64(),
-        cpu.as_secs_f64() / sessions,
+        cpu.as_secs_f64() / sessions as f64,
         ms(cpu) / report.figures.count_all().max(1) as f64,
         course.worked.threads,
     );
+}
+
+fn memory(report: &Report, course: &Course) -> [String; 5] {
+    let (logged_in, worked) = (course.logged_in - course.before, course.worked - course.before);
+    let mib = |bytes: u64| format!("{:.1}", bytes as f64 / MIB);
+    let each = |bytes: u64| format!("{:.0}", bytes as f64 / 1024.0 / report.sessions as f64);
+    [
+        mib(course.logged_in.resident),
+        mib(course.worked.resident),
+        mib(course.worked.resident_max),
+        each(logged_in.resident),
+        each(worked.resident),
+    ]
 }
 
 fn ms(time: Duration) -> f64 {
