@@ -267,6 +267,10 @@ fn a_store_that_lost_something_is_shown_as_failed() {
     }
     let garbled = Faulty::Before("printf x | dd of=big bs=1 seek=2000000 conv=notrunc status=none");
     failed(bench.measure(&garbled, row("read 256 MiB (cold)")), "other bytes");
+    // One byte that is no text for another.
+    let one_byte = r#"perl -e 'open(F, "+<:raw", "big"); read(F, $b, 4096);
+        $b =~ s/([\x80-\xff])/$1 eq "\xff" ? "\xfe" : "\xff"/e; seek(F, 0, 0); print F $b'"#;
+    failed(bench.measure(&Faulty::Before(one_byte), row("head")), "it printed something else");
 }
 
 /// xfer, whose changes nobody waits for.

@@ -91,12 +91,10 @@ fn compare(options: &Options, stage: &Stage<'_>, filesystems: &[Box<dyn Filesyst
         fixtures: stage.fixtures,
     };
     println!("{}", results.times());
-    println!(
-        "Round trips, at most (the longest chain of messages in which each was sent after the"
-    );
-    println!("one before had arrived):\n\n{}", results.round_trips());
+    println!("Round trips, at most (half of the longest chain of messages in which each was sent");
+    println!("after the one before had arrived):\n\n{}", results.round_trips());
     println!("CPU seconds a GiB, of client + server:\n\n{}", results.cpu());
-    println!("Memory at most:\n\n{}", results.memory());
+    println!("Memory at most, in runs that ended well:\n\n{}", results.memory());
     for filesystem in filesystems {
         let name = filesystem.name();
         if filesystem.counts_messages() {
@@ -122,10 +120,13 @@ fn fill(
     for number in 0..=options.runs() {
         for (filesystem, cell) in filesystems.iter().zip(&mut cells) {
             let possible = filesystem.sends() || !matches!(row.proof, Proof::Sent(_));
-            if !possible || cell.is_decided() || is_interrupted() {
+            if !possible || cell.is_decided() {
                 continue;
             }
-            if number > 0 {
+            if is_interrupted() {
+                // Fewer runs than were asked for are no median of those.
+                cell.add(Err(Stop::interrupted()));
+            } else if number > 0 {
                 let measured = stage.measure(&**filesystem, row, Purpose::Time);
                 report(row, filesystem.name(), "", &measured);
                 cell.add(measured);
@@ -137,9 +138,12 @@ fn fill(
         }
     }
     if let Some(directory) = &options.profile {
-        for filesystem in filesystems.iter().filter(|filesystem| filesystem.counts_messages()) {
-            let measured = stage.measure(&**filesystem, row, Purpose::Profile(directory));
-            report(row, filesystem.name(), " (profiled)", &measured);
+        for (filesystem, cell) in filesystems.iter().zip(&mut cells) {
+            if filesystem.counts_messages() && !cell.is_decided() {
+                let measured = stage.measure(&**filesystem, row, Purpose::Profile(directory));
+                report(row, filesystem.name(), " (profiled)", &measured);
+                cell.add_unmeasured(measured);
+            }
         }
     }
     cells

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
@@ -33,15 +33,20 @@ pub struct Options {
     /// Also write and read so many GiB on xfer, and see how much memory that takes; 0 for not
     #[arg(long = "memory", value_name = "GIB", default_value_t = 0)]
     pub memory_gib: usize,
-    /// Also draw flame graphs of xfer's processes into this directory, one for each row
-    #[arg(long, value_name = "DIR")]
+    /// Also draw flame graphs of xfer's processes into this directory, one for each row, with --rtt
+    #[arg(long, value_name = "DIR", value_parser = in_project, requires = "rtt")]
     pub profile: Option<PathBuf>,
     /// The directory on the disk to use
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp", value_parser = in_project)]
     pub dir: PathBuf,
     /// What `cargo bench` says to every program
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// A path, taken from the project's directory: `cargo bench` works in another one.
+fn in_project(path: &str) -> Result<PathBuf, std::convert::Infallible> {
+    Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path))
 }
 
 /// Words of which a name must contain one; none, for every name.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::requests::Requests;
 use super::sample::Sample;
 use super::timed::Stop;
 
@@ -11,8 +12,7 @@ use super::timed::Stop;
 pub struct Cell {
     samples: Vec<Sample>,
     stop: Option<Stop>,
-    /// A run that was made to count requests, and not to be timed.
-    pub counted: Option<Sample>,
+    counted: Option<Sample>,
 }
 
 impl Cell {
@@ -24,11 +24,18 @@ impl Cell {
         }
     }
 
-    /// Takes what a run gave that was made to count requests.
+    /// Takes what a run gave that was made to count requests, and not to be timed.
     pub fn add_counted(&mut self, measured: Result<Sample, Stop>) {
         match measured {
             Ok(sample) => self.counted = Some(sample),
             Err(stop) => self.stop(stop),
+        }
+    }
+
+    /// Takes what a run gave that was made for something else than figures.
+    pub fn add_unmeasured(&mut self, measured: Result<Sample, Stop>) {
+        if let Err(stop) = measured {
+            self.stop(stop);
         }
     }
 
@@ -44,6 +51,15 @@ impl Cell {
         self.stop.is_some()
     }
 
+    /// What is to be shown instead of figures, if there are none.
+    fn instead(&self) -> Option<String> {
+        match &self.stop {
+            Some(Stop::Failed(_)) => Some("failed".to_owned()),
+            Some(Stop::Over(limit)) => Some(format!("> {} s", limit.as_secs_f64())),
+            None => None,
+        }
+    }
+
     /// Why there is no figure.
     pub fn failure(&self) -> Option<&str> {
         match &self.stop {
@@ -57,10 +73,23 @@ impl Cell {
     /// # Errors
     /// If a run failed or took too long, or there was none.
     pub fn median<T: Ord + Copy>(&self, what: impl Fn(&Sample) -> T) -> Result<T, String> {
-        match &self.stop {
-            Some(Stop::Failed(_)) => Err("failed".to_owned()),
-            Some(Stop::Over(limit)) => Err(format!("> {} s", limit.as_secs_f64())),
+        match self.instead() {
+            Some(instead) => Err(instead),
             None => median(self.samples.iter().map(what).collect()).ok_or_else(|| "-".to_owned()),
+        }
+    }
+
+    /// What the kernel asked of the filesystem, or what is to be shown instead.
+    ///
+    /// # Errors
+    /// As [`Cell::median`], or if it could not be counted.
+    pub fn requests(&self) -> Result<&Requests, String> {
+        match self.instead() {
+            Some(instead) => Err(instead),
+            None => {
+                let counted = self.counted.as_ref().and_then(|sample| sample.requests.as_ref());
+                counted.ok_or_else(|| "n/a".to_owned())
+            }
         }
     }
 

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::filesystem::{Filesystem, Mounted, Sides, Xfer};
 use super::fixtures::Fixture;
-use super::sample::{Stage, empty_page_caches};
+use super::sample::{Stage, empty_page_caches, message};
 use super::timed::{Deadline, Stop, run};
 
 /// The most memory that the client may take: what it keeps of data and of changes, and some more.
+/// Less than what users are told, since the tree is small and there is one session.
 pub const CLIENT_MAX: u64 = (256 + 256 + 100) << 20;
 
-/// The most memory that the server may take.
+/// The most memory that the server may take; likewise.
 pub const SERVER_MAX: u64 = 200 << 20;
 
 /// How long one file may take.
@@ -40,7 +41,7 @@ pub fn measure(stage: &Stage<'_>, files: usize) -> Result<Memory, Stop> {
         let mut mounted = Xfer.mount(stage.network, place.path(), &empty);
         write_and_read(stage, &mut *mounted, files)
     }));
-    measured.unwrap_or_else(|_| Err(Stop::Failed("see above".to_owned())))
+    measured.unwrap_or_else(|panic| Err(Stop::Failed(message(&*panic))))
 }
 
 fn write_and_read(

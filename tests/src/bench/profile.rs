@@ -17,6 +17,11 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// perf, which samples until it is told to stop.
 pub struct Profiling {
     perf: Running,
+    profile: Profile,
+}
+
+/// What perf found.
+pub struct Profile {
     data: PathBuf,
     pids: Pids,
 }
@@ -33,13 +38,20 @@ impl Profiling {
             assert!(perf.is_running(), "{}", perf.said());
             data.metadata().is_ok_and(|data| data.len() > 0)
         });
-        Profiling { perf, data: data.to_owned(), pids }
+        Profiling { perf, profile: Profile { data: data.to_owned(), pids } }
     }
 
-    /// Ends it, and draws `NAME-client.svg` and `NAME-server.svg`.
-    pub fn draw(mut self, directory: &Path, name: &str) {
+    /// Ends it.
+    pub fn end(mut self) -> Profile {
         self.perf.signal(Signal::INT);
         self.perf.ended_within(LIMIT);
+        self.profile
+    }
+}
+
+impl Profile {
+    /// Draws `NAME-client.svg` and `NAME-server.svg`.
+    pub fn draw(&self, directory: &Path, name: &str) {
         let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         for (side, pid) in [("client", self.pids.client), ("server", self.pids.server)] {
             let script = format!(

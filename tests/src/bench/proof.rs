@@ -1,5 +1,5 @@
 //! Whether a program did its work: what it read is compared, and what it wrote is looked for in the
-//! store, after the filesystem was cut off as by a crash.
+//! store, after xfer was cut off as by a crash.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::filesystem::Mounted;
 use super::fixtures::Fixtures;
 use super::rows::Row;
-use super::timed::{Deadline, Stop, run};
+use super::timed::{Deadline, Said, Stop, run};
 use crate::shell;
 
 /// How long a comparison may take.
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 #[derive(Clone, Copy, Debug)]
 pub enum Proof {
     /// It printed what it prints on the local disk, where the two are made alike first.
-    Output(fn(&str) -> Vec<String>),
+    Output(fn(&[u8]) -> Vec<Said>),
     /// This file reads as it should; what the program printed was thrown away.
     Read(&'static str),
     /// The store has what the program leaves on the local disk.
@@ -53,7 +53,7 @@ pub fn check(
     row: &Row,
     fixtures: &Fixtures,
     mounted: &mut dyn Mounted,
-    output: &str,
+    output: &[u8],
     place: &Path,
 ) -> Result<(), Stop> {
     match row.proof {

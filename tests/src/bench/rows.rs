@@ -5,6 +5,7 @@ use std::process::Command;
 
 use super::fixtures::{Fixture, Fixtures, NEEDLE};
 use super::proof::Proof;
+use super::timed::Said;
 
 /// What the client has seen when a row begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -151,27 +152,27 @@ pub const ROWS: &[Row] = &[
 ];
 
 /// An output that says the same in every filesystem.
-fn exact(output: &str) -> Vec<String> {
+fn exact(output: &[u8]) -> Vec<Said> {
     vec![output.to_owned()]
 }
 
 /// Lines in whatever order a filesystem lists its entries.
-fn sorted(output: &str) -> Vec<String> {
-    let mut lines: Vec<String> = output.lines().map(str::to_owned).collect();
+fn sorted(output: &[u8]) -> Vec<Said> {
+    let mut lines: Vec<Said> = output.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
     lines.sort();
     lines
 }
 
 /// Of the lines of `find -ls`: kind, size if it is a file's, and path. All else is a filesystem's own.
-fn listed(output: &str) -> Vec<String> {
-    let mut lines: Vec<String> = output
+fn listed(output: &[u8]) -> Vec<Said> {
+    let mut lines: Vec<Said> = String::from_utf8_lossy(output)
         .lines()
         .map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let field = |at: usize| fields.get(at).copied().unwrap_or_default();
             let kind = field(2).get(..1).unwrap_or_default();
             let size = if kind == "-" { field(6) } else { "" };
-            format!("{kind} {size} {}", field(10))
+            format!("{kind} {size} {}", field(10)).into_bytes()
         })
         .collect();
     lines.sort();

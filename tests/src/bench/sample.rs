@@ -12,11 +12,11 @@ use serde_json::Value;
 
 use super::filesystem::{Filesystem, Mounted, Sides};
 use super::fixtures::Fixtures;
-use super::profile::Profiling;
+use super::profile::{Profile, Profiling};
 use super::proof;
 use super::requests::{Counting, Requests};
 use super::rows::{Before, Row};
-use super::timed::{Deadline, Stop, run};
+use super::timed::{Deadline, Said, Stop, run};
 use crate::network::{Network, Traffic};
 
 /// What one run took.
@@ -75,8 +75,11 @@ impl Stage<'_> {
             let place = place.unwrap();
             let fixture = self.fixtures.directory(row.fixture);
             let mut mounted = filesystem.mount(self.network, place.path(), &fixture);
-            let (sample, output) = self.work(row, &mut *mounted, purpose, place.path())?;
+            let (sample, output, profile) = self.work(row, &mut *mounted, purpose, place.path())?;
             proof::check(row, self.fixtures, &mut *mounted, &output, place.path())?;
+            if let (Some(profile), Purpose::Profile(directory)) = (profile, purpose) {
+                profile.draw(directory, row.name);
+            }
             Ok(sample)
         }));
         measured.unwrap_or_else(|panic| Err(Stop::Failed(message(&*panic))))
@@ -88,7 +91,7 @@ impl Stage<'_> {
         mounted: &mut dyn Mounted,
         purpose: Purpose<'_>,
         place: &Path,
-    ) -> Result<(Sample, String), Stop> {
+    ) -> Result<(Sample, Said, Option<Profile>), Stop> {
         let root = mounted.root().to_owned();
         self.prepare(row, &root)?;
         let (counting, profiling) = match purpose {
@@ -108,15 +111,13 @@ impl Stage<'_> {
         }
         let took = begin.elapsed();
         let (traffic, used) = (self.network.traffic() - before.0, mounted.usage());
-        if let (Some(profiling), Purpose::Profile(directory)) = (profiling, purpose) {
-            profiling.draw(directory, row.name);
-        }
+        let profile = profiling.map(Profiling::end);
         let requests = counting.and_then(|counting| counting.requests());
         let mut counts = counts(mounted);
         counts.iter_mut().for_each(|(name, count)| *count -= before.2.get(name).unwrap_or(&0));
         let used =
             Sides { client: used.client - before.1.client, server: used.server - before.1.server };
-        Ok((Sample { took, traffic, used, counts, requests }, output))
+        Ok((Sample { took, traffic, used, counts, requests }, output, profile))
     }
 
     /// Forgets, or sees, what the client should have forgotten or seen.
@@ -147,7 +148,7 @@ fn counts(mounted: &dyn Mounted) -> BTreeMap<String, u64> {
     counts.into_iter().filter_map(|(name, count)| Some((name, count.as_u64()?))).collect()
 }
 
-fn message(panic: &(dyn Any + Send)) -> String {
+pub(super) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
     text.unwrap_or_else(|| "it failed without a word".to_owned())

@@ -7,6 +7,7 @@ use super::cell::Cell;
 use super::fixtures::Fixtures;
 use super::rows::Row;
 use super::sample::Sample;
+use super::usage::Usage;
 
 /// All cells of one cable: a line for each row, in it one for each filesystem.
 pub struct Results<'a> {
@@ -40,17 +41,22 @@ impl Results<'_> {
         self.by_filesystem(|row, cell| {
             let Some(bytes) = (row.bytes)(self.fixtures) else { return "-".to_owned() };
             let gib = bytes as f64 / f64::from(1 << 30);
-            let each = |time: Duration| format!("{:.2}", time.as_secs_f64() / gib);
-            let client = cell.median(|sample| sample.used.client.cpu);
-            let server = cell.median(|sample| sample.used.server.cpu);
-            match (client, server) {
-                (Ok(client), Ok(server)) => format!("{} + {}", each(client), each(server)),
+            let each = |of: fn(&Sample) -> Usage| {
+                let cpu = cell.median(|sample| of(sample).cpu)?;
+                // Without a process there is no memory either.
+                let is_there = cell.most(|sample| of(sample).peak) > Some(0);
+                Ok(is_there.then(|| format!("{:.2}", cpu.as_secs_f64() / gib)))
+            };
+            match (each(|sample| sample.used.client), each(|sample| sample.used.server)) {
+                (Ok(Some(client)), Ok(Some(server))) => format!("{client} + {server}"),
+                (Ok(Some(client)), Ok(None)) => client,
+                (Ok(None), Ok(_)) => "-".to_owned(),
                 (Err(instead), _) | (_, Err(instead)) => instead,
             }
         })
     }
 
-    /// The most memory of client and server, in any run of any row that ended.
+    /// The most memory of client and server, in any run of any row that ended well.
     pub fn memory(&self) -> String {
         let mut table = heading(&["", "client", "server"]);
         for (at, name) in self.filesystems.iter().enumerate() {
@@ -89,10 +95,12 @@ impl Results<'_> {
     pub fn requests(&self, filesystem: &str) -> String {
         let mut table = heading(&[filesystem, "requests", "of which"]);
         for (row, cell) in self.column(filesystem) {
-            let counted = cell.counted.as_ref().and_then(|sample| sample.requests.as_ref());
-            let Some(requests) = counted else {
-                let _ = writeln!(table, "| {} | n/a | |", row.name);
-                continue;
+            let requests = match cell.requests() {
+                Ok(requests) => requests,
+                Err(instead) => {
+                    let _ = writeln!(table, "| {} | {instead} | |", row.name);
+                    continue;
+                }
             };
             let mut kinds: Vec<_> = requests.iter().collect();
             kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));

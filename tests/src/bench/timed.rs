@@ -45,8 +45,15 @@ pub enum Stop {
     Failed(String),
 }
 
-/// What a program said to standard output, or an empty text if that goes nowhere.
-pub type Said = String;
+impl Stop {
+    /// Somebody wants all to end.
+    pub fn interrupted() -> Stop {
+        Stop::Failed("interrupted".to_owned())
+    }
+}
+
+/// What a program wrote to standard output; nothing if that goes nowhere.
+pub type Said = Vec<u8>;
 
 /// The time that is left.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +74,7 @@ impl Deadline {
     /// If nothing is, or all is to end.
     pub fn left(self) -> Result<Duration, Stop> {
         if is_interrupted() {
-            return Err(Stop::Failed("interrupted".to_owned()));
+            return Err(Stop::interrupted());
         }
         let left = self.at.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(Stop::Over(self.limit)) } else { Ok(left) }
@@ -86,9 +93,13 @@ pub fn run(command: &mut Command, deadline: Deadline) -> Result<Said, Stop> {
     let stdout = child.stdout.take().map(drain);
     let stderr = child.stderr.take().map(drain);
     let status = wait(&mut child, deadline)?;
-    let said = |stream: Option<Receiver<String>>| stream.and_then(|said| said.recv().ok());
+    let said = |stream: Option<Receiver<Said>>| stream.and_then(|said| said.recv().ok());
     let (stdout, stderr) = (said(stdout).unwrap_or_default(), said(stderr).unwrap_or_default());
-    if status.success() { Ok(stdout) } else { Err(failed(format!("{status}: {stdout}{stderr}"))) }
+    if status.success() {
+        return Ok(stdout);
+    }
+    let said = [stdout, stderr].concat();
+    Err(failed(format!("{status}: {}", String::from_utf8_lossy(&said))))
 }
 
 fn wait(child: &mut Child, deadline: Deadline) -> Result<ExitStatus, Stop> {
@@ -107,12 +118,12 @@ fn wait(child: &mut Child, deadline: Deadline) -> Result<ExitStatus, Stop> {
     }
 }
 
-fn drain(mut stream: impl Read + Send + 'static) -> Receiver<String> {
+fn drain(mut stream: impl Read + Send + 'static) -> Receiver<Said> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         let _ = stream.read_to_end(&mut bytes);
-        let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+        let _ = sender.send(bytes);
     });
     receiver
 }
