@@ -133,6 +133,24 @@ fn the_driver_shows_operations_that_fail() {
 }
 
 #[test]
+fn the_driver_shows_a_session_that_is_lost() {
+    let crowd = Arc::new(Crowd::new(1, Hashing::Cheap));
+    let pause = Duration::from_millis(20);
+    let plan = Plan { until: Until::Over(SOON), pause, ..short() };
+    let report = std::thread::scope(|scope| {
+        let run = scope.spawn(|| crowd.run(&plan));
+        // Its login takes fewer.
+        wait_until("the session to work", SOON, || crowd.commits().0 > 20);
+        crowd.server.command(&["session", "end", "user-000"]).succeeded();
+        run.join().unwrap()
+    });
+    let told: Vec<_> = report.told().collect();
+    let lost = "login: the session of user-000 is over: ";
+    assert!(told.iter().any(|line| line.starts_with(lost)), "{told:?}");
+    assert!(report.failed() > 0 && report.span < SOON, "{report:?}");
+}
+
+#[test]
 fn the_driver_shows_bytes_that_are_not_what_was_written() {
     let crowd = Arc::new(Crowd::new(2, Hashing::Cheap));
     let report = crowd.run(&short());

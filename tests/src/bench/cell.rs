@@ -135,6 +135,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_counted_is_not_shown_of_a_row_that_failed() {
+        let mut cell = Cell::default();
+        let requests = Some(Requests::default());
+        cell.add_counted(Ok(Sample { requests, ..Sample::default() }));
+        cell.add(took(1));
+        assert_eq!(cell.requests(), Ok(&Requests::default()));
+        cell.add(Err(Stop::Failed("why".to_owned())));
+        assert_eq!(cell.requests(), Err("failed".to_owned()));
+    }
+
+    #[test]
     fn one_run_that_failed_or_took_too_long_leaves_no_figure() {
         let over = || Err(Stop::Over(Duration::from_secs(60)));
         let failed = || Err(Stop::Failed("why".to_owned()));

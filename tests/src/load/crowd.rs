@@ -108,7 +108,7 @@ impl Crowd {
     }
 
     /// How many transactions the server committed, and how many sessions' batches they held.
-    pub(super) fn commits(&self) -> (u64, u64) {
+    pub fn commits(&self) -> (u64, u64) {
         match ask(self.server.store(), &Command::Commits).unwrap() {
             Answer::Commits { transactions, batches } => (transactions, batches),
             other => panic!("{other:?}"),
