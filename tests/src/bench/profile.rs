@@ -50,13 +50,17 @@ impl Profiling {
 }
 
 impl Profile {
-    /// Draws `NAME-client.svg` and `NAME-server.svg`.
+    /// Draws `NAME-client.svg` and `NAME-server.svg`; nothing of a process that was never found at
+    /// work, for a row may be shorter than the time between two samples.
     pub fn draw(&self, directory: &Path, name: &str) {
         let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         for (side, pid) in [("client", self.pids.client), ("server", self.pids.server)] {
             let script = format!(
-                "perf script -i '{}' --pid {pid} 2>/dev/null | inferno-collapse-perf \
-                 | inferno-flamegraph --title '{name}, {side}' > '{name}-{side}.svg'",
+                "folded=$(perf script -i '{}' --pid {pid} 2>/dev/null | inferno-collapse-perf)
+                 rm -f '{name}-{side}.svg'
+                 if [ -n \"$folded\" ]; then
+                     echo \"$folded\" | inferno-flamegraph --title '{name}, {side}' > '{name}-{side}.svg'
+                 fi",
                 self.data.display(),
             );
             shell(directory, &script);
