@@ -227,8 +227,8 @@ fn furnish(root: &Path) {
     }
     fs::set_permissions(at(b"deep/er"), fs::Permissions::from_mode(0o1555)).unwrap();
     if geteuid().is_root() {
-        std::os::unix::fs::lchown(at(b"text"), Some(1234), Some(5678)).unwrap();
-        std::os::unix::fs::lchown(at(b"link"), Some(1), Some(2)).unwrap();
+        lchown(at(b"text"), Some(1234), Some(5678)).unwrap();
+        lchown(at(b"link"), Some(1), Some(2)).unwrap();
         lchown(at(b"deep"), Some(3), Some(4)).unwrap();
     }
     for (place, name) in ["text", "link", "pipe", "sparse", "deep/er", "deep"].iter().enumerate() {

@@ -145,7 +145,7 @@ fn the_driver_shows_a_session_that_is_lost() {
         run.join().unwrap()
     });
     let told: Vec<_> = report.told().collect();
-    let lost = "login: the session of user-000 is over: ";
+    let lost = "login: user-000: the session is over (";
     assert!(told.iter().any(|line| line.starts_with(lost)), "{told:?}");
     assert!(report.failed() > 0 && report.span < SOON, "{report:?}");
 }

@@ -51,12 +51,12 @@ impl Cell {
         self.stop.is_some()
     }
 
-    /// What is to be shown instead of figures, if there are none.
-    fn instead(&self) -> Option<String> {
+    /// Whether figures may be shown; else what is to be shown instead.
+    fn must_be_good(&self) -> Result<(), String> {
         match &self.stop {
-            Some(Stop::Failed(_)) => Some("failed".to_owned()),
-            Some(Stop::Over(limit)) => Some(format!("> {} s", limit.as_secs_f64())),
-            None => None,
+            Some(Stop::Failed(_)) => Err("failed".to_owned()),
+            Some(Stop::Over(limit)) => Err(format!("> {} s", limit.as_secs_f64())),
+            None => Ok(()),
         }
     }
 
@@ -73,10 +73,8 @@ impl Cell {
     /// # Errors
     /// If a run failed or took too long, or there was none.
     pub fn median<T: Ord + Copy>(&self, what: impl Fn(&Sample) -> T) -> Result<T, String> {
-        match self.instead() {
-            Some(instead) => Err(instead),
-            None => median(self.samples.iter().map(what).collect()).ok_or_else(|| "-".to_owned()),
-        }
+        self.must_be_good()?;
+        median(self.samples.iter().map(what).collect()).ok_or_else(|| "-".to_owned())
     }
 
     /// What the kernel asked of the filesystem, or what is to be shown instead.
@@ -84,13 +82,9 @@ impl Cell {
     /// # Errors
     /// As [`Cell::median`], or if it could not be counted.
     pub fn requests(&self) -> Result<&Requests, String> {
-        match self.instead() {
-            Some(instead) => Err(instead),
-            None => {
-                let counted = self.counted.as_ref().and_then(|sample| sample.requests.as_ref());
-                counted.ok_or_else(|| "n/a".to_owned())
-            }
-        }
+        self.must_be_good()?;
+        let counted = self.counted.as_ref().and_then(|sample| sample.requests.as_ref());
+        counted.ok_or_else(|| "n/a".to_owned())
     }
 
     /// The median time.

@@ -75,14 +75,13 @@ impl Worker {
         self.user
     }
 
-    /// Whether its session still runs. One that does not has failed.
-    pub(super) fn is_connected(&mut self) -> bool {
-        let trouble = self.driver.0.standing().trouble;
-        if let Some(why) = &trouble {
-            let user = Crowd::name(self.user);
-            self.figures.note_failure(Kind::Login, format!("the session of {user} is over: {why}"));
+    /// Notes it as a failure if its session is over; says whether it still runs.
+    pub(super) fn check_session(&mut self) -> bool {
+        let runs = self.driver.0.standing().trouble.is_none();
+        if !runs {
+            self.fail(Kind::Login, "the session is over".to_owned());
         }
-        trouble.is_none()
+        runs
     }
 
     /// Does a bit of everything.

@@ -180,7 +180,7 @@ async fn work(mut worker: Worker, plan: Plan, mut start_over: bool) -> Worker {
             Until::Rounds(rounds) => (round >= rounds, round >= rounds / 2),
             Until::Over(span) => (start.elapsed() >= span, start.elapsed() >= span / 2),
         };
-        if done || !worker.is_connected() {
+        if done || !worker.check_session() {
             break;
         }
         if half && std::mem::take(&mut start_over) {

@@ -49,7 +49,7 @@ pub fn print(reports: &[Report]) {
     for report in reports {
         print_course(report, "server", &report.server, memory(report, &report.server));
         // All runs' clients are this one process, whose memory says nothing about one run.
-        print_course(report, "clients", &report.clients, [(); 5].map(|()| "-".to_owned()));
+        print_course(report, "clients", &report.clients, ["-"; 5].map(str::to_owned));
     }
     for report in reports.iter().filter(|report| report.failed() > 0) {
         println!("\n== {} sessions: {} operations failed", report.sessions, report.failed());

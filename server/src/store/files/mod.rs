@@ -2,11 +2,13 @@
 //!
 //! A content is one file, written in place, in `contents/` of the store's directory; its place there
 //! is worked out from its number alone (`shards`). What must still be synced is kept track of in
-//! `unsynced`; how bytes are copied is in `copying`.
+//! `unsynced`; how bytes are copied is in `copying`, and whom what root makes belongs to in `heir`.
 //!
 //! **Invariant:** a file is opened by its number, and never through a symbolic link.
 
 mod copying;
+
+mod heir;
 
 mod shards;
 
@@ -15,16 +17,16 @@ mod unsynced;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, chown, fchown};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use heir::Heir;
 use lru::LruCache;
 use rustix::fs::{
     FallocateFlags, FlockOperation, OFlags, fallocate, fdatasync, flock, fstatvfs, fsync, syncfs,
 };
 use rustix::io::{Errno, retry_on_intr};
-use rustix::process::geteuid;
 use shards::{Directory, Place};
 use unsynced::Unsynced;
 use xfer_protocol::ContentId;
@@ -47,8 +49,7 @@ pub struct FileStore {
     root: PathBuf,
     /// Open from the beginning, so that no failure to write back goes unreported.
     root_file: File,
-    /// Whom all that is made is given to, if root works on the store of another user's server.
-    heir: Option<(u32, u32)>,
+    heir: Heir,
     open: Mutex<LruCache<ContentId, Arc<File>>>,
     unsynced: Mutex<Unsynced>,
     /// Held while the file system is synced: a failure is reported once, and must reach everybody.
@@ -69,10 +70,8 @@ impl FileStore {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
         // What a server before this one made, and was killed before syncing, may stay in use.
         syncfs(&root_file).map_err(|error| failed(error.into()))?;
-        let heir = heir(dir).map_err(failed)?;
-        if let Some((user, group)) = heir {
-            fchown(&root_file, Some(user), Some(group)).map_err(failed)?;
-        }
+        let heir = Heir::of(dir).map_err(failed)?;
+        heir.gets(&root).map_err(failed)?;
         Ok(FileStore {
             root,
             root_file,
@@ -111,7 +110,8 @@ impl FileStore {
 
     fn make(&self, content: ContentId) -> io::Result<Arc<File>> {
         let place = Place::of(content);
-        let make = || options().create_new(true).mode(0o600).open(place.path(&self.root));
+        let path = place.path(&self.root);
+        let make = || options().create_new(true).mode(0o600).open(&path);
         let file = match make() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.make_directories(place)?;
@@ -119,9 +119,7 @@ impl FileStore {
             }
             made => made?,
         };
-        if let Some((user, group)) = self.heir {
-            fchown(&file, Some(user), Some(group))?;
-        }
+        self.heir.gets(&path)?;
         lock(&self.unsynced).note_directory(place.leaf());
         Ok(self.keep_open(content, file))
     }
@@ -132,9 +130,7 @@ impl FileStore {
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {
                     lock(&self.unsynced).note_directory(parent);
-                    if let Some((user, group)) = self.heir {
-                        chown(&path, Some(user), Some(group))?;
-                    }
+                    self.heir.gets(&path)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
@@ -293,13 +289,6 @@ impl ContentStore for FileStore {
             .map_err(|error| StoreError::io("asking for the disk's free space", error.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
-}
-
-/// The owner of the store, if this runs as root and that is somebody else.
-fn heir(dir: &Path) -> io::Result<Option<(u32, u32)>> {
-    let owner = dir.metadata()?;
-    let acts_for_another = geteuid().is_root() && owner.uid() != 0;
-    Ok(acts_for_another.then(|| (owner.uid(), owner.gid())))
 }
 
 fn options() -> OpenOptions {
