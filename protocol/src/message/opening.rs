@@ -9,7 +9,7 @@ use crate::tree::{Quota, Usage};
 use crate::{Epoch, IdRange, Name, Seq, SessionId, Timestamp};
 
 /// The version of the protocol that this crate speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// What the two sides call their protocol in TLS, so that neither can be led to talk to another's.
 pub const ALPN: &[u8] = b"xfer/1";

@@ -5,7 +5,7 @@
 //! It does not keep others from the database: adding a user beside a running server is fine.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -67,20 +67,44 @@ impl StoreLock {
     }
 }
 
+/// Keeps servers from the store in `dir` for as long as the result lives, or is given by the process
+/// that serves it.
+///
+/// # Errors
+/// [`StoreError::Refused`] if another process serves it; else what the system said.
+pub(super) fn must_not_be_served(dir: &Path) -> Result<Option<File>, StoreError> {
+    let path = dir.join("lock");
+    let failed = |error| StoreError::io(format!("the store's {}", path.display()), error);
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(Errno::WOULDBLOCK) if owner(&mut file) == Some(std::process::id()) => Ok(None),
+        Err(Errno::WOULDBLOCK) => Err(in_use(&mut file)),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
 fn write_owner(file: &mut File) -> std::io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())
 }
 
-fn in_use(file: &mut File) -> StoreError {
+/// The process that wrote its number into the lock's file last.
+fn owner(file: &mut File) -> Option<u32> {
     let mut text = String::new();
+    file.rewind().ok()?;
+    Read::by_ref(file).take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+fn in_use(file: &mut File) -> StoreError {
     // Without a number the message is less helpful, and no less true.
-    let read = Read::by_ref(file).take(32).read_to_string(&mut text);
-    let owner = match read.ok().and_then(|_| text.trim().parse::<u32>().ok()) {
-        Some(pid) => format!(" (pid {pid})"),
-        None => String::new(),
-    };
+    let owner = owner(file).map_or(String::new(), |pid| format!(" (pid {pid})"));
     StoreError::Refused(format!("the store is in use by another xfer-server{owner}"))
 }
 

@@ -29,8 +29,8 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn open(path: &Path) -> Result<Connections, StoreError> {
-        let writer = Mutex::new(schema::open_first(path)?);
+    pub(super) fn open(dir: &Path, path: &Path) -> Result<Connections, StoreError> {
+        let writer = Mutex::new(schema::open_first(dir, path)?);
         let reader = || schema::open_reader(path).map(Mutex::new);
         let readers = [reader()?, reader()?, reader()?, reader()?];
         Ok(Connections { writer, readers, turn: AtomicUsize::new(0) })

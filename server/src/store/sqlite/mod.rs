@@ -57,16 +57,18 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the database in the store's directory `dir`, making both if they are not there yet.
+    /// Opens the database in the store's directory `dir`, making both if they are not there yet. A
+    /// database of an older version is upgraded.
     ///
     /// # Errors
-    /// If they can't be read and written, or were written by a newer version of this program.
+    /// If they can't be read and written, or were written by a newer version of this program, or by
+    /// an older one that is still running.
     pub fn open(dir: &Path) -> Result<SqliteStore, StoreError> {
         prepare_directory(dir)?;
         let path = dir.join("xfer.db");
         prepare_file(dir, &path)
             .map_err(|error| StoreError::io(format!("the store's {}", path.display()), error))?;
-        let connections = Connections::open(&path).map_err(|error| match error {
+        let connections = Connections::open(dir, &path).map_err(|error| match error {
             StoreError::Database(text) => {
                 StoreError::Database(format!("{}: {text}", path.display()))
             }

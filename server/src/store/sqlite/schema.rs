@@ -7,13 +7,27 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use xfer_protocol::Ino;
 
-use crate::store::StoreError;
+use crate::store::{StoreError, lock};
 
 /// The version of the tables that this program writes, in the header's `user_version`.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
+
+/// What makes tables of version 1 those of version 2, those of 2 those of 3, and so on.
+const STEPS: [&str; VERSION as usize - 1] = [TO_VERSION_2];
+
+const TO_VERSION_2: &str = "
+    CREATE INDEX shared ON nodes (content) WHERE sealed;
+    CREATE INDEX delivered ON delivery_items (content) WHERE content IS NOT NULL;
+    CREATE TABLE trims (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        content INTEGER NOT NULL UNIQUE,
+        account INTEGER REFERENCES accounts (id)
+    ) STRICT;
+    CREATE INDEX trims_of ON trims (account) WHERE account IS NOT NULL;
+";
 
 /// What tells an xfer store from any other database: "xfer" in the header's `application_id`.
 const APPLICATION: i32 = i32::from_be_bytes(*b"xfer");
@@ -66,6 +80,7 @@ const TABLES: &str = "
         PRIMARY KEY (account, ino)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX orphans ON nodes (account, ino) WHERE nlink = 0;
+    CREATE INDEX shared ON nodes (content) WHERE sealed;
 
     CREATE TABLE entries (
         account INTEGER NOT NULL REFERENCES accounts (id),
@@ -81,6 +96,13 @@ const TABLES: &str = "
     ) STRICT;
 
     CREATE TABLE garbage (content INTEGER PRIMARY KEY) STRICT;
+
+    CREATE TABLE trims (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, -- a new one each time that a content is noted
+        content INTEGER NOT NULL UNIQUE,
+        account INTEGER REFERENCES accounts (id) -- NULL: the content is sealed
+    ) STRICT;
+    CREATE INDEX trims_of ON trims (account) WHERE account IS NOT NULL;
 
     CREATE TABLE deliveries (
         arrival INTEGER PRIMARY KEY AUTOINCREMENT, -- in the order of commits
@@ -107,6 +129,7 @@ const TABLES: &str = "
         item BLOB NOT NULL,
         PRIMARY KEY (delivery, place)
     ) STRICT, WITHOUT ROWID;
+    CREATE INDEX delivered ON delivery_items (content) WHERE content IS NOT NULL;
 
     CREATE TABLE failures (
         user TEXT NOT NULL,
@@ -122,11 +145,13 @@ const TABLES: &str = "
     CREATE TABLE ids (next INTEGER NOT NULL) STRICT;
 ";
 
-/// Opens the database, making its tables if it is new.
+/// Opens the database in the store's directory `dir`, making its tables if it is new, and bringing
+/// them to this program's version if they are older.
 ///
 /// # Errors
-/// [`StoreError::Refused`] if it is of a newer version, or no store of xfer's.
-pub(super) fn open_first(path: &Path) -> Result<Connection, StoreError> {
+/// [`StoreError::Refused`] if it is of a newer version, or no store of xfer's, or if it is older and
+/// another process serves it.
+pub(super) fn open_first(dir: &Path, path: &Path) -> Result<Connection, StoreError> {
     let mut connection = connect(path)?;
     let (version, application) = versions(&connection)?;
     // Before anything is changed: a database of somebody else's must stay as it is.
@@ -137,15 +162,38 @@ pub(super) fn open_first(path: &Path) -> Result<Connection, StoreError> {
         return Err(StoreError::Refused(text));
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have made the tables in the meantime.
-    if versions(&transaction)?.0 == 0 {
-        transaction.execute_batch(TABLES)?;
-        transaction.execute("INSERT INTO ids VALUES (?)", [Ino::FIRST_GRANTED.cast_signed()])?;
-        transaction.pragma_update(None, "application_id", APPLICATION)?;
-        transaction.pragma_update(None, "user_version", VERSION)?;
+    // Another process may have made or upgraded the tables in the meantime.
+    match versions(&transaction)?.0 {
+        0 => create(&transaction)?,
+        VERSION => {}
+        older => upgrade(&transaction, dir, older)?,
     }
     transaction.commit()?;
     Ok(connection)
+}
+
+fn create(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    transaction.execute_batch(TABLES)?;
+    transaction.execute("INSERT INTO ids VALUES (?)", [Ino::FIRST_GRANTED.cast_signed()])?;
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    Ok(())
+}
+
+/// All steps in one transaction: after a crash the store is of the version that it was.
+fn upgrade(transaction: &Transaction<'_>, dir: &Path, from: i32) -> Result<(), StoreError> {
+    let _unserved = lock::must_not_be_served(dir).map_err(|error| match error {
+        StoreError::Refused(text) => StoreError::Refused(format!(
+            "the store is of an older version, and {text}: stop that one to upgrade the store"
+        )),
+        other @ (StoreError::Full | StoreError::Database(_) | StoreError::Io { .. }) => other,
+    })?;
+    tracing::info!(from, to = VERSION, "upgrading the store");
+    for step in STEPS.iter().skip(from.cast_unsigned() as usize - 1) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    Ok(())
 }
 
 /// Opens one more connection, only to read.
@@ -187,9 +235,9 @@ fn check_versions(
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (version, application) {
         (0, 0) if tables == 0 => Ok(()),
-        (VERSION, APPLICATION) => Ok(()),
+        (1..=VERSION, APPLICATION) => Ok(()),
         (newer, APPLICATION) => Err(StoreError::Refused(format!(
-            "the store is of version {newer}, and this xfer-server knows version {VERSION} only: \
+            "the store is of version {newer}, and this xfer-server knows versions up to {VERSION}: \
              use the xfer-server that wrote it, or a newer one"
         ))),
         _ => Err(StoreError::Refused("the store's xfer.db is not a database of xfer's".into())),

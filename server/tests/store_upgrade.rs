@@ -1,0 +1,108 @@
+//! Stores of older versions: what was in them is there after the upgrade, and their tables are those of
+//! a new store.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rusqlite::Connection;
+use support::{file_batch, name};
+use xfer_protocol::tree::Kind;
+use xfer_protocol::{ContentId, Epoch, Ino, Seq};
+use xfer_server::store::{Committed, MetaStore, SqliteStore, StoreLock};
+
+const VERSION_1: &str = include_str!("stores/version-1.sql");
+
+fn old_store() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Connection::open(dir.path().join("xfer.db")).unwrap();
+    db.execute_batch(VERSION_1).unwrap();
+    dir
+}
+
+/// The tables, with their columns, and the indices of a store.
+fn shape(dir: &Path) -> Vec<String> {
+    let db = Connection::open(dir.join("xfer.db")).unwrap();
+    let sql = "SELECT s.type || ' ' || s.name || ' ' || ifnull(c.name, '') || ' ' ||
+                   ifnull(c.type, '') || ' ' || ifnull(c.\"notnull\", '') || ' ' || ifnull(c.pk, '')
+               FROM sqlite_schema s LEFT JOIN pragma_table_xinfo(s.name) c ON s.type = 'table'
+               UNION ALL SELECT 'version ' || user_version FROM pragma_user_version
+               ORDER BY 1";
+    let mut statement = db.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| row.get(0)).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+#[test]
+fn a_store_of_version_1_has_the_tables_of_a_new_one_after_its_upgrade() {
+    let (old, new) = (old_store(), tempfile::tempdir().unwrap());
+    assert_ne!(shape(old.path()), Vec::<String>::new());
+    SqliteStore::open(old.path()).unwrap();
+    SqliteStore::open(new.path()).unwrap();
+    assert_eq!(shape(old.path()), shape(new.path()));
+}
+
+#[test]
+fn a_store_of_version_1_keeps_what_is_in_it() {
+    let dir = old_store();
+    for _ in 0..2 {
+        let store = SqliteStore::open(dir.path()).unwrap();
+        let alice = store.account(&name("alice")).unwrap().unwrap();
+        assert_eq!((alice.applied, alice.epoch), (Seq(12), Epoch(3)));
+        let page = store.page(alice.id, Ino(2000), None, 10).unwrap();
+        let names: Vec<_> = page.iter().map(|(name, ino, _)| (name.clone(), *ino)).collect();
+        assert_eq!(names, [(name("one"), Ino(2001)), (name("two"), Ino(2002))]);
+        assert_eq!(page[0].2.content(), Some(ContentId(3000)));
+        let link = store.node(alice.id, Ino(2003)).unwrap().unwrap();
+        assert!(matches!(link.kind, Kind::Symlink { target } if target == "where/it/points"));
+        assert_eq!(store.garbage(10).unwrap(), [ContentId(2999)]);
+    }
+}
+
+#[test]
+fn an_upgraded_store_can_be_written() {
+    let dir = old_store();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let alice = store.begin_session(store.account(&name("alice")).unwrap().unwrap().id).unwrap();
+    let mut batch = file_batch(alice.id, 13, 4000);
+    batch.epoch = alice.epoch;
+    assert_eq!(store.commit(&[batch]).unwrap(), [Committed::Durable]);
+    assert!(store.node(alice.id, Ino(4000)).unwrap().is_some());
+}
+
+const STORE: &str = "XFER_TEST_STORE";
+
+#[test]
+#[ignore = "run in a process of its own by the test below"]
+fn child_serves_until_its_input_ends() {
+    let _lock = StoreLock::take(Path::new(&std::env::var_os(STORE).unwrap())).unwrap();
+    println!("serving");
+    std::io::stdin().lines().for_each(drop);
+}
+
+#[test]
+fn a_store_that_an_older_server_serves_is_not_upgraded_beside_it() {
+    let dir = old_store();
+    let before = shape(dir.path());
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_serves_until_its_input_ends", "--ignored", "--nocapture"])
+        .env(STORE, dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("serving")));
+    let refused = SqliteStore::open(dir.path()).err().unwrap().to_string();
+    assert!(refused.contains("an older version"), "{refused}");
+    assert!(refused.contains(&format!("(pid {})", child.id())), "{refused}");
+    assert_eq!(shape(dir.path()), before);
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    let _lock = StoreLock::take(dir.path()).unwrap();
+    SqliteStore::open(dir.path()).unwrap();
+}
