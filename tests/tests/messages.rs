@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -60,6 +61,43 @@ fn fsync_waits_for_the_servers_word() {
     relay.release();
     receiver.recv_timeout(SOON).expect("fsync hangs").unwrap();
     mount.unmount();
+}
+
+/// Programs that sync something which did not change, while another file's change is on its way.
+fn check_barrier(what: &str, sync: impl FnOnce(&Path) + Send + 'static) {
+    let world = World::new(&["alice"]);
+    let relay = Relay::to(world.server.address);
+    let mount = world.mounting("alice").through(relay.address).start();
+    fs::write(mount.path("unchanged"), "x".repeat(4096)).unwrap();
+    mount.sync();
+    relay.hold_answers();
+    fs::write(mount.path("changed"), "x").unwrap();
+    let (sender, receiver) = channel();
+    let root = mount.root().to_owned();
+    std::thread::spawn(move || {
+        sync(&root);
+        let _ = sender.send(());
+    });
+    wait_until("the server's answer", SOON, || relay.held() > 0);
+    let early = receiver.recv_timeout(Duration::from_millis(500));
+    assert!(early.is_err(), "{what} returned before the other file's change was durable");
+    relay.release();
+    receiver.recv_timeout(SOON).unwrap_or_else(|_| panic!("{what} hangs"));
+    mount.unmount();
+}
+
+#[test]
+fn every_kind_of_sync_waits_for_all_changes_of_the_tree_and_not_only_the_files_own() {
+    check_barrier("fsync", |root| File::open(root.join("unchanged")).unwrap().sync_all().unwrap());
+    check_barrier("fdatasync", |root| {
+        File::open(root.join("unchanged")).unwrap().sync_data().unwrap();
+    });
+    check_barrier("fsync of a directory", |root| File::open(root).unwrap().sync_all().unwrap());
+    check_barrier("msync", |root| {
+        let map = "import mmap; f = open('unchanged', 'r+b'); mmap.mmap(f.fileno(), 0).flush()";
+        shell(root, &format!("python3 -c \"{map}\""));
+    });
+    check_barrier("sync FILE", |root| drop(shell(root, "sync unchanged")));
 }
 
 #[test]

@@ -121,11 +121,6 @@ impl State {
         })
     }
 
-    /// The last change of a node, as far as it was made in this session.
-    pub fn last_change_of(&self, ino: Ino) -> Seq {
-        self.table.changed(ino)
-    }
-
     /// The last change that was made.
     pub fn last_change(&self) -> Seq {
         self.log.last()

@@ -9,7 +9,7 @@ use fuser::{
     Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
     ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
 };
-use xfer_protocol::{Errno, Ino, Name, Seq};
+use xfer_protocol::{Errno, Ino, Name};
 
 use super::attr::{FOR_EVER, attr, errno};
 use super::filesystem::XferFs;
@@ -98,16 +98,13 @@ impl XferFs {
         self.answer(reply, attempt, |reply, ()| reply.ok());
     }
 
-    /// Answers once the change that is the last one now is durable: later ones, which others may
-    /// make without end, don't matter.
-    pub(super) fn answer_sync(
-        &self,
-        reply: ReplyEmpty,
-        last: impl Fn(&State) -> Seq + Send + 'static,
-    ) {
+    /// Answers once everything done before is durable, in the whole tree: there is one log, and a
+    /// program may rely on what another file has. Later changes, which others may make without end,
+    /// don't matter.
+    pub(super) fn answer_sync(&self, reply: ReplyEmpty) {
         let mut upto = None;
         self.answer_empty(reply, move |state| {
-            let seq = *upto.get_or_insert_with(|| last(state));
+            let seq = *upto.get_or_insert_with(|| state.last_change());
             state.sync_to(seq)
         });
     }

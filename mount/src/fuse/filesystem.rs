@@ -309,12 +309,12 @@ impl Filesystem for XferFs {
     fn fsync(
         &self,
         _request: &Request,
-        ino: INodeNo,
+        _ino: INodeNo,
         _fh: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.answer_sync(reply, move |state| state.last_change_of(Ino(ino.0)));
+        self.answer_sync(reply);
     }
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -371,7 +371,6 @@ impl Filesystem for XferFs {
         self.answer_empty(reply, close);
     }
 
-    /// Syncing a directory settles everything, as programs that sync a tree by it expect.
     fn fsyncdir(
         &self,
         _request: &Request,
@@ -380,7 +379,7 @@ impl Filesystem for XferFs {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.answer_sync(reply, |state| state.last_change());
+        self.answer_sync(reply);
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
