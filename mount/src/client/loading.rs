@@ -86,8 +86,15 @@ impl Client {
         Ok(())
     }
 
-    /// Asks for room in another user's inbox.
+    /// Asks for room in another user's inbox, in a task of its own: what is granted is noted, though
+    /// whoever needed it was interrupted.
     pub(super) async fn ask_room(self: &Arc<Self>, room: RoomNeed) -> Result<(), Errno> {
+        let client = self.clone();
+        let asked = self.runtime.spawn(async move { client.ask_room_itself(room).await });
+        asked.await.unwrap_or(Err(Errno::EIO))
+    }
+
+    async fn ask_room_itself(self: &Arc<Self>, room: RoomNeed) -> Result<(), Errno> {
         let ask = Ask::Reserve { to: room.to.clone(), bytes: room.bytes, items: room.items };
         match self.ask(Seq::default(), ask).await {
             Ok((Answer::Reserved, _)) => {

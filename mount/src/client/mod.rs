@@ -169,18 +169,39 @@ impl Client {
 
     /// Runs an operation and hands its result on: at once if everything it needs is here, or later
     /// from a task of its own.
-    pub fn run<T, A, R>(self: &Arc<Self>, mut attempt: A, reply: R)
+    pub fn run<T, A, R>(self: &Arc<Self>, attempt: A, reply: R)
     where
         T: Send + 'static,
         A: FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
+        R: FnOnce(Result<T, Errno>) + Send + 'static,
+    {
+        self.run_until(attempt, std::future::pending, reply);
+    }
+
+    /// As [`Client::run`]; an operation that has to wait is given up with `EINTR` when `interrupted`
+    /// resolves, and then has changed nothing.
+    pub fn run_until<T, A, I, F, R>(self: &Arc<Self>, mut attempt: A, interrupted: I, reply: R)
+    where
+        T: Send + 'static,
+        A: FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
+        I: FnOnce() -> F,
+        F: Future<Output = ()> + Send + 'static,
         R: FnOnce(Result<T, Errno>) + Send + 'static,
     {
         match self.attempt(&mut attempt) {
             Ok(done) => reply(Ok(done)),
             Err(Pause::Refused(errno)) => reply(Err(errno)),
             Err(pause) => {
-                let client = self.clone();
-                self.runtime.spawn(async move { reply(client.persist(attempt, pause).await) });
+                let (client, interrupted) = (self.clone(), interrupted());
+                self.runtime.spawn(async move {
+                    // An attempt that is made is answered: it ends the wait in the same moment.
+                    let result = tokio::select! {
+                        biased;
+                        result = client.persist(attempt, pause) => result,
+                        () = interrupted => Err(Errno::EINTR),
+                    };
+                    reply(result);
+                });
             }
         }
     }

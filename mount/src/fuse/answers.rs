@@ -11,8 +11,9 @@ use fuser::{
 };
 use xfer_protocol::{Errno, Ino, Name};
 
-use super::attr::{FOR_EVER, attr, errno};
+use super::attr::{FOR_EVER, attr, errno, file_type};
 use super::filesystem::XferFs;
+use super::interrupts::Interrupts;
 use super::placing::{self, Placing};
 use super::words::{given, new_name, owner};
 use crate::client::{Client, Found, Ids, Listed, New, NewAttributes, Pause, State};
@@ -21,16 +22,38 @@ use crate::client::{Client, Found, Ids, Listed, New, NewAttributes, Pause, State
 pub(super) const GENERATION: Generation = Generation(0);
 
 impl XferFs {
-    pub(super) fn new(client: Arc<Client>, placing: Arc<Placing>) -> XferFs {
-        XferFs { client, placing }
+    pub(super) fn new(
+        client: Arc<Client>,
+        placing: Arc<Placing>,
+        interrupts: Arc<Interrupts>,
+    ) -> XferFs {
+        XferFs { client, placing, interrupts }
     }
 
     pub(super) fn ids(&self) -> Ids {
         self.client.ids()
     }
 
-    /// Runs an attempt, and answers with what it gives or why it was refused.
+    /// Runs an attempt, and answers with what it gives or why it was refused; with `EINTR`, if it
+    /// has to wait and the program that waits for it is told to end.
     pub(super) fn answer<R, T, D>(
+        &self,
+        request: &Request,
+        reply: R,
+        attempt: impl FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
+        done: D,
+    ) where
+        R: Refuse,
+        T: Send + 'static,
+        D: FnOnce(R, T) + Send + 'static,
+    {
+        let (interrupts, thread) = (self.interrupts.clone(), request.pid());
+        let interrupted = move || interrupts.interrupted(thread);
+        self.client.run_until(attempt, interrupted, answering(reply, done));
+    }
+
+    /// As [`XferFs::answer`], for what must be done whoever still waits for it.
+    pub(super) fn answer_in_any_case<R, T, D>(
         &self,
         reply: R,
         attempt: impl FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
@@ -40,20 +63,18 @@ impl XferFs {
         T: Send + 'static,
         D: FnOnce(R, T) + Send + 'static,
     {
-        self.client.run(attempt, move |result| match result {
-            Ok(value) => done(reply, value),
-            Err(error) => reply.refuse(error),
-        });
+        self.client.run(attempt, answering(reply, done));
     }
 
     /// Answers with a node that was found or made.
     pub(super) fn answer_entry(
         &self,
+        request: &Request,
         reply: ReplyEntry,
         attempt: impl FnMut(&mut State) -> Result<Found, Pause> + Send + 'static,
     ) {
         let ids = self.ids();
-        self.answer(reply, attempt, move |reply, (ino, node)| {
+        self.answer(request, reply, attempt, move |reply, (ino, node)| {
             reply.entry(&FOR_EVER, &attr(ino, &node, ids), GENERATION);
         });
     }
@@ -61,11 +82,12 @@ impl XferFs {
     /// Answers with a node's attributes.
     pub(super) fn answer_attr(
         &self,
+        request: &Request,
         reply: ReplyAttr,
         attempt: impl FnMut(&mut State) -> Result<Found, Pause> + Send + 'static,
     ) {
         let ids = self.ids();
-        self.answer(reply, attempt, move |reply, (ino, node)| {
+        self.answer(request, reply, attempt, move |reply, (ino, node)| {
             reply.attr(&FOR_EVER, &attr(ino, &node, ids));
         });
     }
@@ -78,7 +100,7 @@ impl XferFs {
     /// changes of data take the bits with them.
     pub(super) fn set_nothing(&self, request: &Request, ino: Ino, reply: ReplyAttr) {
         let (caller, ids) = (request.uid(), self.ids());
-        self.answer_attr(reply, move |state| {
+        self.answer_attr(request, reply, move |state| {
             let found = state.attributes(ino)?;
             let owner = attr(ino, &found.1, ids).uid;
             if caller != 0 && caller != owner {
@@ -92,18 +114,19 @@ impl XferFs {
     /// Answers that it is done.
     pub(super) fn answer_empty(
         &self,
+        request: &Request,
         reply: ReplyEmpty,
         attempt: impl FnMut(&mut State) -> Result<(), Pause> + Send + 'static,
     ) {
-        self.answer(reply, attempt, |reply, ()| reply.ok());
+        self.answer(request, reply, attempt, |reply, ()| reply.ok());
     }
 
     /// Answers once everything done before is durable, in the whole tree: there is one log, and a
     /// program may rely on what another file has. Later changes, which others may make without end,
     /// don't matter.
-    pub(super) fn answer_sync(&self, reply: ReplyEmpty) {
+    pub(super) fn answer_sync(&self, request: &Request, reply: ReplyEmpty) {
         let mut upto = None;
-        self.answer_empty(reply, move |state| {
+        self.answer_empty(request, reply, move |state| {
             let seq = *upto.get_or_insert_with(|| state.last_change());
             state.sync_to(seq)
         });
@@ -112,11 +135,12 @@ impl XferFs {
     /// Answers with a value of an extended attribute, or how long it is.
     pub(super) fn answer_xattr<T: AsRef<[u8]> + Send + 'static>(
         &self,
+        request: &Request,
         reply: ReplyXattr,
         size: u32,
         attempt: impl FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
     ) {
-        self.answer(reply, attempt, move |reply, value| {
+        self.answer(request, reply, attempt, move |reply, value| {
             let value = value.as_ref();
             match size as usize {
                 0 => reply.size(value.len() as u32),
@@ -136,7 +160,7 @@ impl XferFs {
     ) {
         let (owner, own) = (owner(request), self.placing.is_own(request.pid()));
         let id = placing::delivery(entry).filter(|_| own).ok_or(Errno::ENOENT);
-        self.answer_empty(reply, move |state| {
+        self.answer_empty(request, reply, move |state| {
             let (parent, name) = given(&to)?;
             state.accept(id?, *parent, name, owner)
         });
@@ -173,18 +197,39 @@ impl XferFs {
     ) {
         let (owner, parent) = (owner(request), Ino(parent.0));
         let name = new_name(parent, name);
-        self.answer_entry(reply, move |state| state.make(parent, given(&name)?, &new, owner));
+        self.answer_entry(request, reply, move |state| {
+            state.make(parent, given(&name)?, &new, owner)
+        });
+    }
+
+    /// Answers with entries, as many as fit.
+    pub(super) fn answer_names(
+        &self,
+        request: &Request,
+        reply: ReplyDirectory,
+        attempt: impl FnMut(&mut State) -> Result<Vec<Listed>, Pause> + Send + 'static,
+    ) {
+        self.answer(request, reply, attempt, |mut reply, listed| {
+            for Listed { next, name, ino, node } in listed {
+                let (ino, kind) = (INodeNo(ino.0), file_type(&node.kind));
+                if reply.add(ino, next, kind, OsStr::from_bytes(&name)) {
+                    break;
+                }
+            }
+            reply.ok();
+        });
     }
 
     /// Answers with entries and their nodes, as many as fit.
     pub(super) fn answer_listing(
         &self,
+        request: &Request,
         directory: INodeNo,
         reply: ReplyDirectoryPlus,
         attempt: impl FnMut(&mut State) -> Result<Vec<Listed>, Pause> + Send + 'static,
     ) {
         let (client, ids) = (self.client.clone(), self.ids());
-        self.answer(reply, attempt, move |mut reply, listed| {
+        self.answer(request, reply, attempt, move |mut reply, listed| {
             let told = add_entries(&mut reply, listed, ids);
             // Before the answer: after it, the kernel may forget them at any moment.
             let remember = move |state: &mut State| {
@@ -194,6 +239,18 @@ impl XferFs {
             client.run(remember, |_| {});
             reply.ok();
         });
+    }
+}
+
+/// Answers with what an attempt gave, or why it was refused.
+fn answering<R, T, D>(reply: R, done: D) -> impl FnOnce(Result<T, Errno>) + Send + 'static
+where
+    R: Refuse,
+    D: FnOnce(R, T) + Send + 'static,
+{
+    move |result| match result {
+        Ok(value) => done(reply, value),
+        Err(error) => reply.refuse(error),
     }
 }
 

@@ -19,13 +19,14 @@ use xfer_protocol::tree::XattrMode;
 use xfer_protocol::{Errno, Ino};
 
 use super::answers::GENERATION;
-use super::attr::{FOR_EVER, absent, attr, file_type};
+use super::attr::{FOR_EVER, absent, attr};
+use super::interrupts::Interrupts;
 use super::placing::{HIDDEN_NAME, Placing};
 use super::words::{
     fallocate_mode, given, new_name, new_special, open_flags, owner, parse, permissions,
-    rename_mode, seek, timestamp,
+    rename_mode, seek, settable_owner, timestamp,
 };
-use crate::client::{Client, Copy, HandleId, Ids, Listed, New, NewAttributes, State};
+use crate::client::{Client, Copy, HandleId, New, NewAttributes, State};
 
 /// Requests that the kernel may have under way without a program waiting: readahead, mostly.
 const BACKGROUND_MAX: u16 = 64;
@@ -34,6 +35,7 @@ const BACKGROUND_MAX: u16 = 64;
 pub(super) struct XferFs {
     pub(super) client: Arc<Client>,
     pub(super) placing: Arc<Placing>,
+    pub(super) interrupts: Arc<Interrupts>,
 }
 
 impl Filesystem for XferFs {
@@ -61,7 +63,7 @@ impl Filesystem for XferFs {
         }
         let (name, ids) = (parse(name), self.ids());
         let attempt = move |state: &mut State| state.lookup(parent, given(&name)?);
-        self.answer(reply, attempt, move |reply, found| match found {
+        self.answer(request, reply, attempt, move |reply, found| match found {
             Some((ino, node)) => reply.entry(&FOR_EVER, &attr(ino, &node, ids), GENERATION),
             None => reply.entry(&FOR_EVER, &absent(), GENERATION),
         });
@@ -75,10 +77,10 @@ impl Filesystem for XferFs {
         self.client.run(forget, |_| {});
     }
 
-    fn getattr(&self, _request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.placing.attr_of(Ino(ino.0)) {
             Some(attr) => reply.attr(&Duration::ZERO, &attr),
-            None => self.answer_attr(reply, move |state| state.attributes(Ino(ino.0))),
+            None => self.answer_attr(request, reply, move |state| state.attributes(Ino(ino.0))),
         }
     }
 
@@ -100,15 +102,8 @@ impl Filesystem for XferFs {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let foreign = |id: Option<u32>, own: u32| id.is_some_and(|id| id != own);
-        let (uid, gid) = match self.ids() {
-            Ids::Stored => (uid, gid),
-            Ids::Mounter { uid: owner, gid: group } => {
-                if foreign(uid, owner) || foreign(gid, group) {
-                    return reply.error(fuser::Errno::EPERM);
-                }
-                (None, None)
-            }
+        let Some((uid, gid)) = settable_owner(self.ids(), uid, gid) else {
+            return reply.error(fuser::Errno::EPERM);
         };
         if [mode, uid, gid] == [None; 3] && (size, atime, mtime) == (None, None, None) {
             return self.set_nothing(request, Ino(ino.0), reply);
@@ -122,12 +117,12 @@ impl Filesystem for XferFs {
             mtime: mtime.map(timestamp),
             clear_set_id: size.is_some() && request.uid() != 0,
         };
-        self.answer_attr(reply, move |state| state.set_attributes(Ino(ino.0), &new));
+        self.answer_attr(request, reply, move |state| state.set_attributes(Ino(ino.0), &new));
     }
 
-    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
         let attempt = move |state: &mut State| state.target(Ino(ino.0));
-        self.answer(reply, attempt, |reply, target| reply.data(&target));
+        self.answer(request, reply, attempt, |reply, target| reply.data(&target));
     }
 
     fn mknod(
@@ -171,14 +166,14 @@ impl Filesystem for XferFs {
         self.make(request, parent, name, New::Symlink { target }, reply);
     }
 
-    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = parse(name);
-        self.answer_empty(reply, move |state| state.unlink(Ino(parent.0), given(&name)?));
+        self.answer_empty(request, reply, move |state| state.unlink(Ino(parent.0), given(&name)?));
     }
 
-    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = parse(name);
-        self.answer_empty(reply, move |state| state.rmdir(Ino(parent.0), given(&name)?));
+        self.answer_empty(request, reply, move |state| state.rmdir(Ino(parent.0), given(&name)?));
     }
 
     fn rename(
@@ -198,25 +193,27 @@ impl Filesystem for XferFs {
         let from = parse(name).map(|name| (Ino(parent.0), name));
         let mode = rename_mode(flags).ok_or(Errno::EINVAL);
         let attempt = move |state: &mut State| state.rename(given(&from)?, given(&to)?, mode?);
-        self.answer_empty(reply, attempt);
+        self.answer_empty(request, reply, attempt);
     }
 
     fn link(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         new_parent: INodeNo,
         name: &OsStr,
         reply: ReplyEntry,
     ) {
         let (parent, name) = (Ino(new_parent.0), new_name(Ino(new_parent.0), name));
-        self.answer_entry(reply, move |state| state.link(Ino(ino.0), parent, given(&name)?));
+        self.answer_entry(request, reply, move |state| {
+            state.link(Ino(ino.0), parent, given(&name)?)
+        });
     }
 
-    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let writable = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let attempt = move |state: &mut State| state.open(Ino(ino.0), writable);
-        self.answer(reply, attempt, move |reply, handle| {
+        self.answer(request, reply, attempt, move |reply, handle| {
             reply.opened(FileHandle(handle.0), open_flags(writable));
         });
     }
@@ -236,7 +233,7 @@ impl Filesystem for XferFs {
         let (mode, writable) = (permissions(mode), flags & libc::O_ACCMODE != libc::O_RDONLY);
         let attempt =
             move |state: &mut State| state.create(parent, given(&name)?, mode, owner, writable);
-        self.answer(reply, attempt, move |reply, ((ino, node), handle)| {
+        self.answer(request, reply, attempt, move |reply, ((ino, node), handle)| {
             let (attr, handle) = (attr(ino, &node, ids), FileHandle(handle.0));
             reply.created(&FOR_EVER, &attr, GENERATION, handle, open_flags(writable));
         });
@@ -244,7 +241,7 @@ impl Filesystem for XferFs {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -256,12 +253,12 @@ impl Filesystem for XferFs {
         let range = offset..offset.saturating_add(size.into());
         let attempt =
             move |state: &mut State| state.read(HandleId(fh.0), Ino(ino.0), range.clone());
-        self.answer(reply, attempt, |reply, data| reply.data(&data));
+        self.answer(request, reply, attempt, |reply, data| reply.data(&data));
     }
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -275,18 +272,23 @@ impl Filesystem for XferFs {
         let data = Bytes::copy_from_slice(data);
         let len = data.len() as u32;
         let attempt = move |state: &mut State| state.write(Ino(ino.0), offset, &data, clear_set_id);
-        self.answer(reply, attempt, move |reply, ()| reply.written(len));
+        let done = move |reply: ReplyWrite, ()| reply.written(len);
+        // Pages that were changed through memory: nobody would write them again.
+        match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            true => self.answer_in_any_case(reply, attempt, done),
+            false => self.answer(request, reply, attempt, done),
+        }
     }
 
     fn flush(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         fh: FileHandle,
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.answer_empty(reply, move |state| state.flush(HandleId(fh.0), Ino(ino.0)));
+        self.answer_empty(request, reply, move |state| state.flush(HandleId(fh.0), Ino(ino.0)));
     }
 
     fn release(
@@ -303,23 +305,23 @@ impl Filesystem for XferFs {
             state.close(HandleId(fh.0));
             state.post(Ino(ino.0))
         };
-        self.answer_empty(reply, close);
+        self.answer_in_any_case(reply, close, |reply, ()| reply.ok());
     }
 
     fn fsync(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         _fh: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.answer_sync(reply);
+        self.answer_sync(request, reply);
     }
 
-    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let attempt = move |state: &mut State| state.open_directory(Ino(ino.0));
-        self.answer(reply, attempt, |reply, handle| {
+        self.answer(request, reply, attempt, |reply, handle| {
             let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
             reply.opened(FileHandle(handle.0), flags);
         });
@@ -327,33 +329,24 @@ impl Filesystem for XferFs {
 
     fn readdir(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        let attempt = move |state: &mut State| state.list(HandleId(fh.0), offset);
-        self.answer(reply, attempt, |mut reply, listed| {
-            for Listed { next, name, ino, node } in listed {
-                let (ino, kind) = (INodeNo(ino.0), file_type(&node.kind));
-                if reply.add(ino, next, kind, OsStr::from_bytes(&name)) {
-                    break;
-                }
-            }
-            reply.ok();
-        });
+        self.answer_names(request, reply, move |state| state.list(HandleId(fh.0), offset));
     }
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.answer_listing(ino, reply, move |state| state.list(HandleId(fh.0), offset));
+        self.answer_listing(request, ino, reply, move |state| state.list(HandleId(fh.0), offset));
     }
 
     fn releasedir(
@@ -368,23 +361,23 @@ impl Filesystem for XferFs {
             state.close(HandleId(fh.0));
             Ok(())
         };
-        self.answer_empty(reply, close);
+        self.answer_in_any_case(reply, close, |reply, ()| reply.ok());
     }
 
     fn fsyncdir(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         _fh: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.answer_sync(reply);
+        self.answer_sync(request, reply);
     }
 
-    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let (block, name) = (BLOCK_BYTES as u32, NAME_BYTES_MAX as u32);
-        self.answer(reply, State::space, move |reply, s| {
+        self.answer(request, reply, State::space, move |reply, s| {
             let (blocks, free, nodes, left) = (s.blocks, s.blocks_free, s.nodes, s.nodes_free);
             reply.statfs(blocks, free, free, nodes, left, block, name, block);
         });
@@ -392,7 +385,7 @@ impl Filesystem for XferFs {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -407,28 +400,30 @@ impl Filesystem for XferFs {
             libc::XATTR_REPLACE => XattrMode::Replace,
             _ => XattrMode::Either,
         };
-        self.answer_empty(reply, move |state| state.set_xattr(Ino(ino.0), &name, &value, mode));
+        self.answer_empty(request, reply, move |state| {
+            state.set_xattr(Ino(ino.0), &name, &value, mode)
+        });
     }
 
     fn getxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         size: u32,
         reply: ReplyXattr,
     ) {
         let name = name.as_bytes().to_vec();
-        self.answer_xattr(reply, size, move |state| state.xattr(Ino(ino.0), &name));
+        self.answer_xattr(request, reply, size, move |state| state.xattr(Ino(ino.0), &name));
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.answer_xattr(reply, size, move |state| state.xattr_names(Ino(ino.0)));
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.answer_xattr(request, reply, size, move |state| state.xattr_names(Ino(ino.0)));
     }
 
-    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = Bytes::copy_from_slice(name.as_bytes());
-        self.answer_empty(reply, move |state| state.remove_xattr(Ino(ino.0), &name));
+        self.answer_empty(request, reply, move |state| state.remove_xattr(Ino(ino.0), &name));
     }
 
     /// The kernel decides by modes (`default_permissions`) and does not ask.
@@ -450,12 +445,12 @@ impl Filesystem for XferFs {
         let mode = fallocate_mode(mode).ok_or(Errno::EOPNOTSUPP);
         let (ino, clear) = (Ino(ino.0), request.uid() != 0);
         let attempt = move |state: &mut State| state.fallocate(ino, range.clone(), mode?, clear);
-        self.answer_empty(reply, attempt);
+        self.answer_empty(request, reply, attempt);
     }
 
     fn lseek(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: i64,
@@ -467,7 +462,7 @@ impl Filesystem for XferFs {
             let offset = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
             state.seek(Ino(ino.0), offset, seek?)
         };
-        self.answer(reply, attempt, |reply, found| reply.offset(found as i64));
+        self.answer(request, reply, attempt, |reply, found| reply.offset(found as i64));
     }
 
     fn copy_file_range(
@@ -488,6 +483,6 @@ impl Filesystem for XferFs {
         let copy = Copy { from: Ino(from.0), from_offset, to: Ino(to.0), to_offset, len };
         let clear = request.uid() != 0;
         let attempt = move |state: &mut State| state.copy_range(copy, clear);
-        self.answer(reply, attempt, |reply, copied| reply.written(copied as u32));
+        self.answer(request, reply, attempt, |reply, copied| reply.written(copied as u32));
     }
 }

@@ -14,6 +14,8 @@ mod answers;
 
 mod words;
 
+mod interrupts;
+
 mod placing;
 
 mod notices;
@@ -23,10 +25,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fuser::{Config, MountOption, Session, SessionACL};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::client::Client;
 use filesystem::XferFs;
+use interrupts::Interrupts;
 use notices::Notices;
 use placing::Placing;
 
@@ -61,7 +65,7 @@ pub struct Mount {
     ended: watch::Receiver<bool>,
 }
 
-/// Mounts a client's tree.
+/// Mounts a client's tree. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// If the system refuses.
@@ -72,16 +76,19 @@ pub fn mount(
 ) -> Result<Mount, MountError> {
     let refused = |error| MountError::Refused { mountpoint: mountpoint.to_owned(), error };
     let placing = Arc::new(Placing::new(mountpoint));
-    let filesystem = XferFs::new(client.clone(), placing.clone());
+    let interrupts = Arc::new(Interrupts::default());
+    let filesystem = XferFs::new(client.clone(), placing.clone(), interrupts.clone());
     let session = Session::new(filesystem, mountpoint, &config(options)).map_err(refused)?;
     let notices = Notices::start(session.notifier(), placing).map_err(refused)?;
     client.set_kernel(Some(Arc::new(notices)));
     let (end, ended) = watch::channel(false);
+    let watching = Handle::current().spawn(interrupts.watch());
     let client = client.clone();
     let serve = move || {
         if let Err(error) = session.run() {
             tracing::error!("the mount ended: {error}");
         }
+        watching.abort();
         client.set_kernel(None);
         end.send_replace(true);
     };

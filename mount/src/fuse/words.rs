@@ -9,7 +9,7 @@ use xfer_protocol::tree::{FallocateMode, Owner, RenameMode, SpecialKind};
 use xfer_protocol::{Errno, Ino, Name, Timestamp};
 
 use super::placing::HIDDEN_NAME;
-use crate::client::{New, Seek};
+use crate::client::{Ids, New, Seek};
 
 /// A name that a program gave.
 pub(super) fn parse(name: &OsStr) -> Result<Name, Errno> {
@@ -32,6 +32,22 @@ pub(super) fn new_name(parent: Ino, name: &OsStr) -> Result<Name, Errno> {
 /// Who owns what a request makes.
 pub(super) fn owner(request: &Request) -> Owner {
     Owner { uid: request.uid(), gid: request.gid() }
+}
+
+/// The owner that is to be stored: none, where nodes show the mounter's; and that one alone can be
+/// set then, which changes nothing.
+pub(super) fn settable_owner(
+    ids: Ids,
+    uid: Option<u32>,
+    gid: Option<u32>,
+) -> Option<(Option<u32>, Option<u32>)> {
+    let foreign = |id: Option<u32>, own: u32| id.is_some_and(|id| id != own);
+    match ids {
+        Ids::Stored => Some((uid, gid)),
+        Ids::Mounter { uid: owner, gid: group } => {
+            (!foreign(uid, owner) && !foreign(gid, group)).then_some((None, None))
+        }
+    }
 }
 
 /// Nobody else changes a file, so what the kernel has cached stays right; and closing what was only

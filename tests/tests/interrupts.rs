@@ -1,0 +1,171 @@
+//! Programs that wait for a server which does not answer, and are told to end.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use xfer_tests::waiting::holds_for;
+use xfer_tests::{Mount, Relay, World, wait_until};
+
+/// Far less than the server's silence is borne for (10 s), and than an operation waits (30 s).
+const SOON: Duration = Duration::from_secs(7);
+
+/// The tree on which programs wait. Nothing of `d` is known to a mount that has just begun: it is
+/// too large to be told of along with the root.
+const TREE: &str = "mkdir d && (cd d && seq 12000 | xargs touch) && echo text > d/file \
+                    && head -c 3000000 /dev/urandom > big \
+                    && setfattr -n user.a -v b d/file && ln -s file d/link";
+
+/// Programs, each of which waits for the server's answer.
+const WAITING: &[&str] = &[
+    "exec ls d",
+    "exec stat d/file",
+    "exec cat big",
+    "exec dd if=big iflag=direct of=/dev/null status=none",
+    "exec sync changed",
+    "exec sync .",
+    "exec touch -d 2001-01-01 d/file",
+    "exec chmod 600 d/file",
+    "exec truncate -s 1 d/file",
+    "exec mv d/file d/moved",
+    "exec rm d/file",
+    "exec mkdir d/made",
+    "exec ln d/file d/linked",
+    "exec touch d/made",
+    "exec readlink d/link",
+    "exec getfattr -n user.a d/file",
+    "exec head -c 64000000 /dev/zero > grown",
+];
+
+/// Starts a program that waits for the server, and waits until it does.
+#[track_caller]
+fn waiting(mount: &Mount, script: &str) -> Child {
+    let mut command = Command::new("bash");
+    command.args(["-c", script]).current_dir(mount.root());
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let child = child.unwrap();
+    let wchan = format!("/proc/{}/wchan", child.id());
+    let waits = || {
+        let at = fs::read_to_string(&wchan).unwrap_or_default();
+        at.contains("request_wait_answer") || at.contains("folio_wait")
+    };
+    // For a while: what is answered at once is waited for too, for a moment.
+    let for_long = || holds_for(Duration::from_millis(300), waits);
+    wait_until(&format!("`{script}` to wait"), SOON, for_long);
+    child
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_raw(child.id() as i32).unwrap(), signal).unwrap();
+}
+
+/// Waits for its end, and gives the signal that ended it.
+#[track_caller]
+fn ended(child: &mut Child, what: &str) -> Option<i32> {
+    let mut status = None;
+    wait_until(what, SOON, || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap().signal()
+}
+
+/// Mounts what nothing is known of, and lets a program wait for the server there, with a change in
+/// the log; `check` says what becomes of it. The session must outlive that.
+fn on_a_silent_server(world: &World, script: &str, check: impl FnOnce(&Mount, &mut Child)) {
+    let relay = Relay::to(world.server.address);
+    let mount = world.mounting("alice").through(relay.address).arg("--log-size=16MiB").start();
+    // Known before the server falls silent, so that it can be opened.
+    fs::metadata(mount.path("big")).unwrap();
+    mount.sync();
+    relay.hold_answers();
+    mount.shell("touch changed");
+    let mut child = waiting(&mount, script);
+    check(&mount, &mut child);
+    relay.release();
+    let status = mount.xfer("status", &[]).succeeded().stdout;
+    assert!(status.contains("connected"), "{script}: {status}");
+    let _ = child.wait();
+    mount.unmount();
+}
+
+#[test]
+fn a_program_that_waits_for_a_silent_server_can_be_killed() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell(TREE);
+    let before = mount.shell("find d | sort | md5sum && stat -c %a%y d/file");
+    mount.unmount();
+    for script in WAITING {
+        on_a_silent_server(&world, script, |_, child| {
+            signal(child, Signal::KILL);
+            assert_eq!(ended(child, &format!("the end of `{script}`")), Some(9));
+        });
+        let mount = world.mount("alice");
+        // What was interrupted has changed nothing.
+        assert_eq!(
+            mount.shell("find d | sort | md5sum && stat -c %a%y d/file"),
+            before,
+            "{script}"
+        );
+        mount.unmount();
+    }
+}
+
+#[test]
+fn a_program_that_waits_for_a_silent_server_ends_by_the_signals_that_ask_it_to() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell(TREE);
+    mount.unmount();
+    for (number, asked) in [(2, Signal::INT), (15, Signal::TERM), (1, Signal::HUP)] {
+        on_a_silent_server(&world, "exec stat d/file", |_, child| {
+            signal(child, asked);
+            assert_eq!(ended(child, "the end by a signal"), Some(number));
+        });
+    }
+    // One that handles the signal hears of it too, and an fsync that did not happen says so.
+    for call in ["open('big', 'rb').read()", "os.fsync(os.open('changed', os.O_WRONLY))"] {
+        let script = format!(
+            "exec python3 -c \"import os\ntry: {call}\nexcept KeyboardInterrupt: os._exit(7)\""
+        );
+        on_a_silent_server(&world, &script, |_, child| {
+            signal(child, Signal::INT);
+            wait_until("its handler to run", SOON, || child.try_wait().unwrap().is_some());
+            assert_eq!(child.wait().unwrap().code(), Some(7), "{call}");
+        });
+    }
+}
+
+#[test]
+fn a_program_that_is_stopped_while_it_waits_goes_on_and_notices_nothing() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell(TREE);
+    mount.unmount();
+    let relay = Relay::to(world.server.address);
+    let mount = world.mounting("alice").through(relay.address).start();
+    fs::metadata(mount.path("big")).unwrap();
+    relay.hold_answers();
+    let mut child = waiting(&mount, "exec stat d/file");
+    let status = format!("/proc/{}/status", child.id());
+    let pending = || {
+        let text = fs::read_to_string(&status).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap() != 0
+    };
+    signal(&child, Signal::STOP);
+    assert!(pending(), "the signal does not wait");
+    // Longer than signals are looked at twice.
+    assert!(holds_for(Duration::from_millis(500), pending), "it was interrupted");
+    relay.release();
+    wait_until("it to be stopped", SOON, || {
+        fs::read_to_string(&status).unwrap().contains("State:\tT")
+    });
+    signal(&child, Signal::CONT);
+    assert!(child.wait().unwrap().success());
+    mount.unmount();
+}
