@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
+use std::slice::from_ref;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -76,7 +77,7 @@ fn a_content_is_made_once() {
     store.write(A, 0, b"hello").unwrap();
     store.create(A).unwrap_err();
     store.create(B).unwrap();
-    store.duplicate(A, B, 5).unwrap_err();
+    store.duplicate(A, B, from_ref(&(0..5))).unwrap_err();
     assert_eq!(read(&store, A, 0, 100), b"hello");
     assert_eq!(found(&store), [A, B]);
 }
@@ -88,7 +89,7 @@ fn what_is_missing_is_an_error_but_for_its_removal() {
     check_missing(store.write(A, 0, b"x"));
     check_missing(store.zero(A, 0, 1));
     check_missing(store.free(A, 0, 1));
-    check_missing(store.duplicate(A, B, 1));
+    check_missing(store.duplicate(A, B, from_ref(&(0..1))));
     check_missing(store.copy((A, 0), (B, 0), 1));
     check_missing(store.make_durable(&[A]));
     store.remove(A).unwrap();
@@ -141,7 +142,7 @@ fn holes_take_no_space_and_stay_holes_in_a_duplicate() {
     store.create(B).unwrap();
     store.write(B, 1 << 40, b"far").unwrap();
     store.write(B, 1 << 30, &[7; 4096]).unwrap();
-    store.duplicate(B, A, (1 << 40) + 2).unwrap();
+    store.duplicate(B, A, from_ref(&(0..(1 << 40) + 2))).unwrap();
     let stat = path_of_a(&dir).metadata().unwrap();
     assert_eq!(stat.len(), (1 << 40) + 2);
     assert!(stat.blocks() <= 64, "{} blocks", stat.blocks());
@@ -341,7 +342,9 @@ fn store_step(store: &FileStore, step: &Step, is_new: bool) {
         }
         Step::Zero(content, offset, len) => store.zero(id(content), *offset, *len).unwrap(),
         Step::Free(content, offset, len) => store.free(id(content), *offset, *len).unwrap(),
-        Step::Duplicate(from, to, len) => store.duplicate(id(from), id(to), *len).unwrap(),
+        Step::Duplicate(from, to, len) => {
+            store.duplicate(id(from), id(to), from_ref(&(0..*len))).unwrap()
+        }
         Step::Copy(from, to, len) => {
             store.copy((id(&from.0), from.1), (id(&to.0), to.1), *len).unwrap();
         }

@@ -113,7 +113,7 @@ impl Cache {
             ContentEffect::Zero { content, offset, len } => {
                 self.forget(*content, *offset..offset + len, seq);
             }
-            ContentEffect::Clone { from, to, len } => self.duplicate(*from, *to, *len, seq),
+            ContentEffect::Clone { from, to, ranges } => self.duplicate(*from, *to, ranges, seq),
             ContentEffect::Copy { from, from_offset, to, to_offset, len } => {
                 self.copy((*from, *from_offset), (*to, *to_offset), *len, seq);
             }
@@ -327,16 +327,20 @@ impl Cache {
         }
     }
 
-    fn duplicate(&mut self, from: ContentId, to: ContentId, len: u64, seq: Seq) {
+    fn duplicate(&mut self, from: ContentId, to: ContentId, ranges: &[Range<u64>], seq: Seq) {
         self.expect(to, seq);
-        for index in self.indexes(from, &(0..len)) {
-            let end = len.min((index + 1) * BLOCK_BYTES) - index * BLOCK_BYTES;
-            let known: Vec<_> = match self.blocks.peek(&(from, index)) {
-                Some(entry) => entry.block.known(0..end as u32).collect(),
-                None => continue,
-            };
-            for (start, data) in known {
-                self.put_part((to, index), start, data, seq);
+        for range in ranges {
+            for index in self.indexes(from, range) {
+                let base = index * BLOCK_BYTES;
+                let start = range.start.max(base) - base;
+                let end = range.end.min(base + BLOCK_BYTES) - base;
+                let known: Vec<_> = match self.blocks.peek(&(from, index)) {
+                    Some(entry) => entry.block.known(start as u32..end as u32).collect(),
+                    None => continue,
+                };
+                for (start, data) in known {
+                    self.put_part((to, index), start, data, seq);
+                }
             }
         }
         self.evict();

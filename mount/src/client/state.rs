@@ -405,7 +405,9 @@ fn numbers_of(action: &Action, changes: &Changes) -> Option<(u64, u64)> {
 
 fn cloned_bytes(effect: &ContentEffect) -> u64 {
     match effect {
-        ContentEffect::Clone { len, .. } => *len,
+        ContentEffect::Clone { ranges, .. } => {
+            ranges.iter().map(|range| range.end - range.start).sum()
+        }
         ContentEffect::Create { .. }
         | ContentEffect::Write { .. }
         | ContentEffect::Zero { .. }

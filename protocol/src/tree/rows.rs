@@ -1,5 +1,6 @@
 //! What the rules read, and what they say should change.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -91,12 +92,13 @@ pub enum ContentEffect {
     Write { content: ContentId, offset: u64, len: u64 },
     /// A range becomes zeros.
     Zero { content: ContentId, offset: u64, len: u64 },
-    /// `to` comes into being with the first `len` bytes of `from`.
-    Clone { from: ContentId, to: ContentId, len: u64 },
+    /// `to` comes into being with these parts of `from`, which are in order, and nothing else.
+    Clone { from: ContentId, to: ContentId, ranges: Vec<Range<u64>> },
     /// Bytes are copied, from one content or within one, as if through a buffer.
     Copy { from: ContentId, from_offset: u64, to: ContentId, to_offset: u64, len: u64 },
-    /// A range is no longer reachable through the node: its space may be reclaimed, though only
-    /// after the next commit, since what was committed before can still reach it.
+    /// A range is no longer reachable through a node. Once nothing reaches it through another that
+    /// shares the content, its space may be reclaimed, though only after the next commit, since what
+    /// was committed before can still reach it.
     Free { content: ContentId, offset: u64, len: u64 },
 }
 

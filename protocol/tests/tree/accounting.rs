@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use xfer_protocol::limits::BLOCK_BYTES;
-use xfer_protocol::tree::{Action, Changes, Quota, Rows, Usage};
+use xfer_protocol::tree::{Action, Changes, FallocateMode, Quota, Rows, Usage};
 use xfer_protocol::{ContentId, Errno, Ino};
 
 use crate::audit::audit;
@@ -164,7 +164,10 @@ fn a_link_that_is_not_counted_is_seen() {
 fn rubbish_past_the_end_is_seen() {
     let mut world = world_with_a_file(Quota::UNLIMITED);
     write(&mut world, 0, 8192).unwrap();
+    let file = || File::At(b"a".to_vec());
+    world.step(&Step::Truncate(file(), 100)).unwrap().unwrap();
     world.storage.borrow_mut().forgets_zeros = true;
-    world.step(&Step::Truncate(File::At(b"a".to_vec()), 100)).unwrap().unwrap();
+    let mode = FallocateMode::AllocateKeepSize;
+    world.step(&Step::Fallocate(file(), 0, 8192, mode)).unwrap().unwrap();
     assert!(audit(&[&world]).unwrap_err().contains("rubbish"));
 }

@@ -64,7 +64,7 @@ impl Storage {
     }
 
     fn follow_effect(&mut self, effect: &ContentEffect, payload: &[u8]) {
-        match *effect {
+        match effect.clone() {
             ContentEffect::Create { content } => self.begin(content, Vec::new()),
             ContentEffect::Write { content, offset, len } => {
                 assert_eq!(len, payload.len() as u64, "a write without its bytes");
@@ -75,16 +75,22 @@ impl Storage {
                     self.put(content, offset, &vec![0; len as usize]);
                 }
             }
-            ContentEffect::Clone { from, to, len } => {
-                let bytes = self.bytes(from, 0, len);
-                self.begin(to, bytes);
+            ContentEffect::Clone { from, to, ranges } => {
+                self.begin(to, Vec::new());
+                for range in ranges {
+                    let bytes = self.bytes(from, range.start, range.end - range.start);
+                    self.put(to, range.start, &bytes);
+                }
             }
             ContentEffect::Copy { from, from_offset, to, to_offset, len } => {
                 let bytes = self.bytes(from, from_offset, len);
                 self.put(to, to_offset, &bytes);
             }
+            // Of a content that is shared, others may have the range.
             ContentEffect::Free { content, offset, len } => {
-                self.put(content, offset, &vec![RUBBISH; len as usize]);
+                if self.references.get(&content) == Some(&1) {
+                    self.put(content, offset, &vec![RUBBISH; len as usize]);
+                }
             }
         }
     }
@@ -119,13 +125,10 @@ impl Storage {
         bytes
     }
 
-    /// The bytes past a file's size that would show if it grew: of its last block, and of the
-    /// blocks that are allocated beyond.
+    /// The bytes of the blocks that are allocated past a file's end, which show if it grows.
     pub fn beyond(&self, data: &FileData) -> Vec<u8> {
         let (size, end) = (data.size, data.size.next_multiple_of(BLOCK_BYTES));
-        let last = if data.extents.contains(size, size) { size..end } else { end..end };
-        let more = data.extents.data_in(size, end..end.max(data.extents.end(size)));
-        let runs = std::iter::once(last).chain(more).filter(|run| run.start < run.end);
+        let runs = data.extents.data_in(size, end..end.max(data.extents.end(size))).into_iter();
         runs.flat_map(|run| self.bytes(data.content.unwrap(), run.start, run.end - run.start))
             .collect()
     }

@@ -4,9 +4,9 @@
 //! many are in work on one link, of one session, and in all, is bounded, and so are the bytes of
 //! answers that are not written yet.
 //!
-//! **Invariant:** of a content that others may have too, only blocks that are data of the node asked
-//! about are answered. They are whole blocks: of its last one a recipient may see up to 4,095 bytes
-//! that the sender had cut off, if the sender had shared the content before.
+//! **Invariant:** of a content, only what is data of the node asked about is answered, and nothing past
+//! its size. Others may have the content too, with more of it: who sends a file that was cut short
+//! sends what is left of it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -276,7 +276,7 @@ fn no_tree(_: NoTree) -> ReadError {
 /// its nodes may have there.
 fn may_read(data: &FileData, range: &Range<u64>) -> bool {
     let runs = || data.extents.data_in(data.size, range.clone());
-    !data.sealed || range.is_empty() || runs().first() == Some(range)
+    range.is_empty() || range.end <= data.size && runs().first() == Some(range)
 }
 
 /// The most bytes that an answer holds, about.

@@ -277,10 +277,10 @@ impl Tree {
                 self.pending.touch(*content, 0);
                 contents.zero(*content, *offset, *len)?;
             }
-            ContentEffect::Clone { from, to, len } => {
+            ContentEffect::Clone { from, to, ranges } => {
                 self.pending.created.insert(*to);
-                self.pending.touch(*to, *len);
-                contents.duplicate(*from, *to, *len)?;
+                self.pending.touch(*to, ranges.iter().map(|range| range.end - range.start).sum());
+                contents.duplicate(*from, *to, ranges)?;
             }
             ContentEffect::Copy { from, from_offset, to, to_offset, len } => {
                 self.pending.touch(*to, *len);

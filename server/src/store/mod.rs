@@ -12,6 +12,7 @@ pub mod lock;
 
 pub mod sqlite;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use files::FileStore;
@@ -235,8 +236,14 @@ pub trait ContentStore: Send + Sync + 'static {
     fn read(&self, content: ContentId, offset: u64, data: &mut [u8]) -> Result<usize, StoreError>;
     /// Makes a range zeros, and sets space aside for what will be written there.
     fn zero(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError>;
-    /// Makes `to`, which must not exist, with the first `len` bytes of `from`; holes stay holes.
-    fn duplicate(&self, from: ContentId, to: ContentId, len: u64) -> Result<(), StoreError>;
+    /// Makes `to`, which must not exist, with these parts of `from`, which are in order. All else of
+    /// it is a hole, and so are holes in them.
+    fn duplicate(
+        &self,
+        from: ContentId,
+        to: ContentId,
+        ranges: &[Range<u64>],
+    ) -> Result<(), StoreError>;
     /// Copies bytes, from one content or within one.
     fn copy(
         &self,

@@ -2,6 +2,7 @@
 //! server removes what no row has.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -73,8 +74,13 @@ impl ContentStore for Mortal {
         self.step(|| self.inner.zero(content, offset, len))
     }
 
-    fn duplicate(&self, from: ContentId, to: ContentId, len: u64) -> Result<(), StoreError> {
-        self.step(|| self.inner.duplicate(from, to, len))
+    fn duplicate(
+        &self,
+        from: ContentId,
+        to: ContentId,
+        ranges: &[Range<u64>],
+    ) -> Result<(), StoreError> {
+        self.step(|| self.inner.duplicate(from, to, ranges))
     }
 
     fn copy(

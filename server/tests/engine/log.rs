@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use xfer_protocol::message::{EndReason, ToClient, ToServer};
+use xfer_protocol::message::{Ask, EndReason, ToClient, ToServer};
 use xfer_protocol::tree::{Action, FallocateMode, Op};
 use xfer_protocol::{ContentId, Errno, Ino, Seq};
 use xfer_server::store::{ContentStore, MetaStore};
@@ -238,6 +238,40 @@ async fn freed_space_that_a_copy_shares_by_now_keeps_its_bytes() {
     let mut data = vec![9; 3 * 4096];
     assert_eq!(contents.read(content, 0, &mut data).unwrap(), data.len());
     assert!(data[4096..].iter().all(|byte| *byte == 2), "the copy has them");
+}
+
+/// A file of ten letters that is durable, with `changes` after it that are applied and no more; then
+/// what the store holds, as a server that was killed would leave it: the file's size and bytes.
+async fn after_a_crash(changes: impl AsyncFn(&mut Client, Ino)) -> (u64, Vec<u8>) {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    let ino = alice.create(Ino::ROOT, "file").await;
+    alice.write(ino, 0, b"abcdefghij").await;
+    alice.sync().await;
+    changes(&mut alice, ino).await;
+    // An answer shows that all of it was applied; nothing waits for it to be durable.
+    let mut reads = world.reads(&alice.grant).await;
+    assert!(reads.ask(alice.seq, Ask::Node(ino)).await.0.is_ok());
+    let (meta, contents) = world.reopen();
+    let account = meta.account(&name("alice")).unwrap().unwrap();
+    assert_eq!(account.applied, Seq(2), "a commit came too early to see anything");
+    let data = meta.node(account.id, ino).unwrap().unwrap().file().unwrap().clone();
+    let mut bytes = vec![0; data.size as usize];
+    let count = contents.read(data.content.unwrap(), 0, &mut bytes).unwrap();
+    (data.size, bytes[..count].to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_finds_what_a_truncation_cut_off() {
+    let before = (10, b"abcdefghij".to_vec());
+    let cut = async |alice: &mut Client, ino| alice.act(vec![truncate(ino, 4)], &[]).await;
+    assert_eq!(after_a_crash(cut).await, before);
+    // Saved as most programs do: truncated to nothing and written anew.
+    let saved = async |alice: &mut Client, ino| {
+        alice.act(vec![truncate(ino, 0)], &[]).await;
+        alice.write(ino, 0, b"new").await;
+    };
+    assert_eq!(after_a_crash(saved).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ mod client;
 mod crashes;
 mod log;
 mod reading;
+mod secrets;
 mod sending;
 mod sessions;
 mod storage;

@@ -115,8 +115,10 @@ async fn bytes_are_those_of_the_node_that_is_asked_about() {
     let seq = alice.seq;
     let (answer, data) = reads.ask(seq, read(content, 3, 4)).await;
     assert_eq!((answer, &*data), (Ok(Answer::Data), &b"3456"[..]));
-    let (answer, data) = reads.ask(seq, read(content, 8, 100)).await;
+    let (answer, data) = reads.ask(seq, read(content, 8, 2)).await;
     assert_eq!((answer, &*data), (Ok(Answer::Data), &b"89"[..]));
+    let (answer, _) = reads.ask(seq, read(content, 8, 3)).await;
+    assert_eq!(answer, Err(ReadError::OtherContent), "past the end");
     let (answer, _) = reads.ask(seq, read(ContentId(content.0 + 1), 0, 1)).await;
     assert_eq!(answer, Err(ReadError::OtherContent));
     let (answer, _) = reads.ask(seq, read(content, 0, READ_BYTES_MAX as u32 + 1)).await;

@@ -53,7 +53,7 @@ async fn a_delivery_arrives_is_accepted_and_its_sender_hears_of_it() {
     let (entry, _) = reads.ask(bob.seq, Ask::Entry(Ino::INBOX, name("letter"))).await;
     let Ok(Answer::Entry(Some((ino, node)))) = entry else { panic!("{entry:?}") };
     let content = node.content().unwrap();
-    let read = Ask::Read { ino, content, offset: 0, len: 100 };
+    let read = Ask::Read { ino, content, offset: 0, len: 7 };
     assert_eq!(reads.ask(bob.seq, read).await, (Ok(Answer::Data), b"for you".to_vec()));
 }
 

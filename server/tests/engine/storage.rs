@@ -1,5 +1,6 @@
 //! Storage that fails, and servers that die.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -51,8 +52,13 @@ impl ContentStore for Faulty {
         self.inner.zero(content, offset, len)
     }
 
-    fn duplicate(&self, from: ContentId, to: ContentId, len: u64) -> Result<(), StoreError> {
-        self.inner.duplicate(from, to, len)
+    fn duplicate(
+        &self,
+        from: ContentId,
+        to: ContentId,
+        ranges: &[Range<u64>],
+    ) -> Result<(), StoreError> {
+        self.inner.duplicate(from, to, ranges)
     }
 
     fn copy(

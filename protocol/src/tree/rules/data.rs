@@ -1,18 +1,19 @@
 //! The bytes of files: write, truncate, fallocate.
 //!
-//! Two invariants keep holes and sizes exact without ever reading data here:
+//! Holes and sizes are exact without data ever being read here:
 //!
 //! **Invariant:** whatever a content holds, a block that is not in the node's extents reads as
 //! zeros. So a block that becomes data in part is zeroed in its other part first.
 //!
-//! **Invariant:** in a content that is not sealed, the bytes of the last block past the size are
-//! zeros. So growing needs no write. A sealed content may have other bytes there, and a node that
-//! grows takes a content of its own first.
+//! **Invariant:** whatever a content holds, nothing past the node's size can be read. Truncation
+//! leaves the rest of the last block as it is, for a crash may undo the truncation; so what a file
+//! grows over within that block is zeroed when it grows. A node whose content is sealed takes a
+//! content of its own first, which gets only what is data of the node.
 
 use std::ops::Range;
 
 use super::super::draft::{Draft, edges};
-use super::super::{ContentEffect, FallocateMode, Kind, Node, Stop};
+use super::super::{ContentEffect, FallocateMode, FileData, Kind, Node, Stop};
 use super::attributes::clear_set_id_bits;
 use super::must_not_be_sent;
 use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
@@ -60,8 +61,7 @@ pub(super) fn resize(
         own_content(d, ino, fresh)?;
     }
     let data = d.file_mut(ino)?;
-    let tail = edges(0, size)[1].clone();
-    let tail_is_data = size < old && !tail.is_empty() && data.extents.contains(old, tail.start);
+    let gap = grown_over(data, size);
     let end = data.extents.end(old);
     data.extents.resize(old, size);
     data.size = size;
@@ -70,13 +70,9 @@ pub(super) fn resize(
             data.content = None;
             data.sealed = false;
         }
-        Some(content) if size <= old && !data.sealed => {
-            if tail_is_data {
-                zero(d, content, tail.clone());
-            }
-            free(d, content, tail.end..end);
-        }
-        Some(_) | None => {}
+        Some(content) if size <= old => free(d, content, size.next_multiple_of(BLOCK_BYTES)..end),
+        Some(content) => zero(d, content, gap),
+        None => {}
     }
     touch(d, time, ino)
 }
@@ -140,6 +136,9 @@ pub(super) fn allocate(
         .filter(|edge| !edge.is_empty() && !data.extents.contains(old, edge.start))
         .collect();
     let size = if grow { old.max(range.end) } else { old };
+    if grow {
+        holes.push(grown_over(data, range.start));
+    }
     holes.extend(data.extents.insert(old, size, range));
     data.size = size;
     for hole in holes {
@@ -161,6 +160,9 @@ fn reserve(
         range.start / BLOCK_BYTES * BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) * BLOCK_BYTES;
     let mut at = blocks.start;
     let mut holes = Vec::new();
+    if grow {
+        holes.push(grown_over(data, range.end));
+    }
     for run in data.extents.data_in(data.size, blocks.clone()) {
         holes.push(at..run.start);
         at = run.end;
@@ -211,12 +213,23 @@ pub(super) fn punch(
     Ok(())
 }
 
+/// What a file that grows to `size` shows of the block that was its last: bytes that a truncation may
+/// have left there.
+fn grown_over(data: &FileData, size: u64) -> Range<u64> {
+    let old = data.size;
+    let end = old.next_multiple_of(BLOCK_BYTES).min(size);
+    if old < end && data.extents.contains(old, old) { old..end } else { old..old }
+}
+
 /// The file's content, made one that nothing else has.
 fn own_content(d: &mut Draft<'_>, ino: Ino, fresh: ContentId) -> Result<ContentId, Stop> {
     let data = d.file_mut(ino)?;
     let effect = match data.content {
         Some(content) if !data.sealed => return Ok(content),
-        Some(content) => ContentEffect::Clone { from: content, to: fresh, len: data.size },
+        Some(content) => {
+            let ranges = data.extents.data_in(data.size, 0..data.size);
+            ContentEffect::Clone { from: content, to: fresh, ranges }
+        }
         None => ContentEffect::Create { content: fresh },
     };
     data.content = Some(fresh);

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{SeekFrom, copy_file_range, seek};
@@ -38,14 +39,17 @@ pub(super) fn write_zeros(file: &File, offset: u64, len: u64) -> io::Result<()> 
     Ok(())
 }
 
-/// Copies the first `len` bytes, or as many as there are, into an empty file. Holes stay holes.
-pub(super) fn copy_sparse(from: &File, to: &File, len: u64) -> io::Result<()> {
-    let end = len.min(from.metadata()?.len());
-    to.set_len(end)?;
-    let mut at = 0;
-    while let Some((start, stop)) = next_data(from, at, end)? {
-        copy_range(from, start, to, start, stop - start)?;
-        at = stop;
+/// Copies ranges, which are in order, as far as there are any bytes there, into an empty file. Holes
+/// stay holes.
+pub(super) fn copy_sparse(from: &File, to: &File, ranges: &[Range<u64>]) -> io::Result<()> {
+    let end = from.metadata()?.len();
+    to.set_len(ranges.last().map_or(0, |last| last.end.min(end)))?;
+    for range in ranges {
+        let (mut at, end) = (range.start, range.end.min(end));
+        while let Some((start, stop)) = next_data(from, at, end)? {
+            copy_range(from, start, to, start, stop - start)?;
+            at = stop;
+        }
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ mod unsynced;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -210,10 +211,15 @@ impl ContentStore for FileStore {
             .map_err(|error| failed("clearing", content, error))
     }
 
-    fn duplicate(&self, from: ContentId, to: ContentId, len: u64) -> Result<(), StoreError> {
+    fn duplicate(
+        &self,
+        from: ContentId,
+        to: ContentId,
+        ranges: &[Range<u64>],
+    ) -> Result<(), StoreError> {
         let source = self.file(from).map_err(|error| failed("copying", from, error))?;
         self.create(to)?;
-        let copied = self.change(to, |file| copying::copy_sparse(&source, file, len));
+        let copied = self.change(to, |file| copying::copy_sparse(&source, file, ranges));
         if copied.is_err() {
             // Half a content is nobody's. Should removing it fail, too, it is left to a sweep.
             self.remove(to).ok();
