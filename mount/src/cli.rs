@@ -17,6 +17,12 @@ Exit codes: 0 mounted, 1 other, 2 usage, 3 mount point missing, 4 mount point bu
 const XFER_EXITS: &str = "\
 Exit codes: 0 done, 1 other, 2 usage, 13 not an xfer mount, 14 lost with changes that are not durable";
 
+const CACHE_SIZE: &str = "256MiB";
+
+const LOG_SIZE: &str = "256MiB";
+
+const TREE_SIZE: &str = "512MiB";
+
 /// `xfer-mount`: mounts a user's storage as a directory.
 #[derive(Parser, Debug)]
 #[command(name = "xfer-mount", version, after_help = MOUNT_EXITS)]
@@ -25,7 +31,7 @@ pub struct MountLine {
     /// Stay in the foreground
     #[arg(short = 'f', long)]
     pub foreground: bool,
-    /// Options: ids=stored|mounter, allow_other, ro, auto_unmount; common mount(8) words are ignored
+    /// Options: ids=stored|mounter, allow_other, uid=, gid=, umask=, and the words of mount(8)
     #[arg(short = 'o', value_name = "OPT,...", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Who on which server; the port is 33000 if not given
@@ -47,18 +53,37 @@ pub struct MountLine {
     #[arg(long)]
     pub takeover: bool,
     /// Memory for what was read
-    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    #[arg(long, value_name = "SIZE", default_value = CACHE_SIZE)]
     pub cache_size: String,
     /// Memory for changes that are on their way
-    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    #[arg(long, value_name = "SIZE", default_value = LOG_SIZE)]
     pub log_size: String,
     /// Memory for names and attributes
-    #[arg(long, value_name = "SIZE", default_value = "512MiB")]
+    #[arg(long, value_name = "SIZE", default_value = TREE_SIZE)]
     pub tree_size: String,
 }
 
+impl MountLine {
+    /// The line that has nothing but what it must have.
+    pub fn bare(target: &str, mountpoint: PathBuf) -> MountLine {
+        MountLine {
+            foreground: false,
+            options: Vec::new(),
+            target: target.to_owned(),
+            mountpoint,
+            password: PasswordLine::default(),
+            trust: TrustLine::default(),
+            known_hosts: None,
+            takeover: false,
+            cache_size: CACHE_SIZE.to_owned(),
+            log_size: LOG_SIZE.to_owned(),
+            tree_size: TREE_SIZE.to_owned(),
+        }
+    }
+}
+
 /// Where the password comes from; a prompt if nothing is given.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[group(multiple = false)]
 pub struct PasswordLine {
     /// Take the password from the first line of this file
@@ -70,7 +95,7 @@ pub struct PasswordLine {
 }
 
 /// How the server proves who it is; the known hosts file, and a question, if nothing is given.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[group(multiple = false)]
 pub struct TrustLine {
     /// Trust a server that was never seen before (one whose key changed is still refused)

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::cli::{MountLine, PasswordLine, TrustLine};
 use crate::connect::{Fingerprint, Target, TrustMode};
 use crate::exit::{Exit, Failure};
+use crate::options::{self, MountOptions};
 
 /// The least that `--cache-size` and its like may be, in bytes.
 const SIZE_MIN: u64 = 16 << 20;
@@ -52,33 +53,12 @@ pub enum PasswordSource {
     Stdin,
 }
 
-/// The `-o` options that mean something.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MountOptions {
-    /// Whom nodes belong to.
-    pub ids: IdsOption,
-    /// Whether other users of this machine may use the mount.
-    pub allow_other: bool,
-    /// Whether the mount is read-only.
-    pub read_only: bool,
-    /// Whether the kernel's mount goes when this process dies.
-    pub auto_unmount: bool,
-}
-
-/// Whom nodes seem to belong to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum IdsOption {
-    /// The user who mounts.
-    #[default]
-    Mounter,
-    /// The numeric owners that are stored.
-    Stored,
-}
-
 impl TryFrom<MountLine> for Config {
     type Error = Failure;
 
-    fn try_from(line: MountLine) -> Result<Config, Failure> {
+    fn try_from(mut line: MountLine) -> Result<Config, Failure> {
+        let words = std::mem::take(&mut line.options);
+        let words = options::take_settings(words, &mut line)?;
         Ok(Config {
             foreground: line.foreground,
             target: line.target.parse().map_err(|e| usage(format!("{e}")))?,
@@ -90,7 +70,7 @@ impl TryFrom<MountLine> for Config {
             cache_bytes: size("--cache-size", &line.cache_size)?,
             log_bytes: size("--log-size", &line.log_size)?,
             tree_bytes: size("--tree-size", &line.tree_size)?,
-            options: MountOptions::parse(&line.options)?,
+            options: MountOptions::parse(&words)?,
         })
     }
 }
@@ -103,74 +83,6 @@ impl From<PasswordLine> for PasswordSource {
             None => PasswordSource::Prompt,
         }
     }
-}
-
-/// Words of mount(8) that change nothing here, so that fstab lines may hold them.
-const IGNORED: &[&str] = &[
-    "rw",
-    "defaults",
-    "atime",
-    "noatime",
-    "relatime",
-    "norelatime",
-    "nodiratime",
-    "nosuid",
-    "nodev",
-    "exec",
-    "async",
-    "user",
-    "users",
-    "nouser",
-    "owner",
-    "group",
-    "auto",
-    "noauto",
-    "nofail",
-    "_netdev",
-];
-
-impl MountOptions {
-    /// Reads the words of all `-o`.
-    ///
-    /// # Errors
-    /// A word that is not known, or that asks for what is never given.
-    pub fn parse(words: &[String]) -> Result<MountOptions, Failure> {
-        let mut options = MountOptions::default();
-        for word in words.iter().map(String::as_str) {
-            match word {
-                "ids=stored" => options.ids = IdsOption::Stored,
-                "ids=mounter" => options.ids = IdsOption::Mounter,
-                "allow_other" => options.allow_other = true,
-                "ro" => options.read_only = true,
-                "auto_unmount" => options.auto_unmount = true,
-                "dev" | "suid" => return Err(never_given(word)),
-                word if is_ignored(word) => {}
-                word => return Err(unknown_option(word)),
-            }
-        }
-        Ok(options)
-    }
-}
-
-fn is_ignored(word: &str) -> bool {
-    let marked = ["x-", "X-", "user=", "comment="].iter().any(|start| word.starts_with(start));
-    word.is_empty() || marked || IGNORED.contains(&word)
-}
-
-fn never_given(word: &str) -> Failure {
-    usage(format!(
-        "option '{word}' is never given: an xfer mount is always nosuid,nodev; \
-         leave it out (in fstab, write nosuid,nodev)"
-    ))
-}
-
-fn unknown_option(word: &str) -> Failure {
-    usage(format!(
-        "unknown option '{}'; known are ids=stored, ids=mounter, allow_other, ro, auto_unmount; \
-         {} and x-* are accepted and change nothing",
-        word.escape_default(),
-        IGNORED.join(", "),
-    ))
 }
 
 fn trust_mode(line: TrustLine) -> Result<TrustMode, Failure> {
@@ -227,10 +139,6 @@ mod tests {
         MountLine::try_parse_from(line).unwrap().try_into()
     }
 
-    fn check_options(text: &str, expected: MountOptions) {
-        assert_eq!(config(&["-o", text]).unwrap().options, expected, "{text}");
-    }
-
     fn check_refused(arguments: &[&str], part: &str) {
         let failure = config(arguments).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
@@ -238,22 +146,20 @@ mod tests {
     }
 
     #[test]
-    fn options_are_read_and_harmless_mount_words_ignored() {
-        let plain = MountOptions::default();
-        check_options("rw,noatime,_netdev,x-systemd.automount,user=me", plain.clone());
-        check_options("ids=stored", MountOptions { ids: IdsOption::Stored, ..plain.clone() });
-        check_options(
-            "ro,allow_other,auto_unmount,noauto",
-            MountOptions { read_only: true, allow_other: true, auto_unmount: true, ..plain },
-        );
+    fn options_of_the_command_line_may_stand_in_an_fstab() {
+        let words = "password_file=/p,known_hosts=/k,takeover,accept_new,cache_size=1GiB,ro";
+        let config = config(&["-o", words]).unwrap();
+        assert_eq!(config.password, PasswordSource::File("/p".into()));
+        assert_eq!(config.known_hosts, Some("/k".into()));
+        assert_eq!((config.takeover, config.cache_bytes), (true, 1 << 30));
+        assert_eq!(config.trust, TrustMode::AcceptNew);
+        assert!(config.options.access.read_only);
     }
 
     #[test]
-    fn options_that_would_mislead_are_refused() {
-        check_refused(&["-o", "suid"], "always nosuid,nodev");
-        check_refused(&["-o", "rw,dev"], "always nosuid,nodev");
-        check_refused(&["-o", "noexec"], "known are ids=stored");
-        check_refused(&["-o", "ids=other"], "unknown option 'ids=other'");
+    fn an_option_that_contradicts_the_command_line_is_refused() {
+        check_refused(&["--password-stdin", "-o", "password-file=/p"], "give just one");
+        check_refused(&["-o", "accept_new,ca=/ca.pem"], "give just one");
     }
 
     #[test]

@@ -9,7 +9,11 @@ pub mod session;
 
 pub mod cli;
 
+pub mod options;
+
 pub mod config;
+
+pub mod helper;
 
 pub mod connect;
 

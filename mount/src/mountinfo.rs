@@ -20,6 +20,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether it is served by `xfer-mount`.
+    pub fn is_xfer(&self) -> bool {
+        self.kind == "fuse.xfer"
+    }
+
     /// Whether it is served by some FUSE filesystem.
     pub fn is_fuse(&self) -> bool {
         self.kind == "fuse" || self.kind.starts_with("fuse.")

@@ -13,12 +13,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 
-use crate::config::{IdsOption, MountOptions};
 use crate::control;
 use crate::exit::{Exit, Failure};
 use crate::mountinfo::{self, Entry};
+use crate::options::{Access, IdsOption, MountOptions};
 
 /// How long a filesystem that is already mounted there has to show that it lives.
 const ALIVE_MAX: Duration = Duration::from_secs(3);
@@ -72,8 +72,8 @@ pub fn resolve_parent(path: &Path) -> io::Result<PathBuf> {
 /// If not, with what to install or to ask for.
 pub fn check_fuse(options: &MountOptions) -> Result<(), Failure> {
     let root = rustix::process::geteuid().is_root();
-    if !root && options.ids == IdsOption::Stored {
-        return Err(Failure::new(Exit::Usage, "option ids=stored is for root; leave it out"));
+    if let Some(word) = for_root(options).filter(|_| !root) {
+        return Err(Failure::new(Exit::Usage, format!("option {word} is for root; leave it out")));
     }
     fs::OpenOptions::new()
         .read(true)
@@ -85,6 +85,60 @@ pub fn check_fuse(options: &MountOptions) -> Result<(), Failure> {
         return Err(Failure::new(Exit::NoFuse, line));
     }
     Ok(())
+}
+
+/// An option that only root may give, if there is one: it would let a user show files as another's,
+/// or give them rights.
+fn for_root(options: &MountOptions) -> Option<&'static str> {
+    let owners = options.owners;
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let given = [
+        (owners.ids == Some(IdsOption::Stored), "ids=stored"),
+        (owners.uid.is_some_and(|shown| shown != uid), "uid= of another user"),
+        (owners.gid.is_some_and(|shown| shown != gid), "gid= of another group"),
+        (options.access.suid, "suid"),
+        (options.access.dev, "dev"),
+        (options.remount, "remount"),
+    ];
+    given.into_iter().find_map(|(is_given, word)| is_given.then_some(word))
+}
+
+/// What the kernel is to enforce on a mount. It sees no access times that it could move.
+pub fn flags(access: Access, sync: bool) -> MountFlags {
+    let mut flags = MountFlags::NOATIME;
+    flags.set(MountFlags::RDONLY, access.read_only);
+    flags.set(MountFlags::NOEXEC, access.no_exec);
+    flags.set(MountFlags::NOSUID, !access.suid);
+    flags.set(MountFlags::NODEV, !access.dev);
+    flags.set(MountFlags::SYNCHRONOUS, sync);
+    flags
+}
+
+/// Changes what the kernel enforces on an xfer mount that is there (`mount -o remount`). What the
+/// mount's own process was told when it began stays.
+///
+/// # Errors
+/// If there is none at `path`, or the kernel refuses: a file may be open for writing.
+pub fn remount(path: &Path, options: &MountOptions) -> Result<(), Failure> {
+    check_fuse(options)?;
+    let other =
+        |error: io::Error| Failure::new(Exit::Other, format!("{}: {error}", path.display()));
+    let place = resolve_parent(path).map_err(|error| missing(path, &error))?;
+    match mountinfo::find(&place).map_err(other)? {
+        Some(entry) if entry.is_xfer() => {}
+        Some(_) | None => {
+            let line = format!("{}: not an xfer mount, so not remounted", path.display());
+            return Err(Failure::new(Exit::NotMounted, line));
+        }
+    }
+    let flags = flags(options.access, options.sync);
+    rustix::mount::mount_remount(&place, flags, c"").map_err(|error| match error {
+        Errno::BUSY => Failure::new(
+            Exit::MountPointBusy,
+            format!("{0}: a file is open for writing there; see: fuser -vm {0}", path.display()),
+        ),
+        error => other(error.into()),
+    })
 }
 
 fn no_fuse(error: &io::Error) -> Failure {

@@ -20,10 +20,11 @@ use xfer_protocol::message::Purpose;
 
 use crate::background::{self, Attached, Forked};
 use crate::client::{self, Client, Standing};
-use crate::config::{Config, IdsOption, MountOptions};
+use crate::config::Config;
 use crate::connect::{self, KnownHosts, Login, Terminal, TrustPolicy};
 use crate::control::{Control, Mounted, Status, Waiting};
 use crate::exit::{Exit, Failure};
+use crate::options::{IdsOption, MountOptions};
 use crate::{fuse, mountpoint, password, syslog};
 
 /// How often it is looked whether the session was lost.
@@ -31,6 +32,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Does all that `xfer-mount` does; gives the exit code.
 pub fn run(config: Config) -> u8 {
+    if config.options.remount {
+        return code(mountpoint::remount(&config.mountpoint, &config.options));
+    }
     if config.foreground {
         return code(mount(&config, None));
     }
@@ -179,18 +183,25 @@ fn client_options(config: &Config, label: &str) -> client::Options {
 fn fuse_options(options: &MountOptions, label: &str) -> fuse::Options {
     fuse::Options {
         allow_other: options.allow_other,
-        read_only: options.read_only,
-        auto_unmount: options.auto_unmount,
-        label: label.to_owned(),
+        access: options.access,
+        umask: options.umask,
+        sync: options.sync,
+        source: options.source.clone().unwrap_or_else(|| label.to_owned()),
     }
 }
 
+/// What root mounts keeps its owners, as any filesystem that root mounts: else `cp -a` and `tar`
+/// could not set them.
 fn ids(options: &MountOptions) -> client::Ids {
-    match options.ids {
-        IdsOption::Stored => client::Ids::Stored,
-        IdsOption::Mounter => client::Ids::Mounter {
-            uid: rustix::process::getuid().as_raw(),
-            gid: rustix::process::getgid().as_raw(),
+    let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+    let owners = options.owners;
+    let is_plain = (owners.uid, owners.gid) == (None, None);
+    match owners.ids {
+        Some(IdsOption::Stored) => client::Ids::Stored,
+        None if uid.is_root() && is_plain => client::Ids::Stored,
+        Some(IdsOption::Mounter) | None => client::Ids::Mounter {
+            uid: owners.uid.unwrap_or(uid.as_raw()),
+            gid: owners.gid.unwrap_or(gid.as_raw()),
         },
     }
 }

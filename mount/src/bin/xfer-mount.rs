@@ -4,11 +4,28 @@ use std::process::ExitCode;
 
 use xfer_mount::cli::{self, MountLine};
 use xfer_mount::config::Config;
+use xfer_mount::helper::{self, HelperLine, Task};
 use xfer_mount::run;
 
 fn main() -> ExitCode {
-    match cli::parse::<MountLine>("xfer-mount").and_then(Config::try_from) {
-        Ok(config) => run::run(config).into(),
-        Err(failure) => run::code(Err(failure)).into(),
+    let is_helper = std::env::args_os().next().is_some_and(|name| helper::is_called(&name));
+    match is_helper {
+        true => helper::mount_code(run_as_helper()).into(),
+        false => run_line(cli::parse::<MountLine>("xfer-mount")).into(),
+    }
+}
+
+fn run_as_helper() -> u8 {
+    match cli::parse::<HelperLine>("mount.fuse.xfer").and_then(HelperLine::task) {
+        Ok(Task::Mount(line)) => run_line(Ok(*line)),
+        Ok(Task::Fake) => 0,
+        Err(failure) => run::code(Err(failure)),
+    }
+}
+
+fn run_line(line: Result<MountLine, xfer_mount::exit::Failure>) -> u8 {
+    match line.and_then(Config::try_from) {
+        Ok(config) => run::run(config),
+        Err(failure) => run::code(Err(failure)),
     }
 }

@@ -37,11 +37,13 @@ impl KnownHosts {
         KnownHosts { path }
     }
 
-    /// `xfer/known_hosts` under `$XDG_STATE_HOME` or `~/.local/state`; `None` without a home.
+    /// `xfer/known_hosts` under `$XDG_STATE_HOME` or `~/.local/state`; `None` without a home. Under
+    /// mount(8), which clears `$HOME`, the home is the one of the system's list of users.
     pub fn default_path() -> Option<PathBuf> {
-        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-        let state = absolute("XDG_STATE_HOME")
-            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))?;
+        let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+        let home = || std::env::home_dir().map(|home| home.join(".local/state"));
+        let absolute = |path: &PathBuf| path.is_absolute();
+        let state = state.filter(absolute).or_else(|| home().filter(absolute))?;
         Some(state.join("xfer/known_hosts"))
     }
 

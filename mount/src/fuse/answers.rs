@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{
@@ -11,31 +10,19 @@ use fuser::{
 };
 use xfer_protocol::{Errno, Ino, Name};
 
-use super::attr::{FOR_EVER, attr, errno, file_type};
+use super::attr::{FOR_EVER, Shown, attr, errno, file_type};
 use super::filesystem::XferFs;
-use super::interrupts::Interrupts;
-use super::placing::{self, Placing};
+use super::placing;
 use super::words::{given, new_name, owner};
-use crate::client::{Client, Found, Ids, Listed, New, NewAttributes, Pause, State};
+use crate::client::{Found, Listed, New, NewAttributes, Pause, State};
 
 /// Numbers are never used again, so one generation is enough.
 pub(super) const GENERATION: Generation = Generation(0);
 
 impl XferFs {
-    pub(super) fn new(
-        client: Arc<Client>,
-        placing: Arc<Placing>,
-        interrupts: Arc<Interrupts>,
-    ) -> XferFs {
-        XferFs { client, placing, interrupts }
-    }
-
-    pub(super) fn ids(&self) -> Ids {
-        self.client.ids()
-    }
-
     /// Runs an attempt, and answers with what it gives or why it was refused; with `EINTR`, if it
-    /// has to wait and the program that waits for it is told to end.
+    /// has to wait and the program that waits for it is told to end. On a mount that is `sync`, a
+    /// change is answered once it is durable.
     pub(super) fn answer<R, T, D>(
         &self,
         request: &Request,
@@ -49,7 +36,11 @@ impl XferFs {
     {
         let (interrupts, thread) = (self.interrupts.clone(), request.pid());
         let interrupted = move || interrupts.interrupted(thread);
-        self.client.run_until(attempt, interrupted, answering(reply, done));
+        let answer = answering(reply, done);
+        match self.sync {
+            true => self.client.run_until(durably(attempt), interrupted, answer),
+            false => self.client.run_until(attempt, interrupted, answer),
+        }
     }
 
     /// As [`XferFs::answer`], for what must be done whoever still waits for it.
@@ -73,9 +64,9 @@ impl XferFs {
         reply: ReplyEntry,
         attempt: impl FnMut(&mut State) -> Result<Found, Pause> + Send + 'static,
     ) {
-        let ids = self.ids();
+        let shown = self.shown;
         self.answer(request, reply, attempt, move |reply, (ino, node)| {
-            reply.entry(&FOR_EVER, &attr(ino, &node, ids), GENERATION);
+            reply.entry(&FOR_EVER, &attr(ino, &node, shown), GENERATION);
         });
     }
 
@@ -86,9 +77,9 @@ impl XferFs {
         reply: ReplyAttr,
         attempt: impl FnMut(&mut State) -> Result<Found, Pause> + Send + 'static,
     ) {
-        let ids = self.ids();
+        let shown = self.shown;
         self.answer(request, reply, attempt, move |reply, (ino, node)| {
-            reply.attr(&FOR_EVER, &attr(ino, &node, ids));
+            reply.attr(&FOR_EVER, &attr(ino, &node, shown));
         });
     }
 
@@ -99,10 +90,10 @@ impl XferFs {
     /// changes data. Those can't be told apart here. So for others this does nothing, and their
     /// changes of data take the bits with them.
     pub(super) fn set_nothing(&self, request: &Request, ino: Ino, reply: ReplyAttr) {
-        let (caller, ids) = (request.uid(), self.ids());
+        let (caller, shown) = (request.uid(), self.shown);
         self.answer_attr(request, reply, move |state| {
             let found = state.attributes(ino)?;
-            let owner = attr(ino, &found.1, ids).uid;
+            let owner = attr(ino, &found.1, shown).uid;
             if caller != 0 && caller != owner {
                 return Ok(found);
             }
@@ -228,9 +219,9 @@ impl XferFs {
         reply: ReplyDirectoryPlus,
         attempt: impl FnMut(&mut State) -> Result<Vec<Listed>, Pause> + Send + 'static,
     ) {
-        let (client, ids) = (self.client.clone(), self.ids());
+        let (client, shown) = (self.client.clone(), self.shown);
         self.answer(request, reply, attempt, move |mut reply, listed| {
-            let told = add_entries(&mut reply, listed, ids);
+            let told = add_entries(&mut reply, listed, shown);
             // Before the answer: after it, the kernel may forget them at any moment.
             let remember = move |state: &mut State| {
                 state.remember_listed(Ino(directory.0), &told);
@@ -254,12 +245,37 @@ where
     }
 }
 
+/// An attempt that has succeeded only once the change that it made is durable.
+fn durably<T>(
+    mut attempt: impl FnMut(&mut State) -> Result<T, Pause>,
+) -> impl FnMut(&mut State) -> Result<T, Pause> {
+    let mut made = None;
+    move |state| {
+        let (value, upto) = match made.take() {
+            Some(made) => made,
+            None => {
+                let before = state.last_change();
+                let value = attempt(state)?;
+                let after = state.last_change();
+                (value, (after != before).then_some(after))
+            }
+        };
+        match upto.map(|upto| state.sync_to(upto)) {
+            Some(Err(pause)) => {
+                made = Some((value, upto));
+                Err(pause)
+            }
+            Some(Ok(())) | None => Ok(value),
+        }
+    }
+}
+
 /// Adds entries until the answer is full, and returns the nodes that the kernel now knows.
-fn add_entries(reply: &mut ReplyDirectoryPlus, listed: Vec<Listed>, ids: Ids) -> Vec<Ino> {
+fn add_entries(reply: &mut ReplyDirectoryPlus, listed: Vec<Listed>, shown: Shown) -> Vec<Ino> {
     let mut told = Vec::with_capacity(listed.len());
     for Listed { next, name, ino, node } in listed {
-        let (attr, shown) = (attr(ino, &node, ids), OsStr::from_bytes(&name));
-        if reply.add(INodeNo(ino.0), next, shown, &FOR_EVER, &attr, GENERATION) {
+        let (attr, entry) = (attr(ino, &node, shown), OsStr::from_bytes(&name));
+        if reply.add(INodeNo(ino.0), next, entry, &FOR_EVER, &attr, GENERATION) {
             break;
         }
         // The kernel does not count what it is told of `.` and `..`.

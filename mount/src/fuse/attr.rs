@@ -17,9 +17,18 @@ const IO_BYTES: u32 = 128 << 10;
 /// What a directory shows as its size, for each entry, in bytes.
 const ENTRY_BYTES: u64 = 32;
 
+/// What programs are shown of owners and permissions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shown {
+    /// Whose numbers nodes show.
+    pub(super) ids: Ids,
+    /// Permission bits that no node shows.
+    pub(super) umask: u16,
+}
+
 /// A node's attributes.
-pub(super) fn attr(ino: Ino, node: &Node, ids: Ids) -> FileAttr {
-    let (uid, gid) = match ids {
+pub(super) fn attr(ino: Ino, node: &Node, shown: Shown) -> FileAttr {
+    let (uid, gid) = match shown.ids {
         Ids::Mounter { uid, gid } => (uid, gid),
         Ids::Stored => (node.uid, node.gid),
     };
@@ -32,7 +41,7 @@ pub(super) fn attr(ino: Ino, node: &Node, ids: Ids) -> FileAttr {
         ctime: node.ctime.into(),
         crtime: node.ctime.into(),
         kind: file_type(&node.kind),
-        perm: node.mode,
+        perm: node.mode & !shown.umask,
         nlink: node.nlink,
         uid,
         gid,

@@ -19,7 +19,7 @@ use xfer_protocol::tree::XattrMode;
 use xfer_protocol::{Errno, Ino};
 
 use super::answers::GENERATION;
-use super::attr::{FOR_EVER, absent, attr};
+use super::attr::{FOR_EVER, Shown, absent, attr};
 use super::interrupts::Interrupts;
 use super::placing::{HIDDEN_NAME, Placing};
 use super::words::{
@@ -36,6 +36,8 @@ pub(super) struct XferFs {
     pub(super) client: Arc<Client>,
     pub(super) placing: Arc<Placing>,
     pub(super) interrupts: Arc<Interrupts>,
+    pub(super) shown: Shown,
+    pub(super) sync: bool,
 }
 
 impl Filesystem for XferFs {
@@ -61,10 +63,10 @@ impl Filesystem for XferFs {
         if hidden || self.placing.is_hidden(parent) {
             return self.lookup_hidden(request, parent, name.as_bytes(), reply);
         }
-        let (name, ids) = (parse(name), self.ids());
+        let (name, shown) = (parse(name), self.shown);
         let attempt = move |state: &mut State| state.lookup(parent, given(&name)?);
         self.answer(request, reply, attempt, move |reply, found| match found {
-            Some((ino, node)) => reply.entry(&FOR_EVER, &attr(ino, &node, ids), GENERATION),
+            Some((ino, node)) => reply.entry(&FOR_EVER, &attr(ino, &node, shown), GENERATION),
             None => reply.entry(&FOR_EVER, &absent(), GENERATION),
         });
     }
@@ -102,7 +104,7 @@ impl Filesystem for XferFs {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let Some((uid, gid)) = settable_owner(self.ids(), uid, gid) else {
+        let Some((uid, gid)) = settable_owner(self.shown.ids, uid, gid) else {
             return reply.error(fuser::Errno::EPERM);
         };
         if [mode, uid, gid] == [None; 3] && (size, atime, mtime) == (None, None, None) {
@@ -228,13 +230,13 @@ impl Filesystem for XferFs {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (ids, owner, parent) = (self.ids(), owner(request), Ino(parent.0));
+        let (shown, owner, parent) = (self.shown, owner(request), Ino(parent.0));
         let name = new_name(parent, name);
         let (mode, writable) = (permissions(mode), flags & libc::O_ACCMODE != libc::O_RDONLY);
         let attempt =
             move |state: &mut State| state.create(parent, given(&name)?, mode, owner, writable);
         self.answer(request, reply, attempt, move |reply, ((ino, node), handle)| {
-            let (attr, handle) = (attr(ino, &node, ids), FileHandle(handle.0));
+            let (attr, handle) = (attr(ino, &node, shown), FileHandle(handle.0));
             reply.created(&FOR_EVER, &attr, GENERATION, handle, open_flags(writable));
         });
     }

@@ -20,15 +20,18 @@ mod placing;
 
 mod notices;
 
+mod mounting;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fuser::{Config, MountOption, Session, SessionACL};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::client::Client;
+use crate::options::Access;
+use attr::Shown;
 use filesystem::XferFs;
 use interrupts::Interrupts;
 use notices::Notices;
@@ -39,12 +42,14 @@ use placing::Placing;
 pub struct Options {
     /// Whether other users than the one that mounts may use it (`allow_other`).
     pub allow_other: bool,
-    /// Whether it is read-only.
-    pub read_only: bool,
-    /// Whether it is unmounted when this process dies (`auto_unmount`).
-    pub auto_unmount: bool,
+    /// What programs may do there.
+    pub access: Access,
+    /// Permission bits that no node shows.
+    pub umask: u16,
+    /// Whether a change is answered only once it is durable.
+    pub sync: bool,
     /// What `mount` and `df` show as its source.
-    pub label: String,
+    pub source: String,
 }
 
 /// Why it could not be mounted.
@@ -77,8 +82,14 @@ pub fn mount(
     let refused = |error| MountError::Refused { mountpoint: mountpoint.to_owned(), error };
     let placing = Arc::new(Placing::new(mountpoint));
     let interrupts = Arc::new(Interrupts::default());
-    let filesystem = XferFs::new(client.clone(), placing.clone(), interrupts.clone());
-    let session = Session::new(filesystem, mountpoint, &config(options)).map_err(refused)?;
+    let filesystem = XferFs {
+        client: client.clone(),
+        placing: placing.clone(),
+        interrupts: interrupts.clone(),
+        shown: Shown { ids: client.ids(), umask: options.umask },
+        sync: options.sync,
+    };
+    let session = mounting::session(filesystem, mountpoint, options).map_err(refused)?;
     let notices = Notices::start(session.notifier(), placing).map_err(refused)?;
     client.set_kernel(Some(Arc::new(notices)));
     let (end, ended) = watch::channel(false);
@@ -102,29 +113,4 @@ impl Mount {
         // An end without a word is an end too.
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
-}
-
-fn config(options: &Options) -> Config {
-    let mut config = Config::default();
-    config.mount_options = vec![
-        MountOption::FSName(options.label.clone()),
-        MountOption::Subtype("xfer".to_owned()),
-        MountOption::DefaultPermissions,
-        MountOption::NoSuid,
-        MountOption::NoDev,
-        MountOption::NoAtime,
-    ];
-    if options.read_only {
-        config.mount_options.push(MountOption::RO);
-    }
-    if options.auto_unmount {
-        config.mount_options.push(MountOption::AutoUnmount);
-    }
-    // fuser wants others let in for auto_unmount; RootAndOwner keeps them out again itself.
-    config.acl = match (options.allow_other, options.auto_unmount) {
-        (true, _) => SessionACL::All,
-        (false, true) => SessionACL::RootAndOwner,
-        (false, false) => SessionACL::Owner,
-    };
-    config
 }

@@ -1,0 +1,88 @@
+//! Getting the kernel to mount: with root's rights directly, otherwise through `fusermount3`.
+//!
+//! fuser can do both, but as root it mounts as plain `fuse`: then mount(8), `findmnt -t` and
+//! `xfer unmount` could not tell the mount from any other.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use fuser::{Config, Filesystem, MountOption, Session, SessionACL};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::mount;
+
+use super::Options;
+use crate::mountpoint;
+
+/// The filesystem's type: the kernel knows `fuse`, and shows what follows.
+const KIND: &str = "fuse.xfer";
+
+/// Mounts a filesystem and shakes hands with the kernel.
+pub(super) fn session<F: Filesystem>(
+    filesystem: F,
+    place: &Path,
+    options: &Options,
+) -> io::Result<Session<F>> {
+    let config = config(options);
+    match mount_as_root(place, options) {
+        Ok(device) => Session::from_fd(filesystem, device, config.acl, config)
+            .inspect_err(|_| mountpoint::detach(place)),
+        Err(Errno::PERM) => Session::new(filesystem, place, &config),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `EPERM` without the right to mount.
+fn mount_as_root(place: &Path, options: &Options) -> Result<OwnedFd, Errno> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Errno::PERM);
+    }
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let device = rustix::fs::open("/dev/fuse", flags, Mode::empty())?;
+    let data = data(&device, place, options)?;
+    let flags = mountpoint::flags(options.access, options.sync);
+    mount(options.source.as_str(), place, KIND, flags, data.as_c_str())?;
+    Ok(device)
+}
+
+/// What the kernel's FUSE wants to know.
+fn data(device: &OwnedFd, place: &Path, options: &Options) -> Result<CString, Errno> {
+    let metadata = std::fs::metadata(place)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let mut data = format!(
+        "fd={},rootmode={:o},user_id={},group_id={},default_permissions",
+        device.as_raw_fd(),
+        metadata.mode(),
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+    );
+    if options.allow_other {
+        data.push_str(",allow_other");
+    }
+    CString::new(data).map_err(|_| Errno::INVAL)
+}
+
+fn config(options: &Options) -> Config {
+    let choice = |yes, if_yes, if_no| if yes { if_yes } else { if_no };
+    let access = options.access;
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(options.source.clone()),
+        MountOption::Subtype("xfer".to_owned()),
+        MountOption::DefaultPermissions,
+        MountOption::NoAtime,
+        choice(access.suid, MountOption::Suid, MountOption::NoSuid),
+        choice(access.dev, MountOption::Dev, MountOption::NoDev),
+        choice(access.no_exec, MountOption::NoExec, MountOption::Exec),
+        choice(access.read_only, MountOption::RO, MountOption::RW),
+        choice(options.sync, MountOption::Sync, MountOption::Async),
+    ];
+    config.acl = match options.allow_other {
+        true => SessionACL::All,
+        false => SessionACL::Owner,
+    };
+    config
+}

@@ -1,0 +1,314 @@
+//! The words of `-o`: what each of mount(8)'s means for an xfer mount, and options of the command
+//! line that may stand there too, since an fstab has no other place for them.
+//!
+//! **Invariant:** a word is honoured, or it is listed as one that changes nothing; any other is
+//! refused. As in mount(8), the last of two that contradict each other wins.
+
+use crate::cli::MountLine;
+use crate::exit::{Exit, Failure};
+
+/// The `-o` options that mean something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MountOptions {
+    /// Whose nodes appear to be.
+    pub owners: Owners,
+    /// Permission bits that no node shows (`umask=`, octal).
+    pub umask: u16,
+    /// Whether other users of this machine may use the mount.
+    pub allow_other: bool,
+    /// What programs may do with what is mounted.
+    pub access: Access,
+    /// Whether a change is answered only once it is durable (`sync`, `dirsync`).
+    pub sync: bool,
+    /// What is shown as the mount's source, if not `user@host:port` (`fsname=`).
+    pub source: Option<String>,
+    /// Whether to change a mount that is there instead of making one.
+    pub remount: bool,
+}
+
+/// Whose nodes appear to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owners {
+    /// Whether the stored numbers show; if nothing is said, they do in a mount by root.
+    pub ids: Option<IdsOption>,
+    /// A user's number to show for all nodes instead of the one who mounts (`uid=`).
+    pub uid: Option<u32>,
+    /// A group's number likewise (`gid=`).
+    pub gid: Option<u32>,
+}
+
+/// Whether the stored owners show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdsOption {
+    /// All nodes belong to the user who mounts.
+    Mounter,
+    /// The numeric owners that are stored.
+    Stored,
+}
+
+/// What programs may do with what is mounted: the kernel sees to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Whether nothing can be changed.
+    pub read_only: bool,
+    /// Whether nothing can be executed.
+    pub no_exec: bool,
+    /// Whether set-id bits have an effect.
+    pub suid: bool,
+    /// Whether device nodes can be opened.
+    pub dev: bool,
+}
+
+/// Words that change nothing, so that fstab lines, and what mount(8) passes on, may hold them.
+/// Reading never changes access times, and versions of nodes, mandatory locks and quiet failures
+/// are nothing that xfer has.
+const IGNORED: &[&str] = &[
+    "defaults",
+    "async",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "lazytime",
+    "nolazytime",
+    "iversion",
+    "noiversion",
+    "mand",
+    "nomand",
+    "silent",
+    "loud",
+    "user",
+    "users",
+    "nouser",
+    "nousers",
+    "owner",
+    "noowner",
+    "group",
+    "nogroup",
+    "auto",
+    "noauto",
+    "nofail",
+    "_netdev",
+    "default_permissions",
+];
+
+/// Beginnings of words that change nothing: for other programs, for people, or what the kernel
+/// shows of a FUSE mount, which a remount is given again.
+const IGNORED_PREFIXES: &[&str] = &[
+    "x-",
+    "X-",
+    "user=",
+    "comment=",
+    "subtype=",
+    "fd=",
+    "rootmode=",
+    "user_id=",
+    "group_id=",
+    "max_read=",
+    "blksize=",
+];
+
+impl MountOptions {
+    /// Reads the words of all `-o`.
+    ///
+    /// # Errors
+    /// A word that is not known, or whose value is none.
+    pub fn parse(words: &[String]) -> Result<MountOptions, Failure> {
+        let mut options = MountOptions::default();
+        for word in words {
+            match word.split_once('=') {
+                _ if is_ignored(word) => {}
+                Some((name, value)) => options.set(word, name, value)?,
+                None => options.switch(word)?,
+            }
+        }
+        let Owners { ids, uid, gid } = options.owners;
+        if ids == Some(IdsOption::Stored) && (uid, gid) != (None, None) {
+            return Err(usage(
+                "ids=stored shows the stored owners, uid= and gid= others: give one",
+            ));
+        }
+        Ok(options)
+    }
+
+    fn switch(&mut self, word: &str) -> Result<(), Failure> {
+        match word {
+            "ro" => self.access.read_only = true,
+            "rw" => self.access.read_only = false,
+            "noexec" => self.access.no_exec = true,
+            "exec" => self.access.no_exec = false,
+            "suid" => self.access.suid = true,
+            "nosuid" => self.access.suid = false,
+            "dev" => self.access.dev = true,
+            "nodev" => self.access.dev = false,
+            "sync" | "dirsync" => self.sync = true,
+            "allow_other" => self.allow_other = true,
+            "remount" => self.remount = true,
+            "auto_unmount" => {
+                return Err(usage(
+                    "auto_unmount is not offered; leave it out: \
+                     the next xfer-mount cleans away a mount whose process died",
+                ));
+            }
+            _ => return Err(unknown(word)),
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, word: &str, name: &str, value: &str) -> Result<(), Failure> {
+        let wrong =
+            |expected: &str| usage(format!("option '{}': give {expected}", word.escape_default()));
+        let number = |what: &str| value.parse().map(Some).map_err(|_| wrong(what));
+        match (name, value) {
+            ("ids", "stored") => self.owners.ids = Some(IdsOption::Stored),
+            ("ids", "mounter") => self.owners.ids = Some(IdsOption::Mounter),
+            ("uid", _) => self.owners.uid = number("a user's number, like uid=1000")?,
+            ("gid", _) => self.owners.gid = number("a group's number, like gid=1000")?,
+            ("umask", _) => {
+                let umask = u16::from_str_radix(value, 8).ok().filter(|mask| *mask <= 0o777);
+                self.umask =
+                    umask.ok_or_else(|| wrong("permission bits in octal, like umask=077"))?;
+            }
+            ("fsname", _) => self.source = Some(value.to_owned()),
+            _ => return Err(unknown(word)),
+        }
+        Ok(())
+    }
+}
+
+/// Takes options of the command line out of the words of `-o` and puts them into `line`; gives the
+/// other words. They may be written with `-` or `_`.
+///
+/// # Errors
+/// An option that contradicts the command line, or lacks its value.
+pub fn take_settings(words: Vec<String>, line: &mut MountLine) -> Result<Vec<String>, Failure> {
+    let mut rest = Vec::new();
+    for word in words {
+        if !take_setting(&word, line)? {
+            rest.push(word);
+        }
+    }
+    let passwords = [line.password.password_file.is_some(), line.password.password_stdin];
+    let trust = &line.trust;
+    let trusts = [trust.accept_new, trust.fingerprint.is_some(), trust.ca.is_some()];
+    let several = |given: &[bool]| given.iter().filter(|given| **given).count() > 1;
+    if several(&passwords) {
+        return Err(usage("give just one of password_file and --password-stdin"));
+    }
+    if several(&trusts) {
+        return Err(usage("give just one of accept_new, fingerprint and ca"));
+    }
+    Ok(rest)
+}
+
+/// Takes one word, if it is an option of the command line.
+fn take_setting(word: &str, line: &mut MountLine) -> Result<bool, Failure> {
+    let (name, value) = word.split_once('=').map_or((word, None), |(name, v)| (name, Some(v)));
+    let given = || value.filter(|value| !value.is_empty()).map(str::to_owned);
+    let needed =
+        || given().ok_or_else(|| usage(format!("option '{name}' needs a value: {name}=…")));
+    match name.replace('-', "_").as_str() {
+        "accept_new" if value.is_none() => line.trust.accept_new = true,
+        "takeover" if value.is_none() => line.takeover = true,
+        "password_file" => line.password.password_file = Some(needed()?.into()),
+        "known_hosts" => line.known_hosts = Some(needed()?.into()),
+        "fingerprint" => line.trust.fingerprint = Some(needed()?),
+        "ca" => line.trust.ca = Some(needed()?.into()),
+        "cache_size" => line.cache_size = needed()?,
+        "log_size" => line.log_size = needed()?,
+        "tree_size" => line.tree_size = needed()?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Whether a word is known, if its value is right: what `mount -s` drops are those that are not.
+pub fn is_known(word: &str) -> bool {
+    let mut line = MountLine::bare("", "".into());
+    let is_setting = !matches!(take_setting(word, &mut line), Ok(false));
+    is_setting || MountOptions::parse(&[word.to_owned()]).is_ok()
+}
+
+fn is_ignored(word: &str) -> bool {
+    let marked = || IGNORED_PREFIXES.iter().any(|start| word.starts_with(start));
+    word.is_empty() || IGNORED.contains(&word) || marked()
+}
+
+fn unknown(word: &str) -> Failure {
+    usage(format!(
+        "unknown option '{}'; known are ids=stored, ids=mounter, uid=, gid=, umask=, allow_other, \
+         ro, noexec, suid, dev, sync, fsname=, remount, the long options of xfer-mount \
+         (password_file=, …), and the words of mount(8) that change nothing here",
+        word.escape_default(),
+    ))
+}
+
+fn usage(line: impl Into<String>) -> Failure {
+    Failure::new(Exit::Usage, line)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn parse(text: &str) -> Result<MountOptions, Failure> {
+        MountOptions::parse(&text.split(',').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    fn check(text: &str, expected: MountOptions) {
+        assert_eq!(parse(text).unwrap(), expected, "{text}");
+    }
+
+    fn check_refused(text: &str, part: &str) {
+        let failure = parse(text).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.line.contains(part), "{failure}");
+    }
+
+    #[test]
+    fn words_of_mount_are_honoured_or_change_nothing() {
+        let access = |access| MountOptions { access, ..MountOptions::default() };
+        check("rw,noatime,lazytime,strictatime,_netdev,user=me,", MountOptions::default());
+        check("defaults,nosuid,nodev,exec,x-systemd.automount,subtype=x", MountOptions::default());
+        check("ro,noexec", access(Access { read_only: true, no_exec: true, ..Access::default() }));
+        check("suid,dev", access(Access { suid: true, dev: true, ..Access::default() }));
+        check("sync", MountOptions { sync: true, ..MountOptions::default() });
+        check(
+            "remount,fsname=x",
+            MountOptions { remount: true, source: Some("x".to_owned()), ..MountOptions::default() },
+        );
+    }
+
+    #[test]
+    fn the_last_of_two_words_that_contradict_each_other_wins() {
+        check("ro,rw,noexec,exec,suid,nosuid,dev,nodev", MountOptions::default());
+        let stored = Owners { ids: Some(IdsOption::Stored), ..Owners::default() };
+        check("ids=mounter,ids=stored", MountOptions { owners: stored, ..MountOptions::default() });
+    }
+
+    #[test]
+    fn owners_and_permissions_to_show_are_numbers() {
+        let owners = Owners { uid: Some(1000), gid: Some(100), ids: None };
+        check(
+            "uid=1000,gid=100,umask=027",
+            MountOptions { owners, umask: 0o027, ..MountOptions::default() },
+        );
+        check_refused("uid=alice", "a user's number");
+        check_refused("umask=1777", "in octal");
+        check_refused("ids=stored,uid=5", "give one");
+    }
+
+    #[test]
+    fn other_words_are_refused() {
+        check_refused("ids=other", "unknown option 'ids=other'");
+        check_refused("shiny", "known are ids=stored");
+        check_refused("auto_unmount", "not offered");
+        assert!(is_known("uid=5") && is_known("password-file=/x") && is_known("noauto"));
+        assert!(!is_known("shiny") && !is_known("ids=other"));
+    }
+}

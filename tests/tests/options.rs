@@ -1,0 +1,214 @@
+//! The words of `-o`, and mount(8) with its fstab: what users of any filesystem expect of them.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use xfer_tests::programs::{Finished, program, run_within};
+use xfer_tests::{Mount, Relay, World, shell, wait_until};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn with_options(world: &World, options: &str) -> Mount {
+    world.mounting("alice").arg("-o").arg(options).start()
+}
+
+/// What the kernel enforces on a mount, its type, and its source, as the list of mounts has it.
+fn mount_line(mount: &Mount) -> (Vec<String>, String, String) {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let root = mount.root().to_str().unwrap();
+    let line = table.lines().find(|line| line.split(' ').nth(4) == Some(root)).unwrap();
+    let (front, back) = line.split_once(" - ").unwrap();
+    let enforced = front.split(' ').nth(5).unwrap().split(',').map(str::to_owned).collect();
+    let mut back = back.split(' ').map(str::to_owned);
+    (enforced, back.next().unwrap(), back.next().unwrap())
+}
+
+#[test]
+fn a_mount_is_of_type_fuse_xfer_and_its_source_is_the_account() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    let (_, kind, source) = mount_line(&mount);
+    assert_eq!((kind, source), ("fuse.xfer".into(), format!("alice@{}", world.server.address)));
+    mount.unmount();
+    let mount = with_options(&world, "fsname=archive");
+    assert_eq!(mount_line(&mount).2, "archive");
+    mount.unmount();
+}
+
+#[test]
+fn copies_that_keep_owners_work_in_a_mount_by_root() {
+    let world = World::new(&["alice"]);
+    let source = world.outside().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "x").unwrap();
+    fs::set_permissions(source.join("file"), fs::Permissions::from_mode(0o644)).unwrap();
+    chown(source.join("file"), Some(1234), Some(2345)).unwrap();
+    let mount = world.mount("alice");
+    let from = source.display();
+    mount.shell(&format!("cp -a '{from}' cp && cp -p '{from}/file' cp-p"));
+    mount.shell(&format!("mkdir tar && tar -C '{from}' -c . | tar -C tar -xp"));
+    mount.shell(&format!("rsync -a '{from}/' rsync"));
+    for copy in ["cp/file", "cp-p", "tar/file", "rsync/file"] {
+        let meta = fs::metadata(mount.path(copy)).unwrap();
+        let shown = (meta.uid(), meta.gid(), meta.mode() & 0o7777);
+        assert_eq!(shown, (1234, 2345, 0o644), "{copy}");
+    }
+    mount.unmount();
+}
+
+#[test]
+fn owners_and_permissions_are_shown_as_the_options_say() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    fs::write(mount.path("file"), "x").unwrap();
+    fs::set_permissions(mount.path("file"), fs::Permissions::from_mode(0o666)).unwrap();
+    chown(mount.path("file"), Some(1234), Some(2345)).unwrap();
+    mount.unmount();
+    for (options, expected) in [
+        ("ids=stored", (1234, 2345, 0o666)),
+        ("ids=mounter", (0, 0, 0o666)),
+        ("uid=77", (77, 0, 0o666)),
+        ("uid=77,gid=88,umask=027", (77, 88, 0o640)),
+    ] {
+        let mount = with_options(&world, options);
+        let meta = fs::metadata(mount.path("file")).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), expected, "{options}");
+        let listed = mount.shell("ls -ln file | cut -d' ' -f3,4");
+        assert_eq!(listed, format!("{} {}", expected.0, expected.1), "{options}");
+        mount.unmount();
+    }
+}
+
+#[test]
+fn what_the_kernel_enforces_is_what_the_options_say() {
+    let world = World::new(&["alice"]);
+    let has = |mount: &Mount, word: &str| mount_line(mount).0.iter().any(|has| has == word);
+    let mount = with_options(&world, "noexec,lazytime,strictatime,defaults");
+    mount.shell("printf '#!/bin/sh\n' > script && chmod +x script");
+    let refused = Command::new(mount.path("script")).output().unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+    mount.unmount();
+    let mount = with_options(&world, "suid,dev");
+    assert!(!has(&mount, "nosuid") && !has(&mount, "nodev"));
+    mount.unmount();
+    let mount = world.mount("alice");
+    assert!(has(&mount, "nosuid") && has(&mount, "nodev") && has(&mount, "rw"));
+    mount.unmount();
+}
+
+#[test]
+fn on_a_sync_mount_a_change_is_answered_once_it_is_durable() {
+    let world = World::new(&["alice"]);
+    let relay = Relay::to(world.server.address);
+    let mounting = world.mounting("alice").through(relay.address);
+    let mount = mounting.arg("-o").arg("sync").start();
+    for change in ["mkdir dir", "echo x > file", "mv file other", "chmod 600 other", "rm other"] {
+        relay.hold_answers();
+        let (sender, receiver) = channel();
+        let root = mount.root().to_owned();
+        let script = change.to_owned();
+        std::thread::spawn(move || {
+            shell(&root, &script);
+            let _ = sender.send(());
+        });
+        wait_until("the server's answer", SOON, || relay.held() > 0);
+        let early = receiver.recv_timeout(Duration::from_millis(300));
+        assert!(early.is_err(), "{change} was answered before the server's answer arrived");
+        relay.release();
+        receiver.recv_timeout(SOON).unwrap_or_else(|_| panic!("{change} hangs"));
+    }
+    mount.unmount();
+}
+
+#[test]
+fn remounting_changes_what_the_kernel_enforces_and_only_of_an_xfer_mount() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    fs::write(mount.path("file"), "x").unwrap();
+    let remount = |options: &str, place: &str| {
+        let mut command = Command::new(program("xfer-mount"));
+        command.args(["-o", options, "alice@127.0.0.1", place]);
+        run_within(world.at_home(&mut command), SOON)
+    };
+    let root = mount.root().to_str().unwrap();
+    remount("remount,ro", root).succeeded();
+    assert!(fs::write(mount.path("file"), "y").is_err());
+    remount("remount,rw,noexec", root).succeeded();
+    fs::write(mount.path("file"), "y").unwrap();
+    assert!(mount_line(&mount).0.iter().any(|word| word == "noexec"));
+    assert!(mount_line(&mount).0.iter().any(|word| word == "nosuid"));
+    assert!(remount("remount,ro", "/proc").refused(13).contains("not an xfer mount"));
+    mount.unmount();
+}
+
+/// Runs a script of the shell as root in a mount namespace of its own, where `xfer-mount` is
+/// mount(8)'s helper, and with no variable but `PATH`, as from fstab at boot.
+fn with_helper(world: &World, script: &str) -> Finished {
+    let directory = world.outside();
+    for name in ["upper", "work"] {
+        fs::create_dir_all(directory.join(name)).unwrap();
+    }
+    let set_up = format!(
+        "set -eu
+         mount -t tmpfs none '{0}/upper' && mkdir '{0}/upper/u' '{0}/upper/w'
+         mount -t overlay -o lowerdir=/usr/sbin,upperdir='{0}/upper/u',workdir='{0}/upper/w' none /usr/sbin
+         ln -s '{1}' /usr/sbin/mount.fuse.xfer",
+        directory.display(),
+        program("xfer-mount").display(),
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-c", &format!("{set_up}\n{script}")]);
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    run_within(&mut command, Duration::from_secs(120))
+}
+
+#[test]
+fn mount_and_fstab_find_their_helper_and_its_options() {
+    let world = World::new(&["alice"]);
+    let place = world.mount_point("alice");
+    let place = place.display();
+    let account = format!("alice@{}", world.server.address);
+    let password = world.password_file("alice");
+    let options = format!(
+        "password_file={},fingerprint={},noexec,_netdev",
+        password.display(),
+        world.server.fingerprint
+    );
+    let use_it = format!(
+        "echo by hand > '{place}/file' && findmnt -n -o FSTYPE,SOURCE '{place}' && umount '{place}'"
+    );
+    let by_hand = format!("mount -v -t fuse.xfer -o '{options}' '{account}' '{place}' && {use_it}");
+    let finished = with_helper(&world, &by_hand).succeeded();
+    assert!(finished.stdout.contains(&format!("fuse.xfer {account}")), "{finished}");
+    let table = world.outside().join("fstab");
+    fs::write(&table, format!("{account} {place} fuse.xfer {options} 0 0\n")).unwrap();
+    let remounted = format!("mount -o remount,ro '{place}' && ! touch '{place}/new' 2>/dev/null");
+    let by_table = format!(
+        "until mount --fstab '{}' '{place}'; do sleep 0.1; done
+         cat '{place}/file' && {remounted} && umount '{place}'",
+        table.display()
+    );
+    let finished = with_helper(&world, &by_table).succeeded();
+    assert!(finished.stdout.contains("by hand"), "{finished}");
+}
+
+#[test]
+fn a_mount_that_fails_ends_as_mount_documents() {
+    let world = World::new(&["alice"]);
+    let place = world.mount_point("alice");
+    let mount = |options: &str| {
+        let script =
+            format!("mount -t fuse.xfer -o {options} alice@127.0.0.1:1 '{}'", place.display());
+        with_helper(&world, &script)
+    };
+    let refused = mount("password_file=/dev/null");
+    assert_eq!(refused.code, Some(32), "{refused}");
+    assert!(refused.stderr.contains("is xfer-server running there"), "{refused}");
+    let wrong = mount("shiny");
+    assert_eq!(wrong.code, Some(1), "{wrong}");
+    assert!(wrong.stderr.contains("unknown option 'shiny'"), "{wrong}");
+}
