@@ -5,6 +5,8 @@
 
 pub mod link;
 
+mod patience;
+
 pub mod session;
 
 pub mod cli;

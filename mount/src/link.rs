@@ -54,8 +54,25 @@ where
     T: DeserializeOwned,
     R: AsyncRead + Unpin,
 {
-    let mut header = [0; HEADER_BYTES];
-    reader.read_exact(&mut header).await?;
+    let first = reader.read_u8().await?;
+    receive_after(first, reader, bounds).await
+}
+
+/// As [`receive`], of a frame whose first byte was read already.
+///
+/// # Errors
+/// As [`receive`].
+pub async fn receive_after<T, R>(
+    first: u8,
+    reader: &mut R,
+    bounds: Bounds,
+) -> Result<(T, Bytes), LinkError>
+where
+    T: DeserializeOwned,
+    R: AsyncRead + Unpin,
+{
+    let mut header = [first; HEADER_BYTES];
+    reader.read_exact(&mut header[1..]).await?;
     let header = Header::parse(header, bounds)?;
     let message = read_vec(reader, header.message_len).await?;
     let payload = read_vec(reader, header.payload_len).await?;

@@ -72,5 +72,11 @@ pub const OPENING_TIMEOUT_MS: u64 = 10_000;
 /// How often each side says something on a log link that is otherwise quiet, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 3_000;
 
-/// After how long without a word a link counts as dead, in milliseconds.
+/// After how long without a byte from the server, in milliseconds, its client takes a log link for
+/// dead, or a read link on which an answer has begun.
 pub const SILENCE_TIMEOUT_MS: u64 = 10_000;
+
+/// After how long without a byte from the client its server takes a link for dead, in milliseconds.
+/// Longer, for machines of users are busy, or stand still, for longer than servers; one that is gone
+/// with its kernel is noticed by TCP in [`SILENCE_TIMEOUT_MS`].
+pub const CLIENT_SILENCE_TIMEOUT_MS: u64 = 30_000;

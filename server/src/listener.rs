@@ -169,12 +169,17 @@ impl Listener {
     }
 }
 
-/// A peer that is gone is noticed by the kernel as soon as by our own heartbeats.
+/// Bytes that wait in the kernel to be sent, beyond which a writer waits. Few enough that some go out
+/// in any silence, so that a writer sees on a slow line too that its peer lives.
+const UNSENT_MAX: u32 = 512 << 10;
+
+/// A peer that is gone is noticed by the kernel sooner than by its silence.
 fn set_options(tcp: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(tcp);
     let silence = Duration::from_millis(SILENCE_TIMEOUT_MS);
     let keepalive = TcpKeepalive::new().with_time(silence).with_interval(silence / 4);
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT_MAX)?;
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(silence))
 }

@@ -71,6 +71,8 @@ pub struct Wiring {
     pub tap: Option<Wiretap>,
     /// How long answers on read links take, while the log goes on at once.
     pub lag: Duration,
+    /// How many bytes of answers a read link carries in a second, if that is bounded.
+    pub bytes_per_s: Option<u32>,
 }
 
 /// An op as it was said to the server.
@@ -206,11 +208,11 @@ impl Cable {
         let (far, theirs) = duplex(PIPE_BYTES);
         let (mut from_client, to_client) = split(near);
         let (from_server, mut to_server) = split(far);
-        let (lag, cable) = (self.wiring.lag, self.pulled.subscribe());
+        let (wiring, cable) = (self.wiring.clone(), self.pulled.subscribe());
         tokio::spawn(async move {
             tokio::select! {
                 _ = copy(&mut from_client, &mut to_server) => {}
-                _ = copy_late(from_server, to_client, lag) => {}
+                _ = copy_late(from_server, to_client, &wiring) => {}
                 () = pulled(cable.clone()) => silence(cable).await,
             }
         });
@@ -256,20 +258,22 @@ impl Cable {
     }
 }
 
-/// Copies what comes, some time after it came.
+/// Copies what comes, some time after it came, and no faster than it may.
 async fn copy_late(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    lag: Duration,
+    wiring: &Wiring,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; 64 << 10];
+    let mut buffer = vec![0; if wiring.bytes_per_s.is_some() { 4 << 10 } else { 64 << 10 }];
     loop {
         let len = from.read(&mut buffer).await?;
         if len == 0 {
             return Ok(());
         }
-        if !lag.is_zero() {
-            sleep(lag).await;
+        let on_line = |bytes| Duration::from_secs(len as u64) / bytes;
+        let late = wiring.lag + wiring.bytes_per_s.map_or(Duration::ZERO, on_line);
+        if !late.is_zero() {
+            sleep(late).await;
         }
         to.write_all(&buffer[..len]).await?;
     }

@@ -45,13 +45,13 @@ mod arrivals;
 mod ending;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use xfer_protocol::message::Ask;
+use xfer_protocol::message::{Ask, ReadError};
 use xfer_protocol::tree::{Need, Owner};
 use xfer_protocol::{Errno, Seq};
 
@@ -66,10 +66,10 @@ pub use state::{Pause, State};
 
 use crate::session::Session;
 use reading::{ReadLinks, Unanswered};
-use state::Phase;
 
-/// How long an operation waits for the server before it fails with `ETIMEDOUT`.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer may take in all, though its link is alive: long enough for as much as one link
+/// has under way at a time, on a slow line.
+const ANSWER_MAX: Duration = Duration::from_secs(600);
 
 /// How often an operation may find rows missing until all that is loaded stays for it: what needs
 /// more rows at once than may be kept would load the same ones for ever.
@@ -107,7 +107,8 @@ pub struct Options {
 
 /// A running session.
 pub struct Client {
-    state: Mutex<State>,
+    /// A fair lock: one program that never pauses does not keep the links' tasks from it.
+    state: parking_lot::Mutex<State>,
     options: Options,
     runtime: Handle,
     links: Arc<ReadLinks>,
@@ -115,6 +116,8 @@ pub struct Client {
     outgoing: Notify,
     /// Ticks whenever something that an attempt can wait for has happened.
     progress: watch::Sender<u64>,
+    /// Whether the session is over.
+    over: watch::Sender<bool>,
     /// Rows being loaded.
     loads: Mutex<HashMap<Need, Outcome>>,
     /// Fetches of bytes under way.
@@ -148,12 +151,13 @@ impl Client {
         let Session { grant, reader, writer, dial } = session;
         let state = State::new(&grant, &options);
         let client = Arc::new(Client {
-            state: Mutex::new(state),
+            state: parking_lot::Mutex::new(state),
             options,
             runtime: Handle::current(),
             links: Arc::new(ReadLinks::new(dial)),
             outgoing: Notify::new(),
             progress: watch::Sender::new(0),
+            over: watch::Sender::new(false),
             loads: Mutex::default(),
             fetches: Mutex::default(),
             kernel: Mutex::default(),
@@ -280,10 +284,16 @@ impl Client {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock leaves rows that were not all changed: no guess is better than
-        // going on with what there is, since the server decides again by the same rules.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A panic under the lock leaves rows that were not all changed: no guess is better than going
+    /// on with what there is, since the server decides again by the same rules.
+    fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Waits until the session is over.
+    async fn wait_over(&self) {
+        // The sender is part of `self`, so this can't fail.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
     /// From now on there is a mount, or none any more.
@@ -313,21 +323,34 @@ impl Client {
         tasks.spawn_on(task, &self.runtime);
     }
 
-    /// Asks the server, if there still is one to ask.
+    /// Asks the server, for as long as the session lives.
     async fn ask(&self, after: Seq, ask: Ask) -> Result<reading::Answered, Errno> {
-        if let Phase::Over(_) = self.lock().phase {
-            return Err(Errno::EIO);
-        }
-        let asked = tokio::time::timeout(WAIT_TIMEOUT, self.links.ask(after, ask.clone())).await;
-        let answered = asked.map_err(|_| Errno::ETIMEDOUT)?;
+        let answered = tokio::select! {
+            biased;
+            () = self.wait_over() => Err(Unanswered::Lost),
+            answered = tokio::time::timeout(ANSWER_MAX, self.links.ask(after, ask.clone())) => {
+                answered.unwrap_or(Err(Unanswered::Late))
+            }
+        };
         answered.map_err(|why| {
-            match (&why, why.errno()) {
-                (Unanswered::Refused(_), Errno::EIO) => {
+            match &why {
+                Unanswered::Refused(ReadError::Invalid | ReadError::Storage) => {
                     self.lock().note_error(format!("a question was not answered: {why} ({ask:?})"));
                 }
-                // Why links break is told when the session ends.
-                (Unanswered::NoLink(_) | Unanswered::Broken, _) => tracing::warn!("{why}"),
-                (Unanswered::Refused(_), _) => {}
+                // Why that is so is told when the session ends.
+                Unanswered::NoLink(_)
+                | Unanswered::Broken
+                | Unanswered::Late
+                | Unanswered::Lost
+                | Unanswered::Refused(ReadError::Ended) => {
+                    tracing::warn!("a question was not answered: {why}");
+                }
+                Unanswered::Refused(
+                    ReadError::OtherContent
+                    | ReadError::NoDirectory
+                    | ReadError::NoUser
+                    | ReadError::InboxFull,
+                ) => {}
             }
             why.errno()
         })

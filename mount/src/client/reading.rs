@@ -1,17 +1,21 @@
 //! Read links: questions to the server, answered in any order.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use xfer_protocol::frame::Bounds;
+use xfer_protocol::limits::SILENCE_TIMEOUT_MS;
 use xfer_protocol::message::{Answer, Ask, ReadError, Request, Response};
 use xfer_protocol::{Errno, Seq};
 
-use crate::link;
+use crate::link::{self, LinkError};
+use crate::patience::{Heard, Looks, Patient};
 use crate::session::{Dial, Reader, Writer};
 
 /// How many links questions are spread over: so that a long answer does not hold up short ones.
@@ -19,6 +23,9 @@ const LINKS: usize = 3;
 
 /// Questions that wait to be written, on each link.
 const QUEUE: usize = 256;
+
+/// How long a question waits while nothing comes over its link.
+const ANSWER_SILENCE: Duration = Duration::from_secs(30);
 
 /// An answer, with the bytes that came along.
 pub(super) type Answered = (Answer, Bytes);
@@ -31,30 +38,66 @@ pub(super) struct ReadLinks {
     next: AtomicUsize,
 }
 
+/// A link that is open.
+#[derive(Clone)]
+struct Link {
+    questions: mpsc::Sender<Question>,
+    heard: Heard,
+}
+
 /// A place for a link.
 #[derive(Default)]
 struct Place {
-    link: Mutex<Option<mpsc::Sender<Question>>>,
+    link: Mutex<Option<Link>>,
     /// Held by whoever opens one here.
     opening: tokio::sync::Mutex<()>,
 }
 
 impl Place {
     /// The link, if there is one that is not broken.
-    fn link(&self) -> Option<mpsc::Sender<Question>> {
+    fn link(&self) -> Option<Link> {
         let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        link.as_ref().filter(|link| !link.is_closed()).cloned()
+        link.as_ref().filter(|link| !link.questions.is_closed()).cloned()
     }
 }
+
+impl Link {
+    /// Asks, and gives nothing if the link breaks before the answer. An answer may take long while
+    /// bytes come, of others before it or of its own.
+    async fn ask(&self, after: Seq, ask: Ask) -> Result<Option<Reply>, Unanswered> {
+        let (reply, answered) = oneshot::channel();
+        let asking = async {
+            self.questions.send(Question { after, ask, reply }).await.ok()?;
+            answered.await.ok()
+        };
+        tokio::pin!(asking);
+        let (mut looks, mut heard) = (Looks::new(ANSWER_SILENCE), self.heard.count());
+        loop {
+            let is_silent = tokio::select! {
+                biased;
+                reply = &mut asking => return Ok(reply),
+                is_silent = poll_fn(|cx| looks.poll_look(cx)) => is_silent,
+            };
+            if std::mem::replace(&mut heard, self.heard.count()) != self.heard.count() {
+                looks.found();
+            } else if is_silent {
+                return Err(Unanswered::Late);
+            }
+        }
+    }
+}
+
+/// What is answered, or why the server says that it can't be.
+type Reply = Result<Answered, ReadError>;
 
 struct Question {
     after: Seq,
     ask: Ask,
-    reply: oneshot::Sender<Result<Answered, ReadError>>,
+    reply: oneshot::Sender<Reply>,
 }
 
 /// Questions that were written and not answered; `None` once the link is broken.
-type Pending = Arc<Mutex<Option<HashMap<u32, oneshot::Sender<Result<Answered, ReadError>>>>>>;
+type Pending = Arc<Mutex<Option<HashMap<u32, oneshot::Sender<Reply>>>>>;
 
 impl ReadLinks {
     pub(super) fn new(dial: Dial) -> ReadLinks {
@@ -75,29 +118,15 @@ impl ReadLinks {
         after: Seq,
         ask: Ask,
     ) -> Result<Answered, Unanswered> {
-        let answer = match self.ask_once(after, ask.clone()).await? {
+        let answer = match self.link().await?.ask(after, ask.clone()).await? {
             Some(answer) => answer,
-            None => self.ask_once(after, ask).await?.ok_or(Unanswered::Broken)?,
+            None => self.link().await?.ask(after, ask).await?.ok_or(Unanswered::Broken)?,
         };
         Ok(answer?)
     }
 
-    /// Asks, and gives nothing if the link breaks before the answer.
-    async fn ask_once(
-        self: &Arc<Self>,
-        after: Seq,
-        ask: Ask,
-    ) -> Result<Option<Result<Answered, ReadError>>, io::Error> {
-        let (reply, answered) = oneshot::channel();
-        let link = self.link().await?;
-        match link.send(Question { after, ask, reply }).await {
-            Ok(()) => Ok(answered.await.ok()),
-            Err(_) => Ok(None),
-        }
-    }
-
     /// The link whose turn it is, or while that is being opened, any other that is there.
-    async fn link(self: &Arc<Self>) -> io::Result<mpsc::Sender<Question>> {
+    async fn link(self: &Arc<Self>) -> io::Result<Link> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % LINKS;
         if let Some(link) = self.places[turn].link() {
             return Ok(link);
@@ -112,20 +141,22 @@ impl ReadLinks {
         Ok(other)
     }
 
-    async fn open(&self, place: usize) -> io::Result<mpsc::Sender<Question>> {
+    async fn open(&self, place: usize) -> io::Result<Link> {
         let place = &self.places[place];
         let _opening = place.opening.lock().await;
         if let Some(link) = place.link() {
             return Ok(link);
         }
         let (reader, writer) = (self.dial)().await?;
+        let reader = Patient::new(reader, Duration::from_millis(SILENCE_TIMEOUT_MS));
         let (sender, questions) = mpsc::channel(QUEUE);
+        let link = Link { questions: sender, heard: reader.heard() };
         let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
         let (alive, ended) = oneshot::channel();
         tokio::spawn(receive(reader, pending.clone(), alive));
         tokio::spawn(transmit(writer, questions, pending, ended));
-        *place.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender.clone());
-        Ok(sender)
+        *place.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link.clone());
+        Ok(link)
     }
 }
 
@@ -141,6 +172,12 @@ pub(super) enum Unanswered {
     /// Two links broke before the answer.
     #[error("the links for reading broke")]
     Broken,
+    /// The server says nothing.
+    #[error("the server does not answer")]
+    Late,
+    /// The session ended before.
+    #[error("the connection was lost")]
+    Lost,
 }
 
 impl Unanswered {
@@ -150,9 +187,11 @@ impl Unanswered {
             Unanswered::Refused(ReadError::OtherContent) => Errno::ESTALE,
             Unanswered::Refused(ReadError::NoDirectory | ReadError::NoUser) => Errno::ENOENT,
             Unanswered::Refused(ReadError::InboxFull) => Errno::EDQUOT,
-            Unanswered::Refused(ReadError::Invalid | ReadError::Storage)
+            Unanswered::Late => Errno::ETIMEDOUT,
+            Unanswered::Refused(ReadError::Invalid | ReadError::Storage | ReadError::Ended)
             | Unanswered::NoLink(_)
-            | Unanswered::Broken => Errno::EIO,
+            | Unanswered::Broken
+            | Unanswered::Lost => Errno::EIO,
         }
     }
 }
@@ -187,16 +226,15 @@ async fn transmit(
 
 /// Hands answers out until the link breaks; then whoever still waits is told by its end, and so is
 /// the task that writes, by the end of `_alive`.
-async fn receive(mut reader: Reader, pending: Pending, _alive: oneshot::Sender<()>) {
+async fn receive(mut reader: Patient<Reader>, pending: Pending, _alive: oneshot::Sender<()>) {
     loop {
-        let (response, payload) =
-            match link::receive::<Response, _>(&mut reader, Bounds::OPEN).await {
-                Ok(frame) => frame,
-                Err(error) => {
-                    tracing::debug!("a read link ended: {error}");
-                    break;
-                }
-            };
+        let (response, payload) = match next_response(&mut reader).await {
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::debug!("a read link ended: {error}");
+                break;
+            }
+        };
         let reply = match pending.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             Some(pending) => pending.remove(&response.id),
             None => break,
@@ -211,4 +249,10 @@ async fn receive(mut reader: Reader, pending: Pending, _alive: oneshot::Sender<(
         }
     }
     pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
+/// The link may be silent between two answers, but not in the midst of one.
+async fn next_response(reader: &mut Patient<Reader>) -> Result<(Response, Bytes), LinkError> {
+    let first = reader.first_byte().await?;
+    link::receive_after(first, reader, Bounds::OPEN).await
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::{HEARTBEAT_MS, SILENCE_TIMEOUT_MS};
 use xfer_protocol::message::{EndReason, ToClient, ToServer};
@@ -15,7 +15,8 @@ use super::kernel::Notice;
 use super::log::Group;
 use super::state::{Phase, State};
 use super::{Client, Lost};
-use crate::link;
+use crate::link::{self, LinkError};
+use crate::patience::{Patient, is_silence};
 use crate::session::{Reader, Writer};
 
 /// After this much since the last one, a commit is asked for while programs wait for room in the
@@ -69,15 +70,16 @@ impl Client {
     }
 
     /// Takes what the server says, until the session is over.
-    pub(super) async fn receive(self: Arc<Self>, mut reader: Reader) {
-        let silence = Duration::from_millis(SILENCE_TIMEOUT_MS);
+    pub(super) async fn receive(self: Arc<Self>, reader: Reader) {
+        let mut reader = Patient::new(reader, Duration::from_millis(SILENCE_TIMEOUT_MS));
         loop {
-            let frame = timeout(silence, link::receive::<ToClient, _>(&mut reader, Bounds::OPEN));
-            let said = match frame.await {
-                Ok(Ok((message, _))) => self.hear(message),
-                Ok(Err(error)) if error.is_end() => Err("the server went away".to_owned()),
-                Ok(Err(error)) => Err(format!("the connection broke: {error}")),
-                Err(_) => Err("the server fell silent".to_owned()),
+            let said = match link::receive::<ToClient, _>(&mut reader, Bounds::OPEN).await {
+                Ok((message, _)) => self.hear(message),
+                Err(error) if error.is_end() => Err("the server went away".to_owned()),
+                Err(LinkError::Io(error)) if is_silence(&error) => {
+                    Err("the server fell silent".to_owned())
+                }
+                Err(error) => Err(format!("the connection broke: {error}")),
             };
             if let Err(reason) = said {
                 self.lose(&reason);
@@ -137,13 +139,11 @@ impl Client {
         message: &ToServer,
         payloads: &[Bytes],
     ) -> Result<(), String> {
-        let mut progress = self.progress.subscribe();
-        let over = progress.wait_for(|_| matches!(self.lock().phase, Phase::Over(_)));
         tokio::select! {
             sent = link::send_parts(writer, message, payloads, Bounds::OPEN) => {
                 sent.map_err(|error| error.to_string())
             }
-            _ = over => Err("the session is over".to_owned()),
+            () = self.wait_over() => Err("the session is over".to_owned()),
         }
     }
 
@@ -167,6 +167,7 @@ impl Client {
             };
         }
         drop(state);
+        self.over.send_replace(true);
         self.tick();
         self.outgoing.notify_one();
     }

@@ -98,6 +98,12 @@ pub enum EndReason {
     /// The server stops.
     #[error("the server is stopping")]
     Stopping,
+    /// The server heard nothing from the client for this long.
+    #[error("the server heard nothing from this machine for {seconds} s")]
+    Silent {
+        /// How long.
+        seconds: u64,
+    },
     /// The client broke the protocol, or its ops and the server's rules disagree.
     #[error("the two sides disagree: {0}")]
     Protocol(String),

@@ -153,4 +153,7 @@ pub enum ReadError {
     /// The server's storage failed.
     #[error("the server's storage failed")]
     Storage,
+    /// The session is over.
+    #[error("the session is over")]
+    Ended,
 }

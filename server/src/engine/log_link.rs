@@ -22,6 +22,7 @@ use xfer_protocol::{Errno, Seq};
 
 use super::commit::{Job, SCARCE_BYTES, Verdict};
 use super::counters::add;
+use super::patience::is_silence;
 use super::session::{NoTree, Order, Session};
 use super::tree::{Halt, Stores};
 use crate::link::{LinkError, receive, send};
@@ -42,6 +43,8 @@ pub(super) enum Over {
     LoggedOut,
     /// The link broke.
     LinkLost(String),
+    /// The client said nothing for too long.
+    Silent,
     /// The client broke the protocol.
     Protocol(String),
     /// The server's rules refuse an op.
@@ -208,6 +211,7 @@ impl Driver {
     async fn handle_received(&mut self, received: Option<Received>) -> Result<(), Over> {
         let (message, payload) = match received {
             Some(Ok(frame)) => frame,
+            Some(Err(LinkError::Io(error))) if is_silence(&error) => return Err(Over::Silent),
             Some(Err(LinkError::Io(error))) => return Err(Over::LinkLost(error.to_string())),
             Some(Err(error @ (LinkError::Frame(_) | LinkError::Codec(_)))) => {
                 return Err(Over::Protocol(error.to_string()));

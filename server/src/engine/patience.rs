@@ -1,7 +1,13 @@
-//! A stream that fails when its peer lets it wait too long.
+//! A stream that fails when its peer is silent for too long.
 //!
-//! What counts is silence, not duration: a large frame on a slow line may take its time as long as
-//! bytes move.
+//! Silence is the absence of bytes, not of whole frames: a large frame on a slow line takes its time
+//! as long as bytes move.
+//!
+//! It is counted in short looks, and only those that end on time count. So the time in which this
+//! process did not run (a busy machine, a stopped process) is never held against the peer, whose
+//! bytes may have waited in the socket all the while: they are read before the next look begins.
+//!
+//! The client has much the same for itself, as it has for links.
 
 use std::future::Future;
 use std::io;
@@ -9,20 +15,35 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// Half a link, with a bound on how long it may wait for the peer at a time.
+/// How many looks in a row have to find nothing.
+const LOOKS: u32 = 8;
+
+/// The peer said nothing, or took nothing, for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the peer is silent")]
+struct Silent;
+
+/// Whether a stream failed since its peer was silent.
+pub(super) fn is_silence(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Silent>())
+}
+
+/// Half a link, with a bound on how long it waits for the peer at a time.
 pub(super) struct Patient<S> {
     stream: S,
-    silence_max: Duration,
-    /// Runs while the stream waits; what waited before the caller asked does not count.
-    wait: Option<Pin<Box<Sleep>>>,
+    look_len: Duration,
+    /// How many looks found nothing since bytes moved last.
+    looks: u32,
+    /// Runs while the stream waits; time before the caller asked does not count.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
     pub(super) fn new(stream: S, silence_max: Duration) -> Patient<S> {
-        Patient { stream, silence_max, wait: None }
+        Patient { stream, look_len: silence_max / LOOKS, looks: 0, look: None }
     }
 
     fn limit<T>(
@@ -31,13 +52,25 @@ impl<S> Patient<S> {
         polled: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            self.wait = None;
+            (self.looks, self.look) = (0, None);
             return polled;
         }
-        let silence_max = self.silence_max;
-        let wait = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(silence_max)));
-        ready!(wait.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer is silent")))
+        while self.looks < LOOKS {
+            let begin = || Box::pin(tokio::time::sleep(self.look_len));
+            let look = self.look.get_or_insert_with(begin);
+            ready!(look.as_mut().poll(cx));
+            let on_time = look.deadline().elapsed() < self.look_len;
+            self.looks += u32::from(on_time);
+            self.look = None;
+        }
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, Silent)))
+    }
+}
+
+impl<S: AsyncRead + Unpin> Patient<S> {
+    /// Reads the first byte of what comes next, however long the peer has nothing to say.
+    pub(super) async fn first_byte(&mut self) -> io::Result<u8> {
+        self.stream.read_u8().await
     }
 }
 
@@ -70,5 +103,83 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
         self.limit(cx, polled)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::{Instant, advance, sleep};
+
+    const SILENCE: Duration = Duration::from_secs(8);
+
+    fn pair() -> (Patient<DuplexStream>, DuplexStream) {
+        let (ours, theirs) = duplex(16);
+        (Patient::new(ours, SILENCE), theirs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_says_nothing_is_given_up_in_time() {
+        let (mut ours, _theirs) = pair();
+        let start = Instant::now();
+        let error = ours.read_u8().await.unwrap_err();
+        assert!(is_silence(&error), "{error}");
+        assert!((SILENCE..SILENCE * 2).contains(&start.elapsed()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_is_given_up_in_time() {
+        let (mut ours, _theirs) = pair();
+        let start = Instant::now();
+        assert!(is_silence(&ours.write_all(&[0; 17]).await.unwrap_err()));
+        assert!((SILENCE..SILENCE * 2).contains(&start.elapsed()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_come_and_go_slowly_are_life() {
+        let (mut ours, mut theirs) = pair();
+        let start = Instant::now();
+        let slow = tokio::spawn(async move {
+            let mut back = [0; 100];
+            for byte in 0..100 {
+                sleep(SILENCE * 3 / 4).await;
+                theirs.write_u8(byte).await.unwrap();
+                theirs.read_exact(&mut back[byte as usize..=byte as usize]).await.unwrap();
+            }
+            back
+        });
+        let sent: [u8; 100] = std::array::from_fn(|index| index as u8 + 100);
+        let (mut reader, mut writer) = tokio::io::split(&mut ours);
+        let mut came = [0; 100];
+        let (read, written) = tokio::join!(reader.read_exact(&mut came), writer.write_all(&sent));
+        read.unwrap();
+        written.unwrap();
+        assert_eq!((came[99], slow.await.unwrap()), (99, sent));
+        assert!(start.elapsed() > SILENCE * 50);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_this_process_did_not_run_is_not_held_against_the_peer() {
+        let (mut ours, mut theirs) = pair();
+        let reading = tokio::spawn(async move { ours.read_u8().await });
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+            // All of it at once: as a process finds it that was stopped meanwhile.
+            advance(SILENCE * 10).await;
+        }
+        assert!(!reading.is_finished());
+        theirs.write_u8(7).await.unwrap();
+        assert_eq!(reading.await.unwrap().unwrap(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn between_two_frames_a_peer_may_be_silent() {
+        let (mut ours, mut theirs) = pair();
+        let reading = tokio::spawn(async move { ours.first_byte().await });
+        sleep(SILENCE * 10).await;
+        theirs.write_u8(7).await.unwrap();
+        assert_eq!(reading.await.unwrap().unwrap(), 7);
     }
 }

@@ -99,7 +99,7 @@ impl Post {
         let mut inboxes = self.lock();
         // A session that ends gives up its room after its tree, so nothing is kept past that.
         if by.has_ended() {
-            return Err(ReadError::Storage);
+            return Err(ReadError::Ended);
         }
         // Under the lock: what is admitted no longer is what the store counts already.
         let used = self.meta.inbox_usage(recipient.id).map_err(storage)?;

@@ -24,10 +24,11 @@ use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Seq};
 
 use super::counters::{Counters, add};
 use super::listing::{list, storage};
+use super::patience::Patient;
 use super::post::Post;
 use super::session::{NoTree, Session};
 use super::tree::Stores;
-use crate::link::{LinkError, receive, send};
+use crate::link::{LinkError, receive_after, send};
 use crate::store::StoreError;
 
 /// How many questions of one link are in work at a time.
@@ -67,7 +68,10 @@ type Room = [OwnedSemaphorePermit; 2];
 
 impl Reading {
     /// Answers what comes, until the link or the session ends.
-    pub(super) async fn serve<R, W>(self, mut reader: R, mut writer: W)
+    ///
+    /// Between two questions the client may be silent for as long as it likes, but not in the midst
+    /// of one.
+    pub(super) async fn serve<R, W>(self, mut reader: Patient<R>, mut writer: W)
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
@@ -86,7 +90,9 @@ impl Reading {
             let room = Arc::new(Semaphore::new(LINK_WORK_MAX));
             let mut work = JoinSet::new();
             loop {
-                let (request, _) = receive::<Request, _>(&mut reader, Bounds::OPEN).await?;
+                let first = reader.first_byte().await?;
+                let (request, _) =
+                    receive_after::<Request, _>(first, &mut reader, Bounds::OPEN).await?;
                 while work.try_join_next().is_some() {}
                 let Ok(permit) = room.clone().acquire_owned().await else { return Ok(()) };
                 let (reading, answers) = (self.clone(), answers.clone());
@@ -144,7 +150,9 @@ impl Reading {
         let reached = applied.wait_for(|applied| *applied >= after);
         match tokio::time::timeout(AFTER_PATIENCE, reached).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(ReadError::Invalid),
+            // The session, which holds the sender, is there.
+            Ok(Err(_)) => Err(ReadError::Ended),
+            Err(_) => Err(ReadError::Invalid),
         }
     }
 
@@ -268,7 +276,7 @@ fn count(counters: &Counters, ask: &Ask) {
 }
 
 fn no_tree(_: NoTree) -> ReadError {
-    ReadError::Storage
+    ReadError::Ended
 }
 
 /// Whether a range of the node's content is the node's own to see. Zeros in place of what is not

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::limits::SILENCE_TIMEOUT_MS;
+use xfer_protocol::limits::CLIENT_SILENCE_TIMEOUT_MS;
 use xfer_protocol::message::{DeliveryHead, EndReason, Opened, Refusal, Secret, ToClient};
 use xfer_protocol::{DeliveryId, SessionId};
 
@@ -25,7 +25,11 @@ use super::tree::Stores;
 use crate::link::send;
 use crate::opening::Authenticated;
 
-const SILENCE: Duration = Duration::from_millis(SILENCE_TIMEOUT_MS);
+/// How long a client may say nothing, or take nothing.
+const SILENCE: Duration = Duration::from_millis(CLIENT_SILENCE_TIMEOUT_MS);
+
+/// How long the last word may take.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// How much news is made into messages at a time.
 const NEWS_COUNT: usize = 1024;
@@ -58,7 +62,7 @@ impl Engine {
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        let mut writer = Patient::new(writer, SILENCE);
+        let (reader, mut writer) = (Patient::new(reader, SILENCE), Patient::new(writer, SILENCE));
         let Some(session) = self.registry.find(session, &secret) else {
             answer(&mut writer, &Opened::Refused(Refusal::NoSession)).await;
             return;
@@ -136,11 +140,11 @@ impl Engine {
         self.post.forget(session.account);
         drop(seat);
         if let Over::Diverged(seq, errno) = over {
-            session.tell_last(ToClient::Diverged { seq, errno }, SILENCE).await;
+            session.tell_last(ToClient::Diverged { seq, errno }, FAREWELL).await;
         }
         if let Some(reason) = last_word(over) {
-            session.tell_last(ToClient::Ended(reason), SILENCE).await;
-            writing.finish(SILENCE).await;
+            session.tell_last(ToClient::Ended(reason), FAREWELL).await;
+            writing.finish(FAREWELL).await;
         }
     }
 }
@@ -190,9 +194,11 @@ async fn last_commit(driver: &mut Driver, over: Over) -> Over {
             Err(failed @ Over::Failed(_)) => failed,
             Ok(()) | Err(_) => over,
         },
-        Over::LoggedOut | Over::LinkLost(_) | Over::Protocol(_) | Over::Diverged(..) => {
-            driver.finish().await.err().unwrap_or(over)
-        }
+        Over::LoggedOut
+        | Over::LinkLost(_)
+        | Over::Silent
+        | Over::Protocol(_)
+        | Over::Diverged(..) => driver.finish().await.err().unwrap_or(over),
     }
 }
 
@@ -253,6 +259,7 @@ fn log_end(session: &Session, over: &Over) {
         Over::LinkLost(why) => {
             tracing::info!(%user, address, %applied, why, "session ends: link lost");
         }
+        Over::Silent => tracing::info!(%user, address, %applied, "session ends: client silent"),
         Over::Protocol(what) => {
             tracing::warn!(%user, address, %applied, what, "session ends: protocol broken");
         }
@@ -274,6 +281,8 @@ fn last_word(over: Over) -> Option<EndReason> {
     match over {
         Over::LoggedOut => Some(EndReason::LoggedOut),
         Over::LinkLost(_) => None,
+        // A client that was stopped hears it when it goes on.
+        Over::Silent => Some(EndReason::Silent { seconds: SILENCE.as_secs() }),
         Over::Protocol(what) => Some(EndReason::Protocol(what)),
         Over::Diverged(seq, errno) => Some(EndReason::Protocol(format!("op {seq}: {errno}"))),
         // Within one server a session is over before the next begins, so this was another server.

@@ -3,12 +3,14 @@
 //! It is apart from the link: it knows a queue to the client, not the connection beneath.
 //!
 //! **Invariant:** the tree is touched only on threads that may block, under its mutex, and is never
-//! held across an await.
+//! held across an await. The mutex is a fair one: questions get their turn between the ops of a log
+//! that never pauses.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -135,7 +137,7 @@ pub(super) struct Session {
     news: mpsc::Sender<News>,
     order: watch::Sender<Order>,
     over: watch::Sender<bool>,
-    tree: Mutex<Option<Tree>>,
+    tree: Mutex<Place>,
     durable: AtomicU64,
     epoch: OnceLock<Epoch>,
     read_links: Arc<Semaphore>,
@@ -145,6 +147,14 @@ pub(super) struct Session {
     pub(super) answer_bytes: Arc<Semaphore>,
     /// Its tree was taken away.
     ended: AtomicBool,
+}
+
+/// Where a session's tree is, if it is there.
+#[derive(Default)]
+struct Place {
+    tree: Option<Tree>,
+    /// Set while something is done with the tree, and for good after a panic in the midst of that.
+    at_work: bool,
 }
 
 /// Who a session is for.
@@ -182,7 +192,7 @@ impl Session {
             news,
             order: watch::Sender::new(Order::Run),
             over: watch::Sender::new(false),
-            tree: Mutex::new(None),
+            tree: Mutex::default(),
             durable: AtomicU64::new(0),
             epoch: OnceLock::new(),
             read_links: Arc::new(Semaphore::new(READ_LINKS_MAX)),
@@ -278,9 +288,7 @@ impl Session {
 
     fn set_tree(&self, tree: Tree) {
         self.applied.send_replace(tree.applied());
-        if let Ok(mut place) = self.tree.lock() {
-            *place = Some(tree);
-        }
+        self.tree.lock().tree = Some(tree);
     }
 
     /// Notes how far the log is durable, for the admin to see.
@@ -290,17 +298,19 @@ impl Session {
 
     /// Does something with the tree. Blocks.
     pub(super) fn with_tree<T>(&self, work: impl FnOnce(&mut Tree) -> T) -> Result<T, NoTree> {
-        let mut tree = self.tree.lock().map_err(|_| NoTree)?;
-        tree.as_mut().map(work).ok_or(NoTree)
+        let mut place = self.tree.lock();
+        if std::mem::replace(&mut place.at_work, true) {
+            return Err(NoTree);
+        }
+        let done = place.tree.as_mut().map(work).ok_or(NoTree);
+        place.at_work = false;
+        done
     }
 
     /// Takes the tree away for good, even after a panic in the midst of a change.
     pub(super) fn take_tree(&self) -> Option<Tree> {
         self.ended.store(true, Ordering::Release);
-        match self.tree.lock() {
-            Ok(mut tree) => tree.take(),
-            Err(poisoned) => poisoned.into_inner().take(),
-        }
+        self.tree.lock().tree.take()
     }
 
     /// Whether its tree was taken away, so that what it asks for comes too late.

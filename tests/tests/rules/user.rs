@@ -94,7 +94,7 @@ impl User {
         let options = Options { cache_bytes, tree_bytes: rows_bytes(random), ..roomy("test") };
         let name = std::str::from_utf8(self.name.as_bytes()).unwrap();
         let lag = Duration::from_millis(*random.pick(&[0, 5, 30]));
-        let wiring = Wiring { tap: Some(tap.clone()), lag };
+        let wiring = Wiring { tap: Some(tap.clone()), lag, ..Wiring::default() };
         let peer = host.mount_with(name, purpose, options, wiring).await;
         let Peer { client, cable, applied } = match peer {
             Ok(peer) => peer,

@@ -1,0 +1,201 @@
+//! When a peer counts as gone: it is not while bytes come from it, however slowly, nor for being
+//! busy or stopped for a while; and when it is, nothing waits any longer, and the end is clear.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::process::Signal;
+use xfer_mount::client::{Client, New, State};
+use xfer_mount::exit::Exit;
+use xfer_protocol::message::Purpose;
+use xfer_protocol::{Errno, Ino};
+use xfer_tests::network::{Cable, Network, SERVER};
+use xfer_tests::peers::{Host, OWNER, Peer, Wiring, name, roomy};
+use xfer_tests::waiting::holds_for;
+use xfer_tests::{Mount, Server, World, wait_until};
+
+const MIB: usize = 1 << 20;
+
+async fn create(client: &Arc<Client>, file: &str, len: usize) -> Result<(), Errno> {
+    let (file, data) = (name(file), Bytes::from(vec![7; len]));
+    let new = New::File { mode: 0o644 };
+    client
+        .call(move |s: &mut State| {
+            let (ino, _) = s.make(Ino::ROOT, &file, &new, OWNER)?;
+            if data.is_empty() { Ok(()) } else { s.write(ino, 0, &data, false).map(drop) }
+        })
+        .await
+}
+
+async fn read(client: &Arc<Client>, file: &str) -> Result<Vec<u8>, Errno> {
+    let file = name(file);
+    let found = client.call(move |s: &mut State| s.lookup(Ino::ROOT, &file)).await?;
+    let ino = found.ok_or(Errno::ENOENT)?.0;
+    let handle = client.call(move |s: &mut State| s.open(ino, false)).await?;
+    client.call(move |s: &mut State| s.read(handle, ino, 0..MIB as u64)).await
+}
+
+/// A client that has nothing in its cache of a file of a MiB, over such a cable.
+async fn cold(host: &Host, wiring: Wiring) -> Peer {
+    let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    create(&client, "file", MIB).await.unwrap();
+    client.finish().await.unwrap();
+    host.mount_with("alice", Purpose::Mount, roomy("alice"), wiring).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_takes_as_long_as_its_bytes_take_to_come() {
+    let host = Host::new(&["alice"]);
+    let wiring = Wiring { bytes_per_s: Some(8 << 10), ..Wiring::default() };
+    let Peer { client, .. } = cold(&host, wiring).await;
+    let start = tokio::time::Instant::now();
+    assert_eq!(read(&client, "file").await.map(|data| data.len()), Ok(MIB));
+    assert!(start.elapsed() > Duration::from_secs(60), "the line was not slow");
+    client.finish().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_fails_the_moment_that_the_session_is_lost() {
+    let host = Host::new(&["alice"]);
+    let wiring = Wiring { bytes_per_s: Some(8 << 10), ..Wiring::default() };
+    let Peer { client, cable, .. } = cold(&host, wiring).await;
+    let reader = client.clone();
+    let reading = tokio::spawn(async move {
+        let result = read(&reader, "file").await;
+        (result.map(drop), tokio::time::Instant::now(), reader.standing().trouble)
+    });
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    cable.pull();
+    let start = tokio::time::Instant::now();
+    let (result, end, trouble) = reading.await.unwrap();
+    assert_eq!(result, Err(Errno::EIO));
+    // The server says something every three seconds, and is taken for gone after ten.
+    assert!(end - start <= Duration::from_millis(10_500), "{:?}", end - start);
+    assert_eq!(trouble.as_deref(), Some("the server fell silent"));
+    assert_eq!(client.standing().errors, [] as [String; 0], "another reason was given");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_that_never_pause_do_not_keep_the_session_from_the_lock() {
+    let host = Host::new(&["alice"]);
+    let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let busy: Vec<_> = (0..2)
+        .map(|_| {
+            let (client, stop) = (client.clone(), stop.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    // As long as an op on a file with a large map takes.
+                    let work = |_: &mut State| {
+                        let start = Instant::now();
+                        while start.elapsed() < Duration::from_millis(20) {}
+                        Ok(())
+                    };
+                    client.run(work, |_| {});
+                }
+            })
+        })
+        .collect();
+    let result = tokio::time::timeout(Duration::from_secs(30), async {
+        for number in 0..5 {
+            create(&client, &format!("file {number}"), 0).await?;
+            client.settle().await?;
+        }
+        Ok::<_, Errno>(())
+    })
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    busy.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(result, Ok(Ok(())), "the tasks that send and receive did not get the lock");
+}
+
+fn has_session(server: &Server) -> bool {
+    server.command(&["session", "list"]).succeeded().stdout.contains("alice")
+}
+
+/// Writes a file, without waiting for anything.
+fn write(mount: &Mount, file: &str) {
+    fs::write(mount.path(file), file).unwrap();
+}
+
+#[test]
+fn a_client_that_stands_still_for_a_while_goes_on_with_its_session() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    write(&mount, "before");
+    mount.signal(Signal::STOP);
+    let stays = holds_for(Duration::from_secs(15), || has_session(&world.server));
+    mount.signal(Signal::CONT);
+    assert!(stays, "{}", world.server.said());
+    write(&mount, "after");
+    mount.sync();
+    mount.unmount();
+}
+
+#[test]
+fn a_client_that_stood_still_for_too_long_is_told_so_when_it_goes_on() {
+    let mut world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    write(&mount, "before");
+    mount.sync();
+    write(&mount, "unsent");
+    mount.signal(Signal::STOP);
+    wait_until("the session to end", Duration::from_secs(90), || !has_session(&world.server));
+    // Its place is free meanwhile, and what was durable is there.
+    let elsewhere = world.mount_point("elsewhere");
+    let other = world.mounting("alice").at(&elsewhere).start();
+    assert_eq!(fs::read_to_string(other.path("before")).unwrap(), "before");
+    other.unmount();
+    mount.signal(Signal::CONT);
+    mount.says("the server heard nothing from this machine for 30 s");
+    let code = mount.unmounted_by_force();
+    assert!([0, i32::from(Exit::Lost.code())].contains(&code.unwrap()), "{}", mount.said());
+    assert_eq!(world.server.terminate(), Some(0));
+}
+
+#[test]
+fn a_server_that_stood_still_is_taken_for_gone_and_takes_the_next_login() {
+    let world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    write(&mount, "before");
+    mount.sync();
+    let pid = rustix::process::Pid::from_raw(world.server.pid() as i32).unwrap();
+    rustix::process::kill_process(pid, Signal::STOP).unwrap();
+    mount.says("the server fell silent");
+    rustix::process::kill_process(pid, Signal::CONT).unwrap();
+    mount.unmounted_by_force();
+    wait_until("the session to end", Duration::from_secs(60), || !has_session(&world.server));
+    let mount = world.mount("alice");
+    assert_eq!(fs::read_to_string(mount.path("before")).unwrap(), "before");
+    mount.unmount();
+}
+
+#[test]
+fn both_sides_work_on_a_line_on_which_a_frame_takes_longer_than_a_silence() {
+    // The kernel lets a MiB and more wait for such a line, so that what is asked first comes late.
+    let cable = Cable { round_trip: Duration::from_millis(50), bits_per_s: Some(700_000) };
+    let network = Network::new(cable);
+    let world = network.server.run(|| {
+        World::with_server(&["alice"], |store| Server::start(store, &format!("{SERVER}:0")))
+    });
+    network.client.run(|| {
+        let mount = world.mount("alice");
+        let data: Vec<u8> = (0..3 * MIB / 2).map(|at| (at / 7) as u8).collect();
+        let file = fs::File::create(mount.path("file")).unwrap();
+        file.write_all_at(&data, 0).unwrap();
+        file.sync_all().unwrap();
+        drop(file);
+        mount.unmount();
+        let mount = world.mount("alice");
+        assert!(
+            fs::read(mount.path("file")).unwrap() == data,
+            "what was read is not what was written"
+        );
+        mount.unmount();
+    });
+}
