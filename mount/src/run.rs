@@ -140,7 +140,11 @@ async fn serve(
     let mut signals = Signals::catch().map_err(other)?;
     let client = Client::start(login.session, client_options(config, &label));
     // Where there is no room for one, it is tried again with every change.
-    let _ = client.make_mailboxes().await;
+    let (_, root) = tokio::join!(client.make_mailboxes(), client.keep_root());
+    if let Err(errno) = root {
+        let line = format!("{label}: the server does not tell of the root directory: {errno}");
+        return Err(Failure::new(Exit::ServerTrouble, line));
+    }
     let mount = match fuse::mount(&client, place, &fuse_options(&config.options, &label)) {
         Ok(mount) => mount,
         Err(error) => {

@@ -70,7 +70,8 @@ async fn a_session_that_has_nothing_to_say_for_a_day_is_still_there() {
 async fn a_pulled_cable_is_noticed_in_ten_seconds_and_nothing_hangs() {
     let host = Host::new(&["alice"]);
     let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
-    create(&client, "old", b"durable").await.unwrap();
+    let old = create(&client, "old", b"durable").await.unwrap();
+    let open = client.call(move |s: &mut State| s.open(old, false)).await.unwrap();
     client.settle().await.unwrap();
     // As when a laptop leaves a network.
     cable.pull();
@@ -78,12 +79,28 @@ async fn a_pulled_cable_is_noticed_in_ten_seconds_and_nothing_hangs() {
     let (settled, took) = seconds(client.settle()).await;
     assert_eq!(settled, Err(Errno::EIO), "an fsync on a dead link lied");
     assert!(took <= 10.5, "{took} s");
-    // What is cached stays readable; changes are refused at once.
-    assert_eq!(read(&client, "old").await.unwrap(), b"durable");
+    // What is open stays readable, as far as it is cached; all else is refused at once.
+    let bytes = client.call(move |s: &mut State| s.read(open, old, 0..100)).await;
+    assert_eq!(bytes.unwrap(), b"durable");
+    let (refused, took) = seconds(read(&client, "old")).await;
+    assert_eq!((refused, took), (Err(Errno::EIO), 0.0));
     let (refused, took) = seconds(create(&client, "late", b"")).await;
     assert_eq!((refused, took), (Err(Errno::EIO), 0.0));
     let lost = client.finish().await.unwrap_err();
     assert_eq!(lost.ops, 2, "{lost}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_under_way_when_the_session_ends_is_answered_at_once() {
+    let host = Host::new(&["alice"]);
+    let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    create(&client, "file", &[7; 100_000]).await.unwrap();
+    client.finish().await.unwrap();
+    let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    cable.pull();
+    let (looked_up, took) = seconds(read(&client, "file")).await;
+    assert_eq!(looked_up, Err(Errno::EIO));
+    assert!(took <= 10.5, "{took} s");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,12 +2,16 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::time::Duration;
 
+use rustix::fs::OFlags;
 use serde_json::Value;
 use xfer_mount::exit::Exit;
-use xfer_tests::World;
 use xfer_tests::files::errno;
 use xfer_tests::world::write_secret;
+use xfer_tests::{World, wait_until};
+
+const SOON: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_second_mount_is_refused_and_says_where_the_first_is() {
@@ -42,6 +46,95 @@ fn a_takeover_drains_the_first_mount_and_loses_nothing() {
     assert_ne!(errno(fs::write(first.path("late"), "x")), 0);
     assert_eq!(first.unmounted_by_force(), Some(0), "{}", first.said());
     second.unmount();
+}
+
+/// The errors that calls of all kinds give on a path.
+fn errors(path: &std::path::Path) -> Vec<i32> {
+    let mut value = [0; 8];
+    vec![
+        errno(fs::symlink_metadata(path)),
+        errno(fs::File::open(path)),
+        errno(rustix::fs::statvfs(path).map_err(Into::into)),
+        errno(rustix::fs::lgetxattr(path, c"user.a", &mut value).map_err(Into::into)),
+    ]
+}
+
+#[test]
+fn a_mount_that_was_taken_over_shows_nothing_that_another_may_have_changed() {
+    let world = World::new(&["alice"]);
+    let mut first = world.mount("alice");
+    first.shell(
+        "mkdir -p d/e && echo old > file && echo old > d/file && ln -s target link && \
+         echo open > kept && head -c 300000 /dev/zero > d/e/kept && setfattr -n user.a -v b file",
+    );
+    // All of it is in the kernel's caches: names, absent ones, attributes, data, listings, targets.
+    let look =
+        "cat file d/file && ls -lR && stat file d d/e && readlink link && ! ls absent d/absent";
+    first.shell(&format!("{look} && {look}"));
+    let mut open = fs::File::open(first.path("kept")).unwrap();
+    let open_below = fs::File::open(first.path("d/e/kept")).unwrap();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory =
+        |path: &str| rustix::fs::open(first.path(path), flags, rustix::fs::Mode::empty());
+    let (at_root, at_e) = (directory("").unwrap(), directory("d/e").unwrap());
+    let elsewhere = world.mount_point("elsewhere");
+    let second = world.mounting("alice").at(&elsewhere).arg("--takeover").start();
+    second.shell("rm file && rm -r d && echo new > absent && ln -sfn other link");
+    first.says("taken over by a mount on");
+    let names =
+        ["file", "d", "d/file", "d/e", "d/e/kept", "link", "absent", "d/absent", "kept", "n"];
+    for name in names {
+        let path = first.path(name);
+        wait_until(&format!("{name} to give errors"), SOON, || {
+            errors(&path).iter().all(|errno| *errno == libc::EIO)
+        });
+    }
+    assert_eq!(errno(fs::read_dir(first.root())), libc::EIO);
+    assert_eq!(errno(fs::read_link(first.path("link"))), libc::EIO);
+    assert_eq!(errno(fs::write(first.path("new"), "x")), libc::EIO);
+    let stat_at = |directory, name: &str| {
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        errno(rustix::fs::statat(directory, name, flags).map_err(Into::into))
+    };
+    for name in ["file", "absent", "link"] {
+        assert_eq!(stat_at(&at_root, name), libc::EIO, "{name}");
+    }
+    assert_eq!(stat_at(&at_e, "absent"), libc::EIO);
+    // As for a program that has its working directory there.
+    let listed = rustix::fs::openat(&at_e, ".", flags, rustix::fs::Mode::empty());
+    assert_eq!(errno(listed.map_err(Into::into)), libc::EIO);
+    // What was open shows the end of its session, and no more is taken.
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut open, &mut text).unwrap();
+    assert_eq!(text, "open\n");
+    assert_eq!(open_below.metadata().unwrap().len(), 300_000);
+    assert_eq!(errno(open_below.sync_all()), 0);
+    // The mount point itself can still be seen, and unmounted.
+    assert!(fs::metadata(first.root()).unwrap().is_dir());
+    drop((open, open_below, at_root, at_e));
+    first.xfer("unmount", &[]).succeeded();
+    assert_eq!(first.ended(), Some(0), "{}", first.said());
+    assert_eq!(second.shell("cat absent && readlink link"), "new\nother");
+    second.unmount();
+}
+
+#[test]
+fn a_lost_mount_gives_errors_for_all_that_is_not_open() {
+    let mut world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    mount.shell("mkdir d && echo text > d/file && cat d/file && ! ls absent && ls -l d");
+    mount.sync();
+    world.server.kill();
+    mount.says("the session is over");
+    for name in ["d", "d/file", "absent", "d/absent"] {
+        let path = mount.path(name);
+        wait_until(&format!("{name} to give errors"), SOON, || {
+            errors(&path).iter().all(|errno| *errno == libc::EIO)
+        });
+    }
+    assert!(fs::metadata(mount.root()).unwrap().is_dir());
+    mount.xfer("unmount", &[]).succeeded();
+    assert_eq!(mount.ended(), Some(0), "{}", mount.said());
 }
 
 #[test]

@@ -47,8 +47,11 @@ pub struct Space {
 }
 
 impl State {
-    /// A node's attributes.
+    /// A node's attributes. Those of the root can be had to the end, so that it can be unmounted.
     pub fn attributes(&mut self, ino: Ino) -> Result<Found, Pause> {
+        if ino != Ino::ROOT {
+            self.must_be_usable(ino)?;
+        }
         Ok((ino, self.node(ino)?))
     }
 
@@ -71,6 +74,7 @@ impl State {
 
     /// Where a symbolic link points.
     pub fn target(&mut self, ino: Ino) -> Result<Bytes, Pause> {
+        self.must_have_session()?;
         match &self.node(ino)?.kind {
             xfer_protocol::tree::Kind::Symlink { target } => Ok(target.clone()),
             _ => Err(Errno::EINVAL.into()),
@@ -80,6 +84,7 @@ impl State {
     /// An extended attribute's value.
     pub fn xattr(&mut self, ino: Ino, name: &[u8]) -> Result<Bytes, Pause> {
         must_be_attribute(name)?;
+        self.must_be_usable(ino)?;
         let node = self.node(ino)?;
         if name == STATE_XATTR && node.sent.is_some() {
             return self.delivery_state(ino);
@@ -90,6 +95,7 @@ impl State {
 
     /// The names of extended attributes, each with a closing NUL.
     pub fn xattr_names(&mut self, ino: Ino) -> Result<Vec<u8>, Pause> {
+        self.must_be_usable(ino)?;
         let node = self.node(ino)?;
         let mut names: BTreeSet<&[u8]> =
             node.xattrs.iter().flat_map(|xattrs| xattrs.keys()).map(|name| &name[..]).collect();
@@ -121,6 +127,7 @@ impl State {
 
     /// The space of the tree: what the quota leaves, or the server's disk if that is less.
     pub fn space(&mut self) -> Result<Space, Pause> {
+        self.must_have_session()?;
         let (usage, quota) = (self.table.usage(), self.table.quota());
         let free = quota.bytes.saturating_sub(usage.bytes).min(self.disk_free);
         let nodes_free = quota.nodes.saturating_sub(usage.nodes);

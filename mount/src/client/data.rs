@@ -41,6 +41,7 @@ pub struct Copy {
 impl State {
     /// Opens a file.
     pub fn open(&mut self, ino: Ino, writable: bool) -> Result<HandleId, Pause> {
+        self.must_have_session()?;
         let node = self.node(ino)?;
         if writable && node.sent.is_some() {
             return Err(Errno::EPERM.into());

@@ -27,6 +27,7 @@ pub struct Listed {
 impl State {
     /// Opens a directory. As long as it is open, what is known of its entries stays.
     pub fn open_directory(&mut self, ino: Ino) -> Result<HandleId, Pause> {
+        self.must_have_session()?;
         self.node(ino)?;
         self.table.pin(ino);
         Ok(self.handles.open_directory(ino))

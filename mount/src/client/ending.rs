@@ -3,13 +3,18 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use xfer_protocol::Errno;
+use xfer_protocol::tree::{Kind, Loaded, Rows};
+use xfer_protocol::{Errno, Ino};
 
 use super::Client;
+use super::kernel::Notice;
 use super::state::{Phase, State};
 
 /// How long the server's last word is waited for, once everything is durable.
 const LOGOUT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long after its end a session's last answers may still reach the kernel.
+const ANSWERS_MAX: Duration = Duration::from_secs(1);
 
 /// The session ended before everything was durable.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -109,7 +114,6 @@ impl Client {
             Phase::Draining(reason) => (Some(reason.clone()), true),
             Phase::Over(reason) => (Some(reason.clone()), false),
         };
-        use xfer_protocol::tree::Rows;
         Standing {
             trouble,
             draining,
@@ -127,6 +131,30 @@ impl Client {
         }
     }
 
+    /// Keeps the root's node loaded: its attributes can be had even when the session is over.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn keep_root(self: &Arc<Self>) -> Result<(), Errno> {
+        let keep = |state: &mut State| {
+            state.node(Ino::ROOT)?;
+            state.table.pin(Ino::ROOT);
+            Ok(())
+        };
+        self.call(keep).await
+    }
+
+    /// The session is over, and others may change the tree: the kernel forgets what it keeps of it.
+    /// Twice, since an answer given just before may reach it after the first time.
+    pub(super) fn outdate_kernel(self: &Arc<Self>) {
+        let client = self.clone();
+        self.runtime.spawn(async move {
+            client.pass_on(client.lock().outdated());
+            tokio::time::sleep(ANSWERS_MAX).await;
+            client.pass_on(client.lock().outdated());
+        });
+    }
+
     fn loss(&self) -> Result<(), Lost> {
         let state = self.lock();
         let (ops, bytes) = state.log.pending();
@@ -134,5 +162,21 @@ impl Client {
             Phase::Over(reason) if ops > 0 => Err(Lost { reason: reason.clone(), ops, bytes }),
             Phase::Over(_) | Phase::Draining(_) | Phase::Connected => Ok(()),
         }
+    }
+}
+
+impl State {
+    /// All that the kernel may keep. Files' data is not among it: what is not open can't be read any
+    /// more, and what is open may be, directories too. Attributes come first, since those notices never have to wait
+    /// for a request under way.
+    fn outdated(&self) -> Vec<Notice> {
+        let nodes = self.handles.known().chain([Ino::ROOT]).map(Notice::Node);
+        let absent = self.handles.absent().cloned();
+        let absent = absent.map(|name| Notice::Entry(Ino::ROOT, name));
+        let contents = self.handles.known().filter(|ino| match self.table.node(*ino) {
+            Loaded::Present(node) => matches!(node.kind, Kind::Symlink { .. }),
+            Loaded::Absent | Loaded::Unknown => true,
+        });
+        nodes.chain(absent).chain(contents.map(Notice::Contents)).collect()
     }
 }

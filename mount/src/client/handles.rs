@@ -1,6 +1,6 @@
 //! What the kernel holds: nodes it knows, and open files and directories.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -14,6 +14,9 @@ pub struct HandleId(pub u64);
 
 /// In how many of the files that were opened to be read a write is looked for.
 const SOURCES_MAX: usize = 4;
+
+/// How many names the kernel may keep as absent from the root.
+const ABSENT_MAX: usize = 10_000;
 
 /// What is open.
 #[derive(Debug)]
@@ -64,6 +67,8 @@ pub(super) struct Handles {
     next: u64,
     known: HashMap<Ino, Known>,
     writers: HashMap<Ino, u32>,
+    /// Names that the kernel keeps as absent from the root.
+    absent: HashSet<Name>,
     /// The files that were opened last to be read only, the last one first. They stay when they are
     /// closed: some programs write what they read after that.
     sources: VecDeque<Ino>,
@@ -157,6 +162,38 @@ impl Handles {
             self.known.remove(&ino);
         }
         gone
+    }
+
+    /// Notes that the kernel is told that a name is absent. False if it must not keep that, since
+    /// there would be no telling it otherwise: the root is the one directory that the kernel goes on
+    /// looking into when the session is over.
+    pub(super) fn remember_absent(&mut self, directory: Ino, name: &Name) -> bool {
+        if directory != Ino::ROOT || self.absent.contains(name) {
+            return true;
+        }
+        let room = self.absent.len() < ABSENT_MAX;
+        if room {
+            self.absent.insert(name.clone());
+        }
+        room
+    }
+
+    /// Names that the kernel keeps as absent from the root, or kept once.
+    pub(super) fn absent(&self) -> impl Iterator<Item = &Name> {
+        self.absent.iter()
+    }
+
+    /// All nodes that the kernel knows, but for the root, which it always does.
+    pub(super) fn known(&self) -> impl Iterator<Item = Ino> {
+        self.known.keys().copied()
+    }
+
+    /// Whether a node is open.
+    pub(super) fn is_open(&self, ino: Ino) -> bool {
+        self.open.values().any(|handle| match handle {
+            Handle::File(file) => file.ino == ino,
+            Handle::Directory(directory) => directory.ino == ino,
+        })
     }
 
     /// Whether the kernel knows a node.

@@ -10,8 +10,9 @@ pub enum Notice {
     Node(Ino),
     /// An entry.
     Entry(Ino, Name),
-    /// Which entries a directory shows, though the directory itself is as it was.
-    Listing(Ino),
+    /// Which entries a directory shows, or where a symbolic link points, though the node itself is as
+    /// it was.
+    Contents(Ino),
 }
 
 /// The kernel's side of a mount.

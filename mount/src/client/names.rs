@@ -42,6 +42,7 @@ pub enum New {
 impl State {
     /// Finds an entry. The kernel knows its node from then on.
     pub fn lookup(&mut self, parent: Ino, name: &Name) -> Result<Option<Found>, Pause> {
+        self.must_have_session()?;
         if parent == Ino::OUTBOX && !self.users.contains(name) {
             return Ok(None);
         }
@@ -49,6 +50,11 @@ impl State {
         let node = self.node(ino)?;
         self.handles.remember(ino, parent);
         Ok(Some((ino, node)))
+    }
+
+    /// Whether the kernel may keep that a name is absent.
+    pub fn may_keep_absent(&mut self, parent: Ino, name: &Name) -> bool {
+        self.handles.remember_absent(parent, name)
     }
 
     /// Makes a node. The kernel knows it from then on.

@@ -180,6 +180,23 @@ impl State {
         self.table.children(directory).ok_or_else(|| self.load(Need::Children(directory)))
     }
 
+    /// Refuses what would be asked of a tree that somebody else may change by now: once the session
+    /// is over, only what was open before can be used.
+    pub(super) fn must_have_session(&self) -> Result<(), Pause> {
+        match self.phase {
+            Phase::Connected | Phase::Draining(_) => Ok(()),
+            Phase::Over(_) => Err(Errno::EIO.into()),
+        }
+    }
+
+    /// As [`State::must_have_session`], for what can be asked of an open node too.
+    pub(super) fn must_be_usable(&self, ino: Ino) -> Result<(), Pause> {
+        match self.phase {
+            Phase::Over(_) if self.handles.is_open(ino) => Ok(()),
+            Phase::Connected | Phase::Draining(_) | Phase::Over(_) => self.must_have_session(),
+        }
+    }
+
     /// Whether the session can still fetch: once it is over, what is not known stays so.
     fn load(&self, need: Need) -> Pause {
         match self.phase {

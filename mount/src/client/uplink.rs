@@ -148,9 +148,10 @@ impl Client {
     }
 
     /// The session is over: whatever waits is told so.
-    pub(super) fn lose(&self, reason: &str) {
+    pub(super) fn lose(self: &Arc<Self>, reason: &str) {
         let mut state = self.lock();
-        if !matches!(state.phase, Phase::Over(_)) {
+        let ends = !matches!(state.phase, Phase::Over(_));
+        if ends {
             let (ops, bytes) = state.log.pending();
             if ops > 0 {
                 state.note_error(format!(
@@ -170,6 +171,9 @@ impl Client {
         self.over.send_replace(true);
         self.tick();
         self.outgoing.notify_one();
+        if ends {
+            self.outdate_kernel();
+        }
     }
 }
 
@@ -186,7 +190,7 @@ impl State {
     fn set_users(&mut self, users: HashSet<Name>) {
         let changed = self.users.symmetric_difference(&users).cloned();
         self.notices.extend(changed.map(|name| Notice::Entry(Ino::OUTBOX, name)));
-        self.notices.push(Notice::Listing(Ino::OUTBOX));
+        self.notices.push(Notice::Contents(Ino::OUTBOX));
         self.users = users;
     }
 

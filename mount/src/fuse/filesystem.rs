@@ -64,10 +64,14 @@ impl Filesystem for XferFs {
             return self.lookup_hidden(request, parent, name.as_bytes(), reply);
         }
         let (name, shown) = (parse(name), self.shown);
-        let attempt = move |state: &mut State| state.lookup(parent, given(&name)?);
+        let attempt = move |state: &mut State| match state.lookup(parent, given(&name)?)? {
+            Some(found) => Ok(Ok(found)),
+            None => Ok(Err(state.may_keep_absent(parent, given(&name)?))),
+        };
         self.answer(request, reply, attempt, move |reply, found| match found {
-            Some((ino, node)) => reply.entry(&FOR_EVER, &attr(ino, &node, shown), GENERATION),
-            None => reply.entry(&FOR_EVER, &absent(), GENERATION),
+            Ok((ino, node)) => reply.entry(&FOR_EVER, &attr(ino, &node, shown), GENERATION),
+            Err(true) => reply.entry(&FOR_EVER, &absent(), GENERATION),
+            Err(false) => reply.entry(&Duration::ZERO, &absent(), GENERATION),
         });
     }
 

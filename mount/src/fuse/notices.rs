@@ -58,7 +58,7 @@ fn tell(notifier: &Notifier, notice: &Notice) -> io::Result<()> {
     match notice {
         // A negative offset spares the cached data: only attributes are out of date.
         Notice::Node(ino) => notifier.inval_inode(INodeNo(ino.0), -1, 0),
-        Notice::Listing(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+        Notice::Contents(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
         Notice::Entry(parent, name) => {
             notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name.as_bytes()))
         }

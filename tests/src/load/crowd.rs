@@ -161,7 +161,7 @@ impl Kernel for Doorbell {
     fn notice(&self, notice: Notice) {
         match notice {
             Notice::Entry(directory, name) => self.post.note(self.user, directory, name),
-            Notice::Node(_) | Notice::Listing(_) => {}
+            Notice::Node(_) | Notice::Contents(_) => {}
         }
     }
 }
