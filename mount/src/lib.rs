@@ -33,6 +33,8 @@ pub mod mountinfo;
 
 pub mod mountpoint;
 
+pub mod stale;
+
 pub mod password;
 
 pub mod run;

@@ -11,12 +11,16 @@ use std::path::{Path, PathBuf};
 /// A mount.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
+    /// The kernel's number for it.
+    pub id: u64,
     /// Where it is.
     pub mountpoint: PathBuf,
     /// The filesystem's type, like `fuse.xfer`.
     pub kind: String,
     /// What is mounted, as the filesystem names it.
     pub source: String,
+    /// The number of the user who mounted it, if the filesystem says (FUSE does).
+    pub user: Option<u32>,
 }
 
 impl Entry {
@@ -44,11 +48,19 @@ pub fn find(path: &Path) -> io::Result<Option<Entry>> {
 /// `id parent major:minor root MOUNTPOINT options [tags...] - KIND SOURCE super-options`.
 fn parse(line: &[u8]) -> Option<Entry> {
     let mut words = line.split(|byte| *byte == b' ');
-    let mountpoint = unescape(words.nth(4)?);
+    let id = number(words.next()?)?;
+    let mountpoint = unescape(words.nth(3)?);
     let mut words = words.skip_while(|word| *word != b"-").skip(1);
     let kind = String::from_utf8_lossy(words.next()?).into_owned();
     let source = String::from_utf8_lossy(&unescape(words.next()?)).into_owned();
-    Some(Entry { mountpoint: OsString::from_vec(mountpoint).into(), kind, source })
+    let mut options = words.next().unwrap_or_default().split(|byte| *byte == b',');
+    let user = options.find_map(|option| number(option.strip_prefix(b"user_id=")?));
+    let mountpoint = OsString::from_vec(mountpoint).into();
+    Some(Entry { id, mountpoint, kind, source, user })
+}
+
+fn number<T: std::str::FromStr>(word: &[u8]) -> Option<T> {
+    std::str::from_utf8(word).ok()?.parse().ok()
 }
 
 /// Spaces, tabs, newlines and backslashes are written as `\` and three octal digits.
@@ -77,8 +89,10 @@ mod tests {
 
     #[test]
     fn a_line_is_read_with_and_without_tags() {
-        let line = b"36 35 98:0 /mnt1 /mnt\\040two rw,noatime shared:1 master:2 - fuse.xfer a@b rw";
+        let line = b"36 35 98:0 /mnt1 /mnt\\040two rw,noatime shared:1 master:2 - fuse.xfer a@b \
+            rw,user_id=1000,group_id=0";
         let entry = parse(line).unwrap();
+        assert_eq!((entry.id, entry.user), (36, Some(1000)));
         assert_eq!(entry.mountpoint, Path::new("/mnt two"));
         assert_eq!((entry.kind.as_str(), entry.source.as_str()), ("fuse.xfer", "a@b"));
         assert!(entry.is_fuse());

@@ -8,7 +8,6 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,12 +18,13 @@ use crate::control;
 use crate::exit::{Exit, Failure};
 use crate::mountinfo::{self, Entry};
 use crate::options::{Access, IdsOption, MountOptions};
-
-/// How long a filesystem that is already mounted there has to show that it lives.
-const ALIVE_MAX: Duration = Duration::from_secs(3);
+use crate::stale;
 
 /// How long a mount that was unmounted here may go on sending what it holds.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
+
+/// How many links may lead to a mount point, as for the kernel.
+const LINKS_MAX: usize = 40;
 
 /// How often it is looked whether it has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
@@ -34,12 +34,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(50);
 /// # Errors
 /// If it is missing, is no directory, or something is mounted there.
 pub fn prepare(path: &Path) -> Result<PathBuf, Failure> {
-    let unresolved = resolve_parent(path).map_err(|error| missing(path, &error))?;
-    free(&unresolved)?;
-    let resolved = fs::canonicalize(&unresolved).map_err(|error| missing(path, &error))?;
-    if resolved != unresolved {
-        free(&resolved)?;
-    }
+    let resolved = resolve(path).map_err(|error| missing(path, &error))?;
+    free(&resolved)?;
     let metadata = fs::metadata(&resolved).map_err(|error| missing(path, &error))?;
     match metadata.is_dir() {
         true => {
@@ -64,6 +60,21 @@ pub fn resolve_parent(path: &Path) -> io::Result<PathBuf> {
         (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
         _ => fs::canonicalize(&path),
     }
+}
+
+/// Makes `path` absolute and free of links, without touching what may be mounted there.
+///
+/// # Errors
+/// If its parent can't be reached, or links go in a circle.
+pub fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let mut resolved = resolve_parent(path)?;
+    for _ in 0..LINKS_MAX {
+        // What is mounted somewhere is no link, and the kernel knows that by itself.
+        let Ok(target) = fs::read_link(&resolved) else { return Ok(resolved) };
+        let parent = resolved.parent().unwrap_or(Path::new("/"));
+        resolved = resolve_parent(&parent.join(target))?;
+    }
+    Err(Errno::LOOP.into())
 }
 
 /// Checks that FUSE is there and that this user may mount with these options.
@@ -171,20 +182,10 @@ fn missing(path: &Path, error: &io::Error) -> Failure {
 fn free(path: &Path) -> Result<(), Failure> {
     let other = |error: io::Error| Failure::new(Exit::Other, format!("/proc: {error}"));
     let Some(entry) = mountinfo::find(path).map_err(other)? else { return Ok(()) };
-    if !(entry.is_fuse() && is_dead(path)) {
-        return Err(busy(&entry));
-    }
-    detach(path);
-    match mountinfo::find(path).map_err(other)? {
-        None => Ok(()),
-        Some(_) => Err(Failure::new(
-            Exit::MountPointBusy,
-            format!(
-                "{0}: a dead mount is in the way and can't be removed; \
-                 try: fusermount3 -u {0}, or as root: umount -l {0}",
-                path.display()
-            ),
-        )),
+    match stale::remove(path, &entry) {
+        Ok(true) => free(path),
+        Ok(false) => Err(busy(&entry)),
+        Err(line) => Err(Failure::new(Exit::MountPointBusy, line)),
     }
 }
 
@@ -214,21 +215,6 @@ fn busy(entry: &Entry) -> Failure {
     };
     let line = format!("{path}: {} ({}) is already mounted there; {how}", entry.source, entry.kind);
     Failure::new(Exit::MountPointBusy, line)
-}
-
-/// Whether the process behind a FUSE mount is gone. One that only does not answer counts as alive;
-/// the thread that asks it is left waiting then, and ends with this process.
-fn is_dead(path: &Path) -> bool {
-    let (answer, answered) = mpsc::channel();
-    let path = path.to_owned();
-    thread::spawn(move || answer.send(fs::metadata(path).map(drop)));
-    match answered.recv_timeout(ALIVE_MAX) {
-        Ok(Err(error)) => {
-            let gone = [Errno::NOTCONN, Errno::CONNABORTED].map(Errno::raw_os_error);
-            error.raw_os_error().is_some_and(|number| gone.contains(&number))
-        }
-        Ok(Ok(())) | Err(_) => false,
-    }
 }
 
 /// Unmounts, if nothing is in use there.

@@ -1,7 +1,7 @@
 //! The side of `xfer`: finds the mounts of this user, asks them, shows what they say.
 //!
 //! Plain blocking I/O; every read has a deadline. Mount points themselves are not touched, so a
-//! mount that hangs can't make this hang.
+//! mount that hangs can't make this hang; but for one that no process answers for.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::{Answer, Ask, LINE_BYTES_MAX, Status, directory, show};
 use crate::cli::XferCommand;
 use crate::exit::{Exit, Failure};
-use crate::{mountinfo, mountpoint};
+use crate::{mountinfo, mountpoint, stale};
 
 /// How long a mount may say nothing while it is asked something.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -32,13 +32,33 @@ pub fn run(command: XferCommand) -> Result<(), Failure> {
             let call = Call::find(&mountpoint)?;
             call.follow(Ask::Sync)
         }
-        XferCommand::Unmount { mountpoint } => {
-            let call = Call::find(&mountpoint)?;
-            let mountpoint = call.mountpoint.clone();
-            call.follow(Ask::Unmount)?;
-            wait_until_gone(&mountpoint)
-        }
+        XferCommand::Unmount { mountpoint } => unmount(&mountpoint),
     }
+}
+
+fn unmount(path: &Path) -> Result<(), Failure> {
+    let call = match Call::find(path) {
+        Ok(call) => call,
+        Err(failure) => return if remove_stale(path)? { Ok(()) } else { Err(failure) },
+    };
+    let mountpoint = call.mountpoint.clone();
+    call.follow(Ask::Unmount)?;
+    wait_until_gone(&mountpoint)
+}
+
+/// Removes a mount whose process was killed; whether there was one.
+fn remove_stale(path: &Path) -> Result<bool, Failure> {
+    let place = mountpoint::resolve(path).unwrap_or_else(|_| path.to_owned());
+    let removed = stale::remove_at(&place);
+    let removed = removed.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
+    if removed {
+        eprintln!(
+            "xfer: {}: the mount's process had been killed, so changes that were not yet on the \
+             server are lost",
+            place.display()
+        );
+    }
+    Ok(removed)
 }
 
 /// Whether `mountpoint` (absolute, free of links) is a mount of this user that runs.

@@ -1,0 +1,105 @@
+//! Mounts whose process is gone, and mounts that another one keeps.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use xfer_mount::exit::Exit;
+use xfer_tests::mount::is_mounted;
+use xfer_tests::programs::program;
+use xfer_tests::{Finished, Mount, World, run_within, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn unmount(world: &World, path: &Path) -> Finished {
+    let mut command = Command::new(program("xfer"));
+    run_within(world.at_home(command.arg("unmount").arg(path)), LIMIT)
+}
+
+/// Mounts, lets the kernel know the mount point, and kills the process that serves it.
+fn stale(world: &World) -> Mount {
+    let mut mount = world.mount("alice");
+    mount.shell("echo kept > file && sync . && ls && stat . file");
+    mount.signal(Signal::KILL);
+    mount.ended();
+    assert!(fs::metadata(mount.root()).is_ok(), "the kernel does not answer from its cache");
+    mount
+}
+
+#[test]
+fn a_mount_that_a_killed_process_left_behind_makes_way_for_a_new_one() {
+    let world = World::new(&["alice"]);
+    let old = stale(&world);
+    let link = world.outside().join("link");
+    std::os::unix::fs::symlink(old.root(), &link).unwrap();
+    // The kernel has closed the killed process's connections, so its session is over.
+    for place in [old.root(), &link] {
+        world.mounting("alice").at(place).arg("--takeover").in_background().succeeded();
+        assert_eq!(fs::read_to_string(old.path("file")).unwrap(), "kept\n");
+        unmount(&world, place).succeeded();
+        assert!(!is_mounted(old.root()));
+    }
+}
+
+#[test]
+fn xfer_unmount_removes_a_mount_that_a_killed_process_left_behind() {
+    let world = World::new(&["alice"]);
+    let old = stale(&world);
+    let said = unmount(&world, old.root()).succeeded().stderr;
+    assert!(said.contains("had been killed"), "{said}");
+    assert!(!is_mounted(old.root()));
+    unmount(&world, old.root()).refused(Exit::NotMounted.code());
+}
+
+#[test]
+fn a_mount_that_only_does_not_answer_is_left_alone() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("echo kept > file && sync .");
+    mount.signal(Signal::STOP);
+    let refused = world.mounting("alice").in_background().refused(Exit::MountPointBusy.code());
+    assert!(refused.contains("already mounted there"), "{refused}");
+    assert!(mount.is_mounted());
+    mount.signal(Signal::CONT);
+    assert_eq!(mount.shell("cat file"), "kept");
+    mount.unmount();
+}
+
+#[test]
+fn a_dead_mount_of_another_user_or_of_another_kind_is_left_alone() {
+    let world = World::new(&["alice"]);
+    for (kind, user) in [("fuse.xfer", 12345), ("fuse.other", 0)] {
+        let place = world.mount_point(kind);
+        dead_mount(&place, kind, user);
+        let refused = world.mounting("alice").at(&place).in_background();
+        refused.refused(Exit::MountPointBusy.code());
+        unmount(&world, &place).refused(Exit::NotMounted.code());
+        assert!(is_mounted(&place), "{kind} of {user}");
+        rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+/// A FUSE mount that nobody serves.
+fn dead_mount(place: &Path, kind: &str, user: u32) {
+    use std::os::fd::AsRawFd;
+    let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
+    let data = format!("fd={},rootmode=40000,user_id={user},group_id=0", device.as_raw_fd());
+    let data = std::ffi::CString::new(data).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("someone", place, kind, flags, data.as_c_str()).unwrap();
+}
+
+#[test]
+fn a_process_that_is_being_killed_is_waited_for() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("ls");
+    mount.signal(Signal::KILL);
+    // At once, while the system may still be ending it.
+    world.mounting("alice").arg("--takeover").in_background().succeeded();
+    wait_until("the new mount", LIMIT, || fs::read_dir(mount.root()).is_ok());
+    unmount(&world, mount.root()).succeeded();
+}
