@@ -304,6 +304,10 @@ fn model_step(model: &mut Model, step: &Step) -> bool {
         }
         Step::Free(id, offset, len) => {
             let Some(data) = model.get_mut(id) else { return false };
+            // What is freed past the end can make it longer.
+            if offset + len > (data.len() as u64).next_multiple_of(4096) {
+                data.resize((offset + len) as usize, Some(0));
+            }
             fill(data, *offset, *len, None);
         }
         Step::Duplicate(from, to, len) => {

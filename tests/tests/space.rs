@@ -10,7 +10,9 @@ use std::time::Duration;
 use rustix::fs as sys;
 use rustix::fs::FallocateFlags;
 use xfer_tests::files::{errno, read_write, set_xattr};
-use xfer_tests::space::{BLOCK, Space, check_exact, contents, data_bytes, said, shown, walked};
+use xfer_tests::space::{
+    BLOCK, Space, check_exact, contents, data_bytes, said, shown, stored, walked,
+};
 use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, Random, World, scale, wait_until};
 
@@ -538,6 +540,54 @@ fn contents_are_on_the_servers_disk_as_long_as_anything_has_them_and_no_longer()
     wait_until("the content to go", SOON, || here().is_empty());
     bob.unmount();
     alice.unmount();
+}
+
+/// Waits until the server's disk holds no more than the users are charged for.
+fn check_charged(world: &World, users: &[&Mount]) {
+    users.iter().for_each(|mount| mount.sync());
+    wait_until("the disk to hold no more than is charged", SOON, || {
+        let charged: u64 =
+            ["alice", "bob"].map(|user| stored(&world.server, user).bytes).iter().sum();
+        contents(&world.server).values().sum::<u64>() <= charged
+    });
+}
+
+#[test]
+fn what_nothing_reaches_of_a_shared_content_leaves_the_servers_disk() {
+    let mut world = World::new(&["alice", "bob"]);
+    let data = Random::new(5).bytes(2 << 20);
+    for round in 0..3 {
+        let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+        let full = || fs::write(alice.path("full"), &data).unwrap();
+        full();
+        alice.shell(&format!("cp full cut{round} && truncate -s 4096 cut{round} && rm full"));
+        check_charged(&world, &[&alice, &bob]);
+        full();
+        alice.shell(&format!("cp full cut && truncate -s 5000 cut && cp cut again{round}"));
+        alice.sync();
+        alice.shell("rm cut full");
+        check_charged(&world, &[&alice, &bob]);
+        full();
+        alice.shell("truncate -s 100000 full && fallocate -n -l 1M full && truncate -s 4096 full");
+        alice.shell(&format!("mv full set-aside{round}"));
+        check_charged(&world, &[&alice, &bob]);
+        full();
+        alice.shell(&format!("cp full outbox/bob/sent{round} && truncate -s 8192 full"));
+        let arrived = bob.path(&format!("inbox/alice/sent{round}"));
+        wait_until("it to arrive", SOON, || arrived.exists());
+        alice.shell(&format!("mv full rest{round} && rm outbox/bob/sent{round}"));
+        File::options().write(true).open(&arrived).unwrap().set_len(12_000).unwrap();
+        check_charged(&world, &[&alice, &bob]);
+        assert!(fs::read(&arrived).unwrap() == data[..12_000]);
+        for (name, len) in [("cut", 4096), ("again", 5000), ("set-aside", 4096), ("rest", 8192)] {
+            let bytes = fs::read(alice.path(&format!("{name}{round}"))).unwrap();
+            assert!(bytes == data[..len], "{name}{round}");
+        }
+        bob.unmount();
+        alice.unmount();
+        world.server.kill();
+        world.server.restart();
+    }
 }
 
 #[test]

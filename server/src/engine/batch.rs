@@ -1,6 +1,6 @@
 //! What a tree changed since it was last given to a commit, as far as its rows don't say it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use xfer_protocol::tree::{Changes, ContentEffect, DeliveryEffect, Node};
@@ -45,6 +45,10 @@ pub(super) struct Pending {
     pub(super) created: HashSet<ContentId>,
     /// What is to be given back.
     pub(super) frees: Vec<Free>,
+    /// Contents that something has no more, which others may still have.
+    pub(super) dropped: BTreeSet<ContentId>,
+    /// What an earlier batch noted as to be given back, and was.
+    pub(super) freed: Vec<ContentId>,
     rows: usize,
     bytes: u64,
     /// Rows with large attributes, maps or targets, and how many bytes of them.
@@ -57,6 +61,10 @@ impl Pending {
     pub(super) fn note(&mut self, changes: &Changes) {
         for (content, by) in &changes.references {
             *self.references.entry(*content).or_default() += by;
+            // Whatever else has it from now on: that may be less of it.
+            if *by < 0 {
+                self.dropped.insert(*content);
+            }
         }
         self.deliveries.extend(changes.deliveries.iter().cloned());
         self.rows += changes.nodes.len() + changes.entries.len();

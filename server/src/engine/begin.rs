@@ -8,9 +8,10 @@ use xfer_protocol::message::{Grant, Refusal};
 use xfer_protocol::tree::Usage;
 use xfer_protocol::{ContentId, Ino, Name};
 
+use super::garbage::trim_left;
 use super::session::Session;
 use super::tree::{Stores, Tree};
-use crate::store::{Account, Batch, Committed, StoreError};
+use crate::store::{Account, Batch, Committed, StoreError, Trims};
 
 /// How many orphans are removed in one transaction.
 const ORPHANS_COUNT: usize = 10_000;
@@ -48,7 +49,7 @@ pub(super) fn begin(stores: &Stores, session: &Session) -> Result<Begun, Refusal
 
 fn start(stores: &Stores, session: &Session, mut account: Account) -> Result<Begun, StoreError> {
     let meta = &stores.meta;
-    account.usage = forget_orphans(stores, &account)?;
+    account.usage = tidy(stores, &account)?;
     let ids = meta.grant_ids(IDS_MAX)?;
     let mut deliveries = meta.waiting(account.id)?;
     let more_deliveries = deliveries.len() > DELIVERIES_MAX;
@@ -76,9 +77,16 @@ pub(super) fn others(accounts: &[Account], user: &Name) -> Vec<Name> {
     names.filter(|name| *name != user).take(USERS_MAX).cloned().collect()
 }
 
+/// Tidies what the session before left; says what the tree takes up then.
+pub(super) fn tidy(stores: &Stores, account: &Account) -> Result<Usage, StoreError> {
+    let usage = forget_orphans(stores, account)?;
+    trim_left(stores, account.id)?;
+    Ok(usage)
+}
+
 /// Removes nodes without names: the programs that had them open ended with the session before.
 /// This is no op of the log, so it takes no seq; nobody was told of these nodes in this session.
-pub(super) fn forget_orphans(stores: &Stores, account: &Account) -> Result<Usage, StoreError> {
+fn forget_orphans(stores: &Stores, account: &Account) -> Result<Usage, StoreError> {
     let mut usage = account.usage;
     let orphans = stores.meta.orphans(account.id)?;
     for part in orphans.chunks(ORPHANS_COUNT) {
@@ -123,6 +131,7 @@ fn removal(
         nodes,
         entries: Vec::new(),
         references,
+        trims: Trims::default(),
         deliveries: Vec::new(),
         refused: Vec::new(),
         time: SystemTime::now().into(),

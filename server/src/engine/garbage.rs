@@ -1,7 +1,11 @@
-//! Contents that nothing refers to any more, and how their bytes go.
+//! Contents, and parts of contents, that nothing reaches any more, and how their bytes go.
 //!
 //! **Invariant:** a content is removed only when nothing committed refers to it and no session can
 //! still make it: garbage is final, since only what refers to a content can refer to it anew.
+//!
+//! **Invariant:** a part of a sealed content is given back only when nothing committed reaches it. That
+//! is final, too: what a session has not committed yet got its part from what is committed, and a
+//! sealed content is never written to. A content that is not sealed is left to its node's session.
 
 use std::sync::Arc;
 
@@ -9,7 +13,7 @@ use tokio::sync::Notify;
 use xfer_protocol::ContentId;
 
 use super::tree::Stores;
-use crate::store::StoreError;
+use crate::store::{AccountId, StoreError};
 
 /// How many contents are looked at in one go.
 const STEP_COUNT: usize = 1_000;
@@ -57,8 +61,13 @@ pub(super) fn remove_unreferenced(
     Ok(count)
 }
 
-/// Removes all garbage that there is.
+/// Gives back all space that nothing reaches: first that of whole contents.
 pub(super) fn collect(stores: &Stores) -> Result<(), StoreError> {
+    remove_garbage(stores)?;
+    trim(stores)
+}
+
+fn remove_garbage(stores: &Stores) -> Result<(), StoreError> {
     loop {
         let garbage = stores.meta.garbage(STEP_COUNT)?;
         for content in &garbage {
@@ -71,4 +80,57 @@ pub(super) fn collect(stores: &Stores) -> Result<(), StoreError> {
             return Ok(());
         }
     }
+}
+
+/// Gives back the parts of sealed contents that nothing reaches.
+fn trim(stores: &Stores) -> Result<(), StoreError> {
+    let mut after = 0;
+    loop {
+        let trims = stores.meta.trims(after, STEP_COUNT)?;
+        let mut done = Vec::new();
+        for trim in &trims {
+            after = trim.id;
+            if is_trimmed(stores, trim.content)? {
+                done.push(*trim);
+            }
+        }
+        if !done.is_empty() {
+            stores.meta.forget_trims(&done)?;
+        }
+        if trims.len() < STEP_COUNT {
+            return Ok(());
+        }
+    }
+}
+
+/// Says whether it is done with the content, and not to be tried again.
+fn is_trimmed(stores: &Stores, content: ContentId) -> Result<bool, StoreError> {
+    let Some(reached) = stores.meta.reached(content)? else { return Ok(true) };
+    match stores.contents.keep(content, &reached) {
+        Ok(()) => Ok(true),
+        // To make a hole can take space itself.
+        Err(StoreError::Full) => Ok(false),
+        Err(error) => {
+            tracing::error!(%error, "a part of a content that nothing reaches stays on the disk");
+            Ok(true)
+        }
+    }
+}
+
+/// Gives back what an earlier session of the account dropped and did not come to give back.
+pub(super) fn trim_left(stores: &Stores, account: AccountId) -> Result<(), StoreError> {
+    let left = stores.meta.left_trims(account)?;
+    for (content, ino) in &left {
+        let node = stores.meta.node(account, *ino)?;
+        let data = node.as_ref().and_then(|node| node.file());
+        let Some(data) = data.filter(|data| data.content == Some(*content)) else { continue };
+        if !data.sealed {
+            let runs = data.extents.data_in(data.size, 0..data.extents.end(data.size));
+            stores.contents.keep(*content, &runs)?;
+        }
+    }
+    if !left.is_empty() {
+        stores.meta.forget_left_trims(account)?;
+    }
+    Ok(())
 }

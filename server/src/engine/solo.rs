@@ -13,7 +13,7 @@ use xfer_protocol::limits::IDS_MAX;
 use xfer_protocol::tree::{Action, Node, Op};
 use xfer_protocol::{ContentId, Epoch, Errno, IdRange, Ino, Name, Timestamp};
 
-use super::begin::forget_orphans;
+use super::begin::tidy;
 use super::garbage::remove_unreferenced;
 use super::rows_budget::RowsBudget;
 use super::tree::{Halt, Stores, Tree, Work};
@@ -59,7 +59,7 @@ impl Solo {
     ) -> Result<Solo, StoreError> {
         let stores = Stores { meta, contents, rows: RowsBudget::new(ROWS_BYTES) };
         let mut account = stores.meta.begin_session(account)?;
-        account.usage = forget_orphans(&stores, &account)?;
+        account.usage = tidy(&stores, &account)?;
         let ids = stores.meta.grant_ids(IDS_MAX)?;
         let tree = Tree::new(stores.clone(), &account, ids);
         Ok(Solo {

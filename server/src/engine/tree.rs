@@ -22,7 +22,7 @@ use xfer_protocol::{ContentId, DeliveryId, Epoch, Errno, IdRange, Ino, Name, Seq
 use super::batch::{Free, Pending};
 use super::ids::Ids;
 use super::rows_budget::{RowsBudget, RowsShare};
-use crate::store::{Account, AccountId, Batch, ContentStore, MetaStore, StoreError};
+use crate::store::{Account, AccountId, Batch, ContentStore, MetaStore, StoreError, Trims};
 
 /// How many entries are loaded from the store at a time.
 pub(super) const LOAD_COUNT: usize = 1_000;
@@ -160,6 +160,21 @@ impl Tree {
         let stillborn = pending.stillborn();
         let contents = pending.touched.iter().filter(|id| !stillborn.contains(id)).copied();
         let contents = contents.collect();
+        let mut trims = Trims { done: pending.freed, ..Trims::default() };
+        let mut shared = pending.dropped;
+        let mut frees = Vec::new();
+        for free in pending.frees {
+            match self.owner(&free) {
+                Some(data) if data.sealed => drop(shared.insert(free.content)),
+                Some(_) => {
+                    trims.own.push((free.content, free.ino));
+                    frees.extend(self.unused_parts(free));
+                }
+                None => {}
+            }
+        }
+        shared.retain(|content| !stillborn.contains(content));
+        trims.shared.extend(shared);
         let batch = Batch {
             account: self.account,
             epoch: self.epoch,
@@ -168,11 +183,11 @@ impl Tree {
             nodes,
             entries,
             references: pending.references.into_iter().filter(|(_, by)| *by != 0).collect(),
+            trims,
             deliveries: pending.deliveries,
             refused: Vec::new(),
             time,
         };
-        let frees = pending.frees.into_iter().flat_map(|free| self.unused_parts(free)).collect();
         self.in_flight = InFlight { created: pending.created, stillborn, frees };
         self.taken = self.applied;
         Some(Work { batch, contents })
@@ -193,6 +208,12 @@ impl Tree {
         }
         for free in in_flight.frees {
             self.load_node(free.ino)?;
+            if self.owner(&free).is_some_and(|data| data.sealed) {
+                // Shared meanwhile, though not yet in what is committed: noted with that.
+                self.pending.dropped.insert(free.content);
+                continue;
+            }
+            self.pending.freed.push(free.content);
             for part in self.unused_parts(free) {
                 let len = part.range.end - part.range.start;
                 self.stores.contents.free(part.content, part.range.start, len)?;
@@ -292,14 +313,17 @@ impl Tree {
         Ok(())
     }
 
-    /// The parts of `free` that its node has no data in, as far as the table knows the node.
-    ///
-    /// A node that has another content by now says nothing, nor does one that may share its own:
-    /// whoever else has the content may have data there.
+    /// The data of the node of `free`, as far as the table knows it, unless it has another content by
+    /// now.
+    fn owner(&self, free: &Free) -> Option<FileData> {
+        let Loaded::Present(node) = self.table.node(free.ino) else { return None };
+        node.file().filter(|data| data.content == Some(free.content)).cloned()
+    }
+
+    /// The parts of `free` that its node has no data in. One that may share its content says nothing:
+    /// whoever else has it may have data there.
     fn unused_parts(&self, free: Free) -> Vec<Free> {
-        let Loaded::Present(node) = self.table.node(free.ino) else { return Vec::new() };
-        let owns = |data: &&FileData| !data.sealed && data.content == Some(free.content);
-        let Some(data) = node.file().filter(owns) else { return Vec::new() };
+        let Some(data) = self.owner(&free).filter(|data| !data.sealed) else { return Vec::new() };
         let mut parts = Vec::new();
         let mut at = free.range.start;
         let used = data.extents.data_in(data.size, free.range.clone());

@@ -64,6 +64,8 @@ pub struct Batch {
     pub entries: Vec<(Ino, Name, Option<Ino>)>,
     /// How many more nodes and deliveries refer to a content, each once.
     pub references: Vec<(ContentId, i64)>,
+    /// What space is to be given back that nothing reaches any more.
+    pub trims: Trims,
     /// Deliveries sent, accepted and declined, in order.
     pub deliveries: Vec<DeliveryEffect>,
     /// Those of the deliveries sent that the recipient has no room for, or that nobody is there to
@@ -71,6 +73,28 @@ pub struct Batch {
     pub refused: Vec<DeliveryId>,
     /// When it is committed.
     pub time: Timestamp,
+}
+
+/// Space in contents that stay, to be given back once what made it unreachable is durable. Kept in
+/// rows, so that a crash in between loses nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Trims {
+    /// Sealed contents of which something is reached by fewer than before, by nothing any more
+    /// perhaps: see [`MetaStore::trims`].
+    pub shared: Vec<ContentId>,
+    /// Contents that one node alone has, which has less of it now. Its session gives that back.
+    pub own: Vec<(ContentId, Ino)>,
+    /// Those of an earlier batch's `own` for which that is done.
+    pub done: Vec<ContentId>,
+}
+
+/// A sealed content of which something may be reached by nothing any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trim {
+    /// Its number among trims: a new one each time that something of the content is dropped.
+    pub id: u64,
+    /// The content.
+    pub content: ContentId,
 }
 
 /// What became of a batch in a commit.
@@ -171,6 +195,21 @@ pub trait MetaStore: Send + Sync + 'static {
     fn garbage(&self, count: usize) -> Result<Vec<ContentId>, StoreError>;
     /// Forgets garbage, whose bytes are gone.
     fn forget_garbage(&self, contents: &[ContentId]) -> Result<(), StoreError>;
+    /// Sealed contents of which something was dropped, at most `count`, those noted after the trim
+    /// number `after`, in order.
+    fn trims(&self, after: u64, count: usize) -> Result<Vec<Trim>, StoreError>;
+    /// What is reached of a sealed content by anything committed, in whole blocks, in order; `None` if
+    /// it is not only reached by what can't write to it.
+    ///
+    /// It never grows: what reaches a part of a sealed content got it from what reached it before.
+    fn reached(&self, content: ContentId) -> Result<Option<Vec<Range<u64>>>, StoreError>;
+    /// Forgets trims that are done. What was noted since stays.
+    fn forget_trims(&self, trims: &[Trim]) -> Result<(), StoreError>;
+    /// Contents of which an earlier session of this account dropped something, and may have ended
+    /// before it gave that back; with the node that has each.
+    fn left_trims(&self, account: AccountId) -> Result<Vec<(ContentId, Ino)>, StoreError>;
+    /// Forgets those, which are done.
+    fn forget_left_trims(&self, account: AccountId) -> Result<(), StoreError>;
     /// Grants numbers that were never granted before. Durable before it returns.
     fn grant_ids(&self, count: u64) -> Result<IdRange, StoreError>;
 
@@ -253,6 +292,9 @@ pub trait ContentStore: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
     /// Gives a range's space back; what it reads as afterwards is undefined.
     fn free(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError>;
+    /// Gives back the space of all but these ranges, which are whole blocks, in order; what the rest
+    /// reads as afterwards is undefined.
+    fn keep(&self, content: ContentId, ranges: &[Range<u64>]) -> Result<(), StoreError>;
     /// Makes all that was done to these contents durable, their being there included.
     fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError>;
     /// Removes a content, if it exists.

@@ -22,11 +22,14 @@ pub struct Client {
     pub seq: Seq,
     pub stream: DuplexStream,
     next_id: u64,
+    /// The last op that is known to be durable.
+    durable: Seq,
 }
 
 impl Client {
     pub fn new(grant: Grant, stream: DuplexStream) -> Client {
-        Client { seq: grant.applied, next_id: grant.ids.first, grant, stream }
+        let (seq, next_id) = (grant.applied, grant.ids.first);
+        Client { seq, next_id, durable: seq, grant, stream }
     }
 
     pub fn id(&mut self) -> u64 {
@@ -92,6 +95,9 @@ impl Client {
         loop {
             let received = receive::<ToClient, _>(&mut self.stream, Bounds::OPEN);
             let (message, _) = tokio::time::timeout(PATIENCE, received).await.unwrap().unwrap();
+            if let ToClient::Durable { seq, .. } = message {
+                self.durable = seq;
+            }
             if message != ToClient::Pong {
                 return message;
             }
@@ -112,6 +118,9 @@ impl Client {
 
     /// Waits until all that was sent is durable.
     pub async fn sync(&mut self) {
+        if self.durable == self.seq {
+            return;
+        }
         self.say(&ToServer::Barrier { upto: self.seq }, &[]).await;
         let seq = self.seq;
         self.until(|message| match message {

@@ -96,6 +96,10 @@ impl ContentStore for Mortal {
         self.step(|| self.inner.free(content, offset, len))
     }
 
+    fn keep(&self, content: ContentId, ranges: &[Range<u64>]) -> Result<(), StoreError> {
+        self.step(|| self.inner.keep(content, ranges))
+    }
+
     fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError> {
         self.step(|| self.inner.make_durable(contents))
     }

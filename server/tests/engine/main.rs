@@ -9,5 +9,6 @@ mod reading;
 mod secrets;
 mod sending;
 mod sessions;
+mod space;
 mod storage;
 mod world;

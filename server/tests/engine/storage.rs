@@ -74,6 +74,10 @@ impl ContentStore for Faulty {
         self.inner.free(content, offset, len)
     }
 
+    fn keep(&self, content: ContentId, ranges: &[Range<u64>]) -> Result<(), StoreError> {
+        self.inner.keep(content, ranges)
+    }
+
     fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError> {
         self.syncs.fetch_add(1, Ordering::Relaxed);
         while self.hold_sync.load(Ordering::Relaxed) {

@@ -1,5 +1,6 @@
 //! Stores in a directory of their own, with an engine over them.
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -48,6 +49,27 @@ impl World {
         let contents = wrap(Arc::new(FileStore::open(dir.path()).unwrap()));
         let engine = Engine::new(meta.clone(), contents, 64 << 20);
         World { meta, engine, dir }
+    }
+
+    /// What contents take up on the disk, in bytes: how many there are, and how much it is together.
+    pub fn on_disk(&self) -> (u64, u64) {
+        let mut waiting = vec![self.dir.path().join("contents")];
+        let (mut count, mut bytes) = (0, 0);
+        while let Some(directory) = waiting.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                match path.metadata() {
+                    Ok(meta) if meta.is_dir() => waiting.push(path),
+                    Ok(meta) => {
+                        count += 1;
+                        bytes += meta.blocks() * 512;
+                    }
+                    // Removed meanwhile.
+                    Err(_) => {}
+                }
+            }
+        }
+        (count, bytes)
     }
 
     /// The stores opened anew, as another process would find them.

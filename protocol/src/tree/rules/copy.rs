@@ -78,7 +78,12 @@ fn share(d: &mut Draft<'_>, part: &Part, source: &FileData, end: u64) -> Result<
     }
     extents.resize(end, end);
     let target = d.file_mut(part.to)?;
+    let before = target.content;
     *target = FileData { size: end, content: source.content, sealed: true, extents };
+    // The source may have holes by now where the target still had data.
+    if let Some(content) = before.filter(|before| Some(*before) == source.content) {
+        d.content(ContentEffect::Free { content, offset: 0, len: end });
+    }
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,6 +31,7 @@ use rustix::io::{Errno, retry_on_intr};
 use shards::{Directory, Place};
 use unsynced::Unsynced;
 use xfer_protocol::ContentId;
+use xfer_protocol::limits::BLOCK_BYTES;
 
 use super::lock::prepare_directory;
 use super::{ContentStore, StoreError};
@@ -249,12 +250,13 @@ impl ContentStore for FileStore {
     }
 
     fn free(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
-        let freed = self.file(content).and_then(|file| punch(&file, offset, len));
-        match freed {
-            // The space stays taken, and that is all.
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
-            freed => freed.map_err(|error| failed("freeing", content, error)),
-        }
+        let freed = self.file(content).and_then(|file| free(&file, offset..offset + len));
+        freed.map_err(|error| failed("freeing", content, error))
+    }
+
+    fn keep(&self, content: ContentId, ranges: &[Range<u64>]) -> Result<(), StoreError> {
+        let freed = self.file(content).and_then(|file| keep(&file, ranges));
+        freed.map_err(|error| failed("freeing", content, error))
     }
 
     fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError> {
@@ -333,6 +335,39 @@ fn clear(file: &File, offset: u64, len: u64) -> io::Result<()> {
         }
         punched => punched,
     }
+}
+
+fn free(file: &File, range: Range<u64>) -> io::Result<()> {
+    let len = file.metadata()?.len();
+    if range.end > len.next_multiple_of(BLOCK_BYTES) {
+        // What is set aside past the end is given back by nothing else, on ext4 at least.
+        file.set_len(range.end)?;
+    }
+    match punch(file, range.start, range.end - range.start) {
+        // The space stays taken, and that is all.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+        punched => punched,
+    }
+}
+
+fn keep(file: &File, ranges: &[Range<u64>]) -> io::Result<()> {
+    let (mut at, mut bytes) = (0, 0);
+    for range in ranges {
+        if at < range.start {
+            free(file, at..range.start)?;
+        }
+        at = range.end;
+        bytes += range.end - range.start;
+    }
+    let meta = file.metadata()?;
+    if meta.len() > at {
+        file.set_len(at)?;
+    } else if meta.blocks() * 512 > bytes {
+        // Only a file that becomes shorter gives back what is set aside past its end.
+        file.set_len(at + 1)?;
+        file.set_len(at)?;
+    }
+    Ok(())
 }
 
 fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {

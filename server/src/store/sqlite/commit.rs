@@ -5,7 +5,7 @@ use xfer_protocol::tree::{DeliveryEffect, Node};
 use xfer_protocol::{Ino, Name};
 
 use super::rows::{change, put_node};
-use super::{contents, deliveries};
+use super::{contents, deliveries, trims};
 use crate::store::{AccountId, Batch, Committed, StoreError};
 
 /// Writes one batch, unless its session was fenced.
@@ -22,6 +22,7 @@ pub(super) fn write(transaction: &Transaction<'_>, batch: &Batch) -> Result<Comm
     for (content, by) in &batch.references {
         contents::refer(transaction, *content, *by)?;
     }
+    trims::note(transaction, batch.account, &batch.trims)?;
     for effect in &batch.deliveries {
         match effect {
             DeliveryEffect::Sent { to, delivery } => {

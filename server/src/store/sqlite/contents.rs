@@ -8,6 +8,7 @@ use rusqlite::{Connection, Transaction, params};
 use xfer_protocol::{ContentId, IdRange};
 
 use super::rows::{all, change, first, number, value};
+use super::trims;
 use crate::store::StoreError;
 
 /// Counts references to a content: `by` more.
@@ -42,7 +43,8 @@ pub(super) fn refer(
         }
         (Some(_), refs) => {
             change(transaction, "UPDATE contents SET refs = ? WHERE id = ?", [refs, id])?;
-            Ok(())
+            // What had it beside others had it sealed.
+            if by < 0 { trims::note_shared(transaction, content) } else { Ok(()) }
         }
     }
 }
@@ -50,7 +52,7 @@ pub(super) fn refer(
 fn discard(transaction: &Transaction<'_>, content: ContentId) -> Result<(), StoreError> {
     let sql = "INSERT OR IGNORE INTO garbage (content) VALUES (?)";
     change(transaction, sql, [content.0.cast_signed()])?;
-    Ok(())
+    trims::forget_content(transaction, content)
 }
 
 fn is_garbage(connection: &Connection, content: ContentId) -> Result<bool, StoreError> {

@@ -18,6 +18,8 @@ mod commit;
 
 mod contents;
 
+mod trims;
+
 mod deliveries;
 
 mod accounts;
@@ -30,7 +32,7 @@ mod failures;
 mod tests;
 
 use std::fs::{File, OpenOptions};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +46,7 @@ use xfer_protocol::{ContentId, DeliveryId, IdRange, Ino, Name, Timestamp};
 
 use super::lock::prepare_directory;
 use super::{
-    Account, AccountId, Batch, Committed, Failures, ForgottenBefore, MetaStore, StoreError,
+    Account, AccountId, Batch, Committed, Failures, ForgottenBefore, MetaStore, StoreError, Trim,
 };
 
 /// How long a removal lets others write after each of its transactions: as long as that took,
@@ -136,6 +138,26 @@ impl MetaStore for SqliteStore {
 
     fn forget_garbage(&self, contents: &[ContentId]) -> Result<(), StoreError> {
         self.connections.write(|writer| contents::forget_garbage(writer, contents))
+    }
+
+    fn trims(&self, after: u64, count: usize) -> Result<Vec<Trim>, StoreError> {
+        self.connections.read(|reader| trims::list(reader, after, count))
+    }
+
+    fn reached(&self, content: ContentId) -> Result<Option<Vec<Range<u64>>>, StoreError> {
+        self.connections.read(|reader| trims::reached(reader, content))
+    }
+
+    fn forget_trims(&self, trims: &[Trim]) -> Result<(), StoreError> {
+        self.connections.write(|writer| trims::forget(writer, trims))
+    }
+
+    fn left_trims(&self, account: AccountId) -> Result<Vec<(ContentId, Ino)>, StoreError> {
+        self.connections.read(|reader| trims::left(reader, account))
+    }
+
+    fn forget_left_trims(&self, account: AccountId) -> Result<(), StoreError> {
+        self.connections.write(|writer| trims::forget_left(writer, account))
     }
 
     fn grant_ids(&self, count: u64) -> Result<IdRange, StoreError> {

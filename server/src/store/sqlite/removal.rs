@@ -15,6 +15,7 @@ use super::accounts::{living, must_exist};
 use super::contents::refer;
 use super::deliveries::{self, State};
 use super::rows::{all, change, first, number};
+use super::trims;
 use crate::store::{AccountId, StoreError};
 
 /// How many rows of a kind go in one transaction.
@@ -44,6 +45,7 @@ pub(super) fn clear_some(
         || remove_entries(transaction, account)?
         || remove_nodes(transaction, account)?;
     if !is_left {
+        trims::forget_left(transaction, account)?;
         let sql = "DELETE FROM accounts WHERE id = ?";
         change(transaction, sql, [account.0.cast_signed()])?;
     }

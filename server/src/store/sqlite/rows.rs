@@ -186,7 +186,11 @@ pub(super) fn read_name(row: &Row<'_>, place: usize) -> Result<Name, StoreError>
         .map_err(|_| damaged("a name that is none"))
 }
 
-fn read_blob<T: DeserializeOwned>(row: &Row<'_>, place: usize) -> Result<Option<T>, StoreError> {
+/// A value that was encoded, if there is one.
+pub(super) fn read_blob<T: DeserializeOwned>(
+    row: &Row<'_>,
+    place: usize,
+) -> Result<Option<T>, StoreError> {
     let bytes = row.get_ref(place)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
     bytes.map(decode).transpose()
 }

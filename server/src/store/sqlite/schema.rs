@@ -23,10 +23,14 @@ const TO_VERSION_2: &str = "
     CREATE INDEX delivered ON delivery_items (content) WHERE content IS NOT NULL;
     CREATE TABLE trims (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
-        content INTEGER NOT NULL UNIQUE,
-        account INTEGER REFERENCES accounts (id)
+        content INTEGER NOT NULL UNIQUE
     ) STRICT;
-    CREATE INDEX trims_of ON trims (account) WHERE account IS NOT NULL;
+    CREATE TABLE own_trims (
+        content INTEGER PRIMARY KEY,
+        account INTEGER NOT NULL REFERENCES accounts (id),
+        ino INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX own_trims_of ON own_trims (account);
 ";
 
 /// What tells an xfer store from any other database: "xfer" in the header's `application_id`.
@@ -99,10 +103,15 @@ const TABLES: &str = "
 
     CREATE TABLE trims (
         id INTEGER PRIMARY KEY AUTOINCREMENT, -- a new one each time that a content is noted
-        content INTEGER NOT NULL UNIQUE,
-        account INTEGER REFERENCES accounts (id) -- NULL: the content is sealed
+        content INTEGER NOT NULL UNIQUE
     ) STRICT;
-    CREATE INDEX trims_of ON trims (account) WHERE account IS NOT NULL;
+
+    CREATE TABLE own_trims (
+        content INTEGER PRIMARY KEY,
+        account INTEGER NOT NULL REFERENCES accounts (id),
+        ino INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX own_trims_of ON own_trims (account);
 
     CREATE TABLE deliveries (
         arrival INTEGER PRIMARY KEY AUTOINCREMENT, -- in the order of commits

@@ -7,6 +7,7 @@ use xfer_protocol::tree::Kind;
 use xfer_protocol::{Epoch, Seq};
 
 use super::*;
+use crate::store::Trims;
 
 /// A store with the account alice.
 fn with_alice(dir: &Path) -> (SqliteStore, Name, AccountId) {
@@ -39,6 +40,7 @@ fn large_batch(account: AccountId) -> Batch {
         nodes: (2000..3000).map(|ino| (Ino(ino), Some(node.clone()))).collect(),
         entries: Vec::new(),
         references: Vec::new(),
+        trims: Trims::default(),
         deliveries: Vec::new(),
         refused: Vec::new(),
         time: Timestamp::default(),

@@ -1,0 +1,139 @@
+//! Contents that stay, of which something may be reached by nothing any more.
+//!
+//! **Invariant:** whatever takes a part of a content from a node or a delivery notes the content in the
+//! same transaction, in `trims` if it is sealed, else in `own_trims`. A note goes when the space was
+//! given back, or with the content.
+
+use std::ops::Range;
+
+use rusqlite::{Connection, Transaction, params};
+use xfer_protocol::limits::BLOCK_BYTES;
+use xfer_protocol::tree::{Extents, Item, ItemKind, Runs};
+use xfer_protocol::{ContentId, Ino};
+
+use super::rows::{all, change, decode, first, number, read_blob, value};
+use crate::store::{AccountId, StoreError, Trim, Trims};
+
+/// Notes what a batch dropped, and forgets what it says is done.
+pub(super) fn note(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    trims: &Trims,
+) -> Result<(), StoreError> {
+    for content in &trims.done {
+        forget_own(transaction, *content)?;
+    }
+    for content in &trims.shared {
+        note_shared(transaction, *content)?;
+    }
+    for (content, ino) in &trims.own {
+        let sql = "INSERT OR REPLACE INTO own_trims (content, account, ino)
+                   SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM contents WHERE id = ?1)";
+        let params = [content.0, account.0, ino.0].map(u64::cast_signed);
+        change(transaction, sql, params)?;
+    }
+    Ok(())
+}
+
+/// Notes that something has less of a sealed content, if the content is still there.
+pub(super) fn note_shared(
+    transaction: &Transaction<'_>,
+    content: ContentId,
+) -> Result<(), StoreError> {
+    forget_own(transaction, content)?;
+    let sql = "INSERT OR REPLACE INTO trims (content)
+               SELECT ?1 WHERE EXISTS (SELECT 1 FROM contents WHERE id = ?1)";
+    change(transaction, sql, [content.0.cast_signed()])?;
+    Ok(())
+}
+
+/// Forgets all about a content that is garbage now.
+pub(super) fn forget_content(
+    transaction: &Transaction<'_>,
+    content: ContentId,
+) -> Result<(), StoreError> {
+    forget_own(transaction, content)?;
+    change(transaction, "DELETE FROM trims WHERE content = ?", [content.0.cast_signed()])?;
+    Ok(())
+}
+
+fn forget_own(transaction: &Transaction<'_>, content: ContentId) -> Result<(), StoreError> {
+    change(transaction, "DELETE FROM own_trims WHERE content = ?", [content.0.cast_signed()])?;
+    Ok(())
+}
+
+pub(super) fn list(
+    connection: &Connection,
+    after: u64,
+    count: usize,
+) -> Result<Vec<Trim>, StoreError> {
+    let sql = "SELECT id, content FROM trims WHERE id > ? ORDER BY id LIMIT ?";
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    all(connection, sql, [after.cast_signed(), count], |row| {
+        Ok(Trim { id: number(row, 0)?, content: ContentId(number(row, 1)?) })
+    })
+}
+
+pub(super) fn forget(transaction: &Transaction<'_>, trims: &[Trim]) -> Result<(), StoreError> {
+    for trim in trims {
+        change(transaction, "DELETE FROM trims WHERE id = ?", [trim.id.cast_signed()])?;
+    }
+    Ok(())
+}
+
+/// The union of what all that refers to the content reaches of it, if all of them are found, and all
+/// have it sealed.
+pub(super) fn reached(
+    connection: &Connection,
+    content: ContentId,
+) -> Result<Option<Vec<Range<u64>>>, StoreError> {
+    let id = content.0.cast_signed();
+    let sql = "SELECT refs FROM contents WHERE id = ?";
+    let refs = first(connection, sql, [id], |row| number(row, 0))?;
+    let sql = "SELECT count(*) FROM nodes WHERE content = ? AND sealed";
+    let nodes: i64 = value(connection, sql, [id])?;
+    let sql = "SELECT item FROM delivery_items WHERE content = ?";
+    let items: Vec<Item> = all(connection, sql, [id], |row| {
+        decode(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)
+    })?;
+    if refs != Some(nodes.cast_unsigned() + items.len() as u64) {
+        return Ok(None);
+    }
+    // Copies have the same as each other, nearly always.
+    let sql = "SELECT DISTINCT size, extents FROM nodes WHERE content = ? AND sealed";
+    let mut parts: Vec<(u64, Extents)> = all(connection, sql, [id], |row| {
+        Ok((number(row, 0)?, read_blob(row, 1)?.unwrap_or_default()))
+    })?;
+    parts.extend(items.into_iter().filter_map(|item| match item.kind {
+        ItemKind::File { size, extents, .. } => Some((size, extents)),
+        ItemKind::Directory | ItemKind::Symlink { .. } => None,
+    }));
+    parts.sort_by_key(|(size, _)| *size);
+    parts.dedup();
+    let mut union = Runs::default();
+    for (size, extents) in &parts {
+        for run in extents.data_in(*size, 0..extents.end(*size)) {
+            union.insert(run.start / BLOCK_BYTES..run.end.div_ceil(BLOCK_BYTES));
+        }
+    }
+    Ok(Some(union.iter().map(|run| run.start * BLOCK_BYTES..run.end * BLOCK_BYTES).collect()))
+}
+
+pub(super) fn left(
+    connection: &Connection,
+    account: AccountId,
+) -> Result<Vec<(ContentId, Ino)>, StoreError> {
+    let sql = "SELECT content, ino FROM own_trims WHERE account = ?";
+    all(connection, sql, [account.0.cast_signed()], |row| {
+        Ok((ContentId(number(row, 0)?), Ino(number(row, 1)?)))
+    })
+}
+
+pub(super) fn forget_left(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+) -> Result<(), StoreError> {
+    let sql = "DELETE FROM own_trims WHERE account = ?";
+    change(transaction, sql, params![account.0.cast_signed()])?;
+    Ok(())
+}
