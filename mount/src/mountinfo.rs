@@ -45,6 +45,15 @@ pub fn find(path: &Path) -> io::Result<Option<Entry>> {
     Ok(entries.rfind(|entry| entry.mountpoint == path))
 }
 
+/// Whether the mount with the kernel's number `id` is there, at whatever place.
+///
+/// # Errors
+/// If there is no `/proc`.
+pub fn has(id: u64) -> io::Result<bool> {
+    let text = fs::read("/proc/self/mountinfo")?;
+    Ok(text.split(|byte| *byte == b'\n').filter_map(parse).any(|entry| entry.id == id))
+}
+
 /// `id parent major:minor root MOUNTPOINT options [tags...] - KIND SOURCE super-options`.
 fn parse(line: &[u8]) -> Option<Entry> {
     let mut words = line.split(|byte| *byte == b' ');

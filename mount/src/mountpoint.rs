@@ -26,6 +26,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(60);
 /// How many links may lead to a mount point, as for the kernel.
 const LINKS_MAX: usize = 40;
 
+/// How long the kernel may take to let go of a mount that is unmounted.
+const KEPT_MAX: Duration = Duration::from_secs(2);
+
 /// How often it is looked whether it has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
@@ -193,14 +196,26 @@ fn free(path: &Path) -> Result<(), Failure> {
 /// still be sending what it holds, and an account has one session at a time.
 fn await_predecessor(path: &Path) -> Result<(), Failure> {
     let deadline = Instant::now() + DRAIN_MAX;
+    let mut kept_since = None;
     while control::is_served(path) {
+        let refused = |line| Err(Failure::new(Exit::MountPointBusy, line));
+        let place = path.display();
+        match control::status(path) {
+            Some(status) if status.elsewhere => {
+                if kept_since.get_or_insert_with(Instant::now).elapsed() > KEPT_MAX {
+                    return refused(format!(
+                        "{place}: the mount that was here still runs, since another mount namespace \
+                         (a container, say) or a program uses it; end it with: xfer unmount {place}"
+                    ));
+                }
+            }
+            Some(_) | None => kept_since = None,
+        }
         if Instant::now() > deadline {
-            let line = format!(
-                "{}: the mount that was here is still sending what it holds (see `xfer status`); \
-                 try again later",
-                path.display()
-            );
-            return Err(Failure::new(Exit::MountPointBusy, line));
+            return refused(format!(
+                "{place}: the mount that was here is still sending what it holds (see `xfer status`); \
+                 try again later"
+            ));
         }
         thread::sleep(DRAIN_LOOK);
     }

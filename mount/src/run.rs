@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::interval;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -25,7 +25,7 @@ use crate::connect::{self, KnownHosts, Login, Terminal, TrustPolicy};
 use crate::control::{Control, Mounted, Status, Waiting};
 use crate::exit::{Exit, Failure};
 use crate::options::{IdsOption, MountOptions};
-use crate::{fuse, mountpoint, password, syslog};
+use crate::{fuse, mountinfo, mountpoint, password, syslog};
 
 /// How often it is looked whether the session was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -158,6 +158,8 @@ async fn serve(
         server: config.target.endpoint(),
         user,
         place: place.to_owned(),
+        id: mountinfo::find(place).ok().flatten().map(|entry| entry.id),
+        released: Notify::new(),
         ended: watch::Sender::new(None),
     });
     let control = Control::serve(running.clone(), place)
@@ -242,6 +244,11 @@ struct Running {
     server: String,
     user: String,
     place: PathBuf,
+    /// The kernel's number for the mount, in this process's namespace.
+    id: Option<u64>,
+    /// Told when the mount was unmounted as it was asked for. The kernel says so only once no copy
+    /// is left, and there may be one in another mount namespace.
+    released: Notify,
     /// How the session ended, once it has.
     ended: watch::Sender<Option<Result<(), String>>>,
 }
@@ -254,6 +261,7 @@ impl Running {
         loop {
             tokio::select! {
                 () = self.mount.unmounted() => return,
+                () = self.released.notified() => return,
                 () = signals.next() => break,
                 _ = look.tick(), if !lost => {
                     let standing = self.client.standing();
@@ -321,6 +329,7 @@ impl Mounted for Running {
             user: self.user.clone(),
             mountpoint: self.place.display().to_string(),
             state,
+            elsewhere: !self.is_here() && !self.mount.has_ended(),
             pending_ops: standing.pending_ops as u64,
             pending_bytes: standing.pending_bytes as u64,
             durable_seq: standing.durable.0,
@@ -346,7 +355,9 @@ impl Mounted for Running {
             // Before the mount goes, so that one that is busy is still good; a session that is lost
             // can only be unmounted, and its end says what is lost.
             let _ = self.client.settle().await;
-            tokio::task::block_in_place(|| mountpoint::unmount(&self.place))?;
+            tokio::task::block_in_place(|| self.take_away())?;
+            // Everything is durable: what other namespaces have of it ends with this process.
+            self.released.notify_one();
             let mut ended = self.ended.subscribe();
             let ended = ended.wait_for(Option::is_some).await;
             ended.ok().and_then(|result| result.clone()).unwrap_or(Ok(()))
@@ -355,6 +366,25 @@ impl Mounted for Running {
 }
 
 impl Running {
+    /// Whether the mount is still where it was made. One that is not, and that the kernel has not
+    /// let go of either, is kept by another mount namespace, or by programs that use it.
+    fn is_here(&self) -> bool {
+        self.id.is_none_or(|id| mountinfo::has(id).unwrap_or(true))
+    }
+
+    /// Unmounts, if that is not done already.
+    fn take_away(&self) -> Result<(), String> {
+        if !self.is_here() {
+            return Ok(());
+        }
+        match mountinfo::find(&self.place) {
+            Ok(Some(top)) if Some(top.id) != self.id && self.id.is_some() => {
+                Err(format!("{} ({}) is mounted over it; unmount that first", top.source, top.kind))
+            }
+            Ok(_) | Err(_) => mountpoint::unmount(&self.place),
+        }
+    }
+
     fn why_not_durable(&self) -> String {
         let standing = self.client.standing();
         match &standing.trouble {

@@ -103,3 +103,76 @@ fn a_process_that_is_being_killed_is_waited_for() {
     wait_until("the new mount", LIMIT, || fs::read_dir(mount.root()).is_ok());
     unmount(&world, mount.root()).succeeded();
 }
+
+/// A process in a mount namespace of its own, with a copy of each mount.
+struct Namespace(std::process::Child);
+
+impl Namespace {
+    fn new() -> Namespace {
+        let child = Command::new("unshare").args(["-m", "sleep", "600"]).spawn().unwrap();
+        let namespace = Namespace(child);
+        let link = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+        wait_until("a namespace of its own", LIMIT, || {
+            link(&namespace.0.id().to_string()).is_some_and(|own| Some(own) != link("self"))
+        });
+        namespace
+    }
+
+    /// Runs a script of the shell in it.
+    fn shell(&self, script: &str) -> Finished {
+        let mut command = Command::new("nsenter");
+        command.args(["-m", "-t", &self.0.id().to_string(), "bash", "-c", script]);
+        run_within(&mut command, LIMIT)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn xfer_unmount_ends_a_mount_of_which_another_namespace_has_a_copy() {
+    let world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    let other = Namespace::new();
+    mount.shell("echo kept > file");
+    unmount(&world, mount.root()).succeeded();
+    assert_eq!(mount.ended(), Some(0), "{}", mount.said());
+    assert!(!mount.is_mounted());
+    assert_ne!(other.shell(&format!("ls {}", mount.root().display())).code, Some(0));
+    let mount = world.mount("alice");
+    assert_eq!(mount.shell("cat file"), "kept");
+    mount.unmount();
+}
+
+#[test]
+fn a_mount_that_only_another_namespace_has_goes_on_there_until_xfer_unmount() {
+    let world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    let other = Namespace::new();
+    mount.shell("echo kept > file");
+    rustix::mount::unmount(mount.root(), rustix::mount::UnmountFlags::empty()).unwrap();
+    let cat = format!("cat {}", mount.path("file").display());
+    assert_eq!(other.shell(&cat).succeeded().stdout, "kept\n");
+    let refused = world.mounting("alice").in_background().refused(Exit::MountPointBusy.code());
+    assert!(refused.contains("another mount namespace"), "{refused}");
+    assert!(mount.xfer("status", &[]).succeeded().stdout.contains("not here any more"));
+    unmount(&world, mount.root()).succeeded();
+    assert_eq!(mount.ended(), Some(0), "{}", mount.said());
+    world.mount("alice").unmount();
+}
+
+#[test]
+fn a_mount_under_another_is_not_taken_away_in_its_place() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("over", mount.root(), "tmpfs", flags, None).unwrap();
+    let line = unmount(&world, mount.root()).refused(Exit::Other.code());
+    assert!(line.contains("over (tmpfs) is mounted over it"), "{line}");
+    rustix::mount::unmount(mount.root(), rustix::mount::UnmountFlags::empty()).unwrap();
+    mount.unmount();
+}

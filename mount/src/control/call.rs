@@ -66,6 +66,11 @@ pub fn is_served(mountpoint: &Path) -> bool {
     Call::at(mountpoint.to_owned()).is_some()
 }
 
+/// How the mount of this user at `mountpoint` (absolute, free of links) is, if one runs.
+pub fn status(mountpoint: &Path) -> Option<Status> {
+    Call::at(mountpoint.to_owned())?.status().ok()
+}
+
 fn status_of_all(json: bool) -> Result<(), Failure> {
     let mut mounts = Vec::new();
     for (path, stream) in living_sockets() {

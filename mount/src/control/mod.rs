@@ -19,7 +19,7 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
-pub use call::{is_served, run};
+pub use call::{is_served, run, status};
 pub use serve::Control;
 
 /// A mount that runs, as far as it can be controlled.
@@ -48,6 +48,10 @@ pub struct Status {
     pub mountpoint: String,
     /// `connected`, `draining`, or `lost: ` and why.
     pub state: String,
+    /// Whether it is unmounted here, and only kept by another mount namespace or by programs that
+    /// use it.
+    #[serde(default)]
+    pub elsewhere: bool,
     /// Changes that are not durable yet.
     pub pending_ops: u64,
     /// The bytes of data in them.

@@ -34,6 +34,7 @@ pub(super) fn details(mount: &Status) -> String {
         ("mount point", mount.mountpoint.clone()),
         ("server", format!("{}@{}", mount.user, mount.server)),
         ("state", mount.state.clone()),
+        ("mounted", if mount.elsewhere { "not here any more" } else { "here" }.to_owned()),
         ("round trip", rtt),
         ("not durable", pending(mount.pending_ops, mount.pending_bytes)),
         ("durable up to", format!("{} of {}", mount.durable_seq, mount.applied_seq)),

@@ -108,6 +108,11 @@ pub fn mount(
 }
 
 impl Mount {
+    /// Whether the kernel has let go of it.
+    pub fn has_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
     /// Resolves once it is unmounted, by whomever.
     pub async fn unmounted(&self) {
         // An end without a word is an end too.
