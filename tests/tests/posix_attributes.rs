@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs as sys;
 use rustix::fs::{CWD, XattrFlags};
 use rustix::io::Errno;
-use xfer_tests::files::{set_xattr, xattr, xattrs};
+use xfer_tests::files::{errno, set_xattr, xattr, xattrs};
 use xfer_tests::world::{before_and_after_a_remount, on_a_mount};
 use xfer_tests::{World, run_within};
 
@@ -186,6 +186,118 @@ os.copy_file_range(os.open(\"other\", os.O_RDONLY), to, 4)'";
         }
     }
     mount.unmount();
+}
+
+#[test]
+fn the_mode_without_the_set_id_bits_shows_at_once_to_who_asks_for_nothing_else() {
+    let world = World::new(&["alice"]);
+    world.let_others_in();
+    let mount = world.mounting("alice").arg("-o").arg("ids=stored,allow_other").start();
+    fs::write(mount.path("other"), "more").unwrap();
+    // `stat -c %a` asks for the mode alone, which the kernel answers from what it knows.
+    let script = r#"
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def mode():
+    buffer = ctypes.create_string_buffer(256)
+    STATX_MODE = 2
+    assert libc.statx(-100, b"file", 0, STATX_MODE, buffer) == 0
+    return int.from_bytes(buffer.raw[28:30], "little") & 0o7777
+def allocate(flags):
+    return lambda to: libc.fallocate(to, flags, ctypes.c_long(0), ctypes.c_long(4096))
+other = os.open("other", os.O_RDONLY)
+changes = [lambda to: os.write(to, b"text"), lambda to: os.pwrite(to, b"text", 5000),
+           lambda to: os.copy_file_range(other, to, 4, 0), lambda to: os.ftruncate(to, 1),
+           allocate(0), allocate(1), allocate(3), allocate(16), allocate(17)]
+for change in changes * 20:
+    os.setresuid(-1, 0, -1)
+    os.chmod("file", 0o6777)
+    before = mode()
+    os.setresuid(-1, 20001, -1)
+    to = os.open("file", os.O_WRONLY)
+    change(to)
+    after = mode()
+    os.close(to)
+    assert (before, after) == (0o6777, 0o777), (changes.index(change), oct(before), oct(after))
+"#;
+    fs::write(mount.path("file"), "").unwrap();
+    let mut python = Command::new("python3");
+    let python = python.args(["-c", script]).current_dir(mount.root());
+    run_within(python, Duration::from_secs(60)).succeeded();
+    mount.unmount();
+}
+
+/// A file's handle, as open_by_handle_at(2) takes it.
+fn handle(path: &std::path::Path) -> Vec<u8> {
+    const ROOM: u32 = 128;
+    let mut handle = vec![0u8; size_of::<libc::file_handle>() + ROOM as usize];
+    handle[..4].copy_from_slice(&ROOM.to_ne_bytes());
+    let (path, mut mount) = (std::ffi::CString::new(path.to_str().unwrap()).unwrap(), 0);
+    let to = handle.as_mut_ptr().cast::<libc::file_handle>();
+    // SAFETY: all pointers are valid, and the handle has the room that its first field says.
+    let got = unsafe { libc::name_to_handle_at(libc::AT_FDCWD, path.as_ptr(), to, &mut mount, 0) };
+    assert_eq!(got, 0, "{}", std::io::Error::last_os_error());
+    handle
+}
+
+/// The file that a handle stands for, within the mount of `root`.
+fn open_by_handle(root: &fs::File, handle: &mut [u8]) -> std::io::Result<fs::File> {
+    use std::os::fd::{AsRawFd, FromRawFd};
+    let from = handle.as_mut_ptr().cast::<libc::file_handle>();
+    // SAFETY: the handle is as name_to_handle_at(2) made it, and lives longer than the call.
+    let descriptor = unsafe { libc::open_by_handle_at(root.as_raw_fd(), from, libc::O_RDONLY) };
+    match descriptor {
+        // SAFETY: the descriptor is new, so nobody else owns it.
+        0.. => Ok(unsafe { fs::File::from_raw_fd(descriptor) }),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+#[test]
+fn a_file_handle_opens_its_file_for_ever_and_none_once_it_is_removed() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("mkdir -p d/e && echo text > d/e/file && echo gone > d/e/gone");
+    let mut handles = ["d/e/file", "d/e", "d/e/gone"].map(|name| handle(&mount.path(name)));
+    mount.shell("rm d/e/gone");
+    mount.unmount();
+    // This kernel knows none of them any more.
+    let mount = world.mount("alice");
+    let root = fs::File::open(mount.root()).unwrap();
+    let [file, directory, gone] = &mut handles;
+    let mut text = String::new();
+    let mut file = open_by_handle(&root, file).unwrap();
+    std::io::Read::read_to_string(&mut file, &mut text).unwrap();
+    assert_eq!(text, "text\n");
+    let directory = open_by_handle(&root, directory).unwrap();
+    let inos = |path: &str| fs::metadata(mount.path(path)).unwrap().ino();
+    assert_eq!(directory.metadata().unwrap().ino(), inos("d/e"));
+    let parent = rustix::fs::statat(&directory, "..", rustix::fs::AtFlags::empty()).unwrap();
+    assert_eq!(parent.st_ino, inos("d"));
+    assert_eq!(errno(open_by_handle(&root, gone)), libc::ESTALE);
+    drop((root, file, directory));
+    mount.unmount();
+}
+
+#[test]
+fn creation_times_flags_and_maps_of_extents_are_refused() {
+    on_a_mount(|mount| {
+        fs::write(mount.path("file"), "text").unwrap();
+        assert_eq!(mount.shell("stat -c %W file"), "0");
+        let file = fs::File::open(mount.path("file")).unwrap();
+        let flags = rustix::fs::ioctl_getflags(&file);
+        assert_eq!(flags.unwrap_err(), rustix::io::Errno::NOTTY);
+        let mut map = [0u64; 64];
+        // struct fiemap: from 0 on, for all of the file, with room for one extent.
+        (map[1], map[3]) = (u64::MAX, 1);
+        const FS_IOC_FIEMAP: libc::c_ulong = 0xC020_660B;
+        // SAFETY: the buffer is larger than a struct fiemap with room for one extent.
+        let got = unsafe {
+            libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&file), FS_IOC_FIEMAP, map.as_mut_ptr())
+        };
+        let error = std::io::Error::last_os_error().raw_os_error();
+        assert_eq!((got, error), (-1, Some(libc::EOPNOTSUPP)));
+    });
 }
 
 #[test]

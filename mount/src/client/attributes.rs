@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use xfer_protocol::limits::BLOCK_BYTES;
 use xfer_protocol::message::DeliveryState;
-use xfer_protocol::tree::{Action, Rows, XattrMode};
+use xfer_protocol::tree::{Action, Loaded, Rows, XattrMode};
 use xfer_protocol::{ContentId, Errno, Ino, Timestamp};
 
 use super::names::Found;
@@ -53,6 +53,14 @@ impl State {
             self.must_be_usable(ino)?;
         }
         Ok((ino, self.node(ino)?))
+    }
+
+    /// A node's permission, set-id and sticky bits, if they are known.
+    pub fn known_mode(&self, ino: Ino) -> Option<u16> {
+        match self.table.node(ino) {
+            Loaded::Present(node) => Some(node.mode),
+            Loaded::Absent | Loaded::Unknown => None,
+        }
     }
 
     /// Sets attributes.

@@ -9,6 +9,7 @@ use xfer_protocol::{ContentId, Errno, Ino, Seq};
 
 use super::attributes::NewAttributes;
 use super::handles::{Handle, HandleId};
+use super::kernel::Notice;
 use super::state::{Pause, State};
 
 const SET_UID: u16 = 0o4000;
@@ -154,6 +155,8 @@ impl State {
         let mode = self.node(ino)?.mode;
         if mode & SET_UID != 0 || mode & SET_GID_AND_EXECUTE == SET_GID_AND_EXECUTE {
             self.set_attributes(ino, &NewAttributes { clear_set_id: true, ..Default::default() })?;
+            // Who asked for more than this may be interrupted before that is done and answered.
+            self.notices.push(Notice::Node(ino));
         }
         Ok(())
     }

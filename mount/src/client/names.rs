@@ -52,6 +52,21 @@ impl State {
         Ok(Some((ino, node)))
     }
 
+    /// Finds a node by its number. The kernel knows it from then on.
+    pub fn find(&mut self, ino: Ino) -> Result<Found, Pause> {
+        self.must_have_session()?;
+        let node = self.node(ino)?;
+        let directory = node.parent().or(self.handles.directory_of(ino));
+        self.handles.remember(ino, directory.unwrap_or(Ino::ROOT));
+        Ok((ino, node))
+    }
+
+    /// Finds the directory that a directory is in. The kernel knows it from then on.
+    pub fn find_parent(&mut self, ino: Ino) -> Result<Found, Pause> {
+        let parent = self.node(ino)?.parent().ok_or(Errno::ENOTDIR)?;
+        self.find(parent)
+    }
+
     /// Whether the kernel may keep that a name is absent.
     pub fn may_keep_absent(&mut self, parent: Ino, name: &Name) -> bool {
         self.handles.remember_absent(parent, name)

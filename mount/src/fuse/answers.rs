@@ -10,10 +10,10 @@ use fuser::{
 };
 use xfer_protocol::{Errno, Ino, Name};
 
-use super::attr::{FOR_EVER, Shown, attr, errno, file_type};
+use super::attr::{FOR_EVER, Shown, absent, attr, errno, file_type};
 use super::filesystem::XferFs;
 use super::placing;
-use super::words::{given, new_name, owner};
+use super::words::{given, new_name, owner, parse};
 use crate::client::{Found, Listed, New, NewAttributes, Pause, State};
 
 /// Numbers are never used again, so one generation is enough.
@@ -41,6 +41,39 @@ impl XferFs {
             true => self.client.run_until(durably(attempt), interrupted, answer),
             false => self.client.run_until(attempt, interrupted, answer),
         }
+    }
+
+    /// As [`XferFs::answer`], for a change of a file's data, which may take its set-id bits: the
+    /// kernel leaves that to us, and goes on showing the mode that it knows. So it is told first,
+    /// by a thread of its own.
+    pub(super) fn answer_change<R, T, D>(
+        &self,
+        request: &Request,
+        ino: Ino,
+        reply: R,
+        mut attempt: impl FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
+        done: D,
+    ) where
+        R: Refuse,
+        T: Send + 'static,
+        D: FnOnce(R, T) + Send + 'static,
+    {
+        let mut before = None;
+        let attempt = move |state: &mut State| {
+            before = before.or(state.known_mode(ino));
+            let value = attempt(state)?;
+            Ok((value, before != state.known_mode(ino)))
+        };
+        let kernel = self.kernel.clone();
+        self.answer(
+            request,
+            reply,
+            attempt,
+            move |reply, (value, mode_changed)| match mode_changed {
+                true => kernel.outdate(ino, move || done(reply, value)),
+                false => done(reply, value),
+            },
+        );
     }
 
     /// As [`XferFs::answer`], for what must be done whoever still waits for it.
@@ -154,6 +187,26 @@ impl XferFs {
         self.answer_empty(request, reply, move |state| {
             let (parent, name) = given(&to)?;
             state.accept(id?, *parent, name, owner)
+        });
+    }
+
+    /// Answers with what a name stands for, or that there is no such name, which is as lasting.
+    pub(super) fn answer_lookup(
+        &self,
+        request: &Request,
+        parent: Ino,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let (name, shown) = (parse(name), self.shown);
+        let attempt = move |state: &mut State| match state.lookup(parent, given(&name)?)? {
+            Some(found) => Ok(Ok(found)),
+            None => Ok(Err(state.may_keep_absent(parent, given(&name)?))),
+        };
+        self.answer(request, reply, attempt, move |reply, found| match found {
+            Ok((ino, node)) => reply.entry(&FOR_EVER, &attr(ino, &node, shown), GENERATION),
+            Err(true) => reply.entry(&FOR_EVER, &absent(), GENERATION),
+            Err(false) => reply.entry(&Duration::ZERO, &absent(), GENERATION),
         });
     }
 

@@ -19,8 +19,9 @@ use xfer_protocol::tree::XattrMode;
 use xfer_protocol::{Errno, Ino};
 
 use super::answers::GENERATION;
-use super::attr::{FOR_EVER, Shown, absent, attr};
+use super::attr::{FOR_EVER, Shown, attr};
 use super::interrupts::Interrupts;
+use super::notices::Attributes;
 use super::placing::{HIDDEN_NAME, Placing};
 use super::words::{
     fallocate_mode, given, new_name, new_special, open_flags, owner, parse, permissions,
@@ -36,6 +37,7 @@ pub(super) struct XferFs {
     pub(super) client: Arc<Client>,
     pub(super) placing: Arc<Placing>,
     pub(super) interrupts: Arc<Interrupts>,
+    pub(super) kernel: Arc<Attributes>,
     pub(super) shown: Shown,
     pub(super) sync: bool,
 }
@@ -47,6 +49,7 @@ impl Filesystem for XferFs {
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
             InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_EXPORT_SUPPORT,
         ];
         // Each call says what is possible if this is not, which is then what there is.
         for flag in wanted {
@@ -63,16 +66,12 @@ impl Filesystem for XferFs {
         if hidden || self.placing.is_hidden(parent) {
             return self.lookup_hidden(request, parent, name.as_bytes(), reply);
         }
-        let (name, shown) = (parse(name), self.shown);
-        let attempt = move |state: &mut State| match state.lookup(parent, given(&name)?)? {
-            Some(found) => Ok(Ok(found)),
-            None => Ok(Err(state.may_keep_absent(parent, given(&name)?))),
-        };
-        self.answer(request, reply, attempt, move |reply, found| match found {
-            Ok((ino, node)) => reply.entry(&FOR_EVER, &attr(ino, &node, shown), GENERATION),
-            Err(true) => reply.entry(&FOR_EVER, &absent(), GENERATION),
-            Err(false) => reply.entry(&Duration::ZERO, &absent(), GENERATION),
-        });
+        match name.as_bytes() {
+            // For file handles that a program, or a server of NFS, kept longer than the kernel.
+            b"." => self.answer_entry(request, reply, move |state| state.find(parent)),
+            b".." => self.answer_entry(request, reply, move |state| state.find_parent(parent)),
+            _ => self.answer_lookup(request, parent, name, reply),
+        }
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
@@ -282,7 +281,7 @@ impl Filesystem for XferFs {
         // Pages that were changed through memory: nobody would write them again.
         match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             true => self.answer_in_any_case(reply, attempt, done),
-            false => self.answer(request, reply, attempt, done),
+            false => self.answer_change(request, Ino(ino.0), reply, attempt, done),
         }
     }
 
@@ -451,7 +450,7 @@ impl Filesystem for XferFs {
         let mode = fallocate_mode(mode).ok_or(Errno::EOPNOTSUPP);
         let (ino, clear) = (Ino(ino.0), request.uid() != 0);
         let attempt = move |state: &mut State| state.fallocate(ino, range.clone(), mode?, clear);
-        self.answer_empty(request, reply, attempt);
+        self.answer_change(request, ino, reply, attempt, |reply: ReplyEmpty, ()| reply.ok());
     }
 
     fn lseek(
@@ -489,6 +488,7 @@ impl Filesystem for XferFs {
         let copy = Copy { from: Ino(from.0), from_offset, to: Ino(to.0), to_offset, len };
         let clear = request.uid() != 0;
         let attempt = move |state: &mut State| state.copy_range(copy, clear);
-        self.answer(request, reply, attempt, |reply, copied| reply.written(copied as u32));
+        let done = |reply: ReplyWrite, copied| reply.written(copied as u32);
+        self.answer_change(request, copy.to, reply, attempt, done);
     }
 }

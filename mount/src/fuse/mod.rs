@@ -4,7 +4,7 @@
 //! folder names fuser.
 //!
 //! **Invariant:** the kernel is never notified from within a request, nor by a thread that
-//! requests wait for: it may hold a lock that such a notice needs.
+//! requests wait for: it may hold a lock that such a notice needs. Attributes alone need none.
 
 mod attr;
 
@@ -34,7 +34,7 @@ use crate::options::Access;
 use attr::Shown;
 use filesystem::XferFs;
 use interrupts::Interrupts;
-use notices::Notices;
+use notices::{Attributes, Notices};
 use placing::Placing;
 
 /// How to mount.
@@ -82,14 +82,17 @@ pub fn mount(
     let refused = |error| MountError::Refused { mountpoint: mountpoint.to_owned(), error };
     let placing = Arc::new(Placing::new(mountpoint));
     let interrupts = Arc::new(Interrupts::default());
+    let attributes = Arc::new(Attributes::new(Handle::current()));
     let filesystem = XferFs {
         client: client.clone(),
         placing: placing.clone(),
         interrupts: interrupts.clone(),
+        kernel: attributes.clone(),
         shown: Shown { ids: client.ids(), umask: options.umask },
         sync: options.sync,
     };
     let session = mounting::session(filesystem, mountpoint, options).map_err(refused)?;
+    attributes.begin(session.notifier());
     let notices = Notices::start(session.notifier(), placing).map_err(refused)?;
     client.set_kernel(Some(Arc::new(notices)));
     let (end, ended) = watch::channel(false);

@@ -3,11 +3,12 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
 
 use fuser::{INodeNo, Notifier};
-use xfer_protocol::{DeliveryId, Errno, Name};
+use tokio::runtime::Handle;
+use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
 use super::placing::Placing;
 use crate::client::{Kernel, Notice};
@@ -34,6 +35,38 @@ impl Notices {
         };
         std::thread::Builder::new().name("notices".to_owned()).spawn(tell_all)?;
         Ok(Notices { placing, queue })
+    }
+}
+
+/// The kernel's attributes of nodes, which can be outdated while a request waits: that takes no lock
+/// that a request may hold, unlike all other notices.
+pub(super) struct Attributes {
+    notifier: OnceLock<Notifier>,
+    runtime: Handle,
+}
+
+impl Attributes {
+    /// Without a kernel, until [`Attributes::begin`].
+    pub(super) fn new(runtime: Handle) -> Attributes {
+        Attributes { notifier: OnceLock::new(), runtime }
+    }
+
+    /// From now on there is a kernel to tell.
+    pub(super) fn begin(&self, notifier: Notifier) {
+        // Only told once.
+        let _ = self.notifier.set(notifier);
+    }
+
+    /// Has the kernel ask for a node's attributes again, and does `then` once that is so.
+    pub(super) fn outdate(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
+        let notifier = self.notifier.get().cloned();
+        self.runtime.spawn_blocking(move || {
+            let told = notifier.map(|notifier| tell(&notifier, &Notice::Node(ino)));
+            if let Some(Err(error)) = told {
+                tracing::debug!("a notice to the kernel: {error}");
+            }
+            then();
+        });
     }
 }
 
