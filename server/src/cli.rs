@@ -35,7 +35,8 @@ Exit codes:
    4  another server has the store          10  the disk is full
    5  the address can't be listened on      11  no server runs on the store
   12  the account is mounted                13  the account's quota is used up
-  14  the directory can't be used           15  some entries could not be moved";
+  14  the directory can't be used           15  some entries could not be moved
+  16  the store was removed or replaced while it was in use";
 
 /// Keeps users' files for xfer-mount.
 #[derive(Parser, Debug)]

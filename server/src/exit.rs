@@ -39,6 +39,8 @@ pub enum Exit {
     Directory = 14,
     /// Some entries of a tree could not be moved.
     Incomplete = 15,
+    /// The store was removed or replaced while it was in use.
+    StoreGone = 16,
 }
 
 /// Why the program ends.
@@ -76,6 +78,10 @@ impl From<StoreError> for Failure {
             StoreError::Refused(_) => Failure::new(
                 Exit::Other,
                 format!("the store refused: {error}; check the arguments"),
+            ),
+            StoreError::Gone(_) => Failure::new(
+                Exit::StoreGone,
+                format!("{error}; find out what did that, and put the store back"),
             ),
             StoreError::Database(_) | StoreError::Io { .. } => Failure::new(
                 Exit::Store,

@@ -37,6 +37,8 @@ pub mod control;
 
 pub mod transfer;
 
+pub mod watch;
+
 pub mod serve;
 
 pub mod cli;

@@ -24,6 +24,7 @@ use crate::store::files::FileStore;
 use crate::store::lock::StoreLock;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{MetaStore, StoreError};
+use crate::watch::Watched;
 use crate::{log, tls};
 
 /// How long sessions have to make durable what they sent, once the server is to stop.
@@ -55,13 +56,14 @@ pub struct CertificateFiles {
 /// Serves until it is told to stop.
 ///
 /// # Errors
-/// If it can't start; nothing goes wrong with the whole of a server that runs.
+/// If it can't start, or its store was taken away while it ran.
 pub fn run(config: &Config) -> Result<(), Failure> {
     log::start();
     raise_descriptor_limit();
-    StoreLock::take(&config.store).map_err(|error| taken(error, config))?.keep();
+    let lock = StoreLock::take(&config.store).map_err(|error| taken(error, config))?.keep();
     let meta = Arc::new(SqliteStore::open(&config.store)?);
     let contents = Arc::new(FileStore::open(&config.store)?);
+    let store = Watched { lock, meta, contents };
     let identity = identity(config)?;
     let fingerprint = identity.fingerprint();
     let tls = tls::server_config(identity).map_err(|error| {
@@ -73,7 +75,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| {
         Failure::new(Exit::Other, format!("cannot start threads ({error}); check the limits"))
     })?;
-    let served = runtime.block_on(serve(config, meta, contents, tls, &fingerprint));
+    let served = runtime.block_on(serve(config, store, tls, &fingerprint));
     // Threads that hang in the disk do not keep the process.
     runtime.shutdown_timeout(STOP_GRACE);
     served
@@ -81,11 +83,11 @@ pub fn run(config: &Config) -> Result<(), Failure> {
 
 async fn serve(
     config: &Config,
-    meta: Arc<SqliteStore>,
-    contents: Arc<FileStore>,
+    store: Watched,
     tls: Arc<ServerConfig>,
     fingerprint: &Fingerprint,
 ) -> Result<(), Failure> {
+    let Watched { meta, contents, .. } = store.clone();
     let port = listener::bind(config.listen).map_err(|error| unheard(&error, config))?;
     let engine = Engine::new(meta.clone(), contents, config.tree_bytes);
     let control = Control::bind(&config.store, engine.clone()).map_err(no_control)?;
@@ -94,16 +96,31 @@ async fn serve(
     announce(&port, fingerprint)?;
     let control = tokio::spawn(control.serve());
     tokio::task::spawn_blocking(move || clear_removed(&meta));
+    let mut gone = None;
+    let stop = async {
+        tokio::select! {
+            () = stop => tracing::info!("stopping"),
+            error = store.clone().gone() => {
+                tracing::error!("{error}: all sessions end");
+                gone = Some(error);
+            }
+        }
+    };
     let connections = listener.serve(port, stop).await;
-    tracing::info!("stopping");
     // Whoever is still on the way in is turned away by the engine; the sessions drain.
-    let stopped = tokio::time::timeout(DRAIN_DEADLINE + STOP_GRACE, engine.stop(DRAIN_DEADLINE));
-    if stopped.await.is_err() {
+    let end = async {
+        match &gone {
+            Some(error) => engine.abandon(error, DRAIN_DEADLINE).await,
+            None => engine.stop(DRAIN_DEADLINE).await,
+        }
+    };
+    if tokio::time::timeout(DRAIN_DEADLINE + STOP_GRACE, end).await.is_err() {
         tracing::warn!("sessions did not end in time");
     }
     control.abort();
     finish(connections).await;
-    Ok(())
+    // It may have gone while sessions ended.
+    gone.map_or_else(|| store.check(), Err).map_err(Failure::from)
 }
 
 /// Goes on with removals of accounts that were interrupted. If this is, the next start goes on.
@@ -147,9 +164,10 @@ fn taken(error: StoreError, config: &Config) -> Failure {
             let store = config.store.display();
             Failure::new(Exit::StoreInUse, format!("{why} ({store}); stop it, or check --store"))
         }
-        error @ (StoreError::Full | StoreError::Database(_) | StoreError::Io { .. }) => {
-            error.into()
-        }
+        error @ (StoreError::Full
+        | StoreError::Gone(_)
+        | StoreError::Database(_)
+        | StoreError::Io { .. }) => error.into(),
     }
 }
 

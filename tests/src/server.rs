@@ -69,6 +69,11 @@ impl Server {
         self.running.ended_within(Duration::from_secs(10))
     }
 
+    /// Waits until it ends by itself, and gives its exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.running.ended_within(Duration::from_secs(60))
+    }
+
     /// Starts it again, at the same address, after it ended.
     pub fn restart(&mut self) {
         *self = Server::start(&self.store.clone(), &self.address.to_string());

@@ -99,9 +99,10 @@ pub fn add(
     meta.create_account(&name, &hash, quota, INBOX, time).map_err(|error| match error {
         // Made by somebody else while the password was typed.
         StoreError::Refused(_) => exists(),
-        error @ (StoreError::Full | StoreError::Database(_) | StoreError::Io { .. }) => {
-            error.into()
-        }
+        error @ (StoreError::Full
+        | StoreError::Gone(_)
+        | StoreError::Database(_)
+        | StoreError::Io { .. }) => error.into(),
     })?;
     tell(store, Command::AccountChanged { user: name.to_string() })
 }

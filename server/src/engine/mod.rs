@@ -65,6 +65,7 @@ use counters::Commits;
 use post::Post;
 use registry::Registry;
 use rows_budget::RowsBudget;
+use session::Session;
 use tree::Stores;
 
 /// How many questions are in work at a time, on all read links together.
@@ -192,12 +193,21 @@ impl Engine {
     /// begin any more.
     pub async fn stop(&self, deadline: Duration) {
         let until = Instant::now() + deadline;
-        self.registry.close();
         let patience = deadline.saturating_sub(LAST_COMMIT_PATIENCE);
+        self.end_all(until, |session| session.drain(EndReason::Stopping, patience)).await;
+    }
+
+    /// Ends all sessions at once, since nothing of them can be kept any more for this reason, and
+    /// lets none begin.
+    pub async fn abandon(&self, why: &StoreError, deadline: Duration) {
+        let until = Instant::now() + deadline;
+        self.end_all(until, |session| session.end(EndReason::Storage(why.to_string()))).await;
+    }
+
+    async fn end_all(&self, until: Instant, end: impl Fn(&Session)) {
+        self.registry.close();
         let sessions = self.registry.all();
-        for session in &sessions {
-            session.drain(EndReason::Stopping, patience);
-        }
+        sessions.iter().for_each(|session| end(session));
         let all_over = async {
             for session in &sessions {
                 session.wait_over().await;

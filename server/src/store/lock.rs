@@ -13,11 +13,13 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use super::StoreError;
+use super::place::Pin;
 
 /// A store that this process alone serves, until the value is dropped.
 #[derive(Debug)]
 pub struct StoreLock {
-    _file: File,
+    directory: Pin,
+    file: Pin,
 }
 
 /// Makes the store's directory, for its owner only, if it is not there yet.
@@ -56,14 +58,25 @@ impl StoreLock {
             Err(error) => return Err(failed(error.into())),
         }
         write_owner(&mut file).map_err(failed)?;
-        Ok(StoreLock { _file: file })
+        let directory = Pin::of("its directory", dir)?;
+        Ok(StoreLock { directory, file: Pin::held("lock", &path, file.into()) })
     }
 
     /// Keeps the store for as long as the process lives: no thread of it that still writes can do
     /// so beside the next server.
-    pub fn keep(self) {
+    pub fn keep(self) -> &'static StoreLock {
         // The kernel closes the file, and so lets go of the lock, when the last thread is gone.
-        std::mem::forget(self);
+        Box::leak(Box::new(self))
+    }
+
+    /// Makes sure that the store's directory and its lock are still those that were taken: else
+    /// another server could take the store too.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] if they are not.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.directory.check()?;
+        self.file.check()
     }
 }
 

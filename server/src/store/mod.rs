@@ -10,6 +10,8 @@ pub mod files;
 
 pub mod lock;
 
+mod place;
+
 pub mod sqlite;
 
 use std::ops::Range;
@@ -139,6 +141,10 @@ pub enum StoreError {
     /// What is asked for can't be: an account that exists, a name that is none.
     #[error("{0}")]
     Refused(String),
+    /// What was opened is not what stands at the store's place any more: nothing that is written now
+    /// would ever be found again. Says which part of it.
+    #[error("the store was removed or replaced while it was in use ({0})")]
+    Gone(String),
     /// The database failed.
     #[error("database: {0}")]
     Database(String),

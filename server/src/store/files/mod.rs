@@ -25,7 +25,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use heir::Heir;
 use lru::LruCache;
 use rustix::fs::{
-    FallocateFlags, FlockOperation, OFlags, fallocate, fdatasync, flock, fstatvfs, fsync, syncfs,
+    FallocateFlags, FlockOperation, OFlags, fallocate, fdatasync, flock, fstat, fstatvfs, fsync,
+    lstat, syncfs,
 };
 use rustix::io::{Errno, retry_on_intr};
 use shards::{Directory, Place};
@@ -34,6 +35,7 @@ use xfer_protocol::ContentId;
 use xfer_protocol::limits::BLOCK_BYTES;
 
 use super::lock::prepare_directory;
+use super::place::{Pin, is_same};
 use super::{ContentStore, StoreError};
 
 /// How many files are kept open.
@@ -51,6 +53,7 @@ pub struct FileStore {
     root: PathBuf,
     /// Open from the beginning, so that no failure to write back goes unreported.
     root_file: File,
+    pin: Pin,
     heir: Heir,
     open: Mutex<LruCache<ContentId, Arc<File>>>,
     unsynced: Mutex<Unsynced>,
@@ -68,6 +71,7 @@ impl FileStore {
         prepare_directory(dir)?;
         prepare_directory(&root)?;
         let failed = |error| StoreError::io(format!("the store's {}", root.display()), error);
+        let pin = Pin::of("contents", &root)?;
         let root_file = File::open(&root).map_err(failed)?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
         // What a server before this one made, and was killed before syncing, may stay in use.
@@ -77,6 +81,7 @@ impl FileStore {
         Ok(FileStore {
             root,
             root_file,
+            pin,
             heir,
             open: Mutex::new(LruCache::new(OPEN_MAX)),
             unsynced: Mutex::default(),
@@ -92,6 +97,22 @@ impl FileStore {
     pub fn make_beside_server(&self) -> Result<(), StoreError> {
         retry_on_intr(|| flock(&self.root_file, FlockOperation::LockShared))
             .map_err(|error| StoreError::io("locking the store's contents", error.into()))
+    }
+
+    /// Makes sure that the directory is still the one that was opened.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] if it is not.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.pin.check()
+    }
+
+    /// What a failure is told as. That a file is missing may have a larger cause.
+    fn failed(&self, doing: &str, content: ContentId, error: io::Error) -> StoreError {
+        match self.check() {
+            Err(gone) if error.kind() == io::ErrorKind::NotFound => gone,
+            Ok(()) | Err(_) => StoreError::io(format!("{doing} content {content}"), error),
+        }
     }
 
     /// The file of a content, which must exist.
@@ -155,12 +176,31 @@ impl FileStore {
         changed
     }
 
+    /// Makes sure that a content that was synced will be found by its path: a file that was removed
+    /// beneath the server is written and synced like any other.
+    fn must_be_in_place(&self, content: ContentId) -> Result<(), StoreError> {
+        let path = Place::of(content).path(&self.root);
+        // One that is not open was opened by its path after it was written, or is about to be.
+        let held = lock(&self.open).peek(&content).cloned();
+        let there = lstat(&path).map_err(io::Error::from);
+        let in_place = there.and_then(|there| match held {
+            Some(file) => Ok(is_same(&fstat(&*file)?, &there)),
+            None => Ok(true),
+        });
+        match in_place {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(io::Error::other("its file was replaced")),
+            Err(error) => Err(error),
+        }
+        .map_err(|error| self.failed("finding", content, error))
+    }
+
     fn sync_singly(&self, contents: &[ContentId]) -> Result<(), StoreError> {
         let start = lock(&self.unsynced).begin(contents)?;
         for content in contents {
             self.file(*content)
                 .and_then(|file| Ok(retry_on_intr(|| fdatasync(&*file))?))
-                .map_err(|error| failed("syncing", *content, error))?;
+                .map_err(|error| self.failed("syncing", *content, error))?;
         }
         let directories = lock(&self.unsynced).directories_of(contents);
         for directory in directories {
@@ -192,24 +232,24 @@ impl FileStore {
 
 impl ContentStore for FileStore {
     fn create(&self, content: ContentId) -> Result<(), StoreError> {
-        self.make(content).map_err(|error| failed("making", content, error))?;
+        self.make(content).map_err(|error| self.failed("making", content, error))?;
         Ok(())
     }
 
     fn write(&self, content: ContentId, offset: u64, data: &[u8]) -> Result<(), StoreError> {
         self.change(content, |file| file.write_all_at(data, offset))
-            .map_err(|error| failed("writing", content, error))
+            .map_err(|error| self.failed("writing", content, error))
     }
 
     fn read(&self, content: ContentId, offset: u64, data: &mut [u8]) -> Result<usize, StoreError> {
         self.file(content)
             .and_then(|file| copying::read_full(&file, offset, data))
-            .map_err(|error| failed("reading", content, error))
+            .map_err(|error| self.failed("reading", content, error))
     }
 
     fn zero(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
         self.change(content, |file| zero(file, offset, len))
-            .map_err(|error| failed("clearing", content, error))
+            .map_err(|error| self.failed("clearing", content, error))
     }
 
     fn duplicate(
@@ -218,14 +258,14 @@ impl ContentStore for FileStore {
         to: ContentId,
         ranges: &[Range<u64>],
     ) -> Result<(), StoreError> {
-        let source = self.file(from).map_err(|error| failed("copying", from, error))?;
+        let source = self.file(from).map_err(|error| self.failed("copying", from, error))?;
         self.create(to)?;
         let copied = self.change(to, |file| copying::copy_sparse(&source, file, ranges));
         if copied.is_err() {
             // Half a content is nobody's. Should removing it fail, too, it is left to a sweep.
             self.remove(to).ok();
         }
-        copied.map_err(|error| failed("copying", from, error))
+        copied.map_err(|error| self.failed("copying", from, error))
     }
 
     fn copy(
@@ -234,7 +274,7 @@ impl ContentStore for FileStore {
         to: (ContentId, u64),
         len: u64,
     ) -> Result<(), StoreError> {
-        let source = self.file(from.0).map_err(|error| failed("copying", from.0, error))?;
+        let source = self.file(from.0).map_err(|error| self.failed("copying", from.0, error))?;
         self.change(to.0, |file| {
             // Worked out beforehand, since a copy within one file may move its end.
             let there = len.min(source.metadata()?.len().saturating_sub(from.1));
@@ -246,25 +286,29 @@ impl ContentStore for FileStore {
             // Past its end, the source reads as zeros.
             zero(file, to.1 + there, len - there)
         })
-        .map_err(|error| failed("copying", from.0, error))
+        .map_err(|error| self.failed("copying", from.0, error))
     }
 
     fn free(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
         let freed = self.file(content).and_then(|file| free(&file, offset..offset + len));
-        freed.map_err(|error| failed("freeing", content, error))
+        freed.map_err(|error| self.failed("freeing", content, error))
     }
 
     fn keep(&self, content: ContentId, ranges: &[Range<u64>]) -> Result<(), StoreError> {
         let freed = self.file(content).and_then(|file| keep(&file, ranges));
-        freed.map_err(|error| failed("freeing", content, error))
+        freed.map_err(|error| self.failed("freeing", content, error))
     }
 
     fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError> {
-        if contents.len() > SYNCED_SINGLY_MAX {
+        let synced = if contents.len() > SYNCED_SINGLY_MAX {
             self.sync_at_once(contents)
         } else {
             self.sync_singly(contents)
-        }
+        };
+        // Also after a failure, of which this says the cause.
+        self.check()?;
+        synced?;
+        contents.iter().try_for_each(|content| self.must_be_in_place(*content))
     }
 
     fn remove(&self, content: ContentId) -> Result<(), StoreError> {
@@ -272,7 +316,7 @@ impl ContentStore for FileStore {
         lock(&self.unsynced).forget(content);
         match std::fs::remove_file(Place::of(content).path(&self.root)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.map_err(|error| failed("removing", content, error)),
+            removed => removed.map_err(|error| self.failed("removing", content, error)),
         }
     }
 
@@ -384,9 +428,6 @@ fn change_space(file: &File, flags: FallocateFlags, offset: u64, len: u64) -> io
     }
 }
 
-fn failed(doing: &str, content: ContentId, error: io::Error) -> StoreError {
-    StoreError::io(format!("{doing} content {content}"), error)
-}
 
 /// What these locks guard is whole between any two statements, so a panic elsewhere does not matter.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

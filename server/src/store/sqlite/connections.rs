@@ -3,7 +3,7 @@
 //! **Invariant:** all writing goes through one connection, in transactions that begin by taking the
 //! write lock: a transaction never fails half-way because another one wrote.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -26,14 +26,27 @@ pub(super) struct Connections {
     readers: [Mutex<Connection>; READERS],
     /// Spreads those who must wait over the readers.
     turn: AtomicUsize,
+    /// Where the database is, with no symbolic link on the way: its further files stand there too.
+    path: PathBuf,
 }
 
 impl Connections {
     pub(super) fn open(dir: &Path, path: &Path) -> Result<Connections, StoreError> {
-        let writer = Mutex::new(schema::open_first(dir, path)?);
-        let reader = || schema::open_reader(path).map(Mutex::new);
+        let writer = schema::open_first(dir, path)?;
+        let path = writer.path().map_or_else(|| path.to_owned(), PathBuf::from);
+        let reader = || schema::open_reader(&path).map(Mutex::new);
         let readers = [reader()?, reader()?, reader()?, reader()?];
-        Ok(Connections { writer, readers, turn: AtomicUsize::new(0) })
+        Ok(Connections { writer: Mutex::new(writer), readers, turn: AtomicUsize::new(0), path })
+    }
+
+    /// The files beside the database, which are there as long as it is open: its write-ahead log and
+    /// the log's index.
+    pub(super) fn further_files(&self) -> [PathBuf; 2] {
+        ["-wal", "-shm"].map(|end| {
+            let mut path = self.path.clone().into_os_string();
+            path.push(end);
+            path.into()
+        })
     }
 
     /// Reads what is committed: in `work`, all statements see one state.

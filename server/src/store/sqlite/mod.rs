@@ -39,12 +39,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use connections::Connections;
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, Transaction};
 use xfer_protocol::message::{DeliveryHead, DeliveryState};
 use xfer_protocol::tree::{Delivery, Node, Quota, Usage};
 use xfer_protocol::{ContentId, DeliveryId, IdRange, Ino, Name, Timestamp};
 
 use super::lock::prepare_directory;
+use super::place::Pin;
 use super::{
     Account, AccountId, Batch, Committed, Failures, ForgottenBefore, MetaStore, StoreError, Trim,
 };
@@ -56,6 +57,9 @@ const REMOVAL_PAUSE: RangeInclusive<Duration> = Duration::from_millis(20)..=Dura
 /// A store's rows, in its `xfer.db`.
 pub struct SqliteStore {
     connections: Connections,
+    /// The database's files. A process that opens another one of either would not see what this one
+    /// writes, or would see it torn.
+    pins: Vec<Pin>,
 }
 
 impl SqliteStore {
@@ -70,13 +74,38 @@ impl SqliteStore {
         let path = dir.join("xfer.db");
         prepare_file(dir, &path)
             .map_err(|error| StoreError::io(format!("the store's {}", path.display()), error))?;
+        let database = Pin::of("xfer.db", &path)?;
         let connections = Connections::open(dir, &path).map_err(|error| match error {
             StoreError::Database(text) => {
                 StoreError::Database(format!("{}: {text}", path.display()))
             }
-            other @ (StoreError::Full | StoreError::Refused(_) | StoreError::Io { .. }) => other,
+            other @ (StoreError::Full
+            | StoreError::Refused(_)
+            | StoreError::Gone(_)
+            | StoreError::Io { .. }) => other,
         })?;
-        Ok(SqliteStore { connections })
+        let [log, index] = connections.further_files();
+        let pins = vec![database, Pin::of("xfer.db-wal", &log)?, Pin::of("xfer.db-shm", &index)?];
+        let store = SqliteStore { connections, pins };
+        // The file that was pinned may have been replaced before it was opened.
+        store.check().map(|()| store)
+    }
+
+    /// Makes sure that the database's files are still those that were opened.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] if they are not.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.pins.iter().try_for_each(Pin::check)
+    }
+
+    /// Does `work` in one transaction, which is durable in the end where it will be looked for.
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let done = self.connections.write(work)?;
+        self.check().map(|()| done)
     }
 }
 
@@ -124,8 +153,7 @@ impl MetaStore for SqliteStore {
     }
 
     fn commit(&self, batches: &[Batch]) -> Result<Vec<Committed>, StoreError> {
-        self.connections
-            .write(|writer| batches.iter().map(|batch| commit::write(writer, batch)).collect())
+        self.write(|writer| batches.iter().map(|batch| commit::write(writer, batch)).collect())
     }
 
     fn content_exists(&self, content: ContentId) -> Result<bool, StoreError> {
@@ -137,7 +165,7 @@ impl MetaStore for SqliteStore {
     }
 
     fn forget_garbage(&self, contents: &[ContentId]) -> Result<(), StoreError> {
-        self.connections.write(|writer| contents::forget_garbage(writer, contents))
+        self.write(|writer| contents::forget_garbage(writer, contents))
     }
 
     fn trims(&self, after: u64, count: usize) -> Result<Vec<Trim>, StoreError> {
@@ -161,7 +189,7 @@ impl MetaStore for SqliteStore {
     }
 
     fn grant_ids(&self, count: u64) -> Result<IdRange, StoreError> {
-        self.connections.write(|writer| contents::grant_ids(writer, count))
+        self.write(|writer| contents::grant_ids(writer, count))
     }
 
     fn delivery(&self, to: AccountId, id: DeliveryId) -> Result<Option<Arc<Delivery>>, StoreError> {
@@ -193,7 +221,7 @@ impl MetaStore for SqliteStore {
         time: Timestamp,
     ) -> Result<AccountId, StoreError> {
         let new = accounts::NewAccount { name, password, quota, inbox, time };
-        self.connections.write(|writer| accounts::create(writer, &new))
+        self.write(|writer| accounts::create(writer, &new))
     }
 
     fn account(&self, name: &Name) -> Result<Option<Account>, StoreError> {
@@ -205,25 +233,25 @@ impl MetaStore for SqliteStore {
     }
 
     fn set_password(&self, account: AccountId, password: &str) -> Result<(), StoreError> {
-        self.connections.write(|writer| accounts::set_password(writer, account, password))
+        self.write(|writer| accounts::set_password(writer, account, password))
     }
 
     fn set_quota(&self, account: AccountId, quota: Quota) -> Result<(), StoreError> {
-        self.connections.write(|writer| accounts::set_quota(writer, account, quota))
+        self.write(|writer| accounts::set_quota(writer, account, quota))
     }
 
     fn set_inbox(&self, account: AccountId, inbox: Quota) -> Result<(), StoreError> {
-        self.connections.write(|writer| accounts::set_inbox(writer, account, inbox))
+        self.write(|writer| accounts::set_inbox(writer, account, inbox))
     }
 
     fn remove_account(&self, account: AccountId) -> Result<(), StoreError> {
-        self.connections.write(|writer| removal::retire(writer, account))
+        self.write(|writer| removal::retire(writer, account))
     }
 
     fn clear_removed(&self) -> Result<(), StoreError> {
         loop {
             let (start, now) = (Instant::now(), Timestamp::from(SystemTime::now()));
-            if !self.connections.write(|writer| removal::clear_some(writer, now))? {
+            if !self.write(|writer| removal::clear_some(writer, now))? {
                 return Ok(());
             }
             let pause = start.elapsed().clamp(*REMOVAL_PAUSE.start(), *REMOVAL_PAUSE.end());
@@ -232,7 +260,7 @@ impl MetaStore for SqliteStore {
     }
 
     fn begin_session(&self, account: AccountId) -> Result<Account, StoreError> {
-        self.connections.write(|writer| accounts::begin_session(writer, account))
+        self.write(|writer| accounts::begin_session(writer, account))
     }
 
     fn failures(&self, user: &str, address: &str) -> Result<Option<Failures>, StoreError> {
@@ -244,10 +272,10 @@ impl MetaStore for SqliteStore {
     }
 
     fn set_failures(&self, failures: &Failures) -> Result<(), StoreError> {
-        self.connections.write(|writer| failures::set(writer, failures))
+        self.write(|writer| failures::set(writer, failures))
     }
 
     fn forget_failures(&self, before: ForgottenBefore) -> Result<(), StoreError> {
-        self.connections.write(|writer| failures::forget(writer, before))
+        self.write(|writer| failures::forget(writer, before))
     }
 }

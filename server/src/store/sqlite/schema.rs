@@ -195,7 +195,10 @@ fn upgrade(transaction: &Transaction<'_>, dir: &Path, from: i32) -> Result<(), S
         StoreError::Refused(text) => StoreError::Refused(format!(
             "the store is of an older version, and {text}: stop that one to upgrade the store"
         )),
-        other @ (StoreError::Full | StoreError::Database(_) | StoreError::Io { .. }) => other,
+        other @ (StoreError::Full
+        | StoreError::Gone(_)
+        | StoreError::Database(_)
+        | StoreError::Io { .. }) => other,
     })?;
     tracing::info!(from, to = VERSION, "upgrading the store");
     for step in STEPS.iter().skip(from.cast_unsigned() as usize - 1) {

@@ -1,0 +1,113 @@
+//! Whether what a store opened is still what stands at its place.
+//!
+//! A file that is open stays usable after its name is gone. A server whose store was removed,
+//! moved, replaced or mounted over would go on promising durability for files that nobody will ever
+//! find again. So each part of a store is pinned when it is opened, and compared with its path
+//! before anything is said to be durable.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, Stat, fstat, open, stat};
+use rustix::io::Errno;
+
+use super::StoreError;
+
+/// A file or directory of a store, and the path that it was opened by.
+#[derive(Debug)]
+pub(super) struct Pin {
+    /// What it is called in messages. They reach clients, so this is not the path.
+    name: &'static str,
+    path: PathBuf,
+    file: OwnedFd,
+}
+
+impl Pin {
+    /// Pins what stands at `path`; symbolic links on the way are followed, now and later. It is opened
+    /// with `O_PATH`, since to close another descriptor of a database would drop SQLite's locks.
+    pub(super) fn of(name: &'static str, path: &Path) -> Result<Pin, StoreError> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let file = open(path, flags, Mode::empty())
+            .map_err(|error| StoreError::io(path.display().to_string(), error.into()))?;
+        Ok(Pin::held(name, path, file))
+    }
+
+    /// Pins what was opened at `path` before.
+    pub(super) fn held(name: &'static str, path: &Path, file: OwnedFd) -> Pin {
+        Pin { name, path: path.to_owned(), file }
+    }
+
+    /// Makes sure that the path still leads to what was pinned.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let Pin { name, path, file } = self;
+        let gone = match (fstat(file), stat(path)) {
+            (Ok(held), Ok(there)) if is_same(&held, &there) => return Ok(()),
+            (Ok(held), Ok(_)) if held.st_nlink > 0 => format!("another {name} is in its place"),
+            (Ok(_), Ok(_)) => format!("{name} was replaced"),
+            (_, Err(Errno::NOENT | Errno::NOTDIR)) => format!("{name} is gone"),
+            (Err(error), _) | (_, Err(error)) => {
+                format!("{name} can't be reached: {}", std::io::Error::from(error))
+            }
+        };
+        Err(StoreError::Gone(gone))
+    }
+}
+
+/// Whether two looks saw one and the same file, which still has a name.
+pub(super) fn is_same(held: &Stat, there: &Stat) -> bool {
+    held.st_nlink > 0 && (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn check(change: impl FnOnce(&Path), expected: &str) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store/file");
+        std::fs::create_dir(dir.path().join("store")).unwrap();
+        std::fs::write(&path, "x").unwrap();
+        let pin = Pin::of("it", &path).unwrap();
+        pin.check().unwrap();
+        change(&path);
+        let error = pin.check().unwrap_err();
+        assert!(matches!(error, StoreError::Gone(_)), "{error:?}");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+
+    #[test]
+    fn whatever_takes_a_file_from_its_place_is_noticed() {
+        check(|file| std::fs::remove_file(file).unwrap(), "it is gone");
+        check(
+            |file| {
+                std::fs::remove_file(file).unwrap();
+                std::fs::write(file, "x").unwrap();
+            },
+            "it was replaced",
+        );
+        check(|file| std::fs::rename(file, file.with_file_name("other")).unwrap(), "it is gone");
+        check(
+            |file| {
+                std::fs::rename(file, file.with_file_name("other")).unwrap();
+                std::fs::write(file, "x").unwrap();
+            },
+            "another it is in its place",
+        );
+        check(
+            |file| {
+                let store = file.parent().unwrap();
+                std::fs::rename(store, store.with_file_name("moved")).unwrap();
+            },
+            "it is gone",
+        );
+        check(
+            |file| {
+                let store = file.parent().unwrap();
+                std::fs::remove_dir_all(store).unwrap();
+                std::fs::write(store, "x").unwrap();
+            },
+            "it is gone",
+        );
+    }
+}

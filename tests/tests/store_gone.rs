@@ -1,0 +1,106 @@
+//! A store that is taken away while its server runs: nothing is said to be durable any more, and
+//! both sides say why in a line.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use xfer_mount::exit::Exit;
+use xfer_server::exit::Exit as ServerExit;
+use xfer_tests::{World, shell};
+
+/// Takes the store away by a script, in whose directory `store` is, while alice has it mounted.
+fn check(script: &str) {
+    println!("{script}");
+    let mut world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    mount.shell("mkdir d && seq 1000 > d/before");
+    mount.sync();
+    let _uncovered = Uncovered(world.server.store().to_owned());
+    shell(world.server.store().parent().unwrap(), script);
+    let synced = write_synced(&mount.path("d/after"));
+    assert!(synced.is_err(), "what was written to a store that is gone was called durable");
+    assert_eq!(world.server.ended(), Some(ServerExit::StoreGone as i32), "{}", world.server.said());
+    assert!(world.server.said().contains("removed or replaced"), "{}", world.server.said());
+    mount.says("the store was removed or replaced");
+    let lost = mount.unmounted_by_force();
+    assert_eq!(lost, Some(i32::from(Exit::Lost.code())), "{}", mount.said());
+}
+
+/// Takes away what was mounted over the store, if anything was.
+struct Uncovered(PathBuf);
+
+impl Drop for Uncovered {
+    fn drop(&mut self) {
+        if xfer_tests::mount::is_mounted(&self.0) {
+            let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        }
+    }
+}
+
+fn write_synced(path: &Path) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(&[1; 10_000])?;
+    file.sync_all()
+}
+
+#[test]
+fn nothing_is_durable_in_a_store_that_was_removed_and_the_server_ends() {
+    check("rm -rf store");
+    check("rm -rf store && mkdir -m 700 store");
+}
+
+#[test]
+fn nothing_is_durable_in_a_store_that_was_moved_or_covered_and_the_server_ends() {
+    check("mv store moved");
+    check("mv store moved && cp -a moved store");
+    check("mount -t tmpfs -o size=1m tmpfs store");
+}
+
+#[test]
+fn nothing_is_durable_in_a_store_that_lost_a_part_and_the_server_ends() {
+    check("cp -p store/xfer.db new && mv new store/xfer.db");
+    check("rm store/xfer.db");
+    check("rm store/xfer.db-wal");
+    check("rm store/xfer.db-shm");
+    check("rm -r store/contents");
+    check("mv store/contents moved && mkdir -m 700 store/contents");
+    check("rm store/lock");
+}
+
+#[test]
+fn who_changes_nothing_is_told_too_and_no_login_succeeds() {
+    let mut world = World::new(&["alice", "bob"]);
+    let mut mount = world.mount("alice");
+    mount.shell("seq 1000 > before");
+    mount.sync();
+    fs::remove_dir_all(world.server.store()).unwrap();
+    let login = world.mounting("bob").in_background();
+    assert!(login.code != Some(0), "{login}");
+    mount.says("the store was removed or replaced");
+    assert_eq!(world.server.ended(), Some(ServerExit::StoreGone as i32));
+    // All that it had was durable, so there is nothing to mourn.
+    assert_eq!(mount.unmounted_by_force(), Some(0), "{}", mount.said());
+}
+
+#[test]
+fn a_part_of_the_contents_that_is_gone_fails_those_who_change_it() {
+    let world = World::new(&["alice", "bob"]);
+    let mut alice = world.mount("alice");
+    let bob = world.mount("bob");
+    alice.shell("seq 1000 > file");
+    alice.sync();
+    shell(world.server.store(), "rm -r contents/*/");
+    let changed = alice.path("file");
+    let mut file = fs::OpenOptions::new().append(true).open(&changed).unwrap();
+    assert!(file.write_all(b"more").and_then(|()| file.sync_all()).is_err());
+    alice.says("the server's storage failed");
+    drop(file);
+    alice.unmounted_by_force();
+    // Others go on: their files are where they look for them.
+    write_synced(&bob.path("file")).unwrap();
+    assert_eq!(fs::read(bob.path("file")).unwrap(), [1; 10_000]);
+    bob.unmount();
+}
