@@ -15,6 +15,7 @@ use crate::exit::{Exit, Failure};
 use crate::identity::Identity;
 use crate::serve::{self, CertificateFiles};
 use crate::size;
+use crate::upkeep::OlderDatabase;
 
 mod accounts;
 
@@ -36,7 +37,7 @@ Exit codes:
    5  the address can't be listened on      11  no server runs on the store
   12  the account is mounted                13  the account's quota is used up
   14  the directory can't be used           15  some entries could not be moved
-  16  the store was removed or replaced while it was in use";
+  16  the store was removed or replaced     17  the database is older than the contents";
 
 /// Keeps users' files for xfer-mount.
 #[derive(Parser, Debug)]
@@ -100,9 +101,32 @@ struct Run {
     /// The certificate's key in PEM
     #[arg(long, value_name = "F", requires = "cert")]
     key: Option<PathBuf>,
+    /// For how many days what nothing refers to at the start is kept aside, in contents/lost
+    #[arg(long, value_name = "DAYS", default_value_t = 7)]
+    keep_lost: u16,
+    /// Start with a database that is older than the contents, as after restoring it
+    #[arg(long)]
+    accept_older_database: bool,
     /// Memory for names and attributes, of all sessions together
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = tree_size)]
     tree_size: usize,
+}
+
+impl Run {
+    fn config(self, store: PathBuf) -> serve::Config {
+        let Run { listen, cert, key, keep_lost, accept_older_database, tree_size } = self;
+        serve::Config {
+            store,
+            listen,
+            files: cert.zip(key).map(|(cert, key)| CertificateFiles { cert, key }),
+            tree_bytes: tree_size,
+            older: match accept_older_database {
+                true => OlderDatabase::Accept,
+                false => OlderDatabase::Refuse,
+            },
+            keep_lost_days: keep_lost,
+        }
+    }
 }
 
 /// Reads a size of memory that a server can work with.
@@ -178,10 +202,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Err(error) => return explain(&error),
     };
     match command {
-        Command::Run(Run { listen, cert, key, tree_size }) => {
-            let files = cert.zip(key).map(|(cert, key)| CertificateFiles { cert, key });
-            serve::run(&serve::Config { store, listen, files, tree_bytes: tree_size })
-        }
+        Command::Run(run) => serve::run(&run.config(store)),
         Command::Fingerprint => print_fingerprint(&store),
         Command::User(User::Add { name, password, quota }) => {
             accounts::add(&store, &name, &password, quota)
@@ -254,6 +275,7 @@ mod tests {
     fn the_command_line_is_as_documented() {
         check("run", None);
         check("run --store /x --listen 127.0.0.1:1 --cert c --key k", None);
+        check("run --keep-lost 30 --accept-older-database", None);
         check("fingerprint --store /x", None);
         check("user add alice --password-file f --quota 10GiB --store /x", None);
         check("user passwd alice --password-stdin", None);

@@ -41,6 +41,8 @@ pub enum Exit {
     Incomplete = 15,
     /// The store was removed or replaced while it was in use.
     StoreGone = 16,
+    /// The database is older than the contents.
+    StoreOlder = 17,
 }
 
 /// Why the program ends.

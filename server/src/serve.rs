@@ -24,6 +24,7 @@ use crate::store::files::FileStore;
 use crate::store::lock::StoreLock;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{MetaStore, StoreError};
+use crate::upkeep::{self, OlderDatabase};
 use crate::watch::Watched;
 use crate::{log, tls};
 
@@ -43,6 +44,10 @@ pub struct Config {
     pub files: Option<CertificateFiles>,
     /// Memory for the rows that sessions keep loaded, in bytes.
     pub tree_bytes: usize,
+    /// What is to become of a database that is older than the contents.
+    pub older: OlderDatabase,
+    /// For how many days contents are kept that were set aside.
+    pub keep_lost_days: u16,
 }
 
 /// A certificate and its key, in PEM.
@@ -63,6 +68,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     let lock = StoreLock::take(&config.store).map_err(|error| taken(error, config))?.keep();
     let meta = Arc::new(SqliteStore::open(&config.store)?);
     let contents = Arc::new(FileStore::open(&config.store)?);
+    upkeep::prepare(&meta, &contents, config.older)?;
     let store = Watched { lock, meta, contents };
     let identity = identity(config)?;
     let fingerprint = identity.fingerprint();
@@ -88,28 +94,31 @@ async fn serve(
     fingerprint: &Fingerprint,
 ) -> Result<(), Failure> {
     let Watched { meta, contents, .. } = store.clone();
-    let port = listener::bind(config.listen).map_err(|error| unheard(&error, config))?;
-    let engine = Engine::new(meta.clone(), contents, config.tree_bytes);
+    let port = bind(config.listen).map_err(|error| unheard(&error, config))?;
+    let engine = Engine::new(meta.clone(), contents.clone(), config.tree_bytes);
     let control = Control::bind(&config.store, engine.clone()).map_err(no_control)?;
     let listener = Arc::new(Listener::new(tls, Door::new(meta.clone()), engine.clone()));
     let stop = stop_signal()?;
     announce(&port, fingerprint)?;
     let control = tokio::spawn(control.serve());
-    tokio::task::spawn_blocking(move || clear_removed(&meta));
-    let mut gone = None;
+    let removing = meta.clone();
+    tokio::task::spawn_blocking(move || clear_removed(&removing));
+    let upkeep =
+        tokio::spawn(upkeep::forever(meta.clone(), contents.clone(), config.keep_lost_days));
+    let mut trouble = None;
     let stop = async {
-        tokio::select! {
-            () = stop => tracing::info!("stopping"),
-            error = store.clone().gone() => {
-                tracing::error!("{error}: all sessions end");
-                gone = Some(error);
-            }
-        }
+        let error = tokio::select! {
+            () = stop => return tracing::info!("stopping"),
+            error = store.clone().gone() => error,
+            error = engine.database_is_older() => error,
+        };
+        tracing::error!("{error}: all sessions end");
+        trouble = Some(error);
     };
     let connections = listener.serve(port, stop).await;
     // Whoever is still on the way in is turned away by the engine; the sessions drain.
     let end = async {
-        match &gone {
+        match &trouble {
             Some(error) => engine.abandon(error, DRAIN_DEADLINE).await,
             None => engine.stop(DRAIN_DEADLINE).await,
         }
@@ -117,6 +126,7 @@ async fn serve(
     if tokio::time::timeout(DRAIN_DEADLINE + STOP_GRACE, end).await.is_err() {
         tracing::warn!("sessions did not end in time");
     }
+    upkeep.abort();
     control.abort();
     finish(connections).await;
     // It may have gone while sessions ended.

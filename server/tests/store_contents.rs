@@ -110,13 +110,16 @@ fn a_removed_content_is_gone_and_its_number_can_come_back() {
 #[test]
 fn every_content_is_found_and_may_be_removed_meanwhile() {
     let (store, dir) = open();
-    let all: Vec<_> = [1, 2, 255, 256, 65_535, 1 << 24, u64::MAX].map(ContentId).into();
+    let all: Vec<_> = [1, 2, 255, 256, 65_535, 1 << 24, (1 << 62) - 1].map(ContentId).into();
     for content in &all {
         store.create(*content).unwrap();
     }
     std::fs::write(dir.path().join("contents/00/00/notes"), "").unwrap();
     std::fs::write(dir.path().join("contents/00/00/0000000001234567"), "").unwrap();
     std::fs::write(dir.path().join("contents/00/00/+000000000000001"), "").unwrap();
+    std::fs::create_dir(dir.path().join("contents/ff")).unwrap_or_default();
+    std::fs::create_dir(dir.path().join("contents/ff/ff")).unwrap_or_default();
+    std::fs::write(dir.path().join("contents/ff/ff/ffffffffffffffff"), "no store's").unwrap();
     assert_eq!(found(&store), all);
     store.each(&mut |content| store.remove(content).unwrap()).unwrap();
     assert_eq!(found(&store), []);

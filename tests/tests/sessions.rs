@@ -2,12 +2,17 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
+use rustix::process::Signal;
 use serde_json::Value;
 use xfer_mount::exit::Exit;
+use xfer_protocol::Name;
+use xfer_server::store::{MetaStore, SqliteStore};
 use xfer_tests::files::errno;
+use xfer_tests::programs::{Running, program};
 use xfer_tests::world::write_secret;
 use xfer_tests::{World, wait_until};
 

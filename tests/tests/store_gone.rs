@@ -67,7 +67,23 @@ fn nothing_is_durable_in_a_store_that_lost_a_part_and_the_server_ends() {
     check("rm store/xfer.db-shm");
     check("rm -r store/contents");
     check("mv store/contents moved && mkdir -m 700 store/contents");
-    check("rm store/lock");
+}
+
+#[test]
+fn a_server_whose_lock_was_removed_ends_before_another_can_take_the_store_for_long() {
+    let mut world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    mount.shell("seq 1000 > before");
+    mount.sync();
+    fs::remove_file(world.server.store().join("lock")).unwrap();
+    assert_eq!(world.server.ended(), Some(ServerExit::StoreGone as i32), "{}", world.server.said());
+    mount.says("(lock is gone)");
+    mount.unmounted_by_force();
+    // Nothing else is missing.
+    world.server.restart();
+    let mount = world.mount("alice");
+    mount.shell("seq 1000 | cmp - before");
+    mount.unmount();
 }
 
 #[test]

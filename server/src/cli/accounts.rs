@@ -10,14 +10,13 @@ use std::time::SystemTime;
 use xfer_protocol::Timestamp;
 use xfer_protocol::tree::{Quota, Usage};
 
-use super::sessions::moment;
 use super::{secret, table};
 use crate::control::{self, AskError, Command};
 use crate::exit::{Exit, Failure};
 use crate::store::lock::prepare_directory;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Account, Failures, MetaStore, StoreError};
-use crate::{password, size, user};
+use crate::{moment, password, size, user};
 
 /// How many nodes an account may have that has a quota.
 const NODES: u64 = 10_000_000;

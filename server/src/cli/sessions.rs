@@ -39,7 +39,7 @@ pub fn list(store: &Path, shape: Shape) -> Result<(), Failure> {
 pub fn end(store: &Path, user: &str) -> Result<(), Failure> {
     match ask(store, &Command::End { user: user.to_owned() })? {
         Answer::Ended { was_running: true } => Ok(()),
-        Answer::Ended { was_running: false } | Answer::Invalid => {
+        Answer::Ended { was_running: false } => {
             let line = format!("{user} has no session; see xfer-server session list");
             Err(Failure::new(Exit::NoUser, line))
         }

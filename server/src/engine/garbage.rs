@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a content is removed only when nothing committed refers to it and no session can
 //! still make it: garbage is final, since only what refers to a content can refer to it anew.
+//! What was never heard of is set aside instead: another database may know it.
 //!
 //! **Invariant:** a part of a sealed content is given back only when nothing committed reaches it. That
 //! is final, too: what a session has not committed yet got its part from what is committed, and a
@@ -30,18 +31,34 @@ pub(super) async fn collect_forever(stores: Stores, wake: Arc<Notify>) {
     }
 }
 
-/// Removes contents that an earlier run of the server left without a committed reference: those
-/// with numbers below `first`, which is the first number that this run may grant.
+/// Sets aside contents that an earlier run of the server left without a committed reference: those
+/// with numbers below `first`, which is the first number that this run may grant. They are not
+/// removed, since this can't tell whether the database is the one that they belong to.
+///
+/// # Errors
+/// [`StoreError::Older`] if it is not, by the numbers that there are; then nothing is set aside.
 pub(super) fn sweep(stores: &Stores, first: u64) -> Result<(), StoreError> {
-    let mut found = Vec::new();
+    let (mut found, mut known) = (Vec::new(), 0);
     stores.contents.each(&mut |content| {
+        known = known.max(content.0.saturating_add(1));
         if content.0 < first {
             found.push(content);
         }
     })?;
-    let swept = remove_unreferenced(stores, found)?;
-    if swept > 0 {
-        tracing::info!(swept, "removed contents that were never committed");
+    // Asked for after the listing: what this run has made by then is below it.
+    let end = stores.meta.ids_end()?;
+    if known > end {
+        return Err(StoreError::Older { end, known });
+    }
+    let (mut count, mut bytes) = (0, 0);
+    for content in found {
+        if !stores.meta.content_exists(content)? {
+            bytes += stores.contents.set_aside(content)?;
+            count += 1;
+        }
+    }
+    if count > 0 {
+        tracing::info!(count, bytes, "set aside, in contents/lost, contents that no file has");
     }
     Ok(())
 }

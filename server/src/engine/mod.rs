@@ -50,7 +50,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
 use xfer_protocol::Name;
@@ -95,6 +95,8 @@ pub struct Engine {
     commits: Arc<Commits>,
     /// The users there were when sessions were last told.
     users: Mutex<Vec<Name>>,
+    /// How far the database has come, and the contents, if that turned out not to be the same.
+    older: watch::Sender<Option<(u64, u64)>>,
     /// What works in the background, for as long as the engine is there.
     _background: JoinSet<()>,
 }
@@ -125,8 +127,11 @@ impl Engine {
         background.spawn(garbage::collect_forever(stores.clone(), garbage.clone()));
         // Drawn before any session can be granted numbers: the sweep must not take their contents
         // for those of an earlier run. This blocks, once, when nobody waits yet.
+        let (older, _) = watch::channel(None);
         match stores.meta.grant_ids(1) {
-            Ok(range) => drop(background.spawn(sweep(stores.clone(), range.first))),
+            Ok(range) => {
+                drop(background.spawn(sweep(stores.clone(), range.first, older.clone())));
+            }
             Err(error) => tracing::warn!(%error, "an earlier run's contents are not swept"),
         }
         Arc::new(Engine {
@@ -139,6 +144,7 @@ impl Engine {
             answer_bytes: Arc::new(Semaphore::new(ANSWER_BYTES_MAX)),
             commits,
             users: Mutex::default(),
+            older,
             _background: background,
         })
     }
@@ -204,6 +210,15 @@ impl Engine {
         self.end_all(until, |session| session.end(EndReason::Storage(why.to_string()))).await;
     }
 
+    /// Completes if the database turns out to be older than the contents.
+    pub async fn database_is_older(&self) -> StoreError {
+        let mut older = self.older.subscribe();
+        match older.wait_for(Option::is_some).await.map(|older| *older) {
+            Ok(Some((end, known))) => StoreError::Older { end, known },
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
     async fn end_all(&self, until: Instant, end: impl Fn(&Session)) {
         self.registry.close();
         let sessions = self.registry.all();
@@ -245,9 +260,14 @@ impl Engine {
 }
 
 /// Tidies what an earlier run of the server left, beside everything else.
-async fn sweep(stores: Stores, first: u64) {
-    let swept = spawn_blocking(move || garbage::sweep(&stores, first)).await;
-    if let Ok(Err(error)) = swept {
-        tracing::warn!(%error, "contents that were never committed stay for now");
+async fn sweep(stores: Stores, first: u64, older: watch::Sender<Option<(u64, u64)>>) {
+    match spawn_blocking(move || garbage::sweep(&stores, first)).await {
+        Ok(Err(StoreError::Older { end, known })) => {
+            older.send_replace(Some((end, known)));
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "contents that were never committed stay for now");
+        }
+        Ok(Ok(())) | Err(_) => {}
     }
 }

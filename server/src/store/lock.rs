@@ -22,7 +22,7 @@ pub struct StoreLock {
     file: Pin,
 }
 
-/// Makes the store's directory, for its owner only, if it is not there yet.
+/// Makes a directory of the store, for its owner only, if it is not there yet.
 ///
 /// # Errors
 /// If it can't be made, or is something else than a directory.

@@ -158,6 +158,12 @@ pub enum StoreError {
     },
 }
 
+impl From<std::io::Error> for StoreError {
+    fn from(error: std::io::Error) -> StoreError {
+        StoreError::io("the store", error)
+    }
+}
+
 impl StoreError {
     /// What the system said while something was being done; told apart if it is a full disk.
     pub fn io(what: impl Into<String>, error: std::io::Error) -> StoreError {
@@ -218,6 +224,8 @@ pub trait MetaStore: Send + Sync + 'static {
     fn forget_left_trims(&self, account: AccountId) -> Result<(), StoreError>;
     /// Grants numbers that were never granted before. Durable before it returns.
     fn grant_ids(&self, count: u64) -> Result<IdRange, StoreError>;
+    /// The number after the last one that was granted. Each commit raises it, too.
+    fn ids_end(&self) -> Result<u64, StoreError>;
 
     /// A delivery that waits to be accepted by this account.
     fn delivery(&self, to: AccountId, id: DeliveryId) -> Result<Option<Arc<Delivery>>, StoreError>;

@@ -110,7 +110,10 @@ impl<'a> Importer<'a> {
     /// Keeps what was done, whatever ended the work, if anything can be kept.
     fn end(mut self, done: Result<(), Failure>) -> Result<(), Failure> {
         let committed = match &done {
-            Err(Failure { exit: Exit::AccountInUse | Exit::Store | Exit::DiskFull, .. }) => Ok(()),
+            Err(Failure {
+                exit: Exit::AccountInUse | Exit::Store | Exit::StoreGone | Exit::DiskFull,
+                ..
+            }) => Ok(()),
             Ok(()) | Err(_) => self.solo.commit().map_err(|error| self.failure(error)),
         };
         if let Err(error) = self.solo.abandon() {

@@ -108,6 +108,10 @@ impl ContentStore for Mortal {
         self.step(|| self.inner.remove(content))
     }
 
+    fn set_aside(&self, content: ContentId) -> Result<u64, StoreError> {
+        self.inner.set_aside(content)
+    }
+
     fn each(&self, visit: &mut dyn FnMut(ContentId)) -> Result<(), StoreError> {
         self.inner.each(visit)
     }

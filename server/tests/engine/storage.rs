@@ -94,6 +94,10 @@ impl ContentStore for Faulty {
         self.inner.remove(content)
     }
 
+    fn set_aside(&self, content: ContentId) -> Result<u64, StoreError> {
+        self.inner.set_aside(content)
+    }
+
     fn each(&self, visit: &mut dyn FnMut(ContentId)) -> Result<(), StoreError> {
         for _ in 0..5_000 {
             if self.may_list.load(Ordering::Relaxed) {

@@ -30,6 +30,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 use shards::{Directory, Place};
+use time::{Date, OffsetDateTime};
 use unsynced::Unsynced;
 use xfer_protocol::ContentId;
 use xfer_protocol::limits::BLOCK_BYTES;
@@ -113,6 +114,37 @@ impl FileStore {
             Err(gone) if error.kind() == io::ErrorKind::NotFound => gone,
             Ok(()) | Err(_) => StoreError::io(format!("{doing} content {content}"), error),
         }
+    }
+
+    /// Moves back what was set aside and is `wanted`, and says how many contents that was.
+    ///
+    /// # Errors
+    /// If it can't be, or `wanted` fails.
+    pub fn bring_back(
+        &self,
+        wanted: impl Fn(ContentId) -> Result<bool, StoreError>,
+    ) -> Result<u64, StoreError> {
+        lost::bring_back(&self.root, wanted)
+    }
+
+    /// Removes what was set aside before `day`, and says on how many days that was.
+    ///
+    /// # Errors
+    /// If it can't be.
+    pub fn free_set_aside(&self, day: Date) -> Result<u64, StoreError> {
+        lost::free(&self.root, day)
+            .map_err(|error| StoreError::io("removing what was set aside", error))
+    }
+
+    /// The highest number that a content has. Looks at all of them.
+    ///
+    /// # Errors
+    /// If they can't be listed.
+    pub fn highest(&self) -> Result<Option<ContentId>, StoreError> {
+        let mut highest = None;
+        shards::visit(&self.root, &mut |content| highest = highest.max(Some(content)))
+            .map_err(|error| StoreError::io("listing the store's contents", error))?;
+        Ok(highest)
     }
 
     /// The file of a content, which must exist.
@@ -320,6 +352,14 @@ impl ContentStore for FileStore {
         }
     }
 
+    fn set_aside(&self, content: ContentId) -> Result<u64, StoreError> {
+        lock(&self.open).pop(&content);
+        lock(&self.unsynced).forget(content);
+        lost::set_aside(&self.root, content, OffsetDateTime::now_utc().date())
+            .map(Option::unwrap_or_default)
+            .map_err(|error| self.failed("setting aside", content, error))
+    }
+
     /// Not while another process makes contents: those that it did not commit yet would look like
     /// those that nobody ever will.
     fn each(&self, visit: &mut dyn FnMut(ContentId)) -> Result<(), StoreError> {
@@ -427,7 +467,6 @@ fn change_space(file: &File, flags: FallocateFlags, offset: u64, len: u64) -> io
         done => Ok(done?),
     }
 }
-
 
 /// What these locks guard is whole between any two statements, so a panic elsewhere does not matter.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -90,3 +90,21 @@ pub(super) fn grant_ids(transaction: &Transaction<'_>, count: u64) -> Result<IdR
     change(transaction, "UPDATE ids SET next = ?", params![end])?;
     Ok(IdRange { first: first.cast_unsigned(), end: end.cast_unsigned() })
 }
+
+/// Counts on by one, and says how far that is.
+pub(super) fn count(transaction: &Transaction<'_>) -> Result<u64, StoreError> {
+    let next: i64 = value(transaction, "UPDATE ids SET next = next + 1 RETURNING next", [])?;
+    Ok(next.cast_unsigned())
+}
+
+/// Grants no number below `end` any more.
+pub(super) fn skip_ids(transaction: &Transaction<'_>, end: u64) -> Result<(), StoreError> {
+    let sql = "UPDATE ids SET next = max(next, ?)";
+    change(transaction, sql, [end.cast_signed()])?;
+    Ok(())
+}
+
+pub(super) fn ids_end(connection: &Connection) -> Result<u64, StoreError> {
+    let next: i64 = value(connection, "SELECT next FROM ids", [])?;
+    Ok(next.cast_unsigned())
+}

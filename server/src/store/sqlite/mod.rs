@@ -10,6 +10,8 @@ mod schema;
 
 mod connections;
 
+mod mark;
+
 mod rows;
 
 mod tree;
@@ -34,11 +36,12 @@ mod tests;
 use std::fs::{File, OpenOptions};
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use connections::Connections;
+use mark::Mark;
 use rusqlite::{ErrorCode, Transaction};
 use xfer_protocol::message::{DeliveryHead, DeliveryState};
 use xfer_protocol::tree::{Delivery, Node, Quota, Usage};
@@ -56,10 +59,12 @@ const REMOVAL_PAUSE: RangeInclusive<Duration> = Duration::from_millis(20)..=Dura
 
 /// A store's rows, in its `xfer.db`.
 pub struct SqliteStore {
+    dir: PathBuf,
     connections: Connections,
     /// The database's files. A process that opens another one of either would not see what this one
     /// writes, or would see it torn.
     pins: Vec<Pin>,
+    mark: Mark,
 }
 
 impl SqliteStore {
@@ -86,7 +91,8 @@ impl SqliteStore {
         })?;
         let [log, index] = connections.further_files();
         let pins = vec![database, Pin::of("xfer.db-wal", &log)?, Pin::of("xfer.db-shm", &index)?];
-        let store = SqliteStore { connections, pins };
+        let mark = Mark::open(dir).map_err(|error| StoreError::io("the store's numbers", error))?;
+        let store = SqliteStore { dir: dir.to_owned(), connections, pins, mark };
         // The file that was pinned may have been replaced before it was opened.
         store.check().map(|()| store)
     }
@@ -153,7 +159,12 @@ impl MetaStore for SqliteStore {
     }
 
     fn commit(&self, batches: &[Batch]) -> Result<Vec<Committed>, StoreError> {
-        self.write(|writer| batches.iter().map(|batch| commit::write(writer, batch)).collect())
+        let (committed, end) = self.write(|writer| {
+            let committed = batches.iter().map(|batch| commit::write(writer, batch));
+            Ok((committed.collect::<Result<_, _>>()?, contents::count(writer)?))
+        })?;
+        self.marked(self.mark.raise(end));
+        Ok(committed)
     }
 
     fn content_exists(&self, content: ContentId) -> Result<bool, StoreError> {
@@ -189,7 +200,13 @@ impl MetaStore for SqliteStore {
     }
 
     fn grant_ids(&self, count: u64) -> Result<IdRange, StoreError> {
-        self.write(|writer| contents::grant_ids(writer, count))
+        let range = self.write(|writer| contents::grant_ids(writer, count))?;
+        self.marked(self.mark.raise_durably(range.end));
+        Ok(range)
+    }
+
+    fn ids_end(&self) -> Result<u64, StoreError> {
+        self.connections.read(|reader| contents::ids_end(reader))
     }
 
     fn delivery(&self, to: AccountId, id: DeliveryId) -> Result<Option<Arc<Delivery>>, StoreError> {

@@ -1,0 +1,74 @@
+//! How far the database had come, written beside it: so that an older one in its place is known.
+//!
+//! The counter of numbers rises with each grant and each commit. Its value after that is kept in
+//! `numbers`, in the store's directory. A database whose counter is below it was put back. What came
+//! since is not in it, though its contents may be there.
+//!
+//! **Invariant:** what the file says was durable in the database before. It may lag behind after a
+//! crash of the machine, which makes an older database harder to tell and nothing else.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// How many digits the number is written with.
+const DIGITS: usize = 20;
+
+/// The file.
+pub(super) struct Mark {
+    file: File,
+}
+
+impl Mark {
+    pub(super) fn open(dir: &Path) -> io::Result<Mark> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        Ok(Mark { file: options.open(dir.join("numbers"))? })
+    }
+
+    /// What it says; nothing in a store that was never served by a version that writes it.
+    pub(super) fn read(&self) -> io::Result<Option<u64>> {
+        let mut text = [0; DIGITS];
+        match self.file.read_exact_at(&mut text, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
+        Ok(std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()))
+    }
+
+    /// Raises it. Another process may do so at the same time: then either number stands, and both
+    /// were true.
+    pub(super) fn raise(&self, number: u64) -> io::Result<()> {
+        if self.read()?.is_some_and(|before| before >= number) {
+            return Ok(());
+        }
+        self.file.write_all_at(format!("{number:0DIGITS$}\n").as_bytes(), 0)
+    }
+
+    /// Raises it, and makes it durable.
+    pub(super) fn raise_durably(&self, number: u64) -> io::Result<()> {
+        self.raise(number)?;
+        self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn it_only_rises_and_says_nothing_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = Mark::open(dir.path()).unwrap();
+        assert_eq!(mark.read().unwrap(), None);
+        mark.raise(7).unwrap();
+        mark.raise(1 << 40).unwrap();
+        mark.raise_durably(9).unwrap();
+        assert_eq!(Mark::open(dir.path()).unwrap().read().unwrap(), Some(1 << 40));
+    }
+}
