@@ -25,6 +25,7 @@ use tempfile::TempDir;
 use xfer_protocol::Name;
 use xfer_server::control::{Answer, Session};
 use xfer_server::engine::Counts;
+use xfer_server::store::claim::Purpose;
 use xfer_server::store::{Account, ContentStore, FileStore, MetaStore, SqliteStore};
 
 use running::{Ended, Server, xfer_server};

@@ -289,3 +289,33 @@ fn the_list_of_sessions_for_programs_counts_what_each_did() {
     assert!(more[0] >= 2 && more[1] == 100_000 && more[2] >= 1 && more[3] >= 1, "{more:?}");
     mount.unmount();
 }
+
+#[test]
+fn a_mount_is_refused_while_an_import_works_on_the_account_and_does_not_end_it() {
+    let world = World::new(&["alice"]);
+    let tree = world.outside();
+    fs::write(tree.join("big"), vec![7; 200 << 20]).unwrap();
+    let mut command = Command::new(program("xfer-server"));
+    command.args(["import", "alice"]).arg(&tree).arg("--store").arg(world.server.store());
+    let mut import = Running::start(&mut command);
+    let meta = SqliteStore::open(world.server.store()).unwrap();
+    let alice = Name::new(b"alice").unwrap();
+    wait_until("the import to have committed something", Duration::from_secs(120), || {
+        meta.account(&alice).unwrap().unwrap().usage.bytes > 0
+    });
+    import.signal(Signal::STOP);
+    let mounted = world.mounting("alice").in_background();
+    assert!(mounted.refused(Exit::InUse.code()).contains("administrator"));
+    let taking = world.mounting("alice").arg("--takeover").in_background();
+    assert!(taking.refused(Exit::InUse.code()).contains("administrator"));
+    import.signal(Signal::CONT);
+    assert_eq!(import.ended_within(Duration::from_secs(120)), Some(0), "{}", import.said());
+    let mount = world.mount("alice");
+    assert_eq!(fs::metadata(mount.path("big")).unwrap().len(), 200 << 20);
+    // The other way round.
+    fs::write(mount.path("unsynced"), "x").unwrap();
+    let tree = tree.to_str().unwrap();
+    world.server.command(&["import", "alice", tree]).refused(12);
+    world.server.command(&["export", "alice", &format!("{tree}/out")]).refused(12);
+    mount.unmount();
+}

@@ -183,7 +183,7 @@ fn refusal_exit(refusal: &Refusal) -> Exit {
     match refusal {
         Refusal::WrongPassword => Exit::WrongPassword,
         Refusal::Blocked { .. } => Exit::Blocked,
-        Refusal::InUse { .. } => Exit::InUse,
+        Refusal::InUse { .. } | Refusal::Claimed => Exit::InUse,
         Refusal::NoSession | Refusal::Stopping | Refusal::Busy | Refusal::Internal => {
             Exit::ServerTrouble
         }
@@ -204,6 +204,10 @@ fn refusal_line(refusal: &Refusal) -> String {
         Refusal::Stopping => "the server is stopping; try again when it is back".to_owned(),
         Refusal::Busy => "the server is too busy; try again in a moment".to_owned(),
         Refusal::Internal => "the server failed; its log says why".to_owned(),
+        Refusal::Claimed => {
+            "the server's administrator works on this account (an import or export); try again later"
+                .to_owned()
+        }
     }
 }
 

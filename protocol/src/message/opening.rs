@@ -147,6 +147,9 @@ pub enum Refusal {
     /// The server failed; its log says why.
     #[error("the server failed; its log says why")]
     Internal,
+    /// A command of the server's administrator works on the account: an import, for example.
+    #[error("the server's administrator works on the account")]
+    Claimed,
 }
 
 /// What a session begins with.

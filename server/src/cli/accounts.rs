@@ -13,6 +13,7 @@ use xfer_protocol::tree::{Quota, Usage};
 use super::{secret, table};
 use crate::control::{self, AskError, Command};
 use crate::exit::{Exit, Failure};
+use crate::store::claim::{Claim, Purpose};
 use crate::store::lock::prepare_directory;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Account, Failures, MetaStore, StoreError};

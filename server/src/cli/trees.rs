@@ -17,7 +17,7 @@ use crate::transfer::import::{self, Import};
 /// Copies the entries of a directory into a user's tree.
 pub fn import(store: &Path, name: &str, from: &Path, into: &OsStr) -> Result<(), Failure> {
     let into = names(into)?;
-    let (meta, contents, account) = open(store, name)?;
+    let Opened { meta, contents, account, _claim } = open(store, name, Purpose::Change)?;
     let (line, done) = import::import(meta, contents, &account, &Import { from, into: &into });
     print_line(&line)?;
     done.map(|_| ())
@@ -25,18 +25,26 @@ pub fn import(store: &Path, name: &str, from: &Path, into: &OsStr) -> Result<(),
 
 /// Copies a user's tree into a directory.
 pub fn export(store: &Path, name: &str, to: &Path, replace: bool) -> Result<(), Failure> {
-    let (meta, contents, account) = open(store, name)?;
+    let Opened { meta, contents, account, _claim } = open(store, name, Purpose::Read)?;
     let (line, done) = export::export(meta, contents, &account, &Export { to, replace });
     print_line(&line)?;
     done.map(|_| ())
 }
 
-fn open(store: &Path, name: &str) -> Result<(SqliteStore, FileStore, Account), Failure> {
-    // Asked before the account is read, so that what a session did in its last moment is seen.
-    must_not_be_mounted(store, name)?;
+/// A store, and an account of it that has no session.
+struct Opened {
+    meta: SqliteStore,
+    contents: FileStore,
+    account: Account,
+    /// What keeps it from having one.
+    _claim: Claim,
+}
+
+fn open(store: &Path, name: &str, purpose: Purpose) -> Result<Opened, Failure> {
     let (meta, account) = accounts::find(store, name)?;
     let contents = FileStore::open(store)?;
-    Ok((meta, contents, account))
+    meta.must_be_current(&contents)?;
+    Ok(Opened { meta, contents, account, _claim: claim })
 }
 
 fn must_not_be_mounted(store: &Path, name: &str) -> Result<(), Failure> {

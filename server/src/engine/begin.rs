@@ -40,6 +40,9 @@ pub(super) fn begin(stores: &Stores, session: &Session) -> Result<Begun, Refusal
         tracing::error!(user = %session.user, %error, "a session can't begin");
         Refusal::Internal
     };
+    if stores.meta.is_claimed(session.account).map_err(failed)? {
+        return Err(Refusal::Claimed);
+    }
     let account = stores.meta.begin_session(session.account).map_err(failed)?;
     if !session.may_be_of(&account) {
         return Err(Refusal::WrongPassword);

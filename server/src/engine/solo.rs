@@ -4,7 +4,7 @@
 //! It begins as any session does, so whichever session begins later fences it: nothing that it had
 //! not committed by then ever shows.
 //!
-//! It does not know whether a client has a session; whoever begins it asks first.
+//! It does not know whether a client has a session; whoever begins it claims the account and asks.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -154,13 +154,21 @@ impl Solo {
         match self.stores.meta.commit(&[batch])?.first() {
             Some(Committed::Durable) => {
                 self.tree.settle(seq)?;
-                Ok(())
+                self.note_quota()
             }
             Some(Committed::Fenced) | None => {
                 self.tree.withdraw();
                 Err(SoloError::Fenced)
             }
         }
+    }
+
+    /// Takes over a quota that was set meanwhile.
+    fn note_quota(&mut self) -> Result<(), SoloError> {
+        if let Some(account) = self.stores.meta.account(&self.user)? {
+            self.tree.set_quota(account.quota);
+        }
+        Ok(())
     }
 
     /// Drops what was not committed.

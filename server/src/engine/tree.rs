@@ -131,6 +131,11 @@ impl Tree {
         });
     }
 
+    /// Sets the quota, for a tree whose changes are all worked out here.
+    pub(super) fn set_quota(&mut self, quota: Quota) {
+        self.table.set_quota(quota);
+    }
+
     /// Applies the next op, with its data.
     pub(super) fn apply(&mut self, op: &Op, data: &[u8]) -> Result<(), Halt> {
         let seq = self.applied.next();

@@ -12,11 +12,14 @@ pub mod lock;
 
 mod place;
 
+pub mod claim;
+
 pub mod sqlite;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use claim::Claim;
 pub use files::FileStore;
 pub use lock::StoreLock;
 pub use sqlite::SqliteStore;
@@ -267,6 +270,10 @@ pub trait MetaStore: Send + Sync + 'static {
     /// is then. From now on batches of older epochs are refused.
     fn begin_session(&self, account: AccountId) -> Result<Account, StoreError>;
 
+    /// Whether a command beside the server works on this account, which must have no session
+    /// meanwhile. To be asked by whoever has a seat for one.
+    fn is_claimed(&self, account: AccountId) -> Result<bool, StoreError>;
+
     /// Wrong passwords that count, of a pair.
     fn failures(&self, user: &str, address: &str) -> Result<Option<Failures>, StoreError>;
     /// All wrong passwords that count, for the admin to see.
@@ -313,6 +320,9 @@ pub trait ContentStore: Send + Sync + 'static {
     fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError>;
     /// Removes a content, if it exists.
     fn remove(&self, content: ContentId) -> Result<(), StoreError>;
+    /// Sets a content aside, if it exists: as if it were removed, but for some days an administrator,
+    /// or the next start, can bring it back. Says how many bytes of disk it takes up meanwhile.
+    fn set_aside(&self, content: ContentId) -> Result<u64, StoreError>;
     /// Calls `visit` for every content there is: to find those that nothing refers to.
     fn each(&self, visit: &mut dyn FnMut(ContentId)) -> Result<(), StoreError>;
     /// Bytes that the disk can still take.

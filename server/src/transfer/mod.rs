@@ -7,8 +7,8 @@
 //! `export` with `landing` (how something comes to be on the disk), and `progress` (what is told
 //! meanwhile).
 //!
-//! **Invariant:** an account with a session is not touched. An import is a session of its own, so a
-//! mount that begins later fences it; an export checks after each file that none began.
+//! **Invariant:** an account with a session is not touched. Whoever runs them has claimed the account,
+//! so none begins meanwhile; an import is a session of its own besides, which a later one would fence.
 //!
 //! **Invariant:** a name is only ever resolved in a directory that is open, and no symbolic link is
 //! followed: nothing that a tree holds leads out of the directory.

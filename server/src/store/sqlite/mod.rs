@@ -105,6 +105,59 @@ impl SqliteStore {
         self.pins.iter().try_for_each(Pin::check)
     }
 
+    /// Claims an account, for a command that works on it. None if another does already. Whether it has
+    /// a session is to be asked after that.
+    ///
+    /// # Errors
+    /// If the claim can't be made.
+    pub fn claim(&self, account: AccountId, purpose: Purpose) -> Result<Option<Claim>, StoreError> {
+        claim::claim(&self.dir, account, purpose)
+    }
+
+    /// Makes sure that the database is the one that the contents belong to, and not one of before.
+    /// Lists all contents where nothing was written down of that.
+    ///
+    /// # Errors
+    /// [`StoreError::Older`] if it is one of before.
+    pub fn must_be_current(&self, contents: &FileStore) -> Result<(), StoreError> {
+        let end = self.ids_end()?;
+        let known = match self.mark.read()? {
+            Some(known) => known,
+            None => contents.highest()?.map_or(0, |highest| highest.0 + 1),
+        };
+        if known > end {
+            return Err(StoreError::Older { end, known });
+        }
+        Ok(self.mark.raise_durably(end)?)
+    }
+
+    /// Uses a database of before with the contents that are there: no number is given again that may
+    /// have been given since.
+    ///
+    /// # Errors
+    /// If that can't be written.
+    pub fn accept_as_current(&self, contents: &FileStore, known: u64) -> Result<(), StoreError> {
+        let highest = contents.highest()?.map_or(0, |highest| highest.0 + 1);
+        let end = known.max(highest);
+        self.write(|writer| contents::skip_ids(writer, end))?;
+        Ok(self.mark.raise_durably(end)?)
+    }
+
+    /// Notes that the contents belong to a database that had come so far.
+    ///
+    /// # Errors
+    /// If that can't be written.
+    pub fn note_known(&self, known: u64) -> Result<(), StoreError> {
+        Ok(self.mark.raise_durably(known)?)
+    }
+
+    /// The mark only helps to notice a mistake: nothing fails for it.
+    fn marked(&self, raised: std::io::Result<()>) {
+        if let Err(error) = raised {
+            tracing::warn!(%error, "how far the database has come is not noted beside it");
+        }
+    }
+
     /// Does `work` in one transaction, which is durable in the end where it will be looked for.
     fn write<T>(
         &self,
@@ -278,6 +331,10 @@ impl MetaStore for SqliteStore {
 
     fn begin_session(&self, account: AccountId) -> Result<Account, StoreError> {
         self.write(|writer| accounts::begin_session(writer, account))
+    }
+
+    fn is_claimed(&self, account: AccountId) -> Result<bool, StoreError> {
+        claim::is_claimed(&self.dir, account)
     }
 
     fn failures(&self, user: &str, address: &str) -> Result<Option<Failures>, StoreError> {

@@ -1,0 +1,110 @@
+//! Claims on accounts: what keeps sessions from an account that a command beside the server works on.
+//!
+//! A claim is a lock of the kernel's (flock(2)) on `claims/NUMBER` in the store's directory, so it goes
+//! with the process that holds it, however that ends. Whoever claims an account asks whether it
+//! has a session only when it has the claim; a session that begins takes its seat first and then
+//! looks for a claim. So one of the two always sees the other.
+//!
+//! The files stay: to remove one would let two processes lock two files of one name.
+
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+
+use super::lock::prepare_directory;
+use super::{AccountId, StoreError};
+
+/// What an account is claimed for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// To change its tree: alone.
+    Change,
+    /// To read its tree: beside others who do.
+    Read,
+}
+
+/// An account that has no session as long as this is there.
+#[derive(Debug)]
+pub struct Claim {
+    _file: File,
+}
+
+/// Claims an account. None if it is claimed already.
+pub(super) fn claim(
+    dir: &Path,
+    account: AccountId,
+    purpose: Purpose,
+) -> Result<Option<Claim>, StoreError> {
+    prepare_directory(&dir.join("claims"))?;
+    let path = path(dir, account);
+    let mut options = options();
+    let file = options.create(true).open(&path).map_err(|error| failed(&path, error))?;
+    let operation = match purpose {
+        Purpose::Change => FlockOperation::NonBlockingLockExclusive,
+        Purpose::Read => FlockOperation::NonBlockingLockShared,
+    };
+    match flock(&file, operation) {
+        Ok(()) => Ok(Some(Claim { _file: file })),
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(failed(&path, error.into())),
+    }
+}
+
+/// Whether an account is claimed at this moment.
+pub(super) fn is_claimed(dir: &Path, account: AccountId) -> Result<bool, StoreError> {
+    let path = path(dir, account);
+    let file = match options().open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        opened => opened.map_err(|error| failed(&path, error))?,
+    };
+    // Held for a moment only: whoever claims in this moment is refused since a session begins.
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(failed(&path, error.into())),
+    }
+}
+
+fn path(dir: &Path, account: AccountId) -> PathBuf {
+    dir.join("claims").join(account.0.to_string())
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).truncate(false).mode(0o600);
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options
+}
+
+fn failed(path: &Path, error: std::io::Error) -> StoreError {
+    StoreError::io(format!("the store's {}", path.display()), error)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const ALICE: AccountId = AccountId(1);
+
+    #[test]
+    fn who_changes_is_alone_and_who_reads_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let take = |purpose| claim(dir.path(), ALICE, purpose).unwrap();
+        let taken = || is_claimed(dir.path(), ALICE).unwrap();
+        assert!(!taken());
+        let changes = take(Purpose::Change).unwrap();
+        assert!(taken() && take(Purpose::Change).is_none() && take(Purpose::Read).is_none());
+        assert!(claim(dir.path(), AccountId(2), Purpose::Change).unwrap().is_some());
+        drop(changes);
+        assert!(!taken());
+        let reads = (take(Purpose::Read).unwrap(), take(Purpose::Read).unwrap());
+        assert!(taken() && take(Purpose::Change).is_none());
+        drop(reads);
+        assert!(take(Purpose::Change).is_some());
+    }
+}
