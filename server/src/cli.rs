@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::exit::{Exit, Failure};
 use crate::identity::Identity;
+use crate::rights;
 use crate::serve::{self, CertificateFiles};
 use crate::size;
 use crate::upkeep::OlderDatabase;
@@ -155,10 +156,13 @@ enum User {
         #[command(flatten)]
         password: secret::Origin,
     },
-    /// Remove a user and all their files
+    /// Remove a user and all their files; asks for the name once more
     Remove {
         /// The user's name
         name: String,
+        /// Remove without asking
+        #[arg(long)]
+        yes: bool,
     },
     /// List users, and who is blocked after wrong passwords
     List,
@@ -201,6 +205,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
     };
+    rights::act_as_owner_of(&store)?;
     match command {
         Command::Run(run) => serve::run(&run.config(store)),
         Command::Fingerprint => print_fingerprint(&store),
@@ -210,7 +215,10 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Command::User(User::Passwd { name, password }) => {
             accounts::set_password(&store, &name, &password)
         }
-        Command::User(User::Remove { name }) => accounts::remove(&store, &name),
+        Command::User(User::Remove { name, yes }) => {
+            let consent = if yes { accounts::Consent::Given } else { accounts::Consent::Asked };
+            accounts::remove(&store, &name, consent)
+        }
         Command::User(User::List) => accounts::list(&store),
         Command::User(User::Quota { name, limits }) => accounts::limit(&store, &name, &limits),
         Command::Session(Session::List { json }) => sessions::list(
@@ -280,6 +288,7 @@ mod tests {
         check("user add alice --password-file f --quota 10GiB --store /x", None);
         check("user passwd alice --password-stdin", None);
         check("user remove alice", None);
+        check("user remove alice --yes", None);
         check("user list", None);
         check("user quota alice --quota none", None);
         check("user quota alice --nodes 100 --inbox 1GiB --inbox-items none", None);

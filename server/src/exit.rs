@@ -85,6 +85,14 @@ impl From<StoreError> for Failure {
                 Exit::StoreGone,
                 format!("{error}; find out what did that, and put the store back"),
             ),
+            StoreError::Unsafe(line) => Failure::new(Exit::Store, line),
+            StoreError::Older { .. } => Failure::new(
+                Exit::StoreOlder,
+                format!(
+                    "{error}; put the newer xfer.db back, or start the server once with \
+                     --accept-older-database: contents that it does not know are then set aside"
+                ),
+            ),
             StoreError::Database(_) | StoreError::Io { .. } => Failure::new(
                 Exit::Store,
                 format!("cannot use the store ({error}); check --store, its owner and its disk"),

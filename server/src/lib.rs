@@ -39,6 +39,10 @@ pub mod transfer;
 
 pub mod watch;
 
+pub mod upkeep;
+
+pub mod rights;
+
 pub mod serve;
 
 pub mod cli;

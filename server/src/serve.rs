@@ -20,6 +20,7 @@ use crate::exit::{Exit, Failure};
 use crate::identity::{Fingerprint, Identity, IdentityError};
 use crate::listener::{self, Listener};
 use crate::opening::Door;
+use crate::rights::Own;
 use crate::store::files::FileStore;
 use crate::store::lock::StoreLock;
 use crate::store::sqlite::SqliteStore;
@@ -129,8 +130,32 @@ async fn serve(
     upkeep.abort();
     control.abort();
     finish(connections).await;
-    // It may have gone while sessions ended.
-    gone.map_or_else(|| store.check(), Err).map_err(Failure::from)
+    last_look(&store, trouble)
+}
+
+/// Opens the port, which only root may do for some.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let _own = Own::regain()?;
+    listener::bind(address)
+}
+
+/// Says in what state the store is left.
+fn last_look(store: &Watched, trouble: Option<StoreError>) -> Result<(), Failure> {
+    match trouble {
+        Some(StoreError::Older { end, known }) => {
+            // Found by looking at the contents; the next start is to know it at once.
+            store.meta.note_known(known)?;
+            Err(StoreError::Older { end, known }.into())
+        }
+        Some(error) => Err(error.into()),
+        None => {
+            // It may have gone while sessions ended. And a copy of the database that was made while
+            // this server ran is older than what is left.
+            store.check()?;
+            store.meta.grant_ids(1)?;
+            Ok(())
+        }
+    }
 }
 
 /// Goes on with removals of accounts that were interrupted. If this is, the next start goes on.
@@ -176,6 +201,8 @@ fn taken(error: StoreError, config: &Config) -> Failure {
         }
         error @ (StoreError::Full
         | StoreError::Gone(_)
+        | StoreError::Unsafe(_)
+        | StoreError::Older { .. }
         | StoreError::Database(_)
         | StoreError::Io { .. }) => error.into(),
     }

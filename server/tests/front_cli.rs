@@ -6,7 +6,9 @@ mod running;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use xfer_server::half_open::SOURCE_MAX;
 
@@ -58,7 +60,8 @@ fn users_are_added_listed_changed_and_removed() {
     assert!(list.lines().nth(1).unwrap().contains("none"), "{list}");
     assert!(list.lines().nth(2).unwrap().contains("500 MiB"), "{list}");
     done(store, "user passwd alice --password-stdin", "other\n");
-    done(store, "user remove alice", "");
+    refused(store, "user remove alice", "alice\n", 2, "use --yes");
+    done(store, "user remove alice --yes", "");
     assert!(!done(store, "user list", "").contains("alice"));
     refused(store, "user remove alice", "", 7, "there is no user \"alice\"");
 }
@@ -92,6 +95,114 @@ fn users_who_do_not_exist_are_refused_by_name() {
     refused(store, "user remove ../../etc", "", 7, "\"../../etc\"");
     refused(store, "user add bob --password-stdin", "x\n", 8, "user bob exists");
     refused(store, "user add Bob --password-stdin", "x\n", 2, "is not a user name");
+}
+
+/// Types a line on a terminal, and says how the command ended.
+fn typed(store: &Path, command: &str, line: &str) -> (i32, String) {
+    let program = env!("CARGO_BIN_EXE_xfer-server");
+    let command = format!("{program} {command} --store {}", store.display());
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    (ended.status.code().unwrap(), String::from_utf8_lossy(&ended.stdout).into_owned())
+}
+
+#[test]
+fn a_user_is_removed_only_by_who_types_the_name_or_says_yes() {
+    let store = with_users(&["alice"]);
+    let store = store.path();
+    refused(store, "user remove alice", "alice\n", 2, "no terminal to ask");
+    for line in ["", "y", "yes", "bob", "alic"] {
+        let (code, said) = typed(store, "user remove alice", line);
+        assert!(code == 1 && said.contains("alice was not removed"), "{line:?}: {code} {said}");
+    }
+    assert!(done(store, "user list", "").contains("alice"));
+    let (code, said) = typed(store, "user remove alice", "alice");
+    assert!(code == 0 && said.contains("for good"), "{code} {said}");
+    assert!(!done(store, "user list", "").contains("alice"));
+}
+
+#[test]
+fn a_store_that_others_may_write_to_is_refused() {
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let store = with_users(&["alice"]);
+    let store = store.path();
+    for shared in [0o777, 0o1777, 0o770, 0o722] {
+        mode(store, shared);
+        let line = format!("use chmod 700 {}", store.display());
+        refused(store, "run --listen 127.0.0.1:0", "", 3, &line);
+        refused(store, "user list", "", 3, &line);
+        refused(store, "user add bob --password-stdin", "x\n", 3, &line);
+    }
+    mode(store, 0o755);
+    mode(&store.join("xfer.db"), 0o666);
+    let line = format!("use chmod 600 {}", store.join("xfer.db").display());
+    refused(store, "user list", "", 3, &line);
+    mode(&store.join("xfer.db"), 0o600);
+    drop(Server::start(store));
+    mode(&store.join("contents"), 0o777);
+    refused(store, "run --listen 127.0.0.1:0", "", 3, "use chmod 700");
+}
+
+/// All files of a directory, and whose they are.
+fn owners(directory: &Path) -> Vec<(PathBuf, (u32, u32))> {
+    let mut waiting = vec![directory.to_owned()];
+    let mut found = Vec::new();
+    while let Some(path) = waiting.pop() {
+        let metadata = path.symlink_metadata().unwrap();
+        if metadata.is_dir() {
+            waiting.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        found.push((path, (metadata.uid(), metadata.gid())));
+    }
+    found
+}
+
+#[test]
+fn what_root_makes_in_a_store_is_its_owners() {
+    const OWNER: (u32, u32) = (4_242, 4_243);
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let parent = tempfile::tempdir().unwrap();
+    let home = parent.path().join("home");
+    std::fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(OWNER.0), Some(OWNER.1)).unwrap();
+    // Only root can read the password, or get to the store.
+    let password = parent.path().join("password");
+    std::fs::write(&password, "secret\n").unwrap();
+    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for store in [home.clone(), home.join("new/store")] {
+        done(&store, &format!("user add alice --password-file {}", password.display()), "");
+        done(&store, "user quota alice --quota 1GiB", "");
+        assert_eq!(Server::start(&store).end(rustix::process::Signal::TERM), 0);
+        done(&store, "user remove alice --yes", "");
+    }
+    let owners = owners(&home);
+    assert!(owners.len() > 12, "{owners:?}");
+    owners.iter().for_each(|(path, owner)| assert_eq!(*owner, OWNER, "{}", path.display()));
+}
+
+#[test]
+fn names_that_no_user_can_have_are_said_to_be_none() {
+    let store = with_users(&["bob"]);
+    let _server = Server::start(store.path());
+    for name in ["Bob", "bob:pw", "bob@host"] {
+        for command in [
+            format!("user remove {name} --yes"),
+            format!("user quota {name} --quota none"),
+            format!("user passwd {name} --password-stdin"),
+            format!("session end {name}"),
+            format!("import {name} /nowhere"),
+            format!("export {name} /nowhere"),
+        ] {
+            refused(store.path(), &command, "", 7, "is not a user name");
+        }
+    }
 }
 
 #[test]
@@ -200,7 +311,7 @@ fn sessions_are_asked_of_the_server_that_runs() {
     assert!(done(store.path(), "session list", "").starts_with("USER"));
     refused(store.path(), "session end alice", "", 7, "alice has no session");
     done(store.path(), "user add bob --password-stdin", "x\n");
-    done(store.path(), "user remove bob", "");
+    done(store.path(), "user remove bob --yes", "");
     drop(server);
     refused(store.path(), "session list", "", 11, "no server runs");
 }
@@ -252,7 +363,6 @@ fn one_address_takes_only_so_many_places_on_the_way_in() {
 
 #[test]
 fn all_files_of_a_store_are_the_owners_alone() {
-    use std::os::unix::fs::PermissionsExt;
     let store = with_users(&["alice"]);
     let _server = Server::start(store.path());
     let mut directories = vec![store.path().to_owned()];

@@ -231,7 +231,7 @@ fn a_removed_account_is_gone_with_its_files() {
     let mount = world.mount("alice");
     fs::write(mount.path("file"), vec![1; 1 << 20]).unwrap();
     mount.unmount();
-    world.server.command(&["user", "remove", "alice"]).succeeded();
+    world.server.command(&["user", "remove", "alice", "--yes"]).succeeded();
     world.mounting("alice").in_background().refused(Exit::WrongPassword.code());
     world.add_user("alice");
     let mount = world.mount("alice");

@@ -168,7 +168,7 @@ fn a_user_who_is_removed_and_added_again_is_in_the_outbox_again() {
     let alice = world.mount("alice");
     let mailbox = alice.path("outbox/bob");
     assert!(mailbox.exists());
-    world.server.command(&["user", "remove", "bob"]).succeeded();
+    world.server.command(&["user", "remove", "bob", "--yes"]).succeeded();
     wait_until("bob to be gone", SOON, || !mailbox.exists());
     assert_eq!(alice.shell("ls outbox"), "");
     assert_eq!(errno(fs::metadata(&mailbox)), libc::ENOENT);

@@ -3,6 +3,7 @@
 //! A server that runs is told afterwards, so that it ends the session of whoever may no longer
 //! have one, and tells the others whom they can send to.
 
+use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::Path;
 use std::str::FromStr;
 use std::time::SystemTime;
@@ -24,6 +25,9 @@ const NODES: u64 = 10_000_000;
 
 /// What may wait in an account's inbox.
 const INBOX: Quota = Quota { bytes: 1 << 30, nodes: 10_000 };
+
+/// How much is read of what is typed to confirm something, in bytes.
+const CONFIRMATION_BYTES_MAX: u64 = 1 << 10;
 
 /// How much a user may store, as it is typed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,6 +105,8 @@ pub fn add(
         StoreError::Refused(_) => exists(),
         error @ (StoreError::Full
         | StoreError::Gone(_)
+        | StoreError::Unsafe(_)
+        | StoreError::Older { .. }
         | StoreError::Database(_)
         | StoreError::Io { .. }) => error.into(),
     })?;
@@ -115,8 +121,10 @@ pub fn set_password(store: &Path, name: &str, origin: &secret::Origin) -> Result
 }
 
 /// Removes an account and its tree: from the server that runs first, since the tree takes a while.
-pub fn remove(store: &Path, name: &str) -> Result<(), Failure> {
+pub fn remove(store: &Path, name: &str, consent: Consent) -> Result<(), Failure> {
     let (meta, account) = find(store, name)?;
+    confirm(&account, consent)?;
+    let _claim = claim(&meta, &account, Purpose::Change)?;
     meta.remove_account(account.id)?;
     let told = tell(store, Command::AccountChanged { user: name.to_owned() });
     meta.clear_removed()?;
@@ -226,11 +234,65 @@ pub fn find(store: &Path, name: &str) -> Result<(SqliteStore, Account), Failure>
         Some(name) => meta.account(&name)?,
         None => None,
     };
-    let no_user = || {
-        let line = format!("there is no user {name:?}; see xfer-server user list");
-        Failure::new(Exit::NoUser, line)
+    account.ok_or_else(|| no_user(name)).map(|account| (meta, account))
+}
+
+/// There is no account of this name, perhaps since there can be none.
+pub fn no_user(name: &str) -> Failure {
+    let line = match user::parse(name) {
+        Some(_) => format!("there is no user {name:?}; see xfer-server user list"),
+        None => format!("{name:?} is not a user name; use {}", user::RULE),
     };
-    account.ok_or_else(no_user).map(|account| (meta, account))
+    Failure::new(Exit::NoUser, line)
+}
+
+/// Claims an account, so that nothing else changes it, or reads it while it is changed.
+pub fn claim(meta: &SqliteStore, account: &Account, purpose: Purpose) -> Result<Claim, Failure> {
+    let claimed = || {
+        let name = &account.name;
+        let line = format!(
+            "another command works on {name}, or a session of it begins; try again when it is done"
+        );
+        Failure::new(Exit::AccountInUse, line)
+    };
+    meta.claim(account.id, purpose)?.ok_or_else(claimed)
+}
+
+/// Whether somebody already said that an account and all that it has may go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Consent {
+    /// On the command line.
+    Given,
+    /// It has to be asked for, on a terminal.
+    Asked,
+}
+
+/// Lets the administrator type the name of an account that is about to go.
+fn confirm(account: &Account, consent: Consent) -> Result<(), Failure> {
+    let Account { name, usage, .. } = account;
+    if consent == Consent::Given {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        let line = format!("no terminal to ask whether {name} and all its files may go; use --yes");
+        return Err(Failure::new(Exit::Usage, line));
+    }
+    let (files, bytes) = (usage.nodes, size::display(usage.bytes));
+    let question = format!(
+        "This removes {name} and all that is {name}'s, for good: {files} files and directories, \
+         {bytes}.\nType the name to confirm: "
+    );
+    // With standard error closed there is nobody to ask, and no name is typed.
+    let _ = std::io::stderr().write_all(question.as_bytes());
+    let mut typed = String::new();
+    let read = std::io::stdin().lock().take(CONFIRMATION_BYTES_MAX).read_line(&mut typed);
+    match read {
+        Ok(_) if typed.trim().as_bytes() == name.as_bytes() => Ok(()),
+        Ok(_) | Err(_) => {
+            let line = format!("{name} was not removed; to do it, type the name or use --yes");
+            Err(Failure::new(Exit::Other, line))
+        }
+    }
 }
 
 fn hash(origin: &secret::Origin) -> Result<String, Failure> {

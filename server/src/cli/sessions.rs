@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-
-use super::table;
+use super::{accounts, table};
 use crate::control::{self, Answer, AskError, Command, Session};
 use crate::exit::{Exit, Failure};
 
@@ -43,6 +40,7 @@ pub fn end(store: &Path, user: &str) -> Result<(), Failure> {
             let line = format!("{user} has no session; see xfer-server session list");
             Err(Failure::new(Exit::NoUser, line))
         }
+        Answer::Invalid => Err(accounts::no_user(user)),
         Answer::Sessions { .. } | Answer::Commits { .. } | Answer::Done => Err(nonsense()),
     }
 }

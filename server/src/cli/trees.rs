@@ -42,6 +42,11 @@ struct Opened {
 
 fn open(store: &Path, name: &str, purpose: Purpose) -> Result<Opened, Failure> {
     let (meta, account) = accounts::find(store, name)?;
+    let claim = accounts::claim(&meta, &account, purpose)?;
+    // A session that begins from now on is refused; one that began before is seen.
+    must_not_be_mounted(store, name)?;
+    // Read again, with what a session did in its last moment.
+    let account = meta.account(&account.name)?.ok_or_else(|| accounts::no_user(name))?;
     let contents = FileStore::open(store)?;
     meta.must_be_current(&contents)?;
     Ok(Opened { meta, contents, account, _claim: claim })

@@ -6,7 +6,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -25,13 +25,24 @@ pub struct StoreLock {
 /// Makes a directory of the store, for its owner only, if it is not there yet.
 ///
 /// # Errors
-/// If it can't be made, or is something else than a directory.
+/// If it can't be made, is something else than a directory, or one that others may write to: what
+/// they put there could be anything.
 pub fn prepare_directory(dir: &Path) -> Result<(), StoreError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|error| StoreError::io(format!("the store {}", dir.display()), error))
+    let failed = |error| StoreError::io(format!("the store {}", dir.display()), error);
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    must_not_be_others(dir)
+}
+
+/// Makes sure that none but the owner may write to a file or directory of the store.
+pub(super) fn must_not_be_others(path: &Path) -> Result<(), StoreError> {
+    let failed = |error| StoreError::io(format!("the store {}", path.display()), error);
+    let metadata = path.metadata().map_err(failed)?;
+    if metadata.permissions().mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let mode = if metadata.is_dir() { "700" } else { "600" };
+    let path = path.display();
+    Err(StoreError::Unsafe(format!("others may write to {path}; use chmod {mode} {path}")))
 }
 
 impl StoreLock {
@@ -124,8 +135,6 @@ fn in_use(file: &mut File) -> StoreError {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

@@ -148,6 +148,19 @@ pub enum StoreError {
     /// would ever be found again. Says which part of it.
     #[error("the store was removed or replaced while it was in use ({0})")]
     Gone(String),
+    /// Others could change what is in it. Says what to do.
+    #[error("{0}")]
+    Unsafe(String),
+    /// The database is not the one that the contents belong to, but one of before.
+    #[error(
+        "the database is older than its contents: it has come to number {end}, and they to {known}"
+    )]
+    Older {
+        /// How far the database has come.
+        end: u64,
+        /// How far it had come once.
+        known: u64,
+    },
     /// The database failed.
     #[error("database: {0}")]
     Database(String),

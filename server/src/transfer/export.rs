@@ -17,6 +17,7 @@ use super::progress::{Path, Progress};
 use super::walk::{self, Attributes, DIRECTORY, FileId, Way};
 use super::{CHUNK_BYTES, Stop, Tally, interrupted, open_directory, unusable};
 use crate::exit::{Exit, Failure};
+use crate::rights::Own;
 use crate::store::{Account, ContentStore, FileStore, MetaStore, SqliteStore};
 
 /// How many entries are listed at a time.
@@ -46,7 +47,7 @@ pub fn export(
     let umask = rustix::process::umask(Mode::empty());
     let done = prepare(what).and_then(|root| {
         let landing =
-            Landing { replace: what.replace, owners: rustix::process::geteuid().is_root() };
+            Landing { replace: what.replace, owners: rustix::process::getuid().is_root() };
         let way = Way::new(root);
         let links = HashMap::new();
         let progress = &mut progress;
@@ -250,6 +251,7 @@ impl Exporter<'_> {
             Err(HostError::NOENT) => {}
             Err(error) => return Err(error.into()),
         }
+        let _own = Own::regain()?;
         let directory = self.open(&first.directories)?;
         let flags = AtFlags::empty();
         linkat(&directory, first.name.as_bytes(), here, name.as_bytes(), flags)?;
@@ -286,6 +288,7 @@ impl Exporter<'_> {
 
 /// The directory to export into: made if it is missing, and empty if nothing may be replaced.
 fn prepare(what: &Export<'_>) -> Result<OwnedFd, Failure> {
+    let _own = Own::regain().map_err(|error| unusable(what.to, error))?;
     match mkdir(what.to, Mode::RWXU) {
         Ok(()) | Err(HostError::EXIST) => {}
         Err(error) => return Err(unusable(what.to, error)),

@@ -19,6 +19,7 @@ use super::walk::{self, Attributes, FileId, Way};
 use super::{Stop, Tally, interrupted, open_directory, unusable};
 use crate::engine::solo::{Solo, SoloError};
 use crate::exit::{Exit, Failure};
+use crate::rights::Own;
 use crate::store::{Account, FileStore, SqliteStore};
 
 /// The permission bits of directories that are made on the way to where the tree goes.
@@ -345,6 +346,8 @@ impl Importer<'_> {
     /// Opens an entry for reading, without changing when it was read last if that is allowed.
     fn open(&self, name: &Name, flags: OFlags) -> Result<OwnedFd, HostError> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | flags;
+        // Only its owner and root may leave no trace.
+        let _own = Own::regain()?;
         let open = |flags| openat(self.way.here(), name.as_bytes(), flags, Mode::empty());
         match open(flags | OFlags::NOATIME) {
             Err(HostError::PERM) => open(flags),

@@ -4,6 +4,9 @@
 //! other names elsewhere. It is kept as it is, or unlinked. Only directories, which can't, are gone
 //! into.
 //!
+//! All of it is done with the rights of who runs the export, which are not those that it reads the
+//! store with.
+//!
 //! **Invariant:** the time of change is set last; so what has the right one is whole.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -48,6 +51,7 @@ pub(super) enum Found {
 impl Landing {
     /// Whether the like of `node` is there; anything else in its place goes.
     pub(super) fn clear(self, at: BorrowedFd<'_>, name: &Name, node: &Node) -> Result<Found, Stop> {
+        let _own = Own::regain()?;
         let there = match statat(at, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Attributes::of(&stat),
             Err(Errno::NOENT) => return Ok(Found::Free),
@@ -67,6 +71,7 @@ impl Landing {
         name: &Name,
         there: &Attributes,
     ) -> Result<(), Stop> {
+        let _own = Own::regain()?;
         if !self.replace {
             return Err(Stop::Entry("something of that name is there".to_owned()));
         }
@@ -88,6 +93,7 @@ impl Landing {
         at: BorrowedFd<'_>,
         name: &Name,
     ) -> Result<(OwnedFd, bool), Stop> {
+        let _own = Own::regain()?;
         let open = || openat(at, name.as_bytes(), DIRECTORY, Mode::empty());
         match statat(at, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if Attributes::of(&stat).kind == FileType::Directory => {
@@ -109,6 +115,7 @@ impl Landing {
 
     /// Makes an empty file where nothing is.
     pub(super) fn file(self, at: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Stop> {
+        let _own = Own::regain()?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(openat(at, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)?)
@@ -122,6 +129,7 @@ impl Landing {
         target: &Bytes,
         node: &Node,
     ) -> Result<(), Stop> {
+        let _own = Own::regain()?;
         symlinkat(target.as_ref(), at, name.as_bytes())?;
         self.finish_unopened(at, name, node)
     }
@@ -134,12 +142,14 @@ impl Landing {
         kind: FileType,
         node: &Node,
     ) -> Result<(), Stop> {
+        let _own = Own::regain()?;
         mknodat(at, name.as_bytes(), kind, mode_of(node), 0)?;
         self.finish_unopened(at, name, node)
     }
 
     /// Gives a file that was just made, or a directory, its attributes.
     pub(super) fn finish(self, file: &impl AsFd, node: &Node) -> Result<(), Stop> {
+        let _own = Own::regain()?;
         for (name, value) in node.xattrs.iter().flat_map(|xattrs| xattrs.iter()) {
             if name.starts_with(b"user.") {
                 fsetxattr(file, name.as_ref(), value, XattrFlags::empty()).map_err(unattributed)?;

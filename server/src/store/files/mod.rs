@@ -2,13 +2,13 @@
 //!
 //! A content is one file, written in place, in `contents/` of the store's directory; its place there
 //! is worked out from its number alone (`shards`). What must still be synced is kept track of in
-//! `unsynced`; how bytes are copied is in `copying`, and whom what root makes belongs to in `heir`.
+//! `unsynced`; how bytes are copied is in `copying`, what becomes of those that nobody has in `lost`, and whom what root makes belongs to in `heir`.
 //!
 //! **Invariant:** a file is opened by its number, and never through a symbolic link.
 
 mod copying;
 
-mod heir;
+mod lost;
 
 mod shards;
 
@@ -22,7 +22,6 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use heir::Heir;
 use lru::LruCache;
 use rustix::fs::{
     FallocateFlags, FlockOperation, OFlags, fallocate, fdatasync, flock, fstat, fstatvfs, fsync,
@@ -55,7 +54,6 @@ pub struct FileStore {
     /// Open from the beginning, so that no failure to write back goes unreported.
     root_file: File,
     pin: Pin,
-    heir: Heir,
     open: Mutex<LruCache<ContentId, Arc<File>>>,
     unsynced: Mutex<Unsynced>,
     /// Held while the file system is synced: a failure is reported once, and must reach everybody.
@@ -77,13 +75,10 @@ impl FileStore {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
         // What a server before this one made, and was killed before syncing, may stay in use.
         syncfs(&root_file).map_err(|error| failed(error.into()))?;
-        let heir = Heir::of(dir).map_err(failed)?;
-        heir.gets(&root).map_err(failed)?;
         Ok(FileStore {
             root,
             root_file,
             pin,
-            heir,
             open: Mutex::new(LruCache::new(OPEN_MAX)),
             unsynced: Mutex::default(),
             syncing: Mutex::default(),
@@ -174,7 +169,6 @@ impl FileStore {
             }
             made => made?,
         };
-        self.heir.gets(&path)?;
         lock(&self.unsynced).note_directory(place.leaf());
         Ok(self.keep_open(content, file))
     }
@@ -185,7 +179,6 @@ impl FileStore {
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {
                     lock(&self.unsynced).note_directory(parent);
-                    self.heir.gets(&path)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),

@@ -47,7 +47,9 @@ use xfer_protocol::message::{DeliveryHead, DeliveryState};
 use xfer_protocol::tree::{Delivery, Node, Quota, Usage};
 use xfer_protocol::{ContentId, DeliveryId, IdRange, Ino, Name, Timestamp};
 
-use super::lock::prepare_directory;
+use super::claim::{self, Claim, Purpose};
+use super::files::FileStore;
+use super::lock::{must_not_be_others, prepare_directory};
 use super::place::Pin;
 use super::{
     Account, AccountId, Batch, Committed, Failures, ForgottenBefore, MetaStore, StoreError, Trim,
@@ -79,6 +81,7 @@ impl SqliteStore {
         let path = dir.join("xfer.db");
         prepare_file(dir, &path)
             .map_err(|error| StoreError::io(format!("the store's {}", path.display()), error))?;
+        must_not_be_others(&path)?;
         let database = Pin::of("xfer.db", &path)?;
         let connections = Connections::open(dir, &path).map_err(|error| match error {
             StoreError::Database(text) => {
@@ -87,6 +90,8 @@ impl SqliteStore {
             other @ (StoreError::Full
             | StoreError::Refused(_)
             | StoreError::Gone(_)
+            | StoreError::Unsafe(_)
+            | StoreError::Older { .. }
             | StoreError::Io { .. }) => other,
         })?;
         let [log, index] = connections.further_files();

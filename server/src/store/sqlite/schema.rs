@@ -197,6 +197,8 @@ fn upgrade(transaction: &Transaction<'_>, dir: &Path, from: i32) -> Result<(), S
         )),
         other @ (StoreError::Full
         | StoreError::Gone(_)
+        | StoreError::Unsafe(_)
+        | StoreError::Older { .. }
         | StoreError::Database(_)
         | StoreError::Io { .. }) => other,
     })?;
