@@ -9,6 +9,8 @@ pub mod user;
 
 pub mod size;
 
+pub mod moment;
+
 pub mod source;
 
 pub mod log;

@@ -282,6 +282,153 @@ fn what_root_imports_is_the_store_owners() {
 }
 
 #[test]
+fn what_is_planted_in_a_store_leads_root_nowhere() {
+    if !geteuid().is_root() {
+        return;
+    }
+    for planted in ["contents/00/04", "contents/00"] {
+        let world = World::new();
+        fs::write(world.make("tree").join("file"), "text").unwrap();
+        world.done("import alice @tree");
+        let (store, outside) = (world.path("store"), world.make("outside"));
+        let place = store.join(planted);
+        fs::rename(&place, world.path("was there")).unwrap();
+        symlink(&outside, &place).unwrap();
+        for (path, _) in pictures(&store) {
+            lchown(store.join(path), Some(4_242), Some(4_243)).unwrap();
+        }
+        lchown(&store, Some(4_242), Some(4_243)).unwrap();
+        fs::write(world.path("tree/other"), "text").unwrap();
+        let before = outside.metadata().unwrap();
+        // Whether or not the next number happens to lead there.
+        world.run("import alice @tree");
+        assert!(pictures(&outside).is_empty(), "{planted}: {:?}", pictures(&outside));
+        let after = outside.metadata().unwrap();
+        assert_eq!((before.uid(), before.mtime()), (after.uid(), after.mtime()), "{planted}");
+    }
+}
+
+#[test]
+fn an_export_is_roots_where_the_store_is_not() {
+    let world = World::new();
+    let tree = world.make("tree");
+    furnish(&tree);
+    world.done("import alice @tree");
+    let store = world.path("store");
+    if geteuid().is_root() {
+        for (path, _) in pictures(&store) {
+            lchown(store.join(path), Some(4_242), Some(4_243)).unwrap();
+        }
+        lchown(&store, Some(4_242), Some(4_243)).unwrap();
+    }
+    world.done("export alice @out");
+    assert_same(&tree, &world.path("out"));
+    let again = world.done("export alice @out --force");
+    assert!(again.starts_with("exported 0 (0 B)"), "{again}");
+    let owner = (store.metadata().unwrap().uid(), store.metadata().unwrap().gid());
+    pictures(&store).into_iter().for_each(|(path, is)| assert_eq!(is.owner, owner, "{path:?}"));
+}
+
+#[test]
+fn a_time_that_the_filesystem_cannot_keep_is_told() {
+    let world = World::new();
+    let tree = world.make("tree");
+    fs::write(tree.join("file"), "x").unwrap();
+    fs::write(tree.join("fine"), "x").unwrap();
+    set_times(&tree.join("file"), 30_000_000_000, 0);
+    if tree.join("file").metadata().unwrap().mtime() != 30_000_000_000 || !geteuid().is_root() {
+        return;
+    }
+    world.done("import alice @tree");
+    // Its inodes have room for seconds until 2038.
+    let disk = SmallDisk::mount(&world, "mkfs.ext4 -q -I 128");
+    let ended = world.run("export alice @disk/out");
+    assert_eq!(ended.code, 15, "{}", ended.err);
+    assert!(ended.err.contains("warning: file: its time of change, 2920-"), "{}", ended.err);
+    assert!(ended.out.contains("failed 1"), "{}", ended.out);
+    assert_eq!(fs::read(world.path("disk/out/file")).unwrap(), b"x");
+    drop(disk);
+}
+
+/// A filesystem in a file, mounted at `disk`.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(world: &World, make: &str) -> SmallDisk {
+        let (image, place) = (world.path("image"), world.make("disk"));
+        File::create(&image).unwrap().set_len(16 << 20).unwrap();
+        let (image, at) = (image.display(), place.display());
+        let script = format!("{make} '{image}' 2>&1 && mount -o loop '{image}' '{at}'");
+        let status = Command::new("sh").args(["-c", &script]).status().unwrap();
+        assert!(status.success(), "{script}");
+        SmallDisk(place)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn an_account_is_worked_on_by_one_command_at_a_time_but_for_those_that_read() {
+    let world = World::new();
+    world.make("tree");
+    let (meta, alice) = (world.meta(), world.alice().id);
+    let epoch = world.alice().epoch;
+    let import = meta.claim(alice, Purpose::Change).unwrap().unwrap();
+    for command in ["import alice @tree", "export alice @out", "user remove alice --yes"] {
+        world.refused(command, 12, "another command works on alice");
+    }
+    assert_eq!(world.alice().epoch, epoch);
+    drop(import);
+    let export = meta.claim(alice, Purpose::Read).unwrap().unwrap();
+    world.done("export alice @out");
+    world.refused("import alice @tree", 12, "another command works on alice");
+    drop(export);
+    world.done("import alice @tree");
+    world.done("user remove alice --yes");
+}
+
+#[test]
+fn an_import_that_was_killed_leaves_no_claim() {
+    let world = World::new();
+    let tree = world.make("tree");
+    fs::write(tree.join("big"), noise(BIG_BYTES)).unwrap();
+    let mut import = world.begin("import alice @tree");
+    world.wait_for_bytes(BATCH_BYTES);
+    let (meta, alice) = (world.meta(), world.alice().id);
+    assert!(meta.is_claimed(alice).unwrap());
+    import.kill().unwrap();
+    import.wait().unwrap();
+    assert!(!meta.is_claimed(alice).unwrap());
+}
+
+#[test]
+fn an_account_is_claimed_before_it_is_asked_whether_it_is_mounted() {
+    let world = World::new();
+    world.make("tree");
+    let (store, alice) = (world.path("store"), world.alice().id);
+    let listener = UnixListener::bind(store.join("control.sock")).unwrap();
+    let server = std::thread::spawn(move || {
+        let meta = SqliteStore::open(&store).unwrap();
+        listener
+            .incoming()
+            .take(2)
+            .map(|socket| {
+                let claimed = meta.is_claimed(alice).unwrap();
+                answer(socket.unwrap());
+                claimed
+            })
+            .collect::<Vec<bool>>()
+    });
+    world.refused("import alice @tree", 12, "alice is mounted");
+    world.refused("export alice @out", 12, "alice is mounted");
+    assert_eq!(server.join().unwrap(), [true, true]);
+}
+
+#[test]
 fn all_of_it_works_beside_a_running_server_which_keeps_it_over_a_restart() {
     let world = World::new();
     let tree = world.make("tree");

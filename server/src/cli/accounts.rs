@@ -206,14 +206,14 @@ fn count(count: u64) -> String {
 fn failures_row(failures: &Failures, now: Timestamp) -> [String; 5] {
     let user = if failures.user.is_empty() { "(all users)" } else { &failures.user };
     let blocked = match failures.blocked_until {
-        until if until > now => moment(until.secs()),
+        until if until > now => moment::display(until.secs()),
         _ => "not blocked".to_owned(),
     };
     [
         user.to_owned(),
         failures.address.clone(),
         failures.count.to_string(),
-        moment(failures.last.secs()),
+        moment::display(failures.last.secs()),
         blocked,
     ]
 }

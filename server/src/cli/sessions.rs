@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{accounts, table};
 use crate::control::{self, Answer, AskError, Command, Session};
 use crate::exit::{Exit, Failure};
+use crate::moment;
 
 /// How sessions are printed.
 #[derive(Clone, Copy, Debug)]
@@ -71,26 +72,9 @@ fn row(session: &Session) -> [String; 7] {
         session.user.clone(),
         session.host.clone(),
         session.address.clone(),
-        moment(session.since_secs),
+        moment::display(session.since_secs),
         session.epoch.to_string(),
         session.applied.to_string(),
         session.durable.to_string(),
     ]
-}
-
-/// A moment as people read it, in UTC; a server's users are in many places.
-pub fn moment(secs: i64) -> String {
-    let time = OffsetDateTime::from_unix_timestamp(secs).ok();
-    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{secs} s"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn moments_are_readable() {
-        assert_eq!(moment(0), "1970-01-01T00:00:00Z");
-        assert_eq!(moment(i64::MAX), format!("{} s", i64::MAX));
-    }
 }

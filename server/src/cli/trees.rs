@@ -10,7 +10,9 @@ use xfer_protocol::Name;
 use super::{accounts, print_line, sessions};
 use crate::control::{Answer, Command};
 use crate::exit::{Exit, Failure};
-use crate::store::{Account, FileStore, SqliteStore};
+use crate::moment;
+use crate::store::claim::Purpose;
+use crate::store::{Account, Claim, FileStore, MetaStore, SqliteStore};
 use crate::transfer::export::{self, Export};
 use crate::transfer::import::{self, Import};
 
@@ -61,7 +63,7 @@ fn must_not_be_mounted(store: &Path, name: &str) -> Result<(), Failure> {
             let line = format!(
                 "{name} is mounted on {} since {}; unmount it, or use xfer-server session end {name}",
                 session.host,
-                sessions::moment(session.since_secs),
+                moment::display(session.since_secs),
             );
             Err(Failure::new(Exit::AccountInUse, line))
         }

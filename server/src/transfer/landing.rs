@@ -13,9 +13,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
-    fchown, fsetxattr, fstat, futimens, mkdirat, mknodat, openat, readlinkat, statat, symlinkat,
-    unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat,
+    fchmod, fchown, fsetxattr, fstat, futimens, mkdirat, mknodat, openat, readlinkat, statat,
+    symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use xfer_protocol::tree::{Kind, Node};
@@ -23,10 +23,15 @@ use xfer_protocol::{Name, Timestamp};
 
 use super::Stop;
 use super::walk::{Attributes, DIRECTORY};
+use crate::moment;
+use crate::rights::Own;
 
 /// The permission bits that are set: all but the set-id bits, which would lend a stored owner's
 /// rights, or the exporting user's, to whoever finds the file.
 const MODE_MASK: u16 = 0o1777;
+
+/// The coarsest steps in which a filesystem keeps times, in seconds: those of FAT.
+const TIME_STEP_SECS_MAX: u64 = 2;
 
 /// The permission bits of what is not complete yet.
 const PRIVATE: Mode = Mode::RWXU;
@@ -160,7 +165,8 @@ impl Landing {
             fchown(file, Some(uid), Some(gid))?;
         }
         fchmod(file, mode_of(node))?;
-        Ok(futimens(file, &times(node))?)
+        futimens(file, &times(node))?;
+        must_have_time(&fstat(file)?, node)
     }
 
     /// The same for what can't be opened, or would do something when it is.
@@ -170,8 +176,20 @@ impl Landing {
             let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
             chownat(at, name.as_bytes(), Some(uid), Some(gid), flags)?;
         }
-        Ok(utimensat(at, name.as_bytes(), &times(node), flags)?)
+        utimensat(at, name.as_bytes(), &times(node), flags)?;
+        must_have_time(&statat(at, name.as_bytes(), flags)?, node)
     }
+}
+
+/// Tells of a filesystem that can't keep a time so early or so late. Many keep none to the
+/// nanosecond, which nobody is told.
+fn must_have_time(stat: &Stat, node: &Node) -> Result<(), Stop> {
+    let kept = Attributes::of(stat).mtime.secs();
+    if kept.abs_diff(node.mtime.secs()) <= TIME_STEP_SECS_MAX {
+        return Ok(());
+    }
+    let (wanted, kept) = (moment::display(node.mtime.secs()), moment::display(kept));
+    Err(Stop::Entry(format!("its time of change, {wanted}, can't be kept there: it is {kept} now")))
 }
 
 /// Whether what is there is of the node's kind, size and time of change.
