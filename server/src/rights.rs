@@ -1,12 +1,13 @@
-//! Whose rights a command acts with: those of the store's owner, also when root types it.
+//! Commands act with the rights of the store's owner, also when root runs them.
 //!
-//! What root made in the store of a service would be root's, and the service could not use it; and
-//! whatever the service, or who broke into it, planted there would be followed with root's rights.
-//! So root becomes the owner before anything of the store is touched. Root's right to read stays:
-//! what is imported, a file with a password, or a directory on the way to the store may be root's
-//! alone. Where more is needed, outside of the store, it is taken back for as long ([`Own`]).
+//! Files that root made in a service's store would belong to root, and the service could not use
+//! them. And symbolic links that the service, or an attacker who broke into it, planted there would be
+//! followed with root's rights. So root becomes the owner before it touches the store. It keeps the
+//! right to read everything, since an imported tree, a password file or a directory on the path to the
+//! store may be readable by root only. For work outside the store that needs more, root's own rights
+//! are regained for a moment ([`Own`]).
 //!
-//! All of it is of the thread that calls; threads that this one starts later inherit it.
+//! Rights belong to the calling thread; threads that it starts later inherit them.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -21,11 +22,11 @@ use rustix::thread::{
 
 use crate::exit::{Exit, Failure};
 
-/// Acts with the rights of the owner of a store from now on, if this is root. The owner of one that
-/// is not there yet is whoever has the directory that it is made in.
+/// Acts with the rights of the store's owner from now on, if this is root. A store that does not
+/// exist yet will belong to the owner of the directory that it is made in.
 ///
 /// # Errors
-/// If root may not do that here.
+/// If root may not change its rights, as in some containers.
 pub fn act_as_owner_of(store: &Path) -> Result<(), Failure> {
     let Some((user, group)) = owner(store).filter(|(user, _)| !user.is_root()) else {
         return Ok(());
@@ -44,7 +45,7 @@ pub fn act_as_owner_of(store: &Path) -> Result<(), Failure> {
     })
 }
 
-/// Who has the store, or the nearest directory on the way to it that is there.
+/// The owner of the store, or of its nearest ancestor that exists.
 fn owner(store: &Path) -> Option<(Uid, Gid)> {
     let absolute = std::path::absolute(store).ok()?;
     let metadata = absolute.ancestors().find_map(|path| path.metadata().ok())?;
@@ -59,17 +60,17 @@ fn put_on(user: Uid, group: Gid) -> SystemResult<()> {
     set_capabilities(None, sets)
 }
 
-/// The rights of who typed the command, until this is dropped: for what is not in the store.
+/// The rights of the user who runs the command, until this is dropped: for work outside the store.
 #[must_use]
 pub struct Own {
     owner: Option<(Uid, Gid)>,
 }
 
 impl Own {
-    /// Takes them back, if they were given away.
+    /// Regains them, if this acts as the store's owner.
     ///
     /// # Errors
-    /// If that can't be: then all is as before.
+    /// If the system refuses that; then nothing changed.
     pub fn regain() -> SystemResult<Own> {
         let owner = (geteuid(), getegid());
         if !getuid().is_root() || owner.0.is_root() {
@@ -85,7 +86,7 @@ impl Own {
 impl Drop for Own {
     fn drop(&mut self) {
         let Some((user, group)) = self.owner else { return };
-        // What comes after would be done to the store with root's rights.
+        // To go on would be to work on the store with root's rights.
         put_on(user, group).expect("root may become another user, as it did before");
     }
 }

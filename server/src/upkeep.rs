@@ -1,5 +1,5 @@
-//! What a server sees to besides its sessions: that its database belongs to its contents, and that
-//! what was set aside goes in time.
+//! What a server does besides serving sessions: at the start it checks that the database belongs to
+//! the contents, and later it removes contents that were set aside long ago.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,23 +9,23 @@ use tokio::task::spawn_blocking;
 
 use crate::store::{FileStore, MetaStore, SqliteStore, StoreError};
 
-/// How often it looks.
+/// The time between two rounds.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// What is to become of a database that is older than the contents.
+/// What to do with a database that is older than the contents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OlderDatabase {
-    /// It is refused.
+    /// Refuse it.
     Refuse,
-    /// An administrator says that it is to be used all the same.
+    /// Use it: the administrator asked for that.
     Accept,
 }
 
-/// Makes sure that the database belongs to the contents, and brings back those that it refers to.
-/// To be done before anything is made or removed.
+/// Makes sure that the database belongs to the contents, and restores the contents set aside that it
+/// refers to. Must run before anything is made or removed.
 ///
 /// # Errors
-/// [`StoreError::Older`] if it does not belong to them and that is refused.
+/// [`StoreError::Older`] if the database is older and that is refused.
 pub fn prepare(
     meta: &SqliteStore,
     contents: &FileStore,
@@ -33,24 +33,24 @@ pub fn prepare(
 ) -> Result<(), StoreError> {
     match (meta.must_be_current(contents), older) {
         (Err(StoreError::Older { known, .. }), OlderDatabase::Accept) => {
-            tracing::warn!("an older database is used, as was asked for");
+            tracing::warn!("using a database that is older than the contents, as requested");
             meta.accept_as_current(contents, known)?;
         }
         (checked, OlderDatabase::Refuse | OlderDatabase::Accept) => checked?,
     }
     let brought_back = contents.bring_back(|content| meta.content_exists(content))?;
     if brought_back > 0 {
-        tracing::info!(brought_back, "contents that had been set aside are referred to again");
+        tracing::info!(brought_back, "restored contents that had been set aside");
     }
     Ok(())
 }
 
-/// Removes what was set aside `keep_days` days ago, now and each hour.
+/// Removes contents that were set aside more than `keep_days` days ago, now and every hour.
 pub async fn forever(meta: Arc<SqliteStore>, contents: Arc<FileStore>, keep_days: u16) {
     loop {
         let (meta, contents) = (meta.clone(), contents.clone());
         let done = spawn_blocking(move || {
-            // So that a database that is copied now is known to be older an hour later.
+            // A copy of the database that is made now is recognised as older an hour later.
             meta.grant_ids(1)?;
             let last = OffsetDateTime::now_utc().date() - time::Duration::days(keep_days.into());
             contents.free_set_aside(last)

@@ -1,5 +1,5 @@
-//! Watches that the store is still in its place while nothing is written to it: whoever asks nothing
-//! of a store that is gone is told all the same.
+//! Checks every second that the store is still in its place, so that idle sessions, too, are told when
+//! it is gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio::task::spawn_blocking;
 
 use crate::store::{FileStore, SqliteStore, StoreError, StoreLock};
 
-/// How often it looks.
+/// The time between two checks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// All that must stay in its place while a server runs.
+/// The parts of a store that must stay in their places while a server runs.
 #[derive(Clone)]
 pub struct Watched {
     /// The server's lock, and the store's directory.
@@ -23,21 +23,21 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Makes sure that all of it is.
+    /// Makes sure that all parts are in their places.
     ///
     /// # Errors
-    /// [`StoreError::Gone`] if something is not.
+    /// [`StoreError::Gone`] if one is not.
     pub fn check(&self) -> Result<(), StoreError> {
         self.lock.check()?;
         self.meta.check()?;
         self.contents.check()
     }
 
-    /// Completes when something is not in its place any more.
+    /// Completes when a part is no longer in its place.
     pub async fn gone(self) -> StoreError {
         loop {
             let watched = self.clone();
-            // One that does not answer hangs in the disk, as does everything else then.
+            // If the disk hangs, so does this, as everything else does.
             if let Ok(Err(error)) = spawn_blocking(move || watched.check()).await {
                 return error;
             }

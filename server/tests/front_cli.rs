@@ -113,7 +113,7 @@ fn typed(store: &Path, command: &str, line: &str) -> (i32, String) {
 fn a_user_is_removed_only_by_who_types_the_name_or_says_yes() {
     let store = with_users(&["alice"]);
     let store = store.path();
-    refused(store, "user remove alice", "alice\n", 2, "no terminal to ask");
+    refused(store, "user remove alice", "alice\n", 2, "no terminal to confirm it");
     for line in ["", "y", "yes", "bob", "alic"] {
         let (code, said) = typed(store, "user remove alice", line);
         assert!(code == 1 && said.contains("alice was not removed"), "{line:?}: {code} {said}");

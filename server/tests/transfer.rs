@@ -379,13 +379,13 @@ fn an_account_is_worked_on_by_one_command_at_a_time_but_for_those_that_read() {
     let epoch = world.alice().epoch;
     let import = meta.claim(alice, Purpose::Change).unwrap().unwrap();
     for command in ["import alice @tree", "export alice @out", "user remove alice --yes"] {
-        world.refused(command, 12, "another command works on alice");
+        world.refused(command, 12, "another command is working on alice");
     }
     assert_eq!(world.alice().epoch, epoch);
     drop(import);
     let export = meta.claim(alice, Purpose::Read).unwrap().unwrap();
     world.done("export alice @out");
-    world.refused("import alice @tree", 12, "another command works on alice");
+    world.refused("import alice @tree", 12, "another command is working on alice");
     drop(export);
     world.done("import alice @tree");
     world.done("user remove alice --yes");

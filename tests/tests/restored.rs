@@ -144,7 +144,7 @@ fn what_a_crash_left_is_set_aside_without_an_alarm_and_goes_after_days() {
     world.server.restart();
     wait_until("it to be set aside", Duration::from_secs(60), || set_aside(&store).len() == 1);
     wait_until("that to be said", Duration::from_secs(60), || {
-        world.server.said().contains("set aside, in contents/lost")
+        world.server.said().contains("moved contents that no file has to contents/lost")
     });
     check_all(&world, "a{1..10}");
     let days = |count: u32| {

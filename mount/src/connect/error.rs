@@ -205,7 +205,7 @@ fn refusal_line(refusal: &Refusal) -> String {
         Refusal::Busy => "the server is too busy; try again in a moment".to_owned(),
         Refusal::Internal => "the server failed; its log says why".to_owned(),
         Refusal::Claimed => {
-            "the server's administrator works on this account (an import or export); try again later"
+            "the server's administrator is importing or exporting this account; try again later"
                 .to_owned()
         }
     }

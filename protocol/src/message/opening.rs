@@ -147,8 +147,8 @@ pub enum Refusal {
     /// The server failed; its log says why.
     #[error("the server failed; its log says why")]
     Internal,
-    /// A command of the server's administrator works on the account: an import, for example.
-    #[error("the server's administrator works on the account")]
+    /// The server's administrator is working on the account: importing into it, for example.
+    #[error("the server's administrator is working on the account")]
     Claimed,
 }
 

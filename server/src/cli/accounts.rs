@@ -26,7 +26,7 @@ const NODES: u64 = 10_000_000;
 /// What may wait in an account's inbox.
 const INBOX: Quota = Quota { bytes: 1 << 30, nodes: 10_000 };
 
-/// How much is read of what is typed to confirm something, in bytes.
+/// The longest line that is read as a confirmation, in bytes.
 const CONFIRMATION_BYTES_MAX: u64 = 1 << 10;
 
 /// How much a user may store, as it is typed.
@@ -251,35 +251,37 @@ pub fn claim(meta: &SqliteStore, account: &Account, purpose: Purpose) -> Result<
     let claimed = || {
         let name = &account.name;
         let line = format!(
-            "another command works on {name}, or a session of it begins; try again when it is done"
+            "another command is working on {name}, or {name} is being mounted; try again later"
         );
         Failure::new(Exit::AccountInUse, line)
     };
     meta.claim(account.id, purpose)?.ok_or_else(claimed)
 }
 
-/// Whether somebody already said that an account and all that it has may go.
+/// Whether the administrator has confirmed that an account may be deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Consent {
     /// On the command line.
     Given,
-    /// It has to be asked for, on a terminal.
+    /// Not yet: ask on the terminal.
     Asked,
 }
 
-/// Lets the administrator type the name of an account that is about to go.
+/// Asks the administrator to type the name of the account that is about to be deleted.
 fn confirm(account: &Account, consent: Consent) -> Result<(), Failure> {
     let Account { name, usage, .. } = account;
     if consent == Consent::Given {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        let line = format!("no terminal to ask whether {name} and all its files may go; use --yes");
+        let line = format!(
+            "this deletes {name} and all files of {name}, and there is no terminal to confirm it; use --yes"
+        );
         return Err(Failure::new(Exit::Usage, line));
     }
     let (files, bytes) = (usage.nodes, size::display(usage.bytes));
     let question = format!(
-        "This removes {name} and all that is {name}'s, for good: {files} files and directories, \
+        "This deletes {name} and everything that {name} stores, for good: {files} files, \
          {bytes}.\nType the name to confirm: "
     );
     // With standard error closed there is nobody to ask, and no name is typed.
@@ -289,7 +291,7 @@ fn confirm(account: &Account, consent: Consent) -> Result<(), Failure> {
     match read {
         Ok(_) if typed.trim().as_bytes() == name.as_bytes() => Ok(()),
         Ok(_) | Err(_) => {
-            let line = format!("{name} was not removed; to do it, type the name or use --yes");
+            let line = format!("{name} was not removed; type the name to confirm, or use --yes");
             Err(Failure::new(Exit::Other, line))
         }
     }

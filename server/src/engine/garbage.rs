@@ -58,7 +58,7 @@ pub(super) fn sweep(stores: &Stores, first: u64) -> Result<(), StoreError> {
         }
     }
     if count > 0 {
-        tracing::info!(count, bytes, "set aside, in contents/lost, contents that no file has");
+        tracing::info!(count, bytes, "moved contents that no file has to contents/lost");
     }
     Ok(())
 }

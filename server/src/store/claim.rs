@@ -1,11 +1,10 @@
-//! Claims on accounts: what keeps sessions from an account that a command beside the server works on.
+//! Claims on accounts: an account that a command works on beside the server can have no session.
 //!
-//! A claim is a lock of the kernel's (flock(2)) on `claims/NUMBER` in the store's directory, so it goes
-//! with the process that holds it, however that ends. Whoever claims an account asks whether it
-//! has a session only when it has the claim; a session that begins takes its seat first and then
-//! looks for a claim. So one of the two always sees the other.
+//! A claim is a kernel lock (flock(2)) on `claims/NUMBER` in the store's directory, so it ends with the
+//! process that holds it. A command claims the account first and then asks whether it has a session; a
+//! session takes its seat first and then looks for a claim. So at least one of them sees the other.
 //!
-//! The files stay: to remove one would let two processes lock two files of one name.
+//! The files are never removed: else two processes could lock two different files of one name.
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
@@ -27,7 +26,7 @@ pub enum Purpose {
     Read,
 }
 
-/// An account that has no session as long as this is there.
+/// A claim on an account, which can have no session until this is dropped.
 #[derive(Debug)]
 pub struct Claim {
     _file: File,
@@ -61,7 +60,8 @@ pub(super) fn is_claimed(dir: &Path, account: AccountId) -> Result<bool, StoreEr
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         opened => opened.map_err(|error| failed(&path, error))?,
     };
-    // Held for a moment only: whoever claims in this moment is refused since a session begins.
+    // The lock is held for a moment only. A command that claims the account just then is refused,
+    // rightly: a session is beginning.
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(false),
         Err(Errno::WOULDBLOCK) => Ok(true),

@@ -144,21 +144,21 @@ pub enum StoreError {
     /// What is asked for can't be: an account that exists, a name that is none.
     #[error("{0}")]
     Refused(String),
-    /// What was opened is not what stands at the store's place any more: nothing that is written now
-    /// would ever be found again. Says which part of it.
+    /// A file that the store has open is no longer the one at its path: what is written to it can't be
+    /// found again. Says which part of the store it is.
     #[error("the store was removed or replaced while it was in use ({0})")]
     Gone(String),
-    /// Others could change what is in it. Says what to do.
+    /// Others may write to the store. Says what to do.
     #[error("{0}")]
     Unsafe(String),
-    /// The database is not the one that the contents belong to, but one of before.
+    /// The database is an older copy of the one that the contents belong to.
     #[error(
-        "the database is older than its contents: it has come to number {end}, and they to {known}"
+        "the database is older than its contents: it ends at number {end}, and they at {known}"
     )]
     Older {
-        /// How far the database has come.
+        /// The counter of the database.
         end: u64,
-        /// How far it had come once.
+        /// The highest value that it is known to have had.
         known: u64,
     },
     /// The database failed.
@@ -283,8 +283,8 @@ pub trait MetaStore: Send + Sync + 'static {
     /// is then. From now on batches of older epochs are refused.
     fn begin_session(&self, account: AccountId) -> Result<Account, StoreError>;
 
-    /// Whether a command beside the server works on this account, which must have no session
-    /// meanwhile. To be asked by whoever has a seat for one.
+    /// Whether a command works on this account beside the server; then it can have no session. To be
+    /// asked by a session that has its seat.
     fn is_claimed(&self, account: AccountId) -> Result<bool, StoreError>;
 
     /// Wrong passwords that count, of a pair.

@@ -1,9 +1,9 @@
-//! Whether what a store opened is still what stands at its place.
+//! Checks that the files that a store has open are still the ones at their paths.
 //!
-//! A file that is open stays usable after its name is gone. A server whose store was removed,
-//! moved, replaced or mounted over would go on promising durability for files that nobody will ever
-//! find again. So each part of a store is pinned when it is opened, and compared with its path
-//! before anything is said to be durable.
+//! An open file stays usable after its name is gone. A server whose store was removed, moved, replaced
+//! or mounted over would go on promising durability for files that can't be found again. So each part
+//! of a store is pinned when it is opened, and compared with its path before the server says that
+//! anything is durable.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -16,14 +16,14 @@ use super::StoreError;
 /// A file or directory of a store, and the path that it was opened by.
 #[derive(Debug)]
 pub(super) struct Pin {
-    /// What it is called in messages. They reach clients, so this is not the path.
+    /// Its name in messages. Clients see them, so this is not the path.
     name: &'static str,
     path: PathBuf,
     file: OwnedFd,
 }
 
 impl Pin {
-    /// Pins what stands at `path`; symbolic links on the way are followed, now and later. It is opened
+    /// Pins the file at `path`; symbolic links on the way are followed, now and later. It is opened
     /// with `O_PATH`, since to close another descriptor of a database would drop SQLite's locks.
     pub(super) fn of(name: &'static str, path: &Path) -> Result<Pin, StoreError> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -32,17 +32,16 @@ impl Pin {
         Ok(Pin::held(name, path, file))
     }
 
-    /// Pins what was opened at `path` before.
+    /// Pins a file that was opened at `path`.
     pub(super) fn held(name: &'static str, path: &Path, file: OwnedFd) -> Pin {
         Pin { name, path: path.to_owned(), file }
     }
 
-    /// Makes sure that the path still leads to what was pinned.
+    /// Makes sure that the path still leads to the pinned file.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let Pin { name, path, file } = self;
         let gone = match (fstat(file), stat(path)) {
             (Ok(held), Ok(there)) if is_same(&held, &there) => return Ok(()),
-            (Ok(held), Ok(_)) if held.st_nlink > 0 => format!("another {name} is in its place"),
             (Ok(_), Ok(_)) => format!("{name} was replaced"),
             (_, Err(Errno::NOENT | Errno::NOTDIR)) => format!("{name} is gone"),
             (Err(error), _) | (_, Err(error)) => {
@@ -53,7 +52,7 @@ impl Pin {
     }
 }
 
-/// Whether two looks saw one and the same file, which still has a name.
+/// Whether both are of one file, which still has a name.
 pub(super) fn is_same(held: &Stat, there: &Stat) -> bool {
     held.st_nlink > 0 && (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)
 }
@@ -92,7 +91,7 @@ mod tests {
                 std::fs::rename(file, file.with_file_name("other")).unwrap();
                 std::fs::write(file, "x").unwrap();
             },
-            "another it is in its place",
+            "it was replaced",
         );
         check(
             |file| {

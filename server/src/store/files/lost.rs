@@ -1,10 +1,10 @@
-//! Contents that were set aside, since nothing referred to them when a server started.
+//! Contents that were set aside because no row referred to them when a server started.
 //!
-//! Most of them are what a crash left. But if the database is not the one that they belong to, they
-//! are somebody's files. So they are not removed but moved to `contents/lost/DATE`, where no content is
-//! looked for, and go after some days. A row that refers to one by then gets it back.
+//! Most of them are left over from a crash. But if the database is not the one that they belong to, they
+//! are users' files. So they are not removed at once but moved to `contents/lost/DATE`, and removed after
+//! some days. If a row refers to one of them at a later start, it is moved back.
 //!
-//! They stand beneath `contents` so that they are on its filesystem, and moving them copies nothing.
+//! The directory is below `contents` so that it is on the same filesystem.
 
 use std::fs::{DirBuilder, File};
 use std::io;

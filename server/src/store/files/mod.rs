@@ -346,9 +346,11 @@ impl ContentStore for FileStore {
     }
 
     fn set_aside(&self, content: ContentId) -> Result<u64, StoreError> {
+        let set_aside = lost::set_aside(&self.root, content, OffsetDateTime::now_utc().date());
+        // After it is gone: before, somebody could open it once more.
         lock(&self.open).pop(&content);
         lock(&self.unsynced).forget(content);
-        lost::set_aside(&self.root, content, OffsetDateTime::now_utc().date())
+        set_aside
             .map(Option::unwrap_or_default)
             .map_err(|error| self.failed("setting aside", content, error))
     }

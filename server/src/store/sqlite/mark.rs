@@ -1,11 +1,11 @@
-//! How far the database had come, written beside it: so that an older one in its place is known.
+//! The database's counter, written to a file beside it, by which an older database is recognised.
 //!
-//! The counter of numbers rises with each grant and each commit. Its value after that is kept in
-//! `numbers`, in the store's directory. A database whose counter is below it was put back. What came
-//! since is not in it, though its contents may be there.
+//! The counter of numbers rises with each grant and each commit, and `numbers` in the store's
+//! directory has its last value. A database whose counter is lower is an older copy that was put back:
+//! it does not know the newest contents.
 //!
-//! **Invariant:** what the file says was durable in the database before. It may lag behind after a
-//! crash of the machine, which makes an older database harder to tell and nothing else.
+//! **Invariant:** the value in the file was durable in the database before. After a power failure it
+//! may be behind; then an older database may go unnoticed, and nothing else is wrong.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -30,7 +30,7 @@ impl Mark {
         Ok(Mark { file: options.open(dir.join("numbers"))? })
     }
 
-    /// What it says; nothing in a store that was never served by a version that writes it.
+    /// The value; none in a store that was only used by versions that did not write it.
     pub(super) fn read(&self) -> io::Result<Option<u64>> {
         let mut text = [0; DIGITS];
         match self.file.read_exact_at(&mut text, 0) {
@@ -40,8 +40,8 @@ impl Mark {
         Ok(std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()))
     }
 
-    /// Raises it. Another process may do so at the same time: then either number stands, and both
-    /// were true.
+    /// Raises it. If another process does so at the same time, either value may stay: both were
+    /// durable.
     pub(super) fn raise(&self, number: u64) -> io::Result<()> {
         if self.read()?.is_some_and(|before| before >= number) {
             return Ok(());
