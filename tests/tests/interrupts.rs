@@ -169,3 +169,23 @@ fn a_program_that_is_stopped_while_it_waits_goes_on_and_notices_nothing() {
     assert!(child.wait().unwrap().success());
     mount.unmount();
 }
+
+#[test]
+fn a_program_that_ends_does_not_wait_for_what_its_open_files_still_need() {
+    let world = World::new(&["alice", "bob"]);
+    for end in ["os.kill(os.getpid(), 9)", "os._exit(0)"] {
+        let relay = Relay::to(world.server.address);
+        let mount = world.mounting("alice").through(relay.address).start();
+        mount.shell("touch outbox/bob/.other.part && rm outbox/bob/.other.part && sync .");
+        relay.hold_answers();
+        // The kernel closes its file when it has ended, which asks for room in the other's inbox.
+        let script = "import os\nfile = os.open('outbox/bob/file', os.O_WRONLY | os.O_CREAT)\n\
+                      os.write(file, b'text')\n";
+        let mut python = Command::new("python3");
+        let python = python.arg("-c").arg(format!("{script}{end}")).current_dir(mount.root());
+        ended(&mut python.spawn().unwrap(), &format!("the end by {end}"));
+        relay.release();
+        mount.shell("rm outbox/bob/file");
+        mount.unmount();
+    }
+}

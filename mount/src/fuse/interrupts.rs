@@ -23,6 +23,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// progress too, and do not expect a local disk to mind.
 const ALARM_AFTER: Duration = Duration::from_secs(5);
 
+/// How long a request must have waited before the end of its program interrupts it. Such a program
+/// takes no signals any more, and nobody hears what the closing of its files gives.
+const EXIT_AFTER: Duration = Duration::from_secs(1);
+
 /// The requests that wait.
 #[derive(Default)]
 pub(super) struct Interrupts {
@@ -106,6 +110,8 @@ struct Signals {
     pending: u64,
     /// Those that the program handles itself.
     caught: u64,
+    /// Whether the thread is ending by itself.
+    exiting: bool,
 }
 
 /// Signals that do nothing, stop a program or let it go on, unless it handles them.
@@ -121,6 +127,9 @@ const HARMLESS: u64 = bit(libc::SIGCHLD)
 /// Signals that a program which handles them takes for a wish to end what it does.
 const WISHES: u64 = bit(libc::SIGHUP) | bit(libc::SIGINT) | bit(libc::SIGQUIT) | bit(libc::SIGTERM);
 
+/// The kernel's flag of a task that is ending (`sched.h`).
+const PF_EXITING: u64 = 4;
+
 const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
@@ -128,26 +137,29 @@ const fn bit(signal: i32) -> u64 {
 impl Signals {
     /// Those of a thread; nothing once it is gone, when nobody waits for the answer.
     fn of(thread: u32) -> Option<Signals> {
-        std::fs::read_to_string(format!("/proc/{thread}/status"))
-            .ok()
-            .map(|text| Self::parse(&text))
+        let read = |name| std::fs::read_to_string(format!("/proc/{thread}/{name}")).ok();
+        Some(Self::parse(&read("status")?, &read("stat")?))
     }
 
-    fn parse(status: &str) -> Signals {
+    fn parse(status: &str, stat: &str) -> Signals {
         let field = |name: &str| {
             let value = status.lines().find_map(|line| line.strip_prefix(name));
             value.and_then(|value| u64::from_str_radix(value.trim(), 16).ok()).unwrap_or(0)
         };
         let pending = field("SigPnd:") | field("ShdPnd:");
         let pending = pending & !field("SigBlk:") & !field("SigIgn:");
-        Signals { pending, caught: field("SigCgt:") }
+        // The flags are the seventh word after the name, which may hold anything, `) ` too.
+        let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6));
+        let flags = flags.and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(0);
+        Signals { pending, caught: field("SigCgt:"), exiting: flags & PF_EXITING != 0 }
     }
 
     /// Whether they tell a thread to end that has waited for `age`.
     fn end(&self, age: Duration) -> bool {
         let fatal = self.pending & !self.caught & !HARMLESS;
         let alarm = if age >= ALARM_AFTER { bit(libc::SIGALRM) } else { 0 };
-        fatal != 0 || self.pending & self.caught & (WISHES | alarm) != 0
+        let gone = self.exiting && age >= EXIT_AFTER;
+        fatal != 0 || gone || self.pending & self.caught & (WISHES | alarm) != 0
     }
 }
 
@@ -165,7 +177,8 @@ mod tests {
             0,
             bit(pending)
         );
-        assert_eq!(Signals::parse(&status).end(age), ends, "signal {pending}:\n{status}");
+        let signals = Signals::parse(&status, "7 (a) b) S 1 1 1 0 -1 4194560 0");
+        assert_eq!(signals.end(age), ends, "signal {pending}:\n{status}");
     }
 
     #[test]
@@ -186,6 +199,13 @@ mod tests {
         check(libc::SIGINT, bit(libc::SIGINT), 0, 0, YOUNG, false);
         check(libc::SIGINT, 0, bit(libc::SIGINT), 0, YOUNG, false);
         check(libc::SIGUSR1, 0, 0, bit(libc::SIGUSR1), YOUNG, false);
+    }
+
+    #[test]
+    fn a_program_that_is_ending_is_interrupted_though_it_takes_no_signals() {
+        let signals = Signals::parse("", "7 (a) b) S 1 1 1 0 -1 4194308 0");
+        assert!(signals.end(EXIT_AFTER));
+        assert!(!signals.end(YOUNG));
     }
 
     #[test]
