@@ -149,6 +149,22 @@ fn xfer_unmount_ends_a_mount_of_which_another_namespace_has_a_copy() {
 }
 
 #[test]
+fn xfer_unmount_in_another_namespace_takes_away_its_copy_too() {
+    let world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    let other = Namespace::new();
+    mount.shell("echo kept > file");
+    let home = world.home();
+    let (run, home) = (home.join("run"), home.display().to_string());
+    let (xfer, place) = (program("xfer"), mount.root().display().to_string());
+    let environment = format!("HOME={home} XDG_RUNTIME_DIR={}", run.display());
+    other.shell(&format!("{environment} {} unmount {place}", xfer.display())).succeeded();
+    assert_eq!(mount.ended(), Some(0), "{}", mount.said());
+    assert_ne!(other.shell(&format!("mountpoint -q {place}")).code, Some(0));
+    assert!(!mount.is_mounted());
+}
+
+#[test]
 fn a_mount_that_only_another_namespace_has_goes_on_there_until_xfer_unmount() {
     let world = World::new(&["alice"]);
     let mut mount = world.mount("alice");

@@ -20,6 +20,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How long the kernel's mount may take to go once the mount's process says that it is done.
 const GONE_MAX: Duration = Duration::from_secs(10);
 
+/// After which time a mount that stays is taken for a copy in this mount namespace.
+const COPY_AFTER: Duration = Duration::from_secs(1);
+
 /// Does what `xfer` is asked to do; results go to standard output.
 ///
 /// # Errors
@@ -213,12 +216,18 @@ fn connect(path: &Path) -> Option<UnixStream> {
 
 fn wait_until_gone(mountpoint: &Path) -> Result<(), Failure> {
     const POLL_EVERY: Duration = Duration::from_millis(20);
-    let end = Instant::now() + GONE_MAX;
-    while Instant::now() < end {
+    let start = Instant::now();
+    let mut looked = false;
+    while start.elapsed() < GONE_MAX {
         let entry = mountinfo::find(mountpoint)
             .map_err(|error| Failure::new(Exit::Other, format!("/proc: {error}")))?;
         if !entry.is_some_and(|entry| entry.is_fuse()) {
             return Ok(());
+        }
+        if !looked && start.elapsed() > COPY_AFTER {
+            // Unmounted where its process is, but this may be another namespace.
+            looked = true;
+            let _ = stale::remove_at(mountpoint);
         }
         std::thread::sleep(POLL_EVERY);
     }
