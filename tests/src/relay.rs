@@ -1,4 +1,4 @@
-//! A wire between client and server that counts what passes, and can hold answers back.
+//! A wire between client and server that counts what passes, and can hold answers or changes back.
 //!
 //! It sees TLS, not messages: how many bytes go each way, and which way. That is enough to show
 //! that a client does not wait for answers, or that a copy moves no data.
@@ -31,9 +31,18 @@ struct Wire {
     /// Bytes from the server that wait to be passed on.
     held: AtomicU64,
     cut: AtomicBool,
-    holding: Mutex<bool>,
+    holding: Mutex<Holding>,
     released: Condvar,
     connections: Mutex<Vec<TcpStream>>,
+}
+
+/// What does not pass.
+#[derive(Default)]
+struct Holding {
+    /// What the server says.
+    answers: bool,
+    /// What comes up the first connection, which is the log link.
+    changes: bool,
 }
 
 impl Relay {
@@ -62,7 +71,13 @@ impl Relay {
 
     /// From now on nothing that the server says arrives.
     pub fn hold_answers(&self) {
-        *self.wire.holding.lock().unwrap() = true;
+        self.wire.holding.lock().unwrap().answers = true;
+    }
+
+    /// From now on no change of the first session's reaches the server, nor any sign of life: its
+    /// questions do, and are answered. Not for longer than the server waits for a sign of life.
+    pub fn hold_changes(&self) {
+        self.wire.holding.lock().unwrap().changes = true;
     }
 
     /// How many bytes the server has said that are held back.
@@ -72,7 +87,7 @@ impl Relay {
 
     /// Lets everything that was held pass.
     pub fn release(&self) {
-        *self.wire.holding.lock().unwrap() = false;
+        *self.wire.holding.lock().unwrap() = Holding::default();
         self.wire.released.notify_all();
     }
 
@@ -102,27 +117,30 @@ impl Wire {
         let ends = [&client, &server].map(|end| end.try_clone().unwrap());
         let [client_too, server_too] = ends;
         let mut connections = self.connections.lock().unwrap();
+        let is_first = connections.is_empty();
         connections.extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
         let (up, down) = (self.clone(), self.clone());
         std::thread::spawn(move || {
             pass(client, server, |len| {
+                if is_first {
+                    up.wait_while(|holding| holding.changes);
+                }
                 up.up.fetch_add(len, Ordering::SeqCst);
             });
         });
         std::thread::spawn(move || {
             pass(server_too, client_too, |len| {
-                down.wait_while_holding(len);
+                down.held.fetch_add(len, Ordering::SeqCst);
+                down.wait_while(|holding| holding.answers);
+                down.held.fetch_sub(len, Ordering::SeqCst);
                 down.down.fetch_add(len, Ordering::SeqCst);
             });
         });
     }
 
-    fn wait_while_holding(&self, len: u64) {
-        self.held.fetch_add(len, Ordering::SeqCst);
+    fn wait_while(&self, is_held: impl Fn(&Holding) -> bool) {
         let holding = self.holding.lock().unwrap();
-        let released = self.released.wait_while(holding, |holding| *holding).unwrap();
-        self.held.fetch_sub(len, Ordering::SeqCst);
-        drop(released);
+        drop(self.released.wait_while(holding, |holding| is_held(holding)).unwrap());
     }
 }
 

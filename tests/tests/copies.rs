@@ -454,3 +454,102 @@ fn a_copy_of_what_is_still_on_its_way_moves_the_data_once() {
     }
     mount.unmount();
 }
+
+/// Bytes of a file of `LARGE` bytes, which the server holds and the client does not know.
+const LARGE: u64 = 140 << 20;
+
+fn marked(mount: &Mount, name: &str, marks: &[u64]) {
+    let file = File::create(mount.path(name)).unwrap();
+    sys::fallocate(&file, sys::FallocateFlags::empty(), 0, LARGE).unwrap();
+    for at in marks {
+        file.write_all_at(b"here", *at).unwrap();
+    }
+    file.sync_all().unwrap();
+    // Opens the link that questions go by.
+    File::open(mount.path(name)).unwrap().read_exact_at(&mut [0], LARGE / 2).unwrap();
+}
+
+/// Copies a part of a file to the same place of another.
+fn copy_there(from: &File, to: &File, start: u64, end: u64) {
+    let (mut read_at, mut write_at) = (start, start);
+    while read_at < end {
+        let len = (end - read_at) as usize;
+        assert!(
+            sys::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), len).unwrap()
+                > 0
+        );
+    }
+}
+
+/// Does `change` while nothing of it reaches the server, and reads `file` at `at` meanwhile: what is
+/// read must be `expected`, however late.
+fn check_read_during(
+    counted: &Counted,
+    file: &File,
+    change: impl FnOnce(),
+    at: u64,
+    expected: &[u8],
+) {
+    counted.relay.hold_changes();
+    change();
+    let before = counted.relay.passed();
+    std::thread::scope(|scope| {
+        let read = scope.spawn(|| {
+            let mut bytes = vec![9; expected.len()];
+            file.read_exact_at(&mut bytes, at).map(|()| bytes)
+        });
+        // A question that came too early was answered by now, or none was asked yet.
+        let asked = || counted.relay.passed().down > before.down || read.is_finished();
+        let _ = xfer_tests::waiting::holds_for(Duration::from_secs(2), || !asked());
+        counted.relay.release();
+        assert_eq!(read.join().unwrap().unwrap(), expected);
+    });
+}
+
+#[test]
+fn a_file_is_read_while_a_copy_in_several_calls_continues_it() {
+    let counted = Counted::new();
+    let mount = counted.mount();
+    let (first, second) = (100, 100 << 20);
+    marked(&mount, "from", &[first, second]);
+    let from = File::open(mount.path("from")).unwrap();
+    let to = read_write(&mount.path("to"));
+    copy_there(&from, &to, 0, LARGE / 2);
+    mount.sync();
+    let goes_on = || copy_there(&from, &to, LARGE / 2, LARGE);
+    check_read_during(&counted, &to, goes_on, second, b"here");
+    mount.sync();
+    // The same bytes by another file that shares them, and after it was cut and continued anew.
+    let cut = || {
+        to.set_len(LARGE / 2).unwrap();
+        copy_there(&from, &to, LARGE / 2, LARGE);
+    };
+    check_read_during(&counted, &to, cut, second + (20 << 20), &[0; 4]);
+    mount.sync();
+    // Replaced as a whole, after it was something else.
+    let replaced = || {
+        to.set_len(0).unwrap();
+        to.write_all_at(b"other", 0).unwrap();
+        copy_there(&from, &to, 0, LARGE);
+    };
+    check_read_during(&counted, &to, replaced, first, b"here");
+    drop((from, to));
+    mount.unmount();
+}
+
+#[test]
+fn a_file_that_grows_is_read_before_the_server_has_heard_of_it() {
+    let counted = Counted::new();
+    let mount = counted.mount();
+    marked(&mount, "other", &[]);
+    let file = read_write(&mount.path("file"));
+    // Set aside past the end: the client does not keep that these are zeros.
+    file.write_all_at(b"start", 0).unwrap();
+    let keep = sys::FallocateFlags::KEEP_SIZE;
+    sys::fallocate(&file, keep, 0, 8 << 20).unwrap();
+    mount.sync();
+    let grows = || file.set_len(8 << 20).unwrap();
+    check_read_during(&counted, &file, grows, 5 << 20, &[0; 4]);
+    drop(file);
+    mount.unmount();
+}

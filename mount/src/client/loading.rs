@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use xfer_protocol::limits::{DELIVERY_ITEMS_MAX, SYMLINK_BYTES_MAX};
 use xfer_protocol::message::{Answer, Ask, DeliveryState, Page};
@@ -240,30 +241,48 @@ impl Client {
         }
     }
 
+    /// Fetches bytes, which the server knows to be the file's as soon as it has applied the ops that
+    /// made them so: that the content is there may not be enough, as when a copy goes on with a
+    /// content that the file has already. So a question that came too early is asked again.
     async fn fetch_bytes(self: &Arc<Self>, ino: Ino, order: &FetchOrder) -> Result<(), Errno> {
+        let mut after = order.after;
+        loop {
+            let answer = self.ask_bytes(ino, order, after).await;
+            let mut state = self.lock();
+            let is_stale = matches!(answer, Err(Errno::ESTALE));
+            let has_data = state.has_data(ino, order);
+            let changed = state.table.changed(ino);
+            if is_stale && has_data && changed > after {
+                after = changed;
+                continue;
+            }
+            state.cache.arrived(order, answer.as_ref().ok());
+            return match answer {
+                Ok(_) => Ok(()),
+                // The file's data changed meanwhile, by this client's own hand: look again.
+                Err(Errno::ESTALE) if !has_data => Ok(()),
+                Err(Errno::ESTALE) => {
+                    state.note_error("the server does not know what a file has".to_owned());
+                    Err(Errno::EIO)
+                }
+                Err(errno) => Err(errno),
+            };
+        }
+    }
+
+    async fn ask_bytes(
+        self: &Arc<Self>,
+        ino: Ino,
+        order: &FetchOrder,
+        after: Seq,
+    ) -> Result<Bytes, Errno> {
         // As long as the log takes: no deadline for what was only delayed by it.
-        let after = order.after;
-        let applied = self.call(move |state: &mut State| state.sync_to(after)).await;
-        let len = (order.range.end - order.range.start) as u32;
-        let offset = order.range.start;
-        let ask = Ask::Read { ino, content: order.content, offset, len };
-        let asked = match applied {
-            Ok(()) => self.ask(after, ask).await,
-            Err(errno) => Err(errno),
-        };
-        let answer = match asked {
-            Ok((Answer::Data, data)) if data.len() <= len as usize => Ok(data),
-            Ok(_) => Err(self.unexpected("bytes")),
-            Err(errno) => Err(errno),
-        };
-        let mut state = self.lock();
-        state.cache.arrived(order, answer.as_ref().ok());
-        match answer {
-            Ok(_) => Ok(()),
-            // The file's data changed meanwhile, by this client's own hand: look again.
-            Err(Errno::ESTALE) if !state.has_data(ino, order) => Ok(()),
-            Err(Errno::ESTALE) => Err(Errno::EIO),
-            Err(errno) => Err(errno),
+        self.call(move |state: &mut State| state.sync_to(after)).await?;
+        let (offset, len) = (order.range.start, order.range.end - order.range.start);
+        let ask = Ask::Read { ino, content: order.content, offset, len: len as u32 };
+        match self.ask(after, ask).await? {
+            (Answer::Data, data) if data.len() as u64 <= len => Ok(data),
+            _ => Err(self.unexpected("bytes")),
         }
     }
 
