@@ -16,6 +16,12 @@ pub const FILE_BYTES_MAX: u64 = (16 << 40) - BLOCK_BYTES;
 /// The unit in which data is allocated and charged, in bytes.
 pub const BLOCK_BYTES: u64 = 4096;
 
+/// The unit in which names in directories, and targets of symbolic links, are charged, in bytes.
+pub const SECTOR_BYTES: u64 = 512;
+
+/// What an entry of a directory counts for beside its name, in bytes.
+pub const ENTRY_BYTES: u64 = 64;
+
 /// The most separate runs of data a sparse file's map may have. Past it, the hole before a new
 /// run is charged as data, so the map stays small and no write fails for it.
 pub const EXTENT_RUNS_MAX: usize = 65_536;

@@ -5,13 +5,14 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rusqlite::Connection;
 use support::{file_batch, name};
-use xfer_protocol::tree::Kind;
+use xfer_protocol::tree::{Kind, Usage};
 use xfer_protocol::{ContentId, Epoch, Ino, Seq};
 use xfer_server::store::{Committed, MetaStore, SqliteStore, StoreLock};
 
@@ -72,6 +73,34 @@ fn an_upgraded_store_can_be_written() {
     batch.epoch = alice.epoch;
     assert_eq!(store.commit(&[batch]).unwrap(), [Committed::Durable]);
     assert!(store.node(alice.id, Ino(4000)).unwrap().is_some());
+}
+
+#[test]
+fn an_upgrade_counts_what_was_not_counted_before_and_takes_nothing_away() {
+    let dir = old_store();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    for user in ["alice", "bob"] {
+        let account = store.account(&name(user)).unwrap().unwrap();
+        let mut nodes = BTreeMap::new();
+        let mut waiting = vec![Ino::ROOT];
+        while let Some(directory) = waiting.pop() {
+            let node = store.node(account.id, directory).unwrap().unwrap();
+            let page = store.page(account.id, directory, None, 100).unwrap();
+            let names: usize = page.iter().map(|(name, _, _)| name.as_bytes().len()).sum();
+            let Kind::Directory { entries, name_bytes, .. } = node.kind else { unreachable!() };
+            assert_eq!((entries, name_bytes), (page.len() as u64, names as u64), "{directory:?}");
+            nodes.insert(directory, node.charge());
+            for (_, ino, node) in page {
+                nodes.insert(ino, node.charge());
+                waiting.extend(node.is_directory().then_some(ino));
+            }
+        }
+        let usage = Usage { bytes: nodes.values().sum(), nodes: nodes.len() as u64 };
+        assert_eq!(account.usage, usage, "{user}");
+    }
+    let alice = store.account(&name("alice")).unwrap().unwrap();
+    assert_eq!(alice.usage.bytes, 8192 + 2 * 512 + 2 * 512);
+    assert!(alice.usage.bytes > alice.quota.bytes, "beyond it by what was not counted");
 }
 
 const STORE: &str = "XFER_TEST_STORE";

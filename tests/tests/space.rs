@@ -384,6 +384,34 @@ fn the_last_node_of_a_quota_can_be_made_and_none_beyond() {
 }
 
 #[test]
+fn names_and_targets_of_links_count_to_the_last_sector_and_du_shows_them() {
+    with_room_for(8 * BLOCK, 100, |mount| {
+        let path = |name: &str| mount.path(name);
+        let blocks = |name: &str| path(name).symlink_metadata().unwrap().blocks();
+        fs::create_dir(path("directory")).unwrap();
+        fs::write(path("file"), "").unwrap();
+        let sectors = 8 * BLOCK / 512;
+        // All but seven sectors go to names, of which each counts for 64 bytes more.
+        let name = |number: u64| format!("directory/{number:0255}");
+        let link = |number: u64| fs::hard_link(path("file"), path(&name(number)));
+        let fit = ((sectors - 6) * 512 - 1) / (255 + 64);
+        for number in 0..fit {
+            link(number).unwrap();
+        }
+        assert_eq!(blocks("directory"), sectors - 7);
+        symlink("x".repeat(4095), path("link")).unwrap();
+        assert_eq!(blocks("link"), 7);
+        assert_eq!(errno(symlink("x".repeat(512), path("more"))), FULL);
+        symlink("x".repeat(511), path("short")).unwrap();
+        assert_eq!(errno((fit..fit + 3).try_for_each(link)), FULL);
+        assert_eq!(mount.shell("du -s -B1 . | cut -f1"), said(mount).bytes.to_string());
+        fs::remove_file(path("link")).unwrap();
+        wait_until("room for the names", SOON, || link(fit + 3).is_ok());
+        fs::remove_dir_all(path("directory")).unwrap();
+    });
+}
+
+#[test]
 fn a_copy_counts_in_full_whether_or_not_it_shares() {
     with_room_for(6 * BLOCK, 9, |mount| {
         let from = read_write(&mount.path("from"));

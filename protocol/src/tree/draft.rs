@@ -127,26 +127,34 @@ impl<'a> Draft<'a> {
         time: Timestamp,
     ) -> Result<(), Stop> {
         self.set_entry(parent, name, Some(ino));
-        self.count_entries(parent, 1, time)
+        self.count_entry(parent, 1, name, time)
     }
 
     /// Removes the entry `parent/name`, which the caller knows exists.
     pub(super) fn leave(&mut self, parent: Ino, name: &Name, time: Timestamp) -> Result<(), Stop> {
         self.set_entry(parent, name, None);
-        self.count_entries(parent, -1, time)
+        self.count_entry(parent, -1, name, time)
     }
 
     fn set_entry(&mut self, parent: Ino, name: &Name, ino: Option<Ino>) {
         self.entries.insert((parent, name.clone()), ino);
     }
 
-    fn count_entries(&mut self, parent: Ino, by: i64, time: Timestamp) -> Result<(), Stop> {
+    fn count_entry(
+        &mut self,
+        parent: Ino,
+        by: i64,
+        name: &Name,
+        time: Timestamp,
+    ) -> Result<(), Stop> {
         let node = self.node_mut(parent)?;
         node.mtime = time;
         node.ctime = time;
         match &mut node.kind {
-            Kind::Directory { entries, .. } => {
+            Kind::Directory { entries, name_bytes, .. } => {
+                let bytes = by * name.as_bytes().len() as i64;
                 *entries = entries.checked_add_signed(by).ok_or(Errno::EIO)?;
+                *name_bytes = name_bytes.checked_add_signed(bytes).ok_or(Errno::EIO)?;
                 Ok(())
             }
             Kind::File(_)

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Extents;
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, ENTRY_BYTES, SECTOR_BYTES};
 use crate::{ContentId, DeliveryId, Ino, Timestamp};
 
 /// A file, directory, link or special file: everything about it but its names.
@@ -50,6 +50,8 @@ pub enum Kind {
         parent: Ino,
         /// How many entries it has.
         entries: u64,
+        /// The bytes of their names.
+        name_bytes: u64,
     },
     /// A symbolic link.
     Symlink {
@@ -89,7 +91,8 @@ pub struct FileData {
 /// What a tree takes up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
-    /// Bytes: allocated blocks in full, and names and values of extended attributes.
+    /// Bytes: allocated blocks in full, entries and targets in whole sectors, and names and values
+    /// of extended attributes.
     pub bytes: u64,
     /// Nodes, of all kinds.
     pub nodes: u64,
@@ -107,6 +110,13 @@ pub struct Quota {
 impl Quota {
     /// A quota that nothing reaches.
     pub const UNLIMITED: Quota = Quota { bytes: u64::MAX, nodes: u64::MAX };
+}
+
+impl Kind {
+    /// A directory without entries.
+    pub fn empty_directory(parent: Ino) -> Kind {
+        Kind::Directory { parent, entries: 0, name_bytes: 0 }
+    }
 }
 
 impl Node {
@@ -127,7 +137,7 @@ impl Node {
 
     fn directory(&self) -> Option<(Ino, u64)> {
         match self.kind {
-            Kind::Directory { parent, entries } => Some((parent, entries)),
+            Kind::Directory { parent, entries, .. } => Some((parent, entries)),
             Kind::File(_)
             | Kind::Symlink { .. }
             | Kind::Fifo
@@ -155,14 +165,25 @@ impl Node {
         self.file().and_then(|data| data.content)
     }
 
-    /// Blocks of data that it has, in units of 512 bytes (`st_blocks`).
+    /// What it takes up but for its extended attributes, in sectors (`st_blocks`): the blocks of a
+    /// file's data, a directory's entries, a symbolic link's target.
+    ///
+    /// What does not fill a sector is free, as on filesystems whose inodes hold a little data: a node
+    /// is counted itself.
     pub fn sectors(&self) -> u64 {
-        self.file().map_or(0, |data| data.extents.blocks(data.size) * (BLOCK_BYTES / 512))
+        match &self.kind {
+            Kind::File(data) => data.extents.blocks(data.size) * (BLOCK_BYTES / SECTOR_BYTES),
+            Kind::Directory { entries, name_bytes, .. } => {
+                entries.saturating_mul(ENTRY_BYTES).saturating_add(*name_bytes) / SECTOR_BYTES
+            }
+            Kind::Symlink { target } => target.len() as u64 / SECTOR_BYTES,
+            Kind::Fifo | Kind::Socket | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => 0,
+        }
     }
 
     /// The bytes it counts for in its tree's [`Usage`].
     pub fn charge(&self) -> u64 {
-        self.sectors() * 512 + self.xattr_bytes() as u64
+        self.sectors() * SECTOR_BYTES + self.xattr_bytes() as u64
     }
 
     /// The bytes of names and values of its extended attributes.

@@ -116,6 +116,70 @@ fn extended_attributes_count() {
     assert_eq!(world.apply(set(b"1234567"), &[]), Err(Errno::EDQUOT));
 }
 
+/// Names of 255 bytes.
+fn long_name(number: u32) -> xfer_protocol::Name {
+    name(&format!("{number:0255}"))
+}
+
+fn charge(world: &World, ino: Ino) -> (u64, u64) {
+    let node = world.node(ino);
+    (node.sectors() * 512, node.charge())
+}
+
+#[test]
+fn names_count_for_the_directory_that_they_are_in() {
+    let mut world = world_with_a_file(Quota { bytes: 3 * 512, nodes: 9 });
+    let (parent, ino, a) =
+        (Ino::ROOT, Ino(world.id()), world.entry(Ino::ROOT, &name("a")).unwrap());
+    world.must(Action::Mkdir { parent, name: name("d"), ino, mode: 0o755, owner: OWNER });
+    let link = |number| Action::Link { ino: a, parent: ino, name: long_name(number) };
+    for number in 0..6u32 {
+        world.must(link(number));
+        let bytes = (u64::from(number) + 1) * (64 + 255) / 512 * 512;
+        assert_eq!(charge(&world, ino), (bytes, bytes));
+        assert_eq!(world.table.usage().bytes, bytes);
+        assert_eq!(audit(&[&world]), Ok(()));
+    }
+    assert_eq!(world.apply(link(6), &[]), Err(Errno::EDQUOT));
+    let to = (ino, name("short"));
+    let mode = xfer_protocol::tree::RenameMode::Replace;
+    world.must(Action::Rename { from: (ino, long_name(5)), to, mode });
+    world.must(link(6));
+    world.table.set_quota(Quota { bytes: 0, nodes: 0 });
+    for number in [0, 1, 2, 3, 4, 6] {
+        world.must(Action::Unlink { parent: ino, name: long_name(number) });
+    }
+    assert_eq!(world.table.usage().bytes, 0);
+    assert_eq!(audit(&[&world]), Ok(()));
+}
+
+#[test]
+fn targets_of_links_count() {
+    let mut world = World::with(Storage::shared(), Quota { bytes: 7 * 512, nodes: 9 });
+    for (number, (len, bytes)) in [(511, 0), (512, 512), (4095, 7 * 512)].into_iter().enumerate() {
+        let (parent, ino, name) = (Ino::ROOT, Ino(world.id()), name(&number.to_string()));
+        let target = vec![b'x'; len].into();
+        let link = Action::Symlink { parent, name: name.clone(), ino, target, owner: OWNER };
+        world.must(link);
+        assert_eq!((charge(&world, ino), world.table.usage().bytes), ((bytes, bytes), bytes));
+        world.must(Action::Unlink { parent, name });
+        world.must(Action::ForgetOrphan { ino });
+    }
+    assert_eq!(world.table.usage().bytes, 0);
+    let (parent, owner) = (Ino::ROOT, OWNER);
+    let long = |ino, text: &str, len| Action::Symlink {
+        parent,
+        name: name(text),
+        ino: Ino(ino),
+        target: vec![b'x'; len].into(),
+        owner,
+    };
+    let (one, two) = (world.id(), world.id());
+    world.must(long(one, "one", 4095));
+    assert_eq!(world.apply(long(two, "two", 512), &[]), Err(Errno::EDQUOT));
+    world.must(long(two, "two", 511));
+}
+
 #[test]
 fn a_copy_that_shares_its_content_counts_in_full() {
     let mut world = world_with_a_file(Quota { bytes: 3 * BLOCK_BYTES, nodes: 9 });

@@ -57,7 +57,8 @@ fn audit_tree(world: &World, references: &mut BTreeMap<ContentId, i64>) -> Resul
             must(node.nlink == names, || format!("{ino:?}: {} of {names} names", node.nlink))?;
         }
         usage.nodes += 1;
-        usage.bytes += blocks(&node) * BLOCK_BYTES + xattr_bytes(&node);
+        usage.bytes +=
+            blocks(&node) * BLOCK_BYTES + xattr_bytes(&node) + in_row(world, *ino, &node);
         audit_data(world, *ino, &node)?;
         if let Some(content) = node.content() {
             *references.entry(content).or_default() += 1;
@@ -69,12 +70,14 @@ fn audit_tree(world: &World, references: &mut BTreeMap<ContentId, i64>) -> Resul
 
 fn walk_directory(world: &World, at: Ino, above: Ino, walk: &mut Walk) -> Result<(), String> {
     let node = world.node(at);
-    let Kind::Directory { parent, entries } = node.kind else {
+    let Kind::Directory { parent, entries, name_bytes } = node.kind else {
         return Err(format!("{at:?} is no directory"));
     };
     let children = world.table.children(at).expect("all is loaded");
     must(parent == above, || format!("{at:?} says it is in {parent:?}, not {above:?}"))?;
     must(entries == children.len() as u64, || format!("{at:?} says it has {entries} entries"))?;
+    let names: usize = children.iter().map(|(name, _)| name.as_bytes().len()).sum();
+    must(name_bytes == names as u64, || format!("{at:?}: {name_bytes} bytes of names"))?;
     must(walk.nodes.insert(at), || format!("{at:?} is in two places"))?;
     let mut directories = 0;
     for (_, ino) in children {
@@ -115,6 +118,19 @@ fn blocks(node: &Node) -> u64 {
     };
     let count = |data| (0..BLOCKS_MAX).filter(|block| has(&data, *block)).count() as u64;
     node.file().map_or(0, count)
+}
+
+/// What counts of a directory's entries, or a link's target.
+fn in_row(world: &World, ino: Ino, node: &Node) -> u64 {
+    let bytes = match &node.kind {
+        Kind::Symlink { target } => target.len(),
+        Kind::Directory { .. } if node.nlink > 0 => {
+            let children = world.table.children(ino).expect("all is loaded");
+            children.iter().map(|(name, _)| 64 + name.as_bytes().len()).sum()
+        }
+        _ => 0,
+    };
+    bytes as u64 / 512 * 512
 }
 
 fn xattr_bytes(node: &Node) -> u64 {

@@ -206,7 +206,10 @@ fn exchange_swaps_a_file_and_a_directory_across_directories() {
     let world = check(&before, rename("ab", "b", RenameMode::Exchange), Ok(()));
     assert_eq!(paths(&world), ["/a", "/a/b", "/b", "/b/c"]);
     let moved = world.entry(Ino::ROOT, &name("b")).unwrap();
-    assert!(matches!(world.node(moved).kind, Kind::Directory { parent: Ino::ROOT, entries: 1 }));
+    assert!(matches!(
+        world.node(moved).kind,
+        Kind::Directory { parent: Ino::ROOT, entries: 1, name_bytes: 1 }
+    ));
 }
 
 #[test]

@@ -453,7 +453,8 @@ fn a_directory_with_more_than_can_be_sent_is_refused_unread() {
     post.alice.must(Action::Mkdir { parent, name: a.clone(), ino, mode: 0o755, owner: OWNER });
     let mut table = Table::new(EMPTY_USAGE, Quota::UNLIMITED, Seq(0));
     let mut large = (*post.alice.node(ino)).clone();
-    large.kind = Kind::Directory { parent: post.mailbox, entries: DELIVERY_ITEMS_MAX as u64 };
+    let (parent, entries) = (post.mailbox, DELIVERY_ITEMS_MAX as u64);
+    large.kind = Kind::Directory { parent, entries, name_bytes: entries };
     table.fill_node(ino, Some(large));
     table.fill_entry(Ino::OUTBOX, name("bob"), Some(post.mailbox));
     table.fill_entry(post.mailbox, a.clone(), Some(ino));

@@ -40,8 +40,8 @@ pub type Snapshot = BTreeMap<String, Seen>;
 
 /// The nodes that every tree has.
 pub fn fixtures() -> Vec<(Ino, Node)> {
-    let node = |nlink, entries| Node {
-        kind: Kind::Directory { parent: Ino::ROOT, entries },
+    let node = |nlink, entries, name_bytes| Node {
+        kind: Kind::Directory { parent: Ino::ROOT, entries, name_bytes },
         mode: 0o755,
         uid: 0,
         gid: 0,
@@ -52,7 +52,8 @@ pub fn fixtures() -> Vec<(Ino, Node)> {
         xattrs: None,
         sent: None,
     };
-    vec![(Ino::ROOT, node(4, 2)), (Ino::INBOX, node(2, 0)), (Ino::OUTBOX, node(2, 0))]
+    let names = "inboxoutbox".len() as u64;
+    vec![(Ino::ROOT, node(4, 2, names)), (Ino::INBOX, node(2, 0, 0)), (Ino::OUTBOX, node(2, 0, 0))]
 }
 
 /// The entries that every tree has.

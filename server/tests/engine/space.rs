@@ -374,3 +374,39 @@ async fn what_a_server_that_died_did_not_give_back_the_next_one_does() {
     assert!(bytes <= 2 * UNIT + count * MAP_BYTES, "{bytes} bytes of two contents");
     alice.check("after the crash").await;
 }
+
+/// Sends actions in frames that are short enough.
+async fn act_in_parts(client: &mut Client, actions: Vec<Action>) {
+    for part in actions.chunks(200) {
+        client.act(part.to_vec(), &[]).await;
+    }
+    client.sync().await;
+}
+
+/// As SEMANTICS says: twice what is charged, and 2 KiB for each node.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_holds_little_more_of_names_and_targets_than_is_charged() {
+    let world = world();
+    let mut alice = world.login("alice").await;
+    let before = world.rows_on_disk();
+    let (file, parent) = (alice.create(Ino::ROOT, "file").await, alice.mkdir(Ino::ROOT, "d").await);
+    let links = (0..20_000).map(|number| {
+        let name = name(&format!("{number:0255}"));
+        Action::Link { ino: file, parent, name }
+    });
+    act_in_parts(&mut alice, links.collect()).await;
+    let symlink = |target: usize| {
+        let (ino, target) = (Ino(alice.id()), vec![b'x'; target].into());
+        let name = name(&format!("link{}", ino.0));
+        Action::Symlink { parent, name, ino, target, owner: OWNER }
+    };
+    let targets = std::iter::repeat_n(4095, 2_000).chain(std::iter::repeat_n(511, 2_000));
+    let links = targets.map(symlink).collect();
+    act_in_parts(&mut alice, links).await;
+    let usage = world.meta.account(&name("alice")).unwrap().unwrap().usage;
+    let grown = world.rows_on_disk() - before;
+    assert!(usage.bytes > 13 << 20, "{usage:?}");
+    let may_grow = 2 * usage.bytes + 2048 * usage.nodes;
+    assert!(grown <= may_grow, "{grown} bytes of {may_grow}, {usage:?}");
+    println!("{grown} bytes, {usage:?}");
+}

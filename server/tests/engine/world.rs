@@ -72,6 +72,13 @@ impl World {
         (count, bytes)
     }
 
+    /// What the database takes up, in bytes.
+    pub fn rows_on_disk(&self) -> u64 {
+        let db = rusqlite::Connection::open(self.dir.path().join("xfer.db")).unwrap();
+        let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+        db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap().cast_unsigned()
+    }
+
     /// The stores opened anew, as another process would find them.
     pub fn reopen(&self) -> (SqliteStore, FileStore) {
         let meta = SqliteStore::open(self.dir.path()).unwrap();

@@ -101,13 +101,13 @@ PRAGMA user_version = 1;
 
 INSERT INTO ids VALUES (5000);
 INSERT INTO accounts VALUES
-    (1, CAST('alice' AS BLOB), '$argon2id$', 1048576, 1000, 1048576, 1000, 8192, 7, 12, 3),
+    (1, CAST('alice' AS BLOB), '$argon2id$', 8192, 8, 1048576, 1000, 8192, 8, 12, 3),
     (2, CAST('bob' AS BLOB), '$argon2id$', 4096, 1000, 1048576, 1000, 0, 3, 0, 0);
 
 -- account, ino, kind, mode, uid, gid, nlink, three times, sent, size, content, sealed, extents,
 -- parent, entries, target, rdev, xattrs
 INSERT INTO nodes VALUES
-    (1, 1, 2, 493, 0, 0, 5, 1, 0, 1, 0, 1, 0, NULL, NULL, NULL, NULL, NULL, 1, 4, NULL, NULL, NULL),
+    (1, 1, 2, 493, 0, 0, 5, 1, 0, 1, 0, 1, 0, NULL, NULL, NULL, NULL, NULL, 1, 7, NULL, NULL, NULL),
     (1, 2, 2, 448, 0, 0, 2, 1, 0, 1, 0, 1, 0, NULL, NULL, NULL, NULL, NULL, 1, 0, NULL, NULL, NULL),
     (1, 3, 2, 448, 0, 0, 2, 1, 0, 1, 0, 1, 0, NULL, NULL, NULL, NULL, NULL, 1, 0, NULL, NULL, NULL),
     (1, 2000, 2, 493, 0, 0, 2, 1, 0, 1, 0, 1, 0, NULL, NULL, NULL, NULL, NULL, 1, 2, NULL, NULL, NULL),
@@ -115,6 +115,8 @@ INSERT INTO nodes VALUES
     (1, 2002, 1, 420, 0, 0, 1, 1, 0, 1, 0, 1, 0, NULL, 5, 3000, 1, NULL, NULL, NULL, NULL, NULL, NULL),
     (1, 2003, 3, 511, 0, 0, 1, 1, 0, 1, 0, 1, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
      CAST('where/it/points' AS BLOB), NULL, NULL),
+    (1, 2004, 3, 511, 0, 0, 3, 1, 0, 1, 0, 1, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+     CAST(printf('%01300d', 7) AS BLOB), NULL, NULL),
     (2, 1, 2, 493, 0, 0, 4, 1, 0, 1, 0, 1, 0, NULL, NULL, NULL, NULL, NULL, 1, 2, NULL, NULL, NULL),
     (2, 2, 2, 448, 0, 0, 2, 1, 0, 1, 0, 1, 0, NULL, NULL, NULL, NULL, NULL, 1, 0, NULL, NULL, NULL),
     (2, 3, 2, 448, 0, 0, 2, 1, 0, 1, 0, 1, 0, NULL, NULL, NULL, NULL, NULL, 1, 0, NULL, NULL, NULL);
@@ -126,6 +128,9 @@ INSERT INTO entries VALUES
     (1, 1, CAST('link' AS BLOB), 2003),
     (1, 2000, CAST('one' AS BLOB), 2001),
     (1, 2000, CAST('two' AS BLOB), 2002),
+    (1, 1, CAST(printf('%0200d', 1) AS BLOB), 2004),
+    (1, 1, CAST(printf('%0200d', 2) AS BLOB), 2004),
+    (1, 1, CAST(printf('%0200d', 3) AS BLOB), 2004),
     (2, 1, CAST('inbox' AS BLOB), 2),
     (2, 1, CAST('outbox' AS BLOB), 3);
 

@@ -648,8 +648,12 @@ impl Thing {
         use SpecialKind as Special;
         match (kind, &self.what) {
             (Kind::File(data), What::File(bytes)) => data.size == bytes.len() as u64,
-            (Kind::Directory { parent, entries }, What::Directory { parent: p, entries: e }) => {
-                parent == p && *entries == e.len() as u64
+            (
+                Kind::Directory { parent, entries, name_bytes },
+                What::Directory { parent: p, entries: e },
+            ) => {
+                let bytes = e.keys().map(|name| name.as_bytes().len() as u64).sum::<u64>();
+                parent == p && *entries == e.len() as u64 && *name_bytes == bytes
             }
             (Kind::Symlink { target }, What::Symlink(to)) => target == to,
             (Kind::Fifo, What::Special(Special::Fifo))

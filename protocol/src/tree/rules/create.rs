@@ -31,7 +31,7 @@ pub(super) fn directory(
     mode: u16,
     owner: Owner,
 ) -> Result<(), Stop> {
-    let kind = Kind::Directory { parent: place.0, entries: 0 };
+    let kind = Kind::empty_directory(place.0);
     // mkdir(2) ignores the set-id bits; what the parent hands down is another matter.
     add(d, time, place, ino, new_node(kind, mode & DIRECTORY_MODE_MASK, owner, time))?;
     d.node_mut(place.0)?.nlink += 1;
@@ -112,7 +112,7 @@ pub(super) fn mailbox(
     ino: Ino,
     owner: Owner,
 ) -> Result<(), Stop> {
-    let kind = Kind::Directory { parent: Ino::OUTBOX, entries: 0 };
+    let kind = Kind::empty_directory(Ino::OUTBOX);
     enter_new(d, time, (Ino::OUTBOX, user), ino, new_node(kind, 0o700, owner, time))?;
     d.node_mut(Ino::OUTBOX)?.nlink += 1;
     Ok(())

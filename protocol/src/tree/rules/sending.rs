@@ -151,7 +151,7 @@ fn kind_of(item: &Item, parent: Ino) -> Kind {
             sealed: content.is_some(),
             extents: extents.clone(),
         }),
-        ItemKind::Directory => Kind::Directory { parent, entries: 0 },
+        ItemKind::Directory => Kind::empty_directory(parent),
         ItemKind::Symlink { target } => Kind::Symlink { target: target.clone() },
     }
 }

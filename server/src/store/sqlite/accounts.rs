@@ -41,7 +41,8 @@ pub(super) fn create(
     let sql = "INSERT INTO accounts (
                    name, password, quota_bytes, quota_nodes, inbox_bytes, inbox_nodes,
                    usage_bytes, usage_nodes, applied, epoch
-               ) VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, 0) ON CONFLICT (name) DO NOTHING";
+               ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0) ON CONFLICT (name) DO NOTHING";
+    let charged: u64 = nodes.iter().map(|(_, _, node)| node.charge()).sum();
     let params = params![
         new.name.as_bytes(),
         new.password,
@@ -49,6 +50,7 @@ pub(super) fn create(
         new.quota.nodes.cast_signed(),
         new.inbox.bytes.cast_signed(),
         new.inbox.nodes.cast_signed(),
+        charged.cast_signed(),
         nodes.len() as i64,
     ];
     if change(transaction, sql, params)? == 0 {
@@ -67,8 +69,14 @@ pub(super) fn create(
 
 /// The nodes that every tree begins with, and their names in the root.
 fn fixtures(time: Timestamp) -> [(Ino, Option<&'static [u8]>, Node); 3] {
-    let directory = |mode, nlink, entries| Node {
-        kind: Kind::Directory { parent: Ino::ROOT, entries },
+    let names: [&'static [u8]; 2] = [b"inbox", b"outbox"];
+    let kind = |names: &[&[u8]]| Kind::Directory {
+        parent: Ino::ROOT,
+        entries: names.len() as u64,
+        name_bytes: names.iter().map(|name| name.len() as u64).sum(),
+    };
+    let directory = |mode, nlink, entries: &[&[u8]]| Node {
+        kind: kind(entries),
         mode,
         uid: 0,
         gid: 0,
@@ -80,9 +88,9 @@ fn fixtures(time: Timestamp) -> [(Ino, Option<&'static [u8]>, Node); 3] {
         sent: None,
     };
     [
-        (Ino::ROOT, None, directory(0o755, 4, 2)),
-        (Ino::INBOX, Some(b"inbox"), directory(0o700, 2, 0)),
-        (Ino::OUTBOX, Some(b"outbox"), directory(0o700, 2, 0)),
+        (Ino::ROOT, None, directory(0o755, 4, &names)),
+        (Ino::INBOX, Some(names[0]), directory(0o700, 2, &[])),
+        (Ino::OUTBOX, Some(names[1]), directory(0o700, 2, &[])),
     ]
 }
 

@@ -19,7 +19,8 @@ macro_rules! node_columns {
     () => {
         "n.kind, n.mode, n.uid, n.gid, n.nlink, n.atime_secs, n.atime_nanos, n.mtime_secs,
          n.mtime_nanos, n.ctime_secs, n.ctime_nanos, n.sent, n.xattrs,
-         n.size, n.content, n.sealed, n.extents, n.parent, n.entries, n.target, n.rdev"
+         n.size, n.content, n.sealed, n.extents, n.parent, n.entries, n.target, n.rdev,
+         n.name_bytes"
     };
 }
 pub(super) use node_columns;
@@ -28,8 +29,8 @@ const PUT_NODE: &str = "
     INSERT OR REPLACE INTO nodes (
         account, ino, kind, mode, uid, gid, nlink, atime_secs, atime_nanos, mtime_secs,
         mtime_nanos, ctime_secs, ctime_nanos, sent, xattrs,
-        size, content, sealed, extents, parent, entries, target, rdev
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        size, content, sealed, extents, parent, entries, target, rdev, name_bytes
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// The numbers of [`Kind`]s. They are on disk: never change one.
 mod kind {
@@ -54,6 +55,7 @@ struct KindColumns<'a> {
     entries: Option<i64>,
     target: Option<&'a [u8]>,
     rdev: Option<u32>,
+    name_bytes: Option<i64>,
 }
 
 /// Writes a node, whether or not it is there already.
@@ -89,6 +91,7 @@ pub(super) fn put_node(
         own.entries,
         own.target,
         own.rdev,
+        own.name_bytes,
     ])?;
     Ok(())
 }
@@ -107,10 +110,11 @@ fn kind_columns(kind: &Kind) -> Result<KindColumns<'_>, StoreError> {
             },
             ..none
         },
-        Kind::Directory { parent, entries } => KindColumns {
+        Kind::Directory { parent, entries, name_bytes } => KindColumns {
             kind: kind::DIRECTORY,
             parent: Some(parent.0.cast_signed()),
             entries: Some(entries.cast_signed()),
+            name_bytes: Some(name_bytes.cast_signed()),
             ..none
         },
         Kind::Symlink { target } => {
@@ -155,6 +159,7 @@ fn read_kind(row: &Row<'_>, kind: i64, first: usize) -> Result<Kind, StoreError>
         kind::DIRECTORY => Kind::Directory {
             parent: Ino(number(row, first + 4)?),
             entries: number(row, first + 5)?,
+            name_bytes: number(row, first + 8)?,
         },
         kind::SYMLINK => Kind::Symlink { target: row.get::<_, Vec<u8>>(first + 6)?.into() },
         kind::FIFO => Kind::Fifo,

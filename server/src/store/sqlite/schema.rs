@@ -19,6 +19,17 @@ const VERSION: i32 = 2;
 const STEPS: [&str; VERSION as usize - 1] = [TO_VERSION_2];
 
 const TO_VERSION_2: &str = "
+    ALTER TABLE nodes ADD COLUMN name_bytes INTEGER;
+    UPDATE nodes SET name_bytes = (
+        SELECT ifnull(sum(length(name)), 0) FROM entries
+        WHERE entries.account = nodes.account AND entries.parent = nodes.ino
+    ) WHERE kind = 2;
+    UPDATE accounts SET usage_bytes = usage_bytes + (
+        SELECT ifnull(sum(CASE kind
+            WHEN 2 THEN (entries * 64 + name_bytes) / 512 * 512
+            ELSE length(target) / 512 * 512
+        END), 0) FROM nodes WHERE account = accounts.id AND kind IN (2, 3)
+    );
     CREATE INDEX shared ON nodes (content) WHERE sealed;
     CREATE INDEX delivered ON delivery_items (content) WHERE content IS NOT NULL;
     CREATE TABLE trims (
@@ -76,8 +87,9 @@ const TABLES: &str = "
         content INTEGER,
         sealed INTEGER,
         extents BLOB,     -- NULL: dense
-        parent INTEGER,   -- of directories, as is the next one
+        parent INTEGER,   -- of directories, as are the next two
         entries INTEGER,
+        name_bytes INTEGER,
         target BLOB,      -- of symbolic links
         rdev INTEGER,     -- of devices
         xattrs BLOB,      -- NULL: none
