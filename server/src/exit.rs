@@ -81,6 +81,10 @@ impl From<StoreError> for Failure {
                 Exit::Other,
                 format!("the store refused: {error}; check the arguments"),
             ),
+            StoreError::Damaged(_) => Failure::new(
+                Exit::Store,
+                format!("the store is {error}; check its disk, and bring back a backup"),
+            ),
             StoreError::Gone(_) => Failure::new(
                 Exit::StoreGone,
                 format!("{error}; find out what did that, and put the store back"),

@@ -185,7 +185,10 @@ fn check_now(
         blocks.begin(&key, source).map_err(|Blocked { seconds }| Refusal::Blocked { seconds })?;
     let account = name.map_or(Ok(None), |name| store.account(&name)).map_err(internal)?;
     let stored = account.as_ref().map(|account| account.password.as_str());
-    let right = password::verify(&password.0, stored);
+    let right = password::verify(&password.0, stored).map_err(|error| {
+        tracing::error!(user = key, %error, "set the password anew: xfer-server user passwd {key}");
+        Refusal::Internal
+    })?;
     let account = account.filter(|_| right).ok_or(Refusal::WrongPassword)?;
     blocks.succeed(attempt);
     Ok(account)

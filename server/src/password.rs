@@ -60,13 +60,24 @@ pub fn hash(password: &[u8]) -> Result<String, PasswordError> {
     Ok(hash.to_string())
 }
 
+/// What is stored is not the hash of a password.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the stored password is damaged")]
+pub struct DamagedHash;
+
 /// Whether `password` is the one that was hashed to `stored`. Takes long, and no less for an
 /// account that does not exist (`None`), which no password is right for.
-pub fn verify(password: &[u8], stored: Option<&str>) -> bool {
-    let Ok(hash) = PasswordHash::new(stored.unwrap_or(NOBODY)) else { return false };
+///
+/// # Errors
+/// If what is stored is no hash.
+pub fn verify(password: &[u8], stored: Option<&str>) -> Result<bool, DamagedHash> {
+    let hash = PasswordHash::new(stored.unwrap_or(NOBODY)).map_err(|_| DamagedHash)?;
     // The parameters are those in the hash, so that they can be raised for new passwords.
-    let matches = Argon2::default().verify_password(password, &hash).is_ok();
-    matches && stored.is_some()
+    match Argon2::default().verify_password(password, &hash) {
+        Ok(()) => Ok(stored.is_some()),
+        Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
+        Err(_) => Err(DamagedHash),
+    }
 }
 
 fn hasher() -> Result<Argon2<'static>, argon2::Error> {
@@ -125,10 +136,18 @@ mod tests {
     fn the_right_password_is_recognised_and_no_other() {
         let stored = hash(b"correct horse").unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=65536,t=3,p=1$"), "{stored}");
-        assert!(verify(b"correct horse", Some(&stored)));
-        assert!(!verify(b"correct horse ", Some(&stored)));
-        assert!(!verify(b"correct horse", None));
-        assert!(!verify(b"correct horse", Some("not a hash")));
+        assert_eq!(verify(b"correct horse", Some(&stored)), Ok(true));
+        assert_eq!(verify(b"correct horse ", Some(&stored)), Ok(false));
+        assert_eq!(verify(b"correct horse", None), Ok(false));
+    }
+
+    #[test]
+    fn what_is_no_hash_is_not_taken_for_a_wrong_password() {
+        let stored = hash(b"x").unwrap();
+        for damaged in ["", "not a hash", "$argon2id$v=19$", &stored.replace("argon2id", "argon3")]
+        {
+            assert_eq!(verify(b"x", Some(damaged)), Err(DamagedHash), "{damaged}");
+        }
     }
 
     #[test]

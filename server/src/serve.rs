@@ -68,7 +68,8 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     raise_descriptor_limit();
     let lock = StoreLock::take(&config.store).map_err(|error| taken(error, config))?.keep();
     let meta = Arc::new(SqliteStore::open(&config.store)?);
-    let contents = Arc::new(FileStore::open(&config.store)?);
+    meta.check_accounts()?;
+    let contents = Arc::new(FileStore::open(&config.store)?.whole_from(meta.whole_from()?));
     upkeep::prepare(&meta, &contents, config.older)?;
     let store = Watched { lock, meta, contents };
     let identity = identity(config)?;
@@ -203,6 +204,7 @@ fn taken(error: StoreError, config: &Config) -> Failure {
         | StoreError::Gone(_)
         | StoreError::Unsafe(_)
         | StoreError::Older { .. }
+        | StoreError::Damaged(_)
         | StoreError::Database(_)
         | StoreError::Io { .. }) => error.into(),
     }

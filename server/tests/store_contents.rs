@@ -40,8 +40,8 @@ fn found(store: &FileStore) -> Vec<ContentId> {
 }
 
 fn check_missing(result: Result<(), StoreError>) {
-    let Err(StoreError::Io { error, .. }) = result else { panic!("{result:?}") };
-    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    let Err(StoreError::Damaged(what)) = result else { panic!("{result:?}") };
+    assert!(what.ends_with("is missing"), "{what}");
 }
 
 #[test]
@@ -55,6 +55,32 @@ fn files_are_found_by_their_numbers_and_are_for_their_owner_only() {
     while path.pop() && path != dir.path() {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
     }
+}
+
+#[test]
+fn a_content_is_as_long_as_what_it_was_given_and_damaged_if_it_is_not() {
+    let (store, dir) = open();
+    store.create(A).unwrap();
+    store.write(A, 0, b"hello").unwrap();
+    store.zero(A, 3, 200_000).unwrap();
+    assert_eq!(path_of_a(&dir).metadata().unwrap().len(), 200_003);
+    std::fs::OpenOptions::new().write(true).open(path_of_a(&dir)).unwrap().set_len(9).unwrap();
+    let mut data = [0; 20];
+    // Of a content that an older program made, this is the end.
+    assert_eq!(store.read(A, 0, &mut data).unwrap(), 9);
+    let store = store.whole_from(A);
+    store.create(B).unwrap();
+    let results = [
+        store.read(A, 0, &mut data).map(drop),
+        store.copy((A, 5), (B, 0), 9),
+        store.duplicate(A, ContentId(0x1236), from_ref(&(0..11))),
+    ];
+    for result in results {
+        let Err(StoreError::Damaged(what)) = result else { panic!("{result:?}") };
+        assert!(what.contains("ends at byte 9"), "{what}");
+    }
+    assert_eq!(store.read(A, 0, &mut data[..9]).unwrap(), 9);
+    assert_eq!(found(&store), [A, B]);
 }
 
 #[test]
@@ -169,8 +195,9 @@ fn a_range_that_is_freed_gives_its_space_back_and_one_that_is_cleared_keeps_it()
     store.zero(A, 4 << 20, 1 << 20).unwrap();
     assert_eq!(blocks(), full);
     assert_eq!(read(&store, A, 1 << 20, 1 << 20), vec![0; 1 << 20]);
-    assert_eq!(read(&store, A, 2 << 20, 4 << 20), vec![1; 2 << 20]);
-    assert_eq!(path_of_a(&dir).metadata().unwrap().len(), 4 << 20);
+    let end = [vec![1; 2 << 20], vec![0; 1 << 20]].concat();
+    assert_eq!(read(&store, A, 2 << 20, 4 << 20), end);
+    assert_eq!(path_of_a(&dir).metadata().unwrap().len(), 5 << 20);
 }
 
 /// Copies within a content of 1 MiB, which is more than goes through a buffer at once.
@@ -303,7 +330,7 @@ fn model_step(model: &mut Model, step: &Step) -> bool {
         }
         Step::Zero(id, offset, len) => {
             let Some(data) = model.get_mut(id) else { return false };
-            fill(data, *offset, *len, Some(0));
+            model_write(data, *offset as usize, &vec![Some(0); *len as usize]);
         }
         Step::Free(id, offset, len) => {
             let Some(data) = model.get_mut(id) else { return false };
@@ -329,7 +356,8 @@ fn model_step(model: &mut Model, step: &Step) -> bool {
             let rest = *len - bytes.len() as u64;
             let target = model.get_mut(to).unwrap();
             model_write(target, *to_offset as usize, &bytes);
-            fill(target, *to_offset + bytes.len() as u64, rest, Some(0));
+            let end = *to_offset as usize + bytes.len();
+            model_write(target, end, &vec![Some(0); rest as usize]);
         }
         Step::Remove(id) => drop(model.remove(id)),
         Step::Sync(id) => return model.contains_key(id),

@@ -334,7 +334,9 @@ impl Client {
         };
         answered.map_err(|why| {
             match &why {
-                Unanswered::Refused(ReadError::Invalid | ReadError::Storage) => {
+                Unanswered::Refused(
+                    ReadError::Invalid | ReadError::Storage | ReadError::Damaged,
+                ) => {
                     self.lock().note_error(format!("a question was not answered: {why} ({ask:?})"));
                 }
                 // Why that is so is told when the session ends.

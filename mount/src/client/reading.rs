@@ -188,7 +188,9 @@ impl Unanswered {
             Unanswered::Refused(ReadError::NoDirectory | ReadError::NoUser) => Errno::ENOENT,
             Unanswered::Refused(ReadError::InboxFull) => Errno::EDQUOT,
             Unanswered::Late => Errno::ETIMEDOUT,
-            Unanswered::Refused(ReadError::Invalid | ReadError::Storage | ReadError::Ended)
+            Unanswered::Refused(
+                ReadError::Invalid | ReadError::Storage | ReadError::Ended | ReadError::Damaged,
+            )
             | Unanswered::NoLink(_)
             | Unanswered::Broken
             | Unanswered::Lost => Errno::EIO,

@@ -156,4 +156,9 @@ pub enum ReadError {
     /// The session is over.
     #[error("the session is over")]
     Ended,
+    /// The server no longer has what it was given.
+    #[error(
+        "the server lost a part of the file: its administrator finds the file in the server's log"
+    )]
+    Damaged,
 }

@@ -107,6 +107,7 @@ pub fn add(
         | StoreError::Gone(_)
         | StoreError::Unsafe(_)
         | StoreError::Older { .. }
+        | StoreError::Damaged(_)
         | StoreError::Database(_)
         | StoreError::Io { .. }) => error.into(),
     })?;

@@ -49,7 +49,7 @@ fn open(store: &Path, name: &str, purpose: Purpose) -> Result<Opened, Failure> {
     must_not_be_mounted(store, name)?;
     // Read again, with what a session did in its last moment.
     let account = meta.account(&account.name)?.ok_or_else(|| accounts::no_user(name))?;
-    let contents = FileStore::open(store)?;
+    let contents = FileStore::open(store)?.whole_from(meta.whole_from()?);
     meta.must_be_current(&contents)?;
     Ok(Opened { meta, contents, account, _claim: claim })
 }

@@ -34,6 +34,8 @@ mod reading;
 
 mod listing;
 
+mod damage;
+
 mod post;
 
 mod garbage;

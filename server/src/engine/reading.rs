@@ -231,6 +231,11 @@ impl Reading {
                 data.truncate(count);
                 Ok(data)
             }
+            Err(error @ StoreError::Damaged(_)) => {
+                self.must_have(ino, content, &range)?;
+                self.session.damage.report(&self.stores, &self.session, ino, &error);
+                Err(ReadError::Damaged)
+            }
             Err(error) => {
                 self.must_have(ino, content, &range)?;
                 Err(storage(error))

@@ -18,6 +18,7 @@ use xfer_protocol::message::{DeliveryState, EndReason, Secret, ToClient};
 use xfer_protocol::{DeliveryId, Epoch, Name, Seq, SessionId, Timestamp};
 
 use super::counters::{Counters, Counts};
+use super::damage::Damage;
 use super::tree::Tree;
 use crate::store::{Account, AccountId};
 
@@ -145,6 +146,8 @@ pub(super) struct Session {
     pub(super) read_work: Arc<Semaphore>,
     /// Bounds the bytes of answers to it that are not written yet.
     pub(super) answer_bytes: Arc<Semaphore>,
+    /// Which of its files are known to be damaged.
+    pub(super) damage: Damage,
     /// Its tree was taken away.
     ended: AtomicBool,
 }
@@ -198,6 +201,7 @@ impl Session {
             read_links: Arc::new(Semaphore::new(READ_LINKS_MAX)),
             read_work: Arc::new(Semaphore::new(READ_WORK_MAX)),
             answer_bytes: Arc::new(Semaphore::new(ANSWER_BYTES_MAX)),
+            damage: Damage::default(),
             ended: AtomicBool::new(false),
         };
         let (outgoing, told_news, news) = (outgoing_end, told_news_end, news_end);

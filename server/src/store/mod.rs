@@ -161,6 +161,9 @@ pub enum StoreError {
         /// The highest value that it is known to have had.
         known: u64,
     },
+    /// What is stored is not what was stored: the disk lost or changed it, or somebody else did.
+    #[error("damaged: {0}")]
+    Damaged(String),
     /// The database failed.
     #[error("database: {0}")]
     Database(String),
@@ -211,6 +214,9 @@ pub trait MetaStore: Send + Sync + 'static {
         after: Option<&Name>,
         count: usize,
     ) -> Result<Vec<(Name, Ino, Node)>, StoreError>;
+    /// The names that lead to a node, from the root of its tree, without a slash before the first:
+    /// to tell people which it is. Takes long. None if nothing leads there.
+    fn path(&self, account: AccountId, ino: Ino) -> Result<Option<Vec<Name>>, StoreError>;
     /// Nodes without a name, which the account's last session left.
     fn orphans(&self, account: AccountId) -> Result<Vec<Ino>, StoreError>;
     /// Writes batches of several accounts in one transaction and makes them durable. The contents
@@ -219,6 +225,8 @@ pub trait MetaStore: Send + Sync + 'static {
 
     /// Whether a content is referred to by anything committed.
     fn content_exists(&self, content: ContentId) -> Result<bool, StoreError>;
+    /// The first content that is surely as long as its data: see [`FileStore::whole_from`].
+    fn whole_from(&self) -> Result<ContentId, StoreError>;
     /// Contents that nothing refers to any more, at most `count`.
     fn garbage(&self, count: usize) -> Result<Vec<ContentId>, StoreError>;
     /// Forgets garbage, whose bytes are gone.
@@ -305,7 +313,8 @@ pub trait ContentStore: Send + Sync + 'static {
     fn create(&self, content: ContentId) -> Result<(), StoreError>;
     /// Writes bytes.
     fn write(&self, content: ContentId, offset: u64, data: &[u8]) -> Result<(), StoreError>;
-    /// Reads bytes; fewer than the buffer holds only at the end.
+    /// Reads bytes; fewer than the buffer holds only at the end. A store may know that no end can be
+    /// there, and then fails.
     fn read(&self, content: ContentId, offset: u64, data: &mut [u8]) -> Result<usize, StoreError>;
     /// Makes a range zeros, and sets space aside for what will be written there.
     fn zero(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError>;

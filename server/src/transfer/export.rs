@@ -18,7 +18,7 @@ use super::walk::{self, Attributes, DIRECTORY, FileId, Way};
 use super::{CHUNK_BYTES, Stop, Tally, interrupted, open_directory, unusable};
 use crate::exit::{Exit, Failure};
 use crate::rights::Own;
-use crate::store::{Account, ContentStore, FileStore, MetaStore, SqliteStore};
+use crate::store::{Account, ContentStore, FileStore, MetaStore, SqliteStore, StoreError};
 
 /// How many entries are listed at a time.
 const PAGE_COUNT: usize = 1_000;
@@ -222,11 +222,15 @@ impl Exporter<'_> {
                     // The content of a file that was changed meanwhile may be gone.
                     Err(error) => {
                         self.must_be_unchanged().map_err(Stop::All)?;
-                        return Err(error.into());
+                        return Err(match error {
+                            // The others are not to be lost for it.
+                            StoreError::Damaged(what) => Stop::Entry(format!("is damaged: {what}")),
+                            other => other.into(),
+                        });
                     }
                 };
                 if count == 0 {
-                    // What a content was never given reads as zeros.
+                    // What older programs set aside at a content's end and never wrote.
                     break;
                 }
                 write_all(file, &buffer[..count], at)?;

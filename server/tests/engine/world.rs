@@ -8,7 +8,7 @@ use tokio::io::duplex;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{Grant, Opened, Purpose, Refusal};
 use xfer_protocol::tree::Quota;
-use xfer_protocol::{Name, Timestamp};
+use xfer_protocol::{ContentId, Name, Timestamp};
 use xfer_server::engine::Engine;
 use xfer_server::link::receive;
 use xfer_server::opening::Authenticated;
@@ -46,7 +46,8 @@ impl World {
             let inbox = Quota { bytes: 1 << 30, nodes: 2 };
             meta.create_account(&name(user), "hash", Quota::UNLIMITED, inbox, time()).unwrap();
         }
-        let contents = wrap(Arc::new(FileStore::open(dir.path()).unwrap()));
+        let contents =
+            wrap(Arc::new(FileStore::open(dir.path()).unwrap().whole_from(ContentId(0))));
         let engine = Engine::new(meta.clone(), contents, 64 << 20);
         World { meta, engine, dir }
     }

@@ -54,6 +54,7 @@ pub struct FileStore {
     /// Open from the beginning, so that no failure to write back goes unreported.
     root_file: File,
     pin: Pin,
+    whole_from: ContentId,
     open: Mutex<LruCache<ContentId, Arc<File>>>,
     unsynced: Mutex<Unsynced>,
     /// Held while the file system is synced: a failure is reported once, and must reach everybody.
@@ -79,10 +80,19 @@ impl FileStore {
             root,
             root_file,
             pin,
+            whole_from: ContentId(u64::MAX),
             open: Mutex::new(LruCache::new(OPEN_MAX)),
             unsynced: Mutex::default(),
             syncing: Mutex::default(),
         })
+    }
+
+    /// Takes contents from this number on for as long as the data that they were given: one that
+    /// ends earlier is damaged. Programs before this rule left out what was only set aside at the
+    /// end of a content.
+    #[must_use]
+    pub fn whole_from(self, first: ContentId) -> FileStore {
+        FileStore { whole_from: first, ..self }
     }
 
     /// Lets nobody list the contents from now on, for as long as this store is open: for a process
@@ -107,6 +117,9 @@ impl FileStore {
     fn failed(&self, doing: &str, content: ContentId, error: io::Error) -> StoreError {
         match self.check() {
             Err(gone) if error.kind() == io::ErrorKind::NotFound => gone,
+            Ok(()) if error.kind() == io::ErrorKind::NotFound => {
+                StoreError::Damaged(format!("content {content} is missing"))
+            }
             Ok(()) | Err(_) => StoreError::io(format!("{doing} content {content}"), error),
         }
     }
@@ -150,6 +163,16 @@ impl FileStore {
         // Opened without the lock: another thread may do the same, and both files will do.
         let file = options().open(Place::of(content).path(&self.root))?;
         Ok(self.keep_open(content, file))
+    }
+
+    /// Fails if a content ends at `end`, before what it was given there, and may not.
+    fn must_reach(&self, content: ContentId, given: u64, end: u64) -> Result<(), StoreError> {
+        if end >= given || content < self.whole_from {
+            return Ok(());
+        }
+        Err(StoreError::Damaged(format!(
+            "content {content} ends at byte {end}, and its data goes on to byte {given}"
+        )))
     }
 
     fn keep_open(&self, content: ContentId, file: File) -> Arc<File> {
@@ -267,9 +290,14 @@ impl ContentStore for FileStore {
     }
 
     fn read(&self, content: ContentId, offset: u64, data: &mut [u8]) -> Result<usize, StoreError> {
-        self.file(content)
-            .and_then(|file| copying::read_full(&file, offset, data))
-            .map_err(|error| self.failed("reading", content, error))
+        let failed = |error| self.failed("reading", content, error);
+        let file = self.file(content).map_err(failed)?;
+        let count = copying::read_full(&file, offset, data).map_err(failed)?;
+        if count < data.len() {
+            let end = file.metadata().map_err(failed)?.len();
+            self.must_reach(content, offset + data.len() as u64, end)?;
+        }
+        Ok(count)
     }
 
     fn zero(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
@@ -284,6 +312,8 @@ impl ContentStore for FileStore {
         ranges: &[Range<u64>],
     ) -> Result<(), StoreError> {
         let source = self.file(from).map_err(|error| self.failed("copying", from, error))?;
+        let end = source.metadata().map_err(|error| self.failed("copying", from, error))?.len();
+        self.must_reach(from, ranges.last().map_or(0, |last| last.end), end)?;
         self.create(to)?;
         let copied = self.change(to, |file| copying::copy_sparse(&source, file, ranges));
         if copied.is_err() {
@@ -299,10 +329,13 @@ impl ContentStore for FileStore {
         to: (ContentId, u64),
         len: u64,
     ) -> Result<(), StoreError> {
-        let source = self.file(from.0).map_err(|error| self.failed("copying", from.0, error))?;
+        let failed = |error| self.failed("copying", from.0, error);
+        let source = self.file(from.0).map_err(failed)?;
+        // Worked out beforehand, since a copy within one file may move its end.
+        let end = source.metadata().map_err(failed)?.len();
+        self.must_reach(from.0, from.1 + len, end)?;
+        let there = len.min(end.saturating_sub(from.1));
         self.change(to.0, |file| {
-            // Worked out beforehand, since a copy within one file may move its end.
-            let there = len.min(source.metadata()?.len().saturating_sub(from.1));
             if from.0 == to.0 && from.1.abs_diff(to.1) < there {
                 copying::copy_overlapping(file, from.1, to.1, there)?;
             } else {
@@ -311,7 +344,7 @@ impl ContentStore for FileStore {
             // Past its end, the source reads as zeros.
             zero(file, to.1 + there, len - there)
         })
-        .map_err(|error| self.failed("copying", from.0, error))
+        .map_err(failed)
     }
 
     fn free(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
@@ -384,24 +417,30 @@ fn options() -> OpenOptions {
     options
 }
 
-/// Makes a range zeros that have their place on the disk, also past the end: what a user was told
-/// is allocated can be written when the disk is full.
+/// Makes a range zeros that have their place on the disk, also past the end, which moves there: what
+/// a user was told is allocated can be written when the disk is full.
 fn zero(file: &File, offset: u64, len: u64) -> io::Result<()> {
-    let there = file.metadata()?.len().saturating_sub(offset).min(len);
+    let end = file.metadata()?.len();
+    let there = end.saturating_sub(offset).min(len);
     if there == len && len <= ZEROS_WRITTEN_MAX {
         return copying::write_zeros(file, offset, len);
     }
-    let reserve = FallocateFlags::KEEP_SIZE;
-    let reserved = match change_space(file, FallocateFlags::ZERO_RANGE | reserve, offset, len) {
+    let reserved = match change_space(file, FallocateFlags::ZERO_RANGE, offset, len) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
             clear(file, offset, there)?;
-            change_space(file, reserve, offset, len)
+            change_space(file, FallocateFlags::empty(), offset, len)
         }
         zeroed => zeroed,
     };
     match reserved {
         // A file system that can't set space aside gives what it has to who comes first.
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            if end < offset + len {
+                file.set_len(offset + len)
+            } else {
+                Ok(())
+            }
+        }
         reserved => reserved,
     }
 }

@@ -5,7 +5,7 @@ use xfer_protocol::tree::{Kind, Node, Quota, Usage};
 use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 
 use super::commit::write_entry;
-use super::rows::{all, change, first, number, put_node, read_name};
+use super::rows::{all, change, damaged, first, number, put_node, read_name};
 use crate::store::{Account, AccountId, StoreError};
 
 macro_rules! columns {
@@ -96,7 +96,39 @@ fn fixtures(time: Timestamp) -> [(Ino, Option<&'static [u8]>, Node); 3] {
 
 pub(super) fn by_name(connection: &Connection, name: &Name) -> Result<Option<Account>, StoreError> {
     let sql = concat!("SELECT ", columns!(), " FROM accounts WHERE name = ?");
-    first(connection, sql, [name.as_bytes()], read)
+    let account = first(connection, sql, [name.as_bytes()], read)?;
+    match account {
+        Some(found) if found.name != *name => {
+            Err(damaged(format!("the row of account {name} has another name")))
+        }
+        account => Ok(account),
+    }
+}
+
+/// Compares the table with the index that accounts are found by.
+pub(super) fn check(connection: &Connection) -> Result<(), StoreError> {
+    let said: String =
+        connection.query_row("PRAGMA integrity_check(accounts)", [], |row| row.get(0))?;
+    if said == "ok" { Ok(()) } else { Err(damaged(format!("the accounts: {said}"))) }
+}
+
+/// Why a session's batch finds no account of its epoch: it was fenced, or its row is damaged.
+pub(super) fn fenced(
+    connection: &Connection,
+    account: AccountId,
+    epoch: Epoch,
+) -> Result<(), StoreError> {
+    let sql = "SELECT epoch FROM accounts WHERE id = ?";
+    let held = first(connection, sql, [account.0.cast_signed()], |row| number(row, 0))?;
+    match held {
+        // One that was removed has no row; numbers are never used again.
+        None => check(connection),
+        Some(held) if held > epoch.0 => Ok(()),
+        Some(held) => Err(damaged(format!(
+            "account {} is at epoch {held}, and its session began at {}",
+            account.0, epoch.0
+        ))),
+    }
 }
 
 pub(super) fn list(connection: &Connection) -> Result<Vec<Account>, StoreError> {

@@ -5,12 +5,13 @@ use xfer_protocol::tree::{DeliveryEffect, Node};
 use xfer_protocol::{Ino, Name};
 
 use super::rows::{change, put_node};
-use super::{contents, deliveries, trims};
+use super::{accounts, contents, deliveries, trims};
 use crate::store::{AccountId, Batch, Committed, StoreError};
 
 /// Writes one batch, unless its session was fenced.
 pub(super) fn write(transaction: &Transaction<'_>, batch: &Batch) -> Result<Committed, StoreError> {
     if !advance(transaction, batch)? {
+        accounts::fenced(transaction, batch.account, batch.epoch)?;
         return Ok(Committed::Fenced);
     }
     for (ino, node) in &batch.nodes {

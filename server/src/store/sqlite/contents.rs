@@ -65,6 +65,11 @@ pub(super) fn exists(connection: &Connection, content: ContentId) -> Result<bool
     value(connection, sql, [content.0.cast_signed()])
 }
 
+pub(super) fn whole_from(connection: &Connection) -> Result<ContentId, StoreError> {
+    let first: i64 = value(connection, "SELECT whole_from FROM content_lengths", [])?;
+    Ok(ContentId(first.cast_unsigned()))
+}
+
 pub(super) fn garbage(connection: &Connection, count: usize) -> Result<Vec<ContentId>, StoreError> {
     let sql = "SELECT content FROM garbage ORDER BY content LIMIT ?";
     let count = i64::try_from(count).unwrap_or(i64::MAX);

@@ -87,6 +87,7 @@ impl SqliteStore {
             StoreError::Database(text) => {
                 StoreError::Database(format!("{}: {text}", path.display()))
             }
+            StoreError::Damaged(text) => StoreError::Damaged(format!("{}: {text}", path.display())),
             other @ (StoreError::Full
             | StoreError::Refused(_)
             | StoreError::Gone(_)
@@ -171,6 +172,14 @@ impl SqliteStore {
         let done = self.connections.write(work)?;
         self.check().map(|()| done)
     }
+
+    /// Checks the list of accounts: damage there would look like users who don't exist.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if it is.
+    pub fn check_accounts(&self) -> Result<(), StoreError> {
+        self.connections.read(|reader| accounts::check(reader))
+    }
 }
 
 /// Makes the file, since SQLite would let others read it; its further files get the same mode.
@@ -183,6 +192,9 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> StoreError {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => StoreError::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                StoreError::Damaged(format!("the database: {error}"))
+            }
             _ => StoreError::Database(error.to_string()),
         }
     }
@@ -212,6 +224,10 @@ impl MetaStore for SqliteStore {
         self.connections.read(|reader| tree::page(reader, account, directory, after, count))
     }
 
+    fn path(&self, account: AccountId, ino: Ino) -> Result<Option<Vec<Name>>, StoreError> {
+        self.connections.read(|reader| tree::path(reader, account, ino))
+    }
+
     fn orphans(&self, account: AccountId) -> Result<Vec<Ino>, StoreError> {
         self.connections.read(|reader| tree::orphans(reader, account))
     }
@@ -227,6 +243,10 @@ impl MetaStore for SqliteStore {
 
     fn content_exists(&self, content: ContentId) -> Result<bool, StoreError> {
         self.connections.read(|reader| contents::exists(reader, content))
+    }
+
+    fn whole_from(&self) -> Result<ContentId, StoreError> {
+        self.connections.read(|reader| contents::whole_from(reader))
     }
 
     fn garbage(&self, count: usize) -> Result<Vec<ContentId>, StoreError> {

@@ -210,7 +210,7 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError>
 
 /// The error for what no version of this program writes.
 pub(super) fn damaged(what: impl std::fmt::Display) -> StoreError {
-    StoreError::Database(format!("damaged: {what}"))
+    StoreError::Damaged(format!("the database: {what}"))
 }
 
 /// The first row of a query, if it has any.

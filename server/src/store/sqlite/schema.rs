@@ -42,6 +42,8 @@ const TO_VERSION_2: &str = "
         ino INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX own_trims_of ON own_trims (account);
+    CREATE TABLE content_lengths (whole_from INTEGER NOT NULL) STRICT;
+    INSERT INTO content_lengths SELECT next FROM ids;
 ";
 
 /// What tells an xfer store from any other database: "xfer" in the header's `application_id`.
@@ -164,6 +166,10 @@ const TABLES: &str = "
     ) STRICT, WITHOUT ROWID;
 
     CREATE TABLE ids (next INTEGER NOT NULL) STRICT;
+
+    -- Contents from this number on are as long as their data; of older ones, what was set aside and
+    -- never written may be missing at the end.
+    CREATE TABLE content_lengths (whole_from INTEGER NOT NULL) STRICT;
 ";
 
 /// Opens the database in the store's directory `dir`, making its tables if it is new, and bringing
@@ -196,6 +202,7 @@ pub(super) fn open_first(dir: &Path, path: &Path) -> Result<Connection, StoreErr
 fn create(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     transaction.execute_batch(TABLES)?;
     transaction.execute("INSERT INTO ids VALUES (?)", [Ino::FIRST_GRANTED.cast_signed()])?;
+    transaction.execute("INSERT INTO content_lengths VALUES (0)", [])?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     Ok(())
@@ -211,6 +218,7 @@ fn upgrade(transaction: &Transaction<'_>, dir: &Path, from: i32) -> Result<(), S
         | StoreError::Gone(_)
         | StoreError::Unsafe(_)
         | StoreError::Older { .. }
+        | StoreError::Damaged(_)
         | StoreError::Database(_)
         | StoreError::Io { .. }) => other,
     })?;

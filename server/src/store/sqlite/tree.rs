@@ -58,3 +58,26 @@ pub(super) fn orphans(connection: &Connection, account: AccountId) -> Result<Vec
     let sql = "SELECT ino FROM nodes WHERE account = ? AND nlink = 0";
     all(connection, sql, [account.0.cast_signed()], |row| Ok(Ino(number(row, 0)?)))
 }
+
+/// How deep a path is followed: rows that are damaged may lead in a circle.
+const DEPTH_MAX: usize = 4096;
+
+pub(super) fn path(
+    connection: &Connection,
+    account: AccountId,
+    ino: Ino,
+) -> Result<Option<Vec<Name>>, StoreError> {
+    let sql = "SELECT parent, name FROM entries WHERE account = ? AND ino = ? LIMIT 1";
+    let mut names = Vec::new();
+    let mut at = ino;
+    while at != Ino::ROOT && names.len() < DEPTH_MAX {
+        let params = params![account.0.cast_signed(), at.0.cast_signed()];
+        let above =
+            first(connection, sql, params, |row| Ok((number(row, 0)?, read_name(row, 1)?)))?;
+        let Some((parent, name)) = above else { return Ok(None) };
+        names.push(name);
+        at = Ino(parent);
+    }
+    names.reverse();
+    Ok((at == Ino::ROOT).then_some(names))
+}

@@ -1,0 +1,42 @@
+//! Telling the administrator which files are damaged: once for each, with its user and path.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use xfer_protocol::{Ino, Name};
+
+use super::session::Session;
+use super::tree::Stores;
+use crate::store::StoreError;
+
+/// How many files of a session are told of.
+const TOLD_MAX: usize = 1_000;
+
+/// The files of a session that were told of.
+#[derive(Default)]
+pub(super) struct Damage(Mutex<HashSet<Ino>>);
+
+impl Damage {
+    /// Logs that a file can't be read, unless that was said before. Looks for its path, which takes
+    /// long. Blocks.
+    pub(super) fn report(&self, stores: &Stores, session: &Session, ino: Ino, error: &StoreError) {
+        if !self.is_new(ino) {
+            return;
+        }
+        let path = match stores.meta.path(session.account, ino) {
+            Ok(Some(names)) => shown(&names),
+            Ok(None) => format!("node {ino}, which has no name on the disk"),
+            Err(error) => format!("node {ino}, whose name can't be read ({error})"),
+        };
+        tracing::error!(user = %session.user, path, %error, "a file is damaged; bring back a backup");
+    }
+
+    fn is_new(&self, ino: Ino) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.len() < TOLD_MAX && told.insert(ino)
+    }
+}
+
+fn shown(names: &[Name]) -> String {
+    names.iter().map(Name::to_string).collect::<Vec<_>>().join("/")
+}
