@@ -2,11 +2,14 @@
 //!
 //! A content is one file, written in place, in `contents/` of the store's directory; its place there
 //! is worked out from its number alone (`shards`). What must still be synced is kept track of in
-//! `unsynced`; how bytes are copied is in `copying`, what becomes of those that nobody has in `lost`, and whom what root makes belongs to in `heir`.
+//! `unsynced`; how bytes are copied is in `copying`, how space is set aside and given back in `space`,
+//! and what becomes of contents that nothing refers to in `lost`.
 //!
 //! **Invariant:** a file is opened by its number, and never through a symbolic link.
 
 mod copying;
+
+mod space;
 
 mod lost;
 
@@ -18,21 +21,17 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use rustix::fs::{
-    FallocateFlags, FlockOperation, OFlags, fallocate, fdatasync, flock, fstat, fstatvfs, fsync,
-    lstat, syncfs,
-};
+use rustix::fs::{FlockOperation, OFlags, fdatasync, flock, fstat, fstatvfs, fsync, lstat, syncfs};
 use rustix::io::{Errno, retry_on_intr};
 use shards::{Directory, Place};
 use time::{Date, OffsetDateTime};
 use unsynced::Unsynced;
 use xfer_protocol::ContentId;
-use xfer_protocol::limits::BLOCK_BYTES;
 
 use super::lock::prepare_directory;
 use super::place::{Pin, is_same};
@@ -43,10 +42,6 @@ const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("512 is not 0");
 
 /// More contents than this are made durable by syncing their whole file system at once.
 const SYNCED_SINGLY_MAX: usize = 16;
-
-/// A range up to this long, in bytes, is made zeros by writing them: punching a hole waits for the
-/// disk if there is data in it that was just written.
-const ZEROS_WRITTEN_MAX: u64 = 64 << 10;
 
 /// A store's contents, in its `contents` directory.
 pub struct FileStore {
@@ -301,7 +296,7 @@ impl ContentStore for FileStore {
     }
 
     fn zero(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
-        self.change(content, |file| zero(file, offset, len))
+        self.change(content, |file| space::zero(file, offset, len))
             .map_err(|error| self.failed("clearing", content, error))
     }
 
@@ -342,18 +337,18 @@ impl ContentStore for FileStore {
                 copying::copy_range(&source, from.1, file, to.1, there)?;
             }
             // Past its end, the source reads as zeros.
-            zero(file, to.1 + there, len - there)
+            space::zero(file, to.1 + there, len - there)
         })
         .map_err(failed)
     }
 
     fn free(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
-        let freed = self.file(content).and_then(|file| free(&file, offset..offset + len));
+        let freed = self.file(content).and_then(|file| space::free(&file, offset..offset + len));
         freed.map_err(|error| self.failed("freeing", content, error))
     }
 
     fn keep(&self, content: ContentId, ranges: &[Range<u64>]) -> Result<(), StoreError> {
-        let freed = self.file(content).and_then(|file| keep(&file, ranges));
+        let freed = self.file(content).and_then(|file| space::keep(&file, ranges));
         freed.map_err(|error| self.failed("freeing", content, error))
     }
 
@@ -415,91 +410,6 @@ fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     options
-}
-
-/// Makes a range zeros that have their place on the disk, also past the end, which moves there: what
-/// a user was told is allocated can be written when the disk is full.
-fn zero(file: &File, offset: u64, len: u64) -> io::Result<()> {
-    let end = file.metadata()?.len();
-    let there = end.saturating_sub(offset).min(len);
-    if there == len && len <= ZEROS_WRITTEN_MAX {
-        return copying::write_zeros(file, offset, len);
-    }
-    let reserved = match change_space(file, FallocateFlags::ZERO_RANGE, offset, len) {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            clear(file, offset, there)?;
-            change_space(file, FallocateFlags::empty(), offset, len)
-        }
-        zeroed => zeroed,
-    };
-    match reserved {
-        // A file system that can't set space aside gives what it has to who comes first.
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            if end < offset + len {
-                file.set_len(offset + len)
-            } else {
-                Ok(())
-            }
-        }
-        reserved => reserved,
-    }
-}
-
-/// Makes what there is of a range zeros.
-fn clear(file: &File, offset: u64, len: u64) -> io::Result<()> {
-    match punch(file, offset, len) {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            copying::write_zeros(file, offset, len)
-        }
-        punched => punched,
-    }
-}
-
-fn free(file: &File, range: Range<u64>) -> io::Result<()> {
-    let len = file.metadata()?.len();
-    if range.end > len.next_multiple_of(BLOCK_BYTES) {
-        // What is set aside past the end is given back by nothing else, on ext4 at least.
-        file.set_len(range.end)?;
-    }
-    match punch(file, range.start, range.end - range.start) {
-        // The space stays taken, and that is all.
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
-        punched => punched,
-    }
-}
-
-fn keep(file: &File, ranges: &[Range<u64>]) -> io::Result<()> {
-    let (mut at, mut bytes) = (0, 0);
-    for range in ranges {
-        if at < range.start {
-            free(file, at..range.start)?;
-        }
-        at = range.end;
-        bytes += range.end - range.start;
-    }
-    let meta = file.metadata()?;
-    if meta.len() > at {
-        file.set_len(at)?;
-    } else if meta.blocks() * 512 > bytes {
-        // Only a file that becomes shorter gives back what is set aside past its end.
-        file.set_len(at + 1)?;
-        file.set_len(at)?;
-    }
-    Ok(())
-}
-
-fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
-    change_space(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)
-}
-
-fn change_space(file: &File, flags: FallocateFlags, offset: u64, len: u64) -> io::Result<()> {
-    if len == 0 {
-        return Ok(());
-    }
-    match retry_on_intr(|| fallocate(file, flags, offset, len)) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
-        done => Ok(done?),
-    }
 }
 
 /// What these locks guard is whole between any two statements, so a panic elsewhere does not matter.
