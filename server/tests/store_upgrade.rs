@@ -65,6 +65,18 @@ fn a_store_of_version_1_keeps_what_is_in_it() {
 }
 
 #[test]
+fn what_an_older_server_left_of_shared_contents_is_looked_for_after_an_upgrade() {
+    let dir = old_store();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let trims = store.trims(0, 10).unwrap();
+    assert_eq!(trims.iter().map(|trim| trim.content).collect::<Vec<_>>(), [ContentId(3000)]);
+    let reached = store.reached(ContentId(3000)).unwrap().unwrap();
+    assert_eq!(reached.as_slice(), std::slice::from_ref(&(0..4096)));
+    store.forget_trims(&trims).unwrap();
+    assert_eq!(store.trims(0, 10).unwrap(), []);
+}
+
+#[test]
 fn an_upgraded_store_can_be_written() {
     let dir = old_store();
     let store = SqliteStore::open(dir.path()).unwrap();

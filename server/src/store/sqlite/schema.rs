@@ -36,6 +36,9 @@ const TO_VERSION_2: &str = "
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         content INTEGER NOT NULL UNIQUE
     ) STRICT;
+    INSERT INTO trims (content)
+        SELECT content FROM nodes WHERE sealed AND content IS NOT NULL
+        UNION SELECT content FROM delivery_items WHERE content IS NOT NULL;
     CREATE TABLE own_trims (
         content INTEGER PRIMARY KEY,
         account INTEGER NOT NULL REFERENCES accounts (id),
