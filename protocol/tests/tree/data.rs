@@ -63,6 +63,22 @@ fn truncation_leaves_the_bytes_it_cuts_off_for_a_crash_to_find() {
 }
 
 #[test]
+fn what_is_set_aside_past_the_end_is_set_aside_in_a_content_of_its_own_too() {
+    let reserve = Step::Fallocate(at("a"), 0, 16384, FallocateMode::AllocateKeepSize);
+    let mut world = world_after(&[
+        Step::Write(at("a"), 0, 100, 1),
+        reserve,
+        Step::Copy(at("a"), 0, at("b"), 0, 100),
+        Step::Write(at("a"), 0, 1, 9),
+    ]);
+    assert_eq!(blocks(&world, "a"), 4);
+    let content = world.node(ino(&world, "a")).content().unwrap();
+    assert_eq!(world.storage.borrow().contents[&content].len(), 16384);
+    world.step(&Step::Truncate(at("a"), 16384)).unwrap().unwrap();
+    assert_eq!(read(&world, "a")[100..], vec![0; 16284]);
+}
+
+#[test]
 fn a_write_far_past_the_end_leaves_a_hole() {
     let far = 40 * BLOCK_BYTES;
     let world = world_after(&[Step::Write(at("a"), far, 1, 1)]);

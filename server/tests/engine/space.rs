@@ -375,6 +375,24 @@ async fn what_a_server_that_died_did_not_give_back_the_next_one_does() {
     alice.check("after the crash").await;
 }
 
+/// Set aside in a content that was shared, grown over in one of its own: zeros, and no damage.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_set_aside_before_a_copy_is_zeros_when_the_file_grows_over_it() {
+    let world = world();
+    let mut alice = User::login(&world, "alice").await;
+    alice.write(0, 0, 7).await;
+    alice.fallocate(0, 0, 4, FallocateMode::AllocateKeepSize).await;
+    alice.copy(0, 1, 0, 1).await;
+    alice.write(0, 0, 8).await;
+    alice.cut(0, 4).await;
+    let zeros = (1..4).map(|unit| (unit, 0));
+    alice.files.get_mut(&0).unwrap().1.units.extend(zeros);
+    alice.check("grown").await;
+    alice.client.sync().await;
+    check_disk(&world, "grown").await;
+    alice.check("durable").await;
+}
+
 /// Sends actions in frames that are short enough.
 async fn act_in_parts(client: &mut Client, actions: Vec<Action>) {
     for part in actions.chunks(200) {

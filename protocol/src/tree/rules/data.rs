@@ -224,10 +224,14 @@ fn grown_over(data: &FileData, size: u64) -> Range<u64> {
 /// The file's content, made one that nothing else has.
 fn own_content(d: &mut Draft<'_>, ino: Ino, fresh: ContentId) -> Result<ContentId, Stop> {
     let data = d.file_mut(ino)?;
+    if let Some(content) = data.content.filter(|_| !data.sealed) {
+        return Ok(content);
+    }
+    let (size, end) = (data.size, data.size.next_multiple_of(BLOCK_BYTES));
+    let beyond = data.extents.data_in(size, end..end.max(data.extents.end(size)));
     let effect = match data.content {
-        Some(content) if !data.sealed => return Ok(content),
         Some(content) => {
-            let ranges = data.extents.data_in(data.size, 0..data.size);
+            let ranges = data.extents.data_in(size, 0..size);
             ContentEffect::Clone { from: content, to: fresh, ranges }
         }
         None => ContentEffect::Create { content: fresh },
@@ -235,6 +239,8 @@ fn own_content(d: &mut Draft<'_>, ino: Ino, fresh: ContentId) -> Result<ContentI
     data.content = Some(fresh);
     data.sealed = false;
     d.content(effect);
+    // What was set aside past the end is set aside in the new one, too.
+    beyond.into_iter().for_each(|run| zero(d, fresh, run));
     Ok(fresh)
 }
 
