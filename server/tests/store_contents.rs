@@ -264,7 +264,7 @@ fn threads_change_contents_and_make_them_durable_beside_each_other() {
 #[test]
 fn the_disk_has_some_room() {
     let (store, _dir) = open();
-    assert!(store.disk_free().unwrap() > 0);
+    assert!(store.disk().unwrap().free.bytes > 0);
 }
 
 // Random operations.

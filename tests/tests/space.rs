@@ -549,7 +549,8 @@ fn contents_are_on_the_servers_disk_as_long_as_anything_has_them_and_no_longer()
     let stays = |why: &str| {
         alice.sync();
         assert!(holds_for(A_WHILE, || here() == content), "{why}: {:?}", here());
-        assert!(fs::read(&content[0]).unwrap() == data, "{why}");
+        // Its last block is there whole.
+        assert!(fs::read(&content[0]).unwrap().starts_with(&data), "{why}");
     };
     alice.shell("cp file copy && cp file outbox/bob/sent && rm file");
     stays("a copy has it");

@@ -11,7 +11,7 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use xfer_tests::files::errno;
 use xfer_tests::programs::program;
 use xfer_tests::server::Server;
-use xfer_tests::{World, shell};
+use xfer_tests::{Mount, World, shell};
 
 /// A small file system for a store, unmounted with it.
 struct SmallDisk(PathBuf);
@@ -20,6 +20,19 @@ impl SmallDisk {
     fn at(path: &Path, size: &str) -> SmallDisk {
         let options = format!("mount -t tmpfs -o size={size},mode=700 tmpfs '{}'", path.display());
         shell(Path::new("/"), &options);
+        SmallDisk(path.to_owned())
+    }
+
+    /// An ext4 of 96 MiB that can hold so many files.
+    fn with_files(path: &Path, files: u32) -> SmallDisk {
+        let image = path.with_extension("image");
+        let make = format!(
+            "truncate -s 96M '{0}' && mkfs.ext4 -q -N {files} '{0}' && mount -o loop '{0}' '{1}' \
+             && chmod 700 '{1}'",
+            image.display(),
+            path.display()
+        );
+        shell(Path::new("/"), &make);
         SmallDisk(path.to_owned())
     }
 }
@@ -45,12 +58,17 @@ fn fill(path: &Path) -> i32 {
 
 /// A server whose store has a disk of its own, of 96 MiB.
 fn with_a_small_disk(users: &[&str]) -> (World, SmallDisk) {
+    with_a_disk(users, |store| SmallDisk::at(store, "96m"))
+}
+
+/// A server whose store has a disk of its own.
+fn with_a_disk(users: &[&str], make: impl FnOnce(&Path) -> SmallDisk) -> (World, SmallDisk) {
     let mut disk = None;
     let world = World::with_server(users, |store| {
         let accounts = store.join("../accounts");
         fs::rename(store, &accounts).unwrap();
         fs::create_dir(store).unwrap();
-        disk = Some(SmallDisk::at(store, "96m"));
+        disk = Some(make(store));
         shell(store, &format!("cp -a '{}'/. .", accounts.display()));
         Server::start(store, "127.0.0.1:0")
     });
@@ -138,5 +156,96 @@ fn a_server_whose_clock_is_far_off_is_warned_of_and_works() {
     fs::write(mount.path("file"), "text").unwrap();
     mount.sync();
     assert!(mount.said().contains("clock"), "{}", mount.said());
+    mount.unmount();
+}
+
+#[test]
+fn what_several_sessions_acknowledge_at_once_fits_on_the_disk() {
+    let users = ["alice", "bob", "carol", "dave"];
+    let (world, _disk) = with_a_small_disk(&users);
+    let mounts: Vec<_> = users.iter().map(|user| world.mount(user)).collect();
+    let written: Vec<u64> = std::thread::scope(|scope| {
+        let writers: Vec<_> = mounts
+            .iter()
+            .map(|mount| {
+                scope.spawn(|| {
+                    let mut file = File::create(mount.path("file")).unwrap();
+                    let mut written = 0;
+                    // With no wait for the server, as dd does.
+                    let refused = loop {
+                        match file.write(&[7; 128 << 10]) {
+                            Ok(count) => written += count as u64,
+                            Err(error) => break error,
+                        }
+                    };
+                    assert_eq!(refused.raw_os_error(), Some(libc::ENOSPC));
+                    written
+                })
+            })
+            .collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    assert!(written.iter().sum::<u64>() > 40 << 20, "{written:?}");
+    for (mount, written) in mounts.into_iter().zip(written) {
+        mount.sync();
+        assert_eq!(fs::metadata(mount.path("file")).unwrap().len(), written);
+        mount.unmount();
+    }
+    for user in users {
+        let mount = world.mount(user);
+        assert!(fs::read(mount.path("file")).unwrap().iter().all(|byte| *byte == 7));
+        mount.shell("rm file");
+        mount.unmount();
+    }
+}
+
+#[test]
+fn a_disk_full_of_rows_is_told_at_the_call_and_people_log_in_and_remove() {
+    let (world, _disk) = with_a_small_disk(&["alice", "bob"]);
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    assert_eq!(fill(&alice.path("big")), libc::ENOSPC);
+    let name = |index: usize| format!("{index:0250}");
+    let make_directories = |mount: &Mount| {
+        let refused = |index: &usize| match fs::create_dir(mount.path(&name(*index))) {
+            Ok(()) => false,
+            made => {
+                assert_eq!(errno(made), libc::ENOSPC);
+                true
+            }
+        };
+        (0..).find(refused).unwrap()
+    };
+    // Each of them has some room of its own.
+    make_directories(&bob);
+    let made = make_directories(&alice);
+    alice.sync();
+    bob.sync();
+    bob.unmount();
+    let bob = world.mount("bob");
+    bob.shell("ls && touch -d 2001-01-01 inbox && chmod 750 inbox");
+    bob.sync();
+    bob.unmount();
+    alice.shell("ls | wc -l && rm big && rmdir 0*");
+    alice.sync();
+    fs::create_dir(alice.path(&name(made))).unwrap();
+    fs::write(alice.path("again"), vec![7; 8 << 20]).unwrap();
+    alice.sync();
+    alice.unmount();
+}
+
+#[test]
+fn a_disk_without_room_for_more_files_is_told_at_the_call_and_shows_in_df() {
+    let (world, _disk) = with_a_disk(&["alice"], |store| SmallDisk::with_files(store, 300));
+    let mount = world.mount("alice");
+    let free = || statvfs(mount.root()).unwrap().f_ffree;
+    mount.sync();
+    assert!(free() < 300, "{}", free());
+    let refused = (0..300).find_map(|index| fs::write(mount.path(&format!("f{index}")), "x").err());
+    assert_eq!(refused.unwrap().raw_os_error(), Some(libc::ENOSPC));
+    mount.sync();
+    mount.shell("mkdir dir && mv f1 dir/ && rm f2 f3 f4");
+    mount.sync();
+    fs::write(mount.path("again"), "x").unwrap();
+    mount.sync();
     mount.unmount();
 }

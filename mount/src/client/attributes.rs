@@ -137,8 +137,8 @@ impl State {
     pub fn space(&mut self) -> Result<Space, Pause> {
         self.must_have_session()?;
         let (usage, quota) = (self.table.usage(), self.table.quota());
-        let free = quota.bytes.saturating_sub(usage.bytes).min(self.disk_free);
-        let nodes_free = quota.nodes.saturating_sub(usage.nodes);
+        let free = quota.bytes.saturating_sub(usage.bytes).min(self.rooms.disk().bytes);
+        let nodes_free = quota.nodes.saturating_sub(usage.nodes).min(self.rooms.disk().files);
         Ok(Space {
             // The sum of what is shown, so that no block of a limit that ends within one counts as used.
             blocks: usage.bytes.div_ceil(BLOCK_BYTES) + free / BLOCK_BYTES,

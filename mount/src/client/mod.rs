@@ -20,6 +20,8 @@ mod handles;
 
 mod kernel;
 
+mod room;
+
 mod state;
 
 mod names;
@@ -239,7 +241,8 @@ impl Client {
         let notices = std::mem::take(&mut state.notices);
         let news = state.log.last_sent() < state.log.last()
             || state.barrier > state.log.durable()
-            || state.numbers_are_low();
+            || state.numbers_are_low()
+            || state.rooms.has_question();
         drop(state);
         for (ino, order) in orders {
             self.fetch(ino, order);

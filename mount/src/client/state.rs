@@ -10,7 +10,7 @@ use bytes::Bytes;
 use xfer_protocol::limits::IDS_MAX;
 use xfer_protocol::message::{DeliveryHead, DeliveryState, Grant};
 use xfer_protocol::tree::{
-    Action, Changes, ContentEffect, Loaded, Need, Node, Op, Rows, Stop, Table, plan,
+    Action, Changes, ContentEffect, Loaded, Need, Node, Op, Room, Rows, Stop, Table, plan,
 };
 use xfer_protocol::{ContentId, DeliveryId, Errno, IdRange, Ino, Name, Seq};
 
@@ -20,6 +20,7 @@ use super::handles::Handles;
 use super::kernel::Notice;
 use super::log::Log;
 use super::outbox::Drafts;
+use super::room::Rooms;
 use super::walk::Walk;
 
 /// Why an attempt could not be answered yet.
@@ -96,8 +97,8 @@ pub struct State {
     pub(super) waiting: VecDeque<DeliveryHead>,
     /// What became of what was sent, as far as asked or told.
     pub(super) deliveries: HashMap<DeliveryId, DeliveryState>,
-    /// Bytes that the server's disk can still take, beside its reserve.
-    pub(super) disk_free: u64,
+    /// What may be used of the server's disk.
+    pub(super) rooms: Rooms,
     /// The op that a program waits for.
     pub(super) barrier: Seq,
     /// When a sign of life was asked for, until it comes.
@@ -122,10 +123,6 @@ pub struct State {
 /// Numbers left below which more are asked for.
 const IDS_LOW: u64 = 1 << 17;
 
-/// What is left of the server's disk for its own rows and their journal, in bytes: so that on a
-/// disk that is full one can still remove files.
-const DISK_RESERVE_BYTES: u64 = 32 << 20;
-
 /// The most errors kept to be shown.
 const ERRORS_MAX: usize = 100;
 
@@ -143,7 +140,7 @@ impl State {
             users: grant.users.iter().cloned().collect(),
             waiting: grant.deliveries.iter().cloned().collect(),
             deliveries: HashMap::new(),
-            disk_free: grant.disk_free.saturating_sub(DISK_RESERVE_BYTES),
+            rooms: Rooms::new(grant.disk, grant.limit),
             barrier: Seq::default(),
             pinged: None,
             round_trip: None,
@@ -227,11 +224,17 @@ impl State {
         }
         let op = Op { time: SystemTime::now().into(), action };
         let changes = plan(&self.table, &op)?;
-        if let Err(refused) = self.must_fit_disk(&changes) {
-            // What was removed before this may make room, once it is durable.
-            self.durable(self.log.last())?;
-            return Err(refused.into());
+        let room = Room::of(&changes, self.table.usage());
+        if !self.rooms.fits(room) {
+            if self.rooms.is_refused(room) {
+                // What was removed before this may make room, once it is durable.
+                self.durable(self.log.last())?;
+                return Err(Errno::ENOSPC.into());
+            }
+            self.rooms.want(room);
+            return Err(Pause::Progress);
         }
+        self.rooms.take(room);
         let seq = self.log.next();
         self.expect_contents(&changes, seq);
         self.table.commit(&changes, seq);
@@ -292,11 +295,6 @@ impl State {
         }
         self.barrier = self.barrier.max(seq);
         Err(Pause::Progress)
-    }
-
-    /// Notes what the server's disk can still take.
-    pub(super) fn set_disk_free(&mut self, bytes: u64) {
-        self.disk_free = bytes.saturating_sub(DISK_RESERVE_BYTES);
     }
 
     /// Notes that the ops up to `seq` are durable. False if that can't be.
@@ -369,17 +367,6 @@ impl State {
         }
     }
 
-    /// Refuses growth that the server's disk has no room for, as far as it told. A content that is
-    /// shared takes its space once more when one of its files changes.
-    fn must_fit_disk(&self, changes: &Changes) -> Result<(), Errno> {
-        let unshared: u64 = changes.contents.iter().map(cloned_bytes).sum();
-        let growth = unshared + changes.usage.bytes.saturating_sub(self.table.usage().bytes);
-        if growth > 0 && growth + self.log.pending().1 as u64 > self.disk_free {
-            return Err(Errno::ENOSPC);
-        }
-        Ok(())
-    }
-
     fn use_numbers(&mut self, first: u64, count: u64) {
         if let Some(range) = self.numbers.iter_mut().find(|range| range.first == first) {
             range.first += count;
@@ -417,19 +404,6 @@ fn numbers_of(action: &Action, changes: &Changes) -> Option<(u64, u64)> {
         | Action::RemoveXattr { .. }
         | Action::ForgetOrphan { .. }
         | Action::Decline { .. } => None,
-    }
-}
-
-fn cloned_bytes(effect: &ContentEffect) -> u64 {
-    match effect {
-        ContentEffect::Clone { ranges, .. } => {
-            ranges.iter().map(|range| range.end - range.start).sum()
-        }
-        ContentEffect::Create { .. }
-        | ContentEffect::Write { .. }
-        | ContentEffect::Zero { .. }
-        | ContentEffect::Copy { .. }
-        | ContentEffect::Free { .. } => 0,
     }
 }
 

@@ -56,8 +56,8 @@ impl Client {
                 None => tokio::select! {
                     () = self.outgoing.notified() => continue,
                     () = sleep_until(ping_at) => {
-                        self.lock().pinged = Some(std::time::Instant::now());
-                        self.send(&mut writer, &ToServer::Ping, &[]).await
+                        let ping = self.lock().ping();
+                        self.send(&mut writer, &ping, &[]).await
                     }
                 },
             };
@@ -91,12 +91,13 @@ impl Client {
     fn hear(self: &Arc<Self>, message: ToClient) -> Result<(), String> {
         let mut state = self.lock();
         match message {
-            ToClient::Durable { seq, disk_free } => {
-                state.set_disk_free(disk_free);
+            ToClient::Durable { seq, disk, limit } => {
+                state.rooms.hear(disk, limit);
                 if !state.settle(seq) {
                     return Err("the server acknowledged what it was not sent".to_owned());
                 }
             }
+            ToClient::Room { disk, limit } => state.rooms.hear_answer(disk, limit),
             ToClient::Diverged { seq, errno } => {
                 return Err(format!("the server refused change {seq}: {errno}"));
             }
@@ -194,10 +195,19 @@ impl State {
         self.users = users;
     }
 
+    /// The sign of life of a quiet link. A session whose programs make no changes gives back room.
+    fn ping(&mut self) -> ToServer {
+        self.pinged = Some(std::time::Instant::now());
+        ToServer::Ping { limit: self.rooms.give_back() }
+    }
+
     fn next_outgoing(&mut self, sent: &mut Sent) -> Option<Outgoing> {
         if self.numbers_are_low() {
             self.ids_asked = true;
             return Some(Outgoing::Message(ToServer::MoreIds));
+        }
+        if let Some(wanted) = self.rooms.question() {
+            return Some(Outgoing::Message(ToServer::Room { wanted }));
         }
         let waited_for = self.barrier > sent.barrier && self.barrier <= self.log.last_sent();
         let crowded = sent.bytes_since_barrier >= BARRIER_BYTES && !self.log.has_room();

@@ -17,7 +17,7 @@ use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
     ClientHello, Grant, Opened, Opening, Refusal, Secret, ServerHello, VERSION,
 };
-use xfer_protocol::tree::{Quota, Usage};
+use xfer_protocol::tree::{Quota, Room, Usage};
 use xfer_protocol::{Epoch, IdRange, Name, Seq, SessionId, Timestamp};
 
 /// What a server does with those who connect.
@@ -189,7 +189,8 @@ pub fn grant() -> Grant {
         ids: IdRange { first: 1024, end: 2048 },
         usage: Usage::default(),
         quota: Quota::UNLIMITED,
-        disk_free: 1 << 30,
+        disk: Room { bytes: 1 << 30, files: 1 << 20 },
+        limit: Room { bytes: 1 << 30, files: 1 << 20 },
         users: vec![],
         deliveries: vec![],
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::tree::{Op, Quota};
+use crate::tree::{Limit, Op, Quota, Room};
 use crate::{DeliveryId, Errno, IdRange, Name, Seq, Timestamp};
 
 /// From the client, on the log link.
@@ -23,7 +23,15 @@ pub enum ToServer {
     },
     /// A sign of life. Answered by [`ToClient::Pong`], and by [`ToClient::Durable`] once more with
     /// what the disk can take now.
-    Ping,
+    Ping {
+        /// The client holds to this limit from now on, though it was granted a higher one.
+        limit: Limit,
+    },
+    /// A program waits for room on the server's disk. Answered by [`ToClient::Room`].
+    Room {
+        /// The limit that would be enough.
+        wanted: Room,
+    },
     /// Numbers are running out: grant more. Answered by [`ToClient::Ids`].
     MoreIds,
     /// The session ends: every op that was sent is to be made durable, then
@@ -38,8 +46,17 @@ pub enum ToClient {
     Durable {
         /// The op.
         seq: Seq,
-        /// Bytes that the server's disk can still take.
-        disk_free: u64,
+        /// What the server's disk can still take.
+        disk: Room,
+        /// What all ops of the session together may take up there.
+        limit: Limit,
+    },
+    /// Answers [`ToServer::Room`]: if the limit is lower than what was wanted, there is no more.
+    Room {
+        /// What the server's disk can still take.
+        disk: Room,
+        /// What all ops of the session together may take up there.
+        limit: Limit,
     },
     /// The server refused an op that the client predicted to succeed. The session ends; the tree
     /// is as it was after the op before.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::DeliveryHead;
-use crate::tree::{Quota, Usage};
+use crate::tree::{Quota, Room, Usage};
 use crate::{Epoch, IdRange, Name, Seq, SessionId, Timestamp};
 
 /// The version of the protocol that this crate speaks.
@@ -171,8 +171,10 @@ pub struct Grant {
     pub usage: Usage,
     /// What it may take up.
     pub quota: Quota,
-    /// Bytes that the server's disk can still take.
-    pub disk_free: u64,
+    /// What the server's disk can still take.
+    pub disk: Room,
+    /// What all ops of the session together may take up there.
+    pub limit: Room,
     /// The users that one can send to.
     pub users: Vec<Name>,
     /// Deliveries that wait to be accepted.

@@ -20,6 +20,8 @@ mod op;
 
 mod rows;
 
+mod room;
+
 mod draft;
 
 mod rules;
@@ -29,6 +31,7 @@ mod table;
 pub use extents::Extents;
 pub use node::{FileData, Kind, Node, Quota, Usage, Xattrs};
 pub use op::{Action, FallocateMode, Op, Owner, RenameMode, SpecialKind, XattrMode};
+pub use room::{Limit, Room};
 pub use rows::{
     Changes, ContentEffect, Delivery, DeliveryEffect, Item, ItemKind, Loaded, Need, Rows, Stop,
 };

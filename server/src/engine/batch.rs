@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
-use xfer_protocol::tree::{Changes, ContentEffect, DeliveryEffect, Node};
+use xfer_protocol::tree::{Changes, ContentEffect, DeliveryEffect, Node, Room};
 use xfer_protocol::{ContentId, Ino};
 
 use super::listing::own_size;
@@ -54,6 +54,16 @@ pub(super) struct Pending {
     /// Rows with large attributes, maps or targets, and how many bytes of them.
     large: HashMap<Ino, usize>,
     held: usize,
+}
+
+/// What waits for a batch that is being committed.
+#[derive(Default)]
+pub(super) struct InFlight {
+    pub(super) created: HashSet<ContentId>,
+    pub(super) stillborn: HashSet<ContentId>,
+    pub(super) frees: Vec<Free>,
+    /// What the session's ops up to its end take up.
+    pub(super) used: Room,
 }
 
 impl Pending {

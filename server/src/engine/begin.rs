@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use xfer_protocol::limits::IDS_MAX;
 use xfer_protocol::message::{Grant, Refusal};
-use xfer_protocol::tree::Usage;
+use xfer_protocol::tree::{Room, Usage};
 use xfer_protocol::{ContentId, Ino, Name};
 
 use super::garbage::trim_left;
@@ -57,6 +57,8 @@ fn start(stores: &Stores, session: &Session, mut account: Account) -> Result<Beg
     let mut deliveries = meta.waiting(account.id)?;
     let more_deliveries = deliveries.len() > DELIVERIES_MAX;
     deliveries.truncate(DELIVERIES_MAX);
+    let mut tree = Tree::new(stores.clone(), &account, ids);
+    tree.room_mut().extend(Room::default())?;
     let grant = Grant {
         session: session.id,
         secret: session.secret.clone(),
@@ -66,11 +68,11 @@ fn start(stores: &Stores, session: &Session, mut account: Account) -> Result<Beg
         ids,
         usage: account.usage,
         quota: account.quota,
-        disk_free: stores.contents.disk_free()?,
+        disk: stores.space.free()?,
+        limit: tree.room_mut().limit().room,
         users: others(&meta.accounts()?, &account.name),
         deliveries,
     };
-    let tree = Tree::new(stores.clone(), &account, ids);
     Ok(Begun { account, tree, grant, more_deliveries })
 }
 

@@ -22,9 +22,6 @@ use crate::store::{Batch, Committed, StoreError};
 /// How many batches share a transaction at most.
 const GROUP_MAX: usize = 64;
 
-/// When the disk can take less than this, in bytes, a commit waits for the space that it freed.
-pub(super) const SCARCE_BYTES: u64 = 256 << 20;
-
 /// How many batches may wait for theirs.
 pub(super) const WAITING_MAX: usize = 256;
 
@@ -33,8 +30,8 @@ pub(super) const WAITING_MAX: usize = 256;
 pub(super) enum Verdict {
     /// It is durable.
     Durable {
-        /// Bytes that the disk can still take.
-        disk_free: u64,
+        /// Whether the disk has so little room that what this frees is to be given back first.
+        scarce: bool,
     },
     /// A later session owns the tree.
     Fenced,
@@ -104,29 +101,24 @@ impl Committer {
                 tracing::error!(%error, "nobody was told of a delivery");
             }
         }
-        let disk_free = self.disk_free();
+        let scarce = self.is_scarce();
         Ok(committed
             .into_iter()
             .map(|committed| match committed {
-                Committed::Durable => Verdict::Durable { disk_free },
+                Committed::Durable => Verdict::Durable { scarce },
                 Committed::Fenced => Verdict::Fenced,
             })
             .collect())
     }
 
-    /// Bytes that the disk can still take. If they are few, then only after garbage went: whoever
-    /// removes files to make room is to hear of the room, not of the want of it.
-    fn disk_free(&self) -> u64 {
-        // It is only told for information, so that no failure of it matters.
-        let free = || self.stores.contents.disk_free().unwrap_or(0);
-        let before = free();
-        if before >= SCARCE_BYTES {
-            return before;
-        }
-        if let Err(error) = collect(&self.stores) {
+    /// Whether the disk has little room. Then garbage goes first: a client that removes files to
+    /// make room is to hear of the room, not of the want of it.
+    fn is_scarce(&self) -> bool {
+        let scarce = self.stores.space.is_scarce();
+        if scarce && let Err(error) = collect(&self.stores) {
             tracing::warn!(%error, "garbage stays for now");
         }
-        free()
+        scarce
     }
 
     fn follow_up(&self, batch: &Batch, committed: Committed) -> Result<(), StoreError> {

@@ -15,12 +15,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::limits::{FRAME_OPS_MAX, HEARTBEAT_MS, IDS_MAX, WRITE_BYTES_MAX};
+use xfer_protocol::limits::{FRAME_OPS_MAX, HEARTBEAT_MS, WRITE_BYTES_MAX};
 use xfer_protocol::message::{EndReason, ToClient, ToServer};
-use xfer_protocol::tree::{Action, Op};
+use xfer_protocol::tree::{Action, Op, Room};
 use xfer_protocol::{Errno, Seq};
 
-use super::commit::{Job, SCARCE_BYTES, Verdict};
+use super::commit::{Job, Verdict};
 use super::counters::add;
 use super::patience::is_silence;
 use super::session::{NoTree, Order, Session};
@@ -112,13 +112,13 @@ pub(super) struct Driver {
     pub(super) session: Arc<Session>,
     pub(super) stores: Stores,
     pub(super) committer: mpsc::Sender<Job>,
-    commit: CommitState,
+    pub(super) commit: CommitState,
 }
 
 /// How far commits are.
-struct CommitState {
+pub(super) struct CommitState {
     /// The last op that is durable.
-    durable: Seq,
+    pub(super) durable: Seq,
     /// The batch that is being committed, by its last op.
     in_flight: Option<(Seq, oneshot::Receiver<Verdict>)>,
     /// The last op that some program waits for.
@@ -227,38 +227,15 @@ impl Driver {
                 self.hasten();
                 Ok(())
             }
-            ToServer::Ping => {
+            ToServer::Ping { limit } => {
                 self.session.tell(ToClient::Pong);
-                self.trim().await?;
-                self.tell_disk_free().await
+                self.take_back(limit).await?;
+                self.tell_durable().await
             }
+            ToServer::Room { wanted } => self.grant_room(wanted).await,
             ToServer::MoreIds => self.grant_more().await,
             ToServer::Logout => Err(Over::LoggedOut),
         }
-    }
-
-    /// Others begin sessions too: the tree of one that is quiet gets smaller all the same.
-    async fn trim(&self) -> Result<(), Over> {
-        let session = self.session.clone();
-        spawn_blocking(move || session.with_tree(|tree| tree.trim()))
-            .await
-            .map_err(panicked)?
-            .map_err(no_tree)
-    }
-
-    /// Others fill and empty the disk too: a client that is quiet hears of it all the same.
-    async fn tell_disk_free(&mut self) -> Result<(), Over> {
-        if let Some(disk_free) = self.disk_free().await? {
-            self.session.tell(ToClient::Durable { seq: self.commit.durable, disk_free });
-        }
-        Ok(())
-    }
-
-    /// Bytes that the disk can still take, if it says so.
-    async fn disk_free(&self) -> Result<Option<u64>, Over> {
-        let contents = self.stores.contents.clone();
-        let disk_free = spawn_blocking(move || contents.disk_free()).await.map_err(panicked)?;
-        Ok(disk_free.ok())
     }
 
     async fn handle_ops(&mut self, first: Seq, ops: Vec<Op>, payload: Bytes) -> Result<(), Over> {
@@ -288,21 +265,6 @@ impl Driver {
         }
     }
 
-    async fn grant_more(&mut self) -> Result<(), Over> {
-        let (session, stores) = (self.session.clone(), self.stores.clone());
-        let granted = spawn_blocking(move || {
-            if !session.with_tree(|tree| tree.ids_mut().may_grow()).map_err(no_tree)? {
-                return Err(Over::Protocol("too many numbers asked for".to_owned()));
-            }
-            let range = stores.meta.grant_ids(IDS_MAX).map_err(|e| Over::Failed(e.to_string()))?;
-            session.with_tree(|tree| tree.ids_mut().grow(range)).map_err(no_tree)?;
-            Ok(range)
-        });
-        let range = granted.await.map_err(panicked)??;
-        self.session.tell(ToClient::Ids(range));
-        Ok(())
-    }
-
     async fn start_commit(&mut self) -> Result<(), Over> {
         self.commit.due = None;
         self.commit.large = false;
@@ -319,8 +281,8 @@ impl Driver {
     }
 
     async fn handle_verdict(&mut self, (seq, verdict): (Seq, Verdict)) -> Result<(), Over> {
-        let disk_free = match verdict {
-            Verdict::Durable { disk_free } => disk_free,
+        let scarce = match verdict {
+            Verdict::Durable { scarce } => scarce,
             Verdict::Fenced => {
                 let session = self.session.clone();
                 let withdrawn = spawn_blocking(move || session.with_tree(|tree| tree.withdraw()));
@@ -334,13 +296,14 @@ impl Driver {
         add(&self.session.counters.commits, 1);
         // Whoever makes room hears of it with the word that what made it is durable; where there is
         // room enough, nobody waits for that.
-        let scarce = disk_free < SCARCE_BYTES;
-        let gave_back = scarce && self.settle(seq).await?;
-        let now_free = if gave_back { self.disk_free().await? } else { None };
-        self.session.tell(ToClient::Durable { seq, disk_free: now_free.unwrap_or(disk_free) });
+        if scarce {
+            self.settle(seq).await?;
+        }
+        let (disk, limit) = self.room(Some(Room::default())).await?.unwrap_or_default();
+        self.session.tell(ToClient::Durable { seq, disk, limit });
         self.hasten();
         if !scarce && self.settle(seq).await? {
-            self.tell_disk_free().await?;
+            self.tell_durable().await?;
         }
         Ok(())
     }
@@ -464,10 +427,10 @@ fn ordered(session: &Session) -> Option<Over> {
     }
 }
 
-fn no_tree(_: NoTree) -> Over {
+pub(super) fn no_tree(_: NoTree) -> Over {
     Over::Failed("the session's tree is gone".to_owned())
 }
 
-fn panicked(_: tokio::task::JoinError) -> Over {
+pub(super) fn panicked(_: tokio::task::JoinError) -> Over {
     Over::Failed("a part of the server failed".to_owned())
 }

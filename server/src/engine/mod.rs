@@ -4,7 +4,7 @@
 //! neither TLS nor passwords.
 //!
 //! Reading order: `registry` (who has a session), `session` (what one is), `begin`, then
-//! `log_link` (ops in, `Durable` out), `tree` with `rows_budget`, `ids` and
+//! `log_link` (ops in, `Durable` out) with `granting`, `tree` with `rows_budget`, `space`, `ids` and
 //! `batch` (how ops are applied),
 //! `commit` (how they become durable), `reading` and `listing` (questions), `post`
 //! (deliveries between users), `garbage` (contents that nobody has any more) and `solo` (a tree
@@ -20,9 +20,13 @@ mod begin;
 
 mod log_link;
 
+mod granting;
+
 mod tree;
 
 mod rows_budget;
+
+mod space;
 
 mod ids;
 
@@ -68,6 +72,7 @@ use post::Post;
 use registry::Registry;
 use rows_budget::RowsBudget;
 use session::Session;
+use space::Space;
 use tree::Stores;
 
 /// How many questions are in work at a time, on all read links together.
@@ -112,7 +117,8 @@ impl Engine {
         contents: Arc<dyn ContentStore>,
         rows_bytes: usize,
     ) -> Arc<Engine> {
-        let stores = Stores { meta, contents, rows: RowsBudget::new(rows_bytes) };
+        let (rows, space) = (RowsBudget::new(rows_bytes), Space::new(contents.clone()));
+        let stores = Stores { meta, contents, rows, space };
         let registry = Arc::new(Registry::default());
         let post = Arc::new(Post::new(stores.meta.clone(), registry.clone()));
         let garbage = Arc::new(Notify::new());

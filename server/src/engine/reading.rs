@@ -60,11 +60,11 @@ struct Answered {
     response: Response,
     payload: Vec<u8>,
     /// Given back when the answer is written.
-    _room: Option<Room>,
+    _permits: Option<Permits>,
 }
 
 /// Room for an answer: of the session's, and of all.
-type Room = [OwnedSemaphorePermit; 2];
+type Permits = [OwnedSemaphorePermit; 2];
 
 impl Reading {
     /// Answers what comes, until the link or the session ends.
@@ -123,11 +123,11 @@ impl Reading {
         };
         let response = Response { id, answer };
         match codec::encode(&response) {
-            Ok(_) => Answered { response, payload, _room: room },
+            Ok(_) => Answered { response, payload, _permits: room },
             Err(error) => {
                 tracing::error!(%error, "an answer is too long");
                 let response = Response { id, answer: Err(ReadError::Storage) };
-                Answered { response, payload: Vec::new(), _room: None }
+                Answered { response, payload: Vec::new(), _permits: None }
             }
         }
     }
@@ -136,7 +136,7 @@ impl Reading {
         self,
         after: Seq,
         ask: Ask,
-    ) -> Result<((Answer, Vec<u8>), Room), ReadError> {
+    ) -> Result<((Answer, Vec<u8>), Permits), ReadError> {
         self.wait_applied(after).await?;
         let bytes = bytes_max(&ask)?;
         // The session's own first: one who waits there keeps nothing from the others.

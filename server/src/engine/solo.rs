@@ -16,6 +16,7 @@ use xfer_protocol::{ContentId, Epoch, Errno, IdRange, Ino, Name, Timestamp};
 use super::begin::tidy;
 use super::garbage::remove_unreferenced;
 use super::rows_budget::RowsBudget;
+use super::space::Space;
 use super::tree::{Halt, Stores, Tree, Work};
 use crate::store::{AccountId, Committed, ContentStore, MetaStore, StoreError};
 
@@ -57,7 +58,8 @@ impl Solo {
         contents: Arc<dyn ContentStore>,
         account: AccountId,
     ) -> Result<Solo, StoreError> {
-        let stores = Stores { meta, contents, rows: RowsBudget::new(ROWS_BYTES) };
+        let (rows, space) = (RowsBudget::new(ROWS_BYTES), Space::new(contents.clone()));
+        let stores = Stores { meta, contents, rows, space };
         let mut account = stores.meta.begin_session(account)?;
         account.usage = tidy(&stores, &account)?;
         let ids = stores.meta.grant_ids(IDS_MAX)?;

@@ -9,19 +9,20 @@
 //! **Invariant:** bytes that committed rows can reach are not given back: [`ContentEffect::Free`]
 //! and contents that came and went wait for the commit that makes them unreachable.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
 use xfer_protocol::tree::{
-    Action, Changes, ContentEffect, Delivery, FileData, Loaded, Need, Node, Op, Quota, Row, Rows,
-    Stop, Table, plan,
+    Action, Changes, ContentEffect, Delivery, FileData, Loaded, Need, Node, Op, Quota, Room, Row,
+    Rows, Stop, Table, plan,
 };
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Errno, IdRange, Ino, Name, Seq, Timestamp};
 
-use super::batch::{Free, Pending};
+use super::batch::{Free, InFlight, Pending};
 use super::ids::Ids;
 use super::rows_budget::{RowsBudget, RowsShare};
+use super::space::{Share, Space};
 use crate::store::{Account, AccountId, Batch, ContentStore, MetaStore, StoreError, Trims};
 
 /// How many entries are loaded from the store at a time.
@@ -58,20 +59,14 @@ pub(super) struct Stores {
     pub(super) contents: Arc<dyn ContentStore>,
     /// What trees may keep of the rows in memory.
     pub(super) rows: Arc<RowsBudget>,
+    /// What sessions are promised of the disk.
+    pub(super) space: Arc<Space>,
 }
 
 /// A batch, with the contents that must be durable before it.
 pub(super) struct Work {
     pub(super) batch: Batch,
     pub(super) contents: Vec<ContentId>,
-}
-
-/// What waits for a batch that is being committed.
-#[derive(Default)]
-struct InFlight {
-    created: HashSet<ContentId>,
-    stillborn: HashSet<ContentId>,
-    frees: Vec<Free>,
 }
 
 /// The tree of a session.
@@ -82,6 +77,7 @@ pub(super) struct Tree {
     epoch: Epoch,
     table: Table,
     share: RowsShare,
+    room: Share,
     ids: Ids,
     applied: Seq,
     /// The last op that was given to a commit.
@@ -94,6 +90,7 @@ impl Tree {
     pub(super) fn new(stores: Stores, account: &Account, ids: IdRange) -> Tree {
         Tree {
             share: stores.rows.share(),
+            room: stores.space.share(),
             stores,
             account: account.id,
             user: account.name.clone(),
@@ -114,6 +111,11 @@ impl Tree {
     /// Whether so much waits that it should be committed at once.
     pub(super) fn is_large(&self) -> bool {
         self.pending.is_large()
+    }
+
+    /// What the session is promised of the disk.
+    pub(super) fn room_mut(&mut self) -> &mut Share {
+        &mut self.room
     }
 
     pub(super) fn ids_mut(&mut self) -> &mut Ids {
@@ -143,6 +145,9 @@ impl Tree {
         self.check(op).map_err(refused)?;
         let changes = self.plan(op, seq)?;
         self.ids.admit(&self.table, &changes).map_err(refused)?;
+        if !self.room.admit(Room::of(&changes, self.table.usage())) {
+            return Err(refused(Errno::ENOSPC));
+        }
         for effect in &changes.contents {
             match self.perform(effect, data) {
                 Err(Halt::Storage(StoreError::Full)) => return Err(refused(Errno::ENOSPC)),
@@ -193,7 +198,8 @@ impl Tree {
             refused: Vec::new(),
             time,
         };
-        self.in_flight = InFlight { created: pending.created, stillborn, frees };
+        self.in_flight =
+            InFlight { created: pending.created, stillborn, frees, used: self.room.used() };
         self.taken = self.applied;
         Some(Work { batch, contents })
     }
@@ -206,6 +212,7 @@ impl Tree {
     pub(super) fn settle(&mut self, seq: Seq) -> Result<bool, StoreError> {
         self.table.settle_in_store(seq);
         let in_flight = std::mem::take(&mut self.in_flight);
+        self.room.settle(in_flight.used);
         let gives_back = !in_flight.stillborn.is_empty() || !in_flight.frees.is_empty();
         self.trim();
         for content in in_flight.stillborn {

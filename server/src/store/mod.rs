@@ -24,7 +24,7 @@ pub use files::FileStore;
 pub use lock::StoreLock;
 pub use sqlite::SqliteStore;
 use xfer_protocol::message::{DeliveryHead, DeliveryState};
-use xfer_protocol::tree::{Delivery, DeliveryEffect, Node, Quota, Usage};
+use xfer_protocol::tree::{Delivery, DeliveryEffect, Node, Quota, Room, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name, Seq, Timestamp};
 
 /// The number of an account within its store.
@@ -305,6 +305,15 @@ pub trait MetaStore: Send + Sync + 'static {
     fn forget_failures(&self, before: ForgottenBefore) -> Result<(), StoreError>;
 }
 
+/// A disk, as those who may use it see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Disk {
+    /// What it can still take.
+    pub free: Room,
+    /// What it can take in all.
+    pub size: Room,
+}
+
 /// Bytes, by content number.
 ///
 /// Reading past what was ever written gives zeros in between, and ends at the end.
@@ -347,6 +356,6 @@ pub trait ContentStore: Send + Sync + 'static {
     fn set_aside(&self, content: ContentId) -> Result<u64, StoreError>;
     /// Calls `visit` for every content there is: to find those that nothing refers to.
     fn each(&self, visit: &mut dyn FnMut(ContentId)) -> Result<(), StoreError>;
-    /// Bytes that the disk can still take.
-    fn disk_free(&self) -> Result<u64, StoreError>;
+    /// How large the disk is, and what it can still take.
+    fn disk(&self) -> Result<Disk, StoreError>;
 }

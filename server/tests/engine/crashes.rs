@@ -12,7 +12,9 @@ use tokio::time::{Instant, sleep};
 use xfer_protocol::tree::{Action, FallocateMode, ItemKind, Node};
 use xfer_protocol::{ContentId, Ino};
 use xfer_server::engine::Engine;
-use xfer_server::store::{AccountId, ContentStore, FileStore, MetaStore, SqliteStore, StoreError};
+use xfer_server::store::{
+    AccountId, ContentStore, Disk, FileStore, MetaStore, SqliteStore, StoreError,
+};
 
 use crate::client::Client;
 use crate::log::truncate;
@@ -116,8 +118,8 @@ impl ContentStore for Mortal {
         self.inner.each(visit)
     }
 
-    fn disk_free(&self) -> Result<u64, StoreError> {
-        self.inner.disk_free()
+    fn disk(&self) -> Result<Disk, StoreError> {
+        self.inner.disk()
     }
 }
 

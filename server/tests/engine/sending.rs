@@ -1,6 +1,7 @@
 //! Deliveries from one user to another.
 
 use xfer_protocol::message::{Answer, Ask, DeliveryState, Purpose, ReadError, ToClient, ToServer};
+use xfer_protocol::tree::Limit;
 use xfer_protocol::tree::{Action, Quota};
 
 use xfer_protocol::{ContentId, DeliveryId, Errno, Ino, Seq};
@@ -153,7 +154,7 @@ async fn a_client_is_not_held_to_read_what_others_have_to_say() {
     let mut carol = world.try_login_over(4096, "carol", Purpose::Mount).await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     for _ in 0..20 {
-        carol.say(&ToServer::Ping, &[]).await;
+        carol.say(&ToServer::Ping { limit: Limit::default() }, &[]).await;
     }
     for _ in carol.grant.deliveries.len()..MANY {
         arrived(&mut carol).await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use xfer_protocol::message::{EndReason, Purpose, Refusal, ToClient, ToServer};
+use xfer_protocol::tree::Limit;
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Ino, Seq};
 use xfer_server::store::MetaStore;
@@ -62,7 +63,7 @@ async fn a_takeover_does_not_wait_for_ever() {
         match wait {
             Ok(ToClient::Ended(reason)) => break reason,
             Ok(_) => {}
-            Err(_) => old.say(&ToServer::Ping, &[]).await,
+            Err(_) => old.say(&ToServer::Ping { limit: Limit::default() }, &[]).await,
         }
     };
     assert!(matches!(ended, EndReason::TakenOver { .. }));

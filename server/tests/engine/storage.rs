@@ -11,7 +11,7 @@ use xfer_protocol::message::{EndReason, ToServer};
 use xfer_protocol::tree::{Action, Quota, XattrMode};
 use xfer_protocol::{ContentId, Ino, Seq};
 use xfer_server::engine::Engine;
-use xfer_server::store::{ContentStore, MetaStore, StoreError};
+use xfer_server::store::{ContentStore, Disk, MetaStore, StoreError};
 
 use crate::client::OWNER;
 use crate::world::{World, name, time};
@@ -110,8 +110,8 @@ impl ContentStore for Faulty {
         Ok(())
     }
 
-    fn disk_free(&self) -> Result<u64, StoreError> {
-        self.inner.disk_free()
+    fn disk(&self) -> Result<Disk, StoreError> {
+        self.inner.disk()
     }
 }
 

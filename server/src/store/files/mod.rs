@@ -32,10 +32,11 @@ use shards::{Directory, Place};
 use time::{Date, OffsetDateTime};
 use unsynced::Unsynced;
 use xfer_protocol::ContentId;
+use xfer_protocol::tree::Room;
 
 use super::lock::prepare_directory;
 use super::place::{Pin, is_same};
-use super::{ContentStore, StoreError};
+use super::{ContentStore, Disk, StoreError};
 
 /// How many files are kept open.
 const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("512 is not 0");
@@ -399,10 +400,16 @@ impl ContentStore for FileStore {
         visited.map_err(failed)
     }
 
-    fn disk_free(&self) -> Result<u64, StoreError> {
+    fn disk(&self) -> Result<Disk, StoreError> {
         let stat = fstatvfs(&self.root_file)
             .map_err(|error| StoreError::io("asking for the disk's free space", error.into()))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        // Some file systems have as many files as fit, and say that they have none.
+        let files = |files| if stat.f_files == 0 { u64::MAX } else { files };
+        Ok(Disk {
+            free: Room { bytes: bytes(stat.f_bavail), files: files(stat.f_favail) },
+            size: Room { bytes: bytes(stat.f_blocks), files: files(stat.f_files) },
+        })
     }
 }
 

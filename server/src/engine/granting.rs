@@ -1,0 +1,93 @@
+//! What a client is granted while its session runs: room on the disk, and numbers.
+
+use tokio::task::spawn_blocking;
+use xfer_protocol::limits::IDS_MAX;
+use xfer_protocol::message::ToClient;
+use xfer_protocol::tree::{Limit, Room};
+
+use super::garbage::collect;
+use super::log_link::{Driver, Over, no_tree, panicked};
+use super::session::{NoTree, Session};
+use super::tree::Stores;
+use crate::store::StoreError;
+
+impl Driver {
+    /// Answers a client whose numbers are running out.
+    pub(super) async fn grant_more(&mut self) -> Result<(), Over> {
+        let (session, stores) = (self.session.clone(), self.stores.clone());
+        let granted = spawn_blocking(move || {
+            if !session.with_tree(|tree| tree.ids_mut().may_grow()).map_err(no_tree)? {
+                return Err(Over::Protocol("too many numbers asked for".to_owned()));
+            }
+            let range = stores.meta.grant_ids(IDS_MAX).map_err(|e| Over::Failed(e.to_string()))?;
+            session.with_tree(|tree| tree.ids_mut().grow(range)).map_err(no_tree)?;
+            Ok(range)
+        });
+        let range = granted.await.map_err(panicked)??;
+        self.session.tell(ToClient::Ids(range));
+        Ok(())
+    }
+
+    /// A client that is quiet gives room back. Others begin sessions too: its tree gets smaller.
+    pub(super) async fn take_back(&self, limit: Limit) -> Result<(), Over> {
+        let session = self.session.clone();
+        let taken = spawn_blocking(move || {
+            session.with_tree(|tree| {
+                tree.room_mut().give_back(limit);
+                tree.trim();
+            })
+        });
+        taken.await.map_err(panicked)?.map_err(no_tree)
+    }
+
+    /// Says what is durable, and what the disk can take: others fill and empty it too.
+    pub(super) async fn tell_durable(&mut self) -> Result<(), Over> {
+        if let Some((disk, limit)) = self.room(None).await? {
+            self.session.tell(ToClient::Durable { seq: self.commit.durable, disk, limit });
+        }
+        Ok(())
+    }
+
+    /// Answers a client that waits for room.
+    pub(super) async fn grant_room(&mut self, wanted: Room) -> Result<(), Over> {
+        let Some((disk, limit)) = self.room(Some(wanted)).await? else {
+            return Err(Over::Failed("the disk's room can't be asked for".to_owned()));
+        };
+        self.session.tell(ToClient::Room { disk, limit });
+        Ok(())
+    }
+
+    /// What the disk can take and the session's limit, if the disk says so; the limit is raised, if
+    /// possible to what is wanted.
+    pub(super) async fn room(&self, wanted: Option<Room>) -> Result<Option<(Room, Limit)>, Over> {
+        let (session, stores) = (self.session.clone(), self.stores.clone());
+        let asked = spawn_blocking(move || extend(&session, &stores, wanted));
+        let asked = asked.await.map_err(panicked)?.map_err(no_tree)?;
+        Ok(asked.inspect_err(|error| tracing::warn!(%error, "the disk's room is not known")).ok())
+    }
+}
+
+/// Raises a session's limit, and says what the disk can take.
+fn extend(
+    session: &Session,
+    stores: &Stores,
+    wanted: Option<Room>,
+) -> Result<Result<(Room, Limit), StoreError>, NoTree> {
+    let raise = |wanted: Option<Room>| {
+        session.with_tree(|tree| {
+            let room = tree.room_mut();
+            let raised = wanted.map_or(Ok(()), |wanted| room.extend(wanted));
+            raised.map(|()| room.limit())
+        })
+    };
+    let mut limit = raise(wanted)?;
+    let is_short = |limit: &Limit| wanted.is_some_and(|wanted| !limit.room.covers(wanted));
+    if limit.as_ref().is_ok_and(is_short) {
+        // What nothing needs any more must not stand in the way.
+        if let Err(error) = collect(stores) {
+            tracing::warn!(%error, "garbage stays for now");
+        }
+        limit = raise(wanted)?;
+    }
+    Ok(limit.and_then(|limit| Ok((stores.space.free()?, limit))))
+}
