@@ -131,11 +131,13 @@ pub(super) fn allocate(
     let content = own_content(d, ino, fresh)?;
     let data = d.file_mut(ino)?;
     let old = data.size;
-    let mut holes: Vec<_> = edges(range.start, range.end)
-        .into_iter()
-        .filter(|edge| !edge.is_empty() && !data.extents.contains(old, edge.start))
-        .collect();
     let size = if grow { old.max(range.end) } else { old };
+    // Of the last block, what is past the size is zeroed when the file grows over it.
+    let unseen = size..size.next_multiple_of(BLOCK_BYTES);
+    let is_hole = |edge: &Range<u64>| {
+        !edge.is_empty() && !data.extents.contains(old, edge.start) && !unseen.contains(&edge.start)
+    };
+    let mut holes: Vec<_> = edges(range.start, range.end).into_iter().filter(is_hole).collect();
     if grow {
         holes.push(grown_over(data, range.start));
     }

@@ -344,12 +344,23 @@ impl ContentStore for FileStore {
     }
 
     fn free(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
-        let freed = self.file(content).and_then(|file| space::free(&file, offset..offset + len));
+        let freed = self.file(content).and_then(|file| {
+            if content < self.whole_from {
+                space::reach(&file, offset + len)?;
+            }
+            space::free(&file, offset..offset + len)
+        });
         freed.map_err(|error| self.failed("freeing", content, error))
     }
 
     fn keep(&self, content: ContentId, ranges: &[Range<u64>]) -> Result<(), StoreError> {
-        let freed = self.file(content).and_then(|file| space::keep(&file, ranges));
+        let freed = self.file(content).and_then(|file| {
+            if content < self.whole_from {
+                // A file that becomes shorter gives back what is set aside past its end.
+                space::reach(&file, ranges.last().map_or(0, |last| last.end) + 1)?;
+            }
+            space::keep(&file, ranges)
+        });
         freed.map_err(|error| self.failed("freeing", content, error))
     }
 

@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, retry_on_intr};
@@ -58,11 +57,6 @@ fn clear(file: &File, offset: u64, len: u64) -> io::Result<()> {
 
 /// Gives back what a range takes up on the disk.
 pub(super) fn free(file: &File, range: Range<u64>) -> io::Result<()> {
-    let len = file.metadata()?.len();
-    if range.end > len.next_multiple_of(BLOCK_BYTES) {
-        // What is set aside past the end is given back by nothing else, on ext4 at least.
-        file.set_len(range.end)?;
-    }
     match punch(file, range.start, range.end - range.start) {
         // The space stays taken, and that is all.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
@@ -72,23 +66,22 @@ pub(super) fn free(file: &File, range: Range<u64>) -> io::Result<()> {
 
 /// Gives back all that a file takes up but for these ranges, which are in order.
 pub(super) fn keep(file: &File, ranges: &[Range<u64>]) -> io::Result<()> {
-    let (mut at, mut bytes) = (0, 0);
+    let mut at = 0;
     for range in ranges {
         if at < range.start {
             free(file, at..range.start)?;
         }
         at = range.end;
-        bytes += range.end - range.start;
     }
-    let meta = file.metadata()?;
-    if meta.len() > at {
-        file.set_len(at)?;
-    } else if meta.blocks() * 512 > bytes {
-        // Only a file that becomes shorter gives back what is set aside past its end.
-        file.set_len(at + 1)?;
-        file.set_len(at)?;
-    }
-    Ok(())
+    // Never longer: that a file ends too early must show.
+    if file.metadata()?.len() > at { file.set_len(at) } else { Ok(()) }
+}
+
+/// Moves a file's end to `end`, at least, if whole blocks may be set aside before it that the file
+/// ends before: what is past a file's end can't be given back, on ext4 at least.
+pub(super) fn reach(file: &File, end: u64) -> io::Result<()> {
+    let len = file.metadata()?.len();
+    if end > len.next_multiple_of(BLOCK_BYTES) { file.set_len(end) } else { Ok(()) }
 }
 
 fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
