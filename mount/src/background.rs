@@ -9,9 +9,11 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
+use xfer_terminal::signals::{self, Caught, Event};
 
 use crate::exit::Exit;
 
@@ -58,28 +60,80 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
+/// Why it can't be said how the child ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// It was ended by a signal that users send.
+    #[error("interrupted")]
+    Interrupted,
+    /// It was killed.
+    #[error("the mount's process was killed by signal {0}")]
+    Killed(i32),
+    /// The system refused a step.
+    #[error("the mount's process can't be waited for: {0}")]
+    System(#[from] io::Error),
+}
+
 impl Waiting {
     /// Waits until the mount is usable or the child has ended; gives the exit code.
     ///
+    /// Signals are the child's to act on, who may be asking something on the terminal: this one
+    /// passes them on, and outlives it, so that the shell gets the terminal back as it was.
+    ///
     /// # Errors
     /// If the child can't be waited for, or was killed.
-    pub fn wait(self) -> io::Result<u8> {
+    pub fn wait(self) -> Result<u8, WaitError> {
+        let mut caught = Caught::new(&signals::OF_USERS)?;
+        while let Event::Signal(signal) = caught.wait(&self.ready)? {
+            let _ = self.signal(signal);
+            if signal == libc::SIGTSTP && self.child_stops()? {
+                drop(caught);
+                signals::stop();
+                let _ = self.signal(libc::SIGCONT);
+                caught = Caught::new(&signals::OF_USERS)?;
+            }
+        }
         let mut byte = [0];
-        let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.ready, &mut byte))?;
-        if read == 1 {
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.ready, &mut byte));
+        if read.map_err(io::Error::from)? == 1 {
             return Ok(0);
         }
         let status = rustix::io::retry_on_intr(|| {
             rustix::process::waitpid(Some(self.child), WaitOptions::empty())
-        })?;
-        let (_, status) = status.ok_or(Errno::CHILD)?;
+        });
+        let (_, status) =
+            status.and_then(|ended| ended.ok_or(Errno::CHILD)).map_err(io::Error::from)?;
         match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => Ok(u8::try_from(code).unwrap_or(Exit::Other.code())),
-            (None, Some(signal)) => {
-                Err(io::Error::other(format!("the mount's process was killed by signal {signal}")))
+            (None, Some(signal)) if signals::OF_USERS.contains(&signal) => {
+                Err(WaitError::Interrupted)
             }
-            (None, None) => Err(Errno::CHILD.into()),
+            (None, Some(signal)) => Err(WaitError::Killed(signal)),
+            (None, None) => Err(io::Error::from(Errno::CHILD).into()),
         }
+    }
+
+    fn signal(&self, signal: libc::c_int) -> io::Result<()> {
+        let signal = Signal::from_named_raw(signal).ok_or(Errno::INVAL)?;
+        Ok(rustix::process::kill_process(self.child, signal)?)
+    }
+
+    /// Whether the child has stopped, given some time to. A process that no shell looks after
+    /// does not stop.
+    fn child_stops(&self) -> io::Result<bool> {
+        const STOPS_WITHIN: Duration = Duration::from_secs(1);
+        const LOOK_EVERY: Duration = Duration::from_millis(5);
+        let end = Instant::now() + STOPS_WITHIN;
+        while Instant::now() < end {
+            let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+            match rustix::process::waitid(WaitId::Pid(self.child), options) {
+                Ok(Some(_)) => return Ok(true),
+                Ok(None) | Err(Errno::INTR) => std::thread::sleep(LOOK_EVERY),
+                Err(Errno::CHILD) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -12,7 +12,8 @@ use crate::exit::{Exit, Failure};
 const MOUNT_EXITS: &str = "\
 Exit codes: 0 mounted, 1 other, 2 usage, 3 mount point missing, 4 mount point busy, 5 no FUSE,
 6 host unreachable, 7 not an xfer server, 8 key unknown or changed, 9 wrong password, 10 blocked,
-11 account in use, 12 server busy or failing, 14 lost with changes that are not durable";
+11 account in use, 12 server busy or failing, 14 lost with changes that are not durable,
+130 interrupted";
 
 const XFER_EXITS: &str = "\
 Exit codes: 0 done, 1 other, 2 usage, 13 not an xfer mount, 14 lost with changes that are not durable";

@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use xfer_protocol::shown::shown;
+
 use crate::cli::{MountLine, PasswordLine, TrustLine};
 use crate::connect::{Fingerprint, Target, TrustMode};
 use crate::exit::{Exit, Failure};
@@ -101,7 +103,7 @@ fn trust_mode(line: TrustLine) -> Result<TrustMode, Failure> {
 /// Reads a size like `256MiB`, within the bounds of `option`.
 fn size(option: &str, text: &str) -> Result<u64, Failure> {
     let bytes = parse_size(text).ok_or_else(|| {
-        usage(format!("{option}: '{}' is no size; write it like 256MiB", text.escape_default()))
+        usage(format!("{option}: '{}' is no size; write it like 256MiB", shown(text)))
     })?;
     if !(SIZE_MIN..=SIZE_MAX).contains(&bytes) {
         return Err(usage(format!("{option}: {text} is not between 16MiB and 1TiB")));

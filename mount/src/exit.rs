@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use xfer_protocol::shown::Shown;
+
 /// The exit codes of `xfer-mount` and `xfer`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
@@ -35,6 +37,8 @@ pub enum Exit {
     NotMounted,
     /// 14: the session ended with changes that the server's disk does not hold.
     Lost,
+    /// 130: a signal ended it at a question, or before the mount could be used.
+    Interrupted,
 }
 
 impl Exit {
@@ -55,6 +59,7 @@ impl Exit {
             Exit::ServerTrouble => 12,
             Exit::NotMounted => 13,
             Exit::Lost => 14,
+            Exit::Interrupted => 130,
         }
     }
 }
@@ -75,9 +80,10 @@ impl Failure {
     }
 }
 
+/// One line, whatever the parts of it held.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.line)
+        Shown(&self.line).fmt(f)
     }
 }
 

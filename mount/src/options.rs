@@ -4,6 +4,8 @@
 //! **Invariant:** a word is honoured, or it is listed as one that changes nothing; any other is
 //! refused. As in mount(8), the last of two that contradict each other wins.
 
+use xfer_protocol::shown::shown;
+
 use crate::cli::MountLine;
 use crate::exit::{Exit, Failure};
 
@@ -160,8 +162,7 @@ impl MountOptions {
     }
 
     fn set(&mut self, word: &str, name: &str, value: &str) -> Result<(), Failure> {
-        let wrong =
-            |expected: &str| usage(format!("option '{}': give {expected}", word.escape_default()));
+        let wrong = |expected: &str| usage(format!("option '{}': give {expected}", shown(word)));
         let number = |what: &str| value.parse().map(Some).map_err(|_| wrong(what));
         match (name, value) {
             ("ids", "stored") => self.owners.ids = Some(IdsOption::Stored),
@@ -243,7 +244,7 @@ fn unknown(word: &str) -> Failure {
         "unknown option '{}'; known are ids=stored, ids=mounter, uid=, gid=, umask=, allow_other, \
          ro, noexec, suid, dev, sync, fsname=, remount, the long options of xfer-mount \
          (password_file=, …), and the words of mount(8) that change nothing here",
-        word.escape_default(),
+        shown(word),
     ))
 }
 

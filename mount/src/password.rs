@@ -1,7 +1,4 @@
 //! The password: from the terminal, a file or standard input; never from the command line.
-//!
-//! It is read byte by byte into one buffer that is overwritten when dropped, so that no copy of
-//! it stays behind in this process.
 
 use std::fs::File;
 use std::io;
@@ -11,9 +8,11 @@ use std::path::Path;
 
 use xfer_protocol::limits::PASSWORD_BYTES_MAX;
 use xfer_protocol::message::Password;
+use xfer_protocol::shown::Shown;
+use xfer_terminal::{Unanswered, first_line};
 
 use crate::config::PasswordSource;
-use crate::connect::Terminal;
+use crate::connect;
 use crate::exit::{Exit, Failure};
 
 /// A password, and what the user should know about where it came from.
@@ -33,7 +32,7 @@ pub fn obtain(source: &PasswordSource, label: &str) -> Result<Obtained, Failure>
         PasswordSource::Prompt => (prompt(label)?, None),
         PasswordSource::File(path) => from_file(path)?,
         PasswordSource::Stdin => {
-            let line = first_line(rustix::stdio::stdin());
+            let line = secret(rustix::stdio::stdin());
             (line.map_err(|e| usage(format!("--password-stdin: {e}")))?, None)
         }
     };
@@ -47,16 +46,20 @@ pub fn obtain(source: &PasswordSource, label: &str) -> Result<Obtained, Failure>
 }
 
 fn prompt(label: &str) -> Result<Password, Failure> {
-    if !Terminal::is_there() {
-        return Err(usage(
+    let terminal = connect::terminal().ok_or_else(|| {
+        usage(
             "there is no terminal to ask for the password on; \
              give --password-file FILE or --password-stdin"
                 .to_owned(),
-        ));
+        )
+    })?;
+    match terminal.ask_hidden(&format!("Password of {}: ", Shown(label))) {
+        Ok(mut typed) => Ok(Password(std::mem::take(&mut *typed))),
+        Err(error @ Unanswered::Interrupted) => {
+            Err(Failure::new(Exit::Interrupted, error.to_string()))
+        }
+        Err(Unanswered::Terminal(error)) => Err(usage(format!("can't read the password: {error}"))),
     }
-    let typed = rpassword::prompt_password(format!("Password of {label}: "));
-    let typed = typed.map_err(|e| usage(format!("can't read the password: {e}")))?;
-    Ok(Password(typed.into_bytes()))
 }
 
 fn from_file(path: &Path) -> Result<(Password, Option<String>), Failure> {
@@ -65,27 +68,12 @@ fn from_file(path: &Path) -> Result<(Password, Option<String>), Failure> {
     let mode = file.metadata().map_err(failed)?.permissions().mode();
     let warning = (mode & 0o077 != 0)
         .then(|| format!("others can read {0}; set it right with: chmod 600 {0}", path.display()));
-    Ok((first_line(&file).map_err(failed)?, warning))
+    Ok((secret(&file).map_err(failed)?, warning))
 }
 
-/// The first line, without its end. Reads no further than a password may be long, plus its end.
-fn first_line(fd: impl AsFd) -> io::Result<Password> {
-    const LINE_BYTES_MAX: usize = PASSWORD_BYTES_MAX + 2;
-    let mut line = Password(Vec::with_capacity(LINE_BYTES_MAX));
-    let mut byte = [0];
-    while line.0.len() < LINE_BYTES_MAX {
-        match rustix::io::read(fd.as_fd(), &mut byte) {
-            Ok(0) => break,
-            Ok(_) if byte == *b"\n" => break,
-            Ok(_) => line.0.push(byte[0]),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if line.0.last() == Some(&b'\r') {
-        line.0.pop();
-    }
-    Ok(line)
+fn secret(input: impl AsFd) -> io::Result<Password> {
+    let mut line = first_line(input, PASSWORD_BYTES_MAX)?;
+    Ok(Password(std::mem::take(&mut *line)))
 }
 
 fn usage(line: String) -> Failure {
@@ -120,6 +108,12 @@ mod tests {
         check(b"secret\nmore\n", 0o600, Ok(b"secret"), false);
         check(b" spaces count \r\n", 0o600, Ok(b" spaces count "), false);
         check(&[b'x'; 1024], 0o600, Ok(&[b'x'; 1024]), false);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_password() {
+        check(b"\xef\xbb\xbfsecret\r\n", 0o600, Ok(b"secret"), false);
+        check(b"\xff\xfes\0e\0", 0o600, Err("save it as UTF-8"), false);
     }
 
     #[test]

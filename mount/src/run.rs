@@ -17,11 +17,12 @@ use tokio::time::interval;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use xfer_protocol::message::Purpose;
+use xfer_protocol::shown::{Shown, shown};
 
-use crate::background::{self, Attached, Forked};
+use crate::background::{self, Attached, Forked, WaitError};
 use crate::client::{self, Client, Standing};
 use crate::config::Config;
-use crate::connect::{self, KnownHosts, Login, Terminal, TrustPolicy};
+use crate::connect::{self, KnownHosts, Login, OnTerminal, TrustPolicy};
 use crate::control::{Control, Mounted, Status, Waiting};
 use crate::exit::{Exit, Failure};
 use crate::options::{IdsOption, MountOptions};
@@ -40,9 +41,13 @@ pub fn run(config: Config) -> u8 {
     }
     match background::fork() {
         Ok(Forked::Child(attached)) => code(mount(&config, Some(attached))),
-        Ok(Forked::Parent(waiting)) => {
-            waiting.wait().unwrap_or_else(|error| code(Err(other(error))))
-        }
+        Ok(Forked::Parent(waiting)) => match waiting.wait() {
+            Ok(ended) => ended,
+            Err(WaitError::Interrupted) => {
+                code(Err(Failure::new(Exit::Interrupted, "interrupted")))
+            }
+            Err(error) => code(Err(Failure::new(Exit::Other, error.to_string()))),
+        },
         Err(error) => code(Err(other(error))),
     }
 }
@@ -60,8 +65,9 @@ pub fn code(result: Result<(), Failure>) -> u8 {
 
 /// On the terminal, or in the system's log once in the background.
 fn report(line: &str) {
+    let line = Shown(line);
     match background::is_detached() {
-        true => syslog::say(line),
+        true => syslog::say(&line.to_string()),
         false => eprintln!("xfer-mount: {line}"),
     }
 }
@@ -85,7 +91,7 @@ impl io::Write for Outlet {
         if !background::is_detached() {
             return io::stderr().write(line);
         }
-        syslog::say(String::from_utf8_lossy(line).trim_end());
+        syslog::say(&shown(String::from_utf8_lossy(line).trim_end()));
         Ok(line.len())
     }
 
@@ -119,7 +125,7 @@ fn login(config: &Config, runtime: &Runtime) -> Result<Login, Failure> {
     let policy =
         TrustPolicy { mode: config.trust.clone(), known_hosts: KnownHosts::new(known_hosts) };
     let contact = runtime.block_on(connect::reach(&config.target, &policy.mode))?;
-    let peer = contact.trust(&policy, &mut Terminal)?;
+    let peer = contact.trust(&policy, &mut OnTerminal)?;
     let obtained = password::obtain(&config.password, peer.label())?;
     obtained.warning.iter().for_each(|warning| report(&format!("warning: {warning}")));
     let purpose = if config.takeover { Purpose::TakeOver } else { Purpose::Mount };

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use peer::{Manner, Server};
 use tempfile::TempDir;
 use xfer_mount::connect::{
-    Asker, ConnectError, EndpointError, Fingerprint, KnownHosts, Login, TrustError, TrustMode,
-    TrustPolicy, reach,
+    Asker, ConnectError, EndpointError, Fingerprint, KnownHosts, Login, NoAnswer, TrustError,
+    TrustMode, TrustPolicy, reach,
 };
 use xfer_mount::exit::Exit;
 use xfer_protocol::Timestamp;
@@ -21,16 +21,16 @@ use xfer_protocol::message::{Password, Purpose, Refusal};
 struct Nobody;
 
 impl Asker for Nobody {
-    fn ask(&mut self, _question: &str) -> Option<String> {
-        None
+    fn ask(&mut self, _question: &str) -> Result<String, NoAnswer> {
+        Err(NoAnswer::Nobody)
     }
 }
 
 struct Yes;
 
 impl Asker for Yes {
-    fn ask(&mut self, _question: &str) -> Option<String> {
-        Some("yes\n".to_owned())
+    fn ask(&mut self, _question: &str) -> Result<String, NoAnswer> {
+        Ok("yes".to_owned())
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Errno;
 use crate::limits::NAME_BYTES_MAX;
+use crate::shown::Shown;
 
 /// A validated name: 1 to 255 bytes, no `/`, no NUL, not `.` and not `..`.
 ///
@@ -50,13 +51,10 @@ impl fmt::Debug for Name {
     }
 }
 
-/// Lossy and with control characters escaped: for messages and logs, never for comparing.
+/// Lossy, and with what is not visible escaped: for messages and logs, never for comparing.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in String::from_utf8_lossy(&self.0).chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
-        }
-        Ok(())
+        Shown(&String::from_utf8_lossy(&self.0)).fmt(f)
     }
 }
 

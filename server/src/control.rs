@@ -13,9 +13,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use xfer_protocol::message::EndReason;
+use xfer_protocol::user;
 
 use crate::engine::{Counts, Engine, SessionInfo};
-use crate::user;
 
 /// The longest command, in bytes.
 const COMMAND_BYTES_MAX: u64 = 4 << 10;

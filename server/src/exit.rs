@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use xfer_protocol::shown::Shown;
+
 use crate::store::StoreError;
 
 /// The exit codes. They are part of the interface: scripts tell failures apart by them.
@@ -43,6 +45,8 @@ pub enum Exit {
     StoreGone = 16,
     /// The database is older than the contents.
     StoreOlder = 17,
+    /// A signal ended it while it waited for an answer.
+    Interrupted = 130,
 }
 
 /// Why the program ends.
@@ -64,10 +68,7 @@ impl Failure {
 /// One line, whatever the parts of it held.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.line.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
-        }
-        Ok(())
+        Shown(&self.line).fmt(f)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The server's log: lines on standard error, for the journal or a file.
 //!
-//! **Invariant:** a line is a line. Whatever names and messages hold, no control character gets
+//! **Invariant:** a line is a line. Whatever names and messages hold, nothing invisible gets
 //! out, so nobody can write a line of the log by choosing a name, or move an admin's cursor.
 
 use std::io::{self, Write};
@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
+use xfer_protocol::shown::shown;
 
 /// What chooses the lines: like `debug` or `xfer_server::engine=trace,info`.
 pub const VARIABLE: &str = "XFER_LOG";
@@ -22,7 +23,7 @@ pub fn start() {
     let _ = log.with_writer(Escaped(io::stderr)).try_init();
 }
 
-/// Escapes the control characters of what is written, but for the end of the line.
+/// Escapes what is not visible of what is written, but for the end of the line.
 struct Escaped<M>(M);
 
 struct Line<W>(W);
@@ -52,10 +53,7 @@ fn escape(bytes: &[u8]) -> Vec<u8> {
         Some(event) => (event, "\n"),
         None => (bytes, ""),
     };
-    let mut line = String::with_capacity(bytes.len());
-    for c in String::from_utf8_lossy(event).chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
+    let mut line = shown(&String::from_utf8_lossy(event));
     line.push_str(end);
     line.into_bytes()
 }

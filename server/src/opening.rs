@@ -17,14 +17,14 @@ use xfer_protocol::limits::OPENING_TIMEOUT_MS;
 use xfer_protocol::message::{
     ClientHello, Opened, Opening, Password, Purpose, Refusal, Secret, ServerHello, VERSION,
 };
-use xfer_protocol::{Name, SessionId};
+use xfer_protocol::shown::is_visible;
+use xfer_protocol::{Name, SessionId, user};
 
 use crate::blocks::{Blocked, Blocks};
 use crate::link::{self, LinkError};
 use crate::password::{self, Workshop};
 use crate::source::Source;
 use crate::store::{Account, AccountId, MetaStore, StoreError};
-use crate::user;
 
 /// How the server names itself.
 pub const SOFTWARE: &str = concat!("xfer-server ", env!("CARGO_PKG_VERSION"));
@@ -247,10 +247,10 @@ async fn in_time<T>(
     Ok(tokio::time::timeout_at(deadline, phase).await.map_err(|_| NotAdmitted::Silent)??)
 }
 
-/// A stranger's words, fit to be shown: short, and without control characters.
+/// A stranger's words, fit to be shown: short, and without what can't be seen.
 fn label(text: &str) -> String {
     let mut label = String::new();
-    for c in text.chars().filter(|c| !c.is_control()) {
+    for c in text.chars().filter(|c| is_visible(*c)) {
         if label.len() + c.len_utf8() > LABEL_BYTES_MAX {
             break;
         }

@@ -17,6 +17,8 @@ pub mod mount;
 
 pub mod programs;
 
+pub mod pty;
+
 pub mod waiting;
 
 pub mod relay;

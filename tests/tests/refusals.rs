@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -86,6 +87,71 @@ fn a_command_line_that_makes_no_sense_is_refused() {
     ] {
         let refused = mount_with(&world, args);
         assert_eq!(refused.code, Some(i32::from(Exit::Usage.code())), "{refused}");
+    }
+}
+
+#[test]
+fn names_that_no_account_can_have_are_refused_before_a_connection_is_made() {
+    let world = World::new(&[]);
+    let root = world.mount_point("alice");
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    server.set_nonblocking(true).unwrap();
+    let address = server.local_addr().unwrap();
+    let refused = |user: &str| {
+        let target = format!("{user}@{address}");
+        mount_with(&world, &[&target, root.to_str().unwrap()]).refused(Exit::Usage.code())
+    };
+    let line = refused("Bob");
+    assert!(line.contains(&format!("did you mean bob@{address}?")), "{line}");
+    let line = refused("bob:pass");
+    assert!(line.contains("--password-file") && !line.contains("pass@"), "{line}");
+    let line = refused("b\u{f6}b\u{2028}\u{202e}");
+    assert!(line.contains("'b\u{f6}b\\u{2028}\\u{202e}' can't be a user name"), "{line}");
+    let knocked = server.accept().map_err(|error| error.kind());
+    assert!(matches!(knocked, Err(std::io::ErrorKind::WouldBlock)), "{knocked:?}");
+    let line = mount_with(&world, &["bob@b\u{fc}cher.invalid", root.to_str().unwrap()])
+        .refused(Exit::Usage.code());
+    assert!(line.contains("'b\u{fc}cher.invalid'") && line.contains("xn--"), "{line}");
+}
+
+#[test]
+fn a_byte_order_mark_in_a_password_file_is_no_part_of_the_password() {
+    let world = World::new(&[]);
+    let (plain, marked) = (world.outside().join("plain"), world.outside().join("marked"));
+    write_secret(&plain, "secret\n");
+    write_secret(&marked, "\u{feff}secret\r\n");
+    for (added, mounted) in [(&plain, &marked), (&marked, &plain)] {
+        let file = added.to_str().unwrap();
+        let user = added.file_name().unwrap().to_str().unwrap();
+        world.server.command(&["user", "add", user, "--password-file", file]).succeeded();
+        world.mounting(user).password_file(mounted).start().unmount();
+    }
+}
+
+#[test]
+fn known_hosts_that_any_user_could_have_written_are_refused_with_what_to_do() {
+    let world = World::new(&["alice"]);
+    let root = world.mount_point("alice");
+    let target = format!("alice@{}", world.server.address);
+    let password = world.password_file("alice");
+    let known = world.outside().join("state/known_hosts");
+    let mount = || {
+        let fixed = ["--accept-new", "--password-file", password.to_str().unwrap()];
+        let hosts = ["--known-hosts", known.to_str().unwrap(), &target, root.to_str().unwrap()];
+        mount_with(&world, &[&fixed[..], &hosts].concat())
+    };
+    let set_mode = |path: &Path, mode: u32| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let directory = known.parent().unwrap();
+    fs::create_dir(directory).unwrap();
+    for (path, open, closed) in [(directory, 0o777, 0o755), (&known, 0o666, 0o644)] {
+        set_mode(path, open);
+        let line = mount().refused(Exit::Usage.code());
+        assert!(line.contains(&format!("chmod o-w {}", path.display())), "{line}");
+        set_mode(path, closed);
+        mount().succeeded();
+        shell(root.parent().unwrap(), "fusermount3 -u alice");
     }
 }
 

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 use xfer_protocol::Timestamp;
 use xfer_protocol::message::{Refusal, VERSION};
+use xfer_protocol::shown::shown;
 
 use super::TrustError;
 use crate::exit::{Exit, Failure};
@@ -139,6 +140,7 @@ impl ConnectError {
             ConnectError::Authorities { .. } => Exit::Usage,
             ConnectError::Endpoint { error, .. } => error.exit(),
             ConnectError::Trust(TrustError::KnownHosts { .. }) => Exit::Usage,
+            ConnectError::Trust(TrustError::Interrupted) => Exit::Interrupted,
             ConnectError::Trust(
                 TrustError::Changed { .. }
                 | TrustError::NotAsAsked { .. }
@@ -211,14 +213,11 @@ fn refusal_line(refusal: &Refusal) -> String {
     }
 }
 
-/// Text from the server, fit for a terminal: short, and with control characters escaped.
+/// Text from the server, fit for a terminal: short, and with what can't be seen escaped.
 fn harmless(text: &str) -> String {
     const CHARS_MAX: usize = 100;
-    let escaped = |c: char| match c.is_control() {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
-    };
-    text.chars().take(CHARS_MAX).map(escaped).collect()
+    let end = text.char_indices().nth(CHARS_MAX).map_or(text.len(), |(end, _)| end);
+    shown(&text[..end])
 }
 
 /// UTC, since asking for the local offset is unsound once there are threads.

@@ -27,7 +27,7 @@ mod trust;
 
 pub use error::{ConnectError, EndpointError};
 pub use fingerprint::{Fingerprint, FingerprintError};
-pub use known_hosts::KnownHosts;
+pub use known_hosts::{KnownHosts, state_directory};
 pub use login::{Contact, Login, Peer, reach};
 pub use target::{Target, TargetError};
-pub use trust::{Asker, Terminal, TrustError, TrustMode, TrustPolicy};
+pub use trust::{Asker, NoAnswer, OnTerminal, TrustError, TrustMode, TrustPolicy, terminal};

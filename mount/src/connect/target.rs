@@ -7,8 +7,8 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use rustls::pki_types::ServerName;
-use xfer_protocol::Name;
-use xfer_protocol::limits::USER_BYTES_MAX;
+use xfer_protocol::shown::shown;
+use xfer_protocol::user;
 
 /// The port of a server that does not say otherwise.
 const PORT_DEFAULT: u16 = 33_000;
@@ -30,9 +30,24 @@ pub enum TargetError {
     /// There is no `user@`.
     #[error("'{0}' does not say who you are; write USER@HOST[:PORT]")]
     NoUser(String),
-    /// The user's name can't be one.
-    #[error("'{0}' can't be a user name: 1 to 64 bytes, without '/'")]
+    /// No account can have this name.
+    #[error("'{0}' can't be a user name: {rule}", rule = user::RULE)]
     User(String),
+    /// What stands before the `@` looks like a name in capitals.
+    #[error("user names have no capitals; did you mean {0}?")]
+    Capitals(String),
+    /// What stands before the `@` looks like a name and a password.
+    #[error(
+        "a password can't be given on the command line, where others can see it; write \
+         {0} and type the password when asked, or give --password-file FILE"
+    )]
+    Password(String),
+    /// A host's name that is not ASCII.
+    #[error(
+        "the host name '{0}' has letters beyond ASCII; write its ASCII form, which begins with \
+         xn-- (`idn2 {0}` prints it)"
+    )]
+    International(String),
     /// There is no host, or what stands there can't be one.
     #[error("'{0}' is no host name or address; write USER@HOST[:PORT]")]
     Host(String),
@@ -76,23 +91,38 @@ impl fmt::Display for Target {
 impl FromStr for Target {
     type Err = TargetError;
 
-    /// The last `@` divides, so that a user's name may hold one.
+    /// The last `@` divides: a password before it may hold one, and must not be taken for a host.
     fn from_str(text: &str) -> Result<Target, TargetError> {
-        let shown = || text.escape_default().to_string();
-        let (user, endpoint) = text.rsplit_once('@').ok_or_else(|| TargetError::NoUser(shown()))?;
+        let no_user = || TargetError::NoUser(shown(text));
+        let (user, endpoint) = text.rsplit_once('@').ok_or_else(no_user)?;
         if user.is_empty() {
-            return Err(TargetError::NoUser(shown()));
+            return Err(no_user());
         }
-        if user.len() > USER_BYTES_MAX || Name::new(user.as_bytes()).is_err() {
-            return Err(TargetError::User(user.escape_default().to_string()));
-        }
+        check_user(user, endpoint)?;
         let (host, port) = split_port(user, endpoint)?;
         let port = port.map_or(Ok(PORT_DEFAULT), parse_port)?;
         let target = Target { user: user.to_owned(), host: host.to_ascii_lowercase(), port };
         match target.server_name() {
             Some(_) => Ok(target),
-            None => Err(TargetError::Host(host.escape_default().to_string())),
+            None if !host.is_ascii() => Err(TargetError::International(shown(host))),
+            None => Err(TargetError::Host(shown(host))),
         }
+    }
+}
+
+/// What no account can be called is refused before a server counts it as a wrong password.
+fn check_user(user: &str, endpoint: &str) -> Result<(), TargetError> {
+    if user::parse(user).is_some() {
+        return Ok(());
+    }
+    let at_endpoint = |name: &str| format!("{name}@{}", shown(endpoint));
+    let lower = user.to_ascii_lowercase();
+    match user.split_once(':') {
+        Some((name, _)) if user::parse(name).is_some() => {
+            Err(TargetError::Password(at_endpoint(name)))
+        }
+        _ if user::parse(&lower).is_some() => Err(TargetError::Capitals(at_endpoint(&lower))),
+        _ => Err(TargetError::User(shown(user))),
     }
 }
 
@@ -100,7 +130,7 @@ fn split_port<'a>(
     user: &str,
     endpoint: &'a str,
 ) -> Result<(&'a str, Option<&'a str>), TargetError> {
-    let refused = || TargetError::Host(endpoint.escape_default().to_string());
+    let refused = || TargetError::Host(shown(endpoint));
     if let Some(bracketed) = endpoint.strip_prefix('[') {
         let (address, rest) = bracketed.split_once(']').ok_or_else(refused)?;
         let plain = address.split('%').next().unwrap_or(address);
@@ -112,10 +142,9 @@ fn split_port<'a>(
         };
     }
     match endpoint.split_once(':') {
-        Some((_, port)) if port.contains(':') => Err(TargetError::Brackets {
-            user: user.escape_default().to_string(),
-            address: endpoint.escape_default().to_string(),
-        }),
+        Some((_, port)) if port.contains(':') => {
+            Err(TargetError::Brackets { user: shown(user), address: shown(endpoint) })
+        }
         Some((host, port)) => Ok((host, Some(port))),
         None => Ok((endpoint, None)),
     }
@@ -123,7 +152,7 @@ fn split_port<'a>(
 
 fn parse_port(text: &str) -> Result<u16, TargetError> {
     match text.parse() {
-        Ok(0) | Err(_) => Err(TargetError::Port(text.escape_default().to_string())),
+        Ok(0) | Err(_) => Err(TargetError::Port(shown(text))),
         Ok(port) => Ok(port),
     }
 }
@@ -156,7 +185,7 @@ mod tests {
             44,
             "files.example.org:44",
         );
-        check("a@b.c@10.0.0.1", "a@b.c", "10.0.0.1", 33_000, "10.0.0.1:33000");
+        check("a.b_c-4@10.0.0.1", "a.b_c-4", "10.0.0.1", 33_000, "10.0.0.1:33000");
         check("alice@[::1]", "alice", "::1", 33_000, "[::1]:33000");
         check("alice@[fe80::1%eth0]:9", "alice", "fe80::1%eth0", 9, "[fe80::1%eth0]:9");
     }
@@ -167,6 +196,10 @@ mod tests {
         check_refused("@host", "does not say who you are");
         check_refused("a/b@host", "can't be a user name");
         check_refused(&format!("{}@host", "x".repeat(65)), "can't be a user name");
+        check_refused("a@b.c@10.0.0.1", "'a@b.c' can't be a user name");
+        check_refused("bücher@host", "'bücher' can't be a user name");
+        check_refused("a\u{202e}b@host", "'a\\u{202e}b' can't be a user name");
+        check_refused("Alice@host:1", "did you mean alice@host:1?");
         check_refused("alice@", "is no host name");
         check_refused("alice@ho st", "is no host name");
         check_refused("alice@::1", "alice@[::1]");
@@ -177,5 +210,28 @@ mod tests {
         check_refused("alice@host:0", "is no port");
         check_refused("alice@host:65536", "is no port");
         check_refused("alice@host:/path", "is no port");
+    }
+
+    #[test]
+    fn a_password_on_the_command_line_is_refused_and_not_said_again() {
+        for text in ["bob:pw@host:1", "bob:p@w@host:1", "bob:@host:1"] {
+            check_refused(text, "write bob@host:1 and type the password when asked");
+            let error = text.parse::<Target>().unwrap_err().to_string();
+            assert!(!error.contains("pw") && !error.contains("p@w"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_host_beyond_ascii_is_said_as_it_was_typed() {
+        check_refused("alice@bücher.example", "'bücher.example' has letters beyond ASCII");
+        check_refused("alice@bücher.example:1", "`idn2 bücher.example`");
+        check_refused("alice@host\u{202e}name", "'host\\u{202e}name' has letters");
+        check(
+            "alice@xn--bcher-kva.example",
+            "alice",
+            "xn--bcher-kva.example",
+            33_000,
+            "xn--bcher-kva.example:33000",
+        );
     }
 }

@@ -3,9 +3,10 @@
 //! **Invariant:** whoever can't be asked has not agreed: without a terminal an unknown key is
 //! refused. A key that differs from the known one is refused in every mode.
 
-use std::fs::OpenOptions;
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
+
+use xfer_terminal::{Terminal, Unanswered};
 
 use super::{Fingerprint, KnownHosts};
 
@@ -83,6 +84,9 @@ pub enum TrustError {
         /// The server.
         endpoint: String,
     },
+    /// The user interrupted the question.
+    #[error("interrupted")]
+    Interrupted,
     /// The known hosts file can't be used.
     #[error("known hosts file {}: {error}; mend it or name another with --known-hosts", file.display())]
     KnownHosts {
@@ -95,30 +99,37 @@ pub enum TrustError {
 
 /// Asks the user a question that is answered by a line.
 pub trait Asker {
-    /// The line, or `None` if nobody can be asked.
-    fn ask(&mut self, question: &str) -> Option<String>;
+    /// The line.
+    ///
+    /// # Errors
+    /// If nobody can be asked, or whoever was asked ends it all instead.
+    fn ask(&mut self, question: &str) -> Result<String, NoAnswer>;
 }
 
-/// Asks on the terminal.
-pub struct Terminal;
-
-impl Terminal {
-    /// Whether there is a terminal whose user sees what is printed.
-    pub fn is_there() -> bool {
-        io::stderr().is_terminal() && OpenOptions::new().read(true).open("/dev/tty").is_ok()
-    }
+/// Why a question has no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoAnswer {
+    /// There is nobody to be asked.
+    Nobody,
+    /// The user interrupted the question.
+    Interrupted,
 }
 
-impl Asker for Terminal {
-    fn ask(&mut self, question: &str) -> Option<String> {
-        if !Self::is_there() {
-            return None;
-        }
-        let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
-        terminal.write_all(question.as_bytes()).ok()?;
-        let mut line = String::new();
-        BufReader::new(terminal).read_line(&mut line).ok()?;
-        Some(line)
+/// Asks on the terminal, if there is one.
+pub struct OnTerminal;
+
+/// The terminal of a user who sees what is printed.
+pub fn terminal() -> Option<Terminal> {
+    if io::stderr().is_terminal() { Terminal::open().ok() } else { None }
+}
+
+impl Asker for OnTerminal {
+    fn ask(&mut self, question: &str) -> Result<String, NoAnswer> {
+        let terminal = terminal().ok_or(NoAnswer::Nobody)?;
+        terminal.ask(question).map_err(|error| match error {
+            Unanswered::Interrupted => NoAnswer::Interrupted,
+            Unanswered::Terminal(_) => NoAnswer::Nobody,
+        })
     }
 }
 
@@ -183,9 +194,10 @@ fn agree(endpoint: &str, shown: Fingerprint, asker: &mut dyn Asker) -> Result<()
          Does `xfer-server fingerprint` on the server say the same, and do you trust it (yes/no)? "
     );
     loop {
-        let Some(answer) = asker.ask(&question) else {
-            return Err(TrustError::Unknown { endpoint: endpoint.to_owned(), shown });
-        };
+        let answer = asker.ask(&question).map_err(|why| match why {
+            NoAnswer::Nobody => TrustError::Unknown { endpoint: endpoint.to_owned(), shown },
+            NoAnswer::Interrupted => TrustError::Interrupted,
+        })?;
         match answer.trim().to_ascii_lowercase().as_str() {
             "yes" => return Ok(()),
             "no" | "" => return Err(TrustError::Declined { endpoint: endpoint.to_owned() }),
@@ -202,9 +214,12 @@ mod tests {
     struct Script(Vec<&'static str>, usize);
 
     impl Asker for Script {
-        fn ask(&mut self, _question: &str) -> Option<String> {
+        fn ask(&mut self, _question: &str) -> Result<String, NoAnswer> {
             self.1 += 1;
-            (!self.0.is_empty()).then(|| self.0.remove(0).to_owned())
+            match self.0.is_empty() {
+                true => Err(NoAnswer::Nobody),
+                false => Ok(self.0.remove(0).to_owned()),
+            }
         }
     }
 

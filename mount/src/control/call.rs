@@ -9,6 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use xfer_protocol::shown::{Shown, shown_json};
+
 use super::{Answer, Ask, LINE_BYTES_MAX, Status, directory, show};
 use crate::cli::XferCommand;
 use crate::exit::{Exit, Failure};
@@ -58,7 +60,7 @@ fn remove_stale(path: &Path) -> Result<bool, Failure> {
         eprintln!(
             "xfer: {}: the mount's process had been killed, so changes that were not yet on the \
              server are lost",
-            place.display()
+            Shown(&place.to_string_lossy())
         );
     }
     Ok(removed)
@@ -266,7 +268,7 @@ impl Drop for Meter {
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value);
     let text = text.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
-    print(&format!("{text}\n"))
+    print(&format!("{}\n", shown_json(&text)))
 }
 
 /// A reader that has seen enough (`xfer status | head`) is no error.

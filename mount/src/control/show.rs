@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use xfer_protocol::shown::{Shown, shown};
+
 use super::Status;
 
 /// A table of mounts, a line each.
@@ -15,6 +17,7 @@ pub(super) fn table(mounts: &[Status]) -> String {
             pending(mount.pending_ops, mount.pending_bytes),
             bytes_of(mount.used_bytes, mount.quota_bytes),
         ]
+        .map(|cell| shown(&cell))
     }));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths = [0, 1, 2, 3].map(|column| width(column).unwrap_or_default());
@@ -47,7 +50,7 @@ pub(super) fn details(mount: &Status) -> String {
     rows.extend(mount.errors.iter().map(|error| ("error", error.clone())));
     let mut text = String::new();
     for (name, value) in rows {
-        let _ = writeln!(text, "{name:13}  {value}");
+        let _ = writeln!(text, "{name:13}  {}", Shown(&value));
     }
     text
 }
@@ -119,5 +122,23 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].find("STATE"), lines[1].find("connected"));
         assert!(lines[1].ends_with("2 changes, 2.0 KiB  0 B of 1.0 GiB"));
+    }
+
+    #[test]
+    fn nothing_that_others_chose_moves_the_cursor_or_makes_a_line_of_its_own() {
+        let mount = Status {
+            mountpoint: "/mnt\x1b[2J".to_owned(),
+            state: "lost: taken over by \u{202e}pot\u{2028}".to_owned(),
+            errors: vec!["a\nerror  b".to_owned()],
+            ..Status::default()
+        };
+        let texts = [table(std::slice::from_ref(&mount)), details(&mount)];
+        for text in &texts {
+            assert!(text.contains("/mnt\\u{1b}[2J") && text.contains("\\u{202e}pot\\u{2028}"));
+            assert!(text.lines().all(|line| line.chars().all(xfer_protocol::shown::is_visible)));
+        }
+        let plain = Status { errors: vec![String::new()], ..Status::default() };
+        let lines = |text: &str| text.lines().count();
+        assert_eq!((lines(&texts[0]), lines(&texts[1])), (2, lines(&details(&plain))));
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::shown::Shown;
 use crate::tree::{Limit, Op, Quota, Room};
 use crate::{DeliveryId, Errno, IdRange, Name, Seq, Timestamp};
 
@@ -102,7 +103,7 @@ pub enum EndReason {
     #[error("logged out")]
     LoggedOut,
     /// Another login took the session over.
-    #[error("taken over by a mount on {host} ({address})")]
+    #[error("taken over by a mount on {} ({})", Shown(host), Shown(address))]
     TakenOver {
         /// The other client's host, as it named itself.
         host: String,
@@ -122,10 +123,10 @@ pub enum EndReason {
         seconds: u64,
     },
     /// The client broke the protocol, or its ops and the server's rules disagree.
-    #[error("the two sides disagree: {0}")]
+    #[error("the two sides disagree: {}", Shown(.0))]
     Protocol(String),
     /// The server's storage failed; its log says how.
-    #[error("the server's storage failed: {0}")]
+    #[error("the server's storage failed: {}", Shown(.0))]
     Storage(String),
 }
 

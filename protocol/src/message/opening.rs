@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::DeliveryHead;
+use crate::shown::Shown;
 use crate::tree::{Quota, Room, Usage};
 use crate::{Epoch, IdRange, Name, Seq, SessionId, Timestamp};
 
@@ -126,7 +127,7 @@ pub enum Refusal {
         seconds: u64,
     },
     /// The account has a session already.
-    #[error("already mounted on {host} ({address})")]
+    #[error("already mounted on {} ({})", Shown(host), Shown(address))]
     InUse {
         /// The other client's host, as it named itself.
         host: String,

@@ -3,13 +3,14 @@
 //! A server that runs is told afterwards, so that it ends the session of whoever may no longer
 //! have one, and tells the others whom they can send to.
 
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::IsTerminal;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use xfer_protocol::Timestamp;
 use xfer_protocol::tree::{Quota, Usage};
+use xfer_protocol::{Timestamp, user};
+use xfer_terminal::{Terminal, Unanswered};
 
 use super::{secret, table};
 use crate::control::{self, AskError, Command};
@@ -18,16 +19,13 @@ use crate::store::claim::{Claim, Purpose};
 use crate::store::lock::prepare_directory;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Account, Failures, MetaStore, StoreError};
-use crate::{moment, password, size, user};
+use crate::{moment, password, size};
 
 /// How many nodes an account may have that has a quota.
 const NODES: u64 = 10_000_000;
 
 /// What may wait in an account's inbox.
 const INBOX: Quota = Quota { bytes: 1 << 30, nodes: 10_000 };
-
-/// The longest line that is read as a confirmation, in bytes.
-const CONFIRMATION_BYTES_MAX: u64 = 1 << 10;
 
 /// How much a user may store, as it is typed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -285,13 +283,13 @@ fn confirm(account: &Account, consent: Consent) -> Result<(), Failure> {
         "This deletes {name} and everything that {name} stores, for good: {files} files, \
          {bytes}.\nType the name to confirm: "
     );
-    // With standard error closed there is nobody to ask, and no name is typed.
-    let _ = std::io::stderr().write_all(question.as_bytes());
-    let mut typed = String::new();
-    let read = std::io::stdin().lock().take(CONFIRMATION_BYTES_MAX).read_line(&mut typed);
-    match read {
-        Ok(_) if typed.trim().as_bytes() == name.as_bytes() => Ok(()),
-        Ok(_) | Err(_) => {
+    let answer = Terminal::open().map_err(Unanswered::from).and_then(|tty| tty.ask(&question));
+    match answer {
+        Ok(typed) if typed.trim().as_bytes() == name.as_bytes() => Ok(()),
+        Err(error @ Unanswered::Interrupted) => {
+            Err(Failure::new(Exit::Interrupted, error.to_string()))
+        }
+        Ok(_) | Err(Unanswered::Terminal(_)) => {
             let line = format!("{name} was not removed; type the name to confirm, or use --yes");
             Err(Failure::new(Exit::Other, line))
         }

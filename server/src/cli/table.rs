@@ -1,5 +1,7 @@
 //! Tables on standard output: columns as wide as they need to be, nothing else.
 
+use xfer_protocol::shown::shown;
+
 use crate::exit::Failure;
 
 /// Prints a heading and rows.
@@ -11,6 +13,7 @@ pub fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result
 }
 
 fn lines<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Vec<String> {
+    // Clients name themselves; nothing they say moves the cursor.
     let mut all = vec![heading.map(str::to_owned)];
     all.extend(rows.iter().map(|row| row.clone().map(|cell| shown(&cell))));
     let mut widths = [0; N];
@@ -25,15 +28,6 @@ fn lines<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Vec<String
         cells.join("  ").trim_end().to_owned()
     };
     all.iter().map(line).collect()
-}
-
-/// Clients name themselves; nothing they say moves the cursor.
-fn shown(cell: &str) -> String {
-    let mut shown = String::new();
-    for c in cell.chars() {
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    shown
 }
 
 #[cfg(test)]

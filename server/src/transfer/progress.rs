@@ -6,6 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use xfer_protocol::Name;
+use xfer_protocol::shown::Shown;
 
 use crate::exit::{Exit, Failure};
 use crate::size;
@@ -112,7 +113,7 @@ impl Progress {
 
     fn warn(&self, path: &Path<'_>, what: &str) {
         let clear = if self.terminal { CLEAR } else { "" };
-        self.write(&format!("{clear}xfer-server: warning: {path}: {what}\n"));
+        self.write(&format!("{clear}xfer-server: warning: {path}: {}\n", Shown(what)));
     }
 
     fn tell(&mut self) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, oneshot};
 use xfer_mount::client::{Client, Ids, Kernel, Notice, Options};
-use xfer_mount::connect::{KnownHosts, Target, Terminal, TrustMode, TrustPolicy, reach};
+use xfer_mount::connect::{KnownHosts, OnTerminal, Target, TrustMode, TrustPolicy, reach};
 use xfer_protocol::message::{Password, Purpose};
 use xfer_protocol::tree::Owner;
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
@@ -98,7 +98,7 @@ impl Crowd {
         let known_hosts = KnownHosts::new(self.directory.path().join("known_hosts"));
         let contact = reach(&target, &mode).await.map_err(|error| error.to_string())?;
         let policy = TrustPolicy { mode, known_hosts };
-        let peer = contact.trust(&policy, &mut Terminal).map_err(|error| error.to_string())?;
+        let peer = contact.trust(&policy, &mut OnTerminal).map_err(|error| error.to_string())?;
         let login = peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount);
         let session = login.await.map_err(|error| error.to_string())?.session;
         let client = Client::start(session, options(label));

@@ -1,7 +1,7 @@
 //! What an account may be called.
 
-use xfer_protocol::Name;
-use xfer_protocol::limits::USER_BYTES_MAX;
+use crate::Name;
+use crate::limits::USER_BYTES_MAX;
 
 /// What [`parse`] accepts, for messages.
 pub const RULE: &str = "1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit";

@@ -1,0 +1,135 @@
+//! A program on a terminal of its own, with somebody who types.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::termios::{LocalModes, tcgetattr};
+
+use crate::wait_until;
+
+/// How long a program may take to say something, or to end.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// A program and its terminal.
+#[derive(Debug)]
+pub struct OnPty {
+    child: Child,
+    terminal: File,
+    said: Arc<Mutex<Vec<u8>>>,
+    /// How much of it was waited for already.
+    read: usize,
+    /// Held, so that the terminal outlives the program and can be looked at.
+    slave: OwnedFd,
+}
+
+impl OnPty {
+    /// Starts a command as the leader of a session, on a terminal of its own.
+    pub fn start(command: &Command) -> OnPty {
+        let (terminal, slave) = open();
+        let mut leader = Command::new("setsid");
+        leader.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => leader.env(name, value),
+                None => leader.env_remove(name),
+            };
+        }
+        let end = || slave.try_clone().unwrap();
+        let child = leader.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let (theirs, mut output) = (said.clone(), terminal.try_clone().unwrap());
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(len @ 1..) = output.read(&mut bytes) {
+                theirs.lock().unwrap().extend(&bytes[..len]);
+            }
+        });
+        OnPty { child, terminal, said, read: 0, slave }
+    }
+
+    /// Everything it has said, with what the terminal echoed.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned()
+    }
+
+    /// Waits until it says `text`, after what was waited for before.
+    #[track_caller]
+    pub fn says(&mut self, text: &str) {
+        wait_until(&format!("{text:?} on the terminal; so far: {}", self.said()), LIMIT, || {
+            let said = self.said.lock().unwrap();
+            let rest = String::from_utf8_lossy(&said[self.read..]).into_owned();
+            let at = rest.find(text);
+            if let Some(at) = at {
+                self.read += at + text.len();
+            }
+            at.is_some()
+        });
+    }
+
+    /// Types.
+    pub fn types(&mut self, keys: &str) {
+        self.terminal.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Whether the terminal shows what is typed.
+    pub fn echoes(&self) -> bool {
+        tcgetattr(&self.slave).unwrap().local_modes.contains(LocalModes::ECHO)
+    }
+
+    /// Sends the program a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end, and gives its exit code; none if a signal ended it.
+    #[track_caller]
+    pub fn ended(&mut self) -> Option<i32> {
+        let mut status = None;
+        wait_until("the program on the terminal to end", LIMIT, || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code()
+    }
+}
+
+impl Drop for OnPty {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("--- the terminal showed:\n{}", self.said());
+        }
+    }
+}
+
+/// A new terminal: the side of who types, and the side of programs.
+fn open() -> (File, OwnedFd) {
+    let (mut user, mut programs) = (-1, -1);
+    let none = std::ptr::null_mut();
+    // SAFETY: the two numbers are there to be filled, and the rest may be null.
+    let result = unsafe {
+        libc::openpty(
+            &mut user,
+            &mut programs,
+            none,
+            none.cast_const().cast(),
+            none.cast_const().cast(),
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: both are open, and nobody else's.
+    let pair = unsafe { (File::from_raw_fd(user), OwnedFd::from_raw_fd(programs)) };
+    for end in [
+        rustix::io::fcntl_setfd(&pair.0, rustix::io::FdFlags::CLOEXEC),
+        rustix::io::fcntl_setfd(&pair.1, rustix::io::FdFlags::CLOEXEC),
+    ] {
+        end.unwrap();
+    }
+    pair
+}
