@@ -127,3 +127,32 @@ fn traces_say_how_long_the_parts_of_a_change_and_of_a_question_took() {
         assert!(lines.any(|line| line.contains("close time.busy=")), "{span}:\n{said}");
     }
 }
+
+#[test]
+fn another_user_who_takes_the_place_of_sockets_in_tmp_keeps_xfer_from_no_mount() {
+    let world = World::new(&["alice"]);
+    let theirs = world.outside().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(54_321), None).unwrap();
+    // In a mount namespace of its own, where /run has nothing in it, and then takes nothing either.
+    let script = r#"
+        mount -t tmpfs tmpfs /run && mkdir -p -m 700 /tmp/xfer-0 && mount --bind "$1" /tmp/xfer-0
+        unset XDG_RUNTIME_DIR
+        mnt=$2 xfer=$3 && shift 3
+        for mode in rw ro; do
+            mount -o "remount,$mode" /run
+            "$@"
+            "$xfer" status "$mnt" | grep -q connected
+            "$xfer" status | grep -q "$mnt"
+            "$xfer" unmount "$mnt"
+        done"#;
+    let mount = world.mounting("alice").command();
+    let mut hidden = Command::new("unshare");
+    hidden.args(["--mount", "bash", "-euo", "pipefail", "-c", script, "bash"]);
+    hidden.args([&theirs, &world.mount_point("alice"), &program("xfer")]);
+    hidden.arg(mount.get_program()).args(mount.get_args());
+    let limit = std::time::Duration::from_secs(90);
+    let finished = run_within(world.at_home(&mut hidden), limit).succeeded();
+    assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("", ""));
+    assert_eq!(fs::read_dir(&theirs).unwrap().count(), 0);
+}

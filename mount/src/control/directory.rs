@@ -1,7 +1,8 @@
 //! Where the control sockets are: one directory a user, one socket a mount point.
 //!
 //! **Invariant:** a directory that is not ours alone is never used, so that no other user can put
-//! a socket of theirs in the place of ours.
+//! a socket of theirs in the place of ours; the next one is, so that no other user can take the
+//! place away either.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -11,13 +12,25 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// The directory for new sockets; made if need be.
-pub(super) fn own() -> io::Result<PathBuf> {
+use crate::connect::state_directory;
+
+/// Makes a socket by `bind` in the first directory that will do; gives what `bind` gave.
+///
+/// # Errors
+/// If none will do, or a living process has the socket.
+pub(super) fn bind_in_first<T>(bind: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+    let state = state_directory();
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for directory in candidates() {
-        match make(&directory) {
-            Ok(()) => return Ok(directory),
-            Err(error) => last = io::Error::new(error.kind(), format!("{directory:?}: {error}")),
+        // The other places are the system's to make.
+        if let Some(state) = state.as_deref().filter(|state| directory.starts_with(state)) {
+            let _ = DirBuilder::new().recursive(true).mode(0o700).create(state);
+        }
+        match make(&directory).and_then(|()| bind(&directory)) {
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                last = io::Error::new(error.kind(), format!("{}: {error}", directory.display()));
+            }
+            bound => return bound,
         }
     }
     Err(last)
@@ -41,8 +54,11 @@ fn candidates() -> Vec<PathBuf> {
     let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let session = session.filter(|path| path.is_absolute()).map(|path| path.join("xfer"));
     let standard = PathBuf::from(format!("/run/user/{uid}/xfer"));
-    let last_resort = PathBuf::from(format!("/tmp/xfer-{uid}"));
-    let mut directories: Vec<_> = session.into_iter().chain([standard, last_resort]).collect();
+    let temporary = PathBuf::from(format!("/tmp/xfer-{uid}"));
+    // Anybody may have taken that name in /tmp; nobody else can take these.
+    let own = [Some(PathBuf::from("/run/xfer-mount")), state_directory().map(|of| of.join("run"))];
+    let fixed = [standard, temporary].into_iter().chain(own.into_iter().flatten());
+    let mut directories: Vec<_> = session.into_iter().chain(fixed).collect();
     directories.dedup();
     directories
 }

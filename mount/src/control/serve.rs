@@ -45,8 +45,8 @@ impl Control {
     /// # Errors
     /// If there is no place for the socket, or a living process has it.
     pub fn serve(mounted: Arc<dyn Mounted>, mountpoint: &Path) -> io::Result<Control> {
-        let path = directory::own()?.join(directory::socket_name(mountpoint));
-        Self::serve_at(mounted, path)
+        let name = directory::socket_name(mountpoint);
+        directory::bind_in_first(|place| Self::serve_at(mounted.clone(), place.join(&name)))
     }
 
     fn serve_at(mounted: Arc<dyn Mounted>, path: PathBuf) -> io::Result<Control> {
