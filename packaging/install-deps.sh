@@ -56,18 +56,8 @@ for pair in "${needed[@]}"; do
 done
 
 if ((${#missing[@]} > 0)); then
-    as_root=()
-    if ((EUID != 0)); then
-        as_root=(sudo)
-        command -v sudo >/dev/null || {
-            echo "missing: ${missing[*]}; install them as root, or install sudo" >&2
-            exit 1
-        }
-    fi
-    echo "installing: ${missing[*]}"
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+    . "$(dirname "$0")/apt.sh"
+    install_packages "${missing[@]}"
 fi
 
 command -v cargo >/dev/null || {
