@@ -25,8 +25,9 @@ fn check(script: &str) {
     assert_eq!(world.server.ended(), Some(ServerExit::StoreGone as i32), "{}", world.server.said());
     assert!(world.server.said().contains("removed or replaced"), "{}", world.server.said());
     mount.says("the store was removed or replaced");
-    let lost = mount.unmounted_by_force();
-    assert_eq!(lost, Some(i32::from(Exit::Lost.code())), "{}", mount.said());
+    let code = mount.unmounted_by_force().unwrap();
+    // The server may have noticed before anything was written: then nothing is lost.
+    assert!([0, i32::from(Exit::Lost.code())].contains(&code), "{}", mount.said());
 }
 
 /// Takes away what was mounted over the store, if anything was.
