@@ -23,6 +23,9 @@ use crate::session::{Reader, Writer};
 /// log, in bytes: so that what is done makes room while the rest is on its way.
 const BARRIER_BYTES: usize = 8 << 20;
 
+/// How long the server's last word may take to be read, once nothing can be written any more.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
 /// What goes out next.
 enum Outgoing {
     Ops(Group),
@@ -63,6 +66,8 @@ impl Client {
             };
             ping_at = Instant::now() + Duration::from_millis(HEARTBEAT_MS);
             if let Err(error) = result {
+                // A server that hung up said why, if it could: that is still to be read.
+                let _ = tokio::time::timeout(LAST_WORD, self.wait_over()).await;
                 self.lose(&format!("the connection broke: {error}"));
                 return;
             }
