@@ -39,6 +39,10 @@ pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
 /// (`ENOSPC` beyond). Names, each with a closing NUL, must fit `XATTR_LIST_MAX` (64 KiB) too.
 pub const XATTRS_BYTES_MAX: usize = 128 << 10;
 
+/// The most bytes of a node's extended attributes that come along in a listing. Of a node with more,
+/// they are left out, and asked for when they are needed.
+pub const XATTRS_LISTED_BYTES_MAX: u64 = 1 << 10;
+
 /// The most items (files, directories, links) that one sent directory may hold.
 pub const DELIVERY_ITEMS_MAX: usize = 65_536;
 

@@ -96,7 +96,7 @@ fn a_node_of_each_kind_comes_back_as_it_was() {
     check_survives(node(Kind::CharDevice { rdev: u32::MAX }));
     check_survives(node(Kind::BlockDevice { rdev: 0x0801 }));
     check_survives(Node { sent: Some(DeliveryId(9)), ..file(7, 0) });
-    check_survives(Node { xattrs: Some(Arc::default()), ..file(7, 0) });
+    check_survives(Node { xattrs: xfer_protocol::tree::Xattrs::All(Arc::default()), ..file(7, 0) });
 }
 
 /// Data in every other block, in as many runs as there may be.

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use xfer_tests::files::{set_xattr, xattr, xattrs};
+use xfer_tests::memory::Allowed;
 use xfer_tests::{Random, Relay, World, shell, wait_until};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -170,5 +172,48 @@ fn a_look_at_the_beginning_of_a_file_fetches_little() {
     assert_eq!(mount.shell("head -c 1000 huge | wc -c"), "1000");
     let fetched = relay.passed().down - before;
     assert!(fetched < 4 << 20, "{fetched} bytes for the first thousand");
+    mount.unmount();
+}
+
+#[test]
+fn a_listing_of_files_with_large_attributes_costs_what_any_listing_does() {
+    const FILES: usize = 1000;
+    let world = World::new(&["alice"]);
+    let value = |index: usize, attribute: usize| vec![(index + attribute) as u8; 60_000];
+    let mount = world.mount("alice");
+    for index in 0..FILES {
+        let file = mount.path(&format!("file {index}"));
+        fs::write(&file, "text").unwrap();
+        for attribute in 0..2 {
+            let name = format!("user.{attribute}");
+            set_xattr(&file, &name, &value(index, attribute)).unwrap();
+        }
+    }
+    mount.unmount();
+    let relay = Relay::to(world.server.address);
+    let mount = world.mounting("alice").through(relay.address).start();
+    let before = relay.passed();
+    assert_eq!(mount.shell("find . -name 'file *' -printf '%s\\n' | sort | uniq -c"), "   1000 4");
+    let down = relay.passed().down - before.down;
+    assert!(down < 1 << 20, "{down} bytes came for a listing");
+    let counts = world.server.command(&["session", "list", "--json"]).succeeded().stdout;
+    let counts: serde_json::Value = serde_json::from_str(&counts).unwrap();
+    let asked = ["looks", "listings"].map(|what| counts[0]["counts"][what].as_u64().unwrap());
+    assert!(asked.iter().sum::<u64>() < 50, "{asked:?} questions: {counts}");
+    // They are there for whoever asks, and can be changed.
+    let file = |index: usize| mount.path(&format!("file {index}"));
+    assert_eq!(xattr(&file(7), "user.1").unwrap(), value(7, 1));
+    assert!(relay.passed().down - before.down > 100_000);
+    set_xattr(&file(8), "user.1", b"changed").unwrap();
+    mount.shell("setfattr -x user.0 'file 9' && rm 'file 10'");
+    mount.unmount();
+    let mount = world.mount("alice");
+    let file = |index: usize| mount.path(&format!("file {index}"));
+    let all = |index: usize| xattrs(&file(index)).into_values();
+    assert_eq!(all(7).collect::<Vec<_>>(), [value(7, 0), value(7, 1)]);
+    assert_eq!(all(8).collect::<Vec<_>>(), [value(8, 0), b"changed".to_vec()]);
+    assert_eq!(all(9).collect::<Vec<_>>(), [value(9, 1)]);
+    assert_eq!(mount.shell("ls | grep -c file"), "999");
+    Allowed::BY_DEFAULT.check(&world, &mount);
     mount.unmount();
 }

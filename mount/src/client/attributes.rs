@@ -97,16 +97,19 @@ impl State {
         if name == STATE_XATTR && node.sent.is_some() {
             return self.delivery_state(ino);
         }
-        let value = node.xattrs.as_ref().and_then(|xattrs| xattrs.get(name));
-        value.cloned().ok_or(Errno::ENODATA.into())
+        // There are no others: nothing has to be asked for to say so, as the kernel and `ls` do.
+        if !name.starts_with(b"user.") {
+            return Err(Errno::ENODATA.into());
+        }
+        self.all_xattrs(ino)?.get(name).cloned().ok_or(Errno::ENODATA.into())
     }
 
     /// The names of extended attributes, each with a closing NUL.
     pub fn xattr_names(&mut self, ino: Ino) -> Result<Vec<u8>, Pause> {
         self.must_be_usable(ino)?;
         let node = self.node(ino)?;
-        let mut names: BTreeSet<&[u8]> =
-            node.xattrs.iter().flat_map(|xattrs| xattrs.keys()).map(|name| &name[..]).collect();
+        let xattrs = self.all_xattrs(ino)?;
+        let mut names: BTreeSet<&[u8]> = xattrs.keys().map(|name| &name[..]).collect();
         // The kernel lets nobody read a user's attribute of anything else.
         if node.sent.is_some() && (node.is_directory() || node.file().is_some()) {
             names.insert(STATE_XATTR);

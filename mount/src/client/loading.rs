@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use xfer_protocol::limits::{DELIVERY_ITEMS_MAX, SYMLINK_BYTES_MAX};
+use xfer_protocol::limits::{DELIVERY_ITEMS_MAX, SYMLINK_BYTES_MAX, XATTRS_BYTES_MAX};
 use xfer_protocol::message::{Answer, Ask, DeliveryState, Page};
 use xfer_protocol::tree::{Delivery, Kind, Loaded, Need, Node, Rows};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name, Seq};
@@ -16,6 +16,22 @@ use super::{Client, Outcome};
 /// A directory up to this size is listed whole when one entry of it is looked up: that costs one
 /// question too, and the next look-ups cost none.
 const LISTED_WHOLE_MAX: u64 = 1000;
+
+/// How many entries a listing may come to: a server that goes on for ever is not followed.
+struct ListingLimit {
+    /// How many the directory has.
+    entries: u64,
+    /// The last change that the server had for sure; each since may have removed one, or made one.
+    after: Seq,
+    /// How many came.
+    count: u64,
+}
+
+impl ListingLimit {
+    fn is_passed(&self, state: &State) -> bool {
+        self.count > self.entries + (state.log.last().0 - self.after.0)
+    }
+}
 
 /// Removes a finished entry of a map of things under way, and tells who waits.
 struct Finish<'a, K: std::hash::Hash + Eq> {
@@ -150,6 +166,7 @@ impl Client {
     async fn load_row(self: &Arc<Self>, need: &Need) -> Result<(), Errno> {
         match need {
             Need::Node(ino) => self.load_node(*ino).await,
+            Need::Attributes(ino) => self.load_attributes(*ino).await,
             Need::Entry(parent, name) if self.is_large(*parent) => {
                 self.load_entry(*parent, name).await
             }
@@ -181,6 +198,21 @@ impl Client {
         .await
     }
 
+    /// Loads attributes of a node that a listing left out.
+    async fn load_attributes(self: &Arc<Self>, ino: Ino) -> Result<(), Errno> {
+        self.ask_rows(&Ask::Node(ino), |state, answer| {
+            let Answer::Node(node) = answer else { return Err("a node") };
+            if let Some(node) = node.filter(is_sound) {
+                state.table.fill_xattrs(ino, node.xattrs);
+            }
+            match state.table.node(ino) {
+                Loaded::Present(node) if node.xattrs.all().is_none() => Err("a node's attributes"),
+                Loaded::Present(_) | Loaded::Absent | Loaded::Unknown => Ok(()),
+            }
+        })
+        .await
+    }
+
     async fn load_entry(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<(), Errno> {
         self.ask_rows(&Ask::Entry(parent, name.clone()), |state, answer| match answer {
             Answer::Entry(entry) => {
@@ -201,6 +233,7 @@ impl Client {
     /// was unloaded would be taken for complete in the end.
     async fn load_listing(self: &Arc<Self>, directory: Ino) -> Result<(), Errno> {
         let mut after: Option<Name> = None;
+        let mut limit = self.limit_of(directory);
         while !self.lock().table.is_complete(directory) {
             let ask = Ask::List { directory, after: after.clone() };
             let fill = |state: &mut State, answer| match answer {
@@ -211,10 +244,27 @@ impl Client {
                 // Removed meanwhile, by this client's own hand: look again.
                 Err(Errno::ENOENT) if !self.is_directory(directory) => return Ok(()),
                 Err(Errno::ENOENT) => return Err(self.unexpected("a listing")),
-                asked => asked?,
+                asked => {
+                    let (end, count) = asked?;
+                    limit.count += count;
+                    end
+                }
             };
+            if limit.is_passed(&self.lock()) {
+                return Err(self.unexpected("a listing that ends"));
+            }
         }
         Ok(())
+    }
+
+    fn limit_of(&self, directory: Ino) -> ListingLimit {
+        let state = self.lock();
+        let entries = match state.table.node(directory) {
+            Loaded::Present(node) => node.entries(),
+            Loaded::Absent | Loaded::Unknown => ENTRIES_MAX,
+        };
+        // The server may show entries that are removed by changes it does not have yet.
+        ListingLimit { entries, after: state.log.durable(), count: 0 }
     }
 
     fn is_directory(&self, ino: Ino) -> bool {
@@ -294,35 +344,41 @@ impl Client {
 
 /// Whether a node that the server sent can be one: the rest of the client relies on it.
 fn is_sound(node: &Node) -> bool {
+    if node.xattrs.bytes() > XATTRS_BYTES_MAX as u64 || node.nlink > NLINK_MAX {
+        return false;
+    }
     match &node.kind {
         Kind::Symlink { target } => !target.is_empty() && target.len() <= SYMLINK_BYTES_MAX,
         Kind::File(data) => data.size <= xfer_protocol::limits::FILE_BYTES_MAX,
-        Kind::Directory { .. }
-        | Kind::Fifo
-        | Kind::Socket
-        | Kind::CharDevice { .. }
-        | Kind::BlockDevice { .. } => true,
+        Kind::Directory { entries, .. } => *entries <= ENTRIES_MAX,
+        Kind::Fifo | Kind::Socket | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => true,
     }
 }
 
+/// More names of a node, and entries of a directory, than any tree can have: a server that says so
+/// lies, and the rules need not count so far.
+const NLINK_MAX: u32 = u32::MAX / 2;
+const ENTRIES_MAX: u64 = u64::MAX / 4;
+
 impl State {
     /// Fills in pages of a listing that was asked for from `after` on, and gives the name that
-    /// the next one follows.
+    /// the next one follows, and how many entries came.
     fn fill_listing(
         &mut self,
         directory: Ino,
         after: Option<&Name>,
         pages: Vec<Page>,
-    ) -> Result<Option<Name>, &'static str> {
+    ) -> Result<(Option<Name>, u64), &'static str> {
         let first = pages.first().filter(|page| page.directory == directory);
         let first = first.ok_or("a listing without a page")?;
         let end = first.entries.last().map(|entry| entry.name.clone());
+        let count = first.entries.len() as u64;
         // A server that names the same entries again would keep us here for ever.
         if !first.last && (end.is_none() || end.as_ref() <= after) {
             return Err("a listing that does not advance");
         }
         pages.into_iter().for_each(|page| self.fill_page(page));
-        Ok(end)
+        Ok((end, count))
     }
 
     fn fill_page(&mut self, page: Page) {

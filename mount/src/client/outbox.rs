@@ -12,6 +12,9 @@ use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
 use super::state::{Pause, RoomNeed, State};
 
+/// How many nodes' attributes are asked for at a time, for what is to be sent.
+const LOADED_AT_ONCE: usize = 64;
+
 /// What stands in mailboxes and was not sent, by its node.
 #[derive(Debug, Default)]
 pub(super) struct Drafts(HashMap<Ino, Draft>);
@@ -182,21 +185,28 @@ impl State {
         }
     }
 
-    /// What a node and all that is in it come to: bytes and items.
+    /// What a node and all that is in it come to: bytes and items. Afterwards all is loaded that is
+    /// sent of them, so that to send them needs nothing more.
     fn weigh(&self, ino: Ino) -> Result<(u64, u32), Pause> {
         let (mut bytes, mut items, mut waiting) = (0, 0, vec![ino]);
+        let mut missing = Vec::new();
         while let Some(ino) = waiting.pop() {
             let node = self.node(ino)?;
             items += 1;
             if items as usize > DELIVERY_ITEMS_MAX {
                 return Err(Errno::EDQUOT.into());
             }
+            match self.all_xattrs(ino) {
+                Err(Pause::Rows(needs)) if missing.len() < LOADED_AT_ONCE => missing.extend(needs),
+                Err(Pause::Rows(_)) => break,
+                all => drop(all?),
+            }
             bytes += node.file().map_or(0, |data| data.extents.blocks(data.size) * BLOCK_BYTES);
             if node.is_directory() {
                 waiting.extend(self.children(ino)?.into_iter().map(|(_, ino)| ino));
             }
         }
-        Ok((bytes, items))
+        if missing.is_empty() { Ok((bytes, items)) } else { Err(Pause::Rows(missing)) }
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use xfer_protocol::limits::IDS_MAX;
 use xfer_protocol::message::{DeliveryHead, DeliveryState, Grant};
 use xfer_protocol::tree::{
-    Action, Changes, ContentEffect, Loaded, Need, Node, Op, Room, Rows, Stop, Table, plan,
+    Action, Changes, ContentEffect, Loaded, Need, Node, Op, Room, Rows, Stop, Table, XattrMap, plan,
 };
 use xfer_protocol::{ContentId, DeliveryId, Errno, IdRange, Ino, Name, Seq};
 
@@ -161,6 +161,11 @@ impl State {
             Loaded::Absent => Err(Errno::ESTALE.into()),
             Loaded::Unknown => Err(self.load(Need::Node(ino))),
         }
+    }
+
+    /// All extended attributes of the node, which must exist.
+    pub(super) fn all_xattrs(&self, ino: Ino) -> Result<Arc<XattrMap>, Pause> {
+        self.node(ino)?.xattrs.all().ok_or_else(|| self.load(Need::Attributes(ino)))
     }
 
     /// What the entry refers to, if it exists.

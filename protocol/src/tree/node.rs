@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Extents;
-use crate::limits::{BLOCK_BYTES, ENTRY_BYTES, SECTOR_BYTES};
+use crate::limits::{BLOCK_BYTES, ENTRY_BYTES, SECTOR_BYTES, XATTRS_LISTED_BYTES_MAX};
 use crate::{ContentId, DeliveryId, Ino, Timestamp};
 
 /// A file, directory, link or special file: everything about it but its names.
@@ -36,8 +36,71 @@ pub struct Node {
     pub sent: Option<DeliveryId>,
 }
 
-/// The extended attributes of a node, by name. Shared, since most nodes have none.
-pub type Xattrs = Option<Arc<BTreeMap<Bytes, Bytes>>>;
+/// The extended attributes of a node. (The variants' order is on disk.)
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Xattrs {
+    /// It has none.
+    #[default]
+    None,
+    /// All of them, by name.
+    All(Arc<XattrMap>),
+    /// It has some that were left out, since a listing of many such nodes would be large.
+    LeftOut {
+        /// The bytes of their names and values.
+        bytes: u64,
+    },
+}
+
+/// Extended attributes by name.
+pub type XattrMap = BTreeMap<Bytes, Bytes>;
+
+impl Xattrs {
+    /// These.
+    pub fn of(map: Arc<XattrMap>) -> Xattrs {
+        if map.is_empty() { Xattrs::None } else { Xattrs::All(map) }
+    }
+
+    /// All of them; nothing if they were left out.
+    pub fn all(&self) -> Option<Arc<XattrMap>> {
+        match self {
+            Xattrs::None => Some(Arc::default()),
+            Xattrs::All(map) => Some(map.clone()),
+            Xattrs::LeftOut { .. } => None,
+        }
+    }
+
+    /// Takes all of them out; nothing if they were left out.
+    pub fn take(&mut self) -> Option<Arc<XattrMap>> {
+        match std::mem::take(self) {
+            Xattrs::None => Some(Arc::default()),
+            Xattrs::All(map) => Some(map),
+            left_out @ Xattrs::LeftOut { .. } => {
+                *self = left_out;
+                None
+            }
+        }
+    }
+
+    /// The bytes of their names and values.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Xattrs::None => 0,
+            Xattrs::All(map) => {
+                map.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() as u64
+            }
+            Xattrs::LeftOut { bytes } => *bytes,
+        }
+    }
+
+    /// As a listing shows them: left out if they are large.
+    #[must_use]
+    pub fn listed(self) -> Xattrs {
+        match self.bytes() {
+            bytes if bytes > XATTRS_LISTED_BYTES_MAX => Xattrs::LeftOut { bytes },
+            _ => self,
+        }
+    }
+}
 
 /// What a node is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -183,13 +246,6 @@ impl Node {
 
     /// The bytes it counts for in its tree's [`Usage`].
     pub fn charge(&self) -> u64 {
-        self.sectors() * SECTOR_BYTES + self.xattr_bytes() as u64
-    }
-
-    /// The bytes of names and values of its extended attributes.
-    pub fn xattr_bytes(&self) -> usize {
-        let sizes =
-            |map: &Arc<BTreeMap<Bytes, Bytes>>| map.iter().map(|(n, v)| n.len() + v.len()).sum();
-        self.xattrs.as_ref().map_or(0, sizes)
+        self.sectors() * SECTOR_BYTES + self.xattrs.bytes()
     }
 }

@@ -127,15 +127,8 @@ fn sent(effect: &DeliveryEffect) -> u64 {
 }
 
 fn rows(delivery: &Delivery) -> u64 {
-    let attributes = |map: &std::sync::Arc<std::collections::BTreeMap<_, _>>| -> usize {
-        map.iter()
-            .map(|(name, value): (&bytes::Bytes, &bytes::Bytes)| name.len() + value.len())
-            .sum()
-    };
-    let item = |item: &super::Item| {
-        let attributes = item.xattrs.as_ref().map_or(0, attributes);
-        ITEM_BYTES + (item.name.as_bytes().len() + attributes) as u64
-    };
+    let item =
+        |item: &super::Item| ITEM_BYTES + item.name.as_bytes().len() as u64 + item.xattrs.bytes();
     delivery.items.iter().map(item).sum()
 }
 

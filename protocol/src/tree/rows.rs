@@ -40,6 +40,8 @@ pub trait Rows {
 pub enum Need {
     /// A node.
     Node(Ino),
+    /// The extended attributes of a node, which were left out when it was loaded.
+    Attributes(Ino),
     /// One entry of a directory.
     Entry(Ino, Name),
     /// All entries of a directory.

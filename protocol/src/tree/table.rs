@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::{Changes, Delivery, DeliveryEffect, Loaded, Node, Quota, Rows, Usage};
+use super::{Changes, Delivery, DeliveryEffect, Loaded, Node, Quota, Rows, Usage, Xattrs};
 use crate::{DeliveryId, Ino, Name, Seq};
 
 /// The name of a row.
@@ -122,6 +122,18 @@ impl Table {
     pub fn fill_node(&mut self, ino: Ino, node: Option<Node>) {
         if !self.nodes.contains_key(&ino) {
             self.insert_node(ino, NodeRow { node: node.map(Arc::new), changed: Seq::default() });
+        }
+    }
+
+    /// Fills in fetched attributes of a node, if they were left out when it was loaded: they are
+    /// needed for any change of them, so they are what they were.
+    pub fn fill_xattrs(&mut self, ino: Ino, xattrs: Xattrs) {
+        let Some(row) = self.nodes.get_mut(&ino) else { return };
+        let Some(node) = &mut row.node else { return };
+        if matches!(node.xattrs, Xattrs::LeftOut { .. }) {
+            let before = weight::of_node(Some(node));
+            Arc::make_mut(node).xattrs = xattrs;
+            self.bytes = self.bytes + weight::of_node(Some(node)) - before;
         }
     }
 

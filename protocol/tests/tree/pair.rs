@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use xfer_protocol::tree::{
-    Action, Changes, Loaded, Need, Node, Op, Quota, Row, Rows, Stop, Table, Usage, plan,
+    Action, Changes, Loaded, Need, Node, Op, Quota, Row, Rows, Stop, Table, Usage, Xattrs, plan,
 };
 use xfer_protocol::{Errno, Ino, Name, Seq};
 
@@ -108,6 +108,7 @@ impl Server {
                 }
                 self.table.fill_complete(parent);
             }
+            Need::Attributes(ino) => panic!("a store leaves nothing out, as of {ino:?}"),
             Need::Delivery(id) => panic!("nothing is sent here, but {id:?} is needed"),
         }
     }
@@ -236,6 +237,10 @@ impl Pair {
                 let listing = self.listing(directory, self.view);
                 self.fill_listing(listing);
             }
+            Need::Attributes(ino) => {
+                let node = self.server.node(ino, self.view).expect("it is there");
+                self.client.fill_xattrs(ino, node.xattrs);
+            }
             Need::Delivery(id) => panic!("nothing is sent here, but {id:?} is needed"),
         }
     }
@@ -252,7 +257,12 @@ impl Pair {
             return;
         }
         for (name, ino, node) in listing.entries {
-            if let Some(node) = node {
+            if let Some(mut node) = node {
+                // Whatever they are: listings leave out large ones only.
+                let bytes = node.xattrs.bytes();
+                if bytes > 0 {
+                    node.xattrs = Xattrs::LeftOut { bytes };
+                }
                 self.client.fill_node(ino, Some(node));
             }
             self.client.fill_entry(listing.directory, name, Some(ino));
@@ -330,7 +340,7 @@ impl Pair {
         }
         match (self.client.node(ino), stored) {
             (Loaded::Unknown, _) => Ok(()),
-            (Loaded::Present(known), Some(stored)) if known == stored => Ok(()),
+            (Loaded::Present(known), Some(stored)) if is_same(&known, &stored) => Ok(()),
             // One that went before its listing came: no entry leads to it.
             (Loaded::Present(_) | Loaded::Absent, None) => Ok(()),
             (known, stored) => Err(format!("{ino:?}: known {known:?}, stored {stored:?}")),
@@ -359,4 +369,10 @@ impl Pair {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// Whether a node is known as it is stored, with its attributes or, of the right size, left out.
+fn is_same(known: &Node, stored: &Node) -> bool {
+    let xattrs = Xattrs::LeftOut { bytes: stored.xattrs.bytes() };
+    known == stored || *known == Node { xattrs, ..stored.clone() }
 }

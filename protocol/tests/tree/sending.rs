@@ -4,7 +4,8 @@
 use proptest::prelude::*;
 use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
 use xfer_protocol::tree::{
-    Action, FallocateMode, Kind, Loaded, Quota, RenameMode, Rows, Stop, Table, XattrMode, plan,
+    Action, FallocateMode, Kind, Loaded, Quota, RenameMode, Rows, Stop, Table, XattrMode, Xattrs,
+    plan,
 };
 use xfer_protocol::{ContentId, DeliveryId, Errno, Ino, Name, Seq};
 
@@ -322,7 +323,7 @@ fn only_attributes_of_users_travel() {
     }
     let id = post.send("a").unwrap();
     let received = post.accept(id, "a").unwrap();
-    let xattrs = post.bob.node(received).xattrs.clone().unwrap();
+    let xattrs = post.bob.node(received).xattrs.all().unwrap();
     let names: Vec<_> = xattrs.keys().map(|name| &name[..]).collect();
     assert_eq!(names, [&b"user.kept"[..], b"user.xfer.from", b"user.xfer.sent"]);
 }
@@ -385,7 +386,7 @@ fn a_delivery_that_no_rules_made_is_refused() {
     assert_eq!(accept(&|delivery| delivery.items.clear()), Err(Errno::EIO));
     let attribute = || [("trusted.x".into(), "1".into())].into_iter().collect();
     let with_attribute = |delivery: &mut xfer_protocol::tree::Delivery| {
-        delivery.items[0].xattrs = Some(std::sync::Arc::new(attribute()));
+        delivery.items[0].xattrs = Xattrs::of(std::sync::Arc::new(attribute()));
     };
     assert_eq!(accept(&with_attribute), Err(Errno::EIO));
 }

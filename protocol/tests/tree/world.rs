@@ -49,7 +49,7 @@ pub fn fixtures() -> Vec<(Ino, Node)> {
         atime: Timestamp::default(),
         mtime: Timestamp::default(),
         ctime: Timestamp::default(),
-        xattrs: None,
+        xattrs: Default::default(),
         sent: None,
     };
     let names = "inboxoutbox".len() as u64;
@@ -210,7 +210,8 @@ impl World {
             Kind::Socket => ("socket", Vec::new()),
             Kind::CharDevice { .. } | Kind::BlockDevice { .. } => ("device", Vec::new()),
         };
-        let xattrs = node.xattrs.iter().flat_map(|map| map.iter());
+        let xattrs = node.xattrs.all().expect("a world's nodes have all that is theirs");
+        let xattrs = xattrs.iter();
         Seen {
             kind,
             mode: node.mode,

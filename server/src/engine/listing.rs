@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use xfer_protocol::limits::PAGE_BYTES;
 use xfer_protocol::message::{Page, PageEntry, ReadError};
-use xfer_protocol::tree::{Extents, Kind, Node};
+use xfer_protocol::tree::{Extents, Kind, Node, Xattrs};
 use xfer_protocol::{Ino, Name};
 
-use super::tree::{LOAD_COUNT, Tree};
-use crate::store::StoreError;
+use super::tree::{LOADED_AT_ONCE, Tree};
+use crate::store::{Listing, StoreError};
 
 /// The most directories that one answer holds pages of.
 const PAGES_MAX: usize = 256;
@@ -89,13 +89,14 @@ fn page(
     loop {
         let part = merged(tree, directory, after.as_ref())?;
         for (name, (ino, node)) in part.rows {
-            let Some(node) = current(tree, ino, node)? else { continue };
+            let Some(mut node) = current(tree, ino, node)? else { continue };
+            node.xattrs = node.xattrs.listed();
             let bytes = size(&name, &node);
             if bytes > *room && !entries.is_empty() {
                 return Ok(Page { directory, entries, last: false });
             }
             *room = room.saturating_sub(bytes);
-            entries.push(PageEntry { name, ino, node: Arc::unwrap_or_clone(node) });
+            entries.push(PageEntry { name, ino, node });
         }
         match part.end {
             Some(end) => after = Some(end),
@@ -117,14 +118,15 @@ fn merged(tree: &Tree, directory: Ino, after: Option<&Name>) -> Result<Part, Sto
     let mut end = None;
     if !tree.table().is_complete(directory) {
         let meta = &tree.stores().meta;
-        let stored = meta.page(tree.account(), directory, after, LOAD_COUNT)?;
-        if stored.len() == LOAD_COUNT {
+        let Listing { rows: stored, last } =
+            meta.list(tree.account(), directory, after, LOADED_AT_ONCE)?;
+        if !last {
             end = stored.last().map(|(name, _, _)| name.clone());
         }
         rows.extend(stored.into_iter().map(|(name, ino, node)| (name, (ino, Some(node)))));
     }
     for (name, ino) in tree.table().known_entries(directory, after) {
-        if rows.len() > 2 * LOAD_COUNT && end.is_none() {
+        if rows.len() > 2 * LOADED_AT_ONCE.count && end.is_none() {
             end = rows.keys().next_back().cloned();
         }
         if end.as_ref().is_some_and(|end| name > end) {
@@ -138,18 +140,15 @@ fn merged(tree: &Tree, directory: Ino, after: Option<&Name>) -> Result<Part, Sto
     Ok(Part { rows, end })
 }
 
-/// The node as of the last op applied, which the table knows better than the store.
-fn current(
-    tree: &mut Tree,
-    ino: Ino,
-    stored: Option<Node>,
-) -> Result<Option<Arc<Node>>, StoreError> {
+/// The node as of the last op applied, which the table knows better than the store. It is not
+/// loaded for it: a page may have more of them than a table should keep.
+fn current(tree: &Tree, ino: Ino, stored: Option<Node>) -> Result<Option<Node>, StoreError> {
     use xfer_protocol::tree::{Loaded, Rows};
     match (tree.table().node(ino), stored) {
-        (Loaded::Present(node), _) => Ok(Some(node)),
+        (Loaded::Present(node), _) => Ok(Some(Arc::unwrap_or_clone(node))),
         (Loaded::Absent, _) => Ok(None),
-        (Loaded::Unknown, Some(node)) => Ok(Some(Arc::new(node))),
-        (Loaded::Unknown, None) => tree.node(ino),
+        (Loaded::Unknown, Some(node)) => Ok(Some(node)),
+        (Loaded::Unknown, None) => tree.stores().meta.node(tree.account(), ino),
     }
 }
 
@@ -171,6 +170,9 @@ pub(super) fn own_size(node: &Node) -> usize {
         | Kind::CharDevice { .. }
         | Kind::BlockDevice { .. } => 0,
     };
-    let xattrs = node.xattrs.as_ref().map_or(0, |map| map.len() * 8) + node.xattr_bytes();
+    let xattrs = match &node.xattrs {
+        Xattrs::All(map) => map.len() * 8 + node.xattrs.bytes() as usize,
+        Xattrs::None | Xattrs::LeftOut { .. } => 0,
+    };
     kind + xattrs
 }

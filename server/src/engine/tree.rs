@@ -9,10 +9,11 @@
 //! **Invariant:** bytes that committed rows can reach are not given back: [`ContentEffect::Free`]
 //! and contents that came and went wait for the commit that makes them unreachable.
 
-use std::collections::VecDeque;
+mod loading;
+
 use std::sync::Arc;
 
-use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
+use xfer_protocol::limits::PAGE_BYTES;
 use xfer_protocol::tree::{
     Action, Changes, ContentEffect, Delivery, FileData, Loaded, Need, Node, Op, Quota, Room, Row,
     Rows, Stop, Table, plan,
@@ -23,10 +24,12 @@ use super::batch::{Free, InFlight, Pending};
 use super::ids::Ids;
 use super::rows_budget::{RowsBudget, RowsShare};
 use super::space::{Share, Space};
-use crate::store::{Account, AccountId, Batch, ContentStore, MetaStore, StoreError, Trims};
+use crate::store::{
+    Account, AccountId, Batch, ContentStore, ListMax, MetaStore, StoreError, Trims,
+};
 
-/// How many entries are loaded from the store at a time.
-pub(super) const LOAD_COUNT: usize = 1_000;
+/// How much of a directory is loaded from the store at a time.
+pub(super) const LOADED_AT_ONCE: ListMax = ListMax { count: 1_000, bytes: PAGE_BYTES };
 
 /// Why a tree can't go on.
 #[derive(Debug)]
@@ -285,9 +288,14 @@ impl Tree {
             match (&need, &op.action) {
                 // The rules start over for each row they miss; so all that is sent is loaded at once.
                 (Need::Children(ino), Action::Send { .. }) => self.load_subtree(*ino)?,
-                (Need::Children(_) | Need::Node(_) | Need::Entry(..) | Need::Delivery(_), _) => {
-                    self.load(&need)?;
-                }
+                (
+                    Need::Children(_)
+                    | Need::Node(_)
+                    | Need::Attributes(_)
+                    | Need::Entry(..)
+                    | Need::Delivery(_),
+                    _,
+                ) => self.load(&need)?,
             }
         }
     }
@@ -414,6 +422,11 @@ impl Tree {
         let meta = &self.stores.meta;
         match need {
             Need::Node(ino) => self.table.fill_node(*ino, meta.node(self.account, *ino)?),
+            // Nodes are loaded with all that they have.
+            Need::Attributes(ino) => {
+                let line = format!("the attributes of node {ino} are missing");
+                return Err(StoreError::Database(line));
+            }
             Need::Entry(parent, name) => {
                 let ino = meta.entry(self.account, *parent, name)?;
                 self.table.fill_entry(*parent, name.clone(), ino);
@@ -422,47 +435,6 @@ impl Tree {
             Need::Delivery(id) => {
                 let delivery = meta.delivery(self.account, *id)?;
                 self.table.fill_delivery(*id, delivery);
-            }
-        }
-        Ok(())
-    }
-
-    fn load_children(&mut self, directory: Ino) -> Result<(), StoreError> {
-        let mut after: Option<Name> = None;
-        loop {
-            let page =
-                self.stores.meta.page(self.account, directory, after.as_ref(), LOAD_COUNT)?;
-            let last = page.len() < LOAD_COUNT;
-            after = page.last().map(|(name, _, _)| name.clone());
-            for (name, ino, node) in page {
-                self.table.fill_node(ino, Some(node));
-                self.table.fill_entry(directory, name, Some(ino));
-            }
-            if last {
-                self.table.fill_complete(directory);
-                return Ok(());
-            }
-        }
-    }
-
-    /// Loads a directory and those within it, as far as one delivery can hold them.
-    fn load_subtree(&mut self, root: Ino) -> Result<(), StoreError> {
-        let mut waiting = VecDeque::from([root]);
-        let mut count = 0;
-        while let Some(directory) = waiting.pop_front().filter(|_| count <= DELIVERY_ITEMS_MAX) {
-            // The rules never ask for more than they could send, but a directory within may hold more.
-            let entries = self.node(directory)?.map_or(0, |node| node.entries());
-            if directory != root && entries > DELIVERY_ITEMS_MAX as u64 {
-                continue;
-            }
-            if !self.table.is_complete(directory) {
-                self.load_children(directory)?;
-            }
-            for (_, ino) in self.table.children(directory).unwrap_or_default() {
-                count += 1;
-                if self.node(ino)?.is_some_and(|node| node.is_directory()) {
-                    waiting.push_back(ino);
-                }
             }
         }
         Ok(())

@@ -194,6 +194,24 @@ impl StoreError {
     }
 }
 
+/// How much is listed at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct ListMax {
+    /// The most entries.
+    pub count: usize,
+    /// The bytes beyond which no more are added, about.
+    pub bytes: usize,
+}
+
+/// Some entries of a directory.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Listing {
+    /// The entries, in order of names.
+    pub rows: Vec<(Name, Ino, Node)>,
+    /// Whether there are none after these.
+    pub last: bool,
+}
+
 /// Rows: accounts, trees, deliveries, blocks.
 pub trait MetaStore: Send + Sync + 'static {
     /// A node of a tree.
@@ -217,6 +235,15 @@ pub trait MetaStore: Send + Sync + 'static {
     /// The names that lead to a node, from the root of its tree, without a slash before the first:
     /// to tell people which it is. Takes long. None if nothing leads there.
     fn path(&self, account: AccountId, ino: Ino) -> Result<Option<Vec<Name>>, StoreError>;
+    /// Entries of a directory with their nodes, in order of names, after `after`; of nodes with large
+    /// attributes, without those. One at least, if there is one.
+    fn list(
+        &self,
+        account: AccountId,
+        directory: Ino,
+        after: Option<&Name>,
+        max: ListMax,
+    ) -> Result<Listing, StoreError>;
     /// Nodes without a name, which the account's last session left.
     fn orphans(&self, account: AccountId) -> Result<Vec<Ino>, StoreError>;
     /// Writes batches of several accounts in one transaction and makes them durable. The contents

@@ -21,7 +21,7 @@ use crate::rights::Own;
 use crate::store::{Account, ContentStore, FileStore, MetaStore, SqliteStore, StoreError};
 
 /// How many entries are listed at a time.
-const PAGE_COUNT: usize = 1_000;
+const PAGE_COUNT: usize = 100;
 
 /// Where to, and whether something may be there already.
 pub struct Export<'a> {

@@ -103,7 +103,7 @@ impl Importer<'_> {
         node: &Node,
         xattrs: &BTreeMap<Bytes, Bytes>,
     ) -> Result<(), Stop> {
-        let has = node.xattrs.clone().unwrap_or_default();
+        let has = node.xattrs.all().unwrap_or_default();
         for name in has.keys().filter(|name| !is_ours(name) && !xattrs.contains_key(*name)) {
             self.act(Action::RemoveXattr { ino, name: name.clone() })?;
         }

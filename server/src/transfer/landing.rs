@@ -155,7 +155,7 @@ impl Landing {
     /// Gives a file that was just made, or a directory, its attributes.
     pub(super) fn finish(self, file: &impl AsFd, node: &Node) -> Result<(), Stop> {
         let _own = Own::regain()?;
-        for (name, value) in node.xattrs.iter().flat_map(|xattrs| xattrs.iter()) {
+        for (name, value) in node.xattrs.all().unwrap_or_default().iter() {
             if name.starts_with(b"user.") {
                 fsetxattr(file, name.as_ref(), value, XattrFlags::empty()).map_err(unattributed)?;
             }

@@ -35,7 +35,7 @@ pub fn node(kind: Kind) -> Node {
         atime: time(-5),
         mtime: time(1_700_000_000),
         ctime: time(i64::MAX),
-        xattrs: None,
+        xattrs: Xattrs::None,
         sent: None,
     }
 }
@@ -53,7 +53,7 @@ pub fn xattrs(of: &[(&'static str, usize)]) -> Xattrs {
     let one = |(name, len): &(&'static str, usize)| {
         (Bytes::from_static(name.as_bytes()), Bytes::from(vec![b'v'; *len]))
     };
-    Some(Arc::new(of.iter().map(one).collect::<BTreeMap<_, _>>()))
+    Xattrs::of(Arc::new(of.iter().map(one).collect::<BTreeMap<_, _>>()))
 }
 
 /// A batch of the account's first session that changes nothing yet.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::draft::Draft;
-use super::super::{Action, Node, Stop, XattrMode};
+use super::super::{Action, Need, Node, Stop, XattrMode, Xattrs};
 use super::data;
 use crate::limits::{XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX};
 use crate::{Errno, Ino, Timestamp};
@@ -67,7 +67,7 @@ pub(super) fn set_xattr(
         return Err(Errno::ENOSPC.into());
     }
     let node = d.node_mut(ino)?;
-    let mut xattrs = node.xattrs.take().unwrap_or_default();
+    let mut xattrs = node.xattrs.take().ok_or(Stop::Need(Need::Attributes(ino)))?;
     match (mode, xattrs.contains_key(name)) {
         (XattrMode::Create, true) => return Err(Errno::EEXIST.into()),
         (XattrMode::Replace, false) => return Err(Errno::ENODATA.into()),
@@ -75,9 +75,9 @@ pub(super) fn set_xattr(
     }
     Arc::make_mut(&mut xattrs).insert(name.clone(), value.clone());
     let list: usize = xattrs.keys().map(|name| name.len() + 1).sum();
-    node.xattrs = Some(xattrs);
+    node.xattrs = Xattrs::of(xattrs);
     node.ctime = time;
-    if node.xattr_bytes() > XATTRS_BYTES_MAX || list > XATTR_LIST_BYTES_MAX {
+    if node.xattrs.bytes() > XATTRS_BYTES_MAX as u64 || list > XATTR_LIST_BYTES_MAX {
         return Err(Errno::ENOSPC.into());
     }
     Ok(())
@@ -90,9 +90,9 @@ pub(super) fn remove_xattr(
     name: &Bytes,
 ) -> Result<(), Stop> {
     let node = d.node_mut(ino)?;
-    let mut xattrs = node.xattrs.take().ok_or(Errno::ENODATA)?;
+    let mut xattrs = node.xattrs.take().ok_or(Stop::Need(Need::Attributes(ino)))?;
     Arc::make_mut(&mut xattrs).remove(name).ok_or(Errno::ENODATA)?;
-    node.xattrs = (!xattrs.is_empty()).then_some(xattrs);
+    node.xattrs = Xattrs::of(xattrs);
     node.ctime = time;
     Ok(())
 }

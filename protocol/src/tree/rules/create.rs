@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::super::draft::Draft;
-use super::super::{FileData, Kind, Node, Owner, SpecialKind, Stop};
+use super::super::{FileData, Kind, Node, Owner, SpecialKind, Stop, Xattrs};
 use super::{Place, Post, must_not_be_sent, post};
 use crate::limits::{LINKS_MAX, SYMLINK_BYTES_MAX};
 use crate::{Errno, Ino, Name, Timestamp};
@@ -129,7 +129,7 @@ pub(super) fn new_node(kind: Kind, mode: u16, owner: Owner, time: Timestamp) -> 
         atime: time,
         mtime: time,
         ctime: time,
-        xattrs: None,
+        xattrs: Xattrs::None,
         sent: None,
     }
 }

@@ -3,14 +3,14 @@
 //! **Invariant:** no op touches two trees. Sending takes a picture of what is sent, with shared
 //! contents; accepting makes new nodes from the picture.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::super::draft::Draft;
 use super::super::{
-    Delivery, DeliveryEffect, Extents, FileData, Item, ItemKind, Kind, Node, Owner, Stop, Xattrs,
+    Delivery, DeliveryEffect, Extents, FileData, Item, ItemKind, Kind, Need, Node, Owner, Stop,
+    XattrMap, Xattrs,
 };
 use super::create::{enter_new, must_be_target, new_node};
 use super::{Place, Post, post};
@@ -58,7 +58,7 @@ pub(super) fn send(d: &mut Draft<'_>, time: Timestamp, letter: Letter<'_>) -> Re
             kind,
             mode: node.mode & 0o777,
             mtime: node.mtime,
-            xattrs: travelling(&node.xattrs),
+            xattrs: travelling(&node.xattrs).ok_or(Stop::Need(Need::Attributes(ino)))?,
         });
         // With names elsewhere, a file in what is sent stays as it is there, and so here.
         let is_alone = node.is_directory() || node.nlink == 1;
@@ -156,16 +156,16 @@ fn kind_of(item: &Item, parent: Ino) -> Kind {
     }
 }
 
-/// Of attributes, those of users travel, but not xfer's own.
-fn travelling(xattrs: &Xattrs) -> Xattrs {
+/// Of attributes, those of users travel, but not xfer's own. Nothing if they are not loaded.
+fn travelling(xattrs: &Xattrs) -> Option<Xattrs> {
     let travels = |name: &Bytes| name.starts_with(b"user.") && !name.starts_with(b"user.xfer.");
-    let kept: BTreeMap<Bytes, Bytes> = xattrs
+    let kept: XattrMap = xattrs
+        .all()?
         .iter()
-        .flat_map(|map| map.iter())
         .filter(|(name, _)| travels(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    (!kept.is_empty()).then(|| Arc::new(kept))
+    Some(Xattrs::of(Arc::new(kept)))
 }
 
 /// Keeps the content of a file for those who share it from now on.
@@ -197,7 +197,7 @@ fn must_be_sound(delivery: &Delivery) -> Result<(), Errno> {
             ItemKind::Directory => true,
             ItemKind::Symlink { target } => must_be_target(target).is_ok(),
         };
-        kind && item.xattrs == travelling(&item.xattrs)
+        kind && travelling(&item.xattrs).as_ref() == Some(&item.xattrs)
     };
     let count = delivery.items.len();
     if (1..=DELIVERY_ITEMS_MAX).contains(&count) && delivery.items.iter().all(sound) {
@@ -218,9 +218,10 @@ fn parent_of(delivery: &Delivery, index: usize, first: Ino) -> Result<Ino, Stop>
 
 /// What the recipient can see of where the delivery came from.
 fn mark_origin(node: &mut Node, delivery: &Delivery) {
+    // A new node has no more than travelled with its item, which was checked.
     let mut xattrs = node.xattrs.take().unwrap_or_default();
     let map = Arc::make_mut(&mut xattrs);
     map.insert(Bytes::from_static(b"user.xfer.from"), delivery.from.as_bytes().to_vec().into());
     map.insert(Bytes::from_static(b"user.xfer.sent"), delivery.sent.to_rfc3339().into());
-    node.xattrs = Some(xattrs);
+    node.xattrs = Xattrs::of(xattrs);
 }

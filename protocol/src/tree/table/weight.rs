@@ -4,7 +4,7 @@
 use std::mem::size_of;
 
 use super::{Directory, NodeRow};
-use crate::tree::{Kind, Node};
+use crate::tree::{Kind, Node, Xattrs};
 use crate::{Ino, Name, Seq};
 
 /// What an allocation takes up beside what was asked for, and for its counts if it is shared.
@@ -30,7 +30,11 @@ pub(super) fn of_node(node: Option<&Node>) -> usize {
 }
 
 fn of_present(node: &Node) -> usize {
-    let attributes = node.xattrs.iter().flat_map(|xattrs| xattrs.iter());
+    let attributes = match &node.xattrs {
+        Xattrs::All(map) => Some(map),
+        Xattrs::None | Xattrs::LeftOut { .. } => None,
+    };
+    let attributes = attributes.into_iter().flat_map(|map| map.iter());
     let attribute = |(name, value): (&bytes::Bytes, &bytes::Bytes)| {
         2 * size_of::<(bytes::Bytes, bytes::Bytes)>() + 2 * ALLOCATION + name.len() + value.len()
     };

@@ -84,7 +84,7 @@ fn fixtures(time: Timestamp) -> [(Ino, Option<&'static [u8]>, Node); 3] {
         atime: time,
         mtime: time,
         ctime: time,
-        xattrs: None,
+        xattrs: Default::default(),
         sent: None,
     };
     [

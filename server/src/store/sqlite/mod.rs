@@ -52,7 +52,8 @@ use super::files::FileStore;
 use super::lock::{must_not_be_others, prepare_directory};
 use super::place::Pin;
 use super::{
-    Account, AccountId, Batch, Committed, Failures, ForgottenBefore, MetaStore, StoreError, Trim,
+    Account, AccountId, Batch, Committed, Failures, ForgottenBefore, ListMax, Listing, MetaStore,
+    StoreError, Trim,
 };
 
 /// How long a removal lets others write after each of its transactions: as long as that took,
@@ -226,6 +227,16 @@ impl MetaStore for SqliteStore {
 
     fn path(&self, account: AccountId, ino: Ino) -> Result<Option<Vec<Name>>, StoreError> {
         self.connections.read(|reader| tree::path(reader, account, ino))
+    }
+
+    fn list(
+        &self,
+        account: AccountId,
+        directory: Ino,
+        after: Option<&Name>,
+        max: ListMax,
+    ) -> Result<Listing, StoreError> {
+        self.connections.read(|reader| tree::list(reader, account, directory, after, max))
     }
 
     fn orphans(&self, account: AccountId) -> Result<Vec<Ino>, StoreError> {

@@ -3,13 +3,11 @@
 //! Unsigned numbers are stored as the signed ones with the same bits. What is read is not trusted:
 //! a row that makes no sense is an error, never a panic.
 
-use std::sync::Arc;
-
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Params, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use xfer_protocol::tree::{Extents, FileData, Kind, Node};
+use xfer_protocol::tree::{Extents, FileData, Kind, Node, Xattrs};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Timestamp, codec};
 
 use crate::store::{AccountId, StoreError};
@@ -66,7 +64,13 @@ pub(super) fn put_node(
     node: &Node,
 ) -> Result<(), StoreError> {
     let own = kind_columns(&node.kind)?;
-    let xattrs = node.xattrs.as_ref().map(encode).transpose()?;
+    let xattrs = match &node.xattrs {
+        Xattrs::None => None,
+        Xattrs::All(map) => Some(encode(map)?),
+        Xattrs::LeftOut { .. } => {
+            return Err(StoreError::Database(format!("node {ino} lacks its attributes")));
+        }
+    };
     connection.prepare_cached(PUT_NODE)?.execute(params![
         account.0.cast_signed(),
         ino.0.cast_signed(),
@@ -143,7 +147,7 @@ pub(super) fn read_node(row: &Row<'_>, first: usize) -> Result<Node, StoreError>
         mtime: read_time(row, first + 7)?,
         ctime: read_time(row, first + 9)?,
         sent: read_id(row, first + 11)?.map(DeliveryId),
-        xattrs: read_blob(row, first + 12)?.map(Arc::new),
+        xattrs: read_blob(row, first + 12)?.map_or(Xattrs::None, Xattrs::All),
     })
 }
 

@@ -28,7 +28,7 @@ fn large_batch(account: AccountId) -> Batch {
         atime: Timestamp::default(),
         mtime: Timestamp::default(),
         ctime: Timestamp::default(),
-        xattrs: None,
+        xattrs: Default::default(),
         sent: None,
     };
     let node = Arc::new(node);
