@@ -99,10 +99,10 @@ pub struct PasswordLine {
 #[derive(Args, Debug, Default)]
 #[group(multiple = false)]
 pub struct TrustLine {
-    /// Trust a server that was never seen before (one whose key changed is still refused)
+    /// Trust a server that was never seen before (one whose certificate changed is still refused)
     #[arg(long)]
     pub accept_new: bool,
-    /// Trust just the server with this key
+    /// Trust just the server whose certificate has this SHA-256
     #[arg(long, value_name = "sha256:HEX")]
     pub fingerprint: Option<String>,
     /// Trust certificates for the server's name that these authorities (PEM) signed

@@ -23,7 +23,7 @@ pub enum Exit {
     Unreachable,
     /// 7: what answers is not an xfer server, or none that this client can talk to.
     NotXfer,
-    /// 8: the server's key is unknown, has changed, or is not the one that was asked for.
+    /// 8: the server's certificate is unknown, has changed, or is not the one that was asked for.
     Key,
     /// 9: wrong user name or password.
     WrongPassword,

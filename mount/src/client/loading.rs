@@ -350,12 +350,12 @@ fn is_sound(node: &Node) -> bool {
     match &node.kind {
         Kind::Symlink { target } => !target.is_empty() && target.len() <= SYMLINK_BYTES_MAX,
         Kind::File(data) => data.size <= xfer_protocol::limits::FILE_BYTES_MAX,
-        Kind::Directory { entries, .. } => *entries <= ENTRIES_MAX,
+        Kind::Directory { entries, name_bytes, .. } => (*entries).max(*name_bytes) <= ENTRIES_MAX,
         Kind::Fifo | Kind::Socket | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => true,
     }
 }
 
-/// More names of a node, and entries of a directory, than any tree can have: a server that says so
+/// More names of a node, and entries of a directory or bytes of their names, than any tree can have: a server that says so
 /// lies, and the rules need not count so far.
 const NLINK_MAX: u32 = u32::MAX / 2;
 const ENTRIES_MAX: u64 = u64::MAX / 4;

@@ -27,6 +27,10 @@ const FILES_MAX: usize = 512;
 /// How many entries are looked at for them.
 const ENTRIES_MAX: usize = 4096;
 
+/// How many directories are gone up, and into, for them. That keeps the search finite too if a server
+/// says that directories are in each other.
+const LEVELS_MAX: usize = 64;
+
 /// Entries in directories larger than this are not put in order.
 const DIRECTORY_ENTRIES_MAX: u64 = 16_384;
 
@@ -111,13 +115,14 @@ impl State {
     fn files_after(&self, ino: Ino, bytes: u64) -> Vec<Ahead> {
         let mut search = Search { state: self, bytes, entries: ENTRIES_MAX, found: Vec::new() };
         let (mut inside, mut place) = (self.handles.directory_of(ino), ino);
-        while let Some(directory) = inside.filter(|_| !search.is_over()) {
+        for _ in 0..LEVELS_MAX {
+            let Some(directory) = inside.filter(|_| !search.is_over()) else { break };
             let (mut before, after) = search.around(directory, place);
-            search.visit(after);
+            search.visit(after, 0);
             if place == ino {
                 // Who sorts what it reads comes to the others of the directory too.
                 before.retain(|ino| self.known(*ino).is_some_and(|node| !node.is_directory()));
-                search.visit(before);
+                search.visit(before, 0);
             }
             place = directory;
             inside = self.known(directory).and_then(|node| node.parent());
@@ -171,14 +176,14 @@ impl Search<'_> {
         children.into_iter().map(|(_, ino)| ino).collect()
     }
 
-    fn visit(&mut self, inos: Vec<Ino>) {
+    fn visit(&mut self, inos: Vec<Ino>, level: usize) {
         for ino in inos {
-            if self.is_over() {
+            if self.is_over() || level > LEVELS_MAX {
                 return;
             }
             self.entries -= 1;
             match self.state.known(ino) {
-                Some(node) if node.is_directory() => self.visit(self.listing(ino)),
+                Some(node) if node.is_directory() => self.visit(self.listing(ino), level + 1),
                 Some(node) => self.add(ino, &node),
                 None => {}
             }
@@ -197,7 +202,13 @@ impl Search<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use xfer_protocol::message::{Grant, Secret};
+    use xfer_protocol::tree::{Kind, Quota, Room, Usage, Xattrs};
+    use xfer_protocol::{Epoch, IdRange, Seq, SessionId, Timestamp};
+
+    use super::super::{Ids, Options};
     use super::*;
 
     /// Reads files one after the other, of which those that `ahead` names were fetched.
@@ -207,6 +218,55 @@ mod tests {
 
     fn guess(walk: &mut Walk, contents: std::ops::Range<u64>) {
         walk.guess(contents.map(ContentId));
+    }
+
+    /// A state that knows empty directories, each in the one that is named.
+    fn state_with(directories: &[(u64, u64)]) -> State {
+        let grant = Grant {
+            session: SessionId([0; 16]),
+            secret: Secret([0; 32]),
+            epoch: Epoch(1),
+            applied: Seq(0),
+            user: Name::new(b"alice").unwrap(),
+            ids: IdRange { first: 5000, end: 6000 },
+            usage: Usage::default(),
+            quota: Quota::UNLIMITED,
+            disk: Room::default(),
+            limit: Room::default(),
+            users: Vec::new(),
+            deliveries: Vec::new(),
+        };
+        let (ids, bytes) = (Ids::Stored, 1 << 20);
+        let (cache_bytes, log_bytes, tree_bytes) = (bytes, bytes, bytes);
+        let label = String::new();
+        let options = Options { cache_bytes, log_bytes, tree_bytes, ids, label };
+        let mut state = State::new(&grant, &options);
+        for (ino, parent) in directories {
+            let time = Timestamp::default();
+            let kind = Kind::Directory { parent: Ino(*parent), entries: 0, name_bytes: 0 };
+            let node = Node {
+                kind,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+                nlink: 2,
+                atime: time,
+                mtime: time,
+                ctime: time,
+                xattrs: Xattrs::None,
+                sent: None,
+            };
+            state.table.fill_node(Ino(*ino), Some(node));
+            state.table.fill_complete(Ino(*ino));
+        }
+        state
+    }
+
+    #[test]
+    fn directories_that_are_said_to_be_in_each_other_do_not_hold_the_search_up() {
+        let mut state = state_with(&[(10, 11), (11, 12), (12, 11)]);
+        state.handles.remember(Ino(9), Ino(10));
+        assert!(state.files_after(Ino(9), 1 << 20).is_empty());
     }
 
     #[test]

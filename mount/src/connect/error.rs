@@ -62,7 +62,7 @@ pub enum EndpointError {
     #[error("TLS failed: {0}; do both sides have the same version of xfer?")]
     Tls(String),
     /// The key is another than a moment ago.
-    #[error("its key changed since it was trusted a moment ago; mount again")]
+    #[error("its certificate changed since it was trusted a moment ago; mount again")]
     KeySwapped,
     /// No version in common.
     #[error(

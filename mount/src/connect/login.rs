@@ -341,6 +341,11 @@ fn check_grant(grant: &Grant) -> Result<(), EndpointError> {
     let ids = grant.ids;
     let fits =
         ids.first >= Ino::FIRST_GRANTED && ids.first <= ids.end && ids.end - ids.first <= IDS_MAX;
+    // Counts that are added to: no tree comes to a quarter of what they can hold.
+    let counts = [grant.applied.0, grant.usage.bytes, grant.usage.nodes];
+    if !counts.iter().all(|count| *count < u64::MAX / 4) {
+        return Err(EndpointError::Nonsense("the size of the tree"));
+    }
     if fits { Ok(()) } else { Err(EndpointError::Nonsense("the numbers it grants")) }
 }
 

@@ -1,7 +1,7 @@
-//! Whether a server is to be trusted, decided by its key's fingerprint.
+//! Whether a server is to be trusted, decided by the fingerprint of its certificate.
 //!
-//! **Invariant:** whoever can't be asked has not agreed: without a terminal an unknown key is
-//! refused. A key that differs from the known one is refused in every mode.
+//! **Invariant:** whoever can't be asked has not agreed: without a terminal an unknown certificate is
+//! refused. A certificate that differs from the known one is refused in every mode.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -13,17 +13,17 @@ use super::{Fingerprint, KnownHosts};
 /// How the server proves who it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TrustMode {
-    /// By its known key; if none is known, the user is asked.
+    /// By its known certificate; if none is known, the user is asked.
     Ask,
-    /// By its known key; if none is known, whatever it shows becomes known.
+    /// By its known certificate; if none is known, whatever it shows becomes known.
     AcceptNew,
-    /// By just this key; known hosts are neither read nor written.
+    /// By just this certificate; known hosts are neither read nor written.
     Fingerprint(Fingerprint),
     /// By a certificate for its name that one of the authorities in this file signed.
     Authorities(PathBuf),
 }
 
-/// How to decide, and where known keys are.
+/// How to decide, and where known certificates are.
 #[derive(Clone, Debug)]
 pub struct TrustPolicy {
     /// The mode.
@@ -35,9 +35,9 @@ pub struct TrustPolicy {
 /// Why a server is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// It shows another key than the known hosts file has.
+    /// It shows another certificate than the known hosts file has.
     #[error(
-        "the key of {endpoint} has changed: it was {known} ({}, line {line}) and now is {shown}; \
+        "the certificate of {endpoint} has changed: it was {known} ({}, line {line}) and now is {shown}; \
          if its administrator confirms the new one, delete that line and mount again, \
          otherwise someone may be posing as the server",
         file.display()
@@ -45,37 +45,37 @@ pub enum TrustError {
     Changed {
         /// The server.
         endpoint: String,
-        /// The key that is known.
+        /// The certificate that is known.
         known: Fingerprint,
-        /// The key it shows.
+        /// The certificate it shows.
         shown: Fingerprint,
         /// The known hosts file.
         file: PathBuf,
         /// The line, counted from 1.
         line: usize,
     },
-    /// It shows another key than `--fingerprint` says.
+    /// It shows another certificate than `--fingerprint` says.
     #[error(
-        "{endpoint} shows the key {shown}, not {expected} as asked for; \
+        "{endpoint} shows the certificate {shown}, not {expected} as asked for; \
          compare with what `xfer-server fingerprint` says on the server"
     )]
     NotAsAsked {
         /// The server.
         endpoint: String,
-        /// The key that was asked for.
+        /// The certificate that was asked for.
         expected: Fingerprint,
-        /// The key it shows.
+        /// The certificate it shows.
         shown: Fingerprint,
     },
     /// It is not known, and nobody can be asked.
     #[error(
-        "{endpoint} is not known and there is no terminal to ask on; its key is {shown}: if \
+        "{endpoint} is not known and there is no terminal to ask on; its certificate is {shown}: if \
          `xfer-server fingerprint` on the server says the same, mount with --fingerprint {shown}"
     )]
     Unknown {
         /// The server.
         endpoint: String,
-        /// The key it shows.
+        /// The certificate it shows.
         shown: Fingerprint,
     },
     /// It is not known, and the user did not say yes.
@@ -134,7 +134,7 @@ impl Asker for OnTerminal {
 }
 
 impl TrustPolicy {
-    /// Decides about the key that `endpoint` shows; asks if need be, and remembers a yes.
+    /// Decides about the certificate that `endpoint` shows; asks if need be, and remembers a yes.
     ///
     /// # Errors
     /// If it is not to be trusted, or that can't be found out.
@@ -190,7 +190,7 @@ impl TrustPolicy {
 /// Asks until the answer is yes or no; what cannot be read is a no.
 fn agree(endpoint: &str, shown: Fingerprint, asker: &mut dyn Asker) -> Result<(), TrustError> {
     let mut question = format!(
-        "The server {endpoint} is not known yet. Its key is\n  {shown}\n\
+        "The server {endpoint} is not known yet. Its certificate is\n  {shown}\n\
          Does `xfer-server fingerprint` on the server say the same, and do you trust it (yes/no)? "
     );
     loop {

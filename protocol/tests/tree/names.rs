@@ -1,7 +1,7 @@
 //! The rules about names, one claim each: making, linking, removing, renaming.
 
-use xfer_protocol::tree::{Action, Kind, RenameMode};
-use xfer_protocol::{Errno, Ino};
+use xfer_protocol::tree::{Action, Kind, Node, Op, Quota, RenameMode, Stop, Table, Usage, plan};
+use xfer_protocol::{Errno, Ino, Seq, Timestamp};
 
 use crate::audit::audit;
 use crate::steps::{File, OWNER, Step, name};
@@ -224,4 +224,24 @@ fn links_that_point_nowhere_or_too_far_are_refused() {
     assert_eq!(link(vec![b'x'; 4096]), Err(Errno::ENAMETOOLONG));
     assert_eq!(link(vec![b'x', 0]), Err(Errno::EINVAL));
     assert_eq!(link(vec![b'x'; 4095]), Ok(()));
+}
+
+#[test]
+fn directories_that_are_said_to_be_in_each_other_are_an_error_and_no_endless_walk() {
+    let mut table = Table::new(Usage { bytes: 0, nodes: 9 }, Quota::UNLIMITED, Seq(0));
+    let inside = |parent: u64, entries| Node {
+        kind: Kind::Directory { parent: Ino(parent), entries, name_bytes: 5 },
+        ..crate::world::fixtures()[0].1.clone()
+    };
+    // 2001 leads into a ring of three; 2009 is what is to be moved there.
+    for (ino, parent) in [(1, 1), (2001, 2002), (2002, 2003), (2003, 2004), (2004, 2002), (2009, 1)]
+    {
+        table.fill_node(Ino(ino), Some(inside(parent, 1)));
+    }
+    table.fill_entry(Ino::ROOT, name("moved"), Some(Ino(2009)));
+    table.fill_entry(Ino(2001), name("there"), None);
+    let (from, to) = ((Ino::ROOT, name("moved")), (Ino(2001), name("there")));
+    let action = Action::Rename { from, to, mode: RenameMode::Replace };
+    let refused = plan(&table, &Op { time: Timestamp::default(), action });
+    assert_eq!(refused, Err(Stop::Refused(Errno::EIO)));
 }
