@@ -54,7 +54,10 @@ fn fsync_waits_for_the_servers_word() {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         std::io::Write::write_all(&mut &file, b"x").unwrap();
-        let _ = sender.send(file.sync_all());
+        let synced = file.sync_all();
+        // Closed before it is told: a mount with an open file can't be unmounted.
+        drop(file);
+        let _ = sender.send(synced);
     });
     // The server has answered, and the answer is held back: fsync has nothing to go by.
     wait_until("the server's answer", SOON, || relay.held() > 0);
