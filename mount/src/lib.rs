@@ -3,10 +3,6 @@
 //! Reading order: `session` (what a login gives), `client` (the replica, the log and the caches),
 //! `fuse` (the kernel's side), `connect` (how a session begins), `control` (`xfer status` and so on).
 
-pub mod link;
-
-mod patience;
-
 pub mod session;
 
 pub mod cli;

@@ -21,8 +21,6 @@ pub mod password;
 
 pub mod blocks;
 
-pub mod link;
-
 pub mod half_open;
 
 pub mod opening;

@@ -21,10 +21,10 @@ use xfer_protocol::shown::is_visible;
 use xfer_protocol::{Name, SessionId, user};
 
 use crate::blocks::{Blocked, Blocks};
-use crate::link::{self, LinkError};
 use crate::password::{self, Workshop};
 use crate::source::Source;
 use crate::store::{Account, AccountId, MetaStore, StoreError};
+use xfer_link::LinkError;
 
 /// How the server names itself.
 pub const SOFTWARE: &str = concat!("xfer-server ", env!("CARGO_PKG_VERSION"));
@@ -228,7 +228,7 @@ where
     T: serde::de::DeserializeOwned,
     S: AsyncRead + Unpin,
 {
-    let (message, _) = in_time(link::receive(stream, Bounds::OPENING), deadline).await?;
+    let (message, _) = in_time(xfer_link::receive(stream, Bounds::OPENING), deadline).await?;
     Ok(message)
 }
 
@@ -237,7 +237,7 @@ where
     T: serde::Serialize,
     S: AsyncWrite + Unpin,
 {
-    in_time(link::send(stream, message, &[], Bounds::OPENING), deadline).await
+    in_time(xfer_link::send(stream, message, &[], Bounds::OPENING), deadline).await
 }
 
 async fn in_time<T>(

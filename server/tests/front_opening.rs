@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use xfer_link::{LinkError, receive, send};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
     ClientHello, Opened, Opening, Password, Purpose, Refusal, Secret, ServerHello, VERSION,
 };
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Name, SessionId, Timestamp};
-use xfer_server::link::{LinkError, receive, send};
 use xfer_server::opening::{Admitted, Door, NotAdmitted};
 use xfer_server::password;
 use xfer_server::store::MetaStore;

@@ -18,7 +18,6 @@ use tokio::io::{
 use tokio::sync::watch;
 use tokio::time::sleep;
 use xfer_mount::client::{Client, Ids, Options};
-use xfer_mount::link;
 use xfer_mount::session::{Dial, Reader, Session, Writer};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{Opened, Opening, Purpose, ToServer};
@@ -160,7 +159,7 @@ impl Host {
         let (reader, writer) = split(theirs);
         tokio::spawn(async move { engine.run_session(who, reader, writer).await });
         let (mut reader, writer) = split(ours);
-        let opened = link::receive::<Opened, _>(&mut reader, Bounds::OPEN).await.unwrap().0;
+        let opened = xfer_link::receive::<Opened, _>(&mut reader, Bounds::OPEN).await.unwrap().0;
         let Opened::Session(grant) = opened else { return Err(opened) };
         let opening = Opening::Attach { session: grant.session, secret: grant.secret.clone() };
         let dial = dial(self.engine.clone(), opening, cable.clone());
@@ -186,7 +185,7 @@ fn dial(engine: Arc<Engine>, opening: Opening, cable: Cable) -> Dial {
             let (reader, writer) = split(theirs);
             tokio::spawn(async move { engine.run_reads(session, secret, reader, writer).await });
             let (mut reader, writer) = split(ours);
-            let opened = link::receive::<Opened, _>(&mut reader, Bounds::OPEN).await;
+            let opened = xfer_link::receive::<Opened, _>(&mut reader, Bounds::OPEN).await;
             match opened.map_err(io::Error::other)?.0 {
                 Opened::Attached => Ok((Box::new(reader) as Reader, Box::new(writer) as Writer)),
                 refused => Err(io::Error::other(format!("{refused:?}"))),
@@ -229,7 +228,7 @@ impl Cable {
             (self.wiring.tap.clone(), self.pulled.subscribe(), self.pulled.subscribe());
         tokio::spawn(async move {
             while let Ok((message, data)) =
-                link::receive::<ToServer, _>(&mut from_client, Bounds::OPEN).await
+                xfer_link::receive::<ToServer, _>(&mut from_client, Bounds::OPEN).await
             {
                 // What gets nowhere is overheard too.
                 tap.iter().for_each(|tap| tap.note(&message, &data));
@@ -237,7 +236,7 @@ impl Cable {
                     continue;
                 }
                 tokio::select! {
-                    _ = link::send(&mut to_server, &message, &data, Bounds::OPEN) => {}
+                    _ = xfer_link::send(&mut to_server, &message, &data, Bounds::OPEN) => {}
                     () = pulled(up.clone()) => {}
                 }
             }

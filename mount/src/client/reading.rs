@@ -14,9 +14,9 @@ use xfer_protocol::limits::SILENCE_TIMEOUT_MS;
 use xfer_protocol::message::{Answer, Ask, ReadError, Request, Response};
 use xfer_protocol::{Errno, Seq};
 
-use crate::link::{self, LinkError};
-use crate::patience::{Heard, Looks, Patient};
 use crate::session::{Dial, Reader, Writer};
+use xfer_link::LinkError;
+use xfer_link::patience::{Heard, Looks, Patient};
 
 /// How many links questions are spread over: so that a long answer does not hold up short ones.
 const LINKS: usize = 3;
@@ -218,7 +218,7 @@ async fn transmit(
             None => return,
         }
         let request = Request { id, after, ask };
-        if let Err(error) = link::send(&mut writer, &request, &[], Bounds::OPEN).await {
+        if let Err(error) = xfer_link::send(&mut writer, &request, &[], Bounds::OPEN).await {
             tracing::warn!("a read link broke: {error}");
             break;
         }
@@ -256,5 +256,5 @@ async fn receive(mut reader: Patient<Reader>, pending: Pending, _alive: oneshot:
 /// The link may be silent between two answers, but not in the midst of one.
 async fn next_response(reader: &mut Patient<Reader>) -> Result<(Response, Bytes), LinkError> {
     let first = reader.first_byte().await?;
-    link::receive_after(first, reader, Bounds::OPEN).await
+    xfer_link::receive_after(first, reader, Bounds::OPEN).await
 }

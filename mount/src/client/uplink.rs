@@ -15,9 +15,9 @@ use super::kernel::Notice;
 use super::log::Group;
 use super::state::{Phase, State};
 use super::{Client, Lost};
-use crate::link::{self, LinkError};
-use crate::patience::{Patient, is_silence};
 use crate::session::{Reader, Writer};
+use xfer_link::LinkError;
+use xfer_link::patience::{Patient, is_silence};
 
 /// After this much since the last one, a commit is asked for while programs wait for room in the
 /// log, in bytes: so that what is done makes room while the rest is on its way.
@@ -78,7 +78,7 @@ impl Client {
     pub(super) async fn receive(self: Arc<Self>, reader: Reader) {
         let mut reader = Patient::new(reader, Duration::from_millis(SILENCE_TIMEOUT_MS));
         loop {
-            let said = match link::receive::<ToClient, _>(&mut reader, Bounds::OPEN).await {
+            let said = match xfer_link::receive::<ToClient, _>(&mut reader, Bounds::OPEN).await {
                 Ok((message, _)) => self.hear(message),
                 Err(error) if error.is_end() => Err("the server went away".to_owned()),
                 Err(LinkError::Io(error)) if is_silence(&error) => {
@@ -146,7 +146,7 @@ impl Client {
         payloads: &[Bytes],
     ) -> Result<(), String> {
         tokio::select! {
-            sent = link::send_parts(writer, message, payloads, Bounds::OPEN) => {
+            sent = xfer_link::send_parts(writer, message, payloads, Bounds::OPEN) => {
                 sent.map_err(|error| error.to_string())
             }
             () = self.wait_over() => Err("the session is over".to_owned()),

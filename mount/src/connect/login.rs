@@ -23,8 +23,8 @@ use super::error::{ConnectError, EndpointError, NotXfer, Phase};
 use super::tls::{self, Verification};
 use super::trust::{Asker, TrustMode, TrustPolicy};
 use super::{Fingerprint, Target, tcp};
-use crate::link::{self, LinkError};
 use crate::session::{Reader, Session, Writer};
+use xfer_link::LinkError;
 
 /// How long each phase may take.
 const PHASE_MAX: Duration = Duration::from_millis(OPENING_TIMEOUT_MS);
@@ -300,9 +300,9 @@ fn as_io(error: EndpointError) -> io::Error {
 async fn greet(mut stream: Stream) -> Result<(Stream, Timestamp), EndpointError> {
     let hello = ClientHello::new(concat!("xfer-mount ", env!("CARGO_PKG_VERSION")));
     let exchange = async {
-        let sent = link::send(&mut stream, &hello, &[], Bounds::OPENING).await;
+        let sent = xfer_link::send(&mut stream, &hello, &[], Bounds::OPENING).await;
         sent.map_err(|error| link_error(Phase::Hello, error))?;
-        let received = link::receive::<ServerHello, _>(&mut stream, Bounds::OPENING).await;
+        let received = xfer_link::receive::<ServerHello, _>(&mut stream, Bounds::OPENING).await;
         received.map(|(message, _)| message).map_err(|error| link_error(Phase::Hello, error))
     };
     match within(PHASE_MAX, Phase::Hello, exchange).await? {
@@ -318,9 +318,9 @@ async fn greet(mut stream: Stream) -> Result<(Stream, Timestamp), EndpointError>
 }
 
 async fn open(stream: &mut Stream, opening: &Opening) -> Result<Opened, EndpointError> {
-    let sent = link::send(stream, opening, &[], Bounds::OPENING).await;
+    let sent = xfer_link::send(stream, opening, &[], Bounds::OPENING).await;
     sent.map_err(|error| link_error(Phase::Login, error))?;
-    let received = link::receive(stream, Bounds::OPEN).await;
+    let received = xfer_link::receive(stream, Bounds::OPEN).await;
     received.map(|(opened, _)| opened).map_err(|error| link_error(Phase::Login, error))
 }
 

@@ -12,7 +12,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use xfer_mount::connect::Fingerprint;
-use xfer_mount::link;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
     ClientHello, Grant, Opened, Opening, Refusal, Secret, ServerHello, VERSION,
@@ -131,7 +130,8 @@ async fn answer(manner: Manner, acceptor: TlsAcceptor, mut stream: TcpStream) {
 }
 
 async fn speak(manner: Manner, mut stream: TlsStream<TcpStream>) {
-    let Ok((hello, _)) = link::receive::<ClientHello, _>(&mut stream, Bounds::OPENING).await else {
+    let Ok((hello, _)) = xfer_link::receive::<ClientHello, _>(&mut stream, Bounds::OPENING).await
+    else {
         return;
     };
     assert_eq!(hello.magic, *b"xfer");
@@ -140,11 +140,12 @@ async fn speak(manner: Manner, mut stream: TlsStream<TcpStream>) {
         let _ = stream.read_to_end(&mut Vec::new()).await;
         return;
     }
-    link::send(&mut stream, &greeting(manner), &[], Bounds::OPENING).await.unwrap();
-    let Ok((opening, _)) = link::receive::<Opening, _>(&mut stream, Bounds::OPENING).await else {
+    xfer_link::send(&mut stream, &greeting(manner), &[], Bounds::OPENING).await.unwrap();
+    let Ok((opening, _)) = xfer_link::receive::<Opening, _>(&mut stream, Bounds::OPENING).await
+    else {
         return;
     };
-    link::send(&mut stream, &opened(manner, opening), &[], Bounds::OPEN).await.unwrap();
+    xfer_link::send(&mut stream, &opened(manner, opening), &[], Bounds::OPEN).await.unwrap();
     let _ = stream.read_to_end(&mut Vec::new()).await;
 }
 

@@ -22,10 +22,10 @@ use xfer_protocol::{Errno, Seq};
 
 use super::commit::{Job, Verdict};
 use super::counters::add;
-use super::patience::is_silence;
 use super::session::{NoTree, Order, Session};
 use super::tree::{Halt, Stores};
-use crate::link::{LinkError, receive, send};
+use xfer_link::patience::is_silence;
+use xfer_link::{LinkError, receive, send};
 
 /// How long applied ops wait for a commit at most.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);

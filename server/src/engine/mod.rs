@@ -48,8 +48,6 @@ pub(crate) mod solo;
 
 mod serving;
 
-mod patience;
-
 mod counters;
 
 use std::sync::atomic::Ordering;

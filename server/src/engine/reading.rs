@@ -24,12 +24,12 @@ use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Seq};
 
 use super::counters::{Counters, add};
 use super::listing::{list, storage};
-use super::patience::Patient;
 use super::post::Post;
 use super::session::{NoTree, Session};
 use super::tree::Stores;
-use crate::link::{LinkError, receive_after, send};
 use crate::store::StoreError;
+use xfer_link::patience::Patient;
+use xfer_link::{LinkError, receive_after, send};
 
 /// How many questions of one link are in work at a time.
 const LINK_WORK_MAX: usize = 64;

@@ -17,13 +17,13 @@ use super::Engine;
 use super::begin::{Begun, begin};
 use super::garbage::remove_unreferenced;
 use super::log_link::{Driver, Over, frames, read_frames, write_messages};
-use super::patience::Patient;
 use super::reading::Reading;
 use super::registry::Seat;
 use super::session::{News, Queues, Session};
 use super::tree::Stores;
-use crate::link::send;
 use crate::opening::Authenticated;
+use xfer_link::patience::Patient;
+use xfer_link::send;
 
 /// How long a client may say nothing, or take nothing.
 const SILENCE: Duration = Duration::from_millis(CLIENT_SILENCE_TIMEOUT_MS);

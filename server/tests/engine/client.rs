@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tokio::io::DuplexStream;
+use xfer_link::{receive, send};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
     Answer, Ask, EndReason, Grant, ReadError, Request, Response, ToClient, ToServer,
 };
 use xfer_protocol::tree::{Action, Op, Owner};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Seq};
-use xfer_server::link::{receive, send};
 
 use crate::world::{name, time};
 

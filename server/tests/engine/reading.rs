@@ -1,9 +1,9 @@
 //! Questions on read links.
 
+use xfer_link::receive;
 use xfer_protocol::limits::READ_BYTES_MAX;
 use xfer_protocol::message::{Answer, Ask, Opened, Page, ReadError, Refusal, Secret};
 use xfer_protocol::{ContentId, Ino, Name, Seq};
-use xfer_server::link::receive;
 
 use crate::client::Reads;
 use crate::world::{World, name};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use tokio::io::duplex;
+use xfer_link::receive;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{Grant, Opened, Purpose, Refusal};
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{ContentId, Name, Timestamp};
 use xfer_server::engine::Engine;
-use xfer_server::link::receive;
 use xfer_server::opening::Authenticated;
 use xfer_server::store::{ContentStore, FileStore, MetaStore, SqliteStore};
 

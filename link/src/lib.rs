@@ -1,9 +1,9 @@
-//! One connection: frames in, frames out.
+//! One connection: frames in, frames out, for both programs; and [`patience`] with the other side.
 //!
-//! Generic over the stream, so that tests can run two peers over a pipe in memory.
-//!
-//! The server has much the same for itself: the protocol's crate, which both share, does no I/O and
-//! knows no runtime. What frames and messages are is decided there alone.
+//! Generic over the stream, so that tests can run two peers over a pipe in memory. What frames and
+//! messages are is decided by the protocol's crate, which does no I/O and knows no runtime.
+
+pub mod patience;
 
 use std::io;
 
@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use xfer_protocol::codec::{self, CodecError};
 use xfer_protocol::frame::{Bounds, FrameError, HEADER_BYTES, Header};
+use zeroize::Zeroize;
 
 /// Why a link can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -74,9 +75,14 @@ where
     let mut header = [first; HEADER_BYTES];
     reader.read_exact(&mut header[1..]).await?;
     let header = Header::parse(header, bounds)?;
-    let message = read_vec(reader, header.message_len).await?;
+    let mut message = read_vec(reader, header.message_len).await?;
     let payload = read_vec(reader, header.payload_len).await?;
-    Ok((codec::decode(&message)?, payload.into()))
+    let decoded = codec::decode(&message);
+    if bounds == Bounds::OPENING {
+        // It may have held a password, or a session's secret.
+        message.zeroize();
+    }
+    Ok((decoded?, payload.into()))
 }
 
 /// Writes one frame and flushes it.

@@ -6,12 +6,12 @@
 //! It is counted in short looks, and only those that end on time count. So the time in which this
 //! process did not run (a busy machine, a stopped process) is never held against the peer, whose
 //! bytes may have waited in the socket all the while: they are read before the next look begins.
-//!
-//! The client has much the same for itself, as it has for links.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -27,23 +27,71 @@ const LOOKS: u32 = 8;
 struct Silent;
 
 /// Whether a stream failed since its peer was silent.
-pub(super) fn is_silence(error: &io::Error) -> bool {
+pub fn is_silence(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Silent>())
 }
 
-/// Half a link, with a bound on how long it waits for the peer at a time.
-pub(super) struct Patient<S> {
-    stream: S,
-    look_len: Duration,
-    /// How many looks found nothing since bytes moved last.
-    looks: u32,
-    /// Runs while the stream waits; time before the caller asked does not count.
+/// Counts looks in a row that found nothing.
+pub struct Looks {
+    len: Duration,
+    empty: u32,
+    /// Runs while somebody waits; time before does not count.
     look: Option<Pin<Box<Sleep>>>,
 }
 
+impl Looks {
+    /// Enough of them take about `silence_max`.
+    pub fn new(silence_max: Duration) -> Looks {
+        Looks { len: silence_max / LOOKS, empty: 0, look: None }
+    }
+
+    /// Something was found: begins anew.
+    pub fn found(&mut self) {
+        (self.empty, self.look) = (0, None);
+    }
+
+    /// The end of a look, and whether enough of them found nothing.
+    pub fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.empty >= LOOKS {
+            return Poll::Ready(true);
+        }
+        let begin = || Box::pin(tokio::time::sleep(self.len));
+        let look = self.look.get_or_insert_with(begin);
+        ready!(look.as_mut().poll(cx));
+        let on_time = look.deadline().elapsed() < self.len;
+        self.empty += u32::from(on_time);
+        self.look = None;
+        Poll::Ready(self.empty >= LOOKS)
+    }
+}
+
+/// A link, or half of one, with a bound on how long it waits for the peer at a time.
+pub struct Patient<S> {
+    stream: S,
+    looks: Looks,
+    heard: Heard,
+}
+
+/// Counts how often bytes came over a link.
+#[derive(Clone, Default)]
+pub struct Heard(Arc<AtomicU64>);
+
+impl Heard {
+    /// How often they came so far.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 impl<S> Patient<S> {
-    pub(super) fn new(stream: S, silence_max: Duration) -> Patient<S> {
-        Patient { stream, look_len: silence_max / LOOKS, looks: 0, look: None }
+    /// A stream that waits for about so long at a time.
+    pub fn new(stream: S, silence_max: Duration) -> Patient<S> {
+        Patient { stream, looks: Looks::new(silence_max), heard: Heard::default() }
+    }
+
+    /// What counts its bytes.
+    pub fn heard(&self) -> Heard {
+        self.heard.clone()
     }
 
     fn limit<T>(
@@ -52,24 +100,17 @@ impl<S> Patient<S> {
         polled: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            (self.looks, self.look) = (0, None);
+            self.looks.found();
             return polled;
         }
-        while self.looks < LOOKS {
-            let begin = || Box::pin(tokio::time::sleep(self.look_len));
-            let look = self.look.get_or_insert_with(begin);
-            ready!(look.as_mut().poll(cx));
-            let on_time = look.deadline().elapsed() < self.look_len;
-            self.looks += u32::from(on_time);
-            self.look = None;
-        }
+        while !ready!(self.looks.poll_look(cx)) {}
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, Silent)))
     }
 }
 
 impl<S: AsyncRead + Unpin> Patient<S> {
     /// Reads the first byte of what comes next, however long the peer has nothing to say.
-    pub(super) async fn first_byte(&mut self) -> io::Result<u8> {
+    pub async fn first_byte(&mut self) -> io::Result<u8> {
         self.stream.read_u8().await
     }
 }
@@ -81,6 +122,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if polled.is_ready() {
+            self.heard.0.fetch_add(1, Ordering::Relaxed);
+        }
         self.limit(cx, polled)
     }
 }
