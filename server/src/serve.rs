@@ -195,18 +195,12 @@ fn identity(config: &Config) -> Result<Identity, Failure> {
 }
 
 fn taken(error: StoreError, config: &Config) -> Failure {
-    match error {
-        StoreError::Refused(why) => {
+    match error.refusal() {
+        Ok(why) => {
             let store = config.store.display();
             Failure::new(Exit::StoreInUse, format!("{why} ({store}); stop it, or check --store"))
         }
-        error @ (StoreError::Full
-        | StoreError::Gone(_)
-        | StoreError::Unsafe(_)
-        | StoreError::Older { .. }
-        | StoreError::Damaged(_)
-        | StoreError::Database(_)
-        | StoreError::Io { .. }) => error.into(),
+        Err(error) => error.into(),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::store::claim::{Claim, Purpose};
 use crate::store::lock::prepare_directory;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Account, Failures, MetaStore, StoreError};
+use crate::store::{Account, Failures, MetaStore};
 use crate::{moment, password, size};
 
 /// How many nodes an account may have that has a quota.
@@ -98,16 +98,12 @@ pub fn add(
     }
     let hash = hash(origin)?;
     let time = Timestamp::from(SystemTime::now());
-    meta.create_account(&name, &hash, quota, INBOX, time).map_err(|error| match error {
-        // Made by somebody else while the password was typed.
-        StoreError::Refused(_) => exists(),
-        error @ (StoreError::Full
-        | StoreError::Gone(_)
-        | StoreError::Unsafe(_)
-        | StoreError::Older { .. }
-        | StoreError::Damaged(_)
-        | StoreError::Database(_)
-        | StoreError::Io { .. }) => error.into(),
+    meta.create_account(&name, &hash, quota, INBOX, time).map_err(|error| {
+        match error.refusal() {
+            // Made by somebody else while the password was typed.
+            Ok(_) => exists(),
+            Err(error) => error.into(),
+        }
     })?;
     tell(store, Command::AccountChanged { user: name.to_string() })
 }

@@ -6,15 +6,15 @@
 //!
 //! The files are never removed: else two processes could lock two different files of one name.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::lock::prepare_directory;
+use super::place::options;
 use super::{AccountId, StoreError};
 
 /// What an account is claimed for.
@@ -40,8 +40,7 @@ pub(super) fn claim(
 ) -> Result<Option<Claim>, StoreError> {
     prepare_directory(&dir.join("claims"))?;
     let path = path(dir, account);
-    let mut options = options();
-    let file = options.create(true).open(&path).map_err(|error| failed(&path, error))?;
+    let file = options().create(true).open(&path).map_err(|error| failed(&path, error))?;
     let operation = match purpose {
         Purpose::Change => FlockOperation::NonBlockingLockExclusive,
         Purpose::Read => FlockOperation::NonBlockingLockShared,
@@ -71,13 +70,6 @@ pub(super) fn is_claimed(dir: &Path, account: AccountId) -> Result<bool, StoreEr
 
 fn path(dir: &Path, account: AccountId) -> PathBuf {
     dir.join("claims").join(account.0.to_string())
-}
-
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).truncate(false).mode(0o600);
-    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-    options
 }
 
 fn failed(path: &Path, error: std::io::Error) -> StoreError {

@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use super::StoreError;
-use super::place::Pin;
+use super::place::{Pin, options};
 
 /// A store that this process alone serves, until the value is dropped.
 #[derive(Debug)]
@@ -54,15 +54,7 @@ impl StoreLock {
         prepare_directory(dir)?;
         let path = dir.join("lock");
         let failed = |error| StoreError::io(format!("the store's {}", path.display()), error);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&path)
-            .map_err(failed)?;
+        let mut file = options().create(true).open(&path).map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(in_use(&mut file)),

@@ -192,6 +192,23 @@ impl StoreError {
             _ => StoreError::Io { what: what.into(), error },
         }
     }
+
+    /// Why the store refused; any other error is given back.
+    ///
+    /// # Errors
+    /// If this is no refusal.
+    pub fn refusal(self) -> Result<String, StoreError> {
+        match self {
+            StoreError::Refused(why) => Ok(why),
+            other @ (StoreError::Full
+            | StoreError::Gone(_)
+            | StoreError::Unsafe(_)
+            | StoreError::Older { .. }
+            | StoreError::Damaged(_)
+            | StoreError::Database(_)
+            | StoreError::Io { .. }) => Err(other),
+        }
+    }
 }
 
 /// How much is listed at a time.

@@ -1,17 +1,28 @@
-//! Checks that the files that a store has open are still the ones at their paths.
+//! How the files of a store are opened, and whether they are still the ones at their paths.
 //!
 //! An open file stays usable after its name is gone. A server whose store was removed, moved, replaced
 //! or mounted over would go on promising durability for files that can't be found again. So each part
 //! of a store is pinned when it is opened, and compared with its path before the server says that
 //! anything is durable.
 
+use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, Stat, fstat, open, stat};
 use rustix::io::Errno;
 
 use super::StoreError;
+
+/// How files of a store are opened: to be read and written, for the owner only if they are made, and
+/// never through a symbolic link.
+pub(super) fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).truncate(false).mode(0o600);
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options
+}
 
 /// A file or directory of a store, and the path that it was opened by.
 #[derive(Debug)]

@@ -17,16 +17,16 @@ mod shards;
 
 mod unsynced;
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use rustix::fs::{FlockOperation, OFlags, fdatasync, flock, fstat, fstatvfs, fsync, lstat, syncfs};
+use rustix::fs::{FlockOperation, fdatasync, flock, fstat, fstatvfs, fsync, lstat, syncfs};
 use rustix::io::{Errno, retry_on_intr};
 use shards::{Directory, Place};
 use time::{Date, OffsetDateTime};
@@ -35,7 +35,7 @@ use xfer_protocol::ContentId;
 use xfer_protocol::tree::Room;
 
 use super::lock::prepare_directory;
-use super::place::{Pin, is_same};
+use super::place::{Pin, is_same, options};
 use super::{ContentStore, Disk, StoreError};
 
 /// How many files are kept open.
@@ -111,12 +111,12 @@ impl FileStore {
 
     /// What a failure is told as. That a file is missing may have a larger cause.
     fn failed(&self, doing: &str, content: ContentId, error: io::Error) -> StoreError {
+        if error.kind() != io::ErrorKind::NotFound {
+            return StoreError::io(format!("{doing} content {content}"), error);
+        }
         match self.check() {
-            Err(gone) if error.kind() == io::ErrorKind::NotFound => gone,
-            Ok(()) if error.kind() == io::ErrorKind::NotFound => {
-                StoreError::Damaged(format!("content {content} is missing"))
-            }
-            Ok(()) | Err(_) => StoreError::io(format!("{doing} content {content}"), error),
+            Err(gone) => gone,
+            Ok(()) => StoreError::Damaged(format!("content {content} is missing")),
         }
     }
 
@@ -180,7 +180,7 @@ impl FileStore {
     fn make(&self, content: ContentId) -> io::Result<Arc<File>> {
         let place = Place::of(content);
         let path = place.path(&self.root);
-        let make = || options().create_new(true).mode(0o600).open(&path);
+        let make = || options().create_new(true).open(&path);
         let file = match make() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.make_directories(place)?;
@@ -422,12 +422,6 @@ impl ContentStore for FileStore {
             size: Room { bytes: bytes(stat.f_blocks), files: files(stat.f_files) },
         })
     }
-}
-
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-    options
 }
 
 /// What these locks guard is whole between any two statements, so a panic elsewhere does not matter.

@@ -7,12 +7,12 @@
 //! **Invariant:** the value in the file was durable in the database before. After a power failure it
 //! may be behind; then an older database may go unnoticed, and nothing else is wrong.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use crate::store::place::options;
 
 /// How many digits the number is written with.
 const DIGITS: usize = 20;
@@ -24,10 +24,7 @@ pub(super) struct Mark {
 
 impl Mark {
     pub(super) fn open(dir: &Path) -> io::Result<Mark> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-        Ok(Mark { file: options.open(dir.join("numbers"))? })
+        Ok(Mark { file: options().create(true).open(dir.join("numbers"))? })
     }
 
     /// The value; none in a store that was only used by versions that did not write it.

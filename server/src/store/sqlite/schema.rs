@@ -213,17 +213,11 @@ fn create(transaction: &Transaction<'_>) -> Result<(), StoreError> {
 
 /// All steps in one transaction: after a crash the store is of the version that it was.
 fn upgrade(transaction: &Transaction<'_>, dir: &Path, from: i32) -> Result<(), StoreError> {
-    let _unserved = lock::must_not_be_served(dir).map_err(|error| match error {
-        StoreError::Refused(text) => StoreError::Refused(format!(
+    let _unserved = lock::must_not_be_served(dir).map_err(|error| match error.refusal() {
+        Ok(text) => StoreError::Refused(format!(
             "the store is of an older version, and {text}: stop that one to upgrade the store"
         )),
-        other @ (StoreError::Full
-        | StoreError::Gone(_)
-        | StoreError::Unsafe(_)
-        | StoreError::Older { .. }
-        | StoreError::Damaged(_)
-        | StoreError::Database(_)
-        | StoreError::Io { .. }) => other,
+        Err(other) => other,
     })?;
     tracing::info!(from, to = VERSION, "upgrading the store");
     for step in STEPS.iter().skip(from.cast_unsigned() as usize - 1) {
