@@ -58,7 +58,7 @@ fn start(stores: &Stores, session: &Session, mut account: Account) -> Result<Beg
     let more_deliveries = deliveries.len() > DELIVERIES_MAX;
     deliveries.truncate(DELIVERIES_MAX);
     let mut tree = Tree::new(stores.clone(), &account, ids);
-    tree.room_mut().extend(Room::default())?;
+    let disk = tree.room_mut().extend(Room::default())?;
     let grant = Grant {
         session: session.id,
         secret: session.secret.clone(),
@@ -68,7 +68,7 @@ fn start(stores: &Stores, session: &Session, mut account: Account) -> Result<Beg
         ids,
         usage: account.usage,
         quota: account.quota,
-        disk: stores.space.free()?,
+        disk,
         limit: tree.room_mut().limit().room,
         users: others(&meta.accounts()?, &account.name),
         deliveries,

@@ -5,9 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use xfer_protocol::{Ino, Name};
 
-use super::session::Session;
-use super::tree::Stores;
-use crate::store::StoreError;
+use crate::store::{AccountId, MetaStore, StoreError};
 
 /// How many files of a session are told of.
 const TOLD_MAX: usize = 1_000;
@@ -19,16 +17,22 @@ pub(super) struct Damage(Mutex<HashSet<Ino>>);
 impl Damage {
     /// Logs that a file can't be read, unless that was said before. Looks for its path, which takes
     /// long. Blocks.
-    pub(super) fn report(&self, stores: &Stores, session: &Session, ino: Ino, error: &StoreError) {
+    pub(super) fn report(
+        &self,
+        meta: &dyn MetaStore,
+        (user, account): (&Name, AccountId),
+        ino: Ino,
+        error: &StoreError,
+    ) {
         if !self.is_new(ino) {
             return;
         }
-        let path = match stores.meta.path(session.account, ino) {
+        let path = match meta.path(account, ino) {
             Ok(Some(names)) => shown(&names),
             Ok(None) => format!("node {ino}, which has no name on the disk"),
             Err(error) => format!("node {ino}, whose name can't be read ({error})"),
         };
-        tracing::error!(user = %session.user, path, %error, "a file is damaged; bring back a backup");
+        tracing::error!(%user, path, %error, "a file is damaged; bring back a backup");
     }
 
     fn is_new(&self, ino: Ino) -> bool {

@@ -73,21 +73,22 @@ fn extend(
     stores: &Stores,
     wanted: Option<Room>,
 ) -> Result<Result<(Room, Limit), StoreError>, NoTree> {
-    let raise = |wanted: Option<Room>| {
+    let raise = || {
         session.with_tree(|tree| {
             let room = tree.room_mut();
-            let raised = wanted.map_or(Ok(()), |wanted| room.extend(wanted));
-            raised.map(|()| room.limit())
+            let free = wanted.map_or_else(|| stores.space.free(), |wanted| room.extend(wanted))?;
+            Ok((free, room.limit()))
         })
     };
-    let mut limit = raise(wanted)?;
-    let is_short = |limit: &Limit| wanted.is_some_and(|wanted| !limit.room.covers(wanted));
-    if limit.as_ref().is_ok_and(is_short) {
-        // What nothing needs any more must not stand in the way.
-        if let Err(error) = collect(stores) {
-            tracing::warn!(%error, "garbage stays for now");
-        }
-        limit = raise(wanted)?;
+    let raised = raise()?;
+    let is_short =
+        |(_, limit): &(Room, Limit)| wanted.is_some_and(|wanted| !limit.room.covers(wanted));
+    if !raised.as_ref().is_ok_and(is_short) {
+        return Ok(raised);
     }
-    Ok(limit.and_then(|limit| Ok((stores.space.free()?, limit))))
+    // What nothing needs any more must not stand in the way.
+    if let Err(error) = collect(stores) {
+        tracing::warn!(%error, "garbage stays for now");
+    }
+    raise()
 }

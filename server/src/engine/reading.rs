@@ -233,7 +233,8 @@ impl Reading {
             }
             Err(error @ StoreError::Damaged(_)) => {
                 self.must_have(ino, content, &range)?;
-                self.session.damage.report(&self.stores, &self.session, ino, &error);
+                let Session { user, account, damage, .. } = &*self.session;
+                damage.report(&*self.stores.meta, (user, *account), ino, &error);
                 Err(ReadError::Damaged)
             }
             Err(error) => {

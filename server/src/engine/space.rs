@@ -110,13 +110,15 @@ impl Share {
         *promised = promised.less(settled);
     }
 
-    /// Raises the limit: to what is wanted, if there is room for it, and to some more.
+    /// Raises the limit: to what is wanted, if there is room for it, and to some more. Gives what the
+    /// disk can still take.
     ///
     /// # Errors
     /// If the disk can't be asked; the limit stays.
-    pub(super) fn extend(&mut self, wanted: Room) -> Result<(), StoreError> {
+    pub(super) fn extend(&mut self, wanted: Room) -> Result<Room, StoreError> {
         let mut promised = self.space.promised();
-        let available = self.space.free()?.less(*promised);
+        let free = self.space.free()?;
+        let available = free.less(*promised);
         let spare = self.limit.less(self.used);
         let generous = SHARE_MAX.less(spare).min(available.divided(SHARE_PARTS));
         let missing = wanted.less(self.limit);
@@ -126,7 +128,7 @@ impl Share {
         };
         self.limit = self.limit.plus(extension);
         *promised = promised.plus(extension);
-        Ok(())
+        Ok(free)
     }
 
     /// Lowers the limit, as the client says.

@@ -179,9 +179,9 @@ impl Tree {
         for free in pending.frees {
             match self.owner(&free) {
                 Some(data) if data.sealed => drop(shared.insert(free.content)),
-                Some(_) => {
+                Some(data) => {
                     trims.own.push((free.content, free.ino));
-                    frees.extend(self.unused_parts(free));
+                    frees.extend(unused_parts(&free, &data));
                 }
                 None => {}
             }
@@ -223,13 +223,14 @@ impl Tree {
         }
         for free in in_flight.frees {
             self.load_node(free.ino)?;
-            if self.owner(&free).is_some_and(|data| data.sealed) {
+            let owner = self.owner(&free);
+            if owner.as_ref().is_some_and(|data| data.sealed) {
                 // Shared meanwhile, though not yet in what is committed: noted with that.
                 self.pending.dropped.insert(free.content);
                 continue;
             }
             self.pending.freed.push(free.content);
-            for part in self.unused_parts(free) {
+            for part in owner.map_or(Vec::new(), |data| unused_parts(&free, &data)) {
                 let len = part.range.end - part.range.start;
                 self.stores.contents.free(part.content, part.range.start, len)?;
             }
@@ -338,22 +339,6 @@ impl Tree {
     fn owner(&self, free: &Free) -> Option<FileData> {
         let Loaded::Present(node) = self.table.node(free.ino) else { return None };
         node.file().filter(|data| data.content == Some(free.content)).cloned()
-    }
-
-    /// The parts of `free` that its node has no data in. One that may share its content says nothing:
-    /// whoever else has it may have data there.
-    fn unused_parts(&self, free: Free) -> Vec<Free> {
-        let Some(data) = self.owner(&free).filter(|data| !data.sealed) else { return Vec::new() };
-        let mut parts = Vec::new();
-        let mut at = free.range.start;
-        let used = data.extents.data_in(data.size, free.range.clone());
-        for run in used.into_iter().chain(std::iter::once(free.range.end..free.range.end)) {
-            if at < run.start {
-                parts.push(Free { range: at..run.start, ..free.clone() });
-            }
-            at = run.end;
-        }
-        parts
     }
 }
 
@@ -465,3 +450,17 @@ type NodeRows = Vec<(Ino, Option<Arc<Node>>)>;
 
 /// Rows as [`Batch::entries`] has them.
 type EntryRows = Vec<(Ino, Name, Option<Ino>)>;
+
+/// The parts of `free` that its node, which alone has the content, has no data in.
+fn unused_parts(free: &Free, data: &FileData) -> Vec<Free> {
+    let mut parts = Vec::new();
+    let mut at = free.range.start;
+    let used = data.extents.data_in(data.size, free.range.clone());
+    for run in used.into_iter().chain(std::iter::once(free.range.end..free.range.end)) {
+        if at < run.start {
+            parts.push(Free { range: at..run.start, ..free.clone() });
+        }
+        at = run.end;
+    }
+    parts
+}
