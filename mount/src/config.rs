@@ -8,7 +8,7 @@ use xfer_protocol::shown::shown;
 
 use crate::cli::{MountLine, PasswordLine, TrustLine};
 use crate::connect::{Fingerprint, Target, TrustMode};
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::options::{self, MountOptions};
 
 /// The least that `--cache-size` and its like may be, in bytes.
@@ -63,7 +63,7 @@ impl TryFrom<MountLine> for Config {
         let words = options::take_settings(words, &mut line)?;
         Ok(Config {
             foreground: line.foreground,
-            target: line.target.parse().map_err(|e| usage(format!("{e}")))?,
+            target: line.target.parse().map_err(|e| Failure::usage(format!("{e}")))?,
             mountpoint: line.mountpoint,
             password: line.password.into(),
             trust: trust_mode(line.trust)?,
@@ -90,7 +90,7 @@ impl From<PasswordLine> for PasswordSource {
 fn trust_mode(line: TrustLine) -> Result<TrustMode, Failure> {
     if let Some(text) = line.fingerprint {
         let fingerprint: Fingerprint =
-            text.parse().map_err(|e| usage(format!("--fingerprint: {e}")))?;
+            text.parse().map_err(|e| Failure::usage(format!("--fingerprint: {e}")))?;
         return Ok(TrustMode::Fingerprint(fingerprint));
     }
     Ok(match line.ca {
@@ -103,10 +103,10 @@ fn trust_mode(line: TrustLine) -> Result<TrustMode, Failure> {
 /// Reads a size like `256MiB`, within the bounds of `option`.
 fn size(option: &str, text: &str) -> Result<u64, Failure> {
     let bytes = parse_size(text).ok_or_else(|| {
-        usage(format!("{option}: '{}' is no size; write it like 256MiB", shown(text)))
+        Failure::usage(format!("{option}: '{}' is no size; write it like 256MiB", shown(text)))
     })?;
     if !(SIZE_MIN..=SIZE_MAX).contains(&bytes) {
-        return Err(usage(format!("{option}: {text} is not between 16MiB and 1TiB")));
+        return Err(Failure::usage(format!("{option}: {text} is not between 16MiB and 1TiB")));
     }
     Ok(bytes)
 }
@@ -126,14 +126,11 @@ fn parse_size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-fn usage(line: String) -> Failure {
-    Failure::new(Exit::Usage, line)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::exit::Exit;
     use clap::Parser;
 
     fn config(arguments: &[&str]) -> Result<Config, Failure> {

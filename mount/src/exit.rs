@@ -78,6 +78,11 @@ impl Failure {
     pub fn new(exit: Exit, line: impl Into<String>) -> Failure {
         Failure { exit, line: line.into() }
     }
+
+    /// A wrong command line, or a file it names that is.
+    pub fn usage(line: impl Into<String>) -> Failure {
+        Failure::new(Exit::Usage, line)
+    }
 }
 
 /// One line, whatever the parts of it held.

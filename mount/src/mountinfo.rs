@@ -8,6 +8,9 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+/// The type of mounts that `xfer-mount` makes: the kernel knows `fuse`, and shows what follows.
+pub const KIND: &str = "fuse.xfer";
+
 /// A mount.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
@@ -26,7 +29,7 @@ pub struct Entry {
 impl Entry {
     /// Whether it is served by `xfer-mount`.
     pub fn is_xfer(&self) -> bool {
-        self.kind == "fuse.xfer"
+        self.kind == KIND
     }
 
     /// Whether it is served by some FUSE filesystem.

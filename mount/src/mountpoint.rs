@@ -7,12 +7,11 @@ use std::env;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::MountFlags;
 
 use crate::control;
 use crate::exit::{Exit, Failure};
@@ -137,7 +136,7 @@ pub fn remount(path: &Path, options: &MountOptions) -> Result<(), Failure> {
     check_fuse(options)?;
     let other =
         |error: io::Error| Failure::new(Exit::Other, format!("{}: {error}", path.display()));
-    let place = resolve_parent(path).map_err(|error| missing(path, &error))?;
+    let place = resolve(path).map_err(|error| missing(path, &error))?;
     match mountinfo::find(&place).map_err(other)? {
         Some(entry) if entry.is_xfer() => {}
         Some(_) | None => {
@@ -230,54 +229,6 @@ fn busy(entry: &Entry) -> Failure {
     };
     let line = format!("{path}: {} ({}) is already mounted there; {how}", entry.source, entry.kind);
     Failure::new(Exit::MountPointBusy, line)
-}
-
-/// Unmounts, if nothing is in use there.
-///
-/// Not left to fuser: its way can be tried only once, and says nothing when the helper fails.
-///
-/// # Errors
-/// A line that says why not: most likely that it is busy.
-pub fn unmount(path: &Path) -> Result<(), String> {
-    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
-        Ok(()) => Ok(()),
-        Err(Errno::PERM) => unmount_by_helper(path),
-        Err(Errno::BUSY) => Err(in_use(path)),
-        Err(error) => Err(format!("unmount: {error}")),
-    }
-}
-
-fn unmount_by_helper(path: &Path) -> Result<(), String> {
-    let output =
-        Command::new("fusermount3").env("LC_ALL", "C").args(["-u", "--"]).arg(path).output();
-    let output = output.map_err(|error| format!("fusermount3: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    match output.status.success() {
-        true => Ok(()),
-        false if said.contains("busy") => Err(in_use(path)),
-        false => Err(said.trim().to_owned()),
-    }
-}
-
-fn in_use(path: &Path) -> String {
-    format!(
-        "a program has a file open or its working directory there; see: fuser -vm {}",
-        path.display()
-    )
-}
-
-/// Takes a mount out of sight at once, even if it is dead or busy, in the ways that this user may
-/// have; the caller sees whether one worked.
-pub fn detach(path: &Path) {
-    let helper = Command::new("fusermount3")
-        .args(["-u", "-z", "--"])
-        .arg(path)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if !helper.is_ok_and(|status| status.success()) {
-        let _ = rustix::mount::unmount(path, UnmountFlags::DETACH);
-    }
 }
 
 fn find_program(name: &str) -> Option<PathBuf> {

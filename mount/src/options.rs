@@ -7,7 +7,7 @@
 use xfer_protocol::shown::shown;
 
 use crate::cli::MountLine;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 
 /// The `-o` options that mean something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl MountOptions {
         }
         let Owners { ids, uid, gid } = options.owners;
         if ids == Some(IdsOption::Stored) && (uid, gid) != (None, None) {
-            return Err(usage(
+            return Err(Failure::usage(
                 "ids=stored shows the stored owners, uid= and gid= others: give one",
             ));
         }
@@ -151,7 +151,7 @@ impl MountOptions {
             "allow_other" => self.allow_other = true,
             "remount" => self.remount = true,
             "auto_unmount" => {
-                return Err(usage(
+                return Err(Failure::usage(
                     "auto_unmount is not offered; leave it out: \
                      the next xfer-mount cleans away a mount whose process died",
                 ));
@@ -162,7 +162,8 @@ impl MountOptions {
     }
 
     fn set(&mut self, word: &str, name: &str, value: &str) -> Result<(), Failure> {
-        let wrong = |expected: &str| usage(format!("option '{}': give {expected}", shown(word)));
+        let wrong =
+            |expected: &str| Failure::usage(format!("option '{}': give {expected}", shown(word)));
         let number = |what: &str| value.parse().map(Some).map_err(|_| wrong(what));
         match (name, value) {
             ("ids", "stored") => self.owners.ids = Some(IdsOption::Stored),
@@ -198,10 +199,10 @@ pub fn take_settings(words: Vec<String>, line: &mut MountLine) -> Result<Vec<Str
     let trusts = [trust.accept_new, trust.fingerprint.is_some(), trust.ca.is_some()];
     let several = |given: &[bool]| given.iter().filter(|given| **given).count() > 1;
     if several(&passwords) {
-        return Err(usage("give just one of password_file and --password-stdin"));
+        return Err(Failure::usage("give just one of password_file and --password-stdin"));
     }
     if several(&trusts) {
-        return Err(usage("give just one of accept_new, fingerprint and ca"));
+        return Err(Failure::usage("give just one of accept_new, fingerprint and ca"));
     }
     Ok(rest)
 }
@@ -210,8 +211,9 @@ pub fn take_settings(words: Vec<String>, line: &mut MountLine) -> Result<Vec<Str
 fn take_setting(word: &str, line: &mut MountLine) -> Result<bool, Failure> {
     let (name, value) = word.split_once('=').map_or((word, None), |(name, v)| (name, Some(v)));
     let given = || value.filter(|value| !value.is_empty()).map(str::to_owned);
-    let needed =
-        || given().ok_or_else(|| usage(format!("option '{name}' needs a value: {name}=…")));
+    let needed = || {
+        given().ok_or_else(|| Failure::usage(format!("option '{name}' needs a value: {name}=…")))
+    };
     match name.replace('-', "_").as_str() {
         "accept_new" if value.is_none() => line.trust.accept_new = true,
         "takeover" if value.is_none() => line.takeover = true,
@@ -240,7 +242,7 @@ fn is_ignored(word: &str) -> bool {
 }
 
 fn unknown(word: &str) -> Failure {
-    usage(format!(
+    Failure::usage(format!(
         "unknown option '{}'; known are ids=stored, ids=mounter, uid=, gid=, umask=, allow_other, \
          ro, noexec, suid, dev, sync, fsname=, remount, the long options of xfer-mount \
          (password_file=, …), and the words of mount(8) that change nothing here",
@@ -248,14 +250,11 @@ fn unknown(word: &str) -> Failure {
     ))
 }
 
-fn usage(line: impl Into<String>) -> Failure {
-    Failure::new(Exit::Usage, line)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::exit::Exit;
 
     fn parse(text: &str) -> Result<MountOptions, Failure> {
         MountOptions::parse(&text.split(',').map(str::to_owned).collect::<Vec<_>>())

@@ -33,21 +33,23 @@ pub fn obtain(source: &PasswordSource, label: &str) -> Result<Obtained, Failure>
         PasswordSource::File(path) => from_file(path)?,
         PasswordSource::Stdin => {
             let line = secret(rustix::stdio::stdin());
-            (line.map_err(|e| usage(format!("--password-stdin: {e}")))?, None)
+            (line.map_err(|e| Failure::usage(format!("--password-stdin: {e}")))?, None)
         }
     };
     if password.0.is_empty() {
-        return Err(usage("the password is empty".to_owned()));
+        return Err(Failure::usage("the password is empty".to_owned()));
     }
     if password.0.len() > PASSWORD_BYTES_MAX {
-        return Err(usage(format!("the password is longer than {PASSWORD_BYTES_MAX} bytes")));
+        return Err(Failure::usage(format!(
+            "the password is longer than {PASSWORD_BYTES_MAX} bytes"
+        )));
     }
     Ok(Obtained { password, warning })
 }
 
 fn prompt(label: &str) -> Result<Password, Failure> {
     let terminal = connect::terminal().ok_or_else(|| {
-        usage(
+        Failure::usage(
             "there is no terminal to ask for the password on; \
              give --password-file FILE or --password-stdin"
                 .to_owned(),
@@ -58,12 +60,14 @@ fn prompt(label: &str) -> Result<Password, Failure> {
         Err(error @ Unanswered::Interrupted) => {
             Err(Failure::new(Exit::Interrupted, error.to_string()))
         }
-        Err(Unanswered::Terminal(error)) => Err(usage(format!("can't read the password: {error}"))),
+        Err(Unanswered::Terminal(error)) => {
+            Err(Failure::usage(format!("can't read the password: {error}")))
+        }
     }
 }
 
 fn from_file(path: &Path) -> Result<(Password, Option<String>), Failure> {
-    let failed = |e: io::Error| usage(format!("--password-file {}: {e}", path.display()));
+    let failed = |e: io::Error| Failure::usage(format!("--password-file {}: {e}", path.display()));
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode();
     let warning = (mode & 0o077 != 0)
@@ -74,10 +78,6 @@ fn from_file(path: &Path) -> Result<(Password, Option<String>), Failure> {
 fn secret(input: impl AsFd) -> io::Result<Password> {
     let mut line = first_line(input, PASSWORD_BYTES_MAX)?;
     Ok(Password(std::mem::take(&mut *line)))
-}
-
-fn usage(line: String) -> Failure {
-    Failure::new(Exit::Usage, line)
 }
 
 #[cfg(test)]

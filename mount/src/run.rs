@@ -26,7 +26,7 @@ use crate::connect::{self, KnownHosts, Login, OnTerminal, TrustPolicy};
 use crate::control::{Control, Mounted, Status, Waiting};
 use crate::exit::{Exit, Failure};
 use crate::options::{IdsOption, MountOptions};
-use crate::{fuse, mountinfo, mountpoint, password, syslog};
+use crate::{fuse, mountinfo, mountpoint, password, syslog, unmounting};
 
 /// How often it is looked whether the session was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -285,9 +285,9 @@ impl Running {
         }
         // The kernel may want something of this very process before it lets go.
         tokio::task::block_in_place(|| {
-            if mountpoint::unmount(&self.place).is_err() {
+            if unmounting::unmount(&self.place).is_err() {
                 // Busy. The process was told to end, so the mount goes out of sight at least.
-                mountpoint::detach(&self.place);
+                unmounting::detach(&self.place);
             }
         });
     }
@@ -387,7 +387,7 @@ impl Running {
             Ok(Some(top)) if Some(top.id) != self.id && self.id.is_some() => {
                 Err(format!("{} ({}) is mounted over it; unmount that first", top.source, top.kind))
             }
-            Ok(_) | Err(_) => mountpoint::unmount(&self.place),
+            Ok(_) | Err(_) => unmounting::unmount(&self.place),
         }
     }
 

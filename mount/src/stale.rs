@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::mountinfo::{self, Entry};
-use crate::mountpoint;
+use crate::unmounting;
 
 /// How long a mount has to show whether it is served.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
@@ -26,7 +26,7 @@ pub fn remove(path: &Path, entry: &Entry) -> Result<bool, String> {
     {
         return Ok(false);
     }
-    mountpoint::detach(path);
+    unmounting::detach(path);
     match mountinfo::find(path) {
         Ok(Some(left)) if left.id == entry.id => Err(format!(
             "{0}: a mount whose process was killed is in the way and can't be removed; \

@@ -10,7 +10,7 @@ use fuser::{
 };
 use xfer_protocol::{Errno, Ino, Name};
 
-use super::attr::{FOR_EVER, Shown, absent, attr, errno, file_type};
+use super::attr::{FOR_EVER, View, absent, attr, errno, file_type};
 use super::filesystem::XferFs;
 use super::placing;
 use super::words::{given, new_name, owner, parse};
@@ -97,9 +97,9 @@ impl XferFs {
         reply: ReplyEntry,
         attempt: impl FnMut(&mut State) -> Result<Found, Pause> + Send + 'static,
     ) {
-        let shown = self.shown;
+        let view = self.view;
         self.answer(request, reply, attempt, move |reply, (ino, node)| {
-            reply.entry(&FOR_EVER, &attr(ino, &node, shown), GENERATION);
+            reply.entry(&FOR_EVER, &attr(ino, &node, view), GENERATION);
         });
     }
 
@@ -110,9 +110,9 @@ impl XferFs {
         reply: ReplyAttr,
         attempt: impl FnMut(&mut State) -> Result<Found, Pause> + Send + 'static,
     ) {
-        let shown = self.shown;
+        let view = self.view;
         self.answer(request, reply, attempt, move |reply, (ino, node)| {
-            reply.attr(&FOR_EVER, &attr(ino, &node, shown));
+            reply.attr(&FOR_EVER, &attr(ino, &node, view));
         });
     }
 
@@ -123,10 +123,10 @@ impl XferFs {
     /// changes data. Those can't be told apart here. So for others this does nothing, and their
     /// changes of data take the bits with them.
     pub(super) fn set_nothing(&self, request: &Request, ino: Ino, reply: ReplyAttr) {
-        let (caller, shown) = (request.uid(), self.shown);
+        let (caller, view) = (request.uid(), self.view);
         self.answer_attr(request, reply, move |state| {
             let found = state.attributes(ino)?;
-            let owner = attr(ino, &found.1, shown).uid;
+            let owner = attr(ino, &found.1, view).uid;
             if caller != 0 && caller != owner {
                 return Ok(found);
             }
@@ -198,13 +198,13 @@ impl XferFs {
         name: &OsStr,
         reply: ReplyEntry,
     ) {
-        let (name, shown) = (parse(name), self.shown);
+        let (name, view) = (parse(name), self.view);
         let attempt = move |state: &mut State| match state.lookup(parent, given(&name)?)? {
             Some(found) => Ok(Ok(found)),
             None => Ok(Err(state.may_keep_absent(parent, given(&name)?))),
         };
         self.answer(request, reply, attempt, move |reply, found| match found {
-            Ok((ino, node)) => reply.entry(&FOR_EVER, &attr(ino, &node, shown), GENERATION),
+            Ok((ino, node)) => reply.entry(&FOR_EVER, &attr(ino, &node, view), GENERATION),
             Err(true) => reply.entry(&FOR_EVER, &absent(), GENERATION),
             Err(false) => reply.entry(&Duration::ZERO, &absent(), GENERATION),
         });
@@ -272,9 +272,9 @@ impl XferFs {
         reply: ReplyDirectoryPlus,
         attempt: impl FnMut(&mut State) -> Result<Vec<Listed>, Pause> + Send + 'static,
     ) {
-        let (client, shown) = (self.client.clone(), self.shown);
+        let (client, view) = (self.client.clone(), self.view);
         self.answer(request, reply, attempt, move |mut reply, listed| {
-            let told = add_entries(&mut reply, listed, shown);
+            let told = add_entries(&mut reply, listed, view);
             // Before the answer: after it, the kernel may forget them at any moment.
             let remember = move |state: &mut State| {
                 state.remember_listed(Ino(directory.0), &told);
@@ -324,10 +324,10 @@ fn durably<T>(
 }
 
 /// Adds entries until the answer is full, and returns the nodes that the kernel now knows.
-fn add_entries(reply: &mut ReplyDirectoryPlus, listed: Vec<Listed>, shown: Shown) -> Vec<Ino> {
+fn add_entries(reply: &mut ReplyDirectoryPlus, listed: Vec<Listed>, view: View) -> Vec<Ino> {
     let mut told = Vec::with_capacity(listed.len());
     for Listed { next, name, ino, node } in listed {
-        let (attr, entry) = (attr(ino, &node, shown), OsStr::from_bytes(&name));
+        let (attr, entry) = (attr(ino, &node, view), OsStr::from_bytes(&name));
         if reply.add(INodeNo(ino.0), next, entry, &FOR_EVER, &attr, GENERATION) {
             break;
         }

@@ -19,7 +19,7 @@ const ENTRY_BYTES: u64 = 32;
 
 /// What programs are shown of owners and permissions.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shown {
+pub(super) struct View {
     /// Whose numbers nodes show.
     pub(super) ids: Ids,
     /// Permission bits that no node shows.
@@ -27,8 +27,8 @@ pub(super) struct Shown {
 }
 
 /// A node's attributes.
-pub(super) fn attr(ino: Ino, node: &Node, shown: Shown) -> FileAttr {
-    let (uid, gid) = match shown.ids {
+pub(super) fn attr(ino: Ino, node: &Node, view: View) -> FileAttr {
+    let (uid, gid) = match view.ids {
         Ids::Mounter { uid, gid } => (uid, gid),
         Ids::Stored => (node.uid, node.gid),
     };
@@ -41,7 +41,7 @@ pub(super) fn attr(ino: Ino, node: &Node, shown: Shown) -> FileAttr {
         ctime: node.ctime.into(),
         crtime: node.ctime.into(),
         kind: file_type(&node.kind),
-        perm: node.mode & !shown.umask,
+        perm: node.mode & !view.umask,
         nlink: node.nlink,
         uid,
         gid,

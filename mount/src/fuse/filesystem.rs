@@ -19,7 +19,7 @@ use xfer_protocol::tree::XattrMode;
 use xfer_protocol::{Errno, Ino};
 
 use super::answers::GENERATION;
-use super::attr::{FOR_EVER, Shown, attr};
+use super::attr::{FOR_EVER, View, attr};
 use super::interrupts::Interrupts;
 use super::notices::Attributes;
 use super::placing::{HIDDEN_NAME, Placing};
@@ -38,7 +38,7 @@ pub(super) struct XferFs {
     pub(super) placing: Arc<Placing>,
     pub(super) interrupts: Arc<Interrupts>,
     pub(super) kernel: Arc<Attributes>,
-    pub(super) shown: Shown,
+    pub(super) view: View,
     pub(super) sync: bool,
 }
 
@@ -107,7 +107,7 @@ impl Filesystem for XferFs {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let Some((uid, gid)) = settable_owner(self.shown.ids, uid, gid) else {
+        let Some((uid, gid)) = settable_owner(self.view.ids, uid, gid) else {
             return reply.error(fuser::Errno::EPERM);
         };
         if [mode, uid, gid] == [None; 3] && (size, atime, mtime) == (None, None, None) {
@@ -233,13 +233,13 @@ impl Filesystem for XferFs {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (shown, owner, parent) = (self.shown, owner(request), Ino(parent.0));
+        let (view, owner, parent) = (self.view, owner(request), Ino(parent.0));
         let name = new_name(parent, name);
         let (mode, writable) = (permissions(mode), flags & libc::O_ACCMODE != libc::O_RDONLY);
         let attempt =
             move |state: &mut State| state.create(parent, given(&name)?, mode, owner, writable);
         self.answer(request, reply, attempt, move |reply, ((ino, node), handle)| {
-            let (attr, handle) = (attr(ino, &node, shown), FileHandle(handle.0));
+            let (attr, handle) = (attr(ino, &node, view), FileHandle(handle.0));
             reply.created(&FOR_EVER, &attr, GENERATION, handle, open_flags(writable));
         });
     }

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 use crate::client::Client;
 use crate::options::Access;
-use attr::Shown;
+use attr::View;
 use filesystem::XferFs;
 use interrupts::Interrupts;
 use notices::{Attributes, Notices};
@@ -88,7 +88,7 @@ pub fn mount(
         placing: placing.clone(),
         interrupts: interrupts.clone(),
         kernel: attributes.clone(),
-        shown: Shown { ids: client.ids(), umask: options.umask },
+        view: View { ids: client.ids(), umask: options.umask },
         sync: options.sync,
     };
     let session = mounting::session(filesystem, mountpoint, options).map_err(refused)?;

@@ -15,10 +15,7 @@ use rustix::io::Errno;
 use rustix::mount::mount;
 
 use super::Options;
-use crate::mountpoint;
-
-/// The filesystem's type: the kernel knows `fuse`, and shows what follows.
-const KIND: &str = "fuse.xfer";
+use crate::{mountinfo, mountpoint, unmounting};
 
 /// Mounts a filesystem and shakes hands with the kernel.
 pub(super) fn session<F: Filesystem>(
@@ -29,7 +26,7 @@ pub(super) fn session<F: Filesystem>(
     let config = config(options);
     match mount_as_root(place, options) {
         Ok(device) => Session::from_fd(filesystem, device, config.acl, config)
-            .inspect_err(|_| mountpoint::detach(place)),
+            .inspect_err(|_| unmounting::detach(place)),
         Err(Errno::PERM) => Session::new(filesystem, place, &config),
         Err(error) => Err(error.into()),
     }
@@ -44,7 +41,7 @@ fn mount_as_root(place: &Path, options: &Options) -> Result<OwnedFd, Errno> {
     let device = rustix::fs::open("/dev/fuse", flags, Mode::empty())?;
     let data = data(&device, place, options)?;
     let flags = mountpoint::flags(options.access, options.sync);
-    mount(options.source.as_str(), place, KIND, flags, data.as_c_str())?;
+    mount(options.source.as_str(), place, mountinfo::KIND, flags, data.as_c_str())?;
     Ok(device)
 }
 
