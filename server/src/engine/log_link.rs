@@ -123,17 +123,10 @@ pub(super) struct CommitState {
     in_flight: Option<(Seq, oneshot::Receiver<Verdict>)>,
     /// The last op that some program waits for.
     barrier: Seq,
-    /// So much waits for the next batch that no more is taken in while another is in flight.
+    /// So much waits for the next batch that no more is taken in until that is on its way.
     large: bool,
     /// When the oldest op that is in no batch yet has waited long enough.
     due: Option<Instant>,
-}
-
-impl CommitState {
-    /// Whether what comes has to wait for the batch in flight.
-    fn is_full(&self) -> bool {
-        self.large && self.in_flight.is_some()
-    }
 }
 
 impl Driver {
@@ -160,7 +153,7 @@ impl Driver {
                     self.start_commit().await
                 }
                 () = when(drain_deadline(&self.session)) => ordered(&self.session).map_or(Ok(()), Err),
-                received = frames.recv(), if !self.commit.is_full() => {
+                received = frames.recv(), if !self.commit.large => {
                     self.handle_received(received).await
                 }
             };
