@@ -240,7 +240,7 @@ fn check_equal(store: &SqliteStore, accounts: &[AccountId], model: &Model) {
         assert_eq!(exists, model.references.contains_key(&content), "content {content}");
     }
     let garbage: BTreeSet<u64> =
-        store.garbage(100).unwrap().into_iter().map(|content| content.0).collect();
+        store.garbage(None, 100).unwrap().into_iter().map(|content| content.0).collect();
     assert_eq!(garbage, model.garbage);
 }
 
@@ -296,7 +296,7 @@ fn run(steps: &[Step]) {
                 assert_eq!(begun.epoch, Epoch(model.trees[*user].epoch));
             }
             Step::Forget => {
-                store.forget_garbage(&store.garbage(2).unwrap()).unwrap();
+                store.forget_garbage(&store.garbage(None, 2).unwrap()).unwrap();
                 model.garbage = model.garbage.iter().skip(2).copied().collect();
             }
             Step::Reopen => store = SqliteStore::open(dir.path()).unwrap(),

@@ -43,7 +43,7 @@ fn remove(store: &SqliteStore, account: AccountId) {
 }
 
 fn garbage(store: &SqliteStore) -> Vec<u64> {
-    store.garbage(100).unwrap().into_iter().map(|content| content.0).collect()
+    store.garbage(None, 100).unwrap().into_iter().map(|content| content.0).collect()
 }
 
 fn exists(store: &SqliteStore, content: u64) -> bool {
@@ -231,7 +231,7 @@ fn a_content_is_garbage_when_nothing_refers_to_it_any_more() {
     drop(store);
     let store = SqliteStore::open(dir.path()).unwrap();
     assert_eq!(garbage(&store), [10, 11]);
-    assert_eq!(store.garbage(1).unwrap().len(), 1);
+    assert_eq!(store.garbage(None, 1).unwrap().len(), 1);
     store.forget_garbage(&[ContentId(10)]).unwrap();
     assert_eq!(garbage(&store), [11]);
 }

@@ -60,7 +60,7 @@ fn a_store_of_version_1_keeps_what_is_in_it() {
         assert_eq!(page[0].2.content(), Some(ContentId(3000)));
         let link = store.node(alice.id, Ino(2003)).unwrap().unwrap();
         assert!(matches!(link.kind, Kind::Symlink { target } if target == "where/it/points"));
-        assert_eq!(store.garbage(10).unwrap(), [ContentId(2999)]);
+        assert_eq!(store.garbage(None, 10).unwrap(), [ContentId(2999)]);
     }
 }
 

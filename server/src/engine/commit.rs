@@ -3,9 +3,12 @@
 //! **Invariant:** contents are durable before the rows that refer to them are written.
 //!
 //! **Invariant:** what failed is not tried again: a system that reported a failed sync once may
-//! report success the next time although the data is lost. Everybody in the group is told.
+//! report success the next time although the data is lost.
+//!
+//! **Invariant:** each batch has a verdict of its own: a content or a row that fails ends the session
+//! that it belongs to. Only what is nobody's (the transaction's end, a store that is gone) ends all.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -84,31 +87,56 @@ impl Committer {
     }
 
     fn try_commit(&self, works: Vec<Work>) -> Result<Vec<Verdict>, StoreError> {
+        let failures = self.sync(&works)?;
+        let mut batches = Vec::with_capacity(works.len());
+        let mut prepared = Vec::with_capacity(works.len());
+        for work in works {
+            prepared.push(self.prepare(work, &failures).map(|batch| batches.push(batch)));
+        }
+        let committed =
+            tracing::trace_span!("rows").in_scope(|| self.stores.meta.commit_each(&batches))?;
+        add(&self.commits.transactions, 1);
+        add(&self.commits.batches, batches.len() as u64);
+        for (batch, committed) in batches.iter().zip(&committed) {
+            let Ok(committed) = committed else { continue };
+            self.follow_up(batch, *committed);
+        }
+        let scarce = self.is_scarce();
+        let mut committed = committed.into_iter();
+        let verdict = |prepared: Result<(), String>| match prepared {
+            Ok(()) => match committed.next() {
+                Some(Ok(Committed::Durable)) => Verdict::Durable { scarce },
+                Some(Ok(Committed::Fenced)) => Verdict::Fenced,
+                Some(Err(error)) => Verdict::Failed(error.to_string()),
+                None => Verdict::Failed("the store said nothing of it".to_owned()),
+            },
+            Err(why) => Verdict::Failed(why),
+        };
+        Ok(prepared.into_iter().map(verdict).collect())
+    }
+
+    /// Makes the contents of a group durable, and says for which of them that failed.
+    fn sync(&self, works: &[Work]) -> Result<HashMap<ContentId, StoreError>, StoreError> {
         let mut touched: Vec<ContentId> =
             works.iter().flat_map(|work| work.contents.iter().copied()).collect();
         touched.sort_unstable();
         touched.dedup();
         tracing::trace_span!("contents", count = touched.len())
-            .in_scope(|| self.stores.contents.make_durable(&touched))?;
-        let mut batches: Vec<Batch> = works.into_iter().map(|work| work.batch).collect();
-        self.post.judge(&mut batches)?;
-        let committed =
-            tracing::trace_span!("rows").in_scope(|| self.stores.meta.commit(&batches))?;
-        add(&self.commits.transactions, 1);
-        add(&self.commits.batches, batches.len() as u64);
-        for (batch, committed) in batches.iter().zip(&committed) {
-            if let Err(error) = self.follow_up(batch, *committed) {
-                tracing::error!(%error, "nobody was told of a delivery");
-            }
+            .in_scope(|| self.stores.contents.make_each_durable(&touched))
+    }
+
+    /// A batch that is ready for its rows to be written, or why there is none.
+    fn prepare(
+        &self,
+        work: Work,
+        failures: &HashMap<ContentId, StoreError>,
+    ) -> Result<Batch, String> {
+        if let Some(error) = work.contents.iter().find_map(|content| failures.get(content)) {
+            return Err(error.to_string());
         }
-        let scarce = self.is_scarce();
-        Ok(committed
-            .into_iter()
-            .map(|committed| match committed {
-                Committed::Durable => Verdict::Durable { scarce },
-                Committed::Fenced => Verdict::Fenced,
-            })
-            .collect())
+        let mut batch = work.batch;
+        self.post.judge(&mut batch).map_err(|error| error.to_string())?;
+        Ok(batch)
     }
 
     /// Whether the disk has little room. Then garbage goes first: a client that removes files to
@@ -121,19 +149,25 @@ impl Committer {
         scarce
     }
 
-    fn follow_up(&self, batch: &Batch, committed: Committed) -> Result<(), StoreError> {
+    /// The batch is durable: what fails here is not its session's.
+    fn follow_up(&self, batch: &Batch, committed: Committed) {
         let refused: HashSet<DeliveryId> = batch.refused.iter().copied().collect();
         for effect in &batch.deliveries {
-            match effect {
+            let left = match effect {
                 // Its sender may have removed the files since, so that nothing has the contents.
                 DeliveryEffect::Sent { delivery, .. } if refused.contains(&delivery.id) => {
-                    remove_unreferenced(&self.stores, contents(delivery))?;
+                    remove_unreferenced(&self.stores, contents(delivery))
                 }
                 DeliveryEffect::Sent { .. }
                 | DeliveryEffect::Accepted(_)
-                | DeliveryEffect::Declined(_) => {}
+                | DeliveryEffect::Declined(_) => continue,
+            };
+            if let Err(error) = left {
+                tracing::warn!(%error, "contents of a refused delivery stay for now");
             }
         }
-        self.post.announce(batch, committed)
+        if let Err(error) = self.post.announce(batch, committed) {
+            tracing::error!(%error, "nobody was told of a delivery");
+        }
     }
 }

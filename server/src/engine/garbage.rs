@@ -78,44 +78,57 @@ pub(super) fn remove_unreferenced(
     Ok(count)
 }
 
-/// Gives back all space that nothing reaches: first that of whole contents.
+/// Gives back all space that nothing reaches: first that of whole contents. What can't be given back
+/// stays for the next time, and keeps nothing else.
+///
+/// # Errors
+/// The first of them, after all else is done.
 pub(super) fn collect(stores: &Stores) -> Result<(), StoreError> {
-    remove_garbage(stores)?;
-    trim(stores)
+    let removed = remove_garbage(stores);
+    let trimmed = trim(stores);
+    removed.and(trimmed)
 }
 
 fn remove_garbage(stores: &Stores) -> Result<(), StoreError> {
+    let (mut after, mut result) = (None, Ok(()));
     loop {
-        let garbage = stores.meta.garbage(STEP_COUNT)?;
+        let garbage = stores.meta.garbage(after, STEP_COUNT)?;
+        let mut removed = Vec::new();
         for content in &garbage {
-            stores.contents.remove(*content)?;
+            match stores.contents.remove(*content) {
+                Ok(()) => removed.push(*content),
+                Err(error) => result = result.and(Err(error)),
+            }
         }
-        if !garbage.is_empty() {
-            stores.meta.forget_garbage(&garbage)?;
+        if !removed.is_empty() {
+            stores.meta.forget_garbage(&removed)?;
         }
-        if garbage.len() < STEP_COUNT {
-            return Ok(());
+        match garbage.last().filter(|_| garbage.len() == STEP_COUNT) {
+            Some(last) => after = Some(*last),
+            None => return result,
         }
     }
 }
 
 /// Gives back the parts of sealed contents that nothing reaches.
 fn trim(stores: &Stores) -> Result<(), StoreError> {
-    let mut after = 0;
+    let (mut after, mut result) = (0, Ok(()));
     loop {
         let trims = stores.meta.trims(after, STEP_COUNT)?;
         let mut done = Vec::new();
         for trim in &trims {
             after = trim.id;
-            if is_trimmed(stores, trim.content)? {
-                done.push(*trim);
+            match is_trimmed(stores, trim.content) {
+                Ok(true) => done.push(*trim),
+                Ok(false) => {}
+                Err(error) => result = result.and(Err(error)),
             }
         }
         if !done.is_empty() {
             stores.meta.forget_trims(&done)?;
         }
         if trims.len() < STEP_COUNT {
-            return Ok(());
+            return result;
         }
     }
 }

@@ -177,6 +177,11 @@ impl Engine {
         self.commits.batches.load(Ordering::Relaxed)
     }
 
+    /// How many batches wait for a transaction.
+    pub fn waiting(&self) -> usize {
+        self.committer.max_capacity() - self.committer.capacity()
+    }
+
     /// Ends a user's session, after its client had some time to send what it has. Says whether
     /// there was one.
     pub async fn end(&self, user: &Name, reason: EndReason) -> bool {

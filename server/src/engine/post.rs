@@ -122,19 +122,17 @@ impl Post {
         });
     }
 
-    /// Decides about the deliveries in batches that are about to be committed: those that there is
+    /// Decides about the deliveries in a batch that is about to be committed: those that there is
     /// no room for become refused ones. Blocks.
-    pub(super) fn judge(&self, batches: &mut [Batch]) -> Result<(), StoreError> {
-        for batch in batches {
-            let mut refused = Vec::new();
-            for effect in &batch.deliveries {
-                let DeliveryEffect::Sent { to, delivery } = effect else { continue };
-                if !self.admit(batch.account, to, delivery)? {
-                    refused.push(delivery.clone());
-                }
+    pub(super) fn judge(&self, batch: &mut Batch) -> Result<(), StoreError> {
+        let mut refused = Vec::new();
+        for effect in &batch.deliveries {
+            let DeliveryEffect::Sent { to, delivery } = effect else { continue };
+            if !self.admit(batch.account, to, delivery)? {
+                refused.push(delivery.clone());
             }
-            withdraw(batch, &refused);
         }
+        withdraw(batch, &refused);
         Ok(())
     }
 

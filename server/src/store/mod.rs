@@ -16,6 +16,7 @@ pub mod claim;
 
 pub mod sqlite;
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -265,14 +266,25 @@ pub trait MetaStore: Send + Sync + 'static {
     fn orphans(&self, account: AccountId) -> Result<Vec<Ino>, StoreError>;
     /// Writes batches of several accounts in one transaction and makes them durable. The contents
     /// they refer to are durable already. A content that nothing refers to any more becomes garbage.
-    fn commit(&self, batches: &[Batch]) -> Result<Vec<Committed>, StoreError>;
+    ///
+    /// Nothing is written of a batch that fails, and the others are durable all the same. If the
+    /// transaction as a whole fails, it is not known of any of them whether it is durable.
+    fn commit_each(
+        &self,
+        batches: &[Batch],
+    ) -> Result<Vec<Result<Committed, StoreError>>, StoreError>;
+    /// The same, for batches that belong together: tells the first failure.
+    fn commit(&self, batches: &[Batch]) -> Result<Vec<Committed>, StoreError> {
+        self.commit_each(batches)?.into_iter().collect()
+    }
 
     /// Whether a content is referred to by anything committed.
     fn content_exists(&self, content: ContentId) -> Result<bool, StoreError>;
     /// The first content that is surely as long as its data: see [`FileStore::whole_from`].
     fn whole_from(&self) -> Result<ContentId, StoreError>;
-    /// Contents that nothing refers to any more, at most `count`.
-    fn garbage(&self, count: usize) -> Result<Vec<ContentId>, StoreError>;
+    /// Contents that nothing refers to any more, at most `count`, those after `after`, in order.
+    fn garbage(&self, after: Option<ContentId>, count: usize)
+    -> Result<Vec<ContentId>, StoreError>;
     /// Forgets garbage, whose bytes are gone.
     fn forget_garbage(&self, contents: &[ContentId]) -> Result<(), StoreError>;
     /// Sealed contents of which something was dropped, at most `count`, those noted after the trim
@@ -391,8 +403,18 @@ pub trait ContentStore: Send + Sync + 'static {
     /// Gives back the space of all but these ranges, which are whole blocks, in order; what the rest
     /// reads as afterwards is undefined.
     fn keep(&self, content: ContentId, ranges: &[Range<u64>]) -> Result<(), StoreError>;
-    /// Makes all that was done to these contents durable, their being there included.
-    fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError>;
+    /// Makes all that was done to these contents durable, their being there included, and says for
+    /// which of them that failed. If the store as a whole fails, none of them is known to be durable.
+    ///
+    /// A failure is final: a later success says nothing about what was written before the failure.
+    fn make_each_durable(
+        &self,
+        contents: &[ContentId],
+    ) -> Result<HashMap<ContentId, StoreError>, StoreError>;
+    /// The same, for contents that belong together: tells one failure, if there is any.
+    fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError> {
+        self.make_each_durable(contents)?.into_values().next().map_or(Ok(()), Err)
+    }
     /// Removes a content, if it exists.
     fn remove(&self, content: ContentId) -> Result<(), StoreError>;
     /// Sets a content aside, if it exists: as if it were removed, but for some days an administrator,

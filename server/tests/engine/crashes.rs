@@ -1,7 +1,7 @@
 //! Servers that die at any step of what they do to contents: rows never miss theirs, and the next
 //! server removes what no row has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,7 +43,7 @@ struct Mortal {
 }
 
 impl Mortal {
-    fn step(&self, change: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+    fn step<T>(&self, change: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let step = self.steps.fetch_add(1, Ordering::SeqCst);
         if step < self.death.step {
             return change();
@@ -102,8 +102,11 @@ impl ContentStore for Mortal {
         self.step(|| self.inner.keep(content, ranges))
     }
 
-    fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError> {
-        self.step(|| self.inner.make_durable(contents))
+    fn make_each_durable(
+        &self,
+        contents: &[ContentId],
+    ) -> Result<HashMap<ContentId, StoreError>, StoreError> {
+        self.step(|| self.inner.make_each_durable(contents))
     }
 
     fn remove(&self, content: ContentId) -> Result<(), StoreError> {

@@ -1,8 +1,9 @@
 //! Storage that fails, and servers that die.
 
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,13 +14,17 @@ use xfer_protocol::{ContentId, Ino, Seq};
 use xfer_server::engine::Engine;
 use xfer_server::store::{ContentStore, Disk, MetaStore, StoreError};
 
-use crate::client::OWNER;
+use crate::client::{Client, OWNER};
 use crate::world::{World, name, time};
 
 /// A content store that can be told to fail, or to panic.
 struct Faulty {
     inner: Arc<dyn ContentStore>,
     fail_sync: AtomicBool,
+    /// A content that can't be removed.
+    stuck: AtomicU64,
+    /// Contents for which a sync fails.
+    lost: Mutex<Vec<ContentId>>,
     panic_write: AtomicBool,
     /// Writes take long.
     slow_write: AtomicBool,
@@ -78,7 +83,10 @@ impl ContentStore for Faulty {
         self.inner.keep(content, ranges)
     }
 
-    fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError> {
+    fn make_each_durable(
+        &self,
+        contents: &[ContentId],
+    ) -> Result<HashMap<ContentId, StoreError>, StoreError> {
         self.syncs.fetch_add(1, Ordering::Relaxed);
         while self.hold_sync.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(1));
@@ -87,10 +95,18 @@ impl ContentStore for Faulty {
             let error = std::io::Error::other("told to");
             return Err(StoreError::io("syncing", error));
         }
-        self.inner.make_durable(contents)
+        let mut failures = self.inner.make_each_durable(contents)?;
+        for content in self.lost.lock().unwrap().iter().filter(|lost| contents.contains(lost)) {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            failures.insert(*content, StoreError::io("syncing", full));
+        }
+        Ok(failures)
     }
 
     fn remove(&self, content: ContentId) -> Result<(), StoreError> {
+        if content.0 == self.stuck.load(Ordering::Relaxed) {
+            return Err(StoreError::io("removing", std::io::Error::other("told to")));
+        }
         self.inner.remove(content)
     }
 
@@ -125,6 +141,8 @@ fn faulty_world_that_lists(may_list: AtomicBool) -> (World, Arc<Faulty>) {
         let store = Arc::new(Faulty {
             inner,
             fail_sync: AtomicBool::new(false),
+            stuck: AtomicU64::new(0),
+            lost: Mutex::default(),
             panic_write: AtomicBool::new(false),
             slow_write: AtomicBool::new(false),
             hold_sync: AtomicBool::new(false),
@@ -213,15 +231,139 @@ async fn sessions_that_wait_for_a_commit_share_the_next() {
         client.create(Ino::ROOT, "file").await;
         client.say(&ToServer::Barrier { upto: client.seq }, &[]).await;
     }
-    let waits = |user| world.engine.counts(&name(user)).unwrap().barriers == 1;
-    until(|| waits("bob") && waits("carol")).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    until(|| world.engine.waiting() == 2).await;
     faulty.hold_sync.store(false, Ordering::Relaxed);
     first.sync().await;
     for client in &mut others {
         client.sync().await;
     }
     assert_eq!(world.engine.transactions(), 2);
+}
+
+/// Holds up the committer with a commit of carol's, so that what comes meanwhile shares the next.
+async fn hold_up(world: &World, faulty: &Faulty) -> Client {
+    let carol = name("carol");
+    world.meta.create_account(&carol, "hash", Quota::UNLIMITED, Quota::UNLIMITED, time()).unwrap();
+    let mut first = world.login("carol").await;
+    let syncs = faulty.syncs.load(Ordering::Relaxed);
+    faulty.hold_sync.store(true, Ordering::Relaxed);
+    first.create(Ino::ROOT, "file").await;
+    first.say(&ToServer::Barrier { upto: first.seq }, &[]).await;
+    until(|| faulty.syncs.load(Ordering::Relaxed) > syncs).await;
+    first
+}
+
+/// Lets the committer go on, with one batch of each client waiting for it.
+async fn commit_together(world: &World, faulty: &Faulty, users: [&mut Client; 2]) {
+    for client in users {
+        client.say(&ToServer::Barrier { upto: client.seq }, &[]).await;
+    }
+    until(|| world.engine.waiting() == 2).await;
+    faulty.hold_sync.store(false, Ordering::Relaxed);
+}
+
+/// Alice's files are lost or refused, and bob's are there, also for the next server.
+async fn check_only_alice_ends(
+    world: &World,
+    mut alice: Client,
+    mut bob: Client,
+    content: ContentId,
+) {
+    assert!(matches!(alice.ended().await, EndReason::Storage(_)));
+    bob.sync().await;
+    assert_eq!(world.engine.transactions(), 2, "both were in one group");
+    bob.create(Ino::ROOT, "after").await;
+    bob.sync().await;
+    let (meta, contents) = world.reopen();
+    let account = |user| meta.account(&name(user)).unwrap().unwrap();
+    assert_eq!(account("alice").applied, Seq(0));
+    assert_eq!(meta.entry(account("alice").id, Ino::ROOT, &name("0")).unwrap(), None);
+    assert_eq!(account("bob").applied, bob.seq);
+    assert!(meta.entry(account("bob").id, Ino::ROOT, &name("0")).unwrap().is_some());
+    assert!(meta.content_exists(content).unwrap());
+    let mut data = [0; 4];
+    assert_eq!(contents.read(content, 0, &mut data).unwrap(), 4);
+    assert_eq!(&data, b"data");
+    world.login("alice").await.sync().await;
+}
+
+/// Files with data, and the content of the last.
+async fn write_files(client: &mut Client, count: usize) -> ContentId {
+    let mut last = None;
+    for file in 0..count {
+        let ino = client.create(Ino::ROOT, &file.to_string()).await;
+        last = Some(client.write(ino, 0, b"data").await);
+    }
+    last.unwrap()
+}
+
+async fn check_a_lost_content_ends_one_session(files: usize) {
+    let (world, faulty) = faulty_world();
+    let (mut alice, mut bob) = (world.login("alice").await, world.login("bob").await);
+    let _carol = hold_up(&world, &faulty).await;
+    let lost = write_files(&mut alice, files).await;
+    let kept = write_files(&mut bob, files).await;
+    faulty.lost.lock().unwrap().push(lost);
+    commit_together(&world, &faulty, [&mut alice, &mut bob]).await;
+    check_only_alice_ends(&world, alice, bob, kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_that_fails_ends_only_the_session_that_has_it() {
+    check_a_lost_content_ends_one_session(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_many_contents_that_fails_ends_only_the_session_that_has_it() {
+    check_a_lost_content_ends_one_session(20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_fails_ends_only_the_session_that_has_it() {
+    let (world, faulty) = faulty_world();
+    let (mut alice, mut bob) = (world.login("alice").await, world.login("bob").await);
+    let _carol = hold_up(&world, &faulty).await;
+    write_files(&mut alice, 1).await;
+    let kept = write_files(&mut bob, 1).await;
+    world.refuse_rows("entries", "account", "alice");
+    commit_together(&world, &faulty, [&mut alice, &mut bob]).await;
+    check_only_alice_ends(&world, alice, bob, kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_fails_ends_only_the_session_that_sends_it() {
+    let (world, faulty) = faulty_world();
+    let (mut alice, mut bob) = (world.login("alice").await, world.login("bob").await);
+    let _carol = hold_up(&world, &faulty).await;
+    let mailbox = alice.mailbox("bob").await;
+    let sent = alice.send_file("bob", mailbox, "0").await;
+    let kept = write_files(&mut bob, 1).await;
+    world.refuse_rows("deliveries", "from_account", "alice");
+    commit_together(&world, &faulty, [&mut alice, &mut bob]).await;
+    check_only_alice_ends(&world, alice, bob, kept).await;
+    let bob = world.meta.account(&name("bob")).unwrap().unwrap().id;
+    assert_eq!(world.meta.waiting(bob).unwrap(), [], "{sent} is not there");
+    assert_eq!(world.meta.inbox_usage(bob).unwrap().nodes, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_that_cannot_be_removed_keeps_no_other() {
+    let (world, faulty) = faulty_world();
+    let mut alice = world.login("alice").await;
+    let kept = write_files(&mut alice, 3).await;
+    alice.sync().await;
+    let stuck = ContentId(kept.0 - 2 * 2);
+    faulty.stuck.store(stuck.0, Ordering::Relaxed);
+    for file in 0..2 {
+        alice.unlink(Ino::ROOT, &file.to_string()).await;
+        alice.act(vec![Action::ForgetOrphan { ino: Ino(stuck.0 - 1 + 2 * file) }], &[]).await;
+    }
+    alice.sync().await;
+    until(|| world.on_disk().0 == 2).await;
+    faulty.stuck.store(0, Ordering::Relaxed);
+    alice.create(Ino::ROOT, "later").await;
+    alice.sync().await;
+    until(|| world.on_disk().0 == 1).await;
 }
 
 /// As a killed server leaves it: nothing is committed by whoever goes away.

@@ -80,6 +80,17 @@ impl World {
         db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap().cast_unsigned()
     }
 
+    /// Makes the database refuse every new row of a table whose `column` is this user.
+    pub fn refuse_rows(&self, table: &str, column: &str, user: &str) {
+        let account = self.meta.account(&name(user)).unwrap().unwrap().id.0;
+        let db = rusqlite::Connection::open(self.dir.path().join("xfer.db")).unwrap();
+        db.execute_batch(&format!(
+            "CREATE TRIGGER refuse BEFORE INSERT ON {table} WHEN NEW.{column} = {account}
+             BEGIN SELECT RAISE(ABORT, 'told to'); END"
+        ))
+        .unwrap();
+    }
+
     /// The stores opened anew, as another process would find them.
     pub fn reopen(&self) -> (SqliteStore, FileStore) {
         let meta = SqliteStore::open(self.dir.path()).unwrap();

@@ -1,8 +1,7 @@
 //! Bytes in plain files: the engine of [`ContentStore`] for one machine.
 //!
 //! A content is one file, written in place, in `contents/` of the store's directory; its place there
-//! is worked out from its number alone (`shards`). What must still be synced is kept track of in
-//! `unsynced`; how bytes are copied is in `copying`, how space is set aside and given back in `space`,
+//! is worked out from its number alone (`shards`). X bytes are copied is in `copying`, how space is set aside and given back in `space`,
 //! and what becomes of contents that nothing refers to in `lost`.
 //!
 //! **Invariant:** a file is opened by its number, and never through a symbolic link.
@@ -15,6 +14,8 @@ mod lost;
 
 mod shards;
 
+mod syncing;
+
 mod unsynced;
 
 use std::fs::{DirBuilder, File};
@@ -26,11 +27,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use rustix::fs::{FlockOperation, fdatasync, flock, fstat, fstatvfs, fsync, lstat, syncfs};
+use rustix::fs::{FlockOperation, flock, fstat, fstatvfs, lstat, syncfs};
 use rustix::io::{Errno, retry_on_intr};
 use shards::{Directory, Place};
 use time::{Date, OffsetDateTime};
-use unsynced::Unsynced;
+use unsynced::{Failures, Unsynced};
 use xfer_protocol::ContentId;
 use xfer_protocol::tree::Room;
 
@@ -41,9 +42,6 @@ use super::{ContentStore, Disk, StoreError};
 /// How many files are kept open.
 const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("512 is not 0");
 
-/// More contents than this are made durable by syncing their whole file system at once.
-const SYNCED_SINGLY_MAX: usize = 16;
-
 /// A store's contents, in its `contents` directory.
 pub struct FileStore {
     root: PathBuf,
@@ -53,7 +51,7 @@ pub struct FileStore {
     whole_from: ContentId,
     open: Mutex<LruCache<ContentId, Arc<File>>>,
     unsynced: Mutex<Unsynced>,
-    /// Held while the file system is synced: a failure is reported once, and must reach everybody.
+    /// Held during a sync: a failure is reported once, and must reach whoever it belongs to.
     syncing: Mutex<()>,
 }
 
@@ -173,7 +171,12 @@ impl FileStore {
 
     fn keep_open(&self, content: ContentId, file: File) -> Arc<File> {
         let file = Arc::new(file);
-        lock(&self.open).put(content, file.clone());
+        let mut open = lock(&self.open);
+        let closed = open.push(content, file.clone()).filter(|(closed, _)| *closed != content);
+        if let Some((closed, _)) = &closed {
+            // Before another descriptor of it can be opened.
+            lock(&self.unsynced).note_closed(*closed);
+        }
         file
     }
 
@@ -188,7 +191,11 @@ impl FileStore {
             }
             made => made?,
         };
-        lock(&self.unsynced).note_directory(place.leaf());
+        {
+            let mut unsynced = lock(&self.unsynced);
+            unsynced.note_directory(place.leaf());
+            unsynced.note_content(content);
+        }
         Ok(self.keep_open(content, file))
     }
 
@@ -207,14 +214,15 @@ impl FileStore {
     }
 
     /// Changes a content, which is noted as unsynced both before and after: a sync that fails in
-    /// between may have lost some of the change, and one that succeeds may not have covered it.
+    /// between may have lost some of the change, and one that succeeds may not have covered it. Before
+    /// its file is looked for, too: so it is known if that is closed.
     fn change(
         &self,
         content: ContentId,
         change: impl FnOnce(&File) -> io::Result<()>,
     ) -> io::Result<()> {
-        let file = self.file(content)?;
         lock(&self.unsynced).note_content(content);
+        let file = self.file(content)?;
         let changed = change(&file);
         lock(&self.unsynced).note_content(content);
         changed
@@ -237,40 +245,6 @@ impl FileStore {
             Err(error) => Err(error),
         }
         .map_err(|error| self.failed("finding", content, error))
-    }
-
-    fn sync_singly(&self, contents: &[ContentId]) -> Result<(), StoreError> {
-        let start = lock(&self.unsynced).begin(contents)?;
-        for content in contents {
-            self.file(*content)
-                .and_then(|file| Ok(retry_on_intr(|| fdatasync(&*file))?))
-                .map_err(|error| self.failed("syncing", *content, error))?;
-        }
-        let directories = lock(&self.unsynced).directories_of(contents);
-        for directory in directories {
-            let path = directory.path(&self.root);
-            File::open(&path)
-                .and_then(|file| Ok(retry_on_intr(|| fsync(&file))?))
-                .map_err(|error| StoreError::io(format!("syncing {}", path.display()), error))?;
-            lock(&self.unsynced).directory_synced(directory, start);
-        }
-        lock(&self.unsynced).contents_synced(contents, start);
-        Ok(())
-    }
-
-    fn sync_at_once(&self, contents: &[ContentId]) -> Result<(), StoreError> {
-        let _turn = lock(&self.syncing);
-        let start = lock(&self.unsynced).begin(contents)?;
-        match retry_on_intr(|| syncfs(&self.root_file)) {
-            Ok(()) => {
-                lock(&self.unsynced).all_synced(start);
-                Ok(())
-            }
-            Err(error) => {
-                lock(&self.unsynced).all_failed(contents);
-                Err(StoreError::io("syncing the store's file system", error.into()))
-            }
-        }
     }
 }
 
@@ -364,16 +338,16 @@ impl ContentStore for FileStore {
         freed.map_err(|error| self.failed("freeing", content, error))
     }
 
-    fn make_durable(&self, contents: &[ContentId]) -> Result<(), StoreError> {
-        let synced = if contents.len() > SYNCED_SINGLY_MAX {
-            self.sync_at_once(contents)
-        } else {
-            self.sync_singly(contents)
-        };
+    fn make_each_durable(&self, contents: &[ContentId]) -> Result<Failures, StoreError> {
+        let mut failures = self.sync(contents);
         // Also after a failure, of which this says the cause.
         self.check()?;
-        synced?;
-        contents.iter().try_for_each(|content| self.must_be_in_place(*content))
+        for content in contents {
+            if let Err(error) = self.must_be_in_place(*content) {
+                failures.entry(*content).or_insert(error);
+            }
+        }
+        Ok(failures)
     }
 
     fn remove(&self, content: ContentId) -> Result<(), StoreError> {

@@ -54,6 +54,12 @@ impl Directory {
             Directory::Leaf(top, leaf) => root.join(format!("{top:02x}/{leaf:02x}")),
         }
     }
+
+    /// Whether the content's file is found through this directory.
+    pub(super) fn leads_to(self, content: ContentId) -> bool {
+        let place = Place::of(content);
+        [Directory::Root, place.top(), place.leaf()].contains(&self)
+    }
 }
 
 /// Calls `visit` for every content. It may remove the one it is called for.

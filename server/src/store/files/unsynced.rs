@@ -3,9 +3,8 @@
 //! Everything noted gets a stamp. A sync covers what was stamped before it began, so it clears no
 //! stamp that is younger, and others may go on changing things meanwhile.
 //!
-//! The kernel tells of a failure to write back once. Syncing a whole file system thus tells the one
-//! who asked of what others have lost: their contents are marked, and the next time that one of them
-//! is to be made durable, it fails.
+//! A failure that a sync is told of may be that of a content which it was not asked for. Such contents
+//! are marked as lost, and the next time that one of them is to be made durable, it fails.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -16,16 +15,28 @@ use super::shards::{Directory, Place};
 use crate::store::StoreError;
 
 /// The moment of a change: later ones have higher numbers.
-type Stamp = u64;
+pub(super) type Stamp = u64;
+
+/// The contents for which a sync failed.
+pub(super) type Failures = HashMap<ContentId, StoreError>;
 
 /// Directories and contents that must be synced.
 #[derive(Default)]
 pub(super) struct Unsynced {
     now: Stamp,
     directories: HashMap<Directory, Stamp>,
-    contents: HashMap<ContentId, Stamp>,
+    contents: HashMap<ContentId, Change>,
     /// Contents of which a sync has lost something, which nobody was told.
     lost: HashSet<ContentId>,
+}
+
+/// A content's changes that must be synced.
+#[derive(Default)]
+struct Change {
+    /// The moment of the last.
+    stamp: Stamp,
+    /// Whether the descriptor for one of them was closed.
+    closed: bool,
 }
 
 impl Unsynced {
@@ -38,7 +49,19 @@ impl Unsynced {
     /// Notes a change of a content.
     pub(super) fn note_content(&mut self, content: ContentId) {
         self.now += 1;
-        self.contents.insert(content, self.now);
+        self.contents.entry(content).or_default().stamp = self.now;
+    }
+
+    /// Notes that a content's descriptor is closed.
+    pub(super) fn note_closed(&mut self, content: ContentId) {
+        if let Some(change) = self.contents.get_mut(&content) {
+            change.closed = true;
+        }
+    }
+
+    /// Whether a content's descriptor was closed since a change that must be synced.
+    pub(super) fn was_closed(&self, content: ContentId) -> bool {
+        self.contents.get(&content).is_some_and(|change| change.closed)
     }
 
     /// Notes that a content is no more.
@@ -47,16 +70,22 @@ impl Unsynced {
         self.lost.remove(&content);
     }
 
-    /// Begins a sync of `contents`; fails if an earlier one has lost something of them.
-    pub(super) fn begin(&mut self, contents: &[ContentId]) -> Result<Stamp, StoreError> {
-        let lost: Vec<_> = contents.iter().filter(|content| self.lost.remove(content)).collect();
-        match lost.first() {
-            None => Ok(self.now),
-            Some(content) => Err(StoreError::Io {
-                what: format!("syncing content {content}, which a sync has lost data of"),
-                error: io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()),
-            }),
-        }
+    /// Begins a sync of `contents`: says which of them must be synced, and of which an earlier sync
+    /// has lost something.
+    pub(super) fn begin(&mut self, contents: &[ContentId]) -> (Stamp, Vec<ContentId>, Failures) {
+        let changed = contents.iter().filter(|content| self.contents.contains_key(content));
+        let changed = changed.copied().collect();
+        let lost = contents.iter().filter(|content| self.lost.remove(content));
+        let failure = |content: &ContentId| StoreError::Io {
+            what: format!("syncing content {content}, which a sync has lost data of"),
+            error: io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()),
+        };
+        (self.now, changed, lost.map(|content| (*content, failure(content))).collect())
+    }
+
+    /// All contents that must be synced.
+    pub(super) fn contents(&self) -> Vec<ContentId> {
+        self.contents.keys().copied().collect()
     }
 
     /// The directories to be synced so that `contents` can be found.
@@ -74,10 +103,17 @@ impl Unsynced {
         }
     }
 
-    /// A sync of these contents that began at `start` is done.
-    pub(super) fn contents_synced(&mut self, contents: &[ContentId], start: Stamp) {
+    /// A sync of these contents that began at `start` is done. Those that failed are done with, too:
+    /// whoever asked was told.
+    pub(super) fn contents_synced(
+        &mut self,
+        contents: &[ContentId],
+        start: Stamp,
+        failures: &Failures,
+    ) {
         for content in contents {
-            if self.contents.get(content).is_some_and(|stamp| *stamp <= start) {
+            let is_synced = |change: &Change| change.stamp <= start;
+            if failures.contains_key(content) || self.contents.get(content).is_some_and(is_synced) {
                 self.contents.remove(content);
             }
         }
@@ -86,15 +122,18 @@ impl Unsynced {
     /// A sync of everything that began at `start` is done.
     pub(super) fn all_synced(&mut self, start: Stamp) {
         self.directories.retain(|_, stamp| *stamp > start);
-        self.contents.retain(|_, stamp| *stamp > start);
+        self.contents.retain(|_, change| change.stamp > start);
     }
 
-    /// A sync of everything failed, which those who have changed `told` are told.
-    pub(super) fn all_failed(&mut self, told: &[ContentId]) {
-        for content in told {
-            self.contents.remove(content);
-        }
-        self.lost.extend(self.contents.drain().map(|(content, _)| content));
+    /// A sync has lost something of these contents, which whoever asked for it is not told.
+    pub(super) fn note_lost(&mut self, contents: impl IntoIterator<Item = ContentId>) {
+        self.lost.extend(contents);
+    }
+
+    /// A sync of `directory` failed, which whoever has changed `told` is told.
+    pub(super) fn directory_failed(&mut self, directory: Directory, told: &[ContentId]) {
+        let others = self.contents.keys().filter(|content| directory.leads_to(**content));
+        self.lost.extend(others.filter(|content| !told.contains(content)));
     }
 }
 
@@ -110,34 +149,57 @@ mod tests {
     fn what_changes_during_a_sync_must_be_synced_again() {
         let mut unsynced = Unsynced::default();
         unsynced.note_directory(Directory::Root);
-        let start = unsynced.begin(&[A]).unwrap();
+        unsynced.note_content(A);
+        let (start, changed, _) = unsynced.begin(&[A, B]);
+        assert_eq!(changed, [A]);
         unsynced.note_directory(Directory::Root);
+        unsynced.note_content(A);
         unsynced.directory_synced(Directory::Root, start);
+        unsynced.contents_synced(&[A], start, &Failures::new());
         assert_eq!(unsynced.directories_of(&[A]), [Directory::Root]);
-        let start = unsynced.begin(&[A]).unwrap();
-        unsynced.directory_synced(Directory::Root, start);
+        let (start, changed, _) = unsynced.begin(&[A]);
+        assert_eq!(changed, [A]);
+        unsynced.all_synced(start);
         assert_eq!(unsynced.directories_of(&[A]), []);
+        assert_eq!(unsynced.contents(), []);
     }
 
     #[test]
-    fn a_failed_sync_is_told_once_to_each_who_has_lost_something() {
+    fn what_a_sync_lost_of_others_is_told_once_to_each_of_them() {
         let mut unsynced = Unsynced::default();
         unsynced.note_content(A);
-        unsynced.note_content(B);
-        unsynced.begin(&[A]).unwrap();
-        unsynced.all_failed(&[A]);
-        unsynced.begin(&[A]).unwrap();
-        unsynced.begin(&[B]).unwrap_err();
-        unsynced.begin(&[B]).unwrap();
+        unsynced.note_lost([B]);
+        assert!(unsynced.begin(&[A]).2.is_empty());
+        assert!(unsynced.begin(&[B]).2.contains_key(&B));
+        assert!(unsynced.begin(&[B]).2.is_empty());
     }
 
     #[test]
-    fn what_was_synced_is_not_lost_by_a_later_failure() {
+    fn a_closed_descriptor_is_remembered_until_the_change_is_synced() {
         let mut unsynced = Unsynced::default();
+        unsynced.note_closed(A);
+        assert!(!unsynced.was_closed(A), "it had no change");
         unsynced.note_content(A);
-        let start = unsynced.begin(&[A]).unwrap();
-        unsynced.contents_synced(&[A], start);
-        unsynced.all_failed(&[B]);
-        unsynced.begin(&[A]).unwrap();
+        unsynced.note_closed(A);
+        unsynced.note_content(A);
+        assert!(unsynced.was_closed(A), "one of its changes");
+        let (start, ..) = unsynced.begin(&[A]);
+        unsynced.all_synced(start);
+        unsynced.note_content(A);
+        assert!(!unsynced.was_closed(A));
+    }
+
+    #[test]
+    fn a_failed_sync_of_a_directory_is_told_to_each_who_has_something_there() {
+        const FAR: ContentId = ContentId(1 << 16);
+        let mut unsynced = Unsynced::default();
+        for content in [A, B, FAR] {
+            unsynced.note_content(content);
+        }
+        unsynced.directory_failed(Place::of(A).leaf(), &[A]);
+        assert!(unsynced.begin(&[A]).2.is_empty());
+        assert!(unsynced.begin(&[B, FAR]).2.into_keys().eq([B]));
+        unsynced.directory_failed(Directory::Root, &[A]);
+        assert!(unsynced.begin(&[FAR]).2.contains_key(&FAR));
     }
 }

@@ -8,6 +8,33 @@ use super::rows::{change, put_node};
 use super::{accounts, contents, deliveries, trims};
 use crate::store::{AccountId, Batch, Committed, StoreError};
 
+/// Writes batches, each under a savepoint: nothing is written of one that fails, and the others are.
+///
+/// # Errors
+/// After some failures (a full disk, an input error) SQLite undoes the whole transaction: then `culprit`
+/// says which batch met it.
+pub(super) fn write_each(
+    transaction: &Transaction<'_>,
+    batches: &[Batch],
+    culprit: &mut Option<usize>,
+) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
+    let mut all = Vec::with_capacity(batches.len());
+    for (place, batch) in batches.iter().enumerate() {
+        transaction.execute_batch("SAVEPOINT batch")?;
+        let written = write(transaction, batch);
+        if written.is_err() {
+            if transaction.is_autocommit() {
+                *culprit = Some(place);
+                return written.map(|_| all);
+            }
+            transaction.execute_batch("ROLLBACK TO batch")?;
+        }
+        transaction.execute_batch("RELEASE batch")?;
+        all.push(written);
+    }
+    Ok(all)
+}
+
 /// Writes one batch, unless its session was fenced.
 pub(super) fn write(transaction: &Transaction<'_>, batch: &Batch) -> Result<Committed, StoreError> {
     if !advance(transaction, batch)? {

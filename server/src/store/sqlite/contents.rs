@@ -70,10 +70,15 @@ pub(super) fn whole_from(connection: &Connection) -> Result<ContentId, StoreErro
     Ok(ContentId(first.cast_unsigned()))
 }
 
-pub(super) fn garbage(connection: &Connection, count: usize) -> Result<Vec<ContentId>, StoreError> {
-    let sql = "SELECT content FROM garbage ORDER BY content LIMIT ?";
+pub(super) fn garbage(
+    connection: &Connection,
+    after: Option<ContentId>,
+    count: usize,
+) -> Result<Vec<ContentId>, StoreError> {
+    let sql = "SELECT content FROM garbage WHERE content > ? ORDER BY content LIMIT ?";
+    let after = after.map_or(-1, |after| after.0.cast_signed());
     let count = i64::try_from(count).unwrap_or(i64::MAX);
-    all(connection, sql, [count], |row| Ok(ContentId(number(row, 0)?)))
+    all(connection, sql, [after, count], |row| Ok(ContentId(number(row, 0)?)))
 }
 
 pub(super) fn forget_garbage(

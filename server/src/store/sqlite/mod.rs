@@ -174,6 +174,26 @@ impl SqliteStore {
         self.check().map(|()| done)
     }
 
+    /// Writes batches in a transaction each, but for the one that ended their common one by `error`.
+    fn commit_singly(
+        &self,
+        batches: &[Batch],
+        culprit: Option<usize>,
+        error: StoreError,
+    ) -> Vec<Result<Committed, StoreError>> {
+        let mut error = Some(error);
+        let alone = |(place, batch)| {
+            if let Some(error) = error.take_if(|_| culprit == Some(place)) {
+                return Err(error);
+            }
+            let (committed, end) =
+                self.write(|writer| Ok((commit::write(writer, batch)?, contents::count(writer)?)))?;
+            self.marked(self.mark.raise(end));
+            Ok(committed)
+        };
+        batches.iter().enumerate().map(alone).collect()
+    }
+
     /// Checks the list of accounts: damage there would look like users who don't exist.
     ///
     /// # Errors
@@ -243,13 +263,25 @@ impl MetaStore for SqliteStore {
         self.connections.read(|reader| tree::orphans(reader, account))
     }
 
-    fn commit(&self, batches: &[Batch]) -> Result<Vec<Committed>, StoreError> {
-        let (committed, end) = self.write(|writer| {
-            let committed = batches.iter().map(|batch| commit::write(writer, batch));
-            Ok((committed.collect::<Result<_, _>>()?, contents::count(writer)?))
-        })?;
-        self.marked(self.mark.raise(end));
-        Ok(committed)
+    fn commit_each(
+        &self,
+        batches: &[Batch],
+    ) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
+        let mut culprit = None;
+        let together = self.write(|writer| {
+            Ok((commit::write_each(writer, batches, &mut culprit)?, contents::count(writer)?))
+        });
+        match together {
+            Ok((committed, end)) => {
+                self.marked(self.mark.raise(end));
+                Ok(committed)
+            }
+            Err(error) if culprit.is_none() && !matches!(error, StoreError::Full) => Err(error),
+            // SQLite undid the transaction, and nothing of it was synced: so what the others have in it
+            // can be written anew. The same is true of a full disk at its end: that was a write. After
+            // any other failure there it is not: that may have been the sync.
+            Err(error) => Ok(self.commit_singly(batches, culprit, error)),
+        }
     }
 
     fn content_exists(&self, content: ContentId) -> Result<bool, StoreError> {
@@ -260,8 +292,12 @@ impl MetaStore for SqliteStore {
         self.connections.read(|reader| contents::whole_from(reader))
     }
 
-    fn garbage(&self, count: usize) -> Result<Vec<ContentId>, StoreError> {
-        self.connections.read(|reader| contents::garbage(reader, count))
+    fn garbage(
+        &self,
+        after: Option<ContentId>,
+        count: usize,
+    ) -> Result<Vec<ContentId>, StoreError> {
+        self.connections.read(|reader| contents::garbage(reader, after, count))
     }
 
     fn forget_garbage(&self, contents: &[ContentId]) -> Result<(), StoreError> {

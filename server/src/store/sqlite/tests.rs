@@ -69,6 +69,54 @@ fn a_full_disk_is_told_apart_and_leaves_everything_as_it_was() {
     assert!(store.node(alice, Ino(2999)).unwrap().is_some());
 }
 
+/// A batch of one file's name for each of so many users, the first of whom has a large one besides.
+fn batches_of_users(store: &SqliteStore, count: usize) -> Vec<Batch> {
+    let quota = Quota::UNLIMITED;
+    let batch = |user: usize| {
+        let name = Name::new(format!("user{user}").as_bytes()).unwrap();
+        let account = store.create_account(&name, "x", quota, quota, Timestamp::default()).unwrap();
+        let mut batch = large_batch(account);
+        batch.nodes.truncate(if user == 0 { batch.nodes.len() } else { 1 });
+        batch
+    };
+    (0..count).map(batch).collect()
+}
+
+fn applied(store: &SqliteStore, batches: &[Batch]) -> Vec<u64> {
+    let accounts = store.accounts().unwrap();
+    let of = |batch: &Batch| accounts.iter().find(|one| one.id == batch.account).unwrap().applied.0;
+    batches.iter().map(of).collect()
+}
+
+#[test]
+fn a_batch_that_the_disk_has_no_room_for_keeps_out_none_that_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let batches = batches_of_users(&store, 3);
+    set_pages_max(&store, 200);
+    let done = store.commit_each(&batches).unwrap();
+    assert!(matches!(done[0], Err(StoreError::Full)), "{done:?}");
+    assert!(done[1..].iter().all(|done| matches!(done, Ok(Committed::Durable))), "{done:?}");
+    assert_eq!(applied(&store, &batches), [0, 1, 1]);
+}
+
+#[test]
+fn a_failure_that_undoes_the_transaction_ends_only_the_batch_that_met_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let batches = batches_of_users(&store, 3);
+    // As SQLite does by itself after an input error.
+    let sql = format!(
+        "CREATE TRIGGER refuse BEFORE INSERT ON nodes WHEN NEW.account = {}
+         BEGIN SELECT RAISE(ROLLBACK, 'told to'); END",
+        batches[1].account.0
+    );
+    store.connections.write(|writer| Ok(writer.execute_batch(&sql)?)).unwrap();
+    let done = store.commit_each(&batches).unwrap();
+    assert!(matches!(done[1], Err(StoreError::Database(_))), "{done:?}");
+    assert_eq!(applied(&store, &batches), [1, 0, 1]);
+}
+
 #[test]
 fn a_commit_waits_for_another_process_however_long_that_writes() {
     let dir = tempfile::tempdir().unwrap();
