@@ -103,8 +103,8 @@ impl Client {
         Ok(())
     }
 
-    /// Asks for room in another user's inbox, in a task of its own: what is granted is noted, though
-    /// whoever needed it was interrupted.
+    /// Asks for room in another user's inbox. A separate task does it, so that a grant is noted even
+    /// if the program that needed it was interrupted.
     pub(super) async fn ask_room(self: &Arc<Self>, room: RoomNeed) -> Result<(), Errno> {
         let client = self.clone();
         let asked = self.runtime.spawn(async move { client.ask_room_itself(room).await });

@@ -62,8 +62,8 @@ impl Place {
 }
 
 impl Link {
-    /// Asks, and gives nothing if the link breaks before the answer. An answer may take long while
-    /// bytes come, of others before it or of its own.
+    /// Asks, and gives nothing if the link breaks before the answer. The wait goes on as long as
+    /// bytes arrive, of this answer or of an earlier one.
     async fn ask(&self, after: Seq, ask: Ask) -> Result<Option<Reply>, Unanswered> {
         let (reply, answered) = oneshot::channel();
         let asking = async {
@@ -71,14 +71,16 @@ impl Link {
             answered.await.ok()
         };
         tokio::pin!(asking);
-        let (mut looks, mut heard) = (Looks::new(ANSWER_SILENCE), self.heard.count());
+        let (mut looks, mut before) = (Looks::new(ANSWER_SILENCE), self.heard.count());
         loop {
             let is_silent = tokio::select! {
                 biased;
                 reply = &mut asking => return Ok(reply),
                 is_silent = poll_fn(|cx| looks.poll_look(cx)) => is_silent,
             };
-            if std::mem::replace(&mut heard, self.heard.count()) != self.heard.count() {
+            let now = self.heard.count();
+            if now != before {
+                before = now;
                 looks.found();
             } else if is_silent {
                 return Err(Unanswered::Late);

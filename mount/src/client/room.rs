@@ -1,8 +1,8 @@
 //! Room on the server's disk: what this session may take up there before it has to ask.
 //!
-//! A change is acknowledged only within the limit that the server granted, so that it fits whatever
-//! others do. A program that needs more waits for one question to the server; if there is no more,
-//! it is told that the disk is full.
+//! A change is acknowledged only within the limit that the server granted, so that it still fits when
+//! other sessions write. A program that needs more waits while the server is asked for a higher
+//! limit; if the server grants none, the program gets ENOSPC.
 
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ impl Rooms {
         self.disk
     }
 
-    /// Whether an op fits within the limit. What takes up nothing always does.
+    /// Whether an op fits within the limit. An op that takes up no room always fits.
     pub(super) fn fits(&self, room: Room) -> bool {
         room.is_none() || self.limit.room.covers(self.used.plus(room))
     }
@@ -98,7 +98,7 @@ impl Rooms {
 
     fn set(&mut self, disk: Room, limit: Limit) {
         self.disk = disk;
-        // A limit of before this side lowered it was granted to nobody.
+        // A limit from before this side lowered its own no longer counts.
         if limit.round == self.limit.round {
             self.limit.room = self.limit.room.max(limit.room);
         }
