@@ -5,6 +5,7 @@
 #   packaging/install-deps.sh            to build and to mount
 #   packaging/install-deps.sh --tests    and to run the tests
 #   packaging/install-deps.sh --benches  and to compare xfer with others
+#   packaging/install-deps.sh --busy     and to run the tests on a machine that is kept busy
 #   packaging/install-deps.sh --profile  and to see where its time goes
 set -euo pipefail
 
@@ -47,6 +48,7 @@ for_benches=(
 case ${1-} in
     --tests) needed+=("${for_tests[@]}") ;;
     --benches) needed+=("${for_benches[@]}") ;;
+    --busy) needed+=("${for_tests[@]}" stress-ng:stress-ng) ;;
     --profile) needed+=(perf:linux-perf) ;;
 esac
 

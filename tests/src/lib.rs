@@ -54,5 +54,5 @@ pub use programs::{Finished, run_within, shell};
 pub use random::Random;
 pub use relay::Relay;
 pub use server::Server;
-pub use waiting::wait_until;
+pub use waiting::{PATIENCE, wait_until};
 pub use world::World;

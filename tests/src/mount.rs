@@ -3,17 +3,13 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::programs::{Finished, Running, program, run_within, shell};
-use crate::wait_until;
 use crate::watchdog::detach;
 use crate::world::World;
-
-/// How long mounting, and unmounting with all that it makes durable, may take.
-const LIMIT: Duration = Duration::from_secs(90);
+use crate::{PATIENCE, wait_until};
 
 /// How a user's storage is about to be mounted.
 pub struct Mounting<'a> {
@@ -84,7 +80,7 @@ impl<'a> Mounting<'a> {
         self.world.watchdog.watch_mount(self.root.clone());
         let home = self.world.home();
         let mut mount = Mount { root: self.root, running, home };
-        wait_until("the mount to be usable", LIMIT, || {
+        wait_until("the mount to be usable", PATIENCE, || {
             assert!(mount.running.is_running(), "xfer-mount ended:\n{}", mount.said());
             // In the foreground nothing else says when `xfer` can reach it too.
             mount.is_mounted() && mount.xfer("status", &[]).code == Some(0)
@@ -96,7 +92,7 @@ impl<'a> Mounting<'a> {
     #[track_caller]
     pub fn in_background(self) -> Finished {
         self.world.watchdog.watch_mount(self.root.clone());
-        run_within(&mut self.command(), LIMIT)
+        run_within(&mut self.command(), PATIENCE)
     }
 }
 
@@ -146,7 +142,7 @@ impl Mount {
         let mut command = Command::new(program("xfer"));
         command.arg(name).arg(&self.root).args(options).env("HOME", &self.home);
         command.env("XDG_RUNTIME_DIR", self.home.join("run"));
-        run_within(&mut command, LIMIT)
+        run_within(&mut command, PATIENCE)
     }
 
     /// Waits until everything is on the server's disk.
@@ -185,7 +181,7 @@ impl Mount {
     /// Waits for the end of the process that serves it, and gives its exit code.
     #[track_caller]
     pub fn ended(&mut self) -> Option<i32> {
-        self.running.ended_within(LIMIT)
+        self.running.ended_within(PATIENCE)
     }
 }
 

@@ -8,10 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::wait_until;
-
-/// How long an ordinary program may take before its test fails: far longer than any needs.
-const SHELL_LIMIT: Duration = Duration::from_secs(180);
+use crate::{PATIENCE, wait_until};
 
 /// What became of a program that ended.
 #[derive(Clone, Debug)]
@@ -101,7 +98,7 @@ pub fn run_with_input(command: &mut Command, input: &[u8], limit: Duration) -> F
 pub fn shell(directory: &Path, script: &str) -> String {
     let mut command = Command::new("bash");
     command.args(["-euo", "pipefail", "-c", script]).current_dir(directory).env("LC_ALL", "C");
-    let finished = run_within(&mut command, SHELL_LIMIT).succeeded();
+    let finished = run_within(&mut command, PATIENCE).succeeded();
     finished.stdout.trim_end_matches('\n').to_owned()
 }
 
@@ -162,7 +159,7 @@ impl Running {
     pub fn line<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         let mut found = None;
         let mut over = false;
-        wait_until(what, Duration::from_secs(60), || {
+        wait_until(what, PATIENCE, || {
             found = self.lines.lock().unwrap().iter().find_map(|line| find(line));
             over = found.is_none() && self.child.try_wait().unwrap().is_some();
             found.is_some() || over

@@ -5,15 +5,11 @@ use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::{LocalModes, tcgetattr};
 
-use crate::wait_until;
-
-/// How long a program may take to say something, or to end.
-const LIMIT: Duration = Duration::from_secs(90);
+use crate::{PATIENCE, wait_until};
 
 /// A program and its terminal.
 #[derive(Debug)]
@@ -60,7 +56,7 @@ impl OnPty {
     /// Waits until it says `text`, after what was waited for before.
     #[track_caller]
     pub fn says(&mut self, text: &str) {
-        wait_until(&format!("{text:?} on the terminal; so far: {}", self.said()), LIMIT, || {
+        wait_until(&format!("{text:?} on the terminal; so far: {}", self.said()), PATIENCE, || {
             let said = self.said.lock().unwrap();
             let rest = String::from_utf8_lossy(&said[self.read..]).into_owned();
             let at = rest.find(text);
@@ -90,7 +86,7 @@ impl OnPty {
     #[track_caller]
     pub fn ended(&mut self) -> Option<i32> {
         let mut status = None;
-        wait_until("the program on the terminal to end", LIMIT, || {
+        wait_until("the program on the terminal to end", PATIENCE, || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });

@@ -6,7 +6,14 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use crate::waiting::{PATIENCE, wait_until};
+
+/// How long a call is given to return although it must not.
+const LONG_ENOUGH_TO_RETURN: Duration = Duration::from_millis(500);
 
 /// A relay that runs until the test ends.
 pub struct Relay {
@@ -83,6 +90,26 @@ impl Relay {
     /// How many bytes the server has said that are held back.
     pub fn held(&self) -> u64 {
         self.wire.held.load(Ordering::SeqCst)
+    }
+
+    /// Runs `act` while no answer arrives, lets the answers pass once there are some, and gives what
+    /// `act` returns.
+    ///
+    /// # Panics
+    /// If `act` returns before they pass, or not at all.
+    pub fn answers_are_waited_for<T: Send + 'static>(
+        &self,
+        what: &str,
+        act: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        self.hold_answers();
+        let (sender, receiver) = channel();
+        std::thread::spawn(move || drop(sender.send(act())));
+        wait_until("the server's answer", PATIENCE, || self.held() > 0);
+        let early = receiver.recv_timeout(LONG_ENOUGH_TO_RETURN);
+        assert!(early.is_err(), "{what} returned before the server's answer arrived");
+        self.release();
+        receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{what} hangs"))
     }
 
     /// Lets everything that was held pass.

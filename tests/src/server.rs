@@ -3,14 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::PATIENCE;
 use crate::programs::{Finished, Running, program, run_within};
-
-/// How long a command of the server's may take.
-const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
 /// A server that runs.
 #[derive(Debug)]
@@ -60,18 +57,18 @@ impl Server {
     /// Ends it as a crash would.
     pub fn kill(&mut self) {
         self.running.signal(Signal::KILL);
-        self.running.ended_within(Duration::from_secs(10));
+        self.running.ended_within(PATIENCE);
     }
 
     /// Asks it to stop, and gives its exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.running.signal(Signal::TERM);
-        self.running.ended_within(Duration::from_secs(10))
+        self.running.ended_within(PATIENCE)
     }
 
     /// Waits until it ends by itself, and gives its exit code.
     pub fn ended(&mut self) -> Option<i32> {
-        self.running.ended_within(Duration::from_secs(60))
+        self.running.ended_within(PATIENCE)
     }
 
     /// Starts it again, at the same address, after it ended.
@@ -90,7 +87,7 @@ impl Server {
 #[track_caller]
 pub fn command(store: &Path, args: &[&str]) -> Finished {
     let mut command = Command::new(program("xfer-server"));
-    run_within(command.args(args).arg("--store").arg(store), COMMAND_LIMIT)
+    run_within(command.args(args).arg("--store").arg(store), PATIENCE)
 }
 
 /// The address and the fingerprint in `listening on ADDR, fingerprint sha256:HEX`.

@@ -7,20 +7,16 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{SeekFrom, fgetxattr, flistxattr, seek, statvfs};
 use xfer_protocol::Name;
 use xfer_server::store::{MetaStore, SqliteStore};
 
 use crate::files::xattrs;
-use crate::{Mount, Server, World, wait_until};
+use crate::{Mount, PATIENCE, Server, World, wait_until};
 
 /// The unit in which data counts, in bytes.
 pub const BLOCK: u64 = 4096;
-
-/// How long it may take until all agree on what is used.
-const AGREED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The attribute that is shown of what was sent, and stored nowhere.
 const SHOWN_ONLY: &str = "user.xfer.state";
@@ -136,7 +132,7 @@ pub fn contents(server: &Server) -> BTreeMap<PathBuf, u64> {
 #[track_caller]
 pub fn check_exact(world: &World, mount: &Mount, user: &str, open: &[&File]) {
     let mut before = None;
-    wait_until("all to agree on what is used", AGREED_WITHIN, || {
+    wait_until("all to agree on what is used", PATIENCE, || {
         mount.sync();
         let walk = walked(mount.root(), open);
         let all = (walk, said(mount), stored(&world.server, user), shown(mount));

@@ -2,6 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+/// How long to wait for something that an idle machine does in a moment: far longer than a machine
+/// takes whose cores are all busy. A test that claims how soon something happens has a limit of its
+/// own, or names what must not have happened before.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
 

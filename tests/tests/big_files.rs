@@ -7,7 +7,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use rustix::fs as sys;
 use rustix::fs::FallocateFlags;
@@ -15,7 +14,7 @@ use rustix::io::Errno;
 use xfer_protocol::limits::EXTENT_RUNS_MAX;
 use xfer_tests::files::read_write;
 use xfer_tests::memory::Allowed;
-use xfer_tests::{Mount, Random, World, scale, shell, wait_until};
+use xfer_tests::{Mount, PATIENCE, Random, World, scale, shell, wait_until};
 
 const GIB: u64 = 1 << 30;
 
@@ -26,9 +25,6 @@ const SMALL: u64 = 1 << 20;
 
 /// How many entries the root of a new account has: `inbox` and `outbox`.
 const FIXTURES: u64 = 2;
-
-/// How long space may take to come back.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a sparse file should be: its size, and every block that has data.
 struct Reference {
@@ -205,8 +201,8 @@ fn a_sparse_file_of_a_hundred_gibibytes_holds_what_thousands_of_random_writes_pu
     reference.check(&path, &mut random);
     assert!(used(&mount) >= empty + reference.blocks.len() as u64 * BLOCK);
     fs::remove_file(&path).unwrap();
-    wait_until("the space to come back", LIMIT, || used(&mount) <= empty + BLOCK);
-    wait_until("the server's space to come back", LIMIT, || stored(&world) <= SMALL);
+    wait_until("the space to come back", PATIENCE, || used(&mount) <= empty + BLOCK);
+    wait_until("the server's space to come back", PATIENCE, || stored(&world) <= SMALL);
     mount.unmount();
 }
 
@@ -326,7 +322,7 @@ fn ten_thousand_files_are_open_at_once_and_half_of_them_unlinked() {
     assert!(holder.wait().unwrap().success());
     let names = fs::metadata(mount.root()).unwrap().blocks() * 512;
     let kept = empty + OPEN_FILES / 2 * BLOCK + names.next_multiple_of(BLOCK);
-    wait_until("the space of what was removed to come back", LIMIT, || used(&mount) <= kept);
+    wait_until("the space of what was removed to come back", PATIENCE, || used(&mount) <= kept);
     Allowed::BY_DEFAULT.check(&world, &mount);
     mount.unmount();
 

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use xfer_mount::exit::Exit;
 use xfer_tests::programs::program;
-use xfer_tests::{Server, World, run_within, shell};
+use xfer_tests::{PATIENCE, Server, World, run_within, shell};
 
 #[test]
 fn status_shows_all_mounts_or_one_for_people_and_for_programs() {
@@ -17,8 +17,7 @@ fn status_shows_all_mounts_or_one_for_people_and_for_programs() {
     let home = alice.root().parent().unwrap().to_owned();
     let status = |args: &[&str]| {
         let mut command = Command::new(program("xfer"));
-        let limit = std::time::Duration::from_secs(30);
-        run_within(world.at_home(command.arg("status").args(args)), limit).succeeded().stdout
+        run_within(world.at_home(command.arg("status").args(args)), PATIENCE).succeeded().stdout
     };
     let all = status(&[]);
     assert!(all.contains(alice.root().to_str().unwrap()), "{all}");
@@ -102,7 +101,7 @@ fn what_is_no_mount_is_refused_with_one_line() {
     for name in ["status", "sync", "unmount"] {
         let mut command = Command::new(program("xfer"));
         let command = world.at_home(command.arg(name).arg(&nowhere));
-        let refused = run_within(command, std::time::Duration::from_secs(30));
+        let refused = run_within(command, PATIENCE);
         let line = refused.refused(Exit::NotMounted.code());
         assert!(line.contains(nowhere.to_str().unwrap()), "{line}");
     }
@@ -151,8 +150,7 @@ fn another_user_who_takes_the_place_of_sockets_in_tmp_keeps_xfer_from_no_mount()
     hidden.args(["--mount", "bash", "-euo", "pipefail", "-c", script, "bash"]);
     hidden.args([&theirs, &world.mount_point("alice"), &program("xfer")]);
     hidden.arg(mount.get_program()).args(mount.get_args());
-    let limit = std::time::Duration::from_secs(90);
-    let finished = run_within(world.at_home(&mut hidden), limit).succeeded();
+    let finished = run_within(world.at_home(&mut hidden), PATIENCE).succeeded();
     assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("", ""));
     assert_eq!(fs::read_dir(&theirs).unwrap().count(), 0);
 }

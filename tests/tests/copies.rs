@@ -8,9 +8,7 @@ use std::time::Duration;
 use rustix::fs as sys;
 use xfer_tests::files::{Mapped, errno, read_write};
 use xfer_tests::space::{check_exact, contents};
-use xfer_tests::{Mount, Random, Relay, World, wait_until};
-
-const SOON: Duration = Duration::from_secs(30);
+use xfer_tests::{Mount, PATIENCE, Random, Relay, World, wait_until};
 
 const BIG: usize = 8 << 20;
 
@@ -106,7 +104,7 @@ fn whole_files_are_copied_moved_and_sent_without_moving_or_storing_their_data() 
             assert!(fs::read(mount.path(&name)).unwrap() == data, "{name}");
         } else {
             let arrived = bob.path("inbox/alice").join(&name);
-            wait_until(&name, SOON, || arrived.exists());
+            wait_until(&name, PATIENCE, || arrived.exists());
             assert!(fs::read(mount.path("outbox/bob").join(&name)).unwrap() == data, "{name}");
             assert!(fs::read(arrived).unwrap() == data, "{name}");
         }
@@ -140,7 +138,7 @@ fn programs_that_read_and_write_copy_what_is_cached_without_moving_or_storing_it
     for (index, way) in READ_AND_WRITTEN.iter().enumerate() {
         let name = format!("copy{index}");
         counted.without_data(&mount, way, || mount.shell(&format!("N={name}; {way}")));
-        wait_until(&format!("{way}: one content for both"), SOON, || {
+        wait_until(&format!("{way}: one content for both"), PATIENCE, || {
             mount.sync();
             counted.contents() == 1
         });

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use xfer_tests::files::errno;
 use xfer_tests::server::command;
-use xfer_tests::{Mount, Random, World, shell, wait_until};
+use xfer_tests::{Mount, PATIENCE, Random, World, shell, wait_until};
 
 const EIO: i32 = 5;
 
@@ -41,9 +41,7 @@ fn check_damaged(world: &World, mount: &Mount, what: &str) {
     let line = |said: &str| {
         said.lines().find(|line| line.contains("a file is damaged")).map(str::to_owned)
     };
-    wait_until("the server's line", std::time::Duration::from_secs(30), || {
-        line(&world.server.said()).is_some()
-    });
+    wait_until("the server's line", PATIENCE, || line(&world.server.said()).is_some());
     let line = line(&world.server.said()).unwrap();
     for part in ["alice", "dir/", what] {
         assert!(line.contains(part), "{line}");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use xfer_mount::exit::Exit;
 use xfer_tests::programs::program;
-use xfer_tests::{Relay, Server, World, shell, wait_until};
+use xfer_tests::{PATIENCE, Relay, Server, World, shell, wait_until};
 
 #[test]
 fn what_was_fsynced_survives_a_crash_of_the_server() {
@@ -120,7 +120,7 @@ fn a_lost_link_gives_errors_at_once_and_a_line_that_says_what_was_lost() {
         let results = [fs::write(root.join("new"), "x"), fs::create_dir(root.join("dir"))];
         let _ = sender.send(results.map(|result| result.is_err()));
     });
-    let results = receiver.recv_timeout(Duration::from_secs(20)).expect("a program hangs");
+    let results = receiver.recv_timeout(PATIENCE).expect("a program hangs");
     assert_eq!(results, [true, true]);
     mount.says("are not on the server");
     let code = mount.unmounted_by_force();
@@ -139,7 +139,7 @@ fn an_fsync_on_a_dead_link_fails_and_does_not_lie() {
     std::thread::spawn(move || sender.send(file.sync_all()));
     assert!(receiver.recv_timeout(Duration::from_millis(500)).is_err(), "fsync returned too early");
     relay.cut();
-    let result = receiver.recv_timeout(Duration::from_secs(30)).expect("fsync hangs");
+    let result = receiver.recv_timeout(PATIENCE).expect("fsync hangs");
     assert!(result.is_err());
 }
 
@@ -201,6 +201,6 @@ fn contents_that_nothing_refers_to_leave_the_servers_disk() {
     assert_eq!(used(), "1");
     fs::remove_file(mount.path("file")).unwrap();
     mount.sync();
-    wait_until("the content to go", Duration::from_secs(60), || used() == "0");
+    wait_until("the content to go", PATIENCE, || used() == "0");
     mount.unmount();
 }

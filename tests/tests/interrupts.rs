@@ -8,10 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use xfer_tests::waiting::holds_for;
-use xfer_tests::{Mount, Relay, World, wait_until};
-
-/// Far less than the server's silence is borne for (10 s), and than an operation waits (30 s).
-const SOON: Duration = Duration::from_secs(7);
+use xfer_tests::{Mount, PATIENCE, Relay, World, wait_until};
 
 /// The tree on which programs wait. Nothing of `d` is known to a mount that has just begun: it is
 /// too large to be told of along with the root.
@@ -54,7 +51,7 @@ fn waiting(mount: &Mount, script: &str) -> Child {
     };
     // For a while: what is answered at once is waited for too, for a moment.
     let for_long = || holds_for(Duration::from_millis(300), waits);
-    wait_until(&format!("`{script}` to wait"), SOON, for_long);
+    wait_until(&format!("`{script}` to wait"), PATIENCE, for_long);
     child
 }
 
@@ -66,7 +63,7 @@ fn signal(child: &Child, signal: Signal) {
 #[track_caller]
 fn ended(child: &mut Child, what: &str) -> Option<i32> {
     let mut status = None;
-    wait_until(what, SOON, || {
+    wait_until(what, PATIENCE, || {
         status = child.try_wait().unwrap();
         status.is_some()
     });
@@ -74,7 +71,8 @@ fn ended(child: &mut Child, what: &str) -> Option<i32> {
 }
 
 /// Mounts what nothing is known of, and lets a program wait for the server there, with a change in
-/// the log; `check` says what becomes of it. The session must outlive that.
+/// the log; `check` says what becomes of it. The session must outlive that, so the program did not
+/// wait until the session was lost.
 fn on_a_silent_server(world: &World, script: &str, check: impl FnOnce(&Mount, &mut Child)) {
     let relay = Relay::to(world.server.address);
     let mount = world.mounting("alice").through(relay.address).arg("--log-size=16MiB").start();
@@ -134,7 +132,7 @@ fn a_program_that_waits_for_a_silent_server_ends_by_the_signals_that_ask_it_to()
         );
         on_a_silent_server(&world, &script, |_, child| {
             signal(child, Signal::INT);
-            wait_until("its handler to run", SOON, || child.try_wait().unwrap().is_some());
+            wait_until("its handler to run", PATIENCE, || child.try_wait().unwrap().is_some());
             assert_eq!(child.wait().unwrap().code(), Some(7), "{call}");
         });
     }
@@ -162,7 +160,7 @@ fn a_program_that_is_stopped_while_it_waits_goes_on_and_notices_nothing() {
     // Longer than signals are looked at twice.
     assert!(holds_for(Duration::from_millis(500), pending), "it was interrupted");
     relay.release();
-    wait_until("it to be stopped", SOON, || {
+    wait_until("it to be stopped", PATIENCE, || {
         fs::read_to_string(&status).unwrap().contains("State:\tT")
     });
     signal(&child, Signal::CONT);

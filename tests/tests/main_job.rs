@@ -3,13 +3,10 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
-use std::time::Duration;
 
 use xfer_tests::files::make_tree;
 use xfer_tests::snapshot::{assert_same, snapshot};
-use xfer_tests::{Mount, World, run_within, shell};
-
-const LIMIT: Duration = Duration::from_secs(60);
+use xfer_tests::{Mount, PATIENCE, World, run_within, shell};
 
 #[test]
 fn a_new_account_has_an_inbox_and_an_outbox_and_nothing_else() {
@@ -189,7 +186,7 @@ fn a_mount_in_the_background_logs_to_the_systems_log() {
     let world = World::new(&["alice"]);
     let directory = tempfile::tempdir().unwrap();
     let log = UnixDatagram::bind(directory.path().join("log")).unwrap();
-    log.set_read_timeout(Some(LIMIT)).unwrap();
+    log.set_read_timeout(Some(PATIENCE)).unwrap();
     let mount = world.mounting("alice").command();
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-ec", WITH_ANOTHER_LOG, "sh"]);
@@ -198,7 +195,7 @@ fn a_mount_in_the_background_logs_to_the_systems_log() {
     mount.get_envs().filter_map(|(name, value)| Some((name, value?))).for_each(|(name, value)| {
         command.env(name, value);
     });
-    run_within(command.env("XFER_LOG", "xfer_mount=trace"), LIMIT).succeeded();
+    run_within(command.env("XFER_LOG", "xfer_mount=trace"), PATIENCE).succeeded();
     let mut line = [0; 4096];
     let lines = std::iter::from_fn(|| {
         let len = log.recv(&mut line).unwrap();

@@ -12,13 +12,10 @@ use xfer_tests::accounts::Hashing;
 use xfer_tests::load::{Crowd, Kind, Plan, Until, raise_descriptor_limit};
 use xfer_tests::mount::is_mounted;
 use xfer_tests::scale::count;
-use xfer_tests::{Mount, Random, World, shell, wait_until};
+use xfer_tests::{Mount, PATIENCE, Random, World, shell, wait_until};
 
 /// How many mount at a time: a server lets sixteen strangers from one address in at a time.
 const MOUNTING: usize = 8;
-
-/// How long a file may be on its way on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
 
 const DATA_BYTES: usize = 100 << 10;
 
@@ -79,7 +76,7 @@ fn fifty_mounts_of_one_server_work_at_once() {
     for_each(count, count, |number| work_on(&mounts[number], number, (number + 1) % count));
     for_each(count, count, |number| {
         let letter = mounts[number].path(&format!("inbox/{}/letter", names[before(number)]));
-        wait_until(&format!("{} to arrive", letter.display()), SOON, || letter.exists());
+        wait_until(&format!("{} to arrive", letter.display()), PATIENCE, || letter.exists());
         assert_eq!(fs::read(&letter).unwrap(), data(before(number)));
     });
     let pids: Vec<u32> = mounts.iter().map(Mount::pid).collect();
@@ -136,18 +133,18 @@ fn the_driver_shows_operations_that_fail() {
 fn the_driver_shows_a_session_that_is_lost() {
     let crowd = Arc::new(Crowd::new(1, Hashing::Cheap));
     let pause = Duration::from_millis(20);
-    let plan = Plan { until: Until::Over(SOON), pause, ..short() };
+    let plan = Plan { until: Until::Over(PATIENCE), pause, ..short() };
     let report = std::thread::scope(|scope| {
         let run = scope.spawn(|| crowd.run(&plan));
         // Its login takes fewer.
-        wait_until("the session to work", SOON, || crowd.commits().0 > 20);
+        wait_until("the session to work", PATIENCE, || crowd.commits().0 > 20);
         crowd.server.command(&["session", "end", "user-000"]).succeeded();
         run.join().unwrap()
     });
     let told: Vec<_> = report.told().collect();
     let lost = "login: user-000: the session is over (";
     assert!(told.iter().any(|line| line.starts_with(lost)), "{told:?}");
-    assert!(report.failed() > 0 && report.span < SOON, "{report:?}");
+    assert!(report.failed() > 0 && report.span < PATIENCE, "{report:?}");
 }
 
 #[test]

@@ -3,14 +3,10 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::sync::mpsc::channel;
-use std::time::Duration;
 
 use xfer_tests::files::{set_xattr, xattr, xattrs};
 use xfer_tests::memory::Allowed;
-use xfer_tests::{Random, Relay, World, shell, wait_until};
-
-const SOON: Duration = Duration::from_secs(30);
+use xfer_tests::{PATIENCE, Random, Relay, World, shell, wait_until};
 
 /// More than any number of small messages, and far less than the data in these tests.
 const NO_DATA: u64 = 256 << 10;
@@ -37,7 +33,7 @@ fn a_copy_of_a_thousand_small_files_does_not_wait_for_the_network_even_once() {
     assert_eq!(mount.shell("cat 'copy/file 999'"), "content 999");
     assert_eq!(relay.passed().down, before.down, "an answer arrived");
     // It was streamed meanwhile, not saved up.
-    wait_until("the log to reach the server", SOON, || relay.passed().up > before.up + 10_000);
+    wait_until("the log to reach the server", PATIENCE, || relay.passed().up > before.up + 10_000);
     relay.release();
     mount.sync();
     mount.unmount();
@@ -49,22 +45,13 @@ fn fsync_waits_for_the_servers_word() {
     let relay = Relay::to(world.server.address);
     let mount = world.mounting("alice").through(relay.address).start();
     mount.sync();
-    let file = File::create(mount.path("file")).unwrap();
-    relay.hold_answers();
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        std::io::Write::write_all(&mut &file, b"x").unwrap();
-        let synced = file.sync_all();
-        // Closed before it is told: a mount with an open file can't be unmounted.
-        drop(file);
-        let _ = sender.send(synced);
+    let path = mount.path("file");
+    let synced = relay.answers_are_waited_for("fsync", move || {
+        let mut file = File::create(path)?;
+        std::io::Write::write_all(&mut file, b"x")?;
+        file.sync_all()
     });
-    // The server has answered, and the answer is held back: fsync has nothing to go by.
-    wait_until("the server's answer", SOON, || relay.held() > 0);
-    let early = receiver.recv_timeout(Duration::from_millis(500));
-    assert!(early.is_err(), "fsync returned before the server's answer arrived");
-    relay.release();
-    receiver.recv_timeout(SOON).expect("fsync hangs").unwrap();
+    synced.unwrap();
     mount.unmount();
 }
 
@@ -75,19 +62,11 @@ fn check_barrier(what: &str, sync: impl FnOnce(&Path) + Send + 'static) {
     let mount = world.mounting("alice").through(relay.address).start();
     fs::write(mount.path("unchanged"), "x".repeat(4096)).unwrap();
     mount.sync();
-    relay.hold_answers();
-    fs::write(mount.path("changed"), "x").unwrap();
-    let (sender, receiver) = channel();
     let root = mount.root().to_owned();
-    std::thread::spawn(move || {
+    relay.answers_are_waited_for(what, move || {
+        fs::write(root.join("changed"), "x").unwrap();
         sync(&root);
-        let _ = sender.send(());
     });
-    wait_until("the server's answer", SOON, || relay.held() > 0);
-    let early = receiver.recv_timeout(Duration::from_millis(500));
-    assert!(early.is_err(), "{what} returned before the other file's change was durable");
-    relay.release();
-    receiver.recv_timeout(SOON).unwrap_or_else(|_| panic!("{what} hangs"));
     mount.unmount();
 }
 
@@ -126,7 +105,7 @@ fn copies_inside_the_mount_and_into_the_outbox_move_no_data() {
     assert!(fs::read(mount.path("outbox/bob/sent")).unwrap() == data);
     mount.unmount();
     let bob = world.mount("bob");
-    wait_until("both", SOON, || bob.path("inbox/alice/moved").exists());
+    wait_until("both", PATIENCE, || bob.path("inbox/alice/moved").exists());
     assert!(fs::read(bob.path("inbox/alice/sent")).unwrap() == data);
     assert!(fs::read(bob.path("inbox/alice/moved")).unwrap() == data);
     bob.unmount();

@@ -4,13 +4,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Command;
-use std::sync::mpsc::channel;
-use std::time::Duration;
 
 use xfer_tests::programs::{Finished, program, run_within};
-use xfer_tests::{Mount, Relay, World, shell, wait_until};
-
-const SOON: Duration = Duration::from_secs(60);
+use xfer_tests::{Mount, PATIENCE, Relay, World, shell};
 
 fn with_options(world: &World, options: &str) -> Mount {
     world.mounting("alice").arg("-o").arg(options).start()
@@ -107,19 +103,8 @@ fn on_a_sync_mount_a_change_is_answered_once_it_is_durable() {
     let mounting = world.mounting("alice").through(relay.address);
     let mount = mounting.arg("-o").arg("sync").start();
     for change in ["mkdir dir", "echo x > file", "mv file other", "chmod 600 other", "rm other"] {
-        relay.hold_answers();
-        let (sender, receiver) = channel();
         let root = mount.root().to_owned();
-        let script = change.to_owned();
-        std::thread::spawn(move || {
-            shell(&root, &script);
-            let _ = sender.send(());
-        });
-        wait_until("the server's answer", SOON, || relay.held() > 0);
-        let early = receiver.recv_timeout(Duration::from_millis(300));
-        assert!(early.is_err(), "{change} was answered before the server's answer arrived");
-        relay.release();
-        receiver.recv_timeout(SOON).unwrap_or_else(|_| panic!("{change} hangs"));
+        relay.answers_are_waited_for(change, move || shell(&root, change));
     }
     mount.unmount();
 }
@@ -132,7 +117,7 @@ fn remounting_changes_what_the_kernel_enforces_and_only_of_an_xfer_mount() {
     let remount = |options: &str, place: &str| {
         let mut command = Command::new(program("xfer-mount"));
         command.args(["-o", options, "alice@127.0.0.1", place]);
-        run_within(world.at_home(&mut command), SOON)
+        run_within(world.at_home(&mut command), PATIENCE)
     };
     let root = mount.root().to_str().unwrap();
     remount("remount,ro", root).succeeded();
@@ -163,7 +148,7 @@ fn with_helper(world: &World, script: &str) -> Finished {
     let mut command = Command::new("unshare");
     command.args(["-m", "--propagation", "private", "sh", "-c", &format!("{set_up}\n{script}")]);
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    run_within(&mut command, Duration::from_secs(120))
+    run_within(&mut command, PATIENCE)
 }
 
 #[test]

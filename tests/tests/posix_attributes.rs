@@ -6,14 +6,13 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::fs as sys;
 use rustix::fs::{CWD, XattrFlags};
 use rustix::io::Errno;
 use xfer_tests::files::{errno, set_xattr, xattr, xattrs};
 use xfer_tests::world::{before_and_after_a_remount, on_a_mount};
-use xfer_tests::{World, run_within};
+use xfer_tests::{PATIENCE, World, run_within};
 
 #[test]
 fn extended_attributes_are_created_replaced_listed_and_removed() {
@@ -181,7 +180,7 @@ os.copy_file_range(os.open(\"other\", os.O_RDONLY), to, 4)'";
                 "-c",
                 script,
             ]);
-            run_within(as_other.current_dir(mount.root()), Duration::from_secs(60)).succeeded();
+            run_within(as_other.current_dir(mount.root()), PATIENCE).succeeded();
             assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, mode, "{script}");
         }
     }
@@ -223,7 +222,7 @@ for change in changes * 20:
     fs::write(mount.path("file"), "").unwrap();
     let mut python = Command::new("python3");
     let python = python.args(["-c", script]).current_dir(mount.root());
-    run_within(python, Duration::from_secs(60)).succeeded();
+    run_within(python, PATIENCE).succeeded();
     mount.unmount();
 }
 

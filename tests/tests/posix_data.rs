@@ -10,7 +10,7 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 use xfer_tests::files::{Mapped, errno, read_write};
 use xfer_tests::world::{before_and_after_a_remount, on_a_mount};
-use xfer_tests::{Random, World};
+use xfer_tests::{PATIENCE, Random, World};
 
 const TIB: u64 = 1 << 40;
 
@@ -48,8 +48,7 @@ fn the_space_of_an_unlinked_file_comes_back_when_it_is_closed() {
         fs::remove_file(&path).unwrap();
         assert!(used() >= before + (4 << 20));
         drop(file);
-        let limit = std::time::Duration::from_secs(20);
-        xfer_tests::wait_until("the space to come back", limit, || used() <= before + 4096);
+        xfer_tests::wait_until("the space to come back", PATIENCE, || used() <= before + 4096);
     });
 }
 
@@ -264,8 +263,7 @@ fn a_full_quota_is_told_at_the_system_call_and_room_comes_back() {
     assert!(left.f_bavail * left.f_frsize < 65536 + 4096);
     fs::remove_file(mount.path("big")).unwrap();
     drop(file);
-    let limit = std::time::Duration::from_secs(20);
-    xfer_tests::wait_until("room to come back", limit, || {
+    xfer_tests::wait_until("room to come back", PATIENCE, || {
         fs::write(mount.path("small"), vec![1; 1 << 20]).is_ok()
     });
     mount.unmount();

@@ -7,22 +7,19 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use xfer_mount::exit::Exit;
 use xfer_server::exit::Exit as ServerExit;
 use xfer_tests::programs::{Finished, program, run_with_input};
 use xfer_tests::server::command;
 use xfer_tests::world::write_secret;
-use xfer_tests::{Server, World, run_within, shell};
-
-const LIMIT: Duration = Duration::from_secs(60);
+use xfer_tests::{PATIENCE, Server, World, run_within, shell};
 
 /// Runs `xfer-mount` with just these arguments.
 #[track_caller]
 fn mount_with(world: &World, args: &[&str]) -> Finished {
     let mut mount = Command::new(program("xfer-mount"));
-    run_within(world.at_home(mount.args(args)), LIMIT)
+    run_within(world.at_home(mount.args(args)), PATIENCE)
 }
 
 /// A port where a stranger answers each connection with `answer`.
@@ -182,7 +179,7 @@ fn a_password_comes_from_standard_input_too() {
         "--password-stdin",
     ]);
     mount.arg(format!("alice@{}", world.server.address)).arg(&root);
-    run_with_input(&mut mount, b"the password of alice\n", LIMIT).succeeded();
+    run_with_input(&mut mount, b"the password of alice\n", PATIENCE).succeeded();
     shell(root.parent().unwrap(), "fusermount3 -u alice");
 }
 
@@ -263,7 +260,7 @@ fn a_machine_without_fuse_is_told_what_is_missing() {
     let mut hidden = Command::new("unshare");
     hidden.args(["--mount", "--map-root-user", "bash", "-c", script, "bash"]);
     hidden.arg(world.outside()).arg(mount.get_program()).args(mount.get_args());
-    let line = run_within(world.at_home(&mut hidden), LIMIT).refused(Exit::NoFuse.code());
+    let line = run_within(world.at_home(&mut hidden), PATIENCE).refused(Exit::NoFuse.code());
     assert!(line.contains("/dev/fuse"), "{line}");
 }
 
@@ -277,7 +274,7 @@ fn store_and_password() -> (tempfile::TempDir, String) {
 #[track_caller]
 fn run_server(store: &Path, args: &[&str]) -> Finished {
     let mut server = Command::new(program("xfer-server"));
-    run_within(server.arg("run").args(args).arg("--store").arg(store), LIMIT)
+    run_within(server.arg("run").args(args).arg("--store").arg(store), PATIENCE)
 }
 
 #[test]
@@ -351,7 +348,7 @@ fn a_full_disk_is_said_at_the_start() {
     let mut small = Command::new("unshare");
     small.args(["--mount", "--map-root-user", "bash", "-c", script, "bash"]);
     small.arg(directory.path()).arg(program("xfer-server"));
-    run_within(&mut small, LIMIT).refused(ServerExit::DiskFull as u8);
+    run_within(&mut small, PATIENCE).refused(ServerExit::DiskFull as u8);
 }
 
 #[test]

@@ -3,12 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use xfer_server::exit::Exit;
 use xfer_tests::server::command;
 use xfer_tests::space::contents;
-use xfer_tests::{Server, World, shell, wait_until};
+use xfer_tests::{PATIENCE, Server, World, shell, wait_until};
 
 const RUN: [&str; 3] = ["run", "--listen", "127.0.0.1:0"];
 
@@ -74,9 +73,7 @@ fn an_older_database_that_is_accepted_can_be_used_and_the_newer_one_gets_its_con
         world.server = Server::start_with(&store, &address, &["--accept-older-database"]);
     };
     accepting(&mut world);
-    wait_until("contents to be set aside", Duration::from_secs(60), || {
-        set_aside(&store).len() == 30
-    });
+    wait_until("contents to be set aside", PATIENCE, || set_aside(&store).len() == 30);
     // No number is given a second time, so that nothing is in the way of new files.
     write(&world, "c{1..30}");
     check_all(&world, "a{1..10} c{1..30}");
@@ -142,8 +139,8 @@ fn what_a_crash_left_is_set_aside_without_an_alarm_and_goes_after_days() {
     // As of a batch that was not committed: a number that was granted and that no row has.
     shell(&store, "seq 10000 > contents/00/04/00000000000004ff");
     world.server.restart();
-    wait_until("it to be set aside", Duration::from_secs(60), || set_aside(&store).len() == 1);
-    wait_until("that to be said", Duration::from_secs(60), || {
+    wait_until("it to be set aside", PATIENCE, || set_aside(&store).len() == 1);
+    wait_until("that to be said", PATIENCE, || {
         world.server.said().contains("moved contents that no file has to contents/lost")
     });
     check_all(&world, "a{1..10}");
@@ -159,7 +156,7 @@ fn what_a_crash_left_is_set_aside_without_an_alarm_and_goes_after_days() {
     assert_eq!(world.server.terminate(), Some(0));
     days(8);
     world.server.restart();
-    wait_until("it to go", Duration::from_secs(60), || set_aside(&store).is_empty());
+    wait_until("it to go", PATIENCE, || set_aside(&store).is_empty());
     check_all(&world, "a{1..10}");
     assert_eq!(fs::read_dir(store.join("contents/lost")).unwrap().count(), 0);
 }

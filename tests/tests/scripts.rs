@@ -5,13 +5,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::fs::{FlockOperation, fcntl_lock};
 use xfer_tests::programs::{Finished, Running};
-use xfer_tests::run_within;
-
-const LIMIT: Duration = Duration::from_secs(120);
+use xfer_tests::{PATIENCE, run_within};
 
 /// A state of apt of its own, where every package is installed that the machine has.
 struct Apt {
@@ -63,7 +60,7 @@ impl Apt {
     }
 
     fn installed(&self, wait_max: u32) -> Finished {
-        run_within(&mut self.install(wait_max), LIMIT)
+        run_within(&mut self.install(wait_max), PATIENCE)
     }
 }
 
@@ -80,7 +77,7 @@ fn another_apt_is_waited_for_and_not_for_ever() {
         });
         assert!(waiting.is_running(), "{}", waiting.said());
         drop(lock);
-        assert_eq!(waiting.ended_within(LIMIT), Some(0), "{}", waiting.said());
+        assert_eq!(waiting.ended_within(PATIENCE), Some(0), "{}", waiting.said());
         let _lock = apt.lock(path);
         let refused = apt.installed(1);
         assert_eq!(refused.code, Some(100), "{refused}");

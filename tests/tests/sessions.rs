@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::process::Signal;
@@ -14,9 +13,7 @@ use xfer_server::store::{MetaStore, SqliteStore};
 use xfer_tests::files::errno;
 use xfer_tests::programs::{Running, program};
 use xfer_tests::world::write_secret;
-use xfer_tests::{World, wait_until};
-
-const SOON: Duration = Duration::from_secs(20);
+use xfer_tests::{PATIENCE, World, wait_until};
 
 #[test]
 fn a_second_mount_is_refused_and_says_where_the_first_is() {
@@ -90,7 +87,7 @@ fn a_mount_that_was_taken_over_shows_nothing_that_another_may_have_changed() {
         ["file", "d", "d/file", "d/e", "d/e/kept", "link", "absent", "d/absent", "kept", "n"];
     for name in names {
         let path = first.path(name);
-        wait_until(&format!("{name} to give errors"), SOON, || {
+        wait_until(&format!("{name} to give errors"), PATIENCE, || {
             errors(&path).iter().all(|errno| *errno == libc::EIO)
         });
     }
@@ -133,7 +130,7 @@ fn a_lost_mount_gives_errors_for_all_that_is_not_open() {
     mount.says("the session is over");
     for name in ["d", "d/file", "absent", "d/absent"] {
         let path = mount.path(name);
-        wait_until(&format!("{name} to give errors"), SOON, || {
+        wait_until(&format!("{name} to give errors"), PATIENCE, || {
             errors(&path).iter().all(|errno| *errno == libc::EIO)
         });
     }
@@ -248,8 +245,7 @@ fn a_smaller_quota_is_in_force_at_once() {
         let stat = rustix::fs::statvfs(mount.root()).unwrap();
         stat.f_blocks * stat.f_frsize
     };
-    let limit = std::time::Duration::from_secs(20);
-    xfer_tests::wait_until("the quota to arrive", limit, || total() == 1 << 20);
+    wait_until("the quota to arrive", PATIENCE, || total() == 1 << 20);
     let refused = fs::write(mount.path("big"), vec![1; 2 << 20]);
     assert_eq!(errno(refused), libc::EDQUOT);
     mount.unmount();
@@ -300,7 +296,7 @@ fn a_mount_is_refused_while_an_import_works_on_the_account_and_does_not_end_it()
     let mut import = Running::start(&mut command);
     let meta = SqliteStore::open(world.server.store()).unwrap();
     let alice = Name::new(b"alice").unwrap();
-    wait_until("the import to have committed something", Duration::from_secs(120), || {
+    wait_until("the import to have committed something", PATIENCE, || {
         meta.account(&alice).unwrap().unwrap().usage.bytes > 0
     });
     import.signal(Signal::STOP);
@@ -309,7 +305,7 @@ fn a_mount_is_refused_while_an_import_works_on_the_account_and_does_not_end_it()
     let taking = world.mounting("alice").arg("--takeover").in_background();
     assert!(taking.refused(Exit::InUse.code()).contains("administrator"));
     import.signal(Signal::CONT);
-    assert_eq!(import.ended_within(Duration::from_secs(120)), Some(0), "{}", import.said());
+    assert_eq!(import.ended_within(PATIENCE), Some(0), "{}", import.said());
     let mount = world.mount("alice");
     assert_eq!(fs::metadata(mount.path("big")).unwrap().len(), 200 << 20);
     // The other way round.

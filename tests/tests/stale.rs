@@ -4,19 +4,16 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use xfer_mount::exit::Exit;
 use xfer_tests::mount::is_mounted;
 use xfer_tests::programs::program;
-use xfer_tests::{Finished, Mount, World, run_within, wait_until};
-
-const LIMIT: Duration = Duration::from_secs(60);
+use xfer_tests::{Finished, Mount, PATIENCE, World, run_within, wait_until};
 
 fn unmount(world: &World, path: &Path) -> Finished {
     let mut command = Command::new(program("xfer"));
-    run_within(world.at_home(command.arg("unmount").arg(path)), LIMIT)
+    run_within(world.at_home(command.arg("unmount").arg(path)), PATIENCE)
 }
 
 /// Mounts, lets the kernel know the mount point, and kills the process that serves it.
@@ -100,7 +97,7 @@ fn a_process_that_is_being_killed_is_waited_for() {
     mount.signal(Signal::KILL);
     // At once, while the system may still be ending it.
     world.mounting("alice").arg("--takeover").in_background().succeeded();
-    wait_until("the new mount", LIMIT, || fs::read_dir(mount.root()).is_ok());
+    wait_until("the new mount", PATIENCE, || fs::read_dir(mount.root()).is_ok());
     unmount(&world, mount.root()).succeeded();
 }
 
@@ -112,7 +109,7 @@ impl Namespace {
         let child = Command::new("unshare").args(["-m", "sleep", "600"]).spawn().unwrap();
         let namespace = Namespace(child);
         let link = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-        wait_until("a namespace of its own", LIMIT, || {
+        wait_until("a namespace of its own", PATIENCE, || {
             link(&namespace.0.id().to_string()).is_some_and(|own| Some(own) != link("self"))
         });
         namespace
@@ -122,7 +119,7 @@ impl Namespace {
     fn shell(&self, script: &str) -> Finished {
         let mut command = Command::new("nsenter");
         command.args(["-m", "-t", &self.0.id().to_string(), "bash", "-c", script]);
-        run_within(&mut command, LIMIT)
+        run_within(&mut command, PATIENCE)
     }
 }
 

@@ -6,13 +6,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
-use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, OFlags, RawDir};
 use xfer_tests::files::{errno, set_xattr};
-use xfer_tests::{World, wait_until};
-
-const SOON: Duration = Duration::from_secs(30);
+use xfer_tests::{PATIENCE, World, wait_until};
 
 #[test]
 fn hundreds_of_fsyncs_on_an_idle_mount_all_return() {
@@ -29,7 +26,7 @@ fn hundreds_of_fsyncs_on_an_idle_mount_all_return() {
         }
     });
     for round in 0..300 {
-        receiver.recv_timeout(SOON).unwrap_or_else(|_| panic!("fsync {round} does not return"));
+        receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("fsync {round} does not return"));
     }
     mount.unmount();
 }
@@ -50,7 +47,7 @@ fn fsync_returns_although_another_goes_on_writing() {
         });
         let (sender, receiver) = channel();
         scope.spawn(move || sender.send(file.sync_all()));
-        let synced = receiver.recv_timeout(SOON);
+        let synced = receiver.recv_timeout(PATIENCE);
         stop.store(true, Ordering::Relaxed);
         synced.expect("fsync does not return beside a writer").unwrap();
     });
@@ -110,7 +107,7 @@ fn closing_a_growing_file_in_the_outbox_again_and_again_asks_for_room_once() {
         assert_eq!(closed, 0, "{}", std::io::Error::last_os_error());
     }
     drop(file);
-    wait_until("the file to arrive", SOON, || bob.path("inbox/alice/big").exists());
+    wait_until("the file to arrive", PATIENCE, || bob.path("inbox/alice/big").exists());
     bob.unmount();
     alice.unmount();
 }
@@ -129,7 +126,7 @@ fn a_file_that_is_refused_is_not_sent_after_all_and_stays_a_draft() {
     // It is no record: it can be changed, and is sent once it fits.
     alice.shell("echo small > outbox/bob/huge");
     let bob = world.mount("bob");
-    wait_until("the file to arrive", SOON, || bob.path("inbox/alice/huge").exists());
+    wait_until("the file to arrive", PATIENCE, || bob.path("inbox/alice/huge").exists());
     assert_eq!(fs::read_to_string(bob.path("inbox/alice/huge")).unwrap(), "small\n");
     bob.unmount();
     alice.unmount();
@@ -144,7 +141,7 @@ fn what_an_earlier_mount_left_unsent_is_sent_when_it_is_whole() {
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
     alice
         .shell("echo two >> outbox/bob/letter.part && mv outbox/bob/letter.part outbox/bob/letter");
-    wait_until("the letter to arrive", SOON, || bob.path("inbox/alice/letter").exists());
+    wait_until("the letter to arrive", PATIENCE, || bob.path("inbox/alice/letter").exists());
     assert_eq!(fs::read_to_string(bob.path("inbox/alice/letter")).unwrap(), "one\ntwo\n");
     bob.unmount();
     alice.unmount();
@@ -156,7 +153,7 @@ fn an_arrival_finds_a_place_although_its_senders_name_is_taken_by_a_file() {
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
     bob.shell("echo mine > inbox/alice");
     alice.shell("echo hello > outbox/bob/letter");
-    wait_until("the letter to arrive", SOON, || bob.path("inbox/alice (2)/letter").exists());
+    wait_until("the letter to arrive", PATIENCE, || bob.path("inbox/alice (2)/letter").exists());
     assert_eq!(fs::read_to_string(bob.path("inbox/alice")).unwrap(), "mine\n");
     bob.unmount();
     alice.unmount();
@@ -169,11 +166,11 @@ fn a_user_who_is_removed_and_added_again_is_in_the_outbox_again() {
     let mailbox = alice.path("outbox/bob");
     assert!(mailbox.exists());
     world.server.command(&["user", "remove", "bob", "--yes"]).succeeded();
-    wait_until("bob to be gone", SOON, || !mailbox.exists());
+    wait_until("bob to be gone", PATIENCE, || !mailbox.exists());
     assert_eq!(alice.shell("ls outbox"), "");
     assert_eq!(errno(fs::metadata(&mailbox)), libc::ENOENT);
     world.add_user("bob");
-    wait_until("bob to be back", SOON, || mailbox.exists());
+    wait_until("bob to be back", PATIENCE, || mailbox.exists());
     assert_eq!(alice.shell("ls outbox"), "bob");
     alice.unmount();
 }

@@ -3,16 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::filesystem::Pids;
 use crate::programs::Running;
-use crate::{shell, wait_until};
-
-/// How long perf may take to begin, and to end.
-const LIMIT: Duration = Duration::from_secs(120);
+use crate::{PATIENCE, shell, wait_until};
 
 /// perf, which samples until it is told to stop.
 pub struct Profiling {
@@ -34,7 +30,7 @@ impl Profiling {
         perf.args(["record", "-e", "cpu-clock", "-F", "499", "--call-graph", "dwarf,16384"]);
         perf.args(["-p", &format!("{},{}", pids.client, pids.server), "-o"]).arg(data);
         let mut perf = Running::start(&mut perf);
-        wait_until("perf to begin", LIMIT, || {
+        wait_until("perf to begin", PATIENCE, || {
             assert!(perf.is_running(), "{}", perf.said());
             data.metadata().is_ok_and(|data| data.len() > 0)
         });
@@ -44,7 +40,7 @@ impl Profiling {
     /// Ends it.
     pub fn end(mut self) -> Profile {
         self.perf.signal(Signal::INT);
-        self.perf.ended_within(LIMIT);
+        self.perf.ended_within(PATIENCE);
         self.profile
     }
 }

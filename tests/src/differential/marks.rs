@@ -6,7 +6,7 @@
 //! for. Access times are left out: a local filesystem notes some reads and not others.
 
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::fs::{FileType, Stat, fstat};
 use rustix::time::{ClockId, clock_gettime};
@@ -14,9 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::attributes::node;
 use super::operation::{Operation, Target};
 use super::side::Side;
-
-/// How long the clock may stand still.
-const LIMIT: Duration = Duration::from_secs(20);
+use crate::PATIENCE;
 
 /// The nodes that an operation names, and the directories that they are in.
 pub(super) struct Watched {
@@ -98,7 +96,7 @@ fn wait_for_clock(latest: (i64, u64)) {
         if (now.tv_sec, now.tv_nsec as u64) > latest {
             return;
         }
-        assert!(start.elapsed() < LIMIT, "the clock stands still before {latest:?}");
+        assert!(start.elapsed() < PATIENCE, "the clock stands still before {latest:?}");
         std::thread::yield_now();
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 
+use crate::PATIENCE;
 use crate::run_within;
 
 pub use namespace::Namespace;
@@ -99,7 +100,7 @@ impl Network {
     /// If one is lost.
     pub fn shortest_round_trip(&self) -> Duration {
         const PROBES: usize = 20;
-        let wait = Some(Duration::from_secs(60));
+        let wait = Some(PATIENCE);
         let far = self.server.run(|| UdpSocket::bind((SERVER, 0))).unwrap();
         let near = self.client.run(|| UdpSocket::bind((CLIENT, 0))).unwrap();
         near.connect(far.local_addr().unwrap()).unwrap();
@@ -150,5 +151,5 @@ fn device(namespace: &Namespace, address: Ipv4Addr) -> Tun {
 }
 
 fn ip(args: &[&str]) {
-    run_within(Command::new("ip").args(args), Duration::from_secs(60)).succeeded();
+    run_within(Command::new("ip").args(args), PATIENCE).succeeded();
 }

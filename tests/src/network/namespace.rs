@@ -4,10 +4,10 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
+use crate::PATIENCE;
 use crate::run_within;
 
 /// A network namespace, which is there as long as this or any process in it.
@@ -24,8 +24,7 @@ impl Namespace {
                 unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
                     .expect("network namespaces need root");
                 let up = &mut Command::new("ip");
-                run_within(up.args(["link", "set", "lo", "up"]), Duration::from_secs(60))
-                    .succeeded();
+                run_within(up.args(["link", "set", "lo", "up"]), PATIENCE).succeeded();
                 File::open("/proc/thread-self/ns/net").unwrap()
             });
             thread.join()
