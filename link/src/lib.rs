@@ -15,6 +15,9 @@ use xfer_protocol::codec::{self, CodecError};
 use xfer_protocol::frame::{Bounds, FrameError, HEADER_BYTES, Header};
 use zeroize::Zeroize;
 
+/// A message longer than this is not copied to be sent together with its header.
+const COPIED_MAX: usize = 4 << 10;
+
 /// Why a link can't go on.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
@@ -55,8 +58,21 @@ where
     T: DeserializeOwned,
     R: AsyncRead + Unpin,
 {
-    let first = reader.read_u8().await?;
-    receive_after(first, reader, bounds).await
+    let header = receive_header(reader, bounds).await?;
+    receive_body(header, reader, bounds).await
+}
+
+/// Reads the header of a frame, whose lengths are within `bounds`. The rest is for [`receive_body`].
+///
+/// # Errors
+/// As [`receive`].
+pub async fn receive_header<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    bounds: Bounds,
+) -> Result<Header, LinkError> {
+    let mut header = [0; HEADER_BYTES];
+    reader.read_exact(&mut header).await?;
+    Ok(Header::parse(header, bounds)?)
 }
 
 /// As [`receive`], of a frame whose first byte was read already.
@@ -74,7 +90,22 @@ where
 {
     let mut header = [first; HEADER_BYTES];
     reader.read_exact(&mut header[1..]).await?;
-    let header = Header::parse(header, bounds)?;
+    receive_body(Header::parse(header, bounds)?, reader, bounds).await
+}
+
+/// Reads what follows a frame's header.
+///
+/// # Errors
+/// As [`receive`].
+pub async fn receive_body<T, R>(
+    header: Header,
+    reader: &mut R,
+    bounds: Bounds,
+) -> Result<(T, Bytes), LinkError>
+where
+    T: DeserializeOwned,
+    R: AsyncRead + Unpin,
+{
     let mut message = read_vec(reader, header.message_len).await?;
     let payload = read_vec(reader, header.payload_len).await?;
     let decoded = codec::decode(&message);
@@ -117,12 +148,33 @@ where
     W: AsyncWrite + Unpin,
     P: AsRef<[u8]>,
 {
-    let message = codec::encode(message)?;
+    send_encoded(writer, &codec::encode(message)?, payload, bounds).await
+}
+
+/// As [`send_parts`], of a message that is encoded already.
+///
+/// # Errors
+/// As [`send`].
+pub async fn send_encoded<W, P>(
+    writer: &mut W,
+    message: &[u8],
+    payload: &[P],
+    bounds: Bounds,
+) -> Result<(), LinkError>
+where
+    W: AsyncWrite + Unpin,
+    P: AsRef<[u8]>,
+{
     let payload_len = payload.iter().map(|part| part.as_ref().len()).sum();
     let header = Header { message_len: message.len(), payload_len };
-    let mut head = header.encode(bounds)?.to_vec();
-    head.extend_from_slice(&message);
-    writer.write_all(&head).await?;
+    let header = header.encode(bounds)?;
+    if message.len() > COPIED_MAX {
+        writer.write_all(&header).await?;
+        writer.write_all(message).await?;
+    } else {
+        // In one piece, and so in one record.
+        writer.write_all(&[&header, message].concat()).await?;
+    }
     for part in payload.iter().filter(|part| !part.as_ref().is_empty()) {
         writer.write_all(part.as_ref()).await?;
     }

@@ -33,6 +33,9 @@ impl Bounds {
     pub const OPENING: Bounds =
         Bounds { message_max: limits::OPENING_MESSAGE_BYTES_MAX, payload_max: 0 };
 
+    /// For questions on a read link.
+    pub const REQUEST: Bounds = Bounds { message_max: limits::REQUEST_BYTES_MAX, payload_max: 0 };
+
     /// Once it is, and for [`crate::message::Opened`] itself.
     pub const OPEN: Bounds =
         Bounds { message_max: limits::MESSAGE_BYTES_MAX, payload_max: limits::PAYLOAD_BYTES_MAX };
@@ -111,5 +114,7 @@ mod tests {
         check(1, 4 << 20, Bounds::OPEN, true);
         check(1, (4 << 20) + 1, Bounds::OPEN, false);
         check(u32::MAX as usize, 0, Bounds::OPEN, false);
+        check(4097, 0, Bounds::REQUEST, false);
+        check(1, 1, Bounds::REQUEST, false);
     }
 }

@@ -61,6 +61,9 @@ pub const MESSAGE_BYTES_MAX: usize = 2 << 20;
 /// The largest raw payload of a frame, in bytes. None is allowed before login.
 pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
 
+/// The largest question on a read link, in bytes. It has no payload.
+pub const REQUEST_BYTES_MAX: usize = 4 << 10;
+
 /// The most data one write op carries, in bytes.
 pub const WRITE_BYTES_MAX: usize = 1 << 20;
 

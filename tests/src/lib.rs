@@ -13,6 +13,8 @@ pub mod accounts;
 
 pub mod server;
 
+pub mod by_hand;
+
 pub mod mount;
 
 pub mod programs;

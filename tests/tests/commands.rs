@@ -121,7 +121,7 @@ fn traces_say_how_long_the_parts_of_a_change_and_of_a_question_took() {
     assert_eq!(mount.shell("cat file"), "text");
     mount.unmount();
     let said = world.server.said();
-    for span in ["apply_all", "commit", "contents", "rows", "answer_now"] {
+    for span in ["apply_some", "commit", "contents", "rows", "answer_now"] {
         let mut lines = said.lines().filter(|line| line.contains(span));
         assert!(lines.any(|line| line.contains("close time.busy=")), "{span}:\n{said}");
     }

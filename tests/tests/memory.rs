@@ -4,10 +4,22 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
+use tokio::io::AsyncWriteExt;
+use tokio::runtime::Runtime;
+use xfer_link::send;
+use xfer_mount::session::{Reader, Session, Writer};
+use xfer_protocol::frame::{Bounds, Header};
+use xfer_protocol::message::{Ask, Request, ToServer};
+use xfer_protocol::tree::{Action, Limit, Op, Owner};
+use xfer_protocol::{Ino, Name, Seq};
+use xfer_server::control;
 use xfer_tests::files::{read_write, set_xattr, xattr};
+use xfer_tests::load::Usage;
 use xfer_tests::memory::{Allowed, MIB};
-use xfer_tests::{Mount, Random, Server, World, scale};
+use xfer_tests::waiting::holds_for;
+use xfer_tests::{Mount, Random, Server, World, by_hand, scale, wait_until};
 
 /// The least that may be asked for, of everything.
 const LITTLE: Allowed =
@@ -131,4 +143,139 @@ fn a_mount_with_little_memory_reads_and_writes_a_file_far_larger_and_stays_withi
     drop(file);
     LITTLE.check(&world, &second);
     second.unmount();
+}
+
+/// How many read links a session may have.
+const READ_LINKS: usize = 32;
+
+/// How many questions the server takes in on a link before it waits for answers to be read.
+const QUESTIONS: u32 = 64;
+
+/// How many files there are in the directory that is listed.
+const ENTRIES: u64 = 3_000;
+
+/// What a busy session may add to what the server takes up: answers, changes that come in, and what is
+/// made of both, with what the allocator does not give back.
+const BUSY_SESSION: u64 = (32 + 24 + 32) * MIB;
+
+/// A session whose client asks for much and reads nothing, and begins frames that it does not end.
+struct Burden {
+    session: Session,
+    links: Vec<(Reader, Writer)>,
+    seq: Seq,
+}
+
+impl Burden {
+    async fn new(world: &World, user: &Name) -> Burden {
+        let session = by_hand::login(&world.server, user, &world.outside()).await.unwrap();
+        Burden { seq: session.grant.applied, session, links: Vec::new() }
+    }
+
+    async fn act(&mut self, actions: Vec<Action>) {
+        let time = SystemTime::now().into();
+        let ops: Vec<Op> = actions.into_iter().map(|action| Op { time, action }).collect();
+        let first = self.seq.next();
+        self.seq = Seq(self.seq.0 + ops.len() as u64);
+        let message = ToServer::Ops { first, ops };
+        send(&mut self.session.writer, &message, &[], Bounds::OPEN).await.unwrap();
+    }
+
+    /// A sign of life; in the midst of a frame only more of that.
+    async fn ping(&mut self) {
+        let ping = ToServer::Ping { limit: Limit::default() };
+        send(&mut self.session.writer, &ping, &[], Bounds::OPEN).await.unwrap();
+    }
+
+    /// A directory of which a page is as large as it may be.
+    async fn prepare(&mut self) -> Ino {
+        let owner = Owner { uid: 1000, gid: 1000 };
+        let first = self.session.grant.ids.first;
+        let directory = Ino(first);
+        let make = |at: u64| Action::Create {
+            parent: directory,
+            name: Name::new(format!("{at}").as_bytes()).unwrap(),
+            ino: Ino(first + 1 + at),
+            mode: 0o644,
+            owner,
+        };
+        let name = Name::new(b"directory").unwrap();
+        let parent = Ino::ROOT;
+        let mkdir = Action::Mkdir { parent, name, ino: directory, mode: 0o755, owner };
+        self.act(std::iter::once(mkdir).chain((0..ENTRIES).map(make)).collect()).await;
+        directory
+    }
+
+    /// Asks as much as the server takes in, on all links.
+    async fn ask(&mut self, directory: Ino) {
+        for _ in 0..READ_LINKS {
+            let (reader, mut writer) = (self.session.dial)().await.unwrap();
+            for id in 0..QUESTIONS {
+                let ask = Ask::List { directory, after: None };
+                let request = Request { id, after: self.seq, ask };
+                send(&mut writer, &request, &[], Bounds::REQUEST).await.unwrap();
+            }
+            self.links.push((reader, writer));
+        }
+    }
+
+    /// Begins the largest frame there is on every link.
+    async fn begin_frames(&mut self) {
+        let Bounds { message_max, payload_max } = Bounds::OPEN;
+        let header = Header { message_len: message_max, payload_len: payload_max };
+        let mut frame = header.encode(Bounds::OPEN).unwrap().to_vec();
+        // What is sent as a sign of life does not end it either.
+        frame.resize(message_max + payload_max - (64 << 10), 1);
+        for writer in self.links.iter_mut().map(|(_, writer)| writer) {
+            // The server may close the link at the header.
+            let _ = tokio::time::timeout(WRITE_MAX, writer.write_all(&frame)).await;
+        }
+        let _ = tokio::time::timeout(WRITE_MAX, self.session.writer.write_all(&frame)).await;
+    }
+}
+
+/// How long the server may take in a frame for.
+const WRITE_MAX: Duration = Duration::from_secs(10);
+
+/// The most that the server ever took up.
+fn peak(world: &World) -> u64 {
+    Usage::of(world.server.pid()).resident_max
+}
+
+/// Waits until the server takes up no more than before, for a while.
+fn wait_until_settled(world: &World, runtime: &Runtime, burden: &mut Burden) {
+    let mut before = peak(world);
+    while !holds_for(Duration::from_secs(3), || peak(world) == before) {
+        before = peak(world);
+        runtime.block_on(burden.ping());
+    }
+}
+
+/// How many questions of the only session the server has begun to answer.
+fn questions(world: &World) -> u64 {
+    match control::ask(world.server.store(), &control::Command::List).unwrap() {
+        control::Answer::Sessions { sessions } => sessions.iter().map(|one| one.counts.reads).sum(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_client_that_reads_no_answers_and_ends_no_frames_keeps_the_server_within_its_bounds() {
+    let user = Name::new(b"alice").unwrap();
+    let world = World::of_many(std::slice::from_ref(&user));
+    let runtime = Runtime::new().unwrap();
+    let mut burden = runtime.block_on(Burden::new(&world, &user));
+    let before = peak(&world);
+    runtime.block_on(async {
+        let directory = burden.prepare().await;
+        burden.ask(directory).await;
+    });
+    let all = READ_LINKS as u64 * u64::from(QUESTIONS);
+    wait_until("all questions are taken in", Duration::from_secs(60), || questions(&world) == all);
+    wait_until_settled(&world, &runtime, &mut burden);
+    runtime.block_on(burden.begin_frames());
+    wait_until_settled(&world, &runtime, &mut burden);
+    let more = peak(&world) - before;
+    println!("one session took the server {} MiB more", more / MIB);
+    assert!(more <= BUSY_SESSION, "one session took the server {more} bytes more");
+    drop(burden);
 }

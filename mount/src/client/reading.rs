@@ -220,7 +220,7 @@ async fn transmit(
             None => return,
         }
         let request = Request { id, after, ask };
-        if let Err(error) = xfer_link::send(&mut writer, &request, &[], Bounds::OPEN).await {
+        if let Err(error) = xfer_link::send(&mut writer, &request, &[], Bounds::REQUEST).await {
             tracing::warn!("a read link broke: {error}");
             break;
         }

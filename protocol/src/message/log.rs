@@ -1,7 +1,11 @@
 //! The log link: ops up, what became of them down.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::limits::FRAME_OPS_MAX;
 use crate::shown::Shown;
 use crate::tree::{Limit, Op, Quota, Room};
 use crate::{DeliveryId, Errno, IdRange, Name, Seq, Timestamp};
@@ -14,7 +18,8 @@ pub enum ToServer {
     Ops {
         /// The seq of the first op.
         first: Seq,
-        /// The ops; at most [`crate::limits::FRAME_OPS_MAX`].
+        /// The ops; at most [`FRAME_OPS_MAX`].
+        #[serde(deserialize_with = "ops_of_a_frame")]
         ops: Vec<Op>,
     },
     /// Commit soon: a program waits until this op is durable.
@@ -145,4 +150,50 @@ pub struct DeliveryHead {
     pub items: u32,
     /// How many bytes it takes up.
     pub bytes: u64,
+}
+
+/// Ops take up far more memory than bytes, so that there are too many is found while they are read.
+fn ops_of_a_frame<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Op>, D::Error> {
+    struct Ops;
+
+    impl<'de> Visitor<'de> for Ops {
+        type Value = Vec<Op>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {FRAME_OPS_MAX} ops")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<Op>, A::Error> {
+            let mut ops = Vec::new();
+            while let Some(op) = seq.next_element()? {
+                if ops.len() == FRAME_OPS_MAX {
+                    return Err(A::Error::custom(format!("more than {FRAME_OPS_MAX} ops")));
+                }
+                ops.push(op);
+            }
+            Ok(ops)
+        }
+    }
+
+    deserializer.deserialize_seq(Ops)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::tree::Action;
+    use crate::{Ino, codec};
+
+    #[test]
+    fn a_frame_with_too_many_ops_is_refused_while_it_is_read() {
+        let action = Action::ForgetOrphan { ino: Ino(5000) };
+        let op = Op { time: Timestamp::default(), action };
+        let frame = |count| ToServer::Ops { first: Seq(1), ops: vec![op.clone(); count] };
+        let most = frame(FRAME_OPS_MAX);
+        assert_eq!(codec::decode::<ToServer>(&codec::encode(&most).unwrap()).unwrap(), most);
+        let more = codec::encode(&frame(FRAME_OPS_MAX + 1)).unwrap();
+        let error = codec::decode::<ToServer>(&more).unwrap_err();
+        assert!(error.to_string().contains("more than 4096 ops"), "{error}");
+    }
 }

@@ -11,21 +11,22 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::limits::{FRAME_OPS_MAX, HEARTBEAT_MS, WRITE_BYTES_MAX};
+use xfer_protocol::limits::HEARTBEAT_MS;
 use xfer_protocol::message::{EndReason, ToClient, ToServer};
-use xfer_protocol::tree::{Action, Op, Room};
+use xfer_protocol::tree::{Op, Room};
 use xfer_protocol::{Errno, Seq};
 
+use super::applying::Frame;
 use super::commit::{Job, Verdict};
 use super::counters::add;
 use super::session::{NoTree, Order, Session};
-use super::tree::{Halt, Stores};
+use super::tree::Stores;
 use xfer_link::patience::is_silence;
-use xfer_link::{LinkError, receive, send};
+use xfer_link::{LinkError, receive_body, receive_header, send};
 
 /// How long applied ops wait for a commit at most.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,8 +34,14 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// How many frames may wait to be applied.
 const FRAMES_WAITING: usize = 4;
 
-/// What comes up a log link.
-pub(super) type Received = Result<(ToServer, Bytes), LinkError>;
+/// How many bytes of frames may be under way: being read, waiting, and being applied.
+const FRAME_BYTES_MAX: usize = 24 << 20;
+
+// The largest one fits.
+const _: () = assert!(Bounds::OPEN.message_max + Bounds::OPEN.payload_max <= FRAME_BYTES_MAX);
+
+/// What comes up a log link, with its share of [`FRAME_BYTES_MAX`].
+pub(super) type Received = Result<(ToServer, Bytes, OwnedSemaphorePermit), LinkError>;
 
 /// Why a session's service ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,13 +70,23 @@ pub(super) async fn read_frames<R: AsyncRead + Unpin>(
     mut reader: R,
     frames: mpsc::Sender<Received>,
 ) {
+    let room = Arc::new(Semaphore::new(FRAME_BYTES_MAX));
     loop {
-        let received = receive(&mut reader, Bounds::OPEN).await;
+        let received = read_frame(&mut reader, &room).await;
         let failed = received.is_err();
         if frames.send(received).await.is_err() || failed {
             return;
         }
     }
+}
+
+async fn read_frame<R: AsyncRead + Unpin>(reader: &mut R, room: &Arc<Semaphore>) -> Received {
+    let header = receive_header(reader, Bounds::OPEN).await?;
+    // Within the bounds, and so far below what a number of permits may be.
+    let bytes = (header.message_len + header.payload_len) as u32;
+    let room = room.clone().acquire_many_owned(bytes).await.map_err(std::io::Error::other)?;
+    let (message, payload) = receive_body(header, reader, Bounds::OPEN).await?;
+    Ok((message, payload, room))
 }
 
 /// The channel between [`read_frames`] and the [`Driver`].
@@ -202,7 +219,7 @@ impl Driver {
     }
 
     async fn handle_received(&mut self, received: Option<Received>) -> Result<(), Over> {
-        let (message, payload) = match received {
+        let (message, payload, _room) = match received {
             Some(Ok(frame)) => frame,
             Some(Err(LinkError::Io(error))) if is_silence(&error) => return Err(Over::Silent),
             Some(Err(LinkError::Io(error))) => return Err(Over::LinkLost(error.to_string())),
@@ -233,14 +250,8 @@ impl Driver {
 
     async fn handle_ops(&mut self, first: Seq, ops: Vec<Op>, payload: Bytes) -> Result<(), Over> {
         let applied = *self.session.applied.borrow();
-        check_frame(applied, first, &ops, payload.len()).map_err(Over::Protocol)?;
-        let session = self.session.clone();
-        let done = spawn_blocking(move || apply_all(&session, &ops, &payload)).await;
-        let large = match done {
-            Ok(Ok(large)) => large,
-            Ok(Err(over)) => return Err(over),
-            Err(_) => return Err(Over::Failed("applying an op failed".to_owned())),
-        };
+        let frame = Frame::new(applied, first, ops, payload)?;
+        let large = frame.apply(&self.session).await?;
         self.commit.due.get_or_insert_with(|| Instant::now() + COMMIT_INTERVAL);
         self.commit.large = large;
         if large {
@@ -313,71 +324,6 @@ impl Driver {
     }
 }
 
-/// Applies the ops of a frame, and says whether they should be committed at once.
-#[tracing::instrument(level = "trace", skip_all, fields(user = %session.user, ops = ops.len()))]
-fn apply_all(session: &Session, ops: &[Op], payload: &[u8]) -> Result<bool, Over> {
-    let mut at = 0;
-    let (mut large, mut result) = (false, Ok(()));
-    for op in ops {
-        // A frame may take long: what the session is told meanwhile does not wait for its end.
-        if let Some(over) = ordered(session) {
-            result = Err(over);
-            break;
-        }
-        let end = at + data_len(op);
-        // The lock is given up between ops, so that questions on read links get their turn.
-        let applied = session.with_tree(|tree| {
-            let applied = tree.apply(op, &payload[at..end]);
-            session.applied.send_if_modified(|applied| {
-                std::mem::replace(applied, tree.applied()) != tree.applied()
-            });
-            large = tree.is_large();
-            applied
-        });
-        result = applied.map_err(no_tree)?.map_err(|halt| halted(session, halt));
-        if result.is_err() {
-            break;
-        }
-        add(&session.counters.ops, 1);
-        at = end;
-    }
-    add(&session.counters.bytes_in, at as u64);
-    result.map(|()| large)
-}
-
-fn halted(session: &Session, halt: Halt) -> Over {
-    match halt {
-        Halt::Refused { seq, errno } => Over::Diverged(seq, errno),
-        Halt::Protocol(what) => Over::Protocol(what),
-        Halt::Storage(error) => {
-            tracing::error!(user = %session.user, %error, "an op can't be applied");
-            Over::Failed(error.to_string())
-        }
-    }
-}
-
-/// Checks a frame of ops as a whole, before any of them is applied.
-fn check_frame(applied: Seq, first: Seq, ops: &[Op], payload_len: usize) -> Result<(), String> {
-    if first != applied.next() {
-        return Err(format!("op {first} after op {applied}"));
-    }
-    if ops.is_empty() || ops.len() > FRAME_OPS_MAX {
-        return Err(format!("{} ops in a frame", ops.len()));
-    }
-    if let Some(len) = ops.iter().map(data_len).find(|len| *len > WRITE_BYTES_MAX) {
-        return Err(format!("a write of {len} bytes"));
-    }
-    if ops.iter().map(data_len).sum::<usize>() != payload_len {
-        return Err("the payload is not the data of the writes".to_owned());
-    }
-    Ok(())
-}
-
-/// How much of the payload belongs to an op.
-fn data_len(op: &Op) -> usize {
-    if let Action::Write { len, .. } = &op.action { *len as usize } else { 0 }
-}
-
 async fn next_order(orders: &mut watch::Receiver<Order>) -> Order {
     // The session, which holds the sender, outlives its driver.
     if orders.changed().await.is_err() {
@@ -409,7 +355,7 @@ fn drain_deadline(session: &Session) -> Option<Instant> {
 }
 
 /// Why the session has to end now, if somebody says so.
-fn ordered(session: &Session) -> Option<Over> {
+pub(super) fn ordered(session: &Session) -> Option<Over> {
     match &*session.orders().borrow() {
         Order::Run => None,
         Order::Drain { reason, deadline } => {

@@ -4,9 +4,9 @@
 //! neither TLS nor passwords.
 //!
 //! Reading order: `registry` (who has a session), `session` (what one is), `begin`, then
-//! `log_link` (ops in, `Durable` out) with `granting`, `tree` with `rows_budget`, `space`, `ids` and
-//! `batch` (how ops are applied),
-//! `commit` (how they become durable), `reading` and `listing` (questions), `post`
+//! `log_link` (ops in, `Durable` out) with `granting` and `applying`, `tree` with `rows_budget`, `space`,
+//! `ids` and `batch` (how ops are applied),
+//! `commit` (how they become durable), `reading`, `listing` and `answer_room` (questions), `post`
 //! (deliveries between users), `garbage` (contents that nobody has any more) and `solo` (a tree
 //! that is changed without a client).
 //!
@@ -19,6 +19,8 @@ mod session;
 mod begin;
 
 mod log_link;
+
+mod applying;
 
 mod granting;
 
@@ -37,6 +39,8 @@ mod commit;
 mod reading;
 
 mod listing;
+
+mod answer_room;
 
 mod damage;
 
@@ -73,11 +77,8 @@ use session::Session;
 use space::Space;
 use tree::Stores;
 
-/// How many questions are in work at a time, on all read links together.
+/// How many questions are in work beside the trees at a time, on all read links together.
 const READ_WORK_MAX: usize = 128;
-
-/// How many bytes of answers may be held at a time, on all read links together.
-const ANSWER_BYTES_MAX: usize = 1 << 30;
 
 /// How long a session that is ended has to send what it has.
 const END_PATIENCE: Duration = Duration::from_secs(5);
@@ -96,7 +97,6 @@ pub struct Engine {
     committer: mpsc::Sender<Job>,
     garbage: Arc<Notify>,
     read_work: Arc<Semaphore>,
-    answer_bytes: Arc<Semaphore>,
     commits: Arc<Commits>,
     /// The users there were when sessions were last told.
     users: Mutex<Vec<Name>>,
@@ -147,7 +147,6 @@ impl Engine {
             committer: sender,
             garbage,
             read_work: Arc::new(Semaphore::new(READ_WORK_MAX)),
-            answer_bytes: Arc::new(Semaphore::new(ANSWER_BYTES_MAX)),
             commits,
             users: Mutex::default(),
             older,

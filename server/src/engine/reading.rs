@@ -1,8 +1,11 @@
 //! Read links: questions about a session's tree, answered in any order.
 //!
-//! A question is answered on a thread that may block, from the tree as of the last op applied; how
-//! many are in work on one link, of one session, and in all, is bounded, and so are the bytes of
-//! answers that are not written yet.
+//! A question is answered from the tree as of the last op applied. The questions of a session take
+//! turns at its tree with its ops; what is read beside the tree, for all sessions together, is bounded.
+//! So whoever waits for a tree, be it for a long op, keeps no thread and nobody else's place.
+//!
+//! An answer is written down at once and held as the bytes that will be sent, which are bounded for
+//! each session and for all (`answer_room`).
 //!
 //! **Invariant:** of a content, only what is data of the node asked about is answered, and nothing past
 //! its size. Others may have the content too, with more of it: who sends a file that was cut short
@@ -17,19 +20,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 use xfer_protocol::codec;
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::limits::{BLOCK_BYTES, PAGE_BYTES, READ_BYTES_MAX};
+use xfer_protocol::limits::{BLOCK_BYTES, MESSAGE_BYTES_MAX, PAGE_BYTES, READ_BYTES_MAX};
 use xfer_protocol::message::{Answer, Ask, ReadError, Request, Response};
 use xfer_protocol::tree::{FileData, Item, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Seq};
 
+use super::answer_room::Held;
 use super::counters::{Counters, add};
 use super::listing::{list, storage};
 use super::post::Post;
 use super::session::{NoTree, Session};
-use super::tree::Stores;
+use super::tree::{Stores, Tree};
 use crate::store::StoreError;
 use xfer_link::patience::Patient;
-use xfer_link::{LinkError, receive_after, send};
+use xfer_link::{LinkError, receive_after, send_encoded};
 
 /// How many questions of one link are in work at a time.
 const LINK_WORK_MAX: usize = 64;
@@ -40,8 +44,9 @@ const AFTER_PATIENCE: Duration = Duration::from_secs(120);
 /// The size at which a page of a delivery's items ends, in bytes.
 const ITEMS_BYTES: usize = 4 * PAGE_BYTES;
 
-/// What an answer counts for that is neither bytes nor a listing nor a delivery's items, in bytes.
-const SMALL_ANSWER_BYTES: usize = 4 << 10;
+/// What an answer takes up at most that has neither bytes of a content nor a node nor an item in it, and
+/// what others take up beside those, in bytes.
+const SMALL_ANSWER_BYTES: usize = 256;
 
 /// What answering needs.
 #[derive(Clone)]
@@ -49,22 +54,20 @@ pub(super) struct Reading {
     pub(super) session: Arc<Session>,
     pub(super) stores: Stores,
     pub(super) post: Arc<Post>,
-    /// Bounds what is in work on all links together.
+    /// Bounds what is in work beside the trees, on all links together.
     pub(super) work: Arc<Semaphore>,
-    /// Bounds the bytes of answers on all links together.
-    pub(super) bytes: Arc<Semaphore>,
 }
 
-/// An answer on its way, with its payload.
+/// An answer on its way, as it will be sent.
 struct Answered {
-    response: Response,
+    message: Vec<u8>,
     payload: Vec<u8>,
-    /// Given back when the answer is written.
-    _permits: Option<Permits>,
+    /// Given back when the answer is sent.
+    _held: Option<Held>,
 }
 
-/// Room for an answer: of the session's, and of all.
-type Permits = [OwnedSemaphorePermit; 2];
+/// A response that is written down, and its payload.
+type Written = (Vec<u8>, Vec<u8>);
 
 impl Reading {
     /// Answers what comes, until the link or the session ends.
@@ -81,8 +84,8 @@ impl Reading {
         // Dropped with this function, and with it all that works for the link.
         let mut tasks = JoinSet::<Result<(), LinkError>>::new();
         tasks.spawn(async move {
-            while let Some(answered) = answered.recv().await {
-                send(&mut writer, &answered.response, &answered.payload, Bounds::OPEN).await?;
+            while let Some(Answered { message, payload, _held }) = answered.recv().await {
+                send_encoded(&mut writer, &message, &[payload], Bounds::OPEN).await?;
             }
             Ok(())
         });
@@ -92,7 +95,7 @@ impl Reading {
             loop {
                 let first = reader.first_byte().await?;
                 let (request, _) =
-                    receive_after::<Request, _>(first, &mut reader, Bounds::OPEN).await?;
+                    receive_after::<Request, _>(first, &mut reader, Bounds::REQUEST).await?;
                 while work.try_join_next().is_some() {}
                 let Ok(permit) = room.clone().acquire_owned().await else { return Ok(()) };
                 let (reading, answers) = (self.clone(), answers.clone());
@@ -115,34 +118,27 @@ impl Reading {
     }
 
     async fn answer(self, request: Request) -> Answered {
-        let Request { id, after, ask } = request;
-        count(&self.session.counters, &ask);
-        let (answer, payload, room) = match self.answer_in_turn(after, ask).await {
-            Ok(((answer, payload), room)) => (Ok(answer), payload, Some(room)),
-            Err(error) => (Err(error), Vec::new(), None),
-        };
-        let response = Response { id, answer };
-        match codec::encode(&response) {
-            Ok(_) => Answered { response, payload, _permits: room },
+        count(&self.session.counters, &request.ask);
+        let id = request.id;
+        match self.answer_in_turn(request).await {
+            Ok(((message, payload), held)) => Answered { message, payload, _held: Some(held) },
             Err(error) => {
-                tracing::error!(%error, "an answer is too long");
-                let response = Response { id, answer: Err(ReadError::Storage) };
-                Answered { response, payload: Vec::new(), _permits: None }
+                // So short a message is never too long.
+                let message = codec::encode(&Response { id, answer: Err(error) });
+                let message = message.unwrap_or_default();
+                Answered { message, payload: Vec::new(), _held: None }
             }
         }
     }
 
-    async fn answer_in_turn(
-        self,
-        after: Seq,
-        ask: Ask,
-    ) -> Result<((Answer, Vec<u8>), Permits), ReadError> {
-        self.wait_applied(after).await?;
-        let bytes = bytes_max(&ask)?;
-        // The session's own first: one who waits there keeps nothing from the others.
-        let own = acquire(&self.session.answer_bytes, bytes).await?;
-        let room = [own, acquire(&self.bytes, bytes).await?];
-        Ok((self.answer_blocking(ask).await?, room))
+    async fn answer_in_turn(&self, request: Request) -> Result<(Written, Held), ReadError> {
+        self.wait_applied(request.after).await?;
+        let bytes_max = bytes_max(&request.ask)?;
+        let mut held = self.session.answers.take(bytes_max).await;
+        let _place = acquire(&self.session.read_work).await?;
+        let written = self.answer_now(request).await?;
+        held.shrink(written.0.capacity() + written.1.capacity());
+        Ok((written, held))
     }
 
     async fn wait_applied(&self, after: Seq) -> Result<(), ReadError> {
@@ -156,119 +152,161 @@ impl Reading {
         }
     }
 
-    async fn answer_blocking(self, ask: Ask) -> Result<(Answer, Vec<u8>), ReadError> {
-        // Many questions of a session may wait for one op of its own: not in others' places.
-        let own = acquire(&self.session.read_work, 1).await?;
-        let permits = [own, acquire(&self.work, 1).await?];
-        let answered = spawn_blocking(move || {
-            let answered = self.answer_now(ask);
-            drop(permits);
-            answered
-        });
-        answered.await.unwrap_or(Err(ReadError::Storage))
-    }
-
     #[tracing::instrument(level = "trace", skip(self), fields(user = %self.session.user))]
-    fn answer_now(&self, ask: Ask) -> Result<(Answer, Vec<u8>), ReadError> {
-        let answer = match ask {
-            Ask::Node(ino) => self.node(ino)?,
-            Ask::Entry(parent, name) => self.entry(parent, &name)?,
+    async fn answer_now(&self, request: Request) -> Result<Written, ReadError> {
+        let Request { id, after: _, ask } = request;
+        match ask {
+            Ask::Node(ino) => self.in_tree(move |tree| write_down(id, node(tree, ino)?)).await,
+            Ask::Entry(parent, name) => {
+                self.in_tree(move |tree| write_down(id, entry(tree, parent, &name)?)).await
+            }
             Ask::List { directory, after } => {
-                let pages = self.session.with_tree(|tree| list(tree, directory, after.as_ref()));
-                Answer::Pages(pages.map_err(no_tree)??)
+                let list = move |tree: &mut Tree| list(tree, directory, after.as_ref());
+                self.in_tree(move |tree| write_down(id, Answer::Pages(list(tree)?))).await
             }
             Ask::Read { ino, content, offset, len } => {
-                let data = self.read(ino, content, offset, len as usize)?;
+                let end = offset.checked_add(u64::from(len)).ok_or(ReadError::Invalid)?;
+                let data = self.read(ino, content, offset..end).await?;
                 add(&self.session.counters.bytes_out, data.len() as u64);
-                return Ok((Answer::Data, data));
+                Ok((write_down(id, Answer::Data)?.0, data))
             }
-            Ask::Delivery { id, from } => self.items(id, from as usize)?,
-            Ask::State(id) => {
-                let state = self.stores.meta.delivery_state(self.session.account, id);
-                Answer::State(state.map_err(storage)?)
+            Ask::Delivery { id: delivery, from } => {
+                let items = move |tree: &mut Tree| items(tree, delivery, from as usize);
+                self.in_tree(move |tree| write_down(id, items(tree)?)).await
+            }
+            Ask::State(delivery) => {
+                let (meta, account) = (self.stores.meta.clone(), self.session.account);
+                let state = move || meta.delivery_state(account, delivery).map_err(storage);
+                write_down(id, Answer::State(self.beside_tree(state).await?))
             }
             Ask::Reserve { to, bytes, items } => {
                 let size = Usage { bytes, nodes: u64::from(items) };
-                self.post.reserve(&self.session, &to, size)?;
-                Answer::Reserved
+                let (post, session) = (self.post.clone(), self.session.clone());
+                self.beside_tree(move || post.reserve(&session, &to, size)).await?;
+                write_down(id, Answer::Reserved)
             }
-        };
-        Ok((answer, Vec::new()))
+        }
     }
 
-    fn node(&self, ino: Ino) -> Result<Answer, ReadError> {
-        let node = self.session.with_tree(|tree| {
-            tree.trim();
-            tree.node(ino)
+    /// Asks the tree, when it is this session's questions' turn.
+    async fn in_tree<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tree) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let turn = self.session.tree_turn().await.map_err(no_tree)?;
+        let session = self.session.clone();
+        let done = spawn_blocking(move || {
+            let done = session.with_tree(work);
+            drop(turn);
+            done
         });
-        let node = node.map_err(no_tree)?.map_err(storage)?;
-        Ok(Answer::Node(node.map(Arc::unwrap_or_clone)))
+        done.await.map_err(|_| ReadError::Storage)?.map_err(no_tree)?
     }
 
-    fn entry(&self, parent: Ino, name: &Name) -> Result<Answer, ReadError> {
-        let found = self.session.with_tree(|tree| -> Result<_, StoreError> {
-            tree.trim();
-            let Some(ino) = tree.entry(parent, name)? else { return Ok(None) };
-            Ok(tree.node(ino)?.map(|node| (ino, Arc::unwrap_or_clone(node))))
+    /// Does what needs no tree, and so never waits for an op.
+    async fn beside_tree<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let place = acquire(&self.work).await?;
+        let done = spawn_blocking(move || {
+            let done = work();
+            drop(place);
+            done
         });
-        Ok(Answer::Entry(found.map_err(no_tree)?.map_err(storage)?))
+        done.await.unwrap_or(Err(ReadError::Storage))
     }
 
     /// Bytes of a node's content. They are read without the tree's lock, so the content may go
     /// meanwhile: then the node has another one.
-    fn read(
+    async fn read(
         &self,
         ino: Ino,
         content: ContentId,
-        offset: u64,
-        len: usize,
+        range: Range<u64>,
     ) -> Result<Vec<u8>, ReadError> {
-        let range = offset..offset.checked_add(len as u64).ok_or(ReadError::Invalid)?;
-        self.must_have(ino, content, &range)?;
-        let mut data = vec![0; len];
-        match self.stores.contents.read(content, offset, &mut data) {
-            Ok(count) => {
+        let must_have = || {
+            let range = range.clone();
+            self.in_tree(move |tree| must_have(tree, ino, content, &range))
+        };
+        must_have().await?;
+        let (contents, part) = (self.stores.contents.clone(), range.clone());
+        let read = self.beside_tree(move || {
+            let mut data = vec![0; (part.end - part.start) as usize];
+            let read = contents.read(content, part.start, &mut data);
+            Ok(read.map(|count| {
                 data.truncate(count);
-                Ok(data)
-            }
-            Err(error @ StoreError::Damaged(_)) => {
-                self.must_have(ino, content, &range)?;
-                let Session { user, account, damage, .. } = &*self.session;
-                damage.report(&*self.stores.meta, (user, *account), ino, &error);
-                Err(ReadError::Damaged)
-            }
-            Err(error) => {
-                self.must_have(ino, content, &range)?;
-                Err(storage(error))
-            }
-        }
-    }
-
-    fn must_have(&self, ino: Ino, content: ContentId, range: &Range<u64>) -> Result<(), ReadError> {
-        let node = self.session.with_tree(|tree| tree.node(ino));
-        let node = node.map_err(no_tree)?.map_err(storage)?;
-        let has = node.is_some_and(|node| {
-            node.file().is_some_and(|data| data.content == Some(content) && may_read(data, range))
+                data
+            }))
         });
-        has.then_some(()).ok_or(ReadError::OtherContent)
-    }
-
-    fn items(&self, id: DeliveryId, from: usize) -> Result<Answer, ReadError> {
-        let delivery = self.session.with_tree(|tree| tree.delivery(id));
-        let delivery = delivery.map_err(no_tree)?.map_err(storage)?;
-        let rest = delivery.as_ref().and_then(|delivery| delivery.items.get(from..)).unwrap_or(&[]);
-        let mut bytes = 0;
-        let mut items = Vec::new();
-        for item in rest {
-            bytes += size(item);
-            if bytes > ITEMS_BYTES && !items.is_empty() {
-                break;
-            }
-            items.push(item.clone());
+        let error = match read.await? {
+            Ok(data) => return Ok(data),
+            Err(error) => error,
+        };
+        must_have().await?;
+        if !matches!(error, StoreError::Damaged(_)) {
+            return Err(storage(error));
         }
-        let last = items.len() == rest.len();
-        Ok(Answer::Items { items, last })
+        let (session, meta) = (self.session.clone(), self.stores.meta.clone());
+        let report = move || {
+            session.damage.report(&*meta, (&session.user, session.account), ino, &error);
+            Err(ReadError::Damaged)
+        };
+        self.beside_tree(report).await
     }
+}
+
+fn node(tree: &mut Tree, ino: Ino) -> Result<Answer, ReadError> {
+    tree.trim();
+    Ok(Answer::Node(tree.node(ino).map_err(storage)?.map(Arc::unwrap_or_clone)))
+}
+
+fn entry(tree: &mut Tree, parent: Ino, name: &Name) -> Result<Answer, ReadError> {
+    tree.trim();
+    let Some(ino) = tree.entry(parent, name).map_err(storage)? else {
+        return Ok(Answer::Entry(None));
+    };
+    let node = tree.node(ino).map_err(storage)?;
+    Ok(Answer::Entry(node.map(|node| (ino, Arc::unwrap_or_clone(node)))))
+}
+
+fn must_have(
+    tree: &mut Tree,
+    ino: Ino,
+    content: ContentId,
+    range: &Range<u64>,
+) -> Result<(), ReadError> {
+    let node = tree.node(ino).map_err(storage)?;
+    let has = node.is_some_and(|node| {
+        node.file().is_some_and(|data| data.content == Some(content) && may_read(data, range))
+    });
+    has.then_some(()).ok_or(ReadError::OtherContent)
+}
+
+fn items(tree: &mut Tree, id: DeliveryId, from: usize) -> Result<Answer, ReadError> {
+    let delivery = tree.delivery(id).map_err(storage)?;
+    let rest = delivery.as_ref().and_then(|delivery| delivery.items.get(from..)).unwrap_or(&[]);
+    let mut bytes = 0;
+    let mut items = Vec::new();
+    for item in rest {
+        bytes += size(item);
+        if bytes > ITEMS_BYTES && !items.is_empty() {
+            break;
+        }
+        items.push(item.clone());
+    }
+    let last = items.len() == rest.len();
+    Ok(Answer::Items { items, last })
+}
+
+/// A response as it will be sent: what it is made of takes several times as much memory.
+fn write_down(id: u32, answer: Answer) -> Result<Written, ReadError> {
+    let mut message = codec::encode(&Response { id, answer: Ok(answer) }).map_err(|error| {
+        tracing::error!(%error, "an answer is too long");
+        ReadError::Storage
+    })?;
+    message.shrink_to_fit();
+    Ok((message, Vec::new()))
 }
 
 fn count(counters: &Counters, ask: &Ask) {
@@ -293,23 +331,22 @@ fn may_read(data: &FileData, range: &Range<u64>) -> bool {
     range.is_empty() || range.end <= data.size && runs().first() == Some(range)
 }
 
-/// The most bytes that an answer holds, about.
+/// The most bytes that an answer holds.
 fn bytes_max(ask: &Ask) -> Result<usize, ReadError> {
     match ask {
         Ask::Read { len, .. } if *len as usize > READ_BYTES_MAX => Err(ReadError::Invalid),
-        Ask::Read { len, .. } => Ok(*len as usize),
-        Ask::List { .. } => Ok(PAGE_BYTES),
-        Ask::Delivery { .. } => Ok(ITEMS_BYTES),
-        Ask::Node(_) | Ask::Entry(..) | Ask::State(_) | Ask::Reserve { .. } => {
-            Ok(SMALL_ANSWER_BYTES)
+        Ask::Read { len, .. } => Ok(*len as usize + SMALL_ANSWER_BYTES),
+        // A single node may have a large map, or large attributes.
+        Ask::List { .. } | Ask::Delivery { .. } | Ask::Node(_) | Ask::Entry(..) => {
+            Ok(MESSAGE_BYTES_MAX)
         }
+        Ask::State(_) | Ask::Reserve { .. } => Ok(SMALL_ANSWER_BYTES),
     }
 }
 
-async fn acquire(of: &Arc<Semaphore>, count: usize) -> Result<OwnedSemaphorePermit, ReadError> {
-    // No question is for more than a few MiB, and no semaphore is ever closed.
-    let count = u32::try_from(count).map_err(|_| ReadError::Invalid)?;
-    of.clone().acquire_many_owned(count).await.map_err(|_| ReadError::Storage)
+async fn acquire(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ReadError> {
+    // No semaphore is ever closed.
+    of.clone().acquire_owned().await.map_err(|_| ReadError::Storage)
 }
 
 /// What an item takes up in a message, in bytes, counted generously.

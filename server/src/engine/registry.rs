@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use xfer_protocol::message::{EndReason, Purpose, Refusal, Secret};
 use xfer_protocol::{Name, SessionId};
 
+use super::answer_room::AnswerRoom;
 use super::session::{Holder, Queues, Session};
 use crate::opening::Authenticated;
 use crate::store::AccountId;
@@ -30,6 +31,7 @@ const TAKEOVER_TRIES: usize = 3;
 #[derive(Default)]
 pub(super) struct Registry {
     state: Mutex<State>,
+    answers: Arc<AnswerRoom>,
 }
 
 #[derive(Default)]
@@ -115,7 +117,7 @@ impl Registry {
         if state.sessions.len() >= SESSIONS_MAX {
             return Err(Taken::Refused(Refusal::Busy));
         }
-        let (session, queues) = Session::new(Holder {
+        let holder = Holder {
             id,
             secret,
             account: auth.account,
@@ -124,7 +126,8 @@ impl Registry {
             host: auth.host.clone(),
             address: auth.address.clone(),
             since: SystemTime::now().into(),
-        });
+        };
+        let (session, queues) = Session::new(holder, self.answers.share());
         let session = Arc::new(session);
         state.sessions.insert(auth.account, session.clone());
         Ok((Seat { registry: self.clone(), session }, queues))

@@ -75,8 +75,8 @@ impl Engine {
             return;
         }
         let (stores, post) = (self.stores.clone(), self.post.clone());
-        let (work, bytes) = (self.read_work.clone(), self.answer_bytes.clone());
-        let reading = Reading { session: session.clone(), stores, post, work, bytes };
+        let work = self.read_work.clone();
+        let reading = Reading { session: session.clone(), stores, post, work };
         reading.serve(reader, writer).await;
     }
 

@@ -6,7 +6,7 @@
 //! held across an await. The mutex is a fair one: questions get their turn between the ops of a log
 //! that never pauses.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use xfer_protocol::message::{DeliveryState, EndReason, Secret, ToClient};
 use xfer_protocol::{DeliveryId, Epoch, Name, Seq, SessionId, Timestamp};
 
+use super::answer_room::AnswerShare;
 use super::counters::{Counters, Counts};
 use super::damage::Damage;
 use super::tree::Tree;
@@ -33,9 +34,6 @@ const TOLD_NEWS_MAX: usize = 16;
 
 /// How many questions of a session are in work at a time.
 const READ_WORK_MAX: usize = 16;
-
-/// How many bytes of answers to a session may be held at a time.
-const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 /// How many read links a session may have.
 const READ_LINKS_MAX: usize = 32;
@@ -144,8 +142,12 @@ pub(super) struct Session {
     read_links: Arc<Semaphore>,
     /// Bounds what is in work for it on read links.
     pub(super) read_work: Arc<Semaphore>,
-    /// Bounds the bytes of answers to it that are not written yet.
-    pub(super) answer_bytes: Arc<Semaphore>,
+    /// Bounds the bytes of answers to it that are not sent yet.
+    pub(super) answers: Arc<AnswerShare>,
+    /// One at a time, ops and questions, in the order in which they came.
+    tree_turn: Arc<Semaphore>,
+    /// How many wait for their turn at the tree.
+    tree_waiting: AtomicUsize,
     /// Which of its files are known to be damaged.
     pub(super) damage: Damage,
     /// Its tree was taken away.
@@ -172,9 +174,18 @@ pub(super) struct Holder {
     pub(super) since: Timestamp,
 }
 
+/// Counts as waiting until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Session {
     /// A session without a tree yet, and what it has to say to its client.
-    pub(super) fn new(holder: Holder) -> (Session, Queues) {
+    pub(super) fn new(holder: Holder, answers: Arc<AnswerShare>) -> (Session, Queues) {
         let (outgoing, outgoing_end) = mpsc::channel(OUTGOING_MAX);
         let (told_news, told_news_end) = mpsc::channel(TOLD_NEWS_MAX);
         let (news, news_end) = mpsc::channel(NEWS_MAX);
@@ -200,7 +211,9 @@ impl Session {
             epoch: OnceLock::new(),
             read_links: Arc::new(Semaphore::new(READ_LINKS_MAX)),
             read_work: Arc::new(Semaphore::new(READ_WORK_MAX)),
-            answer_bytes: Arc::new(Semaphore::new(ANSWER_BYTES_MAX)),
+            answers,
+            tree_turn: Arc::new(Semaphore::new(1)),
+            tree_waiting: AtomicUsize::new(0),
             damage: Damage::default(),
             ended: AtomicBool::new(false),
         };
@@ -300,7 +313,21 @@ impl Session {
         self.durable.store(seq.0, Ordering::Relaxed);
     }
 
-    /// Does something with the tree. Blocks.
+    /// Waits for a turn at the tree, without a thread.
+    pub(super) async fn tree_turn(&self) -> Result<OwnedSemaphorePermit, NoTree> {
+        self.tree_waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.tree_waiting);
+        // It is never closed.
+        self.tree_turn.clone().acquire_owned().await.map_err(|_| NoTree)
+    }
+
+    /// Whether somebody waits for a turn at the tree.
+    pub(super) fn is_tree_awaited(&self) -> bool {
+        self.tree_waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Does something with the tree. Blocks. What takes long, or may come often, waits for its turn
+    /// first.
     pub(super) fn with_tree<T>(&self, work: impl FnOnce(&mut Tree) -> T) -> Result<T, NoTree> {
         let mut place = self.tree.lock();
         if std::mem::replace(&mut place.at_work, true) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use xfer_protocol::limits::XATTR_VALUE_BYTES_MAX;
-use xfer_protocol::message::{EndReason, ToServer};
+use xfer_protocol::message::{Ask, EndReason, ToServer};
 use xfer_protocol::tree::{Action, Quota, XattrMode};
 use xfer_protocol::{ContentId, Ino, Seq};
 use xfer_server::engine::Engine;
@@ -26,6 +26,9 @@ struct Faulty {
     /// Contents for which a sync fails.
     lost: Mutex<Vec<ContentId>>,
     panic_write: AtomicBool,
+    /// Writes wait as long as this is set.
+    hold_write: AtomicBool,
+    held_writes: AtomicUsize,
     /// Writes take long.
     slow_write: AtomicBool,
     /// Syncs wait as long as this is set.
@@ -43,6 +46,12 @@ impl ContentStore for Faulty {
 
     fn write(&self, content: ContentId, offset: u64, data: &[u8]) -> Result<(), StoreError> {
         assert!(!self.panic_write.swap(false, Ordering::Relaxed), "told to");
+        if self.hold_write.load(Ordering::Relaxed) {
+            self.held_writes.fetch_add(1, Ordering::Relaxed);
+        }
+        while self.hold_write.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if self.slow_write.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -144,6 +153,8 @@ fn faulty_world_that_lists(may_list: AtomicBool) -> (World, Arc<Faulty>) {
             stuck: AtomicU64::new(0),
             lost: Mutex::default(),
             panic_write: AtomicBool::new(false),
+            hold_write: AtomicBool::new(false),
+            held_writes: AtomicUsize::new(0),
             slow_write: AtomicBool::new(false),
             hold_sync: AtomicBool::new(false),
             syncs: AtomicUsize::new(0),
@@ -380,7 +391,7 @@ fn a_dead_server_leaves_a_prefix_and_the_next_sweeps_what_is_left() {
         let ino = alice.create(Ino::ROOT, "lost").await;
         let lost = alice.write(ino, 0, b"lost").await;
         let mut reads = world.reads(&alice.grant).await;
-        let ask = xfer_protocol::message::Ask::Node(ino);
+        let ask = Ask::Node(ino);
         assert!(reads.ask(alice.seq, ask).await.0.is_ok(), "it is applied");
         (world, kept, lost)
     });
@@ -407,7 +418,7 @@ async fn the_sweep_spares_what_sessions_write_meanwhile() {
     let ino = alice.create(Ino::ROOT, "file").await;
     alice.write(ino, 0, b"new").await;
     let mut reads = world.reads(&alice.grant).await;
-    let ask = xfer_protocol::message::Ask::Node(ino);
+    let ask = Ask::Node(ino);
     assert!(reads.ask(alice.seq, ask).await.0.is_ok(), "it is applied");
     faulty.may_list.store(true, Ordering::Relaxed);
     until(|| faulty.listed.load(Ordering::Relaxed)).await;
@@ -433,6 +444,47 @@ async fn a_session_ends_in_the_midst_of_a_frame() {
     assert_eq!(ended, Ok(EndReason::Administrator));
     let applied = world.login("alice").await.grant.applied;
     assert!(Seq(10) < applied && applied < alice.seq, "what was applied is kept: {applied}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_that_wait_for_long_ops_keep_nobody_elses_from_being_answered() {
+    const OTHERS: usize = 12;
+    const QUESTIONS: u64 = 40;
+    let (world, faulty) = faulty_world();
+    let mut alice = world.login("alice").await;
+    let ino = alice.create(Ino::ROOT, "file").await;
+    let content = alice.write(ino, 0, b"here").await;
+    alice.sync().await;
+    faulty.hold_write.store(true, Ordering::Relaxed);
+    let mut waiting = Vec::new();
+    for other in 0..OTHERS {
+        let user = format!("other{other}");
+        let quota = Quota::UNLIMITED;
+        world.meta.create_account(&name(&user), "hash", quota, quota, time()).unwrap();
+        let mut client = world.login(&user).await;
+        let ino = client.create(Ino::ROOT, "file").await;
+        client.write(ino, 0, b"held").await;
+        until(|| faulty.held_writes.load(Ordering::Relaxed) == other + 1).await;
+        let mut reads = world.reads(&client.grant).await;
+        for _ in 0..QUESTIONS {
+            reads.say(Seq(1), Ask::Node(ino)).await;
+        }
+        until(|| world.engine.counts(&name(&user)).unwrap().reads == QUESTIONS).await;
+        waiting.push((client, reads));
+    }
+    let mut reads = world.reads(&alice.grant).await;
+    for _ in 0..QUESTIONS {
+        assert!(reads.ask(alice.seq, Ask::Node(ino)).await.0.is_ok());
+        let read = Ask::Read { ino, content, offset: 0, len: 4 };
+        assert_eq!(reads.ask(alice.seq, read).await.1, b"here");
+    }
+    faulty.hold_write.store(false, Ordering::Relaxed);
+    for (client, reads) in &mut waiting {
+        for _ in 0..QUESTIONS {
+            assert!(reads.next().await.0.answer.is_ok());
+        }
+        client.sync().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, oneshot};
 use xfer_mount::client::{Client, Ids, Kernel, Notice, Options};
-use xfer_mount::connect::{KnownHosts, OnTerminal, Target, TrustMode, TrustPolicy, reach};
-use xfer_protocol::message::{Password, Purpose};
 use xfer_protocol::tree::Owner;
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 use xfer_server::control::{Answer, Command, ask};
 
 use crate::accounts::{self, Hashing};
+use crate::by_hand;
 use crate::server::Server;
 
 /// Who all the users are to the system.
@@ -92,15 +91,9 @@ impl Crowd {
     }
 
     async fn login_now(&self, user: usize) -> Result<Arc<Client>, String> {
-        let label = format!("{}@{}", Crowd::name(user), self.server.address);
-        let target: Target = label.parse().map_err(|_| format!("{label} is no target"))?;
-        let mode = TrustMode::Fingerprint(self.server.fingerprint.parse().unwrap());
-        let known_hosts = KnownHosts::new(self.directory.path().join("known_hosts"));
-        let contact = reach(&target, &mode).await.map_err(|error| error.to_string())?;
-        let policy = TrustPolicy { mode, known_hosts };
-        let peer = contact.trust(&policy, &mut OnTerminal).map_err(|error| error.to_string())?;
-        let login = peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount);
-        let session = login.await.map_err(|error| error.to_string())?.session;
+        let name = Crowd::name(user);
+        let session = by_hand::login(&self.server, &name, self.directory.path()).await?;
+        let label = format!("{name}@{}", self.server.address);
         let client = Client::start(session, options(label));
         client.set_kernel(Some(Arc::new(Doorbell { user, post: self.post.clone() })));
         client.make_mailboxes().await.map_err(|errno| format!("mailboxes: {errno}"))?;

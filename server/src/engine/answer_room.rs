@@ -1,0 +1,149 @@
+//! Memory for answers on read links: what all sessions may hold of it, and how much one may.
+//!
+//! A session may hold a part of what is still free, so there always is some for others, whoever
+//! leaves answers unread for however long. Before a question is answered, as much is taken as its
+//! answer can be at most; what the answer does not need goes back once it is written down.
+//!
+//! **Invariant:** nobody waits for more than others' answers to get fewer or their own to be read: a
+//! session that holds nothing may always take one.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// How many bytes of answers may be held at a time, for all sessions together.
+const BYTES_MAX: usize = 1 << 30;
+
+/// How many of them may be one session's.
+const SESSION_BYTES_MAX: usize = 32 << 20;
+
+/// The part of what is free that a session may hold: one in so many.
+const FREE_PART: usize = 16;
+
+/// The memory.
+#[derive(Debug, Default)]
+pub(super) struct AnswerRoom {
+    held: Mutex<usize>,
+    freed: Notify,
+}
+
+/// A session's part of it.
+#[derive(Debug)]
+pub(super) struct AnswerShare {
+    room: Arc<AnswerRoom>,
+    /// Changed only while the room is locked.
+    held: AtomicUsize,
+    /// Large answers get their turn, too.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// Memory that is taken, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    share: Arc<AnswerShare>,
+    bytes: usize,
+}
+
+impl AnswerRoom {
+    /// A part for one more session.
+    pub(super) fn share(self: &Arc<Self>) -> Arc<AnswerShare> {
+        let (held, turn) = (AtomicUsize::new(0), tokio::sync::Mutex::default());
+        Arc::new(AnswerShare { room: self.clone(), held, turn })
+    }
+
+    /// A number is whole between any two statements.
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AnswerShare {
+    /// Takes so many bytes, as soon as the session may have them.
+    pub(super) async fn take(self: &Arc<Self>, bytes: usize) -> Held {
+        let _turn = self.turn.lock().await;
+        loop {
+            let freed = self.room.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if let Some(held) = self.try_take(bytes) {
+                return held;
+            }
+            freed.await;
+        }
+    }
+
+    fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Held> {
+        let mut all = self.room.lock();
+        let own = self.held.load(Ordering::Relaxed);
+        let part = (BYTES_MAX.saturating_sub(*all) / FREE_PART).min(SESSION_BYTES_MAX);
+        if own > 0 && own + bytes > part {
+            return None;
+        }
+        *all += bytes;
+        self.held.store(own + bytes, Ordering::Relaxed);
+        Some(Held { share: self.clone(), bytes })
+    }
+}
+
+impl Held {
+    /// Gives back what is beyond so many bytes.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        if less > 0 {
+            self.bytes -= less;
+            *self.share.room.lock() -= less;
+            self.share.held.fetch_sub(less, Ordering::Relaxed);
+            self.share.room.freed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shrink(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn fill(share: &Arc<AnswerShare>) -> Vec<Held> {
+        std::iter::from_fn(|| share.try_take(MIB)).collect()
+    }
+
+    #[test]
+    fn one_session_may_hold_what_is_said_and_many_together_too() {
+        let room = Arc::new(AnswerRoom::default());
+        let mut held = vec![fill(&room.share())];
+        assert_eq!(held[0].len(), SESSION_BYTES_MAX / MIB);
+        held.extend((1..400).map(|_| fill(&room.share())));
+        assert!(held.iter().all(|own| !own.is_empty()), "there is some for everybody");
+        let of_more: usize = held.iter().map(Vec::len).filter(|count| *count > 1).sum();
+        assert!(of_more <= BYTES_MAX / MIB, "{of_more} MiB, beside one answer each");
+        drop(held);
+        assert_eq!(*room.lock(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_waits_goes_on_when_an_answer_turns_out_small_or_is_read() {
+        let room = Arc::new(AnswerRoom::default());
+        let share = room.share();
+        let mut first = share.take(SESSION_BYTES_MAX).await;
+        let waiting = |bytes| {
+            let share = share.clone();
+            tokio::spawn(async move { share.take(bytes).await })
+        };
+        let (second, third) = (waiting(MIB), waiting(SESSION_BYTES_MAX));
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        first.shrink(MIB);
+        let second = second.await.ok();
+        assert!(second.is_some() && !third.is_finished());
+        drop((first, second));
+        assert!(third.await.is_ok());
+    }
+}

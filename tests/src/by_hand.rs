@@ -1,0 +1,28 @@
+//! A login by hand: the links of a session with no client on them, which does what a test wants.
+
+use std::path::Path;
+
+use xfer_mount::connect::{KnownHosts, OnTerminal, Target, TrustMode, TrustPolicy, reach};
+use xfer_mount::session::Session;
+use xfer_protocol::Name;
+use xfer_protocol::message::{Password, Purpose};
+
+use crate::accounts;
+use crate::server::Server;
+
+/// Logs a user in whose password is [`accounts::PASSWORD`]. `home` is a directory for what a user
+/// keeps.
+///
+/// # Errors
+/// Why that is not possible.
+pub async fn login(server: &Server, user: &Name, home: &Path) -> Result<Session, String> {
+    let label = format!("{user}@{}", server.address);
+    let target: Target = label.parse().map_err(|_| format!("{label} is no target"))?;
+    let mode = TrustMode::Fingerprint(server.fingerprint.parse().unwrap());
+    let known_hosts = KnownHosts::new(home.join("known_hosts"));
+    let contact = reach(&target, &mode).await.map_err(|error| error.to_string())?;
+    let policy = TrustPolicy { mode, known_hosts };
+    let peer = contact.trust(&policy, &mut OnTerminal).map_err(|error| error.to_string())?;
+    let login = peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount);
+    Ok(login.await.map_err(|error| error.to_string())?.session)
+}
