@@ -282,9 +282,8 @@ pub trait MetaStore: Send + Sync + 'static {
     fn content_exists(&self, content: ContentId) -> Result<bool, StoreError>;
     /// The first content that is surely as long as its data: see [`FileStore::whole_from`].
     fn whole_from(&self) -> Result<ContentId, StoreError>;
-    /// Contents that nothing refers to any more, at most `count`, those after `after`, in order.
-    fn garbage(&self, after: Option<ContentId>, count: usize)
-    -> Result<Vec<ContentId>, StoreError>;
+    /// Contents that nothing refers to any more, at most `max`, those after `after`, in order.
+    fn garbage(&self, after: Option<ContentId>, max: usize) -> Result<Vec<ContentId>, StoreError>;
     /// Forgets garbage, whose bytes are gone.
     fn forget_garbage(&self, contents: &[ContentId]) -> Result<(), StoreError>;
     /// Sealed contents of which something was dropped, at most `count`, those noted after the trim
