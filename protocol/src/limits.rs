@@ -79,6 +79,9 @@ pub const PAGE_BYTES: usize = 256 << 10;
 /// The most ids (inode, content and delivery numbers) granted at once.
 pub const IDS_MAX: u64 = 1 << 20;
 
+/// The most ranges of ids that a session may have in which some are not used.
+pub const ID_RANGES_MAX: usize = 16;
+
 /// How long a phase before login may take, in milliseconds.
 pub const OPENING_TIMEOUT_MS: u64 = 10_000;
 

@@ -372,11 +372,13 @@ impl State {
         }
     }
 
+    /// Uses numbers up, and all before them: they are used in order.
     fn use_numbers(&mut self, first: u64, count: u64) {
-        if let Some(range) = self.numbers.iter_mut().find(|range| range.first == first) {
-            range.first += count;
-        }
-        self.numbers.retain(|range| range.first < range.end);
+        let next = first + count;
+        self.numbers.retain_mut(|range| {
+            range.first = range.first.max(next);
+            range.first < range.end
+        });
     }
 }
 
@@ -427,5 +429,50 @@ fn made(effect: &ContentEffect) -> Option<ContentId> {
         | ContentEffect::Zero { .. }
         | ContentEffect::Copy { .. }
         | ContentEffect::Free { .. } => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use xfer_protocol::message::Secret;
+    use xfer_protocol::tree::{Quota, Room, Usage};
+    use xfer_protocol::{Epoch, SessionId};
+
+    use super::super::Ids;
+    use super::*;
+
+    fn state(ids: IdRange) -> State {
+        let grant = Grant {
+            session: SessionId([0; 16]),
+            secret: Secret([0; 32]),
+            epoch: Epoch(1),
+            applied: Seq(0),
+            user: Name::new(b"alice").unwrap(),
+            ids,
+            usage: Usage::default(),
+            quota: Quota::UNLIMITED,
+            disk: Room::default(),
+            limit: Room::default(),
+            users: Vec::new(),
+            deliveries: Vec::new(),
+        };
+        let (cache_bytes, log_bytes, tree_bytes) = (1 << 20, 1 << 20, 1 << 20);
+        let (ids, label) = (Ids::Stored, String::new());
+        State::new(&grant, &Options { cache_bytes, log_bytes, tree_bytes, ids, label })
+    }
+
+    fn first(run: Result<u64, Pause>) -> u64 {
+        run.expect("there are numbers")
+    }
+
+    #[test]
+    fn numbers_are_used_in_order_though_a_run_does_not_fit_what_is_left() {
+        let mut state = state(IdRange { first: 5000, end: 5010 });
+        assert!(state.add_numbers(IdRange { first: 7000, end: 8000 }));
+        assert_eq!(first(state.fresh_run(5)), 5000);
+        assert_eq!(first(state.fresh_run(50)), 7000);
+        state.use_numbers(7000, 50);
+        assert_eq!(first(state.fresh()), 7050);
     }
 }

@@ -17,7 +17,7 @@ impl Driver {
         let (session, stores) = (self.session.clone(), self.stores.clone());
         let granted = spawn_blocking(move || {
             if !session.with_tree(|tree| tree.ids_mut().may_grow()).map_err(no_tree)? {
-                return Err(Over::Protocol("too many numbers asked for".to_owned()));
+                return Err(Over::Protocol("more numbers asked for than are used".to_owned()));
             }
             let range = stores.meta.grant_ids(IDS_MAX).map_err(|e| Over::Failed(e.to_string()))?;
             session.with_tree(|tree| tree.ids_mut().grow(range)).map_err(no_tree)?;

@@ -3,50 +3,60 @@
 //! **Invariant:** a number names one thing on a server for ever: it is used only if it was granted
 //! to this session, and only once. The rules rely on it: they take a number that nobody loaded for
 //! one that nobody has used.
+//!
+//! Numbers are used in order, an op's after those of every op before, so all that is known of used ones
+//! is where they end. They may be passed over.
 
-use rangemap::RangeSet;
+use std::collections::VecDeque;
+
+use xfer_protocol::limits::ID_RANGES_MAX;
 use xfer_protocol::tree::{Changes, ContentEffect, DeliveryEffect, Loaded, Rows};
 use xfer_protocol::{Errno, IdRange};
 
-/// How many times a session may be granted more numbers.
-const GRANTS_MAX: usize = 1024;
-
-/// What was granted to a session, and what of it is used.
+/// What was granted to a session and is not used.
 #[derive(Debug)]
 pub(super) struct Ids {
-    granted: Vec<IdRange>,
-    /// Clients use numbers in order, more or less, so this stays a few runs.
-    used: RangeSet<u64>,
+    /// In order, as the store grants them.
+    granted: VecDeque<IdRange>,
+    /// Numbers below were used or passed over.
+    next: u64,
 }
 
 impl Ids {
     pub(super) fn new(range: IdRange) -> Ids {
-        Ids { granted: vec![range], used: RangeSet::new() }
+        Ids { granted: [range].into(), next: range.first }
     }
 
-    /// Whether the session may be granted more.
+    /// Whether the session may be granted more before it uses what it has.
     pub(super) fn may_grow(&self) -> bool {
-        self.granted.len() < GRANTS_MAX
+        self.granted.len() < ID_RANGES_MAX
     }
 
     pub(super) fn grow(&mut self, range: IdRange) {
-        self.granted.push(range);
+        self.granted.push_back(range);
     }
 
-    pub(super) fn was_granted(&self, id: u64) -> bool {
-        self.granted.iter().any(|range| range.contains(id))
+    /// Whether the number may still be used.
+    pub(super) fn is_free(&self, id: u64) -> bool {
+        id >= self.next && self.granted.iter().any(|range| range.contains(id))
     }
 
     /// Uses the numbers of all that `changes` bring into being, or none of them if one may not be.
     pub(super) fn admit(&mut self, rows: &dyn Rows, changes: &Changes) -> Result<(), Errno> {
-        let mut new = RangeSet::new();
-        for id in new_ids(rows, changes) {
-            if !self.was_granted(id) || self.used.contains(&id) || new.contains(&id) {
-                return Err(Errno::EINVAL);
-            }
-            new.insert(id..id + 1);
+        self.use_up(new_ids(rows, changes).collect())
+    }
+
+    /// Uses an op's numbers, in whatever order they come.
+    fn use_up(&mut self, mut new: Vec<u64>) -> Result<(), Errno> {
+        new.sort_unstable();
+        let is_twice = new.windows(2).any(|pair| pair[0] == pair[1]);
+        if is_twice || !new.iter().all(|id| self.is_free(*id)) {
+            return Err(Errno::EINVAL);
         }
-        self.used.extend(new);
+        if let Some(last) = new.last() {
+            self.next = last + 1;
+            self.granted.retain(|range| range.end > self.next);
+        }
         Ok(())
     }
 }
@@ -72,4 +82,52 @@ fn new_ids<'a>(rows: &'a dyn Rows, changes: &'a Changes) -> impl Iterator<Item =
         DeliveryEffect::Accepted(_) | DeliveryEffect::Declined(_) => None,
     });
     nodes.chain(contents).chain(deliveries)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const LEN: u64 = 100;
+
+    fn range(at: u64) -> IdRange {
+        IdRange { first: at * LEN, end: (at + 1) * LEN }
+    }
+
+    #[test]
+    fn numbers_are_granted_for_ever_and_take_no_room_once_they_are_used() {
+        let mut ids = Ids::new(range(1));
+        for at in 1..5_000 {
+            assert!(ids.may_grow(), "after {at} ranges");
+            ids.grow(range(at + 1));
+            for id in (at * LEN..(at + 1) * LEN).step_by(2) {
+                ids.use_up(vec![id]).unwrap();
+            }
+            assert!(ids.granted.len() <= 2);
+        }
+    }
+
+    #[test]
+    fn what_is_granted_and_not_used_has_a_bound() {
+        let mut ids = Ids::new(range(1));
+        for at in 1..ID_RANGES_MAX as u64 {
+            assert!(ids.may_grow());
+            ids.grow(range(at + 1));
+        }
+        assert!(!ids.may_grow());
+        ids.use_up(vec![2 * LEN - 1]).unwrap();
+        assert!(ids.may_grow());
+    }
+
+    #[test]
+    fn a_number_is_used_once_and_none_that_was_passed_over_or_not_granted() {
+        let mut ids = Ids::new(range(1));
+        ids.use_up(vec![105, 103]).unwrap();
+        for wrong in [vec![103], vec![104], vec![105], vec![106, 106], vec![106, 200], vec![99]] {
+            assert_eq!(ids.use_up(wrong.clone()), Err(Errno::EINVAL), "{wrong:?}");
+        }
+        ids.use_up(vec![106]).unwrap();
+        ids.use_up(Vec::new()).unwrap();
+    }
 }

@@ -256,7 +256,7 @@ impl Tree {
         match &op.action {
             Action::Send { from, .. } if *from != self.user => Err(Errno::EINVAL),
             Action::SetXattr { name, .. } if name.starts_with(b"user.xfer.") => Err(Errno::EPERM),
-            Action::Accept { first, .. } if !self.ids.was_granted(first.0) => Err(Errno::EINVAL),
+            Action::Accept { first, .. } if !self.ids.is_free(first.0) => Err(Errno::EINVAL),
             Action::Send { .. }
             | Action::SetXattr { .. }
             | Action::Accept { .. }

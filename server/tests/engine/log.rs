@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use xfer_protocol::limits::ID_RANGES_MAX;
 use xfer_protocol::message::{Ask, EndReason, ToClient, ToServer};
 use xfer_protocol::tree::{Action, FallocateMode, Op};
-use xfer_protocol::{ContentId, Errno, Ino, Seq};
+use xfer_protocol::{ContentId, Errno, IdRange, Ino, Seq};
 use xfer_server::store::{ContentStore, MetaStore};
 
 use crate::client::{Client, OWNER};
@@ -288,19 +289,46 @@ async fn contents_that_come_and_go_between_commits_leave_nothing() {
     assert!(contents.read(content, 0, &mut [0; 1]).is_err());
 }
 
+async fn granted(client: &mut Client) -> IdRange {
+    client.say(&ToServer::MoreIds, &[]).await;
+    let pick = |message: &ToClient| match message {
+        ToClient::Ids(range) => Some(*range),
+        _ => None,
+    };
+    client.until(pick).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn more_numbers_are_granted_when_asked_for() {
     let world = World::new();
     let mut alice = world.login("alice").await;
-    alice.say(&ToServer::MoreIds, &[]).await;
-    let range = alice.until(|message| match message {
-        ToClient::Ids(range) => Some(*range),
-        _ => None,
-    });
-    let range = range.await;
+    let range = granted(&mut alice).await;
     assert!(range.first >= alice.grant.ids.end);
     alice.act(vec![create(range.first)], &[]).await;
     alice.sync().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_granted_for_as_long_as_a_session_lives() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    for _ in 0..1_100 {
+        let range = granted(&mut alice).await;
+        alice.act(vec![create(range.end - 1)], &[]).await;
+        alice.unlink(Ino::ROOT, "new").await;
+    }
+    alice.sync().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_are_not_used_are_not_granted_without_end() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    for _ in 1..ID_RANGES_MAX {
+        granted(&mut alice).await;
+    }
+    alice.say(&ToServer::MoreIds, &[]).await;
+    assert!(matches!(alice.ended().await, EndReason::Protocol(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
