@@ -121,6 +121,41 @@ fn a_mount_that_was_taken_over_shows_nothing_that_another_may_have_changed() {
 }
 
 #[test]
+fn what_is_open_on_a_mount_that_was_taken_over_is_not_reached_by_any_path() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("echo old > file && mkdir -p dir/sub && echo old > dir/file");
+    mount.unmount();
+    // Nothing of it is new to this mount.
+    let mut first = world.mount("alice");
+    let names = ["file", "dir", "dir/file", "dir/sub"];
+    first.shell("stat file dir dir/file dir/sub");
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |path: &str| rustix::fs::open(first.path(path), flags, rustix::fs::Mode::empty());
+    let directories = ["", "dir"].map(|path| open(path).unwrap());
+    let file = fs::File::open(first.path("file")).unwrap();
+    let elsewhere = world.mount_point("elsewhere");
+    let second = world.mounting("alice").at(&elsewhere).arg("--takeover").start();
+    second.shell("rm -r file dir");
+    first.says("taken over by a mount on");
+    let error_of = |name: &&str| errno(fs::metadata(first.path(name)));
+    for name in names {
+        wait_until(&format!("{name} to give errors"), PATIENCE, || error_of(&name) == libc::EIO);
+    }
+    // A listing of what is open does not bring it back.
+    for directory in directories {
+        let listed = rustix::fs::Dir::new(directory).unwrap();
+        assert!(listed.filter(|entry| entry.is_ok()).count() > 2);
+        assert_eq!(names.each_ref().map(error_of), [libc::EIO; 4]);
+    }
+    assert_eq!(file.metadata().unwrap().len(), 4);
+    drop(file);
+    first.xfer("unmount", &[]).succeeded();
+    assert_eq!(first.ended(), Some(0), "{}", first.said());
+    second.unmount();
+}
+
+#[test]
 fn a_lost_mount_gives_errors_for_all_that_is_not_open() {
     let mut world = World::new(&["alice"]);
     let mut mount = world.mount("alice");

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use xfer_protocol::tree::{Kind, Loaded, Rows};
-use xfer_protocol::{Errno, Ino};
+use xfer_protocol::{Errno, Ino, Name};
 
 use super::Client;
 use super::kernel::Notice;
@@ -88,16 +88,13 @@ impl Client {
             progress.mark_unchanged();
             let over = {
                 let state = self.lock();
-                state.log.pending().0 == 0 || matches!(state.phase, Phase::Over(_))
+                state.log.pending().0 == 0 || state.is_over()
             };
             if over || progress.changed().await.is_err() {
                 break;
             }
         }
-        let goodbye = async {
-            while !matches!(self.lock().phase, Phase::Over(_)) && progress.changed().await.is_ok() {
-            }
-        };
+        let goodbye = async { while !self.lock().is_over() && progress.changed().await.is_ok() {} };
         // Everything is durable: a server that does not say goodbye costs nothing.
         let _ = tokio::time::timeout(LOGOUT_TIMEOUT, goodbye).await;
         self.lose(Lost::LOGGED_OUT);
@@ -167,16 +164,27 @@ impl Client {
 
 impl State {
     /// All that the kernel may keep. Files' data is not among it: what is not open can't be read any
-    /// more, and what is open may be, directories too. Attributes come first, since those notices never have to wait
-    /// for a request under way.
+    /// more, and what is open may be, directories too. Attributes come first, since those notices never
+    /// have to wait for a request under way.
     fn outdated(&self) -> Vec<Notice> {
         let nodes = self.handles.known().chain([Ino::ROOT]).map(Notice::Node);
-        let absent = self.handles.absent().cloned();
-        let absent = absent.map(|name| Notice::Entry(Ino::ROOT, name));
+        let absent = self.handles.absent();
+        let names = absent.chain(self.open_in_root()).cloned();
+        let entries = names.map(|name| Notice::Entry(Ino::ROOT, name));
         let contents = self.handles.known().filter(|ino| match self.table.node(*ino) {
             Loaded::Present(node) => matches!(node.kind, Kind::Symlink { .. }),
             Loaded::Absent | Loaded::Unknown => true,
         });
-        nodes.chain(absent).chain(contents.map(Notice::Contents)).collect()
+        nodes.chain(entries).chain(contents.map(Notice::Contents)).collect()
+    }
+
+    /// Names in the root of what is open. Its attributes can still be had, so that a path through
+    /// such a name would go on to work; a path through any other directory leads to no attributes.
+    fn open_in_root(&self) -> impl Iterator<Item = &Name> {
+        let open = self.handles.open_nodes();
+        let entries = self.table.known_entries(Ino::ROOT, None);
+        entries.filter_map(move |(name, ino)| {
+            ino.is_some_and(|ino| open.contains(&ino)).then_some(name)
+        })
     }
 }

@@ -27,6 +27,15 @@ pub(super) enum Handle {
     Directory(OpenDirectory),
 }
 
+impl Handle {
+    fn ino(&self) -> Ino {
+        match self {
+            Handle::File(file) => file.ino,
+            Handle::Directory(directory) => directory.ino,
+        }
+    }
+}
+
 /// An open regular file.
 #[derive(Debug)]
 pub(super) struct OpenFile {
@@ -190,10 +199,12 @@ impl Handles {
 
     /// Whether a node is open.
     pub(super) fn is_open(&self, ino: Ino) -> bool {
-        self.open.values().any(|handle| match handle {
-            Handle::File(file) => file.ino == ino,
-            Handle::Directory(directory) => directory.ino == ino,
-        })
+        self.open.values().any(|handle| handle.ino() == ino)
+    }
+
+    /// All nodes that are open.
+    pub(super) fn open_nodes(&self) -> HashSet<Ino> {
+        self.open.values().map(Handle::ino).collect()
     }
 
     /// Whether the kernel knows a node.

@@ -182,6 +182,11 @@ impl State {
         self.table.children(directory).ok_or_else(|| self.load(Need::Children(directory)))
     }
 
+    /// Whether the session is over.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over(_))
+    }
+
     /// Refuses what would be asked of a tree that somebody else may change by now: once the session
     /// is over, only what was open before can be used.
     pub(super) fn must_have_session(&self) -> Result<(), Pause> {
@@ -295,7 +300,7 @@ impl State {
         if self.log.durable() >= seq {
             return Ok(());
         }
-        if let Phase::Over(_) = self.phase {
+        if self.is_over() {
             return Err(Errno::EIO.into());
         }
         self.barrier = self.barrier.max(seq);

@@ -48,7 +48,7 @@ impl Client {
         loop {
             let next = {
                 let mut state = self.lock();
-                if let Phase::Over(_) = state.phase {
+                if state.is_over() {
                     return;
                 }
                 state.next_outgoing(&mut sent)
@@ -156,7 +156,7 @@ impl Client {
     /// The session is over: whatever waits is told so.
     pub(super) fn lose(self: &Arc<Self>, reason: &str) {
         let mut state = self.lock();
-        let ends = !matches!(state.phase, Phase::Over(_));
+        let ends = !state.is_over();
         if ends {
             let (ops, bytes) = state.log.pending();
             if ops > 0 {

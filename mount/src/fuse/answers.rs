@@ -111,8 +111,8 @@ impl XferFs {
         attempt: impl FnMut(&mut State) -> Result<Found, Pause> + Send + 'static,
     ) {
         let view = self.view;
-        self.answer(request, reply, attempt, move |reply, (ino, node)| {
-            reply.attr(&FOR_EVER, &attr(ino, &node, view));
+        self.answer(request, reply, with_validity(attempt), move |reply, ((ino, node), valid)| {
+            reply.attr(&valid, &attr(ino, &node, view));
         });
     }
 
@@ -273,8 +273,8 @@ impl XferFs {
         attempt: impl FnMut(&mut State) -> Result<Vec<Listed>, Pause> + Send + 'static,
     ) {
         let (client, view) = (self.client.clone(), self.view);
-        self.answer(request, reply, attempt, move |mut reply, listed| {
-            let told = add_entries(&mut reply, listed, view);
+        self.answer(request, reply, with_validity(attempt), move |mut reply, (listed, valid)| {
+            let told = add_entries(&mut reply, listed, view, valid);
             // Before the answer: after it, the kernel may forget them at any moment.
             let remember = move |state: &mut State| {
                 state.remember_listed(Ino(directory.0), &told);
@@ -295,6 +295,17 @@ where
     move |result| match result {
         Ok(value) => done(reply, value),
         Err(error) => reply.refuse(error),
+    }
+}
+
+/// An attempt at what can be had when the session is over too, and for how long the kernel may keep
+/// it then: not at all, since others may change the tree.
+fn with_validity<T>(
+    mut attempt: impl FnMut(&mut State) -> Result<T, Pause>,
+) -> impl FnMut(&mut State) -> Result<(T, Duration), Pause> {
+    move |state| {
+        let value = attempt(state)?;
+        Ok((value, if state.is_over() { Duration::ZERO } else { FOR_EVER }))
     }
 }
 
@@ -324,11 +335,16 @@ fn durably<T>(
 }
 
 /// Adds entries until the answer is full, and returns the nodes that the kernel now knows.
-fn add_entries(reply: &mut ReplyDirectoryPlus, listed: Vec<Listed>, view: View) -> Vec<Ino> {
+fn add_entries(
+    reply: &mut ReplyDirectoryPlus,
+    listed: Vec<Listed>,
+    view: View,
+    valid: Duration,
+) -> Vec<Ino> {
     let mut told = Vec::with_capacity(listed.len());
     for Listed { next, name, ino, node } in listed {
         let (attr, entry) = (attr(ino, &node, view), OsStr::from_bytes(&name));
-        if reply.add(INodeNo(ino.0), next, entry, &FOR_EVER, &attr, GENERATION) {
+        if reply.add(INodeNo(ino.0), next, entry, &valid, &attr, GENERATION) {
             break;
         }
         // The kernel does not count what it is told of `.` and `..`.
