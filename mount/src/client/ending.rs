@@ -16,6 +16,9 @@ const LOGOUT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after its end a session's last answers may still reach the kernel.
 const ANSWERS_MAX: Duration = Duration::from_secs(1);
 
+/// How long the kernel may take to write what programs changed in mapped files.
+const WRITE_BACK_MAX: Duration = Duration::from_secs(10);
+
 /// The session ended before everything was durable.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{reason}; {ops} changes ({bytes} bytes) are not on the server")]
@@ -70,6 +73,7 @@ impl Client {
     /// # Errors
     /// `EIO` if the session is over before.
     pub async fn settle(self: &Arc<Self>) -> Result<(), Errno> {
+        self.write_back().await;
         let last = self.lock().log.last();
         self.call(move |state: &mut State| state.sync_to(last)).await
     }
@@ -81,6 +85,7 @@ impl Client {
     pub async fn finish(self: &Arc<Self>) -> Result<(), Lost> {
         // What was closed just now may still be on its way into the other's inbox.
         let _ = self.send_left_behind().await;
+        self.write_back().await;
         self.lock().begin_drain(Lost::LOGGED_OUT);
         self.outgoing.notify_one();
         let mut progress = self.progress.subscribe();
@@ -100,6 +105,31 @@ impl Client {
         self.lose(Lost::LOGGED_OUT);
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         self.loss()
+    }
+
+    /// Drains the session, as the server asks for another mount's sake.
+    pub(super) fn drain_soon(self: &Arc<Self>, reason: String) {
+        let client = self.clone();
+        self.runtime.spawn(async move {
+            client.write_back().await;
+            client.lock().begin_drain(&reason);
+            client.tick();
+            client.outgoing.notify_one();
+        });
+    }
+
+    /// Has what programs changed in mapped files become changes in the log, which it does otherwise
+    /// only when they sync or unmap it.
+    async fn write_back(&self) {
+        let Some(kernel) = self.kernel() else { return };
+        let files: Vec<_> = match self.lock() {
+            state if state.is_over() => return,
+            state => state.handles.written().collect(),
+        };
+        let writing = self.runtime.spawn_blocking(move || {
+            files.into_iter().for_each(|ino| kernel.write_back(ino));
+        });
+        let _ = tokio::time::timeout(WRITE_BACK_MAX, writing).await;
     }
 
     /// Where the client stands.

@@ -145,6 +145,11 @@ impl Handles {
         self.sources.iter().copied()
     }
 
+    /// All files that a handle can write to.
+    pub(super) fn written(&self) -> impl Iterator<Item = Ino> {
+        self.writers.keys().copied()
+    }
+
     /// How many handles can write to a file.
     pub(super) fn writers(&self, ino: Ino) -> u32 {
         self.writers.get(&ino).copied().unwrap_or(0)

@@ -32,6 +32,10 @@ pub trait Kernel: Send + Sync + 'static {
         name: &Name,
     ) -> Result<(), Errno>;
 
+    /// Has the kernel write what programs changed in a file that they have mapped, and returns once
+    /// those writes were answered. May block.
+    fn write_back(&self, ino: Ino);
+
     /// Takes a notice, to be passed on soon. Never blocks.
     fn notice(&self, notice: Notice);
 }

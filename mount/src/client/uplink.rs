@@ -119,7 +119,7 @@ impl Client {
                 state.round_trip = state.pinged.take().map(|pinged| pinged.elapsed());
                 return Ok(());
             }
-            ToClient::Drain { reason, .. } => state.begin_drain(&reason.to_string()),
+            ToClient::Drain { reason, .. } => self.drain_soon(reason.to_string()),
             ToClient::Ended(EndReason::LoggedOut) => return Err(Lost::LOGGED_OUT.to_owned()),
             ToClient::Ended(reason) => return Err(reason.to_string()),
         }

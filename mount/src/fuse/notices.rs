@@ -16,6 +16,7 @@ use crate::client::{Kernel, Notice};
 /// The kernel, as the client sees it.
 pub(super) struct Notices {
     placing: Arc<Placing>,
+    notifier: Notifier,
     queue: Sender<Notice>,
 }
 
@@ -23,6 +24,7 @@ impl Notices {
     /// Starts the thread. It ends with the value.
     pub(super) fn start(notifier: Notifier, placing: Arc<Placing>) -> io::Result<Notices> {
         let (queue, notices) = channel();
+        let this = notifier.clone();
         let tell_all = move || {
             for notice in notices {
                 // The kernel answers ENOENT for what it has not cached, which is as good.
@@ -34,7 +36,7 @@ impl Notices {
             }
         };
         std::thread::Builder::new().name("notices".to_owned()).spawn(tell_all)?;
-        Ok(Notices { placing, queue })
+        Ok(Notices { placing, notifier: this, queue })
     }
 }
 
@@ -79,6 +81,14 @@ impl Kernel for Notices {
         name: &Name,
     ) -> Result<(), Errno> {
         self.placing.place(id, directory, sender, name)
+    }
+
+    /// The kernel drops what it has cached of the file's data, and writes what is dirty first. Unlike
+    /// `syncfs`, which sends the writes, this returns when they were answered.
+    fn write_back(&self, ino: Ino) {
+        if let Err(error) = tell(&self.notifier, &Notice::Contents(ino)) {
+            tracing::debug!("a file's mapped data: {error}");
+        }
     }
 
     fn notice(&self, notice: Notice) {

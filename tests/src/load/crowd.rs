@@ -151,6 +151,8 @@ impl Kernel for Doorbell {
         Err(Errno::EOPNOTSUPP)
     }
 
+    fn write_back(&self, _: Ino) {}
+
     fn notice(&self, notice: Notice) {
         match notice {
             Notice::Entry(directory, name) => self.post.note(self.user, directory, name),
