@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(config.known_hosts, Some("/k".into()));
         assert_eq!((config.takeover, config.cache_bytes), (true, 1 << 30));
         assert_eq!(config.trust, TrustMode::AcceptNew);
-        assert!(config.options.access.read_only);
+        assert_eq!(config.options.access.read_only, Some(true));
     }
 
     #[test]

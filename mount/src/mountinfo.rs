@@ -5,19 +5,42 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountFlags;
 
 /// The type of mounts that `xfer-mount` makes: the kernel knows `fuse`, and shows what follows.
 pub const KIND: &str = "fuse.xfer";
 
+/// The words by which the kernel shows what it enforces on a mount. It keeps the handling of access
+/// times by itself when a mount is changed.
+const ENFORCED: &[(&str, MountFlags)] = &[
+    ("ro", MountFlags::RDONLY),
+    ("noexec", MountFlags::NOEXEC),
+    ("nosuid", MountFlags::NOSUID),
+    ("nodev", MountFlags::NODEV),
+    ("nosymfollow", MountFlags::NOSYMFOLLOW),
+    ("sync", MountFlags::SYNCHRONOUS),
+    ("dirsync", MountFlags::DIRSYNC),
+    ("lazytime", MountFlags::LAZYTIME),
+];
+
 /// A mount.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// The kernel's number for it.
+    /// The kernel's number for it, in one mount namespace.
     pub id: u64,
+    /// The number of the mount that it is mounted on.
+    pub parent: u64,
+    /// The device number of what is mounted, as `major:minor`: all copies of a mount have the same.
+    pub device: String,
     /// Where it is.
     pub mountpoint: PathBuf,
+    /// What the kernel enforces.
+    pub flags: MountFlags,
     /// The filesystem's type, like `fuse.xfer`.
     pub kind: String,
     /// What is mounted, as the filesystem names it.
@@ -38,37 +61,91 @@ impl Entry {
     }
 }
 
+/// All mounts of this namespace.
+///
+/// # Errors
+/// If there is no `/proc`.
+pub fn all() -> io::Result<Vec<Entry>> {
+    let text = fs::read("/proc/self/mountinfo")?;
+    Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
+}
+
+/// The mounts at exactly `path`, which must be absolute and free of links; the topmost comes first.
+///
+/// # Errors
+/// If there is no `/proc`.
+pub fn stack(path: &Path) -> io::Result<Vec<Entry>> {
+    let mut left = all()?;
+    left.retain(|entry| entry.mountpoint == path);
+    let mut stack = Vec::with_capacity(left.len());
+    // The list is in the order of the numbers, which a mount keeps when it is moved.
+    while let Some(last) = left.len().checked_sub(1) {
+        let is_top = |entry: &Entry| left.iter().all(|other| other.parent != entry.id);
+        let top = left.iter().rposition(is_top).unwrap_or(last);
+        stack.push(left.remove(top));
+    }
+    Ok(stack)
+}
+
 /// The topmost mount at exactly `path`, which must be absolute and free of links.
 ///
 /// # Errors
 /// If there is no `/proc`.
 pub fn find(path: &Path) -> io::Result<Option<Entry>> {
-    let text = fs::read("/proc/self/mountinfo")?;
-    let mut entries = text.split(|byte| *byte == b'\n').filter_map(parse);
-    Ok(entries.rfind(|entry| entry.mountpoint == path))
+    Ok(stack(path)?.into_iter().next())
 }
 
-/// Whether the mount with the kernel's number `id` is there, at whatever place.
+/// The mount with the kernel's number `id`, at whatever place it is now.
 ///
 /// # Errors
 /// If there is no `/proc`.
-pub fn has(id: u64) -> io::Result<bool> {
-    let text = fs::read("/proc/self/mountinfo")?;
-    Ok(text.split(|byte| *byte == b'\n').filter_map(parse).any(|entry| entry.id == id))
+pub fn with_id(id: u64) -> io::Result<Option<Entry>> {
+    Ok(all()?.into_iter().find(|entry| entry.id == id))
+}
+
+/// The number of the mount that `path` leads to.
+///
+/// # Errors
+/// If it leads nowhere, or there is no `/proc`.
+pub fn id_at(path: &Path) -> io::Result<u64> {
+    // Asks nothing of what is mounted there.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = rustix::fs::open(path, flags, Mode::empty())?;
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", place.as_raw_fd()))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Which mount namespace this process is in, as the kernel names it.
+///
+/// # Errors
+/// If there is no `/proc`.
+pub fn namespace() -> io::Result<String> {
+    Ok(fs::read_link("/proc/self/ns/mnt")?.to_string_lossy().into_owned())
 }
 
 /// `id parent major:minor root MOUNTPOINT options [tags...] - KIND SOURCE super-options`.
 fn parse(line: &[u8]) -> Option<Entry> {
     let mut words = line.split(|byte| *byte == b' ');
     let id = number(words.next()?)?;
-    let mountpoint = unescape(words.nth(3)?);
+    let parent = number(words.next()?)?;
+    let device = String::from_utf8_lossy(words.next()?).into_owned();
+    let mountpoint = OsString::from_vec(unescape(words.nth(1)?)).into();
+    let mut flags = enforced(words.next()?);
     let mut words = words.skip_while(|word| *word != b"-").skip(1);
     let kind = String::from_utf8_lossy(words.next()?).into_owned();
     let source = String::from_utf8_lossy(&unescape(words.next()?)).into_owned();
-    let mut options = words.next().unwrap_or_default().split(|byte| *byte == b',');
+    let options = words.next().unwrap_or_default();
+    flags |= enforced(options);
+    let mut options = options.split(|byte| *byte == b',');
     let user = options.find_map(|option| number(option.strip_prefix(b"user_id=")?));
-    let mountpoint = OsString::from_vec(mountpoint).into();
-    Some(Entry { id, mountpoint, kind, source, user })
+    Some(Entry { id, parent, device, mountpoint, flags, kind, source, user })
+}
+
+fn enforced(options: &[u8]) -> MountFlags {
+    let words = options.split(|byte| *byte == b',');
+    let flag = |word: &[u8]| ENFORCED.iter().find(|(name, _)| name.as_bytes() == word);
+    words.filter_map(flag).map(|(_, flag)| *flag).collect()
 }
 
 fn number<T: std::str::FromStr>(word: &[u8]) -> Option<T> {
@@ -104,12 +181,15 @@ mod tests {
         let line = b"36 35 98:0 /mnt1 /mnt\\040two rw,noatime shared:1 master:2 - fuse.xfer a@b \
             rw,user_id=1000,group_id=0";
         let entry = parse(line).unwrap();
-        assert_eq!((entry.id, entry.user), (36, Some(1000)));
+        assert_eq!((entry.id, entry.parent, entry.user), (36, 35, Some(1000)));
+        assert_eq!((entry.device.as_str(), entry.flags), ("98:0", MountFlags::empty()));
         assert_eq!(entry.mountpoint, Path::new("/mnt two"));
         assert_eq!((entry.kind.as_str(), entry.source.as_str()), ("fuse.xfer", "a@b"));
         assert!(entry.is_fuse());
-        let entry = parse(b"36 35 98:0 / / rw - ext4 /dev/root rw").unwrap();
+        let entry = parse(b"36 35 98:0 / / rw,noexec,relatime - ext4 /dev/root ro,sync").unwrap();
         assert_eq!(entry.mountpoint, Path::new("/"));
+        let flags = MountFlags::NOEXEC | MountFlags::RDONLY | MountFlags::SYNCHRONOUS;
+        assert_eq!(entry.flags, flags);
         assert!(!entry.is_fuse());
         assert_eq!(parse(b""), None);
     }
@@ -117,6 +197,9 @@ mod tests {
     #[test]
     fn the_root_is_mounted_and_a_new_directory_is_not() {
         assert!(find(Path::new("/proc")).unwrap().is_some());
+        let top = find(Path::new("/proc")).unwrap().unwrap();
+        assert_eq!(id_at(Path::new("/proc")).unwrap(), top.id);
+        assert_eq!(with_id(top.id).unwrap(), Some(top));
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(find(directory.path()).unwrap(), None);
     }

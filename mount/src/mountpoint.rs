@@ -109,26 +109,37 @@ fn for_root(options: &MountOptions) -> Option<&'static str> {
         (owners.ids == Some(IdsOption::Stored), "ids=stored"),
         (owners.uid.is_some_and(|shown| shown != uid), "uid= of another user"),
         (owners.gid.is_some_and(|shown| shown != gid), "gid= of another group"),
-        (options.access.suid, "suid"),
-        (options.access.dev, "dev"),
+        (options.access.suid == Some(true), "suid"),
+        (options.access.dev == Some(true), "dev"),
         (options.remount, "remount"),
     ];
     given.into_iter().find_map(|(is_given, word)| is_given.then_some(word))
 }
 
-/// What the kernel is to enforce on a mount. It sees no access times that it could move.
+/// What the kernel is to enforce on a new mount. It sees no access times that it could move.
 pub fn flags(access: Access, sync: bool) -> MountFlags {
-    let mut flags = MountFlags::NOATIME;
-    flags.set(MountFlags::RDONLY, access.read_only);
-    flags.set(MountFlags::NOEXEC, access.no_exec);
-    flags.set(MountFlags::NOSUID, !access.suid);
-    flags.set(MountFlags::NODEV, !access.dev);
+    let mut flags = MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
     flags.set(MountFlags::SYNCHRONOUS, sync);
+    changed(flags, access)
+}
+
+/// What the kernel is to enforce on a mount where it enforces `flags`.
+fn changed(mut flags: MountFlags, access: Access) -> MountFlags {
+    let Access { read_only, no_exec, suid, dev } = access;
+    let asked = [
+        (read_only, MountFlags::RDONLY),
+        (no_exec, MountFlags::NOEXEC),
+        (suid.map(|has_effect| !has_effect), MountFlags::NOSUID),
+        (dev.map(|has_effect| !has_effect), MountFlags::NODEV),
+    ];
+    for (is_set, flag) in asked {
+        flags.set(flag, is_set.unwrap_or(flags.contains(flag)));
+    }
     flags
 }
 
-/// Changes what the kernel enforces on an xfer mount that is there (`mount -o remount`). What the
-/// mount's own process was told when it began stays.
+/// Changes what the kernel enforces on an xfer mount that is there (`mount -o remount`): what the
+/// words ask for, and nothing else. What the mount's own process was told when it began stays.
 ///
 /// # Errors
 /// If there is none at `path`, or the kernel refuses: a file may be open for writing.
@@ -137,14 +148,12 @@ pub fn remount(path: &Path, options: &MountOptions) -> Result<(), Failure> {
     let other =
         |error: io::Error| Failure::new(Exit::Other, format!("{}: {error}", path.display()));
     let place = resolve(path).map_err(|error| missing(path, &error))?;
-    match mountinfo::find(&place).map_err(other)? {
-        Some(entry) if entry.is_xfer() => {}
-        Some(_) | None => {
-            let line = format!("{}: not an xfer mount, so not remounted", path.display());
-            return Err(Failure::new(Exit::NotMounted, line));
-        }
-    }
-    let flags = flags(options.access, options.sync);
+    let entry = mountinfo::find(&place).map_err(other)?.filter(Entry::is_xfer);
+    let entry = entry.ok_or_else(|| {
+        let line = format!("{}: not an xfer mount, so not remounted", path.display());
+        Failure::new(Exit::NotMounted, line)
+    })?;
+    let flags = changed(entry.flags, options.access);
     rustix::mount::mount_remount(&place, flags, c"").map_err(|error| match error {
         Errno::BUSY => Failure::new(
             Exit::MountPointBusy,

@@ -48,17 +48,18 @@ pub enum IdsOption {
     Stored,
 }
 
-/// What programs may do with what is mounted: the kernel sees to it.
+/// What programs may do with what is mounted: the kernel sees to it. What no word asks for stays as
+/// it is by default, or, of a mount that is changed, as it was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// Whether nothing can be changed.
-    pub read_only: bool,
+    pub read_only: Option<bool>,
     /// Whether nothing can be executed.
-    pub no_exec: bool,
+    pub no_exec: Option<bool>,
     /// Whether set-id bits have an effect.
-    pub suid: bool,
+    pub suid: Option<bool>,
     /// Whether device nodes can be opened.
-    pub dev: bool,
+    pub dev: Option<bool>,
 }
 
 /// Words that change nothing, so that fstab lines, and what mount(8) passes on, may hold them.
@@ -139,14 +140,14 @@ impl MountOptions {
 
     fn switch(&mut self, word: &str) -> Result<(), Failure> {
         match word {
-            "ro" => self.access.read_only = true,
-            "rw" => self.access.read_only = false,
-            "noexec" => self.access.no_exec = true,
-            "exec" => self.access.no_exec = false,
-            "suid" => self.access.suid = true,
-            "nosuid" => self.access.suid = false,
-            "dev" => self.access.dev = true,
-            "nodev" => self.access.dev = false,
+            "ro" => self.access.read_only = Some(true),
+            "rw" => self.access.read_only = Some(false),
+            "noexec" => self.access.no_exec = Some(true),
+            "exec" => self.access.no_exec = Some(false),
+            "suid" => self.access.suid = Some(true),
+            "nosuid" => self.access.suid = Some(false),
+            "dev" => self.access.dev = Some(true),
+            "nodev" => self.access.dev = Some(false),
             "sync" | "dirsync" => self.sync = true,
             "allow_other" => self.allow_other = true,
             "remount" => self.remount = true,
@@ -175,6 +176,7 @@ impl MountOptions {
                 self.umask =
                     umask.ok_or_else(|| wrong("permission bits in octal, like umask=077"))?;
             }
+            ("fsname", "") => return Err(wrong("a text, like fsname=archive")),
             ("fsname", _) => self.source = Some(value.to_owned()),
             _ => return Err(unknown(word)),
         }
@@ -273,10 +275,14 @@ mod tests {
     #[test]
     fn words_of_mount_are_honoured_or_change_nothing() {
         let access = |access| MountOptions { access, ..MountOptions::default() };
-        check("rw,noatime,lazytime,strictatime,_netdev,user=me,", MountOptions::default());
-        check("defaults,nosuid,nodev,exec,x-systemd.automount,subtype=x", MountOptions::default());
-        check("ro,noexec", access(Access { read_only: true, no_exec: true, ..Access::default() }));
-        check("suid,dev", access(Access { suid: true, dev: true, ..Access::default() }));
+        check("noatime,lazytime,strictatime,_netdev,user=me,", MountOptions::default());
+        let (yes, no, default) = (Some(true), Some(false), Access::default());
+        check("ro,noexec", access(Access { read_only: yes, no_exec: yes, ..default }));
+        check("suid,dev", access(Access { suid: yes, dev: yes, ..default }));
+        check(
+            "defaults,nosuid,nodev,exec,x-systemd.automount,subtype=x",
+            access(Access { no_exec: no, suid: no, dev: no, ..default }),
+        );
         check("sync", MountOptions { sync: true, ..MountOptions::default() });
         check(
             "remount,fsname=x",
@@ -286,7 +292,12 @@ mod tests {
 
     #[test]
     fn the_last_of_two_words_that_contradict_each_other_wins() {
-        check("ro,rw,noexec,exec,suid,nosuid,dev,nodev", MountOptions::default());
+        let no = Some(false);
+        let access = Access { read_only: no, no_exec: no, suid: no, dev: no };
+        check(
+            "ro,rw,noexec,exec,suid,nosuid,dev,nodev",
+            MountOptions { access, ..MountOptions::default() },
+        );
         let stored = Owners { ids: Some(IdsOption::Stored), ..Owners::default() };
         check("ids=mounter,ids=stored", MountOptions { owners: stored, ..MountOptions::default() });
     }
@@ -300,6 +311,7 @@ mod tests {
         );
         check_refused("uid=alice", "a user's number");
         check_refused("umask=1777", "in octal");
+        check_refused("fsname=", "give a text");
         check_refused("ids=stored,uid=5", "give one");
     }
 

@@ -375,7 +375,7 @@ impl Running {
     /// Whether the mount is still where it was made. One that is not, and that the kernel has not
     /// let go of either, is kept by another mount namespace, or by programs that use it.
     fn is_here(&self) -> bool {
-        self.id.is_none_or(|id| mountinfo::has(id).unwrap_or(true))
+        self.id.is_none_or(|id| mountinfo::with_id(id).map_or(true, |found| found.is_some()))
     }
 
     /// Unmounts, if that is not done already.

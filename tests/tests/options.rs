@@ -109,24 +109,48 @@ fn on_a_sync_mount_a_change_is_answered_once_it_is_durable() {
     mount.unmount();
 }
 
+/// Changes a mount that is there.
+fn remount(world: &World, options: &str, place: &str) -> Finished {
+    let mut command = Command::new(program("xfer-mount"));
+    command.args(["-o", &format!("remount,{options}"), "alice@127.0.0.1", place]);
+    run_within(world.at_home(&mut command), PATIENCE)
+}
+
 #[test]
 fn remounting_changes_what_the_kernel_enforces_and_only_of_an_xfer_mount() {
     let world = World::new(&["alice"]);
     let mount = world.mount("alice");
     fs::write(mount.path("file"), "x").unwrap();
-    let remount = |options: &str, place: &str| {
-        let mut command = Command::new(program("xfer-mount"));
-        command.args(["-o", options, "alice@127.0.0.1", place]);
-        run_within(world.at_home(&mut command), PATIENCE)
-    };
     let root = mount.root().to_str().unwrap();
-    remount("remount,ro", root).succeeded();
+    remount(&world, "ro", root).succeeded();
     assert!(fs::write(mount.path("file"), "y").is_err());
-    remount("remount,rw,noexec", root).succeeded();
+    remount(&world, "rw,noexec", root).succeeded();
     fs::write(mount.path("file"), "y").unwrap();
     assert!(mount_line(&mount).0.iter().any(|word| word == "noexec"));
     assert!(mount_line(&mount).0.iter().any(|word| word == "nosuid"));
-    assert!(remount("remount,ro", "/proc").refused(13).contains("not an xfer mount"));
+    assert!(remount(&world, "ro", "/proc").refused(13).contains("not an xfer mount"));
+    mount.unmount();
+}
+
+#[test]
+fn remounting_changes_only_what_is_asked_for() {
+    let world = World::new(&["alice"]);
+    let mount = with_options(&world, "noexec,suid,sync");
+    let root = mount.root().to_str().unwrap();
+    let kept = ["noexec", "nodev", "noatime", "sync"];
+    for (asked, is_read_only) in [("ro", true), ("nodev", true), ("rw", false)] {
+        remount(&world, asked, root).succeeded();
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let line = table.lines().find(|line| line.split(' ').nth(4) == Some(root)).unwrap();
+        let words: Vec<_> = line.split([' ', ',']).collect();
+        assert!(kept.iter().all(|word| words.contains(word)), "{asked}: {line}");
+        assert!(!words.contains(&"nosuid"), "{asked}: {line}");
+        assert_eq!(words.contains(&"ro"), is_read_only, "{asked}: {line}");
+    }
+    remount(&world, "exec,dev,nosuid", root).succeeded();
+    let enforced = mount_line(&mount).0;
+    let has = |word: &str| enforced.iter().any(|has| has == word);
+    assert!(!has("noexec") && !has("nodev") && has("nosuid"), "{enforced:?}");
     mount.unmount();
 }
 

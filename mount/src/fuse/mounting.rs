@@ -12,7 +12,7 @@ use std::path::Path;
 use fuser::{Config, Filesystem, MountOption, Session, SessionACL};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::mount;
+use rustix::mount::{MountFlags, mount};
 
 use super::Options;
 use crate::{mountinfo, mountpoint, unmounting};
@@ -64,18 +64,19 @@ fn data(device: &OwnedFd, place: &Path, options: &Options) -> Result<CString, Er
 
 fn config(options: &Options) -> Config {
     let choice = |yes, if_yes, if_no| if yes { if_yes } else { if_no };
-    let access = options.access;
+    let flags = mountpoint::flags(options.access, options.sync);
+    let has = |flag| flags.contains(flag);
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(options.source.clone()),
         MountOption::Subtype("xfer".to_owned()),
         MountOption::DefaultPermissions,
         MountOption::NoAtime,
-        choice(access.suid, MountOption::Suid, MountOption::NoSuid),
-        choice(access.dev, MountOption::Dev, MountOption::NoDev),
-        choice(access.no_exec, MountOption::NoExec, MountOption::Exec),
-        choice(access.read_only, MountOption::RO, MountOption::RW),
-        choice(options.sync, MountOption::Sync, MountOption::Async),
+        choice(has(MountFlags::NOSUID), MountOption::NoSuid, MountOption::Suid),
+        choice(has(MountFlags::NODEV), MountOption::NoDev, MountOption::Dev),
+        choice(has(MountFlags::NOEXEC), MountOption::NoExec, MountOption::Exec),
+        choice(has(MountFlags::RDONLY), MountOption::RO, MountOption::RW),
+        choice(has(MountFlags::SYNCHRONOUS), MountOption::Sync, MountOption::Async),
     ];
     config.acl = match options.allow_other {
         true => SessionACL::All,
