@@ -55,6 +55,20 @@ impl Entry {
         self.kind == KIND
     }
 
+    /// Whether another entry is of the same mount, earlier or later. The kernel gives the numbers of
+    /// mounts that are gone to others at once.
+    pub fn is_same(&self, other: &Entry) -> bool {
+        (self.id, &self.device) == (other.id, &other.device)
+    }
+
+    /// The mount as it is now, at whatever place, if it is still there.
+    ///
+    /// # Errors
+    /// If there is no `/proc`.
+    pub fn now(&self) -> io::Result<Option<Entry>> {
+        Ok(all()?.into_iter().find(|entry| entry.is_same(self)))
+    }
+
     /// Whether it is served by some FUSE filesystem.
     pub fn is_fuse(&self) -> bool {
         self.kind == "fuse" || self.kind.starts_with("fuse.")
@@ -93,14 +107,6 @@ pub fn stack(path: &Path) -> io::Result<Vec<Entry>> {
 /// If there is no `/proc`.
 pub fn find(path: &Path) -> io::Result<Option<Entry>> {
     Ok(stack(path)?.into_iter().next())
-}
-
-/// The mount with the kernel's number `id`, at whatever place it is now.
-///
-/// # Errors
-/// If there is no `/proc`.
-pub fn with_id(id: u64) -> io::Result<Option<Entry>> {
-    Ok(all()?.into_iter().find(|entry| entry.id == id))
 }
 
 /// The number of the mount that `path` leads to.
@@ -199,7 +205,7 @@ mod tests {
         assert!(find(Path::new("/proc")).unwrap().is_some());
         let top = find(Path::new("/proc")).unwrap().unwrap();
         assert_eq!(id_at(Path::new("/proc")).unwrap(), top.id);
-        assert_eq!(with_id(top.id).unwrap(), Some(top));
+        assert_eq!(top.now().unwrap(), Some(top));
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(find(directory.path()).unwrap(), None);
     }

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
-use crate::control;
+use crate::control::{self, Claim};
 use crate::exit::{Exit, Failure};
 use crate::mountinfo::{self, Entry};
 use crate::options::{Access, IdsOption, MountOptions};
-use crate::stale;
+use crate::{stale, unmounting};
 
 /// How long a mount that was unmounted here may go on sending what it holds.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
@@ -27,6 +27,9 @@ const LINKS_MAX: usize = 40;
 
 /// How long the kernel may take to let go of a mount that is unmounted.
 const KEPT_MAX: Duration = Duration::from_secs(2);
+
+/// How long another process may take to mount at the same place.
+const CLAIM_MAX: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether it has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
@@ -200,16 +203,60 @@ fn free(path: &Path) -> Result<(), Failure> {
     }
 }
 
+/// Claims `path`, which [`prepare`] gave, for this process until it has mounted there and can be
+/// reached by `xfer`: of several at once each waits for the one before. Without a place for the
+/// claim nothing is claimed.
+///
+/// # Errors
+/// If something was mounted there meanwhile, or another process does not get on with it.
+pub fn claim(path: &Path) -> Result<Option<Claim>, Failure> {
+    let deadline = Instant::now() + CLAIM_MAX;
+    loop {
+        let claim = match Claim::take(path) {
+            Ok(Some(claim)) => Some(claim),
+            Ok(None) if Instant::now() < deadline => {
+                thread::sleep(DRAIN_LOOK);
+                continue;
+            }
+            Ok(None) => {
+                let line = format!(
+                    "{}: another xfer-mount is mounting there; try again later",
+                    path.display()
+                );
+                return Err(Failure::new(Exit::MountPointBusy, line));
+            }
+            Err(_) => None,
+        };
+        return free(path).map(|()| claim);
+    }
+}
+
+/// Takes away a mount that was just made, if it is on top of another: a process that no claim held
+/// up, another user's say, was faster.
+///
+/// # Errors
+/// If it was.
+pub fn keep_alone(entry: &Entry) -> Result<(), Failure> {
+    let stack = mountinfo::stack(&entry.mountpoint).unwrap_or_default();
+    match stack.into_iter().find(|other| other.id == entry.parent) {
+        None => Ok(()),
+        Some(beneath) => {
+            let _ = unmounting::detach(entry);
+            Err(busy(&beneath))
+        }
+    }
+}
+
 /// Waits until a mount that was here, and that the kernel has let go of, is really over: it may
 /// still be sending what it holds, and an account has one session at a time.
 fn await_predecessor(path: &Path) -> Result<(), Failure> {
     let deadline = Instant::now() + DRAIN_MAX;
     let mut kept_since = None;
-    while control::is_served(path) {
+    while let Some(predecessor) = control::predecessor(path) {
         let refused = |line| Err(Failure::new(Exit::MountPointBusy, line));
         let place = path.display();
-        match control::status(path) {
-            Some(status) if status.elsewhere => {
+        match &predecessor {
+            Ok(status) if status.elsewhere => {
                 if kept_since.get_or_insert_with(Instant::now).elapsed() > KEPT_MAX {
                     return refused(format!(
                         "{place}: the mount that was here still runs, since another mount namespace \
@@ -217,12 +264,15 @@ fn await_predecessor(path: &Path) -> Result<(), Failure> {
                     ));
                 }
             }
-            Some(_) | None => kept_since = None,
+            Ok(_) | Err(_) => kept_since = None,
         }
         if Instant::now() > deadline {
+            let why = match predecessor {
+                Ok(_) => "is still sending what it holds",
+                Err(_) => "has a process that does not answer",
+            };
             return refused(format!(
-                "{place}: the mount that was here is still sending what it holds (see `xfer status`); \
-                 try again later"
+                "{place}: the mount that was here {why}; see `xfer status`, and try again later"
             ));
         }
         thread::sleep(DRAIN_LOOK);
@@ -232,7 +282,7 @@ fn await_predecessor(path: &Path) -> Result<(), Failure> {
 
 fn busy(entry: &Entry) -> Failure {
     let path = entry.mountpoint.display();
-    let how = match control::is_served(&entry.mountpoint) {
+    let how = match entry.is_xfer() && control::is_served(&entry.mountpoint) {
         true => format!("end it with: xfer unmount {path}"),
         false => "give another directory".to_owned(),
     };

@@ -25,8 +25,10 @@ use crate::config::Config;
 use crate::connect::{self, KnownHosts, Login, OnTerminal, TrustPolicy};
 use crate::control::{Control, Mounted, Status, Waiting};
 use crate::exit::{Exit, Failure};
+use crate::mountinfo::{self, Entry};
 use crate::options::{IdsOption, MountOptions};
-use crate::{fuse, mountinfo, mountpoint, password, syslog, unmounting};
+use crate::unmounting::{self, Lies, UnmountError};
+use crate::{fuse, mountpoint, password, syslog};
 
 /// How often it is looked whether the session was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -151,11 +153,19 @@ async fn serve(
         let line = format!("{label}: the server does not tell of the root directory: {errno}");
         return Err(Failure::new(Exit::ServerTrouble, line));
     }
-    let mount = match fuse::mount(&client, place, &fuse_options(&config.options, &label)) {
-        Ok(mount) => mount,
-        Err(error) => {
+    // Of two at once at one place the second finds here that the first has mounted.
+    let mount = tokio::task::block_in_place(|| {
+        let claim = mountpoint::claim(place)?;
+        let mount = fuse::mount(&client, place, &fuse_options(&config.options, &label))
+            .map_err(|error| Failure::new(Exit::NoFuse, error.to_string().trim_end()))?;
+        mountpoint::keep_alone(mount.entry())?;
+        Ok((mount, claim))
+    });
+    let (mount, claim) = match mount {
+        Ok(mounted) => mounted,
+        Err(failure) => {
             let _ = client.finish().await;
-            return Err(Failure::new(Exit::NoFuse, error.to_string().trim_end()));
+            return Err(failure);
         }
     };
     let running = Arc::new(Running {
@@ -164,13 +174,14 @@ async fn serve(
         server: config.target.endpoint(),
         user,
         place: place.to_owned(),
-        id: mountinfo::find(place).ok().flatten().map(|entry| entry.id),
+        namespace: mountinfo::namespace().unwrap_or_default(),
         released: Notify::new(),
         ended: watch::Sender::new(None),
     });
-    let control = Control::serve(running.clone(), place)
+    let control = Control::serve(running.clone(), place, &running.mount.entry().device)
         .inspect_err(|error| report(&format!("warning: `xfer` can't reach this mount: {error}")))
         .ok();
+    drop(claim);
     if let Some(attached) = attached {
         attached.detach().map_err(other)?;
     }
@@ -249,9 +260,10 @@ struct Running {
     mount: fuse::Mount,
     server: String,
     user: String,
+    /// Where it was mounted. It may have been moved since.
     place: PathBuf,
-    /// The kernel's number for the mount, in this process's namespace.
-    id: Option<u64>,
+    /// The mount namespace of this process.
+    namespace: String,
     /// Told when the mount was unmounted as it was asked for. The kernel says so only once no copy
     /// is left, and there may be one in another mount namespace.
     released: Notify,
@@ -273,7 +285,7 @@ impl Running {
                     let standing = self.client.standing();
                     lost = standing.trouble.is_some() && !standing.draining;
                     if lost {
-                        report(&loss(&standing, &self.place));
+                        report(&loss(&standing, &self.place()));
                     }
                 }
             }
@@ -284,12 +296,38 @@ impl Running {
             () = signals.next() => {}
         }
         // The kernel may want something of this very process before it lets go.
-        tokio::task::block_in_place(|| {
-            if unmounting::unmount(&self.place).is_err() {
-                // Busy. The process was told to end, so the mount goes out of sight at least.
-                unmounting::detach(&self.place);
+        tokio::task::block_in_place(|| self.leave());
+    }
+
+    /// Unmounts since the process was told to end: what is busy goes out of sight at least, and
+    /// with it what is mounted in it, which nobody could reach any more. What is covered stays, without
+    /// a process.
+    fn leave(&self) {
+        let entry = self.mount.entry();
+        let place = self.place();
+        let left = match unmounting::unmount(entry) {
+            Err(UnmountError::InUse(_)) => unmounting::detach(entry),
+            Err(UnmountError::InTheWay(obstacle)) if obstacle.lies == Lies::In => {
+                let within = obstacle.entry;
+                let left = unmounting::detach_with_all_in_it(entry);
+                left.inspect(|()| {
+                    report(&format!(
+                        "{}: unmounted, since a signal said so, and with it {} ({}), which was mounted at {}",
+                        place.display(),
+                        within.source,
+                        within.kind,
+                        within.mountpoint.display(),
+                    ));
+                })
             }
-        });
+            left @ (Ok(()) | Err(UnmountError::InTheWay(_) | UnmountError::Refused(_))) => left,
+        };
+        if let Err(error) = left {
+            report(&format!(
+                "{0}: ended, but still mounted: {error}; then remove it with: xfer unmount {0}",
+                place.display()
+            ));
+        }
     }
 
     /// Makes all durable and logs out. Another signal means now, whatever is lost.
@@ -333,9 +371,11 @@ impl Mounted for Running {
         Status {
             server: self.server.clone(),
             user: self.user.clone(),
-            mountpoint: self.place.display().to_string(),
+            mountpoint: self.place().display().to_string(),
+            namespace: self.namespace.clone(),
+            device: Some(self.mount.entry().device.clone()).filter(|_| !self.mount.has_ended()),
             state,
-            elsewhere: !self.is_here() && !self.mount.has_ended(),
+            elsewhere: !self.mount.has_ended() && matches!(self.entry(), Ok(None)),
             pending_ops: standing.pending_ops as u64,
             pending_bytes: standing.pending_bytes as u64,
             durable_seq: standing.durable.0,
@@ -361,7 +401,9 @@ impl Mounted for Running {
             // Before the mount goes, so that one that is busy is still good; a session that is lost
             // can only be unmounted, and its end says what is lost.
             let _ = self.client.settle().await;
-            tokio::task::block_in_place(|| self.take_away())?;
+            let taken_away =
+                tokio::task::block_in_place(|| unmounting::unmount(self.mount.entry()));
+            taken_away.map_err(|error| error.to_string())?;
             // Everything is durable: what other namespaces have of it ends with this process.
             self.released.notify_one();
             let mut ended = self.ended.subscribe();
@@ -372,29 +414,21 @@ impl Mounted for Running {
 }
 
 impl Running {
-    /// Whether the mount is still where it was made. One that is not, and that the kernel has not
-    /// let go of either, is kept by another mount namespace, or by programs that use it.
-    fn is_here(&self) -> bool {
-        self.id.is_none_or(|id| mountinfo::with_id(id).map_or(true, |found| found.is_some()))
+    /// The mount as it is now. One that is not there any more, and that the kernel has not let go
+    /// of either, is kept by another mount namespace, or by programs that use it.
+    fn entry(&self) -> io::Result<Option<Entry>> {
+        self.mount.entry().now()
     }
 
-    /// Unmounts, if that is not done already.
-    fn take_away(&self) -> Result<(), String> {
-        if !self.is_here() {
-            return Ok(());
-        }
-        match mountinfo::find(&self.place) {
-            Ok(Some(top)) if Some(top.id) != self.id && self.id.is_some() => {
-                Err(format!("{} ({}) is mounted over it; unmount that first", top.source, top.kind))
-            }
-            Ok(_) | Err(_) => unmounting::unmount(&self.place),
-        }
+    /// Where it is now, or was last known to be.
+    fn place(&self) -> PathBuf {
+        self.entry().ok().flatten().map_or_else(|| self.place.clone(), |entry| entry.mountpoint)
     }
 
     fn why_not_durable(&self) -> String {
         let standing = self.client.standing();
         match &standing.trouble {
-            Some(_) => loss(&standing, &self.place),
+            Some(_) => loss(&standing, &self.place()),
             None => "the server does not answer in time; try again".to_owned(),
         }
     }

@@ -1,7 +1,7 @@
 //! Mounts whose process was killed: the kernel keeps them, and goes on answering from its cache.
 //!
 //! **Invariant:** only a mount of `xfer-mount` that belongs to this user and that nobody serves any
-//! more is removed. One that does not answer may live: it stays.
+//! more is removed, and nothing that is mounted on it. One that does not answer may live: it stays.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::mountinfo::{self, Entry};
-use crate::unmounting;
+use crate::unmounting::{self, UnmountError};
 
 /// How long a mount has to show whether it is served.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
@@ -26,15 +26,19 @@ pub fn remove(path: &Path, entry: &Entry) -> Result<bool, String> {
     {
         return Ok(false);
     }
-    unmounting::detach(path);
-    match mountinfo::find(path) {
-        Ok(Some(left)) if left.id == entry.id => Err(format!(
-            "{0}: a mount whose process was killed is in the way and can't be removed; \
-             try: fusermount3 -u {0}, or as root: umount -l {0}",
-            path.display()
+    let refused = |why: String| {
+        let path = path.display();
+        Err(format!("{path}: a mount that no process serves any more can't be removed: {why}"))
+    };
+    let place = path.display();
+    match unmounting::detach(entry) {
+        Ok(()) => Ok(true),
+        Err(UnmountError::InTheWay(obstacle)) => refused(format!(
+            "{obstacle}; unmount that first, or both at once, as root: umount -l {place}"
         )),
-        Ok(_) => Ok(true),
-        Err(error) => Err(format!("/proc: {error}")),
+        Err(error @ (UnmountError::InUse(_) | UnmountError::Refused(_))) => {
+            refused(format!("{error}; try: fusermount3 -uz {place}, or as root: umount -l {place}"))
+        }
     }
 }
 

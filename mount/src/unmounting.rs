@@ -1,55 +1,152 @@
 //! Taking mounts away: in order, or out of sight at once.
 //!
+//! **Invariant:** a mount is unmounted only where nothing else covers it or its place. The kernel is told a path, and would take away whatever is on top there.
+//!
 //! Not left to fuser: its way can be tried only once, and says nothing when the helper fails.
 
-use std::path::Path;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
-/// Unmounts, if nothing is in use there.
+use crate::mountinfo::{self, Entry};
+
+/// Why a mount was not taken away.
+#[derive(Debug, thiserror::Error)]
+pub enum UnmountError {
+    /// Another mount is in the way, which is somebody else's to take away.
+    #[error("{0}; unmount that first")]
+    InTheWay(Box<Obstacle>),
+    /// Programs use it.
+    #[error("a program has a file open or its working directory there; see: fuser -vm {}", .0.display())]
+    InUse(PathBuf),
+    /// The system, or its helper, refused.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A mount that keeps another from being taken away by itself.
+#[derive(Debug)]
+pub struct Obstacle {
+    /// The other mount.
+    pub entry: Entry,
+    /// How it is in the way.
+    pub lies: Lies,
+}
+
+/// How a mount is in the way of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lies {
+    /// It covers it, at the same place.
+    Over,
+    /// It covers a directory above it.
+    Above,
+    /// It is mounted on a directory in it.
+    In,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Entry { source, kind, mountpoint, .. } = &self.entry;
+        let at = mountpoint.display();
+        match self.lies {
+            Lies::Over => write!(f, "{source} ({kind}) is mounted over it"),
+            Lies::Above => {
+                write!(f, "{source} ({kind}) is mounted over a directory above it: {at}")
+            }
+            Lies::In => write!(f, "{source} ({kind}) is mounted in it: {at}"),
+        }
+    }
+}
+
+fn system(error: io::Error) -> UnmountError {
+    UnmountError::Refused(error.to_string())
+}
+
+/// Unmounts a mount, if nothing is in use there. One that is gone already is no failure.
 ///
 /// # Errors
-/// A line that says why not: most likely that it is busy.
-pub fn unmount(path: &Path) -> Result<(), String> {
-    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
+/// If it is busy, or another mount is in the way.
+pub fn unmount(entry: &Entry) -> Result<(), UnmountError> {
+    let Some(path) = reach(entry, &[Lies::Over, Lies::Above, Lies::In])? else { return Ok(()) };
+    match rustix::mount::unmount(&path, UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),
-        Err(Errno::PERM) => unmount_by_helper(path),
-        Err(Errno::BUSY) => Err(in_use(path)),
-        Err(error) => Err(format!("unmount: {error}")),
+        Err(Errno::PERM) => unmount_by_helper(&path),
+        Err(Errno::BUSY) => Err(UnmountError::InUse(path)),
+        Err(error) => Err(UnmountError::Refused(format!("unmount: {error}"))),
     }
 }
 
-fn unmount_by_helper(path: &Path) -> Result<(), String> {
-    let output =
-        Command::new("fusermount3").env("LC_ALL", "C").args(["-u", "--"]).arg(path).output();
-    let output = output.map_err(|error| format!("fusermount3: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    match output.status.success() {
-        true => Ok(()),
-        false if said.contains("busy") => Err(in_use(path)),
-        false => Err(said.trim().to_owned()),
-    }
+/// Takes a mount out of sight at once, even if it is dead or busy.
+///
+/// # Errors
+/// If another mount is in the way, or it can't be taken away in any way that this user has.
+pub fn detach(entry: &Entry) -> Result<(), UnmountError> {
+    detach_but_for(entry, &[Lies::Over, Lies::Above, Lies::In])
 }
 
-fn in_use(path: &Path) -> String {
-    format!(
-        "a program has a file open or its working directory there; see: fuser -vm {}",
-        path.display()
-    )
+/// Takes a mount out of sight at once, and with it what is mounted in it.
+///
+/// # Errors
+/// As [`detach`].
+pub fn detach_with_all_in_it(entry: &Entry) -> Result<(), UnmountError> {
+    detach_but_for(entry, &[Lies::Over, Lies::Above])
 }
 
-/// Takes a mount out of sight at once, even if it is dead or busy, in the ways that this user may
-/// have; the caller sees whether one worked.
-pub fn detach(path: &Path) {
+fn detach_but_for(entry: &Entry, respected: &[Lies]) -> Result<(), UnmountError> {
+    let Some(path) = reach(entry, respected)? else { return Ok(()) };
     let helper = Command::new("fusermount3")
         .args(["-u", "-z", "--"])
-        .arg(path)
+        .arg(&path)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    if !helper.is_ok_and(|status| status.success()) {
-        let _ = rustix::mount::unmount(path, UnmountFlags::DETACH);
+    if helper.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+    match rustix::mount::unmount(&path, flags) {
+        Ok(()) => Ok(()),
+        // It may have gone by itself meanwhile.
+        Err(_) if entry.now().is_ok_and(|now| now.is_none()) => Ok(()),
+        Err(error) => Err(UnmountError::Refused(format!("unmount: {error}"))),
+    }
+}
+
+/// Where a mount is, if it is there: by that path the kernel takes away this mount and no other.
+fn reach(entry: &Entry, respected: &[Lies]) -> Result<Option<PathBuf>, UnmountError> {
+    let entries = mountinfo::all().map_err(system)?;
+    let Some(now) = entries.iter().find(|other| other.is_same(entry)) else { return Ok(None) };
+    let path = &now.mountpoint;
+    let in_the_way = |other: &Entry, lies| {
+        UnmountError::InTheWay(Box::new(Obstacle { entry: other.clone(), lies }))
+    };
+    for child in entries.iter().filter(|other| other.parent == now.id && other.id != now.id) {
+        let lies = if child.mountpoint == *path { Lies::Over } else { Lies::In };
+        if respected.contains(&lies) {
+            return Err(in_the_way(child, lies));
+        }
+    }
+    let top = mountinfo::id_at(path).ok();
+    match entries.iter().find(|other| top == Some(other.id)) {
+        Some(top) if top.id == now.id => Ok(Some(path.clone())),
+        Some(top) if top.mountpoint == *path => Err(in_the_way(top, Lies::Over)),
+        Some(top) => Err(in_the_way(top, Lies::Above)),
+        None => Err(UnmountError::Refused("its place is not to be found any more".to_owned())),
+    }
+}
+
+fn unmount_by_helper(path: &Path) -> Result<(), UnmountError> {
+    let output =
+        Command::new("fusermount3").env("LC_ALL", "C").args(["-u", "--"]).arg(path).output();
+    let output = output.map_err(|error| UnmountError::Refused(format!("fusermount3: {error}")))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.success() {
+        true => Ok(()),
+        false if said.contains("busy") => Err(UnmountError::InUse(path.to_owned())),
+        false => Err(UnmountError::Refused(said.trim().to_owned())),
     }
 }

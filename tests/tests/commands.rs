@@ -95,6 +95,33 @@ fn a_mount_in_use_is_not_unmounted_and_stays_usable() {
 }
 
 #[test]
+fn of_two_that_mount_at_one_place_at_once_one_finds_that_the_other_has() {
+    let world = World::new(&["alice", "bob"]);
+    let place = world.mount_point("place");
+    for round in 0..3 {
+        let mounting = ["alice", "bob"].map(|user| {
+            let mut command = world.mounting(user).at(&place).command();
+            // One finds the directory of sockets of another environment, so no claim of the other's.
+            if round == 2 && user == "bob" {
+                command.env("XDG_RUNTIME_DIR", world.outside());
+            }
+            std::thread::spawn(move || run_within(&mut command, PATIENCE))
+        });
+        let ended = mounting.map(|mounting| mounting.join().unwrap());
+        let (won, lost): (Vec<_>, Vec<_>) = ended.into_iter().partition(|end| end.code == Some(0));
+        assert_eq!((won.len(), lost.len()), (1, 1), "{won:?} {lost:?}");
+        assert_eq!(won[0].stderr, "");
+        let line = lost[0].clone().refused(Exit::MountPointBusy.code());
+        assert!(line.contains("is already mounted there"), "{line}");
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let there = table.lines().filter(|line| line.split(' ').nth(4) == place.to_str()).count();
+        assert_eq!(there, 1);
+        shell(&place, "touch usable");
+        shell(&world.outside(), &format!("fusermount3 -u '{}'", place.display()));
+    }
+}
+
+#[test]
 fn what_is_no_mount_is_refused_with_one_line() {
     let world = World::new(&["alice"]);
     let nowhere = world.outside();

@@ -46,7 +46,7 @@ fn xfer_unmount_removes_a_mount_that_a_killed_process_left_behind() {
     let world = World::new(&["alice"]);
     let old = stale(&world);
     let said = unmount(&world, old.root()).succeeded().stderr;
-    assert!(said.contains("had been killed"), "{said}");
+    assert!(said.contains("If that was killed"), "{said}");
     assert!(!is_mounted(old.root()));
     unmount(&world, old.root()).refused(Exit::NotMounted.code());
 }
@@ -117,9 +117,28 @@ impl Namespace {
 
     /// Runs a script of the shell in it.
     fn shell(&self, script: &str) -> Finished {
-        let mut command = Command::new("nsenter");
-        command.args(["-m", "-t", &self.0.id().to_string(), "bash", "-c", script]);
-        run_within(&mut command, PATIENCE)
+        let mut command = Command::new("bash");
+        self.run(command.args(["-c", script]))
+    }
+
+    /// Runs a command in it.
+    fn run(&self, command: &Command) -> Finished {
+        let mut inside = Command::new("nsenter");
+        inside.args(["-m", "-t", &self.0.id().to_string()]);
+        inside.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => inside.env(name, value),
+                None => inside.env_remove(name),
+            };
+        }
+        run_within(&mut inside, PATIENCE)
+    }
+
+    /// Runs `xfer` in it.
+    fn xfer(&self, world: &World, name: &str, place: &Path) -> Finished {
+        let mut command = Command::new(program("xfer"));
+        self.run(world.at_home(command.arg(name).arg(place)))
     }
 }
 
@@ -182,10 +201,167 @@ fn a_mount_that_only_another_namespace_has_goes_on_there_until_xfer_unmount() {
 fn a_mount_under_another_is_not_taken_away_in_its_place() {
     let world = World::new(&["alice"]);
     let mount = world.mount("alice");
-    let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount("over", mount.root(), "tmpfs", flags, None).unwrap();
+    mount_tmpfs("over", mount.root());
     let line = unmount(&world, mount.root()).refused(Exit::Other.code());
     assert!(line.contains("over (tmpfs) is mounted over it"), "{line}");
     rustix::mount::unmount(mount.root(), rustix::mount::UnmountFlags::empty()).unwrap();
     mount.unmount();
+}
+
+fn mount_tmpfs(source: &str, place: &Path) {
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount(source, place, "tmpfs", flags, None).unwrap();
+}
+
+fn detach(place: &Path) {
+    rustix::mount::unmount(place, rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+/// Waits for what a process has said that may have ended since.
+fn said(mount: &Mount, text: &str) {
+    wait_until(text, PATIENCE, || mount.said().contains(text));
+}
+
+#[test]
+fn a_signal_takes_away_no_mount_that_covers_the_one_that_ends() {
+    let world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    mount.shell("echo kept > file");
+    mount_tmpfs("theirs", mount.root());
+    let used = mount.path("used");
+    fs::write(&used, "x").unwrap();
+    let open = fs::File::open(&used).unwrap();
+    mount.signal(Signal::TERM);
+    assert_eq!(mount.ended(), Some(0), "{}", mount.said());
+    said(&mount, "theirs (tmpfs) is mounted over it; unmount that first");
+    assert_eq!(fs::read_to_string(&used).unwrap(), "x");
+    drop(open);
+    detach(mount.root());
+    unmount(&world, mount.root()).succeeded();
+    assert!(!is_mounted(mount.root()));
+    let mount = world.mount("alice");
+    assert_eq!(mount.shell("cat file"), "kept");
+    mount.unmount();
+}
+
+#[test]
+fn a_signal_that_takes_away_what_is_mounted_in_the_mount_names_it() {
+    let world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    mount.shell("mkdir d");
+    mount_tmpfs("theirs", &mount.path("d"));
+    let line = mount.xfer("unmount", &[]).refused(Exit::Other.code());
+    let named = format!("theirs (tmpfs) is mounted in it: {}", mount.path("d").display());
+    assert!(line.contains(&named), "{line}");
+    mount.signal(Signal::TERM);
+    assert_eq!(mount.ended(), Some(0), "{}", mount.said());
+    said(&mount, "and with it theirs (tmpfs)");
+    assert!(!is_mounted(mount.root()) && !is_mounted(&mount.path("d")));
+    world.mount("alice").unmount();
+}
+
+#[test]
+fn a_stale_mount_on_which_another_is_mounted_is_left_alone_and_that_is_named() {
+    let world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    mount.shell("mkdir d");
+    mount_tmpfs("theirs", &mount.path("d"));
+    mount.signal(Signal::KILL);
+    mount.ended();
+    let mounting = world.mounting("alice").arg("--takeover").in_background();
+    let removing = unmount(&world, mount.root());
+    for line in
+        [mounting.refused(Exit::MountPointBusy.code()), removing.refused(Exit::Other.code())]
+    {
+        let named = format!("theirs (tmpfs) is mounted in it: {}", mount.path("d").display());
+        assert!(line.contains(&named), "{line}");
+    }
+    assert!(is_mounted(&mount.path("d")));
+    detach(&mount.path("d"));
+    unmount(&world, mount.root()).succeeded();
+}
+
+#[test]
+fn what_is_mounted_over_a_directory_on_the_way_is_not_taken_away_either() {
+    let world = World::new(&["alice"]);
+    let parent = world.outside().join("parent");
+    let place = parent.join("m");
+    fs::create_dir_all(&place).unwrap();
+    let mut mount = world.mounting("alice").at(&place).start();
+    mount_tmpfs("over", &parent);
+    fs::create_dir(&place).unwrap();
+    mount_tmpfs("theirs", &place);
+    mount.signal(Signal::TERM);
+    assert_eq!(mount.ended(), Some(0), "{}", mount.said());
+    said(&mount, "theirs (tmpfs) is mounted over it");
+    detach(&place);
+    detach(&parent);
+    unmount(&world, &place).succeeded();
+    assert!(!is_mounted(&place));
+}
+
+#[test]
+fn namespaces_can_have_different_mounts_at_the_same_place() {
+    let world = World::new(&["alice", "bob"]);
+    let other = Namespace::new();
+    let place = world.mount_point("place");
+    other.run(&world.mounting("alice").at(&place).command()).succeeded();
+    other.shell(&format!("echo hers > '{}/whose'", place.display())).succeeded();
+    let mut mount = world.mounting("bob").at(&place).start();
+    mount.shell("echo his > whose");
+    let shown = mount.xfer("status", &[]).succeeded().stdout;
+    assert!(shown.contains("bob@"), "{shown}");
+    let shown = other.xfer(&world, "status", &place).succeeded().stdout;
+    assert!(shown.contains("alice@"), "{shown}");
+    unmount(&world, &place).succeeded();
+    assert_eq!(mount.ended(), Some(0), "{}", mount.said());
+    assert_eq!(other.shell(&format!("cat '{}/whose'", place.display())).stdout, "hers\n");
+    // Nothing is mounted here now, so this means the one that is there.
+    unmount(&world, &place).succeeded();
+    assert_ne!(other.shell(&format!("mountpoint -q '{}'", place.display())).code, Some(0));
+}
+
+#[test]
+fn a_mount_that_was_moved_is_found_where_it_is_and_its_old_place_is_free() {
+    let world = World::new(&["alice", "bob"]);
+    let other = Namespace::new();
+    let (old, new) = (world.mount_point("old"), world.mount_point("new"));
+    other.run(&world.mounting("alice").at(&old).command()).succeeded();
+    other.shell(&format!("mount --move '{}' '{}'", old.display(), new.display())).succeeded();
+    other.xfer(&world, "unmount", &old).refused(Exit::NotMounted.code());
+    other.run(&world.mounting("bob").at(&old).command()).succeeded();
+    for (place, user) in [(&old, "bob@"), (&new, "alice@")] {
+        let shown = other.xfer(&world, "status", place).succeeded().stdout;
+        assert!(shown.contains(user) && shown.contains(place.to_str().unwrap()), "{shown}");
+    }
+    for place in [&new, &old] {
+        other.xfer(&world, "unmount", place).succeeded();
+        assert_ne!(other.shell(&format!("mountpoint -q '{}'", place.display())).code, Some(0));
+    }
+}
+
+#[test]
+fn a_mount_is_found_below_a_directory_that_was_renamed() {
+    let world = World::new(&["alice"]);
+    let (old, new) = (world.outside().join("old"), world.outside().join("new"));
+    fs::create_dir_all(old.join("m")).unwrap();
+    let mut mount = world.mounting("alice").at(&old.join("m")).start();
+    fs::rename(&old, &new).unwrap();
+    unmount(&world, &new.join("m")).succeeded();
+    assert_eq!(mount.ended(), Some(0), "{}", mount.said());
+    assert!(!is_mounted(&new.join("m")));
+}
+
+#[test]
+fn a_copy_that_outlives_its_mount_is_removed_without_a_false_word_of_loss() {
+    let world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    let copy = world.mount_point("copy");
+    rustix::mount::mount_bind(mount.root(), &copy).unwrap();
+    unmount(&world, &copy).refused(Exit::NotMounted.code());
+    mount.xfer("unmount", &[]).succeeded();
+    assert_eq!(mount.ended(), Some(0), "{}", mount.said());
+    let said = unmount(&world, &copy).succeeded().stderr;
+    assert!(said.contains("If that was killed"), "{said}");
+    assert!(!is_mounted(&copy));
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use xfer_protocol::shown::{Shown, shown_json};
 
-use super::{Answer, Ask, LINE_BYTES_MAX, Status, directory, show};
+use super::{Answer, Ask, LINE_BYTES_MAX, Status, directory, find, show};
 use crate::cli::XferCommand;
 use crate::exit::{Exit, Failure};
 use crate::{mountinfo, mountpoint, stale};
@@ -58,28 +58,17 @@ fn remove_stale(path: &Path) -> Result<bool, Failure> {
     let removed = removed.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
     if removed {
         eprintln!(
-            "xfer: {}: the mount's process had been killed, so changes that were not yet on the \
-             server are lost",
+            "xfer: {}: removed; no process served it any more. If that was killed, changes that were \
+             not yet on the server are lost",
             Shown(&place.to_string_lossy())
         );
     }
     Ok(removed)
 }
 
-/// Whether `mountpoint` (absolute, free of links) is a mount of this user that runs.
-pub fn is_served(mountpoint: &Path) -> bool {
-    Call::at(mountpoint.to_owned()).is_some()
-}
-
-/// How the mount of this user at `mountpoint` (absolute, free of links) is, if one runs.
-pub fn status(mountpoint: &Path) -> Option<Status> {
-    Call::at(mountpoint.to_owned())?.status().ok()
-}
-
 fn status_of_all(json: bool) -> Result<(), Failure> {
     let mut mounts = Vec::new();
-    for (path, stream) in living_sockets() {
-        let call = Call { stream, mountpoint: path };
+    for call in directory::sockets().into_iter().filter_map(|path| Call::to(&path, path.clone())) {
         match call.status() {
             Ok(status) => mounts.push(status),
             Err(failure) => eprintln!("xfer: {failure}"),
@@ -99,7 +88,7 @@ fn status_of(mountpoint: &Path, json: bool) -> Result<(), Failure> {
 }
 
 /// A mount that can be asked one thing.
-struct Call {
+pub(super) struct Call {
     stream: UnixStream,
     mountpoint: PathBuf,
 }
@@ -110,7 +99,9 @@ impl Call {
     fn find(path: &Path) -> Result<Call, Failure> {
         let unresolved = mountpoint::resolve_parent(path).ok();
         let resolved = || fs::canonicalize(path).ok();
-        unresolved.and_then(Self::at).or_else(|| resolved().and_then(Self::at)).ok_or_else(|| {
+        let at =
+            |place: PathBuf| find::socket_of(&place).and_then(|socket| Call::to(&socket, place));
+        unresolved.and_then(at).or_else(|| resolved().and_then(at)).ok_or_else(|| {
             let line = format!(
                 "{}: not an xfer mount of this user; `xfer status` lists those there are",
                 path.display()
@@ -119,14 +110,13 @@ impl Call {
         })
     }
 
-    fn at(mountpoint: PathBuf) -> Option<Call> {
-        let name = directory::socket_name(&mountpoint);
-        let sockets = directory::all().into_iter().map(|directory| directory.join(&name));
-        let stream = sockets.into_iter().find_map(|socket| connect(&socket))?;
-        Some(Call { stream, mountpoint })
+    /// The mount that listens on `socket`, if it lives.
+    pub(super) fn to(socket: &Path, mountpoint: PathBuf) -> Option<Call> {
+        Some(Call { stream: connect(socket)?, mountpoint })
     }
 
-    fn status(mut self) -> Result<Status, Failure> {
+    /// How it is.
+    pub(super) fn status(mut self) -> Result<Status, Failure> {
         let asked = self.ask(Ask::Status).and_then(|mut answers| next(&mut answers));
         match asked.map_err(|error| self.silent(&error))? {
             Answer::Status(status) => Ok(*status),
@@ -190,13 +180,6 @@ fn next(answers: &mut BufReader<UnixStream>) -> io::Result<Answer> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(serde_json::from_slice(&line)?)
-}
-
-fn living_sockets() -> Vec<(PathBuf, UnixStream)> {
-    let entries = directory::all().into_iter().filter_map(|directory| fs::read_dir(directory).ok());
-    let paths = entries.flatten().flatten().map(|entry| entry.path());
-    let sockets = paths.filter(|path| path.extension().is_some_and(|end| end == "sock"));
-    sockets.filter_map(|path| connect(&path).map(|stream| (path, stream))).collect()
 }
 
 /// Connects to a socket; one that a killed process left behind is removed.

@@ -1,4 +1,4 @@
-//! Where the control sockets are: one directory a user, one socket a mount point.
+//! Where the control sockets are: one directory a user, one socket a mount.
 //!
 //! **Invariant:** a directory that is not ours alone is never used, so that no other user can put
 //! a socket of theirs in the place of ours; the next one is, so that no other user can take the
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::connect::state_directory;
+use crate::mountinfo;
 
 /// Makes a socket by `bind` in the first directory that will do; gives what `bind` gave.
 ///
@@ -42,11 +43,33 @@ pub(super) fn all() -> Vec<PathBuf> {
     candidates().into_iter().filter(|directory| check(directory).is_ok()).collect()
 }
 
-/// The socket of the mount at `mountpoint`. A digest, since a socket's path may be only 107 bytes.
-pub(super) fn socket_name(mountpoint: &Path) -> String {
+/// All sockets there are, of dead processes too.
+pub(super) fn sockets() -> Vec<PathBuf> {
+    let entries = all().into_iter().filter_map(|directory| fs::read_dir(directory).ok());
+    let paths = entries.flatten().flatten().map(|entry| entry.path());
+    paths.filter(|path| path.extension().is_some_and(|end| end == "sock")).collect()
+}
+
+/// A name for a place where this process may mount: another mount namespace may have another mount
+/// at the same path. A digest, since a socket's path may be only 107 bytes.
+pub(super) fn place_key(mountpoint: &Path) -> String {
     const DIGEST_BYTES: usize = 12;
-    let digest = Sha256::digest(mountpoint.as_os_str().as_bytes());
-    format!("{}.sock", hex::encode(&digest[..DIGEST_BYTES]))
+    let mut digest = Sha256::new();
+    digest.update(mountinfo::namespace().unwrap_or_default().as_bytes());
+    digest.update([0]);
+    digest.update(mountpoint.as_os_str().as_bytes());
+    hex::encode(&digest.finalize()[..DIGEST_BYTES])
+}
+
+/// The socket of a mount that was made at `mountpoint`; by its device (`major:minor`) it is found
+/// wherever copies of it are, and if it is moved.
+pub(super) fn socket_name(mountpoint: &Path, device: &str) -> String {
+    format!("{}{}", place_key(mountpoint), device_ending(device))
+}
+
+/// How the sockets end of mounts with a device number.
+pub(super) fn device_ending(device: &str) -> String {
+    format!("-{}.sock", device.replace(':', "."))
 }
 
 fn candidates() -> Vec<PathBuf> {
@@ -109,7 +132,9 @@ mod tests {
 
     #[test]
     fn each_mount_point_has_a_socket_of_its_own() {
-        assert_ne!(socket_name(Path::new("/a")), socket_name(Path::new("/b")));
-        assert!(socket_name(Path::new("/a")).len() < 32);
+        let name = |path: &str, device: &str| socket_name(Path::new(path), device);
+        assert_ne!(name("/a", "0:57"), name("/b", "0:57"));
+        assert_ne!(name("/a", "0:57"), name("/a", "0:58"));
+        assert!(name("/a", "0:1048575").len() < 48);
     }
 }

@@ -3,12 +3,17 @@
 //! The mount's process listens on a Unix socket in a directory that only its user can enter. A
 //! question is one line of JSON; the answer is one or more.
 //!
-//! Reading order: this file (what is said), `directory` (where sockets are), `serve` (the mount's
-//! side), `call` (the side of `xfer`), `show` (how it looks).
+//! Reading order: this file (what is said), `directory` (where sockets are), `claim` (who may mount
+//! at a place), `serve` (the mount's side), `call` (the side of `xfer`), `find` (which mount a path
+//! means), `show` (how it looks).
 
 mod call;
 
+mod claim;
+
 mod directory;
+
+mod find;
 
 mod serve;
 
@@ -19,7 +24,9 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
-pub use call::{is_served, run, status};
+pub use call::run;
+pub use claim::Claim;
+pub use find::{is_served, predecessor};
 pub use serve::Control;
 
 /// A mount that runs, as far as it can be controlled.
@@ -44,8 +51,14 @@ pub struct Status {
     pub server: String,
     /// The account.
     pub user: String,
-    /// The mount point.
+    /// Where it is mounted now, or was before it was unmounted.
     pub mountpoint: String,
+    /// The mount namespace in which that is, as the kernel names it.
+    #[serde(default)]
+    pub namespace: String,
+    /// The device number that the kernel shows for it, as `major:minor`, until it has let go of it.
+    #[serde(default)]
+    pub device: Option<String>,
     /// `connected`, `draining`, or `lost: ` and why.
     pub state: String,
     /// Whether it is unmounted here, and only kept by another mount namespace or by programs that

@@ -40,12 +40,17 @@ pub struct Control {
 }
 
 impl Control {
-    /// Begins to answer questions about the mount at `mountpoint` (absolute, free of links).
+    /// Begins to answer questions about the mount that was made at `mountpoint` (absolute, free of
+    /// links) and has this device number.
     ///
     /// # Errors
     /// If there is no place for the socket, or a living process has it.
-    pub fn serve(mounted: Arc<dyn Mounted>, mountpoint: &Path) -> io::Result<Control> {
-        let name = directory::socket_name(mountpoint);
+    pub fn serve(
+        mounted: Arc<dyn Mounted>,
+        mountpoint: &Path,
+        device: &str,
+    ) -> io::Result<Control> {
+        let name = directory::socket_name(mountpoint, device);
         directory::bind_in_first(|place| Self::serve_at(mounted.clone(), place.join(&name)))
     }
 

@@ -30,6 +30,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::client::Client;
+use crate::mountinfo::Entry;
 use crate::options::Access;
 use attr::View;
 use filesystem::XferFs;
@@ -68,6 +69,7 @@ pub enum MountError {
 /// A mount.
 pub struct Mount {
     ended: watch::Receiver<bool>,
+    entry: Entry,
 }
 
 /// Mounts a client's tree. Must be called within a tokio runtime.
@@ -91,9 +93,13 @@ pub fn mount(
         view: View { ids: client.ids(), umask: options.umask },
         sync: options.sync,
     };
-    let session = mounting::session(filesystem, mountpoint, options).map_err(refused)?;
+    let (session, entry) = mounting::session(filesystem, mountpoint, options).map_err(refused)?;
+    let refused_later = |error| {
+        mounting::take_back(&entry);
+        refused(error)
+    };
     attributes.begin(session.notifier());
-    let notices = Notices::start(session.notifier(), placing).map_err(refused)?;
+    let notices = Notices::start(session.notifier(), placing).map_err(refused_later)?;
     client.set_kernel(Some(Arc::new(notices)));
     let (end, ended) = watch::channel(false);
     let watching = Handle::current().spawn(interrupts.watch());
@@ -106,11 +112,16 @@ pub fn mount(
         client.set_kernel(None);
         end.send_replace(true);
     };
-    std::thread::Builder::new().name("fuse".to_owned()).spawn(serve).map_err(refused)?;
-    Ok(Mount { ended })
+    std::thread::Builder::new().name("fuse".to_owned()).spawn(serve).map_err(refused_later)?;
+    Ok(Mount { ended, entry })
 }
 
 impl Mount {
+    /// Which mount it is, and what the kernel said of it when it was made.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
     /// Whether the kernel has let go of it.
     pub fn has_ended(&self) -> bool {
         *self.ended.borrow()

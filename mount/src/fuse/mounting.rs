@@ -15,20 +15,48 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
 use super::Options;
-use crate::{mountinfo, mountpoint, unmounting};
+use crate::mountinfo::{self, Entry};
+use crate::{mountpoint, unmounting};
 
-/// Mounts a filesystem and shakes hands with the kernel.
+/// Mounts a filesystem and shakes hands with the kernel; gives also which mount that is.
 pub(super) fn session<F: Filesystem>(
     filesystem: F,
     place: &Path,
     options: &Options,
-) -> io::Result<Session<F>> {
+) -> io::Result<(Session<F>, Entry)> {
     let config = config(options);
     match mount_as_root(place, options) {
-        Ok(device) => Session::from_fd(filesystem, device, config.acl, config)
-            .inspect_err(|_| unmounting::detach(place)),
-        Err(Errno::PERM) => Session::new(filesystem, place, &config),
+        Ok(device) => {
+            let entry = entry(place, options)?;
+            let session = Session::from_fd(filesystem, device, config.acl, config);
+            let session = session.inspect_err(|_| take_back(&entry))?;
+            Ok((session, entry))
+        }
+        Err(Errno::PERM) => {
+            let session = Session::new(filesystem, place, &config)?;
+            Ok((session, entry(place, options)?))
+        }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes away a mount that can't be served after all. One that is covered stays; it is dead, and is
+/// removed as such.
+pub(super) fn take_back(entry: &Entry) {
+    if let Err(error) = unmounting::detach(entry) {
+        tracing::warn!("{}: not unmounted: {error}", entry.mountpoint.display());
+    }
+}
+
+/// The mount that was just made at `place`. Another process may have mounted over it meanwhile.
+fn entry(place: &Path, options: &Options) -> io::Result<Entry> {
+    let user = rustix::process::getuid().as_raw();
+    let mut stack = mountinfo::stack(place)?;
+    stack.retain(|entry| entry.is_xfer() && entry.user == Some(user));
+    let same_source = stack.iter().position(|entry| entry.source == options.source);
+    match stack.is_empty() {
+        true => Err(io::Error::new(io::ErrorKind::NotFound, "it was unmounted at once")),
+        false => Ok(stack.swap_remove(same_source.unwrap_or(0))),
     }
 }
 

@@ -1,0 +1,71 @@
+//! Which mount a path means. Other mount namespaces have copies of a mount, or another one at the same
+//! path, and a mount can be moved; but its device number is the same everywhere.
+
+use std::path::{Path, PathBuf};
+
+use super::call::Call;
+use super::{Status, directory};
+use crate::exit::Failure;
+use crate::mountinfo::{self, Entry};
+
+/// Whether `mountpoint` (absolute, free of links) is a mount of this user that runs.
+pub fn is_served(mountpoint: &Path) -> bool {
+    socket_of(mountpoint).is_some()
+}
+
+/// How the mount is that was here, at a place where nothing is mounted now, if its process still
+/// runs; or that it does not answer.
+pub fn predecessor(mountpoint: &Path) -> Option<Result<Status, Failure>> {
+    let key = directory::place_key(mountpoint);
+    let mut asked = sockets(|name| name.starts_with(&key)).filter_map(|socket| ask(&socket));
+    asked.find(|asked| asked.as_ref().map_or(true, |status| is_at(status, mountpoint)))
+}
+
+/// The socket of the mount that is meant by `place` (absolute, free of links).
+pub(super) fn socket_of(place: &Path) -> Option<PathBuf> {
+    let mut here = mountinfo::stack(place).unwrap_or_default();
+    here.retain(Entry::is_xfer);
+    let namespace = mountinfo::namespace().unwrap_or_default();
+    for entry in &here {
+        let ending = directory::device_ending(&entry.device);
+        // A copy at another place in the same namespace is for `umount`.
+        let is_it = |status: &Status| {
+            let is_place = status.namespace != namespace || is_at(status, place);
+            is_place && status.device.as_ref() == Some(&entry.device)
+        };
+        let mut named = sockets(|name| name.ends_with(&ending));
+        // One that does not answer may be it.
+        let may_be_it =
+            |asked: Result<Status, Failure>| asked.map_or(true, |status| is_it(&status));
+        let found = named.find(|socket| ask(socket).is_some_and(may_be_it));
+        if found.is_some() {
+            return found;
+        }
+    }
+    if !here.is_empty() {
+        return None;
+    }
+    // Not here: unmounted, while its process still runs, or mounted in another namespace.
+    let key = directory::place_key(place);
+    let made_here = sockets(|name| name.starts_with(&key));
+    let is_it = |socket: &PathBuf| {
+        ask(socket).and_then(Result::ok).is_some_and(|status| is_at(&status, place))
+    };
+    made_here.chain(sockets(|_| true)).find(is_it)
+}
+
+fn sockets(is_meant: impl Fn(&str) -> bool) -> impl Iterator<Item = PathBuf> {
+    let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    directory::sockets()
+        .into_iter()
+        .filter(move |path| name(path).is_some_and(|name| is_meant(&name)))
+}
+
+/// Nothing if no process listens there.
+fn ask(socket: &Path) -> Option<Result<Status, Failure>> {
+    Some(Call::to(socket, socket.to_owned())?.status())
+}
+
+fn is_at(status: &Status, place: &Path) -> bool {
+    status.mountpoint == place.display().to_string()
+}
