@@ -87,6 +87,20 @@ async fn a_session_begins_and_gets_its_links_at_a_server_that_turns_some_away() 
 }
 
 #[tokio::test]
+async fn a_login_is_tried_again_however_the_server_says_that_it_is_busy() {
+    let server = Server::start(Manner::BusyAtFirst).await;
+    let (_directory, hosts) = known_hosts();
+    let mode = TrustMode::AcceptNew;
+    login(&server.target(), mode, &hosts, &mut Nobody, b"secret").await.unwrap();
+    assert_eq!(server.connections(), 4);
+}
+
+#[tokio::test]
+async fn a_server_that_stays_busy_is_called_busy_and_not_something_else() {
+    check_refused(Manner::BusyOrHangsUp, Exit::ServerTrouble, "too busy").await;
+}
+
+#[tokio::test]
 async fn a_pinned_key_is_trusted_and_another_is_not() {
     let server = Server::start(Manner::Xfer).await;
     let (_directory, hosts) = known_hosts();
@@ -152,7 +166,7 @@ async fn what_is_not_an_xfer_server_is_told_apart() {
     check_refused(Manner::OldTls, Exit::NotXfer, "does not speak TLS 1.3").await;
     check_refused(Manner::OtherProtocol, Exit::NotXfer, "for something else").await;
     check_refused(Manner::OtherGreeting, Exit::NotXfer, "its greeting is none").await;
-    check_refused(Manner::HangsUp, Exit::NotXfer, "it ends the connection").await;
+    check_refused(Manner::HangsUp, Exit::NotXfer, "too busy, or not an xfer server").await;
     check_refused(Manner::Newer, Exit::NotXfer, "versions 8 to 9").await;
 }
 

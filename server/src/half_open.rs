@@ -1,13 +1,18 @@
-//! How many connections may be on their way in at a time, in all and from one source.
+//! How many connections may be on their way in at a time, and which of them makes room for another.
 //!
 //! A stranger costs memory and time until it is known who is there; this bounds both. Connections
 //! that were let in no longer count.
 //!
-//! When all places are taken, a newcomer takes that of the oldest: who only holds places, and says
-//! nothing, does not keep others out. It is turned away itself where taking places would just make
-//! many that come at once throw each other out, so that none gets through.
+//! A newcomer always gets a place. When there is none, another connection loses its own: one of the
+//! source that has the most, so that a source with many does not keep those with few out. Of these
+//! it is the oldest if that takes unusually long, or else any: if it always were the oldest, many
+//! that come at once would each be thrown out shortly before they are let in.
+//!
+//! **Invariant:** each [`Step`] has places of its own, so connections that say nothing take none from
+//! those that go on. So have sources of which a session runs: strangers take nothing from them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,17 +21,28 @@ use tokio::time::Instant;
 
 use crate::source::Source;
 
-/// The most connections on their way in.
-pub const ALL_MAX: usize = 256;
+/// The most connections of a kind that are at one step.
+pub const PLACES: usize = 128;
 
-/// The most of them from one source.
-pub const SOURCE_MAX: usize = 16;
+/// How long a step takes at most, as a rule. Who takes longer makes room first.
+pub const USUAL: Duration = Duration::from_secs(2);
 
-/// How long a connection is left in peace by newcomers whose source has as many places: most are
-/// let in by then.
-pub const YOUNG: Duration = Duration::from_secs(2);
+/// How far a connection has come.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Step {
+    /// It has said nothing yet.
+    Silent,
+    /// It has begun the TLS handshake.
+    Handshake,
+    /// It is encrypted, and has not said yet what it is for.
+    Opening,
+}
 
-/// Counts connections on their way in.
+/// A connection lost its place to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Crowded;
+
+/// All connections on their way in.
 #[derive(Default)]
 pub struct HalfOpen {
     places: Mutex<Places>,
@@ -34,10 +50,25 @@ pub struct HalfOpen {
 
 #[derive(Default)]
 struct Places {
+    queues: HashMap<Kind, Queue>,
+    /// How many sessions of each source run.
+    known: HashMap<Source, usize>,
+    next: u64,
+}
+
+/// Connections of one kind take places from each other only.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Kind {
+    step: Step,
+    /// Whether a session of the source runs.
+    is_known: bool,
+}
+
+#[derive(Default)]
+struct Queue {
     /// By numbers that only rise: the oldest is the first.
     taken: BTreeMap<u64, Taken>,
     by_source: HashMap<Source, usize>,
-    next: u64,
 }
 
 struct Taken {
@@ -50,28 +81,31 @@ struct Taken {
 /// The place of one connection on its way in; given back when dropped.
 pub struct Place {
     of: Arc<HalfOpen>,
+    kind: Kind,
     number: u64,
     lost: oneshot::Receiver<()>,
 }
 
+/// A source of which a session runs, until this is dropped.
+pub struct Known {
+    of: Arc<HalfOpen>,
+    source: Source,
+}
+
 impl HalfOpen {
-    /// A place for a connection from this source, if there is one or one can be taken away.
-    pub fn enter(self: &Arc<Self>, source: Source) -> Option<Place> {
-        let now = Instant::now();
+    /// A place for a new connection from this source.
+    pub fn enter(self: &Arc<Self>, source: Source) -> Place {
+        let (holder, lost) = oneshot::channel();
         let mut places = self.lock();
-        if let Some(crowd) = places.crowd(source) {
-            let oldest = places.taken.iter().find(|(_, taken)| taken.source == crowd);
-            let (number, oldest) = oldest?;
-            // By more than one, or two sources would take the same place from each other for ever.
-            let is_fair = places.count(crowd) > places.count(source) + 1;
-            if !is_fair && now - oldest.since < YOUNG {
-                return None;
-            }
-            let number = *number;
-            places.remove(number);
-        }
-        let (number, lost) = places.add(source, now);
-        Some(Place { of: self.clone(), number, lost })
+        let kind = Kind { step: Step::Silent, is_known: places.known.contains_key(&source) };
+        let number = places.add(kind, source, holder);
+        Place { of: self.clone(), kind, number, lost }
+    }
+
+    /// Notes that a session of this source runs.
+    pub fn know(self: &Arc<Self>, source: Source) -> Known {
+        *self.lock().known.entry(source).or_default() += 1;
+        Known { of: self.clone(), source }
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
@@ -81,55 +115,94 @@ impl HalfOpen {
 }
 
 impl Places {
-    fn count(&self, source: Source) -> usize {
-        self.by_source.get(&source).copied().unwrap_or(0)
-    }
-
-    /// The source that has to give up a place for another one to this source; none if there is room.
-    fn crowd(&self, source: Source) -> Option<Source> {
-        if self.count(source) >= SOURCE_MAX {
-            return Some(source);
-        }
-        if self.taken.len() < ALL_MAX {
-            return None;
-        }
-        let most = self.by_source.values().copied().max();
-        // In the order of age, so that of several with as many it is the one that came first.
-        let mut sources = self.taken.values().map(|taken| taken.source);
-        sources.find(|source| Some(self.count(*source)) == most)
-    }
-
-    fn add(&mut self, source: Source, since: Instant) -> (u64, oneshot::Receiver<()>) {
-        let (holder, lost) = oneshot::channel();
+    fn add(&mut self, kind: Kind, source: Source, holder: oneshot::Sender<()>) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.taken.insert(number, Taken { source, since, _holder: holder });
-        *self.by_source.entry(source).or_default() += 1;
-        (number, lost)
+        let queue = self.queues.entry(kind).or_default();
+        queue.taken.insert(number, Taken { source, since: Instant::now(), _holder: holder });
+        *queue.by_source.entry(source).or_default() += 1;
+        if queue.taken.len() > PLACES {
+            queue.make_room_for(number);
+        }
+        number
     }
 
-    fn remove(&mut self, number: u64) {
-        let Some(Taken { source, .. }) = self.taken.remove(&number) else { return };
-        if let Some(count) = self.by_source.get_mut(&source) {
+    fn remove(&mut self, kind: Kind, number: u64) -> Option<Taken> {
+        self.queues.get_mut(&kind)?.remove(number)
+    }
+}
+
+impl Queue {
+    /// Takes a place away, but not the newcomer's.
+    fn make_room_for(&mut self, newcomer: u64) {
+        let most = self.by_source.values().copied().max();
+        let has_most = |(number, taken): &(&u64, &Taken)| {
+            **number != newcomer && self.by_source.get(&taken.source).copied() == most
+        };
+        let candidates: Vec<_> = self.taken.iter().filter(has_most).collect();
+        let lot = usize::try_from(RandomState::new().hash_one(newcomer) >> 1).unwrap_or(0);
+        let chosen = match candidates.first() {
+            Some((number, oldest)) if oldest.since.elapsed() >= USUAL => Some(**number),
+            Some(_) => candidates.get(lot % candidates.len()).map(|(number, _)| **number),
+            None => None,
+        };
+        chosen.and_then(|number| self.remove(number));
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Taken> {
+        let taken = self.taken.remove(&number)?;
+        if let Some(count) = self.by_source.get_mut(&taken.source) {
             *count -= 1;
             if *count == 0 {
-                self.by_source.remove(&source);
+                self.by_source.remove(&taken.source);
             }
         }
+        Some(taken)
     }
 }
 
 impl Place {
-    /// Completes when the place is taken away: the connection is to be closed.
-    pub async fn lost(&mut self) {
-        // Nothing is ever sent.
-        let _ = (&mut self.lost).await;
+    /// Goes on to another step.
+    pub fn advance(&mut self, step: Step) {
+        let mut places = self.of.lock();
+        // One that lost its place notices when it waits next.
+        let Some(Taken { source, _holder: holder, .. }) = places.remove(self.kind, self.number)
+        else {
+            return;
+        };
+        self.kind = Kind { step, ..self.kind };
+        self.number = places.add(self.kind, source, holder);
+    }
+
+    /// Does what a connection has to do for its next step.
+    ///
+    /// # Errors
+    /// If it loses its place meanwhile: then it is to be closed.
+    pub async fn keep<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Crowded> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            // Nothing is ever sent.
+            _ = &mut self.lost => Err(Crowded),
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.of.lock().remove(self.number);
+        self.of.lock().remove(self.kind, self.number);
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        let mut places = self.of.lock();
+        if let Some(count) = places.known.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                places.known.remove(&self.source);
+            }
+        }
     }
 }
 
@@ -139,58 +212,96 @@ mod tests {
     use super::*;
     use std::net::Ipv4Addr;
 
-    fn source(n: u32) -> Source {
-        Source::of(Ipv4Addr::from_bits(n).into())
+    fn source(n: usize) -> Source {
+        Source::of(Ipv4Addr::from_bits(n as u32).into())
     }
 
     fn is_lost(place: &mut Place) -> bool {
         place.lost.try_recv() == Err(oneshot::error::TryRecvError::Closed)
     }
 
-    #[test]
-    fn one_source_does_not_take_all_places() {
-        let half_open = Arc::new(HalfOpen::default());
-        let places: Vec<_> = (0..SOURCE_MAX).map(|_| half_open.enter(source(1)).unwrap()).collect();
-        assert!(half_open.enter(source(1)).is_none());
-        assert!(half_open.enter(source(2)).is_some());
-        drop(places);
-        assert!(half_open.enter(source(1)).is_some());
+    fn lost(places: &mut [Place]) -> usize {
+        places.iter_mut().filter_map(|place| is_lost(place).then_some(())).count()
+    }
+
+    fn taken(half_open: &HalfOpen) -> usize {
+        half_open.lock().queues.values().map(|queue| queue.taken.len()).sum()
+    }
+
+    fn crowd(half_open: &Arc<HalfOpen>, count: usize, sources: usize, step: Step) -> Vec<Place> {
+        let enter = |n: usize| {
+            let mut place = half_open.enter(source(n % sources));
+            place.advance(step);
+            place
+        };
+        (0..count).map(enter).collect()
     }
 
     #[test]
-    fn places_are_bounded_and_come_back() {
+    fn a_newcomer_always_gets_a_place_and_their_number_is_bounded() {
         let half_open = Arc::new(HalfOpen::default());
-        let enter = |n: usize| half_open.enter(source(n as u32));
-        let places: Vec<_> = (0..ALL_MAX).map(|n| enter(n).unwrap()).collect();
-        assert!(enter(0).is_none(), "all are young, and nobody has more");
-        drop(places);
-        assert!(half_open.lock().taken.is_empty());
-        assert!(half_open.lock().by_source.is_empty());
+        for sources in [1, 7, 10 * PLACES] {
+            let mut places = crowd(&half_open, 3 * PLACES, sources, Step::Silent);
+            assert_eq!(taken(&half_open), PLACES);
+            assert_eq!(lost(&mut places), 2 * PLACES);
+            assert!(!is_lost(places.last_mut().unwrap()));
+            drop(places);
+            assert_eq!(taken(&half_open), 0);
+            assert!(half_open.lock().queues.values().all(|queue| queue.by_source.is_empty()));
+        }
     }
 
     #[test]
-    fn sources_that_hold_all_places_do_not_keep_others_out() {
+    fn sources_with_many_connections_make_room_for_those_with_few() {
         let half_open = Arc::new(HalfOpen::default());
-        let enter = |n: usize| half_open.enter(source(n as u32));
-        let mut crowd: Vec<_> = (0..ALL_MAX).map(|n| enter(n % 16).unwrap()).collect();
-        let mut newcomers: Vec<_> = (100..120).map(|n| enter(n).unwrap()).collect();
-        assert_eq!(half_open.lock().taken.len(), ALL_MAX);
-        assert!(is_lost(&mut crowd[0]) && !is_lost(&mut crowd[ALL_MAX - 1]));
-        assert_eq!(crowd.iter_mut().filter_map(|one| is_lost(one).then_some(())).count(), 20);
-        assert!(!newcomers.iter_mut().any(is_lost));
-        drop((crowd, newcomers));
-        assert!(half_open.lock().by_source.is_empty());
+        let mut many = crowd(&half_open, PLACES, 8, Step::Silent);
+        let mut few: Vec<_> = (100..120).map(|n| half_open.enter(source(n))).collect();
+        let mut more = crowd(&half_open, 10 * PLACES, 8, Step::Silent);
+        assert_eq!(lost(&mut few), 0);
+        assert_eq!(lost(&mut many) + lost(&mut more), 10 * PLACES + few.len());
+    }
+
+    #[test]
+    fn those_who_say_nothing_take_no_place_from_those_who_go_on() {
+        let half_open = Arc::new(HalfOpen::default());
+        let mut shaking = crowd(&half_open, PLACES, 1, Step::Handshake);
+        let mut opening = crowd(&half_open, PLACES, 1, Step::Opening);
+        let _silent = crowd(&half_open, 10 * PLACES, 1000, Step::Silent);
+        assert_eq!(lost(&mut shaking) + lost(&mut opening), 0);
+        opening[0].advance(Step::Handshake);
+        assert_eq!(lost(&mut shaking) + lost(&mut opening), 1);
+    }
+
+    #[test]
+    fn strangers_take_no_place_from_sources_of_which_a_session_runs() {
+        let half_open = Arc::new(HalfOpen::default());
+        let known = half_open.know(source(1));
+        for step in [Step::Silent, Step::Handshake, Step::Opening] {
+            let mut of_session = half_open.enter(source(1));
+            of_session.advance(step);
+            let _strangers = crowd(&half_open, 10 * PLACES, 10 * PLACES, step);
+            assert!(!is_lost(&mut of_session), "{step:?}");
+        }
+        drop(known);
+        assert!(half_open.lock().known.is_empty());
+        assert!(!half_open.enter(source(1)).kind.is_known);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_long_makes_room_for_another_of_the_same_source() {
+    async fn the_oldest_goes_first_once_it_takes_long() {
         let half_open = Arc::new(HalfOpen::default());
-        let mut places: Vec<_> =
-            (0..SOURCE_MAX).map(|_| half_open.enter(source(1)).unwrap()).collect();
-        tokio::time::advance(YOUNG).await;
-        let _newcomer = half_open.enter(source(1)).unwrap();
-        places[0].lost().await;
-        assert!(!is_lost(&mut places[1]));
-        assert_eq!(half_open.lock().count(source(1)), SOURCE_MAX);
+        let mut places = crowd(&half_open, PLACES, 1, Step::Silent);
+        tokio::time::advance(USUAL).await;
+        let _newcomer = half_open.enter(source(1));
+        assert_eq!(places[0].keep(std::future::pending::<()>()).await, Err(Crowded));
+        assert_eq!(lost(&mut places[1..]), 0);
+    }
+
+    #[test]
+    fn of_many_that_come_at_once_it_is_not_the_order_that_says_who_goes() {
+        let half_open = Arc::new(HalfOpen::default());
+        let mut places = crowd(&half_open, 2 * PLACES, 1, Step::Silent);
+        // All of the older half would be gone, if the oldest always went.
+        assert!((1..PLACES).contains(&lost(&mut places[..PLACES])));
     }
 }

@@ -23,6 +23,8 @@ pub mod blocks;
 
 pub mod half_open;
 
+pub mod turns;
+
 pub mod opening;
 
 pub mod listener;

@@ -3,9 +3,9 @@
 //! One task a connection. Until it is let in, all it says has one deadline and it takes one of the
 //! bounded places of [`HalfOpen`]; afterwards it is the engine's.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -13,14 +13,14 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use xfer_protocol::limits::{OPENING_TIMEOUT_MS, SILENCE_TIMEOUT_MS};
-use xfer_protocol::message::ALPN;
+use xfer_protocol::message::{ALPN, BUSY_ALERT};
 
 use crate::engine::Engine;
-use crate::half_open::{HalfOpen, Place};
+use crate::half_open::{Crowded, HalfOpen, Place, Step};
 use crate::opening::{Admitted, Door, NotAdmitted};
 use crate::source::Source;
 
@@ -33,12 +33,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long the farewell to a connection that was turned away may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How often it is logged, at most, that there are more connections than places.
+const CROWD_NOTED_EVERY: Duration = Duration::from_secs(60);
+
 /// Lets connections in.
 pub struct Listener {
     tls: TlsAcceptor,
     door: Door,
     engine: Arc<Engine>,
     half_open: Arc<HalfOpen>,
+    /// When it was last logged that there are more connections than places.
+    crowd_noted: Mutex<Option<Instant>>,
 }
 
 /// Why a connection was not let in.
@@ -48,7 +53,7 @@ enum Turned {
     Silent,
     #[error("TLS: {0}")]
     Tls(io::Error),
-    #[error("others wait to come in, and it took long or its address has many connections")]
+    #[error("others wait to come in, and its handshake is not done")]
     Crowded,
     #[error("another protocol in TLS")]
     OtherProtocol,
@@ -89,7 +94,13 @@ fn bind_socket(address: SocketAddr) -> io::Result<Socket> {
 impl Listener {
     /// A listener that hands those it lets in to this engine.
     pub fn new(tls: Arc<ServerConfig>, door: Door, engine: Arc<Engine>) -> Listener {
-        Listener { tls: tls.into(), door, engine, half_open: Arc::default() }
+        Listener {
+            tls: tls.into(),
+            door,
+            engine,
+            half_open: Arc::default(),
+            crowd_noted: Mutex::default(),
+        }
     }
 
     /// Takes connections until `stop`; then closes the port and returns those that still run.
@@ -117,32 +128,45 @@ impl Listener {
     }
 
     fn accept(self: &Arc<Self>, tcp: TcpStream, peer: SocketAddr, to: &mut JoinSet<()>) {
-        let Some(place) = self.half_open.enter(Source::of(peer.ip())) else {
-            tracing::debug!(%peer, "too many connections on their way in");
-            return;
-        };
+        let place = self.half_open.enter(Source::of(peer.ip()));
         to.spawn(self.clone().connection(tcp, peer.ip(), place));
     }
 
-    async fn connection(self: Arc<Self>, tcp: TcpStream, address: IpAddr, mut place: Place) {
-        let admitted = tokio::select! {
-            admitted = self.admit(tcp, address) => admitted,
-            () = place.lost() => Err(Turned::Crowded),
-        };
-        let (admitted, stream) = match admitted {
+    async fn connection(self: Arc<Self>, tcp: TcpStream, address: IpAddr, place: Place) {
+        let (admitted, stream) = match self.admit(tcp, address, place).await {
             Ok(admitted) => admitted,
             Err(turned) => {
-                tracing::info!(address = %address.to_canonical(), "turned away: {turned}");
+                let address = address.to_canonical();
+                match turned.is_for_others() {
+                    true => self.note_crowd(address, &turned),
+                    false => tracing::info!(%address, "turned away: {turned}"),
+                }
                 return;
             }
         };
-        drop(place);
         let (reader, writer) = tokio::io::split(stream);
         match admitted {
-            Admitted::Log(who) => self.engine.run_session(who, reader, writer).await,
+            Admitted::Log(who) => {
+                let _known = self.half_open.know(Source::of(address));
+                self.engine.run_session(who, reader, writer).await;
+            }
             Admitted::Read { session, secret } => {
                 self.engine.run_reads(session, secret, reader, writer).await;
             }
+        }
+    }
+
+    /// Logs that there are more connections than places: not for each, since strangers make as many
+    /// as they like.
+    fn note_crowd(&self, address: IpAddr, turned: &Turned) {
+        tracing::debug!(%address, "turned away: {turned}");
+        let mut noted = self.crowd_noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.is_none_or(|noted| noted.elapsed() >= CROWD_NOTED_EVERY) {
+            *noted = Some(Instant::now());
+            tracing::warn!(
+                %address,
+                "more connections come than there are places: some are closed, this one for example"
+            );
         }
     }
 
@@ -150,15 +174,27 @@ impl Listener {
         &self,
         tcp: TcpStream,
         address: IpAddr,
+        mut place: Place,
     ) -> Result<(Admitted, TlsStream<TcpStream>), Turned> {
         set_options(&tcp).map_err(Turned::Tls)?;
         let deadline = Instant::now() + Duration::from_millis(OPENING_TIMEOUT_MS);
-        let handshake = tokio::time::timeout_at(deadline, self.tls.accept(tcp)).await;
+        // Not when it may be readable, which tokio takes every new socket for.
+        match place.keep(timeout_at(deadline, tcp.peek(&mut [0]))).await {
+            Ok(said) => drop(said.map_err(|_| Turned::Silent)?.map_err(Turned::Tls)?),
+            Err(Crowded) => {
+                say_busy(&tcp);
+                return Err(Turned::Crowded);
+            }
+        }
+        place.advance(Step::Handshake);
+        let handshake = place.keep(timeout_at(deadline, self.tls.accept(tcp))).await;
+        let handshake = handshake.map_err(|Crowded| Turned::Crowded)?;
         let mut stream = handshake.map_err(|_| Turned::Silent)?.map_err(Turned::Tls)?;
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(Turned::OtherProtocol);
         }
-        match self.door.open(&mut stream, address, deadline).await {
+        place.advance(Step::Opening);
+        match self.door.open(&mut stream, address, place, deadline).await {
             Ok(admitted) => Ok((admitted, stream)),
             Err(not_admitted) => {
                 // Best effort: the connection is closed whether or not the other side listens.
@@ -167,6 +203,28 @@ impl Listener {
             }
         }
     }
+}
+
+impl Turned {
+    /// Whether it was turned away for others, and not for anything that it did.
+    fn is_for_others(&self) -> bool {
+        match self {
+            Turned::Crowded | Turned::NotAdmitted(NotAdmitted::Crowded) => true,
+            Turned::Silent | Turned::Tls(_) | Turned::OtherProtocol | Turned::NotAdmitted(_) => {
+                false
+            }
+        }
+    }
+}
+
+/// Tells a client whose handshake has not begun that the server is busy. Best effort: the connection
+/// is closed whether or not the other side listens.
+fn say_busy(tcp: &TcpStream) {
+    // Not by tokio's own, which may not have heard yet that the socket is ready.
+    let socket = SockRef::from(tcp);
+    // What was not read would make the kernel break the connection before the client reads this.
+    let _ = (&*socket).read(&mut [0; 4096]);
+    let _ = (&*socket).write(&BUSY_ALERT);
 }
 
 /// Bytes that wait in the kernel to be sent, beyond which a writer waits. Few enough that some go out

@@ -6,11 +6,12 @@
 //! **Invariant:** nothing is asked of the engine before the password was right; which of name and
 //! password was wrong shows neither in the answer nor in the work done for it.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::OPENING_TIMEOUT_MS;
@@ -21,9 +22,11 @@ use xfer_protocol::shown::is_visible;
 use xfer_protocol::{Name, SessionId, user};
 
 use crate::blocks::{Blocked, Blocks};
-use crate::password::{self, Workshop};
+use crate::half_open::Place;
+use crate::password;
 use crate::source::Source;
 use crate::store::{Account, AccountId, MetaStore, StoreError};
+use crate::turns::Turns;
 use xfer_link::LinkError;
 
 /// How the server names itself.
@@ -38,8 +41,8 @@ const NO_NAME: &str = "?";
 /// How many passwords are checked at a time: each takes a core and 64 MiB.
 const CHECKS_RUNNING: usize = 2;
 
-/// How many more logins may wait for that: about two seconds' worth.
-const CHECKS_WAITING: usize = 30;
+/// How many more logins may wait for that: about ten seconds' worth, less than clients wait.
+const CHECKS_WAITING: usize = 128;
 
 /// How long a link that is refused may take to be told.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -84,6 +87,9 @@ pub enum NotAdmitted {
     /// It broke, or what came was no frame.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// Others needed the place.
+    #[error("others wait to come in, and it has not said yet what it wants")]
+    Crowded,
     /// What came was not our protocol.
     #[error("a stranger to the protocol")]
     Stranger,
@@ -109,18 +115,23 @@ pub enum NotAdmitted {
 pub struct Door {
     store: Arc<dyn MetaStore>,
     blocks: Arc<Blocks>,
-    checks: Workshop,
+    checks: Arc<Turns>,
 }
 
 impl Door {
     /// A door to the accounts of this store.
     pub fn new(store: Arc<dyn MetaStore>) -> Door {
         let blocks = Arc::new(Blocks::new(store.clone()));
-        Door { store, blocks, checks: Workshop::new(CHECKS_RUNNING, CHECKS_WAITING) }
+        Door { store, blocks, checks: Turns::new(CHECKS_RUNNING, CHECKS_WAITING) }
+    }
+
+    /// How many logins wait until their passwords are checked.
+    pub fn waiting(&self) -> usize {
+        self.checks.waiting()
     }
 
     /// Talks to a new link until it is known what it is for. The link has to say that by the
-    /// deadline; checking the password may take longer.
+    /// deadline, and needs its place only until then; checking the password may take longer.
     ///
     /// # Errors
     /// If it is turned away; then it is to be closed.
@@ -128,16 +139,16 @@ impl Door {
         &self,
         stream: &mut S,
         address: IpAddr,
+        place: Place,
         deadline: Instant,
     ) -> Result<Admitted, NotAdmitted>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        greet(stream, deadline).await?;
-        match receive(stream, deadline).await? {
+        match hear(stream, place, deadline).await? {
             Opening::Attach { session, secret } => Ok(Admitted::Read { session, secret }),
             Opening::Login { user, password, purpose, host } => {
-                match self.check(&user, password, address).await {
+                match self.check(stream, &user, password, address).await? {
                     Ok(account) => Ok(Admitted::Log(Authenticated {
                         account: account.id,
                         user: account.name,
@@ -147,8 +158,7 @@ impl Door {
                         address: address.to_canonical().to_string(),
                     })),
                     Err(refusal) => {
-                        let answer = Opened::Refused(refusal.clone());
-                        send(stream, &answer, Instant::now() + FAREWELL).await?;
+                        refuse(stream, refusal.clone()).await?;
                         Err(NotAdmitted::Refused { user: label(&user), refusal })
                     }
                 }
@@ -156,19 +166,45 @@ impl Door {
         }
     }
 
-    async fn check(
+    /// Checks a password when it is its turn. One whose client hangs up meanwhile is not checked.
+    async fn check<S>(
         &self,
+        stream: &mut S,
         user: &str,
         password: Password,
         address: IpAddr,
-    ) -> Result<Account, Refusal> {
+    ) -> Result<Result<Account, Refusal>, NotAdmitted>
+    where
+        S: AsyncRead + Unpin,
+    {
         if password::check_length(&password.0).is_err() {
-            return Err(Refusal::WrongPassword);
+            return Ok(Err(Refusal::WrongPassword));
         }
         let (store, blocks) = (self.store.clone(), self.blocks.clone());
         let (name, source) = (user::parse(user), Source::of(address));
-        let work = move || check_now(&*store, &blocks, name, &password, source);
-        self.checks.run(work).await.unwrap_or(Err(Refusal::Busy))
+        let turn = tokio::select! {
+            turn = self.checks.wait(source) => turn,
+            end = early(stream) => return Err(end),
+        };
+        let Ok(turn) = turn else { return Ok(Err(Refusal::Busy)) };
+        let done = tokio::task::spawn_blocking(move || {
+            // The work keeps its turn until it is done, even if nobody waits for it any more.
+            let _turn = turn;
+            check_now(&*store, &blocks, name, &password, source)
+        });
+        Ok(done.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "checking a password failed");
+            Err(Refusal::Internal)
+        }))
+    }
+}
+
+/// Completes when a link ends, or says something, before it was answered.
+async fn early<S: AsyncRead + Unpin>(stream: &mut S) -> NotAdmitted {
+    match stream.read(&mut [0]).await {
+        Ok(0) => NotAdmitted::Link(LinkError::Io(ErrorKind::UnexpectedEof.into())),
+        Ok(_) => NotAdmitted::Stranger,
+        Err(error) => NotAdmitted::Link(LinkError::Io(error)),
     }
 }
 
@@ -199,11 +235,31 @@ fn internal(error: StoreError) -> Refusal {
     Refusal::Internal
 }
 
-async fn greet<S>(stream: &mut S, deadline: Instant) -> Result<(), NotAdmitted>
+/// Greets, and hears what the link is for. One that loses its place is told so.
+async fn hear<S>(
+    stream: &mut S,
+    mut place: Place,
+    deadline: Instant,
+) -> Result<Opening, NotAdmitted>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let hello: ClientHello = receive(stream, deadline).await?;
+    let Ok(hello) = place.keep(receive(stream, deadline)).await else {
+        send(stream, &ServerHello::Busy, Instant::now() + FAREWELL).await?;
+        return Err(NotAdmitted::Crowded);
+    };
+    greet(stream, hello?, deadline).await?;
+    let Ok(opening) = place.keep(receive(stream, deadline)).await else {
+        refuse(stream, Refusal::Busy).await?;
+        return Err(NotAdmitted::Crowded);
+    };
+    opening
+}
+
+async fn greet<S>(stream: &mut S, hello: ClientHello, deadline: Instant) -> Result<(), NotAdmitted>
+where
+    S: AsyncWrite + Unpin,
+{
     let ClientHello { magic, version_min, version_max, capabilities: _, software } = hello;
     if magic != ClientHello::MAGIC {
         return Err(NotAdmitted::Stranger);
@@ -221,6 +277,14 @@ where
         time: SystemTime::now().into(),
     };
     send(stream, &answer, deadline).await
+}
+
+/// Refuses a link. It may be gone already, or take nothing.
+async fn refuse<S>(stream: &mut S, refusal: Refusal) -> Result<(), NotAdmitted>
+where
+    S: AsyncWrite + Unpin,
+{
+    send(stream, &Opened::Refused(refusal), Instant::now() + FAREWELL).await
 }
 
 async fn receive<T, S>(stream: &mut S, deadline: Instant) -> Result<T, NotAdmitted>

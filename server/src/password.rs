@@ -1,17 +1,14 @@
-//! Passwords: how they are hashed, and how many at a time.
+//! Passwords: how they are hashed and checked.
 //!
 //! Argon2id with 64 MiB, three passes and one lane: about a tenth of a second of one core, which a
-//! person does not notice and a guesser pays for each guess. What a password is checked for is
-//! [`crate::opening`]'s matter, how often is [`crate::blocks`]'.
+//! person does not notice and a guesser pays for each guess. What a password is checked for, and how
+//! many at a time, is [`crate::opening`]'s matter, how often is [`crate::blocks`]'.
 //!
 //! **Invariant:** checking takes the same work whether or not there is such an account.
-
-use std::sync::Arc;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
-use tokio::sync::Semaphore;
 use xfer_protocol::limits::PASSWORD_BYTES_MAX;
 
 const MEMORY_KIB: u32 = 64 << 10;
@@ -85,48 +82,6 @@ fn hasher() -> Result<Argon2<'static>, argon2::Error> {
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
-/// Lets only so many threads check passwords at a time, and only so many callers wait for them:
-/// so that logins bound neither memory nor the time that a login waits to the number of guessers.
-pub struct Workshop {
-    running: Arc<Semaphore>,
-    inside: Arc<Semaphore>,
-}
-
-/// The workshop has as many callers as it takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Full;
-
-impl Workshop {
-    /// Takes `running` pieces of work at a time, while at most `waiting` others wait.
-    pub fn new(running: usize, waiting: usize) -> Workshop {
-        Workshop {
-            running: Arc::new(Semaphore::new(running)),
-            inside: Arc::new(Semaphore::new(running + waiting)),
-        }
-    }
-
-    /// Does `work` on a thread that may block, when it is its turn.
-    ///
-    /// # Errors
-    /// At once, if too many wait already, or if the work panicked.
-    pub async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Full> {
-        let place = self.inside.clone().try_acquire_owned().map_err(|_| Full)?;
-        let turn = self.running.clone().acquire_owned().await.map_err(|_| Full)?;
-        // The work keeps its place until it is done, even if nobody waits for it any more.
-        let done = tokio::task::spawn_blocking(move || {
-            let _held = (place, turn);
-            work()
-        });
-        done.await.map_err(|error| {
-            tracing::error!(%error, "checking a password failed");
-            Full
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -170,27 +125,5 @@ mod tests {
         assert_eq!(hash(b""), Err(PasswordError::Empty));
         assert_eq!(hash(&[b'x'; 1025]), Err(PasswordError::TooLong));
         assert_eq!(check_length(&[b'x'; 1024]), Ok(()));
-    }
-
-    #[tokio::test]
-    async fn a_full_workshop_refuses_at_once() {
-        let workshop = Arc::new(Workshop::new(1, 1));
-        let (release, held) = std::sync::mpsc::channel::<()>();
-        let first = tokio::spawn({
-            let workshop = workshop.clone();
-            async move { workshop.run(move || held.recv().is_ok()).await }
-        });
-        let second = tokio::spawn({
-            let workshop = workshop.clone();
-            async move { workshop.run(|| true).await }
-        });
-        while workshop.inside.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(workshop.run(|| true).await, Err(Full));
-        release.send(()).unwrap();
-        assert_eq!(first.await.unwrap(), Ok(true));
-        assert_eq!(second.await.unwrap(), Ok(true));
-        assert_eq!(workshop.run(|| true).await, Ok(true));
     }
 }

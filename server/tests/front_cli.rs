@@ -10,7 +10,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use xfer_server::half_open::SOURCE_MAX;
+use xfer_protocol::message::BUSY_ALERT;
+use xfer_server::half_open::PLACES;
 
 use running::{Ended, Server, xfer_server};
 
@@ -338,27 +339,27 @@ fn a_server_ends_well_when_it_is_told_to() {
 }
 
 #[test]
-fn one_address_takes_only_so_many_places_on_the_way_in() {
+fn connections_that_say_nothing_make_room_for_others_and_hear_that_the_server_is_busy() {
     let store = tempfile::tempdir().unwrap();
     let server = Server::start(store.path());
-    let connect = || {
-        let socket = TcpStream::connect(&server.address).unwrap();
-        socket.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
-        socket
+    let mut silent: Vec<TcpStream> =
+        (0..PLACES).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
+    let newcomer = TcpStream::connect(&server.address).unwrap();
+    let heard = |socket: &mut TcpStream| {
+        let mut bytes = Vec::new();
+        socket.set_nonblocking(true).unwrap();
+        let _ = socket.read_to_end(&mut bytes);
+        bytes
     };
-    let is_closed = |mut socket: &TcpStream| match socket.read(&mut [0]) {
-        Ok(0) => true,
-        Ok(_) => panic!("nobody was to say anything"),
-        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
-    };
-    let silent: Vec<TcpStream> = (0..SOURCE_MAX).map(|_| connect()).collect();
-    assert!(is_closed(&connect()));
-    assert!(!is_closed(&silent[0]));
-    drop(silent);
     let start = std::time::Instant::now();
-    while is_closed(&connect()) {
-        assert!(start.elapsed().as_secs() < 5, "the places did not come back");
+    loop {
+        assert!(start.elapsed().as_secs() < 60, "none of them heard anything");
+        if let Some(said) = silent.iter_mut().map(heard).find(|said| !said.is_empty()) {
+            assert_eq!(said, BUSY_ALERT);
+            break;
+        }
     }
+    drop(newcomer);
 }
 
 #[test]

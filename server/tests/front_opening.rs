@@ -17,8 +17,10 @@ use xfer_protocol::message::{
 };
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Name, SessionId, Timestamp};
+use xfer_server::half_open::{HalfOpen, PLACES, Place, Step};
 use xfer_server::opening::{Admitted, Door, NotAdmitted};
 use xfer_server::password;
+use xfer_server::source::Source;
 use xfer_server::store::MetaStore;
 use xfer_server::store::sqlite::SqliteStore;
 
@@ -29,6 +31,7 @@ const ELSEWHERE: &str = "192.0.2.2";
 struct House {
     store: tempfile::TempDir,
     door: Arc<Door>,
+    half_open: Arc<HalfOpen>,
 }
 
 impl House {
@@ -42,20 +45,33 @@ impl House {
             meta.create_account(&name, &hash, quota, quota, time).unwrap();
         }
         let door = Arc::new(Door::new(Arc::new(meta)));
-        House { store, door }
+        House { store, door, half_open: Arc::default() }
     }
 
     /// The same store, as a server finds it that starts again.
     fn restarted(self) -> House {
         let meta = SqliteStore::open(self.store.path()).unwrap();
-        House { door: Arc::new(Door::new(Arc::new(meta))), store: self.store }
+        House { door: Arc::new(Door::new(Arc::new(meta))), ..self }
     }
 
     fn knock(&self, from: &str) -> (DuplexStream, JoinHandle<Result<Admitted, NotAdmitted>>) {
         let (client, mut server) = tokio::io::duplex(64 << 10);
         let (door, address): (_, IpAddr) = (self.door.clone(), from.parse().unwrap());
-        let deadline = Instant::now() + Duration::from_secs(10);
-        (client, tokio::spawn(async move { door.open(&mut server, address, deadline).await }))
+        let (place, deadline) = (self.place(from), Instant::now() + Duration::from_secs(10));
+        let opening = async move { door.open(&mut server, address, place, deadline).await };
+        (client, tokio::spawn(opening))
+    }
+
+    /// A place of one that is encrypted.
+    fn place(&self, from: &str) -> Place {
+        let mut place = self.half_open.enter(Source::of(from.parse().unwrap()));
+        place.advance(Step::Opening);
+        place
+    }
+
+    /// Others come, as many as there are places, of as many sources.
+    fn crowd(&self) -> Vec<Place> {
+        (0..PLACES).map(|n| self.place(&format!("198.51.100.{}", n % 256))).collect()
     }
 
     /// Logs in, and gives the bytes of the answer; none if the door left it to the engine.
@@ -210,6 +226,69 @@ async fn the_opening_ends_after_ten_seconds_however_slowly_it_goes_on() {
     greet(&mut client).await;
     assert!(matches!(opening.await.unwrap(), Err(NotAdmitted::Silent)));
     assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_makes_room_for_others_is_told_that_the_server_is_busy() {
+    let house = House::new();
+    let (mut before, opening_before) = house.knock(HERE);
+    let (mut after, opening_after) = house.knock(HERE);
+    greet(&mut after).await;
+    // So long that both make room before the others do.
+    tokio::time::advance(Duration::from_secs(5)).await;
+    let _others = house.crowd();
+    let (hello, _) = receive::<ServerHello, _>(&mut before, Bounds::OPENING).await.unwrap();
+    assert_eq!(hello, ServerHello::Busy);
+    let (opened, _) = receive::<Opened, _>(&mut after, Bounds::OPENING).await.unwrap();
+    assert_eq!(opened, Opened::Refused(Refusal::Busy));
+    for opening in [opening_before, opening_after] {
+        assert!(matches!(opening.await.unwrap(), Err(NotAdmitted::Crowded)));
+    }
+}
+
+#[tokio::test]
+async fn one_that_waits_for_its_password_to_be_checked_needs_no_place() {
+    let house = House::new();
+    let (mut client, opening) = house.knock(HERE);
+    greet(&mut client).await;
+    say(&mut client, &login("alice", b"right")).await;
+    let crowds = tokio::spawn({
+        let half_open = house.half_open.clone();
+        async move {
+            loop {
+                let _others: Vec<_> = (0..2 * PLACES)
+                    .map(|_| half_open.enter(Source::of(ELSEWHERE.parse().unwrap())))
+                    .collect();
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    assert!(matches!(opening.await.unwrap(), Ok(Admitted::Log(_))));
+    crowds.abort();
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_gives_up_its_turn() {
+    let house = House::new();
+    let mut clients = Vec::new();
+    for n in 0..20 {
+        let (mut client, opening) = house.knock(&format!("198.51.100.{n}"));
+        greet(&mut client).await;
+        say(&mut client, &login("nobody", b"wrong")).await;
+        clients.push((client, opening));
+    }
+    while house.door.waiting() < 18 {
+        tokio::task::yield_now().await;
+    }
+    let (clients, openings): (Vec<_>, Vec<_>) = clients.into_iter().unzip();
+    drop(clients);
+    let mut hung_up = 0;
+    for opening in openings {
+        let ended = opening.await.unwrap();
+        hung_up += usize::from(matches!(ended, Err(NotAdmitted::Link(LinkError::Io(_)))));
+    }
+    assert!(hung_up >= 16, "only {hung_up}");
+    assert_eq!(house.door.waiting(), 0);
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ pub mod waiting;
 
 pub mod relay;
 
+pub mod strangers;
+
 pub mod peers;
 
 pub mod random;

@@ -14,7 +14,7 @@ use xfer_tests::mount::is_mounted;
 use xfer_tests::scale::count;
 use xfer_tests::{Mount, PATIENCE, Random, World, shell, wait_until};
 
-/// How many mount at a time: a server lets sixteen strangers from one address in at a time.
+/// How many mount at a time: more would wait for each other's passwords to be checked.
 const MOUNTING: usize = 8;
 
 const DATA_BYTES: usize = 100 << 10;

@@ -55,6 +55,12 @@ pub enum EndpointError {
     /// What answers is something else.
     #[error("this is not an xfer server: {0}; check host and port")]
     NotXfer(#[from] NotXfer),
+    /// It ends connections before it has shown what it is.
+    #[error(
+        "it ends each connection during the TLS handshake ({0}): it is too busy, or not an xfer \
+         server; try again, or check host and port"
+    )]
+    HangsUp(io::Error),
     /// The authorities don't vouch for the certificate.
     #[error("its certificate is not valid: {0}; mend it, or trust it with --fingerprint")]
     Certificate(String),
@@ -98,9 +104,6 @@ pub enum NotXfer {
     /// TLS for something else.
     #[error("it speaks TLS, but for something else")]
     OtherTls,
-    /// It hangs up.
-    #[error("it ends the connection ({0})")]
-    HungUp(String),
     /// It agreed to speak xfer and speaks otherwise.
     #[error("its greeting is none ({0})")]
     Greeting(String),
@@ -117,8 +120,10 @@ pub enum Phase {
     Handshake,
     /// Hello.
     Hello,
-    /// Login, or joining a session.
+    /// Login.
     Login,
+    /// Joining a session.
+    Attach,
 }
 
 impl std::fmt::Display for Phase {
@@ -129,6 +134,7 @@ impl std::fmt::Display for Phase {
             Phase::Handshake => "during the TLS handshake",
             Phase::Hello => "to the greeting",
             Phase::Login => "during login",
+            Phase::Attach => "while joining the session",
         })
     }
 }
@@ -164,6 +170,7 @@ impl EndpointError {
             | EndpointError::Unreachable(_)
             | EndpointError::TimedOut(_) => Exit::Unreachable,
             EndpointError::NotXfer(_)
+            | EndpointError::HangsUp(_)
             | EndpointError::Certificate(_)
             | EndpointError::Tls(_)
             | EndpointError::Version { .. }

@@ -29,9 +29,9 @@ use xfer_link::LinkError;
 /// How long each phase may take.
 const PHASE_MAX: Duration = Duration::from_millis(OPENING_TIMEOUT_MS);
 
-/// How long a login may take: others may be before it, and checking each one's password takes a
+/// How long a login may take: many others may be before it, and checking each one's password takes a
 /// while on purpose.
-const LOGIN_MAX: Duration = Duration::from_secs(30);
+const LOGIN_MAX: Duration = Duration::from_secs(60);
 
 /// How long a login may take that ends another mount, which first sends what it has.
 const TAKEOVER_MAX: Duration = Duration::from_secs(60);
@@ -40,12 +40,15 @@ const TAKEOVER_MAX: Duration = Duration::from_secs(60);
 /// [`PHASE_MAX`] for the first word.
 const FRESH_MAX: Duration = Duration::from_secs(3);
 
-/// How long to wait before trying again, at first and at most. A server turns newcomers away while
-/// many come from one address, as from an office behind one router.
+/// How long to wait before trying again, at first and at most, if the server is busy.
 const AGAIN: Range<Duration> = Duration::from_millis(50)..Duration::from_secs(1);
 
-/// For how long a session is tried to be begun: what hangs up then is taken for no xfer server.
-const CONTACT_MAX: Duration = Duration::from_secs(4);
+/// For how long it is tried again, at each step to a session, if the server is busy.
+const BUSY_MAX: Duration = Duration::from_secs(30);
+
+/// For how long it is, if the server hangs up and may be anything: what is no xfer server is to be told
+/// soon.
+const HANGS_UP_MAX: Duration = Duration::from_secs(10);
 
 /// For how long a session is tried to be joined, less than what a silent connection takes to be
 /// noticed.
@@ -93,7 +96,7 @@ pub async fn reach(target: &Target, mode: &TrustMode) -> Result<Contact, Connect
         TrustMode::Ask | TrustMode::AcceptNew | TrustMode::Fingerprint(_) => Verification::See,
     };
     let contact = || first_contact(target, verification.clone());
-    let contact = despite_a_crowd(CONTACT_MAX, contact).await;
+    let contact = though_busy(BUSY_MAX, contact).await;
     contact.map_err(|error| error.at(target.endpoint()))
 }
 
@@ -148,30 +151,35 @@ impl Peer {
     }
 
     async fn begin(self, password: Password, purpose: Purpose) -> Result<Login, EndpointError> {
-        let greeted = match self.fresh {
-            Some((stream, since)) if since.elapsed() < FRESH_MAX => greet(stream).await,
-            Some(_) | None => self.endpoint.greeted().await,
-        };
-        let (mut stream, server_time) = match greeted {
-            // A connection that was fresh may have had to make room for others.
-            Err(error) if may_be_crowded(&error) => {
-                despite_a_crowd(CONTACT_MAX, || self.endpoint.greeted()).await?
-            }
-            greeted => greeted?,
-        };
-        let opening = Opening::Login { user: self.user, password, purpose, host: host_name() };
-        let deadline = match purpose {
-            Purpose::Mount => LOGIN_MAX,
-            Purpose::TakeOver => TAKEOVER_MAX,
-        };
-        let grant = match within(deadline, Phase::Login, open(&mut stream, &opening)).await? {
-            Opened::Session(grant) => *grant,
-            Opened::Attached => return Err(EndpointError::Nonsense("attached, not logged in")),
-            Opened::Refused(refusal) => return Err(EndpointError::Refused(refusal)),
-        };
+        let Peer { endpoint, user, label: _, mut fresh } = self;
+        let opening = Opening::Login { user, password, purpose, host: host_name() };
+        let attempt = || log_in(&endpoint, fresh.take(), &opening, purpose);
+        let (grant, stream, server_time) = though_busy(BUSY_MAX, attempt).await?;
         check_grant(&grant)?;
         let warnings = skew_warning(server_time, SystemTime::now()).into_iter().collect();
-        Ok(Login { session: session(self.endpoint, grant, stream), warnings })
+        Ok(Login { session: session(endpoint, grant, stream), warnings })
+    }
+}
+
+/// Logs in once, over the connection of the first contact if there is one that is fresh.
+async fn log_in(
+    endpoint: &Endpoint,
+    fresh: Option<(Stream, Instant)>,
+    opening: &Opening,
+    purpose: Purpose,
+) -> Result<(Grant, Stream, Timestamp), EndpointError> {
+    let (mut stream, server_time) = match fresh {
+        Some((stream, since)) if since.elapsed() < FRESH_MAX => greet(stream).await?,
+        Some(_) | None => endpoint.greeted().await?,
+    };
+    let deadline = match purpose {
+        Purpose::Mount => LOGIN_MAX,
+        Purpose::TakeOver => TAKEOVER_MAX,
+    };
+    match within(deadline, Phase::Login, open(&mut stream, opening, Phase::Login)).await? {
+        Opened::Session(grant) => Ok((*grant, stream, server_time)),
+        Opened::Attached => Err(EndpointError::Nonsense("attached, not logged in")),
+        Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
     }
 }
 
@@ -188,12 +196,18 @@ impl Endpoint {
         let stream = within(PHASE_MAX, Phase::Connect, tcp::connect(&[self.address])).await?;
         let name = self.target.server_name().ok_or(EndpointError::Nonsense("the host's name"))?;
         let handshake = tls::handshake(stream, name, &self.verification);
-        within(PHASE_MAX, Phase::Handshake, handshake).await
+        match within(PHASE_MAX, Phase::Handshake, handshake).await {
+            // It is known to be an xfer server.
+            Err(EndpointError::HangsUp(error)) => {
+                Err(EndpointError::Broken(Phase::Handshake, error))
+            }
+            shaken => shaken,
+        }
     }
 
-    /// One more link of the session, though the server may be crowded.
+    /// One more link of the session, though the server may be busy.
     async fn attach(&self, session: SessionId, secret: Secret) -> Result<Stream, EndpointError> {
-        despite_a_crowd(ATTACH_MAX, || self.attach_once(session, secret.clone())).await
+        though_busy(ATTACH_MAX, || self.attach_once(session, secret.clone())).await
     }
 
     /// One more connection, and what time it is at its other end.
@@ -209,7 +223,8 @@ impl Endpoint {
     ) -> Result<Stream, EndpointError> {
         let (mut stream, _) = self.greeted().await?;
         let opening = Opening::Attach { session, secret };
-        match within(PHASE_MAX, Phase::Login, open(&mut stream, &opening)).await? {
+        let opened = open(&mut stream, &opening, Phase::Attach);
+        match within(PHASE_MAX, Phase::Attach, opened).await? {
             Opened::Attached => Ok(stream),
             Opened::Session(_) => Err(EndpointError::Nonsense("logged in, not attached")),
             Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
@@ -217,33 +232,44 @@ impl Endpoint {
     }
 }
 
-/// Tries again for so long, as long as the server may just be crowded.
-async fn despite_a_crowd<T, F>(limit: Duration, attempt: impl Fn() -> F) -> Result<T, EndpointError>
+/// Tries again while the server may just be busy, for as long as `limit`.
+async fn though_busy<T, F>(
+    limit: Duration,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, EndpointError>
 where
     F: Future<Output = Result<T, EndpointError>>,
 {
     let start = Instant::now();
-    let mut pause = AGAIN.start;
+    let (mut pause, mut is_busy) = (AGAIN.start, false);
     loop {
-        match attempt().await {
-            Err(error) if may_be_crowded(&error) && start.elapsed() < limit => {
-                tracing::debug!("connecting again: {error}");
-                tokio::time::sleep(spread(pause)).await;
-                pause = (pause * 2).min(AGAIN.end);
-            }
-            result => return result,
+        let error = match attempt().await {
+            Ok(done) => return Ok(done),
+            // One that said that it is busy is an xfer server.
+            Err(EndpointError::HangsUp(_)) if is_busy => EndpointError::Refused(Refusal::Busy),
+            Err(error) => error,
+        };
+        is_busy |= matches!(error, EndpointError::Refused(Refusal::Busy));
+        let patience = patience_with(&error).map(|patience| patience.min(limit));
+        if patience.is_none_or(|patience| start.elapsed() + pause >= patience) {
+            return Err(error);
         }
+        tracing::debug!("connecting again: {error}");
+        tokio::time::sleep(spread(pause)).await;
+        pause = (pause * 2).min(AGAIN.end);
     }
 }
 
-/// Whether a server that is crowded looks like this: it hangs up, at whatever point.
-fn may_be_crowded(error: &EndpointError) -> bool {
+/// For how long it is tried again after such an error, if it may be that the server is busy.
+fn patience_with(error: &EndpointError) -> Option<Duration> {
     match error {
-        EndpointError::NotXfer(NotXfer::HungUp(_))
-        | EndpointError::Broken(..)
-        | EndpointError::Refused(Refusal::Busy) => true,
-        EndpointError::NotXfer(_)
+        EndpointError::Refused(Refusal::Busy) => Some(BUSY_MAX),
+        EndpointError::HangsUp(_) => Some(HANGS_UP_MAX),
+        // Not once the password was sent: the session may have begun.
+        EndpointError::Broken(Phase::Handshake | Phase::Hello | Phase::Attach, _) => Some(BUSY_MAX),
+        EndpointError::Broken(Phase::Resolve | Phase::Connect | Phase::Login, _)
         | EndpointError::Refused(_)
+        | EndpointError::NotXfer(_)
         | EndpointError::NotFound(_)
         | EndpointError::NothingThere
         | EndpointError::Unreachable(_)
@@ -252,7 +278,7 @@ fn may_be_crowded(error: &EndpointError) -> bool {
         | EndpointError::Tls(_)
         | EndpointError::KeySwapped
         | EndpointError::Version { .. }
-        | EndpointError::Nonsense(_) => false,
+        | EndpointError::Nonsense(_) => None,
     }
 }
 
@@ -283,7 +309,9 @@ fn halves(stream: Stream) -> (Reader, Writer) {
 fn as_io(error: EndpointError) -> io::Error {
     let kind = match &error {
         EndpointError::TimedOut(_) => io::ErrorKind::TimedOut,
-        EndpointError::Unreachable(error) | EndpointError::Broken(_, error) => error.kind(),
+        EndpointError::Unreachable(error)
+        | EndpointError::HangsUp(error)
+        | EndpointError::Broken(_, error) => error.kind(),
         EndpointError::NothingThere => io::ErrorKind::ConnectionRefused,
         EndpointError::KeySwapped | EndpointError::Refused(_) => io::ErrorKind::PermissionDenied,
         EndpointError::NotFound(_)
@@ -317,18 +345,22 @@ async fn greet(mut stream: Stream) -> Result<(Stream, Timestamp), EndpointError>
     }
 }
 
-async fn open(stream: &mut Stream, opening: &Opening) -> Result<Opened, EndpointError> {
+async fn open(
+    stream: &mut Stream,
+    opening: &Opening,
+    phase: Phase,
+) -> Result<Opened, EndpointError> {
     let sent = xfer_link::send(stream, opening, &[], Bounds::OPENING).await;
-    sent.map_err(|error| link_error(Phase::Login, error))?;
+    sent.map_err(|error| link_error(phase, error))?;
     let received = xfer_link::receive(stream, Bounds::OPEN).await;
-    received.map(|(opened, _)| opened).map_err(|error| link_error(Phase::Login, error))
+    received.map(|(opened, _)| opened).map_err(|error| link_error(phase, error))
 }
 
 fn link_error(phase: Phase, error: LinkError) -> EndpointError {
     match error {
         LinkError::Io(error) => EndpointError::Broken(phase, error),
         error @ (LinkError::Frame(_) | LinkError::Codec(_)) => match phase {
-            Phase::Login => EndpointError::Nonsense("its answer to the login"),
+            Phase::Login | Phase::Attach => EndpointError::Nonsense("its answer to the login"),
             Phase::Resolve | Phase::Connect | Phase::Handshake | Phase::Hello => {
                 NotXfer::Greeting(error.to_string()).into()
             }

@@ -22,7 +22,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use xfer_protocol::message::ALPN;
+use xfer_protocol::message::{ALPN, Refusal};
 
 use super::error::{EndpointError, NotXfer};
 use super::{ConnectError, Fingerprint};
@@ -61,7 +61,7 @@ pub(super) async fn handshake(
 ) -> Result<TlsStream<TcpStream>, EndpointError> {
     let config = client_config(verification).map_err(|e| EndpointError::Tls(e.to_string()))?;
     let connector = TlsConnector::from(Arc::new(config));
-    let stream = connector.connect(name, stream).await.map_err(|e| explain(&e))?;
+    let stream = connector.connect(name, stream).await.map_err(explain)?;
     match stream.get_ref().1.alpn_protocol() {
         Some(ALPN) => Ok(stream),
         Some(_) | None => Err(NotXfer::OtherTls.into()),
@@ -153,12 +153,15 @@ impl ServerCertVerifier for ByFingerprint {
 }
 
 /// What a failed handshake says about the other side.
-fn explain(error: &io::Error) -> EndpointError {
+fn explain(error: io::Error) -> EndpointError {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
-        return NotXfer::HungUp(error.to_string()).into();
+        return EndpointError::HangsUp(error);
     };
     match tls {
         rustls::Error::InvalidMessage(_) => NotXfer::NoTls.into(),
+        rustls::Error::AlertReceived(AlertDescription::AccessDenied) => {
+            EndpointError::Refused(Refusal::Busy)
+        }
         rustls::Error::PeerIncompatible(_)
         | rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => NotXfer::OldTls.into(),
         rustls::Error::NoApplicationProtocol

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::TLS13;
@@ -14,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use xfer_mount::connect::Fingerprint;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
-    ClientHello, Grant, Opened, Opening, Refusal, Secret, ServerHello, VERSION,
+    BUSY_ALERT, ClientHello, Grant, Opened, Opening, Refusal, Secret, ServerHello, VERSION,
 };
 use xfer_protocol::tree::{Quota, Room, Usage};
 use xfer_protocol::{Epoch, IdRange, Name, Seq, SessionId, Timestamp};
@@ -44,6 +45,28 @@ pub enum Manner {
     HangsUp,
     /// As `Xfer`, but hangs up at once on three of four connections.
     Crowded,
+    /// As `Xfer`, but is busy at first: says so for each connection in the next way of all, and lets
+    /// the one after the last in.
+    BusyAtFirst,
+    /// Says that it is busy before it hangs up, with every other connection; else just hangs up.
+    BusyOrHangsUp,
+}
+
+/// In which ways a server says that it is busy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Busy {
+    /// Instead of its part of the handshake.
+    Alert,
+    /// By its greeting.
+    Hello,
+    /// By its answer to the opening.
+    Opened,
+}
+
+impl Busy {
+    fn in_order(connection: usize) -> Option<Busy> {
+        [Busy::Alert, Busy::Hello, Busy::Opened].get(connection - 1).copied()
+    }
 }
 
 /// A server on a port of its own; ends with the test's runtime.
@@ -51,6 +74,7 @@ pub struct Server {
     pub address: SocketAddr,
     pub fingerprint: Fingerprint,
     pub certificate_pem: String,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -63,20 +87,32 @@ impl Server {
             address: listener.local_addr().unwrap(),
             fingerprint: Fingerprint::of(&certificate),
             certificate_pem: made.cert.pem(),
+            connections: Arc::default(),
         };
+        let connections = server.connections.clone();
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
         let acceptor = acceptor(manner, certificate, key);
         tokio::spawn(async move {
-            let mut count = 0;
             while let Ok((stream, _)) = listener.accept().await {
-                count += 1;
-                if matches!(manner, Manner::Crowded) && count % 4 != 0 {
+                let count = connections.fetch_add(1, Ordering::Relaxed) + 1;
+                if matches!(manner, Manner::Crowded) && !count.is_multiple_of(4) {
                     continue;
                 }
-                tokio::spawn(answer(manner, acceptor.clone(), stream));
+                let busy = match manner {
+                    Manner::BusyAtFirst => Busy::in_order(count),
+                    Manner::BusyOrHangsUp if !count.is_multiple_of(2) => Some(Busy::Alert),
+                    Manner::BusyOrHangsUp => continue,
+                    _ => None,
+                };
+                tokio::spawn(answer(manner, busy, acceptor.clone(), stream));
             }
         });
         server
+    }
+
+    /// How many connections were made to it.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub fn target(&self) -> String {
@@ -103,7 +139,12 @@ fn acceptor(
     TlsAcceptor::from(Arc::new(config))
 }
 
-async fn answer(manner: Manner, acceptor: TlsAcceptor, mut stream: TcpStream) {
+async fn answer(manner: Manner, busy: Option<Busy>, acceptor: TlsAcceptor, mut stream: TcpStream) {
+    if busy == Some(Busy::Alert) {
+        let _ = stream.read(&mut [0; 4096]).await;
+        let _ = stream.write_all(&BUSY_ALERT).await;
+        return;
+    }
     match manner {
         Manner::HangsUp => return,
         Manner::Silent => {
@@ -125,11 +166,11 @@ async fn answer(manner: Manner, acceptor: TlsAcceptor, mut stream: TcpStream) {
         _ => {}
     }
     if let Ok(stream) = acceptor.accept(stream).await {
-        speak(manner, stream).await;
+        speak(manner, busy, stream).await;
     }
 }
 
-async fn speak(manner: Manner, mut stream: TlsStream<TcpStream>) {
+async fn speak(manner: Manner, busy: Option<Busy>, mut stream: TlsStream<TcpStream>) {
     let Ok((hello, _)) = xfer_link::receive::<ClientHello, _>(&mut stream, Bounds::OPENING).await
     else {
         return;
@@ -140,12 +181,17 @@ async fn speak(manner: Manner, mut stream: TlsStream<TcpStream>) {
         let _ = stream.read_to_end(&mut Vec::new()).await;
         return;
     }
-    xfer_link::send(&mut stream, &greeting(manner), &[], Bounds::OPENING).await.unwrap();
+    let greeting = if busy == Some(Busy::Hello) { ServerHello::Busy } else { greeting(manner) };
+    xfer_link::send(&mut stream, &greeting, &[], Bounds::OPENING).await.unwrap();
     let Ok((opening, _)) = xfer_link::receive::<Opening, _>(&mut stream, Bounds::OPENING).await
     else {
         return;
     };
-    xfer_link::send(&mut stream, &opened(manner, opening), &[], Bounds::OPEN).await.unwrap();
+    let opened = match busy {
+        Some(Busy::Opened) => Opened::Refused(Refusal::Busy),
+        Some(Busy::Alert | Busy::Hello) | None => opened(manner, opening),
+    };
+    xfer_link::send(&mut stream, &opened, &[], Bounds::OPEN).await.unwrap();
     let _ = stream.read_to_end(&mut Vec::new()).await;
 }
 

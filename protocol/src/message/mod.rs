@@ -13,7 +13,7 @@ mod reading;
 
 pub use log::{DeliveryHead, EndReason, ToClient, ToServer};
 pub use opening::{
-    ALPN, ClientHello, Grant, Opened, Opening, Password, Purpose, Refusal, Secret, ServerHello,
-    VERSION,
+    ALPN, BUSY_ALERT, ClientHello, Grant, Opened, Opening, Password, Purpose, Refusal, Secret,
+    ServerHello, VERSION,
 };
 pub use reading::{Answer, Ask, DeliveryState, Page, PageEntry, ReadError, Request, Response};

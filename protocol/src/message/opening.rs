@@ -15,6 +15,10 @@ pub const VERSION: u16 = 2;
 /// What the two sides call their protocol in TLS, so that neither can be led to talk to another's.
 pub const ALPN: &[u8] = b"xfer/1";
 
+/// What a server says in place of its part of the TLS handshake when it has no place for the link: a
+/// fatal alert, `access_denied`.
+pub const BUSY_ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
+
 /// The first message of a link, from the client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClientHello {

@@ -18,8 +18,7 @@ use crate::server::Server;
 /// Who all the users are to the system.
 pub(super) const OWNER: Owner = Owner { uid: 1000, gid: 1000 };
 
-/// How many log in at a time. A server lets sixteen strangers from one address in at a time, and
-/// checks two passwords at a time.
+/// How many log in at a time. A server checks two passwords at a time.
 const LOGINS_AT_A_TIME: usize = 8;
 
 /// How long a login may take, in all.
