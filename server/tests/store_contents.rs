@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::slice::from_ref;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -420,4 +421,31 @@ proptest! {
             check_equal(&store, &model);
         }
     }
+}
+
+#[test]
+fn a_content_that_is_read_while_it_is_removed_keeps_no_space() {
+    let (store, dir) = open();
+    let place = dir.path().canonicalize().unwrap();
+    let (contents, done) = (AtomicU64::new(1), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                // It is there, or is not any more.
+                let _ = store.read(ContentId(contents.load(Ordering::Relaxed)), 0, &mut [0]);
+            }
+        });
+        for number in 1..=400 {
+            store.create(ContentId(number)).unwrap();
+            store.write(ContentId(number), 0, b"x").unwrap();
+            contents.store(number, Ordering::Relaxed);
+            store.remove(ContentId(number)).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let open = open.filter_map(|file| std::fs::read_link(file.path()).ok());
+    let gone =
+        |file: &PathBuf| file.starts_with(&place) && file.to_string_lossy().ends_with(" (deleted)");
+    assert_eq!(open.filter(gone).count(), 0);
 }

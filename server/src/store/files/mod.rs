@@ -155,8 +155,16 @@ impl FileStore {
             return Ok(file.clone());
         }
         // Opened without the lock: another thread may do the same, and both files will do.
-        let file = options().open(Place::of(content).path(&self.root))?;
-        Ok(self.keep_open(content, file))
+        let path = Place::of(content).path(&self.root);
+        let file = self.keep_open(content, options().open(&path)?);
+        // One that was taken away in between would stay open, and keep its space, for as long as it is
+        // not in the way of others.
+        let is_there =
+            lstat(&path).is_ok_and(|there| fstat(&*file).is_ok_and(|held| is_same(&held, &there)));
+        if !is_there {
+            lock(&self.open).pop(&content);
+        }
+        Ok(file)
     }
 
     /// Fails if a content ends at `end`, before what it was given there, and may not.
@@ -351,9 +359,11 @@ impl ContentStore for FileStore {
     }
 
     fn remove(&self, content: ContentId) -> Result<(), StoreError> {
+        let removed = std::fs::remove_file(Place::of(content).path(&self.root));
+        // After it is gone: before, somebody could open it once more.
         lock(&self.open).pop(&content);
         lock(&self.unsynced).forget(content);
-        match std::fs::remove_file(Place::of(content).path(&self.root)) {
+        match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.map_err(|error| self.failed("removing", content, error)),
         }
