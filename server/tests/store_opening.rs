@@ -5,7 +5,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -195,4 +195,27 @@ fn what_was_committed_survives_the_process_that_is_killed() {
         let page = store.page(alice.id, Ino::ROOT, None, usize::MAX).unwrap();
         assert_eq!(page.len() as u64, applied + 2, "each batch is there whole");
     }
+}
+
+/// How many locks of POSIX this process has on a file, as the kernel says.
+fn locks(file: &Path) -> usize {
+    let inode = file.metadata().unwrap().ino();
+    let (owner, file) = (format!(" {} ", std::process::id()), format!(":{inode} "));
+    let table = std::fs::read_to_string("/proc/locks").unwrap();
+    let ours =
+        |line: &&str| line.contains("POSIX") && line.contains(&owner) && line.contains(&file);
+    table.lines().filter(ours).count()
+}
+
+#[test]
+fn a_store_that_is_opened_once_more_by_its_process_keeps_its_locks() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    account(&store, "alice");
+    let files = ["xfer.db", "xfer.db-shm"].map(|name| dir.path().join(name));
+    let before = files.each_ref().map(|file| locks(file));
+    assert!(before[0] > 0, "SQLite was expected to lock its database");
+    drop(SqliteStore::open(dir.path()).unwrap());
+    assert_eq!(files.each_ref().map(|file| locks(file)), before);
+    assert!(store.account(&name("alice")).unwrap().is_some());
 }

@@ -34,6 +34,7 @@ mod failures;
 mod tests;
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -203,9 +204,19 @@ impl SqliteStore {
     }
 }
 
-/// Makes the file, since SQLite would let others read it; its further files get the same mode.
+/// Makes the file, since SQLite would let others read it; its further files get the same mode. One
+/// that is there is not opened: to close it would drop the locks of another store of this process.
 fn prepare_file(dir: &Path, path: &Path) -> std::io::Result<()> {
-    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let make = |options: &mut OpenOptions| options.append(true).mode(0o600).open(path);
+    match make(OpenOptions::new().create_new(true)) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            if !path.try_exists()? {
+                // A link to where nothing is yet.
+                make(OpenOptions::new().create(true))?;
+            }
+        }
+        made => drop(made?),
+    }
     File::open(dir)?.sync_all()
 }
 
