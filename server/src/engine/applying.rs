@@ -15,6 +15,7 @@ use super::counters::add;
 use super::log_link::{Over, no_tree, ordered, panicked};
 use super::session::Session;
 use super::tree::Halt;
+use super::trouble::Trouble;
 
 /// The ops of a frame, and how many of them are applied.
 pub(super) struct Frame {
@@ -94,7 +95,7 @@ fn halted(session: &Session, halt: Halt) -> Over {
         Halt::Protocol(what) => Over::Protocol(what),
         Halt::Storage(error) => {
             tracing::error!(user = %session.user, %error, "an op can't be applied");
-            Over::Failed(error.to_string())
+            Over::Failed(Trouble::from(&error))
         }
     }
 }

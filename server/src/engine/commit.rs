@@ -20,6 +20,7 @@ use super::counters::{Commits, add};
 use super::garbage::{collect, remove_unreferenced};
 use super::post::{Post, contents};
 use super::tree::{Stores, Work};
+use super::trouble::Trouble;
 use crate::store::{Batch, Committed, StoreError};
 
 /// How many batches share a transaction at most.
@@ -39,7 +40,7 @@ pub(super) enum Verdict {
     /// A later session owns the tree.
     Fenced,
     /// The storage failed. Whether the batch is durable is not known.
-    Failed(String),
+    Failed(Trouble),
 }
 
 /// A batch that waits to be committed.
@@ -82,7 +83,7 @@ impl Committer {
         self.post.release_used();
         verdicts.unwrap_or_else(|error| {
             tracing::error!(%error, sessions = count, "a commit failed");
-            vec![Verdict::Failed(error.to_string()); count]
+            vec![Verdict::Failed(Trouble::from(&error)); count]
         })
     }
 
@@ -103,12 +104,12 @@ impl Committer {
         }
         let scarce = self.is_scarce();
         let mut committed = committed.into_iter();
-        let verdict = |prepared: Result<(), String>| match prepared {
+        let verdict = |prepared: Result<(), Trouble>| match prepared {
             Ok(()) => match committed.next() {
                 Some(Ok(Committed::Durable)) => Verdict::Durable { scarce },
                 Some(Ok(Committed::Fenced)) => Verdict::Fenced,
-                Some(Err(error)) => Verdict::Failed(error.to_string()),
-                None => Verdict::Failed("the store said nothing of it".to_owned()),
+                Some(Err(error)) => Verdict::Failed(Trouble::from(&error)),
+                None => Verdict::Failed(Trouble::of_server("the store said nothing of it")),
             },
             Err(why) => Verdict::Failed(why),
         };
@@ -130,12 +131,12 @@ impl Committer {
         &self,
         work: Work,
         failures: &HashMap<ContentId, StoreError>,
-    ) -> Result<Batch, String> {
+    ) -> Result<Batch, Trouble> {
         if let Some(error) = work.contents.iter().find_map(|content| failures.get(content)) {
-            return Err(error.to_string());
+            return Err(Trouble::from(error));
         }
         let mut batch = work.batch;
-        self.post.judge(&mut batch).map_err(|error| error.to_string())?;
+        self.post.judge(&mut batch).map_err(|error| Trouble::from(&error))?;
         Ok(batch)
     }
 

@@ -9,6 +9,7 @@ use super::garbage::collect;
 use super::log_link::{Driver, Over, no_tree, panicked};
 use super::session::{NoTree, Session};
 use super::tree::Stores;
+use super::trouble::Trouble;
 use crate::store::StoreError;
 
 impl Driver {
@@ -19,7 +20,8 @@ impl Driver {
             if !session.with_tree(|tree| tree.ids_mut().may_grow()).map_err(no_tree)? {
                 return Err(Over::Protocol("more numbers asked for than are used".to_owned()));
             }
-            let range = stores.meta.grant_ids(IDS_MAX).map_err(|e| Over::Failed(e.to_string()))?;
+            let range =
+                stores.meta.grant_ids(IDS_MAX).map_err(|e| Over::Failed(Trouble::from(&e)))?;
             session.with_tree(|tree| tree.ids_mut().grow(range)).map_err(no_tree)?;
             Ok(range)
         });
@@ -51,7 +53,7 @@ impl Driver {
     /// Answers a client that waits for room.
     pub(super) async fn grant_room(&mut self, wanted: Room) -> Result<(), Over> {
         let Some((disk, limit)) = self.room(Some(wanted)).await? else {
-            return Err(Over::Failed("the disk's room can't be asked for".to_owned()));
+            return Err(Over::Failed(Trouble::of_server("the disk's room can't be asked for")));
         };
         self.session.tell(ToClient::Room { disk, limit });
         Ok(())

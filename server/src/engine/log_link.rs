@@ -25,6 +25,7 @@ use super::commit::{Job, Verdict};
 use super::counters::add;
 use super::session::{NoTree, Order, Session};
 use super::tree::Stores;
+use super::trouble::Trouble;
 use xfer_link::patience::is_silence;
 use xfer_link::{LinkError, receive_body, receive_header, send};
 
@@ -59,7 +60,7 @@ pub(super) enum Over {
     /// A later session owns the tree.
     Fenced,
     /// The storage failed, or the tree is in an unknown state: nothing more may be committed.
-    Failed(String),
+    Failed(Trouble),
     /// Somebody else ordered it.
     Ordered(EndReason),
 }
@@ -279,7 +280,7 @@ impl Driver {
         let (reply, verdict) = oneshot::channel();
         let seq = work.batch.applied;
         let sent = self.committer.send(Job { work, reply }).await;
-        sent.map_err(|_| Over::Failed("the committer is gone".to_owned()))?;
+        sent.map_err(|_| Over::Failed(Trouble::of_server("the committer is gone")))?;
         self.commit.in_flight = Some((seq, verdict));
         Ok(())
     }
@@ -337,7 +338,7 @@ async fn verdict_of(in_flight: &mut Option<(Seq, oneshot::Receiver<Verdict>)>) -
     let Some((seq, verdict)) = in_flight else { return std::future::pending().await };
     let (seq, verdict) = (*seq, verdict.await);
     *in_flight = None;
-    (seq, verdict.unwrap_or(Verdict::Failed("the committer failed".to_owned())))
+    (seq, verdict.unwrap_or(Verdict::Failed(Trouble::of_server("the committer failed"))))
 }
 
 async fn when(moment: Option<Instant>) {
@@ -367,9 +368,9 @@ pub(super) fn ordered(session: &Session) -> Option<Over> {
 }
 
 pub(super) fn no_tree(_: NoTree) -> Over {
-    Over::Failed("the session's tree is gone".to_owned())
+    Over::Failed(Trouble::of_server("the session's tree is gone"))
 }
 
 pub(super) fn panicked(_: tokio::task::JoinError) -> Over {
-    Over::Failed("a part of the server failed".to_owned())
+    Over::Failed(Trouble::of_server("a part of the server failed"))
 }

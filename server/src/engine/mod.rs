@@ -36,6 +36,8 @@ mod batch;
 
 mod commit;
 
+mod trouble;
+
 mod reading;
 
 mod listing;
@@ -217,7 +219,7 @@ impl Engine {
     /// lets none begin.
     pub async fn abandon(&self, why: &StoreError, deadline: Duration) {
         let until = Instant::now() + deadline;
-        self.end_all(until, |session| session.end(EndReason::Storage(why.to_string()))).await;
+        self.end_all(until, |session| session.end(EndReason::Storage(why.told()))).await;
     }
 
     /// Completes if the database turns out to be older than the contents.

@@ -268,7 +268,7 @@ fn log_end(session: &Session, over: &Over) {
         }
         Over::Fenced => tracing::warn!(%user, address, %applied, "session ends: fenced"),
         Over::Failed(what) => {
-            tracing::error!(%user, address, %applied, what, "session ends: storage failed");
+            tracing::error!(%user, address, %applied, %what, "session ends: storage failed");
         }
         Over::Ordered(reason) => {
             tracing::info!(%user, address, %applied, %reason, "session ends");
@@ -290,7 +290,7 @@ fn last_word(over: Over) -> Option<EndReason> {
             host: "another server".to_owned(),
             address: "unknown".to_owned(),
         }),
-        Over::Failed(what) => Some(EndReason::Storage(what)),
+        Over::Failed(what) => Some(EndReason::Storage(what.told())),
         Over::Ordered(reason) => Some(reason),
     }
 }

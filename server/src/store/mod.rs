@@ -194,6 +194,27 @@ impl StoreError {
         }
     }
 
+    /// What a client may know of it, and no more: nothing of the host, such as paths. It is the only
+    /// way of a store's errors to the wire; the log has them in full.
+    pub fn told(&self) -> String {
+        let told = match self {
+            StoreError::Full => "its disk is full",
+            StoreError::Refused(_) => "it refused a change",
+            // It names a part of the store, and no path.
+            StoreError::Gone(_) => return self.to_string(),
+            StoreError::Unsafe(_) => "others may write to it",
+            StoreError::Older { .. } => "its database is older than its contents",
+            StoreError::Damaged(_) => "it is damaged",
+            StoreError::Database(_) => "its database failed",
+            StoreError::Io { error, .. } => {
+                let error = error.raw_os_error().map(std::io::Error::from_raw_os_error);
+                return error
+                    .map_or("its disk failed".to_owned(), |e| format!("its disk failed ({e})"));
+            }
+        };
+        told.to_owned()
+    }
+
     /// Why the store refused; any other error is given back.
     ///
     /// # Errors

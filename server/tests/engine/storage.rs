@@ -101,8 +101,8 @@ impl ContentStore for Faulty {
             std::thread::sleep(Duration::from_millis(1));
         }
         if self.fail_sync.load(Ordering::Relaxed) {
-            let error = std::io::Error::other("told to");
-            return Err(StoreError::io("syncing", error));
+            let error = std::io::Error::from(rustix::io::Errno::IO);
+            return Err(StoreError::io("syncing /var/lib/xfer/contents/00/01", error));
         }
         let mut failures = self.inner.make_each_durable(contents)?;
         for content in self.lost.lock().unwrap().iter().filter(|lost| contents.contains(lost)) {
@@ -177,7 +177,9 @@ async fn a_failed_sync_ends_the_session_and_acknowledges_nothing() {
     let ino = alice.create(Ino::ROOT, "file").await;
     let content = alice.write(ino, 0, b"lost").await;
     alice.say(&ToServer::Barrier { upto: alice.seq }, &[]).await;
-    assert!(matches!(alice.ended().await, EndReason::Storage(_)));
+    let EndReason::Storage(told) = alice.ended().await else { panic!("it was told otherwise") };
+    // What of the host it was is for the log.
+    assert_eq!(told, "its disk failed (Input/output error (os error 5))");
     assert!(faulty.read(content, 0, &mut [0; 1]).is_ok(), "it may be durable all the same");
     faulty.fail_sync.store(false, Ordering::Relaxed);
     assert_eq!(world.login("alice").await.grant.applied, Seq(1));
