@@ -384,7 +384,8 @@ async fn a_content_that_cannot_be_removed_keeps_no_other() {
 fn a_dead_server_leaves_a_prefix_and_the_next_sweeps_what_is_left() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let first = runtime();
-    let (world, kept, lost) = first.block_on(async {
+    // A client that goes away would have its changes committed.
+    let (world, _alice, kept, lost) = first.block_on(async {
         let world = World::new();
         let mut alice = world.login("alice").await;
         let ino = alice.create(Ino::ROOT, "kept").await;
@@ -395,7 +396,7 @@ fn a_dead_server_leaves_a_prefix_and_the_next_sweeps_what_is_left() {
         let mut reads = world.reads(&alice.grant).await;
         let ask = Ask::Node(ino);
         assert!(reads.ask(alice.seq, ask).await.0.is_ok(), "it is applied");
-        (world, kept, lost)
+        (world, alice, kept, lost)
     });
     first.shutdown_background();
     let (meta, contents) = world.reopen();
