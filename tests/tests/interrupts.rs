@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -85,8 +86,9 @@ fn on_a_silent_server<T>(world: &World, act: impl Fn(&Mount) -> T) -> T {
         let relay = Relay::to(world.server.address);
         let mut mount =
             world.mounting("alice").through(relay.address).arg("--log-size=16MiB").start();
-        // Known before the server falls silent, so that it can be opened.
+        // Known before the server falls silent, so that it can be opened, and new files be made.
         fs::metadata(mount.path("big")).unwrap();
+        mount.shell("ls -R outbox");
         mount.sync();
         relay.hold_answers();
         mount.shell("touch changed");
@@ -202,4 +204,35 @@ fn a_program_that_ends_does_not_wait_for_what_its_open_files_still_need() {
         mount.shell("rm outbox/bob/file");
         mount.unmount();
     }
+}
+
+#[test]
+fn a_program_that_waits_while_it_starts_another_keeps_nobody_from_being_interrupted() {
+    let world = World::new(&["alice", "bob"]);
+    let mount = world.mount("alice");
+    mount.shell(TREE);
+    mount.unmount();
+    // Running another program closes the file, and that asks for room in the other's inbox. Until then
+    // a reader of most of what `/proc` shows of the program waits with it, but not of its memory: that
+    // is the new program's, which has next to none.
+    let script = "import os\nfile = os.open('outbox/bob/file', os.O_WRONLY | os.O_CREAT)\n\
+                  os.write(file, b'text')\nprint('ready', flush=True)\n\
+                  os.execvp('sleep', ['sleep', '1000'])\n";
+    let ends = on_a_silent_server(&world, |mount| {
+        let mut python = Command::new("python3");
+        let python = python.arg("-c").arg(script).current_dir(mount.root());
+        let mut starting = python.stdout(Stdio::piped()).spawn().unwrap();
+        starting.stdout.take().unwrap().read_exact(&mut [0; 5]).unwrap();
+        let statm = format!("/proc/{}/statm", starting.id());
+        wait_until("the other program to be started", PATIENCE, || {
+            let pages = fs::read_to_string(&statm).unwrap();
+            pages.split(' ').next().unwrap().parse::<u64>().unwrap() < 100
+        });
+        let mut other = waiting(mount, "exec stat d/file");
+        [("the other", &mut other), ("the one that starts", &mut starting)].map(|(what, child)| {
+            signal(child, Signal::KILL);
+            ended(child, &format!("the end of {what}")).signal()
+        })
+    });
+    assert_eq!(ends, [Some(9), Some(9)]);
 }

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
+use super::dying::stat_of_ending;
+
 /// How often the signals of those who wait are looked at. What is answered sooner is never
 /// interrupted.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -137,8 +139,11 @@ const fn bit(signal: i32) -> u64 {
 impl Signals {
     /// Those of a thread; nothing once it is gone, when nobody waits for the answer.
     fn of(thread: u32) -> Option<Signals> {
-        let read = |name| std::fs::read_to_string(format!("/proc/{thread}/{name}")).ok();
-        Some(Self::parse(&read("status")?, &read("stat")?))
+        let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+        // Of a thread that runs another program (`exec`) this would wait for the very answer that
+        // the thread waits for, and nobody else could be interrupted until then.
+        let stat = stat_of_ending(thread).unwrap_or_default();
+        Some(Self::parse(&status, &stat))
     }
 
     fn parse(status: &str, stat: &str) -> Signals {

@@ -18,6 +18,8 @@ mod interrupts;
 
 mod placing;
 
+mod dying;
+
 mod notices;
 
 mod mounting;
