@@ -209,3 +209,42 @@ async fn a_file_with_a_second_name_is_sent_once_and_is_a_record_under_both() {
         assert_eq!(waiting(), 1, "it was sent again");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn arrivals_of_one_name_are_placed_without_looking_at_each_of_them_again() {
+    const COUNT: usize = 1200;
+    let host = Host::new(&["alice", "bob"]);
+    let alice = host.mount("alice", Purpose::Mount).await.unwrap().client;
+    alice.make_mailboxes().await.unwrap();
+    let (mailbox, _) =
+        alice.call(|s: &mut State| s.lookup(Ino::OUTBOX, &name("bob"))).await.unwrap().unwrap();
+    let file = name("a.txt");
+    for _ in 0..COUNT {
+        let created =
+            alice.call(|s: &mut State| s.create(mailbox, &file, 0o644, OWNER, true)).await;
+        let ((ino, _), writer) = created.unwrap();
+        let closed = alice.call(|s: &mut State| {
+            s.close(writer);
+            s.post(ino)
+        });
+        closed.await.unwrap();
+        alice.call(|s: &mut State| s.unlink(mailbox, &file)).await.unwrap();
+    }
+    alice.finish().await.unwrap();
+    let bob = host.mount("bob", Purpose::Mount).await.unwrap().client;
+    let account = host.meta.account(&name("bob")).unwrap().unwrap().id;
+    let all = timeout(Duration::from_secs(3600), async {
+        while !host.meta.waiting(account).unwrap().is_empty() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    });
+    all.await.unwrap();
+    let from = bob.call(|s: &mut State| s.lookup(Ino::INBOX, &name("alice"))).await.unwrap();
+    let (from, _) = from.unwrap();
+    for number in 2..=COUNT {
+        let name = name(&format!("a ({number}).txt"));
+        let found = bob.call(|s: &mut State| s.lookup(from, &name)).await.unwrap();
+        assert!(found.is_some(), "{name}");
+    }
+    bob.finish().await.unwrap();
+}

@@ -21,8 +21,14 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How long to wait before trying again to send what could not be sent.
 const SWEEP_AGAIN: Duration = Duration::from_secs(30);
 
-/// How many names `name (2).ext`, `name (3).ext` and so on are tried.
-const NAMES_MAX: u32 = 100_000;
+/// The last number that a name gets: `name (2).ext`, `name (3).ext` and so on.
+const NUMBER_MAX: u32 = 100_000_000;
+
+/// How often a place that was free is taken by a program before a delivery waits.
+const PLACES_MAX: u32 = 100;
+
+/// For how many names it is remembered which numbers are taken.
+const NUMBERED_MAX: usize = 10_000;
 
 impl Client {
     /// Makes the mailboxes that are missing now, so that a mount has them from its first moment on.
@@ -108,9 +114,14 @@ impl Client {
         let id = head.id;
         self.load_delivery(id).await?;
         let directory = self.call(move |state: &mut State| state.is_directory_delivery(id)).await?;
-        for number in 1..NAMES_MAX {
-            let name = numbered(&head.name, number)?;
-            match self.place(id, directory, &head.from, &name).await {
+        for _ in 0..PLACES_MAX {
+            let (from, wanted) = (head.from.clone(), head.name.clone());
+            let free = move |state: &mut State| state.free_name(&from, &wanted);
+            let (number, name) = self.call(free).await?;
+            let placed = self.place(id, directory, &head.from, &name).await;
+            self.lock().note_number(head, number);
+            match placed {
+                // A program was faster.
                 Err(Errno::EEXIST) => {}
                 result => return result,
             }
@@ -181,21 +192,54 @@ impl State {
     /// The directory for what a user sends, made if it is not there. If something else has its
     /// name, the next name that is free or a directory.
     fn sender_directory(&mut self, sender: &Name, owner: Owner) -> Result<Ino, Pause> {
-        for number in 1..NAMES_MAX {
+        if let Some(ino) = self.find_sender_directory(sender)? {
+            return Ok(ino);
+        }
+        for number in 1..NUMBER_MAX {
             let name = numbered(sender, number)?;
-            match self.entry(Ino::INBOX, &name)? {
-                Some(ino) if self.node(ino)?.is_directory() => return Ok(ino),
-                Some(_) => {}
-                None => {
-                    let new = New::Directory { mode: 0o700 };
-                    let ino = self.add(Ino::INBOX, &name, &new, owner)?;
-                    self.notices.push(Notice::Entry(Ino::INBOX, name));
-                    self.notices.push(Notice::Node(Ino::INBOX));
-                    return Ok(ino);
-                }
+            if self.entry(Ino::INBOX, &name)?.is_none() {
+                let new = New::Directory { mode: 0o700 };
+                let ino = self.add(Ino::INBOX, &name, &new, owner)?;
+                self.notices.push(Notice::Entry(Ino::INBOX, name));
+                self.notices.push(Notice::Node(Ino::INBOX));
+                return Ok(ino);
             }
         }
         Err(Errno::EEXIST.into())
+    }
+
+    /// A name for something that a user sent, as far as is known not taken, and its number.
+    fn free_name(&mut self, from: &Name, wanted: &Name) -> Result<(u32, Name), Pause> {
+        let Some(directory) = self.find_sender_directory(from)? else {
+            return Ok((1, wanted.clone()));
+        };
+        let key = (from.clone(), wanted.clone());
+        let hint = self.numbered.get(&key).copied().unwrap_or(1);
+        let number = free_number(hint, |number| {
+            Ok::<_, Pause>(self.entry(directory, &numbered(wanted, number)?)?.is_some())
+        })?;
+        let number = number.ok_or(Errno::EEXIST)?;
+        Ok((number, numbered(wanted, number)?))
+    }
+
+    /// Notes that a number of a name is taken.
+    fn note_number(&mut self, head: &DeliveryHead, number: u32) {
+        if self.numbered.len() >= NUMBERED_MAX {
+            self.numbered.clear();
+        }
+        self.numbered.insert((head.from.clone(), head.name.clone()), number);
+    }
+
+    /// The directory for what a user sends, if it is there.
+    fn find_sender_directory(&mut self, sender: &Name) -> Result<Option<Ino>, Pause> {
+        for number in 1..NUMBER_MAX {
+            match self.entry(Ino::INBOX, &numbered(sender, number)?)? {
+                Some(ino) if self.node(ino)?.is_directory() => return Ok(Some(ino)),
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
     /// Takes a delivery off those that wait, or puts it behind them. Says whether it is off.
@@ -206,6 +250,37 @@ impl State {
         self.waiting.extend(head.filter(|_| !gone));
         gone
     }
+}
+
+/// A number that is not taken, though the one before it is: the first, if that is free; else one from
+/// the `hint` on, which was taken last. However many are taken, few are looked at.
+fn free_number<E>(
+    hint: u32,
+    mut is_taken: impl FnMut(u32) -> Result<bool, E>,
+) -> Result<Option<u32>, E> {
+    if !is_taken(1)? {
+        return Ok(Some(1));
+    }
+    // What was removed since makes the hint worth nothing.
+    let mut taken = if hint > 1 && is_taken(hint)? { hint } else { 1 };
+    let (mut step, mut free) = (1, None);
+    while free.is_none() {
+        let next = taken + step;
+        if next > NUMBER_MAX {
+            return Ok(None);
+        }
+        if is_taken(next)? {
+            (taken, step) = (next, step * 2);
+        } else {
+            free = Some(next);
+        }
+    }
+    let mut free = free.unwrap_or(NUMBER_MAX);
+    while free - taken > 1 {
+        let middle = taken + (free - taken) / 2;
+        if is_taken(middle)? { taken = middle } else { free = middle }
+    }
+    Ok(Some(free))
 }
 
 /// The name for the `number`th thing of that name: `name (2).ext` for the second.
@@ -242,6 +317,29 @@ mod tests {
         check("archive.tar.gz", 3, "archive.tar (3).gz");
         check("README", 2, "README (2)");
         check(".bashrc", 2, ".bashrc (2)");
+    }
+
+    #[test]
+    fn a_free_number_is_found_by_looking_at_few() {
+        let look = |hint: u32, taken: &dyn Fn(u32) -> bool| {
+            let mut looks = 0;
+            let found = free_number(hint, |number| {
+                looks += 1;
+                Ok::<_, Errno>(taken(number))
+            });
+            (found.unwrap().unwrap(), looks)
+        };
+        assert_eq!(look(1, &|_| false), (1, 1));
+        assert_eq!(look(1, &|number| number == 1), (2, 2));
+        for count in [2, 3, 1000, 99_999] {
+            let (found, looks) = look(1, &|number| number <= count);
+            assert_eq!(found, count + 1);
+            assert!(looks <= 40, "{looks}");
+            assert_eq!(look(count, &|number| number <= count), (count + 1, 3));
+        }
+        // The first is free again, or the hint is.
+        assert_eq!(look(1000, &|number| number > 1 && number <= 1000).0, 1);
+        assert_eq!(look(1000, &|number| number <= 10).0, 11);
     }
 
     #[test]

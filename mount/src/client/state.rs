@@ -88,6 +88,8 @@ pub struct State {
     pub(super) handles: Handles,
     pub(super) walk: Walk,
     pub(super) drafts: Drafts,
+    /// The number that something of a name got last in the inbox, by its sender and name.
+    pub(super) numbered: HashMap<(Name, Name), u32>,
     pub(super) phase: Phase,
     /// The account's own name.
     pub(super) user: Name,
@@ -135,6 +137,7 @@ impl State {
             handles: Handles::default(),
             walk: Walk::default(),
             drafts: Drafts::default(),
+            numbered: HashMap::new(),
             phase: Phase::Connected,
             user: grant.user.clone(),
             users: grant.users.iter().cloned().collect(),
