@@ -388,6 +388,7 @@ impl Mounted for Running {
             tree_bytes: standing.tree_bytes as u64,
             rtt_ms: standing.round_trip.map(|time| time.as_secs_f64() * 1000.0),
             deliveries_waiting: standing.waiting as u64,
+            deliveries_without_room: standing.waiting_for_room as u64,
             errors: standing.errors,
         }
     }

@@ -86,7 +86,7 @@ impl Client {
         while self.lock().phase == Phase::Connected {
             let (head, waiting) = {
                 let state = self.lock();
-                (state.waiting.front().cloned(), state.waiting.len())
+                (state.next_arrival(), state.waiting.len())
             };
             let Some(head) = head else {
                 if progress.changed().await.is_err() {
@@ -206,6 +206,18 @@ impl State {
             }
         }
         Err(Errno::EEXIST.into())
+    }
+
+    /// The first delivery that there is room for: in what the quota leaves to arrivals.
+    fn next_arrival(&self) -> Option<DeliveryHead> {
+        self.waiting.iter().find(|head| self.has_room_to_receive(head)).cloned()
+    }
+
+    /// Whether an arrival fits, as far as it was announced.
+    pub(super) fn has_room_to_receive(&self, head: &DeliveryHead) -> bool {
+        let (usage, quota) = (self.table.usage(), self.table.quota().for_arrivals());
+        usage.bytes.saturating_add(head.bytes) <= quota.bytes
+            && usage.nodes.saturating_add(head.items.into()) <= quota.nodes
     }
 
     /// A name for something that a user sent, as far as is known not taken, and its number.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use xfer_protocol::message::DeliveryHead;
 use xfer_protocol::tree::{Kind, Loaded, Rows};
 use xfer_protocol::{Errno, Ino, Name};
 
@@ -63,6 +64,8 @@ pub struct Standing {
     pub round_trip: Option<Duration>,
     /// Deliveries that wait to be placed.
     pub waiting: usize,
+    /// How many of those the quota leaves no room for.
+    pub waiting_for_room: usize,
     /// What went wrong that no program was told.
     pub errors: Vec<String>,
 }
@@ -141,6 +144,7 @@ impl Client {
             Phase::Draining(reason) => (Some(reason.clone()), true),
             Phase::Over(reason) => (Some(reason.clone()), false),
         };
+        let has_no_room = |head: &&DeliveryHead| !state.has_room_to_receive(head);
         Standing {
             trouble,
             draining,
@@ -154,6 +158,7 @@ impl Client {
             tree_bytes: state.table.bytes(),
             round_trip: state.round_trip,
             waiting: state.waiting.len(),
+            waiting_for_room: state.waiting.iter().filter(has_no_room).count(),
             errors: state.errors.clone(),
         }
     }

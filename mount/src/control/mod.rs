@@ -89,6 +89,8 @@ pub struct Status {
     pub rtt_ms: Option<f64>,
     /// Deliveries that are not in the inbox yet.
     pub deliveries_waiting: u64,
+    /// Those of them that have to wait until there is room in what the quota leaves to arrivals.
+    pub deliveries_without_room: u64,
     /// What went wrong that no program was told.
     pub errors: Vec<String>,
 }

@@ -45,7 +45,7 @@ pub(super) fn details(mount: &Status) -> String {
         ("nodes", format!("{} of {}", mount.used_nodes, mount.quota_nodes)),
         ("cached data", size(mount.cache_bytes)),
         ("cached tree", size(mount.tree_bytes)),
-        ("deliveries", format!("{} waiting", mount.deliveries_waiting)),
+        ("deliveries", deliveries(mount)),
     ];
     rows.extend(mount.errors.iter().map(|error| ("error", error.clone())));
     let mut text = String::new();
@@ -61,6 +61,17 @@ pub(super) fn pending(ops: u64, bytes: u64) -> String {
         0 => "nothing".to_owned(),
         1 => format!("1 change, {}", size(bytes)),
         _ => format!("{ops} changes, {}", size(bytes)),
+    }
+}
+
+/// What was sent to this user and is not in the inbox yet.
+fn deliveries(mount: &Status) -> String {
+    match (mount.deliveries_waiting, mount.deliveries_without_room) {
+        (waiting, 0) => format!("{waiting} waiting"),
+        (waiting, without) => format!(
+            "{waiting} waiting, {without} of them for room: remove something, since arrivals leave \
+             a tenth of the quota free"
+        ),
     }
 }
 

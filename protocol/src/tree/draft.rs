@@ -18,6 +18,7 @@ pub(super) struct Draft<'a> {
     contents: Vec<ContentEffect>,
     references: BTreeMap<ContentId, i64>,
     deliveries: Vec<DeliveryEffect>,
+    quota: super::Quota,
 }
 
 impl<'a> Draft<'a> {
@@ -29,6 +30,7 @@ impl<'a> Draft<'a> {
             contents: Vec::new(),
             references: BTreeMap::new(),
             deliveries: Vec::new(),
+            quota: rows.quota(),
         }
     }
 
@@ -192,6 +194,11 @@ impl<'a> Draft<'a> {
         self.deliveries.push(effect);
     }
 
+    /// What is done is an arrival: it leaves free what is the recipient's own to fill.
+    pub(super) fn is_arrival(&mut self) {
+        self.quota = self.rows.quota().for_arrivals();
+    }
+
     /// The finished changes, refused with `EDQUOT` if they take more than the quota leaves.
     pub(super) fn finish(self) -> Result<Changes, Stop> {
         let changes = self.finish_beyond_quota();
@@ -233,7 +240,7 @@ impl<'a> Draft<'a> {
             references: self.references.into_iter().collect(),
             deliveries: self.deliveries,
         };
-        (before, changes, self.rows.quota())
+        (before, changes, self.quota)
     }
 }
 

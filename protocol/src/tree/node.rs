@@ -173,6 +173,12 @@ pub struct Quota {
 impl Quota {
     /// A quota that nothing reaches.
     pub const UNLIMITED: Quota = Quota { bytes: u64::MAX, nodes: u64::MAX };
+
+    /// What a tree may take up at most once something arrives: a tenth of the quota stays free of
+    /// what others send.
+    pub fn for_arrivals(self) -> Quota {
+        Quota { bytes: self.bytes - self.bytes / 10, nodes: self.nodes - self.nodes / 10 }
+    }
 }
 
 impl Kind {

@@ -307,6 +307,20 @@ fn accepting_counts_against_the_recipients_quota() {
 }
 
 #[test]
+fn an_arrival_leaves_a_tenth_of_the_quota_free() {
+    let (mut post, _) = Post::with_file(b"hello");
+    let id = post.send("a").unwrap();
+    // It would fit, with its attributes, but for the tenth.
+    let bytes = post.bob.table.usage().bytes + 4096 + 200;
+    post.bob.table.set_quota(Quota { bytes, nodes: 100 });
+    assert_eq!(post.accept(id, "a"), Err(Errno::EDQUOT));
+    let nodes = post.bob.table.usage().nodes + 10;
+    post.bob.table.set_quota(Quota { bytes: 2 * bytes, nodes });
+    assert!(post.accept(id, "a").is_ok());
+    assert_eq!(Quota { bytes: 100, nodes: 19 }.for_arrivals(), Quota { bytes: 90, nodes: 18 });
+}
+
+#[test]
 fn nothing_is_accepted_into_the_outbox() {
     let (mut post, _) = Post::with_file(b"hello");
     let id = post.send("a").unwrap();

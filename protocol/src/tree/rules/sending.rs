@@ -86,6 +86,7 @@ pub(super) fn accept(
         return Err(Errno::EPERM.into());
     }
     must_be_sound(&delivery)?;
+    d.is_arrival();
     first.0.checked_add(delivery.items.len() as u64).ok_or(Errno::EINVAL)?;
     for (index, item) in delivery.items.iter().enumerate() {
         let ino = Ino(first.0 + index as u64);
