@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use support::{account, batch, delivery, file, name};
+use support::{account, batch, delivery, file, name, record};
 use xfer_protocol::message::DeliveryState;
 use xfer_protocol::tree::{DeliveryEffect, Node};
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Seq};
@@ -162,6 +162,10 @@ impl Model {
         let delivery = Arc::new(delivery(id, content));
         let state = DeliveryState::Sent(delivery.sent);
         let user_name = name(USERS.get(to).unwrap_or(&"nobody"));
+        let root = 1_000_000 + id;
+        let node = Arc::new(record(id));
+        self.trees[user].nodes.insert(root, node.clone());
+        batch.nodes.push((Ino(root), Some(node)));
         batch.deliveries.push(DeliveryEffect::Sent { to: user_name, delivery });
         let to = (to < USERS.len()).then_some(to);
         if to.is_none() {

@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use support::{account, batch, delivery, file, file_batch, name, node, time, xattrs};
+use support::{account, batch, delivery, file, file_batch, name, node, record, time, xattrs};
 use tempfile::TempDir;
 use xfer_protocol::limits::{BLOCK_BYTES, EXTENT_RUNS_MAX};
 use xfer_protocol::message::DeliveryState;
@@ -281,6 +281,8 @@ fn a_number_is_granted_once() {
 fn send(store: &SqliteStore, from: AccountId, to: &str, id: u64, content: u64) {
     let mut batch = batch(from, 1);
     let delivery = Arc::new(delivery(id, content));
+    let root = Ino(10_000 + id);
+    batch.nodes.push((root, Some(Arc::new(record(id)))));
     batch.deliveries.push(DeliveryEffect::Sent { to: name(to), delivery });
     batch.references.push((ContentId(content), 1));
     commit(store, batch);
@@ -304,7 +306,8 @@ fn a_delivery_waits_until_it_is_accepted() {
     assert_eq!(state(&store, alice, 500), DeliveryState::Sent(time(50)));
     assert_eq!(state(&store, bob, 500), DeliveryState::Unknown);
     assert_eq!(store.delivery_sender(DeliveryId(500)).unwrap(), Some(alice));
-    assert_eq!(store.inbox_usage(bob).unwrap(), Usage { bytes: 8192, nodes: 3 });
+    let bytes = delivery(500, 10).bytes();
+    assert_eq!(store.inbox_usage(bob).unwrap(), Usage { bytes, nodes: 3 });
 
     let mut accept = file_batch(bob, 1, 2000);
     accept.references = vec![]; // what the node gains, the delivery gives
@@ -344,7 +347,8 @@ fn deliveries_wait_in_the_order_in_which_they_were_committed() {
     assert_eq!(heads.iter().map(|head| head.id.0).collect::<Vec<_>>(), [502, 500, 501]);
     let head = &heads[0];
     assert_eq!((&head.from, &head.name), (&name("alice"), &name("album")));
-    assert_eq!((head.sent, head.items, head.bytes), (time(50), 3, 8192));
+    let bytes = delivery(502, 602).bytes();
+    assert_eq!((head.sent, head.items, head.bytes), (time(50), 3, bytes));
     assert_eq!(store.waiting(alice).unwrap(), []);
 }
 
@@ -363,6 +367,7 @@ fn of_what_the_batch_says_is_refused_only_that_is_kept() {
     let (alice, bob) = (account(&store, "alice"), account(&store, "bob"));
     let mut batch = batch(alice, 1);
     let delivery = Arc::new(delivery(500, 10));
+    batch.nodes.push((Ino(2000), Some(Arc::new(record(500)))));
     batch.deliveries.push(DeliveryEffect::Sent { to: name("bob"), delivery });
     batch.refused.push(DeliveryId(500));
     commit(&store, batch);
@@ -403,6 +408,33 @@ fn the_largest_delivery_fits() {
     batch.deliveries.push(DeliveryEffect::Sent { to: name("bob"), delivery: large.clone() });
     commit(&store, batch);
     assert!(store.delivery(bob, DeliveryId(500)).unwrap() == Some(large));
+}
+
+#[test]
+fn a_delivery_that_is_settled_goes_with_the_last_node_of_its_record() {
+    let (store, _dir) = open();
+    let (alice, bob) = (account(&store, "alice"), account(&store, "bob"));
+    for id in [500, 501] {
+        send(&store, alice, "bob", id, id - 490);
+    }
+    let remove = |applied, id: u64| {
+        let mut remove = batch(alice, applied);
+        remove.nodes.push((Ino(10_000 + id), None));
+        remove.unrecorded.push(DeliveryId(id));
+        commit(&store, remove);
+    };
+    // What waits is still to be delivered, and is forgotten when it is.
+    remove(2, 500);
+    assert!(matches!(state(&store, alice, 500), DeliveryState::Sent(_)));
+    let mut decline = batch(bob, 1);
+    decline.references = vec![(ContentId(10), -1), (ContentId(11), -1)];
+    decline.deliveries = [500, 501].map(|id| DeliveryEffect::Declined(DeliveryId(id))).to_vec();
+    commit(&store, decline);
+    assert_eq!(state(&store, alice, 500), DeliveryState::Unknown);
+    assert!(matches!(state(&store, alice, 501), DeliveryState::Refused(_)));
+    remove(3, 501);
+    assert_eq!(state(&store, alice, 501), DeliveryState::Unknown);
+    assert_eq!(store.inbox_usage(bob).unwrap(), Usage::default());
 }
 
 // Accounts.

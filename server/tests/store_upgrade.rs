@@ -12,8 +12,9 @@ use std::process::{Command, Stdio};
 
 use rusqlite::Connection;
 use support::{file_batch, name};
+use xfer_protocol::message::DeliveryState;
 use xfer_protocol::tree::{Kind, Usage};
-use xfer_protocol::{ContentId, Epoch, Ino, Seq};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Seq};
 use xfer_server::store::{Committed, MetaStore, SqliteStore, StoreLock};
 
 const VERSION_1: &str = include_str!("stores/version-1.sql");
@@ -113,6 +114,36 @@ fn an_upgrade_counts_what_was_not_counted_before_and_takes_nothing_away() {
     let alice = store.account(&name("alice")).unwrap().unwrap();
     assert_eq!(alice.usage.bytes, 8192 + 2 * 512 + 2 * 512);
     assert!(alice.usage.bytes > alice.quota.bytes, "beyond it by what was not counted");
+}
+
+#[test]
+fn an_upgrade_sums_up_what_waits_and_forgets_deliveries_of_which_nothing_is_to_come() {
+    let dir = old_store();
+    let rows = "
+        UPDATE nodes SET sent = 6002 WHERE account = 1 AND ino = 2001;
+        INSERT INTO deliveries (id, from_account, to_account, items, bytes, state,
+            from_name, name, sent_secs, sent_nanos, state_secs, state_nanos)
+        SELECT column1, column2, column3, column4, column5, column6, x'61', x'62', 1, 0, 1, 0 FROM (VALUES
+            (6000, 1, 2, 1, 100, 1),
+            (6001, NULL, 2, 2, 50, 1),
+            (6002, 1, NULL, 1, 70, 2),
+            (6003, 1, NULL, 1, 70, 2),
+            (6004, NULL, NULL, 1, 70, 3));";
+    Connection::open(dir.path().join("xfer.db")).unwrap().execute_batch(rows).unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let id = |user| store.account(&name(user)).unwrap().unwrap().id;
+    let (alice, bob) = (id("alice"), id("bob"));
+    assert_eq!(store.inbox_usage(bob).unwrap(), Usage { bytes: 150, nodes: 3 });
+    assert_eq!(store.inbox_usage(alice).unwrap(), Usage::default());
+    let waiting: Vec<_> = store.waiting(bob).unwrap().iter().map(|head| head.id.0).collect();
+    assert_eq!(waiting, [6000, 6001]);
+    let state = |number| store.delivery_state(alice, DeliveryId(number)).unwrap();
+    assert!(matches!(state(6000), DeliveryState::Sent(_)));
+    assert!(matches!(state(6002), DeliveryState::Received(_)), "its record is still there");
+    assert_eq!(state(6003), DeliveryState::Unknown);
+    let db = Connection::open(dir.path().join("xfer.db")).unwrap();
+    let left: i64 = db.query_row("SELECT count(*) FROM deliveries", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 3);
 }
 
 const STORE: &str = "XFER_TEST_STORE";

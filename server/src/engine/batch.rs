@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
-use xfer_protocol::tree::{Changes, ContentEffect, DeliveryEffect, Node, Room};
-use xfer_protocol::{ContentId, Ino};
+use xfer_protocol::tree::{Changes, ContentEffect, DeliveryEffect, Loaded, Node, Room, Rows};
+use xfer_protocol::{ContentId, DeliveryId, Ino};
 
 use super::listing::own_size;
 
@@ -39,6 +39,8 @@ pub(super) struct Pending {
     pub(super) references: BTreeMap<ContentId, i64>,
     /// What becomes of deliveries, in order.
     pub(super) deliveries: Vec<DeliveryEffect>,
+    /// Deliveries that lost a node of their record.
+    pub(super) unrecorded: BTreeSet<DeliveryId>,
     /// Contents that were changed.
     pub(super) touched: HashSet<ContentId>,
     /// Contents that came into being.
@@ -67,8 +69,13 @@ pub(super) struct InFlight {
 }
 
 impl Pending {
-    /// Notes what an op changed.
-    pub(super) fn note(&mut self, changes: &Changes) {
+    /// Notes what an op is about to change in `rows`.
+    pub(super) fn note(&mut self, rows: &impl Rows, changes: &Changes) {
+        for (ino, node) in &changes.nodes {
+            let Loaded::Present(before) = rows.node(*ino) else { continue };
+            let after = node.as_ref().and_then(|node| node.sent);
+            self.unrecorded.extend(before.sent.filter(|sent| Some(*sent) != after));
+        }
         for (content, by) in &changes.references {
             *self.references.entry(*content).or_default() += by;
             // Whatever else has it from now on: that may be less of it.

@@ -27,7 +27,9 @@ pub(super) struct Begun {
     pub(super) account: Account,
     pub(super) tree: Tree,
     pub(super) grant: Grant,
-    /// Whether more deliveries wait than the grant names.
+    /// The place of the last delivery that the grant names, in the order of arrivals.
+    pub(super) last_named: u64,
+    /// Whether more deliveries may wait than the grant names.
     pub(super) more_deliveries: bool,
 }
 
@@ -54,9 +56,10 @@ fn start(stores: &Stores, session: &Session, mut account: Account) -> Result<Beg
     let meta = &stores.meta;
     account.usage = tidy(stores, &account)?;
     let ids = meta.grant_ids(IDS_MAX)?;
-    let mut deliveries = meta.waiting(account.id)?;
-    let more_deliveries = deliveries.len() > DELIVERIES_MAX;
-    deliveries.truncate(DELIVERIES_MAX);
+    let waiting = meta.waiting_after(account.id, 0, DELIVERIES_MAX)?;
+    let last_named = waiting.last().map_or(0, |(arrival, _)| *arrival);
+    let more_deliveries = waiting.len() == DELIVERIES_MAX;
+    let deliveries = waiting.into_iter().map(|(_, head)| head).collect();
     let mut tree = Tree::new(stores.clone(), &account, ids);
     let disk = tree.room_mut().extend(Room::default())?;
     let grant = Grant {
@@ -73,7 +76,7 @@ fn start(stores: &Stores, session: &Session, mut account: Account) -> Result<Beg
         users: others(&meta.accounts()?, &account.name),
         deliveries,
     };
-    Ok(Begun { account, tree, grant, more_deliveries })
+    Ok(Begun { account, tree, grant, last_named, more_deliveries })
 }
 
 /// The users that this one can send to.
@@ -113,11 +116,13 @@ fn removal(
 ) -> Result<Batch, StoreError> {
     let mut nodes = Vec::new();
     let mut references: Vec<(ContentId, i64)> = Vec::new();
+    let mut unrecorded = Vec::new();
     for ino in orphans {
         let Some(node) = stores.meta.node(account.id, *ino)? else { continue };
         usage.bytes = usage.bytes.saturating_sub(node.charge());
         usage.nodes = usage.nodes.saturating_sub(1);
         references.extend(node.content().map(|content| (content, -1)));
+        unrecorded.extend(node.sent);
         nodes.push((*ino, None));
     }
     references.sort_unstable();
@@ -139,6 +144,7 @@ fn removal(
         trims: Trims::default(),
         deliveries: Vec::new(),
         refused: Vec::new(),
+        unrecorded,
         time: SystemTime::now().into(),
     })
 }

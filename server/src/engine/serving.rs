@@ -1,6 +1,5 @@
 //! Serving one link from its opening to its end.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +7,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use xfer_protocol::SessionId;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::CLIENT_SILENCE_TIMEOUT_MS;
-use xfer_protocol::message::{DeliveryHead, EndReason, Opened, Refusal, Secret, ToClient};
-use xfer_protocol::{DeliveryId, SessionId};
+use xfer_protocol::message::{EndReason, Opened, Refusal, Secret, ToClient};
 
 use super::Engine;
 use super::begin::{Begun, begin};
@@ -33,6 +32,9 @@ const FAREWELL: Duration = Duration::from_secs(10);
 
 /// How much news is made into messages at a time.
 const NEWS_COUNT: usize = 1024;
+
+/// How many deliveries are looked up at a time, to be announced.
+const ARRIVALS_COUNT: usize = 1024;
 
 impl Engine {
     /// Serves a log link: answers its opening, and if a session begins, serves it until it ends.
@@ -97,9 +99,8 @@ impl Engine {
     {
         let Open { seat, queues, begun } = open;
         let session = seat.session.clone();
-        let Begun { account, tree, grant, more_deliveries } = begun;
+        let Begun { account, tree, grant, last_named, more_deliveries } = begun;
         session.begin(&account, tree);
-        let named = grant.deliveries.clone();
         let epoch = grant.epoch;
         if !answer(&mut writer, &Opened::Session(Box::new(grant))).await {
             // It may be large. That it is gone is all there is to know.
@@ -115,7 +116,7 @@ impl Engine {
         let reading = Task(tokio::spawn(read_frames(reader, received)));
         let Queues { outgoing, told_news, news } = queues;
         let writing = Task(tokio::spawn(write_all(session.clone(), writer, outgoing, told_news)));
-        let news = tell_news(self.stores.clone(), session.clone(), named, news);
+        let news = tell_news(self.stores.clone(), session.clone(), last_named, news);
         let news = Task(tokio::spawn(news));
         let (stores, committer) = (self.stores.clone(), self.committer.clone());
         let mut driver = Driver::new(session, stores, committer);
@@ -213,20 +214,22 @@ async fn write_all<W: AsyncWrite + Unpin>(
     }
 }
 
-/// Makes messages of news. Deliveries are looked up anew each time, so that none is missed however
-/// much came at once, and none is announced twice.
+/// Makes messages of news. Deliveries are looked up in the order of their arrival, from the last on
+/// that the client was told of, so that none is missed however much came at once, and none is
+/// announced twice.
 async fn tell_news(
     stores: Stores,
     session: Arc<Session>,
-    named: Vec<DeliveryHead>,
+    mut last_told: u64,
     mut news: mpsc::Receiver<News>,
 ) {
-    let mut announced: HashSet<DeliveryId> = named.into_iter().map(|head| head.id).collect();
     let mut some = Vec::new();
     while news.recv_many(&mut some, NEWS_COUNT).await > 0 {
-        if some.contains(&News::Arrived) {
+        let mut arrived = some.contains(&News::Arrived);
+        while arrived {
             let (meta, account) = (stores.meta.clone(), session.account);
-            let waiting = match spawn_blocking(move || meta.waiting(account)).await {
+            let look = move || meta.waiting_after(account, last_told, ARRIVALS_COUNT);
+            let waiting = match spawn_blocking(look).await {
                 Ok(Ok(waiting)) => waiting,
                 Ok(Err(error)) => {
                     tracing::error!(user = %session.user, %error, "an inbox can't be read");
@@ -234,10 +237,10 @@ async fn tell_news(
                 }
                 Err(_) => return,
             };
-            for head in waiting {
-                if announced.insert(head.id) {
-                    session.tell_news(ToClient::Arrived(head)).await;
-                }
+            arrived = waiting.len() == ARRIVALS_COUNT;
+            for (arrival, head) in waiting {
+                last_told = arrival;
+                session.tell_news(ToClient::Arrived(head)).await;
             }
         }
         for one in some.drain(..) {

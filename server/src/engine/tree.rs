@@ -157,7 +157,7 @@ impl Tree {
                 done => done?,
             }
         }
-        self.pending.note(&changes);
+        self.pending.note(&self.table, &changes);
         self.table.commit(&changes, seq);
         self.applied = seq;
         Ok(())
@@ -199,6 +199,7 @@ impl Tree {
             trims,
             deliveries: pending.deliveries,
             refused: Vec::new(),
+            unrecorded: pending.unrecorded.into_iter().collect(),
             time,
         };
         self.in_flight =

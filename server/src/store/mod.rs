@@ -77,6 +77,8 @@ pub struct Batch {
     /// Those of the deliveries sent that the recipient has no room for, or that nobody is there to
     /// receive: only that they were refused is kept of them. `references` does not count them.
     pub refused: Vec<DeliveryId>,
+    /// Deliveries that lost a node of their record: when none is left, nobody asks about them.
+    pub unrecorded: Vec<DeliveryId>,
     /// When it is committed.
     pub time: Timestamp,
 }
@@ -329,7 +331,15 @@ pub trait MetaStore: Send + Sync + 'static {
 
     /// A delivery that waits to be accepted by this account.
     fn delivery(&self, to: AccountId, id: DeliveryId) -> Result<Option<Arc<Delivery>>, StoreError>;
-    /// The deliveries that wait to be accepted by this account, oldest first.
+    /// The deliveries that wait to be accepted by this account, oldest first, each with its place in
+    /// the order of arrivals: at most `count`, after the place `after`.
+    fn waiting_after(
+        &self,
+        to: AccountId,
+        after: u64,
+        count: usize,
+    ) -> Result<Vec<(u64, DeliveryHead)>, StoreError>;
+    /// All deliveries that wait to be accepted by this account, oldest first.
     fn waiting(&self, to: AccountId) -> Result<Vec<DeliveryHead>, StoreError>;
     /// What waits in an account's inbox: bytes, and items (as nodes).
     fn inbox_usage(&self, to: AccountId) -> Result<Usage, StoreError>;

@@ -208,3 +208,30 @@ async fn a_small_send_leaves_the_room_that_a_large_one_reserved() {
     alice.logout().await;
     assert_eq!(others.ask(Seq(0), reserve(1 << 20)).await.0, Ok(Answer::Reserved));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settled_delivery_is_forgotten_with_its_record() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    let from = world.meta.account(&name("alice")).unwrap().unwrap().id;
+    let mailbox = alice.mailbox("bob").await;
+    let (kept, gone) = (
+        alice.send_file("bob", mailbox, "kept").await,
+        alice.send_file("bob", mailbox, "gone").await,
+    );
+    alice.unlink(mailbox, "gone").await;
+    alice.sync().await;
+    let state = |id| world.meta.delivery_state(from, id).unwrap();
+    // The record has no name any more, but a program may have it open.
+    assert!(matches!(state(gone), DeliveryState::Sent(_)));
+    alice.logout().await;
+    let alice = world.login("alice").await;
+    let mut bob = world.login("bob").await;
+    for id in [kept, gone] {
+        bob.act(vec![Action::Decline { delivery: id }], &[]).await;
+    }
+    bob.sync().await;
+    assert!(matches!(state(kept), DeliveryState::Refused(_)));
+    assert_eq!(state(gone), DeliveryState::Unknown);
+    drop(alice);
+}

@@ -353,6 +353,7 @@ async fn what_a_server_that_died_did_not_give_back_the_next_one_does() {
         trims: xfer_server::store::Trims::default(),
         deliveries: Vec::new(),
         refused: Vec::new(),
+        unrecorded: Vec::new(),
         time: crate::world::time(),
     };
     batch.usage.bytes = 3 * UNIT;

@@ -69,8 +69,14 @@ pub fn batch(account: AccountId, applied: u64) -> Batch {
         trims: Trims::default(),
         deliveries: Vec::new(),
         refused: Vec::new(),
+        unrecorded: Vec::new(),
         time: time(100),
     }
+}
+
+/// A node of the record of a delivery.
+pub fn record(id: u64) -> Node {
+    Node { kind: Kind::File(FileData::default()), sent: Some(DeliveryId(id)), ..file(1, 5) }
 }
 
 /// A batch with one more file, in the root.

@@ -47,13 +47,16 @@ pub(super) fn write(transaction: &Transaction<'_>, batch: &Batch) -> Result<Comm
     for (parent, name, ino) in &batch.entries {
         write_entry(transaction, batch.account, (*parent, name), *ino)?;
     }
+    for delivery in &batch.unrecorded {
+        deliveries::forget_unrecorded(transaction, batch.account, *delivery)?;
+    }
     for (content, by) in &batch.references {
         contents::refer(transaction, *content, *by)?;
     }
     trims::note(transaction, batch.account, &batch.trims)?;
     for effect in &batch.deliveries {
         match effect {
-            DeliveryEffect::Sent { to, delivery } => {
+            DeliveryEffect::Sent { to, delivery, .. } => {
                 if batch.refused.contains(&delivery.id) {
                     deliveries::refuse(transaction, batch.account, delivery, batch.time)?;
                 } else {

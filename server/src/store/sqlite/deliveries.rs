@@ -1,4 +1,7 @@
-//! Deliveries: from the moment they are sent until the sender has asked what became of them.
+//! Deliveries: from the moment they are sent until the sender has removed their records.
+//!
+//! What waits for an account is summed up in its row, so that to ask costs the same however much
+//! waits.
 //!
 //! **Invariant:** just the deliveries that wait have items, and their items' contents are counted in
 //! `contents`. One that was received or refused is a head, for the sender to ask about.
@@ -50,14 +53,15 @@ pub(super) fn send(
         }
     };
     if is_queued {
+        count_waiting(transaction, to, delivery)?;
         insert_items(transaction, delivery)
     } else {
         delivery.items.iter().filter_map(content).try_for_each(|id| refer(transaction, id, -1))
     }
 }
 
-/// Keeps of a delivery just that it was refused, for the sender to learn. Its contents' references
-/// are not counted.
+/// Keeps of a delivery just that it was refused, for the sender to learn, if there still is its
+/// record. Its contents' references are not counted.
 pub(super) fn refuse(
     transaction: &Transaction<'_>,
     from: AccountId,
@@ -66,6 +70,31 @@ pub(super) fn refuse(
 ) -> Result<(), StoreError> {
     let head = Head { from, to: None, state: State::Refused };
     insert_head(transaction, head, delivery, time)?;
+    forget_unrecorded(transaction, from, delivery.id)
+}
+
+/// Forgets a delivery of which nothing is to come, if its sender has nothing of its record left.
+pub(super) fn forget_unrecorded(
+    transaction: &Transaction<'_>,
+    from: AccountId,
+    id: DeliveryId,
+) -> Result<(), StoreError> {
+    let sql = "DELETE FROM deliveries
+               WHERE id = ?1 AND from_account = ?2 AND to_account IS NULL AND NOT EXISTS (
+                   SELECT 1 FROM nodes WHERE account = ?2 AND sent = ?1)";
+    change(transaction, sql, [id.0.cast_signed(), from.0.cast_signed()])?;
+    Ok(())
+}
+
+fn count_waiting(
+    transaction: &Transaction<'_>,
+    to: &Name,
+    delivery: &Delivery,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE accounts SET waiting_bytes = waiting_bytes + ?,
+                                   waiting_items = waiting_items + ? WHERE name = ?";
+    let (bytes, items) = (delivery.bytes().cast_signed(), delivery.items.len() as i64);
+    change(transaction, sql, params![bytes, items, to.as_bytes()])?;
     Ok(())
 }
 
@@ -125,16 +154,28 @@ pub(super) fn settle(
     state: State,
     time: Timestamp,
 ) -> Result<(), StoreError> {
-    let sql = "UPDATE deliveries SET state = ?, state_secs = ?, state_nanos = ?, to_account = NULL
-               WHERE id = ? AND to_account = ?";
-    let params =
-        params![state as i64, time.secs(), time.nanos(), id.0.cast_signed(), to.0.cast_signed()];
-    if change(transaction, sql, params)? != 1 {
+    let sql = "UPDATE accounts SET (waiting_bytes, waiting_items) = (
+                   SELECT waiting_bytes - bytes, waiting_items - items FROM deliveries
+                   WHERE id = ?1 AND to_account = ?2)
+               WHERE id = ?2
+                   AND EXISTS (SELECT 1 FROM deliveries WHERE id = ?1 AND to_account = ?2)";
+    if change(transaction, sql, [id.0.cast_signed(), to.0.cast_signed()])? != 1 {
         return Err(StoreError::Database(format!("delivery {id} does not wait")));
     }
+    let sql = "UPDATE deliveries SET state = ?, state_secs = ?, state_nanos = ?, to_account = NULL
+               WHERE id = ?";
+    let params = params![state as i64, time.secs(), time.nanos(), id.0.cast_signed()];
+    change(transaction, sql, params)?;
     let sql = "DELETE FROM delivery_items WHERE delivery = ?";
     change(transaction, sql, [id.0.cast_signed()])?;
-    Ok(())
+    match sender(transaction, id)? {
+        Some(from) => forget_unrecorded(transaction, from, id),
+        // The sender is gone, and so is who might ask.
+        None => {
+            change(transaction, "DELETE FROM deliveries WHERE id = ?", [id.0.cast_signed()])?;
+            Ok(())
+        }
+    }
 }
 
 pub(super) fn delivery(
@@ -158,24 +199,28 @@ pub(super) fn delivery(
 pub(super) fn waiting(
     connection: &Connection,
     to: AccountId,
-) -> Result<Vec<DeliveryHead>, StoreError> {
-    let sql = "SELECT id, from_name, name, sent_secs, sent_nanos, items, bytes FROM deliveries
-               WHERE to_account = ? ORDER BY arrival";
-    all(connection, sql, [to.0.cast_signed()], |row| {
-        Ok(DeliveryHead {
+    after: u64,
+    count: usize,
+) -> Result<Vec<(u64, DeliveryHead)>, StoreError> {
+    let sql = "SELECT id, from_name, name, sent_secs, sent_nanos, items, bytes, arrival
+               FROM deliveries WHERE to_account = ? AND arrival > ? ORDER BY arrival LIMIT ?";
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let params = [to.0.cast_signed(), after.cast_signed(), count];
+    all(connection, sql, params, |row| {
+        let head = DeliveryHead {
             id: DeliveryId(number(row, 0)?),
             from: read_name(row, 1)?,
             name: read_name(row, 2)?,
             sent: read_time(row, 3)?,
             items: row.get(5)?,
             bytes: number(row, 6)?,
-        })
+        };
+        Ok((number(row, 7)?, head))
     })
 }
 
 pub(super) fn inbox_usage(connection: &Connection, to: AccountId) -> Result<Usage, StoreError> {
-    let sql = "SELECT ifnull(sum(bytes), 0), ifnull(sum(items), 0) FROM deliveries
-               WHERE to_account = ?";
+    let sql = "SELECT waiting_bytes, waiting_items FROM accounts WHERE id = ?";
     let usage = first(connection, sql, [to.0.cast_signed()], |row| {
         Ok(Usage { bytes: number(row, 0)?, nodes: number(row, 1)? })
     })?;

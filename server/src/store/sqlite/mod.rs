@@ -349,8 +349,18 @@ impl MetaStore for SqliteStore {
         self.connections.read(|reader| deliveries::delivery(reader, to, id))
     }
 
+    fn waiting_after(
+        &self,
+        to: AccountId,
+        after: u64,
+        count: usize,
+    ) -> Result<Vec<(u64, DeliveryHead)>, StoreError> {
+        self.connections.read(|reader| deliveries::waiting(reader, to, after, count))
+    }
+
     fn waiting(&self, to: AccountId) -> Result<Vec<DeliveryHead>, StoreError> {
-        self.connections.read(|reader| deliveries::waiting(reader, to))
+        let waiting = self.waiting_after(to, 0, usize::MAX)?;
+        Ok(waiting.into_iter().map(|(_, head)| head).collect())
     }
 
     fn inbox_usage(&self, to: AccountId) -> Result<Usage, StoreError> {

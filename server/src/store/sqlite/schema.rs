@@ -47,6 +47,18 @@ const TO_VERSION_2: &str = "
     CREATE INDEX own_trims_of ON own_trims (account);
     CREATE TABLE content_lengths (whole_from INTEGER NOT NULL) STRICT;
     INSERT INTO content_lengths SELECT next FROM ids;
+
+    ALTER TABLE accounts ADD COLUMN waiting_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE accounts ADD COLUMN waiting_items INTEGER NOT NULL DEFAULT 0;
+    UPDATE accounts SET
+        waiting_bytes = (SELECT ifnull(sum(bytes), 0) FROM deliveries
+                         WHERE to_account = accounts.id),
+        waiting_items = (SELECT ifnull(sum(items), 0) FROM deliveries
+                         WHERE to_account = accounts.id);
+
+    CREATE INDEX records ON nodes (account, sent) WHERE sent IS NOT NULL;
+    DELETE FROM deliveries WHERE to_account IS NULL AND NOT EXISTS (
+        SELECT 1 FROM nodes WHERE account = deliveries.from_account AND sent = deliveries.id);
 ";
 
 /// What tells an xfer store from any other database: "xfer" in the header's `application_id`.
@@ -70,7 +82,9 @@ const TABLES: &str = "
         usage_bytes INTEGER NOT NULL,
         usage_nodes INTEGER NOT NULL,
         applied INTEGER NOT NULL,
-        epoch INTEGER NOT NULL
+        epoch INTEGER NOT NULL,
+        waiting_bytes INTEGER NOT NULL DEFAULT 0, -- what waits for it, summed up
+        waiting_items INTEGER NOT NULL DEFAULT 0
     ) STRICT;
 
     CREATE TABLE nodes (
@@ -101,6 +115,7 @@ const TABLES: &str = "
         PRIMARY KEY (account, ino)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX orphans ON nodes (account, ino) WHERE nlink = 0;
+    CREATE INDEX records ON nodes (account, sent) WHERE sent IS NOT NULL;
     CREATE INDEX shared ON nodes (content) WHERE sealed;
 
     CREATE TABLE entries (

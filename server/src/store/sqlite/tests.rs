@@ -43,6 +43,7 @@ fn large_batch(account: AccountId) -> Batch {
         trims: Trims::default(),
         deliveries: Vec::new(),
         refused: Vec::new(),
+        unrecorded: Vec::new(),
         time: Timestamp::default(),
     }
 }
