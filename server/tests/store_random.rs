@@ -166,7 +166,8 @@ impl Model {
         let node = Arc::new(record(id));
         self.trees[user].nodes.insert(root, node.clone());
         batch.nodes.push((Ino(root), Some(node)));
-        batch.deliveries.push(DeliveryEffect::Sent { to: user_name, delivery });
+        let root = Ino(root);
+        batch.deliveries.push(DeliveryEffect::Sent { root, to: user_name, delivery });
         let to = (to < USERS.len()).then_some(to);
         if to.is_none() {
             let count = self.references[&content] - 1;

@@ -283,7 +283,7 @@ fn send(store: &SqliteStore, from: AccountId, to: &str, id: u64, content: u64) {
     let delivery = Arc::new(delivery(id, content));
     let root = Ino(10_000 + id);
     batch.nodes.push((root, Some(Arc::new(record(id)))));
-    batch.deliveries.push(DeliveryEffect::Sent { to: name(to), delivery });
+    batch.deliveries.push(DeliveryEffect::Sent { root, to: name(to), delivery });
     batch.references.push((ContentId(content), 1));
     commit(store, batch);
 }
@@ -368,7 +368,7 @@ fn of_what_the_batch_says_is_refused_only_that_is_kept() {
     let mut batch = batch(alice, 1);
     let delivery = Arc::new(delivery(500, 10));
     batch.nodes.push((Ino(2000), Some(Arc::new(record(500)))));
-    batch.deliveries.push(DeliveryEffect::Sent { to: name("bob"), delivery });
+    batch.deliveries.push(DeliveryEffect::Sent { root: Ino(2000), to: name("bob"), delivery });
     batch.refused.push(DeliveryId(500));
     commit(&store, batch);
     assert_eq!(state(&store, alice, 500), DeliveryState::Refused(time(100)));
@@ -405,7 +405,11 @@ fn the_largest_delivery_fits() {
     let mut batch = batch(alice, 1);
     batch.references = (10..14).map(|content| (ContentId(content), 1)).collect();
     let large = Arc::new(large);
-    batch.deliveries.push(DeliveryEffect::Sent { to: name("bob"), delivery: large.clone() });
+    batch.deliveries.push(DeliveryEffect::Sent {
+        root: Ino(2000),
+        to: name("bob"),
+        delivery: large.clone(),
+    });
     commit(&store, batch);
     assert!(store.delivery(bob, DeliveryId(500)).unwrap() == Some(large));
 }

@@ -508,7 +508,8 @@ fn limits_that_change_show_at_the_mount() {
 #[test]
 fn an_inbox_takes_what_its_limits_say_to_the_last_block_and_item() {
     let world = World::new(&["alice", "bob", "carol"]);
-    let limits = ["--inbox", "12KiB", "--inbox-items", "3"];
+    // Three blocks, and some for the names.
+    let limits = ["--inbox", "13KiB", "--inbox-items", "3"];
     world.server.command(&[&["user", "quota", "bob"], &limits[..]].concat()).succeeded();
     let alice = world.mount("alice");
     let send = |name: &str, len: u64| {

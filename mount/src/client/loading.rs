@@ -112,7 +112,8 @@ impl Client {
     }
 
     async fn ask_room_itself(self: &Arc<Self>, room: RoomNeed) -> Result<(), Errno> {
-        let ask = Ask::Reserve { to: room.to.clone(), bytes: room.bytes, items: room.items };
+        let RoomNeed { ino, ref to, bytes, items } = room;
+        let ask = Ask::Reserve { to: to.clone(), ino, bytes, items };
         match self.ask(Seq::default(), ask).await {
             Ok((Answer::Reserved, _)) => {
                 self.lock().drafts.grant(&room);
@@ -120,7 +121,7 @@ impl Client {
             }
             Ok(_) => Err(self.unexpected("room in an inbox")),
             Err(errno) => {
-                self.lock().drafts.refuse(room.ino);
+                self.lock().drafts.refuse(ino);
                 Err(errno)
             }
         }

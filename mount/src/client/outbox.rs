@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use xfer_protocol::limits::{BLOCK_BYTES, DELIVERY_ITEMS_MAX};
-use xfer_protocol::tree::{Action, Loaded, Rows};
+use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
+use xfer_protocol::tree::{Action, Item, Loaded, Rows};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
 use super::state::{Pause, RoomNeed, State};
@@ -31,11 +31,10 @@ struct Draft {
 }
 
 impl Drafts {
-    /// Notes room that was granted, besides what there was.
+    /// Notes room that was granted.
     pub(super) fn grant(&mut self, room: &RoomNeed) {
         let draft = self.0.entry(room.ino).or_default();
-        draft.bytes += room.bytes;
-        draft.items += room.items;
+        (draft.bytes, draft.items) = (room.bytes, room.items);
     }
 
     /// Notes that there is no room.
@@ -78,7 +77,7 @@ impl State {
             None => return Ok(()),
         }
         match self.draft(ino)? {
-            Some((to, name)) if !is_temporary(&name) => self.must_have_room(ino, to),
+            Some((to, name)) if !is_temporary(&name) => self.must_have_room(ino, to, &name),
             Some(_) | None => Ok(()),
         }
     }
@@ -96,7 +95,7 @@ impl State {
                 Ok(())
             }
             Some((to, name)) if !is_temporary(&name) => {
-                self.must_have_room(ino, to.clone())?;
+                self.must_have_room(ino, to.clone(), &name)?;
                 self.send(ino, to, name)
             }
             Some(_) | None => Ok(()),
@@ -107,7 +106,7 @@ impl State {
     pub(super) fn prepare_rename(&mut self, moved: Ino, to: Ino, name: &Name) -> Result<(), Pause> {
         match self.mailbox(to)? {
             Some(user) if !is_temporary(name) && self.node(moved)?.sent.is_none() => {
-                self.must_have_room(moved, user)
+                self.must_have_room(moved, user, name)
             }
             Some(_) | None => Ok(()),
         }
@@ -171,26 +170,24 @@ impl State {
         Ok(())
     }
 
-    fn must_have_room(&mut self, ino: Ino, to: Name) -> Result<(), Pause> {
-        let (bytes, items) = self.weigh(ino)?;
+    fn must_have_room(&mut self, ino: Ino, to: Name, name: &Name) -> Result<(), Pause> {
+        let (bytes, items) = self.weigh(ino, name)?;
         if !self.users.contains(&to) {
             return Err(Errno::ENOENT.into());
         }
         let (kept, count) = self.drafts.0.get(&ino).map_or((0, 0), |d| (d.bytes, d.items));
-        let (bytes, items) = (bytes.saturating_sub(kept), items.saturating_sub(count));
-        match (bytes, items) {
-            (0, 0) => Ok(()),
-            // Only what is missing: what was granted is kept.
-            (bytes, items) => Err(Pause::Room(RoomNeed { ino, to, bytes, items })),
+        match bytes <= kept && items <= count {
+            true => Ok(()),
+            false => Err(Pause::Room(RoomNeed { ino, to, bytes, items })),
         }
     }
 
-    /// What a node and all that is in it come to: bytes and items. Afterwards all is loaded that is
-    /// sent of them, so that to send them needs nothing more.
-    fn weigh(&self, ino: Ino) -> Result<(u64, u32), Pause> {
-        let (mut bytes, mut items, mut waiting) = (0, 0, vec![ino]);
+    /// What a node of this name and all that is in it come to: bytes and items. Afterwards all is
+    /// loaded that is sent of them, so that to send them needs nothing more.
+    fn weigh(&self, ino: Ino, name: &Name) -> Result<(u64, u32), Pause> {
+        let (mut bytes, mut items, mut waiting) = (0, 0, vec![(name.clone(), ino)]);
         let mut missing = Vec::new();
-        while let Some(ino) = waiting.pop() {
+        while let Some((name, ino)) = waiting.pop() {
             let node = self.node(ino)?;
             items += 1;
             if items as usize > DELIVERY_ITEMS_MAX {
@@ -201,9 +198,9 @@ impl State {
                 Err(Pause::Rows(_)) => break,
                 all => drop(all?),
             }
-            bytes += node.file().map_or(0, |data| data.extents.blocks(data.size) * BLOCK_BYTES);
+            bytes += Item::bytes_of(&name, &node);
             if node.is_directory() {
-                waiting.extend(self.children(ino)?.into_iter().map(|(_, ino)| ino));
+                waiting.extend(self.children(ino)?);
             }
         }
         if missing.is_empty() { Ok((bytes, items)) } else { Err(Pause::Rows(missing)) }

@@ -52,11 +52,14 @@ pub enum Ask {
     },
     /// What became of a delivery from this user. Answered by [`Answer::State`].
     State(DeliveryId),
-    /// Room in another user's inbox, kept for what this session sends to that user next, besides
-    /// what is kept already. Answered by [`Answer::Reserved`].
+    /// Whether something fits another user's inbox. The room is kept for a while, as far as one
+    /// sender may have others wait; what is kept for the same node already is part of it. Answered
+    /// by [`Answer::Reserved`].
     Reserve {
         /// The other user.
         to: Name,
+        /// What is to be sent.
+        ino: Ino,
         /// How many bytes.
         bytes: u64,
         /// How many items.
@@ -93,7 +96,7 @@ pub enum Answer {
     },
     /// What became of a delivery.
     State(DeliveryState),
-    /// The room is kept.
+    /// There is room.
     Reserved,
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Extents, Node, Quota, Usage, Xattrs};
+use super::{Extents, Kind, Node, Quota, Usage, Xattrs};
+use crate::limits::BLOCK_BYTES;
 use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
 
 /// A row as far as it is known.
@@ -108,8 +109,8 @@ pub enum ContentEffect {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the fields' names say it all; the variants say the rest")]
 pub enum DeliveryEffect {
-    /// It is on its way to a user.
-    Sent { to: Name, delivery: Arc<Delivery> },
+    /// It is on its way to a user. `root` is its record.
+    Sent { to: Name, root: Ino, delivery: Arc<Delivery> },
     /// It was placed in the recipient's tree.
     Accepted(DeliveryId),
     /// The recipient turned it away.
@@ -168,14 +169,53 @@ pub enum ItemKind {
 }
 
 impl Delivery {
-    /// The bytes that the delivery's data takes up.
+    /// The bytes that the delivery takes up in an inbox: whole blocks of data, and names, targets
+    /// and attributes; about what it will take up in the recipient's tree.
     pub fn bytes(&self) -> u64 {
-        let size = |item: &Item| match &item.kind {
-            ItemKind::File { size, extents, .. } => {
-                extents.blocks(*size) * crate::limits::BLOCK_BYTES
-            }
-            ItemKind::Directory | ItemKind::Symlink { .. } => 0,
-        };
-        self.items.iter().map(size).sum()
+        self.items.iter().map(Item::bytes).sum()
     }
+}
+
+impl Item {
+    /// The bytes that it takes up.
+    pub fn bytes(&self) -> u64 {
+        let own = match &self.kind {
+            ItemKind::File { size, extents, .. } => extents.blocks(*size) * BLOCK_BYTES,
+            ItemKind::Symlink { target } => target.len() as u64,
+            ItemKind::Directory => 0,
+        };
+        own + described(&self.name, &self.xattrs)
+    }
+
+    /// The bytes that a node with this name takes up once it is an item.
+    pub fn bytes_of(name: &Name, node: &Node) -> u64 {
+        let own = match &node.kind {
+            Kind::File(data) => data.extents.blocks(data.size) * BLOCK_BYTES,
+            Kind::Symlink { target } => target.len() as u64,
+            Kind::Directory { .. } => 0,
+            // These don't travel.
+            Kind::Fifo | Kind::Socket | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {
+                return 0;
+            }
+        };
+        own + described(name, &node.xattrs)
+    }
+
+    /// Whether an attribute goes along: those of users, but not xfer's own.
+    pub fn takes_along(name: &[u8]) -> bool {
+        name.starts_with(b"user.") && !name.starts_with(b"user.xfer.")
+    }
+}
+
+/// The bytes of a name and of the attributes that go along; of all, if they were left out.
+fn described(name: &Name, xattrs: &Xattrs) -> u64 {
+    let xattrs = match xattrs {
+        Xattrs::None => 0,
+        Xattrs::All(map) => {
+            let along = map.iter().filter(|(name, _)| Item::takes_along(name));
+            along.map(|(name, value)| name.len() + value.len()).sum::<usize>() as u64
+        }
+        Xattrs::LeftOut { bytes } => *bytes,
+    };
+    name.as_bytes().len() as u64 + xattrs
 }

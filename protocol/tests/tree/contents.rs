@@ -52,7 +52,7 @@ impl Storage {
         self.contents.retain(|content, _| references.contains_key(content));
         for effect in &changes.deliveries {
             match effect {
-                DeliveryEffect::Sent { to, delivery } => {
+                DeliveryEffect::Sent { to, delivery, .. } => {
                     let posted = (to.clone(), delivery.clone());
                     assert!(self.posted.insert(delivery.id, posted).is_none(), "sent twice");
                 }

@@ -94,8 +94,8 @@ impl Committer {
         for work in works {
             prepared.push(self.prepare(work, &failures).map(|batch| batches.push(batch)));
         }
-        let committed =
-            tracing::trace_span!("rows").in_scope(|| self.stores.meta.commit_each(&batches))?;
+        let commit = || self.post.commit(&batches, || self.stores.meta.commit_each(&batches));
+        let committed = tracing::trace_span!("rows").in_scope(commit)?;
         add(&self.commits.transactions, 1);
         add(&self.commits.batches, batches.len() as u64);
         for (batch, committed) in batches.iter().zip(&committed) {

@@ -7,7 +7,7 @@
 //! `log_link` (ops in, `Durable` out) with `granting` and `applying`, `tree` with `rows_budget`, `space`,
 //! `ids` and `batch` (how ops are applied),
 //! `commit` (how they become durable), `reading`, `listing` and `answer_room` (questions), `post`
-//! (deliveries between users), `garbage` (contents that nobody has any more) and `solo` (a tree
+//! (deliveries between users) with `inbox` (room for them), `garbage` (contents that nobody has any more) and `solo` (a tree
 //! that is changed without a client).
 //!
 //! **Invariant:** a panic while a session is served ends that session and nothing else.
@@ -47,6 +47,8 @@ mod answer_room;
 mod damage;
 
 mod post;
+
+mod inbox;
 
 mod garbage;
 

@@ -5,18 +5,16 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use xfer_protocol::message::ReadError;
-use xfer_protocol::tree::{Delivery, DeliveryEffect, ItemKind, Quota, Usage};
-use xfer_protocol::{ContentId, DeliveryId, Name};
+use xfer_protocol::tree::{Delivery, DeliveryEffect, ItemKind, Usage};
+use xfer_protocol::{ContentId, DeliveryId, Ino, Name};
 
+use super::inbox::Inbox;
 use super::registry::Registry;
 use super::session::{News, Session};
 use crate::store::{AccountId, Batch, Committed, MetaStore, StoreError};
-
-/// How long room stays reserved for a send that does not come.
-const RESERVATION_LIFE: Duration = Duration::from_secs(15 * 60);
 
 /// The queues between the users.
 pub(super) struct Post {
@@ -25,74 +23,19 @@ pub(super) struct Post {
     inboxes: Mutex<HashMap<AccountId, Inbox>>,
 }
 
-/// Room in someone's inbox that is spoken for.
-#[derive(Debug, Default)]
-struct Inbox {
-    /// By who asked for it. What is asked for adds up, and what is sent is taken from it, so that a
-    /// file that grows asks only for what it lacks.
-    kept: HashMap<AccountId, Kept>,
-    /// What was admitted and is being committed.
-    admitted: Usage,
-}
-
-#[derive(Debug)]
-struct Kept {
-    size: Usage,
-    /// When it was last asked for.
-    asked: Instant,
-}
-
-impl Inbox {
-    fn expire(&mut self) {
-        self.kept.retain(|_, kept| kept.asked.elapsed() < RESERVATION_LIFE);
-    }
-
-    /// Whether `more` fits beside what is in the inbox and what is spoken for.
-    fn has_room(&self, used: Usage, more: Usage, budget: Quota) -> bool {
-        let kept = self.kept.values().map(|kept| kept.size);
-        let sum = kept.chain([self.admitted, more]).fold(used, add);
-        sum.bytes <= budget.bytes && sum.nodes <= budget.nodes
-    }
-
-    /// What of `size` is not kept for a sender.
-    fn lacking(&self, from: AccountId, size: Usage) -> Usage {
-        self.kept.get(&from).map_or(size, |kept| subtract(size, kept.size))
-    }
-
-    fn admit(&mut self, from: AccountId, size: Usage) {
-        if let Some(kept) = self.kept.get_mut(&from) {
-            kept.size = subtract(kept.size, size);
-        }
-        self.kept.retain(|_, kept| kept.size != Usage::default());
-        self.admitted = add(self.admitted, size);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.kept.is_empty() && self.admitted == Usage::default()
-    }
-}
-
-fn add(one: Usage, other: Usage) -> Usage {
-    Usage {
-        bytes: one.bytes.saturating_add(other.bytes),
-        nodes: one.nodes.saturating_add(other.nodes),
-    }
-}
-
-fn subtract(one: Usage, other: Usage) -> Usage {
-    Usage {
-        bytes: one.bytes.saturating_sub(other.bytes),
-        nodes: one.nodes.saturating_sub(other.nodes),
-    }
-}
-
 impl Post {
     pub(super) fn new(meta: Arc<dyn MetaStore>, registry: Arc<Registry>) -> Post {
         Post { meta, registry, inboxes: Mutex::default() }
     }
 
-    /// Keeps room in the inbox of `to`. Blocks.
-    pub(super) fn reserve(&self, by: &Session, to: &Name, size: Usage) -> Result<(), ReadError> {
+    /// Says whether something fits the inbox of `to`, and keeps the room for it. Blocks.
+    pub(super) fn reserve(
+        &self,
+        by: &Session,
+        to: &Name,
+        ino: Ino,
+        size: Usage,
+    ) -> Result<(), ReadError> {
         let from = by.account;
         let recipient = self.meta.account(to).map_err(storage)?;
         let recipient = recipient.filter(|to| to.id != from).ok_or(ReadError::NoUser)?;
@@ -104,20 +47,16 @@ impl Post {
         // Under the lock: what is admitted no longer is what the store counts already.
         let used = self.meta.inbox_usage(recipient.id).map_err(storage)?;
         let inbox = inboxes.entry(recipient.id).or_default();
-        inbox.expire();
-        if !inbox.has_room(used, size, recipient.inbox) {
-            return Err(ReadError::InboxFull);
+        match inbox.reserve((from, ino), size, (used, recipient.inbox), Instant::now()) {
+            true => Ok(()),
+            false => Err(ReadError::InboxFull),
         }
-        let asked = Instant::now();
-        let kept = inbox.kept.entry(from).or_insert(Kept { size: Usage::default(), asked });
-        *kept = Kept { size: add(kept.size, size), asked };
-        Ok(())
     }
 
-    /// Gives up what an account has reserved: its session is over.
+    /// Gives up what an account has reserved: its session is over. Blocks.
     pub(super) fn forget(&self, from: AccountId) {
         self.lock().retain(|_, inbox| {
-            inbox.kept.remove(&from);
+            inbox.forget(from);
             !inbox.is_empty()
         });
     }
@@ -127,8 +66,8 @@ impl Post {
     pub(super) fn judge(&self, batch: &mut Batch) -> Result<(), StoreError> {
         let mut refused = Vec::new();
         for effect in &batch.deliveries {
-            let DeliveryEffect::Sent { to, delivery } = effect else { continue };
-            if !self.admit(batch.account, to, delivery)? {
+            let DeliveryEffect::Sent { to, root, delivery } = effect else { continue };
+            if !self.admit((batch.account, *root), to, delivery)? {
                 refused.push(delivery.clone());
             }
         }
@@ -136,10 +75,23 @@ impl Post {
         Ok(())
     }
 
+    /// Commits what was judged. Nobody asks for room meanwhile: what is admitted would count twice, as
+    /// soon as the store counts it too. Blocks.
+    pub(super) fn commit<T>(&self, batches: &[Batch], commit: impl FnOnce() -> T) -> T {
+        let is_sent = |effect: &DeliveryEffect| matches!(effect, DeliveryEffect::Sent { .. });
+        if !batches.iter().any(|batch| batch.deliveries.iter().any(is_sent)) {
+            return commit();
+        }
+        let mut inboxes = self.lock();
+        let committed = commit();
+        inboxes.values_mut().for_each(Inbox::release_admitted);
+        committed
+    }
+
     /// Forgets what [`Post::judge`] set aside: the store counts it now, or it did not come to be.
     pub(super) fn release_used(&self) {
         self.lock().retain(|_, inbox| {
-            inbox.admitted = Usage::default();
+            inbox.release_admitted();
             !inbox.is_empty()
         });
     }
@@ -178,19 +130,18 @@ impl Post {
         Ok(())
     }
 
-    fn admit(&self, from: AccountId, to: &Name, delivery: &Delivery) -> Result<bool, StoreError> {
-        let Some(recipient) = self.meta.account(to)? else { return Ok(false) };
-        let size = size(delivery);
+    fn admit(
+        &self,
+        sent: (AccountId, Ino),
+        to: &Name,
+        delivery: &Delivery,
+    ) -> Result<bool, StoreError> {
+        // The store refuses what is for nobody.
+        let Some(recipient) = self.meta.account(to)? else { return Ok(true) };
         let used = self.meta.inbox_usage(recipient.id)?;
         let mut inboxes = self.lock();
         let inbox = inboxes.entry(recipient.id).or_default();
-        inbox.expire();
-        let lacking = inbox.lacking(from, size);
-        let room = lacking == Usage::default() || inbox.has_room(used, lacking, recipient.inbox);
-        if room {
-            inbox.admit(from, size);
-        }
-        Ok(room)
+        Ok(inbox.admit(sent, size(delivery), (used, recipient.inbox), Instant::now()))
     }
 
     /// Every change to the reservations is one step, so a panic elsewhere leaves them whole.
@@ -216,7 +167,7 @@ fn size(delivery: &Delivery) -> Usage {
     Usage { bytes: delivery.bytes(), nodes: delivery.items.len() as u64 }
 }
 
-/// Makes deliveries in a batch ones that were refused: they refer to no contents.
+/// Makes deliveries in a batch ones that there was no room for: they refer to no contents.
 fn withdraw(batch: &mut Batch, refused: &[Arc<Delivery>]) {
     if refused.is_empty() {
         return;

@@ -179,10 +179,10 @@ impl Reading {
                 let state = move || meta.delivery_state(account, delivery).map_err(storage);
                 write_down(id, Answer::State(self.beside_tree(state).await?))
             }
-            Ask::Reserve { to, bytes, items } => {
+            Ask::Reserve { to, ino, bytes, items } => {
                 let size = Usage { bytes, nodes: u64::from(items) };
                 let (post, session) = (self.post.clone(), self.session.clone());
-                self.beside_tree(move || post.reserve(&session, &to, size)).await?;
+                self.beside_tree(move || post.reserve(&session, &to, ino, size)).await?;
                 write_down(id, Answer::Reserved)
             }
         }

@@ -130,15 +130,15 @@ impl Engine {
     async fn conclude(&self, seat: Seat, over: Over, writing: Task<()>) {
         let session = seat.session.clone();
         log_end(&session, &over);
-        let (stores, ended) = (self.stores.clone(), session.clone());
+        let (stores, post, ended) = (self.stores.clone(), self.post.clone(), session.clone());
         let tidied = spawn_blocking(move || {
             let left = ended.take_tree().map_or(Vec::new(), |tree| tree.uncommitted_contents());
+            post.forget(ended.account);
             remove_unreferenced(&stores, left)
         });
         if let Ok(Err(error)) = tidied.await {
             tracing::warn!(%error, "contents that were never committed stay for now");
         }
-        self.post.forget(session.account);
         drop(seat);
         if let Over::Diverged(seq, errno) = over {
             session.tell_last(ToClient::Diverged { seq, errno }, FAREWELL).await;

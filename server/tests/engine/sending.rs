@@ -1,8 +1,8 @@
 //! Deliveries from one user to another.
 
+use bytes::Bytes;
 use xfer_protocol::message::{Answer, Ask, DeliveryState, Purpose, ReadError, ToClient, ToServer};
-use xfer_protocol::tree::Limit;
-use xfer_protocol::tree::{Action, Quota};
+use xfer_protocol::tree::{Action, Limit, Quota, XattrMode};
 
 use xfer_protocol::{ContentId, DeliveryId, Errno, Ino, Seq};
 use xfer_server::store::MetaStore;
@@ -95,18 +95,19 @@ async fn an_inbox_holds_no_more_than_its_budget() {
     let world = World::new();
     let mut alice = world.login("alice").await;
     let mut reads = world.reads(&alice.grant).await;
-    let reserve = |to: &str| Ask::Reserve { to: name(to), bytes: 4096, items: 1 };
-    let (unknown, _) = reads.ask(Seq(0), reserve("nobody")).await;
+    let reserve =
+        |to: &str, ino| Ask::Reserve { to: name(to), ino: Ino(ino), bytes: 4096, items: 1 };
+    let (unknown, _) = reads.ask(Seq(0), reserve("nobody", 1)).await;
     assert_eq!(unknown, Err(ReadError::NoUser));
-    for _ in 0..2 {
-        assert_eq!(reads.ask(Seq(0), reserve("bob")).await.0, Ok(Answer::Reserved));
+    for ino in [1, 2, 2] {
+        assert_eq!(reads.ask(Seq(0), reserve("bob", ino)).await.0, Ok(Answer::Reserved));
     }
-    assert_eq!(reads.ask(Seq(0), reserve("bob")).await.0, Err(ReadError::InboxFull));
+    assert_eq!(reads.ask(Seq(0), reserve("bob", 3)).await.0, Err(ReadError::InboxFull));
     let mailbox = alice.mailbox("bob").await;
     alice.send_file("bob", mailbox, "one").await;
     alice.send_file("bob", mailbox, "two").await;
     alice.sync().await;
-    assert_eq!(reads.ask(Seq(0), reserve("bob")).await.0, Err(ReadError::InboxFull));
+    assert_eq!(reads.ask(Seq(0), reserve("bob", 3)).await.0, Err(ReadError::InboxFull));
     let beyond = alice.send_file("bob", mailbox, "three").await;
     let (delivery, state) = settled(&mut alice).await;
     assert_eq!(delivery, beyond);
@@ -197,16 +198,65 @@ async fn a_small_send_leaves_the_room_that_a_large_one_reserved() {
     let bob = world.login("bob").await;
     let mut reads = world.reads(&alice.grant).await;
     let mut others = world.reads(&bob.grant).await;
-    let reserve = |bytes| Ask::Reserve { to: name("carol"), bytes, items: 1 };
-    for bytes in [(1 << 30) - 4096, 4096] {
-        assert_eq!(reads.ask(Seq(0), reserve(bytes)).await.0, Ok(Answer::Reserved));
-    }
+    let reserve = |ino, bytes| Ask::Reserve { to: name("carol"), ino: Ino(ino), bytes, items: 1 };
+    assert_eq!(reads.ask(Seq(0), reserve(1, 1 << 29)).await.0, Ok(Answer::Reserved));
     let mailbox = alice.mailbox("carol").await;
     alice.send_file("carol", mailbox, "small").await;
     alice.sync().await;
-    assert_eq!(others.ask(Seq(0), reserve(1 << 20)).await.0, Err(ReadError::InboxFull));
+    let beside = (1 << 29) + 1;
+    assert_eq!(others.ask(Seq(0), reserve(1, beside)).await.0, Err(ReadError::InboxFull));
     alice.logout().await;
-    assert_eq!(others.ask(Seq(0), reserve(1 << 20)).await.0, Ok(Answer::Reserved));
+    assert_eq!(others.ask(Seq(0), reserve(1, beside)).await.0, Ok(Answer::Reserved));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_reserves_all_of_an_inbox_keeps_half_of_it_from_others_at_most() {
+    let world = World::new();
+    let (carol, inbox) = (name("carol"), Quota { bytes: 1 << 30, nodes: 100 });
+    world.meta.create_account(&carol, "hash", Quota::UNLIMITED, inbox, time()).unwrap();
+    let alice = world.login("alice").await;
+    let mut bob = world.login("bob").await;
+    let mut reads = world.reads(&alice.grant).await;
+    let reserve = Ask::Reserve { to: carol.clone(), ino: Ino(1), bytes: 1 << 30, items: 100 };
+    assert_eq!(reads.ask(Seq(0), reserve).await.0, Ok(Answer::Reserved));
+    let mailbox = bob.mailbox("carol").await;
+    let sent = bob.send_file("carol", mailbox, "letter").await;
+    bob.sync().await;
+    let carol = world.login("carol").await;
+    let waiting: Vec<_> = carol.grant.deliveries.iter().map(|head| head.id).collect();
+    assert_eq!(waiting, [sent]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_and_names_count_in_an_inbox() {
+    let world = World::new();
+    let (carol, inbox) = (name("carol"), Quota { bytes: 1 << 20, nodes: 100 });
+    world.meta.create_account(&carol, "hash", Quota::UNLIMITED, inbox, time()).unwrap();
+    let mut alice = world.login("alice").await;
+    let mailbox = alice.mailbox("carol").await;
+    let mut states = Vec::new();
+    for number in 0..20 {
+        let file = format!("{number:02}{}", "x".repeat(98));
+        let ino = alice.create(mailbox, &file).await;
+        let value = Bytes::from(vec![0; 60_000]);
+        let name_of = |text: &'static [u8]| Bytes::from_static(text);
+        let mode = XattrMode::Create;
+        let set = Action::SetXattr { ino, name: name_of(b"user.large"), value, mode };
+        let delivery = DeliveryId(alice.id());
+        let (to, from) = (name("carol"), alice.grant.user.clone());
+        let send = Action::Send { to, name: name(&file), from, delivery };
+        alice.act(vec![set, send], &[]).await;
+        alice.sync().await;
+        states.push(
+            world
+                .meta
+                .delivery_state(world.meta.account(&name("alice")).unwrap().unwrap().id, delivery)
+                .unwrap(),
+        );
+    }
+    let sent = states.iter().filter(|state| matches!(state, DeliveryState::Sent(_))).count();
+    assert_eq!(sent as u64, (1 << 20) / (60_000 + 10 + 100));
+    assert!(states[sent..].iter().all(|state| matches!(state, DeliveryState::Refused(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

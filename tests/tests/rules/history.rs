@@ -249,7 +249,7 @@ impl Trees {
         let sent = self.model.apply(&said.op, &said.data, parcel.as_deref());
         let sent = sent.unwrap_or_else(|errno| self.fail(&format!("the model says {errno}")));
         for effect in changes.deliveries {
-            if let (DeliveryEffect::Sent { to, delivery }, Some(parcel)) = (effect, &sent) {
+            if let (DeliveryEffect::Sent { to, delivery, .. }, Some(parcel)) = (effect, &sent) {
                 let posted = Posted { to, delivery, parcel: parcel.clone() };
                 post.0.insert(posted.delivery.id, posted);
             }

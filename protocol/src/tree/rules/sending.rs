@@ -69,7 +69,8 @@ pub(super) fn send(d: &mut Draft<'_>, time: Timestamp, letter: Letter<'_>) -> Re
     }
     contents(&items).for_each(|content| d.refer(content, 1));
     let delivery = Delivery { id: letter.id, from: letter.from.clone(), sent: time, items };
-    d.deliver(DeliveryEffect::Sent { to: letter.to.clone(), delivery: Arc::new(delivery) });
+    let (to, delivery) = (letter.to.clone(), Arc::new(delivery));
+    d.deliver(DeliveryEffect::Sent { to, root, delivery });
     Ok(())
 }
 
@@ -159,11 +160,10 @@ fn kind_of(item: &Item, parent: Ino) -> Kind {
 
 /// Of attributes, those of users travel, but not xfer's own. Nothing if they are not loaded.
 fn travelling(xattrs: &Xattrs) -> Option<Xattrs> {
-    let travels = |name: &Bytes| name.starts_with(b"user.") && !name.starts_with(b"user.xfer.");
     let kept: XattrMap = xattrs
         .all()?
         .iter()
-        .filter(|(name, _)| travels(name))
+        .filter(|(name, _)| Item::takes_along(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     Some(Xattrs::of(Arc::new(kept)))
