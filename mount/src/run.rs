@@ -389,6 +389,10 @@ impl Mounted for Running {
             rtt_ms: standing.round_trip.map(|time| time.as_secs_f64() * 1000.0),
             deliveries_waiting: standing.waiting as u64,
             deliveries_without_room: standing.waiting_for_room as u64,
+            unsent_waiting: standing.unsent.waiting as u64,
+            unsent_failed: standing.unsent.failed as u64,
+            unsent_held: standing.unsent.held as u64,
+            unsent: standing.unsent_files,
             errors: standing.errors,
         }
     }

@@ -21,6 +21,11 @@ macro_rules! errnos {
             pub fn from_number(number: i32) -> Option<Errno> {
                 match number { $($number => Some(Errno::$name),)* _ => None }
             }
+
+            /// The error that is shown as this text.
+            pub fn from_text(text: &str) -> Option<Errno> {
+                match text { $($text => Some(Errno::$name),)* _ => None }
+            }
         }
     };
 }

@@ -371,7 +371,9 @@ fn of_what_the_batch_says_is_refused_only_that_is_kept() {
     batch.deliveries.push(DeliveryEffect::Sent { root: Ino(2000), to: name("bob"), delivery });
     batch.refused.push(DeliveryId(500));
     commit(&store, batch);
-    assert_eq!(state(&store, alice, 500), DeliveryState::Refused(time(100)));
+    let state = state(&store, alice, 500);
+    assert_eq!(state, DeliveryState::NoRoom(time(100)));
+    assert_eq!(store.no_room(alice).unwrap(), [(DeliveryId(500), state)]);
     assert_eq!(store.waiting(bob).unwrap(), []);
     assert!(!exists(&store, 10) && garbage(&store).is_empty());
 }

@@ -1,18 +1,480 @@
-//! What is not sent, and what does not arrive yet. Nothing of it is silent, and nothing is lost.
+//! What is not sent: files that are not whole, and such as there is no room for. Nothing of it is
+//! silent, nothing is lost, and nothing arrives in part.
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::fs::FallocateFlags;
+use rustix::process::{Pid, Signal};
+use xfer_tests::files::{errno, xattr_text};
 use xfer_tests::waiting::holds_for;
-use xfer_tests::{Mount, PATIENCE, World, wait_until};
+use xfer_tests::{Mount, PATIENCE, Relay, World, wait_until};
 
 /// How long something is watched that must not happen.
 const A_WHILE: Duration = Duration::from_millis(1500);
 
+const MIB: u64 = 1 << 20;
+
+fn arrives(recipient: &Mount, path: &str) -> PathBuf {
+    let path = recipient.path(path);
+    wait_until(&format!("{} to arrive", path.display()), PATIENCE, || path.exists());
+    path
+}
+
+fn state(path: &Path) -> String {
+    xattr_text(path, "user.xfer.state").unwrap_or_default()
+}
+
+fn wait_for_state(path: &Path, expected: &str) {
+    wait_until(expected, PATIENCE, || state(path).starts_with(expected));
+}
+
+/// Fails the test if something has arrived from alice by now or does soon.
+fn nothing_arrives(bob: &Mount) {
+    let nothing =
+        || fs::read_dir(bob.path("inbox/alice")).map_or(true, |mut all| all.next().is_none());
+    assert!(holds_for(A_WHILE, nothing), "{}", bob.shell("find inbox"));
+}
+
 /// What `xfer status` says of a mount in full.
 fn status(mount: &Mount) -> String {
     mount.xfer("status", &[]).succeeded().stdout
+}
+
+/// A world where alice has little room left, and both are mounted.
+fn with_little_room() -> (World, Mount, Mount) {
+    let world = World::new(&["alice --quota 24MiB", "bob"]);
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    (world, alice, bob)
+}
+
+/// A world where little fits bob's inbox.
+fn with_small_inbox(users: &[&str]) -> World {
+    let world = World::new(users);
+    world.server.command(&["user", "quota", "bob", "--inbox", "64KiB"]).succeeded();
+    world
+}
+
+/// Lets something fail in a mailbox, and sees that it is not sent, and that it says why.
+fn check_failure(why: &str, fail: impl FnOnce(&Mount, &Path)) {
+    let (_world, alice, bob) = with_little_room();
+    let path = alice.path("outbox/bob/file");
+    fail(&alice, &path);
+    wait_for_state(&path, why);
+    alice.sync();
+    nothing_arrives(&bob);
+    let status = status(&alice);
+    assert!(status.contains("1 failed") && status.contains("outbox/bob/file: failed:"), "{status}");
+    // Written anew, whole, it is sent; with the attributes that it was given.
+    alice.shell("chmod 640 outbox/bob/file");
+    alice.shell("echo whole > outbox/bob/file");
+    let arrived = arrives(&bob, "inbox/alice/file");
+    assert_eq!(fs::read_to_string(&arrived).unwrap(), "whole\n");
+    assert_eq!(bob.shell("stat -c %a inbox/alice/file"), "640");
+    wait_for_state(&path, "received");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_copy_that_does_not_fit_the_quota_is_not_sent_in_part() {
+    check_failure("failed: quota exceeded", |alice, _| {
+        alice.shell(
+            "head -c 20M /dev/zero | tr '\\0' x > /tmp/xfer-b20-$$ && \
+                     fallocate -l 16M other && \
+                     ! cp /tmp/xfer-b20-$$ outbox/bob/file 2>/dev/null; rm -f /tmp/xfer-b20-$$",
+        );
+    });
+}
+
+#[test]
+fn a_file_of_which_a_copied_range_is_missing_is_not_sent() {
+    check_failure("failed: quota exceeded", |alice, path| {
+        alice.shell("head -c 20M /dev/zero | tr '\\0' x > large");
+        let (large, to) = (File::open(alice.path("large")).unwrap(), File::create(path).unwrap());
+        let copied = rustix::fs::copy_file_range(&large, None, &to, None, 20 * MIB as usize);
+        copied.unwrap_err();
+    });
+}
+
+#[test]
+fn a_file_for_which_space_could_not_be_allocated_is_not_sent() {
+    check_failure("failed: quota exceeded", |_, path| {
+        let mut file = File::create(path).unwrap();
+        file.write_all(b"part").unwrap();
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 40 * MIB).unwrap_err();
+    });
+}
+
+#[test]
+fn a_file_that_could_not_be_made_as_large_as_it_should_be_is_not_sent() {
+    check_failure("failed: file too large", |_, path| {
+        let mut file = File::create(path).unwrap();
+        file.write_all(b"part").unwrap();
+        assert_eq!(errno(file.set_len(1 << 45)), libc::EFBIG);
+    });
+}
+
+#[test]
+fn a_file_that_failed_stays_unsent_when_others_close_it_and_over_a_remount() {
+    let (world, alice, bob) = with_little_room();
+    let path = alice.path("outbox/bob/file");
+    let mut file = File::create(&path).unwrap();
+    file.write_all(b"part").unwrap();
+    let other = File::options().append(true).open(&path).unwrap();
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 40 * MIB).unwrap_err();
+    // What one more handle that was there before does makes nothing whole.
+    (&other).write_all(b", more").unwrap();
+    drop(other);
+    drop(file);
+    wait_for_state(&path, "failed: quota exceeded");
+    // One that only looks, or gives it another time, sends nothing either.
+    alice.shell("cat outbox/bob/file > copy && touch outbox/bob/file && : >> outbox/bob/file");
+    nothing_arrives(&bob);
+    alice.unmount();
+    let alice = world.mount("alice");
+    wait_for_state(&path, "failed: quota exceeded");
+    nothing_arrives(&bob);
+    // Moved out it is an ordinary file; moved in again it is sent as it is.
+    alice.shell("mv outbox/bob/file mine");
+    assert_eq!(state(&alice.path("mine")), "");
+    alice.shell("mv mine outbox/bob/file");
+    assert_eq!(fs::read_to_string(arrives(&bob, "inbox/alice/file")).unwrap(), "part, more");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_partial_file_that_gets_its_name_all_the_same_is_not_sent() {
+    let (_world, alice, bob) = with_little_room();
+    // As `rsync --partial` does.
+    let mut file = File::create(alice.path("outbox/bob/.film.Ab12Cd")).unwrap();
+    file.write_all(b"part").unwrap();
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 40 * MIB).unwrap_err();
+    drop(file);
+    alice.shell("mv outbox/bob/.film.Ab12Cd outbox/bob/film");
+    wait_for_state(&alice.path("outbox/bob/film"), "failed: quota exceeded");
+    nothing_arrives(&bob);
+    bob.unmount();
+    alice.unmount();
+}
+
+/// A program that writes to a file in a mailbox and then waits, with it open.
+fn writer(path: &Path) -> std::process::Child {
+    let mut command = Command::new("bash");
+    command.args(["-c", "exec 3> \"$0\"; echo part >&3; echo ready; exec sleep 1000"]).arg(path);
+    command.stdout(Stdio::piped()).process_group(0);
+    let mut writer = command.spawn().unwrap();
+    let mut ready = [0; 5];
+    writer.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+    writer
+}
+
+#[test]
+fn a_file_whose_writer_is_killed_is_held() {
+    let (world, alice, bob) = with_little_room();
+    for (signal, number) in [("KILL", 9), ("TERM", 15), ("INT", 2)] {
+        let path = alice.path(&format!("outbox/bob/{signal}"));
+        let mut writer = writer(&path);
+        assert_eq!(state(&path), "writing");
+        // SAFETY: a signal to a child of our own that was not waited for yet.
+        assert_eq!(unsafe { libc::kill(writer.id() as i32, number) }, 0);
+        writer.wait().unwrap();
+        wait_for_state(&path, "held: the writing program was killed");
+    }
+    nothing_arrives(&bob);
+    assert!(status(&alice).contains("3 held"), "{}", status(&alice));
+    alice.unmount();
+    let alice = world.mount("alice");
+    wait_for_state(&alice.path("outbox/bob/KILL"), "held: the writing program was killed");
+    nothing_arrives(&bob);
+    alice.shell("echo whole > outbox/bob/KILL");
+    arrives(&bob, "inbox/alice/KILL");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_file_is_sent_when_its_writer_ends_without_closing_it() {
+    let (_world, alice, bob) = with_little_room();
+    let run = |name: &str, script: &str| {
+        let ended = Command::new("python3").args(["-c", script]).current_dir(alice.root()).output();
+        assert!(ended.is_ok());
+        arrives(&bob, &format!("inbox/alice/{name}"));
+    };
+    run("ends", "import os; os.write(os.open('outbox/bob/ends', 65), b'x'); os._exit(3)");
+    // Threads that its own end takes down are no sign that it was killed.
+    run(
+        "threads",
+        "import os, threading, time\n\
+         fd = os.open('outbox/bob/threads', 65)\n\
+         for _ in range(20): threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n\
+         os.write(fd, b'x')\n\
+         os._exit(0)",
+    );
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_file_of_which_a_write_was_interrupted_is_sent_only_if_that_is_made_up_for() {
+    let world = World::new(&["alice", "bob"]);
+    let bob = world.mount("bob");
+    let relay = Relay::to(world.server.address);
+    let alice = world.mounting("alice").through(relay.address).arg("--log-size=16MiB").start();
+    // Known before the server falls silent.
+    alice.shell("touch outbox/bob/.other.part && rm outbox/bob/.other.part && sync .");
+    for (name, then) in [("part", "pass"), ("whole", "os.write(file, b'x')")] {
+        relay.hold_answers();
+        let script = format!(
+            "import os, signal, sys\n\
+             def stop(*_): raise KeyboardInterrupt\n\
+             signal.signal(signal.SIGINT, stop)\n\
+             file = os.open('outbox/bob/{name}', os.O_WRONLY | os.O_CREAT)\n\
+             try:\n  while True: os.write(file, b'x' * 100000)\n\
+             except KeyboardInterrupt: print('interrupted', flush=True)\n\
+             sys.stdin.read()\n{then}\nos.close(file)"
+        );
+        let mut python = Command::new("python3");
+        let python = python.args(["-c", &script]).current_dir(alice.root());
+        let mut python = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let wchan = format!("/proc/{}/wchan", python.id());
+        let waits = || fs::read_to_string(&wchan).unwrap_or_default().contains("wait_answer");
+        wait_until("the log to be full", PATIENCE, || holds_for(Duration::from_millis(300), waits));
+        let pid = Pid::from_raw(python.id() as i32).unwrap();
+        rustix::process::kill_process(pid, Signal::INT).unwrap();
+        let mut said = [0; 12];
+        python.stdout.take().unwrap().read_exact(&mut said).unwrap();
+        relay.release();
+        drop(python.stdin.take());
+        python.wait().unwrap();
+    }
+    arrives(&bob, "inbox/alice/whole");
+    wait_for_state(&alice.path("outbox/bob/part"), "failed: interrupted");
+    assert!(holds_for(A_WHILE, || !bob.path("inbox/alice/part").exists()));
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_directory_is_sent_when_nobody_writes_to_a_file_in_it_any_more() {
+    let world = World::new(&["alice", "bob"]);
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    alice.shell("mkdir album");
+    let mut file = File::create(alice.path("album/photo")).unwrap();
+    file.write_all(b"half, ").unwrap();
+    alice.shell("mv album outbox/bob/");
+    nothing_arrives(&bob);
+    file.write_all(b"and whole").unwrap();
+    drop(file);
+    let photo = arrives(&bob, "inbox/alice/album/photo");
+    assert_eq!(fs::read_to_string(photo).unwrap(), "half, and whole");
+    wait_for_state(&alice.path("outbox/bob/album"), "received");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_file_that_was_made_and_never_opened_is_not_sent_by_itself() {
+    let world = with_small_inbox(&["alice", "bob"]);
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    // Something waits, so that what was not sent is looked through.
+    alice.shell("head -c 90000 /dev/urandom > outbox/bob/large || true");
+    wait_for_state(&alice.path("outbox/bob/large"), "waiting");
+    alice
+        .shell("python3 -c \"import os, stat; os.mknod('outbox/bob/made', 0o600 | stat.S_IFREG)\"");
+    nothing_arrives(&bob);
+    alice.shell("echo whole > outbox/bob/made");
+    assert_eq!(fs::read_to_string(arrives(&bob, "inbox/alice/made")).unwrap(), "whole\n");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_file_that_was_open_when_its_mount_died_is_held() {
+    let world = World::new(&["alice", "bob"]);
+    let mut alice = world.mount("alice");
+    let mut file = File::create(alice.path("outbox/bob/half")).unwrap();
+    file.write_all(b"half").unwrap();
+    alice.shell("echo x > other && sync other");
+    file.sync_all().unwrap();
+    alice.signal(Signal::KILL);
+    alice.unmounted_by_force();
+    drop(file);
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    wait_for_state(&alice.path("outbox/bob/half"), "held: the mount ended before it was sent");
+    nothing_arrives(&bob);
+    alice.shell("echo ', and whole' >> outbox/bob/half");
+    assert_eq!(fs::read_to_string(arrives(&bob, "inbox/alice/half")).unwrap(), "half, and whole\n");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn what_a_full_inbox_refuses_says_so_and_is_sent_once_there_is_room() {
+    let world = with_small_inbox(&["alice", "bob"]);
+    let alice = world.mount("alice");
+    alice.shell("head -c 60000 /dev/urandom > outbox/bob/first");
+    alice.sync();
+    // Programs that don't look at what close(2) says.
+    alice.shell("head -c 9000 /dev/urandom > second && (cat second > outbox/bob/second || true)");
+    alice.shell(
+        "python3 -c \"open('outbox/bob/third', 'w').write('x' * 9000)\" 2>/dev/null || true",
+    );
+    for name in ["second", "third"] {
+        wait_for_state(
+            &alice.path(&format!("outbox/bob/{name}")),
+            "waiting: the inbox of bob is full",
+        );
+    }
+    let text = status(&alice);
+    assert!(text.contains("2 waiting"), "{text}");
+    // Nor is it forgotten by a remount.
+    alice.unmount();
+    let alice = world.mount("alice");
+    wait_for_state(&alice.path("outbox/bob/second"), "waiting: the inbox of bob is full");
+    let bob = world.mount("bob");
+    let second = arrives(&bob, "inbox/alice/second");
+    arrives(&bob, "inbox/alice/third");
+    assert_eq!(fs::read(second).unwrap(), fs::read(alice.path("second")).unwrap());
+    wait_for_state(&alice.path("outbox/bob/third"), "received");
+    wait_until("no draft", PATIENCE, || !status(&alice).contains("waiting:"));
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn what_was_refused_only_when_it_was_committed_is_sent_again_too() {
+    let world = with_small_inbox(&["alice", "bob", "carol"]);
+    let (alice, carol) = (world.mount("alice"), world.mount("carol"));
+    // Both may send it, as far as they were told; one comes too late.
+    std::thread::scope(|scope| {
+        for from in [&alice, &carol] {
+            scope.spawn(move || {
+                from.shell(
+                    "for n in 1 2 3 4; do head -c 12000 /dev/urandom > outbox/bob/$n; done || true",
+                );
+            });
+        }
+    });
+    let bob = world.mount("bob");
+    for from in ["alice", "carol"] {
+        for n in 1..=4 {
+            arrives(&bob, &format!("inbox/{from}/{n}"));
+        }
+    }
+    assert_eq!(bob.shell("find inbox -type f | wc -l"), "8");
+    bob.unmount();
+    alice.unmount();
+    carol.unmount();
+}
+
+#[test]
+fn a_revised_file_of_the_same_name_is_sent_as_a_new_delivery() {
+    let world = World::new(&["alice", "bob"]);
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    let read = |path: &str| fs::read_to_string(arrives(&bob, path)).unwrap();
+    let revise = |how: &str, number: u32, expected: &str| {
+        alice.shell(how);
+        let path = match number {
+            1 => "inbox/alice/report.txt".to_owned(),
+            number => format!("inbox/alice/report ({number}).txt"),
+        };
+        assert_eq!(read(&path), expected, "{how}");
+        assert_eq!(alice.shell("cat outbox/bob/report.txt"), expected.trim_end());
+        wait_for_state(&alice.path("outbox/bob/report.txt"), "received");
+    };
+    revise("echo one > report.txt && cp report.txt outbox/bob/", 1, "one\n");
+    revise("echo two > report.txt && cp report.txt outbox/bob/", 2, "two\n");
+    revise("echo three > report.txt && mv report.txt outbox/bob/", 3, "three\n");
+    revise("echo four > outbox/bob/report.txt", 4, "four\n");
+    revise("echo five >> outbox/bob/report.txt", 5, "four\nfive\n");
+    revise(
+        "echo seven > /tmp/xfer-$$ && rsync -I --inplace /tmp/xfer-$$ outbox/bob/report.txt; rm /tmp/xfer-$$",
+        6,
+        "seven\n",
+    );
+    // What was sent before stays as it was.
+    assert_eq!(read("inbox/alice/report.txt"), "one\n");
+    // Nothing is sent by opening it to write, or looking at it.
+    alice.shell(
+        "touch outbox/bob/report.txt && cat outbox/bob/report.txt && : >> outbox/bob/report.txt",
+    );
+    let none = || !bob.path("inbox/alice/report (7).txt").exists();
+    assert!(holds_for(A_WHILE, none));
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_file_is_revised_while_its_first_version_is_still_on_its_way() {
+    let world = World::new(&["alice", "bob"]);
+    let alice = world.mount("alice");
+    for version in 1..=20 {
+        alice.shell(&format!("echo {version} > outbox/bob/report"));
+    }
+    let bob = world.mount("bob");
+    for version in 2..=20 {
+        arrives(&bob, &format!("inbox/alice/report ({version})"));
+    }
+    let all = bob.shell("cat inbox/alice/* | sort -n | tr '\\n' ' '");
+    assert_eq!(all.trim(), (1..=20).map(|n| n.to_string()).collect::<Vec<_>>().join(" "));
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn another_user_of_the_machine_may_revise_what_it_may_write() {
+    let world = World::new(&["alice", "bob"]);
+    world.let_others_in();
+    let (alice, bob) = (
+        world.mounting("alice").arg("-o").arg("ids=stored,allow_other").start(),
+        world.mount("bob"),
+    );
+    alice.shell("chmod 777 . outbox outbox/bob");
+    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups --";
+    alice.shell(&format!("{nobody} bash -c 'echo one > outbox/bob/letter'"));
+    arrives(&bob, "inbox/alice/letter");
+    alice.shell(&format!("{nobody} bash -c 'echo two > outbox/bob/letter'"));
+    let second = arrives(&bob, "inbox/alice/letter (2)");
+    assert_eq!(fs::read_to_string(second).unwrap(), "two\n");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn what_is_within_a_directory_that_was_sent_can_not_be_changed() {
+    let world = World::new(&["alice", "bob"]);
+    let alice = world.mount("alice");
+    alice.shell("mkdir album && echo one > album/file && mv album outbox/bob/");
+    let inside = alice.path("outbox/bob/album/file");
+    assert_eq!(errno(File::options().write(true).open(&inside).map(drop)), libc::EPERM);
+    assert_eq!(errno(fs::write(&inside, "two")), libc::EPERM);
+    alice.unmount();
+}
+
+#[test]
+fn a_file_that_is_written_through_memory_beyond_the_quota_is_not_sent() {
+    let (_world, alice, bob) = with_little_room();
+    let path = alice.path("outbox/bob/file");
+    let mut file = xfer_tests::files::read_write(&path);
+    file.set_len(30 * MIB).unwrap();
+    file.rewind().unwrap();
+    let mut mapped = xfer_tests::files::Mapped::try_new(file.as_fd(), 30 * MIB as usize).unwrap();
+    let page = vec![1; 64 << 10];
+    (0..30 * MIB as usize).step_by(page.len()).for_each(|at| mapped.write(at, &page));
+    drop(mapped);
+    drop(file);
+    wait_for_state(&path, "failed: quota exceeded");
+    nothing_arrives(&bob);
+    bob.unmount();
+    alice.unmount();
 }
 
 #[test]
@@ -33,6 +495,23 @@ fn arrivals_leave_a_tenth_of_the_quota_free_and_come_when_there_is_room() {
     wait_until("the rest to arrive", PATIENCE, || {
         fs::read_dir(bob.path("inbox/alice")).unwrap().count() == 4
     });
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_program_that_is_started_while_a_file_is_open_in_the_outbox_starts() {
+    let world = World::new(&["alice", "bob"]);
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    let mut file = File::create(alice.path("outbox/bob/file")).unwrap();
+    file.write_all(b"one, ").unwrap();
+    // Its copy of the descriptor is closed when the kernel runs it, with a lock held.
+    for _ in 0..20 {
+        alice.shell("true");
+    }
+    file.write_all(b"two").unwrap();
+    drop(file);
+    assert_eq!(fs::read_to_string(arrives(&bob, "inbox/alice/file")).unwrap(), "one, two");
     bob.unmount();
     alice.unmount();
 }

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use xfer_protocol::message::DeliveryHead;
 use xfer_protocol::tree::{Action, Loaded, Owner, Rows};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
@@ -17,9 +16,6 @@ use super::{Client, New, Notice};
 
 /// How long to wait before trying again to place what had no room.
 const RETRY: Duration = Duration::from_secs(5);
-
-/// How long to wait before trying again to send what could not be sent.
-const SWEEP_AGAIN: Duration = Duration::from_secs(30);
 
 /// The last number that a name gets: `name (2).ext`, `name (3).ext` and so on.
 const NUMBER_MAX: u32 = 100_000_000;
@@ -31,54 +27,6 @@ const PLACES_MAX: u32 = 100;
 const NUMBERED_MAX: usize = 10_000;
 
 impl Client {
-    /// Makes the mailboxes that are missing now, so that a mount has them from its first moment on.
-    ///
-    /// # Errors
-    /// If the server does not answer, or there is no room for them.
-    pub async fn make_mailboxes(self: &Arc<Self>) -> Result<(), Errno> {
-        let owner = self.owner();
-        self.call(move |state: &mut State| state.make_mailboxes(owner)).await
-    }
-
-    /// Makes mailboxes for those that can be sent to, whenever there are new ones, and sends what a
-    /// session before left unsent in them.
-    pub(super) async fn tend_mailboxes(self: Arc<Self>) {
-        let mut progress = self.progress.subscribe();
-        let mut made = None;
-        let mut sweep_at = Some(Instant::now());
-        while self.lock().phase == Phase::Connected {
-            let users = self.lock().users.clone();
-            if made.as_ref() != Some(&users) && self.make_mailboxes().await.is_ok() {
-                made = Some(users);
-            }
-            if sweep_at.is_some_and(|at| at <= Instant::now()) {
-                let swept = self.send_left_behind().await.is_ok();
-                sweep_at = (!swept).then(|| Instant::now() + SWEEP_AGAIN);
-            }
-            tokio::select! {
-                changed = progress.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep_until(sweep_at.unwrap_or_else(Instant::now)),
-                    if sweep_at.is_some() => {}
-            }
-        }
-    }
-
-    /// Sends what stands in mailboxes and is whole, but was not sent.
-    ///
-    /// # Errors
-    /// The first refusal, if not all could be sent.
-    pub(super) async fn send_left_behind(self: &Arc<Self>) -> Result<(), Errno> {
-        let mut result = Ok(());
-        for ino in self.call(State::unsent).await? {
-            let sent = self.call(move |state: &mut State| state.send_again(ino)).await;
-            if let Err(errno) = sent {
-                tracing::warn!("something in the outbox stays unsent: {errno}");
-                result = result.and(sent);
-            }
-        }
-        result
-    }
-
     /// Places what arrives. What can't be placed now makes way for what comes after it.
     pub(super) async fn receive_deliveries(self: Arc<Self>) {
         let mut progress = self.progress.subscribe();

@@ -5,14 +5,11 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use xfer_protocol::limits::BLOCK_BYTES;
 use xfer_protocol::message::DeliveryState;
-use xfer_protocol::tree::{Action, Loaded, Rows, XattrMode};
+use xfer_protocol::tree::{Action, Loaded, Rows, STATE_XATTR, XattrMode};
 use xfer_protocol::{ContentId, Errno, Ino, Timestamp};
 
 use super::names::Found;
 use super::state::{Pause, State};
-
-/// The attribute that says what became of something sent.
-const STATE_XATTR: &[u8] = b"user.xfer.state";
 
 /// Attributes to set; what is `None` stays.
 #[derive(Clone, Default, Debug)]
@@ -66,6 +63,9 @@ impl State {
     /// Sets attributes.
     pub fn set_attributes(&mut self, ino: Ino, new: &NewAttributes) -> Result<Found, Pause> {
         let fresh = ContentId(self.fresh()?);
+        if new.size.is_some() {
+            self.prepare_change(ino)?;
+        }
         self.change(Action::SetAttr {
             ino,
             mode: new.mode,
@@ -77,6 +77,9 @@ impl State {
             clear_set_id: new.clear_set_id,
             fresh,
         })?;
+        if new.size == Some(0) {
+            self.note_emptied(ino);
+        }
         Ok((ino, self.node(ino)?))
     }
 
@@ -94,8 +97,13 @@ impl State {
         must_be_attribute(name)?;
         self.must_be_usable(ino)?;
         let node = self.node(ino)?;
-        if name == STATE_XATTR && node.sent.is_some() {
-            return self.delivery_state(ino);
+        if name == STATE_XATTR {
+            if let Some(draft) = self.drafts.get(ino) {
+                return Ok(draft.state(self.handles.writers(ino)).into());
+            }
+            if node.sent.is_some() {
+                return self.delivery_state(ino);
+            }
         }
         // There are no others: nothing has to be asked for to say so, as the kernel and `ls` do.
         if !name.starts_with(b"user.") {
@@ -111,7 +119,8 @@ impl State {
         let xattrs = self.all_xattrs(ino)?;
         let mut names: BTreeSet<&[u8]> = xattrs.keys().map(|name| &name[..]).collect();
         // The kernel lets nobody read a user's attribute of anything else.
-        if node.sent.is_some() && (node.is_directory() || node.file().is_some()) {
+        let has_state = node.sent.is_some() || self.is_draft(ino);
+        if has_state && (node.is_directory() || node.file().is_some()) {
             names.insert(STATE_XATTR);
         }
         Ok(names.into_iter().flat_map(|name| [name, &[0]].concat()).collect())
@@ -165,6 +174,7 @@ impl State {
             DeliveryState::Sent(time) => with_time("sent", time),
             DeliveryState::Received(time) => with_time("received", time),
             DeliveryState::Refused(time) => with_time("refused", time),
+            DeliveryState::NoRoom(_) => "waiting: the inbox was full".to_owned(),
         }
         .into())
     }

@@ -44,7 +44,8 @@ impl State {
     pub fn open(&mut self, ino: Ino, writable: bool) -> Result<HandleId, Pause> {
         self.must_have_session()?;
         let node = self.node(ino)?;
-        if writable && node.sent.is_some() {
+        // A record can be written anew; what is within a directory that was sent, can't.
+        if writable && node.sent.is_some() && self.record_place(ino)?.is_none() {
             return Err(Errno::EPERM.into());
         }
         Ok(self.handles.open_file(ino, writable))
@@ -88,6 +89,7 @@ impl State {
         clear_set_id: bool,
     ) -> Result<(), Pause> {
         let fresh = ContentId(self.fresh()?);
+        self.prepare_change(ino)?;
         let copy = self.copy_that_is(ino, offset, data);
         if let Some(copy) = copy.filter(|_| !clear_set_id) {
             let Copy { from, from_offset, to, to_offset, len } = copy;
@@ -118,7 +120,7 @@ impl State {
     pub fn post(&mut self, ino: Ino) -> Result<(), Pause> {
         self.send_closed(ino).inspect_err(|pause| {
             if let Pause::Refused(errno) = pause {
-                self.note_error(format!("what was closed in the outbox is not sent: {errno}"));
+                self.refuse_room(ino, *errno);
             }
         })
     }
@@ -141,6 +143,7 @@ impl State {
         mode: FallocateMode,
         clear_set_id: bool,
     ) -> Result<(), Pause> {
+        self.prepare_change(ino)?;
         if clear_set_id {
             self.clear_set_id(ino)?;
         }
@@ -168,6 +171,7 @@ impl State {
         let size = source.file().ok_or(Errno::EINVAL)?.size;
         let len = copy.len.min(size.saturating_sub(copy.from_offset)).min(FILE_BYTES_MAX);
         if len > 0 {
+            self.prepare_change(copy.to)?;
             if clear_set_id {
                 self.clear_set_id(copy.to)?;
             }

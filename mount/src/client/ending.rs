@@ -9,6 +9,7 @@ use xfer_protocol::{Errno, Ino, Name};
 
 use super::Client;
 use super::kernel::Notice;
+use super::outbox::drafts::Unsents;
 use super::state::{Phase, State};
 
 /// How long the server's last word is waited for, once everything is durable.
@@ -66,6 +67,10 @@ pub struct Standing {
     pub waiting: usize,
     /// How many of those the quota leaves no room for.
     pub waiting_for_room: usize,
+    /// How much of what stands in the outbox was not sent, and why.
+    pub unsent: Unsents,
+    /// What of it, the first hundred: the path, and the state.
+    pub unsent_files: Vec<(String, String)>,
     /// What went wrong that no program was told.
     pub errors: Vec<String>,
 }
@@ -87,7 +92,7 @@ impl Client {
     /// If the session was over before everything was durable.
     pub async fn finish(self: &Arc<Self>) -> Result<(), Lost> {
         // What was closed just now may still be on its way into the other's inbox.
-        let _ = self.send_left_behind().await;
+        let _ = self.send_unsent().await;
         self.write_back().await;
         self.lock().begin_drain(Lost::LOGGED_OUT);
         self.outgoing.notify_one();
@@ -144,6 +149,7 @@ impl Client {
             Phase::Draining(reason) => (Some(reason.clone()), true),
             Phase::Over(reason) => (Some(reason.clone()), false),
         };
+        let (unsent, unsent_files) = state.show_drafts();
         let has_no_room = |head: &&DeliveryHead| !state.has_room_to_receive(head);
         Standing {
             trouble,
@@ -159,6 +165,8 @@ impl Client {
             round_trip: state.round_trip,
             waiting: state.waiting.len(),
             waiting_for_room: state.waiting.iter().filter(has_no_room).count(),
+            unsent,
+            unsent_files,
             errors: state.errors.clone(),
         }
     }

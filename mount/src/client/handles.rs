@@ -150,6 +150,11 @@ impl Handles {
         self.writers.keys().copied()
     }
 
+    /// The newest handle that there is or was.
+    pub(super) fn newest(&self) -> HandleId {
+        HandleId(self.next)
+    }
+
     /// How many handles can write to a file.
     pub(super) fn writers(&self, ino: Ino) -> u32 {
         self.writers.get(&ino).copied().unwrap_or(0)
@@ -160,6 +165,13 @@ impl Handles {
         let known = self.known.entry(ino).or_insert(Known { lookups: 0, directory });
         known.lookups += 1;
         known.directory = directory;
+    }
+
+    /// A node that the kernel knows was moved into a directory, at the kernel's own wish.
+    pub(super) fn moved(&mut self, ino: Ino, directory: Ino) {
+        if let Some(known) = self.known.get_mut(&ino) {
+            known.directory = directory;
+        }
     }
 
     /// The directory in which the kernel found a node last.

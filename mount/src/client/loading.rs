@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tokio::sync::watch;
 use xfer_protocol::limits::{DELIVERY_ITEMS_MAX, SYMLINK_BYTES_MAX, XATTRS_BYTES_MAX};
-use xfer_protocol::message::{Answer, Ask, DeliveryState, Page};
+use xfer_protocol::message::{Answer, Ask, Page};
 use xfer_protocol::tree::{Delivery, Kind, Loaded, Need, Node, Rows};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name, Seq};
 
@@ -116,12 +116,13 @@ impl Client {
         let ask = Ask::Reserve { to: to.clone(), ino, bytes, items };
         match self.ask(Seq::default(), ask).await {
             Ok((Answer::Reserved, _)) => {
-                self.lock().drafts.grant(&room);
+                self.lock().grant_room(&room);
                 Ok(())
             }
             Ok(_) => Err(self.unexpected("room in an inbox")),
             Err(errno) => {
-                self.lock().drafts.refuse(ino);
+                self.lock().refuse_room(ino, errno);
+                self.tick();
                 Err(errno)
             }
         }
@@ -402,14 +403,5 @@ impl State {
         node.file().filter(|data| data.content == Some(order.content)).is_some_and(|data| {
             data.extents.data_in(data.size, order.range.clone()).first() == Some(&order.range)
         })
-    }
-
-    /// Notes what became of a delivery; what is final stays.
-    pub(super) fn learn_state(&mut self, id: DeliveryId, state: DeliveryState) {
-        let known = self.deliveries.entry(id).or_insert(DeliveryState::Unknown);
-        match known {
-            DeliveryState::Received(_) | DeliveryState::Refused(_) => {}
-            DeliveryState::Unknown | DeliveryState::Sent(_) => *known = state,
-        }
     }
 }

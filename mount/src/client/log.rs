@@ -163,6 +163,7 @@ fn extra_bytes(action: &Action) -> usize {
         | Action::Fallocate { .. }
         | Action::CopyRange { .. }
         | Action::ForgetOrphan { .. }
+        | Action::Revise { .. }
         | Action::Decline { .. } => 0,
     }
 }

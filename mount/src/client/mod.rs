@@ -44,6 +44,8 @@ mod uplink;
 
 mod arrivals;
 
+mod tending;
+
 mod ending;
 
 use std::collections::HashMap;
@@ -55,7 +57,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use xfer_protocol::message::{Ask, ReadError};
 use xfer_protocol::tree::{Need, Owner};
-use xfer_protocol::{Errno, Seq};
+use xfer_protocol::{Errno, Ino, Seq};
 
 pub use attributes::{NewAttributes, Space};
 pub use data::{Copy, Seek};
@@ -64,6 +66,7 @@ pub use ending::{Lost, Standing};
 pub use handles::HandleId;
 pub use kernel::{Kernel, Notice};
 pub use names::{Found, New};
+pub use outbox::drafts::Unsents;
 pub use state::{Pause, State};
 
 use crate::session::Session;
@@ -226,6 +229,16 @@ impl Client {
         }
     }
 
+    /// Whether something stands in a mailbox and was not sent.
+    pub fn is_draft(&self, ino: Ino) -> bool {
+        self.lock().is_draft(ino)
+    }
+
+    /// Notes that part of a file could not be written, so that it is not sent as if it were whole.
+    pub fn note_failure(&self, ino: Ino, errno: Errno) {
+        self.lock().note_failure(ino, errno);
+    }
+
     /// Whose numbers nodes show.
     pub fn ids(&self) -> Ids {
         self.options.ids
@@ -243,6 +256,7 @@ impl Client {
             || state.barrier > state.log.durable()
             || state.numbers_are_low()
             || state.rooms.has_question();
+        let resend = state.resend;
         drop(state);
         for (ino, order) in orders {
             self.fetch(ino, order);
@@ -250,6 +264,9 @@ impl Client {
         self.pass_on(notices);
         if news {
             self.outgoing.notify_one();
+        }
+        if resend {
+            self.tick();
         }
         result
     }

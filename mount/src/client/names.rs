@@ -94,16 +94,16 @@ impl State {
         owner: Owner,
     ) -> Result<Ino, Pause> {
         let ino = Ino(self.fresh()?);
-        let in_mailbox = self.mailbox(parent)?.is_some();
-        let name = name.clone();
+        let mailbox = self.mailbox(parent)?;
+        let (given, name) = (name, name.clone());
         self.change(match new.clone() {
             New::File { mode } => Action::Create { parent, name, ino, mode, owner },
             New::Directory { mode } => Action::Mkdir { parent, name, ino, mode, owner },
             New::Symlink { target } => Action::Symlink { parent, name, ino, target, owner },
             New::Special { kind, mode } => Action::Mknod { parent, name, ino, mode, owner, kind },
         })?;
-        if in_mailbox {
-            self.drafts.note(ino);
+        if let Some(to) = mailbox {
+            self.note_draft(ino, parent, to, given);
         }
         Ok(ino)
     }
@@ -132,7 +132,11 @@ impl State {
     /// Takes a name from a node.
     pub fn unlink(&mut self, parent: Ino, name: &Name) -> Result<(), Pause> {
         let target = self.entry(parent, name)?;
+        let is_draft = target.is_some_and(|ino| self.stands_at(ino, parent, name));
         self.change(Action::Unlink { parent, name: name.clone() })?;
+        if let Some(ino) = target.filter(|_| is_draft) {
+            self.drafts.remove(ino);
+        }
         self.drop_orphan(target);
         Ok(())
     }
@@ -141,6 +145,7 @@ impl State {
     pub fn rmdir(&mut self, parent: Ino, name: &Name) -> Result<(), Pause> {
         let target = self.entry(parent, name)?;
         self.change(Action::Rmdir { parent, name: name.clone() })?;
+        target.into_iter().for_each(|ino| self.drafts.remove(ino));
         self.drop_orphan(target);
         Ok(())
     }
@@ -159,17 +164,30 @@ impl State {
         if mode != RenameMode::Exchange {
             // Room is asked for only for what can be moved at all.
             self.check(&rename)?;
-            self.prepare_rename(moved, to.0, &to.1)?;
+            self.prepare_rename(moved, (from.0, to.0), &to.1)?;
         } else if self.mailbox(from.0)?.is_some() || self.mailbox(to.0)?.is_some() {
             return Err(Errno::EINVAL.into());
         }
+        let replaces = replaced.filter(|ino| *ino != moved);
+        let goes = replaces.filter(|ino| self.stands_at(*ino, to.0, &to.1));
         self.change(rename)?;
+        self.handles.moved(moved, to.0);
+        goes.into_iter().for_each(|ino| self.drafts.remove(ino));
         self.drop_orphan(replaced);
         // The rename happened: what comes after it must not make it seem to have failed.
-        if let Err(pause) = self.send_renamed(moved, to.0, &to.1) {
-            self.note_error(format!("\"{}\" was not sent: {pause:?}", to.1));
+        match self.send_renamed(moved, (from.0, to.0), &to.1) {
+            Ok(()) => {}
+            Err(Pause::Refused(errno)) => self.refuse_room(moved, errno),
+            // It is sent as soon as that can be waited for.
+            Err(_) => self.resend = true,
         }
         Ok(())
+    }
+
+    /// Whether something is a draft that stands under this name.
+    fn stands_at(&self, ino: Ino, parent: Ino, name: &Name) -> bool {
+        let place = self.drafts.get(ino).map(|draft| &draft.place);
+        place.is_some_and(|place| place.mailbox == parent && place.name == *name)
     }
 
     /// The kernel takes back that it knows a node.

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use xfer_protocol::limits::IDS_MAX;
 use xfer_protocol::message::{DeliveryHead, DeliveryState, Grant};
 use xfer_protocol::tree::{
-    Action, Changes, ContentEffect, Loaded, Need, Node, Op, Room, Rows, Stop, Table, XattrMap, plan,
+    Action, Changes, ContentEffect, Loaded, Need, Node, Op, Room, Rows, STATE_XATTR, Stop, Table,
+    XattrMap, plan,
 };
 use xfer_protocol::{ContentId, DeliveryId, Errno, IdRange, Ino, Name, Seq};
 
@@ -19,7 +20,7 @@ use super::cache::{Cache, FetchOrder};
 use super::handles::Handles;
 use super::kernel::Notice;
 use super::log::Log;
-use super::outbox::Drafts;
+use super::outbox::{self, drafts::Drafts};
 use super::room::Rooms;
 use super::walk::Walk;
 
@@ -88,13 +89,23 @@ pub struct State {
     pub(super) handles: Handles,
     pub(super) walk: Walk,
     pub(super) drafts: Drafts,
+    /// The mailboxes, as far as they were looked for, and whose they are.
+    pub(super) mailboxes: HashMap<Ino, Name>,
+    /// The records of what was sent in this session, until it is known what became of it.
+    pub(super) sent: HashMap<DeliveryId, Ino>,
     /// The number that something of a name got last in the inbox, by its sender and name.
     pub(super) numbered: HashMap<(Name, Name), u32>,
+    /// Room in inboxes for what is about to be moved into a mailbox.
+    pub(super) moving: HashMap<Ino, outbox::drafts::Room>,
+    /// Whether something that was not sent is to be tried again soon.
+    pub(super) resend: bool,
     pub(super) phase: Phase,
     /// The account's own name.
     pub(super) user: Name,
     /// Users that can be sent to.
     pub(super) users: HashSet<Name>,
+    /// How often those changed.
+    pub(super) users_changes: u64,
     /// Deliveries that wait to be placed in the inbox.
     pub(super) waiting: VecDeque<DeliveryHead>,
     /// What became of what was sent, as far as asked or told.
@@ -137,10 +148,15 @@ impl State {
             handles: Handles::default(),
             walk: Walk::default(),
             drafts: Drafts::default(),
+            mailboxes: HashMap::new(),
+            sent: HashMap::new(),
             numbered: HashMap::new(),
+            moving: HashMap::new(),
+            resend: false,
             phase: Phase::Connected,
             user: grant.user.clone(),
             users: grant.users.iter().cloned().collect(),
+            users_changes: 0,
             waiting: grant.deliveries.iter().cloned().collect(),
             deliveries: HashMap::new(),
             rooms: Rooms::new(grant.disk, grant.limit),
@@ -362,7 +378,10 @@ impl State {
 
     /// Whether the log takes the op now. What follows from an op that was taken always is.
     fn has_room_for(&self, action: &Action, payload: &Bytes) -> bool {
-        let follows = matches!(action, Action::Send { .. } | Action::ForgetOrphan { .. });
+        let follows = match action {
+            Action::SetXattr { name, .. } | Action::RemoveXattr { name, .. } => name == STATE_XATTR,
+            action => matches!(action, Action::Send { .. } | Action::ForgetOrphan { .. }),
+        };
         follows || if payload.is_empty() { !self.log.is_full() } else { self.log.has_room() }
     }
 
@@ -418,6 +437,7 @@ fn numbers_of(action: &Action, changes: &Changes) -> Option<(u64, u64)> {
         | Action::SetXattr { .. }
         | Action::RemoveXattr { .. }
         | Action::ForgetOrphan { .. }
+        | Action::Revise { .. }
         | Action::Decline { .. } => None,
     }
 }

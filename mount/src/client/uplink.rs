@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::{HEARTBEAT_MS, SILENCE_TIMEOUT_MS};
-use xfer_protocol::message::{EndReason, ToClient, ToServer};
-use xfer_protocol::{Ino, Name, Seq};
+use xfer_protocol::message::{DeliveryState, EndReason, ToClient, ToServer};
+use xfer_protocol::{DeliveryId, Ino, Name, Seq};
 
 use super::kernel::Notice;
 use super::log::Group;
@@ -107,7 +107,11 @@ impl Client {
                 return Err(format!("the server refused change {seq}: {errno}"));
             }
             ToClient::Arrived(head) => state.waiting.push_back(head),
-            ToClient::Settled { delivery, state: became } => state.learn_state(delivery, became),
+            ToClient::Settled { delivery, state: became } => {
+                drop(state);
+                self.learn_settled(delivery, became);
+                state = self.lock();
+            }
             ToClient::Users(users) => state.set_users(users.into_iter().collect()),
             ToClient::Quota(quota) => state.table.set_quota(quota),
             ToClient::Ids(range) => {
@@ -129,6 +133,24 @@ impl Client {
         self.tick();
         self.outgoing.notify_one();
         Ok(())
+    }
+
+    /// Takes in what became of something that was sent. What was received made room.
+    fn learn_settled(self: &Arc<Self>, id: DeliveryId, became: DeliveryState) {
+        let mut state = self.lock();
+        state.learn_state(id, became.clone());
+        match became {
+            DeliveryState::NoRoom(_) => {
+                drop(state);
+                self.run(move |state: &mut State| state.take_back(id), |_| {});
+            }
+            DeliveryState::Received(_) | DeliveryState::Refused(_) => {
+                state.sent.remove(&id);
+                let has_drafts = state.drafts.iter().next().is_some();
+                state.resend |= has_drafts;
+            }
+            DeliveryState::Sent(_) | DeliveryState::Unknown => {}
+        }
     }
 
     #[tracing::instrument(level = "trace", skip_all, fields(first = %group.first, ops = group.ops.len()))]
@@ -198,6 +220,10 @@ impl State {
         self.notices.extend(changed.map(|name| Notice::Entry(Ino::OUTBOX, name)));
         self.notices.push(Notice::Contents(Ino::OUTBOX));
         self.users = users;
+        self.users_changes += 1;
+        // One who is back can be sent to.
+        let has_drafts = self.drafts.iter().next().is_some();
+        self.resend |= has_drafts;
     }
 
     /// The sign of life of a quiet link. A session whose programs make no changes gives back room.

@@ -91,6 +91,14 @@ pub struct Status {
     pub deliveries_waiting: u64,
     /// Those of them that have to wait until there is room in what the quota leaves to arrivals.
     pub deliveries_without_room: u64,
+    /// What stands in the outbox and waits until it can be sent, which is tried again by itself.
+    pub unsent_waiting: u64,
+    /// What stands in the outbox and was not written whole.
+    pub unsent_failed: u64,
+    /// What stands in the outbox and may not be whole.
+    pub unsent_held: u64,
+    /// What of these, the first hundred: the path, and the state.
+    pub unsent: Vec<(String, String)>,
     /// What went wrong that no program was told.
     pub errors: Vec<String>,
 }

@@ -47,6 +47,11 @@ pub(super) fn details(mount: &Status) -> String {
         ("cached tree", size(mount.tree_bytes)),
         ("deliveries", deliveries(mount)),
     ];
+    if !mount.unsent.is_empty() {
+        rows.push(("not sent", unsent(mount)));
+    }
+    let files = mount.unsent.iter().map(|(path, state)| ("", format!("{path}: {state}")));
+    rows.extend(files);
     rows.extend(mount.errors.iter().map(|error| ("error", error.clone())));
     let mut text = String::new();
     for (name, value) in rows {
@@ -73,6 +78,18 @@ fn deliveries(mount: &Status) -> String {
              a tenth of the quota free"
         ),
     }
+}
+
+/// What stands in the outbox and was not sent.
+fn unsent(mount: &Status) -> String {
+    let counts = [
+        (mount.unsent_waiting, "waiting"),
+        (mount.unsent_failed, "failed"),
+        (mount.unsent_held, "held"),
+    ];
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    let counts: Vec<_> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+    counts.join(", ")
 }
 
 fn bytes_of(used: u64, quota: u64) -> String {

@@ -2,19 +2,22 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{
-    Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    FileHandle, Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request,
 };
 use xfer_protocol::{Errno, Ino, Name};
 
 use super::attr::{FOR_EVER, View, absent, attr, errno, file_type};
+use super::dying::is_killed;
 use super::filesystem::XferFs;
 use super::placing;
 use super::words::{given, new_name, owner, parse};
-use crate::client::{Found, Listed, New, NewAttributes, Pause, State};
+use crate::client::{Client, Found, HandleId, Listed, New, NewAttributes, Pause, State};
 
 /// Numbers are never used again, so one generation is enough.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -132,6 +135,61 @@ impl XferFs {
             }
             let new = NewAttributes { clear_set_id: true, ..NewAttributes::default() };
             state.set_attributes(ino, &new)
+        });
+    }
+
+    /// Sets attributes, and answers with all of them.
+    pub(super) fn answer_attributes(
+        &self,
+        request: &Request,
+        file: (INodeNo, Option<FileHandle>),
+        new: NewAttributes,
+        reply: ReplyAttr,
+    ) {
+        let (ino, resizes, view) = (Ino(file.0.0), new.size.is_some(), self.view);
+        let attempt = move |state: &mut State| state.set_attributes(ino, &new);
+        if !resizes {
+            return self.answer_attr(request, reply, attempt);
+        }
+        let (reply, attempt) = self.data_change(file, reply, attempt);
+        self.answer(request, reply, attempt, move |reply, (ino, node)| {
+            reply.inner().attr(&FOR_EVER, &attr(ino, &node, view));
+        });
+    }
+
+    /// Makes an attempt to change a file's data, and its answer, such that the outbox learns whether
+    /// it could be: a file of which part is missing is not sent.
+    pub(super) fn data_change<R, T>(
+        &self,
+        (ino, handle): (INodeNo, Option<FileHandle>),
+        reply: R,
+        mut attempt: impl FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
+    ) -> (Noting<R>, impl FnMut(&mut State) -> Result<T, Pause> + Send + 'static) {
+        let (ino, handle) = (Ino(ino.0), handle.map(|handle| HandleId(handle.0)));
+        let noting = Noting { reply, client: self.client.clone(), ino };
+        let changing = move |state: &mut State| {
+            let done = attempt(state)?;
+            state.note_change(ino, handle);
+            Ok(done)
+        };
+        (noting, changing)
+    }
+
+    /// A descriptor of a file was closed: for good, or a copy of one.
+    pub(super) fn answer_flush(
+        &self,
+        request: &Request,
+        ino: Ino,
+        handle: HandleId,
+        reply: ReplyEmpty,
+    ) {
+        let killed = self.client.is_draft(ino) && is_killed(request.pid(), request.uid());
+        self.answer_empty(request, reply, move |state| match killed {
+            true => {
+                state.note_killed(ino);
+                Ok(())
+            }
+            false => state.flush(handle, ino),
         });
     }
 
@@ -353,6 +411,27 @@ fn add_entries(
         }
     }
     told
+}
+
+/// An answer to a change of data: a refusal is noted before it is said.
+pub(super) struct Noting<R> {
+    reply: R,
+    client: Arc<Client>,
+    ino: Ino,
+}
+
+impl<R> Noting<R> {
+    /// The answer itself.
+    pub(super) fn inner(self) -> R {
+        self.reply
+    }
+}
+
+impl<R: Refuse> Refuse for Noting<R> {
+    fn refuse(self, errno: Errno) {
+        self.client.note_failure(self.ino, errno);
+        self.reply.refuse(errno);
+    }
 }
 
 /// An answer that can be a refusal: each of fuser's is a type of its own.

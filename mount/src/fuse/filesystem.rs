@@ -18,7 +18,7 @@ use xfer_protocol::limits::{BLOCK_BYTES, NAME_BYTES_MAX, WRITE_BYTES_MAX};
 use xfer_protocol::tree::XattrMode;
 use xfer_protocol::{Errno, Ino};
 
-use super::answers::GENERATION;
+use super::answers::{GENERATION, Noting};
 use super::attr::{FOR_EVER, View, attr};
 use super::interrupts::Interrupts;
 use super::notices::Attributes;
@@ -100,7 +100,7 @@ impl Filesystem for XferFs {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -122,7 +122,7 @@ impl Filesystem for XferFs {
             mtime: mtime.map(timestamp),
             clear_set_id: size.is_some() && request.uid() != 0,
         };
-        self.answer_attr(request, reply, move |state| state.set_attributes(Ino(ino.0), &new));
+        self.answer_attributes(request, (ino, fh), new, reply);
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -265,7 +265,7 @@ impl Filesystem for XferFs {
         &self,
         request: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
@@ -277,7 +277,8 @@ impl Filesystem for XferFs {
         let data = Bytes::copy_from_slice(data);
         let len = data.len() as u32;
         let attempt = move |state: &mut State| state.write(Ino(ino.0), offset, &data, clear_set_id);
-        let done = move |reply: ReplyWrite, ()| reply.written(len);
+        let done = move |reply: Noting<ReplyWrite>, ()| reply.inner().written(len);
+        let (reply, attempt) = self.data_change((ino, Some(fh)), reply, attempt);
         // Pages that were changed through memory: nobody would write them again.
         match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             true => self.answer_in_any_case(reply, attempt, done),
@@ -293,7 +294,7 @@ impl Filesystem for XferFs {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.answer_empty(request, reply, move |state| state.flush(HandleId(fh.0), Ino(ino.0)));
+        self.answer_flush(request, Ino(ino.0), HandleId(fh.0), reply);
     }
 
     fn release(
@@ -440,7 +441,7 @@ impl Filesystem for XferFs {
         &self,
         request: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         length: u64,
         mode: i32,
@@ -448,9 +449,11 @@ impl Filesystem for XferFs {
     ) {
         let range = offset..offset.saturating_add(length);
         let mode = fallocate_mode(mode).ok_or(Errno::EOPNOTSUPP);
-        let (ino, clear) = (Ino(ino.0), request.uid() != 0);
-        let attempt = move |state: &mut State| state.fallocate(ino, range.clone(), mode?, clear);
-        self.answer_change(request, ino, reply, attempt, |reply: ReplyEmpty, ()| reply.ok());
+        let (file, clear) = (Ino(ino.0), request.uid() != 0);
+        let attempt = move |state: &mut State| state.fallocate(file, range.clone(), mode?, clear);
+        let (reply, attempt) = self.data_change((ino, Some(fh)), reply, attempt);
+        let done = |reply: Noting<ReplyEmpty>, ()| reply.inner().ok();
+        self.answer_change(request, file, reply, attempt, done);
     }
 
     fn lseek(
@@ -477,7 +480,7 @@ impl Filesystem for XferFs {
         _fh_in: FileHandle,
         from_offset: u64,
         to: INodeNo,
-        _fh_out: FileHandle,
+        fh: FileHandle,
         to_offset: u64,
         len: u64,
         _flags: CopyFileRangeFlags,
@@ -488,7 +491,8 @@ impl Filesystem for XferFs {
         let copy = Copy { from: Ino(from.0), from_offset, to: Ino(to.0), to_offset, len };
         let clear = request.uid() != 0;
         let attempt = move |state: &mut State| state.copy_range(copy, clear);
-        let done = |reply: ReplyWrite, copied| reply.written(copied as u32);
+        let done = |reply: Noting<ReplyWrite>, copied| reply.inner().written(copied as u32);
+        let (reply, attempt) = self.data_change((to, Some(fh)), reply, attempt);
         self.answer_change(request, copy.to, reply, attempt, done);
     }
 }

@@ -131,8 +131,10 @@ pub enum DeliveryState {
     Sent(Timestamp),
     /// The recipient has it.
     Received(Timestamp),
-    /// It was turned away, by the recipient or since their inbox is full or they are gone.
+    /// It was turned away by the recipient, or there is no such user any more.
     Refused(Timestamp),
+    /// The recipient's inbox had no room for it: it may be sent again.
+    NoRoom(Timestamp),
 }
 
 /// Why a question has no answer.

@@ -29,7 +29,7 @@ mod rules;
 mod table;
 
 pub use extents::Extents;
-pub use node::{FileData, Kind, Node, Quota, Usage, XattrMap, Xattrs};
+pub use node::{FileData, Kind, Node, Quota, STATE_XATTR, Usage, XattrMap, Xattrs};
 pub use op::{Action, FallocateMode, Op, Owner, RenameMode, SpecialKind, XattrMode};
 pub use room::{Limit, Room};
 pub use rows::{

@@ -36,6 +36,10 @@ pub struct Node {
     pub sent: Option<DeliveryId>,
 }
 
+/// The attribute that says why something in a mailbox was not sent (yet). It is short and charged to
+/// nobody, so that it can be set when the quota is full.
+pub const STATE_XATTR: &[u8] = b"user.xfer.state";
+
 /// The extended attributes of a node. (The variants' order is on disk.)
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Xattrs {
@@ -46,7 +50,7 @@ pub enum Xattrs {
     All(Arc<XattrMap>),
     /// It has some that were left out, since a listing of many such nodes would be large.
     LeftOut {
-        /// The bytes of their names and values.
+        /// The bytes of their names and values, as in [`Xattrs::bytes`].
         bytes: u64,
     },
 }
@@ -81,12 +85,13 @@ impl Xattrs {
         }
     }
 
-    /// The bytes of their names and values.
+    /// The bytes of their names and values, but for [`STATE_XATTR`].
     pub fn bytes(&self) -> u64 {
         match self {
             Xattrs::None => 0,
             Xattrs::All(map) => {
-                map.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() as u64
+                let counted = map.iter().filter(|(name, _)| *name != STATE_XATTR);
+                counted.map(|(name, value)| name.len() + value.len()).sum::<usize>() as u64
             }
             Xattrs::LeftOut { bytes } => *bytes,
         }

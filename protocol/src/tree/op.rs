@@ -76,7 +76,10 @@ pub enum Action {
     /// Makes the mailbox `outbox/<user>`, for files to that user.
     Mailbox { user: Name, ino: Ino, owner: Owner },
     /// Sends `outbox/<to>/<name>`; from then on it is a record there. `from` is the tree's own user.
+    /// A record may be sent once more: it becomes that of the new delivery.
     Send { to: Name, name: Name, from: Name, delivery: DeliveryId },
+    /// Makes an ordinary file of a record, to be changed and sent anew. What was sent stays sent.
+    Revise { ino: Ino },
     /// Places a delivery in the tree. Its items get the numbers from `first` on, in order.
     Accept { delivery: DeliveryId, parent: Ino, name: Name, first: Ino, owner: Owner },
     /// Turns a delivery away.

@@ -1,11 +1,12 @@
 //! Sending between two trees that share a storage: whole, by sharing, and never felt on the other
 //! side afterwards.
 
+use bytes::Bytes;
 use proptest::prelude::*;
-use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
+use xfer_protocol::limits::{DELIVERY_ITEMS_MAX, STATE_BYTES_MAX};
 use xfer_protocol::tree::{
-    Action, FallocateMode, Kind, Loaded, Quota, RenameMode, Rows, Stop, Table, XattrMode, Xattrs,
-    plan,
+    Action, FallocateMode, Kind, Loaded, Quota, RenameMode, Rows, STATE_XATTR, Stop, Table,
+    XattrMode, Xattrs, plan,
 };
 use xfer_protocol::{ContentId, DeliveryId, Errno, Ino, Name, Seq};
 
@@ -203,7 +204,6 @@ fn what_was_sent_is_a_record_whatever_names_it_has() {
     post.alice.must(Action::Link { ino, parent: Ino::ROOT, name: name("other") });
     let id = post.send("a").unwrap();
     assert_eq!(post.alice.node(ino).sent, Some(id));
-    assert_eq!(post.send("a"), Err(Errno::EINVAL));
     assert_eq!(post.audit(), Ok(()));
 }
 
@@ -235,7 +235,6 @@ fn a_record_refuses_every_change_of_its_data() {
         assert_eq!(post.alice.apply(change.clone(), b"x"), Err(Errno::EPERM), "{change:?}");
     }
     assert_eq!(post.alice.read(ino), b"hello");
-    assert_eq!(post.alice.node(ino).mode, 0o444, "it says so itself");
 }
 
 #[test]
@@ -252,11 +251,48 @@ fn a_record_can_be_renamed_in_its_mailbox_and_removed_but_not_moved_out() {
 }
 
 #[test]
-fn a_record_is_sent_once() {
-    let (mut post, _) = Post::with_file(b"hello");
-    post.send("a").unwrap();
-    assert_eq!(post.send("a"), Err(Errno::EINVAL));
+fn a_record_can_be_sent_once_more_and_is_that_of_the_last_delivery() {
+    let (mut post, ino) = Post::with_file(b"hello");
+    let first = post.send("a").unwrap();
+    let second = post.send("a").unwrap();
+    assert_eq!(post.alice.node(ino).sent, Some(second));
+    for (id, place) in [(first, "a"), (second, "b")] {
+        let received = post.accept(id, place).unwrap();
+        assert_eq!(post.bob.read(received), b"hello");
+    }
     assert_eq!(post.send("b"), Err(Errno::ENOENT));
+    assert_eq!(post.audit(), Ok(()));
+}
+
+#[test]
+fn a_record_that_is_revised_is_an_ordinary_file_and_what_was_sent_stays_sent() {
+    let (mut post, ino) = Post::with_file(b"hello");
+    let first = post.send("a").unwrap();
+    post.alice.must(Action::Revise { ino });
+    assert_eq!(post.alice.apply(Action::Revise { ino }, &[]), Err(Errno::EINVAL));
+    let fresh = post.alice.id();
+    post.alice.apply(write(ino, 0, 1, fresh), b"J").unwrap();
+    let second = post.send("a").unwrap();
+    let (old, new) = (post.accept(first, "a").unwrap(), post.accept(second, "b").unwrap());
+    assert_eq!((post.bob.read(old), post.bob.read(new)), (b"hello".into(), b"Jello".into()));
+    assert_eq!(post.audit(), Ok(()));
+}
+
+#[test]
+fn why_a_file_is_not_sent_is_charged_to_nobody_has_a_bound_and_goes_when_it_is_sent() {
+    let (mut post, ino) = Post::with_file(b"hello");
+    let usage = post.alice.table.usage();
+    let mark = |len: usize| Action::SetXattr {
+        ino,
+        name: Bytes::from_static(STATE_XATTR),
+        value: vec![b'x'; len].into(),
+        mode: XattrMode::Either,
+    };
+    post.alice.must(mark(STATE_BYTES_MAX));
+    assert_eq!(post.alice.table.usage(), usage);
+    assert_eq!(post.alice.apply(mark(STATE_BYTES_MAX + 1), &[]), Err(Errno::EINVAL));
+    post.send("a").unwrap();
+    assert_eq!(post.alice.node(ino).xattrs, Xattrs::None);
 }
 
 #[test]

@@ -4,9 +4,9 @@
 use std::time::SystemTime;
 
 use xfer_protocol::limits::IDS_MAX;
-use xfer_protocol::message::{Grant, Refusal};
+use xfer_protocol::message::{DeliveryState, Grant, Refusal};
 use xfer_protocol::tree::{Room, Usage};
-use xfer_protocol::{ContentId, Ino, Name};
+use xfer_protocol::{ContentId, DeliveryId, Ino, Name};
 
 use super::garbage::trim_left;
 use super::session::Session;
@@ -31,6 +31,8 @@ pub(super) struct Begun {
     pub(super) last_named: u64,
     /// Whether more deliveries may wait than the grant names.
     pub(super) more_deliveries: bool,
+    /// What the account sent before that there was no room for.
+    pub(super) without_room: Vec<(DeliveryId, DeliveryState)>,
 }
 
 /// Begins the session of whoever holds a seat. Blocks.
@@ -60,6 +62,7 @@ fn start(stores: &Stores, session: &Session, mut account: Account) -> Result<Beg
     let last_named = waiting.last().map_or(0, |(arrival, _)| *arrival);
     let more_deliveries = waiting.len() == DELIVERIES_MAX;
     let deliveries = waiting.into_iter().map(|(_, head)| head).collect();
+    let without_room = meta.no_room(account.id)?;
     let mut tree = Tree::new(stores.clone(), &account, ids);
     let disk = tree.room_mut().extend(Room::default())?;
     let grant = Grant {
@@ -76,7 +79,7 @@ fn start(stores: &Stores, session: &Session, mut account: Account) -> Result<Beg
         users: others(&meta.accounts()?, &account.name),
         deliveries,
     };
-    Ok(Begun { account, tree, grant, last_named, more_deliveries })
+    Ok(Begun { account, tree, grant, last_named, more_deliveries, without_room })
 }
 
 /// The users that this one can send to.

@@ -99,7 +99,7 @@ impl Engine {
     {
         let Open { seat, queues, begun } = open;
         let session = seat.session.clone();
-        let Begun { account, tree, grant, last_named, more_deliveries } = begun;
+        let Begun { account, tree, grant, last_named, more_deliveries, without_room } = begun;
         session.begin(&account, tree);
         let epoch = grant.epoch;
         if !answer(&mut writer, &Opened::Session(Box::new(grant))).await {
@@ -111,6 +111,9 @@ impl Engine {
         tracing::info!(%user, ?host, address, %epoch, "session begins");
         if more_deliveries {
             session.pass_on(News::Arrived);
+        }
+        for (id, state) in without_room {
+            session.pass_on(News::Settled(id, state));
         }
         let (received, mut frames) = frames();
         let reading = Task(tokio::spawn(read_frames(reader, received)));

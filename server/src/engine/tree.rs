@@ -16,7 +16,7 @@ use std::sync::Arc;
 use xfer_protocol::limits::PAGE_BYTES;
 use xfer_protocol::tree::{
     Action, Changes, ContentEffect, Delivery, FileData, Loaded, Need, Node, Op, Quota, Room, Row,
-    Rows, Stop, Table, plan,
+    Rows, STATE_XATTR, Stop, Table, plan,
 };
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Errno, IdRange, Ino, Name, Seq, Timestamp};
 
@@ -256,7 +256,11 @@ impl Tree {
     fn check(&self, op: &Op) -> Result<(), Errno> {
         match &op.action {
             Action::Send { from, .. } if *from != self.user => Err(Errno::EINVAL),
-            Action::SetXattr { name, .. } if name.starts_with(b"user.xfer.") => Err(Errno::EPERM),
+            Action::SetXattr { name, .. }
+                if name.starts_with(b"user.xfer.") && name != STATE_XATTR =>
+            {
+                Err(Errno::EPERM)
+            }
             Action::Accept { first, .. } if !self.ids.is_free(first.0) => Err(Errno::EINVAL),
             Action::Send { .. }
             | Action::SetXattr { .. }
@@ -276,6 +280,7 @@ impl Tree {
             | Action::CopyRange { .. }
             | Action::ForgetOrphan { .. }
             | Action::Mailbox { .. }
+            | Action::Revise { .. }
             | Action::Decline { .. } => Ok(()),
         }
     }

@@ -74,8 +74,8 @@ pub struct Batch {
     pub trims: Trims,
     /// Deliveries sent, accepted and declined, in order.
     pub deliveries: Vec<DeliveryEffect>,
-    /// Those of the deliveries sent that the recipient has no room for, or that nobody is there to
-    /// receive: only that they were refused is kept of them. `references` does not count them.
+    /// Those of the deliveries sent that the recipient has no room for: only that is kept of them.
+    /// `references` does not count them.
     pub refused: Vec<DeliveryId>,
     /// Deliveries that lost a node of their record: when none is left, nobody asks about them.
     pub unrecorded: Vec<DeliveryId>,
@@ -341,6 +341,8 @@ pub trait MetaStore: Send + Sync + 'static {
     ) -> Result<Vec<(u64, DeliveryHead)>, StoreError>;
     /// All deliveries that wait to be accepted by this account, oldest first.
     fn waiting(&self, to: AccountId) -> Result<Vec<DeliveryHead>, StoreError>;
+    /// The deliveries of this account that there was no room for, and whose records are still there.
+    fn no_room(&self, from: AccountId) -> Result<Vec<(DeliveryId, DeliveryState)>, StoreError>;
     /// What waits in an account's inbox: bytes, and items (as nodes).
     fn inbox_usage(&self, to: AccountId) -> Result<Usage, StoreError>;
     /// What became of a delivery that this account sent.

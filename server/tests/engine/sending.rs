@@ -111,7 +111,7 @@ async fn an_inbox_holds_no_more_than_its_budget() {
     let beyond = alice.send_file("bob", mailbox, "three").await;
     let (delivery, state) = settled(&mut alice).await;
     assert_eq!(delivery, beyond);
-    assert!(matches!(state, DeliveryState::Refused(_)));
+    assert!(matches!(state, DeliveryState::NoRoom(_)));
     let (asked, _) = reads.ask(Seq(0), Ask::State(beyond)).await;
     assert_eq!(asked, Ok(Answer::State(state)));
     let bob = world.login("bob").await;
@@ -256,7 +256,7 @@ async fn attributes_and_names_count_in_an_inbox() {
     }
     let sent = states.iter().filter(|state| matches!(state, DeliveryState::Sent(_))).count();
     assert_eq!(sent as u64, (1 << 20) / (60_000 + 10 + 100));
-    assert!(states[sent..].iter().all(|state| matches!(state, DeliveryState::Refused(_))));
+    assert!(states[sent..].iter().all(|state| matches!(state, DeliveryState::NoRoom(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

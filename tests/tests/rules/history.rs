@@ -400,6 +400,7 @@ fn kind(action: &Action) -> &'static str {
         Action::Mailbox { .. } => "mailbox",
         Action::Send { .. } => "send",
         Action::Accept { .. } => "accept",
+        Action::Revise { .. } => "revise",
         Action::Decline { .. } => "decline",
     }
 }
@@ -426,6 +427,7 @@ fn plain(action: &Action) -> Action {
         | Action::SetXattr { .. }
         | Action::RemoveXattr { .. }
         | Action::ForgetOrphan { .. }
+        | Action::Revise { .. }
         | Action::Decline { .. } => {}
     }
     plain

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xfer_protocol::limits::FILE_BYTES_MAX;
 use xfer_protocol::tree::{
-    Action, FallocateMode, Kind, Node, Op, Owner, RenameMode, SpecialKind, XattrMode,
+    Action, FallocateMode, Kind, Node, Op, Owner, RenameMode, STATE_XATTR, SpecialKind, XattrMode,
 };
 use xfer_protocol::{DeliveryId, Errno, Ino, Name, Timestamp};
 
@@ -160,6 +160,11 @@ impl Model {
             Action::Accept { parent, name, first, owner, .. } => {
                 let parcel = parcel.ok_or(Errno::ENOENT)?;
                 self.unpack(time, parcel, (*parent, name), *first, *owner)?;
+            }
+            Action::Revise { ino } => {
+                let thing = self.thing_mut(*ino)?;
+                thing.sent.take().ok_or(Errno::EINVAL)?;
+                thing.ctime = time;
             }
             Action::Decline { .. } => {}
             Action::Write { ino, .. }
@@ -560,10 +565,10 @@ impl Model {
         };
         match &thing.what {
             What::Special(_) => return None,
-            What::File(_) if alone => thing.mode &= !0o222,
             What::File(_) | What::Directory { .. } | What::Symlink(_) => {}
         }
         if alone {
+            thing.xattrs.remove(STATE_XATTR);
             thing.sent = Some(id);
             thing.ctime = time;
         }

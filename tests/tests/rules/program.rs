@@ -79,8 +79,9 @@ impl Program {
                     let copy = matches!(action, Some(Action::CopyRange { .. }));
                     if let Some(action) = action.as_ref().filter(|_| !copy) {
                         assert!(after > before, "{action:?} was not made");
-                        // Others may follow, or for this one go before.
-                        let last = matches!(action, Action::Fallocate { .. });
+                        // Others may follow, or for these go before: a record is revised first.
+                        let last =
+                            matches!(action, Action::Fallocate { .. } | Action::SetAttr { .. });
                         let seq = if last { after } else { before.next() };
                         // A write says itself what was made of it.
                         if !matches!(action, Action::Write { .. }) {
@@ -94,7 +95,7 @@ impl Program {
                     if let Some(action) =
                         action.as_ref().filter(|_| !doomed() || errno != Errno::EIO)
                     {
-                        notes.push((before, Check::Refused(action.clone(), errno)));
+                        notes.push((after, Check::Refused(action.clone(), errno)));
                     }
                     Err(Pause::Refused(errno))
                 }

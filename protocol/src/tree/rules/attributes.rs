@@ -5,9 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::draft::Draft;
-use super::super::{Action, Need, Node, Stop, XattrMode, Xattrs};
+use super::super::{Action, Need, Node, STATE_XATTR, Stop, XattrMode, Xattrs};
 use super::data;
-use crate::limits::{XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX};
+use crate::limits::{
+    STATE_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX,
+};
 use crate::{Errno, Ino, Timestamp};
 
 const MODE_MASK: u16 = 0o7777;
@@ -65,6 +67,10 @@ pub(super) fn set_xattr(
     must_be_attribute_name(name)?;
     if value.len() > XATTR_VALUE_BYTES_MAX {
         return Err(Errno::ENOSPC.into());
+    }
+    // It is charged to nobody, so that it can be told of a full quota.
+    if name == STATE_XATTR && value.len() > STATE_BYTES_MAX {
+        return Err(Errno::EINVAL.into());
     }
     let node = d.node_mut(ino)?;
     let mut xattrs = node.xattrs.take().ok_or(Stop::Need(Need::Attributes(ino)))?;

@@ -72,6 +72,7 @@ pub fn plan(rows: &dyn Rows, op: &Op) -> Result<Changes, Stop> {
         Action::Send { to, name, from, delivery } => {
             sending::send(d, time, sending::Letter { to, name, from, id: *delivery })?;
         }
+        Action::Revise { ino } => sending::revise(d, time, *ino)?,
         Action::Accept { delivery, parent, name, first, owner } => {
             sending::accept(d, time, *delivery, (*parent, name), *first, *owner)?;
         }

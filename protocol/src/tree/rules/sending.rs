@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::super::draft::Draft;
 use super::super::{
-    Delivery, DeliveryEffect, Extents, FileData, Item, ItemKind, Kind, Need, Node, Owner, Stop,
-    XattrMap, Xattrs,
+    Delivery, DeliveryEffect, Extents, FileData, Item, ItemKind, Kind, Need, Node, Owner,
+    STATE_XATTR, Stop, XattrMap, Xattrs,
 };
 use super::create::{enter_new, must_be_target, new_node};
 use super::{Place, Post, post};
@@ -33,9 +33,6 @@ pub(super) fn send(d: &mut Draft<'_>, time: Timestamp, letter: Letter<'_>) -> Re
     let mut waiting = vec![(0u32, letter.name.clone(), root)];
     while let Some((parent, name, ino)) = waiting.pop() {
         let node = d.node(ino)?;
-        if node.sent.is_some() && ino == root {
-            return Err(Errno::EINVAL.into());
-        }
         let Some(kind) = item_kind(&node) else {
             if ino == root {
                 return Err(Errno::EPERM.into());
@@ -71,6 +68,18 @@ pub(super) fn send(d: &mut Draft<'_>, time: Timestamp, letter: Letter<'_>) -> Re
     let delivery = Delivery { id: letter.id, from: letter.from.clone(), sent: time, items };
     let (to, delivery) = (letter.to.clone(), Arc::new(delivery));
     d.deliver(DeliveryEffect::Sent { to, root, delivery });
+    Ok(())
+}
+
+/// Makes an ordinary file of a record. Its content stays sealed, for the delivery that has it.
+pub(super) fn revise(d: &mut Draft<'_>, time: Timestamp, ino: Ino) -> Result<(), Stop> {
+    let node = d.node(ino)?;
+    if node.sent.is_none() || node.file().is_none() {
+        return Err(Errno::EINVAL.into());
+    }
+    let node = d.node_mut(ino)?;
+    node.sent = None;
+    node.ctime = time;
     Ok(())
 }
 
@@ -177,14 +186,16 @@ fn seal(d: &mut Draft<'_>, ino: Ino) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Freezes what was sent.
+/// Freezes what was sent. Why it was not sent before no longer matters.
 fn make_record(d: &mut Draft<'_>, time: Timestamp, ino: Ino, id: DeliveryId) -> Result<(), Stop> {
     let node = d.node_mut(ino)?;
     node.sent = Some(id);
     node.ctime = time;
-    if matches!(node.kind, Kind::File(_)) {
-        node.mode &= !0o222;
+    let mut xattrs = node.xattrs.take().ok_or(Stop::Need(Need::Attributes(ino)))?;
+    if xattrs.contains_key(STATE_XATTR) {
+        Arc::make_mut(&mut xattrs).remove(STATE_XATTR);
     }
+    node.xattrs = Xattrs::of(xattrs);
     Ok(())
 }
 

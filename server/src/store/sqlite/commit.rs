@@ -58,7 +58,8 @@ pub(super) fn write(transaction: &Transaction<'_>, batch: &Batch) -> Result<Comm
         match effect {
             DeliveryEffect::Sent { to, delivery, .. } => {
                 if batch.refused.contains(&delivery.id) {
-                    deliveries::refuse(transaction, batch.account, delivery, batch.time)?;
+                    let state = deliveries::State::NoRoom;
+                    deliveries::refuse(transaction, batch.account, delivery, state, batch.time)?;
                 } else {
                     deliveries::send(transaction, batch.account, to, delivery, batch.time)?;
                 }

@@ -29,6 +29,8 @@ pub(super) enum State {
     Received = 2,
     /// It was turned away, or there is nobody to take it.
     Refused = 3,
+    /// The inbox had no room for it.
+    NoRoom = 4,
 }
 
 /// Puts a delivery into its recipient's queue. Its contents' references are counted already.
@@ -48,7 +50,7 @@ pub(super) fn send(
             insert_head(transaction, head, delivery, delivery.sent)?
         }
         None => {
-            refuse(transaction, from, delivery, time)?;
+            refuse(transaction, from, delivery, State::Refused, time)?;
             false
         }
     };
@@ -66,9 +68,10 @@ pub(super) fn refuse(
     transaction: &Transaction<'_>,
     from: AccountId,
     delivery: &Delivery,
+    state: State,
     time: Timestamp,
 ) -> Result<(), StoreError> {
-    let head = Head { from, to: None, state: State::Refused };
+    let head = Head { from, to: None, state };
     insert_head(transaction, head, delivery, time)?;
     forget_unrecorded(transaction, from, delivery.id)
 }
@@ -227,6 +230,17 @@ pub(super) fn inbox_usage(connection: &Connection, to: AccountId) -> Result<Usag
     Ok(usage.unwrap_or_default())
 }
 
+pub(super) fn without_room(
+    connection: &Connection,
+    from: AccountId,
+) -> Result<Vec<(DeliveryId, DeliveryState)>, StoreError> {
+    let sql = "SELECT id, state_secs, state_nanos FROM deliveries
+               WHERE from_account = ? AND state = 4";
+    all(connection, sql, [from.0.cast_signed()], |row| {
+        Ok((DeliveryId(number(row, 0)?), DeliveryState::NoRoom(read_time(row, 1)?)))
+    })
+}
+
 pub(super) fn state(
     connection: &Connection,
     from: AccountId,
@@ -244,6 +258,8 @@ pub(super) fn state(
             DeliveryState::Received(since)
         } else if is(State::Refused) {
             DeliveryState::Refused(since)
+        } else if is(State::NoRoom) {
+            DeliveryState::NoRoom(since)
         } else {
             return Err(damaged(format!("a delivery in state {state}")));
         })

@@ -363,6 +363,10 @@ impl MetaStore for SqliteStore {
         Ok(waiting.into_iter().map(|(_, head)| head).collect())
     }
 
+    fn no_room(&self, from: AccountId) -> Result<Vec<(DeliveryId, DeliveryState)>, StoreError> {
+        self.connections.read(|reader| deliveries::without_room(reader, from))
+    }
+
     fn inbox_usage(&self, to: AccountId) -> Result<Usage, StoreError> {
         self.connections.read(|reader| deliveries::inbox_usage(reader, to))
     }

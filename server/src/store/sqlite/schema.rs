@@ -57,6 +57,7 @@ const TO_VERSION_2: &str = "
                          WHERE to_account = accounts.id);
 
     CREATE INDEX records ON nodes (account, sent) WHERE sent IS NOT NULL;
+    CREATE INDEX without_room ON deliveries (from_account) WHERE state = 4;
     DELETE FROM deliveries WHERE to_account IS NULL AND NOT EXISTS (
         SELECT 1 FROM nodes WHERE account = deliveries.from_account AND sent = deliveries.id);
 ";
@@ -161,6 +162,7 @@ const TABLES: &str = "
         state_nanos INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX deliveries_from ON deliveries (from_account);
+    CREATE INDEX without_room ON deliveries (from_account) WHERE state = 4;
     CREATE INDEX deliveries_to ON deliveries (to_account, arrival) WHERE to_account IS NOT NULL;
 
     CREATE TABLE delivery_items (

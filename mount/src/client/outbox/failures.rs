@@ -1,0 +1,105 @@
+//! What makes a file not whole: a change that failed, or a writer that was killed; and what makes it
+//! whole again.
+//!
+//! Why something is not sent is kept as an attribute of its node ([`STATE_XATTR`]), for the sessions
+//! after this one.
+
+use bytes::Bytes;
+use xfer_protocol::tree::{Action, STATE_XATTR, XattrMode};
+use xfer_protocol::{Errno, Ino};
+
+use super::drafts::{DataChange, Unsent};
+use crate::client::handles::HandleId;
+use crate::client::state::{Pause, State};
+
+impl State {
+    /// Whether something stands in a mailbox and was not sent.
+    pub fn is_draft(&self, ino: Ino) -> bool {
+        self.drafts.get(ino).is_some()
+    }
+
+    /// Part of a file could not be written.
+    pub(in crate::client) fn note_failure(&mut self, ino: Ino, errno: Errno) {
+        let since = match errno {
+            Errno::EDQUOT
+            | Errno::ENOSPC
+            | Errno::EFBIG
+            | Errno::EIO
+            | Errno::ENOMEM
+            | Errno::ETIMEDOUT
+            | Errno::ESTALE => self.handles.newest(),
+            // A program that goes on after an interrupt writes the same again, through any handle.
+            Errno::EINTR => HandleId(0),
+            // The program asked for what can't be had by anybody, and knows another way.
+            _ => return,
+        };
+        self.drafts.hold(ino, Unsent::Failed(errno), since);
+    }
+
+    /// A program that had a file open to write was killed.
+    pub fn note_killed(&mut self, ino: Ino) {
+        if self.drafts.get(ino).is_some_and(|draft| !draft.is_held()) {
+            self.drafts.hold(ino, Unsent::Killed, self.handles.newest());
+        }
+    }
+
+    /// Before data of a file changes: a record becomes an ordinary file, to be sent anew, and what
+    /// waited is whole no longer. May be done again.
+    pub(in crate::client) fn prepare_change(&mut self, ino: Ino) -> Result<(), Pause> {
+        let node = self.node(ino)?;
+        if node.sent.is_some()
+            && node.file().is_some()
+            && let Some(place) = self.record_place(ino)?
+        {
+            self.change(Action::Revise { ino })?;
+            self.drafts.remove(ino);
+            self.drafts.note(ino, place);
+        }
+        match self.drafts.get(ino) {
+            Some(_) => self.unmark(ino),
+            None => Ok(()),
+        }
+    }
+
+    /// Data of a file changed: through a handle, or by its name.
+    pub fn note_change(&mut self, ino: Ino, handle: Option<HandleId>) {
+        self.drafts.changed(ino, handle.map_or(DataChange::ByPath, DataChange::By));
+        if handle.is_none() && self.handles.writers(ino) == 0 && self.drafts.make_due(ino) {
+            // Nobody will close it.
+            self.resend = true;
+        }
+    }
+
+    /// All data of a file went.
+    pub(in crate::client) fn note_emptied(&mut self, ino: Ino) {
+        self.drafts.changed(ino, DataChange::Emptied);
+    }
+
+    /// Marks on the server why something is not sent.
+    pub(super) fn mark(&mut self, ino: Ino) -> Result<(), Pause> {
+        let Some(draft) = self.drafts.get(ino) else { return Ok(()) };
+        let Some(why) = &draft.why else { return Ok(()) };
+        let value = Bytes::from(why.text(&draft.place.to));
+        if self.all_xattrs(ino)?.get(STATE_XATTR) == Some(&value) {
+            return Ok(());
+        }
+        let name = Bytes::from_static(STATE_XATTR);
+        let mark = Action::SetXattr { ino, name, value, mode: XattrMode::Either };
+        match self.change(mark) {
+            // Without it, a later session takes the file for one that is not whole.
+            Err(Pause::Refused(errno)) => {
+                tracing::debug!("why {ino} is not sent is not noted: {errno}");
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Takes the mark away again.
+    pub(super) fn unmark(&mut self, ino: Ino) -> Result<(), Pause> {
+        match self.all_xattrs(ino)?.contains_key(STATE_XATTR) {
+            true => self.change(Action::RemoveXattr { ino, name: Bytes::from_static(STATE_XATTR) }),
+            false => Ok(()),
+        }
+    }
+}
