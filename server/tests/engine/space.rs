@@ -187,8 +187,7 @@ fn restarted(world: World) -> World {
 /// Sends a copy of a file; says which delivery that is.
 async fn send(alice: &mut User, mailbox: Ino, from: u64, record_stays: bool) -> DeliveryId {
     let (ino, content) = alice.files[&from].clone();
-    let delivery = DeliveryId(alice.client.id());
-    let file = format!("record{}", delivery.0);
+    let file = format!("record{}", alice.client.id());
     let record = alice.client.create(mailbox, &file).await;
     if content.size > 0 {
         let (fresh, len) = (ContentId(alice.client.id()), content.size * UNIT);
@@ -197,6 +196,7 @@ async fn send(alice: &mut User, mailbox: Ino, from: u64, record_stays: bool) -> 
         alice.client.act(vec![action], &[]).await;
     }
     let (to, from) = (name("bob"), alice.client.grant.user.clone());
+    let delivery = DeliveryId(alice.client.id());
     alice.client.act(vec![Action::Send { to, name: name(&file), from, delivery }], &[]).await;
     if !record_stays {
         alice.client.unlink(mailbox, &file).await;
