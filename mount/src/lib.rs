@@ -29,6 +29,8 @@ pub mod mountinfo;
 
 pub mod mountpoint;
 
+pub mod holders;
+
 pub mod unmounting;
 
 pub mod stale;

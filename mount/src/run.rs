@@ -268,7 +268,7 @@ struct Running {
     /// is left, and there may be one in another mount namespace.
     released: Notify,
     /// How the session ended, once it has.
-    ended: watch::Sender<Option<Result<(), String>>>,
+    ended: watch::Sender<Option<Result<(), Failure>>>,
 }
 
 impl Running {
@@ -285,7 +285,8 @@ impl Running {
                     let standing = self.client.standing();
                     lost = standing.trouble.is_some() && !standing.draining;
                     if lost {
-                        report(&loss(&standing, &self.place()));
+                        let place = self.place();
+                        report(&format!("{}: {}", place.display(), loss(&standing, &place)));
                     }
                 }
             }
@@ -342,8 +343,11 @@ impl Running {
                 ))
             }
         };
+        let result = result.map_err(|why| Failure::new(Exit::Lost, why));
         self.ended.send_replace(Some(result.clone()));
-        result.map_err(|why| Failure::new(Exit::Lost, format!("{}: {why}", self.place.display())))
+        result.map_err(|Failure { exit, line }| {
+            Failure::new(exit, format!("{}: {line}", self.place.display()))
+        })
     }
 }
 
@@ -354,8 +358,8 @@ fn loss(standing: &Standing, place: &Path) -> String {
         (ops, bytes) => format!("{ops} changes ({bytes} bytes) are not on the server"),
     };
     format!(
-        "{0}: the session is over: {reason}; {lost}; programs get errors until it is unmounted: \
-         xfer unmount {0}",
+        "the session is over: {reason}; {lost}; programs get errors until it is unmounted: \
+         xfer unmount {}",
         place.display(),
     )
 }
@@ -408,7 +412,7 @@ impl Mounted for Running {
             let _ = self.client.settle().await;
             let taken_away =
                 tokio::task::block_in_place(|| unmounting::unmount(self.mount.entry()));
-            taken_away.map_err(|error| error.to_string())?;
+            taken_away.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
             // Everything is durable: what other namespaces have of it ends with this process.
             self.released.notify_one();
             let mut ended = self.ended.subscribe();
@@ -430,11 +434,12 @@ impl Running {
         self.entry().ok().flatten().map_or_else(|| self.place.clone(), |entry| entry.mountpoint)
     }
 
-    fn why_not_durable(&self) -> String {
+    fn why_not_durable(&self) -> Failure {
         let standing = self.client.standing();
-        match &standing.trouble {
-            Some(_) => loss(&standing, &self.place()),
-            None => "the server does not answer in time; try again".to_owned(),
+        match (&standing.trouble, standing.pending_ops) {
+            (Some(_), 0) => Failure::new(Exit::Other, loss(&standing, &self.place())),
+            (Some(_), _) => Failure::new(Exit::Lost, loss(&standing, &self.place())),
+            (None, _) => Failure::new(Exit::Other, "the server does not answer in time; try again"),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
+use crate::holders;
 use crate::mountinfo::{self, Entry};
 
 /// Why a mount was not taken away.
@@ -21,7 +22,7 @@ pub enum UnmountError {
     #[error("{0}; unmount that first")]
     InTheWay(Box<Obstacle>),
     /// Programs use it.
-    #[error("a program has a file open or its working directory there; see: fuser -vm {}", .0.display())]
+    #[error("{}", in_use(.0))]
     InUse(PathBuf),
     /// The system, or its helper, refused.
     #[error("{0}")]
@@ -59,6 +60,19 @@ impl fmt::Display for Obstacle {
             }
             Lies::In => write!(f, "{source} ({kind}) is mounted in it: {at}"),
         }
+    }
+}
+
+fn in_use(path: &Path) -> String {
+    match holders::names(path) {
+        Some(names) => format!(
+            "it is busy: {names} have files open or their working directory there; end them, and \
+             unmount again"
+        ),
+        None => format!(
+            "it is busy: a program has a file open or its working directory there; see: fuser -vm {}",
+            path.display()
+        ),
     }
 }
 

@@ -88,7 +88,7 @@ fn a_mount_in_use_is_not_unmounted_and_stays_usable() {
     let open = fs::File::create(mount.path("open")).unwrap();
     let refused = mount.xfer("unmount", &[]);
     let line = refused.refused(Exit::Other.code());
-    assert!(line.contains("a program has a file open"), "{line}");
+    assert!(line.contains(&format!("(pid {})", std::process::id())), "{line}");
     fs::write(mount.path("after"), "x").unwrap();
     drop(open);
     mount.unmount();
@@ -119,6 +119,20 @@ fn of_two_that_mount_at_one_place_at_once_one_finds_that_the_other_has() {
         shell(&place, "touch usable");
         shell(&world.outside(), &format!("fusermount3 -u '{}'", place.display()));
     }
+}
+
+#[test]
+fn a_mount_in_use_is_said_to_be_although_its_session_is_over() {
+    let world = World::new(&["alice"]);
+    let mut mount = world.mount("alice");
+    let open = fs::File::create(mount.path("open")).unwrap();
+    mount.sync();
+    world.server.command(&["session", "end", "alice"]).succeeded();
+    mount.says("the session is over");
+    let line = mount.xfer("unmount", &[]).refused(Exit::Other.code());
+    assert!(line.contains("busy") && line.contains(&format!("(pid {})", std::process::id())));
+    drop(open);
+    mount.unmount();
 }
 
 #[test]

@@ -24,6 +24,8 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
+use crate::exit::Failure;
+
 pub use call::run;
 pub use claim::Claim;
 pub use find::{is_served, predecessor};
@@ -42,7 +44,7 @@ pub trait Mounted: Send + Sync + 'static {
 }
 
 /// A wait that ends well, or with a line that says why not.
-pub type Waiting<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+pub type Waiting<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
 
 /// How a mount is.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -103,13 +105,6 @@ pub struct Status {
     pub errors: Vec<String>,
 }
 
-impl Status {
-    /// Whether the session is lost.
-    pub fn is_lost(&self) -> bool {
-        self.state.starts_with("lost")
-    }
-}
-
 /// What a mount is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -141,7 +136,7 @@ enum Answer {
     Failed {
         /// Why.
         why: String,
-        /// Whether the session is lost.
+        /// Whether the session is over, with changes that are not on the server.
         lost: bool,
     },
 }

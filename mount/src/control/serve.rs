@@ -17,6 +17,8 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{interval, sleep, timeout};
 
+use crate::exit::{Exit, Failure};
+
 use super::{Answer, Ask, LINE_BYTES_MAX, Mounted, Waiting, directory};
 
 /// The most askers at once; more wait.
@@ -158,7 +160,7 @@ async fn follow(
     };
     let last = match result {
         Ok(()) => Answer::Done,
-        Err(why) => Answer::Failed { why, lost: mounted.status().is_lost() },
+        Err(Failure { exit, line }) => Answer::Failed { why: line, lost: exit == Exit::Lost },
     };
     let _ = say(&mut writer, &last).await;
 }
@@ -191,7 +193,10 @@ mod tests {
         fn settle(&self) -> Waiting<'_> {
             Box::pin(async {
                 self.settled.notified().await;
-                if self.status().is_lost() { Err("the cable is cut".to_owned()) } else { Ok(()) }
+                match self.status().state.starts_with("lost") {
+                    true => Err(Failure::new(Exit::Lost, "the cable is cut")),
+                    false => Ok(()),
+                }
             })
         }
 
