@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, Stat, fstat, open, stat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, StatxFlags, fstat, open, stat, statx};
 use rustix::io::Errno;
 
 use super::StoreError;
@@ -66,6 +66,27 @@ impl Pin {
 /// Whether both are of one file, which still has a name.
 pub(super) fn is_same(held: &Stat, there: &Stat) -> bool {
     held.st_nlink > 0 && (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)
+}
+
+/// What a file is found in: a file system, and where that is mounted, for parts of one and the same can
+/// be mounted at several places.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Mounted {
+    device: (u32, u32),
+    /// None before Linux 5.8, which does not tell.
+    mount: Option<u64>,
+}
+
+impl Mounted {
+    /// Of the file at `path`; a symbolic link at its end is not followed.
+    pub(super) fn at(path: &Path) -> std::io::Result<Mounted> {
+        let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID)?;
+        let tells_mount = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
+        Ok(Mounted {
+            device: (found.stx_dev_major, found.stx_dev_minor),
+            mount: tells_mount.then_some(found.stx_mnt_id),
+        })
+    }
 }
 
 #[cfg(test)]

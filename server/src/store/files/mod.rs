@@ -36,7 +36,7 @@ use xfer_protocol::ContentId;
 use xfer_protocol::tree::Room;
 
 use super::lock::prepare_directory;
-use super::place::{Pin, is_same, options};
+use super::place::{Mounted, Pin, is_same, options};
 use super::{ContentStore, Disk, StoreError};
 
 /// How many files are kept open.
@@ -236,9 +236,10 @@ impl FileStore {
         changed
     }
 
-    /// Makes sure that a content that was synced will be found by its path: a file that was removed
-    /// beneath the server is written and synced like any other.
-    fn must_be_in_place(&self, content: ContentId) -> Result<(), StoreError> {
+    /// Makes sure that a content that was synced will be found by its path, and was synced: a file that
+    /// was removed beneath the server, or made in what was mounted over a part of the store, is written
+    /// like any other.
+    fn must_be_in_place(&self, content: ContentId, home: Mounted) -> Result<(), StoreError> {
         let path = Place::of(content).path(&self.root);
         // One that is not open was opened by its path after it was written, or is about to be.
         let held = lock(&self.open).peek(&content).cloned();
@@ -247,9 +248,10 @@ impl FileStore {
             Some(file) => Ok(is_same(&fstat(&*file)?, &there)),
             None => Ok(true),
         });
-        match in_place {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(io::Error::other("its file was replaced")),
+        match in_place.and_then(|in_place| Ok((in_place, Mounted::at(&path)?))) {
+            Ok((true, mounted)) if mounted == home => Ok(()),
+            Ok((true, _)) => Err(io::Error::other("something is mounted over its place")),
+            Ok((false, _)) => Err(io::Error::other("its file was replaced")),
             Err(error) => Err(error),
         }
         .map_err(|error| self.failed("finding", content, error))
@@ -336,7 +338,11 @@ impl ContentStore for FileStore {
     }
 
     fn keep(&self, content: ContentId, ranges: &[Range<u64>]) -> Result<(), StoreError> {
-        let freed = self.file(content).and_then(|file| {
+        // Many may be looked at in a row, which must not close what sessions have open.
+        let held = lock(&self.open).peek(&content).cloned();
+        let file = held
+            .map_or_else(|| Ok(Arc::new(options().open(Place::of(content).path(&self.root))?)), Ok);
+        let freed = file.and_then(|file| {
             if content < self.whole_from {
                 // A file that becomes shorter gives back what is set aside past its end.
                 space::reach(&file, ranges.last().map_or(0, |last| last.end) + 1)?;
@@ -350,8 +356,10 @@ impl ContentStore for FileStore {
         let mut failures = self.sync(contents);
         // Also after a failure, of which this says the cause.
         self.check()?;
+        let home = Mounted::at(&self.root.join("."))
+            .map_err(|error| StoreError::io("the store's contents", error))?;
         for content in contents {
-            if let Err(error) = self.must_be_in_place(*content) {
+            if let Err(error) = self.must_be_in_place(*content, home) {
                 failures.entry(*content).or_insert(error);
             }
         }
