@@ -621,6 +621,38 @@ fn what_nothing_reaches_of_a_shared_content_leaves_the_servers_disk() {
 }
 
 #[test]
+fn what_was_written_and_never_committed_leaves_the_servers_disk() {
+    let mut world = World::new(&["alice", "bob"]);
+    let on_disk = |world: &World| contents(&world.server).values().sum::<u64>();
+    let is_charged = |world: &World| {
+        let charged = ["alice", "bob"].map(|user| stored(&world.server, user).bytes);
+        // A file's map may take a block beside its data.
+        on_disk(world) <= charged.iter().sum::<u64>() + BLOCK
+    };
+    for round in 0..3 {
+        let mut alice = world.mount("alice");
+        alice.shell("printf x > file");
+        alice.sync();
+        let before = on_disk(&world);
+        alice.shell("head -c 8M /dev/urandom >> file");
+        wait_until("the server to write", SOON, || on_disk(&world) > before);
+        world.server.kill();
+        alice.unmounted_by_force();
+        world.server.restart();
+        // Also for who logs in at once, and cuts off what may have been committed.
+        if round > 0 {
+            let alice = world.mount("alice");
+            alice.shell("truncate -s 1 file");
+            alice.sync();
+            assert_eq!(fs::read(alice.path("file")).unwrap(), b"x");
+            wait_until("the rest to go", SOON, || on_disk(&world) <= 2 * BLOCK);
+            alice.unmount();
+        }
+        wait_until("the disk to hold no more than is charged", SOON, || is_charged(&world));
+    }
+}
+
+#[test]
 fn contents_go_once_the_change_that_drops_them_is_on_the_servers_disk() {
     let world = World::new(&["alice"]);
     let mount = world.mount("alice");

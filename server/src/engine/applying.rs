@@ -12,9 +12,9 @@ use xfer_protocol::limits::{FRAME_OPS_MAX, WRITE_BYTES_MAX};
 use xfer_protocol::tree::{Action, Op};
 
 use super::counters::add;
+use super::halt::Halt;
 use super::log_link::{Over, no_tree, ordered, panicked};
 use super::session::Session;
-use super::tree::Halt;
 use super::trouble::Trouble;
 
 /// The ops of a frame, and how many of them are applied.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use xfer_protocol::tree::{Changes, ContentEffect, DeliveryEffect, Loaded, Node, Room, Rows};
 use xfer_protocol::{ContentId, DeliveryId, Ino};
@@ -41,8 +42,8 @@ pub(super) struct Pending {
     pub(super) deliveries: Vec<DeliveryEffect>,
     /// Deliveries that lost a node of their record.
     pub(super) unrecorded: BTreeSet<DeliveryId>,
-    /// Contents that were changed.
-    pub(super) touched: HashSet<ContentId>,
+    /// Contents that were changed, and the node that each belongs to, if there is one.
+    pub(super) touched: HashMap<ContentId, Option<Ino>>,
     /// Contents that came into being.
     pub(super) created: HashSet<ContentId>,
     /// What is to be given back.
@@ -61,6 +62,7 @@ pub(super) struct Pending {
 /// What waits for a batch that is being committed.
 #[derive(Default)]
 pub(super) struct InFlight {
+    pub(super) touched: HashMap<ContentId, Option<Ino>>,
     pub(super) created: HashSet<ContentId>,
     pub(super) stillborn: HashSet<ContentId>,
     pub(super) frees: Vec<Free>,
@@ -93,10 +95,20 @@ impl Pending {
         }
     }
 
-    /// Notes that a content was changed by so many bytes.
-    pub(super) fn touch(&mut self, content: ContentId, bytes: u64) {
-        self.touched.insert(content);
+    /// Notes that a content is about to be changed by so many bytes, for an op that changes its node so.
+    pub(super) fn touch(&mut self, changes: &Changes, content: ContentId, bytes: u64) {
+        self.touched.insert(content, owner(changes, content));
         self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// Those of the contents that were changed which belong to nodes that an op changes so.
+    pub(super) fn owned_by<'a>(
+        &'a self,
+        changes: &'a Changes,
+    ) -> impl Iterator<Item = (ContentId, Ino)> + 'a {
+        let nodes =
+            changes.nodes.iter().filter_map(|(ino, node)| Some((node.as_ref()?.content()?, *ino)));
+        nodes.filter(|(content, _)| self.touched.contains_key(content))
     }
 
     /// Whether so much is collected that it should not wait for more.
@@ -120,12 +132,15 @@ impl Pending {
     }
 
     fn note_free(&mut self, changes: &Changes, content: ContentId, range: Range<u64>) {
-        let owner = changes
-            .nodes
-            .iter()
-            .find(|(_, node)| node.as_ref().is_some_and(|node| node.content() == Some(content)));
-        if let Some((ino, _)) = owner {
-            self.frees.push(Free { ino: *ino, content, range });
+        if let Some(ino) = owner(changes, content) {
+            self.frees.push(Free { ino, content, range });
         }
     }
+}
+
+/// The node that has the content after these changes.
+fn owner(changes: &Changes, content: ContentId) -> Option<Ino> {
+    let has =
+        |node: &Option<Arc<Node>>| node.as_ref().and_then(|node| node.content()) == Some(content);
+    changes.nodes.iter().find(|(_, node)| has(node)).map(|(ino, _)| *ino)
 }

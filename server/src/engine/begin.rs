@@ -8,7 +8,7 @@ use xfer_protocol::message::{DeliveryState, Grant, Refusal};
 use xfer_protocol::tree::{Room, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name};
 
-use super::garbage::trim_left;
+use super::leftovers::tidy_before;
 use super::session::Session;
 use super::tree::{Stores, Tree};
 use crate::store::{Account, Batch, Committed, StoreError, Trims};
@@ -91,7 +91,7 @@ pub(super) fn others(accounts: &[Account], user: &Name) -> Vec<Name> {
 /// Tidies what the session before left; says what the tree takes up then.
 pub(super) fn tidy(stores: &Stores, account: &Account) -> Result<Usage, StoreError> {
     let usage = forget_orphans(stores, account)?;
-    trim_left(stores, account.id)?;
+    tidy_before(stores, account)?;
     Ok(usage)
 }
 

@@ -6,29 +6,49 @@
 //!
 //! **Invariant:** a part of a sealed content is given back only when nothing committed reaches it. That
 //! is final, too: what a session has not committed yet got its part from what is committed, and a
-//! sealed content is never written to. A content that is not sealed is left to its node's session.
+//! sealed content is never written to. A content that is not sealed is left to its node's session, and
+//! to `leftovers`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use xfer_protocol::ContentId;
 
 use super::tree::Stores;
-use crate::store::{AccountId, StoreError};
+use crate::store::StoreError;
 
 /// How many contents are looked at in one go.
 const STEP_COUNT: usize = 1_000;
 
-/// Removes garbage whenever it is told that there may be some, for as long as it is let.
+/// How often it is asked whether another process has committed something: it may have left garbage, and
+/// tells nobody.
+const OTHERS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Removes garbage whenever there may be some: when it is told so, or another process has committed
+/// something. For as long as it is let.
 pub(super) async fn collect_forever(stores: Stores, wake: Arc<Notify>) {
+    let mut seen = others_commits(&stores).await;
     loop {
-        let stores = stores.clone();
-        let done = tokio::task::spawn_blocking(move || collect(&stores)).await;
-        if let Ok(Err(error)) = done {
+        let collected = stores.clone();
+        if let Ok(Err(error)) = spawn_blocking(move || collect(&collected)).await {
             tracing::warn!(%error, "garbage stays for now");
         }
-        wake.notified().await;
+        while timeout(OTHERS_INTERVAL, wake.notified()).await.is_err() {
+            let now = others_commits(&stores).await;
+            if std::mem::replace(&mut seen, now) != now {
+                break;
+            }
+        }
     }
+}
+
+/// None if that can't be told: whoever commits next learns why.
+async fn others_commits(stores: &Stores) -> Option<u64> {
+    let meta = stores.meta.clone();
+    spawn_blocking(move || meta.others_commits()).await.ok()?.ok()
 }
 
 /// Sets aside contents that an earlier run of the server left without a committed reference: those
@@ -145,22 +165,4 @@ fn is_trimmed(stores: &Stores, content: ContentId) -> Result<bool, StoreError> {
             Ok(true)
         }
     }
-}
-
-/// Gives back what an earlier session of the account dropped and did not come to give back.
-pub(super) fn trim_left(stores: &Stores, account: AccountId) -> Result<(), StoreError> {
-    let left = stores.meta.left_trims(account)?;
-    for (content, ino) in &left {
-        let node = stores.meta.node(account, *ino)?;
-        let data = node.as_ref().and_then(|node| node.file());
-        let Some(data) = data.filter(|data| data.content == Some(*content)) else { continue };
-        if !data.sealed {
-            let runs = data.extents.data_in(data.size, 0..data.extents.end(data.size));
-            stores.contents.keep(*content, &runs)?;
-        }
-    }
-    if !left.is_empty() {
-        stores.meta.forget_left_trims(account)?;
-    }
-    Ok(())
 }

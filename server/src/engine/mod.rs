@@ -4,11 +4,12 @@
 //! neither TLS nor passwords.
 //!
 //! Reading order: `registry` (who has a session), `session` (what one is), `begin`, then
-//! `log_link` (ops in, `Durable` out) with `granting` and `applying`, `tree` with `rows_budget`, `space`,
-//! `ids` and `batch` (how ops are applied),
+//! `log_link` (ops in, `Durable` out) with `granting` and `applying`, `tree` with `halt`, `rows_budget`,
+//! `space`, `ids` and `batch` (how ops are applied),
 //! `commit` (how they become durable), `reading`, `listing` and `answer_room` (questions), `post`
-//! (deliveries between users) with `inbox` (room for them), `garbage` (contents that nobody has any more) and `solo` (a tree
-//! that is changed without a client).
+//! (deliveries between users) with `inbox` (room for them), `garbage` (contents that nobody has any more),
+//! `leftovers` (what was written and never committed) and `solo` (a tree that is changed without a
+//! client).
 //!
 //! **Invariant:** a panic while a session is served ends that session and nothing else.
 
@@ -25,6 +26,8 @@ mod applying;
 mod granting;
 
 mod tree;
+
+mod halt;
 
 mod rows_budget;
 
@@ -52,6 +55,8 @@ mod inbox;
 
 mod garbage;
 
+mod leftovers;
+
 pub(crate) mod solo;
 
 mod serving;
@@ -74,6 +79,7 @@ pub use session::SessionInfo;
 use crate::store::{ContentStore, MetaStore, StoreError};
 use commit::{Committer, Job};
 use counters::Commits;
+use leftovers::tidy_after_crash;
 use post::Post;
 use registry::Registry;
 use rows_budget::RowsBudget;
@@ -135,9 +141,19 @@ impl Engine {
         let mut background = JoinSet::new();
         background.spawn(committer.run(jobs));
         background.spawn(garbage::collect_forever(stores.clone(), garbage.clone()));
-        // Drawn before any session can be granted numbers: the sweep must not take their contents
-        // for those of an earlier run. This blocks, once, when nobody waits yet.
+        // Asked before any session can begin and be granted numbers: what it writes must not be taken for
+        // what an earlier run left. This blocks, once, when nobody waits yet.
         let (older, _) = watch::channel(None);
+        match stores.meta.accounts() {
+            Ok(accounts) => {
+                let stores = stores.clone();
+                background.spawn(async move {
+                    // A panic has its own line, and ends nothing else.
+                    let _ = spawn_blocking(move || tidy_after_crash(&stores, &accounts)).await;
+                });
+            }
+            Err(error) => tracing::warn!(%error, "what earlier sessions left stays for now"),
+        }
         match stores.meta.grant_ids(1) {
             Ok(range) => {
                 drop(background.spawn(sweep(stores.clone(), range.first, older.clone())));

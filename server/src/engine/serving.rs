@@ -14,7 +14,7 @@ use xfer_protocol::message::{EndReason, Opened, Refusal, Secret, ToClient};
 
 use super::Engine;
 use super::begin::{Begun, begin};
-use super::garbage::remove_unreferenced;
+use super::leftovers::tidy_after;
 use super::log_link::{Driver, Over, frames, read_frames, write_messages};
 use super::reading::Reading;
 use super::registry::Seat;
@@ -103,8 +103,7 @@ impl Engine {
         session.begin(&account, tree);
         let epoch = grant.epoch;
         if !answer(&mut writer, &Opened::Session(Box::new(grant))).await {
-            // It may be large. That it is gone is all there is to know.
-            let _ = spawn_blocking(move || drop(session.take_tree())).await;
+            self.leave(&session).await;
             return;
         }
         let Session { user, host, address, .. } = &*session;
@@ -133,15 +132,7 @@ impl Engine {
     async fn conclude(&self, seat: Seat, over: Over, writing: Task<()>) {
         let session = seat.session.clone();
         log_end(&session, &over);
-        let (stores, post, ended) = (self.stores.clone(), self.post.clone(), session.clone());
-        let tidied = spawn_blocking(move || {
-            let left = ended.take_tree().map_or(Vec::new(), |tree| tree.uncommitted_contents());
-            post.forget(ended.account);
-            remove_unreferenced(&stores, left)
-        });
-        if let Ok(Err(error)) = tidied.await {
-            tracing::warn!(%error, "contents that were never committed stay for now");
-        }
+        self.leave(&session).await;
         drop(seat);
         if let Over::Diverged(seq, errno) = over {
             session.tell_last(ToClient::Diverged { seq, errno }, FAREWELL).await;
@@ -149,6 +140,22 @@ impl Engine {
         if let Some(reason) = last_word(over) {
             session.tell_last(ToClient::Ended(reason), FAREWELL).await;
             writing.finish(FAREWELL).await;
+        }
+    }
+
+    /// Takes the session's tree away, with what it wrote and did not commit, and what room it reserved.
+    async fn leave(&self, session: &Arc<Session>) {
+        let (stores, post, ended) = (self.stores.clone(), self.post.clone(), session.clone());
+        let tidied = spawn_blocking(move || {
+            let tree = ended.take_tree();
+            post.forget(ended.account);
+            match (ended.epoch(), tree) {
+                (Some(epoch), Some(tree)) => tidy_after(&stores, ended.account, epoch, tree.left()),
+                (None, _) | (_, None) => Ok(()),
+            }
+        });
+        if let Ok(Err(error)) = tidied.await {
+            tracing::warn!(%error, "what was never committed stays for now");
         }
     }
 }

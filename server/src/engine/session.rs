@@ -297,6 +297,11 @@ impl Session {
         self.set_tree(tree);
     }
 
+    /// Which session of the account it is, once it has begun.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.epoch.get().copied()
+    }
+
     /// Whether this account may still have this session: it is the same, with the very password
     /// that was given.
     pub(super) fn may_be_of(&self, account: &Account) -> bool {
@@ -355,7 +360,7 @@ impl Session {
             host: self.host.clone(),
             address: self.address.clone(),
             since: self.since,
-            epoch: self.epoch.get().copied().unwrap_or_default(),
+            epoch: self.epoch().unwrap_or_default(),
             applied: *self.applied.borrow(),
             durable: Seq(self.durable.load(Ordering::Relaxed)),
             counts: self.counters.counts(),

@@ -11,13 +11,14 @@ use std::time::SystemTime;
 
 use xfer_protocol::limits::IDS_MAX;
 use xfer_protocol::tree::{Action, Node, Op};
-use xfer_protocol::{ContentId, Epoch, Errno, IdRange, Ino, Name, Timestamp};
+use xfer_protocol::{Epoch, Errno, IdRange, Ino, Name, Timestamp};
 
 use super::begin::tidy;
-use super::garbage::remove_unreferenced;
+use super::halt::Halt;
+use super::leftovers::tidy_after;
 use super::rows_budget::RowsBudget;
 use super::space::Space;
-use super::tree::{Halt, Stores, Tree, Work};
+use super::tree::{Stores, Tree, Work};
 use crate::store::{AccountId, Committed, ContentStore, MetaStore, StoreError};
 
 /// Memory for the rows of the one tree, in bytes.
@@ -174,7 +175,6 @@ impl Solo {
     /// # Errors
     /// If its bytes could not be removed; they stay until the server's next start.
     pub(crate) fn abandon(self) -> Result<(), StoreError> {
-        let contents: Vec<ContentId> = self.tree.uncommitted_contents();
-        remove_unreferenced(&self.stores, contents).map(|_| ())
+        tidy_after(&self.stores, self.account, self.epoch, self.tree.left())
     }
 }

@@ -21,7 +21,9 @@ use xfer_protocol::tree::{
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Errno, IdRange, Ino, Name, Seq, Timestamp};
 
 use super::batch::{Free, InFlight, Pending};
+use super::halt::Halt;
 use super::ids::Ids;
+use super::leftovers::Left;
 use super::rows_budget::{RowsBudget, RowsShare};
 use super::space::{Share, Space};
 use crate::store::{
@@ -30,28 +32,6 @@ use crate::store::{
 
 /// How much of a directory is loaded from the store at a time.
 pub(super) const LOADED_AT_ONCE: ListMax = ListMax { count: 1_000, bytes: PAGE_BYTES };
-
-/// Why a tree can't go on.
-#[derive(Debug)]
-pub(super) enum Halt {
-    /// The rules, or the checks around them, refuse the op.
-    Refused {
-        /// The op.
-        seq: Seq,
-        /// Why.
-        errno: Errno,
-    },
-    /// The client broke the protocol.
-    Protocol(String),
-    /// The storage failed.
-    Storage(StoreError),
-}
-
-impl From<StoreError> for Halt {
-    fn from(error: StoreError) -> Halt {
-        Halt::Storage(error)
-    }
-}
 
 /// The two stores and what stands before them, as everything in the engine has them.
 #[derive(Clone)]
@@ -87,6 +67,8 @@ pub(super) struct Tree {
     taken: Seq,
     pending: Pending,
     in_flight: InFlight,
+    /// Contents that an op which failed may have changed in part.
+    torn: Vec<(ContentId, Ino)>,
 }
 
 impl Tree {
@@ -104,6 +86,7 @@ impl Tree {
             taken: account.applied,
             pending: Pending::default(),
             in_flight: InFlight::default(),
+            torn: Vec::new(),
         }
     }
 
@@ -152,9 +135,9 @@ impl Tree {
             return Err(refused(Errno::ENOSPC));
         }
         for effect in &changes.contents {
-            match self.perform(effect, data) {
-                Err(Halt::Storage(StoreError::Full)) => return Err(refused(Errno::ENOSPC)),
-                done => done?,
+            if let Err(halt) = self.perform(effect, &changes, data) {
+                self.torn.extend(self.pending.owned_by(&changes));
+                return Err(halt.of_op(seq));
             }
         }
         self.pending.note(&self.table, &changes);
@@ -171,7 +154,7 @@ impl Tree {
         let pending = std::mem::take(&mut self.pending);
         let (nodes, entries) = self.changed_rows();
         let stillborn = pending.stillborn();
-        let contents = pending.touched.iter().filter(|id| !stillborn.contains(id)).copied();
+        let contents = pending.touched.keys().filter(|id| !stillborn.contains(id)).copied();
         let contents = contents.collect();
         let mut trims = Trims { done: pending.freed, ..Trims::default() };
         let mut shared = pending.dropped;
@@ -202,8 +185,8 @@ impl Tree {
             unrecorded: pending.unrecorded.into_iter().collect(),
             time,
         };
-        self.in_flight =
-            InFlight { created: pending.created, stillborn, frees, used: self.room.used() };
+        let (touched, created, used) = (pending.touched, pending.created, self.room.used());
+        self.in_flight = InFlight { touched, created, stillborn, frees, used };
         self.taken = self.applied;
         Some(Work { batch, contents })
     }
@@ -243,13 +226,20 @@ impl Tree {
     pub(super) fn withdraw(&mut self) {
         let in_flight = std::mem::take(&mut self.in_flight);
         self.pending.created.extend(in_flight.created);
+        self.pending.touched.extend(in_flight.touched);
     }
 
-    /// Contents that came into being and are surely in nothing that may be durable. Those of a
-    /// batch whose commit failed may be, whatever the database shows now: they stay for the sweep
-    /// of the next start.
-    pub(super) fn uncommitted_contents(&self) -> Vec<ContentId> {
-        self.pending.created.iter().copied().collect()
+    /// What is left that was not committed, when nothing is in a commit any more. Contents that came
+    /// into being with a batch whose commit failed may be durable, whatever the database shows now:
+    /// they stay for the sweep of the next start.
+    pub(super) fn left(&self) -> Left {
+        let touched = self.pending.touched.iter().chain(&self.in_flight.touched);
+        let written = touched.filter_map(|(content, ino)| Some((*content, (*ino)?)));
+        let mut written: Vec<_> = written.chain(self.torn.iter().copied()).collect();
+        written.retain(|(content, _)| !self.pending.created.contains(content));
+        written.sort_unstable();
+        written.dedup();
+        Left { created: self.pending.created.iter().copied().collect(), written }
     }
 
     /// Checks what the rules can't know.
@@ -307,31 +297,40 @@ impl Tree {
         }
     }
 
-    fn perform(&mut self, effect: &ContentEffect, data: &[u8]) -> Result<(), Halt> {
+    fn perform(
+        &mut self,
+        effect: &ContentEffect,
+        changes: &Changes,
+        data: &[u8],
+    ) -> Result<(), Halt> {
         let contents = self.stores.contents.clone();
         match effect {
             ContentEffect::Create { content } => {
                 self.pending.created.insert(*content);
-                self.pending.touch(*content, 0);
+                self.pending.touch(changes, *content, 0);
                 contents.create(*content)?;
             }
             ContentEffect::Write { content, offset, len } => {
                 let missing = || Halt::Protocol("a write without its data".to_owned());
                 let data = data.get(..*len as usize).ok_or_else(missing)?;
-                self.pending.touch(*content, *len);
+                self.pending.touch(changes, *content, *len);
                 contents.write(*content, *offset, data)?;
             }
             ContentEffect::Zero { content, offset, len } => {
-                self.pending.touch(*content, 0);
+                self.pending.touch(changes, *content, 0);
                 contents.zero(*content, *offset, *len)?;
             }
             ContentEffect::Clone { from, to, ranges } => {
                 self.pending.created.insert(*to);
-                self.pending.touch(*to, ranges.iter().map(|range| range.end - range.start).sum());
+                self.pending.touch(
+                    changes,
+                    *to,
+                    ranges.iter().map(|range| range.end - range.start).sum(),
+                );
                 contents.duplicate(*from, *to, ranges)?;
             }
             ContentEffect::Copy { from, from_offset, to, to_offset, len } => {
-                self.pending.touch(*to, *len);
+                self.pending.touch(changes, *to, *len);
                 contents.copy((*from, *from_offset), (*to, *to_offset), *len)?;
             }
             // Noted with the op's other changes, and done after the commit.

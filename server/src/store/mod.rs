@@ -51,6 +51,9 @@ pub struct Account {
     pub applied: Seq,
     /// Its last session's epoch.
     pub epoch: Epoch,
+    /// The epoch of the last session of which is known that it left nothing on the disk that it had
+    /// not committed, or that what it left is noted (see [`MetaStore::left_trims`]).
+    pub tidied: Epoch,
 }
 
 /// What a commit writes for one account.
@@ -103,6 +106,17 @@ pub struct Trim {
     pub id: u64,
     /// The content.
     pub content: ContentId,
+}
+
+/// A content that one node alone has, which can write to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OwnContent {
+    /// The node.
+    pub ino: Ino,
+    /// The content.
+    pub content: ContentId,
+    /// What the node has of it, in bytes, in order.
+    pub reached: Vec<Range<u64>>,
 }
 
 /// What became of a batch in a commit.
@@ -324,6 +338,32 @@ pub trait MetaStore: Send + Sync + 'static {
     fn left_trims(&self, account: AccountId) -> Result<Vec<(ContentId, Ino)>, StoreError>;
     /// Forgets those, which are done.
     fn forget_left_trims(&self, account: AccountId) -> Result<(), StoreError>;
+    /// Notes contents of this account that a session wrote to and did not commit, for
+    /// [`MetaStore::left_trims`]; those that nothing refers to are left out. Once this is done, nothing
+    /// of a commit that failed before can become durable any more.
+    fn note_left(&self, account: AccountId, left: &[(ContentId, Ino)]) -> Result<(), StoreError>;
+    /// The contents that nodes of this account alone have, at most `count`, those of nodes after
+    /// `after`, in order of nodes.
+    fn own_contents(
+        &self,
+        account: AccountId,
+        after: Option<Ino>,
+        count: usize,
+    ) -> Result<Vec<OwnContent>, StoreError>;
+    /// Notes that the account's session of this epoch left nothing that is not noted, unless a later one
+    /// began.
+    fn note_tidied(&self, account: AccountId, epoch: Epoch) -> Result<(), StoreError>;
+    /// Does `work` while no session of this account, nor of any other, can begin; it must be short and
+    /// must not write rows. Not if a session began after that of this epoch, or the account is claimed:
+    /// says whether it was done.
+    fn while_unowned(
+        &self,
+        account: AccountId,
+        epoch: Epoch,
+        work: &mut dyn FnMut() -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError>;
+    /// A number that is another one after another process has committed something.
+    fn others_commits(&self) -> Result<u64, StoreError>;
     /// Grants numbers that were never granted before. Durable before it returns.
     fn grant_ids(&self, count: u64) -> Result<IdRange, StoreError>;
     /// The number after the last one that was granted. Each commit raises it, too.

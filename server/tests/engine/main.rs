@@ -4,6 +4,7 @@
 
 mod client;
 mod crashes;
+mod leftovers;
 mod log;
 mod reading;
 mod secrets;

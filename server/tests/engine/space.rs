@@ -160,7 +160,7 @@ fn charged(meta: &dyn MetaStore) -> u64 {
 }
 
 /// Waits until the disk holds no more than is charged.
-async fn check_disk(world: &World, what: &str) {
+pub async fn check_disk(world: &World, what: &str) {
     let start = Instant::now();
     loop {
         let (charged, (count, bytes)) = (charged(&*world.meta), world.on_disk());
@@ -179,7 +179,7 @@ fn world() -> World {
     world
 }
 
-fn restarted(world: World) -> World {
+pub fn restarted(world: World) -> World {
     let (meta, contents) = world.reopen();
     world.over_again(Engine::new(Arc::new(meta), Arc::new(contents), 64 << 20))
 }

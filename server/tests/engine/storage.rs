@@ -1,6 +1,7 @@
 //! Storage that fails, and servers that die.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,21 +19,23 @@ use crate::client::{Client, OWNER};
 use crate::world::{World, name, time};
 
 /// A content store that can be told to fail, or to panic.
-struct Faulty {
+pub struct Faulty {
     inner: Arc<dyn ContentStore>,
-    fail_sync: AtomicBool,
+    pub fail_sync: AtomicBool,
     /// A content that can't be removed.
     stuck: AtomicU64,
     /// Contents for which a sync fails.
     lost: Mutex<Vec<ContentId>>,
-    panic_write: AtomicBool,
     /// Writes wait as long as this is set.
     hold_write: AtomicBool,
     held_writes: AtomicUsize,
+    pub panic_write: AtomicBool,
+    /// The next write is done, and then said not to have been possible.
+    pub fail_write: Mutex<Option<ErrorKind>>,
     /// Writes take long.
     slow_write: AtomicBool,
     /// Syncs wait as long as this is set.
-    hold_sync: AtomicBool,
+    pub hold_sync: AtomicBool,
     syncs: AtomicUsize,
     /// A listing of all contents waits until this is set.
     may_list: AtomicBool,
@@ -55,7 +58,11 @@ impl ContentStore for Faulty {
         if self.slow_write.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.inner.write(content, offset, data)
+        self.inner.write(content, offset, data)?;
+        match self.fail_write.lock().unwrap().take() {
+            Some(kind) => Err(StoreError::io("writing", kind.into())),
+            None => Ok(()),
+        }
     }
 
     fn read(&self, content: ContentId, offset: u64, data: &mut [u8]) -> Result<usize, StoreError> {
@@ -140,7 +147,7 @@ impl ContentStore for Faulty {
     }
 }
 
-fn faulty_world() -> (World, Arc<Faulty>) {
+pub fn faulty_world() -> (World, Arc<Faulty>) {
     faulty_world_that_lists(AtomicBool::new(true))
 }
 
@@ -155,6 +162,7 @@ fn faulty_world_that_lists(may_list: AtomicBool) -> (World, Arc<Faulty>) {
             panic_write: AtomicBool::new(false),
             hold_write: AtomicBool::new(false),
             held_writes: AtomicUsize::new(0),
+            fail_write: Mutex::default(),
             slow_write: AtomicBool::new(false),
             hold_sync: AtomicBool::new(false),
             syncs: AtomicUsize::new(0),

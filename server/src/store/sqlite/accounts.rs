@@ -5,13 +5,13 @@ use xfer_protocol::tree::{Kind, Node, Quota, Usage};
 use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 
 use super::commit::write_entry;
-use super::rows::{all, change, damaged, first, number, put_node, read_name};
+use super::rows::{all, change, damaged, first, number, put_node, read_name, value};
 use crate::store::{Account, AccountId, StoreError};
 
 macro_rules! columns {
     () => {
         "id, name, password, quota_bytes, quota_nodes, inbox_bytes, inbox_nodes,
-         usage_bytes, usage_nodes, applied, epoch"
+         usage_bytes, usage_nodes, applied, epoch, tidied"
     };
 }
 
@@ -184,6 +184,27 @@ pub(super) fn begin_session(
     first(transaction, sql, [account.0.cast_signed()], read)?.ok_or_else(gone)
 }
 
+/// Whether the account is there, and no session began after that of `epoch`.
+pub(super) fn is_at(
+    connection: &Connection,
+    account: AccountId,
+    epoch: Epoch,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM accounts WHERE id = ? AND epoch = ?)";
+    value(connection, sql, [account.0.cast_signed(), epoch.0.cast_signed()])
+}
+
+/// Notes that the session of `epoch` left nothing, unless a later one began.
+pub(super) fn note_tidied(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    epoch: Epoch,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE accounts SET tidied = epoch WHERE id = ? AND epoch = ?";
+    change(transaction, sql, [account.0.cast_signed(), epoch.0.cast_signed()])?;
+    Ok(())
+}
+
 fn read(row: &Row<'_>) -> Result<Account, StoreError> {
     Ok(Account {
         id: AccountId(number(row, 0)?),
@@ -194,6 +215,7 @@ fn read(row: &Row<'_>) -> Result<Account, StoreError> {
         usage: Usage { bytes: number(row, 7)?, nodes: number(row, 8)? },
         applied: Seq(number(row, 9)?),
         epoch: Epoch(number(row, 10)?),
+        tidied: Epoch(number(row, 11)?),
     })
 }
 

@@ -71,6 +71,14 @@ impl Connections {
         Ok(done)
     }
 
+    /// A number that is another one after another process has committed something: what this one
+    /// commits, it commits by the connection that is asked.
+    pub(super) fn others_commits(&self) -> Result<u64, StoreError> {
+        let version: i64 =
+            lock(&self.writer).pragma_query_value(None, "data_version", |row| row.get(0))?;
+        Ok(version.cast_unsigned())
+    }
+
     fn lock_reader(&self) -> MutexGuard<'_, Connection> {
         for reader in &self.readers {
             match reader.try_lock() {

@@ -46,7 +46,7 @@ use mark::Mark;
 use rusqlite::{ErrorCode, Transaction};
 use xfer_protocol::message::{DeliveryHead, DeliveryState};
 use xfer_protocol::tree::{Delivery, Node, Quota, Usage};
-use xfer_protocol::{ContentId, DeliveryId, IdRange, Ino, Name, Timestamp};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name, Timestamp};
 
 use super::claim::{self, Claim, Purpose};
 use super::files::FileStore;
@@ -54,7 +54,7 @@ use super::lock::{must_not_be_others, prepare_directory};
 use super::place::Pin;
 use super::{
     Account, AccountId, Batch, Committed, Failures, ForgottenBefore, ListMax, Listing, MetaStore,
-    StoreError, Trim,
+    OwnContent, StoreError, Trim,
 };
 
 /// How long a removal lets others write after each of its transactions: as long as that took,
@@ -333,6 +333,47 @@ impl MetaStore for SqliteStore {
 
     fn forget_left_trims(&self, account: AccountId) -> Result<(), StoreError> {
         self.connections.write(|writer| trims::forget_left(writer, account))
+    }
+
+    fn note_left(&self, account: AccountId, left: &[(ContentId, Ino)]) -> Result<(), StoreError> {
+        // The counter makes it a write even if nothing is noted.
+        self.write(|writer| {
+            contents::count(writer)?;
+            trims::note_own(writer, account, left)
+        })
+    }
+
+    fn own_contents(
+        &self,
+        account: AccountId,
+        after: Option<Ino>,
+        count: usize,
+    ) -> Result<Vec<OwnContent>, StoreError> {
+        self.connections.read(|reader| trims::own(reader, account, after, count))
+    }
+
+    fn note_tidied(&self, account: AccountId, epoch: Epoch) -> Result<(), StoreError> {
+        self.write(|writer| accounts::note_tidied(writer, account, epoch))
+    }
+
+    fn while_unowned(
+        &self,
+        account: AccountId,
+        epoch: Epoch,
+        work: &mut dyn FnMut() -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
+        // A session begins with a write, in whichever process: this one's lock keeps it waiting.
+        self.write(|writer| {
+            let unowned = accounts::is_at(writer, account, epoch)? && !self.is_claimed(account)?;
+            if unowned {
+                work()?;
+            }
+            Ok(unowned)
+        })
+    }
+
+    fn others_commits(&self) -> Result<u64, StoreError> {
+        self.connections.others_commits()
     }
 
     fn grant_ids(&self, count: u64) -> Result<IdRange, StoreError> {

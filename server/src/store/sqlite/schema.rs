@@ -45,6 +45,7 @@ const TO_VERSION_2: &str = "
         ino INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX own_trims_of ON own_trims (account);
+    ALTER TABLE accounts ADD COLUMN tidied INTEGER NOT NULL DEFAULT 0;
     CREATE TABLE content_lengths (whole_from INTEGER NOT NULL) STRICT;
     INSERT INTO content_lengths SELECT next FROM ids;
 
@@ -85,7 +86,8 @@ const TABLES: &str = "
         applied INTEGER NOT NULL,
         epoch INTEGER NOT NULL,
         waiting_bytes INTEGER NOT NULL DEFAULT 0, -- what waits for it, summed up
-        waiting_items INTEGER NOT NULL DEFAULT 0
+        waiting_items INTEGER NOT NULL DEFAULT 0,
+        tidied INTEGER NOT NULL DEFAULT 0 -- the last session that is known to have left nothing
     ) STRICT;
 
     CREATE TABLE nodes (

@@ -12,7 +12,7 @@ use xfer_protocol::tree::{Extents, Item, ItemKind, Runs};
 use xfer_protocol::{ContentId, Ino};
 
 use super::rows::{all, change, decode, first, number, read_blob, value};
-use crate::store::{AccountId, StoreError, Trim, Trims};
+use crate::store::{AccountId, OwnContent, StoreError, Trim, Trims};
 
 /// Notes what a batch dropped, and forgets what it says is done.
 pub(super) fn note(
@@ -26,9 +26,19 @@ pub(super) fn note(
     for content in &trims.shared {
         note_shared(transaction, *content)?;
     }
-    for (content, ino) in &trims.own {
+    note_own(transaction, account, &trims.own)
+}
+
+/// Notes contents that one node alone has, and that may have more on the disk than it has of them.
+pub(super) fn note_own(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    own: &[(ContentId, Ino)],
+) -> Result<(), StoreError> {
+    for (content, ino) in own {
         let sql = "INSERT OR REPLACE INTO own_trims (content, account, ino)
-                   SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM contents WHERE id = ?1)";
+                   SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM contents WHERE id = ?1)
+                       AND EXISTS (SELECT 1 FROM accounts WHERE id = ?2)";
         let params = [content.0, account.0, ino.0].map(u64::cast_signed);
         change(transaction, sql, params)?;
     }
@@ -117,6 +127,26 @@ pub(super) fn reached(
         }
     }
     Ok(Some(union.iter().map(|run| run.start * BLOCK_BYTES..run.end * BLOCK_BYTES).collect()))
+}
+
+/// The contents that nodes of an account can write to, with what each has of its content.
+pub(super) fn own(
+    connection: &Connection,
+    account: AccountId,
+    after: Option<Ino>,
+    count: usize,
+) -> Result<Vec<OwnContent>, StoreError> {
+    let sql = "SELECT ino, content, size, extents FROM nodes
+               WHERE account = ? AND ino > ? AND content IS NOT NULL AND NOT sealed
+               ORDER BY ino LIMIT ?";
+    let after = after.map_or(-1, |after| after.0.cast_signed());
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    all(connection, sql, [account.0.cast_signed(), after, count], |row| {
+        let (size, extents): (u64, Extents) =
+            (number(row, 2)?, read_blob(row, 3)?.unwrap_or_default());
+        let reached = extents.data_in(size, 0..extents.end(size));
+        Ok(OwnContent { ino: Ino(number(row, 0)?), content: ContentId(number(row, 1)?), reached })
+    })
 }
 
 pub(super) fn left(

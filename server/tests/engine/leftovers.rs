@@ -1,0 +1,216 @@
+//! What a session wrote into contents that stay, and never committed: it leaves the disk, whoever ended,
+//! and nothing that is written meanwhile goes with it.
+
+use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::time::{Instant, sleep};
+use xfer_protocol::message::{Answer, Ask, EndReason, ToClient};
+use xfer_protocol::{ContentId, Ino};
+use xfer_server::store::claim::Purpose;
+use xfer_server::store::{MetaStore, SqliteStore};
+
+use crate::client::Client;
+use crate::space::{check_disk, restarted};
+use crate::storage::{Faulty, faulty_world};
+use crate::world::{World, name};
+
+const PART: usize = 256 << 10;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Makes a file of one byte that is durable.
+async fn small_file(client: &mut Client) -> (Ino, ContentId) {
+    let ino = client.create(Ino::ROOT, "file").await;
+    let content = client.write(ino, 0, b"x").await;
+    client.sync().await;
+    (ino, content)
+}
+
+/// Goes on with the file, by a megabyte that nobody waits for.
+async fn grow(client: &mut Client, ino: Ino) {
+    for part in 0..4 {
+        client.write(ino, 1 + part * PART as u64, &[1; PART]).await;
+    }
+}
+
+/// Fails the test unless the file is the one of one byte, in its content.
+async fn check_file(world: &World, user: &str, (ino, content): (Ino, ContentId)) {
+    let client = world.login(user).await;
+    let mut reads = world.reads(&client.grant).await;
+    let ask = Ask::Read { ino, content, offset: 0, len: 1 };
+    let (answer, bytes) = reads.ask(client.seq, ask).await;
+    assert_eq!((answer, bytes), (Ok(Answer::Data), b"x".to_vec()));
+    client.logout().await;
+}
+
+/// Ends a session that has grown a file, by something that `fail` makes fail; nobody logs in again.
+async fn check_end(what: &str, fail: impl Fn(&Faulty), ends: impl Fn(&ToClient) -> Option<()>) {
+    let (world, faulty) = faulty_world();
+    let mut alice = world.login("alice").await;
+    let file = small_file(&mut alice).await;
+    faulty.hold_sync.store(true, Ordering::Relaxed);
+    fail(&faulty);
+    grow(&mut alice, file.0).await;
+    faulty.hold_sync.store(false, Ordering::Relaxed);
+    alice.until(ends).await;
+    check_disk(&world, what).await;
+    check_file(&world, "alice", file).await;
+}
+
+fn storage_failed(message: &ToClient) -> Option<()> {
+    matches!(message, ToClient::Ended(EndReason::Storage(_))).then_some(())
+}
+
+fn refused(message: &ToClient) -> Option<()> {
+    matches!(message, ToClient::Diverged { .. }).then_some(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_session_wrote_and_did_not_commit_goes_when_it_ends() {
+    check_end(
+        "a failed sync",
+        |faulty| faulty.fail_sync.store(true, Ordering::Relaxed),
+        storage_failed,
+    )
+    .await;
+    check_end(
+        "a panic",
+        |faulty| faulty.panic_write.store(true, Ordering::Relaxed),
+        storage_failed,
+    )
+    .await;
+    let fail_write = |kind| move |faulty: &Faulty| *faulty.fail_write.lock().unwrap() = Some(kind);
+    check_end("a failed write", fail_write(ErrorKind::Other), storage_failed).await;
+    check_end("a full disk", fail_write(ErrorKind::StorageFull), refused).await;
+    check_end("a file too large", fail_write(ErrorKind::FileTooLarge), refused).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_rows_fail_leaves_nothing_either() {
+    let (world, faulty) = faulty_world();
+    let mut alice = world.login("alice").await;
+    let file = small_file(&mut alice).await;
+    faulty.hold_sync.store(true, Ordering::Relaxed);
+    grow(&mut alice, file.0).await;
+    alice.create(Ino::ROOT, "refused").await;
+    world.refuse_rows("entries", "account", "alice");
+    faulty.hold_sync.store(false, Ordering::Relaxed);
+    alice.until(storage_failed).await;
+    check_disk(&world, "a failed row").await;
+    check_file(&world, "alice", file).await;
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// A world whose server was killed when these users had grown files and nothing of that was committed.
+fn killed(users: &[&str]) -> (World, Vec<(Ino, ContentId)>) {
+    let first = runtime();
+    let done = first.block_on(async {
+        let (world, faulty) = faulty_world();
+        let (mut clients, mut files) = (Vec::new(), Vec::new());
+        for user in users {
+            let mut client = world.login(user).await;
+            files.push(small_file(&mut client).await);
+            clients.push(client);
+        }
+        // For ever: what follows is never committed.
+        faulty.hold_sync.store(true, Ordering::Relaxed);
+        for (client, (ino, _)) in clients.iter_mut().zip(&files) {
+            grow(client, *ino).await;
+        }
+        let grown = (users.len() * 4 * PART) as u64;
+        until("the server to write", || world.on_disk().1 >= grown).await;
+        (world, files)
+    });
+    first.shutdown_background();
+    done
+}
+
+#[test]
+fn what_a_killed_server_did_not_commit_goes_though_nobody_logs_in() {
+    let (world, files) = killed(&["alice", "bob"]);
+    runtime().block_on(async {
+        let world = restarted(world);
+        check_disk(&world, "a start").await;
+        let is_tidy = |user| {
+            let account = world.meta.account(&name(user)).unwrap().unwrap();
+            account.tidied == account.epoch
+        };
+        until("all to be tidied", || is_tidy("alice") && is_tidy("bob")).await;
+        check_file(&world, "alice", files[0]).await;
+        check_file(&world, "bob", files[1]).await;
+        until("well-ended sessions to count as tidy", || is_tidy("alice") && is_tidy("bob")).await;
+    });
+}
+
+#[test]
+fn what_is_written_right_after_a_crash_stays() {
+    let (world, files) = killed(&["alice"]);
+    runtime().block_on(async {
+        let world = restarted(world);
+        let mut alice = world.login("alice").await;
+        grow(&mut alice, files[0].0).await;
+        alice.sync().await;
+        let mut reads = world.reads(&alice.grant).await;
+        let (ino, content) = files[0];
+        for part in 0..4 {
+            let offset = 1 + part * PART as u64;
+            let ask = Ask::Read { ino, content, offset, len: PART as u32 };
+            let (answer, bytes) = reads.ask(alice.seq, ask).await;
+            assert_eq!(answer, Ok(Answer::Data));
+            assert!(bytes == [1; PART], "part {part}");
+        }
+        check_disk(&world, "a start with a login").await;
+    });
+}
+
+#[test]
+fn an_account_that_a_command_works_on_is_left_alone_after_a_crash() {
+    let (world, files) = killed(&["alice", "bob"]);
+    runtime().block_on(async {
+        let (beside, _) = world.reopen();
+        let id = |user| beside.account(&name(user)).unwrap().unwrap().id;
+        let claim = beside.claim(id("alice"), Purpose::Change).unwrap().unwrap();
+        let before = world.on_disk().1;
+        let world = restarted(world);
+        // Bob comes after alice.
+        let tidied = |meta: &SqliteStore| {
+            let bob = meta.account(&name("bob")).unwrap().unwrap();
+            bob.tidied == bob.epoch
+        };
+        until("bob to be tidied", || tidied(&beside)).await;
+        let left = world.on_disk().1;
+        assert!(left < before && left > (4 * PART) as u64, "{left} of {before}");
+        drop(claim);
+        check_file(&world, "alice", files[0]).await;
+        check_disk(&world, "a login").await;
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_of_another_process_goes_though_nobody_commits() {
+    let world = World::new();
+    let mut bob = world.login("bob").await;
+    small_file(&mut bob).await;
+    bob.logout().await;
+    until("the session to end", || world.engine.sessions().is_empty()).await;
+    assert_eq!(world.on_disk().0, 1);
+    let beside = world.reopen().0;
+    let id = beside.account(&name("bob")).unwrap().unwrap().id;
+    beside.remove_account(id).unwrap();
+    beside.clear_removed().unwrap();
+    until("the content to go", || world.on_disk().0 == 0).await;
+}
