@@ -79,7 +79,9 @@ fn longest(text: &str) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();
     for (start, line) in lines.iter().enumerate() {
         let indent = &line[..line.len() - line.trim_start().len()];
-        if !is_function(line.trim_start()) {
+        // A trait's method without a body ends where its signature does.
+        let signature_end = lines[start..].iter().find(|line| line.ends_with(['{', ';']));
+        if !is_function(line.trim_start()) || signature_end.is_some_and(|end| end.ends_with(';')) {
             continue;
         }
         // What a trait only declares has no lines of its own.
