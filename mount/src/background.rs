@@ -5,9 +5,9 @@
 //! its line of error is seen; when the mount is usable it lets go of the terminal and says so, and
 //! the parent ends with 0. If the child ends before, the parent ends with the child's exit code.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,7 @@ pub struct Waiting {
 /// The child's side, while it still has the terminal.
 pub struct Attached {
     ready: OwnedFd,
+    inherited: Vec<RawFd>,
 }
 
 /// Splits in two. To be called before there is any other thread.
@@ -55,9 +56,23 @@ pub fn fork() -> io::Result<Forked> {
     let pid = unsafe { libc::fork() };
     match Pid::from_raw(pid) {
         _ if pid < 0 => Err(io::Error::last_os_error()),
-        None => Ok(Forked::Child(Attached { ready: writer })),
+        None => {
+            drop(reader);
+            let inherited = descriptors_but(&writer)?;
+            Ok(Forked::Child(Attached { ready: writer, inherited }))
+        }
         Some(child) => Ok(Forked::Parent(Waiting { child, ready: reader })),
     }
+}
+
+/// All descriptors that are open, but for the standard ones and `own`.
+fn descriptors_but(own: &OwnedFd) -> io::Result<Vec<RawFd>> {
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    let open: Vec<RawFd> = fs::read_dir("/proc/self/fd")?.flatten().filter_map(number).collect();
+    // The one that listed them is closed by now.
+    let is_open = |fd: &RawFd| fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok();
+    let others = open.into_iter().filter(|fd| *fd > libc::STDERR_FILENO && *fd != own.as_raw_fd());
+    Ok(others.filter(is_open).collect())
 }
 
 /// Why it can't be said how the child ended.
@@ -138,8 +153,8 @@ impl Waiting {
 }
 
 impl Attached {
-    /// Lets go of the terminal and of the working directory, and tells the parent that the mount
-    /// is usable.
+    /// Lets go of the terminal, of the working directory and of what the caller had open, and tells
+    /// the parent that the mount is usable. Not before: a password file may be one of these.
     ///
     /// # Errors
     /// If the system refuses a step; the parent then still waits.
@@ -150,6 +165,11 @@ impl Attached {
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
+        for fd in self.inherited {
+            // SAFETY: it was open before this program's own code opened anything, so none of its
+            // values owns it, and it can't have been closed and given away again since.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
         DETACHED.store(true, Ordering::Relaxed);
         match rustix::io::write(&self.ready, &[1]) {
             // A parent that was killed has nobody to tell; the mount is good all the same.

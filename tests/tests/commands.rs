@@ -136,6 +136,26 @@ fn a_mount_in_use_is_said_to_be_although_its_session_is_over() {
 }
 
 #[test]
+fn in_the_background_nothing_stays_open_that_the_caller_had() {
+    let world = World::new(&["alice"]);
+    let place = world.mount_point("alice");
+    let password = world.password_file("alice");
+    let lock = world.outside().join("lock");
+    // The password is read from one of the caller's descriptors, so that must be open until then.
+    let mounting = world.mounting("alice").password_file("/dev/fd/8".as_ref()).command();
+    let script = r#"exec 7>"$1" 8<"$2"; flock 7; shift 2; "$@""#;
+    let mut caller = Command::new("bash");
+    caller.args(["-ec", script, "bash"]).args([&lock, &password]);
+    caller.arg(mounting.get_program()).args(mounting.get_args());
+    run_within(world.at_home(&mut caller), PATIENCE).succeeded();
+    let mut locking = Command::new("flock");
+    run_within(locking.arg("-n").arg(&lock).arg("true"), PATIENCE).succeeded();
+    shell(&place, "touch usable");
+    let mut unmounting = Command::new(program("xfer"));
+    run_within(world.at_home(unmounting.arg("unmount").arg(&place)), PATIENCE).succeeded();
+}
+
+#[test]
 fn what_is_no_mount_is_refused_with_one_line() {
     let world = World::new(&["alice"]);
     let nowhere = world.outside();
