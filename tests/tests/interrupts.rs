@@ -41,17 +41,21 @@ const WAITING: &[&str] = &[
     "exec head -c 64000000 /dev/zero > grown",
 ];
 
-/// Starts a program, and waits until it waits for the server, or has ended.
+/// Starts a program, and waits until it waits for the server, or has ended. One that waits for a disk
+/// too while it starts makes the file `$READY` when it has started.
 #[track_caller]
 fn waiting(mount: &Mount, script: &str) -> Child {
+    let directory = tempfile::tempdir().unwrap();
+    let ready = directory.path().join("ready");
     let mut command = Command::new("bash");
-    command.args(["-c", script]).current_dir(mount.root());
+    command.args(["-c", script]).current_dir(mount.root()).env("READY", &ready);
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let mut child = child.unwrap();
     let wchan = format!("/proc/{}/wchan", child.id());
     let waits = || {
         let at = fs::read_to_string(&wchan).unwrap_or_default();
-        at.contains("request_wait_answer") || at.contains("folio_wait")
+        let started = ready.exists() || !script.contains("READY");
+        started && (at.contains("request_wait_answer") || at.contains("folio_wait"))
     };
     wait_until(&format!("`{script}` to wait"), PATIENCE, || {
         // For a while: what is answered at once is waited for too, for a moment.
@@ -145,7 +149,8 @@ fn a_program_that_waits_for_a_silent_server_ends_by_the_signals_that_ask_it_to()
     // One that handles the signal hears of it too, and an fsync that did not happen says so.
     for call in ["open('big', 'rb').read()", "os.fsync(os.open('changed', os.O_WRONLY))"] {
         let script = format!(
-            "exec python3 -c \"import os\ntry: {call}\nexcept KeyboardInterrupt: os._exit(7)\""
+            "exec python3 -c \"import os\nopen(os.environ['READY'], 'w').close()\n\
+             try: {call}\nexcept KeyboardInterrupt: os._exit(7)\""
         );
         let end = on_a_silent_server(&world, |mount| {
             let mut child = waiting(mount, &script);

@@ -10,16 +10,14 @@ use std::time::Duration;
 use xfer_tests::files::{errno, make_tree, xattr, xattr_text, xattrs};
 use xfer_tests::snapshot::snapshot;
 use xfer_tests::waiting::holds_for;
-use xfer_tests::{Mount, World, wait_until};
-
-const SOON: Duration = Duration::from_secs(30);
+use xfer_tests::{Mount, PATIENCE, World, wait_until};
 
 /// How long something is watched that must not happen.
 const A_WHILE: Duration = Duration::from_millis(1500);
 
 fn arrives(recipient: &Mount, path: &str) -> PathBuf {
     let path = recipient.path(path);
-    wait_until(&format!("{} to arrive", path.display()), SOON, || path.exists());
+    wait_until(&format!("{} to arrive", path.display()), PATIENCE, || path.exists());
     path
 }
 
@@ -28,7 +26,7 @@ fn state(record: &Path) -> String {
 }
 
 fn wait_for_state(record: &Path, expected: &str) {
-    wait_until(expected, SOON, || state(record).starts_with(expected));
+    wait_until(expected, PATIENCE, || state(record).starts_with(expected));
 }
 
 #[test]
@@ -206,7 +204,7 @@ fn a_user_who_is_not_there_is_no_such_file() {
     assert_eq!(errno(moved), libc::ENOENT);
     // One who is added later can be sent to without mounting again.
     world.add_user("carol");
-    wait_until("carol's mailbox", SOON, || alice.path("outbox/carol").is_dir());
+    wait_until("carol's mailbox", PATIENCE, || alice.path("outbox/carol").is_dir());
     alice.shell("mv letter outbox/carol/");
     let carol = world.mount("carol");
     arrives(&carol, "inbox/alice/letter");

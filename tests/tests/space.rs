@@ -14,9 +14,7 @@ use xfer_tests::space::{
     BLOCK, Space, check_exact, contents, data_bytes, said, shown, stored, walked,
 };
 use xfer_tests::waiting::holds_for;
-use xfer_tests::{Mount, Random, World, scale, wait_until};
-
-const SOON: Duration = Duration::from_secs(30);
+use xfer_tests::{Mount, PATIENCE, Random, World, scale, wait_until};
 
 /// How long something is watched that must not happen: longer than a commit waits.
 const A_WHILE: Duration = Duration::from_millis(1500);
@@ -268,7 +266,7 @@ fn check_nothing_is_left(users: Users<'_>) {
     for mount in [&alice, &bob] {
         mount.shell("rm -rf outbox/*/* && find . -mindepth 1 -maxdepth 1 ! -name '??*box' -exec rm -rf {} +");
     }
-    wait_until("what was sent to arrive, and all to be gone", SOON, || {
+    wait_until("what was sent to arrive, and all to be gone", PATIENCE, || {
         for inbox in [alice.path("inbox/bob"), bob.path("inbox/alice")] {
             empty(&inbox);
             // Not while something has just arrived.
@@ -295,7 +293,7 @@ fn with_room_for(bytes: u64, nodes: u64, check: impl FnOnce(&Mount)) {
     let (bytes, nodes) = (used.bytes + bytes, used.nodes + nodes);
     let limits = ["--quota", &format!("{bytes}B"), "--nodes", &nodes.to_string()];
     world.server.command(&[&["user", "quota", "alice"], &limits[..]].concat()).succeeded();
-    wait_until("the limits to arrive", SOON, || {
+    wait_until("the limits to arrive", PATIENCE, || {
         let stat = sys::statvfs(mount.root()).unwrap();
         stat.f_files == nodes && stat.f_blocks == bytes / BLOCK
     });
@@ -377,8 +375,8 @@ fn the_last_node_of_a_quota_can_be_made_and_none_beyond() {
         fs::remove_file(path("link")).unwrap();
         full("new");
         fs::remove_file(path("directory/file")).unwrap();
-        wait_until("the node to be gone", SOON, || shown(mount).nodes == said(mount).nodes);
-        wait_until("room for a node", SOON, || symlink("x", path("new")).is_ok());
+        wait_until("the node to be gone", PATIENCE, || shown(mount).nodes == said(mount).nodes);
+        wait_until("room for a node", PATIENCE, || symlink("x", path("new")).is_ok());
         full("more");
     });
 }
@@ -406,7 +404,7 @@ fn names_and_targets_of_links_count_to_the_last_sector_and_du_shows_them() {
         assert_eq!(errno((fit..fit + 3).try_for_each(link)), FULL);
         assert_eq!(mount.shell("du -s -B1 . | cut -f1"), said(mount).bytes.to_string());
         fs::remove_file(path("link")).unwrap();
-        wait_until("room for the names", SOON, || link(fit + 3).is_ok());
+        wait_until("room for the names", PATIENCE, || link(fit + 3).is_ok());
         fs::remove_dir_all(path("directory")).unwrap();
     });
 }
@@ -483,10 +481,10 @@ fn what_is_freed_can_be_used_at_once() {
             fs::write(&path, &all).unwrap();
             fs::remove_file(&path).unwrap();
             // The kernel says within a moment that nobody has it open any more.
-            wait_until("the space to be free", SOON, || shown(mount).bytes == 0);
+            wait_until("the space to be free", PATIENCE, || shown(mount).bytes == 0);
         }
         mount.shell("mkdir d && for i in $(seq 60); do echo $i > d/$i; done && rm -r d");
-        wait_until("the space to be free", SOON, || shown(mount).bytes == 0);
+        wait_until("the space to be free", PATIENCE, || shown(mount).bytes == 0);
     });
 }
 
@@ -497,7 +495,7 @@ fn limits_that_change_show_at_the_mount() {
     for (bytes, nodes) in [(10 * BLOCK, 100), (3 * BLOCK, 50), (1 << 30, 1000)] {
         let limits = ["--quota", &format!("{bytes}B"), "--nodes", &nodes.to_string()];
         world.server.command(&[&["user", "quota", "alice"], &limits[..]].concat()).succeeded();
-        wait_until("the limits to show", SOON, || {
+        wait_until("the limits to show", PATIENCE, || {
             let stat = sys::statvfs(mount.root()).unwrap();
             (stat.f_blocks * stat.f_frsize, stat.f_files) == (bytes, nodes)
         });
@@ -526,11 +524,12 @@ fn an_inbox_takes_what_its_limits_say_to_the_last_block_and_item() {
     // It has nothing to do with anybody else's.
     assert_eq!(errno(fs::rename(alice.path("draft"), alice.path("outbox/carol/large"))), 0);
     let bob = world.mount("bob");
-    wait_until("all to arrive", SOON, || bob.path("inbox/alice/no data").exists());
+    wait_until("all to arrive", PATIENCE, || bob.path("inbox/alice/no data").exists());
     assert_eq!(bob.shell("ls inbox/alice"), "no data\none more\ntwo blocks");
-    alice.sync();
+    // What has arrived frees the inbox once that is durable.
+    bob.sync();
     assert_eq!(send("again", 3 * BLOCK), 0);
-    wait_until("it to arrive", SOON, || bob.path("inbox/alice/again").exists());
+    wait_until("it to arrive", PATIENCE, || bob.path("inbox/alice/again").exists());
     check_exact(&world, &bob, "bob", &[]);
     check_exact(&world, &alice, "alice", &[]);
     bob.unmount();
@@ -561,13 +560,13 @@ fn contents_are_on_the_servers_disk_as_long_as_anything_has_them_and_no_longer()
     drop(open);
     stays("it waits to be delivered");
     let bob = world.mount("bob");
-    wait_until("it to arrive", SOON, || bob.path("inbox/alice/sent").exists());
+    wait_until("it to arrive", PATIENCE, || bob.path("inbox/alice/sent").exists());
     bob.sync();
     stays("it was delivered");
     assert!(fs::read(bob.path("inbox/alice/sent")).unwrap() == data);
     fs::remove_file(bob.path("inbox/alice/sent")).unwrap();
     bob.sync();
-    wait_until("the content to go", SOON, || here().is_empty());
+    wait_until("the content to go", PATIENCE, || here().is_empty());
     bob.unmount();
     alice.unmount();
 }
@@ -575,7 +574,7 @@ fn contents_are_on_the_servers_disk_as_long_as_anything_has_them_and_no_longer()
 /// Waits until the server's disk holds no more than the users are charged for.
 fn check_charged(world: &World, users: &[&Mount]) {
     users.iter().for_each(|mount| mount.sync());
-    wait_until("the disk to hold no more than is charged", SOON, || {
+    wait_until("the disk to hold no more than is charged", PATIENCE, || {
         let charged: u64 =
             ["alice", "bob"].map(|user| stored(&world.server, user).bytes).iter().sum();
         contents(&world.server).values().sum::<u64>() <= charged
@@ -604,7 +603,7 @@ fn what_nothing_reaches_of_a_shared_content_leaves_the_servers_disk() {
         full();
         alice.shell(&format!("cp full outbox/bob/sent{round} && truncate -s 8192 full"));
         let arrived = bob.path(&format!("inbox/alice/sent{round}"));
-        wait_until("it to arrive", SOON, || arrived.exists());
+        wait_until("it to arrive", PATIENCE, || arrived.exists());
         alice.shell(&format!("mv full rest{round} && rm outbox/bob/sent{round}"));
         File::options().write(true).open(&arrived).unwrap().set_len(12_000).unwrap();
         check_charged(&world, &[&alice, &bob]);
@@ -635,7 +634,7 @@ fn what_was_written_and_never_committed_leaves_the_servers_disk() {
         alice.sync();
         let before = on_disk(&world);
         alice.shell("head -c 8M /dev/urandom >> file");
-        wait_until("the server to write", SOON, || on_disk(&world) > before);
+        wait_until("the server to write", PATIENCE, || on_disk(&world) > before);
         world.server.kill();
         alice.unmounted_by_force();
         world.server.restart();
@@ -645,10 +644,10 @@ fn what_was_written_and_never_committed_leaves_the_servers_disk() {
             alice.shell("truncate -s 1 file");
             alice.sync();
             assert_eq!(fs::read(alice.path("file")).unwrap(), b"x");
-            wait_until("the rest to go", SOON, || on_disk(&world) <= 2 * BLOCK);
+            wait_until("the rest to go", PATIENCE, || on_disk(&world) <= 2 * BLOCK);
             alice.unmount();
         }
-        wait_until("the disk to hold no more than is charged", SOON, || is_charged(&world));
+        wait_until("the disk to hold no more than is charged", PATIENCE, || is_charged(&world));
     }
 }
 
@@ -661,12 +660,12 @@ fn contents_go_once_the_change_that_drops_them_is_on_the_servers_disk() {
         mount.sync();
         let before = contents(&world.server).len();
         mount.shell(script);
-        wait_until(script, SOON, || {
+        wait_until(script, PATIENCE, || {
             mount.sync();
             contents(&world.server).len() == before - 1
         });
         mount.shell("rm -f file kept");
-        wait_until("both to go", SOON, || {
+        wait_until("both to go", PATIENCE, || {
             mount.sync();
             contents(&world.server).is_empty()
         });
@@ -682,7 +681,7 @@ fn contents_go_once_the_change_that_drops_them_is_on_the_servers_disk() {
     assert!(on_disk() >= 64 * BLOCK);
     assert_eq!(allocate(&punched, PUNCH, 0, 60 * BLOCK), 0);
     assert_eq!(punched.metadata().unwrap().blocks() * 512, 4 * BLOCK);
-    wait_until("the hole to be one on the server's disk", SOON, || {
+    wait_until("the hole to be one on the server's disk", PATIENCE, || {
         mount.sync();
         on_disk() < 8 * BLOCK
     });
