@@ -263,6 +263,46 @@ fn a_file_of_which_a_write_was_interrupted_is_sent_only_if_that_is_made_up_for()
 }
 
 #[test]
+fn a_file_whose_writer_is_killed_in_a_write_is_held_whatever_others_write() {
+    let world = World::new(&["alice", "bob"]);
+    let bob = world.mount("bob");
+    let relay = Relay::to(world.server.address);
+    let alice = world.mounting("alice").through(relay.address).arg("--log-size=16MiB").start();
+    let path = alice.path("outbox/bob/file");
+    let mut other = File::create(&path).unwrap();
+    other.write_all(b"the head, ").unwrap();
+    alice.sync();
+    relay.hold_answers();
+    let mut dd = Command::new("dd");
+    let dd = dd.args(["if=/dev/zero", "bs=100000", "count=1000", "conv=notrunc", "status=none"]);
+    let mut dd = dd.arg(format!("of={}", path.display())).spawn().unwrap();
+    let wchan = format!("/proc/{}/wchan", dd.id());
+    let waits = || fs::read_to_string(&wchan).unwrap_or_default().contains("wait_answer");
+    wait_until("the log to be full", PATIENCE, || holds_for(Duration::from_millis(300), waits));
+    dd.kill().unwrap();
+    dd.wait().unwrap();
+    relay.release();
+    other.write_all(b"and the tail").unwrap();
+    drop(other);
+    wait_for_state(&path, "held: the writing program was killed");
+    nothing_arrives(&bob);
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_file_is_sent_although_another_name_of_it_was_renamed_meanwhile() {
+    let world = World::new(&["alice", "bob"]);
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    alice.shell(
+        "exec 3>outbox/bob/file; echo text >&3; ln outbox/bob/file kept; mv kept moved; exec 3>&-",
+    );
+    assert_eq!(fs::read_to_string(arrives(&bob, "inbox/alice/file")).unwrap(), "text\n");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
 fn a_directory_is_sent_when_nobody_writes_to_a_file_in_it_any_more() {
     let world = World::new(&["alice", "bob"]);
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));

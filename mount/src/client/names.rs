@@ -170,10 +170,17 @@ impl State {
         }
         let replaces = replaced.filter(|ino| *ino != moved);
         let goes = replaces.filter(|ino| self.stands_at(*ino, to.0, &to.1));
+        // A draft whose other name is moved elsewhere stands in its mailbox all the same.
+        let stays = self.is_draft(moved)
+            && !self.stands_at(moved, from.0, &from.1)
+            && self.mailbox(to.0)?.is_none();
         self.change(rename)?;
         self.handles.moved(moved, to.0);
         goes.into_iter().for_each(|ino| self.drafts.remove(ino));
         self.drop_orphan(replaced);
+        if stays {
+            return Ok(());
+        }
         // The rename happened: what comes after it must not make it seem to have failed.
         match self.send_renamed(moved, (from.0, to.0), &to.1) {
             Ok(()) => {}

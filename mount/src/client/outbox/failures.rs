@@ -36,9 +36,11 @@ impl State {
         self.drafts.hold(ino, Unsent::Failed(errno), since);
     }
 
-    /// A program that had a file open to write was killed.
+    /// A program that had a file open to write was killed. If that interrupted a write of its, it does
+    /// not make up for it.
     pub fn note_killed(&mut self, ino: Ino) {
-        if self.drafts.get(ino).is_some_and(|draft| !draft.is_held()) {
+        let Some(draft) = self.drafts.get(ino) else { return };
+        if !draft.is_held() || draft.why == Some(Unsent::Failed(Errno::EINTR)) {
             self.drafts.hold(ino, Unsent::Killed, self.handles.newest());
         }
     }
