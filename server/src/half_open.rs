@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::source::Source;
+use crate::source::{Counts, Source};
 
 /// The most connections of a kind that are at one step.
 pub const PLACES: usize = 128;
@@ -52,7 +52,7 @@ pub struct HalfOpen {
 struct Places {
     queues: HashMap<Kind, Queue>,
     /// How many sessions of each source run.
-    known: HashMap<Source, usize>,
+    known: Counts,
     next: u64,
 }
 
@@ -68,7 +68,7 @@ struct Kind {
 struct Queue {
     /// By numbers that only rise: the oldest is the first.
     taken: BTreeMap<u64, Taken>,
-    by_source: HashMap<Source, usize>,
+    by_source: Counts,
 }
 
 struct Taken {
@@ -97,14 +97,14 @@ impl HalfOpen {
     pub fn enter(self: &Arc<Self>, source: Source) -> Place {
         let (holder, lost) = oneshot::channel();
         let mut places = self.lock();
-        let kind = Kind { step: Step::Silent, is_known: places.known.contains_key(&source) };
+        let kind = Kind { step: Step::Silent, is_known: places.known.of(source) > 0 };
         let number = places.add(kind, source, holder);
         Place { of: self.clone(), kind, number, lost }
     }
 
     /// Notes that a session of this source runs.
     pub fn know(self: &Arc<Self>, source: Source) -> Known {
-        *self.lock().known.entry(source).or_default() += 1;
+        self.lock().known.add(source);
         Known { of: self.clone(), source }
     }
 
@@ -120,7 +120,7 @@ impl Places {
         self.next += 1;
         let queue = self.queues.entry(kind).or_default();
         queue.taken.insert(number, Taken { source, since: Instant::now(), _holder: holder });
-        *queue.by_source.entry(source).or_default() += 1;
+        queue.by_source.add(source);
         if queue.taken.len() > PLACES {
             queue.make_room_for(number);
         }
@@ -135,9 +135,9 @@ impl Places {
 impl Queue {
     /// Takes a place away, but not the newcomer's.
     fn make_room_for(&mut self, newcomer: u64) {
-        let most = self.by_source.values().copied().max();
+        let most = self.by_source.most();
         let has_most = |(number, taken): &(&u64, &Taken)| {
-            **number != newcomer && self.by_source.get(&taken.source).copied() == most
+            **number != newcomer && self.by_source.of(taken.source) == most
         };
         let candidates: Vec<_> = self.taken.iter().filter(has_most).collect();
         let lot = usize::try_from(RandomState::new().hash_one(newcomer) >> 1).unwrap_or(0);
@@ -151,12 +151,7 @@ impl Queue {
 
     fn remove(&mut self, number: u64) -> Option<Taken> {
         let taken = self.taken.remove(&number)?;
-        if let Some(count) = self.by_source.get_mut(&taken.source) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_source.remove(&taken.source);
-            }
-        }
+        self.by_source.remove(taken.source);
         Some(taken)
     }
 }
@@ -196,13 +191,7 @@ impl Drop for Place {
 
 impl Drop for Known {
     fn drop(&mut self) {
-        let mut places = self.of.lock();
-        if let Some(count) = places.known.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                places.known.remove(&self.source);
-            }
-        }
+        self.of.lock().known.remove(self.source);
     }
 }
 

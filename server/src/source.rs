@@ -1,5 +1,6 @@
 //! Where a connection comes from, as connections and wrong passwords are counted.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -27,6 +28,43 @@ impl fmt::Display for Source {
             IpAddr::V4(address) => write!(f, "{address}"),
             IpAddr::V6(address) => write!(f, "{address}/64"),
         }
+    }
+}
+
+/// How many of something each source has. Takes no memory for sources that have none.
+#[derive(Default, Debug)]
+pub(crate) struct Counts(HashMap<Source, usize>);
+
+impl Counts {
+    /// How many a source has.
+    pub(crate) fn of(&self, source: Source) -> usize {
+        self.0.get(&source).copied().unwrap_or(0)
+    }
+
+    /// How many the source with the most has.
+    pub(crate) fn most(&self) -> usize {
+        self.0.values().copied().max().unwrap_or(0)
+    }
+
+    /// A source has one more.
+    pub(crate) fn add(&mut self, source: Source) {
+        *self.0.entry(source).or_default() += 1;
+    }
+
+    /// A source has one less.
+    pub(crate) fn remove(&mut self, source: Source) {
+        if let Some(count) = self.0.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&source);
+            }
+        }
+    }
+
+    /// Whether no source has any.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

@@ -6,12 +6,12 @@
 //! place of the last caller of the source with the most, if its own source has fewer; only where all
 //! have about as many it is turned away.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::source::Source;
+use crate::source::{Counts, Source};
 
 /// The line, and how many turns are free.
 pub struct Turns {
@@ -22,7 +22,7 @@ pub struct Turns {
 struct Line {
     free: usize,
     waiting: BTreeMap<Key, Caller>,
-    by_source: HashMap<Source, usize>,
+    by_source: Counts,
     next: u64,
 }
 
@@ -58,7 +58,7 @@ struct Waiter {
 impl Turns {
     /// So many turns at a time, and a line for so many callers.
     pub fn new(turns: usize, waiting_max: usize) -> Arc<Turns> {
-        let (waiting, by_source) = (BTreeMap::new(), HashMap::new());
+        let (waiting, by_source) = (BTreeMap::new(), Counts::default());
         let line = Mutex::new(Line { free: turns, waiting, by_source, next: 0 });
         Arc::new(Turns { waiting_max, line })
     }
@@ -100,19 +100,15 @@ impl Turns {
 }
 
 impl Line {
-    fn count(&self, source: Source) -> usize {
-        self.by_source.get(&source).copied().unwrap_or(0)
-    }
-
     /// Turns away the last caller of the source with the most.
     fn make_room_for(&mut self, newcomer: Source) -> Result<(), Full> {
-        let most = self.by_source.values().copied().max().unwrap_or(0);
+        let most = self.by_source.most();
         // By more than one, or two sources would take the same place from each other for ever.
-        if most <= self.count(newcomer) + 1 {
+        if most <= self.by_source.of(newcomer) + 1 {
             return Err(Full);
         }
         let mut from_last = self.waiting.iter().rev();
-        let last = from_last.find(|(_, caller)| self.count(caller.source) == most);
+        let last = from_last.find(|(_, caller)| self.by_source.of(caller.source) == most);
         let last = last.map(|(key, _)| *key).ok_or(Full)?;
         self.remove(last);
         Ok(())
@@ -122,21 +118,16 @@ impl Line {
         let (call, called) = oneshot::channel();
         let number = self.next;
         self.next += 1;
-        let due = number + (self.count(source) * set_back) as u64;
+        let due = number + (self.by_source.of(source) * set_back) as u64;
         let key = Key { due, number };
         self.waiting.insert(key, Caller { source, call });
-        *self.by_source.entry(source).or_default() += 1;
+        self.by_source.add(source);
         (key, called)
     }
 
     fn remove(&mut self, key: Key) -> Option<Caller> {
         let caller = self.waiting.remove(&key)?;
-        if let Some(count) = self.by_source.get_mut(&caller.source) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_source.remove(&caller.source);
-            }
-        }
+        self.by_source.remove(caller.source);
         Some(caller)
     }
 
