@@ -140,20 +140,15 @@ impl State {
     /// The directory for what a user sends, made if it is not there. If something else has its
     /// name, the next name that is free or a directory.
     fn sender_directory(&mut self, sender: &Name, owner: Owner) -> Result<Ino, Pause> {
-        if let Some(ino) = self.find_sender_directory(sender)? {
+        let (name, there) = self.find_sender_directory(sender)?;
+        if let Some(ino) = there {
             return Ok(ino);
         }
-        for number in 1..NUMBER_MAX {
-            let name = numbered(sender, number)?;
-            if self.entry(Ino::INBOX, &name)?.is_none() {
-                let new = New::Directory { mode: 0o700 };
-                let ino = self.add(Ino::INBOX, &name, &new, owner)?;
-                self.notices.push(Notice::Entry(Ino::INBOX, name));
-                self.notices.push(Notice::Node(Ino::INBOX));
-                return Ok(ino);
-            }
-        }
-        Err(Errno::EEXIST.into())
+        let new = New::Directory { mode: 0o700 };
+        let ino = self.add(Ino::INBOX, &name, &new, owner)?;
+        self.notices.push(Notice::Entry(Ino::INBOX, name));
+        self.notices.push(Notice::Node(Ino::INBOX));
+        Ok(ino)
     }
 
     /// The first delivery that there is room for: in what the quota leaves to arrivals.
@@ -170,7 +165,7 @@ impl State {
 
     /// A name for something that a user sent, as far as is known not taken, and its number.
     fn free_name(&mut self, from: &Name, wanted: &Name) -> Result<(u32, Name), Pause> {
-        let Some(directory) = self.find_sender_directory(from)? else {
+        let (_, Some(directory)) = self.find_sender_directory(from)? else {
             return Ok((1, wanted.clone()));
         };
         let key = (from.clone(), wanted.clone());
@@ -190,16 +185,17 @@ impl State {
         self.numbered.insert((head.from.clone(), head.name.clone()), number);
     }
 
-    /// The directory for what a user sends, if it is there.
-    fn find_sender_directory(&mut self, sender: &Name) -> Result<Option<Ino>, Pause> {
+    /// The name of the directory for what a user sends, and the directory, if it is there.
+    fn find_sender_directory(&mut self, sender: &Name) -> Result<(Name, Option<Ino>), Pause> {
         for number in 1..NUMBER_MAX {
-            match self.entry(Ino::INBOX, &numbered(sender, number)?)? {
-                Some(ino) if self.node(ino)?.is_directory() => return Ok(Some(ino)),
+            let name = numbered(sender, number)?;
+            match self.entry(Ino::INBOX, &name)? {
+                Some(ino) if self.node(ino)?.is_directory() => return Ok((name, Some(ino))),
                 Some(_) => {}
-                None => return Ok(None),
+                None => return Ok((name, None)),
             }
         }
-        Ok(None)
+        Err(Errno::EEXIST.into())
     }
 
     /// Takes a delivery off those that wait, or puts it behind them. Says whether it is off.
@@ -223,19 +219,17 @@ fn free_number<E>(
     }
     // What was removed since makes the hint worth nothing.
     let mut taken = if hint > 1 && is_taken(hint)? { hint } else { 1 };
-    let (mut step, mut free) = (1, None);
-    while free.is_none() {
+    let mut step = 1;
+    let mut free = loop {
         let next = taken + step;
         if next > NUMBER_MAX {
             return Ok(None);
         }
-        if is_taken(next)? {
-            (taken, step) = (next, step * 2);
-        } else {
-            free = Some(next);
+        if !is_taken(next)? {
+            break next;
         }
-    }
-    let mut free = free.unwrap_or(NUMBER_MAX);
+        (taken, step) = (next, step * 2);
+    };
     while free - taken > 1 {
         let middle = taken + (free - taken) / 2;
         if is_taken(middle)? { taken = middle } else { free = middle }

@@ -146,8 +146,7 @@ impl Client {
             }
             DeliveryState::Received(_) | DeliveryState::Refused(_) => {
                 state.sent.remove(&id);
-                let has_drafts = state.drafts.iter().next().is_some();
-                state.resend |= has_drafts;
+                state.resend |= !state.drafts.is_empty();
             }
             DeliveryState::Sent(_) | DeliveryState::Unknown => {}
         }
@@ -222,8 +221,7 @@ impl State {
         self.users = users;
         self.users_changes += 1;
         // One who is back can be sent to.
-        let has_drafts = self.drafts.iter().next().is_some();
-        self.resend |= has_drafts;
+        self.resend |= !self.drafts.is_empty();
     }
 
     /// The sign of life of a quiet link. A session whose programs make no changes gives back room.

@@ -62,7 +62,7 @@ impl Inbox {
         let sender = self.senders.entry(from).or_default();
         let others = sender.kept.iter().filter(|(kept, _)| **kept != ino);
         let own = others.map(|(_, kept)| kept.size).fold(size, add);
-        let fits = own.bytes <= free.bytes && own.nodes <= free.nodes;
+        let fits = covers(free, own);
         let has_place = sender.kept.len() < KEPT_MAX || sender.kept.contains_key(&ino);
         if fits && has_place {
             let since = sender.kept.get(&ino).map_or(now, |kept| kept.since);

@@ -189,6 +189,11 @@ impl Drafts {
         }
     }
 
+    /// Whether everything was sent.
+    pub(in crate::client) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     pub(in crate::client) fn iter(&self) -> impl Iterator<Item = (Ino, &Draft)> {
         self.all.iter().map(|(ino, draft)| (*ino, draft))
     }
