@@ -314,7 +314,7 @@ fn a_delivery_waits_until_it_is_accepted() {
     accept.deliveries.push(DeliveryEffect::Accepted(DeliveryId(500)));
     commit(&store, accept);
     assert_eq!(store.delivery(bob, DeliveryId(500)).unwrap(), None);
-    assert_eq!(store.waiting(bob).unwrap(), []);
+    assert_eq!(store.waiting_after(bob, 0, 1).unwrap(), []);
     assert_eq!(store.inbox_usage(bob).unwrap(), Usage::default());
     assert_eq!(state(&store, alice, 500), DeliveryState::Received(time(100)));
     refer(&store, alice, &[(10, -1)]).unwrap();
@@ -343,13 +343,14 @@ fn deliveries_wait_in_the_order_in_which_they_were_committed() {
     for id in [502, 500, 501] {
         send(&store, alice, "bob", id, id + 100);
     }
-    let heads = store.waiting(bob).unwrap();
+    let waiting = store.waiting_after(bob, 0, usize::MAX).unwrap();
+    let heads: Vec<_> = waiting.into_iter().map(|(_, head)| head).collect();
     assert_eq!(heads.iter().map(|head| head.id.0).collect::<Vec<_>>(), [502, 500, 501]);
     let head = &heads[0];
     assert_eq!((&head.from, &head.name), (&name("alice"), &name("album")));
     let bytes = delivery(502, 602).bytes();
     assert_eq!((head.sent, head.items, head.bytes), (time(50), 3, bytes));
-    assert_eq!(store.waiting(alice).unwrap(), []);
+    assert_eq!(store.waiting_after(alice, 0, 1).unwrap(), []);
 }
 
 #[test]
@@ -374,7 +375,7 @@ fn of_what_the_batch_says_is_refused_only_that_is_kept() {
     let state = state(&store, alice, 500);
     assert_eq!(state, DeliveryState::NoRoom(time(100)));
     assert_eq!(store.no_room(alice).unwrap(), [(DeliveryId(500), state)]);
-    assert_eq!(store.waiting(bob).unwrap(), []);
+    assert_eq!(store.waiting_after(bob, 0, 1).unwrap(), []);
     assert!(!exists(&store, 10) && garbage(&store).is_empty());
 }
 

@@ -135,7 +135,8 @@ fn an_upgrade_sums_up_what_waits_and_forgets_deliveries_of_which_nothing_is_to_c
     let (alice, bob) = (id("alice"), id("bob"));
     assert_eq!(store.inbox_usage(bob).unwrap(), Usage { bytes: 150, nodes: 3 });
     assert_eq!(store.inbox_usage(alice).unwrap(), Usage::default());
-    let waiting: Vec<_> = store.waiting(bob).unwrap().iter().map(|head| head.id.0).collect();
+    let waiting = store.waiting_after(bob, 0, usize::MAX).unwrap();
+    let waiting: Vec<_> = waiting.into_iter().map(|(_, head)| head.id.0).collect();
     assert_eq!(waiting, [6000, 6001]);
     let state = |number| store.delivery_state(alice, DeliveryId(number)).unwrap();
     assert!(matches!(state(6000), DeliveryState::Sent(_)));

@@ -146,7 +146,7 @@ async fn a_directory_larger_than_the_bound_is_sent_whole() {
     assert_eq!(client.call(send).await, Ok::<(), Errno>(()));
     client.finish().await.unwrap();
     let bob = host.meta.account(&name("bob")).unwrap().unwrap();
-    let waiting = host.meta.waiting(bob.id).unwrap();
-    let items: Vec<usize> = waiting.iter().map(|head| head.items as usize).collect();
+    let waiting = host.meta.waiting_after(bob.id, 0, usize::MAX).unwrap();
+    let items: Vec<usize> = waiting.iter().map(|(_, head)| head.items as usize).collect();
     assert_eq!(items, [1 + DIRECTORIES * (1 + FILES)]);
 }

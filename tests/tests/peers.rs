@@ -176,7 +176,7 @@ async fn a_file_that_two_programs_close_at_once_is_sent_once_and_without_a_compl
     assert_eq!(client.standing().errors, [] as [String; 0]);
     client.finish().await.unwrap();
     let bob = host.meta.account(&name("bob")).unwrap().unwrap();
-    assert_eq!(host.meta.waiting(bob.id).unwrap().len(), 1);
+    assert_eq!(host.meta.waiting_after(bob.id, 0, usize::MAX).unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,7 +185,7 @@ async fn a_file_with_a_second_name_is_sent_once_and_is_a_record_under_both() {
     let mount = async || host.mount("alice", Purpose::Mount).await.unwrap().client;
     let waiting = || {
         let bob = host.meta.account(&name("bob")).unwrap().unwrap();
-        host.meta.waiting(bob.id).unwrap().len()
+        host.meta.waiting_after(bob.id, 0, usize::MAX).unwrap().len()
     };
     let client = mount().await;
     client.make_mailboxes().await.unwrap();
@@ -234,7 +234,7 @@ async fn arrivals_of_one_name_are_placed_without_looking_at_each_of_them_again()
     let bob = host.mount("bob", Purpose::Mount).await.unwrap().client;
     let account = host.meta.account(&name("bob")).unwrap().unwrap().id;
     let all = timeout(Duration::from_secs(3600), async {
-        while !host.meta.waiting(account).unwrap().is_empty() {
+        while !host.meta.waiting_after(account, 0, 1).unwrap().is_empty() {
             sleep(Duration::from_secs(1)).await;
         }
     });

@@ -379,8 +379,6 @@ pub trait MetaStore: Send + Sync + 'static {
         after: u64,
         count: usize,
     ) -> Result<Vec<(u64, DeliveryHead)>, StoreError>;
-    /// All deliveries that wait to be accepted by this account, oldest first.
-    fn waiting(&self, to: AccountId) -> Result<Vec<DeliveryHead>, StoreError>;
     /// The deliveries of this account that there was no room for, and whose records are still there.
     fn no_room(&self, from: AccountId) -> Result<Vec<(DeliveryId, DeliveryState)>, StoreError>;
     /// What waits in an account's inbox: bytes, and items (as nodes).

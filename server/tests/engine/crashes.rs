@@ -196,7 +196,7 @@ fn referred(meta: &dyn MetaStore, contents: Option<&FileStore>) -> BTreeSet<Cont
                 assert!(!bytes.contains(&0), "{:?} lacks bytes", data.content);
             }
         }
-        for head in meta.waiting(account.id).unwrap() {
+        for (_, head) in meta.waiting_after(account.id, 0, usize::MAX).unwrap() {
             let delivery = meta.delivery(account.id, head.id).unwrap().unwrap();
             for item in &delivery.items {
                 let ItemKind::File { content: Some(content), .. } = item.kind else { continue };

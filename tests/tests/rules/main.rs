@@ -180,8 +180,8 @@ impl Run {
         let (whole, at) = (user.history.whole(), user.history.at());
         let account = self.host.meta.account(&user.name).unwrap().unwrap();
         assert_eq!((account.applied, account.usage), (at, whole.usage()), "of {}", user.name);
-        let waiting = self.host.meta.waiting(account.id).unwrap();
-        let waiting: BTreeSet<_> = waiting.into_iter().map(|head| head.id).collect();
+        let waiting = self.host.meta.waiting_after(account.id, 0, usize::MAX).unwrap();
+        let waiting: BTreeSet<_> = waiting.into_iter().map(|(_, head)| head.id).collect();
         assert_eq!(waiting, self.post.waiting(&user.name).into_iter().collect());
         if let Some(program) = user.program() {
             let standing = program.client().standing();

@@ -399,11 +399,6 @@ impl MetaStore for SqliteStore {
         self.connections.read(|reader| deliveries::waiting(reader, to, after, count))
     }
 
-    fn waiting(&self, to: AccountId) -> Result<Vec<DeliveryHead>, StoreError> {
-        let waiting = self.waiting_after(to, 0, usize::MAX)?;
-        Ok(waiting.into_iter().map(|(_, head)| head).collect())
-    }
-
     fn no_room(&self, from: AccountId) -> Result<Vec<(DeliveryId, DeliveryState)>, StoreError> {
         self.connections.read(|reader| deliveries::without_room(reader, from))
     }
