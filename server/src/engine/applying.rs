@@ -13,7 +13,7 @@ use xfer_protocol::tree::{Action, Op};
 
 use super::counters::add;
 use super::halt::Halt;
-use super::log_link::{Over, no_tree, ordered, panicked};
+use super::over::{Over, no_tree, ordered, panicked};
 use super::session::Session;
 use super::trouble::Trouble;
 

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use xfer_protocol::tree::{Changes, ContentEffect, DeliveryEffect, Loaded, Node, Room, Rows};
+use xfer_protocol::tree::{
+    Changes, ContentEffect, DeliveryEffect, Extents, Kind, Loaded, Node, Room, Rows, Xattrs,
+};
 use xfer_protocol::{ContentId, DeliveryId, Ino};
-
-use super::listing::own_size;
 
 /// Rows beyond which a batch is committed before its time.
 const ROWS_LARGE: usize = 20_000;
@@ -21,6 +21,9 @@ const HELD_LARGE: usize = 16 << 20;
 
 /// What one row may have of them without being counted, in bytes.
 const HELD_SMALL: usize = 1 << 10;
+
+/// What a run of data takes up in a sparse file's map, in bytes.
+const RUN_BYTES: usize = 18;
 
 /// A range of a content whose space goes back once it is sure that nothing reaches it.
 #[derive(Clone, Debug)]
@@ -143,4 +146,25 @@ fn owner(changes: &Changes, content: ContentId) -> Option<Ino> {
     let has =
         |node: &Option<Arc<Node>>| node.as_ref().and_then(|node| node.content()) == Some(content);
     changes.nodes.iter().find(|(_, node)| has(node)).map(|(ino, _)| *ino)
+}
+
+/// What only some nodes have, and as much as they like: about its size in bytes.
+pub(super) fn own_size(node: &Node) -> usize {
+    let kind = match &node.kind {
+        Kind::File(data) => match &data.extents {
+            Extents::Dense => 0,
+            Extents::Mapped(runs) => runs.len() * RUN_BYTES,
+        },
+        Kind::Symlink { target } => target.len(),
+        Kind::Directory { .. }
+        | Kind::Fifo
+        | Kind::Socket
+        | Kind::CharDevice { .. }
+        | Kind::BlockDevice { .. } => 0,
+    };
+    let xattrs = match &node.xattrs {
+        Xattrs::All(map) => map.len() * 8 + node.xattrs.bytes() as usize,
+        Xattrs::None | Xattrs::LeftOut { .. } => 0,
+    };
+    kind + xattrs
 }

@@ -10,7 +10,8 @@ use xfer_protocol::{ContentId, DeliveryId, Ino, Name};
 
 use super::leftovers::tidy_before;
 use super::session::Session;
-use super::tree::{Stores, Tree};
+use super::stores::Stores;
+use super::tree::Tree;
 use crate::store::{Account, Batch, Committed, StoreError, Trims};
 
 /// How many orphans are removed in one transaction.

@@ -19,7 +19,8 @@ use xfer_protocol::{ContentId, DeliveryId};
 use super::counters::{Commits, add};
 use super::garbage::{collect, remove_unreferenced};
 use super::post::{Post, contents};
-use super::tree::{Stores, Work};
+use super::stores::Stores;
+use super::tree::Work;
 use super::trouble::Trouble;
 use crate::store::{Batch, Committed, StoreError};
 

@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use xfer_protocol::ContentId;
 
-use super::tree::Stores;
+use super::stores::Stores;
 use crate::store::StoreError;
 
 /// How many contents are looked at in one go.

@@ -6,9 +6,10 @@ use xfer_protocol::message::ToClient;
 use xfer_protocol::tree::{Limit, Room};
 
 use super::garbage::collect;
-use super::log_link::{Driver, Over, no_tree, panicked};
+use super::log_link::Driver;
+use super::over::{Over, no_tree, panicked};
 use super::session::{NoTree, Session};
-use super::tree::Stores;
+use super::stores::Stores;
 use super::trouble::Trouble;
 use crate::store::StoreError;
 

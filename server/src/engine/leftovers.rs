@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use xfer_protocol::{ContentId, Epoch, Ino};
 
 use super::garbage::remove_unreferenced;
-use super::tree::Stores;
+use super::stores::Stores;
 use crate::store::{Account, AccountId, OwnContent, StoreError};
 
 /// How many contents are looked at in one go before a session.

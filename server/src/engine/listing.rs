@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use xfer_protocol::limits::PAGE_BYTES;
 use xfer_protocol::message::{Page, PageEntry, ReadError};
-use xfer_protocol::tree::{Extents, Kind, Node, Xattrs};
+use xfer_protocol::tree::{Kind, Node};
 use xfer_protocol::{Ino, Name};
 
+use super::batch::own_size;
 use super::tree::{LOADED_AT_ONCE, Tree};
 use crate::store::{Listing, StoreError};
 
@@ -23,9 +24,6 @@ const ENTRY_BYTES: usize = 96;
 
 /// What an empty page takes up, in bytes.
 const PAGE_HEAD_BYTES: usize = 32;
-
-/// What a run of data takes up in a sparse file's map, in bytes.
-const RUN_BYTES: usize = 18;
 
 /// Entries of `directory` after `after`; then, if room is left, directories within it, whole.
 pub(super) fn list(
@@ -154,25 +152,4 @@ fn current(tree: &Tree, ino: Ino, stored: Option<Node>) -> Result<Option<Node>, 
 
 fn size(name: &Name, node: &Node) -> usize {
     ENTRY_BYTES + name.as_bytes().len() + own_size(node)
-}
-
-/// What only some nodes have, and as much as they like: about its size in bytes.
-pub(super) fn own_size(node: &Node) -> usize {
-    let kind = match &node.kind {
-        Kind::File(data) => match &data.extents {
-            Extents::Dense => 0,
-            Extents::Mapped(runs) => runs.len() * RUN_BYTES,
-        },
-        Kind::Symlink { target } => target.len(),
-        Kind::Directory { .. }
-        | Kind::Fifo
-        | Kind::Socket
-        | Kind::CharDevice { .. }
-        | Kind::BlockDevice { .. } => 0,
-    };
-    let xattrs = match &node.xattrs {
-        Xattrs::All(map) => map.len() * 8 + node.xattrs.bytes() as usize,
-        Xattrs::None | Xattrs::LeftOut { .. } => 0,
-    };
-    kind + xattrs
 }

@@ -14,17 +14,18 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
+use xfer_protocol::Seq;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::HEARTBEAT_MS;
-use xfer_protocol::message::{EndReason, ToClient, ToServer};
+use xfer_protocol::message::{ToClient, ToServer};
 use xfer_protocol::tree::{Op, Room};
-use xfer_protocol::{Errno, Seq};
 
 use super::applying::Frame;
 use super::commit::{Job, Verdict};
 use super::counters::add;
-use super::session::{NoTree, Order, Session};
-use super::tree::Stores;
+use super::over::{Over, no_tree, ordered, panicked};
+use super::session::{Order, Session};
+use super::stores::Stores;
 use super::trouble::Trouble;
 use xfer_link::patience::is_silence;
 use xfer_link::{LinkError, receive_body, receive_header, send};
@@ -43,27 +44,6 @@ const _: () = assert!(Bounds::OPEN.message_max + Bounds::OPEN.payload_max <= FRA
 
 /// What comes up a log link, with its share of [`FRAME_BYTES_MAX`].
 pub(super) type Received = Result<(ToServer, Bytes, OwnedSemaphorePermit), LinkError>;
-
-/// Why a session's service ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Over {
-    /// The client logged out.
-    LoggedOut,
-    /// The link broke.
-    LinkLost(String),
-    /// The client said nothing for too long.
-    Silent,
-    /// The client broke the protocol.
-    Protocol(String),
-    /// The server's rules refuse an op.
-    Diverged(Seq, Errno),
-    /// A later session owns the tree.
-    Fenced,
-    /// The storage failed, or the tree is in an unknown state: nothing more may be committed.
-    Failed(Trouble),
-    /// Somebody else ordered it.
-    Ordered(EndReason),
-}
 
 /// Passes frames on until the link ends, which is passed on too. The channel holds them back when
 /// they come faster than they are applied.
@@ -353,24 +333,4 @@ fn drain_deadline(session: &Session) -> Option<Instant> {
         Order::Drain { deadline, .. } => Some(*deadline),
         Order::Run | Order::Lost { .. } | Order::End { .. } => None,
     }
-}
-
-/// Why the session has to end now, if somebody says so.
-pub(super) fn ordered(session: &Session) -> Option<Over> {
-    match &*session.orders().borrow() {
-        Order::Run => None,
-        Order::Drain { reason, deadline } => {
-            (*deadline <= Instant::now()).then(|| Over::Ordered(reason.clone()))
-        }
-        Order::Lost { why } => Some(Over::LinkLost(why.clone())),
-        Order::End { reason } => Some(Over::Ordered(reason.clone())),
-    }
-}
-
-pub(super) fn no_tree(_: NoTree) -> Over {
-    Over::Failed(Trouble::of_server("the session's tree is gone"))
-}
-
-pub(super) fn panicked(_: tokio::task::JoinError) -> Over {
-    Over::Failed(Trouble::of_server("a part of the server failed"))
 }

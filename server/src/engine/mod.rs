@@ -4,8 +4,8 @@
 //! neither TLS nor passwords.
 //!
 //! Reading order: `registry` (who has a session), `session` (what one is), `begin`, then
-//! `log_link` (ops in, `Durable` out) with `granting` and `applying`, `tree` with `halt`, `rows_budget`,
-//! `space`, `ids` and `batch` (how ops are applied),
+//! `log_link` (ops in, `Durable` out) with `over`, `granting` and `applying`, `stores`, `tree` with `halt`,
+//! `rows_budget`, `space`, `ids` and `batch` (how ops are applied),
 //! `commit` (how they become durable), `reading`, `listing` and `answer_room` (questions), `post`
 //! (deliveries between users) with `inbox` (room for them), `garbage` (contents that nobody has any more),
 //! `leftovers` (what was written and never committed) and `solo` (a tree that is changed without a
@@ -19,11 +19,15 @@ mod session;
 
 mod begin;
 
+mod over;
+
 mod log_link;
 
 mod applying;
 
 mod granting;
+
+mod stores;
 
 mod tree;
 
@@ -85,7 +89,7 @@ use registry::Registry;
 use rows_budget::RowsBudget;
 use session::Session;
 use space::Space;
-use tree::Stores;
+use stores::Stores;
 
 /// How many questions are in work beside the trees at a time, on all read links together.
 const READ_WORK_MAX: usize = 128;

@@ -18,7 +18,8 @@ use super::halt::Halt;
 use super::leftovers::tidy_after;
 use super::rows_budget::RowsBudget;
 use super::space::Space;
-use super::tree::{Stores, Tree, Work};
+use super::stores::Stores;
+use super::tree::{Tree, Work};
 use crate::store::{AccountId, Committed, ContentStore, MetaStore, StoreError};
 
 /// Memory for the rows of the one tree, in bytes.

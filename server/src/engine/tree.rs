@@ -24,27 +24,13 @@ use super::batch::{Free, InFlight, Pending};
 use super::halt::Halt;
 use super::ids::Ids;
 use super::leftovers::Left;
-use super::rows_budget::{RowsBudget, RowsShare};
-use super::space::{Share, Space};
-use crate::store::{
-    Account, AccountId, Batch, ContentStore, ListMax, MetaStore, StoreError, Trims,
-};
+use super::rows_budget::RowsShare;
+use super::space::Share;
+use super::stores::Stores;
+use crate::store::{Account, AccountId, Batch, ListMax, StoreError, Trims};
 
 /// How much of a directory is loaded from the store at a time.
 pub(super) const LOADED_AT_ONCE: ListMax = ListMax { count: 1_000, bytes: PAGE_BYTES };
-
-/// The two stores and what stands before them, as everything in the engine has them.
-#[derive(Clone)]
-pub(super) struct Stores {
-    /// Where rows live.
-    pub(super) meta: Arc<dyn MetaStore>,
-    /// Where bytes live.
-    pub(super) contents: Arc<dyn ContentStore>,
-    /// What trees may keep of the rows in memory.
-    pub(super) rows: Arc<RowsBudget>,
-    /// What sessions are promised of the disk.
-    pub(super) space: Arc<Space>,
-}
 
 /// A batch, with the contents that must be durable before it.
 pub(super) struct Work {

@@ -1,0 +1,49 @@
+//! Why the service of a session ends.
+
+use tokio::time::Instant;
+use xfer_protocol::message::EndReason;
+use xfer_protocol::{Errno, Seq};
+
+use super::session::{NoTree, Order, Session};
+use super::trouble::Trouble;
+
+/// Why a session's service ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Over {
+    /// The client logged out.
+    LoggedOut,
+    /// The link broke.
+    LinkLost(String),
+    /// The client said nothing for too long.
+    Silent,
+    /// The client broke the protocol.
+    Protocol(String),
+    /// The server's rules refuse an op.
+    Diverged(Seq, Errno),
+    /// A later session owns the tree.
+    Fenced,
+    /// The storage failed, or the tree is in an unknown state: nothing more may be committed.
+    Failed(Trouble),
+    /// Somebody else ordered it.
+    Ordered(EndReason),
+}
+
+/// Why the session has to end now, if somebody says so.
+pub(super) fn ordered(session: &Session) -> Option<Over> {
+    match &*session.orders().borrow() {
+        Order::Run => None,
+        Order::Drain { reason, deadline } => {
+            (*deadline <= Instant::now()).then(|| Over::Ordered(reason.clone()))
+        }
+        Order::Lost { why } => Some(Over::LinkLost(why.clone())),
+        Order::End { reason } => Some(Over::Ordered(reason.clone())),
+    }
+}
+
+pub(super) fn no_tree(_: NoTree) -> Over {
+    Over::Failed(Trouble::of_server("the session's tree is gone"))
+}
+
+pub(super) fn panicked(_: tokio::task::JoinError) -> Over {
+    Over::Failed(Trouble::of_server("a part of the server failed"))
+}

@@ -1,0 +1,20 @@
+//! The stores, as all parts of the engine have them.
+
+use std::sync::Arc;
+
+use super::rows_budget::RowsBudget;
+use super::space::Space;
+use crate::store::{ContentStore, MetaStore};
+
+/// The two stores and what stands before them, as everything in the engine has them.
+#[derive(Clone)]
+pub(super) struct Stores {
+    /// Where rows live.
+    pub(super) meta: Arc<dyn MetaStore>,
+    /// Where bytes live.
+    pub(super) contents: Arc<dyn ContentStore>,
+    /// What trees may keep of the rows in memory.
+    pub(super) rows: Arc<RowsBudget>,
+    /// What sessions are promised of the disk.
+    pub(super) space: Arc<Space>,
+}
