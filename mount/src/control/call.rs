@@ -1,115 +1,26 @@
-//! The side of `xfer`: finds the mounts of this user, asks them, shows what they say.
+//! A call to a mount's process: one question, and its answer.
 //!
-//! Plain blocking I/O; every read has a deadline. Mount points themselves are not touched, so a
-//! mount that hangs can't make this hang; but for one that no process answers for.
+//! Plain blocking I/O; every read has a deadline.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use xfer_protocol::shown::{Shown, shown_json};
-
-use super::{Answer, Ask, LINE_BYTES_MAX, Status, directory, find, show};
-use crate::cli::XferCommand;
+use super::{Answer, Ask, LINE_BYTES_MAX, Status, show};
 use crate::exit::{Exit, Failure};
-use crate::{mountinfo, mountpoint, stale};
 
 /// How long a mount may say nothing while it is asked something.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// How long the kernel's mount may take to go once the mount's process says that it is done.
-const GONE_MAX: Duration = Duration::from_secs(10);
-
-/// After which time a mount that stays is taken for a copy in this mount namespace.
-const COPY_AFTER: Duration = Duration::from_secs(1);
-
-/// Does what `xfer` is asked to do; results go to standard output.
-///
-/// # Errors
-/// If a directory is not a mount of this user, or its mount can't do what is asked.
-pub fn run(command: XferCommand) -> Result<(), Failure> {
-    match command {
-        XferCommand::Status { mountpoint: None, json } => status_of_all(json),
-        XferCommand::Status { mountpoint: Some(path), json } => status_of(&path, json),
-        XferCommand::Sync { mountpoint } => {
-            let call = Call::find(&mountpoint)?;
-            call.follow(Ask::Sync)
-        }
-        XferCommand::Unmount { mountpoint } => unmount(&mountpoint),
-    }
-}
-
-fn unmount(path: &Path) -> Result<(), Failure> {
-    let call = match Call::find(path) {
-        Ok(call) => call,
-        Err(failure) => return if remove_stale(path)? { Ok(()) } else { Err(failure) },
-    };
-    let mountpoint = call.mountpoint.clone();
-    call.follow(Ask::Unmount)?;
-    wait_until_gone(&mountpoint)
-}
-
-/// Removes a mount whose process was killed; whether there was one.
-fn remove_stale(path: &Path) -> Result<bool, Failure> {
-    let place = mountpoint::resolve(path).unwrap_or_else(|_| path.to_owned());
-    let removed = stale::remove_at(&place);
-    let removed = removed.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
-    if removed {
-        eprintln!(
-            "xfer: {}: removed; no process served it any more. If that was killed, changes that were \
-             not yet on the server are lost",
-            Shown(&place.to_string_lossy())
-        );
-    }
-    Ok(removed)
-}
-
-fn status_of_all(json: bool) -> Result<(), Failure> {
-    let mut mounts = Vec::new();
-    for call in directory::sockets().into_iter().filter_map(|path| Call::to(&path, path.clone())) {
-        match call.status() {
-            Ok(status) => mounts.push(status),
-            Err(failure) => eprintln!("xfer: {failure}"),
-        }
-    }
-    mounts.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
-    match (json, mounts.is_empty()) {
-        (true, _) => print_json(&mounts),
-        (false, true) => print("no xfer mounts\n"),
-        (false, false) => print(&show::table(&mounts)),
-    }
-}
-
-fn status_of(mountpoint: &Path, json: bool) -> Result<(), Failure> {
-    let status = Call::find(mountpoint)?.status()?;
-    if json { print_json(&status) } else { print(&show::details(&status)) }
-}
-
 /// A mount that can be asked one thing.
 pub(super) struct Call {
     stream: UnixStream,
-    mountpoint: PathBuf,
+    pub(super) mountpoint: PathBuf,
 }
 
 impl Call {
-    /// The mount at `path`. The last part of the path is followed, if it is a link, only when
-    /// nothing is found without.
-    fn find(path: &Path) -> Result<Call, Failure> {
-        let unresolved = mountpoint::resolve_parent(path).ok();
-        let resolved = || fs::canonicalize(path).ok();
-        let at =
-            |place: PathBuf| find::socket_of(&place).and_then(|socket| Call::to(&socket, place));
-        unresolved.and_then(at).or_else(|| resolved().and_then(at)).ok_or_else(|| {
-            let line = format!(
-                "{}: not an xfer mount of this user; `xfer status` lists those there are",
-                path.display()
-            );
-            Failure::new(Exit::NotMounted, line)
-        })
-    }
-
     /// The mount that listens on `socket`, if it lives.
     pub(super) fn to(socket: &Path, mountpoint: PathBuf) -> Option<Call> {
         Some(Call { stream: connect(socket)?, mountpoint })
@@ -128,7 +39,7 @@ impl Call {
     }
 
     /// Asks, and shows progress until it is done.
-    fn follow(mut self, ask: Ask) -> Result<(), Failure> {
+    pub(super) fn follow(mut self, ask: Ask) -> Result<(), Failure> {
         let mut answers = self.ask(ask).map_err(|error| self.silent(&error))?;
         let mut meter = Meter::new();
         loop {
@@ -199,30 +110,6 @@ fn connect(path: &Path) -> Option<UnixStream> {
     }
 }
 
-fn wait_until_gone(mountpoint: &Path) -> Result<(), Failure> {
-    const POLL_EVERY: Duration = Duration::from_millis(20);
-    let start = Instant::now();
-    let mut looked = false;
-    while start.elapsed() < GONE_MAX {
-        let entry = mountinfo::find(mountpoint)
-            .map_err(|error| Failure::new(Exit::Other, format!("/proc: {error}")))?;
-        if !entry.is_some_and(|entry| entry.is_fuse()) {
-            return Ok(());
-        }
-        if !looked && start.elapsed() > COPY_AFTER {
-            // Unmounted where its process is, but this may be another namespace.
-            looked = true;
-            let _ = stale::remove_at(mountpoint);
-        }
-        std::thread::sleep(POLL_EVERY);
-    }
-    let path = mountpoint.display();
-    let line = format!(
-        "{path}: everything is durable, but the mount is still there; try: fusermount3 -u {path}"
-    );
-    Err(Failure::new(Exit::Other, line))
-}
-
 /// One line on the terminal that is written again and again; nothing if there is none.
 struct Meter {
     terminal: Option<io::Stderr>,
@@ -245,21 +132,5 @@ impl Drop for Meter {
         if let Some(terminal) = &mut self.terminal {
             let _ = write!(terminal, "\r\x1b[K");
         }
-    }
-}
-
-fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value);
-    let text = text.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
-    print(&format!("{}\n", shown_json(&text)))
-}
-
-/// A reader that has seen enough (`xfer status | head`) is no error.
-fn print(text: &str) -> Result<(), Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Other, format!("standard output: {error}")))
-        }
-        Ok(()) | Err(_) => Ok(()),
     }
 }

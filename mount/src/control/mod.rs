@@ -4,12 +4,14 @@
 //! question is one line of JSON; the answer is one or more.
 //!
 //! Reading order: this file (what is said), `directory` (where sockets are), `claim` (who may mount
-//! at a place), `serve` (the mount's side), `call` (the side of `xfer`), `find` (which mount a path
-//! means), `show` (how it looks).
+//! at a place), `serve` (the mount's side), `call` (one question to it), `find` (which mount a path
+//! means), `commands` (the side of `xfer`), `show` (how it looks).
 
 mod call;
 
 mod claim;
+
+mod commands;
 
 mod directory;
 
@@ -26,8 +28,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
 
-pub use call::run;
 pub use claim::Claim;
+pub use commands::run;
 pub use find::{is_served, predecessor};
 pub use serve::Control;
 
