@@ -42,6 +42,13 @@ fn nothing_arrives(bob: &Mount) {
     assert!(holds_for(A_WHILE, nothing), "{}", bob.shell("find inbox"));
 }
 
+/// Waits until a program that writes more than the log takes waits for the server.
+fn wait_for_full_log(pid: u32) {
+    let wchan = format!("/proc/{pid}/wchan");
+    let waits = || fs::read_to_string(&wchan).unwrap_or_default().contains("wait_answer");
+    wait_until("the log to be full", PATIENCE, || holds_for(Duration::from_millis(300), waits));
+}
+
 /// What `xfer status` says of a mount in full.
 fn status(mount: &Mount) -> String {
     mount.xfer("status", &[]).succeeded().stdout
@@ -244,9 +251,7 @@ fn a_file_of_which_a_write_was_interrupted_is_sent_only_if_that_is_made_up_for()
         let mut python = Command::new("python3");
         let python = python.args(["-c", &script]).current_dir(alice.root());
         let mut python = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let wchan = format!("/proc/{}/wchan", python.id());
-        let waits = || fs::read_to_string(&wchan).unwrap_or_default().contains("wait_answer");
-        wait_until("the log to be full", PATIENCE, || holds_for(Duration::from_millis(300), waits));
+        wait_for_full_log(python.id());
         let pid = Pid::from_raw(python.id() as i32).unwrap();
         rustix::process::kill_process(pid, Signal::INT).unwrap();
         let mut said = [0; 12];
@@ -276,9 +281,7 @@ fn a_file_whose_writer_is_killed_in_a_write_is_held_whatever_others_write() {
     let mut dd = Command::new("dd");
     let dd = dd.args(["if=/dev/zero", "bs=100000", "count=1000", "conv=notrunc", "status=none"]);
     let mut dd = dd.arg(format!("of={}", path.display())).spawn().unwrap();
-    let wchan = format!("/proc/{}/wchan", dd.id());
-    let waits = || fs::read_to_string(&wchan).unwrap_or_default().contains("wait_answer");
-    wait_until("the log to be full", PATIENCE, || holds_for(Duration::from_millis(300), waits));
+    wait_for_full_log(dd.id());
     dd.kill().unwrap();
     dd.wait().unwrap();
     relay.release();
