@@ -1,6 +1,7 @@
 //! Taking mounts away: in order, or out of sight at once.
 //!
-//! **Invariant:** a mount is unmounted only where nothing else covers it or its place. The kernel is told a path, and would take away whatever is on top there.
+//! **Invariant:** a mount is unmounted only where nothing else covers it or its place. The kernel is
+//! told a path, and would take away whatever is on top there.
 //!
 //! Not left to fuser: its way can be tried only once, and says nothing when the helper fails.
 

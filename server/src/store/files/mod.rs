@@ -1,8 +1,9 @@
 //! Bytes in plain files: the engine of [`ContentStore`] for one machine.
 //!
 //! A content is one file, written in place, in `contents/` of the store's directory; its place there
-//! is worked out from its number alone (`shards`). X bytes are copied is in `copying`, how space is set aside and given back in `space`,
-//! and what becomes of contents that nothing refers to in `lost`.
+//! is worked out from its number alone (`shards`). What must still be synced is kept track of in
+//! `unsynced`, and synced in `syncing`; how bytes are copied is in `copying`, how space is set aside and
+//! given back in `space`, and what becomes of contents that nothing refers to in `lost`.
 //!
 //! **Invariant:** a file is opened by its number, and never through a symbolic link.
 
