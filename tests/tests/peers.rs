@@ -3,14 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
-use xfer_mount::client::{Client, New, State};
+use xfer_mount::client::{Client, Kernel, New, Notice, State};
 use xfer_protocol::message::{Opened, Purpose};
-use xfer_protocol::{Errno, Ino};
+use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 use xfer_server::store::MetaStore;
 use xfer_tests::peers::{Host, OWNER, Peer, Wiring, name, roomy};
 
@@ -118,6 +118,54 @@ async fn a_takeover_waits_for_the_first_client_and_loses_nothing() {
     assert_eq!(create(&first, "late", b"").await, Err(Errno::EIO));
     let trouble = first.standing().trouble.unwrap();
     assert!(trouble.contains("taken over") && trouble.contains("laptop"), "{trouble}");
+    second.finish().await.unwrap();
+}
+
+/// A kernel that keeps what a program wrote through a mapping to itself, until it is asked for it.
+struct Keeper(Weak<Client>);
+
+impl Kernel for Keeper {
+    fn place(&self, _: DeliveryId, _: bool, _: &Name, _: &Name) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    fn write_back(&self, ino: Ino) {
+        let write = move |state: &mut State| state.write(ino, 0, &"mapped".into(), false);
+        self.0.upgrade().unwrap().run(write, |result| result.unwrap());
+    }
+
+    fn notice(&self, _: Notice) {}
+}
+
+/// A client whose file `file` is open to write and mapped, and not written back.
+async fn with_mapped_file(host: &Host) -> Peer {
+    let peer = host.mount("alice", Purpose::Mount).await.unwrap();
+    peer.client.set_kernel(Some(Arc::new(Keeper(Arc::downgrade(&peer.client)))));
+    let ino = create(&peer.client, "file", b"").await.unwrap();
+    peer.client.call(move |state: &mut State| state.open(ino, true)).await.unwrap();
+    peer
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_kernel_has_of_mapped_files_is_written_back_before_a_session_settles_or_ends() {
+    let host = Host::new(&["alice"]);
+    let Peer { client: synced, cable, .. } = with_mapped_file(&host).await;
+    synced.settle().await.unwrap();
+    cable.pull();
+    let Peer { client: second, .. } = host.mount("alice", Purpose::TakeOver).await.unwrap();
+    assert_eq!(read(&second, "file").await.unwrap(), b"mapped");
+    second.finish().await.unwrap();
+
+    let host = Host::new(&["alice"]);
+    let Peer { client: _first, .. } = with_mapped_file(&host).await;
+    let Peer { client: second, .. } = host.mount("alice", Purpose::TakeOver).await.unwrap();
+    assert_eq!(read(&second, "file").await.unwrap(), b"mapped");
+    second.finish().await.unwrap();
+
+    let host = Host::new(&["alice"]);
+    with_mapped_file(&host).await.client.finish().await.unwrap();
+    let Peer { client: second, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    assert_eq!(read(&second, "file").await.unwrap(), b"mapped");
     second.finish().await.unwrap();
 }
 
