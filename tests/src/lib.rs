@@ -35,6 +35,8 @@ pub mod snapshot;
 
 pub mod files;
 
+pub mod sending;
+
 pub mod space;
 
 pub mod differential;

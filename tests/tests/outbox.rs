@@ -5,53 +5,26 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::fs::FallocateFlags;
 use rustix::process::{Pid, Signal};
-use xfer_tests::files::{errno, xattr_text};
+use xfer_tests::files::errno;
+use xfer_tests::sending::{
+    A_WHILE, arrives, nothing_arrives, state, status, wait_for_state, writer,
+};
 use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, PATIENCE, Relay, World, wait_until};
 
-/// How long something is watched that must not happen.
-const A_WHILE: Duration = Duration::from_millis(1500);
-
 const MIB: u64 = 1 << 20;
-
-fn arrives(recipient: &Mount, path: &str) -> PathBuf {
-    let path = recipient.path(path);
-    wait_until(&format!("{} to arrive", path.display()), PATIENCE, || path.exists());
-    path
-}
-
-fn state(path: &Path) -> String {
-    xattr_text(path, "user.xfer.state").unwrap_or_default()
-}
-
-fn wait_for_state(path: &Path, expected: &str) {
-    wait_until(expected, PATIENCE, || state(path).starts_with(expected));
-}
-
-/// Fails the test if something has arrived from alice by now or does soon.
-fn nothing_arrives(bob: &Mount) {
-    let nothing =
-        || fs::read_dir(bob.path("inbox/alice")).map_or(true, |mut all| all.next().is_none());
-    assert!(holds_for(A_WHILE, nothing), "{}", bob.shell("find inbox"));
-}
 
 /// Waits until a program that writes more than the log takes waits for the server.
 fn wait_for_full_log(pid: u32) {
     let wchan = format!("/proc/{pid}/wchan");
     let waits = || fs::read_to_string(&wchan).unwrap_or_default().contains("wait_answer");
     wait_until("the log to be full", PATIENCE, || holds_for(Duration::from_millis(300), waits));
-}
-
-/// What `xfer status` says of a mount in full.
-fn status(mount: &Mount) -> String {
-    mount.xfer("status", &[]).succeeded().stdout
 }
 
 /// A world where alice has little room left, and both are mounted.
@@ -170,17 +143,6 @@ fn a_partial_file_that_gets_its_name_all_the_same_is_not_sent() {
     nothing_arrives(&bob);
     bob.unmount();
     alice.unmount();
-}
-
-/// A program that writes to a file in a mailbox and then waits, with it open.
-fn writer(path: &Path) -> std::process::Child {
-    let mut command = Command::new("bash");
-    command.args(["-c", "exec 3> \"$0\"; echo part >&3; echo ready; exec sleep 1000"]).arg(path);
-    command.stdout(Stdio::piped()).process_group(0);
-    let mut writer = command.spawn().unwrap();
-    let mut ready = [0; 5];
-    writer.stdout.take().unwrap().read_exact(&mut ready).unwrap();
-    writer
 }
 
 #[test]
@@ -306,24 +268,6 @@ fn a_file_is_sent_although_another_name_of_it_was_renamed_meanwhile() {
 }
 
 #[test]
-fn a_directory_is_sent_when_nobody_writes_to_a_file_in_it_any_more() {
-    let world = World::new(&["alice", "bob"]);
-    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
-    alice.shell("mkdir album");
-    let mut file = File::create(alice.path("album/photo")).unwrap();
-    file.write_all(b"half, ").unwrap();
-    alice.shell("mv album outbox/bob/");
-    nothing_arrives(&bob);
-    file.write_all(b"and whole").unwrap();
-    drop(file);
-    let photo = arrives(&bob, "inbox/alice/album/photo");
-    assert_eq!(fs::read_to_string(photo).unwrap(), "half, and whole");
-    wait_for_state(&alice.path("outbox/bob/album"), "received");
-    bob.unmount();
-    alice.unmount();
-}
-
-#[test]
 fn a_file_that_was_made_and_never_opened_is_not_sent_by_itself() {
     let world = with_small_inbox(&["alice", "bob"]);
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
@@ -333,6 +277,8 @@ fn a_file_that_was_made_and_never_opened_is_not_sent_by_itself() {
     alice
         .shell("python3 -c \"import os, stat; os.mknod('outbox/bob/made', 0o600 | stat.S_IFREG)\"");
     nothing_arrives(&bob);
+    wait_for_state(&alice.path("outbox/bob/made"), "held: nothing was written to it yet");
+    assert!(status(&alice).contains("1 held"), "{}", status(&alice));
     alice.shell("echo whole > outbox/bob/made");
     assert_eq!(fs::read_to_string(arrives(&bob, "inbox/alice/made")).unwrap(), "whole\n");
     bob.unmount();
@@ -468,6 +414,34 @@ fn a_file_is_revised_while_its_first_version_is_still_on_its_way() {
     }
     let all = bob.shell("cat inbox/alice/* | sort -n | tr '\\n' ' '");
     assert_eq!(all.trim(), (1..=20).map(|n| n.to_string()).collect::<Vec<_>>().join(" "));
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_program_that_writes_the_next_version_beside_the_record_and_renames_it_revises_it() {
+    let world = World::new(&["alice", "bob"]);
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    let python = "import os, tempfile\n\
+        with tempfile.NamedTemporaryFile('w', dir='.', delete=False) as next: next.write('python')\n\
+        os.rename(next.name, 'letter')";
+    let ways = [
+        ("sed", "sed -i s/.*/sed/ letter"),
+        ("perl", "perl -pi -e s/.*/perl/ letter"),
+        ("python", &format!("python3 -c \"{python}\"")),
+        // Delivered under the name that it has first, since nothing tells that it is not its own.
+        ("other", "echo other > next && mv next letter"),
+    ];
+    alice.shell("echo first > outbox/bob/letter");
+    arrives(&bob, "inbox/alice/letter");
+    for (number, (text, way)) in ways.into_iter().enumerate() {
+        alice.shell(&format!("cd outbox/bob && {way}"));
+        let arrived = arrives(&bob, &format!("inbox/alice/letter ({})", number + 2));
+        assert_eq!(fs::read_to_string(arrived).unwrap().trim(), text);
+        wait_for_state(&alice.path("outbox/bob/letter"), "received");
+    }
+    assert_eq!(alice.shell("ls -A outbox/bob"), "letter");
+    assert_eq!(bob.shell("ls -A inbox/alice | grep -v letter"), "next");
     bob.unmount();
     alice.unmount();
 }

@@ -3,31 +3,13 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use xfer_tests::files::{errno, make_tree, xattr, xattr_text, xattrs};
+use xfer_tests::sending::{A_WHILE, arrives, wait_for_state};
 use xfer_tests::snapshot::snapshot;
 use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, PATIENCE, World, wait_until};
-
-/// How long something is watched that must not happen.
-const A_WHILE: Duration = Duration::from_millis(1500);
-
-fn arrives(recipient: &Mount, path: &str) -> PathBuf {
-    let path = recipient.path(path);
-    wait_until(&format!("{} to arrive", path.display()), PATIENCE, || path.exists());
-    path
-}
-
-fn state(record: &Path) -> String {
-    xattr_text(record, "user.xfer.state").unwrap_or_default()
-}
-
-fn wait_for_state(record: &Path, expected: &str) {
-    wait_until(expected, PATIENCE, || state(record).starts_with(expected));
-}
 
 #[test]
 fn a_file_dropped_in_the_outbox_is_in_the_inbox_at_once() {

@@ -9,6 +9,7 @@ use std::sync::mpsc::channel;
 
 use rustix::fs::{FallocateFlags, OFlags, RawDir};
 use xfer_tests::files::{errno, set_xattr};
+use xfer_tests::sending::{arrives, wait_for_state};
 use xfer_tests::{PATIENCE, World, wait_until};
 
 #[test]
@@ -172,6 +173,31 @@ fn a_user_who_is_removed_and_added_again_is_in_the_outbox_again() {
     world.add_user("bob");
     wait_until("bob to be back", PATIENCE, || mailbox.exists());
     assert_eq!(alice.shell("ls outbox"), "bob");
+    alice.unmount();
+}
+
+#[test]
+fn what_stands_in_the_mailbox_of_a_user_who_was_removed_can_be_seen_and_removed() {
+    let world = World::new(&["alice", "bob"]);
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    let mailbox = alice.path("outbox/bob");
+    alice.shell("echo draft > outbox/bob/notes.part; echo text > outbox/bob/letter");
+    arrives(&bob, "inbox/alice/letter");
+    bob.unmount();
+    alice.shell("echo text > outbox/bob/late");
+    wait_for_state(&mailbox.join("late"), "sent");
+    world.server.command(&["user", "remove", "bob", "--yes"]).succeeded();
+    // What waited for the user is refused.
+    wait_for_state(&mailbox.join("late"), "refused");
+    assert_eq!(alice.shell("ls outbox && ls outbox/bob"), "bob\nlate\nletter\nnotes.part");
+    assert_eq!(alice.shell("cat outbox/bob/notes.part"), "draft");
+    assert_eq!(errno(File::create(mailbox.join("more"))), libc::ENOENT);
+    alice.shell("echo text > mine");
+    assert_eq!(errno(fs::rename(alice.path("mine"), mailbox.join("mine"))), libc::ENOENT);
+    assert_eq!(errno(fs::rename(mailbox.join("notes.part"), mailbox.join("notes"))), libc::ENOENT);
+    alice.shell("mv outbox/bob/notes.part notes && rm outbox/bob/*");
+    assert_eq!(errno(fs::metadata(&mailbox)), libc::ENOENT);
+    assert_eq!(alice.shell("ls outbox && cat notes"), "draft");
     alice.unmount();
 }
 

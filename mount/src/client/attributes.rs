@@ -99,7 +99,7 @@ impl State {
         let node = self.node(ino)?;
         if name == STATE_XATTR {
             if let Some(draft) = self.drafts.get(ino) {
-                return Ok(draft.state(self.handles.writers(ino)).into());
+                return Ok(draft.state(self.is_written(ino)).into());
             }
             if node.sent.is_some() {
                 return self.delivery_state(ino);

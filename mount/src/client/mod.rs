@@ -229,9 +229,9 @@ impl Client {
         }
     }
 
-    /// Whether something stands in a mailbox and was not sent.
-    pub fn is_draft(&self, ino: Ino) -> bool {
-        self.lock().is_draft(ino)
+    /// Whether something that was not sent depends on a file being whole.
+    pub fn matters_to_drafts(&self, ino: Ino) -> bool {
+        self.lock().matters_to_drafts(ino)
     }
 
     /// Notes that part of a file could not be written, so that it is not sent as if it were whole.

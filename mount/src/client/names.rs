@@ -7,6 +7,7 @@ use xfer_protocol::tree::{Action, Loaded, Node, Owner, RenameMode, Rows, Special
 use xfer_protocol::{Errno, Ino, Name};
 
 use super::handles::HandleId;
+use super::outbox::drafts::Place;
 use super::state::{Pause, State};
 
 /// A node that an operation found or made.
@@ -43,10 +44,10 @@ impl State {
     /// Finds an entry. The kernel knows its node from then on.
     pub fn lookup(&mut self, parent: Ino, name: &Name) -> Result<Option<Found>, Pause> {
         self.must_have_session()?;
-        if parent == Ino::OUTBOX && !self.users.contains(name) {
+        let Some(ino) = self.entry(parent, name)? else { return Ok(None) };
+        if parent == Ino::OUTBOX && self.is_hidden(name, ino)? {
             return Ok(None);
         }
-        let Some(ino) = self.entry(parent, name)? else { return Ok(None) };
         let node = self.node(ino)?;
         self.handles.remember(ino, parent);
         Ok(Some((ino, node)))
@@ -95,6 +96,9 @@ impl State {
     ) -> Result<Ino, Pause> {
         let ino = Ino(self.fresh()?);
         let mailbox = self.mailbox(parent)?;
+        if mailbox.as_ref().is_some_and(|user| !self.users.contains(user)) {
+            return Err(Errno::ENOENT.into());
+        }
         let (given, name) = (name, name.clone());
         self.change(match new.clone() {
             New::File { mode } => Action::Create { parent, name, ino, mode, owner },
@@ -103,7 +107,7 @@ impl State {
             New::Special { kind, mode } => Action::Mknod { parent, name, ino, mode, owner, kind },
         })?;
         if let Some(to) = mailbox {
-            self.note_draft(ino, parent, to, given);
+            self.note_draft(ino, Place { mailbox: parent, to, name: given.clone() });
         }
         Ok(ino)
     }
@@ -138,6 +142,7 @@ impl State {
             self.drafts.remove(ino);
         }
         self.drop_orphan(target);
+        self.hide_if_empty(parent);
         Ok(())
     }
 
@@ -147,6 +152,7 @@ impl State {
         self.change(Action::Rmdir { parent, name: name.clone() })?;
         target.into_iter().for_each(|ino| self.drafts.remove(ino));
         self.drop_orphan(target);
+        self.hide_if_empty(parent);
         Ok(())
     }
 
@@ -164,7 +170,12 @@ impl State {
         if mode != RenameMode::Exchange {
             // Room is asked for only for what can be moved at all.
             self.check(&rename)?;
-            self.prepare_rename(moved, (from.0, to.0), &to.1)?;
+            self.prepare_rename(
+                moved,
+                (from.0, to.0),
+                &to.1,
+                replaced.filter(|ino| *ino != moved),
+            )?;
         } else if self.mailbox(from.0)?.is_some() || self.mailbox(to.0)?.is_some() {
             return Err(Errno::EINVAL.into());
         }
@@ -178,6 +189,7 @@ impl State {
         self.handles.moved(moved, to.0);
         goes.into_iter().for_each(|ino| self.drafts.remove(ino));
         self.drop_orphan(replaced);
+        self.hide_if_empty(from.0);
         if stays {
             return Ok(());
         }
@@ -208,6 +220,9 @@ impl State {
     fn drop_orphan(&mut self, ino: Option<Ino>) {
         let Some(ino) = ino else { return };
         let orphan = matches!(self.table.node(ino), Loaded::Present(node) if node.nlink == 0);
+        if orphan {
+            self.resend |= self.drafts.is_torn_no_more(ino);
+        }
         if orphan && self.handles.knows(ino) {
             // It stays loaded, so that it is known as one when the kernel forgets it.
             self.table.pin(ino);

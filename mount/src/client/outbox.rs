@@ -23,6 +23,7 @@ use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
 use self::drafts::{Place, Room, Unsent};
 use self::temporary::is_temporary;
+use super::kernel::Notice;
 use super::state::{Pause, RoomNeed, State};
 
 /// The most things that room was granted for and that are not in their mailbox yet.
@@ -40,6 +41,8 @@ struct Weight {
     room: Room,
     /// Whether a program has a file in it open to write.
     is_written: bool,
+    /// What of it is not whole.
+    torn: Vec<Ino>,
 }
 
 impl State {
@@ -58,6 +61,20 @@ impl State {
         Ok(self.mailboxes.get(&directory).cloned())
     }
 
+    /// Whether a mailbox is not shown: there is nobody of that name any more, and nothing in it.
+    pub(super) fn is_hidden(&self, user: &Name, mailbox: Ino) -> Result<bool, Pause> {
+        Ok(!self.users.contains(user) && self.children(mailbox)?.is_empty())
+    }
+
+    /// Has the kernel forget a mailbox that is not shown any more, now that something went from it.
+    pub(super) fn hide_if_empty(&mut self, mailbox: Ino) {
+        let Some(user) = self.mailboxes.get(&mailbox) else { return };
+        if matches!(self.is_hidden(user, mailbox), Ok(true)) {
+            self.notices.push(Notice::Entry(Ino::OUTBOX, user.clone()));
+            self.notices.push(Notice::Contents(Ino::OUTBOX));
+        }
+    }
+
     /// Makes the mailboxes that are missing.
     pub(super) fn make_mailboxes(&mut self, owner: Owner) -> Result<(), Pause> {
         let there = self.children(Ino::OUTBOX)?;
@@ -71,9 +88,11 @@ impl State {
         Ok(())
     }
 
-    /// Notes a file that was made in a mailbox.
-    pub(super) fn note_draft(&mut self, ino: Ino, mailbox: Ino, to: Name, name: &Name) {
-        self.drafts.note(ino, Place { mailbox, to, name: name.clone() });
+    /// Notes what stands in a mailbox, and is loaded.
+    pub(super) fn note_draft(&mut self, ino: Ino, place: Place) {
+        let is_directory =
+            matches!(self.table.node(ino), Loaded::Present(node) if node.is_directory());
+        self.drafts.note(ino, place, is_directory);
     }
 
     /// Asks for room for what is about to be closed, if that will send it.
@@ -84,13 +103,13 @@ impl State {
         }
         draft.why = None;
         let Place { to, name, .. } = draft.place.clone();
-        self.must_have_room(ino, &to, &name).map(drop)
+        self.must_have_room(ino, &to, &name)
     }
 
     /// Sends what was closed, if it stands in a mailbox and nobody writes to it any more.
     pub(super) fn send_closed(&mut self, ino: Ino) -> Result<(), Pause> {
         // A directory that was moved in may have waited for this file.
-        self.resend |= self.drafts.has_written_directories();
+        self.resend |= self.drafts.retry_written();
         let writers = self.handles.writers(ino);
         let Some(draft) = self.drafts.get_mut(ino) else { return Ok(()) };
         if writers > 0 {
@@ -108,20 +127,24 @@ impl State {
         }
     }
 
-    /// Asks for room for what is about to be renamed into a mailbox.
+    /// Asks for room for what is about to be renamed into a mailbox. A record is sent again if it
+    /// takes another's name: that one's next version was written under a name of its own.
     pub(super) fn prepare_rename(
         &mut self,
         moved: Ino,
         (from, to): (Ino, Ino),
         name: &Name,
+        replaced: Option<Ino>,
     ) -> Result<(), Pause> {
         let Some(user) = self.mailbox(to)? else { return Ok(()) };
         let is_record = self.drafts.get(moved).is_none() && self.node(moved)?.sent.is_some();
         let held = from == to && self.drafts.get(moved).is_some_and(|draft| draft.is_held());
-        if is_record || held || is_temporary(name) || self.handles.writers(moved) > 0 {
+        let stays = is_record && replaced.is_none();
+        if stays || held || is_temporary(name) || self.handles.writers(moved) > 0 {
             return Ok(());
         }
-        self.must_have_room(moved, &user, name).map(drop)
+        self.must_have_room(moved, &user, name)?;
+        if is_record { self.revise(moved) } else { Ok(()) }
     }
 
     /// Sends what was renamed into a mailbox, unless a program still writes to it.
@@ -141,12 +164,12 @@ impl State {
         if self.drafts.get(moved).is_none() && self.node(moved)?.sent.is_some() {
             return Ok(());
         }
-        self.note_draft(moved, to, user, name);
+        self.note_draft(moved, Place { mailbox: to, to: user, name: name.clone() });
         let room = self.moving.remove(&moved);
         if let Some(draft) = self.drafts.get_mut(moved) {
             draft.room = room.unwrap_or(draft.room);
             if from != to || !draft.is_held() {
-                draft.why = None;
+                self.drafts.mend(moved);
             }
         }
         self.send_closed(moved)
@@ -184,10 +207,16 @@ impl State {
     fn send_draft(&mut self, ino: Ino) -> Result<(), Pause> {
         let Some(draft) = self.drafts.get(ino) else { return Ok(()) };
         let Place { to, name, .. } = draft.place.clone();
-        if self.must_have_room(ino, &to, &name)?.is_written {
+        let Weight { is_written, torn, .. } = self.weigh(ino, &name)?;
+        if is_written {
             self.drafts.wait_for_writers(ino);
             return Ok(());
         }
+        if !torn.is_empty() {
+            self.drafts.hold(ino, &torn);
+            return self.mark(ino);
+        }
+        self.must_have_room(ino, &to, &name)?;
         let delivery = DeliveryId(self.fresh()?);
         self.change(Action::Send { to, name, from: self.user.clone(), delivery })?;
         if self.sent.len() >= SENT_MAX {
@@ -199,16 +228,15 @@ impl State {
     }
 
     /// Asks for room in the other's inbox, unless there is enough for what is to be sent.
-    fn must_have_room(&mut self, ino: Ino, to: &Name, name: &Name) -> Result<Weight, Pause> {
-        let weight = self.weigh(ino, name)?;
+    fn must_have_room(&mut self, ino: Ino, to: &Name, name: &Name) -> Result<(), Pause> {
+        let Room { bytes, items } = self.weigh(ino, name)?.room;
         if !self.users.contains(to) {
             return Err(Errno::ENOENT.into());
         }
         let held = self.drafts.get(ino).map(|draft| draft.room);
         let held = held.or(self.moving.get(&ino).copied()).unwrap_or_default();
-        let Room { bytes, items } = weight.room;
         match bytes <= held.bytes && items <= held.items {
-            true => Ok(weight),
+            true => Ok(()),
             false => Err(Pause::Room(RoomNeed { ino, to: to.clone(), bytes, items })),
         }
     }
@@ -216,7 +244,7 @@ impl State {
     /// What a node of this name and all that is in it come to. Afterwards all is loaded that is sent
     /// of them, so that to send them needs nothing more.
     fn weigh(&self, ino: Ino, name: &Name) -> Result<Weight, Pause> {
-        let (mut room, mut is_written) = (Room::default(), false);
+        let (mut room, mut is_written, mut torn) = (Room::default(), false, Vec::new());
         let mut waiting = vec![(name.clone(), ino)];
         let mut missing = Vec::new();
         while let Some((name, ino)) = waiting.pop() {
@@ -232,10 +260,14 @@ impl State {
             }
             room.bytes += Item::bytes_of(&name, &node);
             is_written |= self.handles.writers(ino) > 0;
+            torn.extend(self.drafts.torn(ino).map(|_| ino));
             if node.is_directory() {
                 waiting.extend(self.children(ino)?);
             }
         }
-        if missing.is_empty() { Ok(Weight { room, is_written }) } else { Err(Pause::Rows(missing)) }
+        match missing.is_empty() {
+            true => Ok(Weight { room, is_written, torn }),
+            false => Err(Pause::Rows(missing)),
+        }
     }
 }

@@ -220,6 +220,8 @@ impl State {
         self.notices.push(Notice::Contents(Ino::OUTBOX));
         self.users = users;
         self.users_changes += 1;
+        // What waited for one who went was refused.
+        self.deliveries.retain(|_, state| !matches!(state, DeliveryState::Sent(_)));
         // One who is back can be sent to.
         self.resend |= !self.drafts.is_empty();
     }

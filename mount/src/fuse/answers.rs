@@ -183,10 +183,10 @@ impl XferFs {
         handle: HandleId,
         reply: ReplyEmpty,
     ) {
-        let killed = self.client.is_draft(ino) && is_killed(request.pid(), request.uid());
+        let killed = self.client.matters_to_drafts(ino) && is_killed(request.pid());
         self.answer_empty(request, reply, move |state| match killed {
             true => {
-                state.note_killed(ino);
+                state.note_killed(handle, ino);
                 Ok(())
             }
             false => state.flush(handle, ino),

@@ -9,8 +9,6 @@
 
 use std::fs;
 
-use rustix::process::geteuid;
-
 /// It is about to end (`PF_EXITING`), and by a signal (`PF_SIGNALED`), in `/proc/PID/stat`.
 const EXITING: u64 = 0x4;
 const SIGNALED: u64 = 0x400;
@@ -22,12 +20,18 @@ const SIGNAL_MASK: u64 = 0x7f;
 ///
 /// One in a PID namespace that can't be seen from here has the number 0, and counts as closing its
 /// files by itself.
-pub(super) fn is_killed(thread: u32, user: u32) -> bool {
+pub(super) fn is_killed(thread: u32) -> bool {
     if thread == 0 {
         return false;
     }
-    let is_ours = geteuid().is_root() || geteuid().as_raw() == user;
-    stat_of_ending(thread).is_some_and(|stat| says_killed(&stat, is_ours))
+    stat_of_ending(thread).is_some_and(|stat| says_killed(&stat, shows_exit_code(thread)))
+}
+
+/// Whether the kernel shows us the exit code of a thread; else it shows 0. It does if we may look
+/// into the thread, which depends on all its users, groups, capabilities and its user namespace
+/// (`PTRACE_MODE_READ_FSCREDS` in ptrace(2)). The name of that namespace is shown on the same terms.
+fn shows_exit_code(thread: u32) -> bool {
+    fs::read_link(format!("/proc/{thread}/ns/user")).is_ok()
 }
 
 /// The line of `/proc/PID/stat` of a thread that is ending, if it is.
@@ -45,8 +49,8 @@ fn has_no_memory(statm: &str) -> bool {
     !statm.is_empty() && statm.split_ascii_whitespace().all(|pages| pages == "0")
 }
 
-/// Reads a line of `/proc/PID/stat`. The exit code in it is true only if the process `is_ours`.
-fn says_killed(stat: &str, is_ours: bool) -> bool {
+/// Reads a line of `/proc/PID/stat`. The exit code in it is 0, whatever it is, unless it `shows_code`.
+fn says_killed(stat: &str, shows_code: bool) -> bool {
     // The program's name, the second field, may hold anything.
     let Some((_, rest)) = stat.rsplit_once(')') else { return false };
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
@@ -56,18 +60,25 @@ fn says_killed(stat: &str, is_ours: bool) -> bool {
         return false;
     }
     // When a program with threads ends by itself, the kernel kills all but one of them.
-    !is_ours || field(52).is_none_or(|code| code & SIGNAL_MASK != 0)
+    !shows_code || field(52).is_none_or(|code| code & SIGNAL_MASK != 0)
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::process::{Child, Command};
+    use std::time::Duration;
+
+    use rustix::fs::{Gid, Uid};
+    use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+
     use super::*;
 
-    fn check(flags: u64, code: u64, is_ours: bool, expected: bool) {
+    fn check(flags: u64, code: u64, shows_code: bool, expected: bool) {
         let zeros = |count: usize| vec!["0"; count].join(" ");
         // Fields 3 to 8, 9, 10 to 51, and 52.
         let stat = format!("7 (a) b (c) R {} {flags} {} {code}", zeros(5), zeros(42));
-        assert_eq!(says_killed(&stat, is_ours), expected, "{flags:x} {code}");
+        assert_eq!(says_killed(&stat, shows_code), expected, "{flags:x} {code}");
     }
 
     #[test]
@@ -85,6 +96,35 @@ mod tests {
         check(EXITING | SIGNALED, 3 << 8, true, false);
         // Whether it was, is not shown of others' programs.
         check(EXITING | SIGNALED, 0, false, true);
+    }
+
+    /// A program of user 65534, with a group of its own.
+    fn program(group: u32) -> Child {
+        let ids =
+            ["--reuid=65534", &format!("--regid={group}"), "--clear-groups"].map(str::to_owned);
+        let program = Command::new("setpriv").args(ids).args(["sleep", "1000"]).spawn().unwrap();
+        while fs::read_to_string(format!("/proc/{}/comm", program.id())).unwrap() != "sleep\n" {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        program
+    }
+
+    #[test]
+    fn the_exit_code_of_a_program_of_another_group_is_not_shown_though_its_user_is_ours() {
+        let mut programs = [program(65534), program(100)];
+        let threads = programs.each_ref().map(Child::id);
+        // Users and groups are those of one thread, for the kernel.
+        let as_nobody = std::thread::spawn(move || {
+            set_thread_groups(&[]).unwrap();
+            set_thread_gid(Gid::from_raw(65534)).unwrap();
+            set_thread_uid(Uid::from_raw(65534)).unwrap();
+            threads.map(shows_exit_code)
+        });
+        assert_eq!(as_nobody.join().unwrap(), [true, false]);
+        for program in &mut programs {
+            program.kill().unwrap();
+            program.wait().unwrap();
+        }
     }
 
     #[test]

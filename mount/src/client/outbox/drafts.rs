@@ -3,6 +3,10 @@
 //! **Invariant:** everything in a mailbox that was not sent is a draft as long as the session lasts.
 //! After it only what was marked `waiting` counts as whole: whatever else is found in a mailbox may
 //! be half of a file, and is never sent by itself.
+//!
+//! **Invariant:** what is torn is not sent, nor is a directory with a torn file in it. While there
+//! are directories among the drafts, torn files are noted wherever they stand: which of them are in
+//! such a directory is seen when it is about to be sent.
 
 use std::collections::{HashMap, HashSet};
 
@@ -54,8 +58,8 @@ pub(in crate::client) struct Draft {
     pub(in crate::client) place: Place,
     /// Why it is not sent; nothing, if it is being written.
     pub(in crate::client) why: Option<Unsent>,
-    /// The newest handle there was when it failed: one that is newer writes it anew.
-    since: HandleId,
+    /// What is torn of it, as far as was seen: the file itself, or files in the directory.
+    torn: Vec<Ino>,
     /// The room in the other's inbox that was granted for it.
     pub(in crate::client) room: Room,
 }
@@ -75,13 +79,14 @@ impl Draft {
     }
 
     /// What people read of it.
-    pub(in crate::client) fn state(&self, writers: u32) -> String {
+    pub(in crate::client) fn state(&self, is_written: bool) -> String {
         match &self.why {
             Some(why) => why.text(&self.place.to),
-            None if writers == 0 && self.is_temporary() => {
+            None if is_written => "writing".to_owned(),
+            None if self.is_temporary() => {
                 "held: its name is one of a file that is not whole".to_owned()
             }
-            None => "writing".to_owned(),
+            None => "held: nothing was written to it yet".to_owned(),
         }
     }
 }
@@ -123,6 +128,14 @@ impl Unsent {
     const KILLED: &str = "held: the writing program was killed";
 }
 
+/// Why a file is not whole, or a directory that an earlier session left.
+#[derive(Clone, Copy, Debug)]
+struct Torn {
+    why: Unsent,
+    /// The newest handle there was then: one that is newer writes the file anew.
+    since: HandleId,
+}
+
 /// How many drafts there are, by why they are not sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Unsents {
@@ -138,17 +151,23 @@ pub struct Unsents {
 #[derive(Debug, Default)]
 pub(in crate::client) struct Drafts {
     all: HashMap<Ino, Draft>,
+    /// Those that are directories.
+    directories: HashSet<Ino>,
     /// Directories that are sent when nobody writes to a file in them any more.
     written: HashSet<Ino>,
+    torn: HashMap<Ino, Torn>,
 }
 
 impl Drafts {
     /// Notes something that stands in a mailbox, or stands elsewhere in one than before.
-    pub(in crate::client) fn note(&mut self, ino: Ino, place: Place) {
+    pub(in crate::client) fn note(&mut self, ino: Ino, place: Place, is_directory: bool) {
+        if is_directory {
+            self.directories.insert(ino);
+        }
         match self.all.get_mut(&ino) {
             Some(draft) => draft.place = place,
             None => {
-                let draft = Draft { place, why: None, since: HandleId(0), room: Room::default() };
+                let draft = Draft { place, why: None, torn: Vec::new(), room: Room::default() };
                 self.all.insert(ino, draft);
             }
         }
@@ -164,18 +183,49 @@ impl Drafts {
 
     /// Forgets something that was sent, or went from its mailbox.
     pub(in crate::client) fn remove(&mut self, ino: Ino) {
+        self.mend(ino);
         self.all.remove(&ino);
         self.written.remove(&ino);
+        if self.directories.remove(&ino) && self.directories.is_empty() {
+            self.torn.retain(|ino, _| self.all.contains_key(ino));
+        }
     }
 
-    /// Notes that a file in a directory is still written to.
+    /// Takes something for whole, whatever was known of it.
+    pub(in crate::client) fn mend(&mut self, ino: Ino) {
+        let Some(draft) = self.all.get_mut(&ino) else { return };
+        draft.why = None;
+        for torn in draft.torn.drain(..) {
+            self.torn.remove(&torn);
+        }
+    }
+
+    /// Notes that a file in a directory is written to.
     pub(in crate::client) fn wait_for_writers(&mut self, directory: Ino) {
-        self.written.insert(directory);
+        if let Some(draft) = self.all.get_mut(&directory).filter(|draft| !draft.is_held()) {
+            draft.why = None;
+            self.written.insert(directory);
+        }
     }
 
-    /// Whether directories wait for those who write to files in them.
-    pub(in crate::client) fn has_written_directories(&self) -> bool {
-        !self.written.is_empty()
+    /// Has directories tried again that wait for those who write to files in them. Says whether
+    /// there are any.
+    pub(in crate::client) fn retry_written(&mut self) -> bool {
+        let mut any = false;
+        for directory in std::mem::take(&mut self.written) {
+            any |= self.make_due(directory);
+        }
+        any
+    }
+
+    /// Whether a directory waits for those who write to files in it.
+    pub(in crate::client) fn is_written(&self, directory: Ino) -> bool {
+        self.written.contains(&directory)
+    }
+
+    /// Whether anything depends on a file being whole.
+    pub(in crate::client) fn depend_on(&self, ino: Ino) -> bool {
+        !self.directories.is_empty() || self.all.contains_key(&ino)
     }
 
     /// Lets something be sent, unless it is held. Says whether it is to be.
@@ -198,26 +248,62 @@ impl Drafts {
         self.all.iter().map(|(ino, draft)| (*ino, draft))
     }
 
+    /// Why a file is not whole, if it is not.
+    pub(in crate::client) fn torn(&self, ino: Ino) -> Option<Unsent> {
+        self.torn.get(&ino).map(|torn| torn.why)
+    }
+
     /// Notes that something is not whole. `newest` is the newest handle there is.
-    pub(in crate::client) fn hold(&mut self, ino: Ino, why: Unsent, newest: HandleId) {
-        if let Some(draft) = self.all.get_mut(&ino) {
-            draft.why = Some(why);
-            draft.since = newest;
+    pub(in crate::client) fn tear(&mut self, ino: Ino, why: Unsent, newest: HandleId) {
+        if self.depend_on(ino) {
+            self.torn.insert(ino, Torn { why, since: newest });
+            self.hold(ino, &[ino]);
         }
     }
 
-    /// Notes that data of something changed: what was refused is asked for anew, and what failed is
-    /// forgotten if it is written from the start, or through a handle that is newer than that.
-    pub(in crate::client) fn changed(&mut self, ino: Ino, change: DataChange) {
-        let Some(draft) = self.all.get_mut(&ino) else { return };
+    /// Holds a draft for what is torn of it.
+    pub(in crate::client) fn hold(&mut self, ino: Ino, torn: &[Ino]) {
+        let Some(why) = torn.iter().find_map(|torn| self.torn(*torn)) else { return };
+        if let Some(draft) = self.all.get_mut(&ino) {
+            draft.why = Some(why);
+            draft.torn = torn.to_vec();
+        }
+    }
+
+    /// Notes that data of a file changed: what was refused is asked for anew, and what failed is
+    /// forgotten if it is written from the start, or through a handle that is newer than that. Says
+    /// whether something can be sent for it that was held.
+    pub(in crate::client) fn changed(&mut self, ino: Ino, change: DataChange) -> bool {
+        let Some(torn) = self.torn.get(&ino) else {
+            if let Some(draft) = self.all.get_mut(&ino) {
+                draft.why = None;
+            }
+            return false;
+        };
         let anew = match change {
             DataChange::Emptied => true,
-            DataChange::By(handle) => handle.0 > draft.since.0,
+            DataChange::By(handle) => handle.0 > torn.since.0,
             DataChange::ByPath => false,
         };
-        if anew || !draft.is_held() {
-            draft.why = None;
+        anew && self.is_torn_no_more(ino)
+    }
+
+    /// A torn file is whole again, or gone. Says whether a directory can be sent for it that was held.
+    pub(in crate::client) fn is_torn_no_more(&mut self, ino: Ino) -> bool {
+        if self.torn.remove(&ino).is_none() {
+            return false;
         }
+        let holders = self.all.iter().filter(|(_, draft)| draft.torn.contains(&ino));
+        let holders: Vec<Ino> = holders.map(|(holder, _)| *holder).collect();
+        let mut any = false;
+        for holder in holders {
+            if let Some(draft) = self.all.get_mut(&holder) {
+                draft.why = None;
+                draft.torn.clear();
+            }
+            any |= holder != ino && self.make_due(holder);
+        }
+        any
     }
 }
 

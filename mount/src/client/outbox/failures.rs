@@ -5,17 +5,26 @@
 //! after this one.
 
 use bytes::Bytes;
-use xfer_protocol::tree::{Action, STATE_XATTR, XattrMode};
+use xfer_protocol::tree::{Action, Loaded, Rows, STATE_XATTR, XattrMode};
 use xfer_protocol::{Errno, Ino};
 
-use super::drafts::{DataChange, Unsent};
+use super::drafts::{DataChange, Draft, Unsent};
 use crate::client::handles::HandleId;
 use crate::client::state::{Pause, State};
+
+/// How deep in a draft a file is looked for. A server that lies may say that directories are in each
+/// other.
+const DEPTH_MAX: usize = 4096;
 
 impl State {
     /// Whether something stands in a mailbox and was not sent.
     pub fn is_draft(&self, ino: Ino) -> bool {
         self.drafts.get(ino).is_some()
+    }
+
+    /// Whether something that was not sent depends on a file being whole.
+    pub fn matters_to_drafts(&self, ino: Ino) -> bool {
+        self.drafts.depend_on(ino)
     }
 
     /// Part of a file could not be written.
@@ -33,21 +42,41 @@ impl State {
             // The program asked for what can't be had by anybody, and knows another way.
             _ => return,
         };
-        self.drafts.hold(ino, Unsent::Failed(errno), since);
+        self.drafts.tear(ino, Unsent::Failed(errno), since);
     }
 
     /// A program that had a file open to write was killed. If that interrupted a write of its, it does
     /// not make up for it.
-    pub fn note_killed(&mut self, ino: Ino) {
-        let Some(draft) = self.drafts.get(ino) else { return };
-        if !draft.is_held() || draft.why == Some(Unsent::Failed(Errno::EINTR)) {
-            self.drafts.hold(ino, Unsent::Killed, self.handles.newest());
+    pub fn note_killed(&mut self, handle: HandleId, ino: Ino) {
+        if !self.handles.file_mut(handle).is_some_and(|file| file.writable) {
+            return;
+        }
+        match self.drafts.torn(ino) {
+            None | Some(Unsent::Failed(Errno::EINTR)) => {
+                self.drafts.tear(ino, Unsent::Killed, self.handles.newest());
+            }
+            Some(_) => {}
         }
     }
 
     /// Before data of a file changes: a record becomes an ordinary file, to be sent anew, and what
     /// waited is whole no longer. May be done again.
     pub(in crate::client) fn prepare_change(&mut self, ino: Ino) -> Result<(), Pause> {
+        self.revise(ino)?;
+        match self.draft_with(ino) {
+            Some(draft) if draft == ino => self.unmark(ino),
+            Some(directory) if self.drafts.get(directory).is_some_and(Draft::is_held) => Ok(()),
+            Some(directory) => {
+                self.unmark(directory)?;
+                self.drafts.wait_for_writers(directory);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a record an ordinary file, which is a draft. Anything else stays as it is.
+    pub(super) fn revise(&mut self, ino: Ino) -> Result<(), Pause> {
         let node = self.node(ino)?;
         if node.sent.is_some()
             && node.file().is_some()
@@ -55,26 +84,42 @@ impl State {
         {
             self.change(Action::Revise { ino })?;
             self.drafts.remove(ino);
-            self.drafts.note(ino, place);
+            self.note_draft(ino, place);
         }
-        match self.drafts.get(ino) {
-            Some(_) => self.unmark(ino),
-            None => Ok(()),
+        Ok(())
+    }
+
+    /// The draft that a file is, or the one that it is in, going by the name that it was found under.
+    fn draft_with(&self, file: Ino) -> Option<Ino> {
+        if !self.drafts.depend_on(file) {
+            return None;
         }
+        let mut at = file;
+        for _ in 0..DEPTH_MAX {
+            if self.drafts.get(at).is_some() {
+                return Some(at);
+            }
+            let parent = match self.table.node(at) {
+                Loaded::Present(node) => node.parent(),
+                Loaded::Absent | Loaded::Unknown => None,
+            };
+            at = parent.or(self.handles.directory_of(at)).filter(|_| at != Ino::ROOT)?;
+        }
+        None
     }
 
     /// Data of a file changed: through a handle, or by its name.
     pub fn note_change(&mut self, ino: Ino, handle: Option<HandleId>) {
-        self.drafts.changed(ino, handle.map_or(DataChange::ByPath, DataChange::By));
-        if handle.is_none() && self.handles.writers(ino) == 0 && self.drafts.make_due(ino) {
+        self.resend |= self.drafts.changed(ino, handle.map_or(DataChange::ByPath, DataChange::By));
+        if handle.is_none() && self.handles.writers(ino) == 0 {
             // Nobody will close it.
-            self.resend = true;
+            self.resend |= self.drafts.make_due(ino) | self.drafts.retry_written();
         }
     }
 
     /// All data of a file went.
     pub(in crate::client) fn note_emptied(&mut self, ino: Ino) {
-        self.drafts.changed(ino, DataChange::Emptied);
+        self.resend |= self.drafts.changed(ino, DataChange::Emptied);
     }
 
     /// Marks on the server why something is not sent.

@@ -31,7 +31,7 @@ impl State {
             Loaded::Unknown => self.node(ino)?.sent == Some(id),
         };
         if is_record && let Some(place) = self.find_place(ino)? {
-            self.drafts.note(ino, place);
+            self.note_draft(ino, place);
             self.refuse_room(ino, Errno::EDQUOT);
         }
         self.sent.remove(&id);

@@ -15,6 +15,9 @@ pub(super) fn is_temporary(name: &Name) -> bool {
         || (hidden && is_vim_swap(name))
         || (hidden && is_rsync_temporary(name))
         || is_vim_probe(name)
+        || is_emacs_save(name)
+        || is_random(name)
+        || is_sqlite_companion(name)
 }
 
 /// `.name.swp`, and `.swo`, `.swn` and so on when there are several; and `.swx`.
@@ -33,6 +36,48 @@ fn is_rsync_temporary(name: &[u8]) -> bool {
 fn is_vim_probe(name: &[u8]) -> bool {
     let number = std::str::from_utf8(name).ok().and_then(|name| name.parse::<u32>().ok());
     number.is_some_and(|number| (4913..10_000).contains(&number) && (number - 4913) % 123 == 0)
+}
+
+/// `#name#`, which emacs saves by itself; and `.#name`, with which it locks.
+fn is_emacs_save(name: &[u8]) -> bool {
+    matches!(name, [b'#', _, .., b'#']) || name.starts_with(b".#")
+}
+
+/// What mkstemp(3) and its like make of the patterns of common programs, which rename it when it is
+/// whole: `sedXXXXXX` (`sed -i`), `XXXXXXXX` of which perl leaves the first two (`perl -i`),
+/// `tmp.XXXXXXXXXX` (mktemp), `.tmpXXXXXX` (Rust's tempfile), and `tmp` with eight of lower case, digits and `_`, and
+/// maybe an extension (Python's tempfile). Words of lower case alone don't count, so that `sedatives`
+/// is sent.
+fn is_random(name: &[u8]) -> bool {
+    let is_drawn = |rest: &[u8], len: usize| {
+        rest.len() == len
+            && rest.iter().all(u8::is_ascii_alphanumeric)
+            && !rest.iter().all(u8::is_ascii_lowercase)
+    };
+    let after =
+        |prefix: &[u8], len| name.strip_prefix(prefix).is_some_and(|rest| is_drawn(rest, len));
+    after(b"sed", 6)
+        || after(b"XX", 6)
+        || after(b"tmp.", 10)
+        || after(b".tmp", 6)
+        || name.strip_prefix(b"tmp").is_some_and(is_drawn_by_python)
+}
+
+/// Eight of lower case, digits and `_`, but not of lower case alone; and maybe an extension.
+fn is_drawn_by_python(rest: &[u8]) -> bool {
+    let Some((drawn, extension)) = rest.split_at_checked(8) else { return false };
+    let is_drawn = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
+    drawn.iter().all(is_drawn)
+        && !drawn.iter().all(u8::is_ascii_lowercase)
+        && (extension.is_empty() || extension.starts_with(b"."))
+}
+
+/// What SQLite keeps beside a database while it is open: `x.db-journal`, `x.sqlite-wal`.
+fn is_sqlite_companion(name: &[u8]) -> bool {
+    let companions: [&[u8]; 3] = [b"-journal", b"-wal", b"-shm"];
+    let databases: [&[u8]; 4] = [b".db", b".db3", b".sqlite", b".sqlite3"];
+    let database = companions.iter().find_map(|companion| name.strip_suffix(*companion));
+    database.is_some_and(|name| databases.iter().any(|extension| name.ends_with(extension)))
 }
 
 #[cfg(test)]
@@ -54,6 +99,16 @@ mod tests {
         check(".photo.jpg.a1B2c3", true);
         check("notes.txt~", true);
         check("4913", true);
+        check("#letter.txt#", true);
+        check(".#letter.txt", true);
+        check("sedaB3xYz", true);
+        check("XXdwq3Rt", true);
+        check("tmp.GxYrEPuY4v", true);
+        check(".tmpAb3dEf", true);
+        check("tmpk2_a8cq1", true);
+        check("tmpk2_a8cq1.txt", true);
+        check("notes.db-journal", true);
+        check("notes.sqlite3-wal", true);
     }
 
     #[test]
@@ -63,5 +118,13 @@ mod tests {
         check("party", false);
         check("2024", false);
         check(".config", false);
+        check("#1", false);
+        check("sedatives", false);
+        check("sediment-2", false);
+        check("XXL", false);
+        check("tmp", false);
+        check("tmpfiles.txt", false);
+        check("tmpdocuments", false);
+        check("daily-journal", false);
     }
 }

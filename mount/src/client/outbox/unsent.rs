@@ -31,9 +31,11 @@ impl State {
         }
         let newest = self.handles.newest();
         for (ino, place, why) in found {
-            self.drafts.note(ino, place);
-            if let Some(why) = why {
-                self.drafts.hold(ino, why, newest);
+            self.note_draft(ino, place);
+            match (why, self.drafts.get_mut(ino)) {
+                (Some(Unsent::Waiting(_)), Some(draft)) => draft.why = why,
+                (Some(why), _) => self.drafts.tear(ino, why, newest),
+                (None, _) => {}
             }
         }
         Ok(())
@@ -54,6 +56,11 @@ impl State {
         due.into_iter().map(|(to, _, ino)| (to, ino)).collect()
     }
 
+    /// Whether a program writes to a draft, or to a file in it.
+    pub(in crate::client) fn is_written(&self, ino: Ino) -> bool {
+        self.handles.writers(ino) > 0 || self.drafts.is_written(ino)
+    }
+
     /// Tries once more to send something that was not.
     pub(in crate::client) fn send_again(&mut self, ino: Ino) -> Result<(), Pause> {
         if self.handles.writers(ino) > 0 || !self.drafts.make_due(ino) {
@@ -67,17 +74,16 @@ impl State {
         let mut counts = Unsents::default();
         let mut named = Vec::new();
         for (ino, draft) in self.drafts.iter() {
-            let writers = self.handles.writers(ino);
             match draft.why {
                 Some(Unsent::Waiting(_)) => counts.waiting += 1,
                 Some(Unsent::Failed(_)) => counts.failed += 1,
                 Some(Unsent::Killed | Unsent::Left) => counts.held += 1,
-                None if draft.is_temporary() && writers == 0 => counts.held += 1,
+                None if !self.is_written(ino) => counts.held += 1,
                 Some(Unsent::Due) | None => continue,
             }
             if named.len() < NAMED_MAX {
                 let path = format!("outbox/{}/{}", draft.place.to, draft.place.name);
-                named.push((path, draft.state(writers)));
+                named.push((path, draft.state(self.is_written(ino))));
             }
         }
         named.sort();

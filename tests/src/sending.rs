@@ -1,0 +1,56 @@
+//! What is sent from one mount to another, seen from both.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::files::xattr_text;
+use crate::waiting::holds_for;
+use crate::{Mount, PATIENCE, wait_until};
+
+/// How long something is watched that must not happen.
+pub const A_WHILE: Duration = Duration::from_millis(1500);
+
+/// Waits until something is in a recipient's mount, and returns its path.
+pub fn arrives(recipient: &Mount, path: &str) -> PathBuf {
+    let path = recipient.path(path);
+    wait_until(&format!("{} to arrive", path.display()), PATIENCE, || path.exists());
+    path
+}
+
+/// Fails the test if something has arrived from alice by now or does soon.
+pub fn nothing_arrives(recipient: &Mount) {
+    let nothing =
+        || fs::read_dir(recipient.path("inbox/alice")).map_or(true, |mut all| all.next().is_none());
+    assert!(holds_for(A_WHILE, nothing), "{}", recipient.shell("find inbox"));
+}
+
+/// What became of something in a mailbox.
+pub fn state(path: &Path) -> String {
+    xattr_text(path, "user.xfer.state").unwrap_or_default()
+}
+
+/// Waits until the state of something in a mailbox begins like this.
+pub fn wait_for_state(path: &Path, expected: &str) {
+    wait_until(expected, PATIENCE, || state(path).starts_with(expected));
+}
+
+/// What `xfer status` says of a mount in full.
+pub fn status(mount: &Mount) -> String {
+    mount.xfer("status", &[]).succeeded().stdout
+}
+
+/// A program that writes to a file and then waits, with it open.
+pub fn writer(path: &Path) -> Child {
+    let mut command = Command::new("bash");
+    command.args(["-c", "exec 3> \"$0\"; echo part >&3; echo ready; exec sleep 1000"]).arg(path);
+    command.stdout(Stdio::piped()).process_group(0);
+    let mut writer = command.spawn().unwrap();
+    let mut ready = [0; 5];
+    writer.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+    writer
+}

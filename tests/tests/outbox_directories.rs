@@ -1,0 +1,158 @@
+//! Directories that are moved into the outbox while programs write to files in them: they are sent whole
+//! or not at all.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::io::Write;
+
+use rustix::fs::FallocateFlags;
+use rustix::process::Signal;
+use xfer_tests::sending::{arrives, nothing_arrives, status, wait_for_state, writer};
+use xfer_tests::{Mount, World};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_directory_is_sent_when_nobody_writes_to_a_file_in_it_any_more() {
+    let world = World::new(&["alice", "bob"]);
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    alice.shell("mkdir album");
+    let mut file = File::create(alice.path("album/photo")).unwrap();
+    file.write_all(b"half, ").unwrap();
+    alice.shell("mv album outbox/bob/");
+    nothing_arrives(&bob);
+    file.write_all(b"and whole").unwrap();
+    drop(file);
+    let photo = arrives(&bob, "inbox/alice/album/photo");
+    assert_eq!(fs::read_to_string(photo).unwrap(), "half, and whole");
+    wait_for_state(&alice.path("outbox/bob/album"), "received");
+    bob.unmount();
+    alice.unmount();
+}
+
+/// Has a directory moved to bob while a program writes to a file in it that can't be written whole.
+fn move_a_torn_directory(alice: &Mount) {
+    alice.shell("mkdir -p album/2024");
+    let mut photo = File::create(alice.path("album/2024/photo")).unwrap();
+    photo.write_all(b"half").unwrap();
+    alice.shell("mv album outbox/bob/");
+    rustix::fs::fallocate(&photo, FallocateFlags::empty(), 0, 40 * MIB).unwrap_err();
+}
+
+fn with_little_room() -> (World, Mount, Mount) {
+    let world = World::new(&["alice --quota 24MiB", "bob"]);
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    (world, alice, bob)
+}
+
+fn is_torn(alice: &Mount, bob: &Mount, why: &str) {
+    wait_for_state(&alice.path("outbox/bob/album"), why);
+    alice.sync();
+    nothing_arrives(bob);
+    let status = status(alice);
+    assert!(status.contains(&format!("outbox/bob/album: {why}")), "{status}");
+}
+
+#[test]
+fn a_directory_says_that_it_waits_for_a_program_that_writes_in_it() {
+    let (_world, alice, bob) = with_little_room();
+    alice.shell("mkdir album");
+    let mut first = File::create(alice.path("album/first")).unwrap();
+    alice.shell("mv album outbox/bob/");
+    wait_for_state(&alice.path("outbox/bob/album"), "writing");
+    // One that begins later is waited for too.
+    let mut second = File::create(alice.path("outbox/bob/album/second")).unwrap();
+    first.write_all(b"1").unwrap();
+    drop(first);
+    nothing_arrives(&bob);
+    wait_for_state(&alice.path("outbox/bob/album"), "writing");
+    second.write_all(b"2").unwrap();
+    drop(second);
+    arrives(&bob, "inbox/alice/album");
+    assert_eq!(bob.shell("cat inbox/alice/album/first inbox/alice/album/second"), "12");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_directory_of_which_a_file_could_not_be_written_is_not_sent() {
+    let (world, alice, bob) = with_little_room();
+    move_a_torn_directory(&alice);
+    is_torn(&alice, &bob, "failed: quota exceeded");
+    alice.unmount();
+    let alice = world.mount("alice");
+    is_torn(&alice, &bob, "failed: quota exceeded");
+    // An earlier mount may have left more of it torn than one file.
+    alice.shell("echo whole > outbox/bob/album/2024/photo");
+    is_torn(&alice, &bob, "failed: quota exceeded");
+    // Moved out and in again it is sent as it is.
+    alice.shell("mv outbox/bob/album mine && mv mine outbox/bob/album");
+    let photo = arrives(&bob, "inbox/alice/album/2024/photo");
+    assert_eq!(fs::read_to_string(photo).unwrap(), "whole\n");
+    bob.unmount();
+    alice.unmount();
+}
+
+/// Has a directory torn, mended in a way, and sent.
+fn check_mended(mend: &str, expected: &str) {
+    let (_world, alice, bob) = with_little_room();
+    move_a_torn_directory(&alice);
+    is_torn(&alice, &bob, "failed: quota exceeded");
+    alice.shell(mend);
+    arrives(&bob, "inbox/alice/album");
+    assert_eq!(bob.shell("cd inbox/alice/album && find . -type f -exec cat {} +"), expected);
+    wait_for_state(&alice.path("outbox/bob/album"), "received");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_directory_is_sent_once_what_is_torn_in_it_is_written_anew_or_gone() {
+    check_mended("echo whole > outbox/bob/album/2024/photo", "whole");
+    check_mended("rm outbox/bob/album/2024/photo", "");
+    check_mended("echo new > new; mv new outbox/bob/album/2024/photo", "new");
+    check_mended("mv outbox/bob/album . && mv album outbox/bob/", "half");
+}
+
+#[test]
+fn a_directory_stays_held_until_all_that_is_torn_in_it_is_mended() {
+    let (_world, alice, bob) = with_little_room();
+    alice.shell("mkdir album");
+    let mut writers = ["one", "two"].map(|name| writer(&alice.path(&format!("album/{name}"))));
+    alice.shell("mv album outbox/bob/");
+    for writer in &mut writers {
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+    }
+    is_torn(&alice, &bob, "held: the writing program was killed");
+    alice.shell("echo whole > outbox/bob/album/one");
+    is_torn(&alice, &bob, "held: the writing program was killed");
+    alice.shell("echo whole > outbox/bob/album/two");
+    arrives(&bob, "inbox/alice/album");
+    assert_eq!(bob.shell("cat inbox/alice/album/*"), "whole\nwhole");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_directory_that_waits_for_room_is_held_if_the_mount_dies_while_a_file_in_it_is_written() {
+    let world = World::new(&["alice", "bob"]);
+    world.server.command(&["user", "quota", "bob", "--inbox", "64KiB"]).succeeded();
+    let (mut alice, bob) = (world.mount("alice"), world.mount("bob"));
+    alice.shell("mkdir -p album/2024");
+    let mut photo = File::create(alice.path("album/2024/photo")).unwrap();
+    alice.shell("mv album outbox/bob/");
+    photo.write_all(&[1; 90_000]).unwrap();
+    drop(photo);
+    wait_for_state(&alice.path("outbox/bob/album"), "waiting: the inbox of bob is full");
+    let mut photo = File::create(alice.path("outbox/bob/album/2024/photo")).unwrap();
+    photo.write_all(b"half").unwrap();
+    alice.sync();
+    alice.signal(Signal::KILL);
+    alice.unmounted_by_force();
+    drop(photo);
+    let alice = world.mount("alice");
+    is_torn(&alice, &bob, "held: the mount ended before it was sent");
+    bob.unmount();
+    alice.unmount();
+}
