@@ -20,9 +20,9 @@ use std::time::{Duration, SystemTime};
 use lru::LruCache;
 use tokio::time::Instant;
 use xfer_protocol::Timestamp;
+use xfer_store::{Failures, ForgottenBefore, MetaStore};
 
 use crate::source::Source;
-use crate::store::{Failures, ForgottenBefore, MetaStore};
 
 pub mod rule;
 

@@ -5,8 +5,7 @@
 use std::fmt;
 
 use xfer_protocol::shown::Shown;
-
-use crate::store::StoreError;
+use xfer_store::StoreError;
 
 /// The exit codes. They are part of the interface: scripts tell failures apart by them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

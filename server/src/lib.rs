@@ -1,7 +1,7 @@
 //! The xfer server: keeps users' trees and applies their sessions' logs to a store.
 //!
 //! Reading order: [`cli`] and [`serve`] (how it starts and ends), [`listener`], [`opening`] (until
-//! it is known who is there), then [`engine`] (sessions), and [`store`] beneath it all.
+//! it is known who is there), then [`engine`] (sessions), on the stores of `xfer-store`.
 
 pub mod exit;
 
@@ -30,8 +30,6 @@ pub mod opening;
 pub mod listener;
 
 pub mod engine;
-
-pub mod store;
 
 pub mod control;
 

@@ -25,9 +25,9 @@ use crate::blocks::{Blocked, Blocks};
 use crate::half_open::Place;
 use crate::password;
 use crate::source::Source;
-use crate::store::{Account, AccountId, MetaStore, StoreError};
 use crate::turns::Turns;
 use xfer_link::LinkError;
+use xfer_store::{Account, AccountId, MetaStore, StoreError};
 
 /// How the server names itself.
 pub const SOFTWARE: &str = concat!("xfer-server ", env!("CARGO_PKG_VERSION"));

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
-
-use crate::store::{FileStore, MetaStore, SqliteStore, StoreError};
+use xfer_store::{FileStore, MetaStore, SqliteStore, StoreError};
 
 /// The time between two rounds.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);

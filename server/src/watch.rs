@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-
-use crate::store::{FileStore, SqliteStore, StoreError, StoreLock};
+use xfer_store::{FileStore, SqliteStore, StoreError, StoreLock};
 
 /// The time between two checks.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -21,8 +21,8 @@ use xfer_server::half_open::{HalfOpen, PLACES, Place, Step};
 use xfer_server::opening::{Admitted, Door, NotAdmitted};
 use xfer_server::password;
 use xfer_server::source::Source;
-use xfer_server::store::MetaStore;
-use xfer_server::store::sqlite::SqliteStore;
+use xfer_store::MetaStore;
+use xfer_store::sqlite::SqliteStore;
 
 const HERE: &str = "192.0.2.1";
 const ELSEWHERE: &str = "192.0.2.2";

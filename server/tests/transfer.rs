@@ -25,10 +25,10 @@ use tempfile::TempDir;
 use xfer_protocol::Name;
 use xfer_server::control::{Answer, Session};
 use xfer_server::engine::Counts;
-use xfer_server::store::claim::Purpose;
-use xfer_server::store::{Account, ContentStore, FileStore, MetaStore, SqliteStore};
 
 use running::{Ended, Server, xfer_server};
+use xfer_store::claim::Purpose;
+use xfer_store::{Account, ContentStore, FileStore, MetaStore, SqliteStore};
 
 /// A store with a user, alice, and room for directories beside it.
 struct World {

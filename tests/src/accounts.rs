@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use xfer_protocol::Name;
 use xfer_protocol::tree::Quota;
 use xfer_server::password;
-use xfer_server::store::{MetaStore, SqliteStore};
+use xfer_store::{MetaStore, SqliteStore};
 
 /// The password of all of them.
 pub const PASSWORD: &str = "the password of all of them";

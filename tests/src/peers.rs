@@ -25,7 +25,7 @@ use xfer_protocol::tree::{Action, Op, Owner, Quota};
 use xfer_protocol::{Name, Seq, Timestamp};
 use xfer_server::engine::Engine;
 use xfer_server::opening::Authenticated;
-use xfer_server::store::{FileStore, MetaStore, SqliteStore};
+use xfer_store::{FileStore, MetaStore, SqliteStore};
 
 /// Who mounts.
 pub const OWNER: Owner = Owner { uid: 1000, gid: 1000 };

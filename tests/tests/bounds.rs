@@ -8,7 +8,7 @@ use xfer_mount::client::{Client, Found, New, Options, State};
 use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::RenameMode;
 use xfer_protocol::{Errno, Ino, Name};
-use xfer_server::store::MetaStore;
+use xfer_store::MetaStore;
 use xfer_tests::peers::{Host, OWNER, Peer, Wiring, name, roomy};
 
 /// Room for a few hundred files.

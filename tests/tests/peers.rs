@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use xfer_mount::client::{Client, Kernel, New, Notice, State};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
-use xfer_server::store::MetaStore;
+use xfer_store::MetaStore;
 use xfer_tests::peers::{Host, OWNER, Peer, Wiring, name, roomy};
 
 async fn create(client: &Arc<Client>, file: &str, data: &'static [u8]) -> Result<Ino, Errno> {

@@ -32,7 +32,7 @@ impl Source {
 
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let members = ["protocol", "link", "terminal", "server", "mount", "tests"];
+    let members = ["protocol", "link", "terminal", "store", "server", "mount", "tests"];
     let mut waiting: Vec<PathBuf> = members.map(|member| root.join(member)).to_vec();
     let mut found = Vec::new();
     while let Some(path) = waiting.pop() {
@@ -119,7 +119,7 @@ fn each_library_is_named_only_where_it_belongs() {
     let places = [
         ("fuser", "mount/src/fuse/"),
         ("bincode", "protocol/src/codec.rs"),
-        ("rusqlite", "server/src/store/"),
+        ("rusqlite", "store/src/"),
     ];
     for (library, place) in places {
         check(&format!("{library} is named only in {place}"), |source| {

@@ -10,15 +10,15 @@ use std::time::SystemTime;
 
 use xfer_protocol::tree::{Quota, Usage};
 use xfer_protocol::{Timestamp, user};
+use xfer_store::claim::{Claim, Purpose};
+use xfer_store::lock::prepare_directory;
+use xfer_store::sqlite::SqliteStore;
+use xfer_store::{Account, Failures, MetaStore};
 use xfer_terminal::{Terminal, Unanswered};
 
 use super::{secret, table};
 use crate::control::{self, AskError, Command};
 use crate::exit::{Exit, Failure};
-use crate::store::claim::{Claim, Purpose};
-use crate::store::lock::prepare_directory;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{Account, Failures, MetaStore};
 use crate::{moment, password, size};
 
 /// How many nodes an account may have that has a quota.

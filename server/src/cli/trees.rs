@@ -6,13 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use xfer_protocol::Name;
+use xfer_store::claim::Purpose;
+use xfer_store::{Account, Claim, FileStore, MetaStore, SqliteStore};
 
 use super::{accounts, print_line, sessions};
 use crate::control::{Answer, Command};
 use crate::exit::{Exit, Failure};
 use crate::moment;
-use crate::store::claim::Purpose;
-use crate::store::{Account, Claim, FileStore, MetaStore, SqliteStore};
 use crate::transfer::export::{self, Export};
 use crate::transfer::import::{self, Import};
 

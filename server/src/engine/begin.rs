@@ -7,12 +7,12 @@ use xfer_protocol::limits::IDS_MAX;
 use xfer_protocol::message::{DeliveryState, Grant, Refusal};
 use xfer_protocol::tree::{Room, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name};
+use xfer_store::{Account, Batch, Committed, StoreError, Trims};
 
 use super::leftovers::tidy_before;
 use super::session::Session;
 use super::stores::Stores;
 use super::tree::Tree;
-use crate::store::{Account, Batch, Committed, StoreError, Trims};
 
 /// How many orphans are removed in one transaction.
 const ORPHANS_COUNT: usize = 10_000;

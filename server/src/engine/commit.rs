@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use xfer_protocol::tree::DeliveryEffect;
 use xfer_protocol::{ContentId, DeliveryId};
+use xfer_store::{Batch, Committed, StoreError};
 
 use super::counters::{Commits, add};
 use super::garbage::{collect, remove_unreferenced};
@@ -22,7 +23,6 @@ use super::post::{Post, contents};
 use super::stores::Stores;
 use super::tree::Work;
 use super::trouble::Trouble;
-use crate::store::{Batch, Committed, StoreError};
 
 /// How many batches share a transaction at most.
 const GROUP_MAX: usize = 64;

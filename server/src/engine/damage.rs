@@ -4,8 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use xfer_protocol::{Ino, Name};
-
-use crate::store::{AccountId, MetaStore, StoreError};
+use xfer_store::{AccountId, MetaStore, StoreError};
 
 /// How many files of a session are told of.
 const TOLD_MAX: usize = 1_000;

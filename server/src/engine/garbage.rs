@@ -16,9 +16,9 @@ use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use xfer_protocol::ContentId;
+use xfer_store::StoreError;
 
 use super::stores::Stores;
-use crate::store::StoreError;
 
 /// How many contents are looked at in one go.
 const STEP_COUNT: usize = 1_000;

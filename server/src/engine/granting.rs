@@ -4,6 +4,7 @@ use tokio::task::spawn_blocking;
 use xfer_protocol::limits::IDS_MAX;
 use xfer_protocol::message::ToClient;
 use xfer_protocol::tree::{Limit, Room};
+use xfer_store::StoreError;
 
 use super::garbage::collect;
 use super::log_link::Driver;
@@ -11,7 +12,6 @@ use super::over::{Over, no_tree, panicked};
 use super::session::{NoTree, Session};
 use super::stores::Stores;
 use super::trouble::Trouble;
-use crate::store::StoreError;
 
 impl Driver {
     /// Answers a client whose numbers are running out.

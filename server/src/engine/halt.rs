@@ -3,8 +3,7 @@
 use std::io::ErrorKind;
 
 use xfer_protocol::{Errno, Seq};
-
-use crate::store::StoreError;
+use xfer_store::StoreError;
 
 /// Why a tree can't go on.
 #[derive(Debug)]

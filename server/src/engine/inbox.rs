@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 
 use xfer_protocol::Ino;
 use xfer_protocol::tree::{Quota, Usage};
-
-use crate::store::AccountId;
+use xfer_store::AccountId;
 
 /// How long room is kept for a send that does not come.
 const KEPT_FOR: Duration = Duration::from_secs(5 * 60);

@@ -15,10 +15,10 @@
 use std::time::{Duration, Instant};
 
 use xfer_protocol::{ContentId, Epoch, Ino};
+use xfer_store::{Account, AccountId, OwnContent, StoreError};
 
 use super::garbage::remove_unreferenced;
 use super::stores::Stores;
-use crate::store::{Account, AccountId, OwnContent, StoreError};
 
 /// How many contents are looked at in one go before a session.
 const STEP_COUNT: usize = 1_000;

@@ -11,10 +11,10 @@ use xfer_protocol::limits::PAGE_BYTES;
 use xfer_protocol::message::{Page, PageEntry, ReadError};
 use xfer_protocol::tree::{Kind, Node};
 use xfer_protocol::{Ino, Name};
+use xfer_store::{Listing, StoreError};
 
 use super::batch::own_size;
 use super::tree::{LOADED_AT_ONCE, Tree};
-use crate::store::{Listing, StoreError};
 
 /// The most directories that one answer holds pages of.
 const PAGES_MAX: usize = 256;

@@ -76,11 +76,11 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
 use xfer_protocol::Name;
 use xfer_protocol::message::{EndReason, ToClient};
+use xfer_store::{ContentStore, MetaStore, StoreError};
 
 pub use counters::{Counters, Counts};
 pub use session::SessionInfo;
 
-use crate::store::{ContentStore, MetaStore, StoreError};
 use commit::{Committer, Job};
 use counters::Commits;
 use leftovers::tidy_after_crash;

@@ -10,11 +10,11 @@ use std::time::Instant;
 use xfer_protocol::message::ReadError;
 use xfer_protocol::tree::{Delivery, DeliveryEffect, ItemKind, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name};
+use xfer_store::{AccountId, Batch, Committed, MetaStore, StoreError};
 
 use super::inbox::Inbox;
 use super::registry::Registry;
 use super::session::{News, Session};
-use crate::store::{AccountId, Batch, Committed, MetaStore, StoreError};
 
 /// The queues between the users.
 pub(super) struct Post {

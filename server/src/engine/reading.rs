@@ -32,9 +32,9 @@ use super::post::Post;
 use super::session::{NoTree, Session};
 use super::stores::Stores;
 use super::tree::Tree;
-use crate::store::StoreError;
 use xfer_link::patience::Patient;
 use xfer_link::{LinkError, receive_after, send_encoded};
+use xfer_store::StoreError;
 
 /// How many questions of one link are in work at a time.
 const LINK_WORK_MAX: usize = 64;

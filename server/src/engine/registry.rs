@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use xfer_protocol::message::{EndReason, Purpose, Refusal, Secret};
 use xfer_protocol::{Name, SessionId};
+use xfer_store::AccountId;
 
 use super::answer_room::AnswerRoom;
 use super::session::{Holder, Queues, Session};
 use crate::opening::Authenticated;
-use crate::store::AccountId;
 
 /// How long a session that is taken over has to send what it has.
 pub(super) const DRAIN: Duration = Duration::from_secs(10);

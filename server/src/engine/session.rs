@@ -16,12 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use xfer_protocol::message::{DeliveryState, EndReason, Secret, ToClient};
 use xfer_protocol::{DeliveryId, Epoch, Name, Seq, SessionId, Timestamp};
+use xfer_store::{Account, AccountId};
 
 use super::answer_room::AnswerShare;
 use super::counters::{Counters, Counts};
 use super::damage::Damage;
 use super::tree::Tree;
-use crate::store::{Account, AccountId};
 
 /// How many messages may wait for a client to read them.
 const OUTGOING_MAX: usize = 1024;

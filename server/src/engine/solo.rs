@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use xfer_protocol::limits::IDS_MAX;
 use xfer_protocol::tree::{Action, Node, Op};
 use xfer_protocol::{Epoch, Errno, IdRange, Ino, Name, Timestamp};
+use xfer_store::{AccountId, Committed, ContentStore, MetaStore, StoreError};
 
 use super::begin::tidy;
 use super::halt::Halt;
@@ -20,7 +21,6 @@ use super::rows_budget::RowsBudget;
 use super::space::Space;
 use super::stores::Stores;
 use super::tree::{Tree, Work};
-use crate::store::{AccountId, Committed, ContentStore, MetaStore, StoreError};
 
 /// Memory for the rows of the one tree, in bytes.
 const ROWS_BYTES: usize = 64 << 20;

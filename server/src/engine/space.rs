@@ -8,8 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xfer_protocol::tree::{Limit, Room};
-
-use crate::store::{ContentStore, Disk, StoreError};
+use xfer_store::{ContentStore, Disk, StoreError};
 
 /// What a session is promised at most without asking for more: a log's worth.
 const SHARE_MAX: Room = Room { bytes: 256 << 20, files: 4096 };

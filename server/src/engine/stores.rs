@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use xfer_store::{ContentStore, MetaStore};
+
 use super::rows_budget::RowsBudget;
 use super::space::Space;
-use crate::store::{ContentStore, MetaStore};
 
 /// The two stores and what stands before them, as everything in the engine has them.
 #[derive(Clone)]

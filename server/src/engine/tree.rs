@@ -19,6 +19,7 @@ use xfer_protocol::tree::{
     Rows, STATE_XATTR, Stop, Table, plan,
 };
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Errno, IdRange, Ino, Name, Seq, Timestamp};
+use xfer_store::{Account, AccountId, Batch, ListMax, StoreError, Trims};
 
 use super::batch::{Free, InFlight, Pending};
 use super::halt::Halt;
@@ -27,7 +28,6 @@ use super::leftovers::Left;
 use super::rows_budget::RowsShare;
 use super::space::Share;
 use super::stores::Stores;
-use crate::store::{Account, AccountId, Batch, ListMax, StoreError, Trims};
 
 /// How much of a directory is loaded from the store at a time.
 pub(super) const LOADED_AT_ONCE: ListMax = ListMax { count: 1_000, bytes: PAGE_BYTES };

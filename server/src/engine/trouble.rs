@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::store::StoreError;
+use xfer_store::StoreError;
 
 /// A failure of the server's own. Shown in full in the log; a client is told what it may know.
 #[derive(Clone, PartialEq, Eq, Debug)]

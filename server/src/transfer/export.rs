@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, FileType, Mode, ftruncate, linkat, mkdir, openat, stat
 use rustix::io::{Errno as HostError, pwrite, retry_on_intr};
 use xfer_protocol::tree::{FileData, Kind, Node};
 use xfer_protocol::{Ino, Name};
+use xfer_store::{Account, ContentStore, FileStore, MetaStore, SqliteStore, StoreError};
 
 use super::landing::{Found, Landing};
 use super::progress::{Path, Progress};
@@ -18,7 +19,6 @@ use super::walk::{self, Attributes, DIRECTORY, FileId, Way};
 use super::{CHUNK_BYTES, Stop, Tally, interrupted, open_directory, unusable};
 use crate::exit::{Exit, Failure};
 use crate::rights::Own;
-use crate::store::{Account, ContentStore, FileStore, MetaStore, SqliteStore, StoreError};
 
 /// How many entries are listed at a time.
 const PAGE_COUNT: usize = 100;

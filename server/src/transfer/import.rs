@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, readlinkat, sta
 use rustix::io::Errno as HostError;
 use xfer_protocol::tree::{Action, Kind, Node, Owner, SpecialKind};
 use xfer_protocol::{Errno, Ino, Name};
+use xfer_store::{Account, FileStore, SqliteStore};
 
 use super::progress::{Path, Progress};
 use super::walk::{self, Attributes, FileId, Way};
@@ -20,7 +21,6 @@ use super::{Stop, Tally, interrupted, open_directory, unusable};
 use crate::engine::solo::{Solo, SoloError};
 use crate::exit::{Exit, Failure};
 use crate::rights::Own;
-use crate::store::{Account, FileStore, SqliteStore};
 
 /// The permission bits of directories that are made on the way to where the tree goes.
 const WAY_MODE: u16 = 0o755;
@@ -397,7 +397,7 @@ impl Importer<'_> {
                 );
                 Failure::new(Exit::Quota, line)
             }
-            SoloError::Refused(Errno::ENOSPC) => crate::store::StoreError::Full.into(),
+            SoloError::Refused(Errno::ENOSPC) => xfer_store::StoreError::Full.into(),
             SoloError::Refused(errno) => {
                 Failure::new(Exit::Other, format!("the account refused it ({errno}); see its tree"))
             }

@@ -31,8 +31,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno as HostError;
 
 use crate::exit::{Exit, Failure};
-use crate::store::StoreError;
 pub use progress::Tally;
+use xfer_store::StoreError;
 
 /// How many bytes are read and written at a time.
 const CHUNK_BYTES: u64 = xfer_protocol::limits::WRITE_BYTES_MAX as u64;

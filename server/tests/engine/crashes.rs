@@ -12,9 +12,7 @@ use tokio::time::{Instant, sleep};
 use xfer_protocol::tree::{Action, FallocateMode, ItemKind, Node};
 use xfer_protocol::{ContentId, Ino};
 use xfer_server::engine::Engine;
-use xfer_server::store::{
-    AccountId, ContentStore, Disk, FileStore, MetaStore, SqliteStore, StoreError,
-};
+use xfer_store::{AccountId, ContentStore, Disk, FileStore, MetaStore, SqliteStore, StoreError};
 
 use crate::client::Client;
 use crate::log::truncate;

@@ -9,8 +9,8 @@ use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep};
 use xfer_protocol::message::{Answer, Ask, EndReason, ToClient};
 use xfer_protocol::{ContentId, Ino};
-use xfer_server::store::claim::Purpose;
-use xfer_server::store::{MetaStore, SqliteStore};
+use xfer_store::claim::Purpose;
+use xfer_store::{MetaStore, SqliteStore};
 
 use crate::client::Client;
 use crate::space::{check_disk, restarted};

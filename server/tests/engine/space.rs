@@ -10,7 +10,7 @@ use xfer_protocol::message::{Answer, Ask};
 use xfer_protocol::tree::{Action, FallocateMode, Quota};
 use xfer_protocol::{ContentId, DeliveryId, Ino};
 use xfer_server::engine::Engine;
-use xfer_server::store::MetaStore;
+use xfer_store::MetaStore;
 
 use crate::client::{Client, OWNER, Reads};
 use crate::log::truncate;
@@ -155,7 +155,7 @@ impl User {
 
 fn charged(meta: &dyn MetaStore) -> u64 {
     let accounts = meta.accounts().unwrap();
-    let inbox = |account: &xfer_server::store::Account| meta.inbox_usage(account.id).unwrap().bytes;
+    let inbox = |account: &xfer_store::Account| meta.inbox_usage(account.id).unwrap().bytes;
     accounts.iter().map(|account| account.usage.bytes + inbox(account)).sum()
 }
 
@@ -342,7 +342,7 @@ async fn what_a_server_that_died_did_not_give_back_the_next_one_does() {
         cut.push((*ino, node));
     }
     alice.client.logout().await;
-    let mut batch = xfer_server::store::Batch {
+    let mut batch = xfer_store::Batch {
         account: account.id,
         epoch: account.epoch,
         applied: account.applied,
@@ -350,7 +350,7 @@ async fn what_a_server_that_died_did_not_give_back_the_next_one_does() {
         nodes: Vec::new(),
         entries: Vec::new(),
         references: Vec::new(),
-        trims: xfer_server::store::Trims::default(),
+        trims: xfer_store::Trims::default(),
         deliveries: Vec::new(),
         refused: Vec::new(),
         unrecorded: Vec::new(),

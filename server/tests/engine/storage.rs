@@ -13,7 +13,7 @@ use xfer_protocol::message::{Ask, EndReason, ToServer};
 use xfer_protocol::tree::{Action, Quota, XattrMode};
 use xfer_protocol::{ContentId, Ino, Seq};
 use xfer_server::engine::Engine;
-use xfer_server::store::{ContentStore, Disk, MetaStore, StoreError};
+use xfer_store::{ContentStore, Disk, MetaStore, StoreError};
 
 use crate::client::{Client, OWNER};
 use crate::world::{World, name, time};

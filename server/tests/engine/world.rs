@@ -12,7 +12,7 @@ use xfer_protocol::tree::Quota;
 use xfer_protocol::{ContentId, Name, Timestamp};
 use xfer_server::engine::Engine;
 use xfer_server::opening::Authenticated;
-use xfer_server::store::{ContentStore, FileStore, MetaStore, SqliteStore};
+use xfer_store::{ContentStore, FileStore, MetaStore, SqliteStore};
 
 use crate::client::{Client, Reads};
 

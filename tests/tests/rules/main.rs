@@ -30,13 +30,13 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::Quota;
-use xfer_server::store::{ContentStore, MetaStore};
 use xfer_tests::peers::{Host, name};
 use xfer_tests::{Random, scale};
 
 use history::Post;
 use model::Flaw;
 use user::{User, rows_bytes};
+use xfer_store::{ContentStore, MetaStore};
 
 /// How many operations a run makes.
 const OPERATIONS: usize = 15_000;

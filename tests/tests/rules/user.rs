@@ -13,7 +13,7 @@ use xfer_mount::client::{Found, HandleId, Options};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Errno, Ino, Name, Seq};
-use xfer_server::store::MetaStore;
+use xfer_store::MetaStore;
 use xfer_tests::Random;
 use xfer_tests::peers::{Cable, Host, Peer, Wiretap, Wiring, roomy};
 

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
 use xfer_protocol::tree::{Rows, Xattrs};
 use xfer_protocol::{Ino, Name};
+use xfer_store::{Listing, StoreError};
 
 use super::{LOADED_AT_ONCE, Tree};
-use crate::store::{Listing, StoreError};
 
 impl Tree {
     /// Loads all entries of a directory, with their nodes.

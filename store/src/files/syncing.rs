@@ -25,7 +25,7 @@ use xfer_protocol::ContentId;
 
 use super::unsynced::{Failures, Stamp};
 use super::{FileStore, lock};
-use crate::store::StoreError;
+use crate::StoreError;
 
 /// More contents than this are made durable by syncing their whole file system at once.
 const SYNCED_SINGLY_MAX: usize = 16;

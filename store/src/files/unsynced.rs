@@ -12,7 +12,7 @@ use std::io;
 use xfer_protocol::ContentId;
 
 use super::shards::{Directory, Place};
-use crate::store::StoreError;
+use crate::StoreError;
 
 /// The moment of a change: later ones have higher numbers.
 pub(super) type Stamp = u64;

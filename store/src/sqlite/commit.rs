@@ -6,7 +6,7 @@ use xfer_protocol::{Ino, Name};
 
 use super::rows::{change, put_node};
 use super::{accounts, contents, deliveries, trims};
-use crate::store::{AccountId, Batch, Committed, StoreError};
+use crate::{AccountId, Batch, Committed, StoreError};
 
 /// Writes batches, each under a savepoint: nothing is written of one that fails, and the others are.
 ///

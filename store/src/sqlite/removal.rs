@@ -16,7 +16,7 @@ use super::contents::refer;
 use super::deliveries::{self, State};
 use super::rows::{all, change, first, number};
 use super::trims;
-use crate::store::{AccountId, StoreError};
+use crate::{AccountId, StoreError};
 
 /// How many rows of a kind go in one transaction.
 pub(super) const ROWS_MAX: i64 = 1000;

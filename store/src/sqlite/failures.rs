@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Row, Transaction, params};
 
 use super::rows::{all, change, first, read_time};
-use crate::store::{Failures, ForgottenBefore, StoreError};
+use crate::{Failures, ForgottenBefore, StoreError};
 
 macro_rules! columns {
     () => {

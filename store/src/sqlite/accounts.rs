@@ -6,7 +6,7 @@ use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 
 use super::commit::write_entry;
 use super::rows::{all, change, damaged, first, number, put_node, read_name, value};
-use crate::store::{Account, AccountId, StoreError};
+use crate::{Account, AccountId, StoreError};
 
 macro_rules! columns {
     () => {

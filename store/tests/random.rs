@@ -12,7 +12,7 @@ use support::{account, batch, delivery, file, name, record};
 use xfer_protocol::message::DeliveryState;
 use xfer_protocol::tree::{DeliveryEffect, Node};
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Seq};
-use xfer_server::store::{AccountId, Batch, Committed, MetaStore, SqliteStore};
+use xfer_store::{AccountId, Batch, Committed, MetaStore, SqliteStore};
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 const PARENTS: u64 = 3;

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::store::place::options;
+use crate::place::options;
 
 /// How many digits the number is written with.
 const DIGITS: usize = 20;

@@ -18,7 +18,7 @@ use super::contents::refer;
 use super::rows::{
     all, change, damaged, decode, encode, first, number, read_id, read_name, read_time,
 };
-use crate::store::{AccountId, StoreError};
+use crate::{AccountId, StoreError};
 
 /// Where a delivery stands. The numbers are on disk: never change one.
 #[derive(Clone, Copy, PartialEq, Eq)]

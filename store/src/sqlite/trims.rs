@@ -12,7 +12,7 @@ use xfer_protocol::tree::{Extents, Item, ItemKind, Runs};
 use xfer_protocol::{ContentId, Ino};
 
 use super::rows::{all, change, decode, first, number, read_blob, value};
-use crate::store::{AccountId, OwnContent, StoreError, Trim, Trims};
+use crate::{AccountId, OwnContent, StoreError, Trim, Trims};
 
 /// Notes what a batch dropped, and forgets what it says is done.
 pub(super) fn note(

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use xfer_protocol::tree::{Extents, FileData, Kind, Node, Xattrs};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Timestamp, codec};
 
-use crate::store::{AccountId, StoreError};
+use crate::{AccountId, StoreError};
 
 /// The columns that [`read_node`] reads, of a table called `n`.
 macro_rules! node_columns {

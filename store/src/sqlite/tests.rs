@@ -7,7 +7,7 @@ use xfer_protocol::tree::Kind;
 use xfer_protocol::{Epoch, Seq};
 
 use super::*;
-use crate::store::Trims;
+use crate::Trims;
 
 /// A store with the account alice.
 fn with_alice(dir: &Path) -> (SqliteStore, Name, AccountId) {

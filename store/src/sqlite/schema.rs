@@ -10,7 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use xfer_protocol::Ino;
 
-use crate::store::{StoreError, lock};
+use crate::{StoreError, lock};
 
 /// The version of the tables that this program writes, in the header's `user_version`.
 const VERSION: i32 = 2;

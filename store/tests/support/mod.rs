@@ -10,7 +10,7 @@ use xfer_protocol::tree::{
     Delivery, Extents, FileData, Item, ItemKind, Kind, Node, Quota, Usage, Xattrs,
 };
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Seq, Timestamp};
-use xfer_server::store::{AccountId, Batch, MetaStore, SqliteStore, Trims};
+use xfer_store::{AccountId, Batch, MetaStore, SqliteStore, Trims};
 
 pub fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()

@@ -15,7 +15,7 @@ use support::{file_batch, name};
 use xfer_protocol::message::DeliveryState;
 use xfer_protocol::tree::{Kind, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Seq};
-use xfer_server::store::{Committed, MetaStore, SqliteStore, StoreLock};
+use xfer_store::{Committed, MetaStore, SqliteStore, StoreLock};
 
 const VERSION_1: &str = include_str!("stores/version-1.sql");
 

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use support::{account, file_batch, name};
 use xfer_protocol::{Ino, Seq};
-use xfer_server::store::{Committed, ContentStore, FileStore, MetaStore, SqliteStore, StoreError};
+use xfer_store::{Committed, ContentStore, FileStore, MetaStore, SqliteStore, StoreError};
 
 #[test]
 fn the_files_are_for_their_owner_only() {

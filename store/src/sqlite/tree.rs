@@ -5,7 +5,7 @@ use xfer_protocol::tree::{Kind, Node, Xattrs};
 use xfer_protocol::{Ino, Name};
 
 use super::rows::{all, first, node_columns, number, read_name, read_node};
-use crate::store::{AccountId, ListMax, Listing, StoreError};
+use crate::{AccountId, ListMax, Listing, StoreError};
 
 pub(super) fn node(
     connection: &Connection,

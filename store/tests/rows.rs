@@ -15,9 +15,7 @@ use xfer_protocol::tree::{
     DeliveryEffect, Extents, FileData, Item, ItemKind, Kind, Node, Quota, Usage,
 };
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Seq, Timestamp};
-use xfer_server::store::{
-    AccountId, Batch, Committed, Failures, MetaStore, SqliteStore, StoreError,
-};
+use xfer_store::{AccountId, Batch, Committed, Failures, MetaStore, SqliteStore, StoreError};
 
 /// A store, and its directory for as long as it is used.
 fn open() -> (SqliteStore, TempDir) {

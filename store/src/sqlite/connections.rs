@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::schema;
-use crate::store::StoreError;
+use crate::StoreError;
 
 /// How many threads can read at the same time; others wait for their turn.
 const READERS: usize = 4;

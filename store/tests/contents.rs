@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use xfer_protocol::ContentId;
-use xfer_server::store::{ContentStore, FileStore, StoreError};
+use xfer_store::{ContentStore, FileStore, StoreError};
 
 const A: ContentId = ContentId(0x1234);
 const B: ContentId = ContentId(0x1235);

@@ -9,7 +9,7 @@ use xfer_protocol::{ContentId, IdRange};
 
 use super::rows::{all, change, first, number, value};
 use super::trims;
-use crate::store::StoreError;
+use crate::StoreError;
 
 /// Counts references to a content: `by` more.
 ///
