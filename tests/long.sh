@@ -53,7 +53,7 @@ sides() {
 rules() {
     export PROPTEST_CASES=${PROPTEST_CASES:-20000}
     measured "properties, $PROPTEST_CASES cases each" \
-        -p xfer-protocol -p xfer-store -p xfer-server -p xfer-mount
+        -p xfer-protocol -p xfer-store -p xfer-server -p xfer-client -p xfer-mount
 }
 
 big() {

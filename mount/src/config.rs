@@ -4,10 +4,10 @@
 
 use std::path::PathBuf;
 
+use xfer_client::connect::{Fingerprint, Target, TrustMode};
 use xfer_protocol::shown::shown;
 
 use crate::cli::{MountLine, PasswordLine, TrustLine};
-use crate::connect::{Fingerprint, Target, TrustMode};
 use crate::exit::Failure;
 use crate::options::{self, MountOptions};
 

@@ -2,6 +2,8 @@
 //!
 //! Scripts rely on the numbers, so a number never changes its meaning.
 
+mod connecting;
+
 use std::fmt;
 
 use xfer_protocol::shown::Shown;

@@ -1,9 +1,7 @@
 //! Mounts an xfer server's storage as a directory.
 //!
-//! Reading order: `session` (what a login gives), `client` (the replica, the log and the caches),
-//! `fuse` (the kernel's side), `connect` (how a session begins), `control` (`xfer status` and so on).
-
-pub mod session;
+//! Reading order: `fuse` (the kernel's side of what `xfer-client` keeps), `run` (a mount from its
+//! start to its end), `control` (`xfer status` and so on).
 
 pub mod cli;
 
@@ -13,11 +11,7 @@ pub mod config;
 
 pub mod helper;
 
-pub mod connect;
-
 pub mod exit;
-
-pub mod client;
 
 pub mod fuse;
 
@@ -34,6 +28,8 @@ pub mod holders;
 pub mod unmounting;
 
 pub mod stale;
+
+pub mod terminal;
 
 pub mod password;
 

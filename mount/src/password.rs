@@ -12,8 +12,8 @@ use xfer_protocol::shown::Shown;
 use xfer_terminal::{Unanswered, first_line};
 
 use crate::config::PasswordSource;
-use crate::connect;
 use crate::exit::{Exit, Failure};
+use crate::terminal;
 
 /// A password, and what the user should know about where it came from.
 pub struct Obtained {
@@ -48,7 +48,7 @@ pub fn obtain(source: &PasswordSource, label: &str) -> Result<Obtained, Failure>
 }
 
 fn prompt(label: &str) -> Result<Password, Failure> {
-    let terminal = connect::terminal().ok_or_else(|| {
+    let terminal = terminal::terminal().ok_or_else(|| {
         Failure::usage(
             "there is no terminal to ask for the password on; \
              give --password-file FILE or --password-stdin"

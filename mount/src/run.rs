@@ -16,17 +16,18 @@ use tokio::sync::{Notify, watch};
 use tokio::time::interval;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
+use xfer_client::client::{self, Client, Standing};
+use xfer_client::connect::{self, KnownHosts, Login, TrustPolicy};
 use xfer_protocol::message::Purpose;
 use xfer_protocol::shown::{Shown, shown};
 
 use crate::background::{self, Attached, Forked, WaitError};
-use crate::client::{self, Client, Standing};
 use crate::config::Config;
-use crate::connect::{self, KnownHosts, Login, OnTerminal, TrustPolicy};
 use crate::control::{Control, Mounted, Status, Waiting};
 use crate::exit::{Exit, Failure};
 use crate::mountinfo::{self, Entry};
 use crate::options::{IdsOption, MountOptions};
+use crate::terminal::OnTerminal;
 use crate::unmounting::{self, Lies, UnmountError};
 use crate::{fuse, mountpoint, password, syslog};
 

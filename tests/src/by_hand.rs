@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use xfer_mount::connect::{KnownHosts, OnTerminal, Target, TrustMode, TrustPolicy, reach};
-use xfer_mount::session::Session;
+use xfer_client::connect::{KnownHosts, Target, TrustMode, TrustPolicy, reach};
+use xfer_client::session::Session;
+use xfer_mount::terminal::OnTerminal;
 use xfer_protocol::Name;
 use xfer_protocol::message::{Password, Purpose};
 

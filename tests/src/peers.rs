@@ -17,8 +17,8 @@ use tokio::io::{
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
-use xfer_mount::client::{Client, Ids, Options};
-use xfer_mount::session::{Dial, Reader, Session, Writer};
+use xfer_client::client::{Client, Ids, Options};
+use xfer_client::session::{Dial, Reader, Session, Writer};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{Opened, Opening, Purpose, ToServer};
 use xfer_protocol::tree::{Action, Op, Owner, Quota};

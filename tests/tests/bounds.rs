@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use xfer_mount::client::{Client, Found, New, Options, State};
+use xfer_client::client::{Client, Found, New, Options, State};
 use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::RenameMode;
 use xfer_protocol::{Errno, Ino, Name};

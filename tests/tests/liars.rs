@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{DuplexStream, duplex, split};
+use xfer_client::client::{Client, State};
+use xfer_client::session::{Reader, Session, Writer};
 use xfer_link::{receive, send};
-use xfer_mount::client::{Client, State};
-use xfer_mount::session::{Reader, Session, Writer};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
     Answer, Ask, Grant, Page, PageEntry, Request, Response, Secret, ToClient,

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Runtime;
+use xfer_client::session::{Reader, Session, Writer};
 use xfer_link::send;
-use xfer_mount::session::{Reader, Session, Writer};
 use xfer_protocol::frame::{Bounds, Header};
 use xfer_protocol::message::{Ask, Request, ToServer};
 use xfer_protocol::tree::{Action, Limit, Op, Owner};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
-use xfer_mount::client::{Client, Kernel, New, Notice, State};
+use xfer_client::client::{Client, Kernel, New, Notice, State};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 use xfer_store::MetaStore;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::process::Signal;
-use xfer_mount::client::{Client, New, State};
+use xfer_client::client::{Client, New, State};
 use xfer_mount::exit::Exit;
 use xfer_protocol::message::Purpose;
 use xfer_protocol::{Errno, Ino};

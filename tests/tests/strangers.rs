@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
-use xfer_mount::connect::{
-    ConnectError, KnownHosts, Login, OnTerminal, Target, TrustMode, TrustPolicy, reach,
+use xfer_client::connect::{
+    ConnectError, KnownHosts, Login, Target, TrustMode, TrustPolicy, reach,
 };
+use xfer_mount::terminal::OnTerminal;
 use xfer_protocol::Name;
 use xfer_protocol::message::{Password, Purpose};
 use xfer_server::half_open::PLACES;

@@ -11,8 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use xfer_client::connect::state_directory;
 
-use crate::connect::state_directory;
 use crate::mountinfo;
 
 /// Makes a socket by `bind` in the first directory that will do; gives what `bind` gave.

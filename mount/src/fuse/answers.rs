@@ -10,6 +10,7 @@ use fuser::{
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request,
 };
+use xfer_client::client::{Client, Found, HandleId, Listed, New, NewAttributes, Pause, State};
 use xfer_protocol::{Errno, Ino, Name};
 
 use super::attr::{FOR_EVER, View, absent, attr, errno, file_type};
@@ -17,7 +18,6 @@ use super::dying::is_killed;
 use super::filesystem::XferFs;
 use super::placing;
 use super::words::{given, new_name, owner, parse};
-use crate::client::{Client, Found, HandleId, Listed, New, NewAttributes, Pause, State};
 
 /// Numbers are never used again, so one generation is enough.
 pub(super) const GENERATION: Generation = Generation(0);

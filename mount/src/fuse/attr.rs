@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use fuser::{FileAttr, FileType, INodeNo};
+use xfer_client::client::Ids;
 use xfer_protocol::tree::{Kind, Node};
 use xfer_protocol::{Errno, Ino};
-
-use crate::client::Ids;
 
 /// How long the kernel may keep what it is told. Nobody else changes the tree, so: for ever.
 pub(super) const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

@@ -14,6 +14,7 @@ use fuser::{
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
     ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use xfer_client::client::{Client, Copy, HandleId, New, NewAttributes, State};
 use xfer_protocol::limits::{BLOCK_BYTES, NAME_BYTES_MAX, WRITE_BYTES_MAX};
 use xfer_protocol::tree::XattrMode;
 use xfer_protocol::{Errno, Ino};
@@ -27,7 +28,6 @@ use super::words::{
     fallocate_mode, given, new_name, new_special, open_flags, owner, parse, permissions,
     rename_mode, seek, settable_owner, timestamp,
 };
-use crate::client::{Client, Copy, HandleId, New, NewAttributes, State};
 
 /// Requests that the kernel may have under way without a program waiting: readahead, mostly.
 const BACKGROUND_MAX: u16 = 64;

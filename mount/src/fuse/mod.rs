@@ -31,7 +31,6 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::client::Client;
 use crate::mountinfo::Entry;
 use crate::options::Access;
 use attr::View;
@@ -39,6 +38,7 @@ use filesystem::XferFs;
 use interrupts::Interrupts;
 use notices::{Attributes, Notices};
 use placing::Placing;
+use xfer_client::client::Client;
 
 /// How to mount.
 #[derive(Clone, Debug)]

@@ -8,10 +8,10 @@ use std::sync::{Arc, OnceLock};
 
 use fuser::{INodeNo, Notifier};
 use tokio::runtime::Handle;
+use xfer_client::client::{Kernel, Notice};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
 use super::placing::Placing;
-use crate::client::{Kernel, Notice};
 
 /// The kernel, as the client sees it.
 pub(super) struct Notices {

@@ -5,11 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fuser::{FopenFlags, RenameFlags, Request, TimeOrNow};
+use xfer_client::client::{Ids, New, Seek};
 use xfer_protocol::tree::{FallocateMode, Owner, RenameMode, SpecialKind};
 use xfer_protocol::{Errno, Ino, Name, Timestamp};
 
 use super::placing::HIDDEN_NAME;
-use crate::client::{Ids, New, Seek};
 
 /// A name that a program gave.
 pub(super) fn parse(name: &OsStr) -> Result<Name, Errno> {

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use xfer_mount::connect::Fingerprint;
+use xfer_client::connect::Fingerprint;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
     BUSY_ALERT, ClientHello, Grant, Opened, Opening, Refusal, Secret, ServerHello, VERSION,

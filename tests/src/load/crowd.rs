@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, oneshot};
-use xfer_mount::client::{Client, Ids, Kernel, Notice, Options};
+use xfer_client::client::{Client, Ids, Kernel, Notice, Options};
 use xfer_protocol::tree::Owner;
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 use xfer_server::control::{Answer, Command, ask};

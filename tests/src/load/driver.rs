@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use xfer_mount::client::{Client, New, State};
+use xfer_client::client::{Client, New, State};
 use xfer_protocol::{Errno, Ino, Name};
 
 use super::crowd::OWNER;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use xfer_mount::client::{Copy, New, NewAttributes, Seek};
+use xfer_client::client::{Copy, New, NewAttributes, Seek};
 use xfer_protocol::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
 use xfer_protocol::tree::{FallocateMode, RenameMode, SpecialKind, XattrMode};
 use xfer_protocol::{Errno, Ino, Name, Timestamp};

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use xfer_mount::client::{Client, Copy, Found, HandleId, New, NewAttributes, Pause, Seek, State};
+use xfer_client::client::{Client, Copy, Found, HandleId, New, NewAttributes, Pause, Seek, State};
 use xfer_protocol::tree::{Action, FallocateMode, RenameMode, XattrMode};
 use xfer_protocol::{ContentId, Errno, Ino, Name, Seq};
 use xfer_tests::peers::OWNER;
@@ -157,7 +157,7 @@ impl Program {
             let listed = state.list(handle, 0)?;
             let dots: Vec<&[u8]> = listed.iter().take(2).map(|entry| &*entry.name).collect();
             assert_eq!(dots, [b"." as &[u8], b".."]);
-            let entry = |entry: &xfer_mount::client::Listed| {
+            let entry = |entry: &xfer_client::client::Listed| {
                 let name = Name::new(&entry.name).expect("the name of an entry");
                 (name, (entry.ino, entry.node.clone()))
             };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::sleep;
-use xfer_mount::client::{Found, HandleId, Options};
+use xfer_client::client::{Found, HandleId, Options};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Errno, Ino, Name, Seq};

@@ -25,9 +25,9 @@ mod tls;
 
 mod trust;
 
-pub use error::{ConnectError, EndpointError};
+pub use error::{ConnectError, EndpointError, NotXfer, Phase};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use known_hosts::{KnownHosts, state_directory};
 pub use login::{Contact, Login, Peer, reach};
 pub use target::{Target, TargetError};
-pub use trust::{Asker, NoAnswer, OnTerminal, TrustError, TrustMode, TrustPolicy, terminal};
+pub use trust::{Asker, NoAnswer, TrustError, TrustMode, TrustPolicy};

@@ -1,4 +1,4 @@
-//! Why no session began: one line that says what to do, and an exit code, for each reason.
+//! Why no session began: one line that says what to do, for each reason.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +10,6 @@ use xfer_protocol::message::{Refusal, VERSION};
 use xfer_protocol::shown::shown;
 
 use super::TrustError;
-use crate::exit::{Exit, Failure};
 
 /// Why no session began.
 #[derive(Debug, thiserror::Error)]
@@ -139,63 +138,10 @@ impl std::fmt::Display for Phase {
     }
 }
 
-impl ConnectError {
-    /// The exit code that goes with it.
-    pub fn exit(&self) -> Exit {
-        match self {
-            ConnectError::Authorities { .. } => Exit::Usage,
-            ConnectError::Endpoint { error, .. } => error.exit(),
-            ConnectError::Trust(TrustError::KnownHosts { .. }) => Exit::Usage,
-            ConnectError::Trust(TrustError::Interrupted) => Exit::Interrupted,
-            ConnectError::Trust(
-                TrustError::Changed { .. }
-                | TrustError::NotAsAsked { .. }
-                | TrustError::Unknown { .. }
-                | TrustError::Declined { .. },
-            ) => Exit::Key,
-        }
-    }
-}
-
 impl EndpointError {
     /// The same, with the server it is about.
     pub(super) fn at(self, endpoint: impl Into<String>) -> ConnectError {
         ConnectError::Endpoint { endpoint: endpoint.into(), error: self }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            EndpointError::NotFound(_)
-            | EndpointError::NothingThere
-            | EndpointError::Unreachable(_)
-            | EndpointError::TimedOut(_) => Exit::Unreachable,
-            EndpointError::NotXfer(_)
-            | EndpointError::HangsUp(_)
-            | EndpointError::Certificate(_)
-            | EndpointError::Tls(_)
-            | EndpointError::Version { .. }
-            | EndpointError::Nonsense(_) => Exit::NotXfer,
-            EndpointError::KeySwapped => Exit::Key,
-            EndpointError::Broken(..) => Exit::ServerTrouble,
-            EndpointError::Refused(refusal) => refusal_exit(refusal),
-        }
-    }
-}
-
-impl From<ConnectError> for Failure {
-    fn from(error: ConnectError) -> Failure {
-        Failure::new(error.exit(), error.to_string())
-    }
-}
-
-fn refusal_exit(refusal: &Refusal) -> Exit {
-    match refusal {
-        Refusal::WrongPassword => Exit::WrongPassword,
-        Refusal::Blocked { .. } => Exit::Blocked,
-        Refusal::InUse { .. } | Refusal::Claimed => Exit::InUse,
-        Refusal::NoSession | Refusal::Stopping | Refusal::Busy | Refusal::Internal => {
-            Exit::ServerTrouble
-        }
     }
 }
 
@@ -254,13 +200,11 @@ mod tests {
             "alice@host:33000: already mounted on lap\\u{1b}[2Jtop (10.0.0.1) since \
              1970-01-01 00:00:00 UTC; use --takeover to end that one"
         );
-        assert_eq!(error.exit(), Exit::InUse);
     }
 
     #[test]
     fn a_block_says_for_how_long() {
         let error = EndpointError::Refused(Refusal::Blocked { seconds: 42 }).at("alice@host:1");
         assert_eq!(error.to_string(), "alice@host:1: blocked, try again in 42 s");
-        assert_eq!(error.exit(), Exit::Blocked);
     }
 }

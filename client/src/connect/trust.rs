@@ -3,10 +3,8 @@
 //! **Invariant:** whoever can't be asked has not agreed: without a terminal an unknown certificate is
 //! refused. A certificate that differs from the known one is refused in every mode.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::PathBuf;
-
-use xfer_terminal::{Terminal, Unanswered};
 
 use super::{Fingerprint, KnownHosts};
 
@@ -113,24 +111,6 @@ pub enum NoAnswer {
     Nobody,
     /// The user interrupted the question.
     Interrupted,
-}
-
-/// Asks on the terminal, if there is one.
-pub struct OnTerminal;
-
-/// The terminal of a user who sees what is printed.
-pub fn terminal() -> Option<Terminal> {
-    if io::stderr().is_terminal() { Terminal::open().ok() } else { None }
-}
-
-impl Asker for OnTerminal {
-    fn ask(&mut self, question: &str) -> Result<String, NoAnswer> {
-        let terminal = terminal().ok_or(NoAnswer::Nobody)?;
-        terminal.ask(question).map_err(|error| match error {
-            Unanswered::Interrupted => NoAnswer::Interrupted,
-            Unanswered::Terminal(_) => NoAnswer::Nobody,
-        })
-    }
 }
 
 impl TrustPolicy {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use peer::{Manner, Server};
 use tempfile::TempDir;
-use xfer_mount::connect::{
+use xfer_client::connect::{
     Asker, ConnectError, EndpointError, Fingerprint, KnownHosts, Login, NoAnswer, TrustError,
     TrustMode, TrustPolicy, reach,
 };
@@ -62,7 +62,7 @@ async fn try_login(manner: Manner, password: &[u8]) -> Result<Login, ConnectErro
 
 async fn check_refused(manner: Manner, exit: Exit, part: &str) {
     let Err(error) = try_login(manner, b"secret").await else { panic!("{manner:?}: let in") };
-    assert_eq!(error.exit(), exit, "{manner:?}: {error}");
+    assert_eq!(Exit::from(&error), exit, "{manner:?}: {error}");
     assert!(error.to_string().contains(part), "{manner:?}: {error}");
     assert_eq!(error.to_string().lines().count(), 1);
 }
@@ -132,7 +132,7 @@ async fn a_key_that_changed_is_refused() {
     for mode in [TrustMode::Ask, TrustMode::AcceptNew] {
         let error = login(&server.target(), mode, &hosts, &mut Yes, b"secret").await.err().unwrap();
         assert!(matches!(error, ConnectError::Trust(TrustError::Changed { .. })), "{error}");
-        assert_eq!(error.exit(), Exit::Key);
+        assert_eq!(Exit::from(&error), Exit::Key);
     }
 }
 
@@ -154,10 +154,10 @@ async fn authorities_vouch_for_names_of_their_own() {
     let other = Server::start(Manner::Xfer).await;
     let other = TrustMode::Authorities(write("other.pem", &other.certificate_pem));
     let error = login(&server.target(), other, &hosts, &mut Yes, b"secret").await.err().unwrap();
-    assert_eq!(error.exit(), Exit::NotXfer, "{error}");
+    assert_eq!(Exit::from(&error), Exit::NotXfer, "{error}");
     let none = TrustMode::Authorities(write("none.pem", "hello"));
     let error = login(&server.target(), none, &hosts, &mut Yes, b"secret").await.err().unwrap();
-    assert_eq!(error.exit(), Exit::Usage, "{error}");
+    assert_eq!(Exit::from(&error), Exit::Usage, "{error}");
 }
 
 #[tokio::test]
@@ -185,14 +185,14 @@ async fn a_port_where_nothing_listens_is_said_at_once() {
     let begin = Instant::now();
     let error = login(&target, TrustMode::Ask, &hosts, &mut Nobody, b"x").await.err().unwrap();
     assert!(error.to_string().contains("is xfer-server running there"), "{error}");
-    assert_eq!(error.exit(), Exit::Unreachable);
+    assert_eq!(Exit::from(&error), Exit::Unreachable);
     assert!(begin.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test]
 async fn each_refusal_has_its_line_and_code() {
     let Err(error) = try_login(Manner::Xfer, b"wrong").await else { panic!("let in") };
-    assert_eq!(error.exit(), Exit::WrongPassword);
+    assert_eq!(Exit::from(&error), Exit::WrongPassword);
     assert!(matches!(
         error,
         ConnectError::Endpoint { error: EndpointError::Refused(Refusal::WrongPassword), .. }

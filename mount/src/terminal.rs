@@ -1,0 +1,24 @@
+//! The terminal of a user who sees what is printed, if there is one.
+
+use std::io::{self, IsTerminal};
+
+use xfer_client::connect::{Asker, NoAnswer};
+use xfer_terminal::{Terminal, Unanswered};
+
+/// Asks on the terminal, if there is one.
+pub struct OnTerminal;
+
+/// The terminal of a user who sees what is printed.
+pub fn terminal() -> Option<Terminal> {
+    if io::stderr().is_terminal() { Terminal::open().ok() } else { None }
+}
+
+impl Asker for OnTerminal {
+    fn ask(&mut self, question: &str) -> Result<String, NoAnswer> {
+        let terminal = terminal().ok_or(NoAnswer::Nobody)?;
+        terminal.ask(question).map_err(|error| match error {
+            Unanswered::Interrupted => NoAnswer::Interrupted,
+            Unanswered::Terminal(_) => NoAnswer::Nobody,
+        })
+    }
+}
