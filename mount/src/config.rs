@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use xfer_client::connect::{Fingerprint, Target, TrustMode};
 use xfer_protocol::shown::shown;
+use xfer_protocol::size;
 
 use crate::cli::{MountLine, PasswordLine, TrustLine};
 use crate::exit::Failure;
@@ -69,9 +70,9 @@ impl TryFrom<MountLine> for Config {
             trust: trust_mode(line.trust)?,
             known_hosts: line.known_hosts,
             takeover: line.takeover,
-            cache_bytes: size("--cache-size", &line.cache_size)?,
-            log_bytes: size("--log-size", &line.log_size)?,
-            tree_bytes: size("--tree-size", &line.tree_size)?,
+            cache_bytes: bounded_size("--cache-size", &line.cache_size)?,
+            log_bytes: bounded_size("--log-size", &line.log_size)?,
+            tree_bytes: bounded_size("--tree-size", &line.tree_size)?,
             options: MountOptions::parse(&words)?,
         })
     }
@@ -101,29 +102,14 @@ fn trust_mode(line: TrustLine) -> Result<TrustMode, Failure> {
 }
 
 /// Reads a size like `256MiB`, within the bounds of `option`.
-fn size(option: &str, text: &str) -> Result<u64, Failure> {
-    let bytes = parse_size(text).ok_or_else(|| {
+fn bounded_size(option: &str, text: &str) -> Result<u64, Failure> {
+    let bytes = size::parse(text).ok_or_else(|| {
         Failure::usage(format!("{option}: '{}' is no size; write it like 256MiB", shown(text)))
     })?;
     if !(SIZE_MIN..=SIZE_MAX).contains(&bytes) {
         return Err(Failure::usage(format!("{option}: {text} is not between 16MiB and 1TiB")));
     }
     Ok(bytes)
-}
-
-/// A number of bytes, or of KiB, MiB, GiB, TiB; `K`, `M`, `G`, `T` mean the same.
-fn parse_size(text: &str) -> Option<u64> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let shift = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        "t" | "tib" => 40,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! code in [`tree`], the client to predict and the server to decide, so an outcome is worked out
 //! the same way twice and never negotiated.
 //!
-//! Reading order: [`limits`], [`ids`], [`shown`], [`name`], [`user`], then [`tree`] (nodes, ops and rules), then
+//! Reading order: [`limits`], [`ids`], [`shown`], [`size`], [`name`], [`user`], then [`tree`] (nodes, ops and rules), then
 //! [`message`] (what is said), [`frame`] and [`codec`] (how it is written down).
 
 pub mod limits;
@@ -16,6 +16,8 @@ pub mod time;
 pub mod errno;
 
 pub mod shown;
+
+pub mod size;
 
 pub mod name;
 

@@ -10,12 +10,12 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use xfer_protocol::size;
 
 use crate::exit::{Exit, Failure};
 use crate::identity::Identity;
 use crate::rights;
 use crate::serve::{self, CertificateFiles};
-use crate::size;
 use crate::upkeep::OlderDatabase;
 
 mod accounts;

@@ -5,8 +5,6 @@
 
 pub mod exit;
 
-pub mod size;
-
 pub mod moment;
 
 pub mod source;

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use xfer_protocol::shown::{Shown, shown};
+use xfer_protocol::size;
 
 use super::Status;
 
@@ -43,8 +44,8 @@ pub(super) fn details(mount: &Status) -> String {
         ("durable up to", format!("{} of {}", mount.durable_seq, mount.applied_seq)),
         ("used", bytes_of(mount.used_bytes, mount.quota_bytes)),
         ("nodes", format!("{} of {}", mount.used_nodes, mount.quota_nodes)),
-        ("cached data", size(mount.cache_bytes)),
-        ("cached tree", size(mount.tree_bytes)),
+        ("cached data", size::display(mount.cache_bytes)),
+        ("cached tree", size::display(mount.tree_bytes)),
         ("deliveries", deliveries(mount)),
     ];
     if !mount.unsent.is_empty() {
@@ -64,8 +65,8 @@ pub(super) fn details(mount: &Status) -> String {
 pub(super) fn pending(ops: u64, bytes: u64) -> String {
     match ops {
         0 => "nothing".to_owned(),
-        1 => format!("1 change, {}", size(bytes)),
-        _ => format!("{ops} changes, {}", size(bytes)),
+        1 => format!("1 change, {}", size::display(bytes)),
+        _ => format!("{ops} changes, {}", size::display(bytes)),
     }
 }
 
@@ -93,45 +94,12 @@ fn unsent(mount: &Status) -> String {
 }
 
 fn bytes_of(used: u64, quota: u64) -> String {
-    format!("{} of {}", size(used), size(quota))
-}
-
-/// A number of bytes with a unit that suits it.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut units = UNITS.iter();
-    let mut unit = units.next().copied().unwrap_or_default();
-    for larger in units {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = larger;
-    }
-    format!("{value:.1} {unit}")
+    format!("{} of {}", size::display(used), size::display(quota))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_the_unit_that_suits_them() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (256 << 20, "256.0 MiB"),
-            (10 << 30, "10.0 GiB"),
-            (u64::MAX, "16384.0 PiB"),
-        ] {
-            assert_eq!(size(bytes), text);
-        }
-    }
 
     #[test]
     fn a_table_has_a_line_for_each_mount_and_its_columns_align() {
@@ -149,7 +117,7 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].find("STATE"), lines[1].find("connected"));
-        assert!(lines[1].ends_with("2 changes, 2.0 KiB  0 B of 1.0 GiB"));
+        assert!(lines[1].ends_with("2 changes, 2 KiB  0 B of 1 GiB"));
     }
 
     #[test]

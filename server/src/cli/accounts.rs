@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use xfer_protocol::tree::{Quota, Usage};
-use xfer_protocol::{Timestamp, user};
+use xfer_protocol::{Timestamp, size, user};
 use xfer_store::claim::{Claim, Purpose};
 use xfer_store::lock::prepare_directory;
 use xfer_store::sqlite::SqliteStore;
@@ -19,7 +19,7 @@ use xfer_terminal::{Terminal, Unanswered};
 use super::{secret, table};
 use crate::control::{self, AskError, Command};
 use crate::exit::{Exit, Failure};
-use crate::{moment, password, size};
+use crate::{moment, password};
 
 /// How many nodes an account may have that has a quota.
 const NODES: u64 = 10_000_000;

@@ -5,11 +5,10 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use xfer_protocol::Name;
 use xfer_protocol::shown::Shown;
+use xfer_protocol::{Name, size};
 
 use crate::exit::{Exit, Failure};
-use crate::size;
 
 /// How often the line is rewritten.
 const REFRESH: Duration = Duration::from_millis(200);
