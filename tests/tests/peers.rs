@@ -170,6 +170,28 @@ async fn what_the_kernel_has_of_mapped_files_is_written_back_before_a_session_se
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fault_in_the_client_ends_its_session_and_tells_the_program_that_met_it() {
+    let host = Host::new(&["alice"]);
+    let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    create(&client, "file", b"text").await.unwrap();
+    client.settle().await.unwrap();
+    let met = client.call(|_: &mut State| -> Result<(), _> { panic!("a fault") }).await;
+    assert_eq!(met, Err(Errno::EIO));
+    // Nothing that may be half changed is shown, and the server lets the next one in.
+    assert_eq!(create(&client, "late", b"").await, Err(Errno::EIO));
+    let trouble = client.standing().trouble.unwrap();
+    assert!(trouble.contains("a fault in this program"), "{trouble}");
+    let second = loop {
+        match host.mount("alice", Purpose::Mount).await {
+            Ok(Peer { client, .. }) => break client,
+            Err(_) => sleep(Duration::from_millis(10)).await,
+        }
+    };
+    assert_eq!(read(&second, "file").await.unwrap(), b"text");
+    second.finish().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_first_client_that_does_not_answer_holds_a_takeover_up_for_seconds_only() {
     let host = Host::new(&["alice"]);
     let Peer { client: first, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();

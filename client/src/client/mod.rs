@@ -24,6 +24,8 @@ mod room;
 
 mod state;
 
+mod lock;
+
 mod names;
 
 mod attributes;
@@ -49,7 +51,8 @@ mod tending;
 mod ending;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -112,6 +115,7 @@ pub struct Options {
 
 /// A running session.
 pub struct Client {
+    this: Weak<Client>,
     /// A fair lock: one program that never pauses does not keep the links' tasks from it.
     state: parking_lot::Mutex<State>,
     options: Options,
@@ -155,7 +159,8 @@ impl Client {
     pub fn start(session: Session, options: Options) -> Arc<Client> {
         let Session { grant, reader, writer, dial } = session;
         let state = State::new(&grant, &options);
-        let client = Arc::new(Client {
+        let client = Arc::new_cyclic(|this| Client {
+            this: this.clone(),
             state: parking_lot::Mutex::new(state),
             options,
             runtime: Handle::current(),
@@ -249,7 +254,13 @@ impl Client {
         A: FnMut(&mut State) -> Result<T, Pause>,
     {
         let mut state = self.lock();
-        let result = attempt(&mut state);
+        let result = match catch_unwind(AssertUnwindSafe(|| attempt(&mut state))) {
+            Ok(result) => result,
+            Err(_) => {
+                state.fault();
+                Err(Errno::EIO.into())
+            }
+        };
         let orders = std::mem::take(&mut state.orders);
         let notices = std::mem::take(&mut state.notices);
         let news = state.log.last_sent() < state.log.last()
@@ -302,12 +313,6 @@ impl Client {
                 Err(next) => pause = next,
             }
         }
-    }
-
-    /// A panic under the lock leaves rows that were not all changed: no guess is better than going
-    /// on with what there is, since the server decides again by the same rules.
-    fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
-        self.state.lock()
     }
 
     /// Waits until the session is over.

@@ -78,7 +78,12 @@ impl Client {
     pub(super) async fn receive(self: Arc<Self>, reader: Reader) {
         let mut reader = Patient::new(reader, Duration::from_millis(SILENCE_TIMEOUT_MS));
         loop {
-            let said = match xfer_link::receive::<ToClient, _>(&mut reader, Bounds::OPEN).await {
+            let heard = tokio::select! {
+                biased;
+                heard = xfer_link::receive::<ToClient, _>(&mut reader, Bounds::OPEN) => heard,
+                () = self.wait_over() => return,
+            };
+            let said = match heard {
                 Ok((message, _)) => self.hear(message),
                 Err(error) if error.is_end() => Err("the server went away".to_owned()),
                 Err(LinkError::Io(error)) if is_silence(&error) => {
@@ -176,35 +181,42 @@ impl Client {
 
     /// The session is over: whatever waits is told so.
     pub(super) fn lose(self: &Arc<Self>, reason: &str) {
-        let mut state = self.lock();
-        let ends = !state.is_over();
-        if ends {
-            let (ops, bytes) = state.log.pending();
-            if ops > 0 {
-                state.note_error(format!(
-                    "{}: {reason}; {ops} changes ({bytes} bytes) were not durable",
-                    self.options.label
-                ));
-            }
-            state.phase = match &state.phase {
-                // It was asked to end for a reason, and it did.
-                Phase::Draining(why) if ops == 0 => Phase::Over(why.clone()),
-                Phase::Draining(_) | Phase::Connected | Phase::Over(_) => {
-                    Phase::Over(reason.to_owned())
-                }
-            };
+        if self.lock().end(reason, &self.options.label) {
+            self.tell_over();
         }
-        drop(state);
+    }
+
+    /// Tells whatever waits, and the kernel, that the session is over.
+    pub(super) fn tell_over(self: &Arc<Self>) {
         self.over.send_replace(true);
         self.tick();
         self.outgoing.notify_one();
-        if ends {
-            self.outdate_kernel();
-        }
+        self.outdate_kernel();
     }
 }
 
 impl State {
+    /// Ends the session for a reason. False if it was over before.
+    pub(super) fn end(&mut self, reason: &str, label: &str) -> bool {
+        if self.is_over() {
+            return false;
+        }
+        let (ops, bytes) = self.log.pending();
+        if ops > 0 {
+            self.note_error(format!(
+                "{label}: {reason}; {ops} changes ({bytes} bytes) were not durable"
+            ));
+        }
+        self.phase = match &self.phase {
+            // It was asked to end for a reason, and it did.
+            Phase::Draining(why) if ops == 0 => Phase::Over(why.clone()),
+            Phase::Draining(_) | Phase::Connected | Phase::Over(_) => {
+                Phase::Over(reason.to_owned())
+            }
+        };
+        true
+    }
+
     /// No more changes are taken; when all are durable, the session ends.
     pub(super) fn begin_drain(&mut self, reason: &str) {
         if self.phase == Phase::Connected {
