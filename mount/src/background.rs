@@ -85,7 +85,7 @@ pub enum WaitError {
     #[error("the mount's process was killed by signal {0}")]
     Killed(i32),
     /// The system refused a step.
-    #[error("the mount's process can't be waited for: {0}")]
+    #[error("cannot wait for the mount's process: {0}")]
     System(#[from] io::Error),
 }
 

@@ -104,7 +104,7 @@ fn trust_mode(line: TrustLine) -> Result<TrustMode, Failure> {
 /// Reads a size like `256MiB`, within the bounds of `option`.
 fn bounded_size(option: &str, text: &str) -> Result<u64, Failure> {
     let bytes = size::parse(text).ok_or_else(|| {
-        Failure::usage(format!("{option}: '{}' is no size; write it like 256MiB", shown(text)))
+        Failure::usage(format!("{option}: '{}' is not a size; write it like 256MiB", shown(text)))
     })?;
     if !(SIZE_MIN..=SIZE_MAX).contains(&bytes) {
         return Err(Failure::usage(format!("{option}: {text} is not between 16MiB and 1TiB")));
@@ -155,8 +155,8 @@ mod tests {
         assert_eq!(config(&["--cache-size", "20M"]).unwrap().cache_bytes, 20 << 20);
         check_refused(&["--cache-size", "15MiB"], "between 16MiB and 1TiB");
         check_refused(&["--cache-size", "2TiB"], "between 16MiB and 1TiB");
-        check_refused(&["--cache-size", "much"], "is no size");
-        check_refused(&["--cache-size", "99999999999999999T"], "is no size");
+        check_refused(&["--cache-size", "much"], "is not a size");
+        check_refused(&["--cache-size", "99999999999999999T"], "is not a size");
     }
 
     #[test]

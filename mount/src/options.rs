@@ -153,8 +153,8 @@ impl MountOptions {
             "remount" => self.remount = true,
             "auto_unmount" => {
                 return Err(Failure::usage(
-                    "auto_unmount is not offered; leave it out: \
-                     the next xfer-mount cleans away a mount whose process died",
+                    "auto_unmount is not supported; leave it out: \
+                     the next xfer-mount removes a mount whose process died",
                 ));
             }
             _ => return Err(unknown(word)),
@@ -201,10 +201,10 @@ pub fn take_settings(words: Vec<String>, line: &mut MountLine) -> Result<Vec<Str
     let trusts = [trust.accept_new, trust.fingerprint.is_some(), trust.ca.is_some()];
     let several = |given: &[bool]| given.iter().filter(|given| **given).count() > 1;
     if several(&passwords) {
-        return Err(Failure::usage("give just one of password_file and --password-stdin"));
+        return Err(Failure::usage("use only one of password_file and --password-stdin"));
     }
     if several(&trusts) {
-        return Err(Failure::usage("give just one of accept_new, fingerprint and ca"));
+        return Err(Failure::usage("use only one of accept_new, fingerprint and ca"));
     }
     Ok(rest)
 }

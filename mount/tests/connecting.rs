@@ -164,9 +164,9 @@ async fn authorities_vouch_for_names_of_their_own() {
 async fn what_is_not_an_xfer_server_is_told_apart() {
     check_refused(Manner::PlainText, Exit::NotXfer, "does not speak TLS;").await;
     check_refused(Manner::OldTls, Exit::NotXfer, "does not speak TLS 1.3").await;
-    check_refused(Manner::OtherProtocol, Exit::NotXfer, "for something else").await;
-    check_refused(Manner::OtherGreeting, Exit::NotXfer, "its greeting is none").await;
-    check_refused(Manner::HangsUp, Exit::NotXfer, "too busy, or not an xfer server").await;
+    check_refused(Manner::OtherProtocol, Exit::NotXfer, "TLS for another protocol").await;
+    check_refused(Manner::OtherGreeting, Exit::NotXfer, "it did not send an xfer greeting").await;
+    check_refused(Manner::HangsUp, Exit::NotXfer, "overloaded, or not an xfer server").await;
     check_refused(Manner::Newer, Exit::NotXfer, "versions 8 to 9").await;
 }
 

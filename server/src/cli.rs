@@ -243,7 +243,7 @@ fn print_fingerprint(store: &std::path::Path) -> Result<(), Failure> {
 /// Writes a line on standard output. Unlike `println!`, it fails rather than panics.
 fn print_line(line: &str) -> Result<(), Failure> {
     writeln!(std::io::stdout(), "{line}").map_err(|error| {
-        Failure::new(Exit::Other, format!("cannot write the output ({error}); see where it goes"))
+        Failure::new(Exit::Other, format!("cannot write the output ({error}); check where it goes"))
     })
 }
 

@@ -87,7 +87,7 @@ impl From<StoreError> for Failure {
             ),
             StoreError::Gone(_) => Failure::new(
                 Exit::StoreGone,
-                format!("{error}; find out what did that, and put the store back"),
+                format!("{error}; find the cause, and put the store back"),
             ),
             StoreError::Unsafe(line) => Failure::new(Exit::Store, line),
             StoreError::Older { .. } => Failure::new(

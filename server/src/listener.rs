@@ -53,9 +53,9 @@ enum Turned {
     Silent,
     #[error("TLS: {0}")]
     Tls(io::Error),
-    #[error("others wait to come in, and its handshake is not done")]
+    #[error("closed to make room for others: its TLS handshake was not complete")]
     Crowded,
-    #[error("another protocol in TLS")]
+    #[error("it uses TLS for another protocol")]
     OtherProtocol,
     #[error(transparent)]
     NotAdmitted(#[from] NotAdmitted),

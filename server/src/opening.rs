@@ -82,16 +82,16 @@ pub enum Admitted {
 #[derive(Debug, thiserror::Error)]
 pub enum NotAdmitted {
     /// Nothing came in time.
-    #[error("no word for {} s", OPENING_TIMEOUT_MS / 1000)]
+    #[error("it sent nothing for {} s", OPENING_TIMEOUT_MS / 1000)]
     Silent,
     /// It broke, or what came was no frame.
     #[error(transparent)]
     Link(#[from] LinkError),
     /// Others needed the place.
-    #[error("others wait to come in, and it has not said yet what it wants")]
+    #[error("closed to make room for others: it had not logged in yet")]
     Crowded,
     /// What came was not our protocol.
-    #[error("a stranger to the protocol")]
+    #[error("it does not speak the xfer protocol")]
     Stranger,
     /// There is no version that both speak.
     #[error("speaks versions {version_min} to {version_max}")]

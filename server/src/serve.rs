@@ -237,7 +237,7 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
 /// Says that clients can come now. Whoever started the server may wait for this line.
 fn announce(port: &TcpListener, fingerprint: &Fingerprint) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
-        Failure::new(Exit::Other, format!("cannot write the output ({error}); see where it goes"))
+        Failure::new(Exit::Other, format!("cannot write the output ({error}); check where it goes"))
     };
     let address = port.local_addr().map_err(failed)?;
     let mut out = std::io::stdout();

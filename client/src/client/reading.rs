@@ -169,10 +169,10 @@ pub(super) enum Unanswered {
     #[error(transparent)]
     Refused(#[from] ReadError),
     /// No link could be opened.
-    #[error("no link for reading could be opened: {0}")]
+    #[error("cannot open a read link: {0}")]
     NoLink(#[from] io::Error),
     /// Two links broke before the answer.
-    #[error("the links for reading broke")]
+    #[error("the read links broke")]
     Broken,
     /// The server says nothing.
     #[error("the server does not answer")]

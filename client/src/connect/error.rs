@@ -56,15 +56,15 @@ pub enum EndpointError {
     NotXfer(#[from] NotXfer),
     /// It ends connections before it has shown what it is.
     #[error(
-        "it ends each connection during the TLS handshake ({0}): it is too busy, or not an xfer \
+        "it closes every connection during the TLS handshake ({0}): it is overloaded, or not an xfer \
          server; try again, or check host and port"
     )]
     HangsUp(io::Error),
     /// The authorities don't vouch for the certificate.
-    #[error("its certificate is not valid: {0}; mend it, or trust it with --fingerprint")]
+    #[error("its certificate is not valid: {0}; replace it, or trust it with --fingerprint")]
     Certificate(String),
     /// TLS failed in another way.
-    #[error("TLS failed: {0}; do both sides have the same version of xfer?")]
+    #[error("TLS failed: {0}; check that both sides have the same version of xfer")]
     Tls(String),
     /// The key is another than a moment ago.
     #[error("its certificate changed since it was trusted a moment ago; mount again")]
@@ -87,7 +87,7 @@ pub enum EndpointError {
     #[error("the connection broke {0} ({1}); try again, the server's log may say why")]
     Broken(Phase, io::Error),
     /// The server answered with what makes no sense.
-    #[error("its answer makes no sense ({0}); do both sides have the same version of xfer?")]
+    #[error("it sent an invalid answer ({0}); check that both sides have the same version of xfer")]
     Nonsense(&'static str),
 }
 
@@ -101,10 +101,10 @@ pub enum NotXfer {
     #[error("it does not speak TLS 1.3")]
     OldTls,
     /// TLS for something else.
-    #[error("it speaks TLS, but for something else")]
+    #[error("it uses TLS for another protocol")]
     OtherTls,
     /// It agreed to speak xfer and speaks otherwise.
-    #[error("its greeting is none ({0})")]
+    #[error("it did not send an xfer greeting ({0})")]
     Greeting(String),
 }
 

@@ -28,7 +28,7 @@ pub struct Target {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TargetError {
     /// There is no `user@`.
-    #[error("'{0}' does not say who you are; write USER@HOST[:PORT]")]
+    #[error("'{0}' has no user name; write USER@HOST[:PORT]")]
     NoUser(String),
     /// No account can have this name.
     #[error("'{0}' can't be a user name: {rule}", rule = user::RULE)]
@@ -49,7 +49,7 @@ pub enum TargetError {
     )]
     International(String),
     /// There is no host, or what stands there can't be one.
-    #[error("'{0}' is no host name or address; write USER@HOST[:PORT]")]
+    #[error("'{0}' is not a host name or address; write USER@HOST[:PORT]")]
     Host(String),
     /// An IPv6 address without brackets, where the port would be ambiguous.
     #[error("write the IPv6 address in brackets: {user}@[{address}] or {user}@[{address}]:PORT")]
@@ -60,7 +60,7 @@ pub enum TargetError {
         address: String,
     },
     /// The port is not a number from 1 to 65535.
-    #[error("'{0}' is no port: a number from 1 to 65535")]
+    #[error("'{0}' is not a port: use a number from 1 to 65535")]
     Port(String),
 }
 
@@ -192,24 +192,24 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        check_refused("host", "does not say who you are");
-        check_refused("@host", "does not say who you are");
+        check_refused("host", "has no user name");
+        check_refused("@host", "has no user name");
         check_refused("a/b@host", "can't be a user name");
         check_refused(&format!("{}@host", "x".repeat(65)), "can't be a user name");
         check_refused("a@b.c@10.0.0.1", "'a@b.c' can't be a user name");
         check_refused("bücher@host", "'bücher' can't be a user name");
         check_refused("a\u{202e}b@host", "'a\\u{202e}b' can't be a user name");
         check_refused("Alice@host:1", "did you mean alice@host:1?");
-        check_refused("alice@", "is no host name");
-        check_refused("alice@ho st", "is no host name");
+        check_refused("alice@", "is not a host name");
+        check_refused("alice@ho st", "is not a host name");
         check_refused("alice@::1", "alice@[::1]");
-        check_refused("alice@[::1", "is no host name");
-        check_refused("alice@[host]:1", "is no host name");
-        check_refused("alice@[::1]7", "is no host name");
-        check_refused("alice@host:", "is no port");
-        check_refused("alice@host:0", "is no port");
-        check_refused("alice@host:65536", "is no port");
-        check_refused("alice@host:/path", "is no port");
+        check_refused("alice@[::1", "is not a host name");
+        check_refused("alice@[host]:1", "is not a host name");
+        check_refused("alice@[::1]7", "is not a host name");
+        check_refused("alice@host:", "is not a port");
+        check_refused("alice@host:0", "is not a port");
+        check_refused("alice@host:65536", "is not a port");
+        check_refused("alice@host:/path", "is not a port");
     }
 
     #[test]

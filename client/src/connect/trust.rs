@@ -55,7 +55,7 @@ pub enum TrustError {
     /// It shows another certificate than `--fingerprint` says.
     #[error(
         "{endpoint} shows the certificate {shown}, not {expected} as asked for; \
-         compare with what `xfer-server fingerprint` says on the server"
+         compare it with the output of `xfer-server fingerprint` on the server"
     )]
     NotAsAsked {
         /// The server.
@@ -67,8 +67,8 @@ pub enum TrustError {
     },
     /// It is not known, and nobody can be asked.
     #[error(
-        "{endpoint} is not known and there is no terminal to ask on; its certificate is {shown}: if \
-         `xfer-server fingerprint` on the server says the same, mount with --fingerprint {shown}"
+        "{endpoint} is unknown and there is no terminal to ask on; its certificate is {shown}: if \
+         `xfer-server fingerprint` on the server prints the same, mount with --fingerprint {shown}"
     )]
     Unknown {
         /// The server.
@@ -86,7 +86,7 @@ pub enum TrustError {
     #[error("interrupted")]
     Interrupted,
     /// The known hosts file can't be used.
-    #[error("known hosts file {}: {error}; mend it or name another with --known-hosts", file.display())]
+    #[error("known hosts file {}: {error}; fix it, or give another with --known-hosts", file.display())]
     KnownHosts {
         /// The file.
         file: PathBuf,

@@ -162,8 +162,6 @@ pub enum ReadError {
     #[error("the session is over")]
     Ended,
     /// The server no longer has what it was given.
-    #[error(
-        "the server lost a part of the file: its administrator finds the file in the server's log"
-    )]
+    #[error("the server lost part of this file; the server's log names it")]
     Damaged,
 }
