@@ -10,6 +10,16 @@ use std::time::{Duration, Instant};
 
 use crate::{PATIENCE, wait_until};
 
+/// Waits until a program has said a line. Its output stays open: a program may write a line in parts,
+/// and is killed by the second if nobody listens any more.
+#[track_caller]
+pub fn wait_for_line(program: &mut Child, line: &str) {
+    let output = program.stdout.as_mut().expect("its output is a pipe");
+    let mut said = vec![0; line.len() + 1];
+    output.read_exact(&mut said).expect("it says something");
+    assert_eq!(String::from_utf8_lossy(&said), format!("{line}\n"));
+}
+
 /// What became of a program that ended.
 #[derive(Clone, Debug)]
 pub struct Finished {

@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::files::xattr_text;
+use crate::programs::wait_for_line;
 use crate::waiting::holds_for;
 use crate::{Mount, PATIENCE, wait_until};
 
@@ -50,7 +50,6 @@ pub fn writer(path: &Path) -> Child {
     command.args(["-c", "exec 3> \"$0\"; echo part >&3; echo ready; exec sleep 1000"]).arg(path);
     command.stdout(Stdio::piped()).process_group(0);
     let mut writer = command.spawn().unwrap();
-    let mut ready = [0; 5];
-    writer.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+    wait_for_line(&mut writer, "ready");
     writer
 }

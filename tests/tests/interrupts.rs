@@ -2,12 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use xfer_tests::programs::wait_for_line;
 use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, PATIENCE, Relay, World, wait_until};
 
@@ -227,7 +227,7 @@ fn a_program_that_waits_while_it_starts_another_keeps_nobody_from_being_interrup
         let mut python = Command::new("python3");
         let python = python.arg("-c").arg(script).current_dir(mount.root());
         let mut starting = python.stdout(Stdio::piped()).spawn().unwrap();
-        starting.stdout.take().unwrap().read_exact(&mut [0; 5]).unwrap();
+        wait_for_line(&mut starting, "ready");
         let statm = format!("/proc/{}/statm", starting.id());
         wait_until("the other program to be started", PATIENCE, || {
             let pages = fs::read_to_string(&statm).unwrap();

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, Write};
+use std::io::{Seek, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::fs::FallocateFlags;
 use rustix::process::{Pid, Signal};
 use xfer_tests::files::errno;
+use xfer_tests::programs::wait_for_line;
 use xfer_tests::sending::{
     A_WHILE, arrives, nothing_arrives, state, status, wait_for_state, writer,
 };
@@ -216,8 +217,7 @@ fn a_file_of_which_a_write_was_interrupted_is_sent_only_if_that_is_made_up_for()
         wait_for_full_log(python.id());
         let pid = Pid::from_raw(python.id() as i32).unwrap();
         rustix::process::kill_process(pid, Signal::INT).unwrap();
-        let mut said = [0; 12];
-        python.stdout.take().unwrap().read_exact(&mut said).unwrap();
+        wait_for_line(&mut python, "interrupted");
         relay.release();
         drop(python.stdin.take());
         python.wait().unwrap();

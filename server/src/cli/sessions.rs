@@ -63,7 +63,8 @@ pub fn ask(store: &Path, command: &Command) -> Result<Answer, Failure> {
 
 /// Whoever answered is no server of this version.
 pub fn nonsense() -> Failure {
-    let line = "the server answered another question; check that it has the version of this program";
+    let line =
+        "the server answered another question; check that it has the version of this program";
     Failure::new(Exit::Other, line)
 }
 
