@@ -195,13 +195,13 @@ fn a_mount_in_the_background_logs_to_the_systems_log() {
     mount.get_envs().filter_map(|(name, value)| Some((name, value?))).for_each(|(name, value)| {
         command.env(name, value);
     });
-    run_within(command.env("XFER_LOG", "xfer_mount=trace"), PATIENCE).succeeded();
+    run_within(command.env("XFER_LOG", "xfer_client=trace"), PATIENCE).succeeded();
     let mut line = [0; 4096];
     let lines = std::iter::from_fn(|| {
         let len = log.recv(&mut line).unwrap();
         Some(String::from_utf8_lossy(&line[..len]).into_owned())
     });
-    let traced = lines.take(1_000).find(|line| line.contains("xfer_mount::"));
+    let traced = lines.take(1_000).find(|line| line.contains("xfer_client::"));
     assert!(traced.unwrap().starts_with("<12>xfer-mount["));
 }
 
