@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn an_option_that_contradicts_the_command_line_is_refused() {
-        check_refused(&["--password-stdin", "-o", "password-file=/p"], "give just one");
-        check_refused(&["-o", "accept_new,ca=/ca.pem"], "give just one");
+        check_refused(&["--password-stdin", "-o", "password-file=/p"], "use only one");
+        check_refused(&["-o", "accept_new,ca=/ca.pem"], "use only one");
     }
 
     #[test]

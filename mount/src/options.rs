@@ -319,7 +319,7 @@ mod tests {
     fn other_words_are_refused() {
         check_refused("ids=other", "unknown option 'ids=other'");
         check_refused("shiny", "known are ids=stored");
-        check_refused("auto_unmount", "not offered");
+        check_refused("auto_unmount", "not supported");
         assert!(is_known("uid=5") && is_known("password-file=/x") && is_known("noauto"));
         assert!(!is_known("shiny") && !is_known("ids=other"));
     }

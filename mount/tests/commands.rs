@@ -54,7 +54,7 @@ fn a_wrong_command_line_ends_with_2() {
     check_line(XFER_MOUNT, &["a@::1", "mnt"], 2, "in brackets");
     check_line(XFER_MOUNT, &["a@h:99999", "mnt"], 2, "is not a port");
     check_line(XFER_MOUNT, &["-o", "shiny", "a@h", "mnt"], 2, "known are ids=stored");
-    check_line(XFER_MOUNT, &["-o", "rw,auto_unmount", "a@h", "mnt"], 2, "not offered");
+    check_line(XFER_MOUNT, &["-o", "rw,auto_unmount", "a@h", "mnt"], 2, "not supported");
     check_line(XFER_MOUNT, &["--cache-size", "1KiB", "a@h", "mnt"], 2, "between 16MiB and 1TiB");
     check_line(XFER_MOUNT, &["--fingerprint", "sha256:1", "a@h", "mnt"], 2, "64 hexadecimal");
     check_line(XFER, &[], 2, "a command is missing; see xfer --help");

@@ -112,6 +112,9 @@ fn a_directory_is_sent_once_what_is_torn_in_it_is_written_anew_or_gone() {
     check_mended("rm outbox/bob/album/2024/photo", "");
     check_mended("echo new > new; mv new outbox/bob/album/2024/photo", "new");
     check_mended("mv outbox/bob/album . && mv album outbox/bob/", "half");
+    check_mended("mv outbox/bob/album/2024/photo .", "");
+    check_mended("mv outbox/bob/album/2024 .", "");
+    check_mended("ln outbox/bob/album/2024/photo kept && rm outbox/bob/album/2024/photo", "");
 }
 
 #[test]
@@ -153,6 +156,95 @@ fn a_directory_that_waits_for_room_is_held_if_the_mount_dies_while_a_file_in_it_
     drop(photo);
     let alice = world.mount("alice");
     is_torn(&alice, &bob, "held: the mount ended before it was sent");
+    bob.unmount();
+    alice.unmount();
+}
+
+/// A world where bob's inbox is full, and an album waits for room in it.
+fn with_waiting_album() -> (World, Mount, Mount) {
+    let world = World::new(&["alice", "bob"]);
+    world.server.command(&["user", "quota", "bob", "--inbox", "64KiB"]).succeeded();
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    alice.shell("mkdir album && echo whole > album/photo && ln album/photo outside");
+    let mut large = File::create(alice.path("album/large")).unwrap();
+    alice.shell("mv album outbox/bob/");
+    large.write_all(&[1; 90_000]).unwrap();
+    drop(large);
+    wait_for_state(&alice.path("outbox/bob/album"), "waiting: the inbox of bob is full");
+    (world, alice, bob)
+}
+
+/// Has something begun in a waiting album that is not done when the mount dies, and then makes room.
+fn check_held(begin: impl FnOnce(&Mount) -> File) {
+    let (world, mut alice, bob) = with_waiting_album();
+    let unfinished = begin(&alice);
+    alice.sync();
+    alice.signal(Signal::KILL);
+    alice.unmounted_by_force();
+    drop(unfinished);
+    world.server.command(&["user", "quota", "bob", "--inbox", "1GiB"]).succeeded();
+    let alice = world.mount("alice");
+    is_torn(&alice, &bob, "held: the mount ended before it was sent");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_waiting_directory_is_held_though_a_file_in_it_was_written_under_another_name() {
+    check_held(|alice| {
+        let mut outside = File::create(alice.path("outside")).unwrap();
+        outside.write_all(b"half").unwrap();
+        outside
+    });
+}
+
+#[test]
+fn a_waiting_directory_is_held_though_what_is_written_was_moved_or_made_in_it() {
+    check_held(|alice| {
+        alice.shell("mkdir late");
+        let mut file = File::create(alice.path("late/file")).unwrap();
+        file.write_all(b"half").unwrap();
+        alice.shell("mv late outbox/bob/album/");
+        file
+    });
+    check_held(|alice| File::create(alice.path("outbox/bob/album/new")).unwrap());
+}
+
+#[test]
+fn what_could_not_be_written_before_it_was_moved_in_is_not_sent_when_it_is_closed() {
+    let (_world, alice, bob) = with_little_room();
+    alice.shell("mkdir album");
+    for name in ["album/photo", "file"] {
+        let file = File::create(alice.path(name)).unwrap();
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 40 * MIB).unwrap_err();
+        let to = alice.path("outbox/bob").join(name.split('/').next().unwrap());
+        fs::rename(alice.path(name.split('/').next().unwrap()), &to).unwrap();
+        drop(file);
+        wait_for_state(&to, "failed: quota exceeded");
+    }
+    nothing_arrives(&bob);
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn what_was_closed_before_it_is_moved_in_is_sent_as_it_is_whatever_else_is_not_sent() {
+    let (_world, alice, bob) = with_little_room();
+    alice.shell("mkdir busy album");
+    let busy = File::create(alice.path("busy/file")).unwrap();
+    alice.shell("mv busy outbox/bob/");
+    for name in ["album/photo", "file"] {
+        let mut file = File::create(alice.path(name)).unwrap();
+        file.write_all(b"part").unwrap();
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 40 * MIB).unwrap_err();
+        drop(file);
+    }
+    alice.shell("mv album file outbox/bob/");
+    arrives(&bob, "inbox/alice/album/photo");
+    arrives(&bob, "inbox/alice/file");
+    wait_for_state(&alice.path("outbox/bob/busy"), "writing");
+    drop(busy);
+    arrives(&bob, "inbox/alice/busy");
     bob.unmount();
     alice.unmount();
 }

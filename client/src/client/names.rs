@@ -95,6 +95,7 @@ impl State {
         owner: Owner,
     ) -> Result<Ino, Pause> {
         let ino = Ino(self.fresh()?);
+        self.prepare_entry(parent)?;
         let mailbox = self.mailbox(parent)?;
         if mailbox.as_ref().is_some_and(|user| !self.users.contains(user)) {
             return Err(Errno::ENOENT.into());
@@ -128,6 +129,7 @@ impl State {
 
     /// Gives a node one more name.
     pub fn link(&mut self, ino: Ino, parent: Ino, name: &Name) -> Result<Found, Pause> {
+        self.prepare_entry(parent)?;
         self.change(Action::Link { ino, parent, name: name.clone() })?;
         self.handles.remember(ino, parent);
         Ok((ino, self.node(ino)?))
@@ -143,6 +145,10 @@ impl State {
         }
         self.drop_orphan(target);
         self.hide_if_empty(parent);
+        if target.is_some_and(|ino| self.drafts.torn(ino).is_some()) {
+            // It may have another name elsewhere.
+            self.resend |= self.drafts.look_again();
+        }
         Ok(())
     }
 
@@ -179,6 +185,7 @@ impl State {
         } else if self.mailbox(from.0)?.is_some() || self.mailbox(to.0)?.is_some() {
             return Err(Errno::EINVAL.into());
         }
+        self.prepare_entry(to.0)?;
         let replaces = replaced.filter(|ino| *ino != moved);
         let goes = replaces.filter(|ino| self.stands_at(*ino, to.0, &to.1));
         // A draft whose other name is moved elsewhere stands in its mailbox all the same.
@@ -190,6 +197,9 @@ impl State {
         goes.into_iter().for_each(|ino| self.drafts.remove(ino));
         self.drop_orphan(replaced);
         self.hide_if_empty(from.0);
+        if from.0 != to.0 {
+            self.resend |= self.drafts.look_again();
+        }
         if stays {
             return Ok(());
         }

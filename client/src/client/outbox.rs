@@ -43,6 +43,8 @@ struct Weight {
     is_written: bool,
     /// What of it is not whole.
     torn: Vec<Ino>,
+    /// All of it.
+    members: HashSet<Ino>,
 }
 
 impl State {
@@ -110,6 +112,7 @@ impl State {
     pub(super) fn send_closed(&mut self, ino: Ino) -> Result<(), Pause> {
         // A directory that was moved in may have waited for this file.
         self.resend |= self.drafts.retry_written();
+        self.drafts.forget_torn(|ino| self.handles.writers(ino) > 0);
         let writers = self.handles.writers(ino);
         let Some(draft) = self.drafts.get_mut(ino) else { return Ok(()) };
         if writers > 0 {
@@ -144,6 +147,12 @@ impl State {
             return Ok(());
         }
         self.must_have_room(moved, &user, name)?;
+        if from != to {
+            // It is sent as it is, but for what is still being written.
+            let torn = self.weigh(moved, name)?.torn;
+            let left = torn.into_iter().filter(|ino| self.handles.writers(*ino) == 0);
+            left.for_each(|ino| self.drafts.mend(ino));
+        }
         if is_record { self.revise(moved) } else { Ok(()) }
     }
 
@@ -168,7 +177,10 @@ impl State {
         let room = self.moving.remove(&moved);
         if let Some(draft) = self.drafts.get_mut(moved) {
             draft.room = room.unwrap_or(draft.room);
-            if from != to || !draft.is_held() {
+            let is_held = from == to && draft.is_held();
+            if self.handles.writers(moved) > 0 {
+                self.drafts.hold(moved, &[moved]);
+            } else if !is_held {
                 self.drafts.mend(moved);
             }
         }
@@ -181,11 +193,24 @@ impl State {
             draft.why = Some(Unsent::Waiting(errno));
         }
         self.resend = true;
-        if self.handles.writers(ino) == 0
-            && let Err(pause) = self.mark(ino)
-        {
+        if let Err(pause) = self.mark_waiting(ino) {
             tracing::debug!("why {ino} is not sent is not noted: {pause:?}");
         }
+    }
+
+    /// Marks that something waits, unless it is written to or torn: without the mark, a later session
+    /// does not send it.
+    pub(super) fn mark_waiting(&mut self, ino: Ino) -> Result<(), Pause> {
+        let Some(draft) = self.drafts.get(ino) else { return Ok(()) };
+        let name = draft.place.name.clone();
+        let Weight { is_written, torn, members, .. } = self.weigh(ino, &name)?;
+        if is_written || !torn.is_empty() {
+            return self.unmark(ino);
+        }
+        if members.len() > 1 || members.iter().any(|member| *member != ino) {
+            self.drafts.set_members(ino, members);
+        }
+        self.mark(ino)
     }
 
     /// Notes room that was granted for something.
@@ -209,6 +234,7 @@ impl State {
         let Place { to, name, .. } = draft.place.clone();
         let Weight { is_written, torn, .. } = self.weigh(ino, &name)?;
         if is_written {
+            self.unmark(ino)?;
             self.drafts.wait_for_writers(ino);
             return Ok(());
         }
@@ -244,12 +270,14 @@ impl State {
     /// What a node of this name and all that is in it come to. Afterwards all is loaded that is sent
     /// of them, so that to send them needs nothing more.
     fn weigh(&self, ino: Ino, name: &Name) -> Result<Weight, Pause> {
-        let (mut room, mut is_written, mut torn) = (Room::default(), false, Vec::new());
+        let (mut room, mut is_written) = (Room::default(), false);
+        let (mut torn, mut members) = (Vec::new(), HashSet::new());
         let mut waiting = vec![(name.clone(), ino)];
         let mut missing = Vec::new();
         while let Some((name, ino)) = waiting.pop() {
             let node = self.node(ino)?;
             room.items += 1;
+            members.insert(ino);
             if room.items as usize > DELIVERY_ITEMS_MAX {
                 return Err(Errno::EDQUOT.into());
             }
@@ -266,7 +294,7 @@ impl State {
             }
         }
         match missing.is_empty() {
-            true => Ok(Weight { room, is_written, torn }),
+            true => Ok(Weight { room, is_written, torn, members }),
             false => Err(Pause::Rows(missing)),
         }
     }

@@ -4,9 +4,12 @@
 //! After it only what was marked `waiting` counts as whole: whatever else is found in a mailbox may
 //! be half of a file, and is never sent by itself.
 //!
-//! **Invariant:** what is torn is not sent, nor is a directory with a torn file in it. While there
-//! are directories among the drafts, torn files are noted wherever they stand: which of them are in
-//! such a directory is seen when it is about to be sent.
+//! **Invariant:** what is torn is not sent, nor is a directory with a torn file in it. Torn files are
+//! noted wherever they stand, as long as somebody writes to them or there are directories among the
+//! drafts: which of them are in such a directory is seen when it is about to be sent.
+//!
+//! **Invariant:** a directory is marked `waiting` only as long as nothing in it, under whichever name,
+//! is written to, and nothing is added to it ([`Draft::members`]).
 
 use std::collections::{HashMap, HashSet};
 
@@ -60,6 +63,8 @@ pub(in crate::client) struct Draft {
     pub(in crate::client) why: Option<Unsent>,
     /// What is torn of it, as far as was seen: the file itself, or files in the directory.
     torn: Vec<Ino>,
+    /// All that a directory consists of which is marked `waiting`, itself too.
+    members: HashSet<Ino>,
     /// The room in the other's inbox that was granted for it.
     pub(in crate::client) room: Room,
 }
@@ -153,8 +158,9 @@ pub(in crate::client) struct Drafts {
     all: HashMap<Ino, Draft>,
     /// Those that are directories.
     directories: HashSet<Ino>,
-    /// Directories that are sent when nobody writes to a file in them any more.
-    written: HashSet<Ino>,
+    /// Directories that are sent when nobody writes to a file in them any more; and whether a file was
+    /// closed since somebody was seen to.
+    written: HashMap<Ino, bool>,
     torn: HashMap<Ino, Torn>,
 }
 
@@ -167,7 +173,8 @@ impl Drafts {
         match self.all.get_mut(&ino) {
             Some(draft) => draft.place = place,
             None => {
-                let draft = Draft { place, why: None, torn: Vec::new(), room: Room::default() };
+                let (torn, members) = (Vec::new(), HashSet::new());
+                let draft = Draft { place, why: None, torn, members, room: Room::default() };
                 self.all.insert(ino, draft);
             }
         }
@@ -186,13 +193,12 @@ impl Drafts {
         self.mend(ino);
         self.all.remove(&ino);
         self.written.remove(&ino);
-        if self.directories.remove(&ino) && self.directories.is_empty() {
-            self.torn.retain(|ino, _| self.all.contains_key(ino));
-        }
+        self.directories.remove(&ino);
     }
 
     /// Takes something for whole, whatever was known of it.
     pub(in crate::client) fn mend(&mut self, ino: Ino) {
+        self.torn.remove(&ino);
         let Some(draft) = self.all.get_mut(&ino) else { return };
         draft.why = None;
         for torn in draft.torn.drain(..) {
@@ -204,23 +210,61 @@ impl Drafts {
     pub(in crate::client) fn wait_for_writers(&mut self, directory: Ino) {
         if let Some(draft) = self.all.get_mut(&directory).filter(|draft| !draft.is_held()) {
             draft.why = None;
-            self.written.insert(directory);
+            draft.members.clear();
+            self.written.insert(directory, false);
         }
     }
 
-    /// Has directories tried again that wait for those who write to files in them. Says whether
-    /// there are any.
+    /// Has directories tried again that wait for those who write to files in them, as a file was
+    /// closed. Says whether there are any.
     pub(in crate::client) fn retry_written(&mut self) -> bool {
-        let mut any = false;
-        for directory in std::mem::take(&mut self.written) {
-            any |= self.make_due(directory);
-        }
-        any
+        self.written.values_mut().for_each(|closed| *closed = true);
+        !self.written.is_empty()
     }
 
     /// Whether a directory waits for those who write to files in it.
     pub(in crate::client) fn is_written(&self, directory: Ino) -> bool {
-        self.written.contains(&directory)
+        self.written.contains_key(&directory)
+    }
+
+    /// Whether something is to be tried now: it is whole as far as is known.
+    pub(in crate::client) fn is_due(&self, ino: Ino, draft: &Draft) -> bool {
+        match draft.why {
+            Some(Unsent::Due | Unsent::Waiting(_)) => !draft.is_temporary(),
+            Some(Unsent::Failed(_) | Unsent::Killed | Unsent::Left) => false,
+            None => self.written.get(&ino).copied().unwrap_or(false),
+        }
+    }
+
+    /// Notes what a directory consists of that is about to be marked `waiting`.
+    pub(in crate::client) fn set_members(&mut self, directory: Ino, members: HashSet<Ino>) {
+        if let Some(draft) = self.all.get_mut(&directory) {
+            draft.members = members;
+        }
+    }
+
+    /// The directories marked `waiting` that something is in, or is.
+    pub(in crate::client) fn waiting_with(&self, ino: Ino) -> Vec<Ino> {
+        let is_member = |directory: &Ino| {
+            self.all.get(directory).is_some_and(|draft| draft.members.contains(&ino))
+        };
+        self.directories.iter().copied().filter(is_member).collect()
+    }
+
+    /// Has held directories looked at again, as something may have gone from them.
+    pub(in crate::client) fn look_again(&mut self) -> bool {
+        let mut any = false;
+        for directory in &self.directories {
+            if let Some(draft) = self.all.get_mut(directory)
+                && draft.is_held()
+                && !draft.torn.contains(directory)
+            {
+                draft.why = Some(Unsent::Due);
+                draft.torn.clear();
+                any = true;
+            }
+        }
+        any
     }
 
     /// Whether anything depends on a file being whole.
@@ -233,6 +277,7 @@ impl Drafts {
         match self.all.get_mut(&ino) {
             Some(draft) if !draft.is_held() => {
                 draft.why = Some(Unsent::Due);
+                self.written.remove(&ino);
                 true
             }
             Some(_) | None => false,
@@ -255,9 +300,14 @@ impl Drafts {
 
     /// Notes that something is not whole. `newest` is the newest handle there is.
     pub(in crate::client) fn tear(&mut self, ino: Ino, why: Unsent, newest: HandleId) {
-        if self.depend_on(ino) {
-            self.torn.insert(ino, Torn { why, since: newest });
-            self.hold(ino, &[ino]);
+        self.torn.insert(ino, Torn { why, since: newest });
+        self.hold(ino, &[ino]);
+    }
+
+    /// Forgets that files are torn which nobody writes to and nothing depends on.
+    pub(in crate::client) fn forget_torn(&mut self, is_written: impl Fn(Ino) -> bool) {
+        if self.directories.is_empty() {
+            self.torn.retain(|ino, _| self.all.contains_key(ino) || is_written(*ino));
         }
     }
 

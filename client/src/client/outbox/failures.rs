@@ -5,16 +5,12 @@
 //! after this one.
 
 use bytes::Bytes;
-use xfer_protocol::tree::{Action, Loaded, Rows, STATE_XATTR, XattrMode};
+use xfer_protocol::tree::{Action, STATE_XATTR, XattrMode};
 use xfer_protocol::{Errno, Ino};
 
-use super::drafts::{DataChange, Draft, Unsent};
+use super::drafts::{DataChange, Unsent};
 use crate::client::handles::HandleId;
 use crate::client::state::{Pause, State};
-
-/// How deep in a draft a file is looked for. A server that lies may say that directories are in each
-/// other.
-const DEPTH_MAX: usize = 4096;
 
 impl State {
     /// Whether something stands in a mailbox and was not sent.
@@ -42,7 +38,10 @@ impl State {
             // The program asked for what can't be had by anybody, and knows another way.
             _ => return,
         };
-        self.drafts.tear(ino, Unsent::Failed(errno), since);
+        // Of what nobody has open, nobody waits to be told.
+        if self.drafts.depend_on(ino) || self.handles.writers(ino) > 0 {
+            self.drafts.tear(ino, Unsent::Failed(errno), since);
+        }
     }
 
     /// A program that had a file open to write was killed. If that interrupted a write of its, it does
@@ -63,16 +62,14 @@ impl State {
     /// waited is whole no longer. May be done again.
     pub(in crate::client) fn prepare_change(&mut self, ino: Ino) -> Result<(), Pause> {
         self.revise(ino)?;
-        match self.draft_with(ino) {
-            Some(draft) if draft == ino => self.unmark(ino),
-            Some(directory) if self.drafts.get(directory).is_some_and(Draft::is_held) => Ok(()),
-            Some(directory) => {
-                self.unmark(directory)?;
-                self.drafts.wait_for_writers(directory);
-                Ok(())
-            }
-            None => Ok(()),
+        if self.drafts.get(ino).is_some() {
+            self.unmark(ino)?;
         }
+        for directory in self.drafts.waiting_with(ino) {
+            self.unmark(directory)?;
+            self.drafts.wait_for_writers(directory);
+        }
+        Ok(())
     }
 
     /// Makes a record an ordinary file, which is a draft. Anything else stays as it is.
@@ -89,23 +86,14 @@ impl State {
         Ok(())
     }
 
-    /// The draft that a file is, or the one that it is in, going by the name that it was found under.
-    fn draft_with(&self, file: Ino) -> Option<Ino> {
-        if !self.drafts.depend_on(file) {
-            return None;
+    /// Before something is added to a directory: one that waits is not whole until it is looked at again.
+    pub(in crate::client) fn prepare_entry(&mut self, directory: Ino) -> Result<(), Pause> {
+        for draft in self.drafts.waiting_with(directory) {
+            self.unmark(draft)?;
+            self.drafts.wait_for_writers(draft);
+            self.resend |= self.drafts.retry_written();
         }
-        let mut at = file;
-        for _ in 0..DEPTH_MAX {
-            if self.drafts.get(at).is_some() {
-                return Some(at);
-            }
-            let parent = match self.table.node(at) {
-                Loaded::Present(node) => node.parent(),
-                Loaded::Absent | Loaded::Unknown => None,
-            };
-            at = parent.or(self.handles.directory_of(at)).filter(|_| at != Ino::ROOT)?;
-        }
-        None
+        Ok(())
     }
 
     /// Data of a file changed: through a handle, or by its name.

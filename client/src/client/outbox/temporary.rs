@@ -8,7 +8,8 @@ use xfer_protocol::Name;
 pub(super) fn is_temporary(name: &Name) -> bool {
     let name = name.as_bytes();
     let hidden = name.starts_with(b".");
-    let suffixes: [&[u8]; 6] = [b"~", b".part", b".partial", b".crdownload", b".tmp", b".filepart"];
+    let suffixes: [&[u8]; 7] =
+        [b"~", b".part", b".partial", b".crdownload", b".tmp", b".filepart", b".lock"];
     let prefixes: [&[u8]; 4] = [b".goutputstream-", b".~lock", b".nfs", b".fuse_hidden"];
     suffixes.iter().any(|suffix| name.ends_with(suffix))
         || prefixes.iter().any(|prefix| name.starts_with(prefix))
@@ -20,9 +21,10 @@ pub(super) fn is_temporary(name: &Name) -> bool {
         || is_sqlite_companion(name)
 }
 
-/// `.name.swp`, and `.swo`, `.swn` and so on when there are several; and `.swx`.
+/// `.name.swp`, and `.swo`, `.swn` and so on when there are several; and `.swx`, `.swpx`.
 fn is_vim_swap(name: &[u8]) -> bool {
-    matches!(name, [.., b'.', b's', b'w', b'a'..=b'z'])
+    let name = name.strip_suffix(b"px").unwrap_or(name);
+    matches!(name, [.., b'.', b's', b'w', b'a'..=b'z'] | [.., b'.', b's', b'w'])
 }
 
 /// `.name.XXXXXX`, where the last six are letters and digits.
@@ -44,32 +46,37 @@ fn is_emacs_save(name: &[u8]) -> bool {
 }
 
 /// What mkstemp(3) and its like make of the patterns of common programs, which rename it when it is
-/// whole: `sedXXXXXX` (`sed -i`), `XXXXXXXX` of which perl leaves the first two (`perl -i`),
-/// `tmp.XXXXXXXXXX` (mktemp), `.tmpXXXXXX` (Rust's tempfile), and `tmp` with eight of lower case, digits and `_`, and
-/// maybe an extension (Python's tempfile). Words of lower case alone don't count, so that `sedatives`
-/// is sent.
+/// whole: `sedXXXXXX` (`sed -i`), `XXXXXXXX` of which perl leaves the first two (`perl -i`), `ziXXXXXX`
+/// (zip), `stXXXXXX` (`ar`, `strip`), `NAME.oXXXXXX` (patch), `tmp.XXXXXXXXXX` (mktemp), `.tmpXXXXXX`
+/// (Rust's tempfile), and `tmp` with eight of lower case, digits and `_`, and maybe an extension
+/// (Python's tempfile).
 fn is_random(name: &[u8]) -> bool {
-    let is_drawn = |rest: &[u8], len: usize| {
-        rest.len() == len
-            && rest.iter().all(u8::is_ascii_alphanumeric)
-            && !rest.iter().all(u8::is_ascii_lowercase)
-    };
     let after =
         |prefix: &[u8], len| name.strip_prefix(prefix).is_some_and(|rest| is_drawn(rest, len));
-    after(b"sed", 6)
-        || after(b"XX", 6)
+    let of_patch = name.len() > 8
+        && name[..name.len() - 6].ends_with(b".o")
+        && is_drawn(&name[name.len() - 6..], 6);
+    [b"sed", &b"XX"[..], b"zi", b"st"].iter().any(|prefix| after(prefix, 6))
         || after(b"tmp.", 10)
         || after(b".tmp", 6)
+        || of_patch
         || name.strip_prefix(b"tmp").is_some_and(is_drawn_by_python)
 }
 
-/// Eight of lower case, digits and `_`, but not of lower case alone; and maybe an extension.
+/// Whether letters and digits look as if they were drawn: with a capital, or a digit before a letter.
+/// A word, or one with a number at its end, is taken for a name: `sedatives`, `station1`.
+fn is_drawn(rest: &[u8], len: usize) -> bool {
+    rest.len() == len
+        && rest.iter().all(u8::is_ascii_alphanumeric)
+        && (rest.iter().any(u8::is_ascii_uppercase)
+            || rest.windows(2).any(|two| two[0].is_ascii_digit() && two[1].is_ascii_lowercase()))
+}
+
+/// Eight of lower case, digits and `_`, and maybe an extension.
 fn is_drawn_by_python(rest: &[u8]) -> bool {
     let Some((drawn, extension)) = rest.split_at_checked(8) else { return false };
     let is_drawn = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
-    drawn.iter().all(is_drawn)
-        && !drawn.iter().all(u8::is_ascii_lowercase)
-        && (extension.is_empty() || extension.starts_with(b"."))
+    drawn.iter().all(is_drawn) && (extension.is_empty() || extension.starts_with(b"."))
 }
 
 /// What SQLite keeps beside a database while it is open: `x.db-journal`, `x.sqlite-wal`.
@@ -107,6 +114,12 @@ mod tests {
         check(".tmpAb3dEf", true);
         check("tmpk2_a8cq1", true);
         check("tmpk2_a8cq1.txt", true);
+        check("tmpdgnxcrrc", true);
+        check("zi2abSTs", true);
+        check("stNl5kWm", true);
+        check("p.txt.oO9nAis", true);
+        check("index.lock", true);
+        check(".Makefile.swpx", true);
         check("notes.db-journal", true);
         check("notes.sqlite3-wal", true);
     }
@@ -121,6 +134,9 @@ mod tests {
         check("#1", false);
         check("sedatives", false);
         check("sediment-2", false);
+        check("station1", false);
+        check("zigzag12", false);
+        check("manual.overview", false);
         check("XXL", false);
         check("tmp", false);
         check("tmpfiles.txt", false);

@@ -33,7 +33,10 @@ impl State {
         for (ino, place, why) in found {
             self.note_draft(ino, place);
             match (why, self.drafts.get_mut(ino)) {
-                (Some(Unsent::Waiting(_)), Some(draft)) => draft.why = why,
+                (Some(Unsent::Waiting(_)), Some(draft)) => {
+                    draft.why = why;
+                    self.mark_waiting(ino)?;
+                }
                 (Some(why), _) => self.drafts.tear(ino, why, newest),
                 (None, _) => {}
             }
@@ -44,8 +47,7 @@ impl State {
     /// What can be sent by itself now, the smallest first of those to each user.
     pub(in crate::client) fn unsent(&mut self) -> Vec<(Name, Ino)> {
         let due = self.drafts.iter().filter(|(ino, draft)| {
-            let is_due = matches!(draft.why, Some(Unsent::Due | Unsent::Waiting(_)));
-            is_due && !draft.is_temporary() && self.handles.writers(*ino) == 0
+            self.drafts.is_due(*ino, draft) && self.handles.writers(*ino) == 0
         });
         let due = due.map(|(ino, draft)| {
             let Place { to, name, .. } = &draft.place;
