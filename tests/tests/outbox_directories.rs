@@ -248,3 +248,43 @@ fn what_was_closed_before_it_is_moved_in_is_sent_as_it_is_whatever_else_is_not_s
     bob.unmount();
     alice.unmount();
 }
+
+#[test]
+fn a_torn_file_keeps_a_directory_held_though_its_name_in_another_mailbox_goes() {
+    for go in
+        ["rm outbox/bob/file", "mv outbox/bob/file .", "echo new > new; mv new outbox/bob/file"]
+    {
+        let world = World::new(&["alice", "bob", "carol"]);
+        let (alice, carol) = (world.mount("alice"), world.mount("carol"));
+        let mut writer = writer(&alice.path("outbox/bob/file"));
+        alice.shell("mkdir album && ln outbox/bob/file album/file && mv album outbox/carol/");
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        let album = alice.path("outbox/carol/album");
+        wait_for_state(&album, "held: the writing program was killed");
+        alice.shell(go);
+        alice.shell("mkdir other && touch moved && mv moved other/");
+        nothing_arrives(&carol);
+        wait_for_state(&album, "held: the writing program was killed");
+        alice.shell("echo whole > outbox/carol/album/file");
+        arrives(&carol, "inbox/alice/album/file");
+        carol.unmount();
+        alice.unmount();
+    }
+}
+
+#[test]
+fn a_directory_is_sent_once_what_is_written_went_from_it() {
+    for go in ["rm outbox/bob/album/2024/file", "mv outbox/bob/album/2024 ."] {
+        let (_world, alice, bob) = with_little_room();
+        alice.shell("mkdir -p album/2024");
+        let open = File::create(alice.path("album/2024/file")).unwrap();
+        alice.shell("mv album outbox/bob/");
+        wait_for_state(&alice.path("outbox/bob/album"), "writing");
+        alice.shell(go);
+        arrives(&bob, "inbox/alice/album");
+        drop(open);
+        bob.unmount();
+        alice.unmount();
+    }
+}

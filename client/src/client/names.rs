@@ -145,9 +145,11 @@ impl State {
         }
         self.drop_orphan(target);
         self.hide_if_empty(parent);
-        if target.is_some_and(|ino| self.drafts.torn(ino).is_some()) {
+        if target
+            .is_some_and(|ino| self.drafts.torn(ino).is_some() || self.handles.writers(ino) > 0)
+        {
             // It may have another name elsewhere.
-            self.resend |= self.drafts.look_again();
+            self.resend |= self.drafts.look_again() | self.drafts.retry_written();
         }
         Ok(())
     }
@@ -198,7 +200,7 @@ impl State {
         self.drop_orphan(replaced);
         self.hide_if_empty(from.0);
         if from.0 != to.0 {
-            self.resend |= self.drafts.look_again();
+            self.resend |= self.drafts.look_again() | self.drafts.retry_written();
         }
         if stays {
             return Ok(());

@@ -143,16 +143,16 @@ impl State {
         let is_record = self.drafts.get(moved).is_none() && self.node(moved)?.sent.is_some();
         let held = from == to && self.drafts.get(moved).is_some_and(|draft| draft.is_held());
         let stays = is_record && replaced.is_none();
-        if stays || held || is_temporary(name) || self.handles.writers(moved) > 0 {
-            return Ok(());
-        }
-        self.must_have_room(moved, &user, name)?;
-        if from != to {
+        if from != to && self.drafts.has_torn() {
             // It is sent as it is, but for what is still being written.
             let torn = self.weigh(moved, name)?.torn;
             let left = torn.into_iter().filter(|ino| self.handles.writers(*ino) == 0);
             left.for_each(|ino| self.drafts.mend(ino));
         }
+        if stays || held || is_temporary(name) || self.handles.writers(moved) > 0 {
+            return Ok(());
+        }
+        self.must_have_room(moved, &user, name)?;
         if is_record { self.revise(moved) } else { Ok(()) }
     }
 

@@ -188,9 +188,9 @@ impl Drafts {
         self.all.get_mut(&ino)
     }
 
-    /// Forgets something that was sent, or went from its mailbox.
+    /// Forgets something that was sent, or went from its mailbox. What is torn of it stays so: it may
+    /// have other names.
     pub(in crate::client) fn remove(&mut self, ino: Ino) {
-        self.mend(ino);
         self.all.remove(&ino);
         self.written.remove(&ino);
         self.directories.remove(&ino);
@@ -291,6 +291,11 @@ impl Drafts {
 
     pub(in crate::client) fn iter(&self) -> impl Iterator<Item = (Ino, &Draft)> {
         self.all.iter().map(|(ino, draft)| (*ino, draft))
+    }
+
+    /// Whether anything is known to be torn.
+    pub(in crate::client) fn has_torn(&self) -> bool {
+        !self.torn.is_empty()
     }
 
     /// Why a file is not whole, if it is not.
