@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::files::xattr_text;
 use crate::programs::wait_for_line;
 use crate::waiting::holds_for;
-use crate::{Mount, PATIENCE, wait_until};
+use crate::{Mount, PATIENCE, World, wait_until};
 
 /// How long something is watched that must not happen.
 pub const A_WHILE: Duration = Duration::from_millis(1500);
@@ -52,4 +52,18 @@ pub fn writer(path: &Path) -> Child {
     let mut writer = command.spawn().unwrap();
     wait_for_line(&mut writer, "ready");
     writer
+}
+
+/// A world where alice has little room left, and both are mounted.
+pub fn with_little_room() -> (World, Mount, Mount) {
+    let world = World::new(&["alice --quota 24MiB", "bob"]);
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    (world, alice, bob)
+}
+
+/// A world where little fits bob's inbox.
+pub fn with_small_inbox(users: &[&str]) -> World {
+    let world = World::new(users);
+    world.server.command(&["user", "quota", "bob", "--inbox", "64KiB"]).succeeded();
+    world
 }

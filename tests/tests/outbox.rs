@@ -14,7 +14,8 @@ use rustix::process::{Pid, Signal};
 use xfer_tests::files::errno;
 use xfer_tests::programs::wait_for_line;
 use xfer_tests::sending::{
-    A_WHILE, arrives, nothing_arrives, state, status, wait_for_state, writer,
+    A_WHILE, arrives, nothing_arrives, state, status, wait_for_state, with_little_room,
+    with_small_inbox, writer,
 };
 use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, PATIENCE, Relay, World, wait_until};
@@ -26,20 +27,6 @@ fn wait_for_full_log(pid: u32) {
     let wchan = format!("/proc/{pid}/wchan");
     let waits = || fs::read_to_string(&wchan).unwrap_or_default().contains("wait_answer");
     wait_until("the log to be full", PATIENCE, || holds_for(Duration::from_millis(300), waits));
-}
-
-/// A world where alice has little room left, and both are mounted.
-fn with_little_room() -> (World, Mount, Mount) {
-    let world = World::new(&["alice --quota 24MiB", "bob"]);
-    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
-    (world, alice, bob)
-}
-
-/// A world where little fits bob's inbox.
-fn with_small_inbox(users: &[&str]) -> World {
-    let world = World::new(users);
-    world.server.command(&["user", "quota", "bob", "--inbox", "64KiB"]).succeeded();
-    world
 }
 
 /// Lets something fail in a mailbox, and sees that it is not sent, and that it says why.

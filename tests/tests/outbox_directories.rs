@@ -7,7 +7,9 @@ use std::io::Write;
 
 use rustix::fs::FallocateFlags;
 use rustix::process::Signal;
-use xfer_tests::sending::{arrives, nothing_arrives, status, wait_for_state, writer};
+use xfer_tests::sending::{
+    arrives, nothing_arrives, status, wait_for_state, with_little_room, with_small_inbox, writer,
+};
 use xfer_tests::{Mount, World};
 
 const MIB: u64 = 1 << 20;
@@ -37,12 +39,6 @@ fn move_a_torn_directory(alice: &Mount) {
     photo.write_all(b"half").unwrap();
     alice.shell("mv album outbox/bob/");
     rustix::fs::fallocate(&photo, FallocateFlags::empty(), 0, 40 * MIB).unwrap_err();
-}
-
-fn with_little_room() -> (World, Mount, Mount) {
-    let world = World::new(&["alice --quota 24MiB", "bob"]);
-    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
-    (world, alice, bob)
 }
 
 fn is_torn(alice: &Mount, bob: &Mount, why: &str) {
@@ -139,8 +135,7 @@ fn a_directory_stays_held_until_all_that_is_torn_in_it_is_mended() {
 
 #[test]
 fn a_directory_that_waits_for_room_is_held_if_the_mount_dies_while_a_file_in_it_is_written() {
-    let world = World::new(&["alice", "bob"]);
-    world.server.command(&["user", "quota", "bob", "--inbox", "64KiB"]).succeeded();
+    let world = with_small_inbox(&["alice", "bob"]);
     let (mut alice, bob) = (world.mount("alice"), world.mount("bob"));
     alice.shell("mkdir -p album/2024");
     let mut photo = File::create(alice.path("album/2024/photo")).unwrap();
@@ -162,8 +157,7 @@ fn a_directory_that_waits_for_room_is_held_if_the_mount_dies_while_a_file_in_it_
 
 /// A world where bob's inbox is full, and an album waits for room in it.
 fn with_waiting_album() -> (World, Mount, Mount) {
-    let world = World::new(&["alice", "bob"]);
-    world.server.command(&["user", "quota", "bob", "--inbox", "64KiB"]).succeeded();
+    let world = with_small_inbox(&["alice", "bob"]);
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
     alice.shell("mkdir album && echo whole > album/photo && ln album/photo outside");
     let mut large = File::create(alice.path("album/large")).unwrap();

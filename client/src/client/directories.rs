@@ -77,12 +77,13 @@ impl State {
     fn take_entries(&mut self, handle: HandleId, ino: Ino) -> Result<Arc<Vec<Entry>>, Pause> {
         let mut entries = self.children(ino)?;
         if ino == Ino::OUTBOX {
-            let shown = |(name, mailbox)| match self.is_hidden(&name, mailbox) {
-                Ok(true) => None,
-                Ok(false) => Some(Ok((name, mailbox))),
-                Err(pause) => Some(Err(pause)),
-            };
-            entries = entries.into_iter().filter_map(shown).collect::<Result<_, Pause>>()?;
+            let mut shown = Vec::new();
+            for (name, mailbox) in entries {
+                if !self.is_hidden(&name, mailbox)? {
+                    shown.push((name, mailbox));
+                }
+            }
+            entries = shown;
         }
         let placed = |(name, ino)| Entry { place: self.handles.place(&name), name, ino };
         let mut entries: Vec<Entry> = entries.into_iter().map(placed).collect();

@@ -149,7 +149,7 @@ impl State {
             .is_some_and(|ino| self.drafts.torn(ino).is_some() || self.handles.writers(ino) > 0)
         {
             // It may have another name elsewhere.
-            self.resend |= self.drafts.look_again() | self.drafts.retry_written();
+            self.resend |= self.drafts.look_again();
         }
         Ok(())
     }
@@ -173,22 +173,17 @@ impl State {
     ) -> Result<(), Pause> {
         let moved = self.entry(from.0, &from.1)?.ok_or(Errno::ENOENT)?;
         let replaced = self.entry(to.0, &to.1)?;
+        let replaces = replaced.filter(|ino| *ino != moved);
         self.fresh()?;
         let rename = Action::Rename { from: from.clone(), to: to.clone(), mode };
         if mode != RenameMode::Exchange {
             // Room is asked for only for what can be moved at all.
             self.check(&rename)?;
-            self.prepare_rename(
-                moved,
-                (from.0, to.0),
-                &to.1,
-                replaced.filter(|ino| *ino != moved),
-            )?;
+            self.prepare_rename(moved, (from.0, to.0), &to.1, replaces)?;
         } else if self.mailbox(from.0)?.is_some() || self.mailbox(to.0)?.is_some() {
             return Err(Errno::EINVAL.into());
         }
         self.prepare_entry(to.0)?;
-        let replaces = replaced.filter(|ino| *ino != moved);
         let goes = replaces.filter(|ino| self.stands_at(*ino, to.0, &to.1));
         // A draft whose other name is moved elsewhere stands in its mailbox all the same.
         let stays = self.is_draft(moved)
@@ -200,7 +195,7 @@ impl State {
         self.drop_orphan(replaced);
         self.hide_if_empty(from.0);
         if from.0 != to.0 {
-            self.resend |= self.drafts.look_again() | self.drafts.retry_written();
+            self.resend |= self.drafts.look_again();
         }
         if stays {
             return Ok(());

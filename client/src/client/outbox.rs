@@ -44,7 +44,7 @@ struct Weight {
     /// What of it is not whole.
     torn: Vec<Ino>,
     /// All of it.
-    members: HashSet<Ino>,
+    members: Vec<Ino>,
 }
 
 impl State {
@@ -63,7 +63,7 @@ impl State {
         Ok(self.mailboxes.get(&directory).cloned())
     }
 
-    /// Whether a mailbox is not shown: there is nobody of that name any more, and nothing in it.
+    /// Whether a mailbox is not shown: its user was removed, and it is empty.
     pub(super) fn is_hidden(&self, user: &Name, mailbox: Ino) -> Result<bool, Pause> {
         Ok(!self.users.contains(user) && self.children(mailbox)?.is_empty())
     }
@@ -105,7 +105,8 @@ impl State {
         }
         draft.why = None;
         let Place { to, name, .. } = draft.place.clone();
-        self.must_have_room(ino, &to, &name)
+        let room = self.weigh(ino, &name)?.room;
+        self.must_have_room(ino, &to, room)
     }
 
     /// Sends what was closed, if it stands in a mailbox and nobody writes to it any more.
@@ -130,8 +131,8 @@ impl State {
         }
     }
 
-    /// Asks for room for what is about to be renamed into a mailbox. A record is sent again if it
-    /// takes another's name: that one's next version was written under a name of its own.
+    /// Asks for room for what is about to be renamed into a mailbox. A record that replaces another is
+    /// sent again: programs write a new version beside the old one and rename it.
     pub(super) fn prepare_rename(
         &mut self,
         moved: Ino,
@@ -152,7 +153,8 @@ impl State {
         if stays || held || is_temporary(name) || self.handles.writers(moved) > 0 {
             return Ok(());
         }
-        self.must_have_room(moved, &user, name)?;
+        let room = self.weigh(moved, name)?.room;
+        self.must_have_room(moved, &user, room)?;
         if is_record { self.revise(moved) } else { Ok(()) }
     }
 
@@ -207,9 +209,7 @@ impl State {
         if is_written || !torn.is_empty() {
             return self.unmark(ino);
         }
-        if members.len() > 1 || members.iter().any(|member| *member != ino) {
-            self.drafts.set_members(ino, members);
-        }
+        self.drafts.set_members(ino, members);
         self.mark(ino)
     }
 
@@ -232,7 +232,7 @@ impl State {
     fn send_draft(&mut self, ino: Ino) -> Result<(), Pause> {
         let Some(draft) = self.drafts.get(ino) else { return Ok(()) };
         let Place { to, name, .. } = draft.place.clone();
-        let Weight { is_written, torn, .. } = self.weigh(ino, &name)?;
+        let Weight { room, is_written, torn, .. } = self.weigh(ino, &name)?;
         if is_written {
             self.unmark(ino)?;
             self.drafts.wait_for_writers(ino);
@@ -242,7 +242,7 @@ impl State {
             self.drafts.hold(ino, &torn);
             return self.mark(ino);
         }
-        self.must_have_room(ino, &to, &name)?;
+        self.must_have_room(ino, &to, room)?;
         let delivery = DeliveryId(self.fresh()?);
         self.change(Action::Send { to, name, from: self.user.clone(), delivery })?;
         if self.sent.len() >= SENT_MAX {
@@ -254,8 +254,8 @@ impl State {
     }
 
     /// Asks for room in the other's inbox, unless there is enough for what is to be sent.
-    fn must_have_room(&mut self, ino: Ino, to: &Name, name: &Name) -> Result<(), Pause> {
-        let Room { bytes, items } = self.weigh(ino, name)?.room;
+    fn must_have_room(&self, ino: Ino, to: &Name, room: Room) -> Result<(), Pause> {
+        let Room { bytes, items } = room;
         if !self.users.contains(to) {
             return Err(Errno::ENOENT.into());
         }
@@ -271,13 +271,13 @@ impl State {
     /// of them, so that to send them needs nothing more.
     fn weigh(&self, ino: Ino, name: &Name) -> Result<Weight, Pause> {
         let (mut room, mut is_written) = (Room::default(), false);
-        let (mut torn, mut members) = (Vec::new(), HashSet::new());
+        let (mut torn, mut members) = (Vec::new(), Vec::new());
         let mut waiting = vec![(name.clone(), ino)];
         let mut missing = Vec::new();
         while let Some((name, ino)) = waiting.pop() {
             let node = self.node(ino)?;
             room.items += 1;
-            members.insert(ino);
+            members.push(ino);
             if room.items as usize > DELIVERY_ITEMS_MAX {
                 return Err(Errno::EDQUOT.into());
             }

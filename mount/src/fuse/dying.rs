@@ -49,7 +49,7 @@ fn has_no_memory(statm: &str) -> bool {
     !statm.is_empty() && statm.split_ascii_whitespace().all(|pages| pages == "0")
 }
 
-/// Reads a line of `/proc/PID/stat`. The exit code in it is 0, whatever it is, unless it `shows_code`.
+/// Reads a line of `/proc/PID/stat`. Unless the kernel `shows_code`, the exit code in it is always 0.
 fn says_killed(stat: &str, shows_code: bool) -> bool {
     // The program's name, the second field, may hold anything.
     let Some((_, rest)) = stat.rsplit_once(')') else { return false };
@@ -98,7 +98,7 @@ mod tests {
         check(EXITING | SIGNALED, 0, false, true);
     }
 
-    /// A program of user 65534, with a group of its own.
+    /// A program of user 65534 and the given group.
     fn program(group: u32) -> Child {
         let ids =
             ["--reuid=65534", &format!("--regid={group}"), "--clear-groups"].map(str::to_owned);

@@ -158,8 +158,8 @@ pub(in crate::client) struct Drafts {
     all: HashMap<Ino, Draft>,
     /// Those that are directories.
     directories: HashSet<Ino>,
-    /// Directories that are sent when nobody writes to a file in them any more; and whether a file was
-    /// closed since somebody was seen to.
+    /// Directories that wait until no program writes to a file in them; and whether a file was closed
+    /// since they were last looked at.
     written: HashMap<Ino, bool>,
     torn: HashMap<Ino, Torn>,
 }
@@ -188,8 +188,8 @@ impl Drafts {
         self.all.get_mut(&ino)
     }
 
-    /// Forgets something that was sent, or went from its mailbox. What is torn of it stays so: it may
-    /// have other names.
+    /// Forgets a draft that was sent or left its mailbox. Its torn files stay noted: they may have other
+    /// names.
     pub(in crate::client) fn remove(&mut self, ino: Ino) {
         self.all.remove(&ino);
         self.written.remove(&ino);
@@ -229,17 +229,18 @@ impl Drafts {
 
     /// Whether something is to be tried now: it is whole as far as is known.
     pub(in crate::client) fn is_due(&self, ino: Ino, draft: &Draft) -> bool {
-        match draft.why {
-            Some(Unsent::Due | Unsent::Waiting(_)) => !draft.is_temporary(),
+        let is_whole = match draft.why {
+            Some(Unsent::Due | Unsent::Waiting(_)) => true,
             Some(Unsent::Failed(_) | Unsent::Killed | Unsent::Left) => false,
             None => self.written.get(&ino).copied().unwrap_or(false),
-        }
+        };
+        is_whole && !draft.is_temporary()
     }
 
     /// Notes what a directory consists of that is about to be marked `waiting`.
-    pub(in crate::client) fn set_members(&mut self, directory: Ino, members: HashSet<Ino>) {
+    pub(in crate::client) fn set_members(&mut self, directory: Ino, members: Vec<Ino>) {
         if let Some(draft) = self.all.get_mut(&directory) {
-            draft.members = members;
+            draft.members = members.into_iter().collect();
         }
     }
 
@@ -251,9 +252,10 @@ impl Drafts {
         self.directories.iter().copied().filter(is_member).collect()
     }
 
-    /// Has held directories looked at again, as something may have gone from them.
+    /// Has directories looked at again that are held or written to, since a file may have left them.
+    /// Says whether there are any.
     pub(in crate::client) fn look_again(&mut self) -> bool {
-        let mut any = false;
+        let mut any = self.retry_written();
         for directory in &self.directories {
             if let Some(draft) = self.all.get_mut(directory)
                 && draft.is_held()
@@ -309,7 +311,7 @@ impl Drafts {
         self.hold(ino, &[ino]);
     }
 
-    /// Forgets that files are torn which nobody writes to and nothing depends on.
+    /// Forgets torn files that no program writes to, unless a draft depends on them.
     pub(in crate::client) fn forget_torn(&mut self, is_written: impl Fn(Ino) -> bool) {
         if self.directories.is_empty() {
             self.torn.retain(|ino, _| self.all.contains_key(ino) || is_written(*ino));
@@ -325,9 +327,9 @@ impl Drafts {
         }
     }
 
-    /// Notes that data of a file changed: what was refused is asked for anew, and what failed is
-    /// forgotten if it is written from the start, or through a handle that is newer than that. Says
-    /// whether something can be sent for it that was held.
+    /// Notes that a file's data changed. A refused file is tried again. A torn file is whole again if it
+    /// was emptied, or is written through a handle newer than the failure. Says whether that
+    /// releases a directory.
     pub(in crate::client) fn changed(&mut self, ino: Ino, change: DataChange) -> bool {
         let Some(torn) = self.torn.get(&ino) else {
             if let Some(draft) = self.all.get_mut(&ino) {

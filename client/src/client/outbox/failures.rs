@@ -14,7 +14,7 @@ use crate::client::state::{Pause, State};
 
 impl State {
     /// Whether something stands in a mailbox and was not sent.
-    pub fn is_draft(&self, ino: Ino) -> bool {
+    pub(in crate::client) fn is_draft(&self, ino: Ino) -> bool {
         self.drafts.get(ino).is_some()
     }
 
@@ -38,7 +38,7 @@ impl State {
             // The program asked for what can't be had by anybody, and knows another way.
             _ => return,
         };
-        // Of what nobody has open, nobody waits to be told.
+        // A file that is neither open nor part of a draft has nothing to be held.
         if self.drafts.depend_on(ino) || self.handles.writers(ino) > 0 {
             self.drafts.tear(ino, Unsent::Failed(errno), since);
         }
