@@ -14,10 +14,11 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lru::LruCache;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use xfer_protocol::Timestamp;
 use xfer_store::{Failures, ForgottenBefore, MetaStore};
@@ -135,7 +136,7 @@ impl Blocks {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn now_ms(&self) -> i64 {
@@ -161,11 +162,7 @@ impl Blocks {
     /// Writes what is unwritten, unless somebody does so already: who then writes this, too.
     fn write_down(&self) {
         while self.next_unwritten().is_some() {
-            let _writing = match self.writing.try_lock() {
-                Ok(guard) => guard,
-                Err(TryLockError::Poisoned(error)) => error.into_inner(),
-                Err(TryLockError::WouldBlock) => return,
-            };
+            let Some(_writing) = self.writing.try_lock() else { return };
             if self.is_sweep_due() {
                 self.sweep();
             }

@@ -5,9 +5,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncWriteExt;
@@ -160,7 +161,7 @@ impl Listener {
     /// as they like.
     fn note_crowd(&self, address: IpAddr, turned: &Turned) {
         tracing::debug!(%address, "turned away: {turned}");
-        let mut noted = self.crowd_noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut noted = self.crowd_noted.lock();
         if noted.is_none_or(|noted| noted.elapsed() >= CROWD_NOTED_EVERY) {
             *noted = Some(Instant::now());
             tracing::warn!(

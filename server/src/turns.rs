@@ -7,8 +7,9 @@
 //! have about as many it is turned away.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::source::{Counts, Source};
@@ -95,7 +96,7 @@ impl Turns {
 
     fn lock(&self) -> MutexGuard<'_, Line> {
         // Nothing in here panics half way through a change.
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.lock()
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a session ends: drained and logged out, or lost.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use xfer_protocol::message::DeliveryHead;
@@ -111,7 +111,7 @@ impl Client {
         // Everything is durable: a server that does not say goodbye costs nothing.
         let _ = tokio::time::timeout(LOGOUT_TIMEOUT, goodbye).await;
         self.lose(Lost::LOGGED_OUT);
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.tasks.lock().abort_all();
         self.loss()
     }
 

@@ -1,8 +1,9 @@
 //! Fetching what attempts need: rows, bytes, room, and what became of deliveries.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use xfer_protocol::limits::{DELIVERY_ITEMS_MAX, SYMLINK_BYTES_MAX, XATTRS_BYTES_MAX};
 use xfer_protocol::message::{Answer, Ask, Page};
@@ -42,7 +43,7 @@ struct Finish<'a, K: std::hash::Hash + Eq> {
 
 impl<K: std::hash::Hash + Eq> Finish<'_, K> {
     fn with(self, result: Result<(), Errno>) {
-        self.map.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.map.lock().remove(&self.key);
         self.done.send_replace(Some(result));
     }
 }
@@ -65,7 +66,7 @@ impl Client {
     }
 
     fn begin_load(self: &Arc<Self>, need: Need) -> Outcome {
-        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loads = self.loads.lock();
         if let Some(under_way) = loads.get(&need) {
             return under_way.clone();
         }
@@ -83,7 +84,7 @@ impl Client {
     /// Begins to fetch bytes.
     pub(super) fn fetch(self: &Arc<Self>, ino: Ino, order: FetchOrder) {
         let (done, under_way) = watch::channel(None);
-        self.fetches.lock().unwrap_or_else(PoisonError::into_inner).insert(order.id, under_way);
+        self.fetches.lock().insert(order.id, under_way);
         let client = self.clone();
         self.runtime.spawn(async move {
             let result = client.fetch_bytes(ino, &order).await;
@@ -94,8 +95,7 @@ impl Client {
     /// Waits until these fetches are done.
     pub(super) async fn fetched(&self, waits: Vec<u64>) -> Result<(), Errno> {
         for id in waits {
-            let under_way =
-                self.fetches.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+            let under_way = self.fetches.lock().get(&id).cloned();
             if let Some(under_way) = under_way {
                 outcome(under_way).await?;
             }

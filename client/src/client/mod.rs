@@ -52,9 +52,10 @@ mod ending;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -323,7 +324,7 @@ impl Client {
 
     /// From now on there is a mount, or none any more.
     pub fn set_kernel(&self, kernel: Option<Arc<dyn Kernel>>) {
-        *self.kernel.lock().unwrap_or_else(PoisonError::into_inner) = kernel;
+        *self.kernel.lock() = kernel;
         self.tick();
     }
 
@@ -336,7 +337,7 @@ impl Client {
     }
 
     fn kernel(&self) -> Option<Arc<dyn Kernel>> {
-        self.kernel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.kernel.lock().clone()
     }
 
     fn tick(&self) {
@@ -344,7 +345,7 @@ impl Client {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks.lock();
         tasks.spawn_on(task, &self.runtime);
     }
 

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::SILENCE_TIMEOUT_MS;
@@ -56,7 +57,7 @@ struct Place {
 impl Place {
     /// The link, if there is one that is not broken.
     fn link(&self) -> Option<Link> {
-        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = self.link.lock();
         link.as_ref().filter(|link| !link.questions.is_closed()).cloned()
     }
 }
@@ -157,7 +158,7 @@ impl ReadLinks {
         let (alive, ended) = oneshot::channel();
         tokio::spawn(receive(reader, pending.clone(), alive));
         tokio::spawn(transmit(writer, questions, pending, ended));
-        *place.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link.clone());
+        *place.link.lock() = Some(link.clone());
         Ok(link)
     }
 }
@@ -215,7 +216,7 @@ async fn transmit(
         };
         let Some(Question { after, ask, reply }) = question else { break };
         id = id.wrapping_add(1);
-        match pending.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        match pending.lock().as_mut() {
             Some(pending) => drop(pending.insert(id, reply)),
             None => return,
         }
@@ -225,7 +226,7 @@ async fn transmit(
             break;
         }
     }
-    pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+    pending.lock().take();
 }
 
 /// Hands answers out until the link breaks; then whoever still waits is told by its end, and so is
@@ -239,7 +240,7 @@ async fn receive(mut reader: Patient<Reader>, pending: Pending, _alive: oneshot:
                 break;
             }
         };
-        let reply = match pending.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        let reply = match pending.lock().as_mut() {
             Some(pending) => pending.remove(&response.id),
             None => break,
         };
@@ -252,7 +253,7 @@ async fn receive(mut reader: Patient<Reader>, pending: Pending, _alive: oneshot:
             }
         }
     }
-    pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+    pending.lock().take();
 }
 
 /// The link may be silent between two answers, but not in the midst of one.

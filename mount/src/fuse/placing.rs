@@ -6,10 +6,10 @@
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use fuser::{FileAttr, FileType, INodeNo};
+use parking_lot::Mutex;
 use rustix::fs::{CWD, Mode, RenameFlags};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
@@ -36,7 +36,7 @@ struct Admitted<'a>(&'a Placing, u32);
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        self.0.threads.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        self.0.threads.lock().remove(&self.1);
     }
 }
 
@@ -67,7 +67,7 @@ impl Placing {
 
     /// Whether a request comes from a thread that is placing an arrival.
     pub(super) fn is_own(&self, thread: u32) -> bool {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).contains(&thread)
+        self.threads.lock().contains(&thread)
     }
 
     /// Whether a directory is the hidden one.
@@ -101,7 +101,7 @@ impl Placing {
 
     fn admit(&self) -> Admitted<'_> {
         let thread = rustix::thread::gettid().as_raw_nonzero().get() as u32;
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).insert(thread);
+        self.threads.lock().insert(thread);
         Admitted(self, thread)
     }
 }

@@ -7,9 +7,10 @@
 //! **Invariant:** nobody waits for more than others' answers to get fewer or their own to be read: a
 //! session that holds nothing may always take one.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// How many bytes of answers may be held at a time, for all sessions together.
@@ -54,7 +55,7 @@ impl AnswerRoom {
 
     /// A number is whole between any two statements.
     fn lock(&self) -> MutexGuard<'_, usize> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Telling the administrator which files are damaged: once for each, with its user and path.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use xfer_protocol::{Ino, Name};
 use xfer_store::{AccountId, MetaStore, StoreError};
 
@@ -35,7 +35,7 @@ impl Damage {
     }
 
     fn is_new(&self, ino: Ino) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.0.lock();
         told.len() < TOLD_MAX && told.insert(ino)
     }
 }

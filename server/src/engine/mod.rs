@@ -67,10 +67,11 @@ mod serving;
 
 mod counters;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;
@@ -282,7 +283,7 @@ impl Engine {
             }
         }
         let names: Vec<Name> = accounts.iter().map(|account| account.name.clone()).collect();
-        let mut known = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.users.lock();
         if *known != names {
             for session in self.registry.all() {
                 session.tell(ToClient::Users(begin::others(&accounts, &session.user)));

@@ -4,9 +4,10 @@
 //! admits stays reserved until the store counts it: an inbox never holds more than its budget.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use xfer_protocol::message::ReadError;
 use xfer_protocol::tree::{Delivery, DeliveryEffect, ItemKind, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name};
@@ -145,8 +146,8 @@ impl Post {
     }
 
     /// Every change to the reservations is one step, so a panic elsewhere leaves them whole.
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<AccountId, Inbox>> {
-        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<AccountId, Inbox>> {
+        self.inboxes.lock()
     }
 }
 

@@ -4,9 +4,10 @@
 //! content any more, so a new one never meets the old one's hands.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use xfer_protocol::message::{EndReason, Purpose, Refusal, Secret};
 use xfer_protocol::{Name, SessionId};
 use xfer_store::AccountId;
@@ -139,8 +140,8 @@ impl Registry {
     }
 
     /// Nothing in here can be left half done, so a panic elsewhere does no harm.
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
     }
 }
 

@@ -5,8 +5,9 @@
 //! as far as no other program fills it. So a client's change that was within its limit is never
 //! refused, and on a disk that is full rows can be written: people log in and remove files.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use xfer_protocol::tree::{Limit, Room};
 use xfer_store::{ContentStore, Disk, StoreError};
 
@@ -73,7 +74,7 @@ impl Space {
     }
 
     fn promised(&self) -> MutexGuard<'_, Room> {
-        self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+        self.promised.lock()
     }
 }
 
@@ -164,7 +165,7 @@ mod tests {
         let held = Arc::new(Mutex::new(free.plus(SIZE.divided(3))));
         let shown = held.clone();
         let space = Space::over(move || {
-            let free = *shown.lock().unwrap_or_else(PoisonError::into_inner);
+            let free = *shown.lock();
             Ok(Disk { free, size: SIZE })
         });
         (space, held)
@@ -231,7 +232,7 @@ mod tests {
                         let spare = shares[who].limit.less(shares[who].used);
                         let written = bytes(wanted).min(spare);
                         prop_assert!(shares[who].admit(written));
-                        let mut free = free.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut free = free.lock();
                         prop_assert!(free.less(SIZE.divided(3)).covers(written));
                         *free = free.less(written);
                     }

@@ -25,9 +25,10 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use lru::LruCache;
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock, fstat, fstatvfs, lstat, syncfs};
 use rustix::io::{Errno, retry_on_intr};
 use shards::{Directory, Place};
@@ -152,7 +153,7 @@ impl FileStore {
 
     /// The file of a content, which must exist.
     fn file(&self, content: ContentId) -> io::Result<Arc<File>> {
-        if let Some(file) = lock(&self.open).get(&content) {
+        if let Some(file) = self.open.lock().get(&content) {
             return Ok(file.clone());
         }
         // Opened without the lock: another thread may do the same, and both files will do.
@@ -163,7 +164,7 @@ impl FileStore {
         let is_there =
             lstat(&path).is_ok_and(|there| fstat(&*file).is_ok_and(|held| is_same(&held, &there)));
         if !is_there {
-            lock(&self.open).pop(&content);
+            self.open.lock().pop(&content);
         }
         Ok(file)
     }
@@ -180,11 +181,11 @@ impl FileStore {
 
     fn keep_open(&self, content: ContentId, file: File) -> Arc<File> {
         let file = Arc::new(file);
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         let closed = open.push(content, file.clone()).filter(|(closed, _)| *closed != content);
         if let Some((closed, _)) = &closed {
             // Before another descriptor of it can be opened.
-            lock(&self.unsynced).note_closed(*closed);
+            self.unsynced.lock().note_closed(*closed);
         }
         file
     }
@@ -201,7 +202,7 @@ impl FileStore {
             made => made?,
         };
         {
-            let mut unsynced = lock(&self.unsynced);
+            let mut unsynced = self.unsynced.lock();
             unsynced.note_directory(place.leaf());
             unsynced.note_content(content);
         }
@@ -213,7 +214,7 @@ impl FileStore {
             let path = directory.path(&self.root);
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {
-                    lock(&self.unsynced).note_directory(parent);
+                    self.unsynced.lock().note_directory(parent);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
@@ -230,10 +231,10 @@ impl FileStore {
         content: ContentId,
         change: impl FnOnce(&File) -> io::Result<()>,
     ) -> io::Result<()> {
-        lock(&self.unsynced).note_content(content);
+        self.unsynced.lock().note_content(content);
         let file = self.file(content)?;
         let changed = change(&file);
-        lock(&self.unsynced).note_content(content);
+        self.unsynced.lock().note_content(content);
         changed
     }
 
@@ -243,7 +244,7 @@ impl FileStore {
     fn must_be_in_place(&self, content: ContentId, home: Mounted) -> Result<(), StoreError> {
         let path = Place::of(content).path(&self.root);
         // One that is not open was opened by its path after it was written, or is about to be.
-        let held = lock(&self.open).peek(&content).cloned();
+        let held = self.open.lock().peek(&content).cloned();
         let there = lstat(&path).map_err(io::Error::from);
         let in_place = there.and_then(|there| match held {
             Some(file) => Ok(is_same(&fstat(&*file)?, &there)),
@@ -340,7 +341,7 @@ impl ContentStore for FileStore {
 
     fn keep(&self, content: ContentId, ranges: &[Range<u64>]) -> Result<(), StoreError> {
         // Many may be looked at in a row, which must not close what sessions have open.
-        let held = lock(&self.open).peek(&content).cloned();
+        let held = self.open.lock().peek(&content).cloned();
         let file = held
             .map_or_else(|| Ok(Arc::new(options().open(Place::of(content).path(&self.root))?)), Ok);
         let freed = file.and_then(|file| {
@@ -370,8 +371,8 @@ impl ContentStore for FileStore {
     fn remove(&self, content: ContentId) -> Result<(), StoreError> {
         let removed = std::fs::remove_file(Place::of(content).path(&self.root));
         // After it is gone: before, somebody could open it once more.
-        lock(&self.open).pop(&content);
-        lock(&self.unsynced).forget(content);
+        self.open.lock().pop(&content);
+        self.unsynced.lock().forget(content);
         match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.map_err(|error| self.failed("removing", content, error)),
@@ -381,8 +382,8 @@ impl ContentStore for FileStore {
     fn set_aside(&self, content: ContentId) -> Result<u64, StoreError> {
         let set_aside = lost::set_aside(&self.root, content, OffsetDateTime::now_utc().date());
         // After it is gone: before, somebody could open it once more.
-        lock(&self.open).pop(&content);
-        lock(&self.unsynced).forget(content);
+        self.open.lock().pop(&content);
+        self.unsynced.lock().forget(content);
         set_aside
             .map(Option::unwrap_or_default)
             .map_err(|error| self.failed("setting aside", content, error))
@@ -415,9 +416,4 @@ impl ContentStore for FileStore {
             size: Room { bytes: bytes(stat.f_blocks), files: files(stat.f_files) },
         })
     }
-}
-
-/// What these locks guard is whole between any two statements, so a panic elsewhere does not matter.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -23,8 +23,8 @@ use rustix::fs::{fdatasync, fsync, syncfs};
 use rustix::io::{Errno, retry_on_intr};
 use xfer_protocol::ContentId;
 
+use super::FileStore;
 use super::unsynced::{Failures, Stamp};
-use super::{FileStore, lock};
 use crate::StoreError;
 
 /// More contents than this are made durable by syncing their whole file system at once.
@@ -36,22 +36,22 @@ type Held = (ContentId, Arc<File>);
 impl FileStore {
     /// Syncs contents, and says of which of them something is lost.
     pub(super) fn sync(&self, contents: &[ContentId]) -> Failures {
-        let _turn = lock(&self.syncing);
-        let (start, changed, mut failures) = lock(&self.unsynced).begin(contents);
+        let _turn = self.syncing.lock();
+        let (start, changed, mut failures) = self.unsynced.lock().begin(contents);
         let (held, closed) = self.held(&changed);
         if changed.len() <= SYNCED_SINGLY_MAX && closed.is_empty() {
             self.sync_each(&held, &mut failures);
         } else {
             match retry_on_intr(|| syncfs(&self.root_file)) {
                 Ok(()) => {
-                    lock(&self.unsynced).all_synced(start);
+                    self.unsynced.lock().all_synced(start);
                     return failures;
                 }
                 Err(error) => self.attribute(&changed, error, &mut failures),
             }
         }
         self.sync_directories(contents, start, &mut failures);
-        lock(&self.unsynced).contents_synced(&changed, start, &failures);
+        self.unsynced.lock().contents_synced(&changed, start, &failures);
         failures
     }
 
@@ -59,7 +59,7 @@ impl FileStore {
     /// are not in `asked`, it is noted for when they are to be synced.
     fn attribute(&self, asked: &[ContentId], error: Errno, failures: &mut Failures) {
         tracing::error!(%error, "the store's file system can't be synced; each file is");
-        let changed = lock(&self.unsynced).contents();
+        let changed = self.unsynced.lock().contents();
         let (held, closed) = self.held(&changed);
         let mut lost = Failures::new();
         for content in closed {
@@ -72,13 +72,13 @@ impl FileStore {
                 failures.entry(*content).or_insert(failure);
             }
         }
-        lock(&self.unsynced).note_lost(lost.into_keys());
+        self.unsynced.lock().note_lost(lost.into_keys());
     }
 
     /// Contents that have a descriptor that was open before their change, and those that don't.
     fn held(&self, contents: &[ContentId]) -> (Vec<Held>, Vec<ContentId>) {
-        let open = lock(&self.open);
-        let unsynced = lock(&self.unsynced);
+        let open = self.open.lock();
+        let unsynced = self.unsynced.lock();
         let (mut held, mut closed) = (Vec::new(), Vec::new());
         for content in contents {
             match open.peek(content).filter(|_| !unsynced.was_closed(*content)) {
@@ -101,15 +101,15 @@ impl FileStore {
     /// Syncs the directories that `contents` are found through. A failure is that of all whose
     /// contents are found through it and are not known to be synced.
     fn sync_directories(&self, contents: &[ContentId], start: Stamp, failures: &mut Failures) {
-        let directories = lock(&self.unsynced).directories_of(contents);
+        let directories = self.unsynced.lock().directories_of(contents);
         for directory in directories {
             let path = directory.path(&self.root);
             let synced = File::open(&path).and_then(|file| Ok(retry_on_intr(|| fsync(&file))?));
             let Err(error) = synced else {
-                lock(&self.unsynced).directory_synced(directory, start);
+                self.unsynced.lock().directory_synced(directory, start);
                 continue;
             };
-            lock(&self.unsynced).directory_failed(directory, contents);
+            self.unsynced.lock().directory_failed(directory, contents);
             for content in contents.iter().filter(|content| directory.leads_to(**content)) {
                 let error = io::Error::new(error.kind(), error.to_string());
                 let failure = StoreError::io(format!("syncing {}", path.display()), error);

@@ -5,9 +5,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use super::schema;
@@ -64,7 +64,8 @@ impl Connections {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let writer = lock(&self.writer);
+        // A panic rolls the transaction back: the connection is as good as before.
+        let writer = self.writer.lock();
         let transaction = begin(&writer)?;
         let done = work(&transaction)?;
         transaction.commit()?;
@@ -75,19 +76,17 @@ impl Connections {
     /// commits, it commits by the connection that is asked.
     pub(super) fn others_commits(&self) -> Result<u64, StoreError> {
         let version: i64 =
-            lock(&self.writer).pragma_query_value(None, "data_version", |row| row.get(0))?;
+            self.writer.lock().pragma_query_value(None, "data_version", |row| row.get(0))?;
         Ok(version.cast_unsigned())
     }
 
     fn lock_reader(&self) -> MutexGuard<'_, Connection> {
         for reader in &self.readers {
-            match reader.try_lock() {
-                Ok(guard) => return guard,
-                Err(TryLockError::Poisoned(error)) => return error.into_inner(),
-                Err(TryLockError::WouldBlock) => {}
+            if let Some(guard) = reader.try_lock() {
+                return guard;
             }
         }
-        lock(&self.readers[self.turn.fetch_add(1, Ordering::Relaxed) % READERS])
+        self.readers[self.turn.fetch_add(1, Ordering::Relaxed) % READERS].lock()
     }
 }
 
@@ -108,9 +107,4 @@ fn begin(writer: &Connection) -> Result<Transaction<'_>, StoreError> {
 
 fn is_busy(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
-}
-
-/// A panic under the lock rolled its transaction back: the connection is as good as before.
-fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
