@@ -5,12 +5,12 @@ use serde::de::DeserializeOwned;
 
 use crate::limits::MESSAGE_BYTES_MAX;
 
-/// Why bytes are not the message they should be, or a message can't be written.
+/// A message that could not be encoded or decoded.
 #[derive(Debug, thiserror::Error)]
 #[error("not a valid message: {0}")]
 pub struct CodecError(String);
 
-/// Writes a message down.
+/// Encodes a message.
 ///
 /// # Errors
 /// If it is longer than any frame can carry.
@@ -23,11 +23,11 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
-/// Reads a message that takes up all of `bytes`.
+/// Decodes a message that takes up all of `bytes`.
 ///
 /// # Errors
-/// Anything else: bytes left over or missing, a name that is none, a length past the decode limit.
-/// Nothing is allocated on the word of a length alone.
+/// Bytes left over or missing, an invalid name, or a length past the decode limit. A length alone
+/// never makes it allocate.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let (message, len) = bincode::serde::decode_from_slice(bytes, config())
         .map_err(|error| CodecError(error.to_string()))?;
@@ -37,7 +37,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     Ok(message)
 }
 
-/// The limit counts what decoding may allocate, which is more than the bytes it came in.
+/// Decoding may allocate more than the encoded bytes, so the limit is a multiple of them.
 const DECODE_BYTES_MAX: usize = 16 * MESSAGE_BYTES_MAX;
 
 fn config() -> impl bincode::config::Config {

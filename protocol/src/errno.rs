@@ -17,12 +17,12 @@ macro_rules! errnos {
                 match self { $(Errno::$name => $number,)* }
             }
 
-            /// The error that Linux gives this number, if it is one of ours.
+            /// The error with this number on Linux, if it is one of ours.
             pub fn from_number(number: i32) -> Option<Errno> {
                 match number { $($number => Some(Errno::$name),)* _ => None }
             }
 
-            /// The error that is shown as this text.
+            /// The error that `Display` writes as this text.
             pub fn from_text(text: &str) -> Option<Errno> {
                 match text { $($text => Some(Errno::$name),)* _ => None }
             }

@@ -19,44 +19,44 @@ pub struct Header {
     pub payload_len: usize,
 }
 
-/// What a frame may hold in some state of a link, in bytes.
+/// The largest frame that a link accepts in one of its states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
-    /// The longest message.
+    /// The longest message, in bytes.
     pub message_max: usize,
-    /// The longest payload.
+    /// The longest payload, in bytes.
     pub payload_max: usize,
 }
 
 impl Bounds {
-    /// Before a link is opened.
+    /// Before the link is opened.
     pub const OPENING: Bounds =
         Bounds { message_max: limits::OPENING_MESSAGE_BYTES_MAX, payload_max: 0 };
 
-    /// For questions on a read link.
+    /// For questions on an open read link.
     pub const REQUEST: Bounds = Bounds { message_max: limits::REQUEST_BYTES_MAX, payload_max: 0 };
 
-    /// Once it is, and for [`crate::message::Opened`] itself.
+    /// For an open link otherwise, and for [`crate::message::Opened`] itself.
     pub const OPEN: Bounds =
         Bounds { message_max: limits::MESSAGE_BYTES_MAX, payload_max: limits::PAYLOAD_BYTES_MAX };
 }
 
-/// Why a frame can't be one.
+/// A header that no frame may have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FrameError {
-    /// Its message is too long (or empty).
+    /// The message is too long, or empty.
     #[error("a message of {0} bytes")]
     Message(usize),
-    /// Its payload is too long.
+    /// The payload is too long.
     #[error("a payload of {0} bytes")]
     Payload(usize),
 }
 
 impl Header {
-    /// The header's bytes.
+    /// Encodes the header.
     ///
     /// # Errors
-    /// What [`Header::parse`] would refuse is refused here too.
+    /// The same headers as [`Header::parse`]: never send what the peer must refuse.
     pub fn encode(self, bounds: Bounds) -> Result<[u8; HEADER_BYTES], FrameError> {
         self.check(bounds)?;
         let mut bytes = [0; HEADER_BYTES];
@@ -65,7 +65,7 @@ impl Header {
         Ok(bytes)
     }
 
-    /// Reads a header.
+    /// Decodes a header.
     ///
     /// # Errors
     /// A length beyond `bounds`, or an empty message.

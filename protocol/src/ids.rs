@@ -25,7 +25,7 @@ macro_rules! id {
 }
 
 id! {
-    /// The number of a node within its tree: stable for ever, never used again.
+    /// A node's number within its tree: stable for ever, never reused.
     Ino
 }
 
@@ -40,21 +40,21 @@ id! {
 }
 
 id! {
-    /// The place of an op in its tree's log. The first op ever is 1; 0 stands for "none yet".
+    /// An op's position in its tree's log. The first op ever is 1; 0 stands for "none yet".
     Seq
 }
 
 id! {
-    /// How many sessions a tree has had. A commit under an epoch that has passed is refused.
+    /// The number of sessions that a tree has had. A commit with an old epoch is refused.
     Epoch
 }
 
 impl Ino {
     /// The tree's root.
     pub const ROOT: Ino = Ino(1);
-    /// The directory where what others sent arrives: one directory a sender.
+    /// The directory where deliveries arrive: one subdirectory for each sender.
     pub const INBOX: Ino = Ino(2);
-    /// The directory of mailboxes: one directory a user that can be sent to.
+    /// The directory of mailboxes: one subdirectory for each user that can be sent to.
     pub const OUTBOX: Ino = Ino(3);
     /// The first number that a server grants; those below are for nodes that every tree has.
     pub const FIRST_GRANTED: u64 = 1024;
@@ -67,18 +67,18 @@ impl Seq {
     }
 }
 
-/// What names a session on its server, beside its secret.
+/// Identifies a session on its server. Public: only the secret proves that a link belongs to it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct SessionId(pub [u8; 16]);
 
 /// Numbers that the server lets a session use for new nodes, contents and deliveries.
 ///
-/// They come from one counter of the server, so a number names one thing on that server for ever.
+/// They come from a single counter on the server, so it never gives a number twice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct IdRange {
     /// The first number granted.
     pub first: u64,
-    /// The first number after it that is not granted.
+    /// The end of the range, exclusive.
     pub end: u64,
 }
 

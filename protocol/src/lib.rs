@@ -1,11 +1,11 @@
 //! What xfer's two sides agree on: the wire's messages, and the rules of the tree.
 //!
 //! This crate is pure: no I/O, no clock, no threads. Both `xfer-server` and `xfer-mount` run the
-//! code in [`tree`], the client to predict and the server to decide, so an outcome is worked out
-//! the same way twice and never negotiated.
+//! code in [`tree`]: the client predicts an outcome, the server decides it. Since both run the same
+//! code, outcomes never need to be negotiated.
 //!
-//! Reading order: [`limits`], [`ids`], [`shown`], [`size`], [`name`], [`user`], then [`tree`] (nodes, ops and rules), then
-//! [`message`] (what is said), [`frame`] and [`codec`] (how it is written down).
+//! Reading order: [`limits`], [`ids`], [`shown`], [`size`], [`name`], [`user`], then [`tree`] (nodes,
+//! ops and rules), then [`message`] (the messages), [`frame`] and [`codec`] (their encoding).
 
 pub mod limits;
 

@@ -1,7 +1,7 @@
 //! Every bound of the protocol and of the tree, in one place.
 //!
-//! Both sides enforce each of these; neither trusts the other to. A bound that only one side needs
-//! (a cache, a queue) is that side's own and does not stand here.
+//! Both sides enforce each of these; neither trusts the other to. A bound that concerns only one
+//! side (a cache, a queue) is defined on that side.
 
 /// The longest name of an entry, in bytes (Linux `NAME_MAX`).
 pub const NAME_BYTES_MAX: usize = 255;
@@ -19,11 +19,11 @@ pub const BLOCK_BYTES: u64 = 4096;
 /// The unit in which names in directories, and targets of symbolic links, are charged, in bytes.
 pub const SECTOR_BYTES: u64 = 512;
 
-/// What an entry of a directory counts for beside its name, in bytes.
+/// The fixed charge for a directory entry, in bytes; its name is charged on top.
 pub const ENTRY_BYTES: u64 = 64;
 
-/// The most separate runs of data a sparse file's map may have. Past it, the hole before a new
-/// run is charged as data, so the map stays small and no write fails for it.
+/// The most separate runs of data in a sparse file's map. Past it, the hole before a new run is
+/// charged as data, so the map stays small and no write fails because of it.
 pub const EXTENT_RUNS_MAX: usize = 65_536;
 
 /// The most hard links to one node (`EMLINK` beyond), as ext4.
@@ -35,12 +35,12 @@ pub const XATTR_NAME_BYTES_MAX: usize = 255;
 /// The largest value of an extended attribute, in bytes (Linux `XATTR_SIZE_MAX`).
 pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
 
-/// The most bytes of names and values that the extended attributes of one node hold together
-/// (`ENOSPC` beyond). Names, each with a closing NUL, must fit `XATTR_LIST_MAX` (64 KiB) too.
+/// The most bytes of names and values in all extended attributes of one node together (`ENOSPC`
+/// beyond). The names, each with a closing NUL, must also fit `XATTR_LIST_MAX` (64 KiB).
 pub const XATTRS_BYTES_MAX: usize = 128 << 10;
 
-/// The most bytes of a node's extended attributes that come along in a listing. Of a node with more,
-/// they are left out, and asked for when they are needed.
+/// The most bytes of a node's extended attributes that a listing includes. Larger ones are left out
+/// and fetched when they are needed.
 pub const XATTRS_LISTED_BYTES_MAX: u64 = 1 << 10;
 
 /// The longest value of the attribute that says why a file was not sent, in bytes.
@@ -67,35 +67,35 @@ pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
 /// The largest question on a read link, in bytes. It has no payload.
 pub const REQUEST_BYTES_MAX: usize = 4 << 10;
 
-/// The most data one write op carries, in bytes.
+/// The most data in one write op, in bytes.
 pub const WRITE_BYTES_MAX: usize = 1 << 20;
 
-/// The most data one read request asks for, in bytes.
+/// The most data that one read request may ask for, in bytes.
 pub const READ_BYTES_MAX: usize = 1 << 20;
 
 /// The most ops in one frame.
 pub const FRAME_OPS_MAX: usize = 4096;
 
-/// The size at which a page of a listing ends, in bytes of its encoding (roughly).
+/// The approximate encoded size at which a listing's page ends, in bytes.
 pub const PAGE_BYTES: usize = 256 << 10;
 
 /// The most ids (inode, content and delivery numbers) granted at once.
 pub const IDS_MAX: u64 = 1 << 20;
 
-/// The most ranges of ids that a session may have in which some are not used.
+/// The most ranges of ids with unused numbers that a session may hold.
 pub const ID_RANGES_MAX: usize = 16;
 
 /// How long a phase before login may take, in milliseconds.
 pub const OPENING_TIMEOUT_MS: u64 = 10_000;
 
-/// How often each side says something on a log link that is otherwise quiet, in milliseconds.
+/// How often each side sends something on an otherwise quiet log link, in milliseconds.
 pub const HEARTBEAT_MS: u64 = 3_000;
 
-/// After how long without a byte from the server, in milliseconds, its client takes a log link for
-/// dead, or a read link on which an answer has begun.
+/// The client gives a link up as dead after this time without a byte from the server, in
+/// milliseconds: a log link always, a read link once an answer has begun.
 pub const SILENCE_TIMEOUT_MS: u64 = 10_000;
 
-/// After how long without a byte from the client its server takes a link for dead, in milliseconds.
-/// Longer, for machines of users are busy, or stand still, for longer than servers; one that is gone
-/// with its kernel is noticed by TCP in [`SILENCE_TIMEOUT_MS`].
+/// The server gives a link up as dead after this time without a byte from the client, in
+/// milliseconds. It is longer because users' machines stall for longer than servers do. TCP notices
+/// within [`SILENCE_TIMEOUT_MS`] when the client's kernel is gone too.
 pub const CLIENT_SILENCE_TIMEOUT_MS: u64 = 30_000;

@@ -12,12 +12,12 @@ use crate::shown::Shown;
 
 /// A validated name: 1 to 255 bytes, no `/`, no NUL, not `.` and not `..`.
 ///
-/// All other bytes are kept exactly; a name need not be UTF-8. Cheap to clone.
+/// All other bytes are kept exactly; a name need not be UTF-8. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<[u8]>);
 
 impl Name {
-    /// Checks `bytes` and makes a name of them.
+    /// Validates `bytes` as a name.
     ///
     /// # Errors
     /// `ENAMETOOLONG` over 255 bytes; `EINVAL` for an empty name, `.`, `..`, or one with `/` or NUL.
@@ -38,7 +38,7 @@ impl Name {
     }
 }
 
-/// So that maps keyed by name can be searched by bytes.
+/// Allows maps keyed by name to be searched by bytes.
 impl Borrow<[u8]> for Name {
     fn borrow(&self) -> &[u8] {
         &self.0
@@ -51,7 +51,7 @@ impl fmt::Debug for Name {
     }
 }
 
-/// Lossy, and with what is not visible escaped: for messages and logs, never for comparing.
+/// Lossy, with invisible characters escaped: for messages and logs, never for comparing.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Shown(&String::from_utf8_lossy(&self.0)).fmt(f)

@@ -1,13 +1,13 @@
-//! Text of others, fit to be shown: the only place that says how.
+//! Makes untrusted text fit to be shown. No other place decides how.
 //!
-//! Names of files, names of hosts, error texts of the other side: whoever chose them must not
-//! move a reader's cursor, make one line look like two, or turn letters round.
+//! Names of files and hosts and the other side's error texts are untrusted: they must not be able
+//! to move a reader's cursor, make one line look like two, or reverse the direction of letters.
 
 use std::fmt::{self, Write};
 
-/// Shows a text with whatever is not a visible character escaped: control and format characters
-/// (also those that change the direction of writing, or have no width), separators of lines,
-/// and what Unicode does not define.
+/// Shows a text with every invisible character escaped: control and format characters (including
+/// those that have no width or change the direction of writing), line separators, and characters
+/// that Unicode does not define.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a>(pub &'a str);
 
@@ -20,13 +20,13 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// `text` as [`Shown`] shows it.
+/// Returns `text` as [`Shown`] shows it.
 pub fn shown(text: &str) -> String {
     Shown(text).to_string()
 }
 
-/// `json` with every character escaped that [`Shown`] would escape, so that it means the same and
-/// can be printed. Line ends and indentation stay.
+/// Escapes in `json` the characters that [`Shown`] would escape, so that it means the same and can
+/// be printed. Line ends and indentation stay.
 pub fn shown_json(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
@@ -34,7 +34,7 @@ pub fn shown_json(json: &str) -> String {
             text.push(c);
             continue;
         }
-        // Such a character can only be in a string, where a pair of surrogates stands for it too.
+        // Such a character can only occur in a string, where a surrogate pair may stand for it.
         for unit in c.encode_utf16(&mut [0; 2]) {
             let _ = write!(text, "\\u{unit:04x}");
         }
@@ -42,13 +42,13 @@ pub fn shown_json(json: &str) -> String {
     text
 }
 
-/// Whether a character has a look of its own, by the standard library's table. Accents that
-/// combine with the character before are visible.
+/// Whether a character is visible by itself, by the standard library's table. Accents that combine
+/// with the preceding character count as visible.
 pub fn is_visible(c: char) -> bool {
     if c.is_ascii() {
         return !c.is_ascii_control();
     }
-    // An accent is escaped as the first character of a string only.
+    // The standard library escapes an accent only at the start of a string.
     let mut buffer = [b'a', 0, 0, 0, 0];
     let len = 1 + c.encode_utf8(&mut buffer[1..]).len();
     let pair = str::from_utf8(&buffer[..len]).unwrap_or_default();

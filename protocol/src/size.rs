@@ -1,14 +1,14 @@
-//! Sizes as people read and write them, the same for all of xfer's programs.
+//! How sizes are read and written, the same in all of xfer's programs.
 
-/// The units, largest first: what they are called, and how many bytes one is.
+/// The units, largest first: each with its name and its size in bytes.
 const UNITS: [(&str, u64); 5] =
     [("PiB", 1 << 50), ("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
 /// The most digits after the point: enough for a byte of a PiB.
 const DECIMALS_MAX: usize = 16;
 
-/// Reads a size in bytes: a number and a unit, like `10GiB`, `1.5G`, `500MB` or `4096`. What is less
-/// than a byte is left out.
+/// Parses a size in bytes: a number and a unit, like `10GiB`, `1.5G`, `500MB` or `4096`. A fraction
+/// of a byte is dropped.
 ///
 /// As with GNU coreutils (`info coreutils 'Block size'`), `K` and `KiB` are 1024 and `KB` is 1000. Capitals
 /// don't matter.
@@ -38,7 +38,7 @@ fn unit_bytes(unit: &str) -> Option<u64> {
     }
 }
 
-/// Writes a size in bytes in the largest unit of which there is one, with a decimal unless it is exact:
+/// Formats a size in bytes in the largest unit that fits in it, with one decimal unless it is exact:
 /// `10 GiB`, `1.5 GiB`.
 pub fn display(bytes: u64) -> String {
     match UNITS.iter().find(|(_, unit)| bytes >= *unit) {

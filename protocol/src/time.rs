@@ -30,8 +30,8 @@ impl Timestamp {
         self.nanos
     }
 
-    /// The moment to the second as RFC 3339 has it, in UTC; as seconds since the epoch if it is in
-    /// no year of four digits.
+    /// Formats the moment to the second as in RFC 3339, in UTC; as seconds since the epoch if its
+    /// year does not have four digits.
     pub fn to_rfc3339(self) -> String {
         OffsetDateTime::from_unix_timestamp(self.secs)
             .ok()

@@ -1,15 +1,15 @@
-//! What an account may be called.
+//! The names that an account may have.
 
 use crate::Name;
 use crate::limits::USER_BYTES_MAX;
 
-/// What [`parse`] accepts, for messages.
+/// The rule of [`parse`], for messages.
 pub const RULE: &str = "1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit";
 
-/// Checks a user's name.
+/// Parses a user's name.
 ///
-/// Narrower than the name of an entry: users' names are typed, read aloud and made directories of,
-/// so there are no capitals to mix up, and no name that looks like an option or a hidden file.
+/// The rule is narrower than that for entries. Users' names are typed, read aloud and used as
+/// directory names, so they have no capitals to mix up and can't look like an option or a hidden file.
 pub fn parse(text: &str) -> Option<Name> {
     let first = text.bytes().next()?;
     let begins = first.is_ascii_lowercase() || first.is_ascii_digit();

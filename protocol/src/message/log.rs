@@ -1,4 +1,4 @@
-//! The log link: ops up, what became of them down.
+//! The log link: ops up, acknowledgements down.
 
 use std::fmt;
 
@@ -10,91 +10,91 @@ use crate::shown::Shown;
 use crate::tree::{Limit, Op, Quota, Room};
 use crate::{DeliveryId, Errno, IdRange, Name, Seq, Timestamp};
 
-/// From the client, on the log link.
+/// A message from the client on the log link.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ToServer {
-    /// Ops that follow each other, the first with this seq. The frame's payload is the data of
-    /// those that are writes, one after the other.
+    /// Consecutive ops. The frame's payload is the data of the writes among them, concatenated in
+    /// the order of the ops.
     Ops {
         /// The seq of the first op.
         first: Seq,
-        /// The ops; at most [`FRAME_OPS_MAX`].
+        /// The ops, at most [`FRAME_OPS_MAX`], numbered from `first` on.
         #[serde(deserialize_with = "ops_of_a_frame")]
         ops: Vec<Op>,
     },
-    /// Commit soon: a program waits until this op is durable.
+    /// Commit soon: a program waits for an op to become durable.
     Barrier {
-        /// The op.
+        /// The last op that must be durable.
         upto: Seq,
     },
-    /// A sign of life. Answered by [`ToClient::Pong`], and by [`ToClient::Durable`] once more with
-    /// what the disk can take now.
+    /// A heartbeat. The server answers with [`ToClient::Pong`], and repeats [`ToClient::Durable`]
+    /// with the disk's present room.
     Ping {
-        /// The client holds to this limit from now on, though it was granted a higher one.
+        /// The limit that the client keeps to from now on; it may be lower than the granted one.
         limit: Limit,
     },
-    /// A program waits for room on the server's disk. Answered by [`ToClient::Room`].
+    /// A program waits for room on the server's disk. The server answers with [`ToClient::Room`].
     Room {
-        /// The limit that would be enough.
+        /// The limit that would suffice.
         wanted: Room,
     },
-    /// Numbers are running out: grant more. Answered by [`ToClient::Ids`].
+    /// The granted numbers run low. The server answers with [`ToClient::Ids`].
     MoreIds,
-    /// The session ends: every op that was sent is to be made durable, then
-    /// [`ToClient::Ended`] is the last word.
+    /// The session ends: the server makes every op that was sent durable, then says
+    /// [`ToClient::Ended`] as its last message.
     Logout,
 }
 
-/// From the server, on the log link.
+/// A message from the server on the log link.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ToClient {
-    /// All ops up to this one are on the server's disk.
+    /// All ops up to `seq` are on the server's disk.
     Durable {
-        /// The op.
+        /// The last op that is durable.
         seq: Seq,
         /// What the server's disk can still take.
         disk: Room,
-        /// What all ops of the session together may take up there.
+        /// The limit on the room that all ops of the session together may take up there.
         limit: Limit,
     },
-    /// Answers [`ToServer::Room`]: if the limit is lower than what was wanted, there is no more.
+    /// Answers [`ToServer::Room`]. A limit lower than the one wanted means that there is no more room.
     Room {
         /// What the server's disk can still take.
         disk: Room,
-        /// What all ops of the session together may take up there.
+        /// The limit on the room that all ops of the session together may take up there.
         limit: Limit,
     },
-    /// The server refused an op that the client predicted to succeed. The session ends; the tree
-    /// is as it was after the op before.
+    /// The server refused an op that the client had predicted to succeed. The session ends, and the
+    /// tree stays as the previous op left it.
     Diverged {
-        /// The op.
+        /// The op that was refused; no later op is applied.
         seq: Seq,
-        /// What the server's rules said.
+        /// The error from the server's rules.
         errno: Errno,
     },
     /// Something was sent to this user.
     Arrived(DeliveryHead),
-    /// Something that this user sent was accepted or turned away.
+    /// A delivery from this user was accepted or declined.
     Settled {
-        /// Which.
+        /// The delivery's number.
         delivery: DeliveryId,
-        /// What became of it.
+        /// Its new state.
         state: super::DeliveryState,
     },
-    /// The users that one can send to, after a change.
+    /// The complete list of users that can be sent to, after a change.
     Users(Vec<Name>),
-    /// The quota, after a change.
+    /// The tree's new quota, after the administrator changed it.
     Quota(Quota),
-    /// More numbers, to be used when those granted before are used up.
+    /// More numbers. The client uses up those granted before first.
     Ids(IdRange),
     /// Answers [`ToServer::Ping`].
     Pong,
-    /// The session is about to end: take no more changes, send what there is, then
-    /// [`ToServer::Logout`]. After the deadline the server ends it.
+    /// The session is about to end: make no more changes, send the ops in hand, then
+    /// [`ToServer::Logout`]. The server ends it at the deadline.
     Drain {
-        /// Why.
+        /// Why the session ends; [`ToClient::Ended`] repeats it.
         reason: EndReason,
-        /// How long there is.
+        /// The time left, in milliseconds.
         deadline_ms: u64,
     },
     /// The session is over; the server closes the link.
@@ -104,55 +104,55 @@ pub enum ToClient {
 /// Why a session ended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 pub enum EndReason {
-    /// The client asked for it.
+    /// The client logged out.
     #[error("logged out")]
     LoggedOut,
     /// Another login took the session over.
     #[error("taken over by a mount on {} ({})", Shown(host), Shown(address))]
     TakenOver {
-        /// The other client's host, as it named itself.
+        /// The other client's host name, as that client gave it.
         host: String,
-        /// The other client's address.
+        /// The other client's address, as the server saw it.
         address: String,
     },
-    /// The server's admin ended it, or removed the account, or changed its password.
+    /// An administrator of the server ended it, removed the account or changed its password.
     #[error("ended by the server's administrator")]
     Administrator,
-    /// The server stops.
+    /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,
-    /// The server heard nothing from the client for this long.
+    /// The server received nothing from the client for too long.
     #[error("the server heard nothing from this machine for {seconds} s")]
     Silent {
-        /// How long.
+        /// How long the client was silent, in seconds.
         seconds: u64,
     },
-    /// The client broke the protocol, or its ops and the server's rules disagree.
+    /// The client broke the protocol, or its ops contradict the server's rules.
     #[error("the two sides disagree: {}", Shown(.0))]
     Protocol(String),
-    /// The server's storage failed; its log says how.
+    /// The server's storage failed; the server's log has the details.
     #[error("the server's storage failed: {}", Shown(.0))]
     Storage(String),
 }
 
-/// A delivery as it is announced; its items are fetched with [`super::Ask::Delivery`].
+/// The announcement of a delivery; the client fetches its items with [`super::Ask::Delivery`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DeliveryHead {
-    /// Its number.
+    /// The number to fetch, accept or decline it by.
     pub id: DeliveryId,
-    /// The sender.
+    /// The sender's user name.
     pub from: Name,
-    /// The name of what was sent.
+    /// The name of the file or directory that was sent.
     pub name: Name,
-    /// When it was sent.
+    /// When it was sent, by the sender's clock.
     pub sent: Timestamp,
-    /// How many items it has.
+    /// The number of items, its top one included.
     pub items: u32,
-    /// How many bytes it takes up.
+    /// Its size in an inbox, in bytes, as [`crate::tree::Delivery::bytes`] counts it.
     pub bytes: u64,
 }
 
-/// Ops take up far more memory than bytes, so that there are too many is found while they are read.
+/// Rejects too many ops while decoding: they take up far more memory than their encoded bytes.
 fn ops_of_a_frame<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Op>, D::Error> {
     struct Ops;
 

@@ -1,9 +1,9 @@
 //! What the two sides say to each other.
 //!
 //! A connection (a *link*) begins with [`ClientHello`] and [`ServerHello`], then [`Opening`] and
-//! [`Opened`]. After that it is one of two kinds: a *log link*, of which a session has one, carries
-//! ops up and acknowledgements down ([`ToServer`], [`ToClient`]); *read links*, of which it may
-//! have several, carry numbered [`Request`]s up and [`Response`]s down, in any order.
+//! [`Opened`]. It then becomes one of two kinds. A *log link* carries ops up and acknowledgements
+//! down ([`ToServer`], [`ToClient`]); a session has one. A *read link* carries numbered
+//! [`Request`]s up and [`Response`]s down, in any order; a session may have several.
 
 mod opening;
 

@@ -1,4 +1,4 @@
-//! The beginning of a link: versions, then who one is.
+//! The beginning of a link: versions, then identity.
 
 use std::fmt;
 
@@ -12,33 +12,33 @@ use crate::{Epoch, IdRange, Name, Seq, SessionId, Timestamp};
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u16 = 2;
 
-/// What the two sides call their protocol in TLS, so that neither can be led to talk to another's.
+/// The protocol's name in TLS (ALPN), so that neither side can be tricked into another protocol.
 pub const ALPN: &[u8] = b"xfer/1";
 
-/// What a server says in place of its part of the TLS handshake when it has no place for the link: a
-/// fatal alert, `access_denied`.
+/// A fatal TLS alert, `access_denied`, that the server sends in place of its handshake when it has
+/// no room for the link.
 pub const BUSY_ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 
 /// The first message of a link, from the client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClientHello {
-    /// Always [`ClientHello::MAGIC`]: so that a stranger is told apart at once.
+    /// Always [`ClientHello::MAGIC`], so that the server recognises strangers at once.
     pub magic: [u8; 4],
     /// The oldest version the client speaks.
     pub version_min: u16,
     /// The newest version the client speaks.
     pub version_max: u16,
-    /// Bits of optional abilities. None are defined yet; unknown ones are ignored.
+    /// Optional abilities, one bit each. None are defined yet; unknown bits are ignored.
     pub capabilities: u64,
-    /// The client's name and version, for logs: at most 64 bytes.
+    /// The client's name and version, for the server's log; at most 64 bytes.
     pub software: String,
 }
 
 impl ClientHello {
-    /// What [`ClientHello::magic`] holds.
+    /// The value of [`ClientHello::magic`].
     pub const MAGIC: [u8; 4] = *b"xfer";
 
-    /// The hello of a client that speaks just [`VERSION`].
+    /// The hello of a client that speaks only [`VERSION`].
     pub fn new(software: &str) -> ClientHello {
         ClientHello {
             magic: Self::MAGIC,
@@ -55,23 +55,23 @@ impl ClientHello {
 pub enum ServerHello {
     /// The link goes on in this version.
     Welcome {
-        /// The version that both speak.
+        /// The version that the link uses.
         version: u16,
-        /// Those of the client's capabilities that the server has too.
+        /// The client's capabilities that the server has too.
         capabilities: u64,
         /// The server's name and version, for logs and messages.
         software: String,
-        /// The server's time, so that the client can warn of a clock that is far off.
+        /// The server's time, so that the client can warn if the two clocks differ much.
         time: Timestamp,
     },
-    /// No common version; the server closes the link.
+    /// The two have no version in common; the server closes the link.
     Incompatible {
         /// The oldest version the server speaks.
         version_min: u16,
         /// The newest version the server speaks.
         version_max: u16,
     },
-    /// The server takes no more links now; try again later.
+    /// The server accepts no more links at the moment; try again later.
     Busy,
 }
 
@@ -84,26 +84,26 @@ pub enum Opening {
         user: String,
         /// Its password.
         password: Password,
-        /// What to do about a session that runs already.
+        /// What to do if the account already has a session.
         purpose: Purpose,
-        /// The client's host name, shown to whoever is refused for this session: at most 64 bytes.
+        /// The client's host name, shown when this session keeps another login out; at most 64 bytes.
         host: String,
     },
-    /// Join a session that runs; the link becomes a read link.
+    /// Join an existing session; the link becomes a read link.
     Attach {
-        /// The session.
+        /// The session's public name, from [`Grant::session`].
         session: SessionId,
         /// Its secret, from [`Grant::secret`].
         secret: Secret,
     },
 }
 
-/// What a login is for.
+/// What to do if the account already has a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Purpose {
-    /// A session, if none runs.
+    /// Begin a session only if there is none.
     Mount,
-    /// A session, ending one that runs.
+    /// End the existing session, then begin one.
     TakeOver,
 }
 
@@ -114,83 +114,83 @@ pub enum Opened {
     Session(Box<Grant>),
     /// The link joined the session.
     Attached,
-    /// No. The server closes the link.
+    /// The link was refused; the server closes it.
     Refused(Refusal),
 }
 
-/// Why a link was not opened.
+/// Why a link was refused.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    /// The name or the password is wrong; which of them is not said.
+    /// The name or the password is wrong; the server does not say which.
     #[error("wrong user name or password")]
     WrongPassword,
-    /// Too many wrong passwords from this address.
+    /// Too many wrong passwords came from this address.
     #[error("blocked, try again in {seconds} s")]
     Blocked {
-        /// How long the block lasts from now.
+        /// How long the block still lasts, in seconds.
         seconds: u64,
     },
-    /// The account has a session already.
+    /// The account already has a session.
     #[error("already mounted on {} ({})", Shown(host), Shown(address))]
     InUse {
-        /// The other client's host, as it named itself.
+        /// The other client's host name, as that client gave it.
         host: String,
-        /// The other client's address.
+        /// The other client's address, as the server saw it.
         address: String,
         /// When the other session began.
         since: Timestamp,
     },
-    /// No such session, or not its secret.
+    /// There is no such session, or the secret is wrong.
     #[error("the session is over")]
     NoSession,
     /// The server is about to stop.
     #[error("the server is stopping")]
     Stopping,
-    /// The server has as many sessions, or as much to do, as it can take.
+    /// The server has as many sessions, or as much work, as it can take.
     #[error("the server is too busy")]
     Busy,
     /// The server failed; its log says why.
     #[error("the server failed; its log says why")]
     Internal,
-    /// The server's administrator is working on the account: importing into it, for example.
+    /// An administrator of the server is working on the account, for example importing into it.
     #[error("the server's administrator is working on the account")]
     Claimed,
 }
 
-/// What a session begins with.
+/// Everything that a client needs to begin its session.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Grant {
-    /// The session's name.
+    /// The session's public name, for [`Opening::Attach`].
     pub session: SessionId,
-    /// What proves that a link belongs to the session.
+    /// Proves that a link belongs to the session.
     pub secret: Secret,
-    /// Which session of the tree it is.
+    /// The session's number among all that the tree has had.
     pub epoch: Epoch,
-    /// The last op that the tree has had; the client's first is the next.
+    /// The last op that the server has applied; the client numbers its ops from the next one.
     pub applied: Seq,
     /// The account's name, as the server writes it.
     pub user: Name,
     /// Numbers for new nodes, contents and deliveries.
     pub ids: IdRange,
-    /// What the tree takes up.
+    /// What the tree takes up now.
     pub usage: Usage,
-    /// What it may take up.
+    /// What the tree may take up.
     pub quota: Quota,
     /// What the server's disk can still take.
     pub disk: Room,
-    /// What all ops of the session together may take up there.
+    /// The first limit on the room that all ops of the session together may take up there.
     pub limit: Room,
-    /// The users that one can send to.
+    /// The users that can be sent to.
     pub users: Vec<Name>,
-    /// Deliveries that wait to be accepted.
+    /// Deliveries that wait to be accepted or declined.
     pub deliveries: Vec<DeliveryHead>,
 }
 
-/// A password on its way. Not shown by `Debug`; overwritten when dropped.
+/// A password in transit. `Debug` does not show it; dropping overwrites it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, zeroize::ZeroizeOnDrop)]
 pub struct Password(pub Vec<u8>);
 
-/// What proves that a link belongs to a session: 256 random bits.
+/// Proves that a link belongs to a session: 256 random bits.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, zeroize::ZeroizeOnDrop)]
 pub struct Secret(pub [u8; 32]);
 

@@ -5,64 +5,64 @@ use serde::{Deserialize, Serialize};
 use crate::tree::{Item, Node};
 use crate::{ContentId, DeliveryId, Ino, Name, Seq, Timestamp};
 
-/// A question, from the client. Answered by one [`Response`] with the same number.
+/// A question from the client. The server answers with one [`Response`] of the same number.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Request {
-    /// The client's number for it; not in use for another question that waits.
+    /// Chosen by the client; no other unanswered question of the link has it.
     pub id: u32,
-    /// Answer only when the ops up to this one are applied (durable or not).
+    /// The answer must wait until the ops up to this one are applied (durable or not).
     pub after: Seq,
-    /// What is asked.
+    /// The question itself.
     pub ask: Ask,
 }
 
-/// What is asked.
+/// The questions of a read link.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Ask {
-    /// A node by its number. Answered by [`Answer::Node`].
+    /// Asks for a node by its number. Answered by [`Answer::Node`].
     Node(Ino),
-    /// One entry and the node it refers to. Answered by [`Answer::Entry`].
+    /// Asks for one entry and the node that it refers to. Answered by [`Answer::Entry`].
     Entry(Ino, Name),
-    /// Entries of a directory with their nodes, in order of names, after the name given. Answered
-    /// by [`Answer::Pages`]. The server may add pages of directories within it, to save questions.
+    /// Asks for a directory's entries after a name, in order of names, with their nodes. Answered
+    /// by [`Answer::Pages`]. The server may add pages of subdirectories to save further questions.
     List {
-        /// The directory.
+        /// The number of the directory.
         directory: Ino,
-        /// The last name of the page before, or nothing for the first page.
+        /// The last name of the previous page; `None` for the first page.
         after: Option<Name>,
     },
-    /// Bytes of a content. Answered by [`Answer::Data`], with the bytes as the frame's payload:
-    /// fewer than asked only at the content's end, past which all is zeros.
+    /// Asks for bytes of a content. Answered by [`Answer::Data`]; the frame's payload is the bytes.
+    /// It is shorter than asked only at the content's end, past which everything is zeros.
     Read {
-        /// A node that has this content.
+        /// A node that has this content; the server checks that it does.
         ino: Ino,
-        /// The content.
+        /// The content to read from.
         content: ContentId,
-        /// The first byte.
+        /// The first byte, counted from the content's start.
         offset: u64,
-        /// How many bytes; at most [`crate::limits::READ_BYTES_MAX`].
+        /// The number of bytes, at most [`crate::limits::READ_BYTES_MAX`].
         len: u32,
     },
-    /// Items of a delivery to this user, from this place on. Answered by [`Answer::Items`].
+    /// Asks for items of a delivery to this user. Answered by [`Answer::Items`].
     Delivery {
-        /// The delivery.
+        /// The delivery's number, from its announcement.
         id: DeliveryId,
-        /// The place of the first item wanted.
+        /// The index of the first item wanted.
         from: u32,
     },
-    /// What became of a delivery from this user. Answered by [`Answer::State`].
+    /// Asks for the state of a delivery from this user. Answered by [`Answer::State`].
     State(DeliveryId),
-    /// Whether something fits another user's inbox. The room is kept for a while, as far as one
-    /// sender may have others wait; what is kept for the same node already is part of it. Answered
-    /// by [`Answer::Reserved`].
+    /// Asks for room in another user's inbox. The server keeps it for a while, within what one
+    /// sender may have reserved at a time. Room already kept for the same node counts towards it.
+    /// Answered by [`Answer::Reserved`].
     Reserve {
-        /// The other user.
+        /// The recipient's name.
         to: Name,
-        /// What is to be sent.
+        /// The node that will be sent.
         ino: Ino,
-        /// How many bytes.
+        /// Its size in an inbox, in bytes.
         bytes: u64,
-        /// How many items.
+        /// Its number of items.
         items: u32,
     },
 }
@@ -70,42 +70,42 @@ pub enum Ask {
 /// The answer to a [`Request`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Response {
-    /// The request's number.
+    /// The number of the request that it answers.
     pub id: u32,
-    /// The answer.
+    /// The answer, or why there is none.
     pub answer: Result<Answer, ReadError>,
 }
 
-/// What is answered.
+/// The answers of a read link, each named after its question.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Answer {
     /// The node, if it exists.
     Node(Option<Node>),
-    /// What the entry refers to, if it exists.
+    /// The entry's node, if the entry exists.
     Entry(Option<(Ino, Node)>),
-    /// Pages of listings: the one asked for first, then such as the server adds.
+    /// Pages of listings: first the one that was asked for, then any that the server adds.
     Pages(Vec<Page>),
-    /// The frame's payload is the data.
+    /// The bytes, which are the frame's payload.
     Data,
-    /// Items of a delivery; none if there is no such delivery (any more).
+    /// Items of a delivery; none if the delivery does not exist (any more).
     Items {
-        /// The items, in order.
+        /// The items, in order, from the index that was asked for.
         items: Vec<Item>,
-        /// Whether these are the last.
+        /// Whether these are the last items of the delivery.
         last: bool,
     },
-    /// What became of a delivery.
+    /// The state of a delivery.
     State(DeliveryState),
-    /// There is room.
+    /// The room is reserved.
     Reserved,
 }
 
 /// Some entries of a directory, in order of their names.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Page {
-    /// The directory.
+    /// The directory that they are in.
     pub directory: Ino,
-    /// The entries.
+    /// The entries with their nodes.
     pub entries: Vec<PageEntry>,
     /// Whether the directory has no entries after these.
     pub last: bool,
@@ -116,43 +116,43 @@ pub struct Page {
 pub struct PageEntry {
     /// The entry's name.
     pub name: Name,
-    /// The node's number.
+    /// The number of the node that it refers to.
     pub ino: Ino,
-    /// The node.
+    /// That node's row; large extended attributes may be left out.
     pub node: Node,
 }
 
-/// What became of a delivery.
+/// The state of a delivery, as the sender sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum DeliveryState {
     /// The server does not have it (yet).
     Unknown,
-    /// It waits for the recipient.
+    /// It waits for the recipient, since this moment.
     Sent(Timestamp),
-    /// The recipient has it.
+    /// The recipient accepted it, at this moment.
     Received(Timestamp),
-    /// It was turned away by the recipient, or there is no such user any more.
+    /// The recipient declined it, or is no longer a user.
     Refused(Timestamp),
-    /// The recipient's inbox had no room for it: it may be sent again.
+    /// The recipient's inbox had no room for it; it may be sent again.
     NoRoom(Timestamp),
 }
 
-/// Why a question has no answer.
+/// Why a question could not be answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 pub enum ReadError {
-    /// The node does not have this content (any more).
+    /// The node no longer has this content, or never had.
     #[error("the node has another content")]
     OtherContent,
-    /// What should be listed is not there (any more), or no directory.
+    /// There is no such directory (any more).
     #[error("no such directory")]
     NoDirectory,
-    /// No such user to send to.
+    /// There is no user of this name to send to.
     #[error("no such user")]
     NoUser,
-    /// The other user's inbox has no room for it.
+    /// The other user's inbox has no room for this.
     #[error("the inbox is full")]
     InboxFull,
-    /// The question itself is wrong: a bound exceeded.
+    /// The question exceeds a bound.
     #[error("not a valid question")]
     Invalid,
     /// The server's storage failed.
@@ -161,7 +161,7 @@ pub enum ReadError {
     /// The session is over.
     #[error("the session is over")]
     Ended,
-    /// The server no longer has what it was given.
+    /// The server has lost bytes that it had acknowledged.
     #[error("the server lost part of this file; the server's log names it")]
     Damaged,
 }

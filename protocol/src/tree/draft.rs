@@ -9,10 +9,10 @@ use super::{
 use crate::limits::BLOCK_BYTES;
 use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
 
-/// Changes in the making. Dropping it leaves everything as it was.
+/// Changes in the making. Dropping them leaves the rows as they were.
 pub(super) struct Draft<'a> {
     rows: &'a dyn Rows,
-    // Maps, since one op may send a whole directory.
+    // Sorted maps, since one op may send a whole directory.
     nodes: BTreeMap<Ino, Option<Arc<Node>>>,
     entries: BTreeMap<(Ino, Name), Option<Ino>>,
     contents: Vec<ContentEffect>,
@@ -34,7 +34,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The node, which must exist.
+    /// The node; an error if it does not exist.
     pub(super) fn node(&self, ino: Ino) -> Result<Arc<Node>, Stop> {
         if let Some(node) = self.nodes.get(&ino) {
             return node.clone().ok_or(Errno::ENOENT.into());
@@ -46,7 +46,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The node, which must exist, to be changed.
+    /// The node, for changing; an error if it does not exist.
     pub(super) fn node_mut(&mut self, ino: Ino) -> Result<&mut Node, Stop> {
         if !self.nodes.contains_key(&ino) {
             let node = self.node(ino)?;
@@ -58,7 +58,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The directory, which must be one and must still have a name (or be the root).
+    /// The directory; an error unless it is one and still has a name (or is the root).
     pub(super) fn directory(&self, ino: Ino) -> Result<Arc<Node>, Stop> {
         let node = self.node(ino)?;
         match node.nlink {
@@ -68,7 +68,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// What the entry refers to, if it exists.
+    /// The node number in an entry, if the entry exists.
     pub(super) fn entry(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, Stop> {
         if let Some(ino) = self.entries.get(&(parent, name.clone())) {
             return Ok(*ino);
@@ -76,7 +76,7 @@ impl<'a> Draft<'a> {
         match self.rows.entry(parent, name) {
             Loaded::Present(ino) => Ok(Some(ino)),
             Loaded::Absent => Ok(None),
-            // A directory that this very op makes has nothing in it but what the op puts there.
+            // A directory that this op made contains only the entries that this op added.
             Loaded::Unknown if self.is_new(parent) => Ok(None),
             Loaded::Unknown => Err(Stop::Need(Need::Entry(parent, name.clone()))),
         }
@@ -87,7 +87,7 @@ impl<'a> Draft<'a> {
         self.nodes.contains_key(&ino) && !matches!(self.rows.node(ino), Loaded::Present(_))
     }
 
-    /// All entries of a directory that this op has not changed.
+    /// All entries of a directory, which this op must not have changed.
     pub(super) fn children(&self, parent: Ino) -> Result<Vec<(Name, Ino)>, Stop> {
         self.rows.children(parent).ok_or(Stop::Need(Need::Children(parent)))
     }
@@ -100,11 +100,11 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Puts a node where none was. A number in use is the client's fault.
+    /// Adds a new node. A number that is in use is the client's fault.
     pub(super) fn insert(&mut self, ino: Ino, node: Node) -> Result<(), Stop> {
         match self.rows.node(ino) {
             Loaded::Present(_) => return Err(Errno::EINVAL.into()),
-            // Numbers are granted once, so one that nobody loaded is one that nobody has used.
+            // Numbers are granted only once, so a number that was never loaded is unused.
             Loaded::Absent | Loaded::Unknown => {}
         }
         match self.nodes.insert(ino, Some(Arc::new(node))) {
@@ -120,7 +120,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Makes `parent/name` refer to `ino`, which the caller knows it does not yet.
+    /// Makes `parent/name` refer to `ino`. The caller has made sure that the entry does not exist.
     pub(super) fn enter(
         &mut self,
         parent: Ino,
@@ -132,7 +132,7 @@ impl<'a> Draft<'a> {
         self.count_entry(parent, 1, name, time)
     }
 
-    /// Removes the entry `parent/name`, which the caller knows exists.
+    /// Removes the entry `parent/name`. The caller has made sure that it exists.
     pub(super) fn leave(&mut self, parent: Ino, name: &Name, time: Timestamp) -> Result<(), Stop> {
         self.set_entry(parent, name, None);
         self.count_entry(parent, -1, name, time)
@@ -168,7 +168,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The data of a regular file, to be changed.
+    /// The data of a regular file, for changing.
     pub(super) fn file_mut(&mut self, ino: Ino) -> Result<&mut FileData, Stop> {
         match &mut self.node_mut(ino)?.kind {
             Kind::File(data) => Ok(data),
@@ -185,7 +185,7 @@ impl<'a> Draft<'a> {
         self.contents.push(effect);
     }
 
-    /// Counts references that are not a node's: those of deliveries.
+    /// Counts references to a content from deliveries; those from nodes are counted at the end.
     pub(super) fn refer(&mut self, content: ContentId, by: i64) {
         *self.references.entry(content).or_default() += by;
     }
@@ -194,12 +194,12 @@ impl<'a> Draft<'a> {
         self.deliveries.push(effect);
     }
 
-    /// What is done is an arrival: it leaves free what is the recipient's own to fill.
+    /// Marks the op as an arrival: it may not use the part of the quota kept for the recipient.
     pub(super) fn is_arrival(&mut self) {
         self.quota = self.rows.quota().for_arrivals();
     }
 
-    /// The finished changes, refused with `EDQUOT` if they take more than the quota leaves.
+    /// Finishes the changes, or refuses with `EDQUOT` if they grow past the quota.
     pub(super) fn finish(self) -> Result<Changes, Stop> {
         let changes = self.finish_beyond_quota();
         let (before, after, quota) = (changes.0, changes.1.usage, changes.2);
@@ -244,7 +244,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// The part of the blocks of `start..end` that lies outside it: before, and behind.
+/// The rest of the first and last blocks of `start..end`: before it, and after it.
 pub(super) fn edges(start: u64, end: u64) -> [std::ops::Range<u64>; 2] {
     let first = start / BLOCK_BYTES * BLOCK_BYTES;
     let last = end.div_ceil(BLOCK_BYTES) * BLOCK_BYTES;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use super::Runs;
 use crate::limits::{BLOCK_BYTES, EXTENT_RUNS_MAX, FILE_BYTES_MAX};
 
-/// The allocated blocks of a file. All else are holes, which read as zeros.
+/// The allocated blocks of a file. The rest are holes, which read as zeros.
 ///
 /// Nearly every file is *dense* (every block up to its size is data) and needs no map at all.
 /// Ranges here are in bytes; they are widened to whole blocks.
@@ -17,7 +17,7 @@ pub enum Extents {
     /// Every block up to the file's size, and none beyond.
     #[default]
     Dense,
-    /// Just these blocks, by number.
+    /// Exactly these blocks, by number.
     Mapped(#[serde(deserialize_with = "checked_runs")] Arc<Runs>),
 }
 
@@ -35,7 +35,7 @@ impl Extents {
         }
     }
 
-    /// How many runs of blocks a map keeps apart: what it costs to keep.
+    /// The number of runs in the map: a measure of the memory that it takes.
     pub fn runs(&self) -> usize {
         match self {
             Extents::Dense => 0,
@@ -80,10 +80,10 @@ impl Extents {
         }
     }
 
-    /// Allocates the blocks of `range` in a file whose size goes from `old_size` to `new_size`.
+    /// Allocates the blocks of `range` in a file whose size changes from `old_size` to `new_size`.
     ///
-    /// Returns a hole, in bytes, that had to become data too, if the map would have grown too
-    /// large otherwise. The content may hold anything there: the caller makes it zeros.
+    /// If the map would grow too large, a neighbouring hole becomes data too and is returned, in
+    /// bytes. The content may hold anything there, so the caller must zero it.
     #[must_use]
     pub fn insert(
         &mut self,
@@ -113,10 +113,10 @@ impl Extents {
         filled.map(|hole| hole.start * BLOCK_BYTES..hole.end * BLOCK_BYTES)
     }
 
-    /// Frees the whole blocks within `range`, in a file of `size` bytes.
+    /// Frees the whole blocks within `range` in a file of `size` bytes.
     ///
-    /// Returns whether it did: a hole that the map has no room for is not made, and all of `range`
-    /// stays data, which the caller makes zeros.
+    /// Returns `false` if the map has no room for the hole. Then all of `range` stays data, and the
+    /// caller must zero it.
     #[must_use]
     pub fn remove(&mut self, size: u64, range: Range<u64>) -> bool {
         let blocks = range.start.div_ceil(BLOCK_BYTES)..range.end / BLOCK_BYTES;
@@ -133,7 +133,7 @@ impl Extents {
         true
     }
 
-    /// Sets the size: every block beyond it is freed, unless the file grows; growing makes a hole.
+    /// Sets the size. Shrinking frees every block beyond it; growing adds a hole.
     pub fn resize(&mut self, old_size: u64, new_size: u64) {
         let (old_end, new_end) = (old_size.div_ceil(BLOCK_BYTES), new_size.div_ceil(BLOCK_BYTES));
         if new_end > old_end {
@@ -160,7 +160,7 @@ impl Extents {
         dense.into_iter().chain(mapped.into_iter().flatten()).filter_map(cut)
     }
 
-    /// Whether a map has all of these blocks, so that it need not be copied to be changed.
+    /// Whether a map already has all of these blocks, and so need not be copied for a change.
     fn covers(&self, blocks: &Range<u64>) -> bool {
         match self {
             Extents::Dense => false,
@@ -182,7 +182,7 @@ impl Extents {
         }
     }
 
-    /// Equal sets must be equal values, so that both sides' rows compare bit for bit.
+    /// Equal sets must be equal values, since both sides' rows are compared bit for bit.
     fn simplify(&mut self, size: u64) {
         let end = size.div_ceil(BLOCK_BYTES);
         let Extents::Mapped(map) = self else { return };
@@ -192,7 +192,7 @@ impl Extents {
     }
 }
 
-/// A map as a peer or a store gave it, if it is one that the rules could have made.
+/// Decodes a map from a peer or a store; an error if the rules could not have made it.
 fn checked_runs<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Runs>, D::Error> {
     let runs = Vec::<(u64, u64)>::deserialize(from)?;
     let apart = runs.windows(2).all(|pair| pair[0].1 < pair[1].0);
@@ -203,8 +203,8 @@ fn checked_runs<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Runs>, D::Erro
     Ok(Arc::new(runs.into_iter().map(|(start, end)| start..end).collect()))
 }
 
-/// Joins the run that is just `blocks` with the one before it (or, if it is the first, after it),
-/// and returns the hole that was between them.
+/// Joins the run `blocks` with the run before it (with the one after it, if it is the first), and
+/// returns the hole between them.
 fn fill_hole_beside(map: &mut Runs, blocks: &Range<u64>) -> Option<Range<u64>> {
     let before = map.beginning_before(blocks.start).map(|run| run.end);
     let after = map.ending_after(blocks.end).next().map(|run| run.start);

@@ -1,14 +1,14 @@
 //! The filesystem's rules, as a pure state machine that both sides run.
 //!
-//! [`plan`] takes the rows that are loaded and an [`Op`], and gives the [`Changes`] that the op
-//! makes, or an errno as POSIX and Linux define it, or the row that must be loaded first. It
-//! changes nothing itself: whoever owns the rows (a [`Table`], on both sides) commits the changes.
+//! [`plan`] takes the loaded rows and an [`Op`]. It returns the [`Changes`] that the op makes, or
+//! an errno as POSIX and Linux define it, or the row that must be loaded first. It changes nothing
+//! itself: the owner of the rows (a [`Table`], on both sides) commits the changes.
 //!
 //! **Invariant:** `plan` depends on the rows and the op alone: no clock, no randomness, no order
 //! of a hash map. Given equal rows, both sides make equal changes, bit for bit.
 //!
-//! Permissions are not decided here: a tree has one user, and the kernel checks modes against the
-//! programs on the client. What is decided here is everything about structure, data, time and space.
+//! Permissions are not decided here: a tree has one user, and the client's kernel checks modes for
+//! each program. The rules here cover everything about structure, data, time and space.
 
 mod node;
 

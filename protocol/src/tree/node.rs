@@ -1,4 +1,4 @@
-//! Nodes: what a tree is made of.
+//! Nodes: the files, directories, links and special files of a tree.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,47 +10,47 @@ use super::Extents;
 use crate::limits::{BLOCK_BYTES, ENTRY_BYTES, SECTOR_BYTES, XATTRS_LISTED_BYTES_MAX};
 use crate::{ContentId, DeliveryId, Ino, Timestamp};
 
-/// A file, directory, link or special file: everything about it but its names.
+/// A file, directory, link or special file, with everything but its names.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Node {
-    /// What it is, with what only such nodes have.
+    /// The kind of node, with the data that only this kind has.
     pub kind: Kind,
     /// Permission, set-id and sticky bits (the low twelve bits of `st_mode`).
     pub mode: u16,
-    /// The owner's number.
+    /// The owner's user number on the client.
     pub uid: u32,
-    /// The group's number.
+    /// The owning group's number on the client.
     pub gid: u32,
-    /// Names that refer to it; for a directory, 2 and one more for each directory in it. A node
-    /// with none is an *orphan*: some program may still have it open.
+    /// The number of names that refer to it; for a directory, 2 plus the number of its
+    /// subdirectories. A node without names is an *orphan*: a program may still have it open.
     pub nlink: u32,
-    /// When its data was last read, as far as anybody set it; reading does not.
+    /// When its data was last read, as programs set it; reading does not change it.
     pub atime: Timestamp,
     /// When its data last changed.
     pub mtime: Timestamp,
-    /// When anything of it last changed.
+    /// When anything about it last changed.
     pub ctime: Timestamp,
-    /// Its extended attributes.
+    /// Its extended attributes, which a listing may leave out.
     pub xattrs: Xattrs,
-    /// The delivery that sent it: from then on it is a record, and its data can't change.
+    /// The delivery that sent it. A node with one is a record, and its data can't change.
     pub sent: Option<DeliveryId>,
 }
 
-/// The attribute that says why something in a mailbox was not sent (yet). It is short and charged to
-/// nobody, so that it can be set when the quota is full.
+/// The attribute that says why something in a mailbox was not sent (yet). It is short and not
+/// charged, so that it can be set even when the quota is full.
 pub const STATE_XATTR: &[u8] = b"user.xfer.state";
 
-/// The extended attributes of a node. (The variants' order is on disk.)
+/// The extended attributes of a node. (The order of variants is part of the stored format.)
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Xattrs {
-    /// It has none.
+    /// The node has none.
     #[default]
     None,
     /// All of them, by name.
     All(Arc<XattrMap>),
-    /// It has some that were left out, since a listing of many such nodes would be large.
+    /// The node has some, too large for a listing and so left out.
     LeftOut {
-        /// The bytes of their names and values, as in [`Xattrs::bytes`].
+        /// The size of their names and values, as in [`Xattrs::bytes`].
         bytes: u64,
     },
 }
@@ -59,12 +59,12 @@ pub enum Xattrs {
 pub type XattrMap = BTreeMap<Bytes, Bytes>;
 
 impl Xattrs {
-    /// These.
+    /// Wraps a map of attributes.
     pub fn of(map: Arc<XattrMap>) -> Xattrs {
         if map.is_empty() { Xattrs::None } else { Xattrs::All(map) }
     }
 
-    /// All of them; nothing if they were left out.
+    /// All of them; `None` if they were left out.
     pub fn all(&self) -> Option<Arc<XattrMap>> {
         match self {
             Xattrs::None => Some(Arc::default()),
@@ -73,7 +73,7 @@ impl Xattrs {
         }
     }
 
-    /// Takes all of them out; nothing if they were left out.
+    /// Moves all of them out; `None` if they were left out.
     pub fn take(&mut self) -> Option<Arc<XattrMap>> {
         match std::mem::take(self) {
             Xattrs::None => Some(Arc::default()),
@@ -85,7 +85,7 @@ impl Xattrs {
         }
     }
 
-    /// The bytes of their names and values, but for [`STATE_XATTR`].
+    /// The size of their names and values without [`STATE_XATTR`], in bytes.
     pub fn bytes(&self) -> u64 {
         match self {
             Xattrs::None => 0,
@@ -97,7 +97,7 @@ impl Xattrs {
         }
     }
 
-    /// As a listing shows them: left out if they are large.
+    /// The form for a listing: left out if they are large.
     #[must_use]
     pub fn listed(self) -> Xattrs {
         match self.bytes() {
@@ -107,66 +107,66 @@ impl Xattrs {
     }
 }
 
-/// What a node is.
+/// The kinds of node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Kind {
     /// A regular file.
     File(FileData),
     /// A directory.
     Directory {
-        /// The directory that it is in; the root is in itself.
+        /// The directory that contains it; the root contains itself.
         parent: Ino,
-        /// How many entries it has.
+        /// The number of its entries.
         entries: u64,
-        /// The bytes of their names.
+        /// The total length of their names, in bytes.
         name_bytes: u64,
     },
     /// A symbolic link.
     Symlink {
-        /// Where it points, as it was written.
+        /// The path that it points to, byte for byte as the program gave it.
         target: Bytes,
     },
     /// A named pipe.
     Fifo,
     /// A Unix domain socket.
     Socket,
-    /// A character device. Kept, never usable through a mount.
+    /// A character device. It is stored, but can't be used through a mount.
     CharDevice {
-        /// Its device number.
+        /// The device number (`st_rdev`).
         rdev: u32,
     },
-    /// A block device. Kept, never usable through a mount.
+    /// A block device. It is stored, but can't be used through a mount.
     BlockDevice {
-        /// Its device number.
+        /// The device number (`st_rdev`).
         rdev: u32,
     },
 }
 
-/// The data of a regular file: how much, where there is any, and which content holds it.
+/// The data of a regular file: its size, its allocated blocks, and the content that holds the bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct FileData {
-    /// The size, in bytes.
+    /// The size in bytes (`st_size`).
     pub size: u64,
-    /// The content with the bytes; none as long as nothing was ever allocated.
+    /// The content with the bytes; `None` until something is allocated.
     pub content: Option<ContentId>,
-    /// Whether other nodes or deliveries may have the same content. It is never written to then:
-    /// the first change takes a content of its own.
+    /// Whether other nodes or deliveries may share the content. A sealed content is never written
+    /// to: the first change takes a new content.
     pub sealed: bool,
-    /// Which blocks are data; all others read as zeros, whatever the content holds there.
+    /// The allocated blocks. All others read as zeros, whatever the content holds there.
     pub extents: Extents,
 }
 
 /// What a tree takes up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
-    /// Bytes: allocated blocks in full, entries and targets in whole sectors, and names and values
-    /// of extended attributes.
+    /// Bytes: allocated blocks in full, entries and link targets in whole sectors, names and values
+    /// of extended attributes exactly.
     pub bytes: u64,
     /// Nodes, of all kinds.
     pub nodes: u64,
 }
 
-/// What a tree may take up at most.
+/// The most that a tree may take up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Quota {
     /// Bytes, counted as in [`Usage`].
@@ -176,11 +176,11 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// A quota that nothing reaches.
+    /// A quota that no tree reaches.
     pub const UNLIMITED: Quota = Quota { bytes: u64::MAX, nodes: u64::MAX };
 
-    /// What a tree may take up at most once something arrives: a tenth of the quota stays free of
-    /// what others send.
+    /// The quota for arrivals: other users' deliveries can't fill the last tenth of the recipient's
+    /// quota.
     pub fn for_arrivals(self) -> Quota {
         Quota { bytes: self.bytes - self.bytes / 10, nodes: self.nodes - self.nodes / 10 }
     }
@@ -199,12 +199,12 @@ impl Node {
         self.directory().is_some()
     }
 
-    /// How many entries it has, if it is a directory.
+    /// The number of its entries; 0 if it is not a directory.
     pub fn entries(&self) -> u64 {
         self.directory().map_or(0, |(_, entries)| entries)
     }
 
-    /// The directory that it is in, if it is a directory itself.
+    /// The directory that contains it, if it is a directory itself.
     pub fn parent(&self) -> Option<Ino> {
         self.directory().map(|(parent, _)| parent)
     }
@@ -239,11 +239,11 @@ impl Node {
         self.file().and_then(|data| data.content)
     }
 
-    /// What it takes up but for its extended attributes, in sectors (`st_blocks`): the blocks of a
-    /// file's data, a directory's entries, a symbolic link's target.
+    /// The space that it takes up without its extended attributes, in sectors (`st_blocks`): a
+    /// file's blocks, a directory's entries, a symbolic link's target.
     ///
-    /// What does not fill a sector is free, as on filesystems whose inodes hold a little data: a node
-    /// is counted itself.
+    /// A last sector that is not full is free, as on filesystems whose inodes hold a little data;
+    /// nodes have a quota of their own.
     pub fn sectors(&self) -> u64 {
         match &self.kind {
             Kind::File(data) => data.extents.blocks(data.size) * (BLOCK_BYTES / SECTOR_BYTES),
@@ -255,7 +255,7 @@ impl Node {
         }
     }
 
-    /// The bytes it counts for in its tree's [`Usage`].
+    /// The bytes that it adds to its tree's [`Usage`].
     pub fn charge(&self) -> u64 {
         self.sectors() * SECTOR_BYTES + self.xattrs.bytes()
     }

@@ -5,29 +5,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ContentId, DeliveryId, Ino, Name, Timestamp};
 
-/// One change to a tree, with the moment its program made it.
+/// One change to a tree, with the time at which a program made it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Op {
-    /// The moment that times of nodes become.
+    /// The time that the op gives to the nodes that it changes.
     pub time: Timestamp,
-    /// What is done.
+    /// The change itself.
     pub action: Action,
 }
 
-/// Who a new node belongs to.
+/// The owner of a new node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Owner {
-    /// The user's number.
+    /// The owner's user number.
     pub uid: u32,
-    /// The group's number. In a directory with the set-group-id bit, that directory's group wins.
+    /// The group's number. A parent directory with the set-group-id bit overrides it.
     pub gid: u32,
 }
 
-/// What is done to the tree.
+/// The changes that an op can make.
 ///
-/// Numbers called `ino` of a node that does not exist yet, `fresh` and `delivery` are chosen by the
-/// client from the range that the server granted. `fresh` becomes the number of a content if the
-/// op needs a new one.
+/// The client chooses the numbers `fresh`, `delivery` and the `ino` of a new node from the
+/// range that the server granted. An op that needs a new content gives it the number
+/// `fresh`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields' names say it all; the variants say the rest")]
 pub enum Action {
@@ -47,7 +47,7 @@ pub enum Action {
     Rmdir { parent: Ino, name: Name },
     /// Moves a name.
     Rename { from: (Ino, Name), to: (Ino, Name), mode: RenameMode },
-    /// Changes attributes; what is `None` stays.
+    /// Changes attributes; those that are `None` stay.
     SetAttr {
         ino: Ino,
         mode: Option<u16>,
@@ -56,7 +56,7 @@ pub enum Action {
         size: Option<u64>,
         atime: Option<Timestamp>,
         mtime: Option<Timestamp>,
-        /// Whether the set-id bits go, as for a change of size by an unprivileged program.
+        /// Whether to clear the set-id bits, as when an unprivileged program changes the size.
         clear_set_id: bool,
         fresh: ContentId,
     },
@@ -64,25 +64,25 @@ pub enum Action {
     SetXattr { ino: Ino, name: Bytes, value: Bytes, mode: XattrMode },
     /// Removes an extended attribute.
     RemoveXattr { ino: Ino, name: Bytes },
-    /// Writes `len` bytes, which travel as payload beside the op.
+    /// Writes `len` bytes, which travel in the frame's payload.
     Write { ino: Ino, offset: u64, len: u32, clear_set_id: bool, fresh: ContentId },
     /// Allocates, frees or zeroes a range.
     Fallocate { ino: Ino, offset: u64, len: u64, mode: FallocateMode, fresh: ContentId },
-    /// Copies a range of one file into another (or elsewhere into the same one). A copy that
-    /// continues from a file's start shares the content instead of copying bytes.
+    /// Copies a range of a file into another file, or elsewhere into the same one. A copy that
+    /// continues from the file's start shares the content instead of copying bytes.
     CopyRange { from: Ino, from_offset: u64, to: Ino, to_offset: u64, len: u64, fresh: ContentId },
     /// Removes a node that has no name and that no program has open any more.
     ForgetOrphan { ino: Ino },
-    /// Makes the mailbox `outbox/<user>`, for files to that user.
+    /// Makes the mailbox `outbox/<user>`, for files to be sent to that user.
     Mailbox { user: Name, ino: Ino, owner: Owner },
-    /// Sends `outbox/<to>/<name>`; from then on it is a record there. `from` is the tree's own user.
-    /// A record may be sent once more: it becomes that of the new delivery.
+    /// Sends `outbox/<to>/<name>`, which becomes a record there. `from` is the tree's own user. A
+    /// record may be sent again; it then belongs to the new delivery.
     Send { to: Name, name: Name, from: Name, delivery: DeliveryId },
-    /// Makes an ordinary file of a record, to be changed and sent anew. What was sent stays sent.
+    /// Turns a record back into an ordinary file, to be changed and sent again. The delivery stays.
     Revise { ino: Ino },
-    /// Places a delivery in the tree. Its items get the numbers from `first` on, in order.
+    /// Accepts a delivery into the tree. Its items take consecutive numbers from `first` on.
     Accept { delivery: DeliveryId, parent: Ino, name: Name, first: Ino, owner: Owner },
-    /// Turns a delivery away.
+    /// Declines a delivery.
     Decline { delivery: DeliveryId },
 }
 
@@ -95,20 +95,20 @@ pub enum SpecialKind {
     Socket,
     /// A character device.
     CharDevice {
-        /// Its device number.
+        /// The device number (`st_rdev`).
         rdev: u32,
     },
     /// A block device.
     BlockDevice {
-        /// Its device number.
+        /// The device number (`st_rdev`).
         rdev: u32,
     },
 }
 
-/// What a rename does with a target that exists (renameat2(2)).
+/// What a rename does with an existing target (renameat2(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum RenameMode {
-    /// Replaces it.
+    /// Replaces it, if it can be replaced.
     Replace,
     /// Fails with `EEXIST` (`RENAME_NOREPLACE`).
     NoReplace,
@@ -116,28 +116,28 @@ pub enum RenameMode {
     Exchange,
 }
 
-/// Whether the attribute may exist (setxattr(2)).
+/// Whether the attribute may already exist (setxattr(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum XattrMode {
-    /// May or may not.
+    /// It may or may not exist.
     Either,
-    /// Must not: `EEXIST` (`XATTR_CREATE`).
+    /// It must not exist: `EEXIST` (`XATTR_CREATE`).
     Create,
-    /// Must: `ENODATA` (`XATTR_REPLACE`).
+    /// It must exist: `ENODATA` (`XATTR_REPLACE`).
     Replace,
 }
 
-/// What is done with a range (fallocate(2)).
+/// What fallocate(2) does with a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum FallocateMode {
-    /// Allocates; the file grows to cover it.
+    /// Allocates it; the file grows to cover it.
     Allocate,
-    /// Allocates; the size stays (`FALLOC_FL_KEEP_SIZE`).
+    /// Allocates it; the size stays (`FALLOC_FL_KEEP_SIZE`).
     AllocateKeepSize,
-    /// Frees (`FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE`).
+    /// Frees it (`FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE`).
     PunchHole,
-    /// Allocates and zeroes; the file grows to cover it (`FALLOC_FL_ZERO_RANGE`).
+    /// Allocates and zeroes it; the file grows to cover it (`FALLOC_FL_ZERO_RANGE`).
     Zero,
-    /// Allocates and zeroes; the size stays (`FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE`).
+    /// Allocates and zeroes it; the size stays (`FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE`).
     ZeroKeepSize,
 }

@@ -1,41 +1,41 @@
-//! Room on the server's disk: what an op takes up there at most, so that a client can answer for it
-//! before the server has it.
+//! Room on the server's disk: an upper bound on what an op takes up there, so that a client can
+//! acknowledge the op before the server has it.
 //!
-//! Both sides count what a session's ops take up, by the same rule. The server grants a *limit* on
-//! that sum and only ever raises it; only the client lowers its own. So what a client acknowledged
-//! fits, whatever other sessions do meanwhile.
+//! Both sides count the room of a session's ops by the same rule. The server grants a *limit* on
+//! the sum and only ever raises it; only the client lowers its own limit. So an op that the client
+//! has acknowledged fits, whatever other sessions do meanwhile.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Changes, ContentEffect, Delivery, DeliveryEffect, Usage};
 
-/// What the row of a node takes up in the database beside what is charged, in bytes, generously.
+/// A generous estimate of a node's row in the database beyond its charge, in bytes.
 const NODE_BYTES: u64 = 1024;
 
-/// What an item of a delivery takes up there, in bytes, beside its names and attributes.
+/// The row of a delivery's item in the database, in bytes, without its name and attributes.
 const ITEM_BYTES: u64 = 512;
 
-/// Room: on a disk, or that ops take up there.
+/// An amount of disk space, free or taken up by ops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Room {
-    /// In bytes, of data and of rows.
+    /// Bytes of data and of rows.
     pub bytes: u64,
-    /// In files: each content is one.
+    /// Files on the server's disk: one for each content.
     pub files: u64,
 }
 
-/// A limit on what all ops of a session take up together.
+/// A limit on the room that all ops of a session together may take up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Limit {
-    /// The limit.
+    /// The limit itself.
     pub room: Room,
-    /// How often the client has lowered it: within one round it is only raised.
+    /// How often the client has lowered the limit. Within one round it is only raised.
     pub round: u32,
 }
 
 impl Room {
-    /// What an op takes up at most: the growth of what is charged, and copies that sharing put off.
-    /// What makes less, or changes what is there, takes up nothing.
+    /// The most that an op takes up: growth of the charge, and copies that sharing had put off. Ops
+    /// that shrink things, or change them in place, take up nothing.
     pub fn of(changes: &Changes, before: Usage) -> Room {
         let nodes = changes.usage.nodes.saturating_sub(before.nodes);
         let charged = changes.usage.bytes.saturating_sub(before.bytes);
@@ -48,7 +48,7 @@ impl Room {
         }
     }
 
-    /// Whether it is none.
+    /// Whether it is zero.
     pub fn is_none(self) -> bool {
         self == Room::default()
     }
@@ -58,7 +58,7 @@ impl Room {
         other.bytes <= self.bytes && other.files <= self.files
     }
 
-    /// Both together.
+    /// The sum of the two, saturating.
     #[must_use]
     pub fn plus(self, other: Room) -> Room {
         Room {
@@ -67,7 +67,7 @@ impl Room {
         }
     }
 
-    /// What is left without `other`.
+    /// The difference of the two, saturating at zero.
     #[must_use]
     pub fn less(self, other: Room) -> Room {
         Room {
@@ -76,26 +76,26 @@ impl Room {
         }
     }
 
-    /// The smaller of each.
+    /// The smaller of each part.
     #[must_use]
     pub fn min(self, other: Room) -> Room {
         Room { bytes: self.bytes.min(other.bytes), files: self.files.min(other.files) }
     }
 
-    /// The larger of each.
+    /// The larger of each part.
     #[must_use]
     pub fn max(self, other: Room) -> Room {
         Room { bytes: self.bytes.max(other.bytes), files: self.files.max(other.files) }
     }
 
-    /// A part of it.
+    /// One `by`th of each part, rounded down.
     #[must_use]
     pub fn divided(self, by: u64) -> Room {
         Room { bytes: self.bytes / by, files: self.files / by }
     }
 }
 
-/// Bytes that are written although nothing more is charged for them.
+/// Bytes that an effect writes although they were charged before.
 fn copied(effect: &ContentEffect) -> u64 {
     match effect {
         ContentEffect::Clone { ranges, .. } => {

@@ -1,4 +1,4 @@
-//! What the rules read, and what they say should change.
+//! The rows that the rules read, and the changes that they return.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,52 +9,52 @@ use super::{Extents, Kind, Node, Quota, Usage, Xattrs};
 use crate::limits::BLOCK_BYTES;
 use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
 
-/// A row as far as it is known.
+/// A row, as far as it is known.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Loaded<T> {
     /// It exists.
     Present(T),
     /// It is known not to exist.
     Absent,
-    /// It was not loaded yet.
+    /// It has not been loaded.
     Unknown,
 }
 
-/// The rows of one tree that are loaded. The rules read through this and nothing else.
+/// The loaded rows of one tree. The rules read through this trait and nothing else.
 pub trait Rows {
     /// A node by its number.
     fn node(&self, ino: Ino) -> Loaded<Arc<Node>>;
-    /// What an entry of a directory refers to.
+    /// The node that a directory's entry refers to.
     fn entry(&self, parent: Ino, name: &Name) -> Loaded<Ino>;
-    /// All entries of a directory in order of their names; `None` if not all are loaded.
+    /// All entries of a directory, in order of names; `None` if some are not loaded.
     fn children(&self, parent: Ino) -> Option<Vec<(Name, Ino)>>;
     /// A delivery that waits to be accepted.
     fn delivery(&self, id: DeliveryId) -> Loaded<Arc<Delivery>>;
-    /// What the whole tree takes up.
+    /// What the whole tree takes up now.
     fn usage(&self) -> Usage;
-    /// What it may take up.
+    /// What the whole tree may take up.
     fn quota(&self) -> Quota;
 }
 
 /// A row that must be loaded before the rules can decide.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Need {
-    /// A node.
+    /// A node, by its number.
     Node(Ino),
-    /// The extended attributes of a node, which were left out when it was loaded.
+    /// The extended attributes of a node that was loaded without them.
     Attributes(Ino),
-    /// One entry of a directory.
+    /// One entry of a directory, by its name.
     Entry(Ino, Name),
-    /// All entries of a directory.
+    /// All entries of a directory, by its number.
     Children(Ino),
-    /// A delivery.
+    /// A delivery that waits to be accepted.
     Delivery(DeliveryId),
 }
 
-/// Why the rules gave no changes.
+/// Why the rules returned no changes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stop {
-    /// Load this and ask again.
+    /// This row must be loaded first; then ask again.
     Need(Need),
     /// The op is refused; nothing changes.
     Refused(Errno),
@@ -66,118 +66,118 @@ impl From<Errno> for Stop {
     }
 }
 
-/// All that one op changes. Later entries of a list stand for later changes.
+/// Everything that one op changes. Within a list, later entries are later changes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Changes {
     /// Nodes that are new or changed (`Some`) or gone (`None`), each at most once.
     pub nodes: Vec<(Ino, Option<Arc<Node>>)>,
     /// Entries that are new or changed (`Some`) or gone (`None`), each at most once.
     pub entries: Vec<(Ino, Name, Option<Ino>)>,
-    /// What the tree takes up afterwards.
+    /// What the tree takes up after the op.
     pub usage: Usage,
     /// What to do to contents, in order.
     pub contents: Vec<ContentEffect>,
-    /// How many more nodes and deliveries refer to a content (or fewer).
+    /// How many nodes and deliveries more (or fewer) refer to each content.
     pub references: Vec<(ContentId, i64)>,
-    /// What becomes of deliveries.
+    /// What happens to deliveries.
     pub deliveries: Vec<DeliveryEffect>,
 }
 
 /// A change to the bytes of a content.
 ///
-/// A content never written at some place reads as zeros there, and so it does past its end.
+/// A content reads as zeros wherever it was never written, and past its end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the fields' names say it all; the variants say the rest")]
 pub enum ContentEffect {
-    /// A new, empty content comes into being.
+    /// Creates an empty content.
     Create { content: ContentId },
-    /// The op's payload, from its start, is written.
+    /// Writes the op's payload, from its start.
     Write { content: ContentId, offset: u64, len: u64 },
-    /// A range becomes zeros.
+    /// Zeroes a range.
     Zero { content: ContentId, offset: u64, len: u64 },
-    /// `to` comes into being with these parts of `from`, which are in order, and nothing else.
+    /// Creates `to` with these ranges of `from`, which are in order; the rest is zeros.
     Clone { from: ContentId, to: ContentId, ranges: Vec<Range<u64>> },
-    /// Bytes are copied, from one content or within one, as if through a buffer.
+    /// Copies bytes between contents or within one, as if through a buffer.
     Copy { from: ContentId, from_offset: u64, to: ContentId, to_offset: u64, len: u64 },
-    /// A range is no longer reachable through a node. Once nothing reaches it through another that
-    /// shares the content, its space may be reclaimed, though only after the next commit, since what
-    /// was committed before can still reach it.
+    /// A range is no longer reachable through one node. Its space may be reclaimed once no other
+    /// node that shares the content reaches it, and only after the next commit: until then the
+    /// committed rows still reach it.
     Free { content: ContentId, offset: u64, len: u64 },
 }
 
-/// What becomes of a delivery.
+/// What happens to a delivery.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the fields' names say it all; the variants say the rest")]
 pub enum DeliveryEffect {
-    /// It is on its way to a user. `root` is its record.
+    /// It was sent to a user. `root` is the sender's record of it.
     Sent { to: Name, root: Ino, delivery: Arc<Delivery> },
     /// It was placed in the recipient's tree.
     Accepted(DeliveryId),
-    /// The recipient turned it away.
+    /// The recipient declined it.
     Declined(DeliveryId),
 }
 
-/// Something sent from one user to another: a file, or a directory with all that is in it.
+/// A file, or a directory with its contents, sent from one user to another.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Delivery {
-    /// Its number.
+    /// Its number, unique on the server.
     pub id: DeliveryId,
-    /// The sender.
+    /// The sender's user name.
     pub from: Name,
-    /// When it was sent.
+    /// When it was sent, by the sender's clock.
     pub sent: Timestamp,
-    /// What was sent: the first item, and after it what is in it, parents before children.
+    /// The items: first the node that was sent, then its contents, parents before children.
     pub items: Vec<Item>,
 }
 
 /// One node of a delivery.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Item {
-    /// The place in [`Delivery::items`] of the directory it is in. The first item's is 0.
+    /// The index in [`Delivery::items`] of the directory that contains it; 0 for the first item.
     pub parent: u32,
-    /// Its name there.
+    /// Its name in that directory.
     pub name: Name,
-    /// What it is.
+    /// The kind of item, with its data.
     pub kind: ItemKind,
     /// Its permission bits, without set-id and sticky bits.
     pub mode: u16,
-    /// When its data last changed, at the sender's.
+    /// When its data last changed, in the sender's tree.
     pub mtime: Timestamp,
-    /// Its extended attributes.
+    /// The extended attributes that travel with it.
     pub xattrs: Xattrs,
 }
 
-/// What an item of a delivery is. Other kinds of node don't travel.
+/// The kinds of item. Nodes of other kinds don't travel.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ItemKind {
     /// A regular file, sharing the sender's content.
     File {
-        /// Its size in bytes.
+        /// The size in bytes.
         size: u64,
-        /// The content with its bytes.
+        /// The content with the bytes; `None` if nothing is allocated.
         content: Option<ContentId>,
-        /// Where it has data.
+        /// The allocated blocks.
         extents: Extents,
     },
     /// A directory.
     Directory,
     /// A symbolic link.
     Symlink {
-        /// Where it points.
+        /// The path that it points to.
         target: bytes::Bytes,
     },
 }
 
 impl Delivery {
-    /// The bytes that the delivery takes up in an inbox: whole blocks of data, and names, targets
-    /// and attributes; about what it will take up in the recipient's tree.
+    /// The delivery's size in an inbox: whole blocks of data, and names, targets and attributes.
+    /// This is about what it will take up in the recipient's tree.
     pub fn bytes(&self) -> u64 {
         self.items.iter().map(Item::bytes).sum()
     }
 }
 
 impl Item {
-    /// The bytes that it takes up.
+    /// The item's size in an inbox, in bytes.
     pub fn bytes(&self) -> u64 {
         let own = match &self.kind {
             ItemKind::File { size, extents, .. } => extents.blocks(*size) * BLOCK_BYTES,
@@ -187,7 +187,7 @@ impl Item {
         own + described(&self.name, &self.xattrs)
     }
 
-    /// The bytes that a node with this name takes up once it is an item.
+    /// The size in an inbox, in bytes, of a node sent under this name.
     pub fn bytes_of(name: &Name, node: &Node) -> u64 {
         let own = match &node.kind {
             Kind::File(data) => data.extents.blocks(data.size) * BLOCK_BYTES,
@@ -201,13 +201,13 @@ impl Item {
         own + described(name, &node.xattrs)
     }
 
-    /// Whether an attribute goes along: those of users, but not xfer's own.
+    /// Whether an attribute travels: those in `user.`, except xfer's own.
     pub fn takes_along(name: &[u8]) -> bool {
         name.starts_with(b"user.") && !name.starts_with(b"user.xfer.")
     }
 }
 
-/// The bytes of a name and of the attributes that go along; of all, if they were left out.
+/// The bytes of a name and of the attributes that travel; of all attributes, if they were left out.
 fn described(name: &Name, xattrs: &Xattrs) -> u64 {
     let xattrs = match xattrs {
         Xattrs::None => 0,

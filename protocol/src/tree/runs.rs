@@ -1,41 +1,41 @@
-//! Sets of blocks as runs, made for many small changes of large sets.
+//! Sets of blocks as runs, designed for many small changes to large sets.
 //!
-//! Rows are never changed in place: each write makes a new map of its file beside the old one. So
-//! the runs stand in chunks that old and new map share, and a change copies only those it touches:
-//! its cost does not grow with the map. How many runs and blocks there are is counted, not summed.
+//! Rows are never changed in place: each write makes a new map of its file beside the old one. So the runs
+//! are kept in chunks that the old and the new map share. A change copies only the chunks that it touches,
+//! so its cost does not grow with the map. Runs and blocks are counted as they change, not summed.
 //!
-//! **Invariant:** runs are in order, not empty, and apart: those that touch are one. Equal sets
-//! are equal values, however they are cut into chunks.
+//! **Invariant:** runs are in order, not empty, and apart: touching runs are merged. Equal sets are
+//! equal values, whatever their chunks.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use serde::ser::{Serialize, SerializeSeq, Serializer};
 
-/// The most runs of a chunk.
+/// The most runs in a chunk.
 const CHUNK_MAX: usize = 256;
 
 /// A set of blocks, by number.
 #[derive(Clone, Debug, Default)]
 pub struct Runs {
-    /// None of them is empty.
+    /// No chunk is empty.
     chunks: Vec<Arc<Vec<Range<u64>>>>,
     len: usize,
     blocks: u64,
 }
 
 impl Runs {
-    /// How many runs there are.
+    /// The number of runs.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many blocks they have together.
+    /// The number of blocks in all runs.
     pub fn blocks(&self) -> u64 {
         self.blocks
     }
@@ -84,20 +84,20 @@ impl Runs {
         }
     }
 
-    /// Takes blocks away.
+    /// Removes blocks.
     pub fn remove(&mut self, range: Range<u64>) {
         if !range.is_empty() {
             self.replace(&range, |span| [span.start..range.start, range.end..span.end]);
         }
     }
 
-    /// Replaces the runs that overlap or touch `range` by what `with` makes of the span of them
-    /// all, which is empty and at the range's start if there are none.
+    /// Replaces the runs that overlap or touch `range` by `with(span)`, where `span` covers all of
+    /// them. Without any, `span` is empty and at the range's start.
     fn replace(&mut self, range: &Range<u64>, with: impl FnOnce(Range<u64>) -> [Range<u64>; 2]) {
         let mut first = self.chunks.partition_point(|chunk| end_of(chunk) < range.start);
         let mut behind = self.chunks.partition_point(|chunk| start_of(chunk) <= range.end);
         if first == behind {
-            // Between two chunks, or beyond them all: it goes into one beside.
+            // Between two chunks, or beyond them all: use a neighbouring chunk.
             first = first.saturating_sub(1);
             behind = (first + 1).min(self.chunks.len());
         }
@@ -119,7 +119,7 @@ impl Runs {
         self.chunks.splice(first..behind, chunks.map(|chunk| Arc::new(chunk.to_vec())));
     }
 
-    /// Adds a run behind all others, apart from them.
+    /// Adds a run after all others, which it must not touch.
     fn append(&mut self, run: Range<u64>) {
         self.len += 1;
         self.blocks += blocks_of(&run);
@@ -130,8 +130,8 @@ impl Runs {
     }
 }
 
-/// The runs of `chunks` before those that overlap or touch `range`, the span of those, and the
-/// runs behind them. Only the first of the chunks has runs before, and only the last has some behind.
+/// The runs of `chunks` before those that overlap or touch `range`, the span of the latter, and the
+/// runs after them. Only the first chunk has runs before, and only the last has runs after.
 fn divide<'a>(
     chunks: &'a [Arc<Vec<Range<u64>>>],
     range: &Range<u64>,
@@ -199,10 +199,10 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    /// Blocks that the runs are tried on: enough for a few chunks.
+    /// The blocks that the tests use: enough for a few chunks.
     const BLOCKS: u64 = 3000;
 
-    /// All that holds of runs whatever was done to them, and that they are the blocks of `set`.
+    /// Checks all invariants of runs, and that they have exactly the blocks of `set`.
     fn check(runs: &Runs, set: &BTreeSet<u64>) {
         assert!(runs.iter().flat_map(Range::clone).eq(set.iter().copied()));
         assert!(runs.iter().all(|run| !run.is_empty()));

@@ -1,9 +1,9 @@
 //! The loaded rows of one tree: the client's replica, and the server's working state.
 //!
-//! A row is *known* (present or absent) or not loaded. What is known is never older than what any
-//! store or peer can say, since only this tree's log changes it: so filling in what was fetched
-//! never overrides what is known. Rows that changed stay until they are *settled* (durable at the
-//! server); only settled rows can be unloaded.
+//! A row is *known* (present or absent) or not loaded. Known rows are never older than any store's
+//! or peer's, since only this tree's log changes them. So fetched rows never override known ones. A
+//! changed row stays until it is *settled* (durable at the server); only settled rows can be
+//! unloaded.
 
 mod unloading;
 
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::{Changes, Delivery, DeliveryEffect, Loaded, Node, Quota, Rows, Usage, Xattrs};
 use crate::{DeliveryId, Ino, Name, Seq};
 
-/// The name of a row.
+/// Identifies a row.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Row {
     /// A node.
@@ -26,23 +26,23 @@ pub enum Row {
     Entry(Ino, Name),
 }
 
-/// Rows of one tree, with the op that changed each last.
+/// Rows of one tree, each with the op that changed it last.
 #[derive(Debug)]
 pub struct Table {
     nodes: HashMap<Ino, NodeRow>,
     directories: HashMap<Ino, Directory>,
     deliveries: HashMap<DeliveryId, DeliveryRow>,
-    /// What nodes and directories take up, in bytes.
+    /// The memory that nodes and directories take, in bytes.
     bytes: usize,
     usage: Usage,
     quota: Quota,
     /// Changes that are not settled, oldest first.
     unsettled: VecDeque<(Seq, Row)>,
     settled: Seq,
-    /// Nodes that stay, with their listings, and how often that was asked for.
+    /// Nodes that stay loaded, with their listings, and how many pins each has.
     pinned: HashMap<Ino, usize>,
     unloadings: u64,
-    /// What the last trimming left, in bytes, as long as no other can leave less.
+    /// The memory left after the last trimming, in bytes, for as long as another can't free more.
     left: usize,
 }
 
@@ -60,11 +60,11 @@ struct NodeRow {
 
 #[derive(Debug, Default)]
 struct Directory {
-    /// `None` for a name known to be absent.
+    /// `None` marks a name that is known to be absent.
     entries: BTreeMap<Name, (Option<Ino>, Seq)>,
     /// Whether every entry is loaded, so that any other name is absent.
     complete: bool,
-    /// Whether anybody looked at it since listings were unloaded last.
+    /// Whether it was read since listings were last unloaded.
     used: Cell<bool>,
 }
 
@@ -86,7 +86,7 @@ impl Table {
         }
     }
 
-    /// Makes the changes of op `seq`, which [`super::plan`] worked out from this very table.
+    /// Applies the changes of op `seq`, which [`super::plan`] worked out from this very table.
     pub fn commit(&mut self, changes: &Changes, seq: Seq) {
         for (ino, node) in &changes.nodes {
             let existed = matches!(self.node(*ino), Loaded::Present(_));
@@ -96,7 +96,7 @@ impl Table {
                 Some(node) if !existed && node.is_directory() => {
                     self.directory_mut(*ino).complete = true;
                 }
-                // The tombstones of a directory that goes are still to be settled.
+                // A removed directory keeps its tombstones until they are settled.
                 Some(_) | None => {}
             }
         }
@@ -118,15 +118,15 @@ impl Table {
         self.usage = changes.usage;
     }
 
-    /// Fills in a fetched node, unless it is known.
+    /// Adds a fetched node, unless the row is known.
     pub fn fill_node(&mut self, ino: Ino, node: Option<Node>) {
         if !self.nodes.contains_key(&ino) {
             self.insert_node(ino, NodeRow { node: node.map(Arc::new), changed: Seq::default() });
         }
     }
 
-    /// Fills in fetched attributes of a node, if they were left out when it was loaded: they are
-    /// needed for any change of them, so they are what they were.
+    /// Adds the fetched attributes of a node that was loaded without them. They are still current,
+    /// since any change of them would have needed to load them.
     pub fn fill_xattrs(&mut self, ino: Ino, xattrs: Xattrs) {
         let Some(row) = self.nodes.get_mut(&ino) else { return };
         let Some(node) = &mut row.node else { return };
@@ -137,7 +137,7 @@ impl Table {
         }
     }
 
-    /// Fills in a fetched entry, unless it is known.
+    /// Adds a fetched entry, unless the row is known.
     pub fn fill_entry(&mut self, parent: Ino, name: Name, ino: Option<Ino>) {
         let directory = self.directory_mut(parent);
         if !directory.complete && !directory.entries.contains_key(&name) {
@@ -147,18 +147,18 @@ impl Table {
         }
     }
 
-    /// Notes that all entries of a directory were filled in.
+    /// Notes that all entries of a directory have been added.
     pub fn fill_complete(&mut self, parent: Ino) {
         self.directory_mut(parent).complete = true;
     }
 
-    /// Fills in a fetched delivery, unless it is known.
+    /// Adds a fetched delivery, unless it is known.
     pub fn fill_delivery(&mut self, id: DeliveryId, delivery: Option<Arc<Delivery>>) {
         let changed = Seq::default();
         self.deliveries.entry(id).or_insert(DeliveryRow { delivery, changed });
     }
 
-    /// Sets the quota anew.
+    /// Sets the quota, after a change by the server.
     pub fn set_quota(&mut self, quota: Quota) {
         self.quota = quota;
     }
@@ -168,8 +168,8 @@ impl Table {
         self.directories.get(&directory).is_some_and(|directory| directory.complete)
     }
 
-    /// What is known of a directory's entries after a name, in order of names; a name that is known
-    /// to be absent comes with `None`.
+    /// The known entries of a directory after a name, in order of names. A name that is known to be
+    /// absent comes with `None`.
     pub fn known_entries(
         &self,
         directory: Ino,
@@ -183,7 +183,7 @@ impl Table {
             .map(|(name, (ino, _))| (name, *ino))
     }
 
-    /// The op that changed a node last, as far as known; 0 if it did not change since it was loaded.
+    /// The op that last changed a node, as far as known; 0 if it is unchanged since it was loaded.
     pub fn changed(&self, ino: Ino) -> Seq {
         self.nodes.get(&ino).map_or(Seq::default(), |row| row.changed)
     }
@@ -194,13 +194,13 @@ impl Table {
         self.unsettled.range(start..).map(|(_, row)| row.clone()).collect()
     }
 
-    /// Notes that all ops up to `seq` are durable.
+    /// Marks all ops up to `seq` as durable.
     pub fn settle(&mut self, seq: Seq) {
         self.settle_rows(seq, Tombstones::Needed);
     }
 
-    /// The same, for whoever has the store at hand and nothing under way that was asked for before:
-    /// what is absent from now on is absent from the store, and need not be remembered.
+    /// The same, for an owner that reads the store directly and has no earlier answer in flight.
+    /// Settled absences are dropped, since the store has no such rows either.
     pub fn settle_in_store(&mut self, seq: Seq) {
         self.settle_rows(seq, Tombstones::InStore);
     }
@@ -218,7 +218,7 @@ impl Table {
         }
     }
 
-    /// What is known of a directory, from now on at least that it is one.
+    /// The directory's listing, created if this is the first that is known of it.
     fn directory_mut(&mut self, ino: Ino) -> &mut Directory {
         self.directories.entry(ino).or_insert_with(|| {
             self.bytes += weight::OF_DIRECTORY;
@@ -271,13 +271,13 @@ impl Table {
     }
 }
 
-/// What becomes of names that are known to be absent, and settled, in a directory that is not
-/// loaded as a whole.
+/// What happens to settled names that are known to be absent, in a directory that is not completely
+/// loaded.
 #[derive(Clone, Copy)]
 enum Tombstones {
-    /// They stay: an answer that is under way may still show the name.
+    /// They stay: an answer in flight may still show the name.
     Needed,
-    /// They go: the store has no such name either.
+    /// They are dropped: the store has no such name either.
     InStore,
 }
 

@@ -17,7 +17,7 @@ const SET_UID: u16 = 0o4000;
 const SET_GID: u16 = 0o2000;
 const GROUP_EXECUTE: u16 = 0o010;
 
-/// All names of a node's attributes, each with a closing NUL, must fit this (`XATTR_LIST_MAX`).
+/// The bound on all names of a node's attributes, each with a closing NUL (`XATTR_LIST_MAX`).
 const XATTR_LIST_BYTES_MAX: usize = 65_536;
 
 pub(super) fn set(
@@ -35,7 +35,7 @@ pub(super) fn set(
         data::resize(d, time, ino, *size, *fresh)?;
     }
     let node = d.node_mut(ino)?;
-    // Those of a directory say who owns what is made in it, and give nobody rights.
+    // On a directory these bits set the owner of new entries and grant no rights, so they stay.
     if (*clear_set_id || uid.is_some() || gid.is_some()) && !node.is_directory() {
         clear_set_id_bits(node);
     }
@@ -48,7 +48,7 @@ pub(super) fn set(
     Ok(())
 }
 
-/// As Linux does: set-group-id without group-execute marks mandatory locking, and stays.
+/// As on Linux, set-group-id without group-execute marks mandatory locking, and stays.
 pub(super) fn clear_set_id_bits(node: &mut Node) {
     node.mode &= !SET_UID;
     if node.mode & GROUP_EXECUTE != 0 {
@@ -68,7 +68,7 @@ pub(super) fn set_xattr(
     if value.len() > XATTR_VALUE_BYTES_MAX {
         return Err(Errno::ENOSPC.into());
     }
-    // It is charged to nobody, so that it can be told of a full quota.
+    // It is not charged, so that it can report a full quota; so its size is bounded.
     if name == STATE_XATTR && value.len() > STATE_BYTES_MAX {
         return Err(Errno::EINVAL.into());
     }

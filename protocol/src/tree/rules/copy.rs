@@ -1,4 +1,4 @@
-//! Copying within the tree: by sharing a content where that gives the same, by bytes elsewhere.
+//! Copying within the tree: by sharing the content if the result is the same, otherwise byte by byte.
 
 use std::ops::Range;
 
@@ -8,11 +8,11 @@ use super::data::{self, allocate, must_be_writable, punch, touch};
 use crate::limits::BLOCK_BYTES;
 use crate::{ContentId, Errno, Ino, Timestamp};
 
-/// A copy that ends before its source does shares the content only from this size on, in bytes:
-/// so that a small file doesn't keep a large one's content alive.
+/// A copy that ends before the source's end shares the content only from this size on, in bytes, so
+/// that a small file does not keep a large file's content alive.
 const SHARED_PART_BYTES_MIN: u64 = 64 << 20;
 
-/// What is copied where.
+/// The two ends of a copy.
 pub(super) struct Part {
     pub(super) from: Ino,
     pub(super) from_offset: u64,
@@ -52,8 +52,8 @@ fn file(node: &Node) -> Result<&FileData, Errno> {
     node.file().ok_or(if node.is_directory() { Errno::EISDIR } else { Errno::EINVAL })
 }
 
-/// Whether the target can take over the source's content: the range replaces all that it has, or
-/// it is a copy of the source up to its own end already, and the range continues just there.
+/// Whether the target can take over the source's content. Either the range replaces all its data,
+/// or it is already a copy of the source up to its own end and the range continues there.
 fn can_share(source: &FileData, target: &FileData, from: &Range<u64>, to: &Range<u64>) -> bool {
     let last = to.end.next_multiple_of(BLOCK_BYTES);
     let replaced = target.size <= to.end && target.extents.end(target.size) <= last;
@@ -63,8 +63,8 @@ fn can_share(source: &FileData, target: &FileData, from: &Range<u64>, to: &Range
     source.content.is_some() && (to.start == 0 && replaced || goes_on) && from == to && worth_it
 }
 
-/// Whether two files that have one content read the same up to `end`: either may have become
-/// shorter and longer again since, which leaves a hole in it alone.
+/// Whether two files with one content read the same up to `end`. Either may have been truncated and
+/// extended since, which leaves a hole in that file alone.
 fn same_holes(source: &FileData, target: &FileData, end: u64) -> bool {
     let data = |file: &FileData| file.extents.data_in(file.size, 0..end);
     data(source) == data(target)
@@ -80,7 +80,7 @@ fn share(d: &mut Draft<'_>, part: &Part, source: &FileData, end: u64) -> Result<
     let target = d.file_mut(part.to)?;
     let before = target.content;
     *target = FileData { size: end, content: source.content, sealed: true, extents };
-    // The source may have holes by now where the target still had data.
+    // The source may have gained holes where the target still had data.
     if let Some(content) = before.filter(|before| Some(*before) == source.content) {
         d.content(ContentEffect::Free { content, offset: 0, len: end });
     }
@@ -95,7 +95,7 @@ fn copy_bytes(
     fresh: ContentId,
 ) -> Result<(), Stop> {
     let there = |at: u64| at - part.from_offset + part.to_offset;
-    // The whole target range first, so that the target has its content and its size.
+    // Allocate the whole target range first: this gives the target its content and its size.
     let data = source.extents.data_in(source.size, from.clone());
     let to = there(from.start)..there(from.end);
     if data.is_empty() && file_is_hole(d, part.to, &to)? {
@@ -106,7 +106,7 @@ fn copy_bytes(
         return Ok(());
     }
     let content = allocate(d, part.to, to, true, fresh)?;
-    // A source that is its own target may just have taken a content of its own.
+    // A source that is its own target may just have moved to a new content.
     let from_content = match d.node(part.from)?.content() {
         Some(content) => content,
         None => content,

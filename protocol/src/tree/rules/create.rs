@@ -32,7 +32,7 @@ pub(super) fn directory(
     owner: Owner,
 ) -> Result<(), Stop> {
     let kind = Kind::empty_directory(place.0);
-    // mkdir(2) ignores the set-id bits; what the parent hands down is another matter.
+    // mkdir(2) ignores the set-id bits; the parent's are inherited separately.
     add(d, time, place, ino, new_node(kind, mode & DIRECTORY_MODE_MASK, owner, time))?;
     d.node_mut(place.0)?.nlink += 1;
     Ok(())
@@ -50,7 +50,7 @@ pub(super) fn symlink(
     add(d, time, place, ino, new_node(Kind::Symlink { target: target.clone() }, 0o777, owner, time))
 }
 
-/// Refuses what a symbolic link can't point to.
+/// Refuses a target that no symbolic link can have.
 pub(super) fn must_be_target(target: &[u8]) -> Result<(), Errno> {
     match target.len() {
         0 => Err(Errno::ENOENT),
@@ -104,7 +104,7 @@ pub(super) fn link(
     d.enter(place.0, place.1, ino, time)
 }
 
-/// Makes `outbox/<user>`. That the user exists is the server's to know, not the tree's.
+/// Makes `outbox/<user>`. The server checks that the user exists; the tree can't.
 pub(super) fn mailbox(
     d: &mut Draft<'_>,
     time: Timestamp,
@@ -134,7 +134,7 @@ pub(super) fn new_node(kind: Kind, mode: u16, owner: Owner, time: Timestamp) -> 
     }
 }
 
-/// Adds a node that a program made, if it may make one of that kind there.
+/// Adds a node for a program, if a program may make such a node there.
 fn add(
     d: &mut Draft<'_>,
     time: Timestamp,
@@ -148,7 +148,7 @@ fn add(
     }
     match post(place.0, &parent) {
         Post::None => {}
-        // A name in the outbox is a user's; one that is not there is no user.
+        // Every user has a mailbox, so a name that is not in the outbox is not a user.
         Post::Outbox => return Err(Errno::ENOENT.into()),
         Post::Mailbox if node.file().is_some() => {}
         Post::Mailbox | Post::Sent => return Err(Errno::EPERM.into()),
@@ -165,7 +165,7 @@ fn add(
     enter_new(d, time, place, ino, node)
 }
 
-/// Adds a node and its first entry, whoever made it.
+/// Adds a node with its first entry, whether a program or a delivery makes it.
 pub(super) fn enter_new(
     d: &mut Draft<'_>,
     time: Timestamp,

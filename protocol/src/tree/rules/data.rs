@@ -1,14 +1,14 @@
 //! The bytes of files: write, truncate, fallocate.
 //!
-//! Holes and sizes are exact without data ever being read here:
+//! Holes and sizes are exact, although these rules never read data:
 //!
 //! **Invariant:** whatever a content holds, a block that is not in the node's extents reads as
-//! zeros. So a block that becomes data in part is zeroed in its other part first.
+//! zeros. So a block of which only a part is written has the rest zeroed first.
 //!
 //! **Invariant:** whatever a content holds, nothing past the node's size can be read. Truncation
-//! leaves the rest of the last block as it is, for a crash may undo the truncation; so what a file
-//! grows over within that block is zeroed when it grows. A node whose content is sealed takes a
-//! content of its own first, which gets only what is data of the node.
+//! leaves the rest of the last block as it is, since a crash may undo the truncation. So a file
+//! that grows zeroes the rest of that block as it grows over it. A node with a sealed content first
+//! takes a new content, which gets only the node's own data.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ use super::must_not_be_sent;
 use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
 use crate::{ContentId, Errno, Ino, Timestamp};
 
-/// The range of `len` bytes from `offset`, if a file can have it.
+/// The range of `len` bytes from `offset`; `EFBIG` or the like if no file can have it.
 pub(super) fn range(offset: u64, len: u64) -> Result<Range<u64>, Errno> {
     let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
     if end > FILE_BYTES_MAX { Err(Errno::EFBIG) } else { Ok(offset..end) }
@@ -99,7 +99,7 @@ pub(super) fn fallocate(
     touch(d, time, ino)
 }
 
-/// Refuses to change the data of what has none, or of what was sent.
+/// Refuses to change a node without data, or a record.
 pub(super) fn must_be_writable(node: &Node) -> Result<(), Errno> {
     match node.kind {
         Kind::File(_) => must_not_be_sent(node),
@@ -112,7 +112,7 @@ pub(super) fn must_be_writable(node: &Node) -> Result<(), Errno> {
     }
 }
 
-/// Data changed: so did the times.
+/// Sets the times of a node whose data changed.
 pub(super) fn touch(d: &mut Draft<'_>, time: Timestamp, ino: Ino) -> Result<(), Stop> {
     let node = d.node_mut(ino)?;
     node.mtime = time;
@@ -120,7 +120,7 @@ pub(super) fn touch(d: &mut Draft<'_>, time: Timestamp, ino: Ino) -> Result<(), 
     Ok(())
 }
 
-/// Makes the blocks of `range` data, ready for all of `range` to be written.
+/// Makes the blocks of `range` data, ready for all of `range` to be overwritten.
 pub(super) fn allocate(
     d: &mut Draft<'_>,
     ino: Ino,
@@ -132,7 +132,7 @@ pub(super) fn allocate(
     let data = d.file_mut(ino)?;
     let old = data.size;
     let size = if grow { old.max(range.end) } else { old };
-    // Of the last block, what is past the size is zeroed when the file grows over it.
+    // The rest of the last block, past the size, is zeroed when the file grows over it.
     let unseen = size..size.next_multiple_of(BLOCK_BYTES);
     let is_hole = |edge: &Range<u64>| {
         !edge.is_empty() && !data.extents.contains(old, edge.start) && !unseen.contains(&edge.start)
@@ -149,7 +149,7 @@ pub(super) fn allocate(
     Ok(content)
 }
 
-/// Makes the blocks of `range` data; what was a hole becomes zeros.
+/// Makes the blocks of `range` data; holes in it become zeros.
 fn reserve(
     d: &mut Draft<'_>,
     ino: Ino,
@@ -189,7 +189,7 @@ fn clear(
     Ok(())
 }
 
-/// Makes `range` a hole, as far as it covers whole blocks, and zeros else. The size stays.
+/// Makes the whole blocks of `range` a hole and zeroes the rest. The size stays.
 pub(super) fn punch(
     d: &mut Draft<'_>,
     ino: Ino,
@@ -215,15 +215,15 @@ pub(super) fn punch(
     Ok(())
 }
 
-/// What a file that grows to `size` shows of the block that was its last: bytes that a truncation may
-/// have left there.
+/// The part of the last block that a file exposes when it grows to `size`. A truncation may have left
+/// bytes there.
 fn grown_over(data: &FileData, size: u64) -> Range<u64> {
     let old = data.size;
     let end = old.next_multiple_of(BLOCK_BYTES).min(size);
     if old < end && data.extents.contains(old, old) { old..end } else { old..old }
 }
 
-/// The file's content, made one that nothing else has.
+/// The file's content, replaced by a new one first if it may be shared.
 fn own_content(d: &mut Draft<'_>, ino: Ino, fresh: ContentId) -> Result<ContentId, Stop> {
     let data = d.file_mut(ino)?;
     if let Some(content) = data.content.filter(|_| !data.sealed) {
@@ -241,7 +241,7 @@ fn own_content(d: &mut Draft<'_>, ino: Ino, fresh: ContentId) -> Result<ContentI
     data.content = Some(fresh);
     data.sealed = false;
     d.content(effect);
-    // What was set aside past the end is set aside in the new one, too.
+    // Blocks reserved past the end are reserved in the new content, too.
     beyond.into_iter().for_each(|run| zero(d, fresh, run));
     Ok(fresh)
 }

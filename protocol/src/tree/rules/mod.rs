@@ -1,4 +1,4 @@
-//! What each op does: one `match`, a line an op; a file for each family of them.
+//! What each op does: one `match` with a line for each op; a file for each family of ops.
 
 mod create;
 
@@ -18,11 +18,11 @@ use super::draft::Draft;
 use super::{Action, Changes, Node, Op, Rows, Stop};
 use crate::{Errno, Ino, Name};
 
-/// Works out what `op` changes, given the rows that are loaded.
+/// Works out the changes that `op` makes to the loaded rows.
 ///
 /// # Errors
-/// [`Stop::Need`] if a row must be loaded first; [`Stop::Refused`] with the errno that POSIX
-/// and Linux give for such an op. Nothing is changed in either case.
+/// [`Stop::Need`] if a row must be loaded first; [`Stop::Refused`] with the errno that POSIX and
+/// Linux give for such an op. Neither changes anything.
 pub fn plan(rows: &dyn Rows, op: &Op) -> Result<Changes, Stop> {
     let mut draft = Draft::new(rows);
     let (d, time) = (&mut draft, op.time);
@@ -84,16 +84,16 @@ pub fn plan(rows: &dyn Rows, op: &Op) -> Result<Changes, Stop> {
 /// A place in the tree: a directory and a name in it.
 type Place<'a> = (Ino, &'a Name);
 
-/// What sending makes of a directory.
+/// The part that a directory plays in sending.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Post {
-    /// Nothing.
+    /// An ordinary directory.
     None,
-    /// It is `outbox`: its entries are the mailboxes and belong to xfer.
+    /// `outbox` itself: its entries are the mailboxes and belong to xfer.
     Outbox,
-    /// It is `outbox/<user>`.
+    /// A mailbox, `outbox/<user>`.
     Mailbox,
-    /// It was sent, or is in something that was.
+    /// A record, or a directory within one.
     Sent,
 }
 
@@ -106,12 +106,12 @@ fn post(ino: Ino, node: &Node) -> Post {
     }
 }
 
-/// Whether the node is one that every tree has, or a mailbox: these can't be moved or removed.
+/// Whether the node is a mailbox or one that every tree has: these can't be moved or removed.
 fn is_fixture(ino: Ino, node: &Node) -> bool {
     ino < Ino(Ino::FIRST_GRANTED) || post(ino, node) == Post::Mailbox
 }
 
-/// Refuses a change of what was sent.
+/// Refuses to change a record.
 fn must_not_be_sent(node: &Node) -> Result<(), Errno> {
     if node.sent.is_some() { Err(Errno::EPERM) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! Names and nodes that go: unlink, rmdir, and orphans.
+//! Removing names and nodes: unlink, rmdir, and orphans.
 
 use super::super::Stop;
 use super::super::draft::Draft;
@@ -23,7 +23,7 @@ pub(super) fn rmdir(d: &mut Draft<'_>, time: Timestamp, place: Place<'_>) -> Res
     drop_directory(d, time, place.0, ino)
 }
 
-/// Refuses the removal of what is no directory, is not empty, or belongs to xfer.
+/// Refuses to remove a node that is not a directory, is not empty, or belongs to xfer.
 pub(super) fn must_be_removable(d: &Draft<'_>, ino: Ino) -> Result<(), Stop> {
     let node = d.node(ino)?;
     match node.entries() {
@@ -34,7 +34,7 @@ pub(super) fn must_be_removable(d: &Draft<'_>, ino: Ino) -> Result<(), Stop> {
     }
 }
 
-/// One name less for a node that is no directory. With the last it becomes an orphan.
+/// Takes one name from a node that is not a directory. Without names it is an orphan.
 pub(super) fn drop_name(d: &mut Draft<'_>, time: Timestamp, ino: Ino) -> Result<(), Stop> {
     let node = d.node_mut(ino)?;
     node.nlink = node.nlink.checked_sub(1).ok_or(Errno::EIO)?;
@@ -42,7 +42,7 @@ pub(super) fn drop_name(d: &mut Draft<'_>, time: Timestamp, ino: Ino) -> Result<
     Ok(())
 }
 
-/// The directory `ino`, once in `parent`, becomes an orphan.
+/// Turns the directory `ino`, until now in `parent`, into an orphan.
 pub(super) fn drop_directory(
     d: &mut Draft<'_>,
     time: Timestamp,

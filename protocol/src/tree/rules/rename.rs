@@ -41,20 +41,20 @@ pub(super) fn rename(
     }
 }
 
-/// Refuses what sending forbids: see `docs/SEMANTICS.md`.
+/// Refuses moves that sending forbids: see `docs/SEMANTICS.md`.
 fn must_be_movable(d: &Draft<'_>, ino: Ino, from: Ino, to: Ino) -> Result<(), Stop> {
     let node = d.node(ino)?;
     if is_fixture(ino, &node) {
         return Err(Errno::EPERM.into());
     }
     if node.sent.is_some() && (from != to || node.is_directory()) {
-        // `mv` answers this error with a copy, which is an ordinary file again.
+        // `mv` answers this error by copying, and the copy is an ordinary file again.
         return Err(Errno::EXDEV.into());
     }
     let into_mailbox = |node: &Arc<Node>| match node.kind {
         Kind::Directory { .. } => Ok(()),
         Kind::File(_) if node.nlink == 1 => Ok(()),
-        // What is sent becomes a record; its other names must not.
+        // A file moved here becomes a record, which its other names must not.
         Kind::File(_) => Err(Errno::EXDEV),
         Kind::Symlink { .. }
         | Kind::Fifo
@@ -70,18 +70,18 @@ fn must_be_movable(d: &Draft<'_>, ino: Ino, from: Ino, to: Ino) -> Result<(), St
     }
 }
 
-/// Refuses to move a directory into itself or into what is in it.
+/// Refuses to move a directory into itself or below itself.
 fn must_not_be_inside(d: &Draft<'_>, place: Ino, moved: Ino) -> Result<(), Stop> {
     if is_inside(d, place, moved)? { Err(Errno::EINVAL.into()) } else { Ok(()) }
 }
 
-/// Whether the directory `place` is `ino`, or somewhere in it.
+/// Whether the directory `place` is `ino` or below it.
 fn is_inside(d: &Draft<'_>, place: Ino, ino: Ino) -> Result<bool, Stop> {
     if !d.node(ino)?.is_directory() {
         return Ok(false);
     }
-    // A server that lies may say that directories are in each other: whoever goes round there comes
-    // by a place where they were after 1, 2, 4, ... steps once more.
+    // A malicious server may claim that directories contain each other. Brent's cycle detection: a
+    // walk in a ring returns to a node remembered after 1, 2, 4, ... steps.
     let (mut at, mut before, mut steps) = (place, place, 0u64);
     loop {
         if at == ino {
@@ -101,7 +101,7 @@ fn is_inside(d: &Draft<'_>, place: Ino, ino: Ino) -> Result<bool, Stop> {
     }
 }
 
-/// Makes room: the target loses its name, if the moved node may take it.
+/// Removes the target's name, if the moved node may replace it.
 fn replace(
     d: &mut Draft<'_>,
     time: Timestamp,
@@ -151,7 +151,7 @@ fn exchange(
     settle(d, time, target, to.0, from.0)
 }
 
-/// Tells a moved node, and the directories it went from and to, where it is now.
+/// Updates a moved node, and its old and new directories.
 fn settle(d: &mut Draft<'_>, time: Timestamp, moved: Ino, from: Ino, to: Ino) -> Result<(), Stop> {
     let node = d.node_mut(moved)?;
     node.ctime = time;

@@ -1,7 +1,7 @@
 //! Sending between users: send, accept, decline.
 //!
-//! **Invariant:** no op touches two trees. Sending takes a picture of what is sent, with shared
-//! contents; accepting makes new nodes from the picture.
+//! **Invariant:** no op touches two trees. Sending takes a snapshot with shared contents; accepting
+//! makes new nodes from the snapshot.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::{Place, Post, post};
 use crate::limits::{DELIVERY_ITEMS_MAX, FILE_BYTES_MAX};
 use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
 
-/// What is sent, from whom to whom.
+/// The node to send, with its sender and recipient.
 pub(super) struct Letter<'a> {
     pub(super) to: &'a Name,
     pub(super) name: &'a Name,
@@ -29,7 +29,7 @@ pub(super) fn send(d: &mut Draft<'_>, time: Timestamp, letter: Letter<'_>) -> Re
     let mailbox = d.entry(Ino::OUTBOX, letter.to)?.ok_or(Errno::ENOENT)?;
     let root = d.entry(mailbox, letter.name)?.ok_or(Errno::ENOENT)?;
     let mut items: Vec<Item> = Vec::new();
-    // Items not visited yet, with the place of their directory. Parents come before children.
+    // Items to visit, with the index of their directory. Parents come before children.
     let mut waiting = vec![(0u32, letter.name.clone(), root)];
     while let Some((parent, name, ino)) = waiting.pop() {
         let node = d.node(ino)?;
@@ -39,7 +39,7 @@ pub(super) fn send(d: &mut Draft<'_>, time: Timestamp, letter: Letter<'_>) -> Re
             }
             continue;
         };
-        // Before the entries are asked for, which may be far more than anybody should load.
+        // Check before asking for the entries, which may be far more than should ever be loaded.
         let count = (items.len() as u64 + 1).saturating_add(node.entries());
         if count > DELIVERY_ITEMS_MAX as u64 {
             return Err(Errno::EDQUOT.into());
@@ -57,7 +57,7 @@ pub(super) fn send(d: &mut Draft<'_>, time: Timestamp, letter: Letter<'_>) -> Re
             mtime: node.mtime,
             xattrs: travelling(&node.xattrs).ok_or(Stop::Need(Need::Attributes(ino)))?,
         });
-        // With names elsewhere, a file in what is sent stays as it is there, and so here.
+        // A file in a sent directory that has names elsewhere stays writable there, and so here.
         let is_alone = node.is_directory() || node.nlink == 1;
         seal(d, ino)?;
         if ino == root || is_alone {
@@ -71,7 +71,7 @@ pub(super) fn send(d: &mut Draft<'_>, time: Timestamp, letter: Letter<'_>) -> Re
     Ok(())
 }
 
-/// Makes an ordinary file of a record. Its content stays sealed, for the delivery that has it.
+/// Turns a record into an ordinary file. Its content stays sealed for the delivery that shares it.
 pub(super) fn revise(d: &mut Draft<'_>, time: Timestamp, ino: Ino) -> Result<(), Stop> {
     let node = d.node(ino)?;
     if node.sent.is_none() || node.file().is_none() {
@@ -117,7 +117,7 @@ pub(super) fn accept(
             d.node_mut(parent)?.nlink += 1;
         }
     }
-    // Entering children touched the times of the directories that came along.
+    // Adding children changed the times of the directories that arrived; set them again.
     for (index, item) in delivery.items.iter().enumerate() {
         d.node_mut(Ino(first.0 + index as u64))?.mtime = item.mtime;
     }
@@ -140,7 +140,7 @@ fn contents(items: &[Item]) -> impl Iterator<Item = ContentId> {
     })
 }
 
-/// What a node is in a delivery; special files don't travel.
+/// The form of a node in a delivery; `None` for special files, which don't travel.
 fn item_kind(node: &Node) -> Option<ItemKind> {
     match &node.kind {
         Kind::File(FileData { size, content, extents, .. }) => {
@@ -167,7 +167,7 @@ fn kind_of(item: &Item, parent: Ino) -> Kind {
     }
 }
 
-/// Of attributes, those of users travel, but not xfer's own. Nothing if they are not loaded.
+/// The attributes that travel: those in `user.` except xfer's own. `None` if they are not loaded.
 fn travelling(xattrs: &Xattrs) -> Option<Xattrs> {
     let kept: XattrMap = xattrs
         .all()?
@@ -178,7 +178,7 @@ fn travelling(xattrs: &Xattrs) -> Option<Xattrs> {
     Some(Xattrs::of(Arc::new(kept)))
 }
 
-/// Keeps the content of a file for those who share it from now on.
+/// Seals the content of a file, which the delivery shares from now on.
 fn seal(d: &mut Draft<'_>, ino: Ino) -> Result<(), Stop> {
     if let Kind::File(data) = &mut d.node_mut(ino)?.kind {
         data.sealed |= data.content.is_some();
@@ -186,7 +186,7 @@ fn seal(d: &mut Draft<'_>, ino: Ino) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Freezes what was sent. Why it was not sent before no longer matters.
+/// Turns a node into a record. The reason why it was not sent before goes.
 fn make_record(d: &mut Draft<'_>, time: Timestamp, ino: Ino, id: DeliveryId) -> Result<(), Stop> {
     let node = d.node_mut(ino)?;
     node.sent = Some(id);
@@ -199,7 +199,7 @@ fn make_record(d: &mut Draft<'_>, time: Timestamp, ino: Ino, id: DeliveryId) -> 
     Ok(())
 }
 
-/// Refuses what no rules could have sent, whoever says it was.
+/// Refuses a delivery that no rules could have made: the server is not trusted.
 fn must_be_sound(delivery: &Delivery) -> Result<(), Errno> {
     let sound = |item: &Item| {
         let kind = match &item.kind {
@@ -228,9 +228,9 @@ fn parent_of(delivery: &Delivery, index: usize, first: Ino) -> Result<Ino, Stop>
     }
 }
 
-/// What the recipient can see of where the delivery came from.
+/// Marks where and when the delivery came from, for the recipient to see.
 fn mark_origin(node: &mut Node, delivery: &Delivery) {
-    // A new node has no more than travelled with its item, which was checked.
+    // A new node has only its item's attributes, and those were checked.
     let mut xattrs = node.xattrs.take().unwrap_or_default();
     let map = Arc::make_mut(&mut xattrs);
     map.insert(Bytes::from_static(b"user.xfer.from"), delivery.from.as_bytes().to_vec().into());

@@ -1,16 +1,16 @@
-//! Unloading rows, so that what is known of a tree has a bound in memory.
+//! Unloads rows, so that the known part of a tree has a bound in memory.
 //!
-//! What is loaded together goes together: a listing with the nodes in it. One that was looked at
-//! since the last time is spared at first ("second chance"), one that is *pinned* always.
+//! Rows that are loaded together go together: a listing with the nodes in it. A listing that was
+//! read since the last time is spared once ("second chance"), a *pinned* one always.
 
 use super::{Table, weight};
 use crate::{Ino, Seq};
 
 impl Table {
-    /// Unloads settled rows if all rows take more than `bytes_max`, until they take a fourth less,
+    /// Unloads settled rows if all rows take more than `bytes_max`, until they take a quarter less,
     /// or no more can go.
     pub fn trim(&mut self, bytes_max: usize) {
-        // Where too little can go, looking at all rows again pays only after a while.
+        // If too little could go last time, another scan pays off only after some growth.
         self.left = self.left.min(self.bytes);
         let too_early = self.bytes < self.left.saturating_add(bytes_max / 4);
         if self.bytes <= bytes_max || too_early {
@@ -27,8 +27,8 @@ impl Table {
         self.left = self.bytes;
     }
 
-    /// Unloads a node and, if it is a directory, its listing, unless changes of it are not settled
-    /// or it is pinned.
+    /// Unloads a node and, if it is a directory, its listing, unless it is pinned or has changes
+    /// that are not settled.
     pub fn unload(&mut self, ino: Ino) {
         if self.may_unload(ino) {
             self.remove_node(ino);
@@ -37,13 +37,13 @@ impl Table {
         }
     }
 
-    /// Keeps a node and, if it is a directory, what is known of its entries, until
-    /// [`Table::unpin`], however much that is.
+    /// Keeps a node and, if it is a directory, the known entries until [`Table::unpin`], whatever
+    /// their size.
     pub fn pin(&mut self, ino: Ino) {
         *self.pinned.entry(ino).or_default() += 1;
     }
 
-    /// Takes one [`Table::pin`] back.
+    /// Undoes one [`Table::pin`].
     pub fn unpin(&mut self, ino: Ino) {
         let Some(pins) = self.pinned.get_mut(&ino) else { return };
         *pins -= 1;
@@ -53,24 +53,24 @@ impl Table {
         }
     }
 
-    /// Rises with every unloading. What was asked for over a network before one, and comes after
-    /// it, must not be filled in: it may be older than what was known and has been unloaded.
+    /// A counter that every unloading raises. An answer requested before an unloading must not be
+    /// added after it: it may be older than a row that was known and has been unloaded.
     pub fn unloadings(&self) -> u64 {
         self.unloadings
     }
 
-    /// About how much memory all rows take, in bytes.
+    /// The approximate memory that all rows take, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many nodes and entries are loaded.
+    /// The number of loaded nodes and entries.
     pub fn len(&self) -> usize {
         let entries = self.directories.values().map(|directory| directory.entries.len());
         self.nodes.len() + entries.sum::<usize>()
     }
 
-    /// Whether nothing is loaded.
+    /// Whether no row is loaded.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -91,7 +91,7 @@ impl Table {
     /// Unloads a directory's settled entries, with the nodes they name.
     fn unload_listing(&mut self, ino: Ino) {
         let settled = self.settled;
-        // Of a directory that was just made, nobody else can say yet that it is empty.
+        // No store can confirm yet that a directory just made is empty.
         let is_settled = self.changed(ino) <= settled;
         let Some(directory) = self.directories.get_mut(&ino) else { return };
         let (mut freed, mut nodes) = (0, Vec::new());
@@ -112,7 +112,7 @@ impl Table {
         nodes.into_iter().for_each(|ino| self.unload_node(ino));
     }
 
-    /// Unloads nodes that are in no listing that could go.
+    /// Unloads nodes that no listing would unload.
     fn unload_nodes(&mut self, target: usize) {
         let settled = |changed: Seq| changed <= self.settled;
         let candidates = self.nodes.iter().filter(|(_, row)| settled(row.changed));

@@ -1,5 +1,5 @@
-//! What rows take up in memory: estimates, on the high side, that are cheap to make and depend on
-//! the row alone.
+//! The memory that rows take: cheap estimates, on the high side, that depend on the row
+//! alone.
 
 use std::mem::size_of;
 
@@ -7,24 +7,24 @@ use super::{Directory, NodeRow};
 use crate::tree::{Kind, Node, Xattrs};
 use crate::{Ino, Name, Seq};
 
-/// What an allocation takes up beside what was asked for, and for its counts if it is shared.
+/// The overhead of an allocation, with the counts of a shared one.
 const ALLOCATION: usize = 32;
 
-/// A place in a hash map is taken half of the time, at worst, and has a byte of its own.
+/// At worst, half the places of a hash map are in use. Each has a control byte besides.
 const fn place(bytes: usize) -> usize {
     2 * (bytes + 1)
 }
 
-/// What a directory takes up, without its entries.
+/// The memory of a directory without its entries.
 pub(super) const OF_DIRECTORY: usize = place(size_of::<(Ino, Directory)>()) + ALLOCATION;
 
-/// What an entry takes up.
+/// The memory of an entry.
 pub(super) fn of_entry(name: &Name) -> usize {
     // The nodes of a B-tree are at least half full.
     2 * size_of::<(Name, (Option<Ino>, Seq))>() + ALLOCATION + name.as_bytes().len()
 }
 
-/// What a node takes up, or the note that there is none.
+/// The memory of a node, or of the note that it does not exist.
 pub(super) fn of_node(node: Option<&Node>) -> usize {
     place(size_of::<(Ino, NodeRow)>()) + node.map_or(0, of_present)
 }
