@@ -1,4 +1,4 @@
-//! What a tree takes up, counted anew after every sequence; and its quota, held at every op.
+//! What a tree takes up, recounted after every sequence; and its quota, enforced at every op.
 
 use proptest::prelude::*;
 use xfer_protocol::limits::BLOCK_BYTES;
@@ -37,7 +37,7 @@ proptest! {
     }
 }
 
-/// Does the step within the quota, and checks it against what it does without one.
+/// Does the step within the quota and compares it with the same step without one.
 fn within(world: &mut World, step: &Step, quota: Quota) -> Result<(), String> {
     let before = world.snapshot(Ino::ROOT);
     let outcome = world.step(step);
@@ -51,7 +51,7 @@ fn within(world: &mut World, step: &Step, quota: Quota) -> Result<(), String> {
     if world.snapshot(Ino::ROOT) != before {
         return Err("refused, and done all the same".into());
     }
-    // Refused: so without a quota it would have taken more than there is.
+    // A refused step must have needed more than the quota.
     world.table.set_quota(Quota::UNLIMITED);
     let meaning = step.meaning(&world.table, &world.slots, world.id());
     let Ok(crate::steps::Meaning::Op(action, _)) = meaning else {

@@ -8,10 +8,10 @@ use crate::local::Local;
 use crate::steps::{File, SLOTS, Step, steps};
 use crate::world::{Seen, World};
 
-/// After how many steps the whole trees are compared.
+/// The whole trees are compared after this many steps.
 const STEPS_BETWEEN: usize = 6;
 
-/// Does the steps on both sides, and says where they first differ.
+/// Does the steps on both sides and reports the first difference.
 fn compare(world: &mut World, local: &mut Local, steps: &[Step]) -> Result<(), String> {
     for (index, step) in steps.iter().enumerate() {
         let Some(expected) = world.step(step) else { continue };
@@ -67,8 +67,8 @@ proptest! {
     }
 }
 
-/// The steps that mean the same for every user: only root may give files away, keeps set-id bits
-/// when it writes, and is refused nothing.
+/// Drops the steps whose outcome depends on the user: only root may give files away, keeps set-id
+/// bits when it writes, and is never refused.
 fn harmless(steps: Vec<Step>) -> Vec<Step> {
     let change = |step| match step {
         Step::Create(path, mode) => Some(Step::Create(path, mode & 0o777 | 0o600)),

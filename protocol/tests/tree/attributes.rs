@@ -8,7 +8,7 @@ use xfer_protocol::{ContentId, Errno, Ino, Timestamp};
 use crate::steps::{OWNER, name};
 use crate::world::World;
 
-/// A world with the file `a` of this mode.
+/// A world with a file `a` of this mode.
 fn world_with(mode: u16) -> (World, Ino) {
     let mut world = World::new();
     let (parent, ino) = (Ino::ROOT, Ino(world.id()));
@@ -16,7 +16,7 @@ fn world_with(mode: u16) -> (World, Ino) {
     (world, ino)
 }
 
-/// A change of no attribute, to be changed.
+/// A `SetAttr` that changes nothing yet; the tests fill fields in.
 fn nothing(ino: Ino) -> Action {
     Action::SetAttr {
         ino,
@@ -51,7 +51,7 @@ fn a_new_owner_takes_the_set_id_bits_away() {
         *uid = Some(7);
     };
     assert_eq!(changed(0o6755, give).mode, 0o755);
-    // Set-group-id without group-execute is no set-id bit: it marks mandatory locking.
+    // Set-group-id without group-execute marks mandatory locking, so it is not a set-id bit.
     assert_eq!(changed(0o6745, give).mode, 0o2745);
     assert_eq!(changed(0o6755, give).uid, 7);
 }

@@ -1,4 +1,4 @@
-//! What must be true of trees and their contents at any time, worked out by walking them.
+//! Invariants of trees and their contents, checked by walking them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use xfer_protocol::{ContentId, Ino};
 
 use crate::world::World;
 
-/// More blocks than any file in these proofs has.
+/// More blocks than any file in these tests has.
 const BLOCKS_MAX: u64 = 64;
 
 /// Checks trees that share one storage.
@@ -38,7 +38,7 @@ fn refer_items(delivery: &Delivery, references: &mut BTreeMap<ContentId, i64>) {
     }
 }
 
-/// What a walk found of a tree.
+/// The totals of one walk over a tree.
 #[derive(Default)]
 struct Walk {
     names: BTreeMap<Ino, u32>,
@@ -120,7 +120,7 @@ fn blocks(node: &Node) -> u64 {
     node.file().map_or(0, count)
 }
 
-/// What counts of a directory's entries, or a link's target.
+/// The chargeable bytes of a directory's entries or a link's target.
 fn in_row(world: &World, ino: Ino, node: &Node) -> u64 {
     let bytes = match &node.kind {
         Kind::Symlink { target } => target.len(),

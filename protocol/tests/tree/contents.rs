@@ -1,7 +1,7 @@
 //! Contents in memory, for any number of trees: follows content effects byte by byte.
 //!
-//! It is as unkind as the effects allow: what is freed holds rubbish from that moment on, a content
-//! that comes into being twice is a bug, and one that nothing refers to is gone at once.
+//! It is as unkind as the effects allow: freed bytes turn to rubbish at once, an unreferenced
+//! content disappears at once, and creating a content twice is a bug.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,16 +12,16 @@ use xfer_protocol::limits::BLOCK_BYTES;
 use xfer_protocol::tree::{Changes, ContentEffect, Delivery, DeliveryEffect, FileData};
 use xfer_protocol::{ContentId, DeliveryId, Name};
 
-/// What freed bytes become.
+/// The value of freed bytes.
 const RUBBISH: u8 = 0xAA;
 
-/// What several trees share: contents, their reference counts, deliveries on their way, numbers.
+/// State shared by several trees: contents, reference counts, deliveries in transit, numbers.
 #[derive(Default)]
 pub struct Storage {
     pub contents: BTreeMap<ContentId, Vec<u8>>,
     pub references: BTreeMap<ContentId, i64>,
     pub posted: BTreeMap<DeliveryId, (Name, Arc<Delivery>)>,
-    /// A planted bug: ranges that should become zeros stay as they are.
+    /// A planted bug: ranges that should be zeroed stay as they are.
     pub forgets_zeros: bool,
     granted: u64,
 }
@@ -33,13 +33,13 @@ impl Storage {
         Rc::new(RefCell::new(Storage { granted: 1024, ..Storage::default() }))
     }
 
-    /// The first of `count` numbers that were never granted before.
+    /// The first of `count` new numbers.
     pub fn grant(&mut self, count: u64) -> u64 {
         self.granted += count;
         self.granted - count
     }
 
-    /// Does what the changes say is to be done outside of the tree.
+    /// Applies the changes' effects outside the tree.
     pub fn follow(&mut self, changes: &Changes, payload: &[u8]) {
         for effect in &changes.contents {
             self.follow_effect(effect, payload);
@@ -86,7 +86,7 @@ impl Storage {
                 let bytes = self.bytes(from, from_offset, len);
                 self.put(to, to_offset, &bytes);
             }
-            // Of a content that is shared, others may have the range.
+            // Other nodes may still reach the range in a shared content.
             ContentEffect::Free { content, offset, len } => {
                 if self.references.get(&content) == Some(&1) {
                     self.put(content, offset, &vec![RUBBISH; len as usize]);
@@ -108,7 +108,7 @@ impl Storage {
         whole[range].copy_from_slice(bytes);
     }
 
-    /// Bytes of a content; what was never written is zeros.
+    /// Bytes of a content; those never written are zeros.
     pub fn bytes(&self, content: ContentId, offset: u64, len: u64) -> Vec<u8> {
         let whole = &self.contents[&content];
         (offset..offset + len).map(|at| whole.get(at as usize).copied().unwrap_or(0)).collect()
@@ -125,7 +125,7 @@ impl Storage {
         bytes
     }
 
-    /// The bytes of the blocks that are allocated past a file's end, which show if it grows.
+    /// The allocated bytes past a file's end, which a growing file would expose.
     pub fn beyond(&self, data: &FileData) -> Vec<u8> {
         let (size, end) = (data.size, data.size.next_multiple_of(BLOCK_BYTES));
         let runs = data.extents.data_in(size, end..end.max(data.extents.end(size))).into_iter();

@@ -12,7 +12,7 @@ fn at(text: &str) -> File {
     File::At(text.bytes().collect())
 }
 
-/// A world with empty files `a` and `b`, in which these steps were done.
+/// A world with empty files `a` and `b`, after these steps.
 fn world_after(steps: &[Step]) -> World {
     let mut world = World::new();
     let made = [b'a', b'b'].map(|byte| Step::Create(vec![byte], 0o644));
@@ -231,7 +231,7 @@ fn a_copy_continues_its_source_only_where_both_read_the_same() {
     let world = world_after(&[
         Step::Write(at("a"), 0, 8192, 1),
         Step::Copy(at("a"), 0, at("b"), 0, 8192),
-        // The source keeps its content, but has a hole now where the copy has data.
+        // The source keeps its content, but now has a hole where the copy has data.
         Step::Truncate(at("a"), 4096),
         Step::Truncate(at("a"), 12288),
         Step::Copy(at("a"), 8192, at("b"), 8192, 4096),
@@ -254,7 +254,7 @@ fn a_copy_that_replaces_all_that_a_file_has_shares_the_content() {
     };
     assert!(shares(&[]));
     assert!(shares(&[Step::Truncate(at("b"), 100)]));
-    // What lies beyond stays: bytes, and blocks that were kept.
+    // Bytes and reserved blocks past the copy must stay, so nothing is shared.
     assert!(!shares(&[Step::Write(at("b"), 9000, 1, 3)]));
     let keep = FallocateMode::AllocateKeepSize;
     assert!(!shares(&[Step::Fallocate(at("b"), 12288, 1, keep)]));
@@ -319,7 +319,7 @@ fn a_content_that_is_shared_is_never_written_to() {
                 ContentEffect::Zero { content, .. } => content,
                 ContentEffect::Clone { to, .. } => to,
                 ContentEffect::Copy { to, .. } => to,
-                // Only says what is no longer reached through this node.
+                // Only reports that this node no longer reaches a range.
                 ContentEffect::Free { .. } => continue,
             };
             assert_ne!(written, shared, "{change:?}");

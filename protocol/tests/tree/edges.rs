@@ -1,4 +1,4 @@
-//! The rules at their limits: the most links, the most runs of data, maps that no rules made.
+//! The rules at their limits: the most links, the most runs of data, and invalid maps.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use xfer_protocol::{ContentId, Errno, Ino};
 use crate::steps::{OWNER, name};
 use crate::world::{World, data, op};
 
-/// A world with the file `a`, changed by hand.
+/// A world with a file `a` that `change` has edited by hand.
 fn world_with(change: impl FnOnce(&mut xfer_protocol::tree::Node)) -> (World, Ino) {
     let mut world = World::new();
     let (parent, ino) = (Ino::ROOT, Ino(world.id()));
@@ -25,7 +25,7 @@ fn world_with(change: impl FnOnce(&mut xfer_protocol::tree::Node)) -> (World, In
     (world, ino)
 }
 
-/// A file with as many runs of data as a map may have: two blocks of data, two of hole, and so on.
+/// A file with the most runs of data that a map may have: two data blocks, two of hole, and so on.
 fn world_with_all_runs() -> (World, Ino, u64) {
     let runs = (0..EXTENT_RUNS_MAX as u64).map(|run| 4 * run..4 * run + 2);
     let extents = Extents::Mapped(Arc::new(runs.collect()));
@@ -73,7 +73,7 @@ fn the_hole_before_one_run_too_many_becomes_zeros() {
 fn one_hole_too_many_becomes_zeros_that_are_data() {
     let (mut world, ino, _) = world_with_all_runs();
     let (len, fresh, mode) = (BLOCK_BYTES, ContentId(8), FallocateMode::PunchHole);
-    // A run of three blocks has one in its middle.
+    // A run of three blocks, so that it has a middle one.
     let grow =
         Action::Write { ino, offset: 2 * BLOCK_BYTES, len: 4096, clear_set_id: false, fresh };
     let changes = planned(&world, grow);

@@ -35,7 +35,7 @@ impl Local {
         Local { root, slots: Default::default() }
     }
 
-    /// Does the step; the error is what the kernel said.
+    /// Does the step; the error is the kernel's errno.
     pub fn step(&mut self, step: &Step) -> Result<(), i32> {
         self.run(step).map_err(|error| error.raw_os_error().expect("an error of the kernel"))
     }
@@ -52,7 +52,7 @@ impl Local {
                     .create_new(true)
                     .mode((*mode).into())
                     .open(self.at(path))?;
-                // open(2) may take the set-group-id bit away, as it may on a mount, before we see it.
+                // open(2) may clear the set-group-id bit, as on a mount, before the test sees it.
                 fs::set_permissions(self.at(path), PermissionsExt::from_mode((*mode).into()))
             }
             Step::Mkdir(path, mode) => Ok(rustix::fs::mkdir(self.at(path), as_mode(*mode))?),
@@ -135,7 +135,7 @@ impl Local {
             }
             Step::Copy(from, from_offset, to, to_offset, len) => {
                 let (from, to) = (self.open(from)?, self.open(to)?);
-                // To the end as it is now: a copy within one file may move it.
+                // To the present end: a copy within one file may move it.
                 let end = from.metadata()?.len().min(from_offset + len);
                 let (mut here, mut there) = (*from_offset, *to_offset);
                 while here < end {
@@ -160,14 +160,14 @@ impl Local {
         }
     }
 
-    /// All that is there, by path.
+    /// Everything in the directory, by path.
     pub fn snapshot(&self) -> Snapshot {
         let (mut seen, mut first) = (Snapshot::new(), BTreeMap::new());
         look(self.root.path(), "", &mut seen, &mut first);
         seen
     }
 
-    /// The links and the bytes of what is open.
+    /// The link count and the bytes of an open file.
     pub fn open_file(&self, slot: usize) -> Option<(u32, Vec<u8>)> {
         let file = self.slots[slot].as_ref()?;
         let metadata = file.metadata().unwrap();

@@ -1,10 +1,10 @@
-//! Proofs of the tree's rules: one binary, so that what the proofs share is compiled once.
+//! Tests of the tree's rules, in one binary so that shared code is compiled once.
 //!
-//! Reading order: `contents` (bytes in memory), `steps` (what a program does, by path), `world` (a
-//! tree on the rules), `audit` (what must be true of a tree at any time), `local` (a real directory);
-//! then the proofs. Each oracle is itself shown to fail by a planted bug, beside the proofs that use it.
+//! Reading order: `contents` (bytes in memory), `steps` (what a program does, by path), `world` (a tree
+//! on the rules), `audit` (invariants of a tree), `local` (a real directory); then the tests. A planted
+//! bug shows, beside the tests that use it, that each oracle can fail.
 //!
-//! `PROPTEST_CASES` sets how many cases each property gets.
+//! `PROPTEST_CASES` sets the number of cases of each property.
 #![allow(clippy::unwrap_used)]
 
 mod contents;
@@ -35,7 +35,7 @@ mod attributes;
 
 mod edges;
 
-/// Proptest's settings with `count` cases, unless the environment says how many.
+/// Proptest's settings with `count` cases, unless the environment sets the number.
 fn cases(count: u32) -> proptest::test_runner::Config {
     let mut config = proptest::test_runner::Config::default();
     if std::env::var_os("PROPTEST_CASES").is_none() {

@@ -23,7 +23,7 @@ fn rename(from: &str, to: &str, mode: RenameMode) -> Step {
     Step::Rename(path(from), path(to), mode)
 }
 
-/// Makes `before`, does `step`, and expects `outcome`; the tree is sound after it.
+/// Makes `before`, does `step`, expects `outcome`, and audits the tree afterwards.
 fn check(before: &[Step], step: Step, outcome: Result<(), Errno>) -> World {
     let mut world = World::new();
     before.iter().for_each(|step| world.step(step).unwrap().unwrap());
@@ -233,7 +233,7 @@ fn directories_that_are_said_to_be_in_each_other_are_an_error_and_no_endless_wal
         kind: Kind::Directory { parent: Ino(parent), entries, name_bytes: 5 },
         ..crate::world::fixtures()[0].1.clone()
     };
-    // 2001 leads into a ring of three; 2009 is what is to be moved there.
+    // 2001 leads into a ring of three; 2009 is the directory to be moved there.
     for (ino, parent) in [(1, 1), (2001, 2002), (2002, 2003), (2003, 2004), (2004, 2002), (2009, 1)]
     {
         table.fill_node(Ino(ino), Some(inside(parent, 1)));

@@ -1,5 +1,5 @@
-//! A client's replica and a server's tree over a store of plain rows, with everything between them
-//! that may be late: ops on their way, commits, acknowledgements, listings.
+//! A client's replica and a server's tree over a store of plain rows, with delays in everything
+//! that passes between them: ops, commits, acknowledgements, listings.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -26,14 +26,14 @@ pub struct Server {
     applied: Seq,
 }
 
-/// Which of the server's states an answer shows: both are right.
+/// The server's state that an answer shows: either is correct.
 #[derive(Clone, Copy, Debug)]
 pub enum View {
     Committed,
     Applied,
 }
 
-/// An answer on its way: all entries of a directory, as they were when it was given.
+/// An answer in flight: all entries of a directory, as they were when it was given.
 pub struct Listing {
     directory: Ino,
     entries: Vec<(Name, Ino, Option<Node>)>,
@@ -43,17 +43,17 @@ pub struct Listing {
 pub struct Pair {
     pub client: Table,
     pub server: Server,
-    /// A tree that is all loaded, that does what the client does.
+    /// A completely loaded tree that follows the client step by step.
     pub whole: Table,
     pub slots: [Option<Ino>; SLOTS],
     seq: Seq,
     pub next_id: u64,
-    /// Ops that the server has not applied, with what they are to change.
+    /// Ops that the server has not applied, with the changes that they should make.
     on_its_way: VecDeque<(Seq, Op, Changes)>,
     durable: VecDeque<Seq>,
     listings: Vec<Listing>,
     view: View,
-    /// A planted bug: what comes late is filled in, whatever was unloaded meanwhile.
+    /// A planted bug: late answers are filled in despite an unloading in between.
     pub trusts_late_answers: bool,
 }
 
@@ -169,7 +169,7 @@ impl Pair {
         }
     }
 
-    /// What a program does at the client.
+    /// Does a program's step at the client.
     pub fn step(&mut self, step: &Step) {
         self.next_id += 1;
         loop {
@@ -262,7 +262,7 @@ impl Pair {
         }
         for (name, ino, node) in listing.entries {
             if let Some(mut node) = node {
-                // Whatever they are: listings leave out large ones only.
+                // Listings leave out only large ones; the server may hold either form.
                 let bytes = node.xattrs.bytes();
                 if bytes > 0 {
                     node.xattrs = Xattrs::LeftOut { bytes };
@@ -274,14 +274,14 @@ impl Pair {
         self.client.fill_complete(listing.directory);
     }
 
-    /// The client asks for a listing; the answer is on its way from now on.
+    /// The client asks for a listing; the answer is in flight from now on.
     pub fn ask(&mut self, directory: Ino, view: View) {
         if self.server.node(directory, view).is_some_and(|node| node.is_directory()) {
             self.listings.push(self.listing(directory, view));
         }
     }
 
-    /// One of the listings on their way arrives.
+    /// Delivers one of the listings in flight.
     pub fn deliver(&mut self, which: usize) {
         if !self.listings.is_empty() {
             let listing = self.listings.swap_remove(which % self.listings.len());
@@ -308,14 +308,14 @@ impl Pair {
         self.durable.push_back(*applied);
     }
 
-    /// The client hears of one commit.
+    /// Tells the client of one commit.
     pub fn settle(&mut self) {
         if let Some(seq) = self.durable.pop_front() {
             self.client.settle(seq);
         }
     }
 
-    /// Ends all that is on its way, and says where any two of the trees differ.
+    /// Completes everything in flight and reports any difference between the trees.
     pub fn compare(&mut self) -> Result<(), String> {
         self.apply(usize::MAX);
         self.commit();
@@ -345,7 +345,7 @@ impl Pair {
         match (self.client.node(ino), stored) {
             (Loaded::Unknown, _) => Ok(()),
             (Loaded::Present(known), Some(stored)) if is_same(&known, &stored) => Ok(()),
-            // One that went before its listing came: no entry leads to it.
+            // It went before its listing came, so no entry leads to it.
             (Loaded::Present(_) | Loaded::Absent, None) => Ok(()),
             (known, stored) => Err(format!("{ino:?}: known {known:?}, stored {stored:?}")),
         }
@@ -375,8 +375,8 @@ impl Pair {
     }
 }
 
-/// Changes with the attributes that the replica has not loaded, where as many are expected: to move
-/// a node, for one, it needs none.
+/// The changes with attributes that the replica has not loaded filled in from `expected`: moving a
+/// node, for example, does not need them.
 fn completed(changes: &Changes, expected: &Changes) -> Changes {
     let mut changes = changes.clone();
     for ((_, node), (_, whole)) in changes.nodes.iter_mut().zip(&expected.nodes) {
@@ -389,7 +389,7 @@ fn completed(changes: &Changes, expected: &Changes) -> Changes {
     changes
 }
 
-/// Whether a node is known as it is stored, with its attributes or, of the right size, left out.
+/// Whether a known node equals the stored one, or has its attributes left out with the right size.
 fn is_same(known: &Node, stored: &Node) -> bool {
     let xattrs = Xattrs::LeftOut { bytes: stored.xattrs.bytes() };
     known == stored || *known == Node { xattrs, ..stored.clone() }

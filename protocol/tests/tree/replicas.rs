@@ -64,7 +64,7 @@ proptest! {
         let mut pair = Pair::new();
         events.iter().for_each(|event| run(&mut pair, event));
         prop_assert_eq!(pair.compare(), Ok(()));
-        // Of what was counted as loaded, nothing is left once all is unloaded.
+        // Once all is unloaded, the count of loaded rows must be back at zero.
         for table in [&mut pair.client, &mut pair.server.table] {
             table.trim(0);
             prop_assert_eq!((table.len(), table.bytes()), (0, 0));
@@ -76,7 +76,7 @@ fn create(name: u8) -> Event {
     Event::Step(Step::Create(vec![name], 0o644))
 }
 
-/// A listing is asked for, the directory changes, that is durable and unloaded, the listing comes.
+/// A listing is requested; the directory changes; the change is settled and unloaded; then the answer comes.
 fn a_listing_that_is_late(pair: &mut Pair) -> Result<(), String> {
     let before = [create(b'a'), Event::Apply(9), Event::Commit, Event::Settle];
     let late = [Event::Ask(1, View::Applied), create(b'b'), Event::Apply(9), Event::Commit];
@@ -187,7 +187,7 @@ fn names_that_are_gone_from_the_store_are_forgotten_beside_it() {
     assert_eq!(pair.compare(), Ok(()));
 }
 
-/// A client that knows three directories of a file each, all settled; and the directories.
+/// A client with three known directories of one file each, all settled; and their numbers.
 fn three_directories() -> (Pair, [Ino; 3]) {
     let mut pair = Pair::new();
     let directories = [b'a', b'b', b'c'].map(|letter| {
@@ -207,7 +207,7 @@ fn what_was_looked_at_since_the_last_trimming_is_unloaded_last() {
     let (mut pair, [a, b, c]) = three_directories();
     let all = [Ino::ROOT, a, b, c];
     let trim = |pair: &mut Pair| pair.client.trim(pair.client.bytes() - 1);
-    // All were looked at, so that any may go now; none counts as looked at any more.
+    // All had been read, so any of them may go; afterwards none counts as read any more.
     trim(&mut pair);
     let left = all.into_iter().find(|ino| pair.client.is_complete(*ino)).expect("a fourth goes");
     let _ = pair.client.children(left);

@@ -1,5 +1,5 @@
-//! Sending between two trees that share a storage: whole, by sharing, and never felt on the other
-//! side afterwards.
+//! Sending between two trees that share a storage: complete, by sharing contents, and with no later
+//! change of one side visible to the other.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ use crate::contents::Storage;
 use crate::steps::{File, OWNER, Step, name, step, steps};
 use crate::world::{EMPTY_USAGE, Snapshot, World, data, op};
 
-/// Two trees, with a mailbox in the first to the second, and a place for it in the second's inbox.
+/// Two trees: the first has a mailbox for the second's user, whose inbox has a place for it.
 struct Post {
     alice: World,
     bob: World,
@@ -36,7 +36,7 @@ impl Post {
         Post { alice, bob, mailbox, inbox }
     }
 
-    /// With the file `bytes` in the mailbox, under the name `a`.
+    /// A post whose mailbox has the file `a` with these `bytes`.
     fn with_file(bytes: &[u8]) -> (Post, Ino) {
         let mut post = Post::new();
         let ino = Ino(post.alice.id());
@@ -55,7 +55,7 @@ impl Post {
         sent.map(|_| delivery)
     }
 
-    /// The delivery becomes known to the recipient, as by fetching it.
+    /// Makes the delivery known to the recipient, as a fetch would.
     fn arrive(&mut self, id: DeliveryId) -> u64 {
         let (to, delivery) = self.bob.storage.borrow().posted[&id].clone();
         assert_eq!(to, name("bob"));
@@ -80,7 +80,7 @@ fn write(ino: Ino, offset: u64, len: u32, fresh: u64) -> Action {
     Action::Write { ino, offset, len, clear_set_id: false, fresh: ContentId(fresh) }
 }
 
-/// What the recipient must find of what the sender had.
+/// The snapshot that the recipient must see for this one of the sender's.
 fn as_received(sent: &Snapshot) -> Snapshot {
     let travels = |kind: &str| ["file", "directory", "link"].contains(&kind);
     let mut received = sent.clone();
@@ -89,7 +89,7 @@ fn as_received(sent: &Snapshot) -> Snapshot {
         seen.mode &= 0o777;
         seen.uid = OWNER.uid;
     }
-    // Names of one node at the sender's are files of their own at the recipient's.
+    // Several names of one node at the sender's become separate files at the recipient's.
     for (path, seen) in &mut received {
         seen.same_as = path.clone();
         seen.nlink = if seen.kind == "directory" { seen.nlink } else { 1 };
@@ -97,7 +97,7 @@ fn as_received(sent: &Snapshot) -> Snapshot {
     received
 }
 
-/// Removes all that is in a directory.
+/// Removes everything in a directory.
 fn clear(world: &mut World, directory: Ino) {
     for (name, ino) in world.table.children(directory).unwrap() {
         if ino < Ino(Ino::FIRST_GRANTED) {
@@ -133,7 +133,7 @@ proptest! {
             to: (mailbox, name("a")),
             mode,
         };
-        // What may be sent; in a few cases there is nothing.
+        // The names that may be sent; a few cases have none.
         let mut names = ["a", "b", "c"].into_iter();
         if !names.any(|text| post.alice.apply(to_mailbox(text), &[]).is_ok()) {
             return Ok(());
@@ -149,7 +149,7 @@ proptest! {
         prop_assert!(origin.xattrs.remove(b"user.xfer.sent".as_slice()).is_some());
         prop_assert_eq!(received, as_received(&sent));
 
-        // The recipient takes it out of the inbox, and both go on.
+        // The recipient moves it out of the inbox, and both go on.
         let (from, to) = ((post.inbox, name("a")), (Ino::ROOT, name("a")));
         post.bob.must(Action::Rename { from, to, mode: RenameMode::Replace });
         let (record, mine) = (post.alice.snapshot(post.mailbox), post.bob.snapshot(Ino::ROOT));
@@ -160,7 +160,7 @@ proptest! {
         prop_assert_eq!(post.alice.snapshot(Ino::ROOT), theirs);
         let kept = post.alice.snapshot(post.mailbox);
         let changed = |path: &String| kept[path].bytes != record[path].bytes;
-        // What had names elsewhere is no record there, and may have been written to through those.
+        // Files with names elsewhere are no records, and may have been written through those names.
         let records = kept.keys().filter(|path| record[*path].nlink == 1);
         prop_assert_eq!(records.filter(|path| changed(path)).count(), 0, "a record changed");
         prop_assert_eq!(post.audit(), Ok(()));
@@ -315,7 +315,7 @@ fn a_delivery_is_accepted_once_even_when_it_was_unloaded_since() {
     let (_, delivery) = post.bob.storage.borrow().posted[&id].clone();
     post.accept(id, "a").unwrap();
     post.bob.table.trim(0);
-    // The store has not heard of it yet, and says that the delivery waits.
+    // The store has not seen the op yet and still reports the delivery as waiting.
     post.bob.table.fill_delivery(id, Some(delivery));
     assert_eq!(post.bob.table.delivery(id), Loaded::Absent);
     post.bob.table.settle(post.bob.seq);
@@ -346,7 +346,7 @@ fn accepting_counts_against_the_recipients_quota() {
 fn an_arrival_leaves_a_tenth_of_the_quota_free() {
     let (mut post, _) = Post::with_file(b"hello");
     let id = post.send("a").unwrap();
-    // It would fit, with its attributes, but for the tenth.
+    // Attributes included, it would fit but for the tenth kept free.
     let bytes = post.bob.table.usage().bytes + 4096 + 200;
     post.bob.table.set_quota(Quota { bytes, nodes: 100 });
     assert_eq!(post.accept(id, "a"), Err(Errno::EDQUOT));
@@ -456,7 +456,7 @@ fn a_change_that_shows_on_the_other_side_is_seen() {
     let (mut post, ino) = Post::with_file(b"hello");
     let id = post.send("a").unwrap();
     let received = post.accept(id, "a").unwrap();
-    // A server that forgets that the content is shared writes into it.
+    // A server that forgets that the content is shared writes to it.
     let mut node = (*post.bob.node(received)).clone();
     if let Kind::File(data) = &mut node.kind {
         data.sealed = false;

@@ -1,4 +1,4 @@
-//! What a program does to a tree, by path, and how that becomes an op on some rows.
+//! A program's steps on a tree, by path, and the ops that they become on given rows.
 //!
 //! The alphabet of names is tiny, so that names collide all the time.
 
@@ -11,15 +11,15 @@ use xfer_protocol::tree::{
 };
 use xfer_protocol::{ContentId, Errno, Ino, Name, Timestamp};
 
-/// How many files may be open at once.
+/// The most files open at once.
 pub const SLOTS: usize = 2;
 
 pub const OWNER: Owner = Owner { uid: 0, gid: 0 };
 
-/// Names from the root down.
+/// Names from the root down, each one byte.
 pub type Path = Vec<u8>;
 
-/// A file, by path or as it was opened.
+/// A file, named by path or by the slot that it is open in.
 #[derive(Clone, Debug)]
 pub enum File {
     At(Path),
@@ -38,7 +38,7 @@ pub enum Step {
     Rename(Path, Path, RenameMode),
     Chmod(Path, u16),
     Chown(Path, u32),
-    /// Sets both times to so many seconds after a moment long ago.
+    /// Sets both times to this many seconds after a moment long ago.
     Touch(Path, u8),
     SetXattr(Path, u8, u8, XattrMode),
     RemoveXattr(Path, u8),
@@ -50,7 +50,7 @@ pub enum Step {
     Close(usize),
 }
 
-/// What a step is on given rows.
+/// The meaning of a step on given rows.
 pub enum Meaning {
     /// An op, with its payload.
     Op(Action, Vec<u8>),
@@ -58,7 +58,7 @@ pub enum Meaning {
     Open(usize, Ino),
     /// Closes what is open, if anything is.
     Close(usize),
-    /// Nothing that the rules decide: the kernel refuses it first.
+    /// The rules have no say: the kernel refuses it first.
     Nothing,
 }
 
@@ -69,7 +69,7 @@ pub fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
 }
 
-/// The bytes that a write of `len` bytes writes.
+/// The bytes of a write of this length and seed.
 pub fn payload(len: u32, seed: u8) -> Vec<u8> {
     (0..len).map(|at| (at as u8).wrapping_mul(7).wrapping_add(seed) | 1).collect()
 }
@@ -87,7 +87,7 @@ pub fn xattr_value(which: u8) -> Vec<u8> {
 }
 
 impl Step {
-    /// What the step is on these rows. `id` is a number that was never used before.
+    /// The meaning of the step on these rows. `id` is a number that was never used before.
     pub fn meaning(
         &self,
         rows: &dyn Rows,
@@ -218,7 +218,7 @@ pub fn node(rows: &dyn Rows, ino: Ino) -> Result<std::sync::Arc<xfer_protocol::t
 fn entry(rows: &dyn Rows, parent: Ino, name: &Name) -> Result<Ino, Stop> {
     match node(rows, parent)?.kind {
         Kind::Directory { .. } => {}
-        // Every link here points nowhere.
+        // The tests' links all dangle.
         Kind::Symlink { .. } => return Err(Errno::ENOENT.into()),
         _ => return Err(Errno::ENOTDIR.into()),
     }
@@ -243,7 +243,7 @@ fn place(rows: &dyn Rows, path: &[u8]) -> Result<(Ino, Name), Stop> {
     }
 }
 
-/// The regular file, or `None` for a node of another kind or an open file that is not open.
+/// The regular file; `None` for a node of another kind or a slot with no open file.
 fn resolve_file(
     rows: &dyn Rows,
     slots: &[Option<Ino>; SLOTS],
@@ -258,7 +258,7 @@ fn resolve_file(
     }
 }
 
-/// The node, if it is of a kind that the kernel lets have attributes of users.
+/// The node, if the kernel allows user attributes on its kind.
 fn with_xattrs(rows: &dyn Rows, path: &[u8]) -> Result<Option<Ino>, Stop> {
     let ino = resolve(rows, path)?;
     let node = node(rows, ino)?;
@@ -363,7 +363,7 @@ pub fn step() -> impl Strategy<Value = Step> {
 }
 
 pub fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
-    // Most sequences begin with something to work on.
+    // Most sequences begin by making something to work on.
     let made = prop::collection::vec(structure(), 0..12);
     (made, prop::collection::vec(step(), 1..count)).prop_map(|(mut first, rest)| {
         first.extend(rest);

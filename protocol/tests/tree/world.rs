@@ -1,4 +1,4 @@
-//! A tree on the rules with all its rows loaded, and its bytes.
+//! A tree on the rules, completely loaded, and its bytes.
 
 use std::collections::BTreeMap;
 
@@ -20,19 +20,19 @@ pub struct World {
     pub seq: Seq,
 }
 
-/// What a program sees of one name.
+/// What a program sees under one name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seen {
     pub kind: &'static str,
     pub mode: u16,
     pub uid: u32,
     pub nlink: u32,
-    /// The bytes of a file, the target of a link.
+    /// The bytes of a file, or the target of a link.
     pub bytes: Vec<u8>,
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// The first of the names of this node.
+    /// The first of this node's names.
     pub same_as: String,
-    /// When the data changed, if a step has set it and nothing changed it since.
+    /// The data's modification time, if a step set it and nothing has changed it since.
     pub touched: Option<i64>,
 }
 
@@ -64,7 +64,7 @@ pub fn fixed_entries() -> Vec<(Name, Ino)> {
 
 pub const EMPTY_USAGE: Usage = Usage { bytes: 0, nodes: 3 };
 
-/// A table of a new tree, with all of it loaded.
+/// A table of a new tree, completely loaded.
 pub fn full_table(quota: Quota) -> Table {
     let mut table = Table::new(EMPTY_USAGE, quota, Seq(0));
     for (ino, node) in fixtures() {
@@ -81,7 +81,7 @@ pub fn op(seq: Seq, action: Action) -> Op {
     Op { time: Timestamp::new(NOW_SECS + seq.0 as i64, 0).unwrap(), action }
 }
 
-/// Nodes that these changes leave without a name and that are not open.
+/// Nodes that these changes leave without a name and that no slot has open.
 pub fn orphans(changes: &Changes, slots: &[Option<Ino>; SLOTS]) -> Vec<Ino> {
     let lost = |(ino, node): &(Ino, Option<std::sync::Arc<Node>>)| {
         let nameless = node.as_ref().is_some_and(|node| node.nlink == 0);
@@ -118,12 +118,12 @@ impl World {
         Ok(changes)
     }
 
-    /// Does an op that has no payload and must not fail.
+    /// Does an op without a payload that must succeed.
     pub fn must(&mut self, action: Action) {
         self.apply(action.clone(), &[]).unwrap_or_else(|errno| panic!("{action:?}: {errno}"));
     }
 
-    /// Does what the program does, and forgets what then has no name; `None` if that is nothing.
+    /// Does a program's step and forgets nodes that it leaves nameless; `None` if there is no op.
     pub fn step(&mut self, step: &Step) -> Option<Result<(), Errno>> {
         let changes = match step.meaning(&self.table, &self.slots, self.id()) {
             Ok(Meaning::Nothing) => return None,
@@ -147,7 +147,7 @@ impl World {
         }))
     }
 
-    /// Does one step after the other, whatever becomes of each.
+    /// Does the steps in order, whatever the outcome of each.
     pub fn run(&mut self, steps: &[Step]) {
         for step in steps {
             self.step(step);
@@ -178,7 +178,7 @@ impl World {
         self.storage.borrow().read(node.file().expect("a regular file"))
     }
 
-    /// All that is in a directory, by path.
+    /// Everything in a directory, by path.
     pub fn snapshot(&self, directory: Ino) -> Snapshot {
         let (mut seen, mut first) = (Snapshot::new(), BTreeMap::new());
         self.look(directory, "", &mut seen, &mut first);
@@ -225,12 +225,12 @@ impl World {
     }
 }
 
-/// The moment, if it is one that a step has set.
+/// The moment, if a step has set it.
 pub fn touched(secs: i64) -> Option<i64> {
     (LONG_AGO_SECS..LONG_AGO_SECS + 256).contains(&secs).then_some(secs)
 }
 
-/// The data of a file that must be one.
+/// The data of a node that must be a regular file.
 pub fn data(node: &Node) -> &FileData {
     node.file().expect("a regular file")
 }
