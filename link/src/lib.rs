@@ -1,7 +1,7 @@
-//! One connection: frames in, frames out, for both programs; and [`patience`] with the other side.
+//! One connection, for both programs: sends and receives frames. [`patience`] bounds a peer's silence.
 //!
-//! Generic over the stream, so that tests can run two peers over a pipe in memory. What frames and
-//! messages are is decided by the protocol's crate, which does no I/O and knows no runtime.
+//! Generic over the stream, so that tests can run two peers over a pipe in memory. The protocol
+//! crate defines frames and messages; it does no I/O and knows no runtime.
 
 pub mod patience;
 
@@ -15,25 +15,25 @@ use xfer_protocol::codec::{self, CodecError};
 use xfer_protocol::frame::{Bounds, FrameError, HEADER_BYTES, Header};
 use zeroize::Zeroize;
 
-/// A message longer than this is not copied to be sent together with its header.
+/// A message up to this length is copied so that it is sent together with its header.
 const COPIED_MAX: usize = 4 << 10;
 
-/// Why a link can't go on.
+/// Why a link failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The connection broke or ended.
+    /// The connection broke or was closed.
     #[error("connection: {0}")]
     Io(#[from] std::io::Error),
-    /// The peer broke a bound of frames.
+    /// The peer exceeded a bound on frames.
     #[error("frame: {0}")]
     Frame(#[from] FrameError),
-    /// The peer sent what is no message.
+    /// The peer sent an invalid message.
     #[error("{0}")]
     Codec(#[from] CodecError),
 }
 
 impl LinkError {
-    /// Whether the peer is simply gone, rather than at fault.
+    /// Whether the peer is merely gone, not at fault.
     pub fn is_end(&self) -> bool {
         match self {
             LinkError::Io(error) => matches!(
@@ -49,10 +49,10 @@ impl LinkError {
 
 /// Reads one frame.
 ///
-/// Not cancel-safe: a frame that was read in part is lost with the future.
+/// Not cancel-safe: dropping the future loses a partly read frame.
 ///
 /// # Errors
-/// If the connection ends, or what comes is no frame within `bounds`.
+/// If the connection ends, or the data is not a frame within `bounds`.
 pub async fn receive<T, R>(reader: &mut R, bounds: Bounds) -> Result<(T, Bytes), LinkError>
 where
     T: DeserializeOwned,
@@ -62,7 +62,7 @@ where
     receive_body(header, reader, bounds).await
 }
 
-/// Reads the header of a frame, whose lengths are within `bounds`. The rest is for [`receive_body`].
+/// Reads a frame's header and checks it against `bounds`. [`receive_body`] reads the rest.
 ///
 /// # Errors
 /// As [`receive`].
@@ -75,7 +75,7 @@ pub async fn receive_header<R: AsyncRead + Unpin>(
     Ok(Header::parse(header, bounds)?)
 }
 
-/// As [`receive`], of a frame whose first byte was read already.
+/// Like [`receive`], for a frame whose first byte has already been read.
 ///
 /// # Errors
 /// As [`receive`].
@@ -93,7 +93,7 @@ where
     receive_body(Header::parse(header, bounds)?, reader, bounds).await
 }
 
-/// Reads what follows a frame's header.
+/// Reads the rest of a frame, after its header.
 ///
 /// # Errors
 /// As [`receive`].
@@ -110,7 +110,7 @@ where
     let payload = read_vec(reader, header.payload_len).await?;
     let decoded = codec::decode(&message);
     if bounds == Bounds::OPENING {
-        // It may have held a password, or a session's secret.
+        // The buffer may have held a password or a session's secret.
         message.zeroize();
     }
     Ok((decoded?, payload.into()))
@@ -119,7 +119,7 @@ where
 /// Writes one frame and flushes it.
 ///
 /// # Errors
-/// If the connection is broken, or the frame is beyond `bounds`.
+/// If the connection is broken, or the frame exceeds `bounds`.
 pub async fn send<T, W>(
     writer: &mut W,
     message: &T,
@@ -133,10 +133,10 @@ where
     send_parts(writer, message, &[payload], bounds).await
 }
 
-/// Writes one frame, whose payload is in parts, and flushes it.
+/// Writes one frame whose payload is in parts, and flushes it.
 ///
 /// # Errors
-/// If the connection is broken, or the frame is beyond `bounds`.
+/// If the connection is broken, or the frame exceeds `bounds`.
 pub async fn send_parts<T, W, P>(
     writer: &mut W,
     message: &T,
@@ -151,7 +151,7 @@ where
     send_encoded(writer, &codec::encode(message)?, payload, bounds).await
 }
 
-/// As [`send_parts`], of a message that is encoded already.
+/// Like [`send_parts`], for a message that is already encoded.
 ///
 /// # Errors
 /// As [`send`].
@@ -172,7 +172,7 @@ where
         writer.write_all(&header).await?;
         writer.write_all(message).await?;
     } else {
-        // In one piece, and so in one record.
+        // In one write, and so in one TLS record.
         writer.write_all(&[&header, message].concat()).await?;
     }
     for part in payload.iter().filter(|part| !part.as_ref().is_empty()) {
@@ -182,7 +182,7 @@ where
     Ok(())
 }
 
-/// Grows with what arrives, so that a declared length alone allocates little.
+/// The buffer grows as bytes arrive, so that a declared length alone allocates little.
 async fn read_vec<R: AsyncRead + Unpin>(reader: &mut R, len: usize) -> std::io::Result<Vec<u8>> {
     const FIRST_BYTES: usize = 1 << 20;
     let mut bytes = Vec::with_capacity(len.min(FIRST_BYTES));

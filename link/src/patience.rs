@@ -1,11 +1,11 @@
 //! A stream that fails when its peer is silent for too long.
 //!
-//! Silence is the absence of bytes, not of whole frames: a large frame on a slow line takes its time
-//! as long as bytes move.
+//! Silence is the absence of bytes, not of whole frames: a large frame may take its time on a slow
+//! line as long as bytes move.
 //!
-//! It is counted in short looks, and only those that end on time count. So the time in which this
-//! process did not run (a busy machine, a stopped process) is never held against the peer, whose
-//! bytes may have waited in the socket all the while: they are read before the next look begins.
+//! The wait is divided into short *looks*, and a look counts only if it ends on time. So time in
+//! which this process did not run (a busy machine, a stopped process) is never held against the
+//! peer: its bytes may have waited in the socket, and they are read before the next look begins.
 
 use std::future::Future;
 use std::io;
@@ -18,39 +18,39 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// How many looks in a row have to find nothing.
+/// The number of consecutive looks without bytes that makes a peer silent.
 const LOOKS: u32 = 8;
 
-/// The peer said nothing, or took nothing, for too long.
+/// The peer sent no bytes, or accepted none, for too long.
 #[derive(Debug, thiserror::Error)]
 #[error("the peer is silent")]
 struct Silent;
 
-/// Whether a stream failed since its peer was silent.
+/// Whether a stream failed because its peer was silent.
 pub fn is_silence(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Silent>())
 }
 
-/// Counts looks in a row that found nothing.
+/// Counts consecutive looks without bytes.
 pub struct Looks {
     len: Duration,
     empty: u32,
-    /// Runs while somebody waits; time before does not count.
+    /// Runs only while a read or write waits; time before that does not count.
     look: Option<Pin<Box<Sleep>>>,
 }
 
 impl Looks {
-    /// Enough of them take about `silence_max`.
+    /// [`LOOKS`] of these take about `silence_max`.
     pub fn new(silence_max: Duration) -> Looks {
         Looks { len: silence_max / LOOKS, empty: 0, look: None }
     }
 
-    /// Something was found: begins anew.
+    /// Restarts the count: bytes moved.
     pub fn found(&mut self) {
         (self.empty, self.look) = (0, None);
     }
 
-    /// The end of a look, and whether enough of them found nothing.
+    /// Resolves at the end of a look: whether the peer is silent by now.
     pub fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if self.empty >= LOOKS {
             return Poll::Ready(true);
@@ -65,31 +65,31 @@ impl Looks {
     }
 }
 
-/// A link, or half of one, with a bound on how long it waits for the peer at a time.
+/// A link, or one direction of it, whose waits for the peer are bounded.
 pub struct Patient<S> {
     stream: S,
     looks: Looks,
     heard: Heard,
 }
 
-/// Counts how often bytes came over a link.
+/// Counts how often bytes arrived on a link.
 #[derive(Clone, Default)]
 pub struct Heard(Arc<AtomicU64>);
 
 impl Heard {
-    /// How often they came so far.
+    /// The number of arrivals so far.
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl<S> Patient<S> {
-    /// A stream that waits for about so long at a time.
+    /// Wraps `stream` so that a wait fails after about `silence_max`.
     pub fn new(stream: S, silence_max: Duration) -> Patient<S> {
         Patient { stream, looks: Looks::new(silence_max), heard: Heard::default() }
     }
 
-    /// What counts its bytes.
+    /// The counter of this stream's arrivals.
     pub fn heard(&self) -> Heard {
         self.heard.clone()
     }
@@ -109,7 +109,7 @@ impl<S> Patient<S> {
 }
 
 impl<S: AsyncRead + Unpin> Patient<S> {
-    /// Reads the first byte of what comes next, however long the peer has nothing to say.
+    /// Reads the first byte of the next frame, without a bound: the peer may have nothing to send.
     pub async fn first_byte(&mut self) -> io::Result<u8> {
         self.stream.read_u8().await
     }
@@ -210,7 +210,7 @@ mod tests {
         let reading = tokio::spawn(async move { ours.read_u8().await });
         for _ in 0..10 {
             tokio::task::yield_now().await;
-            // All of it at once: as a process finds it that was stopped meanwhile.
+            // In one jump, as a stopped process sees it when it is continued.
             advance(SILENCE * 10).await;
         }
         assert!(!reading.is_finished());

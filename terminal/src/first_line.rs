@@ -1,26 +1,26 @@
-//! The first line of a file or of standard input, as a secret is kept there.
+//! The first line of a file or of standard input, where a secret may be kept.
 //!
-//! Read byte by byte into one buffer that is overwritten when dropped, so that no copy of it stays
-//! behind in this process, and nothing after the line is taken from who reads on.
+//! It is read byte by byte into one buffer that is overwritten when dropped. So this process keeps
+//! no other copy, and the next reader of the input finds everything after the line.
 
 use std::io;
 use std::os::fd::AsFd;
 
 use zeroize::Zeroizing;
 
-/// What some editors put before the first character of a file; no part of what was typed.
+/// The byte-order mark that some editors put at the start of a file; the user did not type it.
 const MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The same mark in UTF-16, of either order.
+/// The same mark in UTF-16, in both byte orders.
 const MARKS_UTF16: [&[u8]; 2] = [&[0xff, 0xfe], &[0xfe, 0xff]];
 
-/// The first line, without its end and without a byte-order mark. Of a line that is longer than
-/// `bytes_max`, enough to see that it is.
+/// Reads the first line, without its end and without a byte-order mark. If it is longer than
+/// `bytes_max`, returns just enough of it to show that.
 ///
 /// # Errors
-/// If it can't be read, or is UTF-16.
+/// If it can't be read, or is in UTF-16.
 pub fn first_line(input: impl AsFd, bytes_max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    // With its full capacity from the start, so that no copies are left behind when it grows.
+    // Allocate the full capacity at once: a buffer that grows leaves copies behind.
     let read_max = MARK.len() + bytes_max + 2;
     let mut line = Zeroizing::new(Vec::with_capacity(read_max));
     let mut byte = Zeroizing::new([0]);

@@ -1,8 +1,8 @@
-//! How both programs ask their user: questions on the terminal, which leave it as it was however
-//! they end, and secrets from files.
+//! How both programs ask their user: questions on the terminal, which is always restored, and
+//! secrets from files.
 //!
-//! Reading order: [`signals`] (signals as events, for a while), [`question`] (a question and its
-//! answer, shown or hidden), [`first_line()`] (a secret that is not asked for).
+//! Reading order: [`signals`] (catching signals as events for a while), [`question`] (a question
+//! and its answer, shown or hidden), [`first_line()`] (a secret from a file).
 
 pub mod signals;
 

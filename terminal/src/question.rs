@@ -1,9 +1,9 @@
-//! A question on the terminal, and its answer: shown while it is typed, or hidden.
+//! A question on the terminal and its answer, either shown or hidden while it is typed.
 //!
-//! **Invariant:** the terminal is left as it was found, whichever way a question ends: with an
-//! answer, an error or a panic, interrupted by the user or ended by another process, and also while
-//! this process is stopped. What was typed and not read goes with the question, so that half a
-//! password does not show up in the shell.
+//! **Invariant:** the terminal is restored whichever way a question ends: with an answer, an error
+//! or a panic, by the user's interrupt or another process's signal, and also while this process is
+//! stopped. Typed characters that were not read are discarded, so that half a password does not
+//! show up in the shell.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -13,13 +13,13 @@ use zeroize::Zeroizing;
 
 use crate::signals::{self, Caught, Event};
 
-/// The longest line that is read, in bytes: as long as the kernel lets one be that is typed.
+/// The longest line that is read, in bytes: the kernel's own limit for a typed line.
 const LINE_BYTES_MAX: usize = 4096;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
-    /// The user, or another process, ended this one while it waited.
+    /// A signal ended the wait, sent by the user or another process.
     #[error("interrupted")]
     Interrupted,
     /// The terminal can't be read or written.
@@ -27,13 +27,13 @@ pub enum Unanswered {
     Terminal(#[from] io::Error),
 }
 
-/// The terminal that this process was started from.
+/// The controlling terminal of this process.
 #[derive(Debug)]
 pub struct Terminal {
     tty: File,
 }
 
-/// Whether an answer is shown while it is typed.
+/// Whether the terminal shows an answer while it is typed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Echo {
     Shown,
@@ -41,7 +41,7 @@ enum Echo {
 }
 
 impl Terminal {
-    /// The terminal, whatever standard input and output are.
+    /// Opens the controlling terminal, wherever standard input and output lead.
     ///
     /// # Errors
     /// If this process has none.
@@ -49,7 +49,7 @@ impl Terminal {
         Ok(Terminal { tty: OpenOptions::new().read(true).write(true).open("/dev/tty")? })
     }
 
-    /// Asks; gives the line that is typed, without its end. Nothing was typed if it is empty.
+    /// Asks, and returns the typed line without its end. It may be empty.
     ///
     /// # Errors
     /// If the user interrupts it, or the terminal fails.
@@ -58,7 +58,7 @@ impl Terminal {
         Ok(String::from_utf8_lossy(&line).into_owned())
     }
 
-    /// As [`Self::ask`], without showing what is typed.
+    /// Like [`Self::ask`], but the answer is not shown.
     ///
     /// # Errors
     /// If the user interrupts it, or the terminal fails.
@@ -85,7 +85,7 @@ impl Terminal {
         }
     }
 
-    /// Reads a line; gives the signal that came instead, if one did.
+    /// Reads a line; returns a signal instead if one arrives first.
     fn read_line(&self, caught: &Caught, line: &mut Vec<u8>) -> io::Result<Option<libc::c_int>> {
         let mut byte = [0];
         while line.len() < LINE_BYTES_MAX {
@@ -104,7 +104,7 @@ impl Terminal {
     }
 }
 
-/// How the terminal is while it waits for an answer. Dropped, it is as before.
+/// The terminal's settings while it waits for an answer. Dropping this restores the old ones.
 struct Mode<'a> {
     tty: &'a File,
     before: Termios,
@@ -127,7 +127,7 @@ impl Mode<'_> {
         Ok(Mode { tty, before, end: OptionalActions::Now })
     }
 
-    /// As dropping it; what was typed goes, too.
+    /// Restores the settings and discards typed characters.
     fn end_early(mut self) {
         self.end = OptionalActions::Flush;
     }
@@ -135,7 +135,7 @@ impl Mode<'_> {
 
 impl Drop for Mode<'_> {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing.
+        // Failure means that the terminal is gone, and then there is nothing to restore.
         let _ = tcsetattr(self.tty, self.end, &self.before);
     }
 }

@@ -1,7 +1,7 @@
-//! Signals as events that can be waited for beside a file, for a while.
+//! Signals as events that can be waited for together with a file, for a while.
 //!
 //! **Invariant:** a signal that was ignored (as SIGHUP is under `nohup`) stays ignored.
-//! **Invariant:** once a [`Caught`] is dropped, each signal does what it did before.
+//! **Invariant:** once a [`Caught`] is dropped, each signal has its previous action again.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -14,15 +14,15 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-/// The signals that end a program, and that which stops it, as a user sends them.
+/// The signals that users send to end a program, and the one that stops it.
 pub const OF_USERS: [c_int; 5] =
     [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP, libc::SIGTSTP];
 
-/// Takes the numbers of signals from the handler to whoever waits. Never closed: a handler that
-/// runs on another thread may be about to write to it.
+/// Carries signal numbers from the handler to the waiting thread. Never closed: a handler that runs
+/// on another thread may be about to write to it.
 static PIPE: OnceLock<Pipe> = OnceLock::new();
 
-/// Whether there is a [`Caught`].
+/// Whether a [`Caught`] exists.
 static IN_USE: AtomicBool = AtomicBool::new(false);
 
 struct Pipe {
@@ -30,7 +30,7 @@ struct Pipe {
     writer: OwnedFd,
 }
 
-/// Signals that are caught for as long as this lives. There can be one at a time.
+/// Catches signals as long as it lives. Only one can exist at a time.
 #[derive(Debug)]
 pub struct Caught {
     before: Vec<(c_int, libc::sigaction)>,
@@ -42,12 +42,12 @@ impl std::fmt::Debug for Pipe {
     }
 }
 
-/// What was waited for.
+/// The result of a wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// The file can be read, or is at its end.
+    /// The file is readable, or at its end.
     Readable,
-    /// A signal came.
+    /// A signal arrived.
     Signal(c_int),
 }
 
@@ -61,7 +61,7 @@ impl Caught {
         if IN_USE.swap(true, Ordering::AcqRel) {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
-        // What came last time, after it was waited for.
+        // Discard signals that arrived last time and were not waited for.
         while rustix::io::read(&pipe.reader, &mut [0; 64]).is_ok() {}
         let mut caught = Caught { before: Vec::with_capacity(signals.len()) };
         for signal in signals {
@@ -75,7 +75,7 @@ impl Caught {
         Ok(caught)
     }
 
-    /// Waits until `file` can be read or a signal comes; a signal is told first.
+    /// Waits until `file` is readable or a signal arrives; a signal is reported first.
     ///
     /// # Errors
     /// If the system refuses.
@@ -103,8 +103,8 @@ impl Caught {
         }
     }
 
-    /// Goes on catching until the process ends: it is about to, and a second signal must not cut
-    /// its last words short.
+    /// Catches signals until the process ends. It is about to end, and a second signal must not cut
+    /// its last output short.
     pub fn until_the_end(self) {
         std::mem::forget(self);
     }
@@ -113,16 +113,16 @@ impl Caught {
 impl Drop for Caught {
     fn drop(&mut self) {
         for (signal, before) in &self.before {
-            // Can't fail: the number and the action were good when they were set.
+            // This can't fail: the kernel itself returned this action for this signal.
             let _ = set(*signal, before);
         }
         IN_USE.store(false, Ordering::Release);
     }
 }
 
-/// Stops this process as SIGTSTP does when nobody catches it; comes back when it is continued.
+/// Stops this process as an uncaught SIGTSTP does; returns when it is continued.
 pub fn stop() {
-    // SAFETY: `raise` takes a number and touches no memory of ours.
+    // SAFETY: `raise` takes a number and accesses no memory of ours.
     unsafe { libc::raise(libc::SIGTSTP) };
 }
 
@@ -135,32 +135,32 @@ fn pipe() -> io::Result<&'static Pipe> {
 }
 
 fn handled() -> libc::sigaction {
-    // SAFETY: all zeros are a valid `sigaction`: the default action, an empty mask, no flags.
+    // SAFETY: an all-zero `sigaction` is valid: the default action, an empty mask, no flags.
     let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
     action.sa_sigaction = note as *const () as libc::sighandler_t;
     action.sa_flags = libc::SA_RESTART;
     action
 }
 
-/// Sets what a signal does; gives what it did.
+/// Sets a signal's action and returns the previous one.
 fn set(signal: c_int, action: &libc::sigaction) -> io::Result<libc::sigaction> {
     let mut before = MaybeUninit::zeroed();
-    // SAFETY: both pointers are good for the call, and `note` is async-signal-safe.
+    // SAFETY: both pointers are valid for the call, and `note` is async-signal-safe.
     let result = unsafe { libc::sigaction(signal, action, before.as_mut_ptr()) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call succeeded, so it has filled `before`.
+    // SAFETY: the call succeeded, so it has initialised `before`.
     Ok(unsafe { before.assume_init() })
 }
 
-/// The handler. Does only what a handler may: an atomic load and a `write`, keeping `errno`.
+/// The handler. Async-signal-safe: only an atomic load and a `write`, with `errno` preserved.
 extern "C" fn note(signal: c_int) {
     use std::os::fd::AsRawFd;
     let Some(pipe) = PIPE.get() else { return };
     let number = [signal as u8];
-    // SAFETY: `errno` is this thread's own, the pipe is never closed, and one byte is there to be
-    // written. A pipe that is full holds signals enough.
+    // SAFETY: `errno` is thread-local, the pipe is never closed, and `number` holds the one byte to
+    // write. A failed write means that the pipe is full, and then it holds enough signals.
     unsafe {
         let errno = *libc::__errno_location();
         libc::write(pipe.writer.as_raw_fd(), number.as_ptr().cast(), 1);
@@ -178,7 +178,7 @@ mod tests {
         unsafe { libc::raise(signal) };
     }
 
-    /// One test, since what signals do belongs to the whole process.
+    /// One test, since signal actions are shared by the whole process.
     #[test]
     fn signals_are_events_until_they_do_again_what_they_did_before() {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(caught.wait(&reader).unwrap(), Event::Readable);
         raise(libc::SIGINT);
         drop(caught);
-        // What came before and was not waited for is not told now.
+        // A signal that arrived before and was not waited for must not be reported now.
         let caught = Caught::new(&OF_USERS).unwrap();
         assert_eq!(caught.wait(&reader).unwrap(), Event::Readable);
         drop(caught);
