@@ -1,9 +1,9 @@
-//! Going to the background once the mount is usable.
+//! Moving to the background once the mount is usable.
 //!
-//! The process forks at its very beginning, while it is a single thread without a runtime. The
-//! parent waits. The child does everything, at first still on the terminal, so that it can ask and
-//! its line of error is seen; when the mount is usable it lets go of the terminal and says so, and
-//! the parent ends with 0. If the child ends before, the parent ends with the child's exit code.
+//! The process forks at its very beginning, while it has a single thread and no runtime. The parent
+//! waits. The child does the work, at first still on the terminal so that it can ask questions and
+//! show errors. When the mount is usable, it lets go of the terminal and tells the parent, which
+//! exits with 0. If the child ends earlier, the parent exits with the child's exit code.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -20,39 +20,39 @@ use crate::exit::Exit;
 /// Whether this process has let go of the terminal.
 static DETACHED: AtomicBool = AtomicBool::new(false);
 
-/// Whether this process is in the background, so that nobody reads what it prints.
+/// Whether this process is in the background, with no terminal to print on.
 pub fn is_detached() -> bool {
     DETACHED.load(Ordering::Relaxed)
 }
 
-/// Which of the two processes this is.
+/// The two processes after the fork.
 pub enum Forked {
-    /// The one that was started, and waits.
+    /// The process that was started; it waits for the other.
     Parent(Waiting),
-    /// The one that does the work.
+    /// The process that does the work.
     Child(Attached),
 }
 
-/// The parent's side.
+/// The parent's side of the fork.
 pub struct Waiting {
     child: Pid,
     ready: OwnedFd,
 }
 
-/// The child's side, while it still has the terminal.
+/// The child's side of the fork, while it still has the terminal.
 pub struct Attached {
     ready: OwnedFd,
     inherited: Vec<RawFd>,
 }
 
-/// Splits in two. To be called before there is any other thread.
+/// Forks. Must be called before there is any other thread.
 ///
 /// # Errors
-/// If the system has no room for another process.
+/// If the system can't create another process.
 pub fn fork() -> io::Result<Forked> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    // SAFETY: the process has a single thread (the caller's duty, and `main` does nothing before),
-    // so the child finds no lock held and no state half changed.
+    // SAFETY: the process has a single thread (the caller ensures it; `main` does nothing before),
+    // so the child inherits no held lock and no half-changed state.
     let pid = unsafe { libc::fork() };
     match Pid::from_raw(pid) {
         _ if pid < 0 => Err(io::Error::last_os_error()),
@@ -65,38 +65,38 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
-/// All descriptors that are open, but for the standard ones and `own`.
+/// All open descriptors except the standard ones and `own`.
 fn descriptors_but(own: &OwnedFd) -> io::Result<Vec<RawFd>> {
     let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
     let open: Vec<RawFd> = fs::read_dir("/proc/self/fd")?.flatten().filter_map(number).collect();
-    // The one that listed them is closed by now.
+    // The descriptor that listed them is closed by now.
     let is_open = |fd: &RawFd| fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok();
     let others = open.into_iter().filter(|fd| *fd > libc::STDERR_FILENO && *fd != own.as_raw_fd());
     Ok(others.filter(is_open).collect())
 }
 
-/// Why it can't be said how the child ended.
+/// Why the child's outcome is unknown or bad.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
-    /// It was ended by a signal that users send.
+    /// A signal that users send ended it.
     #[error("interrupted")]
     Interrupted,
-    /// It was killed.
+    /// Another signal killed it.
     #[error("the mount's process was killed by signal {0}")]
     Killed(i32),
-    /// The system refused a step.
+    /// A system call failed.
     #[error("cannot wait for the mount's process: {0}")]
     System(#[from] io::Error),
 }
 
 impl Waiting {
-    /// Waits until the mount is usable or the child has ended; gives the exit code.
+    /// Waits until the mount is usable or the child has ended; returns the exit code.
     ///
-    /// Signals are the child's to act on, who may be asking something on the terminal: this one
-    /// passes them on, and outlives it, so that the shell gets the terminal back as it was.
+    /// The child handles signals, since it may be asking on the terminal. The parent forwards them
+    /// and outlives the child, so that the shell gets the terminal back as it was.
     ///
     /// # Errors
-    /// If the child can't be waited for, or was killed.
+    /// If waiting fails, or a signal ended the child.
     pub fn wait(self) -> Result<u8, WaitError> {
         let mut caught = Caught::new(&signals::OF_USERS)?;
         while let Event::Signal(signal) = caught.wait(&self.ready)? {
@@ -133,8 +133,8 @@ impl Waiting {
         Ok(rustix::process::kill_process(self.child, signal)?)
     }
 
-    /// Whether the child has stopped, given some time to. A process that no shell looks after
-    /// does not stop.
+    /// Waits a little for the child to stop, and tells whether it has. A process in an orphaned
+    /// process group does not stop.
     fn child_stops(&self) -> io::Result<bool> {
         const STOPS_WITHIN: Duration = Duration::from_secs(1);
         const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -153,11 +153,11 @@ impl Waiting {
 }
 
 impl Attached {
-    /// Lets go of the terminal, of the working directory and of what the caller had open, and tells
-    /// the parent that the mount is usable. Not before: a password file may be one of these.
+    /// Lets go of the terminal, the working directory and all inherited descriptors, then tells the
+    /// parent that the mount is usable. Not earlier: a password file may be among the descriptors.
     ///
     /// # Errors
-    /// If the system refuses a step; the parent then still waits.
+    /// If a system call fails; the parent then goes on waiting.
     pub fn detach(self) -> io::Result<()> {
         rustix::process::setsid()?;
         rustix::process::chdir("/")?;
@@ -166,13 +166,13 @@ impl Attached {
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
         for fd in self.inherited {
-            // SAFETY: it was open before this program's own code opened anything, so none of its
-            // values owns it, and it can't have been closed and given away again since.
+            // SAFETY: it was open before this program's own code opened anything, so no other value
+            // owns it, and it can't have been closed and reused since.
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
         }
         DETACHED.store(true, Ordering::Relaxed);
         match rustix::io::write(&self.ready, &[1]) {
-            // A parent that was killed has nobody to tell; the mount is good all the same.
+            // The parent was killed; the mount is usable all the same.
             Ok(_) | Err(Errno::PIPE) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -1,6 +1,6 @@
 //! The command lines of `xfer-mount` and `xfer`, as clap reads them.
 //!
-//! Only shapes; what the words mean is worked out in `config`.
+//! Only their shape; `config` checks the values.
 
 use std::path::PathBuf;
 
@@ -65,7 +65,7 @@ pub struct MountLine {
 }
 
 impl MountLine {
-    /// The line that has nothing but what it must have.
+    /// A command line with only the required arguments.
     pub fn bare(target: &str, mountpoint: PathBuf) -> MountLine {
         MountLine {
             foreground: false,
@@ -143,8 +143,8 @@ pub enum XferCommand {
     },
 }
 
-/// Reads the command line of `program`; what is wrong with it becomes one line. Help and the version
-/// are printed, and end the process.
+/// Parses the command line of `program` and turns an error into one line. Help and the version are
+/// printed and end the process.
 ///
 /// # Errors
 /// If the command line is wrong.
@@ -158,7 +158,7 @@ pub fn parse<T: Parser>(program: &str) -> Result<T, Failure> {
     })
 }
 
-/// The first paragraph of what clap says, without the usage below it.
+/// The first paragraph of clap's message, without the usage below it.
 fn complaint(error: &clap::Error) -> String {
     let text = error.to_string();
     let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);

@@ -1,6 +1,6 @@
-//! What `xfer-mount` is asked to do, checked and in its own types.
+//! The configuration of `xfer-mount`: checked, and in types of its own.
 //!
-//! Parsed once from the command line; nothing inside re-checks it. Reads no files and asks nobody.
+//! It is parsed once from the command line and never checked again. Reads no files, asks no questions.
 
 use std::path::PathBuf;
 
@@ -12,32 +12,32 @@ use crate::cli::{MountLine, PasswordLine, TrustLine};
 use crate::exit::Failure;
 use crate::options::{self, MountOptions};
 
-/// The least that `--cache-size` and its like may be, in bytes.
+/// The lower bound of `--cache-size`, `--log-size` and `--tree-size`, in bytes.
 const SIZE_MIN: u64 = 16 << 20;
 
-/// The most that `--cache-size` and its like may be, in bytes.
+/// The upper bound of the same, in bytes.
 const SIZE_MAX: u64 = 1 << 40;
 
-/// What `xfer-mount` is to do.
+/// The checked command line of `xfer-mount`.
 #[derive(Debug)]
 pub struct Config {
     /// Whether to stay in the foreground.
     pub foreground: bool,
-    /// Who, on which server.
+    /// The user, the host and the port.
     pub target: Target,
-    /// Where to mount, as it was given.
+    /// The mount point, as it was given.
     pub mountpoint: PathBuf,
     /// Where the password comes from.
     pub password: PasswordSource,
-    /// How the server proves who it is.
+    /// How to verify the server's identity.
     pub trust: TrustMode,
-    /// The known hosts file, if it is not the default one.
+    /// The known hosts file; `None` for the default one.
     pub known_hosts: Option<PathBuf>,
-    /// Whether to end another mount of the account.
+    /// Whether to end an existing session of the account.
     pub takeover: bool,
-    /// Memory for what was read, in bytes.
+    /// Memory for cached data, in bytes.
     pub cache_bytes: u64,
-    /// Memory for changes on their way, in bytes.
+    /// Memory for changes that are not yet durable, in bytes.
     pub log_bytes: u64,
     /// Memory for names and attributes, in bytes.
     pub tree_bytes: u64,
@@ -48,11 +48,11 @@ pub struct Config {
 /// Where the password comes from.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PasswordSource {
-    /// A question on the terminal.
+    /// Ask on the terminal.
     Prompt,
-    /// The first line of a file.
+    /// Read the first line of this file.
     File(PathBuf),
-    /// The first line of standard input.
+    /// Read the first line of standard input.
     Stdin,
 }
 
@@ -101,7 +101,7 @@ fn trust_mode(line: TrustLine) -> Result<TrustMode, Failure> {
     })
 }
 
-/// Reads a size like `256MiB`, within the bounds of `option`.
+/// Parses a size like `256MiB` and checks the bounds of `option`.
 fn bounded_size(option: &str, text: &str) -> Result<u64, Failure> {
     let bytes = size::parse(text).ok_or_else(|| {
         Failure::usage(format!("{option}: '{}' is not a size; write it like 256MiB", shown(text)))

@@ -1,4 +1,4 @@
-//! How the commands end: their exit codes, and the one line that goes with each.
+//! How the commands end: an exit code, and one line for each failure.
 //!
 //! Scripts rely on the numbers, so a number never changes its meaning.
 
@@ -11,21 +11,21 @@ use xfer_protocol::shown::Shown;
 /// The exit codes of `xfer-mount` and `xfer`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
-    /// 1: something that has no code of its own.
+    /// 1: any failure without a code of its own.
     Other,
-    /// 2: the command line, or a file it names, is wrong.
+    /// 2: the command line, or a file that it names, is wrong.
     Usage,
     /// 3: the mount point is missing or not a directory.
     MountPointMissing,
     /// 4: the mount point is in use.
     MountPointBusy,
-    /// 5: FUSE is missing or may not be used.
+    /// 5: FUSE is missing or this user may not use it.
     NoFuse,
-    /// 6: the host was not found, or does not answer on that port.
+    /// 6: the host was not found, or does not answer on the port.
     Unreachable,
-    /// 7: what answers is not an xfer server, or none that this client can talk to.
+    /// 7: the answer does not come from an xfer server, or from one of an incompatible version.
     NotXfer,
-    /// 8: the server's certificate is unknown, has changed, or is not the one that was asked for.
+    /// 8: the server's certificate is unknown, has changed, or is not the requested one.
     Key,
     /// 9: wrong user name or password.
     WrongPassword,
@@ -39,12 +39,12 @@ pub enum Exit {
     NotMounted,
     /// 14: the session ended with changes that the server's disk does not hold.
     Lost,
-    /// 130: a signal ended it at a question, or before the mount could be used.
+    /// 130: a signal ended it at a question, or before the mount was usable.
     Interrupted,
 }
 
 impl Exit {
-    /// The number that the shell sees.
+    /// The exit status that the shell sees.
     pub fn code(self) -> u8 {
         match self {
             Exit::Other => 1,
@@ -66,28 +66,28 @@ impl Exit {
     }
 }
 
-/// Why a command fails: one line for the user, and the exit code.
+/// Why a command failed: one line for the user, and the exit code.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
-    /// What is wrong and what to do about it.
+    /// The problem, and what to do about it.
     pub line: String,
 }
 
 impl Failure {
-    /// A failure with its line.
+    /// A failure with its exit code and line.
     pub fn new(exit: Exit, line: impl Into<String>) -> Failure {
         Failure { exit, line: line.into() }
     }
 
-    /// A wrong command line, or a file it names that is.
+    /// A wrong command line, or an error in a file that it names.
     pub fn usage(line: impl Into<String>) -> Failure {
         Failure::new(Exit::Usage, line)
     }
 }
 
-/// One line, whatever the parts of it held.
+/// Always one line: control characters in its parts are escaped.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Shown(&self.line).fmt(f)

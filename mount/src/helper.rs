@@ -1,7 +1,7 @@
-//! The same program as mount(8) calls it for `mount -t fuse.xfer` and for lines of fstab: when its
-//! name is that of a mount helper, `mount.fuse.xfer` or `mount.xfer`.
+//! `xfer-mount` as a mount helper, for `mount -t fuse.xfer` and lines of fstab. It acts as one when
+//! it is called by the name of a mount helper: `mount.fuse.xfer` or `mount.xfer`.
 //!
-//! The command line is mount(8)'s ("External helpers" there), and so are the exit codes.
+//! mount(8) defines the command line ("External helpers" there) and the exit codes.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -49,12 +49,12 @@ pub struct HelperLine {
     namespace: Option<PathBuf>,
 }
 
-/// What a helper is to do.
+/// What the helper was asked to do.
 #[derive(Debug)]
 pub enum Task {
-    /// Mount so.
+    /// Mount, with this command line.
     Mount(Box<MountLine>),
-    /// Nothing: it was only to be seen whether it could.
+    /// Nothing: the caller only checks the command line (`-f`).
     Fake,
 }
 
@@ -66,10 +66,10 @@ pub fn is_called(program: &OsStr) -> bool {
 }
 
 impl HelperLine {
-    /// What is asked for, as a command line of `xfer-mount`.
+    /// Converts the request to a command line of `xfer-mount`.
     ///
     /// # Errors
-    /// If it can't be.
+    /// If an option is wrong or not supported.
     pub fn task(self) -> Result<Task, Failure> {
         if self.namespace.is_some() {
             let line = "-N is not supported; enter the namespace first: nsenter --mount=… mount …";
@@ -82,7 +82,7 @@ impl HelperLine {
     }
 }
 
-/// The exit code that mount(8) documents for what `code` of `xfer-mount` says.
+/// The exit code that mount(8) documents for the exit code `code` of `xfer-mount`.
 pub fn mount_code(code: u8) -> u8 {
     const USAGE: u8 = 1;
     const FAILED: u8 = 32;

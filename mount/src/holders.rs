@@ -1,23 +1,23 @@
-//! Which programs keep a mount busy, as far as `/proc` shows them to this user.
+//! Finds the programs that keep a mount busy, as far as `/proc` shows them to this user.
 //!
-//! By their working and root directories, the program itself and open files. Not by mapped memory: to
-//! read that, one waits for a program that waits for the mount.
+//! It checks working and root directories, executables and open files. It does not check mapped
+//! memory: reading that list would wait for a program that itself waits for the mount.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How many are named.
+/// The most programs that are named.
 const NAMED_MAX: usize = 5;
 
-/// A program that has something of a mount in use.
+/// A program that uses something below a mount.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Holder {
     pid: u32,
     name: String,
 }
 
-/// Names the programs that have something beneath `mountpoint` in use: `vim (pid 312), bash (pid 20)`.
-/// None if no such program is found.
+/// Names the programs that use something below `mountpoint`: `vim (pid 312), bash (pid 20)`. `None` if
+/// there are no such programs.
 pub fn names(mountpoint: &Path) -> Option<String> {
     let mut holders: Vec<Holder> = processes().filter_map(|pid| holder(pid, mountpoint)).collect();
     holders.sort_by_key(|holder| holder.pid);
@@ -37,13 +37,13 @@ fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The process, if it uses what is beneath the mount point. One that ends meanwhile does not.
+/// The process, if it uses something below the mount point; `None` if it ends meanwhile.
 fn holder(pid: u32, mountpoint: &Path) -> Option<Holder> {
     let process = PathBuf::from(format!("/proc/{pid}"));
     let links = ["cwd", "root", "exe"].map(|link| process.join(link)).into_iter();
     let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
     let mut used = links.chain(files.map(|file| file.path()));
-    // What a link says is read, and not followed: that would ask the mount.
+    // Links are read but not followed: following one would ask the mount.
     used.any(|link| fs::read_link(link).is_ok_and(|path| path.starts_with(mountpoint)))
         .then(|| Holder { pid, name: name(&process) })
 }

@@ -1,7 +1,7 @@
 //! Mounts an xfer server's storage as a directory.
 //!
-//! Reading order: `fuse` (the kernel's side of what `xfer-client` keeps), `run` (a mount from its
-//! start to its end), `control` (`xfer status` and so on).
+//! Reading order: `fuse` (the kernel's side of `xfer-client`), `run` (a mount from start to end),
+//! `control` (`xfer status` and the other commands).
 
 pub mod cli;
 

@@ -1,6 +1,6 @@
-//! What the kernel says is mounted: `/proc/self/mountinfo`.
+//! The kernel's table of mounts: `/proc/self/mountinfo`.
 //!
-//! Reading it never touches the filesystems themselves, so it can't hang on a dead one.
+//! Reading it does not touch the filesystems themselves, so it can't hang on a dead one.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountFlags;
 
-/// The type of mounts that `xfer-mount` makes: the kernel knows `fuse`, and shows what follows.
+/// The type of `xfer-mount`'s mounts: to the kernel it is `fuse`; the rest is only shown.
 pub const KIND: &str = "fuse.xfer";
 
-/// The words by which the kernel shows what it enforces on a mount. It keeps the handling of access
-/// times by itself when a mount is changed.
+/// The words in which the kernel shows the flags that it enforces on a mount. The flags for access
+/// times are left out: the kernel keeps those when a mount is changed.
 const ENFORCED: &[(&str, MountFlags)] = &[
     ("ro", MountFlags::RDONLY),
     ("noexec", MountFlags::NOEXEC),
@@ -28,71 +28,71 @@ const ENFORCED: &[(&str, MountFlags)] = &[
     ("lazytime", MountFlags::LAZYTIME),
 ];
 
-/// A mount.
+/// A mount, as one line of the table shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// The kernel's number for it, in one mount namespace.
+    /// The kernel's number of the mount, unique within a mount namespace.
     pub id: u64,
-    /// The number of the mount that it is mounted on.
+    /// The number of the mount that it lies on.
     pub parent: u64,
-    /// The device number of what is mounted, as `major:minor`: all copies of a mount have the same.
+    /// The device number, as `major:minor`; all copies of a mount share it.
     pub device: String,
-    /// Where it is.
+    /// The directory that it is mounted on.
     pub mountpoint: PathBuf,
-    /// What the kernel enforces.
+    /// The flags that the kernel enforces.
     pub flags: MountFlags,
     /// The filesystem's type, like `fuse.xfer`.
     pub kind: String,
-    /// What is mounted, as the filesystem names it.
+    /// The mount's source, as the filesystem names it.
     pub source: String,
-    /// The number of the user who mounted it, if the filesystem says (FUSE does).
+    /// The user id of the mounting user, if the filesystem reports it (FUSE does).
     pub user: Option<u32>,
 }
 
 impl Entry {
-    /// Whether it is served by `xfer-mount`.
+    /// Whether `xfer-mount` serves it.
     pub fn is_xfer(&self) -> bool {
         self.kind == KIND
     }
 
-    /// Whether another entry is of the same mount, earlier or later. The kernel gives the numbers of
-    /// mounts that are gone to others at once.
+    /// Whether another entry, older or newer, is of the same mount. The number alone is not enough:
+    /// the kernel reuses numbers of removed mounts at once.
     pub fn is_same(&self, other: &Entry) -> bool {
         (self.id, &self.device) == (other.id, &other.device)
     }
 
-    /// The mount as it is now, at whatever place, if it is still there.
+    /// The mount's present entry, wherever it has been moved; `None` if it is gone.
     ///
     /// # Errors
-    /// If there is no `/proc`.
+    /// If `/proc` is missing.
     pub fn now(&self) -> io::Result<Option<Entry>> {
         Ok(all()?.into_iter().find(|entry| entry.is_same(self)))
     }
 
-    /// Whether it is served by some FUSE filesystem.
+    /// Whether any FUSE filesystem serves it.
     pub fn is_fuse(&self) -> bool {
         self.kind == "fuse" || self.kind.starts_with("fuse.")
     }
 }
 
-/// All mounts of this namespace.
+/// All mounts of this process's namespace.
 ///
 /// # Errors
-/// If there is no `/proc`.
+/// If `/proc` is missing.
 pub fn all() -> io::Result<Vec<Entry>> {
     let text = fs::read("/proc/self/mountinfo")?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
-/// The mounts at exactly `path`, which must be absolute and free of links; the topmost comes first.
+/// The mounts at exactly `path`, which must be absolute and free of links; topmost first.
 ///
 /// # Errors
-/// If there is no `/proc`.
+/// If `/proc` is missing.
 pub fn stack(path: &Path) -> io::Result<Vec<Entry>> {
     let mut left = all()?;
     left.retain(|entry| entry.mountpoint == path);
     let mut stack = Vec::with_capacity(left.len());
-    // The list is in the order of the numbers, which a mount keeps when it is moved.
+    // Order by parents: the table is in order of the numbers, and a moved mount keeps its number.
     while let Some(last) = left.len().checked_sub(1) {
         let is_top = |entry: &Entry| left.iter().all(|other| other.parent != entry.id);
         let top = left.iter().rposition(is_top).unwrap_or(last);
@@ -104,17 +104,17 @@ pub fn stack(path: &Path) -> io::Result<Vec<Entry>> {
 /// The topmost mount at exactly `path`, which must be absolute and free of links.
 ///
 /// # Errors
-/// If there is no `/proc`.
+/// If `/proc` is missing.
 pub fn find(path: &Path) -> io::Result<Option<Entry>> {
     Ok(stack(path)?.into_iter().next())
 }
 
-/// The number of the mount that `path` leads to.
+/// The number of the mount that `path` is on.
 ///
 /// # Errors
-/// If it leads nowhere, or there is no `/proc`.
+/// If `path` does not exist, or `/proc` is missing.
 pub fn id_at(path: &Path) -> io::Result<u64> {
-    // Asks nothing of what is mounted there.
+    // `O_PATH` does not ask the mounted filesystem anything.
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let place = rustix::fs::open(path, flags, Mode::empty())?;
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", place.as_raw_fd()))?;
@@ -122,10 +122,10 @@ pub fn id_at(path: &Path) -> io::Result<u64> {
     id.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Which mount namespace this process is in, as the kernel names it.
+/// The mount namespace of this process, as the kernel names it.
 ///
 /// # Errors
-/// If there is no `/proc`.
+/// If `/proc` is missing.
 pub fn namespace() -> io::Result<String> {
     Ok(fs::read_link("/proc/self/ns/mnt")?.to_string_lossy().into_owned())
 }
@@ -158,7 +158,7 @@ fn number<T: std::str::FromStr>(word: &[u8]) -> Option<T> {
     std::str::from_utf8(word).ok()?.parse().ok()
 }
 
-/// Spaces, tabs, newlines and backslashes are written as `\` and three octal digits.
+/// Spaces, tabs, newlines and backslashes are escaped as `\` and three octal digits.
 fn unescape(word: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(word.len());
     let mut rest = word;

@@ -1,7 +1,7 @@
-//! What has to hold on this machine before a server is asked for anything: a free mount point, and
+//! Preconditions on this machine, checked before any server is contacted: a free mount point, and
 //! FUSE.
 //!
-//! A mount that a killed process left behind is cleaned away; a living one is never touched.
+//! A mount left behind by a killed process is removed; a live one is never touched.
 
 use std::env;
 use std::fs;
@@ -19,25 +19,25 @@ use crate::mountinfo::{self, Entry};
 use crate::options::{Access, IdsOption, MountOptions};
 use crate::{stale, unmounting};
 
-/// How long a mount that was unmounted here may go on sending what it holds.
+/// The longest wait for a previous mount to send its remaining changes after it was unmounted here.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 
-/// How many links may lead to a mount point, as for the kernel.
+/// The most links on the way to a mount point, as in the kernel.
 const LINKS_MAX: usize = 40;
 
-/// How long the kernel may take to let go of a mount that is unmounted.
+/// The longest wait for the kernel to release an unmounted mount.
 const KEPT_MAX: Duration = Duration::from_secs(2);
 
-/// How long another process may take to mount at the same place.
+/// The longest wait for another process that is mounting at the same place.
 const CLAIM_MAX: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether it has ended.
+/// How often these waits check whether they are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
-/// Checks that `path` can be mounted on, and gives it absolute and free of links.
+/// Checks that `path` can be mounted on; returns it absolute and free of links.
 ///
 /// # Errors
-/// If it is missing, is no directory, or something is mounted there.
+/// If it is missing, is not a directory, or already has a mount.
 pub fn prepare(path: &Path) -> Result<PathBuf, Failure> {
     let resolved = resolve(path).map_err(|error| missing(path, &error))?;
     free(&resolved)?;
@@ -54,11 +54,11 @@ pub fn prepare(path: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Makes `path` absolute and follows all links but the last, so without touching what may be
-/// mounted there.
+/// Makes `path` absolute and follows all links except the last component. So it does not touch
+/// anything that may be mounted there.
 ///
 /// # Errors
-/// If its parent can't be reached.
+/// If the parent does not exist or can't be entered.
 pub fn resolve_parent(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     match (path.parent(), path.file_name()) {
@@ -67,14 +67,14 @@ pub fn resolve_parent(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Makes `path` absolute and free of links, without touching what may be mounted there.
+/// Makes `path` absolute and free of links, without touching a filesystem mounted there.
 ///
 /// # Errors
-/// If its parent can't be reached, or links go in a circle.
+/// If the parent does not exist or can't be entered, or there are too many links.
 pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut resolved = resolve_parent(path)?;
     for _ in 0..LINKS_MAX {
-        // What is mounted somewhere is no link, and the kernel knows that by itself.
+        // A mount point is never a link, and the kernel knows that without asking the filesystem.
         let Ok(target) = fs::read_link(&resolved) else { return Ok(resolved) };
         let parent = resolved.parent().unwrap_or(Path::new("/"));
         resolved = resolve_parent(&parent.join(target))?;
@@ -82,10 +82,10 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     Err(Errno::LOOP.into())
 }
 
-/// Checks that FUSE is there and that this user may mount with these options.
+/// Checks that FUSE exists and that this user may mount with these options.
 ///
 /// # Errors
-/// If not, with what to install or to ask for.
+/// If not; the line says what to install or whom to ask.
 pub fn check_fuse(options: &MountOptions) -> Result<(), Failure> {
     let root = rustix::process::geteuid().is_root();
     if let Some(word) = for_root(options).filter(|_| !root) {
@@ -103,8 +103,8 @@ pub fn check_fuse(options: &MountOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An option that only root may give, if there is one: it would let a user show files as another's,
-/// or give them rights.
+/// An option among these that only root may give, if any: it would let a user show files as another
+/// user's, or grant rights over them.
 fn for_root(options: &MountOptions) -> Option<&'static str> {
     let owners = options.owners;
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
@@ -119,14 +119,14 @@ fn for_root(options: &MountOptions) -> Option<&'static str> {
     given.into_iter().find_map(|(is_given, word)| is_given.then_some(word))
 }
 
-/// What the kernel is to enforce on a new mount. It sees no access times that it could move.
+/// The flags that the kernel enforces on a new mount. It must not update access times by itself.
 pub fn flags(access: Access, sync: bool) -> MountFlags {
     let mut flags = MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
     flags.set(MountFlags::SYNCHRONOUS, sync);
     changed(flags, access)
 }
 
-/// What the kernel is to enforce on a mount where it enforces `flags`.
+/// The kernel's `flags` of a mount with the changes that `access` asks for.
 fn changed(mut flags: MountFlags, access: Access) -> MountFlags {
     let Access { read_only, no_exec, suid, dev } = access;
     let asked = [
@@ -141,11 +141,11 @@ fn changed(mut flags: MountFlags, access: Access) -> MountFlags {
     flags
 }
 
-/// Changes what the kernel enforces on an xfer mount that is there (`mount -o remount`): what the
-/// words ask for, and nothing else. What the mount's own process was told when it began stays.
+/// Changes the flags that the kernel enforces on an existing xfer mount (`mount -o remount`): only
+/// those that the options name. Options handled by the mount's own process stay as they were.
 ///
 /// # Errors
-/// If there is none at `path`, or the kernel refuses: a file may be open for writing.
+/// If `path` has no such mount, or the kernel refuses, for example because a file is open for writing.
 pub fn remount(path: &Path, options: &MountOptions) -> Result<(), Failure> {
     check_fuse(options)?;
     let other =
@@ -192,7 +192,7 @@ fn missing(path: &Path, error: &io::Error) -> Failure {
     Failure::new(Exit::MountPointMissing, line)
 }
 
-/// Sees to it that nothing is mounted at `path`.
+/// Makes sure that nothing is mounted at `path`, removing stale mounts.
 fn free(path: &Path) -> Result<(), Failure> {
     let other = |error: io::Error| Failure::new(Exit::Other, format!("/proc: {error}"));
     let Some(entry) = mountinfo::find(path).map_err(other)? else { return Ok(()) };
@@ -203,12 +203,12 @@ fn free(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Claims `path`, which [`prepare`] gave, for this process until it has mounted there and can be
-/// reached by `xfer`: of several at once each waits for the one before. Without a place for the
-/// claim nothing is claimed.
+/// Claims `path`, which [`prepare`] returned, until this process has mounted there and `xfer` can
+/// reach it. Several processes at once wait for one another. Returns `None` if there is no usable
+/// directory for the claim.
 ///
 /// # Errors
-/// If something was mounted there meanwhile, or another process does not get on with it.
+/// If another mount has appeared there meanwhile, or another process holds the claim for too long.
 pub fn claim(path: &Path) -> Result<Option<Claim>, Failure> {
     let deadline = Instant::now() + CLAIM_MAX;
     loop {
@@ -231,11 +231,11 @@ pub fn claim(path: &Path) -> Result<Option<Claim>, Failure> {
     }
 }
 
-/// Takes away a mount that was just made, if it is on top of another: a process that no claim held
-/// up, another user's say, was faster.
+/// Removes a mount that was just made, if it lies on top of another: a process that our claim does
+/// not hold up, another user's for example, was faster.
 ///
 /// # Errors
-/// If it was.
+/// If it lay on top of another.
 pub fn keep_alone(entry: &Entry) -> Result<(), Failure> {
     let stack = mountinfo::stack(&entry.mountpoint).unwrap_or_default();
     match stack.into_iter().find(|other| other.id == entry.parent) {
@@ -247,8 +247,8 @@ pub fn keep_alone(entry: &Entry) -> Result<(), Failure> {
     }
 }
 
-/// Waits until a mount that was here, and that the kernel has let go of, is really over: it may
-/// still be sending what it holds, and an account has one session at a time.
+/// Waits until the previous mount here, which the kernel has released, has really ended: it may
+/// still be sending changes, and an account has only one session at a time.
 fn await_predecessor(path: &Path) -> Result<(), Failure> {
     let deadline = Instant::now() + DRAIN_MAX;
     let mut kept_since = None;

@@ -1,70 +1,70 @@
-//! The words of `-o`: what each of mount(8)'s means for an xfer mount, and options of the command
-//! line that may stand there too, since an fstab has no other place for them.
+//! The words of `-o`: the meaning of mount(8)'s options for an xfer mount, and options of the
+//! command line that may appear here too, since an fstab has no other place for them.
 //!
-//! **Invariant:** a word is honoured, or it is listed as one that changes nothing; any other is
-//! refused. As in mount(8), the last of two that contradict each other wins.
+//! **Invariant:** every word is either honoured or listed as one that changes nothing; others are
+//! refused. As in mount(8), the last of two contradicting words wins.
 
 use xfer_protocol::shown::shown;
 
 use crate::cli::MountLine;
 use crate::exit::Failure;
 
-/// The `-o` options that mean something.
+/// The `-o` options that have an effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MountOptions {
-    /// Whose nodes appear to be.
+    /// Which owner all nodes show.
     pub owners: Owners,
-    /// Permission bits that no node shows (`umask=`, octal).
+    /// Permission bits that are hidden on every node (`umask=`, octal).
     pub umask: u16,
-    /// Whether other users of this machine may use the mount.
+    /// Whether other users of this machine may use the mount (`allow_other`).
     pub allow_other: bool,
-    /// What programs may do with what is mounted.
+    /// What programs may do with the mounted tree.
     pub access: Access,
     /// Whether a change is answered only once it is durable (`sync`, `dirsync`).
     pub sync: bool,
-    /// What is shown as the mount's source, if not `user@host:port` (`fsname=`).
+    /// The source to show for the mount instead of `user@host:port` (`fsname=`).
     pub source: Option<String>,
-    /// Whether to change a mount that is there instead of making one.
+    /// Whether to change an existing mount instead of making one (`remount`).
     pub remount: bool,
 }
 
-/// Whose nodes appear to be.
+/// Which owner nodes show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owners {
-    /// Whether the stored numbers show; if nothing is said, they do in a mount by root.
+    /// Whether nodes show their stored owners; by default they do in a mount by root.
     pub ids: Option<IdsOption>,
-    /// A user's number to show for all nodes instead of the one who mounts (`uid=`).
+    /// The user id that all nodes show instead of the mounting user's (`uid=`).
     pub uid: Option<u32>,
-    /// A group's number likewise (`gid=`).
+    /// The group id that all nodes show instead of the mounting user's (`gid=`).
     pub gid: Option<u32>,
 }
 
-/// Whether the stored owners show.
+/// Whether nodes show their stored owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdsOption {
-    /// All nodes belong to the user who mounts.
+    /// All nodes show the mounting user.
     Mounter,
-    /// The numeric owners that are stored.
+    /// Nodes show the numeric owners that are stored.
     Stored,
 }
 
-/// What programs may do with what is mounted: the kernel sees to it. What no word asks for stays as
-/// it is by default, or, of a mount that is changed, as it was.
+/// What programs may do with the mounted tree; the kernel enforces it. `None` means the default, or
+/// for a remount, the present state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// Whether nothing can be changed.
+    /// Whether changes are refused (`ro`, `rw`).
     pub read_only: Option<bool>,
-    /// Whether nothing can be executed.
+    /// Whether programs can't be executed (`noexec`, `exec`).
     pub no_exec: Option<bool>,
-    /// Whether set-id bits have an effect.
+    /// Whether set-id bits have an effect (`suid`, `nosuid`).
     pub suid: Option<bool>,
-    /// Whether device nodes can be opened.
+    /// Whether device nodes can be opened (`dev`, `nodev`).
     pub dev: Option<bool>,
 }
 
-/// Words that change nothing, so that fstab lines, and what mount(8) passes on, may hold them.
-/// Reading never changes access times, and versions of nodes, mandatory locks and quiet failures
-/// are nothing that xfer has.
+/// Words that change nothing, accepted because fstab lines and mount(8) itself may contain them.
+/// Reading never changes access times, and xfer has no node versions, mandatory locks or silent
+/// mount failures.
 const IGNORED: &[&str] = &[
     "defaults",
     "async",
@@ -99,8 +99,8 @@ const IGNORED: &[&str] = &[
     "default_permissions",
 ];
 
-/// Beginnings of words that change nothing: for other programs, for people, or what the kernel
-/// shows of a FUSE mount, which a remount is given again.
+/// Prefixes of words that change nothing: meant for other programs or for people, or shown by the
+/// kernel for a FUSE mount and passed back in a remount.
 const IGNORED_PREFIXES: &[&str] = &[
     "x-",
     "X-",
@@ -116,10 +116,10 @@ const IGNORED_PREFIXES: &[&str] = &[
 ];
 
 impl MountOptions {
-    /// Reads the words of all `-o`.
+    /// Parses the words of all `-o` options.
     ///
     /// # Errors
-    /// A word that is not known, or whose value is none.
+    /// A word that is unknown, or has an invalid value.
     pub fn parse(words: &[String]) -> Result<MountOptions, Failure> {
         let mut options = MountOptions::default();
         for word in words {
@@ -184,8 +184,8 @@ impl MountOptions {
     }
 }
 
-/// Takes options of the command line out of the words of `-o` and puts them into `line`; gives the
-/// other words. They may be written with `-` or `_`.
+/// Moves options of the command line from the words of `-o` to `line`; returns the other words.
+/// Dashes may be written as `_`.
 ///
 /// # Errors
 /// An option that contradicts the command line, or lacks its value.
@@ -209,7 +209,7 @@ pub fn take_settings(words: Vec<String>, line: &mut MountLine) -> Result<Vec<Str
     Ok(rest)
 }
 
-/// Takes one word, if it is an option of the command line.
+/// Moves one word to `line`, if it is an option of the command line.
 fn take_setting(word: &str, line: &mut MountLine) -> Result<bool, Failure> {
     let (name, value) = word.split_once('=').map_or((word, None), |(name, v)| (name, Some(v)));
     let given = || value.filter(|value| !value.is_empty()).map(str::to_owned);
@@ -231,7 +231,7 @@ fn take_setting(word: &str, line: &mut MountLine) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// Whether a word is known, if its value is right: what `mount -s` drops are those that are not.
+/// Whether a word is known, given a valid value. `mount -s` drops those that are not.
 pub fn is_known(word: &str) -> bool {
     let mut line = MountLine::bare("", "".into());
     let is_setting = !matches!(take_setting(word, &mut line), Ok(false));

@@ -15,18 +15,18 @@ use crate::config::PasswordSource;
 use crate::exit::{Exit, Failure};
 use crate::terminal;
 
-/// A password, and what the user should know about where it came from.
+/// A password, and a warning about its source.
 pub struct Obtained {
-    /// The password.
+    /// The password, without a line end.
     pub password: Password,
-    /// A warning, if there is one.
+    /// A warning to show to the user, if there is one.
     pub warning: Option<String>,
 }
 
-/// Gets the password of `label` (`user@host:port`) from where it is to come from.
+/// Gets the password for `label` (`user@host:port`) from its source.
 ///
 /// # Errors
-/// If it can't be read, or is empty or too long, or nobody can be asked.
+/// If it can't be read, is empty or too long, or there is no terminal to ask on.
 pub fn obtain(source: &PasswordSource, label: &str) -> Result<Obtained, Failure> {
     let (password, warning) = match source {
         PasswordSource::Prompt => (prompt(label)?, None),

@@ -1,9 +1,9 @@
-//! `xfer-mount` from its command line to its end: each step in order, and how a mount ends.
+//! `xfer-mount` from its command line to its end: the order of steps, and how a mount ends.
 //!
-//! The steps themselves are elsewhere. A mount ends when the kernel has unmounted it, or when a
-//! signal or `xfer unmount` asks for it; in every case all is made durable first, as far as the
-//! server is still there. A session that is lost leaves the mount standing, with errors, until it
-//! is unmounted: if it went away by itself, programs would go on writing to the directory beneath.
+//! The steps themselves are in other modules. A mount ends when the kernel has unmounted it, or
+//! when a signal or `xfer unmount` asks for it. In every case all changes are made durable first,
+//! if the server is still there. A lost session leaves the mount in place, with errors, until it is
+//! unmounted: if it disappeared, programs would go on writing to the directory beneath it.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -31,10 +31,10 @@ use crate::terminal::OnTerminal;
 use crate::unmounting::{self, Lies, UnmountError};
 use crate::{fuse, mountpoint, password, syslog};
 
-/// How often it is looked whether the session was lost.
+/// How often to check whether the session was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Does all that `xfer-mount` does; gives the exit code.
+/// Runs `xfer-mount`; returns the exit code.
 pub fn run(config: Config) -> u8 {
     if config.options.remount {
         return code(mountpoint::remount(&config.mountpoint, &config.options));
@@ -55,7 +55,7 @@ pub fn run(config: Config) -> u8 {
     }
 }
 
-/// The exit code of a result; a failure's line is said here and nowhere else.
+/// The exit code of a result. Prints a failure's line; no other place does.
 pub fn code(result: Result<(), Failure>) -> u8 {
     match result {
         Ok(()) => 0,
@@ -66,7 +66,7 @@ pub fn code(result: Result<(), Failure>) -> u8 {
     }
 }
 
-/// On the terminal, or in the system's log once in the background.
+/// Prints to the terminal, or to the system's log once in the background.
 fn report(line: &str) {
     let line = Shown(line);
     match background::is_detached() {
@@ -75,18 +75,18 @@ fn report(line: &str) {
     }
 }
 
-/// For whoever looks for a fault; `XFER_LOG=debug` tells more.
+/// Sets up the log for troubleshooting; `XFER_LOG=debug` shows more.
 fn log(foreground: bool) {
-    // fuser warns of every mount that went otherwise than by its own hand.
+    // fuser warns of every mount that it did not unmount itself.
     let quiet = || EnvFilter::new("warn,fuser=error");
     let filter = EnvFilter::try_from_env("XFER_LOG").unwrap_or_else(|_| quiet());
     let colours = foreground && io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
-    // Spans are of level `trace`: who asks for them wants to see how long each took.
+    // Spans have level `trace`, so enabling them means that their durations are wanted.
     log.with_span_events(FmtSpan::CLOSE).with_writer(|| Outlet).init();
 }
 
-/// Takes what is logged: to the terminal, or to the system's log once in the background.
+/// The log's output: the terminal, or the system's log once in the background.
 struct Outlet;
 
 impl io::Write for Outlet {
@@ -114,12 +114,12 @@ fn mount(config: &Config, attached: Option<Attached>) -> Result<(), Failure> {
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(other)?;
     let result = login(config, &runtime)
         .and_then(|login| runtime.block_on(serve(config, login, &place, attached)));
-    // Threads that look up names can't be interrupted; nothing waits for them.
+    // Threads that resolve names can't be interrupted, so don't wait for them.
     runtime.shutdown_background();
     result
 }
 
-/// Logs in, asking on the terminal what has to be asked.
+/// Logs in, asking on the terminal where needed.
 fn login(config: &Config, runtime: &Runtime) -> Result<Login, Failure> {
     let known_hosts = config.known_hosts.clone().or_else(KnownHosts::default_path);
     let known_hosts = known_hosts.ok_or_else(|| {
@@ -137,7 +137,7 @@ fn login(config: &Config, runtime: &Runtime) -> Result<Login, Failure> {
     Ok(login)
 }
 
-/// Mounts, and stays until the mount has ended.
+/// Mounts, and returns when the mount has ended.
 async fn serve(
     config: &Config,
     login: Login,
@@ -148,13 +148,13 @@ async fn serve(
     let label = config.target.to_string();
     let mut signals = Signals::catch().map_err(other)?;
     let client = Client::start(login.session, client_options(config, &label));
-    // Where there is no room for one, it is tried again with every change.
+    // If there is no room for a mailbox, every later change tries again.
     let (_, root) = tokio::join!(client.make_mailboxes(), client.keep_root());
     if let Err(errno) = root {
         let line = format!("{label}: the server does not tell of the root directory: {errno}");
         return Err(Failure::new(Exit::ServerTrouble, line));
     }
-    // Of two at once at one place the second finds here that the first has mounted.
+    // If two processes mount at one place, the second one finds here that the first has mounted.
     let mount = tokio::task::block_in_place(|| {
         let claim = mountpoint::claim(place)?;
         let mount = fuse::mount(&client, place, &fuse_options(&config.options, &label))
@@ -214,8 +214,8 @@ fn fuse_options(options: &MountOptions, label: &str) -> fuse::Options {
     }
 }
 
-/// What root mounts keeps its owners, as any filesystem that root mounts: else `cp -a` and `tar`
-/// could not set them.
+/// The owners that nodes show. A mount by root shows the stored ones, as any filesystem does for
+/// root: otherwise `cp -a` and `tar` could not set them.
 fn ids(options: &MountOptions) -> client::Ids {
     let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
     let owners = options.owners;
@@ -255,25 +255,25 @@ impl Signals {
     }
 }
 
-/// A mount that runs.
+/// A running mount.
 struct Running {
     client: Arc<Client>,
     mount: fuse::Mount,
     server: String,
     user: String,
-    /// Where it was mounted. It may have been moved since.
+    /// Where it was mounted; it may have been moved since.
     place: PathBuf,
     /// The mount namespace of this process.
     namespace: String,
-    /// Told when the mount was unmounted as it was asked for. The kernel says so only once no copy
-    /// is left, and there may be one in another mount namespace.
+    /// Notified when `xfer unmount` has unmounted it. The kernel reports an unmount only once no
+    /// copy is left, and another mount namespace may keep one.
     released: Notify,
-    /// How the session ended, once it has.
+    /// The session's outcome, once it has ended.
     ended: watch::Sender<Option<Result<(), Failure>>>,
 }
 
 impl Running {
-    /// Waits until the kernel's mount is gone, or a signal says that it has to go.
+    /// Waits until the kernel's mount is gone, or a signal asks for it to go.
     async fn until_unmounted(&self, signals: &mut Signals) {
         let mut look = interval(LOOK_EVERY);
         let mut lost = false;
@@ -292,18 +292,18 @@ impl Running {
                 }
             }
         }
-        // While programs can still read; then nothing is left to wait for once they can't.
+        // Settle while programs can still read; after the unmount nothing is left to wait for.
         tokio::select! {
             _ = self.client.settle() => {}
             () = signals.next() => {}
         }
-        // The kernel may want something of this very process before it lets go.
+        // The kernel may need answers from this very process before it releases the mount.
         tokio::task::block_in_place(|| self.leave());
     }
 
-    /// Unmounts since the process was told to end: what is busy goes out of sight at least, and
-    /// with it what is mounted in it, which nobody could reach any more. What is covered stays, without
-    /// a process.
+    /// Unmounts because a signal told the process to end. A busy mount is at least detached, along with
+    /// the mounts inside it, which would be out of reach anyway. A covered mount stays in place,
+    /// without a process.
     fn leave(&self) {
         let entry = self.mount.entry();
         let place = self.place();
@@ -332,7 +332,7 @@ impl Running {
         }
     }
 
-    /// Makes all durable and logs out. Another signal means now, whatever is lost.
+    /// Makes everything durable and logs out. Another signal means at once, whatever is lost.
     async fn finish(&self, signals: &mut Signals) -> Result<(), Failure> {
         let result = tokio::select! {
             finished = self.client.finish() => finished.map_err(|lost| lost.to_string()),
@@ -408,13 +408,13 @@ impl Mounted for Running {
 
     fn unmount(&self) -> Waiting<'_> {
         Box::pin(async {
-            // Before the mount goes, so that one that is busy is still good; a session that is lost
-            // can only be unmounted, and its end says what is lost.
+            // Settle before unmounting, so that a busy mount is left working if this fails. A lost
+            // session can only be unmounted; its outcome says what is lost.
             let _ = self.client.settle().await;
             let taken_away =
                 tokio::task::block_in_place(|| unmounting::unmount(self.mount.entry()));
             taken_away.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
-            // Everything is durable: what other namespaces have of it ends with this process.
+            // Everything is durable; copies in other namespaces end with this process.
             self.released.notify_one();
             let mut ended = self.ended.subscribe();
             let ended = ended.wait_for(Option::is_some).await;
@@ -424,13 +424,13 @@ impl Mounted for Running {
 }
 
 impl Running {
-    /// The mount as it is now. One that is not there any more, and that the kernel has not let go
-    /// of either, is kept by another mount namespace, or by programs that use it.
+    /// The mount's present entry. If it has none and the kernel has not released it, another mount
+    /// namespace or programs that use it keep it.
     fn entry(&self) -> io::Result<Option<Entry>> {
         self.mount.entry().now()
     }
 
-    /// Where it is now, or was last known to be.
+    /// The place where it is now, or where it was last known to be.
     fn place(&self) -> PathBuf {
         self.entry().ok().flatten().map_or_else(|| self.place.clone(), |entry| entry.mountpoint)
     }

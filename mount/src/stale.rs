@@ -1,7 +1,7 @@
-//! Mounts whose process was killed: the kernel keeps them, and goes on answering from its cache.
+//! Stale mounts: the process was killed, but the kernel keeps the mount and answers from its cache.
 //!
-//! **Invariant:** only a mount of `xfer-mount` that belongs to this user and that nobody serves any
-//! more is removed, and nothing that is mounted on it. One that does not answer may live: it stays.
+//! **Invariant:** only a mount of `xfer-mount` that belongs to this user and has no server process is
+//! removed, and never one that lies on it. A mount that does not answer may be alive, so it stays.
 
 use std::io;
 use std::path::Path;
@@ -14,13 +14,13 @@ use rustix::io::Errno;
 use crate::mountinfo::{self, Entry};
 use crate::unmounting::{self, UnmountError};
 
-/// How long a mount has to show whether it is served.
+/// The time that a mount has to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 
-/// Removes the mount at `path`, if it is stale; whether it was.
+/// Removes the mount at `path` if it is stale; returns whether it was.
 ///
 /// # Errors
-/// A line that says why it can't be removed.
+/// A line that says why it could not be removed.
 pub fn remove(path: &Path, entry: &Entry) -> Result<bool, String> {
     if !(entry.is_xfer() && entry.user == Some(rustix::process::getuid().as_raw()) && is_dead(path))
     {
@@ -42,11 +42,11 @@ pub fn remove(path: &Path, entry: &Entry) -> Result<bool, String> {
     }
 }
 
-/// Whether nobody serves a FUSE mount any more. `stat` of it would not tell, since the kernel
-/// answers that from its cache; the space on it is always asked for.
+/// Whether a FUSE mount has lost its process. `stat` would not tell, since the kernel answers it
+/// from its cache; `statvfs` always asks the process.
 ///
-/// One that only does not answer counts as alive; the thread that asks it is left waiting then,
-/// and ends with this process.
+/// A mount that merely does not answer counts as alive. The asking thread then stays blocked, and
+/// ends with this process.
 fn is_dead(path: &Path) -> bool {
     let (answer, answered) = mpsc::channel();
     let path = path.to_owned();
@@ -57,10 +57,10 @@ fn is_dead(path: &Path) -> bool {
     }
 }
 
-/// Removes the mount at `path`, if there is one and it is stale; whether there was.
+/// Removes a stale mount at `path`, if there is one; returns whether there was.
 ///
 /// # Errors
-/// If there is no `/proc`, or it can't be removed.
+/// If `/proc` is missing, or the mount can't be removed.
 pub fn remove_at(path: &Path) -> io::Result<bool> {
     match mountinfo::find(path)? {
         Some(entry) => remove(path, &entry).map_err(io::Error::other),

@@ -1,14 +1,14 @@
-//! The terminal of a user who sees what is printed, if there is one.
+//! The terminal of a user who sees this process's output, if there is one.
 
 use std::io::{self, IsTerminal};
 
 use xfer_client::connect::{Asker, NoAnswer};
 use xfer_terminal::{Terminal, Unanswered};
 
-/// Asks on the terminal, if there is one.
+/// Asks the connection's questions on the terminal, if there is one.
 pub struct OnTerminal;
 
-/// The terminal of a user who sees what is printed.
+/// The terminal; `None` if standard error is not shown on one.
 pub fn terminal() -> Option<Terminal> {
     if io::stderr().is_terminal() { Terminal::open().ok() } else { None }
 }

@@ -1,9 +1,9 @@
-//! Taking mounts away: in order, or out of sight at once.
+//! Unmounting: regularly, or by detaching at once.
 //!
-//! **Invariant:** a mount is unmounted only where nothing else covers it or its place. The kernel is
-//! told a path, and would take away whatever is on top there.
+//! **Invariant:** a mount is unmounted only if no other mount covers it or its mount point. The
+//! kernel takes a path, and would unmount whichever mount is topmost there.
 //!
-//! Not left to fuser: its way can be tried only once, and says nothing when the helper fails.
+//! This is not left to fuser: it tries only once, and hides failures of the helper.
 
 use std::fmt;
 use std::io;
@@ -16,37 +16,37 @@ use rustix::mount::UnmountFlags;
 use crate::holders;
 use crate::mountinfo::{self, Entry};
 
-/// Why a mount was not taken away.
+/// Why a mount was not unmounted.
 #[derive(Debug, thiserror::Error)]
 pub enum UnmountError {
-    /// Another mount is in the way, which is somebody else's to take away.
+    /// Another mount is in the way, and that one is not ours to unmount.
     #[error("{0}; unmount that first")]
     InTheWay(Box<Obstacle>),
     /// Programs use it.
     #[error("{}", in_use(.0))]
     InUse(PathBuf),
-    /// The system, or its helper, refused.
+    /// The system, or its helper program, refused.
     #[error("{0}")]
     Refused(String),
 }
 
-/// A mount that keeps another from being taken away by itself.
+/// Another mount that prevents unmounting.
 #[derive(Debug)]
 pub struct Obstacle {
-    /// The other mount.
+    /// The other mount's entry.
     pub entry: Entry,
-    /// How it is in the way.
+    /// Where the other mount lies.
     pub lies: Lies,
 }
 
-/// How a mount is in the way of another.
+/// Where a mount lies that prevents the unmounting of another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lies {
-    /// It covers it, at the same place.
+    /// On top of it, at the same place.
     Over,
-    /// It covers a directory above it.
+    /// On a directory above it.
     Above,
-    /// It is mounted on a directory in it.
+    /// On a directory inside it.
     In,
 }
 
@@ -81,7 +81,7 @@ fn system(error: io::Error) -> UnmountError {
     UnmountError::Refused(error.to_string())
 }
 
-/// Unmounts a mount, if nothing is in use there. One that is gone already is no failure.
+/// Unmounts a mount that is not busy. Success if it is already gone.
 ///
 /// # Errors
 /// If it is busy, or another mount is in the way.
@@ -95,15 +95,15 @@ pub fn unmount(entry: &Entry) -> Result<(), UnmountError> {
     }
 }
 
-/// Takes a mount out of sight at once, even if it is dead or busy.
+/// Detaches a mount at once (lazy unmount), even if it is dead or busy.
 ///
 /// # Errors
-/// If another mount is in the way, or it can't be taken away in any way that this user has.
+/// If another mount is in the way, or this user has no means to detach it.
 pub fn detach(entry: &Entry) -> Result<(), UnmountError> {
     detach_but_for(entry, &[Lies::Over, Lies::Above, Lies::In])
 }
 
-/// Takes a mount out of sight at once, and with it what is mounted in it.
+/// Detaches a mount at once, along with the mounts inside it.
 ///
 /// # Errors
 /// As [`detach`].
@@ -125,13 +125,13 @@ fn detach_but_for(entry: &Entry, respected: &[Lies]) -> Result<(), UnmountError>
     let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
     match rustix::mount::unmount(&path, flags) {
         Ok(()) => Ok(()),
-        // It may have gone by itself meanwhile.
+        // It may have gone in the meantime.
         Err(_) if entry.now().is_ok_and(|now| now.is_none()) => Ok(()),
         Err(error) => Err(UnmountError::Refused(format!("unmount: {error}"))),
     }
 }
 
-/// Where a mount is, if it is there: by that path the kernel takes away this mount and no other.
+/// The path by which the kernel unmounts exactly this mount; `None` if it is gone.
 fn reach(entry: &Entry, respected: &[Lies]) -> Result<Option<PathBuf>, UnmountError> {
     let entries = mountinfo::all().map_err(system)?;
     let Some(now) = entries.iter().find(|other| other.is_same(entry)) else { return Ok(None) };

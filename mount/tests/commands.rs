@@ -1,4 +1,4 @@
-//! The real binaries, given bad input: one line on standard error, and an exit code of its own.
+//! The real binaries with bad input: one line on standard error, and a specific exit code.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -31,7 +31,7 @@ fn check(program: &str, arguments: &[&str], code: i32, part: &str) {
     assert!(said.contains(part), "{arguments:?}: {said}");
 }
 
-/// As `check`, and what is said is one line.
+/// Like `check`, and the output is one line.
 fn check_line(program: &str, arguments: &[&str], code: i32, part: &str) {
     check(program, arguments, code, part);
     let home = tempfile::tempdir().unwrap();

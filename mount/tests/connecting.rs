@@ -1,4 +1,4 @@
-//! How sessions begin, and all the ways in which they don't, against small servers.
+//! How sessions begin and how they fail to, against small servers.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -17,7 +17,7 @@ use xfer_mount::exit::Exit;
 use xfer_protocol::Timestamp;
 use xfer_protocol::message::{Password, Purpose, Refusal};
 
-/// Nobody to ask.
+/// A user who can't be asked.
 struct Nobody;
 
 impl Asker for Nobody {
@@ -53,7 +53,7 @@ async fn login(
     peer.login(Password(password.to_vec()), Purpose::Mount).await
 }
 
-/// Logs in to a server of this manner, trusting whatever key it has.
+/// Logs in to a server of this manner, trusting any key.
 async fn try_login(manner: Manner, password: &[u8]) -> Result<Login, ConnectError> {
     let server = Server::start(manner).await;
     let (_directory, hosts) = known_hosts();

@@ -1,4 +1,4 @@
-//! `xfer`: looks at mounts, waits for them, and ends them.
+//! `xfer`: shows mounts, waits for them, and ends them.
 
 use std::process::ExitCode;
 

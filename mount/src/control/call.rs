@@ -1,4 +1,4 @@
-//! A call to a mount's process: one question, and its answer.
+//! A call to a mount's process: one question and its answer.
 //!
 //! Plain blocking I/O; every read has a deadline.
 
@@ -11,22 +11,22 @@ use std::time::Duration;
 use super::{Answer, Ask, LINE_BYTES_MAX, Status, show};
 use crate::exit::{Exit, Failure};
 
-/// How long a mount may say nothing while it is asked something.
+/// The longest silence of a mount that was asked something.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// A mount that can be asked one thing.
+/// A connection to a mount's process, good for one question.
 pub(super) struct Call {
     stream: UnixStream,
     pub(super) mountpoint: PathBuf,
 }
 
 impl Call {
-    /// The mount that listens on `socket`, if it lives.
+    /// Connects to the mount that listens on `socket`, if its process is alive.
     pub(super) fn to(socket: &Path, mountpoint: PathBuf) -> Option<Call> {
         Some(Call { stream: connect(socket)?, mountpoint })
     }
 
-    /// How it is.
+    /// Asks for the mount's status.
     pub(super) fn status(mut self) -> Result<Status, Failure> {
         let asked = self.ask(Ask::Status).and_then(|mut answers| next(&mut answers));
         match asked.map_err(|error| self.silent(&error))? {
@@ -38,7 +38,7 @@ impl Call {
         }
     }
 
-    /// Asks, and shows progress until it is done.
+    /// Asks for something that takes time, and shows its progress to the end.
     pub(super) fn follow(mut self, ask: Ask) -> Result<(), Failure> {
         let mut answers = self.ask(ask).map_err(|error| self.silent(&error))?;
         let mut meter = Meter::new();
@@ -93,7 +93,7 @@ fn next(answers: &mut BufReader<UnixStream>) -> io::Result<Answer> {
     Ok(serde_json::from_slice(&line)?)
 }
 
-/// Connects to a socket; one that a killed process left behind is removed.
+/// Connects to a socket; removes it if it belongs to a killed process.
 fn connect(path: &Path) -> Option<UnixStream> {
     match UnixStream::connect(path) {
         Ok(stream) => {
@@ -110,7 +110,7 @@ fn connect(path: &Path) -> Option<UnixStream> {
     }
 }
 
-/// One line on the terminal that is written again and again; nothing if there is none.
+/// A line on the terminal that is rewritten in place; does nothing without a terminal.
 struct Meter {
     terminal: Option<io::Stderr>,
 }

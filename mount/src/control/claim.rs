@@ -1,7 +1,7 @@
-//! Claims on mount points: of several processes of a user that are about to mount at one place, one
-//! goes first.
+//! Claims on mount points: if several processes of a user are about to mount at one place, they go
+//! one at a time.
 //!
-//! A claim is a lock on a file beside the control sockets. It ends with its process at the latest.
+//! A claim is a lock on a file beside the control sockets. The kernel releases it when its process ends.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::directory;
 
-/// The claim of this process on a mount point.
+/// This process's claim on a mount point.
 #[derive(Debug)]
 pub struct Claim {
     path: PathBuf,
@@ -21,10 +21,10 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Claims a mount point (absolute, free of links); nothing if another process has.
+    /// Claims a mount point (absolute, free of links); `None` if another process holds the claim.
     ///
     /// # Errors
-    /// If there is no place for the claim.
+    /// If there is no usable directory for the claim.
     pub fn take(mountpoint: &Path) -> io::Result<Option<Claim>> {
         let name = format!("{}.claim", directory::place_key(mountpoint));
         directory::bind_in_first(|place| Self::take_at(place.join(&name)))
@@ -40,7 +40,7 @@ impl Claim {
                 Err(Errno::WOULDBLOCK) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
-            // The one before may have removed the file after it was opened here.
+            // The previous holder may have removed the file after it was opened here.
             if fs::metadata(&path)
                 .is_ok_and(|there| lock.metadata().is_ok_and(|own| same(&there, &own)))
             {

@@ -1,7 +1,7 @@
-//! The side of `xfer`: finds the mounts of this user, asks them, shows what they say.
+//! The side of `xfer`: finds this user's mounts, asks them, and shows the answers.
 //!
-//! Mount points themselves are not touched, so a mount that hangs can't make this hang; but for one
-//! that no process answers for.
+//! Mount points themselves are not touched, so a hanging mount can't make `xfer` hang. The
+//! exception is a mount that has no process to answer for it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -16,16 +16,16 @@ use crate::cli::XferCommand;
 use crate::exit::{Exit, Failure};
 use crate::{mountinfo, mountpoint, stale};
 
-/// How long the kernel's mount may take to go once the mount's process says that it is done.
+/// The longest wait for the kernel's mount to go after the mount's process reported success.
 const GONE_MAX: Duration = Duration::from_secs(10);
 
-/// After which time a mount that stays is taken for a copy in this mount namespace.
+/// A mount that stays longer than this is taken for a copy in this mount namespace.
 const COPY_AFTER: Duration = Duration::from_secs(1);
 
-/// Does what `xfer` is asked to do; results go to standard output.
+/// Runs a command of `xfer`; results go to standard output.
 ///
 /// # Errors
-/// If a directory is not a mount of this user, or its mount can't do what is asked.
+/// If a directory is not a mount of this user, or the mount can't do what was asked.
 pub fn run(command: XferCommand) -> Result<(), Failure> {
     match command {
         XferCommand::Status { mountpoint: None, json } => status_of_all(json),
@@ -48,7 +48,7 @@ fn unmount(path: &Path) -> Result<(), Failure> {
     wait_until_gone(&mountpoint)
 }
 
-/// Removes a mount whose process was killed; whether there was one.
+/// Removes a mount whose process was killed; returns whether there was one.
 fn remove_stale(path: &Path) -> Result<bool, Failure> {
     let place = mountpoint::resolve(path).unwrap_or_else(|_| path.to_owned());
     let removed = stale::remove_at(&place);
@@ -84,8 +84,8 @@ fn status_of(mountpoint: &Path, json: bool) -> Result<(), Failure> {
     if json { print_json(&status) } else { print(&show::details(&status)) }
 }
 
-/// The mount at `path`. The last part of the path is followed, if it is a link, only when
-/// nothing is found without.
+/// The mount at `path`. A link as the last component is followed only if there is no mount at the
+/// link itself.
 fn find_call(path: &Path) -> Result<Call, Failure> {
     let unresolved = mountpoint::resolve_parent(path).ok();
     let resolved = || fs::canonicalize(path).ok();
@@ -110,7 +110,7 @@ fn wait_until_gone(mountpoint: &Path) -> Result<(), Failure> {
             return Ok(());
         }
         if !looked && start.elapsed() > COPY_AFTER {
-            // Unmounted where its process is, but this may be another namespace.
+            // Its process has unmounted it, but this may be a copy in another namespace.
             looked = true;
             let _ = stale::remove_at(mountpoint);
         }
@@ -129,7 +129,7 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print(&format!("{}\n", shown_json(&text)))
 }
 
-/// A reader that has seen enough (`xfer status | head`) is no error.
+/// A reader that closes the pipe early (`xfer status | head`) is not an error.
 fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

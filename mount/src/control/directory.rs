@@ -1,8 +1,8 @@
-//! Where the control sockets are: one directory a user, one socket a mount.
+//! Where the control sockets are: one directory for each user, one socket for each mount.
 //!
-//! **Invariant:** a directory that is not ours alone is never used, so that no other user can put
-//! a socket of theirs in the place of ours; the next one is, so that no other user can take the
-//! place away either.
+//! **Invariant:** a directory is used only if it belongs to this user alone, so that another user
+//! can't replace our socket with theirs. If it does not, the next candidate is tried, so that
+//! another user can't block us by taking a place either.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -15,15 +15,15 @@ use xfer_client::connect::state_directory;
 
 use crate::mountinfo;
 
-/// Makes a socket by `bind` in the first directory that will do; gives what `bind` gave.
+/// Creates a socket with `bind` in the first usable directory; returns the result of `bind`.
 ///
 /// # Errors
-/// If none will do, or a living process has the socket.
+/// If no directory is usable, or a live process has the socket.
 pub(super) fn bind_in_first<T>(bind: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
     let state = state_directory();
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for directory in candidates() {
-        // The other places are the system's to make.
+        // The system has to create the parents of the other candidates.
         if let Some(state) = state.as_deref().filter(|state| directory.starts_with(state)) {
             let _ = DirBuilder::new().recursive(true).mode(0o700).create(state);
         }
@@ -37,21 +37,21 @@ pub(super) fn bind_in_first<T>(bind: impl Fn(&Path) -> io::Result<T>) -> io::Res
     Err(last)
 }
 
-/// All directories that may hold sockets of ours: a mount may have been made in another
-/// environment (by cron, say) than the one in which it is looked for.
+/// All directories that may hold our sockets: a mount may have been made in another environment (by
+/// cron, say) than the one that looks for it.
 pub(super) fn all() -> Vec<PathBuf> {
     candidates().into_iter().filter(|directory| check(directory).is_ok()).collect()
 }
 
-/// All sockets there are, of dead processes too.
+/// All sockets, including those of dead processes.
 pub(super) fn sockets() -> Vec<PathBuf> {
     let entries = all().into_iter().filter_map(|directory| fs::read_dir(directory).ok());
     let paths = entries.flatten().flatten().map(|entry| entry.path());
     paths.filter(|path| path.extension().is_some_and(|end| end == "sock")).collect()
 }
 
-/// A name for a place where this process may mount: another mount namespace may have another mount
-/// at the same path. A digest, since a socket's path may be only 107 bytes.
+/// Names a place where this process may mount. Another mount namespace may have another mount at the
+/// same path, so the namespace is part of it. A digest, since a socket's path is limited to 107 bytes.
 pub(super) fn place_key(mountpoint: &Path) -> String {
     const DIGEST_BYTES: usize = 12;
     let mut digest = Sha256::new();
@@ -61,13 +61,13 @@ pub(super) fn place_key(mountpoint: &Path) -> String {
     hex::encode(&digest.finalize()[..DIGEST_BYTES])
 }
 
-/// The socket of a mount that was made at `mountpoint`; by its device (`major:minor`) it is found
-/// wherever copies of it are, and if it is moved.
+/// The socket of the mount made at `mountpoint`. The device number (`major:minor`) in it finds the
+/// mount wherever it is moved and wherever copies of it are.
 pub(super) fn socket_name(mountpoint: &Path, device: &str) -> String {
     format!("{}{}", place_key(mountpoint), device_ending(device))
 }
 
-/// How the sockets end of mounts with a device number.
+/// The ending of the socket names of mounts with this device number.
 pub(super) fn device_ending(device: &str) -> String {
     format!("-{}.sock", device.replace(':', "."))
 }
@@ -78,7 +78,7 @@ fn candidates() -> Vec<PathBuf> {
     let session = session.filter(|path| path.is_absolute()).map(|path| path.join("xfer"));
     let standard = PathBuf::from(format!("/run/user/{uid}/xfer"));
     let temporary = PathBuf::from(format!("/tmp/xfer-{uid}"));
-    // Anybody may have taken that name in /tmp; nobody else can take these.
+    // Any user may have taken the name in /tmp; other users can't take these.
     let own = [Some(PathBuf::from("/run/xfer-mount")), state_directory().map(|of| of.join("run"))];
     let fixed = [standard, temporary].into_iter().chain(own.into_iter().flatten());
     let mut directories: Vec<_> = session.into_iter().chain(fixed).collect();
@@ -95,7 +95,7 @@ fn make(directory: &Path) -> io::Result<()> {
     check(directory)
 }
 
-/// Links are not followed.
+/// Does not follow links.
 fn check(directory: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(directory)?;
     let ours = metadata.uid() == rustix::process::geteuid().as_raw();

@@ -1,5 +1,5 @@
-//! Which mount a path means. Other mount namespaces have copies of a mount, or another one at the same
-//! path, and a mount can be moved; but its device number is the same everywhere.
+//! Which mount a path refers to. Other mount namespaces have copies of a mount, or another mount at
+//! the same path, and a mount can be moved; but its device number is the same everywhere.
 
 use std::path::{Path, PathBuf};
 
@@ -8,33 +8,33 @@ use super::{Status, directory};
 use crate::exit::Failure;
 use crate::mountinfo::{self, Entry};
 
-/// Whether `mountpoint` (absolute, free of links) is a mount of this user that runs.
+/// Whether `mountpoint` (absolute, free of links) is a running mount of this user.
 pub fn is_served(mountpoint: &Path) -> bool {
     socket_of(mountpoint).is_some()
 }
 
-/// How the mount is that was here, at a place where nothing is mounted now, if its process still
-/// runs; or that it does not answer.
+/// The status of the previous mount at a place where nothing is mounted now, if its process still
+/// runs; an error if that process does not answer.
 pub fn predecessor(mountpoint: &Path) -> Option<Result<Status, Failure>> {
     let key = directory::place_key(mountpoint);
     let mut asked = sockets(|name| name.starts_with(&key)).filter_map(|socket| ask(&socket));
     asked.find(|asked| asked.as_ref().map_or(true, |status| is_at(status, mountpoint)))
 }
 
-/// The socket of the mount that is meant by `place` (absolute, free of links).
+/// The socket of the mount that `place` (absolute, free of links) refers to.
 pub(super) fn socket_of(place: &Path) -> Option<PathBuf> {
     let mut here = mountinfo::stack(place).unwrap_or_default();
     here.retain(Entry::is_xfer);
     let namespace = mountinfo::namespace().unwrap_or_default();
     for entry in &here {
         let ending = directory::device_ending(&entry.device);
-        // A copy at another place in the same namespace is for `umount`.
+        // A copy elsewhere in the same namespace is a matter for `umount`.
         let is_it = |status: &Status| {
             let is_place = status.namespace != namespace || is_at(status, place);
             is_place && status.device.as_ref() == Some(&entry.device)
         };
         let mut named = sockets(|name| name.ends_with(&ending));
-        // One that does not answer may be it.
+        // A mount that does not answer may be the one.
         let may_be_it =
             |asked: Result<Status, Failure>| asked.map_or(true, |status| is_it(&status));
         let found = named.find(|socket| ask(socket).is_some_and(may_be_it));
@@ -45,7 +45,7 @@ pub(super) fn socket_of(place: &Path) -> Option<PathBuf> {
     if !here.is_empty() {
         return None;
     }
-    // Not here: unmounted, while its process still runs, or mounted in another namespace.
+    // Not mounted here: its process may still run, or it is mounted in another namespace.
     let key = directory::place_key(place);
     let made_here = sockets(|name| name.starts_with(&key));
     let is_it = |socket: &PathBuf| {
@@ -61,7 +61,7 @@ fn sockets(is_meant: impl Fn(&str) -> bool) -> impl Iterator<Item = PathBuf> {
         .filter(move |path| name(path).is_some_and(|name| is_meant(&name)))
 }
 
-/// Nothing if no process listens there.
+/// `None` if no process listens there.
 fn ask(socket: &Path) -> Option<Result<Status, Failure>> {
     Some(Call::to(socket, socket.to_owned())?.status())
 }

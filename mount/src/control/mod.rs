@@ -1,11 +1,11 @@
-//! Looking at a mount that runs, waiting for it, and ending it, from another process.
+//! Inspecting a running mount, waiting for it, and ending it, from another process.
 //!
 //! The mount's process listens on a Unix socket in a directory that only its user can enter. A
-//! question is one line of JSON; the answer is one or more.
+//! question is one line of JSON; the answer is one line or more.
 //!
-//! Reading order: this file (what is said), `directory` (where sockets are), `claim` (who may mount
-//! at a place), `serve` (the mount's side), `call` (one question to it), `find` (which mount a path
-//! means), `commands` (the side of `xfer`), `show` (how it looks).
+//! Reading order: this file (the messages), `directory` (where sockets are), `claim` (one process
+//! at a time mounts at a place), `serve` (the mount's side), `call` (one question to it), `find`
+//! (which mount a path refers to), `commands` (the side of `xfer`), `show` (output for people).
 
 mod call;
 
@@ -33,112 +33,112 @@ pub use commands::run;
 pub use find::{is_served, predecessor};
 pub use serve::Control;
 
-/// A mount that runs, as far as it can be controlled.
+/// A running mount, as its control socket sees it.
 pub trait Mounted: Send + Sync + 'static {
-    /// How it is.
+    /// The mount's present status.
     fn status(&self) -> Status;
 
-    /// Waits until everything that was written before is on the server's disk.
+    /// Waits until all earlier writes are on the server's disk.
     fn settle(&self) -> Waiting<'_>;
 
     /// Makes everything durable, then unmounts.
     fn unmount(&self) -> Waiting<'_>;
 }
 
-/// A wait that ends well, or with a line that says why not.
+/// A wait that ends in success or in a failure with its one line.
 pub type Waiting<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
 
-/// How a mount is.
+/// The status of a mount, as `xfer status --json` prints it.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
     /// The server, as `host:port`.
     pub server: String,
-    /// The account.
+    /// The account's name.
     pub user: String,
-    /// Where it is mounted now, or was before it was unmounted.
+    /// The place where it is mounted, or was until it was unmounted.
     pub mountpoint: String,
-    /// The mount namespace in which that is, as the kernel names it.
+    /// The mount namespace of `mountpoint`, as the kernel names it.
     #[serde(default)]
     pub namespace: String,
-    /// The device number that the kernel shows for it, as `major:minor`, until it has let go of it.
+    /// The device number that the kernel shows for it, as `major:minor`, until the kernel releases it.
     #[serde(default)]
     pub device: Option<String>,
-    /// `connected`, `draining`, or `lost: ` and why.
+    /// `connected`, `draining`, or `lost: ` and the reason.
     pub state: String,
-    /// Whether it is unmounted here, and only kept by another mount namespace or by programs that
-    /// use it.
+    /// Whether it is unmounted here and only another mount namespace, or programs that use it, keep
+    /// it alive.
     #[serde(default)]
     pub elsewhere: bool,
-    /// Changes that are not durable yet.
+    /// The number of changes that are not durable yet.
     pub pending_ops: u64,
-    /// The bytes of data in them.
+    /// The bytes of data in those changes.
     pub pending_bytes: u64,
-    /// The last change that is on the server's disk.
+    /// The seq of the last change that is on the server's disk.
     pub durable_seq: u64,
-    /// The last change that was made here.
+    /// The seq of the last change made by this mount.
     pub applied_seq: u64,
-    /// What the tree takes up, in bytes.
+    /// The size of the tree, in bytes.
     pub used_bytes: u64,
-    /// What it may take up, in bytes.
+    /// The quota, in bytes.
     pub quota_bytes: u64,
-    /// How many files, directories and links there are.
+    /// The number of files, directories and links.
     pub used_nodes: u64,
-    /// How many there may be.
+    /// The quota on `used_nodes`.
     pub quota_nodes: u64,
     /// The memory that cached data takes up, in bytes.
     pub cache_bytes: u64,
-    /// About how much memory names and attributes take up, in bytes.
+    /// The approximate memory that names and attributes take up, in bytes.
     pub tree_bytes: u64,
-    /// How long the server takes to answer, in milliseconds, if it was measured.
+    /// The round-trip time to the server, in milliseconds, once it has been measured.
     pub rtt_ms: Option<f64>,
-    /// Deliveries that are not in the inbox yet.
+    /// The number of deliveries that are not in the inbox yet.
     pub deliveries_waiting: u64,
-    /// Those of them that have to wait until there is room in what the quota leaves to arrivals.
+    /// The number of them that don't fit in the quota for arrivals, and wait for room.
     pub deliveries_without_room: u64,
-    /// What stands in the outbox and waits until it can be sent, which is tried again by itself.
+    /// The number of items in the outbox that wait to be sent; this is retried automatically.
     pub unsent_waiting: u64,
-    /// What stands in the outbox and was not written whole.
+    /// The number of items in the outbox that were not completely written.
     pub unsent_failed: u64,
-    /// What stands in the outbox and may not be whole.
+    /// The number of items in the outbox that may be incomplete.
     pub unsent_held: u64,
-    /// What of these, the first hundred: the path, and the state.
+    /// The first hundred of these items: each with its path and its state.
     pub unsent: Vec<(String, String)>,
-    /// What went wrong that no program was told.
+    /// Errors that no program was told about.
     pub errors: Vec<String>,
 }
 
-/// What a mount is asked.
+/// A question to a mount.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Ask {
-    /// Answered by [`Answer::Status`].
+    /// Answered by one [`Answer::Status`].
     Status,
-    /// Answered by [`Answer::Progress`], any number of times, then by how it ended.
+    /// Answered by any number of [`Answer::Progress`], then [`Answer::Done`] or [`Answer::Failed`].
     Sync,
-    /// Likewise.
+    /// Answered like `Sync`.
     Unmount,
 }
 
-/// What it answers.
+/// One line of the answer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer {
-    /// How it is.
+    /// The mount's present status.
     Status(Box<Status>),
-    /// What there is still to do.
+    /// The work that is left.
     Progress {
-        /// Changes.
+        /// The number of changes that are not durable yet.
         pending_ops: u64,
-        /// The bytes of data in them.
+        /// The bytes of data in those changes.
         pending_bytes: u64,
     },
-    /// It is done.
+    /// The work is done.
     Done,
-    /// It can't be done.
+    /// The work can't be done.
     Failed {
-        /// Why.
+        /// The line to show to the user.
         why: String,
-        /// Whether the session is over, with changes that are not on the server.
+        /// Whether the session is over with changes that never reached the server's disk.
         lost: bool,
     },
 }

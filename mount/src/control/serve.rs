@@ -1,7 +1,7 @@
 //! The mount's side of control: answers questions on the socket.
 //!
-//! An asker that goes away, or does not read, never holds anything up: its answers are dropped,
-//! a sync that nobody waits for is given up, an unmount that was asked for goes on.
+//! A client that goes away, or does not read, never holds anything up: its answers are dropped, an
+//! abandoned sync stops, and an unmount goes on.
 
 use std::fs;
 use std::io;
@@ -21,20 +21,20 @@ use crate::exit::{Exit, Failure};
 
 use super::{Answer, Ask, LINE_BYTES_MAX, Mounted, Waiting, directory};
 
-/// The most askers at once; more wait.
+/// The most clients served at once; more have to wait.
 const ASKERS_MAX: usize = 16;
 
-/// How long an asker may take to ask, or to read a line.
+/// The longest time for a client to send its question, or to read a line.
 const ASKER_MAX: Duration = Duration::from_secs(5);
 
-/// How often progress is told.
+/// The interval between progress reports.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
-/// How long the last answers may take once the mount is gone: it is gone for this process before it
-/// is for whoever unmounts, which waits until the kernel has let go of each node that it knew.
+/// The longest wait for the last answers once the mount is gone. It is gone for this process before the
+/// unmounting process sees that: the latter waits until the kernel has released every node that it knew.
 const CLOSE_MAX: Duration = Duration::from_secs(60);
 
-/// The control socket of a mount that runs.
+/// The control socket of a running mount.
 pub struct Control {
     path: PathBuf,
     stop: oneshot::Sender<()>,
@@ -42,11 +42,11 @@ pub struct Control {
 }
 
 impl Control {
-    /// Begins to answer questions about the mount that was made at `mountpoint` (absolute, free of
-    /// links) and has this device number.
+    /// Starts answering questions about the mount made at `mountpoint` (absolute, free of links)
+    /// with this device number.
     ///
     /// # Errors
-    /// If there is no place for the socket, or a living process has it.
+    /// If no directory for the socket is usable, or a live process has it.
     pub fn serve(
         mounted: Arc<dyn Mounted>,
         mountpoint: &Path,
@@ -58,7 +58,7 @@ impl Control {
 
     fn serve_at(mounted: Arc<dyn Mounted>, path: PathBuf) -> io::Result<Control> {
         remove_dead(&path)?;
-        // Under its own name only once it listens: `xfer` takes one that refuses for a dead one.
+        // Renamed into place once it listens: `xfer` takes a socket that refuses for a dead one.
         let unnamed = path.with_extension(format!("new-{}", std::process::id()));
         let _ = fs::remove_file(&unnamed);
         let listener = UnixListener::bind(&unnamed)?;
@@ -68,7 +68,7 @@ impl Control {
         Ok(Control { path, stop, task })
     }
 
-    /// Stops answering: whoever waits for an answer still gets it, within a moment.
+    /// Stops listening. Clients that wait still get their answers, within [`CLOSE_MAX`].
     pub async fn close(self) {
         let _ = fs::remove_file(&self.path);
         let _ = self.stop.send(());
@@ -76,7 +76,7 @@ impl Control {
     }
 }
 
-/// Removes the socket that a killed process left behind.
+/// Removes a socket left behind by a killed process.
 fn remove_dead(path: &Path) -> io::Result<()> {
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
@@ -99,7 +99,7 @@ async fn listen(
                     let mounted = mounted.clone();
                     askers.spawn(async move { answer(stream, &*mounted).await });
                 }
-                // Out of descriptors, most likely: wait for some to come free.
+                // Most likely out of descriptors: wait for some to be closed.
                 Err(_) => sleep(PROGRESS_EVERY).await,
             },
             Some(_) = askers.join_next() => {}
@@ -127,13 +127,13 @@ async fn answer(stream: UnixStream, mounted: &dyn Mounted) {
     }
 }
 
-/// What happens to the work when its asker goes away.
+/// What happens to a client's work when the client goes away.
 enum WhenAlone {
     GiveUp,
     GoOn,
 }
 
-/// Tells how `work` goes on, and how it ends.
+/// Reports the progress of `work`, then its outcome.
 async fn follow(
     mounted: &dyn Mounted,
     work: Waiting<'_>,
@@ -178,7 +178,7 @@ mod tests {
     use crate::control::Status;
     use std::sync::Mutex;
 
-    /// Settles when told to.
+    /// A mount that settles when the test tells it to.
     struct Fake {
         status: Mutex<Status>,
         settled: tokio::sync::Notify,
@@ -224,7 +224,7 @@ mod tests {
             unmounted: tokio::sync::Notify::new(),
         });
         let path = directory.path().join("a.sock");
-        // What a killed process leaves behind.
+        // A socket as a killed process leaves it behind.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let control = Control::serve_at(fake.clone(), path).unwrap();
         Case { _directory: directory, fake, control }

@@ -1,4 +1,4 @@
-//! How mounts look to a human.
+//! Output for people.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use xfer_protocol::size;
 
 use super::Status;
 
-/// A table of mounts, a line each.
+/// A table with one line for each mount.
 pub(super) fn table(mounts: &[Status]) -> String {
     let mut rows = vec![["MOUNTPOINT", "SERVER", "STATE", "NOT DURABLE", "USED"].map(String::from)];
     rows.extend(mounts.iter().map(|mount| {
@@ -31,7 +31,7 @@ pub(super) fn table(mounts: &[Status]) -> String {
     text
 }
 
-/// All that is known of one mount.
+/// The full status of one mount.
 pub(super) fn details(mount: &Status) -> String {
     let rtt = mount.rtt_ms.map_or_else(|| "not measured".to_owned(), |ms| format!("{ms:.1} ms"));
     let mut rows = vec![
@@ -61,7 +61,7 @@ pub(super) fn details(mount: &Status) -> String {
     text
 }
 
-/// Changes that are not durable yet.
+/// Describes the changes that are not durable yet.
 pub(super) fn pending(ops: u64, bytes: u64) -> String {
     match ops {
         0 => "nothing".to_owned(),
@@ -70,7 +70,7 @@ pub(super) fn pending(ops: u64, bytes: u64) -> String {
     }
 }
 
-/// What was sent to this user and is not in the inbox yet.
+/// Describes the deliveries that are not in the inbox yet.
 fn deliveries(mount: &Status) -> String {
     match (mount.deliveries_waiting, mount.deliveries_without_room) {
         (waiting, 0) => format!("{waiting} waiting"),
@@ -81,7 +81,7 @@ fn deliveries(mount: &Status) -> String {
     }
 }
 
-/// What stands in the outbox and was not sent.
+/// Describes the items in the outbox that are not sent.
 fn unsent(mount: &Status) -> String {
     let counts = [
         (mount.unsent_waiting, "waiting"),

@@ -1,4 +1,4 @@
-//! The exit codes that go with the reasons why no session began.
+//! The exit codes for the reasons why no session began.
 
 use xfer_client::connect::{ConnectError, EndpointError, TrustError};
 use xfer_protocol::message::Refusal;

@@ -1,4 +1,4 @@
-//! How requests are answered: run the attempt, then say what came of it.
+//! How requests are answered: run the attempt, then reply with its result.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -19,13 +19,13 @@ use super::filesystem::XferFs;
 use super::placing;
 use super::words::{given, new_name, owner, parse};
 
-/// Numbers are never used again, so one generation is enough.
+/// Inode numbers are never reused, so one generation is enough.
 pub(super) const GENERATION: Generation = Generation(0);
 
 impl XferFs {
-    /// Runs an attempt, and answers with what it gives or why it was refused; with `EINTR`, if it
-    /// has to wait and the program that waits for it is told to end. On a mount that is `sync`, a
-    /// change is answered once it is durable.
+    /// Runs an attempt and replies with its result or its error. The error is `EINTR` if the
+    /// attempt has to wait and the program is told to end. On a `sync` mount, a change is answered
+    /// once it is durable.
     pub(super) fn answer<R, T, D>(
         &self,
         request: &Request,
@@ -46,9 +46,9 @@ impl XferFs {
         }
     }
 
-    /// As [`XferFs::answer`], for a change of a file's data, which may take its set-id bits: the
-    /// kernel leaves that to us, and goes on showing the mode that it knows. So it is told first,
-    /// by a thread of its own.
+    /// Like [`XferFs::answer`], for a change of a file's data, which may clear the set-id bits. The
+    /// kernel leaves that to us and keeps showing the mode that it has cached, so a separate thread
+    /// invalidates the mode before the reply.
     pub(super) fn answer_change<R, T, D>(
         &self,
         request: &Request,
@@ -79,7 +79,7 @@ impl XferFs {
         );
     }
 
-    /// As [`XferFs::answer`], for what must be done whoever still waits for it.
+    /// Like [`XferFs::answer`], for work that must be done even if the program is told to end.
     pub(super) fn answer_in_any_case<R, T, D>(
         &self,
         reply: R,
@@ -93,7 +93,7 @@ impl XferFs {
         self.client.run(attempt, answering(reply, done));
     }
 
-    /// Answers with a node that was found or made.
+    /// Answers with a node that was looked up or created.
     pub(super) fn answer_entry(
         &self,
         request: &Request,
@@ -119,12 +119,12 @@ impl XferFs {
         });
     }
 
-    /// Answers a change of attributes that sets none: all that the kernel sends when the set-id bits
-    /// are to go.
+    /// Answers a `setattr` that sets no attribute. The kernel sends nothing else when the set-id
+    /// bits are to be cleared.
     ///
-    /// It does so when the owner is set to what it is, which is the owner's to do, and before anybody
-    /// changes data. Those can't be told apart here. So for others this does nothing, and their
-    /// changes of data take the bits with them.
+    /// It does so when the owner is set to its present value, which only the owner may do, and before
+    /// any user's change of data. These two look the same here. So for users other than the owner
+    /// this does nothing; their changes of data clear the bits.
     pub(super) fn set_nothing(&self, request: &Request, ino: Ino, reply: ReplyAttr) {
         let (caller, view) = (request.uid(), self.view);
         self.answer_attr(request, reply, move |state| {
@@ -138,7 +138,7 @@ impl XferFs {
         });
     }
 
-    /// Sets attributes, and answers with all of them.
+    /// Sets attributes and replies with all of them.
     pub(super) fn answer_attributes(
         &self,
         request: &Request,
@@ -157,8 +157,8 @@ impl XferFs {
         });
     }
 
-    /// Makes an attempt to change a file's data, and its answer, such that the outbox learns whether
-    /// it could be: a file of which part is missing is not sent.
+    /// Wraps an attempt to change a file's data, and its reply, so that the outbox learns whether
+    /// the change succeeded: an incomplete file is not sent.
     pub(super) fn data_change<R, T>(
         &self,
         (ino, handle): (INodeNo, Option<FileHandle>),
@@ -175,7 +175,7 @@ impl XferFs {
         (noting, changing)
     }
 
-    /// A descriptor of a file was closed: for good, or a copy of one.
+    /// Answers the closing of a descriptor: the file's last one, or a copy.
     pub(super) fn answer_flush(
         &self,
         request: &Request,
@@ -193,7 +193,7 @@ impl XferFs {
         });
     }
 
-    /// Answers that it is done.
+    /// Answers without data.
     pub(super) fn answer_empty(
         &self,
         request: &Request,
@@ -203,9 +203,9 @@ impl XferFs {
         self.answer(request, reply, attempt, |reply, ()| reply.ok());
     }
 
-    /// Answers once everything done before is durable, in the whole tree: there is one log, and a
-    /// program may rely on what another file has. Later changes, which others may make without end,
-    /// don't matter.
+    /// Answers once everything done so far is durable, in the whole tree: there is one log, and a
+    /// program may rely on the data of other files. Changes made later don't count; otherwise other
+    /// programs could delay this without end.
     pub(super) fn answer_sync(&self, request: &Request, reply: ReplyEmpty) {
         let mut upto = None;
         self.answer_empty(request, reply, move |state| {
@@ -214,7 +214,7 @@ impl XferFs {
         });
     }
 
-    /// Answers with a value of an extended attribute, or how long it is.
+    /// Answers with the value of an extended attribute, or with its length.
     pub(super) fn answer_xattr<T: AsRef<[u8]> + Send + 'static>(
         &self,
         request: &Request,
@@ -248,7 +248,7 @@ impl XferFs {
         });
     }
 
-    /// Answers with what a name stands for, or that there is no such name, which is as lasting.
+    /// Answers with the node of a name, or that the name is absent; the kernel may cache both.
     pub(super) fn answer_lookup(
         &self,
         request: &Request,
@@ -268,7 +268,7 @@ impl XferFs {
         });
     }
 
-    /// Answers a look-up in what only threads that place arrivals can see.
+    /// Answers a lookup in the hidden directory, which only threads that place arrivals can see.
     pub(super) fn lookup_hidden(
         &self,
         request: &Request,
@@ -281,14 +281,14 @@ impl XferFs {
             true => self.placing.entry_attr(name),
             false => Some(self.placing.hidden_attr()),
         };
-        // Never cached: the next to ask may be somebody else.
+        // Never cached: the next lookup may come from another program.
         match found.filter(|_| admitted) {
             Some(attr) => reply.entry(&Duration::ZERO, &attr, GENERATION),
             None => reply.error(fuser::Errno::ENOENT),
         }
     }
 
-    /// Makes a node of a name that a program gave.
+    /// Creates a node under a name that a program gave.
     pub(super) fn make(
         &self,
         request: &Request,
@@ -304,7 +304,7 @@ impl XferFs {
         });
     }
 
-    /// Answers with entries, as many as fit.
+    /// Answers with as many entries as fit.
     pub(super) fn answer_names(
         &self,
         request: &Request,
@@ -322,7 +322,7 @@ impl XferFs {
         });
     }
 
-    /// Answers with entries and their nodes, as many as fit.
+    /// Answers with as many entries as fit, with their nodes.
     pub(super) fn answer_listing(
         &self,
         request: &Request,
@@ -333,7 +333,7 @@ impl XferFs {
         let (client, view) = (self.client.clone(), self.view);
         self.answer(request, reply, with_validity(attempt), move |mut reply, (listed, valid)| {
             let told = add_entries(&mut reply, listed, view, valid);
-            // Before the answer: after it, the kernel may forget them at any moment.
+            // Before the answer: after it, the kernel may forget the nodes at any moment.
             let remember = move |state: &mut State| {
                 state.remember_listed(Ino(directory.0), &told);
                 Ok(())
@@ -344,7 +344,7 @@ impl XferFs {
     }
 }
 
-/// Answers with what an attempt gave, or why it was refused.
+/// A callback that replies with the attempt's result or its error.
 fn answering<R, T, D>(reply: R, done: D) -> impl FnOnce(Result<T, Errno>) + Send + 'static
 where
     R: Refuse,
@@ -356,8 +356,8 @@ where
     }
 }
 
-/// An attempt at what can be had when the session is over too, and for how long the kernel may keep
-/// it then: not at all, since others may change the tree.
+/// Adds to an attempt's result how long the kernel may keep it. Once the session is over, that is
+/// not at all, since another session may change the tree.
 fn with_validity<T>(
     mut attempt: impl FnMut(&mut State) -> Result<T, Pause>,
 ) -> impl FnMut(&mut State) -> Result<(T, Duration), Pause> {
@@ -367,7 +367,7 @@ fn with_validity<T>(
     }
 }
 
-/// An attempt that has succeeded only once the change that it made is durable.
+/// Wraps an attempt so that it succeeds only once its change is durable.
 fn durably<T>(
     mut attempt: impl FnMut(&mut State) -> Result<T, Pause>,
 ) -> impl FnMut(&mut State) -> Result<T, Pause> {
@@ -392,7 +392,7 @@ fn durably<T>(
     }
 }
 
-/// Adds entries until the answer is full, and returns the nodes that the kernel now knows.
+/// Adds entries until the reply is full; returns the nodes that the kernel now knows.
 fn add_entries(
     reply: &mut ReplyDirectoryPlus,
     listed: Vec<Listed>,
@@ -405,7 +405,7 @@ fn add_entries(
         if reply.add(INodeNo(ino.0), next, entry, &valid, &attr, GENERATION) {
             break;
         }
-        // The kernel does not count what it is told of `.` and `..`.
+        // The kernel does not count `.` and `..` as lookups.
         if name != b"." && name != b".." {
             told.push(ino);
         }
@@ -413,7 +413,7 @@ fn add_entries(
     told
 }
 
-/// An answer to a change of data: a refusal is noted before it is said.
+/// A reply to a change of data: an error is noted for the outbox before it is sent.
 pub(super) struct Noting<R> {
     reply: R,
     client: Arc<Client>,
@@ -421,7 +421,7 @@ pub(super) struct Noting<R> {
 }
 
 impl<R> Noting<R> {
-    /// The answer itself.
+    /// The wrapped reply.
     pub(super) fn inner(self) -> R {
         self.reply
     }
@@ -434,9 +434,9 @@ impl<R: Refuse> Refuse for Noting<R> {
     }
 }
 
-/// An answer that can be a refusal: each of fuser's is a type of its own.
+/// A reply that can be an error: each of fuser's replies is a type of its own.
 pub(super) trait Refuse: Send + 'static {
-    /// Answers with an error.
+    /// Replies with an error.
     fn refuse(self, errno: Errno);
 }
 

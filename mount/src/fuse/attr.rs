@@ -1,4 +1,4 @@
-//! Nodes as the kernel wants to see them.
+//! Nodes in the form that the kernel expects.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use xfer_client::client::Ids;
 use xfer_protocol::tree::{Kind, Node};
 use xfer_protocol::{Errno, Ino};
 
-/// How long the kernel may keep what it is told. Nobody else changes the tree, so: for ever.
+/// How long the kernel may cache names and attributes. Only this mount changes the tree: for ever.
 pub(super) const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// The size that programs are told to read and write in, in bytes.
+/// The preferred I/O size reported to programs, in bytes.
 const IO_BYTES: u32 = 128 << 10;
 
-/// What a directory shows as its size, for each entry, in bytes.
+/// The size that a directory reports for each of its entries, in bytes.
 const ENTRY_BYTES: u64 = 32;
 
-/// What programs are shown of owners and permissions.
+/// How owners and permissions are shown to programs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
-    /// Whose numbers nodes show.
+    /// Which owner numbers nodes show.
     pub(super) ids: Ids,
-    /// Permission bits that no node shows.
+    /// Permission bits that are hidden on every node.
     pub(super) umask: u16,
 }
 
-/// A node's attributes.
+/// The attributes of a node, as `stat` shows them.
 pub(super) fn attr(ino: Ino, node: &Node, view: View) -> FileAttr {
     let (uid, gid) = match view.ids {
         Ids::Mounter { uid, gid } => (uid, gid),
@@ -50,7 +50,7 @@ pub(super) fn attr(ino: Ino, node: &Node, view: View) -> FileAttr {
     }
 }
 
-/// The attributes that, with the number 0, tell the kernel to remember that a name is absent.
+/// The attributes of an absent name: with inode number 0 the kernel caches the absence.
 pub(super) fn absent() -> FileAttr {
     let epoch = std::time::UNIX_EPOCH;
     FileAttr {
@@ -72,7 +72,7 @@ pub(super) fn absent() -> FileAttr {
     }
 }
 
-/// What a node is, in the kernel's words.
+/// Converts a node's kind to fuser's.
 pub(super) fn file_type(kind: &Kind) -> FileType {
     match kind {
         Kind::File(_) => FileType::RegularFile,
@@ -85,7 +85,7 @@ pub(super) fn file_type(kind: &Kind) -> FileType {
     }
 }
 
-/// The error, in the kernel's words.
+/// Converts an errno to fuser's.
 pub(super) fn errno(errno: Errno) -> fuser::Errno {
     fuser::Errno::from_i32(errno.number())
 }

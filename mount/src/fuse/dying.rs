@@ -1,25 +1,25 @@
 //! Whether a program closes a file because it was killed.
 //!
-//! The kernel closes what a program has open when it dies, and waits for the answer: so the process
-//! is still there to be looked at, and `/proc` says how it ends.
+//! When a program dies, the kernel closes its open files and waits for the answer. So the process
+//! still exists at that moment, and `/proc` shows how it ends.
 //!
-//! **Invariant:** only a program that has no memory any more is asked how it ends. One that is about to
-//! run another (`exec`) closes files too, and holds a lock that `/proc/PID/stat` waits for, until it
-//! has the very answer that it would be read for.
+//! **Invariant:** `stat` is read only for a program that has already given up its memory. A program that
+//! is about to run another (`exec`) closes files too, and holds a lock that reading `/proc/PID/stat` waits
+//! for. It keeps that lock until it gets the very answer for which `stat` would be read: a deadlock.
 
 use std::fs;
 
-/// It is about to end (`PF_EXITING`), and by a signal (`PF_SIGNALED`), in `/proc/PID/stat`.
+/// Flags in `/proc/PID/stat`: the task is ending (`PF_EXITING`), by a signal (`PF_SIGNALED`).
 const EXITING: u64 = 0x4;
 const SIGNALED: u64 = 0x400;
 
-/// The signal in an exit code.
+/// The part of an exit code that holds the signal.
 const SIGNAL_MASK: u64 = 0x7f;
 
-/// Whether the thread that closes a file belongs to a program that is being killed by a signal.
+/// Whether the thread that closes a file belongs to a program that a signal is killing.
 ///
-/// One in a PID namespace that can't be seen from here has the number 0, and counts as closing its
-/// files by itself.
+/// A thread in a PID namespace that is invisible from here has the number 0. It counts as closing
+/// its files normally.
 pub(super) fn is_killed(thread: u32) -> bool {
     if thread == 0 {
         return false;
@@ -27,16 +27,16 @@ pub(super) fn is_killed(thread: u32) -> bool {
     stat_of_ending(thread).is_some_and(|stat| says_killed(&stat, shows_exit_code(thread)))
 }
 
-/// Whether the kernel shows us the exit code of a thread; else it shows 0. It does if we may look
-/// into the thread, which depends on all its users, groups, capabilities and its user namespace
-/// (`PTRACE_MODE_READ_FSCREDS` in ptrace(2)). The name of that namespace is shown on the same terms.
+/// Whether the kernel shows us a thread's exit code; otherwise it shows 0. That depends on the
+/// `PTRACE_MODE_READ_FSCREDS` check (ptrace(2)): on the thread's users, groups, capabilities and
+/// user namespace. The link to its user namespace is readable under the same check, so we try that.
 fn shows_exit_code(thread: u32) -> bool {
     fs::read_link(format!("/proc/{thread}/ns/user")).is_ok()
 }
 
-/// The line of `/proc/PID/stat` of a thread that is ending, if it is.
+/// The content of `/proc/PID/stat`, if the thread is ending.
 pub(super) fn stat_of_ending(thread: u32) -> Option<String> {
-    // A thread that is not its process's first is found here too, though it is not listed.
+    // This also finds a thread other than its process's first, although `/proc` does not list it.
     let read = |name| fs::read_to_string(format!("/proc/{thread}/{name}")).ok();
     if !has_no_memory(&read("statm")?) {
         return None;
@@ -44,14 +44,14 @@ pub(super) fn stat_of_ending(thread: u32) -> Option<String> {
     read("stat")
 }
 
-/// Reads a line of `/proc/PID/statm`: a program that ends gives up its memory before its files.
+/// Reads a line of `/proc/PID/statm`: an ending program gives up its memory before its files.
 fn has_no_memory(statm: &str) -> bool {
     !statm.is_empty() && statm.split_ascii_whitespace().all(|pages| pages == "0")
 }
 
-/// Reads a line of `/proc/PID/stat`. Unless the kernel `shows_code`, the exit code in it is always 0.
+/// Reads a line of `/proc/PID/stat`. Unless the kernel `shows_code`, the exit code there is always 0.
 fn says_killed(stat: &str, shows_code: bool) -> bool {
-    // The program's name, the second field, may hold anything.
+    // The program's name, the second field, may contain any character.
     let Some((_, rest)) = stat.rsplit_once(')') else { return false };
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
@@ -59,7 +59,7 @@ fn says_killed(stat: &str, shows_code: bool) -> bool {
     if flags & EXITING == 0 || flags & SIGNALED == 0 {
         return false;
     }
-    // When a program with threads ends by itself, the kernel kills all but one of them.
+    // When a program with threads exits normally, the kernel kills all threads but one.
     !shows_code || field(52).is_none_or(|code| code & SIGNAL_MASK != 0)
 }
 
@@ -94,7 +94,7 @@ mod tests {
     fn a_thread_that_its_own_program_ends_is_not_killed() {
         check(EXITING | SIGNALED, 0, true, false);
         check(EXITING | SIGNALED, 3 << 8, true, false);
-        // Whether it was, is not shown of others' programs.
+        // Without the exit code, a program of another user counts as killed.
         check(EXITING | SIGNALED, 0, false, true);
     }
 
@@ -113,7 +113,7 @@ mod tests {
     fn the_exit_code_of_a_program_of_another_group_is_not_shown_though_its_user_is_ours() {
         let mut programs = [program(65534), program(100)];
         let threads = programs.each_ref().map(Child::id);
-        // Users and groups are those of one thread, for the kernel.
+        // For the kernel, users and groups belong to a thread, not to the process.
         let as_nobody = std::thread::spawn(move || {
             set_thread_groups(&[]).unwrap();
             set_thread_gid(Gid::from_raw(65534)).unwrap();

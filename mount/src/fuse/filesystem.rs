@@ -1,4 +1,4 @@
-//! Requests of the kernel: each is unpacked, handed to the client, and answered.
+//! The kernel's requests: each is unpacked, passed to the client, and answered.
 
 use std::ffi::OsStr;
 use std::io;
@@ -29,10 +29,10 @@ use super::words::{
     rename_mode, seek, settable_owner, timestamp,
 };
 
-/// Requests that the kernel may have under way without a program waiting: readahead, mostly.
+/// The most requests that the kernel may have in flight with no program waiting: mostly readahead.
 const BACKGROUND_MAX: u16 = 64;
 
-/// A client's tree, as the kernel asks for it.
+/// A client's tree, served to the kernel.
 pub(super) struct XferFs {
     pub(super) client: Arc<Client>,
     pub(super) placing: Arc<Placing>,
@@ -51,7 +51,7 @@ impl Filesystem for XferFs {
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_EXPORT_SUPPORT,
         ];
-        // Each call says what is possible if this is not, which is then what there is.
+        // Best effort: an older kernel lacks some of these, and the mount works without them.
         for flag in wanted {
             let _ = config.add_capabilities(flag);
         }
@@ -67,7 +67,7 @@ impl Filesystem for XferFs {
             return self.lookup_hidden(request, parent, name.as_bytes(), reply);
         }
         match name.as_bytes() {
-            // For file handles that a program, or a server of NFS, kept longer than the kernel.
+            // For file handles kept longer than the kernel's inode, by a program or an NFS server.
             b"." => self.answer_entry(request, reply, move |state| state.find(parent)),
             b".." => self.answer_entry(request, reply, move |state| state.find_parent(parent)),
             _ => self.answer_lookup(request, parent, name, reply),
@@ -279,7 +279,7 @@ impl Filesystem for XferFs {
         let attempt = move |state: &mut State| state.write(Ino(ino.0), offset, &data, clear_set_id);
         let done = move |reply: Noting<ReplyWrite>, ()| reply.inner().written(len);
         let (reply, attempt) = self.data_change((ino, Some(fh)), reply, attempt);
-        // Pages that were changed through memory: nobody would write them again.
+        // Dirty pages of a memory mapping: the kernel would not write them again.
         match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             true => self.answer_in_any_case(reply, attempt, done),
             false => self.answer_change(request, Ino(ino.0), reply, attempt, done),
@@ -432,7 +432,7 @@ impl Filesystem for XferFs {
         self.answer_empty(request, reply, move |state| state.remove_xattr(Ino(ino.0), &name));
     }
 
-    /// The kernel decides by modes (`default_permissions`) and does not ask.
+    /// With `default_permissions` the kernel checks modes itself and never sends this.
     fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
         reply.ok();
     }
@@ -486,7 +486,7 @@ impl Filesystem for XferFs {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        // The answer has 32 bits for the length; what is left is asked for again.
+        // The reply has 32 bits for the length; the kernel asks again for the rest.
         let len = len.min(u64::from(u32::MAX) / BLOCK_BYTES * BLOCK_BYTES);
         let copy = Copy { from: Ino(from.0), from_offset, to: Ino(to.0), to_offset, len };
         let clear = request.uid() != 0;

@@ -1,12 +1,12 @@
-//! Programs that wait for an answer and are told to end: they get `EINTR`, so that they can.
+//! Gives `EINTR` to programs that wait for an answer when they are told to end.
 //!
-//! Once a request has been read from the kernel, its program sleeps until it is answered, whatever
-//! signals come. The kernel's own word for that (`FUSE_INTERRUPT`) does not reach us through fuser,
-//! so one task looks at the signals that are pending for each thread that waits. It sleeps while
-//! none does.
+//! Once a request has been read from the kernel, its program sleeps until the answer,
+//! whatever signals arrive. fuser does not pass on the kernel's `FUSE_INTERRUPT`. So one
+//! task checks the pending signals of each waiting thread; it sleeps while there is
+//! none.
 //!
-//! **Invariant:** only signals that end a program, or that it takes for a wish to end, interrupt it.
-//! One that is stopped and continued must not notice, as on a local disk.
+//! **Invariant:** only signals that end a program, or that it treats as a request to end, interrupt
+//! it. Stopping and continuing a program must have no effect on it, as on a local disk.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,24 +18,24 @@ use tokio::sync::{Notify, oneshot};
 
 use super::dying::stat_of_ending;
 
-/// How often the signals of those who wait are looked at. What is answered sooner is never
+/// How often the signals of waiting threads are checked. A request that is answered sooner is never
 /// interrupted.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How long a request must have waited before an alarm interrupts it: programs use alarms to show
-/// progress too, and do not expect a local disk to mind.
+/// The minimum wait before an alarm interrupts a request: programs also use alarms to show
+/// progress, and on a local disk those interrupt nothing.
 const ALARM_AFTER: Duration = Duration::from_secs(5);
 
-/// How long a request must have waited before the end of its program interrupts it. Such a program
-/// takes no signals any more, and nobody hears what the closing of its files gives.
+/// The minimum wait before the end of its program interrupts a request. Such a program takes no
+/// signals any more, and no one sees the result of closing its files.
 const EXIT_AFTER: Duration = Duration::from_secs(1);
 
-/// The requests that wait.
+/// The waiting requests.
 #[derive(Default)]
 pub(super) struct Interrupts {
     waiting: Mutex<HashMap<u64, Waiting>>,
     next: AtomicU64,
-    /// Wakes the task that looks.
+    /// Wakes the watching task.
     begun: Notify,
 }
 
@@ -45,7 +45,7 @@ struct Waiting {
     stop: oneshot::Sender<()>,
 }
 
-/// A request that waits, as long as this lives.
+/// Keeps a request registered as long as this lives.
 struct Registered<'a>(&'a Interrupts, u64);
 
 impl Drop for Registered<'_> {
@@ -55,7 +55,7 @@ impl Drop for Registered<'_> {
 }
 
 impl Interrupts {
-    /// Resolves when the thread is told to end. Never, for the kernel's own requests (0).
+    /// Resolves when the thread is told to end; never for the kernel's own requests (thread 0).
     pub(super) async fn interrupted(self: Arc<Self>, thread: u32) {
         if thread == 0 {
             return std::future::pending().await;
@@ -70,7 +70,7 @@ impl Interrupts {
         }
     }
 
-    /// Looks after those who wait, for ever.
+    /// Watches the waiting threads for ever.
     pub(super) async fn watch(self: Arc<Self>) {
         loop {
             if self.lock().is_empty() {
@@ -96,7 +96,7 @@ impl Interrupts {
     fn stop(&self, number: u64) {
         let waiting = self.lock().remove(&number);
         if let Some(waiting) = waiting {
-            // It may have been answered just now.
+            // The request may have been answered just now.
             let _ = waiting.stop.send(());
         }
     }
@@ -109,15 +109,15 @@ impl Interrupts {
 /// The signals of a thread, as bits.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Signals {
-    /// Those that wait to be taken, and are neither blocked nor ignored.
+    /// Pending signals that are neither blocked nor ignored.
     pending: u64,
-    /// Those that the program handles itself.
+    /// Signals that the program handles.
     caught: u64,
-    /// Whether the thread is ending by itself.
+    /// Whether the thread is already ending.
     exiting: bool,
 }
 
-/// Signals that do nothing, stop a program or let it go on, unless it handles them.
+/// Signals whose default action is to do nothing, stop the program or continue it.
 const HARMLESS: u64 = bit(libc::SIGCHLD)
     | bit(libc::SIGCONT)
     | bit(libc::SIGSTOP)
@@ -127,7 +127,7 @@ const HARMLESS: u64 = bit(libc::SIGCHLD)
     | bit(libc::SIGURG)
     | bit(libc::SIGWINCH);
 
-/// Signals that a program which handles them takes for a wish to end what it does.
+/// Signals that a program with a handler treats as a request to end.
 const WISHES: u64 = bit(libc::SIGHUP) | bit(libc::SIGINT) | bit(libc::SIGQUIT) | bit(libc::SIGTERM);
 
 /// The kernel's flag of a task that is ending (`sched.h`).
@@ -138,11 +138,11 @@ const fn bit(signal: i32) -> u64 {
 }
 
 impl Signals {
-    /// Those of a thread; nothing once it is gone, when nobody waits for the answer.
+    /// The signals of a thread; `None` once it is gone, as then no program waits for the answer.
     fn of(thread: u32) -> Option<Signals> {
         let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-        // Of a thread that runs another program (`exec`) this would wait for the very answer that
-        // the thread waits for, and nobody else could be interrupted until then.
+        // For a thread in `exec` a plain read would wait for the very answer that the thread waits
+        // for, and no other request could be interrupted until then.
         let stat = stat_of_ending(thread).unwrap_or_default();
         Some(Self::parse(&status, &stat))
     }
@@ -154,13 +154,13 @@ impl Signals {
         };
         let pending = field("SigPnd:") | field("ShdPnd:");
         let pending = pending & !field("SigBlk:") & !field("SigIgn:");
-        // The flags are the seventh word after the name, which may hold anything, `) ` too.
+        // The flags are the seventh word after the name, which may contain anything, even `) `.
         let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6));
         let flags = flags.and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(0);
         Signals { pending, caught: field("SigCgt:"), exiting: flags & PF_EXITING != 0 }
     }
 
-    /// Whether they tell a thread to end that has waited for `age`.
+    /// Whether these signals tell a thread that has waited for `age` to end.
     fn end(&self, age: Duration) -> bool {
         let fatal = self.pending & !self.caught & !HARMLESS;
         let alarm = if age >= ALARM_AFTER { bit(libc::SIGALRM) } else { 0 };

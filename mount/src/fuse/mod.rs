@@ -1,10 +1,10 @@
-//! The kernel's side: a FUSE mount over a [`Client`].
+//! The kernel's side: a FUSE mount of a [`Client`].
 //!
-//! Thin: requests are unpacked, handed to the client, and answered with what it says. Only this
+//! Thin: a request is unpacked, passed to the client, and answered with its result. Only this
 //! folder names fuser.
 //!
-//! **Invariant:** the kernel is never notified from within a request, nor by a thread that
-//! requests wait for: it may hold a lock that such a notice needs. Attributes alone need none.
+//! **Invariant:** the kernel is never notified from within a request, nor from a thread that requests
+//! wait for: the request may hold a lock that the notice needs. Attribute notices need none.
 
 mod attr;
 
@@ -40,35 +40,35 @@ use notices::{Attributes, Notices};
 use placing::Placing;
 use xfer_client::client::Client;
 
-/// How to mount.
+/// The options of a mount.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Whether other users than the one that mounts may use it (`allow_other`).
+    /// Whether users other than the mounting one may use it (`allow_other`).
     pub allow_other: bool,
-    /// What programs may do there.
+    /// What programs may do with the mounted tree.
     pub access: Access,
-    /// Permission bits that no node shows.
+    /// Permission bits that are hidden on every node.
     pub umask: u16,
     /// Whether a change is answered only once it is durable.
     pub sync: bool,
-    /// What `mount` and `df` show as its source.
+    /// The source that `mount` and `df` show.
     pub source: String,
 }
 
-/// Why it could not be mounted.
+/// Why mounting failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
-    /// The system refused.
+    /// The system refused to mount.
     #[error("{mountpoint}: {error}")]
     Refused {
-        /// Where it was to be.
+        /// The intended mount point.
         mountpoint: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
 }
 
-/// A mount.
+/// A mount that the kernel has.
 pub struct Mount {
     ended: watch::Receiver<bool>,
     entry: Entry,
@@ -119,19 +119,19 @@ pub fn mount(
 }
 
 impl Mount {
-    /// Which mount it is, and what the kernel said of it when it was made.
+    /// The mount's entry in the kernel's table, as it was when it was made.
     pub fn entry(&self) -> &Entry {
         &self.entry
     }
 
-    /// Whether the kernel has let go of it.
+    /// Whether the kernel has released it.
     pub fn has_ended(&self) -> bool {
         *self.ended.borrow()
     }
 
-    /// Resolves once it is unmounted, by whomever.
+    /// Resolves once it is unmounted, by this process or any other.
     pub async fn unmounted(&self) {
-        // An end without a word is an end too.
+        // If the sender is gone, the mount has ended too.
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 }

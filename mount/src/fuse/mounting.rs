@@ -1,7 +1,7 @@
-//! Getting the kernel to mount: with root's rights directly, otherwise through `fusermount3`.
+//! Mounting: directly as root, otherwise through `fusermount3`.
 //!
-//! fuser can do both, but as root it mounts as plain `fuse`: then mount(8), `findmnt -t` and
-//! `xfer unmount` could not tell the mount from any other.
+//! fuser can do both, but as root it mounts with the type `fuse`. Then mount(8), `findmnt -t` and
+//! `xfer unmount` could not tell the mount from other FUSE mounts.
 
 use std::ffi::CString;
 use std::io;
@@ -18,7 +18,7 @@ use super::Options;
 use crate::mountinfo::{self, Entry};
 use crate::{mountpoint, unmounting};
 
-/// Mounts a filesystem and shakes hands with the kernel; gives also which mount that is.
+/// Mounts a filesystem and does the FUSE handshake; also returns the mount's entry.
 pub(super) fn session<F: Filesystem>(
     filesystem: F,
     place: &Path,
@@ -40,15 +40,15 @@ pub(super) fn session<F: Filesystem>(
     }
 }
 
-/// Takes away a mount that can't be served after all. One that is covered stays; it is dead, and is
-/// removed as such.
+/// Unmounts a mount that can't be served after all. A covered one stays: it is dead, and is later
+/// removed as stale.
 pub(super) fn take_back(entry: &Entry) {
     if let Err(error) = unmounting::detach(entry) {
         tracing::warn!("{}: not unmounted: {error}", entry.mountpoint.display());
     }
 }
 
-/// The mount that was just made at `place`. Another process may have mounted over it meanwhile.
+/// The entry of the mount just made at `place`. Another process may have mounted over it since.
 fn entry(place: &Path, options: &Options) -> io::Result<Entry> {
     let user = rustix::process::getuid().as_raw();
     let mut stack = mountinfo::stack(place)?;
@@ -60,7 +60,7 @@ fn entry(place: &Path, options: &Options) -> io::Result<Entry> {
     }
 }
 
-/// `EPERM` without the right to mount.
+/// `EPERM` if this process is not root.
 fn mount_as_root(place: &Path, options: &Options) -> Result<OwnedFd, Errno> {
     if !rustix::process::geteuid().is_root() {
         return Err(Errno::PERM);
@@ -73,7 +73,7 @@ fn mount_as_root(place: &Path, options: &Options) -> Result<OwnedFd, Errno> {
     Ok(device)
 }
 
-/// What the kernel's FUSE wants to know.
+/// The mount data that the kernel's FUSE expects.
 fn data(device: &OwnedFd, place: &Path, options: &Options) -> Result<CString, Errno> {
     let metadata = std::fs::metadata(place)
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;

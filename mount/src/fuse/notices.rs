@@ -1,4 +1,4 @@
-//! Telling the kernel what changed without its asking, from a thread of its own.
+//! Notifies the kernel of changes that it did not ask for, on a dedicated thread.
 
 use std::ffi::OsStr;
 use std::io;
@@ -21,13 +21,13 @@ pub(super) struct Notices {
 }
 
 impl Notices {
-    /// Starts the thread. It ends with the value.
+    /// Starts the thread. It ends when the value is dropped.
     pub(super) fn start(notifier: Notifier, placing: Arc<Placing>) -> io::Result<Notices> {
         let (queue, notices) = channel();
         let this = notifier.clone();
         let tell_all = move || {
             for notice in notices {
-                // The kernel answers ENOENT for what it has not cached, which is as good.
+                // The kernel answers ENOENT for entries that it has not cached, which is fine.
                 if let Err(error) = tell(&notifier, &notice)
                     && error.kind() != io::ErrorKind::NotFound
                 {
@@ -40,26 +40,26 @@ impl Notices {
     }
 }
 
-/// The kernel's attributes of nodes, which can be outdated while a request waits: that takes no lock
-/// that a request may hold, unlike all other notices.
+/// Invalidates the kernel's cached attributes of nodes. Unlike all other notices, this may happen
+/// while a request waits: it takes no lock that a request may hold.
 pub(super) struct Attributes {
     notifier: OnceLock<Notifier>,
     runtime: Handle,
 }
 
 impl Attributes {
-    /// Without a kernel, until [`Attributes::begin`].
+    /// Does not notify until [`Attributes::begin`] supplies a notifier.
     pub(super) fn new(runtime: Handle) -> Attributes {
         Attributes { notifier: OnceLock::new(), runtime }
     }
 
-    /// From now on there is a kernel to tell.
+    /// Supplies the notifier of the mounted kernel.
     pub(super) fn begin(&self, notifier: Notifier) {
-        // Only told once.
+        // Set only once, so this can't fail.
         let _ = self.notifier.set(notifier);
     }
 
-    /// Has the kernel ask for a node's attributes again, and does `then` once that is so.
+    /// Invalidates a node's attributes in the kernel, then calls `then`.
     pub(super) fn outdate(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
         let notifier = self.notifier.get().cloned();
         self.runtime.spawn_blocking(move || {
@@ -83,8 +83,8 @@ impl Kernel for Notices {
         self.placing.place(id, directory, sender, name)
     }
 
-    /// The kernel drops what it has cached of the file's data, and writes what is dirty first. Unlike
-    /// `syncfs`, which sends the writes, this returns when they were answered.
+    /// Makes the kernel write a file's dirty pages and drop its cached data. Unlike `syncfs`, which
+    /// only sends the writes, this returns when they have been answered.
     fn write_back(&self, ino: Ino) {
         if let Err(error) = tell(&self.notifier, &Notice::Contents(ino)) {
             tracing::debug!("a file's mapped data: {error}");
@@ -92,14 +92,14 @@ impl Kernel for Notices {
     }
 
     fn notice(&self, notice: Notice) {
-        // The thread is gone only when the mount is, and then there is nobody to tell.
+        // The thread ends only with the mount, and then there is no kernel to notify.
         let _ = self.queue.send(notice);
     }
 }
 
 fn tell(notifier: &Notifier, notice: &Notice) -> io::Result<()> {
     match notice {
-        // A negative offset spares the cached data: only attributes are out of date.
+        // A negative offset keeps the cached data and invalidates only the attributes.
         Notice::Node(ino) => notifier.inval_inode(INodeNo(ino.0), -1, 0),
         Notice::Contents(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
         Notice::Entry(parent, name) => {

@@ -1,7 +1,7 @@
-//! Placing arrivals in the inbox by a rename through the mount point, so that inotify tells.
+//! Places arrivals in the inbox by a rename through the mount point, so that inotify reports them.
 //!
-//! The rename comes from a directory that only the threads doing such renames can see. Its entries
-//! are named by delivery; renaming one accepts the delivery.
+//! The rename comes from a hidden directory that only the renaming threads can see. Its entries are
+//! named by delivery number; renaming one accepts the delivery.
 
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
@@ -18,20 +18,20 @@ use super::attr::absent;
 /// The hidden directory's name, in the root.
 pub(super) const HIDDEN_NAME: &[u8] = b".xfer-arrivals";
 
-/// The hidden directory's number.
+/// The inode number of the hidden directory.
 const HIDDEN_INO: Ino = Ino(u64::MAX >> 1);
 
-/// The numbers of its entries: this bit, and the delivery's.
+/// The inode number of an entry is this bit with the delivery's number.
 const ENTRY_BIT: u64 = 1 << 63;
 
-/// The threads that place arrivals, and where.
+/// The threads that place arrivals, and the mount that they rename through.
 #[derive(Debug)]
 pub(super) struct Placing {
     mountpoint: PathBuf,
     threads: Mutex<HashSet<u32>>,
 }
 
-/// A thread that may see the hidden directory, as long as this lives.
+/// Lets a thread see the hidden directory as long as this lives.
 struct Admitted<'a>(&'a Placing, u32);
 
 impl Drop for Admitted<'_> {
@@ -89,7 +89,7 @@ impl Placing {
         }
     }
 
-    /// The attributes of the hidden directory's entry of that name.
+    /// The attributes of the hidden directory's entry of this name.
     pub(super) fn entry_attr(&self, name: &[u8]) -> Option<FileAttr> {
         let kind = match name.first()? {
             b'd' => FileType::Directory,
@@ -106,7 +106,7 @@ impl Placing {
     }
 }
 
-/// The delivery that an entry of the hidden directory stands for.
+/// The delivery of an entry in the hidden directory.
 pub(super) fn delivery(name: &[u8]) -> Option<DeliveryId> {
     std::str::from_utf8(name.get(1..)?).ok()?.parse().ok().map(DeliveryId)
 }

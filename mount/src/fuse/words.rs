@@ -1,4 +1,4 @@
-//! Flags and values of requests, in the client's words.
+//! Converts flags and values of requests to the client's types.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,17 +11,17 @@ use xfer_protocol::{Errno, Ino, Name, Timestamp};
 
 use super::placing::HIDDEN_NAME;
 
-/// A name that a program gave.
+/// Parses a name from a program.
 pub(super) fn parse(name: &OsStr) -> Result<Name, Errno> {
     Name::new(name.as_bytes())
 }
 
-/// What a request gave, or why it is nothing.
+/// The parsed value, or the error that parsing gave.
 pub(super) fn given<T>(given: &Result<T, Errno>) -> Result<&T, Errno> {
     given.as_ref().map_err(|errno| *errno)
 }
 
-/// A name for something new; the hidden directory's is taken.
+/// Parses the name of a new node; the hidden directory's name is reserved.
 pub(super) fn new_name(parent: Ino, name: &OsStr) -> Result<Name, Errno> {
     if parent == Ino::ROOT && name.as_bytes() == HIDDEN_NAME {
         return Err(Errno::EPERM);
@@ -29,13 +29,13 @@ pub(super) fn new_name(parent: Ino, name: &OsStr) -> Result<Name, Errno> {
     Name::new(name.as_bytes())
 }
 
-/// Who owns what a request makes.
+/// The owner of nodes that a request creates.
 pub(super) fn owner(request: &Request) -> Owner {
     Owner { uid: request.uid(), gid: request.gid() }
 }
 
-/// The owner that is to be stored: none, where nodes show the mounter's; and that one alone can be
-/// set then, which changes nothing.
+/// The owner to store. If nodes show the mounting user, only that owner can be set, and none is
+/// stored, so it changes nothing; `None` if the change is not allowed.
 pub(super) fn settable_owner(
     ids: Ids,
     uid: Option<u32>,
@@ -50,8 +50,8 @@ pub(super) fn settable_owner(
     }
 }
 
-/// Nobody else changes a file, so what the kernel has cached stays right; and closing what was only
-/// read needs no word.
+/// Only this mount changes the file, so the kernel's cached data stays valid. Closing a file that
+/// was only read needs no `flush`.
 pub(super) fn open_flags(writable: bool) -> FopenFlags {
     if writable {
         FopenFlags::FOPEN_KEEP_CACHE
@@ -60,21 +60,21 @@ pub(super) fn open_flags(writable: bool) -> FopenFlags {
     }
 }
 
-/// The moment that a request names.
+/// The time in a request.
 pub(super) fn timestamp(time: TimeOrNow) -> Timestamp {
     let time = match time {
         TimeOrNow::SpecificTime(time) => time,
         TimeOrNow::Now => return SystemTime::now().into(),
     };
-    // fuser counts the nanoseconds of a moment before 1970 backwards from its second; POSIX, and
-    // so the kernel, forwards.
+    // For times before 1970 fuser counts the nanoseconds backwards from the second; POSIX, and so
+    // the kernel, counts them forwards.
     let counted_back = time.duration_since(UNIX_EPOCH).err().map(|before| before.duration());
     counted_back
         .and_then(|back| Timestamp::new(-(back.as_secs() as i64), back.subsec_nanos()))
         .unwrap_or(time.into())
 }
 
-/// What a rename does with a target that exists, if it is something we do.
+/// The mode of a rename; `None` if we don't support its flags.
 pub(super) fn rename_mode(flags: RenameFlags) -> Option<RenameMode> {
     if flags.is_empty() {
         Some(RenameMode::Replace)
@@ -87,7 +87,7 @@ pub(super) fn rename_mode(flags: RenameFlags) -> Option<RenameMode> {
     }
 }
 
-/// What fallocate(2) does, if it is something we do.
+/// The mode of a fallocate(2); `None` if we don't support it.
 pub(super) fn fallocate_mode(mode: i32) -> Option<FallocateMode> {
     const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     const ZERO_KEEP: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
@@ -101,7 +101,7 @@ pub(super) fn fallocate_mode(mode: i32) -> Option<FallocateMode> {
     }
 }
 
-/// What mknod(2) makes, by its mode.
+/// The new node that mknod(2) asks for; `None` if we don't support its type.
 pub(super) fn new_special(mode: u32, rdev: u32) -> Option<New> {
     let bits = permissions(mode);
     let special = |kind| Some(New::Special { kind, mode: bits });
@@ -120,7 +120,7 @@ pub(super) fn permissions(mode: u32) -> u16 {
     (mode & 0o7777) as u16
 }
 
-/// What lseek(2) looks for, beyond what the kernel does itself.
+/// The target of an lseek(2) that the kernel does not handle itself.
 pub(super) fn seek(whence: i32) -> Result<Seek, Errno> {
     match whence {
         libc::SEEK_DATA => Ok(Seek::Data),

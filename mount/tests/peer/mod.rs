@@ -1,4 +1,4 @@
-//! Small servers for these tests: some are nearly xfer's, some are something else.
+//! Small servers for these tests: some nearly xfer's, some of other kinds.
 
 #![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
@@ -20,46 +20,46 @@ use xfer_protocol::message::{
 use xfer_protocol::tree::{Quota, Room, Usage};
 use xfer_protocol::{Epoch, IdRange, Name, Seq, SessionId, Timestamp};
 
-/// What a server does with those who connect.
+/// How a server treats its clients.
 #[derive(Clone, Copy, Debug)]
 pub enum Manner {
-    /// Lets `alice` in with the password `secret`.
+    /// Accepts `alice` with the password `secret`.
     Xfer,
-    /// Answers everybody with a refusal.
+    /// Refuses every client.
     Refuses(fn() -> Refusal),
-    /// Its clock is an hour ahead.
+    /// Like `Xfer`, with a clock that is an hour ahead.
     Ahead,
-    /// Speaks only versions that are yet to come.
+    /// Speaks only future versions of the protocol.
     Newer,
-    /// Agrees to speak xfer, and then greets with something else.
+    /// Agrees on xfer in TLS, then sends another greeting.
     OtherGreeting,
-    /// Speaks TLS 1.3 for something else.
+    /// Speaks TLS 1.3 for another protocol.
     OtherProtocol,
-    /// Speaks no more than TLS 1.2.
+    /// Speaks TLS 1.2 at most.
     OldTls,
     /// Speaks plain text.
     PlainText,
-    /// Takes the connection and says nothing.
+    /// Accepts the connection and sends nothing.
     Silent,
-    /// Hangs up at once.
+    /// Closes the connection at once.
     HangsUp,
-    /// As `Xfer`, but hangs up at once on three of four connections.
+    /// Like `Xfer`, but closes three of four connections at once.
     Crowded,
-    /// As `Xfer`, but is busy at first: says so for each connection in the next way of all, and lets
-    /// the one after the last in.
+    /// Like `Xfer`, but busy at first: reports that in each of the possible ways in turn, one for
+    /// each connection, then accepts the next.
     BusyAtFirst,
-    /// Says that it is busy before it hangs up, with every other connection; else just hangs up.
+    /// On every other connection reports that it is busy and closes; otherwise just closes.
     BusyOrHangsUp,
 }
 
-/// In which ways a server says that it is busy.
+/// The ways in which a server reports that it is busy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Busy {
-    /// Instead of its part of the handshake.
+    /// By an alert in place of its handshake.
     Alert,
-    /// By its greeting.
+    /// In its greeting.
     Hello,
-    /// By its answer to the opening.
+    /// In its answer to the opening.
     Opened,
 }
 
@@ -110,7 +110,7 @@ impl Server {
         server
     }
 
-    /// How many connections were made to it.
+    /// The number of connections made to it.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
@@ -157,7 +157,7 @@ async fn answer(manner: Manner, busy: Option<Busy>, acceptor: TlsAcceptor, mut s
             return;
         }
         Manner::OldTls => {
-            // The alert `protocol_version`, as TLS 1.2 servers answer to a hello of 1.3 alone.
+            // The alert `protocol_version`, as TLS 1.2 servers answer to a hello for 1.3 only.
             let _ = stream.read(&mut [0; 4096]).await;
             let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, 70]).await;
             let _ = stream.read_to_end(&mut Vec::new()).await;
