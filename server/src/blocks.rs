@@ -1,16 +1,16 @@
-//! Wrong passwords: who is blocked from trying more, and for how long.
+//! Counts wrong passwords and blocks further attempts for a while.
 //!
-//! Counted by account and source, and by source alone (kept under the user ""), so that one source
-//! can lock nobody out elsewhere, and a source that guesses at many accounts is blocked as well.
-//! Sessions that run are never looked at. The rule itself is in [`rule`].
+//! Counts are kept for each account and source, and for each source alone (under the user ""). So a
+//! source can't lock a user out elsewhere, and a source that guesses at many accounts is blocked as
+//! well. Running sessions are not affected. The rule itself is in [`rule`].
 //!
-//! Blocks run on a clock that only goes forward. The wall clock is used just to write them down,
-//! and to read them after a restart; if it was set in between, a block is at worst as long again.
+//! Blocks run on a monotonic clock. The wall clock is used only to store them and to load them
+//! after a restart. If it was set in between, a block lasts at worst its full length again.
 //!
-//! **Invariant:** an attempt is counted before it is tried, and taken back if it was right.
+//! **Invariant:** an attempt is counted before it is checked, and uncounted if the password was right.
 //!
-//! **Invariant:** counting is a matter of memory. While the store is written nothing is locked, and
-//! at most one caller waits for it; the others leave to that one what they have to write.
+//! **Invariant:** counting needs only memory. No state is locked while the store is written, and at
+//! most one caller waits for it; the other callers leave their changes to that one.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -29,27 +29,27 @@ pub mod rule;
 
 use rule::{Rule, Streak};
 
-/// The most pairs in memory. Those that fall out are read from the store again.
+/// The most pairs in memory. Evicted ones are read from the store again.
 const PAIRS_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("not zero");
 
-/// After how many attempts rows that no longer count are removed from the store.
+/// Rows that no longer count are removed from the store after this many attempts.
 const SWEEP_ATTEMPTS: u32 = 1024;
 
-/// What wrong passwords of a source are counted under, whichever account they were for.
+/// The user name under which a source's wrong passwords for all accounts are counted.
 const ANY_USER: &str = "";
 
-/// Counts wrong passwords.
+/// Counts wrong passwords and decides about blocks.
 pub struct Blocks {
     store: Arc<dyn MetaStore>,
     start: Instant,
     state: Mutex<State>,
-    /// Held by whoever writes to the store.
+    /// Held by the thread that writes to the store.
     writing: Mutex<()>,
 }
 
 struct State {
     known: LruCache<Pair, Option<Streak>>,
-    /// What the store does not know yet.
+    /// Changes that are not in the store yet.
     unwritten: HashMap<Pair, Streak>,
     attempts_until_sweep: u32,
 }
@@ -60,32 +60,32 @@ struct Pair {
     address: String,
 }
 
-/// A password that is being tried: counted as wrong unless [`Blocks::succeed`] is told otherwise.
+/// A password that is being checked. It counts as wrong unless passed to [`Blocks::succeed`].
 #[must_use]
 pub struct Attempt {
     pair: Pair,
     source: Pair,
-    /// What was counted for the source before this attempt, and with it.
+    /// The source's count before this attempt, and after it.
     source_before: Option<Streak>,
     source_made: Streak,
 }
 
-/// No password is tried now.
+/// Attempts are refused for now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Blocked {
-    /// For how long.
+    /// The time left, in seconds.
     pub seconds: u64,
 }
 
 impl Blocks {
-    /// Blocks that are kept in this store.
+    /// Uses the counts in this store.
     pub fn new(store: Arc<dyn MetaStore>) -> Blocks {
         let known = LruCache::new(PAIRS_MAX);
         let state = State { known, unwritten: HashMap::new(), attempts_until_sweep: 0 };
         Blocks { store, start: Instant::now(), state: Mutex::new(state), writing: Mutex::default() }
     }
 
-    /// Counts a password that is about to be tried. May wait for the store.
+    /// Counts a password that is about to be checked. May wait for the store.
     ///
     /// # Errors
     /// If the account is blocked for this source, or the source for all accounts.
@@ -117,10 +117,10 @@ impl Blocks {
         }
     }
 
-    /// Takes an attempt back, whose password was right. May wait for the store.
+    /// Uncounts an attempt whose password was right. May wait for the store.
     ///
-    /// The account's wrong passwords are forgotten; those of the source are not, or a guesser with
-    /// an account would be free.
+    /// This clears the account's count but not the source's: otherwise a guesser with an account
+    /// could reset it at will.
     pub fn succeed(&self, attempt: Attempt) {
         let Attempt { pair, source, source_before, source_made } = attempt;
         {
@@ -135,7 +135,7 @@ impl Blocks {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics half way through a change.
+        // No change made under this lock can panic halfway.
         self.state.lock()
     }
 
@@ -159,7 +159,7 @@ impl Blocks {
         streak
     }
 
-    /// Writes what is unwritten, unless somebody does so already: who then writes this, too.
+    /// Writes all changes to the store, unless another thread is doing so: it then writes these, too.
     fn write_down(&self) {
         while self.next_unwritten().is_some() {
             let Some(_writing) = self.writing.try_lock() else { return };
@@ -167,7 +167,7 @@ impl Blocks {
                 self.sweep();
             }
             while let Some((pair, streak)) = self.next_unwritten() {
-                // A store that fails is no reason to let nobody in: what is in memory counts on.
+                // A failing store must not lock users out; the counts in memory go on.
                 if let Err(error) = self.store.set_failures(&self.to_stored(&pair, streak)) {
                     tracing::error!(%error, "wrong passwords can't be written down");
                 }
@@ -188,7 +188,7 @@ impl Blocks {
             last_ms: on_our_clock(failures.last).min(now_ms),
             blocked_until_ms: on_our_clock(failures.blocked_until),
         };
-        // Cut to its length once, here; from now on it runs down on a clock that nobody sets.
+        // Limit the block to its rule's length once, here; from now on it runs on a monotonic clock.
         let remaining_ms = rule_of(&failures.user).remaining_ms(streak, now_ms);
         Streak { blocked_until_ms: now_ms + remaining_ms, ..streak }
     }
@@ -239,7 +239,7 @@ impl State {
         self.unwritten.insert(pair.clone(), streak);
     }
 
-    /// Unless it has changed since it was taken to be written.
+    /// Marks a change as written, unless the count has changed again since.
     fn is_written(&mut self, pair: &Pair, streak: Streak) {
         if self.unwritten.get(pair) == Some(&streak) {
             self.unwritten.remove(pair);

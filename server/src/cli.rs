@@ -1,6 +1,6 @@
-//! The command line: what can be typed, and how each ending looks.
+//! The command line: its syntax, and how each outcome is reported.
 //!
-//! Whatever goes wrong ends in one line on standard error and a code of its own ([`Exit`]).
+//! Every failure ends in one line on standard error and an exit code of its kind ([`Exit`]).
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -130,7 +130,7 @@ impl Run {
     }
 }
 
-/// Reads a size of memory that a server can work with.
+/// Parses the size of a memory bound that a server can work with.
 fn tree_size(text: &str) -> Result<usize, &'static str> {
     const MIN: usize = 16 << 20;
     let bytes = size::parse(text).and_then(|bytes| usize::try_from(bytes).ok());
@@ -192,10 +192,10 @@ enum Session {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    // Nothing of the store is anybody else's to read, whichever file is made.
+    // No other user may read any file that the store will have.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let Err(failure) = run(std::env::args_os()) else { return ExitCode::SUCCESS };
-    // With standard error closed there is nobody to tell; the code still says it.
+    // If standard error is closed, the exit code still reports the failure.
     let _ = writeln!(std::io::stderr(), "xfer-server: {failure}");
     ExitCode::from(failure.exit as u8)
 }
@@ -240,14 +240,14 @@ fn print_fingerprint(store: &std::path::Path) -> Result<(), Failure> {
     print_line(&identity.fingerprint().to_string())
 }
 
-/// Writes a line on standard output. Unlike `println!`, it fails rather than panics.
+/// Writes a line to standard output. Unlike `println!`, it returns an error instead of panicking.
 fn print_line(line: &str) -> Result<(), Failure> {
     writeln!(std::io::stdout(), "{line}").map_err(|error| {
         Failure::new(Exit::Other, format!("cannot write the output ({error}); check where it goes"))
     })
 }
 
-/// Help goes out as it is; everything else becomes one line.
+/// Prints help as it is; turns every other message of clap into one line.
 fn explain(error: &clap::Error) -> Result<(), Failure> {
     let text = error.to_string();
     match error.kind() {

@@ -1,6 +1,6 @@
-//! How the command line talks to a server that runs: a socket in the store, one JSON line each way.
+//! The control socket of a running server, in the store: one line of JSON in each direction.
 //!
-//! Whoever may open the socket (its owner, and root) may ask; there is no other check.
+//! Access rights of the socket (its owner and root) are the only check.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -17,93 +17,93 @@ use xfer_protocol::user;
 
 use crate::engine::{Counts, Engine, SessionInfo};
 
-/// The longest command, in bytes.
+/// The longest command line, in bytes.
 const COMMAND_BYTES_MAX: u64 = 4 << 10;
 
 /// The longest answer, in bytes: some ten thousand sessions.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
-/// How long the command line waits for an answer. Ending a session waits for its client to drain.
+/// The longest wait for an answer: a session that is being ended lets its client drain first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a connection may take to say what it wants.
+/// The longest wait for a connection to send its command.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The most connections at a time.
+/// The most connections served at once.
 const CONNECTIONS_MAX: usize = 16;
 
-/// What can be asked of a server that runs.
+/// A command for a running server.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "command")]
 pub enum Command {
-    /// The sessions that run.
+    /// List the running sessions.
     List,
     /// End a user's session.
     End {
-        /// The user.
+        /// The user's name.
         user: String,
     },
-    /// How much was committed for all sessions together, for whoever measures a server.
+    /// Report the server's commit counters, for measurements.
     Commits,
-    /// Read again what the store says of an account.
+    /// Read an account again after it was changed in the store.
     AccountChanged {
-        /// The user.
+        /// The account's name.
         user: String,
     },
 }
 
-/// What it answers.
+/// The server's answer to a command.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "answer")]
 pub enum Answer {
-    /// The sessions that run.
+    /// Answers [`Command::List`].
     Sessions {
-        /// In order of users.
+        /// In order of user names.
         sessions: Vec<Session>,
     },
-    /// Whether there was a session to end.
+    /// Answers [`Command::End`].
     Ended {
-        /// Whether there was.
+        /// Whether there was a session to end.
         was_running: bool,
     },
-    /// What was committed since the server's start.
+    /// Answers [`Command::Commits`]: counts since the server's start.
     Commits {
-        /// Transactions, each with the batches of all who waited for it.
+        /// Transactions, each with the batches of all sessions that waited for it.
         transactions: u64,
-        /// Batches in them, each of one session.
+        /// Batches in those transactions, each from one session.
         batches: u64,
     },
-    /// It is done.
+    /// The command was carried out.
     Done,
-    /// The command was no command.
+    /// The command could not be parsed.
     Invalid,
 }
 
-/// A session, as it is listed.
+/// A session in a list.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Session {
-    /// Whose.
+    /// The account's name.
     pub user: String,
-    /// The client's host, as it named itself.
+    /// The client's host name, as that client gave it.
     pub host: String,
-    /// The client's address.
+    /// The client's address, as the server saw it.
     pub address: String,
-    /// When it began, in seconds since 1970.
+    /// The time when it began, in seconds since 1970.
     pub since_secs: i64,
-    /// Which of the account's sessions it is.
+    /// Its number among all the account's sessions.
     pub epoch: u64,
-    /// The last op that was applied.
+    /// The seq of the last applied op.
     pub applied: u64,
-    /// The last op that is durable.
+    /// The seq of the last durable op.
     pub durable: u64,
-    /// What it did so far.
+    /// Counters of its activity so far.
     pub counts: Counts,
 }
 
-/// Why a server did not answer.
+/// Why a server could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// None runs on this store.
+    /// No server runs on this store.
     #[error("no server runs on this store")]
     NotRunning,
     /// The socket failed.
@@ -111,10 +111,10 @@ pub enum AskError {
     Io(#[from] io::Error),
 }
 
-/// Asks the server that runs on a store.
+/// Sends a command to the server that runs on a store.
 ///
 /// # Errors
-/// If none runs, or it does not answer in time.
+/// If there is no server, or it does not answer in time.
 pub fn ask(store: &Path, command: &Command) -> Result<Answer, AskError> {
     let place = Place::of(store)?;
     let mut socket = match std::os::unix::net::UnixStream::connect(&place.path) {
@@ -136,18 +136,18 @@ fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
-/// The server's end of the socket.
+/// The server's end of the control socket.
 pub struct Control {
     listener: UnixListener,
     engine: Arc<Engine>,
 }
 
 impl Control {
-    /// Opens the socket. To be called by whoever has the store's lock: a socket that is there
-    /// already is one that a server left behind.
+    /// Creates the socket. The caller must hold the store's lock: an existing socket is then a
+    /// leftover of an earlier server and is replaced.
     ///
     /// # Errors
-    /// If it can't be made.
+    /// If the socket can't be created.
     pub fn bind(store: &Path, engine: Arc<Engine>) -> io::Result<Control> {
         let place = Place::of(store)?;
         match std::fs::remove_file(&place.path) {
@@ -159,7 +159,7 @@ impl Control {
         Ok(Control { listener, engine })
     }
 
-    /// Answers until it is dropped.
+    /// Answers commands until it is dropped.
     pub async fn serve(self) {
         let mut connections = JoinSet::new();
         loop {
@@ -240,8 +240,8 @@ impl From<SessionInfo> for Session {
     }
 }
 
-/// The socket's path. A socket's address has room for about a hundred bytes; a store whose path is
-/// longer is named by an open descriptor instead.
+/// The socket's path. A socket address holds only about a hundred bytes; a store with a longer path
+/// is reached through an open descriptor.
 struct Place {
     path: PathBuf,
     _directory: Option<std::fs::File>,

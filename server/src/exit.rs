@@ -1,70 +1,70 @@
-//! How the program ends when it can't do what it was asked: one line, and one code for each kind.
+//! How the program reports a failure: one line, and an exit code for its kind.
 //!
-//! A line says what is wrong and then, after a semicolon, what to do about it.
+//! The line says what is wrong and, after a semicolon, what to do about it.
 
 use std::fmt;
 
 use xfer_protocol::shown::Shown;
 use xfer_store::StoreError;
 
-/// The exit codes. They are part of the interface: scripts tell failures apart by them.
+/// The exit codes. Scripts tell failures apart by them, so they must not change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
-    /// Anything that has no code of its own.
+    /// Any failure without a code of its own.
     Other = 1,
     /// The command line is wrong.
     Usage = 2,
     /// The store can't be read or written.
     Store = 3,
-    /// Another server has the store.
+    /// Another server has the store open.
     StoreInUse = 4,
-    /// The address can't be listened on.
+    /// The server can't listen on the address.
     Listen = 5,
     /// The TLS certificate or key is missing or wrong.
     Tls = 6,
     /// There is no such user.
     NoUser = 7,
-    /// There is such a user already.
+    /// A user of this name already exists.
     UserExists = 8,
-    /// The password is missing, empty or too long, or was not typed the same twice.
+    /// The password is missing, empty or too long, or was typed differently the second time.
     Password = 9,
     /// The disk is full.
     DiskFull = 10,
     /// No server runs on the store.
     NotRunning = 11,
-    /// The account is mounted, or was meanwhile.
+    /// The account is mounted, or was in the meantime.
     AccountInUse = 12,
-    /// The account's quota is used up.
+    /// The account's quota is exhausted.
     Quota = 13,
     /// The directory can't be used.
     Directory = 14,
-    /// Some entries of a tree could not be moved.
+    /// Some entries of a tree could not be copied.
     Incomplete = 15,
     /// The store was removed or replaced while it was in use.
     StoreGone = 16,
     /// The database is older than the contents.
     StoreOlder = 17,
-    /// A signal ended it while it waited for an answer.
+    /// A signal interrupted a question on the terminal.
     Interrupted = 130,
 }
 
-/// Why the program ends.
+/// Why the program failed.
 #[derive(Debug)]
 pub struct Failure {
-    /// The code it ends with.
+    /// The exit code.
     pub exit: Exit,
-    /// What is wrong, and what to do.
+    /// The problem, and what to do about it.
     pub line: String,
 }
 
 impl Failure {
-    /// A failure of this kind.
+    /// A failure with its exit code and line.
     pub fn new(exit: Exit, line: impl Into<String>) -> Failure {
         Failure { exit, line: line.into() }
     }
 }
 
-/// One line, whatever the parts of it held.
+/// Always one line: control characters in its parts are escaped.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Shown(&self.line).fmt(f)

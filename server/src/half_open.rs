@@ -1,15 +1,15 @@
-//! How many connections may be on their way in at a time, and which of them makes room for another.
+//! Bounds the connections that are not logged in yet, and decides which one to close for a new one.
 //!
-//! A stranger costs memory and time until it is known who is there; this bounds both. Connections
-//! that were let in no longer count.
+//! A stranger costs memory and time until it is identified; this bounds both. Admitted connections
+//! no longer count.
 //!
-//! A newcomer always gets a place. When there is none, another connection loses its own: one of the
-//! source that has the most, so that a source with many does not keep those with few out. Of these
-//! it is the oldest if that takes unusually long, or else any: if it always were the oldest, many
-//! that come at once would each be thrown out shortly before they are let in.
+//! A new connection always gets a place. If all are taken, another connection loses its place: one
+//! of the source that has the most, so that a source with many does not keep out those with few. It
+//! is the oldest of these if that one is unusually slow, and a random one otherwise. If it were
+//! always the oldest, a burst of connections would each be closed shortly before being admitted.
 //!
-//! **Invariant:** each [`Step`] has places of its own, so connections that say nothing take none from
-//! those that go on. So have sources of which a session runs: strangers take nothing from them.
+//! **Invariant:** each [`Step`] has its own places, so silent connections take none from those that
+//! proceed. Sources with a running session have their own, too, so strangers can't affect them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -22,28 +22,28 @@ use tokio::time::Instant;
 
 use crate::source::{Counts, Source};
 
-/// The most connections of a kind that are at one step.
+/// The most connections of one kind at one step.
 pub const PLACES: usize = 128;
 
-/// How long a step takes at most, as a rule. Who takes longer makes room first.
+/// The usual longest time for a step. A slower connection is closed first.
 pub const USUAL: Duration = Duration::from_secs(2);
 
-/// How far a connection has come.
+/// The progress of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Step {
-    /// It has said nothing yet.
+    /// It has not sent anything.
     Silent,
     /// It has begun the TLS handshake.
     Handshake,
-    /// It is encrypted, and has not said yet what it is for.
+    /// It is encrypted, and has not said what it is for.
     Opening,
 }
 
-/// A connection lost its place to another.
+/// The connection lost its place to another one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Crowded;
 
-/// All connections on their way in.
+/// All connections that are not admitted yet.
 #[derive(Default)]
 pub struct HalfOpen {
     places: Mutex<Places>,
@@ -52,22 +52,22 @@ pub struct HalfOpen {
 #[derive(Default)]
 struct Places {
     queues: HashMap<Kind, Queue>,
-    /// How many sessions of each source run.
+    /// The number of running sessions of each source.
     known: Counts,
     next: u64,
 }
 
-/// Connections of one kind take places from each other only.
+/// Connections compete for places only with others of their kind.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Kind {
     step: Step,
-    /// Whether a session of the source runs.
+    /// Whether the source has a running session.
     is_known: bool,
 }
 
 #[derive(Default)]
 struct Queue {
-    /// By numbers that only rise: the oldest is the first.
+    /// By ascending numbers, so the oldest comes first.
     taken: BTreeMap<u64, Taken>,
     by_source: Counts,
 }
@@ -75,11 +75,11 @@ struct Queue {
 struct Taken {
     source: Source,
     since: Instant,
-    /// Dropped when the place is taken away, which its holder notices.
+    /// Dropping this takes the place away; the connection sees that on its receiver.
     _holder: oneshot::Sender<()>,
 }
 
-/// The place of one connection on its way in; given back when dropped.
+/// The place of a connection that is not admitted yet; dropping it frees the place.
 pub struct Place {
     of: Arc<HalfOpen>,
     kind: Kind,
@@ -87,14 +87,14 @@ pub struct Place {
     lost: oneshot::Receiver<()>,
 }
 
-/// A source of which a session runs, until this is dropped.
+/// Marks a source as having a running session, until this is dropped.
 pub struct Known {
     of: Arc<HalfOpen>,
     source: Source,
 }
 
 impl HalfOpen {
-    /// A place for a new connection from this source.
+    /// Takes a place for a new connection from this source.
     pub fn enter(self: &Arc<Self>, source: Source) -> Place {
         let (holder, lost) = oneshot::channel();
         let mut places = self.lock();
@@ -103,14 +103,14 @@ impl HalfOpen {
         Place { of: self.clone(), kind, number, lost }
     }
 
-    /// Notes that a session of this source runs.
+    /// Notes that this source has a running session.
     pub fn know(self: &Arc<Self>, source: Source) -> Known {
         self.lock().known.add(source);
         Known { of: self.clone(), source }
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
-        // Nothing in here panics half way through a change.
+        // No change made under this lock can panic halfway.
         self.places.lock()
     }
 }
@@ -134,7 +134,7 @@ impl Places {
 }
 
 impl Queue {
-    /// Takes a place away, but not the newcomer's.
+    /// Takes one place away, but not the newcomer's.
     fn make_room_for(&mut self, newcomer: u64) {
         let most = self.by_source.most();
         let has_most = |(number, taken): &(&u64, &Taken)| {
@@ -158,10 +158,10 @@ impl Queue {
 }
 
 impl Place {
-    /// Goes on to another step.
+    /// Moves the connection to its next step.
     pub fn advance(&mut self, step: Step) {
         let mut places = self.of.lock();
-        // One that lost its place notices when it waits next.
+        // A connection that lost its place learns that at its next `keep`.
         let Some(Taken { source, _holder: holder, .. }) = places.remove(self.kind, self.number)
         else {
             return;
@@ -170,15 +170,15 @@ impl Place {
         self.number = places.add(self.kind, source, holder);
     }
 
-    /// Does what a connection has to do for its next step.
+    /// Runs the work of the present step.
     ///
     /// # Errors
-    /// If it loses its place meanwhile: then it is to be closed.
+    /// If the connection loses its place meanwhile; the caller must close it.
     pub async fn keep<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Crowded> {
         tokio::select! {
             biased;
             done = work => Ok(done),
-            // Nothing is ever sent.
+            // This channel carries no message; it only closes.
             _ = &mut self.lost => Err(Crowded),
         }
     }
@@ -291,7 +291,7 @@ mod tests {
     fn of_many_that_come_at_once_it_is_not_the_order_that_says_who_goes() {
         let half_open = Arc::new(HalfOpen::default());
         let mut places = crowd(&half_open, 2 * PLACES, 1, Step::Silent);
-        // All of the older half would be gone, if the oldest always went.
+        // If the oldest were always chosen, the whole older half would be gone.
         assert!((1..PLACES).contains(&lost(&mut places[..PLACES])));
     }
 }

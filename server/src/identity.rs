@@ -1,11 +1,11 @@
-//! What the server proves itself with: a certificate and its key.
+//! The server's identity: a certificate and its key.
 //!
-//! Made on the first start and kept in the store (`tls/cert.pem`, `tls/key.pem`); clients pin it
-//! by its fingerprint. An administrator who has a certificate of a public authority uses that
-//! instead; then nothing here is made or read.
+//! It is made on the first start and kept in the store (`tls/cert.pem`, `tls/key.pem`); clients pin
+//! it by its fingerprint. An administrator may use a certificate of a public authority instead;
+//! then this identity is neither made nor read.
 //!
-//! **Invariant:** an identity, once made, is never silently replaced: clients would rightly take
-//! the new one for a stranger's. Only if the certificate was never written is a key made again.
+//! **Invariant:** an existing identity is never silently replaced: to clients the new one would be
+//! a stranger's. The key is made again only if the certificate was never written.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -20,45 +20,45 @@ use sha2::{Digest, Sha256};
 
 /// A certificate chain, leaf first, and the leaf's key.
 pub struct Identity {
-    /// The certificates; at least one.
+    /// The certificates, leaf first; at least one.
     pub chain: Vec<CertificateDer<'static>>,
-    /// The key.
+    /// The leaf's private key.
     pub key: PrivateKeyDer<'static>,
 }
 
-/// The SHA-256 of a certificate; written `sha256:` and 64 hexadecimal digits.
+/// The SHA-256 of a certificate, written as `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fingerprint([u8; 32]);
 
-/// Why there is no identity.
+/// Why there is no usable identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// A file can't be read or written.
+    /// Reading or writing a file failed.
     #[error("{}: {error}", path.display())]
     File {
-        /// The file.
+        /// The path of that file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
-    /// A file holds something else.
+    /// A file has invalid content.
     #[error("{}: {what}", path.display())]
     Content {
-        /// The file.
+        /// The path of that file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with its content.
         what: String,
     },
-    /// A certificate can't be made.
+    /// Making a certificate failed.
     #[error("cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),
 }
 
 impl Identity {
-    /// The store's own identity; made if there is none yet. To be called by whoever has the
-    /// store's lock.
+    /// Returns the store's own identity, and makes it first if there is none. The caller must hold
+    /// the store's lock.
     ///
-    /// # Errors
+    /// If it can't be read, is invalid, or can't be made.
     /// If it can't be read, is not one, or can't be made.
     pub fn of_store(store: &Path) -> Result<Identity, IdentityError> {
         if !files(store).cert.try_exists().unwrap_or(true) {
@@ -67,19 +67,19 @@ impl Identity {
         Identity::load_from_store(store)
     }
 
-    /// The store's own identity, if it has one.
+    /// Loads the store's own identity.
     ///
     /// # Errors
-    /// If it can't be read or is not one.
+    /// If it is missing, can't be read, or is invalid.
     pub fn load_from_store(store: &Path) -> Result<Identity, IdentityError> {
         let Files { cert, key } = files(store);
         Identity::load(&cert, &key)
     }
 
-    /// An identity from files in PEM.
+    /// Loads an identity from PEM files.
     ///
     /// # Errors
-    /// If they can't be read or hold no certificate or no key.
+    /// If they can't be read, or contain no certificate or no key.
     pub fn load(cert: &Path, key: &Path) -> Result<Identity, IdentityError> {
         let content =
             |path: &Path, what: String| IdentityError::Content { path: path.into(), what };
@@ -95,7 +95,7 @@ impl Identity {
         Ok(Identity { chain, key })
     }
 
-    /// The leaf certificate's fingerprint.
+    /// The fingerprint of the leaf certificate.
     pub fn fingerprint(&self) -> Fingerprint {
         let leaf = self.chain.first().expect("an identity has a certificate");
         Fingerprint(Sha256::digest(leaf).into())
@@ -118,7 +118,7 @@ fn files(store: &Path) -> Files {
     Files { cert: directory.join("cert.pem"), key: directory.join("key.pem") }
 }
 
-/// The certificate is written last: where it is, the key is whole.
+/// The certificate is written last: if it exists, the key is complete.
 fn make(store: &Path) -> Result<(), IdentityError> {
     let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let certificate = parameters()?.self_signed(&pair)?;
@@ -134,7 +134,7 @@ fn make(store: &Path) -> Result<(), IdentityError> {
 fn parameters() -> Result<CertificateParams, rcgen::Error> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let mut names = vec!["localhost".to_owned()];
-    // Clients go by the fingerprint; a host whose name is none in DNS does without it.
+    // Clients verify the fingerprint, so a host name that is not valid in DNS may be left out.
     if host.is_ascii() && !host.is_empty() && host != "localhost" {
         names.push(host);
     }
@@ -142,7 +142,7 @@ fn parameters() -> Result<CertificateParams, rcgen::Error> {
     parameters.distinguished_name = DistinguishedName::new();
     parameters.distinguished_name.push(DnType::CommonName, "xfer-server");
     parameters.not_before = rcgen::date_time_ymd(2000, 1, 1);
-    // RFC 5280, 4.1.2.5: the date of a certificate that has no expiry.
+    // RFC 5280, 4.1.2.5: the date for a certificate without an expiry.
     parameters.not_after = rcgen::date_time_ymd(9999, 12, 31);
     Ok(parameters)
 }

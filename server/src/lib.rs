@@ -1,7 +1,7 @@
 //! The xfer server: keeps users' trees and applies their sessions' logs to a store.
 //!
-//! Reading order: [`cli`] and [`serve`] (how it starts and ends), [`listener`], [`opening`] (until
-//! it is known who is there), then [`engine`] (sessions), on the stores of `xfer-store`.
+//! Reading order: [`cli`] and [`serve`] (start and end), [`listener`] and [`opening`] (until the
+//! client is identified), then [`engine`] (sessions), on the stores of `xfer-store`.
 
 pub mod exit;
 

@@ -1,7 +1,7 @@
-//! The port: takes connections, encrypts them, finds out who is there, and hands them on.
+//! The port: accepts connections, encrypts them, identifies the client, and hands them on.
 //!
-//! One task a connection. Until it is let in, all it says has one deadline and it takes one of the
-//! bounded places of [`HalfOpen`]; afterwards it is the engine's.
+//! Each connection has a task. Until it is admitted, it has one deadline for everything and holds
+//! one of the bounded places of [`HalfOpen`]. Afterwards it belongs to the engine.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -25,29 +25,29 @@ use crate::half_open::{Crowded, HalfOpen, Place, Step};
 use crate::opening::{Admitted, Door, NotAdmitted};
 use crate::source::Source;
 
-/// Connections that wait for the listener, beyond which the kernel turns them away.
+/// The most connections that wait to be accepted; beyond it the kernel refuses them.
 const BACKLOG: i32 = 1024;
 
-/// How long to wait when the system has no more descriptors or memory for a connection.
+/// The pause after the system ran out of descriptors or memory for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the farewell to a connection that was turned away may take.
+/// The longest time to say goodbye to a connection that was turned away.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How often it is logged, at most, that there are more connections than places.
+/// The shortest interval between log lines about too many connections.
 const CROWD_NOTED_EVERY: Duration = Duration::from_secs(60);
 
-/// Lets connections in.
+/// Admits connections.
 pub struct Listener {
     tls: TlsAcceptor,
     door: Door,
     engine: Arc<Engine>,
     half_open: Arc<HalfOpen>,
-    /// When it was last logged that there are more connections than places.
+    /// The time of the last log line about too many connections.
     crowd_noted: Mutex<Option<Instant>>,
 }
 
-/// Why a connection was not let in.
+/// Why a connection was not admitted.
 #[derive(Debug, thiserror::Error)]
 enum Turned {
     #[error("no TLS for {} s", OPENING_TIMEOUT_MS / 1000)]
@@ -62,10 +62,10 @@ enum Turned {
     NotAdmitted(#[from] NotAdmitted),
 }
 
-/// Listens on an address; on `[::]` for IPv4 too, and for IPv4 alone where there is no IPv6.
-///
+/// Listens on an address. `[::]` includes IPv4, and means IPv4 alone on a host without
+/// IPv6.
 /// # Errors
-/// If the address is in use, not this host's, or not allowed.
+/// If the address is in use, does not belong to this host, or is not permitted.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let no_ipv6 = |error: &io::Error| error.raw_os_error() == Some(EAFNOSUPPORT);
     let socket = match bind_socket(address) {
@@ -84,7 +84,7 @@ fn bind_socket(address: SocketAddr) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // So that a restart need not wait for connections of the server before to be forgotten.
+    // Lets a restarted server bind while old connections are still in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -93,7 +93,7 @@ fn bind_socket(address: SocketAddr) -> io::Result<Socket> {
 }
 
 impl Listener {
-    /// A listener that hands those it lets in to this engine.
+    /// A listener that hands admitted connections to this engine.
     pub fn new(tls: Arc<ServerConfig>, door: Door, engine: Arc<Engine>) -> Listener {
         Listener {
             tls: tls.into(),
@@ -104,7 +104,7 @@ impl Listener {
         }
     }
 
-    /// Takes connections until `stop`; then closes the port and returns those that still run.
+    /// Accepts connections until `stop`, then closes the port; returns the connections still running.
     pub async fn serve(
         self: Arc<Self>,
         port: TcpListener,
@@ -157,8 +157,8 @@ impl Listener {
         }
     }
 
-    /// Logs that there are more connections than places: not for each, since strangers make as many
-    /// as they like.
+    /// Logs that there are too many connections. Not for each one, since strangers can open any
+    /// number of them.
     fn note_crowd(&self, address: IpAddr, turned: &Turned) {
         tracing::debug!(%address, "turned away: {turned}");
         let mut noted = self.crowd_noted.lock();
@@ -179,7 +179,7 @@ impl Listener {
     ) -> Result<(Admitted, TlsStream<TcpStream>), Turned> {
         set_options(&tcp).map_err(Turned::Tls)?;
         let deadline = Instant::now() + Duration::from_millis(OPENING_TIMEOUT_MS);
-        // Not when it may be readable, which tokio takes every new socket for.
+        // `readable()` would not do: tokio considers every new socket readable.
         match place.keep(timeout_at(deadline, tcp.peek(&mut [0]))).await {
             Ok(said) => drop(said.map_err(|_| Turned::Silent)?.map_err(Turned::Tls)?),
             Err(Crowded) => {
@@ -198,7 +198,7 @@ impl Listener {
         match self.door.open(&mut stream, address, place, deadline).await {
             Ok(admitted) => Ok((admitted, stream)),
             Err(not_admitted) => {
-                // Best effort: the connection is closed whether or not the other side listens.
+                // Best effort: the connection is closed whether or not the client listens.
                 let _ = tokio::time::timeout(FAREWELL, stream.shutdown()).await;
                 Err(not_admitted.into())
             }
@@ -207,7 +207,7 @@ impl Listener {
 }
 
 impl Turned {
-    /// Whether it was turned away for others, and not for anything that it did.
+    /// Whether it was closed to make room, and not for anything that it did.
     fn is_for_others(&self) -> bool {
         match self {
             Turned::Crowded | Turned::NotAdmitted(NotAdmitted::Crowded) => true,
@@ -218,21 +218,21 @@ impl Turned {
     }
 }
 
-/// Tells a client whose handshake has not begun that the server is busy. Best effort: the connection
-/// is closed whether or not the other side listens.
+/// Tells a client that the server is busy, before its handshake has begun. Best effort: the
+/// connection is closed whether or not the client listens.
 fn say_busy(tcp: &TcpStream) {
-    // Not by tokio's own, which may not have heard yet that the socket is ready.
+    // Bypass tokio, which may not know yet that the socket is ready.
     let socket = SockRef::from(tcp);
-    // What was not read would make the kernel break the connection before the client reads this.
+    // Closing a socket with unread data sends a reset, and the client would not see the alert.
     let _ = (&*socket).read(&mut [0; 4096]);
     let _ = (&*socket).write(&BUSY_ALERT);
 }
 
-/// Bytes that wait in the kernel to be sent, beyond which a writer waits. Few enough that some go out
-/// in any silence, so that a writer sees on a slow line too that its peer lives.
+/// The most unsent bytes in the kernel before a writer waits. It is small enough that some bytes go
+/// out within the silence limit, so even on a slow line a writer sees that its peer is alive.
 const UNSENT_MAX: u32 = 512 << 10;
 
-/// A peer that is gone is noticed by the kernel sooner than by its silence.
+/// With these the kernel detects a vanished peer sooner than its silence would.
 fn set_options(tcp: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(tcp);
     let silence = Duration::from_millis(SILENCE_TIMEOUT_MS);
@@ -245,7 +245,7 @@ fn set_options(tcp: &TcpStream) -> io::Result<()> {
 
 async fn pause_after(error: io::Error) {
     match error.kind() {
-        // The connection went before it was taken; the next one may be fine.
+        // The client closed the connection before it was accepted; the next one may be fine.
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}
         _ => {
             tracing::error!(%error, "a connection can't be taken");

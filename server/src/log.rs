@@ -1,7 +1,7 @@
 //! The server's log: lines on standard error, for the journal or a file.
 //!
-//! **Invariant:** a line is a line. Whatever names and messages hold, nothing invisible gets
-//! out, so nobody can write a line of the log by choosing a name, or move an admin's cursor.
+//! **Invariant:** each event is one line. Invisible characters in names and messages are escaped,
+//! so a client can't forge a log line or move an administrator's cursor.
 
 use std::io::{self, Write};
 
@@ -10,20 +10,20 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use xfer_protocol::shown::shown;
 
-/// What chooses the lines: like `debug` or `xfer_server::engine=trace,info`.
+/// The variable with the filter for events, like `debug` or `xfer_server::engine=trace,info`.
 pub const VARIABLE: &str = "XFER_LOG";
 
 /// Starts the log. Later calls change nothing.
 pub fn start() {
     let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
-    // Spans are of level `trace`: who asks for them wants to see how long each took.
+    // Spans have level `trace`, so enabling them means that their durations are wanted.
     let log = log.with_span_events(FmtSpan::CLOSE);
-    // Fails if a log runs already, which then is as good.
+    // This fails if a log is already running, which will do.
     let _ = log.with_writer(Escaped(io::stderr)).try_init();
 }
 
-/// Escapes what is not visible of what is written, but for the end of the line.
+/// Escapes invisible characters in the output, except the line end.
 struct Escaped<M>(M);
 
 struct Line<W>(W);
@@ -37,7 +37,7 @@ impl<'a, W: Write, M: MakeWriter<'a, Writer = W>> MakeWriter<'a> for Escaped<M> 
 }
 
 impl<W: Write> Write for Line<W> {
-    /// One call is one event.
+    /// Each call writes one event.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write_all(&escape(bytes))?;
         Ok(bytes.len())

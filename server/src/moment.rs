@@ -1,9 +1,9 @@
-//! Moments as people read them.
+//! Times as people read them.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// A moment, given in seconds since 1970, in UTC; a server's users are in many places.
+/// Formats a time, given in seconds since 1970, in UTC: a server's users are in many places.
 pub fn display(secs: i64) -> String {
     let time = OffsetDateTime::from_unix_timestamp(secs).ok();
     time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{secs} s"))

@@ -1,10 +1,10 @@
-//! The beginning of a link, until it is known who is there.
+//! The beginning of a link, until the client is identified.
 //!
-//! Everything a stranger can reach is here: small frames, one deadline for all of them, and one
-//! answer for an unknown name and a wrong password. What comes after is the engine's.
+//! All code that a stranger can reach is here: small frames, one deadline for all of them, and the
+//! same answer for an unknown name and a wrong password. The engine takes over from there.
 //!
-//! **Invariant:** nothing is asked of the engine before the password was right; which of name and
-//! password was wrong shows neither in the answer nor in the work done for it.
+//! **Invariant:** a login reaches the engine only after its password was right. Neither the answer
+//! nor the work done for it shows whether the name or the password was wrong.
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -29,71 +29,71 @@ use crate::turns::Turns;
 use xfer_link::LinkError;
 use xfer_store::{Account, AccountId, MetaStore, StoreError};
 
-/// How the server names itself.
+/// The server's name and version in its greeting.
 pub const SOFTWARE: &str = concat!("xfer-server ", env!("CARGO_PKG_VERSION"));
 
-/// The longest that a client's host or software is kept, in bytes.
+/// The longest part of a client's host name or software that is kept, in bytes.
 const LABEL_BYTES_MAX: usize = 64;
 
-/// What names that no account can have are counted under.
+/// Attempts with an invalid account name are counted under this one.
 const NO_NAME: &str = "?";
 
-/// How many passwords are checked at a time: each takes a core and 64 MiB.
+/// The number of concurrent password checks; each takes a core and 64 MiB.
 const CHECKS_RUNNING: usize = 2;
 
-/// How many more logins may wait for that: about ten seconds' worth, less than clients wait.
+/// The most logins that wait for a check: about ten seconds' worth, less than clients wait.
 const CHECKS_WAITING: usize = 128;
 
-/// How long a link that is refused may take to be told.
+/// The longest time to send a refusal.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Who logged in, with the right password.
+/// A client that logged in with the right password.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Authenticated {
     /// The account.
     pub account: AccountId,
-    /// Its name.
+    /// The account's name.
     pub user: Name,
-    /// The hash that the password was right for: by the time a session begins it may be another.
+    /// The stored hash that the password matched. It may have changed before the session begins.
     pub password: String,
-    /// What the login is for.
+    /// What to do if the account already has a session.
     pub purpose: Purpose,
-    /// The client's host, as it names itself; without control characters.
+    /// The client's host name, as that client gave it, without control characters.
     pub host: String,
-    /// The client's address.
+    /// The client's address, as the server saw it.
     pub address: String,
 }
 
-/// What a link was opened for. The engine has to answer it.
+/// The purpose of an admitted link. The engine still has to answer it.
 #[derive(Debug)]
 pub enum Admitted {
-    /// A session is wanted; the link is to be its log link.
+    /// Begin a session; the link is to be its log link.
     Log(Authenticated),
-    /// A session is to be joined, if it runs and this is its secret.
+    /// Join a session, if it is running and the secret is right.
     Read {
-        /// The session.
+        /// The session's public name.
         session: SessionId,
-        /// What is said to be its secret.
+        /// The secret that the client claims.
         secret: Secret,
     },
 }
 
-/// Why a link was not opened. The client was told, if there was anything to tell it.
+/// Why a link was not admitted. The client has been told, if that was possible.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAdmitted {
-    /// Nothing came in time.
+    /// The client sent nothing in time.
     #[error("it sent nothing for {} s", OPENING_TIMEOUT_MS / 1000)]
     Silent,
-    /// It broke, or what came was no frame.
+    /// The connection broke, or the data was not a valid frame.
     #[error(transparent)]
     Link(#[from] LinkError),
-    /// Others needed the place.
+    /// Another connection needed its place.
     #[error("closed to make room for others: it had not logged in yet")]
     Crowded,
-    /// What came was not our protocol.
+    /// The data was not xfer's protocol.
     #[error("it does not speak the xfer protocol")]
     Stranger,
-    /// There is no version that both speak.
+    /// The two have no protocol version in common.
     #[error("speaks versions {version_min} to {version_max}")]
     Incompatible {
         /// The oldest version the client speaks.
@@ -101,17 +101,17 @@ pub enum NotAdmitted {
         /// The newest version the client speaks.
         version_max: u16,
     },
-    /// It was refused.
+    /// The login was refused.
     #[error("{user:?} was refused: {refusal}")]
     Refused {
-        /// The name that was given.
+        /// The user name that the client gave.
         user: String,
-        /// What was answered.
+        /// The refusal that it was sent.
         refusal: Refusal,
     },
 }
 
-/// What logins are checked with.
+/// Checks logins.
 pub struct Door {
     store: Arc<dyn MetaStore>,
     blocks: Arc<Blocks>,
@@ -119,22 +119,22 @@ pub struct Door {
 }
 
 impl Door {
-    /// A door to the accounts of this store.
+    /// A door to the accounts in this store.
     pub fn new(store: Arc<dyn MetaStore>) -> Door {
         let blocks = Arc::new(Blocks::new(store.clone()));
         Door { store, blocks, checks: Turns::new(CHECKS_RUNNING, CHECKS_WAITING) }
     }
 
-    /// How many logins wait until their passwords are checked.
+    /// The number of logins that wait for their password check.
     pub fn waiting(&self) -> usize {
         self.checks.waiting()
     }
 
-    /// Talks to a new link until it is known what it is for. The link has to say that by the
-    /// deadline, and needs its place only until then; checking the password may take longer.
+    /// Talks to a new link until its purpose is known. The link must state that by the deadline,
+    /// and needs its place only until then; checking the password may take longer.
     ///
     /// # Errors
-    /// If it is turned away; then it is to be closed.
+    /// If the link is turned away; the caller must close it.
     pub async fn open<S>(
         &self,
         stream: &mut S,
@@ -166,7 +166,7 @@ impl Door {
         }
     }
 
-    /// Checks a password when it is its turn. One whose client hangs up meanwhile is not checked.
+    /// Checks a password in its turn, unless the client hangs up first.
     async fn check<S>(
         &self,
         stream: &mut S,
@@ -188,7 +188,7 @@ impl Door {
         };
         let Ok(turn) = turn else { return Ok(Err(Refusal::Busy)) };
         let done = tokio::task::spawn_blocking(move || {
-            // The work keeps its turn until it is done, even if nobody waits for it any more.
+            // A running check keeps its turn to the end, even if its client has gone.
             let _turn = turn;
             check_now(&*store, &blocks, name, &password, source)
         });
@@ -199,7 +199,7 @@ impl Door {
     }
 }
 
-/// Completes when a link ends, or says something, before it was answered.
+/// Resolves if a link ends, or sends something, before it was answered.
 async fn early<S: AsyncRead + Unpin>(stream: &mut S) -> NotAdmitted {
     match stream.read(&mut [0]).await {
         Ok(0) => NotAdmitted::Link(LinkError::Io(ErrorKind::UnexpectedEof.into())),
@@ -208,7 +208,7 @@ async fn early<S: AsyncRead + Unpin>(stream: &mut S) -> NotAdmitted {
     }
 }
 
-/// Counts, then looks the account up and hashes. Takes long.
+/// Counts the attempt, then reads the account and hashes the password. Slow.
 fn check_now(
     store: &dyn MetaStore,
     blocks: &Blocks,
@@ -235,7 +235,7 @@ fn internal(error: StoreError) -> Refusal {
     Refusal::Internal
 }
 
-/// Greets, and hears what the link is for. One that loses its place is told so.
+/// Exchanges greetings and reads the link's purpose. A link that loses its place is told so.
 async fn hear<S>(
     stream: &mut S,
     mut place: Place,
@@ -279,7 +279,7 @@ where
     send(stream, &answer, deadline).await
 }
 
-/// Refuses a link. It may be gone already, or take nothing.
+/// Sends a refusal. The link may be gone, or not accept it.
 async fn refuse<S>(stream: &mut S, refusal: Refusal) -> Result<(), NotAdmitted>
 where
     S: AsyncWrite + Unpin,
@@ -311,7 +311,7 @@ async fn in_time<T>(
     Ok(tokio::time::timeout_at(deadline, phase).await.map_err(|_| NotAdmitted::Silent)??)
 }
 
-/// A stranger's words, fit to be shown: short, and without what can't be seen.
+/// Makes text from a stranger fit to be shown: short, and without invisible characters.
 fn label(text: &str) -> String {
     let mut label = String::new();
     for c in text.chars().filter(|c| is_visible(*c)) {

@@ -1,10 +1,10 @@
-//! Passwords: how they are hashed and checked.
+//! Hashing and checking passwords.
 //!
-//! Argon2id with 64 MiB, three passes and one lane: about a tenth of a second of one core, which a
-//! person does not notice and a guesser pays for each guess. What a password is checked for, and how
-//! many at a time, is [`crate::opening`]'s matter, how often is [`crate::blocks`]'.
+//! Argon2id with 64 MiB, three passes and one lane: about a tenth of a second of one core. A person
+//! does not notice that, while a guesser pays it for each guess. [`crate::opening`] limits how many
+//! checks run at a time, [`crate::blocks`] how many attempts a source has.
 //!
-//! **Invariant:** checking takes the same work whether or not there is such an account.
+//! **Invariant:** a check takes the same work whether or not the account exists.
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
@@ -15,12 +15,12 @@ const MEMORY_KIB: u32 = 64 << 10;
 const PASSES: u32 = 3;
 const LANES: u32 = 1;
 
-/// What a password is checked against when there is no such account. Nothing hashes to it that
-/// anyone knows, and a match would not count.
+/// The hash to check against if the account does not exist. No known password matches it, and a
+/// match would be ignored.
 const NOBODY: &str = "$argon2id$v=19$m=65536,t=3,p=1$bm8gc3VjaCBhY2NvdW50$\
                       Pj4/t+9QU0dLlbVYb8gX2Lk0cHn4m5dTz7qFqYw1c2M";
 
-/// Why a password can't be hashed.
+/// Why a password could not be hashed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PasswordError {
     /// It is empty.
@@ -29,12 +29,12 @@ pub enum PasswordError {
     /// It is longer than [`PASSWORD_BYTES_MAX`].
     #[error("the password is longer than {PASSWORD_BYTES_MAX} bytes")]
     TooLong,
-    /// The hash failed: there is no memory or no randomness.
+    /// Argon2 failed, or there was no memory or no randomness.
     #[error("hashing the password failed: {0}")]
     Failed(String),
 }
 
-/// Whether a password could be one at all. Asked before any work is done for it.
+/// Checks a password's length, before any expensive work.
 ///
 /// # Errors
 /// If it is empty or too long.
@@ -46,7 +46,7 @@ pub fn check_length(password: &[u8]) -> Result<(), PasswordError> {
     }
 }
 
-/// Hashes a new password: the PHC string to be stored. Takes long.
+/// Hashes a new password into a PHC string for the store. Slow.
 ///
 /// # Errors
 /// If the password is empty or too long, or there is no memory.
@@ -57,19 +57,19 @@ pub fn hash(password: &[u8]) -> Result<String, PasswordError> {
     Ok(hash.to_string())
 }
 
-/// What is stored is not the hash of a password.
+/// The stored string is not a password hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the stored password is damaged")]
 pub struct DamagedHash;
 
-/// Whether `password` is the one that was hashed to `stored`. Takes long, and no less for an
-/// account that does not exist (`None`), which no password is right for.
+/// Whether `password` matches the hash `stored`. Slow, and equally so for an account that does not
+/// exist (`None`), for which the answer is always no.
 ///
 /// # Errors
-/// If what is stored is no hash.
+/// If `stored` is not a valid hash.
 pub fn verify(password: &[u8], stored: Option<&str>) -> Result<bool, DamagedHash> {
     let hash = PasswordHash::new(stored.unwrap_or(NOBODY)).map_err(|_| DamagedHash)?;
-    // The parameters are those in the hash, so that they can be raised for new passwords.
+    // The parameters come from the stored hash, so that those for new passwords can be raised.
     match Argon2::default().verify_password(password, &hash) {
         Ok(()) => Ok(stored.is_some()),
         Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),

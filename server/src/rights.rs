@@ -1,11 +1,11 @@
-//! Commands act with the rights of the store's owner, also when root runs them.
+//! Commands act with the rights of the store's owner, even if root runs them.
 //!
-//! Files that root made in a service's store would belong to root, and the service could not use
-//! them. And symbolic links that the service, or an attacker who broke into it, planted there would be
-//! followed with root's rights. So root becomes the owner before it touches the store. It keeps the
-//! right to read everything, since an imported tree, a password file or a directory on the path to the
-//! store may be readable by root only. For work outside the store that needs more, root's own rights
-//! are regained for a moment ([`Own`]).
+//! Files that root made in a service's store would belong to root, and the service could not use them.
+//! Besides, root's rights would apply to symbolic links planted there by the service or by an attacker
+//! who controls it. So root becomes the owner before it touches the store. It keeps the right to read
+//! everything, since an imported tree, a password file or a directory on the path to the store may be
+//! readable by root only. Work outside the store that needs more regains root's own rights for a
+//! moment ([`Own`]).
 //!
 //! Rights belong to the calling thread; threads that it starts later inherit them.
 
@@ -22,8 +22,8 @@ use rustix::thread::{
 
 use crate::exit::{Exit, Failure};
 
-/// Acts with the rights of the store's owner from now on, if this is root. A store that does not
-/// exist yet will belong to the owner of the directory that it is made in.
+/// Acts with the rights of the store's owner from now on, if this process is root. A store that
+/// does not exist yet will belong to the owner of the directory that it is made in.
 ///
 /// # Errors
 /// If root may not change its rights, as in some containers.
@@ -45,7 +45,7 @@ pub fn act_as_owner_of(store: &Path) -> Result<(), Failure> {
     })
 }
 
-/// The owner of the store, or of its nearest ancestor that exists.
+/// The owner of the store, or of its nearest existing ancestor.
 fn owner(store: &Path) -> Option<(Uid, Gid)> {
     let absolute = std::path::absolute(store).ok()?;
     let metadata = absolute.ancestors().find_map(|path| path.metadata().ok())?;
@@ -67,10 +67,10 @@ pub struct Own {
 }
 
 impl Own {
-    /// Regains them, if this acts as the store's owner.
+    /// Regains those rights, if this thread acts as the store's owner.
     ///
     /// # Errors
-    /// If the system refuses that; then nothing changed.
+    /// If the system refuses; then nothing has changed.
     pub fn regain() -> SystemResult<Own> {
         let owner = (geteuid(), getegid());
         if !getuid().is_root() || owner.0.is_root() {
@@ -86,7 +86,7 @@ impl Own {
 impl Drop for Own {
     fn drop(&mut self) {
         let Some((user, group)) = self.owner else { return };
-        // To go on would be to work on the store with root's rights.
+        // Going on would mean working on the store with root's rights.
         put_on(user, group).expect("root may become another user, as it did before");
     }
 }

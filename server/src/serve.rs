@@ -1,7 +1,7 @@
-//! A server from its start to its end: takes the store, opens the port, and puts all back in order.
+//! A server from start to end: it opens the store and the port, and shuts everything down in order.
 //!
-//! On SIGTERM or SIGINT the port closes, clients make durable what they sent, and the process ends
-//! within ten seconds, whoever does not answer.
+//! On SIGTERM or SIGINT the port closes, clients make durable what they have sent, and the process
+//! ends within ten seconds, even if some do not answer.
 
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
@@ -29,25 +29,25 @@ use crate::upkeep::{self, OlderDatabase};
 use crate::watch::Watched;
 use crate::{log, tls};
 
-/// How long sessions have to make durable what they sent, once the server is to stop.
+/// The time that sessions have to become durable once the server stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
 
-/// How much longer each later step may take.
+/// The extra time for each later step of the shutdown.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
-/// What a server is run with.
+/// The configuration of a server.
 pub struct Config {
-    /// Where everything is kept.
+    /// The store's directory.
     pub store: PathBuf,
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: SocketAddr,
     /// A certificate to use instead of the store's own.
     pub files: Option<CertificateFiles>,
     /// Memory for the rows that sessions keep loaded, in bytes.
     pub tree_bytes: usize,
-    /// What is to become of a database that is older than the contents.
+    /// What to do with a database that is older than the contents.
     pub older: OlderDatabase,
-    /// For how many days contents are kept that were set aside.
+    /// The number of days that contents set aside are kept.
     pub keep_lost_days: u16,
 }
 
@@ -55,14 +55,14 @@ pub struct Config {
 pub struct CertificateFiles {
     /// The certificates, leaf first.
     pub cert: PathBuf,
-    /// The leaf's key.
+    /// The leaf's private key.
     pub key: PathBuf,
 }
 
-/// Serves until it is told to stop.
+/// Runs a server until it is told to stop.
 ///
 /// # Errors
-/// If it can't start, or its store was taken away while it ran.
+/// If it can't start, or its store disappeared while it ran.
 pub fn run(config: &Config) -> Result<(), Failure> {
     log::start();
     raise_descriptor_limit();
@@ -84,7 +84,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         Failure::new(Exit::Other, format!("cannot start threads ({error}); check the limits"))
     })?;
     let served = runtime.block_on(serve(config, store, tls, &fingerprint));
-    // Threads that hang in the disk do not keep the process.
+    // Threads that hang on the disk must not keep the process alive.
     runtime.shutdown_timeout(STOP_GRACE);
     served
 }
@@ -118,7 +118,7 @@ async fn serve(
         trouble = Some(error);
     };
     let connections = listener.serve(port, stop).await;
-    // Whoever is still on the way in is turned away by the engine; the sessions drain.
+    // The engine turns away connections that are still being admitted; the sessions drain.
     let end = async {
         match &trouble {
             Some(error) => engine.abandon(error, DRAIN_DEADLINE).await,
@@ -134,24 +134,24 @@ async fn serve(
     last_look(&store, trouble)
 }
 
-/// Opens the port, which only root may do for some.
+/// Opens the port; only root may do that for low ports.
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     let _own = Own::regain()?;
     listener::bind(address)
 }
 
-/// Says in what state the store is left.
+/// Checks and reports the state in which the store is left.
 fn last_look(store: &Watched, trouble: Option<StoreError>) -> Result<(), Failure> {
     match trouble {
         Some(StoreError::Older { end, known }) => {
-            // Found by looking at the contents; the next start is to know it at once.
+            // The contents showed this; note it, so that the next start knows at once.
             store.meta.note_known(known)?;
             Err(StoreError::Older { end, known }.into())
         }
         Some(error) => Err(error.into()),
         None => {
-            // It may have gone while sessions ended. And a copy of the database that was made while
-            // this server ran is older than what is left.
+            // The store may have gone while sessions ended. Granting an id makes any copy of the
+            // database that was made while this server ran detectably older.
             store.check()?;
             store.meta.grant_ids(1)?;
             Ok(())
@@ -159,18 +159,18 @@ fn last_look(store: &Watched, trouble: Option<StoreError>) -> Result<(), Failure
     }
 }
 
-/// Goes on with removals of accounts that were interrupted. If this is, the next start goes on.
+/// Resumes interrupted removals of accounts. If it is interrupted, the next start resumes them.
 fn clear_removed(meta: &SqliteStore) {
     if let Err(error) = meta.clear_removed() {
         tracing::error!(%error, "what removed accounts had stays for now");
     }
 }
 
-/// Lets connections say their last word.
+/// Lets connections finish, then aborts them.
 async fn finish(mut connections: JoinSet<()>) {
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(STOP_GRACE / 2, all).await.is_err() {
-        // A task that waits for the disk does not notice that it is aborted.
+        // A task that waits for the disk does not react to being aborted.
         let aborted = tokio::time::timeout(STOP_GRACE / 2, connections.shutdown()).await;
         if aborted.is_err() {
             tracing::warn!("connections did not end in time");
@@ -214,7 +214,7 @@ fn no_control(error: std::io::Error) -> Failure {
     Failure::new(Exit::Store, line)
 }
 
-/// Completes at the first SIGTERM or SIGINT from now on.
+/// Resolves at the first SIGTERM or SIGINT from now on.
 fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     let on = |kind| {
         signal(kind).map_err(|error| {
@@ -234,7 +234,7 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     })
 }
 
-/// Says that clients can come now. Whoever started the server may wait for this line.
+/// Announces that clients can connect. A script that starts the server may wait for this line.
 fn announce(port: &TcpListener, fingerprint: &Fingerprint) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
         Failure::new(Exit::Other, format!("cannot write the output ({error}); check where it goes"))
@@ -247,7 +247,7 @@ fn announce(port: &TcpListener, fingerprint: &Fingerprint) -> Result<(), Failure
     Ok(())
 }
 
-/// Each client takes several connections, so the usual soft limit of 1024 is soon used up.
+/// Each client has several connections, so the usual soft limit of 1024 is quickly exhausted.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current: _, maximum } = getrlimit(Resource::Nofile);

@@ -1,11 +1,11 @@
-//! Where a connection comes from, as connections and wrong passwords are counted.
+//! The source of a connection, by which connections and wrong passwords are counted.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
-/// An IPv4 address, or the /64 of an IPv6 address: what one customer of a network is given, whose
-/// single addresses cost nothing.
+/// An IPv4 address, or the /64 of an IPv6 address: a network gives each customer a whole /64, so
+/// single addresses in it cost nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Source(IpAddr);
 
@@ -31,27 +31,27 @@ impl fmt::Display for Source {
     }
 }
 
-/// How many of something each source has. Takes no memory for sources that have none.
+/// Counts for each source. Sources with a count of zero take no memory.
 #[derive(Default, Debug)]
 pub(crate) struct Counts(HashMap<Source, usize>);
 
 impl Counts {
-    /// How many a source has.
+    /// A source's count.
     pub(crate) fn of(&self, source: Source) -> usize {
         self.0.get(&source).copied().unwrap_or(0)
     }
 
-    /// How many the source with the most has.
+    /// The largest count of any source.
     pub(crate) fn most(&self) -> usize {
         self.0.values().copied().max().unwrap_or(0)
     }
 
-    /// A source has one more.
+    /// Adds one to a source's count.
     pub(crate) fn add(&mut self, source: Source) {
         *self.0.entry(source).or_default() += 1;
     }
 
-    /// A source has one less.
+    /// Takes one from a source's count.
     pub(crate) fn remove(&mut self, source: Source) {
         if let Some(count) = self.0.get_mut(&source) {
             *count -= 1;
@@ -61,7 +61,7 @@ impl Counts {
         }
     }
 
-    /// Whether no source has any.
+    /// Whether all counts are zero.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

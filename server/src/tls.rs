@@ -1,5 +1,5 @@
-//! How connections are encrypted: TLS 1.3 alone, with a key exchange that a quantum computer does
-//! not break, and nothing that is kept between connections.
+//! The encryption of connections: TLS 1.3 only, with a key exchange that resists quantum computers,
+//! and no state kept between connections.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use xfer_protocol::message::ALPN;
 
 use crate::identity::Identity;
 
-/// The key exchanges, best first: the hybrid one, then those of clients that don't have it.
+/// The key exchanges, best first: the hybrid one, then those for clients without it.
 static KEY_EXCHANGES: [&dyn SupportedKxGroup; 3] =
     [kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1];
 
-/// The TLS settings of a server with this identity.
+/// The TLS configuration of a server with this identity.
 ///
 /// # Errors
-/// If the key is not the certificate's, or of a kind that can't be used.
+/// If the key does not match the certificate, or is of an unsupported kind.
 pub fn server_config(identity: Identity) -> Result<Arc<ServerConfig>, rustls::Error> {
     let provider =
         CryptoProvider { kx_groups: KEY_EXCHANGES.to_vec(), ..aws_lc_rs::default_provider() };
@@ -27,7 +27,7 @@ pub fn server_config(identity: Identity) -> Result<Arc<ServerConfig>, rustls::Er
         .with_no_client_auth()
         .with_single_cert(identity.chain, identity.key)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // A resumed connection would save little beside the password's hash, and tickets are secrets.
+    // Resumption would save little compared with the password's hash, and tickets are secrets to guard.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;

@@ -1,10 +1,10 @@
-//! A line in which callers wait for one of a few turns, fair to the sources that they come from.
+//! A queue for a limited number of turns, fair to the sources of the callers.
 //!
-//! Callers are served in the order in which they come, but each is set back by as many places as the
-//! line has for each caller of its source that waits already. So a source that asks often waits for
-//! itself and not before others, and none waits for ever. When the line is full, a newcomer takes the
-//! place of the last caller of the source with the most, if its own source has fewer; only where all
-//! have about as many it is turned away.
+//! Callers are served in order of arrival, but each is set back by a full queue length for each
+//! caller of its source that already waits. So a source with many requests delays only itself, and
+//! every caller is served in the end. When the queue is full, a newcomer replaces the last caller of
+//! the source that has the most, if its own source has fewer. If all sources have about as many, the
+//! newcomer is turned away.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::source::{Counts, Source};
 
-/// The line, and how many turns are free.
+/// The queue, and the number of free turns.
 pub struct Turns {
     waiting_max: usize,
     line: Mutex<Line>,
@@ -30,7 +30,7 @@ struct Line {
 /// The order in which callers are served.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Key {
-    /// How many came before, if it was not set back.
+    /// The arrival number plus the places by which the caller was set back.
     due: u64,
     number: u64,
 }
@@ -40,16 +40,16 @@ struct Caller {
     call: oneshot::Sender<()>,
 }
 
-/// A turn, over when dropped.
+/// A turn, which ends when this is dropped.
 pub struct Turn {
     of: Arc<Turns>,
 }
 
-/// No place in the line is left for the caller.
+/// There is no place in the queue for the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
-/// A caller's place in the line; given up when dropped.
+/// A caller's place in the queue, given up when this is dropped.
 struct Waiter {
     of: Arc<Turns>,
     key: Key,
@@ -57,17 +57,17 @@ struct Waiter {
 }
 
 impl Turns {
-    /// So many turns at a time, and a line for so many callers.
+    /// At most `turns` turns at a time, and `waiting_max` waiting callers.
     pub fn new(turns: usize, waiting_max: usize) -> Arc<Turns> {
         let (waiting, by_source) = (BTreeMap::new(), Counts::default());
         let line = Mutex::new(Line { free: turns, waiting, by_source, next: 0 });
         Arc::new(Turns { waiting_max, line })
     }
 
-    /// Waits for a turn. A caller that gives up leaves the line.
+    /// Waits for a turn. Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// If there is no place in the line, or another caller takes it.
+    /// If there is no place in the queue, or another caller takes it.
     pub async fn wait(self: &Arc<Self>, source: Source) -> Result<Turn, Full> {
         if let Some(mut waiter) = self.enter(source)? {
             (&mut waiter.called).await.map_err(|_| Full)?;
@@ -75,12 +75,12 @@ impl Turns {
         Ok(Turn { of: self.clone() })
     }
 
-    /// How many callers are in the line.
+    /// The number of callers in the queue.
     pub fn waiting(&self) -> usize {
         self.lock().waiting.len()
     }
 
-    /// A place in the line; none if a turn was free, which the caller then has.
+    /// Takes a place in the queue; `None` if a turn was free, which the caller then has.
     fn enter(self: &Arc<Self>, source: Source) -> Result<Option<Waiter>, Full> {
         let mut line = self.lock();
         if line.free > 0 {
@@ -95,16 +95,16 @@ impl Turns {
     }
 
     fn lock(&self) -> MutexGuard<'_, Line> {
-        // Nothing in here panics half way through a change.
+        // No change made under this lock can panic halfway.
         self.line.lock()
     }
 }
 
 impl Line {
-    /// Turns away the last caller of the source with the most.
+    /// Turns away the last caller of the source that has the most.
     fn make_room_for(&mut self, newcomer: Source) -> Result<(), Full> {
         let most = self.by_source.most();
-        // By more than one, or two sources would take the same place from each other for ever.
+        // More than one ahead, or two sources would take the same place from each other for ever.
         if most <= self.by_source.of(newcomer) + 1 {
             return Err(Full);
         }
@@ -132,7 +132,7 @@ impl Line {
         Some(caller)
     }
 
-    /// Gives a turn that is over to the next in the line.
+    /// Passes a finished turn to the next caller in the queue.
     fn hand_on(&mut self) {
         while let Some((key, _)) = self.waiting.first_key_value() {
             let key = *key;
@@ -153,7 +153,7 @@ impl Drop for Turn {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let mut line = self.of.lock();
-        // It may have been called, and not have taken the turn.
+        // It may have been called without having taken the turn yet.
         if line.remove(self.key).is_none() && self.called.try_recv().is_ok() {
             line.hand_on();
         }
@@ -173,7 +173,7 @@ mod tests {
         Source::of(Ipv4Addr::from_bits(n).into())
     }
 
-    /// A caller that stands in the line when this returns, or was turned away.
+    /// A caller that is queued when this returns, or was turned away.
     async fn call(turns: &Arc<Turns>, from: u32) -> JoinHandle<Option<u32>> {
         let before = turns.lock().next;
         let caller = turns.clone();

@@ -1,5 +1,5 @@
-//! What a server does besides serving sessions: at the start it checks that the database belongs to
-//! the contents, and later it removes contents that were set aside long ago.
+//! A server's work besides sessions: at the start it checks that the database belongs to the
+//! contents, and every hour it removes contents that were set aside long enough ago.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,20 +8,20 @@ use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use xfer_store::{FileStore, MetaStore, SqliteStore, StoreError};
 
-/// The time between two rounds.
+/// The interval between rounds.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// What to do with a database that is older than the contents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OlderDatabase {
-    /// Refuse it.
+    /// Refuse to start.
     Refuse,
-    /// Use it: the administrator asked for that.
+    /// Use it, as the administrator asked.
     Accept,
 }
 
-/// Makes sure that the database belongs to the contents, and restores the contents set aside that it
-/// refers to. Must run before anything is made or removed.
+/// Makes sure that the database belongs to the contents, and restores contents that were set aside
+/// but that it refers to. Must run before any content is created or removed.
 ///
 /// # Errors
 /// [`StoreError::Older`] if the database is older and that is refused.
@@ -44,12 +44,12 @@ pub fn prepare(
     Ok(())
 }
 
-/// Removes contents that were set aside more than `keep_days` days ago, now and every hour.
+/// Removes contents that were set aside more than `keep_days` days ago: now, then every hour.
 pub async fn forever(meta: Arc<SqliteStore>, contents: Arc<FileStore>, keep_days: u16) {
     loop {
         let (meta, contents) = (meta.clone(), contents.clone());
         let done = spawn_blocking(move || {
-            // A copy of the database that is made now is recognised as older an hour later.
+            // This makes a copy of the database taken now detectably older within the hour.
             meta.grant_ids(1)?;
             let last = OffsetDateTime::now_utc().date() - time::Duration::days(keep_days.into());
             contents.free_set_aside(last)

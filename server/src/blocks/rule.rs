@@ -1,31 +1,31 @@
-//! How many wrong passwords block, and for how long. Pure: time is passed in.
+//! How many wrong passwords cause a block, and for how long. Pure: the time is passed in.
 //!
-//! **Invariant:** a block never lasts longer than the length its count stands for, whatever the
-//! clocks say.
+//! **Invariant:** a block never lasts longer than the length for its count, whatever the clocks
+//! say.
 
-/// How long the first block lasts, in milliseconds. Each further wrong password doubles it.
+/// The length of the first block, in milliseconds. Each further wrong password doubles it.
 pub const BLOCK_FIRST_MS: i64 = 30_000;
 
 /// The longest block, in milliseconds.
 pub const BLOCK_MAX_MS: i64 = 3_600_000;
 
-/// When wrong passwords block.
+/// The thresholds for counting wrong passwords.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rule {
-    /// The wrong password that brings the first block.
+    /// The number of wrong passwords that causes the first block.
     pub blocking: u32,
-    /// How long after the last one (and its block) they are forgotten, in milliseconds.
+    /// The time after the last attempt (and its block) until the streak is forgotten, in milliseconds.
     pub forgotten_after_ms: i64,
 }
 
-/// Wrong passwords that follow each other, in milliseconds of any clock.
+/// Consecutive wrong passwords. Times are in milliseconds of any one clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Streak {
-    /// How many.
+    /// The number of wrong passwords.
     pub count: u32,
-    /// When the last one was.
+    /// The time of the last one.
     pub last_ms: i64,
-    /// Until when no other is tried.
+    /// Until this time no attempt is accepted.
     pub blocked_until_ms: i64,
 }
 
@@ -33,10 +33,10 @@ impl Rule {
     /// Wrong passwords for one account from one source.
     pub const PAIR: Rule = Rule { blocking: 5, forgotten_after_ms: 24 * 3_600_000 };
 
-    /// Wrong passwords from one source, for whichever accounts.
+    /// Wrong passwords from one source, for any accounts.
     pub const SOURCE: Rule = Rule { blocking: 20, forgotten_after_ms: 10 * 60_000 };
 
-    /// How long the block lasts that this many wrong passwords bring.
+    /// The length of the block that this many wrong passwords cause.
     pub fn block_ms(self, count: u32) -> i64 {
         match count.checked_sub(self.blocking) {
             None => 0,
@@ -44,7 +44,7 @@ impl Rule {
         }
     }
 
-    /// How much of a block is left; 0 if there is none.
+    /// The time left of a block; 0 if there is none.
     pub fn remaining_ms(self, streak: Streak, now_ms: i64) -> i64 {
         streak.blocked_until_ms.saturating_sub(now_ms).clamp(0, self.block_ms(streak.count))
     }
@@ -55,11 +55,11 @@ impl Rule {
         streak.count == 0 || now_ms.saturating_sub(end_ms) >= self.forgotten_after_ms
     }
 
-    /// Counts a password that is about to be tried, as if it were wrong: so that of many that are
-    /// tried at the same time no more get through than one after the other.
+    /// Counts a password that is about to be checked, as if it were wrong. So parallel attempts get
+    /// no more guesses than consecutive ones.
     ///
     /// # Errors
-    /// How long the block still lasts, in milliseconds; then nothing is to be tried or counted.
+    /// The time left of the block, in milliseconds; then nothing may be checked or counted.
     pub fn attempt(self, streak: Option<Streak>, now_ms: i64) -> Result<Streak, i64> {
         let streak = streak.filter(|streak| !self.is_forgotten(*streak, now_ms));
         let remaining_ms = streak.map_or(0, |streak| self.remaining_ms(streak, now_ms));
@@ -71,12 +71,12 @@ impl Rule {
         Ok(Streak { count, last_ms: now_ms, blocked_until_ms })
     }
 
-    /// Takes an attempt back that was right after all. `before` and `made` are what it found and
-    /// what it made of it; `streak` is what there is now, with what others tried since.
+    /// Uncounts an attempt whose password was right. `before` and `made` are the streaks before and
+    /// after that attempt; `streak` is the present one, with other attempts made since.
     ///
-    /// If nobody tried since, the time is as before, too: or right passwords beside a few wrong
-    /// ones would keep those from ever being forgotten. A block that another attempt brought stays,
-    /// for as long as the count that is left stands for.
+    /// Without other attempts the times are restored, too: otherwise right passwords beside a few
+    /// wrong ones would keep those from ever being forgotten. A block that another attempt caused
+    /// stays, for as long as the remaining count stands for.
     pub fn forgive(self, streak: Streak, before: Option<Streak>, made: Streak) -> Streak {
         let count = streak.count.saturating_sub(1);
         let when = |streak: Streak| (streak.last_ms, streak.blocked_until_ms);

@@ -1,7 +1,7 @@
-//! `xfer-server user ...`: accounts, in the store itself, beside a running server or without one.
+//! `xfer-server user ...`: changes accounts in the store itself, whether or not a server is running.
 //!
-//! A server that runs is told afterwards, so that it ends the session of whoever may no longer
-//! have one, and tells the others whom they can send to.
+//! A running server is notified afterwards. It then ends sessions that are no longer allowed, and
+//! sends the other clients the new list of users.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -21,13 +21,13 @@ use crate::control::{self, AskError, Command};
 use crate::exit::{Exit, Failure};
 use crate::{moment, password};
 
-/// How many nodes an account may have that has a quota.
+/// The default bound on the nodes of an account with a quota.
 const NODES: u64 = 10_000_000;
 
-/// What may wait in an account's inbox.
+/// The default bound on what may wait in an account's inbox.
 const INBOX: Quota = Quota { bytes: 1 << 30, nodes: 10_000 };
 
-/// How much a user may store, as it is typed.
+/// How much a user may store, as typed on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limit(Quota);
 
@@ -43,7 +43,7 @@ impl FromStr for Limit {
     }
 }
 
-/// A bound as it is typed: a number, or none.
+/// A bound as typed on the command line: a number, or `none`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bound(u64);
 
@@ -76,7 +76,7 @@ pub struct Limits {
     inbox_items: Option<Bound>,
 }
 
-/// Makes an account.
+/// Creates an account.
 pub fn add(
     store: &Path,
     name: &str,
@@ -86,7 +86,7 @@ pub fn add(
     let name = user::parse(name).ok_or_else(|| {
         Failure::new(Exit::Usage, format!("{name:?} is not a user name; use {}", user::RULE))
     })?;
-    // The first user is often added before the first start, so the store may have to be made.
+    // The first user is often added before the server's first start, so create the store if needed.
     prepare_directory(store)?;
     let meta = SqliteStore::open(store)?;
     let exists = || {
@@ -100,7 +100,7 @@ pub fn add(
     let time = Timestamp::from(SystemTime::now());
     meta.create_account(&name, &hash, quota, INBOX, time).map_err(|error| {
         match error.refusal() {
-            // Made by somebody else while the password was typed.
+            // Another process created it while the password was typed.
             Ok(_) => exists(),
             Err(error) => error.into(),
         }
@@ -108,14 +108,14 @@ pub fn add(
     tell(store, Command::AccountChanged { user: name.to_string() })
 }
 
-/// Sets an account's password, and ends its session: it may be the old password's thief's.
+/// Sets an account's password and ends its session, which may belong to a thief of the old one.
 pub fn set_password(store: &Path, name: &str, origin: &secret::Origin) -> Result<(), Failure> {
     let (meta, account) = find(store, name)?;
     meta.set_password(account.id, &hash(origin)?)?;
     tell(store, Command::End { user: name.to_owned() })
 }
 
-/// Removes an account and its tree: from the server that runs first, since the tree takes a while.
+/// Removes an account, then its tree. A running server is told first, since the tree takes a while.
 pub fn remove(store: &Path, name: &str, consent: Consent) -> Result<(), Failure> {
     let (meta, account) = find(store, name)?;
     confirm(&account, consent)?;
@@ -126,7 +126,7 @@ pub fn remove(store: &Path, name: &str, consent: Consent) -> Result<(), Failure>
     told
 }
 
-/// Sets what an account may store, and what may wait in its inbox.
+/// Sets the bounds on an account's tree and inbox.
 pub fn limit(store: &Path, name: &str, limits: &Limits) -> Result<(), Failure> {
     let (meta, account) = find(store, name)?;
     if limits.quota.is_some() || limits.nodes.is_some() {
@@ -142,7 +142,7 @@ pub fn limit(store: &Path, name: &str, limits: &Limits) -> Result<(), Failure> {
     tell(store, Command::AccountChanged { user: name.to_owned() })
 }
 
-/// Prints the accounts, then who is blocked or about to be.
+/// Prints the accounts, then the counts of wrong passwords.
 pub fn list(store: &Path) -> Result<(), Failure> {
     let meta = open(store)?;
     let mut rows = Vec::new();
@@ -167,7 +167,7 @@ pub fn list(store: &Path) -> Result<(), Failure> {
     if failures.is_empty() {
         return Ok(());
     }
-    // Single users first; the sums by address come last.
+    // Counts for single users come first, those for all users of an address last.
     failures.sort_by_key(|failures| failures.user.is_empty());
     super::print_line("")?;
     let now = Timestamp::from(SystemTime::now());
@@ -213,7 +213,7 @@ fn failures_row(failures: &Failures, now: Timestamp) -> [String; 5] {
     ]
 }
 
-/// Opens a store that exists: a wrong `--store` is to be an error, not a new store.
+/// Opens an existing store: a wrong `--store` must be an error and not create a new store.
 fn open(store: &Path) -> Result<SqliteStore, Failure> {
     if let Err(error) = std::fs::metadata(store.join("xfer.db")) {
         let line = format!("no store in {} ({error}); check --store", store.display());
@@ -222,7 +222,7 @@ fn open(store: &Path) -> Result<SqliteStore, Failure> {
     Ok(SqliteStore::open(store)?)
 }
 
-/// An account that exists, in a store that exists.
+/// Finds an existing account in an existing store.
 pub fn find(store: &Path, name: &str) -> Result<(SqliteStore, Account), Failure> {
     let meta = open(store)?;
     let account = match user::parse(name) {
@@ -232,7 +232,7 @@ pub fn find(store: &Path, name: &str) -> Result<(SqliteStore, Account), Failure>
     account.ok_or_else(|| no_user(name)).map(|account| (meta, account))
 }
 
-/// There is no account of this name, perhaps since there can be none.
+/// The failure for an unknown account, whose name may even be invalid.
 pub fn no_user(name: &str) -> Failure {
     let line = match user::parse(name) {
         Some(_) => format!("there is no user {name:?}; see xfer-server user list"),
@@ -241,7 +241,7 @@ pub fn no_user(name: &str) -> Failure {
     Failure::new(Exit::NoUser, line)
 }
 
-/// Claims an account, so that nothing else changes it, or reads it while it is changed.
+/// Claims an account, so that other processes neither change it nor read it while it is changed.
 pub fn claim(meta: &SqliteStore, account: &Account, purpose: Purpose) -> Result<Claim, Failure> {
     let claimed = || {
         let name = &account.name;
@@ -298,7 +298,7 @@ fn hash(origin: &secret::Origin) -> Result<String, Failure> {
         .map_err(|error| Failure::new(Exit::Other, format!("{error}; free some memory")))
 }
 
-/// Tells a server that runs on the store; if none does, there is nobody to tell.
+/// Notifies the server that runs on the store, if there is one.
 fn tell(store: &Path, command: Command) -> Result<(), Failure> {
     match control::ask(store, &command) {
         Ok(_) | Err(AskError::NotRunning) => Ok(()),

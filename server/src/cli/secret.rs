@@ -1,5 +1,5 @@
-//! Where a new password comes from: a terminal, a file, or standard input; never an argument,
-//! which everybody on the machine could read.
+//! Reads a new password from a terminal, a file, or standard input; never from an argument, which
+//! every user of the machine could read.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -23,7 +23,7 @@ pub struct Origin {
     password_stdin: bool,
 }
 
-/// Reads the password; on a terminal twice, without showing it.
+/// Reads the password; a terminal asks for it twice, without showing it.
 pub fn read(origin: &Origin) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let password = match (&origin.password_file, origin.password_stdin) {
         (Some(path), _) => {

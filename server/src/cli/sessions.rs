@@ -1,4 +1,4 @@
-//! `xfer-server session ...`: asks the server that runs on the store.
+//! `xfer-server session ...`: asks the server that is running on the store.
 
 use std::path::Path;
 
@@ -7,16 +7,16 @@ use crate::control::{self, Answer, AskError, Command, Session};
 use crate::exit::{Exit, Failure};
 use crate::moment;
 
-/// How sessions are printed.
+/// The output format for sessions.
 #[derive(Clone, Copy, Debug)]
 pub enum Shape {
     /// For people.
     Table,
-    /// For programs, with all that is known.
+    /// For programs, with every field.
     Json,
 }
 
-/// Prints the sessions that run.
+/// Prints the running sessions.
 pub fn list(store: &Path, shape: Shape) -> Result<(), Failure> {
     match (ask(store, &Command::List)?, shape) {
         (Answer::Sessions { sessions }, Shape::Json) => {
@@ -46,7 +46,7 @@ pub fn end(store: &Path, user: &str) -> Result<(), Failure> {
     }
 }
 
-/// Asks, and says what to do if there is no answer.
+/// Asks the server; if it does not answer, the failure says what to do.
 pub fn ask(store: &Path, command: &Command) -> Result<Answer, Failure> {
     control::ask(store, command).map_err(|error| match &error {
         AskError::NotRunning => {
@@ -61,7 +61,7 @@ pub fn ask(store: &Path, command: &Command) -> Result<Answer, Failure> {
     })
 }
 
-/// Whoever answered is no server of this version.
+/// The failure for an answer that does not come from a server of this version.
 pub fn nonsense() -> Failure {
     let line =
         "the server answered another question; check that it has the version of this program";

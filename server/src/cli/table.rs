@@ -1,10 +1,10 @@
-//! Tables on standard output: columns as wide as they need to be, nothing else.
+//! Tables on standard output: columns padded to their widest cell, and no decoration.
 
 use xfer_protocol::shown::shown;
 
 use crate::exit::Failure;
 
-/// Prints a heading and rows.
+/// Prints a heading and its rows.
 pub fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result<(), Failure> {
     for line in lines(heading, rows) {
         super::print_line(&line)?;
@@ -13,7 +13,7 @@ pub fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result
 }
 
 fn lines<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Vec<String> {
-    // Clients name themselves; nothing they say moves the cursor.
+    // Clients choose their own names, so escape them: they must not move the cursor.
     let mut all = vec![heading.map(str::to_owned)];
     all.extend(rows.iter().map(|row| row.clone().map(|cell| shown(&cell))));
     let mut widths = [0; N];

@@ -1,5 +1,5 @@
-//! `xfer-server import` and `export`: a user's tree, in the store itself, beside a running server or
-//! without one.
+//! `xfer-server import` and `export`: copies a user's tree to or from the store itself, whether or
+//! not a server is running.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -33,21 +33,21 @@ pub fn export(store: &Path, name: &str, to: &Path, replace: bool) -> Result<(), 
     done.map(|_| ())
 }
 
-/// A store, and an account of it that has no session.
+/// An open store with an account that has no session.
 struct Opened {
     meta: SqliteStore,
     contents: FileStore,
     account: Account,
-    /// What keeps it from having one.
+    /// Keeps the account without a session.
     _claim: Claim,
 }
 
 fn open(store: &Path, name: &str, purpose: Purpose) -> Result<Opened, Failure> {
     let (meta, account) = accounts::find(store, name)?;
     let claim = accounts::claim(&meta, &account, purpose)?;
-    // A session that begins from now on is refused; one that began before is seen.
+    // From now on new sessions are refused; an earlier one is found here.
     must_not_be_mounted(store, name)?;
-    // Read again, with what a session did in its last moment.
+    // Read it again: a session may have changed it just before it ended.
     let account = meta.account(&account.name)?.ok_or_else(|| accounts::no_user(name))?;
     let contents = FileStore::open(store)?.whole_from(meta.whole_from()?);
     meta.must_be_current(&contents)?;
@@ -75,7 +75,7 @@ fn must_not_be_mounted(store: &Path, name: &str) -> Result<(), Failure> {
     }
 }
 
-/// The names of a path within a tree. One that begins at the root and one that does not are the same.
+/// The names of a path within a tree. A leading `/` makes no difference.
 fn names(path: &OsStr) -> Result<Vec<Name>, Failure> {
     let parts = path.as_bytes().split(|byte| *byte == b'/').filter(|part| !part.is_empty());
     parts

@@ -1,7 +1,7 @@
-//! From an account into a directory of this machine.
+//! Exports an account's tree into a directory of this machine.
 //!
-//! It reads the store as it is committed and changes nothing there. Owners are set if it runs as
-//! root; set-id bits never are; devices stay behind.
+//! It reads the store's committed state and changes nothing there. Owners are set only if root runs
+//! it; set-id bits never are; devices are skipped.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,30 +20,30 @@ use super::{CHUNK_BYTES, Stop, Tally, interrupted, open_directory, unusable};
 use crate::exit::{Exit, Failure};
 use crate::rights::Own;
 
-/// How many entries are listed at a time.
+/// The number of entries to list at a time.
 const PAGE_COUNT: usize = 100;
 
-/// Where to, and whether something may be there already.
+/// The target of an export.
 pub struct Export<'a> {
-    /// The directory, which is made if it is missing.
+    /// The directory, created if it is missing.
     pub to: &'a std::path::Path,
-    /// Whether the directory may have entries: those that differ are replaced.
+    /// Whether the directory may have entries; if so, those that differ are replaced.
     pub replace: bool,
 }
 
-/// Exports the tree of an account that has no session. Says in a line what was done.
+/// Exports the tree of an account without a session. Returns a summary line.
 ///
 /// # Errors
-/// If the work ended early; what was done until then stays. Or if some entries could not be moved.
+/// If the work ended early, keeping what was done so far; or if some entries could not be copied.
 pub fn export(
     meta: SqliteStore,
     contents: FileStore,
     account: &Account,
     what: &Export<'_>,
 ) -> (String, Result<Tally, Failure>) {
-    // The root is there already.
+    // The root exists already.
     let mut progress = Progress::new("exported", Some(account.usage.nodes.saturating_sub(1)));
-    // Modes are given just as they are to be.
+    // Modes are to be exactly those given.
     let umask = rustix::process::umask(Mode::empty());
     let done = prepare(what).and_then(|root| {
         let landing =
@@ -66,11 +66,11 @@ struct Exporter<'a> {
     landing: Landing,
     progress: &'a mut Progress,
     way: Way,
-    /// Where nodes with several names are.
+    /// Where nodes with several names were exported.
     links: HashMap<Ino, Landed>,
 }
 
-/// The first name of a node that has several.
+/// The first exported name of a node with several names.
 struct Landed {
     directories: Vec<Name>,
     name: Name,
@@ -81,9 +81,9 @@ struct Landed {
 struct Frame {
     ino: Ino,
     page: std::vec::IntoIter<(Name, Ino, Node)>,
-    /// The last name of the page, after which the next begins; none if there is no next.
+    /// The last name of this page, after which the next begins; `None` after the last page.
     after: Option<Name>,
-    /// The directory itself; none for the first, which stays as it is.
+    /// The directory's node; `None` for the top one, which keeps its attributes.
     node: Option<Arc<Node>>,
 }
 
@@ -128,7 +128,7 @@ impl Exporter<'_> {
         Ok(frame.page.next())
     }
 
-    /// Gives a directory its attributes, its time of change above all, now that it is complete.
+    /// Gives a complete directory its attributes. The modification time must come after its entries.
     fn leave(&mut self, frame: &Frame) -> Result<(), Failure> {
         let Some(node) = &frame.node else { return Ok(()) };
         let name = self.way.names().last().cloned();
@@ -144,7 +144,7 @@ impl Exporter<'_> {
         })
     }
 
-    /// Exports an entry; a directory only as far as it has to be gone into.
+    /// Exports an entry. For a directory, returns the frame for descending into it.
     fn entry(&mut self, name: &Name, ino: Ino, node: Node) -> Result<Option<Frame>, Stop> {
         match &node.kind {
             Kind::Directory { .. } => {
@@ -168,7 +168,7 @@ impl Exporter<'_> {
         Ok(None)
     }
 
-    /// Sees to it that the like of the node is there.
+    /// Makes sure that an equal of the node is there.
     fn place(&mut self, name: &Name, ino: Ino, node: &Node) -> Result<(), Stop> {
         if self.links.contains_key(&ino) {
             return self.link(name, ino);
@@ -207,7 +207,7 @@ impl Exporter<'_> {
         }
     }
 
-    /// Writes a file's data; what it has none in stays a hole.
+    /// Writes a file's data; holes stay holes.
     fn fill(&mut self, file: &OwnedFd, data: &FileData) -> Result<(), Stop> {
         ftruncate(file, data.size)?;
         let Some(content) = data.content else { return Ok(()) };
@@ -219,18 +219,18 @@ impl Exporter<'_> {
                 let read = self.contents.read(content, at, &mut buffer);
                 let count = match read {
                     Ok(count) => count,
-                    // The content of a file that was changed meanwhile may be gone.
+                    // If a session changed the file meanwhile, its old content may be gone.
                     Err(error) => {
                         self.must_be_unchanged().map_err(Stop::All)?;
                         return Err(match error {
-                            // The others are not to be lost for it.
+                            // One damaged file must not stop the others.
                             StoreError::Damaged(what) => Stop::Entry(format!("is damaged: {what}")),
                             other => other.into(),
                         });
                     }
                 };
                 if count == 0 {
-                    // What older programs set aside at a content's end and never wrote.
+                    // Reserved by an older version past the content's end, and never written.
                     break;
                 }
                 write_all(file, &buffer[..count], at)?;
@@ -241,7 +241,7 @@ impl Exporter<'_> {
         Ok(())
     }
 
-    /// Gives one more name to what was exported under another.
+    /// Links another name to a node that is already exported.
     fn link(&mut self, name: &Name, ino: Ino) -> Result<(), Stop> {
         let Some(first) = self.links.get(&ino) else { return Ok(()) };
         let here = self.way.here();
@@ -264,9 +264,9 @@ impl Exporter<'_> {
     }
 }
 
-/// What there is, and what goes wrong.
+/// State checks and error handling.
 impl Exporter<'_> {
-    /// Makes sure that no session began, and so that what was read since the start is one state.
+    /// Makes sure that no session began, so that everything read since the start is one state.
     fn must_be_unchanged(&self) -> Result<(), Failure> {
         let now = self.meta.account(&self.account.name)?;
         let same = now.is_some_and(|now| {
@@ -276,7 +276,7 @@ impl Exporter<'_> {
         if same { Ok(()) } else { Err(interrupted(&self.account.name)) }
     }
 
-    /// Opens a directory by the names that lead to it.
+    /// Opens a directory by its path from the top.
     fn open(&self, directories: &[Name]) -> Result<OwnedFd, HostError> {
         let mut directory = openat(self.way.root(), c".", DIRECTORY, Mode::empty())?;
         for name in directories {
@@ -290,7 +290,7 @@ impl Exporter<'_> {
     }
 }
 
-/// The directory to export into: made if it is missing, and empty if nothing may be replaced.
+/// Opens the target directory: created if missing, and it must be empty unless it may be replaced.
 fn prepare(what: &Export<'_>) -> Result<OwnedFd, Failure> {
     let _own = Own::regain().map_err(|error| unusable(what.to, error))?;
     match mkdir(what.to, Mode::RWXU) {

@@ -1,8 +1,8 @@
-//! The data and the attributes of what is imported.
+//! The data and attributes of imported entries.
 //!
-//! A file is written under the time of change that it will have, and its time of status change is the
-//! same until it is whole: so one that was left in part is known, and that it ends where its data
-//! does. Attributes named `user.xfer.*` are the server's own and stay behind.
+//! While a file is incomplete, its ops carry its final modification time, so its status change time
+//! equals it. That marks a partly imported file, whose data is complete up to its present end.
+//! Attributes named `user.xfer.*` are the server's own and are not imported.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -19,7 +19,7 @@ use super::{CHUNK_BYTES, Stop};
 use crate::engine::solo::SoloError;
 
 impl Importer<'_> {
-    /// Writes what a file does not have yet, which is all after its end.
+    /// Writes the data that a file still lacks: everything past its present end.
     pub(super) fn fill(&mut self, ino: Ino, of: &Attributes, what: &What) -> Result<(), Stop> {
         let What::File(file) = what else { return Ok(()) };
         let mut at = self.size(ino)?;
@@ -65,15 +65,15 @@ impl Importer<'_> {
         Ok(node.and_then(|node| node.file().map(|data| data.size)).unwrap_or(0))
     }
 
-    /// Makes attributes equal, where they are not. The time of access is only set with others: that
-    /// of what is imported changes when it is read.
+    /// Sets the attributes that differ. The access time alone does not count as a difference, since
+    /// the import itself changes it by reading.
     pub(super) fn finish(
         &mut self,
         ino: Ino,
         of: &Attributes,
         xattrs: &BTreeMap<Bytes, Bytes>,
     ) -> Result<(), Stop> {
-        // What every tree has stays the tree's.
+        // The nodes that every tree has keep their attributes.
         if ino < Ino(Ino::FIRST_GRANTED) {
             return Ok(());
         }
@@ -114,7 +114,7 @@ impl Importer<'_> {
             let (name, value) = (name.clone(), value.clone());
             let action = Action::SetXattr { ino, name, value, mode: XattrMode::Either };
             match self.solo.act(SystemTime::now().into(), action, &[]) {
-                // Not the disk: this writes no data.
+                // This is not a full disk: the op writes no data.
                 Err(SoloError::Refused(Errno::ENOSPC)) => {
                     return Err(Stop::Entry("has more extended attributes than fit".to_owned()));
                 }
@@ -124,7 +124,7 @@ impl Importer<'_> {
         Ok(())
     }
 
-    /// Sets attributes: those that `change` fills in.
+    /// Sets the attributes that `change` fills in.
     fn set(
         &mut self,
         ino: Ino,

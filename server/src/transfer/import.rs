@@ -1,7 +1,7 @@
-//! From a directory of this machine into an account, through the same ops that a mount would send.
+//! Imports a directory of this machine into an account, through the same ops that a mount sends.
 //!
-//! A file that an interrupted run left in part is gone on with (`filling` says how it is known);
-//! anything else that differs is replaced. `outbox` stays behind: what is put there would be sent.
+//! A partly imported file is resumed (`filling` says how it is recognised); other entries that
+//! differ are replaced. `outbox` is skipped: files put there would be sent.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,21 +22,21 @@ use crate::engine::solo::{Solo, SoloError};
 use crate::exit::{Exit, Failure};
 use crate::rights::Own;
 
-/// The permission bits of directories that are made on the way to where the tree goes.
+/// The permission bits of directories created on the path to the target.
 const WAY_MODE: u16 = 0o755;
 
-/// What is imported, and where to.
+/// The source and target of an import.
 pub struct Import<'a> {
     /// The directory whose entries are imported.
     pub from: &'a std::path::Path,
-    /// The names on the way to the directory of the account that they go into.
+    /// The path of the target directory within the account.
     pub into: &'a [Name],
 }
 
-/// Imports a tree into an account that has no session. Says in a line what was done.
+/// Imports a tree into an account without a session. Returns a summary line.
 ///
 /// # Errors
-/// If the work ended early; what was done until then stays. Or if some entries could not be moved.
+/// If the work ended early, keeping what was done so far; or if some entries could not be copied.
 pub fn import(
     meta: SqliteStore,
     contents: FileStore,
@@ -59,7 +59,7 @@ pub(super) struct Importer<'a> {
     user: &'a Name,
     pub(super) progress: &'a mut Progress,
     way: Way,
-    /// What files with several names became.
+    /// The nodes of files that have several names.
     links: HashMap<FileId, Ino>,
 }
 
@@ -67,23 +67,23 @@ pub(super) struct Importer<'a> {
 struct Frame {
     ino: Ino,
     names: std::vec::IntoIter<Name>,
-    /// What the directory will have; none for the first, which stays as it is.
+    /// The directory's final attributes; `None` for the top one, which keeps its own.
     attributes: Option<Attributes>,
 }
 
-/// What a name refers to, if it is no directory.
+/// The source of an entry that is not a directory.
 pub(super) enum What {
     File(OwnedFd),
     Symlink(Bytes),
     Special(SpecialKind),
 }
 
-/// How an entry of the account compares to what is imported.
+/// How an entry of the account compares with the source.
 enum There {
     Absent,
-    /// Of the same kind, size and time of change.
+    /// It has the same kind, size and modification time.
     Same(Ino),
-    /// A file that an interrupted import left.
+    /// It is a file that an interrupted import left incomplete.
     Part(Ino),
     Other(Ino, Arc<Node>),
 }
@@ -108,7 +108,7 @@ impl<'a> Importer<'a> {
         importer.end(done)
     }
 
-    /// Keeps what was done, whatever ended the work, if anything can be kept.
+    /// Commits what was done, whatever ended the work, unless it can't be kept.
     fn end(mut self, done: Result<(), Failure>) -> Result<(), Failure> {
         let committed = match &done {
             Err(Failure {
@@ -123,7 +123,7 @@ impl<'a> Importer<'a> {
         done.and(committed)
     }
 
-    /// The directory that the tree goes into, which is made if it is missing.
+    /// The target directory, created if it is missing.
     fn target(&mut self, into: &[Name], owner: &Attributes) -> Result<Ino, Failure> {
         let mut ino = Ino::ROOT;
         for name in into {
@@ -165,7 +165,7 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
-    /// Gives a directory its attributes, its time of change above all, now that it is complete.
+    /// Gives a complete directory its attributes. The modification time must come after its entries.
     fn leave(&mut self, frame: &Frame) -> Result<(), Failure> {
         let Some(attributes) = frame.attributes else { return Ok(()) };
         let name = self.way.names().last().cloned();
@@ -185,7 +185,7 @@ impl<'a> Importer<'a> {
         })
     }
 
-    /// Imports an entry; a directory only as far as it has to be gone into.
+    /// Imports an entry. For a directory, returns the frame for descending into it.
     fn entry(&mut self, parent: Ino, name: &Name) -> Result<Option<Frame>, Stop> {
         let stat = statat(self.way.here(), name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?;
         let attributes = Attributes::of(&stat);
@@ -248,7 +248,7 @@ impl<'a> Importer<'a> {
         Ok(ino)
     }
 
-    /// Sees to it that the name refers to the like of what is imported.
+    /// Makes sure that the name refers to an equal of the source.
     fn place(
         &mut self,
         parent: Ino,
@@ -289,7 +289,7 @@ impl<'a> Importer<'a> {
         self.finish(ino, of, &xattrs)
     }
 
-    /// Gives one more name to what was imported under another.
+    /// Links another name to a file that is already imported.
     fn link(&mut self, parent: Ino, name: &Name, ino: Ino) -> Result<(), Stop> {
         match self.lookup(parent, name)? {
             Some((there, _)) if there == ino => {
@@ -330,7 +330,7 @@ impl<'a> Importer<'a> {
         Ok(ino)
     }
 
-    /// Removes what is in the way. Nothing that holds something else goes.
+    /// Removes an entry that is in the way; fails for a directory that is not empty.
     fn remove(&mut self, parent: Ino, name: &Name, ino: Ino, node: &Node) -> Result<(), Stop> {
         let name = name.clone();
         if node.is_directory() {
@@ -341,12 +341,12 @@ impl<'a> Importer<'a> {
     }
 }
 
-/// What there is, and what goes wrong.
+/// State checks and error handling.
 impl Importer<'_> {
-    /// Opens an entry for reading, without changing when it was read last if that is allowed.
+    /// Opens an entry for reading, without changing its access time where that is allowed.
     fn open(&self, name: &Name, flags: OFlags) -> Result<OwnedFd, HostError> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | flags;
-        // Only its owner and root may leave no trace.
+        // Only the file's owner and root may use `O_NOATIME`.
         let _own = Own::regain()?;
         let open = |flags| openat(self.way.here(), name.as_bytes(), flags, Mode::empty());
         match open(flags | OFlags::NOATIME) {

@@ -1,13 +1,13 @@
-//! How something comes to be in a directory of this machine.
+//! Creates exported entries in a directory of this machine.
 //!
-//! **Invariant:** what was there is never written to, nor are its attributes changed: it may have
-//! other names elsewhere. It is kept as it is, or unlinked. Only directories, which can't, are gone
-//! into.
+//! **Invariant:** an existing file is never written to, nor are its attributes changed: it may have
+//! other names elsewhere. It is either kept as it is or unlinked. Only existing directories are
+//! reused, since they can't have other names.
 //!
-//! All of it is done with the rights of who runs the export, which are not those that it reads the
-//! store with.
+//! All of it runs with the rights of the user who runs the export, not those with which the store
+//! is read.
 //!
-//! **Invariant:** the time of change is set last; so what has the right one is whole.
+//! **Invariant:** the modification time is set last, so an entry with the right one is complete.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -26,35 +26,35 @@ use super::walk::{Attributes, DIRECTORY};
 use crate::moment;
 use crate::rights::Own;
 
-/// The permission bits that are set: all but the set-id bits, which would lend a stored owner's
-/// rights, or the exporting user's, to whoever finds the file.
+/// The permission bits that are set: all but the set-id bits, which would give any user who runs
+/// the file the rights of its stored owner or of the exporting user.
 const MODE_MASK: u16 = 0o1777;
 
-/// The coarsest steps in which a filesystem keeps times, in seconds: those of FAT.
+/// The coarsest resolution of times in a filesystem, in seconds: that of FAT.
 const TIME_STEP_SECS_MAX: u64 = 2;
 
-/// The permission bits of what is not complete yet.
+/// The permission bits of an entry that is not complete yet.
 const PRIVATE: Mode = Mode::RWXU;
 
-/// How things are made.
+/// The rules for creating entries.
 #[derive(Clone, Copy)]
 pub(super) struct Landing {
-    /// Whether what was there may be replaced.
+    /// Whether existing entries may be replaced.
     pub(super) replace: bool,
-    /// Whether owners are set, as only root can.
+    /// Whether owners are set, which only root can do.
     pub(super) owners: bool,
 }
 
-/// A file or special file that is to be there.
+/// The state of a file's or special file's place.
 pub(super) enum Found {
-    /// It is.
+    /// An equal entry is there.
     Same,
-    /// Nothing is in its place any more.
+    /// The place is free.
     Free,
 }
 
 impl Landing {
-    /// Whether the like of `node` is there; anything else in its place goes.
+    /// Keeps an equal of `node` if one is there; removes any other entry.
     pub(super) fn clear(self, at: BorrowedFd<'_>, name: &Name, node: &Node) -> Result<Found, Stop> {
         let _own = Own::regain()?;
         let there = match statat(at, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
@@ -69,7 +69,7 @@ impl Landing {
         Ok(Found::Free)
     }
 
-    /// Removes what is in the way, if it may. Nothing that holds something else goes.
+    /// Removes an entry that is in the way, if allowed; fails for a directory that is not empty.
     pub(super) fn remove(
         self,
         at: BorrowedFd<'_>,
@@ -92,7 +92,7 @@ impl Landing {
         }
     }
 
-    /// Opens a directory, making it if it is not there. Says whether it was.
+    /// Opens a directory, created if it is missing. Returns whether it existed.
     pub(super) fn directory(
         self,
         at: BorrowedFd<'_>,
@@ -105,7 +105,7 @@ impl Landing {
                 let directory = open()?;
                 let mode = Mode::from_raw_mode(fstat(&directory)?.st_mode);
                 if !mode.contains(PRIVATE) {
-                    // A run before this one may have made it read-only already.
+                    // An earlier run may already have made it read-only.
                     fchmod(&directory, mode | PRIVATE)?;
                 }
                 return Ok((directory, true));
@@ -118,7 +118,7 @@ impl Landing {
         Ok((open()?, false))
     }
 
-    /// Makes an empty file where nothing is.
+    /// Creates an empty file; the place must be free.
     pub(super) fn file(self, at: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Stop> {
         let _own = Own::regain()?;
         let flags =
@@ -126,7 +126,7 @@ impl Landing {
         Ok(openat(at, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)?)
     }
 
-    /// Makes a symbolic link where nothing is.
+    /// Creates a symbolic link; the place must be free.
     pub(super) fn symlink(
         self,
         at: BorrowedFd<'_>,
@@ -139,7 +139,7 @@ impl Landing {
         self.finish_unopened(at, name, node)
     }
 
-    /// Makes a pipe or a socket where nothing is.
+    /// Creates a pipe or a socket; the place must be free.
     pub(super) fn special(
         self,
         at: BorrowedFd<'_>,
@@ -152,7 +152,7 @@ impl Landing {
         self.finish_unopened(at, name, node)
     }
 
-    /// Gives a file that was just made, or a directory, its attributes.
+    /// Sets the attributes of a file that was just created, or of a directory.
     pub(super) fn finish(self, file: &impl AsFd, node: &Node) -> Result<(), Stop> {
         let _own = Own::regain()?;
         for (name, value) in node.xattrs.all().unwrap_or_default().iter() {
@@ -169,7 +169,7 @@ impl Landing {
         must_have_time(&fstat(file)?, node)
     }
 
-    /// The same for what can't be opened, or would do something when it is.
+    /// The same for an entry that can't be opened, or where opening would have an effect.
     fn finish_unopened(self, at: BorrowedFd<'_>, name: &Name, node: &Node) -> Result<(), Stop> {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if self.owners {
@@ -181,8 +181,8 @@ impl Landing {
     }
 }
 
-/// Tells of a filesystem that can't keep a time so early or so late. Many keep none to the
-/// nanosecond, which nobody is told.
+/// Reports a filesystem that can't store a time so early or so late. Many round the nanoseconds;
+/// that is not reported.
 fn must_have_time(stat: &Stat, node: &Node) -> Result<(), Stop> {
     let kept = Attributes::of(stat).mtime.secs();
     if kept.abs_diff(node.mtime.secs()) <= TIME_STEP_SECS_MAX {
@@ -192,7 +192,7 @@ fn must_have_time(stat: &Stat, node: &Node) -> Result<(), Stop> {
     Err(Stop::Entry(format!("its time of change, {wanted}, can't be kept there: it is {kept} now")))
 }
 
-/// Whether what is there is of the node's kind, size and time of change.
+/// Whether the existing entry has the node's kind, size and modification time.
 fn is_like(at: BorrowedFd<'_>, name: &Name, node: &Node, there: &Attributes) -> Result<bool, Stop> {
     let like = match &node.kind {
         Kind::File(data) => there.kind == FileType::RegularFile && there.size == data.size,

@@ -1,17 +1,17 @@
-//! Whole trees between a directory of this machine and an account: import and export.
+//! Copies whole trees between a directory of this machine and an account: import and export.
 //!
-//! Both work on the store itself, beside a running server or without one, and both can be
-//! interrupted and run again: what is there with the same kind, size and time of change is done.
+//! Both work on the store itself, whether or not a server is running. Both can be interrupted and
+//! run again: an existing entry with the same kind, size and modification time counts as done.
 //!
 //! Reading order: `walk` (the directory's side), `import` with `filling` (data and attributes), then
-//! `export` with `landing` (how something comes to be on the disk), and `progress` (what is told
-//! meanwhile).
+//! `export` with `landing` (creating entries on the disk), and `progress` (messages in the
+//! meantime).
 //!
-//! **Invariant:** an account with a session is not touched. Whoever runs them has claimed the account,
-//! so none begins meanwhile; an import is a session of its own besides, which a later one would fence.
+//! **Invariant:** an account with a session is not touched. The caller has claimed the account, so no
+//! session begins meanwhile. Besides, an import is a session itself, which a later one would fence.
 //!
-//! **Invariant:** a name is only ever resolved in a directory that is open, and no symbolic link is
-//! followed: nothing that a tree holds leads out of the directory.
+//! **Invariant:** a name is only ever resolved within an open directory, and no symbolic link is
+//! followed: no name or link in a tree can lead out of the directory.
 
 mod walk;
 
@@ -34,14 +34,14 @@ use crate::exit::{Exit, Failure};
 pub use progress::Tally;
 use xfer_store::StoreError;
 
-/// How many bytes are read and written at a time.
+/// The number of bytes to read and write at a time.
 const CHUNK_BYTES: u64 = xfer_protocol::limits::WRITE_BYTES_MAX as u64;
 
-/// Why an entry, or all of the work, ends.
+/// Why an entry, or the whole copy, was given up.
 enum Stop {
-    /// This entry can't be moved; the others can.
+    /// This entry can't be copied; the others can.
     Entry(String),
-    /// Nothing more can be done.
+    /// The copy can't go on.
     All(Failure),
 }
 
@@ -63,7 +63,7 @@ impl From<StoreError> for Stop {
     }
 }
 
-/// Opens the directory that was named on the command line; links on the way to it are followed.
+/// Opens the directory named on the command line; links on the path to it are followed.
 fn open_directory(path: &Path) -> Result<std::os::fd::OwnedFd, Failure> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).map_err(|error| unusable(path, error))
@@ -75,7 +75,7 @@ fn unusable(path: &Path, error: HostError) -> Failure {
     Failure::new(Exit::Directory, line)
 }
 
-/// A session of the account began while its tree was being moved.
+/// The failure for a session that began while its account's tree was being copied.
 fn interrupted(user: &xfer_protocol::Name) -> Failure {
     let line = format!(
         "{user} was mounted, or changed otherwise, meanwhile; unmount it and run this again to go on"

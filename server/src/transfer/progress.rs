@@ -1,5 +1,5 @@
-//! What is told while a tree is moved: a line that is rewritten on a terminal, a warning for what
-//! stays behind, and the sum at the end.
+//! Messages while a tree is copied: a line that is rewritten on a terminal, a warning for each
+//! entry left behind, and a summary at the end.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -10,33 +10,33 @@ use xfer_protocol::{Name, size};
 
 use crate::exit::{Exit, Failure};
 
-/// How often the line is rewritten.
+/// The interval between updates of the line.
 const REFRESH: Duration = Duration::from_millis(200);
 
-/// Makes the terminal forget the line so far.
+/// Erases the present line on the terminal.
 const CLEAR: &str = "\r\x1b[K";
 
-/// What became of a tree's entries.
+/// Counts of a tree's entries, by outcome.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Tally {
-    /// Those that were moved.
+    /// Entries that were copied.
     pub moved: u64,
-    /// Those that were there already.
+    /// Entries that were there already.
     pub kept: u64,
-    /// Those of a kind that is not moved: devices.
+    /// Entries of a kind that is not copied: devices.
     pub skipped: u64,
-    /// Those that could not be moved.
+    /// Entries that could not be copied.
     pub failed: u64,
-    /// Bytes of data that were moved.
+    /// Bytes of data that were copied.
     pub bytes: u64,
 }
 
-/// Tells, and counts.
+/// Counts entries and reports progress.
 pub(super) struct Progress {
-    /// What is being done: `imported`, `exported`.
+    /// The action, for the messages: `imported` or `exported`.
     verb: &'static str,
     pub(super) tally: Tally,
-    /// Entries in all, if that is known.
+    /// The total number of entries, if it is known.
     total: Option<u64>,
     start: Instant,
     told: Instant,
@@ -50,44 +50,44 @@ impl Progress {
         Progress { verb, tally: Tally::default(), total, start: now, told: now, terminal }
     }
 
-    /// An entry was moved.
+    /// Counts an entry that was copied.
     pub(super) fn moved(&mut self) {
         self.tally.moved += 1;
         self.tell();
     }
 
-    /// An entry was there already.
+    /// Counts an entry that was there already.
     pub(super) fn kept(&mut self) {
         self.tally.kept += 1;
         self.tell();
     }
 
-    /// Data was moved.
+    /// Counts bytes of data that were copied.
     pub(super) fn bytes(&mut self, count: u64) {
         self.tally.bytes += count;
         self.tell();
     }
 
-    /// An entry is of a kind that stays behind.
+    /// Warns of an entry whose kind is not copied.
     pub(super) fn skip(&mut self, path: &Path<'_>, what: &str) {
         self.tally.skipped += 1;
         self.warn(path, what);
     }
 
-    /// An entry could not be moved.
+    /// Warns of an entry that could not be copied.
     pub(super) fn fail(&mut self, path: &Path<'_>, why: &str) {
         self.tally.failed += 1;
         self.warn(path, why);
     }
 
-    /// Ends the line.
+    /// Erases the progress line.
     pub(super) fn clear(&self) {
         if self.terminal {
             self.write(CLEAR);
         }
     }
 
-    /// The sum, and whether all of the tree is there.
+    /// The summary line, and a failure if the tree is not complete.
     pub(super) fn finish(self) -> (String, Result<(), Failure>) {
         self.clear();
         let Tally { moved, kept, skipped, failed, bytes } = self.tally;
@@ -127,17 +127,17 @@ impl Progress {
         self.write(&format!("{CLEAR}{} {done}{of}, {bytes}, {rate}/s", self.verb));
     }
 
-    /// With standard error closed there is nobody to tell.
+    /// A closed standard error is ignored.
     fn write(&self, text: &str) {
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
 }
 
-/// A place below the directory, for messages only.
+/// The path of an entry below the directory, for messages only.
 pub(super) struct Path<'a> {
-    /// The directories on the way.
+    /// The directories on the path.
     pub(super) directories: &'a [Name],
-    /// The entry.
+    /// The entry's own name.
     pub(super) name: &'a Name,
 }
 

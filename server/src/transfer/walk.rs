@@ -1,8 +1,8 @@
-//! The way through a directory of this machine: down into open directories and up again, what an
-//! entry is, and where a file has data.
+//! Walks a directory of this machine: down into open directories and up again. Also reads the
+//! attributes and data ranges of entries.
 //!
-//! **Invariant:** however deep a tree is, only so many of its directories are open at a time. The way
-//! up to one that was closed goes through `..`, and must arrive at the directory it came from.
+//! **Invariant:** however deep a tree is, only a bounded number of its directories are open. To return
+//! to one that was closed, the walk goes through `..`, and must arrive at the directory it came from.
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
@@ -17,17 +17,17 @@ use rustix::io::{Errno, Result};
 use xfer_protocol::limits::XATTR_VALUE_BYTES_MAX;
 use xfer_protocol::{Name, Timestamp};
 
-/// How many directories on the way are open.
+/// The most open directories on the path.
 const OPEN_MAX: usize = 64;
 
-/// Flags to open a directory that is an entry of another.
+/// Flags for opening a directory that is an entry of another.
 pub(super) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// What tells a file of this machine from all others.
+/// Identifies a file of this machine.
 pub(super) type FileId = (u64, u64);
 
-/// A way down into a directory.
+/// The path of open directories down to the present one.
 pub(super) struct Way {
     root: OwnedFd,
     levels: Vec<Level>,
@@ -35,7 +35,7 @@ pub(super) struct Way {
 }
 
 struct Level {
-    /// None if it was closed, since many were open.
+    /// `None` if it was closed because too many were open.
     directory: Option<OwnedFd>,
     id: FileId,
 }
@@ -45,23 +45,23 @@ impl Way {
         Way { root, levels: Vec::new(), names: Vec::new() }
     }
 
-    /// The directory that the way led to.
+    /// The present directory.
     pub(super) fn here(&self) -> BorrowedFd<'_> {
         let last = self.levels.last().and_then(|level| level.directory.as_ref());
         last.unwrap_or(&self.root).as_fd()
     }
 
-    /// Where the way began.
+    /// The directory where the walk began.
     pub(super) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
-    /// The names of the directories on the way.
+    /// The names of the directories on the path.
     pub(super) fn names(&self) -> &[Name] {
         &self.names
     }
 
-    /// Goes on into a directory that was opened here.
+    /// Descends into a directory that was opened here.
     pub(super) fn enter(&mut self, name: Name, directory: OwnedFd) -> Result<()> {
         let id = id_of(&fstat(&directory)?);
         self.levels.push(Level { directory: Some(directory), id });
@@ -72,7 +72,7 @@ impl Way {
         Ok(())
     }
 
-    /// Goes back up.
+    /// Returns to the parent directory.
     pub(super) fn leave(&mut self) -> Result<()> {
         self.names.pop();
         let left = self.levels.pop().and_then(|level| level.directory);
@@ -80,7 +80,7 @@ impl Way {
         if level.directory.is_none() {
             let directory = openat(&left, c"..", DIRECTORY, Mode::empty())?;
             if id_of(&fstat(&directory)?) != level.id {
-                // Somebody moved the directory away meanwhile.
+                // The directory was moved away meanwhile.
                 return Err(Errno::STALE);
             }
             level.directory = Some(directory);
@@ -89,7 +89,7 @@ impl Way {
     }
 }
 
-/// What is known of a file without its data.
+/// The metadata of a file.
 #[derive(Clone, Copy)]
 pub(super) struct Attributes {
     pub(super) kind: FileType,
@@ -123,7 +123,7 @@ fn id_of(stat: &Stat) -> FileId {
     (stat.st_dev, stat.st_ino)
 }
 
-/// A file system that counts nanoseconds past the second has no fraction that can be kept.
+/// Some filesystems report a second or more of nanoseconds; such a fraction is dropped.
 fn moment(secs: i64, nanos: u64) -> Timestamp {
     let nanos = u32::try_from(nanos).ok();
     nanos.and_then(|nanos| Timestamp::new(secs, nanos)).unwrap_or_else(|| whole(secs))
@@ -133,7 +133,7 @@ fn whole(secs: i64) -> Timestamp {
     Timestamp::new(secs, 0).expect("zero nanoseconds are less than a second")
 }
 
-/// The entries of a directory, in order of names, and how many have a name that can't be kept.
+/// A directory's entries in order of names, and the number of entries with unsupported names.
 pub(super) fn names(directory: BorrowedFd<'_>) -> Result<(Vec<Name>, u64)> {
     let (mut names, mut unusable) = (Vec::new(), 0);
     for entry in Dir::read_from(directory)? {
@@ -150,7 +150,7 @@ pub(super) fn names(directory: BorrowedFd<'_>) -> Result<(Vec<Name>, u64)> {
     Ok((names, unusable))
 }
 
-/// The next run of data of a file from `at` on, as far as it lies before `end`.
+/// The next run of data in a file from `at` on, cut at `end`.
 pub(super) fn next_data(file: &OwnedFd, at: u64, end: u64) -> Result<Option<Range<u64>>> {
     if at >= end {
         return Ok(None);
@@ -158,7 +158,7 @@ pub(super) fn next_data(file: &OwnedFd, at: u64, end: u64) -> Result<Option<Rang
     let start = match seek(file, SeekFrom::Data(at)) {
         Ok(start) => start,
         Err(Errno::NXIO) => return Ok(None),
-        // A file system that knows no holes.
+        // The filesystem does not report holes.
         Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(at..end)),
         Err(error) => return Err(error),
     };
@@ -166,7 +166,7 @@ pub(super) fn next_data(file: &OwnedFd, at: u64, end: u64) -> Result<Option<Rang
     Ok((start < stop).then_some(start..stop))
 }
 
-/// The `user.*` attributes of a file or directory. Others are the system's.
+/// The `user.*` attributes of a file or directory; all others are the system's.
 pub(super) fn xattrs(file: BorrowedFd<'_>) -> Result<BTreeMap<Bytes, Bytes>> {
     let mut buffer = vec![MaybeUninit::uninit(); XATTR_VALUE_BYTES_MAX];
     let list = match flistxattr(file, buffer.as_mut_slice()) {
@@ -180,7 +180,7 @@ pub(super) fn xattrs(file: BorrowedFd<'_>) -> Result<BTreeMap<Bytes, Bytes>> {
             Ok((value, _)) => {
                 found.insert(Bytes::copy_from_slice(name), Bytes::copy_from_slice(value));
             }
-            // Removed since.
+            // It was removed since the names were listed.
             Err(Errno::NODATA) => {}
             Err(error) => return Err(error),
         }
