@@ -1,5 +1,5 @@
-//! Many accounts at once, added to the store itself before its server starts: all have one password,
-//! which is hashed once.
+//! Many accounts at once, added to the store before its server starts. All share one password, which
+//! is hashed only once.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -9,23 +9,23 @@ use xfer_protocol::tree::Quota;
 use xfer_server::password;
 use xfer_store::{MetaStore, SqliteStore};
 
-/// The password of all of them.
+/// The password of all these accounts.
 pub const PASSWORD: &str = "the password of all of them";
 
-/// [`PASSWORD`], hashed with 8 KiB of memory in one pass: the least that Argon2 takes.
+/// The hash of [`PASSWORD`] with 8 KiB of memory and one pass: the minimum of Argon2.
 const CHEAP: &str = "$argon2id$v=19$m=8,t=1,p=1$vn2E/UPpUQHdKqgPzxtGxQ$\
                      Tsm1b76nixktSJliDqN0UIt5dADQfTXJLxPItPcQjtc";
 
-/// What checking the password takes.
+/// The cost of checking the password.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hashing {
-    /// What it takes for real users: about a tenth of a second of a core for each login.
+    /// As for real users: about a tenth of a second of a core for each login.
     Real,
-    /// Next to nothing, for tests that are about something else.
+    /// Almost none, for tests of other things.
     Cheap,
 }
 
-/// Adds accounts that have all the room they want.
+/// Adds accounts without a quota.
 pub fn add(store: &Path, names: &[Name], hashing: Hashing) {
     let meta = SqliteStore::open(store).unwrap();
     let hash = match hashing {

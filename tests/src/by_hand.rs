@@ -1,4 +1,4 @@
-//! A login by hand: the links of a session with no client on them, which does what a test wants.
+//! A login by hand: the links of a session without a client on them, for a test to drive.
 
 use std::path::Path;
 
@@ -11,11 +11,11 @@ use xfer_protocol::message::{Password, Purpose};
 use crate::accounts;
 use crate::server::Server;
 
-/// Logs a user in whose password is [`accounts::PASSWORD`]. `home` is a directory for what a user
-/// keeps.
+/// Logs in a user with the password [`accounts::PASSWORD`]. `home` is a directory for the user's
+/// files.
 ///
 /// # Errors
-/// Why that is not possible.
+/// The reason why the login failed.
 pub async fn login(server: &Server, user: &Name, home: &Path) -> Result<Session, String> {
     let label = format!("{user}@{}", server.address);
     let target: Target = label.parse().map_err(|_| format!("{label} is no target"))?;

@@ -1,4 +1,4 @@
-//! Files for tests, and what the standard library can't ask of them.
+//! Files for tests, and system calls on them that the standard library lacks.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
@@ -11,7 +11,7 @@ use rustix::fs::{XattrFlags, lgetxattr, llistxattr, lsetxattr};
 
 use crate::Random;
 
-/// Makes a tree of `count` small files in directories of a few dozen, and gives how many bytes.
+/// Makes a tree of `count` small files in directories of a few dozen; returns the number of bytes.
 pub fn make_tree(root: &Path, count: usize, seed: u64) -> u64 {
     let mut random = Random::new(seed);
     let mut bytes = 0;
@@ -25,7 +25,7 @@ pub fn make_tree(root: &Path, count: usize, seed: u64) -> u64 {
     bytes
 }
 
-/// The extended attributes of users (`user.*`) that a node has. A link is not followed.
+/// The extended attributes of a node in `user.`. Does not follow a link.
 pub fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut list = vec![0u8; 64 << 10];
     let len = llistxattr(path, &mut list[..]).unwrap();
@@ -46,7 +46,7 @@ pub fn xattr(path: &Path, name: impl AsRef<OsStr>) -> Option<Vec<u8>> {
     Some(value)
 }
 
-/// As [`xattr`], as text.
+/// Like [`xattr`], as text.
 pub fn xattr_text(path: &Path, name: &str) -> Option<String> {
     xattr(path, name).map(|value| String::from_utf8_lossy(&value).into_owned())
 }
@@ -56,12 +56,12 @@ pub fn set_xattr(path: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()
     lsetxattr(path, name, value, XattrFlags::empty())
 }
 
-/// Opens a file for reading and writing, and makes it if it is not there.
+/// Opens a file for reading and writing, creating it if missing.
 pub fn read_write(path: &Path) -> File {
     File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
 }
 
-/// The number of the error that an I/O operation ended with; 0 if it succeeded.
+/// The errno of an I/O operation; 0 if it succeeded.
 pub fn errno<T>(result: std::io::Result<T>) -> i32 {
     match result {
         Ok(_) => 0,
@@ -69,14 +69,14 @@ pub fn errno<T>(result: std::io::Result<T>) -> i32 {
     }
 }
 
-/// Empties the kernel's caches, where that is allowed; remounting empties those of a mount anyway.
+/// Empties the kernel's caches, if permitted; remounting empties those of a mount in any case.
 pub fn drop_kernel_caches() {
     if rustix::process::geteuid().is_root() {
         let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
     }
 }
 
-/// A file's bytes, mapped into memory and shared with it.
+/// A file's bytes in a shared mapping.
 pub struct Mapped {
     address: *mut libc::c_void,
     len: usize,
@@ -88,10 +88,10 @@ impl Mapped {
         Mapped::try_new(file.as_fd(), len).unwrap()
     }
 
-    /// As [`Mapped::new`], unless the system refuses.
+    /// Like [`Mapped::new`], but returns the system's error.
     pub fn try_new(file: BorrowedFd<'_>, len: usize) -> std::io::Result<Mapped> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping, at an address that the kernel picks, disturbs no other memory.
+        // SAFETY: a new mapping at an address chosen by the kernel affects no other memory.
         let address = unsafe {
             libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
         };
@@ -119,9 +119,9 @@ impl Mapped {
         unsafe { std::ptr::copy(bytes.as_ptr(), to.add(offset), bytes.len()) };
     }
 
-    /// Hands what was written to the file's filesystem (msync(2) with `MS_SYNC`).
+    /// Flushes written bytes to the filesystem (msync(2) with `MS_SYNC`).
     pub fn sync(&self) {
-        // SAFETY: address and length are those of the mapping.
+        // SAFETY: address and length are the mapping's own.
         let result = unsafe { libc::msync(self.address, self.len, libc::MS_SYNC) };
         assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     }
@@ -129,7 +129,7 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: address and length are those of the mapping, and nothing refers to it any more.
+        // SAFETY: address and length are the mapping's own, and no reference to it remains.
         unsafe { libc::munmap(self.address, self.len) };
     }
 }

@@ -1,10 +1,10 @@
-//! The harness of xfer's tests: real servers, real mounts, ordinary programs, and nothing that hangs.
+//! The harness of xfer's tests: real servers, real mounts, ordinary programs, and a deadline for all.
 //!
-//! A test makes a [`World`] (a server with its accounts, in a directory of its own, on a port of
-//! its own), mounts users of it, and runs programs on the mounts. Nothing is shared between
-//! tests, so they run in parallel. Whatever waits has a deadline: programs through
-//! [`run_within`], conditions through [`wait_until`], and the test as a whole through the
-//! world's watchdog, which cuts the mounts loose so that a stuck system call fails.
+//! A test makes a [`World`] (a server with its accounts, in its own directory, on its own port),
+//! mounts users of it, and runs programs on the mounts. Tests share nothing, so they run in
+//! parallel. Every wait has a deadline: programs through [`run_within`], conditions through
+//! [`wait_until`], and the test as a whole through the world's watchdog, which detaches the mounts
+//! so that a stuck system call fails.
 #![allow(clippy::unwrap_used, reason = "a harness fails a test by panicking")]
 
 pub mod world;

@@ -1,21 +1,21 @@
-//! How much memory our processes take up, held against what OPERATIONS.md says of it.
+//! The memory of our processes, checked against the bounds in OPERATIONS.md.
 
 use crate::load::Usage;
 use crate::{Mount, World};
 
-/// A mebibyte.
+/// A mebibyte, in bytes.
 pub const MIB: u64 = 1 << 20;
 
-/// What a mount takes up beside what its options allow: the program, its threads' stacks, frames on
-/// their way, and what the allocator does not give back. A debug build is within it, too.
+/// The memory of a mount beyond its options: the program, its threads' stacks, frames in flight,
+/// and memory that the allocator does not return. Debug builds stay within it, too.
 const MOUNT_OWN: u64 = 100 * MIB;
 
-/// What a server with one session takes up beside `--tree-size`: one password check (64 MiB), the
-/// database's pages (five connections of 16 MiB), answers and ops on their way (48 MiB), and what
-/// [`MOUNT_OWN`] has of it.
+/// The memory of a server with one session beyond `--tree-size`: one password check (64 MiB), the
+/// database's pages (five connections of 16 MiB), answers and ops in flight (48 MiB), and the same
+/// items as in [`MOUNT_OWN`].
 const SERVER_OWN: u64 = 256 * MIB;
 
-/// What the options of a mount and its server allow, in bytes.
+/// The memory that the options of a mount and its server allow, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Allowed {
     /// The mount's `--cache-size`.
@@ -29,12 +29,12 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    /// What is allowed if nothing else is asked for.
+    /// The defaults of the options.
     pub const BY_DEFAULT: Allowed =
         Allowed { cache: 256 * MIB, log: 256 * MIB, tree: 512 * MIB, server_tree: 64 * MIB };
 
-    /// Fails the test if a mount or its server ever took up more than this and its own; says how
-    /// much it was.
+    /// Fails the test if a mount or its server ever exceeded this plus its fixed allowance; prints
+    /// the peaks.
     #[track_caller]
     pub fn check(&self, world: &World, mount: &Mount) {
         let of_mount = self.cache + self.log + self.tree + MOUNT_OWN;

@@ -1,4 +1,4 @@
-//! A real `xfer-mount` and the directory it serves.
+//! A real `xfer-mount` and its mount point.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::watchdog::detach;
 use crate::world::World;
 use crate::{PATIENCE, wait_until};
 
-/// How a user's storage is about to be mounted.
+/// The options of a mount that is not started yet.
 pub struct Mounting<'a> {
     world: &'a World,
     user: String,
@@ -33,28 +33,28 @@ impl<'a> Mounting<'a> {
         }
     }
 
-    /// At another place.
+    /// Mounts at another place.
     #[must_use]
     pub fn at(mut self, root: &Path) -> Self {
         self.root = root.to_owned();
         self
     }
 
-    /// Over another address, a relay's.
+    /// Connects to another address, such as a relay's.
     #[must_use]
     pub fn through(mut self, address: SocketAddr) -> Self {
         self.address = address;
         self
     }
 
-    /// With the password in another file.
+    /// Takes the password from another file.
     #[must_use]
     pub fn password_file(mut self, file: &Path) -> Self {
         self.password_file = file.to_owned();
         self
     }
 
-    /// With one more argument.
+    /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, option: &str) -> Self {
         self.options.push(option.to_owned());
@@ -71,7 +71,7 @@ impl<'a> Mounting<'a> {
         command
     }
 
-    /// Mounts, and waits until the mount can be used.
+    /// Mounts, and waits until the mount is usable.
     #[track_caller]
     pub fn start(self) -> Mount {
         let mut command = self.command();
@@ -82,13 +82,13 @@ impl<'a> Mounting<'a> {
         let mut mount = Mount { root: self.root, running, home };
         wait_until("the mount to be usable", PATIENCE, || {
             assert!(mount.running.is_running(), "xfer-mount ended:\n{}", mount.said());
-            // In the foreground nothing else says when `xfer` can reach it too.
+            // In the foreground nothing announces that `xfer` can reach the mount.
             mount.is_mounted() && mount.xfer("status", &[]).code == Some(0)
         });
         mount
     }
 
-    /// Mounts in the background, as users do, and gives what the command said.
+    /// Mounts in the background, as users do; returns the command's result.
     #[track_caller]
     pub fn in_background(self) -> Finished {
         self.world.watchdog.watch_mount(self.root.clone());
@@ -96,7 +96,7 @@ impl<'a> Mounting<'a> {
     }
 }
 
-/// Storage that is mounted. Taken away, by force if need be, when dropped.
+/// A mounted account. Dropping it unmounts, by force if need be.
 #[derive(Debug)]
 pub struct Mount {
     root: PathBuf,
@@ -110,23 +110,23 @@ impl Mount {
         &self.root
     }
 
-    /// A path in it.
+    /// The path of an entry below the mount point.
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
 
-    /// Runs a script of the shell in the mount point; gives what it printed.
+    /// Runs a shell script in the mount point; returns its output.
     #[track_caller]
     pub fn shell(&self, script: &str) -> String {
         shell(&self.root, script)
     }
 
-    /// All that `xfer-mount` has said.
+    /// The whole output of `xfer-mount`.
     pub fn said(&self) -> String {
         self.running.said()
     }
 
-    /// The number of the process that serves it.
+    /// The id of the process that serves it.
     pub fn pid(&self) -> u32 {
         self.running.pid()
     }
@@ -136,7 +136,7 @@ impl Mount {
         is_mounted(&self.root)
     }
 
-    /// Runs an `xfer` command for it: its name, and what follows the mount point.
+    /// Runs an `xfer` command for this mount: the command's name, and arguments after the mount point.
     #[track_caller]
     pub fn xfer(&self, name: &str, options: &[&str]) -> Finished {
         let mut command = Command::new(program("xfer"));
@@ -151,7 +151,7 @@ impl Mount {
         self.xfer("sync", &[]).succeeded();
     }
 
-    /// Unmounts as a user does, and waits until its process has ended well.
+    /// Unmounts as a user does, and waits until its process has exited successfully.
     #[track_caller]
     pub fn unmount(mut self) {
         self.xfer("unmount", &[]).succeeded();
@@ -164,21 +164,21 @@ impl Mount {
         self.running.signal(signal);
     }
 
-    /// Waits until `xfer-mount` says a line with `text` in it.
+    /// Waits until `xfer-mount` prints a line that contains `text`.
     #[track_caller]
     pub fn says(&mut self, text: &str) {
         self.running.line(text, |line| line.contains(text).then_some(()));
     }
 
-    /// Unmounts without asking whether that is well, as one must when the session is over; gives
-    /// the exit code of the process that served it.
+    /// Unmounts without expecting success, as is needed when the session is over; returns the
+    /// process's exit code.
     #[track_caller]
     pub fn unmounted_by_force(&mut self) -> Option<i32> {
         detach(&self.root);
         self.ended()
     }
 
-    /// Waits for the end of the process that serves it, and gives its exit code.
+    /// Waits for the process to exit, and returns its exit code.
     #[track_caller]
     pub fn ended(&mut self) -> Option<i32> {
         self.running.ended_within(PATIENCE)
@@ -194,7 +194,7 @@ impl Drop for Mount {
     }
 }
 
-/// Whether something is mounted at a path, as the kernel says. Asks nothing of what is mounted.
+/// Whether a path is a mount point, from the kernel's table. Does not touch the mount itself.
 pub fn is_mounted(path: &Path) -> bool {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     table.lines().any(|line| line.split(' ').nth(4) == path.to_str())

@@ -1,5 +1,5 @@
-//! The client's core and the server's engine, face to face over pipes in memory: for tests on a
-//! clock that jumps ahead whenever nothing is left to do.
+//! The client's core and the server's engine, connected by pipes in memory, for tests on a clock
+//! that jumps ahead when all tasks are idle.
 //!
 //! The stores are real: SQLite and plain files, in a directory that goes with its [`Host`].
 
@@ -27,88 +27,88 @@ use xfer_server::engine::Engine;
 use xfer_server::opening::Authenticated;
 use xfer_store::{FileStore, MetaStore, SqliteStore};
 
-/// Who mounts.
+/// The mounting user.
 pub const OWNER: Owner = Owner { uid: 1000, gid: 1000 };
 
 const PIPE_BYTES: usize = 1 << 20;
 
-/// Memory for rows that is never used up.
+/// More memory for rows than any test uses.
 const ROWS_BYTES: usize = 64 << 20;
 
 /// A server's engine over real stores.
 pub struct Host {
-    /// The engine.
+    /// The engine under test.
     pub engine: Arc<Engine>,
-    /// The rows beneath it.
+    /// Its database.
     pub meta: Arc<SqliteStore>,
-    /// The bytes beneath it.
+    /// Its content store.
     pub contents: Arc<FileStore>,
     store: TempDir,
 }
 
-/// A client, and the cable that it hangs on.
+/// A client, and the cable that carries its links.
 pub struct Peer {
-    /// The client.
+    /// The client under test.
     pub client: Arc<Client>,
-    /// All its links.
+    /// The cable that carries all its links.
     pub cable: Cable,
-    /// The last op that the server had when the session began.
+    /// The last op that the server had applied when the session began.
     pub applied: Seq,
 }
 
-/// A cable that can be pulled: from then on nothing gets through, and nobody is told.
+/// A cable that can be pulled: from then on it silently drops everything.
 #[derive(Clone)]
 pub struct Cable {
     pulled: watch::Sender<bool>,
     wiring: Wiring,
 }
 
-/// What is particular about a cable.
+/// The options of a cable.
 #[derive(Clone, Default)]
 pub struct Wiring {
-    /// Who overhears the client's log.
+    /// Records the ops that the client sends.
     pub tap: Option<Wiretap>,
-    /// How long answers on read links take, while the log goes on at once.
+    /// The delay of answers on read links; the log link has none.
     pub lag: Duration,
-    /// How many bytes of answers a read link carries in a second, if that is bounded.
+    /// The bandwidth for answers on a read link in bytes per second, if limited.
     pub bytes_per_s: Option<u32>,
 }
 
-/// An op as it was said to the server.
+/// An op that was sent to the server.
 #[derive(Clone, Debug)]
 pub struct Said {
-    /// Its place in the log.
+    /// Its seq in the log.
     pub seq: Seq,
-    /// The op.
+    /// The op itself.
     pub op: Op,
-    /// Its data, if it is a write.
+    /// Its data, if it is a write; otherwise empty.
     pub data: Bytes,
 }
 
-/// All ops that a client says, written down on their way.
+/// Records all ops that a client sends.
 #[derive(Clone, Default)]
 pub struct Wiretap(Arc<Mutex<Vec<Said>>>);
 
-/// The options of a client that has all the memory it can use.
+/// Options for a client with more memory than it can use.
 pub fn roomy(user: &str) -> Options {
     let ids = Ids::Mounter { uid: OWNER.uid, gid: OWNER.gid };
     let (bytes, label) = (64 << 20, user.to_owned());
     Options { cache_bytes: bytes, log_bytes: bytes, tree_bytes: bytes, ids, label }
 }
 
-/// A name, which must be one.
+/// Makes a valid name.
 pub fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
 }
 
 impl Host {
-    /// A server with these accounts, which have all the room they want.
+    /// A server with these accounts, without quotas.
     pub fn new(users: &[&str]) -> Host {
         Host::with(&std::env::temp_dir(), users, Quota::UNLIMITED, ROWS_BYTES)
     }
 
-    /// As [`Host::new`], with the store in this directory, a quota for each account, and so much
-    /// memory for rows.
+    /// Like [`Host::new`], with the store in this directory, a quota for each account, and this
+    /// much memory for rows.
     pub fn with(directory: &Path, users: &[&str], quota: Quota, rows_bytes: usize) -> Host {
         let store = tempfile::Builder::new().prefix("xfer-").tempdir_in(directory).unwrap();
         let (engine, meta, contents) = open(store.path(), rows_bytes);
@@ -120,23 +120,23 @@ impl Host {
         Host { engine, meta, contents, store }
     }
 
-    /// Another engine takes the place of one that was stopped.
+    /// Replaces an engine that was stopped by a new one.
     pub fn reopen(&mut self, rows_bytes: usize) {
         (self.engine, self.meta, self.contents) = open(self.store.path(), rows_bytes);
     }
 
-    /// Logs in, and gives the client or why there is none.
+    /// Logs in and returns the client.
     ///
     /// # Errors
-    /// What the server answers, if it is no session.
+    /// The server's answer, if it is not a session.
     pub async fn mount(&self, user: &str, purpose: Purpose) -> Result<Peer, Opened> {
         self.mount_with(user, purpose, roomy(user), Wiring::default()).await
     }
 
-    /// As [`Host::mount`], with these options, on such a cable.
+    /// Like [`Host::mount`], with these options and a cable of this kind.
     ///
     /// # Errors
-    /// What the server answers, if it is no session.
+    /// The server's answer, if it is not a session.
     pub async fn mount_with(
         &self,
         user: &str,
@@ -196,12 +196,12 @@ fn dial(engine: Arc<Engine>, opening: Opening, cable: Cable) -> Dial {
 }
 
 impl Cable {
-    /// Pulls it.
+    /// Pulls the cable.
     pub fn pull(&self) {
         self.pulled.send_replace(true);
     }
 
-    /// One more pair of ends, for a read link.
+    /// Makes a pair of ends for a read link.
     fn lay_reads(&self) -> (DuplexStream, DuplexStream) {
         let (ours, near) = duplex(PIPE_BYTES);
         let (far, theirs) = duplex(PIPE_BYTES);
@@ -218,7 +218,7 @@ impl Cable {
         (ours, theirs)
     }
 
-    /// A pair of ends for a log link.
+    /// Makes a pair of ends for the log link.
     fn lay_log(&self) -> (DuplexStream, DuplexStream) {
         let (ours, near) = duplex(PIPE_BYTES);
         let (far, theirs) = duplex(PIPE_BYTES);
@@ -230,7 +230,7 @@ impl Cable {
             while let Ok((message, data)) =
                 xfer_link::receive::<ToServer, _>(&mut from_client, Bounds::OPEN).await
             {
-                // What gets nowhere is overheard too.
+                // The tap also records ops that a pulled cable drops.
                 tap.iter().for_each(|tap| tap.note(&message, &data));
                 if *up.borrow() {
                     continue;
@@ -243,7 +243,7 @@ impl Cable {
             if *up.borrow() {
                 silence(up).await;
             } else {
-                // Whoever is there may have hung up before.
+                // The server may already have closed its end.
                 let _ = to_server.shutdown().await;
             }
         });
@@ -257,7 +257,7 @@ impl Cable {
     }
 }
 
-/// Copies what comes, some time after it came, and no faster than it may.
+/// Copies bytes with the cable's delay and bandwidth.
 async fn copy_late(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -278,26 +278,26 @@ async fn copy_late(
     }
 }
 
-/// Waits until a cable is pulled; for ever, if nobody is there to pull it.
+/// Waits until a cable is pulled; for ever, if its owner is gone.
 async fn pulled(mut cable: watch::Receiver<bool>) {
     if cable.wait_for(|pulled| *pulled).await.is_err() {
         std::future::pending().await
     }
 }
 
-/// The ends of a pulled cable stay open: who is at them hears nothing, not even an end. Until
-/// nobody has the cable any more.
+/// Keeps the ends of a pulled cable open, so that neither side sees the connection close. Returns
+/// when the cable's owner is gone.
 async fn silence(mut cable: watch::Receiver<bool>) {
     while cable.changed().await.is_ok() {}
 }
 
 impl Wiretap {
-    /// Takes what was said since it was asked last.
+    /// Takes the ops recorded since the last call.
     pub fn take(&self) -> Vec<Said> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
 
-    /// The last op that was said since then.
+    /// The last op recorded since then.
     pub fn last(&self) -> Option<Seq> {
         self.0.lock().unwrap().last().map(|said| said.seq)
     }

@@ -1,4 +1,4 @@
-//! Running programs: ours and the system's, each within a time.
+//! Runs programs, ours and the system's, each with a time limit.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::{PATIENCE, wait_until};
 
-/// Waits until a program has said a line. Its output stays open: a program may write a line in parts,
-/// and is killed by the second if nobody listens any more.
+/// Waits until a program has printed a line. Its output stays open: a program may write a line in
+/// several parts, and a closed pipe would kill it at the second.
 #[track_caller]
 pub fn wait_for_line(program: &mut Child, line: &str) {
     let output = program.stdout.as_mut().expect("its output is a pipe");
@@ -20,16 +20,16 @@ pub fn wait_for_line(program: &mut Child, line: &str) {
     assert_eq!(String::from_utf8_lossy(&said), format!("{line}\n"));
 }
 
-/// What became of a program that ended.
+/// The result of a program that ended.
 #[derive(Clone, Debug)]
 pub struct Finished {
     /// The command, for messages.
     pub command: String,
-    /// Its exit code; none if a signal ended it.
+    /// Its exit code; `None` if a signal ended it.
     pub code: Option<i32>,
-    /// What it wrote to standard output.
+    /// Its standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -41,7 +41,7 @@ impl Finished {
         self
     }
 
-    /// Fails the test unless the program ended with `code` and one line of error; gives the line.
+    /// Fails the test unless the program exited with `code` and one error line; returns that line.
     #[track_caller]
     pub fn refused(self, code: u8) -> String {
         assert_eq!(self.code, Some(i32::from(code)), "{self}");
@@ -60,7 +60,7 @@ impl std::fmt::Display for Finished {
 /// The path of one of the workspace's own programs.
 ///
 /// # Panics
-/// If it was not built: cargo builds the programs of other members only when it builds them all.
+/// If it was not built: cargo builds programs of other members only when it builds them all.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.ancestors().nth(2).unwrap().join(name);
@@ -69,22 +69,22 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// Runs a command to its end, with nothing on its standard input.
+/// Runs a command to its end, with empty standard input.
 ///
 /// # Panics
-/// If it does not end within `limit` (it is killed then), or keeps its output open for longer.
+/// If it does not end within `limit` (it is then killed), or its output stays open for longer.
 #[track_caller]
 pub fn run_within(command: &mut Command, limit: Duration) -> Finished {
     run_with_input(command, b"", limit)
 }
 
-/// As [`run_within`], with `input` on its standard input.
+/// Like [`run_within`], with `input` on its standard input.
 #[track_caller]
 pub fn run_with_input(command: &mut Command, input: &[u8], limit: Duration) -> Finished {
     let text = format!("{command:?}");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{text}: {error}"));
-    // A program that does not read its input closes it: that is no failure.
+    // A program that does not read its input closes it, which is not a failure.
     let _ = child.stdin.take().unwrap().write_all(input);
     let stdout = drain(child.stdout.take().unwrap());
     let stderr = drain(child.stderr.take().unwrap());
@@ -100,10 +100,10 @@ pub fn run_with_input(command: &mut Command, input: &[u8], limit: Duration) -> F
     finished
 }
 
-/// Runs a script of the shell in a directory; gives what it printed, without the last line's end.
+/// Runs a shell script in a directory; returns its output without the last line end.
 ///
 /// # Panics
-/// If any command of it fails, or it takes too long.
+/// If any of its commands fails, or it takes too long.
 #[track_caller]
 pub fn shell(directory: &Path, script: &str) -> String {
     let mut command = Command::new("bash");
@@ -135,7 +135,7 @@ fn drain(mut stream: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-/// A program of ours that goes on running, with all that it has said.
+/// A running program of ours, with its output so far.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -143,11 +143,11 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it.
+    /// Starts the program.
     pub fn start(command: &mut Command) -> Running {
         let lines = Arc::new(Mutex::new(Vec::new()));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A group of its own, since a command that runs another's (a tracer) may outlive it or not.
+        // A process group, so that signals reach both a wrapping command (a tracer) and the program.
         command.process_group(0);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         collect(child.stdout.take().unwrap(), lines.clone());
@@ -155,17 +155,17 @@ impl Running {
         Running { child, lines }
     }
 
-    /// Its process's number.
+    /// The id of its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// All that it has said so far, on either stream.
+    /// Its output so far, on both streams.
     pub fn said(&self) -> String {
         self.lines.lock().unwrap().join("\n")
     }
 
-    /// Waits for a line that `find` finds something in, and gives that.
+    /// Waits for a line in which `find` finds a value, and returns the value.
     pub fn line<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         let mut found = None;
         let mut over = false;
@@ -177,14 +177,14 @@ impl Running {
         found.unwrap_or_else(|| panic!("ended without {what}:\n{}", self.said()))
     }
 
-    /// Sends it a signal, by the name that kill(1) knows.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
-        // One that has ended already needs no signal.
+        // A process that has already ended needs no signal.
         let _ = rustix::process::kill_process(pid, signal);
     }
 
-    /// Waits for its end and gives its exit code; none if a signal ended it.
+    /// Waits for the process to exit and returns its exit code; `None` if a signal ended it.
     pub fn ended_within(&mut self, limit: Duration) -> Option<i32> {
         match ended_by(&mut self.child, Instant::now() + limit) {
             Some(status) => status.code(),

@@ -1,4 +1,4 @@
-//! A program on a terminal of its own, with somebody who types.
+//! A program on its own terminal, with a test that types.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,14 +17,14 @@ pub struct OnPty {
     child: Child,
     terminal: File,
     said: Arc<Mutex<Vec<u8>>>,
-    /// How much of it was waited for already.
+    /// The length of the output that [`OnPty::says`] has already consumed.
     read: usize,
-    /// Held, so that the terminal outlives the program and can be looked at.
+    /// Kept open so that the terminal outlives the program and can be inspected.
     slave: OwnedFd,
 }
 
 impl OnPty {
-    /// Starts a command as the leader of a session, on a terminal of its own.
+    /// Starts a command as a session leader, on a new terminal.
     pub fn start(command: &Command) -> OnPty {
         let (terminal, slave) = open();
         let mut leader = Command::new("setsid");
@@ -48,12 +48,12 @@ impl OnPty {
         OnPty { child, terminal, said, read: 0, slave }
     }
 
-    /// Everything it has said, with what the terminal echoed.
+    /// Everything on the terminal so far: the program's output and the echo.
     pub fn said(&self) -> String {
         String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned()
     }
 
-    /// Waits until it says `text`, after what was waited for before.
+    /// Waits until `text` appears, after the text waited for before.
     #[track_caller]
     pub fn says(&mut self, text: &str) {
         wait_until(&format!("{text:?} on the terminal; so far: {}", self.said()), PATIENCE, || {
@@ -67,22 +67,22 @@ impl OnPty {
         });
     }
 
-    /// Types.
+    /// Types these keys.
     pub fn types(&mut self, keys: &str) {
         self.terminal.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Whether the terminal shows what is typed.
+    /// Whether the terminal echoes typed keys.
     pub fn echoes(&self) -> bool {
         tcgetattr(&self.slave).unwrap().local_modes.contains(LocalModes::ECHO)
     }
 
-    /// Sends the program a signal.
+    /// Sends a signal to the program.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for its end, and gives its exit code; none if a signal ended it.
+    /// Waits for the program to exit and returns its exit code; `None` if a signal ended it.
     #[track_caller]
     pub fn ended(&mut self) -> Option<i32> {
         let mut status = None;
@@ -104,11 +104,11 @@ impl Drop for OnPty {
     }
 }
 
-/// A new terminal: the side of who types, and the side of programs.
+/// A new terminal: the user's side and the programs' side.
 fn open() -> (File, OwnedFd) {
     let (mut user, mut programs) = (-1, -1);
     let none = std::ptr::null_mut();
-    // SAFETY: the two numbers are there to be filled, and the rest may be null.
+    // SAFETY: the call fills in the two descriptors, and its other arguments may be null.
     let result = unsafe {
         libc::openpty(
             &mut user,
@@ -119,7 +119,7 @@ fn open() -> (File, OwnedFd) {
         )
     };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: both are open, and nobody else's.
+    // SAFETY: both descriptors are open, and nothing else owns them.
     let pair = unsafe { (File::from_raw_fd(user), OwnedFd::from_raw_fd(programs)) };
     for end in [
         rustix::io::fcntl_setfd(&pair.0, rustix::io::FdFlags::CLOEXEC),

@@ -1,6 +1,6 @@
-//! A wire between client and server that counts what passes, and can hold answers or changes back.
+//! A relay between client and server that counts bytes, and can hold back answers or changes.
 //!
-//! It sees TLS, not messages: how many bytes go each way, and which way. That is enough to show
+//! It sees TLS and not messages: only the number of bytes in each direction. That suffices to show
 //! that a client does not wait for answers, or that a copy moves no data.
 
 use std::io::{Read, Write};
@@ -12,17 +12,17 @@ use std::time::Duration;
 
 use crate::waiting::{PATIENCE, wait_until};
 
-/// How long a call is given to return although it must not.
+/// The time that a call gets to return too early.
 const LONG_ENOUGH_TO_RETURN: Duration = Duration::from_millis(500);
 
 /// A relay that runs until the test ends.
 pub struct Relay {
-    /// Where clients connect.
+    /// The address that clients connect to.
     pub address: SocketAddr,
     wire: Arc<Wire>,
 }
 
-/// Bytes that passed, by direction.
+/// The bytes that passed, by direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Passed {
     /// From the client to the server.
@@ -35,7 +35,7 @@ pub struct Passed {
 struct Wire {
     up: AtomicU64,
     down: AtomicU64,
-    /// Bytes from the server that wait to be passed on.
+    /// Bytes from the server that are held back.
     held: AtomicU64,
     cut: AtomicBool,
     holding: Mutex<Holding>,
@@ -43,17 +43,17 @@ struct Wire {
     connections: Mutex<Vec<TcpStream>>,
 }
 
-/// What does not pass.
+/// The kinds of bytes to hold back.
 #[derive(Default)]
 struct Holding {
-    /// What the server says.
+    /// Everything from the server.
     answers: bool,
-    /// What comes up the first connection, which is the log link.
+    /// Everything from the client on the first connection, which is the log link.
     changes: bool,
 }
 
 impl Relay {
-    /// A relay to a server.
+    /// Starts a relay to a server.
     pub fn to(server: SocketAddr) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -68,7 +68,7 @@ impl Relay {
         Relay { address, wire }
     }
 
-    /// What has passed so far.
+    /// The bytes that have passed so far.
     pub fn passed(&self) -> Passed {
         Passed {
             up: self.wire.up.load(Ordering::SeqCst),
@@ -76,27 +76,27 @@ impl Relay {
         }
     }
 
-    /// From now on nothing that the server says arrives.
+    /// Holds back everything from the server from now on.
     pub fn hold_answers(&self) {
         self.wire.holding.lock().unwrap().answers = true;
     }
 
-    /// From now on no change of the first session's reaches the server, nor any sign of life: its
-    /// questions do, and are answered. Not for longer than the server waits for a sign of life.
+    /// Holds back the first session's changes and heartbeats from now on; its questions pass and
+    /// are answered. Must not last longer than the server tolerates the silence.
     pub fn hold_changes(&self) {
         self.wire.holding.lock().unwrap().changes = true;
     }
 
-    /// How many bytes the server has said that are held back.
+    /// The number of bytes from the server that are held back.
     pub fn held(&self) -> u64 {
         self.wire.held.load(Ordering::SeqCst)
     }
 
-    /// Runs `act` while no answer arrives, lets the answers pass once there are some, and gives what
-    /// `act` returns.
+    /// Runs `act` while answers are held back, releases them once there are some, and returns the
+    /// result of `act`.
     ///
     /// # Panics
-    /// If `act` returns before they pass, or not at all.
+    /// If `act` returns before the release, or not at all.
     pub fn answers_are_waited_for<T: Send + 'static>(
         &self,
         what: &str,
@@ -112,13 +112,13 @@ impl Relay {
         receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{what} hangs"))
     }
 
-    /// Lets everything that was held pass.
+    /// Releases everything held back.
     pub fn release(&self) {
         *self.wire.holding.lock().unwrap() = Holding::default();
         self.wire.released.notify_all();
     }
 
-    /// Breaks all connections, and those to come.
+    /// Breaks all connections, present and future.
     pub fn cut(&self) {
         self.wire.cut.store(true, Ordering::SeqCst);
         for connection in self.wire.connections.lock().unwrap().drain(..) {
@@ -171,7 +171,7 @@ impl Wire {
     }
 }
 
-/// Passes bytes on until either end is closed; `before` is told how many, before they go.
+/// Forwards bytes until either end closes; calls `before` with their number before each write.
 fn pass(mut from: TcpStream, mut to: TcpStream, before: impl Fn(u64)) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(len @ 1..) = from.read(&mut buffer) {

@@ -1,12 +1,12 @@
-//! How much a test does, and how long it may take: what a few minutes allow, unless tests/long.sh
-//! asks for all of it.
+//! The size of a test's work and its time limit: what fits in a few minutes, unless tests/long.sh
+//! asks for more.
 
 use std::time::Duration;
 
-/// How long a test may take in all, unless `XFER_TEST_LIMIT_S` says otherwise.
+/// The time limit of a test, unless `XFER_TEST_LIMIT_S` sets another.
 const TIME_LIMIT_S: usize = 420;
 
-/// A count that the environment variable `variable` can make larger.
+/// A count, which the environment variable `variable` can raise.
 pub fn count(variable: &str, usual: usize) -> usize {
     match std::env::var(variable) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no count")),
@@ -14,7 +14,7 @@ pub fn count(variable: &str, usual: usize) -> usize {
     }
 }
 
-/// How long a test may take in all.
+/// The time limit of a test.
 pub fn time_limit() -> Duration {
     Duration::from_secs(count("XFER_TEST_LIMIT_S", TIME_LIMIT_S) as u64)
 }

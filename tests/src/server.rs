@@ -1,4 +1,4 @@
-//! A real `xfer-server`, on a store of its own and a port of its own.
+//! A real `xfer-server`, with its own store and port.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use rustix::process::Signal;
 use crate::PATIENCE;
 use crate::programs::{Finished, Running, program, run_within};
 
-/// A server that runs.
+/// A running server.
 #[derive(Debug)]
 pub struct Server {
     store: PathBuf,
     running: Running,
-    /// Where it listens.
+    /// The address where it listens.
     pub address: SocketAddr,
-    /// Its identity, as `--fingerprint` takes it.
+    /// The fingerprint of its certificate, as `--fingerprint` takes it.
     pub fingerprint: String,
 }
 
@@ -26,12 +26,12 @@ impl Server {
         Server::start_with(store, listen, &[])
     }
 
-    /// As [`Server::start`], with more options of `xfer-server run`.
+    /// Like [`Server::start`], with more options of `xfer-server run`.
     pub fn start_with(store: &Path, listen: &str, options: &[&str]) -> Server {
         Server::start_as(Command::new(program("xfer-server")), store, listen, options)
     }
 
-    /// As [`Server::start_with`], with a command that runs the server's: a tracer, for example.
+    /// Like [`Server::start_with`], run by another command, such as a tracer.
     pub fn start_as(mut command: Command, store: &Path, listen: &str, options: &[&str]) -> Server {
         command.args(["run", "--listen", listen, "--store"]).arg(store).args(options);
         let mut running = Running::start(&mut command);
@@ -39,39 +39,39 @@ impl Server {
         Server { store: store.to_owned(), running, address, fingerprint }
     }
 
-    /// The directory of its store.
+    /// Its store's directory.
     pub fn store(&self) -> &Path {
         &self.store
     }
 
-    /// All that it has said.
+    /// Its whole output.
     pub fn said(&self) -> String {
         self.running.said()
     }
 
-    /// Its process's number.
+    /// The id of its process.
     pub fn pid(&self) -> u32 {
         self.running.pid()
     }
 
-    /// Ends it as a crash would.
+    /// Kills it, as in a crash.
     pub fn kill(&mut self) {
         self.running.signal(Signal::KILL);
         self.running.ended_within(PATIENCE);
     }
 
-    /// Asks it to stop, and gives its exit code.
+    /// Asks it to stop, and returns its exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.running.signal(Signal::TERM);
         self.running.ended_within(PATIENCE)
     }
 
-    /// Waits until it ends by itself, and gives its exit code.
+    /// Waits until it ends on its own, and returns its exit code.
     pub fn ended(&mut self) -> Option<i32> {
         self.running.ended_within(PATIENCE)
     }
 
-    /// Starts it again, at the same address, after it ended.
+    /// Starts it again at the same address, after it has ended.
     pub fn restart(&mut self) {
         *self = Server::start(&self.store.clone(), &self.address.to_string());
     }
@@ -90,7 +90,7 @@ pub fn command(store: &Path, args: &[&str]) -> Finished {
     run_within(command.args(args).arg("--store").arg(store), PATIENCE)
 }
 
-/// The address and the fingerprint in `listening on ADDR, fingerprint sha256:HEX`.
+/// Parses the address and the fingerprint in `listening on ADDR, fingerprint sha256:HEX`.
 fn parse_listening(line: &str) -> Option<(SocketAddr, String)> {
     let (_, rest) = line.split_once("listening on ")?;
     let (address, fingerprint) = rest.split_once(", fingerprint ")?;

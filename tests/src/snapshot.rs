@@ -1,4 +1,4 @@
-//! A tree as programs see it, written down so that two can be compared.
+//! A tree as programs see it, recorded so that two trees can be compared.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -9,25 +9,25 @@ use std::path::{Path, PathBuf};
 
 use crate::files::xattrs;
 
-/// Each path beneath a root, and what is there.
+/// Each path below a root, with a description of its node.
 pub type Snapshot = BTreeMap<PathBuf, String>;
 
-/// Writes down everything beneath `root` that does not depend on where it is kept: kinds, modes,
-/// link counts, sizes, times of data, attributes, and contents.
+/// Records everything below `root` that does not depend on the filesystem: kinds, modes, link
+/// counts, sizes, modification times, attributes, and contents.
 ///
-/// Times of directories are left out: what a program did last in one, another run does at another
-/// moment. Inode numbers, change times and allocated blocks are a filesystem's own.
+/// Modification times of directories are left out, as they depend on when a program changed them
+/// last. Inode numbers, change times and allocated blocks are the filesystem's own business.
 pub fn snapshot(root: &Path) -> Snapshot {
     walk(root, Times::Kept)
 }
 
-/// As [`snapshot`], without any times: for trees that were not copied, but made alike.
+/// Like [`snapshot`], without any times: for trees that were made alike and not copied.
 pub fn snapshot_without_times(root: &Path) -> Snapshot {
     walk(root, Times::LeftOut)
 }
 
-/// As [`snapshot`], for trees that were made alike but not at the same moment: of times, only those
-/// that were set; and also owners, and which names are one node's.
+/// Like [`snapshot`], for trees made alike at different moments: of the times, only those set
+/// explicitly. Also includes owners, and which names share a node.
 pub fn snapshot_of_what_was_set(root: &Path) -> Snapshot {
     let mut found = walk(root, Times::Set);
     let mut first_names = BTreeMap::new();
@@ -40,7 +40,7 @@ pub fn snapshot_of_what_was_set(root: &Path) -> Snapshot {
     found
 }
 
-/// A time that was set, if it is long past. What just happened did so at another moment elsewhere.
+/// A time that was set explicitly, recognised by being long past; recent times are left out.
 pub(crate) fn set_time(seconds: i64, nanoseconds: i64) -> String {
     const RECENT_S: i64 = 1_700_000_000;
     if seconds > RECENT_S { "recent".to_owned() } else { format!("{seconds}.{nanoseconds:09}") }
@@ -69,7 +69,7 @@ fn walk(root: &Path, times: Times) -> Snapshot {
     found
 }
 
-/// Fails the test if two trees differ, and says where first.
+/// Fails the test if two trees differ, and shows the first difference.
 #[track_caller]
 pub fn assert_same(one: &Snapshot, other: &Snapshot) {
     for (path, node) in one {
@@ -84,7 +84,7 @@ fn describe(path: &Path, times: Times) -> String {
     let kind = meta.file_type();
     let mut base =
         format!("mode={:o} links={} xattrs={:?}", meta.mode(), meta.nlink(), xattrs(path));
-    // What is written to a pipe moves its times, and no filesystem of FUSE is told.
+    // Writing to a pipe changes its times, but the kernel does not tell a FUSE filesystem.
     if matches!(times, Times::Set) && !kind.is_fifo() {
         base.push_str(&format!(" set={}", set_time(meta.mtime(), meta.mtime_nsec())));
     }
@@ -109,7 +109,7 @@ fn describe(path: &Path, times: Times) -> String {
     }
 }
 
-/// A short number for bytes.
+/// A short hash of bytes.
 pub(crate) fn fingerprint(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);

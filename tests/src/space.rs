@@ -1,5 +1,5 @@
-//! What a tree takes up: counted by a walk that shares nothing with the product, and as the product
-//! says it in each place where it does.
+//! The space that a tree takes up: counted by a walk that shares no code with the product, and as
+//! each part of the product reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -15,22 +15,22 @@ use xfer_store::{MetaStore, SqliteStore};
 use crate::files::xattrs;
 use crate::{Mount, PATIENCE, Server, World, wait_until};
 
-/// The unit in which data counts, in bytes.
+/// The unit in which data is charged, in bytes.
 pub const BLOCK: u64 = 4096;
 
-/// The attribute that is shown of what was sent, and stored nowhere.
+/// The attribute that is shown on records and not stored.
 const SHOWN_ONLY: &str = "user.xfer.state";
 
-/// What a tree takes up.
+/// The space that a tree takes up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Space {
-    /// Bytes: blocks of data in full, and names and values of extended attributes.
+    /// Bytes: blocks of data in full, names and values of extended attributes exactly.
     pub bytes: u64,
-    /// Nodes of all kinds, the root among them.
+    /// Nodes of all kinds, including the root.
     pub nodes: u64,
 }
 
-/// Counts what is beneath `root`, each node once, and the `open` files that have no name any more.
+/// Counts the nodes below `root`, each once, and the `open` files that have no name any more.
 pub fn walked(root: &Path, open: &[&File]) -> Space {
     let mut nodes = BTreeMap::from([(inode(root), charge(root))]);
     let mut waiting = vec![root.to_owned()];
@@ -74,7 +74,7 @@ fn open_xattr_bytes(file: &File) -> u64 {
     names.filter(|name| *name != SHOWN_ONLY.as_bytes()).map(size).sum()
 }
 
-/// The bytes of a file's blocks that hold data, found by seeking from one to the next.
+/// The bytes in a file's data blocks, found by seeking from one to the next.
 pub fn data_bytes(path: &Path) -> u64 {
     let file = File::open(path).unwrap();
     let (mut at, mut blocks) = (0, BTreeSet::new());
@@ -85,14 +85,14 @@ pub fn data_bytes(path: &Path) -> u64 {
     blocks.len() as u64 * BLOCK
 }
 
-/// What `df` shows as used: bytes, in whole blocks, and nodes.
+/// The usage that `df` shows: bytes, in whole blocks, and nodes.
 pub fn shown(mount: &Mount) -> Space {
     let stat = statvfs(mount.root()).unwrap();
     let bytes = (stat.f_blocks - stat.f_bfree) * stat.f_frsize;
     Space { bytes, nodes: stat.f_files - stat.f_ffree }
 }
 
-/// What `xfer status` says is used.
+/// The usage that `xfer status` shows.
 pub fn said(mount: &Mount) -> Space {
     let status = mount.xfer("status", &["--json"]).succeeded().stdout;
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
@@ -100,14 +100,14 @@ pub fn said(mount: &Mount) -> Space {
     Space { bytes: number("used_bytes"), nodes: number("used_nodes") }
 }
 
-/// What the server's store says is used.
+/// The usage in the server's store.
 pub fn stored(server: &Server, user: &str) -> Space {
     let store = SqliteStore::open(server.store()).unwrap();
     let account = store.account(&Name::new(user.as_bytes()).unwrap()).unwrap().unwrap();
     Space { bytes: account.usage.bytes, nodes: account.usage.nodes }
 }
 
-/// The files that hold contents on the server's disk, each with the bytes that it takes up there.
+/// The content files on the server's disk, each with the bytes that it takes up there.
 pub fn contents(server: &Server) -> BTreeMap<PathBuf, u64> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![server.store().join("contents")];
@@ -117,7 +117,7 @@ pub fn contents(server: &Server) -> BTreeMap<PathBuf, u64> {
             match path.symlink_metadata() {
                 Ok(meta) if meta.is_dir() => waiting.push(path),
                 Ok(meta) => drop(found.insert(path, meta.blocks() * 512)),
-                // Removed while it was looked at.
+                // It was removed in the meantime.
                 Err(_) => {}
             }
         }
@@ -125,10 +125,10 @@ pub fn contents(server: &Server) -> BTreeMap<PathBuf, u64> {
     found
 }
 
-/// Fails the test unless all places that say what is used say what a walk finds.
+/// Fails the test unless all reports of the usage agree with a walk.
 ///
-/// The kernel tells of files that are not used any more a moment after they are closed, and what
-/// was sent arrives when it does: so all agree soon, and then they agree exactly.
+/// The kernel reports unused files only a moment after they are closed, and deliveries arrive in
+/// their own time. So wait until all agree; then they must agree exactly.
 #[track_caller]
 pub fn check_exact(world: &World, mount: &Mount, user: &str, open: &[&File]) {
     let mut before = None;

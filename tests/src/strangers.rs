@@ -1,4 +1,4 @@
-//! Strangers who keep a server's door busy: each is always on its way in, and comes again when it is
+//! Strangers who keep a server's port busy: each is always being admitted, and reconnects when it is
 //! turned away.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,29 +19,29 @@ use xfer_protocol::message::{ALPN, ClientHello, Opened, Opening, Password, Purpo
 
 use crate::{PATIENCE, wait_until};
 
-/// What a stranger does before it waits to be turned away.
+/// How far a stranger goes before it waits to be turned away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Manner {
-    /// Connects.
+    /// Connects and sends nothing.
     Silent,
     /// Begins a TLS handshake.
     HalfHandshake,
-    /// Does all of it, and says nothing more.
+    /// Completes the handshake and sends nothing more.
     Encrypted,
-    /// Logs in to an account that there is not.
+    /// Logs in to an account that does not exist.
     Guesses,
 }
 
-/// Where strangers come from.
+/// The addresses of the strangers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
-    /// One address.
+    /// All from one address.
     Here(Ipv4Addr),
-    /// Another address each time.
+    /// From a different address each time.
     Everywhere,
 }
 
-/// Strangers, until they are dropped.
+/// Strangers, until this is dropped.
 pub struct Strangers {
     _runtime: Runtime,
     coming: Arc<Coming>,
@@ -52,14 +52,14 @@ struct Coming {
     manner: Manner,
     from: Origin,
     config: Arc<ClientConfig>,
-    /// The last address that one came from.
+    /// The last address that one of them used.
     address: AtomicU32,
-    /// How often one was ready to wait.
+    /// How often one of them reached the point where it waits.
     arrived: AtomicUsize,
 }
 
 impl Strangers {
-    /// So many at a time; waits until that many have come as far as they want to.
+    /// Starts `count` strangers; returns once that many have gone as far as they will.
     pub fn come(server: SocketAddr, count: usize, manner: Manner, from: Origin) -> Strangers {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let coming = Arc::new(Coming {
@@ -74,7 +74,7 @@ impl Strangers {
             let coming = coming.clone();
             runtime.spawn(async move {
                 loop {
-                    // Whatever way it ends, it comes again.
+                    // It reconnects, however the attempt ended.
                     let _ = coming.one().await;
                 }
             });
@@ -84,7 +84,7 @@ impl Strangers {
         strangers
     }
 
-    /// How often one of them has come as far as it wants to.
+    /// How often one of them has gone as far as it will.
     pub fn arrived(&self) -> usize {
         self.coming.arrived.load(Ordering::Relaxed)
     }
@@ -134,7 +134,7 @@ impl Coming {
         TlsConnector::from(self.config.clone()).connect(name, tcp).await
     }
 
-    /// Waits until the server ends the connection.
+    /// Waits until the server closes the connection.
     async fn wait(&self, stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()> {
         self.arrived.fetch_add(1, Ordering::Relaxed);
         stream.read_to_end(&mut Vec::new()).await.map(drop)
@@ -169,7 +169,7 @@ fn config() -> ClientConfig {
     config
 }
 
-/// Believes every server.
+/// Accepts any server's certificate.
 #[derive(Debug)]
 struct Gullible;
 

@@ -1,11 +1,11 @@
-//! Suites that others wrote, which tests/install-tools.sh installs.
+//! Third-party test suites, installed by tests/install-tools.sh.
 
 use std::path::{Path, PathBuf};
 
-/// The path of a tool.
+/// The path of an installed tool.
 ///
 /// # Panics
-/// If it is not installed: a suite that is missing has not passed.
+/// If it is not installed: a missing suite must not count as passed.
 pub fn tool(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,17 +1,17 @@
-//! Waiting for a condition, never for a time.
+//! Waiting for conditions, never for fixed times.
 
 use std::time::{Duration, Instant};
 
-/// How long to wait for something that an idle machine does in a moment: far longer than a machine
-/// takes whose cores are all busy. A test that claims how soon something happens has a limit of its
-/// own, or names what must not have happened before.
+/// The longest wait for something that an idle machine does at once, generous enough for a machine
+/// whose cores are all busy. A test about speed has its own limit, or names an event that must not
+/// have happened first.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How often a condition is looked at.
+/// The interval between checks of a condition.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Waits until `condition` holds; the test fails, saying what it waited for, if it does not
-/// within `limit`.
+/// Waits until `condition` holds. If it does not within `limit`, the test fails and names what it
+/// waited for.
 pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !condition() {
@@ -20,7 +20,7 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
     }
 }
 
-/// Whether `condition` goes on holding for all of `span`: for what must not happen.
+/// Whether `condition` holds during all of `span`: for events that must not happen.
 pub fn holds_for(span: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + span;
     while Instant::now() < end {

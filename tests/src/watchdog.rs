@@ -1,5 +1,5 @@
-//! What ends a test that hangs: after its time, mounts are cut loose and servers killed, so that
-//! whatever waits for them fails, and with it the test.
+//! Ends a test that hangs: after its time limit, mounts are detached and servers killed. Then
+//! everything that waits for them fails, and the test with it.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::scale;
 
-/// Cuts a test's processes and mounts loose when its time is over.
+/// Detaches a test's mounts and kills its processes when its time is over.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     watched: Arc<Mutex<Watched>>,
@@ -59,10 +59,10 @@ impl Watched {
     }
 }
 
-/// Takes a mount away, whoever uses it and whether or not anything answers there.
+/// Detaches a mount, even if it is in use or its process does not answer.
 pub(crate) fn detach(path: &Path) {
     if unmount(path, UnmountFlags::DETACH).is_err() {
-        // Without the right to: by the helper that has it. Not being mounted is no failure.
+        // Without the right to unmount, use the setuid helper. A path without a mount is not a failure.
         let _ = std::process::Command::new("fusermount3").arg("-uzq").arg(path).output();
     }
 }

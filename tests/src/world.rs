@@ -1,4 +1,4 @@
-//! All that one test needs: a server with accounts, a home for its users, places to mount at.
+//! Everything that one test needs: a server with accounts, a home for its users, mount points.
 
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use crate::mount::{Mount, Mounting};
 use crate::server::{self, Server};
 use crate::watchdog::{Watchdog, detach};
 
-/// A server and its users, in a directory that goes with it.
+/// A server and its users, in a directory that goes when it is dropped.
 pub struct World {
-    /// The server.
+    /// The server's process.
     pub server: Server,
     pub(crate) watchdog: Watchdog,
     directory: TempDir,
@@ -22,17 +22,17 @@ pub struct World {
 }
 
 impl World {
-    /// A server with these accounts. A name may be followed by options of `user add`.
+    /// A server with these accounts. Each name may be followed by options of `user add`.
     pub fn new(users: &[&str]) -> World {
         World::with_server(users, |store| Server::start(store, "127.0.0.1:0"))
     }
 
-    /// As [`World::new`], with a server started otherwise.
+    /// Like [`World::new`], with a server that `start` starts.
     pub fn with_server(users: &[&str], start: impl FnOnce(&Path) -> Server) -> World {
         World::within("/tmp", users, start)
     }
 
-    /// As [`World::with_server`], in a directory within `parent`.
+    /// Like [`World::with_server`], in a directory within `parent`.
     pub fn within(
         parent: impl AsRef<Path>,
         users: &[&str],
@@ -43,7 +43,7 @@ impl World {
         })
     }
 
-    /// As [`World::new`], with the store in memory: for what the disk of a machine may be slow at.
+    /// Like [`World::new`], with the store in memory, for work that some disks are slow at.
     pub fn with_store_in_memory(users: &[&str]) -> World {
         let start = |store: &Path| Server::start(store, "127.0.0.1:0");
         let elsewhere = Some(temporary("/dev/shm"));
@@ -52,8 +52,8 @@ impl World {
         })
     }
 
-    /// As [`World::new`], for many users: their accounts take no time to make, nor their passwords
-    /// to check.
+    /// Like [`World::new`], for many users: making their accounts and checking their passwords
+    /// takes almost no time.
     pub fn of_many(users: &[Name]) -> World {
         let start = |store: &Path| Server::start(store, "127.0.0.1:0");
         World::make(temporary("/tmp"), None, start, |directory, store| {
@@ -79,19 +79,19 @@ impl World {
         World { server, watchdog, directory, _elsewhere: elsewhere }
     }
 
-    /// A directory outside of any mount, for the test's own files.
+    /// A directory outside all mounts, for the test's own files.
     pub fn outside(&self) -> PathBuf {
         let path = self.directory.path().join("outside");
         std::fs::create_dir_all(&path).unwrap();
         path
     }
 
-    /// The home directory of those who run `xfer-mount` and `xfer`.
+    /// The home directory for `xfer-mount` and `xfer`.
     pub fn home(&self) -> PathBuf {
         self.directory.path().join("home")
     }
 
-    /// Lets a command run at that home.
+    /// Sets that home directory for a command.
     pub fn at_home<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         for name in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"] {
             command.env_remove(name);
@@ -99,7 +99,7 @@ impl World {
         command.env("HOME", self.home()).env("XDG_RUNTIME_DIR", self.home().join("run"))
     }
 
-    /// The place where a user's storage is mounted, an empty directory.
+    /// The mount point of a user, an empty directory.
     pub fn mount_point(&self, user: &str) -> PathBuf {
         let path = self.directory.path().join("mnt").join(user);
         if !crate::mount::is_mounted(&path) {
@@ -113,18 +113,18 @@ impl World {
         self.directory.path().join(format!("password-{user}"))
     }
 
-    /// Lets other users of the machine get to the places where storage is mounted.
+    /// Lets other users of the machine reach the mount points.
     pub fn let_others_in(&self) {
         let permissions = std::fs::Permissions::from_mode(0o711);
         std::fs::set_permissions(self.directory.path(), permissions).unwrap();
     }
 
-    /// Adds an account, beside the running server.
+    /// Adds an account while the server is running.
     pub fn add_user(&self, user: &str) {
         add_user(self.directory.path(), self.server.store(), user);
     }
 
-    /// Begins to mount a user's storage.
+    /// Prepares to mount a user's storage.
     pub fn mounting(&self, user: &str) -> Mounting<'_> {
         Mounting::new(self, user)
     }
@@ -151,7 +151,7 @@ fn temporary(parent: impl AsRef<Path>) -> TempDir {
     tempfile::Builder::new().prefix("xfer-").tempdir_in(parent).unwrap()
 }
 
-/// Mounts a new account, lets `check` have the mount, and unmounts.
+/// Mounts a new account, runs `check` on the mount, and unmounts.
 pub fn on_a_mount(check: impl FnOnce(&Mount)) {
     let world = World::new(&["alice"]);
     let mount = world.mount("alice");
@@ -159,7 +159,7 @@ pub fn on_a_mount(check: impl FnOnce(&Mount)) {
     mount.unmount();
 }
 
-/// As [`on_a_mount`], and then `after` on a mount of the same account that starts from nothing.
+/// Like [`on_a_mount`], then runs `after` on a fresh mount of the same account.
 pub fn before_and_after_a_remount(before: impl FnOnce(&Mount), after: impl FnOnce(&Mount)) {
     let world = World::new(&["alice"]);
     for check in [Box::new(before) as Box<dyn FnOnce(&Mount)>, Box::new(after)] {
@@ -169,7 +169,7 @@ pub fn before_and_after_a_remount(before: impl FnOnce(&Mount), after: impl FnOnc
     }
 }
 
-/// Adds the account that the first word of `user` names; further words are options.
+/// Adds the account named by the first word of `user`; the other words are options.
 fn add_user(directory: &Path, store: &Path, user: &str) {
     let (name, options) = user.split_once(' ').unwrap_or((user, ""));
     let file = directory.join(format!("password-{name}"));

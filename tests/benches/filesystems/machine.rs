@@ -1,10 +1,10 @@
-//! The machine that figures are of.
+//! The machine on which the figures were measured.
 
 use std::path::Path;
 
 use xfer_tests::shell;
 
-/// What it is, in a sentence, and how busy it was with other things.
+/// Describes it in a sentence, with its load from other programs.
 pub fn description(directory: &Path) -> String {
     let script = r#"
         cpu=$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)

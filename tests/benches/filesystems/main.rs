@@ -1,6 +1,6 @@
 //! Compares xfer with other filesystems over a chosen network, and prints tables in Markdown.
 //!
-//! `tests/benches/run.sh` builds what is needed and runs it; CONTRIBUTING.md says how to read it.
+//! `tests/benches/run.sh` builds everything needed and runs it; CONTRIBUTING.md explains the tables.
 #![allow(clippy::unwrap_used)]
 
 use std::process::ExitCode;
@@ -82,7 +82,7 @@ fn legend(options: &Options, filesystems: &[Box<dyn Filesystem>]) -> String {
     text
 }
 
-/// Fills and prints the tables of one cable; says whether nothing failed.
+/// Fills and prints the tables for one cable; returns whether nothing failed.
 fn compare(options: &Options, stage: &Stage<'_>, filesystems: &[Box<dyn Filesystem>]) -> bool {
     let rows = ROWS.iter().filter(|row| options.rows.matches(row.name));
     let results = Results {
@@ -109,7 +109,7 @@ fn compare(options: &Options, stage: &Stage<'_>, filesystems: &[Box<dyn Filesyst
     failures.is_empty()
 }
 
-/// One row. Runs of the filesystems take turns, so that a disturbance does not hit one alone.
+/// One row. The filesystems take turns run by run, so that a disturbance does not hit one alone.
 fn fill(
     options: &Options,
     stage: &Stage<'_>,
@@ -124,7 +124,7 @@ fn fill(
                 continue;
             }
             if is_interrupted() {
-                // Fewer runs than were asked for are no median of those.
+                // The median of fewer runs than requested would mislead.
                 cell.add(Err(Stop::interrupted()));
             } else if number > 0 {
                 let measured = stage.measure(&**filesystem, row, Purpose::Time);
@@ -149,7 +149,7 @@ fn fill(
     cells
 }
 
-/// Says on standard error what a run gave.
+/// Reports the result of a run on standard error.
 fn report(row: &Row, filesystem: &str, remark: &str, measured: &Result<Sample, Stop>) {
     let what = match measured {
         Ok(sample) => format!(
@@ -166,7 +166,7 @@ fn report(row: &Row, filesystem: &str, remark: &str, measured: &Result<Sample, S
     eprintln!("{} | {filesystem}{remark} | {what}", row.name);
 }
 
-/// Measures and prints xfer's memory; says whether it stays within its bounds.
+/// Measures and prints xfer's memory; returns whether it stays within its bounds.
 fn measure_memory(stage: &Stage<'_>, gib: usize) -> bool {
     let memory = match memory::measure(stage, gib) {
         Ok(memory) => memory,

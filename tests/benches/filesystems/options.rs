@@ -44,12 +44,12 @@ pub struct Options {
     bench: bool,
 }
 
-/// A path, taken from the project's directory: `cargo bench` works in another one.
+/// A path, relative to the project's directory: `cargo bench` runs in another one.
 fn in_project(path: &str) -> Result<PathBuf, std::convert::Infallible> {
     Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path))
 }
 
-/// Words of which a name must contain one; none, for every name.
+/// Words, one of which a name must contain. An empty list matches every name.
 #[derive(Clone, Debug)]
 pub struct Words(Vec<String>);
 
@@ -62,7 +62,7 @@ impl std::str::FromStr for Words {
 }
 
 impl Words {
-    /// Whether a name is meant.
+    /// Whether a name is selected.
     pub fn matches(&self, name: &str) -> bool {
         self.0.is_empty() || self.0.iter().any(|word| name.contains(word.as_str()))
     }
@@ -81,12 +81,12 @@ impl Options {
         }
     }
 
-    /// How many runs are timed.
+    /// The number of timed runs.
     pub fn runs(&self) -> usize {
         self.runs.unwrap_or(if self.quick { 1 } else { 5 }).max(1)
     }
 
-    /// How long a program may take.
+    /// The time limit of a program.
     pub fn limit(&self) -> Duration {
         Duration::from_secs(self.limit.unwrap_or(if self.quick { 60 } else { 600 }))
     }

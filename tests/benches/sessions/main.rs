@@ -1,9 +1,9 @@
-//! How many users a server serves at once, and how fast: a run for each number of sessions, each on
-//! a server of its own. What fails is shown, and makes this fail.
+//! Measures how many users a server can serve at once, and how fast: one run for each number of
+//! sessions, each on a server of its own. It shows failures, and fails if there are any.
 //!
-//! `XFER_LOAD_SESSIONS` (numbers with commas between them), `XFER_LOAD_SECONDS` and
-//! `XFER_LOAD_PAUSE_MS` (after each of a session's rounds) change what is done; `TMPDIR` says on which
-//! disk.
+//! `XFER_LOAD_SESSIONS` (numbers separated by commas), `XFER_LOAD_SECONDS` and
+//! `XFER_LOAD_PAUSE_MS` (the pause after each of a session's rounds) change the work; `TMPDIR`
+//! selects the disk.
 #![allow(clippy::unwrap_used, reason = "a measurement that can't be made fails by panicking")]
 
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! What several runs of a row on a filesystem come to. One that failed spoils the figure: what does
-//! its work only sometimes has no speed.
+//! The result of several runs of a row on a filesystem. A single failure spoils the figure: a
+//! filesystem that does the work only sometimes has no speed.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::requests::Requests;
 use super::sample::Sample;
 use super::timed::Stop;
 
-/// A place in the table.
+/// One cell of the table.
 #[derive(Clone, Debug, Default)]
 pub struct Cell {
     samples: Vec<Sample>,
@@ -16,7 +16,7 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// Takes what a timed run gave.
+    /// Adds the result of a timed run.
     pub fn add(&mut self, measured: Result<Sample, Stop>) {
         match measured {
             Ok(sample) => self.samples.push(sample),
@@ -24,7 +24,7 @@ impl Cell {
         }
     }
 
-    /// Takes what a run gave that was made to count requests, and not to be timed.
+    /// Adds the result of a run that counted requests and was not timed.
     pub fn add_counted(&mut self, measured: Result<Sample, Stop>) {
         match measured {
             Ok(sample) => self.counted = Some(sample),
@@ -32,7 +32,7 @@ impl Cell {
         }
     }
 
-    /// Takes what a run gave that was made for something else than figures.
+    /// Adds the result of a run made for another purpose than figures.
     pub fn add_unmeasured(&mut self, measured: Result<Sample, Stop>) {
         if let Err(stop) = measured {
             self.stop(stop);
@@ -40,18 +40,18 @@ impl Cell {
     }
 
     fn stop(&mut self, stop: Stop) {
-        // A failure says more than a limit that was reached in another run.
+        // A failure matters more than another run's time limit.
         if !matches!(self.stop, Some(Stop::Failed(_))) {
             self.stop = Some(stop);
         }
     }
 
-    /// Whether another run would change anything.
+    /// Whether further runs can't change the result.
     pub fn is_decided(&self) -> bool {
         self.stop.is_some()
     }
 
-    /// Whether figures may be shown; else what is to be shown instead.
+    /// Whether figures may be shown; the error is the text to show instead.
     fn must_be_good(&self) -> Result<(), String> {
         match &self.stop {
             Some(Stop::Failed(_)) => Err("failed".to_owned()),
@@ -60,7 +60,7 @@ impl Cell {
         }
     }
 
-    /// Why there is no figure.
+    /// The reason why there is no figure.
     pub fn failure(&self) -> Option<&str> {
         match &self.stop {
             Some(Stop::Failed(why)) => Some(why),
@@ -68,19 +68,19 @@ impl Cell {
         }
     }
 
-    /// The median of something that was measured, or what is to be shown instead.
+    /// The median of one measurement, or the text to show instead.
     ///
     /// # Errors
-    /// If a run failed or took too long, or there was none.
+    /// If a run failed or exceeded its limit, or there were no runs.
     pub fn median<T: Ord + Copy>(&self, what: impl Fn(&Sample) -> T) -> Result<T, String> {
         self.must_be_good()?;
         median(self.samples.iter().map(what).collect()).ok_or_else(|| "-".to_owned())
     }
 
-    /// What the kernel asked of the filesystem, or what is to be shown instead.
+    /// The kernel's requests to the filesystem, or the text to show instead.
     ///
     /// # Errors
-    /// As [`Cell::median`], or if it could not be counted.
+    /// As for [`Cell::median`], or if the requests could not be counted.
     pub fn requests(&self) -> Result<&Requests, String> {
         self.must_be_good()?;
         let counted = self.counted.as_ref().and_then(|sample| sample.requests.as_ref());
@@ -90,18 +90,18 @@ impl Cell {
     /// The median time.
     ///
     /// # Errors
-    /// As [`Cell::median`].
+    /// As for [`Cell::median`].
     pub fn time(&self) -> Result<Duration, String> {
         self.median(|sample| sample.took)
     }
 
-    /// The most of something that was measured in any run.
+    /// The largest value of one measurement in any run.
     pub fn most(&self, what: impl Fn(&Sample) -> u64) -> Option<u64> {
         self.samples.iter().map(what).max()
     }
 }
 
-/// The value in the middle; of an even number, the larger of the two.
+/// The middle value; of an even number of values, the larger of the two.
 fn median<T: Ord + Copy>(mut values: Vec<T>) -> Option<T> {
     values.sort_unstable();
     values.get(values.len() / 2).copied()

@@ -1,4 +1,4 @@
-//! What rows find stored, and what they bring: made once, in a directory for each.
+//! The data that rows find stored and the files that they bring: made once, each in its own directory.
 
 use std::fmt::Write;
 use std::fs::{self, File};
@@ -7,39 +7,39 @@ use std::path::{Path, PathBuf};
 
 use crate::{Random, shell};
 
-/// What `grep` looks for. One file in fifty has it.
+/// The text that `grep` searches for. One file in fifty has it.
 pub const NEEDLE: &str = "needle in a haystack";
 
-/// What a filesystem has stored before a row begins.
+/// The content of a filesystem before a row begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fixture {
     /// Nothing.
     Empty,
-    /// `big`, a file.
+    /// `big`, a large file.
     Big,
-    /// `huge`, a larger one.
+    /// `huge`, a still larger file.
     Huge,
-    /// `tree`, with small files of text.
+    /// `tree`, with small text files.
     Tree,
 }
 
-/// How large they are.
+/// The sizes of the fixtures.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// Of `big`.
+    /// The size of `big`, in bytes.
     pub big_bytes: u64,
-    /// Of `huge`.
+    /// The size of `huge`, in bytes.
     pub huge_bytes: u64,
-    /// How many files are in `tree`.
+    /// The number of files in `tree`.
     pub tree_files: usize,
 }
 
 impl Sizes {
-    /// As the tables have them.
+    /// The sizes that the tables use.
     pub const FULL: Sizes = Sizes { big_bytes: 256 << 20, huge_bytes: 1 << 30, tree_files: 1000 };
 }
 
-/// All of them, on the local disk.
+/// All fixtures, on the local disk.
 #[derive(Clone, Debug)]
 pub struct Fixtures {
     root: PathBuf,
@@ -48,7 +48,7 @@ pub struct Fixtures {
 }
 
 impl Fixtures {
-    /// Makes them in a directory.
+    /// Makes all fixtures in a directory.
     pub fn make(root: &Path, sizes: Sizes) -> Fixtures {
         let fixtures = Fixtures { root: root.to_owned(), sizes };
         for one in [Fixture::Empty, Fixture::Big, Fixture::Huge, Fixture::Tree] {
@@ -62,7 +62,7 @@ impl Fixtures {
         fixtures
     }
 
-    /// The directory with one of them in it, and nothing else.
+    /// The directory that contains exactly one fixture.
     pub fn directory(&self, one: Fixture) -> PathBuf {
         let name = match one {
             Fixture::Empty => "empty",
@@ -78,13 +78,13 @@ impl Fixtures {
         self.directory(Fixture::Big).join("big")
     }
 
-    /// The tree, packed.
+    /// The file `tree` is packed in.
     pub fn archive(&self) -> PathBuf {
         self.root.join("tree.tar")
     }
 }
 
-/// Bytes that do not compress.
+/// Writes incompressible bytes.
 fn make_file(path: &Path, bytes: u64, seed: u64) {
     const PIECE: u64 = 1 << 20;
     let mut random = Random::new(seed);
@@ -96,7 +96,7 @@ fn make_file(path: &Path, bytes: u64, seed: u64) {
     }
 }
 
-/// Files of up to 4.4 kB, in directories of about seventeen.
+/// Makes files of up to 4.4 kB, in directories of about seventeen.
 fn make_tree(root: &Path, files: usize) {
     let mut random = Random::new(3);
     for index in 0..files {

@@ -1,4 +1,4 @@
-//! How much memory xfer takes while far more than that is written and read.
+//! Measures xfer's memory while it writes and reads far more data than that.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
@@ -9,31 +9,31 @@ use super::fixtures::Fixture;
 use super::sample::{Stage, empty_page_caches, message};
 use super::timed::{Deadline, Stop, run};
 
-/// The most memory that the client may take: what it keeps of data and of changes, and some more.
-/// Less than what users are told, since the tree is small and there is one session.
+/// The memory bound of the client: its data cache and its log, with an allowance. It is below the
+/// bound documented for users, since the tree is small and there is one session.
 pub const CLIENT_MAX: u64 = (256 + 256 + 100) << 20;
 
-/// The most memory that the server may take; likewise.
+/// The memory bound of the server; below the documented one for the same reason.
 pub const SERVER_MAX: u64 = 200 << 20;
 
-/// How long one file may take.
+/// The time limit for one file.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// What it took.
+/// The result of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// By whom.
+    /// The resources used at both ends.
     pub used: Sides,
-    /// To write all of it, until durable.
+    /// The time to write everything, until durable.
     pub wrote: Duration,
-    /// To read all of it, and compare.
+    /// The time to read everything and compare it.
     pub read: Duration,
 }
 
 /// Writes `files` copies of the file `huge` to xfer, and reads them.
 ///
 /// # Errors
-/// If anything fails, or a file does not read as it was written.
+/// If anything fails, or a file reads differently from how it was written.
 pub fn measure(stage: &Stage<'_>, files: usize) -> Result<Memory, Stop> {
     let measured = catch_unwind(AssertUnwindSafe(|| {
         let place = tempfile::Builder::new().prefix("xfer-bench-").tempdir_in(stage.directory);
@@ -57,7 +57,7 @@ fn write_and_read(
     }
     mounted.settle(Deadline::after(LIMIT))?;
     let wrote = begin.elapsed();
-    // The kernel has much of it, too, and would not ask xfer.
+    // Otherwise the kernel would answer much of it from its cache without asking xfer.
     empty_page_caches();
     let begin = Instant::now();
     for copy in &copies {

@@ -1,10 +1,10 @@
-//! The comparison with other filesystems: the same ordinary programs on each, timed until what they
-//! wrote is durable, and checked.
+//! The comparison with other filesystems: the same ordinary programs on each, timed until the data
+//! that they wrote is durable, and checked.
 //!
-//! A [`Row`](rows::Row) is one program and the proof that it did its work; a
-//! [`Filesystem`](filesystem::Filesystem) is one way to have a directory; a [`Sample`](sample::Sample) is what one run of a row on a
-//! filesystem took. Each run has a filesystem of its own, from its server to its mount, so nothing
-//! is left over from the run before. The program is `tests/benches/filesystems`.
+//! A [`Row`](rows::Row) is one program with the proof that it did its work; a
+//! [`Filesystem`](filesystem::Filesystem) is one kind of mount; a [`Sample`](sample::Sample) is the
+//! measurement of one run of a row on a filesystem. Each run sets up its own filesystem, from server to
+//! mount, so that no state is carried over between runs. The program is `tests/benches/filesystems`.
 
 pub mod rows;
 

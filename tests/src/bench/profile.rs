@@ -1,5 +1,5 @@
-//! Where the processes' time goes: perf(1) samples them while a row's program runs, and inferno draws
-//! a flame graph of each side.
+//! Profiles the processes: perf(1) samples them while a row's program runs, and inferno draws a flame
+//! graph of each side.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,23 +10,23 @@ use super::filesystem::Pids;
 use crate::programs::Running;
 use crate::{PATIENCE, shell, wait_until};
 
-/// perf, which samples until it is told to stop.
+/// perf, sampling until it is told to stop.
 pub struct Profiling {
     perf: Running,
     profile: Profile,
 }
 
-/// What perf found.
+/// The samples that perf took.
 pub struct Profile {
     data: PathBuf,
     pids: Pids,
 }
 
 impl Profiling {
-    /// Begins to sample processes; `data` is where perf keeps what it finds.
+    /// Begins to sample processes; perf writes its samples to `data`.
     pub fn begin(pids: Pids, data: &Path) -> Profiling {
         let mut perf = Command::new("perf");
-        // A machine that has no counters of cycles, as many virtual ones, has this clock.
+        // This clock also works on machines without cycle counters, such as many virtual ones.
         perf.args(["record", "-e", "cpu-clock", "-F", "499", "--call-graph", "dwarf,16384"]);
         perf.args(["-p", &format!("{},{}", pids.client, pids.server), "-o"]).arg(data);
         let mut perf = Running::start(&mut perf);
@@ -37,7 +37,7 @@ impl Profiling {
         Profiling { perf, profile: Profile { data: data.to_owned(), pids } }
     }
 
-    /// Ends it.
+    /// Ends the sampling.
     pub fn end(mut self) -> Profile {
         self.perf.signal(Signal::INT);
         self.perf.ended_within(PATIENCE);
@@ -46,8 +46,8 @@ impl Profiling {
 }
 
 impl Profile {
-    /// Draws `NAME-client.svg` and `NAME-server.svg`; nothing of a process that was never found at
-    /// work, for a row may be shorter than the time between two samples.
+    /// Draws `NAME-client.svg` and `NAME-server.svg`. A process without samples gets no graph: a
+    /// row may be shorter than the interval between two samples.
     pub fn draw(&self, directory: &Path, name: &str) {
         let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         for (side, pid) in [("client", self.pids.client), ("server", self.pids.server)] {

@@ -1,5 +1,5 @@
-//! Whether a program did its work: what it read is compared, and what it wrote is looked for in the
-//! store, after xfer was cut off as by a crash.
+//! Whether a program did its work: its output is compared, and its files are looked for in the
+//! store, after xfer was cut off as if by a crash.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,24 +11,24 @@ use super::rows::Row;
 use super::timed::{Deadline, Said, Stop, run};
 use crate::shell;
 
-/// How long a comparison may take.
+/// The time limit of a comparison.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// What is checked after a row's program has ended well.
+/// The check to make after a row's program has succeeded.
 #[derive(Clone, Copy, Debug)]
 pub enum Proof {
-    /// It printed what it prints on the local disk, where the two are made alike first.
+    /// It printed the same as on the local disk, after both outputs are normalised.
     Output(fn(&[u8]) -> Vec<Said>),
-    /// This file reads as it should; what the program printed was thrown away.
+    /// This file reads correctly; the program's own output was discarded.
     Read(&'static str),
-    /// The store has what the program leaves on the local disk.
+    /// The store has the same files that the program leaves on the local disk.
     Stored,
-    /// Likewise, and the user `bob` has this file.
+    /// Like `Stored`, and the user `bob` has this file.
     Sent(&'static str),
 }
 
 impl Proof {
-    /// Where a program's output goes.
+    /// The destination of a program's output.
     pub fn stdout(self) -> Stdio {
         match self {
             Proof::Output(_) => Stdio::piped(),
@@ -36,7 +36,7 @@ impl Proof {
         }
     }
 
-    /// Whether the program changes what is stored, so that its time goes on until that is durable.
+    /// Whether the program changes the store, so that its time includes becoming durable.
     pub fn changes(self) -> bool {
         match self {
             Proof::Output(_) | Proof::Read(_) => false,
@@ -45,10 +45,10 @@ impl Proof {
     }
 }
 
-/// Checks what a row's program did, which said `output`.
+/// Checks the work of a row's program, which printed `output`.
 ///
 /// # Errors
-/// If it is not what it does on the local disk.
+/// If the result differs from that on the local disk.
 pub fn check(
     row: &Row,
     fixtures: &Fixtures,
@@ -75,7 +75,7 @@ pub fn check(
     }
 }
 
-/// What the program leaves on the local disk.
+/// The files that the program leaves on the local disk.
 fn model(row: &Row, fixtures: &Fixtures, place: &Path) -> Result<PathBuf, Stop> {
     let model = place.join("model");
     shell(place, &format!("cp -al '{}' model", fixtures.directory(row.fixture).display()));

@@ -1,7 +1,7 @@
-//! Requests that the kernel sends to a FUSE filesystem, counted by kind.
+//! Counts the requests that the kernel sends to a FUSE filesystem, by kind.
 //!
-//! The kernel counts: its tracepoint `fuse:fuse_request_send` writes each into a buffer, which is
-//! read afterwards. That costs time, so runs that are timed are not counted.
+//! The kernel writes each request into a trace buffer (tracepoint `fuse:fuse_request_send`), which
+//! is read afterwards. Tracing takes time, so timed runs are not counted.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,12 +9,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How many requests of each kind there were.
+/// The number of requests of each kind.
 pub type Requests = BTreeMap<String, u64>;
 
 const TRACEFS: &str = "/sys/kernel/tracing";
 
-/// The buffer of each CPU, in KiB: some hundred thousand requests.
+/// The size of each CPU's buffer in KiB: room for some hundred thousand requests.
 const BUFFER_KIB: &str = "16384";
 
 /// Counts the requests of one mount until it is dropped.
@@ -24,7 +24,7 @@ pub struct Counting {
 }
 
 impl Counting {
-    /// Begins to count, if the kernel can and `root` is where a FUSE filesystem is mounted.
+    /// Begins to count, if the kernel supports it and `root` is the mount point of a FUSE filesystem.
     pub fn begin(root: &Path) -> Option<Counting> {
         let tracefs = Path::new(TRACEFS);
         if !tracefs.join("instances").exists() {
@@ -36,7 +36,7 @@ impl Counting {
         let counting = Counting { instance };
         let event = Path::new("events/fuse/fuse_request_send");
         let device = fs::metadata(root).ok()?.dev();
-        // A FUSE filesystem's device has no major number, and the tracepoint gives it as it is.
+        // The device of a FUSE filesystem has major number 0, so the minor number is its connection.
         let filter = format!("connection == {}", rustix::fs::minor(device));
         counting.set("buffer_size_kb", BUFFER_KIB)?;
         counting.set(event.join("filter"), &filter)?;
@@ -44,7 +44,7 @@ impl Counting {
         Some(counting)
     }
 
-    /// What was counted so far; nothing if the buffer was too small for it.
+    /// The counts so far; `None` if the buffer overflowed.
     pub fn requests(&self) -> Option<Requests> {
         self.set("tracing_on", "0")?;
         for cpu in fs::read_dir(self.instance.join("per_cpu")).ok()?.flatten() {

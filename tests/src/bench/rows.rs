@@ -1,4 +1,4 @@
-//! The rows of the table: one ordinary program each, and what proves that it did its work.
+//! The rows of the table: each has one ordinary program, and a proof that it did its work.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,34 +7,34 @@ use super::fixtures::{Fixture, Fixtures, NEEDLE};
 use super::proof::Proof;
 use super::timed::Said;
 
-/// What the client has seen when a row begins.
+/// The state of the client's caches when a row begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Before {
-    /// Nothing: it was just mounted, and no cache of this machine has anything.
+    /// Just mounted, and every cache of this machine is empty.
     Cold,
-    /// The same program has run once.
+    /// The same program has already run once.
     Warm,
 }
 
-/// One program, on every filesystem.
+/// One program, to run on every filesystem.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// What the table calls it.
+    /// Its name in the table.
     pub name: &'static str,
-    /// What is stored before.
+    /// The data that is stored before.
     pub fixture: Fixture,
-    /// What the client has seen of it.
+    /// The state of the client's caches.
     pub before: Before,
-    /// The program and its arguments; it runs in the directory where the filesystem is mounted.
+    /// The program and its arguments. It runs in the mount point.
     pub program: fn(&Fixtures) -> Vec<String>,
-    /// What is checked afterwards.
+    /// The check to make afterwards.
     pub proof: Proof,
-    /// How many bytes it moves, if they are what matters.
+    /// The bytes that it moves, for rows whose bandwidth matters.
     pub bytes: fn(&Fixtures) -> Option<u64>,
 }
 
 impl Row {
-    /// The program, to be run in `directory`.
+    /// The command, to run in `directory`.
     pub fn command(&self, fixtures: &Fixtures, directory: &Path) -> Command {
         let words = (self.program)(fixtures);
         let mut command = Command::new(&words[0]);
@@ -43,7 +43,7 @@ impl Row {
     }
 }
 
-/// Reads 4 KiB each at places picked at random, but the same ones in every run.
+/// Reads of 4 KiB at random places, which are the same in every run.
 const RANDOM_READS: &str = r#"
     my ($file, $count) = @ARGV;
     open(my $in, "<:raw", $file) or die "$file: $!";
@@ -71,7 +71,7 @@ fn text(path: &Path) -> String {
     path.to_str().expect("a path of our own").to_owned()
 }
 
-/// A row that reads what is stored.
+/// A row that reads the stored data.
 const fn reading(
     name: &'static str,
     fixture: Fixture,
@@ -81,7 +81,7 @@ const fn reading(
     Row { name, fixture, before: Before::Cold, program, proof, bytes: none }
 }
 
-/// A row that changes it.
+/// A row that changes the store.
 const fn changing(
     name: &'static str,
     fixture: Fixture,
@@ -151,19 +151,19 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
-/// An output that says the same in every filesystem.
+/// An output that is the same on every filesystem.
 fn exact(output: &[u8]) -> Vec<Said> {
     vec![output.to_owned()]
 }
 
-/// Lines in whatever order a filesystem lists its entries.
+/// The output's lines, sorted, since filesystems list entries in different orders.
 fn sorted(output: &[u8]) -> Vec<Said> {
     let mut lines: Vec<Said> = output.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
     lines.sort();
     lines
 }
 
-/// Of the lines of `find -ls`: kind, size if it is a file's, and path. All else is a filesystem's own.
+/// The kind, a file's size, and the path in lines of `find -ls`. The rest differs between filesystems.
 fn listed(output: &[u8]) -> Vec<Said> {
     let mut lines: Vec<Said> = String::from_utf8_lossy(output)
         .lines()

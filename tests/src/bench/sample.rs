@@ -19,57 +19,57 @@ use super::rows::{Before, Row};
 use super::timed::{Deadline, Said, Stop, run};
 use crate::network::{Network, Traffic};
 
-/// What one run took.
+/// The measurements of one run.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
-    /// Until the program ended, and what it wrote was durable.
+    /// The time until the program ended and its data was durable.
     pub took: Duration,
-    /// What passed over the cable meanwhile.
+    /// The traffic over the cable in that time.
     pub traffic: Traffic,
-    /// What the processes used meanwhile; peaks are those since they began.
+    /// The resources that the processes used in that time; peaks count from the start of a process.
     pub used: Sides,
-    /// What the server counted meanwhile.
+    /// The server's counters in that time.
     pub counts: BTreeMap<String, u64>,
-    /// What the kernel asked of the filesystem meanwhile.
+    /// The kernel's requests to the filesystem in that time.
     pub requests: Option<Requests>,
 }
 
-/// What a run is for.
+/// The purpose of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose<'a> {
-    /// Its time.
+    /// Measure its time.
     Time,
-    /// What the kernel asks of the filesystem; its time is longer for that.
+    /// Count the kernel's requests, which makes it slower.
     Requests,
-    /// A flame graph of each process, drawn into this directory; likewise.
+    /// Draw a flame graph of each process into this directory, which makes it slower.
     Profile(&'a Path),
 }
 
-/// Where rows are run.
+/// The place where rows are run.
 pub struct Stage<'a> {
-    /// The network.
+    /// The network between client and server.
     pub network: &'a Network,
-    /// What is stored before, and brought.
+    /// The stored data, and the files that programs bring.
     pub fixtures: &'a Fixtures,
-    /// The directory that each run makes one of its own in.
+    /// The directory in which each run makes its own.
     pub directory: &'a Path,
-    /// How long a program may take, until durable.
+    /// The time limit of a program, until durable.
     pub limit: Duration,
 }
 
 impl Stage<'_> {
-    /// Runs a row on a filesystem that is set up for it.
+    /// Runs a row on a filesystem, set up for this run.
     ///
     /// # Errors
-    /// If anything fails: the setting up, the program, or the proof of its work. Or if the program
-    /// takes too long.
+    /// If the setup, the program, or the proof of its work fails, or the program takes too
+    /// long.
     pub fn measure(
         &self,
         filesystem: &dyn Filesystem,
         row: &Row,
         purpose: Purpose<'_>,
     ) -> Result<Sample, Stop> {
-        // The harness fails by panicking, which here is one figure's failure and not the table's.
+        // The harness fails by panicking; here a panic must spoil one figure and not the whole table.
         let measured = catch_unwind(AssertUnwindSafe(|| {
             let place = tempfile::Builder::new().prefix("xfer-bench-").tempdir_in(self.directory);
             let place = place.unwrap();
@@ -120,7 +120,7 @@ impl Stage<'_> {
         Ok((Sample { took, traffic, used, counts, requests }, output, profile))
     }
 
-    /// Forgets, or sees, what the client should have forgotten or seen.
+    /// Brings the caches into the state that the row asks for.
     fn prepare(&self, row: &Row, root: &Path) -> Result<(), Stop> {
         let mut command = row.command(self.fixtures, root);
         let deadline = Deadline::after(self.limit);
@@ -128,7 +128,7 @@ impl Stage<'_> {
             Before::Warm => run(command.stdout(Stdio::null()), deadline).map(drop)?,
             Before::Cold => empty_page_caches(),
         }
-        // What the program brings, and the program, come from memory and not from a disk.
+        // The program and its input files must come from memory and not from the disk.
         for word in command.get_args().map(PathBuf::from).filter(|word| word.is_absolute()) {
             let mut file = File::open(word).unwrap();
             std::io::copy(&mut file, &mut std::io::sink()).unwrap();
@@ -138,7 +138,7 @@ impl Stage<'_> {
     }
 }
 
-/// Empties the kernel's caches: what is cold has to be.
+/// Empties the kernel's caches, for rows with cold caches.
 pub(super) fn empty_page_caches() {
     std::fs::write("/proc/sys/vm/drop_caches", "3").expect("benches run as root");
 }

@@ -1,4 +1,4 @@
-//! Tables in Markdown of what was measured over one cable.
+//! Tables in Markdown with the results for one cable.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use super::rows::Row;
 use super::sample::Sample;
 use super::usage::Usage;
 
-/// All cells of one cable: a line for each row, in it one for each filesystem.
+/// All cells for one cable: a line for each row, a column for each filesystem.
 pub struct Results<'a> {
-    /// The filesystems' names.
+    /// The names of the filesystems.
     pub filesystems: Vec<&'static str>,
-    /// The rows.
+    /// The rows, each with its cells.
     pub rows: Vec<(&'a Row, Vec<Cell>)>,
-    /// What the rows worked on.
+    /// The data that the rows worked on.
     pub fixtures: &'a Fixtures,
 }
 
 impl Results<'_> {
-    /// Times, with the bytes that passed over the cable.
+    /// The times, with the bytes that passed over the cable.
     pub fn times(&self) -> String {
         self.by_filesystem(|_, cell| match cell.time() {
             Err(instead) => instead,
@@ -31,19 +31,19 @@ impl Results<'_> {
         })
     }
 
-    /// Round trips, at most.
+    /// The number of round trips, as an upper bound.
     pub fn round_trips(&self) -> String {
         self.by_filesystem(|_, cell| shown(cell.median(|sample| sample.traffic.round_trips())))
     }
 
-    /// Seconds on a CPU for each GiB, of client and server.
+    /// The CPU seconds of client and server for each GiB.
     pub fn cpu(&self) -> String {
         self.by_filesystem(|row, cell| {
             let Some(bytes) = (row.bytes)(self.fixtures) else { return "-".to_owned() };
             let gib = bytes as f64 / f64::from(1 << 30);
             let each = |of: fn(&Sample) -> Usage| {
                 let cpu = cell.median(|sample| of(sample).cpu)?;
-                // Without a process there is no memory either.
+                // Without a process there is no peak either.
                 let is_there = cell.most(|sample| of(sample).peak) > Some(0);
                 Ok(is_there.then(|| format!("{:.2}", cpu.as_secs_f64() / gib)))
             };
@@ -56,7 +56,7 @@ impl Results<'_> {
         })
     }
 
-    /// The most memory of client and server, in any run of any row that ended well.
+    /// The peak memory of client and server, in any successful run of any row.
     pub fn memory(&self) -> String {
         let mut table = heading(&["", "client", "server"]);
         for (at, name) in self.filesystems.iter().enumerate() {
@@ -71,7 +71,7 @@ impl Results<'_> {
         table
     }
 
-    /// What the server of a filesystem counted, and packets on the cable.
+    /// The counters of a filesystem's server, and packets on the cable.
     pub fn messages(&self, filesystem: &str) -> String {
         const COUNTS: [&str; 7] =
             ["frames", "ops", "barriers", "commits", "looks", "listings", "fetches"];
@@ -91,7 +91,7 @@ impl Results<'_> {
         table
     }
 
-    /// What the kernel asked of a filesystem.
+    /// The kernel's requests to a filesystem.
     pub fn requests(&self, filesystem: &str) -> String {
         let mut table = heading(&[filesystem, "requests", "of which"]);
         for (row, cell) in self.column(filesystem) {
@@ -112,7 +112,7 @@ impl Results<'_> {
         table
     }
 
-    /// Each failure, with its reason.
+    /// Each failure with its reason.
     pub fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         for (row, cells) in &self.rows {
@@ -153,7 +153,7 @@ fn shown(count: Result<u64, String>) -> String {
     count.map_or_else(|instead| instead, |count| count.to_string())
 }
 
-/// Seconds, with as many digits as mean something.
+/// Seconds, with the significant digits only.
 pub fn seconds(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     let digits = match seconds {
@@ -165,7 +165,7 @@ pub fn seconds(time: Duration) -> String {
     format!("{seconds:.digits$} s")
 }
 
-/// Bytes, in the unit that suits them.
+/// Bytes, in a suitable unit.
 pub fn size(bytes: u64) -> String {
     let bytes = bytes as f64;
     let (mib, kib) = (f64::from(1 << 20), 1024.0);

@@ -1,4 +1,4 @@
-//! Programs, timed to the microsecond and given up on after a limit.
+//! Runs programs, timed to the microsecond and abandoned after a limit.
 
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,12 +10,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How often a program that runs is asked whether somebody wants it to stop.
+/// How often to check for an interrupt while a program runs.
 const POLL: Duration = Duration::from_millis(200);
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Makes SIGINT and SIGTERM end what runs, so that mounts and servers are taken away in order.
+/// Makes SIGINT and SIGTERM end the run, so that mounts and servers are removed in order.
 pub fn stop_on_signals() {
     std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -31,7 +31,7 @@ pub fn stop_on_signals() {
     });
 }
 
-/// Whether all is to end.
+/// Whether the user interrupted the run.
 pub fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
@@ -39,23 +39,23 @@ pub fn is_interrupted() -> bool {
 /// Why there is no figure.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stop {
-    /// It took longer than this.
+    /// The run exceeded this limit.
     Over(Duration),
-    /// It failed.
+    /// The run failed.
     Failed(String),
 }
 
 impl Stop {
-    /// Somebody wants all to end.
+    /// The failure for a run that the user interrupted.
     pub fn interrupted() -> Stop {
         Stop::Failed("interrupted".to_owned())
     }
 }
 
-/// What a program wrote to standard output; nothing if that goes nowhere.
+/// A program's standard output; empty if that is discarded.
 pub type Said = Vec<u8>;
 
-/// The time that is left.
+/// The end of a time limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     limit: Duration,
@@ -63,15 +63,15 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// From now on.
+    /// A deadline this long from now.
     pub fn after(limit: Duration) -> Deadline {
         Deadline { limit, at: Instant::now() + limit }
     }
 
-    /// What is left of it.
+    /// The time left.
     ///
     /// # Errors
-    /// If nothing is, or all is to end.
+    /// If no time is left, or the user interrupted the run.
     pub fn left(self) -> Result<Duration, Stop> {
         if is_interrupted() {
             return Err(Stop::interrupted());
@@ -81,10 +81,10 @@ impl Deadline {
     }
 }
 
-/// Runs a program to its end.
+/// Runs a program to its end and returns its output.
 ///
 /// # Errors
-/// If it fails, or does not end in time and is killed.
+/// If it fails, or exceeds the deadline and is killed.
 pub fn run(command: &mut Command, deadline: Deadline) -> Result<Said, Stop> {
     let text = format!("{command:?}");
     let failed = |what: String| Stop::Failed(format!("{text}: {what}"));
@@ -110,7 +110,7 @@ fn wait(child: &mut Child, deadline: Deadline) -> Result<ExitStatus, Stop> {
             return Ok(status);
         }
         let left = deadline.left().inspect_err(|_| {
-            // Not waited for: a program that a filesystem keeps waiting may not die before it goes.
+            // Don't wait for it: a program blocked in a filesystem may die only when that goes.
             let _ = child.kill();
         })?;
         let left = Timespec::try_from(left.min(POLL)).expect("a short time");

@@ -1,19 +1,19 @@
-//! What processes use: time on a CPU, and memory at most.
+//! Resources that processes use: CPU time and peak memory.
 
 use std::collections::HashMap;
 use std::iter::Sum;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// The kernel tells programs times in hundredths of a second (`USER_HZ`), whatever its own clock.
+/// The kernel reports times in hundredths of a second (`USER_HZ`), whatever its own clock.
 const TICKS_PER_S: f64 = 100.0;
 
-/// What some processes used.
+/// The resources used by some processes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
-    /// Time on a CPU.
+    /// CPU time.
     pub cpu: Duration,
-    /// The most memory that was resident at a time, in bytes; of several processes, the sum.
+    /// The peak of resident memory, in bytes; the sum for several processes.
     pub peak: u64,
 }
 
@@ -34,13 +34,13 @@ impl Sum for Usage {
 impl Sub for Usage {
     type Output = Usage;
 
-    /// What was used since `earlier`. A peak has no beginning.
+    /// The usage since `earlier`. Peaks can't be subtracted.
     fn sub(self, earlier: Usage) -> Usage {
         Usage { cpu: self.cpu.saturating_sub(earlier.cpu), peak: self.peak }
     }
 }
 
-/// What a process and all that it started have used so far.
+/// The usage so far of a process and all its descendants.
 pub fn of_family(pid: u32) -> Usage {
     let parents = parents();
     let is_member = |mut pid_of: u32| loop {
@@ -61,10 +61,10 @@ fn parents() -> HashMap<u32, u32> {
     pids.filter_map(|pid| Some((pid, stat(pid)?.get(1)?.parse().ok()?))).collect()
 }
 
-/// One that has ended meanwhile used nothing that can be known.
+/// A process that has ended counts as zero.
 fn of_process(pid: u32) -> Usage {
     let ticks = |stat: Vec<String>| -> u64 {
-        // utime, stime, and those of children that were waited for.
+        // utime, stime, and the same for reaped children.
         stat.iter().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum()
     };
     let cpu = stat(pid).map_or(0.0, |stat| ticks(stat) as f64 / TICKS_PER_S);
@@ -74,7 +74,7 @@ fn of_process(pid: u32) -> Usage {
     Usage { cpu: Duration::from_secs_f64(cpu), peak: kib.unwrap_or(0) << 10 }
 }
 
-/// The fields of `/proc/PID/stat` after the name, which may have spaces: the state, the parent, ...
+/// The fields of `/proc/PID/stat` after the name, which may contain spaces: the state, the parent, ...
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;

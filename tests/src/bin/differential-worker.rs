@@ -1,5 +1,5 @@
-//! One of the processes that `tests/tests/differential.rs` compares a mount and a local directory
-//! by.
+//! A worker process of `tests/tests/differential.rs`, which compares a mount with a local
+//! directory.
 
 fn main() {
     xfer_tests::differential::run();

@@ -1,4 +1,4 @@
-//! Operations on attributes, those with names too.
+//! Operations on attributes, including extended ones.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -37,8 +37,8 @@ pub(super) fn apply(side: &mut Side, operation: &Operation, timed: bool) -> io::
                 Target::Path { .. } => sys::utimensat(directory, path, &times, how)?,
             }
             let found = sys::statat(directory, path, how)?;
-            // An access time that stays may have been moved by reading, which is noted here and
-            // not there; that of a link even by asking, if the way there leads through it.
+            // A given access time may already have been moved by a read that one side records and the
+            // other does not; that of a link by merely following it. An omitted one is not compared.
             let is_link = FileType::from_raw_mode(found.st_mode) == FileType::Symlink;
             let atime = match atime {
                 Moment::At { .. } | Moment::Now if !is_link => {
@@ -89,7 +89,7 @@ fn apply_to_xattrs(side: &Side, operation: &Operation) -> io::Result<String> {
                     sys::lgetxattr(side.full(path), name, room)?
                 }
             };
-            // Without room it is asked how much is needed.
+            // A length of zero only asks for the needed size.
             value.truncate(len);
             Ok(format!("{len} {}", told(&value)))
         }
@@ -126,7 +126,7 @@ fn timespec(moment: Moment) -> Timespec {
     }
 }
 
-/// All of `stat` that is not a filesystem's own business.
+/// The parts of `stat` that must not differ between filesystems.
 fn describe(stat: &Stat, timed: bool) -> String {
     let kind = FileType::from_raw_mode(stat.st_mode);
     let size = if kind == FileType::Directory { 0 } else { stat.st_size };
@@ -138,7 +138,7 @@ fn describe(stat: &Stat, timed: bool) -> String {
     format!("mode={mode:o} links={links} size={size} owner={owner:?} mtime={mtime}")
 }
 
-/// The node of a target, to be asked and not to be changed.
+/// Opens a target's node for asking only, not for changing it.
 pub(super) fn node(side: &Side, target: &Target) -> io::Result<OwnedFd> {
     match target {
         Target::Open { slot } => asked(side.file(*slot)?),
@@ -150,7 +150,7 @@ pub(super) fn node(side: &Side, target: &Target) -> io::Result<OwnedFd> {
     }
 }
 
-/// The node of an open file. Not by a duplicate: closing that would take away a process's locks.
+/// Reopens an open file's node. A duplicate won't do: closing it would drop the process's locks.
 pub(super) fn asked(file: impl AsFd) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     Ok(sys::openat(sys::CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)

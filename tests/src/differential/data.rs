@@ -10,14 +10,14 @@ use super::operation::{Operation, Origin, Target};
 use super::side::Side;
 use crate::snapshot::fingerprint;
 
-/// A piece of a file that what was read is told by, in bytes.
+/// The size of the pieces by which file contents are reported, in bytes.
 const PIECE: usize = 1024;
 
 pub(super) fn apply(side: &mut Side, operation: &Operation) -> io::Result<String> {
     let done = |()| String::new();
     match operation {
         Operation::Open { path, flags, mode, slot } => {
-            // Opening a pipe must not wait for its other end.
+            // Opening a pipe must not block for its other end.
             let flags = OFlags::from_bits_retain(*flags) | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let mode = Mode::from_bits_retain(*mode);
             side.open[*slot] = Some(sys::openat(&side.root, path, flags, mode)?);
@@ -61,7 +61,7 @@ fn is_regular(file: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(sys::FileType::from_raw_mode(sys::fstat(file)?.st_mode) == sys::FileType::RegularFile)
 }
 
-/// Writes once. What a pipe holds is not the filesystem's.
+/// Writes once. The bytes in a pipe never reach the filesystem.
 fn write(file: BorrowedFd<'_>, at: Option<u64>, data: &[u8]) -> io::Result<String> {
     let written = match at {
         Some(at) => rustix::io::pwrite(file, data, at)?,
@@ -71,7 +71,7 @@ fn write(file: BorrowedFd<'_>, at: Option<u64>, data: &[u8]) -> io::Result<Strin
     Ok(written.to_string())
 }
 
-/// Reads until there is no more: how much one call reads is the filesystem's choice.
+/// Reads to the end: the filesystem may choose how much each call returns.
 pub(super) fn read(file: BorrowedFd<'_>, at: Option<u64>, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     let mut read = 0;
@@ -90,7 +90,7 @@ pub(super) fn read(file: BorrowedFd<'_>, at: Option<u64>, len: usize) -> io::Res
     Ok(bytes)
 }
 
-/// Bytes, in few words that show where they differ: a dot for a piece of zeros.
+/// Describes bytes briefly, showing where they differ: a dot for a piece of zeros.
 pub(super) fn told(bytes: &[u8]) -> String {
     let piece = |piece: &[u8]| match piece.iter().all(|byte| *byte == 0) {
         true => ".".to_owned(),
@@ -99,7 +99,7 @@ pub(super) fn told(bytes: &[u8]) -> String {
     format!("{} bytes:{}", bytes.len(), bytes.chunks(PIECE).map(piece).collect::<String>())
 }
 
-/// Moves the position of a regular file. That in a directory is the filesystem's own.
+/// Moves the position in a regular file. Positions in directories depend on the filesystem.
 fn seek(file: BorrowedFd<'_>, at: SeekFrom) -> io::Result<String> {
     if sys::FileType::from_raw_mode(sys::fstat(file)?.st_mode) == sys::FileType::Directory {
         return Ok("directory".to_owned());
@@ -107,8 +107,8 @@ fn seek(file: BorrowedFd<'_>, at: SeekFrom) -> io::Result<String> {
     Ok(sys::seek(file, at)?.to_string())
 }
 
-/// Where there is data and where a hole is not the same everywhere, but there are rules: data is
-/// never passed over, holes read as zeros, and the end is a hole.
+/// Filesystems may differ in where they report data and holes, within rules: data is never skipped,
+/// holes read as zeros, and the end counts as a hole.
 fn find_data(file: BorrowedFd<'_>, offset: u64) -> io::Result<String> {
     if !is_regular(file)? {
         return Ok("not regular".to_owned());
@@ -121,7 +121,7 @@ fn find_data(file: BorrowedFd<'_>, offset: u64) -> io::Result<String> {
     let hole = hole?;
     let sound = hole >= offset && hole <= size;
     let passed_over = offset..data.unwrap_or(size);
-    // A file that is not open for reading can't be asked.
+    // A file that is not open for reading can't be checked.
     let zeros = match read(file, Some(passed_over.start), (passed_over.end - offset) as usize) {
         Ok(bytes) => bytes.iter().all(|byte| *byte == 0),
         Err(_) => true,
@@ -131,14 +131,14 @@ fn find_data(file: BorrowedFd<'_>, offset: u64) -> io::Result<String> {
 
 fn truncate(side: &Side, path: &str, len: u64) -> io::Result<String> {
     let path = std::ffi::CString::new(side.full(path).into_os_string().into_encoded_bytes())?;
-    // SAFETY: the path is a string with a closing NUL that lives through the call.
+    // SAFETY: the path is NUL-terminated and lives through the call.
     match unsafe { libc::truncate(path.as_ptr(), len as libc::off_t) } {
         0 => Ok(String::new()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Copies until nothing more is copied: how much one call copies is the filesystem's choice.
+/// Copies until nothing more is copied: the filesystem may choose how much each call copies.
 fn copy(
     from: impl AsFd,
     mut from_offset: u64,

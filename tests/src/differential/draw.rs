@@ -1,27 +1,27 @@
-//! Draws operations at random: on few names, so that they collide, and near the edges of blocks,
-//! where files have most to get wrong.
+//! Draws random operations: on few names, so that they collide, and near block boundaries, where
+//! mistakes are most likely.
 
 use rustix::fs::{Access, FallocateFlags, OFlags, RenameFlags, XattrFlags};
 
 use super::operation::{Fill, LockKind, LockOwner, Moment, Operation, Origin, Special, Target};
 use crate::Random;
 
-/// How many files, mappings and directories a process holds open at once.
+/// The most files, mappings and directories that a process holds open at once.
 pub(super) const SLOTS: u64 = 3;
 pub(super) const MAPS: u64 = 2;
 pub(super) const DIRECTORIES: u64 = 2;
 
-/// The directory that has many entries from the beginning.
+/// The directory that has many entries from the start.
 pub(super) const CROWD: &str = "crowd";
 
-/// The users and groups that nodes are given to. The second is a process's own, the third one of
-/// its groups.
+/// The users and groups that nodes are given to. A worker process runs as the second, and is in the
+/// group of the third.
 pub(super) const IDS: [u32; 4] = [0, 20_001, 20_002, 20_003];
 
 /// An offset that no file can have.
 const TOO_FAR: u64 = 1 << 62;
 
-/// The next operation.
+/// Draws the next operation.
 pub(super) fn operation(random: &mut Random) -> Operation {
     let slot = random.below(SLOTS) as usize;
     match random.below(100) {
@@ -54,7 +54,7 @@ fn open(random: &mut Random, slot: usize) -> Operation {
         OFlags::DIRECTORY,
     ];
     let flags = *random.pick(&access) | *random.pick(&extras);
-    // Half of all where there is a directory, so that there are files to work with.
+    // Half of them go to existing directories, so that there are files to work with.
     let path = match random.below(2) {
         0 => format!("{CROWD}/{}", name(random)),
         _ => path(random),
@@ -92,7 +92,7 @@ fn data(random: &mut Random, slot: usize) -> Operation {
     }
 }
 
-/// All that the kernel lets through to a filesystem of FUSE, and some that it lets through to none.
+/// All modes that the kernel passes to FUSE filesystems, and some that it passes to none.
 fn fallocate_mode(random: &mut Random) -> u32 {
     let keep = FallocateFlags::KEEP_SIZE;
     let modes = [
@@ -166,13 +166,13 @@ fn naming(random: &mut Random) -> Operation {
         }
         13..17 => Operation::Unlink { path: at },
         17..19 => Operation::Rmdir { path: at },
-        // Now and then room is made: a tree in which every name is taken has few surprises.
+        // Make room now and then: a tree with every name taken offers little variety.
         19 if random.below(3) == 0 => Operation::Clear { path: at },
         _ => Operation::Rename { from: at, to: path(random), flags: rename_flags(random) },
     }
 }
 
-/// Those that filesystems of FUSE can be given, and those that none can.
+/// Flags that FUSE filesystems may receive, and flags that none does.
 fn rename_flags(random: &mut Random) -> u32 {
     let flags = [
         RenameFlags::empty(),
@@ -191,7 +191,7 @@ fn attribute(random: &mut Random) -> Operation {
     match random.below(16) {
         0 | 1 => Operation::Chmod { target, mode: mode(random) },
         2 | 3 => {
-            // Never neither: of that, a filesystem of FUSE is told too little to refuse it.
+            // Never neither: a FUSE filesystem is told too little about that case to refuse it.
             let (uid, gid) = (*random.pick(&IDS), *random.pick(&IDS));
             let (uid, gid) = match random.below(4) {
                 0 => (Some(uid), None),
@@ -227,8 +227,8 @@ fn target(random: &mut Random, slot: usize) -> Target {
     Target::Path { path: path(random), follow: random.below(3) > 0 }
 }
 
-/// A path of up to three of few names. It never leads out of its root by itself: each `..` comes
-/// after a name. Now and then it has a name that is too long, or ends with a slash.
+/// A path of up to three of few names. Each `..` comes after a name, so the path alone never leads
+/// out of its root. Now and then a name is too long, or the path ends in a slash.
 fn path(random: &mut Random) -> String {
     if random.below(80) == 0 {
         return "n".repeat(254 + random.below(3) as usize);
@@ -258,9 +258,9 @@ fn name(random: &mut Random) -> &'static str {
     NAMES[random.below(NAMES.len() as u64) as usize]
 }
 
-/// Where a symbolic link points: down, to what stands beside its directory, to itself or others
-/// in a ring, or to nothing. What leads up does so by one step, of which there are enough above
-/// a side's root.
+/// The target of a symbolic link: below, beside its directory, the link itself or others in a
+/// ring, or nothing. A target that leads up does so by one step; enough levels lie above a side's
+/// root.
 fn link_target(random: &mut Random) -> String {
     match random.below(12) {
         0 => "/proc/nothing/of/this/name".to_owned(),
@@ -284,14 +284,14 @@ fn at(random: &mut Random) -> Option<u64> {
     Some(at).filter(|_| random.below(4) > 0)
 }
 
-/// As [`near`], and some that no file has.
+/// Like [`near`], and some offsets that no file can have.
 fn offset(random: &mut Random) -> u64 {
     if random.below(100) == 0 { TOO_FAR + random.below(2) } else { near(random) }
 }
 
-/// Offsets near the edges of blocks, and a few far away. Not where no file can end: the kernel
-/// knows where that is for a local filesystem, and refuses to write there before it does anything
-/// else; a filesystem of FUSE is asked, after the set-id bits are gone.
+/// Offsets near block boundaries, and a few far away. Not beyond the largest file: for a local
+/// filesystem the kernel knows that limit and refuses such a write before any effect, while a FUSE
+/// filesystem is asked only after the set-id bits are gone.
 fn near(random: &mut Random) -> u64 {
     match random.below(8) {
         0 => 0,

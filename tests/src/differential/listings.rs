@@ -1,7 +1,7 @@
-//! Listings of directories: at once, and bit by bit while entries come and go.
+//! Listings of directories: at once, and in parts while entries come and go.
 //!
-//! What comes or goes while a directory is being read may be shown or not. What is there all the
-//! while has to be shown once; those are the entries of a crowd, which no operation names.
+//! An entry that comes or goes during a listing may be shown or not. An entry that exists all the
+//! time must be shown exactly once; those are the entries of a crowd, which no operation names.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,13 +13,13 @@ use rustix::fs::{AtFlags, Mode, OFlags, RawDir, SeekFrom, openat, seek, statat};
 use super::operation::Operation;
 use super::side::{Side, not_open};
 
-/// How many entries a crowd has.
+/// The number of entries in a crowd.
 const CROWD_ENTRIES: usize = 150;
 
-/// Room for the entries that one call gives, in bytes: a dozen or two.
+/// The buffer of one call, in bytes: room for one or two dozen entries.
 const ROOM: usize = 600;
 
-/// A directory that is being read: how often each of the crowd was shown since the beginning.
+/// A directory being read, with the number of times each crowd entry has been shown.
 pub(super) struct OpenDirectory {
     file: OwnedFd,
     shown: BTreeMap<String, usize>,
@@ -70,7 +70,7 @@ impl OpenDirectory {
         Ok(OpenDirectory { file, shown: BTreeMap::new() })
     }
 
-    /// Counts one of the crowd as shown that was not.
+    /// Counts one crowd entry twice.
     pub(super) fn show_twice(&mut self) {
         self.shown.extend(crowd().take(1).map(|name| (name, 1)));
     }
@@ -81,7 +81,7 @@ impl OpenDirectory {
         Ok(())
     }
 
-    /// Reads as much as one call gives. False at the end.
+    /// Reads the entries of one call. Returns false at the end.
     fn read(&mut self, mut show: impl FnMut(&str)) -> io::Result<bool> {
         let mut room = [MaybeUninit::uninit(); ROOM];
         let mut entries = RawDir::new(&self.file, &mut room);
@@ -101,7 +101,7 @@ impl OpenDirectory {
         more
     }
 
-    /// How the crowd was shown, if it is there.
+    /// Describes how the crowd was shown, if there is one.
     fn told(&self) -> String {
         let there =
             |name: &String| statat(&self.file, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok();

@@ -1,4 +1,4 @@
-//! Locks: of whole files (flock(2)) and of ranges (fcntl(2)), as attempts that never wait.
+//! Locks: on whole files (flock(2)) and on ranges (fcntl(2)), never waiting.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

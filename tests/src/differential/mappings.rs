@@ -1,4 +1,4 @@
-//! Files in memory: written and read through shared mappings, which outlive the closing of the
+//! Memory-mapped files: written and read through shared mappings, which outlive the closing of the
 //! file and the removal of its name.
 
 use std::io;
@@ -12,13 +12,13 @@ use super::operation::Operation;
 use super::side::{Side, not_open};
 use crate::files::Mapped;
 
-/// How much of a file is mapped, in bytes, however long the file is.
+/// The length of a mapping in bytes, whatever the file's length.
 const LEN: usize = (1 << 20) + 8192;
 
 /// A file in memory.
 pub(super) struct Mapping {
     memory: Mapped,
-    /// Its node, which can't be written to by this: only asked.
+    /// Its node, opened only for asking about it.
     node: OwnedFd,
 }
 
@@ -27,19 +27,19 @@ impl Mapping {
         Ok(Mapping { memory: Mapped::try_new(file, LEN)?, node: asked(file)? })
     }
 
-    /// The node that is mapped.
+    /// The mapped node.
     pub(super) fn node(&self) -> io::Result<OwnedFd> {
         self.node.try_clone()
     }
 
-    /// Loses what was written at a place.
+    /// Discards a write to a place (a planted bug).
     pub(super) fn lose(&mut self, offset: u64) -> io::Result<()> {
         let (offset, len) = self.within(offset, 100)?;
         self.memory.write(offset, &vec![b'?'; len]);
         Ok(())
     }
 
-    /// The part of a range that is mapped and in the file: what lies behind must not be touched.
+    /// The part of a range that is mapped and in the file: touching more would raise SIGBUS.
     fn within(&self, offset: u64, len: usize) -> io::Result<(usize, usize)> {
         let end = (LEN as u64).min(fstat(&self.node)?.st_size as u64);
         let start = offset.min(end);

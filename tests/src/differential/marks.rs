@@ -1,9 +1,9 @@
-//! Which times an operation moves: POSIX says for each which of a node's times it marks. And what
-//! it does to modes and links, to be seen at once.
+//! The times that an operation changes: POSIX says for each operation which of a node's times it
+//! marks. Also records its effect on modes and links immediately.
 //!
-//! Whether a time moved is only certain if the clock did since it was last set. A local
-//! filesystem's clock may stand still for some milliseconds, so before the operation it is waited
-//! for. Access times are left out: a local filesystem notes some reads and not others.
+//! A change of a time is certain only if the clock has moved since it was last set. A local
+//! filesystem's clock may stand still for some milliseconds, so wait for it to move before each
+//! operation. Access times are left out: a local filesystem records some reads and not others.
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use super::operation::{Operation, Target};
 use super::side::Side;
 use crate::PATIENCE;
 
-/// The nodes that an operation names, and the directories that they are in.
+/// The nodes that an operation names, and their directories.
 pub(super) struct Watched {
     nodes: Vec<Option<(OwnedFd, Times)>>,
 }
@@ -36,7 +36,7 @@ impl Times {
 }
 
 impl Watched {
-    /// Takes down the times before an operation.
+    /// Records the times before an operation.
     pub(super) fn new(side: &Side, operation: &Operation) -> Watched {
         let targets = operation.targets();
         let both = targets.iter().flat_map(|target| [parent(target), Some(target.clone())]);
@@ -55,7 +55,7 @@ impl Watched {
         Watched { nodes }
     }
 
-    /// Which times are others now.
+    /// The times that have changed since.
     pub(super) fn marks(&self) -> Vec<String> {
         let mark = |node: &Option<(OwnedFd, Times)>| {
             let now = node.as_ref().and_then(|(node, _)| fstat(node).ok());
@@ -70,7 +70,7 @@ impl Watched {
     }
 }
 
-/// The directory that a path's last name is in.
+/// The directory of a path's last component.
 fn parent(target: &Target) -> Option<Target> {
     match target {
         Target::Path { path, .. } => {
@@ -82,7 +82,7 @@ fn parent(target: &Target) -> Option<Target> {
     }
 }
 
-/// A node's times. Those of a pipe are left out: its bytes never get to the filesystem.
+/// A node's times. Those of a pipe are left out: its bytes never reach the filesystem.
 fn times(node: &OwnedFd) -> Option<Times> {
     let stat = fstat(node).ok()?;
     let kind = FileType::from_raw_mode(stat.st_mode);

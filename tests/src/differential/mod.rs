@@ -1,10 +1,10 @@
-//! Random operations of several processes on two directories, which must not differ afterwards, nor
-//! in anything that an operation gives on the way.
+//! Random operations by several processes on two directories. The directories must not differ
+//! afterwards, and no operation may return different results on the two.
 //!
-//! The processes work on the same names. Mostly they take turns, so that what each gives can be
-//! compared; for a while each works in a tree of its own, all at once. The operations are all
-//! that a filesystem is asked for, except what one of FUSE can't do or what says nothing about
-//! a filesystem: see `docs/SEMANTICS.md`.
+//! The processes work on the same names. Mostly they take turns, so that results can be compared;
+//! for a while all work at once, each in its own tree. The operations are all that a filesystem may
+//! receive, except those that FUSE can't do or that reveal nothing about a filesystem: see
+//! `docs/SEMANTICS.md`.
 
 mod operation;
 
@@ -47,17 +47,17 @@ use team::Worker;
 pub use worker::run;
 use worker::{Answer, Order};
 
-/// How many processes work.
+/// The number of worker processes.
 const WORKERS: usize = 4;
 
-/// How many directories are above a root. Links may lead up, one step each; operations that go
-/// that far find the same on both sides.
+/// The number of directories above a root. Links may lead up by one level each, and operations that
+/// go that far must find the same on both sides.
 const LEVELS_ABOVE: usize = 12;
 
-/// What differs, in words.
+/// A description of a difference.
 pub type Difference = String;
 
-/// Two directories, and the processes that work in them.
+/// Two directories, with the processes that work in them.
 #[derive(Debug)]
 pub struct Contest {
     random: Random,
@@ -68,7 +68,7 @@ pub struct Contest {
 }
 
 impl Contest {
-    /// A contest in two directories, with a bug planted in the second if that is asked for.
+    /// A contest in two directories, with an optional planted bug in the second.
     pub fn new(seed: u64, local: &Path, remote: &Path, plant: Option<Plant>) -> Contest {
         let sides = [local.to_owned(), remote.to_owned()];
         Contest {
@@ -80,7 +80,7 @@ impl Contest {
         }
     }
 
-    /// Starts the processes. One of them has no rights of root, if this one has them.
+    /// Starts the processes. One of them drops root's rights, if this process has them.
     pub fn begin(&mut self) {
         self.workers = (0..WORKERS).map(|_| Worker::start()).collect();
         if rustix::process::geteuid().is_root() {
@@ -88,12 +88,12 @@ impl Contest {
         }
     }
 
-    /// Ends the processes, and with them all that they hold open.
+    /// Ends the processes, which closes everything that they hold open.
     pub fn end(&mut self) {
         self.workers.clear();
     }
 
-    /// Has the processes work on one tree, in turns.
+    /// Lets the processes work on one tree, in turns.
     ///
     /// # Errors
     /// The first difference.
@@ -115,10 +115,10 @@ impl Contest {
         Ok(())
     }
 
-    /// Has the processes work at once, each in a tree of its own. Meanwhile, `beside` is done.
+    /// Lets the processes work at once, each in a tree of its own, while this thread runs `beside`.
     ///
     /// # Errors
-    /// The first difference of each.
+    /// The first difference that each process found.
     pub fn work_at_once(&mut self, count: usize, beside: impl FnOnce()) -> Result<(), Difference> {
         for index in 0..WORKERS {
             let order = self.begin_in(&format!("alone-{index}"));
@@ -139,7 +139,7 @@ impl Contest {
         Ok(())
     }
 
-    /// Compares all that there is.
+    /// Compares everything.
     ///
     /// # Errors
     /// The first difference.
@@ -147,7 +147,7 @@ impl Contest {
         self.compare_in("")
     }
 
-    /// Compares what the processes made taking turns, and leaves all else alone.
+    /// Compares only the tree in which the processes take turns.
     ///
     /// # Errors
     /// The first difference.
@@ -155,7 +155,7 @@ impl Contest {
         self.compare_in("together")
     }
 
-    /// The kinds of operation that never succeeded are how many.
+    /// The number of operation kinds that never succeeded.
     pub fn never_succeeded(&self) -> usize {
         operation::KINDS - self.succeeded.len()
     }
@@ -175,13 +175,13 @@ impl Contest {
         Ok(())
     }
 
-    /// The order to work in a tree, which is made on both sides if it is not there.
+    /// The order to work in a tree, which is created on both sides if missing.
     fn begin_in(&self, tree: &str) -> Order {
         let roots = self.sides.each_ref().map(|side| {
             let top = side.join(tree);
             let root = (0..LEVELS_ABOVE).fold(top.clone(), |above, _| above.join("level"));
             fs::create_dir_all(&root).unwrap();
-            // Also into what is above, which links led to.
+            // Including the levels above, where links may lead.
             root.ancestors().take(LEVELS_ABOVE + 1).for_each(let_all_in);
             let above = fs::read_dir(&top).unwrap().count();
             assert_eq!(above, 1, "links led out of {}", top.display());
@@ -192,7 +192,7 @@ impl Contest {
     }
 }
 
-/// Makes a crowd, unless something has that name.
+/// Makes a crowd, unless the name is taken.
 fn add_crowd(root: &Path) {
     let crowd = root.join(draw::CROWD);
     if fs::create_dir(&crowd).is_ok() {

@@ -1,4 +1,4 @@
-//! Operations on names: what makes, moves and removes them.
+//! Operations on names: creating, moving and removing them.
 
 use std::fs;
 use std::io;
@@ -43,7 +43,7 @@ pub(super) fn apply(side: &mut Side, operation: &Operation) -> io::Result<String
             Ok(sys::renameat_with(root, from, root, to, flags).map(done)?)
         }
         Operation::Clear { path } => {
-            // Not what a path leads up to: a side's root must stay.
+            // Without `.` and `..`, since a side's root must stay.
             let names: Vec<&str> = path.split('/').filter(|name| !name.starts_with('.')).collect();
             clear(&side.full(&names.join("/"))).map(done)
         }
@@ -51,8 +51,8 @@ pub(super) fn apply(side: &mut Side, operation: &Operation) -> io::Result<String
     }
 }
 
-/// Removes a directory with all that is in it, up to the first thing that can't be: in order, since
-/// what is gone then has to be the same everywhere.
+/// Removes a directory with its contents, up to the first entry that can't be removed. It goes in
+/// order, so that both sides have the same entries left then.
 fn clear(directory: &Path) -> io::Result<()> {
     let entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
     let mut paths: Vec<_> = entries.iter().map(fs::DirEntry::path).collect();

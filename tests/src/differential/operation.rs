@@ -1,11 +1,11 @@
-//! One operation: what a process asks of the system, written so that it can be sent to another.
+//! One operation: a process's request to the system, in a form that can be sent to another process.
 
 use serde::{Deserialize, Serialize};
 
-/// How many kinds of operation there are.
+/// The number of operation kinds.
 pub(super) const KINDS: usize = 40;
 
-/// One operation, on paths relative to a side's root, or on what its process holds open.
+/// One operation, on paths relative to a side's root or on files that its process holds open.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Operation {
     Open { path: String, flags: u32, mode: u32, slot: usize },
@@ -50,21 +50,21 @@ pub(super) enum Operation {
     Clear { path: String },
 }
 
-/// What an operation on a node is given.
+/// The object of an operation on a node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Target {
     Path { path: String, follow: bool },
     Open { slot: usize },
 }
 
-/// Bytes, by the seed that they come from.
+/// Bytes, given by the seed that generates them.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Fill {
     pub(super) seed: u64,
     pub(super) len: usize,
 }
 
-/// What a position in a file counts from.
+/// The origin of a position in a file.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) enum Origin {
     Start,
@@ -72,7 +72,7 @@ pub(super) enum Origin {
     End,
 }
 
-/// What a lock is to be.
+/// The kind of a lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum LockKind {
     Shared,
@@ -80,14 +80,14 @@ pub(super) enum LockKind {
     None,
 }
 
-/// Who holds a lock of a range.
+/// The owner of a range lock.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) enum LockOwner {
     Process,
     OpenFile,
 }
 
-/// A node that is no file, directory or link.
+/// The kind of a special node.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) enum Special {
     File,
@@ -95,7 +95,7 @@ pub(super) enum Special {
     Socket,
 }
 
-/// A time to be set.
+/// A time to set.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) enum Moment {
     At { second: i64, nanosecond: i64 },
@@ -110,13 +110,13 @@ impl Fill {
 }
 
 impl Operation {
-    /// The name of its kind.
+    /// The name of the operation's kind.
     pub(super) fn kind(&self) -> String {
         let text = format!("{self:?}");
         text.split(' ').next().unwrap().to_owned()
     }
 
-    /// The paths and open files whose nodes it may change.
+    /// The paths and open files whose nodes the operation may change.
     pub(super) fn targets(&self) -> Vec<Target> {
         let at = |path: &String, follow| Target::Path { path: path.clone(), follow };
         match self {

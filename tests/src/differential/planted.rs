@@ -1,4 +1,4 @@
-//! Bugs that are planted on one side, to show that a comparison finds them.
+//! Bugs planted on one side, to show that the comparison finds them.
 
 use std::io;
 
@@ -9,37 +9,37 @@ use serde::{Deserialize, Serialize};
 use super::operation::{LockKind, Moment, Operation, Target};
 use super::side::Side;
 
-/// A bug.
+/// A planted bug.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Plant {
-    /// A write puts a wrong byte.
+    /// A write stores a wrong byte.
     Bytes,
-    /// What is written to a mapping gets lost.
+    /// A write to a mapping is lost.
     Mapped,
-    /// A change of mode sets another one.
+    /// A change of mode sets a wrong mode.
     Mode,
-    /// A change of owner changes the group only.
+    /// A change of owner changes only the group.
     Owner,
-    /// A missing name is another error.
+    /// A missing name gives a wrong error.
     Error,
-    /// An extended attribute gets another value.
+    /// An extended attribute gets a wrong value.
     Xattr,
-    /// A time is set to a nanosecond later.
+    /// A time is set one nanosecond late.
     Time,
-    /// A change of mode counts as one of the data.
+    /// A change of mode also marks the data as changed.
     Mark,
-    /// A link is a copy.
+    /// A hard link is a copy.
     Link,
-    /// A new directory brings another one.
+    /// A new directory comes with a second one.
     Name,
-    /// A lock is granted that another process has.
+    /// A lock held by another process is granted.
     Lock,
     /// A listing shows an entry twice.
     Listing,
 }
 
 impl Plant {
-    /// All of them.
+    /// All planted bugs.
     pub const ALL: [Plant; 12] = [
         Plant::Bytes,
         Plant::Mapped,
@@ -55,7 +55,7 @@ impl Plant {
         Plant::Listing,
     ];
 
-    /// Does after an operation what the bug does, and gives what the operation then gave.
+    /// Applies the bug after an operation; returns the operation's result with the bug.
     pub(super) fn spoil(
         self,
         side: &mut Side,
@@ -70,7 +70,7 @@ impl Plant {
                 Err(libc::EAGAIN),
             ) => Ok(String::new()),
             (_, _, Ok(_)) => {
-                // What can't be spoiled here is spoiled at another operation.
+                // If this operation can't be spoiled, a later one will be.
                 let _ = self.spoil_what_was_done(side, operation);
                 result
             }

@@ -1,4 +1,4 @@
-//! What is done in which order, and the comparison after each step.
+//! The order of operations, and the comparison after each step.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -7,25 +7,25 @@ use super::operation::Operation;
 use super::side::Outcome;
 use crate::Random;
 
-/// How many of the last steps a failure shows.
+/// The number of last steps that a failure shows.
 const SHOWN: usize = 12;
 
-/// One step: who does what.
+/// One step: an operation and the process that does it.
 #[derive(Clone, Debug)]
 pub(super) struct Step {
     pub(super) worker: usize,
     pub(super) operation: Operation,
-    /// Whether times are compared too.
+    /// Whether times are compared, too.
     pub(super) timed: bool,
 }
 
-/// Draws steps, and knows what may be compared when.
+/// Draws steps, and tracks which comparisons are valid when.
 pub(super) struct Script {
     random: Random,
     workers: usize,
-    /// Mappings that were written to and not synced since. A local filesystem moves a file's times
-    /// when its memory is written to, one of FUSE when the kernel passes that on, which is up
-    /// to the kernel: POSIX says only that it is before the next msync has returned.
+    /// Mappings written to and not synced since. A write to mapped memory changes a file's times:
+    /// at once on a local filesystem, on FUSE when the kernel writes the page back, which it may do
+    /// at any time. POSIX only requires it before the next msync returns.
     unsynced: BTreeSet<(usize, usize)>,
     last: VecDeque<String>,
     succeeded: BTreeSet<String>,
@@ -42,7 +42,7 @@ impl Script {
         }
     }
 
-    /// Draws `count` steps and has each done on both sides, by `apply`. Gives the kinds of operation
+    /// Draws `count` steps and does each on both sides with `apply`. Returns the kinds of operation
     /// that succeeded, or the first difference.
     pub(super) fn play(
         mut self,
@@ -79,8 +79,8 @@ impl Script {
         let timed = random.below(3) == 0 && self.unsynced.is_empty();
         let operation = draw::operation(random);
         match &operation {
-            // Times would be overridden when the kernel passes on what was written, and what was
-            // written to a hole is no data until then.
+            // Write-back would override the times that were set, and a write to a hole shows up as
+            // data only after write-back.
             Operation::SetTimes { .. } | Operation::FindData { .. }
                 if !self.unsynced.is_empty() =>
             {

@@ -1,4 +1,4 @@
-//! One of the two sides, as one process sees it: a root, and what is held open beneath it.
+//! One of the two sides, as one process sees it: a root, with the files held open below it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use super::operation::{Operation, Target};
 use super::planted::Plant;
 use super::{attributes, data, listings, locks, mappings, naming};
 
-/// A root, and what is held open there.
+/// A root, with the files held open below it.
 pub(super) struct Side {
     pub(super) path: PathBuf,
     pub(super) root: OwnedFd,
@@ -25,8 +25,8 @@ pub(super) struct Side {
     plant: Option<Plant>,
 }
 
-/// What an operation gave: something to compare, or an error's number; and, if that was asked for,
-/// which times it moved.
+/// The result of an operation: a value to compare or an errno and, if requested, the times that it
+/// changed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Outcome {
     pub(super) result: Result<String, i32>,
@@ -46,7 +46,7 @@ impl Side {
         }
     }
 
-    /// Does an operation. With `timed` it says which times that moved, and shows times elsewhere.
+    /// Does an operation. If `timed`, also reports the times that changed, and shows times in results.
     pub(super) fn apply(&mut self, operation: &Operation, timed: bool) -> Outcome {
         let watched = timed.then(|| Watched::new(self, operation));
         let result = self.try_apply(operation, timed);
@@ -104,17 +104,17 @@ impl Side {
         }
     }
 
-    /// The file in a slot.
+    /// The open file in a slot.
     pub(super) fn file(&self, slot: usize) -> io::Result<BorrowedFd<'_>> {
         self.open[slot].as_ref().map(AsFd::as_fd).ok_or_else(not_open)
     }
 
-    /// A path for calls that can't be given a directory beside it.
+    /// An absolute path, for calls without an `*at` form.
     pub(super) fn full(&self, path: &str) -> PathBuf {
         self.path.join(path)
     }
 
-    /// What `*at` calls are given for a target: a directory, a path, and how to follow links.
+    /// The arguments of `*at` calls for a target: a directory, a path, and how to follow links.
     pub(super) fn place<'t>(
         &'t self,
         target: &'t Target,

@@ -1,4 +1,4 @@
-//! The processes that do the work.
+//! The worker processes, as their parent sees them.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use super::worker::{Answer, Order};
 use crate::programs::program;
 
-/// A process, and how to talk with it.
+/// A worker process and the pipes to it.
 #[derive(Debug)]
 pub(super) struct Worker {
     child: Child,
@@ -29,7 +29,7 @@ impl Worker {
         self.orders.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
-    /// The answer to the order before.
+    /// The answer to the previous order.
     pub(super) fn answer(&mut self) -> Answer {
         let mut line = String::new();
         self.answers.read_line(&mut line).unwrap();
@@ -48,7 +48,7 @@ impl Drop for Worker {
         if std::thread::panicking() {
             let _ = self.child.kill();
         }
-        // It ends when there are no more orders, and lets go of all it holds.
+        // Closing the pipe ends the process, which closes everything that it holds.
         self.orders = None;
         let _ = self.child.wait();
     }

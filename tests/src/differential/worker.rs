@@ -1,6 +1,6 @@
-//! A process that does what it is told on both sides, with files and mappings of its own.
+//! A process that does what it is told on both sides, with its own open files and mappings.
 //!
-//! It reads orders from its standard input, one a line, and answers each with a line.
+//! It reads orders from standard input, one a line, and answers each with one line.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -14,20 +14,20 @@ use super::planted::Plant;
 use super::script::Script;
 use super::side::{Outcome, Side};
 
-/// What a worker is told.
+/// An order to a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Order {
-    /// To work on these roots from now on, and let go of others.
+    /// Work on these roots from now on, and close everything held in others.
     Begin { roots: [PathBuf; 2], plant: Option<Plant> },
-    /// To do one operation.
+    /// Do one operation.
     Apply { operation: Operation, timed: bool },
-    /// To do as many as this by itself, and to compare.
+    /// Draw and do this many operations alone, and compare the results.
     Alone { seed: u64, count: usize },
-    /// To give up the rights of root.
+    /// Give up root's rights.
     BecomeUser,
 }
 
-/// What it answers.
+/// A worker's answer to an order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
     Done,
@@ -35,9 +35,9 @@ pub(super) enum Answer {
     Compared { succeeded: Result<Vec<String>, String> },
 }
 
-/// Serves until its input ends.
+/// Serves orders until standard input ends.
 pub fn run() {
-    // What is made by another process must not depend on where that was started.
+    // Created modes must not depend on the environment that the test was started in.
     rustix::process::umask(Mode::from_bits_retain(0o022));
     let mut sides = None;
     for line in std::io::stdin().lock().lines() {
@@ -76,11 +76,11 @@ fn apply(sides: &mut Option<[Side; 2]>, operation: &Operation, timed: bool) -> (
     (local.apply(operation, timed), remote.apply(operation, timed))
 }
 
-/// For the process as a whole: rustix changes one thread.
+/// For the whole process: rustix changes only the calling thread.
 fn become_user() {
     let (id, groups) = (IDS[1], [IDS[1], IDS[2]]);
-    // SAFETY: the list has as many groups as is said, and lives through the call; the others are
-    // given numbers.
+    // SAFETY: the list has the stated number of groups and lives through the call; the other
+    // arguments are numbers.
     let results = unsafe {
         [
             libc::setgroups(groups.len(), groups.as_ptr()),

@@ -1,4 +1,4 @@
-//! A real server with many accounts, and how their clients come to it.
+//! A real server with many accounts, and their clients.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -15,22 +15,22 @@ use crate::accounts::{self, Hashing};
 use crate::by_hand;
 use crate::server::Server;
 
-/// Who all the users are to the system.
+/// The owner of all nodes, whichever user makes them.
 pub(super) const OWNER: Owner = Owner { uid: 1000, gid: 1000 };
 
-/// How many log in at a time. A server checks two passwords at a time.
+/// The number of concurrent logins. A server checks two passwords at a time.
 const LOGINS_AT_A_TIME: usize = 8;
 
-/// How long a login may take, in all.
+/// The time limit of a login, in all.
 const LOGIN_MAX: Duration = Duration::from_secs(60);
 
-/// Room for the largest file and a few small ones, so that what is read is fetched. A file that does
-/// not fit would be fetched for ever.
+/// Room for the largest file and a few small ones, so that reads are fetched from the server. A file
+/// larger than the cache would be fetched for ever.
 const CACHE_BYTES: usize = 32 << 10;
 
-/// A server and its users, numbered from 0, in a directory that goes with it.
+/// A server and its users, numbered from 0, in a directory that goes when it is dropped.
 pub struct Crowd {
-    /// The server.
+    /// The server's process.
     pub server: Server,
     pub(super) users: usize,
     pub(super) post: Arc<Post>,
@@ -38,15 +38,15 @@ pub struct Crowd {
     directory: TempDir,
 }
 
-/// Letters on their way between the users.
+/// Letters in transit between the users.
 #[derive(Default)]
 pub(super) struct Post(Mutex<Letters>);
 
 #[derive(Default)]
 struct Letters {
-    /// By whom they are for, and their name, which no other has.
+    /// By recipient and name; names are unique.
     expected: HashMap<(usize, Name), Expected>,
-    /// What arrived, by whom it was for: the directory, and the name.
+    /// Letters that arrived, by recipient: the directory and the name of each.
     arrived: HashMap<usize, VecDeque<(Ino, Name)>>,
 }
 
@@ -55,15 +55,15 @@ struct Expected {
     tell: oneshot::Sender<Instant>,
 }
 
-/// Hears what a client would tell the kernel.
+/// Receives the notices that a client sends to the kernel.
 struct Doorbell {
     user: usize,
     post: Arc<Post>,
 }
 
 impl Crowd {
-    /// A server with so many accounts, in the directory for temporary files, which should be on a
-    /// disk.
+    /// Starts a server with this many accounts, in the directory for temporary files, which should
+    /// be on a disk.
     pub fn new(users: usize, hashing: Hashing) -> Crowd {
         let directory = tempfile::Builder::new().prefix("xfer-").tempdir().unwrap();
         let store = directory.path().join("store");
@@ -74,13 +74,13 @@ impl Crowd {
         Crowd { server, users, post: Arc::default(), logins, directory }
     }
 
-    /// The name of a user.
+    /// The name of the user with this number.
     pub fn name(user: usize) -> Name {
         Name::new(format!("user-{user:03}").as_bytes()).unwrap()
     }
 
-    /// Logs a user in, as `xfer-mount` does, when it is the user's turn; says how long that took
-    /// from then on.
+    /// Logs in a user, as `xfer-mount` does, once fewer than the allowed number are logging in.
+    /// Returns how long that took from then on.
     pub(super) async fn login(&self, user: usize) -> Result<(Arc<Client>, Duration), String> {
         let _turn = self.logins.acquire().await.unwrap();
         let start = Instant::now();
@@ -99,7 +99,7 @@ impl Crowd {
         Ok(client)
     }
 
-    /// How many transactions the server committed, and how many sessions' batches they held.
+    /// The server's counts of transactions and of the sessions' batches in them.
     pub fn commits(&self) -> (u64, u64) {
         match ask(self.server.store(), &Command::Commits).unwrap() {
             Answer::Commits { transactions, batches } => (transactions, batches),
@@ -114,38 +114,38 @@ fn options(label: String) -> Options {
 }
 
 impl Post {
-    /// Notes that a letter is about to be sent. What is given hears when it is there.
+    /// Notes that a letter is about to be sent. The receiver resolves when it has arrived.
     pub(super) fn expect(&self, from: usize, to: usize, name: Name) -> oneshot::Receiver<Instant> {
         let (tell, arrival) = oneshot::channel();
         self.0.lock().unwrap().expected.insert((to, name), Expected { from, tell });
         arrival
     }
 
-    /// Letters for a user that are not known to be there, each with its sender.
+    /// Letters to a user that have not arrived yet as far as known, each with its sender.
     pub(super) fn expected_by(&self, user: usize) -> Vec<(usize, Name)> {
         let letters = self.0.lock().unwrap();
         let his = letters.expected.iter().filter(|((to, _), _)| *to == user);
         his.map(|((_, name), expected)| (expected.from, name.clone())).collect()
     }
 
-    /// Notes that an entry came to be in a user's tree: it may be a letter.
+    /// Notes that an entry appeared in a user's tree; it may be a letter.
     pub(super) fn note(&self, user: usize, directory: Ino, name: Name) {
         let now = Instant::now();
         let mut letters = self.0.lock().unwrap();
         let Some(expected) = letters.expected.remove(&(user, name.clone())) else { return };
         letters.arrived.entry(user).or_default().push_back((directory, name));
-        // Who sent it may have given up waiting.
+        // The sender may have given up waiting.
         let _ = expected.tell.send(now);
     }
 
-    /// A letter that a user has not read.
+    /// Takes a letter that a user has not read.
     pub(super) fn unread(&self, user: usize) -> Option<(Ino, Name)> {
         self.0.lock().unwrap().arrived.get_mut(&user)?.pop_front()
     }
 }
 
 impl Kernel for Doorbell {
-    /// There is no mount to place it through: the client then does it itself.
+    /// There is no mount for the rename, so the client accepts deliveries directly.
     fn place(&self, _: DeliveryId, _: bool, _: &Name, _: &Name) -> Result<(), Errno> {
         Err(Errno::EOPNOTSUPP)
     }

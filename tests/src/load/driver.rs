@@ -1,6 +1,6 @@
-//! One session's operations: what a mount hands to the client when a program makes system calls.
+//! One session's operations: the calls that a mount would make for a program's system calls.
 //!
-//! What the kernel would know of nodes is forgotten at once, so that nothing is kept for it.
+//! Lookups are forgotten at once, so that the client keeps no node for the kernel's sake.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use xfer_protocol::{Errno, Ino, Name};
 
 use super::crowd::OWNER;
 
-/// More than any file has.
+/// Larger than any file of the load.
 const SIZE_MAX: u64 = 1 << 20;
 
-/// A client, and what is done with it.
+/// Drives a client as a mount would.
 #[derive(Clone)]
 pub(super) struct Driver(pub(super) Arc<Client>);
 
@@ -40,8 +40,8 @@ impl Driver {
         self.0.call(find).await
     }
 
-    /// Makes a file with these bytes and closes it, which sends it if it is in a mailbox. What can't
-    /// be written is removed again.
+    /// Makes a file with these bytes and closes it, which sends it if it is in a mailbox. Removes it
+    /// again if it can't be written.
     pub(super) async fn create(&self, parent: Ino, name: &Name, data: &Bytes) -> Result<(), Errno> {
         let created = name.clone();
         let create = move |s: &mut State| s.create(parent, &created, 0o600, OWNER, true);
@@ -80,7 +80,7 @@ impl Driver {
         data
     }
 
-    /// The names in a directory, but for its own and its parent's.
+    /// The names in a directory, without `.` and `..`.
     pub(super) async fn list(&self, directory: Ino) -> Result<BTreeSet<Vec<u8>>, Errno> {
         let handle = self.0.call(move |s: &mut State| s.open_directory(directory)).await?;
         let (mut names, mut place) = (BTreeSet::new(), 0);
@@ -104,7 +104,7 @@ impl Driver {
         self.0.call(move |s: &mut State| s.unlink(parent, &name)).await
     }
 
-    /// Waits until all is on the server's disk.
+    /// Waits until everything is on the server's disk.
     pub(super) async fn settle(&self) -> Result<(), Errno> {
         self.0.settle().await
     }

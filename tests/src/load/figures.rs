@@ -1,36 +1,36 @@
-//! What sessions did, how long it took, and what failed.
+//! The operations of sessions: counts, times and failures.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How many failures are told in words.
+/// The most failures that are described.
 const TOLD_MAX: usize = 10;
 
-/// What a session does.
+/// The kinds of operation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
-    /// From the connection to the mailboxes being there.
+    /// From connecting to the existence of the mailboxes.
     Login,
-    /// Making a small file, writing it, and closing it.
+    /// Creating, writing and closing a small file.
     Create,
-    /// Waiting until all that was done is on the server's disk.
+    /// Waiting until all earlier changes are on the server's disk.
     Sync,
-    /// Reading a file whose bytes are not in the client's cache.
+    /// Reading a file that is not in the client's cache.
     Read,
     /// Listing a directory.
     List,
-    /// From the closing of a file in the outbox until the other's client has it.
+    /// From closing a file in the outbox until the recipient's client has it.
     Send,
     /// Removing a file.
     Remove,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds, in the order of the tables.
     pub const ALL: [Kind; 7] =
         [Kind::Login, Kind::Create, Kind::Sync, Kind::Read, Kind::List, Kind::Send, Kind::Remove];
 
-    /// What it is called in tables.
+    /// The name of the kind in tables.
     pub fn label(self) -> &'static str {
         match self {
             Kind::Login => "login",
@@ -44,26 +44,26 @@ impl Kind {
     }
 }
 
-/// What one session or many did.
+/// The operations of one session or of many.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     times: BTreeMap<Kind, Vec<Duration>>,
     failures: BTreeMap<Kind, usize>,
-    /// The first failures, in words.
+    /// Descriptions of the first failures.
     pub told: Vec<String>,
-    /// Bytes that were written to files.
+    /// Bytes written to files.
     pub written: u64,
-    /// Bytes that were read from files, and right.
+    /// Bytes read from files and found right.
     pub read: u64,
 }
 
 impl Figures {
-    /// Notes that something succeeded.
+    /// Counts a success and its time.
     pub fn note(&mut self, kind: Kind, time: Duration) {
         self.times.entry(kind).or_default().push(time);
     }
 
-    /// Notes that something failed.
+    /// Counts a failure and its reason.
     pub fn note_failure(&mut self, kind: Kind, why: String) {
         *self.failures.entry(kind).or_default() += 1;
         if self.told.len() < TOLD_MAX {
@@ -71,7 +71,7 @@ impl Figures {
         }
     }
 
-    /// Adds what another session did.
+    /// Adds the figures of another session.
     pub fn add(&mut self, other: Figures) {
         for (kind, times) in other.times {
             self.times.entry(kind).or_default().extend(times);
@@ -85,28 +85,28 @@ impl Figures {
         self.read += other.read;
     }
 
-    /// How many of a kind succeeded.
+    /// The number of successes of a kind.
     pub fn count(&self, kind: Kind) -> usize {
         self.times.get(&kind).map_or(0, Vec::len)
     }
 
-    /// How many of all kinds succeeded.
+    /// The number of all successes.
     pub fn count_all(&self) -> usize {
         self.times.values().map(Vec::len).sum()
     }
 
-    /// How many of a kind failed.
+    /// The number of failures of a kind.
     pub fn failed(&self, kind: Kind) -> usize {
         self.failures.get(&kind).copied().unwrap_or(0)
     }
 
-    /// How many of all kinds failed.
+    /// The number of all failures.
     pub fn failed_all(&self) -> usize {
         self.failures.values().sum()
     }
 
-    /// The times within which these parts (0 to 1) of a kind's operations were done; none if there
-    /// were none.
+    /// The times within which these fractions (0 to 1) of a kind's operations succeeded; `None` if
+    /// none did.
     pub fn percentiles<const N: usize>(
         &self,
         kind: Kind,

@@ -1,8 +1,8 @@
-//! What a session does, in rounds: it makes small files and waits until they are durable, reads an
+//! One session's work, in rounds: it makes small files and waits until they are durable, reads an
 //! older one that its cache has lost, lists, sends a letter and waits for its arrival, reads and
-//! removes what arrived, and removes its oldest files.
+//! removes letters that arrived, and removes its oldest files.
 //!
-//! What a file holds follows from its name, so whoever reads one knows what must be in it.
+//! A file's content follows from its name, so any reader can check it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
@@ -18,13 +18,13 @@ use super::driver::Driver;
 use super::figures::{Figures, Kind};
 use crate::Random;
 
-/// How long an operation may take before it has failed.
+/// The time limit of an operation.
 const OPERATION_MAX: Duration = Duration::from_secs(60);
 
-/// How many files a session keeps.
+/// The number of files that a session keeps.
 const FILES_KEPT: usize = 12;
 
-/// How many files are younger than one that the cache has lost for sure.
+/// Once this many younger files exist, a file has certainly left the cache.
 const FILES_CACHED: usize = 8;
 
 /// One user at work.
@@ -34,14 +34,14 @@ pub(super) struct Worker {
     driver: Driver,
     directory: Ino,
     random: Random,
-    /// Its files, oldest first.
+    /// The names of its files, oldest first.
     files: VecDeque<Name>,
     made: usize,
     pub(super) figures: Figures,
 }
 
 impl Worker {
-    /// Logs in. If that fails, only figures are left.
+    /// Logs in. On failure returns only figures.
     pub(super) async fn login(
         crowd: Arc<Crowd>,
         user: usize,
@@ -70,12 +70,12 @@ impl Worker {
         }
     }
 
-    /// Who it is.
+    /// The user's number.
     pub(super) fn user(&self) -> usize {
         self.user
     }
 
-    /// Notes it as a failure if its session is over; says whether it still runs.
+    /// Counts a failure if the session is over; returns whether it still runs.
     pub(super) fn check_session(&mut self) -> bool {
         let runs = self.driver.0.standing().trouble.is_none();
         if !runs {
@@ -84,7 +84,7 @@ impl Worker {
         runs
     }
 
-    /// Does a bit of everything.
+    /// Does one round: a few operations of every kind.
     pub(super) async fn round(&mut self) {
         for _ in 0..1 + self.random.below(3) {
             self.create().await;
@@ -109,7 +109,7 @@ impl Worker {
         }
     }
 
-    /// Logs out and in again, and finds everything as it was though nothing is cached.
+    /// Logs out and in again, and checks that everything is as before, now without caches.
     pub(super) async fn start_over(&mut self) {
         let again = async {
             self.driver.0.finish().await.map_err(|lost| lost.to_string())?;
@@ -117,7 +117,7 @@ impl Worker {
             self.figures.note(Kind::Login, time);
             self.driver = Driver(client);
             for (from, name) in self.crowd.post.expected_by(self.user) {
-                // It may have come before there was anybody to hear the bell.
+                // It may have arrived while no client was connected to notice it.
                 let inbox = self.driver.lookup(Ino::INBOX, &Crowd::name(from)).await;
                 let Some(directory) = inbox.map_err(said)? else { continue };
                 if self.driver.lookup(directory, &name).await.map_err(said)?.is_some() {
@@ -141,7 +141,7 @@ impl Worker {
         }
     }
 
-    /// Logs out; gives the figures, and the files that must be there from now on.
+    /// Logs out; returns the figures, and the files that must exist from now on.
     pub(super) async fn finish(mut self) -> (Figures, Vec<Name>) {
         if let Err(lost) = self.driver.0.finish().await {
             self.fail(Kind::Sync, lost.to_string());
@@ -149,7 +149,7 @@ impl Worker {
         (self.figures, self.files.into())
     }
 
-    /// As [`Worker::login`], with files that are there already; they are read at once.
+    /// Like [`Worker::login`], with existing files, which it reads at once.
     pub(super) async fn check(crowd: Arc<Crowd>, user: usize, files: Vec<Name>) -> Figures {
         let mut figures = Figures::default();
         let found = async {
@@ -213,7 +213,7 @@ impl Worker {
         self.timed(Kind::List, list).await;
     }
 
-    /// Sends a letter to somebody else and waits until it is there.
+    /// Sends a letter to another user and waits until it has arrived.
     async fn send(&mut self) {
         let to = (self.user + 1 + self.random.below(self.crowd.users as u64 - 1) as usize)
             % self.crowd.users;
@@ -246,7 +246,7 @@ impl Worker {
         self.timed(Kind::Remove, remove).await;
     }
 
-    /// Does something within its time, and notes how long it took or why it failed.
+    /// Runs an operation within its time limit; counts its time, or its failure.
     async fn timed<T>(
         &mut self,
         kind: Kind,
@@ -277,18 +277,18 @@ impl Worker {
     }
 }
 
-/// Waits until all that a login made is durable.
+/// Waits until everything that a login made is durable.
 async fn settled(driver: &Driver) -> Result<(), String> {
     let settled = timeout(OPERATION_MAX, driver.settle()).await;
     settled.map_err(|_| too_long())?.map_err(said)
 }
 
-/// Where a session works.
+/// The directory that a session works in.
 fn work_directory() -> Name {
     Name::new(b"work").unwrap()
 }
 
-/// What a file of this name holds: 4 to 16 KiB.
+/// The content of a file of this name: 4 to 16 KiB.
 fn content(name: &Name) -> Bytes {
     let mix = |sum: u64, byte: &u8| sum.wrapping_mul(131).wrapping_add(u64::from(*byte));
     let seed = name.as_bytes().iter().fold(0, mix);

@@ -1,12 +1,12 @@
-//! Many sessions at work at once on one real server, driven without FUSE: a load, and its figures.
+//! A load of many sessions at once on one real server, driven without FUSE, and its figures.
 //!
-//! Each session is the client's own core, over TLS and TCP to a server in a process of its own.
-//! Its operations are those that a mount would hand to it; each is timed, has a deadline, and what
-//! it gives is compared with what it must be.
+//! Each session is the client's own core, over TLS and TCP to a server in a separate process. Its
+//! operations are those that a mount would pass to it. Each operation is timed, has a deadline, and
+//! has its result checked.
 //!
 //! Reading order: `crowd` (the server and its users), `driver` (one session's operations), `mix`
-//! (which of them, and in what order), `run` (all sessions through a whole run), `figures` and
-//! `usage` (what is measured), `table` (how it is shown).
+//! (their selection and order), `run` (all sessions through a whole run), `figures` and `usage`
+//! (the measurements), `table` (their output).
 
 mod crowd;
 

@@ -1,4 +1,4 @@
-//! A whole run: all log in, all work at once, all log out, and some look whether all is there.
+//! A whole run: all users log in, work at once, and log out; then some check that all their files exist.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,90 +12,90 @@ use super::figures::Figures;
 use super::mix::Worker;
 use super::usage::Usage;
 
-/// One user in so many logs out and in again half way.
+/// One user in this many logs out and in again half way.
 const ONE_STARTS_OVER_OF: usize = 10;
 
-/// How many users look, at the end, whether all they made is there.
+/// The most users that check their files at the end.
 const CHECKED_MAX: usize = 10;
 
-/// When a run's work is done.
+/// The end of a run's work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Until {
-    /// After so many rounds of each session.
+    /// After this many rounds of each session.
     Rounds(usize),
-    /// After so long; the round that is under way is finished.
+    /// After this time; the round in progress is finished.
     Over(Duration),
 }
 
-/// What a run does.
+/// The parameters of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// When it is done.
+    /// When the work ends.
     pub until: Until,
-    /// How long a session pauses after each round.
+    /// The pause of a session after each round.
     pub pause: Duration,
-    /// What the sessions' random choices follow from.
+    /// The seed of the sessions' random choices.
     pub seed: u64,
 }
 
-/// What came of a run.
+/// The results of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// How many sessions there were.
+    /// The number of sessions.
     pub sessions: usize,
-    /// How long all took to log in.
+    /// The time until all had logged in.
     pub login_span: Duration,
-    /// How long they worked.
+    /// The time that they worked.
     pub span: Duration,
-    /// What they did, as they worked.
+    /// The operations during the work.
     pub figures: Figures,
-    /// Their logins, and what was looked at in the end.
+    /// The logins before it, and the checks after it.
     pub around: Figures,
-    /// Transactions that the server committed as they worked, and sessions' batches in them.
+    /// The transactions that the server committed during the work, and the sessions' batches in them.
     pub commits: (u64, u64),
-    /// The server's process.
+    /// The usage of the server's process.
     pub server: Course,
-    /// The process of all the clients.
+    /// The usage of the process with all the clients.
     pub clients: Course,
-    /// What must be in the store from now on.
+    /// The files that must be in the store from now on.
     pub outcome: Outcome,
 }
 
-/// What a process took up in the course of a run.
+/// A process's usage at several moments of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Course {
-    /// Before anybody logged in.
+    /// Before the first login.
     pub before: Usage,
-    /// When all were logged in.
+    /// After the last login.
     pub logged_in: Usage,
-    /// When they had worked.
+    /// At the end of the work.
     pub worked: Usage,
 }
 
-/// The files of each user.
+/// The files of each user, by the user's number.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome(Vec<(usize, Vec<Name>)>);
 
 impl Report {
-    /// How much failed.
+    /// The number of failures.
     pub fn failed(&self) -> usize {
         self.figures.failed_all() + self.around.failed_all()
     }
 
-    /// The first failures, in words.
+    /// Descriptions of the first failures.
     pub fn told(&self) -> impl Iterator<Item = &String> {
         self.around.told.iter().chain(&self.figures.told)
     }
 }
 
 impl Crowd {
-    /// Lets all users work at once.
+    /// Lets all users log in, work at once and log out.
     pub fn run(self: &Arc<Crowd>, plan: &Plan) -> Report {
         let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(self.run_all(*plan))
     }
 
-    /// Lets some of the users log in anew and look whether all they made is there.
+    /// Lets some of the users log in again and check that all their files exist.
     pub fn check(self: &Arc<Crowd>, outcome: &Outcome) -> Figures {
         let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(self.check_all(outcome))
@@ -166,13 +166,13 @@ impl Crowd {
         sum
     }
 
-    /// What the server takes up, and what this process does.
+    /// The usage of the server's process and of this one.
     fn usage(&self) -> (Usage, Usage) {
         (Usage::of(self.server.pid()), Usage::own())
     }
 }
 
-/// Works until the plan says that it is done, or the session is over.
+/// Works until the plan's end, or until the session is over.
 async fn work(mut worker: Worker, plan: Plan, mut start_over: bool) -> Worker {
     let start = Instant::now();
     for round in 0.. {

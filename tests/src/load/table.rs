@@ -1,4 +1,4 @@
-//! Figures as people read them: a line a run, and a line a kind of operation.
+//! Figures as people read them: a line for each run, and one for each kind of operation.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::run::{Course, Report};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// Prints what runs measured, in their order.
+/// Prints the reports in order.
 pub fn print(reports: &[Report]) {
     println!("\n== throughput");
     println!(
@@ -48,7 +48,7 @@ pub fn print(reports: &[Report]) {
     );
     for report in reports {
         print_course(report, "server", &report.server, memory(report, &report.server));
-        // All runs' clients are this one process, whose memory says nothing about one run.
+        // All runs share this process for their clients, so its memory says nothing about one run.
         print_course(report, "clients", &report.clients, ["-"; 5].map(str::to_owned));
     }
     for report in reports.iter().filter(|report| report.failed() > 0) {

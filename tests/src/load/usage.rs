@@ -1,26 +1,26 @@
-//! What a process takes up, as /proc tells.
+//! A process's resource usage, from /proc.
 
 use std::ops::Sub;
 use std::time::Duration;
 
-/// The unit of times in /proc/PID/stat: the same in every Linux of our time.
+/// The unit of times in /proc/PID/stat, the same on all present Linux systems.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What a process took up by some moment.
+/// A process's usage up to some moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
-    /// Memory in RAM, in bytes.
+    /// Resident memory, in bytes.
     pub resident: u64,
-    /// The most that it ever was, in bytes.
+    /// The peak of resident memory, in bytes.
     pub resident_max: u64,
-    /// Threads.
+    /// The number of threads.
     pub threads: u64,
-    /// Time on processors.
+    /// CPU time.
     pub cpu: Duration,
 }
 
 impl Usage {
-    /// Of the process with this number.
+    /// The usage of the process with this id.
     pub fn of(pid: u32) -> Usage {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -32,13 +32,13 @@ impl Usage {
         }
     }
 
-    /// Of this process.
+    /// The usage of this process.
     pub fn own() -> Usage {
         Usage::of(std::process::id())
     }
 }
 
-/// What was added: memory and threads beyond those of the earlier moment, and time since.
+/// The difference between two moments: memory and threads added, and CPU time used.
 impl Sub for Usage {
     type Output = Usage;
 
@@ -52,7 +52,7 @@ impl Sub for Usage {
     }
 }
 
-/// Lets this process open as many files as the system allows: each session takes up to four.
+/// Raises this process's limit of open files as far as allowed: each session needs up to four.
 pub fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current: _, maximum } = getrlimit(Resource::Nofile);
@@ -64,7 +64,7 @@ fn number(status: &str, field: &str) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Time as a user and in the kernel: the 14th and 15th field, the second being a name in brackets.
+/// User and system time: the 14th and 15th fields; the second is a name in brackets.
 fn ticks(stat: &str) -> u32 {
     let (_, rest) = stat.rsplit_once(')').unwrap();
     let fields: Vec<&str> = rest.split_whitespace().collect();

@@ -1,9 +1,9 @@
-//! A network of two machines and one cable: a chosen round trip, a chosen bandwidth, and counts of
-//! what passed.
+//! A network of two machines and one cable, with a chosen round trip and bandwidth, and counters of
+//! its traffic.
 //!
-//! Each machine is a network namespace with one TUN device; the cable is a process's two threads
-//! that read packets of one device and write them to the other when their time has come. Segmentation
-//! is offloaded (the kernel hands over up to 64 KiB at once), so a gigabit is no work. Needs root.
+//! Each machine is a network namespace with one TUN device. The cable is two threads of this process
+//! that read packets from one device and write them to the other when their time has come. Segmentation
+//! is offloaded (the kernel passes up to 64 KiB at once), so a gigabit is little work. Needs root.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
@@ -41,12 +41,12 @@ pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
 const DEVICE: &str = "cable";
 
-/// What a cable is like.
+/// The properties of a cable.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Cable {
-    /// The time to the other end and back.
+    /// The round-trip time.
     pub round_trip: Duration,
-    /// Bits a second in each direction, if that is bounded.
+    /// The bandwidth in bits per second in each direction, if limited.
     pub bits_per_s: Option<u64>,
 }
 
@@ -60,20 +60,20 @@ impl std::fmt::Display for Cable {
     }
 }
 
-/// Two machines and a cable between them. Gone when dropped.
+/// Two machines and a cable between them. Dropping it removes them.
 pub struct Network {
-    /// The machine of those who mount.
+    /// The machine of the mounts.
     pub client: Namespace,
-    /// The machine of those who serve.
+    /// The machine of the server.
     pub server: Namespace,
     meter: Arc<Meter>,
     wires: Vec<JoinHandle<()>>,
-    /// The threads end when this is closed.
+    /// Closing this ends the threads.
     running: Option<OwnedFd>,
 }
 
 impl Network {
-    /// Lays a cable between two new machines.
+    /// Connects two new machines by a cable.
     pub fn new(cable: Cable) -> Network {
         let (client, server) = (Namespace::new(), Namespace::new());
         let (near, far) = (device(&client, CLIENT), device(&server, SERVER));
@@ -89,12 +89,12 @@ impl Network {
         Network { client, server, meter, wires: wires.into(), running: Some(running) }
     }
 
-    /// What has passed so far.
+    /// The traffic so far.
     pub fn traffic(&self) -> Traffic {
         self.meter.traffic()
     }
 
-    /// The shortest round trip of several small packets, one after another.
+    /// The shortest round trip of several small packets sent one after another.
     ///
     /// # Panics
     /// If one is lost.
@@ -137,14 +137,14 @@ fn device(namespace: &Namespace, address: Ipv4Addr) -> Tun {
     namespace.run(|| {
         let tun = Tun::open(DEVICE);
         let address = format!("{address}/24");
-        // Packets wait in the cable, which counts those it drops, and not in the device.
+        // Packets must queue in the cable, which counts drops, and not in the device.
         let device = ["link", "set", "dev", DEVICE, "txqueuelen", "10000", "mtu", "1500"];
         let quiet = ["link", "set", "dev", DEVICE, "addrgenmode", "none"];
         ip(&device);
         ip(&quiet);
         ip(&["address", "add", &address, "dev", DEVICE]);
         ip(&["link", "set", "dev", DEVICE, "up"]);
-        // What one connection learns of the cable is no gift to the next.
+        // A connection must not profit from what earlier ones learned about the cable.
         std::fs::write("/proc/sys/net/ipv4/tcp_no_metrics_save", "1").unwrap();
         tun
     })

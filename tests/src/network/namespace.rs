@@ -1,4 +1,4 @@
-//! A network namespace: a machine of its own, as far as the network goes.
+//! A network namespace: a separate machine, as far as the network is concerned.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -10,17 +10,17 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 use crate::PATIENCE;
 use crate::run_within;
 
-/// A network namespace, which is there as long as this or any process in it.
+/// A network namespace, which exists as long as this or any process in it.
 #[derive(Clone, Debug)]
 pub struct Namespace(Arc<File>);
 
 impl Namespace {
-    /// A new one, with nothing in it but its loopback device.
+    /// A new namespace, with only its loopback device.
     pub fn new() -> Namespace {
         let made = std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                // SAFETY: a namespace of the network is no state that Rust's library relies on, and
-                // the thread that enters it ends here.
+                // SAFETY: Rust's library does not rely on the network namespace, and the thread
+                // that enters the new one ends here.
                 unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
                     .expect("network namespaces need root");
                 let up = &mut Command::new("ip");
@@ -32,8 +32,8 @@ impl Namespace {
         Namespace(Arc::new(made.unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
     }
 
-    /// Runs a job in it. Sockets that it opens, and programs that it starts, stay there; mounts are
-    /// everybody's.
+    /// Runs a job in it. The job's sockets and programs stay in the namespace; mounts are not
+    /// isolated.
     pub fn run<T: Send>(&self, job: impl FnOnce() -> T + Send) -> T {
         let done = std::thread::scope(|scope| {
             let thread = scope.spawn(|| {

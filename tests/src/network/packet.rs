@@ -1,20 +1,20 @@
-//! A packet as a TUN device hands it over: a header about offloads, then IP.
+//! A packet from a TUN device: a header about offloads, then the IP packet.
 
 /// The length of `struct virtio_net_hdr`, which precedes every packet.
 pub const OFFLOAD_BYTES: usize = 10;
 
-/// What a cable must know of a packet.
+/// The facts about a packet that a cable needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shape {
-    /// Its bytes on a wire, as IP: one that the kernel left unsegmented has a header for each segment.
+    /// Its size on a wire in bytes; an unsegmented packet would have a header for each segment.
     pub bytes: u64,
-    /// How many packets it is on a wire.
+    /// The number of packets that it would be on a wire.
     pub packets: u64,
-    /// Whether it carries data, or only says what has arrived.
+    /// Whether it carries data, or only acknowledges.
     pub has_data: bool,
 }
 
-/// Looks at a packet with the header that precedes it.
+/// Examines a packet with its offload header.
 pub fn shape(packet: &[u8]) -> Shape {
     let (offload, ip) = packet.split_at(OFFLOAD_BYTES.min(packet.len()));
     let whole = Shape { bytes: ip.len() as u64, packets: 1, has_data: true };
@@ -26,7 +26,7 @@ pub fn shape(packet: &[u8]) -> Shape {
     Shape { bytes: bytes as u64, packets: packets as u64, has_data: data > 0 }
 }
 
-/// The length of the headers of IPv4 and TCP, if that is what it is.
+/// The length of the IPv4 and TCP headers, if the packet has them.
 fn headers_len(ip: &[u8]) -> Option<usize> {
     const TCP: u8 = 6;
     let first = *ip.first()?;

@@ -1,11 +1,11 @@
-//! What passed over a cable, and how often one side had to wait for the other.
+//! A cable's traffic, and how often one side had to wait for the other.
 
 use std::ops::Sub;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::packet::Shape;
 
-/// A direction.
+/// The direction of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Way {
     /// From the client to the server.
@@ -14,32 +14,32 @@ pub(super) enum Way {
     Down,
 }
 
-/// What passed over a cable.
+/// The traffic on a cable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Traffic {
-    /// Bytes from the client, as IP packets.
+    /// Bytes from the client, counted as IP packets.
     pub bytes_up: u64,
-    /// Bytes from the server.
+    /// Bytes from the server, counted as IP packets.
     pub bytes_down: u64,
     /// Packets from the client.
     pub packets_up: u64,
     /// Packets from the server.
     pub packets_down: u64,
-    /// Packets that found the queue full, in both directions.
+    /// Packets dropped because the queue was full, in both directions.
     pub dropped: u64,
-    /// Messages in the longest chain in which each was sent after the one before had arrived at its
-    /// sender. Two are a round trip. A stream of data is one such message, however long it is.
+    /// The length of the longest chain of messages, each sent after its predecessor had arrived at
+    /// the sender. Two are a round trip. A stream of data is one such message, however long it is.
     pub chain: u64,
 }
 
 impl Traffic {
-    /// Bytes in both directions.
+    /// The bytes in both directions.
     pub fn bytes(&self) -> u64 {
         self.bytes_up + self.bytes_down
     }
 
-    /// Round trips that were waited for, at most: what is sent while an answer is on its way may
-    /// not need it.
+    /// An upper bound on the round trips that were waited for: a message sent while an answer is in
+    /// flight may not have needed that answer.
     pub fn round_trips(&self) -> u64 {
         self.chain / 2
     }
@@ -60,7 +60,7 @@ impl Sub for Traffic {
     }
 }
 
-/// Counts it.
+/// Counts the traffic.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     up: End,
@@ -68,7 +68,7 @@ pub(super) struct Meter {
     dropped: AtomicU64,
 }
 
-/// What left one end.
+/// The packets that left one end.
 #[derive(Debug, Default)]
 struct End {
     bytes: AtomicU64,
@@ -78,7 +78,7 @@ struct End {
 }
 
 impl Meter {
-    /// A packet leaves its sender; gives the length of the chain that it goes on with.
+    /// Counts a packet that leaves its sender; returns the length of the chain that it continues.
     pub(super) fn leaves(&self, way: Way, shape: Shape) -> u64 {
         let (from, _) = self.ends(way);
         from.bytes.fetch_add(shape.bytes, Ordering::Relaxed);
@@ -86,7 +86,7 @@ impl Meter {
         from.chain.load(Ordering::Relaxed)
     }
 
-    /// It arrives. One without data makes no chain longer: nobody was waiting for it.
+    /// Counts its arrival. A packet without data does not lengthen a chain: no side waits for it.
     pub(super) fn arrives(&self, way: Way, shape: Shape, chain: u64) {
         let (_, to) = self.ends(way);
         to.chain.fetch_max(chain + u64::from(shape.has_data), Ordering::Relaxed);

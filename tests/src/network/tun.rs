@@ -1,4 +1,4 @@
-//! A TUN device: packets of a network namespace, to be read and written by a process.
+//! A TUN device: a process reads and writes the packets of a network namespace through it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,21 +11,21 @@ const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETOFFLOAD: libc::c_ulong = 0x4004_54d0;
 const TUNSETVNETHDRSZ: libc::c_ulong = 0x4004_54d8;
 
-/// Checksums may be left out, and segments of TCP (over IPv4 and 6) left together.
+/// Checksums may be missing, and TCP segments (over IPv4 and IPv6) may stay joined.
 const OFFLOADS: libc::c_ulong = 1 | 2 | 4;
 
 const IFF_TUN: i16 = 0x0001;
 const IFF_NO_PI: i16 = 0x1000;
 const IFF_VNET_HDR: i16 = 0x4000;
 
-/// The longest packet that the kernel hands over, with its header.
+/// The longest packet that the kernel passes, with its header.
 pub const PACKET_BYTES_MAX: usize = OFFLOAD_BYTES + (64 << 10);
 
-/// An open device, which goes when it is dropped.
+/// An open device; dropping it removes the device.
 #[derive(Debug)]
 pub struct Tun(File);
 
-/// `struct ifreq`, as far as TUNSETIFF reads it.
+/// The part of `struct ifreq` that TUNSETIFF reads.
 #[repr(C)]
 struct Request {
     name: [u8; libc::IFNAMSIZ],
@@ -34,7 +34,7 @@ struct Request {
 }
 
 impl Tun {
-    /// Makes a device in the namespace of the calling thread.
+    /// Creates a device in the network namespace of the calling thread.
     pub fn open(name: &str) -> Tun {
         let mut options = File::options();
         options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
@@ -61,7 +61,7 @@ impl Tun {
         }
     }
 
-    /// Writes one packet; says whether the other end took it.
+    /// Writes one packet; returns whether the other end accepted it.
     pub fn write(&self, packet: &[u8]) -> bool {
         (&self.0).write(packet).is_ok()
     }

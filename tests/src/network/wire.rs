@@ -1,4 +1,4 @@
-//! One direction of a cable: packets go out in order, each after its time on the line and half the
+//! One direction of a cable: packets leave in order, each after its time on the line plus half the
 //! round trip, and never earlier.
 
 use std::collections::VecDeque;
@@ -14,10 +14,10 @@ use super::packet::{Shape, shape};
 use super::traffic::{Meter, Way};
 use super::tun::{PACKET_BYTES_MAX, Tun};
 
-/// What may wait for the line, beside what fits into one round trip.
+/// The bytes that may wait for the line, beyond one round trip's worth.
 const QUEUE_BYTES: u64 = 4 << 20;
 
-/// What may be on its way if the line has no limit of its own.
+/// The bytes that may be in flight on a line without a bandwidth limit.
 const UNLIMITED_BYTES: u64 = 64 << 20;
 
 /// One direction of a cable.
@@ -28,11 +28,11 @@ pub(super) struct Wire {
     way: Way,
     delay: Duration,
     bytes_per_s: Option<f64>,
-    /// The most bytes that may be under way or wait.
+    /// The most bytes in flight or waiting.
     bytes_max: u64,
     under_way: VecDeque<Sent>,
     bytes: u64,
-    /// When the line is free for another packet.
+    /// The time when the line is free for the next packet.
     free: Instant,
 }
 
@@ -53,7 +53,7 @@ impl Wire {
     ) -> Wire {
         let bytes_per_s = cable.bits_per_s.map(|bits| bits as f64 / 8.0);
         let in_a_round_trip = |rate: f64| (rate * cable.round_trip.as_secs_f64()) as u64;
-        // Half of a round trip is under way, the other half and the queue wait for the line.
+        // Half a round trip's worth is in flight; the other half and the queue wait for the line.
         let bytes_max =
             bytes_per_s.map_or(UNLIMITED_BYTES, |r| in_a_round_trip(r) * 3 / 2 + QUEUE_BYTES);
         let delay = cable.round_trip / 2;
@@ -63,7 +63,7 @@ impl Wire {
 
     /// Carries packets until the other end of `ended` is closed.
     pub(super) fn carry(mut self, ended: &OwnedFd) {
-        // A wake-up that is late is delay that nobody asked for: no slack, and first in line.
+        // Waking up late would add delay, so run without timer slack and with the highest priority.
         let _ = rustix::thread::set_current_timer_slack(NonZero::new(1));
         let _ = rustix::process::setpriority_process(None, -20);
         let mut buffer = vec![0; PACKET_BYTES_MAX];
@@ -76,7 +76,7 @@ impl Wire {
         }
     }
 
-    /// Waits for a packet, or for the time of one; says whether to go on.
+    /// Waits for a packet to arrive or become due; returns whether to go on.
     fn wait(&self, ended: &OwnedFd) -> bool {
         let due = self.under_way.front().map(|sent| sent.due);
         let left = due.map(|due| due.saturating_duration_since(Instant::now()));

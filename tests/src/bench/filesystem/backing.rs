@@ -1,4 +1,4 @@
-//! The directory in which a filesystem that keeps plain files keeps them.
+//! The directory where a filesystem that stores plain files keeps them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +9,10 @@ use crate::programs::Running;
 use crate::run_within;
 use crate::wait_until;
 
-/// How long setting something up may take.
+/// The time limit for setting something up.
 pub const LIMIT: Duration = Duration::from_secs(600);
 
-/// Makes the directory, with what is in `fixture`.
+/// Makes the directory, with the content of `fixture`.
 pub fn make(place: &Path, fixture: &Path) -> PathBuf {
     let backing = place.join("backing");
     let mut copy = Command::new("cp");
@@ -36,16 +36,16 @@ pub fn wait_mounted(running: &mut Running, root: &Path) {
     });
 }
 
-/// Makes all of the directory durable, by one system call on its machine: generous to those whose
-/// own `sync DIR` does not reach it.
+/// Makes the whole directory durable with one system call on its machine. This favours filesystems
+/// whose own `sync DIR` does not reach it.
 ///
 /// # Errors
-/// If that fails, or takes too long.
+/// If that fails or exceeds the deadline.
 pub fn settle(backing: &Path, deadline: Deadline) -> Result<(), Stop> {
     run(Command::new("sync").arg("-f").arg(backing), deadline).map(drop)
 }
 
-/// Takes away what a program has mounted, and the program.
+/// Unmounts a program's mount and ends the program.
 pub fn unmount(root: &Path) {
     if crate::mount::is_mounted(root) {
         crate::watchdog::detach(root);

@@ -1,4 +1,4 @@
-//! bindfs: another directory's files through FUSE and nothing else, so the price of FUSE itself.
+//! bindfs: passes another directory's files through FUSE, which shows the cost of FUSE itself.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

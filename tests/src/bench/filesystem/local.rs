@@ -1,4 +1,4 @@
-//! A directory of the local disk: what any other is measured against.
+//! A directory on the local disk: the baseline for all others.
 
 use std::path::{Path, PathBuf};
 

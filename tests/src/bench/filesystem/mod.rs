@@ -1,4 +1,4 @@
-//! The filesystems that are compared, behind one small waist.
+//! The filesystems to compare, behind one small trait.
 
 use std::path::Path;
 
@@ -28,12 +28,12 @@ mod sshfs;
 
 mod xfer;
 
-/// A way to have a directory.
+/// A filesystem that can be set up for a run.
 pub trait Filesystem {
-    /// What the table calls it.
+    /// Its name in the table.
     fn name(&self) -> &'static str;
 
-    /// How it is set up, and when it is durable.
+    /// Its setup, and when its data is durable, for the table.
     fn remark(&self) -> &'static str;
 
     /// Whether its users can send files to one another.
@@ -41,78 +41,78 @@ pub trait Filesystem {
         false
     }
 
-    /// Whether its server counts messages.
+    /// Whether its server counts messages, so that [`Mounted::counts`] has a value.
     fn counts_messages(&self) -> bool {
         false
     }
 
-    /// Whether what the kernel asks of it is worth a run of its own.
+    /// Whether the kernel's requests to it are worth a run of their own.
     fn counts_requests(&self) -> bool {
         false
     }
 
-    /// Sets one up from nothing in the directory `place`, with what is in `fixture` stored in it.
+    /// Sets up a new instance in the directory `place`, with the content of `fixture` stored in it.
     ///
     /// # Panics
-    /// If that fails.
+    /// If setting up fails.
     fn mount(&self, network: &Network, place: &Path, fixture: &Path) -> Box<dyn Mounted>;
 }
 
-/// A filesystem that runs. Gone, with its server, when dropped.
+/// A running filesystem. Dropping it removes it, with its server.
 pub trait Mounted {
-    /// The directory.
+    /// The directory where it is mounted.
     fn root(&self) -> &Path;
 
-    /// Waits until all that was written is durable.
+    /// Waits until everything written is durable.
     ///
     /// # Errors
-    /// If that fails, or takes too long.
+    /// If that fails or exceeds the deadline.
     fn settle(&mut self, deadline: Deadline) -> Result<(), Stop>;
 
-    /// What its processes used so far.
+    /// The resources that its processes have used so far.
     fn usage(&self) -> Sides;
 
-    /// The processes that are worth a look at where their time goes.
+    /// The processes to profile.
     fn pids(&self) -> Option<Pids> {
         None
     }
 
-    /// What its server counted of the messages it got, if it does.
+    /// Its server's message counters, if it has any.
     fn counts(&self) -> Option<Value> {
         None
     }
 
-    /// What the store holds, as a directory. Where processes hold something back, they are killed
-    /// first, so that only what is durable is found.
+    /// The content of the store, as a directory. Processes that may hold data back are killed
+    /// first, so that only durable data is found.
     ///
     /// # Panics
     /// If the store can't be read.
     fn stored(&mut self) -> std::path::PathBuf;
 
-    /// What `bob` was sent by this name, as a file. To be asked after [`Mounted::stored`].
+    /// The file of this name that `bob` received. Call it after [`Mounted::stored`].
     ///
     /// # Panics
-    /// If there is nothing, or nobody who could be sent anything.
+    /// If there is no such file, or the filesystem can't send files.
     fn received(&mut self, name: &str) -> std::path::PathBuf {
         panic!("{name} was sent by a filesystem that can't")
     }
 }
 
-/// The processes of both ends.
+/// The processes at both ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pids {
-    /// Of whoever mounts.
+    /// The process that mounts.
     pub client: u32,
-    /// Of whoever serves.
+    /// The process that serves.
     pub server: u32,
 }
 
-/// What both ends used.
+/// The resources used at both ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sides {
-    /// Whoever mounts.
+    /// By the mounting side.
     pub client: Usage,
-    /// Whoever serves; nobody, for a filesystem of one machine.
+    /// By the serving side; none for a local filesystem.
     pub server: Usage,
 }
 

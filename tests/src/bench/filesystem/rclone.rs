@@ -1,5 +1,5 @@
-//! rclone mount over SFTP, with a cache on the local disk. It says that a file is written when the
-//! cache has it, and uploads seconds later: those uploads are waited for.
+//! rclone mount over SFTP, with a cache on the local disk. It reports a file as written once the
+//! cache has it, and uploads it seconds later; the benchmark waits for these uploads.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -16,10 +16,10 @@ use crate::bench::usage::of_family;
 use crate::network::{Namespace, Network, SERVER};
 use crate::programs::Running;
 
-/// Where it answers questions about itself, on the client's machine.
+/// The address of its control interface, on the client's machine.
 const CONTROL: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 5572);
 
-/// How often it is asked whether all is uploaded.
+/// The interval between checks for pending uploads.
 const POLL: Duration = Duration::from_millis(5);
 
 /// rclone's mount with a full cache.
@@ -61,7 +61,7 @@ impl Filesystem for Rclone {
 }
 
 impl Mount {
-    /// How many files wait to be uploaded, or are being.
+    /// The number of files that are waiting or being uploaded.
     fn uploads(&self) -> std::io::Result<u64> {
         let answer = self.machine.run(|| -> std::io::Result<String> {
             let mut socket = TcpStream::connect(CONTROL)?;

@@ -1,4 +1,4 @@
-//! An SSH server with keys of its own, on the server's machine: what sshfs and rclone talk to.
+//! An SSH server with its own keys, on the server's machine, for sshfs and rclone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,18 +10,18 @@ use crate::network::{Network, SERVER};
 use crate::programs::Running;
 use crate::run_within;
 
-/// Where it listens, on a machine of its own.
+/// Its port; the machine has no other SSH server.
 pub const PORT: &str = "2222";
 
-/// An SSH server that lets in whoever has its key.
+/// A running SSH server that accepts one key.
 pub struct Sshd {
     running: Running,
-    /// The file with that key.
+    /// The file with the private key.
     pub key: PathBuf,
 }
 
 impl Sshd {
-    /// Starts one, and waits until it listens.
+    /// Starts a server and waits until it listens.
     pub fn start(network: &Network, place: &Path) -> Sshd {
         let (key, host_key) = (place.join("key"), place.join("host_key"));
         for file in [&key, &host_key] {
@@ -29,7 +29,7 @@ impl Sshd {
             keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(file);
             run_within(&mut keygen, LIMIT).succeeded();
         }
-        // Its unprivileged half wants this directory, which otherwise its service makes.
+        // Its unprivileged process needs this directory, which its service would otherwise create.
         fs::create_dir_all("/run/sshd").unwrap();
         let lines = [
             format!("ListenAddress {SERVER}:{PORT}"),
@@ -50,13 +50,13 @@ impl Sshd {
         Sshd { running, key }
     }
 
-    /// What it and all its sessions used.
+    /// The resources used by it and all its sessions.
     pub fn usage(&self) -> Usage {
         of_family(self.running.pid())
     }
 }
 
-/// The user that all of this runs as.
+/// The user that runs the benchmark.
 pub fn user() -> String {
     run_within(Command::new("id").arg("-un"), LIMIT).succeeded().stdout.trim().to_owned()
 }

@@ -1,4 +1,4 @@
-//! sshfs: each request of the kernel becomes one or more of SFTP.
+//! sshfs: each request of the kernel becomes one or more SFTP requests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -14,12 +14,12 @@ use crate::programs::program;
 use crate::server::Server;
 use crate::{Mount, World, run_within, shell, wait_until};
 
-/// xfer.
+/// xfer itself.
 #[derive(Debug)]
 pub struct Xfer;
 
 struct Mounting {
-    // Dropped first, while its server still runs.
+    // Declared first, so that it is dropped while its server still runs.
     mount: Option<Mount>,
     world: World,
     client: Namespace,
@@ -69,7 +69,7 @@ impl Mounting {
         self.mount.as_ref().expect("it is mounted until the store was read")
     }
 
-    /// All that an account has in the store, without the mailboxes that were never used.
+    /// Exports an account from the store, without the mailboxes that were never used.
     fn export(&self, user: &str) -> PathBuf {
         let to = self.place.join(format!("stored-of-{user}"));
         let mut export = Command::new(program("xfer-server"));
