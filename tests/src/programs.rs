@@ -147,7 +147,7 @@ impl Running {
     pub fn start(command: &mut Command) -> Running {
         let lines = Arc::new(Mutex::new(Vec::new()));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A process group, so that signals reach both a wrapping command (a tracer) and the program.
+        // A process group, so that a wrapping command (a tracer) and its program are killed together.
         command.process_group(0);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         collect(child.stdout.take().unwrap(), lines.clone());

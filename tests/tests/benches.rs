@@ -1,5 +1,5 @@
-//! The comparison with other filesystems is itself honest: the cable delays and counts, and a figure
-//! whose work failed is none.
+//! The comparison with other filesystems is itself honest: the cable delays and counts, and a row
+//! whose work failed has no figure.
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
@@ -25,7 +25,7 @@ const SMALL: Sizes = Sizes { big_bytes: 3 << 20, huge_bytes: 5 << 20, tree_files
 const QUICK: Cable =
     Cable { round_trip: Duration::from_millis(2), bits_per_s: Some(1_000_000_000) };
 
-/// A network, and things to store, in a directory that goes with them.
+/// A network and stored data, in a directory that goes when it is dropped.
 struct Bench {
     network: Network,
     fixtures: Fixtures,
@@ -54,7 +54,7 @@ impl Bench {
         stage.measure(filesystem, row, Purpose::Time)
     }
 
-    /// What the table shows of one run.
+    /// The table's text for one run.
     fn shown(&self, measured: Result<Sample, Stop>) -> String {
         let mut cell = Cell::default();
         cell.add(measured);
@@ -65,7 +65,7 @@ impl Bench {
     }
 }
 
-/// The first row that has this in its name.
+/// The first row whose name contains this.
 fn row(name: &str) -> &'static Row {
     ROWS.iter().find(|row| row.name.contains(name)).unwrap()
 }
@@ -78,7 +78,7 @@ fn failed(measured: Result<Sample, Stop>, why: &str) {
     }
 }
 
-/// Sends bytes up, has them sent back, and gives what passed.
+/// Sends bytes up and back; returns the bytes, the traffic and the time.
 fn echo(network: &Network, bytes: &[u8]) -> (Vec<u8>, Traffic, Duration) {
     let listener = network.server.run(|| TcpListener::bind((SERVER, 7000))).unwrap();
     let before = network.traffic();
@@ -109,7 +109,7 @@ fn a_cable_carries_all_bytes_unharmed_and_counts_them() {
     let (back, traffic, _) = echo(&network, &bytes);
     assert!(back == bytes, "other bytes came back");
     let len = bytes.len() as u64;
-    // Headers of some fifty bytes come to each 1,448 of data, and a packet without data to few.
+    // Headers add some fifty bytes to each 1,448 of data; acknowledgements come for every few packets.
     for (bytes, packets) in
         [(traffic.bytes_up, traffic.packets_up), (traffic.bytes_down, traffic.packets_down)]
     {
@@ -126,7 +126,7 @@ fn a_cable_takes_at_least_the_time_that_was_asked_for() {
     let begin = Instant::now();
     let (_, traffic, connected) = echo(&network, &Random::new(6).bytes(2 << 20));
     assert!(connected >= round_trip, "connected after {connected:?}");
-    // Ten million bytes a second.
+    // Ten million bytes per second.
     let line = Duration::from_secs_f64(traffic.bytes_up as f64 / 1e7);
     assert!(begin.elapsed() >= line, "{:?} for {line:?}", begin.elapsed());
 }
@@ -187,7 +187,7 @@ fn a_program_that_fails_is_shown_as_failed_and_one_that_is_slow_as_slow() {
 #[test]
 fn a_program_that_says_it_succeeded_but_did_other_work_is_shown_as_failed() {
     let bench = Bench::new();
-    // Each works where it is shown how, and not where it is measured.
+    // Each works in the directory where it is told to, not in the one that is measured.
     let idle = Row {
         program: |all| {
             let copy = format!("cp '{}' written", all.big().display());
@@ -203,7 +203,7 @@ fn a_program_that_says_it_succeeded_but_did_other_work_is_shown_as_failed() {
     failed(bench.measure(&Local, &empty), "it printed something else");
 }
 
-/// A local disk to whose files something happens: before they are used, or before the store is read.
+/// A local disk whose files are damaged: before they are used, or before the store is read.
 #[derive(Clone, Copy)]
 enum Faulty {
     Before(&'static str),
@@ -266,13 +266,13 @@ fn a_store_that_lost_something_is_shown_as_failed() {
     }
     let garbled = Faulty::Before("printf x | dd of=big bs=1 seek=2000000 conv=notrunc status=none");
     failed(bench.measure(&garbled, row("read 256 MiB (cold)")), "other bytes");
-    // One byte that is no text for another.
+    // Replaces one byte that is not text by another.
     let one_byte = r#"perl -e 'open(F, "+<:raw", "big"); read(F, $b, 4096);
         $b =~ s/([\x80-\xff])/$1 eq "\xff" ? "\xfe" : "\xff"/e; seek(F, 0, 0); print F $b'"#;
     failed(bench.measure(&Faulty::Before(one_byte), row("head")), "it printed something else");
 }
 
-/// xfer, whose server stands still, and whose changes are not synced.
+/// An xfer whose server is stopped, and whose changes are not synced.
 struct Hasty;
 
 struct Unsettled(Box<dyn Mounted>);
@@ -288,7 +288,7 @@ impl Filesystem for Hasty {
 
     fn mount(&self, network: &Network, place: &Path, fixture: &Path) -> Box<dyn Mounted> {
         let mounted = Xfer.mount(network, place, fixture);
-        // Known before the server stands still, so that the program does not ask for it.
+        // Look the entries up before the server stops, so that the program does not ask for them.
         std::fs::read_dir(mounted.root()).unwrap().for_each(drop);
         let server = Pid::from_raw(mounted.pids().unwrap().server as i32).unwrap();
         kill_process(server, Signal::STOP).unwrap();

@@ -1,5 +1,5 @@
-//! Directories without a limit on their size or depth, and names, links and attributes as large as
-//! Linux has them.
+//! Directories of any size and depth, and names, links and attributes of the largest size that
+//! Linux allows.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,13 +20,13 @@ use xfer_tests::memory::Allowed;
 use xfer_tests::world::before_and_after_a_remount;
 use xfer_tests::{Mount, Random, World, scale};
 
-/// How many entries the large directory has, unless `XFER_BIG_ENTRIES` says otherwise.
+/// The number of entries in the large directory, unless `XFER_BIG_ENTRIES` sets another.
 const ENTRIES: usize = 100_000;
 
-/// How deep the deep tree is: far deeper than a path (`PATH_MAX`) reaches.
+/// The depth of the deep tree: far beyond the reach of a path (`PATH_MAX`).
 const DEPTH: usize = 1_000;
 
-/// How many entries with the longest names there are of each kind.
+/// The number of entries with the longest names, for each kind of name.
 const LONG_NAMES: usize = 1_500;
 
 fn listed(directory: &Path) -> BTreeSet<OsString> {
@@ -37,7 +37,7 @@ fn listed(directory: &Path) -> BTreeSet<OsString> {
     set
 }
 
-/// Says how long a step took, for whoever runs this at full size.
+/// Prints the time of a step, for runs at full size.
 fn timed<T>(what: &str, step: impl FnOnce() -> T) -> T {
     let start = std::time::Instant::now();
     let result = step();
@@ -66,7 +66,7 @@ fn a_directory_of_very_many_entries_is_made_listed_and_removed() {
 
     let mount = world.mount("alice");
     let directory = mount.path("many");
-    // One entry of a directory that was not listed yet, and one that is not there.
+    // An entry of a directory that was not listed yet, and an absent one.
     assert!(directory.join(name(count / 3)).exists());
     assert!(!directory.join(name(count)).exists());
     let right = timed("list after a remount", || listed(&directory) == expected);
@@ -80,7 +80,7 @@ fn a_directory_of_very_many_entries_is_made_listed_and_removed() {
     mount.unmount();
 }
 
-/// Opens a directory, relative to another.
+/// Opens a directory relative to another.
 fn descend(from: &OwnedFd, name: &str) -> OwnedFd {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     sys::openat(from, name, flags, Mode::empty()).unwrap()
@@ -94,7 +94,7 @@ fn level(depth: usize) -> String {
     format!("level-{depth:04}")
 }
 
-/// Makes directories within each other, each with a file, by steps: no path names the lowest.
+/// Makes nested directories, each with a file, one step at a time: no path reaches the lowest.
 fn make_deep(mount: &Mount) {
     let mut at = top(mount);
     sys::mkdirat(&at, "deep", Mode::RWXU).unwrap();
@@ -108,7 +108,7 @@ fn make_deep(mount: &Mount) {
     }
 }
 
-/// Walks down the deep tree with a look at the file on each level; gives every directory.
+/// Walks down the deep tree and looks at the file on each level; returns all directories.
 fn walk_down(mount: &Mount) -> Vec<OwnedFd> {
     let mut levels = vec![descend(&top(mount), "deep")];
     for depth in 0..DEPTH {
@@ -123,7 +123,7 @@ fn walk_down(mount: &Mount) -> Vec<OwnedFd> {
     levels
 }
 
-/// How `find`, `du` and `tar` see the deep tree.
+/// Checks the deep tree with `find`, `du` and `tar`.
 fn check_by_programs(mount: &Mount) {
     let (directories, all) = ((DEPTH + 1).to_string(), (2 * DEPTH + 1).to_string());
     let digits: usize = (0..DEPTH).map(|depth| depth.to_string().len()).sum();
@@ -136,7 +136,7 @@ fn check_by_programs(mount: &Mount) {
 
 #[test]
 fn a_tree_a_thousand_deep_is_walked_moved_and_removed() {
-    // A descriptor for each level.
+    // Each level takes a descriptor.
     raise_descriptor_limit();
     let world = World::new(&["alice"]);
     let mount = world.mount("alice");
@@ -169,8 +169,8 @@ fn a_tree_a_thousand_deep_is_walked_moved_and_removed() {
     mount.unmount();
 }
 
-/// Names as long as names may be: of plain letters, of letters with three bytes each, and of any
-/// bytes but the two that no name has.
+/// Names of the greatest length: of ASCII letters, of letters of three bytes each, and of any bytes
+/// but the two that are not allowed.
 fn long_names(random: &mut Random) -> Vec<OsString> {
     let letters = |index| format!("{index:0>0$}", NAME_BYTES_MAX).into();
     let wide = |index: usize| {
@@ -212,7 +212,7 @@ fn thousands_of_names_of_255_bytes_stand_in_one_directory() {
         },
         |mount| {
             let directory = mount.path("long");
-            // By name first, then by the listing: that is two ways to find them.
+            // By name first, then by the listing: two ways to find the entries.
             let named = |index: usize| fs::read_to_string(directory.join(&names[index])).unwrap();
             for index in (0..names.len()).step_by(10) {
                 assert_eq!(named(index), index.to_string());
@@ -259,7 +259,7 @@ fn symbolic_links_of_4095_bytes_are_kept_and_longer_ones_refused() {
             }
             let longer = "x".repeat(SYMLINK_BYTES_MAX + 1);
             assert_eq!(errno(symlink(longer, mount.path("longer"))), libc::ENAMETOOLONG);
-            // One that leads somewhere.
+            // A link with an existing target.
             fs::write(mount.path("there!"), "there").unwrap();
             let roundabout = format!("{}.//there!", "./".repeat((SYMLINK_BYTES_MAX - 9) / 2));
             assert_eq!(roundabout.len(), SYMLINK_BYTES_MAX);
@@ -270,7 +270,7 @@ fn symbolic_links_of_4095_bytes_are_kept_and_longer_ones_refused() {
     );
 }
 
-/// The name of an attribute, as long as it may be.
+/// The name of an attribute, of the greatest length.
 fn attribute(index: usize) -> String {
     format!("user.{index:0>250}")
 }
@@ -291,7 +291,7 @@ fn an_attribute_may_have_64_kib_and_no_more() {
             let longer = vec![0; XATTR_VALUE_BYTES_MAX + 1];
             assert_eq!(set_xattr(&path, "user.longer", &longer), Err(Errno::TOOBIG));
             assert_eq!(set_xattr(&path, &(attribute(0) + "x"), b""), Err(Errno::RANGE));
-            // A node has room for two such values, but then for no name.
+            // A node has room for two such values, but then for no name beside them.
             assert_eq!(set_xattr(&path, "user.more", &values[1]), Err(Errno::NOSPC));
             set_xattr(&path, "user.more", &values[1][..65_000]).unwrap();
             set_xattr(&path, "user.more", &values[2][..65_001]).unwrap();

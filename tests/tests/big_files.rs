@@ -1,4 +1,4 @@
-//! Files that are large, full of holes, or many at once.
+//! Files that are large, sparse, or many at once.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -20,13 +20,13 @@ const GIB: u64 = 1 << 30;
 
 const BLOCK: u64 = 4096;
 
-/// How much room a tree may take up when all that was big in it is gone, in bytes.
+/// The most bytes that a tree may take up once everything big in it is gone.
 const SMALL: u64 = 1 << 20;
 
-/// How many entries the root of a new account has: `inbox` and `outbox`.
+/// The number of entries in the root of a new account: `inbox` and `outbox`.
 const FIXTURES: u64 = 2;
 
-/// What a sparse file should be: its size, and every block that has data.
+/// The expected state of a sparse file: its size, and every block with data.
 struct Reference {
     size: u64,
     blocks: BTreeMap<u64, Box<[u8]>>,
@@ -77,7 +77,7 @@ impl Reference {
         self.size = size;
     }
 
-    /// The runs of data, as `SEEK_DATA` and `SEEK_HOLE` show them.
+    /// The runs of data, as `SEEK_DATA` and `SEEK_HOLE` must report them.
     fn runs(&self) -> Vec<(u64, u64)> {
         let mut runs: Vec<(u64, u64)> = Vec::new();
         for block in self.blocks.keys() {
@@ -90,8 +90,8 @@ impl Reference {
         runs
     }
 
-    /// Fails the test unless a file is this one: its size, its space, where it has data, each byte
-    /// of that, and the holes' zeros at some places.
+    /// Fails the test unless a file has this state: its size, its space, the places of data, every
+    /// byte of the data, and zeros at some places in holes.
     #[track_caller]
     fn check(&self, path: &Path, random: &mut Random) {
         let file = File::open(path).unwrap();
@@ -131,19 +131,19 @@ fn runs_of(file: &File) -> Vec<(u64, u64)> {
     }
 }
 
-/// How many bytes a mount's tree takes up.
+/// The bytes that a mount's tree takes up.
 fn used(mount: &Mount) -> u64 {
     let stat = sys::statvfs(mount.root()).unwrap();
     (stat.f_blocks - stat.f_bfree) * stat.f_frsize
 }
 
-/// How many bytes the contents take up on the server's disk.
+/// The bytes that contents take up on the server's disk.
 fn stored(world: &World) -> u64 {
     let contents = world.server.store().join("contents");
     shell(&contents, "du -s -B1 . | cut -f1").parse().unwrap()
 }
 
-/// A length for a write or a punch: every power of two up to 128 KiB is as likely.
+/// A length for a write or a punch, with each power of two up to 128 KiB equally likely.
 fn some_len(random: &mut Random) -> u64 {
     let most = 1 << random.below(18);
     1 + random.below(most)
@@ -163,7 +163,7 @@ fn a_sparse_file_of_a_hundred_gibibytes_holds_what_thousands_of_random_writes_pu
     let mut places = Vec::new();
     for _ in 0..writes {
         let offset = match places.last() {
-            // Near the one before, so that some overlap and touch.
+            // Near the previous one, so that some runs overlap and touch.
             Some(place) if random.below(4) == 0 => place + random.below(1 << 16),
             Some(_) | None => random.below(100 * GIB - (1 << 20)),
         };
@@ -209,13 +209,13 @@ fn a_sparse_file_of_a_hundred_gibibytes_holds_what_thousands_of_random_writes_pu
 #[test]
 fn a_file_takes_more_holes_than_its_map_may_have() {
     let mut random = Random::new(Random::seed());
-    // A disk may take a minute to give back space that is in so many pieces.
+    // A disk may take a minute to free space in this many pieces.
     let world = World::with_store_in_memory(&["alice"]);
     let mount = world.mount("alice");
     let path = mount.path("holes");
     let file = read_write(&path);
     let full = EXTENT_RUNS_MAX as u64;
-    // Every other block; the first few are written, and copied to where the rest goes.
+    // Write every other block; the first few are written, and copied to the other places.
     let mut count = full / 64;
     for index in 0..count {
         file.write_all_at(&index.to_le_bytes(), 2 * index * BLOCK).unwrap();
@@ -240,13 +240,13 @@ fn a_file_takes_more_holes_than_its_map_may_have() {
     let mount = world.mount("alice");
     let file = File::open(&path).unwrap();
     assert!(runs_of(&file).len() as u64 <= full);
-    // Holes for which the map has no room became data, so there are more blocks than were written.
+    // Holes that did not fit in the map became data, so there are more blocks than were written.
     let blocks = file.metadata().unwrap().blocks() / 8;
     assert!(blocks > full + more.len() as u64, "{blocks} blocks");
     let len = file.metadata().unwrap().len();
     let mut bytes = vec![0; 1 << 20];
     for start in (0..len).step_by(bytes.len()) {
-        // All of what was written singly, and some of what was there before.
+        // All blocks that were written singly, and some of those before.
         if start < (2 * full - 4_000) * BLOCK && random.below(8) != 0 {
             continue;
         }
@@ -268,11 +268,11 @@ fn a_file_takes_more_holes_than_its_map_may_have() {
     mount.unmount();
 }
 
-/// How many files are open at once.
+/// The number of files open at once.
 const OPEN_FILES: u64 = 10_000;
 
-/// A program that opens so many files at once, writes and reads through all of them, and removes
-/// every other one while it is open. It says so, waits for a line, and does the same once more.
+/// A program that opens this many files at once, writes and reads through all of them, and removes
+/// every other one while it is open. It reports that, waits for a line, and does the same again.
 const HOLDER: &str = r#"
 import os, resource, sys
 count = int(sys.argv[1])
@@ -312,7 +312,7 @@ fn ten_thousand_files_are_open_at_once_and_half_of_them_unlinked() {
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut holder = command.spawn().unwrap();
     let mut said = BufReader::new(holder.stdout.take().unwrap()).lines();
-    // It ends, and says no more, when one of its assertions fails.
+    // If one of its assertions fails, it ends without a further line.
     assert_eq!(said.next().unwrap().unwrap(), "held");
     mount.sync();
     assert_eq!(fs::read_dir(mount.root()).unwrap().count() as u64, OPEN_FILES / 2 + FIXTURES);

@@ -1,4 +1,4 @@
-//! What a client knows of a tree has a bound in memory, and everything works within it.
+//! The client's memory for a tree is bounded, and everything works within the bound.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -38,7 +38,7 @@ async fn lookup(client: &Arc<Client>, parent: Ino, file: &str) -> Option<Found> 
     client.call(move |s: &mut State| s.lookup(parent, &file)).await.unwrap()
 }
 
-/// The names in a directory, as one reading of it shows them.
+/// The names in a directory, as one listing shows them.
 async fn list(client: &Arc<Client>, directory: Ino) -> Vec<Vec<u8>> {
     let open = move |s: &mut State| s.open_directory(directory);
     let handle = client.call(open).await.unwrap();
@@ -90,7 +90,7 @@ async fn a_walk_over_a_tree_larger_than_the_bound_stays_within_it() {
         let new = New::Directory { mode: 0o755 };
         let directory = make(&client, Ino::ROOT, &format!("directory-{number}"), new).await;
         make_files(&client, directory, FILES).await;
-        // What is not durable has to be kept.
+        // Changes that are not durable must stay in memory.
         client.settle().await.unwrap();
         assert!(client.standing().tree_bytes <= 2 * LITTLE, "{}", client.standing().tree_bytes);
     }

@@ -1,4 +1,4 @@
-//! The `xfer` command, and ways to unmount.
+//! The `xfer` command, and the ways to unmount.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -27,7 +27,7 @@ fn status_shows_all_mounts_or_one_for_people_and_for_programs() {
     let json: Value =
         serde_json::from_str(&alice.xfer("status", &["--json"]).succeeded().stdout).unwrap();
     assert!(json.to_string().contains(alice.root().to_str().unwrap()), "{json}");
-    // Others of the same user may be mounted at the same time.
+    // Other tests' mounts of the same user may exist at the same time.
     let ours = |mount: &&Value| {
         mount["mountpoint"].as_str().is_some_and(|path| path.starts_with(home.to_str().unwrap()))
     };
@@ -101,7 +101,7 @@ fn of_two_that_mount_at_one_place_at_once_one_finds_that_the_other_has() {
     for round in 0..3 {
         let mounting = ["alice", "bob"].map(|user| {
             let mut command = world.mounting(user).at(&place).command();
-            // One finds the directory of sockets of another environment, so no claim of the other's.
+            // Uses another environment's directory of sockets, and so sees no claim of the other.
             if round == 2 && user == "bob" {
                 command.env("XDG_RUNTIME_DIR", world.outside());
             }
@@ -141,7 +141,7 @@ fn in_the_background_nothing_stays_open_that_the_caller_had() {
     let place = world.mount_point("alice");
     let password = world.password_file("alice");
     let lock = world.outside().join("lock");
-    // The password is read from one of the caller's descriptors, so that must be open until then.
+    // The password is read from an inherited descriptor, which must stay open until then.
     let mounting = world.mounting("alice").password_file("/dev/fd/8".as_ref()).command();
     let script = r#"exec 7>"$1" 8<"$2"; flock 7; shift 2; "$@""#;
     let mut caller = Command::new("bash");
@@ -194,7 +194,7 @@ fn another_user_who_takes_the_place_of_sockets_in_tmp_keeps_xfer_from_no_mount()
     let theirs = world.outside().join("theirs");
     fs::create_dir(&theirs).unwrap();
     std::os::unix::fs::chown(&theirs, Some(54_321), None).unwrap();
-    // In a mount namespace of its own, where /run has nothing in it, and then takes nothing either.
+    // In its own mount namespace, where /run is empty, and read-only in the second round.
     let script = r#"
         mount -t tmpfs tmpfs /run && mkdir -p -m 700 /tmp/xfer-0 && mount --bind "$1" /tmp/xfer-0
         unset XDG_RUNTIME_DIR

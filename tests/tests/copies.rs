@@ -1,4 +1,4 @@
-//! Copies within a mount: what moves no data over the wire, and what becomes of the two files then.
+//! Copies within a mount: which of them move no data over the wire, and how the files behave then.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -12,10 +12,10 @@ use xfer_tests::{Mount, PATIENCE, Random, Relay, World, wait_until};
 
 const BIG: usize = 8 << 20;
 
-/// More than all small messages of a test together, and far less than the data in it.
+/// More than all small messages of a test together, and far less than its data.
 const NO_DATA: u64 = 128 << 10;
 
-/// Mounts of alice, which all go over one wire that counts.
+/// Mounts of alice that all use one relay, which counts bytes.
 struct Counted {
     relay: Relay,
     world: World,
@@ -31,7 +31,7 @@ impl Counted {
         self.world.mounting("alice").through(self.relay.address).start()
     }
 
-    /// Does something on a mount, and fails the test if that moves data, at once or until all is
+    /// Runs `act` on a mount, and fails the test if it moves data, at once or until everything is
     /// on the server's disk.
     fn without_data<T>(&self, mount: &Mount, what: &str, act: impl FnOnce() -> T) -> T {
         mount.sync();
@@ -50,7 +50,7 @@ impl Counted {
     }
 }
 
-/// Ways in which `big` becomes `$N` and stays, with one content for both.
+/// Commands that copy `big` to `$N` such that both share one content.
 const SHARING: [&str; 8] = [
     "cp big $N",
     "cp -a big $N",
@@ -62,7 +62,7 @@ const SHARING: [&str; 8] = [
     "ln big l$N && cp l$N $N",
 ];
 
-/// Ways in which `big` becomes a record, with one content for all.
+/// Commands that send `big` such that the record shares its content.
 const SENDING: [&str; 4] = [
     "cp big outbox/bob/$N",
     "cat big > outbox/bob/$N",
@@ -70,7 +70,7 @@ const SENDING: [&str; 4] = [
     "cp big $N && python3 -c \"import shutil; shutil.move('$N', 'outbox/bob/$N')\"",
 ];
 
-/// Stores `big`, and `directory` with a copy of it, and gives what is in them.
+/// Stores `big`, and `directory` with a copy of it; returns their bytes.
 fn store_big(counted: &Counted, seed: u64) -> Vec<u8> {
     let mount = counted.mount();
     let data = Random::new(seed).bytes(BIG);
@@ -84,7 +84,7 @@ fn store_big(counted: &Counted, seed: u64) -> Vec<u8> {
 fn whole_files_are_copied_moved_and_sent_without_moving_or_storing_their_data() {
     let counted = Counted::new();
     let data = store_big(&counted, 1);
-    // Nothing is cached, so that what is read has to come.
+    // A new mount has an empty cache, so that reads must fetch.
     let mount = counted.mount();
     let mut names = Vec::new();
     for way in SHARING.iter().chain(&SENDING) {
@@ -114,8 +114,8 @@ fn whole_files_are_copied_moved_and_sent_without_moving_or_storing_their_data() 
     mount.unmount();
 }
 
-/// Ways in which a program makes `$N` out of what it reads of `big`, with no word to anybody that it
-/// is a copy.
+/// Commands that make `$N` from data read from `big`, without telling the kernel that it is a
+/// copy.
 const READ_AND_WRITTEN: [&str; 10] = [
     "python3 -c \"import shutil; shutil.copyfile('big', '$N')\"",
     "python3 -c \"import shutil; shutil.copy2('big', '$N')\"",
@@ -197,7 +197,7 @@ fn writes_that_look_like_copies_give_what_was_written_whatever_happens_beside_th
         let (from, to) = (random.below(3) as usize, random.below(3) as usize);
         let (at, len) = (random.below(400_000) as usize, random.below(150_000) as usize);
         match random.below(8) {
-            // As a program copies: at the same place, in part or up to the end, or a little beside.
+            // Like an ordinary copy: to the same place, in part or to the end, or slightly shifted.
             0..=4 => {
                 let at = *random.pick(&[0, at, model[to].len()]);
                 let shift = usize::from(random.below(6) == 0);
@@ -245,10 +245,10 @@ fn put(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
     }
 }
 
-/// A change to a file, as a program makes it, and to the bytes that it should then hold.
+/// A program's change to a file, and the same change to its expected bytes.
 type Change = fn(&File, &mut Vec<u8>);
 
-/// All ways to change a file's data.
+/// All ways of changing a file's data.
 const CHANGES: [(&str, Change); 7] = [
     ("a byte", |file, bytes| {
         file.write_all_at(b"!", 70_001).unwrap();
@@ -314,7 +314,7 @@ fn either_of_two_that_share_can_be_changed_and_the_other_stays_byte_for_byte() {
         }
     }
     mount.unmount();
-    // And so it is on the server.
+    // The server must have the same.
     let mount = counted.mount();
     for (path, bytes) in &expected {
         assert!(fs::read(mount.path(path)).unwrap() == *bytes, "{path}");
@@ -341,7 +341,7 @@ fn to_change_a_shared_file_moves_the_change_and_nothing_else() {
     mount.unmount();
 }
 
-/// Copies a part of one file into another, or itself; gives how many bytes that were.
+/// Copies a part of one file into another, or into itself; returns the number of bytes copied.
 fn copy(from: &File, mut at: u64, to: &File, mut into: u64, len: usize) -> std::io::Result<usize> {
     Ok(sys::copy_file_range(from, Some(&mut at), to, Some(&mut into), len)?)
 }
@@ -369,7 +369,7 @@ fn parts_of_files_are_copied_on_the_server_wherever_they_begin_and_end() {
             let source = expected[from].get(at as usize..).unwrap_or_default();
             let source = source[..len.min(source.len())].to_vec();
             let done = copy(&files[from], at, &files[to], into, len);
-            // Of the ranges that the kernel compares, the end of the file has cut off the rest.
+            // Before the kernel compares the ranges, it cuts them at the end of the file.
             if from == to && at.abs_diff(into) < source.len() as u64 {
                 assert_eq!(errno(done), libc::EINVAL, "{at} {into} {len}");
                 continue;
@@ -399,18 +399,18 @@ fn the_ends_of_a_copied_range_are_those_of_the_manual() {
     let data = Random::new(6).bytes(10_000);
     fs::write(mount.path("file"), &data).unwrap();
     let (file, other) = (read_write(&mount.path("file")), read_write(&mount.path("other")));
-    // At the end of the file, and past it.
+    // At the end of the file, and beyond it.
     assert_eq!(copy(&file, 9_000, &other, 0, 5_000).unwrap(), 1_000);
     assert_eq!(copy(&file, 10_000, &other, 0, 5_000).unwrap(), 0);
     assert_eq!(copy(&file, 1 << 40, &other, 0, 5_000).unwrap(), 0);
     assert!(fs::read(mount.path("other")).unwrap() == data[9_000..]);
-    // Past the end of the other, which leaves a hole.
+    // Beyond the end of the other file, which leaves a hole.
     assert_eq!(copy(&file, 1, &other, 50_001, 2).unwrap(), 2);
     let bytes = fs::read(mount.path("other")).unwrap();
     assert_eq!(bytes.len(), 50_003);
     assert!(bytes[1_000..50_001].iter().all(|byte| *byte == 0));
     assert_eq!(bytes[50_001..], data[1..3]);
-    // Within one file: ranges may touch, and not overlap.
+    // Within one file, ranges may touch but not overlap.
     assert_eq!(errno(copy(&file, 0, &file, 4_999, 5_000)), libc::EINVAL);
     assert_eq!(errno(copy(&file, 4_999, &file, 0, 5_000)), libc::EINVAL);
     assert_eq!(errno(copy(&file, 3, &file, 3, 1)), libc::EINVAL);
@@ -418,7 +418,7 @@ fn the_ends_of_a_copied_range_are_those_of_the_manual() {
     assert_eq!(copy(&file, 0, &file, 5_000, 5_000).unwrap(), 5_000);
     let bytes = fs::read(mount.path("file")).unwrap();
     assert!(bytes[..5_000] == bytes[5_000..] && bytes[..5_000] == data[..5_000]);
-    // A hole is copied as one, over data too.
+    // A hole is copied as a hole, even over data.
     let sparse = read_write(&mount.path("sparse"));
     sparse.set_len(1 << 30).unwrap();
     assert_eq!(copy(&sparse, 0, &other, 0, 40_960).unwrap(), 40_960);
@@ -453,7 +453,7 @@ fn a_copy_of_what_is_still_on_its_way_moves_the_data_once() {
     mount.unmount();
 }
 
-/// Bytes of a file of `LARGE` bytes, which the server holds and the client does not know.
+/// The size of a file that the server holds and the client has not read.
 const LARGE: u64 = 140 << 20;
 
 fn marked(mount: &Mount, name: &str, marks: &[u64]) {
@@ -463,11 +463,11 @@ fn marked(mount: &Mount, name: &str, marks: &[u64]) {
         file.write_all_at(b"here", *at).unwrap();
     }
     file.sync_all().unwrap();
-    // Opens the link that questions go by.
+    // Opens the read link.
     File::open(mount.path(name)).unwrap().read_exact_at(&mut [0], LARGE / 2).unwrap();
 }
 
-/// Copies a part of a file to the same place of another.
+/// Copies a part of a file to the same place in another.
 fn copy_there(from: &File, to: &File, start: u64, end: u64) {
     let (mut read_at, mut write_at) = (start, start);
     while read_at < end {
@@ -479,8 +479,8 @@ fn copy_there(from: &File, to: &File, start: u64, end: u64) {
     }
 }
 
-/// Does `change` while nothing of it reaches the server, and reads `file` at `at` meanwhile: what is
-/// read must be `expected`, however late.
+/// Runs `change` while no change reaches the server, and reads `file` at `at` meanwhile. The read
+/// must return `expected`, however late.
 fn check_read_during(
     counted: &Counted,
     file: &File,
@@ -496,7 +496,7 @@ fn check_read_during(
             let mut bytes = vec![9; expected.len()];
             file.read_exact_at(&mut bytes, at).map(|()| bytes)
         });
-        // A question that came too early was answered by now, or none was asked yet.
+        // By now a premature question would have been answered; or none was asked.
         let asked = || counted.relay.passed().down > before.down || read.is_finished();
         let _ = xfer_tests::waiting::holds_for(Duration::from_secs(2), || !asked());
         counted.relay.release();
@@ -517,14 +517,14 @@ fn a_file_is_read_while_a_copy_in_several_calls_continues_it() {
     let goes_on = || copy_there(&from, &to, LARGE / 2, LARGE);
     check_read_during(&counted, &to, goes_on, second, b"here");
     mount.sync();
-    // The same bytes by another file that shares them, and after it was cut and continued anew.
+    // The same bytes through another file that shares them, after this one was cut and continued anew.
     let cut = || {
         to.set_len(LARGE / 2).unwrap();
         copy_there(&from, &to, LARGE / 2, LARGE);
     };
     check_read_during(&counted, &to, cut, second + (20 << 20), &[0; 4]);
     mount.sync();
-    // Replaced as a whole, after it was something else.
+    // Replaced as a whole, after it had other data.
     let replaced = || {
         to.set_len(0).unwrap();
         to.write_all_at(b"other", 0).unwrap();
@@ -541,7 +541,7 @@ fn a_file_that_grows_is_read_before_the_server_has_heard_of_it() {
     let mount = counted.mount();
     marked(&mount, "other", &[]);
     let file = read_write(&mount.path("file"));
-    // Set aside past the end: the client does not keep that these are zeros.
+    // Reserved past the end: the client does not remember that these bytes are zeros.
     file.write_all_at(b"start", 0).unwrap();
     let keep = sys::FallocateFlags::KEEP_SIZE;
     sys::fallocate(&file, keep, 0, 8 << 20).unwrap();

@@ -1,4 +1,4 @@
-//! A store that lost or changed what it was given: the file is told, and nothing else suffers.
+//! A store that lost or changed data: reads of that file fail, and nothing else is affected.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, OpenOptions};
@@ -11,14 +11,14 @@ use xfer_tests::{Mount, PATIENCE, Random, World, shell, wait_until};
 
 const EIO: i32 = 5;
 
-/// The file of the content that `dir/big` and `dir/shared` have: the only large one.
+/// The content file that `dir/big` and `dir/shared` share: the only large one.
 fn content_of_big(world: &World) -> PathBuf {
     let found = shell(world.server.store(), "find contents -type f -size +200k");
     assert!(!found.is_empty() && !found.contains('\n'), "not one: {found}");
     world.server.store().join(found)
 }
 
-/// A world whose user alice has `dir/big`, `dir/shared`, which shares its content, and `other`.
+/// A world where alice has `dir/big`, `dir/shared` with the same content, and `other`.
 fn with_files() -> (World, Mount) {
     let world = World::new(&["alice"]);
     let mount = world.mount("alice");
@@ -106,7 +106,7 @@ fn what_was_set_aside_and_never_written_reads_as_zeros_and_is_no_damage() {
     mount.unmount();
 }
 
-/// Runs a statement on the store's database, as nobody should.
+/// Runs a statement on the store's database behind the server's back.
 fn meddle(store: &Path, statement: &str) {
     let script = format!(
         "import sqlite3; db = sqlite3.connect('xfer.db', timeout=60); db.execute(\"{statement}\"); \
@@ -147,7 +147,7 @@ fn a_list_of_accounts_that_is_damaged_stops_the_server_from_starting() {
     assert_eq!(world.server.terminate(), Some(0));
     let database = world.server.store().join("xfer.db");
     let mut bytes = fs::read(&database).unwrap();
-    // The name stands in the account's row and in the index of names: only one is changed.
+    // The name is stored in the account's row and in an index; change only one of them.
     let at = bytes.windows(5).position(|part| part == b"alice").unwrap();
     bytes[at + 4] = b'f';
     fs::write(&database, bytes).unwrap();

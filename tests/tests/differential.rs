@@ -1,5 +1,5 @@
-//! Random operations of several processes on a mount and on a local directory: the same results,
-//! errors, attributes, times and contents. A small alphabet of names makes collisions frequent.
+//! Random operations by several processes on a mount and on a local directory: results, errors,
+//! attributes, times and contents must be equal. Few names are used, so that collisions are frequent.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -11,19 +11,19 @@ use xfer_tests::files::drop_kernel_caches;
 use xfer_tests::snapshot::{assert_same, snapshot};
 use xfer_tests::{Mount, Random, World, scale};
 
-/// How many operations a run makes. Each part of it ends with a remount.
+/// The number of operations in a run. Each part of it ends with a remount.
 const OPERATIONS: usize = 20_000;
 const OPERATIONS_OF_A_PART: usize = 2_500;
 
-/// How many of a part's operations the processes do at once, each in a tree of its own.
+/// The number of operations in a part that the processes do at once, each in a tree of its own.
 const AT_ONCE: usize = 700;
 
-/// How many operations a run with a planted bug makes, and in how many runs one has to be found.
+/// The number of operations in a run with a planted bug, and of runs in which it must be found.
 const OPERATIONS_WITH_A_BUG: usize = 4_000;
 const RUNS_WITH_A_BUG: usize = 12;
 
-/// What of the tree is looked at between two remounts, so that operations find a replica that
-/// knows all, some, or nothing of what was there before.
+/// The part of the tree that is read between two remounts. So operations find a replica that knows
+/// all, some, or none of what existed before.
 #[derive(Clone, Copy)]
 enum Look {
     All,
@@ -67,7 +67,7 @@ impl Look {
     }
 }
 
-/// One part: processes start, work and end.
+/// One part: the processes start, work and end.
 fn play(contest: &mut Contest) -> Result<(), String> {
     contest.begin();
     let turns = OPERATIONS_OF_A_PART - AT_ONCE;
@@ -78,7 +78,7 @@ fn play(contest: &mut Contest) -> Result<(), String> {
     Ok(())
 }
 
-/// A mount with caches of some size, and with owners if that is allowed.
+/// A mount with random cache sizes, and stored owners where permitted.
 fn mounted(world: &World, random: &mut Random) -> Mount {
     let sizes = ["16MiB", "64MiB", "256MiB"];
     let mut size = || *random.pick::<&str>(&sizes);
@@ -96,14 +96,14 @@ fn each_planted_bug_is_found_and_without_one_there_is_no_difference() {
     let mut random = Random::new(Random::seed());
     assert_eq!(contest_with(random.number(), None), Ok(()));
     for plant in Plant::ALL {
-        // Not every run has the operations that it takes.
+        // Not every run has the operations that reveal a bug.
         let found =
             (0..RUNS_WITH_A_BUG).any(|_| contest_with(random.number(), Some(plant)).is_err());
         assert!(found, "{plant:?} was not found");
     }
 }
 
-/// A contest of two local directories.
+/// Runs a contest between two local directories.
 fn contest_with(seed: u64, plant: Option<Plant>) -> Result<(), String> {
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();

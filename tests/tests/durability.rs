@@ -1,4 +1,4 @@
-//! What survives: crashes of either side, orderly ends, and links that are lost for good.
+//! Durability: crashes of either side, orderly ends, and links that are lost for good.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -42,7 +42,7 @@ fn what_was_fsynced_survives_a_crash_of_the_client() {
     fs::write(mount.path("file"), vec![5; 300_000]).unwrap();
     File::open(mount.path("file")).unwrap().sync_all().unwrap();
     fs::rename(mount.path("file"), mount.path("renamed")).unwrap();
-    // A directory's fsync covers what happened to its names.
+    // A directory's fsync covers changes to its names.
     File::open(mount.root()).unwrap().sync_all().unwrap();
     mount.signal(Signal::KILL);
     mount.ended();
@@ -78,7 +78,7 @@ fn after_a_crash_the_server_holds_a_prefix_of_the_history() {
     assert!((count..2000).all(|index| !there(index)), "something after the first that is missing");
     for index in 0..count {
         let text = fs::read_to_string(mount.path(&format!("{index:04}"))).unwrap();
-        // The last file may have been made and not yet written.
+        // The last file may exist without its data.
         let whole = text == format!("content of {index}");
         assert!(whole || (index + 1 == count && text.is_empty()), "{index}: {text:?}");
     }
@@ -167,7 +167,7 @@ fn fsync_returns_after_the_servers_disk_has_the_data_and_then_the_rows() {
     let before = fs::read_to_string(trace.path()).unwrap().len();
     file.write_all(&[4; 200_000]).unwrap();
     file.sync_all().unwrap();
-    // Nothing is waited for: what the disk was told stands in the trace by now.
+    // No waiting: everything told to the disk is in the trace by now.
     let told = fs::read_to_string(trace.path()).unwrap()[before..].to_owned();
     let data = told.find("/contents/").expect(&told);
     assert!(told[data..].contains("/xfer.db"), "rows were not made durable after data:\n{told}");
@@ -206,7 +206,7 @@ fn contents_that_nothing_refers_to_leave_the_servers_disk() {
     mount.unmount();
 }
 
-// Before `xfer sync` and before a takeover the kernel has mostly written by itself: see `peers` for those.
+// Before `xfer sync` and takeovers the kernel has usually written the pages back: `peers` covers those.
 #[test]
 fn what_was_written_through_a_mapping_is_durable_though_a_signal_ends_the_mount_at_once() {
     let world = World::new(&["alice"]);

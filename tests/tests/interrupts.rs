@@ -1,4 +1,4 @@
-//! Programs that wait for a server which does not answer, and are told to end.
+//! Programs that wait for a silent server and are told to end.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -11,16 +11,16 @@ use xfer_tests::programs::wait_for_line;
 use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, PATIENCE, Relay, World, wait_until};
 
-/// The tree on which programs wait. Nothing of `d` is known to a mount that has just begun: it is
-/// too large to be told of along with the root.
+/// The tree in which programs wait. A fresh mount knows nothing of `d`: it is too large to come
+/// along with the root.
 const TREE: &str = "mkdir d && (cd d && seq 12000 | xargs touch) && echo text > d/file \
                     && head -c 3000000 /dev/urandom > big \
                     && setfattr -n user.a -v b d/file && ln -s file d/link";
 
-/// How often a session may be lost on a machine that is too busy for the test.
+/// The most attempts, since a busy machine may lose the session.
 const ATTEMPTS: usize = 5;
 
-/// Programs, each of which waits for the server's answer.
+/// Programs that each wait for the server's answer.
 const WAITING: &[&str] = &[
     "exec ls d",
     "exec stat d/file",
@@ -41,8 +41,8 @@ const WAITING: &[&str] = &[
     "exec head -c 64000000 /dev/zero > grown",
 ];
 
-/// Starts a program, and waits until it waits for the server, or has ended. One that waits for a disk
-/// too while it starts makes the file `$READY` when it has started.
+/// Starts a program, and waits until it waits for the server or has ended. A program that may also
+/// wait for a disk while it starts creates the file `$READY` once it has started.
 #[track_caller]
 fn waiting(mount: &Mount, script: &str) -> Child {
     let directory = tempfile::tempdir().unwrap();
@@ -58,7 +58,7 @@ fn waiting(mount: &Mount, script: &str) -> Child {
         started && (at.contains("request_wait_answer") || at.contains("folio_wait"))
     };
     wait_until(&format!("`{script}` to wait"), PATIENCE, || {
-        // For a while: what is answered at once is waited for too, for a moment.
+        // For a while, since even a request that is answered at once waits for a moment.
         holds_for(Duration::from_millis(300), waits) || child.try_wait().unwrap().is_some()
     });
     child
@@ -68,7 +68,7 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_raw(child.id() as i32).unwrap(), signal).unwrap();
 }
 
-/// Waits for its end, and says how it came.
+/// Waits for a program to end; returns its status.
 #[track_caller]
 fn ended(child: &mut Child, what: &str) -> ExitStatus {
     let mut status = None;
@@ -79,18 +79,18 @@ fn ended(child: &mut Child, what: &str) -> ExitStatus {
     status.unwrap()
 }
 
-/// Mounts what nothing is known of, and gives what `act` gives there while the server is silent, with
-/// a change in the log.
+/// Mounts with empty caches, and returns the result of `act` while the server is silent and a change
+/// is in the log.
 ///
-/// The session must outlive that: what `act` waited for did not come of its loss. On a busy machine
-/// it may be lost before a program has even begun to wait, and then all begins anew.
+/// The session must outlive `act`, so that its loss can't be what ended the wait. On a busy machine
+/// it may be lost before a program has even begun to wait; then everything is repeated.
 #[track_caller]
 fn on_a_silent_server<T>(world: &World, act: impl Fn(&Mount) -> T) -> T {
     for _ in 0..ATTEMPTS {
         let relay = Relay::to(world.server.address);
         let mut mount =
             world.mounting("alice").through(relay.address).arg("--log-size=16MiB").start();
-        // Known before the server falls silent, so that it can be opened, and new files be made.
+        // Look these up before the server falls silent, so that it can be opened and files be created.
         fs::metadata(mount.path("big")).unwrap();
         mount.shell("ls -R outbox");
         mount.sync();
@@ -122,7 +122,7 @@ fn a_program_that_waits_for_a_silent_server_can_be_killed() {
         });
         assert_eq!(end, Some(9), "{script}");
         let mount = world.mount("alice");
-        // What was interrupted has changed nothing.
+        // Interrupted operations must not have changed anything.
         assert_eq!(
             mount.shell("find d | sort | md5sum && stat -c %a%y d/file"),
             before,
@@ -146,7 +146,7 @@ fn a_program_that_waits_for_a_silent_server_ends_by_the_signals_that_ask_it_to()
         });
         assert_eq!(end, Some(number));
     }
-    // One that handles the signal hears of it too, and an fsync that did not happen says so.
+    // A program that handles the signal is interrupted too, and a failed fsync reports the failure.
     for call in ["open('big', 'rb').read()", "os.fsync(os.open('changed', os.O_WRONLY))"] {
         let script = format!(
             "exec python3 -c \"import os\nopen(os.environ['READY'], 'w').close()\n\
@@ -180,7 +180,7 @@ fn a_program_that_is_stopped_while_it_waits_goes_on_and_notices_nothing() {
     };
     signal(&child, Signal::STOP);
     assert!(pending(), "the signal does not wait");
-    // Longer than signals are looked at twice.
+    // Long enough for signals to be checked twice.
     assert!(holds_for(Duration::from_millis(500), pending), "it was interrupted");
     relay.release();
     wait_until("it to be stopped", PATIENCE, || {
@@ -199,7 +199,7 @@ fn a_program_that_ends_does_not_wait_for_what_its_open_files_still_need() {
         let mount = world.mounting("alice").through(relay.address).start();
         mount.shell("touch outbox/bob/.other.part && rm outbox/bob/.other.part && sync .");
         relay.hold_answers();
-        // The kernel closes its file when it has ended, which asks for room in the other's inbox.
+        // The kernel closes the program's file as it ends, and the close asks for room in bob's inbox.
         let script = "import os\nfile = os.open('outbox/bob/file', os.O_WRONLY | os.O_CREAT)\n\
                       os.write(file, b'text')\n";
         let mut python = Command::new("python3");
@@ -217,9 +217,9 @@ fn a_program_that_waits_while_it_starts_another_keeps_nobody_from_being_interrup
     let mount = world.mount("alice");
     mount.shell(TREE);
     mount.unmount();
-    // Running another program closes the file, and that asks for room in the other's inbox. Until then
-    // a reader of most of what `/proc` shows of the program waits with it, but not of its memory: that
-    // is the new program's, which has next to none.
+    // `exec` closes the file, and the close asks for room in bob's inbox. Until then, most of the
+    // program's files in `/proc` block a reader along with it. `statm` does not: it shows the new
+    // program's memory, of which there is next to none.
     let script = "import os\nfile = os.open('outbox/bob/file', os.O_WRONLY | os.O_CREAT)\n\
                   os.write(file, b'text')\nprint('ready', flush=True)\n\
                   os.execvp('sleep', ['sleep', '1000'])\n";

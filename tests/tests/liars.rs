@@ -1,4 +1,4 @@
-//! A server that lies: the client does not follow it for ever.
+//! A malicious server can't keep the client busy for ever.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -28,7 +28,7 @@ fn directory(entries: u64) -> Node {
     node(Kind::Directory { parent: Ino::ROOT, entries, name_bytes: 0 }, Xattrs::None)
 }
 
-/// Answers questions for as long as they come.
+/// Answers every question with a lie.
 async fn answer(link: DuplexStream, lie: fn(&Ask) -> Answer) {
     let (mut reader, mut writer) = split(link);
     while let Ok((Request { id, ask, .. }, _)) = receive(&mut reader, Bounds::OPEN).await {
@@ -39,7 +39,7 @@ async fn answer(link: DuplexStream, lie: fn(&Ask) -> Answer) {
     }
 }
 
-/// A client of a server that answers so.
+/// A client of a server that answers with `lie`.
 fn client_of(lie: fn(&Ask) -> Answer) -> Arc<Client> {
     let grant = Grant {
         session: SessionId([0; 16]),
@@ -75,7 +75,7 @@ fn client_of(lie: fn(&Ask) -> Answer) -> Arc<Client> {
     Client::start(session, roomy("alice"))
 }
 
-/// Each page begins after the one before, and none is the last.
+/// Each page starts after the previous one, and none is the last.
 fn endless(ask: &Ask) -> Answer {
     match ask {
         Ask::Node(DIRECTORY) => Answer::Node(Some(directory(10_000))),
@@ -105,7 +105,7 @@ async fn a_listing_without_an_end_is_an_error() {
     assert!(errors.iter().any(|error| error.contains("a listing that ends")), "{errors:?}");
 }
 
-/// Attributes are left out wherever one looks for them.
+/// Leaves attributes out in every answer.
 fn evasive(ask: &Ask) -> Answer {
     match ask {
         Ask::Node(DIRECTORY) => {
@@ -124,7 +124,7 @@ async fn attributes_that_never_come_are_an_error() {
     assert_eq!(asked, Ok(Err(Errno::EIO)));
 }
 
-/// Numbers that no tree comes to.
+/// Numbers that no tree can reach.
 fn huge(ask: &Ask) -> Answer {
     match ask {
         Ask::Node(_) => Answer::Node(Some(directory(u64::MAX))),

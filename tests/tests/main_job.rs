@@ -1,4 +1,4 @@
-//! The main job, done by ordinary programs on real files, and all of it still there afterwards.
+//! The main job, done by ordinary programs on real files; everything must still be there afterwards.
 #![allow(clippy::unwrap_used)]
 
 use std::os::unix::net::UnixDatagram;
@@ -170,7 +170,7 @@ fn mounting_goes_to_the_background_once_the_mount_is_usable() {
     shell(root.parent().unwrap(), "fusermount3 -u alice");
 }
 
-/// Runs the rest of the words where `/dev` has another log, then changes something in the mount `$2`.
+/// Runs its arguments where `/dev` has another log socket, then changes the mount `$2`.
 const WITH_ANOTHER_LOG: &str = r#"
     log=$1 root=$2; shift 2
     mkdir dev && mount -t tmpfs none dev

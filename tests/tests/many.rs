@@ -1,4 +1,4 @@
-//! Many users at once: real mounts on one server, and driven sessions, as the load driver runs them.
+//! Many users at once: real mounts on one server, and sessions driven as by the load driver.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use xfer_tests::mount::is_mounted;
 use xfer_tests::scale::count;
 use xfer_tests::{Mount, PATIENCE, Random, World, shell, wait_until};
 
-/// How many mount at a time: more would wait for each other's passwords to be checked.
+/// The number of concurrent mounts: more would only queue for password checks.
 const MOUNTING: usize = 8;
 
 const DATA_BYTES: usize = 100 << 10;
@@ -23,7 +23,7 @@ fn user(number: usize) -> String {
     format!("user-{number:03}")
 }
 
-/// Does something for each number below `count`, so many at a time; gives what that gave, in order.
+/// Runs `work` for each number below `count`, `at_a_time` at once; returns the results in order.
 fn for_each<T: Send>(count: usize, at_a_time: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
     let worker = || {
@@ -38,12 +38,12 @@ fn for_each<T: Send>(count: usize, at_a_time: usize, work: impl Fn(usize) -> T +
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// What a user's files hold.
+/// The content of a user's files.
 fn data(number: usize) -> Vec<u8> {
     Random::new(number as u64).bytes(DATA_BYTES)
 }
 
-/// What programs do on a mount: write, wait for the disk, read, rename, list, and send.
+/// A program's work on a mount: write, sync, read, rename, list, and send.
 fn work_on(mount: &Mount, number: usize, neighbour: usize) {
     let data = data(number);
     fs::create_dir(mount.path("work")).unwrap();
@@ -94,7 +94,7 @@ fn fifty_mounts_of_one_server_work_at_once() {
     assert!(!sessions.contains("user-"), "{sessions}");
 }
 
-/// As `cargo bench --bench sessions` does it, but shorter.
+/// The plan of `cargo bench --bench sessions`, but shorter.
 fn short() -> Plan {
     Plan { until: Until::Rounds(3), pause: Duration::ZERO, seed: Random::seed() }
 }
@@ -108,9 +108,9 @@ fn a_hundred_driven_sessions_find_everything_as_they_left_it() {
     let figures = &report.figures;
     assert_eq!(figures.count(Kind::Sync), 3 * sessions);
     assert_eq!(figures.count(Kind::Send), 3 * sessions);
-    // Those who start over half way, and those who look in the end.
+    // The users who start over half way, and those who check at the end.
     assert_eq!(figures.count(Kind::Login), sessions.div_ceil(10));
-    // Letters, though the last ones come when their readers are done.
+    // Letters are among them, although the last ones arrive after their readers are done.
     assert!(figures.count(Kind::Read) > sessions, "{}", figures.count(Kind::Read));
     let (transactions, batches) = report.commits;
     assert!(transactions > 0 && transactions < batches, "nobody shared: {:?}", report.commits);
@@ -119,7 +119,7 @@ fn a_hundred_driven_sessions_find_everything_as_they_left_it() {
 #[test]
 fn the_driver_shows_operations_that_fail() {
     let crowd = Arc::new(Crowd::new(1, Hashing::Cheap));
-    // No room for a file of the smallest size there is.
+    // Too little for a file of the smallest size.
     crowd.server.command(&["user", "quota", "user-000", "--quota", "1KiB"]).succeeded();
     let report = crowd.run(&short());
     let (figures, failed) = (&report.figures, report.figures.failed(Kind::Create));
@@ -136,7 +136,7 @@ fn the_driver_shows_a_session_that_is_lost() {
     let plan = Plan { until: Until::Over(PATIENCE), pause, ..short() };
     let report = std::thread::scope(|scope| {
         let run = scope.spawn(|| crowd.run(&plan));
-        // Its login takes fewer.
+        // The login alone takes fewer transactions.
         wait_until("the session to work", PATIENCE, || crowd.commits().0 > 20);
         crowd.server.command(&["session", "end", "user-000"]).succeeded();
         run.join().unwrap()

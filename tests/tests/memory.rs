@@ -1,4 +1,4 @@
-//! Both processes stay within the memory that they are given, whatever is done through them.
+//! Both processes stay within their memory bounds, whatever the load.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -21,18 +21,18 @@ use xfer_tests::memory::{Allowed, MIB};
 use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, Random, Server, World, by_hand, scale, wait_until};
 
-/// The least that may be asked for, of everything.
+/// The smallest allowed value of every option.
 const LITTLE: Allowed =
     Allowed { cache: 16 * MIB, log: 16 * MIB, tree: 16 * MIB, server_tree: 16 * MIB };
 
-/// How many files there are, unless `XFER_MEMORY_FILES` says otherwise: with their attributes they are
-/// more than either process may take up.
+/// The number of files, unless `XFER_MEMORY_FILES` sets another. With their attributes they exceed the
+/// memory of either process.
 const FILES: usize = 4_000;
 
-/// How many bytes the attribute of a file has.
+/// The size of each file's attribute, in bytes.
 const ATTRIBUTE_BYTES: usize = 60_000;
 
-/// How many files stand in one directory: a directory that is being listed is known whole.
+/// The number of files in a directory: a directory is completely in memory while it is listed.
 const IN_DIRECTORY: usize = 100;
 
 /// The size of the large file, in bytes.
@@ -57,7 +57,7 @@ fn mount(world: &World) -> Mount {
     mounting.start()
 }
 
-/// Where a file stands, under a name of 200 bytes.
+/// The path of a file, with a name of 200 bytes.
 fn place(mount: &Mount, index: usize) -> PathBuf {
     mount.path(&format!("directory-{}/{index:0>200}", index / IN_DIRECTORY))
 }
@@ -66,12 +66,12 @@ fn text(index: usize) -> String {
     format!("file {index}\n").repeat(1 + index % 300)
 }
 
-/// The attribute of a file.
+/// The value of a file's attribute.
 fn attribute(index: usize) -> Vec<u8> {
     Random::new(index as u64).bytes(ATTRIBUTE_BYTES)
 }
 
-/// Walks over all of the tree as programs do, and looks at everything in every tenth file.
+/// Walks over the whole tree as programs do, and checks every tenth file completely.
 fn check_tree(mount: &Mount, files: usize) {
     assert_eq!(mount.shell("find . -type f -name '0*' -size +0 | wc -l"), files.to_string());
     for index in (0..files).step_by(10) {
@@ -113,7 +113,7 @@ fn a_mount_with_little_memory_reads_and_writes_a_file_far_larger_and_stays_withi
     let world = world();
     let first = mount(&world);
     let parts = LARGE / PART;
-    // What each part of the file was last made from.
+    // The seed that each part of the file was last written from.
     let mut seeds: Vec<u64> = (0..parts).map(|_| random.number()).collect();
     let bytes = |seed: u64| Random::new(seed).bytes(PART as usize);
     let file = read_write(&first.path("large"));
@@ -145,20 +145,20 @@ fn a_mount_with_little_memory_reads_and_writes_a_file_far_larger_and_stays_withi
     second.unmount();
 }
 
-/// How many read links a session may have.
+/// The most read links of a session.
 const READ_LINKS: usize = 32;
 
-/// How many questions the server takes in on a link before it waits for answers to be read.
+/// The most unanswered questions that the server accepts on a link.
 const QUESTIONS: u32 = 64;
 
-/// How many files there are in the directory that is listed.
+/// The number of files in the directory that is listed.
 const ENTRIES: u64 = 3_000;
 
-/// What a busy session may add to what the server takes up: answers, changes that come in, and what is
-/// made of both, with what the allocator does not give back.
+/// The memory that a busy session may add to the server's: answers, incoming changes, and buffers made
+/// from both, with memory that the allocator does not return.
 const BUSY_SESSION: u64 = (32 + 24 + 32) * MIB;
 
-/// A session whose client asks for much and reads nothing, and begins frames that it does not end.
+/// A session whose client asks much, reads no answers, and begins frames without ending them.
 struct Burden {
     session: Session,
     links: Vec<(Reader, Writer)>,
@@ -180,13 +180,13 @@ impl Burden {
         send(&mut self.session.writer, &message, &[], Bounds::OPEN).await.unwrap();
     }
 
-    /// A sign of life; in the midst of a frame only more of that.
+    /// Sends a heartbeat; in the middle of a frame, just more of that frame.
     async fn ping(&mut self) {
         let ping = ToServer::Ping { limit: Limit::default() };
         send(&mut self.session.writer, &ping, &[], Bounds::OPEN).await.unwrap();
     }
 
-    /// A directory of which a page is as large as it may be.
+    /// Makes a directory with enough entries for a listing page of the full size.
     async fn prepare(&mut self) -> Ino {
         let owner = Owner { uid: 1000, gid: 1000 };
         let first = self.session.grant.ids.first;
@@ -205,7 +205,7 @@ impl Burden {
         directory
     }
 
-    /// Asks as much as the server takes in, on all links.
+    /// Asks as many questions as the server accepts, on all links.
     async fn ask(&mut self, directory: Ino) {
         for _ in 0..READ_LINKS {
             let (reader, mut writer) = (self.session.dial)().await.unwrap();
@@ -218,30 +218,30 @@ impl Burden {
         }
     }
 
-    /// Begins the largest frame there is on every link.
+    /// Begins the largest possible frame on every link.
     async fn begin_frames(&mut self) {
         let Bounds { message_max, payload_max } = Bounds::OPEN;
         let header = Header { message_len: message_max, payload_len: payload_max };
         let mut frame = header.encode(Bounds::OPEN).unwrap().to_vec();
-        // What is sent as a sign of life does not end it either.
+        // Leave room for the heartbeats, so that they don't complete the frame.
         frame.resize(message_max + payload_max - (64 << 10), 1);
         for writer in self.links.iter_mut().map(|(_, writer)| writer) {
-            // The server may close the link at the header.
+            // The server may close the link once it has seen the header.
             let _ = tokio::time::timeout(WRITE_MAX, writer.write_all(&frame)).await;
         }
         let _ = tokio::time::timeout(WRITE_MAX, self.session.writer.write_all(&frame)).await;
     }
 }
 
-/// How long the server may take in a frame for.
+/// The longest time for the server to receive a frame.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 
-/// The most that the server ever took up.
+/// The server's peak memory.
 fn peak(world: &World) -> u64 {
     Usage::of(world.server.pid()).resident_max
 }
 
-/// Waits until the server takes up no more than before, for a while.
+/// Waits until the server's peak has stopped growing for a while.
 fn wait_until_settled(world: &World, runtime: &Runtime, burden: &mut Burden) {
     let mut before = peak(world);
     while !holds_for(Duration::from_secs(3), || peak(world) == before) {
@@ -250,7 +250,7 @@ fn wait_until_settled(world: &World, runtime: &Runtime, burden: &mut Burden) {
     }
 }
 
-/// How many questions of the only session the server has begun to answer.
+/// The number of questions that the server has begun to answer in its only session.
 fn questions(world: &World) -> u64 {
     match control::ask(world.server.store(), &control::Command::List).unwrap() {
         control::Answer::Sessions { sessions } => sessions.iter().map(|one| one.counts.reads).sum(),

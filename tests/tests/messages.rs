@@ -1,4 +1,4 @@
-//! What crosses the wire, and what does not wait for it: counted and ordered, never timed.
+//! The messages on the wire, and operations that must not wait for them: counted and ordered, not timed.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -25,14 +25,14 @@ fn a_copy_of_a_thousand_small_files_does_not_wait_for_the_network_even_once() {
     let mount = world.mounting("alice").through(relay.address).start();
     mount.shell("ls");
     mount.sync();
-    // From here on the client hears nothing, and still the whole copy goes through.
+    // From here on the client receives nothing, and still the whole copy succeeds.
     relay.hold_answers();
     let before = relay.passed();
     shell(&source, &format!("cp -r . '{}'", mount.path("copy").display()));
     assert_eq!(mount.shell("ls copy | wc -l"), "1000");
     assert_eq!(mount.shell("cat 'copy/file 999'"), "content 999");
     assert_eq!(relay.passed().down, before.down, "an answer arrived");
-    // It was streamed meanwhile, not saved up.
+    // It must have been streamed meanwhile, not saved up.
     wait_until("the log to reach the server", PATIENCE, || relay.passed().up > before.up + 10_000);
     relay.release();
     mount.sync();
@@ -55,7 +55,7 @@ fn fsync_waits_for_the_servers_word() {
     mount.unmount();
 }
 
-/// Programs that sync something which did not change, while another file's change is on its way.
+/// Syncs something unchanged while another file's change is in flight.
 fn check_barrier(what: &str, sync: impl FnOnce(&Path) + Send + 'static) {
     let world = World::new(&["alice"]);
     let relay = Relay::to(world.server.address);
@@ -182,7 +182,7 @@ fn a_listing_of_files_with_large_attributes_costs_what_any_listing_does() {
     let counts: serde_json::Value = serde_json::from_str(&counts).unwrap();
     let asked = ["looks", "listings"].map(|what| counts[0]["counts"][what].as_u64().unwrap());
     assert!(asked.iter().sum::<u64>() < 50, "{asked:?} questions: {counts}");
-    // They are there for whoever asks, and can be changed.
+    // The attributes that were left out can be read and changed.
     let file = |index: usize| mount.path(&format!("file {index}"));
     assert_eq!(xattr(&file(7), "user.1").unwrap(), value(7, 1));
     assert!(relay.passed().down - before.down > 100_000);

@@ -1,4 +1,4 @@
-//! The words of `-o`, and mount(8) with its fstab: what users of any filesystem expect of them.
+//! The words of `-o`, and mount(8) with its fstab, as users know them from other filesystems.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -12,7 +12,7 @@ fn with_options(world: &World, options: &str) -> Mount {
     world.mounting("alice").arg("-o").arg(options).start()
 }
 
-/// What the kernel enforces on a mount, its type, and its source, as the list of mounts has it.
+/// The flags, type and source of a mount in the kernel's table.
 fn mount_line(mount: &Mount) -> (Vec<String>, String, String) {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let root = mount.root().to_str().unwrap();
@@ -109,7 +109,7 @@ fn on_a_sync_mount_a_change_is_answered_once_it_is_durable() {
     mount.unmount();
 }
 
-/// Changes a mount that is there.
+/// Remounts with new options.
 fn remount(world: &World, options: &str, place: &str) -> Finished {
     let mut command = Command::new(program("xfer-mount"));
     command.args(["-o", &format!("remount,{options}"), "alice@127.0.0.1", place]);
@@ -154,8 +154,8 @@ fn remounting_changes_only_what_is_asked_for() {
     mount.unmount();
 }
 
-/// Runs a script of the shell as root in a mount namespace of its own, where `xfer-mount` is
-/// mount(8)'s helper, and with no variable but `PATH`, as from fstab at boot.
+/// Runs a shell script as root in its own mount namespace, with `xfer-mount` as mount(8)'s helper
+/// and with no variable but `PATH`, as for fstab at boot.
 fn with_helper(world: &World, script: &str) -> Finished {
     let directory = world.outside();
     for name in ["upper", "work"] {

@@ -1,5 +1,5 @@
-//! What is not sent: files that are not whole, and such as there is no room for. Nothing of it is
-//! silent, nothing is lost, and nothing arrives in part.
+//! Files that are not sent: incomplete ones, and those that there is no room for. None of this is
+//! silent; nothing is lost, and nothing arrives in part.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -22,14 +22,14 @@ use xfer_tests::{Mount, PATIENCE, Relay, World, wait_until};
 
 const MIB: u64 = 1 << 20;
 
-/// Waits until a program that writes more than the log takes waits for the server.
+/// Waits until a program that writes more than the log holds is waiting for the server.
 fn wait_for_full_log(pid: u32) {
     let wchan = format!("/proc/{pid}/wchan");
     let waits = || fs::read_to_string(&wchan).unwrap_or_default().contains("wait_answer");
     wait_until("the log to be full", PATIENCE, || holds_for(Duration::from_millis(300), waits));
 }
 
-/// Lets something fail in a mailbox, and sees that it is not sent, and that it says why.
+/// Makes a write in a mailbox fail, and checks that the file is not sent and says why.
 fn check_failure(why: &str, fail: impl FnOnce(&Mount, &Path)) {
     let (_world, alice, bob) = with_little_room();
     let path = alice.path("outbox/bob/file");
@@ -39,7 +39,7 @@ fn check_failure(why: &str, fail: impl FnOnce(&Mount, &Path)) {
     nothing_arrives(&bob);
     let status = status(&alice);
     assert!(status.contains("1 failed") && status.contains("outbox/bob/file: failed:"), "{status}");
-    // Written anew, whole, it is sent; with the attributes that it was given.
+    // Once it is completely rewritten, it is sent with the attributes that it was given.
     alice.shell("chmod 640 outbox/bob/file");
     alice.shell("echo whole > outbox/bob/file");
     let arrived = arrives(&bob, "inbox/alice/file");
@@ -97,19 +97,19 @@ fn a_file_that_failed_stays_unsent_when_others_close_it_and_over_a_remount() {
     file.write_all(b"part").unwrap();
     let other = File::options().append(true).open(&path).unwrap();
     rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 40 * MIB).unwrap_err();
-    // What one more handle that was there before does makes nothing whole.
+    // A write through another handle that was open before does not make the file complete.
     (&other).write_all(b", more").unwrap();
     drop(other);
     drop(file);
     wait_for_state(&path, "failed: quota exceeded");
-    // One that only looks, or gives it another time, sends nothing either.
+    // Reading it, changing its time or opening it for appending does not send it either.
     alice.shell("cat outbox/bob/file > copy && touch outbox/bob/file && : >> outbox/bob/file");
     nothing_arrives(&bob);
     alice.unmount();
     let alice = world.mount("alice");
     wait_for_state(&path, "failed: quota exceeded");
     nothing_arrives(&bob);
-    // Moved out it is an ordinary file; moved in again it is sent as it is.
+    // Moved out it is an ordinary file; moved back in, it is sent as it is.
     alice.shell("mv outbox/bob/file mine");
     assert_eq!(state(&alice.path("mine")), "");
     alice.shell("mv mine outbox/bob/file");
@@ -140,7 +140,7 @@ fn a_file_whose_writer_is_killed_is_held() {
         let path = alice.path(&format!("outbox/bob/{signal}"));
         let mut writer = writer(&path);
         assert_eq!(state(&path), "writing");
-        // SAFETY: a signal to a child of our own that was not waited for yet.
+        // SAFETY: the signal goes to a child of ours that has not been reaped yet.
         assert_eq!(unsafe { libc::kill(writer.id() as i32, number) }, 0);
         writer.wait().unwrap();
         wait_for_state(&path, "held: the writing program was killed");
@@ -166,7 +166,7 @@ fn a_file_is_sent_when_its_writer_ends_without_closing_it() {
         arrives(&bob, &format!("inbox/alice/{name}"));
     };
     run("ends", "import os; os.write(os.open('outbox/bob/ends', 65), b'x'); os._exit(3)");
-    // Threads that its own end takes down are no sign that it was killed.
+    // Threads killed by the program's own exit don't mean that it was killed.
     run(
         "threads",
         "import os, threading, time\n\
@@ -185,7 +185,7 @@ fn a_file_of_which_a_write_was_interrupted_is_sent_only_if_that_is_made_up_for()
     let bob = world.mount("bob");
     let relay = Relay::to(world.server.address);
     let alice = world.mounting("alice").through(relay.address).arg("--log-size=16MiB").start();
-    // Known before the server falls silent.
+    // Look the name up before the server falls silent.
     alice.shell("touch outbox/bob/.other.part && rm outbox/bob/.other.part && sync .");
     for (name, then) in [("part", "pass"), ("whole", "os.write(file, b'x')")] {
         relay.hold_answers();
@@ -258,7 +258,7 @@ fn a_file_is_sent_although_another_name_of_it_was_renamed_meanwhile() {
 fn a_file_that_was_made_and_never_opened_is_not_sent_by_itself() {
     let world = with_small_inbox(&["alice", "bob"]);
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
-    // Something waits, so that what was not sent is looked through.
+    // A waiting item makes the client check all unsent ones.
     alice.shell("head -c 90000 /dev/urandom > outbox/bob/large || true");
     wait_for_state(&alice.path("outbox/bob/large"), "waiting");
     alice
@@ -298,7 +298,7 @@ fn what_a_full_inbox_refuses_says_so_and_is_sent_once_there_is_room() {
     let alice = world.mount("alice");
     alice.shell("head -c 60000 /dev/urandom > outbox/bob/first");
     alice.sync();
-    // Programs that don't look at what close(2) says.
+    // Programs that ignore the result of close(2).
     alice.shell("head -c 9000 /dev/urandom > second && (cat second > outbox/bob/second || true)");
     alice.shell(
         "python3 -c \"open('outbox/bob/third', 'w').write('x' * 9000)\" 2>/dev/null || true",
@@ -311,7 +311,7 @@ fn what_a_full_inbox_refuses_says_so_and_is_sent_once_there_is_room() {
     }
     let text = status(&alice);
     assert!(text.contains("2 waiting"), "{text}");
-    // Nor is it forgotten by a remount.
+    // A remount does not forget it either.
     alice.unmount();
     let alice = world.mount("alice");
     wait_for_state(&alice.path("outbox/bob/second"), "waiting: the inbox of bob is full");
@@ -329,7 +329,7 @@ fn what_a_full_inbox_refuses_says_so_and_is_sent_once_there_is_room() {
 fn what_was_refused_only_when_it_was_committed_is_sent_again_too() {
     let world = with_small_inbox(&["alice", "bob", "carol"]);
     let (alice, carol) = (world.mount("alice"), world.mount("carol"));
-    // Both may send it, as far as they were told; one comes too late.
+    // Both were told that there is room; one of them comes too late.
     std::thread::scope(|scope| {
         for from in [&alice, &carol] {
             scope.spawn(move || {
@@ -376,9 +376,9 @@ fn a_revised_file_of_the_same_name_is_sent_as_a_new_delivery() {
         6,
         "seven\n",
     );
-    // What was sent before stays as it was.
+    // The delivery keeps its old content.
     assert_eq!(read("inbox/alice/report.txt"), "one\n");
-    // Nothing is sent by opening it to write, or looking at it.
+    // Opening it for writing or looking at it does not send it.
     alice.shell(
         "touch outbox/bob/report.txt && cat outbox/bob/report.txt && : >> outbox/bob/report.txt",
     );
@@ -416,7 +416,7 @@ fn a_program_that_writes_the_next_version_beside_the_record_and_renames_it_revis
         ("sed", "sed -i s/.*/sed/ letter"),
         ("perl", "perl -pi -e s/.*/perl/ letter"),
         ("python", &format!("python3 -c \"{python}\"")),
-        // Delivered under the name that it has first, since nothing tells that it is not its own.
+        // It is delivered under its first name, since nothing shows that this is a temporary one.
         ("other", "echo other > next && mv next letter"),
     ];
     alice.shell("echo first > outbox/bob/letter");
@@ -492,7 +492,7 @@ fn arrivals_leave_a_tenth_of_the_quota_free_and_come_when_there_is_room() {
     wait_until("the rest to wait for room", PATIENCE, || {
         status(&bob).contains("4 of them for room")
     });
-    // What is left is the recipient's own.
+    // The rest is free for the recipient.
     bob.shell("head -c 1M /dev/zero > mine");
     assert!(holds_for(A_WHILE, || fs::read_dir(bob.path("inbox/alice")).unwrap().count() == 8));
     bob.shell("rm mine inbox/alice/*");
@@ -509,7 +509,7 @@ fn a_program_that_is_started_while_a_file_is_open_in_the_outbox_starts() {
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
     let mut file = File::create(alice.path("outbox/bob/file")).unwrap();
     file.write_all(b"one, ").unwrap();
-    // Its copy of the descriptor is closed when the kernel runs it, with a lock held.
+    // The kernel closes the new program's copy of the descriptor during exec, with a lock held.
     for _ in 0..20 {
         alice.shell("true");
     }

@@ -1,5 +1,5 @@
-//! Directories that are moved into the outbox while programs write to files in them: they are sent whole
-//! or not at all.
+//! Directories that are moved into the outbox while programs write to files in them: each is sent
+//! completely or not at all.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -32,7 +32,7 @@ fn a_directory_is_sent_when_nobody_writes_to_a_file_in_it_any_more() {
     alice.unmount();
 }
 
-/// Has a directory moved to bob while a program writes to a file in it that can't be written whole.
+/// Moves a directory to bob while a write to a file in it fails.
 fn move_a_torn_directory(alice: &Mount) {
     alice.shell("mkdir -p album/2024");
     let mut photo = File::create(alice.path("album/2024/photo")).unwrap();
@@ -56,7 +56,7 @@ fn a_directory_says_that_it_waits_for_a_program_that_writes_in_it() {
     let mut first = File::create(alice.path("album/first")).unwrap();
     alice.shell("mv album outbox/bob/");
     wait_for_state(&alice.path("outbox/bob/album"), "writing");
-    // One that begins later is waited for too.
+    // A write that begins later delays the sending, too.
     let mut second = File::create(alice.path("outbox/bob/album/second")).unwrap();
     first.write_all(b"1").unwrap();
     drop(first);
@@ -78,10 +78,10 @@ fn a_directory_of_which_a_file_could_not_be_written_is_not_sent() {
     alice.unmount();
     let alice = world.mount("alice");
     is_torn(&alice, &bob, "failed: quota exceeded");
-    // An earlier mount may have left more of it torn than one file.
+    // Repairing this file is not enough: an earlier mount may have left others incomplete.
     alice.shell("echo whole > outbox/bob/album/2024/photo");
     is_torn(&alice, &bob, "failed: quota exceeded");
-    // Moved out and in again it is sent as it is.
+    // Moved out and back in, it is sent as it is.
     alice.shell("mv outbox/bob/album mine && mv mine outbox/bob/album");
     let photo = arrives(&bob, "inbox/alice/album/2024/photo");
     assert_eq!(fs::read_to_string(photo).unwrap(), "whole\n");
@@ -89,7 +89,7 @@ fn a_directory_of_which_a_file_could_not_be_written_is_not_sent() {
     alice.unmount();
 }
 
-/// Has a directory torn, mended in a way, and sent.
+/// Makes a directory incomplete, repairs it with `mend`, and checks that it is sent.
 fn check_mended(mend: &str, expected: &str) {
     let (_world, alice, bob) = with_little_room();
     move_a_torn_directory(&alice);
@@ -155,7 +155,7 @@ fn a_directory_that_waits_for_room_is_held_if_the_mount_dies_while_a_file_in_it_
     alice.unmount();
 }
 
-/// A world where bob's inbox is full, and an album waits for room in it.
+/// A world where bob's inbox is full and an album waits for room in it.
 fn with_waiting_album() -> (World, Mount, Mount) {
     let world = with_small_inbox(&["alice", "bob"]);
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
@@ -168,7 +168,7 @@ fn with_waiting_album() -> (World, Mount, Mount) {
     (world, alice, bob)
 }
 
-/// Has something begun in a waiting album that is not done when the mount dies, and then makes room.
+/// Leaves something unfinished in a waiting album when the mount dies, then makes room.
 fn check_held(begin: impl FnOnce(&Mount) -> File) {
     let (world, mut alice, bob) = with_waiting_album();
     let unfinished = begin(&alice);

@@ -1,5 +1,5 @@
-//! The client's core and the server's engine, face to face over pipes in memory, on a clock that
-//! jumps ahead whenever nothing is left to do: what takes minutes or hours, in milliseconds.
+//! The client's core and the server's engine, connected by pipes in memory, on a clock that jumps
+//! ahead when all tasks are idle: minutes or hours pass in milliseconds.
 #![allow(clippy::unwrap_used)]
 
 use std::future::Future;
@@ -32,7 +32,7 @@ async fn read(client: &Arc<Client>, file: &str) -> Result<Vec<u8>, Errno> {
     client.call(move |s: &mut State| s.read(handle, ino, 0..1 << 20)).await
 }
 
-/// The seconds on the clock that something takes.
+/// Returns how many seconds on that clock something takes.
 async fn seconds<T>(what: impl Future<Output = T>) -> (T, f64) {
     let start = Instant::now();
     let result = what.await;
@@ -79,7 +79,7 @@ async fn a_pulled_cable_is_noticed_in_ten_seconds_and_nothing_hangs() {
     let (settled, took) = seconds(client.settle()).await;
     assert_eq!(settled, Err(Errno::EIO), "an fsync on a dead link lied");
     assert!(took <= 10.5, "{took} s");
-    // What is open stays readable, as far as it is cached; all else is refused at once.
+    // An open file stays readable as far as it is cached; everything else is refused at once.
     let bytes = client.call(move |s: &mut State| s.read(open, old, 0..100)).await;
     assert_eq!(bytes.unwrap(), b"durable");
     let (refused, took) = seconds(read(&client, "old")).await;
@@ -121,7 +121,7 @@ async fn a_takeover_waits_for_the_first_client_and_loses_nothing() {
     second.finish().await.unwrap();
 }
 
-/// A kernel that keeps what a program wrote through a mapping to itself, until it is asked for it.
+/// A kernel that keeps a program's writes to a mapping until it is asked to write them back.
 struct Keeper(Weak<Client>);
 
 impl Kernel for Keeper {
@@ -137,7 +137,7 @@ impl Kernel for Keeper {
     fn notice(&self, _: Notice) {}
 }
 
-/// A client whose file `file` is open to write and mapped, and not written back.
+/// A client whose file `file` is open for writing, mapped, and not written back.
 async fn with_mapped_file(host: &Host) -> Peer {
     let peer = host.mount("alice", Purpose::Mount).await.unwrap();
     peer.client.set_kernel(Some(Arc::new(Keeper(Arc::downgrade(&peer.client)))));
@@ -177,7 +177,7 @@ async fn a_fault_in_the_client_ends_its_session_and_tells_the_program_that_met_i
     client.settle().await.unwrap();
     let met = client.call(|_: &mut State| -> Result<(), _> { panic!("a fault") }).await;
     assert_eq!(met, Err(Errno::EIO));
-    // Nothing that may be half changed is shown, and the server lets the next one in.
+    // No half-changed state is shown, and the server admits the next login.
     assert_eq!(create(&client, "late", b"").await, Err(Errno::EIO));
     let trouble = client.standing().trouble.unwrap();
     assert!(trouble.contains("a fault in this program"), "{trouble}");
@@ -221,7 +221,7 @@ async fn a_server_that_stops_lets_its_clients_finish_first() {
 #[tokio::test(start_paused = true)]
 async fn a_file_that_two_programs_close_at_once_is_sent_once_and_without_a_complaint() {
     let host = Host::new(&["alice", "bob"]);
-    // While one asks for room in the other's inbox, the other does too.
+    // While one program asks for room in bob's inbox, the other one does, too.
     let wiring = Wiring { lag: Duration::from_millis(100), ..Wiring::default() };
     let mounted = host.mount_with("alice", Purpose::Mount, roomy("alice"), wiring).await;
     let Peer { client, .. } = mounted.unwrap();

@@ -1,4 +1,4 @@
-//! What POSIX and Linux promise of attributes, one claim a test, on a real mount.
+//! The promises of POSIX and Linux about attributes, one claim for each test, on a real mount.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, OpenOptions};
@@ -193,7 +193,7 @@ fn the_mode_without_the_set_id_bits_shows_at_once_to_who_asks_for_nothing_else()
     world.let_others_in();
     let mount = world.mounting("alice").arg("-o").arg("ids=stored,allow_other").start();
     fs::write(mount.path("other"), "more").unwrap();
-    // `stat -c %a` asks for the mode alone, which the kernel answers from what it knows.
+    // `stat -c %a` asks only for the mode, which the kernel answers from its cache.
     let script = r#"
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
@@ -226,27 +226,27 @@ for change in changes * 20:
     mount.unmount();
 }
 
-/// A file's handle, as open_by_handle_at(2) takes it.
+/// A file's handle for open_by_handle_at(2).
 fn handle(path: &std::path::Path) -> Vec<u8> {
     const ROOM: u32 = 128;
     let mut handle = vec![0u8; size_of::<libc::file_handle>() + ROOM as usize];
     handle[..4].copy_from_slice(&ROOM.to_ne_bytes());
     let (path, mut mount) = (std::ffi::CString::new(path.to_str().unwrap()).unwrap(), 0);
     let to = handle.as_mut_ptr().cast::<libc::file_handle>();
-    // SAFETY: all pointers are valid, and the handle has the room that its first field says.
+    // SAFETY: all pointers are valid, and the handle has the size given in its first field.
     let got = unsafe { libc::name_to_handle_at(libc::AT_FDCWD, path.as_ptr(), to, &mut mount, 0) };
     assert_eq!(got, 0, "{}", std::io::Error::last_os_error());
     handle
 }
 
-/// The file that a handle stands for, within the mount of `root`.
+/// Opens the file of a handle within the mount of `root`.
 fn open_by_handle(root: &fs::File, handle: &mut [u8]) -> std::io::Result<fs::File> {
     use std::os::fd::{AsRawFd, FromRawFd};
     let from = handle.as_mut_ptr().cast::<libc::file_handle>();
-    // SAFETY: the handle is as name_to_handle_at(2) made it, and lives longer than the call.
+    // SAFETY: the handle comes from name_to_handle_at(2) and lives longer than the call.
     let descriptor = unsafe { libc::open_by_handle_at(root.as_raw_fd(), from, libc::O_RDONLY) };
     match descriptor {
-        // SAFETY: the descriptor is new, so nobody else owns it.
+        // SAFETY: the descriptor is new, so nothing else owns it.
         0.. => Ok(unsafe { fs::File::from_raw_fd(descriptor) }),
         _ => Err(std::io::Error::last_os_error()),
     }
@@ -260,7 +260,7 @@ fn a_file_handle_opens_its_file_for_ever_and_none_once_it_is_removed() {
     let mut handles = ["d/e/file", "d/e", "d/e/gone"].map(|name| handle(&mount.path(name)));
     mount.shell("rm d/e/gone");
     mount.unmount();
-    // This kernel knows none of them any more.
+    // The kernel's inodes of the first mount are gone.
     let mount = world.mount("alice");
     let root = fs::File::open(mount.root()).unwrap();
     let [file, directory, gone] = &mut handles;
@@ -287,7 +287,7 @@ fn creation_times_flags_and_maps_of_extents_are_refused() {
         let flags = rustix::fs::ioctl_getflags(&file);
         assert_eq!(flags.unwrap_err(), rustix::io::Errno::NOTTY);
         let mut map = [0u64; 64];
-        // struct fiemap: from 0 on, for all of the file, with room for one extent.
+        // struct fiemap: the range starts at 0 and covers the whole file, with room for one extent.
         (map[1], map[3]) = (u64::MAX, 1);
         const FS_IOC_FIEMAP: libc::c_ulong = 0xC020_660B;
         // SAFETY: the buffer is larger than a struct fiemap with room for one extent.

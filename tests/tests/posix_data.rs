@@ -1,4 +1,4 @@
-//! What POSIX and Linux promise of a file's data, one claim a test, on a real mount.
+//! The promises of POSIX and Linux about a file's data, one claim for each test, on a real mount.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -143,7 +143,7 @@ fn copy_file_range_copies_within_and_between_files() {
         expected.extend_from_slice(&data[..1000]);
         assert!(fs::read(mount.path("to")).unwrap() == expected);
         assert!(fs::read(mount.path("from")).unwrap() == data, "the source changed");
-        // What was shared is not shared any more once it is written to.
+        // A write ends the sharing.
         to.write_all_at(b"changed", 0).unwrap();
         assert!(fs::read(mount.path("from")).unwrap() == data, "the source changed");
     });

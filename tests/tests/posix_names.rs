@@ -1,4 +1,4 @@
-//! What POSIX and Linux promise of names and directories, one claim a test, on a real mount.
+//! The promises of POSIX and Linux about names and directories, one claim for each test, on a real mount.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File, OpenOptions};
@@ -238,7 +238,7 @@ fn a_listing_misses_nothing_while_entries_go_and_others_list() {
         (0..3000).for_each(|index| drop(File::create(directory.join(format!("{index}")))));
         let count = || fs::read_dir(&directory).unwrap().count();
         assert_eq!(count(), 3000);
-        // A small buffer, so that the listing comes in many parts.
+        // A small buffer, so that the listing takes many calls.
         let mut buffer = [std::mem::MaybeUninit::uninit(); 2048];
         let open = File::open(&directory).unwrap();
         let mut listing = sys::RawDir::new(&open, &mut buffer);

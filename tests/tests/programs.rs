@@ -1,4 +1,4 @@
-//! Programs that people use, on a mount, with what they do elsewhere as the measure.
+//! Everyday programs on a mount, compared with what they do elsewhere.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -9,7 +9,7 @@ use xfer_tests::snapshot::{assert_same, snapshot};
 use xfer_tests::world::{before_and_after_a_remount, on_a_mount};
 use xfer_tests::{World, shell};
 
-/// A tree outside of the mount with hard links, symbolic links, holes, attributes and odd modes.
+/// A tree outside the mount with hard links, symbolic links, holes, attributes and odd modes.
 fn varied_tree(world: &World) -> std::path::PathBuf {
     let source = world.outside().join("source");
     make_tree(&source, 120, 5);
@@ -23,7 +23,7 @@ fn varied_tree(world: &World) -> std::path::PathBuf {
     source
 }
 
-/// What makes that tree one without attributes.
+/// Removes the attributes from that tree.
 const WITHOUT_ATTRIBUTES: &str = "setfattr -x user.colour hard; setfattr -x user.empty d02";
 
 #[test]
@@ -51,7 +51,7 @@ fn rsync_with_every_option_transfers_nothing_the_second_time() {
 fn cpio_packs_and_unpacks_hard_links_symbolic_links_and_times() {
     let world = World::new(&["alice"]);
     let source = varied_tree(&world);
-    // The format of cpio has no place for attributes, nor for parts of seconds.
+    // The cpio format can't store attributes or fractions of seconds.
     shell(&source, WITHOUT_ATTRIBUTES);
     shell(&source, "find . -exec touch -h -d '2001-02-03 04:05:06' {} +");
     let mount = world.mount("alice");
@@ -87,14 +87,14 @@ fn cp_keeps_everything_inside_the_mount_and_out_of_it_again() {
 fn du_adds_up_to_what_the_quota_counts() {
     let world = World::new(&["alice --quota 64MiB"]);
     let source = varied_tree(&world);
-    // The bytes of attributes count too, but `du` can't see them.
+    // Attributes count towards the usage, but `du` can't see them.
     shell(&source, WITHOUT_ATTRIBUTES);
     let mount = world.mount("alice");
     let used = || {
         let stat = sys::statvfs(mount.root()).unwrap();
         (stat.f_blocks - stat.f_bfree) * stat.f_frsize
     };
-    // `df` counts in whole blocks.
+    // `df` counts whole blocks.
     let counted = || mount.shell("du -s -B4096 . | cut -f1").parse::<u64>().unwrap() * 4096;
     assert_eq!(counted(), used());
     shell(&source, &format!("cp -a . '{}'", mount.path("copy").display()));
@@ -113,7 +113,7 @@ fn dd_writes_and_reads_in_blocks_of_every_size() {
     let options = ["", "oflag=append", "oflag=direct", "oflag=dsync", "conv=sparse", "conv=fsync"];
     let mount = world.mount("alice");
     for option in options {
-        // With some of them, small blocks would take long.
+        // With some options, small blocks would take too long.
         let sizes = if option.is_empty() { sizes } else { "4096 131072 3000000" };
         mount.shell(&format!(
             "for bs in {sizes}; do
@@ -234,8 +234,8 @@ const GIT: &str = "export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/nul
 
 #[test]
 fn git_finds_its_index_up_to_date_after_a_remount_without_looking_into_files() {
-    // Unlike `git status`, `diff-files` takes each file for changed whose inode number or times
-    // differ from what the index says of it.
+    // Unlike `git status`, `diff-files` reports every file whose inode number or times differ from
+    // those in the index.
     let unchanged = format!("{GIT} cd work; git diff-files --quiet");
     before_and_after_a_remount(
         |mount| {
@@ -243,7 +243,7 @@ fn git_finds_its_index_up_to_date_after_a_remount_without_looking_into_files() {
             mount.shell(&format!(
                 "{GIT} cd work; git init -q . && git add -A && git commit -qm one"
             ));
-            // Git does not trust a file as new as the index; this writes the index once more.
+            // Git does not trust a file as new as the index; this writes the index again.
             mount.shell(&format!("{GIT} cd work; sleep 0.05; git update-index --refresh"));
             mount.shell(&unchanged);
         },
@@ -295,7 +295,7 @@ fn cargo_builds_a_crate_in_the_mount() {
     on_a_mount(|mount| {
         let cargo = "unset CARGO_TARGET_DIR; cd hello; cargo build -q --offline";
         mount.shell("cargo new -q --vcs none hello");
-        // No directory above is looked at for one.
+        // Keeps cargo from looking for a workspace in the directories above.
         mount.shell("echo '[workspace]' >> hello/Cargo.toml");
         mount.shell(cargo);
         assert_eq!(mount.shell("hello/target/debug/hello"), "Hello, world!");
@@ -375,7 +375,7 @@ fn access_control_lists_and_attributes_of_the_system_are_refused() {
         "security.other",
         "trusted.other",
     ];
-    // The kernel itself asks that a capability looks like one.
+    // The kernel itself validates the format of a capability.
     let value = [&[0, 0, 0, 2][..], &[0; 16]].concat();
     for name in names {
         let set = set_xattr(&file, name, &value).map_err(Into::into);
@@ -384,7 +384,7 @@ fn access_control_lists_and_attributes_of_the_system_are_refused() {
     assert_eq!(mount.shell("getfacl -cE file"), "user::rw-\ngroup::r--\nother::r--");
     let refused = mount.shell("setfacl -m u:daemon:r file 2>&1 || true");
     assert!(refused.contains("Operation not supported"), "{refused}");
-    // Those that copy lists where there are some find none to copy.
+    // Programs that copy ACLs must cope with there being none.
     let from = source.display();
     assert_eq!(
         mount.shell(&format!("cp -a '{from}' cp; rsync -aAX '{from}/' rsync; cat cp/file")),

@@ -1,4 +1,4 @@
-//! Questions on a terminal: what is typed, and what interrupts them.
+//! Questions on a terminal: answers that are typed, and interrupts.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use xfer_tests::{World, shell};
 
 const INTERRUPTED: Option<i32> = Some(130);
 
-/// How a question is ended by somebody who does not answer.
+/// How a question ends without an answer.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     Typed(&'static str),
@@ -26,10 +26,10 @@ const WAYS: [Way; 5] = [
     Way::Sent(Signal::HUP),
 ];
 
-/// A question that a command asks, after others were answered.
+/// A question that a command asks once others are answered.
 struct Question<'a> {
     command: &'a Command,
-    /// The questions before, and their answers.
+    /// The earlier questions and their answers.
     before: &'a [(&'a str, &'a str)],
     question: &'a str,
     hidden: bool,
@@ -147,7 +147,7 @@ fn a_question_that_is_stopped_and_continued_is_asked_again_and_the_shell_gets_it
     let arguments: Vec<&str> = mount.get_args().map(|arg| arg.to_str().unwrap()).collect();
     let mount_line = format!("{} {}", mount.get_program().to_str().unwrap(), arguments.join(" "));
     let add_line = format!("{} user add bob --store {store}", program("xfer-server").display());
-    // Unlike bash, it takes the terminal as a job leaves it.
+    // Unlike bash, it keeps the terminal settings that a job leaves.
     let mut dash = Command::new("dash");
     world.at_home(&mut dash).arg("-i").env("PS1", "ready> ");
     let mut shell = OnPty::start(&dash);

@@ -1,4 +1,4 @@
-//! Bad input: one line that says what is wrong and what to do, and an exit code of its own.
+//! Bad input: one line that says what is wrong and what to do, and an exit code of its kind.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -15,7 +15,7 @@ use xfer_tests::server::command;
 use xfer_tests::world::write_secret;
 use xfer_tests::{PATIENCE, Server, World, run_within, shell};
 
-/// Runs `xfer-mount` with just these arguments.
+/// Runs `xfer-mount` with exactly these arguments.
 #[track_caller]
 fn mount_with(world: &World, args: &[&str]) -> Finished {
     let mut mount = Command::new(program("xfer-mount"));
@@ -163,7 +163,7 @@ fn a_password_that_cannot_be_had_is_said_and_never_hangs() {
     let with = |middle: &[&str]| mount_with(&world, &[&fixed[..], middle, &last[..]].concat());
     with(&["--password-file", "/no/such/file"]).refused(Exit::Usage.code());
     with(&["--password-stdin"]).refused(Exit::Usage.code());
-    // Without a terminal there is nobody to ask.
+    // Without a terminal it can't ask.
     let refused = with(&[]);
     assert_eq!(refused.code, Some(i32::from(Exit::Usage.code())), "{refused}");
 }
@@ -199,7 +199,7 @@ fn an_unknown_key_fails_closed_and_a_changed_one_says_what_to_do() {
     assert!(line.contains(&world.server.fingerprint), "{line}");
     with(&["--accept-new"]).succeeded();
     shell(root.parent().unwrap(), "fusermount3 -u alice");
-    // Known by now.
+    // The server is known by now.
     with(&[]).succeeded();
     shell(root.parent().unwrap(), "fusermount3 -u alice");
     let other = format!("sha256:{}", "0".repeat(64));
@@ -253,7 +253,7 @@ fn a_server_with_a_certificate_of_an_authority_is_trusted_by_it() {
 fn a_machine_without_fuse_is_told_what_is_missing() {
     let world = World::new(&["alice"]);
     let mount = world.mounting("alice").command();
-    // In a mount namespace of its own, where this one command finds a /dev with little in it.
+    // In its own mount namespace, where this command finds a nearly empty /dev.
     let script = "mount -t tmpfs tmpfs \"$1\" && touch \"$1\"/{null,urandom} &&
                   for name in null urandom; do mount --bind /dev/$name \"$1\"/$name; done &&
                   mount --rbind \"$1\" /dev && shift && exec \"$@\"";

@@ -1,4 +1,4 @@
-//! Databases that were put back, and contents that nothing refers to: nothing is lost by a mistake.
+//! Databases restored from a copy, and contents without a reference: a mistake loses nothing.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -11,14 +11,14 @@ use xfer_tests::{PATIENCE, Server, World, shell, wait_until};
 
 const RUN: [&str; 3] = ["run", "--listen", "127.0.0.1:0"];
 
-/// Starts a server on a store where it must refuse to start, and find the database old.
+/// Starts a server on a store whose database it must find too old, and refuse.
 fn is_refused(store: &Path) {
     let line = command(store, &RUN).refused(Exit::StoreOlder as u8);
     assert!(line.contains("the database is older than its contents"), "{line}");
     assert!(line.contains("--accept-older-database"), "{line}");
 }
 
-/// Writes files that each have a content of their own.
+/// Writes files with one content each.
 fn write(world: &World, names: &str) {
     let mount = world.mount("alice");
     mount.shell(&format!("for name in {names}; do seq 1000 > $name; done"));
@@ -31,7 +31,7 @@ fn check_all(world: &World, names: &str) {
     mount.unmount();
 }
 
-/// The files of contents that were set aside.
+/// The content files that were set aside.
 fn set_aside(store: &Path) -> Vec<PathBuf> {
     let lost = store.join("contents/lost");
     let found = shell(store, &format!("find '{}' -type f 2>/dev/null || true", lost.display()));
@@ -74,11 +74,11 @@ fn an_older_database_that_is_accepted_can_be_used_and_the_newer_one_gets_its_con
     };
     accepting(&mut world);
     wait_until("contents to be set aside", PATIENCE, || set_aside(&store).len() == 30);
-    // No number is given a second time, so that nothing is in the way of new files.
+    // No number is granted twice, so new files don't collide with old contents.
     write(&world, "c{1..30}");
     check_all(&world, "a{1..10} c{1..30}");
     assert_eq!(world.server.terminate(), Some(0));
-    // Back to what the mistake took away.
+    // Restore what the mistake took away.
     shell(&store, "cp -p ../newer xfer.db");
     is_refused(&store);
     accepting(&mut world);
@@ -112,11 +112,11 @@ fn a_database_that_was_removed_takes_no_contents_with_it() {
     let before = contents(&world.server);
     shell(&store, "mv xfer.db ../kept");
     is_refused(&store);
-    // Whatever else is missing: the contents themselves tell.
+    // Whatever else is missing, the contents themselves reveal it.
     shell(&store, "rm xfer.db* numbers");
     is_refused(&store);
     assert_eq!(contents(&world.server), before);
-    // Contents that came later, with all the rest of before, are found while the server runs.
+    // A running server notices when later contents and the rest of the old store are restored.
     shell(&store, "rm xfer.db* numbers && cp -a contents ../contents && rm -r contents/*");
     let mut started = Server::start(&store, "127.0.0.1:0");
     assert_eq!(started.terminate(), Some(0));
@@ -136,7 +136,7 @@ fn what_a_crash_left_is_set_aside_without_an_alarm_and_goes_after_days() {
     let store = world.server.store().to_owned();
     write(&world, "a{1..10}");
     world.server.kill();
-    // As of a batch that was not committed: a number that was granted and that no row has.
+    // As after a batch that was not committed: the number was granted, and no row has it.
     shell(&store, "seq 10000 > contents/00/04/00000000000004ff");
     world.server.restart();
     wait_until("it to be set aside", PATIENCE, || set_aside(&store).len() == 1);

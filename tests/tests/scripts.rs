@@ -1,4 +1,4 @@
-//! The scripts beside the programs.
+//! The scripts that come with the programs.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use xfer_tests::programs::{Finished, Running};
 use xfer_tests::{PATIENCE, run_within};
 
-/// A state of apt of its own, where every package is installed that the machine has.
+/// A private state of apt, in which all packages of this machine are installed.
 struct Apt {
     directory: tempfile::TempDir,
 }
@@ -31,7 +31,7 @@ impl Apt {
             at("cache"),
         );
         fs::write(apt.path("conf"), config).unwrap();
-        // Here nothing needs root's rights.
+        // Nothing here needs root's rights.
         fs::write(apt.path("bin/sudo"), "#!/bin/sh\nexec \"$@\"\n").unwrap();
         fs::set_permissions(apt.path("bin/sudo"), fs::Permissions::from_mode(0o755)).unwrap();
         apt
@@ -48,7 +48,7 @@ impl Apt {
         file
     }
 
-    /// Installs what is installed, by the function that the scripts have for it.
+    /// Installs a package that is already there, with the function that the scripts use.
     fn install(&self, wait_max: u32) -> Command {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());

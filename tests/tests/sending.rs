@@ -1,4 +1,4 @@
-//! Sending between users: what the sender, the recipient and their programs see.
+//! Sending between users, as the sender, the recipient and their programs see it.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ fn a_file_dropped_in_the_outbox_is_in_the_inbox_at_once() {
     let sent = xattr_text(&letter, "user.xfer.sent").unwrap();
     assert!(sent.starts_with("20") && sent.ends_with('Z'), "{sent}");
     wait_for_state(&alice.path("outbox/bob/letter.txt"), "received");
-    // What arrived is an ordinary file of the recipient's.
+    // A file that arrived is the recipient's own, ordinary file.
     bob.shell("echo more >> inbox/alice/letter.txt && mv inbox/alice/letter.txt .");
     assert_eq!(fs::read_to_string(alice.path("outbox/bob/letter.txt")).unwrap(), "hello\n");
     bob.unmount();
@@ -41,7 +41,7 @@ fn the_senders_record_stays_until_it_is_removed() {
     assert_eq!(fs::read_to_string(&record).unwrap(), "hello\n");
     assert_eq!(alice.shell("mv outbox/bob/letter outbox/bob/renamed && ls outbox/bob"), "renamed");
     fs::remove_file(alice.path("outbox/bob/renamed")).unwrap();
-    // Removing the record does not take back what was sent.
+    // Removing the record does not take back the delivery.
     let bob = world.mount("bob");
     arrives(&bob, "inbox/alice/letter");
     bob.unmount();
@@ -62,7 +62,7 @@ fn a_recipient_who_is_away_finds_it_at_the_next_mount() {
     let alice = world.mount("alice");
     wait_for_state(&alice.path("outbox/bob/letter"), "received");
     alice.unmount();
-    // Exactly once: it does not come again.
+    // Exactly once: it must not arrive again.
     let bob = world.mount("bob");
     let only_it = || fs::read_dir(bob.path("inbox/alice")).unwrap().count() == 1;
     assert!(holds_for(A_WHILE, only_it));
@@ -93,7 +93,7 @@ fn a_directory_moved_into_the_outbox_is_sent_whole() {
     let before = snapshot(&alice.path("album"));
     alice.shell("mv album outbox/bob/");
     let album = arrives(&bob, "inbox/alice/album");
-    // Whole when it appears: nothing is compared twice.
+    // Complete when it appears: compare it at once, without waiting.
     assert_eq!(snapshot(&album), before);
     wait_for_state(&alice.path("outbox/bob/album"), "received");
     let refused = errno(fs::write(alice.path("outbox/bob/album/new"), ""));
@@ -184,7 +184,7 @@ fn a_user_who_is_not_there_is_no_such_file() {
     assert_eq!(errno(fs::create_dir(alice.path("outbox/carol"))), libc::ENOENT);
     let moved = fs::rename(alice.path("letter"), alice.path("outbox/carol/letter"));
     assert_eq!(errno(moved), libc::ENOENT);
-    // One who is added later can be sent to without mounting again.
+    // A user added later can be sent to without a remount.
     world.add_user("carol");
     wait_until("carol's mailbox", PATIENCE, || alice.path("outbox/carol").is_dir());
     alice.shell("mv letter outbox/carol/");

@@ -1,4 +1,4 @@
-//! Sessions and passwords: one mount an account, takeovers, and blocks.
+//! Sessions and passwords: one mount for each account, takeovers, and blocks.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -50,7 +50,7 @@ fn a_takeover_drains_the_first_mount_and_loses_nothing() {
     second.unmount();
 }
 
-/// The errors that calls of all kinds give on a path.
+/// The errors from calls of all kinds on a path.
 fn errors(path: &std::path::Path) -> Vec<i32> {
     let mut value = [0; 8];
     vec![
@@ -69,7 +69,7 @@ fn a_mount_that_was_taken_over_shows_nothing_that_another_may_have_changed() {
         "mkdir -p d/e && echo old > file && echo old > d/file && ln -s target link && \
          echo open > kept && head -c 300000 /dev/zero > d/e/kept && setfattr -n user.a -v b file",
     );
-    // All of it is in the kernel's caches: names, absent ones, attributes, data, listings, targets.
+    // Fill the kernel's caches: names, absent names, attributes, data, listings, link targets.
     let look =
         "cat file d/file && ls -lR && stat file d d/e && readlink link && ! ls absent d/absent";
     first.shell(&format!("{look} && {look}"));
@@ -102,16 +102,16 @@ fn a_mount_that_was_taken_over_shows_nothing_that_another_may_have_changed() {
         assert_eq!(stat_at(&at_root, name), libc::EIO, "{name}");
     }
     assert_eq!(stat_at(&at_e, "absent"), libc::EIO);
-    // As for a program that has its working directory there.
+    // As for a program with its working directory there.
     let listed = rustix::fs::openat(&at_e, ".", flags, rustix::fs::Mode::empty());
     assert_eq!(errno(listed.map_err(Into::into)), libc::EIO);
-    // What was open shows the end of its session, and no more is taken.
+    // Open files keep their cached state from the session's end; further changes are refused.
     let mut text = String::new();
     std::io::Read::read_to_string(&mut open, &mut text).unwrap();
     assert_eq!(text, "open\n");
     assert_eq!(open_below.metadata().unwrap().len(), 300_000);
     assert_eq!(errno(open_below.sync_all()), 0);
-    // The mount point itself can still be seen, and unmounted.
+    // The mount point itself can still be seen and unmounted.
     assert!(fs::metadata(first.root()).unwrap().is_dir());
     drop((open, open_below, at_root, at_e));
     first.xfer("unmount", &[]).succeeded();
@@ -126,7 +126,7 @@ fn what_is_open_on_a_mount_that_was_taken_over_is_not_reached_by_any_path() {
     let mount = world.mount("alice");
     mount.shell("echo old > file && mkdir -p dir/sub && echo old > dir/file");
     mount.unmount();
-    // Nothing of it is new to this mount.
+    // Everything is old to this mount.
     let mut first = world.mount("alice");
     let names = ["file", "dir", "dir/file", "dir/sub"];
     first.shell("stat file dir dir/file dir/sub");
@@ -142,7 +142,7 @@ fn what_is_open_on_a_mount_that_was_taken_over_is_not_reached_by_any_path() {
     for name in names {
         wait_until(&format!("{name} to give errors"), PATIENCE, || error_of(&name) == libc::EIO);
     }
-    // A listing of what is open does not bring it back.
+    // Listing an open directory must not bring the names back.
     for directory in directories {
         let listed = rustix::fs::Dir::new(directory).unwrap();
         assert!(listed.filter(|entry| entry.is_ok()).count() > 2);
@@ -194,7 +194,7 @@ fn wrong_passwords_block_after_five_and_the_line_says_for_how_long() {
     let line =
         listed.lines().find(|line| line.starts_with("alice  ") && line.contains("127.0.0.1"));
     assert!(line.is_some_and(|line| !line.contains("not blocked")), "{listed}");
-    // A restart of the server forgets nothing.
+    // A restart of the server does not lift the block.
     world.server.terminate();
     world.server.restart();
     try_with(&world, &right).refused(Exit::Blocked.code());
@@ -316,7 +316,7 @@ fn the_list_of_sessions_for_programs_counts_what_each_did() {
     mount.shell("head -c 100000 /dev/zero > file && sync .");
     let after = counts();
     let more: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
-    // Making the file, and data in one write or several; one barrier, of which a commit came.
+    // Creating the file, and its data in one write or several; one barrier, and its commit.
     assert!(more[0] >= 2 && more[1] == 100_000 && more[2] >= 1 && more[3] >= 1, "{more:?}");
     mount.unmount();
 }

@@ -1,5 +1,5 @@
-//! When a peer counts as gone: it is not while bytes come from it, however slowly, nor for being
-//! busy or stopped for a while; and when it is, nothing waits any longer, and the end is clear.
+//! When a peer counts as gone: not while bytes arrive, however slowly, nor for being busy or
+//! stopped for a while. Once it is gone, every wait ends at once, with a clear reason.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -40,7 +40,7 @@ async fn read(client: &Arc<Client>, file: &str) -> Result<Vec<u8>, Errno> {
     client.call(move |s: &mut State| s.read(handle, ino, 0..MIB as u64)).await
 }
 
-/// A client that has nothing in its cache of a file of a MiB, over such a cable.
+/// A client over such a cable, with none of a file of 1 MiB in its cache.
 async fn cold(host: &Host, wiring: Wiring) -> Peer {
     let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
     create(&client, "file", MIB).await.unwrap();
@@ -74,7 +74,7 @@ async fn what_is_under_way_fails_the_moment_that_the_session_is_lost() {
     let start = tokio::time::Instant::now();
     let (result, end, trouble) = reading.await.unwrap();
     assert_eq!(result, Err(Errno::EIO));
-    // The server says something every three seconds, and is taken for gone after ten.
+    // The server sends something every three seconds, and counts as gone after ten.
     assert!(end - start <= Duration::from_millis(10_500), "{:?}", end - start);
     assert_eq!(trouble.as_deref(), Some("the server fell silent"));
     assert_eq!(client.standing().errors, [] as [String; 0], "another reason was given");
@@ -118,7 +118,7 @@ fn has_session(server: &Server) -> bool {
     server.command(&["session", "list"]).succeeded().stdout.contains("alice")
 }
 
-/// Writes a file, without waiting for anything.
+/// Writes a file, without any waiting.
 fn write(mount: &Mount, file: &str) {
     fs::write(mount.path(file), file).unwrap();
 }
@@ -146,7 +146,7 @@ fn a_client_that_stood_still_for_too_long_is_told_so_when_it_goes_on() {
     write(&mount, "unsent");
     mount.signal(Signal::STOP);
     wait_until("the session to end", Duration::from_secs(90), || !has_session(&world.server));
-    // Its place is free meanwhile, and what was durable is there.
+    // Its seat is free meanwhile, and its durable changes are there.
     let elsewhere = world.mount_point("elsewhere");
     let other = world.mounting("alice").at(&elsewhere).start();
     assert_eq!(fs::read_to_string(other.path("before")).unwrap(), "before");
@@ -177,7 +177,7 @@ fn a_server_that_stood_still_is_taken_for_gone_and_takes_the_next_login() {
 
 #[test]
 fn both_sides_work_on_a_line_on_which_a_frame_takes_longer_than_a_silence() {
-    // The kernel lets a MiB and more wait for such a line, so that what is asked first comes late.
+    // The kernel queues more than 1 MiB for such a line, so the answer to an early question is late.
     let cable = Cable { round_trip: Duration::from_millis(50), bits_per_s: Some(700_000) };
     let network = Network::new(cable);
     let world = network.server.run(|| {

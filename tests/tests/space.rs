@@ -1,5 +1,5 @@
-//! Space: what is used is counted exactly, bounds hold to the last byte and node, and what is freed
-//! is free.
+//! Space: the usage is exact, bounds hold to the last byte and node, and freed space can be used
+//! again.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -16,19 +16,19 @@ use xfer_tests::space::{
 use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, PATIENCE, Random, World, scale, wait_until};
 
-/// How long something is watched that must not happen: longer than a commit waits.
+/// How long to watch for something that must not happen: longer than a commit waits.
 const A_WHILE: Duration = Duration::from_millis(1500);
 
 const PUNCH: FallocateFlags = FallocateFlags::PUNCH_HOLE.union(FallocateFlags::KEEP_SIZE);
 
-/// How many operations the random run makes, and after how many everything is counted.
+/// The number of operations in the random run, and between two complete counts.
 const OPERATIONS: usize = 1_200;
 const OPERATIONS_OF_A_STRETCH: usize = 60;
 
-/// How many files the random run holds open at once.
+/// The most files that the random run holds open at once.
 const SLOTS: usize = 3;
 
-/// Fails the test unless the blocks that a file is said to have are those with data in them.
+/// Fails the test unless each file's reported blocks are exactly those with data.
 fn check_blocks(root: &Path) {
     for entry in fs::read_dir(root).unwrap() {
         let path = entry.unwrap().path();
@@ -41,7 +41,7 @@ fn check_blocks(root: &Path) {
     }
 }
 
-/// Two users who do all that changes what is used, one of them within bounds that are often met.
+/// Two users who do everything that changes the usage; one of them often meets her bounds.
 struct Users<'a> {
     world: &'a World,
     random: Random,
@@ -65,7 +65,7 @@ impl Users<'_> {
         self.open.iter().flatten().collect()
     }
 
-    /// Does one thing. An error is as good as any result: what is used is right after either.
+    /// Does one random step. Errors are fine: the usage must be right after every outcome.
     fn step(&mut self) {
         let (path, other) = (self.path(), self.path());
         match self.random.below(22) {
@@ -91,7 +91,7 @@ impl Users<'_> {
             }
             11 => drop(fs::hard_link(&path, &other)),
             12 => {
-                // In the root, since the kernel keeps the directory of what is open, removed or not.
+                // In the root, since the kernel keeps the directory of an open file, even a removed one.
                 let name = *self.random.pick(&["a", "b", "c", "d"]);
                 let path = self.alice.path(name);
                 let slot = self.random.below(SLOTS as u64) as usize;
@@ -133,7 +133,7 @@ impl Users<'_> {
         }
     }
 
-    /// The other user sends something, with an attribute, and tidies his own tree.
+    /// The other user sends something with an attribute, and tidies his own tree.
     fn receive(&mut self) {
         let name = *self.random.pick(&["x", "y", "z"]);
         let (record, data) = (self.bob.path("outbox/alice").join(name), self.random.bytes(7_000));
@@ -141,14 +141,14 @@ impl Users<'_> {
         let draft = self.bob.path(name);
         fs::write(&draft, data).unwrap();
         set_xattr(&draft, "user.note", b"from bob").unwrap();
-        // Refused when she has too much waiting.
+        // Refused if she has too much waiting.
         let _ = fs::rename(&draft, &record);
         if self.random.below(3) > 0 {
             empty(&self.alice.path("inbox/bob"));
         }
     }
 
-    /// Fills the quota, with bytes and then with nodes: what is used is exact at both bounds too.
+    /// Fills the quota, with bytes and then with nodes: the usage is exact at both bounds, too.
     fn meet_the_bounds(&self) {
         let bytes = self.alice.path("bytes");
         until_full(|number| write_at(&bytes, number * BLOCK, b"x"));
@@ -160,7 +160,7 @@ impl Users<'_> {
         (0..nodes).for_each(|number| fs::remove_file(node(number)).unwrap());
     }
 
-    /// Everything is closed, and the tree is mounted again.
+    /// Closes everything and mounts the tree again.
     fn remount(self) -> Self {
         let Users { world, random, alice, bob, open } = self;
         drop(open);
@@ -176,7 +176,7 @@ impl Users<'_> {
     }
 }
 
-/// How often something can be done before there is no room for it.
+/// How often a step succeeds before there is no room for it.
 fn until_full(step: impl Fn(u64) -> std::io::Result<()>) -> u64 {
     let refused = |number: &u64| match errno(step(*number)) {
         0 => false,
@@ -188,7 +188,7 @@ fn until_full(step: impl Fn(u64) -> std::io::Result<()>) -> u64 {
     (0..).find(refused).expect("a quota has an end")
 }
 
-/// Removes what is in a directory, if there is one. Something may arrive meanwhile.
+/// Empties a directory, if it exists. Something may arrive meanwhile.
 fn empty(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -259,7 +259,7 @@ fn what_is_used_is_exact_to_the_byte_and_node_after_any_sequence() {
     check_nothing_is_left(users);
 }
 
-/// Removes everything: then trees are as they began, and the server's disk holds no content.
+/// Removes everything; then the trees must be as at first, and the server's disk without contents.
 fn check_nothing_is_left(users: Users<'_>) {
     let Users { world, alice, bob, open, .. } = users;
     drop(open);
@@ -269,7 +269,7 @@ fn check_nothing_is_left(users: Users<'_>) {
     wait_until("what was sent to arrive, and all to be gone", PATIENCE, || {
         for inbox in [alice.path("inbox/bob"), bob.path("inbox/alice")] {
             empty(&inbox);
-            // Not while something has just arrived.
+            // This fails if something has just arrived.
             let _ = fs::remove_dir(inbox);
         }
         alice.sync();
@@ -278,14 +278,14 @@ fn check_nothing_is_left(users: Users<'_>) {
     });
     for (mount, user) in [(&alice, "alice"), (&bob, "bob")] {
         check_exact(world, mount, user, &[]);
-        // The root, the inbox, the outbox and the other's mailbox in it.
+        // The root, the inbox, the outbox and the other user's mailbox in it.
         assert_eq!(said(mount), Space { bytes: 0, nodes: 4 }, "{user}");
     }
     alice.unmount();
     bob.unmount();
 }
 
-/// A mount of a new account that may use so much more than it does.
+/// Mounts a new account whose quota leaves exactly this much room.
 fn with_room_for(bytes: u64, nodes: u64, check: impl FnOnce(&Mount)) {
     let world = World::new(&["alice"]);
     let mount = world.mount("alice");
@@ -316,7 +316,7 @@ fn the_last_block_of_a_quota_can_be_written_and_allocated_and_no_byte_beyond() {
         assert_eq!(write(0, 5 * BLOCK), 0);
         assert_eq!(write(5 * BLOCK, 1), FULL);
         assert_eq!(errno(fs::write(mount.path("other"), "x")), FULL);
-        // What is there can be written again, and a hole costs nothing.
+        // Existing blocks can be rewritten, and a hole costs nothing.
         assert_eq!(write(0, 5 * BLOCK), 0);
         assert_eq!(errno(file.set_len(1 << 40)), 0);
         assert_eq!(write(1 << 30, 1), FULL);
@@ -343,7 +343,7 @@ fn the_last_byte_of_a_quota_can_hold_an_attribute_and_no_byte_beyond() {
         let set = |path: &Path, name, len: usize| {
             errno(set_xattr(path, name, &vec![b'v'; len]).map_err(Into::into))
         };
-        // Six bytes of name, and twenty of value.
+        // Six bytes for the name, and twenty for the value.
         assert_eq!(set(&path, "user.a", 21), FULL);
         assert_eq!(set(&path, "user.a", 20), 0);
         assert_eq!(set(&path, "user.b", 0), FULL);
@@ -369,7 +369,7 @@ fn the_last_node_of_a_quota_can_be_made_and_none_beyond() {
             assert_eq!(errno(fifo.map_err(Into::into)), FULL);
         };
         full("directory/new");
-        // One more name of a node is no more node.
+        // Another name is not another node.
         fs::hard_link(path("file"), path("link")).unwrap();
         fs::rename(path("file"), path("directory/file")).unwrap();
         fs::remove_file(path("link")).unwrap();
@@ -389,7 +389,7 @@ fn names_and_targets_of_links_count_to_the_last_sector_and_du_shows_them() {
         fs::create_dir(path("directory")).unwrap();
         fs::write(path("file"), "").unwrap();
         let sectors = 8 * BLOCK / 512;
-        // All but seven sectors go to names, of which each counts for 64 bytes more.
+        // Fill all but seven sectors with names, each of which is charged 64 bytes extra.
         let name = |number: u64| format!("directory/{number:0255}");
         let link = |number: u64| fs::hard_link(path("file"), path(&name(number)));
         let fit = ((sectors - 6) * 512 - 1) / (255 + 64);
@@ -428,7 +428,7 @@ fn a_copy_counts_in_full_whether_or_not_it_shares() {
         assert_eq!(to.metadata().unwrap().len(), 0);
         spare.set_len(0).unwrap();
         assert_eq!(copy(&from, 0, 0, 3 * BLOCK), 0, "shared");
-        // To change one of two that share takes nothing that was not counted.
+        // Changing one of two files that share a content needs no space that was not charged.
         to.write_all_at(b"changed", 5).unwrap();
         from.write_all_at(b"changed", 7).unwrap();
         assert_eq!(copy(&from, 100, 3 * BLOCK, 1), FULL, "bytes");
@@ -455,7 +455,7 @@ fn a_sparse_file_of_a_tebibyte_and_a_copy_of_it_cost_what_is_in_them() {
     assert_eq!(shown(&mount).bytes, 6 * BLOCK);
     mount.sync();
     let on_disk: u64 = contents(&world.server).values().sum();
-    // A file system needs some blocks to say where those of a sparse file are.
+    // A filesystem needs some blocks for the map of a sparse file.
     assert!(on_disk < 64 * BLOCK, "{on_disk} bytes on the server's disk");
     file.set_len(0).unwrap();
     assert_eq!(shown(&mount).bytes, 3 * BLOCK, "freed at once");
@@ -480,7 +480,7 @@ fn what_is_freed_can_be_used_at_once() {
             let path = mount.path(&format!("removed {round}"));
             fs::write(&path, &all).unwrap();
             fs::remove_file(&path).unwrap();
-            // The kernel says within a moment that nobody has it open any more.
+            // The kernel reports a moment later that no program has it open.
             wait_until("the space to be free", PATIENCE, || shown(mount).bytes == 0);
         }
         mount.shell("mkdir d && for i in $(seq 60); do echo $i > d/$i; done && rm -r d");
@@ -506,7 +506,7 @@ fn limits_that_change_show_at_the_mount() {
 #[test]
 fn an_inbox_takes_what_its_limits_say_to_the_last_block_and_item() {
     let world = World::new(&["alice", "bob", "carol"]);
-    // Three blocks, and some for the names.
+    // Three blocks, and some bytes for the names.
     let limits = ["--inbox", "13KiB", "--inbox-items", "3"];
     world.server.command(&[&["user", "quota", "bob"], &limits[..]].concat()).succeeded();
     let alice = world.mount("alice");
@@ -521,12 +521,12 @@ fn an_inbox_takes_what_its_limits_say_to_the_last_block_and_item() {
     assert_eq!(send("one more", 1), 0);
     assert_eq!(send("no data", 0), 0);
     assert_eq!(send("no item", 0), FULL);
-    // It has nothing to do with anybody else's.
+    // Another user's inbox is not affected.
     assert_eq!(errno(fs::rename(alice.path("draft"), alice.path("outbox/carol/large"))), 0);
     let bob = world.mount("bob");
     wait_until("all to arrive", PATIENCE, || bob.path("inbox/alice/no data").exists());
     assert_eq!(bob.shell("ls inbox/alice"), "no data\none more\ntwo blocks");
-    // What has arrived frees the inbox once that is durable.
+    // An arrival frees its room in the inbox once it is durable.
     bob.sync();
     assert_eq!(send("again", 3 * BLOCK), 0);
     wait_until("it to arrive", PATIENCE, || bob.path("inbox/alice/again").exists());
@@ -549,7 +549,7 @@ fn contents_are_on_the_servers_disk_as_long_as_anything_has_them_and_no_longer()
     let stays = |why: &str| {
         alice.sync();
         assert!(holds_for(A_WHILE, || here() == content), "{why}: {:?}", here());
-        // Its last block is there whole.
+        // Its last block is complete.
         assert!(fs::read(&content[0]).unwrap().starts_with(&data), "{why}");
     };
     alice.shell("cp file copy && cp file outbox/bob/sent && rm file");
@@ -625,7 +625,7 @@ fn what_was_written_and_never_committed_leaves_the_servers_disk() {
     let on_disk = |world: &World| contents(&world.server).values().sum::<u64>();
     let is_charged = |world: &World| {
         let charged = ["alice", "bob"].map(|user| stored(&world.server, user).bytes);
-        // A file's map may take a block beside its data.
+        // A file's map may take a block besides its data.
         on_disk(world) <= charged.iter().sum::<u64>() + BLOCK
     };
     for round in 0..3 {
@@ -638,7 +638,7 @@ fn what_was_written_and_never_committed_leaves_the_servers_disk() {
         world.server.kill();
         alice.unmounted_by_force();
         world.server.restart();
-        // Also for who logs in at once, and cuts off what may have been committed.
+        // The same for a user who logs in at once and truncates data that may have been committed.
         if round > 0 {
             let alice = world.mount("alice");
             alice.shell("truncate -s 1 file");

@@ -1,4 +1,4 @@
-//! Mounts whose process is gone, and mounts that another one keeps.
+//! Mounts whose process is gone, and mounts kept by another mount namespace.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -16,7 +16,7 @@ fn unmount(world: &World, path: &Path) -> Finished {
     run_within(world.at_home(command.arg("unmount").arg(path)), PATIENCE)
 }
 
-/// Mounts, lets the kernel know the mount point, and kills the process that serves it.
+/// Mounts, fills the kernel's caches, and kills the process that serves it.
 fn stale(world: &World) -> Mount {
     let mut mount = world.mount("alice");
     mount.shell("echo kept > file && sync . && ls && stat . file");
@@ -79,7 +79,7 @@ fn a_dead_mount_of_another_user_or_of_another_kind_is_left_alone() {
     }
 }
 
-/// A FUSE mount that nobody serves.
+/// A FUSE mount without a process.
 fn dead_mount(place: &Path, kind: &str, user: u32) {
     use std::os::fd::AsRawFd;
     let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
@@ -95,13 +95,13 @@ fn a_process_that_is_being_killed_is_waited_for() {
     let mount = world.mount("alice");
     mount.shell("ls");
     mount.signal(Signal::KILL);
-    // At once, while the system may still be ending it.
+    // At once, while the system may still be ending the process.
     world.mounting("alice").arg("--takeover").in_background().succeeded();
     wait_until("the new mount", PATIENCE, || fs::read_dir(mount.root()).is_ok());
     unmount(&world, mount.root()).succeeded();
 }
 
-/// A process in a mount namespace of its own, with a copy of each mount.
+/// A process in its own mount namespace, with a copy of each mount.
 struct Namespace(std::process::Child);
 
 impl Namespace {
@@ -115,13 +115,13 @@ impl Namespace {
         namespace
     }
 
-    /// Runs a script of the shell in it.
+    /// Runs a shell script in the namespace.
     fn shell(&self, script: &str) -> Finished {
         let mut command = Command::new("bash");
         self.run(command.args(["-c", script]))
     }
 
-    /// Runs a command in it.
+    /// Runs a command in the namespace.
     fn run(&self, command: &Command) -> Finished {
         let mut inside = Command::new("nsenter");
         inside.args(["-m", "-t", &self.0.id().to_string()]);
@@ -135,7 +135,7 @@ impl Namespace {
         run_within(&mut inside, PATIENCE)
     }
 
-    /// Runs `xfer` in it.
+    /// Runs `xfer` in the namespace.
     fn xfer(&self, world: &World, name: &str, place: &Path) -> Finished {
         let mut command = Command::new(program("xfer"));
         self.run(world.at_home(command.arg(name).arg(place)))
@@ -217,7 +217,7 @@ fn detach(place: &Path) {
     rustix::mount::unmount(place, rustix::mount::UnmountFlags::DETACH).unwrap();
 }
 
-/// Waits for what a process has said that may have ended since.
+/// Waits for output of a process that may have ended since.
 fn said(mount: &Mount, text: &str) {
     wait_until(text, PATIENCE, || mount.said().contains(text));
 }
@@ -316,7 +316,7 @@ fn namespaces_can_have_different_mounts_at_the_same_place() {
     unmount(&world, &place).succeeded();
     assert_eq!(mount.ended(), Some(0), "{}", mount.said());
     assert_eq!(other.shell(&format!("cat '{}/whose'", place.display())).stdout, "hers\n");
-    // Nothing is mounted here now, so this means the one that is there.
+    // Nothing is mounted here now, so this refers to the mount in the namespace.
     unmount(&world, &place).succeeded();
     assert_ne!(other.shell(&format!("mountpoint -q '{}'", place.display())).code, Some(0));
 }

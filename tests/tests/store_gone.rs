@@ -1,5 +1,5 @@
-//! A store that is taken away while its server runs: nothing is said to be durable any more, and
-//! both sides say why in a line.
+//! A store that disappears while its server runs: nothing is acknowledged as durable any more, and
+//! both sides say why in one line.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use xfer_mount::exit::Exit;
 use xfer_server::exit::Exit as ServerExit;
 use xfer_tests::{World, shell};
 
-/// Takes the store away by a script, in whose directory `store` is, while alice has it mounted.
+/// Removes the store by a script, run in the directory of `store`, while alice has it mounted.
 fn check(script: &str) {
     println!("{script}");
     let mut world = World::new(&["alice"]);
@@ -30,7 +30,7 @@ fn check(script: &str) {
     assert!([0, i32::from(Exit::Lost.code())].contains(&code), "{}", mount.said());
 }
 
-/// Takes away what was mounted over the store, if anything was.
+/// Unmounts anything that was mounted over the store.
 struct Uncovered(PathBuf);
 
 impl Drop for Uncovered {
@@ -80,7 +80,7 @@ fn a_server_whose_lock_was_removed_ends_before_another_can_take_the_store_for_lo
     assert_eq!(world.server.ended(), Some(ServerExit::StoreGone as i32), "{}", world.server.said());
     mount.says("(lock is gone)");
     mount.unmounted_by_force();
-    // Nothing else is missing.
+    // The rest of the store is intact.
     world.server.restart();
     let mount = world.mount("alice");
     mount.shell("seq 1000 | cmp - before");
@@ -98,7 +98,7 @@ fn who_changes_nothing_is_told_too_and_no_login_succeeds() {
     assert!(login.code != Some(0), "{login}");
     mount.says("the store was removed or replaced");
     assert_eq!(world.server.ended(), Some(ServerExit::StoreGone as i32));
-    // All that it had was durable, so there is nothing to mourn.
+    // All its changes were durable, so nothing is lost.
     assert_eq!(mount.unmounted_by_force(), Some(0), "{}", mount.said());
 }
 
@@ -116,7 +116,7 @@ fn a_part_of_the_contents_that_is_gone_fails_those_who_change_it() {
     alice.says("the server's storage failed");
     drop(file);
     alice.unmounted_by_force();
-    // Others go on: their files are where they look for them.
+    // Other sessions go on: their files are still in place.
     write_synced(&bob.path("file")).unwrap();
     assert_eq!(fs::read(bob.path("file")).unwrap(), [1; 10_000]);
     bob.unmount();

@@ -1,5 +1,5 @@
-//! Connections that want nothing, or guess passwords, keep nobody out: real TLS, a real server, and
-//! strangers who come again whenever they are turned away.
+//! Idle connections and password guessers keep no user out: real TLS, a real server, and strangers
+//! who reconnect whenever they are turned away.
 #![allow(clippy::unwrap_used)]
 
 use std::net::Ipv4Addr;
@@ -20,16 +20,16 @@ use xfer_tests::{World, accounts};
 /// More than a server has places for.
 const STRANGERS: usize = 2 * PLACES + 50;
 
-/// How many log in at once.
+/// The number of concurrent logins.
 const LOGINS: usize = 32;
 
-/// How many links a session gets for each kind of strangers.
+/// The number of links that a session opens against each kind of stranger.
 const LINKS: usize = 6;
 
-/// How many guess passwords at a time.
+/// The number of concurrent guessers.
 const GUESSERS: usize = 40;
 
-/// What strangers do who don't guess passwords.
+/// The manners of strangers who don't guess passwords.
 const IDLE: [Manner; 3] = [Manner::Silent, Manner::HalfHandshake, Manner::Encrypted];
 
 /// The address that logins come from.
@@ -39,7 +39,7 @@ fn user(number: usize) -> Name {
     Name::new(format!("user-{number:03}").as_bytes()).unwrap()
 }
 
-/// How a user comes to a server.
+/// A user's way of connecting to a server.
 struct Way {
     target: Target,
     mode: TrustMode,
@@ -116,7 +116,7 @@ fn idle_connections_keep_no_link_of_a_session_out() {
         let strangers =
             Strangers::come(world.server.address, STRANGERS, manner, Origin::Everywhere);
         for _ in 0..LINKS {
-            // A machine that is busy enough may let one time out.
+            // On a busy machine one attempt may time out.
             let mut dials = (0..3).map(|_| runtime.block_on((login.session.dial)()));
             links.push(dials.find_map(Result::ok).unwrap_or_else(|| panic!("{manner:?}: no link")));
         }

@@ -1,5 +1,5 @@
-//! Suites that others wrote, on real mounts: pjdfstest for what POSIX says of names, owners and
-//! errors, and fsx for what a file holds.
+//! Third-party suites on real mounts: pjdfstest for POSIX's rules about names, owners and errors,
+//! and fsx for the content of files.
 //!
 //! tests/install-tools.sh installs them. Neither is ever skipped.
 #![allow(clippy::unwrap_used)]
@@ -13,24 +13,24 @@ use xfer_tests::files::drop_kernel_caches;
 use xfer_tests::tools::{suite_file, tool};
 use xfer_tests::{World, run_within, scale};
 
-/// How many operations fsx does in each test.
+/// The number of fsx operations in each test.
 const FSX_OPERATIONS: usize = 50_000;
 
-/// The fewest runs they are done in: each has a seed of its own, and the mount is new.
+/// The fewest runs to divide them into: each has its own seed, and a fresh mount.
 const FSX_RUNS_MIN: usize = 2;
 
-/// The most operations of a run. fsx never unmaps what it mapped, and the kernel lets a process have
-/// no more than some 65,000 maps (`vm.max_map_count`), and gets slow long before that.
+/// The most operations in a run. fsx never unmaps its mappings; the kernel allows a process some
+/// 65,000 of them (`vm.max_map_count`), and slows down long before that.
 const FSX_RUN_MAX: usize = 25_000;
 
-/// All cases of pjdfstest 0.2.2.
+/// The number of cases in pjdfstest 0.2.2.
 const PJDFSTEST_CASES: usize = 398;
 
-/// The cases of read-only filesystems among them.
+/// The cases about read-only filesystems among them.
 const READ_ONLY_CASES: usize = 13;
 
-/// The one case that asks the C library for the largest number of links, which it knows for a few
-/// filesystems by name, and for none in FUSE.
+/// The one case that asks the C library for the maximum link count, which it knows only for a few
+/// filesystems by name, and not for FUSE.
 const UNKNOWN_TO_LIBC: &str = "link::link_count_max";
 
 #[test]
@@ -53,8 +53,8 @@ fn pjdfstest_finds_a_mount_read_only_when_it_is_remounted_so() {
     assert_eq!((skipped.len(), passed), (0, READ_ONLY_CASES));
 }
 
-/// Runs pjdfstest on a mount, with a second mount as the other filesystem. Gives the cases that
-/// were skipped, and how many passed.
+/// Runs pjdfstest on a mount, with a second mount as the other filesystem. Returns the skipped
+/// cases and the number of passed ones.
 fn pjdfstest(config: &Path, patterns: &[&str]) -> (Vec<String>, usize) {
     assert!(rustix::process::geteuid().is_root(), "pjdfstest changes users: run it as root");
     let world = World::new(&["alice", "bob"]);
@@ -77,7 +77,7 @@ fn pjdfstest(config: &Path, patterns: &[&str]) -> (Vec<String>, usize) {
     found
 }
 
-/// A search path on which mount(8) calls no helpers of filesystems: none of FUSE's can remount.
+/// A search path on which mount(8) runs no mount helpers: those for FUSE can't remount.
 fn path_with_plain_mount(directory: &Path) -> String {
     let script = directory.join("mount");
     fs::write(&script, "#!/bin/sh\nexec /bin/mount -i \"$@\"\n").unwrap();
@@ -95,8 +95,8 @@ fn fsx_finds_in_a_file_what_it_put_there_when_little_fits_the_cache() {
     exercise(1001, "16MiB", 32 << 20);
 }
 
-/// Lets fsx work on one file of a mount, with one seed after another and cold caches in between, and
-/// on a file in memory in the same way: they have to be the same in the end, also after a remount.
+/// Runs fsx on a file of a mount, with several seeds and cold caches in between, and in the same way
+/// on a file in memory. Both must be equal in the end, also after a remount.
 fn exercise(first_seed: u64, cache_size: &str, file_len: u64) {
     let operations = scale::count("XFER_FSX_OPERATIONS", FSX_OPERATIONS);
     let runs = operations.div_ceil(FSX_RUN_MAX).max(FSX_RUNS_MIN);
@@ -121,7 +121,7 @@ fn exercise(first_seed: u64, cache_size: &str, file_len: u64) {
     }
 }
 
-/// Runs fsx in a directory that has its configuration, and gets what it leaves when it fails.
+/// Runs fsx in a directory with its configuration, where it also leaves its traces of a failure.
 fn fsx(seed: u64, operations: usize, file: &Path, directory: &Path) {
     let mut command = Command::new(tool("fsx"));
     command.arg("-f").arg(directory.join("fsx.toml")).arg("-P").arg(directory);

@@ -1,4 +1,4 @@
-//! Rules about the source itself: where things may be named, and how long they may get.
+//! Rules about the source: where crates may be named, and how long files and functions may be.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -16,7 +16,7 @@ struct Source {
 }
 
 impl Source {
-    /// All but the module of tests at the end.
+    /// The source without the test module at its end.
     fn production(&self) -> &str {
         let tests = self.text.match_indices("\n#[cfg(test)]\n").map(|(at, _)| at).find(|at| {
             let next = self.text[at + 1..].lines().skip(1).find(|line| !line.starts_with("#["));
@@ -49,7 +49,7 @@ fn sources() -> Vec<Source> {
     found
 }
 
-/// Fails the test with all places where a rule is broken.
+/// Fails the test with all violations of a rule.
 #[track_caller]
 fn check(rule: &str, broken: impl Fn(&Source) -> Option<String>) {
     let places: Vec<String> = sources()
@@ -74,17 +74,17 @@ fn no_function_is_too_long() {
     });
 }
 
-/// A function that is too long, if there is one: by the indentation that rustfmt gives its ends.
+/// A function that is too long, if there is one; found by the indentation that rustfmt gives.
 fn longest(text: &str) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();
     for (start, line) in lines.iter().enumerate() {
         let indent = &line[..line.len() - line.trim_start().len()];
-        // A trait's method without a body ends where its signature does.
+        // A trait method without a body ends with its signature.
         let signature_end = lines[start..].iter().find(|line| line.ends_with(['{', ';']));
         if !is_function(line.trim_start()) || signature_end.is_some_and(|end| end.ends_with(';')) {
             continue;
         }
-        // What a trait only declares has no lines of its own.
+        // A mere declaration in a trait has no lines of its own.
         let is_whole = |line: &&&str| line.ends_with(['{', ';']);
         if lines[start..].iter().find(is_whole).is_some_and(|line| line.ends_with(';')) {
             continue;
@@ -130,7 +130,7 @@ fn each_library_is_named_only_where_it_belongs() {
     }
 }
 
-/// Whether a line of code, not of comment, uses a crate.
+/// Whether a line of code, not a comment, names a crate.
 fn names(line: &str, library: &str) -> bool {
     let code = line.split("//").next().unwrap();
     [format!("{library}::"), format!("use {library};")].iter().any(|use_| code.contains(use_))
@@ -158,7 +158,7 @@ fn each_test_that_the_semantics_page_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let page = fs::read_to_string(root.join("docs/SEMANTICS.md")).unwrap();
     let tests: String = sources().into_iter().filter(Source::is_test).map(|s| s.text).collect();
-    // Names of tests have more words than any other code that the page shows.
+    // Test names have more words than any other code on the page.
     let names = page.split('`').filter(|word| word.matches('_').count() > 3 && !word.contains(' '));
     let names: Vec<&str> = names.collect();
     assert!(names.len() > 40, "{names:?}");

@@ -13,7 +13,7 @@ use xfer_tests::programs::program;
 use xfer_tests::server::Server;
 use xfer_tests::{Mount, World, shell};
 
-/// A small file system for a store, unmounted with it.
+/// A small filesystem for a store; dropping it unmounts it.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -23,7 +23,7 @@ impl SmallDisk {
         SmallDisk(path.to_owned())
     }
 
-    /// An ext4 of 96 MiB that can hold so many files.
+    /// An ext4 of 96 MiB with a limited number of inodes.
     fn with_files(path: &Path, files: u32) -> SmallDisk {
         let image = path.with_extension("image");
         let make = format!(
@@ -43,7 +43,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Writes until it is refused, and says with what.
+/// Writes until an error, and returns its errno.
 fn fill(path: &Path) -> i32 {
     let mut file = File::create(path).unwrap();
     loop {
@@ -51,17 +51,17 @@ fn fill(path: &Path) -> i32 {
         if written.is_err() {
             return errno(written);
         }
-        // As slow as a disk would be, so that what the server says of its space has been heard.
+        // Sync each write, so that the client learns of the server's free space in time.
         file.sync_all().unwrap();
     }
 }
 
-/// A server whose store has a disk of its own, of 96 MiB.
+/// A server whose store is on a disk of its own, of 96 MiB.
 fn with_a_small_disk(users: &[&str]) -> (World, SmallDisk) {
     with_a_disk(users, |store| SmallDisk::at(store, "96m"))
 }
 
-/// A server whose store has a disk of its own.
+/// A server whose store is on a disk of its own.
 fn with_a_disk(users: &[&str], make: impl FnOnce(&Path) -> SmallDisk) -> (World, SmallDisk) {
     let mut disk = None;
     let world = World::with_server(users, |store| {
@@ -81,13 +81,13 @@ fn a_full_disk_is_told_at_the_system_call_and_removing_files_makes_room() {
     let mount = world.mount("alice");
     assert_eq!(fill(&mount.path("big")), libc::ENOSPC);
     assert!(fs::metadata(mount.path("big")).unwrap().len() > 16 << 20);
-    // What is there is there, small things still work, and so does a new login.
+    // Existing data stays, small operations still work, and so does a new login.
     mount.sync();
     mount.shell("mkdir small && mv big small/ && head -c 4096 small/big | wc -c");
     mount.unmount();
     let mount = world.mount("alice");
     mount.shell("rm small/big");
-    // At once, though what was removed is on the server's disk until the change is durable.
+    // At once, although the removed file stays on the server's disk until the change is durable.
     fs::write(mount.path("again"), vec![7; 8 << 20]).unwrap();
     mount.sync();
     mount.unmount();
@@ -124,7 +124,7 @@ fn a_disk_smaller_than_the_quota_bounds_what_can_be_written_and_shows_in_df() {
     mount.sync();
     let before = free();
     assert!(before > 16 << 20 && before < on_disk(), "{before} of {}", on_disk());
-    // All at once, so that nothing has to be heard of the server in between.
+    // In one call, so that the server's reports can't matter in between.
     let file = File::create(mount.path("file")).unwrap();
     let allocate =
         |len| errno(fallocate(&file, FallocateFlags::empty(), 0, len).map_err(Into::into));
@@ -137,7 +137,7 @@ fn a_disk_smaller_than_the_quota_bounds_what_can_be_written_and_shows_in_df() {
         mount.sync();
         assert_eq!(errno(fs::write(mount.path("more"), vec![7; 8 << 20])), libc::ENOSPC);
         assert!(free() < 8 << 20, "round {round}: {} bytes free", free());
-        // What a change gives back is told with the word that it is durable.
+        // The client learns what a change frees when the change is acknowledged as durable.
         mount.shell(": > file; : > more");
         mount.sync();
         assert!(free() + (2 << 20) > before, "round {round}: {} of {before} bytes", free());
@@ -171,7 +171,7 @@ fn what_several_sessions_acknowledge_at_once_fits_on_the_disk() {
                 scope.spawn(|| {
                     let mut file = File::create(mount.path("file")).unwrap();
                     let mut written = 0;
-                    // With no wait for the server, as dd does.
+                    // Without waiting for the server, as dd does.
                     let refused = loop {
                         match file.write(&[7; 128 << 10]) {
                             Ok(count) => written += count as u64,
@@ -215,7 +215,7 @@ fn a_disk_full_of_rows_is_told_at_the_call_and_people_log_in_and_remove() {
         };
         (0..).find(refused).unwrap()
     };
-    // Each of them has some room of its own.
+    // Each session has some room of its own.
     make_directories(&bob);
     let made = make_directories(&alice);
     alice.sync();

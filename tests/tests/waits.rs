@@ -1,5 +1,5 @@
 //! Waits that must end, caches that must not outlive the truth, and sends that must not be lost:
-//! each of these once went wrong.
+//! each of these has failed before.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File, OpenOptions};
@@ -65,7 +65,7 @@ fn a_listing_does_not_bring_back_what_was_moved_away_meanwhile() {
     let mut buffer = Vec::with_capacity(4096);
     let mut listing = RawDir::new(&directory, buffer.spare_capacity_mut());
     listing.next().unwrap().unwrap();
-    // The listing has only begun: all of these are still to come in it, or were to come.
+    // The listing has only begun, so all these names were still to come.
     mount.shell("mv d/* e/");
     while let Some(entry) = listing.next() {
         entry.unwrap();
@@ -84,7 +84,7 @@ fn a_copy_can_be_read_before_the_server_has_heard_of_it() {
     let mount = world.mount("alice");
     mount.shell("head -c 3000000 /dev/urandom > original");
     mount.unmount();
-    // Nothing of it is cached now, and the copy waits in the log behind an upload.
+    // The cache is empty, and the copy waits in the log behind an upload.
     let mount = world.mount("alice");
     for round in 0..5 {
         mount.shell(&format!("head -c 20000000 /dev/zero > upload && cp original copy{round}"));
@@ -98,12 +98,12 @@ fn closing_a_growing_file_in_the_outbox_again_and_again_asks_for_room_once() {
     let world = World::new(&["alice", "bob"]);
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
     let file = File::create(alice.path("outbox/bob/big")).unwrap();
-    // Ten times a tenth of the inbox's 1 GiB; each close of a duplicate is a close.
+    // Ten times a tenth of the inbox's 1 GiB; closing a duplicate counts as a close.
     for tenth in 0..10u64 {
         let part = 100 << 20;
         rustix::fs::fallocate(&file, FallocateFlags::empty(), tenth * part, part).unwrap();
         let duplicate = file.try_clone().unwrap();
-        // SAFETY: the duplicate is given up here, so nobody else closes its descriptor.
+        // SAFETY: `into_raw_fd` gives up the duplicate, so nothing else closes the descriptor.
         let closed = unsafe { libc::close(std::os::fd::IntoRawFd::into_raw_fd(duplicate)) };
         assert_eq!(closed, 0, "{}", std::io::Error::last_os_error());
     }
@@ -119,12 +119,12 @@ fn a_file_that_is_refused_is_not_sent_after_all_and_stays_a_draft() {
     let alice = world.mount("alice");
     let file = File::create(alice.path("outbox/bob/huge")).unwrap();
     rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 2 << 30).unwrap();
-    // SAFETY: the file is given up here, so nobody else closes its descriptor.
+    // SAFETY: `into_raw_fd` gives up the file, so nothing else closes the descriptor.
     let closed = unsafe { libc::close(std::os::fd::IntoRawFd::into_raw_fd(file)) };
     let error = std::io::Error::last_os_error();
     assert_eq!((closed, error.raw_os_error()), (-1, Some(libc::EDQUOT)));
     alice.sync();
-    // It is no record: it can be changed, and is sent once it fits.
+    // It is not a record: it can be changed, and is sent once it fits.
     alice.shell("echo small > outbox/bob/huge");
     let bob = world.mount("bob");
     wait_until("the file to arrive", PATIENCE, || bob.path("inbox/alice/huge").exists());
@@ -187,7 +187,7 @@ fn what_stands_in_the_mailbox_of_a_user_who_was_removed_can_be_seen_and_removed(
     alice.shell("echo text > outbox/bob/late");
     wait_for_state(&mailbox.join("late"), "sent");
     world.server.command(&["user", "remove", "bob", "--yes"]).succeeded();
-    // What waited for the user is refused.
+    // Deliveries that waited for the user are refused.
     wait_for_state(&mailbox.join("late"), "refused");
     assert_eq!(alice.shell("ls outbox && ls outbox/bob"), "bob\nlate\nletter\nnotes.part");
     assert_eq!(alice.shell("cat outbox/bob/notes.part"), "draft");

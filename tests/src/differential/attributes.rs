@@ -37,8 +37,8 @@ pub(super) fn apply(side: &mut Side, operation: &Operation, timed: bool) -> io::
                 Target::Path { .. } => sys::utimensat(directory, path, &times, how)?,
             }
             let found = sys::statat(directory, path, how)?;
-            // A given access time may already have been moved by a read that one side records and the
-            // other does not; that of a link by merely following it. An omitted one is not compared.
+            // An access time that is left as it is may have been moved by a read, which one side records
+            // and the other does not. That of a link may move even when a path is resolved through it.
             let is_link = FileType::from_raw_mode(found.st_mode) == FileType::Symlink;
             let atime = match atime {
                 Moment::At { .. } | Moment::Now if !is_link => {

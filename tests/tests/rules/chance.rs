@@ -1,4 +1,4 @@
-//! Operations as chance has them: few names and few blocks, so that they meet all the time.
+//! Random operations: on few names and few blocks, so that they collide all the time.
 
 use std::ops::Range;
 
@@ -14,16 +14,16 @@ use crate::model::Model;
 use crate::program::Program;
 use crate::user::{SLOTS, Slot, Task, User, Way};
 
-/// Whether a path is to lead to something.
+/// Whether the end of a path should exist.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Mostly: the model may have missed the latest.
+    /// Mostly: the model may lag behind.
     There,
     /// Rarely.
     Free,
 }
 
-/// A path, mostly through directories that are there.
+/// A path, mostly through existing directories.
 pub fn path(model: &Model, end: End, random: &mut Random) -> Vec<Name> {
     let (mut path, mut at) = (Vec::new(), Ino::ROOT);
     loop {
@@ -41,7 +41,7 @@ pub fn path(model: &Model, end: End, random: &mut Random) -> Vec<Name> {
         (0..=12, End::There) | (0..=2, End::Free) if !there.is_empty() => {
             random.pick(&there).0.clone()
         }
-        // A way through what may be no directory, or nothing.
+        // A path through something that may not be a directory, or may not exist.
         (19, _) => {
             path.push(letter(random));
             letter(random)
@@ -60,7 +60,7 @@ fn mode(random: &mut Random) -> u16 {
     *random.pick(&[0o644, 0o755, 0o600, 0o4755, 0o2755, 0o2640, 0o6711, 0o1777, 0o2777, 0o400])
 }
 
-/// Bytes from the start: often at the edge of a block, and at times more than a file can have.
+/// An offset: often at a block boundary, and at times beyond the largest file.
 fn offset(random: &mut Random) -> u64 {
     match random.below(100) {
         0 => FILE_BYTES_MAX + random.below(2),
@@ -71,7 +71,7 @@ fn offset(random: &mut Random) -> u64 {
     }
 }
 
-/// A size that a file can have.
+/// A size that a file may have.
 fn size(random: &mut Random) -> u64 {
     offset(random) % (8 * BLOCK_BYTES)
 }
@@ -109,7 +109,7 @@ fn fallocate_mode(random: &mut Random) -> FallocateMode {
     ])
 }
 
-/// What a program does to a file that it has open, if any is.
+/// A random operation on one of the open files; `None` if there are none.
 pub fn on_files(
     program: &Program,
     slots: &[Option<Slot>; SLOTS],
@@ -121,7 +121,7 @@ pub fn on_files(
     }
     let (program, slot) = (program.clone(), *random.pick(&open));
     let ino = slot.ino;
-    // What it is refused with stands in the notes; so it is with all tasks.
+    // Errors of all tasks are in the notes, and are checked there.
     Some(match random.below(if slot.writable { 15 } else { 7 }) {
         0..=2 => {
             let (start, len) = (size(random), random.below(30_000));
@@ -175,7 +175,7 @@ pub fn on_files(
     })
 }
 
-/// Copies a file as `cat` does, in two pieces, over what the other has.
+/// Copies a file as `cat` does, in two pieces, over the other's data.
 async fn copy_by_hand(program: &Program, from: Slot, to: Slot, cut: u64) -> Result<(), Errno> {
     let empty = NewAttributes { size: Some(0), ..Default::default() };
     program.set_attributes(to.ino, &empty).await?;
@@ -207,7 +207,7 @@ fn new_size(random: &mut Random) -> NewAttributes {
     NewAttributes { size: Some(size), clear_set_id: random.below(2) == 0, ..Default::default() }
 }
 
-/// What a program does that only looks.
+/// A random operation that changes nothing.
 pub fn on_looking(program: &Program, path: Vec<Name>, random: &mut Random) -> Task {
     let (program, kind) = (program.clone(), random.below(4));
     let (start, len) = (size(random), random.below(60_000));
@@ -230,7 +230,7 @@ pub fn on_looking(program: &Program, path: Vec<Name>, random: &mut Random) -> Ta
 }
 
 impl User {
-    /// What a program does to names, or to a node by its name.
+    /// Changes names, or a node by its name.
     pub async fn change_names(&mut self, program: &Program, random: &mut Random) {
         let kind = random.below(24);
         let end = if kind < 8 { End::Free } else { End::There };
@@ -313,7 +313,7 @@ impl User {
         random: &mut Random,
     ) -> Result<(), Errno> {
         let (way, (_, node)) = Way::to(program, path).await?;
-        // Mostly the right one of the two.
+        // Mostly the right call of the two.
         let removed = if node.is_directory() == (random.below(6) > 0) {
             program.rmdir(&way.place).await
         } else {
@@ -333,7 +333,7 @@ impl User {
         let target = self::path(self.history.model(), end, random);
         let modes = [RenameMode::Replace, RenameMode::Replace, RenameMode::NoReplace];
         let mut mode = *random.pick(&modes);
-        // That nothing is swapped with a mailbox is the client's rule, not the tree's.
+        // The client, not the tree's rules, forbids exchanging something with a mailbox.
         let mailed = [path, &target].iter().any(|path| path[0] == name("outbox"));
         if !mailed && random.below(4) == 0 {
             mode = RenameMode::Exchange;

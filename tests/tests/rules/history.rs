@@ -1,7 +1,7 @@
-//! One user's history: the ops that went over the wire, what programs saw at which place of it, and
-//! two trees that were given the same ops and know nothing of clients, servers or unloading.
+//! One user's history: the ops on the wire, the observations of programs at each seq, and two trees
+//! that receive the same ops without any client, server or unloading.
 //!
-//! **Invariant:** the trees are given only ops that are durable; what is not may still be lost.
+//! **Invariant:** the trees receive only durable ops; the others may still be lost.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,39 +18,39 @@ use crate::model::{Flaw, Model, Parcel};
 use crate::program::{FRESH, NEW};
 use crate::whole::Whole;
 
-/// How many ops a failure shows.
+/// The number of ops that a failure shows.
 const SHOWN: usize = 24;
 
-/// How much of what was seen it shows.
+/// The most characters of an observation that a failure shows.
 const SHOWN_CHARS: usize = 2000;
 
-/// Something that a program saw, or was told.
+/// An observation of a program, or an error that it got.
 #[derive(Clone, Debug)]
 pub enum Check {
-    /// This op is the one at this place of the log, but for the numbers it was given.
+    /// The op at this seq equals this one, except for the numbers that the client chose.
     Made(Action),
-    /// The op at this place of the log writes these bytes as this one would: it may be a copy of
-    /// what another file has there.
+    /// The op at this seq writes the same bytes as this one would; it may be a copy of data that
+    /// another file has.
     Written(Action, Bytes),
     /// This op was refused.
     Refused(Action, Errno),
-    /// A node was like this.
+    /// A node had this row.
     Node(Ino, Arc<Node>),
-    /// A name stood for this.
+    /// A name referred to this node.
     Entry(Ino, Name, Option<Ino>),
     /// A directory had these entries.
     Entries(Ino, Vec<(Name, Ino)>),
-    /// A file had these bytes, from an offset on, of as many as were asked for.
+    /// A read of a file at an offset, with a length, returned these bytes.
     Bytes(Ino, u64, u64, Vec<u8>),
-    /// Data, or a hole, was found here.
+    /// A search for data or a hole had this result.
     Found(Ino, u64, Seek, Result<u64, Errno>),
 }
 
-/// What users sent that nobody has accepted, by its number.
+/// Deliveries that are not accepted yet, by number.
 #[derive(Clone, Default)]
 pub struct Post(BTreeMap<DeliveryId, Posted>);
 
-/// Something sent, as each of the two trees has it.
+/// A delivery in the form of each of the two trees.
 #[derive(Clone)]
 struct Posted {
     to: Name,
@@ -59,7 +59,7 @@ struct Posted {
 }
 
 impl Post {
-    /// What waits for a user.
+    /// The deliveries that wait for a user.
     pub fn waiting(&self, to: &Name) -> Vec<DeliveryId> {
         self.0.iter().filter(|(_, posted)| posted.to == *to).map(|(id, _)| *id).collect()
     }
@@ -75,7 +75,7 @@ impl Post {
     }
 }
 
-/// How often each kind of op was made, and refused with what; sessions, and ops that were lost.
+/// Counts of each kind of op, of refusals by errno, of sessions, and of lost ops.
 pub type Tally = BTreeMap<String, usize>;
 
 /// The two trees, after the same op.
@@ -88,7 +88,7 @@ struct Trees {
     tally: Tally,
 }
 
-/// One user's history.
+/// The history of one user.
 pub struct History {
     trees: Trees,
     said: VecDeque<Said>,
@@ -96,7 +96,7 @@ pub struct History {
 }
 
 impl History {
-    /// The history of a tree that has only these nodes.
+    /// A history that starts from a tree with only these nodes.
     pub fn new(
         user: &Name,
         fixtures: &[(Ino, Node)],
@@ -115,29 +115,29 @@ impl History {
         History { trees, said: VecDeque::new(), checks: VecDeque::new() }
     }
 
-    /// Notes what went over the wire, and what was seen.
+    /// Adds ops from the wire, and observations.
     pub fn note(&mut self, said: Vec<Said>, checks: Vec<(Seq, Check)>) {
         self.said.extend(said);
         self.checks.extend(checks);
     }
 
-    /// The last op that went over the wire.
+    /// The last op on the wire.
     pub fn said(&self) -> Seq {
         self.said.back().map_or(self.trees.at, |said| said.seq)
     }
 
-    /// How far the trees are.
+    /// The last op that the trees have applied.
     pub fn at(&self) -> Seq {
         self.trees.at
     }
 
-    /// Gives the trees the ops up to `durable`, and checks what was seen meanwhile. Stops early at
-    /// what only the other user's history can tell.
+    /// Applies the ops up to `durable` to the trees, and checks the observations on the way. Stops
+    /// early at an op that depends on the other user's history.
     pub fn catch_up(&mut self, durable: Seq, post: &mut Post) {
         self.trees.run(&mut self.said, &mut self.checks, durable, post);
     }
 
-    /// Checks all that was seen, though some of the ops may get lost.
+    /// Checks all observations, although some of the ops may get lost.
     pub fn check_ahead(&self, post: &Post) {
         let (mut said, mut checks) = (self.said.clone(), self.checks.clone());
         let last = self.said();
@@ -147,7 +147,7 @@ impl History {
         assert_eq!(trees.at, last, "{}: something was accepted that nobody sent", trees.user);
     }
 
-    /// A session begins at `applied`: all after it is lost, and what was open is gone.
+    /// Begins a session at `applied`: later ops are lost, and open files are gone.
     pub fn begin(&mut self, applied: Seq, post: &mut Post) {
         let user = &self.trees.user;
         assert!(applied >= self.trees.at, "{user}: op {} was durable, {applied} is", self.trees.at);
@@ -162,17 +162,17 @@ impl History {
         self.trees.model.forget_orphans();
     }
 
-    /// Counts what it can't see itself.
+    /// Counts an event that the history can't see itself.
     pub fn count(&mut self, what: &str, by: usize) {
         self.trees.count(what, by);
     }
 
-    /// What the trees were given so far.
+    /// The counts so far.
     pub fn tally(&self) -> &Tally {
         &self.trees.tally
     }
 
-    /// The model.
+    /// The tree of the model.
     pub fn model(&self) -> &Model {
         &self.trees.model
     }
@@ -182,7 +182,7 @@ impl History {
         &self.trees.whole
     }
 
-    /// Fails the test if the two trees do not agree on what there is and what it takes up.
+    /// Fails the test unless the two trees agree on all nodes and on the usage.
     pub fn audit(&self) {
         let Trees { user, whole, model, at, .. } = &self.trees;
         assert_eq!(whole.usage(), whole.recount(), "{user}, op {at}: the counters are wrong");
@@ -256,7 +256,7 @@ impl Trees {
         }
     }
 
-    /// What is wrong with something that was seen.
+    /// Describes what is wrong with an observation, if anything.
     fn check(&mut self, check: &Check) -> Option<String> {
         match check {
             Check::Made(action) => {
@@ -297,7 +297,7 @@ impl Trees {
         }
     }
 
-    /// The op at this place of the log, without the numbers that the client chose.
+    /// The op at this seq, without the numbers that the client chose.
     fn last_said(&self) -> Option<Action> {
         self.last.back().map(|said| plain(&said.op.action))
     }
@@ -325,7 +325,7 @@ impl Trees {
         if whole != Some(errno) {
             return Some(format!("the rules say {whole:?}"));
         }
-        // Of what a tree may take up the model knows nothing.
+        // The model does not know the usage of a tree.
         if errno == Errno::EDQUOT {
             return None;
         }
@@ -359,13 +359,13 @@ impl Trees {
     }
 }
 
-/// Whether a node is shown as it is, but for its attributes, which a listing left out.
+/// Whether a node was shown correctly, with its attributes left out as in a listing.
 fn is_listed(shown: &Node, node: &Node) -> bool {
     let xattrs = Xattrs::LeftOut { bytes: node.xattrs.bytes() };
     *shown == Node { xattrs, ..node.clone() }
 }
 
-/// Whether the trees can be given an op: what is accepted must have been sent before.
+/// Whether an op can be applied: the delivery that it accepts must have been sent.
 fn is_ready(said: &Said, post: &Post) -> bool {
     accepted(said).is_none_or(|id| post.0.contains_key(&id))
 }
@@ -405,7 +405,7 @@ fn kind(action: &Action) -> &'static str {
     }
 }
 
-/// An op without the numbers that the client chose.
+/// The op without the numbers that the client chose.
 fn plain(action: &Action) -> Action {
     let mut plain = action.clone();
     match &mut plain {

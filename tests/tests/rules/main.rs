@@ -1,13 +1,13 @@
-//! Random operations of two users on clients and a server that face each other, against the pure
-//! rules of the tree and against a model that knows nothing of them.
+//! Random operations of two users on real clients and a real server, compared with the pure rules
+//! of the tree and with an independent model.
 //!
-//! The server's stores are real, the clock is not: it jumps ahead when nothing is left to do. Rows
-//! and blocks are unloaded all the while on both sides; sessions end, cables are pulled, the server
-//! begins anew; and what the two users send each other arrives in the midst of it.
+//! The server's stores are real; the clock jumps ahead when all tasks are idle. Meanwhile both
+//! sides unload rows and blocks, sessions end, cables are pulled, the server restarts, and
+//! deliveries between the two users arrive.
 //!
-//! Reading order: `program` (single operations, and notes of what they show), `chance` (which ones),
-//! `user`, `model` and `whole` (the two trees that all is compared with), `history` (how), and here
-//! what becomes of sessions meanwhile.
+//! Reading order: `program` (single operations, and notes of their results), `chance` (drawing
+//! them), `user`, `model` and `whole` (the two trees to compare with), `history` (the comparison),
+//! and this file (events in the life of sessions).
 #![allow(clippy::unwrap_used, clippy::missing_docs_in_private_items)]
 
 mod program;
@@ -38,19 +38,19 @@ use model::Flaw;
 use user::{User, rows_bytes};
 use xfer_store::{ContentStore, MetaStore};
 
-/// How many operations a run makes.
+/// The number of operations in a run.
 const OPERATIONS: usize = 15_000;
 
-/// How many more until a run says how far it is.
+/// A run prints its progress after this many operations.
 const OPERATIONS_SHOWN: usize = 100_000;
 
-/// What a tree may take up: little enough that it is full at times.
+/// The quota of a tree: small enough to be exhausted at times.
 const QUOTA: Quota = Quota { bytes: 640 << 10, nodes: 70 };
 
-/// Some operations and what happens after them take less, on the clock that jumps ahead.
+/// The time limit, on the jumping clock, for some operations and the event after them.
 const PART_TIME: Duration = Duration::from_secs(3600);
 
-/// How long a server that stops lets its clients finish.
+/// The time that a stopping server gives its clients.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Run {
@@ -90,7 +90,7 @@ impl Run {
         self.must_hold_no_garbage().await;
     }
 
-    /// Says how often what was done.
+    /// Prints the counts of all kinds of op.
     fn show(&self) {
         for user in &self.users {
             println!("{}, {:?} ops: {:?}", user.name, user.history.at(), user.history.tally());
@@ -105,7 +105,7 @@ impl Run {
         }
     }
 
-    /// Something happens to the sessions, or time passes.
+    /// Causes an event in the sessions, or lets time pass.
     async fn happen(&mut self) {
         let at = self.random.below(2) as usize;
         let kind = self.random.below(20);
@@ -127,7 +127,7 @@ impl Run {
     }
 
     fn catch_up(&mut self) {
-        // What one accepted the other must have sent, and what that accepted, the first.
+        // Each history may wait for a delivery in the other, so alternate until both stand still.
         loop {
             let before = self.users.each_ref().map(|user| user.history.at());
             self.users.iter_mut().for_each(|user| user.catch_up(&mut self.post));
@@ -144,7 +144,7 @@ impl Run {
         self.catch_up();
     }
 
-    /// Nothing is on its way any more, but for what has no room.
+    /// Waits until nothing is in flight, except deliveries without room.
     async fn quiesce(&mut self) {
         let standing = |user: &User| {
             user.program().map(|program| {
@@ -163,7 +163,7 @@ impl Run {
         self.settle().await;
     }
 
-    /// All that is shown, stored and counted is as it should be.
+    /// Checks everything that is shown, stored and counted.
     async fn look_at_all(&mut self) {
         self.quiesce().await;
         for user in &self.users {
@@ -198,7 +198,7 @@ impl Run {
         self.look_at_all().await;
     }
 
-    /// A session ends, and the next has nothing but what the server keeps.
+    /// Ends a session and begins another, which knows only what the server has.
     async fn remount(&mut self, at: usize) {
         self.settle().await;
         if self.random.below(2) == 0 {
@@ -209,7 +209,7 @@ impl Run {
         self.begin(at, Purpose::Mount).await;
     }
 
-    /// A session ends, and the user stays away for a while.
+    /// Ends a session; the user stays away for a while.
     async fn leave(&mut self, at: usize) {
         self.users[at].end(&self.host).await;
         for _ in 0..self.random.below(100) {
@@ -227,12 +227,12 @@ impl Run {
         }
     }
 
-    /// A cable is pulled, and the server keeps what it had got.
+    /// Pulls a cable; the server keeps what it has received.
     async fn pull(&mut self, at: usize) {
         if self.users[at].mounted.is_none() {
             return;
         }
-        // What the other sent by now may have been accepted: it has to be known.
+        // The user may already have accepted the other's deliveries, so those must be in the history.
         self.users[1 - at].settle().await;
         self.catch_up();
         self.users[at].pull();
@@ -243,7 +243,7 @@ impl Run {
         self.begin(at, Purpose::TakeOver).await;
     }
 
-    /// The server stops, in the midst of all, and another one takes its place.
+    /// Stops the server in the middle of work, and starts another one.
     async fn restart(&mut self) {
         let engine = self.host.engine.clone();
         let stopping = tokio::spawn(async move { engine.stop(PATIENCE).await });
@@ -259,7 +259,7 @@ impl Run {
         self.host.reopen(rows_bytes(&mut self.random));
     }
 
-    /// The server's disk holds what trees and deliveries refer to, and soon nothing else.
+    /// The server's disk must hold all referenced contents and, after a while, nothing else.
     async fn must_hold_no_garbage(&mut self) {
         let trees = self.users.iter().flat_map(|user| user.history.whole().contents());
         let mut needed: BTreeSet<_> = trees.collect();
@@ -279,8 +279,8 @@ impl Run {
     }
 }
 
-/// Where the store is: in memory, if the system has a place for that, since nothing here is about
-/// what a disk does.
+/// The store's directory: in memory where possible, since these tests are not about
+/// disks.
 fn store() -> PathBuf {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
@@ -306,7 +306,7 @@ fn random_operations_of_two_users_give_what_the_pure_rules_give() {
     run(Random::seed(), operations, Flaw::None).show();
 }
 
-/// The seed is always the same, since this is about the test itself.
+/// The seed is fixed, since this tests the test itself.
 #[track_caller]
 fn must_be_found(flaw: Flaw) {
     let found = std::panic::catch_unwind(|| drop(run(1, OPERATIONS, flaw)));

@@ -1,8 +1,8 @@
-//! A tree as one would write it down without knowing how xfer keeps it: directories are maps, files
-//! are bytes, links are counted when somebody asks.
+//! A tree written down without regard to how xfer keeps it: directories are maps, files are bytes,
+//! and links are counted on demand.
 //!
-//! It is given a log's ops one by one and has its own opinion of each, by POSIX, Linux and
-//! `docs/SEMANTICS.md`. It knows neither contents nor extents, and so nothing of quotas.
+//! It applies a log's ops one by one and decides each itself, by POSIX, Linux and
+//! `docs/SEMANTICS.md`. It knows neither contents nor extents, and so no quotas.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +27,7 @@ pub enum Flaw {
     LinkKeepsTime,
     /// A hole is punched one byte short.
     PunchesShort,
-    /// When a session begins, an op is taken for lost that is not.
+    /// When a session begins, a durable op is taken for lost.
     LosesAnOp,
 }
 
@@ -38,7 +38,7 @@ pub struct Model {
     flaw: Flaw,
 }
 
-/// A node.
+/// A node of the model.
 #[derive(Clone, Debug)]
 struct Thing {
     what: What,
@@ -60,7 +60,7 @@ enum What {
     Special(SpecialKind),
 }
 
-/// What sending makes of a directory.
+/// The part that a directory plays in sending.
 #[derive(PartialEq)]
 enum Part {
     Ordinary,
@@ -69,7 +69,7 @@ enum Part {
     Record,
 }
 
-/// Something on its way from one user to another.
+/// A delivery from one user to the other.
 #[derive(Debug)]
 pub struct Parcel {
     from: Name,
@@ -89,7 +89,7 @@ struct Packed {
 type Done = Result<(), Errno>;
 
 impl Model {
-    /// A tree with these nodes, which are directories, and nothing else in it.
+    /// A tree with only these nodes, which are directories.
     pub fn new(fixtures: &[(Ino, Node)], names: &[(Name, Ino)], flaw: Flaw) -> Model {
         let thing = |(ino, node): &(Ino, Node)| {
             let entries = if *ino == Ino::ROOT { names.to_vec() } else { Vec::new() };
@@ -103,7 +103,7 @@ impl Model {
         Model { things: fixtures.iter().map(thing).collect(), flaw }
     }
 
-    /// Does an op. What it sends is given back.
+    /// Applies an op. Returns the parcel if the op sends one.
     pub fn apply(
         &mut self,
         op: &Op,
@@ -179,22 +179,22 @@ impl Model {
         Ok(None)
     }
 
-    /// What was left open goes with the session that had it open.
+    /// Removes orphans: open files go with their session.
     pub fn forget_orphans(&mut self) {
         self.orphans().iter().for_each(|ino| drop(self.things.remove(ino)));
     }
 
-    /// Nodes without a name.
+    /// The nodes without a name.
     pub fn orphans(&self) -> Vec<Ino> {
         self.things.keys().copied().filter(|ino| self.links(*ino) == 0).collect()
     }
 
-    /// How many nodes there are.
+    /// The number of nodes.
     pub fn len(&self) -> u64 {
         self.things.len() as u64
     }
 
-    /// What an entry refers to.
+    /// The node that an entry refers to.
     pub fn entry(&self, parent: Ino, name: &Name) -> Option<Ino> {
         self.entries(parent)?.get(name).copied()
     }
@@ -215,7 +215,7 @@ impl Model {
         }
     }
 
-    /// Where a node differs from one that was shown.
+    /// Describes the first difference between a node and the one that was shown.
     pub fn differs(&self, ino: Ino, node: &Node) -> Option<String> {
         let Some(thing) = self.things.get(&ino) else { return Some("is not there".into()) };
         let xattrs = node.xattrs.all().expect("a model's nodes have all that is theirs");
@@ -247,7 +247,7 @@ impl Model {
         self.entries(ino).is_some()
     }
 
-    /// Links as stat(2) shows them.
+    /// The link count that stat(2) shows.
     fn links(&self, ino: Ino) -> u32 {
         let names = self.things.values().filter_map(|thing| match &thing.what {
             What::Directory { entries, .. } => Some(entries.values().filter(|i| **i == ino)),
@@ -261,7 +261,7 @@ impl Model {
         }
     }
 
-    /// Refuses a place that is in no directory, or in one that was removed.
+    /// Refuses a parent that is not a directory or was removed.
     fn must_be_place(&self, parent: Ino) -> Result<Part, Errno> {
         let thing = self.thing(parent)?;
         let What::Directory { parent: above, .. } = thing.what else { return Err(Errno::ENOTDIR) };
@@ -410,7 +410,7 @@ impl Model {
         Ok(())
     }
 
-    /// Tells a moved node where it is now.
+    /// Records a moved node's new parent.
     fn settle(&mut self, time: Timestamp, ino: Ino, to: Ino) {
         let thing = self.things.get_mut(&ino).expect("it was moved");
         thing.ctime = time;
@@ -437,7 +437,7 @@ impl Model {
         if self.is_directory(ino) && self.is_in(to, ino) { Err(Errno::EINVAL) } else { Ok(()) }
     }
 
-    /// Whether a directory is another one, or somewhere in it.
+    /// Whether one directory is another, or below it.
     fn is_in(&self, mut place: Ino, ino: Ino) -> bool {
         while place != ino && place != Ino::ROOT {
             let What::Directory { parent, .. } = self.things[&place].what else { unreachable!() };
@@ -492,7 +492,7 @@ impl Model {
         Ok(())
     }
 
-    /// Changes bytes; says whether that counts as a change.
+    /// Changes bytes; returns whether that counts as a change.
     fn change_bytes(&mut self, ino: Ino, action: &Action, data: &[u8]) -> Result<bool, Errno> {
         let short = u64::from(self.flaw == Flaw::PunchesShort);
         match action {
@@ -548,7 +548,7 @@ impl Model {
         Ok(true)
     }
 
-    /// A picture of a node and all that is in it, which become records.
+    /// Takes a snapshot of a node and everything in it, and turns them into records.
     fn pack(&mut self, time: Timestamp, ino: Ino, id: DeliveryId, is_root: bool) -> Option<Packed> {
         let alone = self.links(ino) == 1 || self.is_directory(ino) || is_root;
         let thing = self.things.get_mut(&ino).expect("it has a name");
@@ -633,7 +633,7 @@ impl Thing {
         Thing { what, mode, uid, gid, atime: time, mtime: time, ctime: time, xattrs, sent }
     }
 
-    /// The bytes, to be changed.
+    /// The bytes, for changing.
     fn bytes_mut(&mut self) -> Result<&mut Vec<u8>, Errno> {
         match &mut self.what {
             What::File(_) if self.sent.is_some() => Err(Errno::EPERM),
@@ -684,7 +684,7 @@ impl fmt::Debug for What {
     }
 }
 
-/// The end of a range, if a file can have it.
+/// The end of a range; an error if no file can have it.
 fn must_fit(offset: u64, len: u64) -> Result<u64, Errno> {
     offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(Errno::EFBIG)
 }

@@ -1,8 +1,8 @@
-//! What programs do on one client: each operation by itself, as the kernel would hand it on, with a
-//! note of what came of it at which place of the log.
+//! Operations of programs on one client: each as the kernel would pass it on, with a note of its
+//! result at its seq in the log.
 //!
-//! The note is made under the client's lock, by the very attempt that was answered: so it holds for
-//! that place of the log however many operations are under way.
+//! The attempt itself makes the note, under the client's lock. So the note is exact for that seq,
+//! however many operations are in flight.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,17 +16,17 @@ use xfer_tests::peers::OWNER;
 
 use crate::history::Check;
 
-/// Which numbers the client gives to what is new is not foreseen: checks have these, which nothing
-/// ever gets.
+/// Checks can't foresee the numbers that the client chooses for new nodes and contents. They use
+/// these instead, which are never granted.
 pub const FRESH: ContentId = ContentId(1 << 62);
 pub const NEW: Ino = Ino(1 << 62);
 
-/// A client that programs work on.
+/// A client with programs on it.
 #[derive(Clone)]
 pub struct Program {
     client: Arc<Client>,
     notes: Arc<Mutex<Vec<(Seq, Check)>>>,
-    /// Whether the session may be over at any moment: then an I/O error says nothing.
+    /// Whether the session may end at any moment, so that an I/O error proves nothing.
     doomed: Arc<AtomicBool>,
 }
 
@@ -46,23 +46,23 @@ impl Program {
         &self.client
     }
 
-    /// What was seen since this was asked last.
+    /// Takes the notes since the last call.
     pub fn take_notes(&self) -> Vec<(Seq, Check)> {
         std::mem::take(&mut *self.notes.lock().unwrap())
     }
 
-    /// From now on the session may be over.
+    /// From now on the session may end.
     pub fn doom(&self) {
         self.doomed.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the session may be over.
+    /// Whether the session may end.
     pub fn is_doomed(&self) -> bool {
         self.doomed.load(Ordering::Relaxed)
     }
 
-    /// Runs an attempt until it is answered, and notes what it shows. One that is to make a change
-    /// says which.
+    /// Runs an attempt until it is answered, and notes its observations. `action` is the op that it
+    /// is to make.
     async fn run<T, A>(&self, action: Option<Action>, mut attempt: A) -> Result<T, Errno>
     where
         A: FnMut(&mut State) -> Result<(T, Vec<Check>), Pause> + Send,
@@ -75,15 +75,15 @@ impl Program {
             let mut notes = self.notes.lock().unwrap();
             match result {
                 Ok((value, checks)) => {
-                    // A copy says itself how much of it was made.
+                    // A copy notes itself how much it copied.
                     let copy = matches!(action, Some(Action::CopyRange { .. }));
                     if let Some(action) = action.as_ref().filter(|_| !copy) {
                         assert!(after > before, "{action:?} was not made");
-                        // Others may follow, or for these go before: a record is revised first.
+                        // Other ops may follow it. These come last instead: a record is revised first.
                         let last =
                             matches!(action, Action::Fallocate { .. } | Action::SetAttr { .. });
                         let seq = if last { after } else { before.next() };
-                        // A write says itself what was made of it.
+                        // A write notes its op itself.
                         if !matches!(action, Action::Write { .. }) {
                             notes.push((seq, Check::Made(action.clone())));
                         }
@@ -110,7 +110,7 @@ impl Program {
         answered
     }
 
-    /// Runs an attempt that changes nothing and shows nothing but its result.
+    /// Runs an attempt that makes no change and has no observations.
     async fn ask<T, A>(&self, mut attempt: A) -> Result<T, Errno>
     where
         A: FnMut(&mut State) -> Result<T, Pause> + Send,
@@ -118,7 +118,7 @@ impl Program {
         self.run(None, |state| Ok((attempt(state)?, Vec::new()))).await
     }
 
-    /// Finds a name. Whoever finds a node holds it until [`Program::forget`].
+    /// Looks up a name. A found node stays held until [`Program::forget`].
     pub async fn lookup(&self, place: &Place) -> Result<Option<Found>, Errno> {
         self.run(None, |state| {
             let found = state.lookup(place.0, &place.1)?;
@@ -130,9 +130,9 @@ impl Program {
         .await
     }
 
-    /// Lets a node go that was found once, and is in the way of nobody if the session is over.
+    /// Releases one lookup of a node. This must not fail, even when the session is over.
     pub async fn forget(&self, ino: Ino) {
-        // Nothing of this waits.
+        // This never has to wait.
         let forgotten = self.ask(|state| {
             state.forget(ino, 1);
             Ok(())
@@ -140,7 +140,7 @@ impl Program {
         forgotten.await.expect("forgetting can't fail");
     }
 
-    /// Looks at a node.
+    /// Gets a node's attributes.
     pub async fn look(&self, ino: Ino) -> Result<Found, Errno> {
         self.run(None, |state| {
             let found = state.attributes(ino)?;
@@ -206,7 +206,7 @@ impl Program {
         .await
     }
 
-    /// Gives a node one more name, and holds it once more.
+    /// Adds a name to a node, and holds the node once more.
     pub async fn link(&self, ino: Ino, place: &Place) -> Result<Found, Errno> {
         let action = Action::Link { ino, parent: place.0, name: place.1.clone() };
         self.run(Some(action), |state| {
@@ -217,7 +217,7 @@ impl Program {
         .await
     }
 
-    /// Takes a name from a node.
+    /// Removes a name that is not a directory's.
     pub async fn unlink(&self, (parent, name): &Place) -> Done {
         let action = Action::Unlink { parent: *parent, name: name.clone() };
         self.change(action, |state| state.unlink(*parent, name)).await
@@ -229,7 +229,7 @@ impl Program {
         self.change(action, |state| state.rmdir(*parent, name)).await
     }
 
-    /// Moves a name.
+    /// Renames an entry.
     pub async fn rename(&self, from: &Place, to: &Place, mode: RenameMode) -> Done {
         let action = Action::Rename { from: from.clone(), to: to.clone(), mode };
         self.change(action, |state| state.rename(from, to, mode)).await
@@ -274,7 +274,7 @@ impl Program {
         self.ask(|state| state.open(ino, writable)).await
     }
 
-    /// Closes a file; what that sends is sent.
+    /// Closes a file, which may send it.
     pub async fn close(&self, ino: Ino, handle: HandleId) -> Done {
         let flushed = self.ask(|state| state.flush(handle, ino)).await;
         let posted = self.ask(|state| {
@@ -299,7 +299,7 @@ impl Program {
         .await
     }
 
-    /// Looks for data or a hole.
+    /// Searches for data or a hole.
     pub async fn seek(&self, ino: Ino, offset: u64, seek: Seek) -> Done {
         self.run(None, |state| {
             let found = match state.seek(ino, offset, seek) {
@@ -339,13 +339,13 @@ impl Program {
             .await
     }
 
-    /// Copies a range of a file to another, or elsewhere in itself.
+    /// Copies a range of a file to another, or elsewhere in the same file.
     pub async fn copy(&self, copy: Copy, clear_set_id: bool) -> Done {
         let Copy { from, from_offset, to, to_offset, .. } = copy;
         let action =
             |len| Action::CopyRange { from, from_offset, to, to_offset, len, fresh: FRESH };
         self.run(Some(action(copy.len)), |state| {
-            // The log has what there is to copy, which only the attempt knows.
+            // The op covers only existing bytes; only the attempt knows how many there are.
             let size = state.attributes(from)?.1.file().map_or(0, |data| data.size);
             let len = state.copy_range(copy, clear_set_id)?;
             assert_eq!(len, copy.len.min(size.saturating_sub(from_offset)));
@@ -365,14 +365,14 @@ impl Program {
         self.run(Some(action), |state| Ok((attempt(state)?, Vec::new()))).await
     }
 
-    /// A change of one node, which shows afterwards.
+    /// Changes one node, and notes its row afterwards.
     async fn change_of<A>(&self, ino: Ino, action: Action, mut attempt: A) -> Done
     where
         A: FnMut(&mut State) -> Result<(), Pause> + Send,
     {
         self.run(Some(action), |state| {
             attempt(state)?;
-            // What was just changed is known; if not, the change must not be made again to see it.
+            // A row just changed is known. An error must not make the attempt repeat the change.
             Ok(((), state.attributes(ino).iter().map(seen).collect()))
         })
         .await

@@ -1,7 +1,7 @@
-//! One user: a client now and then, what programs have open on it, and the history of it all.
+//! One user: a client that comes and goes, the files open on it, and its history.
 //!
-//! Operations go as the kernel lets them: who changes names is alone with the names, while others
-//! read and write files that are open, and who only looks does so beside others who look.
+//! Operations run as the kernel allows them: only one changes names at a time, while others read
+//! and write open files; operations that change nothing run beside each other.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,55 +22,55 @@ use crate::history::{History, Post};
 use crate::model::Flaw;
 use crate::program::{Place, Program};
 
-/// How many files a user holds open at once.
+/// The most files that a user holds open at once.
 pub const SLOTS: usize = 4;
 
-/// An open file, which is held once.
+/// An open file, held by one lookup.
 #[derive(Clone, Copy)]
 pub struct Slot {
-    /// The file.
+    /// The file's node.
     pub ino: Ino,
-    /// The handle.
+    /// The client's handle of it.
     pub handle: HandleId,
-    /// Whether it can be written to.
+    /// Whether it is open for writing.
     pub writable: bool,
 }
 
-/// A mount, and the way to overhear it.
+/// A mount, with a tap on its log.
 pub struct Mounted {
-    /// What runs on it.
+    /// The programs on it.
     pub program: Program,
     cable: Cable,
     tap: Wiretap,
 }
 
-/// One user.
+/// One of the two users.
 pub struct User {
     /// The user's name.
     pub name: Name,
     /// The mount, while there is one.
     pub mounted: Option<Mounted>,
-    /// What is open.
+    /// The open files.
     pub slots: [Option<Slot>; SLOTS],
-    /// What is to be closed, now that nobody reads or writes it any more.
+    /// Files to be closed once no operation on them is running.
     closing: Vec<Slot>,
     flaw: Flaw,
     /// The history so far.
     pub history: History,
 }
 
-/// A way through the tree to a place in it, with the nodes on it held.
+/// A path through the tree to a place in it, with the nodes on it held.
 pub struct Way {
     held: Vec<Ino>,
-    /// Where it leads.
+    /// The place at its end.
     pub place: Place,
 }
 
-/// Something that runs beside others. What it is refused with stands in the notes too.
+/// An operation that runs beside others. Its errors are in the notes, too.
 pub type Task = Pin<Box<dyn Future<Output = Result<(), Errno>> + Send>>;
 
 impl User {
-    /// A user whose tree is as the store made it.
+    /// A user with a new tree.
     pub fn new(host: &Host, name: Name, quota: Quota, flaw: Flaw) -> User {
         let account = host.meta.account(&name).unwrap().unwrap().id;
         let mut fixtures = vec![(Ino::ROOT, host.meta.node(account, Ino::ROOT).unwrap().unwrap())];
@@ -81,7 +81,7 @@ impl User {
         User { name, mounted: None, slots: [None; SLOTS], closing: Vec::new(), flaw, history }
     }
 
-    /// A session begins, with nothing known.
+    /// Begins a session, which knows nothing yet.
     pub async fn begin(
         &mut self,
         host: &Host,
@@ -107,7 +107,7 @@ impl User {
         self.mounted = Some(Mounted { program: Program::new(client), cable, tap });
     }
 
-    /// The session ends in order.
+    /// Ends the session in order.
     pub async fn end(&mut self, host: &Host) {
         let Some(mounted) = self.mounted.take() else { return };
         self.count_questions(host);
@@ -115,19 +115,19 @@ impl User {
         self.history.note(mounted.tap.take(), mounted.program.take_notes());
     }
 
-    /// The cable is pulled; what was said from now on gets nowhere.
+    /// Pulls the cable; ops sent from now on are lost.
     pub fn pull(&mut self) {
         let mounted = self.mounted.as_ref().expect("there is a mount");
         mounted.program.doom();
         mounted.cable.pull();
     }
 
-    /// A session whose cable was pulled ends. All that was seen until then must have been right.
+    /// Ends a session whose cable was pulled. All its observations until then must have been right.
     pub async fn lose(&mut self, host: &Host, post: &mut Post) {
         let mounted = self.mounted.take().expect("there is a mount");
         self.count_questions(host);
         let client = mounted.program.client();
-        // The last ops are still to be said, into the void.
+        // The last ops still have to be sent, to nowhere.
         while client.standing().trouble.is_none()
             && mounted.tap.last().unwrap_or(self.history.said()) < client.standing().last
         {
@@ -136,7 +136,7 @@ impl User {
         self.history.note(mounted.tap.take(), mounted.program.take_notes());
         self.history.catch_up(client.standing().durable, post);
         self.history.check_ahead(post);
-        // Whether anything is lost is up to what had not got through.
+        // It depends on timing whether ops were lost.
         let _ = client.finish().await;
     }
 
@@ -145,7 +145,7 @@ impl User {
         self.history.count("question", asked as usize);
     }
 
-    /// Takes down what was said and seen, and lets the trees catch up with what is durable.
+    /// Records ops and observations, and lets the trees catch up with the durable ops.
     pub fn catch_up(&mut self, post: &mut Post) {
         let mut durable = self.history.said();
         if let Some(mounted) = &self.mounted {
@@ -155,7 +155,7 @@ impl User {
         self.history.catch_up(durable, post);
     }
 
-    /// Waits until all so far is durable.
+    /// Waits until everything so far is durable.
     pub async fn settle(&self) {
         if let Some(mounted) = &self.mounted {
             let settled = mounted.program.client().settle().await;
@@ -163,12 +163,12 @@ impl User {
         }
     }
 
-    /// The programs of the mount, if there is one.
+    /// The programs on the mount, if there is one.
     pub fn program(&self) -> Option<Program> {
         self.mounted.as_ref().map(|mounted| mounted.program.clone())
     }
 
-    /// Some operations at once; says how many.
+    /// Runs some operations at once; returns their number.
     pub async fn turn(&mut self, random: &mut Random) -> usize {
         let Some(program) = self.program() else { return 0 };
         let usage = program.client().standing().usage;
@@ -206,12 +206,12 @@ impl User {
         count
     }
 
-    /// Puts an open file into a slot; what was there will be closed.
+    /// Puts an open file into a slot; the file there before will be closed.
     pub fn keep_open(&mut self, at: usize, slot: Slot) {
         self.closing.extend(self.slots[at].replace(slot));
     }
 
-    /// Whatever is open in a slot will be closed.
+    /// Empties a slot; the file in it will be closed.
     pub fn close(&mut self, at: usize) {
         self.closing.extend(self.slots[at].take());
     }
@@ -222,7 +222,7 @@ impl User {
         self.close_now().await;
     }
 
-    /// The files that are open.
+    /// The nodes of all open files.
     pub fn held(&self) -> Vec<Ino> {
         let open = self.slots.iter().flatten().chain(&self.closing);
         open.map(|slot| slot.ino).collect()
@@ -231,14 +231,14 @@ impl User {
     async fn close_now(&mut self) {
         let Some(program) = self.program() else { return };
         for Slot { ino, handle, .. } in std::mem::take(&mut self.closing) {
-            // What it is refused with stands in the notes.
+            // Errors are in the notes.
             let _ = program.close(ino, handle).await;
             program.forget(ino).await;
         }
     }
 
-    /// Looks at everything there is while open files change, and what changed becomes durable: so
-    /// that answers come which are older than what was known.
+    /// Reads the whole tree while open files change and changes become durable. So some answers
+    /// arrive that are older than the known rows.
     pub async fn walk_amid_changes(&mut self, random: &mut Random) -> usize {
         let Some(program) = self.program() else { return 0 };
         self.close_now().await;
@@ -265,7 +265,7 @@ impl User {
         count + joined(walk.await)
     }
 
-    /// Looks at everything there is.
+    /// Reads the whole tree.
     pub async fn walk(&self) {
         if let Some(program) = self.program() {
             walk(program).await;
@@ -283,7 +283,7 @@ impl User {
     }
 }
 
-/// Looks at everything there is; says how many operations that took.
+/// Reads the whole tree; returns the number of operations.
 async fn walk(program: Program) -> usize {
     let (mut waiting, mut count) = (vec![Ino::ROOT], 0);
     while let Some(directory) = waiting.pop() {
@@ -302,22 +302,22 @@ async fn walk(program: Program) -> usize {
     count
 }
 
-/// What a task came to; if it failed, so does the test.
+/// The result of a task; the test fails if the task panicked.
 fn joined<T>(task: Result<T, JoinError>) -> T {
     task.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-/// Memory for rows: none but what must be, a little, or all that there are.
+/// Memory for rows: the minimum, a little, or enough for all.
 pub fn rows_bytes(random: &mut Random) -> usize {
     let some = (4 << 10) + random.below(28 << 10) as usize;
     if random.below(20) == 0 { 1 } else { *random.pick(&[some, some, some, 64 << 20]) }
 }
 
-/// Removes a node, and all that is in it before; says how many operations that took.
+/// Removes a node, after everything in it; returns the number of operations.
 fn remove(program: &Program, place: Place, (ino, node): Found) -> Removal<'_> {
     Box::pin(async move {
         let mut count = 1;
-        // What can't be removed stands in the notes.
+        // A refused removal is in the notes.
         if !node.is_directory() {
             let _ = program.unlink(&place).await;
             return count;
@@ -333,7 +333,7 @@ fn remove(program: &Program, place: Place, (ino, node): Found) -> Removal<'_> {
 type Removal<'a> = Pin<Box<dyn Future<Output = usize> + 'a>>;
 
 impl Way {
-    /// Goes along a path, as far as the last name.
+    /// Walks along a path up to its last name.
     pub async fn along(program: &Program, path: &[Name]) -> Result<Way, Errno> {
         let (last, above) = path.split_last().expect("paths have names");
         let mut way = Way { held: Vec::new(), place: (Ino::ROOT, last.clone()) };
@@ -358,7 +358,7 @@ impl Way {
         Ok(way)
     }
 
-    /// Goes along a path to what is there, which is held too.
+    /// Walks along a path to its node, which is held too.
     pub async fn to(program: &Program, path: &[Name]) -> Result<(Way, Found), Errno> {
         let mut way = Way::along(program, path).await?;
         match program.lookup(&way.place).await {
@@ -373,12 +373,12 @@ impl Way {
         }
     }
 
-    /// Keeps what was found last, for somebody else to let go.
+    /// Keeps the last node held; the caller releases it.
     pub fn keep_last(&mut self) {
         self.held.pop();
     }
 
-    /// Lets go of the nodes on the way.
+    /// Releases the nodes on the path.
     pub async fn leave(self, program: &Program) {
         for ino in self.held {
             program.forget(ino).await;

@@ -1,5 +1,5 @@
-//! The rules over a table that has all of a tree loaded, always: what unloading and two sides must
-//! not change.
+//! The rules on a table with the whole tree always loaded: the reference for unloading and for the
+//! two sides.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use xfer_protocol::tree::{
 };
 use xfer_protocol::{DeliveryId, Errno, Ino, Name, Seq, Timestamp};
 
-/// One user's tree.
+/// The tree of one user.
 pub struct Whole {
     table: Table,
     inos: BTreeSet<Ino>,
@@ -30,7 +30,7 @@ impl Whole {
         Whole { table, inos, seq: Seq::default() }
     }
 
-    /// Another one like it.
+    /// Makes a copy of it.
     pub fn copy(&self) -> Whole {
         let mut table = Table::new(self.table.usage(), self.table.quota(), self.seq);
         for ino in &self.inos {
@@ -46,7 +46,7 @@ impl Whole {
         Whole { table, inos: self.inos.clone(), seq: self.seq }
     }
 
-    /// Does op `seq`.
+    /// Applies op `seq`.
     pub fn apply(
         &mut self,
         seq: Seq,
@@ -61,12 +61,12 @@ impl Whole {
         Ok(changes)
     }
 
-    /// What the rules refuse an op with, if they do.
+    /// The error with which the rules refuse an op, if they do.
     pub fn refusal(&self, action: &Action) -> Option<Errno> {
         self.plan(&Op { time: Timestamp::default(), action: action.clone() }).err()
     }
 
-    /// What was left open goes with the session that had it open.
+    /// Removes orphans: open files go with their session.
     pub fn forget_orphans(&mut self) {
         for ino in self.orphans() {
             let action = Action::ForgetOrphan { ino };
@@ -75,7 +75,7 @@ impl Whole {
         }
     }
 
-    /// Nodes without a name.
+    /// The nodes without a name.
     pub fn orphans(&self) -> Vec<Ino> {
         let nameless = |ino: &Ino| self.node(*ino).is_some_and(|node| node.nlink == 0);
         self.inos.iter().copied().filter(nameless).collect()
@@ -89,7 +89,7 @@ impl Whole {
         }
     }
 
-    /// What an entry refers to.
+    /// The node that an entry refers to.
     pub fn entry(&self, parent: Ino, name: &Name) -> Option<Ino> {
         match self.table.entry(parent, name) {
             Loaded::Present(ino) => Some(ino),
@@ -103,12 +103,12 @@ impl Whole {
         self.table.children(directory).expect("all is loaded")
     }
 
-    /// What the tree takes up, as counted on the way.
+    /// The usage, as the rules counted it.
     pub fn usage(&self) -> Usage {
         self.table.usage()
     }
 
-    /// What the tree takes up, counted anew.
+    /// The usage, recounted.
     pub fn recount(&self) -> Usage {
         let nodes = self.inos.iter().filter_map(|ino| self.node(*ino));
         let bytes = nodes.map(|node| node.charge()).sum();
