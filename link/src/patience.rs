@@ -40,7 +40,7 @@ pub struct Looks {
 }
 
 impl Looks {
-    /// [`LOOKS`] of these take about `silence_max`.
+    /// `LOOKS` of these take about `silence_max`.
     pub fn new(silence_max: Duration) -> Looks {
         Looks { len: silence_max / LOOKS, empty: 0, look: None }
     }

@@ -68,7 +68,7 @@ impl Control {
         Ok(Control { path, stop, task })
     }
 
-    /// Stops listening. Clients that wait still get their answers, within [`CLOSE_MAX`].
+    /// Stops listening. Clients that wait still get their answers, within `CLOSE_MAX`.
     pub async fn close(self) {
         let _ = fs::remove_file(&self.path);
         let _ = self.stop.send(());
