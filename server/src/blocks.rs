@@ -161,6 +161,7 @@ impl Blocks {
 
     /// Writes all changes to the store, unless another thread is doing so: it then writes these, too.
     fn write_down(&self) {
+        // Look again after unlocking: a caller that found the lock taken relies on this one.
         while self.next_unwritten().is_some() {
             let Some(_writing) = self.writing.try_lock() else { return };
             if self.is_sweep_due() {

@@ -58,8 +58,8 @@ impl Identity {
     /// Returns the store's own identity, and makes it first if there is none. The caller must hold
     /// the store's lock.
     ///
+    /// # Errors
     /// If it can't be read, is invalid, or can't be made.
-    /// If it can't be read, is not one, or can't be made.
     pub fn of_store(store: &Path) -> Result<Identity, IdentityError> {
         if !files(store).cert.try_exists().unwrap_or(true) {
             make(store)?;

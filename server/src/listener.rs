@@ -62,8 +62,8 @@ enum Turned {
     NotAdmitted(#[from] NotAdmitted),
 }
 
-/// Listens on an address. `[::]` includes IPv4, and means IPv4 alone on a host without
-/// IPv6.
+/// Listens on an address. `[::]` includes IPv4, and means IPv4 alone on a host without IPv6.
+///
 /// # Errors
 /// If the address is in use, does not belong to this host, or is not permitted.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {

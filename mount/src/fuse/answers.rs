@@ -371,6 +371,7 @@ fn with_validity<T>(
 fn durably<T>(
     mut attempt: impl FnMut(&mut State) -> Result<T, Pause>,
 ) -> impl FnMut(&mut State) -> Result<T, Pause> {
+    // The change is made once; repeated attempts only wait for it to become durable.
     let mut made = None;
     move |state| {
         let (value, upto) = match made.take() {

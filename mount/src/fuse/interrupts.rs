@@ -1,9 +1,8 @@
 //! Gives `EINTR` to programs that wait for an answer when they are told to end.
 //!
-//! Once a request has been read from the kernel, its program sleeps until the answer,
-//! whatever signals arrive. fuser does not pass on the kernel's `FUSE_INTERRUPT`. So one
-//! task checks the pending signals of each waiting thread; it sleeps while there is
-//! none.
+//! Once a request has been read from the kernel, its program sleeps until the answer, whatever
+//! signals arrive. fuser does not pass on the kernel's `FUSE_INTERRUPT`, so one task checks the
+//! pending signals of each waiting thread. The task sleeps while no thread waits.
 //!
 //! **Invariant:** only signals that end a program, or that it treats as a request to end, interrupt
 //! it. Stopping and continuing a program must have no effect on it, as on a local disk.

@@ -105,6 +105,7 @@ impl Runs {
         let new = with(span).into_iter().filter(|run| !run.is_empty());
         let mut merged: Vec<Range<u64>> = before.iter().cloned().chain(new).collect();
         merged.extend_from_slice(after);
+        // Merge a small chunk with the next one, so that removals don't leave many tiny chunks.
         if merged.len() < CHUNK_MAX / 4 && behind < self.chunks.len() {
             merged.extend_from_slice(&self.chunks[behind]);
             behind += 1;

@@ -40,6 +40,7 @@ impl Rule {
     pub fn block_ms(self, count: u32) -> i64 {
         match count.checked_sub(self.blocking) {
             None => 0,
+            // Sixteen doublings already exceed the longest block, and more might overflow.
             Some(further) => (BLOCK_FIRST_MS << further.min(16)).min(BLOCK_MAX_MS),
         }
     }

@@ -76,6 +76,7 @@ fn share(d: &mut Draft<'_>, part: &Part, source: &FileData, end: u64) -> Result<
     if end < source.size {
         extents.resize(source.size, end);
     }
+    // Also frees blocks that the source has reserved past its end.
     extents.resize(end, end);
     let target = d.file_mut(part.to)?;
     let before = target.content;
