@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use xfer_protocol::message::BUSY_ALERT;
-use xfer_server::half_open::PLACES;
+use xfer_server::listener::half_open::PLACES;
 
 use running::{Ended, Server, xfer_server};
 

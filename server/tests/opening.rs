@@ -17,10 +17,10 @@ use xfer_protocol::message::{
 };
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Name, SessionId, Timestamp};
-use xfer_server::half_open::{HalfOpen, PLACES, Place, Step};
-use xfer_server::opening::{Admitted, Door, NotAdmitted};
-use xfer_server::password;
-use xfer_server::source::Source;
+use xfer_server::listener::half_open::{HalfOpen, PLACES, Place, Step};
+use xfer_server::login::opening::{Admitted, Door, NotAdmitted};
+use xfer_server::login::password;
+use xfer_server::login::source::Source;
 use xfer_store::MetaStore;
 use xfer_store::sqlite::SqliteStore;
 

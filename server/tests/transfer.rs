@@ -23,8 +23,8 @@ use rustix::fs::{
 use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
 use xfer_protocol::Name;
-use xfer_server::control::{Answer, Session};
 use xfer_server::engine::Counts;
+use xfer_server::program::control::{Answer, Session};
 
 use running::{Ended, Server, xfer_server};
 use xfer_store::claim::Purpose;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use xfer_protocol::Name;
 use xfer_protocol::tree::Quota;
-use xfer_server::password;
+use xfer_server::login::password;
 use xfer_store::{MetaStore, SqliteStore};
 
 /// The password of all these accounts.

@@ -24,7 +24,7 @@ use xfer_protocol::message::{Opened, Opening, Purpose, ToServer};
 use xfer_protocol::tree::{Action, Op, Owner, Quota};
 use xfer_protocol::{Name, Seq, Timestamp};
 use xfer_server::engine::Engine;
-use xfer_server::opening::Authenticated;
+use xfer_server::login::opening::Authenticated;
 use xfer_store::{FileStore, MetaStore, SqliteStore};
 
 /// The mounting user.

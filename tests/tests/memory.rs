@@ -14,7 +14,7 @@ use xfer_protocol::frame::{Bounds, Header};
 use xfer_protocol::message::{Ask, Request, ToServer};
 use xfer_protocol::tree::{Action, Limit, Op, Owner};
 use xfer_protocol::{Ino, Name, Seq};
-use xfer_server::control;
+use xfer_server::program::control;
 use xfer_tests::files::{read_write, set_xattr, xattr};
 use xfer_tests::load::Usage;
 use xfer_tests::memory::{Allowed, MIB};

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use xfer_mount::exit::Exit;
-use xfer_server::exit::Exit as ServerExit;
+use xfer_server::program::exit::Exit as ServerExit;
 use xfer_tests::programs::{Finished, program, run_with_input};
 use xfer_tests::server::command;
 use xfer_tests::world::write_secret;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use xfer_server::exit::Exit;
+use xfer_server::program::exit::Exit;
 use xfer_tests::server::command;
 use xfer_tests::space::contents;
 use xfer_tests::{PATIENCE, Server, World, shell, wait_until};

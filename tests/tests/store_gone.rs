@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use xfer_mount::exit::Exit;
-use xfer_server::exit::Exit as ServerExit;
+use xfer_server::program::exit::Exit as ServerExit;
 use xfer_tests::{World, shell};
 
 /// Removes the store by a script, run in the directory of `store`, while alice has it mounted.

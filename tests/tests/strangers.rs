@@ -13,7 +13,7 @@ use xfer_client::connect::{
 use xfer_mount::terminal::OnTerminal;
 use xfer_protocol::Name;
 use xfer_protocol::message::{Password, Purpose};
-use xfer_server::half_open::PLACES;
+use xfer_server::listener::half_open::PLACES;
 use xfer_tests::strangers::{Manner, Origin, Strangers};
 use xfer_tests::{World, accounts};
 

@@ -17,9 +17,10 @@ use xfer_store::{Account, Failures, MetaStore};
 use xfer_terminal::{Terminal, Unanswered};
 
 use super::{secret, table};
-use crate::control::{self, AskError, Command};
-use crate::exit::{Exit, Failure};
-use crate::{moment, password};
+use crate::login::password;
+use crate::moment;
+use crate::program::control::{self, AskError, Command};
+use crate::program::exit::{Exit, Failure};
 
 /// The default bound on the nodes of an account with a quota.
 const NODES: u64 = 10_000_000;

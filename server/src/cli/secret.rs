@@ -9,8 +9,8 @@ use xfer_protocol::limits::PASSWORD_BYTES_MAX;
 use xfer_terminal::{Terminal, Unanswered, first_line};
 use zeroize::Zeroizing;
 
-use crate::exit::{Exit, Failure};
-use crate::password;
+use crate::login::password;
+use crate::program::exit::{Exit, Failure};
 
 /// Where the password comes from.
 #[derive(clap::Args, Debug)]

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::{accounts, table};
-use crate::control::{self, Answer, AskError, Command, Session};
-use crate::exit::{Exit, Failure};
 use crate::moment;
+use crate::program::control::{self, Answer, AskError, Command, Session};
+use crate::program::exit::{Exit, Failure};
 
 /// The output format for sessions.
 #[derive(Clone, Copy, Debug)]

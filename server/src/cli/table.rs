@@ -2,7 +2,7 @@
 
 use xfer_protocol::shown::shown;
 
-use crate::exit::Failure;
+use crate::program::exit::Failure;
 
 /// Prints a heading and its rows.
 pub fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result<(), Failure> {

@@ -10,9 +10,9 @@ use xfer_store::claim::Purpose;
 use xfer_store::{Account, Claim, FileStore, MetaStore, SqliteStore};
 
 use super::{accounts, print_line, sessions};
-use crate::control::{Answer, Command};
-use crate::exit::{Exit, Failure};
 use crate::moment;
+use crate::program::control::{Answer, Command};
+use crate::program::exit::{Exit, Failure};
 use crate::transfer::export::{self, Export};
 use crate::transfer::import::{self, Import};
 

@@ -14,7 +14,7 @@ use xfer_store::AccountId;
 
 use super::answer_room::AnswerRoom;
 use super::session::{Holder, Queues, Session};
-use crate::opening::Authenticated;
+use crate::login::opening::Authenticated;
 
 /// How long a session that is taken over has to send what it has.
 pub(super) const DRAIN: Duration = Duration::from_secs(10);

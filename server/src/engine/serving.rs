@@ -21,7 +21,7 @@ use super::reading::Reading;
 use super::registry::Seat;
 use super::session::{News, Queues, Session};
 use super::stores::Stores;
-use crate::opening::Authenticated;
+use crate::login::opening::Authenticated;
 use xfer_link::patience::Patient;
 use xfer_link::send;
 

@@ -17,8 +17,8 @@ use super::landing::{Found, Landing};
 use super::progress::{Path, Progress};
 use super::walk::{self, Attributes, DIRECTORY, FileId, Way};
 use super::{CHUNK_BYTES, Stop, Tally, interrupted, open_directory, unusable};
-use crate::exit::{Exit, Failure};
-use crate::rights::Own;
+use crate::program::exit::{Exit, Failure};
+use crate::program::rights::Own;
 
 /// The number of entries to list at a time.
 const PAGE_COUNT: usize = 100;

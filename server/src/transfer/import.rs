@@ -19,8 +19,8 @@ use super::progress::{Path, Progress};
 use super::walk::{self, Attributes, FileId, Way};
 use super::{Stop, Tally, interrupted, open_directory, unusable};
 use crate::engine::solo::{Solo, SoloError};
-use crate::exit::{Exit, Failure};
-use crate::rights::Own;
+use crate::program::exit::{Exit, Failure};
+use crate::program::rights::Own;
 
 /// The permission bits of directories created on the path to the target.
 const WAY_MODE: u16 = 0o755;

@@ -24,7 +24,7 @@ use xfer_protocol::{Name, Timestamp};
 use super::Stop;
 use super::walk::{Attributes, DIRECTORY};
 use crate::moment;
-use crate::rights::Own;
+use crate::program::rights::Own;
 
 /// The permission bits that are set: all but the set-id bits, which would give any user who runs
 /// the file the rights of its stored owner or of the exporting user.

@@ -30,7 +30,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno as HostError;
 
-use crate::exit::{Exit, Failure};
+use crate::program::exit::{Exit, Failure};
 pub use progress::Tally;
 use xfer_store::StoreError;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use xfer_protocol::shown::Shown;
 use xfer_protocol::{Name, size};
 
-use crate::exit::{Exit, Failure};
+use crate::program::exit::{Exit, Failure};
 
 /// The interval between updates of the line.
 const REFRESH: Duration = Duration::from_millis(200);

@@ -11,7 +11,7 @@ use xfer_protocol::message::{Grant, Opened, Purpose, Refusal};
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{ContentId, Name, Timestamp};
 use xfer_server::engine::Engine;
-use xfer_server::opening::Authenticated;
+use xfer_server::login::opening::Authenticated;
 use xfer_store::{ContentStore, FileStore, MetaStore, SqliteStore};
 
 use crate::client::{Client, Reads};

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, oneshot};
 use xfer_client::client::{Client, Ids, Kernel, Notice, Options};
 use xfer_protocol::tree::Owner;
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
-use xfer_server::control::{Answer, Command, ask};
+use xfer_server::program::control::{Answer, Command, ask};
 
 use crate::accounts::{self, Hashing};
 use crate::by_hand;

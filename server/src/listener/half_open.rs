@@ -20,7 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::source::{Counts, Source};
+use crate::login::source::{Counts, Source};
 
 /// The most connections of one kind at one step.
 pub const PLACES: usize = 128;

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use xfer_protocol::Timestamp;
 use xfer_store::{Failures, ForgottenBefore, MetaStore};
 
-use crate::source::Source;
+use crate::login::source::Source;
 
 pub mod rule;
 

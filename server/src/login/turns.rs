@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-use crate::source::{Counts, Source};
+use crate::login::source::{Counts, Source};
 
 /// The queue, and the number of free turns.
 pub struct Turns {

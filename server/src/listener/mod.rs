@@ -3,6 +3,10 @@
 //! Each connection has a task. Until it is admitted, it has one deadline for everything and holds
 //! one of the bounded places of [`HalfOpen`]. Afterwards it belongs to the engine.
 
+pub mod half_open;
+pub mod tls;
+pub mod identity;
+
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,9 +25,10 @@ use xfer_protocol::limits::{OPENING_TIMEOUT_MS, SILENCE_TIMEOUT_MS};
 use xfer_protocol::message::{ALPN, BUSY_ALERT};
 
 use crate::engine::Engine;
-use crate::half_open::{Crowded, HalfOpen, Place, Step};
-use crate::opening::{Admitted, Door, NotAdmitted};
-use crate::source::Source;
+use crate::login::opening::{Admitted, Door, NotAdmitted};
+use crate::login::source::Source;
+
+use half_open::{Crowded, HalfOpen, Place, Step};
 
 /// The most connections that wait to be accepted; beyond it the kernel refuses them.
 const BACKLOG: i32 = 1024;

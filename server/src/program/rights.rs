@@ -20,7 +20,7 @@ use rustix::thread::{
     set_thread_res_uid,
 };
 
-use crate::exit::{Exit, Failure};
+use crate::program::exit::{Exit, Failure};
 
 /// Acts with the rights of the store's owner from now on, if this process is root. A store that
 /// does not exist yet will belong to the owner of the directory that it is made in.

@@ -12,21 +12,17 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use xfer_protocol::size;
 
-use crate::exit::{Exit, Failure};
-use crate::identity::Identity;
-use crate::rights;
-use crate::serve::{self, CertificateFiles};
-use crate::upkeep::OlderDatabase;
+use crate::listener::identity::Identity;
+use crate::program::exit::{Exit, Failure};
+use crate::program::rights;
+use crate::program::serve::{self, CertificateFiles};
+use crate::program::upkeep::OlderDatabase;
 
 mod accounts;
-
 mod secret;
-
 mod sessions;
-
-mod table;
-
 mod trees;
+mod table;
 
 const EXIT_CODES: &str = "\
 Exit codes:

@@ -21,11 +21,11 @@ use xfer_protocol::message::{
 use xfer_protocol::shown::is_visible;
 use xfer_protocol::{Name, SessionId, user};
 
-use crate::blocks::{Blocked, Blocks};
-use crate::half_open::Place;
-use crate::password;
-use crate::source::Source;
-use crate::turns::Turns;
+use crate::listener::half_open::Place;
+use crate::login::blocks::{Blocked, Blocks};
+use crate::login::password;
+use crate::login::source::Source;
+use crate::login::turns::Turns;
 use xfer_link::LinkError;
 use xfer_store::{Account, AccountId, MetaStore, StoreError};
 

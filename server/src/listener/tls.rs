@@ -9,7 +9,7 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::server::NoServerSessionStorage;
 use xfer_protocol::message::ALPN;
 
-use crate::identity::Identity;
+use crate::listener::identity::Identity;
 
 /// The key exchanges, best first: the hybrid one, then those for clients without it.
 static KEY_EXCHANGES: [&dyn SupportedKxGroup; 3] =

@@ -18,16 +18,17 @@ use xfer_store::lock::StoreLock;
 use xfer_store::sqlite::SqliteStore;
 use xfer_store::{MetaStore, StoreError};
 
-use crate::control::Control;
 use crate::engine::Engine;
-use crate::exit::{Exit, Failure};
-use crate::identity::{Fingerprint, Identity, IdentityError};
+use crate::listener::identity::{Fingerprint, Identity, IdentityError};
+use crate::listener::tls;
 use crate::listener::{self, Listener};
-use crate::opening::Door;
-use crate::rights::Own;
-use crate::upkeep::{self, OlderDatabase};
-use crate::watch::Watched;
-use crate::{log, tls};
+use crate::login::opening::Door;
+use crate::program::control::Control;
+use crate::program::exit::{Exit, Failure};
+use crate::program::log;
+use crate::program::rights::Own;
+use crate::program::upkeep::{self, OlderDatabase};
+use crate::program::watch::Watched;
 
 /// The time that sessions have to become durable once the server stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(7);

@@ -1,0 +1,7 @@
+//! From a link's first frame to knowing who is there: names, passwords, and what wrong ones lead to.
+
+pub mod opening;
+pub mod turns;
+pub mod password;
+pub mod blocks;
+pub mod source;

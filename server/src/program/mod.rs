@@ -1,0 +1,9 @@
+//! The program around the sessions: how it starts and ends, what it says, and what may be asked of it.
+
+pub mod serve;
+pub mod control;
+pub mod watch;
+pub mod upkeep;
+pub mod rights;
+pub mod log;
+pub mod exit;
