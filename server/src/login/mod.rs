@@ -3,5 +3,5 @@
 pub mod opening;
 pub mod turns;
 pub mod password;
-pub mod blocks;
+pub mod lockout;
 pub mod source;

@@ -22,7 +22,7 @@ use xfer_protocol::shown::is_visible;
 use xfer_protocol::{Name, SessionId, user};
 
 use crate::listener::half_open::Place;
-use crate::login::blocks::{Blocked, Blocks};
+use crate::login::lockout::{LockedOut, Lockouts};
 use crate::login::password;
 use crate::login::source::Source;
 use crate::login::turns::Turns;
@@ -114,15 +114,15 @@ pub enum NotAdmitted {
 /// Checks logins.
 pub struct Door {
     store: Arc<dyn MetaStore>,
-    blocks: Arc<Blocks>,
+    lockouts: Arc<Lockouts>,
     checks: Arc<Turns>,
 }
 
 impl Door {
     /// A door to the accounts in this store.
     pub fn new(store: Arc<dyn MetaStore>) -> Door {
-        let blocks = Arc::new(Blocks::new(store.clone()));
-        Door { store, blocks, checks: Turns::new(CHECKS_RUNNING, CHECKS_WAITING) }
+        let lockouts = Arc::new(Lockouts::new(store.clone()));
+        Door { store, lockouts, checks: Turns::new(CHECKS_RUNNING, CHECKS_WAITING) }
     }
 
     /// The number of logins that wait for their password check.
@@ -180,7 +180,7 @@ impl Door {
         if password::check_length(&password.0).is_err() {
             return Ok(Err(Refusal::WrongPassword));
         }
-        let (store, blocks) = (self.store.clone(), self.blocks.clone());
+        let (store, lockouts) = (self.store.clone(), self.lockouts.clone());
         let (name, source) = (user::parse(user), Source::of(address));
         let turn = tokio::select! {
             turn = self.checks.wait(source) => turn,
@@ -190,7 +190,7 @@ impl Door {
         let done = tokio::task::spawn_blocking(move || {
             // A running check keeps its turn to the end, even if its client has gone.
             let _turn = turn;
-            check_now(&*store, &blocks, name, &password, source)
+            check_now(&*store, &lockouts, name, &password, source)
         });
         Ok(done.await.unwrap_or_else(|error| {
             tracing::error!(%error, "checking a password failed");
@@ -211,14 +211,15 @@ async fn early<S: AsyncRead + Unpin>(stream: &mut S) -> NotAdmitted {
 /// Counts the attempt, then reads the account and hashes the password. Slow.
 fn check_now(
     store: &dyn MetaStore,
-    blocks: &Blocks,
+    lockouts: &Lockouts,
     name: Option<Name>,
     password: &Password,
     source: Source,
 ) -> Result<Account, Refusal> {
     let key = name.as_ref().map_or(NO_NAME.to_owned(), Name::to_string);
-    let attempt =
-        blocks.begin(&key, source).map_err(|Blocked { seconds }| Refusal::Blocked { seconds })?;
+    let attempt = lockouts
+        .begin(&key, source)
+        .map_err(|LockedOut { seconds }| Refusal::Blocked { seconds })?;
     let account = name.map_or(Ok(None), |name| store.account(&name)).map_err(internal)?;
     let stored = account.as_ref().map(|account| account.password.as_str());
     let right = password::verify(&password.0, stored).map_err(|error| {
@@ -226,7 +227,7 @@ fn check_now(
         Refusal::Internal
     })?;
     let account = account.filter(|_| right).ok_or(Refusal::WrongPassword)?;
-    blocks.succeed(attempt);
+    lockouts.succeed(attempt);
     Ok(account)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Argon2id with 64 MiB, three passes and one lane: about a tenth of a second of one core. A person
 //! does not notice that, while a guesser pays it for each guess. [`crate::login::opening`] limits how many
-//! checks run at a time, [`crate::login::blocks`] how many attempts a source has.
+//! checks run at a time, [`crate::login::lockout`] how many attempts a source has.
 //!
 //! **Invariant:** a check takes the same work whether or not the account exists.
 

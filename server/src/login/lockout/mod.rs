@@ -1,16 +1,18 @@
-//! Counts wrong passwords and blocks further attempts for a while.
+//! Counts wrong passwords and locks out further attempts for a while.
 //!
 //! Counts are kept for each account and source, and for each source alone (under the user ""). So a
-//! source can't lock a user out elsewhere, and a source that guesses at many accounts is blocked as
+//! source can't lock a user out elsewhere, and a source that guesses at many accounts is locked out as
 //! well. Running sessions are not affected. The rule itself is in [`rule`].
 //!
-//! Blocks run on a monotonic clock. The wall clock is used only to store them and to load them
-//! after a restart. If it was set in between, a block lasts at worst its full length again.
+//! Lockouts run on a monotonic clock. The wall clock is used only to store them and to load them
+//! after a restart. If it was set in between, a lockout lasts at worst its full length again.
 //!
 //! **Invariant:** an attempt is counted before it is checked, and uncounted if the password was right.
 //!
 //! **Invariant:** counting needs only memory. No state is locked while the store is written, and at
 //! most one caller waits for it; the other callers leave their changes to that one.
+
+pub mod rule;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -25,8 +27,6 @@ use xfer_store::{Failures, ForgottenBefore, MetaStore};
 
 use crate::login::source::Source;
 
-pub mod rule;
-
 use rule::{Rule, Streak};
 
 /// The most pairs in memory. Evicted ones are read from the store again.
@@ -38,8 +38,8 @@ const SWEEP_ATTEMPTS: u32 = 1024;
 /// The user name under which a source's wrong passwords for all accounts are counted.
 const ANY_USER: &str = "";
 
-/// Counts wrong passwords and decides about blocks.
-pub struct Blocks {
+/// Counts wrong passwords and decides about lockouts.
+pub struct Lockouts {
     store: Arc<dyn MetaStore>,
     start: Instant,
     state: Mutex<State>,
@@ -60,7 +60,7 @@ struct Pair {
     address: String,
 }
 
-/// A password that is being checked. It counts as wrong unless passed to [`Blocks::succeed`].
+/// A password that is being checked. It counts as wrong unless passed to [`Lockouts::succeed`].
 #[must_use]
 pub struct Attempt {
     pair: Pair,
@@ -72,30 +72,35 @@ pub struct Attempt {
 
 /// Attempts are refused for now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Blocked {
+pub struct LockedOut {
     /// The time left, in seconds.
     pub seconds: u64,
 }
 
-impl Blocks {
+impl Lockouts {
     /// Uses the counts in this store.
-    pub fn new(store: Arc<dyn MetaStore>) -> Blocks {
+    pub fn new(store: Arc<dyn MetaStore>) -> Lockouts {
         let known = LruCache::new(PAIRS_MAX);
         let state = State { known, unwritten: HashMap::new(), attempts_until_sweep: 0 };
-        Blocks { store, start: Instant::now(), state: Mutex::new(state), writing: Mutex::default() }
+        Lockouts {
+            store,
+            start: Instant::now(),
+            state: Mutex::new(state),
+            writing: Mutex::default(),
+        }
     }
 
     /// Counts a password that is about to be checked. May wait for the store.
     ///
     /// # Errors
-    /// If the account is blocked for this source, or the source for all accounts.
-    pub fn begin(&self, user: &str, source: Source) -> Result<Attempt, Blocked> {
+    /// If the account is locked out for this source, or the source for all accounts.
+    pub fn begin(&self, user: &str, source: Source) -> Result<Attempt, LockedOut> {
         let attempt = self.count(user, source);
         self.write_down();
         attempt
     }
 
-    fn count(&self, user: &str, source: Source) -> Result<Attempt, Blocked> {
+    fn count(&self, user: &str, source: Source) -> Result<Attempt, LockedOut> {
         let pair = Pair { user: user.to_owned(), address: source.to_string() };
         let source = Pair { user: ANY_USER.to_owned(), address: pair.address.clone() };
         let mut state = self.lock();
@@ -112,7 +117,7 @@ impl Blocks {
             }
             (of_pair, of_source) => {
                 let remaining_ms = of_pair.err().max(of_source.err()).unwrap_or(0);
-                Err(Blocked { seconds: (remaining_ms as u64).div_ceil(1000) })
+                Err(LockedOut { seconds: (remaining_ms as u64).div_ceil(1000) })
             }
         }
     }
@@ -126,7 +131,7 @@ impl Blocks {
         {
             let mut state = self.lock();
             let now_ms = self.now_ms();
-            state.keep(&pair, Streak { count: 0, last_ms: now_ms, blocked_until_ms: now_ms });
+            state.keep(&pair, Streak { count: 0, last_ms: now_ms, locked_until_ms: now_ms });
             if let Some(streak) = self.streak(&mut state, &source) {
                 state.keep(&source, Rule::SOURCE.forgive(streak, source_before, source_made));
             }
@@ -187,11 +192,11 @@ impl Blocks {
         let streak = Streak {
             count: failures.count,
             last_ms: on_our_clock(failures.last).min(now_ms),
-            blocked_until_ms: on_our_clock(failures.blocked_until),
+            locked_until_ms: on_our_clock(failures.blocked_until),
         };
-        // Limit the block to its rule's length once, here; from now on it runs on a monotonic clock.
+        // Limit the lockout to its rule's length once, here; from now on it runs on a monotonic clock.
         let remaining_ms = rule_of(&failures.user).remaining_ms(streak, now_ms);
-        Streak { blocked_until_ms: now_ms + remaining_ms, ..streak }
+        Streak { locked_until_ms: now_ms + remaining_ms, ..streak }
     }
 
     fn to_stored(&self, pair: &Pair, streak: Streak) -> Failures {
@@ -206,7 +211,7 @@ impl Blocks {
             address: pair.address.clone(),
             count: streak.count,
             last: on_the_wall(streak.last_ms),
-            blocked_until: on_the_wall(streak.blocked_until_ms),
+            blocked_until: on_the_wall(streak.locked_until_ms),
         }
     }
 
