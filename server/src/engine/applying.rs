@@ -11,11 +11,11 @@ use xfer_protocol::Seq;
 use xfer_protocol::limits::{FRAME_OPS_MAX, WRITE_BYTES_MAX};
 use xfer_protocol::tree::{Action, Op};
 
-use super::counters::add;
 use super::halt::Halt;
-use super::over::{Over, no_tree, ordered, panicked};
-use super::session::Session;
 use super::trouble::Trouble;
+use crate::engine::driver::over::{Over, no_tree, ordered, panicked};
+use crate::engine::session::Session;
+use crate::engine::session::counters::add;
 
 /// The ops of a frame, and how many of them are applied.
 pub(super) struct Frame {

@@ -17,12 +17,12 @@ use xfer_protocol::tree::DeliveryEffect;
 use xfer_protocol::{ContentId, DeliveryId};
 use xfer_store::{Batch, Committed, StoreError};
 
-use super::counters::{Commits, add};
 use super::garbage::{collect, remove_unreferenced};
 use super::post::{Post, contents};
 use super::stores::Stores;
 use super::tree::Work;
 use super::trouble::Trouble;
+use crate::engine::session::counters::{Commits, add};
 
 /// How many batches share a transaction at most.
 const GROUP_MAX: usize = 64;

@@ -13,59 +13,26 @@
 //!
 //! **Invariant:** a panic while a session is served ends that session and nothing else.
 
-mod registry;
-
 mod session;
-
-mod begin;
-
-mod over;
-
-mod log_link;
-
+mod driver;
+mod link;
 mod applying;
-
-mod granting;
-
 mod stores;
-
 mod tree;
-
 mod halt;
-
 mod rows_budget;
-
 mod space;
-
 mod ids;
-
 mod batch;
-
 mod commit;
-
 mod trouble;
-
 mod reading;
-
 mod listing;
-
-mod answer_room;
-
-mod damage;
-
 mod post;
-
 mod inbox;
-
 mod garbage;
-
 mod leftovers;
-
 pub(crate) mod solo;
-
-mod serving;
-
-mod counters;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -79,16 +46,16 @@ use xfer_protocol::Name;
 use xfer_protocol::message::{EndReason, ToClient};
 use xfer_store::{ContentStore, MetaStore, StoreError};
 
-pub use counters::{Counters, Counts};
 pub use session::SessionInfo;
+pub use session::counters::{Counters, Counts};
 
 use commit::{Committer, Job};
-use counters::Commits;
 use leftovers::tidy_after_crash;
 use post::Post;
-use registry::Registry;
 use rows_budget::RowsBudget;
 use session::Session;
+use session::counters::Commits;
+use session::registry::Registry;
 use space::Space;
 use stores::Stores;
 
@@ -286,7 +253,7 @@ impl Engine {
         let mut known = self.users.lock();
         if *known != names {
             for session in self.registry.all() {
-                session.tell(ToClient::Users(begin::others(&accounts, &session.user)));
+                session.tell(ToClient::Users(session::begin::others(&accounts, &session.user)));
             }
             *known = names;
         }

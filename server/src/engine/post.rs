@@ -14,8 +14,8 @@ use xfer_protocol::{ContentId, DeliveryId, Ino, Name};
 use xfer_store::{AccountId, Batch, Committed, MetaStore, StoreError};
 
 use super::inbox::Inbox;
-use super::registry::Registry;
-use super::session::{News, Session};
+use crate::engine::session::registry::Registry;
+use crate::engine::session::{News, Session};
 
 /// The queues between the users.
 pub(super) struct Post {

@@ -25,13 +25,13 @@ use xfer_protocol::message::{Answer, Ask, ReadError, Request, Response};
 use xfer_protocol::tree::{FileData, Item, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Seq};
 
-use super::answer_room::Held;
-use super::counters::{Counters, add};
 use super::listing::{list, storage};
 use super::post::Post;
-use super::session::{NoTree, Session};
 use super::stores::Stores;
 use super::tree::Tree;
+use crate::engine::link::answer_room::Held;
+use crate::engine::session::counters::{Counters, add};
+use crate::engine::session::{NoTree, Session};
 use xfer_link::patience::Patient;
 use xfer_link::{LinkError, receive_after, send_encoded};
 use xfer_store::StoreError;

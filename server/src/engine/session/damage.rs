@@ -11,12 +11,12 @@ const TOLD_MAX: usize = 1_000;
 
 /// The files of a session that were told of.
 #[derive(Default)]
-pub(super) struct Damage(Mutex<HashSet<Ino>>);
+pub(crate) struct Damage(Mutex<HashSet<Ino>>);
 
 impl Damage {
     /// Logs that a file can't be read, unless that was said before. Looks for its path, which takes
     /// long. Blocks.
-    pub(super) fn report(
+    pub(crate) fn report(
         &self,
         meta: &dyn MetaStore,
         (user, account): (&Name, AccountId),

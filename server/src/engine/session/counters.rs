@@ -52,14 +52,14 @@ counters! {
 
 /// Counts of what the committer did for all sessions together.
 #[derive(Debug, Default)]
-pub(super) struct Commits {
+pub(crate) struct Commits {
     /// Transactions, each with the batches of all who waited for it.
-    pub(super) transactions: AtomicU64,
+    pub(crate) transactions: AtomicU64,
     /// Batches in them.
-    pub(super) batches: AtomicU64,
+    pub(crate) batches: AtomicU64,
 }
 
 /// Adds to a count.
-pub(super) fn add(counter: &AtomicU64, by: u64) {
+pub(crate) fn add(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }

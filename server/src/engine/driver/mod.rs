@@ -6,6 +6,9 @@
 //! **Invariant:** `Durable(seq)` is said only after the commit that holds `seq`; at most one batch
 //! of a session is in a commit at a time.
 
+pub(crate) mod over;
+pub(crate) mod granting;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,13 +23,13 @@ use xfer_protocol::limits::HEARTBEAT_MS;
 use xfer_protocol::message::{ToClient, ToServer};
 use xfer_protocol::tree::{Op, Room};
 
-use super::applying::Frame;
-use super::commit::{Job, Verdict};
-use super::counters::add;
-use super::over::{Over, no_tree, ordered, panicked};
-use super::session::{Order, Session};
-use super::stores::Stores;
-use super::trouble::Trouble;
+use crate::engine::applying::Frame;
+use crate::engine::commit::{Job, Verdict};
+use crate::engine::driver::over::{Over, no_tree, ordered, panicked};
+use crate::engine::session::counters::add;
+use crate::engine::session::{Order, Session};
+use crate::engine::stores::Stores;
+use crate::engine::trouble::Trouble;
 use xfer_link::patience::is_silence;
 use xfer_link::{LinkError, receive_body, receive_header, send};
 
@@ -43,11 +46,11 @@ const FRAME_BYTES_MAX: usize = 24 << 20;
 const _: () = assert!(Bounds::OPEN.message_max + Bounds::OPEN.payload_max <= FRAME_BYTES_MAX);
 
 /// What comes up a log link, with its share of [`FRAME_BYTES_MAX`].
-pub(super) type Received = Result<(ToServer, Bytes, OwnedSemaphorePermit), LinkError>;
+pub(crate) type Received = Result<(ToServer, Bytes, OwnedSemaphorePermit), LinkError>;
 
 /// Passes frames on until the link ends, which is passed on too. The channel holds them back when
 /// they come faster than they are applied.
-pub(super) async fn read_frames<R: AsyncRead + Unpin>(
+pub(crate) async fn read_frames<R: AsyncRead + Unpin>(
     mut reader: R,
     frames: mpsc::Sender<Received>,
 ) {
@@ -71,14 +74,14 @@ async fn read_frame<R: AsyncRead + Unpin>(reader: &mut R, room: &Arc<Semaphore>)
 }
 
 /// The channel between [`read_frames`] and the [`Driver`].
-pub(super) fn frames() -> (mpsc::Sender<Received>, mpsc::Receiver<Received>) {
+pub(crate) fn frames() -> (mpsc::Sender<Received>, mpsc::Receiver<Received>) {
     mpsc::channel(FRAMES_WAITING)
 }
 
 /// Writes messages until the last word is said or the link breaks; news only when there is nothing
 /// else. Says something now and then when there is nothing to say, even while the driver is at work
 /// on something long.
-pub(super) async fn write_messages<W: AsyncWrite + Unpin>(
+pub(crate) async fn write_messages<W: AsyncWrite + Unpin>(
     mut writer: W,
     mut outgoing: mpsc::Receiver<ToClient>,
     mut news: mpsc::Receiver<ToClient>,
@@ -106,17 +109,17 @@ pub(super) async fn write_messages<W: AsyncWrite + Unpin>(
 }
 
 /// Applies ops and has them committed.
-pub(super) struct Driver {
-    pub(super) session: Arc<Session>,
-    pub(super) stores: Stores,
-    pub(super) committer: mpsc::Sender<Job>,
-    pub(super) commit: CommitState,
+pub(crate) struct Driver {
+    pub(crate) session: Arc<Session>,
+    pub(crate) stores: Stores,
+    pub(crate) committer: mpsc::Sender<Job>,
+    pub(crate) commit: CommitState,
 }
 
 /// How far commits are.
-pub(super) struct CommitState {
+pub(crate) struct CommitState {
     /// The last op that is durable.
-    pub(super) durable: Seq,
+    pub(crate) durable: Seq,
     /// The batch that is being committed, by its last op.
     in_flight: Option<(Seq, oneshot::Receiver<Verdict>)>,
     /// The last op that some program waits for.
@@ -128,7 +131,7 @@ pub(super) struct CommitState {
 }
 
 impl Driver {
-    pub(super) fn new(
+    pub(crate) fn new(
         session: Arc<Session>,
         stores: Stores,
         committer: mpsc::Sender<Job>,
@@ -140,7 +143,7 @@ impl Driver {
     }
 
     /// Serves the link until something ends the session.
-    pub(super) async fn serve(&mut self, frames: &mut mpsc::Receiver<Received>) -> Over {
+    pub(crate) async fn serve(&mut self, frames: &mut mpsc::Receiver<Received>) -> Over {
         let mut orders = self.session.orders();
         orders.mark_changed();
         loop {
@@ -162,7 +165,7 @@ impl Driver {
     }
 
     /// Commits all that was applied.
-    pub(super) async fn finish(&mut self) -> Result<(), Over> {
+    pub(crate) async fn finish(&mut self) -> Result<(), Over> {
         loop {
             if self.commit.in_flight.is_some() {
                 let verdict = verdict_of(&mut self.commit.in_flight).await;
@@ -177,7 +180,7 @@ impl Driver {
 
     /// Waits for the batch that is in a commit, if there is one: until then it is not known which
     /// contents are needed, and somebody else's session must not begin.
-    pub(super) async fn await_verdict(&mut self) {
+    pub(crate) async fn await_verdict(&mut self) {
         if self.commit.in_flight.is_some() {
             let verdict = verdict_of(&mut self.commit.in_flight).await;
             // The session is over for another reason already.

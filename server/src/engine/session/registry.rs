@@ -12,12 +12,12 @@ use xfer_protocol::message::{EndReason, Purpose, Refusal, Secret};
 use xfer_protocol::{Name, SessionId};
 use xfer_store::AccountId;
 
-use super::answer_room::AnswerRoom;
-use super::session::{Holder, Queues, Session};
+use crate::engine::link::answer_room::AnswerRoom;
+use crate::engine::session::{Holder, Queues, Session};
 use crate::login::opening::Authenticated;
 
 /// How long a session that is taken over has to send what it has.
-pub(super) const DRAIN: Duration = Duration::from_secs(10);
+pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 
 /// How long after that it has to commit it.
 const COMMIT: Duration = Duration::from_secs(20);
@@ -30,7 +30,7 @@ const TAKEOVER_TRIES: usize = 3;
 
 /// All sessions that run.
 #[derive(Default)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     state: Mutex<State>,
     answers: Arc<AnswerRoom>,
 }
@@ -43,9 +43,9 @@ struct State {
 }
 
 /// A place in the registry, given up when dropped.
-pub(super) struct Seat {
+pub(crate) struct Seat {
     registry: Arc<Registry>,
-    pub(super) session: Arc<Session>,
+    pub(crate) session: Arc<Session>,
 }
 
 impl Drop for Seat {
@@ -62,7 +62,7 @@ enum Taken {
 
 impl Registry {
     /// Takes the account's place, waiting for one who has it to leave if that is the purpose.
-    pub(super) async fn claim(
+    pub(crate) async fn claim(
         self: &Arc<Registry>,
         auth: &Authenticated,
     ) -> Result<(Seat, Queues), Refusal> {
@@ -81,28 +81,28 @@ impl Registry {
     }
 
     /// The session with this name and secret.
-    pub(super) fn find(&self, id: SessionId, secret: &Secret) -> Option<Arc<Session>> {
+    pub(crate) fn find(&self, id: SessionId, secret: &Secret) -> Option<Arc<Session>> {
         let session = self.all().into_iter().find(|session| session.id == id)?;
         session.has_secret(secret).then_some(session)
     }
 
     /// The account's session.
-    pub(super) fn of_account(&self, account: AccountId) -> Option<Arc<Session>> {
+    pub(crate) fn of_account(&self, account: AccountId) -> Option<Arc<Session>> {
         self.lock().sessions.get(&account).cloned()
     }
 
     /// The user's session.
-    pub(super) fn of_user(&self, user: &Name) -> Option<Arc<Session>> {
+    pub(crate) fn of_user(&self, user: &Name) -> Option<Arc<Session>> {
         self.all().into_iter().find(|session| session.user == *user)
     }
 
     /// All sessions.
-    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
         self.lock().sessions.values().cloned().collect()
     }
 
     /// Lets no session begin any more.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().closed = true;
     }
 

@@ -6,6 +6,11 @@
 //! held across an await. The mutex is a fair one: questions get their turn between the ops of a log
 //! that never pauses.
 
+pub(crate) mod counters;
+pub(crate) mod damage;
+pub(crate) mod registry;
+pub(crate) mod begin;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,10 +23,10 @@ use xfer_protocol::message::{DeliveryState, EndReason, Secret, ToClient};
 use xfer_protocol::{DeliveryId, Epoch, Name, Seq, SessionId, Timestamp};
 use xfer_store::{Account, AccountId};
 
-use super::answer_room::AnswerShare;
-use super::counters::{Counters, Counts};
-use super::damage::Damage;
-use super::tree::Tree;
+use crate::engine::link::answer_room::AnswerShare;
+use crate::engine::session::counters::{Counters, Counts};
+use crate::engine::session::damage::Damage;
+use crate::engine::tree::Tree;
 
 /// How many messages may wait for a client to read them.
 const OUTGOING_MAX: usize = 1024;
@@ -41,7 +46,7 @@ const READ_LINKS_MAX: usize = 32;
 /// News from other users' sessions. There may be much of it at once, so it waits apart from what
 /// the session itself has to say.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum News {
+pub(crate) enum News {
     /// Something was sent to this user.
     Arrived,
     /// Something that this user sent was accepted, declined or refused.
@@ -49,19 +54,19 @@ pub(super) enum News {
 }
 
 /// What waits to be said to a client.
-pub(super) struct Queues {
+pub(crate) struct Queues {
     /// Messages, in order.
-    pub(super) outgoing: mpsc::Receiver<ToClient>,
+    pub(crate) outgoing: mpsc::Receiver<ToClient>,
     /// Messages made of news. They have a queue of their own, so that others' doings never make
     /// this client one that lets too much wait.
-    pub(super) told_news: mpsc::Receiver<ToClient>,
+    pub(crate) told_news: mpsc::Receiver<ToClient>,
     /// News that messages are to be made of.
-    pub(super) news: mpsc::Receiver<News>,
+    pub(crate) news: mpsc::Receiver<News>,
 }
 
 /// What a session is told to do.
 #[derive(Clone, Debug)]
-pub(super) enum Order {
+pub(crate) enum Order {
     /// Go on.
     Run,
     /// Tell the client to send what it has and log out, and end by this moment.
@@ -94,7 +99,7 @@ impl Order {
 
 /// The tree is not there (yet, or any more).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct NoTree;
+pub(crate) struct NoTree;
 
 /// What the admin sees of a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -118,19 +123,19 @@ pub struct SessionInfo {
 }
 
 /// A session of an account.
-pub(super) struct Session {
-    pub(super) id: SessionId,
-    pub(super) secret: Secret,
-    pub(super) account: AccountId,
-    pub(super) user: Name,
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) secret: Secret,
+    pub(crate) account: AccountId,
+    pub(crate) user: Name,
     /// The hash of the password that was given for it.
     password: String,
-    pub(super) host: String,
-    pub(super) address: String,
-    pub(super) since: Timestamp,
-    pub(super) counters: Counters,
+    pub(crate) host: String,
+    pub(crate) address: String,
+    pub(crate) since: Timestamp,
+    pub(crate) counters: Counters,
     /// The last op applied.
-    pub(super) applied: watch::Sender<Seq>,
+    pub(crate) applied: watch::Sender<Seq>,
     outgoing: mpsc::Sender<ToClient>,
     told_news: mpsc::Sender<ToClient>,
     news: mpsc::Sender<News>,
@@ -141,15 +146,15 @@ pub(super) struct Session {
     epoch: OnceLock<Epoch>,
     read_links: Arc<Semaphore>,
     /// Bounds what is in work for it on read links.
-    pub(super) read_work: Arc<Semaphore>,
+    pub(crate) read_work: Arc<Semaphore>,
     /// Bounds the bytes of answers to it that are not sent yet.
-    pub(super) answers: Arc<AnswerShare>,
+    pub(crate) answers: Arc<AnswerShare>,
     /// One at a time, ops and questions, in the order in which they came.
     tree_turn: Arc<Semaphore>,
     /// How many wait for their turn at the tree.
     tree_waiting: AtomicUsize,
     /// Which of its files are known to be damaged.
-    pub(super) damage: Damage,
+    pub(crate) damage: Damage,
     /// Its tree was taken away.
     ended: AtomicBool,
 }
@@ -163,15 +168,15 @@ struct Place {
 }
 
 /// Who a session is for.
-pub(super) struct Holder {
-    pub(super) id: SessionId,
-    pub(super) secret: Secret,
-    pub(super) account: AccountId,
-    pub(super) user: Name,
-    pub(super) password: String,
-    pub(super) host: String,
-    pub(super) address: String,
-    pub(super) since: Timestamp,
+pub(crate) struct Holder {
+    pub(crate) id: SessionId,
+    pub(crate) secret: Secret,
+    pub(crate) account: AccountId,
+    pub(crate) user: Name,
+    pub(crate) password: String,
+    pub(crate) host: String,
+    pub(crate) address: String,
+    pub(crate) since: Timestamp,
 }
 
 /// Counts as waiting until it is dropped.
@@ -185,7 +190,7 @@ impl Drop for Waiting<'_> {
 
 impl Session {
     /// A session without a tree yet, and what it has to say to its client.
-    pub(super) fn new(holder: Holder, answers: Arc<AnswerShare>) -> (Session, Queues) {
+    pub(crate) fn new(holder: Holder, answers: Arc<AnswerShare>) -> (Session, Queues) {
         let (outgoing, outgoing_end) = mpsc::channel(OUTGOING_MAX);
         let (told_news, told_news_end) = mpsc::channel(TOLD_NEWS_MAX);
         let (news, news_end) = mpsc::channel(NEWS_MAX);
@@ -222,89 +227,89 @@ impl Session {
     }
 
     /// Whether this is its secret; takes the same time whether it is or not.
-    pub(super) fn has_secret(&self, secret: &Secret) -> bool {
+    pub(crate) fn has_secret(&self, secret: &Secret) -> bool {
         self.secret.0.ct_eq(&secret.0).into()
     }
 
     /// Says something to the client. One that lets more wait than it may is cut off.
-    pub(super) fn tell(&self, message: ToClient) {
+    pub(crate) fn tell(&self, message: ToClient) {
         if self.outgoing.try_send(message).is_err() {
             self.end(EndReason::Protocol("the client does not read".to_owned()));
         }
     }
 
     /// Tells the client news, as soon as there is room for it.
-    pub(super) async fn tell_news(&self, message: ToClient) {
+    pub(crate) async fn tell_news(&self, message: ToClient) {
         // Nobody is left to hear it once the session is over.
         let _ = self.told_news.send(message).await;
     }
 
     /// Passes on news. Others send it, so too much of it is dropped rather than held against this
     /// client, which asks for deliveries and their states at its next login anyway.
-    pub(super) fn pass_on(&self, news: News) {
+    pub(crate) fn pass_on(&self, news: News) {
         if self.news.try_send(news).is_err() {
             tracing::debug!(user = %self.user, "too much news");
         }
     }
 
     /// Says the last word, for which the client gets some time.
-    pub(super) async fn tell_last(&self, message: ToClient, patience: Duration) {
+    pub(crate) async fn tell_last(&self, message: ToClient, patience: Duration) {
         // One that is not taken in time is for a client that does not read.
         let _ = tokio::time::timeout(patience, self.outgoing.send(message)).await;
     }
 
     /// Asks the client to log out within `patience`.
-    pub(super) fn drain(&self, reason: EndReason, patience: Duration) {
+    pub(crate) fn drain(&self, reason: EndReason, patience: Duration) {
         self.order(Order::Drain { reason, deadline: Instant::now() + patience });
     }
 
     /// Ends the session.
-    pub(super) fn end(&self, reason: EndReason) {
+    pub(crate) fn end(&self, reason: EndReason) {
         self.order(Order::End { reason });
     }
 
     /// Ends the session since its link broke.
-    pub(super) fn lose_link(&self, why: String) {
+    pub(crate) fn lose_link(&self, why: String) {
         self.order(Order::Lost { why });
     }
 
     /// What it is told to do.
-    pub(super) fn orders(&self) -> watch::Receiver<Order> {
+    pub(crate) fn orders(&self) -> watch::Receiver<Order> {
         self.order.subscribe()
     }
 
     /// Waits until the session is over.
-    pub(super) async fn wait_over(&self) {
+    pub(crate) async fn wait_over(&self) {
         let mut over = self.over.subscribe();
         // The sender is part of `self`, so this can't fail.
         let _ = over.wait_for(|over| *over).await;
     }
 
     /// Notes that nothing of the session will change anything any more.
-    pub(super) fn set_over(&self) {
+    pub(crate) fn set_over(&self) {
         self.over.send_replace(true);
     }
 
     /// A place for one more read link, if there may be one.
-    pub(super) fn take_read_link(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) fn take_read_link(&self) -> Option<OwnedSemaphorePermit> {
         self.read_links.clone().try_acquire_owned().ok()
     }
 
     /// Begins, with the tree of the account as it was then. Said once.
-    pub(super) fn begin(&self, account: &Account, tree: Tree) {
+    pub(crate) fn begin(&self, account: &Account, tree: Tree) {
         self.epoch.get_or_init(|| account.epoch);
         self.set_durable(tree.applied());
         self.set_tree(tree);
     }
 
     /// Which session of the account it is, once it has begun.
-    pub(super) fn epoch(&self) -> Option<Epoch> {
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
         self.epoch.get().copied()
     }
 
     /// Whether this account may still have this session: it is the same, with the very password
     /// that was given.
-    pub(super) fn may_be_of(&self, account: &Account) -> bool {
+    pub(crate) fn may_be_of(&self, account: &Account) -> bool {
         account.id == self.account && account.password == self.password
     }
 
@@ -314,12 +319,12 @@ impl Session {
     }
 
     /// Notes how far the log is durable, for the admin to see.
-    pub(super) fn set_durable(&self, seq: Seq) {
+    pub(crate) fn set_durable(&self, seq: Seq) {
         self.durable.store(seq.0, Ordering::Relaxed);
     }
 
     /// Waits for a turn at the tree, without a thread.
-    pub(super) async fn tree_turn(&self) -> Result<OwnedSemaphorePermit, NoTree> {
+    pub(crate) async fn tree_turn(&self) -> Result<OwnedSemaphorePermit, NoTree> {
         self.tree_waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.tree_waiting);
         // It is never closed.
@@ -327,13 +332,13 @@ impl Session {
     }
 
     /// Whether somebody waits for a turn at the tree.
-    pub(super) fn is_tree_awaited(&self) -> bool {
+    pub(crate) fn is_tree_awaited(&self) -> bool {
         self.tree_waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Does something with the tree. Blocks. What takes long, or may come often, waits for its turn
     /// first.
-    pub(super) fn with_tree<T>(&self, work: impl FnOnce(&mut Tree) -> T) -> Result<T, NoTree> {
+    pub(crate) fn with_tree<T>(&self, work: impl FnOnce(&mut Tree) -> T) -> Result<T, NoTree> {
         let mut place = self.tree.lock();
         if std::mem::replace(&mut place.at_work, true) {
             return Err(NoTree);
@@ -344,17 +349,17 @@ impl Session {
     }
 
     /// Takes the tree away for good, even after a panic in the midst of a change.
-    pub(super) fn take_tree(&self) -> Option<Tree> {
+    pub(crate) fn take_tree(&self) -> Option<Tree> {
         self.ended.store(true, Ordering::Release);
         self.tree.lock().tree.take()
     }
 
     /// Whether its tree was taken away, so that what it asks for comes too late.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
-    pub(super) fn info(&self) -> SessionInfo {
+    pub(crate) fn info(&self) -> SessionInfo {
         SessionInfo {
             user: self.user.clone(),
             host: self.host.clone(),

@@ -9,10 +9,10 @@ use xfer_protocol::tree::{Room, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name};
 use xfer_store::{Account, Batch, Committed, StoreError, Trims};
 
-use super::leftovers::tidy_before;
-use super::session::Session;
-use super::stores::Stores;
-use super::tree::Tree;
+use crate::engine::leftovers::tidy_before;
+use crate::engine::session::Session;
+use crate::engine::stores::Stores;
+use crate::engine::tree::Tree;
 
 /// How many orphans are removed in one transaction.
 const ORPHANS_COUNT: usize = 10_000;
@@ -24,23 +24,23 @@ const DELIVERIES_MAX: usize = 1_000;
 const USERS_MAX: usize = 16_384;
 
 /// A session that has begun.
-pub(super) struct Begun {
-    pub(super) account: Account,
-    pub(super) tree: Tree,
-    pub(super) grant: Grant,
+pub(crate) struct Begun {
+    pub(crate) account: Account,
+    pub(crate) tree: Tree,
+    pub(crate) grant: Grant,
     /// The place of the last delivery that the grant names, in the order of arrivals.
-    pub(super) last_named: u64,
+    pub(crate) last_named: u64,
     /// Whether more deliveries may wait than the grant names.
-    pub(super) more_deliveries: bool,
+    pub(crate) more_deliveries: bool,
     /// What the account sent before that there was no room for.
-    pub(super) without_room: Vec<(DeliveryId, DeliveryState)>,
+    pub(crate) without_room: Vec<(DeliveryId, DeliveryState)>,
 }
 
 /// Begins the session of whoever holds a seat. Blocks.
 ///
 /// The password may have been changed since it was checked, for a takeover waits long. Whoever
 /// changes it from now on finds the session, and ends it.
-pub(super) fn begin(stores: &Stores, session: &Session) -> Result<Begun, Refusal> {
+pub(crate) fn begin(stores: &Stores, session: &Session) -> Result<Begun, Refusal> {
     let failed = |error: StoreError| {
         tracing::error!(user = %session.user, %error, "a session can't begin");
         Refusal::Internal
@@ -84,13 +84,13 @@ fn start(stores: &Stores, session: &Session, mut account: Account) -> Result<Beg
 }
 
 /// The users that this one can send to.
-pub(super) fn others(accounts: &[Account], user: &Name) -> Vec<Name> {
+pub(crate) fn others(accounts: &[Account], user: &Name) -> Vec<Name> {
     let names = accounts.iter().map(|account| &account.name);
     names.filter(|name| *name != user).take(USERS_MAX).cloned().collect()
 }
 
 /// Tidies what the session before left; says what the tree takes up then.
-pub(super) fn tidy(stores: &Stores, account: &Account) -> Result<Usage, StoreError> {
+pub(crate) fn tidy(stores: &Stores, account: &Account) -> Result<Usage, StoreError> {
     let usage = forget_orphans(stores, account)?;
     tidy_before(stores, account)?;
     Ok(usage)

@@ -24,14 +24,14 @@ const FREE_PART: usize = 16;
 
 /// The memory.
 #[derive(Debug, Default)]
-pub(super) struct AnswerRoom {
+pub(crate) struct AnswerRoom {
     held: Mutex<usize>,
     freed: Notify,
 }
 
 /// A session's part of it.
 #[derive(Debug)]
-pub(super) struct AnswerShare {
+pub(crate) struct AnswerShare {
     room: Arc<AnswerRoom>,
     /// Changed only while the room is locked.
     held: AtomicUsize,
@@ -41,14 +41,14 @@ pub(super) struct AnswerShare {
 
 /// Memory that is taken, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     share: Arc<AnswerShare>,
     bytes: usize,
 }
 
 impl AnswerRoom {
     /// A part for one more session.
-    pub(super) fn share(self: &Arc<Self>) -> Arc<AnswerShare> {
+    pub(crate) fn share(self: &Arc<Self>) -> Arc<AnswerShare> {
         let (held, turn) = (AtomicUsize::new(0), tokio::sync::Mutex::default());
         Arc::new(AnswerShare { room: self.clone(), held, turn })
     }
@@ -61,7 +61,7 @@ impl AnswerRoom {
 
 impl AnswerShare {
     /// Takes so many bytes, as soon as the session may have them.
-    pub(super) async fn take(self: &Arc<Self>, bytes: usize) -> Held {
+    pub(crate) async fn take(self: &Arc<Self>, bytes: usize) -> Held {
         let _turn = self.turn.lock().await;
         loop {
             let freed = self.room.freed.notified();
@@ -89,7 +89,7 @@ impl AnswerShare {
 
 impl Held {
     /// Gives back what is beyond so many bytes.
-    pub(super) fn shrink(&mut self, bytes: usize) {
+    pub(crate) fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         if less > 0 {
             self.bytes -= less;

@@ -4,12 +4,12 @@ use tokio::time::Instant;
 use xfer_protocol::message::EndReason;
 use xfer_protocol::{Errno, Seq};
 
-use super::session::{NoTree, Order, Session};
-use super::trouble::Trouble;
+use crate::engine::session::{NoTree, Order, Session};
+use crate::engine::trouble::Trouble;
 
 /// Why a session's service ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Over {
+pub(crate) enum Over {
     /// The client logged out.
     LoggedOut,
     /// The link broke.
@@ -29,7 +29,7 @@ pub(super) enum Over {
 }
 
 /// Why the session has to end now, if somebody says so.
-pub(super) fn ordered(session: &Session) -> Option<Over> {
+pub(crate) fn ordered(session: &Session) -> Option<Over> {
     match &*session.orders().borrow() {
         Order::Run => None,
         Order::Drain { reason, deadline } => {
@@ -40,10 +40,10 @@ pub(super) fn ordered(session: &Session) -> Option<Over> {
     }
 }
 
-pub(super) fn no_tree(_: NoTree) -> Over {
+pub(crate) fn no_tree(_: NoTree) -> Over {
     Over::Failed(Trouble::of_server("the session's tree is gone"))
 }
 
-pub(super) fn panicked(_: tokio::task::JoinError) -> Over {
+pub(crate) fn panicked(_: tokio::task::JoinError) -> Over {
     Over::Failed(Trouble::of_server("a part of the server failed"))
 }

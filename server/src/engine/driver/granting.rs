@@ -6,16 +6,16 @@ use xfer_protocol::message::ToClient;
 use xfer_protocol::tree::{Limit, Room};
 use xfer_store::StoreError;
 
-use super::garbage::collect;
-use super::log_link::Driver;
-use super::over::{Over, no_tree, panicked};
-use super::session::{NoTree, Session};
-use super::stores::Stores;
-use super::trouble::Trouble;
+use crate::engine::driver::Driver;
+use crate::engine::driver::over::{Over, no_tree, panicked};
+use crate::engine::garbage::collect;
+use crate::engine::session::{NoTree, Session};
+use crate::engine::stores::Stores;
+use crate::engine::trouble::Trouble;
 
 impl Driver {
     /// Answers a client whose numbers are running out.
-    pub(super) async fn grant_more(&mut self) -> Result<(), Over> {
+    pub(crate) async fn grant_more(&mut self) -> Result<(), Over> {
         let (session, stores) = (self.session.clone(), self.stores.clone());
         let granted = spawn_blocking(move || {
             if !session.with_tree(|tree| tree.ids_mut().may_grow()).map_err(no_tree)? {
@@ -32,7 +32,7 @@ impl Driver {
     }
 
     /// A client that is quiet gives room back. Others begin sessions too: its tree gets smaller.
-    pub(super) async fn take_back(&self, limit: Limit) -> Result<(), Over> {
+    pub(crate) async fn take_back(&self, limit: Limit) -> Result<(), Over> {
         let session = self.session.clone();
         let taken = spawn_blocking(move || {
             session.with_tree(|tree| {
@@ -44,7 +44,7 @@ impl Driver {
     }
 
     /// Says what is durable, and what the disk can take: others fill and empty it too.
-    pub(super) async fn tell_durable(&mut self) -> Result<(), Over> {
+    pub(crate) async fn tell_durable(&mut self) -> Result<(), Over> {
         if let Some((disk, limit)) = self.room(None).await? {
             self.session.tell(ToClient::Durable { seq: self.commit.durable, disk, limit });
         }
@@ -52,7 +52,7 @@ impl Driver {
     }
 
     /// Answers a client that waits for room.
-    pub(super) async fn grant_room(&mut self, wanted: Room) -> Result<(), Over> {
+    pub(crate) async fn grant_room(&mut self, wanted: Room) -> Result<(), Over> {
         let Some((disk, limit)) = self.room(Some(wanted)).await? else {
             return Err(Over::Failed(Trouble::of_server("the disk's room can't be asked for")));
         };
@@ -62,7 +62,7 @@ impl Driver {
 
     /// What the disk can take and the session's limit, if the disk says so; the limit is raised, if
     /// possible to what is wanted.
-    pub(super) async fn room(&self, wanted: Option<Room>) -> Result<Option<(Room, Limit)>, Over> {
+    pub(crate) async fn room(&self, wanted: Option<Room>) -> Result<Option<(Room, Limit)>, Over> {
         let (session, stores) = (self.session.clone(), self.stores.clone());
         let asked = spawn_blocking(move || extend(&session, &stores, wanted));
         let asked = asked.await.map_err(panicked)?.map_err(no_tree)?;

@@ -1,0 +1,4 @@
+//! Links: what a connection is once it was admitted, from the answer to its opening to its end.
+
+mod serving;
+pub(crate) mod answer_room;
