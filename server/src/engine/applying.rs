@@ -43,7 +43,7 @@ impl Frame {
     /// Applies all ops, and says whether they should be committed at once.
     pub(super) async fn apply(mut self, session: &Arc<Session>) -> Result<bool, Over> {
         while self.applied < self.ops.len() {
-            let turn = session.tree_turn().await.map_err(no_tree)?;
+            let turn = session.tree.turn().await.map_err(no_tree)?;
             let session = session.clone();
             let part = spawn_blocking(move || {
                 let done = self.apply_some(&session);
@@ -56,7 +56,7 @@ impl Frame {
     }
 
     /// Applies one op at least, and more until somebody waits for the tree.
-    #[tracing::instrument(level = "trace", skip_all, fields(user = %session.user))]
+    #[tracing::instrument(level = "trace", skip_all, fields(user = %session.user()))]
     fn apply_some(&mut self, session: &Session) -> Result<(), Over> {
         let before = self.at;
         let result = loop {
@@ -66,11 +66,9 @@ impl Frame {
                 break Err(over);
             }
             let end = self.at + data_len(op);
-            let applied = session.with_tree(|tree| {
+            let applied = session.tree.with(|tree| {
                 let applied = tree.apply(op, &self.payload[self.at..end]);
-                session.applied.send_if_modified(|applied| {
-                    std::mem::replace(applied, tree.applied()) != tree.applied()
-                });
+                session.position.set_applied(tree.applied());
                 self.large = tree.is_large();
                 applied
             });
@@ -78,13 +76,13 @@ impl Frame {
                 Ok(()) => {}
                 Err(halt) => break Err(halted(session, halt)),
             }
-            add(&session.counters.ops, 1);
+            add(&session.counters().ops, 1);
             (self.applied, self.at) = (self.applied + 1, end);
-            if session.is_tree_awaited() {
+            if session.tree.is_awaited() {
                 break Ok(());
             }
         };
-        add(&session.counters.bytes_in, (self.at - before) as u64);
+        add(&session.counters().bytes_in, (self.at - before) as u64);
         result
     }
 }
@@ -94,7 +92,7 @@ fn halted(session: &Session, halt: Halt) -> Over {
         Halt::Refused { seq, errno } => Over::Diverged(seq, errno),
         Halt::Protocol(what) => Over::Protocol(what),
         Halt::Storage(error) => {
-            tracing::error!(user = %session.user, %error, "an op can't be applied");
+            tracing::error!(user = %session.user(), %error, "an op can't be applied");
             Over::Failed(Trouble::from(&error))
         }
     }

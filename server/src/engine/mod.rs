@@ -155,7 +155,7 @@ impl Engine {
 
     /// What a user's session did so far.
     pub fn counts(&self, user: &Name) -> Option<Counts> {
-        self.registry.of_user(user).map(|session| session.counters.counts())
+        self.registry.of_user(user).map(|session| session.counters().counts())
     }
 
     /// How many transactions were committed for sessions.
@@ -177,8 +177,8 @@ impl Engine {
     /// there was one.
     pub async fn end(&self, user: &Name, reason: EndReason) -> bool {
         let Some(session) = self.registry.of_user(user) else { return false };
-        session.drain(reason, END_PATIENCE);
-        if tokio::time::timeout(END_PATIENCE + END_COMMIT_PATIENCE, session.wait_over())
+        session.seat.orders.drain(reason, END_PATIENCE);
+        if tokio::time::timeout(END_PATIENCE + END_COMMIT_PATIENCE, session.seat.orders.wait_over())
             .await
             .is_err()
         {
@@ -202,14 +202,16 @@ impl Engine {
     pub async fn stop(&self, deadline: Duration) {
         let until = Instant::now() + deadline;
         let patience = deadline.saturating_sub(LAST_COMMIT_PATIENCE);
-        self.end_all(until, |session| session.drain(EndReason::Stopping, patience)).await;
+        self.end_all(until, |session| session.seat.orders.drain(EndReason::Stopping, patience))
+            .await;
     }
 
     /// Ends all sessions at once, since nothing of them can be kept any more for this reason, and
     /// lets none begin.
     pub async fn abandon(&self, why: &StoreError, deadline: Duration) {
         let until = Instant::now() + deadline;
-        self.end_all(until, |session| session.end(EndReason::Storage(why.told()))).await;
+        self.end_all(until, |session| session.seat.orders.end(EndReason::Storage(why.told())))
+            .await;
     }
 
     /// Completes if the database turns out to be older than the contents.
@@ -227,7 +229,7 @@ impl Engine {
         sessions.iter().for_each(|session| end(session));
         let all_over = async {
             for session in &sessions {
-                session.wait_over().await;
+                session.seat.orders.wait_over().await;
             }
         };
         if tokio::time::timeout_at(until, all_over).await.is_err() {
@@ -239,11 +241,11 @@ impl Engine {
         let accounts = self.stores.meta.accounts()?;
         let account = accounts.iter().find(|account| account.name == *user);
         if let Some(session) = self.registry.of_user(user) {
-            match account.filter(|account| session.may_be_of(account)) {
-                None => session.end(EndReason::Administrator),
+            match account.filter(|account| session.seat.who.may_be_of(account)) {
+                None => session.seat.orders.end(EndReason::Administrator),
                 Some(account) => {
                     // A session without a tree is about to begin or over: nobody has to be told.
-                    if session.with_tree(|tree| tree.raise_quota(account.quota)).is_ok() {
+                    if session.tree.with(|tree| tree.raise_quota(account.quota)).is_ok() {
                         session.tell(ToClient::Quota(account.quota));
                     }
                 }
@@ -253,7 +255,7 @@ impl Engine {
         let mut known = self.users.lock();
         if *known != names {
             for session in self.registry.all() {
-                session.tell(ToClient::Users(session::begin::others(&accounts, &session.user)));
+                session.tell(ToClient::Users(session::begin::others(&accounts, session.user())));
             }
             *known = names;
         }

@@ -14,8 +14,9 @@ use xfer_protocol::{ContentId, DeliveryId, Ino, Name};
 use xfer_store::{AccountId, Batch, Committed, MetaStore, StoreError};
 
 use super::inbox::Inbox;
+use crate::engine::session::Session;
+use crate::engine::session::queues::News;
 use crate::engine::session::registry::Registry;
-use crate::engine::session::{News, Session};
 
 /// The queues between the users.
 pub(super) struct Post {
@@ -37,12 +38,12 @@ impl Post {
         ino: Ino,
         size: Usage,
     ) -> Result<(), ReadError> {
-        let from = by.account;
+        let from = by.account();
         let recipient = self.meta.account(to).map_err(storage)?;
         let recipient = recipient.filter(|to| to.id != from).ok_or(ReadError::NoUser)?;
         let mut inboxes = self.lock();
         // A session that ends gives up its room after its tree, so nothing is kept past that.
-        if by.has_ended() {
+        if by.tree.has_ended() {
             return Err(ReadError::Ended);
         }
         // Under the lock: what is admitted no longer is what the store counts already.

@@ -30,8 +30,9 @@ use super::post::Post;
 use super::stores::Stores;
 use super::tree::Tree;
 use crate::engine::link::answer_room::Held;
+use crate::engine::session::Session;
 use crate::engine::session::counters::{Counters, add};
-use crate::engine::session::{NoTree, Session};
+use crate::engine::session::turn::NoTree;
 use xfer_link::patience::Patient;
 use xfer_link::{LinkError, receive_after, send_encoded};
 use xfer_store::StoreError;
@@ -111,15 +112,15 @@ impl Reading {
         tokio::select! {
             ended = tasks.join_next() => {
                 if let Some(Ok(Err(error))) = ended {
-                    tracing::debug!(user = %session.user, %error, "a read link ended");
+                    tracing::debug!(user = %session.user(), %error, "a read link ended");
                 }
             }
-            () = session.wait_over() => {}
+            () = session.seat.orders.wait_over() => {}
         }
     }
 
     async fn answer(self, request: Request) -> Answered {
-        count(&self.session.counters, &request.ask);
+        count(self.session.counters(), &request.ask);
         let id = request.id;
         match self.answer_in_turn(request).await {
             Ok(((message, payload), held)) => Answered { message, payload, _held: Some(held) },
@@ -135,15 +136,15 @@ impl Reading {
     async fn answer_in_turn(&self, request: Request) -> Result<(Written, Held), ReadError> {
         self.wait_applied(request.after).await?;
         let bytes_max = bytes_max(&request.ask)?;
-        let mut held = self.session.answers.take(bytes_max).await;
-        let _place = acquire(&self.session.read_work).await?;
+        let mut held = self.session.reads.answers.take(bytes_max).await;
+        let _place = acquire(&self.session.reads.work).await?;
         let written = self.answer_now(request).await?;
         held.shrink(written.0.capacity() + written.1.capacity());
         Ok((written, held))
     }
 
     async fn wait_applied(&self, after: Seq) -> Result<(), ReadError> {
-        let mut applied = self.session.applied.subscribe();
+        let mut applied = self.session.position.follow_applied();
         let reached = applied.wait_for(|applied| *applied >= after);
         match tokio::time::timeout(AFTER_PATIENCE, reached).await {
             Ok(Ok(_)) => Ok(()),
@@ -153,7 +154,7 @@ impl Reading {
         }
     }
 
-    #[tracing::instrument(level = "trace", skip(self), fields(user = %self.session.user))]
+    #[tracing::instrument(level = "trace", skip(self), fields(user = %self.session.user()))]
     async fn answer_now(&self, request: Request) -> Result<Written, ReadError> {
         let Request { id, after: _, ask } = request;
         match ask {
@@ -168,7 +169,7 @@ impl Reading {
             Ask::Read { ino, content, offset, len } => {
                 let end = offset.checked_add(u64::from(len)).ok_or(ReadError::Invalid)?;
                 let data = self.read(ino, content, offset..end).await?;
-                add(&self.session.counters.bytes_out, data.len() as u64);
+                add(&self.session.counters().bytes_out, data.len() as u64);
                 Ok((write_down(id, Answer::Data)?.0, data))
             }
             Ask::Delivery { id: delivery, from } => {
@@ -176,7 +177,7 @@ impl Reading {
                 self.in_tree(move |tree| write_down(id, items(tree)?)).await
             }
             Ask::State(delivery) => {
-                let (meta, account) = (self.stores.meta.clone(), self.session.account);
+                let (meta, account) = (self.stores.meta.clone(), self.session.account());
                 let state = move || meta.delivery_state(account, delivery).map_err(storage);
                 write_down(id, Answer::State(self.beside_tree(state).await?))
             }
@@ -194,10 +195,10 @@ impl Reading {
         &self,
         work: impl FnOnce(&mut Tree) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
-        let turn = self.session.tree_turn().await.map_err(no_tree)?;
+        let turn = self.session.tree.turn().await.map_err(no_tree)?;
         let session = self.session.clone();
         let done = spawn_blocking(move || {
-            let done = session.with_tree(work);
+            let done = session.tree.with(work);
             drop(turn);
             done
         });
@@ -250,7 +251,7 @@ impl Reading {
         }
         let (session, meta) = (self.session.clone(), self.stores.meta.clone());
         let report = move || {
-            session.damage.report(&*meta, (&session.user, session.account), ino, &error);
+            session.damage.report(&*meta, (session.user(), session.account()), ino, &error);
             Err(ReadError::Damaged)
         };
         self.beside_tree(report).await

@@ -9,7 +9,8 @@ use xfer_store::StoreError;
 use crate::engine::driver::Driver;
 use crate::engine::driver::over::{Over, no_tree, panicked};
 use crate::engine::garbage::collect;
-use crate::engine::session::{NoTree, Session};
+use crate::engine::session::Session;
+use crate::engine::session::turn::NoTree;
 use crate::engine::stores::Stores;
 use crate::engine::trouble::Trouble;
 
@@ -18,12 +19,12 @@ impl Driver {
     pub(crate) async fn grant_more(&mut self) -> Result<(), Over> {
         let (session, stores) = (self.session.clone(), self.stores.clone());
         let granted = spawn_blocking(move || {
-            if !session.with_tree(|tree| tree.ids_mut().may_grow()).map_err(no_tree)? {
+            if !session.tree.with(|tree| tree.ids_mut().may_grow()).map_err(no_tree)? {
                 return Err(Over::Protocol("more numbers asked for than are used".to_owned()));
             }
             let range =
                 stores.meta.grant_ids(IDS_MAX).map_err(|e| Over::Failed(Trouble::from(&e)))?;
-            session.with_tree(|tree| tree.ids_mut().grow(range)).map_err(no_tree)?;
+            session.tree.with(|tree| tree.ids_mut().grow(range)).map_err(no_tree)?;
             Ok(range)
         });
         let range = granted.await.map_err(panicked)??;
@@ -35,7 +36,7 @@ impl Driver {
     pub(crate) async fn take_back(&self, limit: Limit) -> Result<(), Over> {
         let session = self.session.clone();
         let taken = spawn_blocking(move || {
-            session.with_tree(|tree| {
+            session.tree.with(|tree| {
                 tree.room_mut().give_back(limit);
                 tree.trim();
             })
@@ -77,7 +78,7 @@ fn extend(
     wanted: Option<Room>,
 ) -> Result<Result<(Room, Limit), StoreError>, NoTree> {
     let raise = || {
-        session.with_tree(|tree| {
+        session.tree.with(|tree| {
             let room = tree.room_mut();
             let free = wanted.map_or_else(|| stores.space.free(), |wanted| room.extend(wanted))?;
             Ok((free, room.limit()))

@@ -26,8 +26,9 @@ use xfer_protocol::tree::{Op, Room};
 use crate::engine::applying::Frame;
 use crate::engine::commit::{Job, Verdict};
 use crate::engine::driver::over::{Over, no_tree, ordered, panicked};
+use crate::engine::session::Session;
 use crate::engine::session::counters::add;
-use crate::engine::session::{Order, Session};
+use crate::engine::session::orders::Order;
 use crate::engine::stores::Stores;
 use crate::engine::trouble::Trouble;
 use xfer_link::patience::is_silence;
@@ -136,7 +137,7 @@ impl Driver {
         stores: Stores,
         committer: mpsc::Sender<Job>,
     ) -> Driver {
-        let durable = *session.applied.borrow();
+        let durable = session.position.applied();
         let commit =
             CommitState { durable, in_flight: None, barrier: durable, large: false, due: None };
         Driver { session, stores, committer, commit }
@@ -144,7 +145,7 @@ impl Driver {
 
     /// Serves the link until something ends the session.
     pub(crate) async fn serve(&mut self, frames: &mut mpsc::Receiver<Received>) -> Over {
-        let mut orders = self.session.orders();
+        let mut orders = self.session.seat.orders.subscribe();
         orders.mark_changed();
         loop {
             let served = tokio::select! {
@@ -153,7 +154,7 @@ impl Driver {
                 () = when(self.commit.due), if self.commit.in_flight.is_none() => {
                     self.start_commit().await
                 }
-                () = when(drain_deadline(&self.session)) => ordered(&self.session).map_or(Ok(()), Err),
+                () = when(self.session.seat.orders.deadline()) => ordered(&self.session).map_or(Ok(()), Err),
                 received = frames.recv(), if !self.commit.large => {
                     self.handle_received(received).await
                 }
@@ -170,7 +171,7 @@ impl Driver {
             if self.commit.in_flight.is_some() {
                 let verdict = verdict_of(&mut self.commit.in_flight).await;
                 self.handle_verdict(verdict).await?;
-            } else if *self.session.applied.borrow() > self.commit.durable {
+            } else if self.session.position.applied() > self.commit.durable {
                 self.start_commit().await?;
             } else {
                 return Ok(());
@@ -212,11 +213,11 @@ impl Driver {
             }
             None => return Err(Over::LinkLost("the link is closed".to_owned())),
         };
-        add(&self.session.counters.frames, 1);
+        add(&self.session.counters().frames, 1);
         match message {
             ToServer::Ops { first, ops } => self.handle_ops(first, ops, payload).await,
             ToServer::Barrier { upto } => {
-                add(&self.session.counters.barriers, 1);
+                add(&self.session.counters().barriers, 1);
                 self.commit.barrier = self.commit.barrier.max(upto);
                 self.hasten();
                 Ok(())
@@ -233,7 +234,7 @@ impl Driver {
     }
 
     async fn handle_ops(&mut self, first: Seq, ops: Vec<Op>, payload: Bytes) -> Result<(), Over> {
-        let applied = *self.session.applied.borrow();
+        let applied = self.session.position.applied();
         let frame = Frame::new(applied, first, ops, payload)?;
         let large = frame.apply(&self.session).await?;
         self.commit.due.get_or_insert_with(|| Instant::now() + COMMIT_INTERVAL);
@@ -248,7 +249,7 @@ impl Driver {
     /// Makes the next commit due at once, if a program waits for an op that is in none yet.
     fn hasten(&mut self) {
         let taken = self.commit.in_flight.as_ref().map_or(self.commit.durable, |(seq, _)| *seq);
-        if self.commit.barrier > taken && *self.session.applied.borrow() > taken {
+        if self.commit.barrier > taken && self.session.position.applied() > taken {
             self.commit.due = Some(Instant::now());
         }
     }
@@ -258,7 +259,7 @@ impl Driver {
         self.commit.large = false;
         let session = self.session.clone();
         let now = SystemTime::now().into();
-        let taken = spawn_blocking(move || session.with_tree(|tree| tree.take_batch(now)));
+        let taken = spawn_blocking(move || session.tree.with(|tree| tree.take_batch(now)));
         let Some(work) = taken.await.map_err(panicked)?.map_err(no_tree)? else { return Ok(()) };
         let (reply, verdict) = oneshot::channel();
         let seq = work.batch.applied;
@@ -273,15 +274,15 @@ impl Driver {
             Verdict::Durable { scarce } => scarce,
             Verdict::Fenced => {
                 let session = self.session.clone();
-                let withdrawn = spawn_blocking(move || session.with_tree(|tree| tree.withdraw()));
+                let withdrawn = spawn_blocking(move || session.tree.with(|tree| tree.withdraw()));
                 withdrawn.await.map_err(panicked)?.map_err(no_tree)?;
                 return Err(Over::Fenced);
             }
             Verdict::Failed(error) => return Err(Over::Failed(error)),
         };
         self.commit.durable = seq;
-        self.session.set_durable(seq);
-        add(&self.session.counters.commits, 1);
+        self.session.position.set_durable(seq);
+        add(&self.session.counters().commits, 1);
         // Whoever makes room hears of it with the word that what made it is durable; where there is
         // room enough, nobody waits for that.
         if scarce {
@@ -299,10 +300,10 @@ impl Driver {
     /// Gives back what a commit made unreachable; says whether there was anything.
     async fn settle(&self, seq: Seq) -> Result<bool, Over> {
         let session = self.session.clone();
-        let settled = spawn_blocking(move || session.with_tree(|tree| tree.settle(seq)));
+        let settled = spawn_blocking(move || session.tree.with(|tree| tree.settle(seq)));
         let settled = settled.await.map_err(panicked)?.map_err(no_tree)?;
         Ok(settled.unwrap_or_else(|error| {
-            tracing::warn!(user = %self.session.user, %error, "space is not given back");
+            tracing::warn!(user = %self.session.user(), %error, "space is not given back");
             false
         }))
     }
@@ -328,12 +329,5 @@ async fn when(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
-    }
-}
-
-fn drain_deadline(session: &Session) -> Option<Instant> {
-    match &*session.orders().borrow() {
-        Order::Drain { deadline, .. } => Some(*deadline),
-        Order::Run | Order::Lost { .. } | Order::End { .. } => None,
     }
 }

@@ -1,10 +1,11 @@
 //! Why the service of a session ends.
 
-use tokio::time::Instant;
 use xfer_protocol::message::EndReason;
 use xfer_protocol::{Errno, Seq};
 
-use crate::engine::session::{NoTree, Order, Session};
+use crate::engine::session::Session;
+use crate::engine::session::orders::Order;
+use crate::engine::session::turn::NoTree;
 use crate::engine::trouble::Trouble;
 
 /// Why a session's service ended.
@@ -30,14 +31,10 @@ pub(crate) enum Over {
 
 /// Why the session has to end now, if somebody says so.
 pub(crate) fn ordered(session: &Session) -> Option<Over> {
-    match &*session.orders().borrow() {
-        Order::Run => None,
-        Order::Drain { reason, deadline } => {
-            (*deadline <= Instant::now()).then(|| Over::Ordered(reason.clone()))
-        }
-        Order::Lost { why } => Some(Over::LinkLost(why.clone())),
-        Order::End { reason } => Some(Over::Ordered(reason.clone())),
+    if let Order::Lost { why } = &*session.seat.orders.subscribe().borrow() {
+        return Some(Over::LinkLost(why.clone()));
     }
+    session.seat.orders.due().map(Over::Ordered)
 }
 
 pub(crate) fn no_tree(_: NoTree) -> Over {

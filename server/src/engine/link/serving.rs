@@ -18,8 +18,10 @@ use crate::engine::driver::{Driver, frames, read_frames, write_messages};
 use crate::engine::leftovers::tidy_after;
 use crate::engine::reading::Reading;
 use crate::engine::session::begin::{Begun, begin};
-use crate::engine::session::registry::Seat;
-use crate::engine::session::{News, Queues, Session};
+use crate::engine::session::queues::{News, Queues};
+use crate::engine::session::registry::SeatGuard;
+use crate::engine::session::seat::Who;
+use crate::engine::session::{Ends, Session};
 use crate::engine::stores::Stores;
 use crate::login::opening::Authenticated;
 use xfer_link::patience::Patient;
@@ -70,7 +72,7 @@ impl Engine {
             answer(&mut writer, &Opened::Refused(Refusal::NoSession)).await;
             return;
         };
-        let Some(_place) = session.take_read_link() else {
+        let Some(_place) = session.reads.take_link() else {
             answer(&mut writer, &Opened::Refused(Refusal::Busy)).await;
             return;
         };
@@ -84,13 +86,13 @@ impl Engine {
     }
 
     async fn open_session(&self, auth: &Authenticated) -> Result<Open, Refusal> {
-        let (seat, queues) = self.registry.claim(auth).await?;
+        let (seat, ends) = self.registry.claim(auth).await?;
         let (stores, session) = (self.stores.clone(), seat.session.clone());
         let begun = spawn_blocking(move || begin(&stores, &session)).await;
         let begun = begun.map_err(|_| Refusal::Internal)??;
         // The orphans that went may have left contents behind.
         self.garbage.notify_one();
-        Ok(Open { seat, queues, begun })
+        Ok(Open { seat, ends, begun })
     }
 
     async fn serve_session<R, W>(&self, open: Open, reader: R, mut writer: W)
@@ -98,7 +100,7 @@ impl Engine {
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        let Open { seat, queues, begun } = open;
+        let Open { seat, ends, begun } = open;
         let session = seat.session.clone();
         let Begun { account, tree, grant, last_named, more_deliveries, without_room } = begun;
         session.begin(&account, tree);
@@ -107,7 +109,7 @@ impl Engine {
             self.leave(&session).await;
             return;
         }
-        let Session { user, host, address, .. } = &*session;
+        let Who { user, host, address, .. } = &session.seat.who;
         tracing::info!(%user, ?host, address, %epoch, "session begins");
         if more_deliveries {
             session.pass_on(News::Arrived);
@@ -117,7 +119,7 @@ impl Engine {
         }
         let (received, mut frames) = frames();
         let reading = Task(tokio::spawn(read_frames(reader, received)));
-        let Queues { outgoing, told_news, news } = queues;
+        let Ends { queues: Queues { outgoing, told_news }, news } = ends;
         let writing = Task(tokio::spawn(write_all(session.clone(), writer, outgoing, told_news)));
         let news = tell_news(self.stores.clone(), session.clone(), last_named, news);
         let news = Task(tokio::spawn(news));
@@ -130,16 +132,16 @@ impl Engine {
     }
 
     /// Lets go of the account, and then says the last word: whoever hears it may log in again.
-    async fn conclude(&self, seat: Seat, over: Over, writing: Task<()>) {
+    async fn conclude(&self, seat: SeatGuard, over: Over, writing: Task<()>) {
         let session = seat.session.clone();
         log_end(&session, &over);
         self.leave(&session).await;
         drop(seat);
         if let Over::Diverged(seq, errno) = over {
-            session.tell_last(ToClient::Diverged { seq, errno }, FAREWELL).await;
+            session.outbound.tell_last(ToClient::Diverged { seq, errno }, FAREWELL).await;
         }
         if let Some(reason) = last_word(over) {
-            session.tell_last(ToClient::Ended(reason), FAREWELL).await;
+            session.outbound.tell_last(ToClient::Ended(reason), FAREWELL).await;
             writing.finish(FAREWELL).await;
         }
     }
@@ -148,10 +150,12 @@ impl Engine {
     async fn leave(&self, session: &Arc<Session>) {
         let (stores, post, ended) = (self.stores.clone(), self.post.clone(), session.clone());
         let tidied = spawn_blocking(move || {
-            let tree = ended.take_tree();
-            post.forget(ended.account);
-            match (ended.epoch(), tree) {
-                (Some(epoch), Some(tree)) => tidy_after(&stores, ended.account, epoch, tree.left()),
+            let tree = ended.tree.take();
+            post.forget(ended.account());
+            match (ended.position.epoch(), tree) {
+                (Some(epoch), Some(tree)) => {
+                    tidy_after(&stores, ended.account(), epoch, tree.left())
+                }
                 (None, _) | (_, None) => Ok(()),
             }
         });
@@ -163,8 +167,8 @@ impl Engine {
 
 /// A session that is about to be served.
 struct Open {
-    seat: Seat,
-    queues: Queues,
+    seat: SeatGuard,
+    ends: Ends,
     begun: Begun,
 }
 
@@ -221,7 +225,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
     told_news: mpsc::Receiver<ToClient>,
 ) {
     if let Err(error) = write_messages(writer, outgoing, told_news).await {
-        session.lose_link(error.to_string());
+        session.seat.orders.lose_link(error.to_string());
     }
 }
 
@@ -238,12 +242,12 @@ async fn tell_news(
     while news.recv_many(&mut some, NEWS_COUNT).await > 0 {
         let mut arrived = some.contains(&News::Arrived);
         while arrived {
-            let (meta, account) = (stores.meta.clone(), session.account);
+            let (meta, account) = (stores.meta.clone(), session.account());
             let look = move || meta.waiting_after(account, last_told, ARRIVALS_COUNT);
             let waiting = match spawn_blocking(look).await {
                 Ok(Ok(waiting)) => waiting,
                 Ok(Err(error)) => {
-                    tracing::error!(user = %session.user, %error, "an inbox can't be read");
+                    tracing::error!(user = %session.user(), %error, "an inbox can't be read");
                     Vec::new()
                 }
                 Err(_) => return,
@@ -251,14 +255,14 @@ async fn tell_news(
             arrived = waiting.len() == ARRIVALS_COUNT;
             for (arrival, head) in waiting {
                 last_told = arrival;
-                session.tell_news(ToClient::Arrived(head)).await;
+                session.outbound.tell_news(ToClient::Arrived(head)).await;
             }
         }
         for one in some.drain(..) {
             match one {
                 News::Arrived => {}
                 News::Settled(delivery, state) => {
-                    session.tell_news(ToClient::Settled { delivery, state }).await;
+                    session.outbound.tell_news(ToClient::Settled { delivery, state }).await;
                 }
             }
         }
@@ -266,8 +270,8 @@ async fn tell_news(
 }
 
 fn log_end(session: &Session, over: &Over) {
-    let (user, address) = (&session.user, &session.address);
-    let applied = *session.applied.borrow();
+    let (user, address) = (session.user(), &session.seat.who.address);
+    let applied = session.position.applied();
     match over {
         Over::LoggedOut => tracing::info!(%user, address, %applied, "session ends: logged out"),
         Over::LinkLost(why) => {

@@ -36,20 +36,20 @@ pub(crate) struct Begun {
     pub(crate) without_room: Vec<(DeliveryId, DeliveryState)>,
 }
 
-/// Begins the session of whoever holds a seat. Blocks.
+/// Begins the session of a seat that is taken. Blocks.
 ///
-/// The password may have been changed since it was checked, for a takeover waits long. Whoever
-/// changes it from now on finds the session, and ends it.
+/// The password may have been changed since it was checked, for a takeover waits long. A change from
+/// now on finds the session, and ends it.
 pub(crate) fn begin(stores: &Stores, session: &Session) -> Result<Begun, Refusal> {
     let failed = |error: StoreError| {
-        tracing::error!(user = %session.user, %error, "a session can't begin");
+        tracing::error!(user = %session.user(), %error, "a session can't begin");
         Refusal::Internal
     };
-    if stores.meta.is_claimed(session.account).map_err(failed)? {
+    if stores.meta.is_claimed(session.account()).map_err(failed)? {
         return Err(Refusal::Claimed);
     }
-    let account = stores.meta.begin_session(session.account).map_err(failed)?;
-    if !session.may_be_of(&account) {
+    let account = stores.meta.begin_session(session.account()).map_err(failed)?;
+    if !session.seat.who.may_be_of(&account) {
         return Err(Refusal::WrongPassword);
     }
     start(stores, session, account).map_err(failed)
@@ -67,8 +67,8 @@ fn start(stores: &Stores, session: &Session, mut account: Account) -> Result<Beg
     let mut tree = Tree::new(stores.clone(), &account, ids);
     let disk = tree.room_mut().extend(Room::default())?;
     let grant = Grant {
-        session: session.id,
-        secret: session.secret.clone(),
+        session: session.seat.id,
+        secret: session.seat.secret(),
         epoch: account.epoch,
         applied: account.applied,
         user: account.name.clone(),

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use xfer_protocol::message::{EndReason, Purpose, Refusal, Secret};
@@ -13,7 +13,8 @@ use xfer_protocol::{Name, SessionId};
 use xfer_store::AccountId;
 
 use crate::engine::link::answer_room::AnswerRoom;
-use crate::engine::session::{Holder, Queues, Session};
+use crate::engine::session::seat::Seat;
+use crate::engine::session::{Ends, Session};
 use crate::login::opening::Authenticated;
 
 /// How long a session that is taken over has to send what it has.
@@ -42,38 +43,38 @@ struct State {
     closed: bool,
 }
 
-/// A place in the registry, given up when dropped.
-pub(crate) struct Seat {
+/// A seat that is taken. Dropping this frees it and says that the session is over.
+pub(crate) struct SeatGuard {
     registry: Arc<Registry>,
     pub(crate) session: Arc<Session>,
 }
 
-impl Drop for Seat {
+impl Drop for SeatGuard {
     fn drop(&mut self) {
         self.registry.remove(&self.session);
     }
 }
 
-/// Why there is no place.
+/// Why there is no seat.
 enum Taken {
     By(Arc<Session>),
     Refused(Refusal),
 }
 
 impl Registry {
-    /// Takes the account's place, waiting for one who has it to leave if that is the purpose.
+    /// Takes the account's seat, waiting for the session that has it to end if that is the purpose.
     pub(crate) async fn claim(
         self: &Arc<Registry>,
         auth: &Authenticated,
-    ) -> Result<(Seat, Queues), Refusal> {
+    ) -> Result<(SeatGuard, Ends), Refusal> {
         for _ in 0..TAKEOVER_TRIES {
             let other = match self.try_claim(auth) {
-                Ok(seat) => return Ok(seat),
+                Ok(taken) => return Ok(taken),
                 Err(Taken::Refused(refusal)) => return Err(refusal),
                 Err(Taken::By(other)) => other,
             };
             match auth.purpose {
-                Purpose::Mount => return Err(in_use(&other)),
+                Purpose::Mount => return Err(other.seat.who.in_use()),
                 Purpose::TakeOver => take_over(&other, auth).await?,
             }
         }
@@ -82,8 +83,8 @@ impl Registry {
 
     /// The session with this name and secret.
     pub(crate) fn find(&self, id: SessionId, secret: &Secret) -> Option<Arc<Session>> {
-        let session = self.all().into_iter().find(|session| session.id == id)?;
-        session.has_secret(secret).then_some(session)
+        let session = self.all().into_iter().find(|session| session.seat.id == id)?;
+        session.seat.has_secret(secret).then_some(session)
     }
 
     /// The account's session.
@@ -93,7 +94,7 @@ impl Registry {
 
     /// The user's session.
     pub(crate) fn of_user(&self, user: &Name) -> Option<Arc<Session>> {
-        self.all().into_iter().find(|session| session.user == *user)
+        self.all().into_iter().find(|session| session.user() == user)
     }
 
     /// All sessions.
@@ -106,8 +107,8 @@ impl Registry {
         self.lock().closed = true;
     }
 
-    fn try_claim(self: &Arc<Registry>, auth: &Authenticated) -> Result<(Seat, Queues), Taken> {
-        let (id, secret) = draw_identity().ok_or(Taken::Refused(Refusal::Internal))?;
+    fn try_claim(self: &Arc<Registry>, auth: &Authenticated) -> Result<(SeatGuard, Ends), Taken> {
+        let seat = Seat::new(auth).ok_or(Taken::Refused(Refusal::Internal))?;
         let mut state = self.lock();
         if state.closed {
             return Err(Taken::Refused(Refusal::Stopping));
@@ -118,25 +119,15 @@ impl Registry {
         if state.sessions.len() >= SESSIONS_MAX {
             return Err(Taken::Refused(Refusal::Busy));
         }
-        let holder = Holder {
-            id,
-            secret,
-            account: auth.account,
-            user: auth.user.clone(),
-            password: auth.password.clone(),
-            host: auth.host.clone(),
-            address: auth.address.clone(),
-            since: SystemTime::now().into(),
-        };
-        let (session, queues) = Session::new(holder, self.answers.share());
+        let (session, ends) = Session::new(seat, self.answers.share());
         let session = Arc::new(session);
         state.sessions.insert(auth.account, session.clone());
-        Ok((Seat { registry: self.clone(), session }, queues))
+        Ok((SeatGuard { registry: self.clone(), session }, ends))
     }
 
     fn remove(&self, session: &Session) {
-        self.lock().sessions.retain(|_, other| other.id != session.id);
-        session.set_over();
+        self.lock().sessions.retain(|_, other| other.seat.id != session.seat.id);
+        session.seat.orders.set_over();
     }
 
     /// Nothing in here can be left half done, so a panic elsewhere does no harm.
@@ -145,28 +136,13 @@ impl Registry {
     }
 }
 
-fn in_use(session: &Session) -> Refusal {
-    Refusal::InUse {
-        host: session.host.clone(),
-        address: session.address.clone(),
-        since: session.since,
-    }
-}
-
 /// Waits until the other session has left. One that does not, since the storage hangs, keeps its
-/// place: two sessions must never write to the same contents.
+/// seat: two sessions must never write to the same contents.
 async fn take_over(other: &Session, auth: &Authenticated) -> Result<(), Refusal> {
     let (host, address) = (auth.host.clone(), auth.address.clone());
     tracing::info!(user = %auth.user, ?host, address, "takes the session over");
-    other.drain(EndReason::TakenOver { host, address }, DRAIN);
-    tokio::time::timeout(DRAIN + COMMIT, other.wait_over()).await.map_err(|_| Refusal::Busy)
-}
-
-/// A name and a secret that nobody can guess.
-fn draw_identity() -> Option<(SessionId, Secret)> {
-    let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
-    let (mut id, mut secret) = (SessionId([0; 16]), Secret([0; 32]));
-    random.fill(&mut id.0).ok()?;
-    random.fill(&mut secret.0).ok()?;
-    Some((id, secret))
+    other.seat.orders.drain(EndReason::TakenOver { host, address }, DRAIN);
+    tokio::time::timeout(DRAIN + COMMIT, other.seat.orders.wait_over())
+        .await
+        .map_err(|_| Refusal::Busy)
 }

@@ -1,0 +1,117 @@
+//! Orders to a session, from outside it: to let its client log out, or to end.
+//!
+//! **Invariant:** a weaker order never replaces a stronger one; of two deadlines the earlier holds.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use xfer_protocol::message::EndReason;
+
+/// An order to a session.
+#[derive(Clone, Debug)]
+pub(crate) enum Order {
+    /// Go on.
+    Run,
+    /// Ask the client to send the rest of its log and to log out, and end by this moment.
+    Drain { reason: EndReason, deadline: Instant },
+    /// The link broke: nothing can be said any more.
+    Lost { why: String },
+    /// End now, with all applied ops made durable.
+    End { reason: EndReason },
+}
+
+/// The order that a session is under, and the news that it is over.
+pub(crate) struct Orders {
+    order: watch::Sender<Order>,
+    over: watch::Sender<bool>,
+}
+
+impl Orders {
+    /// No order yet.
+    pub(crate) fn new() -> Orders {
+        Orders { order: watch::Sender::new(Order::Run), over: watch::Sender::new(false) }
+    }
+
+    /// Has the client log out within `patience`.
+    pub(crate) fn drain(&self, reason: EndReason, patience: Duration) {
+        self.give(Order::Drain { reason, deadline: Instant::now() + patience });
+    }
+
+    /// Ends the session.
+    pub(crate) fn end(&self, reason: EndReason) {
+        self.give(Order::End { reason });
+    }
+
+    /// Ends the session since its link broke.
+    pub(crate) fn lose_link(&self, why: String) {
+        self.give(Order::Lost { why });
+    }
+
+    /// The orders from now on, and the one that holds.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Order> {
+        self.order.subscribe()
+    }
+
+    /// Why the session has to end now, if it has to.
+    pub(crate) fn due(&self) -> Option<EndReason> {
+        match &*self.order.borrow() {
+            Order::Run => None,
+            Order::Drain { reason, deadline } => {
+                (*deadline <= Instant::now()).then(|| reason.clone())
+            }
+            Order::Lost { .. } => None,
+            Order::End { reason } => Some(reason.clone()),
+        }
+    }
+
+    /// When a client that is asked to log out must have done so.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &*self.order.borrow() {
+            Order::Drain { deadline, .. } => Some(*deadline),
+            Order::Run | Order::Lost { .. } | Order::End { .. } => None,
+        }
+    }
+
+    /// Waits until the session is over.
+    pub(crate) async fn wait_over(&self) {
+        let mut over = self.over.subscribe();
+        // The sender is part of `self`, so this can't fail.
+        let _ = over.wait_for(|over| *over).await;
+    }
+
+    /// Notes that the session is over: it will not change any row or content again.
+    pub(crate) fn set_over(&self) {
+        self.over.send_replace(true);
+    }
+
+    fn give(&self, new: Order) {
+        self.order.send_if_modified(|order| {
+            let stronger = new.is_stronger(order);
+            if stronger {
+                *order = new;
+            }
+            stronger
+        });
+    }
+}
+
+impl Order {
+    fn is_stronger(&self, other: &Order) -> bool {
+        match (self, other) {
+            (Order::Drain { deadline, .. }, Order::Drain { deadline: held, .. }) => deadline < held,
+            (
+                Order::Run | Order::Drain { .. } | Order::Lost { .. } | Order::End { .. },
+                Order::Run | Order::Drain { .. } | Order::Lost { .. } | Order::End { .. },
+            ) => self.rank() > other.rank(),
+        }
+    }
+
+    fn rank(&self) -> u8 {
+        match self {
+            Order::Run => 0,
+            Order::Drain { .. } => 1,
+            Order::Lost { .. } | Order::End { .. } => 2,
+        }
+    }
+}
