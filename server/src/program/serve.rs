@@ -103,11 +103,11 @@ async fn serve(
     let listener = Arc::new(Listener::new(tls, Door::new(meta.clone()), engine.clone()));
     let stop = stop_signal()?;
     announce(&port, fingerprint)?;
-    let control = tokio::spawn(control.serve());
+    let mut background = JoinSet::new();
+    background.spawn(control.serve());
     let removing = meta.clone();
-    tokio::task::spawn_blocking(move || clear_removed(&removing));
-    let upkeep =
-        tokio::spawn(upkeep::forever(meta.clone(), contents.clone(), config.keep_lost_days));
+    background.spawn_blocking(move || clear_removed(&removing));
+    background.spawn(upkeep::forever(meta.clone(), contents.clone(), config.keep_lost_days));
     let mut trouble = None;
     let stop = async {
         let error = tokio::select! {
@@ -129,8 +129,7 @@ async fn serve(
     if tokio::time::timeout(DRAIN_DEADLINE + STOP_GRACE, end).await.is_err() {
         tracing::warn!("sessions did not end in time");
     }
-    upkeep.abort();
-    control.abort();
+    background.abort_all();
     finish(connections).await;
     last_look(&store, trouble)
 }
