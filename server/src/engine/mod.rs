@@ -50,6 +50,7 @@ pub use session::SessionInfo;
 pub use session::counters::{Counters, Counts};
 
 use commit::{Committer, Job};
+use driver::drivers::Drivers;
 use leftovers::tidy_after_crash;
 use post::Post;
 use rows_budget::RowsBudget;
@@ -79,6 +80,7 @@ pub struct Engine {
     committer: mpsc::Sender<Job>,
     garbage: Arc<Notify>,
     read_work: Arc<Semaphore>,
+    drivers: Drivers,
     commits: Arc<Commits>,
     /// The users there were when sessions were last told.
     users: Mutex<Vec<Name>>,
@@ -139,6 +141,7 @@ impl Engine {
             committer: sender,
             garbage,
             read_work: Arc::new(Semaphore::new(READ_WORK_MAX)),
+            drivers: Drivers::default(),
             commits,
             users: Mutex::default(),
             older,

@@ -1,12 +1,13 @@
 //! What a client is granted while its session runs: room on the disk, and numbers.
 
+use std::sync::Arc;
+
 use tokio::task::spawn_blocking;
+use xfer_protocol::IdRange;
 use xfer_protocol::limits::IDS_MAX;
-use xfer_protocol::message::ToClient;
 use xfer_protocol::tree::{Limit, Room};
 use xfer_store::StoreError;
 
-use crate::engine::driver::Driver;
 use crate::engine::driver::over::{Over, no_tree, panicked};
 use crate::engine::garbage::collect;
 use crate::engine::session::Session;
@@ -14,9 +15,19 @@ use crate::engine::session::turn::NoTree;
 use crate::engine::stores::Stores;
 use crate::engine::trouble::Trouble;
 
-impl Driver {
-    /// Answers a client whose numbers are running out.
-    pub(crate) async fn grant_more(&mut self) -> Result<(), Over> {
+/// Grants to one session, from the stores.
+pub(crate) struct Granting {
+    session: Arc<Session>,
+    stores: Stores,
+}
+
+impl Granting {
+    pub(crate) fn new(session: Arc<Session>, stores: Stores) -> Granting {
+        Granting { session, stores }
+    }
+
+    /// More numbers, for a client whose numbers are running out.
+    pub(crate) async fn more_ids(&self) -> Result<IdRange, Over> {
         let (session, stores) = (self.session.clone(), self.stores.clone());
         let granted = spawn_blocking(move || {
             if !session.tree.with(|tree| tree.ids_mut().may_grow()).map_err(no_tree)? {
@@ -27,9 +38,7 @@ impl Driver {
             session.tree.with(|tree| tree.ids_mut().grow(range)).map_err(no_tree)?;
             Ok(range)
         });
-        let range = granted.await.map_err(panicked)??;
-        self.session.tell(ToClient::Ids(range));
-        Ok(())
+        granted.await.map_err(panicked)?
     }
 
     /// A client that is quiet gives room back. Others begin sessions too: its tree gets smaller.
@@ -42,23 +51,6 @@ impl Driver {
             })
         });
         taken.await.map_err(panicked)?.map_err(no_tree)
-    }
-
-    /// Says what is durable, and what the disk can take: others fill and empty it too.
-    pub(crate) async fn tell_durable(&mut self) -> Result<(), Over> {
-        if let Some((disk, limit)) = self.room(None).await? {
-            self.session.tell(ToClient::Durable { seq: self.commit.durable, disk, limit });
-        }
-        Ok(())
-    }
-
-    /// Answers a client that waits for room.
-    pub(crate) async fn grant_room(&mut self, wanted: Room) -> Result<(), Over> {
-        let Some((disk, limit)) = self.room(Some(wanted)).await? else {
-            return Err(Over::Failed(Trouble::of_server("the disk's room can't be asked for")));
-        };
-        self.session.tell(ToClient::Room { disk, limit });
-        Ok(())
     }
 
     /// What the disk can take and the session's limit, if the disk says so; the limit is raised, if

@@ -1,22 +1,23 @@
-//! Why the service of a session ends.
+//! Why a session ends: what is logged of it, and what its client is told.
+//!
+//! Why a link ends is another matter ([`LinkEnd`](crate::engine::session::lending::LinkEnd)).
 
-use xfer_protocol::message::EndReason;
+use xfer_protocol::limits::CLIENT_SILENCE_TIMEOUT_MS;
+use xfer_protocol::message::{EndReason, ToClient};
 use xfer_protocol::{Errno, Seq};
 
 use crate::engine::session::Session;
-use crate::engine::session::orders::Order;
+use crate::engine::session::lending::Loss;
 use crate::engine::session::turn::NoTree;
 use crate::engine::trouble::Trouble;
 
-/// Why a session's service ended.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Why a session ended.
+#[derive(Debug)]
 pub(crate) enum Over {
     /// The client logged out.
     LoggedOut,
-    /// The link broke.
-    LinkLost(String),
-    /// The client said nothing for too long.
-    Silent,
+    /// The link was lost, and no other came in time.
+    LinkLost(Loss),
     /// The client broke the protocol.
     Protocol(String),
     /// The server's rules refuse an op.
@@ -29,11 +30,8 @@ pub(crate) enum Over {
     Ordered(EndReason),
 }
 
-/// Why the session has to end now, if somebody says so.
+/// Why the session has to end now, if it was ordered to.
 pub(crate) fn ordered(session: &Session) -> Option<Over> {
-    if let Order::Lost { why } = &*session.seat.orders.subscribe().borrow() {
-        return Some(Over::LinkLost(why.clone()));
-    }
     session.seat.orders.due().map(Over::Ordered)
 }
 
@@ -43,4 +41,63 @@ pub(crate) fn no_tree(_: NoTree) -> Over {
 
 pub(crate) fn panicked(_: tokio::task::JoinError) -> Over {
     Over::Failed(Trouble::of_server("a part of the server failed"))
+}
+
+impl Over {
+    /// Logs the end of this session.
+    pub(crate) fn log(&self, session: &Session) {
+        let (user, address) = (session.user(), &session.seat.who.address);
+        let applied = session.position.applied();
+        match self {
+            Over::LoggedOut => tracing::info!(%user, address, %applied, "session ends: logged out"),
+            Over::LinkLost(Loss::Closed) => {
+                let why = "the client closed it";
+                tracing::info!(%user, address, %applied, why, "session ends: link lost");
+            }
+            Over::LinkLost(Loss::Broken(why)) => {
+                tracing::info!(%user, address, %applied, why, "session ends: link lost");
+            }
+            Over::LinkLost(Loss::Silent) => {
+                tracing::info!(%user, address, %applied, "session ends: client silent");
+            }
+            Over::Protocol(what) => {
+                tracing::warn!(%user, address, %applied, what, "session ends: protocol broken");
+            }
+            Over::Diverged(seq, errno) => {
+                tracing::warn!(%user, address, %seq, ?errno, "session ends: an op was refused");
+            }
+            Over::Fenced => tracing::warn!(%user, address, %applied, "session ends: fenced"),
+            Over::Failed(what) => {
+                tracing::error!(%user, address, %applied, %what, "session ends: storage failed");
+            }
+            Over::Ordered(reason) => {
+                tracing::info!(%user, address, %applied, %reason, "session ends");
+            }
+        }
+    }
+
+    /// What the client is told at the end. None if there is no link to tell it on.
+    pub(crate) fn last_words(self) -> Vec<ToClient> {
+        let reason = match self {
+            Over::LoggedOut => EndReason::LoggedOut,
+            Over::LinkLost(Loss::Closed | Loss::Broken(_)) => return Vec::new(),
+            // A client that was stopped hears it when it goes on.
+            Over::LinkLost(Loss::Silent) => {
+                EndReason::Silent { seconds: CLIENT_SILENCE_TIMEOUT_MS / 1000 }
+            }
+            Over::Protocol(what) => EndReason::Protocol(what),
+            Over::Diverged(seq, errno) => {
+                let reason = EndReason::Protocol(format!("op {seq}: {errno}"));
+                return vec![ToClient::Diverged { seq, errno }, ToClient::Ended(reason)];
+            }
+            // Within one server a session is over before the next begins, so this was another server.
+            Over::Fenced => EndReason::TakenOver {
+                host: "another server".to_owned(),
+                address: "unknown".to_owned(),
+            },
+            Over::Failed(what) => EndReason::Storage(what.told()),
+            Over::Ordered(reason) => reason,
+        };
+        vec![ToClient::Ended(reason)]
+    }
 }

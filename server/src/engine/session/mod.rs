@@ -2,8 +2,8 @@
 //!
 //! It knows no connection: a link is lent the reading ends of the queues and writes what is in them.
 //!
-//! Reading order: `seat` with `orders` and `counters`, `turn` (the tree), `position`, `queues`,
-//! `read_bounds` and `damage`; then `registry` (one session an account) and `begin`.
+//! Reading order: `seat` with `orders` and `counters`, `turn` (the tree), `position`, `queues`
+//! and `lending` (to a link), `read_bounds` and `damage`; then `registry` (one session an account) and `begin`.
 
 pub(crate) mod seat;
 pub(crate) mod orders;
@@ -11,6 +11,7 @@ pub(crate) mod counters;
 pub(crate) mod turn;
 pub(crate) mod position;
 pub(crate) mod queues;
+pub(crate) mod lending;
 pub(crate) mod read_bounds;
 pub(crate) mod damage;
 pub(crate) mod registry;

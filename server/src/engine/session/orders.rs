@@ -15,8 +15,6 @@ pub(crate) enum Order {
     Run,
     /// Ask the client to send the rest of its log and to log out, and end by this moment.
     Drain { reason: EndReason, deadline: Instant },
-    /// The link broke: nothing can be said any more.
-    Lost { why: String },
     /// End now, with all applied ops made durable.
     End { reason: EndReason },
 }
@@ -43,11 +41,6 @@ impl Orders {
         self.give(Order::End { reason });
     }
 
-    /// Ends the session since its link broke.
-    pub(crate) fn lose_link(&self, why: String) {
-        self.give(Order::Lost { why });
-    }
-
     /// The orders from now on, and the one that holds.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Order> {
         self.order.subscribe()
@@ -60,7 +53,6 @@ impl Orders {
             Order::Drain { reason, deadline } => {
                 (*deadline <= Instant::now()).then(|| reason.clone())
             }
-            Order::Lost { .. } => None,
             Order::End { reason } => Some(reason.clone()),
         }
     }
@@ -69,7 +61,7 @@ impl Orders {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &*self.order.borrow() {
             Order::Drain { deadline, .. } => Some(*deadline),
-            Order::Run | Order::Lost { .. } | Order::End { .. } => None,
+            Order::Run | Order::End { .. } => None,
         }
     }
 
@@ -101,8 +93,8 @@ impl Order {
         match (self, other) {
             (Order::Drain { deadline, .. }, Order::Drain { deadline: held, .. }) => deadline < held,
             (
-                Order::Run | Order::Drain { .. } | Order::Lost { .. } | Order::End { .. },
-                Order::Run | Order::Drain { .. } | Order::Lost { .. } | Order::End { .. },
+                Order::Run | Order::Drain { .. } | Order::End { .. },
+                Order::Run | Order::Drain { .. } | Order::End { .. },
             ) => self.rank() > other.rank(),
         }
     }
@@ -111,7 +103,7 @@ impl Order {
         match self {
             Order::Run => 0,
             Order::Drain { .. } => 1,
-            Order::Lost { .. } | Order::End { .. } => 2,
+            Order::End { .. } => 2,
         }
     }
 }

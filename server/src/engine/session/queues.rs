@@ -21,8 +21,6 @@
 //!   states a client has heard.
 //! - `Diverged`, `Ended`: the last words. The session is gone after them, and with it the reason.
 
-use std::time::Duration;
-
 use tokio::sync::mpsc;
 use xfer_protocol::DeliveryId;
 use xfer_protocol::message::{DeliveryState, ToClient};
@@ -84,12 +82,6 @@ impl Outbound {
     pub(crate) async fn tell_news(&self, message: ToClient) {
         // Nobody is left to hear it once the session is over.
         let _ = self.told_news.send(message).await;
-    }
-
-    /// Says the last word, for which the client gets some time.
-    pub(crate) async fn tell_last(&self, message: ToClient, patience: Duration) {
-        // One that is not taken in time is for a client that does not read.
-        let _ = tokio::time::timeout(patience, self.outgoing.send(message)).await;
     }
 
     /// Passes on news that a message is to be made of.

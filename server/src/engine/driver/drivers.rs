@@ -1,0 +1,23 @@
+//! The drivers of all sessions: tasks of the engine, whatever becomes of links.
+
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+
+use crate::engine::driver::Driver;
+
+/// The tasks. Those that run when this is dropped are aborted.
+#[derive(Default)]
+pub(crate) struct Drivers(Mutex<JoinSet<()>>);
+
+impl Drivers {
+    /// Runs a driver until its session is over.
+    pub(crate) fn spawn(&self, driver: Driver) {
+        let mut tasks = self.0.lock();
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a session's task failed");
+            }
+        }
+        tasks.spawn(driver.run());
+    }
+}

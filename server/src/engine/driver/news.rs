@@ -1,0 +1,57 @@
+//! Making messages of news.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use xfer_protocol::message::ToClient;
+
+use crate::engine::session::Session;
+use crate::engine::session::queues::News;
+use crate::engine::stores::Stores;
+
+/// How much news is made into messages at a time.
+const NEWS_COUNT: usize = 1024;
+
+/// How many deliveries are looked up at a time, to be announced.
+const ARRIVALS_COUNT: usize = 1024;
+
+/// Makes messages of news. Deliveries are looked up in the order of their arrival, from the last on
+/// that the client was told of, so that none is missed however much came at once, and none is
+/// announced twice.
+pub(crate) async fn tell_news(
+    stores: Stores,
+    session: Arc<Session>,
+    mut last_told: u64,
+    mut news: mpsc::Receiver<News>,
+) {
+    let mut some = Vec::new();
+    while news.recv_many(&mut some, NEWS_COUNT).await > 0 {
+        let mut arrived = some.contains(&News::Arrived);
+        while arrived {
+            let (meta, account) = (stores.meta.clone(), session.account());
+            let look = move || meta.waiting_after(account, last_told, ARRIVALS_COUNT);
+            let waiting = match spawn_blocking(look).await {
+                Ok(Ok(waiting)) => waiting,
+                Ok(Err(error)) => {
+                    tracing::error!(user = %session.user(), %error, "an inbox can't be read");
+                    Vec::new()
+                }
+                Err(_) => return,
+            };
+            arrived = waiting.len() == ARRIVALS_COUNT;
+            for (arrival, head) in waiting {
+                last_told = arrival;
+                session.outbound.tell_news(ToClient::Arrived(head)).await;
+            }
+        }
+        for one in some.drain(..) {
+            match one {
+                News::Arrived => {}
+                News::Settled(delivery, state) => {
+                    session.outbound.tell_news(ToClient::Settled { delivery, state }).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Whether a session has a link, and how long it stands without one.
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::engine::session::lending::Loss;
+
+/// The link of a session.
+pub(crate) enum Link {
+    /// It is there.
+    Up,
+    /// It was lost.
+    Down { since: Instant, loss: Loss },
+}
+
+impl Link {
+    /// Notes that the link was lost.
+    pub(crate) fn lose(&mut self, loss: Loss) {
+        *self = Link::Down { since: Instant::now(), loss };
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        match self {
+            Link::Up => true,
+            Link::Down { .. } => false,
+        }
+    }
+
+    /// Completes when a session without a link is given up: at once. A lease would be added to `since`
+    /// here, and nowhere else: until then the session applies nothing, but it commits, takes orders and
+    /// collects what it has to say.
+    pub(crate) async fn given_up(&self) -> Loss {
+        match self {
+            Link::Up => std::future::pending().await,
+            Link::Down { since, loss } => {
+                sleep_until(*since).await;
+                loss.clone()
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! A log link: sends up what its client says, and writes the messages of the session that lent it
+//! the queues.
+//!
+//! It ends for reasons of its own, and says which; that is not the end of the session. All that it
+//! knows of the session is in [`Lent`], and goes back when it ends.
+
+use std::future::pending;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Semaphore, mpsc};
+use xfer_link::patience::is_silence;
+use xfer_link::{LinkError, receive_body, receive_header, send};
+use xfer_protocol::frame::Bounds;
+use xfer_protocol::limits::HEARTBEAT_MS;
+use xfer_protocol::message::{ToClient, ToServer};
+
+use crate::engine::session::Session;
+use crate::engine::session::counters::add;
+use crate::engine::session::lending::{FromLink, Lent, LinkEnd, LinkOrders, Loss, SentOps};
+use crate::engine::session::queues::Queues;
+
+/// How many bytes of frames may be under way: being read, waiting, and being applied.
+const FRAME_BYTES_MAX: usize = 24 << 20;
+
+// The largest one fits.
+const _: () = assert!(Bounds::OPEN.message_max + Bounds::OPEN.payload_max <= FRAME_BYTES_MAX);
+
+/// Serves a link until it breaks, or its session lets it go.
+pub(crate) async fn serve<R, W>(lent: Lent, reader: R, writer: W)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let Lent { session, mut queues, upward, mut orders, back } = lent;
+    let written = {
+        let writing = write_messages(writer, &mut queues, orders.clone());
+        // What can still be said is said when nothing can be heard any more.
+        let hearing = async {
+            hear(&session, reader, &upward).await;
+            pending().await
+        };
+        tokio::select! {
+            written = writing => written,
+            () = hearing => Ok(()),
+            () = orders.close() => Ok(()),
+        }
+    };
+    if let Err(error) = written {
+        // A session that has let go of the link does not need to know.
+        let end = LinkEnd::Lost(Loss::Broken(error.to_string()));
+        let _ = upward.send(FromLink::Ended(end)).await;
+    }
+    // If this fails, the session's task did.
+    let _ = back.send(queues);
+}
+
+/// Sends up what comes, and why no more comes. The session holds the link back when frames come
+/// faster than they are applied.
+async fn hear<R: AsyncRead + Unpin>(
+    session: &Session,
+    mut reader: R,
+    upward: &mpsc::Sender<FromLink>,
+) {
+    let room = Arc::new(Semaphore::new(FRAME_BYTES_MAX));
+    loop {
+        let heard = match read_frame(&mut reader, &room).await {
+            Ok(heard) => {
+                add(&session.counters().frames, 1);
+                heard
+            }
+            Err(error) => FromLink::Ended(end_of(error)),
+        };
+        let ended = matches!(heard, FromLink::Ended(_));
+        if upward.send(heard).await.is_err() || ended {
+            return;
+        }
+    }
+}
+
+async fn read_frame<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    room: &Arc<Semaphore>,
+) -> Result<FromLink, LinkError> {
+    let header = receive_header(reader, Bounds::OPEN).await?;
+    // Within the bounds, and so far below what a number of permits may be.
+    let bytes = (header.message_len + header.payload_len) as u32;
+    let held = room.clone().acquire_many_owned(bytes).await.map_err(std::io::Error::other)?;
+    let (message, payload) = receive_body(header, reader, Bounds::OPEN).await?;
+    Ok(match message {
+        ToServer::Ops { first, ops } => FromLink::Ops(SentOps { first, ops, payload, held }),
+        ToServer::Barrier { upto } => FromLink::Barrier(upto),
+        ToServer::Ping { limit } => FromLink::Ping(limit),
+        ToServer::Room { wanted } => FromLink::Room(wanted),
+        ToServer::MoreIds => FromLink::MoreIds,
+        ToServer::Logout => FromLink::Ended(LinkEnd::LoggedOut),
+    })
+}
+
+fn end_of(error: LinkError) -> LinkEnd {
+    match error {
+        LinkError::Io(error) if is_silence(&error) => LinkEnd::Lost(Loss::Silent),
+        LinkError::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            LinkEnd::Lost(Loss::Closed)
+        }
+        LinkError::Io(error) => LinkEnd::Lost(Loss::Broken(error.to_string())),
+        error @ (LinkError::Frame(_) | LinkError::Codec(_)) => LinkEnd::Protocol(error.to_string()),
+    }
+}
+
+/// Writes messages until the last words are said or the link breaks; news only when there is nothing
+/// else. Says something now and then when there is nothing to say, even while the driver is at work
+/// on something long.
+async fn write_messages<W: AsyncWrite + Unpin>(
+    mut writer: W,
+    queues: &mut Queues,
+    mut orders: LinkOrders,
+) -> Result<(), LinkError> {
+    let heartbeat = Duration::from_millis(HEARTBEAT_MS);
+    loop {
+        let next = async {
+            tokio::select! {
+                biased;
+                Some(message) = queues.outgoing.recv() => Next::Say(message),
+                words = orders.farewell() => Next::Farewell(words),
+                Some(message) = queues.told_news.recv() => Next::Say(message),
+                else => pending().await,
+            }
+        };
+        match tokio::time::timeout(heartbeat, next).await {
+            Ok(Next::Say(message)) => say(&mut writer, &message).await?,
+            Ok(Next::Farewell(words)) => {
+                for word in &words {
+                    say(&mut writer, word).await?;
+                }
+                writer.shutdown().await?;
+                return Ok(());
+            }
+            Err(_) => say(&mut writer, &ToClient::Pong).await?,
+        }
+    }
+}
+
+/// What a link writes next.
+enum Next {
+    Say(ToClient),
+    Farewell(Vec<ToClient>),
+}
+
+async fn say<W: AsyncWrite + Unpin>(writer: &mut W, message: &ToClient) -> Result<(), LinkError> {
+    send(writer, message, &[], Bounds::OPEN).await
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tokio::io::{DuplexStream, duplex, split};
+    use tokio::task::JoinHandle;
+    use xfer_link::receive;
+    use xfer_protocol::message::{EndReason, Purpose};
+    use xfer_protocol::{IdRange, Name};
+    use xfer_store::AccountId;
+
+    use crate::engine::link::answer_room::AnswerRoom;
+    use crate::engine::session::Ends;
+    use crate::engine::session::lending::{Loan, lend};
+    use crate::engine::session::seat::Seat;
+    use crate::login::opening::Authenticated;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// How many messages the session has to say.
+    const MESSAGES: u64 = 100;
+
+    fn session() -> (Arc<Session>, Ends) {
+        let auth = Authenticated {
+            account: AccountId(1),
+            user: Name::new(b"alice").unwrap(),
+            password: "hash".to_owned(),
+            purpose: Purpose::Mount,
+            host: "host".to_owned(),
+            address: "address".to_owned(),
+        };
+        let answers = Arc::new(AnswerRoom::default()).share();
+        let (session, ends) = Session::new(Seat::new(&auth).unwrap(), answers);
+        (Arc::new(session), ends)
+    }
+
+    fn message(n: u64) -> ToClient {
+        ToClient::Ids(IdRange { first: n, end: n + 1 })
+    }
+
+    /// A link that takes so many bytes before its client reads any.
+    fn link(
+        session: &Arc<Session>,
+        queues: Queues,
+        bytes: usize,
+    ) -> (Loan, DuplexStream, JoinHandle<()>) {
+        let (lent, loan) = lend(session.clone(), queues);
+        let (ours, theirs) = duplex(bytes);
+        let (reader, writer) = split(ours);
+        (loan, theirs, tokio::spawn(serve(lent, reader, writer)))
+    }
+
+    async fn next(client: &mut DuplexStream) -> ToClient {
+        receive(client, Bounds::OPEN).await.unwrap().0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_broken_link_did_not_write_the_next_one_says() {
+        let (session, ends) = session();
+        (0..MESSAGES).for_each(|n| session.tell(message(n)));
+        let (mut loan, mut client, serving) = link(&session, ends.queues, 64);
+        assert_eq!(next(&mut client).await, message(0));
+        drop(client);
+        assert!(matches!(loan.hear().await, FromLink::Ended(LinkEnd::Lost(_))));
+        let queues = loan.call_in(Vec::new(), PATIENCE).await.unwrap();
+        serving.await.unwrap();
+        let (loan, mut client, serving) = link(&session, queues, 1 << 16);
+        let ToClient::Ids(IdRange { first, .. }) = next(&mut client).await else { panic!() };
+        assert!((1..MESSAGES / 2).contains(&first), "{first}");
+        for n in first + 1..MESSAGES {
+            assert_eq!(next(&mut client).await, message(n));
+        }
+        drop(loan);
+        serving.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_words_come_after_all_that_waits_though_nothing_is_heard_any_more() {
+        let (session, ends) = session();
+        let (mut loan, mut client, serving) = link(&session, ends.queues, 1 << 16);
+        send(&mut client, &ToServer::Logout, &[], Bounds::OPEN).await.unwrap();
+        assert!(matches!(loan.hear().await, FromLink::Ended(LinkEnd::LoggedOut)));
+        (0..MESSAGES).for_each(|n| session.tell(message(n)));
+        let ended = ToClient::Ended(EndReason::LoggedOut);
+        assert!(loan.call_in(vec![ended.clone()], PATIENCE).await.is_some());
+        serving.await.unwrap();
+        for n in 0..MESSAGES {
+            assert_eq!(next(&mut client).await, message(n));
+        }
+        assert_eq!(next(&mut client).await, ended);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_does_not_keep_the_queues() {
+        let (session, ends) = session();
+        (0..MESSAGES).for_each(|n| session.tell(message(n)));
+        let (loan, client, serving) = link(&session, ends.queues, 64);
+        let start = tokio::time::Instant::now();
+        let words = vec![ToClient::Ended(EndReason::Stopping)];
+        assert!(loan.call_in(words, PATIENCE).await.is_some());
+        assert_eq!(start.elapsed(), PATIENCE);
+        serving.await.unwrap();
+        drop(client);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_ends_with_its_session() {
+        let (session, ends) = session();
+        let (loan, _client, serving) = link(&session, ends.queues, 64);
+        drop(loan);
+        serving.await.unwrap();
+    }
+}
