@@ -76,7 +76,7 @@ impl Driver {
         Driver { session, guard, committing, granting, link: Link::Up, loan, stores, post, news }
     }
 
-    /// Serves the session until it is over, and takes leave of its client.
+    /// Serves the session until it is over, and says the last words.
     pub(crate) async fn run(mut self) {
         let over = self.serve().await;
         let over = self.last_commit(over).await;

@@ -25,9 +25,9 @@ impl Link {
         }
     }
 
-    /// Completes when a session without a link is given up: at once. A lease would be added to `since`
-    /// here, and nowhere else: until then the session applies nothing, but it commits, takes orders and
-    /// collects what it has to say.
+    /// Completes when a session without a link is given up: at once. This is the only place that decides
+    /// that; a lease would be added to `since` here. A session that stands without a link applies nothing,
+    /// but it commits, obeys orders and queues messages.
     pub(crate) async fn given_up(&self) -> Loss {
         match self {
             Link::Up => std::future::pending().await,

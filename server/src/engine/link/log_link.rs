@@ -1,8 +1,8 @@
 //! A log link: sends up what its client says, and writes the messages of the session that lent it
 //! the queues.
 //!
-//! It ends for reasons of its own, and says which; that is not the end of the session. All that it
-//! knows of the session is in [`Lent`], and goes back when it ends.
+//! The end of a link is not the end of its session: the link says why it ended, and the session
+//! decides. All that a link has of the session is in [`Lent`].
 
 use std::future::pending;
 use std::io::ErrorKind;
