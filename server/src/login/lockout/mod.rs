@@ -1,4 +1,4 @@
-//! Counts wrong passwords and locks out further attempts for a while.
+//! Counts wrong passwords, and locks out the accounts and sources that have too many of them.
 //!
 //! Counts are kept for each account and source, and for each source alone (under the user ""). So a
 //! source can't lock a user out elsewhere, and a source that guesses at many accounts is locked out as
