@@ -1,4 +1,4 @@
-//! What a session does last, before its seat is free.
+//! The last work for a session, before its seat is free.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
-//! Memory for answers on read links: what all sessions may hold of it, and how much one may.
+//! Memory for answers on read links: a bound for all sessions together, and one for each.
 //!
-//! A session may hold a part of what is still free, so there always is some for others, whoever
-//! leaves answers unread for however long. Before a question is answered, as much is taken as its
-//! answer can be at most; what the answer does not need goes back once it is written down.
+//! A session may hold a part of the memory that is still free, so some is left for others however long a
+//! client leaves its answers unread. Before a question is answered, the most that its answer can need is
+//! taken; the rest goes back once the answer is encoded.
 //!
-//! **Invariant:** nobody waits for more than others' answers to get fewer or their own to be read: a
-//! session that holds nothing may always take one.
+//! **Invariant:** a session that holds no memory may always take some. So it waits at most for its own
+//! answers to be read, or for others to hold less.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

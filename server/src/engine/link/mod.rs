@@ -1,4 +1,4 @@
-//! Links: what a connection is once it was admitted, from the answer to its opening to its end.
+//! Links: admitted connections, from the answer to their opening to their end.
 
 mod serving;
 mod log_link;

@@ -1,5 +1,5 @@
-//! How a session begins: the epoch is raised, what the one before left is tidied, and the client
-//! is granted what it needs to start.
+//! The beginning of a session: raises the epoch, tidies after the session before, and grants the
+//! client all that it needs to start.
 
 use std::time::SystemTime;
 
@@ -32,14 +32,14 @@ pub(crate) struct Begun {
     pub(crate) last_named: u64,
     /// Whether more deliveries may wait than the grant names.
     pub(crate) more_deliveries: bool,
-    /// What the account sent before that there was no room for.
+    /// Deliveries that the account sent earlier and that found no room.
     pub(crate) without_room: Vec<(DeliveryId, DeliveryState)>,
 }
 
-/// Begins the session of a seat that is taken. Blocks.
+/// Begins the session of a seat that was taken. Blocks.
 ///
-/// The password may have been changed since it was checked, for a takeover waits long. A change from
-/// now on finds the session, and ends it.
+/// A takeover waits long, so the password may have been changed since it was checked. A change from now
+/// on finds the session and ends it.
 pub(crate) fn begin(stores: &Stores, session: &Session) -> Result<Begun, Refusal> {
     let failed = |error: StoreError| {
         tracing::error!(user = %session.user(), %error, "a session can't begin");

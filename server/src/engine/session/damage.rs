@@ -1,4 +1,4 @@
-//! Telling the administrator which files are damaged: once for each, with its user and path.
+//! Telling the administrator which files are damaged: each once, with its user and path.
 
 use std::collections::HashSet;
 

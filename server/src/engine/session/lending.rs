@@ -1,4 +1,4 @@
-//! What a session lends to a link, and how it gets that back.
+//! Lending a session's queues to a link, and getting them back.
 //!
 //! The session lends the reading ends of its queues. The link sends up what it hears, in order, and
 //! at last why it ended. The session then lets it say its last words, or closes it at once, and gets
@@ -61,14 +61,14 @@ pub(crate) enum LinkEnd {
     Lost(Loss),
 }
 
-/// How a link was lost, which says nothing about the session.
+/// How a link was lost. The session need not end for it.
 #[derive(Clone, Debug)]
 pub(crate) enum Loss {
     /// The client closed the connection.
     Closed,
     /// The connection failed.
     Broken(String),
-    /// Nothing came for too long. The client may still hear what is said to it.
+    /// Nothing came for too long. The client may still receive messages.
     Silent,
 }
 
@@ -135,14 +135,14 @@ impl LinkOrders {
 }
 
 impl Loan {
-    /// The next that the link heard, or why it ended.
+    /// The next message from the link. A link whose task failed counts as broken.
     pub(crate) async fn hear(&mut self) -> FromLink {
         let failed = || FromLink::Ended(LinkEnd::Lost(Loss::Broken("its task failed".to_owned())));
         self.heard.recv().await.unwrap_or_else(failed)
     }
 
-    /// Ends the link, after it wrote all that waits and these words, for which its client has some
-    /// time. Without words it ends at once. Gives back the queues, unless the link's task failed.
+    /// Ends the link and gives back the queues, unless the link's task failed. The link first writes all
+    /// that waits, then these words, within `patience`; without words it ends at once.
     pub(crate) async fn call_in(
         mut self,
         words: Vec<ToClient>,
@@ -156,6 +156,7 @@ impl Loan {
                 return back.ok();
             }
         }
+        // A link that is closed waits for nothing, so this needs no deadline.
         self.orders.send_replace(LinkOrder::Close);
         self.back.await.ok()
     }

@@ -1,8 +1,8 @@
 //! The queues to a session's client. They are the session's; a link has their reading ends for as
 //! long as it lives, and gives them back with all that it did not write.
 //!
-//! A message that was written may not have arrived: the link may have broken just then. For most
-//! messages that needs no memory, since they state what is, and can be made anew for another link:
+//! A message that was written may not have arrived: the link may have broken just then. Most messages
+//! need not be remembered for that, since they state what is, and can be made anew for another link:
 //!
 //! | message | made anew from |
 //! |---|---|
@@ -12,13 +12,13 @@
 //! | `Drain` | the order that the session is under |
 //! | `Pong` | nothing: it answers a link, not a client |
 //!
-//! These do not state what is, so a client that comes back over another link may have missed them:
+//! The others report events, so a client that returns over another link may have missed them:
 //!
-//! - `Arrived`: each delivery is announced once, in the order of arrivals, and the place reached is
-//!   kept with the task that announces (`driver/news.rs`). Deliveries wait in the store until they are
-//!   accepted, so they can be announced anew from an earlier place.
-//! - `Settled`: is said once, when it happens. The store has the state of each delivery, but not which
-//!   states a client has heard.
+//! - `Arrived`: each delivery is announced once, in the order of arrivals; the announcing task
+//!   (`driver/news.rs`) keeps the last one announced. Deliveries wait in the store until they are
+//!   accepted, so they can be announced again from an earlier one on.
+//! - `Settled`: sent once, when it happens. The store has the state of each delivery, but does not know
+//!   which states a client was told.
 //! - `Diverged`, `Ended`: the last words. The session is gone after them, and with it the reason.
 
 use tokio::sync::mpsc;
@@ -28,7 +28,7 @@ use xfer_protocol::message::{DeliveryState, ToClient};
 /// How many messages may wait for a client to read them.
 const OUTGOING_MAX: usize = 1024;
 
-/// How much news may wait for a client to hear it.
+/// How much news may wait for a client.
 const NEWS_MAX: usize = 1 << 16;
 
 /// How many messages made of news wait beside the session's own.
@@ -80,7 +80,7 @@ impl Outbound {
 
     /// Tells the client news, as soon as there is room for it.
     pub(crate) async fn tell_news(&self, message: ToClient) {
-        // Nobody is left to hear it once the session is over.
+        // This fails only when the session is over.
         let _ = self.told_news.send(message).await;
     }
 

@@ -1,7 +1,7 @@
-//! Who has a session: at most one an account.
+//! The sessions that run: at most one an account.
 //!
-//! **Invariant:** a session leaves the registry only when nothing of it can change a row or a
-//! content any more, so a new one never meets the old one's hands.
+//! **Invariant:** a session leaves the registry only when no part of it can change a row or a content
+//! any more. So two sessions of an account never work at the same time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::engine::session::seat::Seat;
 use crate::engine::session::{Ends, Session};
 use crate::login::opening::Authenticated;
 
-/// How long a session that is taken over has to send what it has.
-pub(crate) const DRAIN: Duration = Duration::from_secs(10);
+/// How long the client of a session that is taken over has to send its log.
+const DRAIN: Duration = Duration::from_secs(10);
 
-/// How long after that it has to commit it.
+/// How long the server then has to commit that.
 const COMMIT: Duration = Duration::from_secs(20);
 
 /// The most sessions at a time.
@@ -39,7 +39,7 @@ pub(crate) struct Registry {
 #[derive(Default)]
 struct State {
     sessions: HashMap<AccountId, Arc<Session>>,
-    /// The server stops: no session begins any more.
+    /// The server is stopping: no session begins any more.
     closed: bool,
 }
 
@@ -130,14 +130,14 @@ impl Registry {
         session.seat.orders.set_over();
     }
 
-    /// Nothing in here can be left half done, so a panic elsewhere does no harm.
+    /// Each change to the state is one step, so a panic elsewhere leaves it whole.
     fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
         self.state.lock()
     }
 }
 
-/// Waits until the other session has left. One that does not, since the storage hangs, keeps its
-/// seat: two sessions must never write to the same contents.
+/// Waits until the other session is over. If the storage hangs, it keeps its seat: two sessions must
+/// never write to the same contents.
 async fn take_over(other: &Session, auth: &Authenticated) -> Result<(), Refusal> {
     let (host, address) = (auth.host.clone(), auth.address.clone());
     tracing::info!(user = %auth.user, ?host, address, "takes the session over");
