@@ -3,35 +3,20 @@
 //! It is given links that were admitted (who is there is known) and the two stores, and knows
 //! neither TLS nor passwords.
 //!
-//! Reading order: `registry` (who has a session), `session` (what one is), `begin`, then
-//! `log_link` (ops in, `Durable` out) with `over`, `granting` and `applying`, `stores`, `tree` with `halt`,
-//! `rows_budget`, `space`, `ids` and `batch` (how ops are applied),
-//! `commit` (how they become durable), `reading`, `listing` and `answer_room` (questions), `post`
-//! (deliveries between users) with `inbox` (room for them), `garbage` (contents that nobody has any more),
-//! `leftovers` (what was written and never committed) and `solo` (a tree that is changed without a
-//! client).
+//! Reading order: `session` (what one is), `tree` (how ops are applied), `driver` (the task that has
+//! them applied and committed), `durable` (commits, and space that goes back to the disk), `link` (how
+//! clients are heard and answered), `deliveries` (between users), and `solo` (a tree that is changed
+//! without a client).
 //!
 //! **Invariant:** a panic while a session is served ends that session and nothing else.
 
 mod session;
 mod driver;
 mod link;
-mod applying;
 mod stores;
 mod tree;
-mod halt;
-mod rows_budget;
-mod space;
-mod ids;
-mod batch;
-mod commit;
-mod trouble;
-mod reading;
-mod listing;
-mod post;
-mod inbox;
-mod garbage;
-mod leftovers;
+mod durable;
+mod deliveries;
 pub(crate) mod solo;
 
 use std::sync::Arc;
@@ -49,16 +34,16 @@ use xfer_store::{ContentStore, MetaStore, StoreError};
 pub use session::SessionInfo;
 pub use session::counters::{Counters, Counts};
 
-use commit::{Committer, Job};
+use deliveries::post::Post;
 use driver::drivers::Drivers;
-use leftovers::tidy_after_crash;
-use post::Post;
-use rows_budget::RowsBudget;
+use durable::commit::{Committer, Job};
+use durable::leftovers::tidy_after_crash;
 use session::Session;
 use session::counters::Commits;
 use session::registry::Registry;
-use space::Space;
 use stores::Stores;
+use tree::rows_budget::RowsBudget;
+use tree::space::Space;
 
 /// How many questions are in work beside the trees at a time, on all read links together.
 const READ_WORK_MAX: usize = 128;
@@ -105,7 +90,7 @@ impl Engine {
         let post = Arc::new(Post::new(stores.meta.clone(), registry.clone()));
         let garbage = Arc::new(Notify::new());
         let commits = Arc::new(Commits::default());
-        let (sender, jobs) = mpsc::channel(commit::WAITING_MAX);
+        let (sender, jobs) = mpsc::channel(durable::commit::WAITING_MAX);
         let committer = Committer {
             stores: stores.clone(),
             post: post.clone(),
@@ -114,7 +99,7 @@ impl Engine {
         };
         let mut background = JoinSet::new();
         background.spawn(committer.run(jobs));
-        background.spawn(garbage::collect_forever(stores.clone(), garbage.clone()));
+        background.spawn(durable::garbage::collect_forever(stores.clone(), garbage.clone()));
         // Asked before any session can begin and be granted numbers: what it writes must not be taken for
         // what an earlier run left. This blocks, once, when nobody waits yet.
         let (older, _) = watch::channel(None);
@@ -268,7 +253,7 @@ impl Engine {
 
 /// Tidies what an earlier run of the server left, beside everything else.
 async fn sweep(stores: Stores, first: u64, older: watch::Sender<Option<(u64, u64)>>) {
-    match spawn_blocking(move || garbage::sweep(&stores, first)).await {
+    match spawn_blocking(move || durable::garbage::sweep(&stores, first)).await {
         Ok(Err(StoreError::Older { end, known })) => {
             older.send_replace(Some((end, known)));
         }

@@ -14,13 +14,13 @@ use xfer_protocol::tree::{Action, Node, Op};
 use xfer_protocol::{Epoch, Errno, IdRange, Ino, Name, Timestamp};
 use xfer_store::{AccountId, Committed, ContentStore, MetaStore, StoreError};
 
-use super::halt::Halt;
-use super::leftovers::tidy_after;
-use super::rows_budget::RowsBudget;
-use super::space::Space;
 use super::stores::Stores;
 use super::tree::{Tree, Work};
+use crate::engine::durable::leftovers::tidy_after;
 use crate::engine::session::begin::tidy;
+use crate::engine::tree::halt::Halt;
+use crate::engine::tree::rows_budget::RowsBudget;
+use crate::engine::tree::space::Space;
 
 /// Memory for the rows of the one tree, in bytes.
 const ROWS_BYTES: usize = 64 << 20;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use xfer_store::{ContentStore, MetaStore};
 
-use super::rows_budget::RowsBudget;
-use super::space::Space;
+use crate::engine::tree::rows_budget::RowsBudget;
+use crate::engine::tree::space::Space;
 
 /// The two stores and what stands before them, as everything in the engine has them.
 #[derive(Clone)]

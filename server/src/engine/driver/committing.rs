@@ -10,11 +10,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use xfer_protocol::Seq;
 
-use crate::engine::commit::{Job, Verdict};
 use crate::engine::driver::over::{Over, no_tree, panicked};
+use crate::engine::durable::commit::{Job, Verdict};
+use crate::engine::durable::trouble::Trouble;
 use crate::engine::session::Session;
 use crate::engine::session::counters::add;
-use crate::engine::trouble::Trouble;
 
 /// How long applied ops wait for a commit at most.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);

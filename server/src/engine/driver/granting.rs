@@ -9,11 +9,11 @@ use xfer_protocol::tree::{Limit, Room};
 use xfer_store::StoreError;
 
 use crate::engine::driver::over::{Over, no_tree, panicked};
-use crate::engine::garbage::collect;
+use crate::engine::durable::garbage::collect;
+use crate::engine::durable::trouble::Trouble;
 use crate::engine::session::Session;
 use crate::engine::session::turn::NoTree;
 use crate::engine::stores::Stores;
-use crate::engine::trouble::Trouble;
 
 /// Grants to one session, from the stores.
 pub(crate) struct Granting {

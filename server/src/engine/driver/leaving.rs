@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use crate::engine::leftovers::tidy_after;
-use crate::engine::post::Post;
+use crate::engine::deliveries::post::Post;
+use crate::engine::durable::leftovers::tidy_after;
 use crate::engine::session::Session;
 use crate::engine::stores::Stores;
 

@@ -9,6 +9,7 @@
 //! **Invariant:** `Durable(seq)` is said only after the commit that holds `seq`.
 
 pub(crate) mod standing;
+pub(crate) mod applying;
 pub(crate) mod committing;
 pub(crate) mod granting;
 pub(crate) mod news;
@@ -26,16 +27,16 @@ use xfer_protocol::Seq;
 use xfer_protocol::message::ToClient;
 use xfer_protocol::tree::Room;
 
-use super::applying::Frame;
-use super::commit::{Job, Verdict};
-use super::post::Post;
 use super::session::Session;
 use super::session::counters::add;
 use super::session::lending::{FromLink, LinkEnd, Loan, SentOps};
 use super::session::orders::Order;
 use super::session::registry::SeatGuard;
 use super::stores::Stores;
-use super::trouble::Trouble;
+use crate::engine::deliveries::post::Post;
+use crate::engine::driver::applying::Frame;
+use crate::engine::durable::commit::{Job, Verdict};
+use crate::engine::durable::trouble::Trouble;
 use committing::{Committing, Done, Step, when};
 use granting::Granting;
 use leaving::leave;

@@ -6,10 +6,10 @@ use xfer_protocol::limits::CLIENT_SILENCE_TIMEOUT_MS;
 use xfer_protocol::message::{EndReason, ToClient};
 use xfer_protocol::{Errno, Seq};
 
+use crate::engine::durable::trouble::Trouble;
 use crate::engine::session::Session;
 use crate::engine::session::lending::Loss;
 use crate::engine::session::turn::NoTree;
-use crate::engine::trouble::Trouble;
 
 /// Why a session ended.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use crate::engine::driver::leaving::leave;
 use crate::engine::driver::news::tell_news;
 use crate::engine::driver::{Driver, Means};
 use crate::engine::link::log_link;
-use crate::engine::reading::Reading;
+use crate::engine::link::reading::Reading;
 use crate::engine::session::Ends;
 use crate::engine::session::begin::{Begun, begin};
 use crate::engine::session::lending::{Lent, lend};

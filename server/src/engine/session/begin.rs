@@ -9,7 +9,7 @@ use xfer_protocol::tree::{Room, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name};
 use xfer_store::{Account, Batch, Committed, StoreError, Trims};
 
-use crate::engine::leftovers::tidy_before;
+use crate::engine::durable::leftovers::tidy_before;
 use crate::engine::session::Session;
 use crate::engine::stores::Stores;
 use crate::engine::tree::Tree;

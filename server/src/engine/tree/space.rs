@@ -24,14 +24,14 @@ const RESERVE_MAX: Room = Room { bytes: 128 << 20, files: 1024 };
 const PLENTY: Room = Room { bytes: 256 << 20, files: 8192 };
 
 /// The room of one disk.
-pub(super) struct Space {
+pub(crate) struct Space {
     disk: Box<dyn Fn() -> Result<Disk, StoreError> + Send + Sync>,
     /// What was promised and is not known to be used up.
     promised: Mutex<Room>,
 }
 
 /// What one session is promised: a limit on what all of its ops take up.
-pub(super) struct Share {
+pub(crate) struct Share {
     space: Arc<Space>,
     limit: Room,
     /// How often the client has lowered it.
@@ -44,7 +44,7 @@ pub(super) struct Share {
 
 impl Space {
     /// The room of the disk that has these contents, and the rows.
-    pub(super) fn new(contents: Arc<dyn ContentStore>) -> Arc<Space> {
+    pub(crate) fn new(contents: Arc<dyn ContentStore>) -> Arc<Space> {
         Space::over(move || contents.disk())
     }
 
@@ -53,7 +53,7 @@ impl Space {
     }
 
     /// A share of nothing yet.
-    pub(super) fn share(self: &Arc<Self>) -> Share {
+    pub(crate) fn share(self: &Arc<Self>) -> Share {
         let none = Room::default();
         Share { space: self.clone(), limit: none, round: 0, used: none, settled: none }
     }
@@ -62,13 +62,13 @@ impl Space {
     ///
     /// # Errors
     /// If it can't be asked.
-    pub(super) fn free(&self) -> Result<Room, StoreError> {
+    pub(crate) fn free(&self) -> Result<Room, StoreError> {
         let Disk { free, size } = (self.disk)()?;
         Ok(free.less(size.divided(3).min(RESERVE_MAX)))
     }
 
     /// Whether a commit should wait for the room that it gives back, since somebody may wait for it.
-    pub(super) fn is_scarce(&self) -> bool {
+    pub(crate) fn is_scarce(&self) -> bool {
         // That it can't be asked is no reason to wait.
         self.free().is_ok_and(|free| !free.covers(PLENTY))
     }
@@ -80,12 +80,12 @@ impl Space {
 
 impl Share {
     /// The limit on the sum of what the session's ops take up.
-    pub(super) fn limit(&self) -> Limit {
+    pub(crate) fn limit(&self) -> Limit {
         Limit { room: self.limit, round: self.round }
     }
 
     /// Takes an op into account. False if there is no room for it.
-    pub(super) fn admit(&mut self, room: Room) -> bool {
+    pub(crate) fn admit(&mut self, room: Room) -> bool {
         let used = self.used.plus(room);
         let fits = room.is_none() || self.limit.covers(used) || {
             // A session without a client never asks.
@@ -98,12 +98,12 @@ impl Share {
     }
 
     /// What the ops applied so far take up.
-    pub(super) fn used(&self) -> Room {
+    pub(crate) fn used(&self) -> Room {
         self.used
     }
 
     /// Notes that ops that take up so much are committed.
-    pub(super) fn settle(&mut self, used: Room) {
+    pub(crate) fn settle(&mut self, used: Room) {
         let settled = used.less(self.settled);
         self.settled = used;
         let mut promised = self.space.promised();
@@ -115,7 +115,7 @@ impl Share {
     ///
     /// # Errors
     /// If the disk can't be asked; the limit stays.
-    pub(super) fn extend(&mut self, wanted: Room) -> Result<Room, StoreError> {
+    pub(crate) fn extend(&mut self, wanted: Room) -> Result<Room, StoreError> {
         let mut promised = self.space.promised();
         let free = self.space.free()?;
         let available = free.less(*promised);
@@ -132,7 +132,7 @@ impl Share {
     }
 
     /// Lowers the limit, as the client says.
-    pub(super) fn give_back(&mut self, limit: Limit) {
+    pub(crate) fn give_back(&mut self, limit: Limit) {
         if limit.round == self.round {
             return;
         }

@@ -15,7 +15,7 @@ use xfer_protocol::{Errno, IdRange};
 
 /// What was granted to a session and is not used.
 #[derive(Debug)]
-pub(super) struct Ids {
+pub(crate) struct Ids {
     /// In order, as the store grants them.
     granted: VecDeque<IdRange>,
     /// Numbers below were used or passed over.
@@ -23,26 +23,26 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    pub(super) fn new(range: IdRange) -> Ids {
+    pub(crate) fn new(range: IdRange) -> Ids {
         Ids { granted: [range].into(), next: range.first }
     }
 
     /// Whether the session may be granted more before it uses what it has.
-    pub(super) fn may_grow(&self) -> bool {
+    pub(crate) fn may_grow(&self) -> bool {
         self.granted.len() < ID_RANGES_MAX
     }
 
-    pub(super) fn grow(&mut self, range: IdRange) {
+    pub(crate) fn grow(&mut self, range: IdRange) {
         self.granted.push_back(range);
     }
 
     /// Whether the number may still be used.
-    pub(super) fn is_free(&self, id: u64) -> bool {
+    pub(crate) fn is_free(&self, id: u64) -> bool {
         id >= self.next && self.granted.iter().any(|range| range.contains(id))
     }
 
     /// Uses the numbers of all that `changes` bring into being, or none of them if one may not be.
-    pub(super) fn admit(&mut self, rows: &dyn Rows, changes: &Changes) -> Result<(), Errno> {
+    pub(crate) fn admit(&mut self, rows: &dyn Rows, changes: &Changes) -> Result<(), Errno> {
         self.use_up(new_ids(rows, changes).collect())
     }
 

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use xfer_protocol::{ContentId, Epoch, Ino};
 use xfer_store::{Account, AccountId, OwnContent, StoreError};
 
-use super::garbage::remove_unreferenced;
-use super::stores::Stores;
+use crate::engine::durable::garbage::remove_unreferenced;
+use crate::engine::stores::Stores;
 
 /// How many contents are looked at in one go before a session.
 const STEP_COUNT: usize = 1_000;
@@ -28,15 +28,15 @@ const UNOWNED_STEP_COUNT: usize = 64;
 
 /// What a session leaves that it did not commit.
 #[derive(Default)]
-pub(super) struct Left {
+pub(crate) struct Left {
     /// Contents that came into being and are surely in nothing that may be durable.
-    pub(super) created: Vec<ContentId>,
+    pub(crate) created: Vec<ContentId>,
     /// Contents that may be committed with less than what was written to them, and their nodes.
-    pub(super) written: Vec<(ContentId, Ino)>,
+    pub(crate) written: Vec<(ContentId, Ino)>,
 }
 
 /// Tidies before a session of an account that has begun and did nothing yet.
-pub(super) fn tidy_before(stores: &Stores, account: &Account) -> Result<(), StoreError> {
+pub(crate) fn tidy_before(stores: &Stores, account: &Account) -> Result<(), StoreError> {
     let noted = stores.meta.left_trims(account.id)?;
     let undone = trim_noted(stores, account.id, &noted)?;
     if !noted.is_empty() && undone.is_empty() {
@@ -58,7 +58,7 @@ pub(super) fn tidy_before(stores: &Stores, account: &Account) -> Result<(), Stor
 }
 
 /// Tidies after a session of this epoch, of which nothing is in a commit any more.
-pub(super) fn tidy_after(
+pub(crate) fn tidy_after(
     stores: &Stores,
     account: AccountId,
     epoch: Epoch,
@@ -92,7 +92,7 @@ fn trim_written(
 
 /// Tidies after sessions that a server before this one did not bring to their end. The accounts are as
 /// they were before this one let any session begin.
-pub(super) fn tidy_after_crash(stores: &Stores, accounts: &[Account]) {
+pub(crate) fn tidy_after_crash(stores: &Stores, accounts: &[Account]) {
     for account in accounts.iter().filter(|account| account.tidied < account.epoch) {
         if let Err(error) = tidy_unowned(stores, account) {
             let user = &account.name;

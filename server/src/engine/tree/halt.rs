@@ -7,7 +7,7 @@ use xfer_store::StoreError;
 
 /// Why a tree can't go on.
 #[derive(Debug)]
-pub(super) enum Halt {
+pub(crate) enum Halt {
     /// The rules, or the checks around them, refuse the op.
     Refused {
         /// The op.
@@ -24,7 +24,7 @@ pub(super) enum Halt {
 impl Halt {
     /// The same for an op at `seq`: that it asks for more than the disk has, or than a file can have there,
     /// is no failure.
-    pub(super) fn of_op(self, seq: Seq) -> Halt {
+    pub(crate) fn of_op(self, seq: Seq) -> Halt {
         match self {
             Halt::Storage(StoreError::Full) => Halt::Refused { seq, errno: Errno::ENOSPC },
             Halt::Storage(StoreError::Io { error, .. })

@@ -13,8 +13,8 @@ use xfer_protocol::tree::{Kind, Node};
 use xfer_protocol::{Ino, Name};
 use xfer_store::{Listing, StoreError};
 
-use super::batch::own_size;
-use super::tree::{LOADED_AT_ONCE, Tree};
+use crate::engine::tree::batch::own_size;
+use crate::engine::tree::{LOADED_AT_ONCE, Tree};
 
 /// The most directories that one answer holds pages of.
 const PAGES_MAX: usize = 256;
@@ -26,7 +26,7 @@ const ENTRY_BYTES: usize = 96;
 const PAGE_HEAD_BYTES: usize = 32;
 
 /// Entries of `directory` after `after`; then, if room is left, directories within it, whole.
-pub(super) fn list(
+pub(crate) fn list(
     tree: &mut Tree,
     directory: Ino,
     after: Option<&Name>,
@@ -56,7 +56,7 @@ pub(super) fn list(
     Ok(pages)
 }
 
-pub(super) fn storage(error: StoreError) -> ReadError {
+pub(crate) fn storage(error: StoreError) -> ReadError {
     tracing::error!(%error, "a question can't be answered");
     ReadError::Storage
 }

@@ -11,14 +11,14 @@ use xfer_protocol::Seq;
 use xfer_protocol::limits::{FRAME_OPS_MAX, WRITE_BYTES_MAX};
 use xfer_protocol::tree::{Action, Op};
 
-use super::halt::Halt;
-use super::trouble::Trouble;
 use crate::engine::driver::over::{Over, no_tree, ordered, panicked};
+use crate::engine::durable::trouble::Trouble;
 use crate::engine::session::Session;
 use crate::engine::session::counters::add;
+use crate::engine::tree::halt::Halt;
 
 /// The ops of a frame, and how many of them are applied.
-pub(super) struct Frame {
+pub(crate) struct Frame {
     ops: Vec<Op>,
     payload: Bytes,
     applied: usize,
@@ -30,7 +30,7 @@ pub(super) struct Frame {
 
 impl Frame {
     /// A frame that begins with the op `first`, checked as a whole before any of it is applied.
-    pub(super) fn new(
+    pub(crate) fn new(
         applied: Seq,
         first: Seq,
         ops: Vec<Op>,
@@ -41,7 +41,7 @@ impl Frame {
     }
 
     /// Applies all ops, and says whether they should be committed at once.
-    pub(super) async fn apply(mut self, session: &Arc<Session>) -> Result<bool, Over> {
+    pub(crate) async fn apply(mut self, session: &Arc<Session>) -> Result<bool, Over> {
         while self.applied < self.ops.len() {
             let turn = session.tree.turn().await.map_err(no_tree)?;
             let session = session.clone();

@@ -13,25 +13,25 @@ use xfer_protocol::tree::{Delivery, DeliveryEffect, ItemKind, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name};
 use xfer_store::{AccountId, Batch, Committed, MetaStore, StoreError};
 
-use super::inbox::Inbox;
+use crate::engine::deliveries::inbox::Inbox;
 use crate::engine::session::Session;
 use crate::engine::session::queues::News;
 use crate::engine::session::registry::Registry;
 
 /// The queues between the users.
-pub(super) struct Post {
+pub(crate) struct Post {
     meta: Arc<dyn MetaStore>,
     registry: Arc<Registry>,
     inboxes: Mutex<HashMap<AccountId, Inbox>>,
 }
 
 impl Post {
-    pub(super) fn new(meta: Arc<dyn MetaStore>, registry: Arc<Registry>) -> Post {
+    pub(crate) fn new(meta: Arc<dyn MetaStore>, registry: Arc<Registry>) -> Post {
         Post { meta, registry, inboxes: Mutex::default() }
     }
 
     /// Says whether something fits the inbox of `to`, and keeps the room for it. Blocks.
-    pub(super) fn reserve(
+    pub(crate) fn reserve(
         &self,
         by: &Session,
         to: &Name,
@@ -56,7 +56,7 @@ impl Post {
     }
 
     /// Gives up what an account has reserved: its session is over. Blocks.
-    pub(super) fn forget(&self, from: AccountId) {
+    pub(crate) fn forget(&self, from: AccountId) {
         self.lock().retain(|_, inbox| {
             inbox.forget(from);
             !inbox.is_empty()
@@ -65,7 +65,7 @@ impl Post {
 
     /// Decides about the deliveries in a batch that is about to be committed: those that there is
     /// no room for become refused ones. Blocks.
-    pub(super) fn judge(&self, batch: &mut Batch) -> Result<(), StoreError> {
+    pub(crate) fn judge(&self, batch: &mut Batch) -> Result<(), StoreError> {
         let mut refused = Vec::new();
         for effect in &batch.deliveries {
             let DeliveryEffect::Sent { to, root, delivery } = effect else { continue };
@@ -79,7 +79,7 @@ impl Post {
 
     /// Commits what was judged. Nobody asks for room meanwhile: what is admitted would count twice, as
     /// soon as the store counts it too. Blocks.
-    pub(super) fn commit<T>(&self, batches: &[Batch], commit: impl FnOnce() -> T) -> T {
+    pub(crate) fn commit<T>(&self, batches: &[Batch], commit: impl FnOnce() -> T) -> T {
         let is_sent = |effect: &DeliveryEffect| matches!(effect, DeliveryEffect::Sent { .. });
         if !batches.iter().any(|batch| batch.deliveries.iter().any(is_sent)) {
             return commit();
@@ -91,7 +91,7 @@ impl Post {
     }
 
     /// Forgets what [`Post::judge`] set aside: the store counts it now, or it did not come to be.
-    pub(super) fn release_used(&self) {
+    pub(crate) fn release_used(&self) {
         self.lock().retain(|_, inbox| {
             inbox.release_admitted();
             !inbox.is_empty()
@@ -99,7 +99,7 @@ impl Post {
     }
 
     /// Tells those concerned what a batch that is now durable did. Blocks.
-    pub(super) fn announce(&self, batch: &Batch, committed: Committed) -> Result<(), StoreError> {
+    pub(crate) fn announce(&self, batch: &Batch, committed: Committed) -> Result<(), StoreError> {
         match committed {
             Committed::Fenced => return Ok(()),
             Committed::Durable => {}
@@ -153,7 +153,7 @@ impl Post {
 }
 
 /// The contents of a delivery.
-pub(super) fn contents(delivery: &Delivery) -> impl Iterator<Item = ContentId> + '_ {
+pub(crate) fn contents(delivery: &Delivery) -> impl Iterator<Item = ContentId> + '_ {
     delivery.items.iter().filter_map(|item| match &item.kind {
         ItemKind::File { content, .. } => *content,
         ItemKind::Directory | ItemKind::Symlink { .. } => None,

@@ -25,14 +25,14 @@ use xfer_protocol::message::{Answer, Ask, ReadError, Request, Response};
 use xfer_protocol::tree::{FileData, Item, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Seq};
 
-use super::listing::{list, storage};
-use super::post::Post;
-use super::stores::Stores;
-use super::tree::Tree;
+use crate::engine::deliveries::post::Post;
 use crate::engine::link::answer_room::Held;
 use crate::engine::session::Session;
 use crate::engine::session::counters::{Counters, add};
 use crate::engine::session::turn::NoTree;
+use crate::engine::stores::Stores;
+use crate::engine::tree::Tree;
+use crate::engine::tree::listing::{list, storage};
 use xfer_link::patience::Patient;
 use xfer_link::{LinkError, receive_after, send_encoded};
 use xfer_store::StoreError;
@@ -52,12 +52,12 @@ const SMALL_ANSWER_BYTES: usize = 256;
 
 /// What answering needs.
 #[derive(Clone)]
-pub(super) struct Reading {
-    pub(super) session: Arc<Session>,
-    pub(super) stores: Stores,
-    pub(super) post: Arc<Post>,
+pub(crate) struct Reading {
+    pub(crate) session: Arc<Session>,
+    pub(crate) stores: Stores,
+    pub(crate) post: Arc<Post>,
     /// Bounds what is in work beside the trees, on all links together.
-    pub(super) work: Arc<Semaphore>,
+    pub(crate) work: Arc<Semaphore>,
 }
 
 /// An answer on its way, as it will be sent.
@@ -76,7 +76,7 @@ impl Reading {
     ///
     /// Between two questions the client may be silent for as long as it likes, but not in the midst
     /// of one.
-    pub(super) async fn serve<R, W>(self, mut reader: Patient<R>, mut writer: W)
+    pub(crate) async fn serve<R, W>(self, mut reader: Patient<R>, mut writer: W)
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,

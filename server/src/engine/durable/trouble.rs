@@ -6,19 +6,19 @@ use xfer_store::StoreError;
 
 /// A failure of the server's own. Shown in full in the log; a client is told what it may know.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Trouble {
+pub(crate) struct Trouble {
     logged: String,
     told: String,
 }
 
 impl Trouble {
     /// A part of the server failed.
-    pub(super) fn of_server(what: &str) -> Trouble {
+    pub(crate) fn of_server(what: &str) -> Trouble {
         Trouble { logged: what.to_owned(), told: what.to_owned() }
     }
 
     /// What the client is told.
-    pub(super) fn told(self) -> String {
+    pub(crate) fn told(self) -> String {
         self.told
     }
 }

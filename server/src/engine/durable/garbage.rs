@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use xfer_protocol::ContentId;
 use xfer_store::StoreError;
 
-use super::stores::Stores;
+use crate::engine::stores::Stores;
 
 /// How many contents are looked at in one go.
 const STEP_COUNT: usize = 1_000;
@@ -29,7 +29,7 @@ const OTHERS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Removes garbage whenever there may be some: when it is told so, or another process has committed
 /// something. For as long as it is let.
-pub(super) async fn collect_forever(stores: Stores, wake: Arc<Notify>) {
+pub(crate) async fn collect_forever(stores: Stores, wake: Arc<Notify>) {
     let mut seen = others_commits(&stores).await;
     loop {
         let collected = stores.clone();
@@ -57,7 +57,7 @@ async fn others_commits(stores: &Stores) -> Option<u64> {
 ///
 /// # Errors
 /// [`StoreError::Older`] if it is not, by the numbers that there are; then nothing is set aside.
-pub(super) fn sweep(stores: &Stores, first: u64) -> Result<(), StoreError> {
+pub(crate) fn sweep(stores: &Stores, first: u64) -> Result<(), StoreError> {
     let (mut found, mut known) = (Vec::new(), 0);
     stores.contents.each(&mut |content| {
         known = known.max(content.0.saturating_add(1));
@@ -84,7 +84,7 @@ pub(super) fn sweep(stores: &Stores, first: u64) -> Result<(), StoreError> {
 }
 
 /// Removes those of `contents` that nothing committed refers to, and says how many.
-pub(super) fn remove_unreferenced(
+pub(crate) fn remove_unreferenced(
     stores: &Stores,
     contents: impl IntoIterator<Item = ContentId>,
 ) -> Result<usize, StoreError> {
@@ -103,7 +103,7 @@ pub(super) fn remove_unreferenced(
 ///
 /// # Errors
 /// The first of them, after all else is done.
-pub(super) fn collect(stores: &Stores) -> Result<(), StoreError> {
+pub(crate) fn collect(stores: &Stores) -> Result<(), StoreError> {
     let removed = remove_garbage(stores);
     let trimmed = trim(stores);
     removed.and(trimmed)

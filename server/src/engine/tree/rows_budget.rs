@@ -9,23 +9,23 @@ const SHARE_MIN: usize = 1 << 20;
 
 /// The budget.
 #[derive(Debug)]
-pub(super) struct RowsBudget {
+pub(crate) struct RowsBudget {
     bytes: usize,
     trees: AtomicUsize,
 }
 
 /// One tree's part, for as long as the tree is there.
 #[derive(Debug)]
-pub(super) struct RowsShare(Arc<RowsBudget>);
+pub(crate) struct RowsShare(Arc<RowsBudget>);
 
 impl RowsBudget {
     /// A budget of so many bytes that no tree has a part of yet.
-    pub(super) fn new(bytes: usize) -> Arc<RowsBudget> {
+    pub(crate) fn new(bytes: usize) -> Arc<RowsBudget> {
         Arc::new(RowsBudget { bytes, trees: AtomicUsize::new(0) })
     }
 
     /// A part for one more tree: that of each other gets smaller.
-    pub(super) fn share(self: &Arc<Self>) -> RowsShare {
+    pub(crate) fn share(self: &Arc<Self>) -> RowsShare {
         self.trees.fetch_add(1, Ordering::Relaxed);
         RowsShare(self.clone())
     }
@@ -33,7 +33,7 @@ impl RowsBudget {
 
 impl RowsShare {
     /// How much it is now, in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let trees = self.0.trees.load(Ordering::Relaxed).max(1);
         (self.0.bytes / trees).max(SHARE_MIN.min(self.0.bytes))
     }

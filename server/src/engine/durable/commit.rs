@@ -17,22 +17,22 @@ use xfer_protocol::tree::DeliveryEffect;
 use xfer_protocol::{ContentId, DeliveryId};
 use xfer_store::{Batch, Committed, StoreError};
 
-use super::garbage::{collect, remove_unreferenced};
-use super::post::{Post, contents};
-use super::stores::Stores;
-use super::tree::Work;
-use super::trouble::Trouble;
+use crate::engine::deliveries::post::{Post, contents};
+use crate::engine::durable::garbage::{collect, remove_unreferenced};
+use crate::engine::durable::trouble::Trouble;
 use crate::engine::session::counters::{Commits, add};
+use crate::engine::stores::Stores;
+use crate::engine::tree::Work;
 
 /// How many batches share a transaction at most.
 const GROUP_MAX: usize = 64;
 
 /// How many batches may wait for theirs.
-pub(super) const WAITING_MAX: usize = 256;
+pub(crate) const WAITING_MAX: usize = 256;
 
 /// What became of a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It is durable.
     Durable {
         /// Whether the disk has so little room that what this frees is to be given back first.
@@ -45,23 +45,23 @@ pub(super) enum Verdict {
 }
 
 /// A batch that waits to be committed.
-pub(super) struct Job {
-    pub(super) work: Work,
-    pub(super) reply: oneshot::Sender<Verdict>,
+pub(crate) struct Job {
+    pub(crate) work: Work,
+    pub(crate) reply: oneshot::Sender<Verdict>,
 }
 
 /// All that commits need.
 #[derive(Clone)]
-pub(super) struct Committer {
-    pub(super) stores: Stores,
-    pub(super) post: Arc<Post>,
-    pub(super) garbage: Arc<Notify>,
-    pub(super) commits: Arc<Commits>,
+pub(crate) struct Committer {
+    pub(crate) stores: Stores,
+    pub(crate) post: Arc<Post>,
+    pub(crate) garbage: Arc<Notify>,
+    pub(crate) commits: Arc<Commits>,
 }
 
 impl Committer {
     /// Commits what comes, for as long as there is somebody to send it.
-    pub(super) async fn run(self, mut jobs: mpsc::Receiver<Job>) {
+    pub(crate) async fn run(self, mut jobs: mpsc::Receiver<Job>) {
         let mut group = Vec::new();
         while jobs.recv_many(&mut group, GROUP_MAX).await > 0 {
             let (works, replies): (Vec<Work>, Vec<_>) =

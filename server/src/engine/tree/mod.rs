@@ -9,6 +9,12 @@
 //! **Invariant:** bytes that committed rows can reach are not given back: [`ContentEffect::Free`]
 //! and contents that came and went wait for the commit that makes them unreachable.
 
+pub(crate) mod halt;
+pub(crate) mod batch;
+pub(crate) mod ids;
+pub(crate) mod space;
+pub(crate) mod rows_budget;
+pub(crate) mod listing;
 mod loading;
 
 use std::sync::Arc;
@@ -21,13 +27,13 @@ use xfer_protocol::tree::{
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Errno, IdRange, Ino, Name, Seq, Timestamp};
 use xfer_store::{Account, AccountId, Batch, ListMax, StoreError, Trims};
 
-use super::batch::{Free, InFlight, Pending};
-use super::halt::Halt;
-use super::ids::Ids;
-use super::leftovers::Left;
-use super::rows_budget::RowsShare;
-use super::space::Share;
 use super::stores::Stores;
+use crate::engine::durable::leftovers::Left;
+use batch::{Free, InFlight, Pending};
+use halt::Halt;
+use ids::Ids;
+use rows_budget::RowsShare;
+use space::Share;
 
 /// How much of a directory is loaded from the store at a time.
 pub(super) const LOADED_AT_ONCE: ListMax = ListMax { count: 1_000, bytes: PAGE_BYTES };

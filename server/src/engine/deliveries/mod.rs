@@ -1,0 +1,4 @@
+//! Deliveries between users.
+
+pub(crate) mod post;
+pub(crate) mod inbox;
