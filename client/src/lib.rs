@@ -1,10 +1,11 @@
-//! The client of an xfer server, without a kernel: whatever shows a tree to programs stands on it.
+//! The client of an xfer server without a kernel: everything that shows a tree to programs stands on
+//! it.
 //!
-//! Reading order: [`session`] (what a login gives), [`client`] (the replica, the log and the caches),
-//! [`connect`] (how a session begins).
-
-pub mod session;
-
-pub mod client;
+//! Reading order: [`connect`] (how a session begins), [`core`] (what is known and owed: pure),
+//! [`drive`] (links, timers and tasks around it), [`files`] (a tree by path, for programs that are no
+//! mount).
 
 pub mod connect;
+pub mod core;
+pub mod drive;
+pub mod files;

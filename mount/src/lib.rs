@@ -1,38 +1,13 @@
 //! Mounts an xfer server's storage as a directory.
 //!
-//! Reading order: `fuse` (the kernel's side of `xfer-client`), `run` (a mount from start to end),
-//! `control` (`xfer status` and the other commands).
-
-pub mod cli;
-
-pub mod options;
-
-pub mod config;
-
-pub mod helper;
-
-pub mod exit;
+//! Reading order: [`fuse`] (the kernel's side of `xfer-client`), [`run`] (a mount from its start to its
+//! end) with [`running`], [`control`] (`xfer status` and so on), then what they use: [`command`] (the
+//! command line), [`mountpoint`], [`process`].
 
 pub mod fuse;
-
-pub mod background;
-
-pub mod control;
-
-pub mod mountinfo;
-
-pub mod mountpoint;
-
-pub mod holders;
-
-pub mod unmounting;
-
-pub mod stale;
-
-pub mod terminal;
-
-pub mod password;
-
 pub mod run;
-
-pub mod syslog;
+pub mod running;
+pub mod control;
+pub mod command;
+pub mod mountpoint;
+pub mod process;

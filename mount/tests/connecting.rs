@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use peer::{Manner, Server};
 use tempfile::TempDir;
 use xfer_client::connect::{
-    Asker, ConnectError, EndpointError, Fingerprint, KnownHosts, Login, NoAnswer, TrustError,
-    TrustMode, TrustPolicy, reach,
+    Asker, ConnectError, EndpointError, Fingerprint, KnownHosts, Login, NewSession, NoAnswer,
+    TrustError, TrustMode, TrustPolicy, reach,
 };
-use xfer_mount::exit::Exit;
+use xfer_mount::process::exit::Exit;
 use xfer_protocol::Timestamp;
 use xfer_protocol::message::{Password, Purpose, Refusal};
 
@@ -60,6 +60,11 @@ async fn try_login(manner: Manner, password: &[u8]) -> Result<Login, ConnectErro
     login(&server.target(), TrustMode::AcceptNew, &hosts, &mut Nobody, password).await
 }
 
+/// Opens one more link of a session.
+async fn dial(session: &NewSession) -> Result<(), EndpointError> {
+    session.dial.read_link(session.credentials()).await.map(drop)
+}
+
 async fn check_refused(manner: Manner, exit: Exit, part: &str) {
     let Err(error) = try_login(manner, b"secret").await else { panic!("{manner:?}: let in") };
     assert_eq!(Exit::from(&error), exit, "{manner:?}: {error}");
@@ -70,10 +75,10 @@ async fn check_refused(manner: Manner, exit: Exit, part: &str) {
 #[tokio::test]
 async fn a_login_gives_a_session_and_more_links() {
     let login = try_login(Manner::Xfer, b"secret").await.unwrap();
-    assert_eq!(login.session.grant, peer::grant());
+    assert_eq!(login.session.link.grant, peer::grant());
     assert!(login.warnings.is_empty());
     for _ in 0..3 {
-        (login.session.dial)().await.unwrap();
+        dial(&login.session).await.unwrap();
     }
 }
 
@@ -83,7 +88,7 @@ async fn a_session_begins_and_gets_its_links_at_a_server_that_turns_some_away() 
     let (_directory, hosts) = known_hosts();
     let mode = TrustMode::AcceptNew;
     let login = login(&server.target(), mode, &hosts, &mut Nobody, b"secret").await.unwrap();
-    (login.session.dial)().await.unwrap();
+    dial(&login.session).await.unwrap();
 }
 
 #[tokio::test]
@@ -147,7 +152,7 @@ async fn authorities_vouch_for_names_of_their_own() {
     };
     let good = TrustMode::Authorities(write("good.pem", &server.certificate_pem));
     let login_good = login(&server.target(), good.clone(), &hosts, &mut Nobody, b"secret").await;
-    (login_good.unwrap().session.dial)().await.unwrap();
+    dial(&login_good.unwrap().session).await.unwrap();
     let by_address = format!("alice@127.0.0.1:{}", server.address.port());
     let error = login(&by_address, good, &hosts, &mut Yes, b"secret").await.err().unwrap();
     assert!(error.to_string().contains("certificate is not valid"), "{error}");

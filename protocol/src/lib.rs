@@ -8,27 +8,16 @@
 //! ops and rules), then [`message`] (the messages), [`frame`] and [`codec`] (their encoding).
 
 pub mod limits;
-
 pub mod ids;
-
 pub mod time;
-
 pub mod errno;
-
 pub mod shown;
-
 pub mod size;
-
 pub mod name;
-
 pub mod user;
-
 pub mod tree;
-
 pub mod message;
-
 pub mod frame;
-
 pub mod codec;
 
 pub use errno::Errno;

@@ -5,9 +5,7 @@
 //! and its answer, shown or hidden), [`first_line()`] (a secret from a file).
 
 pub mod signals;
-
 pub mod question;
-
 mod first_line;
 
 pub use first_line::first_line;

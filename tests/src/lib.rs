@@ -8,52 +8,17 @@
 #![allow(clippy::unwrap_used, reason = "a harness fails a test by panicking")]
 
 pub mod world;
-
-pub mod accounts;
-
-pub mod server;
-
-pub mod by_hand;
-
-pub mod mount;
-
-pub mod programs;
-
-pub mod pty;
-
-pub mod waiting;
-
-pub mod relay;
-
-pub mod strangers;
-
-pub mod peers;
-
-pub mod random;
-
-pub mod snapshot;
-
-pub mod files;
-
-pub mod sending;
-
-pub mod space;
-
+pub mod running;
+pub mod links;
+pub mod watching;
 pub mod differential;
-
-pub mod tools;
-
-pub mod scale;
-
-pub mod memory;
-
 pub mod load;
-
-pub mod network;
-
 pub mod bench;
 
-mod watchdog;
+pub use links::{network, peers, relay, strangers};
+pub use running::{programs, pty, random, scale, tools, waiting};
+pub use watching::{files, memory, sending, snapshot, space};
+pub use world::{accounts, by_hand, mount, server};
 
 pub use mount::{Mount, Mounting};
 pub use programs::{Finished, run_within, shell};

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use xfer_mount::exit::Exit;
+use xfer_mount::process::exit::Exit;
 use xfer_tests::programs::program;
 use xfer_tests::{PATIENCE, Server, World, run_within, shell};
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use xfer_mount::exit::Exit;
+use xfer_mount::process::exit::Exit;
 use xfer_tests::files::{Mapped, read_write};
 use xfer_tests::programs::program;
 use xfer_tests::{PATIENCE, Relay, Server, World, shell, wait_until};

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{DuplexStream, duplex, split};
-use xfer_client::client::{Client, State};
-use xfer_client::session::{Reader, Session, Writer};
+use xfer_client::connect::{
+    Begin, Credentials, Dial, Dialling, EndpointError, LogLink, NewSession, Reader, Writer,
+};
+use xfer_client::core::Core;
+use xfer_client::drive::Client;
 use xfer_link::{receive, send};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
@@ -63,16 +66,26 @@ fn client_of(lie: fn(&Ask) -> Answer) -> Arc<Client> {
         }
     });
     let (reader, writer) = split(ours);
-    let dial = move || {
-        let (ours, theirs) = duplex(1 << 20);
-        tokio::spawn(answer(theirs, lie));
-        let (reader, writer) = split(ours);
-        let link = Ok((Box::new(reader) as Reader, Box::new(writer) as Writer));
-        Box::pin(std::future::ready(link)) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>
-    };
     let (reader, writer) = (Box::new(reader) as Reader, Box::new(writer) as Writer);
-    let session = Session { grant, reader, writer, dial: Arc::new(dial) };
+    let link = LogLink { grant, reader, writer };
+    let session = NewSession { link, dial: Arc::new(Liar(lie)) };
     Client::start(session, roomy("alice"))
+}
+
+/// Opens read links on which everything is answered with a lie.
+struct Liar(fn(&Ask) -> Answer);
+
+impl Dial for Liar {
+    fn log_link(&self, _begin: Begin) -> Dialling<'_, LogLink> {
+        Box::pin(std::future::ready(Err(EndpointError::NothingThere)))
+    }
+
+    fn read_link(&self, _credentials: Credentials) -> Dialling<'_, (Reader, Writer)> {
+        let (ours, theirs) = duplex(1 << 20);
+        tokio::spawn(answer(theirs, self.0));
+        let (reader, writer) = split(ours);
+        Box::pin(std::future::ready(Ok((Box::new(reader) as Reader, Box::new(writer) as Writer))))
+    }
 }
 
 /// Each page starts after the previous one, and none is the last.
@@ -97,11 +110,11 @@ fn endless(ask: &Ask) -> Answer {
 #[tokio::test(start_paused = true)]
 async fn a_listing_without_an_end_is_an_error() {
     let client = client_of(endless);
-    let open = client.call(|state: &mut State| state.open_directory(DIRECTORY)).await.unwrap();
-    let listed = client.call(move |state: &mut State| state.list(open, 0).map(drop));
+    let open = client.call(|state: &mut Core| state.open_directory(DIRECTORY)).await.unwrap();
+    let listed = client.call(move |state: &mut Core| state.list(open, 0).map(drop));
     let listed = tokio::time::timeout(Duration::from_secs(600), listed).await;
     assert_eq!(listed, Ok(Err(Errno::EIO)));
-    let errors = client.standing().errors;
+    let errors = client.status().errors;
     assert!(errors.iter().any(|error| error.contains("a listing that ends")), "{errors:?}");
 }
 
@@ -119,7 +132,7 @@ fn evasive(ask: &Ask) -> Answer {
 #[tokio::test(start_paused = true)]
 async fn attributes_that_never_come_are_an_error() {
     let client = client_of(evasive);
-    let asked = client.call(|state: &mut State| state.xattr(DIRECTORY, b"user.x"));
+    let asked = client.call(|state: &mut Core| state.xattr(DIRECTORY, b"user.x"));
     let asked = tokio::time::timeout(Duration::from_secs(600), asked).await;
     assert_eq!(asked, Ok(Err(Errno::EIO)));
 }
@@ -135,6 +148,6 @@ fn huge(ask: &Ask) -> Answer {
 #[tokio::test(start_paused = true)]
 async fn a_directory_of_more_entries_than_can_be_counted_is_none() {
     let client = client_of(huge);
-    let opened = client.call(|state: &mut State| state.open_directory(DIRECTORY).map(drop)).await;
+    let opened = client.call(|state: &mut Core| state.open_directory(DIRECTORY).map(drop)).await;
     assert_eq!(opened, Err(Errno::ESTALE));
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Runtime;
-use xfer_client::session::{Reader, Session, Writer};
+use xfer_client::connect::{NewSession, Reader, Writer};
 use xfer_link::send;
 use xfer_protocol::frame::{Bounds, Header};
 use xfer_protocol::message::{Ask, Request, ToServer};
@@ -160,7 +160,7 @@ const BUSY_SESSION: u64 = (32 + 24 + 32) * MIB;
 
 /// A session whose client asks much, reads no answers, and begins frames without ending them.
 struct Burden {
-    session: Session,
+    session: NewSession,
     links: Vec<(Reader, Writer)>,
     seq: Seq,
 }
@@ -168,7 +168,7 @@ struct Burden {
 impl Burden {
     async fn new(world: &World, user: &Name) -> Burden {
         let session = by_hand::login(&world.server, user, &world.outside()).await.unwrap();
-        Burden { seq: session.grant.applied, session, links: Vec::new() }
+        Burden { seq: session.link.grant.applied, session, links: Vec::new() }
     }
 
     async fn act(&mut self, actions: Vec<Action>) {
@@ -177,19 +177,19 @@ impl Burden {
         let first = self.seq.next();
         self.seq = Seq(self.seq.0 + ops.len() as u64);
         let message = ToServer::Ops { first, ops };
-        send(&mut self.session.writer, &message, &[], Bounds::OPEN).await.unwrap();
+        send(&mut self.session.link.writer, &message, &[], Bounds::OPEN).await.unwrap();
     }
 
     /// Sends a heartbeat; in the middle of a frame, just more of that frame.
     async fn ping(&mut self) {
         let ping = ToServer::Ping { limit: Limit::default() };
-        send(&mut self.session.writer, &ping, &[], Bounds::OPEN).await.unwrap();
+        send(&mut self.session.link.writer, &ping, &[], Bounds::OPEN).await.unwrap();
     }
 
     /// Makes a directory with enough entries for a listing page of the full size.
     async fn prepare(&mut self) -> Ino {
         let owner = Owner { uid: 1000, gid: 1000 };
-        let first = self.session.grant.ids.first;
+        let first = self.session.link.grant.ids.first;
         let directory = Ino(first);
         let make = |at: u64| Action::Create {
             parent: directory,
@@ -208,7 +208,8 @@ impl Burden {
     /// Asks as many questions as the server accepts, on all links.
     async fn ask(&mut self, directory: Ino) {
         for _ in 0..READ_LINKS {
-            let (reader, mut writer) = (self.session.dial)().await.unwrap();
+            let credentials = self.session.credentials();
+            let (reader, mut writer) = self.session.dial.read_link(credentials).await.unwrap();
             for id in 0..QUESTIONS {
                 let ask = Ask::List { directory, after: None };
                 let request = Request { id, after: self.seq, ask };
@@ -229,7 +230,7 @@ impl Burden {
             // The server may close the link once it has seen the header.
             let _ = tokio::time::timeout(WRITE_MAX, writer.write_all(&frame)).await;
         }
-        let _ = tokio::time::timeout(WRITE_MAX, self.session.writer.write_all(&frame)).await;
+        let _ = tokio::time::timeout(WRITE_MAX, self.session.link.writer.write_all(&frame)).await;
     }
 }
 

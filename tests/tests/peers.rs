@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
-use xfer_client::client::{Client, Kernel, New, Notice, State};
+use xfer_client::core::{Core, New, Notice};
+use xfer_client::drive::{Client, Kernel};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 use xfer_store::MetaStore;
@@ -17,19 +18,18 @@ use xfer_tests::peers::{Host, OWNER, Peer, Wiring, name, roomy};
 async fn create(client: &Arc<Client>, file: &str, data: &'static [u8]) -> Result<Ino, Errno> {
     let file = name(file);
     let new = New::File { mode: 0o644 };
-    let ino =
-        client.call(move |s: &mut State| Ok(s.make(Ino::ROOT, &file, &new, OWNER)?.0)).await?;
+    let ino = client.call(move |s: &mut Core| Ok(s.make(Ino::ROOT, &file, &new, OWNER)?.0)).await?;
     let data = Bytes::from_static(data);
-    client.call(move |s: &mut State| s.write(ino, 0, &data, false)).await?;
+    client.call(move |s: &mut Core| s.write(ino, 0, &data, false)).await?;
     Ok(ino)
 }
 
 async fn read(client: &Arc<Client>, file: &str) -> Result<Vec<u8>, Errno> {
     let file = name(file);
-    let found = client.call(move |s: &mut State| s.lookup(Ino::ROOT, &file)).await?;
+    let found = client.call(move |s: &mut Core| s.lookup(Ino::ROOT, &file)).await?;
     let ino = found.ok_or(Errno::ENOENT)?.0;
-    let handle = client.call(move |s: &mut State| s.open(ino, false)).await?;
-    client.call(move |s: &mut State| s.read(handle, ino, 0..1 << 20)).await
+    let handle = client.call(move |s: &mut Core| s.open(ino, false)).await?;
+    client.call(move |s: &mut Core| s.read(handle, ino, 0..1 << 20)).await
 }
 
 /// Returns how many seconds on that clock something takes.
@@ -45,7 +45,7 @@ async fn a_change_is_durable_within_two_seconds_though_nobody_asks() {
     let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
     create(&client, "file", b"text").await.unwrap();
     let durable = async {
-        while client.standing().pending_ops > 0 {
+        while client.status().pending_ops > 0 {
             sleep(Duration::from_millis(10)).await;
         }
     };
@@ -61,7 +61,7 @@ async fn a_session_that_has_nothing_to_say_for_a_day_is_still_there() {
     let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
     create(&client, "file", b"text").await.unwrap();
     sleep(Duration::from_secs(24 * 3600)).await;
-    assert_eq!(client.standing().trouble, None);
+    assert_eq!(client.status().trouble().map(ToString::to_string), None);
     assert_eq!(read(&client, "file").await.unwrap(), b"text");
     client.finish().await.unwrap();
 }
@@ -71,16 +71,16 @@ async fn a_pulled_cable_is_noticed_in_ten_seconds_and_nothing_hangs() {
     let host = Host::new(&["alice"]);
     let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
     let old = create(&client, "old", b"durable").await.unwrap();
-    let open = client.call(move |s: &mut State| s.open(old, false)).await.unwrap();
-    client.settle().await.unwrap();
+    let open = client.call(move |s: &mut Core| s.open(old, false)).await.unwrap();
+    client.sync().await.unwrap();
     // As when a laptop leaves a network.
     cable.pull();
     create(&client, "new", b"not durable").await.unwrap();
-    let (settled, took) = seconds(client.settle()).await;
+    let (settled, took) = seconds(client.sync()).await;
     assert_eq!(settled, Err(Errno::EIO), "an fsync on a dead link lied");
     assert!(took <= 10.5, "{took} s");
     // An open file stays readable as far as it is cached; everything else is refused at once.
-    let bytes = client.call(move |s: &mut State| s.read(open, old, 0..100)).await;
+    let bytes = client.call(move |s: &mut Core| s.read(open, old, 0..100)).await;
     assert_eq!(bytes.unwrap(), b"durable");
     let (refused, took) = seconds(read(&client, "old")).await;
     assert_eq!((refused, took), (Err(Errno::EIO), 0.0));
@@ -116,7 +116,7 @@ async fn a_takeover_waits_for_the_first_client_and_loses_nothing() {
         assert_eq!(read(&second, &format!("file {number}")).await.unwrap(), b"text");
     }
     assert_eq!(create(&first, "late", b"").await, Err(Errno::EIO));
-    let trouble = first.standing().trouble.unwrap();
+    let trouble = first.status().trouble().map(ToString::to_string).unwrap();
     assert!(trouble.contains("taken over") && trouble.contains("laptop"), "{trouble}");
     second.finish().await.unwrap();
 }
@@ -130,7 +130,7 @@ impl Kernel for Keeper {
     }
 
     fn write_back(&self, ino: Ino) {
-        let write = move |state: &mut State| state.write(ino, 0, &"mapped".into(), false);
+        let write = move |state: &mut Core| state.write(ino, 0, &"mapped".into(), false);
         self.0.upgrade().unwrap().run(write, |result| result.unwrap());
     }
 
@@ -142,7 +142,7 @@ async fn with_mapped_file(host: &Host) -> Peer {
     let peer = host.mount("alice", Purpose::Mount).await.unwrap();
     peer.client.set_kernel(Some(Arc::new(Keeper(Arc::downgrade(&peer.client)))));
     let ino = create(&peer.client, "file", b"").await.unwrap();
-    peer.client.call(move |state: &mut State| state.open(ino, true)).await.unwrap();
+    peer.client.call(move |state: &mut Core| state.open(ino, true)).await.unwrap();
     peer
 }
 
@@ -150,7 +150,7 @@ async fn with_mapped_file(host: &Host) -> Peer {
 async fn what_the_kernel_has_of_mapped_files_is_written_back_before_a_session_settles_or_ends() {
     let host = Host::new(&["alice"]);
     let Peer { client: synced, cable, .. } = with_mapped_file(&host).await;
-    synced.settle().await.unwrap();
+    synced.sync().await.unwrap();
     cable.pull();
     let Peer { client: second, .. } = host.mount("alice", Purpose::TakeOver).await.unwrap();
     assert_eq!(read(&second, "file").await.unwrap(), b"mapped");
@@ -174,12 +174,12 @@ async fn a_fault_in_the_client_ends_its_session_and_tells_the_program_that_met_i
     let host = Host::new(&["alice"]);
     let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
     create(&client, "file", b"text").await.unwrap();
-    client.settle().await.unwrap();
-    let met = client.call(|_: &mut State| -> Result<(), _> { panic!("a fault") }).await;
+    client.sync().await.unwrap();
+    let met = client.call(|_: &mut Core| -> Result<(), _> { panic!("a fault") }).await;
     assert_eq!(met, Err(Errno::EIO));
     // No half-changed state is shown, and the server admits the next login.
     assert_eq!(create(&client, "late", b"").await, Err(Errno::EIO));
-    let trouble = client.standing().trouble.unwrap();
+    let trouble = client.status().trouble().map(ToString::to_string).unwrap();
     assert!(trouble.contains("a fault in this program"), "{trouble}");
     let second = loop {
         match host.mount("alice", Purpose::Mount).await {
@@ -196,7 +196,7 @@ async fn a_first_client_that_does_not_answer_holds_a_takeover_up_for_seconds_onl
     let host = Host::new(&["alice"]);
     let Peer { client: first, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
     create(&first, "file", b"text").await.unwrap();
-    first.settle().await.unwrap();
+    first.sync().await.unwrap();
     cable.pull();
     let (second, took) = seconds(host.mount("alice", Purpose::TakeOver)).await;
     assert!(took <= 30.0, "{took} s");
@@ -227,23 +227,23 @@ async fn a_file_that_two_programs_close_at_once_is_sent_once_and_without_a_compl
     let Peer { client, .. } = mounted.unwrap();
     client.make_mailboxes().await.unwrap();
     let (_, mailbox) = client
-        .call(|s: &mut State| s.lookup(Ino::OUTBOX, &name("bob")))
+        .call(|s: &mut Core| s.lookup(Ino::OUTBOX, &name("bob")))
         .await
         .map(|found| ((), found.unwrap().0))
         .unwrap();
     let file = name("letter");
-    let created = client.call(|s: &mut State| s.create(mailbox, &file, 0o644, OWNER, true)).await;
+    let created = client.call(|s: &mut Core| s.create(mailbox, &file, 0o644, OWNER, true)).await;
     let ((ino, _), writer) = created.unwrap();
-    let reader = client.call(|s: &mut State| s.open(ino, false)).await.unwrap();
+    let reader = client.call(|s: &mut Core| s.open(ino, false)).await.unwrap();
     let close = async |handle| {
-        let closed = client.call(|s: &mut State| {
+        let closed = client.call(|s: &mut Core| {
             s.close(handle);
-            s.post(ino)
+            s.send_if_whole(ino)
         });
         closed.await
     };
     assert_eq!(tokio::join!(close(writer), close(reader)), (Ok(()), Ok(())));
-    assert_eq!(client.standing().errors, [] as [String; 0]);
+    assert_eq!(client.status().errors, [] as [String; 0]);
     client.finish().await.unwrap();
     let bob = host.meta.account(&name("bob")).unwrap().unwrap();
     assert_eq!(host.meta.waiting_after(bob.id, 0, usize::MAX).unwrap().len(), 1);
@@ -259,18 +259,18 @@ async fn a_file_with_a_second_name_is_sent_once_and_is_a_record_under_both() {
     };
     let client = mount().await;
     client.make_mailboxes().await.unwrap();
-    let mailbox = client.call(|s: &mut State| s.lookup(Ino::OUTBOX, &name("bob"))).await;
+    let mailbox = client.call(|s: &mut Core| s.lookup(Ino::OUTBOX, &name("bob"))).await;
     let (mailbox, _) = mailbox.unwrap().unwrap();
     let (letter, other) = (name("letter"), name("other"));
-    let created = client.call(|s: &mut State| s.create(mailbox, &letter, 0o644, OWNER, true)).await;
+    let created = client.call(|s: &mut Core| s.create(mailbox, &letter, 0o644, OWNER, true)).await;
     let ((ino, _), writer) = created.unwrap();
-    client.call(|s: &mut State| s.link(ino, Ino::ROOT, &other)).await.unwrap();
-    let closed = client.call(|s: &mut State| {
+    client.call(|s: &mut Core| s.link(ino, Ino::ROOT, &other)).await.unwrap();
+    let closed = client.call(|s: &mut Core| {
         s.close(writer);
-        s.post(ino)
+        s.send_if_whole(ino)
     });
     closed.await.unwrap();
-    let found = client.call(|s: &mut State| s.lookup(Ino::ROOT, &other)).await.unwrap();
+    let found = client.call(|s: &mut Core| s.lookup(Ino::ROOT, &other)).await.unwrap();
     assert!(found.unwrap().1.sent.is_some());
     client.finish().await.unwrap();
     assert_eq!(waiting(), 1);
@@ -287,18 +287,17 @@ async fn arrivals_of_one_name_are_placed_without_looking_at_each_of_them_again()
     let alice = host.mount("alice", Purpose::Mount).await.unwrap().client;
     alice.make_mailboxes().await.unwrap();
     let (mailbox, _) =
-        alice.call(|s: &mut State| s.lookup(Ino::OUTBOX, &name("bob"))).await.unwrap().unwrap();
+        alice.call(|s: &mut Core| s.lookup(Ino::OUTBOX, &name("bob"))).await.unwrap().unwrap();
     let file = name("a.txt");
     for _ in 0..COUNT {
-        let created =
-            alice.call(|s: &mut State| s.create(mailbox, &file, 0o644, OWNER, true)).await;
+        let created = alice.call(|s: &mut Core| s.create(mailbox, &file, 0o644, OWNER, true)).await;
         let ((ino, _), writer) = created.unwrap();
-        let closed = alice.call(|s: &mut State| {
+        let closed = alice.call(|s: &mut Core| {
             s.close(writer);
-            s.post(ino)
+            s.send_if_whole(ino)
         });
         closed.await.unwrap();
-        alice.call(|s: &mut State| s.unlink(mailbox, &file)).await.unwrap();
+        alice.call(|s: &mut Core| s.unlink(mailbox, &file)).await.unwrap();
     }
     alice.finish().await.unwrap();
     let bob = host.mount("bob", Purpose::Mount).await.unwrap().client;
@@ -309,11 +308,11 @@ async fn arrivals_of_one_name_are_placed_without_looking_at_each_of_them_again()
         }
     });
     all.await.unwrap();
-    let from = bob.call(|s: &mut State| s.lookup(Ino::INBOX, &name("alice"))).await.unwrap();
+    let from = bob.call(|s: &mut Core| s.lookup(Ino::INBOX, &name("alice"))).await.unwrap();
     let (from, _) = from.unwrap();
     for number in 2..=COUNT {
         let name = name(&format!("a ({number}).txt"));
-        let found = bob.call(|s: &mut State| s.lookup(from, &name)).await.unwrap();
+        let found = bob.call(|s: &mut Core| s.lookup(from, &name)).await.unwrap();
         assert!(found.is_some(), "{name}");
     }
     bob.finish().await.unwrap();

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use xfer_mount::exit::Exit;
+use xfer_mount::process::exit::Exit;
 use xfer_server::program::exit::Exit as ServerExit;
 use xfer_tests::programs::{Finished, program, run_with_input};
 use xfer_tests::server::command;

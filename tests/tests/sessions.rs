@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::fs::OFlags;
 use rustix::process::Signal;
 use serde_json::Value;
-use xfer_mount::exit::Exit;
+use xfer_mount::process::exit::Exit;
 use xfer_protocol::Name;
 use xfer_store::{MetaStore, SqliteStore};
 use xfer_tests::files::errno;

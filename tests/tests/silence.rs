@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::process::Signal;
-use xfer_client::client::{Client, New, State};
-use xfer_mount::exit::Exit;
+use xfer_client::core::{Core, New};
+use xfer_client::drive::Client;
+use xfer_mount::process::exit::Exit;
 use xfer_protocol::message::Purpose;
 use xfer_protocol::{Errno, Ino};
 use xfer_tests::network::{Cable, Network, SERVER};
@@ -25,7 +26,7 @@ async fn create(client: &Arc<Client>, file: &str, len: usize) -> Result<(), Errn
     let (file, data) = (name(file), Bytes::from(vec![7; len]));
     let new = New::File { mode: 0o644 };
     client
-        .call(move |s: &mut State| {
+        .call(move |s: &mut Core| {
             let (ino, _) = s.make(Ino::ROOT, &file, &new, OWNER)?;
             if data.is_empty() { Ok(()) } else { s.write(ino, 0, &data, false).map(drop) }
         })
@@ -34,10 +35,10 @@ async fn create(client: &Arc<Client>, file: &str, len: usize) -> Result<(), Errn
 
 async fn read(client: &Arc<Client>, file: &str) -> Result<Vec<u8>, Errno> {
     let file = name(file);
-    let found = client.call(move |s: &mut State| s.lookup(Ino::ROOT, &file)).await?;
+    let found = client.call(move |s: &mut Core| s.lookup(Ino::ROOT, &file)).await?;
     let ino = found.ok_or(Errno::ENOENT)?.0;
-    let handle = client.call(move |s: &mut State| s.open(ino, false)).await?;
-    client.call(move |s: &mut State| s.read(handle, ino, 0..MIB as u64)).await
+    let handle = client.call(move |s: &mut Core| s.open(ino, false)).await?;
+    client.call(move |s: &mut Core| s.read(handle, ino, 0..MIB as u64)).await
 }
 
 /// A client over such a cable, with none of a file of 1 MiB in its cache.
@@ -67,7 +68,11 @@ async fn what_is_under_way_fails_the_moment_that_the_session_is_lost() {
     let reader = client.clone();
     let reading = tokio::spawn(async move {
         let result = read(&reader, "file").await;
-        (result.map(drop), tokio::time::Instant::now(), reader.standing().trouble)
+        (
+            result.map(drop),
+            tokio::time::Instant::now(),
+            reader.status().trouble().map(ToString::to_string),
+        )
     });
     tokio::time::sleep(Duration::from_secs(20)).await;
     cable.pull();
@@ -77,7 +82,7 @@ async fn what_is_under_way_fails_the_moment_that_the_session_is_lost() {
     // The server sends something every three seconds, and counts as gone after ten.
     assert!(end - start <= Duration::from_millis(10_500), "{:?}", end - start);
     assert_eq!(trouble.as_deref(), Some("the server fell silent"));
-    assert_eq!(client.standing().errors, [] as [String; 0], "another reason was given");
+    assert_eq!(client.status().errors, [] as [String; 0], "another reason was given");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,7 +96,7 @@ async fn programs_that_never_pause_do_not_keep_the_session_from_the_lock() {
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     // As long as an op on a file with a large map takes.
-                    let work = |_: &mut State| {
+                    let work = |_: &mut Core| {
                         let start = Instant::now();
                         while start.elapsed() < Duration::from_millis(20) {}
                         Ok(())
@@ -104,7 +109,7 @@ async fn programs_that_never_pause_do_not_keep_the_session_from_the_lock() {
     let result = tokio::time::timeout(Duration::from_secs(30), async {
         for number in 0..5 {
             create(&client, &format!("file {number}"), 0).await?;
-            client.settle().await?;
+            client.sync().await?;
         }
         Ok::<_, Errno>(())
     })

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
-use xfer_mount::exit::Exit;
+use xfer_mount::process::exit::Exit;
 use xfer_tests::mount::is_mounted;
 use xfer_tests::programs::program;
 use xfer_tests::{Finished, Mount, PATIENCE, World, run_within, wait_until};

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use xfer_mount::exit::Exit;
+use xfer_mount::process::exit::Exit;
 use xfer_server::program::exit::Exit as ServerExit;
 use xfer_tests::{World, shell};
 

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use xfer_client::connect::{
     ConnectError, KnownHosts, Login, Target, TrustMode, TrustPolicy, reach,
 };
-use xfer_mount::terminal::OnTerminal;
+use xfer_mount::command::terminal::OnTerminal;
 use xfer_protocol::Name;
 use xfer_protocol::message::{Password, Purpose};
 use xfer_server::listener::half_open::PLACES;
@@ -117,7 +117,8 @@ fn idle_connections_keep_no_link_of_a_session_out() {
             Strangers::come(world.server.address, STRANGERS, manner, Origin::Everywhere);
         for _ in 0..LINKS {
             // On a busy machine one attempt may time out.
-            let mut dials = (0..3).map(|_| runtime.block_on((login.session.dial)()));
+            let attach = || login.session.dial.read_link(login.session.credentials());
+            let mut dials = (0..3).map(|_| runtime.block_on(attach()));
             links.push(dials.find_map(Result::ok).unwrap_or_else(|| panic!("{manner:?}: no link")));
         }
         drop(strangers);

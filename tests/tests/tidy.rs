@@ -1,6 +1,7 @@
 //! Rules about the source: where crates may be named, and how long files and functions may be.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -128,6 +129,47 @@ fn each_library_is_named_only_where_it_belongs() {
             (!at_home).then(|| named.trim().to_owned())
         });
     }
+}
+
+/// Anything that would make two runs of the client's core with the same inputs differ, or wait.
+const IMPURE: [&str; 9] = [
+    "tokio",
+    "Instant::now",
+    "SystemTime",
+    "RandomState",
+    "HashMap",
+    "HashSet",
+    "std::thread",
+    "async ",
+    "spawn(",
+];
+
+#[test]
+fn the_clients_core_has_no_clock_no_randomness_and_no_tasks() {
+    check("client/src/core is pure", |source| {
+        let line = source.production().lines().find(|line| {
+            let code = line.split("//").next().unwrap();
+            IMPURE.iter().any(|word| code.contains(word))
+        })?;
+        let is_core = source.path.starts_with("client/src/core/") && !source.is_test();
+        is_core.then(|| line.trim().to_owned())
+    });
+}
+
+/// The most files side by side in a folder: more of them fall into families.
+const FILES_MAX: usize = 12;
+
+#[test]
+fn no_folder_is_a_heap() {
+    let mut folders: BTreeMap<String, usize> = BTreeMap::new();
+    for source in sources().iter().filter(|source| source.path.contains("/src/")) {
+        let (folder, name) = source.path.rsplit_once('/').unwrap();
+        if name != "mod.rs" && name != "lib.rs" {
+            *folders.entry(folder.to_owned()).or_default() += 1;
+        }
+    }
+    let heaps: Vec<_> = folders.iter().filter(|(_, files)| **files > FILES_MAX).collect();
+    assert!(heaps.is_empty(), "{heaps:?}");
 }
 
 /// Whether a line of code, not a comment, names a crate.

@@ -9,7 +9,7 @@ use xfer_protocol::Timestamp;
 use xfer_protocol::message::{Refusal, VERSION};
 use xfer_protocol::shown::shown;
 
-use super::TrustError;
+use super::trust::TrustError;
 
 /// Why no session began.
 #[derive(Debug, thiserror::Error)]

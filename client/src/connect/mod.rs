@@ -1,7 +1,8 @@
-//! How a session begins: from `user@host` to a [`crate::session::Session`].
+//! How a session begins: from `user@host` to a [`NewSession`].
 //!
-//! Reading order: `target` (whom to reach), `fingerprint` and `known_hosts` (whom to trust), `trust`
-//! (how it is decided), `tls` (how it is enforced), `tcp`, `login` (the steps in order), `error`.
+//! Reading order: `target` (the address), `trust` (which keys to trust), `tls` (how that is enforced),
+//! `tcp`, `greeting` (the first messages), `retry` (servers that are busy), `dial` (opening links),
+//! `server` (opening them to a real server), `login` (the steps in order), `error`.
 //!
 //! Three steps, so that the user is asked at the right moment and no server waits for a human:
 //! [`reach`] connects and sees who answers, [`Contact::trust`] decides and may ask, and
@@ -9,25 +10,22 @@
 //!
 //! **Invariant:** nothing is said to a server, not even a name, before its key is trusted.
 
+mod target;
+mod trust;
+mod tls;
+mod tcp;
+mod greeting;
+mod retry;
+mod dial;
+mod server;
+mod login;
 mod error;
 
-mod fingerprint;
-
-mod known_hosts;
-
-mod login;
-
-mod target;
-
-mod tcp;
-
-mod tls;
-
-mod trust;
-
+pub use dial::{Begin, Credentials, Dial, Dialling, LogLink, NewSession, Reader, Writer};
 pub use error::{ConnectError, EndpointError, NotXfer, Phase};
-pub use fingerprint::{Fingerprint, FingerprintError};
-pub use known_hosts::{KnownHosts, state_directory};
 pub use login::{Contact, Login, Peer, reach};
 pub use target::{Target, TargetError};
-pub use trust::{Asker, NoAnswer, TrustError, TrustMode, TrustPolicy};
+pub use trust::{
+    Asker, Fingerprint, FingerprintError, KnownHosts, NoAnswer, TrustError, TrustMode, TrustPolicy,
+    state_directory,
+};

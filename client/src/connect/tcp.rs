@@ -12,8 +12,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::Target;
 use super::error::EndpointError;
+use super::target::Target;
 
 /// How long an address has for itself before the next is tried beside it.
 const STAGGER: Duration = Duration::from_millis(250);

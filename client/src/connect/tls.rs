@@ -24,8 +24,11 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use xfer_protocol::message::{ALPN, Refusal};
 
-use super::error::{EndpointError, NotXfer};
-use super::{ConnectError, Fingerprint};
+use super::error::{ConnectError, EndpointError, NotXfer};
+use super::trust::Fingerprint;
+
+/// An encrypted connection.
+pub(super) type Stream = TlsStream<TcpStream>;
 
 /// What a certificate must be.
 #[derive(Clone, Debug)]
@@ -58,7 +61,7 @@ pub(super) async fn handshake(
     stream: TcpStream,
     name: ServerName<'static>,
     verification: &Verification,
-) -> Result<TlsStream<TcpStream>, EndpointError> {
+) -> Result<Stream, EndpointError> {
     let config = client_config(verification).map_err(|e| EndpointError::Tls(e.to_string()))?;
     let connector = TlsConnector::from(Arc::new(config));
     let stream = connector.connect(name, stream).await.map_err(explain)?;
@@ -69,7 +72,7 @@ pub(super) async fn handshake(
 }
 
 /// The fingerprint of the certificate that the server showed.
-pub(super) fn fingerprint(stream: &TlsStream<TcpStream>) -> Result<Fingerprint, EndpointError> {
+pub(super) fn fingerprint(stream: &Stream) -> Result<Fingerprint, EndpointError> {
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let leaf = shown.ok_or_else(|| EndpointError::Tls("no certificate".to_owned()))?;
     Ok(Fingerprint::of(leaf))

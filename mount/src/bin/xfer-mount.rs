@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use xfer_mount::cli::{self, MountLine};
-use xfer_mount::config::Config;
-use xfer_mount::helper::{self, HelperLine, Task};
-use xfer_mount::run;
+use xfer_mount::command::cli::{self, MountLine};
+use xfer_mount::command::config::Config;
+use xfer_mount::command::helper::{self, HelperLine, Task};
+use xfer_mount::{process::report, run};
 
 fn main() -> ExitCode {
     let is_helper = std::env::args_os().next().is_some_and(|name| helper::is_called(&name));
@@ -19,13 +19,13 @@ fn run_as_helper() -> u8 {
     match cli::parse::<HelperLine>("mount.fuse.xfer").and_then(HelperLine::task) {
         Ok(Task::Mount(line)) => run_line(Ok(*line)),
         Ok(Task::Fake) => 0,
-        Err(failure) => run::code(Err(failure)),
+        Err(failure) => report::code(Err(failure)),
     }
 }
 
-fn run_line(line: Result<MountLine, xfer_mount::exit::Failure>) -> u8 {
+fn run_line(line: Result<MountLine, xfer_mount::process::exit::Failure>) -> u8 {
     match line.and_then(Config::try_from) {
         Ok(config) => run::run(config),
-        Err(failure) => run::code(Err(failure)),
+        Err(failure) => report::code(Err(failure)),
     }
 }

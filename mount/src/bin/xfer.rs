@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use xfer_mount::cli::{self, XferLine};
+use xfer_mount::command::cli::{self, XferLine};
 use xfer_mount::control;
 
 fn main() -> ExitCode {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Answer, Ask, LINE_BYTES_MAX, Status, show};
-use crate::exit::{Exit, Failure};
+use crate::process::exit::{Exit, Failure};
 
 /// The longest silence of a mount that was asked something.
 const SILENCE_MAX: Duration = Duration::from_secs(10);

@@ -12,9 +12,9 @@ use xfer_protocol::shown::{Shown, shown_json};
 
 use super::call::Call;
 use super::{Ask, directory, find, show};
-use crate::cli::XferCommand;
-use crate::exit::{Exit, Failure};
-use crate::{mountinfo, mountpoint, stale};
+use crate::command::cli::XferCommand;
+use crate::mountpoint::{self, mountinfo, stale};
+use crate::process::exit::{Exit, Failure};
 
 /// The longest wait for the kernel's mount to go after the mount's process reported success.
 const GONE_MAX: Duration = Duration::from_secs(10);

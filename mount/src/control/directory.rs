@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use xfer_client::connect::state_directory;
 
-use crate::mountinfo;
+use crate::mountpoint::mountinfo;
 
 /// Creates a socket with `bind` in the first usable directory; returns the result of `bind`.
 ///

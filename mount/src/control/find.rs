@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::call::Call;
 use super::{Status, directory};
-use crate::exit::Failure;
-use crate::mountinfo::{self, Entry};
+use crate::mountpoint::mountinfo::{self, Entry};
+use crate::process::exit::Failure;
 
 /// Whether `mountpoint` (absolute, free of links) is a running mount of this user.
 pub fn is_served(mountpoint: &Path) -> bool {

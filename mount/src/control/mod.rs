@@ -8,17 +8,11 @@
 //! (which mount a path refers to), `commands` (the side of `xfer`), `show` (output for people).
 
 mod call;
-
 mod claim;
-
 mod commands;
-
 mod directory;
-
 mod find;
-
 mod serve;
-
 mod show;
 
 use std::future::Future;
@@ -26,7 +20,7 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
-use crate::exit::Failure;
+use crate::process::exit::Failure;
 
 pub use claim::Claim;
 pub use commands::run;
@@ -39,7 +33,7 @@ pub trait Mounted: Send + Sync + 'static {
     fn status(&self) -> Status;
 
     /// Waits until all earlier writes are on the server's disk.
-    fn settle(&self) -> Waiting<'_>;
+    fn sync(&self) -> Waiting<'_>;
 
     /// Makes everything durable, then unmounts.
     fn unmount(&self) -> Waiting<'_>;

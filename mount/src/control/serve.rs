@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{interval, sleep, timeout};
 
-use crate::exit::{Exit, Failure};
+use crate::process::exit::{Exit, Failure};
 
 use super::{Answer, Ask, LINE_BYTES_MAX, Mounted, Waiting, directory};
 
@@ -118,7 +118,7 @@ async fn answer(stream: UnixStream, mounted: &dyn Mounted) {
         Ok(Ask::Status) => {
             let _ = say(&mut writer, &Answer::Status(Box::new(mounted.status()))).await;
         }
-        Ok(Ask::Sync) => follow(mounted, mounted.settle(), WhenAlone::GiveUp, writer).await,
+        Ok(Ask::Sync) => follow(mounted, mounted.sync(), WhenAlone::GiveUp, writer).await,
         Ok(Ask::Unmount) => follow(mounted, mounted.unmount(), WhenAlone::GoOn, writer).await,
         Err(error) => {
             let why = format!("not understood: {error}");
@@ -181,7 +181,7 @@ mod tests {
     /// A mount that settles when the test tells it to.
     struct Fake {
         status: Mutex<Status>,
-        settled: tokio::sync::Notify,
+        synced: tokio::sync::Notify,
         unmounted: tokio::sync::Notify,
     }
 
@@ -190,9 +190,9 @@ mod tests {
             self.status.lock().unwrap().clone()
         }
 
-        fn settle(&self) -> Waiting<'_> {
+        fn sync(&self) -> Waiting<'_> {
             Box::pin(async {
-                self.settled.notified().await;
+                self.synced.notified().await;
                 match self.status().state.starts_with("lost") {
                     true => Err(Failure::new(Exit::Lost, "the cable is cut")),
                     false => Ok(()),
@@ -202,7 +202,7 @@ mod tests {
 
         fn unmount(&self) -> Waiting<'_> {
             Box::pin(async {
-                self.settled.notified().await;
+                self.synced.notified().await;
                 self.unmounted.notify_one();
                 Ok(())
             })
@@ -220,7 +220,7 @@ mod tests {
         let status = Status { pending_ops: 3, state: "connected".to_owned(), ..Status::default() };
         let fake = Arc::new(Fake {
             status: Mutex::new(status),
-            settled: tokio::sync::Notify::new(),
+            synced: tokio::sync::Notify::new(),
             unmounted: tokio::sync::Notify::new(),
         });
         let path = directory.path().join("a.sock");
@@ -259,7 +259,7 @@ mod tests {
         let progress = Answer::Progress { pending_ops: 3, pending_bytes: 0 };
         assert_eq!(next(&mut reader).await, progress);
         assert_eq!(next(&mut reader).await, progress);
-        case.fake.settled.notify_one();
+        case.fake.synced.notify_one();
         assert_eq!(next(&mut reader).await, Answer::Done);
     }
 
@@ -269,7 +269,7 @@ mod tests {
         "lost: the cable is cut".clone_into(&mut case.fake.status.lock().unwrap().state);
         let mut reader = case.ask("\"sync\"\n").await;
         let _ = next(&mut reader).await;
-        case.fake.settled.notify_one();
+        case.fake.synced.notify_one();
         let failed = Answer::Failed { why: "the cable is cut".to_owned(), lost: true };
         assert_eq!(next(&mut reader).await, failed);
     }
@@ -279,7 +279,7 @@ mod tests {
         let case = case();
         drop(case.ask("\"unmount\"\n").await);
         sleep(3 * PROGRESS_EVERY).await;
-        case.fake.settled.notify_one();
+        case.fake.synced.notify_one();
         case.fake.unmounted.notified().await;
         let path = case.control.path.clone();
         case.control.close().await;
@@ -296,7 +296,7 @@ mod tests {
         assert!(matches!(progress, Answer::Progress { .. }));
         let closing = tokio::spawn(control.close());
         sleep(Duration::from_secs(30)).await;
-        fake.settled.notify_one();
+        fake.synced.notify_one();
         let mut answer = next(&mut reader).await;
         while matches!(answer, Answer::Progress { .. }) {
             answer = next(&mut reader).await;

@@ -2,25 +2,21 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{
-    FileHandle, Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    FileHandle, INodeNo, ReplyAttr, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
     ReplyXattr, Request,
 };
-use xfer_client::client::{Client, Found, HandleId, Listed, New, NewAttributes, Pause, State};
+use xfer_client::core::{Core, Found, HandleId, Listed, New, NewAttributes, Stop};
 use xfer_protocol::{Errno, Ino, Name};
 
-use super::attr::{FOR_EVER, View, absent, attr, errno, file_type};
+use super::attr::{FOR_EVER, View, absent, attr, file_type};
 use super::dying::is_killed;
 use super::filesystem::XferFs;
 use super::placing;
+use super::replies::{GENERATION, Noting, Refuse};
 use super::words::{given, new_name, owner, parse};
-
-/// Inode numbers are never reused, so one generation is enough.
-pub(super) const GENERATION: Generation = Generation(0);
 
 impl XferFs {
     /// Runs an attempt and replies with its result or its error. The error is `EINTR` if the
@@ -30,7 +26,7 @@ impl XferFs {
         &self,
         request: &Request,
         reply: R,
-        attempt: impl FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
+        attempt: impl FnMut(&mut Core) -> Result<T, Stop> + Send + 'static,
         done: D,
     ) where
         R: Refuse,
@@ -54,7 +50,7 @@ impl XferFs {
         request: &Request,
         ino: Ino,
         reply: R,
-        mut attempt: impl FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
+        mut attempt: impl FnMut(&mut Core) -> Result<T, Stop> + Send + 'static,
         done: D,
     ) where
         R: Refuse,
@@ -62,7 +58,7 @@ impl XferFs {
         D: FnOnce(R, T) + Send + 'static,
     {
         let mut before = None;
-        let attempt = move |state: &mut State| {
+        let attempt = move |state: &mut Core| {
             before = before.or(state.known_mode(ino));
             let value = attempt(state)?;
             Ok((value, before != state.known_mode(ino)))
@@ -83,7 +79,7 @@ impl XferFs {
     pub(super) fn answer_in_any_case<R, T, D>(
         &self,
         reply: R,
-        attempt: impl FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
+        attempt: impl FnMut(&mut Core) -> Result<T, Stop> + Send + 'static,
         done: D,
     ) where
         R: Refuse,
@@ -98,7 +94,7 @@ impl XferFs {
         &self,
         request: &Request,
         reply: ReplyEntry,
-        attempt: impl FnMut(&mut State) -> Result<Found, Pause> + Send + 'static,
+        attempt: impl FnMut(&mut Core) -> Result<Found, Stop> + Send + 'static,
     ) {
         let view = self.view;
         self.answer(request, reply, attempt, move |reply, (ino, node)| {
@@ -111,7 +107,7 @@ impl XferFs {
         &self,
         request: &Request,
         reply: ReplyAttr,
-        attempt: impl FnMut(&mut State) -> Result<Found, Pause> + Send + 'static,
+        attempt: impl FnMut(&mut Core) -> Result<Found, Stop> + Send + 'static,
     ) {
         let view = self.view;
         self.answer(request, reply, with_validity(attempt), move |reply, ((ino, node), valid)| {
@@ -147,7 +143,7 @@ impl XferFs {
         reply: ReplyAttr,
     ) {
         let (ino, resizes, view) = (Ino(file.0.0), new.size.is_some(), self.view);
-        let attempt = move |state: &mut State| state.set_attributes(ino, &new);
+        let attempt = move |state: &mut Core| state.set_attributes(ino, &new);
         if !resizes {
             return self.answer_attr(request, reply, attempt);
         }
@@ -163,11 +159,11 @@ impl XferFs {
         &self,
         (ino, handle): (INodeNo, Option<FileHandle>),
         reply: R,
-        mut attempt: impl FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
-    ) -> (Noting<R>, impl FnMut(&mut State) -> Result<T, Pause> + Send + 'static) {
+        mut attempt: impl FnMut(&mut Core) -> Result<T, Stop> + Send + 'static,
+    ) -> (Noting<R>, impl FnMut(&mut Core) -> Result<T, Stop> + Send + 'static) {
         let (ino, handle) = (Ino(ino.0), handle.map(|handle| HandleId(handle.0)));
-        let noting = Noting { reply, client: self.client.clone(), ino };
-        let changing = move |state: &mut State| {
+        let noting = Noting::new(reply, self.client.clone(), ino);
+        let changing = move |state: &mut Core| {
             let done = attempt(state)?;
             state.note_change(ino, handle);
             Ok(done)
@@ -198,7 +194,7 @@ impl XferFs {
         &self,
         request: &Request,
         reply: ReplyEmpty,
-        attempt: impl FnMut(&mut State) -> Result<(), Pause> + Send + 'static,
+        attempt: impl FnMut(&mut Core) -> Result<(), Stop> + Send + 'static,
     ) {
         self.answer(request, reply, attempt, |reply, ()| reply.ok());
     }
@@ -220,7 +216,7 @@ impl XferFs {
         request: &Request,
         reply: ReplyXattr,
         size: u32,
-        attempt: impl FnMut(&mut State) -> Result<T, Pause> + Send + 'static,
+        attempt: impl FnMut(&mut Core) -> Result<T, Stop> + Send + 'static,
     ) {
         self.answer(request, reply, attempt, move |reply, value| {
             let value = value.as_ref();
@@ -257,7 +253,7 @@ impl XferFs {
         reply: ReplyEntry,
     ) {
         let (name, view) = (parse(name), self.view);
-        let attempt = move |state: &mut State| match state.lookup(parent, given(&name)?)? {
+        let attempt = move |state: &mut Core| match state.lookup(parent, given(&name)?)? {
             Some(found) => Ok(Ok(found)),
             None => Ok(Err(state.may_keep_absent(parent, given(&name)?))),
         };
@@ -309,7 +305,7 @@ impl XferFs {
         &self,
         request: &Request,
         reply: ReplyDirectory,
-        attempt: impl FnMut(&mut State) -> Result<Vec<Listed>, Pause> + Send + 'static,
+        attempt: impl FnMut(&mut Core) -> Result<Vec<Listed>, Stop> + Send + 'static,
     ) {
         self.answer(request, reply, attempt, |mut reply, listed| {
             for Listed { next, name, ino, node } in listed {
@@ -328,13 +324,13 @@ impl XferFs {
         request: &Request,
         directory: INodeNo,
         reply: ReplyDirectoryPlus,
-        attempt: impl FnMut(&mut State) -> Result<Vec<Listed>, Pause> + Send + 'static,
+        attempt: impl FnMut(&mut Core) -> Result<Vec<Listed>, Stop> + Send + 'static,
     ) {
         let (client, view) = (self.client.clone(), self.view);
         self.answer(request, reply, with_validity(attempt), move |mut reply, (listed, valid)| {
             let told = add_entries(&mut reply, listed, view, valid);
             // Before the answer: after it, the kernel may forget the nodes at any moment.
-            let remember = move |state: &mut State| {
+            let remember = move |state: &mut Core| {
                 state.remember_listed(Ino(directory.0), &told);
                 Ok(())
             };
@@ -359,8 +355,8 @@ where
 /// Adds to an attempt's result how long the kernel may keep it. Once the session is over, that is
 /// not at all, since another session may change the tree.
 fn with_validity<T>(
-    mut attempt: impl FnMut(&mut State) -> Result<T, Pause>,
-) -> impl FnMut(&mut State) -> Result<(T, Duration), Pause> {
+    mut attempt: impl FnMut(&mut Core) -> Result<T, Stop>,
+) -> impl FnMut(&mut Core) -> Result<(T, Duration), Stop> {
     move |state| {
         let value = attempt(state)?;
         Ok((value, if state.is_over() { Duration::ZERO } else { FOR_EVER }))
@@ -369,9 +365,8 @@ fn with_validity<T>(
 
 /// Wraps an attempt so that it succeeds only once its change is durable.
 fn durably<T>(
-    mut attempt: impl FnMut(&mut State) -> Result<T, Pause>,
-) -> impl FnMut(&mut State) -> Result<T, Pause> {
-    // The change is made once; repeated attempts only wait for it to become durable.
+    mut attempt: impl FnMut(&mut Core) -> Result<T, Stop>,
+) -> impl FnMut(&mut Core) -> Result<T, Stop> {
     let mut made = None;
     move |state| {
         let (value, upto) = match made.take() {
@@ -413,55 +408,3 @@ fn add_entries(
     }
     told
 }
-
-/// A reply to a change of data: an error is noted for the outbox before it is sent.
-pub(super) struct Noting<R> {
-    reply: R,
-    client: Arc<Client>,
-    ino: Ino,
-}
-
-impl<R> Noting<R> {
-    /// The wrapped reply.
-    pub(super) fn inner(self) -> R {
-        self.reply
-    }
-}
-
-impl<R: Refuse> Refuse for Noting<R> {
-    fn refuse(self, errno: Errno) {
-        self.client.note_failure(self.ino, errno);
-        self.reply.refuse(errno);
-    }
-}
-
-/// A reply that can be an error: each of fuser's replies is a type of its own.
-pub(super) trait Refuse: Send + 'static {
-    /// Replies with an error.
-    fn refuse(self, errno: Errno);
-}
-
-macro_rules! refuse {
-    ($($reply:ty),*) => {
-        $(impl Refuse for $reply {
-            fn refuse(self, error: Errno) {
-                self.error(errno(error));
-            }
-        })*
-    };
-}
-
-refuse!(
-    ReplyAttr,
-    ReplyCreate,
-    ReplyData,
-    ReplyDirectory,
-    ReplyDirectoryPlus,
-    ReplyEmpty,
-    ReplyEntry,
-    ReplyLseek,
-    ReplyOpen,
-    ReplyStatfs,
-    ReplyWrite,
-    ReplyXattr
-);

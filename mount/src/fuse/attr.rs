@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fuser::{FileAttr, FileType, INodeNo};
-use xfer_client::client::Ids;
+use xfer_client::core::Owners;
 use xfer_protocol::tree::{Kind, Node};
 use xfer_protocol::{Errno, Ino};
 
@@ -20,16 +20,16 @@ const ENTRY_BYTES: u64 = 32;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     /// Which owner numbers nodes show.
-    pub(super) ids: Ids,
+    pub(super) owners: Owners,
     /// Permission bits that are hidden on every node.
     pub(super) umask: u16,
 }
 
 /// The attributes of a node, as `stat` shows them.
 pub(super) fn attr(ino: Ino, node: &Node, view: View) -> FileAttr {
-    let (uid, gid) = match view.ids {
-        Ids::Mounter { uid, gid } => (uid, gid),
-        Ids::Stored => (node.uid, node.gid),
+    let (uid, gid) = match view.owners {
+        Owners::Mounter { uid, gid } => (uid, gid),
+        Owners::Stored => (node.uid, node.gid),
     };
     FileAttr {
         ino: INodeNo(ino.0),

@@ -14,16 +14,17 @@ use fuser::{
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
     ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use xfer_client::client::{Client, Copy, HandleId, New, NewAttributes, State};
+use xfer_client::core::{CopyRange, Core, HandleId, New, NewAttributes};
+use xfer_client::drive::Client;
 use xfer_protocol::limits::{BLOCK_BYTES, NAME_BYTES_MAX, WRITE_BYTES_MAX};
 use xfer_protocol::tree::XattrMode;
 use xfer_protocol::{Errno, Ino};
 
-use super::answers::{GENERATION, Noting};
 use super::attr::{FOR_EVER, View, attr};
 use super::interrupts::Interrupts;
 use super::notices::Attributes;
 use super::placing::{HIDDEN_NAME, Placing};
+use super::replies::{GENERATION, Noting};
 use super::words::{
     fallocate_mode, given, new_name, new_special, open_flags, owner, parse, permissions,
     rename_mode, seek, settable_owner, timestamp,
@@ -75,7 +76,7 @@ impl Filesystem for XferFs {
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
-        let forget = move |state: &mut State| {
+        let forget = move |state: &mut Core| {
             state.forget(Ino(ino.0), count);
             Ok(())
         };
@@ -107,7 +108,7 @@ impl Filesystem for XferFs {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let Some((uid, gid)) = settable_owner(self.view.ids, uid, gid) else {
+        let Some((uid, gid)) = settable_owner(self.view.owners, uid, gid) else {
             return reply.error(fuser::Errno::EPERM);
         };
         if [mode, uid, gid] == [None; 3] && (size, atime, mtime) == (None, None, None) {
@@ -126,7 +127,7 @@ impl Filesystem for XferFs {
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
-        let attempt = move |state: &mut State| state.target(Ino(ino.0));
+        let attempt = move |state: &mut Core| state.target(Ino(ino.0));
         self.answer(request, reply, attempt, |reply, target| reply.data(&target));
     }
 
@@ -197,7 +198,7 @@ impl Filesystem for XferFs {
         }
         let from = parse(name).map(|name| (Ino(parent.0), name));
         let mode = rename_mode(flags).ok_or(Errno::EINVAL);
-        let attempt = move |state: &mut State| state.rename(given(&from)?, given(&to)?, mode?);
+        let attempt = move |state: &mut Core| state.rename(given(&from)?, given(&to)?, mode?);
         self.answer_empty(request, reply, attempt);
     }
 
@@ -217,7 +218,7 @@ impl Filesystem for XferFs {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let writable = flags.acc_mode() != OpenAccMode::O_RDONLY;
-        let attempt = move |state: &mut State| state.open(Ino(ino.0), writable);
+        let attempt = move |state: &mut Core| state.open(Ino(ino.0), writable);
         self.answer(request, reply, attempt, move |reply, handle| {
             reply.opened(FileHandle(handle.0), open_flags(writable));
         });
@@ -237,7 +238,7 @@ impl Filesystem for XferFs {
         let name = new_name(parent, name);
         let (mode, writable) = (permissions(mode), flags & libc::O_ACCMODE != libc::O_RDONLY);
         let attempt =
-            move |state: &mut State| state.create(parent, given(&name)?, mode, owner, writable);
+            move |state: &mut Core| state.create(parent, given(&name)?, mode, owner, writable);
         self.answer(request, reply, attempt, move |reply, ((ino, node), handle)| {
             let (attr, handle) = (attr(ino, &node, view), FileHandle(handle.0));
             reply.created(&FOR_EVER, &attr, GENERATION, handle, open_flags(writable));
@@ -256,8 +257,7 @@ impl Filesystem for XferFs {
         reply: ReplyData,
     ) {
         let range = offset..offset.saturating_add(size.into());
-        let attempt =
-            move |state: &mut State| state.read(HandleId(fh.0), Ino(ino.0), range.clone());
+        let attempt = move |state: &mut Core| state.read(HandleId(fh.0), Ino(ino.0), range.clone());
         self.answer(request, reply, attempt, |reply, data| reply.data(&data));
     }
 
@@ -276,7 +276,7 @@ impl Filesystem for XferFs {
         let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let data = Bytes::copy_from_slice(data);
         let len = data.len() as u32;
-        let attempt = move |state: &mut State| state.write(Ino(ino.0), offset, &data, clear_set_id);
+        let attempt = move |state: &mut Core| state.write(Ino(ino.0), offset, &data, clear_set_id);
         let done = move |reply: Noting<ReplyWrite>, ()| reply.inner().written(len);
         let (reply, attempt) = self.data_change((ino, Some(fh)), reply, attempt);
         // Dirty pages of a memory mapping: the kernel would not write them again.
@@ -307,9 +307,9 @@ impl Filesystem for XferFs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let close = move |state: &mut State| {
+        let close = move |state: &mut Core| {
             state.close(HandleId(fh.0));
-            state.post(Ino(ino.0))
+            state.send_if_whole(Ino(ino.0))
         };
         self.answer_in_any_case(reply, close, |reply, ()| reply.ok());
     }
@@ -326,7 +326,7 @@ impl Filesystem for XferFs {
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let attempt = move |state: &mut State| state.open_directory(Ino(ino.0));
+        let attempt = move |state: &mut Core| state.open_directory(Ino(ino.0));
         self.answer(request, reply, attempt, |reply, handle| {
             let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
             reply.opened(FileHandle(handle.0), flags);
@@ -363,7 +363,7 @@ impl Filesystem for XferFs {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        let close = move |state: &mut State| {
+        let close = move |state: &mut Core| {
             state.close(HandleId(fh.0));
             Ok(())
         };
@@ -383,7 +383,7 @@ impl Filesystem for XferFs {
 
     fn statfs(&self, request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let (block, name) = (BLOCK_BYTES as u32, NAME_BYTES_MAX as u32);
-        self.answer(request, reply, State::space, move |reply, s| {
+        self.answer(request, reply, Core::space, move |reply, s| {
             let (blocks, free, nodes, left) = (s.blocks, s.blocks_free, s.nodes, s.nodes_free);
             reply.statfs(blocks, free, free, nodes, left, block, name, block);
         });
@@ -450,7 +450,7 @@ impl Filesystem for XferFs {
         let range = offset..offset.saturating_add(length);
         let mode = fallocate_mode(mode).ok_or(Errno::EOPNOTSUPP);
         let (file, clear) = (Ino(ino.0), request.uid() != 0);
-        let attempt = move |state: &mut State| state.fallocate(file, range.clone(), mode?, clear);
+        let attempt = move |state: &mut Core| state.fallocate(file, range.clone(), mode?, clear);
         let (reply, attempt) = self.data_change((ino, Some(fh)), reply, attempt);
         let done = |reply: Noting<ReplyEmpty>, ()| reply.inner().ok();
         self.answer_change(request, file, reply, attempt, done);
@@ -466,7 +466,7 @@ impl Filesystem for XferFs {
         reply: ReplyLseek,
     ) {
         let seek = seek(whence);
-        let attempt = move |state: &mut State| {
+        let attempt = move |state: &mut Core| {
             let offset = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
             state.seek(Ino(ino.0), offset, seek?)
         };
@@ -488,9 +488,9 @@ impl Filesystem for XferFs {
     ) {
         // The reply has 32 bits for the length; the kernel asks again for the rest.
         let len = len.min(u64::from(u32::MAX) / BLOCK_BYTES * BLOCK_BYTES);
-        let copy = Copy { from: Ino(from.0), from_offset, to: Ino(to.0), to_offset, len };
+        let copy = CopyRange { from: Ino(from.0), from_offset, to: Ino(to.0), to_offset, len };
         let clear = request.uid() != 0;
-        let attempt = move |state: &mut State| state.copy_range(copy, clear);
+        let attempt = move |state: &mut Core| state.copy_range(copy, clear);
         let done = |reply: Noting<ReplyWrite>, copied| reply.inner().written(copied as u32);
         let (reply, attempt) = self.data_change((to, Some(fh)), reply, attempt);
         self.answer_change(request, copy.to, reply, attempt, done);

@@ -7,21 +7,14 @@
 //! wait for: the request may hold a lock that the notice needs. Attribute notices need none.
 
 mod attr;
-
 mod filesystem;
-
+mod replies;
 mod answers;
-
 mod words;
-
 mod interrupts;
-
 mod placing;
-
 mod dying;
-
 mod notices;
-
 mod mounting;
 
 use std::io;
@@ -31,14 +24,14 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::mountinfo::Entry;
-use crate::options::Access;
+use crate::command::options::Access;
+use crate::mountpoint::mountinfo::Entry;
 use attr::View;
 use filesystem::XferFs;
 use interrupts::Interrupts;
 use notices::{Attributes, Notices};
 use placing::Placing;
-use xfer_client::client::Client;
+use xfer_client::drive::Client;
 
 /// The options of a mount.
 #[derive(Clone, Debug)]
@@ -92,7 +85,7 @@ pub fn mount(
         placing: placing.clone(),
         interrupts: interrupts.clone(),
         kernel: attributes.clone(),
-        view: View { ids: client.ids(), umask: options.umask },
+        view: View { owners: client.owners(), umask: options.umask },
         sync: options.sync,
     };
     let (session, entry) = mounting::session(filesystem, mountpoint, options).map_err(refused)?;

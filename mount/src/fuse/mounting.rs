@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
 use super::Options;
-use crate::mountinfo::{self, Entry};
-use crate::{mountpoint, unmounting};
+use crate::mountpoint::mountinfo::{self, Entry};
+use crate::mountpoint::{self, unmounting};
 
 /// Mounts a filesystem and does the FUSE handshake; also returns the mount's entry.
 pub(super) fn session<F: Filesystem>(

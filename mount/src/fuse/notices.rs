@@ -8,7 +8,8 @@ use std::sync::{Arc, OnceLock};
 
 use fuser::{INodeNo, Notifier};
 use tokio::runtime::Handle;
-use xfer_client::client::{Kernel, Notice};
+use xfer_client::core::Notice;
+use xfer_client::drive::Kernel;
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
 use super::placing::Placing;

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fuser::{FopenFlags, RenameFlags, Request, TimeOrNow};
-use xfer_client::client::{Ids, New, Seek};
+use xfer_client::core::{New, Owners, Seek};
 use xfer_protocol::tree::{FallocateMode, Owner, RenameMode, SpecialKind};
 use xfer_protocol::{Errno, Ino, Name, Timestamp};
 
@@ -37,14 +37,14 @@ pub(super) fn owner(request: &Request) -> Owner {
 /// The owner to store. If nodes show the mounting user, only that owner can be set, and none is
 /// stored, so it changes nothing; `None` if the change is not allowed.
 pub(super) fn settable_owner(
-    ids: Ids,
+    owners: Owners,
     uid: Option<u32>,
     gid: Option<u32>,
 ) -> Option<(Option<u32>, Option<u32>)> {
     let foreign = |id: Option<u32>, own: u32| id.is_some_and(|id| id != own);
-    match ids {
-        Ids::Stored => Some((uid, gid)),
-        Ids::Mounter { uid: owner, gid: group } => {
+    match owners {
+        Owners::Stored => Some((uid, gid)),
+        Owners::Mounter { uid: owner, gid: group } => {
             (!foreign(uid, owner) && !foreign(gid, group)).then_some((None, None))
         }
     }

@@ -6,9 +6,7 @@
 //! [`Request`]s up and [`Response`]s down, in any order; a session may have several.
 
 mod opening;
-
 mod log;
-
 mod reading;
 
 pub use log::{DeliveryHead, EndReason, ToClient, ToServer};

@@ -11,21 +11,13 @@
 //! each program. The rules here cover everything about structure, data, time and space.
 
 mod node;
-
 mod extents;
-
 mod runs;
-
 mod op;
-
 mod rows;
-
 mod room;
-
 mod draft;
-
 mod rules;
-
 mod table;
 
 pub use extents::Extents;

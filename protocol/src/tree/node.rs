@@ -10,6 +10,10 @@ use super::Extents;
 use crate::limits::{BLOCK_BYTES, ENTRY_BYTES, SECTOR_BYTES, XATTRS_LISTED_BYTES_MAX};
 use crate::{ContentId, DeliveryId, Ino, Timestamp};
 
+const SET_UID: u16 = 0o4000;
+const SET_GID: u16 = 0o2000;
+const GROUP_EXECUTE: u16 = 0o010;
+
 /// A file, directory, link or special file, with everything but its names.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Node {
@@ -194,6 +198,15 @@ impl Kind {
 }
 
 impl Node {
+    /// Clears the set-id bits, as a change of data by an unprivileged program does. As on Linux,
+    /// set-group-id without group-execute marks mandatory locking, and stays.
+    pub fn clear_set_id(&mut self) {
+        self.mode &= !SET_UID;
+        if self.mode & GROUP_EXECUTE != 0 {
+            self.mode &= !SET_GID;
+        }
+    }
+
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
         self.directory().is_some()

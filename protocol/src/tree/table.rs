@@ -6,7 +6,6 @@
 //! unloaded.
 
 mod unloading;
-
 mod weight;
 
 use std::cell::Cell;

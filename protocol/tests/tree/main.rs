@@ -8,31 +8,18 @@
 #![allow(clippy::unwrap_used)]
 
 mod contents;
-
 mod steps;
-
 mod world;
-
 mod audit;
-
 mod local;
-
 mod against_a_directory;
-
 mod accounting;
-
 mod replicas;
-
 mod pair;
-
 mod sending;
-
 mod names;
-
 mod data;
-
 mod attributes;
-
 mod edges;
 
 /// Proptest's settings with `count` cases, unless the environment sets the number.

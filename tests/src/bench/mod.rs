@@ -7,25 +7,14 @@
 //! mount, so that no state is carried over between runs. The program is `tests/benches/filesystems`.
 
 pub mod rows;
-
 pub mod fixtures;
-
 pub mod filesystem;
-
 pub mod sample;
-
 pub mod proof;
-
 pub mod timed;
-
 pub mod usage;
-
 pub mod requests;
-
 pub mod profile;
-
 pub mod cell;
-
 pub mod table;
-
 pub mod memory;

@@ -11,7 +11,7 @@ use std::time::Instant;
 use rustix::fs::{FileType, Stat, fstat};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::attributes::node;
+use super::calls::attributes::node;
 use super::operation::{Operation, Target};
 use super::side::Side;
 use crate::PATIENCE;

@@ -7,31 +7,13 @@
 //! `docs/SEMANTICS.md`.
 
 mod operation;
-
 mod draw;
-
 mod script;
-
 mod side;
-
-mod data;
-
-mod mappings;
-
-mod locks;
-
-mod listings;
-
-mod naming;
-
-mod attributes;
-
+mod calls;
 mod marks;
-
 mod planted;
-
 mod worker;
-
 mod team;
 
 use std::collections::BTreeSet;
@@ -197,7 +179,7 @@ fn add_crowd(root: &Path) {
     let crowd = root.join(draw::CROWD);
     if fs::create_dir(&crowd).is_ok() {
         let_all_in(&crowd);
-        listings::crowd().for_each(|name| fs::write(crowd.join(name), "").unwrap());
+        calls::listings::crowd().for_each(|name| fs::write(crowd.join(name), "").unwrap());
     }
 }
 

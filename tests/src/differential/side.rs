@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 
+use super::calls::listings::OpenDirectory;
+use super::calls::mappings::Mapping;
+use super::calls::{attributes, data, listings, locks, mappings, naming};
 use super::draw::{DIRECTORIES, MAPS, SLOTS};
-use super::listings::OpenDirectory;
-use super::mappings::Mapping;
 use super::marks::Watched;
 use super::operation::{Operation, Target};
 use super::planted::Plant;
-use super::{attributes, data, listings, locks, mappings, naming};
 
 /// A root, with the files held open below it.
 pub(super) struct Side {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, oneshot};
-use xfer_client::client::{Client, Ids, Kernel, Notice, Options};
+use xfer_client::core::{Notice, Options, Owners};
+use xfer_client::drive::{Client, Kernel};
 use xfer_protocol::tree::Owner;
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 use xfer_server::program::control::{Answer, Command, ask};
@@ -33,21 +34,21 @@ pub struct Crowd {
     /// The server's process.
     pub server: Server,
     pub(super) users: usize,
-    pub(super) post: Arc<Post>,
+    pub(super) letters: Arc<Letters>,
     logins: Semaphore,
     directory: TempDir,
 }
 
 /// Letters in transit between the users.
 #[derive(Default)]
-pub(super) struct Post(Mutex<Letters>);
+pub(super) struct Letters(Mutex<InTransit>);
 
 #[derive(Default)]
-struct Letters {
+struct InTransit {
     /// By recipient and name; names are unique.
     expected: HashMap<(usize, Name), Expected>,
-    /// Letters that arrived, by recipient: the directory and the name of each.
-    arrived: HashMap<usize, VecDeque<(Ino, Name)>>,
+    /// Letters that arrived, by recipient: the sender and the name of each.
+    arrived: HashMap<usize, VecDeque<(usize, Name)>>,
 }
 
 struct Expected {
@@ -58,7 +59,7 @@ struct Expected {
 /// Receives the notices that a client sends to the kernel.
 struct Doorbell {
     user: usize,
-    post: Arc<Post>,
+    letters: Arc<Letters>,
 }
 
 impl Crowd {
@@ -71,7 +72,7 @@ impl Crowd {
         accounts::add(&store, &names, hashing);
         let server = Server::start(&store, "127.0.0.1:0");
         let logins = Semaphore::new(LOGINS_AT_A_TIME);
-        Crowd { server, users, post: Arc::default(), logins, directory }
+        Crowd { server, users, letters: Arc::default(), logins, directory }
     }
 
     /// The name of the user with this number.
@@ -94,7 +95,7 @@ impl Crowd {
         let session = by_hand::login(&self.server, &name, self.directory.path()).await?;
         let label = format!("{name}@{}", self.server.address);
         let client = Client::start(session, options(label));
-        client.set_kernel(Some(Arc::new(Doorbell { user, post: self.post.clone() })));
+        client.set_kernel(Some(Arc::new(Doorbell { user, letters: self.letters.clone() })));
         client.make_mailboxes().await.map_err(|errno| format!("mailboxes: {errno}"))?;
         Ok(client)
     }
@@ -109,11 +110,11 @@ impl Crowd {
 }
 
 fn options(label: String) -> Options {
-    let ids = Ids::Mounter { uid: OWNER.uid, gid: OWNER.gid };
-    Options { cache_bytes: CACHE_BYTES, log_bytes: 8 << 20, tree_bytes: 1 << 20, ids, label }
+    let owners = Owners::Mounter { uid: OWNER.uid, gid: OWNER.gid };
+    Options { cache_bytes: CACHE_BYTES, log_bytes: 8 << 20, tree_bytes: 1 << 20, owners, label }
 }
 
-impl Post {
+impl Letters {
     /// Notes that a letter is about to be sent. The receiver resolves when it has arrived.
     pub(super) fn expect(&self, from: usize, to: usize, name: Name) -> oneshot::Receiver<Instant> {
         let (tell, arrival) = oneshot::channel();
@@ -129,17 +130,17 @@ impl Post {
     }
 
     /// Notes that an entry appeared in a user's tree; it may be a letter.
-    pub(super) fn note(&self, user: usize, directory: Ino, name: Name) {
+    pub(super) fn note(&self, user: usize, name: Name) {
         let now = Instant::now();
         let mut letters = self.0.lock().unwrap();
         let Some(expected) = letters.expected.remove(&(user, name.clone())) else { return };
-        letters.arrived.entry(user).or_default().push_back((directory, name));
+        letters.arrived.entry(user).or_default().push_back((expected.from, name));
         // The sender may have given up waiting.
         let _ = expected.tell.send(now);
     }
 
-    /// Takes a letter that a user has not read.
-    pub(super) fn unread(&self, user: usize) -> Option<(Ino, Name)> {
+    /// Takes a letter that a user has not read: its sender and name.
+    pub(super) fn unread(&self, user: usize) -> Option<(usize, Name)> {
         self.0.lock().unwrap().arrived.get_mut(&user)?.pop_front()
     }
 }
@@ -154,7 +155,7 @@ impl Kernel for Doorbell {
 
     fn notice(&self, notice: Notice) {
         match notice {
-            Notice::Entry(directory, name) => self.post.note(self.user, directory, name),
+            Notice::Entry(_, name) => self.letters.note(self.user, name),
             Notice::Node(_) | Notice::Contents(_) => {}
         }
     }

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::time::timeout;
-use xfer_protocol::{Errno, Ino, Name};
+use xfer_client::files::Files;
+use xfer_protocol::{Errno, Name};
 
 use super::crowd::Crowd;
-use super::driver::Driver;
 use super::figures::{Figures, Kind};
 use crate::Random;
 
@@ -31,8 +31,7 @@ const FILES_CACHED: usize = 8;
 pub(super) struct Worker {
     crowd: Arc<Crowd>,
     user: usize,
-    driver: Driver,
-    directory: Ino,
+    tree: Files,
     random: Random,
     /// The names of its files, oldest first.
     files: VecDeque<Name>,
@@ -51,17 +50,16 @@ impl Worker {
         let begun = async {
             let (client, time) = crowd.login(user).await?;
             figures.note(Kind::Login, time);
-            let driver = Driver(client);
-            let work = work_directory();
-            let directory = driver.make_directory(Ino::ROOT, &work).await.map_err(said)?;
-            settled(&driver).await?;
-            Ok::<_, String>((driver, directory))
+            let tree = Files::of(client);
+            tree.make_directory(WORK).await.map_err(said)?;
+            synced(&tree).await?;
+            Ok::<_, String>(tree)
         };
         match begun.await {
-            Ok((driver, directory)) => {
+            Ok(tree) => {
                 let random = Random::new(seed ^ user as u64);
                 let (files, made) = (VecDeque::new(), 0);
-                Ok(Worker { crowd, user, driver, directory, random, files, made, figures })
+                Ok(Worker { crowd, user, tree, random, files, made, figures })
             }
             Err(why) => {
                 figures.note_failure(Kind::Login, format!("{}: {why}", Crowd::name(user)));
@@ -77,7 +75,7 @@ impl Worker {
 
     /// Counts a failure if the session is over; returns whether it still runs.
     pub(super) fn check_session(&mut self) -> bool {
-        let runs = self.driver.0.standing().trouble.is_none();
+        let runs = self.tree.status().trouble().is_none();
         if !runs {
             self.fail(Kind::Login, "the session is over".to_owned());
         }
@@ -93,35 +91,34 @@ impl Worker {
         if let Some(name) = self.files.front().cloned()
             && self.files.len() > FILES_CACHED
         {
-            self.read(self.directory, &name).await;
+            self.read(&work(&name), &name).await;
         }
         self.list().await;
         if self.crowd.users > 1 {
             self.send().await;
         }
-        while let Some((directory, name)) = self.crowd.post.unread(self.user) {
-            self.read(directory, &name).await;
-            self.remove(directory, &name).await;
+        while let Some((from, name)) = self.crowd.letters.unread(self.user) {
+            let letter = arrived(from, &name);
+            self.read(&letter, &name).await;
+            self.remove(&letter).await;
         }
         while self.files.len() > FILES_KEPT {
             let Some(name) = self.files.pop_front() else { return };
-            self.remove(self.directory, &name).await;
+            self.remove(&work(&name)).await;
         }
     }
 
     /// Logs out and in again, and checks that everything is as before, now without caches.
     pub(super) async fn start_over(&mut self) {
         let again = async {
-            self.driver.0.finish().await.map_err(|lost| lost.to_string())?;
+            self.tree.clone().finish().await.map_err(|lost| lost.to_string())?;
             let (client, time) = self.crowd.login(self.user).await?;
             self.figures.note(Kind::Login, time);
-            self.driver = Driver(client);
-            for (from, name) in self.crowd.post.expected_by(self.user) {
+            self.tree = Files::of(client);
+            for (from, name) in self.crowd.letters.expected_by(self.user) {
                 // It may have arrived while no client was connected to notice it.
-                let inbox = self.driver.lookup(Ino::INBOX, &Crowd::name(from)).await;
-                let Some(directory) = inbox.map_err(said)? else { continue };
-                if self.driver.lookup(directory, &name).await.map_err(said)?.is_some() {
-                    self.crowd.post.note(self.user, directory, name);
+                if self.tree.exists(arrived(from, &name)).await.map_err(said)? {
+                    self.crowd.letters.note(self.user, name);
                 }
             }
             Ok::<_, String>(())
@@ -137,13 +134,13 @@ impl Worker {
     pub(super) async fn check_files(&mut self) {
         self.list().await;
         for name in self.files.clone() {
-            self.read(self.directory, &name).await;
+            self.read(&work(&name), &name).await;
         }
     }
 
     /// Logs out; returns the figures, and the files that must exist from now on.
     pub(super) async fn finish(mut self) -> (Figures, Vec<Name>) {
-        if let Err(lost) = self.driver.0.finish().await {
+        if let Err(lost) = self.tree.clone().finish().await {
             self.fail(Kind::Sync, lost.to_string());
         }
         (self.figures, self.files.into())
@@ -155,15 +152,16 @@ impl Worker {
         let found = async {
             let (client, time) = crowd.login(user).await?;
             figures.note(Kind::Login, time);
-            let driver = Driver(client);
-            let directory = driver.lookup(Ino::ROOT, &work_directory()).await.map_err(said)?;
-            Ok::<_, String>((driver, directory.ok_or("its directory is not there")?))
+            let tree = Files::of(client);
+            match tree.exists(WORK).await.map_err(said)? {
+                true => Ok::<_, String>(tree),
+                false => Err("its directory is not there".to_owned()),
+            }
         };
         match found.await {
-            Ok((driver, directory)) => {
+            Ok(tree) => {
                 let (files, random, made) = (files.into(), Random::new(0), 0);
-                let mut worker =
-                    Worker { crowd, user, driver, directory, random, files, made, figures };
+                let mut worker = Worker { crowd, user, tree, random, files, made, figures };
                 worker.check_files().await;
                 worker.finish().await.0
             }
@@ -177,8 +175,8 @@ impl Worker {
     async fn create(&mut self) {
         let name = self.new_name("file");
         let data = content(&name);
-        let (driver, directory) = (self.driver.clone(), self.directory);
-        let create = async { driver.create(directory, &name, &data).await.map_err(said) };
+        let (tree, path) = (self.tree.clone(), work(&name));
+        let create = async { write(&tree, &path, &data).await.map_err(said) };
         if self.timed(Kind::Create, create).await.is_some() {
             self.figures.written += data.len() as u64;
             self.files.push_back(name);
@@ -186,15 +184,15 @@ impl Worker {
     }
 
     async fn sync(&mut self) {
-        let driver = self.driver.clone();
-        self.timed(Kind::Sync, async { driver.settle().await.map_err(said) }).await;
+        let tree = self.tree.clone();
+        self.timed(Kind::Sync, async { tree.sync().await.map_err(said) }).await;
     }
 
-    async fn read(&mut self, directory: Ino, name: &Name) {
-        let driver = self.driver.clone();
+    async fn read(&mut self, path: &str, name: &Name) {
+        let tree = self.tree.clone();
         let expected = content(name);
         let read = async {
-            let data = driver.read(directory, name).await.map_err(said)?;
+            let data = tree.read(path).await.map_err(said)?;
             if data == expected { Ok(()) } else { Err(format!("{name} is not what was written")) }
         };
         if self.timed(Kind::Read, read).await.is_some() {
@@ -203,12 +201,15 @@ impl Worker {
     }
 
     async fn list(&mut self) {
-        let (driver, directory) = (self.driver.clone(), self.directory);
-        let expected: BTreeSet<Vec<u8>> =
-            self.files.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let tree = self.tree.clone();
+        let expected: BTreeSet<Name> = self.files.iter().cloned().collect();
         let list = async {
-            let found = driver.list(directory).await.map_err(said)?;
-            if found == expected { Ok(()) } else { Err("a listing is wrong".to_owned()) }
+            let found = tree.list(WORK).await.map_err(said)?.into_iter();
+            if found.map(|entry| entry.name).eq(expected) {
+                Ok(())
+            } else {
+                Err("a listing is wrong".to_owned())
+            }
         };
         self.timed(Kind::List, list).await;
     }
@@ -218,14 +219,12 @@ impl Worker {
         let to = (self.user + 1 + self.random.below(self.crowd.users as u64 - 1) as usize)
             % self.crowd.users;
         let name = self.new_name("letter");
-        let (driver, data) = (self.driver.clone(), content(&name));
-        let arrival = self.crowd.post.expect(self.user, to, name.clone());
-        let mut mailbox = None;
+        let (tree, data) = (self.tree.clone(), content(&name));
+        let path = format!("outbox/{}/{name}", Crowd::name(to));
+        let arrival = self.crowd.letters.expect(self.user, to, name.clone());
         let start = Instant::now();
         let sent = async {
-            let found = driver.lookup(Ino::OUTBOX, &Crowd::name(to)).await.map_err(said)?;
-            let found = *mailbox.insert(found.ok_or("there is no mailbox")?);
-            driver.create(found, &name, &data).await.map_err(said)?;
+            write(&tree, &path, &data).await.map_err(said)?;
             arrival.await.map_err(|_| "nobody knows".to_owned())
         };
         match timeout(OPERATION_MAX, sent).await.unwrap_or_else(|_| Err(too_long())) {
@@ -235,14 +234,12 @@ impl Worker {
             }
             Err(why) => self.fail(Kind::Send, why),
         }
-        if let Some(mailbox) = mailbox {
-            self.remove(mailbox, &name).await;
-        }
+        self.remove(&path).await;
     }
 
-    async fn remove(&mut self, directory: Ino, name: &Name) {
-        let driver = self.driver.clone();
-        let remove = async { driver.remove(directory, name).await.map_err(said) };
+    async fn remove(&mut self, path: &str) {
+        let tree = self.tree.clone();
+        let remove = async { tree.remove(path).await.map_err(said) };
         self.timed(Kind::Remove, remove).await;
     }
 
@@ -266,7 +263,7 @@ impl Worker {
     }
 
     fn fail(&mut self, kind: Kind, why: String) {
-        let trouble = self.driver.0.standing().trouble;
+        let trouble = self.tree.status().trouble().map(ToString::to_string);
         let trouble = trouble.map_or(String::new(), |trouble| format!(" ({trouble})"));
         self.figures.note_failure(kind, format!("{}: {why}{trouble}", Crowd::name(self.user)));
     }
@@ -278,14 +275,31 @@ impl Worker {
 }
 
 /// Waits until everything that a login made is durable.
-async fn settled(driver: &Driver) -> Result<(), String> {
-    let settled = timeout(OPERATION_MAX, driver.settle()).await;
-    settled.map_err(|_| too_long())?.map_err(said)
+async fn synced(tree: &Files) -> Result<(), String> {
+    let synced = timeout(OPERATION_MAX, tree.sync()).await;
+    synced.map_err(|_| too_long())?.map_err(said)
+}
+
+/// Writes a file, and removes it again if it can't be written.
+async fn write(tree: &Files, path: &str, data: &Bytes) -> Result<(), Errno> {
+    let written = tree.write(path, data).await;
+    if written.is_err() {
+        tree.remove(path).await?;
+    }
+    written
 }
 
 /// The directory that a session works in.
-fn work_directory() -> Name {
-    Name::new(b"work").unwrap()
+const WORK: &str = "work";
+
+/// The path of a file in it.
+fn work(name: &Name) -> String {
+    format!("{WORK}/{name}")
+}
+
+/// The path of a letter that arrived.
+fn arrived(from: usize, name: &Name) -> String {
+    format!("inbox/{}/{name}", Crowd::name(from))
 }
 
 /// The content of a file of this name: 4 to 16 KiB.

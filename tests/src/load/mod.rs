@@ -4,22 +4,14 @@
 //! operations are those that a mount would pass to it. Each operation is timed, has a deadline, and
 //! has its result checked.
 //!
-//! Reading order: `crowd` (the server and its users), `driver` (one session's operations), `mix`
-//! (their selection and order), `run` (all sessions through a whole run), `figures` and `usage`
-//! (the measurements), `table` (their output).
+//! Reading order: `crowd` (the server and its users), `mix` (one session's work), `run` (all sessions
+//! through a whole run), `figures` and `usage` (the measurements), `table` (their output).
 
 mod crowd;
-
-mod driver;
-
 mod mix;
-
 mod run;
-
 mod figures;
-
 mod usage;
-
 mod table;
 
 pub use crowd::Crowd;

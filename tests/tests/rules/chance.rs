@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use xfer_client::client::{Copy, New, NewAttributes, Seek};
+use xfer_client::core::{CopyRange, New, NewAttributes, Seek};
 use xfer_protocol::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
 use xfer_protocol::tree::{FallocateMode, RenameMode, SpecialKind, XattrMode};
 use xfer_protocol::{Errno, Ino, Name, Timestamp};
@@ -166,8 +166,8 @@ pub fn on_files(
             let others: Vec<_> = open.iter().filter(|other| other.ino != ino).collect();
             let alone = others.is_empty() || random.below(5) == 0;
             let from = if alone { ino } else { random.pick(&others).ino };
-            let copy = Copy { from, from_offset, to: ino, to_offset, len };
-            let whole = Copy { from_offset: 0, to_offset: 0, len: 1 << 20, ..copy };
+            let copy = CopyRange { from, from_offset, to: ino, to_offset, len };
+            let whole = CopyRange { from_offset: 0, to_offset: 0, len: 1 << 20, ..copy };
             let copy = if random.below(2) == 0 { whole } else { copy };
             let clear = random.below(2) == 0;
             Box::pin(async move { program.copy(copy, clear).await })

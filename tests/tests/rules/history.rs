@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use xfer_client::client::Seek;
+use xfer_client::core::Seek;
 use xfer_protocol::tree::{
     Action, Delivery, DeliveryEffect, FallocateMode, Node, Quota, RenameMode, Xattrs,
 };

@@ -11,15 +11,10 @@
 #![allow(clippy::unwrap_used, clippy::missing_docs_in_private_items)]
 
 mod program;
-
 mod chance;
-
 mod user;
-
 mod model;
-
 mod whole;
-
 mod history;
 
 use std::collections::BTreeSet;
@@ -148,7 +143,7 @@ impl Run {
     async fn quiesce(&mut self) {
         let standing = |user: &User| {
             user.program().map(|program| {
-                let standing = program.client().standing();
+                let standing = program.client().status();
                 (standing.last, standing.waiting)
             })
         };
@@ -184,7 +179,7 @@ impl Run {
         let waiting: BTreeSet<_> = waiting.into_iter().map(|(_, head)| head.id).collect();
         assert_eq!(waiting, self.post.waiting(&user.name).into_iter().collect());
         if let Some(program) = user.program() {
-            let standing = program.client().standing();
+            let standing = program.client().status();
             assert_eq!(standing.errors, [] as [String; 0]);
             assert_eq!((standing.last, standing.usage), (at, whole.usage()), "of {}", user.name);
             let held = user.held();

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use xfer_client::client::{Client, Copy, Found, HandleId, New, NewAttributes, Pause, Seek, State};
+use xfer_client::core::{CopyRange, Core, Found, HandleId, New, NewAttributes, Seek, Stop};
+use xfer_client::drive::Client;
 use xfer_protocol::tree::{Action, FallocateMode, RenameMode, XattrMode};
 use xfer_protocol::{ContentId, Errno, Ino, Name, Seq};
 use xfer_tests::peers::OWNER;
@@ -65,7 +66,7 @@ impl Program {
     /// is to make.
     async fn run<T, A>(&self, action: Option<Action>, mut attempt: A) -> Result<T, Errno>
     where
-        A: FnMut(&mut State) -> Result<(T, Vec<Check>), Pause> + Send,
+        A: FnMut(&mut Core) -> Result<(T, Vec<Check>), Stop> + Send,
     {
         let doomed = || self.doomed.load(Ordering::Relaxed);
         let answered = self.client.call(|state| {
@@ -91,20 +92,20 @@ impl Program {
                     notes.extend(checks.into_iter().map(|check| (after, check)));
                     Ok(value)
                 }
-                Err(Pause::Refused(errno)) => {
+                Err(Stop::Refused(errno)) => {
                     if let Some(action) =
                         action.as_ref().filter(|_| !doomed() || errno != Errno::EIO)
                     {
                         notes.push((after, Check::Refused(action.clone(), errno)));
                     }
-                    Err(Pause::Refused(errno))
+                    Err(Stop::Refused(errno))
                 }
                 Err(pause) => Err(pause),
             }
         });
         let answered = answered.await;
         if let Err(errno @ (Errno::EIO | Errno::ETIMEDOUT | Errno::ESTALE)) = answered {
-            let standing = self.client.standing();
+            let standing = self.client.status();
             assert!(doomed(), "{errno} for {action:?}: {standing:?}");
         }
         answered
@@ -113,7 +114,7 @@ impl Program {
     /// Runs an attempt that makes no change and has no observations.
     async fn ask<T, A>(&self, mut attempt: A) -> Result<T, Errno>
     where
-        A: FnMut(&mut State) -> Result<T, Pause> + Send,
+        A: FnMut(&mut Core) -> Result<T, Stop> + Send,
     {
         self.run(None, |state| Ok((attempt(state)?, Vec::new()))).await
     }
@@ -157,7 +158,7 @@ impl Program {
             let listed = state.list(handle, 0)?;
             let dots: Vec<&[u8]> = listed.iter().take(2).map(|entry| &*entry.name).collect();
             assert_eq!(dots, [b"." as &[u8], b".."]);
-            let entry = |entry: &xfer_client::client::Listed| {
+            let entry = |entry: &xfer_client::core::Listed| {
                 let name = Name::new(&entry.name).expect("the name of an entry");
                 (name, (entry.ino, entry.node.clone()))
             };
@@ -279,7 +280,7 @@ impl Program {
         let flushed = self.ask(|state| state.flush(handle, ino)).await;
         let posted = self.ask(|state| {
             state.close(handle);
-            state.post(ino)
+            state.send_if_whole(ino)
         });
         flushed.and(posted.await)
     }
@@ -304,7 +305,7 @@ impl Program {
         self.run(None, |state| {
             let found = match state.seek(ino, offset, seek) {
                 Ok(found) => Ok(found),
-                Err(Pause::Refused(Errno::ENXIO)) => Err(Errno::ENXIO),
+                Err(Stop::Refused(Errno::ENXIO)) => Err(Errno::ENXIO),
                 Err(pause) => return Err(pause),
             };
             Ok(((), vec![Check::Found(ino, offset, seek, found)]))
@@ -340,8 +341,8 @@ impl Program {
     }
 
     /// Copies a range of a file to another, or elsewhere in the same file.
-    pub async fn copy(&self, copy: Copy, clear_set_id: bool) -> Done {
-        let Copy { from, from_offset, to, to_offset, .. } = copy;
+    pub async fn copy(&self, copy: CopyRange, clear_set_id: bool) -> Done {
+        let CopyRange { from, from_offset, to, to_offset, .. } = copy;
         let action =
             |len| Action::CopyRange { from, from_offset, to, to_offset, len, fresh: FRESH };
         self.run(Some(action(copy.len)), |state| {
@@ -360,7 +361,7 @@ impl Program {
 
     async fn change<A>(&self, action: Action, mut attempt: A) -> Done
     where
-        A: FnMut(&mut State) -> Result<(), Pause> + Send,
+        A: FnMut(&mut Core) -> Result<(), Stop> + Send,
     {
         self.run(Some(action), |state| Ok((attempt(state)?, Vec::new()))).await
     }
@@ -368,7 +369,7 @@ impl Program {
     /// Changes one node, and notes its row afterwards.
     async fn change_of<A>(&self, ino: Ino, action: Action, mut attempt: A) -> Done
     where
-        A: FnMut(&mut State) -> Result<(), Pause> + Send,
+        A: FnMut(&mut Core) -> Result<(), Stop> + Send,
     {
         self.run(Some(action), |state| {
             attempt(state)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::sleep;
-use xfer_client::client::{Found, HandleId, Options};
+use xfer_client::core::{Found, HandleId, Options};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Errno, Ino, Name, Seq};
@@ -128,13 +128,13 @@ impl User {
         self.count_questions(host);
         let client = mounted.program.client();
         // The last ops still have to be sent, to nowhere.
-        while client.standing().trouble.is_none()
-            && mounted.tap.last().unwrap_or(self.history.said()) < client.standing().last
+        while client.status().trouble().is_none()
+            && mounted.tap.last().unwrap_or(self.history.said()) < client.status().last
         {
             yield_now().await;
         }
         self.history.note(mounted.tap.take(), mounted.program.take_notes());
-        self.history.catch_up(client.standing().durable, post);
+        self.history.catch_up(client.status().durable, post);
         self.history.check_ahead(post);
         // It depends on timing whether ops were lost.
         let _ = client.finish().await;
@@ -150,7 +150,7 @@ impl User {
         let mut durable = self.history.said();
         if let Some(mounted) = &self.mounted {
             self.history.note(mounted.tap.take(), mounted.program.take_notes());
-            durable = mounted.program.client().standing().durable;
+            durable = mounted.program.client().status().durable;
         }
         self.history.catch_up(durable, post);
     }
@@ -158,7 +158,7 @@ impl User {
     /// Waits until everything so far is durable.
     pub async fn settle(&self) {
         if let Some(mounted) = &self.mounted {
-            let settled = mounted.program.client().settle().await;
+            let settled = mounted.program.client().sync().await;
             assert!(settled.is_ok() || mounted.program.is_doomed(), "{settled:?}");
         }
     }
@@ -171,7 +171,7 @@ impl User {
     /// Runs some operations at once; returns their number.
     pub async fn turn(&mut self, random: &mut Random) -> usize {
         let Some(program) = self.program() else { return 0 };
-        let usage = program.client().standing().usage;
+        let usage = program.client().status().usage;
         let crowded = usage.nodes > 60 || usage.bytes > 600 << 10;
         if crowded && random.below(20) == 0 {
             return self.tidy(&program, random).await;
@@ -190,7 +190,7 @@ impl User {
         count += tasks.len();
         if random.below(4) == 0 {
             let client = program.client().clone();
-            tasks.spawn(async move { client.settle().await });
+            tasks.spawn(async move { client.sync().await });
         }
         if random.below(2) == 0 {
             yield_now().await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::draft::Draft;
-use super::super::{Action, Need, Node, STATE_XATTR, Stop, XattrMode, Xattrs};
+use super::super::{Action, Need, STATE_XATTR, Stop, XattrMode, Xattrs};
 use super::data;
 use crate::limits::{
     STATE_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX,
@@ -13,10 +13,6 @@ use crate::limits::{
 use crate::{Errno, Ino, Timestamp};
 
 const MODE_MASK: u16 = 0o7777;
-const SET_UID: u16 = 0o4000;
-const SET_GID: u16 = 0o2000;
-const GROUP_EXECUTE: u16 = 0o010;
-
 /// The bound on all names of a node's attributes, each with a closing NUL (`XATTR_LIST_MAX`).
 const XATTR_LIST_BYTES_MAX: usize = 65_536;
 
@@ -37,7 +33,7 @@ pub(super) fn set(
     let node = d.node_mut(ino)?;
     // On a directory these bits set the owner of new entries and grant no rights, so they stay.
     if (*clear_set_id || uid.is_some() || gid.is_some()) && !node.is_directory() {
-        clear_set_id_bits(node);
+        node.clear_set_id();
     }
     node.mode = mode.map_or(node.mode, |mode| mode & MODE_MASK);
     node.uid = uid.unwrap_or(node.uid);
@@ -46,14 +42,6 @@ pub(super) fn set(
     node.mtime = mtime.unwrap_or(node.mtime);
     node.ctime = time;
     Ok(())
-}
-
-/// As on Linux, set-group-id without group-execute marks mandatory locking, and stays.
-pub(super) fn clear_set_id_bits(node: &mut Node) {
-    node.mode &= !SET_UID;
-    if node.mode & GROUP_EXECUTE != 0 {
-        node.mode &= !SET_GID;
-    }
 }
 
 pub(super) fn set_xattr(

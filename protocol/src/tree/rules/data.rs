@@ -14,7 +14,6 @@ use std::ops::Range;
 
 use super::super::draft::{Draft, edges};
 use super::super::{ContentEffect, FallocateMode, FileData, Kind, Node, Stop};
-use super::attributes::clear_set_id_bits;
 use super::must_not_be_sent;
 use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
 use crate::{ContentId, Errno, Ino, Timestamp};
@@ -41,7 +40,7 @@ pub(super) fn write(
     d.content(ContentEffect::Write { content, offset: range.start, len: range.end - range.start });
     touch(d, time, ino)?;
     if clear_set_id {
-        clear_set_id_bits(d.node_mut(ino)?);
+        d.node_mut(ino)?.clear_set_id();
     }
     Ok(())
 }

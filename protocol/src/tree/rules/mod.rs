@@ -1,17 +1,11 @@
 //! What each op does: one `match` with a line for each op; a file for each family of ops.
 
 mod create;
-
 mod remove;
-
 mod rename;
-
 mod attributes;
-
 mod data;
-
 mod copy;
-
 mod sending;
 
 use super::draft::Draft;

@@ -48,6 +48,6 @@ pub fn settle(backing: &Path, deadline: Deadline) -> Result<(), Stop> {
 /// Unmounts a program's mount and ends the program.
 pub fn unmount(root: &Path) {
     if crate::mount::is_mounted(root) {
-        crate::watchdog::detach(root);
+        crate::world::watchdog::detach(root);
     }
 }

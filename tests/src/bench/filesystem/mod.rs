@@ -15,17 +15,11 @@ pub use sshfs::Sshfs;
 pub use xfer::Xfer;
 
 mod backing;
-
 mod bindfs;
-
 mod local;
-
 mod rclone;
-
 mod sshd;
-
 mod sshfs;
-
 mod xfer;
 
 /// A filesystem that can be set up for a run.

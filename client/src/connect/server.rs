@@ -1,0 +1,162 @@
+//! A server that is trusted: every link to it goes to the same address and the same key.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use xfer_protocol::limits::IDS_MAX;
+use xfer_protocol::message::{Grant, Opened, Opening, Password, Purpose};
+use xfer_protocol::{Ino, Timestamp};
+
+use super::dial::{Begin, Credentials, Dial, Dialling, LogLink, Reader, Writer};
+use super::error::{EndpointError, Phase};
+use super::greeting::{PHASE_MAX, greet, open, within};
+use super::retry::{BUSY_MAX, though_busy};
+use super::target::Target;
+use super::tcp;
+use super::tls::{self, Stream, Verification};
+
+/// How long a login may take. Others may be before it in line, and checking each one's password takes
+/// a while on purpose.
+const LOGIN_MAX: Duration = Duration::from_secs(60);
+
+/// How long a login may take that ends another mount, which first sends what it has.
+const TAKEOVER_MAX: Duration = Duration::from_secs(60);
+
+/// The most age of a connection on which nothing was said; a server waits only [`PHASE_MAX`] for the
+/// first message.
+const FRESH_MAX: Duration = Duration::from_secs(3);
+
+/// For how long to try to join a session: less than it takes to notice a silent connection.
+const ATTACH_MAX: Duration = Duration::from_secs(8);
+
+/// A server that is trusted, and the account there.
+pub(super) struct Server {
+    pub(super) target: Target,
+    pub(super) address: SocketAddr,
+    pub(super) verification: Verification,
+    /// The connection of the first contact, and when it was made.
+    pub(super) fresh: Mutex<Option<(Stream, Instant)>>,
+}
+
+impl Dial for Server {
+    fn log_link(&self, begin: Begin) -> Dialling<'_, LogLink> {
+        let Begin::New { password, purpose } = begin;
+        Box::pin(async move { Ok(self.log_in(password, purpose).await?.0) })
+    }
+
+    fn read_link(&self, credentials: Credentials) -> Dialling<'_, (Reader, Writer)> {
+        Box::pin(async move {
+            let attach = || self.attach_once(&credentials);
+            though_busy(ATTACH_MAX, attach).await.map(halves)
+        })
+    }
+}
+
+impl Server {
+    /// Begins a session. Gives the server's time, too.
+    pub(super) async fn log_in(
+        &self,
+        password: Password,
+        purpose: Purpose,
+    ) -> Result<(LogLink, Timestamp), EndpointError> {
+        let user = self.target.user.clone();
+        let opening = Opening::Login { user, password, purpose, host: host_name() };
+        let attempt = || self.log_in_once(&opening, purpose);
+        let (grant, stream, time) = though_busy(BUSY_MAX, attempt).await?;
+        check_grant(&grant)?;
+        let (reader, writer) = halves(stream);
+        Ok((LogLink { grant, reader, writer }, time))
+    }
+
+    /// Logs in once, over the connection of the first contact if that is fresh.
+    async fn log_in_once(
+        &self,
+        opening: &Opening,
+        purpose: Purpose,
+    ) -> Result<(Grant, Stream, Timestamp), EndpointError> {
+        let fresh = self.fresh.lock().take();
+        let (mut stream, time) = match fresh {
+            Some((stream, since)) if since.elapsed() < FRESH_MAX => greet(stream).await?,
+            Some(_) | None => self.greeted().await?,
+        };
+        let deadline = match purpose {
+            Purpose::Mount => LOGIN_MAX,
+            Purpose::TakeOver => TAKEOVER_MAX,
+        };
+        match within(deadline, Phase::Login, open(&mut stream, opening, Phase::Login)).await? {
+            Opened::Session(grant) => Ok((*grant, stream, time)),
+            Opened::Attached => Err(EndpointError::Nonsense("attached, not logged in")),
+            Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
+        }
+    }
+
+    /// One more link of a session.
+    async fn attach_once(&self, credentials: &Credentials) -> Result<Stream, EndpointError> {
+        let (mut stream, _) = self.greeted().await?;
+        let Credentials { session, secret } = credentials.clone();
+        let opening = Opening::Attach { session, secret };
+        let opened = open(&mut stream, &opening, Phase::Attach);
+        match within(PHASE_MAX, Phase::Attach, opened).await? {
+            Opened::Attached => Ok(stream),
+            Opened::Session(_) => Err(EndpointError::Nonsense("logged in, not attached")),
+            Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
+        }
+    }
+
+    /// One more connection, and the server's time.
+    async fn greeted(&self) -> Result<(Stream, Timestamp), EndpointError> {
+        greet(self.connect().await?).await
+    }
+
+    /// One more connection, to the same address and the same key.
+    async fn connect(&self) -> Result<Stream, EndpointError> {
+        let stream = within(PHASE_MAX, Phase::Connect, tcp::connect(&[self.address])).await?;
+        let name = self.target.server_name().ok_or(EndpointError::Nonsense("the host's name"))?;
+        let handshake = tls::handshake(stream, name, &self.verification);
+        match within(PHASE_MAX, Phase::Handshake, handshake).await {
+            // It is known to be an xfer server.
+            Err(EndpointError::HangsUp(error)) => {
+                Err(EndpointError::Broken(Phase::Handshake, error))
+            }
+            shaken => shaken,
+        }
+    }
+}
+
+fn halves(stream: Stream) -> (Reader, Writer) {
+    let (reader, writer) = tokio::io::split(stream);
+    (Box::new(reader), Box::new(writer))
+}
+
+/// The parts of a grant that the client relies on and can check.
+fn check_grant(grant: &Grant) -> Result<(), EndpointError> {
+    let ids = grant.ids;
+    let fits =
+        ids.first >= Ino::FIRST_GRANTED && ids.first <= ids.end && ids.end - ids.first <= IDS_MAX;
+    // Counts that are added to: no tree comes to a quarter of what they can hold.
+    let counts = [grant.applied.0, grant.usage.bytes, grant.usage.nodes];
+    if !counts.iter().all(|count| *count < u64::MAX / 4) {
+        return Err(EndpointError::Nonsense("the size of the tree"));
+    }
+    if fits { Ok(()) } else { Err(EndpointError::Nonsense("the numbers it grants")) }
+}
+
+/// This machine's name, which a login that is refused because of this session is told.
+fn host_name() -> String {
+    const BYTES_MAX: usize = 64;
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let fitting = name.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = fitting.take_while(|end| *end <= BYTES_MAX).last().unwrap_or(0);
+    name[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_fits_the_message() {
+        assert!(host_name().len() <= 64);
+    }
+}

@@ -1,0 +1,283 @@
+//! Whether a server is to be trusted, decided by the fingerprint of its certificate.
+//!
+//! **Invariant:** whoever can't be asked has not agreed: without a terminal an unknown certificate is
+//! refused. A certificate that differs from the known one is refused in every mode.
+
+mod fingerprint;
+mod known_hosts;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use fingerprint::{Fingerprint, FingerprintError};
+pub use known_hosts::{KnownHosts, state_directory};
+
+/// How the server proves who it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TrustMode {
+    /// By its known certificate; if none is known, the user is asked.
+    Ask,
+    /// By its known certificate; if none is known, whatever it shows becomes known.
+    AcceptNew,
+    /// By just this certificate; known hosts are neither read nor written.
+    Fingerprint(Fingerprint),
+    /// By a certificate for its name that one of the authorities in this file signed.
+    Authorities(PathBuf),
+}
+
+/// How to decide, and where known certificates are.
+#[derive(Clone, Debug)]
+pub struct TrustPolicy {
+    /// The mode.
+    pub mode: TrustMode,
+    /// The known hosts file.
+    pub known_hosts: KnownHosts,
+}
+
+/// Why a server is not trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// It shows another certificate than the known hosts file has.
+    #[error(
+        "the certificate of {endpoint} has changed: it was {known} ({}, line {line}) and now is {shown}; \
+         if its administrator confirms the new one, delete that line and mount again, \
+         otherwise someone may be posing as the server",
+        file.display()
+    )]
+    Changed {
+        /// The server.
+        endpoint: String,
+        /// The certificate that is known.
+        known: Fingerprint,
+        /// The certificate it shows.
+        shown: Fingerprint,
+        /// The known hosts file.
+        file: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+    },
+    /// It shows another certificate than `--fingerprint` says.
+    #[error(
+        "{endpoint} shows the certificate {shown}, not {expected} as asked for; \
+         compare it with the output of `xfer-server fingerprint` on the server"
+    )]
+    NotAsAsked {
+        /// The server.
+        endpoint: String,
+        /// The certificate that was asked for.
+        expected: Fingerprint,
+        /// The certificate it shows.
+        shown: Fingerprint,
+    },
+    /// It is not known, and nobody can be asked.
+    #[error(
+        "{endpoint} is unknown and there is no terminal to ask on; its certificate is {shown}: if \
+         `xfer-server fingerprint` on the server prints the same, mount with --fingerprint {shown}"
+    )]
+    Unknown {
+        /// The server.
+        endpoint: String,
+        /// The certificate it shows.
+        shown: Fingerprint,
+    },
+    /// It is not known, and the user did not say yes.
+    #[error("{endpoint} was not trusted; nothing was sent to it")]
+    Declined {
+        /// The server.
+        endpoint: String,
+    },
+    /// The user interrupted the question.
+    #[error("interrupted")]
+    Interrupted,
+    /// The known hosts file can't be used.
+    #[error("known hosts file {}: {error}; fix it, or give another with --known-hosts", file.display())]
+    KnownHosts {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        error: io::Error,
+    },
+}
+
+/// Asks the user a question that is answered by a line.
+pub trait Asker {
+    /// The line.
+    ///
+    /// # Errors
+    /// If nobody can be asked, or whoever was asked ends it all instead.
+    fn ask(&mut self, question: &str) -> Result<String, NoAnswer>;
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoAnswer {
+    /// There is nobody to be asked.
+    Nobody,
+    /// The user interrupted the question.
+    Interrupted,
+}
+
+impl TrustPolicy {
+    /// Decides about the certificate that `endpoint` shows; asks if need be, and remembers a yes.
+    ///
+    /// # Errors
+    /// If it is not to be trusted, or that can't be found out.
+    pub fn decide(
+        &self,
+        endpoint: &str,
+        shown: Fingerprint,
+        asker: &mut dyn Asker,
+    ) -> Result<(), TrustError> {
+        match &self.mode {
+            // What an authority signed was verified in the handshake.
+            TrustMode::Authorities(_) => Ok(()),
+            TrustMode::Fingerprint(expected) if *expected == shown => Ok(()),
+            TrustMode::Fingerprint(expected) => Err(TrustError::NotAsAsked {
+                endpoint: endpoint.to_owned(),
+                expected: *expected,
+                shown,
+            }),
+            TrustMode::AcceptNew if self.is_known(endpoint, shown)? => Ok(()),
+            TrustMode::AcceptNew => self.remember(endpoint, shown),
+            TrustMode::Ask if self.is_known(endpoint, shown)? => Ok(()),
+            TrustMode::Ask => {
+                agree(endpoint, shown, asker)?;
+                self.remember(endpoint, shown)
+            }
+        }
+    }
+
+    fn is_known(&self, endpoint: &str, shown: Fingerprint) -> Result<bool, TrustError> {
+        let keys = self.known_hosts.lookup(endpoint).map_err(|error| self.file_error(error))?;
+        match keys.first() {
+            None => Ok(false),
+            Some(_) if keys.iter().any(|key| key.fingerprint == shown) => Ok(true),
+            Some(first) => Err(TrustError::Changed {
+                endpoint: endpoint.to_owned(),
+                known: first.fingerprint,
+                shown,
+                file: self.known_hosts.path().to_owned(),
+                line: first.line,
+            }),
+        }
+    }
+
+    fn remember(&self, endpoint: &str, shown: Fingerprint) -> Result<(), TrustError> {
+        self.known_hosts.add(endpoint, shown).map_err(|error| self.file_error(error))
+    }
+
+    fn file_error(&self, error: io::Error) -> TrustError {
+        TrustError::KnownHosts { file: self.known_hosts.path().to_owned(), error }
+    }
+}
+
+/// Asks until the answer is yes or no; what cannot be read is a no.
+fn agree(endpoint: &str, shown: Fingerprint, asker: &mut dyn Asker) -> Result<(), TrustError> {
+    let mut question = format!(
+        "The server {endpoint} is not known yet. Its certificate is\n  {shown}\n\
+         Does `xfer-server fingerprint` on the server say the same, and do you trust it (yes/no)? "
+    );
+    loop {
+        let answer = asker.ask(&question).map_err(|why| match why {
+            NoAnswer::Nobody => TrustError::Unknown { endpoint: endpoint.to_owned(), shown },
+            NoAnswer::Interrupted => TrustError::Interrupted,
+        })?;
+        match answer.trim().to_ascii_lowercase().as_str() {
+            "yes" => return Ok(()),
+            "no" | "" => return Err(TrustError::Declined { endpoint: endpoint.to_owned() }),
+            _ => "Please type yes or no: ".clone_into(&mut question),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    struct Script(Vec<&'static str>, usize);
+
+    impl Asker for Script {
+        fn ask(&mut self, _question: &str) -> Result<String, NoAnswer> {
+            self.1 += 1;
+            match self.0.is_empty() {
+                true => Err(NoAnswer::Nobody),
+                false => Ok(self.0.remove(0).to_owned()),
+            }
+        }
+    }
+
+    struct Case {
+        _directory: tempfile::TempDir,
+        policy: TrustPolicy,
+    }
+
+    fn case(mode: TrustMode) -> Case {
+        let directory = tempfile::tempdir().unwrap();
+        let known_hosts = KnownHosts::new(directory.path().join("known_hosts"));
+        Case { _directory: directory, policy: TrustPolicy { mode, known_hosts } }
+    }
+
+    impl Case {
+        fn decide(&self, key: &[u8], answers: &[&'static str]) -> (Result<(), TrustError>, usize) {
+            let mut script = Script(answers.to_vec(), 0);
+            (self.policy.decide("h:1", Fingerprint::of(key), &mut script), script.1)
+        }
+    }
+
+    #[test]
+    fn a_yes_is_asked_for_once_and_remembered() {
+        let case = case(TrustMode::Ask);
+        let (first, asked) = case.decide(b"key", &["perhaps\n", "Yes\n"]);
+        assert!(first.is_ok() && asked == 2);
+        let (second, asked) = case.decide(b"key", &[]);
+        assert!(second.is_ok() && asked == 0);
+    }
+
+    #[test]
+    fn a_no_and_an_end_of_input_are_not_remembered() {
+        let case = case(TrustMode::Ask);
+        assert!(matches!(case.decide(b"key", &["no\n"]).0, Err(TrustError::Declined { .. })));
+        assert!(matches!(case.decide(b"key", &[""]).0, Err(TrustError::Declined { .. })));
+        assert!(!case.policy.known_hosts.path().exists());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_when_nobody_can_be_asked() {
+        let (refused, _) = case(TrustMode::Ask).decide(b"key", &[]);
+        let Err(error @ TrustError::Unknown { .. }) = refused else { panic!("{refused:?}") };
+        assert!(error.to_string().contains("--fingerprint sha256:"));
+    }
+
+    #[test]
+    fn a_changed_key_is_refused_in_every_mode_that_knows_hosts() {
+        for mode in [TrustMode::Ask, TrustMode::AcceptNew] {
+            let case = case(mode);
+            case.policy.known_hosts.add("h:1", Fingerprint::of(b"old")).unwrap();
+            let (refused, asked) = case.decide(b"new", &["yes\n"]);
+            let Err(error @ TrustError::Changed { line: 1, .. }) = refused else {
+                panic!("{refused:?}")
+            };
+            let text = error.to_string();
+            assert!(text.contains(&Fingerprint::of(b"old").to_string()));
+            assert!(text.contains(&Fingerprint::of(b"new").to_string()));
+            assert!(text.contains("known_hosts, line 1") && asked == 0);
+        }
+    }
+
+    #[test]
+    fn accept_new_remembers_without_asking() {
+        let case = case(TrustMode::AcceptNew);
+        let (accepted, asked) = case.decide(b"key", &[]);
+        assert!(accepted.is_ok() && asked == 0);
+        assert!(matches!(case.decide(b"other", &[]).0, Err(TrustError::Changed { .. })));
+    }
+
+    #[test]
+    fn a_fingerprint_is_exact_and_leaves_known_hosts_alone() {
+        let case = case(TrustMode::Fingerprint(Fingerprint::of(b"key")));
+        assert!(case.decide(b"key", &[]).0.is_ok());
+        assert!(matches!(case.decide(b"other", &[]).0, Err(TrustError::NotAsAsked { .. })));
+        assert!(!case.policy.known_hosts.path().exists());
+    }
+}

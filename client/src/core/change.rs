@@ -1,0 +1,170 @@
+//! Making a change: it is predicted, shown from now on, and appended to the log.
+
+use bytes::Bytes;
+use xfer_protocol::tree::{
+    Action, Changes, ContentEffect, Loaded, Op, Room, Rows, STATE_XATTR, plan,
+};
+use xfer_protocol::{ContentId, Errno, Seq};
+
+use super::notice::Notice;
+use super::pause::{Pause, Stop};
+use super::state::Core;
+
+impl Core {
+    /// Whether a change would be refused, without making it.
+    pub(in crate::core) fn check(&self, action: &Action) -> Result<(), Stop> {
+        let op = Op { time: self.now.wall, action: action.clone() };
+        plan(&self.replica.table, &op)?;
+        Ok(())
+    }
+
+    /// Makes a change: predicts it, appends it to the log, and shows it from now on.
+    pub(in crate::core) fn change(&mut self, action: Action) -> Result<(), Stop> {
+        self.change_with(action, Bytes::new())
+    }
+
+    /// Makes a change that carries data.
+    pub(in crate::core) fn change_with(
+        &mut self,
+        action: Action,
+        payload: Bytes,
+    ) -> Result<(), Stop> {
+        if !self.session.takes_changes() {
+            return Err(Errno::EIO.into());
+        }
+        if !self.has_room_for(&action, &payload) {
+            return Err(Pause::Progress.into());
+        }
+        let op = Op { time: self.now.wall, action };
+        let changes = plan(&self.replica.table, &op)?;
+        let room = Room::of(&changes, self.replica.table.usage());
+        if !self.uplink.disk_room.fits(room) {
+            if self.uplink.disk_room.is_refused(room, self.now.monotonic) {
+                // What was removed before this may make room, once it is durable.
+                self.sync_to(self.uplink.log.last())?;
+                return Err(Errno::ENOSPC.into());
+            }
+            self.uplink.disk_room.want(room);
+            return Err(Pause::Progress.into());
+        }
+        self.uplink.disk_room.take(room);
+        let seq = self.uplink.log.next();
+        self.expect_contents(&changes, seq);
+        self.replica.table.commit(&changes, seq);
+        for effect in &changes.contents {
+            self.data.cache.follow(effect, &payload, seq);
+        }
+        if let Some((first, count)) = numbers_of(&op.action, &changes) {
+            self.uplink.numbers.use_up(first, count);
+        }
+        self.notice(&op.action, &changes);
+        if is_awaited(&op.action) {
+            self.uplink.barrier = seq;
+        }
+        self.uplink.log.append(op, payload, self.now.monotonic);
+        Ok(())
+    }
+
+    /// The next number that can be given to something new.
+    pub(in crate::core) fn fresh(&self) -> Result<u64, Stop> {
+        self.fresh_run(1)
+    }
+
+    /// The first of so many numbers that follow each other.
+    pub(in crate::core) fn fresh_run(&self, count: u64) -> Result<u64, Stop> {
+        match self.uplink.numbers.next_run(count) {
+            Some(first) => Ok(first),
+            None if self.session.takes_changes() => Err(Pause::Progress.into()),
+            None => Err(Errno::EIO.into()),
+        }
+    }
+
+    /// Tells the kernel of changes that it did not ask for.
+    fn notice(&mut self, action: &Action, changes: &Changes) {
+        if !matches!(action, Action::Mailbox { .. } | Action::Send { .. } | Action::Accept { .. }) {
+            return;
+        }
+        let entries = changes.entries.iter();
+        self.notices.extend(entries.map(|(parent, name, _)| Notice::Entry(*parent, name.clone())));
+        self.notices.extend(changes.nodes.iter().map(|(ino, _)| Notice::Node(*ino)));
+    }
+
+    /// Whether the log takes the op now. What follows from an op that was taken always is.
+    fn has_room_for(&self, action: &Action, payload: &Bytes) -> bool {
+        let follows = match action {
+            Action::SetXattr { name, .. } | Action::RemoveXattr { name, .. } => name == STATE_XATTR,
+            action => matches!(action, Action::Send { .. } | Action::ForgetOrphan { .. }),
+        };
+        follows
+            || if payload.is_empty() {
+                !self.uplink.log.is_full()
+            } else {
+                self.uplink.log.has_room()
+            }
+    }
+
+    /// Nodes that get a content by an op have it on the server only after that op.
+    fn expect_contents(&mut self, changes: &Changes, seq: Seq) {
+        for (ino, node) in &changes.nodes {
+            let before = match self.replica.table.node(*ino) {
+                Loaded::Present(node) => node.content(),
+                Loaded::Absent | Loaded::Unknown => None,
+            };
+            let after = node.as_ref().and_then(|node| node.content());
+            if let Some(content) = after.filter(|_| after != before) {
+                self.data.cache.expect(content, seq);
+            }
+        }
+    }
+}
+
+/// The numbers that an op used up: the first, and how many.
+fn numbers_of(action: &Action, changes: &Changes) -> Option<(u64, u64)> {
+    match action {
+        Action::Create { ino, .. }
+        | Action::Mkdir { ino, .. }
+        | Action::Symlink { ino, .. }
+        | Action::Mknod { ino, .. }
+        | Action::Mailbox { ino, .. } => Some((ino.0, 1)),
+        Action::Send { delivery, .. } => Some((delivery.0, 1)),
+        Action::Accept { first, .. } => {
+            // The directory that it was placed in changed too.
+            let new = first.0..first.0 + changes.nodes.len() as u64;
+            let made = changes.nodes.iter().filter(|(ino, _)| new.contains(&ino.0));
+            Some((first.0, made.count() as u64))
+        }
+        Action::SetAttr { .. }
+        | Action::Write { .. }
+        | Action::Fallocate { .. }
+        | Action::CopyRange { .. } => {
+            changes.contents.iter().find_map(made).map(|content| (content.0, 1))
+        }
+        Action::Link { .. }
+        | Action::Unlink { .. }
+        | Action::Rmdir { .. }
+        | Action::Rename { .. }
+        | Action::SetXattr { .. }
+        | Action::RemoveXattr { .. }
+        | Action::ForgetOrphan { .. }
+        | Action::Revise { .. }
+        | Action::Decline { .. } => None,
+    }
+}
+
+/// Whether another user waits for an op to be durable, though no program here does.
+fn is_awaited(action: &Action) -> bool {
+    matches!(action, Action::Send { .. } | Action::Accept { .. } | Action::Decline { .. })
+}
+
+/// The content that an effect brings into being.
+fn made(effect: &ContentEffect) -> Option<ContentId> {
+    match effect {
+        ContentEffect::Create { content } | ContentEffect::Clone { to: content, .. } => {
+            Some(*content)
+        }
+        ContentEffect::Write { .. }
+        | ContentEffect::Zero { .. }
+        | ContentEffect::Copy { .. }
+        | ContentEffect::Free { .. } => None,
+    }
+}

@@ -1,0 +1,231 @@
+//! The bytes of files: open, read, write, close, and what belongs to them.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use xfer_protocol::limits::{FILE_BYTES_MAX, READ_BYTES_MAX};
+use xfer_protocol::tree::{Action, FallocateMode, FileData};
+use xfer_protocol::{ContentId, Errno, Ino, Seq};
+
+use crate::core::notice::Notice;
+use crate::core::pause::{Pause, Stop};
+use crate::core::state::Core;
+use crate::core::tree::{Handle, HandleId, NewAttributes};
+
+const SET_UID: u16 = 0o4000;
+const SET_GID_AND_EXECUTE: u16 = 0o2010;
+
+/// A place in a file to look for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seek {
+    /// The next data (`SEEK_DATA`).
+    Data,
+    /// The next hole (`SEEK_HOLE`).
+    Hole,
+}
+
+/// A range of one file to be copied into another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CopyRange {
+    /// The file that is read.
+    pub from: Ino,
+    /// Where reading begins, in bytes.
+    pub from_offset: u64,
+    /// The file that is written.
+    pub to: Ino,
+    /// Where writing begins, in bytes.
+    pub to_offset: u64,
+    /// How many bytes at most.
+    pub len: u64,
+}
+
+impl Core {
+    /// Opens a file.
+    pub fn open(&mut self, ino: Ino, writable: bool) -> Result<HandleId, Stop> {
+        self.must_have_session()?;
+        let node = self.node(ino)?;
+        // A record can be written anew; what is within a directory that was sent, can't.
+        if writable && node.sent.is_some() && self.record_place(ino)?.is_none() {
+            return Err(Errno::EPERM.into());
+        }
+        Ok(self.handles.open_file(ino, writable))
+    }
+
+    /// Reads bytes; fewer than asked only at the end of the file.
+    pub fn read(&mut self, handle: HandleId, ino: Ino, range: Range<u64>) -> Result<Vec<u8>, Stop> {
+        let node = self.node(ino)?;
+        let data = node.file().ok_or(Errno::EISDIR)?;
+        let range = range.start..range.end.min(data.size);
+        if range.start >= range.end {
+            return Ok(Vec::new());
+        }
+        let is_first = range.start == 0;
+        let mut out = vec![0; (range.end - range.start) as usize];
+        let mut known = true;
+        if let Some(content) = data.content {
+            for run in data.extents.data_in(data.size, range.clone()) {
+                let part = (run.start - range.start) as usize..(run.end - range.start) as usize;
+                known &= self.data.cache.read(content, run, &mut out[part]);
+            }
+        }
+        let waits = self.fetch_for(handle, ino, data, range);
+        if is_first {
+            self.walk_on(ino, data, !known);
+        }
+        if known { Ok(out) } else { Err(Pause::Data(waits).into()) }
+    }
+
+    /// Writes bytes; has the server copy them, if it has them in another file.
+    pub fn write(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        data: &Bytes,
+        clear_set_id: bool,
+    ) -> Result<(), Stop> {
+        let fresh = ContentId(self.fresh()?);
+        self.prepare_change(ino)?;
+        let copy = self.copy_that_is(ino, offset, data);
+        if let Some(copy) = copy.filter(|_| !clear_set_id) {
+            let CopyRange { from, from_offset, to, to_offset, len } = copy;
+            return self.change(Action::CopyRange { from, from_offset, to, to_offset, len, fresh });
+        }
+        let len = u32::try_from(data.len()).map_err(|_| Errno::EINVAL)?;
+        let action = Action::Write { ino, offset, len, clear_set_id, fresh };
+        self.change_with(action, data.clone())
+    }
+
+    /// A handle is about to be closed: what that sends must have room.
+    pub fn flush(&mut self, handle: HandleId, ino: Ino) -> Result<(), Stop> {
+        match self.handles.file_mut(handle) {
+            Some(file) if file.writable => self.prepare_close(ino),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Closes a handle for good. What that makes whole in a mailbox is sent by [`Core::send_if_whole`].
+    pub fn close(&mut self, handle: HandleId) {
+        if let Some(Handle::Directory(directory)) = self.handles.close(handle) {
+            self.replica.table.unpin(directory.ino);
+            self.replica.trim();
+        }
+    }
+
+    /// Sends what was just closed, if it stands in a mailbox.
+    pub fn send_if_whole(&mut self, ino: Ino) -> Result<(), Stop> {
+        self.send_closed(ino).inspect_err(|pause| {
+            if let Stop::Refused(errno) = pause {
+                self.refuse_room(ino, *errno);
+            }
+        })
+    }
+
+    /// The last change that was made.
+    pub fn last_change(&self) -> Seq {
+        self.uplink.log.last()
+    }
+
+    /// Allocates, frees or zeroes a range.
+    pub fn fallocate(
+        &mut self,
+        ino: Ino,
+        range: Range<u64>,
+        mode: FallocateMode,
+        clear_set_id: bool,
+    ) -> Result<(), Stop> {
+        self.prepare_change(ino)?;
+        if clear_set_id {
+            self.clear_set_id(ino)?;
+        }
+        let fresh = ContentId(self.fresh()?);
+        let (offset, len) = (range.start, range.end - range.start);
+        self.change(Action::Fallocate { ino, offset, len, mode, fresh })
+    }
+
+    /// Takes the set-id bits from a file, if it has some that go when a program without rights
+    /// changes its data. Made again, it does nothing.
+    fn clear_set_id(&mut self, ino: Ino) -> Result<(), Stop> {
+        let mode = self.node(ino)?.mode;
+        if mode & SET_UID != 0 || mode & SET_GID_AND_EXECUTE == SET_GID_AND_EXECUTE {
+            self.set_attributes(ino, &NewAttributes { clear_set_id: true, ..Default::default() })?;
+            // Who asked for more than this may be interrupted before that is done and answered.
+            self.notices.push(Notice::Node(ino));
+        }
+        Ok(())
+    }
+
+    /// Copies a range and says how many bytes it was.
+    pub fn copy_range(&mut self, copy: CopyRange, clear_set_id: bool) -> Result<u64, Stop> {
+        let fresh = ContentId(self.fresh()?);
+        let source = self.node(copy.from)?;
+        let size = source.file().ok_or(Errno::EINVAL)?.size;
+        let len = copy.len.min(size.saturating_sub(copy.from_offset)).min(FILE_BYTES_MAX);
+        if len > 0 {
+            self.prepare_change(copy.to)?;
+            if clear_set_id {
+                self.clear_set_id(copy.to)?;
+            }
+            let CopyRange { from, from_offset, to, to_offset, .. } = copy;
+            self.change(Action::CopyRange { from, from_offset, to, to_offset, len, fresh })?;
+        }
+        Ok(len)
+    }
+
+    /// Finds data or a hole, as lseek(2) does.
+    pub fn seek(&mut self, ino: Ino, offset: u64, seek: Seek) -> Result<u64, Stop> {
+        let node = self.node(ino)?;
+        let data = node.file().ok_or(Errno::EINVAL)?;
+        if offset >= data.size {
+            return Err(Errno::ENXIO.into());
+        }
+        match seek {
+            Seek::Data => data.extents.next_data(data.size, offset).ok_or(Errno::ENXIO.into()),
+            Seek::Hole => Ok(data.extents.next_hole(data.size, offset).min(data.size)),
+        }
+    }
+
+    /// Orders what a read of `range` needs and what its reader will need next; returns the
+    /// fetches that the read itself must wait for.
+    fn fetch_for(
+        &mut self,
+        handle: HandleId,
+        ino: Ino,
+        data: &FileData,
+        range: Range<u64>,
+    ) -> Vec<u64> {
+        let Some(content) = data.content else { return Vec::new() };
+        let spare = self.data.cache.bytes_max() as u64 / 4;
+        let Some(file) = self.handles.file_mut(handle) else {
+            return self.order(ino, content, data, range);
+        };
+        let plan = file.readahead.plan(range.clone(), spare);
+        let mut waits = self.order(ino, content, data, plan.needed);
+        if !waits.is_empty() {
+            // Fetches that others began count too, as far as they touch the read itself.
+            waits = self.data.cache.under_way(content, range);
+        }
+        self.order(ino, content, data, plan.ahead);
+        waits
+    }
+
+    /// Orders what is not known of a range and not being fetched; returns all fetches it needs.
+    pub(in crate::core) fn order(
+        &mut self,
+        ino: Ino,
+        content: ContentId,
+        data: &FileData,
+        range: Range<u64>,
+    ) -> Vec<u64> {
+        let range = range.start..range.end.min(data.size);
+        for run in data.extents.data_in(data.size, range.clone()) {
+            for gap in self.data.cache.wanted(content, run) {
+                for start in (gap.start..gap.end).step_by(READ_BYTES_MAX) {
+                    let part = start..gap.end.min(start + READ_BYTES_MAX as u64);
+                    let order = self.data.cache.order(content, part);
+                    self.data.orders.push((ino, order));
+                }
+            }
+        }
+        self.data.cache.under_way(content, range)
+    }
+}

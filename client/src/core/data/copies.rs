@@ -1,0 +1,82 @@
+//! Copies that programs make by reading one file and writing another.
+//!
+//! Not all copy by `copy_file_range`: python's shutil does not, nor rsync, nor `cp` where it looks
+//! for holes. What such a program writes stands at the same place in a file that it opened to read,
+//! and is known here; so the server is asked to copy it, and the data need not be sent.
+//!
+//! **Invariant:** nothing is guessed. All bytes are compared with what is known of the source, and
+//! where they are the source has data, not a hole; so the copy does just what the write would.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use xfer_protocol::Ino;
+use xfer_protocol::limits::BLOCK_BYTES;
+use xfer_protocol::tree::{FileData, Loaded, Rows};
+
+use super::bytes::CopyRange;
+use crate::core::state::Core;
+
+/// The least that is copied if it does not complete a file, in bytes: to ask for it takes as many.
+const PIECE_MIN: usize = 64;
+
+impl Core {
+    /// The copy that a write is, if it is one.
+    ///
+    /// What completes a copy of a whole file is the copy of all of it: so the two share their
+    /// content in the end, as they do after `copy_file_range`.
+    pub(in crate::core) fn copy_that_is(
+        &self,
+        to: Ino,
+        offset: u64,
+        data: &Bytes,
+    ) -> Option<CopyRange> {
+        if data.is_empty() {
+            return None;
+        }
+        let range = offset..offset.checked_add(data.len() as u64)?;
+        let from = self
+            .handles
+            .sources()
+            .find(|from| *from != to && self.is_in(*from, range.clone(), data))?;
+        let completes = self.completes(from, to, &range);
+        if !completes && data.len() < PIECE_MIN {
+            return None;
+        }
+        let start = if completes { 0 } else { offset };
+        let len = range.end - start;
+        Some(CopyRange { from, from_offset: start, to, to_offset: start, len })
+    }
+
+    /// Whether a file is known to have these bytes at this place, all of them as data.
+    fn is_in(&self, from: Ino, range: Range<u64>, data: &Bytes) -> bool {
+        let Loaded::Present(node) = self.replica.table.node(from) else { return false };
+        let Some(file) = node.file() else { return false };
+        let Some(content) = file.content else { return false };
+        range.end <= file.size
+            && is_data(file, &range)
+            && self.data.cache.holds(content, range.start, data)
+    }
+
+    /// Whether the rest of a file, written at its place, makes the other a copy of the whole.
+    fn completes(&self, from: Ino, to: Ino, rest: &Range<u64>) -> bool {
+        let (Loaded::Present(from), Loaded::Present(to)) =
+            (self.replica.table.node(from), self.replica.table.node(to))
+        else {
+            return false;
+        };
+        let (Some(from), Some(to)) = (from.file(), to.file()) else { return false };
+        let (Some(source), Some(target)) = (from.content, to.content) else { return false };
+        let done = 0..rest.start;
+        let whole = rest.end == from.size && rest.start == to.size && !done.is_empty();
+        whole
+            && to.extents.end(to.size) <= rest.end.next_multiple_of(BLOCK_BYTES)
+            && is_data(from, &done)
+            && is_data(to, &done)
+            && self.data.cache.are_alike(source, target, done)
+    }
+}
+
+fn is_data(file: &FileData, range: &Range<u64>) -> bool {
+    file.extents.data_in(file.size, range.clone()) == [range.clone()]
+}

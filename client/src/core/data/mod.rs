@@ -1,0 +1,39 @@
+//! The bytes of files: what is known of them, what is fetched, and the operations on them.
+//!
+//! Reading order: [`chunk`] and [`cache`] (known bytes), [`readahead`] (ahead within a file) and
+//! [`walk`] with [`ahead`] (ahead over many small files), [`bytes`] (open, read, write, close),
+//! [`copies`] (writes that the server can do as copies).
+
+mod chunk;
+mod cache;
+mod readahead;
+mod walk;
+mod ahead;
+mod bytes;
+mod copies;
+
+use xfer_protocol::{Ino, Seq};
+
+pub(crate) use cache::FetchOrder;
+pub(in crate::core) use readahead::Readahead;
+
+pub use bytes::{CopyRange, Seek};
+
+use cache::Cache;
+use walk::Walk;
+
+/// What is known of the bytes of files, and what is to be fetched.
+#[derive(Debug)]
+pub(in crate::core) struct Data {
+    pub(in crate::core) cache: Cache,
+    pub(in crate::core) walk: Walk,
+    /// Fetches that the drive has to begin, each with a node that has the content.
+    pub(in crate::core) orders: Vec<(Ino, FetchOrder)>,
+}
+
+impl Data {
+    pub(in crate::core) fn new(cache_bytes: usize, durable: Seq) -> Data {
+        let cache = Cache::new(cache_bytes, durable);
+        Data { cache, walk: Walk::default(), orders: Vec::new() }
+    }
+}

@@ -1,0 +1,118 @@
+//! Placing what arrives: under which name, and accepting it there.
+//!
+//! Each delivery is accepted by one op of the log, so it is there whole or not at all, and once.
+
+use xfer_protocol::message::DeliveryHead;
+use xfer_protocol::tree::{Action, ItemKind, Loaded, Owner, Rows};
+use xfer_protocol::{DeliveryId, Errno, Ino, Name};
+
+use super::numbering::{NUMBER_MAX, free_number, numbered};
+use crate::core::notice::Notice;
+use crate::core::pause::Stop;
+use crate::core::state::Core;
+use crate::core::tree::New;
+
+/// For how many names it is remembered which numbers are taken.
+const NUMBERED_MAX: usize = 10_000;
+
+impl Core {
+    /// Accepts a delivery under a name.
+    pub fn accept(
+        &mut self,
+        delivery: DeliveryId,
+        parent: Ino,
+        name: &Name,
+        owner: Owner,
+    ) -> Result<(), Stop> {
+        let items = match self.replica.table.delivery(delivery) {
+            Loaded::Present(delivery) => delivery.items.len() as u64,
+            Loaded::Absent | Loaded::Unknown => return Err(Errno::ENOENT.into()),
+        };
+        let first = Ino(self.fresh_run(items)?);
+        self.change(Action::Accept { delivery, parent, name: name.clone(), first, owner })
+    }
+
+    pub(crate) fn is_directory_delivery(&mut self, id: DeliveryId) -> Result<bool, Stop> {
+        match self.replica.table.delivery(id) {
+            Loaded::Present(delivery) => Ok(delivery
+                .items
+                .first()
+                .is_some_and(|item| matches!(item.kind, ItemKind::Directory))),
+            Loaded::Absent | Loaded::Unknown => Err(Errno::ENOENT.into()),
+        }
+    }
+
+    /// The directory for what a user sends, made if it is not there. If something else has its
+    /// name, the next name that is free or a directory.
+    pub(crate) fn sender_directory(&mut self, sender: &Name, owner: Owner) -> Result<Ino, Stop> {
+        let (name, there) = self.find_sender_directory(sender)?;
+        if let Some(ino) = there {
+            return Ok(ino);
+        }
+        let new = New::Directory { mode: 0o700 };
+        let ino = self.add(Ino::INBOX, &name, &new, owner)?;
+        self.notices.push(Notice::Entry(Ino::INBOX, name));
+        self.notices.push(Notice::Node(Ino::INBOX));
+        Ok(ino)
+    }
+
+    /// The first delivery that there is room for in what the quota leaves to arrivals, and how many
+    /// deliveries wait in all.
+    pub(crate) fn next_arrival(&self) -> (Option<DeliveryHead>, usize) {
+        let waiting = &self.inbox.waiting;
+        let head = waiting.iter().find(|head| self.has_room_to_receive(head)).cloned();
+        (head, waiting.len())
+    }
+
+    /// Whether an arrival fits, as far as it was announced.
+    pub(in crate::core) fn has_room_to_receive(&self, head: &DeliveryHead) -> bool {
+        let (usage, quota) =
+            (self.replica.table.usage(), self.replica.table.quota().for_arrivals());
+        usage.bytes.saturating_add(head.bytes) <= quota.bytes
+            && usage.nodes.saturating_add(head.items.into()) <= quota.nodes
+    }
+
+    /// A name for something that a user sent, as far as is known not taken, and its number.
+    pub(crate) fn free_name(&mut self, from: &Name, wanted: &Name) -> Result<(u32, Name), Stop> {
+        let (_, Some(directory)) = self.find_sender_directory(from)? else {
+            return Ok((1, wanted.clone()));
+        };
+        let key = (from.clone(), wanted.clone());
+        let hint = self.inbox.numbered.get(&key).copied().unwrap_or(1);
+        let number = free_number(hint, |number| {
+            Ok::<_, Stop>(self.entry(directory, &numbered(wanted, number)?)?.is_some())
+        })?;
+        let number = number.ok_or(Errno::EEXIST)?;
+        Ok((number, numbered(wanted, number)?))
+    }
+
+    /// Notes that a number of a name is taken.
+    pub(crate) fn note_number(&mut self, head: &DeliveryHead, number: u32) {
+        if self.inbox.numbered.len() >= NUMBERED_MAX {
+            self.inbox.numbered.clear();
+        }
+        self.inbox.numbered.insert((head.from.clone(), head.name.clone()), number);
+    }
+
+    /// The name of the directory for what a user sends, and the directory, if it is there.
+    fn find_sender_directory(&mut self, sender: &Name) -> Result<(Name, Option<Ino>), Stop> {
+        for number in 1..NUMBER_MAX {
+            let name = numbered(sender, number)?;
+            match self.entry(Ino::INBOX, &name)? {
+                Some(ino) if self.node(ino)?.is_directory() => return Ok((name, Some(ino))),
+                Some(_) => {}
+                None => return Ok((name, None)),
+            }
+        }
+        Err(Errno::EEXIST.into())
+    }
+
+    /// Takes a delivery off those that wait, or puts it behind them. Says whether it is off.
+    pub(crate) fn finish_delivery(&mut self, id: DeliveryId, placed: bool) -> bool {
+        let gone = placed || self.replica.table.delivery(id) == Loaded::Absent;
+        let place = self.inbox.waiting.iter().position(|head| head.id == id);
+        let head = place.and_then(|place| self.inbox.waiting.remove(place));
+        self.inbox.waiting.extend(head.filter(|_| !gone));
+        gone
+    }
+}

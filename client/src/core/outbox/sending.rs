@@ -1,0 +1,250 @@
+//! Sending: what stands in a mailbox is sent when it is whole.
+//!
+//! A file is whole when its last writing handle closes, or when it is renamed to a name that is
+//! not a temporary one; but not if part of it could not be written, or its writer was killed
+//! ([`super::failures`]). InboxRoom in the other's inbox is asked for before, so that a full inbox is told to the
+//! program that sends. What is refused all the same is sent later, by itself .
+
+use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
+use xfer_protocol::tree::{Action, Item};
+use xfer_protocol::{DeliveryId, Errno, Ino, Name};
+
+use super::drafts::{InboxRoom, Location, Unsent};
+use super::temporary::is_temporary;
+use crate::core::pause::{Pause, Reservation, Stop};
+use crate::core::state::Core;
+
+/// The most things that room was granted for and that are not in their mailbox yet.
+const MOVING_MAX: usize = 256;
+
+/// The most deliveries whose records are remembered; others are searched for.
+const SENT_MAX: usize = 10_000;
+
+/// How many nodes' attributes are asked for at a time, for what is to be sent.
+const LOADED_AT_ONCE: usize = 64;
+
+/// What a node and all that is in it come to.
+pub(in crate::core) struct Weight {
+    /// What it takes up in an inbox.
+    pub(in crate::core) room: InboxRoom,
+    /// Whether a program has a file in it open to write.
+    is_written: bool,
+    /// What of it is not whole.
+    torn: Vec<Ino>,
+    /// All of it.
+    members: Vec<Ino>,
+}
+
+impl Core {
+    /// Notes what stands in a mailbox, and is loaded.
+    pub(in crate::core) fn note_draft(&mut self, ino: Ino, location: Location) {
+        let is_directory = self.known_node(ino).is_some_and(|node| node.is_directory());
+        self.outbox.drafts.note(ino, location, is_directory);
+    }
+
+    /// Asks for room for what is about to be closed, if that will send it.
+    pub(in crate::core) fn prepare_close(&mut self, ino: Ino) -> Result<(), Stop> {
+        let Some(draft) = self.outbox.drafts.get_mut(ino) else { return Ok(()) };
+        if draft.is_held() || draft.is_temporary() {
+            return Ok(());
+        }
+        draft.why = None;
+        let Location { to, name, .. } = draft.location.clone();
+        let room = self.weigh(ino, &name)?.room;
+        self.must_have_room(ino, &to, room)
+    }
+
+    /// Sends what was closed, if it stands in a mailbox and nobody writes to it any more.
+    pub(in crate::core) fn send_closed(&mut self, ino: Ino) -> Result<(), Stop> {
+        // A directory that was moved in may have waited for this file.
+        self.outbox.resend |= self.outbox.drafts.retry_written();
+        self.outbox.drafts.forget_torn(|ino| self.handles.writers(ino) > 0);
+        let writers = self.handles.writers(ino);
+        let Some(draft) = self.outbox.drafts.get_mut(ino) else { return Ok(()) };
+        if writers > 0 {
+            return Ok(());
+        }
+        match draft.why {
+            Some(Unsent::Waiting(_) | Unsent::Failed(_) | Unsent::Killed | Unsent::Left) => {
+                self.mark(ino)
+            }
+            None | Some(Unsent::Due) if draft.is_temporary() => Ok(()),
+            None | Some(Unsent::Due) => {
+                draft.why = Some(Unsent::Due);
+                self.send_draft(ino)
+            }
+        }
+    }
+
+    /// Asks for room for what is about to be renamed into a mailbox. A record that replaces another is
+    /// sent again: programs write a new version beside the old one and rename it.
+    pub(in crate::core) fn prepare_rename(
+        &mut self,
+        moved: Ino,
+        (from, to): (Ino, Ino),
+        name: &Name,
+        replaced: Option<Ino>,
+    ) -> Result<(), Stop> {
+        let Some(user) = self.mailbox(to)? else { return Ok(()) };
+        let is_record = self.outbox.drafts.get(moved).is_none() && self.node(moved)?.sent.is_some();
+        let held = from == to && self.outbox.drafts.get(moved).is_some_and(|draft| draft.is_held());
+        let stays = is_record && replaced.is_none();
+        if from != to && self.outbox.drafts.has_torn() {
+            // It is sent as it is, but for what is still being written.
+            let torn = self.weigh(moved, name)?.torn;
+            let left = torn.into_iter().filter(|ino| self.handles.writers(*ino) == 0);
+            left.for_each(|ino| self.outbox.drafts.mend(ino));
+        }
+        if stays || held || is_temporary(name) || self.handles.writers(moved) > 0 {
+            return Ok(());
+        }
+        let room = self.weigh(moved, name)?.room;
+        self.must_have_room(moved, &user, room)?;
+        if is_record { self.revise(moved) } else { Ok(()) }
+    }
+
+    /// Sends what was renamed into a mailbox, unless a program still writes to it.
+    ///
+    /// What is moved in from elsewhere is sent as it is, for that is what somebody wants; a new name
+    /// in the same mailbox makes nothing whole that is not (`rsync --partial`).
+    pub(in crate::core) fn send_renamed(
+        &mut self,
+        moved: Ino,
+        (from, to): (Ino, Ino),
+        name: &Name,
+    ) -> Result<(), Stop> {
+        let Some(user) = self.mailbox(to)? else {
+            self.outbox.drafts.remove(moved);
+            return self.unmark(moved);
+        };
+        if self.outbox.drafts.get(moved).is_none() && self.node(moved)?.sent.is_some() {
+            return Ok(());
+        }
+        self.note_draft(moved, Location { mailbox: to, to: user, name: name.clone() });
+        let room = self.outbox.moving.remove(&moved);
+        if let Some(draft) = self.outbox.drafts.get_mut(moved) {
+            draft.room = room.unwrap_or(draft.room);
+            let is_held = from == to && draft.is_held();
+            if self.handles.writers(moved) > 0 {
+                self.outbox.drafts.hold(moved, &[moved]);
+            } else if !is_held {
+                self.outbox.drafts.mend(moved);
+            }
+        }
+        self.send_closed(moved)
+    }
+
+    /// Notes that there is no room for something, or that it can't be asked for: it waits.
+    pub(crate) fn refuse_room(&mut self, ino: Ino, errno: Errno) {
+        if let Some(draft) = self.outbox.drafts.get_mut(ino) {
+            draft.why = Some(Unsent::Waiting(errno));
+        }
+        self.outbox.resend = true;
+        if let Err(pause) = self.mark_waiting(ino) {
+            tracing::debug!("why {ino} is not sent is not noted: {pause:?}");
+        }
+    }
+
+    /// Marks that something waits, unless it is written to or torn: without the mark, a later session
+    /// does not send it.
+    pub(in crate::core) fn mark_waiting(&mut self, ino: Ino) -> Result<(), Stop> {
+        let Some(draft) = self.outbox.drafts.get(ino) else { return Ok(()) };
+        let name = draft.location.name.clone();
+        let Weight { is_written, torn, members, .. } = self.weigh(ino, &name)?;
+        if is_written || !torn.is_empty() {
+            return self.unmark(ino);
+        }
+        self.outbox.drafts.set_members(ino, members);
+        self.mark(ino)
+    }
+
+    /// Notes room that was granted for something.
+    pub(crate) fn grant_room(&mut self, need: &Reservation) {
+        let room = InboxRoom { bytes: need.bytes, items: need.items };
+        match self.outbox.drafts.get_mut(need.ino) {
+            Some(draft) => draft.room = room,
+            // It is about to be renamed into the mailbox.
+            None => {
+                if self.outbox.moving.len() >= MOVING_MAX {
+                    self.outbox.moving.clear();
+                }
+                self.outbox.moving.insert(need.ino, room);
+            }
+        }
+    }
+
+    /// Sends what is whole, if there is room for it.
+    fn send_draft(&mut self, ino: Ino) -> Result<(), Stop> {
+        let Some(draft) = self.outbox.drafts.get(ino) else { return Ok(()) };
+        let Location { to, name, .. } = draft.location.clone();
+        let Weight { room, is_written, torn, .. } = self.weigh(ino, &name)?;
+        if is_written {
+            self.unmark(ino)?;
+            self.outbox.drafts.wait_for_writers(ino);
+            return Ok(());
+        }
+        if !torn.is_empty() {
+            self.outbox.drafts.hold(ino, &torn);
+            return self.mark(ino);
+        }
+        self.must_have_room(ino, &to, room)?;
+        let delivery = DeliveryId(self.fresh()?);
+        self.change(Action::Send { to, name, from: self.user.clone(), delivery })?;
+        if self.outbox.sent.len() >= SENT_MAX {
+            self.outbox.sent.clear();
+        }
+        self.outbox.sent.insert(delivery, ino);
+        self.outbox.drafts.remove(ino);
+        Ok(())
+    }
+
+    /// Asks for room in the other's inbox, unless there is enough for what is to be sent.
+    fn must_have_room(&self, ino: Ino, to: &Name, room: InboxRoom) -> Result<(), Stop> {
+        let InboxRoom { bytes, items } = room;
+        if !self.outbox.users.contains(to) {
+            return Err(Errno::ENOENT.into());
+        }
+        let held = self.outbox.drafts.get(ino).map(|draft| draft.room);
+        let held = held.or(self.outbox.moving.get(&ino).copied()).unwrap_or_default();
+        match bytes <= held.bytes && items <= held.items {
+            true => Ok(()),
+            false => {
+                Err(Pause::Reservation(Reservation { ino, to: to.clone(), bytes, items }).into())
+            }
+        }
+    }
+
+    /// What a node of this name and all that is in it come to. Afterwards all is loaded that is sent
+    /// of them, so that to send them needs nothing more.
+    pub(in crate::core) fn weigh(&self, ino: Ino, name: &Name) -> Result<Weight, Stop> {
+        let (mut room, mut is_written) = (InboxRoom::default(), false);
+        let (mut torn, mut members) = (Vec::new(), Vec::new());
+        let mut waiting = vec![(name.clone(), ino)];
+        let mut missing = Vec::new();
+        while let Some((name, ino)) = waiting.pop() {
+            let node = self.node(ino)?;
+            room.items += 1;
+            members.push(ino);
+            if room.items as usize > DELIVERY_ITEMS_MAX {
+                return Err(Errno::EDQUOT.into());
+            }
+            match self.all_xattrs(ino) {
+                Err(Stop::Pause(Pause::Rows(needs))) if missing.len() < LOADED_AT_ONCE => {
+                    missing.extend(needs)
+                }
+                Err(Stop::Pause(Pause::Rows(_))) => break,
+                all => drop(all?),
+            }
+            room.bytes += Item::bytes_of(&name, &node);
+            is_written |= self.handles.writers(ino) > 0;
+            torn.extend(self.outbox.drafts.torn(ino).map(|_| ino));
+            if node.is_directory() {
+                waiting.extend(self.children(ino)?);
+            }
+        }
+        match missing.is_empty() {
+            true => Ok(Weight { room, is_written, torn, members }),
+            false => Err(Pause::Rows(missing).into()),
+        }
+    }
+}

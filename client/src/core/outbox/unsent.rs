@@ -1,0 +1,116 @@
+//! What stands in mailboxes and was not sent: found again by the next session, sent when it can be,
+//! and shown to people.
+
+use xfer_protocol::tree::STATE_XATTR;
+use xfer_protocol::{Ino, Name};
+
+use super::drafts::{Location, Unsent, Unsents};
+use super::temporary::is_temporary;
+use crate::core::pause::Stop;
+use crate::core::state::Core;
+
+/// The most drafts that are named to people.
+const NAMED_MAX: usize = 100;
+
+/// What tending the outbox has to look at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OutboxDue {
+    /// Which set of users there is: it rises whenever they change.
+    pub(crate) users: u64,
+    /// Whether a draft is to be tried again soon.
+    pub(crate) resend: bool,
+}
+
+impl Core {
+    /// What is due in the outbox, once; nothing if the session takes no more changes.
+    pub(crate) fn take_outbox_due(&mut self) -> Option<OutboxDue> {
+        let resend = std::mem::take(&mut self.outbox.resend);
+        let due = OutboxDue { users: self.outbox.users_changes, resend };
+        self.takes_changes().then_some(due)
+    }
+
+    /// Forgets that a draft is to be tried again soon.
+    pub(crate) fn forget_resend(&mut self) {
+        self.outbox.resend = false;
+    }
+
+    /// What stands in mailboxes and was not sent: it becomes drafts again.
+    pub(crate) fn find_drafts(&mut self) -> Result<(), Stop> {
+        let mut found = Vec::new();
+        for (to, mailbox) in self.children(Ino::OUTBOX)? {
+            for (name, ino) in self.children(mailbox)? {
+                let node = self.node(ino)?;
+                if node.sent.is_some() || self.outbox.drafts.get(ino).is_some() {
+                    continue;
+                }
+                let why = match self.all_xattrs(ino)?.get(STATE_XATTR) {
+                    Some(mark) => Some(Unsent::parse(mark)),
+                    None if is_temporary(&name) => None,
+                    None => Some(Unsent::Left),
+                };
+                found.push((ino, Location { mailbox, to: to.clone(), name }, why));
+            }
+        }
+        let newest = self.handles.newest();
+        for (ino, place, why) in found {
+            self.note_draft(ino, place);
+            match (why, self.outbox.drafts.get_mut(ino)) {
+                (Some(Unsent::Waiting(_)), Some(draft)) => {
+                    draft.why = why;
+                    self.mark_waiting(ino)?;
+                }
+                (Some(why), _) => self.outbox.drafts.tear(ino, why, newest),
+                (None, _) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What can be sent by itself now, the smallest first of those to each user.
+    pub(crate) fn unsent(&mut self) -> Vec<(Name, Ino)> {
+        let due = self.outbox.drafts.iter().filter(|(ino, draft)| {
+            self.outbox.drafts.is_due(*ino, draft) && self.handles.writers(*ino) == 0
+        });
+        let due = due.map(|(ino, draft)| {
+            let Location { to, name, .. } = &draft.location;
+            (to.clone(), self.weigh(ino, name).ok().map(|weight| weight.room), ino)
+        });
+        let mut due: Vec<_> = due.collect();
+        due.sort();
+        due.into_iter().map(|(to, _, ino)| (to, ino)).collect()
+    }
+
+    /// Whether a program writes to a draft, or to a file in it.
+    pub(in crate::core) fn is_written(&self, ino: Ino) -> bool {
+        self.handles.writers(ino) > 0 || self.outbox.drafts.is_written(ino)
+    }
+
+    /// Tries once more to send something that was not.
+    pub(crate) fn send_again(&mut self, ino: Ino) -> Result<(), Stop> {
+        if self.handles.writers(ino) > 0 || !self.outbox.drafts.make_due(ino) {
+            return Ok(());
+        }
+        self.send_closed(ino)
+    }
+
+    /// How many drafts are not sent, and which: their paths, each with its state.
+    pub(in crate::core) fn show_drafts(&self) -> (Unsents, Vec<(String, String)>) {
+        let mut counts = Unsents::default();
+        let mut named = Vec::new();
+        for (ino, draft) in self.outbox.drafts.iter() {
+            match draft.why {
+                Some(Unsent::Waiting(_)) => counts.waiting += 1,
+                Some(Unsent::Failed(_)) => counts.failed += 1,
+                Some(Unsent::Killed | Unsent::Left) => counts.held += 1,
+                None if !self.is_written(ino) => counts.held += 1,
+                Some(Unsent::Due) | None => continue,
+            }
+            if named.len() < NAMED_MAX {
+                let path = format!("outbox/{}/{}", draft.location.to, draft.location.name);
+                named.push((path, draft.state(self.is_written(ino))));
+            }
+        }
+        named.sort();
+        (counts, named)
+    }
+}

@@ -1,0 +1,48 @@
+//! What the kernel must forget when the session is over, since others may change the tree then.
+
+use xfer_protocol::tree::Kind;
+use xfer_protocol::{Ino, Name};
+
+use super::notice::Notice;
+use super::pause::Stop;
+use super::state::Core;
+
+impl Core {
+    /// Everything that the kernel may keep. Data of files is not among it: a file that is not open
+    /// can't be read any more, and one that is open may be, directories too. Attributes come first,
+    /// since those notices never have to wait for a request in flight.
+    pub(crate) fn outdated(&self) -> Vec<Notice> {
+        let nodes = self.handles.known().chain([Ino::ROOT]).map(Notice::Node);
+        let absent = self.handles.absent();
+        let names = absent.chain(self.open_in_root()).cloned();
+        let entries = names.map(|name| Notice::Entry(Ino::ROOT, name));
+        let contents = self.handles.known().filter(|ino| {
+            let node = self.known_node(*ino);
+            node.is_none_or(|node| matches!(node.kind, Kind::Symlink { .. }))
+        });
+        nodes.chain(entries).chain(contents.map(Notice::Contents)).collect()
+    }
+
+    /// Keeps the root's node loaded from now on.
+    pub(crate) fn keep_root(&mut self) -> Result<(), Stop> {
+        self.node(Ino::ROOT)?;
+        self.pin(Ino::ROOT);
+        Ok(())
+    }
+
+    /// Files that programs can write to.
+    pub(crate) fn written_files(&self) -> Vec<Ino> {
+        self.handles.written().collect()
+    }
+
+    /// Names in the root of nodes that are open. The root's attributes can still be had, so a path
+    /// through such a name would go on to work; a path through any other directory leads to no
+    /// attributes.
+    fn open_in_root(&self) -> impl Iterator<Item = &Name> {
+        let open = self.handles.open_nodes();
+        let entries = self.replica.table.known_entries(Ino::ROOT, None);
+        entries.filter_map(move |(name, ino)| {
+            ino.is_some_and(|ino| open.contains(&ino)).then_some(name)
+        })
+    }
+}

@@ -1,0 +1,62 @@
+//! Why an attempt did not finish: it was refused, or has to wait for something.
+
+use xfer_protocol::tree::{Need, Stop as PlanStop};
+use xfer_protocol::{DeliveryId, Errno, Ino, Name};
+
+/// Why an attempt did not finish. It changed nothing that it would not change again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// The operation fails.
+    Refused(Errno),
+    /// The attempt is made again once this has happened.
+    Pause(Pause),
+}
+
+/// What an attempt waits for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Pause {
+    /// These rows must be loaded.
+    Rows(Vec<Need>),
+    /// These fetches of bytes must end.
+    Data(Vec<u64>),
+    /// An op must become durable, the server must grant something, or the log must get shorter.
+    Progress,
+    /// Room in another user's inbox must be reserved.
+    Reservation(Reservation),
+    /// The server must be asked for the state of a delivery.
+    Delivery(DeliveryId),
+}
+
+/// Room in an inbox that a send needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reservation {
+    /// The file or directory to be sent.
+    pub(crate) ino: Ino,
+    /// The recipient.
+    pub(crate) to: Name,
+    /// Its size in bytes.
+    pub(crate) bytes: u64,
+    /// How many items it has.
+    pub(crate) items: u32,
+}
+
+impl From<Errno> for Stop {
+    fn from(errno: Errno) -> Stop {
+        Stop::Refused(errno)
+    }
+}
+
+impl From<Pause> for Stop {
+    fn from(pause: Pause) -> Stop {
+        Stop::Pause(pause)
+    }
+}
+
+impl From<PlanStop> for Stop {
+    fn from(stop: PlanStop) -> Stop {
+        match stop {
+            PlanStop::Need(need) => Pause::Rows(vec![need]).into(),
+            PlanStop::Refused(errno) => Stop::Refused(errno),
+        }
+    }
+}

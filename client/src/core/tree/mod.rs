@@ -1,0 +1,17 @@
+//! Names, attributes and directories: what is loaded of the tree, and the operations on it.
+
+mod replica;
+mod filling;
+mod handles;
+mod names;
+mod attributes;
+mod directories;
+
+pub(crate) use filling::Unexpected;
+pub(in crate::core) use handles::{Handle, Handles};
+pub(in crate::core) use replica::Replica;
+
+pub use attributes::{NewAttributes, Space};
+pub use directories::Listed;
+pub use handles::HandleId;
+pub use names::{Found, New};

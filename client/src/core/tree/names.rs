@@ -1,0 +1,261 @@
+//! Names: lookup, and everything that makes, moves or removes one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use xfer_protocol::tree::{Action, Loaded, Node, Owner, RenameMode, Rows, SpecialKind};
+use xfer_protocol::{Errno, Ino, Name};
+
+use super::handles::HandleId;
+use crate::core::outbox::Location;
+use crate::core::pause::Stop;
+use crate::core::state::Core;
+
+/// A node that an operation found or made.
+pub type Found = (Ino, Arc<Node>);
+
+/// What a new node is.
+#[derive(Clone, Debug)]
+pub enum New {
+    /// An empty regular file.
+    File {
+        /// Its permission bits.
+        mode: u16,
+    },
+    /// An empty directory.
+    Directory {
+        /// Its permission bits.
+        mode: u16,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Where it points.
+        target: Bytes,
+    },
+    /// A pipe, socket or device.
+    Special {
+        /// Which.
+        kind: SpecialKind,
+        /// Its permission bits.
+        mode: u16,
+    },
+}
+
+impl Core {
+    /// Finds an entry. The kernel knows its node from then on.
+    pub fn lookup(&mut self, parent: Ino, name: &Name) -> Result<Option<Found>, Stop> {
+        self.must_have_session()?;
+        let Some(ino) = self.entry(parent, name)? else { return Ok(None) };
+        if parent == Ino::OUTBOX && self.is_hidden(name, ino)? {
+            return Ok(None);
+        }
+        let node = self.node(ino)?;
+        self.handles.remember(ino, parent);
+        Ok(Some((ino, node)))
+    }
+
+    /// Finds a node by its number. The kernel knows it from then on.
+    pub fn find(&mut self, ino: Ino) -> Result<Found, Stop> {
+        self.must_have_session()?;
+        let node = self.node(ino)?;
+        let directory = node.parent().or(self.handles.directory_of(ino));
+        self.handles.remember(ino, directory.unwrap_or(Ino::ROOT));
+        Ok((ino, node))
+    }
+
+    /// Finds the directory that a directory is in. The kernel knows it from then on.
+    pub fn find_parent(&mut self, ino: Ino) -> Result<Found, Stop> {
+        let parent = self.node(ino)?.parent().ok_or(Errno::ENOTDIR)?;
+        self.find(parent)
+    }
+
+    /// Finds a node by the names that lead to it from the root. Nobody is noted as knowing it.
+    pub(crate) fn find_path(&mut self, path: &[Name]) -> Result<Found, Stop> {
+        self.must_have_session()?;
+        let mut ino = Ino::ROOT;
+        for name in path {
+            let parent = ino;
+            if !self.node(parent)?.is_directory() {
+                return Err(Errno::ENOTDIR.into());
+            }
+            ino = self.entry(parent, name)?.ok_or(Errno::ENOENT)?;
+            if parent == Ino::OUTBOX && self.is_hidden(name, ino)? {
+                return Err(Errno::ENOENT.into());
+            }
+        }
+        Ok((ino, self.node(ino)?))
+    }
+
+    /// Whether the kernel may keep that a name is absent.
+    pub fn may_keep_absent(&mut self, parent: Ino, name: &Name) -> bool {
+        self.handles.remember_absent(parent, name)
+    }
+
+    /// Makes a node. The kernel knows it from then on.
+    pub fn make(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        new: &New,
+        owner: Owner,
+    ) -> Result<Found, Stop> {
+        let ino = self.add(parent, name, new, owner)?;
+        self.handles.remember(ino, parent);
+        Ok((ino, self.node(ino)?))
+    }
+
+    /// Makes a node that the kernel does not know of.
+    pub(crate) fn add(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        new: &New,
+        owner: Owner,
+    ) -> Result<Ino, Stop> {
+        let ino = Ino(self.fresh()?);
+        self.prepare_entry(parent)?;
+        let mailbox = self.mailbox(parent)?;
+        if mailbox.as_ref().is_some_and(|user| !self.outbox.users.contains(user)) {
+            return Err(Errno::ENOENT.into());
+        }
+        let (given, name) = (name, name.clone());
+        self.change(match new.clone() {
+            New::File { mode } => Action::Create { parent, name, ino, mode, owner },
+            New::Directory { mode } => Action::Mkdir { parent, name, ino, mode, owner },
+            New::Symlink { target } => Action::Symlink { parent, name, ino, target, owner },
+            New::Special { kind, mode } => Action::Mknod { parent, name, ino, mode, owner, kind },
+        })?;
+        if let Some(to) = mailbox {
+            self.note_draft(ino, Location { mailbox: parent, to, name: given.clone() });
+        }
+        Ok(ino)
+    }
+
+    /// Makes a regular file and opens it.
+    pub fn create(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        mode: u16,
+        owner: Owner,
+        writable: bool,
+    ) -> Result<(Found, HandleId), Stop> {
+        let found = self.make(parent, name, &New::File { mode }, owner)?;
+        let handle = self.handles.open_file(found.0, writable);
+        Ok((found, handle))
+    }
+
+    /// Gives a node one more name.
+    pub fn link(&mut self, ino: Ino, parent: Ino, name: &Name) -> Result<Found, Stop> {
+        self.prepare_entry(parent)?;
+        self.change(Action::Link { ino, parent, name: name.clone() })?;
+        self.handles.remember(ino, parent);
+        Ok((ino, self.node(ino)?))
+    }
+
+    /// Takes a name from a node.
+    pub fn unlink(&mut self, parent: Ino, name: &Name) -> Result<(), Stop> {
+        let target = self.entry(parent, name)?;
+        let is_draft = target.is_some_and(|ino| self.stands_at(ino, parent, name));
+        self.change(Action::Unlink { parent, name: name.clone() })?;
+        if let Some(ino) = target.filter(|_| is_draft) {
+            self.outbox.drafts.remove(ino);
+        }
+        self.drop_orphan(target);
+        self.hide_if_empty(parent);
+        if target.is_some_and(|ino| {
+            self.outbox.drafts.torn(ino).is_some() || self.handles.writers(ino) > 0
+        }) {
+            // It may have another name elsewhere.
+            self.outbox.resend |= self.outbox.drafts.look_again();
+        }
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&mut self, parent: Ino, name: &Name) -> Result<(), Stop> {
+        let target = self.entry(parent, name)?;
+        self.change(Action::Rmdir { parent, name: name.clone() })?;
+        target.into_iter().for_each(|ino| self.outbox.drafts.remove(ino));
+        self.drop_orphan(target);
+        self.hide_if_empty(parent);
+        Ok(())
+    }
+
+    /// Moves a name; into a mailbox, that sends it.
+    pub fn rename(
+        &mut self,
+        from: &(Ino, Name),
+        to: &(Ino, Name),
+        mode: RenameMode,
+    ) -> Result<(), Stop> {
+        let moved = self.entry(from.0, &from.1)?.ok_or(Errno::ENOENT)?;
+        let replaced = self.entry(to.0, &to.1)?;
+        let replaces = replaced.filter(|ino| *ino != moved);
+        self.fresh()?;
+        let rename = Action::Rename { from: from.clone(), to: to.clone(), mode };
+        if mode != RenameMode::Exchange {
+            // Room is asked for only for what can be moved at all.
+            self.check(&rename)?;
+            self.prepare_rename(moved, (from.0, to.0), &to.1, replaces)?;
+        } else if self.mailbox(from.0)?.is_some() || self.mailbox(to.0)?.is_some() {
+            return Err(Errno::EINVAL.into());
+        }
+        self.prepare_entry(to.0)?;
+        let goes = replaces.filter(|ino| self.stands_at(*ino, to.0, &to.1));
+        // A draft whose other name is moved elsewhere stands in its mailbox all the same.
+        let stays = self.is_draft(moved)
+            && !self.stands_at(moved, from.0, &from.1)
+            && self.mailbox(to.0)?.is_none();
+        self.change(rename)?;
+        self.handles.moved(moved, to.0);
+        goes.into_iter().for_each(|ino| self.outbox.drafts.remove(ino));
+        self.drop_orphan(replaced);
+        self.hide_if_empty(from.0);
+        if from.0 != to.0 {
+            self.outbox.resend |= self.outbox.drafts.look_again();
+        }
+        if stays {
+            return Ok(());
+        }
+        // The rename happened: what comes after it must not make it seem to have failed.
+        match self.send_renamed(moved, (from.0, to.0), &to.1) {
+            Ok(()) => {}
+            Err(Stop::Refused(errno)) => self.refuse_room(moved, errno),
+            // It is sent as soon as that can be waited for.
+            Err(_) => self.outbox.resend = true,
+        }
+        Ok(())
+    }
+
+    /// Whether something is a draft that stands under this name.
+    fn stands_at(&self, ino: Ino, parent: Ino, name: &Name) -> bool {
+        let place = self.outbox.drafts.get(ino).map(|draft| &draft.location);
+        place.is_some_and(|place| place.mailbox == parent && place.name == *name)
+    }
+
+    /// The kernel takes back that it knows a node.
+    pub fn forget(&mut self, ino: Ino, count: u64) {
+        if self.handles.forget(ino, count) {
+            self.drop_orphan(Some(ino));
+        }
+    }
+
+    /// Removes a node that has no name, once the kernel does not know it.
+    fn drop_orphan(&mut self, ino: Option<Ino>) {
+        let Some(ino) = ino else { return };
+        let orphan =
+            matches!(self.replica.table.node(ino), Loaded::Present(node) if node.nlink == 0);
+        if orphan {
+            self.outbox.resend |= self.outbox.drafts.is_torn_no_more(ino);
+        }
+        if orphan && self.handles.knows(ino) {
+            // It stays loaded, so that it is known as one when the kernel forgets it.
+            self.replica.table.pin(ino);
+        } else if orphan {
+            // Only a session that is over refuses this, and then the server does it itself.
+            let _ = self.change(Action::ForgetOrphan { ino });
+            self.replica.table.unpin(ino);
+        }
+    }
+}

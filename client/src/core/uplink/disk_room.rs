@@ -1,0 +1,202 @@
+//! Room on the server's disk: what this session may take up there before it has to ask.
+//!
+//! A change is acknowledged only within the limit that the server granted, so that it still fits when
+//! other sessions write. A program that needs more waits while the server is asked for a higher
+//! limit; if the server grants none, the program gets ENOSPC.
+
+use std::time::{Duration, Instant};
+
+use xfer_protocol::tree::{Limit, Room};
+
+/// What a quiet session keeps at most; the rest is for others.
+const QUIET_MAX: Room = Room { bytes: 64 << 20, files: 4096 };
+
+/// The part of the disk's room that a quiet session keeps at most.
+const QUIET_PARTS: u64 = 64;
+
+/// For how long a refusal answers for all that need as much: then the server is asked again.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
+
+/// What is known of the disk, and what of it may be used.
+#[derive(Debug)]
+pub(in crate::core) struct DiskRoom {
+    /// What the disk can still take.
+    disk: Room,
+    limit: Limit,
+    /// What the session's ops take up so far.
+    used: Room,
+    question: Question,
+    /// What there was no room for, and when.
+    refused: Option<(Room, Instant)>,
+}
+
+/// A question for a higher limit, for an op that takes up so much.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Question {
+    None,
+    Waiting(Room),
+    Asked(Room),
+}
+
+impl DiskRoom {
+    pub(in crate::core) fn new(disk: Room, limit: Room) -> DiskRoom {
+        DiskRoom {
+            disk,
+            limit: Limit { room: limit, round: 0 },
+            used: Room::default(),
+            question: Question::None,
+            refused: None,
+        }
+    }
+
+    /// What the disk can still take.
+    pub(in crate::core) fn disk(&self) -> Room {
+        self.disk
+    }
+
+    /// Whether an op fits within the limit. An op that takes up no room always fits.
+    pub(in crate::core) fn fits(&self, room: Room) -> bool {
+        room.is_none() || self.limit.room.covers(self.used.plus(room))
+    }
+
+    /// Takes an op into account.
+    pub(in crate::core) fn take(&mut self, room: Room) {
+        self.used = self.used.plus(room);
+    }
+
+    /// Whether the server just said that there is no room for as much.
+    pub(in crate::core) fn is_refused(&self, room: Room, now: Instant) -> bool {
+        self.refused.is_some_and(|(refused, when)| {
+            room.covers(refused) && now.saturating_duration_since(when) < REFUSED_FOR
+        })
+    }
+
+    /// Asks for room for an op that does not fit.
+    pub(in crate::core) fn want(&mut self, room: Room) {
+        if self.question == Question::None {
+            self.question = Question::Waiting(room);
+        }
+    }
+
+    /// Whether there is a question for the server.
+    pub(in crate::core) fn has_question(&self) -> bool {
+        matches!(self.question, Question::Waiting(_))
+    }
+
+    /// The question to be asked now, if there is one: the limit that is wanted.
+    pub(in crate::core) fn question(&mut self) -> Option<Room> {
+        let Question::Waiting(room) = self.question else { return None };
+        self.question = Question::Asked(room);
+        Some(self.used.plus(room))
+    }
+
+    /// Takes what the server says of the disk and of the limit, when something became durable: that
+    /// may have made room.
+    pub(in crate::core) fn hear(&mut self, disk: Room, limit: Limit) {
+        self.refused = None;
+        self.set(disk, limit);
+    }
+
+    fn set(&mut self, disk: Room, limit: Limit) {
+        self.disk = disk;
+        // A limit from before this side lowered its own no longer counts.
+        if limit.round == self.limit.round {
+            self.limit.room = self.limit.room.max(limit.room);
+        }
+    }
+
+    /// Takes the answer to a question.
+    pub(in crate::core) fn hear_answer(&mut self, disk: Room, limit: Limit, now: Instant) {
+        self.set(disk, limit);
+        if let Question::Asked(room) = self.question {
+            self.question = Question::None;
+            self.refused = (!self.fits(room)).then_some((room, now));
+        }
+    }
+
+    /// Asks again what was asked over a link that broke before the answer.
+    pub(in crate::core) fn rewind(&mut self) {
+        if let Question::Asked(room) = self.question {
+            self.question = Question::Waiting(room);
+        }
+    }
+
+    /// Lowers the limit of a session that is quiet, and gives it as the server is to know it.
+    pub(in crate::core) fn give_back(&mut self) -> Limit {
+        let spare = self.limit.room.less(self.used);
+        let kept = spare.min(QUIET_MAX).min(self.disk.divided(QUIET_PARTS));
+        if self.question == Question::None && kept != spare {
+            self.limit = Limit { room: self.used.plus(kept), round: self.limit.round + 1 };
+        }
+        self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DISK: Room = Room { bytes: 1 << 30, files: 10_000 };
+
+    fn bytes(bytes: u64) -> Room {
+        Room { bytes, files: 0 }
+    }
+
+    fn limit(bytes: u64, round: u32) -> Limit {
+        Limit { room: Room { bytes, files: 100 }, round }
+    }
+
+    fn rooms(bytes: u64) -> DiskRoom {
+        DiskRoom::new(DISK, limit(bytes, 0).room)
+    }
+
+    #[test]
+    fn what_does_not_fit_is_asked_for_once_and_fits_when_granted() {
+        let mut rooms = rooms(100);
+        assert!(rooms.fits(bytes(100)));
+        rooms.take(bytes(60));
+        assert!(!rooms.fits(bytes(50)));
+        rooms.want(bytes(50));
+        rooms.want(bytes(70));
+        assert_eq!((rooms.question(), rooms.question()), (Some(bytes(110)), None));
+        rooms.hear_answer(DISK, limit(110, 0), Instant::now());
+        assert!(rooms.fits(bytes(50)));
+    }
+
+    #[test]
+    fn a_refusal_answers_for_all_that_need_as_much_and_for_less_the_server_is_asked_again() {
+        let mut rooms = rooms(0);
+        rooms.want(bytes(50));
+        rooms.question();
+        rooms.hear_answer(DISK, limit(20, 0), Instant::now());
+        assert!(
+            rooms.is_refused(bytes(50), Instant::now())
+                && rooms.is_refused(bytes(90), Instant::now())
+        );
+        assert!(!rooms.is_refused(bytes(40), Instant::now()));
+        rooms.want(bytes(40));
+        assert_eq!(rooms.question(), Some(bytes(40)));
+    }
+
+    #[test]
+    fn what_becomes_durable_may_have_made_room() {
+        let mut rooms = rooms(0);
+        rooms.want(bytes(50));
+        rooms.question();
+        rooms.hear_answer(DISK, limit(0, 0), Instant::now());
+        rooms.hear(DISK, limit(0, 0));
+        assert!(!rooms.is_refused(bytes(50), Instant::now()));
+    }
+
+    #[test]
+    fn what_a_quiet_session_gave_back_is_not_taken_again_from_an_old_message() {
+        let mut rooms = rooms(DISK.bytes);
+        let kept = rooms.give_back();
+        assert_eq!((kept.round, kept.room.bytes), (1, DISK.bytes / QUIET_PARTS));
+        assert_eq!(rooms.give_back(), kept);
+        rooms.hear(DISK, limit(DISK.bytes, 0));
+        assert!(!rooms.fits(bytes(DISK.bytes / 2)));
+        rooms.hear(DISK, limit(DISK.bytes, 1));
+        assert!(rooms.fits(bytes(DISK.bytes / 2)));
+    }
+}

@@ -1,0 +1,231 @@
+//! The log: ops in order, with their data, from when a program made them until they are durable.
+//!
+//! **Invariant:** an op is forgotten only when it is durable, and once sent it is frozen.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::Bytes;
+use xfer_protocol::limits::FRAME_OPS_MAX;
+use xfer_protocol::tree::{Action, Op};
+use xfer_protocol::{Name, Seq};
+
+use super::rate::Rate;
+
+/// What an op counts for beside its data, in bytes: about what it takes in memory.
+const OP_BYTES: usize = 256;
+
+/// However slow the link, this much may wait, in bytes.
+const BACKLOG_BYTES_MIN: usize = 8 << 20;
+
+/// The most a frame carries, in bytes.
+const FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// The least a frame may carry, however slow the link, in bytes.
+const FRAME_BYTES_MIN: usize = 64 << 10;
+
+/// Ops that are not durable.
+#[derive(Debug)]
+pub(in crate::core) struct Log {
+    entries: VecDeque<Entry>,
+    /// The seq of the last op ever appended.
+    last: Seq,
+    /// How many of the entries were sent.
+    sent: usize,
+    bytes: usize,
+    bytes_max: usize,
+    rate: Rate,
+}
+
+#[derive(Debug)]
+struct Entry {
+    op: Op,
+    payload: Bytes,
+    bytes: usize,
+}
+
+/// Ops to go out in one frame.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// The seq of the first.
+    pub(crate) first: Seq,
+    /// The ops.
+    pub(crate) ops: Vec<Op>,
+    /// Their data, in order.
+    pub(crate) payloads: Vec<Bytes>,
+}
+
+impl Log {
+    pub(in crate::core) fn new(last: Seq, bytes_max: usize) -> Log {
+        Log { entries: VecDeque::new(), last, sent: 0, bytes: 0, bytes_max, rate: Rate::default() }
+    }
+
+    /// Whether data may be appended now: the backlog is bounded in bytes, and by what the link has
+    /// shown to carry in about a second, so that waiting for one op never means waiting for long.
+    pub(in crate::core) fn has_room(&self) -> bool {
+        let second = self.rate.bytes_per_s().map_or(self.bytes_max, |rate| rate as usize);
+        self.bytes < second.max(BACKLOG_BYTES_MIN).min(self.bytes_max)
+    }
+
+    /// Whether not even small ops may be appended now.
+    pub(in crate::core) fn is_full(&self) -> bool {
+        self.bytes >= self.bytes_max
+    }
+
+    /// Appends an op and returns its seq.
+    pub(in crate::core) fn append(&mut self, op: Op, payload: Bytes, now: Instant) -> Seq {
+        if self.entries.is_empty() {
+            self.rate.start(now);
+        }
+        let bytes = OP_BYTES + payload.len() + extra_bytes(&op.action);
+        self.bytes += bytes;
+        self.entries.push_back(Entry { op, payload, bytes });
+        self.last = self.last.next();
+        self.last
+    }
+
+    /// The seq that the next op will have.
+    pub(in crate::core) fn next(&self) -> Seq {
+        self.last.next()
+    }
+
+    /// The last op there was.
+    pub(in crate::core) fn last(&self) -> Seq {
+        self.last
+    }
+
+    /// The last op that was sent.
+    pub(in crate::core) fn last_sent(&self) -> Seq {
+        Seq(self.last.0 - (self.entries.len() - self.sent) as u64)
+    }
+
+    /// The last op that is durable.
+    pub(in crate::core) fn durable(&self) -> Seq {
+        Seq(self.last.0 - self.entries.len() as u64)
+    }
+
+    /// Ops and bytes that are not durable.
+    pub(in crate::core) fn pending(&self) -> (usize, usize) {
+        (self.entries.len(), self.bytes)
+    }
+
+    /// Takes the next ops to send, if there are any.
+    pub(in crate::core) fn take(&mut self) -> Option<Group> {
+        let first = self.last_sent().next();
+        let frame = self.rate.bytes_per_s().map_or(FRAME_BYTES_MAX, |rate| rate as usize / 2);
+        let frame = frame.clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX);
+        let (mut bytes, mut ops, mut payloads) = (0, Vec::new(), Vec::new());
+        for entry in self.entries.range(self.sent..).take(FRAME_OPS_MAX) {
+            bytes += entry.bytes;
+            if bytes > frame && !ops.is_empty() {
+                break;
+            }
+            ops.push(entry.op.clone());
+            if !entry.payload.is_empty() {
+                payloads.push(entry.payload.clone());
+            }
+        }
+        self.sent += ops.len();
+        (!ops.is_empty()).then_some(Group { first, ops, payloads })
+    }
+
+    /// Makes every op unsent: the next link carries them again.
+    pub(in crate::core) fn rewind(&mut self) {
+        self.sent = 0;
+    }
+
+    /// Forgets the ops up to `seq`, which are durable. False if they were never sent.
+    pub(in crate::core) fn retire(&mut self, seq: Seq, now: Instant) -> bool {
+        let count = seq.0.saturating_sub(self.durable().0) as usize;
+        if count > self.sent {
+            return false;
+        }
+        let bytes: usize = self.entries.drain(..count).map(|entry| entry.bytes).sum();
+        self.sent -= count;
+        self.bytes -= bytes;
+        self.rate.carried(bytes, now);
+        true
+    }
+}
+
+/// Bytes of names and values in an op.
+fn extra_bytes(action: &Action) -> usize {
+    let len = |name: &Name| name.as_bytes().len();
+    match action {
+        Action::SetXattr { name, value, .. } => name.len() + value.len(),
+        Action::RemoveXattr { name, .. } => name.len(),
+        Action::Symlink { name, target, .. } => len(name) + target.len(),
+        Action::Create { name, .. }
+        | Action::Mkdir { name, .. }
+        | Action::Mknod { name, .. }
+        | Action::Link { name, .. }
+        | Action::Unlink { name, .. }
+        | Action::Rmdir { name, .. }
+        | Action::Accept { name, .. }
+        | Action::Mailbox { user: name, .. } => len(name),
+        Action::Rename { from, to, .. } => len(&from.1) + len(&to.1),
+        Action::Send { to, name, from, .. } => len(to) + len(name) + len(from),
+        Action::SetAttr { .. }
+        | Action::Write { .. }
+        | Action::Fallocate { .. }
+        | Action::CopyRange { .. }
+        | Action::ForgetOrphan { .. }
+        | Action::Revise { .. }
+        | Action::Decline { .. } => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use xfer_protocol::{Ino, Timestamp};
+
+    fn log_of(sizes: &[usize]) -> Log {
+        let mut log = Log::new(Seq(10), 1 << 20);
+        for size in sizes {
+            let action = Action::ForgetOrphan { ino: Ino(9) };
+            let op = Op { time: Timestamp::default(), action };
+            log.append(op, vec![0; *size].into(), Instant::now());
+        }
+        log
+    }
+
+    #[test]
+    fn ops_go_out_once_and_in_order() {
+        let mut log = log_of(&[0, 700_000, 700_000]);
+        let first = log.take().unwrap();
+        assert_eq!((first.first, first.ops.len()), (Seq(11), 2));
+        let second = log.take().unwrap();
+        assert_eq!((second.first, second.ops.len()), (Seq(13), 1));
+        assert!(log.take().is_none());
+    }
+
+    #[test]
+    fn what_was_not_sent_cannot_become_durable() {
+        let mut log = log_of(&[0, 0]);
+        assert!(!log.retire(Seq(11), Instant::now()));
+        log.take().unwrap();
+        assert!(log.retire(Seq(11), Instant::now()));
+        assert_eq!((log.durable(), log.pending().0), (Seq(11), 1));
+    }
+
+    #[test]
+    fn a_full_log_has_no_room_until_something_is_durable() {
+        let mut log = log_of(&[1 << 20]);
+        assert!(!log.has_room());
+        log.take().unwrap();
+        assert!(log.retire(Seq(11), Instant::now()));
+        assert!(log.has_room());
+    }
+
+    #[test]
+    fn ops_go_out_again_after_a_rewind_but_for_those_that_are_durable() {
+        let mut log = log_of(&[0, 0, 0]);
+        log.take().unwrap();
+        assert!(log.retire(Seq(11), Instant::now()));
+        log.rewind();
+        let again = log.take().unwrap();
+        assert_eq!((again.first, again.ops.len()), (Seq(12), 2));
+    }
+}

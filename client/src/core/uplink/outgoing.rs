@@ -1,0 +1,104 @@
+//! What goes out next on the log link.
+//!
+//! The order of preference matters. Questions for numbers and room go first, since programs wait for
+//! the answers and they are short. A barrier goes out as soon as every op before it was sent, so
+//! that the server commits while later ops are still on their way.
+
+use bytes::Bytes;
+use xfer_protocol::message::ToServer;
+
+use super::log::Group;
+use crate::core::state::Core;
+
+/// A commit is asked for after this much since the last one while programs wait for room in the log,
+/// in bytes: the server makes it durable while the rest is on its way.
+const BARRIER_BYTES: usize = 8 << 20;
+
+/// A frame for the log link.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// Ops with their data.
+    Ops(Group),
+    /// A message without data.
+    Message(ToServer),
+}
+
+impl Core {
+    /// The next frame to send, if there is one.
+    pub(crate) fn poll_outgoing(&mut self) -> Option<Outgoing> {
+        if self.session.is_over() {
+            return None;
+        }
+        self.question()
+            .or_else(|| self.early_barrier())
+            .or_else(|| self.ops())
+            .or_else(|| self.late_barrier())
+            .or_else(|| self.logout())
+    }
+
+    /// Whether [`Core::poll_outgoing`] may have something to send.
+    pub(in crate::core) fn has_outgoing(&self) -> bool {
+        let uplink = &self.uplink;
+        uplink.log.last_sent() < uplink.log.last()
+            || uplink.barrier > uplink.log.durable()
+            || uplink.numbers.are_low()
+            || uplink.disk_room.has_question()
+    }
+
+    /// A sign of life for a quiet link. A session whose programs make no changes gives back room.
+    pub(crate) fn ping(&mut self) -> ToServer {
+        self.uplink.heartbeat.pinged = Some(self.now.monotonic);
+        ToServer::Ping { limit: self.uplink.disk_room.give_back() }
+    }
+
+    fn question(&mut self) -> Option<Outgoing> {
+        let uplink = &mut self.uplink;
+        if uplink.numbers.are_low() {
+            uplink.numbers.note_asked();
+            return Some(Outgoing::Message(ToServer::MoreIds));
+        }
+        let wanted = uplink.disk_room.question()?;
+        Some(Outgoing::Message(ToServer::Room { wanted }))
+    }
+
+    /// A barrier that is due though there are ops to send.
+    fn early_barrier(&mut self) -> Option<Outgoing> {
+        let uplink = &mut self.uplink;
+        let upto = uplink.log.last_sent();
+        let waited_for = uplink.barrier > uplink.sent.barrier && uplink.barrier <= upto;
+        let crowded = uplink.sent.bytes_since_barrier >= BARRIER_BYTES && !uplink.log.has_room();
+        if !waited_for && !crowded {
+            return None;
+        }
+        uplink.sent.barrier = upto;
+        uplink.sent.bytes_since_barrier = 0;
+        Some(Outgoing::Message(ToServer::Barrier { upto }))
+    }
+
+    fn ops(&mut self) -> Option<Outgoing> {
+        let group = self.uplink.log.take()?;
+        let bytes = group.payloads.iter().map(Bytes::len).sum::<usize>();
+        self.uplink.sent.bytes_since_barrier += bytes;
+        Some(Outgoing::Ops(group))
+    }
+
+    /// A barrier for a log that is full, once everything was sent: only a commit makes room in it.
+    fn late_barrier(&mut self) -> Option<Outgoing> {
+        let uplink = &mut self.uplink;
+        let upto = uplink.log.last();
+        if uplink.log.has_room() || uplink.sent.barrier >= upto {
+            return None;
+        }
+        uplink.sent.barrier = upto;
+        Some(Outgoing::Message(ToServer::Barrier { upto }))
+    }
+
+    fn logout(&mut self) -> Option<Outgoing> {
+        let drained = self.session.draining.is_some() && self.uplink.log.pending().0 == 0;
+        if !drained || self.uplink.sent.logout {
+            return None;
+        }
+        self.uplink.sent.logout = true;
+        Some(Outgoing::Message(ToServer::Logout))
+    }
+}

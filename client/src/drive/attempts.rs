@@ -1,0 +1,153 @@
+//! How an operation runs: it is attempted under the lock, and made again when what it waits for has
+//! happened.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use xfer_protocol::Errno;
+
+use super::Client;
+use crate::core::{Core, Effects, Pause, Stop};
+
+/// After so many loads for one operation, all rows that are loaded stay until it is done. One that
+/// needs more rows at once than may be kept would load the same ones for ever.
+const LOADS_BEFORE_HOLD: usize = 16;
+
+/// Keeps all loaded rows until it is dropped.
+struct Hold<'a>(&'a Client);
+
+impl<'a> Hold<'a> {
+    fn new(client: &'a Client) -> Hold<'a> {
+        client.lock().hold_rows();
+        Hold(client)
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.lock().release_rows();
+    }
+}
+
+impl Client {
+    /// Runs an operation and hands its result on: at once if everything it needs is here, or later
+    /// from a task.
+    pub fn run<T, A, R>(self: &Arc<Self>, attempt: A, reply: R)
+    where
+        T: Send + 'static,
+        A: FnMut(&mut Core) -> Result<T, Stop> + Send + 'static,
+        R: FnOnce(Result<T, Errno>) + Send + 'static,
+    {
+        self.run_until(attempt, std::future::pending, reply);
+    }
+
+    /// As [`Client::run`]. An operation that has to wait is given up with `EINTR` when `interrupted`
+    /// resolves, and then has changed nothing.
+    pub fn run_until<T, A, I, F, R>(self: &Arc<Self>, mut attempt: A, interrupted: I, reply: R)
+    where
+        T: Send + 'static,
+        A: FnMut(&mut Core) -> Result<T, Stop> + Send + 'static,
+        I: FnOnce() -> F,
+        F: Future<Output = ()> + Send + 'static,
+        R: FnOnce(Result<T, Errno>) + Send + 'static,
+    {
+        match self.attempt(&mut attempt) {
+            Ok(done) => reply(Ok(done)),
+            Err(Stop::Refused(errno)) => reply(Err(errno)),
+            Err(Stop::Pause(pause)) => {
+                let (client, interrupted) = (self.clone(), interrupted());
+                self.operations.spawn(async move {
+                    // An attempt that is made is answered: it ends the wait in the same moment.
+                    let result = tokio::select! {
+                        biased;
+                        result = client.persist(attempt, pause) => result,
+                        () = interrupted => Err(Errno::EINTR),
+                    };
+                    reply(result);
+                });
+            }
+        }
+    }
+
+    /// Runs an operation and waits for its result.
+    ///
+    /// # Errors
+    /// The errno that refuses the operation; `ETIMEDOUT` if the server does not answer.
+    pub async fn call<T, A>(self: &Arc<Self>, mut attempt: A) -> Result<T, Errno>
+    where
+        A: FnMut(&mut Core) -> Result<T, Stop> + Send,
+    {
+        match self.attempt(&mut attempt) {
+            Ok(done) => Ok(done),
+            Err(Stop::Refused(errno)) => Err(errno),
+            Err(Stop::Pause(pause)) => self.persist(attempt, pause).await,
+        }
+    }
+
+    fn attempt<T, A>(self: &Arc<Self>, attempt: &mut A) -> Result<T, Stop>
+    where
+        A: FnMut(&mut Core) -> Result<T, Stop>,
+    {
+        let mut core = self.lock();
+        let result = match catch_unwind(AssertUnwindSafe(|| attempt(&mut core))) {
+            Ok(result) => result,
+            Err(_) => {
+                core.fault();
+                Err(Errno::EIO.into())
+            }
+        };
+        let effects = core.take_effects();
+        drop(core);
+        self.perform(effects);
+        result
+    }
+
+    /// Does what an attempt or a message left to be done.
+    pub(super) fn perform(self: &Arc<Self>, effects: Effects) {
+        let Effects { fetches, notices, has_outgoing, resend } = effects;
+        for (ino, order) in fetches {
+            self.begin_fetch(ino, order);
+        }
+        self.pass_on(notices);
+        if has_outgoing {
+            self.outgoing.notify_one();
+        }
+        if resend {
+            self.tick();
+        }
+    }
+
+    /// Waits for what an attempt waits for, and makes it again, until it is answered.
+    async fn persist<T, A>(self: &Arc<Self>, mut attempt: A, mut pause: Pause) -> Result<T, Errno>
+    where
+        A: FnMut(&mut Core) -> Result<T, Stop> + Send,
+    {
+        let mut progress = self.progress.subscribe();
+        // The event that the first attempt waits for may have come before this subscription.
+        progress.mark_changed();
+        let mut loads = 0;
+        let mut _hold = None;
+        loop {
+            match pause {
+                Pause::Rows(needs) => {
+                    loads += 1;
+                    if loads == LOADS_BEFORE_HOLD {
+                        _hold = Some(Hold::new(self));
+                    }
+                    self.load(needs).await?;
+                }
+                Pause::Data(waits) => self.fetched(waits).await?,
+                // The session ends by itself when the server is silent, and that is progress too.
+                Pause::Progress => drop(progress.changed().await),
+                Pause::Reservation(reservation) => self.reserve(reservation).await?,
+                Pause::Delivery(id) => self.ask_state(id).await?,
+            }
+            match self.attempt(&mut attempt) {
+                Ok(done) => return Ok(done),
+                Err(Stop::Refused(errno)) => return Err(errno),
+                Err(Stop::Pause(next)) => pause = next,
+            }
+        }
+    }
+}

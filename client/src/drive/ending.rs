@@ -1,0 +1,125 @@
+//! How a session ends: drained and logged out, or lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use xfer_protocol::Errno;
+
+use super::Client;
+use crate::core::{Core, Ending};
+
+/// How long to wait for the server's goodbye once everything is durable.
+const LOGOUT_MAX: Duration = Duration::from_secs(10);
+
+/// How long after its end a session's last answers may still reach the kernel.
+const ANSWERS_MAX: Duration = Duration::from_secs(1);
+
+/// How long the kernel may take to write what programs changed in mapped files.
+const WRITE_BACK_MAX: Duration = Duration::from_secs(10);
+
+/// The session ended before everything was durable.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{ending}; {ops} changes ({bytes} bytes) are not on the server")]
+pub struct Lost {
+    /// Why it ended.
+    pub ending: Ending,
+    /// How many changes were not durable.
+    pub ops: usize,
+    /// How many bytes those were.
+    pub bytes: usize,
+}
+
+impl Client {
+    /// Waits until every change made so far is on the server's disk.
+    ///
+    /// # Errors
+    /// `EIO` if the session is over before.
+    pub async fn sync(self: &Arc<Self>) -> Result<(), Errno> {
+        self.write_back().await;
+        let last = self.lock().last_change();
+        self.call(move |core: &mut Core| core.sync_to(last)).await
+    }
+
+    /// Ends the session: takes no more changes, makes all durable, logs out.
+    ///
+    /// # Errors
+    /// If the session was over before everything was durable.
+    pub async fn finish(self: &Arc<Self>) -> Result<(), Lost> {
+        // A file that was closed just now may still be on its way into an inbox.
+        let _ = self.send_unsent().await;
+        self.write_back().await;
+        self.lock().begin_drain(Ending::LoggedOut);
+        self.outgoing.notify_one();
+        let mut progress = self.progress.subscribe();
+        loop {
+            progress.mark_unchanged();
+            let is_done = {
+                let core = self.lock();
+                core.pending().0 == 0 || core.is_over()
+            };
+            if is_done || progress.changed().await.is_err() {
+                break;
+            }
+        }
+        let goodbye = async { while !self.lock().is_over() && progress.changed().await.is_ok() {} };
+        // Everything is durable, so a server that does not say goodbye costs nothing.
+        let _ = tokio::time::timeout(LOGOUT_MAX, goodbye).await;
+        self.end(Ending::LoggedOut);
+        self.service.abort_all();
+        self.loss()
+    }
+
+    /// Drains the session, as the server asks.
+    pub(super) fn drain_soon(self: &Arc<Self>, ending: Ending) {
+        let client = self.clone();
+        self.operations.spawn(async move {
+            client.write_back().await;
+            client.lock().begin_drain(ending);
+            client.tick();
+            client.outgoing.notify_one();
+        });
+    }
+
+    /// Has the kernel write what programs changed in mapped files, so that it gets into the log. The
+    /// kernel does so by itself only when they sync or unmap.
+    async fn write_back(&self) {
+        let Some(kernel) = self.kernel() else { return };
+        let files = match self.lock() {
+            core if core.is_over() => return,
+            core => core.written_files(),
+        };
+        let writing = self.runtime.spawn_blocking(move || {
+            files.into_iter().for_each(|ino| kernel.write_back(ino));
+        });
+        // A thread that may block can't be aborted. It ends when the kernel answers.
+        let _ = tokio::time::timeout(WRITE_BACK_MAX, writing).await;
+    }
+
+    /// Keeps the root's node loaded: its attributes can be had even when the session is over.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn keep_root(self: &Arc<Self>) -> Result<(), Errno> {
+        self.call(Core::keep_root).await
+    }
+
+    /// The session is over, and others may change the tree: the kernel forgets what it keeps of it.
+    /// It is told twice, since an answer from just before may reach it after the first time.
+    pub(super) fn outdate_kernel(self: &Arc<Self>) {
+        let client = self.clone();
+        self.operations.spawn(async move {
+            client.pass_on(client.lock().outdated());
+            tokio::time::sleep(ANSWERS_MAX).await;
+            client.pass_on(client.lock().outdated());
+        });
+    }
+
+    fn loss(&self) -> Result<(), Lost> {
+        let core = self.lock();
+        let (ops, bytes) = core.pending();
+        match core.ending() {
+            Some(ending) if ops > 0 => Err(Lost { ending: ending.clone(), ops, bytes }),
+            Some(_) | None => Ok(()),
+        }
+    }
+}

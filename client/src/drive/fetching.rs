@@ -1,0 +1,121 @@
+//! Fetching bytes that attempts wait for; reserving room in inboxes and asking about deliveries.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+use xfer_protocol::message::{Answer, Ask};
+use xfer_protocol::{DeliveryId, Errno, Ino, Seq};
+
+use super::Client;
+use super::loading::{Finish, outcome};
+use crate::core::{Core, FetchOrder, Reservation, Unexpected};
+
+impl Client {
+    /// Begins to fetch bytes.
+    pub(super) fn begin_fetch(self: &Arc<Self>, ino: Ino, order: FetchOrder) {
+        let (done, under_way) = watch::channel(None);
+        self.fetches.lock().insert(order.id, under_way);
+        let client = self.clone();
+        self.operations.spawn(async move {
+            let result = client.fetch(ino, &order).await;
+            Finish { map: &client.fetches, key: order.id, done }.with(result);
+        });
+    }
+
+    /// Waits until these fetches are done.
+    pub(super) async fn fetched(&self, waits: Vec<u64>) -> Result<(), Errno> {
+        for id in waits {
+            let under_way = self.fetches.lock().get(&id).cloned();
+            if let Some(under_way) = under_way {
+                outcome(under_way).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches bytes. The server knows them to be the file's as soon as it has applied the ops that
+    /// made them so. That it has the content may not be enough, as when a copy adds to a content that
+    /// the file has already; so a question that came too early is asked again.
+    async fn fetch(self: &Arc<Self>, ino: Ino, order: &FetchOrder) -> Result<(), Errno> {
+        let mut after = order.after;
+        loop {
+            let answer = self.ask_bytes(ino, order, after).await;
+            let mut core = self.lock();
+            let is_stale = matches!(answer, Err(Errno::ESTALE));
+            let has_data = core.has_data(ino, order);
+            let changed = core.changed(ino);
+            if is_stale && has_data && changed > after {
+                after = changed;
+                continue;
+            }
+            core.fill_data(order, answer.as_ref().ok());
+            return match answer {
+                Ok(_) => Ok(()),
+                // This client changed the file's data meanwhile: the attempt looks again.
+                Err(Errno::ESTALE) if !has_data => Ok(()),
+                Err(Errno::ESTALE) => {
+                    core.note_error("the server does not know what a file has".to_owned());
+                    Err(Errno::EIO)
+                }
+                Err(errno) => Err(errno),
+            };
+        }
+    }
+
+    async fn ask_bytes(
+        self: &Arc<Self>,
+        ino: Ino,
+        order: &FetchOrder,
+        after: Seq,
+    ) -> Result<Bytes, Errno> {
+        // As long as the log takes: a question that the log delays has no deadline.
+        self.call(move |core: &mut Core| core.sync_to(after)).await?;
+        let (offset, len) = (order.range.start, order.range.end - order.range.start);
+        let ask = Ask::Read { ino, content: order.content, offset, len: len as u32 };
+        match self.ask(after, ask).await? {
+            (Answer::Data, data) if data.len() as u64 <= len => Ok(data),
+            _ => Err(self.unexpected(Unexpected("bytes"))),
+        }
+    }
+
+    /// Reserves room in another user's inbox. A task does it, so that a grant is noted even if the
+    /// program that needed it was interrupted.
+    pub(super) async fn reserve(self: &Arc<Self>, reservation: Reservation) -> Result<(), Errno> {
+        let client = self.clone();
+        let (done, reserved) = oneshot::channel();
+        self.operations.spawn(async move {
+            // The program may have been interrupted.
+            let _ = done.send(client.ask_room(reservation).await);
+        });
+        reserved.await.unwrap_or(Err(Errno::EIO))
+    }
+
+    async fn ask_room(self: &Arc<Self>, reservation: Reservation) -> Result<(), Errno> {
+        let Reservation { ino, ref to, bytes, items } = reservation;
+        let ask = Ask::Reserve { to: to.clone(), ino, bytes, items };
+        match self.ask(Seq::default(), ask).await {
+            Ok((Answer::Reserved, _)) => {
+                self.lock().grant_room(&reservation);
+                Ok(())
+            }
+            Ok(_) => Err(self.unexpected(Unexpected("room in an inbox"))),
+            Err(errno) => {
+                self.lock().refuse_room(ino, errno);
+                self.tick();
+                Err(errno)
+            }
+        }
+    }
+
+    /// Asks for the state of a delivery.
+    pub(super) async fn ask_state(self: &Arc<Self>, id: DeliveryId) -> Result<(), Errno> {
+        match self.ask(Seq::default(), Ask::State(id)).await? {
+            (Answer::State(state), _) => {
+                self.lock().learn_state(id, state);
+                Ok(())
+            }
+            _ => Err(self.unexpected(Unexpected("the state of a delivery"))),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Tending the inbox: deliveries are placed at `inbox/<sender>/<name>`.
+//!
+//! Where there is a mount, the placing goes through it (see [`super::Kernel`]), so that programs that
+//! watch the directory are told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use xfer_protocol::message::DeliveryHead;
+use xfer_protocol::{DeliveryId, Errno, Name};
+
+use super::Client;
+use crate::core::Core;
+
+/// How long to wait before deliveries without room are tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How often a free name may be taken by a program before its delivery waits.
+const TRIES_MAX: u32 = 100;
+
+impl Client {
+    /// Places what arrives. What can't be placed now makes way for what comes after it.
+    pub(super) async fn tend_inbox(self: Arc<Self>) {
+        let mut progress = self.progress.subscribe();
+        let mut failures = 0;
+        while self.lock().takes_changes() {
+            let (head, waiting) = self.lock().next_arrival();
+            let Some(head) = head else {
+                if progress.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let result = self.receive_delivery(&head).await;
+            let gone = self.lock().finish_delivery(head.id, result.is_ok());
+            match result {
+                Err(errno) if !gone => {
+                    tracing::warn!("\"{}\" from {} has to wait: {errno}", head.name, head.from);
+                    failures += 1;
+                }
+                Ok(()) | Err(_) => failures = 0,
+            }
+            if failures >= waiting && failures > 0 {
+                tokio::time::sleep(RETRY).await;
+                failures = 0;
+            }
+        }
+    }
+
+    async fn receive_delivery(self: &Arc<Self>, head: &DeliveryHead) -> Result<(), Errno> {
+        let id = head.id;
+        self.load_delivery(id).await?;
+        let directory = self.call(move |core: &mut Core| core.is_directory_delivery(id)).await?;
+        for _ in 0..TRIES_MAX {
+            let (from, wanted) = (head.from.clone(), head.name.clone());
+            let free = move |core: &mut Core| core.free_name(&from, &wanted);
+            let (number, name) = self.call(free).await?;
+            let placed = self.place(id, directory, &head.from, &name).await;
+            self.lock().note_number(head, number);
+            match placed {
+                // A program was faster.
+                Err(Errno::EEXIST) => {}
+                result => return result,
+            }
+        }
+        Err(Errno::EEXIST)
+    }
+
+    /// Places a delivery under a name: through the mount point if that works, else in the tree.
+    async fn place(
+        self: &Arc<Self>,
+        id: DeliveryId,
+        directory: bool,
+        from: &Name,
+        name: &Name,
+    ) -> Result<(), Errno> {
+        if let Some(kernel) = self.kernel() {
+            let (sender, name) = (from.clone(), name.clone());
+            let place = move || kernel.place(id, directory, &sender, &name);
+            match tokio::task::spawn_blocking(place).await.unwrap_or(Err(Errno::EIO)) {
+                Ok(()) => return Ok(()),
+                Err(errno @ (Errno::EEXIST | Errno::EDQUOT | Errno::ENOSPC)) => return Err(errno),
+                Err(errno) => tracing::debug!("placing through the mount point: {errno}"),
+            }
+        }
+        self.place_in_tree(id, from, name).await
+    }
+
+    async fn place_in_tree(
+        self: &Arc<Self>,
+        id: DeliveryId,
+        from: &Name,
+        name: &Name,
+    ) -> Result<(), Errno> {
+        let (owner, from, name) = (self.owner(), from.clone(), name.clone());
+        let find = move |core: &mut Core| core.sender_directory(&from, owner);
+        let directory = self.call(find).await?;
+        self.call(move |core: &mut Core| core.accept(id, directory, &name, owner)).await
+    }
+}

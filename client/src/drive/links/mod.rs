@@ -1,0 +1,8 @@
+//! The session's links to the server.
+
+mod log_link;
+mod read_link;
+mod read_links;
+
+pub(super) use read_link::Answered;
+pub(super) use read_links::{ReadLinks, Unanswered};

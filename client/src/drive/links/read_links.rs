@@ -1,0 +1,145 @@
+//! The session's read links: questions are spread over them, and links that broke are opened again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use xfer_protocol::message::{Ask, ReadError};
+use xfer_protocol::{Errno, Seq};
+
+use super::read_link::{Answered, Late, ReadLink};
+use crate::connect::{Credentials, Dial, EndpointError};
+use crate::drive::tasks::Tasks;
+
+/// How many links questions are spread over, so that a long answer does not hold up short ones.
+const LINKS: usize = 3;
+
+/// The session's read links. The first is opened with the session; the others, and those that broke,
+/// when they are needed.
+pub(in crate::drive) struct ReadLinks {
+    dial: Arc<dyn Dial>,
+    credentials: Credentials,
+    slots: [Slot; LINKS],
+    next: AtomicUsize,
+    tasks: Tasks,
+}
+
+/// Room for one link.
+#[derive(Default)]
+struct Slot {
+    link: Mutex<Option<ReadLink>>,
+    /// Held while a link is being opened here.
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl Slot {
+    /// The link, if there is one that is not broken.
+    fn link(&self) -> Option<ReadLink> {
+        self.link.lock().as_ref().filter(|link| !link.is_broken()).cloned()
+    }
+}
+
+impl ReadLinks {
+    pub(in crate::drive) fn new(
+        dial: Arc<dyn Dial>,
+        credentials: Credentials,
+        runtime: Handle,
+    ) -> ReadLinks {
+        let (slots, next) = (Default::default(), AtomicUsize::new(0));
+        ReadLinks { dial, credentials, slots, next, tasks: Tasks::new(runtime) }
+    }
+
+    /// Opens a link before it is needed, so that the first question does not wait for it.
+    pub(in crate::drive) async fn open_first(self: Arc<Self>) {
+        // The first question tries again and gets the error, if there is one.
+        let _ = self.open(0).await;
+    }
+
+    /// Asks, on a link that may have to be opened first. If that link breaks, once more on another:
+    /// every question may be asked twice.
+    #[tracing::instrument(level = "trace", skip(self))]
+    pub(in crate::drive) async fn ask(
+        self: &Arc<Self>,
+        after: Seq,
+        ask: Ask,
+    ) -> Result<Answered, Unanswered> {
+        let answer = match self.link().await?.ask(after, ask.clone()).await? {
+            Some(answer) => answer,
+            None => self.link().await?.ask(after, ask).await?.ok_or(Unanswered::Broken)?,
+        };
+        Ok(answer?)
+    }
+
+    /// The link whose turn it is, or while that is being opened, any other that is there.
+    async fn link(self: &Arc<Self>) -> Result<ReadLink, EndpointError> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % LINKS;
+        if let Some(link) = self.slots[turn].link() {
+            return Ok(link);
+        }
+        let Some(other) = self.slots.iter().find_map(Slot::link) else {
+            return self.open(turn).await;
+        };
+        if self.slots[turn].opening.try_lock().is_ok() {
+            let links = self.clone();
+            self.tasks.spawn(async move { drop(links.open(turn).await) });
+        }
+        Ok(other)
+    }
+
+    async fn open(&self, slot: usize) -> Result<ReadLink, EndpointError> {
+        let slot = &self.slots[slot];
+        let _opening = slot.opening.lock().await;
+        if let Some(link) = slot.link() {
+            return Ok(link);
+        }
+        let (reader, writer) = self.dial.read_link(self.credentials.clone()).await?;
+        let link = ReadLink::serve(reader, writer, &self.tasks);
+        *slot.link.lock() = Some(link.clone());
+        Ok(link)
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::drive) enum Unanswered {
+    /// The server says so.
+    #[error(transparent)]
+    Refused(#[from] ReadError),
+    /// No link could be opened.
+    #[error("cannot open a read link: {0}")]
+    NoLink(#[from] EndpointError),
+    /// Two links broke before the answer.
+    #[error("the read links broke")]
+    Broken,
+    /// The server sends nothing.
+    #[error("the server does not answer")]
+    Late,
+    /// The session ended first.
+    #[error("the connection was lost")]
+    Over,
+}
+
+impl From<Late> for Unanswered {
+    fn from(_: Late) -> Unanswered {
+        Unanswered::Late
+    }
+}
+
+impl Unanswered {
+    /// The errno for the operation that asked.
+    pub(in crate::drive) fn errno(&self) -> Errno {
+        match self {
+            Unanswered::Refused(ReadError::OtherContent) => Errno::ESTALE,
+            Unanswered::Refused(ReadError::NoDirectory | ReadError::NoUser) => Errno::ENOENT,
+            Unanswered::Refused(ReadError::InboxFull) => Errno::EDQUOT,
+            Unanswered::Late => Errno::ETIMEDOUT,
+            Unanswered::Refused(
+                ReadError::Invalid | ReadError::Storage | ReadError::Ended | ReadError::Damaged,
+            )
+            | Unanswered::NoLink(_)
+            | Unanswered::Broken
+            | Unanswered::Over => Errno::EIO,
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Loading rows that attempts wait for, and asking the server in general.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
+use xfer_protocol::message::{Answer, Ask, ReadError};
+use xfer_protocol::tree::Need;
+use xfer_protocol::{DeliveryId, Errno, Ino, Name, Seq};
+
+use super::Client;
+use super::links::{Answered, Unanswered};
+use crate::core::{Core, Unexpected};
+
+/// How long an answer may take in all, though its link is alive: long enough for as much as one link
+/// has in flight at a time, on a slow line.
+const ANSWER_MAX: Duration = Duration::from_secs(600);
+
+/// The result of work that several operations may wait for, once there is one.
+pub(super) type Outcome = watch::Receiver<Option<Result<(), Errno>>>;
+
+/// Removes finished work from a map of work under way, and tells the operations that wait for it.
+pub(super) struct Finish<'a, K: Hash + Eq> {
+    pub(super) map: &'a Mutex<HashMap<K, Outcome>>,
+    pub(super) key: K,
+    pub(super) done: watch::Sender<Option<Result<(), Errno>>>,
+}
+
+impl<K: Hash + Eq> Finish<'_, K> {
+    pub(super) fn with(self, result: Result<(), Errno>) {
+        self.map.lock().remove(&self.key);
+        self.done.send_replace(Some(result));
+    }
+}
+
+/// Waits for work under way.
+pub(super) async fn outcome(mut under_way: Outcome) -> Result<(), Errno> {
+    match under_way.wait_for(Option::is_some).await {
+        Ok(result) => result.unwrap_or(Err(Errno::EIO)),
+        Err(_) => Err(Errno::EIO),
+    }
+}
+
+impl Client {
+    /// Loads rows, each once however many operations wait for it.
+    pub(super) async fn load(self: &Arc<Self>, needs: Vec<Need>) -> Result<(), Errno> {
+        let under_way: Vec<Outcome> = needs.into_iter().map(|need| self.begin_load(need)).collect();
+        for load in under_way {
+            outcome(load).await?;
+        }
+        Ok(())
+    }
+
+    fn begin_load(self: &Arc<Self>, need: Need) -> Outcome {
+        let mut loads = self.loads.lock();
+        if let Some(under_way) = loads.get(&need) {
+            return under_way.clone();
+        }
+        let (done, under_way) = watch::channel(None);
+        loads.insert(need.clone(), under_way.clone());
+        let client = self.clone();
+        // A task: the operation that asked first may be interrupted while others wait.
+        self.operations.spawn(async move {
+            let result = client.load_row(&need).await;
+            Finish { map: &client.loads, key: need, done }.with(result);
+        });
+        under_way
+    }
+
+    async fn load_row(self: &Arc<Self>, need: &Need) -> Result<(), Errno> {
+        match need {
+            Need::Node(ino) => {
+                let fill = |core: &mut Core, answer| core.fill_node(*ino, answer);
+                self.ask_rows(&Ask::Node(*ino), fill).await
+            }
+            Need::Attributes(ino) => {
+                let fill = |core: &mut Core, answer| core.fill_attributes(*ino, answer);
+                self.ask_rows(&Ask::Node(*ino), fill).await
+            }
+            Need::Entry(parent, name) if self.lock().is_large(*parent) => {
+                let fill = |core: &mut Core, answer| core.fill_entry(*parent, name, answer);
+                self.ask_rows(&Ask::Entry(*parent, name.clone()), fill).await
+            }
+            Need::Entry(directory, _) | Need::Children(directory) => {
+                self.lock().pin(*directory);
+                let result = self.load_listing(*directory).await;
+                self.lock().unpin(*directory);
+                result
+            }
+            Need::Delivery(id) => self.load_delivery(*id).await,
+        }
+    }
+
+    /// Loads all entries of a directory. They must be pinned meanwhile: a listing of which a part
+    /// was unloaded would be taken for complete in the end.
+    async fn load_listing(self: &Arc<Self>, directory: Ino) -> Result<(), Errno> {
+        let mut after: Option<Name> = None;
+        let mut limit = self.lock().listing_limit(directory);
+        while !self.lock().is_listed(directory) {
+            let ask = Ask::List { directory, after: after.clone() };
+            let fill = |core: &mut Core, answer| {
+                core.fill_listing(directory, after.as_ref(), &mut limit, answer)
+            };
+            after = match self.ask_rows(&ask, fill).await {
+                // This client removed the directory meanwhile: the attempt looks again.
+                Err(Errno::ENOENT) if !self.lock().is_directory(directory) => return Ok(()),
+                Err(Errno::ENOENT) => return Err(self.unexpected(Unexpected("a listing"))),
+                asked => asked?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Loads a delivery that was announced, so that it can be accepted.
+    pub(super) async fn load_delivery(self: &Arc<Self>, id: DeliveryId) -> Result<(), Errno> {
+        let head = self.lock().waiting_delivery(id).ok_or(Errno::ENOENT)?;
+        let mut items = Vec::new();
+        loop {
+            let ask = Ask::Delivery { id, from: items.len() as u32 };
+            let (Answer::Items { items: more, last }, _) = self.ask(Seq::default(), ask).await?
+            else {
+                return Err(self.unexpected(Unexpected("a delivery")));
+            };
+            let stuck = more.is_empty() && !last;
+            items.extend(more);
+            if stuck || items.len() > DELIVERY_ITEMS_MAX {
+                return Err(self.unexpected(Unexpected("the items of a delivery")));
+            }
+            if last {
+                break;
+            }
+        }
+        self.lock().fill_delivery(head, items);
+        Ok(())
+    }
+
+    /// Asks for rows and fills them in. Asks once more if rows were unloaded meanwhile, since those
+    /// may have been newer than the answer is.
+    async fn ask_rows<T>(
+        self: &Arc<Self>,
+        ask: &Ask,
+        mut fill: impl FnMut(&mut Core, Answer) -> Result<T, Unexpected>,
+    ) -> Result<T, Errno> {
+        loop {
+            let unloadings = self.lock().unloadings();
+            let (answer, _) = self.ask(Seq::default(), ask.clone()).await?;
+            let mut core = self.lock();
+            if core.unloadings() == unloadings {
+                let filled = fill(&mut core, answer);
+                core.trim_rows();
+                drop(core);
+                return filled.map_err(|unexpected| self.unexpected(unexpected));
+            }
+        }
+    }
+
+    /// Asks the server, for as long as the session lives.
+    pub(super) async fn ask(&self, after: Seq, ask: Ask) -> Result<Answered, Errno> {
+        let answered = tokio::select! {
+            biased;
+            () = self.wait_over() => Err(Unanswered::Over),
+            answered = tokio::time::timeout(ANSWER_MAX, self.links.ask(after, ask.clone())) => {
+                answered.unwrap_or(Err(Unanswered::Late))
+            }
+        };
+        answered.map_err(|why| {
+            self.note_unanswered(&why, &ask);
+            why.errno()
+        })
+    }
+
+    fn note_unanswered(&self, why: &Unanswered, ask: &Ask) {
+        match why {
+            Unanswered::Refused(ReadError::Invalid | ReadError::Storage | ReadError::Damaged) => {
+                self.lock().note_error(format!("a question was not answered: {why} ({ask:?})"));
+            }
+            // The reason is told when the session ends.
+            Unanswered::NoLink(_)
+            | Unanswered::Broken
+            | Unanswered::Late
+            | Unanswered::Over
+            | Unanswered::Refused(ReadError::Ended) => {
+                tracing::warn!("a question was not answered: {why}");
+            }
+            Unanswered::Refused(
+                ReadError::OtherContent
+                | ReadError::NoDirectory
+                | ReadError::NoUser
+                | ReadError::InboxFull,
+            ) => {}
+        }
+    }
+
+    /// Notes that the server's answer is not what was asked for.
+    pub(super) fn unexpected(&self, Unexpected(what): Unexpected) -> Errno {
+        self.lock().note_error(format!("the server's answer is not {what}"));
+        Errno::EIO
+    }
+}

@@ -1,0 +1,185 @@
+//! A running client: the core behind one lock, with the links, timers and tasks that drive it.
+//!
+//! Reading order: this file (the parts), [`attempts`] (how an operation runs), [`lock`], [`clock`],
+//! [`tasks`]; [`links`]; [`loading`] and [`fetching`] (what attempts
+//! wait for); [`outbox`] and [`inbox`] (work of the client's own); [`kernel`], [`ending`].
+//!
+//! **Invariant:** the lock is never held across an await, a reply or a call into the kernel.
+//! **Invariant:** every task belongs to a [`Tasks`] and ends with it.
+
+mod attempts;
+mod lock;
+mod clock;
+mod tasks;
+mod links;
+mod loading;
+mod fetching;
+mod outbox;
+mod inbox;
+mod kernel;
+mod ending;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use xfer_protocol::tree::{Need, Owner};
+use xfer_protocol::{Errno, Ino};
+
+pub use clock::{Clock, SystemClock};
+pub use ending::Lost;
+pub use kernel::Kernel;
+
+use crate::connect::{LogLink, NewSession};
+use crate::core::{Core, Notice, Options, Owners, Status};
+use links::ReadLinks;
+use loading::Outcome;
+use tasks::Tasks;
+
+/// What a client takes from its surroundings: time and randomness.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Says what time it is.
+    pub clock: Arc<dyn Clock>,
+    /// A random key, for the order of directory listings.
+    pub cookie_key: [u8; 16],
+}
+
+/// A running session.
+pub struct Client {
+    this: Weak<Client>,
+    /// A fair lock: one program that never pauses does not keep the links' tasks from it.
+    core: Mutex<Core>,
+    clock: Arc<dyn Clock>,
+    options: Options,
+    runtime: Handle,
+    links: Arc<ReadLinks>,
+    /// Wakes the task that sends.
+    outgoing: Notify,
+    /// Ticks whenever something has happened that an attempt can wait for.
+    progress: watch::Sender<u64>,
+    /// Whether the session is over.
+    over: watch::Sender<bool>,
+    /// Rows being loaded.
+    loads: Mutex<HashMap<Need, Outcome>>,
+    /// Fetches of bytes under way.
+    fetches: Mutex<HashMap<u64, Outcome>>,
+    kernel: Mutex<Option<Arc<dyn Kernel>>>,
+    /// What serves the session, until it is finished.
+    service: Tasks,
+    /// Operations that wait, and what they wait for. They end by themselves when the session does.
+    operations: Tasks,
+}
+
+impl Surroundings {
+    /// This machine's clocks and a random key.
+    pub fn real() -> Surroundings {
+        let draw = || RandomState::new().hash_one(()).to_le_bytes();
+        let mut cookie_key = [0; 16];
+        cookie_key[..8].copy_from_slice(&draw());
+        cookie_key[8..].copy_from_slice(&draw());
+        Surroundings { clock: Arc::new(SystemClock), cookie_key }
+    }
+}
+
+impl Client {
+    /// Takes over a session that has just begun. Must be called within a tokio runtime.
+    pub fn start(session: NewSession, options: Options) -> Arc<Client> {
+        Client::start_in(session, options, Surroundings::real())
+    }
+
+    /// As [`Client::start`], with time and randomness from elsewhere.
+    pub fn start_in(
+        session: NewSession,
+        options: Options,
+        surroundings: Surroundings,
+    ) -> Arc<Client> {
+        let Surroundings { clock, cookie_key } = surroundings;
+        let credentials = session.credentials();
+        let NewSession { link: LogLink { grant, reader, writer }, dial } = session;
+        let core = Core::new(&grant, &options, cookie_key, clock.now());
+        let runtime = Handle::current();
+        let client = Arc::new_cyclic(|this| Client {
+            this: this.clone(),
+            core: Mutex::new(core),
+            clock,
+            options,
+            links: Arc::new(ReadLinks::new(dial, credentials, runtime.clone())),
+            outgoing: Notify::new(),
+            progress: watch::Sender::new(0),
+            over: watch::Sender::new(false),
+            loads: Mutex::default(),
+            fetches: Mutex::default(),
+            kernel: Mutex::default(),
+            service: Tasks::new(runtime.clone()),
+            operations: Tasks::new(runtime.clone()),
+            runtime,
+        });
+        client.service.spawn(client.links.clone().open_first());
+        client.service.spawn(client.clone().receive(reader));
+        client.service.spawn(client.clone().transmit(writer));
+        client.service.spawn(client.clone().tend_outbox());
+        client.service.spawn(client.clone().tend_inbox());
+        client
+    }
+
+    /// Whether a draft depends on a file being complete.
+    pub fn matters_to_drafts(&self, ino: Ino) -> bool {
+        self.lock().matters_to_drafts(ino)
+    }
+
+    /// Notes that part of a file could not be written, so that it is not sent as if it were complete.
+    pub fn note_failure(&self, ino: Ino, errno: Errno) {
+        self.lock().note_failure(ino, errno);
+    }
+
+    /// The owner that nodes show.
+    pub fn owners(&self) -> Owners {
+        self.options.owners
+    }
+
+    /// How the session is doing.
+    pub fn status(&self) -> Status {
+        self.lock().status()
+    }
+
+    /// From now on there is a mount, or none any more.
+    pub fn set_kernel(&self, kernel: Option<Arc<dyn Kernel>>) {
+        *self.kernel.lock() = kernel;
+        self.tick();
+    }
+
+    /// Waits until the session is over.
+    async fn wait_over(&self) {
+        // The sender is part of `self`, so this can't fail.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
+    }
+
+    fn pass_on(&self, notices: Vec<Notice>) {
+        if !notices.is_empty()
+            && let Some(kernel) = self.kernel()
+        {
+            notices.into_iter().for_each(|notice| kernel.notice(notice));
+        }
+    }
+
+    fn kernel(&self) -> Option<Arc<dyn Kernel>> {
+        self.kernel.lock().clone()
+    }
+
+    /// Has waiting attempts made again.
+    fn tick(&self) {
+        self.progress.send_modify(|count| *count += 1);
+    }
+
+    /// The owner of nodes that xfer makes by itself.
+    pub(crate) fn owner(&self) -> Owner {
+        match self.options.owners {
+            Owners::Mounter { uid, gid } => Owner { uid, gid },
+            Owners::Stored => Owner { uid: 0, gid: 0 },
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The command lines of `xfer-mount` and `xfer`, as clap reads them.
+//!
+//! Only their shape; `config` checks the values.
+
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::process::exit::{Exit, Failure};
+
+const MOUNT_EXITS: &str = "\
+Exit codes: 0 mounted, 1 other, 2 usage, 3 mount point missing, 4 mount point busy, 5 no FUSE,
+6 host unreachable, 7 not an xfer server, 8 key unknown or changed, 9 wrong password, 10 blocked,
+11 account in use, 12 server busy or failing, 14 lost with changes that are not durable,
+130 interrupted";
+
+const XFER_EXITS: &str = "\
+Exit codes: 0 done, 1 other, 2 usage, 13 not an xfer mount, 14 lost with changes that are not durable";
+
+const CACHE_SIZE: &str = "256MiB";
+
+const LOG_SIZE: &str = "256MiB";
+
+const TREE_SIZE: &str = "512MiB";
+
+/// `xfer-mount`: mounts a user's storage as a directory.
+#[derive(Parser, Debug)]
+#[command(name = "xfer-mount", version, after_help = MOUNT_EXITS)]
+#[command(about = "Mount your storage on an xfer server as a directory")]
+pub struct MountLine {
+    /// Stay in the foreground
+    #[arg(short = 'f', long)]
+    pub foreground: bool,
+    /// Options: ids=stored|mounter, allow_other, uid=, gid=, umask=, and the words of mount(8)
+    #[arg(short = 'o', value_name = "OPT,...", value_delimiter = ',')]
+    pub options: Vec<String>,
+    /// Who on which server; the port is 33000 if not given
+    #[arg(value_name = "USER@HOST[:PORT]")]
+    pub target: String,
+    /// The directory to mount on
+    #[arg(value_name = "MOUNTPOINT")]
+    pub mountpoint: PathBuf,
+    /// Where the password comes from
+    #[command(flatten)]
+    pub password: PasswordLine,
+    /// How the server proves who it is
+    #[command(flatten)]
+    pub trust: TrustLine,
+    /// Keep known servers in this file [default: ~/.local/state/xfer/known_hosts]
+    #[arg(long, value_name = "F")]
+    pub known_hosts: Option<PathBuf>,
+    /// End a mount of the same account elsewhere (it first sends what it has)
+    #[arg(long)]
+    pub takeover: bool,
+    /// Memory for what was read
+    #[arg(long, value_name = "SIZE", default_value = CACHE_SIZE)]
+    pub cache_size: String,
+    /// Memory for changes that are on their way
+    #[arg(long, value_name = "SIZE", default_value = LOG_SIZE)]
+    pub log_size: String,
+    /// Memory for names and attributes
+    #[arg(long, value_name = "SIZE", default_value = TREE_SIZE)]
+    pub tree_size: String,
+}
+
+impl MountLine {
+    /// A command line with only the required arguments.
+    pub fn bare(target: &str, mountpoint: PathBuf) -> MountLine {
+        MountLine {
+            foreground: false,
+            options: Vec::new(),
+            target: target.to_owned(),
+            mountpoint,
+            password: PasswordLine::default(),
+            trust: TrustLine::default(),
+            known_hosts: None,
+            takeover: false,
+            cache_size: CACHE_SIZE.to_owned(),
+            log_size: LOG_SIZE.to_owned(),
+            tree_size: TREE_SIZE.to_owned(),
+        }
+    }
+}
+
+/// Where the password comes from; a prompt if nothing is given.
+#[derive(Args, Debug, Default)]
+#[group(multiple = false)]
+pub struct PasswordLine {
+    /// Take the password from the first line of this file
+    #[arg(long, value_name = "F")]
+    pub password_file: Option<PathBuf>,
+    /// Take the password from the first line of standard input
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+/// How the server proves who it is; the known hosts file, and a question, if nothing is given.
+#[derive(Args, Debug, Default)]
+#[group(multiple = false)]
+pub struct TrustLine {
+    /// Trust a server that was never seen before (one whose certificate changed is still refused)
+    #[arg(long)]
+    pub accept_new: bool,
+    /// Trust just the server whose certificate has this SHA-256
+    #[arg(long, value_name = "sha256:HEX")]
+    pub fingerprint: Option<String>,
+    /// Trust certificates for the server's name that these authorities (PEM) signed
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// `xfer`: looks at mounts and ends them.
+#[derive(Parser, Debug)]
+#[command(name = "xfer", version, after_help = XFER_EXITS)]
+#[command(about = "Look at xfer mounts, wait for them, and end them")]
+pub struct XferLine {
+    /// What to do
+    #[command(subcommand)]
+    pub command: XferCommand,
+}
+
+/// What `xfer` can do.
+#[derive(Subcommand, Debug)]
+pub enum XferCommand {
+    /// Show all your mounts, or one
+    Status {
+        /// The mount to show
+        mountpoint: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Wait until everything written so far is on the server's disk
+    Sync {
+        /// The mount
+        mountpoint: PathBuf,
+    },
+    /// Make everything durable, then unmount
+    Unmount {
+        /// The mount
+        mountpoint: PathBuf,
+    },
+}
+
+/// Parses the command line of `program` and turns an error into one line. Help and the version are
+/// printed and end the process.
+///
+/// # Errors
+/// If the command line is wrong.
+pub fn parse<T: Parser>(program: &str) -> Result<T, Failure> {
+    T::try_parse().map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            Failure::new(Exit::Usage, format!("a command is missing; see {program} --help"))
+        }
+        _ => Failure::new(Exit::Usage, format!("{}; see {program} --help", complaint(&error))),
+    })
+}
+
+/// The first paragraph of clap's message, without the usage below it.
+fn complaint(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+    let line = lines.collect::<Vec<_>>().join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}

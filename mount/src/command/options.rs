@@ -1,0 +1,326 @@
+//! The words of `-o`: the meaning of mount(8)'s options for an xfer mount, and options of the
+//! command line that may appear here too, since an fstab has no other place for them.
+//!
+//! **Invariant:** every word is either honoured or listed as one that changes nothing; others are
+//! refused. As in mount(8), the last of two contradicting words wins.
+
+use xfer_protocol::shown::shown;
+
+use crate::command::cli::MountLine;
+use crate::process::exit::Failure;
+
+/// The `-o` options that have an effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MountOptions {
+    /// Which owner all nodes show.
+    pub owners: Owners,
+    /// Permission bits that are hidden on every node (`umask=`, octal).
+    pub umask: u16,
+    /// Whether other users of this machine may use the mount (`allow_other`).
+    pub allow_other: bool,
+    /// What programs may do with the mounted tree.
+    pub access: Access,
+    /// Whether a change is answered only once it is durable (`sync`, `dirsync`).
+    pub sync: bool,
+    /// The source to show for the mount instead of `user@host:port` (`fsname=`).
+    pub source: Option<String>,
+    /// Whether to change an existing mount instead of making one (`remount`).
+    pub remount: bool,
+}
+
+/// Which owner nodes show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owners {
+    /// Whether nodes show their stored owners; by default they do in a mount by root.
+    pub ids: Option<IdsOption>,
+    /// The user id that all nodes show instead of the mounting user's (`uid=`).
+    pub uid: Option<u32>,
+    /// The group id that all nodes show instead of the mounting user's (`gid=`).
+    pub gid: Option<u32>,
+}
+
+/// Whether nodes show their stored owners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdsOption {
+    /// All nodes show the mounting user.
+    Mounter,
+    /// Nodes show the numeric owners that are stored.
+    Stored,
+}
+
+/// What programs may do with the mounted tree; the kernel enforces it. `None` means the default, or
+/// for a remount, the present state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Whether changes are refused (`ro`, `rw`).
+    pub read_only: Option<bool>,
+    /// Whether programs can't be executed (`noexec`, `exec`).
+    pub no_exec: Option<bool>,
+    /// Whether set-id bits have an effect (`suid`, `nosuid`).
+    pub suid: Option<bool>,
+    /// Whether device nodes can be opened (`dev`, `nodev`).
+    pub dev: Option<bool>,
+}
+
+/// Words that change nothing, accepted because fstab lines and mount(8) itself may contain them.
+/// Reading never changes access times, and xfer has no node versions, mandatory locks or silent
+/// mount failures.
+const IGNORED: &[&str] = &[
+    "defaults",
+    "async",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "lazytime",
+    "nolazytime",
+    "iversion",
+    "noiversion",
+    "mand",
+    "nomand",
+    "silent",
+    "loud",
+    "user",
+    "users",
+    "nouser",
+    "nousers",
+    "owner",
+    "noowner",
+    "group",
+    "nogroup",
+    "auto",
+    "noauto",
+    "nofail",
+    "_netdev",
+    "default_permissions",
+];
+
+/// Prefixes of words that change nothing: meant for other programs or for people, or shown by the
+/// kernel for a FUSE mount and passed back in a remount.
+const IGNORED_PREFIXES: &[&str] = &[
+    "x-",
+    "X-",
+    "user=",
+    "comment=",
+    "subtype=",
+    "fd=",
+    "rootmode=",
+    "user_id=",
+    "group_id=",
+    "max_read=",
+    "blksize=",
+];
+
+impl MountOptions {
+    /// Parses the words of all `-o` options.
+    ///
+    /// # Errors
+    /// A word that is unknown, or has an invalid value.
+    pub fn parse(words: &[String]) -> Result<MountOptions, Failure> {
+        let mut options = MountOptions::default();
+        for word in words {
+            match word.split_once('=') {
+                _ if is_ignored(word) => {}
+                Some((name, value)) => options.set(word, name, value)?,
+                None => options.switch(word)?,
+            }
+        }
+        let Owners { ids, uid, gid } = options.owners;
+        if ids == Some(IdsOption::Stored) && (uid, gid) != (None, None) {
+            return Err(Failure::usage(
+                "ids=stored shows the stored owners, uid= and gid= others: give one",
+            ));
+        }
+        Ok(options)
+    }
+
+    fn switch(&mut self, word: &str) -> Result<(), Failure> {
+        match word {
+            "ro" => self.access.read_only = Some(true),
+            "rw" => self.access.read_only = Some(false),
+            "noexec" => self.access.no_exec = Some(true),
+            "exec" => self.access.no_exec = Some(false),
+            "suid" => self.access.suid = Some(true),
+            "nosuid" => self.access.suid = Some(false),
+            "dev" => self.access.dev = Some(true),
+            "nodev" => self.access.dev = Some(false),
+            "sync" | "dirsync" => self.sync = true,
+            "allow_other" => self.allow_other = true,
+            "remount" => self.remount = true,
+            "auto_unmount" => {
+                return Err(Failure::usage(
+                    "auto_unmount is not supported; leave it out: \
+                     the next xfer-mount removes a mount whose process died",
+                ));
+            }
+            _ => return Err(unknown(word)),
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, word: &str, name: &str, value: &str) -> Result<(), Failure> {
+        let wrong =
+            |expected: &str| Failure::usage(format!("option '{}': give {expected}", shown(word)));
+        let number = |what: &str| value.parse().map(Some).map_err(|_| wrong(what));
+        match (name, value) {
+            ("ids", "stored") => self.owners.ids = Some(IdsOption::Stored),
+            ("ids", "mounter") => self.owners.ids = Some(IdsOption::Mounter),
+            ("uid", _) => self.owners.uid = number("a user's number, like uid=1000")?,
+            ("gid", _) => self.owners.gid = number("a group's number, like gid=1000")?,
+            ("umask", _) => {
+                let umask = u16::from_str_radix(value, 8).ok().filter(|mask| *mask <= 0o777);
+                self.umask =
+                    umask.ok_or_else(|| wrong("permission bits in octal, like umask=077"))?;
+            }
+            ("fsname", "") => return Err(wrong("a text, like fsname=archive")),
+            ("fsname", _) => self.source = Some(value.to_owned()),
+            _ => return Err(unknown(word)),
+        }
+        Ok(())
+    }
+}
+
+/// Moves options of the command line from the words of `-o` to `line`; returns the other words.
+/// Dashes may be written as `_`.
+///
+/// # Errors
+/// An option that contradicts the command line, or lacks its value.
+pub fn take_settings(words: Vec<String>, line: &mut MountLine) -> Result<Vec<String>, Failure> {
+    let mut rest = Vec::new();
+    for word in words {
+        if !take_setting(&word, line)? {
+            rest.push(word);
+        }
+    }
+    let passwords = [line.password.password_file.is_some(), line.password.password_stdin];
+    let trust = &line.trust;
+    let trusts = [trust.accept_new, trust.fingerprint.is_some(), trust.ca.is_some()];
+    let several = |given: &[bool]| given.iter().filter(|given| **given).count() > 1;
+    if several(&passwords) {
+        return Err(Failure::usage("use only one of password_file and --password-stdin"));
+    }
+    if several(&trusts) {
+        return Err(Failure::usage("use only one of accept_new, fingerprint and ca"));
+    }
+    Ok(rest)
+}
+
+/// Moves one word to `line`, if it is an option of the command line.
+fn take_setting(word: &str, line: &mut MountLine) -> Result<bool, Failure> {
+    let (name, value) = word.split_once('=').map_or((word, None), |(name, v)| (name, Some(v)));
+    let given = || value.filter(|value| !value.is_empty()).map(str::to_owned);
+    let needed = || {
+        given().ok_or_else(|| Failure::usage(format!("option '{name}' needs a value: {name}=…")))
+    };
+    match name.replace('-', "_").as_str() {
+        "accept_new" if value.is_none() => line.trust.accept_new = true,
+        "takeover" if value.is_none() => line.takeover = true,
+        "password_file" => line.password.password_file = Some(needed()?.into()),
+        "known_hosts" => line.known_hosts = Some(needed()?.into()),
+        "fingerprint" => line.trust.fingerprint = Some(needed()?),
+        "ca" => line.trust.ca = Some(needed()?.into()),
+        "cache_size" => line.cache_size = needed()?,
+        "log_size" => line.log_size = needed()?,
+        "tree_size" => line.tree_size = needed()?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Whether a word is known, given a valid value. `mount -s` drops those that are not.
+pub fn is_known(word: &str) -> bool {
+    let mut line = MountLine::bare("", "".into());
+    let is_setting = !matches!(take_setting(word, &mut line), Ok(false));
+    is_setting || MountOptions::parse(&[word.to_owned()]).is_ok()
+}
+
+fn is_ignored(word: &str) -> bool {
+    let marked = || IGNORED_PREFIXES.iter().any(|start| word.starts_with(start));
+    word.is_empty() || IGNORED.contains(&word) || marked()
+}
+
+fn unknown(word: &str) -> Failure {
+    Failure::usage(format!(
+        "unknown option '{}'; known are ids=stored, ids=mounter, uid=, gid=, umask=, allow_other, \
+         ro, noexec, suid, dev, sync, fsname=, remount, the long options of xfer-mount \
+         (password_file=, …), and the words of mount(8) that change nothing here",
+        shown(word),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::process::exit::Exit;
+
+    fn parse(text: &str) -> Result<MountOptions, Failure> {
+        MountOptions::parse(&text.split(',').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    fn check(text: &str, expected: MountOptions) {
+        assert_eq!(parse(text).unwrap(), expected, "{text}");
+    }
+
+    fn check_refused(text: &str, part: &str) {
+        let failure = parse(text).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.line.contains(part), "{failure}");
+    }
+
+    #[test]
+    fn words_of_mount_are_honoured_or_change_nothing() {
+        let access = |access| MountOptions { access, ..MountOptions::default() };
+        check("noatime,lazytime,strictatime,_netdev,user=me,", MountOptions::default());
+        let (yes, no, default) = (Some(true), Some(false), Access::default());
+        check("ro,noexec", access(Access { read_only: yes, no_exec: yes, ..default }));
+        check("suid,dev", access(Access { suid: yes, dev: yes, ..default }));
+        check(
+            "defaults,nosuid,nodev,exec,x-systemd.automount,subtype=x",
+            access(Access { no_exec: no, suid: no, dev: no, ..default }),
+        );
+        check("sync", MountOptions { sync: true, ..MountOptions::default() });
+        check(
+            "remount,fsname=x",
+            MountOptions { remount: true, source: Some("x".to_owned()), ..MountOptions::default() },
+        );
+    }
+
+    #[test]
+    fn the_last_of_two_words_that_contradict_each_other_wins() {
+        let no = Some(false);
+        let access = Access { read_only: no, no_exec: no, suid: no, dev: no };
+        check(
+            "ro,rw,noexec,exec,suid,nosuid,dev,nodev",
+            MountOptions { access, ..MountOptions::default() },
+        );
+        let stored = Owners { ids: Some(IdsOption::Stored), ..Owners::default() };
+        check("ids=mounter,ids=stored", MountOptions { owners: stored, ..MountOptions::default() });
+    }
+
+    #[test]
+    fn owners_and_permissions_to_show_are_numbers() {
+        let owners = Owners { uid: Some(1000), gid: Some(100), ids: None };
+        check(
+            "uid=1000,gid=100,umask=027",
+            MountOptions { owners, umask: 0o027, ..MountOptions::default() },
+        );
+        check_refused("uid=alice", "a user's number");
+        check_refused("umask=1777", "in octal");
+        check_refused("fsname=", "give a text");
+        check_refused("ids=stored,uid=5", "give one");
+    }
+
+    #[test]
+    fn other_words_are_refused() {
+        check_refused("ids=other", "unknown option 'ids=other'");
+        check_refused("shiny", "known are ids=stored");
+        check_refused("auto_unmount", "not supported");
+        assert!(is_known("uid=5") && is_known("password-file=/x") && is_known("noauto"));
+        assert!(!is_known("shiny") && !is_known("ids=other"));
+    }
+}

@@ -1,0 +1,7 @@
+//! The program as a process: how it goes into the background, what it says, and how it exits.
+
+pub mod background;
+pub mod signals;
+pub mod report;
+pub mod syslog;
+pub mod exit;

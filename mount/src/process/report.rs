@@ -1,0 +1,58 @@
+//! What the program says: to the terminal, or to the system's log once it is in the background.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+use xfer_protocol::shown::{Shown, shown};
+
+use super::{background, syslog};
+use crate::process::exit::Failure;
+
+/// The exit code of a result; a failure's line is said here and nowhere else.
+pub fn code(result: Result<(), Failure>) -> u8 {
+    match result {
+        Ok(()) => 0,
+        Err(failure) => {
+            report(&failure.line);
+            failure.exit.code()
+        }
+    }
+}
+
+/// On the terminal, or in the system's log once in the background.
+pub fn report(line: &str) {
+    let line = Shown(line);
+    match background::is_detached() {
+        true => syslog::say(&line.to_string()),
+        false => eprintln!("xfer-mount: {line}"),
+    }
+}
+
+/// For whoever looks for a fault; `XFER_LOG=debug` tells more.
+pub fn log(foreground: bool) {
+    // fuser warns of every mount that went otherwise than by its own hand.
+    let quiet = || EnvFilter::new("warn,fuser=error");
+    let filter = EnvFilter::try_from_env("XFER_LOG").unwrap_or_else(|_| quiet());
+    let colours = foreground && io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    // Spans are of level `trace`: who asks for them wants to see how long each took.
+    log.with_span_events(FmtSpan::CLOSE).with_writer(|| Outlet).init();
+}
+
+/// Takes what is logged: to the terminal, or to the system's log once in the background.
+struct Outlet;
+
+impl io::Write for Outlet {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if !background::is_detached() {
+            return io::stderr().write(line);
+        }
+        syslog::say(&shown(String::from_utf8_lossy(line).trim_end()));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! A mount that runs: until when, how it ends, and what is told of it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::interval;
+use xfer_client::core::{self, Ending, Link};
+use xfer_client::drive::Client;
+
+use crate::control::{Mounted, Status, Waiting};
+use crate::fuse;
+use crate::mountpoint::mountinfo::{self, Entry};
+use crate::mountpoint::unmounting::{self, Lies, UnmountError};
+use crate::process::exit::{Exit, Failure};
+use crate::process::report::report;
+use crate::process::signals::Signals;
+
+/// How often to look whether the session was lost.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A mount that runs.
+pub struct Running {
+    client: Arc<Client>,
+    mount: fuse::Mount,
+    server: String,
+    user: String,
+    /// Where it was mounted. It may have been moved since.
+    place: PathBuf,
+    /// The mount namespace of this process.
+    namespace: String,
+    /// Told when the mount was unmounted as it was asked for. The kernel says so only once no copy
+    /// is left, and there may be one in another mount namespace.
+    released: Notify,
+    /// How the session ended, once it has.
+    ended: watch::Sender<Option<Result<(), Failure>>>,
+}
+
+impl Running {
+    /// A mount at `place`, of this account.
+    pub fn new(
+        client: Arc<Client>,
+        mount: fuse::Mount,
+        server: String,
+        user: String,
+        place: PathBuf,
+    ) -> Running {
+        let namespace = mountinfo::namespace().unwrap_or_default();
+        let (released, ended) = (Notify::new(), watch::Sender::new(None));
+        Running { client, mount, server, user, place, namespace, released, ended }
+    }
+
+    /// The kernel's number of the mount's device.
+    pub fn device(&self) -> &str {
+        &self.mount.entry().device
+    }
+
+    /// Waits until the kernel's mount is gone, or a signal says that it has to go.
+    pub async fn until_unmounted(&self, signals: &mut Signals) {
+        let mut look = interval(LOOK_EVERY);
+        let mut lost = false;
+        loop {
+            tokio::select! {
+                () = self.mount.unmounted() => return,
+                () = self.released.notified() => return,
+                () = signals.next() => break,
+                _ = look.tick(), if !lost => {
+                    let status = self.client.status();
+                    lost = status.ending().is_some();
+                    if lost {
+                        let place = self.place();
+                        report(&format!("{}: {}", place.display(), loss(&status, &place)));
+                    }
+                }
+            }
+        }
+        // While programs can still read; then nothing is left to wait for once they can't.
+        tokio::select! {
+            _ = self.client.sync() => {}
+            () = signals.next() => {}
+        }
+        // The kernel may want something of this very process before it lets go.
+        tokio::task::block_in_place(|| self.leave());
+    }
+
+    /// Unmounts since the process was told to end: what is busy goes out of sight at least, and
+    /// with it what is mounted in it, which nobody could reach any more. What is covered stays, without
+    /// a process.
+    fn leave(&self) {
+        let entry = self.mount.entry();
+        let place = self.place();
+        let left = match unmounting::unmount(entry) {
+            Err(UnmountError::InUse(_)) => unmounting::detach(entry),
+            Err(UnmountError::InTheWay(obstacle)) if obstacle.lies == Lies::In => {
+                let within = obstacle.entry;
+                let left = unmounting::detach_with_all_in_it(entry);
+                left.inspect(|()| {
+                    report(&format!(
+                        "{}: unmounted, since a signal said so, and with it {} ({}), which was mounted at {}",
+                        place.display(),
+                        within.source,
+                        within.kind,
+                        within.mountpoint.display(),
+                    ));
+                })
+            }
+            left @ (Ok(()) | Err(UnmountError::InTheWay(_) | UnmountError::Refused(_))) => left,
+        };
+        if let Err(error) = left {
+            report(&format!(
+                "{0}: ended, but still mounted: {error}; then remove it with: xfer unmount {0}",
+                place.display()
+            ));
+        }
+    }
+
+    /// Makes all durable and logs out. Another signal means now, whatever is lost.
+    pub async fn finish(&self, signals: &mut Signals) -> Result<(), Failure> {
+        let result = tokio::select! {
+            finished = self.client.finish() => finished.map_err(|lost| lost.to_string()),
+            () = signals.next() => {
+                let status = self.client.status();
+                Err(format!(
+                    "ended at once; {} changes ({} bytes) are not on the server",
+                    status.pending_ops, status.pending_bytes
+                ))
+            }
+        };
+        let result = result.map_err(|why| Failure::new(Exit::Lost, why));
+        self.ended.send_replace(Some(result.clone()));
+        result.map_err(|Failure { exit, line }| {
+            Failure::new(exit, format!("{}: {line}", self.place.display()))
+        })
+    }
+}
+
+fn loss(status: &core::Status, place: &Path) -> String {
+    let reason = status.ending().map_or_else(|| "unknown".to_owned(), Ending::to_string);
+    let lost = match (status.pending_ops, status.pending_bytes) {
+        (0, _) => "everything is on the server".to_owned(),
+        (ops, bytes) => format!("{ops} changes ({bytes} bytes) are not on the server"),
+    };
+    format!(
+        "the session is over: {reason}; {lost}; programs get errors until it is unmounted: \
+         xfer unmount {}",
+        place.display(),
+    )
+}
+
+impl Mounted for Running {
+    fn status(&self) -> Status {
+        let status = self.client.status();
+        let state = match (&status.link, &status.draining) {
+            (Link::Over(ending), _) => format!("lost: {ending}"),
+            (Link::Up | Link::Down { .. }, Some(_)) => "draining".to_owned(),
+            (Link::Up, None) => "connected".to_owned(),
+            (Link::Down { .. }, None) => "disconnected".to_owned(),
+        };
+        Status {
+            server: self.server.clone(),
+            user: self.user.clone(),
+            mountpoint: self.place().display().to_string(),
+            namespace: self.namespace.clone(),
+            device: Some(self.mount.entry().device.clone()).filter(|_| !self.mount.has_ended()),
+            state,
+            elsewhere: !self.mount.has_ended() && matches!(self.entry(), Ok(None)),
+            pending_ops: status.pending_ops as u64,
+            pending_bytes: status.pending_bytes as u64,
+            durable_seq: status.durable.0,
+            applied_seq: status.last.0,
+            used_bytes: status.usage.bytes,
+            quota_bytes: status.quota.bytes,
+            used_nodes: status.usage.nodes,
+            quota_nodes: status.quota.nodes,
+            cache_bytes: status.cache_bytes as u64,
+            tree_bytes: status.tree_bytes as u64,
+            rtt_ms: status.round_trip.map(|time| time.as_secs_f64() * 1000.0),
+            deliveries_waiting: status.waiting as u64,
+            deliveries_without_room: status.waiting_for_room as u64,
+            unsent_waiting: status.unsent.waiting as u64,
+            unsent_failed: status.unsent.failed as u64,
+            unsent_held: status.unsent.held as u64,
+            unsent: status.unsent_files,
+            errors: status.errors,
+        }
+    }
+
+    fn sync(&self) -> Waiting<'_> {
+        Box::pin(async { self.client.sync().await.map_err(|_| self.why_not_durable()) })
+    }
+
+    fn unmount(&self) -> Waiting<'_> {
+        Box::pin(async {
+            // Before the mount goes, so that one that is busy is still good; a session that is lost
+            // can only be unmounted, and its end says what is lost.
+            let _ = self.client.sync().await;
+            let taken_away =
+                tokio::task::block_in_place(|| unmounting::unmount(self.mount.entry()));
+            taken_away.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
+            // Everything is durable: what other namespaces have of it ends with this process.
+            self.released.notify_one();
+            let mut ended = self.ended.subscribe();
+            let ended = ended.wait_for(Option::is_some).await;
+            ended.ok().and_then(|result| result.clone()).unwrap_or(Ok(()))
+        })
+    }
+}
+
+impl Running {
+    /// The mount as it is now. One that is not there any more, and that the kernel has not let go
+    /// of either, is kept by another mount namespace, or by programs that use it.
+    fn entry(&self) -> io::Result<Option<Entry>> {
+        self.mount.entry().now()
+    }
+
+    /// Where it is now, or was last known to be.
+    fn place(&self) -> PathBuf {
+        self.entry().ok().flatten().map_or_else(|| self.place.clone(), |entry| entry.mountpoint)
+    }
+
+    fn why_not_durable(&self) -> Failure {
+        let status = self.client.status();
+        match (status.ending(), status.pending_ops) {
+            (Some(_), 0) => Failure::new(Exit::Other, loss(&status, &self.place())),
+            (Some(_), _) => Failure::new(Exit::Lost, loss(&status, &self.place())),
+            (None, _) => Failure::new(Exit::Other, "the server does not answer in time; try again"),
+        }
+    }
+}

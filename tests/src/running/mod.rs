@@ -1,0 +1,8 @@
+//! Running programs and waiting for them.
+
+pub mod programs;
+pub mod pty;
+pub mod waiting;
+pub mod random;
+pub mod scale;
+pub mod tools;

@@ -1,0 +1,201 @@
+//! A real `xfer-mount` and its mount point.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::programs::{Finished, Running, program, run_within, shell};
+use crate::world::World;
+use crate::world::watchdog::detach;
+use crate::{PATIENCE, wait_until};
+
+/// The options of a mount that is not started yet.
+pub struct Mounting<'a> {
+    world: &'a World,
+    user: String,
+    root: PathBuf,
+    address: SocketAddr,
+    password_file: PathBuf,
+    options: Vec<String>,
+}
+
+impl<'a> Mounting<'a> {
+    pub(crate) fn new(world: &'a World, user: &str) -> Mounting<'a> {
+        Mounting {
+            world,
+            user: user.to_owned(),
+            root: world.mount_point(user),
+            address: world.server.address,
+            password_file: world.password_file(user),
+            options: Vec::new(),
+        }
+    }
+
+    /// Mounts at another place.
+    #[must_use]
+    pub fn at(mut self, root: &Path) -> Self {
+        self.root = root.to_owned();
+        self
+    }
+
+    /// Connects to another address, such as a relay's.
+    #[must_use]
+    pub fn through(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// Takes the password from another file.
+    #[must_use]
+    pub fn password_file(mut self, file: &Path) -> Self {
+        self.password_file = file.to_owned();
+        self
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, option: &str) -> Self {
+        self.options.push(option.to_owned());
+        self
+    }
+
+    /// The command line.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(program("xfer-mount"));
+        self.world.at_home(&mut command);
+        command.args(&self.options).arg("--fingerprint").arg(&self.world.server.fingerprint);
+        command.arg("--password-file").arg(&self.password_file);
+        command.arg(format!("{}@{}", self.user, self.address)).arg(&self.root);
+        command
+    }
+
+    /// Mounts, and waits until the mount is usable.
+    #[track_caller]
+    pub fn start(self) -> Mount {
+        let mut command = self.command();
+        let running = Running::start(command.arg("-f"));
+        self.world.watchdog.watch_process(running.pid());
+        self.world.watchdog.watch_mount(self.root.clone());
+        let home = self.world.home();
+        let mut mount = Mount { root: self.root, running, home };
+        wait_until("the mount to be usable", PATIENCE, || {
+            assert!(mount.running.is_running(), "xfer-mount ended:\n{}", mount.said());
+            // In the foreground nothing announces that `xfer` can reach the mount.
+            mount.is_mounted() && mount.xfer("status", &[]).code == Some(0)
+        });
+        mount
+    }
+
+    /// Mounts in the background, as users do; returns the command's result.
+    #[track_caller]
+    pub fn in_background(self) -> Finished {
+        self.world.watchdog.watch_mount(self.root.clone());
+        run_within(&mut self.command(), PATIENCE)
+    }
+}
+
+/// A mounted account. Dropping it unmounts, by force if need be.
+#[derive(Debug)]
+pub struct Mount {
+    root: PathBuf,
+    running: Running,
+    home: PathBuf,
+}
+
+impl Mount {
+    /// The mount point.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The path of an entry below the mount point.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// Runs a shell script in the mount point; returns its output.
+    #[track_caller]
+    pub fn shell(&self, script: &str) -> String {
+        shell(&self.root, script)
+    }
+
+    /// The whole output of `xfer-mount`.
+    pub fn said(&self) -> String {
+        self.running.said()
+    }
+
+    /// The id of the process that serves it.
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// Whether the kernel has it mounted.
+    pub fn is_mounted(&self) -> bool {
+        is_mounted(&self.root)
+    }
+
+    /// Runs an `xfer` command for this mount: the command's name, and arguments after the mount point.
+    #[track_caller]
+    pub fn xfer(&self, name: &str, options: &[&str]) -> Finished {
+        let mut command = Command::new(program("xfer"));
+        command.arg(name).arg(&self.root).args(options).env("HOME", &self.home);
+        command.env("XDG_RUNTIME_DIR", self.home.join("run"));
+        run_within(&mut command, PATIENCE)
+    }
+
+    /// Waits until everything is on the server's disk.
+    #[track_caller]
+    pub fn sync(&self) {
+        self.xfer("sync", &[]).succeeded();
+    }
+
+    /// Unmounts as a user does, and waits until its process has exited successfully.
+    #[track_caller]
+    pub fn unmount(mut self) {
+        self.xfer("unmount", &[]).succeeded();
+        assert_eq!(self.ended(), Some(0), "{}", self.said());
+        assert!(!self.is_mounted());
+    }
+
+    /// Sends the process that serves it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.running.signal(signal);
+    }
+
+    /// Waits until `xfer-mount` prints a line that contains `text`.
+    #[track_caller]
+    pub fn says(&mut self, text: &str) {
+        self.running.line(text, |line| line.contains(text).then_some(()));
+    }
+
+    /// Unmounts without expecting success, as is needed when the session is over; returns the
+    /// process's exit code.
+    #[track_caller]
+    pub fn unmounted_by_force(&mut self) -> Option<i32> {
+        detach(&self.root);
+        self.ended()
+    }
+
+    /// Waits for the process to exit, and returns its exit code.
+    #[track_caller]
+    pub fn ended(&mut self) -> Option<i32> {
+        self.running.ended_within(PATIENCE)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.is_mounted() {
+            detach(&self.root);
+        }
+        self.running.signal(Signal::KILL);
+    }
+}
+
+/// Whether a path is a mount point, from the kernel's table. Does not touch the mount itself.
+pub fn is_mounted(path: &Path) -> bool {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table.lines().any(|line| line.split(' ').nth(4) == path.to_str())
+}
