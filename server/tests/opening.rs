@@ -21,8 +21,7 @@ use xfer_server::listener::half_open::{HalfOpen, PLACES, Place, Step};
 use xfer_server::login::opening::{Admitted, Door, NotAdmitted};
 use xfer_server::login::password;
 use xfer_server::login::source::Source;
-use xfer_store::MetaStore;
-use xfer_store::sqlite::SqliteStore;
+use xfer_store::embedded::SqliteStore;
 
 const HERE: &str = "192.0.2.1";
 const ELSEWHERE: &str = "192.0.2.2";
@@ -32,6 +31,11 @@ struct House {
     store: tempfile::TempDir,
     door: Arc<Door>,
     half_open: Arc<HalfOpen>,
+}
+
+fn door(rows: SqliteStore) -> Arc<Door> {
+    let register = xfer_store::embedded::register_over(Arc::new(rows));
+    Arc::new(Door::new(register.accounts, register.failures))
 }
 
 impl House {
@@ -44,14 +48,14 @@ impl House {
             let name = Name::new(user.as_bytes()).unwrap();
             meta.create_account(&name, &hash, quota, quota, time).unwrap();
         }
-        let door = Arc::new(Door::new(Arc::new(meta)));
+        let door = door(meta);
         House { store, door, half_open: Arc::default() }
     }
 
     /// The same store, as a server finds it that starts again.
     fn restarted(self) -> House {
         let meta = SqliteStore::open(self.store.path()).unwrap();
-        House { door: Arc::new(Door::new(Arc::new(meta))), ..self }
+        House { door: door(meta), ..self }
     }
 
     fn knock(&self, from: &str) -> (DuplexStream, JoinHandle<Result<Admitted, NotAdmitted>>) {
@@ -417,7 +421,7 @@ async fn a_clock_that_was_set_back_does_not_lengthen_a_block() {
     let ahead = 365 * 24 * 3600;
     failures.last = Timestamp::new(failures.last.secs() + ahead, 0).unwrap();
     failures.blocked_until = Timestamp::new(failures.last.secs() + 30, 0).unwrap();
-    meta.set_failures(&failures).unwrap();
+    meta.set_failures(&[failures]).unwrap();
     let refusal = house.restarted().try_password("alice", b"right", HERE).await;
     assert!(matches!(refusal, Some(Refusal::Blocked { seconds: 29..=30 })), "{refusal:?}");
 }

@@ -27,8 +27,9 @@ use xfer_server::engine::Counts;
 use xfer_server::program::control::{Answer, Session};
 
 use running::{Ended, Server, xfer_server};
-use xfer_store::claim::Purpose;
-use xfer_store::{Account, ContentStore, FileStore, MetaStore, SqliteStore};
+use xfer_store::Account;
+use xfer_store::Purpose;
+use xfer_store::embedded::{FileStore, Files, SqliteStore};
 
 /// A store with a user, alice, and room for directories beside it.
 struct World {

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use xfer_protocol::ContentId;
-use xfer_store::{ContentStore, FileStore, StoreError};
+use xfer_store::StoreError;
+use xfer_store::embedded::{FileStore, Files};
 
 const A: ContentId = ContentId(0x1234);
 const B: ContentId = ContentId(0x1235);

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 use xfer_protocol::ContentId;
-use xfer_store::{ContentStore, FileStore};
+use xfer_store::embedded::{FileStore, Files};
 
 /// More than are synced one by one.
 const MANY: u64 = 20;

@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 
 use support::{account, file_batch, name};
 use xfer_protocol::{Ino, Seq};
-use xfer_store::{Committed, ContentStore, FileStore, MetaStore, SqliteStore, StoreError};
+use xfer_store::embedded::{FileStore, Files, SqliteStore};
+use xfer_store::{Committed, StoreError};
 
 #[test]
 fn the_files_are_for_their_owner_only() {
@@ -90,7 +91,7 @@ fn threads_commit_and_read_beside_each_other() {
                 for seq in 1..=20 {
                     let ino = 2000 + (thread as u64 * 1000) + seq * 2;
                     let committed = store.commit(&[file_batch(*account, seq, ino)]).unwrap();
-                    assert_eq!(committed, [Committed::Durable]);
+                    assert_eq!(committed, [Committed::Durable(vec![])]);
                     let page = store.page(*account, Ino::ROOT, None, 100).unwrap();
                     assert_eq!(page.len() as u64, seq + 2, "one sees what one has committed");
                 }

@@ -7,7 +7,10 @@ mod support;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use support::{account, batch, delivery, file, file_batch, name, node, record, time, xattrs};
+use support::{
+    account, batch, delivery, file, file_batch, is_durable, name, node, record, time, waiting,
+    xattrs,
+};
 use tempfile::TempDir;
 use xfer_protocol::limits::{BLOCK_BYTES, EXTENT_RUNS_MAX};
 use xfer_protocol::message::DeliveryState;
@@ -15,7 +18,8 @@ use xfer_protocol::tree::{
     DeliveryEffect, Extents, FileData, Item, ItemKind, Kind, Node, Quota, Usage,
 };
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Seq, Timestamp};
-use xfer_store::{AccountId, Batch, Committed, Failures, MetaStore, SqliteStore, StoreError};
+use xfer_store::embedded::SqliteStore;
+use xfer_store::{AccountId, Batch, Committed, Decided, StoreError, WrongPasswords};
 
 /// A store, and its directory for as long as it is used.
 fn open() -> (SqliteStore, TempDir) {
@@ -24,7 +28,7 @@ fn open() -> (SqliteStore, TempDir) {
 }
 
 fn commit(store: &SqliteStore, batch: Batch) {
-    assert_eq!(store.commit(&[batch]).unwrap(), [Committed::Durable]);
+    assert!(store.commit(&[batch]).unwrap().iter().all(is_durable));
 }
 
 /// Commits only changes of references.
@@ -37,7 +41,7 @@ fn refer(store: &SqliteStore, account: AccountId, by: &[(u64, i64)]) -> Result<(
 /// Removes an account with all it has.
 fn remove(store: &SqliteStore, account: AccountId) {
     store.remove_account(account).unwrap();
-    store.clear_removed().unwrap();
+    store.clear_removed(time(100)).unwrap();
 }
 
 fn garbage(store: &SqliteStore) -> Vec<u64> {
@@ -194,14 +198,14 @@ fn a_batch_of_an_earlier_session_writes_nothing_while_others_beside_it_do() {
     assert_eq!(store.begin_session(alice).unwrap().epoch, Epoch(1));
     let late = file_batch(alice, 9, 2000);
     let committed = store.commit(&[late, file_batch(bob, 4, 3000)]).unwrap();
-    assert_eq!(committed, [Committed::Fenced, Committed::Durable]);
+    assert_eq!(committed, [Committed::Fenced, Committed::Durable(vec![])]);
     assert_eq!(store.node(alice, Ino(2000)).unwrap(), None);
     assert_eq!(store.account(&name("alice")).unwrap().unwrap().applied, Seq(0));
     assert!(!exists(&store, 2001));
     let bob = store.account(&name("bob")).unwrap().unwrap();
     assert_eq!((bob.applied, bob.usage), (Seq(4), Usage { bytes: 4 * 4096, nodes: 3 }));
     let now = Batch { epoch: Epoch(1), ..file_batch(alice, 1, 2000) };
-    assert_eq!(store.commit(&[now]).unwrap(), [Committed::Durable]);
+    assert_eq!(store.commit(&[now]).unwrap(), [Committed::Durable(vec![])]);
 }
 
 #[test]
@@ -305,7 +309,7 @@ fn a_delivery_waits_until_it_is_accepted() {
     assert_eq!(state(&store, bob, 500), DeliveryState::Unknown);
     assert_eq!(store.delivery_sender(DeliveryId(500)).unwrap(), Some(alice));
     let bytes = delivery(500, 10).bytes();
-    assert_eq!(store.inbox_usage(bob).unwrap(), Usage { bytes, nodes: 3 });
+    assert_eq!(waiting(&store, bob), Usage { bytes, nodes: 3 });
 
     let mut accept = file_batch(bob, 1, 2000);
     accept.references = vec![]; // what the node gains, the delivery gives
@@ -313,7 +317,7 @@ fn a_delivery_waits_until_it_is_accepted() {
     commit(&store, accept);
     assert_eq!(store.delivery(bob, DeliveryId(500)).unwrap(), None);
     assert_eq!(store.waiting_after(bob, 0, 1).unwrap(), []);
-    assert_eq!(store.inbox_usage(bob).unwrap(), Usage::default());
+    assert_eq!(waiting(&store, bob), Usage::default());
     assert_eq!(state(&store, alice, 500), DeliveryState::Received(time(100)));
     refer(&store, alice, &[(10, -1)]).unwrap();
     assert!(exists(&store, 10), "the recipient has it");
@@ -361,20 +365,24 @@ fn what_is_sent_to_nobody_is_refused_and_leaves_no_references() {
 }
 
 #[test]
-fn of_what_the_batch_says_is_refused_only_that_is_kept() {
+fn of_what_the_inbox_has_no_room_for_only_that_is_kept() {
     let (store, _dir) = open();
     let (alice, bob) = (account(&store, "alice"), account(&store, "bob"));
+    store.set_inbox(bob, Quota { bytes: u64::MAX, nodes: 2 }).unwrap();
     let mut batch = batch(alice, 1);
     let delivery = Arc::new(delivery(500, 10));
     batch.nodes.push((Ino(2000), Some(Arc::new(record(500)))));
     batch.deliveries.push(DeliveryEffect::Sent { root: Ino(2000), to: name("bob"), delivery });
-    batch.refused.push(DeliveryId(500));
-    commit(&store, batch);
+    batch.references.push((ContentId(10), 1));
+    let committed = store.commit(&[batch]).unwrap();
     let state = state(&store, alice, 500);
+    let told = Decided { sender: alice, delivery: DeliveryId(500), state: state.clone() };
+    assert_eq!(committed, [Committed::Durable(vec![told])]);
     assert_eq!(state, DeliveryState::NoRoom(time(100)));
     assert_eq!(store.no_room(alice).unwrap(), [(DeliveryId(500), state)]);
     assert_eq!(store.waiting_after(bob, 0, 1).unwrap(), []);
-    assert!(!exists(&store, 10) && garbage(&store).is_empty());
+    assert!(!exists(&store, 10));
+    assert_eq!(garbage(&store), [10], "nothing else had it");
 }
 
 #[test]
@@ -439,7 +447,7 @@ fn a_delivery_that_is_settled_goes_with_the_last_node_of_its_record() {
     assert!(matches!(state(&store, alice, 501), DeliveryState::Refused(_)));
     remove(3, 501);
     assert_eq!(state(&store, alice, 501), DeliveryState::Unknown);
-    assert_eq!(store.inbox_usage(bob).unwrap(), Usage::default());
+    assert_eq!(waiting(&store, bob), Usage::default());
 }
 
 // Accounts.
@@ -450,7 +458,7 @@ fn a_name_is_taken_once() {
     account(&store, "alice");
     let quota = Quota::UNLIMITED;
     let taken = store.create_account(&name("alice"), "x", quota, quota, time(1)).unwrap_err();
-    assert!(matches!(taken, StoreError::Refused(_)), "{taken}");
+    assert!(matches!(taken, StoreError::Exists(_)), "{taken}");
     assert_eq!(store.accounts().unwrap().len(), 1);
 }
 
@@ -478,7 +486,7 @@ fn what_is_done_to_an_account_that_is_gone_is_refused() {
     let alice = account(&store, "alice");
     remove(&store, alice);
     let refused = |result: Result<(), StoreError>| {
-        assert!(matches!(result, Err(StoreError::Refused(_))), "{result:?}");
+        assert!(matches!(result, Err(StoreError::NoAccount)), "{result:?}");
     };
     refused(store.set_password(alice, "x"));
     refused(store.set_quota(alice, Quota::UNLIMITED));
@@ -519,7 +527,7 @@ fn a_removed_account_leaves_nothing_behind_but_what_it_sent() {
 #[test]
 fn wrong_passwords_are_kept_by_pair_until_they_are_forgotten() {
     let (store, dir) = open();
-    let failures = |user: &str, address: &str, count| Failures {
+    let failures = |user: &str, address: &str, count| WrongPasswords {
         user: user.into(),
         address: address.into(),
         count,
@@ -527,14 +535,13 @@ fn wrong_passwords_are_kept_by_pair_until_they_are_forgotten() {
         blocked_until: Timestamp::new(35, 1).unwrap(),
     };
     let (first, second) = (failures("alice", "::1", 5), failures("\u{1}'--", "::2", 1));
-    store.set_failures(&failures("alice", "::1", 4)).unwrap();
-    store.set_failures(&first).unwrap();
-    store.set_failures(&second).unwrap();
+    store.set_failures(&[failures("alice", "::1", 4)]).unwrap();
+    store.set_failures(&[first.clone(), second.clone()]).unwrap();
     drop(store);
     let store = SqliteStore::open(dir.path()).unwrap();
     assert_eq!(store.failures("alice", "::1").unwrap(), Some(first.clone()));
     assert_eq!(store.failures("alice", "::2").unwrap(), None);
     assert_eq!(store.all_failures().unwrap(), [second.clone(), first.clone()]);
-    store.set_failures(&Failures { count: 0, ..first }).unwrap();
+    store.set_failures(&[WrongPasswords { count: 0, ..first }]).unwrap();
     assert_eq!(store.all_failures().unwrap(), [second]);
 }

@@ -11,11 +11,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rusqlite::Connection;
-use support::{file_batch, name};
+use support::{file_batch, name, waiting as waiting_in};
 use xfer_protocol::message::DeliveryState;
 use xfer_protocol::tree::{Kind, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Seq};
-use xfer_store::{Committed, MetaStore, SqliteStore, StoreLock};
+use xfer_store::Committed;
+use xfer_store::embedded::{SqliteStore, StoreLock};
 
 const VERSION_1: &str = include_str!("stores/version-1.sql");
 
@@ -84,7 +85,7 @@ fn an_upgraded_store_can_be_written() {
     let alice = store.begin_session(store.account(&name("alice")).unwrap().unwrap().id).unwrap();
     let mut batch = file_batch(alice.id, 13, 4000);
     batch.epoch = alice.epoch;
-    assert_eq!(store.commit(&[batch]).unwrap(), [Committed::Durable]);
+    assert_eq!(store.commit(&[batch]).unwrap(), [Committed::Durable(vec![])]);
     assert!(store.node(alice.id, Ino(4000)).unwrap().is_some());
 }
 
@@ -133,8 +134,8 @@ fn an_upgrade_sums_up_what_waits_and_forgets_deliveries_of_which_nothing_is_to_c
     let store = SqliteStore::open(dir.path()).unwrap();
     let id = |user| store.account(&name(user)).unwrap().unwrap().id;
     let (alice, bob) = (id("alice"), id("bob"));
-    assert_eq!(store.inbox_usage(bob).unwrap(), Usage { bytes: 150, nodes: 3 });
-    assert_eq!(store.inbox_usage(alice).unwrap(), Usage::default());
+    assert_eq!(waiting_in(&store, bob), Usage { bytes: 150, nodes: 3 });
+    assert_eq!(waiting_in(&store, alice), Usage::default());
     let waiting = store.waiting_after(bob, 0, usize::MAX).unwrap();
     let waiting: Vec<_> = waiting.into_iter().map(|(_, head)| head.id.0).collect();
     assert_eq!(waiting, [6000, 6001]);

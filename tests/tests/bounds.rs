@@ -7,7 +7,6 @@ use bytes::Bytes;
 use xfer_client::core::Options;
 use xfer_client::files::Files;
 use xfer_protocol::message::Purpose;
-use xfer_store::MetaStore;
 use xfer_tests::peers::{Host, Peer, Wiring, name, roomy};
 
 /// Room for a few hundred files.

@@ -12,7 +12,6 @@ use xfer_client::core::{Core, New, Notice};
 use xfer_client::drive::{Client, Kernel};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
-use xfer_store::MetaStore;
 use xfer_tests::peers::{Host, OWNER, Peer, Wiring, name, roomy};
 
 async fn create(client: &Arc<Client>, file: &str, data: &'static [u8]) -> Result<Ino, Errno> {

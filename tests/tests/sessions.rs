@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use xfer_mount::process::exit::Exit;
 use xfer_protocol::Name;
-use xfer_store::{MetaStore, SqliteStore};
+use xfer_store::embedded::SqliteStore;
 use xfer_tests::files::errno;
 use xfer_tests::programs::{Running, program};
 use xfer_tests::world::write_secret;

@@ -4,16 +4,14 @@
 //! sends the other clients the new list of users.
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use xfer_protocol::tree::{Quota, Usage};
-use xfer_protocol::{Timestamp, size, user};
-use xfer_store::claim::{Claim, Purpose};
-use xfer_store::lock::prepare_directory;
-use xfer_store::sqlite::SqliteStore;
-use xfer_store::{Account, Failures, MetaStore};
+use xfer_protocol::tree::Quota;
+use xfer_protocol::{Name, Timestamp, size, user};
+use xfer_store::{
+    Account, Change, Claim, IfMissing, NewAccount, Purpose, Register, StoreError, WrongPasswords,
+};
 use xfer_terminal::{Terminal, Unanswered};
 
 use super::{secret, table};
@@ -21,6 +19,8 @@ use crate::login::password;
 use crate::moment;
 use crate::program::control::{self, AskError, Command};
 use crate::program::exit::{Exit, Failure};
+use crate::program::place::Place;
+use crate::program::waiting::Waiter;
 
 /// The default bound on the nodes of an account with a quota.
 const NODES: u64 = 10_000_000;
@@ -79,7 +79,7 @@ pub struct Limits {
 
 /// Creates an account.
 pub fn add(
-    store: &Path,
+    store: &Place,
     name: &str,
     origin: &secret::Origin,
     Limit(quota): Limit,
@@ -88,69 +88,66 @@ pub fn add(
         Failure::new(Exit::Usage, format!("{name:?} is not a user name; use {}", user::RULE))
     })?;
     // The first user is often added before the server's first start, so create the store if needed.
-    prepare_directory(store)?;
-    let meta = SqliteStore::open(store)?;
+    let ledger = Ledger::open(store, IfMissing::Make)?;
     let exists = || {
         let line = format!("user {name} exists; to change it use user passwd or user quota");
         Failure::new(Exit::UserExists, line)
     };
-    if meta.account(&name)?.is_some() {
+    if ledger.find(&name)?.is_some() {
         return Err(exists());
     }
-    let hash = hash(origin)?;
-    let time = Timestamp::from(SystemTime::now());
-    meta.create_account(&name, &hash, quota, INBOX, time).map_err(|error| {
-        match error.refusal() {
+    let (password, time) = (hash(origin)?, Timestamp::from(SystemTime::now()));
+    let new = NewAccount { name: name.clone(), password, quota, inbox: INBOX, time };
+    ledger.waiter.wait(ledger.register.accounts.create(new)).map_err(|error| {
+        match error {
             // Another process created it while the password was typed.
-            Ok(_) => exists(),
-            Err(error) => error.into(),
+            StoreError::Exists(_) => exists(),
+            other => other.into(),
         }
     })?;
     tell(store, Command::AccountChanged { user: name.to_string() })
 }
 
 /// Sets an account's password and ends its session, which may belong to a thief of the old one.
-pub fn set_password(store: &Path, name: &str, origin: &secret::Origin) -> Result<(), Failure> {
-    let (meta, account) = find(store, name)?;
-    meta.set_password(account.id, &hash(origin)?)?;
+pub fn set_password(store: &Place, name: &str, origin: &secret::Origin) -> Result<(), Failure> {
+    let (ledger, account) = find(store, name)?;
+    ledger.change(&account, Change::Password(hash(origin)?))?;
     tell(store, Command::End { user: name.to_owned() })
 }
 
 /// Removes an account, then its tree. A running server is told first, since the tree takes a while.
-pub fn remove(store: &Path, name: &str, consent: Consent) -> Result<(), Failure> {
-    let (meta, account) = find(store, name)?;
+pub fn remove(store: &Place, name: &str, consent: Consent) -> Result<(), Failure> {
+    let (ledger, account) = find(store, name)?;
     confirm(&account, consent)?;
-    let _claim = claim(&meta, &account, Purpose::Change)?;
-    meta.remove_account(account.id)?;
+    let _claim = ledger.claim(&account, Purpose::Change)?;
+    let accounts = &ledger.register.accounts;
+    ledger.waiter.wait(accounts.remove(account.id))?;
     let told = tell(store, Command::AccountChanged { user: name.to_owned() });
-    meta.clear_removed()?;
+    ledger.waiter.wait(accounts.clear_removed(SystemTime::now().into()))?;
     told
 }
 
 /// Sets the bounds on an account's tree and inbox.
-pub fn limit(store: &Path, name: &str, limits: &Limits) -> Result<(), Failure> {
-    let (meta, account) = find(store, name)?;
+pub fn limit(store: &Place, name: &str, limits: &Limits) -> Result<(), Failure> {
+    let (ledger, account) = find(store, name)?;
     if limits.quota.is_some() || limits.nodes.is_some() {
         let Limit(mut quota) = limits.quota.unwrap_or(Limit(account.quota));
         quota.nodes = limits.nodes.map_or(quota.nodes, |Bound(nodes)| nodes);
-        meta.set_quota(account.id, quota)?;
+        ledger.change(&account, Change::Quota(quota))?;
     }
     if limits.inbox.is_some() || limits.inbox_items.is_some() {
         let bytes = limits.inbox.map_or(account.inbox.bytes, |Limit(inbox)| inbox.bytes);
         let nodes = limits.inbox_items.map_or(account.inbox.nodes, |Bound(items)| items);
-        meta.set_inbox(account.id, Quota { bytes, nodes })?;
+        ledger.change(&account, Change::Inbox(Quota { bytes, nodes }))?;
     }
     tell(store, Command::AccountChanged { user: name.to_owned() })
 }
 
 /// Prints the accounts, then the counts of wrong passwords.
-pub fn list(store: &Path) -> Result<(), Failure> {
-    let meta = open(store)?;
-    let mut rows = Vec::new();
-    for account in meta.accounts()? {
-        let waiting = meta.inbox_usage(account.id)?;
-        rows.push(account_row(&account, waiting));
-    }
+pub fn list(store: &Place) -> Result<(), Failure> {
+    let ledger = Ledger::open(store, IfMissing::Fail)?;
+    let accounts = ledger.waiter.wait(ledger.register.accounts.list())?;
+    let rows: Vec<_> = accounts.iter().map(account_row).collect();
     let heading = [
         "USER",
         "USED",
@@ -164,7 +161,7 @@ pub fn list(store: &Path) -> Result<(), Failure> {
         "SESSIONS",
     ];
     table::print(heading, &rows)?;
-    let mut failures = meta.all_failures()?;
+    let mut failures = ledger.waiter.wait(ledger.register.failures.list())?;
     if failures.is_empty() {
         return Ok(());
     }
@@ -176,16 +173,16 @@ pub fn list(store: &Path) -> Result<(), Failure> {
     table::print(["WRONG PASSWORDS FOR", "FROM", "COUNT", "LAST", "BLOCKED UNTIL"], &rows)
 }
 
-fn account_row(account: &Account, waiting: Usage) -> [String; 10] {
+fn account_row(account: &Account) -> [String; 10] {
     [
         account.name.to_string(),
         size::display(account.usage.bytes),
         or_none(account.quota.bytes, size::display),
         account.usage.nodes.to_string(),
         or_none(account.quota.nodes, count),
-        size::display(waiting.bytes),
+        size::display(account.waiting.bytes),
         or_none(account.inbox.bytes, size::display),
-        waiting.nodes.to_string(),
+        account.waiting.nodes.to_string(),
         or_none(account.inbox.nodes, count),
         account.epoch.to_string(),
     ]
@@ -199,7 +196,7 @@ fn count(count: u64) -> String {
     count.to_string()
 }
 
-fn failures_row(failures: &Failures, now: Timestamp) -> [String; 5] {
+fn failures_row(failures: &WrongPasswords, now: Timestamp) -> [String; 5] {
     let user = if failures.user.is_empty() { "(all users)" } else { &failures.user };
     let blocked = match failures.blocked_until {
         until if until > now => moment::display(until.secs()),
@@ -214,23 +211,53 @@ fn failures_row(failures: &Failures, now: Timestamp) -> [String; 5] {
     ]
 }
 
-/// Opens an existing store: a wrong `--store` must be an error and not create a new store.
-fn open(store: &Path) -> Result<SqliteStore, Failure> {
-    if let Err(error) = std::fs::metadata(store.join("xfer.db")) {
-        let line = format!("no store in {} ({error}); check --store", store.display());
-        return Err(Failure::new(Exit::Store, line));
+/// The accounts of a store, for a command that waits for what it asks.
+pub struct Ledger {
+    /// What it waits with.
+    pub waiter: Waiter,
+    register: Register,
+}
+
+impl Ledger {
+    fn open(store: &Place, if_missing: IfMissing) -> Result<Ledger, Failure> {
+        let waiter = Waiter::new()?;
+        let register = waiter.wait(xfer_store::open_register(&store.location, if_missing))?;
+        Ok(Ledger { waiter, register })
     }
-    Ok(SqliteStore::open(store)?)
+
+    /// An account.
+    pub fn find(&self, name: &Name) -> Result<Option<Account>, Failure> {
+        Ok(self.waiter.wait(self.register.accounts.find(name.clone()))?)
+    }
+
+    /// Claims an account, so that nothing else changes it, or reads it while it is changed.
+    pub fn claim(&self, account: &Account, purpose: Purpose) -> Result<Claim, Failure> {
+        let claim = self.waiter.wait(self.register.accounts.claim(account.id, purpose));
+        claim.map_err(|error| match error {
+            StoreError::Claimed => {
+                let name = &account.name;
+                let line = format!(
+                    "another command is working on {name}, or {name} is being mounted; try again later"
+                );
+                Failure::new(Exit::AccountInUse, line)
+            }
+            other => other.into(),
+        })
+    }
+
+    fn change(&self, account: &Account, change: Change) -> Result<(), Failure> {
+        Ok(self.waiter.wait(self.register.accounts.change(account.id, change))?)
+    }
 }
 
 /// Finds an existing account in an existing store.
-pub fn find(store: &Path, name: &str) -> Result<(SqliteStore, Account), Failure> {
-    let meta = open(store)?;
+pub fn find(store: &Place, name: &str) -> Result<(Ledger, Account), Failure> {
+    let ledger = Ledger::open(store, IfMissing::Fail)?;
     let account = match user::parse(name) {
-        Some(name) => meta.account(&name)?,
+        Some(name) => ledger.find(&name)?,
         None => None,
     };
-    account.ok_or_else(|| no_user(name)).map(|account| (meta, account))
+    account.ok_or_else(|| no_user(name)).map(|account| (ledger, account))
 }
 
 /// The failure for an unknown account, whose name may even be invalid.
@@ -240,18 +267,6 @@ pub fn no_user(name: &str) -> Failure {
         None => format!("{name:?} is not a user name; use {}", user::RULE),
     };
     Failure::new(Exit::NoUser, line)
-}
-
-/// Claims an account, so that other processes neither change it nor read it while it is changed.
-pub fn claim(meta: &SqliteStore, account: &Account, purpose: Purpose) -> Result<Claim, Failure> {
-    let claimed = || {
-        let name = &account.name;
-        let line = format!(
-            "another command is working on {name}, or {name} is being mounted; try again later"
-        );
-        Failure::new(Exit::AccountInUse, line)
-    };
-    meta.claim(account.id, purpose)?.ok_or_else(claimed)
 }
 
 /// Whether the administrator has confirmed that an account may be deleted.
@@ -300,8 +315,8 @@ fn hash(origin: &secret::Origin) -> Result<String, Failure> {
 }
 
 /// Notifies the server that runs on the store, if there is one.
-fn tell(store: &Path, command: Command) -> Result<(), Failure> {
-    match control::ask(store, &command) {
+fn tell(store: &Place, command: Command) -> Result<(), Failure> {
+    match control::ask(&store.dir, &command) {
         Ok(_) | Err(AskError::NotRunning) => Ok(()),
         Err(error @ AskError::Io(_)) => {
             let line = format!("done, but the running server was not told ({error}); restart it");

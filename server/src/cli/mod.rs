@@ -8,15 +8,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use xfer_protocol::size;
+use xfer_store::embedded::{OlderDatabase, Serving};
 
 use crate::listener::identity::Identity;
 use crate::program::exit::{Exit, Failure};
+use crate::program::place::Place;
 use crate::program::rights;
 use crate::program::serve::{self, CertificateFiles};
-use crate::program::upkeep::OlderDatabase;
 
 mod accounts;
 mod secret;
@@ -43,8 +45,13 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Where the server keeps everything
-    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/xfer")]
-    store: PathBuf,
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/xfer", value_parser = place())]
+    store: Place,
+}
+
+/// Reads where the store is.
+fn place() -> impl TypedValueParser<Value = Place> {
+    OsStringValueParser::new().try_map(|text| Place::parse(&text))
 }
 
 #[derive(Subcommand, Debug)]
@@ -110,18 +117,20 @@ struct Run {
 }
 
 impl Run {
-    fn config(self, store: PathBuf) -> serve::Config {
+    fn config(self, store: Place) -> serve::Config {
         let Run { listen, cert, key, keep_lost, accept_older_database, tree_size } = self;
         serve::Config {
             store,
             listen,
             files: cert.zip(key).map(|(cert, key)| CertificateFiles { cert, key }),
             tree_bytes: tree_size,
-            older: match accept_older_database {
-                true => OlderDatabase::Accept,
-                false => OlderDatabase::Refuse,
+            serving: Serving {
+                older: match accept_older_database {
+                    true => OlderDatabase::Accept,
+                    false => OlderDatabase::Refuse,
+                },
+                keep_lost_days: keep_lost,
             },
-            keep_lost_days: keep_lost,
         }
     }
 }
@@ -201,10 +210,10 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
     };
-    rights::act_as_owner_of(&store)?;
+    rights::act_as_owner_of(&store.dir)?;
     match command {
         Command::Run(run) => serve::run(&run.config(store)),
-        Command::Fingerprint => print_fingerprint(&store),
+        Command::Fingerprint => print_fingerprint(&store.dir),
         Command::User(User::Add { name, password, quota }) => {
             accounts::add(&store, &name, &password, quota)
         }
@@ -218,10 +227,10 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Command::User(User::List) => accounts::list(&store),
         Command::User(User::Quota { name, limits }) => accounts::limit(&store, &name, &limits),
         Command::Session(Session::List { json }) => sessions::list(
-            &store,
+            &store.dir,
             if json { sessions::Shape::Json } else { sessions::Shape::Table },
         ),
-        Command::Session(Session::End { name }) => sessions::end(&store, &name),
+        Command::Session(Session::End { name }) => sessions::end(&store.dir, &name),
         Command::Import { name, dir, into } => trees::import(&store, &name, &dir, &into),
         Command::Export { name, dir, force } => trees::export(&store, &name, &dir, force),
     }

@@ -6,52 +6,59 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use xfer_protocol::Name;
-use xfer_store::claim::Purpose;
-use xfer_store::{Account, Claim, FileStore, MetaStore, SqliteStore};
+use xfer_store::embedded::Beside;
+use xfer_store::{Account, Claim, Purpose, Store, Use};
 
+use super::accounts::Ledger;
 use super::{accounts, print_line, sessions};
 use crate::moment;
 use crate::program::control::{Answer, Command};
 use crate::program::exit::{Exit, Failure};
+use crate::program::place::Place;
 use crate::transfer::export::{self, Export};
 use crate::transfer::import::{self, Import};
 
 /// Copies the entries of a directory into a user's tree.
-pub fn import(store: &Path, name: &str, from: &Path, into: &OsStr) -> Result<(), Failure> {
+pub fn import(store: &Place, name: &str, from: &Path, into: &OsStr) -> Result<(), Failure> {
     let into = names(into)?;
-    let Opened { meta, contents, account, _claim } = open(store, name, Purpose::Change)?;
-    let (line, done) = import::import(meta, contents, &account, &Import { from, into: &into });
+    let Opened { ledger, store, account, _claim } = open(store, name, Purpose::Change)?;
+    let (line, done) =
+        import::import(&ledger.waiter, store, &account, &Import { from, into: &into });
     print_line(&line)?;
     done.map(|_| ())
 }
 
 /// Copies a user's tree into a directory.
-pub fn export(store: &Path, name: &str, to: &Path, replace: bool) -> Result<(), Failure> {
-    let Opened { meta, contents, account, _claim } = open(store, name, Purpose::Read)?;
-    let (line, done) = export::export(meta, contents, &account, &Export { to, replace });
+pub fn export(store: &Place, name: &str, to: &Path, replace: bool) -> Result<(), Failure> {
+    let Opened { ledger, store, account, _claim } = open(store, name, Purpose::Read)?;
+    let (line, done) = export::export(&ledger.waiter, store, &account, &Export { to, replace });
     print_line(&line)?;
     done.map(|_| ())
 }
 
 /// An open store with an account that has no session.
 struct Opened {
-    meta: SqliteStore,
-    contents: FileStore,
+    ledger: Ledger,
+    store: Store,
     account: Account,
     /// Keeps the account without a session.
     _claim: Claim,
 }
 
-fn open(store: &Path, name: &str, purpose: Purpose) -> Result<Opened, Failure> {
-    let (meta, account) = accounts::find(store, name)?;
-    let claim = accounts::claim(&meta, &account, purpose)?;
+fn open(place: &Place, name: &str, purpose: Purpose) -> Result<Opened, Failure> {
+    let (ledger, account) = accounts::find(place, name)?;
+    let claim = ledger.claim(&account, purpose)?;
     // From now on new sessions are refused; an earlier one is found here.
-    must_not_be_mounted(store, name)?;
+    must_not_be_mounted(&place.dir, name)?;
     // Read it again: a session may have changed it just before it ended.
-    let account = meta.account(&account.name)?.ok_or_else(|| accounts::no_user(name))?;
-    let contents = FileStore::open(store)?.whole_from(meta.whole_from()?);
-    meta.must_be_current(&contents)?;
-    Ok(Opened { meta, contents, account, _claim: claim })
+    let account = ledger.find(&account.name)?.ok_or_else(|| accounts::no_user(name))?;
+    let beside = match purpose {
+        Purpose::Change => Beside::Making,
+        Purpose::Read => Beside::Keeping,
+    };
+    let store = xfer_store::open(&place.location, Use::Command(beside));
+    let store = ledger.waiter.wait(store)?;
+    Ok(Opened { ledger, store, account, _claim: claim })
 }
 
 fn must_not_be_mounted(store: &Path, name: &str) -> Result<(), Failure> {

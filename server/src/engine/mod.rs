@@ -1,10 +1,10 @@
 //! The engine: sessions, their trees, and the commits that make them durable.
 //!
-//! It is given links that were admitted (who is there is known) and the two stores, and knows
+//! It is given links that were admitted (who is there is known) and a store, and knows
 //! neither TLS nor passwords.
 //!
 //! Reading order: `session` (what one is), `tree` (how ops are applied), `driver` (the task that has
-//! them applied and committed), `durable` (commits, and space that goes back to the disk), `link` (how
+//! them applied and committed), `durable` (commits), `link` (how
 //! clients are heard and answered), `deliveries` (between users), and `solo` (a tree that is changed
 //! without a client).
 //!
@@ -13,6 +13,7 @@
 mod session;
 mod driver;
 mod link;
+mod clock;
 mod stores;
 mod tree;
 mod durable;
@@ -24,26 +25,24 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use xfer_protocol::Name;
 use xfer_protocol::message::{EndReason, ToClient};
-use xfer_store::{ContentStore, MetaStore, StoreError};
+use xfer_store::{Store, StoreError};
 
+pub use clock::{Clock, SystemClock};
 pub use session::SessionInfo;
 pub use session::counters::{Counters, Counts};
 
-use deliveries::post::Post;
+use deliveries::exchange::Exchange;
 use driver::drivers::Drivers;
 use durable::commit::{Committer, Job};
-use durable::leftovers::tidy_after_crash;
 use session::Session;
 use session::counters::Commits;
 use session::registry::Registry;
 use stores::Stores;
-use tree::rows_budget::RowsBudget;
-use tree::space::Space;
 
 /// How many questions are in work beside the trees at a time, on all read links together.
 const READ_WORK_MAX: usize = 128;
@@ -57,79 +56,52 @@ const END_COMMIT_PATIENCE: Duration = Duration::from_secs(20);
 /// How much of the time for stopping is kept for sessions' last commits.
 const LAST_COMMIT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// All sessions of a server, over its stores.
+/// All sessions of a server, over its store.
 pub struct Engine {
     stores: Stores,
     registry: Arc<Registry>,
-    post: Arc<Post>,
+    exchange: Arc<Exchange>,
     committer: mpsc::Sender<Job>,
-    garbage: Arc<Notify>,
     read_work: Arc<Semaphore>,
     drivers: Drivers,
     commits: Arc<Commits>,
     /// The users there were when sessions were last told.
     users: Mutex<Vec<Name>>,
-    /// How far the database has come, and the contents, if that turned out not to be the same.
-    older: watch::Sender<Option<(u64, u64)>>,
     /// What works in the background, for as long as the engine is there.
     _background: JoinSet<()>,
 }
 
 impl Engine {
-    /// An engine over these stores, which no other engine uses. Needs a tokio runtime, and
-    /// asks the store something before it returns. The trees of all sessions together keep about
-    /// `rows_bytes` of their rows in memory, beyond those that are not durable.
-    pub fn new(
-        meta: Arc<dyn MetaStore>,
-        contents: Arc<dyn ContentStore>,
-        rows_bytes: usize,
-    ) -> Arc<Engine> {
-        let (rows, space) = (RowsBudget::new(rows_bytes), Space::new(contents.clone()));
-        let stores = Stores { meta, contents, rows, space };
+    /// An engine over this store, which no other engine uses. Needs a tokio runtime. The trees of all
+    /// sessions together keep about `rows_bytes` of their rows in memory, beyond those that are not
+    /// durable.
+    pub fn new(store: Store, rows_bytes: usize) -> Arc<Engine> {
+        Engine::with_clock(store, rows_bytes, Arc::new(SystemClock))
+    }
+
+    /// As [`Engine::new`], with another clock.
+    pub fn with_clock(store: Store, rows_bytes: usize, clock: Arc<dyn Clock>) -> Arc<Engine> {
+        let stores = Stores::new(store, rows_bytes, clock);
         let registry = Arc::new(Registry::default());
-        let post = Arc::new(Post::new(stores.meta.clone(), registry.clone()));
-        let garbage = Arc::new(Notify::new());
+        let exchange = Arc::new(Exchange::new(stores.clone(), registry.clone()));
         let commits = Arc::new(Commits::default());
         let (sender, jobs) = mpsc::channel(durable::commit::WAITING_MAX);
         let committer = Committer {
             stores: stores.clone(),
-            post: post.clone(),
-            garbage: garbage.clone(),
+            exchange: exchange.clone(),
             commits: commits.clone(),
         };
         let mut background = JoinSet::new();
         background.spawn(committer.run(jobs));
-        background.spawn(durable::garbage::collect_forever(stores.clone(), garbage.clone()));
-        // Asked before any session can begin and be granted numbers: what it writes must not be taken for
-        // what an earlier run left. This blocks, once, when nobody waits yet.
-        let (older, _) = watch::channel(None);
-        match stores.meta.accounts() {
-            Ok(accounts) => {
-                let stores = stores.clone();
-                background.spawn(async move {
-                    // A panic has its own line, and ends nothing else.
-                    let _ = spawn_blocking(move || tidy_after_crash(&stores, &accounts)).await;
-                });
-            }
-            Err(error) => tracing::warn!(%error, "what earlier sessions left stays for now"),
-        }
-        match stores.meta.grant_ids(1) {
-            Ok(range) => {
-                drop(background.spawn(sweep(stores.clone(), range.first, older.clone())));
-            }
-            Err(error) => tracing::warn!(%error, "an earlier run's contents are not swept"),
-        }
         Arc::new(Engine {
             stores,
             registry,
-            post,
+            exchange,
             committer: sender,
-            garbage,
             read_work: Arc::new(Semaphore::new(READ_WORK_MAX)),
             drivers: Drivers::default(),
             commits,
             users: Mutex::default(),
-            older,
             _background: background,
         })
     }
@@ -178,9 +150,7 @@ impl Engine {
     /// Tells the sessions concerned that an account was made, removed, or changed. A session whose
     /// account was removed, or whose password was changed, ends.
     pub async fn account_changed(self: &Arc<Self>, user: &Name) {
-        let (engine, user) = (self.clone(), user.clone());
-        let done = spawn_blocking(move || engine.account_changed_now(&user)).await;
-        if let Ok(Err(error)) = done {
+        if let Err(error) = self.account_changed_now(user).await {
             tracing::error!(%error, "sessions were not told of an account");
         }
     }
@@ -202,15 +172,6 @@ impl Engine {
             .await;
     }
 
-    /// Completes if the database turns out to be older than the contents.
-    pub async fn database_is_older(&self) -> StoreError {
-        let mut older = self.older.subscribe();
-        match older.wait_for(Option::is_some).await.map(|older| *older) {
-            Ok(Some((end, known))) => StoreError::Older { end, known },
-            Ok(None) | Err(_) => std::future::pending().await,
-        }
-    }
-
     async fn end_all(&self, until: Instant, end: impl Fn(&Session)) {
         self.registry.close();
         let sessions = self.registry.all();
@@ -225,8 +186,8 @@ impl Engine {
         }
     }
 
-    fn account_changed_now(&self, user: &Name) -> Result<(), StoreError> {
-        let accounts = self.stores.meta.accounts()?;
+    async fn account_changed_now(&self, user: &Name) -> Result<(), StoreError> {
+        let accounts = self.stores.store.accounts.list().await?;
         let account = accounts.iter().find(|account| account.name == *user);
         if let Some(session) = self.registry.of_user(user) {
             match account.filter(|account| session.seat.who.may_be_of(account)) {
@@ -248,18 +209,5 @@ impl Engine {
             *known = names;
         }
         Ok(())
-    }
-}
-
-/// Tidies what an earlier run of the server left, beside everything else.
-async fn sweep(stores: Stores, first: u64, older: watch::Sender<Option<(u64, u64)>>) {
-    match spawn_blocking(move || durable::garbage::sweep(&stores, first)).await {
-        Ok(Err(StoreError::Older { end, known })) => {
-            older.send_replace(Some((end, known)));
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "contents that were never committed stay for now");
-        }
-        Ok(Ok(())) | Err(_) => {}
     }
 }

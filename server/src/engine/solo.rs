@@ -9,18 +9,21 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
+use parking_lot::Mutex;
 use xfer_protocol::limits::IDS_MAX;
-use xfer_protocol::tree::{Action, Node, Op};
+use xfer_protocol::tree::{Action, Need, Node, Op};
 use xfer_protocol::{Epoch, Errno, IdRange, Ino, Name, Timestamp};
-use xfer_store::{AccountId, Committed, ContentStore, MetaStore, StoreError};
+use xfer_store::{AccountId, Beginner, Committed, Store, StoreError};
 
-use super::stores::Stores;
-use super::tree::{Tree, Work};
-use crate::engine::durable::leftovers::tidy_after;
-use crate::engine::session::begin::tidy;
+use crate::engine::clock::SystemClock;
+use crate::engine::session::begin::without_orphans;
+use crate::engine::session::turn::NoTree;
+use crate::engine::stores::Stores;
 use crate::engine::tree::halt::Halt;
-use crate::engine::tree::rows_budget::RowsBudget;
-use crate::engine::tree::space::Space;
+use crate::engine::tree::holding::{self, HasTree, Unmade, make_room};
+use crate::engine::tree::{Tree, Unplanned, Work};
+use crate::program::waiting::Waiter;
 
 /// Memory for the rows of the one tree, in bytes.
 const ROWS_BYTES: usize = 64 << 20;
@@ -39,41 +42,64 @@ pub(crate) enum SoloError {
     Storage(#[from] StoreError),
 }
 
-/// A tree, for its one user in this process.
-pub(crate) struct Solo {
+impl From<Unmade> for SoloError {
+    fn from(error: Unmade) -> SoloError {
+        match error {
+            Unmade::NoTree => SoloError::Fenced,
+            Unmade::Storage(error) => SoloError::Storage(error),
+        }
+    }
+}
+
+impl From<Halt> for SoloError {
+    fn from(halt: Halt) -> SoloError {
+        match halt {
+            Halt::Refused { seq: _, errno } => SoloError::Refused(errno),
+            // Its data is beside each op that it makes.
+            Halt::Protocol(_) => SoloError::Refused(Errno::EINVAL),
+            Halt::Storage(error) => SoloError::Storage(error),
+        }
+    }
+}
+
+/// A tree, for its one user in this process, who waits for all that it does.
+pub(crate) struct Solo<'a> {
+    waiter: &'a Waiter,
     stores: Stores,
     account: AccountId,
     user: Name,
     epoch: Epoch,
-    tree: Tree,
+    tree: Mutex<Tree>,
     /// What is left of the numbers granted last.
     ids: IdRange,
 }
 
-impl Solo {
-    /// Begins a session of this account.
+impl HasTree for Solo<'_> {
+    fn with_tree<T>(&self, work: impl FnOnce(&mut Tree) -> T) -> Result<T, NoTree> {
+        Ok(work(&mut self.tree.lock()))
+    }
+}
+
+impl<'a> Solo<'a> {
+    /// Begins a session of this account, which the caller has claimed.
     ///
     /// # Errors
     /// If the storage fails, or the account was removed.
     pub(crate) fn begin(
-        meta: Arc<dyn MetaStore>,
-        contents: Arc<dyn ContentStore>,
+        waiter: &'a Waiter,
+        store: Store,
         account: AccountId,
-    ) -> Result<Solo, StoreError> {
-        let (rows, space) = (RowsBudget::new(ROWS_BYTES), Space::new(contents.clone()));
-        let stores = Stores { meta, contents, rows, space };
-        let mut account = stores.meta.begin_session(account)?;
-        account.usage = tidy(&stores, &account)?;
-        let ids = stores.meta.grant_ids(IDS_MAX)?;
-        let tree = Tree::new(stores.clone(), &account, ids);
-        Ok(Solo {
-            stores,
-            account: account.id,
-            user: account.name,
-            epoch: account.epoch,
-            tree,
-            ids,
-        })
+    ) -> Result<Solo<'a>, StoreError> {
+        let stores = Stores::new(store, ROWS_BYTES, Arc::new(SystemClock));
+        let trees = &stores.store.trees;
+        let (account, ids) = waiter.wait(async {
+            let begun = trees.begin(account, Beginner::Claimant).await?;
+            let account = without_orphans(&**trees, begun, stores.now()).await?;
+            Ok::<_, StoreError>((account, trees.grant_ids(IDS_MAX).await?))
+        })?;
+        let tree = Mutex::new(Tree::new(&stores, &account, ids));
+        let (epoch, user, account) = (account.epoch, account.name, account.id);
+        Ok(Solo { waiter, stores, account, user, epoch, tree, ids })
     }
 
     /// A number that nothing has yet.
@@ -82,8 +108,8 @@ impl Solo {
     /// If no more are granted.
     pub(crate) fn fresh(&mut self) -> Result<u64, SoloError> {
         if self.ids.first == self.ids.end {
-            self.ids = self.stores.meta.grant_ids(IDS_MAX)?;
-            self.tree.ids_mut().grow(self.ids);
+            self.ids = self.waiter.wait(self.stores.store.trees.grant_ids(IDS_MAX))?;
+            self.tree.lock().ids_mut().grow(self.ids);
         }
         let id = self.ids.first;
         self.ids.first += 1;
@@ -98,15 +124,45 @@ impl Solo {
         &mut self,
         time: Timestamp,
         action: Action,
-        data: &[u8],
+        data: Bytes,
     ) -> Result<(), SoloError> {
-        match self.tree.apply(&Op { time, action }, data) {
-            Ok(()) => {}
-            Err(Halt::Refused { seq: _, errno }) => return Err(SoloError::Refused(errno)),
-            Err(Halt::Protocol(what)) => return Err(StoreError::Refused(what).into()),
-            Err(Halt::Storage(error)) => return Err(error.into()),
+        self.waiter.wait(self.apply(&Op { time, action }, &data))?;
+        let is_large = self.tree.lock().is_large();
+        if is_large { self.commit() } else { Ok(()) }
+    }
+
+    async fn apply(&self, op: &Op, data: &Bytes) -> Result<(), SoloError> {
+        let mut extended = false;
+        while let Some(wanted) = self.plan(op, data).await? {
+            if std::mem::replace(&mut extended, true)
+                || !make_room(&self.stores, self, wanted).await?
+            {
+                return Err(self.tree.lock().no_room().into());
+            }
         }
-        if self.tree.is_large() { self.commit() } else { Ok(()) }
+        let effects = self.tree.lock().take_effects();
+        if !effects.is_empty()
+            && let Err(undone) = self.stores.store.contents.perform(effects).await
+        {
+            return Err(self.tree.lock().take_back(undone).into());
+        }
+        self.tree.lock().apply();
+        Ok(())
+    }
+
+    /// Plans an op, unless that takes more room than was promised: then it says how much.
+    async fn plan(
+        &self,
+        op: &Op,
+        data: &Bytes,
+    ) -> Result<Option<xfer_protocol::tree::Room>, SoloError> {
+        let plan = |tree: &mut Tree| match tree.plan(op, data) {
+            Ok(()) => Ok(Ok(None)),
+            Err(Unplanned::Missing(needs)) => Err(needs),
+            Err(Unplanned::Crowded(wanted)) => Ok(Ok(Some(wanted))),
+            Err(Unplanned::Halted(halt)) => Ok(Err(halt)),
+        };
+        Ok(holding::attempt(&self.stores.store, self, plan).await??)
     }
 
     /// What an entry refers to.
@@ -114,11 +170,25 @@ impl Solo {
     /// # Errors
     /// If the storage fails.
     pub(crate) fn entry(
-        &mut self,
+        &self,
         parent: Ino,
         name: &Name,
     ) -> Result<Option<(Ino, Arc<Node>)>, SoloError> {
-        let Some(ino) = self.tree.entry(parent, name)? else { return Ok(None) };
+        let known = self.tree.lock().entry(parent, name);
+        let ino = match known {
+            Ok(ino) => ino,
+            Err(needs) => return self.stored_entry(needs),
+        };
+        let Some(ino) = ino else { return Ok(None) };
+        Ok(self.node(ino)?.map(|node| (ino, node)))
+    }
+
+    /// An entry that the table does not know. It is not kept, but its node is.
+    fn stored_entry(&self, needs: Vec<Need>) -> Result<Option<(Ino, Arc<Node>)>, SoloError> {
+        let mut found = self.waiter.wait(self.stores.store.trees.load(self.account, needs))?;
+        let ino = found.entries.drain(..).find_map(|(_, _, ino)| ino);
+        self.tree.lock().fill(found);
+        let Some(ino) = ino else { return Ok(None) };
         Ok(self.node(ino)?.map(|node| (ino, node)))
     }
 
@@ -126,8 +196,9 @@ impl Solo {
     ///
     /// # Errors
     /// If the storage fails.
-    pub(crate) fn node(&mut self, ino: Ino) -> Result<Option<Arc<Node>>, SoloError> {
-        Ok(self.tree.node(ino)?)
+    pub(crate) fn node(&self, ino: Ino) -> Result<Option<Arc<Node>>, SoloError> {
+        let node = holding::attempt(&self.stores.store, self, |tree| tree.node(ino));
+        Ok(self.waiter.wait(node)?)
     }
 
     /// Makes sure that no later session owns the tree by now. To be asked before bytes are written
@@ -136,7 +207,7 @@ impl Solo {
     /// # Errors
     /// If one does, or the account was removed.
     pub(crate) fn must_own(&self) -> Result<(), SoloError> {
-        let account = self.stores.meta.account(&self.user)?;
+        let account = self.waiter.wait(self.stores.store.accounts.find(self.user.clone()))?;
         let owns = account.is_some_and(|now| now.id == self.account && now.epoch == self.epoch);
         if owns { Ok(()) } else { Err(SoloError::Fenced) }
     }
@@ -146,27 +217,35 @@ impl Solo {
     /// # Errors
     /// If a later session owns the tree, or the storage fails.
     pub(crate) fn commit(&mut self) -> Result<(), SoloError> {
-        let seq = self.tree.applied();
-        let Some(Work { batch, contents }) = self.tree.take_batch(SystemTime::now().into()) else {
-            return Ok(());
+        self.waiter.wait(self.commit_all())
+    }
+
+    async fn commit_all(&self) -> Result<(), SoloError> {
+        let Store { trees, contents, .. } = &self.stores.store;
+        let (seq, taken) = {
+            let mut tree = self.tree.lock();
+            (tree.applied(), tree.take_batch(SystemTime::now().into()))
         };
-        self.stores.contents.make_durable(&contents)?;
-        match self.stores.meta.commit(&[batch])?.first() {
-            Some(Committed::Durable) => {
-                self.tree.settle(seq)?;
-                self.note_quota()
+        let Some(Work { mut batch, contents: touched }) = taken else { return Ok(()) };
+        for placements in contents.make_durable(vec![touched]).await? {
+            batch.placements = placements?;
+        }
+        match trees.commit(vec![batch]).await?.pop().transpose()? {
+            Some(Committed::Durable(_)) => {
+                holding::settle(&self.stores.store, self, seq).await?;
+                self.note_quota().await
             }
             Some(Committed::Fenced) | None => {
-                self.tree.withdraw();
+                self.tree.lock().withdraw();
                 Err(SoloError::Fenced)
             }
         }
     }
 
     /// Takes over a quota that was set meanwhile.
-    fn note_quota(&mut self) -> Result<(), SoloError> {
-        if let Some(account) = self.stores.meta.account(&self.user)? {
-            self.tree.set_quota(account.quota);
+    async fn note_quota(&self) -> Result<(), SoloError> {
+        if let Some(account) = self.stores.store.accounts.find(self.user.clone()).await? {
+            self.tree.lock().set_quota(account.quota);
         }
         Ok(())
     }
@@ -176,6 +255,7 @@ impl Solo {
     /// # Errors
     /// If its bytes could not be removed; they stay until the server's next start.
     pub(crate) fn abandon(self) -> Result<(), StoreError> {
-        tidy_after(&self.stores, self.account, self.epoch, self.tree.left())
+        let left = self.tree.lock().left();
+        self.waiter.wait(self.stores.store.trees.end(self.account, self.epoch, left))
     }
 }

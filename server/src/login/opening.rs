@@ -27,7 +27,7 @@ use crate::login::password;
 use crate::login::source::Source;
 use crate::login::turns::Turns;
 use xfer_link::LinkError;
-use xfer_store::{Account, AccountId, MetaStore, StoreError};
+use xfer_store::{Account, AccountId, Accounts, Failures, StoreError};
 
 /// The server's name and version in its greeting.
 pub const SOFTWARE: &str = concat!("xfer-server ", env!("CARGO_PKG_VERSION"));
@@ -113,16 +113,16 @@ pub enum NotAdmitted {
 
 /// Checks logins.
 pub struct Door {
-    store: Arc<dyn MetaStore>,
+    accounts: Arc<dyn Accounts>,
     lockouts: Arc<Lockouts>,
     checks: Arc<Turns>,
 }
 
 impl Door {
-    /// A door to the accounts in this store.
-    pub fn new(store: Arc<dyn MetaStore>) -> Door {
-        let lockouts = Arc::new(Lockouts::new(store.clone()));
-        Door { store, lockouts, checks: Turns::new(CHECKS_RUNNING, CHECKS_WAITING) }
+    /// A door to these accounts, beside which wrong passwords are counted.
+    pub fn new(accounts: Arc<dyn Accounts>, failures: Arc<dyn Failures>) -> Door {
+        let lockouts = Arc::new(Lockouts::new(failures));
+        Door { accounts, lockouts, checks: Turns::new(CHECKS_RUNNING, CHECKS_WAITING) }
     }
 
     /// The number of logins that wait for their password check.
@@ -180,17 +180,17 @@ impl Door {
         if password::check_length(&password.0).is_err() {
             return Ok(Err(Refusal::WrongPassword));
         }
-        let (store, lockouts) = (self.store.clone(), self.lockouts.clone());
+        let (accounts, lockouts) = (self.accounts.clone(), self.lockouts.clone());
         let (name, source) = (user::parse(user), Source::of(address));
         let turn = tokio::select! {
             turn = self.checks.wait(source) => turn,
             end = early(stream) => return Err(end),
         };
         let Ok(turn) = turn else { return Ok(Err(Refusal::Busy)) };
-        let done = tokio::task::spawn_blocking(move || {
+        let done = tokio::spawn(async move {
             // A running check keeps its turn to the end, even if its client has gone.
             let _turn = turn;
-            check_now(&*store, &lockouts, name, &password, source)
+            check_now(&*accounts, &lockouts, name, password, source).await
         });
         Ok(done.await.unwrap_or_else(|error| {
             tracing::error!(%error, "checking a password failed");
@@ -209,25 +209,32 @@ async fn early<S: AsyncRead + Unpin>(stream: &mut S) -> NotAdmitted {
 }
 
 /// Counts the attempt, then reads the account and hashes the password. Slow.
-fn check_now(
-    store: &dyn MetaStore,
+async fn check_now(
+    accounts: &dyn Accounts,
     lockouts: &Lockouts,
     name: Option<Name>,
-    password: &Password,
+    password: Password,
     source: Source,
 ) -> Result<Account, Refusal> {
     let key = name.as_ref().map_or(NO_NAME.to_owned(), Name::to_string);
-    let attempt = lockouts
-        .begin(&key, source)
-        .map_err(|LockedOut { seconds }| Refusal::Blocked { seconds })?;
-    let account = name.map_or(Ok(None), |name| store.account(&name)).map_err(internal)?;
-    let stored = account.as_ref().map(|account| account.password.as_str());
-    let right = password::verify(&password.0, stored).map_err(|error| {
+    let begun = lockouts.begin(&key, source).await;
+    let attempt = begun.map_err(|LockedOut { seconds }| Refusal::Blocked { seconds })?;
+    let account = match name {
+        Some(name) => accounts.find(name).await.map_err(internal)?,
+        None => None,
+    };
+    let stored = account.as_ref().map(|account| account.password.clone());
+    let verify = move || password::verify(&password.0, stored.as_deref());
+    let verified = tokio::task::spawn_blocking(verify).await.map_err(|error| {
+        tracing::error!(%error, "checking a password failed");
+        Refusal::Internal
+    })?;
+    let right = verified.map_err(|error| {
         tracing::error!(user = key, %error, "set the password anew: xfer-server user passwd {key}");
         Refusal::Internal
     })?;
     let account = account.filter(|_| right).ok_or(Refusal::WrongPassword)?;
-    lockouts.succeed(attempt);
+    lockouts.succeed(attempt).await;
     Ok(account)
 }
 

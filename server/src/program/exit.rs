@@ -77,10 +77,22 @@ impl From<StoreError> for Failure {
             StoreError::Full => {
                 Failure::new(Exit::DiskFull, "the store's disk is full; free some space")
             }
-            StoreError::Refused(_) => Failure::new(
+            StoreError::Exists(_)
+            | StoreError::NoAccount
+            | StoreError::Claimed
+            | StoreError::Fenced
+            | StoreError::Importing => Failure::new(
                 Exit::Other,
                 format!("the store refused: {error}; check the arguments"),
             ),
+            StoreError::InUse { .. }
+            | StoreError::NotUpgraded { .. }
+            | StoreError::NewerFormat { .. }
+            | StoreError::Foreign
+            | StoreError::Unsuitable(_)
+            | StoreError::UnknownEngine(_) => {
+                Failure::new(Exit::Other, format!("cannot open the store: {error}; check --store"))
+            }
             StoreError::Damaged(_) => Failure::new(
                 Exit::Store,
                 format!("the store is {error}; check its disk, and bring back a backup"),
@@ -97,7 +109,10 @@ impl From<StoreError> for Failure {
                      --accept-older-database: contents that it does not know are then set aside"
                 ),
             ),
-            StoreError::Database(_) | StoreError::Io { .. } => Failure::new(
+            StoreError::Missing { .. } => {
+                Failure::new(Exit::Store, format!("{error}; check --store"))
+            }
+            StoreError::Database(_) | StoreError::Panicked | StoreError::Io { .. } => Failure::new(
                 Exit::Store,
                 format!("cannot use the store ({error}); check --store, its owner and its disk"),
             ),

@@ -2,8 +2,8 @@
 
 pub mod serve;
 pub mod control;
-pub mod watch;
-pub mod upkeep;
+pub mod place;
+pub mod waiting;
 pub mod rights;
 pub mod log;
 pub mod exit;

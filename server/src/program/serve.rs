@@ -13,10 +13,8 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use xfer_store::files::FileStore;
-use xfer_store::lock::StoreLock;
-use xfer_store::sqlite::SqliteStore;
-use xfer_store::{MetaStore, StoreError};
+use xfer_store::embedded::Serving;
+use xfer_store::{Store, StoreError, Use};
 
 use crate::engine::Engine;
 use crate::listener::identity::{Fingerprint, Identity, IdentityError};
@@ -26,9 +24,8 @@ use crate::login::opening::Door;
 use crate::program::control::Control;
 use crate::program::exit::{Exit, Failure};
 use crate::program::log;
+use crate::program::place::Place;
 use crate::program::rights::Own;
-use crate::program::upkeep::{self, OlderDatabase};
-use crate::program::watch::Watched;
 
 /// The time that sessions have to become durable once the server stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
@@ -39,17 +36,15 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 /// The configuration of a server.
 pub struct Config {
     /// The store's directory.
-    pub store: PathBuf,
+    pub store: Place,
     /// The address to listen on.
     pub listen: SocketAddr,
     /// A certificate to use instead of the store's own.
     pub files: Option<CertificateFiles>,
     /// Memory for the rows that sessions keep loaded, in bytes.
     pub tree_bytes: usize,
-    /// What to do with a database that is older than the contents.
-    pub older: OlderDatabase,
-    /// The number of days that contents set aside are kept.
-    pub keep_lost_days: u16,
+    /// How the store is served.
+    pub serving: Serving,
 }
 
 /// A certificate and its key, in PEM.
@@ -67,24 +62,22 @@ pub struct CertificateFiles {
 pub fn run(config: &Config) -> Result<(), Failure> {
     log::start();
     raise_descriptor_limit();
-    let lock = StoreLock::take(&config.store).map_err(|error| taken(error, config))?.keep();
-    let meta = Arc::new(SqliteStore::open(&config.store)?);
-    meta.check_accounts()?;
-    let contents = Arc::new(FileStore::open(&config.store)?.whole_from(meta.whole_from()?));
-    upkeep::prepare(&meta, &contents, config.older)?;
-    let store = Watched { lock, meta, contents };
-    let identity = identity(config)?;
-    let fingerprint = identity.fingerprint();
-    let tls = tls::server_config(identity).map_err(|error| {
-        Failure::new(
-            Exit::Tls,
-            format!("the certificate and key can't be used ({error}); check them"),
-        )
-    })?;
     let runtime = tokio::runtime::Runtime::new().map_err(|error| {
         Failure::new(Exit::Other, format!("cannot start threads ({error}); check the limits"))
     })?;
-    let served = runtime.block_on(serve(config, store, tls, &fingerprint));
+    let served = runtime.block_on(async {
+        let opened = xfer_store::open(&config.store.location, Use::Serve(config.serving)).await;
+        let store = opened.map_err(|error| taken(error, config))?;
+        let identity = identity(config)?;
+        let fingerprint = identity.fingerprint();
+        let tls = tls::server_config(identity).map_err(|error| {
+            Failure::new(
+                Exit::Tls,
+                format!("the certificate and key can't be used ({error}); check them"),
+            )
+        })?;
+        serve(config, store, tls, &fingerprint).await
+    });
     // Threads that hang on the disk must not keep the process alive.
     runtime.shutdown_timeout(STOP_GRACE);
     served
@@ -92,28 +85,23 @@ pub fn run(config: &Config) -> Result<(), Failure> {
 
 async fn serve(
     config: &Config,
-    store: Watched,
+    store: Store,
     tls: Arc<ServerConfig>,
     fingerprint: &Fingerprint,
 ) -> Result<(), Failure> {
-    let Watched { meta, contents, .. } = store.clone();
     let port = bind(config.listen).map_err(|error| unheard(&error, config))?;
-    let engine = Engine::new(meta.clone(), contents.clone(), config.tree_bytes);
-    let control = Control::bind(&config.store, engine.clone()).map_err(no_control)?;
-    let listener = Arc::new(Listener::new(tls, Door::new(meta.clone()), engine.clone()));
+    let engine = Engine::new(store.clone(), config.tree_bytes);
+    let control = Control::bind(&config.store.dir, engine.clone()).map_err(no_control)?;
+    let door = Door::new(store.accounts.clone(), store.failures.clone());
+    let listener = Arc::new(Listener::new(tls, door, engine.clone()));
     let stop = stop_signal()?;
     announce(&port, fingerprint)?;
-    let mut background = JoinSet::new();
-    background.spawn(control.serve());
-    let removing = meta.clone();
-    background.spawn_blocking(move || clear_removed(&removing));
-    background.spawn(upkeep::forever(meta.clone(), contents.clone(), config.keep_lost_days));
+    let control = tokio::spawn(control.serve());
     let mut trouble = None;
     let stop = async {
         let error = tokio::select! {
             () = stop => return tracing::info!("stopping"),
-            error = store.clone().gone() => error,
-            error = engine.database_is_older() => error,
+            error = store.keeper.failed() => error,
         };
         tracing::error!("{error}: all sessions end");
         trouble = Some(error);
@@ -129,41 +117,15 @@ async fn serve(
     if tokio::time::timeout(DRAIN_DEADLINE + STOP_GRACE, end).await.is_err() {
         tracing::warn!("sessions did not end in time");
     }
-    background.abort_all();
+    control.abort();
     finish(connections).await;
-    last_look(&store, trouble)
+    Ok(store.keeper.close().await?)
 }
 
 /// Opens the port; only root may do that for low ports.
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     let _own = Own::regain()?;
     listener::bind(address)
-}
-
-/// Checks and reports the state in which the store is left.
-fn last_look(store: &Watched, trouble: Option<StoreError>) -> Result<(), Failure> {
-    match trouble {
-        Some(StoreError::Older { end, known }) => {
-            // The contents showed this; note it, so that the next start knows at once.
-            store.meta.note_known(known)?;
-            Err(StoreError::Older { end, known }.into())
-        }
-        Some(error) => Err(error.into()),
-        None => {
-            // The store may have gone while sessions ended. Granting an id makes any copy of the
-            // database that was made while this server ran detectably older.
-            store.check()?;
-            store.meta.grant_ids(1)?;
-            Ok(())
-        }
-    }
-}
-
-/// Resumes interrupted removals of accounts. If it is interrupted, the next start resumes them.
-fn clear_removed(meta: &SqliteStore) {
-    if let Err(error) = meta.clear_removed() {
-        tracing::error!(%error, "what removed accounts had stays for now");
-    }
 }
 
 /// Lets connections finish, then aborts them.
@@ -181,7 +143,7 @@ async fn finish(mut connections: JoinSet<()>) {
 fn identity(config: &Config) -> Result<Identity, Failure> {
     let identity = match &config.files {
         Some(CertificateFiles { cert, key }) => Identity::load(cert, key),
-        None => Identity::of_store(&config.store),
+        None => Identity::of_store(&config.store.dir),
     };
     identity.map_err(|error| match error {
         IdentityError::File { path, error } if error.kind() == ErrorKind::StorageFull => {
@@ -195,12 +157,12 @@ fn identity(config: &Config) -> Result<Identity, Failure> {
 }
 
 fn taken(error: StoreError, config: &Config) -> Failure {
-    match error.refusal() {
-        Ok(why) => {
-            let store = config.store.display();
-            Failure::new(Exit::StoreInUse, format!("{why} ({store}); stop it, or check --store"))
+    match error {
+        StoreError::InUse { .. } => {
+            let store = &config.store.location;
+            Failure::new(Exit::StoreInUse, format!("{error} ({store}); stop it, or check --store"))
         }
-        Err(error) => error.into(),
+        other => other.into(),
     }
 }
 

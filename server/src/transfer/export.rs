@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, ftruncate, linkat, mkdir, openat, statat, syncfs};
 use rustix::io::{Errno as HostError, pwrite, retry_on_intr};
-use xfer_protocol::tree::{FileData, Kind, Node};
+use xfer_protocol::tree::{FileData, Kind, Need, Node, Xattrs};
 use xfer_protocol::{Ino, Name};
-use xfer_store::{Account, ContentStore, FileStore, MetaStore, SqliteStore, StoreError};
+use xfer_store::{Account, ListMax, Listing, Part, Store, StoreError};
 
 use super::landing::{Found, Landing};
 use super::progress::{Path, Progress};
@@ -19,9 +19,13 @@ use super::walk::{self, Attributes, DIRECTORY, FileId, Way};
 use super::{CHUNK_BYTES, Stop, Tally, interrupted, open_directory, unusable};
 use crate::program::exit::{Exit, Failure};
 use crate::program::rights::Own;
+use crate::program::waiting::Waiter;
 
-/// The number of entries to list at a time.
-const PAGE_COUNT: usize = 100;
+/// How much is listed at a time.
+const PAGE_MAX: ListMax = ListMax { count: 100, bytes: 1 << 20 };
+
+/// Entries of a directory, with their nodes.
+type Entries = std::vec::IntoIter<(Name, Ino, Node)>;
 
 /// The target of an export.
 pub struct Export<'a> {
@@ -36,8 +40,8 @@ pub struct Export<'a> {
 /// # Errors
 /// If the work ended early, keeping what was done so far; or if some entries could not be copied.
 pub fn export(
-    meta: SqliteStore,
-    contents: FileStore,
+    waiter: &Waiter,
+    store: Store,
     account: &Account,
     what: &Export<'_>,
 ) -> (String, Result<Tally, Failure>) {
@@ -51,7 +55,7 @@ pub fn export(
         let way = Way::new(root);
         let links = HashMap::new();
         let progress = &mut progress;
-        Exporter { meta, contents, account, landing, progress, way, links }.run()
+        Exporter { waiter, store, account, landing, progress, way, links }.run()
     });
     rustix::process::umask(umask);
     let tally = progress.tally;
@@ -60,8 +64,8 @@ pub fn export(
 }
 
 struct Exporter<'a> {
-    meta: SqliteStore,
-    contents: FileStore,
+    waiter: &'a Waiter,
+    store: Store,
     account: &'a Account,
     landing: Landing,
     progress: &'a mut Progress,
@@ -80,7 +84,7 @@ struct Landed {
 /// A directory whose entries are being exported.
 struct Frame {
     ino: Ino,
-    page: std::vec::IntoIter<(Name, Ino, Node)>,
+    page: Entries,
     /// The last name of this page, after which the next begins; `None` after the last page.
     after: Option<Name>,
     /// The directory's node; `None` for the top one, which keeps its attributes.
@@ -113,8 +117,8 @@ impl Exporter<'_> {
     }
 
     fn frame(&self, ino: Ino, node: Option<Arc<Node>>) -> Result<Frame, Failure> {
-        let page = self.meta.page(self.account.id, ino, None, PAGE_COUNT)?;
-        Ok(Frame { ino, after: last_of(&page), page: page.into_iter(), node })
+        let (page, after) = self.page(ino, None)?;
+        Ok(Frame { ino, after, page, node })
     }
 
     fn next(&self, frame: &mut Frame) -> Result<Option<(Name, Ino, Node)>, Failure> {
@@ -122,10 +126,38 @@ impl Exporter<'_> {
             return Ok(Some(entry));
         }
         let Some(after) = frame.after.take() else { return Ok(None) };
-        let page = self.meta.page(self.account.id, frame.ino, Some(&after), PAGE_COUNT)?;
-        frame.after = last_of(&page);
-        frame.page = page.into_iter();
+        (frame.page, frame.after) = self.page(frame.ino, Some(after))?;
         Ok(frame.page.next())
+    }
+
+    /// Entries of a directory after a name, with all that their nodes have, and the last name if there are
+    /// more.
+    fn page(
+        &self,
+        directory: Ino,
+        after: Option<Name>,
+    ) -> Result<(Entries, Option<Name>), Failure> {
+        let trees = &self.store.trees;
+        let part = Part { directory, after, max: PAGE_MAX };
+        let mut listed = self.waiter.wait(trees.list(self.account.id, vec![part]))?;
+        let Some(Listing { mut rows, last }) = listed.pop() else {
+            return Ok((Vec::new().into_iter(), None));
+        };
+        let lacks = |node: &Node| matches!(node.xattrs, Xattrs::LeftOut { .. });
+        let lacking = rows.iter().filter(|(_, _, node)| lacks(node));
+        let needs: Vec<_> = lacking.map(|(_, ino, _)| Need::Node(*ino)).collect();
+        if !needs.is_empty() {
+            let found = self.waiter.wait(trees.load(self.account.id, needs))?;
+            let mut whole: HashMap<Ino, Node> =
+                found.nodes.into_iter().filter_map(|(ino, node)| Some((ino, node?))).collect();
+            for (_, ino, node) in &mut rows {
+                if let Some(whole) = whole.remove(ino) {
+                    *node = whole;
+                }
+            }
+        }
+        let after = rows.last().filter(|_| !last).map(|(name, _, _)| name.clone());
+        Ok((rows.into_iter(), after))
     }
 
     /// Gives a complete directory its attributes. The modification time must come after its entries.
@@ -211,14 +243,13 @@ impl Exporter<'_> {
     fn fill(&mut self, file: &OwnedFd, data: &FileData) -> Result<(), Stop> {
         ftruncate(file, data.size)?;
         let Some(content) = data.content else { return Ok(()) };
-        let mut buffer = Vec::new();
         for run in data.extents.data_in(data.size, 0..data.size) {
             let mut at = run.start;
             while at < run.end {
-                buffer.resize((run.end - at).min(CHUNK_BYTES) as usize, 0);
-                let read = self.contents.read(content, at, &mut buffer);
-                let count = match read {
-                    Ok(count) => count,
+                let range = at..run.end.min(at + CHUNK_BYTES);
+                let read = self.waiter.wait(self.store.contents.read(content, range));
+                let data = match read {
+                    Ok(data) => data,
                     // If a session changed the file meanwhile, its old content may be gone.
                     Err(error) => {
                         self.must_be_unchanged().map_err(Stop::All)?;
@@ -229,13 +260,13 @@ impl Exporter<'_> {
                         });
                     }
                 };
-                if count == 0 {
+                if data.is_empty() {
                     // Reserved by an older version past the content's end, and never written.
                     break;
                 }
-                write_all(file, &buffer[..count], at)?;
-                self.progress.bytes(count as u64);
-                at += count as u64;
+                write_all(file, &data, at)?;
+                self.progress.bytes(data.len() as u64);
+                at += data.len() as u64;
             }
         }
         Ok(())
@@ -268,7 +299,7 @@ impl Exporter<'_> {
 impl Exporter<'_> {
     /// Makes sure that no session began, so that everything read since the start is one state.
     fn must_be_unchanged(&self) -> Result<(), Failure> {
-        let now = self.meta.account(&self.account.name)?;
+        let now = self.waiter.wait(self.store.accounts.find(self.account.name.clone()))?;
         let same = now.is_some_and(|now| {
             (now.id, now.epoch, now.applied)
                 == (self.account.id, self.account.epoch, self.account.applied)
@@ -307,10 +338,6 @@ fn prepare(what: &Export<'_>) -> Result<OwnedFd, Failure> {
         return Err(Failure::new(Exit::Directory, line));
     }
     Ok(root)
-}
-
-fn last_of(page: &[(Name, Ino, Node)]) -> Option<Name> {
-    page.last().filter(|_| page.len() == PAGE_COUNT).map(|(name, _, _)| name.clone())
 }
 
 fn write_all(file: &OwnedFd, data: &[u8], at: u64) -> Result<(), HostError> {

@@ -31,7 +31,8 @@ impl Importer<'_> {
                 if count == 0 {
                     return Err(Stop::Entry("became shorter while it was read".to_owned()));
                 }
-                self.write(ino, of.mtime, at, &data[..count])?;
+                data.truncate(count);
+                self.write(ino, of.mtime, at, data.into())?;
                 at += count as u64;
             }
         }
@@ -49,7 +50,7 @@ impl Importer<'_> {
         Ok(())
     }
 
-    fn write(&mut self, ino: Ino, time: Timestamp, at: u64, data: &[u8]) -> Result<(), Stop> {
+    fn write(&mut self, ino: Ino, time: Timestamp, at: u64, data: Bytes) -> Result<(), Stop> {
         if at > 0 {
             self.solo.must_own().map_err(|error| self.stop(error))?;
         }
@@ -113,7 +114,7 @@ impl Importer<'_> {
             }
             let (name, value) = (name.clone(), value.clone());
             let action = Action::SetXattr { ino, name, value, mode: XattrMode::Either };
-            match self.solo.act(SystemTime::now().into(), action, &[]) {
+            match self.solo.act(SystemTime::now().into(), action, Bytes::new()) {
                 // This is not a full disk: the op writes no data.
                 Err(SoloError::Refused(Errno::ENOSPC)) => {
                     return Err(Stop::Entry("has more extended attributes than fit".to_owned()));
@@ -143,7 +144,7 @@ impl Importer<'_> {
             fresh: ContentId(self.fresh()?),
         };
         change(&mut action);
-        self.solo.act(time, action, &[]).map_err(|error| self.stop(error))
+        self.solo.act(time, action, Bytes::new()).map_err(|error| self.stop(error))
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, readlinkat, sta
 use rustix::io::Errno as HostError;
 use xfer_protocol::tree::{Action, Kind, Node, Owner, SpecialKind};
 use xfer_protocol::{Errno, Ino, Name};
-use xfer_store::{Account, FileStore, SqliteStore};
+use xfer_store::{Account, Store};
 
 use super::progress::{Path, Progress};
 use super::walk::{self, Attributes, FileId, Way};
@@ -21,6 +21,7 @@ use super::{Stop, Tally, interrupted, open_directory, unusable};
 use crate::engine::solo::{Solo, SoloError};
 use crate::program::exit::{Exit, Failure};
 use crate::program::rights::Own;
+use crate::program::waiting::Waiter;
 
 /// The permission bits of directories created on the path to the target.
 const WAY_MODE: u16 = 0o755;
@@ -38,15 +39,13 @@ pub struct Import<'a> {
 /// # Errors
 /// If the work ended early, keeping what was done so far; or if some entries could not be copied.
 pub fn import(
-    meta: SqliteStore,
-    contents: FileStore,
+    waiter: &Waiter,
+    store: Store,
     account: &Account,
     what: &Import<'_>,
 ) -> (String, Result<Tally, Failure>) {
     let mut progress = Progress::new("imported", None);
-    let done = contents
-        .make_beside_server()
-        .and_then(|()| Solo::begin(Arc::new(meta), Arc::new(contents), account.id))
+    let done = Solo::begin(waiter, store, account.id)
         .map_err(Failure::from)
         .and_then(|solo| Importer::run(solo, &account.name, what, &mut progress));
     let tally = progress.tally;
@@ -55,7 +54,7 @@ pub fn import(
 }
 
 pub(super) struct Importer<'a> {
-    pub(super) solo: Solo,
+    pub(super) solo: Solo<'a>,
     user: &'a Name,
     pub(super) progress: &'a mut Progress,
     way: Way,
@@ -90,7 +89,7 @@ enum There {
 
 impl<'a> Importer<'a> {
     fn run(
-        solo: Solo,
+        solo: Solo<'a>,
         user: &'a Name,
         what: &Import<'_>,
         progress: &'a mut Progress,
@@ -365,7 +364,7 @@ impl Importer<'_> {
 
     pub(super) fn act(&mut self, action: Action) -> Result<(), Stop> {
         let now = SystemTime::now().into();
-        self.solo.act(now, action, &[]).map_err(|error| self.stop(error))
+        self.solo.act(now, action, Bytes::new()).map_err(|error| self.stop(error))
     }
 
     fn skip(&mut self, name: &Name, what: &str) {

@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep};
 use xfer_protocol::tree::{Action, FallocateMode, ItemKind, Node};
 use xfer_protocol::{ContentId, Ino};
 use xfer_server::engine::Engine;
-use xfer_store::{AccountId, ContentStore, Disk, FileStore, MetaStore, SqliteStore, StoreError};
+use xfer_store::embedded::{self, FileStore, Files, SqliteStore};
+use xfer_store::{AccountId, Disk, StoreError};
 
 use crate::client::Client;
 use crate::log::truncate;
@@ -35,7 +36,7 @@ impl Death {
 
 /// The content store of a server that dies.
 struct Mortal {
-    inner: Arc<dyn ContentStore>,
+    inner: Arc<dyn Files>,
     steps: AtomicUsize,
     death: Death,
 }
@@ -57,7 +58,7 @@ impl Mortal {
     }
 }
 
-impl ContentStore for Mortal {
+impl Files for Mortal {
     fn create(&self, content: ContentId) -> Result<(), StoreError> {
         self.step(|| self.inner.create(content))
     }
@@ -162,7 +163,7 @@ async fn live(mut alice: Client) {
 }
 
 /// Every node of an account that is committed, orphans too.
-fn nodes(meta: &dyn MetaStore, account: AccountId) -> Vec<Node> {
+fn nodes(meta: &SqliteStore, account: AccountId) -> Vec<Node> {
     let mut found = Vec::new();
     let mut waiting = vec![Ino::ROOT];
     while let Some(directory) = waiting.pop() {
@@ -179,7 +180,7 @@ fn nodes(meta: &dyn MetaStore, account: AccountId) -> Vec<Node> {
 }
 
 /// The contents that committed rows refer to. With `contents`, checks that all their bytes are there.
-fn referred(meta: &dyn MetaStore, contents: Option<&FileStore>) -> BTreeSet<ContentId> {
+fn referred(meta: &SqliteStore, contents: Option<&FileStore>) -> BTreeSet<ContentId> {
     let mut found = BTreeSet::new();
     for account in meta.accounts().unwrap() {
         for node in nodes(meta, account.id) {
@@ -210,7 +211,7 @@ fn referred(meta: &dyn MetaStore, contents: Option<&FileStore>) -> BTreeSet<Cont
     found
 }
 
-fn listed(contents: &dyn ContentStore) -> BTreeSet<ContentId> {
+fn listed(contents: &dyn Files) -> BTreeSet<ContentId> {
     let mut found = BTreeSet::new();
     contents
         .each(&mut |content| {
@@ -266,7 +267,7 @@ fn check_next(world: World, meta: SqliteStore, contents: FileStore, kept: BTreeS
     let (meta, contents) = (Arc::new(meta), Arc::new(contents));
     let next = runtime();
     next.block_on(async {
-        let engine = Engine::new(meta.clone(), contents.clone(), 64 << 20);
+        let engine = Engine::new(embedded::over(meta.clone(), contents.clone()), 64 << 20);
         until("what no row has to be swept", || listed(&*contents) == kept).await;
         let world = world.over_again(engine);
         world.login("alice").await.logout().await;

@@ -9,8 +9,8 @@ use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep};
 use xfer_protocol::message::{Answer, Ask, EndReason, ToClient};
 use xfer_protocol::{ContentId, Ino};
-use xfer_store::claim::Purpose;
-use xfer_store::{MetaStore, SqliteStore};
+use xfer_store::Purpose;
+use xfer_store::embedded::SqliteStore;
 
 use crate::client::Client;
 use crate::space::{check_disk, restarted};
@@ -211,6 +211,6 @@ async fn garbage_of_another_process_goes_though_nobody_commits() {
     let beside = world.reopen().0;
     let id = beside.account(&name("bob")).unwrap().unwrap().id;
     beside.remove_account(id).unwrap();
-    beside.clear_removed().unwrap();
+    beside.clear_removed(crate::world::time()).unwrap();
     until("the content to go", || world.on_disk().0 == 0).await;
 }

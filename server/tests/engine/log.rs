@@ -6,7 +6,7 @@ use xfer_protocol::limits::ID_RANGES_MAX;
 use xfer_protocol::message::{Ask, EndReason, ToClient, ToServer};
 use xfer_protocol::tree::{Action, FallocateMode, Op};
 use xfer_protocol::{ContentId, Errno, IdRange, Ino, Seq};
-use xfer_store::{ContentStore, MetaStore};
+use xfer_store::embedded::Files;
 
 use crate::client::{Client, OWNER};
 use crate::world::{World, name, time};

@@ -11,6 +11,8 @@ use xfer_protocol::tree::{Action, FallocateMode, FileData, RenameMode};
 use xfer_protocol::{ContentId, DeliveryId, Ino};
 use xfer_server::engine::Engine;
 
+use xfer_store::embedded;
+
 use crate::client::{Client, OWNER, Reads};
 use crate::world::{World, name};
 
@@ -249,7 +251,8 @@ async fn check(made: Made, way: Way, cut: u64, trick: Trick) {
     if way.restarted {
         alice.logout().await;
         let (meta, contents) = world.reopen();
-        world = world.over_again(Engine::new(Arc::new(meta), Arc::new(contents), 64 << 20));
+        world = world
+            .over_again(Engine::new(embedded::over(Arc::new(meta), Arc::new(contents)), 64 << 20));
     }
     let mut bob = world.login("bob").await;
     let mut reads = world.reads(&bob.grant).await;

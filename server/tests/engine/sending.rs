@@ -5,7 +5,6 @@ use xfer_protocol::message::{Answer, Ask, DeliveryState, Purpose, ReadError, ToC
 use xfer_protocol::tree::{Action, Limit, Quota, XattrMode};
 
 use xfer_protocol::{ContentId, DeliveryId, Errno, Ino, Seq};
-use xfer_store::MetaStore;
 
 use crate::client::{Client, OWNER};
 use crate::world::{World, name, time};

@@ -7,7 +7,6 @@ use xfer_protocol::message::{EndReason, Purpose, Refusal, ToClient, ToServer};
 use xfer_protocol::tree::Limit;
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Ino, Seq};
-use xfer_store::MetaStore;
 
 use crate::world::{World, name};
 

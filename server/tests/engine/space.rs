@@ -10,7 +10,7 @@ use xfer_protocol::message::{Answer, Ask};
 use xfer_protocol::tree::{Action, FallocateMode, Quota};
 use xfer_protocol::{ContentId, DeliveryId, Ino};
 use xfer_server::engine::Engine;
-use xfer_store::MetaStore;
+use xfer_store::embedded::{self, SqliteStore};
 
 use crate::client::{Client, OWNER, Reads};
 use crate::log::truncate;
@@ -153,9 +153,9 @@ impl User {
     }
 }
 
-fn charged(meta: &dyn MetaStore) -> u64 {
+fn charged(meta: &SqliteStore) -> u64 {
     let accounts = meta.accounts().unwrap();
-    let inbox = |account: &xfer_store::Account| meta.inbox_usage(account.id).unwrap().bytes;
+    let inbox = |account: &xfer_store::Account| account.waiting.bytes;
     accounts.iter().map(|account| account.usage.bytes + inbox(account)).sum()
 }
 
@@ -181,7 +181,7 @@ fn world() -> World {
 
 pub fn restarted(world: World) -> World {
     let (meta, contents) = world.reopen();
-    world.over_again(Engine::new(Arc::new(meta), Arc::new(contents), 64 << 20))
+    world.over_again(Engine::new(embedded::over(Arc::new(meta), Arc::new(contents)), 64 << 20))
 }
 
 /// Sends a copy of a file; says which delivery that is.
@@ -352,7 +352,7 @@ async fn what_a_server_that_died_did_not_give_back_the_next_one_does() {
         references: Vec::new(),
         trims: xfer_store::Trims::default(),
         deliveries: Vec::new(),
-        refused: Vec::new(),
+        placements: xfer_store::Placements::default(),
         unrecorded: Vec::new(),
         time: crate::world::time(),
     };

@@ -13,14 +13,15 @@ use xfer_protocol::message::{Ask, EndReason, ToServer};
 use xfer_protocol::tree::{Action, Quota, XattrMode};
 use xfer_protocol::{ContentId, Ino, Seq};
 use xfer_server::engine::Engine;
-use xfer_store::{ContentStore, Disk, MetaStore, StoreError};
+use xfer_store::embedded::{self, Files};
+use xfer_store::{Disk, StoreError};
 
 use crate::client::{Client, OWNER};
 use crate::world::{World, name, time};
 
 /// A content store that can be told to fail, or to panic.
 pub struct Faulty {
-    inner: Arc<dyn ContentStore>,
+    inner: Arc<dyn Files>,
     pub fail_sync: AtomicBool,
     /// A content that can't be removed.
     stuck: AtomicU64,
@@ -42,7 +43,7 @@ pub struct Faulty {
     listed: AtomicBool,
 }
 
-impl ContentStore for Faulty {
+impl Files for Faulty {
     fn create(&self, content: ContentId) -> Result<(), StoreError> {
         self.inner.create(content)
     }
@@ -362,9 +363,9 @@ async fn a_delivery_that_fails_ends_only_the_session_that_sends_it() {
     world.refuse_rows("deliveries", "from_account", "alice");
     commit_together(&world, &faulty, [&mut alice, &mut bob]).await;
     check_only_alice_ends(&world, alice, bob, kept).await;
-    let bob = world.meta.account(&name("bob")).unwrap().unwrap().id;
-    assert_eq!(world.meta.waiting_after(bob, 0, 1).unwrap(), [], "{sent} is not there");
-    assert_eq!(world.meta.inbox_usage(bob).unwrap().nodes, 0);
+    let bob = world.meta.account(&name("bob")).unwrap().unwrap();
+    assert_eq!(world.meta.waiting_after(bob.id, 0, 1).unwrap(), [], "{sent} is not there");
+    assert_eq!(bob.waiting.nodes, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -414,7 +415,7 @@ fn a_dead_server_leaves_a_prefix_and_the_next_sweeps_what_is_left() {
     let contents = Arc::new(contents);
     let second = runtime();
     second.block_on(async {
-        let _engine = Engine::new(Arc::new(meta), contents.clone(), 64 << 20);
+        let _engine = Engine::new(embedded::over(Arc::new(meta), contents.clone()), 64 << 20);
         while contents.read(lost, 0, &mut [0; 4]).is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -12,7 +12,7 @@ use xfer_protocol::tree::Quota;
 use xfer_protocol::{ContentId, Name, Timestamp};
 use xfer_server::engine::Engine;
 use xfer_server::login::opening::Authenticated;
-use xfer_store::{ContentStore, FileStore, MetaStore, SqliteStore};
+use xfer_store::embedded::{self, FileStore, Files, SqliteStore};
 
 use crate::client::{Client, Reads};
 
@@ -39,7 +39,7 @@ impl World {
     }
 
     /// The same, with something laid over the content store.
-    pub fn over(wrap: impl FnOnce(Arc<dyn ContentStore>) -> Arc<dyn ContentStore>) -> World {
+    pub fn over(wrap: impl FnOnce(Arc<dyn Files>) -> Arc<dyn Files>) -> World {
         let dir = tempfile::tempdir().unwrap();
         let meta = Arc::new(SqliteStore::open(dir.path()).unwrap());
         for user in ["alice", "bob"] {
@@ -48,7 +48,7 @@ impl World {
         }
         let contents =
             wrap(Arc::new(FileStore::open(dir.path()).unwrap().whole_from(ContentId(0))));
-        let engine = Engine::new(meta.clone(), contents, 64 << 20);
+        let engine = Engine::new(embedded::over(meta.clone(), contents), 64 << 20);
         World { meta, engine, dir }
     }
 

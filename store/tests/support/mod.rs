@@ -10,7 +10,8 @@ use xfer_protocol::tree::{
     Delivery, Extents, FileData, Item, ItemKind, Kind, Node, Quota, Usage, Xattrs,
 };
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Seq, Timestamp};
-use xfer_store::{AccountId, Batch, MetaStore, SqliteStore, Trims};
+use xfer_store::embedded::SqliteStore;
+use xfer_store::{AccountId, Batch, Committed, Placements, Trims};
 
 pub fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
@@ -18,6 +19,17 @@ pub fn name(text: &str) -> Name {
 
 pub fn time(secs: i64) -> Timestamp {
     Timestamp::new(secs, 123_456_789).unwrap()
+}
+
+/// What waits in an account's inbox; nothing if there is no account.
+pub fn waiting(store: &SqliteStore, account: AccountId) -> Usage {
+    let all = store.accounts().unwrap();
+    all.iter().find(|one| one.id == account).map_or(Usage::default(), |one| one.waiting)
+}
+
+/// A batch is durable, whatever was decided with it.
+pub fn is_durable(committed: &Committed) -> bool {
+    matches!(committed, Committed::Durable(_))
 }
 
 pub fn account(store: &SqliteStore, user: &str) -> AccountId {
@@ -68,7 +80,7 @@ pub fn batch(account: AccountId, applied: u64) -> Batch {
         references: Vec::new(),
         trims: Trims::default(),
         deliveries: Vec::new(),
-        refused: Vec::new(),
+        placements: Placements::default(),
         unrecorded: Vec::new(),
         time: time(100),
     }

@@ -26,7 +26,7 @@ use xfer_protocol::tree::{Action, Op, Owner, Quota};
 use xfer_protocol::{Name, Seq, Timestamp};
 use xfer_server::engine::Engine;
 use xfer_server::login::opening::Authenticated;
-use xfer_store::{FileStore, MetaStore, SqliteStore};
+use xfer_store::embedded::{self, FileStore, SqliteStore};
 
 /// The mounting user.
 pub const OWNER: Owner = Owner { uid: 1000, gid: 1000 };
@@ -163,7 +163,7 @@ impl Host {
 fn open(store: &Path, rows_bytes: usize) -> (Arc<Engine>, Arc<SqliteStore>, Arc<FileStore>) {
     let meta = Arc::new(SqliteStore::open(store).unwrap());
     let contents = Arc::new(FileStore::open(store).unwrap());
-    (Engine::new(meta.clone(), contents.clone(), rows_bytes), meta, contents)
+    (Engine::new(embedded::over(meta.clone(), contents.clone()), rows_bytes), meta, contents)
 }
 
 /// The way to an engine over a cable. Whoever has it is let in, whatever the password.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{SeekFrom, fgetxattr, flistxattr, seek, statvfs};
 use xfer_protocol::Name;
-use xfer_store::{MetaStore, SqliteStore};
+use xfer_store::embedded::SqliteStore;
 
 use crate::files::xattrs;
 use crate::{Mount, PATIENCE, Server, World, wait_until};

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use xfer_protocol::Name;
 use xfer_protocol::tree::Quota;
 use xfer_server::login::password;
-use xfer_store::{MetaStore, SqliteStore};
+use xfer_store::embedded::SqliteStore;
 
 /// The password of all these accounts.
 pub const PASSWORD: &str = "the password of all of them";

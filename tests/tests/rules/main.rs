@@ -31,7 +31,7 @@ use xfer_tests::{Random, scale};
 use history::Post;
 use model::Flaw;
 use user::{User, rows_bytes};
-use xfer_store::{ContentStore, MetaStore};
+use xfer_store::embedded::Files;
 
 /// The number of operations in a run.
 const OPERATIONS: usize = 15_000;

@@ -13,7 +13,6 @@ use xfer_client::core::{Found, HandleId, Options};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Errno, Ino, Name, Seq};
-use xfer_store::MetaStore;
 use xfer_tests::Random;
 use xfer_tests::peers::{Cable, Host, Peer, Wiretap, Wiring, roomy};
 

@@ -1,4 +1,3 @@
 //! Deliveries between users.
 
-pub(crate) mod post;
-pub(crate) mod inbox;
+pub(crate) mod exchange;

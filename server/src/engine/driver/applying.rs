@@ -1,31 +1,55 @@
 //! Applying the ops of a frame, one after the other, in turns with the session's questions.
 //!
-//! **Invariant:** a thread that applies ops never waits for the tree's turn: it holds that from before
-//! it begins, and gives it up between two ops when somebody else waits for it.
+//! Ops are planned, a part of the frame at a time, and then the effects of that part on contents are
+//! performed in one go.
+//!
+//! **Invariant:** the tree's turn is held from before the first op of a part is planned until its effects
+//! are performed. It is given up between two parts when somebody else waits for it.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::task::spawn_blocking;
 use xfer_protocol::Seq;
 use xfer_protocol::limits::{FRAME_OPS_MAX, WRITE_BYTES_MAX};
-use xfer_protocol::tree::{Action, Op};
+use xfer_protocol::tree::{Action, Need, Op, Room};
 
-use crate::engine::driver::over::{Over, no_tree, ordered, panicked};
+use crate::engine::driver::over::{Over, no_tree, ordered};
 use crate::engine::durable::trouble::Trouble;
 use crate::engine::session::Session;
 use crate::engine::session::counters::add;
+use crate::engine::session::turn::NoTree;
+use crate::engine::stores::Stores;
 use crate::engine::tree::halt::Halt;
+use crate::engine::tree::holding::{Unmade, load, make_room};
+use crate::engine::tree::{Tree, Unplanned};
 
-/// The ops of a frame, and how many of them are applied.
+/// How many ops are planned at most before their effects are performed.
+const PART_OPS_MAX: usize = 64;
+
+/// How many bytes of data they have at most, but for the last one.
+const PART_BYTES_MAX: usize = 1 << 20;
+
+/// The ops of a frame, and how many of them are planned.
 pub(crate) struct Frame {
     ops: Vec<Op>,
     payload: Bytes,
-    applied: usize,
+    planned: usize,
     /// Where the next op's data begins.
     at: usize,
     /// Whether so much waits that it should be committed at once.
     large: bool,
+}
+
+/// Why no more ops of a part are planned.
+enum Pause {
+    /// It is large enough, or the frame's last.
+    Full,
+    /// These rows must be loaded first.
+    Missing(Vec<Need>),
+    /// The ops take up so much, which is more than was promised.
+    Crowded(Room),
+    /// The next op never will be.
+    Halted(Halt),
 }
 
 impl Frame {
@@ -37,60 +61,127 @@ impl Frame {
         payload: Bytes,
     ) -> Result<Frame, Over> {
         check(applied, first, &ops, payload.len()).map_err(Over::Protocol)?;
-        Ok(Frame { ops, payload, applied: 0, at: 0, large: false })
+        Ok(Frame { ops, payload, planned: 0, at: 0, large: false })
     }
 
     /// Applies all ops, and says whether they should be committed at once.
-    pub(crate) async fn apply(mut self, session: &Arc<Session>) -> Result<bool, Over> {
-        while self.applied < self.ops.len() {
-            let turn = session.tree.turn().await.map_err(no_tree)?;
-            let session = session.clone();
-            let part = spawn_blocking(move || {
-                let done = self.apply_some(&session);
+    pub(crate) async fn apply(
+        mut self,
+        session: &Arc<Session>,
+        stores: &Stores,
+    ) -> Result<bool, Over> {
+        let mut turn = session.tree.turn().await.map_err(no_tree)?;
+        while self.planned < self.ops.len() {
+            // A frame may take long: what the session is told meanwhile does not wait for its end.
+            if let Some(over) = ordered(session) {
+                return Err(over);
+            }
+            if session.tree.is_awaited() {
                 drop(turn);
-                done.map(|()| self)
-            });
-            self = part.await.map_err(panicked)??;
+                turn = session.tree.turn().await.map_err(no_tree)?;
+            }
+            self.apply_part(session, stores).await?;
         }
         Ok(self.large)
     }
 
-    /// Applies one op at least, and more until somebody waits for the tree.
+    /// Applies one op at least, and more until that takes long or somebody waits for the tree.
     #[tracing::instrument(level = "trace", skip_all, fields(user = %session.user()))]
-    fn apply_some(&mut self, session: &Session) -> Result<(), Over> {
-        let before = self.at;
-        let result = loop {
-            let Some(op) = self.ops.get(self.applied) else { break Ok(()) };
-            // A frame may take long: what the session is told meanwhile does not wait for its end.
-            if let Some(over) = ordered(session) {
-                break Err(over);
+    async fn apply_part(&mut self, session: &Session, stores: &Stores) -> Result<(), Over> {
+        let (first, before) = (self.planned, self.at);
+        let halt = self.plan_part(session, stores).await?;
+        let effects = session.tree.with(Tree::take_effects).map_err(no_tree)?;
+        if effects.is_empty() {
+            // What only plans is not to keep a thread from its other tasks.
+            tokio::task::yield_now().await;
+        } else if let Err(undone) = stores.store.contents.perform(effects).await {
+            let halt = session.tree.with(|tree| tree.take_back(undone)).map_err(no_tree)?;
+            return Err(halted(session, halt));
+        }
+        let applied = session.tree.with(|tree| {
+            tree.apply();
+            self.large = tree.is_large();
+            tree.applied()
+        });
+        let applied = applied.map_err(no_tree)?;
+        session.position.set_applied(applied);
+        add(&session.counters().ops, (self.planned - first) as u64);
+        add(&session.counters().bytes_in, (self.at - before) as u64);
+        halt.map_or(Ok(()), |halt| Err(halted(session, halt)))
+    }
+
+    /// Plans a part. Gives what ends the session after it, if anything does.
+    async fn plan_part(
+        &mut self,
+        session: &Session,
+        stores: &Stores,
+    ) -> Result<Option<Halt>, Over> {
+        let (first, from) = (self.planned, self.at);
+        // What was done to get on with the next op, and so is not to be needed for it again.
+        let (mut loaded, mut extended) = (None, None);
+        loop {
+            let paused = session.tree.with(|tree| self.plan(tree, session, (first, from)));
+            match paused.map_err(no_tree)? {
+                Pause::Full => return Ok(None),
+                Pause::Halted(halt) => return Ok(Some(halt)),
+                Pause::Missing(needs) => {
+                    let need = needs.first().cloned().map(|need| (self.planned, need));
+                    if need == loaded {
+                        return Err(Over::Failed(Trouble::of_server("a row can't be loaded")));
+                    }
+                    loaded = need;
+                    load(&stores.store, &session.tree, needs)
+                        .await
+                        .map_err(|error| over(session, error))?;
+                }
+                Pause::Crowded(wanted) => {
+                    let room = make_room(stores, &session.tree, wanted).await;
+                    let has_room = room.map_err(|error| over(session, error))?;
+                    if !has_room || extended.replace(self.planned) == Some(self.planned) {
+                        return Ok(Some(
+                            session.tree.with(|tree| tree.no_room()).map_err(no_tree)?,
+                        ));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Plans ops of the part that begins at `first` until one can't be.
+    fn plan(&mut self, tree: &mut Tree, session: &Session, (first, from): (usize, usize)) -> Pause {
+        loop {
+            let count = self.planned - first;
+            let is_full = count >= PART_OPS_MAX || self.at - from >= PART_BYTES_MAX;
+            let Some(op) = self.ops.get(self.planned).filter(|_| !is_full) else {
+                return Pause::Full;
+            };
+            if count > 0 && session.tree.is_awaited() {
+                return Pause::Full;
             }
             let end = self.at + data_len(op);
-            let applied = session.tree.with(|tree| {
-                let applied = tree.apply(op, &self.payload[self.at..end]);
-                session.position.set_applied(tree.applied());
-                self.large = tree.is_large();
-                applied
-            });
-            match applied.map_err(no_tree)? {
-                Ok(()) => {}
-                Err(halt) => break Err(halted(session, halt)),
+            match tree.plan(op, &self.payload.slice(self.at..end)) {
+                Ok(()) => (self.planned, self.at) = (self.planned + 1, end),
+                Err(Unplanned::Missing(needs)) => {
+                    return Pause::Missing(tree.foresee(&self.ops[self.planned + 1..], needs));
+                }
+                Err(Unplanned::Crowded(wanted)) => return Pause::Crowded(wanted),
+                Err(Unplanned::Halted(halt)) => return Pause::Halted(halt),
             }
-            add(&session.counters().ops, 1);
-            (self.applied, self.at) = (self.applied + 1, end);
-            if session.tree.is_awaited() {
-                break Ok(());
-            }
-        };
-        add(&session.counters().bytes_in, (self.at - before) as u64);
-        result
+        }
+    }
+}
+
+fn over(session: &Session, error: Unmade) -> Over {
+    match error {
+        Unmade::NoTree => no_tree(NoTree),
+        Unmade::Storage(error) => halted(session, Halt::Storage(error)),
     }
 }
 
 fn halted(session: &Session, halt: Halt) -> Over {
     match halt {
         Halt::Refused { seq, errno } => Over::Diverged(seq, errno),
-        Halt::Protocol(what) => Over::Protocol(what),
+        Halt::Protocol(what) => Over::Protocol(what.to_owned()),
         Halt::Storage(error) => {
             tracing::error!(user = %session.user(), %error, "an op can't be applied");
             Over::Failed(Trouble::from(&error))

@@ -3,18 +3,20 @@
 //! **Invariant:** at most one batch of a session is in a commit at a time.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use xfer_protocol::Seq;
 
-use crate::engine::driver::over::{Over, no_tree, panicked};
+use crate::engine::driver::over::{Over, no_tree};
 use crate::engine::durable::commit::{Job, Verdict};
 use crate::engine::durable::trouble::Trouble;
 use crate::engine::session::Session;
 use crate::engine::session::counters::add;
+use crate::engine::session::turn::NoTree;
+use crate::engine::stores::Stores;
+use crate::engine::tree::holding::{self, Unmade};
 
 /// How long applied ops wait for a commit at most.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,6 +24,7 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// How far commits are.
 pub(crate) struct Committing {
     session: Arc<Session>,
+    stores: Stores,
     committer: mpsc::Sender<Job>,
     /// The last op that is durable.
     durable: Seq,
@@ -51,10 +54,23 @@ pub(crate) struct Done {
 
 impl Committing {
     /// All that is applied now is durable.
-    pub(crate) fn new(session: Arc<Session>, committer: mpsc::Sender<Job>) -> Committing {
+    pub(crate) fn new(
+        session: Arc<Session>,
+        stores: Stores,
+        committer: mpsc::Sender<Job>,
+    ) -> Committing {
         let durable = session.position.applied();
         let (in_flight, barrier) = (None, durable);
-        Committing { session, committer, durable, in_flight, barrier, large: false, due: None }
+        Committing {
+            session,
+            stores,
+            committer,
+            durable,
+            in_flight,
+            barrier,
+            large: false,
+            due: None,
+        }
     }
 
     /// The last op that is durable.
@@ -109,10 +125,9 @@ impl Committing {
     pub(crate) async fn start(&mut self) -> Result<(), Over> {
         self.due = None;
         self.large = false;
-        let session = self.session.clone();
-        let now = SystemTime::now().into();
-        let taken = spawn_blocking(move || session.tree.with(|tree| tree.take_batch(now)));
-        let Some(work) = taken.await.map_err(panicked)?.map_err(no_tree)? else { return Ok(()) };
+        let now = self.stores.now();
+        let taken = self.session.tree.with(|tree| tree.take_batch(now));
+        let Some(work) = taken.map_err(no_tree)? else { return Ok(()) };
         let (reply, verdict) = oneshot::channel();
         let seq = work.batch.applied;
         let sent = self.committer.send(Job { work, reply }).await;
@@ -131,9 +146,7 @@ impl Committing {
                 Ok(Done { scarce })
             }
             Verdict::Fenced => {
-                let session = self.session.clone();
-                let withdrawn = spawn_blocking(move || session.tree.with(|tree| tree.withdraw()));
-                withdrawn.await.map_err(panicked)?.map_err(no_tree)?;
+                self.session.tree.with(|tree| tree.withdraw()).map_err(no_tree)?;
                 Err(Over::Fenced)
             }
             Verdict::Failed(trouble) => Err(Over::Failed(trouble)),
@@ -142,13 +155,15 @@ impl Committing {
 
     /// Gives back what a commit made unreachable; says whether there was anything.
     pub(crate) async fn give_back(&self, seq: Seq) -> Result<bool, Over> {
-        let session = self.session.clone();
-        let given = spawn_blocking(move || session.tree.with(|tree| tree.settle(seq)));
-        let given = given.await.map_err(panicked)?.map_err(no_tree)?;
-        Ok(given.unwrap_or_else(|error| {
-            tracing::warn!(user = %self.session.user(), %error, "space is not given back");
-            false
-        }))
+        let _turn = self.session.tree.turn().await.map_err(no_tree)?;
+        match holding::settle(&self.stores.store, &self.session.tree, seq).await {
+            Ok(any) => Ok(any),
+            Err(Unmade::NoTree) => Err(no_tree(NoTree)),
+            Err(Unmade::Storage(error)) => {
+                tracing::warn!(user = %self.session.user(), %error, "space is not given back");
+                Ok(false)
+            }
+        }
     }
 
     /// Makes the next commit due at once, if a program waits for an op that is in none yet.

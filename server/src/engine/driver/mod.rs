@@ -33,7 +33,6 @@ use super::session::lending::{FromLink, LinkEnd, Loan, SentOps};
 use super::session::orders::Order;
 use super::session::registry::SeatGuard;
 use super::stores::Stores;
-use crate::engine::deliveries::post::Post;
 use crate::engine::driver::applying::Frame;
 use crate::engine::durable::commit::{Job, Verdict};
 use crate::engine::durable::trouble::Trouble;
@@ -49,7 +48,6 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// What a driver works with, beside its session.
 pub(crate) struct Means {
     pub(crate) stores: Stores,
-    pub(crate) post: Arc<Post>,
     pub(crate) committer: mpsc::Sender<Job>,
 }
 
@@ -62,7 +60,6 @@ pub(crate) struct Driver {
     link: Link,
     loan: Loan,
     stores: Stores,
-    post: Arc<Post>,
     /// The task that makes messages of news; it ends with the driver.
     news: JoinSet<()>,
 }
@@ -70,21 +67,21 @@ pub(crate) struct Driver {
 impl Driver {
     /// A driver that has lent the session's queues to a link.
     pub(crate) fn new(guard: SeatGuard, loan: Loan, news: JoinSet<()>, means: Means) -> Driver {
-        let Means { stores, post, committer } = means;
+        let Means { stores, committer } = means;
         let session = guard.session.clone();
-        let committing = Committing::new(session.clone(), committer);
+        let committing = Committing::new(session.clone(), stores.clone(), committer);
         let granting = Granting::new(session.clone(), stores.clone());
-        Driver { session, guard, committing, granting, link: Link::Up, loan, stores, post, news }
+        Driver { session, guard, committing, granting, link: Link::Up, loan, stores, news }
     }
 
     /// Serves the session until it is over, and says the last words.
     pub(crate) async fn run(mut self) {
         let over = self.serve().await;
         let over = self.last_commit(over).await;
-        let Driver { session, guard, loan, stores, post, news, .. } = self;
+        let Driver { session, guard, loan, stores, news, .. } = self;
         drop(news);
         over.log(&session);
-        leave(stores, post, session).await;
+        leave(&stores, &session).await;
         // Before the last words: a client that hears them may log in again at once.
         drop(guard);
         // The queues have no other reader.
@@ -156,7 +153,7 @@ impl Driver {
     async fn handle_ops(&mut self, sent: SentOps) -> Result<(), Over> {
         let SentOps { first, ops, payload, held } = sent;
         let frame = Frame::new(self.session.position.applied(), first, ops, payload)?;
-        let large = frame.apply(&self.session).await?;
+        let large = frame.apply(&self.session, &self.stores).await?;
         drop(held);
         self.committing.note_applied(large);
         Ok(())

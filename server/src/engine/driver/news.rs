@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 use xfer_protocol::message::ToClient;
+use xfer_store::Deliveries;
 
 use crate::engine::session::Session;
 use crate::engine::session::queues::News;
-use crate::engine::stores::Stores;
 
 /// How much news is made into messages at a time.
 const NEWS_COUNT: usize = 1024;
@@ -20,7 +19,7 @@ const ARRIVALS_COUNT: usize = 1024;
 /// that the client was told of, so that none is missed however much came at once, and none is
 /// announced twice.
 pub(crate) async fn tell_news(
-    stores: Stores,
+    deliveries: Arc<dyn Deliveries>,
     session: Arc<Session>,
     mut last_told: u64,
     mut news: mpsc::Receiver<News>,
@@ -29,16 +28,11 @@ pub(crate) async fn tell_news(
     while news.recv_many(&mut some, NEWS_COUNT).await > 0 {
         let mut arrived = some.contains(&News::Arrived);
         while arrived {
-            let (meta, account) = (stores.meta.clone(), session.account());
-            let look = move || meta.waiting_after(account, last_told, ARRIVALS_COUNT);
-            let waiting = match spawn_blocking(look).await {
-                Ok(Ok(waiting)) => waiting,
-                Ok(Err(error)) => {
-                    tracing::error!(user = %session.user(), %error, "an inbox can't be read");
-                    Vec::new()
-                }
-                Err(_) => return,
-            };
+            let look = deliveries.waiting(session.account(), last_told, ARRIVALS_COUNT);
+            let waiting = look.await.unwrap_or_else(|error| {
+                tracing::error!(user = %session.user(), %error, "an inbox can't be read");
+                Vec::new()
+            });
             arrived = waiting.len() == ARRIVALS_COUNT;
             for (arrival, head) in waiting {
                 last_told = arrival;

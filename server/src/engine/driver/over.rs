@@ -39,10 +39,6 @@ pub(crate) fn no_tree(_: NoTree) -> Over {
     Over::Failed(Trouble::of_server("the session's tree is gone"))
 }
 
-pub(crate) fn panicked(_: tokio::task::JoinError) -> Over {
-    Over::Failed(Trouble::of_server("a part of the server failed"))
-}
-
 impl Over {
     /// Logs the end of this session.
     pub(crate) fn log(&self, session: &Session) {

@@ -44,8 +44,8 @@ mod tests {
         let path = || "/var/lib/xfer/xfer.db".to_owned();
         let custom = std::io::Error::other(format!("{}: no", path()));
         for error in [
-            StoreError::Refused(path()),
             StoreError::Unsafe(path()),
+            StoreError::Unsuitable(path()),
             StoreError::Damaged(path()),
             StoreError::Database(path()),
             StoreError::io(path(), rustix::io::Errno::IO.into()),

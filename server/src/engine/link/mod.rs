@@ -2,5 +2,5 @@
 
 mod serving;
 mod log_link;
-mod reading;
+pub(crate) mod reading;
 pub(crate) mod answer_room;

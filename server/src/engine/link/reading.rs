@@ -17,22 +17,24 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use xfer_protocol::codec;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::{BLOCK_BYTES, MESSAGE_BYTES_MAX, PAGE_BYTES, READ_BYTES_MAX};
 use xfer_protocol::message::{Answer, Ask, ReadError, Request, Response};
-use xfer_protocol::tree::{FileData, Item, Usage};
+use xfer_protocol::tree::{Delivery, FileData, Item, Need, Node, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Seq};
 
-use crate::engine::deliveries::post::Post;
+use crate::engine::deliveries::exchange::Exchange;
 use crate::engine::link::answer_room::Held;
 use crate::engine::session::Session;
 use crate::engine::session::counters::{Counters, add};
 use crate::engine::session::turn::NoTree;
 use crate::engine::stores::Stores;
 use crate::engine::tree::Tree;
-use crate::engine::tree::listing::{list, storage};
+use crate::engine::tree::holding;
+use crate::engine::tree::listing::list;
+use crate::engine::tree::refusing::{storage, unmade};
 use xfer_link::patience::Patient;
 use xfer_link::{LinkError, receive_after, send_encoded};
 use xfer_store::StoreError;
@@ -55,7 +57,7 @@ const SMALL_ANSWER_BYTES: usize = 256;
 pub(crate) struct Reading {
     pub(crate) session: Arc<Session>,
     pub(crate) stores: Stores,
-    pub(crate) post: Arc<Post>,
+    pub(crate) exchange: Arc<Exchange>,
     /// Bounds what is in work beside the trees, on all links together.
     pub(crate) work: Arc<Semaphore>,
 }
@@ -120,7 +122,7 @@ impl Reading {
     }
 
     async fn answer(self, request: Request) -> Answered {
-        count(self.session.counters(), &request.ask);
+        count(&self.session.counters(), &request.ask);
         let id = request.id;
         match self.answer_in_turn(request).await {
             Ok(((message, payload), held)) => Answered { message, payload, _held: Some(held) },
@@ -158,13 +160,22 @@ impl Reading {
     async fn answer_now(&self, request: Request) -> Result<Written, ReadError> {
         let Request { id, after: _, ask } = request;
         match ask {
-            Ask::Node(ino) => self.in_tree(move |tree| write_down(id, node(tree, ino)?)).await,
+            Ask::Node(ino) => {
+                let _turn = self.turn().await?;
+                write_down(id, Answer::Node(self.node(ino).await?.map(Arc::unwrap_or_clone)))
+            }
             Ask::Entry(parent, name) => {
-                self.in_tree(move |tree| write_down(id, entry(tree, parent, &name)?)).await
+                let _turn = self.turn().await?;
+                write_down(id, self.entry(parent, name).await?)
             }
             Ask::List { directory, after } => {
-                let list = move |tree: &mut Tree| list(tree, directory, after.as_ref());
-                self.in_tree(move |tree| write_down(id, Answer::Pages(list(tree)?))).await
+                let _turn = self.turn().await?;
+                self.node(directory)
+                    .await?
+                    .filter(|node| node.is_directory())
+                    .ok_or(ReadError::NoDirectory)?;
+                let pages = list(&self.stores.store, &self.session, directory, after).await?;
+                write_down(id, Answer::Pages(pages))
             }
             Ask::Read { ino, content, offset, len } => {
                 let end = offset.checked_add(u64::from(len)).ok_or(ReadError::Invalid)?;
@@ -173,53 +184,81 @@ impl Reading {
                 Ok((write_down(id, Answer::Data)?.0, data))
             }
             Ask::Delivery { id: delivery, from } => {
-                let items = move |tree: &mut Tree| items(tree, delivery, from as usize);
-                self.in_tree(move |tree| write_down(id, items(tree)?)).await
+                let _turn = self.turn().await?;
+                write_down(id, items(self.delivery(delivery).await?.as_deref(), from as usize))
             }
             Ask::State(delivery) => {
-                let (meta, account) = (self.stores.meta.clone(), self.session.account());
-                let state = move || meta.delivery_state(account, delivery).map_err(storage);
-                write_down(id, Answer::State(self.beside_tree(state).await?))
+                let _place = acquire(&self.work).await?;
+                let deliveries = &self.stores.store.deliveries;
+                let state = deliveries.state(self.session.account(), delivery).await;
+                write_down(id, Answer::State(state.map_err(storage)?))
             }
             Ask::Reserve { to, ino, bytes, items } => {
+                let _place = acquire(&self.work).await?;
                 let size = Usage { bytes, nodes: u64::from(items) };
-                let (post, session) = (self.post.clone(), self.session.clone());
-                self.beside_tree(move || post.reserve(&session, &to, ino, size)).await?;
+                self.exchange.reserve(&self.session, to, ino, size).await?;
                 write_down(id, Answer::Reserved)
             }
         }
     }
 
-    /// Asks the tree, when it is this session's questions' turn.
-    async fn in_tree<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Tree) -> Result<T, ReadError> + Send + 'static,
-    ) -> Result<T, ReadError> {
+    /// This session's questions' turn at its tree, which is made smaller first if it has to be.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, ReadError> {
         let turn = self.session.tree.turn().await.map_err(no_tree)?;
-        let session = self.session.clone();
-        let done = spawn_blocking(move || {
-            let done = session.tree.with(work);
-            drop(turn);
-            done
-        });
-        done.await.map_err(|_| ReadError::Storage)?.map_err(no_tree)?
+        self.session.tree.with(Tree::trim).map_err(no_tree)?;
+        Ok(turn)
     }
 
-    /// Does what needs no tree, and so never waits for an op.
-    async fn beside_tree<T: Send + 'static>(
+    /// Makes an attempt on the tree until it misses no rows.
+    async fn attempt<T>(
         &self,
-        work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+        attempt: impl FnMut(&mut Tree) -> Result<T, Vec<Need>>,
     ) -> Result<T, ReadError> {
-        let place = acquire(&self.work).await?;
-        let done = spawn_blocking(move || {
-            let done = work();
-            drop(place);
-            done
-        });
-        done.await.unwrap_or(Err(ReadError::Storage))
+        let made = holding::attempt(&self.stores.store, &self.session.tree, attempt).await;
+        made.map_err(unmade)
     }
 
-    /// Bytes of a node's content. They are read without the tree's lock, so the content may go
+    /// A node as of the last op applied.
+    async fn node(&self, ino: Ino) -> Result<Option<Arc<Node>>, ReadError> {
+        self.attempt(|tree| tree.node(ino)).await
+    }
+
+    /// An entry as of the last op applied. It is not kept: there is no end of names that may be
+    /// asked for, in directories that need not exist.
+    async fn entry(&self, parent: Ino, name: Name) -> Result<Answer, ReadError> {
+        let known = self.session.tree.with(|tree| tree.entry(parent, &name)).map_err(no_tree)?;
+        let ino = match known {
+            Ok(ino) => ino,
+            Err(needs) => {
+                let trees = &self.stores.store.trees;
+                let mut found = trees.load(self.session.account(), needs).await.map_err(storage)?;
+                let ino = found.entries.drain(..).find_map(|(_, _, ino)| ino);
+                self.session.tree.with(|tree| tree.fill(found)).map_err(no_tree)?;
+                ino
+            }
+        };
+        let Some(ino) = ino else { return Ok(Answer::Entry(None)) };
+        let node = self.node(ino).await?;
+        Ok(Answer::Entry(node.map(|node| (ino, Arc::unwrap_or_clone(node)))))
+    }
+
+    /// A delivery to this user that waits as of the last op applied. One that is not there yet may come,
+    /// so only what is there is noted.
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<Arc<Delivery>>, ReadError> {
+        let known = self.session.tree.with(|tree| tree.delivery(id)).map_err(no_tree)?;
+        let needs = match known {
+            Ok(delivery) => return Ok(delivery),
+            Err(needs) => needs,
+        };
+        let trees = &self.stores.store.trees;
+        let mut found = trees.load(self.session.account(), needs).await.map_err(storage)?;
+        found.deliveries.retain(|(_, delivery)| delivery.is_some());
+        let delivery = found.deliveries.first().and_then(|(_, delivery)| delivery.clone());
+        self.session.tree.with(|tree| tree.fill(found)).map_err(no_tree)?;
+        Ok(delivery)
+    }
+
+    /// Bytes of a node's content. They are read without the tree's turn, so the content may go
     /// meanwhile: then the node has another one.
     async fn read(
         &self,
@@ -227,67 +266,42 @@ impl Reading {
         content: ContentId,
         range: Range<u64>,
     ) -> Result<Vec<u8>, ReadError> {
-        let must_have = || {
-            let range = range.clone();
-            self.in_tree(move |tree| must_have(tree, ino, content, &range))
-        };
-        must_have().await?;
-        let (contents, part) = (self.stores.contents.clone(), range.clone());
-        let read = self.beside_tree(move || {
-            let mut data = vec![0; (part.end - part.start) as usize];
-            let read = contents.read(content, part.start, &mut data);
-            Ok(read.map(|count| {
-                data.truncate(count);
-                data
-            }))
-        });
-        let error = match read.await? {
+        self.must_have(ino, content, &range).await?;
+        let place = acquire(&self.work).await?;
+        let read = self.stores.store.contents.read(content, range.clone()).await;
+        drop(place);
+        let error = match read {
             Ok(data) => return Ok(data),
             Err(error) => error,
         };
-        must_have().await?;
+        self.must_have(ino, content, &range).await?;
         if !matches!(error, StoreError::Damaged(_)) {
             return Err(storage(error));
         }
-        let (session, meta) = (self.session.clone(), self.stores.meta.clone());
-        let report = move || {
-            session.damage.report(&*meta, (session.user(), session.account()), ino, &error);
-            Err(ReadError::Damaged)
-        };
-        self.beside_tree(report).await
+        let (session, trees) = (&self.session, &*self.stores.store.trees);
+        let _place = acquire(&self.work).await?;
+        session.damage.report(trees, (session.user(), session.account()), ino, &error).await;
+        Err(ReadError::Damaged)
+    }
+
+    async fn must_have(
+        &self,
+        ino: Ino,
+        content: ContentId,
+        range: &Range<u64>,
+    ) -> Result<(), ReadError> {
+        let _turn = self.session.tree.turn().await.map_err(no_tree)?;
+        let node = self.node(ino).await?;
+        let has = node.is_some_and(|node| {
+            node.file().is_some_and(|data| data.content == Some(content) && may_read(data, range))
+        });
+        has.then_some(()).ok_or(ReadError::OtherContent)
     }
 }
 
-fn node(tree: &mut Tree, ino: Ino) -> Result<Answer, ReadError> {
-    tree.trim();
-    Ok(Answer::Node(tree.node(ino).map_err(storage)?.map(Arc::unwrap_or_clone)))
-}
-
-fn entry(tree: &mut Tree, parent: Ino, name: &Name) -> Result<Answer, ReadError> {
-    tree.trim();
-    let Some(ino) = tree.entry(parent, name).map_err(storage)? else {
-        return Ok(Answer::Entry(None));
-    };
-    let node = tree.node(ino).map_err(storage)?;
-    Ok(Answer::Entry(node.map(|node| (ino, Arc::unwrap_or_clone(node)))))
-}
-
-fn must_have(
-    tree: &mut Tree,
-    ino: Ino,
-    content: ContentId,
-    range: &Range<u64>,
-) -> Result<(), ReadError> {
-    let node = tree.node(ino).map_err(storage)?;
-    let has = node.is_some_and(|node| {
-        node.file().is_some_and(|data| data.content == Some(content) && may_read(data, range))
-    });
-    has.then_some(()).ok_or(ReadError::OtherContent)
-}
-
-fn items(tree: &mut Tree, id: DeliveryId, from: usize) -> Result<Answer, ReadError> {
-    let delivery = tree.delivery(id).map_err(storage)?;
-    let rest = delivery.as_ref().and_then(|delivery| delivery.items.get(from..)).unwrap_or(&[]);
+/// Items of a delivery from this place on, as many as an answer holds.
+fn items(delivery: Option<&Delivery>, from: usize) -> Answer {
+    let rest = delivery.and_then(|delivery| delivery.items.get(from..)).unwrap_or(&[]);
     let mut bytes = 0;
     let mut items = Vec::new();
     for item in rest {
@@ -298,7 +312,7 @@ fn items(tree: &mut Tree, id: DeliveryId, from: usize) -> Result<Answer, ReadErr
         items.push(item.clone());
     }
     let last = items.len() == rest.len();
-    Ok(Answer::Items { items, last })
+    Answer::Items { items, last }
 }
 
 /// A response as it will be sent: what it is made of takes several times as much memory.
@@ -325,6 +339,7 @@ fn no_tree(_: NoTree) -> ReadError {
     ReadError::Ended
 }
 
+/// Why an attempt on the tree gave no answer.
 /// Whether a range of the node's content is the node's own to see. Zeros in place of what is not
 /// would be wrong: the client takes what is answered for what the content holds, which another of
 /// its nodes may have there.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 
 use xfer_protocol::SessionId;
 use xfer_protocol::frame::Bounds;
@@ -71,19 +71,15 @@ impl Engine {
         if !answer(&mut writer, &Opened::Attached).await {
             return;
         }
-        let (stores, post) = (self.stores.clone(), self.post.clone());
+        let (stores, exchange) = (self.stores.clone(), self.exchange.clone());
         let work = self.read_work.clone();
-        let reading = Reading { session: session.clone(), stores, post, work };
+        let reading = Reading { session: session.clone(), stores, exchange, work };
         reading.serve(reader, writer).await;
     }
 
     async fn open_session(&self, auth: &Authenticated) -> Result<Open, Refusal> {
         let (guard, ends) = self.registry.claim(auth).await?;
-        let (stores, session) = (self.stores.clone(), guard.session.clone());
-        let begun = spawn_blocking(move || begin(&stores, &session)).await;
-        let begun = begun.map_err(|_| Refusal::Internal)??;
-        // The orphans that went may have left contents behind.
-        self.garbage.notify_one();
+        let begun = begin(&self.stores, &guard.session).await?;
         Ok(Open { guard, ends, begun })
     }
 
@@ -98,7 +94,7 @@ impl Engine {
         session.begin(&account, tree);
         let epoch = grant.epoch;
         if !answer(&mut writer, &Opened::Session(Box::new(grant))).await {
-            leave(self.stores.clone(), self.post.clone(), session).await;
+            leave(&self.stores, &session).await;
             return;
         }
         let Who { user, host, address, .. } = &session.seat.who;
@@ -118,9 +114,9 @@ impl Engine {
         let session = guard.session.clone();
         let (lent, loan) = lend(session.clone(), ends.queues);
         let mut news = JoinSet::new();
-        news.spawn(tell_news(self.stores.clone(), session, last_named, ends.news));
-        let (stores, post) = (self.stores.clone(), self.post.clone());
-        let means = Means { stores, post, committer: self.committer.clone() };
+        let deliveries = self.stores.store.deliveries.clone();
+        news.spawn(tell_news(deliveries, session, last_named, ends.news));
+        let means = Means { stores: self.stores.clone(), committer: self.committer.clone() };
         self.drivers.spawn(Driver::new(guard, loan, news, means));
         lent
     }

@@ -1,21 +1,24 @@
-//! The beginning of a session: raises the epoch, tidies after the session before, and grants the
-//! client all that it needs to start.
+//! How a session begins: the epoch is raised, what the one before left is tidied, and the client
+//! is granted what it needs to start.
 
-use std::time::SystemTime;
-
+use std::collections::BTreeMap;
 use xfer_protocol::limits::IDS_MAX;
 use xfer_protocol::message::{DeliveryState, Grant, Refusal};
-use xfer_protocol::tree::{Room, Usage};
-use xfer_protocol::{ContentId, DeliveryId, Ino, Name};
-use xfer_store::{Account, Batch, Committed, StoreError, Trims};
+use xfer_protocol::tree::{Need, Node, Room};
+use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Timestamp};
+use xfer_store::{
+    Account, Batch, Beginner, Committed, Placements, Store, StoreError, Trees, Trims,
+};
 
-use crate::engine::durable::leftovers::tidy_before;
 use crate::engine::session::Session;
 use crate::engine::stores::Stores;
 use crate::engine::tree::Tree;
 
 /// How many orphans are removed in one transaction.
 const ORPHANS_COUNT: usize = 10_000;
+
+/// How many of them are looked at at a time: they may have large attributes.
+const LOADED_COUNT: usize = 500;
 
 /// How many deliveries a grant names; of the others the client hears right after.
 const DELIVERIES_MAX: usize = 1_000;
@@ -32,40 +35,45 @@ pub(crate) struct Begun {
     pub(crate) last_named: u64,
     /// Whether more deliveries may wait than the grant names.
     pub(crate) more_deliveries: bool,
-    /// Deliveries that the account sent earlier and that found no room.
+    /// What the account sent before that there was no room for.
     pub(crate) without_room: Vec<(DeliveryId, DeliveryState)>,
 }
 
-/// Begins the session of a seat that was taken. Blocks.
+/// Begins the session of whoever holds a seat.
 ///
-/// A takeover waits long, so the password may have been changed since it was checked. A change from now
-/// on finds the session and ends it.
-pub(crate) fn begin(stores: &Stores, session: &Session) -> Result<Begun, Refusal> {
+/// The password may have been changed since it was checked, for a takeover waits long. Whoever
+/// changes it from now on finds the session, and ends it.
+pub(crate) async fn begin(stores: &Stores, session: &Session) -> Result<Begun, Refusal> {
     let failed = |error: StoreError| {
         tracing::error!(user = %session.user(), %error, "a session can't begin");
         Refusal::Internal
     };
-    if stores.meta.is_claimed(session.account()).map_err(failed)? {
-        return Err(Refusal::Claimed);
-    }
-    let account = stores.meta.begin_session(session.account()).map_err(failed)?;
-    if !session.seat.who.may_be_of(&account) {
+    let begun = match stores.store.trees.begin(session.account(), Beginner::Client).await {
+        Err(StoreError::Claimed) => return Err(Refusal::Claimed),
+        begun => begun.map_err(failed)?,
+    };
+    if !session.seat.who.may_be_of(&begun.account) {
         return Err(Refusal::WrongPassword);
     }
-    start(stores, session, account).map_err(failed)
+    start(stores, session, begun).await.map_err(failed)
 }
 
-fn start(stores: &Stores, session: &Session, mut account: Account) -> Result<Begun, StoreError> {
-    let meta = &stores.meta;
-    account.usage = tidy(stores, &account)?;
-    let ids = meta.grant_ids(IDS_MAX)?;
-    let waiting = meta.waiting_after(account.id, 0, DELIVERIES_MAX)?;
+async fn start(
+    stores: &Stores,
+    session: &Session,
+    begun: xfer_store::Begun,
+) -> Result<Begun, StoreError> {
+    let Store { trees, deliveries, accounts, .. } = &stores.store;
+    let account = without_orphans(&**trees, begun, stores.now()).await?;
+    let ids = trees.grant_ids(IDS_MAX).await?;
+    let waiting = deliveries.waiting(account.id, 0, DELIVERIES_MAX).await?;
     let last_named = waiting.last().map_or(0, |(arrival, _)| *arrival);
     let more_deliveries = waiting.len() == DELIVERIES_MAX;
-    let deliveries = waiting.into_iter().map(|(_, head)| head).collect();
-    let without_room = meta.no_room(account.id)?;
-    let mut tree = Tree::new(stores.clone(), &account, ids);
-    let disk = tree.room_mut().extend(Room::default())?;
+    let waiting = waiting.into_iter().map(|(_, head)| head).collect();
+    let without_room = deliveries.without_room(account.id).await?;
+    let mut tree = Tree::new(stores, &account, ids);
+    let seen = stores.space.look().await?;
+    tree.room_mut().extend(Room::default(), seen);
     let grant = Grant {
         session: session.seat.id,
         secret: session.seat.secret(),
@@ -75,10 +83,10 @@ fn start(stores: &Stores, session: &Session, mut account: Account) -> Result<Beg
         ids,
         usage: account.usage,
         quota: account.quota,
-        disk,
+        disk: seen.free,
         limit: tree.room_mut().limit().room,
-        users: others(&meta.accounts()?, &account.name),
-        deliveries,
+        users: others(&accounts.list().await?, &account.name),
+        deliveries: waiting,
     };
     Ok(Begun { account, tree, grant, last_named, more_deliveries, without_room })
 }
@@ -89,66 +97,63 @@ pub(crate) fn others(accounts: &[Account], user: &Name) -> Vec<Name> {
     names.filter(|name| *name != user).take(USERS_MAX).cloned().collect()
 }
 
-/// Tidies what the session before left; says what the tree takes up then.
-pub(crate) fn tidy(stores: &Stores, account: &Account) -> Result<Usage, StoreError> {
-    let usage = forget_orphans(stores, account)?;
-    tidy_before(stores, account)?;
-    Ok(usage)
-}
-
-/// Removes nodes without names: the programs that had them open ended with the session before.
+/// Removes nodes without names: the programs that had them open ended with the session before. Gives the
+/// account as it is then.
+///
 /// This is no op of the log, so it takes no seq; nobody was told of these nodes in this session.
-fn forget_orphans(stores: &Stores, account: &Account) -> Result<Usage, StoreError> {
-    let mut usage = account.usage;
-    let orphans = stores.meta.orphans(account.id)?;
+pub(crate) async fn without_orphans(
+    trees: &dyn Trees,
+    begun: xfer_store::Begun,
+    time: Timestamp,
+) -> Result<Account, StoreError> {
+    let xfer_store::Begun { mut account, orphans } = begun;
     for part in orphans.chunks(ORPHANS_COUNT) {
-        let batch = removal(stores, account, part, usage)?;
-        usage = batch.usage;
-        let committed = stores.meta.commit(&[batch])?;
-        if committed.contains(&Committed::Fenced) {
-            return Err(StoreError::Refused("another server began a session".to_owned()));
+        let mut batch = empty(&account, time);
+        for some in part.chunks(LOADED_COUNT) {
+            let needs = some.iter().map(|ino| Need::Node(*ino)).collect();
+            remove(&mut batch, trees.load(account.id, needs).await?.nodes);
+        }
+        account.usage = batch.usage;
+        for committed in trees.commit(vec![batch]).await? {
+            match committed? {
+                Committed::Durable(_) => {}
+                Committed::Fenced => return Err(StoreError::Fenced),
+            }
         }
     }
-    Ok(usage)
+    Ok(account)
 }
 
-fn removal(
-    stores: &Stores,
-    account: &Account,
-    orphans: &[Ino],
-    mut usage: Usage,
-) -> Result<Batch, StoreError> {
-    let mut nodes = Vec::new();
-    let mut references: Vec<(ContentId, i64)> = Vec::new();
-    let mut unrecorded = Vec::new();
-    for ino in orphans {
-        let Some(node) = stores.meta.node(account.id, *ino)? else { continue };
-        usage.bytes = usage.bytes.saturating_sub(node.charge());
-        usage.nodes = usage.nodes.saturating_sub(1);
-        references.extend(node.content().map(|content| (content, -1)));
-        unrecorded.extend(node.sent);
-        nodes.push((*ino, None));
-    }
-    references.sort_unstable();
-    references.dedup_by(|(content, by), (kept, sum)| {
-        let same = content == kept;
-        if same {
-            *sum += *by;
+/// Removes nodes in a batch.
+fn remove(batch: &mut Batch, orphans: Vec<(Ino, Option<Node>)>) {
+    let mut references: BTreeMap<ContentId, i64> = batch.references.drain(..).collect();
+    for (ino, node) in orphans {
+        let Some(node) = node else { continue };
+        batch.usage.bytes = batch.usage.bytes.saturating_sub(node.charge());
+        batch.usage.nodes = batch.usage.nodes.saturating_sub(1);
+        if let Some(content) = node.content() {
+            *references.entry(content).or_default() -= 1;
         }
-        same
-    });
-    Ok(Batch {
+        batch.unrecorded.extend(node.sent);
+        batch.nodes.push((ino, None));
+    }
+    batch.references.extend(references);
+}
+
+/// A batch that changes nothing yet.
+fn empty(account: &Account, time: Timestamp) -> Batch {
+    Batch {
         account: account.id,
         epoch: account.epoch,
         applied: account.applied,
-        usage,
-        nodes,
+        usage: account.usage,
+        nodes: Vec::new(),
         entries: Vec::new(),
-        references,
+        references: Vec::new(),
+        placements: Placements::default(),
         trims: Trims::default(),
         deliveries: Vec::new(),
-        refused: Vec::new(),
-        unrecorded,
-        time: SystemTime::now().into(),
-    })
+        unrecorded: Vec::new(),
+        time,
+    }
 }

@@ -1,10 +1,10 @@
-//! Telling the administrator which files are damaged: each once, with its user and path.
+//! Telling the administrator which files are damaged: once for each, with its user and path.
 
 use std::collections::HashSet;
 
 use parking_lot::Mutex;
 use xfer_protocol::{Ino, Name};
-use xfer_store::{AccountId, MetaStore, StoreError};
+use xfer_store::{AccountId, StoreError, Trees};
 
 /// How many files of a session are told of.
 const TOLD_MAX: usize = 1_000;
@@ -15,10 +15,10 @@ pub(crate) struct Damage(Mutex<HashSet<Ino>>);
 
 impl Damage {
     /// Logs that a file can't be read, unless that was said before. Looks for its path, which takes
-    /// long. Blocks.
-    pub(crate) fn report(
+    /// long.
+    pub(crate) async fn report(
         &self,
-        meta: &dyn MetaStore,
+        trees: &dyn Trees,
         (user, account): (&Name, AccountId),
         ino: Ino,
         error: &StoreError,
@@ -26,7 +26,7 @@ impl Damage {
         if !self.is_new(ino) {
             return;
         }
-        let path = match meta.path(account, ino) {
+        let path = match trees.path(account, ino).await {
             Ok(Some(names)) => shown(&names),
             Ok(None) => format!("node {ino}, which has no name on the disk"),
             Err(error) => format!("node {ino}, whose name can't be read ({error})"),

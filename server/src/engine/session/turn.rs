@@ -4,8 +4,9 @@
 //! held across an await. The mutex is a fair one: questions get their turn between the ops of a log
 //! that never pauses.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,8 +20,6 @@ pub(crate) struct TreeTurn {
     turn: Arc<Semaphore>,
     /// How many wait for their turn.
     waiting: AtomicUsize,
-    /// The tree was taken away.
-    ended: AtomicBool,
 }
 
 /// The tree is not there (yet, or any more).
@@ -51,7 +50,6 @@ impl TreeTurn {
             tree: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
             waiting: AtomicUsize::new(0),
-            ended: AtomicBool::new(false),
         }
     }
 
@@ -73,26 +71,21 @@ impl TreeTurn {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Does something with the tree. Blocks. Work that takes long, or may come often, waits for its
-    /// turn first.
+    /// Does something with the tree. Work that takes long, or may come often, waits for its turn first.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Tree) -> T) -> Result<T, NoTree> {
         let mut holder = self.tree.lock();
         if std::mem::replace(&mut holder.at_work, true) {
             return Err(NoTree);
         }
-        let done = holder.tree.as_mut().map(work).ok_or(NoTree);
-        holder.at_work = false;
-        done
+        let tree = holder.tree.as_mut();
+        // A panic ends this session and nothing else: the tree is not worked on any more.
+        let done = catch_unwind(AssertUnwindSafe(|| tree.map(work)));
+        holder.at_work = done.is_err();
+        done.ok().flatten().ok_or(NoTree)
     }
 
     /// Takes the tree away for good, even after a panic in the midst of a change.
     pub(crate) fn take(&self) -> Option<Tree> {
-        self.ended.store(true, Ordering::Release);
         self.tree.lock().tree.take()
-    }
-
-    /// Whether the tree was taken away, so that the session's requests come too late.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
     }
 }

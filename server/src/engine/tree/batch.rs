@@ -27,36 +27,38 @@ const RUN_BYTES: usize = 18;
 
 /// A range of a content whose space goes back once it is sure that nothing reaches it.
 #[derive(Clone, Debug)]
-pub(super) struct Free {
+pub(crate) struct Free {
     /// The node that the content belongs to.
-    pub(super) ino: Ino,
+    pub(crate) ino: Ino,
     /// The content.
-    pub(super) content: ContentId,
+    pub(crate) content: ContentId,
     /// The range, in bytes.
-    pub(super) range: Range<u64>,
+    pub(crate) range: Range<u64>,
 }
 
 /// Collected by applying ops, taken by a commit.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(crate) struct Pending {
     /// How many more nodes and deliveries refer to a content.
-    pub(super) references: BTreeMap<ContentId, i64>,
+    pub(crate) references: BTreeMap<ContentId, i64>,
     /// What becomes of deliveries, in order.
-    pub(super) deliveries: Vec<DeliveryEffect>,
+    pub(crate) deliveries: Vec<DeliveryEffect>,
     /// Deliveries that lost a node of their record.
-    pub(super) unrecorded: BTreeSet<DeliveryId>,
+    pub(crate) unrecorded: BTreeSet<DeliveryId>,
     /// Contents that were changed, and the node that each belongs to, if there is one.
-    pub(super) touched: HashMap<ContentId, Option<Ino>>,
+    pub(crate) touched: HashMap<ContentId, Option<Ino>>,
     /// Contents that came into being.
-    pub(super) created: HashSet<ContentId>,
+    pub(crate) created: HashSet<ContentId>,
     /// What is to be given back.
-    pub(super) frees: Vec<Free>,
+    pub(crate) frees: Vec<Free>,
     /// Contents that something has no more, which others may still have.
-    pub(super) dropped: BTreeSet<ContentId>,
+    pub(crate) dropped: BTreeSet<ContentId>,
     /// What an earlier batch noted as to be given back, and was.
-    pub(super) freed: Vec<ContentId>,
+    pub(crate) freed: Vec<ContentId>,
     rows: usize,
     bytes: u64,
+    /// How large the nodes are that changed, in order, until that is absorbed.
+    sizes: Vec<(Ino, usize)>,
     /// Rows with large attributes, maps or targets, and how many bytes of them.
     large: HashMap<Ino, usize>,
     held: usize,
@@ -64,18 +66,18 @@ pub(super) struct Pending {
 
 /// What waits for a batch that is being committed.
 #[derive(Default)]
-pub(super) struct InFlight {
-    pub(super) touched: HashMap<ContentId, Option<Ino>>,
-    pub(super) created: HashSet<ContentId>,
-    pub(super) stillborn: HashSet<ContentId>,
-    pub(super) frees: Vec<Free>,
+pub(crate) struct InFlight {
+    pub(crate) touched: HashMap<ContentId, Option<Ino>>,
+    pub(crate) created: HashSet<ContentId>,
+    pub(crate) stillborn: HashSet<ContentId>,
+    pub(crate) frees: Vec<Free>,
     /// What the session's ops up to its end take up.
-    pub(super) used: Room,
+    pub(crate) used: Room,
 }
 
 impl Pending {
     /// Notes what an op is about to change in `rows`.
-    pub(super) fn note(&mut self, rows: &impl Rows, changes: &Changes) {
+    pub(crate) fn note(&mut self, rows: &impl Rows, changes: &Changes) {
         for (ino, node) in &changes.nodes {
             let Loaded::Present(before) = rows.node(*ino) else { continue };
             let after = node.as_ref().and_then(|node| node.sent);
@@ -90,7 +92,8 @@ impl Pending {
         }
         self.deliveries.extend(changes.deliveries.iter().cloned());
         self.rows += changes.nodes.len() + changes.entries.len();
-        changes.nodes.iter().for_each(|(ino, node)| self.note_size(*ino, node.as_deref()));
+        let size = |node: &Option<Arc<Node>>| node.as_deref().map_or(0, own_size);
+        self.sizes.extend(changes.nodes.iter().map(|(ino, node)| (*ino, size(node))));
         for effect in &changes.contents {
             if let ContentEffect::Free { content, offset, len } = effect {
                 self.note_free(changes, *content, *offset..offset.saturating_add(*len));
@@ -98,35 +101,56 @@ impl Pending {
         }
     }
 
-    /// Notes that a content is about to be changed by so many bytes, for an op that changes its node so.
-    pub(super) fn touch(&mut self, changes: &Changes, content: ContentId, bytes: u64) {
-        self.touched.insert(content, owner(changes, content));
+    /// Notes what an op that changes its nodes so is about to do to a content.
+    pub(crate) fn touch(&mut self, changes: &Changes, effect: &ContentEffect) {
+        let (content, bytes) = match effect {
+            ContentEffect::Create { content } => {
+                self.created.insert(*content);
+                (content, 0)
+            }
+            ContentEffect::Clone { to, ranges, .. } => {
+                self.created.insert(*to);
+                (to, ranges.iter().map(|range| range.end - range.start).sum())
+            }
+            ContentEffect::Write { content, len, .. } => (content, *len),
+            ContentEffect::Copy { to, len, .. } => (to, *len),
+            ContentEffect::Zero { content, .. } => (content, 0),
+            ContentEffect::Free { .. } => return,
+        };
+        self.touched.insert(*content, owner(changes, *content));
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Those of the contents that were changed which belong to nodes that an op changes so.
-    pub(super) fn owned_by<'a>(
-        &'a self,
-        changes: &'a Changes,
-    ) -> impl Iterator<Item = (ContentId, Ino)> + 'a {
-        let nodes =
-            changes.nodes.iter().filter_map(|(ino, node)| Some((node.as_ref()?.content()?, *ino)));
-        nodes.filter(|(content, _)| self.touched.contains_key(content))
+    /// Takes over what is collected by ops that come after those of this.
+    pub(crate) fn absorb(&mut self, later: Pending) {
+        for (content, by) in later.references {
+            *self.references.entry(content).or_default() += by;
+        }
+        self.deliveries.extend(later.deliveries);
+        self.unrecorded.extend(later.unrecorded);
+        self.touched.extend(later.touched);
+        self.created.extend(later.created);
+        self.frees.extend(later.frees);
+        self.dropped.extend(later.dropped);
+        self.freed.extend(later.freed);
+        self.rows += later.rows;
+        self.bytes = self.bytes.saturating_add(later.bytes);
+        later.sizes.into_iter().for_each(|(ino, bytes)| self.note_large(ino, bytes));
     }
 
     /// Whether so much is collected that it should not wait for more.
-    pub(super) fn is_large(&self) -> bool {
+    pub(crate) fn is_large(&self) -> bool {
         self.rows >= ROWS_LARGE || self.bytes >= BYTES_LARGE || self.held >= HELD_LARGE
     }
 
     /// Contents that came and went: no commit ever hears of them.
-    pub(super) fn stillborn(&self) -> HashSet<ContentId> {
+    pub(crate) fn stillborn(&self) -> HashSet<ContentId> {
         let unused = |content: &&ContentId| self.references.get(content).is_none_or(|by| *by == 0);
         self.created.iter().filter(unused).copied().collect()
     }
 
-    fn note_size(&mut self, ino: Ino, node: Option<&Node>) {
-        let bytes = Some(node.map_or(0, own_size)).filter(|bytes| *bytes > HELD_SMALL);
+    fn note_large(&mut self, ino: Ino, bytes: usize) {
+        let bytes = Some(bytes).filter(|bytes| *bytes > HELD_SMALL);
         let before = match bytes {
             Some(bytes) => self.large.insert(ino, bytes),
             None => self.large.remove(&ino),
@@ -149,7 +173,7 @@ fn owner(changes: &Changes, content: ContentId) -> Option<Ino> {
 }
 
 /// What only some nodes have, and as much as they like: about its size in bytes.
-pub(super) fn own_size(node: &Node) -> usize {
+pub(crate) fn own_size(node: &Node) -> usize {
     let kind = match &node.kind {
         Kind::File(data) => match &data.extents {
             Extents::Dense => 0,

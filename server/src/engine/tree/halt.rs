@@ -16,7 +16,7 @@ pub(crate) enum Halt {
         errno: Errno,
     },
     /// The client broke the protocol.
-    Protocol(String),
+    Protocol(&'static str),
     /// The storage failed.
     Storage(StoreError),
 }

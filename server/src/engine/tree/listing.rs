@@ -1,20 +1,26 @@
 //! Listings: pages of the store with the tree's own changes laid over them.
 //!
 //! **Invariant:** a page shows the directory as of the last op applied: of a name that the table
-//! knows, present or absent, the store is not believed. The tree stays locked while a page is made,
-//! so that no row can be settled and unloaded between the two looks.
+//! knows, present or absent, the store is not believed. Whoever lists has the tree's turn, so that no row
+//! can be settled and unloaded between the two looks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use xfer_protocol::limits::PAGE_BYTES;
 use xfer_protocol::message::{Page, PageEntry, ReadError};
-use xfer_protocol::tree::{Kind, Node};
+use xfer_protocol::tree::{Kind, Loaded, Need, Node, Rows};
 use xfer_protocol::{Ino, Name};
-use xfer_store::{Listing, StoreError};
+use xfer_store::{ListMax, Listing, Part, Store};
 
+use crate::engine::session::Session;
+use crate::engine::tree::Tree;
 use crate::engine::tree::batch::own_size;
-use crate::engine::tree::{LOADED_AT_ONCE, Tree};
+use crate::engine::tree::holding::Unmade;
+use crate::engine::tree::refusing::unmade;
+
+/// How much of a directory is loaded from the store at a time.
+const LOADED_AT_ONCE: ListMax = ListMax { count: 1_000, bytes: PAGE_BYTES };
 
 /// The most directories that one answer holds pages of.
 const PAGES_MAX: usize = 256;
@@ -26,98 +32,177 @@ const ENTRY_BYTES: usize = 96;
 const PAGE_HEAD_BYTES: usize = 32;
 
 /// Entries of `directory` after `after`; then, if room is left, directories within it, whole.
-pub(crate) fn list(
-    tree: &mut Tree,
+pub(crate) async fn list(
+    store: &Store,
+    session: &Session,
     directory: Ino,
-    after: Option<&Name>,
+    after: Option<Name>,
 ) -> Result<Vec<Page>, ReadError> {
-    let node = tree.node(directory).map_err(storage)?;
-    if !node.is_some_and(|node| node.is_directory()) {
-        return Err(ReadError::NoDirectory);
-    }
-    let mut room = PAGE_BYTES;
-    let mut waiting = VecDeque::new();
-    let page = page(tree, directory, after, &mut room).map_err(storage)?;
-    let last = page.last;
-    note_directories(&page, &mut waiting);
-    let mut pages = vec![page];
-    while let Some((directory, entries)) = waiting.pop_front().filter(|_| last) {
-        let least = (entries as usize).saturating_mul(ENTRY_BYTES);
-        if pages.len() >= PAGES_MAX || least.saturating_add(PAGE_HEAD_BYTES) > room {
-            break;
-        }
-        let page = self::page(tree, directory, None, &mut room).map_err(storage)?;
-        if !page.last {
-            break;
-        }
-        note_directories(&page, &mut waiting);
-        pages.push(page);
-    }
-    Ok(pages)
+    let mut pages = Pages { store, session, room: PAGE_BYTES, waiting: VecDeque::new() };
+    pages.list(directory, after).await.map_err(unmade)
 }
 
-pub(crate) fn storage(error: StoreError) -> ReadError {
-    tracing::error!(%error, "a question can't be answered");
-    ReadError::Storage
+/// An answer that is being put together.
+struct Pages<'a> {
+    store: &'a Store,
+    session: &'a Session,
+    /// What is left of its size, in bytes.
+    room: usize,
+    /// Directories that were seen and may follow.
+    waiting: VecDeque<Seen>,
 }
 
-fn note_directories(page: &Page, waiting: &mut VecDeque<(Ino, u64)>) {
-    let directories = page.entries.iter().filter_map(|entry| match entry.node.kind {
-        Kind::Directory { entries, .. } => Some((entry.ino, entries)),
-        Kind::File(_)
-        | Kind::Symlink { .. }
-        | Kind::Fifo
-        | Kind::Socket
-        | Kind::CharDevice { .. }
-        | Kind::BlockDevice { .. } => None,
-    });
-    waiting.extend(directories.take(PAGES_MAX.saturating_sub(waiting.len())));
-}
-
-/// One page, of at least one entry if there is one, which takes its size off `room`.
-fn page(
-    tree: &mut Tree,
+/// A directory that was seen, and what its page takes up at least, in bytes.
+#[derive(Clone, Copy)]
+struct Seen {
     directory: Ino,
-    after: Option<&Name>,
-    room: &mut usize,
-) -> Result<Page, StoreError> {
-    let mut entries = Vec::new();
-    let mut after = after.cloned();
-    *room = room.saturating_sub(PAGE_HEAD_BYTES);
-    loop {
-        let part = merged(tree, directory, after.as_ref())?;
-        for (name, (ino, node)) in part.rows {
-            let Some(mut node) = current(tree, ino, node)? else { continue };
-            node.xattrs = node.xattrs.listed();
-            let bytes = size(&name, &node);
-            if bytes > *room && !entries.is_empty() {
-                return Ok(Page { directory, entries, last: false });
+    least: usize,
+}
+
+impl Pages<'_> {
+    async fn list(&mut self, directory: Ino, after: Option<Name>) -> Result<Vec<Page>, Unmade> {
+        let first = self.parts(vec![(directory, after.clone())]).await?.pop().flatten();
+        let page = self.page(directory, after, first).await?;
+        self.note_directories(&page);
+        let mut pages = vec![page];
+        if !pages[0].last {
+            return Ok(pages);
+        }
+        loop {
+            let next = self.next(PAGES_MAX - pages.len());
+            if next.is_empty() {
+                return Ok(pages);
             }
-            *room = room.saturating_sub(bytes);
-            entries.push(PageEntry { name, ino, node });
+            let parts = next.iter().map(|seen| (seen.directory, None)).collect();
+            let parts = self.parts(parts).await?;
+            for (seen, part) in next.into_iter().zip(parts) {
+                if seen.least > self.room {
+                    return Ok(pages);
+                }
+                let page = self.page(seen.directory, None, part).await?;
+                if !page.last {
+                    return Ok(pages);
+                }
+                self.note_directories(&page);
+                pages.push(page);
+            }
         }
-        match part.end {
-            Some(end) => after = Some(end),
-            None => return Ok(Page { directory, entries, last: true }),
+    }
+
+    /// The directories that come next, as many as may fit: they are asked for together.
+    fn next(&mut self, count: usize) -> Vec<Seen> {
+        let mut next = Vec::new();
+        let mut room = self.room;
+        while let Some(seen) = self.waiting.front().copied() {
+            if next.len() >= count || seen.least > room {
+                break;
+            }
+            room -= seen.least;
+            self.waiting.pop_front();
+            next.push(seen);
         }
+        next
+    }
+
+    /// What the store has of some directories after some names; nothing of a directory that the table
+    /// knows as a whole.
+    async fn parts(&self, of: Vec<(Ino, Option<Name>)>) -> Result<Vec<Option<Listing>>, Unmade> {
+        let is_complete = self.session.tree.with(|tree| {
+            of.iter().map(|(directory, _)| tree.table().is_complete(*directory)).collect::<Vec<_>>()
+        })?;
+        let unknown = of.into_iter().zip(&is_complete).filter(|(_, is_complete)| !**is_complete);
+        let wanted: Vec<Part> = unknown
+            .map(|((directory, after), _)| Part { directory, after, max: LOADED_AT_ONCE })
+            .collect();
+        let mut listed = Vec::new();
+        if !wanted.is_empty() {
+            listed = self.store.trees.list(self.session.account(), wanted).await?;
+        }
+        let mut listed = listed.into_iter();
+        Ok(is_complete
+            .iter()
+            .map(|is_complete| if *is_complete { None } else { listed.next() })
+            .collect())
+    }
+
+    /// One page, of at least one entry if there is one, which takes its size off the room. Its first part
+    /// was asked for.
+    async fn page(
+        &mut self,
+        directory: Ino,
+        mut after: Option<Name>,
+        mut stored: Option<Listing>,
+    ) -> Result<Page, Unmade> {
+        let mut entries = Vec::new();
+        self.room = self.room.saturating_sub(PAGE_HEAD_BYTES);
+        loop {
+            let merged = self
+                .session
+                .tree
+                .with(|tree| merge(tree, directory, after.as_ref(), stored.take()))?;
+            let unknown = self.nodes(&merged.unknown).await?;
+            for (name, (ino, node)) in merged.rows {
+                let Some(mut node) = node.or_else(|| unknown.get(&ino).cloned()) else { continue };
+                node.xattrs = node.xattrs.listed();
+                let bytes = size(&name, &node);
+                if bytes > self.room && !entries.is_empty() {
+                    return Ok(Page { directory, entries, last: false });
+                }
+                self.room = self.room.saturating_sub(bytes);
+                entries.push(PageEntry { name, ino, node });
+            }
+            let Some(end) = merged.end else { return Ok(Page { directory, entries, last: true }) };
+            stored = self.parts(vec![(directory, Some(end.clone()))]).await?.pop().flatten();
+            after = Some(end);
+        }
+    }
+
+    /// Nodes that the table does not know, of entries that it does. They are not loaded for it: a page
+    /// may have more of them than a table should keep.
+    async fn nodes(&self, unknown: &[Ino]) -> Result<HashMap<Ino, Node>, Unmade> {
+        if unknown.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let needs = unknown.iter().map(|ino| Need::Node(*ino)).collect();
+        let found = self.store.trees.load(self.session.account(), needs).await?;
+        Ok(found.nodes.into_iter().filter_map(|(ino, node)| Some((ino, node?))).collect())
+    }
+
+    fn note_directories(&mut self, page: &Page) {
+        let directories = page.entries.iter().filter_map(|entry| match entry.node.kind {
+            Kind::Directory { entries, name_bytes, .. } => Some(Seen {
+                directory: entry.ino,
+                least: (entries as usize)
+                    .saturating_mul(ENTRY_BYTES)
+                    .saturating_add(name_bytes as usize)
+                    .saturating_add(PAGE_HEAD_BYTES),
+            }),
+            Kind::File(_)
+            | Kind::Symlink { .. }
+            | Kind::Fifo
+            | Kind::Socket
+            | Kind::CharDevice { .. }
+            | Kind::BlockDevice { .. } => None,
+        });
+        self.waiting.extend(directories.take(PAGES_MAX.saturating_sub(self.waiting.len())));
     }
 }
 
 /// A run of a directory's entries.
-struct Part {
+struct Merged {
+    /// With their nodes, but for those in `unknown`.
     rows: BTreeMap<Name, (Ino, Option<Node>)>,
+    /// Nodes that neither the table nor the store's part has.
+    unknown: Vec<Ino>,
     /// The name up to which nothing is missing; `None` for all names.
     end: Option<Name>,
 }
 
 /// The entries after `after`: so many of the store's, with what the table knows laid over them.
-fn merged(tree: &Tree, directory: Ino, after: Option<&Name>) -> Result<Part, StoreError> {
+fn merge(tree: &Tree, directory: Ino, after: Option<&Name>, stored: Option<Listing>) -> Merged {
     let mut rows = BTreeMap::new();
     let mut end = None;
-    if !tree.table().is_complete(directory) {
-        let meta = &tree.stores().meta;
-        let Listing { rows: stored, last } =
-            meta.list(tree.account(), directory, after, LOADED_AT_ONCE)?;
+    if let Some(Listing { rows: stored, last }) = stored {
         if !last {
             end = stored.last().map(|(name, _, _)| name.clone());
         }
@@ -135,19 +220,22 @@ fn merged(tree: &Tree, directory: Ino, after: Option<&Name>) -> Result<Part, Sto
             None => drop(rows.remove(name)),
         }
     }
-    Ok(Part { rows, end })
-}
-
-/// The node as of the last op applied, which the table knows better than the store. It is not
-/// loaded for it: a page may have more of them than a table should keep.
-fn current(tree: &Tree, ino: Ino, stored: Option<Node>) -> Result<Option<Node>, StoreError> {
-    use xfer_protocol::tree::{Loaded, Rows};
-    match (tree.table().node(ino), stored) {
-        (Loaded::Present(node), _) => Ok(Some(Arc::unwrap_or_clone(node))),
-        (Loaded::Absent, _) => Ok(None),
-        (Loaded::Unknown, Some(node)) => Ok(Some(node)),
-        (Loaded::Unknown, None) => tree.stores().meta.node(tree.account(), ino),
-    }
+    let mut unknown = Vec::new();
+    rows.retain(|_, (ino, node)| match tree.table().node(*ino) {
+        // The table knows it better than the store.
+        Loaded::Present(known) => {
+            *node = Some(Arc::unwrap_or_clone(known));
+            true
+        }
+        Loaded::Absent => false,
+        Loaded::Unknown => {
+            if node.is_none() {
+                unknown.push(*ino);
+            }
+            true
+        }
+    });
+    Merged { rows, unknown, end }
 }
 
 fn size(name: &Name, node: &Node) -> usize {

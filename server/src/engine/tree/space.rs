@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use xfer_protocol::tree::{Limit, Room};
-use xfer_store::{ContentStore, Disk, StoreError};
+use xfer_store::{Contents, Disk, StoreError};
 
 /// What a session is promised at most without asking for more: a log's worth.
 const SHARE_MAX: Room = Room { bytes: 256 << 20, files: 4096 };
@@ -25,9 +25,28 @@ const PLENTY: Room = Room { bytes: 256 << 20, files: 8192 };
 
 /// The room of one disk.
 pub(crate) struct Space {
-    disk: Box<dyn Fn() -> Result<Disk, StoreError> + Send + Sync>,
-    /// What was promised and is not known to be used up.
-    promised: Mutex<Room>,
+    contents: Arc<dyn Contents>,
+    promised: Mutex<Promised>,
+}
+
+/// What was promised.
+#[derive(Clone, Copy, Debug, Default)]
+struct Promised {
+    /// What of it is not known to be used up.
+    now: Room,
+    /// All of it, ever.
+    ever: Room,
+}
+
+/// What the disk can still take, but for the reserve, as it was seen at some moment.
+///
+/// **Invariant:** promises that were open before it was asked, and those that were made since, are held
+/// against what it said then: what they are used up for meanwhile may or may not be part of that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// What it can take.
+    pub(crate) free: Room,
+    before: Promised,
 }
 
 /// What one session is promised: a limit on what all of its ops take up.
@@ -44,12 +63,8 @@ pub(crate) struct Share {
 
 impl Space {
     /// The room of the disk that has these contents, and the rows.
-    pub(crate) fn new(contents: Arc<dyn ContentStore>) -> Arc<Space> {
-        Space::over(move || contents.disk())
-    }
-
-    fn over(disk: impl Fn() -> Result<Disk, StoreError> + Send + Sync + 'static) -> Arc<Space> {
-        Arc::new(Space { disk: Box::new(disk), promised: Mutex::default() })
+    pub(crate) fn new(contents: Arc<dyn Contents>) -> Arc<Space> {
+        Arc::new(Space { contents, promised: Mutex::default() })
     }
 
     /// A share of nothing yet.
@@ -58,22 +73,23 @@ impl Space {
         Share { space: self.clone(), limit: none, round: 0, used: none, settled: none }
     }
 
-    /// What the disk can still take, but for the reserve.
+    /// Asks what the disk can still take.
     ///
     /// # Errors
     /// If it can't be asked.
-    pub(crate) fn free(&self) -> Result<Room, StoreError> {
-        let Disk { free, size } = (self.disk)()?;
-        Ok(free.less(size.divided(3).min(RESERVE_MAX)))
+    pub(crate) async fn look(&self) -> Result<Seen, StoreError> {
+        let before = *self.promised();
+        let Disk { free, size } = self.contents.disk().await?;
+        Ok(Seen { free: free.less(size.divided(3).min(RESERVE_MAX)), before })
     }
 
     /// Whether a commit should wait for the room that it gives back, since somebody may wait for it.
-    pub(crate) fn is_scarce(&self) -> bool {
+    pub(crate) async fn is_scarce(&self) -> bool {
         // That it can't be asked is no reason to wait.
-        self.free().is_ok_and(|free| !free.covers(PLENTY))
+        self.look().await.is_ok_and(|seen| !seen.free.covers(PLENTY))
     }
 
-    fn promised(&self) -> MutexGuard<'_, Room> {
+    fn promised(&self) -> MutexGuard<'_, Promised> {
         self.promised.lock()
     }
 }
@@ -84,17 +100,15 @@ impl Share {
         Limit { room: self.limit, round: self.round }
     }
 
-    /// Takes an op into account. False if there is no room for it.
-    pub(crate) fn admit(&mut self, room: Room) -> bool {
+    /// What the session's ops take up with one more, if that is beyond the limit.
+    pub(crate) fn excess(&self, room: Room) -> Option<Room> {
         let used = self.used.plus(room);
-        let fits = room.is_none() || self.limit.covers(used) || {
-            // A session without a client never asks.
-            self.extend(used).is_ok() && self.limit.covers(used)
-        };
-        if fits {
-            self.used = used;
-        }
-        fits
+        (!room.is_none() && !self.limit.covers(used)).then_some(used)
+    }
+
+    /// Takes an op into account.
+    pub(crate) fn admit(&mut self, room: Room) {
+        self.used = self.used.plus(room);
     }
 
     /// What the ops applied so far take up.
@@ -107,18 +121,14 @@ impl Share {
         let settled = used.less(self.settled);
         self.settled = used;
         let mut promised = self.space.promised();
-        *promised = promised.less(settled);
+        promised.now = promised.now.less(settled);
     }
 
-    /// Raises the limit: to what is wanted, if there is room for it, and to some more. Gives what the
-    /// disk can still take.
-    ///
-    /// # Errors
-    /// If the disk can't be asked; the limit stays.
-    pub(crate) fn extend(&mut self, wanted: Room) -> Result<Room, StoreError> {
+    /// Raises the limit: to what is wanted, if there is room for it by what was seen, and to some more.
+    pub(crate) fn extend(&mut self, wanted: Room, seen: Seen) {
         let mut promised = self.space.promised();
-        let free = self.space.free()?;
-        let available = free.less(*promised);
+        let since = promised.ever.less(seen.before.ever);
+        let available = seen.free.less(seen.before.now.plus(since));
         let spare = self.limit.less(self.used);
         let generous = SHARE_MAX.less(spare).min(available.divided(SHARE_PARTS));
         let missing = wanted.less(self.limit);
@@ -127,8 +137,8 @@ impl Share {
             false => generous,
         };
         self.limit = self.limit.plus(extension);
-        *promised = promised.plus(extension);
-        Ok(free)
+        promised.now = promised.now.plus(extension);
+        promised.ever = promised.ever.plus(extension);
     }
 
     /// Lowers the limit, as the client says.
@@ -141,7 +151,7 @@ impl Share {
         let given = self.limit.less(lowered);
         self.limit = lowered;
         let mut promised = self.space.promised();
-        *promised = promised.less(given);
+        promised.now = promised.now.less(given);
     }
 }
 
@@ -149,26 +159,64 @@ impl Drop for Share {
     fn drop(&mut self) {
         let held = self.limit.less(self.settled);
         let mut promised = self.space.promised();
-        *promised = promised.less(held);
+        promised.now = promised.now.less(held);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::ops::Range;
+
     use proptest::prelude::*;
+    use xfer_protocol::ContentId;
+    use xfer_store::{Answer, Effect, Later, Placements, Undone};
 
-    const SIZE: Room = Room { bytes: 300 << 20, files: 3000 };
+    use super::*;
 
-    /// A disk with so much free, beside its reserve.
-    fn disk(free: Room) -> (Arc<Space>, Arc<Mutex<Room>>) {
-        let held = Arc::new(Mutex::new(free.plus(SIZE.divided(3))));
-        let shown = held.clone();
-        let space = Space::over(move || {
-            let free = *shown.lock();
-            Ok(Disk { free, size: SIZE })
-        });
-        (space, held)
+    /// The room of a disk, which is told and never asked.
+    struct NoContents;
+
+    impl Contents for NoContents {
+        fn perform(&self, _: Vec<Effect>) -> Later<'_, Result<(), Undone>> {
+            unreachable!("only the disk is asked for")
+        }
+        fn read(&self, _: ContentId, _: Range<u64>) -> Answer<'_, Vec<u8>> {
+            unreachable!("only the disk is asked for")
+        }
+        fn make_durable(
+            &self,
+            _: Vec<Vec<ContentId>>,
+        ) -> Answer<'_, Vec<Result<Placements, StoreError>>> {
+            unreachable!("only the disk is asked for")
+        }
+        fn reclaim(&self) -> Answer<'_, ()> {
+            unreachable!("only the disk is asked for")
+        }
+        fn disk(&self) -> Answer<'_, Disk> {
+            unreachable!("it is told")
+        }
+    }
+
+    fn space() -> Arc<Space> {
+        Space::new(Arc::new(NoContents))
+    }
+
+    /// What is seen of a disk that can take so much beside its reserve.
+    fn seen(space: &Space, free: Room) -> Seen {
+        Seen { free, before: *space.promised() }
+    }
+
+    /// Whether an op fits, when the disk is asked if it has to be.
+    fn admit(share: &mut Share, room: Room, free: Room) -> bool {
+        if let Some(wanted) = share.excess(room) {
+            let seen = seen(&share.space, free);
+            share.extend(wanted, seen);
+        }
+        let fits = share.excess(room).is_none();
+        if fits {
+            share.admit(room);
+        }
+        fits
     }
 
     fn bytes(bytes: u64) -> Room {
@@ -177,24 +225,37 @@ mod tests {
 
     #[test]
     fn one_session_can_have_all_that_is_there_to_the_last_byte() {
-        let (space, _) = disk(bytes(1000));
-        let mut share = space.share();
-        assert!(share.admit(bytes(1000)));
-        assert!(!share.admit(bytes(1)));
-        assert!(share.admit(Room::default()));
+        let (mut share, free) = (space().share(), bytes(1000));
+        assert!(admit(&mut share, bytes(1000), free));
+        assert!(!admit(&mut share, bytes(1), free));
+        assert!(admit(&mut share, Room::default(), free));
     }
 
     #[test]
     fn what_one_session_was_promised_no_other_gets_until_it_is_given_back() {
-        let (space, _) = disk(bytes(1000));
+        let (space, free) = (space(), bytes(1000));
         let (mut first, mut second) = (space.share(), space.share());
-        assert!(first.extend(bytes(900)).is_ok());
-        assert!(!second.admit(bytes(200)));
+        first.extend(bytes(900), seen(&space, free));
+        assert!(!admit(&mut second, bytes(200), free));
         first.give_back(Limit { room: bytes(300), round: 1 });
-        assert!(second.admit(bytes(700)));
+        assert!(admit(&mut second, bytes(700), free));
         drop(first);
-        assert!(second.admit(bytes(300)));
-        assert!(!second.admit(bytes(1)));
+        assert!(admit(&mut second, bytes(300), free));
+        assert!(!admit(&mut second, bytes(1), free));
+    }
+
+    #[test]
+    fn what_was_promised_while_the_disk_was_asked_is_held_against_its_answer() {
+        let (space, free) = (space(), bytes(1000));
+        let (mut first, mut second) = (space.share(), space.share());
+        let before = seen(&space, free);
+        assert!(admit(&mut first, bytes(800), free));
+        // It is on the disk now, which the answer does not show.
+        first.settle(bytes(800));
+        second.extend(bytes(300), before);
+        assert!(!second.limit.covers(bytes(300)));
+        second.extend(bytes(200), before);
+        assert!(second.limit.covers(bytes(200)));
     }
 
     /// What a session may do next.
@@ -224,17 +285,17 @@ mod tests {
         /// fits on the disk beside the reserve.
         #[test]
         fn what_is_within_a_limit_fits(steps in prop::collection::vec(step(), 1..200)) {
-            let (space, free) = disk(bytes(10_000));
+            let space = space();
+            let mut free = bytes(10_000);
             let mut shares: Vec<Share> = (0..4).map(|_| space.share()).collect();
             for step in steps {
                 match step {
                     Step::Write(who, wanted) => {
                         let spare = shares[who].limit.less(shares[who].used);
                         let written = bytes(wanted).min(spare);
-                        prop_assert!(shares[who].admit(written));
-                        let mut free = free.lock();
-                        prop_assert!(free.less(SIZE.divided(3)).covers(written));
-                        *free = free.less(written);
+                        prop_assert!(admit(&mut shares[who], written, free));
+                        prop_assert!(free.covers(written));
+                        free = free.less(written);
                     }
                     Step::Commit(who) => {
                         let used = shares[who].used();
@@ -242,7 +303,7 @@ mod tests {
                     }
                     Step::Ask(who, room) => {
                         let wanted = shares[who].used().plus(bytes(room));
-                        prop_assert!(shares[who].extend(wanted).is_ok());
+                        shares[who].extend(wanted, seen(&space, free));
                     }
                     Step::GiveBack(who, room) => {
                         let lower = shares[who].used().plus(bytes(room));
@@ -253,7 +314,7 @@ mod tests {
                 }
             }
             drop(shares);
-            prop_assert_eq!(*space.promised(), Room::default());
+            prop_assert_eq!(space.promised().now, Room::default());
         }
     }
 }

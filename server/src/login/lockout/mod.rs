@@ -12,8 +12,6 @@
 //! **Invariant:** counting needs only memory. No state is locked while the store is written, and at
 //! most one caller waits for it; the other callers leave their changes to that one.
 
-pub mod rule;
-
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -21,11 +19,14 @@ use std::time::{Duration, SystemTime};
 
 use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use xfer_protocol::Timestamp;
-use xfer_store::{Failures, ForgottenBefore, MetaStore};
+use xfer_store::{Failures, ForgottenBefore, Pair, WrongPasswords};
 
 use crate::login::source::Source;
+
+pub mod rule;
 
 use rule::{Rule, Streak};
 
@@ -35,16 +36,19 @@ const PAIRS_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).expect("not zero");
 /// Rows that no longer count are removed from the store after this many attempts.
 const SWEEP_ATTEMPTS: u32 = 1024;
 
+/// How many pairs are written at a time.
+const WRITTEN_AT_ONCE: usize = 64;
+
 /// The user name under which a source's wrong passwords for all accounts are counted.
 const ANY_USER: &str = "";
 
 /// Counts wrong passwords and decides about lockouts.
 pub struct Lockouts {
-    store: Arc<dyn MetaStore>,
+    store: Arc<dyn Failures>,
     start: Instant,
     state: Mutex<State>,
     /// Held by the thread that writes to the store.
-    writing: Mutex<()>,
+    writing: Semaphore,
 }
 
 struct State {
@@ -54,11 +58,8 @@ struct State {
     attempts_until_sweep: u32,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Pair {
-    user: String,
-    address: String,
-}
+/// What the store has of some pairs.
+type Stored = HashMap<Pair, Option<Streak>>;
 
 /// A password that is being checked. It counts as wrong unless passed to [`Lockouts::succeed`].
 #[must_use]
@@ -79,35 +80,32 @@ pub struct LockedOut {
 
 impl Lockouts {
     /// Uses the counts in this store.
-    pub fn new(store: Arc<dyn MetaStore>) -> Lockouts {
+    pub fn new(store: Arc<dyn Failures>) -> Lockouts {
         let known = LruCache::new(PAIRS_MAX);
         let state = State { known, unwritten: HashMap::new(), attempts_until_sweep: 0 };
-        Lockouts {
-            store,
-            start: Instant::now(),
-            state: Mutex::new(state),
-            writing: Mutex::default(),
-        }
+        let (start, state, writing) = (Instant::now(), Mutex::new(state), Semaphore::new(1));
+        Lockouts { store, start, state, writing }
     }
 
     /// Counts a password that is about to be checked. May wait for the store.
     ///
     /// # Errors
     /// If the account is locked out for this source, or the source for all accounts.
-    pub fn begin(&self, user: &str, source: Source) -> Result<Attempt, LockedOut> {
-        let attempt = self.count(user, source);
-        self.write_down();
+    pub async fn begin(&self, user: &str, source: Source) -> Result<Attempt, LockedOut> {
+        let pair = Pair { user: user.to_owned(), address: source.to_string() };
+        let source = Pair { user: ANY_USER.to_owned(), address: pair.address.clone() };
+        let stored = self.read(&[&pair, &source]).await;
+        let attempt = self.count(pair, source, stored);
+        self.write_down().await;
         attempt
     }
 
-    fn count(&self, user: &str, source: Source) -> Result<Attempt, LockedOut> {
-        let pair = Pair { user: user.to_owned(), address: source.to_string() };
-        let source = Pair { user: ANY_USER.to_owned(), address: pair.address.clone() };
+    fn count(&self, pair: Pair, source: Pair, stored: Stored) -> Result<Attempt, LockedOut> {
         let mut state = self.lock();
         state.attempts_until_sweep = state.attempts_until_sweep.saturating_sub(1);
         let now_ms = self.now_ms();
-        let source_before = self.streak(&mut state, &source);
-        let of_pair = Rule::PAIR.attempt(self.streak(&mut state, &pair), now_ms);
+        let source_before = state.streak(&source, &stored);
+        let of_pair = Rule::PAIR.attempt(state.streak(&pair, &stored), now_ms);
         let of_source = Rule::SOURCE.attempt(source_before, now_ms);
         match (of_pair, of_source) {
             (Ok(of_pair), Ok(source_made)) => {
@@ -126,17 +124,18 @@ impl Lockouts {
     ///
     /// This clears the account's count but not the source's: otherwise a guesser with an account
     /// could reset it at will.
-    pub fn succeed(&self, attempt: Attempt) {
+    pub async fn succeed(&self, attempt: Attempt) {
         let Attempt { pair, source, source_before, source_made } = attempt;
+        let stored = self.read(&[&source]).await;
         {
             let mut state = self.lock();
             let now_ms = self.now_ms();
             state.keep(&pair, Streak { count: 0, last_ms: now_ms, locked_until_ms: now_ms });
-            if let Some(streak) = self.streak(&mut state, &source) {
+            if let Some(streak) = state.streak(&source, &stored) {
                 state.keep(&source, Rule::SOURCE.forgive(streak, source_before, source_made));
             }
         }
-        self.write_down();
+        self.write_down().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -148,45 +147,53 @@ impl Lockouts {
         self.start.elapsed().as_millis() as i64
     }
 
-    fn streak(&self, state: &mut State, pair: &Pair) -> Option<Streak> {
-        if let Some(known) = state.known.get(pair) {
-            return *known;
+    /// What the store has of those pairs that are not known.
+    async fn read(&self, pairs: &[&Pair]) -> Stored {
+        let unknown: Vec<Pair> = {
+            let mut state = self.lock();
+            pairs.iter().filter(|pair| !state.knows(pair)).map(|pair| (*pair).clone()).collect()
+        };
+        if unknown.is_empty() {
+            return Stored::new();
         }
-        if let Some(unwritten) = state.unwritten.get(pair) {
-            return Some(*unwritten);
-        }
-        let stored = self.store.failures(&pair.user, &pair.address).unwrap_or_else(|error| {
+        let stored = self.store.of(unknown.clone()).await.unwrap_or_else(|error| {
             tracing::error!(%error, "wrong passwords can't be read");
-            None
+            Vec::new()
         });
-        let streak = stored.map(|failures| self.stored_streak(&failures));
-        state.known.put(pair.clone(), streak);
-        streak
+        let streaks = stored.into_iter().map(|one| one.map(|one| self.stored_streak(&one)));
+        unknown.into_iter().zip(streaks.chain(std::iter::repeat(None))).collect()
     }
 
     /// Writes all changes to the store, unless another thread is doing so: it then writes these, too.
-    fn write_down(&self) {
-        // Look again after unlocking: a caller that found the lock taken relies on this one.
-        while self.next_unwritten().is_some() {
-            let Some(_writing) = self.writing.try_lock() else { return };
+    async fn write_down(&self) {
+        while !self.lock().unwritten.is_empty() {
+            let Ok(_writing) = self.writing.try_acquire() else { return };
             if self.is_sweep_due() {
-                self.sweep();
+                self.sweep().await;
             }
-            while let Some((pair, streak)) = self.next_unwritten() {
+            loop {
+                let some = self.unwritten();
+                if some.is_empty() {
+                    break;
+                }
+                let stored = some.iter().map(|(pair, streak)| self.to_stored(pair, *streak));
                 // A failing store must not lock users out; the counts in memory go on.
-                if let Err(error) = self.store.set_failures(&self.to_stored(&pair, streak)) {
+                if let Err(error) = self.store.set(stored.collect()).await {
                     tracing::error!(%error, "wrong passwords can't be written down");
                 }
-                self.lock().is_written(&pair, streak);
+                let mut state = self.lock();
+                some.iter().for_each(|(pair, streak)| state.is_written(pair, *streak));
             }
         }
     }
 
-    fn next_unwritten(&self) -> Option<(Pair, Streak)> {
-        self.lock().unwritten.iter().next().map(|(pair, streak)| (pair.clone(), *streak))
+    fn unwritten(&self) -> Vec<(Pair, Streak)> {
+        let state = self.lock();
+        let some = state.unwritten.iter().take(WRITTEN_AT_ONCE);
+        some.map(|(pair, streak)| (pair.clone(), *streak)).collect()
     }
 
-    fn stored_streak(&self, failures: &Failures) -> Streak {
+    fn stored_streak(&self, failures: &WrongPasswords) -> Streak {
         let (now_ms, wall) = (self.now_ms(), SystemTime::now());
         let on_our_clock = |time: Timestamp| now_ms.saturating_add(millis_from(wall, time.into()));
         let streak = Streak {
@@ -199,14 +206,14 @@ impl Lockouts {
         Streak { locked_until_ms: now_ms + remaining_ms, ..streak }
     }
 
-    fn to_stored(&self, pair: &Pair, streak: Streak) -> Failures {
+    fn to_stored(&self, pair: &Pair, streak: Streak) -> WrongPasswords {
         let (now_ms, wall) = (self.now_ms(), SystemTime::now());
         let on_the_wall = |time_ms: i64| {
             let distance = Duration::from_millis(time_ms.abs_diff(now_ms));
             let time = if time_ms >= now_ms { wall + distance } else { wall - distance };
             Timestamp::from(time)
         };
-        Failures {
+        WrongPasswords {
             user: pair.user.clone(),
             address: pair.address.clone(),
             count: streak.count,
@@ -224,7 +231,7 @@ impl Lockouts {
         is_due
     }
 
-    fn sweep(&self) {
+    async fn sweep(&self) {
         let now = SystemTime::now();
         let forgotten_before = |rule: Rule| {
             Timestamp::from(now - Duration::from_millis(rule.forgotten_after_ms.unsigned_abs()))
@@ -233,13 +240,30 @@ impl Lockouts {
             users: forgotten_before(Rule::PAIR),
             sources: forgotten_before(Rule::SOURCE),
         };
-        if let Err(error) = self.store.forget_failures(before) {
+        if let Err(error) = self.store.forget(before).await {
             tracing::error!(%error, "old wrong passwords can't be removed");
         }
     }
 }
 
 impl State {
+    fn knows(&mut self, pair: &Pair) -> bool {
+        self.known.get(pair).is_some() || self.unwritten.contains_key(pair)
+    }
+
+    /// What counts for a pair. Of one that is not known, that is what was stored.
+    fn streak(&mut self, pair: &Pair, stored: &Stored) -> Option<Streak> {
+        if let Some(known) = self.known.get(pair) {
+            return *known;
+        }
+        if let Some(unwritten) = self.unwritten.get(pair) {
+            return Some(*unwritten);
+        }
+        let streak = stored.get(pair).copied().flatten();
+        self.known.put(pair.clone(), streak);
+        streak
+    }
+
     fn keep(&mut self, pair: &Pair, streak: Streak) {
         self.known.put(pair.clone(), (streak.count > 0).then_some(streak));
         self.unwritten.insert(pair.clone(), streak);

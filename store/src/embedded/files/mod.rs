@@ -1,0 +1,416 @@
+//! Bytes in plain files: the part of the engine that keeps contents.
+//!
+//! A content is one file, written in place, in `contents/` of the store's directory; its place there
+//! is worked out from its number alone (`shards`). What must still be synced is kept track of in
+//! `unsynced`, and synced in `syncing`; how bytes are copied is in `copying`, how space is set aside and
+//! given back in `space`, and what becomes of contents that nothing refers to in `lost`.
+//!
+//! **Invariant:** a file is opened by its number, and never through a symbolic link.
+
+mod asked;
+mod copying;
+mod space;
+mod lost;
+mod shards;
+mod syncing;
+mod unsynced;
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use asked::Files;
+use lru::LruCache;
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, flock, fstat, fstatvfs, lstat, syncfs};
+use rustix::io::{Errno, retry_on_intr};
+use shards::{Directory, Place};
+use time::{Date, OffsetDateTime};
+use unsynced::{Failures, Unsynced};
+use xfer_protocol::ContentId;
+use xfer_protocol::tree::Room;
+
+use super::lock::prepare_directory;
+use super::place::{Mounted, Pin, is_same, options};
+use crate::{Disk, StoreError};
+
+/// How many files are kept open.
+const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("512 is not 0");
+
+/// A store's contents, in its `contents` directory.
+pub struct FileStore {
+    root: PathBuf,
+    /// Open from the beginning, so that no failure to write back goes unreported.
+    root_file: File,
+    pin: Pin,
+    whole_from: ContentId,
+    open: Mutex<LruCache<ContentId, Arc<File>>>,
+    unsynced: Mutex<Unsynced>,
+    /// Held during a sync: a failure is reported once, and must reach whoever it belongs to.
+    syncing: Mutex<()>,
+}
+
+impl FileStore {
+    /// Opens the contents in the store's directory `dir`, making both if they are not there yet.
+    ///
+    /// # Errors
+    /// If they can't be read and written.
+    pub fn open(dir: &Path) -> Result<FileStore, StoreError> {
+        let root = dir.join("contents");
+        prepare_directory(dir)?;
+        prepare_directory(&root)?;
+        let failed = |error| StoreError::io(format!("the store's {}", root.display()), error);
+        let pin = Pin::of("contents", &root)?;
+        let root_file = File::open(&root).map_err(failed)?;
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        // What a server before this one made, and was killed before syncing, may stay in use.
+        syncfs(&root_file).map_err(|error| failed(error.into()))?;
+        Ok(FileStore {
+            root,
+            root_file,
+            pin,
+            whole_from: ContentId(u64::MAX),
+            open: Mutex::new(LruCache::new(OPEN_MAX)),
+            unsynced: Mutex::default(),
+            syncing: Mutex::default(),
+        })
+    }
+
+    /// Takes contents from this number on for as long as the data that they were given: one that
+    /// ends earlier is damaged. Programs before this rule left out what was only set aside at the
+    /// end of a content.
+    #[must_use]
+    pub fn whole_from(self, first: ContentId) -> FileStore {
+        FileStore { whole_from: first, ..self }
+    }
+
+    /// Lets nobody list the contents from now on, for as long as this store is open: for a process
+    /// that makes contents beside the server. Waits until a listing that is under way is over.
+    ///
+    /// # Errors
+    /// If the directory can't be locked.
+    pub fn make_beside_server(&self) -> Result<(), StoreError> {
+        retry_on_intr(|| flock(&self.root_file, FlockOperation::LockShared))
+            .map_err(|error| StoreError::io("locking the store's contents", error.into()))
+    }
+
+    /// Makes sure that the directory is still the one that was opened.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] if it is not.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.pin.check()
+    }
+
+    /// What a failure is told as. That a file is missing may have a larger cause.
+    fn failed(&self, doing: &str, content: ContentId, error: io::Error) -> StoreError {
+        if error.kind() != io::ErrorKind::NotFound {
+            return StoreError::io(format!("{doing} content {content}"), error);
+        }
+        match self.check() {
+            Err(gone) => gone,
+            Ok(()) => StoreError::Damaged(format!("content {content} is missing")),
+        }
+    }
+
+    /// Moves back what was set aside and is `wanted`, and says how many contents that was.
+    ///
+    /// # Errors
+    /// If it can't be, or `wanted` fails.
+    pub fn bring_back(
+        &self,
+        wanted: impl Fn(ContentId) -> Result<bool, StoreError>,
+    ) -> Result<u64, StoreError> {
+        lost::bring_back(&self.root, wanted)
+    }
+
+    /// Removes what was set aside before `day`, and says on how many days that was.
+    ///
+    /// # Errors
+    /// If it can't be.
+    pub fn free_set_aside(&self, day: Date) -> Result<u64, StoreError> {
+        lost::free(&self.root, day)
+            .map_err(|error| StoreError::io("removing what was set aside", error))
+    }
+
+    /// The highest number that a content has. Looks at all of them.
+    ///
+    /// # Errors
+    /// If they can't be listed.
+    pub fn highest(&self) -> Result<Option<ContentId>, StoreError> {
+        let mut highest = None;
+        shards::visit(&self.root, &mut |content| highest = highest.max(Some(content)))
+            .map_err(|error| StoreError::io("listing the store's contents", error))?;
+        Ok(highest)
+    }
+
+    /// The file of a content, which must exist.
+    fn file(&self, content: ContentId) -> io::Result<Arc<File>> {
+        if let Some(file) = self.open.lock().get(&content) {
+            return Ok(file.clone());
+        }
+        // Opened without the lock: another thread may do the same, and both files will do.
+        let path = Place::of(content).path(&self.root);
+        let file = self.keep_open(content, options().open(&path)?);
+        // One that was taken away in between would stay open, and keep its space, for as long as it is
+        // not in the way of others.
+        let is_there =
+            lstat(&path).is_ok_and(|there| fstat(&*file).is_ok_and(|held| is_same(&held, &there)));
+        if !is_there {
+            self.open.lock().pop(&content);
+        }
+        Ok(file)
+    }
+
+    /// Fails if a content ends at `end`, before what it was given there, and may not.
+    fn must_reach(&self, content: ContentId, given: u64, end: u64) -> Result<(), StoreError> {
+        if end >= given || content < self.whole_from {
+            return Ok(());
+        }
+        Err(StoreError::Damaged(format!(
+            "content {content} ends at byte {end}, and its data goes on to byte {given}"
+        )))
+    }
+
+    fn keep_open(&self, content: ContentId, file: File) -> Arc<File> {
+        let file = Arc::new(file);
+        let mut open = self.open.lock();
+        let closed = open.push(content, file.clone()).filter(|(closed, _)| *closed != content);
+        if let Some((closed, _)) = &closed {
+            // Before another descriptor of it can be opened.
+            self.unsynced.lock().note_closed(*closed);
+        }
+        file
+    }
+
+    fn make(&self, content: ContentId) -> io::Result<Arc<File>> {
+        let place = Place::of(content);
+        let path = place.path(&self.root);
+        let make = || options().create_new(true).open(&path);
+        let file = match make() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_directories(place)?;
+                make()?
+            }
+            made => made?,
+        };
+        {
+            let mut unsynced = self.unsynced.lock();
+            unsynced.note_directory(place.leaf());
+            unsynced.note_content(content);
+        }
+        Ok(self.keep_open(content, file))
+    }
+
+    fn make_directories(&self, place: Place) -> io::Result<()> {
+        for (parent, directory) in [(Directory::Root, place.top()), (place.top(), place.leaf())] {
+            let path = directory.path(&self.root);
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {
+                    self.unsynced.lock().note_directory(parent);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes a content, which is noted as unsynced both before and after: a sync that fails in
+    /// between may have lost some of the change, and one that succeeds may not have covered it. Before
+    /// its file is looked for, too: so it is known if that is closed.
+    fn change(
+        &self,
+        content: ContentId,
+        change: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.unsynced.lock().note_content(content);
+        let file = self.file(content)?;
+        let changed = change(&file);
+        self.unsynced.lock().note_content(content);
+        changed
+    }
+
+    /// Makes sure that a content that was synced will be found by its path, and was synced: a file that
+    /// was removed beneath the server, or made in what was mounted over a part of the store, is written
+    /// like any other.
+    fn must_be_in_place(&self, content: ContentId, home: Mounted) -> Result<(), StoreError> {
+        let path = Place::of(content).path(&self.root);
+        // One that is not open was opened by its path after it was written, or is about to be.
+        let held = self.open.lock().peek(&content).cloned();
+        let there = lstat(&path).map_err(io::Error::from);
+        let in_place = there.and_then(|there| match held {
+            Some(file) => Ok(is_same(&fstat(&*file)?, &there)),
+            None => Ok(true),
+        });
+        match in_place.and_then(|in_place| Ok((in_place, Mounted::at(&path)?))) {
+            Ok((true, mounted)) if mounted == home => Ok(()),
+            Ok((true, _)) => Err(io::Error::other("something is mounted over its place")),
+            Ok((false, _)) => Err(io::Error::other("its file was replaced")),
+            Err(error) => Err(error),
+        }
+        .map_err(|error| self.failed("finding", content, error))
+    }
+}
+
+impl Files for FileStore {
+    fn create(&self, content: ContentId) -> Result<(), StoreError> {
+        self.make(content).map_err(|error| self.failed("making", content, error))?;
+        Ok(())
+    }
+
+    fn write(&self, content: ContentId, offset: u64, data: &[u8]) -> Result<(), StoreError> {
+        self.change(content, |file| file.write_all_at(data, offset))
+            .map_err(|error| self.failed("writing", content, error))
+    }
+
+    fn read(&self, content: ContentId, offset: u64, data: &mut [u8]) -> Result<usize, StoreError> {
+        let failed = |error| self.failed("reading", content, error);
+        let file = self.file(content).map_err(failed)?;
+        let count = copying::read_full(&file, offset, data).map_err(failed)?;
+        if count < data.len() {
+            let end = file.metadata().map_err(failed)?.len();
+            self.must_reach(content, offset + data.len() as u64, end)?;
+        }
+        Ok(count)
+    }
+
+    fn zero(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
+        self.change(content, |file| space::zero(file, offset, len))
+            .map_err(|error| self.failed("clearing", content, error))
+    }
+
+    fn duplicate(
+        &self,
+        from: ContentId,
+        to: ContentId,
+        ranges: &[Range<u64>],
+    ) -> Result<(), StoreError> {
+        let source = self.file(from).map_err(|error| self.failed("copying", from, error))?;
+        let end = source.metadata().map_err(|error| self.failed("copying", from, error))?.len();
+        self.must_reach(from, ranges.last().map_or(0, |last| last.end), end)?;
+        self.create(to)?;
+        let copied = self.change(to, |file| copying::copy_sparse(&source, file, ranges));
+        if copied.is_err() {
+            // Half a content is nobody's. Should removing it fail, too, it is left to a sweep.
+            self.remove(to).ok();
+        }
+        copied.map_err(|error| self.failed("copying", from, error))
+    }
+
+    fn copy(
+        &self,
+        from: (ContentId, u64),
+        to: (ContentId, u64),
+        len: u64,
+    ) -> Result<(), StoreError> {
+        let failed = |error| self.failed("copying", from.0, error);
+        let source = self.file(from.0).map_err(failed)?;
+        // Worked out beforehand, since a copy within one file may move its end.
+        let end = source.metadata().map_err(failed)?.len();
+        self.must_reach(from.0, from.1 + len, end)?;
+        let there = len.min(end.saturating_sub(from.1));
+        self.change(to.0, |file| {
+            if from.0 == to.0 && from.1.abs_diff(to.1) < there {
+                copying::copy_overlapping(file, from.1, to.1, there)?;
+            } else {
+                copying::copy_range(&source, from.1, file, to.1, there)?;
+            }
+            // Past its end, the source reads as zeros.
+            space::zero(file, to.1 + there, len - there)
+        })
+        .map_err(failed)
+    }
+
+    fn free(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
+        let freed = self.file(content).and_then(|file| {
+            if content < self.whole_from {
+                space::reach(&file, offset + len)?;
+            }
+            space::free(&file, offset..offset + len)
+        });
+        freed.map_err(|error| self.failed("freeing", content, error))
+    }
+
+    fn keep(&self, content: ContentId, ranges: &[Range<u64>]) -> Result<(), StoreError> {
+        // Many may be looked at in a row, which must not close what sessions have open.
+        let held = self.open.lock().peek(&content).cloned();
+        let file = held
+            .map_or_else(|| Ok(Arc::new(options().open(Place::of(content).path(&self.root))?)), Ok);
+        let freed = file.and_then(|file| {
+            if content < self.whole_from {
+                // A file that becomes shorter gives back what is set aside past its end.
+                space::reach(&file, ranges.last().map_or(0, |last| last.end) + 1)?;
+            }
+            space::keep(&file, ranges)
+        });
+        freed.map_err(|error| self.failed("freeing", content, error))
+    }
+
+    fn make_each_durable(&self, contents: &[ContentId]) -> Result<Failures, StoreError> {
+        let mut failures = self.sync(contents);
+        // Also after a failure, of which this says the cause.
+        self.check()?;
+        let home = Mounted::at(&self.root.join("."))
+            .map_err(|error| StoreError::io("the store's contents", error))?;
+        for content in contents {
+            if let Err(error) = self.must_be_in_place(*content, home) {
+                failures.entry(*content).or_insert(error);
+            }
+        }
+        Ok(failures)
+    }
+
+    fn remove(&self, content: ContentId) -> Result<(), StoreError> {
+        let removed = std::fs::remove_file(Place::of(content).path(&self.root));
+        // After it is gone: before, somebody could open it once more.
+        self.open.lock().pop(&content);
+        self.unsynced.lock().forget(content);
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(|error| self.failed("removing", content, error)),
+        }
+    }
+
+    fn set_aside(&self, content: ContentId) -> Result<u64, StoreError> {
+        let set_aside = lost::set_aside(&self.root, content, OffsetDateTime::now_utc().date());
+        // After it is gone: before, somebody could open it once more.
+        self.open.lock().pop(&content);
+        self.unsynced.lock().forget(content);
+        set_aside
+            .map(Option::unwrap_or_default)
+            .map_err(|error| self.failed("setting aside", content, error))
+    }
+
+    /// Not while another process makes contents: those that it did not commit yet would look like
+    /// those that nobody ever will.
+    fn each(&self, visit: &mut dyn FnMut(ContentId)) -> Result<(), StoreError> {
+        let failed = |error| StoreError::io("listing the store's contents", error);
+        match flock(&self.root_file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(StoreError::Importing);
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        let visited = shards::visit(&self.root, visit);
+        flock(&self.root_file, FlockOperation::Unlock).map_err(|error| failed(error.into()))?;
+        visited.map_err(failed)
+    }
+
+    fn disk(&self) -> Result<Disk, StoreError> {
+        let stat = fstatvfs(&self.root_file)
+            .map_err(|error| StoreError::io("asking for the disk's free space", error.into()))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        // Some file systems have as many files as fit, and say that they have none.
+        let files = |files| if stat.f_files == 0 { u64::MAX } else { files };
+        Ok(Disk {
+            free: Room { bytes: bytes(stat.f_bavail), files: files(stat.f_favail) },
+            size: Room { bytes: bytes(stat.f_blocks), files: files(stat.f_files) },
+        })
+    }
+}

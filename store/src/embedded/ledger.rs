@@ -1,0 +1,90 @@
+//! The waists for what concerns accounts alone. They need rows only, so that a command that manages
+//! accounts touches no contents.
+
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+use xfer_protocol::{Name, Timestamp};
+
+use super::SqliteStore;
+use crate::{
+    Account, AccountId, Accounts, Answer, Change, Claim, Failures, ForgottenBefore, NewAccount,
+    Pair, Purpose, StoreError, WrongPasswords,
+};
+
+/// The accounts of a store.
+pub(super) struct Ledger(pub(super) Arc<SqliteStore>);
+
+impl Ledger {
+    /// Does something on a thread that may block.
+    fn hop<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&SqliteStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<'static, T> {
+        let rows = self.0.clone();
+        Box::pin(async move {
+            // It was a panic, which has its own line, or the process ends.
+            spawn_blocking(move || work(&rows)).await.unwrap_or(Err(StoreError::Panicked))
+        })
+    }
+}
+
+impl Accounts for Ledger {
+    fn create(&self, new: NewAccount) -> Answer<'_, AccountId> {
+        self.hop(move |rows| {
+            let NewAccount { name, password, quota, inbox, time } = new;
+            rows.create_account(&name, &password, quota, inbox, time)
+        })
+    }
+
+    fn find(&self, name: Name) -> Answer<'_, Option<Account>> {
+        self.hop(move |rows| rows.account(&name))
+    }
+
+    fn list(&self) -> Answer<'_, Vec<Account>> {
+        self.hop(|rows| rows.accounts())
+    }
+
+    fn change(&self, account: AccountId, change: Change) -> Answer<'_, ()> {
+        self.hop(move |rows| match change {
+            Change::Password(password) => rows.set_password(account, &password),
+            Change::Quota(quota) => rows.set_quota(account, quota),
+            Change::Inbox(inbox) => rows.set_inbox(account, inbox),
+        })
+    }
+
+    fn remove(&self, account: AccountId) -> Answer<'_, ()> {
+        self.hop(move |rows| rows.remove_account(account))
+    }
+
+    fn clear_removed(&self, now: Timestamp) -> Answer<'_, ()> {
+        self.hop(move |rows| rows.clear_removed(now))
+    }
+
+    fn claim(&self, account: AccountId, purpose: Purpose) -> Answer<'_, Claim> {
+        self.hop(move |rows| {
+            let file = rows.claim(account, purpose)?;
+            file.map(Claim::held_by).ok_or(StoreError::Claimed)
+        })
+    }
+}
+
+impl Failures for Ledger {
+    fn of(&self, pairs: Vec<Pair>) -> Answer<'_, Vec<Option<WrongPasswords>>> {
+        self.hop(move |rows| {
+            pairs.iter().map(|pair| rows.failures(&pair.user, &pair.address)).collect()
+        })
+    }
+
+    fn list(&self) -> Answer<'_, Vec<WrongPasswords>> {
+        self.hop(|rows| rows.all_failures())
+    }
+
+    fn set(&self, failures: Vec<WrongPasswords>) -> Answer<'_, ()> {
+        self.hop(move |rows| rows.set_failures(&failures))
+    }
+
+    fn forget(&self, before: ForgottenBefore) -> Answer<'_, ()> {
+        self.hop(move |rows| rows.forget_failures(before))
+    }
+}

@@ -1,0 +1,189 @@
+//! The engine for one machine: rows in SQLite, bytes in plain files, in one directory.
+//!
+//! Its parts are synchronous. Each call of a waist is one hop to a thread that may block (`waists`), and
+//! does all that it is asked there. `housekeeping` is what it does for its own sake.
+//!
+//! One server at a time has the store to itself (`lock`), so room that is spoken for in inboxes is kept in
+//! its memory (`inbox`). Commands open the store beside it.
+
+pub mod sqlite;
+pub mod files;
+mod waists;
+mod ledger;
+mod performing;
+mod housekeeping;
+mod lock;
+mod place;
+mod claim;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::inbox::Inboxes;
+use crate::{Answer, IfMissing, Register, Store, StoreError};
+
+pub use files::{FileStore, Files};
+pub use lock::{StoreLock, prepare_directory};
+pub use sqlite::SqliteStore;
+
+use housekeeping::Watched;
+use ledger::Ledger;
+
+/// What to do with a database that is older than the contents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OlderDatabase {
+    /// Refuse it.
+    Refuse,
+    /// Use it: the administrator asked for that.
+    Accept,
+}
+
+/// How a store is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Serving {
+    /// What is to become of a database that is older than the contents.
+    pub older: OlderDatabase,
+    /// For how many days contents are kept that were set aside.
+    pub keep_lost_days: u16,
+}
+
+/// What a command beside a server does with the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Beside {
+    /// It makes no contents.
+    Keeping,
+    /// It makes contents, which the server must not take for lost ones.
+    Making,
+}
+
+/// The engine over one store.
+struct Embedded {
+    parts: Arc<Parts>,
+    /// What works in the background, for as long as the engine is there.
+    _tasks: JoinSet<()>,
+}
+
+/// What the engine is made of.
+struct Parts {
+    rows: Arc<SqliteStore>,
+    files: Arc<dyn Files>,
+    inboxes: Mutex<Inboxes>,
+    /// Told when there may be garbage.
+    wake: Notify,
+    /// Why nothing may be written any more.
+    trouble: watch::Sender<Option<StoreError>>,
+    /// A store that is served: what must stay in its place, and for how many days what was set aside is
+    /// kept.
+    watched: Option<(Watched, u16)>,
+}
+
+impl Parts {
+    fn new(
+        rows: Arc<SqliteStore>,
+        files: Arc<dyn Files>,
+        watched: Option<(Watched, u16)>,
+    ) -> Arc<Parts> {
+        let (inboxes, wake, trouble) = (Mutex::default(), Notify::new(), watch::Sender::new(None));
+        Arc::new(Parts { rows, files, inboxes, wake, trouble, watched })
+    }
+
+    /// Notes why nothing may be written any more.
+    fn fail(&self, error: StoreError) {
+        self.trouble.send_replace(Some(error));
+    }
+}
+
+impl Embedded {
+    /// Does something on a thread that may block.
+    fn hop<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Parts) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<'static, T> {
+        let parts = self.parts.clone();
+        Box::pin(async move {
+            // It was a panic, which has its own line, or the process ends.
+            spawn_blocking(move || work(&parts)).await.unwrap_or(Err(StoreError::Panicked))
+        })
+    }
+}
+
+/// Opens the store in a directory for a server, which has it to itself from now on. Makes it if it is
+/// not there yet. Needs a tokio runtime.
+///
+/// # Errors
+/// If it can't be served: [`StoreError::InUse`] if another server has it.
+pub(crate) fn serve(dir: &Path, serving: Serving) -> Result<Store, StoreError> {
+    let lock = StoreLock::take(dir)?.keep();
+    let rows = Arc::new(SqliteStore::open(dir)?);
+    rows.check_accounts()?;
+    let files = Arc::new(FileStore::open(dir)?.whole_from(rows.whole_from()?));
+    housekeeping::prepare(&rows, &files, serving.older)?;
+    let watched = Watched { lock, rows: rows.clone(), files: files.clone() };
+    Ok(start(Parts::new(rows, files, Some((watched, serving.keep_lost_days)))))
+}
+
+/// The store that these parts make, which nothing else serves. Needs a tokio runtime.
+pub fn over(rows: Arc<SqliteStore>, files: Arc<dyn Files>) -> Store {
+    start(Parts::new(rows, files, None))
+}
+
+/// Opens a store that is there for a command, beside a server or without one.
+///
+/// # Errors
+/// If it can't be used.
+pub(crate) fn beside(dir: &Path, beside: Beside) -> Result<Store, StoreError> {
+    let rows = Arc::new(SqliteStore::open(dir)?);
+    let files = FileStore::open(dir)?.whole_from(rows.whole_from()?);
+    match beside {
+        Beside::Making => files.make_beside_server()?,
+        Beside::Keeping => {}
+    }
+    rows.must_be_current(&files)?;
+    let parts = Parts::new(rows, Arc::new(files), None);
+    Ok(store(parts, JoinSet::new()))
+}
+
+/// Opens the accounts of a store for a command.
+pub(crate) fn register(dir: &Path, if_missing: IfMissing) -> Result<Register, StoreError> {
+    match if_missing {
+        IfMissing::Make => prepare_directory(dir)?,
+        IfMissing::Fail => must_be_there(dir)?,
+    }
+    Ok(register_over(Arc::new(SqliteStore::open(dir)?)))
+}
+
+/// The accounts in these rows.
+pub fn register_over(rows: Arc<SqliteStore>) -> Register {
+    let ledger = Arc::new(Ledger(rows));
+    Register { accounts: ledger.clone(), failures: ledger }
+}
+
+/// A wrong directory is to be an error, not a new store.
+fn must_be_there(dir: &Path) -> Result<(), StoreError> {
+    std::fs::metadata(dir.join("xfer.db")).map(drop).map_err(|error| StoreError::Missing {
+        place: dir.display().to_string(),
+        error: Arc::new(error),
+    })
+}
+
+fn start(parts: Arc<Parts>) -> Store {
+    let tasks = housekeeping::start(&parts);
+    store(parts, tasks)
+}
+
+fn store(parts: Arc<Parts>, tasks: JoinSet<()>) -> Store {
+    let Register { accounts, failures } = register_over(parts.rows.clone());
+    let engine = Arc::new(Embedded { parts, _tasks: tasks });
+    Store {
+        trees: engine.clone(),
+        contents: engine.clone(),
+        deliveries: engine.clone(),
+        accounts,
+        failures,
+        keeper: engine,
+    }
+}

@@ -1,0 +1,282 @@
+//! Accounts: who there is, and what each may and does take up.
+
+use rusqlite::{Connection, Row, Transaction, params};
+use xfer_protocol::tree::{Quota, Usage};
+use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
+
+use super::rows::{all, change, damaged, first, number, put_node, read_name, value, write_entry};
+use super::{SqliteStore, claim};
+use crate::{Account, AccountId, NewAccount, StoreError};
+
+impl SqliteStore {
+    /// Makes an account, with a tree that has its root, its inbox and its outbox.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn create_account(
+        &self,
+        name: &Name,
+        password: &str,
+        quota: Quota,
+        inbox: Quota,
+        time: Timestamp,
+    ) -> Result<AccountId, StoreError> {
+        let (name, password) = (name.clone(), password.to_owned());
+        let new = NewAccount { name, password, quota, inbox, time };
+        self.write(|writer| create(writer, &new))
+    }
+
+    /// An account by its name.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn account(&self, name: &Name) -> Result<Option<Account>, StoreError> {
+        self.connections.read(|reader| by_name(reader, name))
+    }
+
+    /// All accounts, in order of names.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn accounts(&self) -> Result<Vec<Account>, StoreError> {
+        self.connections.read(|reader| list(reader))
+    }
+
+    /// Sets an account's password hash.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn set_password(&self, account: AccountId, password: &str) -> Result<(), StoreError> {
+        self.write(|writer| set_password(writer, account, password))
+    }
+
+    /// Sets what an account's tree may take up.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn set_quota(&self, account: AccountId, quota: Quota) -> Result<(), StoreError> {
+        self.write(|writer| set_quota(writer, account, quota))
+    }
+
+    /// Sets what may wait in an account's inbox. What waits already stays.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn set_inbox(&self, account: AccountId, inbox: Quota) -> Result<(), StoreError> {
+        self.write(|writer| set_inbox(writer, account, inbox))
+    }
+
+    /// Begins a session: raises the account's epoch by one, durably, and returns the account as it
+    /// is then. From now on batches of older epochs are refused.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn begin_session(&self, account: AccountId) -> Result<Account, StoreError> {
+        self.write(|writer| begin_session(writer, account))
+    }
+
+    /// Whether the account's session of this epoch runs: it has begun, and is not known to be over.
+    pub(in crate::embedded) fn runs(
+        &self,
+        account: AccountId,
+        epoch: Epoch,
+    ) -> Result<bool, StoreError> {
+        let sql =
+            "SELECT EXISTS (SELECT 1 FROM accounts WHERE id = ? AND epoch = ? AND tidied < epoch)";
+        let params = [account.0.cast_signed(), epoch.0.cast_signed()];
+        self.connections.read(|reader| value(reader, sql, params))
+    }
+
+    /// Whether a command works on this account beside the server; then it can have no session. To be
+    /// asked by a session that has its seat.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn is_claimed(&self, account: AccountId) -> Result<bool, StoreError> {
+        claim::is_claimed(&self.dir, account)
+    }
+}
+
+macro_rules! columns {
+    () => {
+        "id, name, password, quota_bytes, quota_nodes, inbox_bytes, inbox_nodes,
+         usage_bytes, usage_nodes, applied, epoch, tidied, waiting_bytes, waiting_items"
+    };
+}
+
+/// The condition for accounts that are there, and not about to be removed (see
+/// [`removal`](super::removal)).
+macro_rules! living {
+    () => {
+        "substr(name, 1, 1) <> x'2f'"
+    };
+}
+pub(super) use living;
+
+pub(super) fn create(
+    transaction: &Transaction<'_>,
+    new: &NewAccount,
+) -> Result<AccountId, StoreError> {
+    let nodes = new.nodes();
+    let sql = "INSERT INTO accounts (
+                   name, password, quota_bytes, quota_nodes, inbox_bytes, inbox_nodes,
+                   usage_bytes, usage_nodes, applied, epoch
+               ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0) ON CONFLICT (name) DO NOTHING";
+    let charged: u64 = nodes.iter().map(|(_, _, node)| node.charge()).sum();
+    let params = params![
+        new.name.as_bytes(),
+        new.password,
+        new.quota.bytes.cast_signed(),
+        new.quota.nodes.cast_signed(),
+        new.inbox.bytes.cast_signed(),
+        new.inbox.nodes.cast_signed(),
+        charged.cast_signed(),
+        nodes.len() as i64,
+    ];
+    if change(transaction, sql, params)? == 0 {
+        return Err(StoreError::Exists(new.name.clone()));
+    }
+    let account = AccountId(transaction.last_insert_rowid().cast_unsigned());
+    for (ino, name, node) in &nodes {
+        put_node(transaction, account, *ino, node)?;
+        if let Some(name) = name {
+            let name = Name::new(name).map_err(|error| StoreError::Database(error.to_string()))?;
+            write_entry(transaction, account, (Ino::ROOT, &name), Some(*ino))?;
+        }
+    }
+    Ok(account)
+}
+
+pub(super) fn by_name(connection: &Connection, name: &Name) -> Result<Option<Account>, StoreError> {
+    let sql = concat!("SELECT ", columns!(), " FROM accounts WHERE name = ?");
+    let account = first(connection, sql, [name.as_bytes()], read)?;
+    match account {
+        Some(found) if found.name != *name => {
+            Err(damaged(format!("the row of account {name} has another name")))
+        }
+        account => Ok(account),
+    }
+}
+
+/// Compares the table with the index that accounts are found by.
+pub(super) fn check(connection: &Connection) -> Result<(), StoreError> {
+    let said: String =
+        connection.query_row("PRAGMA integrity_check(accounts)", [], |row| row.get(0))?;
+    if said == "ok" { Ok(()) } else { Err(damaged(format!("the accounts: {said}"))) }
+}
+
+/// Why a session's batch finds no account of its epoch: it was fenced, or its row is damaged.
+pub(super) fn fenced(
+    connection: &Connection,
+    account: AccountId,
+    epoch: Epoch,
+) -> Result<(), StoreError> {
+    let sql = "SELECT epoch FROM accounts WHERE id = ?";
+    let held = first(connection, sql, [account.0.cast_signed()], |row| number(row, 0))?;
+    match held {
+        // One that was removed has no row; numbers are never used again.
+        None => check(connection),
+        Some(held) if held > epoch.0 => Ok(()),
+        Some(held) => Err(damaged(format!(
+            "account {} is at epoch {held}, and its session began at {}",
+            account.0, epoch.0
+        ))),
+    }
+}
+
+pub(super) fn list(connection: &Connection) -> Result<Vec<Account>, StoreError> {
+    let sql = concat!("SELECT ", columns!(), " FROM accounts WHERE ", living!(), " ORDER BY name");
+    all(connection, sql, [], read)
+}
+
+pub(super) fn set_password(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    password: &str,
+) -> Result<(), StoreError> {
+    let sql = concat!("UPDATE accounts SET password = ? WHERE id = ? AND ", living!());
+    must_exist(change(transaction, sql, params![password, account.0.cast_signed()])?)
+}
+
+pub(super) fn set_quota(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    quota: Quota,
+) -> Result<(), StoreError> {
+    let sql = concat!(
+        "UPDATE accounts SET quota_bytes = ?, quota_nodes = ? WHERE id = ? AND ",
+        living!()
+    );
+    let params = [quota.bytes.cast_signed(), quota.nodes.cast_signed(), account.0.cast_signed()];
+    must_exist(change(transaction, sql, params)?)
+}
+
+pub(super) fn set_inbox(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    inbox: Quota,
+) -> Result<(), StoreError> {
+    let sql = concat!(
+        "UPDATE accounts SET inbox_bytes = ?, inbox_nodes = ? WHERE id = ? AND ",
+        living!()
+    );
+    let params = [inbox.bytes.cast_signed(), inbox.nodes.cast_signed(), account.0.cast_signed()];
+    must_exist(change(transaction, sql, params)?)
+}
+
+pub(super) fn begin_session(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+) -> Result<Account, StoreError> {
+    let sql = concat!(
+        "UPDATE accounts SET epoch = epoch + 1 WHERE id = ? AND ",
+        living!(),
+        " RETURNING ",
+        columns!()
+    );
+    first(transaction, sql, [account.0.cast_signed()], read)?.ok_or_else(gone)
+}
+
+/// Whether the account is there, and no session began after that of `epoch`.
+pub(super) fn is_at(
+    connection: &Connection,
+    account: AccountId,
+    epoch: Epoch,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM accounts WHERE id = ? AND epoch = ?)";
+    value(connection, sql, [account.0.cast_signed(), epoch.0.cast_signed()])
+}
+
+/// Notes that the session of `epoch` left nothing, unless a later one began.
+pub(super) fn note_tidied(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    epoch: Epoch,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE accounts SET tidied = epoch WHERE id = ? AND epoch = ?";
+    change(transaction, sql, [account.0.cast_signed(), epoch.0.cast_signed()])?;
+    Ok(())
+}
+
+fn read(row: &Row<'_>) -> Result<Account, StoreError> {
+    Ok(Account {
+        id: AccountId(number(row, 0)?),
+        name: read_name(row, 1)?,
+        password: row.get(2)?,
+        quota: Quota { bytes: number(row, 3)?, nodes: number(row, 4)? },
+        inbox: Quota { bytes: number(row, 5)?, nodes: number(row, 6)? },
+        usage: Usage { bytes: number(row, 7)?, nodes: number(row, 8)? },
+        applied: Seq(number(row, 9)?),
+        epoch: Epoch(number(row, 10)?),
+        tidied: Epoch(number(row, 11)?),
+        waiting: Usage { bytes: number(row, 12)?, nodes: number(row, 13)? },
+    })
+}
+
+pub(super) fn must_exist(changed: usize) -> Result<(), StoreError> {
+    if changed == 0 { Err(gone()) } else { Ok(()) }
+}
+
+fn gone() -> StoreError {
+    StoreError::NoAccount
+}

@@ -1,0 +1,154 @@
+//! Writing batches: rows, references and deliveries of one session's ops.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Transaction, params};
+use xfer_protocol::tree::{DeliveryEffect, Node};
+use xfer_protocol::{ContentId, DeliveryId, Ino};
+
+use super::admission::{self, Fate};
+use super::rows::{change, put_node, write_entry};
+use super::{accounts, contents, deliveries, trims};
+use crate::inbox::Inboxes;
+use crate::{AccountId, Batch, Committed, Decided, StoreError};
+
+/// Writes batches, each under a savepoint: nothing is written of one that fails, and the others are.
+///
+/// # Errors
+/// After some failures (a full disk, an input error) SQLite undoes the whole transaction: then `culprit`
+/// says which batch met it.
+pub(super) fn write_each(
+    transaction: &Transaction<'_>,
+    batches: &[Batch],
+    inboxes: &mut Inboxes,
+    culprit: &mut Option<usize>,
+) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
+    let mut all = Vec::with_capacity(batches.len());
+    for (place, batch) in batches.iter().enumerate() {
+        transaction.execute_batch("SAVEPOINT batch")?;
+        let written = write(transaction, batch, inboxes);
+        if written.is_err() {
+            if transaction.is_autocommit() {
+                *culprit = Some(place);
+                return written.map(|_| all);
+            }
+            transaction.execute_batch("ROLLBACK TO batch")?;
+        }
+        transaction.execute_batch("RELEASE batch")?;
+        all.push(written);
+    }
+    Ok(all)
+}
+
+/// Writes one batch, unless its session was fenced.
+pub(super) fn write(
+    transaction: &Transaction<'_>,
+    batch: &Batch,
+    inboxes: &mut Inboxes,
+) -> Result<Committed, StoreError> {
+    if !advance(transaction, batch)? {
+        accounts::fenced(transaction, batch.account, batch.epoch)?;
+        return Ok(Committed::Fenced);
+    }
+    for (ino, node) in &batch.nodes {
+        write_node(transaction, batch.account, *ino, node.as_deref())?;
+    }
+    for (parent, name, ino) in &batch.entries {
+        write_entry(transaction, batch.account, (*parent, name), *ino)?;
+    }
+    for delivery in &batch.unrecorded {
+        deliveries::forget_unrecorded(transaction, batch.account, *delivery)?;
+    }
+    let fates = admission::decide(transaction, batch, inboxes)?;
+    for (content, by) in references(batch, &fates) {
+        contents::refer(transaction, content, by)?;
+    }
+    trims::note(transaction, batch.account, &batch.trims)?;
+    let mut decided = Vec::new();
+    for effect in &batch.deliveries {
+        decided.extend(deliver(transaction, batch, effect, &fates)?);
+    }
+    Ok(Committed::Durable(decided))
+}
+
+/// Does what becomes of a delivery; says whom to tell, if there is anybody.
+fn deliver(
+    transaction: &Transaction<'_>,
+    batch: &Batch,
+    effect: &DeliveryEffect,
+    fates: &BTreeMap<DeliveryId, Fate>,
+) -> Result<Option<Decided>, StoreError> {
+    let account = batch.account;
+    let (id, state) = match effect {
+        DeliveryEffect::Sent { delivery, .. } => match fates.get(&delivery.id) {
+            Some(Fate::NoRoom) => {
+                let state = deliveries::State::NoRoom;
+                deliveries::refuse(transaction, account, delivery, state, batch.time)?;
+                return deliveries::decided(transaction, account, delivery.id);
+            }
+            Some(Fate::Waits(to)) => {
+                deliveries::send(transaction, account, Some(*to), delivery, batch.time)?;
+                return Ok(None);
+            }
+            Some(Fate::NoUser) | None => {
+                deliveries::send(transaction, account, None, delivery, batch.time)?;
+                return Ok(None);
+            }
+        },
+        DeliveryEffect::Accepted(id) => (*id, deliveries::State::Received),
+        DeliveryEffect::Declined(id) => (*id, deliveries::State::Refused),
+    };
+    let sender = deliveries::sender(transaction, id)?;
+    deliveries::settle(transaction, account, id, state, batch.time)?;
+    sender.map_or(Ok(None), |sender| deliveries::decided(transaction, sender, id))
+}
+
+/// How many more nodes and deliveries refer to a content, without the deliveries that there is no room
+/// for. A content that only those have is told of by 0: it is garbage.
+fn references(batch: &Batch, fates: &BTreeMap<DeliveryId, Fate>) -> Vec<(ContentId, i64)> {
+    if !fates.values().any(|fate| *fate == Fate::NoRoom) {
+        return batch.references.clone();
+    }
+    let mut references: BTreeMap<ContentId, i64> = batch.references.iter().copied().collect();
+    for effect in &batch.deliveries {
+        let DeliveryEffect::Sent { delivery, .. } = effect else { continue };
+        if fates.get(&delivery.id) == Some(&Fate::NoRoom) {
+            for content in delivery.items.iter().filter_map(deliveries::content) {
+                *references.entry(content).or_default() -= 1;
+            }
+        }
+    }
+    references.into_iter().collect()
+}
+
+/// Notes how far the log is applied, if the account is still the batch's session's.
+///
+/// An account that was removed has no row, and so all that comes for it is fenced, too.
+fn advance(transaction: &Transaction<'_>, batch: &Batch) -> Result<bool, StoreError> {
+    let sql = "UPDATE accounts SET applied = ?, usage_bytes = ?, usage_nodes = ?
+               WHERE id = ? AND epoch = ?";
+    let params = params![
+        batch.applied.0.cast_signed(),
+        batch.usage.bytes.cast_signed(),
+        batch.usage.nodes.cast_signed(),
+        batch.account.0.cast_signed(),
+        batch.epoch.0.cast_signed(),
+    ];
+    Ok(change(transaction, sql, params)? == 1)
+}
+
+fn write_node(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    ino: Ino,
+    node: Option<&Node>,
+) -> Result<(), StoreError> {
+    match node {
+        Some(node) => put_node(transaction, account, ino, node),
+        None => {
+            let sql = "DELETE FROM nodes WHERE account = ? AND ino = ?";
+            change(transaction, sql, params![account.0.cast_signed(), ino.0.cast_signed()])?;
+            Ok(())
+        }
+    }
+}

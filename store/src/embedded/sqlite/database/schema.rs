@@ -1,0 +1,289 @@
+//! The database's tables, and how a connection to it is set up.
+//!
+//! Numbers that are unsigned here are stored as the signed ones with the same bits. Names are blobs,
+//! so that their order is that of their bytes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use xfer_protocol::Ino;
+
+use crate::StoreError;
+use crate::embedded::lock;
+
+/// The version of the tables that this program writes, in the header's `user_version`.
+const VERSION: i32 = 2;
+
+/// What makes tables of version 1 those of version 2, those of 2 those of 3, and so on.
+const STEPS: [&str; VERSION as usize - 1] = [TO_VERSION_2];
+
+const TO_VERSION_2: &str = "
+    ALTER TABLE nodes ADD COLUMN name_bytes INTEGER;
+    UPDATE nodes SET name_bytes = (
+        SELECT ifnull(sum(length(name)), 0) FROM entries
+        WHERE entries.account = nodes.account AND entries.parent = nodes.ino
+    ) WHERE kind = 2;
+    UPDATE accounts SET usage_bytes = usage_bytes + (
+        SELECT ifnull(sum(CASE kind
+            WHEN 2 THEN (entries * 64 + name_bytes) / 512 * 512
+            ELSE length(target) / 512 * 512
+        END), 0) FROM nodes WHERE account = accounts.id AND kind IN (2, 3)
+    );
+    CREATE INDEX shared ON nodes (content) WHERE sealed;
+    CREATE INDEX delivered ON delivery_items (content) WHERE content IS NOT NULL;
+    CREATE TABLE trims (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        content INTEGER NOT NULL UNIQUE
+    ) STRICT;
+    INSERT INTO trims (content)
+        SELECT content FROM nodes WHERE sealed AND content IS NOT NULL
+        UNION SELECT content FROM delivery_items WHERE content IS NOT NULL;
+    CREATE TABLE own_trims (
+        content INTEGER PRIMARY KEY,
+        account INTEGER NOT NULL REFERENCES accounts (id),
+        ino INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX own_trims_of ON own_trims (account);
+    ALTER TABLE accounts ADD COLUMN tidied INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE content_lengths (whole_from INTEGER NOT NULL) STRICT;
+    INSERT INTO content_lengths SELECT next FROM ids;
+
+    ALTER TABLE accounts ADD COLUMN waiting_bytes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE accounts ADD COLUMN waiting_items INTEGER NOT NULL DEFAULT 0;
+    UPDATE accounts SET
+        waiting_bytes = (SELECT ifnull(sum(bytes), 0) FROM deliveries
+                         WHERE to_account = accounts.id),
+        waiting_items = (SELECT ifnull(sum(items), 0) FROM deliveries
+                         WHERE to_account = accounts.id);
+
+    CREATE INDEX records ON nodes (account, sent) WHERE sent IS NOT NULL;
+    CREATE INDEX without_room ON deliveries (from_account) WHERE state = 4;
+    DELETE FROM deliveries WHERE to_account IS NULL AND NOT EXISTS (
+        SELECT 1 FROM nodes WHERE account = deliveries.from_account AND sent = deliveries.id);
+";
+
+/// What tells an xfer store from any other database: "xfer" in the header's `application_id`.
+const APPLICATION: i32 = i32::from_be_bytes(*b"xfer");
+
+/// How long to wait for another process (`xfer-server user add`) that writes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How many prepared statements a connection keeps: more than there are.
+const STATEMENTS_MAX: usize = 96;
+
+const TABLES: &str = "
+    CREATE TABLE accounts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, -- never used again, so that old sessions stay fenced
+        name BLOB NOT NULL UNIQUE,
+        password TEXT NOT NULL,
+        quota_bytes INTEGER NOT NULL,
+        quota_nodes INTEGER NOT NULL,
+        inbox_bytes INTEGER NOT NULL,
+        inbox_nodes INTEGER NOT NULL,
+        usage_bytes INTEGER NOT NULL,
+        usage_nodes INTEGER NOT NULL,
+        applied INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
+        waiting_bytes INTEGER NOT NULL DEFAULT 0, -- what waits for it, summed up
+        waiting_items INTEGER NOT NULL DEFAULT 0,
+        tidied INTEGER NOT NULL DEFAULT 0 -- the last session that is known to have left nothing
+    ) STRICT;
+
+    CREATE TABLE nodes (
+        account INTEGER NOT NULL REFERENCES accounts (id),
+        ino INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        mode INTEGER NOT NULL,
+        uid INTEGER NOT NULL,
+        gid INTEGER NOT NULL,
+        nlink INTEGER NOT NULL,
+        atime_secs INTEGER NOT NULL,
+        atime_nanos INTEGER NOT NULL,
+        mtime_secs INTEGER NOT NULL,
+        mtime_nanos INTEGER NOT NULL,
+        ctime_secs INTEGER NOT NULL,
+        ctime_nanos INTEGER NOT NULL,
+        sent INTEGER,     -- the delivery that sent it
+        size INTEGER,     -- of files, as are the next three
+        content INTEGER,
+        sealed INTEGER,
+        extents BLOB,     -- NULL: dense
+        parent INTEGER,   -- of directories, as are the next two
+        entries INTEGER,
+        name_bytes INTEGER,
+        target BLOB,      -- of symbolic links
+        rdev INTEGER,     -- of devices
+        xattrs BLOB,      -- NULL: none
+        PRIMARY KEY (account, ino)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX orphans ON nodes (account, ino) WHERE nlink = 0;
+    CREATE INDEX records ON nodes (account, sent) WHERE sent IS NOT NULL;
+    CREATE INDEX shared ON nodes (content) WHERE sealed;
+
+    CREATE TABLE entries (
+        account INTEGER NOT NULL REFERENCES accounts (id),
+        parent INTEGER NOT NULL,
+        name BLOB NOT NULL,
+        ino INTEGER NOT NULL,
+        PRIMARY KEY (account, parent, name)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE contents (
+        id INTEGER PRIMARY KEY,
+        refs INTEGER NOT NULL CHECK (refs > 0)
+    ) STRICT;
+
+    CREATE TABLE garbage (content INTEGER PRIMARY KEY) STRICT;
+
+    CREATE TABLE trims (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, -- a new one each time that a content is noted
+        content INTEGER NOT NULL UNIQUE
+    ) STRICT;
+
+    CREATE TABLE own_trims (
+        content INTEGER PRIMARY KEY,
+        account INTEGER NOT NULL REFERENCES accounts (id),
+        ino INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX own_trims_of ON own_trims (account);
+
+    CREATE TABLE deliveries (
+        arrival INTEGER PRIMARY KEY AUTOINCREMENT, -- in the order of commits
+        id INTEGER NOT NULL UNIQUE,
+        from_account INTEGER REFERENCES accounts (id), -- NULL: the sender is gone
+        to_account INTEGER REFERENCES accounts (id),   -- NULL: nobody waits for it
+        from_name BLOB NOT NULL,
+        name BLOB NOT NULL,
+        sent_secs INTEGER NOT NULL,
+        sent_nanos INTEGER NOT NULL,
+        items INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        state INTEGER NOT NULL,
+        state_secs INTEGER NOT NULL,
+        state_nanos INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX deliveries_from ON deliveries (from_account);
+    CREATE INDEX without_room ON deliveries (from_account) WHERE state = 4;
+    CREATE INDEX deliveries_to ON deliveries (to_account, arrival) WHERE to_account IS NOT NULL;
+
+    CREATE TABLE delivery_items (
+        delivery INTEGER NOT NULL REFERENCES deliveries (id),
+        place INTEGER NOT NULL,
+        content INTEGER,
+        item BLOB NOT NULL,
+        PRIMARY KEY (delivery, place)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX delivered ON delivery_items (content) WHERE content IS NOT NULL;
+
+    CREATE TABLE failures (
+        user TEXT NOT NULL,
+        address TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        last_secs INTEGER NOT NULL,
+        last_nanos INTEGER NOT NULL,
+        blocked_secs INTEGER NOT NULL,
+        blocked_nanos INTEGER NOT NULL,
+        PRIMARY KEY (user, address)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE ids (next INTEGER NOT NULL) STRICT;
+
+    -- Contents from this number on are as long as their data; of older ones, what was set aside and
+    -- never written may be missing at the end.
+    CREATE TABLE content_lengths (whole_from INTEGER NOT NULL) STRICT;
+";
+
+/// Opens the database in the store's directory `dir`, making its tables if it is new, and bringing
+/// them to this program's version if they are older.
+///
+/// # Errors
+/// If it is of a newer version, or no store of xfer's, or if it is older and another process serves it.
+pub(super) fn open_first(dir: &Path, path: &Path) -> Result<Connection, StoreError> {
+    let mut connection = connect(path)?;
+    let (version, application) = versions(&connection)?;
+    // Before anything is changed: a database of somebody else's must stay as it is.
+    check_versions(&connection, version, application)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(StoreError::Unsuitable(path.display().to_string()));
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have made or upgraded the tables in the meantime.
+    match versions(&transaction)?.0 {
+        0 => create(&transaction)?,
+        VERSION => {}
+        older => upgrade(&transaction, dir, older)?,
+    }
+    transaction.commit()?;
+    Ok(connection)
+}
+
+fn create(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    transaction.execute_batch(TABLES)?;
+    transaction.execute("INSERT INTO ids VALUES (?)", [Ino::FIRST_GRANTED.cast_signed()])?;
+    transaction.execute("INSERT INTO content_lengths VALUES (0)", [])?;
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    Ok(())
+}
+
+/// All steps in one transaction: after a crash the store is of the version that it was.
+fn upgrade(transaction: &Transaction<'_>, dir: &Path, from: i32) -> Result<(), StoreError> {
+    let _unserved = lock::must_not_be_served(dir).map_err(|error| match error {
+        StoreError::InUse { pid } => StoreError::NotUpgraded { pid },
+        other => other,
+    })?;
+    tracing::info!(from, to = VERSION, "upgrading the store");
+    for step in STEPS.iter().skip(from.cast_unsigned() as usize - 1) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    Ok(())
+}
+
+/// Opens one more connection, only to read.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection = connect(path)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    // Each connection is used by one thread at a time, which the compiler checks.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // Plans that don't depend on what is bound: else a statement is compiled anew for each value.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // The write-ahead log is cut back to this after a burst, in bytes.
+    connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(()))?;
+    // In KiB.
+    connection.pragma_update(None, "cache_size", -16384)?;
+    Ok(connection)
+}
+
+fn versions(connection: &Connection) -> Result<(i32, i32), StoreError> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+    Ok((number("user_version")?, number("application_id")?))
+}
+
+fn check_versions(
+    connection: &Connection,
+    version: i32,
+    application: i32,
+) -> Result<(), StoreError> {
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    match (version, application) {
+        (0, 0) if tables == 0 => Ok(()),
+        (1..=VERSION, APPLICATION) => Ok(()),
+        (newer, APPLICATION) => Err(StoreError::NewerFormat { found: newer, known: VERSION }),
+        _ => Err(StoreError::Foreign),
+    }
+}

@@ -1,0 +1,265 @@
+//! Rows in SQLite: the part of the engine that keeps them.
+//!
+//! The database is `xfer.db` in the store's directory, with a write-ahead log that is synced at each
+//! commit. Other processes (`xfer-server user add`) may use it at the same time. Only this module
+//! and those in it name SQL.
+//!
+//! What a batch says is written as it stands: whether it follows the tree's rules was decided before.
+
+mod database;
+mod rows;
+mod tree;
+mod commit;
+mod admission;
+mod contents;
+mod numbers;
+mod trims;
+mod deliveries;
+mod accounts;
+mod removal;
+mod failures;
+#[cfg(test)]
+mod tests;
+
+pub use trims::{OwnContent, Trim};
+
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use database::{Connections, Mark};
+use rusqlite::{ErrorCode, Transaction};
+
+use super::claim;
+use super::files::FileStore;
+use super::lock::{must_not_be_others, prepare_directory};
+use super::place::Pin;
+use crate::inbox::Inboxes;
+use crate::{AccountId, Batch, Committed, Purpose, StoreError};
+
+/// A store's rows, in its `xfer.db`.
+pub struct SqliteStore {
+    dir: PathBuf,
+    connections: Connections,
+    /// The database's files. A process that opens another one of either would not see what this one
+    /// writes, or would see it torn.
+    pins: Vec<Pin>,
+    mark: Mark,
+}
+
+impl SqliteStore {
+    /// Opens the database in the store's directory `dir`, making both if they are not there yet. A
+    /// database of an older version is upgraded.
+    ///
+    /// # Errors
+    /// If they can't be read and written, or were written by a newer version of this program, or by
+    /// an older one that is still running.
+    pub fn open(dir: &Path) -> Result<SqliteStore, StoreError> {
+        prepare_directory(dir)?;
+        let path = dir.join("xfer.db");
+        prepare_file(dir, &path)
+            .map_err(|error| StoreError::io(format!("the store's {}", path.display()), error))?;
+        must_not_be_others(&path)?;
+        let database = Pin::of("xfer.db", &path)?;
+        let connections = Connections::open(dir, &path).map_err(|error| match error {
+            StoreError::Database(text) => {
+                StoreError::Database(format!("{}: {text}", path.display()))
+            }
+            StoreError::Damaged(text) => StoreError::Damaged(format!("{}: {text}", path.display())),
+            // The others say where they come from.
+            other => other,
+        })?;
+        let [log, index] = connections.further_files();
+        let pins = vec![database, Pin::of("xfer.db-wal", &log)?, Pin::of("xfer.db-shm", &index)?];
+        let mark = Mark::open(dir).map_err(|error| StoreError::io("the store's numbers", error))?;
+        let store = SqliteStore { dir: dir.to_owned(), connections, pins, mark };
+        // The file that was pinned may have been replaced before it was opened.
+        store.check().map(|()| store)
+    }
+
+    /// Makes sure that the database's files are still those that were opened.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] if they are not.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.pins.iter().try_for_each(Pin::check)
+    }
+
+    /// Claims an account, for a command that works on it, for as long as the file is open. None if another
+    /// does already. Whether it has a session is to be asked after that.
+    ///
+    /// # Errors
+    /// If the claim can't be made.
+    pub fn claim(&self, account: AccountId, purpose: Purpose) -> Result<Option<File>, StoreError> {
+        claim::claim(&self.dir, account, purpose)
+    }
+
+    /// Makes sure that the database is the one that the contents belong to, and not one of before.
+    /// Lists all contents where nothing was written down of that.
+    ///
+    /// # Errors
+    /// [`StoreError::Older`] if it is one of before.
+    pub fn must_be_current(&self, contents: &FileStore) -> Result<(), StoreError> {
+        let end = self.ids_end()?;
+        let known = match self.mark.read()? {
+            Some(known) => known,
+            None => contents.highest()?.map_or(0, |highest| highest.0 + 1),
+        };
+        if known > end {
+            return Err(StoreError::Older { end, known });
+        }
+        Ok(self.mark.raise_durably(end)?)
+    }
+
+    /// Uses a database of before with the contents that are there: no number is given again that may
+    /// have been given since.
+    ///
+    /// # Errors
+    /// If that can't be written.
+    pub fn accept_as_current(&self, contents: &FileStore, known: u64) -> Result<(), StoreError> {
+        let highest = contents.highest()?.map_or(0, |highest| highest.0 + 1);
+        let end = known.max(highest);
+        self.write(|writer| numbers::skip_ids(writer, end))?;
+        Ok(self.mark.raise_durably(end)?)
+    }
+
+    /// Notes that the contents belong to a database that had come so far.
+    ///
+    /// # Errors
+    /// If that can't be written.
+    pub fn note_known(&self, known: u64) -> Result<(), StoreError> {
+        Ok(self.mark.raise_durably(known)?)
+    }
+
+    /// The mark only helps to notice a mistake: nothing fails for it.
+    fn marked(&self, raised: std::io::Result<()>) {
+        if let Err(error) = raised {
+            tracing::warn!(%error, "how far the database has come is not noted beside it");
+        }
+    }
+
+    /// Does `work` in one transaction, which is durable in the end where it will be looked for.
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let done = self.connections.write(work)?;
+        self.check().map(|()| done)
+    }
+
+    /// Writes batches in a transaction each, but for the one that ended their common one by `error`.
+    fn commit_singly(
+        &self,
+        batches: &[Batch],
+        inboxes: &mut Inboxes,
+        culprit: Option<usize>,
+        error: StoreError,
+    ) -> Vec<Result<Committed, StoreError>> {
+        let mut error = Some(error);
+        let alone = |(place, batch): (usize, &Batch)| {
+            if let Some(error) = error.take_if(|_| culprit == Some(place)) {
+                return Err(error);
+            }
+            let mut spoken_for = inboxes.clone();
+            let (committed, end) = self.write(|writer| {
+                Ok((commit::write(writer, batch, &mut spoken_for)?, numbers::count(writer)?))
+            })?;
+            *inboxes = spoken_for;
+            self.marked(self.mark.raise(end));
+            Ok(committed)
+        };
+        batches.iter().enumerate().map(alone).collect()
+    }
+
+    /// Checks the list of accounts: damage there would look like users who don't exist.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if it is.
+    pub fn check_accounts(&self) -> Result<(), StoreError> {
+        self.connections.read(|reader| accounts::check(reader))
+    }
+}
+
+/// Makes the file, since SQLite would let others read it; its further files get the same mode. One
+/// that is there is not opened: to close it would drop the locks of another store of this process.
+fn prepare_file(dir: &Path, path: &Path) -> std::io::Result<()> {
+    let make = |options: &mut OpenOptions| options.append(true).mode(0o600).open(path);
+    match make(OpenOptions::new().create_new(true)) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            if !path.try_exists()? {
+                // A link to where nothing is yet.
+                make(OpenOptions::new().create(true))?;
+            }
+        }
+        made => drop(made?),
+    }
+    File::open(dir)?.sync_all()
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> StoreError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => StoreError::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                StoreError::Damaged(format!("the database: {error}"))
+            }
+            _ => StoreError::Database(error.to_string()),
+        }
+    }
+}
+
+impl SqliteStore {
+    /// Writes batches of several accounts in one transaction and makes them durable: see
+    /// [`Trees::commit`](crate::Trees::commit). Nothing is spoken for in inboxes.
+    ///
+    /// # Errors
+    /// If the transaction as a whole fails.
+    pub fn commit_each(
+        &self,
+        batches: &[Batch],
+    ) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
+        self.commit_within(batches, &mut Inboxes::default())
+    }
+
+    /// The same, for batches that belong together: tells the first failure.
+    ///
+    /// # Errors
+    /// If one of them fails.
+    pub fn commit(&self, batches: &[Batch]) -> Result<Vec<Committed>, StoreError> {
+        self.commit_each(batches)?.into_iter().collect()
+    }
+
+    /// The same, for batches whose deliveries must fit beside what is spoken for in inboxes.
+    pub(super) fn commit_within(
+        &self,
+        batches: &[Batch],
+        inboxes: &mut Inboxes,
+    ) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
+        let mut culprit = None;
+        // What a transaction that is undone took out of it is still spoken for.
+        let mut spoken_for = inboxes.clone();
+        let together = self.write(|writer| {
+            let each = commit::write_each(writer, batches, &mut spoken_for, &mut culprit)?;
+            Ok((each, numbers::count(writer)?))
+        });
+        match together {
+            Ok((committed, end)) => {
+                *inboxes = spoken_for;
+                self.marked(self.mark.raise(end));
+                Ok(committed)
+            }
+            Err(error) if culprit.is_none() && !matches!(error, StoreError::Full) => Err(error),
+            // SQLite undid the transaction, and nothing of it was synced: so what the others have in it
+            // can be written anew. The same is true of a full disk at its end: that was a write. After
+            // any other failure there it is not: that may have been the sync.
+            Err(error) => Ok(self.commit_singly(batches, inboxes, culprit, error)),
+        }
+    }
+
+    /// A number that is another one after another process has committed something: it may have left
+    /// garbage, and tells nobody.
+    pub(super) fn others_commits(&self) -> Result<u64, StoreError> {
+        self.connections.others_commits()
+    }
+}

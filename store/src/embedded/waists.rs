@@ -1,0 +1,190 @@
+//! The waists over the engine's parts, but for what concerns accounts alone: a hop for each call.
+
+use std::ops::Range;
+
+use tokio::task::spawn_blocking;
+use xfer_protocol::message::{DeliveryHead, DeliveryState};
+use xfer_protocol::tree::{DeliveryEffect, Need};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name};
+
+use super::{Embedded, Parts, housekeeping, performing};
+use crate::inbox::{Filling, Sending};
+use crate::{
+    AccountId, Answer, Batch, Beginner, Begun, Committed, Contents, Deliveries, Disk, Effect,
+    Found, Keeper, Later, Left, Listing, Part, Placements, Reservation, Reserved, StoreError,
+    Trees, Undone,
+};
+
+impl Trees for Embedded {
+    fn begin(&self, account: AccountId, by: Beginner) -> Answer<'_, Begun> {
+        self.hop(move |parts| {
+            if by == Beginner::Client && parts.rows.is_claimed(account)? {
+                return Err(StoreError::Claimed);
+            }
+            let account = parts.rows.begin_session(account)?;
+            housekeeping::tidy_before(parts, &account)?;
+            let orphans = parts.rows.orphans(account.id)?;
+            Ok(Begun { account, orphans })
+        })
+    }
+
+    fn load(&self, account: AccountId, needs: Vec<Need>) -> Answer<'_, Found> {
+        self.hop(move |parts| parts.rows.load(account, &needs))
+    }
+
+    fn list(&self, account: AccountId, wanted: Vec<Part>) -> Answer<'_, Vec<Listing>> {
+        self.hop(move |parts| parts.rows.list_parts(account, &wanted))
+    }
+
+    fn path(&self, account: AccountId, ino: Ino) -> Answer<'_, Option<Vec<Name>>> {
+        self.hop(move |parts| parts.rows.path(account, ino))
+    }
+
+    fn grant_ids(&self, count: u64) -> Answer<'_, IdRange> {
+        self.hop(move |parts| parts.rows.grant_ids(count))
+    }
+
+    fn commit(&self, batches: Vec<Batch>) -> Answer<'_, Vec<Result<Committed, StoreError>>> {
+        self.hop(move |parts| {
+            let committed = commit(parts, &batches);
+            parts.wake.notify_one();
+            committed
+        })
+    }
+
+    fn end(&self, account: AccountId, epoch: Epoch, left: Left) -> Answer<'_, ()> {
+        self.hop(move |parts| housekeeping::tidy_after(parts, account, epoch, left))
+    }
+}
+
+/// Nobody asks for room while deliveries are committed: what is spoken for changes with what waits.
+fn commit(
+    parts: &Parts,
+    batches: &[Batch],
+) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
+    let is_sent = |effect: &DeliveryEffect| matches!(effect, DeliveryEffect::Sent { .. });
+    if batches.iter().any(|batch| batch.deliveries.iter().any(is_sent)) {
+        parts.rows.commit_within(batches, &mut parts.inboxes.lock())
+    } else {
+        parts.rows.commit_each(batches)
+    }
+}
+
+impl Contents for Embedded {
+    fn perform(&self, effects: Vec<Effect>) -> Later<'_, Result<(), Undone>> {
+        let parts = self.parts.clone();
+        Box::pin(async move {
+            let done = spawn_blocking(move || performing::perform(&*parts.files, &effects)).await;
+            done.unwrap_or(Err(Undone { at: 0, error: StoreError::Panicked }))
+        })
+    }
+
+    fn read(&self, content: ContentId, range: Range<u64>) -> Answer<'_, Vec<u8>> {
+        self.hop(move |parts| performing::read(&*parts.files, content, range))
+    }
+
+    fn make_durable(
+        &self,
+        sets: Vec<Vec<ContentId>>,
+    ) -> Answer<'_, Vec<Result<Placements, StoreError>>> {
+        self.hop(move |parts| {
+            let mut all: Vec<ContentId> = sets.iter().flatten().copied().collect();
+            all.sort_unstable();
+            all.dedup();
+            let failures = parts.files.make_each_durable(&all)?;
+            let lost = |set: &Vec<ContentId>| set.iter().find_map(|content| failures.get(content));
+            let each = sets.iter().map(|set| match lost(set) {
+                Some(error) => Err(error.clone()),
+                None => Ok(Placements::default()),
+            });
+            Ok(each.collect())
+        })
+    }
+
+    fn reclaim(&self) -> Answer<'_, ()> {
+        self.hop(housekeeping::collect)
+    }
+
+    fn disk(&self) -> Answer<'_, Disk> {
+        self.hop(|parts| parts.files.disk())
+    }
+}
+
+impl Deliveries for Embedded {
+    fn waiting(
+        &self,
+        to: AccountId,
+        after: u64,
+        count: usize,
+    ) -> Answer<'_, Vec<(u64, DeliveryHead)>> {
+        self.hop(move |parts| parts.rows.waiting_after(to, after, count))
+    }
+
+    fn without_room(&self, from: AccountId) -> Answer<'_, Vec<(DeliveryId, DeliveryState)>> {
+        self.hop(move |parts| parts.rows.no_room(from))
+    }
+
+    fn state(&self, from: AccountId, id: DeliveryId) -> Answer<'_, DeliveryState> {
+        self.hop(move |parts| parts.rows.delivery_state(from, id))
+    }
+
+    fn reserve(&self, reservation: Reservation) -> Answer<'_, Reserved> {
+        self.hop(move |parts| reserve(parts, &reservation))
+    }
+
+    fn release(&self, from: AccountId) -> Answer<'_, ()> {
+        self.hop(move |parts| {
+            parts.inboxes.lock().forget(from);
+            Ok(())
+        })
+    }
+}
+
+fn reserve(parts: &Parts, asked: &Reservation) -> Result<Reserved, StoreError> {
+    // Before the rows are read: what is committed meanwhile would count neither as spoken for nor as
+    // waiting, and a session that ends gives up its room after it is noted to be over.
+    let mut inboxes = parts.inboxes.lock();
+    if !parts.rows.runs(asked.from, asked.epoch)? {
+        return Ok(Reserved::Over);
+    }
+    let recipient = parts.rows.account(&asked.to)?.filter(|to| to.id != asked.from);
+    let Some(to) = recipient else { return Ok(Reserved::NoUser) };
+    let sending = Sending { from: asked.from, ino: asked.ino, to: to.id, size: asked.size };
+    let filling = Filling { used: to.waiting, budget: to.inbox };
+    match inboxes.reserve(sending, filling, asked.time) {
+        true => Ok(Reserved::Kept),
+        false => Ok(Reserved::Full),
+    }
+}
+
+impl Keeper for Embedded {
+    fn failed(&self) -> Later<'_, StoreError> {
+        Box::pin(async {
+            let mut trouble = self.parts.trouble.subscribe();
+            match trouble.wait_for(Option::is_some).await.map(|trouble| trouble.clone()) {
+                Ok(Some(error)) => error,
+                // The sender is part of the engine, and there.
+                Ok(None) | Err(_) => std::future::pending().await,
+            }
+        })
+    }
+
+    fn close(&self) -> Answer<'_, ()> {
+        self.hop(|parts| {
+            let trouble = parts.trouble.borrow().clone();
+            if let Some(error) = trouble {
+                if let StoreError::Older { known, .. } = error {
+                    // Found by looking at the contents; the next start is to know it at once.
+                    parts.rows.note_known(known)?;
+                }
+                return Err(error);
+            }
+            // It may have gone while sessions ended. And a copy of the database that was made while
+            // this server ran is older than what is left.
+            if let Some((watched, _)) = &parts.watched {
+                watched.check()?;
+            }
+            parts.rows.grant_ids(1).map(drop)
+        })
+    }
+}

@@ -1,0 +1,306 @@
+//! Room in one inbox: what is spoken for, and what of that keeps others out.
+//!
+//! A sender asks for room before it sends, so that a full inbox is told at once; the room is then
+//! kept until what it is for is committed. That must not be a way to keep others out: so what one
+//! sender has kept counts against others with half of what is free at most, for a while only, and
+//! one that lets it lapse keeps nobody out for some time. What a sender has kept always counts
+//! against its own next question.
+//!
+//! The engines that have a store to themselves keep it in memory: whoever reserved it is gone when the
+//! server is, and asks again.
+//!
+//! **Invariant:** what is admitted fits the budget, whoever had what kept.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use xfer_protocol::tree::{Quota, Usage};
+use xfer_protocol::{Ino, Timestamp};
+
+use crate::AccountId;
+
+/// How long room is kept for a send that does not come.
+const KEPT_FOR: Duration = Duration::from_secs(5 * 60);
+
+/// How long a sender keeps nobody out after it let room lapse.
+const LAPSED_FOR: Duration = Duration::from_secs(20 * 60);
+
+/// For how many sends of one sender room is kept at a time.
+const KEPT_MAX: usize = 256;
+
+/// Room that is spoken for, in all inboxes. A copy is cheap enough to be worked on and thrown away.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inboxes {
+    inboxes: BTreeMap<AccountId, Inbox>,
+    /// The latest moment that was told: time never goes back here.
+    latest: Timestamp,
+}
+
+/// Something that is sent, or to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sending {
+    pub(crate) from: AccountId,
+    /// The node that is, or will be, its record.
+    pub(crate) ino: Ino,
+    pub(crate) to: AccountId,
+    pub(crate) size: Usage,
+}
+
+/// What waits in an inbox, and what may.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filling {
+    pub(crate) used: Usage,
+    pub(crate) budget: Quota,
+}
+
+impl Inboxes {
+    /// Whether something fits beside what waits and what is spoken for; then it is kept.
+    pub(crate) fn reserve(&mut self, sending: Sending, filling: Filling, now: Timestamp) -> bool {
+        let now = self.now(now);
+        let inbox = self.inboxes.entry(sending.to).or_default();
+        inbox.reserve((sending.from, sending.ino), sending.size, filling, now)
+    }
+
+    /// Whether something that is sent fits; what was kept for it is given up either way. From now on it
+    /// is part of what waits.
+    pub(crate) fn admit(&mut self, sending: Sending, filling: Filling, now: Timestamp) -> bool {
+        let now = self.now(now);
+        let Some(inbox) = self.inboxes.get_mut(&sending.to) else {
+            return covers(left(filling), sending.size);
+        };
+        inbox.admit((sending.from, sending.ino), sending.size, filling, now)
+    }
+
+    /// Gives up what a sender had kept: its session is over.
+    pub(crate) fn forget(&mut self, from: AccountId) {
+        self.inboxes.retain(|_, inbox| {
+            inbox.forget(from);
+            !inbox.senders.is_empty()
+        });
+    }
+
+    fn now(&mut self, now: Timestamp) -> Timestamp {
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+}
+
+/// Room in an inbox that is spoken for.
+#[derive(Clone, Debug, Default)]
+struct Inbox {
+    senders: BTreeMap<AccountId, Sender>,
+}
+
+/// What is kept for a sender, by what is to be sent.
+#[derive(Clone, Debug, Default)]
+struct Sender {
+    kept: BTreeMap<Ino, Kept>,
+    /// When it let room lapse, if that was not long ago.
+    lapsed: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    size: Usage,
+    /// When it was first asked for: asking again makes it last no longer.
+    since: Timestamp,
+}
+
+impl Inbox {
+    fn reserve(
+        &mut self,
+        (from, ino): (AccountId, Ino),
+        size: Usage,
+        filling: Filling,
+        now: Timestamp,
+    ) -> bool {
+        self.expire(now);
+        let free = self.free_beside(from, filling);
+        let sender = self.senders.entry(from).or_default();
+        let others = sender.kept.iter().filter(|(kept, _)| **kept != ino);
+        let own = others.map(|(_, kept)| kept.size).fold(size, add);
+        let fits = covers(free, own);
+        let has_place = sender.kept.len() < KEPT_MAX || sender.kept.contains_key(&ino);
+        if fits && has_place {
+            let since = sender.kept.get(&ino).map_or(now, |kept| kept.since);
+            sender.kept.insert(ino, Kept { size, since });
+        }
+        fits
+    }
+
+    fn admit(
+        &mut self,
+        (from, ino): (AccountId, Ino),
+        size: Usage,
+        filling: Filling,
+        now: Timestamp,
+    ) -> bool {
+        self.expire(now);
+        let kept = self.senders.get_mut(&from).and_then(|sender| sender.kept.remove(&ino));
+        let is_kept = kept.is_some_and(|kept| covers(kept.size, size));
+        // What was promised is kept, unless others were promised the same.
+        let free = if is_kept { left(filling) } else { self.free_beside(from, filling) };
+        covers(free, size)
+    }
+
+    fn forget(&mut self, from: AccountId) {
+        if let Some(sender) = self.senders.get_mut(&from) {
+            sender.kept.clear();
+        }
+        self.senders.retain(|_, sender| !sender.is_idle());
+    }
+
+    fn expire(&mut self, now: Timestamp) {
+        for sender in self.senders.values_mut() {
+            let count = sender.kept.len();
+            sender.kept.retain(|_, kept| !has_passed(KEPT_FOR, kept.since, now));
+            if sender.kept.len() < count {
+                sender.lapsed = Some(now);
+            }
+            sender.lapsed = sender.lapsed.filter(|since| !has_passed(LAPSED_FOR, *since, now));
+        }
+        self.senders.retain(|_, sender| !sender.is_idle());
+    }
+
+    /// What is free for a sender, beside what others have kept: each of them at most half of what
+    /// the others leave.
+    fn free_beside(&self, from: AccountId, filling: Filling) -> Usage {
+        let mut free = left(filling);
+        for (other, sender) in &self.senders {
+            if *other == from || sender.lapsed.is_some() {
+                continue;
+            }
+            let kept = sender.kept.values().map(|kept| kept.size).fold(Usage::default(), add);
+            free.bytes -= kept.bytes.min(free.bytes / 2);
+            free.nodes -= kept.nodes.min(free.nodes / 2);
+        }
+        free
+    }
+}
+
+impl Sender {
+    fn is_idle(&self) -> bool {
+        self.kept.is_empty() && self.lapsed.is_none()
+    }
+}
+
+/// Whether so much time has passed, to the second.
+fn has_passed(time: Duration, since: Timestamp, now: Timestamp) -> bool {
+    now.secs().saturating_sub(since.secs()).unsigned_abs() >= time.as_secs()
+}
+
+/// What a budget leaves beside what waits.
+fn left(Filling { used, budget }: Filling) -> Usage {
+    Usage {
+        bytes: budget.bytes.saturating_sub(used.bytes),
+        nodes: budget.nodes.saturating_sub(used.nodes),
+    }
+}
+
+fn covers(room: Usage, size: Usage) -> bool {
+    size.bytes <= room.bytes && size.nodes <= room.nodes
+}
+
+fn add(one: Usage, other: Usage) -> Usage {
+    Usage {
+        bytes: one.bytes.saturating_add(other.bytes),
+        nodes: one.nodes.saturating_add(other.nodes),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const ALICE: AccountId = AccountId(1);
+    const BOB: AccountId = AccountId(3);
+    const CAROL: AccountId = AccountId(2);
+    const BUDGET: Quota = Quota { bytes: 1000, nodes: 100 };
+    const EMPTY: Filling = with(0, 0);
+
+    const fn with(bytes: u64, nodes: u64) -> Filling {
+        Filling { used: Usage { bytes, nodes }, budget: BUDGET }
+    }
+
+    fn item(from: AccountId, ino: u64, bytes: u64) -> Sending {
+        Sending { from, ino: Ino(ino), to: BOB, size: Usage { bytes, nodes: 1 } }
+    }
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::new(secs, 0).unwrap()
+    }
+
+    #[test]
+    fn one_sender_can_fill_an_inbox_to_the_last_byte() {
+        let (mut inboxes, now) = (Inboxes::default(), at(0));
+        assert!(inboxes.reserve(item(ALICE, 1, 900), EMPTY, now));
+        assert!(inboxes.reserve(item(ALICE, 2, 100), EMPTY, now));
+        assert!(!inboxes.reserve(item(ALICE, 3, 1), EMPTY, now));
+        // Asking for the same once more asks for nothing new.
+        assert!(inboxes.reserve(item(ALICE, 1, 900), EMPTY, now));
+        assert!(inboxes.admit(item(ALICE, 1, 900), EMPTY, now));
+        assert!(inboxes.admit(item(ALICE, 2, 100), with(900, 1), now));
+        assert!(!inboxes.admit(item(ALICE, 3, 1), with(1000, 2), now));
+    }
+
+    #[test]
+    fn one_sender_keeps_no_more_than_half_from_the_others() {
+        let (mut inboxes, now) = (Inboxes::default(), at(0));
+        assert!(inboxes.reserve(item(ALICE, 1, 1000), EMPTY, now));
+        assert!(!inboxes.reserve(item(CAROL, 1, 501), EMPTY, now));
+        assert!(inboxes.reserve(item(CAROL, 1, 500), EMPTY, now));
+        // Who comes first is let in; the budget is kept.
+        assert!(inboxes.admit(item(CAROL, 1, 500), EMPTY, now));
+        assert!(!inboxes.admit(item(ALICE, 1, 1000), with(500, 1), now));
+    }
+
+    #[test]
+    fn room_is_kept_for_minutes_and_cannot_be_renewed_for_ever() {
+        let mut inboxes = Inboxes::default();
+        let mut kept_out = 0;
+        for passed in 0..60 {
+            let now = at(passed * 60);
+            assert!(inboxes.reserve(item(ALICE, 1, 1000), EMPTY, now));
+            if !inboxes.reserve(item(CAROL, 1, 501), EMPTY, now) {
+                kept_out += 1;
+            }
+            inboxes.forget(CAROL);
+        }
+        assert!(kept_out <= 15, "{kept_out} minutes of an hour");
+    }
+
+    #[test]
+    fn room_goes_with_what_it_was_for() {
+        let (mut inboxes, now) = (Inboxes::default(), at(0));
+        assert!(inboxes.reserve(item(ALICE, 1, 400), EMPTY, now));
+        assert!(inboxes.reserve(item(ALICE, 2, 400), EMPTY, now));
+        // It became smaller than what was asked for.
+        assert!(inboxes.admit(item(ALICE, 1, 10), EMPTY, now));
+        let used = with(10, 1);
+        assert!(inboxes.reserve(item(CAROL, 1, 590), used, now));
+        inboxes.forget(CAROL);
+        inboxes.forget(ALICE);
+        assert!(inboxes.reserve(item(CAROL, 1, 990), used, now));
+        inboxes.forget(CAROL);
+        assert!(inboxes.inboxes.is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_for_one_sender_has_a_bound_in_number() {
+        let (mut inboxes, now) = (Inboxes::default(), at(0));
+        for ino in 0..10_000 {
+            let nothing = Sending { size: Usage::default(), ..item(ALICE, ino, 0) };
+            inboxes.reserve(nothing, EMPTY, now);
+        }
+        assert_eq!(inboxes.inboxes[&BOB].senders[&ALICE].kept.len(), KEPT_MAX);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_keeps_nobody_out_for_longer() {
+        let mut inboxes = Inboxes::default();
+        assert!(inboxes.reserve(item(ALICE, 1, 1000), EMPTY, at(10_000)));
+        assert!(!inboxes.reserve(item(CAROL, 1, 501), EMPTY, at(0)));
+        assert!(inboxes.reserve(item(CAROL, 1, 501), EMPTY, at(10_000 + 5 * 60)));
+    }
+}

@@ -1,0 +1,98 @@
+//! Contents in memory. A disk that is never full.
+
+use std::future::ready;
+use std::ops::Range;
+
+use xfer_protocol::ContentId;
+use xfer_protocol::tree::Room;
+
+use super::bytes::Sparse;
+use super::state::State;
+use super::{Memory, answer};
+use crate::{Answer, Contents, Disk, Effect, Later, Placements, StoreError, Undone};
+
+/// The room that there always is.
+const ROOM: Room = Room { bytes: 1 << 50, files: 1 << 40 };
+
+impl Contents for Memory {
+    fn perform(&self, effects: Vec<Effect>) -> Later<'_, Result<(), Undone>> {
+        let mut state = self.lock();
+        let mut effects = effects.into_iter().enumerate();
+        let done = effects.try_for_each(|(at, effect)| {
+            state.perform(effect).map_err(|error| Undone { at, error })
+        });
+        Box::pin(ready(done))
+    }
+
+    fn read(&self, content: ContentId, range: Range<u64>) -> Answer<'_, Vec<u8>> {
+        let mut state = self.lock();
+        let bytes = state.reaching(content, range.end);
+        answer(bytes.map(|bytes| bytes.read(range)))
+    }
+
+    fn make_durable(
+        &self,
+        sets: Vec<Vec<ContentId>>,
+    ) -> Answer<'_, Vec<Result<Placements, StoreError>>> {
+        let mut state = self.lock();
+        let mut set = |set: &Vec<ContentId>| {
+            set.iter().try_for_each(|content| state.content(*content).map(drop))?;
+            Ok(Placements::default())
+        };
+        answer(Ok(sets.iter().map(&mut set).collect()))
+    }
+
+    fn reclaim(&self) -> Answer<'_, ()> {
+        answer(Ok(()))
+    }
+
+    fn disk(&self) -> Answer<'_, Disk> {
+        answer(Ok(Disk { free: ROOM, size: ROOM }))
+    }
+}
+
+impl State {
+    fn content(&mut self, content: ContentId) -> Result<&mut Sparse, StoreError> {
+        let missing = || StoreError::Damaged(format!("content {content} is missing"));
+        self.contents.get_mut(&content).ok_or_else(missing)
+    }
+
+    /// A content that is given as long as this: else it is damaged.
+    fn reaching(&mut self, content: ContentId, given: u64) -> Result<&mut Sparse, StoreError> {
+        let bytes = self.content(content)?;
+        if bytes.len() >= given {
+            return Ok(bytes);
+        }
+        let end = bytes.len();
+        Err(StoreError::Damaged(format!("content {content} ends at byte {end} before {given}")))
+    }
+
+    fn make(&mut self, content: ContentId, bytes: Sparse) -> Result<(), StoreError> {
+        if self.contents.contains_key(&content) {
+            let error = std::io::ErrorKind::AlreadyExists.into();
+            return Err(StoreError::io(format!("making content {content}"), error));
+        }
+        self.contents.insert(content, bytes);
+        Ok(())
+    }
+
+    fn perform(&mut self, effect: Effect) -> Result<(), StoreError> {
+        match effect {
+            Effect::Create { content } => self.make(content, Sparse::default())?,
+            Effect::Write { content, offset, data } => self.content(content)?.write(offset, &data),
+            Effect::Zero { content, range } => self.content(content)?.zero(range),
+            Effect::Clone { from, to, ranges } => {
+                let end = ranges.last().map_or(0, |last| last.end);
+                let parts = self.reaching(from, end)?.parts(&ranges);
+                self.make(to, parts)?;
+            }
+            Effect::Copy { from, to, len } => {
+                let source = self.reaching(from.0, from.1 + len)?.clone();
+                self.content(to.0)?.copy_from(&source, from.1, to.1, len);
+            }
+            Effect::Free { content, range } => self.content(content)?.clear(range),
+            Effect::Remove { content } => drop(self.contents.remove(&content)),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! All that the engine holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+
+use xfer_protocol::message::DeliveryState;
+use xfer_protocol::tree::{Delivery, Item, ItemKind, Node};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Timestamp};
+
+use super::bytes::Sparse;
+use crate::inbox::Inboxes;
+use crate::{Account, AccountId, Pair, StoreError, WrongPasswords};
+
+/// Rows, bytes, and what is spoken for.
+pub(super) struct State {
+    pub(super) next_id: u64,
+    pub(super) next_account: u64,
+    pub(super) next_arrival: u64,
+    pub(super) accounts: BTreeMap<AccountId, Account>,
+    pub(super) nodes: BTreeMap<(AccountId, Ino), Arc<Node>>,
+    /// By directory.
+    pub(super) entries: BTreeMap<(AccountId, Ino), BTreeMap<Name, Ino>>,
+    /// How many nodes and deliveries refer to a content.
+    pub(super) references: BTreeMap<ContentId, i64>,
+    /// Contents that nothing refers to since the commit that is under way: they are gone with it.
+    pub(super) garbage: BTreeSet<ContentId>,
+    pub(super) contents: BTreeMap<ContentId, Sparse>,
+    pub(super) deliveries: BTreeMap<DeliveryId, Sent>,
+    pub(super) inboxes: Inboxes,
+    pub(super) claims: BTreeMap<AccountId, Claims>,
+    pub(super) failures: BTreeMap<Pair, WrongPasswords>,
+    /// Accounts that were removed, and are not cleared yet.
+    pub(super) removed: BTreeSet<AccountId>,
+}
+
+/// A delivery, from the moment it is sent until its sender has removed its record.
+pub(super) struct Sent {
+    pub(super) arrival: u64,
+    /// None: the sender is gone.
+    pub(super) from: Option<AccountId>,
+    /// The recipient, while it waits.
+    pub(super) to: Option<AccountId>,
+    pub(super) delivery: Arc<Delivery>,
+    pub(super) state: DeliveryState,
+}
+
+/// The commands that have claimed an account.
+#[derive(Default)]
+pub(super) struct Claims {
+    pub(super) change: Weak<()>,
+    pub(super) read: Vec<Weak<()>>,
+}
+
+impl Claims {
+    pub(super) fn is_changed(&self) -> bool {
+        self.change.strong_count() > 0
+    }
+
+    pub(super) fn is_read(&self) -> bool {
+        self.read.iter().any(|claim| claim.strong_count() > 0)
+    }
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            next_id: Ino::FIRST_GRANTED,
+            next_account: 1,
+            next_arrival: 1,
+            accounts: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            references: BTreeMap::new(),
+            garbage: BTreeSet::new(),
+            contents: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            inboxes: Inboxes::default(),
+            claims: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            removed: BTreeSet::new(),
+        }
+    }
+}
+
+impl State {
+    pub(super) fn account(&mut self, account: AccountId) -> Result<&mut Account, StoreError> {
+        self.accounts.get_mut(&account).ok_or(StoreError::NoAccount)
+    }
+
+    pub(super) fn named(&self, name: &Name) -> Option<&Account> {
+        self.accounts.values().find(|account| account.name == *name)
+    }
+
+    /// Whether the account's session of this epoch runs.
+    pub(super) fn runs(&self, account: AccountId, epoch: Epoch) -> bool {
+        let found = self.accounts.get(&account);
+        found.is_some_and(|found| found.epoch == epoch && found.tidied < epoch)
+    }
+
+    /// Counts references to a content: `by` more. One that nothing refers to any more goes.
+    pub(super) fn refer(&mut self, content: ContentId, by: i64) {
+        let count = self.references.entry(content).or_default();
+        *count += by;
+        if *count == 0 {
+            self.references.remove(&content);
+            self.contents.remove(&content);
+            self.garbage.insert(content);
+        }
+    }
+
+    /// The delivery no longer waits. Its contents' references are somebody else's by now.
+    pub(super) fn decide(&mut self, id: DeliveryId, state: DeliveryState) {
+        let Some(sent) = self.deliveries.get_mut(&id) else { return };
+        sent.state = state;
+        let size = (sent.delivery.bytes(), sent.delivery.items.len() as u64);
+        let (to, from) = (sent.to.take(), sent.from);
+        if let Some(to) = to.and_then(|to| self.accounts.get_mut(&to)) {
+            to.waiting.bytes -= size.0;
+            to.waiting.nodes -= size.1;
+        }
+        match from {
+            Some(from) => self.forget_unrecorded(from, id),
+            // The sender is gone, and so is who might ask.
+            None => drop(self.deliveries.remove(&id)),
+        }
+    }
+
+    /// Forgets a delivery of which nothing is to come, if its sender has nothing of its record left.
+    pub(super) fn forget_unrecorded(&mut self, from: AccountId, id: DeliveryId) {
+        let is_decided = self
+            .deliveries
+            .get(&id)
+            .is_some_and(|sent| sent.to.is_none() && sent.from == Some(from));
+        if is_decided && !self.has_record(from, id) {
+            self.deliveries.remove(&id);
+        }
+    }
+
+    fn has_record(&self, from: AccountId, id: DeliveryId) -> bool {
+        self.tree(from).any(|(_, node)| node.sent == Some(id))
+    }
+
+    /// The nodes of a tree.
+    pub(super) fn tree(&self, account: AccountId) -> impl Iterator<Item = (Ino, &Arc<Node>)> {
+        let all = self.nodes.range((account, Ino(0))..=(account, Ino(u64::MAX)));
+        all.map(|((_, ino), node)| (*ino, node))
+    }
+
+    /// Removes what accounts had that were removed, and refuses the deliveries to them.
+    pub(super) fn clear_removed(&mut self, now: Timestamp) {
+        for account in std::mem::take(&mut self.removed) {
+            let mut waiting: Vec<_> = self.deliveries.iter().collect();
+            waiting.retain(|(_, sent)| sent.to == Some(account));
+            waiting.sort_by_key(|(_, sent)| sent.arrival);
+            let waiting: Vec<_> =
+                waiting.into_iter().map(|(id, sent)| (*id, sent.delivery.clone())).collect();
+            for (id, delivery) in waiting {
+                delivery.items.iter().filter_map(content).for_each(|id| self.refer(id, -1));
+                self.decide(id, DeliveryState::Refused(now));
+            }
+            self.deliveries.retain(|_, sent| sent.to.is_some() || sent.from != Some(account));
+            let sent = self.deliveries.values_mut().filter(|sent| sent.from == Some(account));
+            sent.for_each(|sent| sent.from = None);
+            let nodes: Vec<_> =
+                self.tree(account).map(|(ino, node)| (ino, node.content())).collect();
+            for (ino, content) in nodes {
+                self.nodes.remove(&(account, ino));
+                content.into_iter().for_each(|content| self.refer(content, -1));
+            }
+            self.entries.retain(|(of, _), _| *of != account);
+            self.claims.remove(&account);
+        }
+    }
+}
+
+/// The content of an item.
+pub(super) fn content(item: &Item) -> Option<ContentId> {
+    match &item.kind {
+        ItemKind::File { content, .. } => *content,
+        ItemKind::Directory | ItemKind::Symlink { .. } => None,
+    }
+}
