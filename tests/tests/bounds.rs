@@ -106,8 +106,7 @@ async fn a_directory_larger_than_the_bound_is_sent_whole() {
     let files = mount(&host, "alice", LITTLE).await;
     files.rename("present", "outbox/bob/present").await.unwrap();
     files.finish().await.unwrap();
-    let bob = host.meta.account(&name("bob")).unwrap().unwrap();
-    let waiting = host.meta.waiting_after(bob.id, 0, usize::MAX).unwrap();
-    let items: Vec<usize> = waiting.iter().map(|(_, head)| head.items as usize).collect();
+    let waiting = host.waiting(&name("bob")).await;
+    let items: Vec<usize> = waiting.iter().map(|head| head.items as usize).collect();
     assert_eq!(items, [1 + DIRECTORIES * (1 + FILES)]);
 }

@@ -244,18 +244,14 @@ async fn a_file_that_two_programs_close_at_once_is_sent_once_and_without_a_compl
     assert_eq!(tokio::join!(close(writer), close(reader)), (Ok(()), Ok(())));
     assert_eq!(client.status().errors, [] as [String; 0]);
     client.finish().await.unwrap();
-    let bob = host.meta.account(&name("bob")).unwrap().unwrap();
-    assert_eq!(host.meta.waiting_after(bob.id, 0, usize::MAX).unwrap().len(), 1);
+    assert_eq!(host.waiting(&name("bob")).await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_file_with_a_second_name_is_sent_once_and_is_a_record_under_both() {
     let host = Host::new(&["alice", "bob"]);
     let mount = async || host.mount("alice", Purpose::Mount).await.unwrap().client;
-    let waiting = || {
-        let bob = host.meta.account(&name("bob")).unwrap().unwrap();
-        host.meta.waiting_after(bob.id, 0, usize::MAX).unwrap().len()
-    };
+    let waiting = async || host.waiting(&name("bob")).await.len();
     let client = mount().await;
     client.make_mailboxes().await.unwrap();
     let mailbox = client.call(|s: &mut Core| s.lookup(Ino::OUTBOX, &name("bob"))).await;
@@ -272,10 +268,10 @@ async fn a_file_with_a_second_name_is_sent_once_and_is_a_record_under_both() {
     let found = client.call(|s: &mut Core| s.lookup(Ino::ROOT, &other)).await.unwrap();
     assert!(found.unwrap().1.sent.is_some());
     client.finish().await.unwrap();
-    assert_eq!(waiting(), 1);
+    assert_eq!(waiting().await, 1);
     for _ in 0..2 {
         mount().await.finish().await.unwrap();
-        assert_eq!(waiting(), 1, "it was sent again");
+        assert_eq!(waiting().await, 1, "it was sent again");
     }
 }
 
@@ -300,9 +296,8 @@ async fn arrivals_of_one_name_are_placed_without_looking_at_each_of_them_again()
     }
     alice.finish().await.unwrap();
     let bob = host.mount("bob", Purpose::Mount).await.unwrap().client;
-    let account = host.meta.account(&name("bob")).unwrap().unwrap().id;
     let all = timeout(Duration::from_secs(3600), async {
-        while !host.meta.waiting_after(account, 0, 1).unwrap().is_empty() {
+        while !host.waiting(&name("bob")).await.is_empty() {
             sleep(Duration::from_secs(1)).await;
         }
     });

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
+use xfer_link::watch;
 use xfer_protocol::message::{Answer, Ask};
 use xfer_protocol::{DeliveryId, Errno, Ino, Seq};
 

@@ -1,12 +1,12 @@
 //! Loading rows that attempts wait for, and asking the server in general.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::collections::BTreeMap;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use xfer_link::watch;
 use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
 use xfer_protocol::message::{Answer, Ask, ReadError};
 use xfer_protocol::tree::Need;
@@ -24,13 +24,13 @@ const ANSWER_MAX: Duration = Duration::from_secs(600);
 pub(super) type Outcome = watch::Receiver<Option<Result<(), Errno>>>;
 
 /// Removes finished work from a map of work under way, and tells the operations that wait for it.
-pub(super) struct Finish<'a, K: Hash + Eq> {
-    pub(super) map: &'a Mutex<HashMap<K, Outcome>>,
+pub(super) struct Finish<'a, K: Ord> {
+    pub(super) map: &'a Mutex<BTreeMap<K, Outcome>>,
     pub(super) key: K,
     pub(super) done: watch::Sender<Option<Result<(), Errno>>>,
 }
 
-impl<K: Hash + Eq> Finish<'_, K> {
+impl<K: Ord> Finish<'_, K> {
     pub(super) fn with(self, result: Result<(), Errno>) {
         self.map.lock().remove(&self.key);
         self.done.send_replace(Some(result));

@@ -19,13 +19,14 @@ mod inbox;
 mod kernel;
 mod ending;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
+use xfer_link::watch;
 use xfer_protocol::tree::{Need, Owner};
 use xfer_protocol::{Errno, Ino};
 
@@ -64,9 +65,9 @@ pub struct Client {
     /// Whether the session is over.
     over: watch::Sender<bool>,
     /// Rows being loaded.
-    loads: Mutex<HashMap<Need, Outcome>>,
+    loads: Mutex<BTreeMap<Need, Outcome>>,
     /// Fetches of bytes under way.
-    fetches: Mutex<HashMap<u64, Outcome>>,
+    fetches: Mutex<BTreeMap<u64, Outcome>>,
     kernel: Mutex<Option<Arc<dyn Kernel>>>,
     /// What serves the session, until it is finished.
     service: Tasks,

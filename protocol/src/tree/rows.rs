@@ -37,7 +37,7 @@ pub trait Rows {
 }
 
 /// A row that must be loaded before the rules can decide.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum Need {
     /// A node, by its number.
     Node(Ino),

@@ -9,7 +9,7 @@ mod unloading;
 mod weight;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::{Changes, Delivery, DeliveryEffect, Loaded, Node, Quota, Rows, Usage,
 use crate::{DeliveryId, Ino, Name, Seq};
 
 /// Identifies a row.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum Row {
     /// A node.
     Node(Ino),
@@ -28,9 +28,9 @@ pub enum Row {
 /// Rows of one tree, each with the op that changed it last.
 #[derive(Debug)]
 pub struct Table {
-    nodes: HashMap<Ino, NodeRow>,
-    directories: HashMap<Ino, Directory>,
-    deliveries: HashMap<DeliveryId, DeliveryRow>,
+    nodes: BTreeMap<Ino, NodeRow>,
+    directories: BTreeMap<Ino, Directory>,
+    deliveries: BTreeMap<DeliveryId, DeliveryRow>,
     /// The memory that nodes and directories take, in bytes.
     bytes: usize,
     usage: Usage,
@@ -39,7 +39,7 @@ pub struct Table {
     unsettled: VecDeque<(Seq, Row)>,
     settled: Seq,
     /// Nodes that stay loaded, with their listings, and how many pins each has.
-    pinned: HashMap<Ino, usize>,
+    pinned: BTreeMap<Ino, usize>,
     unloadings: u64,
     /// The memory left after the last trimming, in bytes, for as long as another can't free more.
     left: usize,
@@ -71,15 +71,15 @@ impl Table {
     /// A table with nothing loaded, whose tree's log is settled up to `settled`.
     pub fn new(usage: Usage, quota: Quota, settled: Seq) -> Table {
         Table {
-            nodes: HashMap::new(),
-            directories: HashMap::new(),
-            deliveries: HashMap::new(),
+            nodes: BTreeMap::new(),
+            directories: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
             bytes: 0,
             usage,
             quota,
             unsettled: VecDeque::new(),
             settled,
-            pinned: HashMap::new(),
+            pinned: BTreeMap::new(),
             unloadings: 0,
             left: 0,
         }
@@ -188,7 +188,7 @@ impl Table {
     }
 
     /// The rows that ops after `after` changed, each once.
-    pub fn changed_rows(&self, after: Seq) -> HashSet<Row> {
+    pub fn changed_rows(&self, after: Seq) -> BTreeSet<Row> {
         let start = self.unsettled.partition_point(|(seq, _)| *seq <= after);
         self.unsettled.range(start..).map(|(_, row)| row.clone()).collect()
     }

@@ -1,5 +1,6 @@
 //! What lies between a client and a server: pipes in memory, relays, networks, and strangers.
 
+pub mod clock;
 pub mod peers;
 pub mod relay;
 pub mod network;

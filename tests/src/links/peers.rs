@@ -3,6 +3,7 @@
 //!
 //! The stores are real: SQLite and plain files, in a directory that goes with its [`Host`].
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -13,20 +14,23 @@ use tempfile::TempDir;
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, copy, duplex, split,
 };
-use tokio::sync::watch;
 use tokio::time::sleep;
 use xfer_client::connect::{
     Begin, Credentials, Dial, Dialling, EndpointError, LogLink, NewSession, Phase, Reader, Writer,
 };
 use xfer_client::core::{Options, Owners};
-use xfer_client::drive::Client;
+use xfer_client::drive::{Client, Surroundings};
+use xfer_link::watch;
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::message::{Opened, Password, Purpose, ToServer};
+use xfer_protocol::message::{DeliveryHead, Opened, Password, Purpose, ToServer};
 use xfer_protocol::tree::{Action, Op, Owner, Quota};
-use xfer_protocol::{Name, Seq, Timestamp};
-use xfer_server::engine::Engine;
+use xfer_protocol::{ContentId, Name, Seq, Timestamp};
+use xfer_server::engine::{Clock, Engine, SystemClock};
 use xfer_server::login::opening::Authenticated;
-use xfer_store::embedded::{self, FileStore, SqliteStore};
+use xfer_store::embedded::{self, FileStore, Files, OlderDatabase, Serving, SqliteStore};
+use xfer_store::{Account, Location, NewAccount, Store, Use};
+
+use super::clock::VirtualClock;
 
 /// The mounting user.
 pub const OWNER: Owner = Owner { uid: 1000, gid: 1000 };
@@ -36,15 +40,22 @@ const PIPE_BYTES: usize = 1 << 20;
 /// More memory for rows than any test uses.
 const ROWS_BYTES: usize = 64 << 20;
 
-/// A server's engine over real stores.
+/// A server's engine over a store: on this machine's disk, or in memory.
 pub struct Host {
     /// The engine under test.
     pub engine: Arc<Engine>,
-    /// Its database.
-    pub meta: Arc<SqliteStore>,
-    /// Its content store.
-    pub contents: Arc<FileStore>,
-    store: TempDir,
+    /// Its store.
+    pub store: Store,
+    surroundings: Surroundings,
+    /// The server's clock, if it is not this machine's.
+    clock: Arc<dyn Clock>,
+    disk: Option<Disk>,
+}
+
+/// A store on this machine's disk.
+struct Disk {
+    contents: Arc<FileStore>,
+    directory: TempDir,
 }
 
 /// A client, and the cable that carries its links.
@@ -60,7 +71,7 @@ pub struct Peer {
 /// A cable that can be pulled: from then on it silently drops everything.
 #[derive(Clone)]
 pub struct Cable {
-    pulled: watch::Sender<bool>,
+    pulled: Arc<watch::Sender<bool>>,
     wiring: Wiring,
 }
 
@@ -111,19 +122,63 @@ impl Host {
     /// Like [`Host::new`], with the store in this directory, a quota for each account, and this
     /// much memory for rows.
     pub fn with(directory: &Path, users: &[&str], quota: Quota, rows_bytes: usize) -> Host {
-        let store = tempfile::Builder::new().prefix("xfer-").tempdir_in(directory).unwrap();
-        let (engine, meta, contents) = open(store.path(), rows_bytes);
+        let directory = tempfile::Builder::new().prefix("xfer-").tempdir_in(directory).unwrap();
+        let (store, meta, contents) = open(directory.path());
         let inbox = Quota { bytes: 1 << 40, nodes: 1 << 20 };
         for user in users {
             let time = Timestamp::default();
             meta.create_account(&name(user), "hash", quota, inbox, time).unwrap();
         }
-        Host { engine, meta, contents, store }
+        let (surroundings, clock) = (Surroundings::real(), Arc::new(SystemClock));
+        let engine = Engine::new(store.clone(), rows_bytes);
+        let disk = Some(Disk { contents, directory });
+        Host { engine, store, surroundings, clock, disk }
+    }
+
+    /// Like [`Host::with`], with a store in memory, and clocks that go with tokio's: on a paused runtime
+    /// of one thread, the same calls have the same results.
+    pub async fn simulated(users: &[&str], quota: Quota, rows_bytes: usize) -> Host {
+        let serving = Serving { older: OlderDatabase::Refuse, keep_lost_days: 1 };
+        let store = xfer_store::open(&Location::Memory, Use::Serve(serving)).await.unwrap();
+        let inbox = Quota { bytes: 1 << 40, nodes: 1 << 20 };
+        for user in users {
+            let (name, password) = (name(user), "hash".to_owned());
+            let new = NewAccount { name, password, quota, inbox, time: Timestamp::default() };
+            store.accounts.create(new).await.unwrap();
+        }
+        let clock = Arc::new(VirtualClock::start());
+        let surroundings = Surroundings { clock: clock.clone(), cookie_key: [7; 16] };
+        let engine = Engine::with_clock(store.clone(), rows_bytes, clock.clone());
+        Host { engine, store, surroundings, clock, disk: None }
     }
 
     /// Replaces an engine that was stopped by a new one.
     pub fn reopen(&mut self, rows_bytes: usize) {
-        (self.engine, self.meta, self.contents) = open(self.store.path(), rows_bytes);
+        if let Some(disk) = &mut self.disk {
+            let (store, _, contents) = open(disk.directory.path());
+            (self.store, disk.contents) = (store, contents);
+        }
+        self.engine = Engine::with_clock(self.store.clone(), rows_bytes, self.clock.clone());
+    }
+
+    /// An account.
+    pub async fn account(&self, user: &Name) -> Account {
+        self.store.accounts.find(user.clone()).await.unwrap().unwrap()
+    }
+
+    /// The deliveries that wait for a user.
+    pub async fn waiting(&self, user: &Name) -> Vec<DeliveryHead> {
+        let account = self.account(user).await;
+        let waiting = self.store.deliveries.waiting(account.id, 0, usize::MAX).await.unwrap();
+        waiting.into_iter().map(|(_, head)| head).collect()
+    }
+
+    /// The contents on the disk, if there is one.
+    pub fn contents(&self) -> Option<BTreeSet<ContentId>> {
+        let disk = self.disk.as_ref()?;
+        let mut held = BTreeSet::new();
+        disk.contents.each(&mut |content| held.extend([content])).unwrap();
+        Some(held)
     }
 
     /// Logs in and returns the client.
@@ -145,9 +200,9 @@ impl Host {
         options: Options,
         wiring: Wiring,
     ) -> Result<Peer, Opened> {
-        let cable = Cable { pulled: watch::Sender::new(false), wiring };
-        let (engine, meta) = (self.engine.clone(), self.meta.clone());
-        let dial = Arc::new(Line { engine, meta, user: name(user), cable: cable.clone() });
+        let cable = Cable { pulled: Arc::new(watch::Sender::new(false)), wiring };
+        let (engine, store) = (self.engine.clone(), self.store.clone());
+        let dial = Arc::new(Line { engine, store, user: name(user), cable: cable.clone() });
         let begin = Begin::New { password: Password(Vec::new()), purpose };
         let link = match dial.log_link(begin).await {
             Ok(link) => link,
@@ -156,20 +211,21 @@ impl Host {
         };
         let applied = link.grant.applied;
         let session = NewSession { link, dial };
-        Ok(Peer { client: Client::start(session, options), cable, applied })
+        let client = Client::start_in(session, options, self.surroundings.clone());
+        Ok(Peer { client, cable, applied })
     }
 }
 
-fn open(store: &Path, rows_bytes: usize) -> (Arc<Engine>, Arc<SqliteStore>, Arc<FileStore>) {
-    let meta = Arc::new(SqliteStore::open(store).unwrap());
-    let contents = Arc::new(FileStore::open(store).unwrap());
-    (Engine::new(embedded::over(meta.clone(), contents.clone()), rows_bytes), meta, contents)
+fn open(directory: &Path) -> (Store, Arc<SqliteStore>, Arc<FileStore>) {
+    let meta = Arc::new(SqliteStore::open(directory).unwrap());
+    let contents = Arc::new(FileStore::open(directory).unwrap());
+    (embedded::over(meta.clone(), contents.clone()), meta, contents)
 }
 
 /// The way to an engine over a cable. Whoever has it is let in, whatever the password.
 struct Line {
     engine: Arc<Engine>,
-    meta: Arc<SqliteStore>,
+    store: Store,
     user: Name,
     cable: Cable,
 }
@@ -177,17 +233,17 @@ struct Line {
 impl Dial for Line {
     fn log_link(&self, begin: Begin) -> Dialling<'_, LogLink> {
         let Begin::New { purpose, .. } = begin;
-        let account = self.meta.account(&self.user).unwrap().unwrap();
-        let who = Authenticated {
-            account: account.id,
-            user: account.name,
-            password: account.password,
-            purpose,
-            host: "laptop".to_owned(),
-            address: "192.0.2.1".to_owned(),
-        };
         let engine = self.engine.clone();
         Box::pin(async move {
+            let account = self.store.accounts.find(self.user.clone()).await.unwrap().unwrap();
+            let who = Authenticated {
+                account: account.id,
+                user: account.name,
+                password: account.password,
+                purpose,
+                host: "laptop".to_owned(),
+                address: "192.0.2.1".to_owned(),
+            };
             let (ours, theirs) = self.cable.lay_log();
             let (reader, writer) = split(theirs);
             tokio::spawn(async move { engine.run_session(who, reader, writer).await });
@@ -244,6 +300,7 @@ impl Cable {
         let (wiring, cable) = (self.wiring.clone(), self.pulled.subscribe());
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 _ = copy(&mut from_client, &mut to_server) => {}
                 _ = copy_late(from_server, to_client, &wiring) => {}
                 () = pulled(cable.clone()) => silence(cable).await,
@@ -258,7 +315,7 @@ impl Cable {
         let (far, theirs) = duplex(PIPE_BYTES);
         let (mut from_client, mut to_client) = split(near);
         let (mut from_server, mut to_server) = split(far);
-        let (tap, up, down) =
+        let (tap, mut up, down) =
             (self.wiring.tap.clone(), self.pulled.subscribe(), self.pulled.subscribe());
         tokio::spawn(async move {
             while let Ok((message, data)) =
@@ -266,15 +323,16 @@ impl Cable {
             {
                 // The tap also records ops that a pulled cable drops.
                 tap.iter().for_each(|tap| tap.note(&message, &data));
-                if *up.borrow() {
+                if up.get() {
                     continue;
                 }
                 tokio::select! {
+                    biased;
                     _ = xfer_link::send(&mut to_server, &message, &data, Bounds::OPEN) => {}
                     () = pulled(up.clone()) => {}
                 }
             }
-            if *up.borrow() {
+            if up.get() {
                 silence(up).await;
             } else {
                 // The server may already have closed its end.
@@ -283,6 +341,7 @@ impl Cable {
         });
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 _ = copy(&mut from_server, &mut to_client) => drop(to_client.shutdown().await),
                 () = pulled(down.clone()) => silence(down).await,
             }

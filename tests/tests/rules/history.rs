@@ -4,6 +4,7 @@
 //! **Invariant:** the trees receive only durable ops; the others may still be lost.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -93,6 +94,8 @@ pub struct History {
     trees: Trees,
     said: VecDeque<Said>,
     checks: VecDeque<(Seq, Check)>,
+    /// Everything that was noted, as text.
+    transcript: String,
 }
 
 impl History {
@@ -112,13 +115,21 @@ impl History {
             last: VecDeque::new(),
             tally: Tally::new(),
         };
-        History { trees, said: VecDeque::new(), checks: VecDeque::new() }
+        let transcript = String::new();
+        History { trees, said: VecDeque::new(), checks: VecDeque::new(), transcript }
     }
 
     /// Adds ops from the wire, and observations.
     pub fn note(&mut self, said: Vec<Said>, checks: Vec<(Seq, Check)>) {
+        // Formatting to a string can't fail.
+        let _ = writeln!(self.transcript, "{said:?}\n{checks:?}");
         self.said.extend(said);
         self.checks.extend(checks);
+    }
+
+    /// Everything that was noted so far: each op with its data, and each observation, in order.
+    pub fn transcript(&self) -> &str {
+        &self.transcript
     }
 
     /// The last op on the wire.

@@ -31,10 +31,12 @@ use xfer_tests::{Random, scale};
 use history::Post;
 use model::Flaw;
 use user::{User, rows_bytes};
-use xfer_store::embedded::Files;
 
 /// The number of operations in a run.
 const OPERATIONS: usize = 15_000;
+
+/// The number of shorter runs in memory.
+const RUNS: usize = 10;
 
 /// A run prints its progress after this many operations.
 const OPERATIONS_SHOWN: usize = 100_000;
@@ -48,6 +50,15 @@ const PART_TIME: Duration = Duration::from_secs(3600);
 /// The time that a stopping server gives its clients.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Where the store is.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In a directory, with the engine that servers use.
+    OnDisk,
+    /// In memory: the run depends on nothing but its seed.
+    InMemory,
+}
+
 struct Run {
     host: Host,
     users: [User; 2],
@@ -57,10 +68,16 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64, flaw: Flaw) -> Run {
+    async fn new(seed: u64, place: Place, flaw: Flaw) -> Run {
         let mut random = Random::new(seed);
-        let host = Host::with(&store(), &["alice", "bob"], QUOTA, rows_bytes(&mut random));
-        let users = ["alice", "bob"].map(|user| User::new(&host, name(user), QUOTA, flaw));
+        let (users, rows) = (["alice", "bob"], rows_bytes(&mut random));
+        let host = match place {
+            Place::OnDisk => Host::with(&directory(), &users, QUOTA, rows),
+            Place::InMemory => Host::simulated(&users, QUOTA, rows).await,
+        };
+        let alice = User::new(&host, name("alice"), QUOTA, flaw).await;
+        let bob = User::new(&host, name("bob"), QUOTA, flaw).await;
+        let users = [alice, bob];
         Run { host, users, post: Post::default(), random, operations: 0 }
     }
 
@@ -166,17 +183,17 @@ impl Run {
         }
         self.quiesce().await;
         for user in &self.users {
-            self.audit(user);
+            self.audit(user).await;
         }
     }
 
-    fn audit(&self, user: &User) {
+    async fn audit(&self, user: &User) {
         user.history.audit();
         let (whole, at) = (user.history.whole(), user.history.at());
-        let account = self.host.meta.account(&user.name).unwrap().unwrap();
+        let account = self.host.account(&user.name).await;
         assert_eq!((account.applied, account.usage), (at, whole.usage()), "of {}", user.name);
-        let waiting = self.host.meta.waiting_after(account.id, 0, usize::MAX).unwrap();
-        let waiting: BTreeSet<_> = waiting.into_iter().map(|(_, head)| head.id).collect();
+        let waiting = self.host.waiting(&user.name).await;
+        let waiting: BTreeSet<_> = waiting.into_iter().map(|head| head.id).collect();
         assert_eq!(waiting, self.post.waiting(&user.name).into_iter().collect());
         if let Some(program) = user.program() {
             let standing = program.client().status();
@@ -259,34 +276,29 @@ impl Run {
         let trees = self.users.iter().flat_map(|user| user.history.whole().contents());
         let mut needed: BTreeSet<_> = trees.collect();
         needed.extend(self.post.contents());
-        let held = || {
-            let mut held = BTreeSet::new();
-            self.host.contents.each(&mut |content| held.extend([content])).unwrap();
-            held
-        };
         for _ in 0..1000 {
-            if held() == needed {
+            if self.host.contents().is_none_or(|held| held == needed) {
                 return;
             }
             sleep(Duration::from_millis(100)).await;
         }
-        assert_eq!(held(), needed);
+        assert_eq!(self.host.contents(), Some(needed));
     }
 }
 
 /// The store's directory: in memory where possible, since these tests are not about
 /// disks.
-fn store() -> PathBuf {
+fn directory() -> PathBuf {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 /// Runs on a clock that jumps ahead.
-fn run(seed: u64, operations: usize, flaw: Flaw) -> Run {
+fn run(seed: u64, place: Place, operations: usize, flaw: Flaw) -> Run {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let mut run = Run::new(seed, flaw);
+        let mut run = Run::new(seed, place, flaw).await;
         for at in [0, 1] {
             run.begin(at, Purpose::Mount).await;
         }
@@ -298,13 +310,73 @@ fn run(seed: u64, operations: usize, flaw: Flaw) -> Run {
 #[test]
 fn random_operations_of_two_users_give_what_the_pure_rules_give() {
     let operations = scale::count("XFER_RULES_OPERATIONS", OPERATIONS);
-    run(Random::seed(), operations, Flaw::None).show();
+    run(Random::seed(), Place::OnDisk, operations, Flaw::None).show();
+}
+
+/// The number of seeds that are run twice.
+const SEEDS: usize = 1000;
+
+/// The number of operations of such a run.
+const FEW_OPERATIONS: usize = 30;
+
+/// Everything that happened in a run, as text.
+fn transcript(seed: u64) -> String {
+    let run = run(seed, Place::InMemory, FEW_OPERATIONS, Flaw::None);
+    let ends =
+        run.users.iter().map(|user| format!("{:?} {:?}", user.history.at(), user.history.tally()));
+    let texts = run.users.iter().map(|user| user.history.transcript().to_owned());
+    texts.chain(ends).collect()
+}
+
+/// Runs a seed twice, and gives its history.
+fn run_twice(seed: u64) -> String {
+    let (first, second) = (transcript(seed), transcript(seed));
+    assert!(first.len() > 1000, "seed {seed} does next to nothing");
+    let at = first.bytes().zip(second.bytes()).position(|(one, other)| one != other);
+    assert!(
+        first == second,
+        "seed {seed} gives two histories, which differ at {at:?}:\n{}\n{}",
+        shown(&first, at),
+        shown(&second, at),
+    );
+    first
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history_byte_for_byte() {
+    let seeds = scale::count("XFER_RULES_SEEDS", SEEDS) as u64;
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let histories: BTreeSet<String> = std::thread::scope(|scope| {
+        let part = |first| (first..seeds).step_by(threads as usize).map(run_twice).collect();
+        let spawn = |first| scope.spawn(move || -> BTreeSet<String> { part(first) });
+        let parts: Vec<_> = (0..threads).map(spawn).collect();
+        parts.into_iter().flat_map(|part| part.join().expect("a part of the seeds")).collect()
+    });
+    assert_eq!(histories.len() as u64, seeds, "different seeds give one history");
+}
+
+/// What stands around a place in a transcript.
+fn shown(transcript: &str, at: Option<usize>) -> String {
+    let at = at.unwrap_or(transcript.len());
+    String::from_utf8_lossy(
+        &transcript.as_bytes()[at.saturating_sub(400)..(at + 400).min(transcript.len())],
+    )
+    .into_owned()
+}
+
+#[test]
+fn random_operations_of_many_seeds_give_what_the_pure_rules_give() {
+    let first = Random::seed();
+    for seed in first..first + scale::count("XFER_RULES_RUNS", RUNS) as u64 {
+        println!("seed {seed}");
+        run(seed, Place::InMemory, OPERATIONS / 10, Flaw::None);
+    }
 }
 
 /// The seed is fixed, since this tests the test itself.
 #[track_caller]
 fn must_be_found(flaw: Flaw) {
-    let found = std::panic::catch_unwind(|| drop(run(1, OPERATIONS, flaw)));
+    let found = std::panic::catch_unwind(|| drop(run(1, Place::InMemory, OPERATIONS, flaw)));
     assert!(found.is_err(), "nobody noticed: {flaw:?}");
 }
 

@@ -11,8 +11,9 @@ use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::sleep;
 use xfer_client::core::{Found, HandleId, Options};
 use xfer_protocol::message::{Opened, Purpose};
-use xfer_protocol::tree::Quota;
+use xfer_protocol::tree::{Need, Quota};
 use xfer_protocol::{Errno, Ino, Name, Seq};
+use xfer_store::{ListMax, Part};
 use xfer_tests::Random;
 use xfer_tests::peers::{Cable, Host, Peer, Wiretap, Wiring, roomy};
 
@@ -70,12 +71,16 @@ pub type Task = Pin<Box<dyn Future<Output = Result<(), Errno>> + Send>>;
 
 impl User {
     /// A user with a new tree.
-    pub fn new(host: &Host, name: Name, quota: Quota, flaw: Flaw) -> User {
-        let account = host.meta.account(&name).unwrap().unwrap().id;
-        let mut fixtures = vec![(Ino::ROOT, host.meta.node(account, Ino::ROOT).unwrap().unwrap())];
-        let page = host.meta.page(account, Ino::ROOT, None, 10).unwrap();
-        let names: Vec<_> = page.iter().map(|(name, ino, _)| (name.clone(), *ino)).collect();
-        fixtures.extend(page.into_iter().map(|(_, ino, node)| (ino, node)));
+    pub async fn new(host: &Host, name: Name, quota: Quota, flaw: Flaw) -> User {
+        let (account, trees) = (host.account(&name).await.id, &host.store.trees);
+        let root = trees.load(account, vec![Need::Node(Ino::ROOT)]).await.unwrap().nodes;
+        let mut fixtures: Vec<_> =
+            root.into_iter().map(|(ino, node)| (ino, node.expect("the root"))).collect();
+        let max = ListMax { count: 10, bytes: usize::MAX };
+        let part = Part { directory: Ino::ROOT, after: None, max };
+        let rows = trees.list(account, vec![part]).await.unwrap().remove(0).rows;
+        let names: Vec<_> = rows.iter().map(|(name, ino, _)| (name.clone(), *ino)).collect();
+        fixtures.extend(rows.into_iter().map(|(_, ino, node)| (ino, node)));
         let history = History::new(&name, &fixtures, &names, quota, flaw);
         User { name, mounted: None, slots: [None; SLOTS], closing: Vec::new(), flaw, history }
     }

@@ -1,6 +1,6 @@
 //! One read link: questions go up, answers come down in any order.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ struct Question {
 }
 
 /// Questions that were written and not answered; `None` once the link is broken.
-type Pending = Arc<Mutex<Option<HashMap<u32, oneshot::Sender<Reply>>>>>;
+type Pending = Arc<Mutex<Option<BTreeMap<u32, oneshot::Sender<Reply>>>>>;
 
 impl ReadLink {
     /// Serves a link that was opened, by tasks.
@@ -56,7 +56,7 @@ impl ReadLink {
         let reader = Patient::new(reader, Duration::from_millis(SILENCE_TIMEOUT_MS));
         let (sender, questions) = mpsc::channel(QUEUE);
         let link = ReadLink { questions: sender, heard: reader.heard() };
-        let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
+        let pending: Pending = Arc::new(Mutex::new(Some(BTreeMap::new())));
         let (alive, ended) = oneshot::channel();
         tasks.spawn(receive(reader, pending.clone(), alive));
         tasks.spawn(transmit(writer, questions, pending, ended));

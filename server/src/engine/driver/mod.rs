@@ -20,9 +20,10 @@ pub(crate) mod drivers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use xfer_link::watch;
 use xfer_protocol::Seq;
 use xfer_protocol::message::ToClient;
 use xfer_protocol::tree::Room;
@@ -93,6 +94,7 @@ impl Driver {
         orders.mark_changed();
         loop {
             let served = tokio::select! {
+                biased;
                 order = next_order(&mut orders) => self.obey(order),
                 step = self.committing.next() => self.commit(step).await,
                 () = when(self.session.seat.orders.deadline()) => {
@@ -247,5 +249,5 @@ async fn next_order(orders: &mut watch::Receiver<Order>) -> Order {
     if orders.changed().await.is_err() {
         return std::future::pending().await;
     }
-    orders.borrow_and_update().clone()
+    orders.get()
 }

@@ -43,6 +43,7 @@ where
             pending().await
         };
         tokio::select! {
+            biased;
             written = writing => written,
             () = hearing => Ok(()),
             () = orders.close() => Ok(()),

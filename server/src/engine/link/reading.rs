@@ -112,6 +112,7 @@ impl Reading {
             }
         });
         tokio::select! {
+            biased;
             ended = tasks.join_next() => {
                 if let Some(Ok(Err(error))) = ended {
                     tracing::debug!(user = %session.user(), %error, "a read link ended");

@@ -1,6 +1,6 @@
 //! Telling the administrator which files are damaged: once for each, with its user and path.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
 use xfer_protocol::{Ino, Name};
@@ -11,7 +11,7 @@ const TOLD_MAX: usize = 1_000;
 
 /// The files of a session that were told of.
 #[derive(Default)]
-pub(crate) struct Damage(Mutex<HashSet<Ino>>);
+pub(crate) struct Damage(Mutex<BTreeSet<Ino>>);
 
 impl Damage {
     /// Logs that a file can't be read, unless that was said before. Looks for its path, which takes

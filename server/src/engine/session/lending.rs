@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
+use xfer_link::watch;
 use xfer_protocol::Seq;
 use xfer_protocol::message::ToClient;
 use xfer_protocol::tree::{Limit, Op, Room};
@@ -73,6 +74,7 @@ pub(crate) enum Loss {
 }
 
 /// What a link is to do.
+#[derive(Clone)]
 enum LinkOrder {
     /// Go on.
     Serve,
@@ -116,8 +118,8 @@ impl LinkOrders {
     /// Completes when the link is to say its last words, with these.
     pub(crate) async fn farewell(&mut self) -> Vec<ToClient> {
         let is_farewell = |order: &LinkOrder| matches!(order, LinkOrder::Farewell(_));
-        let words = self.0.wait_for(is_farewell).await.ok().and_then(|order| match &*order {
-            LinkOrder::Farewell(words) => Some(words.clone()),
+        let words = self.0.wait_for(is_farewell).await.ok().and_then(|order| match order {
+            LinkOrder::Farewell(words) => Some(words),
             LinkOrder::Serve | LinkOrder::Close => None,
         });
         match words {

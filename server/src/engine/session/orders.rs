@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
+use xfer_link::watch;
 use xfer_protocol::message::EndReason;
 
 /// An order to a session.
@@ -48,19 +48,17 @@ impl Orders {
 
     /// Why the session has to end now, if it has to.
     pub(crate) fn due(&self) -> Option<EndReason> {
-        match &*self.order.borrow() {
+        match self.order.get() {
             Order::Run => None,
-            Order::Drain { reason, deadline } => {
-                (*deadline <= Instant::now()).then(|| reason.clone())
-            }
-            Order::End { reason } => Some(reason.clone()),
+            Order::Drain { reason, deadline } => (deadline <= Instant::now()).then_some(reason),
+            Order::End { reason } => Some(reason),
         }
     }
 
     /// When a client that is asked to log out must have done so.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        match &*self.order.borrow() {
-            Order::Drain { deadline, .. } => Some(*deadline),
+        match self.order.get() {
+            Order::Drain { deadline, .. } => Some(deadline),
             Order::Run | Order::End { .. } => None,
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::watch;
+use xfer_link::watch;
 use xfer_protocol::{Epoch, Seq};
 
 /// The position. Only the driver moves it; others look at it and wait for it.
@@ -37,7 +37,7 @@ impl Position {
 
     /// The last op applied.
     pub(crate) fn applied(&self) -> Seq {
-        *self.applied.borrow()
+        self.applied.get()
     }
 
     /// The last op applied, from now on.

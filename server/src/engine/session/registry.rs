@@ -3,7 +3,7 @@
 //! **Invariant:** a session leaves the registry only when no part of it can change a row or a content
 //! any more. So two sessions of an account never work at the same time.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(crate) struct Registry {
 
 #[derive(Default)]
 struct State {
-    sessions: HashMap<AccountId, Arc<Session>>,
+    sessions: BTreeMap<AccountId, Arc<Session>>,
     /// The server is stopping: no session begins any more.
     closed: bool,
 }

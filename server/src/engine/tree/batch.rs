@@ -1,6 +1,6 @@
 //! What a tree changed since it was last given to a commit, as far as its rows don't say it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -46,9 +46,9 @@ pub(crate) struct Pending {
     /// Deliveries that lost a node of their record.
     pub(crate) unrecorded: BTreeSet<DeliveryId>,
     /// Contents that were changed, and the node that each belongs to, if there is one.
-    pub(crate) touched: HashMap<ContentId, Option<Ino>>,
+    pub(crate) touched: BTreeMap<ContentId, Option<Ino>>,
     /// Contents that came into being.
-    pub(crate) created: HashSet<ContentId>,
+    pub(crate) created: BTreeSet<ContentId>,
     /// What is to be given back.
     pub(crate) frees: Vec<Free>,
     /// Contents that something has no more, which others may still have.
@@ -60,16 +60,16 @@ pub(crate) struct Pending {
     /// How large the nodes are that changed, in order, until that is absorbed.
     sizes: Vec<(Ino, usize)>,
     /// Rows with large attributes, maps or targets, and how many bytes of them.
-    large: HashMap<Ino, usize>,
+    large: BTreeMap<Ino, usize>,
     held: usize,
 }
 
 /// What waits for a batch that is being committed.
 #[derive(Default)]
 pub(crate) struct InFlight {
-    pub(crate) touched: HashMap<ContentId, Option<Ino>>,
-    pub(crate) created: HashSet<ContentId>,
-    pub(crate) stillborn: HashSet<ContentId>,
+    pub(crate) touched: BTreeMap<ContentId, Option<Ino>>,
+    pub(crate) created: BTreeSet<ContentId>,
+    pub(crate) stillborn: BTreeSet<ContentId>,
     pub(crate) frees: Vec<Free>,
     /// What the session's ops up to its end take up.
     pub(crate) used: Room,
@@ -144,7 +144,7 @@ impl Pending {
     }
 
     /// Contents that came and went: no commit ever hears of them.
-    pub(crate) fn stillborn(&self) -> HashSet<ContentId> {
+    pub(crate) fn stillborn(&self) -> BTreeSet<ContentId> {
         let unused = |content: &&ContentId| self.references.get(content).is_none_or(|by| *by == 0);
         self.created.iter().filter(unused).copied().collect()
     }

@@ -4,7 +4,7 @@
 //! knows, present or absent, the store is not believed. Whoever lists has the tree's turn, so that no row
 //! can be settled and unloaded between the two looks.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use xfer_protocol::limits::PAGE_BYTES;
@@ -159,9 +159,9 @@ impl Pages<'_> {
 
     /// Nodes that the table does not know, of entries that it does. They are not loaded for it: a page
     /// may have more of them than a table should keep.
-    async fn nodes(&self, unknown: &[Ino]) -> Result<HashMap<Ino, Node>, Unmade> {
+    async fn nodes(&self, unknown: &[Ino]) -> Result<BTreeMap<Ino, Node>, Unmade> {
         if unknown.is_empty() {
-            return Ok(HashMap::new());
+            return Ok(BTreeMap::new());
         }
         let needs = unknown.iter().map(|ino| Need::Node(*ino)).collect();
         let found = self.store.trees.load(self.session.account(), needs).await?;

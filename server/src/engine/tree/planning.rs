@@ -1,6 +1,6 @@
 //! Planning ops: what each changes, and what it does to contents.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -119,7 +119,7 @@ impl Tree {
     /// The rows that are needed, and those that ops which come later will need, as far as that can be seen:
     /// they are loaded together.
     pub(crate) fn foresee(&self, ops: &[Op], needs: Vec<Need>) -> Vec<Need> {
-        let mut known: HashSet<Need> = needs.iter().cloned().collect();
+        let mut known: BTreeSet<Need> = needs.iter().cloned().collect();
         let mut needs = needs;
         let mut add = |need: Need| {
             if known.insert(need.clone()) {
