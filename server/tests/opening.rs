@@ -17,7 +17,7 @@ use xfer_protocol::message::{
 };
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Name, SessionId, Timestamp};
-use xfer_server::listener::half_open::{HalfOpen, PLACES, Place, Step};
+use xfer_server::listener::half_open::{HalfOpen, PLACES, Slot, Step};
 use xfer_server::login::opening::{Admitted, Door, NotAdmitted};
 use xfer_server::login::password;
 use xfer_server::login::source::Source;
@@ -67,14 +67,14 @@ impl House {
     }
 
     /// A place of one that is encrypted.
-    fn place(&self, from: &str) -> Place {
+    fn place(&self, from: &str) -> Slot {
         let mut place = self.half_open.enter(Source::of(from.parse().unwrap()));
         place.advance(Step::Opening);
         place
     }
 
     /// Others come, as many as there are places, of as many sources.
-    fn crowd(&self) -> Vec<Place> {
+    fn crowd(&self) -> Vec<Slot> {
         (0..PLACES).map(|n| self.place(&format!("198.51.100.{}", n % 256))).collect()
     }
 

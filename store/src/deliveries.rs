@@ -27,7 +27,8 @@ pub trait Deliveries: Send + Sync {
         count: usize,
     ) -> Answer<'_, Vec<(u64, DeliveryHead)>>;
 
-    /// The deliveries of this account that there was no room for, and whose records are still there.
+    /// The deliveries of this account that there was no room for, and whose records are still there, in
+    /// order of their numbers.
     fn without_room(&self, from: AccountId) -> Answer<'_, Vec<(DeliveryId, DeliveryState)>>;
 
     /// What became of a delivery that this account sent.

@@ -181,11 +181,7 @@ pub(crate) fn weight(name: &Name, node: &Node) -> usize {
     let beside = match &node.kind {
         Kind::File(data) => data.extents.runs() * size_of::<(u64, u64)>(),
         Kind::Symlink { target } => target.len(),
-        Kind::Directory { .. }
-        | Kind::Fifo
-        | Kind::Socket
-        | Kind::CharDevice { .. }
-        | Kind::BlockDevice { .. } => 0,
+        Kind::Directory { .. } | Kind::Special(_) => 0,
     };
     let xattrs = match &node.xattrs {
         Xattrs::All(_) => node.xattrs.bytes() as usize,

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use support::{batch, delivery, file, name, node, record, time};
+use support::{batch, delivery, name, node, record, time};
 use tokio::runtime::Runtime;
-use xfer_protocol::tree::{DeliveryEffect, Kind, Need, Node, Quota, Usage};
+use xfer_protocol::tree::{DeliveryEffect, FileData, Kind, Need, Node, Quota, SpecialKind, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino};
 use xfer_store::embedded::{Beside, OlderDatabase, Serving};
 use xfer_store::{
@@ -80,7 +80,7 @@ fn effect() -> impl Strategy<Value = Effect> {
             Effect::Zero { content, range: offset..offset + len }
         }),
         1 => (content(), content(), place()).prop_map(|(from, to, len)| {
-            Effect::Clone { from, to, ranges: vec![0..len] }
+            Effect::Clone { from, to, ranges: std::iter::once(0..len).collect() }
         }),
         2 => (content(), place(), content(), place(), place()).prop_map(|(from, at, to, offset, len)| {
             Effect::Copy { from: (from, at), to: (to, offset), len }
@@ -142,6 +142,12 @@ macro_rules! both {
         let [answer, _] = answers;
         answer
     }};
+}
+
+/// A file without a content, now and then without a name.
+fn plain(size: u64) -> Node {
+    let data = FileData { size, ..FileData::default() };
+    Node { nlink: (size % 3) as u32, ..node(Kind::File(data)) }
 }
 
 fn to(user: usize) -> xfer_protocol::Name {
@@ -208,15 +214,13 @@ impl Pairing {
             }
         };
         match *row {
-            Row::Node(ino, size) => {
-                put(made, ino, Node { nlink: (size % 3) as u32, ..file(7, size) })
-            }
+            Row::Node(ino, size) => put(made, ino, plain(size)),
             Row::Name(at, number, ino) => {
                 let is_new = made.entries.iter().all(|(there, other, _)| {
                     there.0 != at || *other != name(&format!("n{number}"))
                 });
                 if is_new {
-                    put(made, ino, node(Kind::Fifo));
+                    put(made, ino, node(Kind::Special(SpecialKind::Fifo)));
                     made.entries.push((Ino(at), name(&format!("n{number}")), Some(Ino(ino))));
                 }
             }

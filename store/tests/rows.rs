@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use xfer_protocol::limits::{BLOCK_BYTES, EXTENT_RUNS_MAX};
 use xfer_protocol::message::DeliveryState;
 use xfer_protocol::tree::{
-    DeliveryEffect, Extents, FileData, Item, ItemKind, Kind, Node, Quota, Usage,
+    DeliveryEffect, Extents, FileData, Item, ItemKind, Kind, Node, Quota, SpecialKind, Usage,
 };
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Seq, Timestamp};
 use xfer_store::embedded::SqliteStore;
@@ -93,10 +93,10 @@ fn a_node_of_each_kind_comes_back_as_it_was() {
     let (entries, name_bytes) = (u64::MAX, u64::MAX - 1);
     check_survives(node(Kind::Directory { parent: Ino(5), entries, name_bytes }));
     check_survives(node(Kind::Symlink { target: Bytes::from_static(b"../\xff/x") }));
-    check_survives(node(Kind::Fifo));
-    check_survives(node(Kind::Socket));
-    check_survives(node(Kind::CharDevice { rdev: u32::MAX }));
-    check_survives(node(Kind::BlockDevice { rdev: 0x0801 }));
+    check_survives(node(Kind::Special(SpecialKind::Fifo)));
+    check_survives(node(Kind::Special(SpecialKind::Socket)));
+    check_survives(node(Kind::Special(SpecialKind::CharDevice { rdev: u32::MAX })));
+    check_survives(node(Kind::Special(SpecialKind::BlockDevice { rdev: 0x0801 })));
     check_survives(Node { sent: Some(DeliveryId(9)), ..file(7, 0) });
     check_survives(Node { xattrs: xfer_protocol::tree::Xattrs::All(Arc::default()), ..file(7, 0) });
 }

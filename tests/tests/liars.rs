@@ -15,7 +15,7 @@ use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
     Answer, Ask, Grant, Page, PageEntry, Request, Response, Secret, ToClient,
 };
-use xfer_protocol::tree::{Kind, Node, Quota, Room, Usage, Xattrs};
+use xfer_protocol::tree::{Kind, Node, Quota, Room, SpecialKind, Usage, Xattrs};
 use xfer_protocol::{Epoch, Errno, IdRange, Ino, Name, Seq, SessionId, Timestamp};
 use xfer_tests::peers::{name, roomy};
 
@@ -98,7 +98,7 @@ fn endless(ask: &Ask) -> Answer {
             let entries = (last + 1..=last + 1000).map(|number| PageEntry {
                 name: Name::new(format!("{number:020}").as_bytes()).unwrap(),
                 ino: Ino(10_000 + number),
-                node: node(Kind::Fifo, Xattrs::None),
+                node: node(Kind::Special(SpecialKind::Fifo), Xattrs::None),
             });
             let (directory, entries) = (*directory, entries.collect());
             Answer::Pages(vec![Page { directory, entries, last: false }])

@@ -50,7 +50,7 @@ impl Core {
         self.uplink.disk_room.take(room);
         let seq = self.uplink.log.next();
         self.expect_contents(&changes, seq);
-        self.replica.table.commit(&changes, seq);
+        self.replica.table.apply(&changes, seq);
         for effect in &changes.contents {
             self.data.cache.follow(effect, &payload, seq);
         }

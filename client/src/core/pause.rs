@@ -1,6 +1,6 @@
 //! Why an attempt did not finish: it was refused, or has to wait for something.
 
-use xfer_protocol::tree::{Need, Stop as PlanStop};
+use xfer_protocol::tree::{Need, PlanError};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
 /// Why an attempt did not finish. It changed nothing that it would not change again.
@@ -52,11 +52,11 @@ impl From<Pause> for Stop {
     }
 }
 
-impl From<PlanStop> for Stop {
-    fn from(stop: PlanStop) -> Stop {
+impl From<PlanError> for Stop {
+    fn from(stop: PlanError) -> Stop {
         match stop {
-            PlanStop::Need(need) => Pause::Rows(vec![need]).into(),
-            PlanStop::Refused(errno) => Stop::Refused(errno),
+            PlanError::Need(need) => Pause::Rows(vec![need]).into(),
+            PlanError::Refused(errno) => Stop::Refused(errno),
         }
     }
 }

@@ -185,7 +185,7 @@ impl Core {
         }
         let possible = self.uplink.log.retire(seq, self.now.monotonic);
         if possible {
-            self.replica.table.settle(seq);
+            self.replica.table.mark_durable(seq);
             self.data.cache.acknowledge(seq);
             self.replica.trim();
         }

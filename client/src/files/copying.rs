@@ -98,11 +98,7 @@ impl Files {
                 copy.copy_from(&source, data.size).await?;
                 copy.close().await
             }
-            Kind::Directory { .. }
-            | Kind::Fifo
-            | Kind::Socket
-            | Kind::CharDevice { .. }
-            | Kind::BlockDevice { .. } => Ok(()),
+            Kind::Directory { .. } | Kind::Special(_) => Ok(()),
         }
     }
 

@@ -139,11 +139,7 @@ fn open(core: &mut Core, path: &TreePath, writable: bool) -> Result<(Ino, Handle
     match &node.kind {
         Kind::File(_) => {}
         Kind::Directory { .. } => return Err(Errno::EISDIR.into()),
-        Kind::Symlink { .. }
-        | Kind::Fifo
-        | Kind::Socket
-        | Kind::CharDevice { .. }
-        | Kind::BlockDevice { .. } => return Err(Errno::EINVAL.into()),
+        Kind::Symlink { .. } | Kind::Special(_) => return Err(Errno::EINVAL.into()),
     }
     let handle = core.open(ino, writable)?;
     // As long as it is open it stays, though its last name goes.

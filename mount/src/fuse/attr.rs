@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fuser::{FileAttr, FileType, INodeNo};
 use xfer_client::core::Owners;
-use xfer_protocol::tree::{Kind, Node};
+use xfer_protocol::tree::{Kind, Node, SpecialKind};
 use xfer_protocol::{Errno, Ino};
 
 /// How long the kernel may cache names and attributes. Only this mount changes the tree: for ever.
@@ -78,10 +78,10 @@ pub(super) fn file_type(kind: &Kind) -> FileType {
         Kind::File(_) => FileType::RegularFile,
         Kind::Directory { .. } => FileType::Directory,
         Kind::Symlink { .. } => FileType::Symlink,
-        Kind::Fifo => FileType::NamedPipe,
-        Kind::Socket => FileType::Socket,
-        Kind::CharDevice { .. } => FileType::CharDevice,
-        Kind::BlockDevice { .. } => FileType::BlockDevice,
+        Kind::Special(SpecialKind::Fifo) => FileType::NamedPipe,
+        Kind::Special(SpecialKind::Socket) => FileType::Socket,
+        Kind::Special(SpecialKind::CharDevice { .. }) => FileType::CharDevice,
+        Kind::Special(SpecialKind::BlockDevice { .. }) => FileType::BlockDevice,
     }
 }
 
@@ -95,17 +95,18 @@ fn size(kind: &Kind) -> u64 {
         Kind::File(data) => data.size,
         Kind::Directory { entries, .. } => entries.saturating_mul(ENTRY_BYTES),
         Kind::Symlink { target } => target.len() as u64,
-        Kind::Fifo | Kind::Socket | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => 0,
+        Kind::Special(_) => 0,
     }
 }
 
 fn rdev(kind: &Kind) -> u32 {
     match kind {
-        Kind::CharDevice { rdev } | Kind::BlockDevice { rdev } => *rdev,
+        Kind::Special(SpecialKind::CharDevice { rdev } | SpecialKind::BlockDevice { rdev }) => {
+            *rdev
+        }
         Kind::File(_)
         | Kind::Directory { .. }
         | Kind::Symlink { .. }
-        | Kind::Fifo
-        | Kind::Socket => 0,
+        | Kind::Special(SpecialKind::Fifo | SpecialKind::Socket) => 0,
     }
 }

@@ -11,21 +11,25 @@
 //! each program. The rules here cover everything about structure, data, time and space.
 
 mod node;
+mod kind;
+mod file;
 mod extents;
 mod runs;
 mod op;
 mod rows;
 mod room;
-mod draft;
+mod staging;
 mod rules;
 mod table;
 
 pub use extents::Extents;
-pub use node::{FileData, Kind, Node, Quota, STATE_XATTR, Usage, XattrMap, Xattrs};
-pub use op::{Action, FallocateMode, Op, Owner, RenameMode, SpecialKind, XattrMode};
+pub use file::FileData;
+pub use kind::{Kind, SpecialKind};
+pub use node::{Node, Quota, STATE_XATTR, Usage, XattrMap, Xattrs};
+pub use op::{Action, FallocateMode, Op, Owner, RenameMode, XattrMode};
 pub use room::{Limit, Room};
 pub use rows::{
-    Changes, ContentEffect, Delivery, DeliveryEffect, Item, ItemKind, Loaded, Need, Rows, Stop,
+    Changes, ContentEffect, Delivery, DeliveryEffect, Item, ItemKind, Loaded, Need, PlanError, Rows,
 };
 pub use rules::plan;
 pub use runs::Runs;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Extents;
+use super::file::FileData;
+use super::kind::Kind;
 use crate::limits::{BLOCK_BYTES, ENTRY_BYTES, SECTOR_BYTES, XATTRS_LISTED_BYTES_MAX};
 use crate::{ContentId, DeliveryId, Ino, Timestamp};
 
@@ -111,55 +112,6 @@ impl Xattrs {
     }
 }
 
-/// The kinds of node.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Kind {
-    /// A regular file.
-    File(FileData),
-    /// A directory.
-    Directory {
-        /// The directory that contains it; the root contains itself.
-        parent: Ino,
-        /// The number of its entries.
-        entries: u64,
-        /// The total length of their names, in bytes.
-        name_bytes: u64,
-    },
-    /// A symbolic link.
-    Symlink {
-        /// The path that it points to, byte for byte as the program gave it.
-        target: Bytes,
-    },
-    /// A named pipe.
-    Fifo,
-    /// A Unix domain socket.
-    Socket,
-    /// A character device. It is stored, but can't be used through a mount.
-    CharDevice {
-        /// The device number (`st_rdev`).
-        rdev: u32,
-    },
-    /// A block device. It is stored, but can't be used through a mount.
-    BlockDevice {
-        /// The device number (`st_rdev`).
-        rdev: u32,
-    },
-}
-
-/// The data of a regular file: its size, its allocated blocks, and the content that holds the bytes.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct FileData {
-    /// The size in bytes (`st_size`).
-    pub size: u64,
-    /// The content with the bytes; `None` until something is allocated.
-    pub content: Option<ContentId>,
-    /// Whether other nodes or deliveries may share the content. A sealed content is never written
-    /// to: the first change takes a new content.
-    pub sealed: bool,
-    /// The allocated blocks. All others read as zeros, whatever the content holds there.
-    pub extents: Extents,
-}
-
 /// What a tree takes up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
@@ -225,12 +177,7 @@ impl Node {
     fn directory(&self) -> Option<(Ino, u64)> {
         match self.kind {
             Kind::Directory { parent, entries, .. } => Some((parent, entries)),
-            Kind::File(_)
-            | Kind::Symlink { .. }
-            | Kind::Fifo
-            | Kind::Socket
-            | Kind::CharDevice { .. }
-            | Kind::BlockDevice { .. } => None,
+            Kind::File(_) | Kind::Symlink { .. } | Kind::Special(_) => None,
         }
     }
 
@@ -238,12 +185,7 @@ impl Node {
     pub fn file(&self) -> Option<&FileData> {
         match &self.kind {
             Kind::File(data) => Some(data),
-            Kind::Directory { .. }
-            | Kind::Symlink { .. }
-            | Kind::Fifo
-            | Kind::Socket
-            | Kind::CharDevice { .. }
-            | Kind::BlockDevice { .. } => None,
+            Kind::Directory { .. } | Kind::Symlink { .. } | Kind::Special(_) => None,
         }
     }
 
@@ -264,7 +206,7 @@ impl Node {
                 entries.saturating_mul(ENTRY_BYTES).saturating_add(*name_bytes) / SECTOR_BYTES
             }
             Kind::Symlink { target } => target.len() as u64 / SECTOR_BYTES,
-            Kind::Fifo | Kind::Socket | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => 0,
+            Kind::Special(_) => 0,
         }
     }
 

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::kind::SpecialKind;
+
 use crate::{ContentId, DeliveryId, Ino, Name, Timestamp};
 
 /// One change to a tree, with the time at which a program made it.
@@ -84,25 +86,6 @@ pub enum Action {
     Accept { delivery: DeliveryId, parent: Ino, name: Name, first: Ino, owner: Owner },
     /// Declines a delivery.
     Decline { delivery: DeliveryId },
-}
-
-/// The kinds of special file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum SpecialKind {
-    /// A named pipe.
-    Fifo,
-    /// A Unix domain socket.
-    Socket,
-    /// A character device.
-    CharDevice {
-        /// The device number (`st_rdev`).
-        rdev: u32,
-    },
-    /// A block device.
-    BlockDevice {
-        /// The device number (`st_rdev`).
-        rdev: u32,
-    },
 }
 
 /// What a rename does with an existing target (renameat2(2)).

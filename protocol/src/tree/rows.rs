@@ -53,16 +53,16 @@ pub enum Need {
 
 /// Why the rules returned no changes.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Stop {
+pub enum PlanError {
     /// This row must be loaded first; then ask again.
     Need(Need),
     /// The op is refused; nothing changes.
     Refused(Errno),
 }
 
-impl From<Errno> for Stop {
-    fn from(errno: Errno) -> Stop {
-        Stop::Refused(errno)
+impl From<Errno> for PlanError {
+    fn from(errno: Errno) -> PlanError {
+        PlanError::Refused(errno)
     }
 }
 
@@ -194,7 +194,7 @@ impl Item {
             Kind::Symlink { target } => target.len() as u64,
             Kind::Directory { .. } => 0,
             // These don't travel.
-            Kind::Fifo | Kind::Socket | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {
+            Kind::Special(_) => {
                 return 0;
             }
         };

@@ -2,7 +2,7 @@
 //!
 //! A row is *known* (present or absent) or not loaded. Known rows are never older than any store's
 //! or peer's, since only this tree's log changes them. So fetched rows never override known ones. A
-//! changed row stays until it is *settled* (durable at the server); only settled rows can be
+//! changed row stays until it is *durable* (durable at the server); only durable rows can be
 //! unloaded.
 
 mod unloading;
@@ -35,9 +35,9 @@ pub struct Table {
     bytes: usize,
     usage: Usage,
     quota: Quota,
-    /// Changes that are not settled, oldest first.
-    unsettled: VecDeque<(Seq, Row)>,
-    settled: Seq,
+    /// Changes that are not durable, oldest first.
+    volatile: VecDeque<(Seq, Row)>,
+    durable: Seq,
     /// Nodes that stay loaded, with their listings, and how many pins each has.
     pinned: BTreeMap<Ino, usize>,
     unloadings: u64,
@@ -68,8 +68,8 @@ struct Directory {
 }
 
 impl Table {
-    /// A table with nothing loaded, whose tree's log is settled up to `settled`.
-    pub fn new(usage: Usage, quota: Quota, settled: Seq) -> Table {
+    /// A table with nothing loaded, whose tree's log is durable up to `durable`.
+    pub fn new(usage: Usage, quota: Quota, durable: Seq) -> Table {
         Table {
             nodes: BTreeMap::new(),
             directories: BTreeMap::new(),
@@ -77,8 +77,8 @@ impl Table {
             bytes: 0,
             usage,
             quota,
-            unsettled: VecDeque::new(),
-            settled,
+            volatile: VecDeque::new(),
+            durable,
             pinned: BTreeMap::new(),
             unloadings: 0,
             left: 0,
@@ -86,16 +86,16 @@ impl Table {
     }
 
     /// Applies the changes of op `seq`, which [`super::plan`] worked out from this very table.
-    pub fn commit(&mut self, changes: &Changes, seq: Seq) {
+    pub fn apply(&mut self, changes: &Changes, seq: Seq) {
         for (ino, node) in &changes.nodes {
             let existed = matches!(self.node(*ino), Loaded::Present(_));
             self.insert_node(*ino, NodeRow { node: node.clone(), changed: seq });
-            self.unsettled.push_back((seq, Row::Node(*ino)));
+            self.volatile.push_back((seq, Row::Node(*ino)));
             match node {
                 Some(node) if !existed && node.is_directory() => {
                     self.directory_mut(*ino).complete = true;
                 }
-                // A removed directory keeps its tombstones until they are settled.
+                // A removed directory keeps its tombstones until they are durable.
                 Some(_) | None => {}
             }
         }
@@ -104,7 +104,7 @@ impl Table {
             if directory.entries.insert(name.clone(), (*ino, seq)).is_none() {
                 self.bytes += weight::of_entry(name);
             }
-            self.unsettled.push_back((seq, Row::Entry(*parent, name.clone())));
+            self.volatile.push_back((seq, Row::Entry(*parent, name.clone())));
         }
         for effect in &changes.deliveries {
             match effect {
@@ -189,19 +189,19 @@ impl Table {
 
     /// The rows that ops after `after` changed, each once.
     pub fn changed_rows(&self, after: Seq) -> BTreeSet<Row> {
-        let start = self.unsettled.partition_point(|(seq, _)| *seq <= after);
-        self.unsettled.range(start..).map(|(_, row)| row.clone()).collect()
+        let start = self.volatile.partition_point(|(seq, _)| *seq <= after);
+        self.volatile.range(start..).map(|(_, row)| row.clone()).collect()
     }
 
     /// Marks all ops up to `seq` as durable.
-    pub fn settle(&mut self, seq: Seq) {
-        self.settle_rows(seq, Tombstones::Needed);
+    pub fn mark_durable(&mut self, seq: Seq) {
+        self.mark_rows_durable(seq, Tombstones::Needed);
     }
 
     /// The same, for an owner that reads the store directly and has no earlier answer in flight.
     /// Settled absences are dropped, since the store has no such rows either.
-    pub fn settle_in_store(&mut self, seq: Seq) {
-        self.settle_rows(seq, Tombstones::InStore);
+    pub fn mark_durable_in_store(&mut self, seq: Seq) {
+        self.mark_rows_durable(seq, Tombstones::InStore);
     }
 
     fn insert_node(&mut self, ino: Ino, row: NodeRow) {
@@ -232,23 +232,23 @@ impl Table {
         }
     }
 
-    fn settle_rows(&mut self, seq: Seq, tombstones: Tombstones) {
-        if seq > self.settled {
-            self.settled = seq;
+    fn mark_rows_durable(&mut self, seq: Seq, tombstones: Tombstones) {
+        if seq > self.durable {
+            self.durable = seq;
             self.left = 0;
         }
-        while self.unsettled.front().is_some_and(|(changed, _)| *changed <= seq) {
-            if let Some((_, row)) = self.unsettled.pop_front() {
+        while self.volatile.front().is_some_and(|(changed, _)| *changed <= seq) {
+            if let Some((_, row)) = self.volatile.pop_front() {
                 self.drop_tombstone(&row, tombstones);
             }
         }
     }
 
     fn drop_tombstone(&mut self, row: &Row, tombstones: Tombstones) {
-        let settled = self.settled;
+        let durable = self.durable;
         match row {
             Row::Node(ino) => {
-                let gone = |row: &NodeRow| row.node.is_none() && row.changed <= settled;
+                let gone = |row: &NodeRow| row.node.is_none() && row.changed <= durable;
                 if self.nodes.get(ino).is_some_and(gone) {
                     self.remove_node(*ino);
                     self.remove_directory(*ino);
@@ -256,7 +256,7 @@ impl Table {
             }
             Row::Entry(parent, name) => {
                 let Some(directory) = self.directories.get_mut(parent) else { return };
-                let gone = |entry: &(Option<Ino>, Seq)| entry.0.is_none() && entry.1 <= settled;
+                let gone = |entry: &(Option<Ino>, Seq)| entry.0.is_none() && entry.1 <= durable;
                 let needed = match tombstones {
                     Tombstones::Needed => !directory.complete,
                     Tombstones::InStore => false,
@@ -270,7 +270,7 @@ impl Table {
     }
 }
 
-/// What happens to settled names that are known to be absent, in a directory that is not completely
+/// What happens to durable names that are known to be absent, in a directory that is not completely
 /// loaded.
 #[derive(Clone, Copy)]
 enum Tombstones {

@@ -198,7 +198,7 @@ fn a_copy_that_shares_its_content_counts_in_full() {
 fn a_usage_that_is_wrong_is_seen() {
     let mut world = world_with_a_file(Quota::UNLIMITED);
     let usage = Usage { bytes: 1, nodes: 4 };
-    world.table.commit(&Changes { usage, ..Changes::default() }, world.seq.next());
+    world.table.apply(&Changes { usage, ..Changes::default() }, world.seq.next());
     assert!(audit(&[&world]).unwrap_err().contains("takes up"));
 }
 
@@ -220,7 +220,7 @@ fn a_link_that_is_not_counted_is_seen() {
     node.nlink = 2;
     let nodes = vec![(ino, Some(node.into()))];
     let usage = world.table.usage();
-    world.table.commit(&Changes { nodes, usage, ..Changes::default() }, world.seq.next());
+    world.table.apply(&Changes { nodes, usage, ..Changes::default() }, world.seq.next());
     assert!(audit(&[&world]).unwrap_err().contains("of 1 names"));
 }
 

@@ -21,7 +21,7 @@ fn world_with(change: impl FnOnce(&mut xfer_protocol::tree::Node)) -> (World, In
     change(&mut node);
     let usage = Usage { bytes: node.charge(), nodes: 4 };
     let nodes = vec![(ino, Some(Arc::new(node)))];
-    world.table.commit(&Changes { nodes, usage, ..Changes::default() }, world.seq);
+    world.table.apply(&Changes { nodes, usage, ..Changes::default() }, world.seq);
     (world, ino)
 }
 
@@ -77,7 +77,7 @@ fn one_hole_too_many_becomes_zeros_that_are_data() {
     let grow =
         Action::Write { ino, offset: 2 * BLOCK_BYTES, len: 4096, clear_set_id: false, fresh };
     let changes = planned(&world, grow);
-    world.table.commit(&changes, world.seq.next());
+    world.table.apply(&changes, world.seq.next());
     let before = data(&world.node(ino)).extents.clone();
     let changes = planned(&world, Action::Fallocate { ino, offset: 4096, len, mode, fresh });
     assert_eq!(extents(&changes), before);

@@ -1,6 +1,8 @@
 //! The rules about names, one claim each: making, linking, removing, renaming.
 
-use xfer_protocol::tree::{Action, Kind, Node, Op, Quota, RenameMode, Stop, Table, Usage, plan};
+use xfer_protocol::tree::{
+    Action, Kind, Node, Op, PlanError, Quota, RenameMode, Table, Usage, plan,
+};
 use xfer_protocol::{Errno, Ino, Seq, Timestamp};
 
 use crate::audit::audit;
@@ -243,5 +245,5 @@ fn directories_that_are_said_to_be_in_each_other_are_an_error_and_no_endless_wal
     let (from, to) = ((Ino::ROOT, name("moved")), (Ino(2001), name("there")));
     let action = Action::Rename { from, to, mode: RenameMode::Replace };
     let refused = plan(&table, &Op { time: Timestamp::default(), action });
-    assert_eq!(refused, Err(Stop::Refused(Errno::EIO)));
+    assert_eq!(refused, Err(PlanError::Refused(Errno::EIO)));
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use xfer_protocol::tree::{
-    Action, Changes, Loaded, Need, Node, Op, Quota, Row, Rows, Stop, Table, Usage, Xattrs, plan,
+    Action, Changes, Loaded, Need, Node, Op, PlanError, Quota, Row, Rows, Table, Usage, Xattrs,
+    plan,
 };
 use xfer_protocol::{Errno, Ino, Name, Seq};
 
@@ -117,8 +118,8 @@ impl Server {
         loop {
             match plan(&self.table, op) {
                 Ok(changes) => return Ok(changes),
-                Err(Stop::Refused(errno)) => return Err(errno),
-                Err(Stop::Need(need)) => self.fill(need),
+                Err(PlanError::Refused(errno)) => return Err(errno),
+                Err(PlanError::Need(need)) => self.fill(need),
             }
         }
     }
@@ -181,8 +182,8 @@ impl Pair {
                     return;
                 }
                 Ok(Meaning::Close(slot)) => return self.close(slot),
-                Ok(Meaning::Nothing) | Err(Stop::Refused(_)) => return,
-                Err(Stop::Need(need)) => self.fetch(need),
+                Ok(Meaning::Nothing) | Err(PlanError::Refused(_)) => return,
+                Err(PlanError::Need(need)) => self.fetch(need),
             }
         }
     }
@@ -192,8 +193,8 @@ impl Pair {
         let changes = loop {
             match plan(&self.client, &op) {
                 Ok(changes) => break changes,
-                Err(Stop::Refused(errno)) => return self.must_be_refused(&op, errno),
-                Err(Stop::Need(need)) => self.fetch(need),
+                Err(PlanError::Refused(errno)) => return self.must_be_refused(&op, errno),
+                Err(PlanError::Need(need)) => self.fetch(need),
             }
         };
         let expected = plan(&self.whole, &op);
@@ -202,15 +203,15 @@ impl Pair {
         let whole = completed(&changes, &expected);
         assert_eq!(whole, expected, "the replica goes wrong: {op:?}");
         self.seq = self.seq.next();
-        self.client.commit(&changes, self.seq);
-        self.whole.commit(&expected, self.seq);
+        self.client.apply(&changes, self.seq);
+        self.whole.apply(&expected, self.seq);
         let lost = orphans(&changes, &self.slots);
         self.on_its_way.push_back((self.seq, op, expected));
         lost.into_iter().for_each(|ino| self.act(Action::ForgetOrphan { ino }));
     }
 
     fn must_be_refused(&mut self, op: &Op, errno: Errno) {
-        let refused = Err(Stop::Refused(errno));
+        let refused = Err(PlanError::Refused(errno));
         assert_eq!(plan(&self.whole, op), refused, "the replica goes wrong: {op:?}");
         if self.on_its_way.is_empty() {
             assert_eq!(self.server.plan(op), Err(errno), "the server differs: {op:?}");
@@ -295,7 +296,7 @@ impl Pair {
             let (seq, op, predicted) = self.on_its_way.pop_front().expect("counted");
             let changes = self.server.plan(&op);
             assert_eq!(changes.as_ref(), Ok(&predicted), "the server differs: {op:?}");
-            self.server.table.commit(&predicted, seq);
+            self.server.table.apply(&predicted, seq);
             self.server.applied = seq;
         }
     }
@@ -304,14 +305,14 @@ impl Pair {
     pub fn commit(&mut self) {
         let Server { table, store, applied } = &mut self.server;
         store.commit(table, *applied);
-        table.settle_in_store(*applied);
+        table.mark_durable_in_store(*applied);
         self.durable.push_back(*applied);
     }
 
     /// Tells the client of one commit.
     pub fn settle(&mut self) {
         if let Some(seq) = self.durable.pop_front() {
-            self.client.settle(seq);
+            self.client.mark_durable(seq);
         }
     }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use xfer_protocol::limits::{DELIVERY_ITEMS_MAX, STATE_BYTES_MAX};
 use xfer_protocol::tree::{
-    Action, FallocateMode, Kind, Loaded, Quota, RenameMode, Rows, STATE_XATTR, Stop, Table,
+    Action, FallocateMode, Kind, Loaded, PlanError, Quota, RenameMode, Rows, STATE_XATTR, Table,
     XattrMode, Xattrs, plan,
 };
 use xfer_protocol::{ContentId, DeliveryId, Errno, Ino, Name, Seq};
@@ -318,7 +318,7 @@ fn a_delivery_is_accepted_once_even_when_it_was_unloaded_since() {
     // The store has not seen the op yet and still reports the delivery as waiting.
     post.bob.table.fill_delivery(id, Some(delivery));
     assert_eq!(post.bob.table.delivery(id), Loaded::Absent);
-    post.bob.table.settle(post.bob.seq);
+    post.bob.table.mark_durable(post.bob.seq);
     post.bob.table.trim(0);
     assert_eq!(post.bob.table.delivery(id), Loaded::Unknown);
 }
@@ -448,7 +448,7 @@ fn sending_asks_for_the_rows_it_needs() {
     let send = Action::Send { to: to.clone(), name: name("a"), from, delivery };
     let stop = xfer_protocol::tree::plan(&table, &crate::world::op(Seq(1), send)).unwrap_err();
     let need = xfer_protocol::tree::Need::Entry(Ino::OUTBOX, to);
-    assert_eq!(stop, xfer_protocol::tree::Stop::Need(need));
+    assert_eq!(stop, xfer_protocol::tree::PlanError::Need(need));
 }
 
 #[test]
@@ -463,7 +463,7 @@ fn a_change_that_shows_on_the_other_side_is_seen() {
     }
     let (nodes, usage) = (vec![(received, Some(node.into()))], post.bob.table.usage());
     let changes = xfer_protocol::tree::Changes { nodes, usage, ..Default::default() };
-    post.bob.table.commit(&changes, post.bob.seq.next());
+    post.bob.table.apply(&changes, post.bob.seq.next());
     assert!(post.audit().unwrap_err().contains("not sealed"));
     post.bob.apply(write(received, 0, 1, post.bob.id()), b"J").unwrap();
     assert_ne!(post.alice.read(ino), b"hello");
@@ -511,5 +511,5 @@ fn a_directory_with_more_than_can_be_sent_is_refused_unread() {
     table.fill_entry(post.mailbox, a.clone(), Some(ino));
     let (to, from, delivery) = (name("bob"), name("alice"), DeliveryId(post.alice.id()));
     let send = op(Seq(1), Action::Send { to, name: a, from, delivery });
-    assert_eq!(plan(&table, &send), Err(Stop::Refused(Errno::EDQUOT)));
+    assert_eq!(plan(&table, &send), Err(PlanError::Refused(Errno::EDQUOT)));
 }

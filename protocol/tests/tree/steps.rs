@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use xfer_protocol::limits::BLOCK_BYTES;
 use xfer_protocol::tree::{
-    Action, FallocateMode, Kind, Loaded, Need, Owner, RenameMode, Rows, SpecialKind, Stop,
+    Action, FallocateMode, Kind, Loaded, Need, Owner, PlanError, RenameMode, Rows, SpecialKind,
     XattrMode,
 };
 use xfer_protocol::{ContentId, Errno, Ino, Name, Timestamp};
@@ -93,7 +93,7 @@ impl Step {
         rows: &dyn Rows,
         slots: &[Option<Ino>; SLOTS],
         id: u64,
-    ) -> Result<Meaning, Stop> {
+    ) -> Result<Meaning, PlanError> {
         let (ino, fresh) = (Ino(id), ContentId(id));
         let file = |file: &File| resolve_file(rows, slots, file);
         let mut bytes = Vec::new();
@@ -175,7 +175,7 @@ impl Step {
         rows: &dyn Rows,
         slots: &[Option<Ino>; SLOTS],
         fresh: ContentId,
-    ) -> Result<Meaning, Stop> {
+    ) -> Result<Meaning, PlanError> {
         let (mut mode, mut uid, mut size, mut time) = (None, None, None, None);
         let ino = match self {
             Step::Chmod(path, to) => {
@@ -207,15 +207,18 @@ impl Step {
     }
 }
 
-pub fn node(rows: &dyn Rows, ino: Ino) -> Result<std::sync::Arc<xfer_protocol::tree::Node>, Stop> {
+pub fn node(
+    rows: &dyn Rows,
+    ino: Ino,
+) -> Result<std::sync::Arc<xfer_protocol::tree::Node>, PlanError> {
     match rows.node(ino) {
         Loaded::Present(node) => Ok(node),
         Loaded::Absent => Err(Errno::ENOENT.into()),
-        Loaded::Unknown => Err(Stop::Need(Need::Node(ino))),
+        Loaded::Unknown => Err(PlanError::Need(Need::Node(ino))),
     }
 }
 
-fn entry(rows: &dyn Rows, parent: Ino, name: &Name) -> Result<Ino, Stop> {
+fn entry(rows: &dyn Rows, parent: Ino, name: &Name) -> Result<Ino, PlanError> {
     match node(rows, parent)?.kind {
         Kind::Directory { .. } => {}
         // The tests' links all dangle.
@@ -225,15 +228,15 @@ fn entry(rows: &dyn Rows, parent: Ino, name: &Name) -> Result<Ino, Stop> {
     match rows.entry(parent, name) {
         Loaded::Present(ino) => Ok(ino),
         Loaded::Absent => Err(Errno::ENOENT.into()),
-        Loaded::Unknown => Err(Stop::Need(Need::Entry(parent, name.clone()))),
+        Loaded::Unknown => Err(PlanError::Need(Need::Entry(parent, name.clone()))),
     }
 }
 
-pub fn resolve(rows: &dyn Rows, path: &[u8]) -> Result<Ino, Stop> {
+pub fn resolve(rows: &dyn Rows, path: &[u8]) -> Result<Ino, PlanError> {
     path.iter().try_fold(Ino::ROOT, |at, byte| entry(rows, at, &Name::new(&[*byte]).unwrap()))
 }
 
-fn place(rows: &dyn Rows, path: &[u8]) -> Result<(Ino, Name), Stop> {
+fn place(rows: &dyn Rows, path: &[u8]) -> Result<(Ino, Name), PlanError> {
     let (last, above) = path.split_last().expect("paths have names");
     let parent = resolve(rows, above)?;
     match node(rows, parent)?.kind {
@@ -248,7 +251,7 @@ fn resolve_file(
     rows: &dyn Rows,
     slots: &[Option<Ino>; SLOTS],
     file: &File,
-) -> Result<Option<Ino>, Stop> {
+) -> Result<Option<Ino>, PlanError> {
     match file {
         File::Open(slot) => Ok(slots[*slot]),
         File::At(path) => {
@@ -259,7 +262,7 @@ fn resolve_file(
 }
 
 /// The node, if the kernel allows user attributes on its kind.
-fn with_xattrs(rows: &dyn Rows, path: &[u8]) -> Result<Option<Ino>, Stop> {
+fn with_xattrs(rows: &dyn Rows, path: &[u8]) -> Result<Option<Ino>, PlanError> {
     let ino = resolve(rows, path)?;
     let node = node(rows, ino)?;
     Ok((node.is_directory() || node.file().is_some()).then_some(ino))

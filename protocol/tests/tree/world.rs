@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use xfer_protocol::tree::{
-    Action, Changes, FileData, Kind, Loaded, Node, Op, Quota, Rows, Stop, Table, Usage, plan,
+    Action, Changes, FileData, Kind, Loaded, Node, Op, PlanError, Quota, Rows, SpecialKind, Table,
+    Usage, plan,
 };
 use xfer_protocol::{Errno, Ino, Name, Seq, Timestamp};
 
@@ -109,11 +110,11 @@ impl World {
         let seq = self.seq.next();
         let changes = match plan(&self.table, &op(seq, action)) {
             Ok(changes) => changes,
-            Err(Stop::Refused(errno)) => return Err(errno),
-            Err(Stop::Need(need)) => panic!("{need:?} in a tree that is all loaded"),
+            Err(PlanError::Refused(errno)) => return Err(errno),
+            Err(PlanError::Need(need)) => panic!("{need:?} in a tree that is all loaded"),
         };
         self.seq = seq;
-        self.table.commit(&changes, seq);
+        self.table.apply(&changes, seq);
         self.storage.borrow_mut().follow(&changes, payload);
         Ok(changes)
     }
@@ -137,8 +138,8 @@ impl World {
                 self.close(slot);
                 Ok(Changes::default())
             }
-            Err(Stop::Refused(errno)) => Err(errno),
-            Err(Stop::Need(need)) => panic!("{need:?} in a tree that is all loaded"),
+            Err(PlanError::Refused(errno)) => Err(errno),
+            Err(PlanError::Need(need)) => panic!("{need:?} in a tree that is all loaded"),
         };
         Some(changes.map(|changes| {
             for ino in orphans(&changes, &self.slots) {
@@ -206,9 +207,9 @@ impl World {
             Kind::File(data) => ("file", self.storage.borrow().read(data)),
             Kind::Directory { .. } => ("directory", Vec::new()),
             Kind::Symlink { target } => ("link", target.to_vec()),
-            Kind::Fifo => ("fifo", Vec::new()),
-            Kind::Socket => ("socket", Vec::new()),
-            Kind::CharDevice { .. } | Kind::BlockDevice { .. } => ("device", Vec::new()),
+            Kind::Special(SpecialKind::Fifo) => ("fifo", Vec::new()),
+            Kind::Special(SpecialKind::Socket) => ("socket", Vec::new()),
+            Kind::Special(_) => ("device", Vec::new()),
         };
         let xattrs = node.xattrs.all().expect("a world's nodes have all that is theirs");
         let xattrs = xattrs.iter();

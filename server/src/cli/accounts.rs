@@ -19,7 +19,7 @@ use crate::login::password;
 use crate::moment;
 use crate::program::control::{self, AskError, Command};
 use crate::program::exit::{Exit, Failure};
-use crate::program::place::Place;
+use crate::program::store_location::StoreLocation;
 use crate::program::waiting::Waiter;
 
 /// The default bound on the nodes of an account with a quota.
@@ -79,7 +79,7 @@ pub struct Limits {
 
 /// Creates an account.
 pub fn add(
-    store: &Place,
+    store: &StoreLocation,
     name: &str,
     origin: &secret::Origin,
     Limit(quota): Limit,
@@ -109,14 +109,18 @@ pub fn add(
 }
 
 /// Sets an account's password and ends its session, which may belong to a thief of the old one.
-pub fn set_password(store: &Place, name: &str, origin: &secret::Origin) -> Result<(), Failure> {
+pub fn set_password(
+    store: &StoreLocation,
+    name: &str,
+    origin: &secret::Origin,
+) -> Result<(), Failure> {
     let (ledger, account) = find(store, name)?;
     ledger.change(&account, Change::Password(hash(origin)?))?;
     tell(store, Command::End { user: name.to_owned() })
 }
 
 /// Removes an account, then its tree. A running server is told first, since the tree takes a while.
-pub fn remove(store: &Place, name: &str, consent: Consent) -> Result<(), Failure> {
+pub fn remove(store: &StoreLocation, name: &str, consent: Consent) -> Result<(), Failure> {
     let (ledger, account) = find(store, name)?;
     confirm(&account, consent)?;
     let _claim = ledger.claim(&account, Purpose::Change)?;
@@ -128,7 +132,7 @@ pub fn remove(store: &Place, name: &str, consent: Consent) -> Result<(), Failure
 }
 
 /// Sets the bounds on an account's tree and inbox.
-pub fn limit(store: &Place, name: &str, limits: &Limits) -> Result<(), Failure> {
+pub fn limit(store: &StoreLocation, name: &str, limits: &Limits) -> Result<(), Failure> {
     let (ledger, account) = find(store, name)?;
     if limits.quota.is_some() || limits.nodes.is_some() {
         let Limit(mut quota) = limits.quota.unwrap_or(Limit(account.quota));
@@ -144,7 +148,7 @@ pub fn limit(store: &Place, name: &str, limits: &Limits) -> Result<(), Failure> 
 }
 
 /// Prints the accounts, then the counts of wrong passwords.
-pub fn list(store: &Place) -> Result<(), Failure> {
+pub fn list(store: &StoreLocation) -> Result<(), Failure> {
     let ledger = Ledger::open(store, IfMissing::Fail)?;
     let accounts = ledger.waiter.wait(ledger.register.accounts.list())?;
     let rows: Vec<_> = accounts.iter().map(account_row).collect();
@@ -219,7 +223,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    fn open(store: &Place, if_missing: IfMissing) -> Result<Ledger, Failure> {
+    fn open(store: &StoreLocation, if_missing: IfMissing) -> Result<Ledger, Failure> {
         let waiter = Waiter::new()?;
         let register = waiter.wait(xfer_store::open_register(&store.location, if_missing))?;
         Ok(Ledger { waiter, register })
@@ -251,7 +255,7 @@ impl Ledger {
 }
 
 /// Finds an existing account in an existing store.
-pub fn find(store: &Place, name: &str) -> Result<(Ledger, Account), Failure> {
+pub fn find(store: &StoreLocation, name: &str) -> Result<(Ledger, Account), Failure> {
     let ledger = Ledger::open(store, IfMissing::Fail)?;
     let account = match user::parse(name) {
         Some(name) => ledger.find(&name)?,
@@ -315,7 +319,7 @@ fn hash(origin: &secret::Origin) -> Result<String, Failure> {
 }
 
 /// Notifies the server that runs on the store, if there is one.
-fn tell(store: &Place, command: Command) -> Result<(), Failure> {
+fn tell(store: &StoreLocation, command: Command) -> Result<(), Failure> {
     match control::ask(&store.dir, &command) {
         Ok(_) | Err(AskError::NotRunning) => Ok(()),
         Err(error @ AskError::Io(_)) => {

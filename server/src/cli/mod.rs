@@ -16,9 +16,9 @@ use xfer_store::embedded::{OlderDatabase, Serving};
 
 use crate::listener::identity::Identity;
 use crate::program::exit::{Exit, Failure};
-use crate::program::place::Place;
 use crate::program::rights;
 use crate::program::serve::{self, CertificateFiles};
+use crate::program::store_location::StoreLocation;
 
 mod accounts;
 mod secret;
@@ -46,12 +46,12 @@ struct Cli {
     command: Command,
     /// Where the server keeps everything
     #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/xfer", value_parser = place())]
-    store: Place,
+    store: StoreLocation,
 }
 
 /// Reads where the store is.
-fn place() -> impl TypedValueParser<Value = Place> {
-    OsStringValueParser::new().try_map(|text| Place::parse(&text))
+fn place() -> impl TypedValueParser<Value = StoreLocation> {
+    OsStringValueParser::new().try_map(|text| StoreLocation::parse(&text))
 }
 
 #[derive(Subcommand, Debug)]
@@ -117,7 +117,7 @@ struct Run {
 }
 
 impl Run {
-    fn config(self, store: Place) -> serve::Config {
+    fn config(self, store: StoreLocation) -> serve::Config {
         let Run { listen, cert, key, keep_lost, accept_older_database, tree_size } = self;
         serve::Config {
             store,

@@ -14,12 +14,12 @@ use super::{accounts, print_line, sessions};
 use crate::moment;
 use crate::program::control::{Answer, Command};
 use crate::program::exit::{Exit, Failure};
-use crate::program::place::Place;
+use crate::program::store_location::StoreLocation;
 use crate::transfer::export::{self, Export};
 use crate::transfer::import::{self, Import};
 
 /// Copies the entries of a directory into a user's tree.
-pub fn import(store: &Place, name: &str, from: &Path, into: &OsStr) -> Result<(), Failure> {
+pub fn import(store: &StoreLocation, name: &str, from: &Path, into: &OsStr) -> Result<(), Failure> {
     let into = names(into)?;
     let Opened { ledger, store, account, _claim } = open(store, name, Purpose::Change)?;
     let (line, done) =
@@ -29,7 +29,7 @@ pub fn import(store: &Place, name: &str, from: &Path, into: &OsStr) -> Result<()
 }
 
 /// Copies a user's tree into a directory.
-pub fn export(store: &Place, name: &str, to: &Path, replace: bool) -> Result<(), Failure> {
+pub fn export(store: &StoreLocation, name: &str, to: &Path, replace: bool) -> Result<(), Failure> {
     let Opened { ledger, store, account, _claim } = open(store, name, Purpose::Read)?;
     let (line, done) = export::export(&ledger.waiter, store, &account, &Export { to, replace });
     print_line(&line)?;
@@ -45,7 +45,7 @@ struct Opened {
     _claim: Claim,
 }
 
-fn open(place: &Place, name: &str, purpose: Purpose) -> Result<Opened, Failure> {
+fn open(place: &StoreLocation, name: &str, purpose: Purpose) -> Result<Opened, Failure> {
     let (ledger, account) = accounts::find(place, name)?;
     let claim = ledger.claim(&account, purpose)?;
     // From now on new sessions are refused; an earlier one is found here.

@@ -109,7 +109,7 @@ impl<'a> Solo<'a> {
     pub(crate) fn fresh(&mut self) -> Result<u64, SoloError> {
         if self.ids.first == self.ids.end {
             self.ids = self.waiter.wait(self.stores.store.trees.grant_ids(IDS_MAX))?;
-            self.tree.lock().ids_mut().grow(self.ids);
+            self.tree.lock().numbers_mut().grow(self.ids);
         }
         let id = self.ids.first;
         self.ids.first += 1;
@@ -232,7 +232,7 @@ impl<'a> Solo<'a> {
         }
         match trees.commit(vec![batch]).await?.pop().transpose()? {
             Some(Committed::Durable(_)) => {
-                holding::settle(&self.stores.store, self, seq).await?;
+                holding::reclaim(&self.stores.store, self, seq).await?;
                 self.note_quota().await
             }
             Some(Committed::Fenced) | None => {

@@ -80,7 +80,7 @@ struct Taken {
 }
 
 /// The place of a connection that is not admitted yet; dropping it frees the place.
-pub struct Place {
+pub struct Slot {
     of: Arc<HalfOpen>,
     kind: Kind,
     number: u64,
@@ -95,12 +95,12 @@ pub struct Known {
 
 impl HalfOpen {
     /// Takes a place for a new connection from this source.
-    pub fn enter(self: &Arc<Self>, source: Source) -> Place {
+    pub fn enter(self: &Arc<Self>, source: Source) -> Slot {
         let (holder, lost) = oneshot::channel();
         let mut places = self.lock();
         let kind = Kind { step: Step::Silent, is_known: places.known.of(source) > 0 };
         let number = places.add(kind, source, holder);
-        Place { of: self.clone(), kind, number, lost }
+        Slot { of: self.clone(), kind, number, lost }
     }
 
     /// Notes that this source has a running session.
@@ -157,7 +157,7 @@ impl Queue {
     }
 }
 
-impl Place {
+impl Slot {
     /// Moves the connection to its next step.
     pub fn advance(&mut self, step: Step) {
         let mut places = self.of.lock();
@@ -184,7 +184,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.of.lock().remove(self.kind, self.number);
     }
@@ -206,11 +206,11 @@ mod tests {
         Source::of(Ipv4Addr::from_bits(n as u32).into())
     }
 
-    fn is_lost(place: &mut Place) -> bool {
+    fn is_lost(place: &mut Slot) -> bool {
         place.lost.try_recv() == Err(oneshot::error::TryRecvError::Closed)
     }
 
-    fn lost(places: &mut [Place]) -> usize {
+    fn lost(places: &mut [Slot]) -> usize {
         places.iter_mut().filter_map(|place| is_lost(place).then_some(())).count()
     }
 
@@ -218,7 +218,7 @@ mod tests {
         half_open.lock().queues.values().map(|queue| queue.taken.len()).sum()
     }
 
-    fn crowd(half_open: &Arc<HalfOpen>, count: usize, sources: usize, step: Step) -> Vec<Place> {
+    fn crowd(half_open: &Arc<HalfOpen>, count: usize, sources: usize, step: Step) -> Vec<Slot> {
         let enter = |n: usize| {
             let mut place = half_open.enter(source(n % sources));
             place.advance(step);

@@ -28,7 +28,7 @@ use crate::engine::Engine;
 use crate::login::opening::{Admitted, Door, NotAdmitted};
 use crate::login::source::Source;
 
-use half_open::{Crowded, HalfOpen, Place, Step};
+use half_open::{Crowded, HalfOpen, Slot, Step};
 
 /// The most connections that wait to be accepted; beyond it the kernel refuses them.
 const BACKLOG: i32 = 1024;
@@ -138,7 +138,7 @@ impl Listener {
         to.spawn(self.clone().connection(tcp, peer.ip(), place));
     }
 
-    async fn connection(self: Arc<Self>, tcp: TcpStream, address: IpAddr, place: Place) {
+    async fn connection(self: Arc<Self>, tcp: TcpStream, address: IpAddr, place: Slot) {
         let (admitted, stream) = match self.admit(tcp, address, place).await {
             Ok(admitted) => admitted,
             Err(turned) => {
@@ -180,7 +180,7 @@ impl Listener {
         &self,
         tcp: TcpStream,
         address: IpAddr,
-        mut place: Place,
+        mut place: Slot,
     ) -> Result<(Admitted, TlsStream<TcpStream>), Turned> {
         set_options(&tcp).map_err(Turned::Tls)?;
         let deadline = Instant::now() + Duration::from_millis(OPENING_TIMEOUT_MS);

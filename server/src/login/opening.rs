@@ -21,7 +21,7 @@ use xfer_protocol::message::{
 use xfer_protocol::shown::is_visible;
 use xfer_protocol::{Name, SessionId, user};
 
-use crate::listener::half_open::Place;
+use crate::listener::half_open::Slot;
 use crate::login::lockout::{LockedOut, Lockouts};
 use crate::login::password;
 use crate::login::source::Source;
@@ -139,7 +139,7 @@ impl Door {
         &self,
         stream: &mut S,
         address: IpAddr,
-        place: Place,
+        place: Slot,
         deadline: Instant,
     ) -> Result<Admitted, NotAdmitted>
     where
@@ -244,11 +244,7 @@ fn internal(error: StoreError) -> Refusal {
 }
 
 /// Exchanges greetings and reads the link's purpose. A link that loses its place is told so.
-async fn hear<S>(
-    stream: &mut S,
-    mut place: Place,
-    deadline: Instant,
-) -> Result<Opening, NotAdmitted>
+async fn hear<S>(stream: &mut S, mut place: Slot, deadline: Instant) -> Result<Opening, NotAdmitted>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -116,7 +116,7 @@ pub enum AskError {
 /// # Errors
 /// If there is no server, or it does not answer in time.
 pub fn ask(store: &Path, command: &Command) -> Result<Answer, AskError> {
-    let place = Place::of(store)?;
+    let place = SocketPath::of(store)?;
     let mut socket = match std::os::unix::net::UnixStream::connect(&place.path) {
         Ok(socket) => socket,
         Err(error) if is_nobody(&error) => return Err(AskError::NotRunning),
@@ -149,7 +149,7 @@ impl Control {
     /// # Errors
     /// If the socket can't be created.
     pub fn bind(store: &Path, engine: Arc<Engine>) -> io::Result<Control> {
-        let place = Place::of(store)?;
+        let place = SocketPath::of(store)?;
         match std::fs::remove_file(&place.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -242,22 +242,22 @@ impl From<SessionInfo> for Session {
 
 /// The socket's path. A socket address holds only about a hundred bytes; a store with a longer path
 /// is reached through an open descriptor.
-struct Place {
+struct SocketPath {
     path: PathBuf,
     _directory: Option<std::fs::File>,
 }
 
-impl Place {
+impl SocketPath {
     const PATH_BYTES_MAX: usize = 100;
 
-    fn of(store: &Path) -> io::Result<Place> {
+    fn of(store: &Path) -> io::Result<SocketPath> {
         use std::os::fd::AsRawFd;
         let path = store.join("control.sock");
         if path.as_os_str().len() <= Self::PATH_BYTES_MAX {
-            return Ok(Place { path, _directory: None });
+            return Ok(SocketPath { path, _directory: None });
         }
         let directory = std::fs::File::open(store)?;
         let path = format!("/proc/self/fd/{}/control.sock", directory.as_raw_fd()).into();
-        Ok(Place { path, _directory: Some(directory) })
+        Ok(SocketPath { path, _directory: Some(directory) })
     }
 }

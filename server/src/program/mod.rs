@@ -2,7 +2,7 @@
 
 pub mod serve;
 pub mod control;
-pub mod place;
+pub mod store_location;
 pub mod waiting;
 pub mod rights;
 pub mod log;

@@ -24,8 +24,8 @@ use crate::login::opening::Door;
 use crate::program::control::Control;
 use crate::program::exit::{Exit, Failure};
 use crate::program::log;
-use crate::program::place::Place;
 use crate::program::rights::Own;
+use crate::program::store_location::StoreLocation;
 
 /// The time that sessions have to become durable once the server stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
@@ -36,7 +36,7 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 /// The configuration of a server.
 pub struct Config {
     /// The store's directory.
-    pub store: Place,
+    pub store: StoreLocation,
     /// The address to listen on.
     pub listen: SocketAddr,
     /// A certificate to use instead of the store's own.

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, ftruncate, linkat, mkdir, openat, statat, syncfs};
 use rustix::io::{Errno as HostError, pwrite, retry_on_intr};
-use xfer_protocol::tree::{FileData, Kind, Need, Node, Xattrs};
+use xfer_protocol::tree::{FileData, Kind, Need, Node, SpecialKind, Xattrs};
 use xfer_protocol::{Ino, Name};
 use xfer_store::{Account, ListMax, Listing, Part, Store, StoreError};
 
 use super::landing::{Found, Landing};
 use super::progress::{Path, Progress};
 use super::walk::{self, Attributes, DIRECTORY, FileId, Way};
-use super::{CHUNK_BYTES, Stop, Tally, interrupted, open_directory, unusable};
+use super::{CHUNK_BYTES, Interruption, Tally, interrupted, open_directory, unusable};
 use crate::program::exit::{Exit, Failure};
 use crate::program::rights::Own;
 use crate::program::waiting::Waiter;
@@ -104,8 +104,8 @@ impl Exporter<'_> {
             match self.entry(&name, ino, node) {
                 Ok(Some(inner)) => frames.push(inner),
                 Ok(None) => {}
-                Err(Stop::Entry(why)) => self.fail(&name, &why),
-                Err(Stop::All(failure)) => return Err(failure),
+                Err(Interruption::Entry(why)) => self.fail(&name, &why),
+                Err(Interruption::All(failure)) => return Err(failure),
             }
         }
         self.must_be_unchanged()?;
@@ -165,9 +165,9 @@ impl Exporter<'_> {
         let Some(node) = &frame.node else { return Ok(()) };
         let name = self.way.names().last().cloned();
         match (self.landing.finish(&self.way.here(), node), name) {
-            (Err(Stop::All(failure)), _) => return Err(failure),
-            (Err(Stop::Entry(why)), Some(name)) => self.fail(&name, &why),
-            (Err(Stop::Entry(_)), None) | (Ok(()), _) => {}
+            (Err(Interruption::All(failure)), _) => return Err(failure),
+            (Err(Interruption::Entry(why)), Some(name)) => self.fail(&name, &why),
+            (Err(Interruption::Entry(_)), None) | (Ok(()), _) => {}
         }
         self.way.leave().map_err(|error| {
             let error = std::io::Error::from(error);
@@ -177,7 +177,7 @@ impl Exporter<'_> {
     }
 
     /// Exports an entry. For a directory, returns the frame for descending into it.
-    fn entry(&mut self, name: &Name, ino: Ino, node: Node) -> Result<Option<Frame>, Stop> {
+    fn entry(&mut self, name: &Name, ino: Ino, node: Node) -> Result<Option<Frame>, Interruption> {
         match &node.kind {
             Kind::Directory { .. } => {
                 let (directory, there) = self.landing.directory(self.way.here(), name)?;
@@ -187,13 +187,15 @@ impl Exporter<'_> {
                 } else {
                     self.progress.moved()
                 }
-                return self.frame(ino, Some(Arc::new(node))).map(Some).map_err(Stop::All);
+                return self.frame(ino, Some(Arc::new(node))).map(Some).map_err(Interruption::All);
             }
-            Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {
+            Kind::Special(SpecialKind::CharDevice { .. } | SpecialKind::BlockDevice { .. }) => {
                 let path = Path { directories: self.way.names(), name };
                 self.progress.skip(&path, "a device; skipped");
             }
-            Kind::File(_) | Kind::Symlink { .. } | Kind::Fifo | Kind::Socket => {
+            Kind::File(_)
+            | Kind::Symlink { .. }
+            | Kind::Special(SpecialKind::Fifo | SpecialKind::Socket) => {
                 self.place(name, ino, &node)?;
             }
         }
@@ -201,7 +203,7 @@ impl Exporter<'_> {
     }
 
     /// Makes sure that an equal of the node is there.
-    fn place(&mut self, name: &Name, ino: Ino, node: &Node) -> Result<(), Stop> {
+    fn place(&mut self, name: &Name, ino: Ino, node: &Node) -> Result<(), Interruption> {
         if self.links.contains_key(&ino) {
             return self.link(name, ino);
         }
@@ -220,27 +222,32 @@ impl Exporter<'_> {
         Ok(())
     }
 
-    fn make(&mut self, name: &Name, node: &Node) -> Result<(), Stop> {
+    fn make(&mut self, name: &Name, node: &Node) -> Result<(), Interruption> {
         if let Kind::File(data) = &node.kind {
             let file = self.landing.file(self.way.here(), name)?;
             self.fill(&file, data)?;
-            self.must_be_unchanged().map_err(Stop::All)?;
+            self.must_be_unchanged().map_err(Interruption::All)?;
             return self.landing.finish(&file, node);
         }
         let at = self.way.here();
         match &node.kind {
             Kind::Symlink { target } => self.landing.symlink(at, name, target, node),
-            Kind::Fifo => self.landing.special(at, name, FileType::Fifo, node),
-            Kind::Socket => self.landing.special(at, name, FileType::Socket, node),
+            Kind::Special(SpecialKind::Fifo) => {
+                self.landing.special(at, name, FileType::Fifo, node)
+            }
+            Kind::Special(SpecialKind::Socket) => {
+                self.landing.special(at, name, FileType::Socket, node)
+            }
             Kind::File(_)
             | Kind::Directory { .. }
-            | Kind::CharDevice { .. }
-            | Kind::BlockDevice { .. } => Ok(()),
+            | Kind::Special(SpecialKind::CharDevice { .. } | SpecialKind::BlockDevice { .. }) => {
+                Ok(())
+            }
         }
     }
 
     /// Writes a file's data; holes stay holes.
-    fn fill(&mut self, file: &OwnedFd, data: &FileData) -> Result<(), Stop> {
+    fn fill(&mut self, file: &OwnedFd, data: &FileData) -> Result<(), Interruption> {
         ftruncate(file, data.size)?;
         let Some(content) = data.content else { return Ok(()) };
         for run in data.extents.data_in(data.size, 0..data.size) {
@@ -252,10 +259,12 @@ impl Exporter<'_> {
                     Ok(data) => data,
                     // If a session changed the file meanwhile, its old content may be gone.
                     Err(error) => {
-                        self.must_be_unchanged().map_err(Stop::All)?;
+                        self.must_be_unchanged().map_err(Interruption::All)?;
                         return Err(match error {
                             // One damaged file must not stop the others.
-                            StoreError::Damaged(what) => Stop::Entry(format!("is damaged: {what}")),
+                            StoreError::Damaged(what) => {
+                                Interruption::Entry(format!("is damaged: {what}"))
+                            }
                             other => other.into(),
                         });
                     }
@@ -273,7 +282,7 @@ impl Exporter<'_> {
     }
 
     /// Links another name to a node that is already exported.
-    fn link(&mut self, name: &Name, ino: Ino) -> Result<(), Stop> {
+    fn link(&mut self, name: &Name, ino: Ino) -> Result<(), Interruption> {
         let Some(first) = self.links.get(&ino) else { return Ok(()) };
         let here = self.way.here();
         let there = statat(here, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);

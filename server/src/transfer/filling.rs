@@ -15,12 +15,17 @@ use xfer_protocol::{ContentId, Errno, Ino, Timestamp};
 
 use super::import::{Importer, What};
 use super::walk::{self, Attributes};
-use super::{CHUNK_BYTES, Stop};
+use super::{CHUNK_BYTES, Interruption};
 use crate::engine::solo::SoloError;
 
 impl Importer<'_> {
     /// Writes the data that a file still lacks: everything past its present end.
-    pub(super) fn fill(&mut self, ino: Ino, of: &Attributes, what: &What) -> Result<(), Stop> {
+    pub(super) fn fill(
+        &mut self,
+        ino: Ino,
+        of: &Attributes,
+        what: &What,
+    ) -> Result<(), Interruption> {
         let What::File(file) = what else { return Ok(()) };
         let mut at = self.size(ino)?;
         while let Some(run) = walk::next_data(file, at, of.size)? {
@@ -29,7 +34,7 @@ impl Importer<'_> {
                 let mut data = vec![0; (run.end - at).min(CHUNK_BYTES) as usize];
                 let count = retry_on_intr(|| pread(file, &mut data, at))?;
                 if count == 0 {
-                    return Err(Stop::Entry("became shorter while it was read".to_owned()));
+                    return Err(Interruption::Entry("became shorter while it was read".to_owned()));
                 }
                 data.truncate(count);
                 self.write(ino, of.mtime, at, data.into())?;
@@ -45,12 +50,18 @@ impl Importer<'_> {
         }
         let now = Attributes::of(&fstat(file)?);
         if (now.size, now.mtime) != (of.size, of.mtime) {
-            return Err(Stop::Entry("changed while it was read".to_owned()));
+            return Err(Interruption::Entry("changed while it was read".to_owned()));
         }
         Ok(())
     }
 
-    fn write(&mut self, ino: Ino, time: Timestamp, at: u64, data: Bytes) -> Result<(), Stop> {
+    fn write(
+        &mut self,
+        ino: Ino,
+        time: Timestamp,
+        at: u64,
+        data: Bytes,
+    ) -> Result<(), Interruption> {
         if at > 0 {
             self.solo.must_own().map_err(|error| self.stop(error))?;
         }
@@ -61,7 +72,7 @@ impl Importer<'_> {
         Ok(())
     }
 
-    fn size(&mut self, ino: Ino) -> Result<u64, Stop> {
+    fn size(&mut self, ino: Ino) -> Result<u64, Interruption> {
         let node = self.solo.node(ino).map_err(|error| self.stop(error))?;
         Ok(node.and_then(|node| node.file().map(|data| data.size)).unwrap_or(0))
     }
@@ -73,7 +84,7 @@ impl Importer<'_> {
         ino: Ino,
         of: &Attributes,
         xattrs: &BTreeMap<Bytes, Bytes>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Interruption> {
         // The nodes that every tree has keep their attributes.
         if ino < Ino(Ino::FIRST_GRANTED) {
             return Ok(());
@@ -103,7 +114,7 @@ impl Importer<'_> {
         ino: Ino,
         node: &Node,
         xattrs: &BTreeMap<Bytes, Bytes>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Interruption> {
         let has = node.xattrs.all().unwrap_or_default();
         for name in has.keys().filter(|name| !is_ours(name) && !xattrs.contains_key(*name)) {
             self.act(Action::RemoveXattr { ino, name: name.clone() })?;
@@ -117,7 +128,9 @@ impl Importer<'_> {
             match self.solo.act(SystemTime::now().into(), action, Bytes::new()) {
                 // This is not a full disk: the op writes no data.
                 Err(SoloError::Refused(Errno::ENOSPC)) => {
-                    return Err(Stop::Entry("has more extended attributes than fit".to_owned()));
+                    return Err(Interruption::Entry(
+                        "has more extended attributes than fit".to_owned(),
+                    ));
                 }
                 done => done.map_err(|error| self.stop(error))?,
             }
@@ -131,7 +144,7 @@ impl Importer<'_> {
         ino: Ino,
         time: Timestamp,
         change: impl FnOnce(&mut Action),
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Interruption> {
         let mut action = Action::SetAttr {
             ino,
             mode: None,

@@ -17,7 +17,7 @@ use xfer_store::{Account, Store};
 
 use super::progress::{Path, Progress};
 use super::walk::{self, Attributes, FileId, Way};
-use super::{Stop, Tally, interrupted, open_directory, unusable};
+use super::{Interruption, Tally, interrupted, open_directory, unusable};
 use crate::engine::solo::{Solo, SoloError};
 use crate::program::exit::{Exit, Failure};
 use crate::program::rights::Own;
@@ -136,8 +136,8 @@ impl<'a> Importer<'a> {
                 None => {
                     let attributes = Attributes { mode: WAY_MODE, ..*owner };
                     self.mkdir(ino, name, &attributes).map_err(|stop| match stop {
-                        Stop::Entry(why) => bad_target(&why),
-                        Stop::All(failure) => failure,
+                        Interruption::Entry(why) => bad_target(&why),
+                        Interruption::All(failure) => failure,
                     })?
                 }
             };
@@ -157,8 +157,8 @@ impl<'a> Importer<'a> {
             match self.entry(frame.ino, &name) {
                 Ok(Some(inner)) => frames.push(inner),
                 Ok(None) => {}
-                Err(Stop::Entry(why)) => self.fail(&name, &why),
-                Err(Stop::All(failure)) => return Err(failure),
+                Err(Interruption::Entry(why)) => self.fail(&name, &why),
+                Err(Interruption::All(failure)) => return Err(failure),
             }
         }
         Ok(())
@@ -169,13 +169,13 @@ impl<'a> Importer<'a> {
         let Some(attributes) = frame.attributes else { return Ok(()) };
         let name = self.way.names().last().cloned();
         let finished = walk::xattrs(self.way.here())
-            .map_err(Stop::from)
+            .map_err(Interruption::from)
             .and_then(|xattrs| self.finish(frame.ino, &attributes, &xattrs));
         let left = self.way.leave();
         match (finished, name) {
-            (Err(Stop::All(failure)), _) => return Err(failure),
-            (Err(Stop::Entry(why)), Some(name)) => self.fail(&name, &why),
-            (Err(Stop::Entry(_)), None) | (Ok(()), _) => {}
+            (Err(Interruption::All(failure)), _) => return Err(failure),
+            (Err(Interruption::Entry(why)), Some(name)) => self.fail(&name, &why),
+            (Err(Interruption::Entry(_)), None) | (Ok(()), _) => {}
         }
         left.map_err(|error| {
             let error = std::io::Error::from(error);
@@ -185,7 +185,7 @@ impl<'a> Importer<'a> {
     }
 
     /// Imports an entry. For a directory, returns the frame for descending into it.
-    fn entry(&mut self, parent: Ino, name: &Name) -> Result<Option<Frame>, Stop> {
+    fn entry(&mut self, parent: Ino, name: &Name) -> Result<Option<Frame>, Interruption> {
         let stat = statat(self.way.here(), name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?;
         let attributes = Attributes::of(&stat);
         let what = match attributes.kind {
@@ -194,7 +194,7 @@ impl<'a> Importer<'a> {
                 let file = self.open(name, OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY)?;
                 let opened = Attributes::of(&fstat(&file)?);
                 if opened.kind != FileType::RegularFile {
-                    return Err(Stop::Entry("changed while it was looked at".to_owned()));
+                    return Err(Interruption::Entry("changed while it was looked at".to_owned()));
                 }
                 self.place(parent, name, &opened, &What::File(file))?;
                 return Ok(None);
@@ -214,7 +214,7 @@ impl<'a> Importer<'a> {
         Ok(None)
     }
 
-    fn directory(&mut self, parent: Ino, name: &Name) -> Result<Option<Frame>, Stop> {
+    fn directory(&mut self, parent: Ino, name: &Name) -> Result<Option<Frame>, Interruption> {
         let there = self.lookup(parent, name)?;
         if let Some((Ino::OUTBOX, _)) = there {
             self.skip(name, "what is put there would be sent; skipped");
@@ -239,7 +239,7 @@ impl<'a> Importer<'a> {
         Ok(Some(Frame { ino, names: names.into_iter(), attributes: Some(attributes) }))
     }
 
-    fn mkdir(&mut self, parent: Ino, name: &Name, of: &Attributes) -> Result<Ino, Stop> {
+    fn mkdir(&mut self, parent: Ino, name: &Name, of: &Attributes) -> Result<Ino, Interruption> {
         let ino = Ino(self.fresh()?);
         let name = name.clone();
         self.act(Action::Mkdir { parent, name, ino, mode: of.mode, owner: owner(of) })?;
@@ -254,7 +254,7 @@ impl<'a> Importer<'a> {
         name: &Name,
         of: &Attributes,
         what: &What,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Interruption> {
         if let Some(ino) = self.links.get(&of.id).copied().filter(|_| of.links > 1) {
             return self.link(parent, name, ino);
         }
@@ -289,7 +289,7 @@ impl<'a> Importer<'a> {
     }
 
     /// Links another name to a file that is already imported.
-    fn link(&mut self, parent: Ino, name: &Name, ino: Ino) -> Result<(), Stop> {
+    fn link(&mut self, parent: Ino, name: &Name, ino: Ino) -> Result<(), Interruption> {
         match self.lookup(parent, name)? {
             Some((there, _)) if there == ino => {
                 self.progress.kept();
@@ -309,7 +309,7 @@ impl<'a> Importer<'a> {
         name: &Name,
         of: &Attributes,
         what: &What,
-    ) -> Result<Ino, Stop> {
+    ) -> Result<Ino, Interruption> {
         let ino = Ino(self.fresh()?);
         let (name, mode, owner) = (name.clone(), of.mode, owner(of));
         match what {
@@ -330,7 +330,13 @@ impl<'a> Importer<'a> {
     }
 
     /// Removes an entry that is in the way; fails for a directory that is not empty.
-    fn remove(&mut self, parent: Ino, name: &Name, ino: Ino, node: &Node) -> Result<(), Stop> {
+    fn remove(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        ino: Ino,
+        node: &Node,
+    ) -> Result<(), Interruption> {
         let name = name.clone();
         if node.is_directory() {
             return self.act(Action::Rmdir { parent, name });
@@ -354,15 +360,19 @@ impl Importer<'_> {
         }
     }
 
-    fn lookup(&mut self, parent: Ino, name: &Name) -> Result<Option<(Ino, Arc<Node>)>, Stop> {
+    fn lookup(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+    ) -> Result<Option<(Ino, Arc<Node>)>, Interruption> {
         self.solo.entry(parent, name).map_err(|error| self.stop(error))
     }
 
-    pub(super) fn fresh(&mut self) -> Result<u64, Stop> {
+    pub(super) fn fresh(&mut self) -> Result<u64, Interruption> {
         self.solo.fresh().map_err(|error| self.stop(error))
     }
 
-    pub(super) fn act(&mut self, action: Action) -> Result<(), Stop> {
+    pub(super) fn act(&mut self, action: Action) -> Result<(), Interruption> {
         let now = SystemTime::now().into();
         self.solo.act(now, action, Bytes::new()).map_err(|error| self.stop(error))
     }
@@ -375,15 +385,15 @@ impl Importer<'_> {
         self.progress.fail(&Path { directories: self.way.names(), name }, why);
     }
 
-    pub(super) fn stop(&self, error: SoloError) -> Stop {
+    pub(super) fn stop(&self, error: SoloError) -> Interruption {
         match error {
             SoloError::Refused(Errno::EDQUOT | Errno::ENOSPC)
             | SoloError::Fenced
-            | SoloError::Storage(_) => Stop::All(self.failure(error)),
-            SoloError::Refused(Errno::ENOTEMPTY) => {
-                Stop::Entry("a directory of the account that is not empty is in the way".to_owned())
-            }
-            SoloError::Refused(errno) => Stop::Entry(errno.to_string()),
+            | SoloError::Storage(_) => Interruption::All(self.failure(error)),
+            SoloError::Refused(Errno::ENOTEMPTY) => Interruption::Entry(
+                "a directory of the account that is not empty is in the way".to_owned(),
+            ),
+            SoloError::Refused(errno) => Interruption::Entry(errno.to_string()),
         }
     }
 
@@ -409,8 +419,8 @@ impl Importer<'_> {
 fn compare(ino: Ino, node: Arc<Node>, of: &Attributes, what: &What) -> There {
     let same_kind = match (what, &node.kind) {
         (What::File(_), Kind::File(_))
-        | (What::Special(SpecialKind::Fifo), Kind::Fifo)
-        | (What::Special(SpecialKind::Socket), Kind::Socket) => true,
+        | (What::Special(SpecialKind::Fifo), Kind::Special(SpecialKind::Fifo))
+        | (What::Special(SpecialKind::Socket), Kind::Special(SpecialKind::Socket)) => true,
         (What::Symlink(target), Kind::Symlink { target: there }) => target == there,
         (What::File(_) | What::Symlink(_) | What::Special(_), _) => false,
     };

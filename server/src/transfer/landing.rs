@@ -18,10 +18,10 @@ use rustix::fs::{
     symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
-use xfer_protocol::tree::{Kind, Node};
+use xfer_protocol::tree::{Kind, Node, SpecialKind};
 use xfer_protocol::{Name, Timestamp};
 
-use super::Stop;
+use super::Interruption;
 use super::walk::{Attributes, DIRECTORY};
 use crate::moment;
 use crate::program::rights::Own;
@@ -55,7 +55,12 @@ pub(super) enum Found {
 
 impl Landing {
     /// Keeps an equal of `node` if one is there; removes any other entry.
-    pub(super) fn clear(self, at: BorrowedFd<'_>, name: &Name, node: &Node) -> Result<Found, Stop> {
+    pub(super) fn clear(
+        self,
+        at: BorrowedFd<'_>,
+        name: &Name,
+        node: &Node,
+    ) -> Result<Found, Interruption> {
         let _own = Own::regain()?;
         let there = match statat(at, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Attributes::of(&stat),
@@ -75,10 +80,10 @@ impl Landing {
         at: BorrowedFd<'_>,
         name: &Name,
         there: &Attributes,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Interruption> {
         let _own = Own::regain()?;
         if !self.replace {
-            return Err(Stop::Entry("something of that name is there".to_owned()));
+            return Err(Interruption::Entry("something of that name is there".to_owned()));
         }
         let flags = match there.kind {
             FileType::Directory => AtFlags::REMOVEDIR,
@@ -86,7 +91,7 @@ impl Landing {
         };
         match unlinkat(at, name.as_bytes(), flags) {
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                Err(Stop::Entry("a directory that is not empty is in the way".to_owned()))
+                Err(Interruption::Entry("a directory that is not empty is in the way".to_owned()))
             }
             removed => Ok(removed?),
         }
@@ -97,7 +102,7 @@ impl Landing {
         self,
         at: BorrowedFd<'_>,
         name: &Name,
-    ) -> Result<(OwnedFd, bool), Stop> {
+    ) -> Result<(OwnedFd, bool), Interruption> {
         let _own = Own::regain()?;
         let open = || openat(at, name.as_bytes(), DIRECTORY, Mode::empty());
         match statat(at, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
@@ -119,7 +124,7 @@ impl Landing {
     }
 
     /// Creates an empty file; the place must be free.
-    pub(super) fn file(self, at: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Stop> {
+    pub(super) fn file(self, at: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Interruption> {
         let _own = Own::regain()?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -133,7 +138,7 @@ impl Landing {
         name: &Name,
         target: &Bytes,
         node: &Node,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Interruption> {
         let _own = Own::regain()?;
         symlinkat(target.as_ref(), at, name.as_bytes())?;
         self.finish_unopened(at, name, node)
@@ -146,14 +151,14 @@ impl Landing {
         name: &Name,
         kind: FileType,
         node: &Node,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Interruption> {
         let _own = Own::regain()?;
         mknodat(at, name.as_bytes(), kind, mode_of(node), 0)?;
         self.finish_unopened(at, name, node)
     }
 
     /// Sets the attributes of a file that was just created, or of a directory.
-    pub(super) fn finish(self, file: &impl AsFd, node: &Node) -> Result<(), Stop> {
+    pub(super) fn finish(self, file: &impl AsFd, node: &Node) -> Result<(), Interruption> {
         let _own = Own::regain()?;
         for (name, value) in node.xattrs.all().unwrap_or_default().iter() {
             if name.starts_with(b"user.") {
@@ -170,7 +175,12 @@ impl Landing {
     }
 
     /// The same for an entry that can't be opened, or where opening would have an effect.
-    fn finish_unopened(self, at: BorrowedFd<'_>, name: &Name, node: &Node) -> Result<(), Stop> {
+    fn finish_unopened(
+        self,
+        at: BorrowedFd<'_>,
+        name: &Name,
+        node: &Node,
+    ) -> Result<(), Interruption> {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if self.owners {
             let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
@@ -183,33 +193,41 @@ impl Landing {
 
 /// Reports a filesystem that can't store a time so early or so late. Many round the nanoseconds;
 /// that is not reported.
-fn must_have_time(stat: &Stat, node: &Node) -> Result<(), Stop> {
+fn must_have_time(stat: &Stat, node: &Node) -> Result<(), Interruption> {
     let kept = Attributes::of(stat).mtime.secs();
     if kept.abs_diff(node.mtime.secs()) <= TIME_STEP_SECS_MAX {
         return Ok(());
     }
     let (wanted, kept) = (moment::display(node.mtime.secs()), moment::display(kept));
-    Err(Stop::Entry(format!("its time of change, {wanted}, can't be kept there: it is {kept} now")))
+    Err(Interruption::Entry(format!(
+        "its time of change, {wanted}, can't be kept there: it is {kept} now"
+    )))
 }
 
 /// Whether the existing entry has the node's kind, size and modification time.
-fn is_like(at: BorrowedFd<'_>, name: &Name, node: &Node, there: &Attributes) -> Result<bool, Stop> {
+fn is_like(
+    at: BorrowedFd<'_>,
+    name: &Name,
+    node: &Node,
+    there: &Attributes,
+) -> Result<bool, Interruption> {
     let like = match &node.kind {
         Kind::File(data) => there.kind == FileType::RegularFile && there.size == data.size,
         Kind::Symlink { target } => {
             there.kind == FileType::Symlink
                 && readlinkat(at, name.as_bytes(), Vec::new())?.as_bytes() == target.as_ref()
         }
-        Kind::Fifo => there.kind == FileType::Fifo,
-        Kind::Socket => there.kind == FileType::Socket,
-        Kind::Directory { .. } | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => false,
+        Kind::Special(SpecialKind::Fifo) => there.kind == FileType::Fifo,
+        Kind::Special(SpecialKind::Socket) => there.kind == FileType::Socket,
+        Kind::Directory { .. }
+        | Kind::Special(SpecialKind::CharDevice { .. } | SpecialKind::BlockDevice { .. }) => false,
     };
     Ok(like && there.mtime == node.mtime)
 }
 
-fn unattributed(error: Errno) -> Stop {
+fn unattributed(error: Errno) -> Interruption {
     let error = std::io::Error::from(error);
-    Stop::Entry(format!("its extended attributes can't be kept there ({error})"))
+    Interruption::Entry(format!("its extended attributes can't be kept there ({error})"))
 }
 
 fn mode_of(node: &Node) -> Mode {

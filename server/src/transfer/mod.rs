@@ -38,28 +38,28 @@ use xfer_store::StoreError;
 const CHUNK_BYTES: u64 = xfer_protocol::limits::WRITE_BYTES_MAX as u64;
 
 /// Why an entry, or the whole copy, was given up.
-enum Stop {
+enum Interruption {
     /// This entry can't be copied; the others can.
     Entry(String),
     /// The copy can't go on.
     All(Failure),
 }
 
-impl From<HostError> for Stop {
-    fn from(error: HostError) -> Stop {
+impl From<HostError> for Interruption {
+    fn from(error: HostError) -> Interruption {
         match error {
-            HostError::NOSPC | HostError::DQUOT => Stop::All(Failure::new(
+            HostError::NOSPC | HostError::DQUOT => Interruption::All(Failure::new(
                 Exit::DiskFull,
                 "the directory's disk is full; free some space, and run this again to go on",
             )),
-            error => Stop::Entry(std::io::Error::from(error).to_string()),
+            error => Interruption::Entry(std::io::Error::from(error).to_string()),
         }
     }
 }
 
-impl From<StoreError> for Stop {
-    fn from(error: StoreError) -> Stop {
-        Stop::All(error.into())
+impl From<StoreError> for Interruption {
+    fn from(error: StoreError) -> Interruption {
+        Interruption::All(error.into())
     }
 }
 

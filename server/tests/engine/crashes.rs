@@ -250,7 +250,7 @@ fn check_death(death: Death) -> usize {
         let lived = tokio::spawn(live(alice)).await;
         assert!(lived.is_ok() || mortal.is_dead(), "the client failed under a living server");
         until("the server to die, or to have nothing to do", || {
-            mortal.is_dead() || listed(&*mortal) == referred(&*world.meta, None)
+            mortal.is_dead() || listed(&*mortal) == referred(&world.meta, None)
         })
         .await;
         (world, mortal)
@@ -272,7 +272,7 @@ fn check_next(world: World, meta: SqliteStore, contents: FileStore, kept: BTreeS
         let world = world.over_again(engine);
         world.login("alice").await.logout().await;
         assert_eq!(meta.orphans(meta.account(&name("alice")).unwrap().unwrap().id).unwrap(), []);
-        until("what orphans had to go", || listed(&*contents) == referred(&*meta, Some(&contents)))
+        until("what orphans had to go", || listed(&*contents) == referred(&meta, Some(&contents)))
             .await;
     });
 }

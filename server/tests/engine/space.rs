@@ -163,7 +163,7 @@ fn charged(meta: &SqliteStore) -> u64 {
 pub async fn check_disk(world: &World, what: &str) {
     let start = Instant::now();
     loop {
-        let (charged, (count, bytes)) = (charged(&*world.meta), world.on_disk());
+        let (charged, (count, bytes)) = (charged(&world.meta), world.on_disk());
         if bytes <= charged + count * MAP_BYTES {
             return;
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use xfer_protocol::tree::Usage;
 use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 
-use super::state::State;
+use super::tables::Tables;
 use super::{Memory, answer};
 use crate::{Account, AccountId, Accounts, Answer, Change, Claim, NewAccount, Purpose, StoreError};
 
@@ -43,7 +43,9 @@ impl Accounts for Memory {
     }
 
     fn clear_removed(&self, now: Timestamp) -> Answer<'_, ()> {
-        self.lock().clear_removed(now);
+        let mut state = self.lock();
+        state.clear_removed(now);
+        state.garbage.clear();
         answer(Ok(()))
     }
 
@@ -52,7 +54,7 @@ impl Accounts for Memory {
     }
 }
 
-impl State {
+impl Tables {
     fn create(&mut self, new: NewAccount) -> Result<AccountId, StoreError> {
         if self.named(&new.name).is_some() {
             return Err(StoreError::Exists(new.name));

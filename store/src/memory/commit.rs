@@ -7,7 +7,7 @@ use xfer_protocol::message::DeliveryState;
 use xfer_protocol::tree::{Delivery, DeliveryEffect, Usage, Xattrs};
 use xfer_protocol::{ContentId, DeliveryId};
 
-use super::state::{Sent, State, content};
+use super::tables::{Sent, Tables, content};
 use crate::inbox::{Filling, Sending};
 use crate::{AccountId, Batch, Committed, Decided, StoreError};
 
@@ -19,7 +19,7 @@ enum Fate {
     NoUser,
 }
 
-impl State {
+impl Tables {
     /// Writes a batch, unless its session was fenced.
     pub(super) fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
         match self.accounts.get(&batch.account) {

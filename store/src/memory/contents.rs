@@ -7,7 +7,7 @@ use xfer_protocol::ContentId;
 use xfer_protocol::tree::Room;
 
 use super::bytes::Sparse;
-use super::state::State;
+use super::tables::Tables;
 use super::{Memory, answer};
 use crate::{Answer, Contents, Disk, Effect, Later, Placements, StoreError, Undone};
 
@@ -51,7 +51,7 @@ impl Contents for Memory {
     }
 }
 
-impl State {
+impl Tables {
     fn content(&mut self, content: ContentId) -> Result<&mut Sparse, StoreError> {
         let missing = || StoreError::Damaged(format!("content {content} is missing"));
         self.contents.get_mut(&content).ok_or_else(missing)

@@ -3,7 +3,7 @@
 use xfer_protocol::DeliveryId;
 use xfer_protocol::message::{DeliveryHead, DeliveryState};
 
-use super::state::State;
+use super::tables::Tables;
 use super::{Memory, answer};
 use crate::inbox::{Filling, Sending};
 use crate::{AccountId, Answer, Deliveries, Reservation, Reserved};
@@ -16,7 +16,7 @@ impl Deliveries for Memory {
         count: usize,
     ) -> Answer<'_, Vec<(u64, DeliveryHead)>> {
         let state = self.lock();
-        let waits = |sent: &&super::state::Sent| sent.to == Some(to) && sent.arrival > after;
+        let waits = |sent: &&super::tables::Sent| sent.to == Some(to) && sent.arrival > after;
         let mut waiting: Vec<_> = state.deliveries.values().filter(waits).collect();
         waiting.sort_by_key(|sent| sent.arrival);
         let heads = waiting.into_iter().take(count).filter_map(|sent| {
@@ -57,7 +57,7 @@ impl Deliveries for Memory {
     }
 }
 
-impl State {
+impl Tables {
     fn reserve(&mut self, asked: &Reservation) -> Reserved {
         if !self.runs(asked.from, asked.epoch) {
             return Reserved::Over;

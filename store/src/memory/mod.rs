@@ -7,7 +7,7 @@
 //! **Invariant:** it answers as the engine for one machine does (`tests/agree.rs`).
 
 mod bytes;
-mod state;
+mod tables;
 mod commit;
 mod trees;
 mod contents;
@@ -22,16 +22,16 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::{Answer, Keeper, Later, Store, StoreError};
 
-use state::State;
+use tables::Tables;
 
 /// The engine.
 #[derive(Default)]
 struct Memory {
-    state: Mutex<State>,
+    state: Mutex<Tables>,
 }
 
 impl Memory {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Tables> {
         self.state.lock()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use xfer_protocol::tree::{Need, Node};
 use xfer_protocol::{Epoch, IdRange, Ino, Name};
 
-use super::state::State;
+use super::tables::Tables;
 use super::{Memory, answer};
 use crate::trees::weight;
 use crate::{
@@ -69,7 +69,7 @@ impl Trees for Memory {
     }
 }
 
-impl State {
+impl Tables {
     fn begin(&mut self, id: AccountId, by: Beginner) -> Result<Begun, StoreError> {
         let claims = self.claims.get(&id);
         let is_claimed = claims.is_some_and(|claims| claims.is_changed() || claims.is_read());

@@ -662,12 +662,14 @@ impl Thing {
                 parent == p && *entries == e.len() as u64 && *name_bytes == bytes
             }
             (Kind::Symlink { target }, What::Symlink(to)) => target == to,
-            (Kind::Fifo, What::Special(Special::Fifo))
-            | (Kind::Socket, What::Special(Special::Socket)) => true,
-            (Kind::CharDevice { rdev }, What::Special(Special::CharDevice { rdev: r }))
-            | (Kind::BlockDevice { rdev }, What::Special(Special::BlockDevice { rdev: r })) => {
-                rdev == r
-            }
+            (Kind::Special(kind), What::Special(special)) => match (kind, special) {
+                (SpecialKind::Fifo, Special::Fifo) | (SpecialKind::Socket, Special::Socket) => true,
+                (SpecialKind::CharDevice { rdev }, Special::CharDevice { rdev: r })
+                | (SpecialKind::BlockDevice { rdev }, Special::BlockDevice { rdev: r }) => {
+                    rdev == r
+                }
+                _ => false,
+            },
             _ => false,
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use xfer_protocol::tree::{
-    Action, Changes, Delivery, Loaded, Node, Op, Quota, Rows, Stop, Table, Usage, plan,
+    Action, Changes, Delivery, Loaded, Node, Op, PlanError, Quota, Rows, Table, Usage, plan,
 };
 use xfer_protocol::{DeliveryId, Errno, Ino, Name, Seq, Timestamp};
 
@@ -123,8 +123,8 @@ impl Whole {
     fn plan(&self, op: &Op) -> Result<Changes, Errno> {
         match plan(&self.table, op) {
             Ok(changes) => Ok(changes),
-            Err(Stop::Refused(errno)) => Err(errno),
-            Err(Stop::Need(need)) => panic!("{need:?} in a tree that is all loaded: {op:?}"),
+            Err(PlanError::Refused(errno)) => Err(errno),
+            Err(PlanError::Need(need)) => panic!("{need:?} in a tree that is all loaded: {op:?}"),
         }
     }
 
@@ -135,8 +135,8 @@ impl Whole {
                 None => self.inos.remove(ino),
             };
         }
-        self.table.commit(changes, seq);
-        self.table.settle_in_store(seq);
+        self.table.apply(changes, seq);
+        self.table.mark_durable_in_store(seq);
         self.seq = seq;
     }
 }

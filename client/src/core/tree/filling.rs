@@ -201,6 +201,6 @@ fn is_sound(node: &Node) -> bool {
         Kind::Symlink { target } => !target.is_empty() && target.len() <= SYMLINK_BYTES_MAX,
         Kind::File(data) => data.size <= FILE_BYTES_MAX,
         Kind::Directory { entries, name_bytes, .. } => (*entries).max(*name_bytes) <= ENTRIES_MAX,
-        Kind::Fifo | Kind::Socket | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => true,
+        Kind::Special(_) => true,
     }
 }

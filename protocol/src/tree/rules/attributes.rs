@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::draft::Draft;
-use super::super::{Action, Need, STATE_XATTR, Stop, XattrMode, Xattrs};
+use super::super::staging::Staging;
+use super::super::{Action, Need, PlanError, STATE_XATTR, XattrMode, Xattrs};
 use super::data;
 use crate::limits::{
     STATE_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX,
@@ -17,11 +17,11 @@ const MODE_MASK: u16 = 0o7777;
 const XATTR_LIST_BYTES_MAX: usize = 65_536;
 
 pub(super) fn set(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     ino: Ino,
     action: &Action,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let Action::SetAttr { mode, uid, gid, size, atime, mtime, clear_set_id, fresh, .. } = action
     else {
         return Err(Errno::EINVAL.into());
@@ -45,13 +45,13 @@ pub(super) fn set(
 }
 
 pub(super) fn set_xattr(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     ino: Ino,
     name: &Bytes,
     value: &Bytes,
     mode: XattrMode,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     must_be_attribute_name(name)?;
     if value.len() > XATTR_VALUE_BYTES_MAX {
         return Err(Errno::ENOSPC.into());
@@ -61,7 +61,7 @@ pub(super) fn set_xattr(
         return Err(Errno::EINVAL.into());
     }
     let node = d.node_mut(ino)?;
-    let mut xattrs = node.xattrs.take().ok_or(Stop::Need(Need::Attributes(ino)))?;
+    let mut xattrs = node.xattrs.take().ok_or(PlanError::Need(Need::Attributes(ino)))?;
     match (mode, xattrs.contains_key(name)) {
         (XattrMode::Create, true) => return Err(Errno::EEXIST.into()),
         (XattrMode::Replace, false) => return Err(Errno::ENODATA.into()),
@@ -78,13 +78,13 @@ pub(super) fn set_xattr(
 }
 
 pub(super) fn remove_xattr(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     ino: Ino,
     name: &Bytes,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let node = d.node_mut(ino)?;
-    let mut xattrs = node.xattrs.take().ok_or(Stop::Need(Need::Attributes(ino)))?;
+    let mut xattrs = node.xattrs.take().ok_or(PlanError::Need(Need::Attributes(ino)))?;
     Arc::make_mut(&mut xattrs).remove(name).ok_or(Errno::ENODATA)?;
     node.xattrs = Xattrs::of(xattrs);
     node.ctime = time;

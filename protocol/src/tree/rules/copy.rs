@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::super::draft::Draft;
-use super::super::{ContentEffect, FileData, Node, Stop};
+use super::super::staging::Staging;
+use super::super::{ContentEffect, FileData, Node, PlanError};
 use super::data::{self, allocate, must_be_writable, punch, touch};
 use crate::limits::BLOCK_BYTES;
 use crate::{ContentId, Errno, Ino, Timestamp};
@@ -13,7 +13,7 @@ use crate::{ContentId, Errno, Ino, Timestamp};
 const SHARED_PART_BYTES_MIN: u64 = 64 << 20;
 
 /// The two ends of a copy.
-pub(super) struct Part {
+pub(super) struct Piece {
     pub(super) from: Ino,
     pub(super) from_offset: u64,
     pub(super) to: Ino,
@@ -22,11 +22,11 @@ pub(super) struct Part {
 }
 
 pub(super) fn copy_range(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
-    part: Part,
+    part: Piece,
     fresh: ContentId,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let source = d.node(part.from)?;
     let source = file(&source)?.clone();
     let target = d.node(part.to)?;
@@ -70,7 +70,7 @@ fn same_holes(source: &FileData, target: &FileData, end: u64) -> bool {
     data(source) == data(target)
 }
 
-fn share(d: &mut Draft<'_>, part: &Part, source: &FileData, end: u64) -> Result<(), Stop> {
+fn share(d: &mut Staging<'_>, part: &Piece, source: &FileData, end: u64) -> Result<(), PlanError> {
     d.file_mut(part.from)?.sealed = true;
     let mut extents = source.extents.clone();
     if end < source.size {
@@ -89,12 +89,12 @@ fn share(d: &mut Draft<'_>, part: &Part, source: &FileData, end: u64) -> Result<
 }
 
 fn copy_bytes(
-    d: &mut Draft<'_>,
-    part: &Part,
+    d: &mut Staging<'_>,
+    part: &Piece,
     source: &FileData,
     from: Range<u64>,
     fresh: ContentId,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let there = |at: u64| at - part.from_offset + part.to_offset;
     // Allocate the whole target range first: this gives the target its content and its size.
     let data = source.extents.data_in(source.size, from.clone());
@@ -132,7 +132,7 @@ fn copy_bytes(
     Ok(())
 }
 
-fn file_is_hole(d: &Draft<'_>, ino: Ino, range: &Range<u64>) -> Result<bool, Stop> {
+fn file_is_hole(d: &Staging<'_>, ino: Ino, range: &Range<u64>) -> Result<bool, PlanError> {
     let node = d.node(ino)?;
     let data = file(&node)?;
     Ok(data.extents.data_in(data.size, range.clone()).is_empty())

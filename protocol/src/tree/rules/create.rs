@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::super::draft::Draft;
-use super::super::{FileData, Kind, Node, Owner, SpecialKind, Stop, Xattrs};
-use super::{Place, Post, must_not_be_sent, post};
+use super::super::staging::Staging;
+use super::super::{FileData, Kind, Node, Owner, PlanError, SpecialKind, Xattrs};
+use super::{MailZone, Place, must_not_be_sent, post};
 use crate::limits::{LINKS_MAX, SYMLINK_BYTES_MAX};
 use crate::{Errno, Ino, Name, Timestamp};
 
@@ -13,24 +13,24 @@ const DIRECTORY_MODE_MASK: u16 = 0o1777;
 const SET_GID: u16 = 0o2000;
 
 pub(super) fn file(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     place: Place<'_>,
     ino: Ino,
     mode: u16,
     owner: Owner,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     add(d, time, place, ino, new_node(Kind::File(FileData::default()), mode, owner, time))
 }
 
 pub(super) fn directory(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     place: Place<'_>,
     ino: Ino,
     mode: u16,
     owner: Owner,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let kind = Kind::empty_directory(place.0);
     // mkdir(2) ignores the set-id bits; the parent's are inherited separately.
     add(d, time, place, ino, new_node(kind, mode & DIRECTORY_MODE_MASK, owner, time))?;
@@ -39,13 +39,13 @@ pub(super) fn directory(
 }
 
 pub(super) fn symlink(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     place: Place<'_>,
     ino: Ino,
     target: &Bytes,
     owner: Owner,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     must_be_target(target)?;
     add(d, time, place, ino, new_node(Kind::Symlink { target: target.clone() }, 0o777, owner, time))
 }
@@ -61,35 +61,30 @@ pub(super) fn must_be_target(target: &[u8]) -> Result<(), Errno> {
 }
 
 pub(super) fn special(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     place: Place<'_>,
     ino: Ino,
     mode: u16,
     owner: Owner,
     kind: SpecialKind,
-) -> Result<(), Stop> {
-    let kind = match kind {
-        SpecialKind::Fifo => Kind::Fifo,
-        SpecialKind::Socket => Kind::Socket,
-        SpecialKind::CharDevice { rdev } => Kind::CharDevice { rdev },
-        SpecialKind::BlockDevice { rdev } => Kind::BlockDevice { rdev },
-    };
-    add(d, time, place, ino, new_node(kind, mode, owner, time))
+) -> Result<(), PlanError> {
+    let node = new_node(Kind::Special(kind), mode, owner, time);
+    add(d, time, place, ino, node)
 }
 
 pub(super) fn link(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     ino: Ino,
     place: Place<'_>,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let node = d.node(ino)?;
     let parent = d.directory(place.0)?;
     if d.entry(place.0, place.1)?.is_some() {
         return Err(Errno::EEXIST.into());
     }
-    if node.is_directory() || post(place.0, &parent) != Post::None {
+    if node.is_directory() || post(place.0, &parent) != MailZone::None {
         return Err(Errno::EPERM.into());
     }
     must_not_be_sent(&node)?;
@@ -106,12 +101,12 @@ pub(super) fn link(
 
 /// Makes `outbox/<user>`. The server checks that the user exists; the tree can't.
 pub(super) fn mailbox(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     user: &Name,
     ino: Ino,
     owner: Owner,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let kind = Kind::empty_directory(Ino::OUTBOX);
     enter_new(d, time, (Ino::OUTBOX, user), ino, new_node(kind, 0o700, owner, time))?;
     d.node_mut(Ino::OUTBOX)?.nlink += 1;
@@ -136,22 +131,22 @@ pub(super) fn new_node(kind: Kind, mode: u16, owner: Owner, time: Timestamp) -> 
 
 /// Adds a node for a program, if a program may make such a node there.
 fn add(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     place: Place<'_>,
     ino: Ino,
     mut node: Node,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let parent = d.directory(place.0)?;
     if d.entry(place.0, place.1)?.is_some() {
         return Err(Errno::EEXIST.into());
     }
     match post(place.0, &parent) {
-        Post::None => {}
+        MailZone::None => {}
         // Every user has a mailbox, so a name that is not in the outbox is not a user.
-        Post::Outbox => return Err(Errno::ENOENT.into()),
-        Post::Mailbox if node.file().is_some() => {}
-        Post::Mailbox | Post::Sent => return Err(Errno::EPERM.into()),
+        MailZone::Outbox => return Err(Errno::ENOENT.into()),
+        MailZone::Mailbox if node.file().is_some() => {}
+        MailZone::Mailbox | MailZone::Sent => return Err(Errno::EPERM.into()),
     }
     if parent.mode & SET_GID != 0 {
         node.gid = parent.gid;
@@ -167,12 +162,12 @@ fn add(
 
 /// Adds a node with its first entry, whether a program or a delivery makes it.
 pub(super) fn enter_new(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     place: Place<'_>,
     ino: Ino,
     node: Node,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     d.directory(place.0)?;
     if d.entry(place.0, place.1)?.is_some() {
         return Err(Errno::EEXIST.into());

@@ -12,8 +12,8 @@
 
 use std::ops::Range;
 
-use super::super::draft::{Draft, edges};
-use super::super::{ContentEffect, FallocateMode, FileData, Kind, Node, Stop};
+use super::super::staging::{Staging, edges};
+use super::super::{ContentEffect, FallocateMode, FileData, Kind, Node, PlanError};
 use super::must_not_be_sent;
 use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
 use crate::{ContentId, Errno, Ino, Timestamp};
@@ -25,13 +25,13 @@ pub(super) fn range(offset: u64, len: u64) -> Result<Range<u64>, Errno> {
 }
 
 pub(super) fn write(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     ino: Ino,
     range: Range<u64>,
     clear_set_id: bool,
     fresh: ContentId,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     must_be_writable(&*d.node(ino)?)?;
     if range.is_empty() {
         return Ok(());
@@ -46,12 +46,12 @@ pub(super) fn write(
 }
 
 pub(super) fn resize(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     ino: Ino,
     size: u64,
     fresh: ContentId,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     must_be_writable(&*d.node(ino)?)?;
     range(0, size)?;
     let data = d.file_mut(ino)?;
@@ -77,13 +77,13 @@ pub(super) fn resize(
 }
 
 pub(super) fn fallocate(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     ino: Ino,
     range: Range<u64>,
     mode: FallocateMode,
     fresh: ContentId,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     must_be_writable(&*d.node(ino)?)?;
     if range.is_empty() {
         return Err(Errno::EINVAL.into());
@@ -103,16 +103,12 @@ pub(super) fn must_be_writable(node: &Node) -> Result<(), Errno> {
     match node.kind {
         Kind::File(_) => must_not_be_sent(node),
         Kind::Directory { .. } => Err(Errno::EISDIR),
-        Kind::Symlink { .. }
-        | Kind::Fifo
-        | Kind::Socket
-        | Kind::CharDevice { .. }
-        | Kind::BlockDevice { .. } => Err(Errno::EINVAL),
+        Kind::Symlink { .. } | Kind::Special(_) => Err(Errno::EINVAL),
     }
 }
 
 /// Sets the times of a node whose data changed.
-pub(super) fn touch(d: &mut Draft<'_>, time: Timestamp, ino: Ino) -> Result<(), Stop> {
+pub(super) fn touch(d: &mut Staging<'_>, time: Timestamp, ino: Ino) -> Result<(), PlanError> {
     let node = d.node_mut(ino)?;
     node.mtime = time;
     node.ctime = time;
@@ -121,12 +117,12 @@ pub(super) fn touch(d: &mut Draft<'_>, time: Timestamp, ino: Ino) -> Result<(), 
 
 /// Makes the blocks of `range` data, ready for all of `range` to be overwritten.
 pub(super) fn allocate(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     ino: Ino,
     range: Range<u64>,
     grow: bool,
     fresh: ContentId,
-) -> Result<ContentId, Stop> {
+) -> Result<ContentId, PlanError> {
     let content = own_content(d, ino, fresh)?;
     let data = d.file_mut(ino)?;
     let old = data.size;
@@ -150,12 +146,12 @@ pub(super) fn allocate(
 
 /// Makes the blocks of `range` data; holes in it become zeros.
 fn reserve(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     ino: Ino,
     range: Range<u64>,
     grow: bool,
     fresh: ContentId,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let data = d.file_mut(ino)?;
     let blocks =
         range.start / BLOCK_BYTES * BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES) * BLOCK_BYTES;
@@ -177,12 +173,12 @@ fn reserve(
 }
 
 fn clear(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     ino: Ino,
     range: Range<u64>,
     grow: bool,
     fresh: ContentId,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let content = allocate(d, ino, range.clone(), grow, fresh)?;
     zero(d, content, range);
     Ok(())
@@ -190,11 +186,11 @@ fn clear(
 
 /// Makes the whole blocks of `range` a hole and zeroes the rest. The size stays.
 pub(super) fn punch(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     ino: Ino,
     range: Range<u64>,
     fresh: ContentId,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let data = d.file_mut(ino)?;
     if data.extents.data_in(data.size, range.clone()).is_empty() {
         return Ok(());
@@ -223,7 +219,7 @@ fn grown_over(data: &FileData, size: u64) -> Range<u64> {
 }
 
 /// The file's content, replaced by a new one first if it may be shared.
-fn own_content(d: &mut Draft<'_>, ino: Ino, fresh: ContentId) -> Result<ContentId, Stop> {
+fn own_content(d: &mut Staging<'_>, ino: Ino, fresh: ContentId) -> Result<ContentId, PlanError> {
     let data = d.file_mut(ino)?;
     if let Some(content) = data.content.filter(|_| !data.sealed) {
         return Ok(content);
@@ -245,7 +241,7 @@ fn own_content(d: &mut Draft<'_>, ino: Ino, fresh: ContentId) -> Result<ContentI
     Ok(fresh)
 }
 
-fn zero(d: &mut Draft<'_>, content: ContentId, range: Range<u64>) {
+fn zero(d: &mut Staging<'_>, content: ContentId, range: Range<u64>) {
     if !range.is_empty() {
         d.content(ContentEffect::Zero {
             content,
@@ -255,7 +251,7 @@ fn zero(d: &mut Draft<'_>, content: ContentId, range: Range<u64>) {
     }
 }
 
-fn free(d: &mut Draft<'_>, content: ContentId, range: Range<u64>) {
+fn free(d: &mut Staging<'_>, content: ContentId, range: Range<u64>) {
     if !range.is_empty() {
         d.content(ContentEffect::Free {
             content,

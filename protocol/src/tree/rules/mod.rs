@@ -8,17 +8,17 @@ mod data;
 mod copy;
 mod sending;
 
-use super::draft::Draft;
-use super::{Action, Changes, Node, Op, Rows, Stop};
+use super::staging::Staging;
+use super::{Action, Changes, Node, Op, PlanError, Rows};
 use crate::{Errno, Ino, Name};
 
 /// Works out the changes that `op` makes to the loaded rows.
 ///
 /// # Errors
-/// [`Stop::Need`] if a row must be loaded first; [`Stop::Refused`] with the errno that POSIX and
+/// [`PlanError::Need`] if a row must be loaded first; [`PlanError::Refused`] with the errno that POSIX and
 /// Linux give for such an op. Neither changes anything.
-pub fn plan(rows: &dyn Rows, op: &Op) -> Result<Changes, Stop> {
-    let mut draft = Draft::new(rows);
+pub fn plan(rows: &dyn Rows, op: &Op) -> Result<Changes, PlanError> {
+    let mut draft = Staging::new(rows);
     let (d, time) = (&mut draft, op.time);
     match &op.action {
         Action::Create { parent, name, ino, mode, owner } => {
@@ -52,14 +52,14 @@ pub fn plan(rows: &dyn Rows, op: &Op) -> Result<Changes, Stop> {
             data::fallocate(d, time, *ino, data::range(*offset, *len)?, *mode, *fresh)?;
         }
         Action::CopyRange { from, from_offset, to, to_offset, len, fresh } => {
-            let part = copy::Part {
+            let piece = copy::Piece {
                 from: *from,
                 from_offset: *from_offset,
                 to: *to,
                 to_offset: *to_offset,
                 len: *len,
             };
-            copy::copy_range(d, time, part, *fresh)?;
+            copy::copy_range(d, time, piece, *fresh)?;
         }
         Action::ForgetOrphan { ino } => remove::forget_orphan(d, *ino)?,
         Action::Mailbox { user, ino, owner } => create::mailbox(d, time, user, *ino, *owner)?,
@@ -80,7 +80,7 @@ type Place<'a> = (Ino, &'a Name);
 
 /// The part that a directory plays in sending.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Post {
+enum MailZone {
     /// An ordinary directory.
     None,
     /// `outbox` itself: its entries are the mailboxes and belong to xfer.
@@ -91,18 +91,18 @@ enum Post {
     Sent,
 }
 
-fn post(ino: Ino, node: &Node) -> Post {
+fn post(ino: Ino, node: &Node) -> MailZone {
     match node.parent() {
-        _ if ino == Ino::OUTBOX => Post::Outbox,
-        _ if node.sent.is_some() => Post::Sent,
-        Some(Ino::OUTBOX) => Post::Mailbox,
-        Some(_) | None => Post::None,
+        _ if ino == Ino::OUTBOX => MailZone::Outbox,
+        _ if node.sent.is_some() => MailZone::Sent,
+        Some(Ino::OUTBOX) => MailZone::Mailbox,
+        Some(_) | None => MailZone::None,
     }
 }
 
 /// Whether the node is a mailbox or one that every tree has: these can't be moved or removed.
 fn is_fixture(ino: Ino, node: &Node) -> bool {
-    ino < Ino(Ino::FIRST_GRANTED) || post(ino, node) == Post::Mailbox
+    ino < Ino(Ino::FIRST_GRANTED) || post(ino, node) == MailZone::Mailbox
 }
 
 /// Refuses to change a record.

@@ -1,11 +1,15 @@
 //! Removing names and nodes: unlink, rmdir, and orphans.
 
-use super::super::Stop;
-use super::super::draft::Draft;
+use super::super::PlanError;
+use super::super::staging::Staging;
 use super::{Place, is_fixture};
 use crate::{Errno, Ino, Timestamp};
 
-pub(super) fn unlink(d: &mut Draft<'_>, time: Timestamp, place: Place<'_>) -> Result<(), Stop> {
+pub(super) fn unlink(
+    d: &mut Staging<'_>,
+    time: Timestamp,
+    place: Place<'_>,
+) -> Result<(), PlanError> {
     d.directory(place.0)?;
     let ino = d.entry(place.0, place.1)?.ok_or(Errno::ENOENT)?;
     if d.node(ino)?.is_directory() {
@@ -15,7 +19,11 @@ pub(super) fn unlink(d: &mut Draft<'_>, time: Timestamp, place: Place<'_>) -> Re
     drop_name(d, time, ino)
 }
 
-pub(super) fn rmdir(d: &mut Draft<'_>, time: Timestamp, place: Place<'_>) -> Result<(), Stop> {
+pub(super) fn rmdir(
+    d: &mut Staging<'_>,
+    time: Timestamp,
+    place: Place<'_>,
+) -> Result<(), PlanError> {
     d.directory(place.0)?;
     let ino = d.entry(place.0, place.1)?.ok_or(Errno::ENOENT)?;
     must_be_removable(d, ino)?;
@@ -24,7 +32,7 @@ pub(super) fn rmdir(d: &mut Draft<'_>, time: Timestamp, place: Place<'_>) -> Res
 }
 
 /// Refuses to remove a node that is not a directory, is not empty, or belongs to xfer.
-pub(super) fn must_be_removable(d: &Draft<'_>, ino: Ino) -> Result<(), Stop> {
+pub(super) fn must_be_removable(d: &Staging<'_>, ino: Ino) -> Result<(), PlanError> {
     let node = d.node(ino)?;
     match node.entries() {
         _ if !node.is_directory() => Err(Errno::ENOTDIR.into()),
@@ -35,7 +43,7 @@ pub(super) fn must_be_removable(d: &Draft<'_>, ino: Ino) -> Result<(), Stop> {
 }
 
 /// Takes one name from a node that is not a directory. Without names it is an orphan.
-pub(super) fn drop_name(d: &mut Draft<'_>, time: Timestamp, ino: Ino) -> Result<(), Stop> {
+pub(super) fn drop_name(d: &mut Staging<'_>, time: Timestamp, ino: Ino) -> Result<(), PlanError> {
     let node = d.node_mut(ino)?;
     node.nlink = node.nlink.checked_sub(1).ok_or(Errno::EIO)?;
     node.ctime = time;
@@ -44,11 +52,11 @@ pub(super) fn drop_name(d: &mut Draft<'_>, time: Timestamp, ino: Ino) -> Result<
 
 /// Turns the directory `ino`, until now in `parent`, into an orphan.
 pub(super) fn drop_directory(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     parent: Ino,
     ino: Ino,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let node = d.node_mut(ino)?;
     node.nlink = 0;
     node.ctime = time;
@@ -57,7 +65,7 @@ pub(super) fn drop_directory(
     Ok(())
 }
 
-pub(super) fn forget_orphan(d: &mut Draft<'_>, ino: Ino) -> Result<(), Stop> {
+pub(super) fn forget_orphan(d: &mut Staging<'_>, ino: Ino) -> Result<(), PlanError> {
     if d.node(ino)?.nlink != 0 {
         return Err(Errno::EBUSY.into());
     }

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use super::super::draft::Draft;
-use super::super::{Kind, Node, RenameMode, Stop};
+use super::super::staging::Staging;
+use super::super::{Kind, Node, PlanError, RenameMode};
 use super::remove::{drop_directory, drop_name, must_be_removable};
-use super::{Place, Post, is_fixture, post};
+use super::{MailZone, Place, is_fixture, post};
 use crate::{Errno, Ino, Timestamp};
 
 pub(super) fn rename(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     from: Place<'_>,
     to: Place<'_>,
     mode: RenameMode,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     d.directory(from.0)?;
     d.directory(to.0)?;
     let moved = d.entry(from.0, from.1)?.ok_or(Errno::ENOENT)?;
@@ -42,7 +42,7 @@ pub(super) fn rename(
 }
 
 /// Refuses moves that sending forbids: see `docs/SEMANTICS.md`.
-fn must_be_movable(d: &Draft<'_>, ino: Ino, from: Ino, to: Ino) -> Result<(), Stop> {
+fn must_be_movable(d: &Staging<'_>, ino: Ino, from: Ino, to: Ino) -> Result<(), PlanError> {
     let node = d.node(ino)?;
     if is_fixture(ino, &node) {
         return Err(Errno::EPERM.into());
@@ -56,27 +56,23 @@ fn must_be_movable(d: &Draft<'_>, ino: Ino, from: Ino, to: Ino) -> Result<(), St
         Kind::File(_) if node.nlink == 1 => Ok(()),
         // A file moved here becomes a record, which its other names must not.
         Kind::File(_) => Err(Errno::EXDEV),
-        Kind::Symlink { .. }
-        | Kind::Fifo
-        | Kind::Socket
-        | Kind::CharDevice { .. }
-        | Kind::BlockDevice { .. } => Err(Errno::EPERM),
+        Kind::Symlink { .. } | Kind::Special(_) => Err(Errno::EPERM),
     };
     match post(to, &*d.directory(to)?) {
-        Post::None => Ok(()),
-        Post::Mailbox => Ok(into_mailbox(&node)?),
-        Post::Outbox => Err(Errno::ENOENT.into()),
-        Post::Sent => Err(Errno::EPERM.into()),
+        MailZone::None => Ok(()),
+        MailZone::Mailbox => Ok(into_mailbox(&node)?),
+        MailZone::Outbox => Err(Errno::ENOENT.into()),
+        MailZone::Sent => Err(Errno::EPERM.into()),
     }
 }
 
 /// Refuses to move a directory into itself or below itself.
-fn must_not_be_inside(d: &Draft<'_>, place: Ino, moved: Ino) -> Result<(), Stop> {
+fn must_not_be_inside(d: &Staging<'_>, place: Ino, moved: Ino) -> Result<(), PlanError> {
     if is_inside(d, place, moved)? { Err(Errno::EINVAL.into()) } else { Ok(()) }
 }
 
 /// Whether the directory `place` is `ino` or below it.
-fn is_inside(d: &Draft<'_>, place: Ino, ino: Ino) -> Result<bool, Stop> {
+fn is_inside(d: &Staging<'_>, place: Ino, ino: Ino) -> Result<bool, PlanError> {
     if !d.node(ino)?.is_directory() {
         return Ok(false);
     }
@@ -103,12 +99,12 @@ fn is_inside(d: &Draft<'_>, place: Ino, ino: Ino) -> Result<bool, Stop> {
 
 /// Removes the target's name, if the moved node may replace it.
 fn replace(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     (from, to): (Ino, Ino),
     moved: Ino,
     target: Ino,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     match (d.node(moved)?.is_directory(), d.node(target)?.is_directory()) {
         (true, true) => {
             must_be_removable(d, target)?;
@@ -122,37 +118,43 @@ fn replace(
 }
 
 fn relocate(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     from: Place<'_>,
     to: Place<'_>,
     moved: Ino,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let taken = d.entry(to.0, to.1)?.is_some();
     d.leave(from.0, from.1, time)?;
     if taken {
         d.leave(to.0, to.1, time)?;
     }
     d.enter(to.0, to.1, moved, time)?;
-    settle(d, time, moved, from.0, to.0)
+    reparent(d, time, moved, from.0, to.0)
 }
 
 fn exchange(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     (from, moved): (Place<'_>, Ino),
     (to, target): (Place<'_>, Ino),
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     d.leave(from.0, from.1, time)?;
     d.leave(to.0, to.1, time)?;
     d.enter(from.0, from.1, target, time)?;
     d.enter(to.0, to.1, moved, time)?;
-    settle(d, time, moved, from.0, to.0)?;
-    settle(d, time, target, to.0, from.0)
+    reparent(d, time, moved, from.0, to.0)?;
+    reparent(d, time, target, to.0, from.0)
 }
 
 /// Updates a moved node, and its old and new directories.
-fn settle(d: &mut Draft<'_>, time: Timestamp, moved: Ino, from: Ino, to: Ino) -> Result<(), Stop> {
+fn reparent(
+    d: &mut Staging<'_>,
+    time: Timestamp,
+    moved: Ino,
+    from: Ino,
+    to: Ino,
+) -> Result<(), PlanError> {
     let node = d.node_mut(moved)?;
     node.ctime = time;
     if let Kind::Directory { parent, .. } = &mut node.kind {

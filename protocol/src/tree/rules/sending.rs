@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::draft::Draft;
+use super::super::staging::Staging;
 use super::super::{
     Delivery, DeliveryEffect, Extents, FileData, Item, ItemKind, Kind, Need, Node, Owner,
-    STATE_XATTR, Stop, XattrMap, Xattrs,
+    PlanError, STATE_XATTR, XattrMap, Xattrs,
 };
 use super::create::{enter_new, must_be_target, new_node};
-use super::{Place, Post, post};
+use super::{MailZone, Place, post};
 use crate::limits::{DELIVERY_ITEMS_MAX, FILE_BYTES_MAX};
 use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
 
@@ -25,7 +25,11 @@ pub(super) struct Letter<'a> {
     pub(super) id: DeliveryId,
 }
 
-pub(super) fn send(d: &mut Draft<'_>, time: Timestamp, letter: Letter<'_>) -> Result<(), Stop> {
+pub(super) fn send(
+    d: &mut Staging<'_>,
+    time: Timestamp,
+    letter: Letter<'_>,
+) -> Result<(), PlanError> {
     let mailbox = d.entry(Ino::OUTBOX, letter.to)?.ok_or(Errno::ENOENT)?;
     let root = d.entry(mailbox, letter.name)?.ok_or(Errno::ENOENT)?;
     let mut items: Vec<Item> = Vec::new();
@@ -55,7 +59,7 @@ pub(super) fn send(d: &mut Draft<'_>, time: Timestamp, letter: Letter<'_>) -> Re
             kind,
             mode: node.mode & 0o777,
             mtime: node.mtime,
-            xattrs: travelling(&node.xattrs).ok_or(Stop::Need(Need::Attributes(ino)))?,
+            xattrs: travelling(&node.xattrs).ok_or(PlanError::Need(Need::Attributes(ino)))?,
         });
         // A file in a sent directory that has names elsewhere stays writable there, and so here.
         let is_alone = node.is_directory() || node.nlink == 1;
@@ -72,7 +76,7 @@ pub(super) fn send(d: &mut Draft<'_>, time: Timestamp, letter: Letter<'_>) -> Re
 }
 
 /// Turns a record into an ordinary file. Its content stays sealed for the delivery that shares it.
-pub(super) fn revise(d: &mut Draft<'_>, time: Timestamp, ino: Ino) -> Result<(), Stop> {
+pub(super) fn revise(d: &mut Staging<'_>, time: Timestamp, ino: Ino) -> Result<(), PlanError> {
     let node = d.node(ino)?;
     if node.sent.is_none() || node.file().is_none() {
         return Err(Errno::EINVAL.into());
@@ -84,15 +88,15 @@ pub(super) fn revise(d: &mut Draft<'_>, time: Timestamp, ino: Ino) -> Result<(),
 }
 
 pub(super) fn accept(
-    d: &mut Draft<'_>,
+    d: &mut Staging<'_>,
     time: Timestamp,
     id: DeliveryId,
     place: Place<'_>,
     first: Ino,
     owner: Owner,
-) -> Result<(), Stop> {
+) -> Result<(), PlanError> {
     let delivery = d.delivery(id)?;
-    if post(place.0, &*d.directory(place.0)?) != Post::None {
+    if post(place.0, &*d.directory(place.0)?) != MailZone::None {
         return Err(Errno::EPERM.into());
     }
     must_be_sound(&delivery)?;
@@ -126,7 +130,7 @@ pub(super) fn accept(
     Ok(())
 }
 
-pub(super) fn decline(d: &mut Draft<'_>, id: DeliveryId) -> Result<(), Stop> {
+pub(super) fn decline(d: &mut Staging<'_>, id: DeliveryId) -> Result<(), PlanError> {
     let delivery = d.delivery(id)?;
     contents(&delivery.items).for_each(|content| d.refer(content, -1));
     d.deliver(DeliveryEffect::Declined(id));
@@ -150,7 +154,7 @@ fn item_kind(node: &Node) -> Option<ItemKind> {
         }
         Kind::Directory { .. } => Some(ItemKind::Directory),
         Kind::Symlink { target } => Some(ItemKind::Symlink { target: target.clone() }),
-        Kind::Fifo | Kind::Socket | Kind::CharDevice { .. } | Kind::BlockDevice { .. } => None,
+        Kind::Special(_) => None,
     }
 }
 
@@ -179,7 +183,7 @@ fn travelling(xattrs: &Xattrs) -> Option<Xattrs> {
 }
 
 /// Seals the content of a file, which the delivery shares from now on.
-fn seal(d: &mut Draft<'_>, ino: Ino) -> Result<(), Stop> {
+fn seal(d: &mut Staging<'_>, ino: Ino) -> Result<(), PlanError> {
     if let Kind::File(data) = &mut d.node_mut(ino)?.kind {
         data.sealed |= data.content.is_some();
     }
@@ -187,11 +191,16 @@ fn seal(d: &mut Draft<'_>, ino: Ino) -> Result<(), Stop> {
 }
 
 /// Turns a node into a record. The reason why it was not sent before goes.
-fn make_record(d: &mut Draft<'_>, time: Timestamp, ino: Ino, id: DeliveryId) -> Result<(), Stop> {
+fn make_record(
+    d: &mut Staging<'_>,
+    time: Timestamp,
+    ino: Ino,
+    id: DeliveryId,
+) -> Result<(), PlanError> {
     let node = d.node_mut(ino)?;
     node.sent = Some(id);
     node.ctime = time;
-    let mut xattrs = node.xattrs.take().ok_or(Stop::Need(Need::Attributes(ino)))?;
+    let mut xattrs = node.xattrs.take().ok_or(PlanError::Need(Need::Attributes(ino)))?;
     if xattrs.contains_key(STATE_XATTR) {
         Arc::make_mut(&mut xattrs).remove(STATE_XATTR);
     }
@@ -219,7 +228,7 @@ fn must_be_sound(delivery: &Delivery) -> Result<(), Errno> {
     }
 }
 
-fn parent_of(delivery: &Delivery, index: usize, first: Ino) -> Result<Ino, Stop> {
+fn parent_of(delivery: &Delivery, index: usize, first: Ino) -> Result<Ino, PlanError> {
     let parent = delivery.items[index].parent;
     let known = (parent as usize) < index;
     match known.then(|| &delivery.items[parent as usize].kind) {

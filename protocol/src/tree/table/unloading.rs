@@ -7,7 +7,7 @@ use super::{Table, weight};
 use crate::{Ino, Seq};
 
 impl Table {
-    /// Unloads settled rows if all rows take more than `bytes_max`, until they take a quarter less,
+    /// Unloads durable rows if all rows take more than `bytes_max`, until they take a quarter less,
     /// or no more can go.
     pub fn trim(&mut self, bytes_max: usize) {
         // If too little could go last time, another scan pays off only after some growth.
@@ -21,14 +21,14 @@ impl Table {
         self.directories.values().for_each(|directory| directory.used.set(false));
         self.unload_listings(target, |_| true);
         self.unload_nodes(target);
-        let settled = self.settled;
-        self.deliveries.retain(|_, row| row.changed > settled);
+        let durable = self.durable;
+        self.deliveries.retain(|_, row| row.changed > durable);
         self.unloadings += 1;
         self.left = self.bytes;
     }
 
     /// Unloads a node and, if it is a directory, its listing, unless it is pinned or has changes
-    /// that are not settled.
+    /// that are not durable.
     pub fn unload(&mut self, ino: Ino) {
         if self.may_unload(ino) {
             self.remove_node(ino);
@@ -88,15 +88,15 @@ impl Table {
         }
     }
 
-    /// Unloads a directory's settled entries, with the nodes they name.
+    /// Unloads a directory's durable entries, with the nodes they name.
     fn unload_listing(&mut self, ino: Ino) {
-        let settled = self.settled;
+        let durable = self.durable;
         // No store can confirm yet that a directory just made is empty.
-        let is_settled = self.changed(ino) <= settled;
+        let is_durable = self.changed(ino) <= durable;
         let Some(directory) = self.directories.get_mut(&ino) else { return };
         let (mut freed, mut nodes) = (0, Vec::new());
         directory.entries.retain(|name, (ino, changed)| {
-            let stays = *changed > settled;
+            let stays = *changed > durable;
             if !stays {
                 freed += weight::of_entry(name);
                 nodes.extend(*ino);
@@ -106,7 +106,7 @@ impl Table {
         directory.complete &= freed == 0;
         let is_empty = directory.entries.is_empty();
         self.bytes -= freed;
-        if is_empty && (is_settled || !directory.complete) {
+        if is_empty && (is_durable || !directory.complete) {
             self.remove_directory(ino);
         }
         nodes.into_iter().for_each(|ino| self.unload_node(ino));
@@ -114,8 +114,8 @@ impl Table {
 
     /// Unloads nodes that no listing would unload.
     fn unload_nodes(&mut self, target: usize) {
-        let settled = |changed: Seq| changed <= self.settled;
-        let candidates = self.nodes.iter().filter(|(_, row)| settled(row.changed));
+        let durable = |changed: Seq| changed <= self.durable;
+        let candidates = self.nodes.iter().filter(|(_, row)| durable(row.changed));
         let candidates: Vec<Ino> = candidates.map(|(ino, _)| *ino).collect();
         for ino in candidates {
             if self.bytes <= target {
@@ -132,6 +132,6 @@ impl Table {
     }
 
     fn may_unload(&self, ino: Ino) -> bool {
-        self.changed(ino) <= self.settled && !self.pinned.contains_key(&ino)
+        self.changed(ino) <= self.durable && !self.pinned.contains_key(&ino)
     }
 }

@@ -41,11 +41,7 @@ fn of_present(node: &Node) -> usize {
     let beside = match &node.kind {
         Kind::File(data) => data.extents.runs() * 2 * size_of::<(u64, u64)>(),
         Kind::Symlink { target } => target.len() + ALLOCATION,
-        Kind::Directory { .. }
-        | Kind::Fifo
-        | Kind::Socket
-        | Kind::CharDevice { .. }
-        | Kind::BlockDevice { .. } => 0,
+        Kind::Directory { .. } | Kind::Special(_) => 0,
     };
     size_of::<Node>() + ALLOCATION + beside + attributes.map(attribute).sum::<usize>()
 }

@@ -80,14 +80,14 @@ impl Frame {
                 drop(turn);
                 turn = session.tree.turn().await.map_err(no_tree)?;
             }
-            self.apply_part(session, stores).await?;
+            self.apply_some(session, stores).await?;
         }
         Ok(self.large)
     }
 
     /// Applies one op at least, and more until that takes long or somebody waits for the tree.
     #[tracing::instrument(level = "trace", skip_all, fields(user = %session.user()))]
-    async fn apply_part(&mut self, session: &Session, stores: &Stores) -> Result<(), Over> {
+    async fn apply_some(&mut self, session: &Session, stores: &Stores) -> Result<(), Over> {
         let (first, before) = (self.planned, self.at);
         let halt = self.plan_part(session, stores).await?;
         let effects = session.tree.with(Tree::take_effects).map_err(no_tree)?;

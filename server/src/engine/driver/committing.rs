@@ -156,7 +156,7 @@ impl Committing {
     /// Gives back what a commit made unreachable; says whether there was anything.
     pub(crate) async fn give_back(&self, seq: Seq) -> Result<bool, Over> {
         let _turn = self.session.tree.turn().await.map_err(no_tree)?;
-        match holding::settle(&self.stores.store, &self.session.tree, seq).await {
+        match holding::reclaim(&self.stores.store, &self.session.tree, seq).await {
             Ok(any) => Ok(any),
             Err(Unmade::NoTree) => Err(no_tree(NoTree)),
             Err(Unmade::Storage(error)) => {

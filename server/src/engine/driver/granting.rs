@@ -24,13 +24,13 @@ impl Granting {
 
     /// More numbers, for a client whose numbers are running out.
     pub(crate) async fn more_ids(&self) -> Result<IdRange, Over> {
-        let may_grow = self.session.tree.with(|tree| tree.ids_mut().may_grow());
+        let may_grow = self.session.tree.with(|tree| tree.numbers_mut().may_grow());
         if !may_grow.map_err(no_tree)? {
             return Err(Over::Protocol("more numbers asked for than are used".to_owned()));
         }
         let granted = self.stores.store.trees.grant_ids(IDS_MAX).await;
         let range = granted.map_err(|error| Over::Failed(Trouble::from(&error)))?;
-        self.session.tree.with(|tree| tree.ids_mut().grow(range)).map_err(no_tree)?;
+        self.session.tree.with(|tree| tree.numbers_mut().grow(range)).map_err(no_tree)?;
         Ok(range)
     }
 

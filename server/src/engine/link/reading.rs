@@ -123,7 +123,7 @@ impl Reading {
     }
 
     async fn answer(self, request: Request) -> Answered {
-        count(&self.session.counters(), &request.ask);
+        count(self.session.counters(), &request.ask);
         let id = request.id;
         match self.answer_in_turn(request).await {
             Ok(((message, payload), held)) => Answered { message, payload, _held: Some(held) },
@@ -140,10 +140,17 @@ impl Reading {
         self.wait_applied(request.after).await?;
         let bytes_max = bytes_max(&request.ask)?;
         let mut held = self.session.reads.answers.take(bytes_max).await;
-        let _place = acquire(&self.session.reads.work).await?;
-        let written = self.answer_now(request).await?;
-        held.shrink(written.0.capacity() + written.1.capacity());
-        Ok((written, held))
+        let place = acquire(&self.session.reads.work).await?;
+        let reading = self.clone();
+        // A task keeps the places until the store has answered, though the link may end before: a
+        // question to a store can't be taken back.
+        let answered = tokio::spawn(async move {
+            let _place = place;
+            let written = reading.answer_now(request).await?;
+            held.shrink(written.0.capacity() + written.1.capacity());
+            Ok((written, held))
+        });
+        answered.await.unwrap_or(Err(ReadError::Storage))
     }
 
     async fn wait_applied(&self, after: Seq) -> Result<(), ReadError> {

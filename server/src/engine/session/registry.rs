@@ -32,12 +32,12 @@ const TAKEOVER_TRIES: usize = 3;
 /// All sessions that run.
 #[derive(Default)]
 pub(crate) struct Registry {
-    state: Mutex<State>,
+    state: Mutex<Seats>,
     answers: Arc<AnswerRoom>,
 }
 
 #[derive(Default)]
-struct State {
+struct Seats {
     sessions: BTreeMap<AccountId, Arc<Session>>,
     /// The server is stopping: no session begins any more.
     closed: bool,
@@ -131,7 +131,7 @@ impl Registry {
     }
 
     /// Each change to the state is one step, so a panic elsewhere leaves it whole.
-    fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Seats> {
         self.state.lock()
     }
 }

@@ -180,11 +180,7 @@ pub(crate) fn own_size(node: &Node) -> usize {
             Extents::Mapped(runs) => runs.len() * RUN_BYTES,
         },
         Kind::Symlink { target } => target.len(),
-        Kind::Directory { .. }
-        | Kind::Fifo
-        | Kind::Socket
-        | Kind::CharDevice { .. }
-        | Kind::BlockDevice { .. } => 0,
+        Kind::Directory { .. } | Kind::Special(_) => 0,
     };
     let xattrs = match &node.xattrs {
         Xattrs::All(map) => map.len() * 8 + node.xattrs.bytes() as usize,

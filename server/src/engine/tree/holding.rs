@@ -103,8 +103,12 @@ pub(crate) async fn make_room(
 /// was anything. Needs the tree's turn.
 ///
 /// What can't be given back is noted as such in rows, and tried again when the next session begins.
-pub(crate) async fn settle(store: &Store, holder: &impl HasTree, seq: Seq) -> Result<bool, Unmade> {
-    holder.with_tree(|tree| tree.settle(seq))?;
+pub(crate) async fn reclaim(
+    store: &Store,
+    holder: &impl HasTree,
+    seq: Seq,
+) -> Result<bool, Unmade> {
+    holder.with_tree(|tree| tree.mark_durable(seq))?;
     let mut reclaimed: Reclaimed = attempt(store, holder, Tree::unreachable).await?;
     if reclaimed.effects.is_empty() {
         holder.with_tree(|tree| tree.note_reclaimed(reclaimed))?;

@@ -177,12 +177,7 @@ impl Pages<'_> {
                     .saturating_add(name_bytes as usize)
                     .saturating_add(PAGE_HEAD_BYTES),
             }),
-            Kind::File(_)
-            | Kind::Symlink { .. }
-            | Kind::Fifo
-            | Kind::Socket
-            | Kind::CharDevice { .. }
-            | Kind::BlockDevice { .. } => None,
+            Kind::File(_) | Kind::Symlink { .. } | Kind::Special(_) => None,
         });
         self.waiting.extend(directories.take(PAGES_MAX.saturating_sub(self.waiting.len())));
     }

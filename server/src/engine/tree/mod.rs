@@ -20,7 +20,7 @@ mod planning;
 mod reclaiming;
 pub(crate) mod halt;
 pub(crate) mod batch;
-pub(crate) mod ids;
+pub(crate) mod numbers;
 pub(crate) mod space;
 pub(crate) mod rows_budget;
 pub(crate) mod refusing;
@@ -35,7 +35,7 @@ use xfer_store::{Account, AccountId, Batch, Found, Left, Placements, Trims};
 
 use crate::engine::stores::Stores;
 use batch::{Free, InFlight, Pending};
-use ids::Ids;
+use numbers::Numbers;
 use rows_budget::RowsShare;
 use space::Share;
 
@@ -57,7 +57,7 @@ pub(crate) struct Tree {
     table: Table,
     share: RowsShare,
     room: Share,
-    ids: Ids,
+    ids: Numbers,
     /// The last op whose effects on contents are performed.
     applied: Seq,
     /// The last op that was given to a commit.
@@ -81,7 +81,7 @@ impl Tree {
             user: account.name.clone(),
             epoch: account.epoch,
             table: Table::new(account.usage, account.quota, account.applied),
-            ids: Ids::new(ids),
+            ids: Numbers::new(ids),
             applied: account.applied,
             taken: account.applied,
             planned: Planned::default(),
@@ -106,7 +106,7 @@ impl Tree {
         &mut self.room
     }
 
-    pub(crate) fn ids_mut(&mut self) -> &mut Ids {
+    pub(crate) fn numbers_mut(&mut self) -> &mut Numbers {
         &mut self.ids
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
 use xfer_protocol::tree::{
-    Action, Changes, ContentEffect, Loaded, Need, Node, Op, Room, Rows, STATE_XATTR, Stop, Usage,
-    plan,
+    Action, Changes, ContentEffect, Loaded, Need, Node, Op, PlanError, Room, Rows, STATE_XATTR,
+    Usage, plan,
 };
 use xfer_protocol::{Errno, Ino, Name, Seq};
 use xfer_store::{Effect, Undone};
@@ -55,8 +55,8 @@ impl Tree {
         self.check(op).map_err(refused)?;
         let changes = match plan(&self.table, op) {
             Ok(changes) => changes,
-            Err(Stop::Refused(errno)) => return Err(refused(errno)),
-            Err(Stop::Need(need)) => return Err(Unplanned::Missing(self.with_it(need, op))),
+            Err(PlanError::Refused(errno)) => return Err(refused(errno)),
+            Err(PlanError::Need(need)) => return Err(Unplanned::Missing(self.with_it(need, op))),
         };
         let room = Room::of(&changes, self.table.usage());
         if let Some(wanted) = self.room.excess(room) {
@@ -71,7 +71,7 @@ impl Tree {
         planned.pending.note(&self.table, &changes);
         planned.effects.extend(effects);
         planned.ops.push((seq, planned.effects.len()));
-        self.table.commit(&changes, seq);
+        self.table.apply(&changes, seq);
         Ok(())
     }
 
@@ -108,7 +108,7 @@ impl Tree {
             usage: planned.usage.unwrap_or(self.table.usage()),
             ..Changes::default()
         };
-        self.table.commit(&before, last);
+        self.table.apply(&before, last);
         let Pending { touched, created, .. } = planned.pending;
         self.torn.extend(touched.into_iter().filter_map(|(content, ino)| Some((content, ino?))));
         self.unwanted.extend(created);

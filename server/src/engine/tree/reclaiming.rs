@@ -18,9 +18,9 @@ pub(crate) struct Reclaimed {
 
 impl Tree {
     /// Notes that the batch taken last is durable.
-    pub(crate) fn settle(&mut self, seq: Seq) {
-        self.table.settle_in_store(seq);
-        self.room.settle(self.in_flight.used);
+    pub(crate) fn mark_durable(&mut self, seq: Seq) {
+        self.table.mark_durable_in_store(seq);
+        self.room.note_durable(self.in_flight.used);
         self.trim();
     }
 

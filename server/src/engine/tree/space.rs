@@ -58,7 +58,7 @@ pub(crate) struct Share {
     /// By ops that were applied.
     used: Room,
     /// By ops that are committed, so that the disk itself shows it.
-    settled: Room,
+    durable: Room,
 }
 
 impl Space {
@@ -70,7 +70,7 @@ impl Space {
     /// A share of nothing yet.
     pub(crate) fn share(self: &Arc<Self>) -> Share {
         let none = Room::default();
-        Share { space: self.clone(), limit: none, round: 0, used: none, settled: none }
+        Share { space: self.clone(), limit: none, round: 0, used: none, durable: none }
     }
 
     /// Asks what the disk can still take.
@@ -117,11 +117,11 @@ impl Share {
     }
 
     /// Notes that ops that take up so much are committed.
-    pub(crate) fn settle(&mut self, used: Room) {
-        let settled = used.less(self.settled);
-        self.settled = used;
+    pub(crate) fn note_durable(&mut self, used: Room) {
+        let durable = used.less(self.durable);
+        self.durable = used;
         let mut promised = self.space.promised();
-        promised.now = promised.now.less(settled);
+        promised.now = promised.now.less(durable);
     }
 
     /// Raises the limit: to what is wanted, if there is room for it by what was seen, and to some more.
@@ -157,7 +157,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let held = self.limit.less(self.settled);
+        let held = self.limit.less(self.durable);
         let mut promised = self.space.promised();
         promised.now = promised.now.less(held);
     }
@@ -251,7 +251,7 @@ mod tests {
         let before = seen(&space, free);
         assert!(admit(&mut first, bytes(800), free));
         // It is on the disk now, which the answer does not show.
-        first.settle(bytes(800));
+        first.note_durable(bytes(800));
         second.extend(bytes(300), before);
         assert!(!second.limit.covers(bytes(300)));
         second.extend(bytes(200), before);
@@ -299,7 +299,7 @@ mod tests {
                     }
                     Step::Commit(who) => {
                         let used = shares[who].used();
-                        shares[who].settle(used);
+                        shares[who].note_durable(used);
                     }
                     Step::Ask(who, room) => {
                         let wanted = shares[who].used().plus(bytes(room));

@@ -46,12 +46,12 @@ const ANY_USER: &str = "";
 pub struct Lockouts {
     store: Arc<dyn Failures>,
     start: Instant,
-    state: Mutex<State>,
+    state: Mutex<Streaks>,
     /// Held by the thread that writes to the store.
     writing: Semaphore,
 }
 
-struct State {
+struct Streaks {
     known: LruCache<Pair, Option<Streak>>,
     /// Changes that are not in the store yet.
     unwritten: HashMap<Pair, Streak>,
@@ -82,7 +82,7 @@ impl Lockouts {
     /// Uses the counts in this store.
     pub fn new(store: Arc<dyn Failures>) -> Lockouts {
         let known = LruCache::new(PAIRS_MAX);
-        let state = State { known, unwritten: HashMap::new(), attempts_until_sweep: 0 };
+        let state = Streaks { known, unwritten: HashMap::new(), attempts_until_sweep: 0 };
         let (start, state, writing) = (Instant::now(), Mutex::new(state), Semaphore::new(1));
         Lockouts { store, start, state, writing }
     }
@@ -138,7 +138,7 @@ impl Lockouts {
         self.write_down().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Streaks> {
         // No change made under this lock can panic halfway.
         self.state.lock()
     }
@@ -246,7 +246,7 @@ impl Lockouts {
     }
 }
 
-impl State {
+impl Streaks {
     fn knows(&mut self, pair: &Pair) -> bool {
         self.known.get(pair).is_some() || self.unwritten.contains_key(pair)
     }

@@ -16,7 +16,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use xfer_protocol::ContentId;
 
-use super::shards::{self, Place};
+use super::shards::{self, ShardPath};
 
 /// The name of the directory.
 const NAME: &str = "lost";
@@ -27,14 +27,14 @@ const DAY: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]
 /// Sets a content aside on `day`, and says how many bytes of disk it takes up; none if there is no
 /// such content.
 pub(super) fn set_aside(root: &Path, content: ContentId, day: Date) -> io::Result<Option<u64>> {
-    let from = Place::of(content).path(root);
+    let from = ShardPath::of(content).path(root);
     let bytes = match from.symlink_metadata() {
         Ok(metadata) => metadata.blocks() * 512,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let day = root.join(NAME).join(day.format(DAY).map_err(io::Error::other)?);
-    move_to(&from, &Place::of(content).path(&day))?;
+    move_to(&from, &ShardPath::of(content).path(&day))?;
     Ok(Some(bytes))
 }
 
@@ -48,9 +48,9 @@ pub(super) fn bring_back<E: From<io::Error>>(
         let mut found = Vec::new();
         shards::visit(&directory, &mut |content| found.push(content))?;
         for content in found {
-            let place = Place::of(content).path(root);
+            let place = ShardPath::of(content).path(root);
             if wanted(content)? && !place.try_exists()? {
-                move_to(&Place::of(content).path(&directory), &place)?;
+                move_to(&ShardPath::of(content).path(&directory), &place)?;
                 count += 1;
             }
         }

@@ -28,7 +28,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock, fstat, fstatvfs, lstat, syncfs};
 use rustix::io::{Errno, retry_on_intr};
-use shards::{Directory, Place};
+use shards::{Directory, ShardPath};
 use time::{Date, OffsetDateTime};
 use unsynced::{Failures, Unsynced};
 use xfer_protocol::ContentId;
@@ -154,7 +154,7 @@ impl FileStore {
             return Ok(file.clone());
         }
         // Opened without the lock: another thread may do the same, and both files will do.
-        let path = Place::of(content).path(&self.root);
+        let path = ShardPath::of(content).path(&self.root);
         let file = self.keep_open(content, options().open(&path)?);
         // One that was taken away in between would stay open, and keep its space, for as long as it is
         // not in the way of others.
@@ -188,7 +188,7 @@ impl FileStore {
     }
 
     fn make(&self, content: ContentId) -> io::Result<Arc<File>> {
-        let place = Place::of(content);
+        let place = ShardPath::of(content);
         let path = place.path(&self.root);
         let make = || options().create_new(true).open(&path);
         let file = match make() {
@@ -206,7 +206,7 @@ impl FileStore {
         Ok(self.keep_open(content, file))
     }
 
-    fn make_directories(&self, place: Place) -> io::Result<()> {
+    fn make_directories(&self, place: ShardPath) -> io::Result<()> {
         for (parent, directory) in [(Directory::Root, place.top()), (place.top(), place.leaf())] {
             let path = directory.path(&self.root);
             match DirBuilder::new().mode(0o700).create(&path) {
@@ -239,7 +239,7 @@ impl FileStore {
     /// was removed beneath the server, or made in what was mounted over a part of the store, is written
     /// like any other.
     fn must_be_in_place(&self, content: ContentId, home: Mounted) -> Result<(), StoreError> {
-        let path = Place::of(content).path(&self.root);
+        let path = ShardPath::of(content).path(&self.root);
         // One that is not open was opened by its path after it was written, or is about to be.
         let held = self.open.lock().peek(&content).cloned();
         let there = lstat(&path).map_err(io::Error::from);
@@ -339,8 +339,10 @@ impl Files for FileStore {
     fn keep(&self, content: ContentId, ranges: &[Range<u64>]) -> Result<(), StoreError> {
         // Many may be looked at in a row, which must not close what sessions have open.
         let held = self.open.lock().peek(&content).cloned();
-        let file = held
-            .map_or_else(|| Ok(Arc::new(options().open(Place::of(content).path(&self.root))?)), Ok);
+        let file = held.map_or_else(
+            || Ok(Arc::new(options().open(ShardPath::of(content).path(&self.root))?)),
+            Ok,
+        );
         let freed = file.and_then(|file| {
             if content < self.whole_from {
                 // A file that becomes shorter gives back what is set aside past its end.
@@ -366,7 +368,7 @@ impl Files for FileStore {
     }
 
     fn remove(&self, content: ContentId) -> Result<(), StoreError> {
-        let removed = std::fs::remove_file(Place::of(content).path(&self.root));
+        let removed = std::fs::remove_file(ShardPath::of(content).path(&self.root));
         // After it is gone: before, somebody could open it once more.
         self.open.lock().pop(&content);
         self.unsynced.lock().forget(content);

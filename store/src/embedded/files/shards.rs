@@ -13,7 +13,7 @@ const NEVER_REACHED: u64 = 1 << 62;
 
 /// The place of a content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place(ContentId);
+pub(super) struct ShardPath(ContentId);
 
 /// A directory of the store's contents.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -26,9 +26,9 @@ pub(super) enum Directory {
     Leaf(u8, u8),
 }
 
-impl Place {
-    pub(super) fn of(content: ContentId) -> Place {
-        Place(content)
+impl ShardPath {
+    pub(super) fn of(content: ContentId) -> ShardPath {
+        ShardPath(content)
     }
 
     pub(super) fn path(self, root: &Path) -> PathBuf {
@@ -57,7 +57,7 @@ impl Directory {
 
     /// Whether the content's file is found through this directory.
     pub(super) fn leads_to(self, content: ContentId) -> bool {
-        let place = Place::of(content);
+        let place = ShardPath::of(content);
         [Directory::Root, place.top(), place.leaf()].contains(&self)
     }
 }
@@ -73,7 +73,7 @@ pub(super) fn visit(root: &Path, visit: &mut dyn FnMut(ContentId)) -> io::Result
             for name in names(&leaf, |kind| kind.is_file())? {
                 let Ok(number) = u64::from_str_radix(&name, 16) else { continue };
                 let content = ContentId(number);
-                if number < NEVER_REACHED && Place::of(content).path(root) == leaf.join(name) {
+                if number < NEVER_REACHED && ShardPath::of(content).path(root) == leaf.join(name) {
                     visit(content);
                 }
             }
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn contents_made_one_after_the_other_share_a_directory() {
-        let path = |number| Place::of(ContentId(number)).path(Path::new("c"));
+        let path = |number| ShardPath::of(ContentId(number)).path(Path::new("c"));
         assert_eq!(path(0x0001_0400), Path::new("c/01/04/0000000000010400"));
         assert_eq!(path(0x0001_04ff), Path::new("c/01/04/00000000000104ff"));
         assert_eq!(path(u64::MAX), Path::new("c/ff/ff/ffffffffffffffff"));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use xfer_protocol::ContentId;
 
-use super::shards::{Directory, Place};
+use super::shards::{Directory, ShardPath};
 use crate::StoreError;
 
 /// The moment of a change: later ones have higher numbers.
@@ -90,7 +90,7 @@ impl Unsynced {
 
     /// The directories to be synced so that `contents` can be found.
     pub(super) fn directories_of(&self, contents: &[ContentId]) -> Vec<Directory> {
-        let places = contents.iter().map(|content| Place::of(*content));
+        let places = contents.iter().map(|content| ShardPath::of(*content));
         let all = places.flat_map(|place| [Directory::Root, place.top(), place.leaf()]);
         let unsynced: HashSet<_> = all.filter(|dir| self.directories.contains_key(dir)).collect();
         unsynced.into_iter().collect()
@@ -196,7 +196,7 @@ mod tests {
         for content in [A, B, FAR] {
             unsynced.note_content(content);
         }
-        unsynced.directory_failed(Place::of(A).leaf(), &[A]);
+        unsynced.directory_failed(ShardPath::of(A).leaf(), &[A]);
         assert!(unsynced.begin(&[A]).2.is_empty());
         assert!(unsynced.begin(&[B, FAR]).2.into_keys().eq([B]));
         unsynced.directory_failed(Directory::Root, &[A]);

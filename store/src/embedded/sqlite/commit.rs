@@ -82,7 +82,7 @@ fn deliver(
     let (id, state) = match effect {
         DeliveryEffect::Sent { delivery, .. } => match fates.get(&delivery.id) {
             Some(Fate::NoRoom) => {
-                let state = deliveries::State::NoRoom;
+                let state = deliveries::Outcome::NoRoom;
                 deliveries::refuse(transaction, account, delivery, state, batch.time)?;
                 return deliveries::decided(transaction, account, delivery.id);
             }
@@ -95,8 +95,8 @@ fn deliver(
                 return Ok(None);
             }
         },
-        DeliveryEffect::Accepted(id) => (*id, deliveries::State::Received),
-        DeliveryEffect::Declined(id) => (*id, deliveries::State::Refused),
+        DeliveryEffect::Accepted(id) => (*id, deliveries::Outcome::Received),
+        DeliveryEffect::Declined(id) => (*id, deliveries::Outcome::Refused),
     };
     let sender = deliveries::sender(transaction, id)?;
     deliveries::settle(transaction, account, id, state, batch.time)?;

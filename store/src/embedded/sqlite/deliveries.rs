@@ -78,7 +78,7 @@ impl SqliteStore {
 
 /// Where a delivery stands. The numbers are on disk: never change one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum Outcome {
     /// It waits for the recipient.
     Waiting = 1,
     /// The recipient has it.
@@ -101,13 +101,13 @@ pub(super) fn send(
     time: Timestamp,
 ) -> Result<(), StoreError> {
     if let Some(to) = to {
-        let head = Head { from, to: Some(to), state: State::Waiting };
+        let head = Head { from, to: Some(to), state: Outcome::Waiting };
         if insert_head(transaction, head, delivery, delivery.sent)? {
             count_waiting(transaction, to, delivery)?;
             return insert_items(transaction, delivery);
         }
     } else {
-        refuse(transaction, from, delivery, State::Refused, time)?;
+        refuse(transaction, from, delivery, Outcome::Refused, time)?;
     }
     delivery.items.iter().filter_map(content).try_for_each(|id| refer(transaction, id, -1))
 }
@@ -118,7 +118,7 @@ pub(super) fn refuse(
     transaction: &Transaction<'_>,
     from: AccountId,
     delivery: &Delivery,
-    state: State,
+    state: Outcome,
     time: Timestamp,
 ) -> Result<(), StoreError> {
     let head = Head { from, to: None, state };
@@ -155,7 +155,7 @@ fn count_waiting(
 struct Head {
     from: AccountId,
     to: Option<AccountId>,
-    state: State,
+    state: Outcome,
 }
 
 /// Says whether the delivery is new, and not one more of the same number.
@@ -204,7 +204,7 @@ pub(super) fn settle(
     transaction: &Transaction<'_>,
     to: AccountId,
     id: DeliveryId,
-    state: State,
+    state: Outcome,
     time: Timestamp,
 ) -> Result<(), StoreError> {
     let sql = "UPDATE accounts SET (waiting_bytes, waiting_items) = (
@@ -277,7 +277,7 @@ pub(super) fn without_room(
     from: AccountId,
 ) -> Result<Vec<(DeliveryId, DeliveryState)>, StoreError> {
     let sql = "SELECT id, state_secs, state_nanos FROM deliveries
-               WHERE from_account = ? AND state = 4";
+               WHERE from_account = ? AND state = 4 ORDER BY id";
     all(connection, sql, [from.0.cast_signed()], |row| {
         Ok((DeliveryId(number(row, 0)?), DeliveryState::NoRoom(read_time(row, 1)?)))
     })
@@ -293,14 +293,14 @@ pub(super) fn state(
     let state = first(connection, sql, [id.0.cast_signed(), from.0.cast_signed()], |row| {
         let since = read_time(row, 1)?;
         let state: i64 = row.get(0)?;
-        let is = |known: State| state == known as i64;
-        Ok(if is(State::Waiting) {
+        let is = |known: Outcome| state == known as i64;
+        Ok(if is(Outcome::Waiting) {
             DeliveryState::Sent(since)
-        } else if is(State::Received) {
+        } else if is(Outcome::Received) {
             DeliveryState::Received(since)
-        } else if is(State::Refused) {
+        } else if is(Outcome::Refused) {
             DeliveryState::Refused(since)
-        } else if is(State::NoRoom) {
+        } else if is(Outcome::NoRoom) {
             DeliveryState::NoRoom(since)
         } else {
             return Err(damaged(format!("a delivery in state {state}")));

@@ -17,7 +17,7 @@ use xfer_protocol::{ContentId, DeliveryId, Timestamp};
 use super::SqliteStore;
 use super::accounts::{living, must_exist};
 use super::contents::refer;
-use super::deliveries::{self, State};
+use super::deliveries::{self, Outcome};
 use super::rows::{all, change, first, number};
 use super::trims;
 use crate::{AccountId, StoreError};
@@ -103,7 +103,7 @@ fn refuse_waiting(
                    WHERE delivery = ? AND content IS NOT NULL";
         let contents = all(transaction, sql, [id.0.cast_signed()], |row| number(row, 0))?;
         contents.into_iter().try_for_each(|id| refer(transaction, ContentId(id), -1))?;
-        deliveries::settle(transaction, account, *id, State::Refused, time)?;
+        deliveries::settle(transaction, account, *id, Outcome::Refused, time)?;
         items_count += items;
         if items_count >= ROWS_MAX {
             break;

@@ -7,7 +7,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Params, Row, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use xfer_protocol::tree::{Extents, FileData, Kind, Node, Xattrs};
+use xfer_protocol::tree::{Extents, FileData, Kind, Node, SpecialKind, Xattrs};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Timestamp, codec};
 
 use crate::{AccountId, StoreError};
@@ -124,12 +124,12 @@ fn kind_columns(kind: &Kind) -> Result<KindColumns<'_>, StoreError> {
         Kind::Symlink { target } => {
             KindColumns { kind: kind::SYMLINK, target: Some(target), ..none }
         }
-        Kind::Fifo => KindColumns { kind: kind::FIFO, ..none },
-        Kind::Socket => KindColumns { kind: kind::SOCKET, ..none },
-        Kind::CharDevice { rdev } => {
+        Kind::Special(SpecialKind::Fifo) => KindColumns { kind: kind::FIFO, ..none },
+        Kind::Special(SpecialKind::Socket) => KindColumns { kind: kind::SOCKET, ..none },
+        Kind::Special(SpecialKind::CharDevice { rdev }) => {
             KindColumns { kind: kind::CHAR_DEVICE, rdev: Some(*rdev), ..none }
         }
-        Kind::BlockDevice { rdev } => {
+        Kind::Special(SpecialKind::BlockDevice { rdev }) => {
             KindColumns { kind: kind::BLOCK_DEVICE, rdev: Some(*rdev), ..none }
         }
     })
@@ -166,10 +166,10 @@ fn read_kind(row: &Row<'_>, kind: i64, first: usize) -> Result<Kind, StoreError>
             name_bytes: number(row, first + 8)?,
         },
         kind::SYMLINK => Kind::Symlink { target: row.get::<_, Vec<u8>>(first + 6)?.into() },
-        kind::FIFO => Kind::Fifo,
-        kind::SOCKET => Kind::Socket,
-        kind::CHAR_DEVICE => Kind::CharDevice { rdev: rdev()? },
-        kind::BLOCK_DEVICE => Kind::BlockDevice { rdev: rdev()? },
+        kind::FIFO => Kind::Special(SpecialKind::Fifo),
+        kind::SOCKET => Kind::Special(SpecialKind::Socket),
+        kind::CHAR_DEVICE => Kind::Special(SpecialKind::CharDevice { rdev: rdev()? }),
+        kind::BLOCK_DEVICE => Kind::Special(SpecialKind::BlockDevice { rdev: rdev()? }),
         unknown => return Err(damaged(format!("a node of kind {unknown}"))),
     })
 }

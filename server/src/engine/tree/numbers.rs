@@ -15,16 +15,16 @@ use xfer_protocol::{Errno, IdRange};
 
 /// What was granted to a session and is not used.
 #[derive(Debug)]
-pub(crate) struct Ids {
+pub(crate) struct Numbers {
     /// In order, as the store grants them.
     granted: VecDeque<IdRange>,
     /// Numbers below were used or passed over.
     next: u64,
 }
 
-impl Ids {
-    pub(crate) fn new(range: IdRange) -> Ids {
-        Ids { granted: [range].into(), next: range.first }
+impl Numbers {
+    pub(crate) fn new(range: IdRange) -> Numbers {
+        Numbers { granted: [range].into(), next: range.first }
     }
 
     /// Whether the session may be granted more before it uses what it has.
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn numbers_are_granted_for_ever_and_take_no_room_once_they_are_used() {
-        let mut ids = Ids::new(range(1));
+        let mut ids = Numbers::new(range(1));
         for at in 1..5_000 {
             assert!(ids.may_grow(), "after {at} ranges");
             ids.grow(range(at + 1));
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_is_granted_and_not_used_has_a_bound() {
-        let mut ids = Ids::new(range(1));
+        let mut ids = Numbers::new(range(1));
         for at in 1..ID_RANGES_MAX as u64 {
             assert!(ids.may_grow());
             ids.grow(range(at + 1));
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_number_is_used_once_and_none_that_was_passed_over_or_not_granted() {
-        let mut ids = Ids::new(range(1));
+        let mut ids = Numbers::new(range(1));
         ids.use_up(vec![105, 103]).unwrap();
         for wrong in [vec![103], vec![104], vec![105], vec![106, 106], vec![106, 200], vec![99]] {
             assert_eq!(ids.use_up(wrong.clone()), Err(Errno::EINVAL), "{wrong:?}");

@@ -12,7 +12,7 @@ use crate::inbox::Inboxes;
 use crate::{Account, AccountId, Pair, StoreError, WrongPasswords};
 
 /// Rows, bytes, and what is spoken for.
-pub(super) struct State {
+pub(super) struct Tables {
     pub(super) next_id: u64,
     pub(super) next_account: u64,
     pub(super) next_arrival: u64,
@@ -22,7 +22,7 @@ pub(super) struct State {
     pub(super) entries: BTreeMap<(AccountId, Ino), BTreeMap<Name, Ino>>,
     /// How many nodes and deliveries refer to a content.
     pub(super) references: BTreeMap<ContentId, i64>,
-    /// Contents that nothing refers to since the commit that is under way: they are gone with it.
+    /// Contents that nothing refers to since the call that is under way: nothing in it may any more.
     pub(super) garbage: BTreeSet<ContentId>,
     pub(super) contents: BTreeMap<ContentId, Sparse>,
     pub(super) deliveries: BTreeMap<DeliveryId, Sent>,
@@ -61,9 +61,9 @@ impl Claims {
     }
 }
 
-impl Default for State {
-    fn default() -> State {
-        State {
+impl Default for Tables {
+    fn default() -> Tables {
+        Tables {
             next_id: Ino::FIRST_GRANTED,
             next_account: 1,
             next_arrival: 1,
@@ -82,7 +82,7 @@ impl Default for State {
     }
 }
 
-impl State {
+impl Tables {
     pub(super) fn account(&mut self, account: AccountId) -> Result<&mut Account, StoreError> {
         self.accounts.get_mut(&account).ok_or(StoreError::NoAccount)
     }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Changes, ContentEffect, DeliveryEffect, FileData, Kind, Loaded, Need, Node, Rows, Stop, Usage,
+    Changes, ContentEffect, DeliveryEffect, FileData, Kind, Loaded, Need, Node, PlanError, Rows,
+    Usage,
 };
 use crate::limits::BLOCK_BYTES;
 use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
 
 /// Changes in the making. Dropping them leaves the rows as they were.
-pub(super) struct Draft<'a> {
+pub(super) struct Staging<'a> {
     rows: &'a dyn Rows,
     // Sorted maps, since one op may send a whole directory.
     nodes: BTreeMap<Ino, Option<Arc<Node>>>,
@@ -21,9 +22,9 @@ pub(super) struct Draft<'a> {
     quota: super::Quota,
 }
 
-impl<'a> Draft<'a> {
-    pub(super) fn new(rows: &'a dyn Rows) -> Draft<'a> {
-        Draft {
+impl<'a> Staging<'a> {
+    pub(super) fn new(rows: &'a dyn Rows) -> Staging<'a> {
+        Staging {
             rows,
             nodes: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -35,19 +36,19 @@ impl<'a> Draft<'a> {
     }
 
     /// The node; an error if it does not exist.
-    pub(super) fn node(&self, ino: Ino) -> Result<Arc<Node>, Stop> {
+    pub(super) fn node(&self, ino: Ino) -> Result<Arc<Node>, PlanError> {
         if let Some(node) = self.nodes.get(&ino) {
             return node.clone().ok_or(Errno::ENOENT.into());
         }
         match self.rows.node(ino) {
             Loaded::Present(node) => Ok(node),
             Loaded::Absent => Err(Errno::ENOENT.into()),
-            Loaded::Unknown => Err(Stop::Need(Need::Node(ino))),
+            Loaded::Unknown => Err(PlanError::Need(Need::Node(ino))),
         }
     }
 
     /// The node, for changing; an error if it does not exist.
-    pub(super) fn node_mut(&mut self, ino: Ino) -> Result<&mut Node, Stop> {
+    pub(super) fn node_mut(&mut self, ino: Ino) -> Result<&mut Node, PlanError> {
         if !self.nodes.contains_key(&ino) {
             let node = self.node(ino)?;
             self.nodes.insert(ino, Some(node));
@@ -59,7 +60,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The directory; an error unless it is one and still has a name (or is the root).
-    pub(super) fn directory(&self, ino: Ino) -> Result<Arc<Node>, Stop> {
+    pub(super) fn directory(&self, ino: Ino) -> Result<Arc<Node>, PlanError> {
         let node = self.node(ino)?;
         match node.nlink {
             _ if !node.is_directory() => Err(Errno::ENOTDIR.into()),
@@ -69,7 +70,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The node number in an entry, if the entry exists.
-    pub(super) fn entry(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, Stop> {
+    pub(super) fn entry(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, PlanError> {
         if let Some(ino) = self.entries.get(&(parent, name.clone())) {
             return Ok(*ino);
         }
@@ -78,7 +79,7 @@ impl<'a> Draft<'a> {
             Loaded::Absent => Ok(None),
             // A directory that this op made contains only the entries that this op added.
             Loaded::Unknown if self.is_new(parent) => Ok(None),
-            Loaded::Unknown => Err(Stop::Need(Need::Entry(parent, name.clone()))),
+            Loaded::Unknown => Err(PlanError::Need(Need::Entry(parent, name.clone()))),
         }
     }
 
@@ -88,20 +89,20 @@ impl<'a> Draft<'a> {
     }
 
     /// All entries of a directory, which this op must not have changed.
-    pub(super) fn children(&self, parent: Ino) -> Result<Vec<(Name, Ino)>, Stop> {
-        self.rows.children(parent).ok_or(Stop::Need(Need::Children(parent)))
+    pub(super) fn children(&self, parent: Ino) -> Result<Vec<(Name, Ino)>, PlanError> {
+        self.rows.children(parent).ok_or(PlanError::Need(Need::Children(parent)))
     }
 
-    pub(super) fn delivery(&self, id: DeliveryId) -> Result<Arc<super::Delivery>, Stop> {
+    pub(super) fn delivery(&self, id: DeliveryId) -> Result<Arc<super::Delivery>, PlanError> {
         match self.rows.delivery(id) {
             Loaded::Present(delivery) => Ok(delivery),
             Loaded::Absent => Err(Errno::ENOENT.into()),
-            Loaded::Unknown => Err(Stop::Need(Need::Delivery(id))),
+            Loaded::Unknown => Err(PlanError::Need(Need::Delivery(id))),
         }
     }
 
     /// Adds a new node. A number that is in use is the client's fault.
-    pub(super) fn insert(&mut self, ino: Ino, node: Node) -> Result<(), Stop> {
+    pub(super) fn insert(&mut self, ino: Ino, node: Node) -> Result<(), PlanError> {
         match self.rows.node(ino) {
             Loaded::Present(_) => return Err(Errno::EINVAL.into()),
             // Numbers are granted only once, so a number that was never loaded is unused.
@@ -114,7 +115,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Removes a node for good.
-    pub(super) fn remove(&mut self, ino: Ino) -> Result<(), Stop> {
+    pub(super) fn remove(&mut self, ino: Ino) -> Result<(), PlanError> {
         self.node(ino)?;
         self.nodes.insert(ino, None);
         Ok(())
@@ -127,13 +128,18 @@ impl<'a> Draft<'a> {
         name: &Name,
         ino: Ino,
         time: Timestamp,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), PlanError> {
         self.set_entry(parent, name, Some(ino));
         self.count_entry(parent, 1, name, time)
     }
 
     /// Removes the entry `parent/name`. The caller has made sure that it exists.
-    pub(super) fn leave(&mut self, parent: Ino, name: &Name, time: Timestamp) -> Result<(), Stop> {
+    pub(super) fn leave(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        time: Timestamp,
+    ) -> Result<(), PlanError> {
         self.set_entry(parent, name, None);
         self.count_entry(parent, -1, name, time)
     }
@@ -148,7 +154,7 @@ impl<'a> Draft<'a> {
         by: i64,
         name: &Name,
         time: Timestamp,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), PlanError> {
         let node = self.node_mut(parent)?;
         node.mtime = time;
         node.ctime = time;
@@ -159,25 +165,16 @@ impl<'a> Draft<'a> {
                 *name_bytes = name_bytes.checked_add_signed(bytes).ok_or(Errno::EIO)?;
                 Ok(())
             }
-            Kind::File(_)
-            | Kind::Symlink { .. }
-            | Kind::Fifo
-            | Kind::Socket
-            | Kind::CharDevice { .. }
-            | Kind::BlockDevice { .. } => Err(Errno::ENOTDIR.into()),
+            Kind::File(_) | Kind::Symlink { .. } | Kind::Special(_) => Err(Errno::ENOTDIR.into()),
         }
     }
 
     /// The data of a regular file, for changing.
-    pub(super) fn file_mut(&mut self, ino: Ino) -> Result<&mut FileData, Stop> {
+    pub(super) fn file_mut(&mut self, ino: Ino) -> Result<&mut FileData, PlanError> {
         match &mut self.node_mut(ino)?.kind {
             Kind::File(data) => Ok(data),
             Kind::Directory { .. } => Err(Errno::EISDIR.into()),
-            Kind::Symlink { .. }
-            | Kind::Fifo
-            | Kind::Socket
-            | Kind::CharDevice { .. }
-            | Kind::BlockDevice { .. } => Err(Errno::EINVAL.into()),
+            Kind::Symlink { .. } | Kind::Special(_) => Err(Errno::EINVAL.into()),
         }
     }
 
@@ -200,7 +197,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Finishes the changes, or refuses with `EDQUOT` if they grow past the quota.
-    pub(super) fn finish(self) -> Result<Changes, Stop> {
+    pub(super) fn finish(self) -> Result<Changes, PlanError> {
         let changes = self.finish_beyond_quota();
         let (before, after, quota) = (changes.0, changes.1.usage, changes.2);
         let grew_past = |before: u64, after: u64, quota: u64| after > before && after > quota;

@@ -8,7 +8,7 @@ use xfer_store::{Location, StoreError};
 
 /// Where a server's store is.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct StoreLocation {
     /// The store.
     pub location: Location,
     /// The directory of what belongs to the server.
@@ -26,15 +26,15 @@ pub enum BadPlace {
     NoDirectory(String),
 }
 
-impl Place {
+impl StoreLocation {
     /// Reads it, as it is given on the command line.
     ///
     /// # Errors
     /// If there is no engine for it, or it has no directory for what belongs to the server.
-    pub fn parse(text: &OsStr) -> Result<Place, BadPlace> {
+    pub fn parse(text: &OsStr) -> Result<StoreLocation, BadPlace> {
         let location = Location::parse(text)?;
         match location.directory() {
-            Some(dir) => Ok(Place { dir: dir.to_owned(), location }),
+            Some(dir) => Ok(StoreLocation { dir: dir.to_owned(), location }),
             None => Err(BadPlace::NoDirectory(location.to_string())),
         }
     }
