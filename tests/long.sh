@@ -29,19 +29,19 @@ measured() {
 fsx() {
     local all=${XFER_FSX_OPERATIONS:-10000000}
     export XFER_FSX_OPERATIONS=$((all / 2))
-    measured "fsx, $all operations" -p xfer-tests --test suites -- fsx
+    measured "fsx, $all operations" -p xfer-tests --test programs -- suites::fsx
 }
 
 differential() {
     export XFER_DIFFERENTIAL_OPERATIONS=${XFER_DIFFERENTIAL_OPERATIONS:-1000000}
     measured "random operations, $XFER_DIFFERENTIAL_OPERATIONS" \
-        -p xfer-tests --test differential -- random_operations
+        -p xfer-tests --test programs -- differential::random_operations
 }
 
 space() {
     export XFER_SPACE_OPERATIONS=${XFER_SPACE_OPERATIONS:-500000}
     measured "what is used after $XFER_SPACE_OPERATIONS operations" \
-        -p xfer-tests --test space -- exact_to_the_byte
+        -p xfer-tests --test storing -- exact_to_the_byte
 }
 
 sides() {
@@ -60,7 +60,8 @@ big() {
     export XFER_BIG_ENTRIES=${XFER_BIG_ENTRIES:-1000000}
     export XFER_SPARSE_WRITES=${XFER_SPARSE_WRITES:-20000} XFER_MEMORY_FILES=${XFER_MEMORY_FILES:-10000}
     measured "big things, $XFER_BIG_ENTRIES entries, $XFER_SPARSE_WRITES writes" \
-        -p xfer-tests --test big --test big_files --test memory -- --nocapture --test-threads 1
+        -p xfer-tests --test storing --test programs --test sessions -- --nocapture --test-threads 1 \
+        big:: big_files:: memory::
 }
 
 failed=0

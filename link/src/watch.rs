@@ -191,14 +191,15 @@ mod tests {
         for number in 0..100 {
             let (mut receiver, order) = (sender.subscribe(), order.clone());
             tasks.spawn(async move {
-                receiver.wait_for(|value| *value == 2).await.unwrap();
                 order.lock().push(number);
+                receiver.changed().await.unwrap();
+                order.lock().push(100 + number);
             });
         }
-        tokio::task::yield_now().await;
+        while order.lock().len() < 100 {
+            tokio::task::yield_now().await;
+        }
         sender.send_replace(1);
-        tokio::task::yield_now().await;
-        sender.send_replace(2);
         tasks.join_all().await;
         assert!(order.lock().is_sorted(), "{:?}", order.lock());
     }

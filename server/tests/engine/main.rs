@@ -6,6 +6,7 @@ mod client;
 mod crashes;
 mod leftovers;
 mod log;
+mod memory;
 mod reading;
 mod secrets;
 mod sending;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use xfer_protocol::limits::XATTR_VALUE_BYTES_MAX;
-use xfer_protocol::message::{Ask, EndReason, ToServer};
+use xfer_protocol::message::{Ask, EndReason, ToClient, ToServer};
 use xfer_protocol::tree::{Action, Quota, XattrMode};
-use xfer_protocol::{ContentId, Ino, Seq};
+use xfer_protocol::{ContentId, Errno, Ino, Seq};
 use xfer_server::engine::Engine;
 use xfer_store::embedded::{self, Files};
 use xfer_store::{Disk, StoreError};
@@ -216,6 +216,37 @@ async fn a_failure_beside_a_commit_takes_nothing_from_what_the_commit_holds() {
     let mut data = [0; 4];
     assert_eq!(faulty.read(content, 0, &mut data).unwrap(), 4);
     assert_eq!(&data, b"kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_op_that_the_disk_refuses_takes_its_part_of_the_log_with_it_and_nothing_before() {
+    let (world, faulty) = faulty_world();
+    let mut alice = world.login("alice").await;
+    let ino = alice.create(Ino::ROOT, "kept").await;
+    let mut reads = world.reads(&alice.grant).await;
+    assert!(reads.ask(alice.seq, Ask::Node(ino)).await.0.is_ok(), "it is applied");
+    *faulty.fail_write.lock().unwrap() = Some(ErrorKind::StorageFull);
+    let (parent, directory, fresh) = (Ino::ROOT, Ino(alice.id()), ContentId(alice.id()));
+    let frame = vec![
+        Action::Mkdir { parent, name: name("made"), ino: directory, mode: 0o755, owner: OWNER },
+        Action::Unlink { parent, name: name("kept") },
+        Action::Write { ino, offset: 0, len: 4, clear_set_id: false, fresh },
+        Action::Rmdir { parent, name: name("made") },
+    ];
+    alice.act(frame, b"lost").await;
+    let refused = alice.until(|message| {
+        if let ToClient::Diverged { seq, errno } = message { Some((*seq, *errno)) } else { None }
+    });
+    assert_eq!(refused.await, (Seq(4), Errno::ENOSPC));
+    let account = world.meta.account(&name("alice")).unwrap().unwrap();
+    assert_eq!((account.applied, account.usage.nodes), (Seq(1), 4));
+    let entry = |text| world.meta.entry(account.id, Ino::ROOT, &name(text)).unwrap();
+    assert_eq!((entry("kept"), entry("made")), (Some(ino), None));
+    assert_eq!(world.meta.node(account.id, directory).unwrap(), None);
+    let kept = world.meta.node(account.id, ino).unwrap().unwrap();
+    assert_eq!((kept.nlink, kept.content()), (1, None));
+    until(|| world.on_disk().0 == 0).await;
+    world.login("alice").await.sync().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,8 +14,9 @@ use xfer_store::{Contents, Disk, StoreError};
 /// What a session is promised at most without asking for more: a log's worth.
 const SHARE_MAX: Room = Room { bytes: 256 << 20, files: 4096 };
 
-/// The part of what is available that a session gets without asking.
-const SHARE_PARTS: u64 = 8;
+/// The part of the available room that a session gets without asking. It is small, so that hundreds of
+/// sessions that begin at once leave enough for each other: a session asks for more when it needs it.
+const SHARE_PARTS: u64 = 1024;
 
 /// The reserve for rows and their journal: a third of the disk, but no more than this.
 const RESERVE_MAX: Room = Room { bytes: 128 << 20, files: 1024 };
@@ -256,6 +257,14 @@ mod tests {
         assert!(!second.limit.covers(bytes(300)));
         second.extend(bytes(200), before);
         assert!(second.limit.covers(bytes(200)));
+    }
+
+    #[test]
+    fn a_thousand_sessions_that_begin_at_once_leave_enough_for_each() {
+        let (space, free) = (space(), bytes(16 << 30));
+        let mut shares: Vec<Share> = (0..1000).map(|_| space.share()).collect();
+        shares.iter_mut().for_each(|share| share.extend(Room::default(), seen(&space, free)));
+        assert!(shares.iter_mut().all(|share| admit(share, bytes(1 << 20), free)));
     }
 
     /// What a session may do next.

@@ -1,0 +1,5 @@
+//! The project itself: its sources, its scripts and its benches.
+
+mod tidy;
+mod scripts;
+mod benches;

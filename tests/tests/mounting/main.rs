@@ -1,0 +1,9 @@
+//! Mounting and unmounting, and the programs around a mount.
+
+mod main_job;
+mod options;
+mod commands;
+mod messages;
+mod refusals;
+mod waits;
+mod stale;

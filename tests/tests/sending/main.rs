@@ -1,0 +1,5 @@
+//! Sending between users: the outbox, the inbox, and files that are not complete.
+
+mod sent;
+mod outbox;
+mod outbox_directories;

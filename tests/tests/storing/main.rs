@@ -1,0 +1,9 @@
+//! What a server keeps: on a full disk, a damaged one, after crashes, and from a backup.
+
+mod durability;
+mod space;
+mod damage;
+mod troubles;
+mod store_gone;
+mod restored;
+mod big;
