@@ -1,9 +1,9 @@
-//! The client of an xfer server without a kernel: everything that shows a tree to programs stands on
-//! it.
+//! The client of an xfer server, without a kernel or a command line. Everything that shows a tree
+//! to programs stands on it.
 //!
-//! Reading order: [`connect`] (how a session begins), [`core`] (what is known and owed: pure),
-//! [`drive`] (links, timers and tasks around it), [`files`] (a tree by path, for programs that are no
-//! mount).
+//! Reading order: [`connect`] (how a session begins), [`core`] (the state of a session: pure),
+//! [`drive`] (links, timers and tasks around it), [`files`] (a tree by path, for programs that are
+//! no mount).
 
 pub mod connect;
 pub mod core;

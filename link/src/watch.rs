@@ -131,6 +131,8 @@ impl<T: Clone> Receiver<T> {
     /// # Errors
     /// If the sender is gone and the last value was seen.
     pub async fn changed(&mut self) -> Result<(), Closed> {
+        // A task that always finds a change lets others run now and then.
+        tokio::task::coop::consume_budget().await;
         loop {
             let changed = self.shared.changed.notified();
             tokio::pin!(changed);
@@ -181,6 +183,21 @@ mod tests {
         assert_eq!(receiver.changed().await, Err(Closed));
         receiver.mark_changed();
         assert_eq!(receiver.changed().await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_always_finds_a_change_lets_others_run() {
+        let sender = Arc::new(Sender::new(0u64));
+        let (mut receiver, theirs) = (sender.subscribe(), sender.clone());
+        let busy = tokio::spawn(async move {
+            while receiver.changed().await.is_ok() && receiver.get() < u64::MAX / 2 {
+                theirs.send_modify(|count| *count += 1);
+            }
+        });
+        sender.send_modify(|count| *count += 1);
+        tokio::task::yield_now().await;
+        sender.send_replace(u64::MAX);
+        busy.await.unwrap();
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Opening links: the log link of a session, and its read links.
 //!
-//! A [`Dial`] outlives a session's links. `connect` makes one that leads to a real server; tests make
-//! others from anything that speaks the protocol.
+//! A [`Dial`] outlives a session's links. This crate's leads to a real server. Tests make others
+//! from anything that speaks the protocol.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,10 +13,10 @@ use xfer_protocol::message::{Grant, Password, Purpose, Secret};
 
 use super::error::EndpointError;
 
-/// The half of a link that is read.
+/// The reading half of a link.
 pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
 
-/// The half of a link that is written.
+/// The writing half of a link.
 pub type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// A link that is being opened.
@@ -28,23 +28,23 @@ pub enum Begin {
     New {
         /// The account's password.
         password: Password,
-        /// What happens if the account has a session already.
+        /// Whether to end a session that the account has already.
         purpose: Purpose,
     },
 }
 
-/// What proves that a link belongs to a session.
+/// The proof that a link belongs to a session.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// The session's name.
+    /// The session's public name.
     pub session: SessionId,
-    /// Its secret.
+    /// Its secret, which the server granted.
     pub secret: Secret,
 }
 
 /// A log link that was just opened.
 pub struct LogLink {
-    /// What the server granted.
+    /// The server's grant: the session, its limits, and the state of its tree.
     pub grant: Grant,
     /// The link's reading half.
     pub reader: Reader,
@@ -61,16 +61,16 @@ pub trait Dial: Send + Sync + 'static {
     fn read_link(&self, credentials: Credentials) -> Dialling<'_, (Reader, Writer)>;
 }
 
-/// A session that has just begun: its log link, and how to open more links.
+/// A session that has just begun: its log link, and the dial for its other links.
 pub struct NewSession {
     /// The open log link.
     pub link: LogLink,
-    /// Opens the others.
+    /// Opens its other links.
     pub dial: Arc<dyn Dial>,
 }
 
 impl NewSession {
-    /// What the session's read links present.
+    /// The credentials that the session's read links present.
     pub fn credentials(&self) -> Credentials {
         let grant = &self.link.grant;
         Credentials { session: grant.session, secret: grant.secret.clone() }

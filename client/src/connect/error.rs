@@ -1,4 +1,4 @@
-//! Why no session began: one line that says what to do, for each reason.
+//! The reasons why no session began, each with one line that says what to do.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use xfer_protocol::shown::shown;
 
 use super::trust::TrustError;
 
-/// Why no session began.
+/// A reason why no session began.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The file of authorities can't be used.
@@ -19,15 +19,15 @@ pub enum ConnectError {
     Authorities {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The problem with it.
         why: String,
     },
-    /// The server, or the way to it.
+    /// The server, or the network on the way to it, failed or refused.
     #[error("{endpoint}: {error}")]
     Endpoint {
         /// `host:port`, or `user@host:port`.
         endpoint: String,
-        /// What is wrong.
+        /// The problem.
         #[source]
         error: EndpointError,
     },
@@ -36,7 +36,7 @@ pub enum ConnectError {
     Trust(#[from] TrustError),
 }
 
-/// What is wrong with the server, or with the way to it.
+/// A problem with the server, or with the network on the way to it.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// The name has no address.
@@ -45,16 +45,16 @@ pub enum EndpointError {
     /// Nothing listens on the port.
     #[error("connection refused; is xfer-server running there, and is it the right port?")]
     NothingThere,
-    /// No way to the host.
+    /// The network has no way to the host.
     #[error("can't reach it ({0}); check the network and the server's firewall")]
     Unreachable(io::Error),
-    /// No answer in time.
+    /// There was no answer in time.
     #[error("no answer {0}; check host and port, the network and the server's firewall")]
     TimedOut(Phase),
-    /// What answers is something else.
+    /// The peer is not an xfer server.
     #[error("this is not an xfer server: {0}; check host and port")]
     NotXfer(#[from] NotXfer),
-    /// It ends connections before it has shown what it is.
+    /// The peer closes connections before it has shown what it is.
     #[error(
         "it closes every connection during the TLS handshake ({0}): it is overloaded, or not an xfer \
          server; try again, or check host and port"
@@ -66,10 +66,10 @@ pub enum EndpointError {
     /// TLS failed in another way.
     #[error("TLS failed: {0}; check that both sides have the same version of xfer")]
     Tls(String),
-    /// The key is another than a moment ago.
+    /// The server's key differs from the one that was trusted a moment ago.
     #[error("its certificate changed since it was trusted a moment ago; mount again")]
     KeySwapped,
-    /// No version in common.
+    /// The two sides have no version of the protocol in common.
     #[error(
         "it speaks versions {version_min} to {version_max} of the protocol, this client version \
          {VERSION}; update the older side"
@@ -80,48 +80,48 @@ pub enum EndpointError {
         /// The newest version the server speaks.
         version_max: u16,
     },
-    /// The server is xfer's and said no.
+    /// The server is an xfer server, and refused.
     #[error("{}", refusal_line(.0))]
     Refused(Refusal),
     /// The connection broke.
     #[error("the connection broke {0} ({1}); try again, the server's log may say why")]
     Broken(Phase, io::Error),
-    /// The server answered with what makes no sense.
+    /// The server's answer makes no sense.
     #[error("it sent an invalid answer ({0}); check that both sides have the same version of xfer")]
     Nonsense(&'static str),
 }
 
-/// What answers instead of an xfer server.
+/// How the peer shows that it is not an xfer server.
 #[derive(Debug, thiserror::Error)]
 pub enum NotXfer {
-    /// Bytes that are not TLS.
+    /// It sent bytes that are not TLS.
     #[error("it does not speak TLS")]
     NoTls,
-    /// An older TLS.
+    /// It speaks an older version of TLS.
     #[error("it does not speak TLS 1.3")]
     OldTls,
-    /// TLS for something else.
+    /// It speaks TLS for another protocol.
     #[error("it uses TLS for another protocol")]
     OtherTls,
-    /// It agreed to speak xfer and speaks otherwise.
+    /// It agreed to speak xfer, and then did not.
     #[error("it did not send an xfer greeting ({0})")]
     Greeting(String),
 }
 
-/// What was going on.
+/// The step during which an error occurred.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
     /// Looking up the host's name.
     Resolve,
-    /// Connecting.
+    /// Connecting by TCP.
     Connect,
     /// The TLS handshake.
     Handshake,
-    /// Hello.
+    /// Agreeing on a version.
     Hello,
-    /// Login.
+    /// Logging in.
     Login,
-    /// Joining a session.
+    /// Opening one more link of a session.
     Attach,
 }
 
@@ -139,7 +139,7 @@ impl std::fmt::Display for Phase {
 }
 
 impl EndpointError {
-    /// The same, with the server it is about.
+    /// This error together with the server that it is about.
     pub(super) fn at(self, endpoint: impl Into<String>) -> ConnectError {
         ConnectError::Endpoint { endpoint: endpoint.into(), error: self }
     }
@@ -166,14 +166,14 @@ fn refusal_line(refusal: &Refusal) -> String {
     }
 }
 
-/// Text from the server, fit for a terminal: short, and with what can't be seen escaped.
+/// Text from the server, made fit for a terminal: short, and with invisible characters escaped.
 fn harmless(text: &str) -> String {
     const CHARS_MAX: usize = 100;
     let end = text.char_indices().nth(CHARS_MAX).map_or(text.len(), |(end, _)| end);
     shown(&text[..end])
 }
 
-/// UTC, since asking for the local offset is unsound once there are threads.
+/// A time in UTC, since asking for the local offset is unsound once there are threads.
 fn moment(time: Timestamp) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
     OffsetDateTime::from_unix_timestamp(time.secs())

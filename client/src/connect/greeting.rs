@@ -13,10 +13,10 @@ use xfer_protocol::message::{ClientHello, Opened, Opening, Refusal, ServerHello,
 use super::error::{EndpointError, NotXfer, Phase};
 use super::tls::Stream;
 
-/// How long each phase may take.
+/// The longest time that a phase may take.
 pub(super) const PHASE_MAX: Duration = Duration::from_millis(OPENING_TIMEOUT_MS);
 
-/// Agrees on the version; gives the server's time.
+/// Agrees with the server on the version. Returns the server's time.
 pub(super) async fn greet(mut stream: Stream) -> Result<(Stream, Timestamp), EndpointError> {
     let hello = ClientHello::new(concat!("xfer-mount ", env!("CARGO_PKG_VERSION")));
     let exchange = async {
@@ -37,7 +37,7 @@ pub(super) async fn greet(mut stream: Stream) -> Result<(Stream, Timestamp), End
     }
 }
 
-/// Says what the link is for, and hears whether it is opened.
+/// Sends the purpose of the link, and receives the server's answer. The caller sets the deadline.
 pub(super) async fn open(
     stream: &mut Stream,
     opening: &Opening,
@@ -61,7 +61,7 @@ fn link_error(phase: Phase, error: LinkError) -> EndpointError {
     }
 }
 
-/// A step with a deadline.
+/// Runs a step with a deadline.
 pub(super) async fn within<T>(
     deadline: Duration,
     phase: Phase,

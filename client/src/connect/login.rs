@@ -1,4 +1,7 @@
-//! The steps to a session that the user takes part in: see who answers, trust, log in.
+//! The steps to a session that the user takes part in: contact, trust, login.
+//!
+//! **Invariant:** a server waits for no human. The first contact's connection is dropped if the
+//! user took too long.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,10 +21,10 @@ use super::tcp;
 use super::tls::{self, Stream, Verification};
 use super::trust::{Asker, Fingerprint, TrustMode, TrustPolicy};
 
-/// How far the two clocks may be apart without a warning.
+/// The largest difference between the two clocks without a warning.
 const SKEW_MAX: Duration = Duration::from_secs(300);
 
-/// A server that answered, whose key is not trusted yet (unless authorities vouched for it).
+/// A server that was reached. Its key is not trusted yet, unless authorities vouched for it.
 pub struct Contact {
     target: Target,
     address: SocketAddr,
@@ -31,7 +34,7 @@ pub struct Contact {
     since: Instant,
 }
 
-/// A server that is trusted.
+/// A trusted server.
 pub struct Peer {
     server: Server,
     label: String,
@@ -41,11 +44,12 @@ pub struct Peer {
 pub struct Login {
     /// The session.
     pub session: NewSession,
-    /// What the user should know, a line each.
+    /// Warnings for the user, a line each.
     pub warnings: Vec<String>,
 }
 
-/// Connects and sees who answers. Says nothing yet.
+/// Connects to the server and looks at its certificate. Nothing is sent to it beyond the TLS
+/// handshake.
 ///
 /// # Errors
 /// If the host is not found or does not answer, or is no xfer server, or authorities were given
@@ -76,10 +80,9 @@ async fn first_contact(
 }
 
 impl Contact {
-    /// Decides whether to trust the server; asks the user if need be.
+    /// Decides whether to trust the server. Asks the user if need be.
     ///
-    /// # Errors
-    /// If it is not to be trusted.
+    /// If the server is not trusted.
     pub fn trust(self, policy: &TrustPolicy, asker: &mut dyn Asker) -> Result<Peer, ConnectError> {
         policy.decide(&self.target.endpoint(), self.shown, asker)?;
         let verification = match self.verification {

@@ -1,14 +1,14 @@
 //! How a session begins: from `user@host` to a [`NewSession`].
 //!
-//! Reading order: `target` (the address), `trust` (which keys to trust), `tls` (how that is enforced),
-//! `tcp`, `greeting` (the first messages), `retry` (servers that are busy), `dial` (opening links),
-//! `server` (opening them to a real server), `login` (the steps in order), `error`.
+//! Reading order: `target` (the address), `trust` (which keys to trust), `tls` (how that is
+//! enforced), `tcp`, `greeting` (the first messages), `retry` (busy servers), `dial` (opening
+//! links), `server` (opening them to a real server), `login` (the steps in order), `error`.
 //!
-//! Three steps, so that the user is asked at the right moment and no server waits for a human:
-//! [`reach`] connects and sees who answers, [`Contact::trust`] decides and may ask, and
-//! [`Peer::login`] says the password.
+//! A session begins in three steps, so that the user is asked at the right moment and no server
+//! waits for a human: [`reach`] connects and looks at the server's certificate, [`Contact::trust`]
+//! decides and may ask the user, and [`Peer::login`] sends the password.
 //!
-//! **Invariant:** nothing is said to a server, not even a name, before its key is trusted.
+//! **Invariant:** nothing is sent to a server, not even a name, before its key is trusted.
 
 mod target;
 mod trust;

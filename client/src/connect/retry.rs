@@ -1,4 +1,7 @@
 //! Trying again while a server is too busy for one more connection.
+//!
+//! **Invariant:** a login is not tried again once its password may have been sent, unless the
+//! server refused it as busy.
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
@@ -9,17 +12,17 @@ use xfer_protocol::message::Refusal;
 
 use super::error::{EndpointError, Phase};
 
-/// The pause before trying again, at first and at most.
+/// The pauses before trying again: the first and the longest.
 const AGAIN: Range<Duration> = Duration::from_millis(50)..Duration::from_secs(1);
 
-/// For how long to try again, at each step to a session, if the server is busy.
+/// The longest time to try again, at each step to a session, while the server is busy.
 pub(super) const BUSY_MAX: Duration = Duration::from_secs(30);
 
-/// For how long to try again if the server hangs up and may be anything: the user is to learn soon that
-/// it is no xfer server.
+/// The longest time to try again while the peer hangs up. It may be anything, and the user should
+/// soon learn that it is no xfer server.
 const HANGS_UP_MAX: Duration = Duration::from_secs(10);
 
-/// Tries again while the server may just be busy, for as long as `limit`.
+/// Makes an attempt again and again while the server may just be busy, for as long as `limit`.
 pub(super) async fn though_busy<T, F>(
     limit: Duration,
     mut attempt: impl FnMut() -> F,
@@ -32,7 +35,7 @@ where
     loop {
         let error = match attempt().await {
             Ok(done) => return Ok(done),
-            // One that said that it is busy is an xfer server.
+            // A peer that has said that it is busy is an xfer server.
             Err(EndpointError::HangsUp(_)) if is_busy => EndpointError::Refused(Refusal::Busy),
             Err(error) => error,
         };
@@ -47,7 +50,7 @@ where
     }
 }
 
-/// For how long to try again after an error, if the server may just be busy.
+/// The longest time to try again after an error, if the server may just be busy.
 fn patience_with(error: &EndpointError) -> Option<Duration> {
     match error {
         EndpointError::Refused(Refusal::Busy) => Some(BUSY_MAX),
@@ -69,8 +72,8 @@ fn patience_with(error: &EndpointError) -> Option<Duration> {
     }
 }
 
-/// Half of a pause to all of it, at random: clients that were turned away together don't come again
-/// together.
+/// A random time between half of a pause and all of it, so that clients that were turned away
+/// together don't come again together.
 fn spread(pause: Duration) -> Duration {
     let random = RandomState::new().hash_one(()) >> 32;
     pause / 2 + pause.mul_f64(random as f64 / f64::from(u32::MAX)) / 2

@@ -1,4 +1,6 @@
-//! A server that is trusted: every link to it goes to the same address and the same key.
+//! A trusted server: every link to it goes to the same address and the same key.
+//!
+//! **Invariant:** a password is sent only to a server whose certificate is trusted.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,26 +18,28 @@ use super::target::Target;
 use super::tcp;
 use super::tls::{self, Stream, Verification};
 
-/// How long a login may take. Others may be before it in line, and checking each one's password takes
-/// a while on purpose.
+/// The longest time that a login may take. Others may be before it in the queue, and each password
+/// check is slow on purpose.
 const LOGIN_MAX: Duration = Duration::from_secs(60);
 
-/// How long a login may take that ends another mount, which first sends what it has.
+/// The longest time that a takeover may take. The mount that it ends drains its log first.
 const TAKEOVER_MAX: Duration = Duration::from_secs(60);
 
-/// The most age of a connection on which nothing was said; a server waits only [`PHASE_MAX`] for the
-/// first message.
+/// The greatest age at which an unused connection is still used. A server waits only [`PHASE_MAX`]
+/// for the first message.
 const FRESH_MAX: Duration = Duration::from_secs(3);
 
-/// For how long to try to join a session: less than it takes to notice a silent connection.
+/// The longest time to try to join a session. It is less than it takes to notice a silent
+/// connection.
 const ATTACH_MAX: Duration = Duration::from_secs(8);
 
-/// A server that is trusted, and the account there.
+/// A trusted server, and the account on it.
 pub(super) struct Server {
     pub(super) target: Target,
     pub(super) address: SocketAddr,
     pub(super) verification: Verification,
-    /// The connection of the first contact, and when it was made.
+    /// The connection of the first contact, and the time at which it was made, until a login uses
+    /// it.
     pub(super) fresh: Mutex<Option<(Stream, Instant)>>,
 }
 
@@ -54,7 +58,7 @@ impl Dial for Server {
 }
 
 impl Server {
-    /// Begins a session. Gives the server's time, too.
+    /// Begins a session. Returns the server's time too.
     pub(super) async fn log_in(
         &self,
         password: Password,
@@ -91,7 +95,7 @@ impl Server {
         }
     }
 
-    /// One more link of a session.
+    /// Opens one more link of a session.
     async fn attach_once(&self, credentials: &Credentials) -> Result<Stream, EndpointError> {
         let (mut stream, _) = self.greeted().await?;
         let Credentials { session, secret } = credentials.clone();
@@ -104,18 +108,18 @@ impl Server {
         }
     }
 
-    /// One more connection, and the server's time.
+    /// Makes one more connection and greets the server. Returns the server's time too.
     async fn greeted(&self) -> Result<(Stream, Timestamp), EndpointError> {
         greet(self.connect().await?).await
     }
 
-    /// One more connection, to the same address and the same key.
+    /// Makes one more connection, to the same address and the same key.
     async fn connect(&self) -> Result<Stream, EndpointError> {
         let stream = within(PHASE_MAX, Phase::Connect, tcp::connect(&[self.address])).await?;
         let name = self.target.server_name().ok_or(EndpointError::Nonsense("the host's name"))?;
         let handshake = tls::handshake(stream, name, &self.verification);
         match within(PHASE_MAX, Phase::Handshake, handshake).await {
-            // It is known to be an xfer server.
+            // It is known to be an xfer server, so the network may have failed.
             Err(EndpointError::HangsUp(error)) => {
                 Err(EndpointError::Broken(Phase::Handshake, error))
             }
@@ -129,12 +133,12 @@ fn halves(stream: Stream) -> (Reader, Writer) {
     (Box::new(reader), Box::new(writer))
 }
 
-/// The parts of a grant that the client relies on and can check.
+/// Checks the parts of a grant that the client relies on.
 fn check_grant(grant: &Grant) -> Result<(), EndpointError> {
     let ids = grant.ids;
     let fits =
         ids.first >= Ino::FIRST_GRANTED && ids.first <= ids.end && ids.end - ids.first <= IDS_MAX;
-    // Counts that are added to: no tree comes to a quarter of what they can hold.
+    // These are added to, and must not overflow. No tree comes to a quarter of what they can hold.
     let counts = [grant.applied.0, grant.usage.bytes, grant.usage.nodes];
     if !counts.iter().all(|count| *count < u64::MAX / 4) {
         return Err(EndpointError::Nonsense("the size of the tree"));
@@ -142,7 +146,7 @@ fn check_grant(grant: &Grant) -> Result<(), EndpointError> {
     if fits { Ok(()) } else { Err(EndpointError::Nonsense("the numbers it grants")) }
 }
 
-/// This machine's name, which a login that is refused because of this session is told.
+/// This machine's name. The server tells it to a login that it refuses because of this session.
 fn host_name() -> String {
     const BYTES_MAX: usize = 64;
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();

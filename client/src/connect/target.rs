@@ -1,6 +1,6 @@
-//! Who on which server: `user@host[:port]`, `user@[v6]:port`.
+//! The target of a mount, an account on a server: `user@host[:port]`, `user@[v6]:port`.
 //!
-//! Only reads the words; looks up nothing.
+//! The text is only parsed; nothing is looked up.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -10,10 +10,10 @@ use rustls::pki_types::ServerName;
 use xfer_protocol::shown::shown;
 use xfer_protocol::user;
 
-/// The port of a server that does not say otherwise.
+/// The port of a server unless another is given.
 const PORT_DEFAULT: u16 = 33_000;
 
-/// Whom to log in as, and where.
+/// The account to log in to, and its server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
     /// The account's name.
@@ -24,7 +24,7 @@ pub struct Target {
     pub port: u16,
 }
 
-/// Why a text names no target.
+/// The reason why a text names no target.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TargetError {
     /// There is no `user@`.
@@ -33,10 +33,10 @@ pub enum TargetError {
     /// No account can have this name.
     #[error("'{0}' can't be a user name: {rule}", rule = user::RULE)]
     User(String),
-    /// What stands before the `@` looks like a name in capitals.
+    /// The text before the `@` looks like a user's name in capitals.
     #[error("user names have no capitals; did you mean {0}?")]
     Capitals(String),
-    /// What stands before the `@` looks like a name and a password.
+    /// The text before the `@` looks like a name and a password.
     #[error(
         "a password can't be given on the command line, where others can see it; write \
          {0} and type the password when asked, or give --password-file FILE"
@@ -48,7 +48,7 @@ pub enum TargetError {
          xn-- (`idn2 {0}` prints it)"
     )]
     International(String),
-    /// There is no host, or what stands there can't be one.
+    /// There is no host, or the text in its place can't be one.
     #[error("'{0}' is not a host name or address; write USER@HOST[:PORT]")]
     Host(String),
     /// An IPv6 address without brackets, where the port would be ambiguous.
@@ -56,7 +56,7 @@ pub enum TargetError {
     Brackets {
         /// The user.
         user: String,
-        /// What looks like an address.
+        /// The text that looks like an address.
         address: String,
     },
     /// The port is not a number from 1 to 65535.
@@ -65,7 +65,7 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// `host:port`, as known hosts are written down and shown.
+    /// `host:port`, as in the known hosts file and in messages.
     pub fn endpoint(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -74,8 +74,8 @@ impl Target {
         }
     }
 
-    /// The name that a certificate for this host bears. The zone of a link-local address is this
-    /// machine's own affair and not part of it.
+    /// The name in a certificate for this host. The zone of a link-local address is not part of it,
+    /// since it has a meaning on this machine only.
     pub(super) fn server_name(&self) -> Option<ServerName<'static>> {
         let host = self.host.split('%').next().unwrap_or(&self.host);
         ServerName::try_from(host.to_owned()).ok()
@@ -91,7 +91,8 @@ impl fmt::Display for Target {
 impl FromStr for Target {
     type Err = TargetError;
 
-    /// The last `@` divides: a password before it may hold one, and must not be taken for a host.
+    /// Splits at the last `@`: a password before it may contain one, and must not be taken for a
+    /// host.
     fn from_str(text: &str) -> Result<Target, TargetError> {
         let no_user = || TargetError::NoUser(shown(text));
         let (user, endpoint) = text.rsplit_once('@').ok_or_else(no_user)?;
@@ -110,7 +111,7 @@ impl FromStr for Target {
     }
 }
 
-/// What no account can be called is refused before a server counts it as a wrong password.
+/// Refuses a name that no account can have, before a server counts it as a wrong password.
 fn check_user(user: &str, endpoint: &str) -> Result<(), TargetError> {
     if user::parse(user).is_some() {
         return Ok(());

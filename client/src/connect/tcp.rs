@@ -1,7 +1,7 @@
-//! A TCP connection to a host: any of its addresses, whichever answers first.
+//! A TCP connection to a host, by whichever of its addresses answers first.
 //!
-//! The next address is tried when one fails, or after a short while beside it, so that an address
-//! family that leads nowhere costs a moment and not the whole deadline.
+//! The next address is tried when one fails, or beside it after a short while. So an address family
+//! that leads nowhere costs a moment and not the whole deadline.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,15 +15,15 @@ use tokio::time::timeout;
 use super::error::EndpointError;
 use super::target::Target;
 
-/// How long an address has for itself before the next is tried beside it.
+/// The time after which the next address is tried beside one that has not answered.
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// How long sent data may stay unacknowledged before the connection counts as broken. Long, since a
-/// server that is busy with a big change takes nothing meanwhile, though it says that it lives; one
-/// that says nothing is noticed much earlier, by its silence.
+/// The longest time that sent data may stay unacknowledged by TCP before the connection counts as
+/// broken. It is long, since a server that is busy with a large change reads nothing meanwhile,
+/// though it sends signs of life. A silent server is noticed much earlier.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
 
-/// How long a connection may be silent before the kernel asks whether the peer is there.
+/// The time of silence after which the kernel asks whether the peer is there.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 
 /// The most addresses of one name that are tried.
@@ -40,7 +40,7 @@ pub(super) async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, Endpoint
     }
 }
 
-/// Connects to whichever address answers first. The caller sets the deadline.
+/// Connects to the address that answers first. The caller sets the deadline.
 pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, EndpointError> {
     let mut waiting = addresses.iter().copied();
     let mut attempts = JoinSet::new();

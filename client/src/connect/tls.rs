@@ -1,8 +1,8 @@
 //! TLS as xfer speaks it: 1.3 only, the post-quantum hybrid key exchange first, ALPN `xfer/1`.
 //!
-//! A server's own certificate is trusted by its fingerprint, so its name, its dates and its
-//! issuer don't matter; that it holds the private key is always verified. Certificates of
-//! authorities are verified in the ordinary way, and by no other.
+//! A server's own certificate is trusted by its fingerprint, so its name, its dates and its issuer
+//! don't matter. That the server holds the private key is always verified. Certificates of
+//! authorities are verified in the ordinary way, and in no other.
 
 use std::io;
 use std::path::Path;
@@ -30,10 +30,10 @@ use super::trust::Fingerprint;
 /// An encrypted connection.
 pub(super) type Stream = TlsStream<TcpStream>;
 
-/// What a certificate must be.
+/// The requirement on a server's certificate.
 #[derive(Clone, Debug)]
 pub(super) enum Verification {
-    /// Anything: only to see it, before it is decided whether to trust it.
+    /// Any certificate, which is only looked at before it is decided whether to trust it.
     See,
     /// The one with this fingerprint.
     Pinned(Fingerprint),
@@ -56,7 +56,7 @@ pub(super) fn read_authorities(file: &Path) -> Result<Arc<RootCertStore>, Connec
     Ok(Arc::new(roots))
 }
 
-/// The handshake, over a connection that was just made.
+/// Does the handshake over a connection that was just made.
 pub(super) async fn handshake(
     stream: TcpStream,
     name: ServerName<'static>,
@@ -71,7 +71,7 @@ pub(super) async fn handshake(
     }
 }
 
-/// The fingerprint of the certificate that the server showed.
+/// The fingerprint of the certificate that the server has shown.
 pub(super) fn fingerprint(stream: &Stream) -> Result<Fingerprint, EndpointError> {
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let leaf = shown.ok_or_else(|| EndpointError::Tls("no certificate".to_owned()))?;
@@ -108,7 +108,7 @@ fn verifier(
     })
 }
 
-/// Accepts a certificate by its fingerprint alone, or (to see it) any.
+/// Accepts a certificate by its fingerprint alone, or any certificate, to look at it.
 #[derive(Debug)]
 struct ByFingerprint {
     expected: Option<Fingerprint>,
@@ -155,7 +155,7 @@ impl ServerCertVerifier for ByFingerprint {
     }
 }
 
-/// What a failed handshake says about the other side.
+/// Explains a failed handshake by what it tells about the other side.
 fn explain(error: io::Error) -> EndpointError {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return EndpointError::HangsUp(error);

@@ -1,4 +1,10 @@
-//! Making a change: it is predicted, shown from now on, and appended to the log.
+//! Making a change: the rules predict it, the replica and the cache show it from then on, and its
+//! op is appended to the log.
+//!
+//! Nothing is sent from here.
+//!
+//! **Invariant:** all that can refuse or pause a change comes before its first effect, so that the
+//! attempt can be made again.
 
 use bytes::Bytes;
 use xfer_protocol::tree::{
@@ -11,19 +17,19 @@ use super::pause::{Pause, Stop};
 use super::state::Core;
 
 impl Core {
-    /// Whether a change would be refused, without making it.
+    /// Runs the rules for a change without making it.
     pub(in crate::core) fn check(&self, action: &Action) -> Result<(), Stop> {
         let op = Op { time: self.now.wall, action: action.clone() };
         plan(&self.replica.table, &op)?;
         Ok(())
     }
 
-    /// Makes a change: predicts it, appends it to the log, and shows it from now on.
+    /// Makes a change: predicts it, shows it from now on, and appends it to the log.
     pub(in crate::core) fn change(&mut self, action: Action) -> Result<(), Stop> {
         self.change_with(action, Bytes::new())
     }
 
-    /// Makes a change that carries data.
+    /// Makes a change whose op carries data.
     pub(in crate::core) fn change_with(
         &mut self,
         action: Action,
@@ -40,7 +46,7 @@ impl Core {
         let room = Room::of(&changes, self.replica.table.usage());
         if !self.uplink.disk_room.fits(room) {
             if self.uplink.disk_room.is_refused(room, self.now.monotonic) {
-                // What was removed before this may make room, once it is durable.
+                // Earlier removals may free space, but only once they are durable.
                 self.sync_to(self.uplink.log.last())?;
                 return Err(Errno::ENOSPC.into());
             }
@@ -49,6 +55,8 @@ impl Core {
         }
         self.uplink.disk_room.take(room);
         let seq = self.uplink.log.next();
+        // Before the rows change: it compares the contents that nodes get with those that they
+        // have.
         self.expect_contents(&changes, seq);
         self.replica.table.apply(&changes, seq);
         for effect in &changes.contents {
@@ -65,12 +73,13 @@ impl Core {
         Ok(())
     }
 
-    /// The next number that can be given to something new.
+    /// The next number for a new node, content or delivery. Only an op uses it up, so an attempt
+    /// that is made again gets the same one.
     pub(in crate::core) fn fresh(&self) -> Result<u64, Stop> {
         self.fresh_run(1)
     }
 
-    /// The first of so many numbers that follow each other.
+    /// The first of `count` consecutive numbers.
     pub(in crate::core) fn fresh_run(&self, count: u64) -> Result<u64, Stop> {
         match self.uplink.numbers.next_run(count) {
             Some(first) => Ok(first),
@@ -79,7 +88,7 @@ impl Core {
         }
     }
 
-    /// Tells the kernel of changes that it did not ask for.
+    /// Leaves notices for the changes of an op that the kernel did not ask for.
     fn notice(&mut self, action: &Action, changes: &Changes) {
         if !matches!(action, Action::Mailbox { .. } | Action::Send { .. } | Action::Accept { .. }) {
             return;
@@ -89,7 +98,8 @@ impl Core {
         self.notices.extend(changes.nodes.iter().map(|(ino, _)| Notice::Node(*ino)));
     }
 
-    /// Whether the log takes the op now. What follows from an op that was taken always is.
+    /// Whether the log accepts the op now. It always accepts one that follows from an op that it
+    /// accepted before, such as the send of a file that was closed.
     fn has_room_for(&self, action: &Action, payload: &Bytes) -> bool {
         let follows = match action {
             Action::SetXattr { name, .. } | Action::RemoveXattr { name, .. } => name == STATE_XATTR,
@@ -103,7 +113,7 @@ impl Core {
             }
     }
 
-    /// Nodes that get a content by an op have it on the server only after that op.
+    /// Notes that the server can answer for a node's new content only after op `seq`.
     fn expect_contents(&mut self, changes: &Changes, seq: Seq) {
         for (ino, node) in &changes.nodes {
             let before = match self.replica.table.node(*ino) {
@@ -118,7 +128,7 @@ impl Core {
     }
 }
 
-/// The numbers that an op used up: the first, and how many.
+/// The numbers that an op used up: the first of them, and their count.
 fn numbers_of(action: &Action, changes: &Changes) -> Option<(u64, u64)> {
     match action {
         Action::Create { ino, .. }
@@ -128,7 +138,7 @@ fn numbers_of(action: &Action, changes: &Changes) -> Option<(u64, u64)> {
         | Action::Mailbox { ino, .. } => Some((ino.0, 1)),
         Action::Send { delivery, .. } => Some((delivery.0, 1)),
         Action::Accept { first, .. } => {
-            // The directory that it was placed in changed too.
+            // The directory in which the delivery is placed changed too, and is not new.
             let new = first.0..first.0 + changes.nodes.len() as u64;
             let made = changes.nodes.iter().filter(|(ino, _)| new.contains(&ino.0));
             Some((first.0, made.count() as u64))
@@ -151,12 +161,12 @@ fn numbers_of(action: &Action, changes: &Changes) -> Option<(u64, u64)> {
     }
 }
 
-/// Whether another user waits for an op to be durable, though no program here does.
+/// Whether another user waits for an op to become durable, though no program here does.
 fn is_awaited(action: &Action) -> bool {
     matches!(action, Action::Send { .. } | Action::Accept { .. } | Action::Decline { .. })
 }
 
-/// The content that an effect brings into being.
+/// The content that an effect creates.
 fn made(effect: &ContentEffect) -> Option<ContentId> {
     match effect {
         ContentEffect::Create { content } | ContentEffect::Clone { to: content, .. } => {

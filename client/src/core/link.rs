@@ -1,21 +1,21 @@
 //! The link to the server, and how a session ends.
 //!
-//! A link is a connection; a session is a seat at the server and a position in the log. So a link
-//! may be down while the session is not over.
+//! A link is a connection; a session is a seat on the server and a position in the log. So the link
+//! may be down while the session goes on.
 
 use std::time::Instant;
 
 use xfer_protocol::message::EndReason;
 use xfer_protocol::{Errno, Seq};
 
-/// The log link, as far as the core knows.
+/// The state of the log link, as far as the core knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Link {
     /// It carries ops and acknowledgements.
     Up,
-    /// It broke, and the session may go on over another one.
+    /// It broke, and the session may continue over another one.
     Down {
-        /// When that was noticed.
+        /// When the break was noticed.
         since: Instant,
     },
     /// The session is over; there will be no other link.
@@ -42,7 +42,7 @@ pub enum Ending {
     /// The mount was asked to end. Nothing is left to do.
     #[error("logged out")]
     LoggedOut,
-    /// The server ended it. The user may mount again, unless another mount has the session now.
+    /// The server ended it. The user may mount again, unless another mount has the session by now.
     #[error(transparent)]
     ByServer(EndReason),
     /// The link was lost, and no other one took its place. The user may mount again.
@@ -51,15 +51,15 @@ pub enum Ending {
     /// The server's rules refused a change that this side had acknowledged: a fault of either side.
     #[error("the server refused change {seq}: {errno}")]
     Diverged {
-        /// The op.
+        /// The seq of the refused op.
         seq: Seq,
-        /// Why it was refused.
+        /// The errno that the server's rules gave.
         errno: Errno,
     },
-    /// The server sent what no server may send.
+    /// The server sent something that no server may send.
     #[error("the server {0}")]
     Misbehaved(&'static str),
-    /// This program failed while the state was half changed.
+    /// A panic in this program left the state half changed.
     #[error("a fault in this program; please report it, with what it printed")]
     Fault,
 }
@@ -78,11 +78,11 @@ impl From<EndReason> for Ending {
     }
 }
 
-/// How far a session is.
+/// The state of a session's life.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::core) struct Session {
     pub(in crate::core) link: Link,
-    /// Why the session is to end once everything is durable. No more changes are taken then.
+    /// Why the session ends as soon as everything is durable. No more changes are accepted then.
     pub(in crate::core) draining: Option<Ending>,
 }
 
@@ -92,7 +92,7 @@ impl Session {
         Session { link: Link::Up, draining: None }
     }
 
-    /// Whether the session takes changes.
+    /// Whether the session accepts changes.
     pub(in crate::core) fn takes_changes(&self) -> bool {
         self.draining.is_none() && !self.is_over()
     }

@@ -3,8 +3,8 @@
 //!
 //! Reading order: [`state`] (the parts), [`pause`] (why an attempt did not finish), [`link`] (how a
 //! session ends), [`change`] (how a change is made), then the parts: [`tree`] (rows and names),
-//! [`data`] (bytes), [`uplink`] (the log link), [`outbox`] and [`inbox`] (deliveries); [`notice`] and
-//! [`outdated`] (what the kernel is told), [`status`] (what people see).
+//! [`data`] (bytes), [`uplink`] (the log link), [`outbox`] and [`inbox`] (deliveries); [`notice`]
+//! and [`outdated`] (messages to the kernel), [`status`] (the state for display).
 
 mod time;
 mod options;

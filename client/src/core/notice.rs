@@ -1,16 +1,17 @@
-//! What the kernel must be told: changes that it did not ask for.
+//! Notices: changes that the kernel did not ask for, and that it must be told about.
+//!
+//! They only name what changed. The kernel looks again when a program asks for it.
 
 use xfer_protocol::{Ino, Name};
 
-/// Something that changed without the kernel having asked for it, so that what it has cached of it
-/// is out of date.
+/// A change that the kernel did not ask for, so that its cache of the changed thing is out of date.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Notice {
-    /// A node's attributes (and a directory's listing).
+    /// A node's attributes, and if it is a directory, its listing.
     Node(Ino),
     /// An entry.
     Entry(Ino, Name),
-    /// Which entries a directory shows, or where a symbolic link points, though the node itself is as
-    /// it was.
+    /// A directory's visible entries, or a symbolic link's target. The node's attributes did not
+    /// change.
     Contents(Ino),
 }

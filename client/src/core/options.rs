@@ -1,9 +1,9 @@
-//! What a client is told when it starts.
+//! The settings of a client. They do not change while it runs.
 
 /// The owner that nodes show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owners {
-    /// The user that mounts, whatever is stored.
+    /// The user that mounts. Stored owners are not shown.
     Mounter {
         /// The user's number.
         uid: u32,
@@ -14,17 +14,17 @@ pub enum Owners {
     Stored,
 }
 
-/// What a client is told when it starts.
+/// The settings that a client is started with.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The memory limit of cached chunks, in bytes.
     pub cache_bytes: usize,
     /// The memory limit of changes that are not durable, in bytes.
     pub log_bytes: usize,
-    /// The memory limit of names and attributes that the server has too, in bytes. A directory that
-    /// is being listed is loaded whole, beyond the limit if need be.
+    /// The memory limit of names and attributes that the server has too, in bytes. A directory is
+    /// loaded whole to be listed, beyond the limit if need be.
     pub tree_bytes: usize,
-    /// The owner that nodes show, and that nodes made by xfer itself have.
+    /// The owner that nodes show. Nodes that xfer makes itself belong to the same owner.
     pub owners: Owners,
     /// The account and server, for messages: `user@host:port`.
     pub label: String,

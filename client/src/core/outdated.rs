@@ -1,4 +1,5 @@
-//! What the kernel must forget when the session is over, since others may change the tree then.
+//! The parts of the kernel's cache that must go when the session is over, since another session may
+//! change the tree then.
 
 use xfer_protocol::tree::Kind;
 use xfer_protocol::{Ino, Name};
@@ -8,9 +9,10 @@ use super::pause::Stop;
 use super::state::Core;
 
 impl Core {
-    /// Everything that the kernel may keep. Data of files is not among it: a file that is not open
-    /// can't be read any more, and one that is open may be, directories too. Attributes come first,
-    /// since those notices never have to wait for a request in flight.
+    /// Notices for everything that the kernel may have cached, except the data of files: a file
+    /// that is not open can't be read any more, and one that is open may be read. The same applies
+    /// to directories. Attributes come first, since their notices never have to wait for a request
+    /// in flight.
     pub(crate) fn outdated(&self) -> Vec<Notice> {
         let nodes = self.handles.known().chain([Ino::ROOT]).map(Notice::Node);
         let absent = self.handles.absent();
@@ -23,21 +25,21 @@ impl Core {
         nodes.chain(entries).chain(contents.map(Notice::Contents)).collect()
     }
 
-    /// Keeps the root's node loaded from now on.
+    /// Keeps the root's node loaded from now on, so that its attributes are available to the end.
     pub(crate) fn keep_root(&mut self) -> Result<(), Stop> {
         self.node(Ino::ROOT)?;
         self.pin(Ino::ROOT);
         Ok(())
     }
 
-    /// Files that programs can write to.
+    /// The files that programs have open for writing.
     pub(crate) fn written_files(&self) -> Vec<Ino> {
         self.handles.written().collect()
     }
 
-    /// Names in the root of nodes that are open. The root's attributes can still be had, so a path
-    /// through such a name would go on to work; a path through any other directory leads to no
-    /// attributes.
+    /// The names in the root that refer to open nodes. The root's attributes remain available, so a
+    /// path through such a name would still work. In any other directory, a path fails for lack of
+    /// the directory's attributes.
     fn open_in_root(&self) -> impl Iterator<Item = &Name> {
         let open = self.handles.open_nodes();
         let entries = self.replica.table.known_entries(Ino::ROOT, None);

@@ -3,7 +3,7 @@
 use xfer_protocol::tree::{Need, PlanError};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
-/// Why an attempt did not finish. It changed nothing that it would not change again.
+/// Why an attempt did not finish. Its changes so far are idempotent, so it can be made again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stop {
     /// The operation fails.
@@ -12,12 +12,12 @@ pub enum Stop {
     Pause(Pause),
 }
 
-/// What an attempt waits for.
+/// Why an attempt can't be answered yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Pause {
     /// These rows must be loaded.
     Rows(Vec<Need>),
-    /// These fetches of bytes must end.
+    /// The fetches with these numbers must end.
     Data(Vec<u64>),
     /// An op must become durable, the server must grant something, or the log must get shorter.
     Progress,
@@ -27,16 +27,16 @@ pub enum Pause {
     Delivery(DeliveryId),
 }
 
-/// Room in an inbox that a send needs.
+/// Room in an inbox that must be reserved before a send.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reservation {
     /// The file or directory to be sent.
     pub(crate) ino: Ino,
     /// The recipient.
     pub(crate) to: Name,
-    /// Its size in bytes.
+    /// The room that it takes, in bytes.
     pub(crate) bytes: u64,
-    /// How many items it has.
+    /// The number of its items, counting itself.
     pub(crate) items: u32,
 }
 

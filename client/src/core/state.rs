@@ -1,12 +1,11 @@
-//! All that the client knows and owes: replica, log, caches, handles.
+//! The state machine of one session: replica, log, caches, handles.
 //!
-//! The drive keeps it behind one lock. Nothing here waits: an operation is an *attempt*, which is
-//! answered at once or says what it waits for ([`Stop`]), and is then made again.
+//! The drive keeps it behind one lock. Nothing here waits. An operation is an *attempt*: it is
+//! answered at once, or it says why not ([`Stop`]) and is made again after the pause.
 //!
 //! **Invariant:** the core has no clock, no randomness and no tasks. Time comes in with each call
-//! ([`Core::set_time`]), and whatever must go out is left for the drive to take
-//! ([`Core::take_effects`], [`Core::poll_outgoing`]). Collections are ordered, so the same inputs
-//! give the same outputs.
+//! ([`Core::set_time`]), and the drive takes out all that must leave ([`Core::take_effects`],
+//! [`Core::poll_outgoing`]). Collections are ordered, so the same inputs give the same outputs.
 
 use std::sync::Arc;
 
@@ -25,15 +24,15 @@ use super::time::Now;
 use super::tree::{Handles, Replica};
 use super::uplink::Uplink;
 
-/// The most errors kept to be shown.
+/// The most errors that are kept for display. Later ones are only logged.
 const ERRORS_MAX: usize = 100;
 
-/// All that the client knows and owes.
+/// The client's state for one session.
 #[derive(Debug)]
 pub struct Core {
-    /// When the present call was made.
+    /// The time of the current call.
     pub(in crate::core) now: Now,
-    /// The account's own name.
+    /// The account's name, which is the sender's name of its deliveries.
     pub(in crate::core) user: Name,
     pub(in crate::core) session: Session,
     pub(in crate::core) uplink: Uplink,
@@ -42,22 +41,22 @@ pub struct Core {
     pub(in crate::core) handles: Handles,
     pub(in crate::core) outbox: Outbox,
     pub(in crate::core) inbox: Inbox,
-    /// What the kernel is to be told.
+    /// Notices for the kernel, until the drive takes them.
     pub(in crate::core) notices: Vec<Notice>,
-    /// Errors that no program was told of.
+    /// Errors that no program was told about, for display.
     pub(in crate::core) errors: Vec<String>,
 }
 
-/// What an attempt leaves for the drive to do.
+/// The work that an attempt leaves for the drive.
 #[derive(Debug)]
 pub(crate) struct Effects {
-    /// Fetches of bytes to be made, each with a node that has the content.
+    /// Fetches of bytes to start, each with a node that has the content.
     pub(crate) fetches: Vec<(Ino, FetchOrder)>,
-    /// What the kernel is to be told.
+    /// Notices for the kernel.
     pub(crate) notices: Vec<Notice>,
     /// Whether the log link has something to send.
     pub(crate) has_outgoing: bool,
-    /// Whether something in the outbox is to be tried again soon.
+    /// Whether a draft should be tried again soon.
     pub(crate) resend: bool,
 }
 
@@ -81,22 +80,22 @@ impl Core {
         }
     }
 
-    /// Says what time it is, for the calls that follow.
+    /// Sets the time for the calls that follow.
     pub(crate) fn set_time(&mut self, now: Now) {
         self.now = now;
     }
 
-    /// Takes what attempts left to be done.
+    /// Takes the work that attempts left.
     pub(crate) fn take_effects(&mut self) -> Effects {
         Effects {
             fetches: std::mem::take(&mut self.data.orders),
             notices: std::mem::take(&mut self.notices),
             has_outgoing: self.has_outgoing(),
-            resend: self.outbox.resend,
+            resend: self.outbox.tell_resend(),
         }
     }
 
-    /// The node, which must exist.
+    /// A node; `ESTALE` if it does not exist.
     pub(in crate::core) fn node(&self, ino: Ino) -> Result<Arc<Node>, Stop> {
         match self.replica.table.node(ino) {
             Loaded::Present(node) => Ok(node),
@@ -105,7 +104,7 @@ impl Core {
         }
     }
 
-    /// The node, if it is loaded and exists.
+    /// A node, if it is loaded and exists.
     pub(in crate::core) fn known_node(&self, ino: Ino) -> Option<Arc<Node>> {
         match self.replica.table.node(ino) {
             Loaded::Present(node) => Some(node),
@@ -113,12 +112,12 @@ impl Core {
         }
     }
 
-    /// All extended attributes of the node, which must exist.
+    /// All extended attributes of a node; `ESTALE` if it does not exist.
     pub(in crate::core) fn all_xattrs(&self, ino: Ino) -> Result<Arc<XattrMap>, Stop> {
         self.node(ino)?.xattrs.all().ok_or_else(|| self.need(Need::Attributes(ino)))
     }
 
-    /// The node that the entry refers to, if it exists.
+    /// The node that an entry refers to; `None` if there is no such entry.
     pub(in crate::core) fn entry(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, Stop> {
         match self.replica.table.entry(parent, name) {
             Loaded::Present(ino) => Ok(Some(ino)),
@@ -138,13 +137,13 @@ impl Core {
         self.session.is_over()
     }
 
-    /// Whether the session takes changes: it is not over, nor about to end.
+    /// Whether the session accepts changes: it is neither over nor about to end.
     pub(crate) fn takes_changes(&self) -> bool {
         self.session.takes_changes()
     }
 
-    /// Refuses an operation on a tree that another session may change by now: once the session is
-    /// over, only nodes that were open before can be used.
+    /// Refuses an operation once the session is over, since another session may change the tree by
+    /// then. Only nodes that were open before remain usable.
     pub(in crate::core) fn must_have_session(&self) -> Result<(), Stop> {
         match self.is_over() {
             false => Ok(()),
@@ -152,7 +151,7 @@ impl Core {
         }
     }
 
-    /// As [`Core::must_have_session`], for operations that are allowed on an open node.
+    /// Like [`Core::must_have_session`], but an open node remains usable.
     pub(in crate::core) fn must_be_usable(&self, ino: Ino) -> Result<(), Stop> {
         match !self.is_over() || self.handles.is_open(ino) {
             true => Ok(()),
@@ -160,7 +159,8 @@ impl Core {
         }
     }
 
-    /// Asks for a row. Once the session is over there is no server to ask.
+    /// Pauses until a row is loaded. Once the session is over there is no server to ask, so it
+    /// refuses.
     fn need(&self, need: Need) -> Stop {
         match self.is_over() {
             false => Pause::Rows(vec![need]).into(),
@@ -168,7 +168,7 @@ impl Core {
         }
     }
 
-    /// Waits until the server has all changes on its disk, up to the one given.
+    /// Pauses until all changes up to `seq` are durable.
     pub fn sync_to(&mut self, seq: Seq) -> Result<(), Stop> {
         if self.uplink.log.durable() >= seq {
             return Ok(());
@@ -178,7 +178,7 @@ impl Core {
         Err(Pause::Progress.into())
     }
 
-    /// Notes that the server has the ops up to `seq` on its disk. False if that can't be.
+    /// Takes in an acknowledgement of all ops up to `seq`. False if the server can't have them all.
     pub(in crate::core) fn acknowledge(&mut self, seq: Seq) -> bool {
         if seq < self.uplink.log.durable() {
             return true;
@@ -192,7 +192,8 @@ impl Core {
         possible
     }
 
-    /// Notes that the link broke. What was sent and is not durable will be sent again over the next.
+    /// Notes that the link broke. All ops that are not durable are sent over the next one, even if
+    /// they were sent before.
     pub(crate) fn lose_link(&mut self, loss: &LinkLoss) {
         if self.session.link == Link::Up {
             tracing::debug!("the link is down: {loss}");
@@ -201,7 +202,7 @@ impl Core {
         }
     }
 
-    /// Ends the session. False if it was over before.
+    /// Ends the session. False if it was over already.
     pub(crate) fn end(&mut self, ending: Ending, label: &str) -> bool {
         if self.is_over() {
             return false;
@@ -212,13 +213,14 @@ impl Core {
                 "{label}: {ending}; {ops} changes ({bytes} bytes) were not durable"
             ));
         }
-        // A session that was asked to end, and had nothing left to do, ended for that reason.
+        // If the session was drained and everything is durable, it ended for the reason of the
+        // drain.
         let asked = self.session.draining.take().filter(|_| ops == 0);
         self.session.link = Link::Over(asked.unwrap_or(ending));
         true
     }
 
-    /// Takes no more changes; the session ends when all are durable.
+    /// Refuses further changes. The session ends when all earlier ones are durable.
     pub(crate) fn begin_drain(&mut self, ending: Ending) {
         if self.takes_changes() {
             self.session.draining = Some(ending);
@@ -226,7 +228,7 @@ impl Core {
         }
     }
 
-    /// Keeps an error to be shown to the user.
+    /// Logs an error, and keeps it for display.
     pub(crate) fn note_error(&mut self, error: String) {
         tracing::error!("{error}");
         if self.errors.len() < ERRORS_MAX {
@@ -234,12 +236,12 @@ impl Core {
         }
     }
 
-    /// Keeps all rows that are loaded, until [`Core::release_rows`].
+    /// Keeps all loaded rows, beyond the limit if need be, until [`Core::release_rows`].
     pub(crate) fn hold_rows(&mut self) {
         self.replica.hold();
     }
 
-    /// Takes one [`Core::hold_rows`] back.
+    /// Ends one [`Core::hold_rows`].
     pub(crate) fn release_rows(&mut self) {
         self.replica.release();
     }

@@ -1,4 +1,4 @@
-//! How a session is doing, for people to see.
+//! The state of a session, for display.
 
 use std::time::Duration;
 
@@ -10,40 +10,40 @@ use super::link::{Ending, Link};
 use super::outbox::Unsents;
 use super::state::Core;
 
-/// How a session is doing.
+/// The state of a session at one moment.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Status {
     /// The link to the server.
     pub link: Link,
     /// Why the session is about to end, if it is.
     pub draining: Option<Ending>,
-    /// Changes that are not durable.
+    /// The number of changes that are not durable.
     pub pending_ops: usize,
-    /// The bytes of those, with what they take up beside their data.
+    /// The memory that those take, in bytes: their data and what each takes beside it.
     pub pending_bytes: usize,
-    /// The last change made.
+    /// The seq of the last change.
     pub last: Seq,
-    /// The last durable change.
+    /// The seq of the last durable change.
     pub durable: Seq,
-    /// The size of the tree.
+    /// The bytes and nodes that the tree is charged for.
     pub usage: Usage,
-    /// The limit of that size.
+    /// The limit of that.
     pub quota: Quota,
     /// Bytes in the cache.
     pub cache_bytes: usize,
     /// About how much memory the loaded rows take, in bytes.
     pub tree_bytes: usize,
-    /// How long the server last took to give a sign of life.
+    /// The time that the server took to answer the last ping.
     pub round_trip: Option<Duration>,
-    /// Deliveries that wait to be placed.
+    /// The number of deliveries that wait to be placed.
     pub waiting: usize,
-    /// How many of those the quota leaves no room for.
+    /// How many of those do not fit the quota, of which arrivals leave a tenth free.
     pub waiting_for_room: usize,
-    /// How many files and directories in the outbox were not sent, and why.
+    /// The numbers of files and directories in the outbox that are not sent, by reason.
     pub unsent: Unsents,
-    /// The first hundred of them: path and state.
+    /// Up to a hundred of them, with path and state.
     pub unsent_files: Vec<(String, String)>,
-    /// Errors that no program was told of.
+    /// Errors that no program was told about.
     pub errors: Vec<String>,
 }
 
@@ -63,7 +63,7 @@ impl Status {
 }
 
 impl Core {
-    /// How the session is doing.
+    /// The state of the session now.
     pub fn status(&self) -> Status {
         let (pending_ops, pending_bytes) = self.uplink.log.pending();
         let (unsent, unsent_files) = self.show_drafts();
@@ -89,7 +89,7 @@ impl Core {
         }
     }
 
-    /// Ops and bytes that are not durable.
+    /// The ops that are not durable, and the bytes that they take.
     pub(crate) fn pending(&self) -> (usize, usize) {
         self.uplink.log.pending()
     }

@@ -52,3 +52,14 @@ fn a_link_that_broke_leaves_the_session_and_all_that_is_not_durable_unsent() {
     assert_eq!(core.session.link, Link::Down { since: down });
     assert!(core.takes_changes());
 }
+
+#[test]
+fn the_drive_is_told_once_that_a_draft_is_to_be_tried_again() {
+    let mut core = core();
+    core.outbox.resend = true;
+    assert!(core.take_effects().resend);
+    assert!(!core.take_effects().resend, "it would wake itself for ever");
+    assert_eq!(core.take_outbox_due().map(|due| due.resend), Some(true));
+    core.outbox.resend = true;
+    assert!(core.take_effects().resend);
+}

@@ -1,5 +1,6 @@
-//! How an operation runs: it is attempted under the lock, and made again when what it waits for has
-//! happened.
+//! How an operation runs: it is attempted under the lock, and made again after each pause.
+//!
+//! **Invariant:** an operation is answered once.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,8 +11,9 @@ use xfer_protocol::Errno;
 use super::Client;
 use crate::core::{Core, Effects, Pause, Stop};
 
-/// After so many loads for one operation, all rows that are loaded stay until it is done. One that
-/// needs more rows at once than may be kept would load the same ones for ever.
+/// After so many loads for one operation, all loaded rows are kept until it is done. An operation
+/// that needs more rows at once than fit the memory limit would otherwise load the same ones for
+/// ever.
 const LOADS_BEFORE_HOLD: usize = 16;
 
 /// Keeps all loaded rows until it is dropped.
@@ -31,8 +33,8 @@ impl Drop for Hold<'_> {
 }
 
 impl Client {
-    /// Runs an operation and hands its result on: at once if everything it needs is here, or later
-    /// from a task.
+    /// Runs an operation and passes its result to `reply`: at once if nothing has to be waited for,
+    /// or later from a task.
     pub fn run<T, A, R>(self: &Arc<Self>, attempt: A, reply: R)
     where
         T: Send + 'static,
@@ -42,8 +44,8 @@ impl Client {
         self.run_until(attempt, std::future::pending, reply);
     }
 
-    /// As [`Client::run`]. An operation that has to wait is given up with `EINTR` when `interrupted`
-    /// resolves, and then has changed nothing.
+    /// Like [`Client::run`], for an operation that can be interrupted. If `interrupted` resolves
+    /// while it waits, it is given up with `EINTR` and has changed nothing.
     pub fn run_until<T, A, I, F, R>(self: &Arc<Self>, mut attempt: A, interrupted: I, reply: R)
     where
         T: Send + 'static,
@@ -58,7 +60,8 @@ impl Client {
             Err(Stop::Pause(pause)) => {
                 let (client, interrupted) = (self.clone(), interrupted());
                 self.operations.spawn(async move {
-                    // An attempt that is made is answered: it ends the wait in the same moment.
+                    // Polled first: an attempt that has made its change is answered in the same
+                    // poll, and never given up.
                     let result = tokio::select! {
                         biased;
                         result = client.persist(attempt, pause) => result,
@@ -103,7 +106,7 @@ impl Client {
         result
     }
 
-    /// Does what an attempt or a message left to be done.
+    /// Does the work that an attempt or a message left.
     pub(super) fn perform(self: &Arc<Self>, effects: Effects) {
         let Effects { fetches, notices, has_outgoing, resend } = effects;
         for (ino, order) in fetches {
@@ -118,13 +121,13 @@ impl Client {
         }
     }
 
-    /// Waits for what an attempt waits for, and makes it again, until it is answered.
+    /// Waits out an attempt's pause and makes it again, until it is answered.
     async fn persist<T, A>(self: &Arc<Self>, mut attempt: A, mut pause: Pause) -> Result<T, Errno>
     where
         A: FnMut(&mut Core) -> Result<T, Stop> + Send,
     {
         let mut progress = self.progress.subscribe();
-        // The event that the first attempt waits for may have come before this subscription.
+        // The event that the first attempt waits for may have happened before this subscription.
         progress.mark_changed();
         let mut loads = 0;
         let mut _hold = None;
@@ -138,7 +141,7 @@ impl Client {
                     self.load(needs).await?;
                 }
                 Pause::Data(waits) => self.fetched(waits).await?,
-                // The session ends by itself when the server is silent, and that is progress too.
+                // Without a deadline: a silent server ends the session, and that is progress too.
                 Pause::Progress => drop(progress.changed().await),
                 Pause::Reservation(reservation) => self.reserve(reservation).await?,
                 Pause::Delivery(id) => self.ask_state(id).await?,

@@ -1,17 +1,17 @@
-//! The clocks that the core's time is read from.
+//! The clocks from which the core's time is read.
 
 use std::time::SystemTime;
 
 use crate::core::Now;
 
-/// Says what time it is.
+/// Gives the time.
 pub trait Clock: Send + Sync + 'static {
-    /// The present moment.
+    /// The current time, by both clocks.
     fn now(&self) -> Now;
 }
 
-/// The clocks of this machine. The one for measuring is tokio's, so that a paused runtime measures
-/// nothing.
+/// The clocks of this machine. Durations are measured by tokio's, so that a test with a paused
+/// runtime measures nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

@@ -1,4 +1,7 @@
 //! How a session ends: drained and logged out, or lost.
+//!
+//! **Invariant:** mapped changes are written back before a drain begins, since none are accepted
+//! after.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +11,13 @@ use xfer_protocol::Errno;
 use super::Client;
 use crate::core::{Core, Ending};
 
-/// How long to wait for the server's goodbye once everything is durable.
+/// The longest wait for the server's answer to the logout, once everything is durable.
 const LOGOUT_MAX: Duration = Duration::from_secs(10);
 
-/// How long after its end a session's last answers may still reach the kernel.
+/// The longest time after a session's end in which its last answers may still reach the kernel.
 const ANSWERS_MAX: Duration = Duration::from_secs(1);
 
-/// How long the kernel may take to write what programs changed in mapped files.
+/// The longest time that the kernel may take to write back mapped pages.
 const WRITE_BACK_MAX: Duration = Duration::from_secs(10);
 
 /// The session ended before everything was durable.
@@ -23,29 +26,28 @@ const WRITE_BACK_MAX: Duration = Duration::from_secs(10);
 pub struct Lost {
     /// Why it ended.
     pub ending: Ending,
-    /// How many changes were not durable.
+    /// The number of changes that were not durable.
     pub ops: usize,
-    /// How many bytes those were.
+    /// The memory that those took, in bytes.
     pub bytes: usize,
 }
 
 impl Client {
-    /// Waits until every change made so far is on the server's disk.
+    /// Waits until every change made so far is durable, those in mapped files too.
     ///
-    /// # Errors
-    /// `EIO` if the session is over before.
+    /// `EIO` if the session is over before that.
     pub async fn sync(self: &Arc<Self>) -> Result<(), Errno> {
         self.write_back().await;
         let last = self.lock().last_change();
         self.call(move |core: &mut Core| core.sync_to(last)).await
     }
 
-    /// Ends the session: takes no more changes, makes all durable, logs out.
+    /// Ends the session: accepts no more changes, makes all durable, and logs out.
     ///
     /// # Errors
     /// If the session was over before everything was durable.
     pub async fn finish(self: &Arc<Self>) -> Result<(), Lost> {
-        // A file that was closed just now may still be on its way into an inbox.
+        // A file that was closed just now may not be sent yet.
         let _ = self.send_unsent().await;
         self.write_back().await;
         self.lock().begin_drain(Ending::LoggedOut);
@@ -62,14 +64,14 @@ impl Client {
             }
         }
         let goodbye = async { while !self.lock().is_over() && progress.changed().await.is_ok() {} };
-        // Everything is durable, so a server that does not say goodbye costs nothing.
+        // Everything is durable, so nothing is lost if the server does not answer.
         let _ = tokio::time::timeout(LOGOUT_MAX, goodbye).await;
         self.end(Ending::LoggedOut);
         self.service.abort_all();
         self.loss()
     }
 
-    /// Drains the session, as the server asks.
+    /// Drains the session from a task, as the server asks.
     pub(super) fn drain_soon(self: &Arc<Self>, ending: Ending) {
         let client = self.clone();
         self.operations.spawn(async move {
@@ -80,8 +82,8 @@ impl Client {
         });
     }
 
-    /// Has the kernel write what programs changed in mapped files, so that it gets into the log. The
-    /// kernel does so by itself only when they sync or unmap.
+    /// Has the kernel write back the changes of mapped files, so that they get into the log.
+    /// Without this, it does so only when programs sync or unmap.
     async fn write_back(&self) {
         let Some(kernel) = self.kernel() else { return };
         let files = match self.lock() {
@@ -91,11 +93,12 @@ impl Client {
         let writing = self.runtime.spawn_blocking(move || {
             files.into_iter().for_each(|ino| kernel.write_back(ino));
         });
-        // A thread that may block can't be aborted. It ends when the kernel answers.
+        // A blocking thread can't be aborted. It ends when the kernel answers.
         let _ = tokio::time::timeout(WRITE_BACK_MAX, writing).await;
     }
 
-    /// Keeps the root's node loaded: its attributes can be had even when the session is over.
+    /// Keeps the root's node loaded, so that its attributes are available even when the session is
+    /// over.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -103,8 +106,8 @@ impl Client {
         self.call(Core::keep_root).await
     }
 
-    /// The session is over, and others may change the tree: the kernel forgets what it keeps of it.
-    /// It is told twice, since an answer from just before may reach it after the first time.
+    /// Has the kernel forget what it keeps of the tree, which another session may change now. It is
+    /// told twice, since an answer from just before may reach it after the first time.
     pub(super) fn outdate_kernel(self: &Arc<Self>) {
         let client = self.clone();
         self.operations.spawn(async move {

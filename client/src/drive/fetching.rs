@@ -1,4 +1,6 @@
-//! Fetching bytes that attempts wait for; reserving room in inboxes and asking about deliveries.
+//! Fetching bytes that attempts wait for; reserving room in inboxes, and asking about deliveries.
+//!
+//! The core decides which bytes to fetch. Here they are asked for and passed to the core.
 
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use super::loading::{Finish, outcome};
 use crate::core::{Core, FetchOrder, Reservation, Unexpected};
 
 impl Client {
-    /// Begins to fetch bytes.
+    /// Starts a fetch of bytes.
     pub(super) fn begin_fetch(self: &Arc<Self>, ino: Ino, order: FetchOrder) {
         let (done, under_way) = watch::channel(None);
         self.fetches.lock().insert(order.id, under_way);
@@ -24,7 +26,7 @@ impl Client {
         });
     }
 
-    /// Waits until these fetches are done.
+    /// Waits until these fetches are done. One that is not found is done already.
     pub(super) async fn fetched(&self, waits: Vec<u64>) -> Result<(), Errno> {
         for id in waits {
             let under_way = self.fetches.lock().get(&id).cloned();
@@ -35,9 +37,9 @@ impl Client {
         Ok(())
     }
 
-    /// Fetches bytes. The server knows them to be the file's as soon as it has applied the ops that
-    /// made them so. That it has the content may not be enough, as when a copy adds to a content that
-    /// the file has already; so a question that came too early is asked again.
+    /// Fetches bytes. The server can answer once it has applied the ops that gave the file these
+    /// bytes. It may have the content before that, as when a copy adds to a content that the file
+    /// has already. So a question that came too early is asked again.
     async fn fetch(self: &Arc<Self>, ino: Ino, order: &FetchOrder) -> Result<(), Errno> {
         let mut after = order.after;
         loop {
@@ -53,7 +55,8 @@ impl Client {
             core.fill_data(order, answer.as_ref().ok());
             return match answer {
                 Ok(_) => Ok(()),
-                // This client changed the file's data meanwhile: the attempt looks again.
+                // This client changed the file's data meanwhile. The attempt, when it is made
+                // again, asks for the new data.
                 Err(Errno::ESTALE) if !has_data => Ok(()),
                 Err(Errno::ESTALE) => {
                     core.note_error("the server does not know what a file has".to_owned());
@@ -70,7 +73,7 @@ impl Client {
         order: &FetchOrder,
         after: Seq,
     ) -> Result<Bytes, Errno> {
-        // As long as the log takes: a question that the log delays has no deadline.
+        // Without a deadline: the question may wait as long as the log takes.
         self.call(move |core: &mut Core| core.sync_to(after)).await?;
         let (offset, len) = (order.range.start, order.range.end - order.range.start);
         let ask = Ask::Read { ino, content: order.content, offset, len: len as u32 };
@@ -86,7 +89,7 @@ impl Client {
         let client = self.clone();
         let (done, reserved) = oneshot::channel();
         self.operations.spawn(async move {
-            // The program may have been interrupted.
+            // This fails if the program was interrupted.
             let _ = done.send(client.ask_room(reservation).await);
         });
         reserved.await.unwrap_or(Err(Errno::EIO))

@@ -1,7 +1,7 @@
 //! Tending the inbox: deliveries are placed at `inbox/<sender>/<name>`.
 //!
-//! Where there is a mount, the placing goes through it (see [`super::Kernel`]), so that programs that
-//! watch the directory are told.
+//! With a mount, they are placed through it (see [`super::Kernel`]), so that programs that watch
+//! the directory are told. The core chooses the names.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use xfer_protocol::{DeliveryId, Errno, Name};
 use super::Client;
 use crate::core::Core;
 
-/// How long to wait before deliveries without room are tried again.
+/// The pause before deliveries without room are tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How often a free name may be taken by a program before its delivery waits.
+/// The number of free names that programs may take before their delivery waits.
 const TRIES_MAX: u32 = 100;
 
 impl Client {
-    /// Places what arrives. What can't be placed now makes way for what comes after it.
+    /// Places deliveries as they arrive. One that can't be placed now goes behind the others.
     pub(super) async fn tend_inbox(self: Arc<Self>) {
         let mut progress = self.progress.subscribe();
         let mut failures = 0;
@@ -58,7 +58,7 @@ impl Client {
             let placed = self.place(id, directory, &head.from, &name).await;
             self.lock().note_number(head, number);
             match placed {
-                // A program was faster.
+                // A program took the name first.
                 Err(Errno::EEXIST) => {}
                 result => return result,
             }
@@ -66,7 +66,8 @@ impl Client {
         Err(Errno::EEXIST)
     }
 
-    /// Places a delivery under a name: through the mount point if that works, else in the tree.
+    /// Places a delivery under a name: through the mount point if that works, else in the tree
+    /// itself.
     async fn place(
         self: &Arc<Self>,
         id: DeliveryId,

@@ -1,4 +1,4 @@
-//! What the client asks of the kernel's side of a mount, without knowing it.
+//! The kernel's side of a mount, as far as the client needs it. FUSE itself is unknown here.
 
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
@@ -6,13 +6,13 @@ use crate::core::Notice;
 
 /// The kernel's side of a mount.
 pub trait Kernel: Send + Sync + 'static {
-    /// Places a delivery as `inbox/<sender>/<name>` by a call through the mount point, as a
-    /// program would, so that inotify tells whoever watches. The file system recognises the call
-    /// as its own and accepts the delivery ([`super::Core::accept`]) in its course. May block.
+    /// Places a delivery as `inbox/<sender>/<name>` by a call through the mount point, as a program
+    /// would, so that programs that watch the directory hear of it by inotify. The file system
+    /// recognises the call as its own and accepts the delivery ([`super::Core::accept`]) within it.
+    /// May block.
     ///
-    /// # Errors
-    /// `EEXIST` if the name is taken; `EDQUOT` and such if it has no room; anything else if it
-    /// can't be placed this way.
+    /// `EEXIST` if the name is taken; `EDQUOT` or `ENOSPC` if there is no room; any other if the
+    /// delivery can't be placed in this way.
     fn place(
         &self,
         id: DeliveryId,
@@ -21,10 +21,10 @@ pub trait Kernel: Send + Sync + 'static {
         name: &Name,
     ) -> Result<(), Errno>;
 
-    /// Has the kernel write what programs changed in a file that they have mapped, and returns once
-    /// those writes were answered. May block.
+    /// Has the kernel write back the changes of a file's mapped pages. Returns once those writes
+    /// were answered. May block.
     fn write_back(&self, ino: Ino);
 
-    /// Takes a notice, to be passed on soon. Never blocks.
+    /// Takes a notice, to be passed on to the kernel soon. Never blocks.
     fn notice(&self, notice: Notice);
 }

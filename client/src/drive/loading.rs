@@ -1,4 +1,7 @@
 //! Loading rows that attempts wait for, and asking the server in general.
+//!
+//! **Invariant:** an answer about nodes and entries is filled in only if no rows were unloaded
+//! since the question.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +19,14 @@ use super::Client;
 use super::links::{Answered, Unanswered};
 use crate::core::{Core, Unexpected};
 
-/// How long an answer may take in all, though its link is alive: long enough for as much as one link
-/// has in flight at a time, on a slow line.
+/// The longest time that an answer may take while its link is alive. It is enough for as much as
+/// one link has in flight at a time, on a slow line.
 const ANSWER_MAX: Duration = Duration::from_secs(600);
 
 /// The result of work that several operations may wait for, once there is one.
 pub(super) type Outcome = watch::Receiver<Option<Result<(), Errno>>>;
 
-/// Removes finished work from a map of work under way, and tells the operations that wait for it.
+/// Removes finished work from a map of work in flight, and tells the operations that wait for it.
 pub(super) struct Finish<'a, K: Ord> {
     pub(super) map: &'a Mutex<BTreeMap<K, Outcome>>,
     pub(super) key: K,
@@ -37,7 +40,7 @@ impl<K: Ord> Finish<'_, K> {
     }
 }
 
-/// Waits for work under way.
+/// Waits for work in flight.
 pub(super) async fn outcome(mut under_way: Outcome) -> Result<(), Errno> {
     match under_way.wait_for(Option::is_some).await {
         Ok(result) => result.unwrap_or(Err(Errno::EIO)),
@@ -46,7 +49,7 @@ pub(super) async fn outcome(mut under_way: Outcome) -> Result<(), Errno> {
 }
 
 impl Client {
-    /// Loads rows, each once however many operations wait for it.
+    /// Loads rows, each only once, even if several operations wait for it.
     pub(super) async fn load(self: &Arc<Self>, needs: Vec<Need>) -> Result<(), Errno> {
         let under_way: Vec<Outcome> = needs.into_iter().map(|need| self.begin_load(need)).collect();
         for load in under_way {
@@ -63,7 +66,7 @@ impl Client {
         let (done, under_way) = watch::channel(None);
         loads.insert(need.clone(), under_way.clone());
         let client = self.clone();
-        // A task: the operation that asked first may be interrupted while others wait.
+        // By a task, since the operation that asked first may be interrupted while others wait.
         self.operations.spawn(async move {
             let result = client.load_row(&need).await;
             Finish { map: &client.loads, key: need, done }.with(result);
@@ -95,8 +98,8 @@ impl Client {
         }
     }
 
-    /// Loads all entries of a directory. They must be pinned meanwhile: a listing of which a part
-    /// was unloaded would be taken for complete in the end.
+    /// Loads all entries of a directory, which must be pinned meanwhile. Otherwise a listing of
+    /// which a part was unloaded would count as complete in the end.
     async fn load_listing(self: &Arc<Self>, directory: Ino) -> Result<(), Errno> {
         let mut after: Option<Name> = None;
         let mut limit = self.lock().listing_limit(directory);
@@ -106,7 +109,8 @@ impl Client {
                 core.fill_listing(directory, after.as_ref(), &mut limit, answer)
             };
             after = match self.ask_rows(&ask, fill).await {
-                // This client removed the directory meanwhile: the attempt looks again.
+                // This client removed the directory meanwhile. The attempt finds that out when it
+                // is made again.
                 Err(Errno::ENOENT) if !self.lock().is_directory(directory) => return Ok(()),
                 Err(Errno::ENOENT) => return Err(self.unexpected(Unexpected("a listing"))),
                 asked => asked?,
@@ -138,8 +142,8 @@ impl Client {
         Ok(())
     }
 
-    /// Asks for rows and fills them in. Asks once more if rows were unloaded meanwhile, since those
-    /// may have been newer than the answer is.
+    /// Asks for rows and fills them in. If rows were unloaded meanwhile, it asks again: those may
+    /// have been newer than the answer.
     async fn ask_rows<T>(
         self: &Arc<Self>,
         ask: &Ask,
@@ -158,7 +162,7 @@ impl Client {
         }
     }
 
-    /// Asks the server, for as long as the session lives.
+    /// Asks the server a question. It is given up when the session ends.
     pub(super) async fn ask(&self, after: Seq, ask: Ask) -> Result<Answered, Errno> {
         let answered = tokio::select! {
             biased;
@@ -178,7 +182,7 @@ impl Client {
             Unanswered::Refused(ReadError::Invalid | ReadError::Storage | ReadError::Damaged) => {
                 self.lock().note_error(format!("a question was not answered: {why} ({ask:?})"));
             }
-            // The reason is told when the session ends.
+            // The session's end tells the reason.
             Unanswered::NoLink(_)
             | Unanswered::Broken
             | Unanswered::Late
@@ -195,7 +199,7 @@ impl Client {
         }
     }
 
-    /// Notes that the server's answer is not what was asked for.
+    /// Notes that the server's answer does not fit the question.
     pub(super) fn unexpected(&self, Unexpected(what): Unexpected) -> Errno {
         self.lock().note_error(format!("the server's answer is not {what}"));
         Errno::EIO

@@ -1,7 +1,7 @@
 //! The lock on the core. A panic while it is held ends the session.
 //!
-//! A change is shown in several steps, so after a panic between two of them the replica may be ahead
-//! of the log. Programs would be shown what might never reach the server.
+//! A change takes several steps, so a panic between two of them may leave the replica ahead of the
+//! log. Programs would then be shown changes that never reach the server.
 
 use std::ops::{Deref, DerefMut};
 
@@ -17,7 +17,7 @@ pub(super) struct Locked<'a> {
 }
 
 impl Client {
-    /// Locks the core and tells it what time it is.
+    /// Locks the core and sets its time.
     pub(super) fn lock(&self) -> Locked<'_> {
         let mut core = self.core.lock();
         core.set_time(self.clock.now());

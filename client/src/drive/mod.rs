@@ -40,19 +40,19 @@ use links::ReadLinks;
 use loading::Outcome;
 use tasks::Tasks;
 
-/// What a client takes from its surroundings: time and randomness.
+/// The parts of its surroundings that a client depends on: time and randomness.
 #[derive(Clone)]
 pub struct Surroundings {
-    /// Says what time it is.
+    /// The clocks that the client reads.
     pub clock: Arc<dyn Clock>,
-    /// A random key, for the order of directory listings.
+    /// A random key for the order of directory listings.
     pub cookie_key: [u8; 16],
 }
 
 /// A running session.
 pub struct Client {
     this: Weak<Client>,
-    /// A fair lock: one program that never pauses does not keep the links' tasks from it.
+    /// A fair lock, so that a program which never pauses can't keep the links' tasks from it.
     core: Mutex<Core>,
     clock: Arc<dyn Clock>,
     options: Options,
@@ -60,23 +60,24 @@ pub struct Client {
     links: Arc<ReadLinks>,
     /// Wakes the task that sends.
     outgoing: Notify,
-    /// Ticks whenever something has happened that an attempt can wait for.
+    /// Ticks after every event that an attempt may wait for.
     progress: watch::Sender<u64>,
     /// Whether the session is over.
     over: watch::Sender<bool>,
-    /// Rows being loaded.
+    /// The loads of rows in flight.
     loads: Mutex<BTreeMap<Need, Outcome>>,
-    /// Fetches of bytes under way.
+    /// The fetches of bytes in flight.
     fetches: Mutex<BTreeMap<u64, Outcome>>,
     kernel: Mutex<Option<Arc<dyn Kernel>>>,
-    /// What serves the session, until it is finished.
+    /// The tasks that serve the session until it is finished.
     service: Tasks,
-    /// Operations that wait, and what they wait for. They end by themselves when the session does.
+    /// Operations that wait, and the work that they wait for. They end when the session does,
+    /// without being aborted.
     operations: Tasks,
 }
 
 impl Surroundings {
-    /// This machine's clocks and a random key.
+    /// This machine's clocks, and a random key.
     pub fn real() -> Surroundings {
         let draw = || RandomState::new().hash_one(()).to_le_bytes();
         let mut cookie_key = [0; 16];
@@ -87,12 +88,12 @@ impl Surroundings {
 }
 
 impl Client {
-    /// Takes over a session that has just begun. Must be called within a tokio runtime.
+    /// Runs a session that has just begun. Must be called within a tokio runtime.
     pub fn start(session: NewSession, options: Options) -> Arc<Client> {
         Client::start_in(session, options, Surroundings::real())
     }
 
-    /// As [`Client::start`], with time and randomness from elsewhere.
+    /// Like [`Client::start`], with time and randomness from elsewhere.
     pub fn start_in(
         session: NewSession,
         options: Options,
@@ -132,7 +133,8 @@ impl Client {
         self.lock().matters_to_drafts(ino)
     }
 
-    /// Notes that part of a file could not be written, so that it is not sent as if it were complete.
+    /// Notes that a change of a file's data failed, so that the file is not sent as if it were
+    /// complete.
     pub fn note_failure(&self, ino: Ino, errno: Errno) {
         self.lock().note_failure(ino, errno);
     }
@@ -142,12 +144,12 @@ impl Client {
         self.options.owners
     }
 
-    /// How the session is doing.
+    /// The state of the session, for display.
     pub fn status(&self) -> Status {
         self.lock().status()
     }
 
-    /// From now on there is a mount, or none any more.
+    /// Sets the mount's side of the kernel; `None` once there is no mount any more.
     pub fn set_kernel(&self, kernel: Option<Arc<dyn Kernel>>) {
         *self.kernel.lock() = kernel;
         self.tick();
@@ -155,7 +157,7 @@ impl Client {
 
     /// Waits until the session is over.
     async fn wait_over(&self) {
-        // The sender is part of `self`, so this can't fail.
+        // This can't fail, since the sender is part of `self`.
         let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
@@ -171,12 +173,12 @@ impl Client {
         self.kernel.lock().clone()
     }
 
-    /// Has waiting attempts made again.
+    /// Wakes all attempts that wait for progress, to be made again.
     fn tick(&self) {
         self.progress.send_modify(|count| *count += 1);
     }
 
-    /// The owner of nodes that xfer makes by itself.
+    /// The owner of nodes that xfer makes itself.
     pub(crate) fn owner(&self) -> Owner {
         match self.options.owners {
             Owners::Mounter { uid, gid } => Owner { uid, gid },

@@ -1,5 +1,7 @@
-//! Tending the outbox: mailboxes for those that can be sent to, and sending what could not be sent
-//! when it was closed.
+//! Tending the outbox: making mailboxes for the users that can be sent to, and sending drafts that
+//! could not be sent when they were closed.
+//!
+//! The core decides which drafts are due. Here they are tried, and the next try is timed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +13,11 @@ use xfer_protocol::Errno;
 use super::Client;
 use crate::core::{Core, OutboxDue as Due};
 
-/// How long to wait before trying again to send what was refused: at first, and at most.
+/// The pauses before refused drafts are tried again: the first and the longest.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// When what was refused is tried again: at growing intervals, as long as all of it is refused.
+/// The next time to try refused drafts. The pauses grow as long as all of them are refused.
 struct Retry {
     at: Option<Instant>,
     pause: Duration,
@@ -30,7 +32,7 @@ impl Retry {
         self.at.is_some_and(|at| at <= Instant::now())
     }
 
-    /// Something was refused, or there may be room.
+    /// Has drafts tried soon, since one was refused or there may be room.
     fn hasten(&mut self) {
         let soon = Instant::now() + RETRY_MIN;
         self.at = Some(self.at.map_or(soon, |at| at.min(soon)));
@@ -45,19 +47,19 @@ impl Retry {
     }
 }
 
-/// What is left of what was not sent, after it was tried.
+/// The drafts that are left after all that were due have been tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Left {
-    /// Nothing.
+    /// None.
     Nothing,
-    /// Some of it; for the rest there was room.
+    /// Some of them. For others there was room.
     Some,
-    /// All of it.
+    /// All of them.
     All,
 }
 
 impl Client {
-    /// Makes the mailboxes that are missing now, so that a mount has them from its first moment on.
+    /// Makes the mailboxes that are missing, so that a mount has them from its first moment on.
     ///
     /// # Errors
     /// If the server does not answer, or there is no room for them.
@@ -66,8 +68,8 @@ impl Client {
         self.call(move |core: &mut Core| core.make_mailboxes(owner)).await
     }
 
-    /// Makes mailboxes for those that can be sent to, whenever there are new ones, and sends what
-    /// could not be sent before, by this session or an earlier one.
+    /// Makes mailboxes whenever there are new users that can be sent to. Sends drafts that could
+    /// not be sent before, by this session or an earlier one.
     pub(super) async fn tend_outbox(self: Arc<Self>) {
         let mut progress = self.progress.subscribe();
         let (mut made, mut found, mut retry) = (None, false, Retry::new());
@@ -84,7 +86,7 @@ impl Client {
                 let left = if found { self.send_unsent().await } else { Left::All };
                 retry.note(left);
                 if left != Left::Nothing {
-                    // What this very attempt refused is no news.
+                    // A draft that this very try refused is no reason to try again sooner.
                     self.lock().forget_resend();
                 }
             }
@@ -97,8 +99,8 @@ impl Client {
         }
     }
 
-    /// Sends what stands in mailboxes, is whole and was not sent, as far as there is room. Once
-    /// something for a user is refused, so is what is larger.
+    /// Sends all complete drafts for which there is room. Once a draft to a user is refused, so are
+    /// that user's larger ones, without asking the server.
     pub(super) async fn send_unsent(self: &Arc<Self>) -> Left {
         let due = self.lock().unsent();
         let (mut full, mut sent) = (BTreeMap::new(), false);

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-/// Tasks of one owner.
+/// The tasks of one owner.
 #[derive(Debug)]
 pub(super) struct Tasks {
     runtime: Handle,
@@ -21,7 +21,7 @@ impl Tasks {
     /// Starts a task.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.running.lock();
-        // Those that have ended would be kept otherwise.
+        // Otherwise tasks that have ended would pile up.
         while running.try_join_next().is_some() {}
         running.spawn_on(task, &self.runtime);
     }

@@ -1,4 +1,6 @@
-//! Copying and sending whole trees, as `cp -r` does; the server copies the data.
+//! Copying and sending whole trees, as `cp -r` does. The server copies the data.
+//!
+//! Neither is atomic: a copy that fails leaves the part that it has made.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,12 +13,11 @@ use super::{Entry, Files};
 use crate::core::{Found, NewAttributes};
 
 impl Files {
-    /// Copies a file, a symbolic link or a directory with all that is in it, under a name that is not
-    /// taken. Permission bits are copied too. Pipes, sockets and devices in it are left out.
+    /// Copies a file, a symbolic link, or a directory with everything in it, to a name that is
+    /// free. Permission bits are copied too. Pipes, sockets and devices are left out.
     ///
-    /// # Errors
-    /// `EEXIST` if the name is taken; those of the tree. A copy of a directory that failed stays in
-    /// part.
+    /// `EEXIST` if the name is taken; those of the tree. A failed copy of a directory leaves a part
+    /// of it.
     pub async fn copy(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Errno> {
         let (from, to) = (from.as_ref(), to.as_ref());
         if self.exists(to).await? {
@@ -41,9 +42,9 @@ impl Files {
 
     /// Sends a file or directory to a user: a copy appears in their inbox under the same name.
     ///
-    /// # Errors
-    /// `ENOENT` if there is no such user; `EDQUOT` if their inbox is full (the copy of a file then waits
-    /// in the outbox); `EEXIST` if something of that name waits there already; those of the tree.
+    /// `ENOENT` if there is no such user; `EDQUOT` if their inbox is full (the copy of a file then
+    /// waits in the outbox); `EEXIST` if the mailbox has an entry of that name already; those of
+    /// the tree.
     pub async fn send(&self, path: impl AsRef<Path>, to: &Name) -> Result<(), Errno> {
         let path = path.as_ref();
         let name = path.file_name().ok_or(Errno::EINVAL)?;
@@ -55,7 +56,7 @@ impl Files {
         if !self.stat(path).await?.1.is_directory() {
             return self.copy(path, &target).await;
         }
-        // A directory is sent by moving it into the mailbox, whole and at once.
+        // A directory is sent whole, by moving it into the mailbox when it is complete.
         let beside = [b".", name.as_bytes(), b".part"].concat();
         let draft = path.with_file_name(OsStr::from_bytes(&beside));
         let sent = match self.copy(path, &draft).await {
@@ -68,10 +69,9 @@ impl Files {
         sent
     }
 
-    /// Removes a file, or a directory with all that is in it.
+    /// Removes a file, or a directory with everything in it.
     ///
-    /// # Errors
-    /// Those of the tree. What was removed until then is gone.
+    /// Those of the tree. Entries removed before an error are gone.
     pub async fn remove_all(&self, path: impl AsRef<Path>) -> Result<(), Errno> {
         let mut waiting = vec![path.as_ref().to_owned()];
         while let Some(path) = waiting.last().cloned() {

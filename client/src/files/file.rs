@@ -13,8 +13,8 @@ use crate::drive::Client;
 
 /// An open file.
 ///
-/// Dropping one that can be written, without [`File::close`], is what a killed program does: in a
-/// mailbox it is held and not sent.
+/// A writable one that is dropped without [`File::close`] counts as a killed program's: in a
+/// mailbox, it is held and not sent.
 pub struct File {
     client: Arc<Client>,
     ino: Ino,
@@ -43,7 +43,7 @@ impl File {
         Ok(node.file().map_or(0, |data| data.size))
     }
 
-    /// Bytes from `offset` on; fewer than `len` only at the end.
+    /// Reads bytes from `offset` on. They are fewer than `len` only at the end of the file.
     ///
     /// # Errors
     /// `EIO` if the server has lost them; those of the tree.
@@ -64,7 +64,7 @@ impl File {
         }
     }
 
-    /// Writes bytes at `offset`. They are on the server's disk after a sync.
+    /// Writes bytes at `offset`. They are durable after a sync.
     ///
     /// # Errors
     /// `EDQUOT` or `ENOSPC` if there is no room; those of the tree.
@@ -84,7 +84,8 @@ impl File {
         Ok(())
     }
 
-    /// Copies a range of another file to the same place here; the server copies, and no data is sent.
+    /// Copies the first `len` bytes of another file to the same place here. The server copies them,
+    /// and no data is sent.
     pub(super) async fn copy_from(&self, from: &File, len: u64) -> Result<(), Errno> {
         let (to, handle) = (self.ino, self.handle);
         let copy = CopyRange { from: from.ino, from_offset: 0, to, to_offset: 0, len };
@@ -97,7 +98,7 @@ impl File {
         copied.inspect_err(|errno| self.client.note_failure(to, *errno))
     }
 
-    /// Sets the size in bytes; new bytes are zeros.
+    /// Sets the size in bytes. New bytes are zeros.
     ///
     /// # Errors
     /// As [`File::write_at`].
@@ -107,10 +108,10 @@ impl File {
         self.client.call(move |core: &mut Core| core.set_attributes(ino, &new).map(drop)).await
     }
 
-    /// Closes the file. In a mailbox that sends it, if it was written and no other handle writes it.
+    /// Closes the file. In a mailbox, this sends it, if it was written and no other handle can
+    /// write to it.
     ///
-    /// # Errors
-    /// `EDQUOT` if the recipient's inbox is full: the file waits and is sent later.
+    /// `EDQUOT` if the recipient's inbox is full. The file then waits, and is sent later.
     pub async fn close(mut self) -> Result<(), Errno> {
         let (ino, handle) = (self.ino, self.handle);
         let flushed = self.client.call(move |core: &mut Core| core.flush(handle, ino)).await;
@@ -142,12 +143,13 @@ fn open(core: &mut Core, path: &TreePath, writable: bool) -> Result<(Ino, Handle
         Kind::Symlink { .. } | Kind::Special(_) => return Err(Errno::EINVAL.into()),
     }
     let handle = core.open(ino, writable)?;
-    // As long as it is open it stays, though its last name goes.
+    // Counted as known, so that it stays as long as it is open, even without a name.
     core.find(ino)?;
     Ok((ino, handle))
 }
 
-/// Closes a handle and lets the node go. May be made again: sending may have to wait.
+/// Closes a handle and gives up the count of its node. May be made again, since sending may have to
+/// wait.
 fn release(core: &mut Core, ino: Ino, handle: HandleId) -> Result<(), Stop> {
     core.close(handle);
     core.send_if_whole(ino).inspect_err(|stop| {
@@ -178,7 +180,7 @@ impl Directory {
         Ok(Directory { client: client.clone(), handle })
     }
 
-    /// Entries after a cookie; none at the end.
+    /// Lists the entries after a cookie. There are none at the end.
     pub(super) async fn list(&self, after: u64) -> Result<Vec<Listed>, Errno> {
         let handle = self.handle;
         self.client.call(move |core: &mut Core| core.list(handle, after)).await

@@ -1,10 +1,10 @@
-//! Files of a session by path, without a kernel: for programs that are not a mount.
+//! The files of a session by path, without a kernel, for programs that are not a mount.
 //!
-//! Each call is one or a few operations, exactly as a program on a mount would make them. So a file
-//! that is closed in a mailbox is sent, and a rename replaces. Calls can be dropped at any await;
-//! what they did until then stays.
+//! Each call makes one or a few operations, exactly as a program on a mount would. So a file that
+//! is closed in a mailbox is sent, and a rename replaces. A call may be dropped at any await; the
+//! operations that it has made until then stay.
 //!
-//! Paths lead from the root of the tree; a leading `/` changes nothing. Symbolic links are not
+//! Paths lead from the root of the tree, with or without a leading `/`. Symbolic links are not
 //! followed. Nodes belong to the owner that the client's options name.
 
 mod path;
@@ -28,7 +28,7 @@ use path::TreePath;
 
 pub use file::File;
 
-/// The permission bits of new files and directories, as the outbox and the inbox have them.
+/// The permission bits of new files and directories, the same as in the outbox and the inbox.
 const FILE_MODE: u16 = 0o600;
 const DIRECTORY_MODE: u16 = 0o700;
 
@@ -47,17 +47,17 @@ pub struct Entry {
     pub found: Found,
 }
 
-/// Something that another user sent.
+/// A file or directory that another user sent.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Arrival {
-    /// The sender, as the inbox names it.
+    /// The sender, by the name of the sender's directory in the inbox.
     pub sender: Name,
-    /// Its name in the sender's directory.
+    /// The entry in the sender's directory.
     pub entry: Entry,
 }
 
 impl Files {
-    /// Takes over a session that has just begun. Must be called within a tokio runtime.
+    /// Opens the files of a session that has just begun. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -67,26 +67,25 @@ impl Files {
         Ok(Files { client })
     }
 
-    /// The files of a client that runs.
+    /// The files of a running client.
     pub fn of(client: Arc<Client>) -> Files {
         Files { client }
     }
 
-    /// The client beneath.
+    /// The client that runs the session.
     pub fn client(&self) -> &Arc<Client> {
         &self.client
     }
 
-    /// A node.
+    /// The node at a path.
     ///
-    /// # Errors
-    /// `ENOENT` if nothing has the path; those of the tree.
+    /// `ENOENT` if there is none; those of the tree.
     pub async fn stat(&self, path: impl AsRef<Path>) -> Result<Found, Errno> {
         let path = TreePath::parse(path.as_ref())?;
         self.client.call(move |core: &mut Core| core.find_path(&path.0)).await
     }
 
-    /// Whether something has a path.
+    /// Whether there is a node at a path.
     ///
     /// # Errors
     /// Those of the tree.
@@ -98,10 +97,9 @@ impl Files {
         }
     }
 
-    /// The entries of a directory, by name.
+    /// The entries of a directory, in the order of their names.
     ///
-    /// # Errors
-    /// `ENOTDIR` if it is none; those of the tree.
+    /// `ENOTDIR` if it is not a directory; those of the tree.
     pub async fn list(&self, path: impl AsRef<Path>) -> Result<Vec<Entry>, Errno> {
         let path = TreePath::parse(path.as_ref())?;
         let directory = Directory::open(&self.client, path).await?;
@@ -111,7 +109,7 @@ impl Files {
             let Some(last) = listed.last() else { break };
             cookie = last.next;
             for entry in listed {
-                // `.` and `..` are no names.
+                // `.` and `..` are not names, and are left out.
                 if let Ok(name) = Name::new(&entry.name) {
                     entries.push(Entry { name, found: (entry.ino, entry.node) });
                 }
@@ -121,10 +119,9 @@ impl Files {
         Ok(entries)
     }
 
-    /// Where a symbolic link points.
+    /// The target of a symbolic link.
     ///
-    /// # Errors
-    /// `EINVAL` if it is none; those of the tree.
+    /// `EINVAL` if it is not a symbolic link; those of the tree.
     pub async fn read_link(&self, path: impl AsRef<Path>) -> Result<Bytes, Errno> {
         let path = TreePath::parse(path.as_ref())?;
         let read = move |core: &mut Core| {
@@ -144,18 +141,16 @@ impl Files {
         file.read_at(0, size).await
     }
 
-    /// Writes a whole file, made or replaced. In a mailbox that sends it.
+    /// Writes a whole file, which is made or replaced. In a mailbox, this sends it.
     ///
-    /// # Errors
-    /// Those of [`Files::create`] and [`File::write_at`]. A file that could not be written whole is
-    /// not sent.
+    /// Those of [`Files::create`] and [`File::write_at`]. An incomplete file is not sent.
     pub async fn write(&self, path: impl AsRef<Path>, data: &Bytes) -> Result<(), Errno> {
         let file = self.create(path).await?;
         file.write_at(0, data).await?;
         file.close().await
     }
 
-    /// Opens a file to be read.
+    /// Opens a file for reading.
     ///
     /// # Errors
     /// `EISDIR` for a directory, `EINVAL` for anything else that is no regular file; those of the
@@ -165,7 +160,7 @@ impl Files {
         File::open(&self.client, path, false).await
     }
 
-    /// Opens an empty file to be written: a new one, or one that loses its data.
+    /// Opens an empty file for writing: a new one, or one whose data is removed.
     ///
     /// # Errors
     /// As [`Files::open_file`].
@@ -201,7 +196,7 @@ impl Files {
         self.add(path, New::Symlink { target }).await
     }
 
-    /// Renames an entry, which replaces what has the new name, as rename(2) does.
+    /// Renames an entry. It replaces an entry of the new name, as rename(2) does.
     ///
     /// # Errors
     /// Those of the tree.
@@ -251,7 +246,7 @@ impl Files {
         self.client.call(set).await
     }
 
-    /// What other users sent and is still in the inbox, by sender and name.
+    /// The files and directories from other users that are in the inbox, by sender and name.
     ///
     /// # Errors
     /// Those of the tree.
@@ -268,15 +263,14 @@ impl Files {
         Ok(arrivals)
     }
 
-    /// Waits until everything done so far is on the server's disk.
+    /// Waits until everything done so far is durable.
     ///
-    /// # Errors
-    /// `EIO` if the session is over before.
+    /// `EIO` if the session is over before that.
     pub async fn sync(&self) -> Result<(), Errno> {
         self.client.sync().await
     }
 
-    /// How the session is doing.
+    /// The state of the session, for display.
     pub fn status(&self) -> Status {
         self.client.status()
     }

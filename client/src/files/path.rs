@@ -1,4 +1,4 @@
-//! Paths within a tree.
+//! Paths within a tree. They are parsed here, and looked up by the core.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,12 +6,12 @@ use std::path::{Component, Path};
 
 use xfer_protocol::{Errno, Name};
 
-/// A path from the root of a tree, as names. The root itself has none.
+/// A path from the root of a tree, as names. The root's own path has none.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct TreePath(pub(super) Vec<Name>);
 
 impl TreePath {
-    /// Reads a path; a leading `/` and `.` change nothing.
+    /// Parses a path. A leading `/`, and `.` anywhere, change nothing.
     ///
     /// # Errors
     /// `EINVAL` for a path with `..`; `ENAMETOOLONG` if a name is too long.
@@ -21,17 +21,17 @@ impl TreePath {
             match component {
                 Component::RootDir | Component::CurDir => {}
                 Component::Normal(name) => names.push(parse_name(name)?),
-                // Resolved by text it would be another path than programs on a mount mean.
+                // `..` can't be resolved by text: behind a symbolic link, it would lead elsewhere
+                // than in a mount.
                 Component::ParentDir | Component::Prefix(_) => return Err(Errno::EINVAL),
             }
         }
         Ok(TreePath(names))
     }
 
-    /// The path of the directory, and the name in it.
+    /// Splits into the path of the directory and the name in it.
     ///
-    /// # Errors
-    /// `EBUSY` for the root, as rename(2) and rmdir(2) say.
+    /// `EBUSY` for the root, as from rename(2) and rmdir(2).
     pub(super) fn split(mut self) -> Result<(TreePath, Name), Errno> {
         let name = self.0.pop().ok_or(Errno::EBUSY)?;
         Ok((self, name))

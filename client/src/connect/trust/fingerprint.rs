@@ -1,4 +1,4 @@
-//! The fingerprint of a server's certificate: what users compare, and known hosts hold.
+//! The fingerprint of a server's certificate, which users compare and known hosts hold.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
-/// A text is no fingerprint.
+/// A text is not a fingerprint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("not a fingerprint: write sha256: and 64 hexadecimal digits")]
 pub struct FingerprintError;

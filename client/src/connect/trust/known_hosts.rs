@@ -1,11 +1,11 @@
 //! The file of known servers: lines `host:port sha256:HEX`.
 //!
 //! Lines of other hosts, comments and empty lines are kept as they are. A host may have several
-//! lines (say, while its key is being replaced); any of them will do.
+//! lines (say, while its key is being replaced), and any of them will do.
 //!
-//! **Invariant:** the file is replaced whole, by renaming; two mounts that learn of a server at
-//! once both find their line in it. Only its owner can read a file that is made here; one that is
-//! there keeps its owner and mode.
+//! **Invariant:** the file is replaced whole, by a rename. If two mounts learn of a server at once,
+//! both find their line in it. A file that is made here can be read by its owner only. One that
+//! exists keeps its owner and mode.
 //! **Invariant:** a file that any other user of the machine could have written is not believed.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
@@ -24,17 +24,17 @@ pub struct KnownHosts {
     path: PathBuf,
 }
 
-/// What the file says of a server.
+/// The file's entry for a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KnownKey {
-    /// The key it should have.
+    /// The fingerprint of its certificate.
     pub fingerprint: Fingerprint,
-    /// The line that says so, counted from 1.
+    /// The number of the entry's line, counted from 1.
     pub line: usize,
 }
 
 impl KnownHosts {
-    /// The file at `path`, which need not be there yet.
+    /// The file at `path`, which need not exist yet.
     pub fn new(path: PathBuf) -> KnownHosts {
         KnownHosts { path }
     }
@@ -44,15 +44,14 @@ impl KnownHosts {
         Some(state_directory()?.join("known_hosts"))
     }
 
-    /// Where it is.
+    /// The path, as it was given.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The keys that the file has for `endpoint`.
     ///
-    /// # Errors
-    /// If it is there and can't be read, or a line of this endpoint holds no key.
+    /// If the file exists and can't be read, or a line of this endpoint holds no key.
     pub fn lookup(&self, endpoint: &str) -> io::Result<Vec<KnownKey>> {
         let text = self.read()?;
         let lines = text.lines().enumerate().filter_map(|(index, line)| {
@@ -91,8 +90,8 @@ impl KnownHosts {
         }
     }
 
-    /// Where the path leads, if it is a link: the file there is read and replaced, and the link
-    /// stays. `check` sees each step.
+    /// The file that the path leads to, if it is a link. That file is read and replaced, and the
+    /// link stays. `check` is called for each step.
     fn followed(&self, check: impl Fn(&Path) -> io::Result<()>) -> io::Result<PathBuf> {
         const LINKS_MAX: usize = 40;
         let mut path = self.path.clone();
@@ -105,8 +104,8 @@ impl KnownHosts {
     }
 }
 
-/// `xfer` under `$XDG_STATE_HOME` or `~/.local/state`; `None` without a home. Under mount(8), which
-/// clears `$HOME`, the home is the one of the system's list of users.
+/// The directory `xfer` under `$XDG_STATE_HOME` or `~/.local/state`; `None` without a home. Under
+/// mount(8), which clears `$HOME`, the home is the one in the system's list of users.
 pub fn state_directory() -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     let home = || std::env::home_dir().map(|home| home.join(".local/state"));
@@ -122,7 +121,7 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Refuses a file that any user may write, or may have put there.
+/// Refuses a file that any user can write, or that another user may have put there.
 fn believable(path: &Path) -> io::Result<()> {
     const WRITABLE_BY_ALL: u32 = 0o002;
     const STICKY: u32 = 0o1000;
@@ -142,7 +141,7 @@ fn believable(path: &Path) -> io::Result<()> {
     if !file.is_symlink() && file.mode() & WRITABLE_BY_ALL != 0 {
         return refused(format!("any user can write it; run: chmod o-w {}", path.display()));
     }
-    // In a directory like /tmp anybody may have been here first.
+    // In a directory like /tmp, another user may have made the file first.
     let ours = [0, rustix::process::geteuid().as_raw()];
     if is_shared.is_some() && !ours.contains(&file.uid()) {
         return refused("another user put it there".to_owned());
@@ -157,12 +156,12 @@ fn parse_key(line: usize, key: &str) -> io::Result<KnownKey> {
     Ok(KnownKey { fingerprint, line })
 }
 
-/// Puts a new file in the place of `path`, all at once. It keeps the owner and mode of the old one.
+/// Replaces the file at `path`, all at once. The new file keeps the owner and mode of the old one.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = PathBuf::from(name);
-    // One that was left behind may be another user's, or a link.
+    // One that was left behind may belong to another user, or be a link.
     let _ = fs::remove_file(&new);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     let written = file
@@ -234,7 +233,7 @@ mod tests {
         let target = directory.path().join("shared");
         fs::create_dir_all(hosts.path().parent().unwrap()).unwrap();
         symlink("../../shared", hosts.path()).unwrap();
-        // The link comes first, as where dotfiles are kept elsewhere.
+        // The link exists before its target, as where dotfiles are kept elsewhere.
         hosts.add("a:1", Fingerprint::of(b"a")).unwrap();
         assert_eq!(mode(&target), 0o600);
         set_mode(&target, 0o644);
@@ -268,7 +267,7 @@ mod tests {
         check(None);
         set_mode(own, 0o777);
         check(Some(format!("chmod o-w {}", own.display())));
-        // As /tmp is: others can't replace what is not theirs.
+        // As in /tmp: users can't replace files that are not theirs.
         set_mode(own, 0o1777);
         check(None);
         set_mode(own, 0o700);

@@ -1,7 +1,9 @@
-//! Whether a server is to be trusted, decided by the fingerprint of its certificate.
+//! The decision whether to trust a server, by the fingerprint of its certificate.
 //!
-//! **Invariant:** whoever can't be asked has not agreed: without a terminal an unknown certificate is
-//! refused. A certificate that differs from the known one is refused in every mode.
+//! Certificates of authorities are verified in the TLS handshake, and not here.
+//!
+//! **Invariant:** a user who can't be asked has not agreed: without a terminal, an unknown
+//! certificate is refused. A certificate that differs from the known one is refused in every mode.
 
 mod fingerprint;
 mod known_hosts;
@@ -12,32 +14,32 @@ use std::path::PathBuf;
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use known_hosts::{KnownHosts, state_directory};
 
-/// How the server proves who it is.
+/// The proof of its identity that a server must give.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TrustMode {
-    /// By its known certificate; if none is known, the user is asked.
+    /// Its known certificate. If none is known, the user is asked.
     Ask,
-    /// By its known certificate; if none is known, whatever it shows becomes known.
+    /// Its known certificate. If none is known, the one that it shows becomes known.
     AcceptNew,
-    /// By just this certificate; known hosts are neither read nor written.
+    /// Exactly this certificate. Known hosts are neither read nor written.
     Fingerprint(Fingerprint),
-    /// By a certificate for its name that one of the authorities in this file signed.
+    /// A certificate for its name, signed by one of the authorities in this file.
     Authorities(PathBuf),
 }
 
-/// How to decide, and where known certificates are.
+/// The rule by which to decide, and the known certificates.
 #[derive(Clone, Debug)]
 pub struct TrustPolicy {
-    /// The mode.
+    /// The proof that is required.
     pub mode: TrustMode,
     /// The known hosts file.
     pub known_hosts: KnownHosts,
 }
 
-/// Why a server is not trusted.
+/// The reason why a server is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// It shows another certificate than the known hosts file has.
+    /// The server shows another certificate than the one in the known hosts file.
     #[error(
         "the certificate of {endpoint} has changed: it was {known} ({}, line {line}) and now is {shown}; \
          if its administrator confirms the new one, delete that line and mount again, \
@@ -47,16 +49,16 @@ pub enum TrustError {
     Changed {
         /// The server.
         endpoint: String,
-        /// The certificate that is known.
+        /// The known certificate.
         known: Fingerprint,
-        /// The certificate it shows.
+        /// The certificate that it shows.
         shown: Fingerprint,
         /// The known hosts file.
         file: PathBuf,
         /// The line, counted from 1.
         line: usize,
     },
-    /// It shows another certificate than `--fingerprint` says.
+    /// The server shows another certificate than the one given by `--fingerprint`.
     #[error(
         "{endpoint} shows the certificate {shown}, not {expected} as asked for; \
          compare it with the output of `xfer-server fingerprint` on the server"
@@ -66,10 +68,10 @@ pub enum TrustError {
         endpoint: String,
         /// The certificate that was asked for.
         expected: Fingerprint,
-        /// The certificate it shows.
+        /// The certificate that it shows.
         shown: Fingerprint,
     },
-    /// It is not known, and nobody can be asked.
+    /// The server is unknown, and there is no terminal to ask on.
     #[error(
         "{endpoint} is unknown and there is no terminal to ask on; its certificate is {shown}: if \
          `xfer-server fingerprint` on the server prints the same, mount with --fingerprint {shown}"
@@ -77,10 +79,10 @@ pub enum TrustError {
     Unknown {
         /// The server.
         endpoint: String,
-        /// The certificate it shows.
+        /// The certificate that it shows.
         shown: Fingerprint,
     },
-    /// It is not known, and the user did not say yes.
+    /// The server is unknown, and the user did not say yes.
     #[error("{endpoint} was not trusted; nothing was sent to it")]
     Declined {
         /// The server.
@@ -94,34 +96,32 @@ pub enum TrustError {
     KnownHosts {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The problem with it.
         error: io::Error,
     },
 }
 
-/// Asks the user a question that is answered by a line.
+/// Asks the user questions that are answered by a line.
 pub trait Asker {
-    /// The line.
+    /// The user's answer, as a line.
     ///
-    /// # Errors
-    /// If nobody can be asked, or whoever was asked ends it all instead.
+    /// If the user can't be asked, or interrupts the question.
     fn ask(&mut self, question: &str) -> Result<String, NoAnswer>;
 }
 
-/// Why a question has no answer.
+/// The reason why a question has no answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoAnswer {
-    /// There is nobody to be asked.
+    /// There is no terminal to ask on.
     Nobody,
     /// The user interrupted the question.
     Interrupted,
 }
 
 impl TrustPolicy {
-    /// Decides about the certificate that `endpoint` shows; asks if need be, and remembers a yes.
+    /// Decides about the certificate that `endpoint` shows. Asks if need be, and remembers a yes.
     ///
-    /// # Errors
-    /// If it is not to be trusted, or that can't be found out.
+    /// If the certificate is not trusted, or the known hosts file can't be used.
     pub fn decide(
         &self,
         endpoint: &str,
@@ -129,7 +129,7 @@ impl TrustPolicy {
         asker: &mut dyn Asker,
     ) -> Result<(), TrustError> {
         match &self.mode {
-            // What an authority signed was verified in the handshake.
+            // The authorities' signature was verified in the handshake.
             TrustMode::Authorities(_) => Ok(()),
             TrustMode::Fingerprint(expected) if *expected == shown => Ok(()),
             TrustMode::Fingerprint(expected) => Err(TrustError::NotAsAsked {
@@ -171,7 +171,7 @@ impl TrustPolicy {
     }
 }
 
-/// Asks until the answer is yes or no; what cannot be read is a no.
+/// Asks until the answer is yes or no. An empty answer is a no.
 fn agree(endpoint: &str, shown: Fingerprint, asker: &mut dyn Asker) -> Result<(), TrustError> {
     let mut question = format!(
         "The server {endpoint} is not known yet. Its certificate is\n  {shown}\n\

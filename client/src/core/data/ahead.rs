@@ -1,7 +1,8 @@
 //! Finding the small files that a program will read next.
 //!
-//! [`super::walk`] says how much to fetch. Here the tree is searched for it, in the order in which a
-//! program sees directories. Only what is loaded is searched: directories are not loaded for this.
+//! [`super::walk`] decides when and how much to fetch. Here the tree is searched for files, in the
+//! order in which a program sees directories. Only loaded rows are searched, and none are loaded
+//! for this.
 
 use std::sync::Arc;
 
@@ -10,27 +11,29 @@ use xfer_protocol::{ContentId, Ino, Name};
 
 use crate::core::state::Core;
 
-/// The largest file that counts as small, in bytes: one that is read with one question.
+/// The largest small file, in bytes. It is read with one question.
 const SMALL_BYTES_MAX: u64 = 128 << 10;
 
-/// How many files are fetched ahead at a time.
+/// The most files that one search finds.
 const FILES_MAX: usize = 512;
 
-/// How many entries are looked at for them.
+/// The most entries that one search looks at.
 const ENTRIES_MAX: usize = 4096;
 
-/// How many directories are gone up, and into, for them. That keeps the search finite too if a server
-/// says that directories are in each other.
+/// The most levels that a search goes up, and the most that it goes down. They also bound the
+/// search if a server says that directories contain each other.
 const LEVELS_MAX: usize = 64;
 
-/// Entries in directories larger than this are not put in order.
+/// Larger directories are not searched, since their entries would have to be sorted each time.
 const DIRECTORY_ENTRIES_MAX: u64 = 16_384;
 
 impl Core {
-    /// Orders what a program will read next, if it reads small files one after another. To be
-    /// told of each read at the start of a file, and whether it waits.
+    /// Orders the files that a program will read next, if it reads small files one after another.
+    /// Must be called for each read at the start of a file. `waits` says whether that read has to
+    /// wait.
     pub(in crate::core) fn walk_on(&mut self, ino: Ino, data: &FileData, waits: bool) {
         let Some(content) = data.content.filter(|_| data.size <= SMALL_BYTES_MAX) else { return };
+        // At most an eighth of the cache, so that a wrong guess does not evict much.
         let bytes = self.data.walk.note(content, waits).min(self.data.cache.bytes_max() as u64 / 8);
         if bytes == 0 {
             return;
@@ -42,11 +45,13 @@ impl Core {
         self.data.walk.guess(files.iter().map(|(_, content, _)| *content));
     }
 
-    /// Small files that a walk comes to after `ino`, with data that is neither known nor on its
-    /// way, up to so many bytes.
+    /// The small files that a walk reaches after `ino`, about `bytes` in all. Each has data that is
+    /// neither known nor being fetched.
     fn files_after(&self, ino: Ino, bytes: u64) -> Vec<Ahead> {
         let mut search = Search { core: self, bytes, entries: ENTRIES_MAX, found: Vec::new() };
         let (mut inside, mut place) = (self.handles.directory_of(ino), ino);
+        // First the rest of the directory with `ino` in it, then the rest of that one's parent
+        // after it, and so on upwards.
         for _ in 0..LEVELS_MAX {
             let Some(directory) = inside.filter(|_| !search.is_over()) else { break };
             let (mut before, after) = search.around(directory, place);
@@ -58,6 +63,7 @@ impl Core {
             }
             place = directory;
             inside = self.known_node(directory).and_then(|node| node.parent());
+            // The root is its own parent.
             inside = inside.filter(|parent| *parent != directory);
         }
         search.found
@@ -67,12 +73,12 @@ impl Core {
 /// A file to fetch.
 type Ahead = (Ino, ContentId, FileData);
 
-/// A walk over what is known of the tree, in the order in which directories are read.
+/// A search of the loaded rows, in the order in which directories are read.
 struct Search<'a> {
     core: &'a Core,
-    /// How many bytes of files may still be found.
+    /// The bytes of files that may still be found.
     bytes: u64,
-    /// How many entries may still be looked at.
+    /// The entries that may still be looked at.
     entries: usize,
     found: Vec<Ahead>,
 }
@@ -82,7 +88,8 @@ impl Search<'_> {
         self.bytes == 0 || self.entries == 0 || self.found.len() >= FILES_MAX
     }
 
-    /// What is in a directory before and behind one of its nodes; all is behind one that is gone.
+    /// The nodes in a directory before and after one of its nodes. If that one is gone, all count
+    /// as after it.
     fn around(&self, directory: Ino, ino: Ino) -> (Vec<Ino>, Vec<Ino>) {
         let mut before = self.listing(directory);
         let place = before.iter().position(|child| *child == ino);

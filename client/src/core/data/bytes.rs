@@ -1,4 +1,6 @@
-//! The bytes of files: open, read, write, close, and what belongs to them.
+//! The bytes of files: open, read, write and close; allocate, copy, and seek.
+//!
+//! Nothing is fetched from here: the drive carries out the orders that are left for it.
 
 use std::ops::Range;
 
@@ -15,7 +17,7 @@ use crate::core::tree::{Handle, HandleId, NewAttributes};
 const SET_UID: u16 = 0o4000;
 const SET_GID_AND_EXECUTE: u16 = 0o2010;
 
-/// A place in a file to look for.
+/// The kind of place that a seek looks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Seek {
     /// The next data (`SEEK_DATA`).
@@ -35,23 +37,23 @@ pub struct CopyRange {
     pub to: Ino,
     /// Where writing begins, in bytes.
     pub to_offset: u64,
-    /// How many bytes at most.
+    /// The most bytes to copy. Fewer are copied if the file that is read ends before.
     pub len: u64,
 }
 
 impl Core {
-    /// Opens a file.
+    /// Opens a file for reading, and for writing if `writable`.
     pub fn open(&mut self, ino: Ino, writable: bool) -> Result<HandleId, Stop> {
         self.must_have_session()?;
         let node = self.node(ino)?;
-        // A record can be written anew; what is within a directory that was sent, can't.
+        // A record can be revised. A file within a directory that was sent can't be changed.
         if writable && node.sent.is_some() && self.record_place(ino)?.is_none() {
             return Err(Errno::EPERM.into());
         }
         Ok(self.handles.open_file(ino, writable))
     }
 
-    /// Reads bytes; fewer than asked only at the end of the file.
+    /// Reads bytes. The result is shorter than the range only at the end of the file.
     pub fn read(&mut self, handle: HandleId, ino: Ino, range: Range<u64>) -> Result<Vec<u8>, Stop> {
         let node = self.node(ino)?;
         let data = node.file().ok_or(Errno::EISDIR)?;
@@ -60,6 +62,7 @@ impl Core {
             return Ok(Vec::new());
         }
         let is_first = range.start == 0;
+        // Holes stay zeros: only the runs of data are looked up in the cache.
         let mut out = vec![0; (range.end - range.start) as usize];
         let mut known = true;
         if let Some(content) = data.content {
@@ -68,6 +71,7 @@ impl Core {
                 known &= self.data.cache.read(content, run, &mut out[part]);
             }
         }
+        // For a cached read too: its reader may soon need the bytes ahead.
         let waits = self.fetch_for(handle, ino, data, range);
         if is_first {
             self.walk_on(ino, data, !known);
@@ -75,7 +79,8 @@ impl Core {
         if known { Ok(out) } else { Err(Pause::Data(waits).into()) }
     }
 
-    /// Writes bytes; has the server copy them, if it has them in another file.
+    /// Writes bytes. If another file is known to have them, the server copies them from there
+    /// instead.
     pub fn write(
         &mut self,
         ino: Ino,
@@ -86,6 +91,7 @@ impl Core {
         let fresh = ContentId(self.fresh()?);
         self.prepare_change(ino)?;
         let copy = self.copy_that_is(ino, offset, data);
+        // Unlike a write, a copy can't clear the set-id bits.
         if let Some(copy) = copy.filter(|_| !clear_set_id) {
             let CopyRange { from, from_offset, to, to_offset, len } = copy;
             return self.change(Action::CopyRange { from, from_offset, to, to_offset, len, fresh });
@@ -95,7 +101,8 @@ impl Core {
         self.change_with(action, data.clone())
     }
 
-    /// A handle is about to be closed: what that sends must have room.
+    /// Before a handle is closed: reserves room in the recipient's inbox, if closing it sends the
+    /// file.
     pub fn flush(&mut self, handle: HandleId, ino: Ino) -> Result<(), Stop> {
         match self.handles.file_mut(handle) {
             Some(file) if file.writable => self.prepare_close(ino),
@@ -103,7 +110,7 @@ impl Core {
         }
     }
 
-    /// Closes a handle for good. What that makes whole in a mailbox is sent by [`Core::send_if_whole`].
+    /// Closes a handle. If that completes a file in a mailbox, [`Core::send_if_whole`] sends it.
     pub fn close(&mut self, handle: HandleId) {
         if let Some(Handle::Directory(directory)) = self.handles.close(handle) {
             self.replica.table.unpin(directory.ino);
@@ -111,7 +118,8 @@ impl Core {
         }
     }
 
-    /// Sends what was just closed, if it stands in a mailbox.
+    /// Sends a file that was just closed, if it is a complete draft. If that is refused, the draft
+    /// waits.
     pub fn send_if_whole(&mut self, ino: Ino) -> Result<(), Stop> {
         self.send_closed(ino).inspect_err(|pause| {
             if let Stop::Refused(errno) = pause {
@@ -120,7 +128,7 @@ impl Core {
         })
     }
 
-    /// The last change that was made.
+    /// The seq of the last change.
     pub fn last_change(&self) -> Seq {
         self.uplink.log.last()
     }
@@ -142,19 +150,20 @@ impl Core {
         self.change(Action::Fallocate { ino, offset, len, mode, fresh })
     }
 
-    /// Takes the set-id bits from a file, if it has some that go when a program without rights
-    /// changes its data. Made again, it does nothing.
+    /// Clears the set-id bits of a file that go when an unprivileged program changes its data. Made
+    /// again, it does nothing.
     fn clear_set_id(&mut self, ino: Ino) -> Result<(), Stop> {
         let mode = self.node(ino)?.mode;
         if mode & SET_UID != 0 || mode & SET_GID_AND_EXECUTE == SET_GID_AND_EXECUTE {
             self.set_attributes(ino, &NewAttributes { clear_set_id: true, ..Default::default() })?;
-            // Who asked for more than this may be interrupted before that is done and answered.
+            // The operation goes on after this, and may be interrupted before its answer shows the
+            // new mode.
             self.notices.push(Notice::Node(ino));
         }
         Ok(())
     }
 
-    /// Copies a range and says how many bytes it was.
+    /// Copies a range, and returns the number of bytes copied.
     pub fn copy_range(&mut self, copy: CopyRange, clear_set_id: bool) -> Result<u64, Stop> {
         let fresh = ContentId(self.fresh()?);
         let source = self.node(copy.from)?;
@@ -184,8 +193,8 @@ impl Core {
         }
     }
 
-    /// Orders what a read of `range` needs and what its reader will need next; returns the
-    /// fetches that the read itself must wait for.
+    /// Orders the bytes that a read of `range` needs, and those that its reader will need next.
+    /// Returns the fetches that the read itself must wait for.
     fn fetch_for(
         &mut self,
         handle: HandleId,
@@ -201,14 +210,16 @@ impl Core {
         let plan = file.readahead.plan(range.clone(), spare);
         let mut waits = self.order(ino, content, data, plan.needed);
         if !waits.is_empty() {
-            // Fetches that others began count too, as far as they touch the read itself.
+            // The order was for whole blocks. Of all fetches in flight, also those that other reads
+            // began, this read waits for those that touch it.
             waits = self.data.cache.under_way(content, range);
         }
         self.order(ino, content, data, plan.ahead);
         waits
     }
 
-    /// Orders what is not known of a range and not being fetched; returns all fetches it needs.
+    /// Orders the parts of a range that are neither known nor being fetched. Returns all fetches in
+    /// flight that touch the range.
     pub(in crate::core) fn order(
         &mut self,
         ino: Ino,

@@ -1,10 +1,17 @@
-//! The chunk cache: what is known of the bytes of contents.
+//! The chunk cache: the known bytes of contents.
 //!
-//! **Invariant:** what is known is what the content will hold once the whole log is applied. Only
-//! this client changes contents, so what it wrote is known, and what is fetched fills in the rest.
+//! It does not know files: the replica says which content a file has, how large the file is, and
+//! where it has data. Nor does it fetch: it notes which fetches are in flight.
 //!
-//! **Invariant:** a chunk whose last change is not durable, or that a fetch is under way for, stays:
-//! otherwise an older answer could be taken for the present.
+//! Three kinds of offsets meet here. An offset in a content is a `u64`; one in a chunk is a `u32`,
+//! and begins at `index * CHUNK_BYTES` of the content; one in a payload or buffer is a `usize`, and
+//! begins where the write, read or fetch does.
+//!
+//! **Invariant:** a known byte is the one that the content will hold once the whole log is applied.
+//! Only this client changes contents, so what it wrote is known, and fetches fill in the rest.
+//!
+//! **Invariant:** a chunk whose last change is not durable, or that a fetch is in flight for, is
+//! not evicted. Otherwise an older answer could be taken for the present state.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,24 +23,27 @@ use xfer_protocol::{ContentId, Seq};
 
 use super::chunk::{CHUNK_BYTES, Chunk, zeros};
 
-/// A longer range of zeros is left for the server to tell, in bytes.
+/// The longest range that is zeroed or copied in the cache, in bytes. A longer one becomes unknown,
+/// and is fetched again when it is read.
 const ZERO_BYTES_MAX: u64 = 1 << 20;
 
-/// How many chunks that can't go yet are passed over for one that can.
+/// The most chunks that one eviction passes over because they must stay.
 const EVICTION_TRIES: usize = 64;
 
+/// A content, and the index of a chunk in it.
 type Key = (ContentId, u64);
 
-/// Known bytes of contents, bounded in memory, least recently used first to go.
+/// The known bytes of contents, within a memory limit. Least recently used chunks are evicted
+/// first.
 #[derive(Debug)]
 pub(in crate::core) struct Cache {
     chunks: LruCache<Key, Entry>,
     bytes: usize,
     bytes_max: usize,
     durable: Seq,
-    /// Parts of chunks that are being fetched.
+    /// The fetches in flight. Each stands under every chunk that it touches, with its whole range.
     fetches: BTreeMap<Key, Vec<Fetch>>,
-    /// After which op a fetch of a content may be answered.
+    /// The op after which the server can answer for a content, as long as that op is not durable.
     after: BTreeMap<ContentId, Seq>,
     next_fetch: u64,
 }
@@ -41,10 +51,11 @@ pub(in crate::core) struct Cache {
 #[derive(Debug, Default)]
 struct Entry {
     chunk: Chunk,
+    /// The last op that changed it.
     changed: Seq,
 }
 
-/// What a chunk takes up beside its parts, in bytes.
+/// The memory that a chunk takes beside its parts, in bytes, roughly.
 const ENTRY_OVERHEAD_BYTES: usize = 256;
 
 impl Entry {
@@ -56,23 +67,24 @@ impl Entry {
 #[derive(Debug)]
 struct Fetch {
     id: u64,
+    /// Within the content, so that it may reach beyond the chunk.
     range: Range<u64>,
 }
 
-/// A fetch to be made: a range of a content, within which some bytes are unknown.
+/// A fetch for the drive to make: a range of a content, some bytes of which are unknown.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct FetchOrder {
     /// Its number, for [`Cache::arrived`].
     pub(crate) id: u64,
-    /// Which content.
     pub(crate) content: ContentId,
-    /// Which bytes.
+    /// The bytes, by their offsets in the content.
     pub(crate) range: Range<u64>,
-    /// After which op it may be answered.
+    /// The op that the server must have applied before it answers.
     pub(crate) after: Seq,
 }
 
-/// The chunks that a range touches, with the part of each, relative to the chunk.
+/// The chunks that a range of a content touches: the index of each, and the part of it by offsets
+/// in the chunk.
 fn pieces(range: Range<u64>) -> impl Iterator<Item = (u64, Range<u32>)> {
     (range.start / CHUNK_BYTES..range.end.div_ceil(CHUNK_BYTES)).map(move |index| {
         let base = index * CHUNK_BYTES;
@@ -95,14 +107,16 @@ impl Cache {
         }
     }
 
-    /// About how much memory chunks take, in bytes.
+    /// The memory that the chunks take, in bytes, roughly.
     pub(in crate::core) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Does to the cache what op `seq` does to a content.
+    /// Applies to the cache what op `seq` does to a content.
     pub(in crate::core) fn follow(&mut self, effect: &ContentEffect, payload: &Bytes, seq: Seq) {
         match effect {
+            // A created content has no bytes yet. Freed bytes are out of reach, and their chunks
+            // become the least recently used.
             ContentEffect::Create { .. } | ContentEffect::Free { .. } => {}
             ContentEffect::Write { content, offset, .. } => {
                 self.put(*content, *offset, payload, seq);
@@ -120,12 +134,12 @@ impl Cache {
         }
     }
 
-    /// Notes that the server knows a content, or all of it, only after op `seq`.
+    /// Notes that the server can answer for all of a content only after op `seq`.
     pub(in crate::core) fn expect(&mut self, content: ContentId, seq: Seq) {
         self.after.insert(content, seq);
     }
 
-    /// Copies a range out, if all of it is known.
+    /// Copies a range into `out`, which is as long, if all of it is known.
     pub(in crate::core) fn read(
         &mut self,
         content: ContentId,
@@ -138,6 +152,8 @@ impl Cache {
         for (index, part) in pieces(range.clone()) {
             let Some(entry) = self.chunks.get(&(content, index)) else { return false };
             for (start, data) in entry.chunk.known(part) {
+                // From an offset in the chunk to one in the content, and from there to one in
+                // `out`.
                 let at = (index * CHUNK_BYTES + u64::from(start) - range.start) as usize;
                 out[at..at + data.len()].copy_from_slice(&data);
             }
@@ -145,10 +161,12 @@ impl Cache {
         true
     }
 
-    /// Whether a content is known to hold these bytes at this place.
+    /// Whether a content is known to hold these bytes at this offset.
     pub(in crate::core) fn holds(&self, content: ContentId, offset: u64, data: &[u8]) -> bool {
         pieces(offset..offset + data.len() as u64).all(|(index, part)| {
             let Some(entry) = self.chunks.peek(&(content, index)) else { return false };
+            // `before` bytes of `data` belong to earlier chunks. The rest is cut to this one's
+            // part, so that offsets in it begin at `part.start` of the chunk.
             let before = (index * CHUNK_BYTES + u64::from(part.start) - offset) as usize;
             let data = &data[before..before + part.len()];
             let alike = |(start, known): (u32, Bytes)| {
@@ -176,7 +194,8 @@ impl Cache {
         })
     }
 
-    /// The parts of a range that are unknown, joined where they touch.
+    /// The unknown parts of a range, by offsets in the content. Parts that touch at the border of
+    /// two chunks are joined, so that they are fetched as one.
     pub(in crate::core) fn missing(
         &self,
         content: ContentId,
@@ -200,12 +219,12 @@ impl Cache {
         gaps
     }
 
-    /// How much memory they may take, in bytes.
+    /// The memory that the chunks may take, in bytes.
     pub(in crate::core) fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
-    /// The parts of a range that are unknown and that no fetch is under way for.
+    /// The unknown parts of a range that no fetch in flight covers.
     pub(in crate::core) fn wanted(&self, content: ContentId, range: Range<u64>) -> Vec<Range<u64>> {
         let mut wanted = Vec::new();
         for gap in self.missing(content, range) {
@@ -215,6 +234,8 @@ impl Cache {
                 .map(|fetch| fetch.range.clone())
                 .collect();
             coming.sort_by_key(|range| range.start);
+            // Everything in the gap before `at` is covered or wanted already. A fetch over several
+            // chunks comes up once for each of them, which moves `at` only once.
             let mut at = gap.start;
             for range in coming {
                 if range.start > at {
@@ -228,7 +249,8 @@ impl Cache {
         wanted
     }
 
-    /// Numbers of fetches under way that touch a range.
+    /// The numbers of the fetches in flight that touch a range. One over several chunks may come up
+    /// more than once.
     pub(in crate::core) fn under_way(&self, content: ContentId, range: Range<u64>) -> Vec<u64> {
         pieces(range.clone())
             .filter_map(|(index, _)| self.fetches.get(&(content, index)))
@@ -238,7 +260,7 @@ impl Cache {
             .collect()
     }
 
-    /// Notes that a range will be fetched.
+    /// Notes that a fetch of a range is in flight from now on.
     pub(in crate::core) fn order(&mut self, content: ContentId, range: Range<u64>) -> FetchOrder {
         let id = self.next_fetch;
         self.next_fetch += 1;
@@ -250,7 +272,8 @@ impl Cache {
         FetchOrder { id, content, range, after }
     }
 
-    /// Fills in what a fetch brought (or nothing, if it failed). Data beyond the end are zeros.
+    /// Ends a fetch and fills in its data, or nothing if it failed. A short answer ends at the end
+    /// of the content, and zeros follow it.
     pub(in crate::core) fn arrived(&mut self, order: &FetchOrder, data: Option<&Bytes>) {
         for (index, part) in pieces(order.range.clone()) {
             let key = (order.content, index);
@@ -258,6 +281,9 @@ impl Cache {
                 continue;
             }
             let Some(data) = data else { continue };
+            // The answer begins at `order.range.start`. `skipped` of its bytes belong to earlier
+            // chunks. It may end within this chunk's part or before it: then `rest` bytes of the
+            // part are zeros.
             let skipped =
                 (index * CHUNK_BYTES + u64::from(part.start) - order.range.start) as usize;
             let len = (part.end - part.start) as usize;
@@ -278,7 +304,8 @@ impl Cache {
         self.evict();
     }
 
-    /// Whether the fetch still counts: it does not if the chunk was made unknown meanwhile.
+    /// Ends a fetch for one chunk. False if it does not count any more, because the chunk was made
+    /// unknown meanwhile and the answer may be older than that.
     fn end_fetch(&mut self, key: Key, id: u64) -> bool {
         let Some(fetches) = self.fetches.get_mut(&key) else { return false };
         let before = fetches.len();
@@ -292,6 +319,7 @@ impl Cache {
 
     fn put(&mut self, content: ContentId, offset: u64, data: &Bytes, seq: Seq) {
         for (index, part) in pieces(offset..offset + data.len() as u64) {
+            // `at` bytes of `data` belong to earlier chunks.
             let at = (index * CHUNK_BYTES + u64::from(part.start) - offset) as usize;
             let slice = data.slice(at..at + (part.end - part.start) as usize);
             self.put_part((content, index), part.start, slice, seq);
@@ -324,7 +352,8 @@ impl Cache {
         self.bytes = self.bytes - before + entry.memory();
     }
 
-    /// Makes a range unknown; what it holds is known again only from an answer after op `seq`.
+    /// Makes a range unknown. Only an answer from after op `seq` may fill it in, so the fetches in
+    /// flight for its chunks no longer count.
     fn forget(&mut self, content: ContentId, range: Range<u64>, seq: Seq) {
         self.expect(content, seq);
         for index in self.indexes(content, &range) {
@@ -343,6 +372,8 @@ impl Cache {
 
     fn duplicate(&mut self, from: ContentId, to: ContentId, ranges: &[Range<u64>], seq: Seq) {
         self.expect(to, seq);
+        // A clone keeps offsets, so a part goes to the chunk of the same index. Not by `pieces`: a
+        // range may be terabytes of which few chunks are cached.
         for range in ranges {
             for index in self.indexes(from, range) {
                 let base = index * CHUNK_BYTES;
@@ -361,6 +392,8 @@ impl Cache {
     }
 
     fn copy(&mut self, from: (ContentId, u64), to: (ContentId, u64), len: u64, seq: Seq) {
+        // Through a buffer, since the ranges may overlap, and may lie differently within their
+        // chunks.
         let known = len <= ZERO_BYTES_MAX && {
             let mut buffer = vec![0; len as usize];
             let known = self.read(from.0, from.1..from.1 + len, &mut buffer);
@@ -374,7 +407,8 @@ impl Cache {
         }
     }
 
-    /// Chunks of a content within a range that are cached or being fetched.
+    /// The chunks of a content within a range that are cached or being fetched, and perhaps others.
+    /// A range of more chunks than there are in all is not walked chunk by chunk.
     fn indexes(&self, content: ContentId, range: &Range<u64>) -> Vec<u64> {
         let wanted = range.start / CHUNK_BYTES..range.end.div_ceil(CHUNK_BYTES);
         let here = |(c, index): &Key| *c == content && wanted.contains(index);
@@ -390,6 +424,7 @@ impl Cache {
         while self.bytes > self.bytes_max && tries < EVICTION_TRIES {
             let Some((key, entry)) = self.chunks.pop_lru() else { return };
             if entry.changed > self.durable || self.fetches.contains_key(&key) {
+                // It counts as just used, so that the next try meets another one.
                 self.chunks.put(key, entry);
                 tries += 1;
             } else {

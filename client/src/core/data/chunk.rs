@@ -1,26 +1,31 @@
-//! One cached chunk: the parts of it that are known.
+//! One cached chunk: its known parts.
 //!
-//! A part that a program wrote is a slice of what it wrote, shared with the log; nothing is copied.
-//! Does not know what a content is, nor when it may be forgotten.
+//! A part that a program wrote is a slice of the op's payload, shared with the log, so that nothing
+//! is copied. A chunk does not know its place in a content, nor whether it may be evicted.
+//!
+//! **Invariant:** parts are in order, not empty, and do not overlap. All offsets are within the
+//! chunk.
 
 use std::ops::{Range, RangeBounds};
 
 use bytes::{Bytes, BytesMut};
 
-/// The size of a chunk, in bytes: that of the largest answer and of the largest write, so that what
-/// arrives together is forgotten together. A slice keeps all of what it is a slice of in memory.
+/// The size of a chunk, in bytes. It is that of the largest answer and of the largest write, so
+/// that bytes that arrive together are evicted together. A slice keeps its whole buffer in memory,
+/// so evicting only some of them would free nothing.
 pub(in crate::core) const CHUNK_BYTES: u64 = 1 << 20;
 
-/// More parts than this are copied into one, so that many small writes don't slow every read.
+/// With more parts than this, those that touch are copied into one, so that many small writes don't
+/// slow every read.
 const PARTS_MAX: usize = 32;
 
-/// What a part takes up beside its bytes.
+/// The memory that a part takes beside its bytes, in bytes, roughly.
 const PART_OVERHEAD_BYTES: usize = 128;
 
-/// Zeros to take slices of: known parts that cost no memory.
+/// The buffer of all slices of zeros, which thus cost no memory.
 static ZEROS: [u8; CHUNK_BYTES as usize] = [0; CHUNK_BYTES as usize];
 
-/// The known parts of a chunk, in order, not overlapping. Offsets are within the chunk.
+/// The known parts of a chunk, each with its offset.
 #[derive(Clone, Debug, Default)]
 pub(in crate::core) struct Chunk {
     parts: Vec<(u32, Bytes)>,
@@ -30,13 +35,13 @@ fn end(part: &(u32, Bytes)) -> u32 {
     part.0 + part.1.len() as u32
 }
 
-/// Zeros of a length up to a chunk's.
+/// Zeros of the given length, but of no more than a chunk's.
 pub(in crate::core) fn zeros(len: u64) -> Bytes {
     Bytes::from_static(&ZEROS[..len.min(CHUNK_BYTES) as usize])
 }
 
 impl Chunk {
-    /// Makes the bytes at `start` known, whatever was known there.
+    /// Sets the bytes from `start` on. Those that were known there are replaced.
     pub(in crate::core) fn put(&mut self, start: u32, data: Bytes) {
         if data.is_empty() {
             return;
@@ -50,7 +55,8 @@ impl Chunk {
         }
     }
 
-    /// Makes the bytes at `start` known where they are not.
+    /// Sets the bytes from `start` on where they are unknown. Known bytes are newer than a fetched
+    /// answer, and stay.
     pub(in crate::core) fn fill(&mut self, start: u32, data: &Bytes) {
         for gap in self.missing(start..start + data.len() as u32) {
             let slice = data.slice((gap.start - start) as usize..(gap.end - start) as usize);
@@ -77,7 +83,7 @@ impl Chunk {
         self.parts.splice(first..last, rest);
     }
 
-    /// The parts of a range that are not known.
+    /// The gaps of a range: its unknown parts, in order.
     pub(in crate::core) fn missing(&self, range: Range<u32>) -> Vec<Range<u32>> {
         let mut gaps = Vec::new();
         let mut at = range.start;
@@ -89,6 +95,7 @@ impl Chunk {
             if part.0 > at {
                 gaps.push(at..part.0);
             }
+            // The first part may begin before the range, and the last one may end after it.
             at = end(part);
         }
         if at < range.end {
@@ -97,7 +104,7 @@ impl Chunk {
         gaps
     }
 
-    /// The known parts within a range, cut to it.
+    /// The known parts of a range, cut to it, in order.
     pub(in crate::core) fn known(&self, range: Range<u32>) -> impl Iterator<Item = (u32, Bytes)> {
         let first = self.parts.partition_point(|part| end(part) <= range.start);
         self.parts[first..].iter().take_while(move |part| part.0 < range.end).map(move |part| {
@@ -106,13 +113,14 @@ impl Chunk {
         })
     }
 
-    /// About how much memory it takes, in bytes. Slices of the shared zeros count too, to keep it
-    /// simple to state.
+    /// The memory that it takes, in bytes, roughly. Slices of the shared zeros count like others,
+    /// which keeps the rule simple.
     pub(in crate::core) fn memory(&self) -> usize {
         self.parts.iter().map(|(_, data)| data.len() + PART_OVERHEAD_BYTES).sum()
     }
 
-    /// Copies parts that touch into one.
+    /// Copies each run of parts that touch into one part. Holes stay, so there may be many parts
+    /// even afterwards.
     fn join(&mut self) {
         let mut joined: Vec<(u32, BytesMut)> = Vec::new();
         for (start, data) in self.parts.drain(..) {
@@ -127,7 +135,8 @@ impl Chunk {
     }
 }
 
-/// What is left of a part. The smaller rest is copied: a slice would keep all of the part.
+/// The remainder of a part that is cut. If it is less than half, it is copied: a slice would keep
+/// the whole part in memory.
 fn remainder(part: &Bytes, range: impl RangeBounds<usize>) -> Bytes {
     let rest = part.slice(range);
     if rest.len() < part.len() / 2 { Bytes::copy_from_slice(&rest) } else { rest }

@@ -1,11 +1,12 @@
 //! Copies that programs make by reading one file and writing another.
 //!
-//! Not all copy by `copy_file_range`: python's shutil does not, nor rsync, nor `cp` where it looks
-//! for holes. What such a program writes stands at the same place in a file that it opened to read,
-//! and is known here; so the server is asked to copy it, and the data need not be sent.
+//! Some programs do not copy by `copy_file_range`: Python's shutil, rsync, and `cp` where it looks
+//! for holes. The bytes that such a program writes are at the same offset in a file that it opened
+//! for reading, and they are cached. So the server is asked to copy them, and the data need not be
+//! sent.
 //!
-//! **Invariant:** nothing is guessed. All bytes are compared with what is known of the source, and
-//! where they are the source has data, not a hole; so the copy does just what the write would.
+//! **Invariant:** nothing is guessed. All bytes are compared with known bytes of the source, and
+//! the source has data there, not a hole. So the copy does exactly what the write would.
 
 use std::ops::Range;
 
@@ -17,14 +18,15 @@ use xfer_protocol::tree::{FileData, Loaded, Rows};
 use super::bytes::CopyRange;
 use crate::core::state::Core;
 
-/// The least that is copied if it does not complete a file, in bytes: to ask for it takes as many.
+/// The smallest copy that does not complete a file, in bytes. To ask for a copy takes about as
+/// many.
 const PIECE_MIN: usize = 64;
 
 impl Core {
-    /// The copy that a write is, if it is one.
+    /// The copy that does what a write would, if there is one.
     ///
-    /// What completes a copy of a whole file is the copy of all of it: so the two share their
-    /// content in the end, as they do after `copy_file_range`.
+    /// A write that completes a copy of a whole file becomes a copy of all of it, from offset 0. So
+    /// the two share their content in the end, as they do after `copy_file_range`.
     pub(in crate::core) fn copy_that_is(
         &self,
         to: Ino,
@@ -48,7 +50,7 @@ impl Core {
         Some(CopyRange { from, from_offset: start, to, to_offset: start, len })
     }
 
-    /// Whether a file is known to have these bytes at this place, all of them as data.
+    /// Whether a file is known to have these bytes in this range, all of them as data.
     fn is_in(&self, from: Ino, range: Range<u64>, data: &Bytes) -> bool {
         let Loaded::Present(node) = self.replica.table.node(from) else { return false };
         let Some(file) = node.file() else { return false };
@@ -58,7 +60,7 @@ impl Core {
             && self.data.cache.holds(content, range.start, data)
     }
 
-    /// Whether the rest of a file, written at its place, makes the other a copy of the whole.
+    /// Whether a write of `rest`, the last bytes of `from`, makes `to` a copy of the whole of it.
     fn completes(&self, from: Ino, to: Ino, rest: &Range<u64>) -> bool {
         let (Loaded::Present(from), Loaded::Present(to)) =
             (self.replica.table.node(from), self.replica.table.node(to))
@@ -68,8 +70,11 @@ impl Core {
         let (Some(from), Some(to)) = (from.file(), to.file()) else { return false };
         let (Some(source), Some(target)) = (from.content, to.content) else { return false };
         let done = 0..rest.start;
+        // `to` must be as long as the part that is done, which must not be empty: else this is no
+        // continuation of a copy.
         let whole = rest.end == from.size && rest.start == to.size && !done.is_empty();
         whole
+            // Blocks allocated further on would keep the two from sharing a content.
             && to.extents.end(to.size) <= rest.end.next_multiple_of(BLOCK_BYTES)
             && is_data(from, &done)
             && is_data(to, &done)

@@ -1,4 +1,4 @@
-//! The bytes of files: what is known of them, what is fetched, and the operations on them.
+//! The bytes of files: the cache, fetching ahead, and the operations on them.
 //!
 //! Reading order: [`chunk`] and [`cache`] (known bytes), [`readahead`] (ahead within a file) and
 //! [`walk`] with [`ahead`] (ahead over many small files), [`bytes`] (open, read, write, close),
@@ -22,12 +22,12 @@ pub use bytes::{CopyRange, Seek};
 use cache::Cache;
 use walk::Walk;
 
-/// What is known of the bytes of files, and what is to be fetched.
+/// The cached bytes of files, and the fetches to start.
 #[derive(Debug)]
 pub(in crate::core) struct Data {
     pub(in crate::core) cache: Cache,
     pub(in crate::core) walk: Walk,
-    /// Fetches that the drive has to begin, each with a node that has the content.
+    /// Fetches that the drive must start, each with a node that has the content.
     pub(in crate::core) orders: Vec<(Ino, FetchOrder)>,
 }
 

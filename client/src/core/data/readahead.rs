@@ -1,41 +1,44 @@
 //! How far ahead of a reading program to fetch: a pure rule for each open file.
+//!
+//! It knows neither the file's size nor what is cached; its caller cuts the ranges to that.
 
 use std::ops::Range;
 
 use xfer_protocol::limits::BLOCK_BYTES;
 
-/// The window that reading in sequence begins with, in bytes.
+/// The first window of a sequential reader, in bytes.
 const WINDOW_BYTES_MIN: u64 = 256 << 10;
 
 /// The largest window, in bytes: a quarter of a second at 1 Gbit/s.
 const WINDOW_BYTES_MAX: u64 = 32 << 20;
 
-/// A gap up to this still counts as reading in sequence, in bytes: the kernel reads ahead itself,
-/// and its requests overtake each other.
+/// The largest gap between sequential reads, in bytes. The kernel reads ahead too, and its requests
+/// overtake each other.
 const GAP_BYTES: u64 = 1 << 20;
 
-/// What a reader did so far.
+/// The state of one reader.
 #[derive(Debug, Default)]
 pub(in crate::core) struct Readahead {
     /// Where the furthest read ended.
     end: u64,
-    /// How far ahead to be; 0 for a reader at random places.
+    /// How far ahead to fetch, in bytes. 0 for a reader at random offsets.
     window: u64,
     reads: u64,
 }
 
-/// What to fetch for a read.
+/// The ranges to fetch for a read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::core) struct Plan {
-    /// What the read itself needs, in whole blocks. No more, since a short answer is there in one
-    /// round trip, when a longer one may not yet be.
+    /// The range that the read needs, in whole blocks. It is no longer than that, since a short
+    /// answer is complete after one round trip, when a longer one may not be.
     pub(in crate::core) needed: Range<u64>,
-    /// What to fetch besides, without waiting.
+    /// The range to fetch besides. The read does not wait for it.
     pub(in crate::core) ahead: Range<u64>,
 }
 
 impl Readahead {
-    /// Notes a read of `range`, and says what to fetch; `bytes_max` is what the cache can spare.
+    /// Notes a read of `range`, and returns the ranges to fetch. `bytes_max` is the memory that the
+    /// cache can spare for this, in bytes.
     pub(in crate::core) fn plan(&mut self, range: Range<u64>, bytes_max: u64) -> Plan {
         let in_sequence = range.start <= self.end + GAP_BYTES && range.end + GAP_BYTES >= self.end;
         let advanced = range.end > self.end;
@@ -43,6 +46,8 @@ impl Readahead {
             self.window = 0;
         } else if advanced && self.reads > 0 {
             let max = WINDOW_BYTES_MAX.min(bytes_max).max(WINDOW_BYTES_MIN);
+            // Not for the first read, since many programs look at the beginning of a file and no
+            // further. Nor for a read that others have overtaken, which shows no progress.
             self.window = (self.window * 2).clamp(WINDOW_BYTES_MIN, max);
         }
         self.reads += 1;

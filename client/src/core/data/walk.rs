@@ -1,52 +1,56 @@
 //! Fetching ahead for programs that read one small file after another, as `grep -r` and `cp -r` do.
 //!
-//! Readahead within a file does nothing for them: each file would cost a round trip. So once reads
-//! of small files wait one after the other, what the program will come to next is fetched with
-//! them. Guesses are checked by what is read of them: wrong ones make it slow to guess again.
+//! Readahead within a file does not help them: each file would cost a round trip. So once reads of
+//! small files have to wait one after the other, the files that the program will reach next are
+//! fetched with them. Later reads show whether a guess was right. After wrong guesses, more reads
+//! have to wait before the next one.
 //!
-//! Directories are not loaded for this: only files in those that are known are fetched.
+//! This file decides when to guess, and how many bytes; [`super::ahead`] finds the files.
+//! Directories are not loaded for this: only files in loaded ones are fetched.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use xfer_protocol::ContentId;
 
-/// How much is fetched ahead at first, and at most, in bytes.
+/// The bytes that are fetched ahead at first, and at most.
 const WINDOW_BYTES: RangeInclusive<u64> = (64 << 10)..=(1 << 20);
 
-/// How many reads may have to wait, one after the other, before a guess is made after wrong ones.
+/// The most reads that must wait, after wrong guesses, before the next guess.
 const PATIENCE_MAX: u32 = 64;
 
-/// How well guessing went so far.
+/// The guesses so far, and how well they came true.
 #[derive(Debug, Default)]
 pub(in crate::core) struct Walk {
     /// Contents that were fetched ahead and not read yet.
     ahead: BTreeSet<ContentId>,
-    /// How many were fetched the last time.
+    /// The number of those right after the last guess.
     guessed: usize,
-    /// How much to fetch, in bytes.
+    /// The bytes that the last guess could fetch. The next one may fetch twice as many.
     window: u64,
-    /// Reads that waited, since the last guess.
+    /// The reads that had to wait since the last guess, and were not guessed.
     misses: u32,
-    /// How many of those a guess takes, less one.
+    /// The next guess is made when `misses` exceeds this, but not at the first miss.
     patience: u32,
 }
 
 impl Walk {
-    /// Notes that a small file is read from its start, and whether that has to wait. Returns how
-    /// many bytes of other files to fetch now.
+    /// Notes that a small file is read from its start, and whether that read has to wait. Returns
+    /// how many bytes of other files to fetch now.
     pub(super) fn note(&mut self, content: ContentId, waits: bool) -> u64 {
         if self.ahead.remove(&content) {
             if self.most_are_unread() {
                 return 0;
             }
-            // The next ones are asked for before the last have been read.
+            // At least half of the guess came true. The next files are fetched now, before the
+            // program has read the rest.
             self.patience = 0;
             return self.widen();
         }
         if !waits {
             return 0;
         }
+        // The program reads something else while most of the guess is unread: the guess was wrong.
         if self.most_are_unread() {
             self.ahead.clear();
             self.window = 0;
@@ -58,6 +62,7 @@ impl Walk {
     }
 
     fn most_are_unread(&self) -> bool {
+        // False without a guess: then both are 0.
         self.ahead.len() * 2 > self.guessed
     }
 
@@ -66,7 +71,7 @@ impl Walk {
         self.window
     }
 
-    /// Notes what is fetched ahead.
+    /// Notes the contents that are fetched ahead now. Unread ones of the guess before count too.
     pub(super) fn guess(&mut self, contents: impl Iterator<Item = ContentId>) {
         self.ahead.extend(contents);
         self.guessed = self.ahead.len();
@@ -78,7 +83,8 @@ impl Walk {
 mod tests {
     use super::*;
 
-    /// Reads files one after the other, of which those that `ahead` names were fetched.
+    /// Reads contents one after the other. Each read waits, except those of contents that were
+    /// guessed.
     fn read(walk: &mut Walk, contents: std::ops::Range<u64>) -> Vec<u64> {
         contents.map(|content| walk.note(ContentId(content), true)).collect()
     }

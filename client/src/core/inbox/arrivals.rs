@@ -1,6 +1,7 @@
-//! Placing what arrives: under which name, and accepting it there.
+//! Placing arrivals: the name for a delivery, and accepting it under that name.
 //!
-//! Each delivery is accepted by one op of the log, so it is there whole or not at all, and once.
+//! **Invariant:** each delivery is accepted by one op of the log, so it appears whole or not at
+//! all, and only once.
 
 use xfer_protocol::message::DeliveryHead;
 use xfer_protocol::tree::{Action, ItemKind, Loaded, Owner, Rows};
@@ -12,7 +13,7 @@ use crate::core::pause::Stop;
 use crate::core::state::Core;
 use crate::core::tree::New;
 
-/// For how many names it is remembered which numbers are taken.
+/// The most names of which the last number is remembered.
 const NUMBERED_MAX: usize = 10_000;
 
 impl Core {
@@ -42,8 +43,8 @@ impl Core {
         }
     }
 
-    /// The directory for what a user sends, made if it is not there. If something else has its
-    /// name, the next name that is free or a directory.
+    /// The directory for a sender's deliveries, made if it is missing. If something else has its
+    /// name, the next numbered name is taken that is free or a directory's.
     pub(crate) fn sender_directory(&mut self, sender: &Name, owner: Owner) -> Result<Ino, Stop> {
         let (name, there) = self.find_sender_directory(sender)?;
         if let Some(ino) = there {
@@ -56,15 +57,15 @@ impl Core {
         Ok(ino)
     }
 
-    /// The first delivery that there is room for in what the quota leaves to arrivals, and how many
-    /// deliveries wait in all.
+    /// The first delivery that fits the quota, of which arrivals leave a tenth free; and the number
+    /// of deliveries that wait.
     pub(crate) fn next_arrival(&self) -> (Option<DeliveryHead>, usize) {
         let waiting = &self.inbox.waiting;
         let head = waiting.iter().find(|head| self.has_room_to_receive(head)).cloned();
         (head, waiting.len())
     }
 
-    /// Whether an arrival fits, as far as it was announced.
+    /// Whether a delivery fits the part of the quota that arrivals may use, by its announced size.
     pub(in crate::core) fn has_room_to_receive(&self, head: &DeliveryHead) -> bool {
         let (usage, quota) =
             (self.replica.table.usage(), self.replica.table.quota().for_arrivals());
@@ -72,7 +73,8 @@ impl Core {
             && usage.nodes.saturating_add(head.items.into()) <= quota.nodes
     }
 
-    /// A name for something that a user sent, as far as is known not taken, and its number.
+    /// A free name for a delivery in its sender's directory, and the number in it. A program may
+    /// still take the name before the delivery is placed.
     pub(crate) fn free_name(&mut self, from: &Name, wanted: &Name) -> Result<(u32, Name), Stop> {
         let (_, Some(directory)) = self.find_sender_directory(from)? else {
             return Ok((1, wanted.clone()));
@@ -86,7 +88,7 @@ impl Core {
         Ok((number, numbered(wanted, number)?))
     }
 
-    /// Notes that a number of a name is taken.
+    /// Remembers that a number of a name is taken.
     pub(crate) fn note_number(&mut self, head: &DeliveryHead, number: u32) {
         if self.inbox.numbered.len() >= NUMBERED_MAX {
             self.inbox.numbered.clear();
@@ -94,7 +96,7 @@ impl Core {
         self.inbox.numbered.insert((head.from.clone(), head.name.clone()), number);
     }
 
-    /// The name of the directory for what a user sends, and the directory, if it is there.
+    /// The name of the directory for a sender's deliveries, and the directory if it exists.
     fn find_sender_directory(&mut self, sender: &Name) -> Result<(Name, Option<Ino>), Stop> {
         for number in 1..NUMBER_MAX {
             let name = numbered(sender, number)?;
@@ -107,7 +109,8 @@ impl Core {
         Err(Errno::EEXIST.into())
     }
 
-    /// Takes a delivery off those that wait, or puts it behind them. Says whether it is off.
+    /// Takes a delivery off those that wait if it was placed or is gone, else moves it behind the
+    /// others. Returns whether it is off.
     pub(crate) fn finish_delivery(&mut self, id: DeliveryId, placed: bool) -> bool {
         let gone = placed || self.replica.table.delivery(id) == Loaded::Absent;
         let place = self.inbox.waiting.iter().position(|head| head.id == id);

@@ -1,4 +1,6 @@
 //! The inbox: deliveries from other users appear at `inbox/<sender>/<name>`.
+//!
+//! The drive tends it: it fetches a delivery, asks for a name, and accepts the delivery there.
 
 mod numbering;
 mod arrivals;
@@ -8,12 +10,12 @@ use std::collections::{BTreeMap, VecDeque};
 use xfer_protocol::Name;
 use xfer_protocol::message::DeliveryHead;
 
-/// All that is known of deliveries to this user.
+/// The deliveries that wait to be placed.
 #[derive(Debug)]
 pub(in crate::core) struct Inbox {
     /// Deliveries that wait to be placed, in the order in which they are tried.
     pub(in crate::core) waiting: VecDeque<DeliveryHead>,
-    /// The last number that was used for a name, by its sender and name.
+    /// The last number that was used for a name, by the sender and the name that was sent.
     pub(in crate::core) numbered: BTreeMap<(Name, Name), u32>,
 }
 

@@ -3,11 +3,12 @@
 use xfer_protocol::limits::NAME_BYTES_MAX;
 use xfer_protocol::{Errno, Name};
 
-/// The last number that a name gets.
+/// The largest number that a name gets.
 pub(super) const NUMBER_MAX: u32 = 100_000_000;
 
-/// A number that is not taken, though the one before it is: the first, if that is free; else one from
-/// the `hint` on, which was taken last. However many are taken, few are looked at.
+/// A number that is free after one that is taken; or 1, if that is free. The search begins at
+/// `hint`, the number that was taken last. It takes steps that double, and then halves the last
+/// step. So it asks about few numbers, however many are taken.
 pub(super) fn free_number<E>(
     hint: u32,
     mut is_taken: impl FnMut(u32) -> Result<bool, E>,
@@ -15,7 +16,7 @@ pub(super) fn free_number<E>(
     if !is_taken(1)? {
         return Ok(Some(1));
     }
-    // What was removed since makes the hint worth nothing.
+    // The hint is worth nothing if its file was removed since.
     let mut taken = if hint > 1 && is_taken(hint)? { hint } else { 1 };
     let mut step = 1;
     let mut free = loop {
@@ -28,6 +29,8 @@ pub(super) fn free_number<E>(
         }
         (taken, step) = (next, step * 2);
     };
+    // `taken` stays taken and `free` stays free, so the two meet at a number that serves, though
+    // other numbers between them may be free.
     while free - taken > 1 {
         let middle = taken + (free - taken) / 2;
         if is_taken(middle)? { taken = middle } else { free = middle }
@@ -35,7 +38,8 @@ pub(super) fn free_number<E>(
     Ok(Some(free))
 }
 
-/// The name for the `number`th thing of that name: `name (2).ext` for the second.
+/// The name for the `number`th thing of that name: `name (2).ext` for the second. A long one is cut
+/// at the end of its stem.
 pub(super) fn numbered(name: &Name, number: u32) -> Result<Name, Errno> {
     if number == 1 {
         return Ok(name.clone());

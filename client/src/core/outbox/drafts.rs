@@ -1,15 +1,18 @@
-//! What stands in mailboxes and was not sent (or has to be sent again), and why.
+//! Drafts: nodes in mailboxes that are not sent (or must be sent again), and the reasons.
 //!
-//! **Invariant:** everything in a mailbox that was not sent is a draft as long as the session lasts.
-//! After it only what was marked `waiting` counts as whole: whatever else is found in a mailbox may
-//! be half of a file, and is never sent by itself.
+//! This is plain data. It makes no ops and asks for no room; [`super::sending`] and
+//! [`super::failures`] do.
 //!
-//! **Invariant:** what is torn is not sent, nor is a directory with a torn file in it. Torn files are
-//! noted wherever they stand, as long as somebody writes to them or there are directories among the
-//! drafts: which of them are in such a directory is seen when it is about to be sent.
+//! **Invariant:** while a session lasts, every unsent node in a mailbox is a draft. A later session
+//! takes it for complete only if it is marked `waiting`. Anything else in a mailbox may be half of
+//! a file, and is never sent automatically.
 //!
-//! **Invariant:** a directory is marked `waiting` only as long as nothing in it, under whichever name,
-//! is written to, and nothing is added to it ([`Draft::members`]).
+//! **Invariant:** a torn file is not sent, nor is a directory that contains one. Torn files are
+//! noted wherever they are in the tree, as long as a program writes to them or any draft is a
+//! directory. Which of them are in a directory is found out only when that is about to be sent.
+//!
+//! **Invariant:** a directory is marked `waiting` only as long as no program writes to a file in
+//! it, under any of the file's names, and nothing is added to it ([`Draft::members`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,58 +22,56 @@ use xfer_protocol::{Errno, Ino, Name};
 use super::temporary::is_temporary;
 use crate::core::tree::HandleId;
 
-/// Where a draft stands.
+/// The place of a draft.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::core) struct Location {
     /// The mailbox.
     pub(in crate::core) mailbox: Ino,
-    /// Whose it is.
+    /// The user that it sends to.
     pub(in crate::core) to: Name,
     /// The draft's name in it.
     pub(in crate::core) name: Name,
 }
 
-/// InboxRoom in an inbox.
+/// Room in an inbox.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(in crate::core) struct InboxRoom {
-    /// In bytes.
     pub(in crate::core) bytes: u64,
-    /// In items.
     pub(in crate::core) items: u32,
 }
 
-/// Why something in a mailbox is not sent, though no program writes to it.
+/// Why a draft is not sent, though no program writes to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::core) enum Unsent {
-    /// It is whole, and about to be sent.
+    /// It is complete and about to be sent.
     Due,
-    /// It is refused for now, and tried again by itself.
+    /// It was refused for now, and is tried again automatically.
     Waiting(Errno),
-    /// Part of it could not be written.
+    /// A change of its data failed.
     Failed(Errno),
-    /// A program that had it open to write was killed.
+    /// A program that had it open for writing was killed.
     Killed,
-    /// The session that wrote it ended before it was closed.
+    /// The session in which it was written ended before it was sent.
     Left,
 }
 
-/// Something that was not sent.
+/// A node in a mailbox that was not sent.
 #[derive(Debug)]
 pub(in crate::core) struct Draft {
-    /// Where it stands.
     pub(in crate::core) location: Location,
-    /// Why it is not sent; nothing, if it is being written.
+    /// Why it is not sent. `None` if it is being written, if its name is temporary, or if nothing
+    /// was written to it yet.
     pub(in crate::core) why: Option<Unsent>,
-    /// What is torn of it, as far as was seen: the file itself, or files in the directory.
+    /// The torn files that hold it, as last seen: the file itself, or files in the directory.
     torn: Vec<Ino>,
-    /// All that a directory consists of which is marked `waiting`, itself too.
+    /// All nodes of a directory that is marked `waiting`, itself too. Empty for other drafts.
     members: BTreeSet<Ino>,
-    /// The room in the other's inbox that was granted for it.
+    /// The room in the recipient's inbox that is reserved for it.
     pub(in crate::core) room: InboxRoom,
 }
 
 impl Draft {
-    /// Whether it is not sent by itself, whatever happens, before it is written anew or moved.
+    /// Whether it is not sent before it is written again or moved.
     pub(in crate::core) fn is_held(&self) -> bool {
         match self.why {
             Some(Unsent::Failed(_) | Unsent::Killed | Unsent::Left) => true,
@@ -78,12 +79,12 @@ impl Draft {
         }
     }
 
-    /// Whether its name says that it is not whole.
+    /// Whether its name marks it as incomplete.
     pub(in crate::core) fn is_temporary(&self) -> bool {
         is_temporary(&self.location.name)
     }
 
-    /// What people read of it.
+    /// Its state, as people read it.
     pub(in crate::core) fn state(&self, is_written: bool) -> String {
         match &self.why {
             Some(why) => why.text(&self.location.to),
@@ -97,7 +98,7 @@ impl Draft {
 }
 
 impl Unsent {
-    /// What people read, and what a file is marked with.
+    /// The text that people read, and that a node is marked with.
     pub(in crate::core) fn text(&self, to: &Name) -> String {
         let text = match self {
             Unsent::Due => "sending".to_owned(),
@@ -108,7 +109,8 @@ impl Unsent {
             Unsent::Killed => Unsent::KILLED.to_owned(),
             Unsent::Left => "held: the mount ended before it was sent".to_owned(),
         };
-        // Names are at most 64 bytes, and what can't be shown of one takes three bytes each.
+        // Bounded in any case: a user's name has at most 64 bytes, each of which takes three if it
+        // can't be shown.
         text.chars()
             .scan(0, |len, c| {
                 *len += c.len_utf8();
@@ -117,7 +119,7 @@ impl Unsent {
             .collect()
     }
 
-    /// Reads a mark back.
+    /// Reads a mark that an earlier session left.
     pub(in crate::core) fn parse(mark: &[u8]) -> Unsent {
         let mark = String::from_utf8_lossy(mark);
         if mark.starts_with("waiting: ") {
@@ -133,39 +135,39 @@ impl Unsent {
     const KILLED: &str = "held: the writing program was killed";
 }
 
-/// Why a file is not whole, or a directory that an earlier session left.
+/// Why a file is torn, or a directory that an earlier session left.
 #[derive(Clone, Copy, Debug)]
 struct Torn {
     why: Unsent,
-    /// The newest handle there was then: one that is newer writes the file anew.
+    /// The newest handle at that time. A newer one writes the file again.
     since: HandleId,
 }
 
-/// How many drafts there are, by why they are not sent.
+/// The numbers of drafts, by the reason why they are not sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Unsents {
-    /// Those that are tried again by themselves.
+    /// Drafts that are tried again automatically.
     pub waiting: usize,
-    /// Those of which part could not be written.
+    /// Drafts of which a change failed.
     pub failed: usize,
-    /// Those that may not be whole.
+    /// Drafts that may be incomplete.
     pub held: usize,
 }
 
-/// All drafts, by their nodes.
+/// All drafts by their nodes, and all torn files.
 #[derive(Debug, Default)]
 pub(in crate::core) struct Drafts {
     all: BTreeMap<Ino, Draft>,
-    /// Those that are directories.
+    /// The drafts that are directories.
     directories: BTreeSet<Ino>,
-    /// Directories that wait until no program writes to a file in them; and whether a file was closed
-    /// since they were last looked at.
+    /// The directories that wait until no program writes to a file in them. The value says whether
+    /// a file was closed since the directory was last looked at.
     written: BTreeMap<Ino, bool>,
     torn: BTreeMap<Ino, Torn>,
 }
 
 impl Drafts {
-    /// Notes something that stands in a mailbox, or stands elsewhere in one than before.
+    /// Notes a draft, or the new place of one that is known already.
     pub(in crate::core) fn note(&mut self, ino: Ino, location: Location, is_directory: bool) {
         if is_directory {
             self.directories.insert(ino);
@@ -189,15 +191,15 @@ impl Drafts {
         self.all.get_mut(&ino)
     }
 
-    /// Forgets a draft that was sent or left its mailbox. Its torn files stay noted: they may have other
-    /// names.
+    /// Forgets a draft that was sent or left its mailbox. Its torn files stay noted, since they may
+    /// have other names.
     pub(in crate::core) fn remove(&mut self, ino: Ino) {
         self.all.remove(&ino);
         self.written.remove(&ino);
         self.directories.remove(&ino);
     }
 
-    /// Takes something for whole, whatever was known of it.
+    /// Takes a node for complete, regardless of what was noted.
     pub(in crate::core) fn mend(&mut self, ino: Ino) {
         self.torn.remove(&ino);
         let Some(draft) = self.all.get_mut(&ino) else { return };
@@ -207,7 +209,7 @@ impl Drafts {
         }
     }
 
-    /// Notes that a file in a directory is written to.
+    /// Has a directory wait until no program writes to a file in it. One that is held stays held.
     pub(in crate::core) fn wait_for_writers(&mut self, directory: Ino) {
         if let Some(draft) = self.all.get_mut(&directory).filter(|draft| !draft.is_held()) {
             draft.why = None;
@@ -216,19 +218,19 @@ impl Drafts {
         }
     }
 
-    /// Has directories tried again that wait for those who write to files in them, as a file was
-    /// closed. Says whether there are any.
+    /// Notes that a file was closed, so that directories which wait for writers are tried again.
+    /// Returns whether there are any.
     pub(in crate::core) fn retry_written(&mut self) -> bool {
         self.written.values_mut().for_each(|closed| *closed = true);
         !self.written.is_empty()
     }
 
-    /// Whether a directory waits for those who write to files in it.
+    /// Whether a directory waits until no program writes to a file in it.
     pub(in crate::core) fn is_written(&self, directory: Ino) -> bool {
         self.written.contains_key(&directory)
     }
 
-    /// Whether something is to be tried now: it is whole as far as is known.
+    /// Whether a draft should be tried now: it is complete, as far as is known.
     pub(in crate::core) fn is_due(&self, ino: Ino, draft: &Draft) -> bool {
         let is_whole = match draft.why {
             Some(Unsent::Due | Unsent::Waiting(_)) => true,
@@ -238,14 +240,14 @@ impl Drafts {
         is_whole && !draft.is_temporary()
     }
 
-    /// Notes what a directory consists of that is about to be marked `waiting`.
+    /// Notes all nodes of a directory that is about to be marked `waiting`.
     pub(in crate::core) fn set_members(&mut self, directory: Ino, members: Vec<Ino>) {
         if let Some(draft) = self.all.get_mut(&directory) {
             draft.members = members.into_iter().collect();
         }
     }
 
-    /// The directories marked `waiting` that something is in, or is.
+    /// The directories marked `waiting` that contain a node, or are that node.
     pub(in crate::core) fn waiting_with(&self, ino: Ino) -> Vec<Ino> {
         let is_member = |directory: &Ino| {
             self.all.get(directory).is_some_and(|draft| draft.members.contains(&ino))
@@ -253,8 +255,9 @@ impl Drafts {
         self.directories.iter().copied().filter(is_member).collect()
     }
 
-    /// Has directories looked at again that are held or written to, since a file may have left them.
-    /// Says whether there are any.
+    /// Has directories looked at again that are held or wait for writers, since a file may have
+    /// left them. Returns whether there are any. A directory that is torn itself stays held: an
+    /// earlier session left it, and nothing is known about its files.
     pub(in crate::core) fn look_again(&mut self) -> bool {
         let mut any = self.retry_written();
         for directory in &self.directories {
@@ -270,12 +273,13 @@ impl Drafts {
         any
     }
 
-    /// Whether anything depends on a file being whole.
+    /// Whether a draft may depend on a file being complete. Any file may be in a directory among
+    /// the drafts.
     pub(in crate::core) fn depend_on(&self, ino: Ino) -> bool {
         !self.directories.is_empty() || self.all.contains_key(&ino)
     }
 
-    /// Lets something be sent, unless it is held. Says whether it is to be.
+    /// Makes a draft due, unless it is held. Returns whether it is due.
     pub(in crate::core) fn make_due(&mut self, ino: Ino) -> bool {
         match self.all.get_mut(&ino) {
             Some(draft) if !draft.is_held() => {
@@ -287,7 +291,7 @@ impl Drafts {
         }
     }
 
-    /// Whether everything was sent.
+    /// Whether there are no drafts.
     pub(in crate::core) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
@@ -296,17 +300,17 @@ impl Drafts {
         self.all.iter().map(|(ino, draft)| (*ino, draft))
     }
 
-    /// Whether anything is known to be torn.
+    /// Whether any node is noted as torn.
     pub(in crate::core) fn has_torn(&self) -> bool {
         !self.torn.is_empty()
     }
 
-    /// Why a file is not whole, if it is not.
+    /// Why a node is torn, if it is.
     pub(in crate::core) fn torn(&self, ino: Ino) -> Option<Unsent> {
         self.torn.get(&ino).map(|torn| torn.why)
     }
 
-    /// Notes that something is not whole. `newest` is the newest handle there is.
+    /// Notes that a node is torn. `newest` is the handle that was opened last.
     pub(in crate::core) fn tear(&mut self, ino: Ino, why: Unsent, newest: HandleId) {
         self.torn.insert(ino, Torn { why, since: newest });
         self.hold(ino, &[ino]);
@@ -319,7 +323,7 @@ impl Drafts {
         }
     }
 
-    /// Holds a draft for what is torn of it.
+    /// Holds a draft because of its torn files. The state shows the reason of the first.
     pub(in crate::core) fn hold(&mut self, ino: Ino, torn: &[Ino]) {
         let Some(why) = torn.iter().find_map(|torn| self.torn(*torn)) else { return };
         if let Some(draft) = self.all.get_mut(&ino) {
@@ -328,9 +332,9 @@ impl Drafts {
         }
     }
 
-    /// Notes that a file's data changed. A refused file is tried again. A torn file is whole again if it
-    /// was emptied, or is written through a handle newer than the failure. Says whether that
-    /// releases a directory.
+    /// Notes that a file's data changed. A refused file is tried again when it is closed. A torn
+    /// file is complete again if it was emptied, or is written through a handle newer than the
+    /// failure. Returns whether that releases a directory.
     pub(in crate::core) fn changed(&mut self, ino: Ino, change: DataChange) -> bool {
         let Some(torn) = self.torn.get(&ino) else {
             if let Some(draft) = self.all.get_mut(&ino) {
@@ -346,13 +350,16 @@ impl Drafts {
         anew && self.is_torn_no_more(ino)
     }
 
-    /// A torn file is whole again, or gone. Says whether a directory can be sent for it that was held.
+    /// Notes that a torn file is complete again, or gone. Returns whether that releases a
+    /// directory.
     pub(in crate::core) fn is_torn_no_more(&mut self, ino: Ino) -> bool {
         if self.torn.remove(&ino).is_none() {
             return false;
         }
         let holders = self.all.iter().filter(|(_, draft)| draft.torn.contains(&ino));
         let holders: Vec<Ino> = holders.map(|(holder, _)| *holder).collect();
+        // Other torn files in a directory are found again when it is about to be sent. The file
+        // itself is sent when it is closed, so it does not count here.
         let mut any = false;
         for holder in holders {
             if let Some(draft) = self.all.get_mut(&holder) {
@@ -365,13 +372,13 @@ impl Drafts {
     }
 }
 
-/// How data of a file changed.
+/// How a file's data changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DataChange {
     /// Through a handle.
     By(HandleId),
-    /// By the file's name.
+    /// By the file's name, as truncate(2) does.
     ByPath,
-    /// All of it went.
+    /// The file was truncated to nothing.
     Emptied,
 }

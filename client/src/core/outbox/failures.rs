@@ -1,8 +1,8 @@
-//! What makes a file not whole: a change that failed, or a writer that was killed; and what makes it
-//! whole again.
+//! How a file becomes incomplete, because a change failed or a writer was killed, and how it
+//! becomes complete again.
 //!
-//! Why something is not sent is kept as an attribute of its node ([`STATE_XATTR`]), for the sessions
-//! after this one.
+//! The reason why a node is not sent is kept as an attribute of it ([`STATE_XATTR`]), for later
+//! sessions. Sending itself is in [`super::sending`].
 
 use bytes::Bytes;
 use xfer_protocol::tree::{Action, STATE_XATTR, XattrMode};
@@ -14,17 +14,17 @@ use crate::core::state::Core;
 use crate::core::tree::HandleId;
 
 impl Core {
-    /// Whether something stands in a mailbox and was not sent.
+    /// Whether a node is a draft.
     pub(in crate::core) fn is_draft(&self, ino: Ino) -> bool {
         self.outbox.drafts.get(ino).is_some()
     }
 
-    /// Whether something that was not sent depends on a file being whole.
+    /// Whether a draft may depend on a file being complete.
     pub fn matters_to_drafts(&self, ino: Ino) -> bool {
         self.outbox.drafts.depend_on(ino)
     }
 
-    /// Part of a file could not be written.
+    /// Notes that a change of a file's data failed. A file that may be sent becomes torn by it.
     pub(crate) fn note_failure(&mut self, ino: Ino, errno: Errno) {
         let since = match errno {
             Errno::EDQUOT
@@ -34,19 +34,21 @@ impl Core {
             | Errno::ENOMEM
             | Errno::ETIMEDOUT
             | Errno::ESTALE => self.handles.newest(),
-            // A program that goes on after an interrupt writes the same again, through any handle.
+            // A program that continues after an interrupt writes the same again, through any
+            // handle.
             Errno::EINTR => HandleId(0),
-            // The program asked for what can't be had by anybody, and knows another way.
+            // The call asked for something that is not to be had here. The program knows another
+            // way.
             _ => return,
         };
-        // A file that is neither open nor part of a draft has nothing to be held.
+        // There is nothing to hold for a file that is neither written to nor part of a draft.
         if self.outbox.drafts.depend_on(ino) || self.handles.writers(ino) > 0 {
             self.outbox.drafts.tear(ino, Unsent::Failed(errno), since);
         }
     }
 
-    /// A program that had a file open to write was killed. If that interrupted a write of its, it does
-    /// not make up for it.
+    /// Notes that a program which had a file open for writing was killed. If a write was
+    /// interrupted before, the program won't make up for it.
     pub fn note_killed(&mut self, handle: HandleId, ino: Ino) {
         if !self.handles.file_mut(handle).is_some_and(|file| file.writable) {
             return;
@@ -59,8 +61,8 @@ impl Core {
         }
     }
 
-    /// Before data of a file changes: a record becomes an ordinary file, to be sent anew, and what
-    /// waited is whole no longer. May be done again.
+    /// Before a file's data changes: a record becomes an ordinary file that is sent again, and a
+    /// draft that waited is no longer marked as complete. May be done again.
     pub(in crate::core) fn prepare_change(&mut self, ino: Ino) -> Result<(), Stop> {
         self.revise(ino)?;
         if self.outbox.drafts.get(ino).is_some() {
@@ -73,7 +75,7 @@ impl Core {
         Ok(())
     }
 
-    /// Makes a record an ordinary file, which is a draft. Anything else stays as it is.
+    /// Makes a record an ordinary file and a draft. Any other node stays as it is.
     pub(in crate::core) fn revise(&mut self, ino: Ino) -> Result<(), Stop> {
         let node = self.node(ino)?;
         if node.sent.is_some()
@@ -87,7 +89,8 @@ impl Core {
         Ok(())
     }
 
-    /// Before something is added to a directory: one that waits is not whole until it is looked at again.
+    /// Before an entry is added to a directory: if the directory waits to be sent, it counts as
+    /// incomplete until it is looked at again.
     pub(in crate::core) fn prepare_entry(&mut self, directory: Ino) -> Result<(), Stop> {
         for draft in self.outbox.drafts.waiting_with(directory) {
             self.unmark(draft)?;
@@ -97,23 +100,23 @@ impl Core {
         Ok(())
     }
 
-    /// Data of a file changed: through a handle, or by its name.
+    /// Notes that a file's data changed, through a handle or by its name.
     pub fn note_change(&mut self, ino: Ino, handle: Option<HandleId>) {
         self.outbox.resend |=
             self.outbox.drafts.changed(ino, handle.map_or(DataChange::ByPath, DataChange::By));
         if handle.is_none() && self.handles.writers(ino) == 0 {
-            // Nobody will close it.
+            // It is not open for writing, so no close will send it.
             self.outbox.resend |=
                 self.outbox.drafts.make_due(ino) | self.outbox.drafts.retry_written();
         }
     }
 
-    /// All data of a file went.
+    /// Notes that a file was truncated to nothing.
     pub(in crate::core) fn note_emptied(&mut self, ino: Ino) {
         self.outbox.resend |= self.outbox.drafts.changed(ino, DataChange::Emptied);
     }
 
-    /// Marks on the server why something is not sent.
+    /// Marks a draft with the reason why it is not sent, for later sessions.
     pub(in crate::core) fn mark(&mut self, ino: Ino) -> Result<(), Stop> {
         let Some(draft) = self.outbox.drafts.get(ino) else { return Ok(()) };
         let Some(why) = &draft.why else { return Ok(()) };
@@ -124,7 +127,7 @@ impl Core {
         let name = Bytes::from_static(STATE_XATTR);
         let mark = Action::SetXattr { ino, name, value, mode: XattrMode::Either };
         match self.change(mark) {
-            // Without it, a later session takes the file for one that is not whole.
+            // Without the mark, a later session takes the draft for incomplete, which is safe.
             Err(Stop::Refused(errno)) => {
                 tracing::debug!("why {ino} is not sent is not noted: {errno}");
                 Ok(())
@@ -133,7 +136,7 @@ impl Core {
         }
     }
 
-    /// Takes the mark away again.
+    /// Removes a draft's mark, if it has one.
     pub(in crate::core) fn unmark(&mut self, ino: Ino) -> Result<(), Stop> {
         match self.all_xattrs(ino)?.contains_key(STATE_XATTR) {
             true => self.change(Action::RemoveXattr { ino, name: Bytes::from_static(STATE_XATTR) }),

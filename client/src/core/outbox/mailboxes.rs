@@ -1,4 +1,7 @@
 //! Mailboxes: the directories of the outbox, one for each user that can be sent to.
+//!
+//! **Invariant:** a mailbox is never renamed or removed. That of a removed user is only hidden,
+//! once it is empty.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +15,7 @@ use crate::core::state::Core;
 impl Core {
     /// The user whose mailbox a directory is, if it is one.
     pub(in crate::core) fn mailbox(&mut self, directory: Ino) -> Result<Option<Name>, Stop> {
-        // Mailboxes are never renamed or removed.
+        // A known mailbox stays one, since mailboxes are never renamed or removed.
         if let Some(user) = self.outbox.mailboxes.get(&directory) {
             return Ok(Some(user.clone()));
         }
@@ -25,12 +28,13 @@ impl Core {
         Ok(self.outbox.mailboxes.get(&directory).cloned())
     }
 
-    /// Whether a mailbox is not shown: its user was removed, and it is empty.
+    /// Whether a mailbox is hidden, because its user was removed and it is empty.
     pub(in crate::core) fn is_hidden(&self, user: &Name, mailbox: Ino) -> Result<bool, Stop> {
         Ok(!self.outbox.users.contains(user) && self.children(mailbox)?.is_empty())
     }
 
-    /// Has the kernel forget a mailbox that is not shown any more, now that something went from it.
+    /// Has the kernel forget a mailbox that has become hidden. Must be called after an entry was
+    /// taken from it.
     pub(in crate::core) fn hide_if_empty(&mut self, mailbox: Ino) {
         let Some(user) = self.outbox.mailboxes.get(&mailbox) else { return };
         if matches!(self.is_hidden(user, mailbox), Ok(true)) {

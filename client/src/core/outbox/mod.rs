@@ -1,8 +1,9 @@
-//! The outbox: what stands in a mailbox is sent once it is complete.
+//! The outbox: complete files and directories in a mailbox are sent to its user.
 //!
-//! Reading order: [`mailboxes`] (the directories), [`drafts`] (what was not sent, and why: plain data),
-//! [`temporary`] (names of files that are not complete), [`sending`], [`failures`] (what makes a file
-//! incomplete), [`records`] (what was sent), [`unsent`] (what is tried again).
+//! Reading order: [`mailboxes`] (the directories), [`drafts`] (unsent nodes and the reasons: plain
+//! data), [`temporary`] (names of incomplete files), [`sending`], [`failures`] (how a file becomes
+//! incomplete, and complete again), [`records`] (sent nodes), [`unsent`] (finding drafts and trying
+//! them again).
 
 mod mailboxes;
 mod drafts;
@@ -24,28 +25,44 @@ pub use drafts::Unsents;
 
 use drafts::{Drafts, InboxRoom};
 
-/// All that is known of the outbox.
+/// The state of the outbox.
 #[derive(Debug)]
 pub(in crate::core) struct Outbox {
     pub(in crate::core) drafts: Drafts,
     /// The users that can be sent to.
     pub(in crate::core) users: BTreeSet<Name>,
-    /// How often those changed.
+    /// The number of times that those changed.
     pub(in crate::core) users_changes: u64,
-    /// The mailboxes that were looked for so far, and their users.
+    /// The mailboxes that are known so far, and their users.
     pub(in crate::core) mailboxes: BTreeMap<Ino, Name>,
-    /// The records of what was sent in this session, until the recipient has decided.
+    /// The records of this session's deliveries, until their recipients have decided.
     pub(in crate::core) sent: BTreeMap<DeliveryId, Ino>,
-    /// The states of deliveries, as far as asked or told.
+    /// The states of deliveries, as far as they are known.
     pub(in crate::core) deliveries: BTreeMap<DeliveryId, DeliveryState>,
-    /// Room in inboxes that was reserved for files about to be moved into a mailbox.
+    /// The room reserved in inboxes for nodes that are about to be moved into a mailbox.
     pub(in crate::core) moving: BTreeMap<Ino, InboxRoom>,
-    /// Whether a draft is to be tried again soon.
+    /// Whether a draft should be tried again soon.
     pub(in crate::core) resend: bool,
+    /// Whether the drive was told so.
+    resend_is_told: bool,
 }
 
 impl Outbox {
-    /// An outbox of which nothing is known but the users that can be sent to.
+    /// Whether a draft is to be tried again soon and the drive was not told yet. A drive that is told
+    /// each time would wake itself for ever.
+    pub(in crate::core) fn tell_resend(&mut self) -> bool {
+        let is_news = self.resend && !self.resend_is_told;
+        self.resend_is_told |= is_news;
+        is_news
+    }
+
+    /// Takes the wish that a draft is tried again soon.
+    pub(in crate::core) fn take_resend(&mut self) -> bool {
+        self.resend_is_told = false;
+        std::mem::take(&mut self.resend)
+    }
+
+    /// An outbox without drafts, for the users that can be sent to.
     pub(in crate::core) fn new(users: &[Name]) -> Outbox {
         Outbox {
             drafts: Drafts::default(),
@@ -56,6 +73,7 @@ impl Outbox {
             deliveries: BTreeMap::new(),
             moving: BTreeMap::new(),
             resend: false,
+            resend_is_told: false,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Records of what was sent: where they stand, and what became of it.
+//! Records: the places of sent nodes, and the states of their deliveries.
 
 use xfer_protocol::message::DeliveryState;
 use xfer_protocol::tree::{Loaded, Rows};
@@ -9,7 +9,7 @@ use crate::core::pause::Stop;
 use crate::core::state::Core;
 
 impl Core {
-    /// Notes what became of a delivery; what is final stays.
+    /// Notes the state of a delivery. A final state stays.
     pub(crate) fn learn_state(&mut self, id: DeliveryId, state: DeliveryState) {
         let known = self.outbox.deliveries.entry(id).or_insert(DeliveryState::Unknown);
         match known {
@@ -18,8 +18,8 @@ impl Core {
         }
     }
 
-    /// A delivery for which there was no room by the time it was committed: its record is a draft
-    /// again. One of an earlier session has to be looked for.
+    /// Makes the record of a delivery a draft again, after there was no room for it when it was
+    /// committed. The record of an earlier session's delivery is searched for.
     pub(crate) fn take_back(&mut self, id: DeliveryId) -> Result<(), Stop> {
         let ino = match self.outbox.sent.get(&id) {
             Some(ino) => Some(*ino),
@@ -39,14 +39,14 @@ impl Core {
         Ok(())
     }
 
-    /// Where a record stands in a mailbox; nothing, if it is within a directory that was sent.
+    /// The place of a record in a mailbox. `None` if it is within a directory that was sent.
     pub(in crate::core) fn record_place(&mut self, ino: Ino) -> Result<Option<Location>, Stop> {
         let Some(mailbox) = self.handles.directory_of(ino) else { return Ok(None) };
         let Some(to) = self.mailbox(mailbox)? else { return Ok(None) };
         self.place_in(mailbox, to, ino)
     }
 
-    /// The record of a delivery, in whichever mailbox it stands.
+    /// The record of a delivery, searched for in all mailboxes.
     fn record_of(&mut self, id: DeliveryId) -> Result<Option<Ino>, Stop> {
         for (_, mailbox) in self.children(Ino::OUTBOX)? {
             for (_, ino) in self.children(mailbox)? {
@@ -58,7 +58,7 @@ impl Core {
         Ok(None)
     }
 
-    /// Where something stands, in whichever mailbox.
+    /// The place of a node, searched for in all mailboxes.
     fn find_place(&mut self, ino: Ino) -> Result<Option<Location>, Stop> {
         for (to, mailbox) in self.children(Ino::OUTBOX)? {
             if let Some(place) = self.place_in(mailbox, to, ino)? {
@@ -68,7 +68,7 @@ impl Core {
         Ok(None)
     }
 
-    /// Where something stands in a mailbox. Of the mailbox's names, just that one is copied.
+    /// The place of a node in a mailbox. Of the mailbox's names, only that one is copied.
     fn place_in(&self, mailbox: Ino, to: Name, ino: Ino) -> Result<Option<Location>, Stop> {
         if !self.replica.table.is_complete(mailbox) {
             self.children(mailbox)?;

@@ -1,9 +1,11 @@
-//! Sending: what stands in a mailbox is sent when it is whole.
+//! Sending: a complete file or directory in a mailbox is sent.
 //!
-//! A file is whole when its last writing handle closes, or when it is renamed to a name that is
-//! not a temporary one; but not if part of it could not be written, or its writer was killed
-//! ([`super::failures`]). InboxRoom in the other's inbox is asked for before, so that a full inbox is told to the
-//! program that sends. What is refused all the same is sent later, by itself .
+//! A file is complete when its last writing handle closes, or when it is renamed to a name that is
+//! not temporary; but not if a change of it failed, or its writer was killed ([`super::failures`]).
+//! Room in the recipient's inbox is reserved before, so that the program that sends learns of a
+//! full inbox. A draft that is refused nevertheless is sent later, automatically.
+//!
+//! **Invariant:** an attempt sends last, when all of the draft is loaded and its room is reserved.
 
 use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
 use xfer_protocol::tree::{Action, Item};
@@ -14,35 +16,35 @@ use super::temporary::is_temporary;
 use crate::core::pause::{Pause, Reservation, Stop};
 use crate::core::state::Core;
 
-/// The most things that room was granted for and that are not in their mailbox yet.
+/// The most nodes with reserved room that are not in their mailbox yet.
 const MOVING_MAX: usize = 256;
 
-/// The most deliveries whose records are remembered; others are searched for.
+/// The most deliveries whose records are remembered. Others are searched for.
 const SENT_MAX: usize = 10_000;
 
-/// How many nodes' attributes are asked for at a time, for what is to be sent.
+/// The number of nodes whose attributes are loaded at a time before a send.
 const LOADED_AT_ONCE: usize = 64;
 
-/// What a node and all that is in it come to.
+/// The sums over a node and everything in it.
 pub(in crate::core) struct Weight {
-    /// What it takes up in an inbox.
+    /// The room that it takes in an inbox.
     pub(in crate::core) room: InboxRoom,
-    /// Whether a program has a file in it open to write.
+    /// Whether a program has a file in it open for writing.
     is_written: bool,
-    /// What of it is not whole.
+    /// The torn nodes in it.
     torn: Vec<Ino>,
-    /// All of it.
+    /// All of its nodes, itself too.
     members: Vec<Ino>,
 }
 
 impl Core {
-    /// Notes what stands in a mailbox, and is loaded.
+    /// Notes that a loaded node is a draft.
     pub(in crate::core) fn note_draft(&mut self, ino: Ino, location: Location) {
         let is_directory = self.known_node(ino).is_some_and(|node| node.is_directory());
         self.outbox.drafts.note(ino, location, is_directory);
     }
 
-    /// Asks for room for what is about to be closed, if that will send it.
+    /// Before a file is closed: reserves room for it, if closing it sends it.
     pub(in crate::core) fn prepare_close(&mut self, ino: Ino) -> Result<(), Stop> {
         let Some(draft) = self.outbox.drafts.get_mut(ino) else { return Ok(()) };
         if draft.is_held() || draft.is_temporary() {
@@ -54,9 +56,9 @@ impl Core {
         self.must_have_room(ino, &to, room)
     }
 
-    /// Sends what was closed, if it stands in a mailbox and nobody writes to it any more.
+    /// Sends a file that was closed, if it is a draft and no other program writes to it.
     pub(in crate::core) fn send_closed(&mut self, ino: Ino) -> Result<(), Stop> {
-        // A directory that was moved in may have waited for this file.
+        // A directory that was moved in may have waited for this file to be closed.
         self.outbox.resend |= self.outbox.drafts.retry_written();
         self.outbox.drafts.forget_torn(|ino| self.handles.writers(ino) > 0);
         let writers = self.handles.writers(ino);
@@ -76,8 +78,9 @@ impl Core {
         }
     }
 
-    /// Asks for room for what is about to be renamed into a mailbox. A record that replaces another is
-    /// sent again: programs write a new version beside the old one and rename it.
+    /// Before a node is renamed into a mailbox: reserves room for it, if that sends it. A record
+    /// that replaces another is sent again: programs write a new version beside the old one and
+    /// rename it.
     pub(in crate::core) fn prepare_rename(
         &mut self,
         moved: Ino,
@@ -90,7 +93,8 @@ impl Core {
         let held = from == to && self.outbox.drafts.get(moved).is_some_and(|draft| draft.is_held());
         let stays = is_record && replaced.is_none();
         if from != to && self.outbox.drafts.has_torn() {
-            // It is sent as it is, but for what is still being written.
+            // A node that is moved in is sent as it is, so its torn files are taken for complete,
+            // except those that are still being written.
             let torn = self.weigh(moved, name)?.torn;
             let left = torn.into_iter().filter(|ino| self.handles.writers(*ino) == 0);
             left.for_each(|ino| self.outbox.drafts.mend(ino));
@@ -103,10 +107,10 @@ impl Core {
         if is_record { self.revise(moved) } else { Ok(()) }
     }
 
-    /// Sends what was renamed into a mailbox, unless a program still writes to it.
+    /// Sends a node that was renamed into a mailbox, unless a program still writes to it.
     ///
-    /// What is moved in from elsewhere is sent as it is, for that is what somebody wants; a new name
-    /// in the same mailbox makes nothing whole that is not (`rsync --partial`).
+    /// A node that is moved in from elsewhere is sent as it is, since its user wants that. A new
+    /// name in the same mailbox completes nothing (`rsync --partial`).
     pub(in crate::core) fn send_renamed(
         &mut self,
         moved: Ino,
@@ -134,7 +138,7 @@ impl Core {
         self.send_closed(moved)
     }
 
-    /// Notes that there is no room for something, or that it can't be asked for: it waits.
+    /// Notes that a draft was refused, or that its room can't be asked for: it waits.
     pub(crate) fn refuse_room(&mut self, ino: Ino, errno: Errno) {
         if let Some(draft) = self.outbox.drafts.get_mut(ino) {
             draft.why = Some(Unsent::Waiting(errno));
@@ -145,8 +149,8 @@ impl Core {
         }
     }
 
-    /// Marks that something waits, unless it is written to or torn: without the mark, a later session
-    /// does not send it.
+    /// Marks a draft as `waiting`, unless it is written to or torn. Without the mark, a later
+    /// session does not send it.
     pub(in crate::core) fn mark_waiting(&mut self, ino: Ino) -> Result<(), Stop> {
         let Some(draft) = self.outbox.drafts.get(ino) else { return Ok(()) };
         let name = draft.location.name.clone();
@@ -158,12 +162,12 @@ impl Core {
         self.mark(ino)
     }
 
-    /// Notes room that was granted for something.
+    /// Notes room that was reserved for a node.
     pub(crate) fn grant_room(&mut self, need: &Reservation) {
         let room = InboxRoom { bytes: need.bytes, items: need.items };
         match self.outbox.drafts.get_mut(need.ino) {
             Some(draft) => draft.room = room,
-            // It is about to be renamed into the mailbox.
+            // It is about to be renamed into a mailbox.
             None => {
                 if self.outbox.moving.len() >= MOVING_MAX {
                     self.outbox.moving.clear();
@@ -173,7 +177,7 @@ impl Core {
         }
     }
 
-    /// Sends what is whole, if there is room for it.
+    /// Sends a draft if all of it is complete and there is room for it.
     fn send_draft(&mut self, ino: Ino) -> Result<(), Stop> {
         let Some(draft) = self.outbox.drafts.get(ino) else { return Ok(()) };
         let Location { to, name, .. } = draft.location.clone();
@@ -198,7 +202,7 @@ impl Core {
         Ok(())
     }
 
-    /// Asks for room in the other's inbox, unless there is enough for what is to be sent.
+    /// Pauses until room is reserved in the recipient's inbox, unless enough is reserved already.
     fn must_have_room(&self, ino: Ino, to: &Name, room: InboxRoom) -> Result<(), Stop> {
         let InboxRoom { bytes, items } = room;
         if !self.outbox.users.contains(to) {
@@ -214,8 +218,8 @@ impl Core {
         }
     }
 
-    /// What a node of this name and all that is in it come to. Afterwards all is loaded that is sent
-    /// of them, so that to send them needs nothing more.
+    /// The sums over a node, as if it had this name, and everything in it. When they are given,
+    /// everything that is sent with the node is loaded, so that sending it needs nothing more.
     pub(in crate::core) fn weigh(&self, ino: Ino, name: &Name) -> Result<Weight, Stop> {
         let (mut room, mut is_written) = (InboxRoom::default(), false);
         let (mut torn, mut members) = (Vec::new(), Vec::new());

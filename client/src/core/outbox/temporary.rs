@@ -1,10 +1,10 @@
-//! Names that common tools give files which are not whole yet.
+//! Names that common tools give to incomplete files.
 //!
-//! A file under such a name is not sent; it is once it is renamed.
+//! A file with such a name is not sent until it is renamed. The name is all that is judged here.
 
 use xfer_protocol::Name;
 
-/// Whether common tools use such a name while a file is not whole yet.
+/// Whether common tools give a file such a name while it is incomplete.
 pub(in crate::core) fn is_temporary(name: &Name) -> bool {
     let name = name.as_bytes();
     let hidden = name.starts_with(b".");
@@ -40,16 +40,16 @@ fn is_vim_probe(name: &[u8]) -> bool {
     number.is_some_and(|number| (4913..10_000).contains(&number) && (number - 4913) % 123 == 0)
 }
 
-/// `#name#`, which emacs saves by itself; and `.#name`, with which it locks.
+/// `#name#`, under which emacs saves automatically; and `.#name`, with which it locks.
 fn is_emacs_save(name: &[u8]) -> bool {
     matches!(name, [b'#', _, .., b'#']) || name.starts_with(b".#")
 }
 
-/// What mkstemp(3) and its like make of the patterns of common programs, which rename it when it is
-/// whole: `sedXXXXXX` (`sed -i`), `XXXXXXXX` of which perl leaves the first two (`perl -i`), `ziXXXXXX`
-/// (zip), `stXXXXXX` (`ar`, `strip`), `NAME.oXXXXXX` (patch), `tmp.XXXXXXXXXX` (mktemp), `.tmpXXXXXX`
-/// (Rust's tempfile), and `tmp` with eight of lower case, digits and `_`, and maybe an extension
-/// (Python's tempfile).
+/// The names that mkstemp(3) and its like make from the patterns of common programs, which rename a
+/// file when it is complete: `sedXXXXXX` (`sed -i`), `XXXXXXXX` of which perl leaves the first two
+/// (`perl -i`), `ziXXXXXX` (zip), `stXXXXXX` (`ar`, `strip`), `NAME.oXXXXXX` (patch),
+/// `tmp.XXXXXXXXXX` (mktemp), `.tmpXXXXXX` (Rust's tempfile), and `tmp` with eight of lower case,
+/// digits and `_`, and maybe an extension (Python's tempfile).
 fn is_random(name: &[u8]) -> bool {
     let after =
         |prefix: &[u8], len| name.strip_prefix(prefix).is_some_and(|rest| is_drawn(rest, len));
@@ -63,8 +63,8 @@ fn is_random(name: &[u8]) -> bool {
         || name.strip_prefix(b"tmp").is_some_and(is_drawn_by_python)
 }
 
-/// Whether letters and digits look as if they were drawn: with a capital, or a digit before a letter.
-/// A word, or one with a number at its end, is taken for a name: `sedatives`, `station1`.
+/// Whether letters and digits look random: with a capital, or a digit before a letter. A word, or
+/// one with a number at its end, is taken for an ordinary name: `sedatives`, `station1`.
 fn is_drawn(rest: &[u8], len: usize) -> bool {
     rest.len() == len
         && rest.iter().all(u8::is_ascii_alphanumeric)
@@ -79,7 +79,7 @@ fn is_drawn_by_python(rest: &[u8]) -> bool {
     drawn.iter().all(is_drawn) && (extension.is_empty() || extension.starts_with(b"."))
 }
 
-/// What SQLite keeps beside a database while it is open: `x.db-journal`, `x.sqlite-wal`.
+/// The files that SQLite keeps beside an open database: `x.db-journal`, `x.sqlite-wal`.
 fn is_sqlite_companion(name: &[u8]) -> bool {
     let companions: [&[u8]; 3] = [b"-journal", b"-wal", b"-shm"];
     let databases: [&[u8]; 4] = [b".db", b".db3", b".sqlite", b".sqlite3"];

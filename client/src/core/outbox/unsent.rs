@@ -1,5 +1,5 @@
-//! What stands in mailboxes and was not sent: found again by the next session, sent when it can be,
-//! and shown to people.
+//! Drafts over time: those of earlier sessions are found again, drafts are sent when they can be,
+//! and people are shown the rest.
 
 use xfer_protocol::tree::STATE_XATTR;
 use xfer_protocol::{Ino, Name};
@@ -9,32 +9,33 @@ use super::temporary::is_temporary;
 use crate::core::pause::Stop;
 use crate::core::state::Core;
 
-/// The most drafts that are named to people.
+/// The most drafts that people are shown by name.
 const NAMED_MAX: usize = 100;
 
-/// What tending the outbox has to look at.
+/// The work for the task that tends the outbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct OutboxDue {
-    /// Which set of users there is: it rises whenever they change.
+    /// A number for the set of users, which rises whenever the set changes.
     pub(crate) users: u64,
-    /// Whether a draft is to be tried again soon.
+    /// Whether a draft should be tried again soon.
     pub(crate) resend: bool,
 }
 
 impl Core {
-    /// What is due in the outbox, once; nothing if the session takes no more changes.
+    /// Takes the work that is due in the outbox. `None` if the session accepts no more changes.
     pub(crate) fn take_outbox_due(&mut self) -> Option<OutboxDue> {
-        let resend = std::mem::take(&mut self.outbox.resend);
+        let resend = self.outbox.take_resend();
         let due = OutboxDue { users: self.outbox.users_changes, resend };
         self.takes_changes().then_some(due)
     }
 
-    /// Forgets that a draft is to be tried again soon.
+    /// Forgets that a draft should be tried again soon.
     pub(crate) fn forget_resend(&mut self) {
-        self.outbox.resend = false;
+        self.outbox.take_resend();
     }
 
-    /// What stands in mailboxes and was not sent: it becomes drafts again.
+    /// Finds the unsent nodes in all mailboxes, which become drafts again. Only a node that is
+    /// marked `waiting` counts as complete.
     pub(crate) fn find_drafts(&mut self) -> Result<(), Stop> {
         let mut found = Vec::new();
         for (to, mailbox) in self.children(Ino::OUTBOX)? {
@@ -66,7 +67,7 @@ impl Core {
         Ok(())
     }
 
-    /// What can be sent by itself now, the smallest first of those to each user.
+    /// The drafts that can be sent now, ordered by user and size, the smallest first.
     pub(crate) fn unsent(&mut self) -> Vec<(Name, Ino)> {
         let due = self.outbox.drafts.iter().filter(|(ino, draft)| {
             self.outbox.drafts.is_due(*ino, draft) && self.handles.writers(*ino) == 0
@@ -85,7 +86,7 @@ impl Core {
         self.handles.writers(ino) > 0 || self.outbox.drafts.is_written(ino)
     }
 
-    /// Tries once more to send something that was not.
+    /// Tries once more to send a draft.
     pub(crate) fn send_again(&mut self, ino: Ino) -> Result<(), Stop> {
         if self.handles.writers(ino) > 0 || !self.outbox.drafts.make_due(ino) {
             return Ok(());
@@ -93,7 +94,7 @@ impl Core {
         self.send_closed(ino)
     }
 
-    /// How many drafts are not sent, and which: their paths, each with its state.
+    /// The numbers of drafts by reason, and some of them by path and state.
     pub(in crate::core) fn show_drafts(&self) -> (Unsents, Vec<(String, String)>) {
         let mut counts = Unsents::default();
         let mut named = Vec::new();

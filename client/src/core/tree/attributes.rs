@@ -1,4 +1,7 @@
-//! Attributes, extended attributes, and the space there is.
+//! Attributes, extended attributes, and free space.
+//!
+//! The state of drafts and records (`user.xfer.state`) is worked out here when it is read. The
+//! attribute that is stored under this name is only a note for later sessions.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +15,7 @@ use super::names::Found;
 use crate::core::pause::{Pause, Stop};
 use crate::core::state::Core;
 
-/// Attributes to set; what is `None` stays.
+/// Attributes to set. Those that are `None` stay as they are.
 #[derive(Clone, Default, Debug)]
 pub struct NewAttributes {
     /// Permission, set-id and sticky bits.
@@ -23,29 +26,30 @@ pub struct NewAttributes {
     pub gid: Option<u32>,
     /// The size in bytes.
     pub size: Option<u64>,
-    /// When it was last read.
+    /// The access time.
     pub atime: Option<Timestamp>,
-    /// When its data last changed.
+    /// The modification time of its data.
     pub mtime: Option<Timestamp>,
-    /// Whether the set-id bits go, as when an unprivileged program changes the size.
+    /// Whether to clear the set-id bits, as when an unprivileged program changes the size.
     pub clear_set_id: bool,
 }
 
-/// The space of the tree, in blocks of [`BLOCK_BYTES`], and its nodes.
+/// The space of the tree, in blocks of [`BLOCK_BYTES`] and in nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Space {
-    /// Blocks there are in all.
+    /// All blocks, used and free.
     pub blocks: u64,
-    /// Blocks that are free.
+    /// The free blocks.
     pub blocks_free: u64,
-    /// Nodes there can be in all.
+    /// All nodes, those that exist and those that can still be made.
     pub nodes: u64,
-    /// Nodes that can still be made.
+    /// The nodes that can still be made.
     pub nodes_free: u64,
 }
 
 impl Core {
-    /// A node's attributes. Those of the root can be had to the end, so that it can be unmounted.
+    /// A node's attributes. Those of the root stay available when the session is over, so that it
+    /// can be unmounted.
     pub fn attributes(&mut self, ino: Ino) -> Result<Found, Stop> {
         if ino != Ino::ROOT {
             self.must_be_usable(ino)?;
@@ -53,7 +57,7 @@ impl Core {
         Ok((ino, self.node(ino)?))
     }
 
-    /// A node's permission, set-id and sticky bits, if they are known.
+    /// A node's permission, set-id and sticky bits, if it is loaded.
     pub fn known_mode(&self, ino: Ino) -> Option<u16> {
         match self.replica.table.node(ino) {
             Loaded::Present(node) => Some(node.mode),
@@ -61,7 +65,7 @@ impl Core {
         }
     }
 
-    /// Sets attributes.
+    /// Sets the given attributes of a node, all in one op.
     pub fn set_attributes(&mut self, ino: Ino, new: &NewAttributes) -> Result<Found, Stop> {
         let fresh = ContentId(self.fresh()?);
         if new.size.is_some() {
@@ -84,7 +88,7 @@ impl Core {
         Ok((ino, self.node(ino)?))
     }
 
-    /// Where a symbolic link points.
+    /// The target of a symbolic link; `EINVAL` for other nodes.
     pub fn target(&mut self, ino: Ino) -> Result<Bytes, Stop> {
         self.must_have_session()?;
         match &self.node(ino)?.kind {
@@ -93,7 +97,7 @@ impl Core {
         }
     }
 
-    /// An extended attribute's value.
+    /// An extended attribute's value; `ENODATA` if there is none.
     pub fn xattr(&mut self, ino: Ino, name: &[u8]) -> Result<Bytes, Stop> {
         must_be_attribute(name)?;
         self.must_be_usable(ino)?;
@@ -106,20 +110,21 @@ impl Core {
                 return self.delivery_state(ino);
             }
         }
-        // There are no others: nothing has to be asked for to say so, as the kernel and `ls` do.
+        // Only `user.*` attributes exist. The kernel and `ls` ask for others often, so those are
+        // answered without loading anything.
         if !name.starts_with(b"user.") {
             return Err(Errno::ENODATA.into());
         }
         self.all_xattrs(ino)?.get(name).cloned().ok_or(Errno::ENODATA.into())
     }
 
-    /// The names of extended attributes, each with a closing NUL.
+    /// The names of a node's extended attributes, each with a NUL at its end.
     pub fn xattr_names(&mut self, ino: Ino) -> Result<Vec<u8>, Stop> {
         self.must_be_usable(ino)?;
         let node = self.node(ino)?;
         let xattrs = self.all_xattrs(ino)?;
         let mut names: BTreeSet<&[u8]> = xattrs.keys().map(|name| &name[..]).collect();
-        // The kernel lets nobody read a user's attribute of anything else.
+        // Linux allows `user.*` attributes on files and directories only.
         let has_state = node.sent.is_some() || self.is_draft(ino);
         if has_state && (node.is_directory() || node.file().is_some()) {
             names.insert(STATE_XATTR);
@@ -127,7 +132,7 @@ impl Core {
         Ok(names.into_iter().flat_map(|name| [name, &[0]].concat()).collect())
     }
 
-    /// Sets an extended attribute: only those of users can be set, and xfer's own only by xfer.
+    /// Sets an extended attribute. Programs can set `user.*` only, and of those not `user.xfer.*`.
     pub fn set_xattr(
         &mut self,
         ino: Ino,
@@ -146,7 +151,8 @@ impl Core {
         self.change(Action::RemoveXattr { ino, name: name.clone() })
     }
 
-    /// The space of the tree: what the quota leaves, or the server's disk if that is less.
+    /// The space of the tree. The free space is that of the quota or that of the server's disk,
+    /// whichever is less.
     pub fn space(&mut self) -> Result<Space, Stop> {
         self.must_have_session()?;
         let (usage, quota) = (self.replica.table.usage(), self.replica.table.quota());
@@ -154,7 +160,8 @@ impl Core {
         let nodes_free =
             quota.nodes.saturating_sub(usage.nodes).min(self.uplink.disk_room.disk().files);
         Ok(Space {
-            // The sum of what is shown, so that no block of a limit that ends within one counts as used.
+            // The sum of used and free blocks, each rounded by itself: a quota that ends within a
+            // block must not show that block as used.
             blocks: usage.bytes.div_ceil(BLOCK_BYTES) + free / BLOCK_BYTES,
             blocks_free: free / BLOCK_BYTES,
             nodes: usage.nodes.saturating_add(nodes_free),
@@ -162,7 +169,8 @@ impl Core {
         })
     }
 
-    /// What became of what was sent: `sending`, or `sent`, `received` or `refused` with the time.
+    /// The state of a record: `sending` or `waiting`, or `sent`, `received` or `refused` with the
+    /// time.
     fn delivery_state(&mut self, ino: Ino) -> Result<Bytes, Stop> {
         let node = self.node(ino)?;
         let id = node.sent.ok_or(Errno::ENODATA)?;
@@ -184,12 +192,12 @@ impl Core {
 
 fn must_be_settable(name: &[u8]) -> Result<(), Errno> {
     must_be_attribute(name)?;
-    // `cp -a` and `mv` pass over attributes that are answered so, and copy all else.
+    // `cp -a` and `mv` skip attributes that are refused with this error, and copy everything else.
     let settable = name.starts_with(b"user.") && !name.starts_with(b"user.xfer.");
     if settable { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
 }
 
-/// As Linux does: refuses what is in no namespace, and a namespace by itself.
+/// Refuses a name without a namespace, and a namespace without a name, as Linux does.
 fn must_be_attribute(name: &[u8]) -> Result<(), Errno> {
     const NAMESPACES: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system."];
     match NAMESPACES.iter().find_map(|namespace| name.strip_prefix(*namespace)) {

@@ -1,4 +1,7 @@
 //! Listing directories.
+//!
+//! **Invariant:** reading on in a handle shows the entries that the directory had when reading
+//! began, except those that have gone or refer to another node since.
 
 use std::sync::Arc;
 
@@ -9,24 +12,24 @@ use super::handles::{Entry, HandleId};
 use crate::core::pause::{Pause, Stop};
 use crate::core::state::Core;
 
-/// The most entries that one call answers; the kernel asks again for more.
+/// The most entries in one answer. The kernel asks again for more.
 const BATCH_ENTRIES: usize = 1024;
 
-/// One entry of a listing, with the cookie from which the listing goes on after it.
+/// One entry of a listing.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    /// The cookie after it.
+    /// The cookie from which the listing continues after it.
     pub next: u64,
-    /// Its name; `.` and `..` too.
+    /// Its name, which may be `.` or `..`.
     pub name: Vec<u8>,
-    /// What it refers to.
+    /// The number of the node that it refers to.
     pub ino: Ino,
-    /// The node.
+    /// That node, so that a listing can be answered with attributes.
     pub node: Arc<Node>,
 }
 
 impl Core {
-    /// Opens a directory. As long as it is open, what is known of its entries stays.
+    /// Opens a directory. Its known entries stay loaded until it is closed.
     pub fn open_directory(&mut self, ino: Ino) -> Result<HandleId, Stop> {
         self.must_have_session()?;
         self.node(ino)?;
@@ -34,8 +37,8 @@ impl Core {
         Ok(self.handles.open_directory(ino))
     }
 
-    /// Entries after a cookie. Reading from the start takes the entries as they are now; they stay
-    /// so for this handle until the next start.
+    /// Lists the entries after a cookie. Reading from the start takes a snapshot of the entries,
+    /// which this handle shows until it is read from the start again.
     pub fn list(&mut self, handle: HandleId, after: u64) -> Result<Vec<Listed>, Stop> {
         let directory = self.handles.directory_mut(handle).ok_or(Errno::EBADF)?;
         let (ino, taken) = (directory.ino, directory.entries.clone());
@@ -54,8 +57,8 @@ impl Core {
         let mut missing = Vec::new();
         let start = entries.partition_point(|entry| entry.cookie <= after);
         for Entry { cookie, name, ino: child } in entries[start..].iter().take(BATCH_ENTRIES) {
-            // What is no longer there, or something else by now, is left out: the kernel takes
-            // what it is told here for the present, and for ever.
+            // Entries that have gone, or refer to another node by now, are left out: the kernel
+            // takes each answer for the present state, and caches it without a time limit.
             if self.entry(ino, name)? == Some(*child) {
                 match self.node(*child) {
                     Ok(node) => {
@@ -70,7 +73,7 @@ impl Core {
         if missing.is_empty() { Ok(listed) } else { Err(Pause::Rows(missing).into()) }
     }
 
-    /// Notes nodes that a listing told the kernel of.
+    /// Notes that a listing named these nodes to the kernel.
     pub fn remember_listed(&mut self, directory: Ino, inos: &[Ino]) {
         inos.iter().for_each(|ino| self.handles.remember(*ino, directory));
     }

@@ -1,7 +1,7 @@
-//! Filling in rows that the server answered with.
+//! Filling the replica with rows from the server's answers. The drive asks the questions.
 //!
-//! **Invariant:** the client trusts no answer. Nodes that can't exist are left out, and a listing that
-//! does not end or does not advance is refused.
+//! **Invariant:** the client trusts no answer. Nodes that can't exist are left out, and a listing
+//! that does not end or does not advance is refused.
 
 use std::sync::Arc;
 
@@ -13,55 +13,58 @@ use xfer_protocol::{DeliveryId, Ino, Name, Seq};
 use crate::core::data::FetchOrder;
 use crate::core::state::Core;
 
-/// A directory up to this size is listed whole when one of its entries is looked up. That costs one
-/// question too, and later look-ups cost none.
+/// A directory with up to this many entries is listed whole when one of them is looked up. That
+/// costs one question, as a single look-up does, and later look-ups cost none.
 const LISTED_WHOLE_MAX: u64 = 1000;
 
-/// More names of a node than any tree can have, so that the rules need not count so far.
+/// The most names that a node from the server may have. No tree comes near it, so the rules can
+/// count on from it without an overflow.
 const NLINK_MAX: u32 = u32::MAX / 2;
 
 /// The same for the entries of a directory, and for the bytes of their names.
 const ENTRIES_MAX: u64 = u64::MAX / 4;
 
-/// The server's answer is not what was asked for. Says what it should have been.
+/// The server's answer does not fit the question. Holds a description of the expected answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Unexpected(pub(crate) &'static str);
 
-/// How many entries a listing may come to, so that a server that goes on for ever is not followed.
+/// The most entries that a listing may have, so that a server can't keep the client listing for
+/// ever.
 #[derive(Debug)]
 pub(crate) struct ListingLimit {
-    /// How many the directory has.
+    /// The entries that the directory has by its node.
     entries: u64,
-    /// The last change that the server had for sure. Each change since may have removed an entry that
-    /// the server still shows.
+    /// The last durable change when the listing began. Each later one may have removed an entry
+    /// that the server still shows.
     after: Seq,
-    /// How many came.
+    /// The entries that have arrived.
     count: u64,
 }
 
 impl Core {
-    /// How often rows were unloaded. An answer to a question from before the last time may be older
-    /// than a row that was known then, and must not be filled in.
+    /// How often rows were unloaded. An answer to a question from before the last time must not be
+    /// filled in: it may be older than a row that was known then.
     pub(crate) fn unloadings(&self) -> u64 {
         self.replica.table.unloadings()
     }
 
-    /// Unloads rows if there are too many.
+    /// Unloads rows if all take more memory than they may.
     pub(crate) fn trim_rows(&mut self) {
         self.replica.trim();
     }
 
-    /// Keeps a node loaded, and what is known of its entries, until [`Core::unpin`].
+    /// Keeps a node and its known entries loaded until [`Core::unpin`].
     pub(crate) fn pin(&mut self, ino: Ino) {
         self.replica.table.pin(ino);
     }
 
-    /// Takes one [`Core::pin`] back.
+    /// Ends one [`Core::pin`].
     pub(crate) fn unpin(&mut self, ino: Ino) {
         self.replica.table.unpin(ino);
     }
 
-    /// Whether a directory is too large to be listed for one look-up.
+    /// Whether a directory is too large to be listed for one look-up. One that is not loaded counts
+    /// as large.
     pub(crate) fn is_large(&self, directory: Ino) -> bool {
         self.known_node(directory).is_none_or(|node| node.entries() > LISTED_WHOLE_MAX)
     }
@@ -76,14 +79,14 @@ impl Core {
         self.replica.table.is_complete(directory)
     }
 
-    /// Fills in a node.
+    /// Fills in a node. One that can't exist is taken for absent.
     pub(crate) fn fill_node(&mut self, ino: Ino, answer: Answer) -> Result<(), Unexpected> {
         let Answer::Node(node) = answer else { return Err(Unexpected("a node")) };
         self.replica.table.fill_node(ino, node.filter(is_sound));
         Ok(())
     }
 
-    /// Fills in attributes that a listing left out.
+    /// Fills in extended attributes that a listing left out.
     pub(crate) fn fill_attributes(&mut self, ino: Ino, answer: Answer) -> Result<(), Unexpected> {
         let Answer::Node(node) = answer else { return Err(Unexpected("a node")) };
         if let Some(node) = node.filter(is_sound) {
@@ -95,7 +98,7 @@ impl Core {
         }
     }
 
-    /// Fills in an entry with its node.
+    /// Fills in an entry together with its node.
     pub(crate) fn fill_entry(
         &mut self,
         parent: Ino,
@@ -112,15 +115,15 @@ impl Core {
         Ok(())
     }
 
-    /// What a listing of a directory may come to.
+    /// The limit for a listing of a directory that begins now.
     pub(crate) fn listing_limit(&self, directory: Ino) -> ListingLimit {
         let entries = self.known_node(directory).map_or(ENTRIES_MAX, |node| node.entries());
-        // The server may show entries that are removed by changes it does not have yet.
+        // The server may still show entries that changes in flight have removed.
         ListingLimit { entries, after: self.uplink.log.durable(), count: 0 }
     }
 
-    /// Fills in pages of a listing that was asked for from `after` on. Gives the name that the next
-    /// page follows.
+    /// Fills in the answer to a listing from `after` on. Returns the name after which the next page
+    /// begins.
     pub(crate) fn fill_listing(
         &mut self,
         directory: Ino,
@@ -132,7 +135,7 @@ impl Core {
         let first = pages.first().filter(|page| page.directory == directory);
         let first = first.ok_or(Unexpected("a listing without a page"))?;
         let end = first.entries.last().map(|entry| entry.name.clone());
-        // A server that names the same entries again would keep the client here for ever.
+        // A server that repeats entries would keep the client here for ever.
         if !first.last && (end.is_none() || end.as_ref() <= after) {
             return Err(Unexpected("a listing that does not advance"));
         }
@@ -153,19 +156,20 @@ impl Core {
                 table.fill_node(entry.ino, Some(entry.node));
             }
         }
-        // Pages that the server adds begin at the start of their directory, as the first did if this
-        // is its last: either way all entries have come.
+        // Pages that the server adds unasked begin at the start of their directory. The pages of
+        // the directory that was asked for came one after another from its start. So after a last
+        // page, either has all its entries.
         if page.last {
             table.fill_complete(page.directory);
         }
     }
 
-    /// The head of a delivery that waits to be placed.
+    /// The head of a delivery, if it waits to be placed.
     pub(crate) fn waiting_delivery(&self, id: DeliveryId) -> Option<DeliveryHead> {
         self.inbox.waiting.iter().find(|head| head.id == id).cloned()
     }
 
-    /// Fills in a delivery with all its items. One without items is gone.
+    /// Fills in a delivery with all its items. One without items no longer exists.
     pub(crate) fn fill_delivery(&mut self, head: DeliveryHead, items: Vec<Item>) {
         let DeliveryHead { id, from, sent, .. } = head;
         let there = !items.is_empty();
@@ -173,7 +177,7 @@ impl Core {
         self.replica.table.fill_delivery(id, there.then(|| Arc::new(delivery)));
     }
 
-    /// Whether a file still has the content, with data in all of the range.
+    /// Whether a file still has the ordered content, with data in the whole range.
     pub(crate) fn has_data(&self, ino: Ino, order: &FetchOrder) -> bool {
         let Some(node) = self.known_node(ino) else { return false };
         node.file().filter(|data| data.content == Some(order.content)).is_some_and(|data| {
@@ -181,18 +185,18 @@ impl Core {
         })
     }
 
-    /// The last op that changed a node.
+    /// The seq of the last op that changed a node.
     pub(crate) fn changed(&self, ino: Ino) -> Seq {
         self.replica.table.changed(ino)
     }
 
-    /// Fills in what a fetch brought, or nothing if it failed.
+    /// Ends a fetch with its data, or without any if it failed.
     pub(crate) fn fill_data(&mut self, order: &FetchOrder, data: Option<&bytes::Bytes>) {
         self.data.cache.arrived(order, data);
     }
 }
 
-/// Whether a node that the server sent can be one: the rest of the client relies on it.
+/// Whether a node from the server can exist. The rest of the client relies on these bounds.
 fn is_sound(node: &Node) -> bool {
     if node.xattrs.bytes() > XATTRS_BYTES_MAX as u64 || node.nlink > NLINK_MAX {
         return false;

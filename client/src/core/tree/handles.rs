@@ -1,4 +1,6 @@
-//! What the kernel holds: nodes it knows, and open files and directories.
+//! The kernel's hold on the tree: nodes that it knows, and open files and directories.
+//!
+//! **Invariant:** numbers of handles only rise, so of two handles the newer has the larger number.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
@@ -9,22 +11,20 @@ use xfer_protocol::{Ino, Name};
 
 use crate::core::data::Readahead;
 
-/// The number of an open file or directory.
+/// The number of an open file or directory. It is not used again in the same session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct HandleId(pub u64);
 
-/// In how many of the files that were opened to be read a write is looked for.
+/// The number of files that a write is compared with, to find out whether it copies one of them.
 const SOURCES_MAX: usize = 4;
 
-/// How many names the kernel may keep as absent from the root.
+/// The most names that the kernel may cache as absent from the root.
 const ABSENT_MAX: usize = 10_000;
 
-/// What is open.
+/// An open file or directory.
 #[derive(Debug)]
 pub(in crate::core) enum Handle {
-    /// A regular file.
     File(OpenFile),
-    /// A directory.
     Directory(OpenDirectory),
 }
 
@@ -45,7 +45,8 @@ pub(in crate::core) struct OpenFile {
     pub(in crate::core) readahead: Readahead,
 }
 
-/// An open directory: its entries as they were when reading began, in order of their cookies.
+/// An open directory, with a snapshot of its entries from when reading began, in order of their
+/// cookies.
 #[derive(Debug)]
 pub(in crate::core) struct OpenDirectory {
     pub(in crate::core) ino: Ino,
@@ -55,38 +56,38 @@ pub(in crate::core) struct OpenDirectory {
 /// An entry of a listing.
 #[derive(Debug)]
 pub(in crate::core) struct Entry {
-    /// Its position in every listing of its directory.
+    /// The entry's position in every listing of its directory.
     pub(in crate::core) cookie: u64,
     pub(in crate::core) name: Name,
     pub(in crate::core) ino: Ino,
 }
 
-/// What the kernel knows of a node.
+/// A node that the kernel knows.
 #[derive(Debug)]
 struct Known {
-    /// Answers that told of it, and were not taken back.
+    /// The answers that named it to the kernel, less those that the kernel has taken back.
     lookups: u64,
-    /// The directory in which it was found last.
+    /// The directory in which the kernel last found it.
     directory: Ino,
 }
 
-/// Nodes that the kernel knows, and what it has open.
+/// The nodes that the kernel knows, and its open files and directories.
 #[derive(Debug)]
 pub(in crate::core) struct Handles {
     open: BTreeMap<HandleId, Handle>,
     next: u64,
     known: BTreeMap<Ino, Known>,
     writers: BTreeMap<Ino, u32>,
-    /// Names that the kernel keeps as absent from the root.
+    /// Names that the kernel may have cached as absent from the root.
     absent: BTreeSet<Name>,
-    /// The files that were opened last to be read only, the last one first. They stay when they are
-    /// closed: some programs write what they read after that.
+    /// The files that were last opened for reading only, the latest first. A file stays here when
+    /// it is closed, since some programs write a copy only then.
     sources: VecDeque<Ino>,
     cookie_key: [u8; 16],
 }
 
 impl Handles {
-    /// Nothing is open. `cookie_key` must be random: see [`Handles::cookie`].
+    /// Begins without handles. `cookie_key` must be random: see [`Handles::cookie`].
     pub(in crate::core) fn new(cookie_key: [u8; 16]) -> Handles {
         Handles {
             open: BTreeMap::new(),
@@ -142,14 +143,16 @@ impl Handles {
         Some(handle)
     }
 
-    /// The cookie of a name: its position in every listing of its directory, whatever comes and goes
-    /// beside it.
+    /// The cookie of a name: its position in every listing of its directory, regardless of other
+    /// entries that come and go.
     ///
-    /// The kernel keeps cookies longer than handles: it goes on with a new handle where the cached
-    /// listing of an old one ended. Counted positions would then skip as many entries as were
-    /// removed. A hash can collide, once in about 10^9 directories of 100,000 entries; its key is
-    /// random, so that nobody can cause a collision.
+    /// The kernel keeps cookies longer than handles: it continues with a new handle where the
+    /// cached listing of an old one ended. If cookies counted entries, it would then skip as many
+    /// as were removed. Hashes can collide, in about one of 10^9 directories of 100,000 entries.
+    /// The key is random, so that collisions can't be made on purpose.
     pub(in crate::core) fn cookie(&self, name: &Name) -> u64 {
+        // Listings begin after 0, and 1 and 2 belong to `.` and `..`. Programs see cookies as
+        // signed.
         const AFTER_DOTS: u64 = 3;
         const COOKIE_MAX: u64 = i64::MAX as u64;
         let mut hasher = SipHasher13::new_with_key(&self.cookie_key);
@@ -157,46 +160,46 @@ impl Handles {
         (hasher.finish() & COOKIE_MAX).max(AFTER_DOTS)
     }
 
-    /// Files that a program may be copying from.
+    /// The files that a program may be copying from.
     pub(in crate::core) fn sources(&self) -> impl Iterator<Item = Ino> {
         self.sources.iter().copied()
     }
 
-    /// All files that a handle can write to.
+    /// All files that are open for writing.
     pub(in crate::core) fn written(&self) -> impl Iterator<Item = Ino> {
         self.writers.keys().copied()
     }
 
-    /// The newest handle that there is or was.
+    /// The handle that was opened last. It may be closed by now.
     pub(in crate::core) fn newest(&self) -> HandleId {
         HandleId(self.next)
     }
 
-    /// How many handles can write to a file.
+    /// The number of handles that can write to a file.
     pub(in crate::core) fn writers(&self, ino: Ino) -> u32 {
         self.writers.get(&ino).copied().unwrap_or(0)
     }
 
-    /// Counts one more answer that told the kernel of a node in a directory.
+    /// Counts one more answer that named a node to the kernel, found in a directory.
     pub(in crate::core) fn remember(&mut self, ino: Ino, directory: Ino) {
         let known = self.known.entry(ino).or_insert(Known { lookups: 0, directory });
         known.lookups += 1;
         known.directory = directory;
     }
 
-    /// A node that the kernel knows was moved into a directory, at the kernel's own wish.
+    /// Notes that a rename by the kernel moved a node into a directory.
     pub(in crate::core) fn moved(&mut self, ino: Ino, directory: Ino) {
         if let Some(known) = self.known.get_mut(&ino) {
             known.directory = directory;
         }
     }
 
-    /// The directory in which the kernel found a node last.
+    /// The directory in which the kernel last found a node.
     pub(in crate::core) fn directory_of(&self, ino: Ino) -> Option<Ino> {
         self.known.get(&ino).map(|known| known.directory)
     }
 
-    /// Takes back answers. True if the kernel does not know the node any more.
+    /// Takes back `count` answers. True if the kernel no longer knows the node.
     pub(in crate::core) fn forget(&mut self, ino: Ino, count: u64) -> bool {
         let Some(known) = self.known.get_mut(&ino) else { return true };
         known.lookups = known.lookups.saturating_sub(count);
@@ -207,9 +210,9 @@ impl Handles {
         gone
     }
 
-    /// Notes that the kernel is told that a name is absent. False if it must not keep that, since
-    /// there would be no telling it otherwise: the root is the one directory that the kernel goes on
-    /// looking into when the session is over.
+    /// Notes that the kernel is told that a name is absent. False if the kernel must not cache
+    /// that, because there is no room to note it and so no way to take it back. Only the root
+    /// matters: it is the one directory that the kernel still looks into when the session is over.
     pub(in crate::core) fn remember_absent(&mut self, directory: Ino, name: &Name) -> bool {
         if directory != Ino::ROOT || self.absent.contains(name) {
             return true;
@@ -221,12 +224,12 @@ impl Handles {
         room
     }
 
-    /// Names that the kernel keeps as absent from the root, or kept once.
+    /// The names that the kernel has, or had, cached as absent from the root.
     pub(in crate::core) fn absent(&self) -> impl Iterator<Item = &Name> {
         self.absent.iter()
     }
 
-    /// All nodes that the kernel knows, but for the root, which it always does.
+    /// All nodes that the kernel knows, except the root, which it always knows.
     pub(in crate::core) fn known(&self) -> impl Iterator<Item = Ino> {
         self.known.keys().copied()
     }

@@ -1,4 +1,4 @@
-//! Names, attributes and directories: what is loaded of the tree, and the operations on it.
+//! Names, attributes and directories: the loaded rows, and the operations on them.
 
 mod replica;
 mod filling;

@@ -1,4 +1,7 @@
-//! Names: lookup, and everything that makes, moves or removes one.
+//! Names: look-up, and the operations that make, move or remove a name.
+//!
+//! Names in a mailbox are those of drafts and records, so each operation here keeps the drafts in
+//! step.
 
 use std::sync::Arc;
 
@@ -14,7 +17,7 @@ use crate::core::state::Core;
 /// A node that an operation found or made.
 pub type Found = (Ino, Arc<Node>);
 
-/// What a new node is.
+/// The kind of a new node, and what it is made with.
 #[derive(Clone, Debug)]
 pub enum New {
     /// An empty regular file.
@@ -29,12 +32,12 @@ pub enum New {
     },
     /// A symbolic link.
     Symlink {
-        /// Where it points.
+        /// The path that it points to.
         target: Bytes,
     },
     /// A pipe, socket or device.
     Special {
-        /// Which.
+        /// Which of these.
         kind: SpecialKind,
         /// Its permission bits.
         mode: u16,
@@ -69,7 +72,7 @@ impl Core {
         self.find(parent)
     }
 
-    /// Finds a node by the names that lead to it from the root. Nobody is noted as knowing it.
+    /// Finds a node by its path from the root. The kernel is not noted as knowing it.
     pub(crate) fn find_path(&mut self, path: &[Name]) -> Result<Found, Stop> {
         self.must_have_session()?;
         let mut ino = Ino::ROOT;
@@ -86,7 +89,7 @@ impl Core {
         Ok((ino, self.node(ino)?))
     }
 
-    /// Whether the kernel may keep that a name is absent.
+    /// Whether the kernel may cache that a name is absent.
     pub fn may_keep_absent(&mut self, parent: Ino, name: &Name) -> bool {
         self.handles.remember_absent(parent, name)
     }
@@ -104,7 +107,7 @@ impl Core {
         Ok((ino, self.node(ino)?))
     }
 
-    /// Makes a node that the kernel does not know of.
+    /// Makes a node without noting that the kernel knows it.
     pub(crate) fn add(
         &mut self,
         parent: Ino,
@@ -153,7 +156,7 @@ impl Core {
         Ok((ino, self.node(ino)?))
     }
 
-    /// Takes a name from a node.
+    /// Removes a name. A node without names goes once the kernel does not know it any more.
     pub fn unlink(&mut self, parent: Ino, name: &Name) -> Result<(), Stop> {
         let target = self.entry(parent, name)?;
         let is_draft = target.is_some_and(|ino| self.stands_at(ino, parent, name));
@@ -166,7 +169,8 @@ impl Core {
         if target.is_some_and(|ino| {
             self.outbox.drafts.torn(ino).is_some() || self.handles.writers(ino) > 0
         }) {
-            // It may have another name elsewhere.
+            // The file may live on under another name. The directory that it has left may be
+            // complete now.
             self.outbox.resend |= self.outbox.drafts.look_again();
         }
         Ok(())
@@ -182,7 +186,7 @@ impl Core {
         Ok(())
     }
 
-    /// Moves a name; into a mailbox, that sends it.
+    /// Moves a name. Into a mailbox, that sends the node.
     pub fn rename(
         &mut self,
         from: &(Ino, Name),
@@ -192,10 +196,11 @@ impl Core {
         let moved = self.entry(from.0, &from.1)?.ok_or(Errno::ENOENT)?;
         let replaced = self.entry(to.0, &to.1)?;
         let replaces = replaced.filter(|ino| *ino != moved);
+        // Sending takes a number after the rename is done, when it is too late to pause for one.
         self.fresh()?;
         let rename = Action::Rename { from: from.clone(), to: to.clone(), mode };
         if mode != RenameMode::Exchange {
-            // Room is asked for only for what can be moved at all.
+            // Checked first, so that room is reserved only for a rename that succeeds.
             self.check(&rename)?;
             self.prepare_rename(moved, (from.0, to.0), &to.1, replaces)?;
         } else if self.mailbox(from.0)?.is_some() || self.mailbox(to.0)?.is_some() {
@@ -203,7 +208,8 @@ impl Core {
         }
         self.prepare_entry(to.0)?;
         let goes = replaces.filter(|ino| self.stands_at(*ino, to.0, &to.1));
-        // A draft whose other name is moved elsewhere stands in its mailbox all the same.
+        // If a draft has a second name elsewhere, and that one is moved, the draft stays in its
+        // mailbox.
         let stays = self.is_draft(moved)
             && !self.stands_at(moved, from.0, &from.1)
             && self.mailbox(to.0)?.is_none();
@@ -218,30 +224,31 @@ impl Core {
         if stays {
             return Ok(());
         }
-        // The rename happened: what comes after it must not make it seem to have failed.
+        // The rename is done. A failure to send must not make it look as if the rename had failed.
         match self.send_renamed(moved, (from.0, to.0), &to.1) {
             Ok(()) => {}
             Err(Stop::Refused(errno)) => self.refuse_room(moved, errno),
-            // It is sent as soon as that can be waited for.
+            // Sending needs something that this attempt can't wait for any more. It is tried again
+            // soon.
             Err(_) => self.outbox.resend = true,
         }
         Ok(())
     }
 
-    /// Whether something is a draft that stands under this name.
+    /// Whether a node is a draft, and this is its name in the mailbox.
     fn stands_at(&self, ino: Ino, parent: Ino, name: &Name) -> bool {
         let place = self.outbox.drafts.get(ino).map(|draft| &draft.location);
         place.is_some_and(|place| place.mailbox == parent && place.name == *name)
     }
 
-    /// The kernel takes back that it knows a node.
+    /// Notes that the kernel has taken back `count` answers about a node.
     pub fn forget(&mut self, ino: Ino, count: u64) {
         if self.handles.forget(ino, count) {
             self.drop_orphan(Some(ino));
         }
     }
 
-    /// Removes a node that has no name, once the kernel does not know it.
+    /// Removes a node without names, unless the kernel still knows it.
     fn drop_orphan(&mut self, ino: Option<Ino>) {
         let Some(ino) = ino else { return };
         let orphan =
@@ -250,10 +257,12 @@ impl Core {
             self.outbox.resend |= self.outbox.drafts.is_torn_no_more(ino);
         }
         if orphan && self.handles.knows(ino) {
-            // It stays loaded, so that it is known as one when the kernel forgets it.
+            // It stays loaded. Otherwise it would not be recognised as an orphan when the kernel
+            // forgets it.
             self.replica.table.pin(ino);
         } else if orphan {
-            // Only a session that is over refuses this, and then the server does it itself.
+            // Only a session that is over or about to end refuses this. The server then removes the
+            // orphan itself.
             let _ = self.change(Action::ForgetOrphan { ino });
             self.replica.table.unpin(ino);
         }

@@ -1,14 +1,15 @@
-//! The replica: the rows of the tree that are loaded, within a limit of memory.
+//! The replica: the loaded rows of the tree, within a memory limit.
+//!
+//! It does not load rows. [`super::filling`] puts in those that the server sent.
 
 use xfer_protocol::tree::Table;
 
-/// Loaded rows.
 #[derive(Debug)]
 pub(in crate::core) struct Replica {
     pub(in crate::core) table: Table,
     /// The memory limit of rows that the server has too, in bytes.
     bytes_max: usize,
-    /// How many operations need all that is loaded, however much it is.
+    /// The operations that need all loaded rows kept. While there are any, nothing is unloaded.
     holds: usize,
 }
 
@@ -24,12 +25,12 @@ impl Replica {
         }
     }
 
-    /// Keeps all rows that are loaded, until [`Replica::release`].
+    /// Keeps all loaded rows until [`Replica::release`].
     pub(in crate::core) fn hold(&mut self) {
         self.holds += 1;
     }
 
-    /// Takes one [`Replica::hold`] back.
+    /// Ends one [`Replica::hold`].
     pub(in crate::core) fn release(&mut self) {
         self.holds -= 1;
         self.trim();

@@ -1,36 +1,39 @@
-//! Room on the server's disk: what this session may take up there before it has to ask.
+//! Room on the server's disk: how much this session may use before it has to ask for more.
 //!
-//! A change is acknowledged only within the limit that the server granted, so that it still fits when
-//! other sessions write. A program that needs more waits while the server is asked for a higher
-//! limit; if the server grants none, the program gets ENOSPC.
+//! A change is acknowledged only within the limit that the server granted, so that it still fits
+//! when other sessions write. A program that needs more waits while the server is asked for a
+//! higher limit; if the server grants none, the program gets ENOSPC.
+//!
+//! **Invariant:** within a round the limit only rises. This side begins a new round when it lowers
+//! the limit, so that messages sent before are recognised.
 
 use std::time::{Duration, Instant};
 
 use xfer_protocol::tree::{Limit, Room};
 
-/// What a quiet session keeps at most; the rest is for others.
+/// The most unused room that a quiet session keeps. It gives the rest back for other sessions.
 const QUIET_MAX: Room = Room { bytes: 64 << 20, files: 4096 };
 
-/// The part of the disk's room that a quiet session keeps at most.
+/// The disk's free room is divided by this. A quiet session keeps no more than one part unused.
 const QUIET_PARTS: u64 = 64;
 
-/// For how long a refusal answers for all that need as much: then the server is asked again.
+/// How long a refusal stands for all ops that need as much room. Then the server is asked again.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 
-/// What is known of the disk, and what of it may be used.
+/// The room on the disk, and this session's share of it.
 #[derive(Debug)]
 pub(in crate::core) struct DiskRoom {
-    /// What the disk can still take.
+    /// The disk's free room, as the server last said.
     disk: Room,
     limit: Limit,
-    /// What the session's ops take up so far.
+    /// The room that the session's ops have taken so far.
     used: Room,
     question: Question,
-    /// What there was no room for, and when.
+    /// The room that the server did not have, and when it said so.
     refused: Option<(Room, Instant)>,
 }
 
-/// A question for a higher limit, for an op that takes up so much.
+/// The question for a higher limit. It holds the room of the op that did not fit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Question {
     None,
@@ -49,49 +52,51 @@ impl DiskRoom {
         }
     }
 
-    /// What the disk can still take.
+    /// The disk's free room.
     pub(in crate::core) fn disk(&self) -> Room {
         self.disk
     }
 
-    /// Whether an op fits within the limit. An op that takes up no room always fits.
+    /// Whether an op that takes `room` fits within the limit. One that takes none always fits.
     pub(in crate::core) fn fits(&self, room: Room) -> bool {
         room.is_none() || self.limit.room.covers(self.used.plus(room))
     }
 
-    /// Takes an op into account.
+    /// Counts the room of an op as used.
     pub(in crate::core) fn take(&mut self, room: Room) {
         self.used = self.used.plus(room);
     }
 
-    /// Whether the server just said that there is no room for as much.
+    /// Whether the server refused this much room, or less, a moment ago.
     pub(in crate::core) fn is_refused(&self, room: Room, now: Instant) -> bool {
         self.refused.is_some_and(|(refused, when)| {
             room.covers(refused) && now.saturating_duration_since(when) < REFUSED_FOR
         })
     }
 
-    /// Asks for room for an op that does not fit.
+    /// Asks for room for an op that does not fit. There is one question at a time: an op that still
+    /// does not fit after the answer asks again.
     pub(in crate::core) fn want(&mut self, room: Room) {
         if self.question == Question::None {
             self.question = Question::Waiting(room);
         }
     }
 
-    /// Whether there is a question for the server.
+    /// Whether there is a question to send.
     pub(in crate::core) fn has_question(&self) -> bool {
         matches!(self.question, Question::Waiting(_))
     }
 
-    /// The question to be asked now, if there is one: the limit that is wanted.
+    /// The question to send now, if there is one: the limit that is wanted. It is worked out only
+    /// now, since other ops may have used room since.
     pub(in crate::core) fn question(&mut self) -> Option<Room> {
         let Question::Waiting(room) = self.question else { return None };
         self.question = Question::Asked(room);
         Some(self.used.plus(room))
     }
 
-    /// Takes what the server says of the disk and of the limit, when something became durable: that
-    /// may have made room.
+    /// Takes in the room and the limit that come with an acknowledgement. The durable changes may
+    /// have made room, so a refusal no longer stands.
     pub(in crate::core) fn hear(&mut self, disk: Room, limit: Limit) {
         self.refused = None;
         self.set(disk, limit);
@@ -99,13 +104,13 @@ impl DiskRoom {
 
     fn set(&mut self, disk: Room, limit: Limit) {
         self.disk = disk;
-        // A limit from before this side lowered its own no longer counts.
+        // A limit of an earlier round is from before this side lowered it, and no longer counts.
         if limit.round == self.limit.round {
             self.limit.room = self.limit.room.max(limit.room);
         }
     }
 
-    /// Takes the answer to a question.
+    /// Takes in the answer to a question.
     pub(in crate::core) fn hear_answer(&mut self, disk: Room, limit: Limit, now: Instant) {
         self.set(disk, limit);
         if let Question::Asked(room) = self.question {
@@ -114,14 +119,15 @@ impl DiskRoom {
         }
     }
 
-    /// Asks again what was asked over a link that broke before the answer.
+    /// Repeats a question whose link broke before the answer.
     pub(in crate::core) fn rewind(&mut self) {
         if let Question::Asked(room) = self.question {
             self.question = Question::Waiting(room);
         }
     }
 
-    /// Lowers the limit of a session that is quiet, and gives it as the server is to know it.
+    /// Lowers the limit of a quiet session, unless it has a question open. Returns the limit that
+    /// the server must be told.
     pub(in crate::core) fn give_back(&mut self) -> Limit {
         let spare = self.limit.room.less(self.used);
         let kept = spare.min(QUIET_MAX).min(self.disk.divided(QUIET_PARTS));

@@ -1,4 +1,7 @@
-//! What the server says over the log link.
+//! Messages from the server over the log link. The drive has read and decoded them.
+//!
+//! **Invariant:** an acknowledgement of ops that were not sent, or a grant of numbers that can't
+//! be, ends the session.
 
 use std::collections::BTreeSet;
 
@@ -9,19 +12,18 @@ use crate::core::link::Ending;
 use crate::core::notice::Notice;
 use crate::core::state::Core;
 
-/// What is left to do after a message was taken in.
+/// The work that is left for the drive after a message.
 #[derive(Debug)]
 pub(crate) enum Then {
-    /// Nothing.
     Nothing,
-    /// The server asks for an end: write back what programs have mapped, then drain.
+    /// The server asks for the session's end: write back what programs have mapped, then drain.
     Drain(Ending),
-    /// A delivery found no room in its inbox: its record becomes a draft again.
+    /// A delivery found no room in the recipient's inbox: its record becomes a draft again.
     TakeBack(DeliveryId),
 }
 
 impl Core {
-    /// Takes a message in. An error is the end of the session.
+    /// Takes in a message. An error ends the session.
     pub(crate) fn handle_message(&mut self, message: ToClient) -> Result<Then, Ending> {
         match message {
             ToClient::Durable { seq, disk, limit } => {
@@ -55,7 +57,8 @@ impl Core {
         Ok(Then::Nothing)
     }
 
-    /// Takes in the final state of something that was sent. If it was received, that made room.
+    /// Takes in the final state of a delivery. One that left the inbox made room there, so drafts
+    /// are tried again.
     fn conclude(&mut self, id: DeliveryId, state: DeliveryState) -> Then {
         self.learn_state(id, state.clone());
         match state {
@@ -69,7 +72,7 @@ impl Core {
         Then::Nothing
     }
 
-    /// Takes over the users that can be sent to; the outbox shows one directory for each.
+    /// Replaces the users that can be sent to. The outbox shows a mailbox for each.
     fn set_users(&mut self, users: BTreeSet<Name>) {
         let outbox = &mut self.outbox;
         let changed = outbox.users.symmetric_difference(&users).cloned();
@@ -77,9 +80,10 @@ impl Core {
         self.notices.push(Notice::Contents(Ino::OUTBOX));
         outbox.users = users;
         outbox.users_changes += 1;
-        // Deliveries that waited for a removed user were refused.
+        // Deliveries that waited for a removed user were refused, so they are not known to be in
+        // the inbox.
         outbox.deliveries.retain(|_, state| !matches!(state, DeliveryState::Sent(_)));
-        // A user who is back can be sent to.
+        // Drafts for a user who was added again can be sent.
         outbox.resend |= !outbox.drafts.is_empty();
     }
 }

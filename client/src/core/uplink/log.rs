@@ -1,6 +1,12 @@
-//! The log: ops in order, with their data, from when a program made them until they are durable.
+//! The log: ops in order, with their data, from the moment programs make them until they are
+//! durable.
 //!
-//! **Invariant:** an op is forgotten only when it is durable, and once sent it is frozen.
+//! [`super::outgoing`] decides when the next ops go out, not the log.
+//!
+//! **Invariant:** an op is forgotten only when it is durable, and is frozen once it was sent.
+//!
+//! **Invariant:** the entries are the tree's last ops, without a gap, from the first that is not
+//! durable on. The first `sent` of them went out over the current link.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -12,16 +18,16 @@ use xfer_protocol::{Name, Seq};
 
 use super::rate::Rate;
 
-/// What an op counts for beside its data, in bytes: about what it takes in memory.
+/// The memory that an op takes beside its data, in bytes, roughly.
 const OP_BYTES: usize = 256;
 
-/// However slow the link, this much may wait, in bytes.
+/// The backlog that is allowed however slow the link is, in bytes.
 const BACKLOG_BYTES_MIN: usize = 8 << 20;
 
-/// The most a frame carries, in bytes.
+/// The most that a frame carries, in bytes.
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
-/// The least a frame may carry, however slow the link, in bytes.
+/// The most that a frame carries on the slowest link, in bytes.
 const FRAME_BYTES_MIN: usize = 64 << 10;
 
 /// Ops that are not durable.
@@ -30,7 +36,7 @@ pub(in crate::core) struct Log {
     entries: VecDeque<Entry>,
     /// The seq of the last op ever appended.
     last: Seq,
-    /// How many of the entries were sent.
+    /// The number of entries that were sent. They are the first ones.
     sent: usize,
     bytes: usize,
     bytes_max: usize,
@@ -44,14 +50,13 @@ struct Entry {
     bytes: usize,
 }
 
-/// Ops to go out in one frame.
+/// The ops of one frame.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// The seq of the first.
+    /// The seq of the first op. The others follow it.
     pub(crate) first: Seq,
-    /// The ops.
     pub(crate) ops: Vec<Op>,
-    /// Their data, in order.
+    /// The data of those ops that have any, in order.
     pub(crate) payloads: Vec<Bytes>,
 }
 
@@ -60,14 +65,14 @@ impl Log {
         Log { entries: VecDeque::new(), last, sent: 0, bytes: 0, bytes_max, rate: Rate::default() }
     }
 
-    /// Whether data may be appended now: the backlog is bounded in bytes, and by what the link has
-    /// shown to carry in about a second, so that waiting for one op never means waiting for long.
+    /// Whether an op with data may be appended now. The backlog is bounded in bytes, and by what
+    /// the link has carried in about a second, so that a wait for one op is never long.
     pub(in crate::core) fn has_room(&self) -> bool {
         let second = self.rate.bytes_per_s().map_or(self.bytes_max, |rate| rate as usize);
         self.bytes < second.max(BACKLOG_BYTES_MIN).min(self.bytes_max)
     }
 
-    /// Whether not even small ops may be appended now.
+    /// Whether no op may be appended now, not even one without data.
     pub(in crate::core) fn is_full(&self) -> bool {
         self.bytes >= self.bytes_max
     }
@@ -89,22 +94,22 @@ impl Log {
         self.last.next()
     }
 
-    /// The last op there was.
+    /// The seq of the last op appended.
     pub(in crate::core) fn last(&self) -> Seq {
         self.last
     }
 
-    /// The last op that was sent.
+    /// The seq of the last op that was sent.
     pub(in crate::core) fn last_sent(&self) -> Seq {
         Seq(self.last.0 - (self.entries.len() - self.sent) as u64)
     }
 
-    /// The last op that is durable.
+    /// The seq of the last op that is durable.
     pub(in crate::core) fn durable(&self) -> Seq {
         Seq(self.last.0 - self.entries.len() as u64)
     }
 
-    /// Ops and bytes that are not durable.
+    /// The number of ops that are not durable, and the memory that they take in bytes.
     pub(in crate::core) fn pending(&self) -> (usize, usize) {
         (self.entries.len(), self.bytes)
     }
@@ -112,11 +117,14 @@ impl Log {
     /// Takes the next ops to send, if there are any.
     pub(in crate::core) fn take(&mut self) -> Option<Group> {
         let first = self.last_sent().next();
+        // About half a second of the link, so that a short message need not wait long behind a
+        // frame.
         let frame = self.rate.bytes_per_s().map_or(FRAME_BYTES_MAX, |rate| rate as usize / 2);
         let frame = frame.clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX);
         let (mut bytes, mut ops, mut payloads) = (0, Vec::new(), Vec::new());
         for entry in self.entries.range(self.sent..).take(FRAME_OPS_MAX) {
             bytes += entry.bytes;
+            // The first op goes out however large it is: else it would never go.
             if bytes > frame && !ops.is_empty() {
                 break;
             }
@@ -134,7 +142,7 @@ impl Log {
         self.sent = 0;
     }
 
-    /// Forgets the ops up to `seq`, which are durable. False if they were never sent.
+    /// Forgets the ops up to `seq`, which are durable. False if some of them were not sent.
     pub(in crate::core) fn retire(&mut self, seq: Seq, now: Instant) -> bool {
         let count = seq.0.saturating_sub(self.durable().0) as usize;
         if count > self.sent {
@@ -148,7 +156,7 @@ impl Log {
     }
 }
 
-/// Bytes of names and values in an op.
+/// The bytes of names and values in an op.
 fn extra_bytes(action: &Action) -> usize {
     let len = |name: &Name| name.as_bytes().len();
     match action {

@@ -1,8 +1,8 @@
-//! The log link's side of the core: what is to go up, and what the server allows.
+//! The core's side of the log link: what goes up, and what the server has granted.
 //!
 //! Reading order: [`log`] (ops until they are durable), [`rate`] (how fast they become so),
-//! [`numbers`] and [`disk_room`] (what the server granted), [`outgoing`] (what goes out next),
-//! [`incoming`] (what the server says).
+//! [`numbers`] and [`disk_room`] (what the server granted), [`outgoing`] (the next frame to send),
+//! [`incoming`] (messages from the server).
 
 mod rate;
 mod log;
@@ -24,33 +24,35 @@ use disk_room::DiskRoom;
 use log::Log;
 use numbers::Numbers;
 
-/// All that belongs to the log link.
+/// The state of the log link.
 #[derive(Debug)]
 pub(in crate::core) struct Uplink {
     pub(in crate::core) log: Log,
-    /// The last op that a program, or another user, waits for.
+    /// The seq of the last op that a program, or another user, waits for.
     pub(in crate::core) barrier: Seq,
     pub(in crate::core) numbers: Numbers,
     pub(in crate::core) disk_room: DiskRoom,
     pub(in crate::core) heartbeat: Heartbeat,
-    /// What was said over the present link.
+    /// The messages sent over the current link.
     sent: Sent,
 }
 
-/// What was said over a link so far.
+/// The messages sent over a link so far, besides ops. They are lost with the link.
 #[derive(Debug, Default)]
 struct Sent {
+    /// The seq up to which a commit was asked for.
     barrier: Seq,
+    /// The data of ops sent since the last early barrier, in bytes.
     bytes_since_barrier: usize,
     logout: bool,
 }
 
-/// Signs of life of a quiet link.
+/// Pings on a quiet link.
 #[derive(Debug, Default)]
 pub(in crate::core) struct Heartbeat {
-    /// When one was asked for, until it comes.
+    /// When the last ping was sent, until its answer comes.
     pinged: Option<Instant>,
-    /// How long the last one took.
+    /// How long the last answer took.
     pub(in crate::core) round_trip: Option<Duration>,
 }
 
@@ -66,8 +68,8 @@ impl Uplink {
         }
     }
 
-    /// Makes everything that is not durable unsent, and forgets what was asked over a link that broke:
-    /// the next link carries it again.
+    /// Prepares for a new link, which carries everything again that is not durable, and every
+    /// question that was not answered.
     pub(in crate::core) fn rewind(&mut self) {
         self.log.rewind();
         self.numbers.rewind();

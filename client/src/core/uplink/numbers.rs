@@ -1,18 +1,20 @@
 //! Numbers that the server granted for new nodes, contents and deliveries.
+//!
+//! **Invariant:** numbers are used in rising order, so none is used twice.
 
 use std::collections::VecDeque;
 
 use xfer_protocol::limits::IDS_MAX;
 use xfer_protocol::{IdRange, Ino};
 
-/// Fewer numbers left than this, and more are asked for.
+/// More numbers are asked for when fewer than this are left.
 const LOW: u64 = 1 << 17;
 
 /// Granted ranges, used up in order.
 #[derive(Debug)]
 pub(in crate::core) struct Numbers {
     ranges: VecDeque<IdRange>,
-    /// More were asked for and have not come.
+    /// More were asked for, and have not come yet.
     asked: bool,
 }
 
@@ -21,13 +23,14 @@ impl Numbers {
         Numbers { ranges: [range].into(), asked: false }
     }
 
-    /// The first of `count` consecutive numbers, if there are so many.
+    /// The first of `count` consecutive numbers, if one range has as many. The ranges before it are
+    /// skipped.
     pub(in crate::core) fn next_run(&self, count: u64) -> Option<u64> {
         let fits = |range: &&IdRange| range.end - range.first >= count;
         self.ranges.iter().find(fits).map(|range| range.first)
     }
 
-    /// Uses numbers up, and with them all that were granted before.
+    /// Uses up numbers, and with them all lower ones.
     pub(in crate::core) fn use_up(&mut self, first: u64, count: u64) {
         let next = first + count;
         self.ranges.retain_mut(|range| {
@@ -36,7 +39,7 @@ impl Numbers {
         });
     }
 
-    /// Adds a granted range. False if no server may grant it.
+    /// Adds a granted range. False if a server may not grant it, since ranges only rise.
     pub(in crate::core) fn add(&mut self, range: IdRange) -> bool {
         let newest = self.ranges.back().map_or(Ino::FIRST_GRANTED, |last| last.end);
         let possible =

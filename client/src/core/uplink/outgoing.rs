@@ -1,8 +1,17 @@
-//! What goes out next on the log link.
+//! The next frame for the log link.
 //!
-//! The order of preference matters. Questions for numbers and room go first, since programs wait for
-//! the answers and they are short. A barrier goes out as soon as every op before it was sent, so
-//! that the server commits while later ops are still on their way.
+//! The order of preference matters:
+//!
+//! 1. Questions for numbers and room, since programs wait for the answers and the frames are short.
+//! 2. A barrier, as soon as all ops up to it were sent. The server then commits while later ops are
+//!    in flight.
+//! 3. Ops.
+//! 4. A barrier for a full log, when all ops were sent: only a commit makes room in it.
+//! 5. The logout, when everything is durable.
+//!
+//! Nothing is written to the link from here. The drive writes, and decides when a ping is due.
+//!
+//! **Invariant:** a barrier covers only ops that were sent before it.
 
 use bytes::Bytes;
 use xfer_protocol::message::ToServer;
@@ -10,8 +19,8 @@ use xfer_protocol::message::ToServer;
 use super::log::Group;
 use crate::core::state::Core;
 
-/// A commit is asked for after this much since the last one while programs wait for room in the log,
-/// in bytes: the server makes it durable while the rest is on its way.
+/// While programs wait for room in the log, a commit is asked for each time that this much data was
+/// sent, in bytes. The server makes it durable while the rest is in flight.
 const BARRIER_BYTES: usize = 8 << 20;
 
 /// A frame for the log link.
@@ -19,7 +28,7 @@ const BARRIER_BYTES: usize = 8 << 20;
 pub(crate) enum Outgoing {
     /// Ops with their data.
     Ops(Group),
-    /// A message without data.
+    /// Anything else, without data.
     Message(ToServer),
 }
 
@@ -45,7 +54,7 @@ impl Core {
             || uplink.disk_room.has_question()
     }
 
-    /// A sign of life for a quiet link. A session whose programs make no changes gives back room.
+    /// A ping for a quiet link. With it, a session whose programs make no changes gives back room.
     pub(crate) fn ping(&mut self) -> ToServer {
         self.uplink.heartbeat.pinged = Some(self.now.monotonic);
         ToServer::Ping { limit: self.uplink.disk_room.give_back() }
@@ -61,7 +70,9 @@ impl Core {
         Some(Outgoing::Message(ToServer::Room { wanted }))
     }
 
-    /// A barrier that is due though there are ops to send.
+    /// A barrier that goes out before the remaining ops. It is due if a program waits for an op
+    /// that was sent, or if programs wait for room in the log. It covers everything that was sent,
+    /// and not only the op that is waited for, since one commit does for all.
     fn early_barrier(&mut self) -> Option<Outgoing> {
         let uplink = &mut self.uplink;
         let upto = uplink.log.last_sent();
@@ -82,7 +93,8 @@ impl Core {
         Some(Outgoing::Ops(group))
     }
 
-    /// A barrier for a log that is full, once everything was sent: only a commit makes room in it.
+    /// A barrier for a full log. It comes after [`Core::ops`], so everything up to the log's end
+    /// was sent.
     fn late_barrier(&mut self) -> Option<Outgoing> {
         let uplink = &mut self.uplink;
         let upto = uplink.log.last();
@@ -93,6 +105,7 @@ impl Core {
         Some(Outgoing::Message(ToServer::Barrier { upto }))
     }
 
+    /// The logout of a session that is drained, once over each link.
     fn logout(&mut self) -> Option<Outgoing> {
         let drained = self.session.draining.is_some() && self.uplink.log.pending().0 == 0;
         if !drained || self.uplink.sent.logout {

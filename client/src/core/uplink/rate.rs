@@ -1,8 +1,10 @@
 //! How fast the log link carries ops to the server's disk.
+//!
+//! It only measures; [`super::log`] bounds its backlog and its frames by the result.
 
 use std::time::Instant;
 
-/// How fast the log becomes durable, measured while it has something to carry.
+/// The rate at which the log becomes durable, measured only while it has something to carry.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
     bytes_per_s: Option<f64>,
@@ -11,21 +13,21 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// Less than this says little about the link, in bytes.
+    /// The smallest sample, in bytes. A smaller one says little about the link.
     const SAMPLE_BYTES: usize = 1 << 20;
 
-    /// The mean rate so far, if enough was carried to tell.
+    /// The mean rate, in which the latest sample counts half. `None` until there is a sample.
     pub(super) fn bytes_per_s(&self) -> Option<f64> {
         self.bytes_per_s
     }
 
-    /// Begins to measure: the log has something to carry from now on.
+    /// Begins a sample: the log has something to carry from now on.
     pub(super) fn start(&mut self, now: Instant) {
         self.since = Some(now);
         self.bytes = 0;
     }
 
-    /// Notes that so many bytes became durable.
+    /// Notes that `bytes` more became durable.
     pub(super) fn carried(&mut self, bytes: usize, now: Instant) {
         self.bytes += bytes;
         let Some(since) = self.since else { return };

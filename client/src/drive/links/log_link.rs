@@ -1,4 +1,6 @@
 //! The log link: ops go up, acknowledgements come down.
+//!
+//! The core decides what is sent and what a message means. Here frames are written and read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +17,13 @@ use crate::connect::{Reader, Writer};
 use crate::core::{Core, Ending, Group, LinkLoss, Outgoing, Then};
 use crate::drive::Client;
 
-/// How long the server's last message may take to be read, once nothing can be written any more.
+/// The longest wait for the server's last message once writing has failed.
 const LAST_MESSAGE: Duration = Duration::from_secs(2);
 
 const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
 
 impl Client {
-    /// Sends ops as they come, until the session is over.
+    /// Sends the core's frames as they come, and pings on a quiet link, until the session is over.
     pub(in crate::drive) async fn transmit(self: Arc<Self>, mut writer: Writer) {
         let mut ping_at = Instant::now() + HEARTBEAT;
         while !self.lock().is_over() {
@@ -40,7 +42,7 @@ impl Client {
             };
             ping_at = Instant::now() + HEARTBEAT;
             if let Err(error) = result {
-                // A server that hung up said why, if it could: that is still to be read.
+                // A server that hung up may have said why: its message may still be unread.
                 let _ = timeout(LAST_MESSAGE, self.wait_over()).await;
                 self.lose_link(LinkLoss::Broken(error.to_string()));
                 return;
@@ -48,7 +50,7 @@ impl Client {
         }
     }
 
-    /// Takes in what the server says, until the session is over.
+    /// Takes in the server's messages until the session is over.
     pub(in crate::drive) async fn receive(self: Arc<Self>, reader: Reader) {
         let mut reader = Patient::new(reader, Duration::from_millis(SILENCE_TIMEOUT_MS));
         loop {
@@ -73,7 +75,7 @@ impl Client {
         let mut core = self.lock();
         let then = core.handle_message(message)?;
         if is_pong {
-            // Nothing waits for it.
+            // No attempt waits for a pong.
             return Ok(());
         }
         let effects = core.take_effects();
@@ -95,8 +97,8 @@ impl Client {
         self.send(writer, &ToServer::Ops { first, ops }, &payloads).await
     }
 
-    /// Writes a message, for as long as the session lives. A server that is busy may take nothing for
-    /// a long time; one that is gone is noticed by its silence.
+    /// Writes a message, and gives up when the session ends. There is no other deadline: a busy
+    /// server may take nothing for a long time, and one that is gone is noticed by its silence.
     async fn send(
         &self,
         writer: &mut Writer,
@@ -110,13 +112,14 @@ impl Client {
         }
     }
 
-    /// The link broke. Sessions are not resumed over another link, so this is the end of this one.
+    /// Notes that the link broke. Sessions are not resumed over another link, so this ends the
+    /// session.
     fn lose_link(self: &Arc<Self>, loss: LinkLoss) {
         self.lock().lose_link(&loss);
         self.end(Ending::LinkLost(loss));
     }
 
-    /// Ends the session and tells everything that waits.
+    /// Ends the session, and wakes everything that waits.
     pub(in crate::drive) fn end(self: &Arc<Self>, ending: Ending) {
         let ended = self.lock().end(ending, &self.options.label);
         if ended {
@@ -124,7 +127,7 @@ impl Client {
         }
     }
 
-    /// Tells everything that waits, and the kernel, that the session is over.
+    /// Wakes everything that waits, and tells the kernel that the session is over.
     pub(in crate::drive) fn tell_over(self: &Arc<Self>) {
         self.over.send_replace(true);
         self.tick();

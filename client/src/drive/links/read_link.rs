@@ -1,4 +1,7 @@
 //! One read link: questions go up, answers come down in any order.
+//!
+//! Two tasks serve it, one for each direction. When either ends, the other does too, and all
+//! questions that wait are given up.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -18,23 +21,23 @@ use xfer_protocol::message::{Answer, Ask, ReadError, Request, Response};
 use crate::connect::{Reader, Writer};
 use crate::drive::tasks::Tasks;
 
-/// Questions that wait to be written.
+/// The most questions that wait to be written.
 const QUEUE: usize = 256;
 
-/// How long a question waits while nothing comes over its link.
+/// The longest time that a question waits while nothing comes over its link.
 const ANSWER_SILENCE: Duration = Duration::from_secs(30);
 
-/// An answer, with the bytes that came along.
+/// An answer, with the bytes that came with it.
 pub(in crate::drive) type Answered = (Answer, Bytes);
 
-/// An answer, or why the server says that there can't be one.
+/// An answer, or the server's reason why there is none.
 pub(in crate::drive) type Reply = Result<Answered, ReadError>;
 
 /// The server sends nothing although a question waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::drive) struct Late;
 
-/// A link that is open.
+/// An open link.
 #[derive(Clone)]
 pub(in crate::drive) struct ReadLink {
     questions: mpsc::Sender<Question>,
@@ -47,11 +50,11 @@ struct Question {
     reply: oneshot::Sender<Reply>,
 }
 
-/// Questions that were written and not answered; `None` once the link is broken.
+/// The questions that were written and are not answered. `None` once the link is broken.
 type Pending = Arc<Mutex<Option<BTreeMap<u32, oneshot::Sender<Reply>>>>>;
 
 impl ReadLink {
-    /// Serves a link that was opened, by tasks.
+    /// Starts the tasks that serve an open link.
     pub(in crate::drive) fn serve(reader: Reader, writer: Writer, tasks: &Tasks) -> ReadLink {
         let reader = Patient::new(reader, Duration::from_millis(SILENCE_TIMEOUT_MS));
         let (sender, questions) = mpsc::channel(QUEUE);
@@ -63,13 +66,13 @@ impl ReadLink {
         link
     }
 
-    /// Whether it broke.
+    /// Whether the link broke.
     pub(in crate::drive) fn is_broken(&self) -> bool {
         self.questions.is_closed()
     }
 
-    /// Asks, and gives nothing if the link breaks before the answer. The wait goes on as long as
-    /// bytes arrive, of this answer or of an earlier one.
+    /// Asks a question. Returns `None` if the link breaks before the answer. The wait continues as
+    /// long as bytes arrive, of this answer or of an earlier one.
     pub(in crate::drive) async fn ask(&self, after: Seq, ask: Ask) -> Result<Option<Reply>, Late> {
         let (reply, answered) = oneshot::channel();
         let asking = async {
@@ -95,7 +98,7 @@ impl ReadLink {
     }
 }
 
-/// Writes questions until the link is not used any more or breaks.
+/// Writes questions until the link is no longer used, or breaks.
 async fn transmit(
     mut writer: Writer,
     mut questions: mpsc::Receiver<Question>,
@@ -124,8 +127,8 @@ async fn transmit(
     pending.lock().take();
 }
 
-/// Hands answers out until the link breaks. The end of `pending` tells the questions that still
-/// wait, and the end of `_alive` tells the task that writes.
+/// Passes answers on until the link breaks. Then the end of `pending` tells the questions that
+/// still wait, and the end of `_alive` tells the task that writes.
 async fn receive(mut reader: Patient<Reader>, pending: Pending, _alive: oneshot::Sender<()>) {
     loop {
         let (response, payload) = match next_response(&mut reader).await {
@@ -140,7 +143,7 @@ async fn receive(mut reader: Patient<Reader>, pending: Pending, _alive: oneshot:
             None => break,
         };
         match reply {
-            // The operation that asked may have been interrupted.
+            // This fails if the operation that asked was interrupted.
             Some(reply) => drop(reply.send(response.answer.map(|answer| (answer, payload)))),
             None => {
                 tracing::error!("the server answered a question that was not asked");
@@ -151,7 +154,7 @@ async fn receive(mut reader: Patient<Reader>, pending: Pending, _alive: oneshot:
     pending.lock().take();
 }
 
-/// The link may be silent between two answers, but not within one.
+/// Reads the next answer. The link may be silent before it, but not within it.
 async fn next_response(reader: &mut Patient<Reader>) -> Result<(Response, Bytes), LinkError> {
     let first = reader.first_byte().await?;
     xfer_link::receive_after(first, reader, Bounds::OPEN).await

@@ -1,4 +1,7 @@
 //! The session's read links: questions are spread over them, and links that broke are opened again.
+//!
+//! **Invariant:** every question may be asked twice, so that one whose link broke is asked on
+//! another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,11 +15,11 @@ use super::read_link::{Answered, Late, ReadLink};
 use crate::connect::{Credentials, Dial, EndpointError};
 use crate::drive::tasks::Tasks;
 
-/// How many links questions are spread over, so that a long answer does not hold up short ones.
+/// The number of links. There are several, so that a long answer does not hold up short ones.
 const LINKS: usize = 3;
 
-/// The session's read links. The first is opened with the session; the others, and those that broke,
-/// when they are needed.
+/// The session's read links. The first is opened with the session. The others, and those that
+/// broke, are opened when they are needed.
 pub(in crate::drive) struct ReadLinks {
     dial: Arc<dyn Dial>,
     credentials: Credentials,
@@ -25,7 +28,7 @@ pub(in crate::drive) struct ReadLinks {
     tasks: Tasks,
 }
 
-/// Room for one link.
+/// The place of one link.
 #[derive(Default)]
 struct Slot {
     link: Mutex<Option<ReadLink>>,
@@ -34,7 +37,7 @@ struct Slot {
 }
 
 impl Slot {
-    /// The link, if there is one that is not broken.
+    /// The link, if there is one and it is not broken.
     fn link(&self) -> Option<ReadLink> {
         self.link.lock().as_ref().filter(|link| !link.is_broken()).cloned()
     }
@@ -52,12 +55,12 @@ impl ReadLinks {
 
     /// Opens a link before it is needed, so that the first question does not wait for it.
     pub(in crate::drive) async fn open_first(self: Arc<Self>) {
-        // The first question tries again and gets the error, if there is one.
+        // The first question tries again, and gets the error if there is one.
         let _ = self.open(0).await;
     }
 
-    /// Asks, on a link that may have to be opened first. If that link breaks, once more on another:
-    /// every question may be asked twice.
+    /// Asks a question, on a link that may have to be opened first. If that link breaks, it is
+    /// asked once more on another.
     #[tracing::instrument(level = "trace", skip(self))]
     pub(in crate::drive) async fn ask(
         self: &Arc<Self>,
@@ -71,7 +74,7 @@ impl ReadLinks {
         Ok(answer?)
     }
 
-    /// The link whose turn it is, or while that is being opened, any other that is there.
+    /// The link whose turn it is. While that one is being opened, any other that is open.
     async fn link(self: &Arc<Self>) -> Result<ReadLink, EndpointError> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % LINKS;
         if let Some(link) = self.slots[turn].link() {
@@ -100,10 +103,10 @@ impl ReadLinks {
     }
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::drive) enum Unanswered {
-    /// The server says so.
+    /// The server gave a reason.
     #[error(transparent)]
     Refused(#[from] ReadError),
     /// No link could be opened.
@@ -112,7 +115,7 @@ pub(in crate::drive) enum Unanswered {
     /// Two links broke before the answer.
     #[error("the read links broke")]
     Broken,
-    /// The server sends nothing.
+    /// Nothing came over the link for too long.
     #[error("the server does not answer")]
     Late,
     /// The session ended first.

@@ -12,7 +12,7 @@
 //! else is what the store has. So nothing is settled or unloaded while rows are being loaded: whoever
 //! does either has the tree's turn.
 //!
-//! **Invariant:** bytes that committed rows can reach are not given back: [`ContentEffect::Free`]
+//! **Invariant:** bytes that committed rows can reach are not given back: [`xfer_protocol::tree::ContentEffect::Free`]
 //! and contents that came and went wait for the commit that makes them unreachable.
 
 pub(crate) mod holding;

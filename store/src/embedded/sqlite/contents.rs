@@ -21,7 +21,7 @@ impl SqliteStore {
         self.connections.read(|reader| exists(reader, content))
     }
 
-    /// The first content that is surely as long as its data: see [`FileStore::whole_from`].
+    /// The first content that is surely as long as its data: see [`crate::embedded::FileStore::whole_from`].
     ///
     /// # Errors
     /// If the database fails.
