@@ -1,4 +1,5 @@
-//! The reasons why no session began, each with one line that says what to do.
+//! The reasons why no session began, each with one line that says what to do. The options of a command
+//! line that help are not named here: a program that has them adds them.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use super::trust::TrustError;
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The file of authorities can't be used.
-    #[error("--ca {}: {why}", file.display())]
+    #[error("authorities in {}: {why}", file.display())]
     Authorities {
         /// The file.
         file: PathBuf,
@@ -61,7 +62,7 @@ pub enum EndpointError {
     )]
     HangsUp(io::Error),
     /// The authorities don't vouch for the certificate.
-    #[error("its certificate is not valid: {0}; replace it, or trust it with --fingerprint")]
+    #[error("its certificate is not valid: {0}; replace it")]
     Certificate(String),
     /// TLS failed in another way.
     #[error("TLS failed: {0}; check that both sides have the same version of xfer")]
@@ -150,7 +151,7 @@ fn refusal_line(refusal: &Refusal) -> String {
         Refusal::WrongPassword => refusal.to_string(),
         Refusal::Blocked { seconds } => format!("blocked, try again in {seconds} s"),
         Refusal::InUse { host, address, since } => format!(
-            "already mounted on {} ({}) since {}; use --takeover to end that one",
+            "already mounted on {} ({}) since {}",
             harmless(host),
             harmless(address),
             moment(*since)
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "alice@host:33000: already mounted on lap\\u{1b}[2Jtop (10.0.0.1) since \
-             1970-01-01 00:00:00 UTC; use --takeover to end that one"
+             1970-01-01 00:00:00 UTC"
         );
     }
 

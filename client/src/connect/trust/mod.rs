@@ -58,7 +58,7 @@ pub enum TrustError {
         /// The line, counted from 1.
         line: usize,
     },
-    /// The server shows another certificate than the one given by `--fingerprint`.
+    /// The server shows another certificate than the one that was asked for.
     #[error(
         "{endpoint} shows the certificate {shown}, not {expected} as asked for; \
          compare it with the output of `xfer-server fingerprint` on the server"
@@ -72,10 +72,7 @@ pub enum TrustError {
         shown: Fingerprint,
     },
     /// The server is unknown, and there is no terminal to ask on.
-    #[error(
-        "{endpoint} is unknown and there is no terminal to ask on; its certificate is {shown}: if \
-         `xfer-server fingerprint` on the server prints the same, mount with --fingerprint {shown}"
-    )]
+    #[error("{endpoint} is unknown and there is no terminal to ask on; its certificate is {shown}")]
     Unknown {
         /// The server.
         endpoint: String,
@@ -92,7 +89,7 @@ pub enum TrustError {
     #[error("interrupted")]
     Interrupted,
     /// The known hosts file can't be used.
-    #[error("known hosts file {}: {error}; fix it, or give another with --known-hosts", file.display())]
+    #[error("known hosts file {}: {error}; fix it", file.display())]
     KnownHosts {
         /// The file.
         file: PathBuf,
@@ -246,7 +243,7 @@ mod tests {
     fn an_unknown_key_is_refused_when_nobody_can_be_asked() {
         let (refused, _) = case(TrustMode::Ask).decide(b"key", &[]);
         let Err(error @ TrustError::Unknown { .. }) = refused else { panic!("{refused:?}") };
-        assert!(error.to_string().contains("--fingerprint sha256:"));
+        assert!(error.to_string().contains("its certificate is sha256:"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The exit codes for the reasons why no session began.
+//! The exit codes and lines for the reasons why no session began: with the options that help.
 
 use xfer_client::connect::{ConnectError, EndpointError, TrustError};
 use xfer_protocol::message::Refusal;
@@ -7,7 +7,34 @@ use super::{Exit, Failure};
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Failure {
-        Failure::new(Exit::from(&error), error.to_string())
+        Failure::new(Exit::from(&error), line(&error))
+    }
+}
+
+/// The line for an error, with the option that helps, if there is one.
+fn line(error: &ConnectError) -> String {
+    match error {
+        ConnectError::Authorities { file, why } => format!("--ca {}: {why}", file.display()),
+        ConnectError::Endpoint { error: EndpointError::Certificate(_), .. } => {
+            format!("{error}, or trust it with --fingerprint")
+        }
+        ConnectError::Endpoint { error: EndpointError::Refused(Refusal::InUse { .. }), .. } => {
+            format!("{error}; use --takeover to end that one")
+        }
+        ConnectError::Trust(TrustError::Unknown { shown, .. }) => format!(
+            "{error}: if `xfer-server fingerprint` on the server prints the same, mount with \
+             --fingerprint {shown}"
+        ),
+        ConnectError::Trust(TrustError::KnownHosts { .. }) => {
+            format!("{error}, or give another with --known-hosts")
+        }
+        ConnectError::Endpoint { .. }
+        | ConnectError::Trust(
+            TrustError::Changed { .. }
+            | TrustError::NotAsAsked { .. }
+            | TrustError::Declined { .. }
+            | TrustError::Interrupted,
+        ) => error.to_string(),
     }
 }
 
@@ -54,5 +81,33 @@ fn of_refusal(refusal: &Refusal) -> Exit {
         Refusal::NoSession | Refusal::Stopping | Refusal::Busy | Refusal::Internal => {
             Exit::ServerTrouble
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xfer_client::connect::Fingerprint;
+
+    use super::*;
+
+    fn check(error: ConnectError, end: &str) {
+        let line = Failure::from(error).line;
+        assert!(line.ends_with(end), "{line}");
+        assert_eq!(line.lines().count(), 1);
+    }
+
+    #[test]
+    fn an_error_that_an_option_helps_with_names_it() {
+        let at = |error| ConnectError::Endpoint { endpoint: "host:1".to_owned(), error };
+        let (host, address) = ("laptop".to_owned(), "192.0.2.1".to_owned());
+        let since = xfer_protocol::Timestamp::default();
+        let in_use = EndpointError::Refused(Refusal::InUse { host, address, since });
+        check(at(in_use), "since 1970-01-01 00:00:00 UTC; use --takeover to end that one");
+        let invalid = EndpointError::Certificate("expired".to_owned());
+        check(at(invalid), "expired; replace it, or trust it with --fingerprint");
+        let shown: Fingerprint =
+            format!("sha256:{}", "ab".repeat(32)).parse().expect("a fingerprint");
+        let unknown = TrustError::Unknown { endpoint: "host:1".to_owned(), shown };
+        check(unknown.into(), &format!("mount with --fingerprint {shown}"));
     }
 }
