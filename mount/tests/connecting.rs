@@ -13,7 +13,7 @@ use xfer_client::connect::{
     Asker, ConnectError, EndpointError, Fingerprint, KnownHosts, Login, NewSession, NoAnswer,
     TrustError, TrustMode, TrustPolicy, reach,
 };
-use xfer_mount::process::exit::Exit;
+use xfer_mount::process::exit::{Exit, Failure};
 use xfer_protocol::Timestamp;
 use xfer_protocol::message::{Password, Purpose, Refusal};
 
@@ -67,9 +67,10 @@ async fn dial(session: &NewSession) -> Result<(), EndpointError> {
 
 async fn check_refused(manner: Manner, exit: Exit, part: &str) {
     let Err(error) = try_login(manner, b"secret").await else { panic!("{manner:?}: let in") };
-    assert_eq!(Exit::from(&error), exit, "{manner:?}: {error}");
-    assert!(error.to_string().contains(part), "{manner:?}: {error}");
-    assert_eq!(error.to_string().lines().count(), 1);
+    let Failure { exit: found, line } = Failure::from(error);
+    assert_eq!(found, exit, "{manner:?}: {line}");
+    assert!(line.contains(part), "{manner:?}: {line}");
+    assert_eq!(line.lines().count(), 1);
 }
 
 #[tokio::test]
