@@ -14,9 +14,9 @@ use xfer_store::{Contents, Disk, StoreError};
 /// What a session is promised at most without asking for more: a log's worth.
 const SHARE_MAX: Room = Room { bytes: 256 << 20, files: 4096 };
 
-/// The part of the available room that a session gets without asking. It is small, so that hundreds of
-/// sessions that begin at once leave enough for each other: a session asks for more when it needs it.
-const SHARE_PARTS: u64 = 1024;
+/// The part of the available room that a session gets without asking, if it is the only one. Of many
+/// sessions each gets as much less, so that hundreds that begin at once leave enough for each other.
+const SHARE_PARTS: u64 = 8;
 
 /// The reserve for rows and their journal: a third of the disk, but no more than this.
 const RESERVE_MAX: Room = Room { bytes: 128 << 20, files: 1024 };
@@ -37,6 +37,8 @@ struct Promised {
     now: Room,
     /// All of it, ever.
     ever: Room,
+    /// The number of sessions that have a share.
+    shares: u64,
 }
 
 /// What the disk can still take, but for the reserve, as it was seen at some moment.
@@ -71,6 +73,7 @@ impl Space {
     /// A share of nothing yet.
     pub(crate) fn share(self: &Arc<Self>) -> Share {
         let none = Room::default();
+        self.promised().shares += 1;
         Share { space: self.clone(), limit: none, round: 0, used: none, durable: none }
     }
 
@@ -131,7 +134,7 @@ impl Share {
         let since = promised.ever.less(seen.before.ever);
         let available = seen.free.less(seen.before.now.plus(since));
         let spare = self.limit.less(self.used);
-        let generous = SHARE_MAX.less(spare).min(available.divided(SHARE_PARTS));
+        let generous = SHARE_MAX.less(spare).min(available.divided(SHARE_PARTS * promised.shares));
         let missing = wanted.less(self.limit);
         let extension = match available.covers(missing) {
             true => generous.max(missing),
@@ -161,6 +164,7 @@ impl Drop for Share {
         let held = self.limit.less(self.durable);
         let mut promised = self.space.promised();
         promised.now = promised.now.less(held);
+        promised.shares -= 1;
     }
 }
 
