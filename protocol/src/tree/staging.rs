@@ -13,6 +13,8 @@ use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
 /// Changes in the making. Dropping them leaves the rows as they were.
 pub(super) struct Staging<'a> {
     rows: &'a dyn Rows,
+    /// When the op was made.
+    pub(super) time: Timestamp,
     // Sorted maps, since one op may send a whole directory.
     nodes: BTreeMap<Ino, Option<Arc<Node>>>,
     entries: BTreeMap<(Ino, Name), Option<Ino>>,
@@ -23,9 +25,10 @@ pub(super) struct Staging<'a> {
 }
 
 impl<'a> Staging<'a> {
-    pub(super) fn new(rows: &'a dyn Rows) -> Staging<'a> {
+    pub(super) fn new(rows: &'a dyn Rows, time: Timestamp) -> Staging<'a> {
         Staging {
             rows,
+            time,
             nodes: BTreeMap::new(),
             entries: BTreeMap::new(),
             contents: Vec::new(),
@@ -122,39 +125,23 @@ impl<'a> Staging<'a> {
     }
 
     /// Makes `parent/name` refer to `ino`. The caller has made sure that the entry does not exist.
-    pub(super) fn enter(
-        &mut self,
-        parent: Ino,
-        name: &Name,
-        ino: Ino,
-        time: Timestamp,
-    ) -> Result<(), PlanError> {
+    pub(super) fn enter(&mut self, parent: Ino, name: &Name, ino: Ino) -> Result<(), PlanError> {
         self.set_entry(parent, name, Some(ino));
-        self.count_entry(parent, 1, name, time)
+        self.count_entry(parent, 1, name)
     }
 
     /// Removes the entry `parent/name`. The caller has made sure that it exists.
-    pub(super) fn leave(
-        &mut self,
-        parent: Ino,
-        name: &Name,
-        time: Timestamp,
-    ) -> Result<(), PlanError> {
+    pub(super) fn leave(&mut self, parent: Ino, name: &Name) -> Result<(), PlanError> {
         self.set_entry(parent, name, None);
-        self.count_entry(parent, -1, name, time)
+        self.count_entry(parent, -1, name)
     }
 
     fn set_entry(&mut self, parent: Ino, name: &Name, ino: Option<Ino>) {
         self.entries.insert((parent, name.clone()), ino);
     }
 
-    fn count_entry(
-        &mut self,
-        parent: Ino,
-        by: i64,
-        name: &Name,
-        time: Timestamp,
-    ) -> Result<(), PlanError> {
+    fn count_entry(&mut self, parent: Ino, by: i64, name: &Name) -> Result<(), PlanError> {
+        let time = self.time;
         let node = self.node_mut(parent)?;
         node.mtime = time;
         node.ctime = time;

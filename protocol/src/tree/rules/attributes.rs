@@ -10,25 +10,21 @@ use super::data;
 use crate::limits::{
     STATE_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX,
 };
-use crate::{Errno, Ino, Timestamp};
+use crate::{Errno, Ino};
 
 const MODE_MASK: u16 = 0o7777;
 /// The bound on all names of a node's attributes, each with a closing NUL (`XATTR_LIST_MAX`).
 const XATTR_LIST_BYTES_MAX: usize = 65_536;
 
-pub(super) fn set(
-    d: &mut Staging<'_>,
-    time: Timestamp,
-    ino: Ino,
-    action: &Action,
-) -> Result<(), PlanError> {
+pub(super) fn set(d: &mut Staging<'_>, ino: Ino, action: &Action) -> Result<(), PlanError> {
+    let time = d.time;
     let Action::SetAttr { mode, uid, gid, size, atime, mtime, clear_set_id, fresh, .. } = action
     else {
         return Err(Errno::EINVAL.into());
     };
     d.node(ino)?;
     if let Some(size) = size {
-        data::resize(d, time, ino, *size, *fresh)?;
+        data::resize(d, ino, *size, *fresh)?;
     }
     let node = d.node_mut(ino)?;
     // On a directory these bits set the owner of new entries and grant no rights, so they stay.
@@ -46,12 +42,12 @@ pub(super) fn set(
 
 pub(super) fn set_xattr(
     d: &mut Staging<'_>,
-    time: Timestamp,
     ino: Ino,
     name: &Bytes,
     value: &Bytes,
     mode: XattrMode,
 ) -> Result<(), PlanError> {
+    let time = d.time;
     must_be_attribute_name(name)?;
     if value.len() > XATTR_VALUE_BYTES_MAX {
         return Err(Errno::ENOSPC.into());
@@ -77,12 +73,8 @@ pub(super) fn set_xattr(
     Ok(())
 }
 
-pub(super) fn remove_xattr(
-    d: &mut Staging<'_>,
-    time: Timestamp,
-    ino: Ino,
-    name: &Bytes,
-) -> Result<(), PlanError> {
+pub(super) fn remove_xattr(d: &mut Staging<'_>, ino: Ino, name: &Bytes) -> Result<(), PlanError> {
+    let time = d.time;
     let node = d.node_mut(ino)?;
     let mut xattrs = node.xattrs.take().ok_or(PlanError::Need(Need::Attributes(ino)))?;
     Arc::make_mut(&mut xattrs).remove(name).ok_or(Errno::ENODATA)?;

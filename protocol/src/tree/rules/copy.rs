@@ -6,7 +6,7 @@ use super::super::staging::Staging;
 use super::super::{ContentEffect, FileData, Node, PlanError};
 use super::data::{self, allocate, must_be_writable, punch, touch};
 use crate::limits::BLOCK_BYTES;
-use crate::{ContentId, Errno, Ino, Timestamp};
+use crate::{ContentId, Errno, Ino};
 
 /// A copy that ends before the source's end shares the content only from this size on, in bytes, so
 /// that a small file does not keep a large file's content alive.
@@ -23,7 +23,6 @@ pub(super) struct Piece {
 
 pub(super) fn copy_range(
     d: &mut Staging<'_>,
-    time: Timestamp,
     part: Piece,
     fresh: ContentId,
 ) -> Result<(), PlanError> {
@@ -45,7 +44,7 @@ pub(super) fn copy_range(
     } else {
         copy_bytes(d, &part, &source, from, fresh)?;
     }
-    touch(d, time, part.to)
+    touch(d, part.to)
 }
 
 fn file(node: &Node) -> Result<&FileData, Errno> {
@@ -102,7 +101,7 @@ fn copy_bytes(
     if data.is_empty() && file_is_hole(d, part.to, &to)? {
         let target = d.file_mut(part.to)?;
         if to.end > target.size {
-            return data::resize(d, Timestamp::default(), part.to, to.end, fresh);
+            return data::resize(d, part.to, to.end, fresh);
         }
         return Ok(());
     }

@@ -14,40 +14,40 @@ const SET_GID: u16 = 0o2000;
 
 pub(super) fn file(
     d: &mut Staging<'_>,
-    time: Timestamp,
     place: Place<'_>,
     ino: Ino,
     mode: u16,
     owner: Owner,
 ) -> Result<(), PlanError> {
-    add(d, time, place, ino, new_node(Kind::File(FileData::default()), mode, owner, time))
+    let time = d.time;
+    add(d, place, ino, new_node(Kind::File(FileData::default()), mode, owner, time))
 }
 
 pub(super) fn directory(
     d: &mut Staging<'_>,
-    time: Timestamp,
     place: Place<'_>,
     ino: Ino,
     mode: u16,
     owner: Owner,
 ) -> Result<(), PlanError> {
+    let time = d.time;
     let kind = Kind::empty_directory(place.0);
     // mkdir(2) ignores the set-id bits; the parent's are inherited separately.
-    add(d, time, place, ino, new_node(kind, mode & DIRECTORY_MODE_MASK, owner, time))?;
+    add(d, place, ino, new_node(kind, mode & DIRECTORY_MODE_MASK, owner, time))?;
     d.node_mut(place.0)?.nlink += 1;
     Ok(())
 }
 
 pub(super) fn symlink(
     d: &mut Staging<'_>,
-    time: Timestamp,
     place: Place<'_>,
     ino: Ino,
     target: &Bytes,
     owner: Owner,
 ) -> Result<(), PlanError> {
+    let time = d.time;
     must_be_target(target)?;
-    add(d, time, place, ino, new_node(Kind::Symlink { target: target.clone() }, 0o777, owner, time))
+    add(d, place, ino, new_node(Kind::Symlink { target: target.clone() }, 0o777, owner, time))
 }
 
 /// Refuses a target that no symbolic link can have.
@@ -62,23 +62,19 @@ pub(super) fn must_be_target(target: &[u8]) -> Result<(), Errno> {
 
 pub(super) fn special(
     d: &mut Staging<'_>,
-    time: Timestamp,
     place: Place<'_>,
     ino: Ino,
     mode: u16,
     owner: Owner,
     kind: SpecialKind,
 ) -> Result<(), PlanError> {
+    let time = d.time;
     let node = new_node(Kind::Special(kind), mode, owner, time);
-    add(d, time, place, ino, node)
+    add(d, place, ino, node)
 }
 
-pub(super) fn link(
-    d: &mut Staging<'_>,
-    time: Timestamp,
-    ino: Ino,
-    place: Place<'_>,
-) -> Result<(), PlanError> {
+pub(super) fn link(d: &mut Staging<'_>, ino: Ino, place: Place<'_>) -> Result<(), PlanError> {
+    let time = d.time;
     let node = d.node(ino)?;
     let parent = d.directory(place.0)?;
     if d.entry(place.0, place.1)?.is_some() {
@@ -96,19 +92,19 @@ pub(super) fn link(
     let node = d.node_mut(ino)?;
     node.nlink += 1;
     node.ctime = time;
-    d.enter(place.0, place.1, ino, time)
+    d.enter(place.0, place.1, ino)
 }
 
 /// Makes `outbox/<user>`. The server checks that the user exists; the tree can't.
 pub(super) fn mailbox(
     d: &mut Staging<'_>,
-    time: Timestamp,
     user: &Name,
     ino: Ino,
     owner: Owner,
 ) -> Result<(), PlanError> {
+    let time = d.time;
     let kind = Kind::empty_directory(Ino::OUTBOX);
-    enter_new(d, time, (Ino::OUTBOX, user), ino, new_node(kind, 0o700, owner, time))?;
+    enter_new(d, (Ino::OUTBOX, user), ino, new_node(kind, 0o700, owner, time))?;
     d.node_mut(Ino::OUTBOX)?.nlink += 1;
     Ok(())
 }
@@ -130,13 +126,7 @@ pub(super) fn new_node(kind: Kind, mode: u16, owner: Owner, time: Timestamp) -> 
 }
 
 /// Adds a node for a program, if a program may make such a node there.
-fn add(
-    d: &mut Staging<'_>,
-    time: Timestamp,
-    place: Place<'_>,
-    ino: Ino,
-    mut node: Node,
-) -> Result<(), PlanError> {
+fn add(d: &mut Staging<'_>, place: Place<'_>, ino: Ino, mut node: Node) -> Result<(), PlanError> {
     let parent = d.directory(place.0)?;
     if d.entry(place.0, place.1)?.is_some() {
         return Err(Errno::EEXIST.into());
@@ -157,13 +147,12 @@ fn add(
     if node.is_directory() && parent.nlink >= u32::MAX - 1 {
         return Err(Errno::EMLINK.into());
     }
-    enter_new(d, time, place, ino, node)
+    enter_new(d, place, ino, node)
 }
 
 /// Adds a node with its first entry, whether a program or a delivery makes it.
 pub(super) fn enter_new(
     d: &mut Staging<'_>,
-    time: Timestamp,
     place: Place<'_>,
     ino: Ino,
     node: Node,
@@ -176,5 +165,5 @@ pub(super) fn enter_new(
         return Err(Errno::EINVAL.into());
     }
     d.insert(ino, node)?;
-    d.enter(place.0, place.1, ino, time)
+    d.enter(place.0, place.1, ino)
 }

@@ -16,7 +16,7 @@ use super::super::staging::{Staging, edges};
 use super::super::{ContentEffect, FallocateMode, FileData, Kind, Node, PlanError};
 use super::must_not_be_sent;
 use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
-use crate::{ContentId, Errno, Ino, Timestamp};
+use crate::{ContentId, Errno, Ino};
 
 /// The range of `len` bytes from `offset`; `EFBIG` or the like if no file can have it.
 pub(super) fn range(offset: u64, len: u64) -> Result<Range<u64>, Errno> {
@@ -26,7 +26,6 @@ pub(super) fn range(offset: u64, len: u64) -> Result<Range<u64>, Errno> {
 
 pub(super) fn write(
     d: &mut Staging<'_>,
-    time: Timestamp,
     ino: Ino,
     range: Range<u64>,
     clear_set_id: bool,
@@ -38,7 +37,7 @@ pub(super) fn write(
     }
     let content = allocate(d, ino, range.clone(), true, fresh)?;
     d.content(ContentEffect::Write { content, offset: range.start, len: range.end - range.start });
-    touch(d, time, ino)?;
+    touch(d, ino)?;
     if clear_set_id {
         d.node_mut(ino)?.clear_set_id();
     }
@@ -47,7 +46,6 @@ pub(super) fn write(
 
 pub(super) fn resize(
     d: &mut Staging<'_>,
-    time: Timestamp,
     ino: Ino,
     size: u64,
     fresh: ContentId,
@@ -73,12 +71,11 @@ pub(super) fn resize(
         Some(content) => zero(d, content, gap),
         None => {}
     }
-    touch(d, time, ino)
+    touch(d, ino)
 }
 
 pub(super) fn fallocate(
     d: &mut Staging<'_>,
-    time: Timestamp,
     ino: Ino,
     range: Range<u64>,
     mode: FallocateMode,
@@ -95,7 +92,7 @@ pub(super) fn fallocate(
         FallocateMode::Zero => clear(d, ino, range, true, fresh)?,
         FallocateMode::ZeroKeepSize => clear(d, ino, range, false, fresh)?,
     }
-    touch(d, time, ino)
+    touch(d, ino)
 }
 
 /// Refuses to change a node without data, or a record.
@@ -108,7 +105,8 @@ pub(super) fn must_be_writable(node: &Node) -> Result<(), Errno> {
 }
 
 /// Sets the times of a node whose data changed.
-pub(super) fn touch(d: &mut Staging<'_>, time: Timestamp, ino: Ino) -> Result<(), PlanError> {
+pub(super) fn touch(d: &mut Staging<'_>, ino: Ino) -> Result<(), PlanError> {
+    let time = d.time;
     let node = d.node_mut(ino)?;
     node.mtime = time;
     node.ctime = time;

@@ -18,38 +18,38 @@ use crate::{Errno, Ino, Name};
 /// [`PlanError::Need`] if a row must be loaded first; [`PlanError::Refused`] with the errno that POSIX and
 /// Linux give for such an op. Neither changes anything.
 pub fn plan(rows: &dyn Rows, op: &Op) -> Result<Changes, PlanError> {
-    let mut draft = Staging::new(rows);
-    let (d, time) = (&mut draft, op.time);
+    let mut staging = Staging::new(rows, op.time);
+    let d = &mut staging;
     match &op.action {
         Action::Create { parent, name, ino, mode, owner } => {
-            create::file(d, time, (*parent, name), *ino, *mode, *owner)?;
+            create::file(d, (*parent, name), *ino, *mode, *owner)?;
         }
         Action::Mkdir { parent, name, ino, mode, owner } => {
-            create::directory(d, time, (*parent, name), *ino, *mode, *owner)?;
+            create::directory(d, (*parent, name), *ino, *mode, *owner)?;
         }
         Action::Symlink { parent, name, ino, target, owner } => {
-            create::symlink(d, time, (*parent, name), *ino, target, *owner)?;
+            create::symlink(d, (*parent, name), *ino, target, *owner)?;
         }
         Action::Mknod { parent, name, ino, mode, owner, kind } => {
-            create::special(d, time, (*parent, name), *ino, *mode, *owner, *kind)?;
+            create::special(d, (*parent, name), *ino, *mode, *owner, *kind)?;
         }
-        Action::Link { ino, parent, name } => create::link(d, time, *ino, (*parent, name))?,
-        Action::Unlink { parent, name } => remove::unlink(d, time, (*parent, name))?,
-        Action::Rmdir { parent, name } => remove::rmdir(d, time, (*parent, name))?,
+        Action::Link { ino, parent, name } => create::link(d, *ino, (*parent, name))?,
+        Action::Unlink { parent, name } => remove::unlink(d, (*parent, name))?,
+        Action::Rmdir { parent, name } => remove::rmdir(d, (*parent, name))?,
         Action::Rename { from, to, mode } => {
-            rename::rename(d, time, (from.0, &from.1), (to.0, &to.1), *mode)?;
+            rename::rename(d, (from.0, &from.1), (to.0, &to.1), *mode)?;
         }
-        Action::SetAttr { ino, .. } => attributes::set(d, time, *ino, &op.action)?,
+        Action::SetAttr { ino, .. } => attributes::set(d, *ino, &op.action)?,
         Action::SetXattr { ino, name, value, mode } => {
-            attributes::set_xattr(d, time, *ino, name, value, *mode)?;
+            attributes::set_xattr(d, *ino, name, value, *mode)?;
         }
-        Action::RemoveXattr { ino, name } => attributes::remove_xattr(d, time, *ino, name)?,
+        Action::RemoveXattr { ino, name } => attributes::remove_xattr(d, *ino, name)?,
         Action::Write { ino, offset, len, clear_set_id, fresh } => {
             let range = data::range(*offset, u64::from(*len))?;
-            data::write(d, time, *ino, range, *clear_set_id, *fresh)?;
+            data::write(d, *ino, range, *clear_set_id, *fresh)?;
         }
         Action::Fallocate { ino, offset, len, mode, fresh } => {
-            data::fallocate(d, time, *ino, data::range(*offset, *len)?, *mode, *fresh)?;
+            data::fallocate(d, *ino, data::range(*offset, *len)?, *mode, *fresh)?;
         }
         Action::CopyRange { from, from_offset, to, to_offset, len, fresh } => {
             let piece = copy::Piece {
@@ -59,20 +59,20 @@ pub fn plan(rows: &dyn Rows, op: &Op) -> Result<Changes, PlanError> {
                 to_offset: *to_offset,
                 len: *len,
             };
-            copy::copy_range(d, time, piece, *fresh)?;
+            copy::copy_range(d, piece, *fresh)?;
         }
         Action::ForgetOrphan { ino } => remove::forget_orphan(d, *ino)?,
-        Action::Mailbox { user, ino, owner } => create::mailbox(d, time, user, *ino, *owner)?,
+        Action::Mailbox { user, ino, owner } => create::mailbox(d, user, *ino, *owner)?,
         Action::Send { to, name, from, delivery } => {
-            sending::send(d, time, sending::Letter { to, name, from, id: *delivery })?;
+            sending::send(d, sending::Letter { to, name, from, id: *delivery })?;
         }
-        Action::Revise { ino } => sending::revise(d, time, *ino)?,
+        Action::Revise { ino } => sending::revise(d, *ino)?,
         Action::Accept { delivery, parent, name, first, owner } => {
-            sending::accept(d, time, *delivery, (*parent, name), *first, *owner)?;
+            sending::accept(d, *delivery, (*parent, name), *first, *owner)?;
         }
         Action::Decline { delivery } => sending::decline(d, *delivery)?,
     }
-    draft.finish()
+    staging.finish()
 }
 
 /// A place in the tree: a directory and a name in it.

@@ -3,32 +3,24 @@
 use super::super::PlanError;
 use super::super::staging::Staging;
 use super::{Place, is_fixture};
-use crate::{Errno, Ino, Timestamp};
+use crate::{Errno, Ino};
 
-pub(super) fn unlink(
-    d: &mut Staging<'_>,
-    time: Timestamp,
-    place: Place<'_>,
-) -> Result<(), PlanError> {
+pub(super) fn unlink(d: &mut Staging<'_>, place: Place<'_>) -> Result<(), PlanError> {
     d.directory(place.0)?;
     let ino = d.entry(place.0, place.1)?.ok_or(Errno::ENOENT)?;
     if d.node(ino)?.is_directory() {
         return Err(Errno::EISDIR.into());
     }
-    d.leave(place.0, place.1, time)?;
-    drop_name(d, time, ino)
+    d.leave(place.0, place.1)?;
+    drop_name(d, ino)
 }
 
-pub(super) fn rmdir(
-    d: &mut Staging<'_>,
-    time: Timestamp,
-    place: Place<'_>,
-) -> Result<(), PlanError> {
+pub(super) fn rmdir(d: &mut Staging<'_>, place: Place<'_>) -> Result<(), PlanError> {
     d.directory(place.0)?;
     let ino = d.entry(place.0, place.1)?.ok_or(Errno::ENOENT)?;
     must_be_removable(d, ino)?;
-    d.leave(place.0, place.1, time)?;
-    drop_directory(d, time, place.0, ino)
+    d.leave(place.0, place.1)?;
+    drop_directory(d, place.0, ino)
 }
 
 /// Refuses to remove a node that is not a directory, is not empty, or belongs to xfer.
@@ -43,7 +35,8 @@ pub(super) fn must_be_removable(d: &Staging<'_>, ino: Ino) -> Result<(), PlanErr
 }
 
 /// Takes one name from a node that is not a directory. Without names it is an orphan.
-pub(super) fn drop_name(d: &mut Staging<'_>, time: Timestamp, ino: Ino) -> Result<(), PlanError> {
+pub(super) fn drop_name(d: &mut Staging<'_>, ino: Ino) -> Result<(), PlanError> {
+    let time = d.time;
     let node = d.node_mut(ino)?;
     node.nlink = node.nlink.checked_sub(1).ok_or(Errno::EIO)?;
     node.ctime = time;
@@ -51,12 +44,8 @@ pub(super) fn drop_name(d: &mut Staging<'_>, time: Timestamp, ino: Ino) -> Resul
 }
 
 /// Turns the directory `ino`, until now in `parent`, into an orphan.
-pub(super) fn drop_directory(
-    d: &mut Staging<'_>,
-    time: Timestamp,
-    parent: Ino,
-    ino: Ino,
-) -> Result<(), PlanError> {
+pub(super) fn drop_directory(d: &mut Staging<'_>, parent: Ino, ino: Ino) -> Result<(), PlanError> {
+    let time = d.time;
     let node = d.node_mut(ino)?;
     node.nlink = 0;
     node.ctime = time;

@@ -6,11 +6,10 @@ use super::super::staging::Staging;
 use super::super::{Kind, Node, PlanError, RenameMode};
 use super::remove::{drop_directory, drop_name, must_be_removable};
 use super::{MailZone, Place, is_fixture, post};
-use crate::{Errno, Ino, Timestamp};
+use crate::{Errno, Ino};
 
 pub(super) fn rename(
     d: &mut Staging<'_>,
-    time: Timestamp,
     from: Place<'_>,
     to: Place<'_>,
     mode: RenameMode,
@@ -27,16 +26,16 @@ pub(super) fn rename(
     must_be_movable(d, moved, from.0, to.0)?;
     must_not_be_inside(d, to.0, moved)?;
     match (mode, target) {
-        (_, None) => relocate(d, time, from, to, moved),
+        (_, None) => relocate(d, from, to, moved),
         (_, Some(target)) if target == moved => Ok(()),
         (RenameMode::Exchange, Some(target)) => {
             must_be_movable(d, target, to.0, from.0)?;
             must_not_be_inside(d, from.0, target)?;
-            exchange(d, time, (from, moved), (to, target))
+            exchange(d, (from, moved), (to, target))
         }
         (RenameMode::Replace | RenameMode::NoReplace, Some(target)) => {
-            replace(d, time, (from.0, to.0), moved, target)?;
-            relocate(d, time, from, to, moved)
+            replace(d, (from.0, to.0), moved, target)?;
+            relocate(d, from, to, moved)
         }
     }
 }
@@ -100,7 +99,6 @@ fn is_inside(d: &Staging<'_>, place: Ino, ino: Ino) -> Result<bool, PlanError> {
 /// Removes the target's name, if the moved node may replace it.
 fn replace(
     d: &mut Staging<'_>,
-    time: Timestamp,
     (from, to): (Ino, Ino),
     moved: Ino,
     target: Ino,
@@ -108,53 +106,46 @@ fn replace(
     match (d.node(moved)?.is_directory(), d.node(target)?.is_directory()) {
         (true, true) => {
             must_be_removable(d, target)?;
-            drop_directory(d, time, to, target)
+            drop_directory(d, to, target)
         }
         (true, false) => Err(Errno::ENOTDIR.into()),
         (false, true) if is_inside(d, from, target)? => Err(Errno::ENOTEMPTY.into()),
         (false, true) => Err(Errno::EISDIR.into()),
-        (false, false) => drop_name(d, time, target),
+        (false, false) => drop_name(d, target),
     }
 }
 
 fn relocate(
     d: &mut Staging<'_>,
-    time: Timestamp,
     from: Place<'_>,
     to: Place<'_>,
     moved: Ino,
 ) -> Result<(), PlanError> {
     let taken = d.entry(to.0, to.1)?.is_some();
-    d.leave(from.0, from.1, time)?;
+    d.leave(from.0, from.1)?;
     if taken {
-        d.leave(to.0, to.1, time)?;
+        d.leave(to.0, to.1)?;
     }
-    d.enter(to.0, to.1, moved, time)?;
-    reparent(d, time, moved, from.0, to.0)
+    d.enter(to.0, to.1, moved)?;
+    reparent(d, moved, from.0, to.0)
 }
 
 fn exchange(
     d: &mut Staging<'_>,
-    time: Timestamp,
     (from, moved): (Place<'_>, Ino),
     (to, target): (Place<'_>, Ino),
 ) -> Result<(), PlanError> {
-    d.leave(from.0, from.1, time)?;
-    d.leave(to.0, to.1, time)?;
-    d.enter(from.0, from.1, target, time)?;
-    d.enter(to.0, to.1, moved, time)?;
-    reparent(d, time, moved, from.0, to.0)?;
-    reparent(d, time, target, to.0, from.0)
+    d.leave(from.0, from.1)?;
+    d.leave(to.0, to.1)?;
+    d.enter(from.0, from.1, target)?;
+    d.enter(to.0, to.1, moved)?;
+    reparent(d, moved, from.0, to.0)?;
+    reparent(d, target, to.0, from.0)
 }
 
 /// Updates a moved node, and its old and new directories.
-fn reparent(
-    d: &mut Staging<'_>,
-    time: Timestamp,
-    moved: Ino,
-    from: Ino,
-    to: Ino,
-) -> Result<(), PlanError> {
+fn reparent(d: &mut Staging<'_>, moved: Ino, from: Ino, to: Ino) -> Result<(), PlanError> {
+    let time = d.time;
     let node = d.node_mut(moved)?;
     node.ctime = time;
     if let Kind::Directory { parent, .. } = &mut node.kind {

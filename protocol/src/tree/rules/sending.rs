@@ -15,7 +15,7 @@ use super::super::{
 use super::create::{enter_new, must_be_target, new_node};
 use super::{MailZone, Place, post};
 use crate::limits::{DELIVERY_ITEMS_MAX, FILE_BYTES_MAX};
-use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
+use crate::{ContentId, DeliveryId, Errno, Ino, Name};
 
 /// The node to send, with its sender and recipient.
 pub(super) struct Letter<'a> {
@@ -25,11 +25,8 @@ pub(super) struct Letter<'a> {
     pub(super) id: DeliveryId,
 }
 
-pub(super) fn send(
-    d: &mut Staging<'_>,
-    time: Timestamp,
-    letter: Letter<'_>,
-) -> Result<(), PlanError> {
+pub(super) fn send(d: &mut Staging<'_>, letter: Letter<'_>) -> Result<(), PlanError> {
+    let time = d.time;
     let mailbox = d.entry(Ino::OUTBOX, letter.to)?.ok_or(Errno::ENOENT)?;
     let root = d.entry(mailbox, letter.name)?.ok_or(Errno::ENOENT)?;
     let mut items: Vec<Item> = Vec::new();
@@ -65,7 +62,7 @@ pub(super) fn send(
         let is_alone = node.is_directory() || node.nlink == 1;
         seal(d, ino)?;
         if ino == root || is_alone {
-            make_record(d, time, ino, letter.id)?;
+            make_record(d, ino, letter.id)?;
         }
     }
     contents(&items).for_each(|content| d.refer(content, 1));
@@ -76,7 +73,8 @@ pub(super) fn send(
 }
 
 /// Turns a record into an ordinary file. Its content stays sealed for the delivery that shares it.
-pub(super) fn revise(d: &mut Staging<'_>, time: Timestamp, ino: Ino) -> Result<(), PlanError> {
+pub(super) fn revise(d: &mut Staging<'_>, ino: Ino) -> Result<(), PlanError> {
+    let time = d.time;
     let node = d.node(ino)?;
     if node.sent.is_none() || node.file().is_none() {
         return Err(Errno::EINVAL.into());
@@ -89,12 +87,12 @@ pub(super) fn revise(d: &mut Staging<'_>, time: Timestamp, ino: Ino) -> Result<(
 
 pub(super) fn accept(
     d: &mut Staging<'_>,
-    time: Timestamp,
     id: DeliveryId,
     place: Place<'_>,
     first: Ino,
     owner: Owner,
 ) -> Result<(), PlanError> {
+    let time = d.time;
     let delivery = d.delivery(id)?;
     if post(place.0, &*d.directory(place.0)?) != MailZone::None {
         return Err(Errno::EPERM.into());
@@ -116,7 +114,7 @@ pub(super) fn accept(
             mark_origin(&mut node, &delivery);
         }
         let is_directory = node.is_directory();
-        enter_new(d, time, (parent, name), ino, node)?;
+        enter_new(d, (parent, name), ino, node)?;
         if is_directory {
             d.node_mut(parent)?.nlink += 1;
         }
@@ -191,12 +189,8 @@ fn seal(d: &mut Staging<'_>, ino: Ino) -> Result<(), PlanError> {
 }
 
 /// Turns a node into a record. The reason why it was not sent before goes.
-fn make_record(
-    d: &mut Staging<'_>,
-    time: Timestamp,
-    ino: Ino,
-    id: DeliveryId,
-) -> Result<(), PlanError> {
+fn make_record(d: &mut Staging<'_>, ino: Ino, id: DeliveryId) -> Result<(), PlanError> {
+    let time = d.time;
     let node = d.node_mut(ino)?;
     node.sent = Some(id);
     node.ctime = time;
