@@ -84,7 +84,7 @@ impl StoreLock {
 }
 
 /// Keeps servers off the store in `dir` for as long as the result lives. `None` if this process
-/// itself serves the store.
+/// itself serves the store, or no server ever has.
 ///
 /// # Errors
 /// [`StoreError::InUse`] if another process serves it; otherwise the system's error.
