@@ -51,7 +51,7 @@ pub enum Effect {
         content: ContentId,
         /// The offset of the first byte.
         offset: u64,
-        /// The bytes.
+        /// The bytes to write.
         data: Bytes,
     },
     /// Makes a range zeros, and allocates space for later writes to it.

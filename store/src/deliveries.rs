@@ -49,7 +49,7 @@ pub struct Reservation {
     pub from: AccountId,
     /// The epoch of the session that asks.
     pub epoch: Epoch,
-    /// The recipient.
+    /// The name of the recipient.
     pub to: Name,
     /// The node to be sent, which becomes the delivery's record.
     pub ino: Ino,

@@ -142,8 +142,8 @@ pub struct Batch {
 /// durable. It is kept in rows, so that a crash in between loses nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Trims {
-    /// Sealed contents with parts that fewer rows reach than before, and perhaps none: the store
-    /// finds that out.
+    /// Sealed contents with parts that fewer rows reach than before. The store finds out whether
+    /// any row still does.
     pub shared: Vec<ContentId>,
     /// Contents of one node alone, which has dropped a part. Its session reclaims that part.
     pub own: Vec<(ContentId, Ino)>,

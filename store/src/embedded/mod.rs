@@ -51,7 +51,7 @@ pub struct Serving {
     pub keep_lost_days: u16,
 }
 
-/// What a command beside a server does to contents.
+/// The use of contents by a command beside a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Beside {
     /// It creates none.

@@ -1,5 +1,5 @@
-//! The engine in memory: all waists over ordered maps, for tests and for simulations in one thread on a
-//! virtual clock.
+//! The engine in memory: all waists over ordered maps, for tests, and for simulations in one thread
+//! on a virtual clock.
 //!
 //! Each call has its answer before its future is first polled. There is no clock, no randomness and
 //! no order but that of the maps, so the same calls get the same answers. All data is lost when the

@@ -18,7 +18,6 @@ use xfer_protocol::ContentId;
 
 use super::shards::{self, ShardPath};
 
-/// The name of the directory.
 const NAME: &str = "lost";
 
 /// The format of the directories' names, one for each day.

@@ -169,8 +169,8 @@ impl FileStore {
         Ok(file)
     }
 
-    /// Fails if a content ends at `end`, before the length it was given, unless it is from before
-    /// that rule.
+    /// Fails if a content ends at `end`, before the length it was given, unless its number is below
+    /// `whole_from`.
     fn must_reach(&self, content: ContentId, given: u64, end: u64) -> Result<(), StoreError> {
         if end >= given || content < self.whole_from {
             return Ok(());
@@ -376,7 +376,7 @@ impl Files for FileStore {
 
     fn remove(&self, content: ContentId) -> Result<(), StoreError> {
         let removed = std::fs::remove_file(ShardPath::of(content).path(&self.root));
-        // Only after the removal: before it, another thread could open the file again.
+        // Evicted only after the removal: before it, another thread could open the file again.
         self.open.lock().pop(&content);
         self.unsynced.lock().forget(content);
         match removed {
@@ -387,7 +387,7 @@ impl Files for FileStore {
 
     fn set_aside(&self, content: ContentId) -> Result<u64, StoreError> {
         let set_aside = lost::set_aside(&self.root, content, OffsetDateTime::now_utc().date());
-        // Only after the move: before it, another thread could open the file again.
+        // Evicted only after the move: before it, another thread could open the file again.
         self.open.lock().pop(&content);
         self.unsynced.lock().forget(content);
         set_aside

@@ -4,7 +4,7 @@
 //! session or a server ends before that commit, bytes remain in a content that stays. They belong
 //! to no file and are charged to no account.
 //!
-//! A session that ends names those contents. They are first noted in rows, so that they are found
+//! A session that ends lists those contents. They are first noted in rows, so that they are found
 //! even if the server dies in that moment. After that the session counts as *tidied*. If the server
 //! was killed, its sessions are not tidied: then all contents that the account's nodes can write to
 //! are checked when the next server starts and when the next session begins.

@@ -247,7 +247,7 @@ pub(super) fn value<T: FromSql>(
     Ok(connection.prepare_cached(sql)?.query_row(params, |row| row.get(0))?)
 }
 
-/// Runs a statement and says how many rows it changed.
+/// Runs a statement, and returns the number of rows that it changed.
 pub(super) fn change(
     connection: &Connection,
     sql: &str,
