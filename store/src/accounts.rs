@@ -1,4 +1,4 @@
-//! The waist for accounts: who there is, what each may take up, and commands that work on one.
+//! The waist for accounts: the list of them, their quotas, and claims by commands.
 
 use std::any::Any;
 use std::fmt;
@@ -8,7 +8,7 @@ use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 
 use crate::Answer;
 
-/// Accounts.
+/// The accounts of a store, and the commands that work on them.
 pub trait Accounts: Send + Sync {
     /// Makes an account, with a tree that has its root, its inbox and its outbox. Fails with
     /// [`StoreError::Exists`](crate::StoreError::Exists) if the name is taken.
@@ -17,24 +17,25 @@ pub trait Accounts: Send + Sync {
     /// An account by its name.
     fn find(&self, name: Name) -> Answer<'_, Option<Account>>;
 
-    /// All accounts, in order of names.
+    /// All accounts, sorted by name.
     fn list(&self) -> Answer<'_, Vec<Account>>;
 
-    /// Changes an account.
+    /// Changes an account's password or quotas.
     fn change(&self, account: AccountId, change: Change) -> Answer<'_, ()>;
 
-    /// Removes an account: its session is fenced, and nobody finds it any more. What it had stays
-    /// until [`Accounts::clear_removed`], which a store that is served does by itself at its start.
+    /// Removes an account: its session is fenced, and the account can no longer be found. Its data
+    /// stays until [`Accounts::clear_removed`], which a served store calls by itself when it
+    /// starts.
     fn remove(&self, account: AccountId) -> Answer<'_, ()>;
 
-    /// Removes the trees of accounts that were removed, and refuses the deliveries to them. Takes
-    /// long, in steps that don't; one that was interrupted is resumed.
+    /// Deletes the trees of removed accounts, and refuses the deliveries to them. This takes long,
+    /// but each step is short, and an interrupted run is resumed.
     fn clear_removed(&self, now: Timestamp) -> Answer<'_, ()>;
 
-    /// Claims an account for a command that works on it. Whether it has a session is to be asked after
-    /// that: a session takes its seat first and then looks for a claim, so that one of them sees the
-    /// other. Fails with [`StoreError::Claimed`](crate::StoreError::Claimed) if another command has
-    /// claimed it.
+    /// Claims an account for a command that works on it. The command must check for a session only
+    /// after that: a session first takes its seat and then looks for a claim, so at least one of
+    /// the two sees the other. Fails with [`StoreError::Claimed`](crate::StoreError::Claimed) if
+    /// another command has claimed the account.
     fn claim(&self, account: AccountId, purpose: Purpose) -> Answer<'_, Claim>;
 }
 
@@ -45,46 +46,46 @@ pub struct AccountId(pub u64);
 /// An account as it is stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Account {
-    /// Its number.
+    /// Its number, which is never used again.
     pub id: AccountId,
-    /// Its name.
+    /// Its name, by which users log in and address deliveries.
     pub name: Name,
     /// The password's Argon2id hash, as a PHC string.
     pub password: String,
-    /// What its tree may take up.
+    /// The quota of its tree.
     pub quota: Quota,
-    /// What may wait in its inbox: bytes, and items (as nodes).
+    /// The quota of its inbox: bytes, and items (counted as nodes).
     pub inbox: Quota,
-    /// What waits there.
+    /// The usage of its inbox.
     pub waiting: Usage,
-    /// What its tree takes up.
+    /// The usage of its tree.
     pub usage: Usage,
-    /// The last op that is committed.
+    /// The last committed op.
     pub applied: Seq,
-    /// Its last session's epoch.
+    /// The epoch of its last session.
     pub epoch: Epoch,
-    /// The epoch of the last session of which is known that it left nothing on the disk that it had
-    /// not committed, or that what it left is noted.
+    /// The epoch of the last session known to have left no uncommitted data on the disk, or only
+    /// data that is noted.
     pub tidied: Epoch,
 }
 
-/// What an account is made with.
+/// The values that a new account starts with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NewAccount {
-    /// Its name.
+    /// Its name, which must be free.
     pub name: Name,
-    /// The password's hash.
+    /// The password's Argon2id hash, as a PHC string.
     pub password: String,
-    /// What its tree may take up.
+    /// The quota of its tree.
     pub quota: Quota,
-    /// What may wait in its inbox.
+    /// The quota of its inbox.
     pub inbox: Quota,
-    /// Now.
+    /// The current time, for the attributes of the first nodes.
     pub time: Timestamp,
 }
 
 impl NewAccount {
-    /// The nodes that its tree begins with, and their names in the root.
+    /// The first nodes of its tree, with their names in the root.
     pub(crate) fn nodes(&self) -> [(Ino, Option<&'static [u8]>, Node); 3] {
         let names: [&'static [u8]; 2] = [b"inbox", b"outbox"];
         let directory = |mode, nlink, entries: &[&[u8]]| Node {
@@ -111,33 +112,33 @@ impl NewAccount {
     }
 }
 
-/// What of an account is changed.
+/// A change to an account.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
-    /// The password's hash.
+    /// A new password hash.
     Password(String),
-    /// What its tree may take up.
+    /// A new quota for its tree.
     Quota(Quota),
-    /// What may wait in its inbox. What waits already stays.
+    /// A new quota for its inbox. Deliveries that already wait there stay.
     Inbox(Quota),
 }
 
-/// What an account is claimed for.
+/// The purpose of a claim.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
-    /// To change its tree: alone.
+    /// To change the account's tree, which excludes all other claims.
     Change,
-    /// To read its tree: beside others who do.
+    /// To read the account's tree; other readers may hold a claim too.
     Read,
 }
 
-/// A claim on an account, which can have no session until this is dropped.
+/// A claim on an account. No session of the account can begin until the claim is dropped.
 pub struct Claim(
     #[expect(dead_code, reason = "it is held, and not looked at")] Box<dyn Any + Send>,
 );
 
 impl Claim {
-    /// A claim that lasts as long as what holds it.
+    /// A claim that lasts as long as its holder lives.
     pub(crate) fn held_by(holder: impl Any + Send) -> Claim {
         Claim(Box::new(holder))
     }

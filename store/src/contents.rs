@@ -1,6 +1,6 @@
 //! The waist for contents: bytes, by content number.
 //!
-//! Reading past what was ever written gives zeros in between, and ends at the end.
+//! A read of a range that was never written gives zeros, up to the content's end.
 
 use std::ops::Range;
 
@@ -10,115 +10,115 @@ use xfer_protocol::tree::Room;
 
 use crate::{Answer, Later, StoreError};
 
-/// Bytes of contents.
+/// The bytes of contents.
 pub trait Contents: Send + Sync {
-    /// Changes contents, one effect after the other, up to the first that can't be done.
+    /// Performs effects on contents in order, and stops at the first that fails.
     fn perform(&self, effects: Vec<Effect>) -> Later<'_, Result<(), Undone>>;
 
-    /// Reads a range; it is shorter only where the content ends. A store may know that no end can be
-    /// there, and then fails.
+    /// Reads a range. The result is shorter only if the content ends there. A store may know that
+    /// the content can't end there, and then the read fails.
     fn read(&self, content: ContentId, range: Range<u64>) -> Answer<'_, Vec<u8>>;
 
-    /// Makes all that was done to these contents durable, their being there included, and says for each
-    /// set, which is one batch's, where its bytes lie or why they are lost. If the store as a whole
-    /// fails, none of them is known to be durable.
+    /// Makes all changes to these contents durable, including their creation. Each set belongs to
+    /// one batch; the answer says for each set where its bytes lie, or why they are lost. If the
+    /// store as a whole fails, none of the sets is known to be durable.
     ///
-    /// A failure is final: a later success says nothing about what was written before the failure.
+    /// A failure is final: a later success says nothing about data written before the failure.
     fn make_durable(
         &self,
         sets: Vec<Vec<ContentId>>,
     ) -> Answer<'_, Vec<Result<Placements, StoreError>>>;
 
-    /// Gives back all space that nothing reaches any more, and completes when that is done. A store does
-    /// so by itself, in its own time; this is for those who wait for room.
+    /// Reclaims all space that no committed row reaches any more, and completes when that is done.
+    /// A store also does so by itself in the background; this is for callers that wait for room.
     fn reclaim(&self) -> Answer<'_, ()>;
 
-    /// How large the disk is, and what it can still take.
+    /// The size of the disk, and its free room.
     fn disk(&self) -> Answer<'_, Disk>;
 }
 
 /// A change to a content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// A new, empty content comes into being. It must not exist.
+    /// Creates an empty content. It must not exist yet.
     Create {
-        /// The content.
+        /// The content to create.
         content: ContentId,
     },
-    /// Bytes are written.
+    /// Writes bytes.
     Write {
-        /// The content.
+        /// The content to write to.
         content: ContentId,
-        /// Where.
+        /// The offset of the first byte.
         offset: u64,
-        /// The bytes.
+        /// The bytes to write.
         data: Bytes,
     },
-    /// A range becomes zeros, and space is set aside for what will be written there.
+    /// Makes a range zeros, and allocates space for later writes to it.
     Zero {
-        /// The content.
+        /// The content to change.
         content: ContentId,
-        /// The range.
+        /// The range to clear.
         range: Range<u64>,
     },
-    /// A content, which must not exist, comes into being with these parts of another, which are in
-    /// order. All else of it is a hole, and so are holes in them.
+    /// Creates a content, which must not exist yet, from parts of another; the parts are in order.
+    /// Holes in them stay holes, and everything between them becomes a hole.
     Clone {
-        /// The other.
+        /// The content to copy from.
         from: ContentId,
-        /// The new one.
+        /// The new content.
         to: ContentId,
-        /// The parts.
+        /// The parts to copy.
         ranges: Vec<Range<u64>>,
     },
-    /// Bytes are copied, from one content or within one, as if through a buffer.
+    /// Copies bytes between two contents or within one, as if through a buffer.
     Copy {
-        /// From where.
+        /// The source, and the offset in it.
         from: (ContentId, u64),
-        /// To where.
+        /// The target, and the offset in it.
         to: (ContentId, u64),
-        /// How many.
+        /// The number of bytes.
         len: u64,
     },
-    /// A range's space is given back; what it reads as afterwards is undefined.
+    /// Frees the space of a range. Its bytes are undefined afterwards.
     Free {
-        /// The content.
+        /// The content to change.
         content: ContentId,
-        /// The range.
+        /// The range to free.
         range: Range<u64>,
     },
-    /// A content goes, if it exists.
+    /// Removes a content, if it exists.
     Remove {
-        /// The content.
+        /// The content to remove.
         content: ContentId,
     },
 }
 
-/// Not all effects were done: those after one that could not be were not tried.
+/// The failure of one effect in a list. The effects after it were not tried.
 #[derive(Clone, Debug)]
 pub struct Undone {
-    /// The place of that one, which may be done in part.
+    /// The index of the failed effect, which may be partly done.
     pub at: usize,
-    /// Why it could not be done.
+    /// The reason for the failure.
     pub error: StoreError,
 }
 
-/// Where bytes lie that were made durable: for each run of a content, the segment that holds it and the
-/// place within.
+/// The location of bytes that were made durable: for each run of a content, the segment that holds
+/// it and the position in that segment.
 ///
-/// It is made by [`Contents::make_durable`], travels in the batch, and is committed in the same
-/// transaction as the rows that refer to the contents: so whoever finds the rows finds the bytes. The
-/// engines that there are keep a content in a place that follows from its number alone, so theirs are
-/// empty.
+/// [`Contents::make_durable`] returns it, the batch carries it, and the store commits it in the
+/// same transaction as the rows that refer to the contents. So a reader that finds the rows also
+/// finds the bytes. The present engines derive a content's location from its number alone, so they
+/// leave this empty.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Placements {}
 
-/// A disk, as those who may use it see it.
+/// The size and the free room of a disk, as far as this process may use it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Disk {
-    /// What it can still take.
+    /// The free room.
     pub free: Room,
-    /// What it can take in all.
+    /// The total room.
     pub size: Room,
 }

@@ -1,14 +1,14 @@
-//! The waist for deliveries: what waits in inboxes, what became of what was sent, and room that is
-//! promised before a send.
+//! The waist for deliveries: those that wait in inboxes, the state of those that were sent, and
+//! room that is reserved before a send.
 //!
-//! Deliveries are sent, accepted and declined in a commit, which also decides what an inbox has no room
-//! for. Room is promised so that a full inbox is told at once:
-//! - It is kept for five minutes; asking again makes it last no longer.
-//! - What one sender has kept counts against others with half of what is free at most. One that lets it
-//!   lapse keeps nobody out for twenty minutes.
-//! - It always counts against the sender's own next question.
+//! Deliveries are sent, accepted and declined in a commit. The commit also decides which of them
+//! the inbox has no room for. A reservation lets the sender learn of a full inbox at once:
+//! - A reservation lasts five minutes; asking again does not extend it.
+//! - The reservations of one sender take at most half of the free room from others. A sender that
+//!   lets one lapse takes no room from others for twenty minutes.
+//! - A sender's reservations always count against its own next question.
 //!
-//! **Invariant:** what is committed fits the inbox, whoever was promised what.
+//! **Invariant:** committed deliveries fit the inbox, whatever was reserved.
 
 use xfer_protocol::message::{DeliveryHead, DeliveryState};
 use xfer_protocol::tree::Usage;
@@ -16,10 +16,10 @@ use xfer_protocol::{DeliveryId, Epoch, Ino, Name, Timestamp};
 
 use crate::{AccountId, Answer};
 
-/// Deliveries, and room for them.
+/// Deliveries, and reservations of room for them.
 pub trait Deliveries: Send + Sync {
-    /// The deliveries that wait to be accepted by this account, oldest first, each with its place in
-    /// the order of arrivals: at most `count`, after the place `after`.
+    /// The deliveries that wait to be accepted by this account, oldest first, each with its place
+    /// in the order of arrival: at most `count`, after the place `after`.
     fn waiting(
         &self,
         to: AccountId,
@@ -27,47 +27,47 @@ pub trait Deliveries: Send + Sync {
         count: usize,
     ) -> Answer<'_, Vec<(u64, DeliveryHead)>>;
 
-    /// The deliveries of this account that there was no room for, and whose records are still there, in
-    /// order of their numbers.
+    /// The deliveries sent by this account that found no room and whose records still exist, sorted
+    /// by number.
     fn without_room(&self, from: AccountId) -> Answer<'_, Vec<(DeliveryId, DeliveryState)>>;
 
-    /// What became of a delivery that this account sent.
+    /// The state of a delivery that this account sent.
     fn state(&self, from: AccountId, id: DeliveryId) -> Answer<'_, DeliveryState>;
 
-    /// Promises room for something that is to be sent, if there is enough.
+    /// Reserves room for a send, if there is enough.
     fn reserve(&self, reservation: Reservation) -> Answer<'_, Reserved>;
 
-    /// Gives up what an account's sessions were promised and did not use. To be said after the last of
-    /// them has [ended](crate::Trees::end): what it asked for before and is answered later is not kept.
+    /// Gives up the unused reservations of an account's sessions. Call it after the last of them
+    /// has [ended](crate::Trees::end): a question that is still open then reserves nothing.
     fn release(&self, from: AccountId) -> Answer<'_, ()>;
 }
 
-/// A question for room in an inbox.
+/// A request to reserve room in an inbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reservation {
-    /// Whose session asks.
+    /// The account that wants to send.
     pub from: AccountId,
-    /// Which of its sessions.
+    /// The epoch of the session that asks.
     pub epoch: Epoch,
-    /// To whom.
+    /// The name of the recipient.
     pub to: Name,
-    /// What is to be sent: the node that will be its record.
+    /// The node to be sent, which becomes the delivery's record.
     pub ino: Ino,
-    /// What it takes up.
+    /// The room that the delivery takes.
     pub size: Usage,
-    /// Now.
+    /// The current time.
     pub time: Timestamp,
 }
 
-/// What becomes of a question for room.
+/// The answer to a reservation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reserved {
-    /// There is room, and it is kept.
+    /// There is room, and it is reserved.
     Kept,
-    /// There is not.
+    /// There is not enough room.
     Full,
-    /// There is no such user, or it is the sender.
+    /// There is no such user, or the recipient is the sender.
     NoUser,
-    /// The session that asks is over.
+    /// The session that asks has ended.
     Over,
 }

@@ -1,44 +1,45 @@
-//! Why a store could not do what it was asked, told apart by what a caller can do about it.
+//! The errors of a store, told apart by how a caller can react.
 
 use std::sync::Arc;
 
 use xfer_protocol::Name;
 
-/// Why a store could not do what it was asked.
+/// The reason why a store could not do its work.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The disk is full.
     #[error("the disk is full")]
     Full,
-    /// An account of this name is there already.
+    /// The name is already taken by an account.
     #[error("there is an account {0} already")]
     Exists(Name),
-    /// The account was removed, or never was.
+    /// The account was removed, or never existed.
     #[error("there is no such account (any more)")]
     NoAccount,
-    /// A command works on the account, which can have no session meanwhile; or another command does.
+    /// A command works on the account, so no session of it can begin and no other command can claim
+    /// it.
     #[error("another command is working on the account")]
     Claimed,
-    /// A later session owns the tree.
+    /// A later session has the tree.
     #[error("a later session began")]
     Fenced,
-    /// Contents are being imported beside the server, so they can't be listed.
+    /// An import creates contents beside the server, so they can't be listed.
     #[error("an import is under way")]
     Importing,
-    /// Another server has the store.
+    /// Another server uses the store.
     #[error("the store is in use by another xfer-server{owner}", owner = shown(*pid))]
     InUse {
-        /// Its process, as far as it is known.
+        /// The other server's process, if it is known.
         pid: Option<u32>,
     },
-    /// The store has an older format, and a server of that version is running on it.
+    /// The store has an older format, and a server of that older version is running on it.
     #[error(
         "the store is of an older version, and the store is in use by another xfer-server{owner}: \
          stop that one to upgrade the store",
         owner = shown(*pid)
     )]
     NotUpgraded {
-        /// The server's process, as far as it is known.
+        /// The server's process, if it is known.
         pid: Option<u32>,
     },
     /// The store was written by a newer version of this program.
@@ -47,49 +48,49 @@ pub enum StoreError {
          xfer-server that wrote it, or a newer one"
     )]
     NewerFormat {
-        /// The store's.
+        /// The version of the store.
         found: i32,
-        /// The newest that this program knows.
+        /// The newest version that this program knows.
         known: i32,
     },
-    /// What is there is no store of xfer's.
+    /// The database there does not belong to xfer.
     #[error("the store's xfer.db is not a database of xfer's")]
     Foreign,
-    /// The file system lacks what a database needs.
+    /// The file system lacks a feature that a database needs.
     #[error("the file system of {0} can't hold a database")]
     Unsuitable(String),
-    /// A file that the store has open is no longer the one at its path: what is written to it can't be
-    /// found again. Says which part of the store it is.
+    /// A file that the store has open is no longer the one at its path, so later writes could not
+    /// be found again. Contains the name of that part of the store.
     #[error("the store was removed or replaced while it was in use ({0})")]
     Gone(String),
-    /// There is no engine of this name.
+    /// The location names an unknown engine.
     #[error("there is no engine for the store {0}; use sqlite:DIR, DIR or memory:")]
     UnknownEngine(String),
-    /// There is no store.
+    /// The store does not exist.
     #[error("no store in {place} ({error})")]
     Missing {
-        /// Where it was looked for.
+        /// The place where it was expected.
         place: String,
-        /// What the system said.
+        /// The system's error.
         error: Arc<std::io::Error>,
     },
-    /// Others may write to the store. Says what to do.
+    /// Other users may write to the store. The text tells the administrator how to fix that.
     #[error("{0}")]
     Unsafe(String),
-    /// The database is an older copy of the one that the contents belong to.
+    /// The database is older than the contents.
     #[error(
         "the database is older than its contents: it ends at number {end}, and they at {known}"
     )]
     Older {
         /// The counter of the database.
         end: u64,
-        /// The highest value that it is known to have had.
+        /// The highest value that the counter is known to have had.
         known: u64,
     },
-    /// What is stored is not what was stored: the disk lost or changed it, or somebody else did.
+    /// The stored data has changed: the disk lost or altered it, or another program did.
     #[error("damaged: {0}")]
     Damaged(String),
-    /// A part of the store failed in a way that it should not: its log has a line of that.
+    /// A part of the store panicked; the log has a line about it.
     #[error("a part of the store failed")]
     Panicked,
     /// The database failed.
@@ -98,9 +99,9 @@ pub enum StoreError {
     /// The file system failed.
     #[error("{what}: {error}")]
     Io {
-        /// What was being done, to what.
+        /// The action that failed, and its object.
         what: String,
-        /// What the system said.
+        /// The system's error.
         error: Arc<std::io::Error>,
     },
 }
@@ -112,7 +113,7 @@ impl From<std::io::Error> for StoreError {
 }
 
 impl StoreError {
-    /// What the system said while something was being done; told apart if it is a full disk.
+    /// The error of a system call during some action. A full disk has its own variant.
     pub fn io(what: impl Into<String>, error: std::io::Error) -> StoreError {
         use std::io::ErrorKind;
         match error.kind() {
@@ -121,8 +122,8 @@ impl StoreError {
         }
     }
 
-    /// What a client may know of it, and no more: nothing of the host, such as paths. It is the only
-    /// way of a store's errors to the wire; the log has them in full.
+    /// The text that a client may see, which reveals nothing about the host, such as paths. A
+    /// store's errors reach the wire only through this function; the log has them in full.
     pub fn told(&self) -> String {
         let told = match self {
             StoreError::Full => "its disk is full",
@@ -138,7 +139,7 @@ impl StoreError {
             | StoreError::Unsuitable(_)
             | StoreError::UnknownEngine(_)
             | StoreError::Missing { .. } => "it can't be opened",
-            // It names a part of the store, and no path.
+            // It names a part of the store, but no path.
             StoreError::Gone(_) => return self.to_string(),
             StoreError::Unsafe(_) => "others may write to it",
             StoreError::Older { .. } => "its database is older than its contents",
@@ -156,6 +157,6 @@ impl StoreError {
 }
 
 fn shown(pid: Option<u32>) -> String {
-    // Without a number the message is less helpful, and no less true.
+    // Without a number the message is less helpful, but still true.
     pid.map_or(String::new(), |pid| format!(" (pid {pid})"))
 }

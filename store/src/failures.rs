@@ -1,53 +1,54 @@
-//! The waist for wrong passwords: how many, from where, and until when no other is tried.
+//! The waist for wrong passwords: how many came from where, and how long each lockout lasts.
 
 use xfer_protocol::Timestamp;
 
 use crate::Answer;
 
-/// Wrong passwords.
+/// The record of wrong passwords.
 pub trait Failures: Send + Sync {
-    /// Those that count, of each pair; none of a pair that has none.
+    /// The current record of each pair; `None` for a pair without one.
     fn of(&self, pairs: Vec<Pair>) -> Answer<'_, Vec<Option<WrongPasswords>>>;
 
-    /// All that count, for the admin to see.
+    /// All current records, for the administrator.
     fn list(&self) -> Answer<'_, Vec<WrongPasswords>>;
 
-    /// Sets those of some pairs; a count of 0 forgets them.
+    /// Replaces the records of some pairs; a count of 0 deletes the record.
     fn set(&self, failures: Vec<WrongPasswords>) -> Answer<'_, ()>;
 
-    /// Forgets old ones, of all pairs at once.
+    /// Deletes all old records.
     fn forget(&self, before: ForgottenBefore) -> Answer<'_, ()>;
 }
 
-/// A user and an address.
+/// A user and an address, for which wrong passwords are counted together.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Pair {
-    /// The name that was tried, as it was given (it need not exist).
+    /// The name as it was typed; no such account need exist.
     pub user: String,
-    /// The address it was tried from.
+    /// The address that the passwords came from.
     pub address: String,
 }
 
 /// Wrong passwords for one account from one address.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WrongPasswords {
-    /// The name that was tried, as it was given (it need not exist).
+    /// The name as it was typed; no such account need exist.
     pub user: String,
-    /// The address it was tried from.
+    /// The address that the passwords came from.
     pub address: String,
-    /// How many wrong passwords in a row.
+    /// The number of wrong passwords in a row.
     pub count: u32,
-    /// When the last one was, and until when the pair is blocked.
+    /// The time of the last wrong password.
     pub last: Timestamp,
-    /// Until when no password of the pair is tried.
+    /// The end of the lockout: until then no password of the pair is checked.
     pub blocked_until: Timestamp,
 }
 
-/// Which wrong passwords are old: those whose last one, and whose block, was before.
+/// The age at which records are old: both the last wrong password and the end of the lockout are
+/// before the given time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ForgottenBefore {
-    /// For those of one account.
+    /// The limit for records of one account.
     pub users: Timestamp,
-    /// For those of a source for all accounts, which are kept under the user "".
+    /// The limit for records of an address over all accounts, which are kept under the user "".
     pub sources: Timestamp,
 }

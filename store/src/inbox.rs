@@ -1,15 +1,15 @@
-//! Room in one inbox: what is spoken for, and what of that keeps others out.
+//! Reservations of room in inboxes, and how far they take room from other senders.
 //!
-//! A sender asks for room before it sends, so that a full inbox is told at once; the room is then
-//! kept until what it is for is committed. That must not be a way to keep others out: so what one
-//! sender has kept counts against others with half of what is free at most, for a while only, and
-//! one that lets it lapse keeps nobody out for some time. What a sender has kept always counts
-//! against its own next question.
+//! A sender asks for room before it sends, so that it learns of a full inbox at once. The room
+//! stays reserved until the delivery is committed. A sender must not be able to shut others out
+//! that way. So the reservations of one sender take at most half of the free room from others, and
+//! only for a while; a sender that lets one lapse takes no room from others for some time. A
+//! sender's reservations always count against its own next question.
 //!
-//! The engines that have a store to themselves keep it in memory: whoever reserved it is gone when the
-//! server is, and asks again.
+//! An engine with sole use of its store keeps reservations in memory: when the server ends, its
+//! sessions end too, and they ask again.
 //!
-//! **Invariant:** what is admitted fits the budget, whoever had what kept.
+//! **Invariant:** admitted deliveries fit the budget, whatever was reserved.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,34 +19,34 @@ use xfer_protocol::{Ino, Timestamp};
 
 use crate::AccountId;
 
-/// How long room is kept for a send that does not come.
+/// How long room stays reserved for a send that does not come.
 const KEPT_FOR: Duration = Duration::from_secs(5 * 60);
 
-/// How long a sender keeps nobody out after it let room lapse.
+/// How long a sender takes no room from others after it let a reservation lapse.
 const LAPSED_FOR: Duration = Duration::from_secs(20 * 60);
 
-/// For how many sends of one sender room is kept at a time.
+/// The most reservations of one sender at a time.
 const KEPT_MAX: usize = 256;
 
-/// Room that is spoken for, in all inboxes. A copy is cheap enough to be worked on and thrown away.
+/// The reserved room in all inboxes. A copy is cheap enough to be worked on and thrown away.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inboxes {
     inboxes: BTreeMap<AccountId, Inbox>,
-    /// The latest moment that was told: time never goes back here.
+    /// The latest time seen; time never goes back here.
     latest: Timestamp,
 }
 
-/// Something that is sent, or to be sent.
+/// A delivery that is sent, or is to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sending {
     pub(crate) from: AccountId,
-    /// The node that is, or will be, its record.
+    /// The node that is, or will become, its record.
     pub(crate) ino: Ino,
     pub(crate) to: AccountId,
     pub(crate) size: Usage,
 }
 
-/// What waits in an inbox, and what may.
+/// The usage of an inbox, and its budget.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Filling {
     pub(crate) used: Usage,
@@ -54,15 +54,16 @@ pub(crate) struct Filling {
 }
 
 impl Inboxes {
-    /// Whether something fits beside what waits and what is spoken for; then it is kept.
+    /// Whether a delivery fits beside those that wait and those reserved; if so, its room is
+    /// reserved.
     pub(crate) fn reserve(&mut self, sending: Sending, filling: Filling, now: Timestamp) -> bool {
         let now = self.now(now);
         let inbox = self.inboxes.entry(sending.to).or_default();
         inbox.reserve((sending.from, sending.ino), sending.size, filling, now)
     }
 
-    /// Whether something that is sent fits; what was kept for it is given up either way. From now on it
-    /// is part of what waits.
+    /// Whether a delivery that is sent fits. Its reservation is given up either way. The caller
+    /// counts an admitted delivery as waiting from now on.
     pub(crate) fn admit(&mut self, sending: Sending, filling: Filling, now: Timestamp) -> bool {
         let now = self.now(now);
         let Some(inbox) = self.inboxes.get_mut(&sending.to) else {
@@ -71,7 +72,7 @@ impl Inboxes {
         inbox.admit((sending.from, sending.ino), sending.size, filling, now)
     }
 
-    /// Gives up what a sender had kept: its session is over.
+    /// Gives up the reservations of a sender whose session has ended.
     pub(crate) fn forget(&mut self, from: AccountId) {
         self.inboxes.retain(|_, inbox| {
             inbox.forget(from);
@@ -85,24 +86,24 @@ impl Inboxes {
     }
 }
 
-/// Room in an inbox that is spoken for.
+/// The reserved room in one inbox.
 #[derive(Clone, Debug, Default)]
 struct Inbox {
     senders: BTreeMap<AccountId, Sender>,
 }
 
-/// What is kept for a sender, by what is to be sent.
+/// The reservations of one sender, by the node to be sent.
 #[derive(Clone, Debug, Default)]
 struct Sender {
     kept: BTreeMap<Ino, Kept>,
-    /// When it let room lapse, if that was not long ago.
+    /// When a reservation lapsed, if that was not long ago.
     lapsed: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
 struct Kept {
     size: Usage,
-    /// When it was first asked for: asking again makes it last no longer.
+    /// The time of the first request: asking again does not extend it.
     since: Timestamp,
 }
 
@@ -138,7 +139,7 @@ impl Inbox {
         self.expire(now);
         let kept = self.senders.get_mut(&from).and_then(|sender| sender.kept.remove(&ino));
         let is_kept = kept.is_some_and(|kept| covers(kept.size, size));
-        // What was promised is kept, unless others were promised the same.
+        // A reservation is honoured, unless others were promised the same room.
         let free = if is_kept { left(filling) } else { self.free_beside(from, filling) };
         covers(free, size)
     }
@@ -162,8 +163,8 @@ impl Inbox {
         self.senders.retain(|_, sender| !sender.is_idle());
     }
 
-    /// What is free for a sender, beside what others have kept: each of them at most half of what
-    /// the others leave.
+    /// The free room for a sender, beside the reservations of the others. Each of them takes at
+    /// most half of the room that the rest leave.
     fn free_beside(&self, from: AccountId, filling: Filling) -> Usage {
         let mut free = left(filling);
         for (other, sender) in &self.senders {
@@ -184,12 +185,12 @@ impl Sender {
     }
 }
 
-/// Whether so much time has passed, to the second.
+/// Whether at least this much time has passed, to the second.
 fn has_passed(time: Duration, since: Timestamp, now: Timestamp) -> bool {
     now.secs().saturating_sub(since.secs()).unsigned_abs() >= time.as_secs()
 }
 
-/// What a budget leaves beside what waits.
+/// The part of the budget that is still free.
 fn left(Filling { used, budget }: Filling) -> Usage {
     Usage {
         bytes: budget.bytes.saturating_sub(used.bytes),
@@ -237,7 +238,7 @@ mod tests {
         assert!(inboxes.reserve(item(ALICE, 1, 900), EMPTY, now));
         assert!(inboxes.reserve(item(ALICE, 2, 100), EMPTY, now));
         assert!(!inboxes.reserve(item(ALICE, 3, 1), EMPTY, now));
-        // Asking for the same once more asks for nothing new.
+        // The same question again reserves nothing new.
         assert!(inboxes.reserve(item(ALICE, 1, 900), EMPTY, now));
         assert!(inboxes.admit(item(ALICE, 1, 900), EMPTY, now));
         assert!(inboxes.admit(item(ALICE, 2, 100), with(900, 1), now));
@@ -250,7 +251,7 @@ mod tests {
         assert!(inboxes.reserve(item(ALICE, 1, 1000), EMPTY, now));
         assert!(!inboxes.reserve(item(CAROL, 1, 501), EMPTY, now));
         assert!(inboxes.reserve(item(CAROL, 1, 500), EMPTY, now));
-        // Who comes first is let in; the budget is kept.
+        // The first to come is admitted; the budget holds.
         assert!(inboxes.admit(item(CAROL, 1, 500), EMPTY, now));
         assert!(!inboxes.admit(item(ALICE, 1, 1000), with(500, 1), now));
     }
@@ -275,7 +276,7 @@ mod tests {
         let (mut inboxes, now) = (Inboxes::default(), at(0));
         assert!(inboxes.reserve(item(ALICE, 1, 400), EMPTY, now));
         assert!(inboxes.reserve(item(ALICE, 2, 400), EMPTY, now));
-        // It became smaller than what was asked for.
+        // The delivery is smaller than its reservation.
         assert!(inboxes.admit(item(ALICE, 1, 10), EMPTY, now));
         let used = with(10, 1);
         assert!(inboxes.reserve(item(CAROL, 1, 590), used, now));

@@ -1,13 +1,13 @@
 //! Where a server keeps rows and bytes: the waists, and the engines beneath them.
 //!
-//! A waist is what the server may ask of a store, by subject: [`Trees`] (rows, a session's beginning and
-//! end, commits), [`Contents`] (bytes), [`Deliveries`], [`Accounts`], [`Failures`] (wrong passwords).
-//! [`open()`] is the one place that knows which engines there are. A store knows nothing of the
-//! tree's rules: it keeps the rows that it is given.
+//! Each waist covers one subject of what a server may ask of a store: [`Trees`] (rows, the
+//! beginning and end of sessions, commits), [`Contents`] (bytes), [`Deliveries`], [`Accounts`],
+//! [`Failures`] (wrong passwords). Only [`open()`] knows which engines there are. A store does not
+//! know the tree's rules: it keeps the rows that it is given.
 //!
-//! All questions are asynchronous, so that an engine that lies across a network holds no thread for a
-//! session that waits. What an engine does for its own sake (removing garbage, tidying after crashes,
-//! watching over its files) it does by itself, for as long as the store is open.
+//! All calls are asynchronous, so that an engine across a network holds no thread for a session
+//! that waits. An engine does its own housekeeping (removing garbage, tidying after crashes,
+//! watching its files) in the background for as long as the store is open.
 //!
 //! **Invariant:** a name from the wire is a value in a row, never a path on the host; a content is
 //! found by its number alone.
@@ -37,8 +37,8 @@ pub use trees::{
     Batch, Beginner, Begun, Committed, Decided, Found, Left, ListMax, Listing, Part, Trees, Trims,
 };
 
-/// What becomes of a question, in time.
+/// The result of a call that can't fail, later.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What becomes of a question that a store may not be able to answer.
+/// The result of a call that may fail, later.
 pub type Answer<'a, T> = Later<'a, Result<T, StoreError>>;

@@ -1,4 +1,4 @@
-//! Opening a store, whichever engine keeps it: the one place that knows which engines there are.
+//! Opening a store with any engine: the one place that knows which engines there are.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -12,47 +12,47 @@ use crate::embedded::{self, Beside, Serving};
 use crate::memory;
 use crate::{Accounts, Failures, Store, StoreError};
 
-/// Where a store is.
+/// The location of a store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Location {
     /// In a directory of this machine: `sqlite:DIR`, or `DIR` alone.
     Sqlite(PathBuf),
-    /// In the memory of this process, empty at first and gone with it: `memory:`. For tests and
-    /// simulations.
+    /// In the memory of this process: `memory:`. It starts empty and is lost when it is dropped.
+    /// For tests and simulations.
     Memory,
 }
 
-/// What a store is opened for.
+/// The intended use of a store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Use {
-    /// A server, which has it to itself. It is made if it is not there yet.
+    /// By a server, which has sole use of it. A missing store is created.
     Serve(Serving),
-    /// A command beside the server or without one, which works on trees.
+    /// By a command that works on trees, beside the server or without one.
     Command(Beside),
 }
 
-/// What to do about a store that is not there yet.
+/// How to treat a missing store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IfMissing {
-    /// Make it.
+    /// Create it.
     Make,
     /// Fail with [`StoreError::Missing`].
     Fail,
 }
 
-/// The accounts of a store, opened by a command that works on nothing else.
+/// The accounts of a store, for a command that needs nothing else.
 #[derive(Clone)]
 pub struct Register {
-    /// Accounts.
+    /// The accounts themselves.
     pub accounts: Arc<dyn Accounts>,
-    /// Wrong passwords.
+    /// Their wrong passwords.
     pub failures: Arc<dyn Failures>,
 }
 
 /// Opens a store.
 ///
 /// # Errors
-/// If it can't be used so: [`StoreError::InUse`] if another server has it.
+/// If it can't be used for that: [`StoreError::InUse`] if another server has it.
 pub async fn open(location: &Location, for_use: Use) -> Result<Store, StoreError> {
     match location {
         Location::Sqlite(dir) => {
@@ -89,11 +89,11 @@ pub async fn open_register(
 }
 
 impl Location {
-    /// Reads where a store is. What begins with a word and a colon names its engine; a directory that
-    /// does is written with `./` before it.
+    /// Parses the location of a store. A word and a colon at its start name the engine; a directory
+    /// whose name starts like that is written with `./` before it.
     ///
     /// # Errors
-    /// [`StoreError::UnknownEngine`] if there is none of that name.
+    /// [`StoreError::UnknownEngine`] if the engine does not exist.
     pub fn parse(text: &OsStr) -> Result<Location, StoreError> {
         let bytes = text.as_bytes();
         let colon = bytes.iter().position(|byte| *byte == b':');
@@ -114,7 +114,7 @@ impl Location {
         }
     }
 
-    /// The directory of this machine that it is in, if it is in one.
+    /// The store's directory on this machine, if it has one.
     pub fn directory(&self) -> Option<&Path> {
         match self {
             Location::Sqlite(dir) => Some(dir),

@@ -4,30 +4,30 @@ use std::sync::Arc;
 
 use crate::{Accounts, Answer, Contents, Deliveries, Failures, Later, StoreError, Trees};
 
-/// An opened store. What it does for its own sake ends with the last copy.
+/// An opened store. Its housekeeping ends when the last copy is dropped.
 #[derive(Clone)]
 pub struct Store {
-    /// Rows of trees.
+    /// The waist for rows, sessions and commits.
     pub trees: Arc<dyn Trees>,
-    /// Bytes of contents.
+    /// The waist for bytes.
     pub contents: Arc<dyn Contents>,
-    /// Deliveries, and room for them.
+    /// The waist for deliveries and reservations.
     pub deliveries: Arc<dyn Deliveries>,
-    /// Accounts.
+    /// The waist for accounts and claims.
     pub accounts: Arc<dyn Accounts>,
-    /// Wrong passwords.
+    /// The waist for wrong passwords.
     pub failures: Arc<dyn Failures>,
-    /// The store as a whole.
+    /// The health of the store as a whole.
     pub keeper: Arc<dyn Keeper>,
 }
 
-/// What concerns a store as a whole.
+/// Calls that concern a store as a whole.
 pub trait Keeper: Send + Sync {
-    /// Completes when the store turns out to be one that nothing may be written to any more: it was
-    /// removed or replaced, or its database is older than its contents.
+    /// Completes when the store must not be written to any more: it was removed or replaced, or its
+    /// database is older than its contents.
     fn failed(&self) -> Later<'_, StoreError>;
 
-    /// Takes a last look at the store when nothing uses it any more, and notes how far it has come.
-    /// Fails as [`Keeper::failed`] would.
+    /// Checks the store for the last time, after its last use, and notes how far its database has
+    /// come. Fails as [`Keeper::failed`] would.
     fn close(&self) -> Answer<'_, ()>;
 }

@@ -1,4 +1,4 @@
-//! The waist for trees: their rows, how a session begins and ends, and commits.
+//! The waist for trees: their rows, the beginning and end of sessions, and commits.
 
 use std::sync::Arc;
 
@@ -8,175 +8,179 @@ use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name, Seq, Times
 
 use crate::{Account, AccountId, Answer, Placements, StoreError};
 
-/// Rows of trees.
+/// The rows of all trees.
 pub trait Trees: Send + Sync {
-    /// Begins a session: raises the account's epoch by one, durably, so that batches of older epochs
-    /// are refused from now on, and gives back what earlier sessions wrote and did not commit.
+    /// Begins a session: raises the account's epoch by one, durably, so that batches of older
+    /// epochs are refused from now on, and reclaims data that earlier sessions wrote but did not
+    /// commit.
     ///
-    /// Fails with [`StoreError::Claimed`] for a client while a command has claimed the account. A
-    /// client's session is to have its seat by then: see [`Accounts::claim`](crate::Accounts::claim).
+    /// Fails with [`StoreError::Claimed`] for a client if a command has claimed the account. A
+    /// client's session must have its seat by then: see
+    /// [`Accounts::claim`](crate::Accounts::claim).
     fn begin(&self, account: AccountId, by: Beginner) -> Answer<'_, Begun>;
 
-    /// The rows that are needed, all as of one moment, and perhaps more that will be needed with them.
+    /// Loads the needed rows, all from one snapshot, and perhaps others that are likely to be
+    /// needed next.
     fn load(&self, account: AccountId, needs: Vec<Need>) -> Answer<'_, Found>;
 
-    /// Parts of directories, one for each that is asked for.
+    /// Lists parts of directories; each part has one listing in the answer.
     fn list(&self, account: AccountId, parts: Vec<Part>) -> Answer<'_, Vec<Listing>>;
 
-    /// The names that lead to a node, from the root of its tree: to tell people which it is. Takes long.
-    /// None if nothing leads there.
+    /// The names on the way from the tree's root to a node, for messages to people. Takes long.
+    /// `None` if no path leads there.
     fn path(&self, account: AccountId, ino: Ino) -> Answer<'_, Option<Vec<Name>>>;
 
-    /// Grants numbers that were never granted before, for nodes, contents and deliveries.
+    /// Grants numbers for nodes, contents and deliveries that were never granted before.
     fn grant_ids(&self, count: u64) -> Answer<'_, IdRange>;
 
-    /// Writes batches of several accounts together and makes them durable; says what became of each.
-    /// The contents they refer to are durable already. A content that nothing refers to any more
-    /// becomes garbage, which the store removes.
+    /// Commits batches of several accounts together and gives a verdict on each. The contents that
+    /// they refer to must already be durable. A content that is no longer referred to becomes
+    /// garbage, which the store removes.
     ///
-    /// Nothing is written of a batch that fails, and the others are durable all the same. If all fails,
-    /// it is not known of any of them whether it is durable.
+    /// A failed batch leaves no trace, and the others are durable all the same. If the call as a
+    /// whole fails, each batch may or may not be durable.
     fn commit(&self, batches: Vec<Batch>) -> Answer<'_, Vec<Result<Committed, StoreError>>>;
 
-    /// Ends the account's session of this epoch, of which nothing is in a commit any more: gives back
-    /// what it wrote and did not commit.
+    /// Ends the account's session of this epoch, once no commit holds a batch of it any more, and
+    /// reclaims data that it wrote but did not commit.
     fn end(&self, account: AccountId, epoch: Epoch, left: Left) -> Answer<'_, ()>;
 }
 
-/// Who begins a session.
+/// The kind of session that begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Beginner {
-    /// A client.
+    /// A client's.
     Client,
-    /// The command that has claimed the account.
+    /// That of the command that has claimed the account.
     Claimant,
 }
 
-/// A session that has begun.
+/// A new session, with the state of its account.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Begun {
-    /// The account, as it is from now on.
+    /// The account after its epoch was raised.
     pub account: Account,
-    /// Nodes without a name, which the session before left.
+    /// Nodes without a name, left by the previous session.
     pub orphans: Vec<Ino>,
 }
 
-/// Rows that a store found.
+/// The rows that a store found.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Found {
-    /// Nodes, or that there is none.
+    /// Nodes; `None` for those that don't exist.
     pub nodes: Vec<(Ino, Option<Node>)>,
-    /// What entries of directories refer to, or that there is none.
+    /// The inos that entries refer to; `None` for entries that don't exist.
     pub entries: Vec<(Ino, Name, Option<Ino>)>,
-    /// Directories of which all entries are among `entries`.
+    /// Directories whose entries are all among `entries`.
     pub whole: Vec<Ino>,
-    /// Deliveries that wait for the account, or that there is none.
+    /// Deliveries that wait for the account; `None` for those that don't exist.
     pub deliveries: Vec<(DeliveryId, Option<Arc<Delivery>>)>,
 }
 
-/// A part of a directory that is to be listed.
+/// A part of a directory to be listed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Part {
-    /// The directory.
+    /// The directory to list.
     pub directory: Ino,
-    /// The name after which it begins.
+    /// The name after which the part begins; `None` for the start of the directory.
     pub after: Option<Name>,
-    /// Where it ends.
+    /// The limits of its size.
     pub max: ListMax,
 }
 
-/// How much is listed at a time.
+/// The limits of one listing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ListMax {
     /// The most entries.
     pub count: usize,
-    /// The bytes beyond which no more are added, about.
+    /// The approximate size in bytes at which the listing stops.
     pub bytes: usize,
 }
 
-/// Some entries of a directory, one at least if there is one.
+/// Consecutive entries of a directory; at least one if there are any.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Listing {
-    /// The entries, in order of names, with their nodes; large attributes are left out.
+    /// The entries, sorted by name, with their nodes; large attributes are left out.
     pub rows: Vec<(Name, Ino, Node)>,
-    /// Whether there are none after these.
+    /// Whether the directory ends here.
     pub last: bool,
 }
 
-/// What a commit writes for one account.
+/// The changes that a commit writes for one account.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Whose.
+    /// The account whose tree changes.
     pub account: AccountId,
-    /// The session's epoch: if the account's is higher by now, the batch is refused as a whole.
+    /// The session's epoch: if the account has a higher one by now, the whole batch is refused.
     pub epoch: Epoch,
-    /// The last op in it.
+    /// The last op in the batch.
     pub applied: Seq,
-    /// What the tree takes up now.
+    /// The usage of the tree after the batch.
     pub usage: Usage,
-    /// Nodes that changed (`Some`) or went (`None`), each once.
+    /// Changed nodes (`Some`) and removed ones (`None`), each once.
     pub nodes: Vec<(Ino, Option<Arc<Node>>)>,
-    /// Entries that changed (`Some`) or went (`None`), each once.
+    /// Changed entries (`Some`) and removed ones (`None`), each once.
     pub entries: Vec<(Ino, Name, Option<Ino>)>,
-    /// How many more nodes and deliveries refer to a content, each once. Deliveries that turn out not
-    /// to fit are counted here like others; the store takes them off.
+    /// For each content, once, the change in the number of nodes and deliveries that refer to it.
+    /// It includes all deliveries sent; the store subtracts those that don't fit.
     pub references: Vec<(ContentId, i64)>,
-    /// Where the bytes lie that were made durable for this batch.
+    /// The location of the bytes that were made durable for this batch.
     pub placements: Placements,
-    /// What space is to be given back that nothing reaches any more.
+    /// Contents with space to be reclaimed because it is no longer reachable.
     pub trims: Trims,
-    /// Deliveries sent, accepted and declined, in order. What the recipient's inbox has no room for is
-    /// refused: only that is kept of it.
+    /// Deliveries sent, accepted and declined, in order. A delivery that the recipient's inbox has
+    /// no room for is refused, and only the refusal is kept.
     pub deliveries: Vec<DeliveryEffect>,
-    /// Deliveries that lost a node of their record: when none is left, nobody asks about them.
+    /// Deliveries that lost a node of their record. Once the whole record is gone, the delivery's
+    /// state is not asked for again.
     pub unrecorded: Vec<DeliveryId>,
-    /// When it is committed.
+    /// The time of the commit.
     pub time: Timestamp,
 }
 
-/// Space in contents that stay, to be given back once what made it unreachable is durable. Kept in
-/// rows, so that a crash in between loses nothing.
+/// Space to be reclaimed in contents that stay, once the change that made it unreachable is
+/// durable. It is kept in rows, so that a crash in between loses nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Trims {
-    /// Sealed contents of which something is reached by fewer than before, by nothing any more
-    /// perhaps: the store finds out.
+    /// Sealed contents with parts that fewer rows reach than before. The store finds out whether
+    /// any row still does.
     pub shared: Vec<ContentId>,
-    /// Contents that one node alone has, which has less of it now. Its session gives that back.
+    /// Contents of one node alone, which has dropped a part. Its session reclaims that part.
     pub own: Vec<(ContentId, Ino)>,
-    /// Those of an earlier batch's `own` for which that is done.
+    /// Contents from the `own` of earlier batches whose parts are reclaimed.
     pub done: Vec<ContentId>,
 }
 
-/// What became of a batch in a commit.
+/// The verdict on a batch in a commit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Committed {
-    /// It is durable, and with it what was decided about deliveries.
+    /// It is durable, with these decisions about deliveries.
     Durable(Vec<Decided>),
-    /// A later session owns the tree; nothing of the batch was written.
+    /// A later session has the tree; the batch was not written.
     Fenced,
 }
 
-/// A delivery that was received, declined, or turned away for want of room: its sender is to be told.
+/// A delivery that was received, declined, or refused for lack of room; its sender is to be told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decided {
-    /// Who sent it.
+    /// The account that sent it.
     pub sender: AccountId,
-    /// The delivery.
+    /// The delivery's number.
     pub delivery: DeliveryId,
-    /// What became of it.
+    /// Its new state.
     pub state: DeliveryState,
 }
 
-/// What a session leaves that it did not commit.
+/// The uncommitted data that a session leaves behind.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Left {
-    /// Contents that came into being and are surely in nothing that may be durable.
+    /// New contents that certainly appear in no batch that may be durable.
     pub created: Vec<ContentId>,
-    /// Contents that may be committed with less than what was written to them, and their nodes.
+    /// Contents that may be committed with less than was written to them, and their nodes.
     pub written: Vec<(ContentId, Ino)>,
 }
 
-/// What an entry with its node takes up in memory, in bytes, about.
+/// The approximate memory that an entry with its node takes, in bytes.
 pub(crate) fn weight(name: &Name, node: &Node) -> usize {
     let beside = match &node.kind {
         Kind::File(data) => data.extents.runs() * size_of::<(u64, u64)>(),

@@ -1,4 +1,4 @@
-//! The engine in memory and the one for one machine: random calls have the same answers from both.
+//! Both engines, in memory and for one machine, give the same answers to random calls.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,7 +24,7 @@ const USERS: [&str; 3] = ["alice", "bob", "carol"];
 const CONTENTS: u64 = 5;
 const DELIVERIES: u64 = 5;
 
-/// A call, or several that belong together. Numbers are small, so that calls meet.
+/// A call, or several that belong together. Numbers are small, so that calls collide.
 #[derive(Clone, Debug)]
 enum Step {
     Commit(Vec<(usize, u64, Vec<Row>)>),
@@ -112,7 +112,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Both engines, and what a server would know.
+/// Both engines, and the state that a server would keep about them.
 struct Pairing {
     runtime: Runtime,
     stores: [Store; 2],
@@ -123,7 +123,7 @@ struct Pairing {
     _dir: tempfile::TempDir,
 }
 
-/// An answer, so that two can be compared: of failures, only of which kind they are.
+/// An answer in a form to compare: of an error only its variant.
 fn told<T: Debug>(answer: &Result<T, StoreError>) -> String {
     match answer {
         Ok(answer) => format!("{answer:?}"),
@@ -131,7 +131,7 @@ fn told<T: Debug>(answer: &Result<T, StoreError>) -> String {
     }
 }
 
-/// Asks both engines, and fails the test unless their answers are equal. Gives them.
+/// Asks both engines, fails the test unless their answers are equal, and returns both answers.
 macro_rules! both {
     ($pairing:expr, |$store:ident| $ask:expr) => {{
         let answers = [0, 1].map(|engine| {
@@ -144,7 +144,7 @@ macro_rules! both {
     }};
 }
 
-/// A file without a content, now and then without a name.
+/// A file without a content. Some have no name.
 fn plain(size: u64) -> Node {
     let data = FileData { size, ..FileData::default() };
     Node { nlink: (size % 3) as u32, ..node(Kind::File(data)) }
@@ -191,7 +191,7 @@ impl Pairing {
     fn batch(&mut self, user: usize, late: u64, rows: &[Row]) -> Batch {
         self.applied += 1;
         let mut made = batch(self.accounts[user], self.applied);
-        // Now and then that of a session before.
+        // Sometimes the epoch of an earlier session.
         made.epoch = Epoch(self.epochs[user].saturating_sub(u64::from(late == 0)));
         made.time = time(self.secs);
         for row in rows {
@@ -340,7 +340,7 @@ impl Pairing {
         }
     }
 
-    /// How long a content is; none if there is none. What is longer than it is given is damaged.
+    /// The length of a content, or `None` if it does not exist. A read past the end fails.
     fn len(&self, content: ContentId) -> Option<u64> {
         let can_read =
             |len: u64| self.runtime.block_on(self.stores[0].contents.read(content, 0..len)).is_ok();
@@ -355,7 +355,7 @@ impl Pairing {
         Some(least)
     }
 
-    /// The same effects, with copies that lie within what was there before, now and then.
+    /// The same effects, but with sources of copies cut to the content's present length.
     fn within(&self, effects: &[Effect]) -> Vec<Effect> {
         let fit = |effect: &Effect| match effect {
             Effect::Copy { from: (from, at), to, len } => {
@@ -373,7 +373,7 @@ impl Pairing {
         effects.iter().map(fit).collect()
     }
 
-    /// Who claims what, and that a client's session waits for it.
+    /// Checks the answers to claims, and that a client's session can't begin meanwhile.
     fn claim(&self, account: AccountId, alone: bool) {
         let purpose = if alone { Purpose::Change } else { Purpose::Read };
         let [held, others]: [Vec<_>; 2] = [Purpose::Read, Purpose::Change].map(|other| {
@@ -405,7 +405,7 @@ impl Pairing {
             both!(self, |store| store.trees.list(account, parts())).unwrap();
             let waiting = both!(self, |store| async {
                 let waiting = store.deliveries.waiting(account, 0, 10).await;
-                // The order counts, and not how far it has come.
+                // Only the order must agree, not the arrival numbers.
                 waiting.map(|all| all.into_iter().map(|(_, head)| head).collect::<Vec<_>>())
             });
             waiting.unwrap();
@@ -418,7 +418,7 @@ impl Pairing {
         both!(self, |store| store.failures.list()).unwrap();
         let pair = || Pair { user: "bob".to_owned(), address: "::1".to_owned() };
         both!(self, |store| store.failures.of(vec![pair()])).unwrap();
-        // What nothing refers to goes in the engine's own time.
+        // Engines remove garbage in their own time; this makes both do it now.
         both!(self, |store| store.contents.reclaim()).unwrap();
         for content in (0..CONTENTS).map(|content| ContentId(200 + content)) {
             let end = self.len(content).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The store of bytes, by what it promises; and random operations against a plain model of it.
+//! The promises of the store of bytes, and random operations compared with a plain model of it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ fn open() -> (FileStore, TempDir) {
     (FileStore::open(dir.path()).unwrap(), dir)
 }
 
-/// Where content [`A`] is.
+/// The path of content [`A`].
 fn path_of_a(dir: &TempDir) -> PathBuf {
     dir.path().join("contents/00/12/0000000000001234")
 }
@@ -68,7 +68,7 @@ fn a_content_is_as_long_as_what_it_was_given_and_damaged_if_it_is_not() {
     assert_eq!(path_of_a(&dir).metadata().unwrap().len(), 200_003);
     std::fs::OpenOptions::new().write(true).open(path_of_a(&dir)).unwrap().set_len(9).unwrap();
     let mut data = [0; 20];
-    // Of a content that an older program made, this is the end.
+    // A content from an older version may end here.
     assert_eq!(store.read(A, 0, &mut data).unwrap(), 9);
     let store = store.whole_from(A);
     store.create(B).unwrap();
@@ -193,7 +193,7 @@ fn a_range_that_is_freed_gives_its_space_back_and_one_that_is_cleared_keeps_it()
     assert_eq!(blocks(), full - 2048);
     store.zero(A, 1 << 20, 1 << 20).unwrap();
     assert_eq!(blocks(), full - 2048);
-    // Past the end, too: there it is set aside.
+    // Past the end, too, where it is only allocated.
     store.zero(A, 4 << 20, 1 << 20).unwrap();
     assert_eq!(blocks(), full);
     assert_eq!(read(&store, A, 1 << 20, 1 << 20), vec![0; 1 << 20]);
@@ -202,7 +202,7 @@ fn a_range_that_is_freed_gives_its_space_back_and_one_that_is_cleared_keeps_it()
     assert_eq!(path_of_a(&dir).metadata().unwrap().len(), 5 << 20);
 }
 
-/// Copies within a content of 1 MiB, which is more than goes through a buffer at once.
+/// Copies within a content of 1 MiB, which does not fit the copy buffer.
 fn check_overlap(from: usize, to: usize, len: usize) {
     let (store, _dir) = open();
     let mut data: Vec<u8> = (0..1u32 << 20).map(|place| (place % 251) as u8).collect();
@@ -283,12 +283,12 @@ enum Step {
     Reopen,
 }
 
-/// Contents by number. `None` is a byte that reads as anything, since it was freed.
+/// Contents by number. `None` is a freed byte, which may read as anything.
 type Model = BTreeMap<u64, Vec<Option<u8>>>;
 
 const CONTENTS: u64 = 4;
 
-/// Around the bounds of blocks, and past the length up to which zeros are written.
+/// Offsets around the bounds of blocks, and past the longest range that is zeroed by writing.
 fn offset() -> impl Strategy<Value = u64> {
     prop_oneof![0..10_000u64, 0..400_000u64, (0..80u64).prop_map(|block| block * 4096)]
 }
@@ -323,7 +323,7 @@ fn model_write(data: &mut Vec<Option<u8>>, offset: usize, bytes: &[Option<u8>]) 
     }
 }
 
-/// Does a step to the model. Steps that make no sense there are left out.
+/// Applies a step to the model. Returns false for steps that make no sense there.
 fn model_step(model: &mut Model, step: &Step) -> bool {
     match step {
         Step::Write(id, offset, bytes) => {
@@ -336,7 +336,7 @@ fn model_step(model: &mut Model, step: &Step) -> bool {
         }
         Step::Free(id, offset, len) => {
             let Some(data) = model.get_mut(id) else { return false };
-            // What is freed past the end can make it longer.
+            // Freeing past the end can make the content longer.
             if offset + len > (data.len() as u64).next_multiple_of(4096) {
                 data.resize((offset + len) as usize, Some(0));
             }
@@ -432,7 +432,7 @@ fn a_content_that_is_read_while_it_is_removed_keeps_no_space() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                // It is there, or is not any more.
+                // Either result is right: the content may be removed already.
                 let _ = store.read(ContentId(contents.load(Ordering::Relaxed)), 0, &mut [0]);
             }
         });

@@ -1,5 +1,5 @@
-//! The store of bytes when something is mounted over a part of it: what is written there is not found again
-//! once that is gone, so it is never durable. As root only, since it mounts.
+//! The store of bytes with a mount over a part of it: data written there can't be found after the
+//! unmount, so it never counts as durable. Runs only as root, since it mounts.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,10 +10,10 @@ use tempfile::TempDir;
 use xfer_protocol::ContentId;
 use xfer_store::embedded::{FileStore, Files};
 
-/// More than are synced one by one.
+/// More contents than are synced one by one.
 const MANY: u64 = 20;
 
-/// A store with a content; what is mounted over a part of it is unmounted in the end.
+/// A store with one content. Mounts over parts of it are unmounted in the end.
 struct Covered {
     dir: TempDir,
     store: FileStore,
@@ -35,7 +35,7 @@ impl Covered {
         assert!(output.status.success() || std::thread::panicking(), "{script}: {said}");
     }
 
-    /// Makes contents and writes to them; says how many of them are durable.
+    /// Creates contents and writes to them; returns how many of them are durable.
     fn write(&self, contents: impl Iterator<Item = u64>) -> usize {
         let contents: Vec<_> = contents.map(ContentId).collect();
         for content in &contents {
@@ -61,7 +61,7 @@ impl Drop for Covered {
     }
 }
 
-/// Covers a part of a store, by a script that needs no more than to be undone by unmounting `place`.
+/// Covers a part of a store by a script, which is fully undone by unmounting `place`.
 fn check(script: &str, place: &str) {
     let covered = Covered::new();
     covered.shell(script);
@@ -77,7 +77,7 @@ fn check(script: &str, place: &str) {
 fn nothing_is_durable_in_what_is_mounted_over_a_part_of_the_contents() {
     check("mount -t tmpfs -o size=4m xfer-test contents/00", "contents/00");
     check("mount -t tmpfs -o size=4m xfer-test contents/00/00", "contents/00/00");
-    // Of the same file system.
+    // From the same file system.
     check("mkdir other && mount --bind other contents/00", "contents/00");
     check("mkdir other && mount --bind other contents/00/00", "contents/00/00");
 }

@@ -1,5 +1,6 @@
-//! The store of bytes on a disk that can't take what it promised: whose loss that is. As root only,
-//! since it makes such a disk: a loop device over a file with holes, in a memory that is full.
+//! The store of bytes on a disk that can't keep its promises: which contents are reported as lost.
+//! Runs only as root, since it makes such a disk: a loop device over a file with holes, on a full
+//! tmpfs.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,21 +12,21 @@ use tempfile::TempDir;
 use xfer_protocol::ContentId;
 use xfer_store::embedded::{FileStore, Files};
 
-/// More than are synced one by one.
+/// More contents than are synced one by one.
 const MANY: u64 = 20;
 
 const LEN: usize = 64 << 10;
 
-/// More than the file system may have set aside at the end of a file.
+/// More than the file system may have allocated past the end of a file.
 const MORE: usize = 2 << 20;
 
-/// A file system that takes no data where it has none yet, and says so only when it is synced.
+/// A file system that can't store new data where it has none yet, and reports this only at a sync.
 struct FailingDisk {
     dir: TempDir,
 }
 
 impl FailingDisk {
-    /// One that still takes everything.
+    /// A disk that still works.
     fn new() -> FailingDisk {
         let disk = FailingDisk { dir: tempfile::tempdir().unwrap() };
         disk.shell(
@@ -42,7 +43,7 @@ impl FailingDisk {
         self.dir.path().join("disk")
     }
 
-    /// From now on only what has a place already can be written.
+    /// From now on only blocks that already have a place can be written.
     fn fail(&self) {
         self.shell(
             "sync -f disk && fstrim disk
@@ -68,7 +69,7 @@ fn run(dir: &Path, script: &str) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Contents of `len` bytes that are synced.
+/// Synced contents of `len` bytes each.
 fn contents(store: &FileStore, numbers: Range<u64>, len: usize) -> Vec<ContentId> {
     let all: Vec<_> = numbers.map(ContentId).collect();
     for content in &all {
@@ -104,7 +105,7 @@ fn a_sync_of_many_contents_fails_only_those_that_lost_something() {
         store.write(content, LEN as u64, &vec![3; MORE]).unwrap();
     }
     assert_eq!(failed(&store, ours), [ours[3]]);
-    // It was told, and what others lost is told to them, by whichever kind of sync.
+    // That loss is reported once. The others' losses are reported to them, by either kind of sync.
     assert_eq!(failed(&store, ours), []);
     assert_eq!(failed(&store, &others[4..6]), [others[5]]);
     assert_eq!(failed(&store, others), []);
@@ -126,7 +127,8 @@ fn what_was_closed_since_its_change_counts_as_lost_when_a_sync_fails() {
         assert_eq!(store.read(*content, 0, &mut [0; 1]).unwrap(), 1);
     }
     store.write(open, LEN as u64, &vec![3; MORE]).unwrap();
-    // Alone, and by a sync of everything all the same: no descriptor says what became of it.
+    // By itself, and yet by a sync of the whole file system, because no descriptor can report its
+    // loss.
     assert_eq!(failed(&store, &[closed]), [closed]);
     assert_eq!(failed(&store, &[open]), [open]);
 }

@@ -1,4 +1,5 @@
-//! The store of rows as a file: who may open it, several at once, and a process that is killed.
+//! The store of rows as a file: opening it, several processes at once, and a process that is
+//! killed.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,7 +26,7 @@ fn the_files_are_for_their_owner_only() {
     }
 }
 
-/// Opening is refused and leaves the file as it is.
+/// Checks that opening is refused and leaves the file as it is.
 fn check_refused(dir: &Path, needle: &str) {
     let path = dir.join("xfer.db");
     let before = std::fs::read(&path).unwrap();
@@ -183,7 +184,7 @@ fn what_was_committed_survives_the_process_that_is_killed() {
             let Some(seq) = line.strip_prefix("durable ") else { continue };
             durable = seq.parse().unwrap();
             count += 1;
-            // Killed at another moment each time; what is still said until it is dead counts, too.
+            // Each round kills at a different moment. Lines printed before the death count, too.
             if count == 3 * round {
                 child.kill().unwrap();
             }
@@ -198,7 +199,7 @@ fn what_was_committed_survives_the_process_that_is_killed() {
     }
 }
 
-/// How many locks of POSIX this process has on a file, as the kernel says.
+/// The number of POSIX locks that this process has on a file, according to the kernel.
 fn locks(file: &Path) -> usize {
     let inode = file.metadata().unwrap().ino();
     let (owner, file) = (format!(" {} ", std::process::id()), format!(":{inode} "));

@@ -1,4 +1,5 @@
-//! Random commits to the store of rows, compared with a plain model of it, also after opening anew.
+//! Random commits to the store of rows, compared with a plain model, also after the store is
+//! reopened.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,7 +20,7 @@ const USERS: [&str; 3] = ["alice", "bob", "carol"];
 const PARENTS: u64 = 3;
 const CONTENTS: u64 = 6;
 
-/// One change within a batch. Numbers are small, so that changes meet.
+/// One change within a batch. Numbers are small, so that changes collide.
 #[derive(Clone, Debug)]
 enum Change {
     Node(u64, u64),
@@ -34,7 +35,7 @@ enum Change {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Batches of users; the flag tells those of an earlier session.
+    /// Batches of users; the flag marks those of an earlier session.
     Commit(Vec<(usize, bool, Vec<Change>)>),
     Begin(usize),
     Forget,
@@ -88,12 +89,12 @@ struct Model {
     references: BTreeMap<u64, i64>,
     garbage: BTreeSet<u64>,
     sent: BTreeMap<u64, Sent>,
-    /// Deliveries in the order in which they came.
+    /// The deliveries in the order of their arrival.
     order: Vec<u64>,
 }
 
 impl Model {
-    /// Counts references; what can't be is left out.
+    /// Counts references. Returns false, without counting, if the change is impossible.
     fn refer(&mut self, batch: &mut Batch, content: u64, by: i64) -> bool {
         let is_twice = batch.references.iter().any(|(id, _)| id.0 == content);
         let after = self.references.get(&content).unwrap_or(&0) + by;
@@ -114,8 +115,8 @@ impl Model {
         }
     }
 
-    /// Does a change to the model and puts it into the batch. What no session sends is left out:
-    /// a row twice, a node gone that has entries, an entry without its node.
+    /// Applies a change to the model and adds it to the batch. Leaves out changes that no session
+    /// sends: a row twice, the removal of a node that has entries, an entry without its node.
     fn change(&mut self, user: usize, batch: &mut Batch, change: &Change) {
         let tree = &mut self.trees[user];
         match *change {
@@ -270,7 +271,7 @@ fn check_tree(store: &SqliteStore, account: AccountId, user: &str, tree: &Tree) 
     assert_eq!(orphans, expected.collect::<Vec<_>>());
 }
 
-/// The model begins with trees that are empty, so the fixtures go.
+/// Empties a new tree, because the model begins with empty trees.
 fn clear(store: &SqliteStore, account: AccountId) {
     let mut batch = batch(account, 0);
     batch.nodes = (1..=3).map(|ino| (Ino(ino), None)).collect();

@@ -1,4 +1,4 @@
-//! The store of rows, by what it promises: trees, fencing, references, deliveries, accounts.
+//! The promises of the store of rows: trees, fencing, references, deliveries, accounts.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,7 +21,7 @@ use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Seq, Timestamp};
 use xfer_store::embedded::SqliteStore;
 use xfer_store::{AccountId, Batch, Committed, Decided, StoreError, WrongPasswords};
 
-/// A store, and its directory for as long as it is used.
+/// A store with its directory, which must live as long as the store.
 fn open() -> (SqliteStore, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     (SqliteStore::open(dir.path()).unwrap(), dir)
@@ -31,14 +31,14 @@ fn commit(store: &SqliteStore, batch: Batch) {
     assert!(store.commit(&[batch]).unwrap().iter().all(is_durable));
 }
 
-/// Commits only changes of references.
+/// Commits changes of references only.
 fn refer(store: &SqliteStore, account: AccountId, by: &[(u64, i64)]) -> Result<(), StoreError> {
     let mut batch = batch(account, 1);
     batch.references = by.iter().map(|(content, by)| (ContentId(*content), *by)).collect();
     store.commit(&[batch]).map(drop)
 }
 
-/// Removes an account with all it has.
+/// Removes an account with all its data.
 fn remove(store: &SqliteStore, account: AccountId) {
     store.remove_account(account).unwrap();
     store.clear_removed(time(100)).unwrap();
@@ -73,7 +73,7 @@ fn a_tree_begins_with_its_inbox_and_its_outbox() {
     assert_eq!((account.applied, account.epoch), (Seq(0), Epoch(0)));
 }
 
-/// The node comes back bit for bit, also from a store that was closed in between.
+/// Checks that a node is read back bit for bit, even from a store that was reopened.
 fn check_survives(node: Node) {
     let (store, dir) = open();
     let alice = account(&store, "alice");
@@ -101,7 +101,7 @@ fn a_node_of_each_kind_comes_back_as_it_was() {
     check_survives(Node { xattrs: xfer_protocol::tree::Xattrs::All(Arc::default()), ..file(7, 0) });
 }
 
-/// Data in every other block, in as many runs as there may be.
+/// Data in every second block, which gives the most runs that are possible.
 fn comb(blocks: u64) -> (u64, Extents) {
     let size = blocks * BLOCK_BYTES;
     let mut extents = Extents::Dense;
@@ -436,7 +436,7 @@ fn a_delivery_that_is_settled_goes_with_the_last_node_of_its_record() {
         remove.unrecorded.push(DeliveryId(id));
         commit(&store, remove);
     };
-    // What waits is still to be delivered, and is forgotten when it is.
+    // A waiting delivery is still delivered, and is forgotten after that.
     remove(2, 500);
     assert!(matches!(state(&store, alice, 500), DeliveryState::Sent(_)));
     let mut decline = batch(bob, 1);

@@ -1,5 +1,5 @@
-//! Stores of older versions: what was in them is there after the upgrade, and their tables are those of
-//! a new store.
+//! Stores of older versions: after the upgrade their data is intact, and their tables equal those
+//! of a new store.
 
 #![allow(clippy::unwrap_used)]
 
@@ -27,7 +27,7 @@ fn old_store() -> tempfile::TempDir {
     dir
 }
 
-/// The tables, with their columns, and the indices of a store.
+/// A store's tables, their columns, and its indices.
 fn shape(dir: &Path) -> Vec<String> {
     let db = Connection::open(dir.join("xfer.db")).unwrap();
     let sql = "SELECT s.type || ' ' || s.name || ' ' || ifnull(c.name, '') || ' ' ||

@@ -1,10 +1,12 @@
-//! Claims on accounts: an account that a command works on beside the server can have no session.
+//! Claims on accounts: while a command works on an account beside the server, it can have no
+//! session.
 //!
-//! A claim is a kernel lock (flock(2)) on `claims/NUMBER` in the store's directory, so it ends with the
-//! process that holds it. A command claims the account first and then asks whether it has a session; a
-//! session takes its seat first and then looks for a claim. So at least one of them sees the other.
+//! A claim is a kernel lock (flock(2)) on `claims/NUMBER` in the store's directory, so it ends with
+//! the process that holds it. A command first claims the account and then checks for a session; a
+//! session first takes its seat and then checks for a claim. So at least one of them sees the
+//! other.
 //!
-//! The files are never removed: else two processes could lock two different files of one name.
+//! The files are never removed: otherwise two processes could lock two different files of one name.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -17,7 +19,7 @@ use super::lock::prepare_directory;
 use super::place::options;
 use crate::{AccountId, Purpose, StoreError};
 
-/// Claims an account, for as long as the file is open. None if it is claimed already.
+/// Claims an account for as long as the file is open. `None` if the account is already claimed.
 pub(super) fn claim(
     dir: &Path,
     account: AccountId,
@@ -44,8 +46,8 @@ pub(super) fn is_claimed(dir: &Path, account: AccountId) -> Result<bool, StoreEr
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         opened => opened.map_err(|error| failed(&path, error))?,
     };
-    // The lock is held for a moment only. A command that claims the account just then is refused,
-    // rightly: a session is beginning.
+    // The lock is held only for a moment. If a command claims the account in that moment, it is
+    // rightly refused, because a session is beginning.
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(false),
         Err(Errno::WOULDBLOCK) => Ok(true),

@@ -1,5 +1,5 @@
-//! The waists for what concerns accounts alone. They need rows only, so that a command that manages
-//! accounts touches no contents.
+//! The waists that concern accounts alone. They need only rows, so a command that manages accounts
+//! never touches contents.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use crate::{
     Pair, Purpose, StoreError, WrongPasswords,
 };
 
-/// The accounts of a store.
+/// The accounts and wrong passwords of a store.
 pub(super) struct Ledger(pub(super) Arc<SqliteStore>);
 
 impl Ledger {
-    /// Does something on a thread that may block.
+    /// Runs `work` on a thread that may block.
     fn hop<T: Send + 'static>(
         &self,
         work: impl FnOnce(&SqliteStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Answer<'static, T> {
         let rows = self.0.clone();
         Box::pin(async move {
-            // It was a panic, which has its own line, or the process ends.
+            // Either the work panicked, which is logged separately, or the process is ending.
             spawn_blocking(move || work(&rows)).await.unwrap_or(Err(StoreError::Panicked))
         })
     }

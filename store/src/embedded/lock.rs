@@ -1,8 +1,8 @@
 //! The store's directory, and the lock that keeps a second server off it.
 //!
-//! The lock is the kernel's (flock(2)) and so goes with the process that held it, however that
-//! ended. The number written into the file only serves the message to whoever is refused.
-//! It does not keep others from the database: adding a user beside a running server is fine.
+//! The lock is the kernel's (flock(2)), so it ends with the process that holds it, even after a
+//! crash. The number in the file serves only the message to a process that is refused. The lock
+//! does not protect the database: a command may add a user while the server runs.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -15,25 +15,25 @@ use rustix::io::Errno;
 use super::place::{Pin, options};
 use crate::StoreError;
 
-/// A store that this process alone serves, until the value is dropped.
+/// A store that only this process serves, until the value is dropped.
 #[derive(Debug)]
 pub struct StoreLock {
     directory: Pin,
     file: Pin,
 }
 
-/// Makes a directory of the store, for its owner only, if it is not there yet.
+/// Creates a directory of the store, for its owner only, unless it exists.
 ///
 /// # Errors
-/// If it can't be made, is something else than a directory, or one that others may write to: what
-/// they put there could be anything.
+/// If it can't be created, is not a directory, or is writable by other users, who could plant files
+/// in it.
 pub fn prepare_directory(dir: &Path) -> Result<(), StoreError> {
     let failed = |error| StoreError::io(format!("the store {}", dir.display()), error);
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
     must_not_be_others(dir)
 }
 
-/// Makes sure that none but the owner may write to a file or directory of the store.
+/// Checks that only the owner may write to a file or directory of the store.
 pub(super) fn must_not_be_others(path: &Path) -> Result<(), StoreError> {
     let failed = |error| StoreError::io(format!("the store {}", path.display()), error);
     let metadata = path.metadata().map_err(failed)?;
@@ -46,10 +46,10 @@ pub(super) fn must_not_be_others(path: &Path) -> Result<(), StoreError> {
 }
 
 impl StoreLock {
-    /// Takes the store in `dir` for this process, making the directory if it is not there yet.
+    /// Takes the store in `dir` for this process, and creates the directory unless it exists.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] if another server has it; else what the system said.
+    /// [`StoreError::InUse`] if another server has it; otherwise the system's error.
     pub fn take(dir: &Path) -> Result<StoreLock, StoreError> {
         prepare_directory(dir)?;
         let path = dir.join("lock");
@@ -65,15 +65,15 @@ impl StoreLock {
         Ok(StoreLock { directory, file: Pin::held("lock", &path, file.into()) })
     }
 
-    /// Keeps the store for as long as the process lives: no thread of it that still writes can do
-    /// so beside the next server.
+    /// Keeps the lock for as long as the process lives, so that no thread of it can still write
+    /// while the next server runs.
     pub fn keep(self) -> &'static StoreLock {
-        // The kernel closes the file, and so lets go of the lock, when the last thread is gone.
+        // The kernel closes the file, and so releases the lock, when the last thread has ended.
         Box::leak(Box::new(self))
     }
 
-    /// Makes sure that the store's directory and its lock are still those that were taken: else
-    /// another server could take the store too.
+    /// Checks that the store's directory and its lock are still the ones that were taken: otherwise
+    /// another server could take the store as well.
     ///
     /// # Errors
     /// [`StoreError::Gone`] if they are not.
@@ -83,11 +83,11 @@ impl StoreLock {
     }
 }
 
-/// Keeps servers from the store in `dir` for as long as the result lives, or is given by the process
-/// that serves it.
+/// Keeps servers off the store in `dir` for as long as the result lives. `None` if this process
+/// itself serves the store, or no server ever has.
 ///
 /// # Errors
-/// [`StoreError::InUse`] if another process serves it; else what the system said.
+/// [`StoreError::InUse`] if another process serves it; otherwise the system's error.
 pub(super) fn must_not_be_served(dir: &Path) -> Result<Option<File>, StoreError> {
     let path = dir.join("lock");
     let failed = |error| StoreError::io(format!("the store's {}", path.display()), error);
@@ -110,7 +110,7 @@ fn write_owner(file: &mut File) -> std::io::Result<()> {
     writeln!(file, "{}", std::process::id())
 }
 
-/// The process that wrote its number into the lock's file last.
+/// The process that last wrote its number into the lock's file.
 fn owner(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.rewind().ok()?;

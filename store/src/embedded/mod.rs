@@ -1,10 +1,10 @@
 //! The engine for one machine: rows in SQLite, bytes in plain files, in one directory.
 //!
-//! Its parts are synchronous. Each call of a waist is one hop to a thread that may block (`waists`), and
-//! does all that it is asked there. `housekeeping` is what it does for its own sake.
+//! Its parts are synchronous. Each call of a waist hops once to a thread that may block (`waists`)
+//! and does all its work there. `housekeeping` runs in the background.
 //!
-//! One server at a time has the store to itself (`lock`), so room that is spoken for in inboxes is kept in
-//! its memory (`inbox`). Commands open the store beside it.
+//! A store has one server at a time (`lock`), so reservations in inboxes are kept in the server's
+//! memory (`inbox`). Commands open the store beside it.
 
 pub mod sqlite;
 pub mod files;
@@ -33,51 +33,51 @@ pub use sqlite::SqliteStore;
 use housekeeping::Watched;
 use ledger::Ledger;
 
-/// What to do with a database that is older than the contents.
+/// How to treat a database that is older than the contents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OlderDatabase {
     /// Refuse it.
     Refuse,
-    /// Use it: the administrator asked for that.
+    /// Accept it, because the administrator asked for that.
     Accept,
 }
 
-/// How a store is served.
+/// The settings under which a server serves a store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Serving {
-    /// What is to become of a database that is older than the contents.
+    /// How to treat a database that is older than the contents.
     pub older: OlderDatabase,
-    /// For how many days contents are kept that were set aside.
+    /// The number of days for which contents that were set aside are kept.
     pub keep_lost_days: u16,
 }
 
-/// What a command beside a server does with the store.
+/// The use of contents by a command beside a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Beside {
-    /// It makes no contents.
+    /// It creates none.
     Keeping,
-    /// It makes contents, which the server must not take for lost ones.
+    /// It creates contents, which the server must not mistake for lost ones.
     Making,
 }
 
 /// The engine over one store.
 struct Embedded {
     parts: Arc<Parts>,
-    /// What works in the background, for as long as the engine is there.
+    /// Its background tasks, which end with the engine.
     _tasks: JoinSet<()>,
 }
 
-/// What the engine is made of.
+/// The parts of the engine.
 struct Parts {
     rows: Arc<SqliteStore>,
     files: Arc<dyn Files>,
     inboxes: Mutex<Inboxes>,
-    /// Told when there may be garbage.
+    /// Signalled when there may be garbage.
     wake: Notify,
-    /// Why nothing may be written any more.
+    /// The reason why the store must not be written to any more.
     trouble: watch::Sender<Option<StoreError>>,
-    /// A store that is served: what must stay in its place, and for how many days what was set aside is
-    /// kept.
+    /// Set only if the store is served: the parts that must stay in place, and the number of days
+    /// for which contents that were set aside are kept.
     watched: Option<(Watched, u16)>,
 }
 
@@ -91,28 +91,28 @@ impl Parts {
         Arc::new(Parts { rows, files, inboxes, wake, trouble, watched })
     }
 
-    /// Notes why nothing may be written any more.
+    /// Records why the store must not be written to any more.
     fn fail(&self, error: StoreError) {
         self.trouble.send_replace(Some(error));
     }
 }
 
 impl Embedded {
-    /// Does something on a thread that may block.
+    /// Runs `work` on a thread that may block.
     fn hop<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Parts) -> Result<T, StoreError> + Send + 'static,
     ) -> Answer<'static, T> {
         let parts = self.parts.clone();
         Box::pin(async move {
-            // It was a panic, which has its own line, or the process ends.
+            // Either the work panicked, which is logged separately, or the process is ending.
             spawn_blocking(move || work(&parts)).await.unwrap_or(Err(StoreError::Panicked))
         })
     }
 }
 
-/// Opens the store in a directory for a server, which has it to itself from now on. Makes it if it is
-/// not there yet. Needs a tokio runtime.
+/// Opens the store in a directory for a server, which has sole use of it from now on. A missing
+/// store is created. Needs a tokio runtime.
 ///
 /// # Errors
 /// If it can't be served: [`StoreError::InUse`] if another server has it.
@@ -126,12 +126,12 @@ pub(crate) fn serve(dir: &Path, serving: Serving) -> Result<Store, StoreError> {
     Ok(start(Parts::new(rows, files, Some((watched, serving.keep_lost_days)))))
 }
 
-/// The store that these parts make, which nothing else serves. Needs a tokio runtime.
+/// The store over these parts, which must have no other server. Needs a tokio runtime.
 pub fn over(rows: Arc<SqliteStore>, files: Arc<dyn Files>) -> Store {
     start(Parts::new(rows, files, None))
 }
 
-/// Opens a store that is there for a command, beside a server or without one.
+/// Opens an existing store for a command, beside a server or without one.
 ///
 /// # Errors
 /// If it can't be used.
@@ -156,13 +156,13 @@ pub(crate) fn register(dir: &Path, if_missing: IfMissing) -> Result<Register, St
     Ok(register_over(Arc::new(SqliteStore::open(dir)?)))
 }
 
-/// The accounts in these rows.
+/// The accounts and wrong passwords in these rows.
 pub fn register_over(rows: Arc<SqliteStore>) -> Register {
     let ledger = Arc::new(Ledger(rows));
     Register { accounts: ledger.clone(), failures: ledger }
 }
 
-/// A wrong directory is to be an error, not a new store.
+/// A mistyped directory must be an error, not a new store.
 fn must_be_there(dir: &Path) -> Result<(), StoreError> {
     std::fs::metadata(dir.join("xfer.db")).map(drop).map_err(|error| StoreError::Missing {
         place: dir.display().to_string(),

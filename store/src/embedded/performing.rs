@@ -1,11 +1,11 @@
-//! Effects on contents, done to files.
+//! Performs effects on the files of contents.
 
 use xfer_protocol::ContentId;
 
 use super::Files;
 use crate::{Effect, StoreError, Undone};
 
-/// Does them one after the other, up to the first that can't be done.
+/// Performs effects in order, and stops at the first that fails.
 pub(super) fn perform(files: &dyn Files, effects: &[Effect]) -> Result<(), Undone> {
     for (at, effect) in effects.iter().enumerate() {
         do_one(files, effect).map_err(|error| Undone { at, error })?;

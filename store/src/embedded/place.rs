@@ -1,9 +1,9 @@
-//! How the files of a store are opened, and whether they are still the ones at their paths.
+//! How files of a store are opened, and the check that they are still the ones at their paths.
 //!
-//! An open file stays usable after its name is gone. A server whose store was removed, moved, replaced
-//! or mounted over would go on promising durability for files that can't be found again. So each part
-//! of a store is pinned when it is opened, and compared with its path before the server says that
-//! anything is durable.
+//! An open file stays usable after its name is gone. If a store is removed, moved, replaced or
+//! mounted over, its server would go on promising durability for files that can't be found again.
+//! So each part of a store is pinned when it is opened, and compared with its path before the
+//! server calls any data durable.
 
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
@@ -15,8 +15,8 @@ use rustix::io::Errno;
 
 use crate::StoreError;
 
-/// How files of a store are opened: to be read and written, for the owner only if they are made, and
-/// never through a symbolic link.
+/// The options for opening files of a store: for reading and writing, private to the owner if
+/// created, and never through a symbolic link.
 pub(super) fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).truncate(false).mode(0o600);
@@ -34,8 +34,9 @@ pub(super) struct Pin {
 }
 
 impl Pin {
-    /// Pins the file at `path`; symbolic links on the way are followed, now and later. It is opened
-    /// with `O_PATH`, since to close another descriptor of a database would drop SQLite's locks.
+    /// Pins the file at `path`. Symbolic links on the way are followed, now and at each check. The
+    /// file is opened with `O_PATH`, since closing any other descriptor of a database would drop
+    /// SQLite's locks.
     pub(super) fn of(name: &'static str, path: &Path) -> Result<Pin, StoreError> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let file = open(path, flags, Mode::empty())
@@ -43,12 +44,12 @@ impl Pin {
         Ok(Pin::held(name, path, file))
     }
 
-    /// Pins a file that was opened at `path`.
+    /// Pins a file that is already open and was opened at `path`.
     pub(super) fn held(name: &'static str, path: &Path, file: OwnedFd) -> Pin {
         Pin { name, path: path.to_owned(), file }
     }
 
-    /// Makes sure that the path still leads to the pinned file.
+    /// Checks that the path still leads to the pinned file.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let Pin { name, path, file } = self;
         let gone = match (fstat(file), stat(path)) {
@@ -63,22 +64,22 @@ impl Pin {
     }
 }
 
-/// Whether both are of one file, which still has a name.
+/// Whether both describe one file, which still has a name.
 pub(super) fn is_same(held: &Stat, there: &Stat) -> bool {
     held.st_nlink > 0 && (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)
 }
 
-/// What a file is found in: a file system, and where that is mounted, for parts of one and the same can
-/// be mounted at several places.
+/// The file system that a file lies in, and its mount, since parts of one file system can be
+/// mounted in several places.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Mounted {
     device: (u32, u32),
-    /// None before Linux 5.8, which does not tell.
+    /// `None` before Linux 5.8, which does not report it.
     mount: Option<u64>,
 }
 
 impl Mounted {
-    /// Of the file at `path`; a symbolic link at its end is not followed.
+    /// Looks at the file at `path`; a symbolic link at its end is not followed.
     pub(super) fn at(path: &Path) -> std::io::Result<Mounted> {
         let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID)?;
         let tells_mount = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);

@@ -1,4 +1,5 @@
-//! The waists over the engine's parts, but for what concerns accounts alone: a hop for each call.
+//! The waists over the engine's parts, except those that concern accounts alone. Each call is one
+//! hop.
 
 use std::ops::Range;
 
@@ -57,7 +58,8 @@ impl Trees for Embedded {
     }
 }
 
-/// Nobody asks for room while deliveries are committed: what is spoken for changes with what waits.
+/// Takes the lock on reservations while deliveries are committed, because admitting one changes
+/// both the reserved room and the waiting deliveries.
 fn commit(
     parts: &Parts,
     batches: &[Batch],
@@ -141,8 +143,9 @@ impl Deliveries for Embedded {
 }
 
 fn reserve(parts: &Parts, asked: &Reservation) -> Result<Reserved, StoreError> {
-    // Before the rows are read: what is committed meanwhile would count neither as spoken for nor as
-    // waiting, and a session that ends gives up its room after it is noted to be over.
+    // Locked before the rows are read: a delivery committed in between would count neither as
+    // reserved nor as waiting. And a session that ends gives up its room only after it is marked as
+    // ended.
     let mut inboxes = parts.inboxes.lock();
     if !parts.rows.runs(asked.from, asked.epoch)? {
         return Ok(Reserved::Over);
@@ -163,7 +166,7 @@ impl Keeper for Embedded {
             let mut trouble = self.parts.trouble.subscribe();
             match trouble.wait_for(Option::is_some).await.map(|trouble| trouble.clone()) {
                 Ok(Some(error)) => error,
-                // The sender is part of the engine, and there.
+                // The sender is part of the engine, so it still exists.
                 Ok(None) | Err(_) => std::future::pending().await,
             }
         })
@@ -174,13 +177,14 @@ impl Keeper for Embedded {
             let trouble = parts.trouble.borrow().clone();
             if let Some(error) = trouble {
                 if let StoreError::Older { known, .. } = error {
-                    // Found by looking at the contents; the next start is to know it at once.
+                    // Looking through the contents revealed this; the next start must know it at
+                    // once.
                     parts.rows.note_known(known)?;
                 }
                 return Err(error);
             }
-            // It may have gone while sessions ended. And a copy of the database that was made while
-            // this server ran is older than what is left.
+            // The store may have vanished while sessions ended. The grant makes any copy of the
+            // database that was taken while this server ran detectably older.
             if let Some((watched, _)) = &parts.watched {
                 watched.check()?;
             }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The unit in which they are kept.
+/// The unit in which bytes are kept.
 const BLOCK: u64 = 4096;
 
-/// The most that is copied at a time.
+/// The most bytes copied at a time.
 const CHUNK: u64 = 1 << 20;
 
-/// Bytes up to a length; what is in no block is zeros. A copy shares its blocks.
+/// Bytes up to a length. A missing block reads as zeros. Clones share blocks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sparse {
     len: u64,
@@ -38,7 +38,7 @@ impl Sparse {
         }
     }
 
-    /// The bytes of a range, as far as there are any.
+    /// The bytes of a range, up to the end of the content.
     pub(super) fn read(&self, range: Range<u64>) -> Vec<u8> {
         let end = range.end.min(self.len);
         let mut data = vec![0; end.saturating_sub(range.start) as usize];
@@ -55,7 +55,7 @@ impl Sparse {
         data
     }
 
-    /// Makes a range zeros, also past the end, which moves there.
+    /// Makes a range zeros. If it ends past the content's end, the end moves there.
     pub(super) fn zero(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
@@ -64,7 +64,7 @@ impl Sparse {
         self.len = self.len.max(range.end);
     }
 
-    /// Makes what there is of a range zeros.
+    /// Makes a range zeros without moving the end.
     pub(super) fn clear(&mut self, range: Range<u64>) {
         let touched = range.start / BLOCK..range.end.div_ceil(BLOCK);
         let numbers: Vec<u64> = self.blocks.range(touched).map(|(number, _)| *number).collect();
@@ -79,7 +79,7 @@ impl Sparse {
         }
     }
 
-    /// A content with parts of this one, which are in order, as far as there are any bytes there.
+    /// A content made from parts of this one, which are in order, cut off at its end.
     pub(super) fn parts(&self, ranges: &[Range<u64>]) -> Sparse {
         let mut parts = Sparse::default();
         for range in ranges {
@@ -89,7 +89,7 @@ impl Sparse {
         parts
     }
 
-    /// Copies bytes of another content; past its end, it reads as zeros.
+    /// Copies bytes from another content, which reads as zeros past its end.
     pub(super) fn copy_from(&mut self, from: &Sparse, from_offset: u64, offset: u64, len: u64) {
         if len == 0 {
             return;
@@ -104,7 +104,7 @@ impl Sparse {
             }
             let stop = end.min(at + CHUNK - at % BLOCK);
             let data = from.read(at..stop);
-            // What is zeros takes up nothing.
+            // A block of zeros need not be kept.
             if data.iter().any(|byte| *byte != 0) {
                 self.write(offset + (at - from_offset), &data);
             }

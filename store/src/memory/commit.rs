@@ -1,4 +1,4 @@
-//! Commits: what a batch can't do is found before it does anything.
+//! Commits. A batch is checked as a whole before any of it is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::tables::{Sent, Tables, content};
 use crate::inbox::{Filling, Sending};
 use crate::{AccountId, Batch, Committed, Decided, StoreError};
 
-/// What becomes of a delivery that is sent.
+/// The fate of a delivery that is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Waits(AccountId),
@@ -30,7 +30,7 @@ impl Tables {
             Some(_) | None => return Ok(Committed::Fenced),
         }
         check_nodes(batch)?;
-        // What is kept for what is sent is given up, whatever becomes of the batch.
+        // The reservations for these deliveries end here, even if the batch fails.
         let fates = self.fates(batch);
         let references = references(batch, &fates);
         self.check(batch, &fates, &references)?;
@@ -45,7 +45,7 @@ impl Tables {
         Ok(Committed::Durable(decided))
     }
 
-    /// Makes sure that references and deliveries are such as can be.
+    /// Checks that the references and deliveries of a batch are possible.
     fn check(
         &self,
         batch: &Batch,
@@ -177,13 +177,13 @@ impl Tables {
         self.decided(sender?, id)
     }
 
-    /// What the sender of a delivery is told of it; nothing if nothing of its record is left.
+    /// The news of a delivery for its sender; `None` if its whole record is gone.
     fn decided(&self, sender: AccountId, delivery: DeliveryId) -> Option<Decided> {
         let sent = self.deliveries.get(&delivery).filter(|sent| sent.from == Some(sender))?;
         Some(Decided { sender, delivery, state: sent.state.clone() })
     }
 
-    /// Puts a delivery into its recipient's queue, if its number is not taken.
+    /// Puts a delivery into its recipient's queue, unless its number is taken.
     fn send(&mut self, batch: &Batch, to: AccountId, delivery: &Arc<Delivery>) {
         let state = DeliveryState::Sent(delivery.sent);
         if !self.insert(batch.account, Some(to), delivery, state) {
@@ -200,7 +200,7 @@ impl Tables {
         self.forget_unrecorded(batch.account, delivery.id);
     }
 
-    /// Says whether the number was free.
+    /// Returns whether the number was free.
     fn insert(
         &mut self,
         from: AccountId,
@@ -232,8 +232,8 @@ fn check_nodes(batch: &Batch) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// How many more nodes and deliveries refer to a content, without the deliveries that there is no room
-/// for.
+/// For each content, the change in the number of nodes and deliveries that refer to it, without the
+/// deliveries that found no room.
 fn references(batch: &Batch, fates: &BTreeMap<DeliveryId, Fate>) -> BTreeMap<ContentId, i64> {
     let mut references: BTreeMap<ContentId, i64> = batch.references.iter().copied().collect();
     for effect in &batch.deliveries {

@@ -1,4 +1,4 @@
-//! Contents in memory. A disk that is never full.
+//! Contents in memory, on a disk that is never full.
 
 use std::future::ready;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use super::tables::Tables;
 use super::{Memory, answer};
 use crate::{Answer, Contents, Disk, Effect, Later, Placements, StoreError, Undone};
 
-/// The room that there always is.
+/// The room that the disk reports at all times.
 const ROOM: Room = Room { bytes: 1 << 50, files: 1 << 40 };
 
 impl Contents for Memory {
@@ -57,7 +57,7 @@ impl Tables {
         self.contents.get_mut(&content).ok_or_else(missing)
     }
 
-    /// A content that is given as long as this: else it is damaged.
+    /// A content that was given at least this length; a shorter one is damaged.
     fn reaching(&mut self, content: ContentId, given: u64) -> Result<&mut Sparse, StoreError> {
         let bytes = self.content(content)?;
         if bytes.len() >= given {

@@ -1,10 +1,11 @@
-//! The engine in memory: all waists over ordered maps, for tests and for simulations in one thread on a
-//! virtual clock.
+//! The engine in memory: all waists over ordered maps, for tests, and for simulations in one thread
+//! on a virtual clock.
 //!
-//! Each call is answered before its future is first polled. It has no clock, no randomness and no order
-//! but that of its maps: the same calls have the same answers. It forgets everything when it is dropped.
+//! Each call has its answer before its future is first polled. There is no clock, no randomness and
+//! no order but that of the maps, so the same calls get the same answers. All data is lost when the
+//! store is dropped.
 //!
-//! **Invariant:** it answers as the engine for one machine does (`tests/agree.rs`).
+//! **Invariant:** it gives the same answers as the engine for one machine (`tests/agree.rs`).
 
 mod bytes;
 mod tables;
@@ -24,7 +25,7 @@ use crate::{Answer, Keeper, Later, Store, StoreError};
 
 use tables::Tables;
 
-/// The engine.
+/// The engine's state, behind one lock.
 #[derive(Default)]
 struct Memory {
     state: Mutex<Tables>,
@@ -36,7 +37,7 @@ impl Memory {
     }
 }
 
-/// An empty store.
+/// Makes an empty store.
 pub(crate) fn store() -> Store {
     let engine = Arc::new(Memory::default());
     Store {
@@ -49,7 +50,7 @@ pub(crate) fn store() -> Store {
     }
 }
 
-/// An answer that is there already.
+/// Wraps a result that is ready at once.
 fn answer<'a, T: Send + 'a>(result: Result<T, StoreError>) -> Answer<'a, T> {
     Box::pin(ready(result))
 }

@@ -1,4 +1,4 @@
-//! All that the engine holds.
+//! The whole state of the engine in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -11,34 +11,35 @@ use super::bytes::Sparse;
 use crate::inbox::Inboxes;
 use crate::{Account, AccountId, Pair, StoreError, WrongPasswords};
 
-/// Rows, bytes, and what is spoken for.
+/// Rows, bytes, claims and reservations.
 pub(super) struct Tables {
     pub(super) next_id: u64,
     pub(super) next_account: u64,
     pub(super) next_arrival: u64,
     pub(super) accounts: BTreeMap<AccountId, Account>,
     pub(super) nodes: BTreeMap<(AccountId, Ino), Arc<Node>>,
-    /// By directory.
+    /// Keyed by directory.
     pub(super) entries: BTreeMap<(AccountId, Ino), BTreeMap<Name, Ino>>,
-    /// How many nodes and deliveries refer to a content.
+    /// The number of nodes and deliveries that refer to a content.
     pub(super) references: BTreeMap<ContentId, i64>,
-    /// Contents that nothing refers to since the call that is under way: nothing in it may any more.
+    /// Contents that became garbage in the present call. The rest of the call must not refer to
+    /// them again.
     pub(super) garbage: BTreeSet<ContentId>,
     pub(super) contents: BTreeMap<ContentId, Sparse>,
     pub(super) deliveries: BTreeMap<DeliveryId, Sent>,
     pub(super) inboxes: Inboxes,
     pub(super) claims: BTreeMap<AccountId, Claims>,
     pub(super) failures: BTreeMap<Pair, WrongPasswords>,
-    /// Accounts that were removed, and are not cleared yet.
+    /// Removed accounts whose data is not cleared yet.
     pub(super) removed: BTreeSet<AccountId>,
 }
 
-/// A delivery, from the moment it is sent until its sender has removed its record.
+/// A delivery, from its send until its sender has removed the record.
 pub(super) struct Sent {
     pub(super) arrival: u64,
-    /// None: the sender is gone.
+    /// `None` if the sender's account is gone.
     pub(super) from: Option<AccountId>,
-    /// The recipient, while it waits.
+    /// The recipient, while the delivery waits.
     pub(super) to: Option<AccountId>,
     pub(super) delivery: Arc<Delivery>,
     pub(super) state: DeliveryState,
@@ -91,13 +92,13 @@ impl Tables {
         self.accounts.values().find(|account| account.name == *name)
     }
 
-    /// Whether the account's session of this epoch runs.
+    /// Whether the account's session of this epoch is still running.
     pub(super) fn runs(&self, account: AccountId, epoch: Epoch) -> bool {
         let found = self.accounts.get(&account);
         found.is_some_and(|found| found.epoch == epoch && found.tidied < epoch)
     }
 
-    /// Counts references to a content: `by` more. One that nothing refers to any more goes.
+    /// Adds `by` to the number of references to a content. At 0 the content becomes garbage.
     pub(super) fn refer(&mut self, content: ContentId, by: i64) {
         let count = self.references.entry(content).or_default();
         *count += by;
@@ -108,7 +109,8 @@ impl Tables {
         }
     }
 
-    /// The delivery no longer waits. Its contents' references are somebody else's by now.
+    /// Ends a delivery's wait. The batch that does so has already taken over or given back the
+    /// references to its contents.
     pub(super) fn decide(&mut self, id: DeliveryId, state: DeliveryState) {
         let Some(sent) = self.deliveries.get_mut(&id) else { return };
         sent.state = state;
@@ -120,12 +122,12 @@ impl Tables {
         }
         match from {
             Some(from) => self.forget_unrecorded(from, id),
-            // The sender is gone, and so is who might ask.
+            // No sender is left to ask about it.
             None => drop(self.deliveries.remove(&id)),
         }
     }
 
-    /// Forgets a delivery of which nothing is to come, if its sender has nothing of its record left.
+    /// Forgets a delivery that no longer waits, if its sender's record is gone.
     pub(super) fn forget_unrecorded(&mut self, from: AccountId, id: DeliveryId) {
         let is_decided = self
             .deliveries
@@ -140,13 +142,13 @@ impl Tables {
         self.tree(from).any(|(_, node)| node.sent == Some(id))
     }
 
-    /// The nodes of a tree.
+    /// All nodes of a tree.
     pub(super) fn tree(&self, account: AccountId) -> impl Iterator<Item = (Ino, &Arc<Node>)> {
         let all = self.nodes.range((account, Ino(0))..=(account, Ino(u64::MAX)));
         all.map(|((_, ino), node)| (*ino, node))
     }
 
-    /// Removes what accounts had that were removed, and refuses the deliveries to them.
+    /// Deletes the data of removed accounts, and refuses the deliveries to them.
     pub(super) fn clear_removed(&mut self, now: Timestamp) {
         for account in std::mem::take(&mut self.removed) {
             let mut waiting: Vec<_> = self.deliveries.iter().collect();

@@ -14,7 +14,7 @@ use crate::{
     Trees,
 };
 
-/// How deep a path is followed.
+/// The most steps that are followed on the way to the root.
 const DEPTH_MAX: usize = 4096;
 
 impl Trees for Memory {

@@ -1,4 +1,4 @@
-//! What the tests of the stores share: values to store, made short.
+//! Fixtures shared by the tests of the stores: short ways to make values.
 
 #![allow(dead_code, clippy::unwrap_used)]
 
@@ -21,13 +21,13 @@ pub fn time(secs: i64) -> Timestamp {
     Timestamp::new(secs, 123_456_789).unwrap()
 }
 
-/// What waits in an account's inbox; nothing if there is no account.
+/// The total size of the deliveries that wait in an account's inbox; 0 if there is no account.
 pub fn waiting(store: &SqliteStore, account: AccountId) -> Usage {
     let all = store.accounts().unwrap();
     all.iter().find(|one| one.id == account).map_or(Usage::default(), |one| one.waiting)
 }
 
-/// A batch is durable, whatever was decided with it.
+/// Whether a batch is durable, with any decisions.
 pub fn is_durable(committed: &Committed) -> bool {
     matches!(committed, Committed::Durable(_))
 }
@@ -68,7 +68,7 @@ pub fn xattrs(of: &[(&'static str, usize)]) -> Xattrs {
     Xattrs::of(Arc::new(of.iter().map(one).collect::<BTreeMap<_, _>>()))
 }
 
-/// A batch of the account's first session that changes nothing yet.
+/// A batch of the account's first session, without any changes yet.
 pub fn batch(account: AccountId, applied: u64) -> Batch {
     Batch {
         account,
@@ -86,12 +86,12 @@ pub fn batch(account: AccountId, applied: u64) -> Batch {
     }
 }
 
-/// A node of the record of a delivery.
+/// A record's node, for the delivery `id`.
 pub fn record(id: u64) -> Node {
     Node { kind: Kind::File(FileData::default()), sent: Some(DeliveryId(id)), ..file(1, 5) }
 }
 
-/// A batch with one more file, in the root.
+/// A batch that adds one file to the root.
 pub fn file_batch(account: AccountId, applied: u64, ino: u64) -> Batch {
     let mut batch = batch(account, applied);
     batch.nodes.push((Ino(ino), Some(Arc::new(file(ino + 1, 5)))));

@@ -1,7 +1,7 @@
-//! Bytes from file to file: by the kernel, which may share or move them where they are, and through
-//! a buffer where it can't.
+//! Copying bytes between files: by the kernel, which may share or move them in place, and otherwise
+//! through a buffer.
 //!
-//! No function here uses a file's own position but to find holes: files are shared by threads.
+//! Only the search for holes uses a file's own position, because threads share files.
 
 use std::fs::File;
 use std::io;
@@ -11,10 +11,10 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{SeekFrom, copy_file_range, seek};
 use rustix::io::{Errno, retry_on_intr};
 
-/// How many bytes go through a buffer at a time.
+/// The size of the buffer.
 const BUFFER_BYTES: u64 = 256 << 10;
 
-/// Reads until `data` is full or the file ends, and says how many bytes there were.
+/// Reads until `data` is full or the file ends, and returns the number of bytes read.
 pub(super) fn read_full(file: &File, offset: u64, data: &mut [u8]) -> io::Result<usize> {
     let mut done = 0;
     while done < data.len() {
@@ -39,8 +39,8 @@ pub(super) fn write_zeros(file: &File, offset: u64, len: u64) -> io::Result<()> 
     Ok(())
 }
 
-/// Copies ranges, which are in order, as far as there are any bytes there, into an empty file. Holes
-/// stay holes.
+/// Copies ranges, which are in order and may pass the file's end, into an empty file. Holes stay
+/// holes.
 pub(super) fn copy_sparse(from: &File, to: &File, ranges: &[Range<u64>]) -> io::Result<()> {
     let end = from.metadata()?.len();
     to.set_len(ranges.last().map_or(0, |last| last.end.min(end)))?;
@@ -54,7 +54,7 @@ pub(super) fn copy_sparse(from: &File, to: &File, ranges: &[Range<u64>]) -> io::
     Ok(())
 }
 
-/// The next run of data from `at` on, as far as it lies before `end`.
+/// The next run of data from `at` on, cut off at `end`.
 fn next_data(file: &File, at: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
     if at >= end {
         return Ok(None);
@@ -62,7 +62,7 @@ fn next_data(file: &File, at: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
     let start = match seek(file, SeekFrom::Data(at)) {
         Ok(start) => start,
         Err(Errno::NXIO) => return Ok(None),
-        // A file system that knows no holes.
+        // The file system does not support holes.
         Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((at, end))),
         Err(error) => return Err(error.into()),
     };
@@ -70,7 +70,7 @@ fn next_data(file: &File, at: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
     Ok((start < stop).then_some((start, stop)))
 }
 
-/// Copies bytes, as many of them as the source has. In one file, the ranges must not overlap.
+/// Copies bytes up to the end of the source. Within one file, the ranges must not overlap.
 pub(super) fn copy_range(
     from: &File,
     from_offset: u64,
@@ -118,8 +118,8 @@ fn copy_buffered(
     Ok(())
 }
 
-/// Copies within one file, which has all of the range, where source and target overlap: from the end
-/// that is read before it is written over.
+/// Copies between overlapping ranges of one file, which contains the whole source. Starts at the
+/// end whose bytes would otherwise be overwritten before they are read.
 pub(super) fn copy_overlapping(
     file: &File,
     from_offset: u64,

@@ -1,8 +1,8 @@
 //! Contents that were set aside because no row referred to them when a server started.
 //!
-//! Most of them are left over from a crash. But if the database is not the one that they belong to, they
-//! are users' files. So they are not removed at once but moved to `contents/lost/DATE`, and removed after
-//! some days. If a row refers to one of them at a later start, it is moved back.
+//! Most of them are left over from a crash. But if the database is not the one they belong to, they
+//! are users' files. So they are not removed at once but moved to `contents/lost/DATE`, and removed
+//! after some days. If a row refers to one of them at a later start, it is moved back.
 //!
 //! The directory is below `contents` so that it is on the same filesystem.
 
@@ -18,14 +18,13 @@ use xfer_protocol::ContentId;
 
 use super::shards::{self, ShardPath};
 
-/// The name of the directory.
 const NAME: &str = "lost";
 
-/// What the directories of days are called.
+/// The format of the directories' names, one for each day.
 const DAY: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]");
 
-/// Sets a content aside on `day`, and says how many bytes of disk it takes up; none if there is no
-/// such content.
+/// Sets a content aside on `day`, and returns the bytes that it takes on the disk; `None` if there
+/// is no such content.
 pub(super) fn set_aside(root: &Path, content: ContentId, day: Date) -> io::Result<Option<u64>> {
     let from = ShardPath::of(content).path(root);
     let bytes = match from.symlink_metadata() {
@@ -38,7 +37,8 @@ pub(super) fn set_aside(root: &Path, content: ContentId, day: Date) -> io::Resul
     Ok(Some(bytes))
 }
 
-/// Moves back what was set aside, is `wanted` and is not in its place; says how many contents.
+/// Moves back contents that were set aside, are `wanted` and are missing from their place. Returns
+/// their number.
 pub(super) fn bring_back<E: From<io::Error>>(
     root: &Path,
     wanted: impl Fn(ContentId) -> Result<bool, E>,
@@ -58,7 +58,8 @@ pub(super) fn bring_back<E: From<io::Error>>(
     Ok(count)
 }
 
-/// Removes what was set aside before `day`; says how many days' contents that was.
+/// Removes contents that were set aside before `day`. Returns the number of days that they came
+/// from.
 pub(super) fn free(root: &Path, day: Date) -> io::Result<u64> {
     let mut count = 0;
     for (directory, set_aside) in days(root)? {
@@ -70,7 +71,7 @@ pub(super) fn free(root: &Path, day: Date) -> io::Result<u64> {
     Ok(count)
 }
 
-/// The directories of days. Others are somebody else's.
+/// The directories of days. Any others were made by someone else.
 fn days(root: &Path) -> io::Result<Vec<(PathBuf, Date)>> {
     let all = root.join(NAME);
     let names = match shards::names(&all, |kind| kind.is_dir()) {
@@ -81,7 +82,7 @@ fn days(root: &Path) -> io::Result<Vec<(PathBuf, Date)>> {
     Ok(names.into_iter().filter_map(day).collect())
 }
 
-/// Moves a file, durably, never onto another: nobody else moves files here meanwhile.
+/// Moves a file durably. The target must not exist, and no other thread moves files here meanwhile.
 fn move_to(from: &Path, to: &Path) -> io::Result<()> {
     if to.try_exists()? {
         let text = format!("{} is there already", to.display());

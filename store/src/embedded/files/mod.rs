@@ -1,9 +1,9 @@
 //! Bytes in plain files: the part of the engine that keeps contents.
 //!
-//! A content is one file, written in place, in `contents/` of the store's directory; its place there
-//! is worked out from its number alone (`shards`). What must still be synced is kept track of in
-//! `unsynced`, and synced in `syncing`; how bytes are copied is in `copying`, how space is set aside and
-//! given back in `space`, and what becomes of contents that nothing refers to in `lost`.
+//! A content is one file, written in place, in `contents/` of the store's directory; its path
+//! follows from its number alone (`shards`). `unsynced` keeps track of changes that must still be
+//! synced, and `syncing` syncs them. `copying` copies bytes, `space` allocates and frees space on
+//! the disk, and `lost` keeps contents that no row refers to.
 //!
 //! **Invariant:** a file is opened by its number, and never through a symbolic link.
 
@@ -38,24 +38,25 @@ use super::lock::prepare_directory;
 use super::place::{Mounted, Pin, is_same, options};
 use crate::{Disk, StoreError};
 
-/// How many files are kept open.
+/// The most files kept open.
 const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("512 is not 0");
 
 /// A store's contents, in its `contents` directory.
 pub struct FileStore {
     root: PathBuf,
-    /// Open from the beginning, so that no failure to write back goes unreported.
+    /// Open from the beginning, so that it reports every failed write-back.
     root_file: File,
     pin: Pin,
     whole_from: ContentId,
     open: Mutex<LruCache<ContentId, Arc<File>>>,
     unsynced: Mutex<Unsynced>,
-    /// Held during a sync: a failure is reported once, and must reach whoever it belongs to.
+    /// Held during a sync: the kernel reports a failure once, and the report must reach the content
+    /// that it belongs to.
     syncing: Mutex<()>,
 }
 
 impl FileStore {
-    /// Opens the contents in the store's directory `dir`, making both if they are not there yet.
+    /// Opens the contents in the store's directory `dir`, and creates missing directories.
     ///
     /// # Errors
     /// If they can't be read and written.
@@ -67,7 +68,8 @@ impl FileStore {
         let pin = Pin::of("contents", &root)?;
         let root_file = File::open(&root).map_err(failed)?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
-        // What a server before this one made, and was killed before syncing, may stay in use.
+        // Files that an earlier server created, but did not sync before it was killed, may still be
+        // in use.
         syncfs(&root_file).map_err(|error| failed(error.into()))?;
         Ok(FileStore {
             root,
@@ -80,16 +82,16 @@ impl FileStore {
         })
     }
 
-    /// Takes contents from this number on for as long as the data that they were given: one that
-    /// ends earlier is damaged. Programs before this rule left out what was only set aside at the
-    /// end of a content.
+    /// Expects contents from this number on to be as long as the data they were given; a shorter
+    /// one is damaged. Older versions of the program did not extend a content over space allocated
+    /// at its end.
     #[must_use]
     pub fn whole_from(self, first: ContentId) -> FileStore {
         FileStore { whole_from: first, ..self }
     }
 
-    /// Lets nobody list the contents from now on, for as long as this store is open: for a process
-    /// that makes contents beside the server. Waits until a listing that is under way is over.
+    /// Prevents listings of the contents for as long as this store is open, for a process that
+    /// creates contents beside the server. Waits for a listing in progress to end.
     ///
     /// # Errors
     /// If the directory can't be locked.
@@ -98,7 +100,7 @@ impl FileStore {
             .map_err(|error| StoreError::io("locking the store's contents", error.into()))
     }
 
-    /// Makes sure that the directory is still the one that was opened.
+    /// Checks that the directory is still the one that was opened.
     ///
     /// # Errors
     /// [`StoreError::Gone`] if it is not.
@@ -106,7 +108,7 @@ impl FileStore {
         self.pin.check()
     }
 
-    /// What a failure is told as. That a file is missing may have a larger cause.
+    /// The error for a failed operation. A missing file may have a larger cause.
     fn failed(&self, doing: &str, content: ContentId, error: io::Error) -> StoreError {
         if error.kind() != io::ErrorKind::NotFound {
             return StoreError::io(format!("{doing} content {content}"), error);
@@ -117,10 +119,10 @@ impl FileStore {
         }
     }
 
-    /// Moves back what was set aside and is `wanted`, and says how many contents that was.
+    /// Moves back the contents set aside that are `wanted`, and returns their number.
     ///
     /// # Errors
-    /// If it can't be, or `wanted` fails.
+    /// If a file can't be moved, or `wanted` fails.
     pub fn bring_back(
         &self,
         wanted: impl Fn(ContentId) -> Result<bool, StoreError>,
@@ -128,16 +130,17 @@ impl FileStore {
         lost::bring_back(&self.root, wanted)
     }
 
-    /// Removes what was set aside before `day`, and says on how many days that was.
+    /// Removes contents that were set aside before `day`, and returns the number of days they came
+    /// from.
     ///
     /// # Errors
-    /// If it can't be.
+    /// If a file can't be removed.
     pub fn free_set_aside(&self, day: Date) -> Result<u64, StoreError> {
         lost::free(&self.root, day)
             .map_err(|error| StoreError::io("removing what was set aside", error))
     }
 
-    /// The highest number that a content has. Looks at all of them.
+    /// The highest number of any content. Looks at all of them.
     ///
     /// # Errors
     /// If they can't be listed.
@@ -153,11 +156,11 @@ impl FileStore {
         if let Some(file) = self.open.lock().get(&content) {
             return Ok(file.clone());
         }
-        // Opened without the lock: another thread may do the same, and both files will do.
+        // Opened without the lock. Another thread may open it too, and either file will do.
         let path = ShardPath::of(content).path(&self.root);
         let file = self.keep_open(content, options().open(&path)?);
-        // One that was taken away in between would stay open, and keep its space, for as long as it is
-        // not in the way of others.
+        // If the content was removed in the meantime, its open file would hold the space until it
+        // is evicted.
         let is_there =
             lstat(&path).is_ok_and(|there| fstat(&*file).is_ok_and(|held| is_same(&held, &there)));
         if !is_there {
@@ -166,7 +169,8 @@ impl FileStore {
         Ok(file)
     }
 
-    /// Fails if a content ends at `end`, before what it was given there, and may not.
+    /// Fails if a content ends at `end`, before the length it was given, unless its number is below
+    /// `whole_from`.
     fn must_reach(&self, content: ContentId, given: u64, end: u64) -> Result<(), StoreError> {
         if end >= given || content < self.whole_from {
             return Ok(());
@@ -181,7 +185,7 @@ impl FileStore {
         let mut open = self.open.lock();
         let closed = open.push(content, file.clone()).filter(|(closed, _)| *closed != content);
         if let Some((closed, _)) = &closed {
-            // Before another descriptor of it can be opened.
+            // Noted before another descriptor of it can be opened.
             self.unsynced.lock().note_closed(*closed);
         }
         file
@@ -220,9 +224,10 @@ impl FileStore {
         Ok(())
     }
 
-    /// Changes a content, which is noted as unsynced both before and after: a sync that fails in
-    /// between may have lost some of the change, and one that succeeds may not have covered it. Before
-    /// its file is looked for, too: so it is known if that is closed.
+    /// Changes a content, and notes it as unsynced both before and after: a sync that fails in
+    /// between may have lost a part of the change, and one that succeeds may have missed a part.
+    /// The first note comes before the file is opened, so that the closing of its descriptor is
+    /// noted too.
     fn change(
         &self,
         content: ContentId,
@@ -235,12 +240,12 @@ impl FileStore {
         changed
     }
 
-    /// Makes sure that a content that was synced will be found by its path, and was synced: a file that
-    /// was removed beneath the server, or made in what was mounted over a part of the store, is written
-    /// like any other.
+    /// Checks that a synced content will be found at its path, and that its file is the one that
+    /// was synced. A file that was removed beneath the server, or created in a mount over a part of
+    /// the store, can be written like any other.
     fn must_be_in_place(&self, content: ContentId, home: Mounted) -> Result<(), StoreError> {
         let path = ShardPath::of(content).path(&self.root);
-        // One that is not open was opened by its path after it was written, or is about to be.
+        // A content that is not open was opened by its path after the write, or is about to be.
         let held = self.open.lock().peek(&content).cloned();
         let there = lstat(&path).map_err(io::Error::from);
         let in_place = there.and_then(|there| match held {
@@ -296,7 +301,8 @@ impl Files for FileStore {
         self.create(to)?;
         let copied = self.change(to, |file| copying::copy_sparse(&source, file, ranges));
         if copied.is_err() {
-            // Half a content is nobody's. Should removing it fail, too, it is left to a sweep.
+            // A partly copied content belongs to no row. If it can't be removed, a sweep will find
+            // it.
             self.remove(to).ok();
         }
         copied.map_err(|error| self.failed("copying", from, error))
@@ -310,7 +316,7 @@ impl Files for FileStore {
     ) -> Result<(), StoreError> {
         let failed = |error| self.failed("copying", from.0, error);
         let source = self.file(from.0).map_err(failed)?;
-        // Worked out beforehand, since a copy within one file may move its end.
+        // Computed beforehand, since a copy within one file may move its end.
         let end = source.metadata().map_err(failed)?.len();
         self.must_reach(from.0, from.1 + len, end)?;
         let there = len.min(end.saturating_sub(from.1));
@@ -337,7 +343,8 @@ impl Files for FileStore {
     }
 
     fn keep(&self, content: ContentId, ranges: &[Range<u64>]) -> Result<(), StoreError> {
-        // Many may be looked at in a row, which must not close what sessions have open.
+        // A round looks at many contents in a row, and must not evict files that sessions have
+        // open.
         let held = self.open.lock().peek(&content).cloned();
         let file = held.map_or_else(
             || Ok(Arc::new(options().open(ShardPath::of(content).path(&self.root))?)),
@@ -345,7 +352,7 @@ impl Files for FileStore {
         );
         let freed = file.and_then(|file| {
             if content < self.whole_from {
-                // A file that becomes shorter gives back what is set aside past its end.
+                // Shortening the file frees the space allocated past its end.
                 space::reach(&file, ranges.last().map_or(0, |last| last.end) + 1)?;
             }
             space::keep(&file, ranges)
@@ -355,7 +362,7 @@ impl Files for FileStore {
 
     fn make_each_durable(&self, contents: &[ContentId]) -> Result<Failures, StoreError> {
         let mut failures = self.sync(contents);
-        // Also after a failure, of which this says the cause.
+        // Checked even after a failure, because it tells the cause.
         self.check()?;
         let home = Mounted::at(&self.root.join("."))
             .map_err(|error| StoreError::io("the store's contents", error))?;
@@ -369,7 +376,7 @@ impl Files for FileStore {
 
     fn remove(&self, content: ContentId) -> Result<(), StoreError> {
         let removed = std::fs::remove_file(ShardPath::of(content).path(&self.root));
-        // After it is gone: before, somebody could open it once more.
+        // Evicted only after the removal: before it, another thread could open the file again.
         self.open.lock().pop(&content);
         self.unsynced.lock().forget(content);
         match removed {
@@ -380,7 +387,7 @@ impl Files for FileStore {
 
     fn set_aside(&self, content: ContentId) -> Result<u64, StoreError> {
         let set_aside = lost::set_aside(&self.root, content, OffsetDateTime::now_utc().date());
-        // After it is gone: before, somebody could open it once more.
+        // Evicted only after the move: before it, another thread could open the file again.
         self.open.lock().pop(&content);
         self.unsynced.lock().forget(content);
         set_aside
@@ -388,8 +395,8 @@ impl Files for FileStore {
             .map_err(|error| self.failed("setting aside", content, error))
     }
 
-    /// Not while another process makes contents: those that it did not commit yet would look like
-    /// those that nobody ever will.
+    /// Fails while another process creates contents: those that it has not committed yet can't be
+    /// told from those that never will be.
     fn each(&self, visit: &mut dyn FnMut(ContentId)) -> Result<(), StoreError> {
         let failed = |error| StoreError::io("listing the store's contents", error);
         match flock(&self.root_file, FlockOperation::NonBlockingLockExclusive) {
@@ -408,7 +415,7 @@ impl Files for FileStore {
         let stat = fstatvfs(&self.root_file)
             .map_err(|error| StoreError::io("asking for the disk's free space", error.into()))?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        // Some file systems have as many files as fit, and say that they have none.
+        // Some file systems have no fixed number of files, and report 0.
         let files = |files| if stat.f_files == 0 { u64::MAX } else { files };
         Ok(Disk {
             free: Room { bytes: bytes(stat.f_bavail), files: files(stat.f_favail) },

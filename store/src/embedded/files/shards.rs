@@ -1,17 +1,18 @@
-//! Where a content's file is: `contents/xx/yy/<number>`, all in hexadecimal.
+//! The path of a content's file: `contents/xx/yy/<number>`, all in hexadecimal.
 //!
-//! `yy` is the second lowest byte of the number and `xx` the third lowest. The lowest is left out, so
-//! that 256 contents made one after the other share a directory, which is then synced once for all.
+//! `yy` is the second lowest byte of the number and `xx` the third lowest. The lowest is left out,
+//! so that 256 contents created in a row share a directory, which is then synced once for all of
+//! them.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use xfer_protocol::ContentId;
 
-/// No store ever grants so high a number: a file that is called so is none of its contents.
+/// No store ever grants so high a number, so a file with such a name is not a content.
 const NEVER_REACHED: u64 = 1 << 62;
 
-/// The place of a content.
+/// The position of a content's file in the directories.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ShardPath(ContentId);
 
@@ -55,16 +56,16 @@ impl Directory {
         }
     }
 
-    /// Whether the content's file is found through this directory.
+    /// Whether the path of the content's file passes through this directory.
     pub(super) fn leads_to(self, content: ContentId) -> bool {
         let place = ShardPath::of(content);
         [Directory::Root, place.top(), place.leaf()].contains(&self)
     }
 }
 
-/// Calls `visit` for every content. It may remove the one it is called for.
+/// Calls `visit` for every content. `visit` may remove the content.
 ///
-/// Files that are no content, or are not where that content would be, are somebody else's.
+/// Files that don't have a content's name, or lie in the wrong place, are ignored.
 pub(super) fn visit(root: &Path, visit: &mut dyn FnMut(ContentId)) -> io::Result<()> {
     for top in names(root, |kind| kind.is_dir())? {
         let top = root.join(top);
@@ -82,7 +83,7 @@ pub(super) fn visit(root: &Path, visit: &mut dyn FnMut(ContentId)) -> io::Result
     Ok(())
 }
 
-/// The names in a directory of those files that are `wanted`.
+/// The names of the `wanted` files in a directory.
 pub(super) fn names(
     directory: &Path,
     wanted: impl Fn(std::fs::FileType) -> bool,

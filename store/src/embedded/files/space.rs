@@ -1,7 +1,7 @@
-//! Space on the disk: set aside, cleared, and given back.
+//! Space on the disk: allocated, cleared and freed.
 //!
-//! A file system may know no holes, or not how to set space aside: then what is asked for takes up
-//! space, or none, and reads as it must all the same.
+//! A file system may support neither holes nor allocation. Then a range takes more or less space
+//! than it should, but reads must give the right bytes all the same.
 
 use std::fs::File;
 use std::io;
@@ -13,12 +13,13 @@ use xfer_protocol::limits::BLOCK_BYTES;
 
 use super::copying;
 
-/// A range up to this long, in bytes, is made zeros by writing them: punching a hole waits for the
-/// disk if there is data in it that was just written.
+/// The longest range, in bytes, that is zeroed by writing: punching a hole waits for the disk if
+/// the range holds data that was just written.
 const ZEROS_WRITTEN_MAX: u64 = 64 << 10;
 
-/// Makes a range zeros that have their place on the disk, also past the end, which moves there: what
-/// a user was told is allocated can be written when the disk is full.
+/// Makes a range zeros and allocates its space on the disk. If it ends past the file's end, the end
+/// moves there. A user who was told that space is allocated can then write to it even on a full
+/// disk.
 pub(super) fn zero(file: &File, offset: u64, len: u64) -> io::Result<()> {
     let end = file.metadata()?.len();
     let there = end.saturating_sub(offset).min(len);
@@ -33,7 +34,7 @@ pub(super) fn zero(file: &File, offset: u64, len: u64) -> io::Result<()> {
         zeroed => zeroed,
     };
     match reserved {
-        // A file system that can't set space aside gives what it has to who comes first.
+        // Without allocation, the file system gives its space to the first writer.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
             if end < offset + len {
                 file.set_len(offset + len)
@@ -45,7 +46,7 @@ pub(super) fn zero(file: &File, offset: u64, len: u64) -> io::Result<()> {
     }
 }
 
-/// Makes what there is of a range zeros.
+/// Makes a range of existing bytes zeros.
 fn clear(file: &File, offset: u64, len: u64) -> io::Result<()> {
     match punch(file, offset, len) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
@@ -55,16 +56,16 @@ fn clear(file: &File, offset: u64, len: u64) -> io::Result<()> {
     }
 }
 
-/// Gives back what a range takes up on the disk.
+/// Frees the space of a range.
 pub(super) fn free(file: &File, range: Range<u64>) -> io::Result<()> {
     match punch(file, range.start, range.end - range.start) {
-        // The space stays taken, and that is all.
+        // The space stays taken; nothing else is wrong.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
         punched => punched,
     }
 }
 
-/// Gives back all that a file takes up but for these ranges, which are in order.
+/// Frees all space of a file except that of these ranges, which are in order.
 pub(super) fn keep(file: &File, ranges: &[Range<u64>]) -> io::Result<()> {
     let mut at = 0;
     for range in ranges {
@@ -73,12 +74,12 @@ pub(super) fn keep(file: &File, ranges: &[Range<u64>]) -> io::Result<()> {
         }
         at = range.end;
     }
-    // Never longer: that a file ends too early must show.
+    // Never made longer: a file that ends too early must be noticed.
     if file.metadata()?.len() > at { file.set_len(at) } else { Ok(()) }
 }
 
-/// Moves a file's end to `end`, at least, if whole blocks may be set aside before it that the file
-/// ends before: what is past a file's end can't be given back, on ext4 at least.
+/// Moves a file's end to `end` if it lies before that and whole blocks may be allocated in between.
+/// Space past a file's end can't be freed, on ext4 at least.
 pub(super) fn reach(file: &File, end: u64) -> io::Result<()> {
     let len = file.metadata()?.len();
     if end > len.next_multiple_of(BLOCK_BYTES) { file.set_len(end) } else { Ok(()) }

@@ -1,16 +1,16 @@
-//! How contents become durable, and whose failure a failed sync is.
+//! How contents become durable, and which of them a failed sync concerns.
 //!
-//! A few contents are synced one by one, many by syncing their whole file system at once. Of a
-//! failure the kernel then says only that there was one; whose it is, the files' descriptors say. A
-//! failure to write back is noted in the file itself, and each descriptor that was open by then
-//! reports it once, at its next sync; syncing the file system takes nothing from that. So after such
+//! A few contents are synced one by one, many by syncing their whole file system at once. If that
+//! fails, the kernel says only that it failed; the files' descriptors tell which contents are
+//! concerned. The kernel notes a failed write-back in the file itself, and each descriptor open by
+//! then reports it once, at its next sync; syncing the file system does not clear it. So after such
 //! a failure every content is synced through the descriptor that it was changed through. That is no
-//! second try: what could not be written is not written by it, and the descriptor says so.
+//! second try: it does not write the lost data again, and the descriptor reports the failure.
 //!
-//! Two things are not reported that way. The note in the file goes when no descriptor is open, so a
-//! content whose descriptor was closed since its change counts as lost. And what belongs to no
-//! file's data (inodes, directories) has no descriptor; but a file system with a journal (ext4, XFS,
-//! btrfs) stops at a failure to write it, and then every sync fails.
+//! Two kinds of failure are not reported that way. The note in the file is lost when no descriptor
+//! is open, so a content whose descriptor was closed since its change counts as lost. And metadata
+//! (inodes, directories) has no descriptor; but a file system with a journal (ext4, XFS, btrfs)
+//! stops when it fails to write it, and then every sync fails.
 //!
 //! **Invariant:** a content is synced by itself only through a descriptor that has been open since
 //! before its change.
@@ -27,14 +27,14 @@ use super::FileStore;
 use super::unsynced::{Failures, Stamp};
 use crate::StoreError;
 
-/// More contents than this are made durable by syncing their whole file system at once.
+/// With more contents than this, their whole file system is synced at once.
 const SYNCED_SINGLY_MAX: usize = 16;
 
 /// A content with the descriptor that it was changed through.
 type Held = (ContentId, Arc<File>);
 
 impl FileStore {
-    /// Syncs contents, and says of which of them something is lost.
+    /// Syncs contents, and returns those that lost data.
     pub(super) fn sync(&self, contents: &[ContentId]) -> Failures {
         let _turn = self.syncing.lock();
         let (start, changed, mut failures) = self.unsynced.lock().begin(contents);
@@ -55,8 +55,8 @@ impl FileStore {
         failures
     }
 
-    /// Finds out of which contents a failed sync of the file system has lost something. Of those that
-    /// are not in `asked`, it is noted for when they are to be synced.
+    /// Finds the contents that lost data in a failed sync of the file system. Those that are not in
+    /// `asked` are marked, and fail at their next sync.
     fn attribute(&self, asked: &[ContentId], error: Errno, failures: &mut Failures) {
         tracing::error!(%error, "the store's file system can't be synced; each file is");
         let changed = self.unsynced.lock().contents();
@@ -75,7 +75,7 @@ impl FileStore {
         self.unsynced.lock().note_lost(lost.into_keys());
     }
 
-    /// Contents that have a descriptor that was open before their change, and those that don't.
+    /// Splits contents by whether they have a descriptor that was open before their change.
     fn held(&self, contents: &[ContentId]) -> (Vec<Held>, Vec<ContentId>) {
         let open = self.open.lock();
         let unsynced = self.unsynced.lock();
@@ -98,8 +98,8 @@ impl FileStore {
         }
     }
 
-    /// Syncs the directories that `contents` are found through. A failure is that of all whose
-    /// contents are found through it and are not known to be synced.
+    /// Syncs the directories on the paths of `contents`. A failure concerns all contents below the
+    /// directory that are not known to be synced.
     fn sync_directories(&self, contents: &[ContentId], start: Stamp, failures: &mut Failures) {
         let directories = self.unsynced.lock().directories_of(contents);
         for directory in directories {

@@ -1,10 +1,10 @@
-//! What was changed and is not known to be on the disk.
+//! Changes that are not known to be on the disk.
 //!
-//! Everything noted gets a stamp. A sync covers what was stamped before it began, so it clears no
-//! stamp that is younger, and others may go on changing things meanwhile.
+//! Every change gets a stamp. A sync covers the changes stamped before it began and clears no later
+//! stamp, so other threads may go on changing contents meanwhile.
 //!
-//! A failure that a sync is told of may be that of a content which it was not asked for. Such contents
-//! are marked as lost, and the next time that one of them is to be made durable, it fails.
+//! A sync may report the failure of a content that it was not asked for. Such contents are marked
+//! as lost, and the next attempt to make one of them durable fails.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,33 +14,33 @@ use xfer_protocol::ContentId;
 use super::shards::{Directory, ShardPath};
 use crate::StoreError;
 
-/// The moment of a change: later ones have higher numbers.
+/// The logical time of a change: later changes have higher numbers.
 pub(super) type Stamp = u64;
 
-/// The contents for which a sync failed.
+/// The contents whose sync failed, with the reasons.
 pub(super) type Failures = HashMap<ContentId, StoreError>;
 
-/// Directories and contents that must be synced.
+/// The directories and contents that must be synced.
 #[derive(Default)]
 pub(super) struct Unsynced {
     now: Stamp,
     directories: HashMap<Directory, Stamp>,
     contents: HashMap<ContentId, Change>,
-    /// Contents of which a sync has lost something, which nobody was told.
+    /// Contents that lost data in a sync, which was not reported to any caller yet.
     lost: HashSet<ContentId>,
 }
 
-/// A content's changes that must be synced.
+/// The unsynced changes of one content.
 #[derive(Default)]
 struct Change {
-    /// The moment of the last.
+    /// The stamp of the last change.
     stamp: Stamp,
-    /// Whether the descriptor for one of them was closed.
+    /// Whether the descriptor of one of the changes was closed.
     closed: bool,
 }
 
 impl Unsynced {
-    /// Notes that a file or directory was made in `directory`.
+    /// Notes that a file or directory was created in `directory`.
     pub(super) fn note_directory(&mut self, directory: Directory) {
         self.now += 1;
         self.directories.insert(directory, self.now);
@@ -52,7 +52,7 @@ impl Unsynced {
         self.contents.entry(content).or_default().stamp = self.now;
     }
 
-    /// Notes that a content's descriptor is closed.
+    /// Notes that a content's descriptor was closed.
     pub(super) fn note_closed(&mut self, content: ContentId) {
         if let Some(change) = self.contents.get_mut(&content) {
             change.closed = true;
@@ -64,14 +64,14 @@ impl Unsynced {
         self.contents.get(&content).is_some_and(|change| change.closed)
     }
 
-    /// Notes that a content is no more.
+    /// Forgets a content that was removed.
     pub(super) fn forget(&mut self, content: ContentId) {
         self.contents.remove(&content);
         self.lost.remove(&content);
     }
 
-    /// Begins a sync of `contents`: says which of them must be synced, and of which an earlier sync
-    /// has lost something.
+    /// Begins a sync of `contents`: returns those that must be synced, and those that lost data in
+    /// an earlier sync.
     pub(super) fn begin(&mut self, contents: &[ContentId]) -> (Stamp, Vec<ContentId>, Failures) {
         let changed = contents.iter().filter(|content| self.contents.contains_key(content));
         let changed = changed.copied().collect();
@@ -88,7 +88,7 @@ impl Unsynced {
         self.contents.keys().copied().collect()
     }
 
-    /// The directories to be synced so that `contents` can be found.
+    /// The directories that must be synced so that `contents` can be found.
     pub(super) fn directories_of(&self, contents: &[ContentId]) -> Vec<Directory> {
         let places = contents.iter().map(|content| ShardPath::of(*content));
         let all = places.flat_map(|place| [Directory::Root, place.top(), place.leaf()]);
@@ -96,15 +96,15 @@ impl Unsynced {
         unsynced.into_iter().collect()
     }
 
-    /// A sync of `directory` that began at `start` is done.
+    /// Notes the end of a sync of `directory` that began at `start`.
     pub(super) fn directory_synced(&mut self, directory: Directory, start: Stamp) {
         if self.directories.get(&directory).is_some_and(|stamp| *stamp <= start) {
             self.directories.remove(&directory);
         }
     }
 
-    /// A sync of these contents that began at `start` is done. Those that failed are done with, too:
-    /// whoever asked was told.
+    /// Notes the end of a sync of these contents that began at `start`. Failed contents are cleared
+    /// too, because the caller has their failures.
     pub(super) fn contents_synced(
         &mut self,
         contents: &[ContentId],
@@ -119,18 +119,19 @@ impl Unsynced {
         }
     }
 
-    /// A sync of everything that began at `start` is done.
+    /// Notes the end of a sync of everything that began at `start`.
     pub(super) fn all_synced(&mut self, start: Stamp) {
         self.directories.retain(|_, stamp| *stamp > start);
         self.contents.retain(|_, change| change.stamp > start);
     }
 
-    /// A sync has lost something of these contents, which whoever asked for it is not told.
+    /// Marks contents that lost data in a sync whose caller did not ask for them.
     pub(super) fn note_lost(&mut self, contents: impl IntoIterator<Item = ContentId>) {
         self.lost.extend(contents);
     }
 
-    /// A sync of `directory` failed, which whoever has changed `told` is told.
+    /// Marks the contents concerned by a failed sync of `directory`, except `told`, whose failures
+    /// the caller reports.
     pub(super) fn directory_failed(&mut self, directory: Directory, told: &[ContentId]) {
         let others = self.contents.keys().filter(|content| directory.leads_to(**content));
         self.lost.extend(others.filter(|content| !told.contains(content)));

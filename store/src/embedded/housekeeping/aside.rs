@@ -1,5 +1,5 @@
-//! Contents and a database that do not belong together: noticed at the start; and contents that were set
-//! aside for that, which are removed after some days.
+//! At the start, checks that contents and database belong together. Later removes contents that
+//! were set aside, after some days.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::embedded::{FileStore, OlderDatabase, SqliteStore};
 /// The interval between rounds.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// Makes sure that the database belongs to the contents, and restores contents that were set aside
-/// but that it refers to. Must run before any content is created or removed.
+/// Checks that the database belongs to the contents, and restores contents that were set aside but
+/// are referred to. Must run before any content is created or removed.
 ///
 /// # Errors
-/// [`StoreError::Older`] if the database is older and that is refused.
+/// [`StoreError::Older`] if the database is older and the settings refuse that.
 pub(crate) fn prepare(
     rows: &SqliteStore,
     files: &FileStore,
@@ -42,7 +42,8 @@ pub(super) async fn free_forever(store: Watched, keep_days: u16) {
     loop {
         let Watched { rows, files, .. } = store.clone();
         let done = spawn_blocking(move || {
-            // This makes a copy of the database taken now detectably older within the hour.
+            // The grant makes any copy of the database taken by now detectably older within the
+            // hour.
             rows.grant_ids(1)?;
             let last = OffsetDateTime::now_utc().date() - time::Duration::days(keep_days.into());
             files.free_set_aside(last)

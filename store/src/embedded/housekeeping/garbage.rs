@@ -1,13 +1,14 @@
-//! Contents, and parts of contents, that nothing reaches any more, and how their bytes go.
+//! Reclaiming contents, and parts of contents, that are no longer reachable.
 //!
-//! **Invariant:** a content is removed only when nothing committed refers to it and no session can
-//! still make it: garbage is final, since only what refers to a content can refer to it anew.
-//! What was never heard of is set aside instead: another database may know it.
+//! **Invariant:** a content is removed only when no committed row refers to it and no session can
+//! create it any more. Garbage is final, since only a row that refers to a content can pass the
+//! reference on. A content unknown to the database is set aside instead: it may belong to another
+//! database.
 //!
-//! **Invariant:** a part of a sealed content is given back only when nothing committed reaches it. That
-//! is final, too: what a session has not committed yet got its part from what is committed, and a
-//! sealed content is never written to. A content that is not sealed is left to its node's session, and
-//! to `leftovers`.
+//! **Invariant:** a part of a sealed content is reclaimed only when no committed row reaches it.
+//! That is final, too: uncommitted changes got their parts from committed rows, and a sealed
+//! content is never written to. An unsealed content is left to its node's session, and to
+//! `leftovers`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,15 +20,15 @@ use xfer_protocol::ContentId;
 use super::super::Parts;
 use crate::StoreError;
 
-/// How many contents are looked at in one go.
+/// The number of contents in one step.
 const STEP_COUNT: usize = 1_000;
 
-/// How often it is asked whether another process has committed something: it may have left garbage, and
-/// tells nobody.
+/// The interval between checks for commits by other processes, which may leave garbage without any
+/// signal.
 const OTHERS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Removes garbage whenever there may be some: when it is told so, or another process has committed
-/// something. For as long as it is let.
+/// Removes garbage whenever there may be some: after a signal, or after a commit by another
+/// process. Runs until it is aborted.
 pub(super) async fn collect_forever(parts: Arc<Parts>) {
     let mut seen = others_commits(&parts).await;
     loop {
@@ -44,18 +45,19 @@ pub(super) async fn collect_forever(parts: Arc<Parts>) {
     }
 }
 
-/// None if that can't be told: whoever commits next learns why.
+/// `None` if the database can't tell; the next commit will report the reason.
 async fn others_commits(parts: &Arc<Parts>) -> Option<u64> {
     let parts = parts.clone();
     spawn_blocking(move || parts.rows.others_commits()).await.ok()?.ok()
 }
 
 /// Sets aside contents that an earlier run of the server left without a committed reference: those
-/// with numbers below `first`, which is the first number that this run may grant. They are not
-/// removed, since this can't tell whether the database is the one that they belong to.
+/// numbered below `first`, the first number that this run may grant. They are not removed, since
+/// the sweep can't be sure that the database is the one they belong to.
 ///
 /// # Errors
-/// [`StoreError::Older`] if it is not, by the numbers that there are; then nothing is set aside.
+/// [`StoreError::Older`] if the contents have higher numbers than the database knows; then none is
+/// set aside.
 pub(super) fn sweep(parts: &Parts, first: ContentId) -> Result<(), StoreError> {
     let (mut found, mut known) = (Vec::new(), 0);
     parts.files.each(&mut |content| {
@@ -64,7 +66,7 @@ pub(super) fn sweep(parts: &Parts, first: ContentId) -> Result<(), StoreError> {
             found.push(content);
         }
     })?;
-    // Asked for after the listing: what this run has made by then is below it.
+    // Read after the listing, so that it is above all contents that this run has created by then.
     let end = parts.rows.ids_end()?;
     if known > end {
         return Err(StoreError::Older { end, known });
@@ -82,7 +84,7 @@ pub(super) fn sweep(parts: &Parts, first: ContentId) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Removes those of `contents` that nothing committed refers to.
+/// Removes those of `contents` that no committed row refers to.
 pub(super) fn remove_unreferenced(
     parts: &Parts,
     contents: impl IntoIterator<Item = ContentId>,
@@ -95,11 +97,11 @@ pub(super) fn remove_unreferenced(
     Ok(())
 }
 
-/// Gives back all space that nothing reaches: first that of whole contents. What can't be given back
-/// stays for the next time, and keeps nothing else.
+/// Reclaims all unreachable space, first that of whole contents. A failure leaves its content for
+/// the next round and does not stop the others.
 ///
 /// # Errors
-/// The first of them, after all else is done.
+/// The first failure, once everything else is done.
 pub(crate) fn collect(parts: &Parts) -> Result<(), StoreError> {
     let removed = remove_garbage(parts);
     let trimmed = trim(parts);
@@ -127,7 +129,7 @@ fn remove_garbage(parts: &Parts) -> Result<(), StoreError> {
     }
 }
 
-/// Gives back the parts of sealed contents that nothing reaches.
+/// Reclaims unreachable parts of sealed contents.
 fn trim(parts: &Parts) -> Result<(), StoreError> {
     let (mut after, mut result) = (0, Ok(()));
     loop {
@@ -150,12 +152,12 @@ fn trim(parts: &Parts) -> Result<(), StoreError> {
     }
 }
 
-/// Says whether it is done with the content, and not to be tried again.
+/// Returns whether the trim is finished and need not be tried again.
 fn is_trimmed(parts: &Parts, content: ContentId) -> Result<bool, StoreError> {
     let Some(reached) = parts.rows.reached(content)? else { return Ok(true) };
     match parts.files.keep(content, &reached) {
         Ok(()) => Ok(true),
-        // To make a hole can take space itself.
+        // Punching a hole can itself take space.
         Err(StoreError::Full) => Ok(false),
         Err(error) => {
             tracing::error!(%error, "a part of a content that nothing reaches stays on the disk");

@@ -1,16 +1,16 @@
-//! What a session wrote and did not commit, and how it leaves the disk.
+//! Reclaiming data that a session wrote but did not commit.
 //!
-//! A content is written in place before the commit that says how long its file is. So a session, or a
-//! server, that ends before that commit leaves bytes in a content that stays: they belong to no file,
-//! and nobody is charged for them.
+//! A content is written in place before the commit that records the length of its file. So if a
+//! session or a server ends before that commit, bytes remain in a content that stays. They belong
+//! to no file and are charged to no account.
 //!
-//! A session that ends says which contents those are. They are noted in rows first, so that they are
-//! found though the server ends just then. After that the session counts as *tidied*. One whose server
-//! was killed is not: then all contents that its account's nodes can write to are looked at, when
-//! the next server starts and when the next session begins.
+//! A session that ends lists those contents. They are first noted in rows, so that they are found
+//! even if the server dies in that moment. After that the session counts as *tidied*. If the server
+//! was killed, its sessions are not tidied: then all contents that the account's nodes can write to
+//! are checked when the next server starts and when the next session begins.
 //!
-//! **Invariant:** a content that can be written to is trimmed only by who begins a session of its account,
-//! or while none can begin: what a session has not committed yet must stay.
+//! **Invariant:** a content that can be written to is trimmed only by the session that begins on
+//! its account, or while none can begin: a running session's uncommitted data must stay.
 
 use std::time::{Duration, Instant};
 
@@ -21,13 +21,13 @@ use xfer_protocol::{ContentId, Epoch, Ino};
 
 use super::garbage::remove_unreferenced;
 
-/// How many contents are looked at in one go before a session.
+/// The number of contents in one step before a session.
 const STEP_COUNT: usize = 1_000;
 
-/// How many while no session can begin.
+/// The number of contents in one step while no session can begin.
 const UNOWNED_STEP_COUNT: usize = 64;
 
-/// Tidies before a session of an account that has begun and did nothing yet.
+/// Tidies for a session that has begun on the account and has not done anything yet.
 pub(crate) fn tidy_before(parts: &Parts, account: &Account) -> Result<(), StoreError> {
     let noted = parts.rows.left_trims(account.id)?;
     let undone = trim_noted(parts, account.id, &noted)?;
@@ -49,7 +49,7 @@ pub(crate) fn tidy_before(parts: &Parts, account: &Account) -> Result<(), StoreE
     if undone.is_empty() { Ok(()) } else { parts.rows.note_left(account.id, &undone) }
 }
 
-/// Tidies after a session of this epoch, of which nothing is in a commit any more.
+/// Tidies after a session of this epoch, once no commit holds a batch of it any more.
 pub(crate) fn tidy_after(
     parts: &Parts,
     account: AccountId,
@@ -65,7 +65,8 @@ pub(crate) fn tidy_after(
     removed
 }
 
-/// Rows say from when on what was committed is sure, even after a commit that failed.
+/// Writes the note first: once it is durable, no earlier commit that failed can still take effect,
+/// so the rows are certain.
 fn trim_written(
     parts: &Parts,
     account: AccountId,
@@ -78,12 +79,12 @@ fn trim_written(
         undone = trim_noted(parts, account, written)?;
         Ok(())
     })?;
-    // What a session that began meanwhile wrote is not its predecessor's to trim.
+    // If a session began meanwhile, its own writes must not be trimmed here.
     if unowned && undone.is_empty() { parts.rows.forget_left_trims(account) } else { Ok(()) }
 }
 
-/// Tidies after sessions that a server before this one did not bring to their end. The accounts are as
-/// they were before this one let any session begin.
+/// Tidies after sessions that a previous server did not end properly. `accounts` is a snapshot from
+/// before this server let any session begin.
 pub(super) fn tidy_after_crash(parts: &Parts, accounts: &[Account]) {
     for account in accounts.iter().filter(|account| account.tidied < account.epoch) {
         if let Err(error) = tidy_unowned(parts, account) {
@@ -103,7 +104,7 @@ fn tidy_unowned(parts: &Parts, account: &Account) -> Result<(), StoreError> {
             undone = trim(parts, &some);
             Ok(())
         })?;
-        // Who began a session tidied before it.
+        // A session that began since has tidied before it started.
         if !unowned {
             return Ok(());
         }
@@ -112,14 +113,14 @@ fn tidy_unowned(parts: &Parts, account: &Account) -> Result<(), StoreError> {
         }
         let Some(last) = some.last().filter(|_| some.len() == UNOWNED_STEP_COUNT) else { break };
         after = Some(last.ino);
-        // Others want to write rows, too.
+        // Leaves the write lock to others for a while.
         std::thread::sleep(start.elapsed().max(Duration::from_millis(1)));
     }
     parts.rows.note_tidied(account.id, account.epoch)
 }
 
-/// Trims those of these contents that are committed as what their nodes alone have; says which must be
-/// tried again.
+/// Trims those of these contents that, according to the committed rows, belong to their node alone.
+/// Returns those to be tried again.
 fn trim_noted(
     parts: &Parts,
     account: AccountId,
@@ -137,13 +138,14 @@ fn trim_noted(
     Ok(trim(parts, &own))
 }
 
-/// Gives back what the nodes don't have of these contents; says which must be tried again.
+/// Reclaims the parts of these contents that their nodes don't have. Returns those to be tried
+/// again.
 fn trim(parts: &Parts, own: &[OwnContent]) -> Vec<(ContentId, Ino)> {
     let mut undone = Vec::new();
     for OwnContent { ino, content, reached } in own {
         match parts.files.keep(*content, reached) {
             Ok(()) => {}
-            // To make a hole can take space itself.
+            // Punching a hole can itself take space.
             Err(StoreError::Full) => undone.push((*content, *ino)),
             Err(error) => {
                 tracing::error!(%error, "a part of a content that no file has stays on the disk");

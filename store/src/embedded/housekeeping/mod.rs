@@ -1,8 +1,8 @@
-//! What the engine does for its own sake, beside everything else, for as long as the store is open.
+//! The engine's background work, for as long as the store is open.
 //!
-//! Before anything is used, `aside` makes sure that the database belongs to the contents. After that,
-//! `garbage` removes what nothing reaches, `leftovers` gives back what sessions wrote and did not commit,
-//! and `watch` looks whether the store is still there.
+//! Before the store is used, `aside` checks that the database belongs to the contents. After that,
+//! `garbage` removes unreachable contents, `leftovers` reclaims data that sessions did not commit,
+//! and `watch` checks that the store is still in place.
 
 mod watch;
 mod aside;
@@ -23,8 +23,8 @@ pub(super) use garbage::collect;
 pub(super) use leftovers::{tidy_after, tidy_before};
 pub(super) use watch::Watched;
 
-/// Begins all of it. Asks the store something before it returns: no session has begun by then, and none
-/// was granted numbers, so that what it writes is not taken for what an earlier run left.
+/// Starts all of it. Queries the store before it returns: at that point no session has begun and no
+/// numbers were granted, so the work of this run can't be mistaken for what an earlier one left.
 pub(super) fn start(parts: &Arc<Parts>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(garbage::collect_forever(parts.clone()));
@@ -46,11 +46,11 @@ pub(super) fn start(parts: &Arc<Parts>) -> JoinSet<()> {
 }
 
 async fn tidy(parts: Arc<Parts>, accounts: Vec<Account>) {
-    // A panic has its own line, and ends nothing else.
+    // A panic is logged separately and stops no other work.
     let _ = spawn_blocking(move || leftovers::tidy_after_crash(&parts, &accounts)).await;
 }
 
-/// Sets aside what an earlier run left.
+/// Sets aside unreferenced contents of an earlier run.
 async fn sweep(parts: Arc<Parts>, first: ContentId) {
     let swept = parts.clone();
     match spawn_blocking(move || garbage::sweep(&swept, first)).await {
@@ -62,7 +62,7 @@ async fn sweep(parts: Arc<Parts>, first: ContentId) {
     }
 }
 
-/// Resumes removals of accounts that were interrupted. If this is, the next start does.
+/// Resumes account removals that were interrupted. If this one is too, the next start resumes it.
 async fn clear_removed(parts: Arc<Parts>) {
     let cleared = spawn_blocking(move || parts.rows.clear_removed(SystemTime::now().into())).await;
     if let Ok(Err(error)) = cleared {

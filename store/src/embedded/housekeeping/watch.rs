@@ -1,5 +1,5 @@
-//! Checks every second that the store is still in place, so that idle sessions, too, are told when it
-//! is gone.
+//! Checks every second that the store is still in place, so that idle sessions, too, learn of its
+//! loss.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Watched {
     pub(super) async fn gone(self) -> StoreError {
         loop {
             let watched = self.clone();
-            // If the disk hangs, this hangs too, as everything else does.
+            // If the disk hangs, this hangs too, like everything else.
             if let Ok(Err(error)) = spawn_blocking(move || watched.check()).await {
                 return error;
             }

@@ -1,4 +1,4 @@
-//! Accounts: who there is, and what each may and does take up.
+//! The rows of accounts: their names, passwords, quotas and usage.
 
 use rusqlite::{Connection, Row, Transaction, params};
 use xfer_protocol::tree::{Quota, Usage};
@@ -9,7 +9,7 @@ use super::{SqliteStore, claim};
 use crate::{Account, AccountId, NewAccount, StoreError};
 
 impl SqliteStore {
-    /// Makes an account, with a tree that has its root, its inbox and its outbox.
+    /// Creates an account, with a tree that has its root, its inbox and its outbox.
     ///
     /// # Errors
     /// If the database fails.
@@ -34,7 +34,7 @@ impl SqliteStore {
         self.connections.read(|reader| by_name(reader, name))
     }
 
-    /// All accounts, in order of names.
+    /// All accounts, sorted by name.
     ///
     /// # Errors
     /// If the database fails.
@@ -50,7 +50,7 @@ impl SqliteStore {
         self.write(|writer| set_password(writer, account, password))
     }
 
-    /// Sets what an account's tree may take up.
+    /// Sets the quota of an account's tree.
     ///
     /// # Errors
     /// If the database fails.
@@ -58,7 +58,7 @@ impl SqliteStore {
         self.write(|writer| set_quota(writer, account, quota))
     }
 
-    /// Sets what may wait in an account's inbox. What waits already stays.
+    /// Sets the quota of an account's inbox. Deliveries that already wait there stay.
     ///
     /// # Errors
     /// If the database fails.
@@ -66,8 +66,8 @@ impl SqliteStore {
         self.write(|writer| set_inbox(writer, account, inbox))
     }
 
-    /// Begins a session: raises the account's epoch by one, durably, and returns the account as it
-    /// is then. From now on batches of older epochs are refused.
+    /// Begins a session: raises the account's epoch by one, durably, and returns the account with
+    /// that epoch. From now on batches of older epochs are refused.
     ///
     /// # Errors
     /// If the database fails.
@@ -75,7 +75,8 @@ impl SqliteStore {
         self.write(|writer| begin_session(writer, account))
     }
 
-    /// Whether the account's session of this epoch runs: it has begun, and is not known to be over.
+    /// Whether the account's session of this epoch is running: it has begun and is not known to
+    /// have ended.
     pub(in crate::embedded) fn runs(
         &self,
         account: AccountId,
@@ -87,8 +88,8 @@ impl SqliteStore {
         self.connections.read(|reader| value(reader, sql, params))
     }
 
-    /// Whether a command works on this account beside the server; then it can have no session. To be
-    /// asked by a session that has its seat.
+    /// Whether a command works on this account beside the server, so that no session of it can
+    /// begin. A session asks this once it has its seat.
     ///
     /// # Errors
     /// If the database fails.
@@ -104,7 +105,7 @@ macro_rules! columns {
     };
 }
 
-/// The condition for accounts that are there, and not about to be removed (see
+/// The condition for accounts that exist and are not being removed (see
 /// [`removal`](super::removal)).
 macro_rules! living {
     () => {
@@ -158,14 +159,15 @@ pub(super) fn by_name(connection: &Connection, name: &Name) -> Result<Option<Acc
     }
 }
 
-/// Compares the table with the index that accounts are found by.
+/// Compares the table with the index by which accounts are found.
 pub(super) fn check(connection: &Connection) -> Result<(), StoreError> {
     let said: String =
         connection.query_row("PRAGMA integrity_check(accounts)", [], |row| row.get(0))?;
     if said == "ok" { Ok(()) } else { Err(damaged(format!("the accounts: {said}"))) }
 }
 
-/// Why a session's batch finds no account of its epoch: it was fenced, or its row is damaged.
+/// Finds out why no account has the epoch of a session's batch: it was fenced, or its row is
+/// damaged.
 pub(super) fn fenced(
     connection: &Connection,
     account: AccountId,
@@ -174,7 +176,7 @@ pub(super) fn fenced(
     let sql = "SELECT epoch FROM accounts WHERE id = ?";
     let held = first(connection, sql, [account.0.cast_signed()], |row| number(row, 0))?;
     match held {
-        // One that was removed has no row; numbers are never used again.
+        // A removed account has no row; numbers are never used again.
         None => check(connection),
         Some(held) if held > epoch.0 => Ok(()),
         Some(held) => Err(damaged(format!(
@@ -237,7 +239,7 @@ pub(super) fn begin_session(
     first(transaction, sql, [account.0.cast_signed()], read)?.ok_or_else(gone)
 }
 
-/// Whether the account is there, and no session began after that of `epoch`.
+/// Whether the account exists and no session began after that of `epoch`.
 pub(super) fn is_at(
     connection: &Connection,
     account: AccountId,
@@ -247,7 +249,7 @@ pub(super) fn is_at(
     value(connection, sql, [account.0.cast_signed(), epoch.0.cast_signed()])
 }
 
-/// Notes that the session of `epoch` left nothing, unless a later one began.
+/// Notes that the session of `epoch` left no data behind, unless a later one began.
 pub(super) fn note_tidied(
     transaction: &Transaction<'_>,
     account: AccountId,

@@ -1,7 +1,7 @@
-//! Which deliveries of a batch the recipients' inboxes have room for.
+//! Decides which deliveries of a batch the recipients' inboxes have room for.
 //!
-//! **Invariant:** this is decided in the transaction that adds to what waits, and by what waits there: an
-//! inbox never holds more than its budget.
+//! **Invariant:** the decision is made in the transaction that fills the inbox, from the rows that
+//! wait there: an inbox never holds more than its budget.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,25 +13,25 @@ use super::accounts;
 use crate::inbox::{Filling, Inboxes, Sending};
 use crate::{AccountId, Batch, StoreError};
 
-/// What becomes of a delivery that is sent.
+/// The fate of a delivery that is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
     /// It waits for this account.
     Waits(AccountId),
     /// The inbox has no room for it.
     NoRoom,
-    /// There is nobody to take it.
+    /// There is no such recipient.
     NoUser,
 }
 
-/// Decides about all that a batch sends.
+/// Decides the fate of each delivery that a batch sends.
 pub(super) fn decide(
     transaction: &Transaction<'_>,
     batch: &Batch,
     inboxes: &mut Inboxes,
 ) -> Result<BTreeMap<DeliveryId, Fate>, StoreError> {
     let mut fates = BTreeMap::new();
-    // What this batch has added, which is not counted in rows yet.
+    // Additions by this batch, which the rows don't count yet.
     let mut added: HashMap<AccountId, Usage> = HashMap::new();
     for effect in &batch.deliveries {
         let DeliveryEffect::Sent { to, root, delivery } = effect else { continue };

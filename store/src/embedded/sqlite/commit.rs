@@ -1,4 +1,4 @@
-//! Writing batches: rows, references and deliveries of one session's ops.
+//! Writes batches: the rows, references and deliveries of one session's ops.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use super::{accounts, contents, deliveries, trims};
 use crate::inbox::Inboxes;
 use crate::{AccountId, Batch, Committed, Decided, StoreError};
 
-/// Writes batches, each under a savepoint: nothing is written of one that fails, and the others are.
+/// Writes batches, each under a savepoint, so that a failed batch leaves no trace and the others
+/// stay.
 ///
-/// # Errors
-/// After some failures (a full disk, an input error) SQLite undoes the whole transaction: then `culprit`
-/// says which batch met it.
+/// # Errors After some failures (a full disk, an input error) SQLite rolls the whole transaction
+/// back: then `culprit` names the batch that met the failure.
 pub(super) fn write_each(
     transaction: &Transaction<'_>,
     batches: &[Batch],
@@ -71,7 +71,7 @@ pub(super) fn write(
     Ok(Committed::Durable(decided))
 }
 
-/// Does what becomes of a delivery; says whom to tell, if there is anybody.
+/// Carries out the fate of a delivery, and returns the news for its sender, if any.
 fn deliver(
     transaction: &Transaction<'_>,
     batch: &Batch,
@@ -103,8 +103,9 @@ fn deliver(
     sender.map_or(Ok(None), |sender| deliveries::decided(transaction, sender, id))
 }
 
-/// How many more nodes and deliveries refer to a content, without the deliveries that there is no room
-/// for. A content that only those have is told of by 0: it is garbage.
+/// For each content, the change in the number of nodes and deliveries that refer to it, without the
+/// deliveries that found no room. A content of such deliveries alone has the change 0 and becomes
+/// garbage.
 fn references(batch: &Batch, fates: &BTreeMap<DeliveryId, Fate>) -> Vec<(ContentId, i64)> {
     if !fates.values().any(|fate| *fate == Fate::NoRoom) {
         return batch.references.clone();
@@ -121,9 +122,9 @@ fn references(batch: &Batch, fates: &BTreeMap<DeliveryId, Fate>) -> Vec<(Content
     references.into_iter().collect()
 }
 
-/// Notes how far the log is applied, if the account is still the batch's session's.
+/// Records how far the log is applied, if the account still has the batch's epoch.
 ///
-/// An account that was removed has no row, and so all that comes for it is fenced, too.
+/// A removed account has no row, so its batches are fenced, too.
 fn advance(transaction: &Transaction<'_>, batch: &Batch) -> Result<bool, StoreError> {
     let sql = "UPDATE accounts SET applied = ?, usage_bytes = ?, usage_nodes = ?
                WHERE id = ? AND epoch = ?";

@@ -1,8 +1,8 @@
-//! Which contents are referred to, and which are garbage.
+//! References to contents, and garbage.
 //!
-//! **Invariant:** a content is in `contents` (with how many nodes and deliveries refer to it), or in
-//! `garbage`, or neither has heard of it; never in both. Garbage is never referred to again: its
-//! bytes may go at any moment.
+//! **Invariant:** a content is in `contents` (with the number of nodes and deliveries that refer to
+//! it), or in `garbage`, or in neither; never in both. Garbage is never referred to again: its
+//! bytes may be removed at any moment.
 
 use rusqlite::{Connection, Transaction};
 use xfer_protocol::ContentId;
@@ -13,7 +13,7 @@ use super::trims;
 use crate::StoreError;
 
 impl SqliteStore {
-    /// Whether a content is referred to by anything committed.
+    /// Whether any committed row refers to a content.
     ///
     /// # Errors
     /// If the database fails.
@@ -21,7 +21,8 @@ impl SqliteStore {
         self.connections.read(|reader| exists(reader, content))
     }
 
-    /// The first content that is surely as long as its data: see [`crate::embedded::FileStore::whole_from`].
+    /// The first content that must be as long as its data: see
+    /// [`crate::embedded::FileStore::whole_from`].
     ///
     /// # Errors
     /// If the database fails.
@@ -29,7 +30,7 @@ impl SqliteStore {
         self.connections.read(|reader| whole_from(reader))
     }
 
-    /// Contents that nothing refers to any more, at most `max`, those after `after`, in order.
+    /// Garbage in order of numbers: at most `max` contents, after `after`.
     ///
     /// # Errors
     /// If the database fails.
@@ -41,7 +42,7 @@ impl SqliteStore {
         self.connections.read(|reader| garbage(reader, after, count))
     }
 
-    /// Forgets garbage, whose bytes are gone.
+    /// Forgets garbage whose bytes are removed.
     ///
     /// # Errors
     /// If the database fails.
@@ -50,9 +51,10 @@ impl SqliteStore {
     }
 }
 
-/// Counts references to a content: `by` more.
+/// Adds `by` to the number of references to a content.
 ///
-/// A content that came and went without ever being committed is told of by 0, and is garbage.
+/// A content that was created and dropped without ever being committed has the change 0, and
+/// becomes garbage.
 pub(super) fn refer(
     transaction: &Transaction<'_>,
     content: ContentId,
@@ -82,7 +84,7 @@ pub(super) fn refer(
         }
         (Some(_), refs) => {
             change(transaction, "UPDATE contents SET refs = ? WHERE id = ?", [refs, id])?;
-            // What had it beside others had it sealed.
+            // A content with several references is sealed.
             if by < 0 { trims::note_shared(transaction, content) } else { Ok(()) }
         }
     }

@@ -1,10 +1,10 @@
-//! Deliveries: from the moment they are sent until the sender has removed their records.
+//! Deliveries: from their send until the sender has removed their records.
 //!
-//! What waits for an account is summed up in its row, so that to ask costs the same however much
-//! waits.
+//! The total size of an account's waiting deliveries is in its row, so a query for it costs the
+//! same however many wait.
 //!
-//! **Invariant:** just the deliveries that wait have items, and their items' contents are counted in
-//! `contents`. One that was received or refused is a head, for the sender to ask about.
+//! **Invariant:** only waiting deliveries have items, and `contents` counts the contents of those
+//! items. A delivery that was received or refused is only a head, kept for the sender's questions.
 
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ impl SqliteStore {
         self.connections.read(|reader| delivery(reader, to, id))
     }
 
-    /// The deliveries that wait to be accepted by this account, oldest first, each with its place in
-    /// the order of arrivals: at most `count`, after the place `after`.
+    /// The deliveries that wait to be accepted by this account, oldest first, each with its place
+    /// in the order of arrival: at most `count`, after the place `after`.
     ///
     /// # Errors
     /// If the database fails.
@@ -47,7 +47,7 @@ impl SqliteStore {
         self.connections.read(|reader| waiting(reader, to, after, count))
     }
 
-    /// The deliveries of this account that there was no room for, and whose records are still there.
+    /// The deliveries sent by this account that found no room and whose records still exist.
     ///
     /// # Errors
     /// If the database fails.
@@ -55,7 +55,7 @@ impl SqliteStore {
         self.connections.read(|reader| without_room(reader, from))
     }
 
-    /// What became of a delivery that this account sent.
+    /// The state of a delivery that this account sent.
     ///
     /// # Errors
     /// If the database fails.
@@ -67,7 +67,7 @@ impl SqliteStore {
         self.connections.read(|reader| state(reader, from, id))
     }
 
-    /// Who sent a delivery.
+    /// The account that sent a delivery.
     ///
     /// # Errors
     /// If the database fails.
@@ -76,20 +76,20 @@ impl SqliteStore {
     }
 }
 
-/// Where a delivery stands. The numbers are on disk: never change one.
+/// The state of a delivery. The numbers are on disk: never change one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// It waits for the recipient.
     Waiting = 1,
     /// The recipient has it.
     Received = 2,
-    /// It was turned away, or there is nobody to take it.
+    /// The recipient declined it, or does not exist.
     Refused = 3,
     /// The inbox had no room for it.
     NoRoom = 4,
 }
 
-/// Puts a delivery into its recipient's queue. Its contents' references are counted already.
+/// Puts a delivery into its recipient's queue. The references to its contents are already counted.
 ///
 /// If there is no such account, or the number is taken (which is the sender's fault), the
 /// references are given back.
@@ -112,8 +112,8 @@ pub(super) fn send(
     delivery.items.iter().filter_map(content).try_for_each(|id| refer(transaction, id, -1))
 }
 
-/// Keeps of a delivery just that it was refused, for the sender to learn, if there still is its
-/// record. Its contents' references are not counted.
+/// Keeps only the refusal of a delivery, for its sender, as long as its record exists. The
+/// references to its contents are not counted.
 pub(super) fn refuse(
     transaction: &Transaction<'_>,
     from: AccountId,
@@ -126,7 +126,7 @@ pub(super) fn refuse(
     forget_unrecorded(transaction, from, delivery.id)
 }
 
-/// Forgets a delivery of which nothing is to come, if its sender has nothing of its record left.
+/// Forgets a delivery that no longer waits, if its sender's record is gone.
 pub(super) fn forget_unrecorded(
     transaction: &Transaction<'_>,
     from: AccountId,
@@ -151,14 +151,14 @@ fn count_waiting(
     Ok(())
 }
 
-/// What the row of a new delivery says beside the delivery itself.
+/// The columns of a new delivery's row that the delivery itself does not determine.
 struct Head {
     from: AccountId,
     to: Option<AccountId>,
     state: Outcome,
 }
 
-/// Says whether the delivery is new, and not one more of the same number.
+/// Returns false if a delivery with this number exists already.
 fn insert_head(
     transaction: &Transaction<'_>,
     head: Head,
@@ -198,8 +198,8 @@ fn insert_items(transaction: &Transaction<'_>, delivery: &Delivery) -> Result<()
     Ok(())
 }
 
-/// Notes what became of a delivery that waited for `to`. The references of its contents were
-/// taken over or given back by the batch that says so.
+/// Records the end of a delivery's wait for `to`. The batch that ends it has taken over or given
+/// back the references to its contents.
 pub(super) fn settle(
     transaction: &Transaction<'_>,
     to: AccountId,
@@ -223,7 +223,7 @@ pub(super) fn settle(
     change(transaction, sql, [id.0.cast_signed()])?;
     match sender(transaction, id)? {
         Some(from) => forget_unrecorded(transaction, from, id),
-        // The sender is gone, and so is who might ask.
+        // No sender is left to ask about it.
         None => {
             change(transaction, "DELETE FROM deliveries WHERE id = ?", [id.0.cast_signed()])?;
             Ok(())
@@ -309,7 +309,7 @@ pub(super) fn state(
     Ok(state.unwrap_or(DeliveryState::Unknown))
 }
 
-/// What the sender of a delivery is told of it; nothing if nothing of its record is left.
+/// The news of a delivery for its sender; `None` if its whole record is gone.
 pub(super) fn decided(
     connection: &Connection,
     sender: AccountId,

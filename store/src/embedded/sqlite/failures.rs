@@ -1,4 +1,4 @@
-//! Wrong passwords: how many, from where, and until when they block.
+//! The rows of wrong passwords: how many came from where, and how long each lockout lasts.
 
 use rusqlite::{Connection, Row, Transaction, params};
 
@@ -7,7 +7,7 @@ use super::rows::{all, change, first, read_time};
 use crate::{ForgottenBefore, StoreError, WrongPasswords};
 
 impl SqliteStore {
-    /// Wrong passwords that count, of a pair.
+    /// The current wrong passwords of a pair.
     ///
     /// # Errors
     /// If the database fails.
@@ -19,7 +19,7 @@ impl SqliteStore {
         self.connections.read(|reader| of_pair(reader, user, address))
     }
 
-    /// All wrong passwords that count, for the admin to see.
+    /// All current wrong passwords, for the administrator.
     ///
     /// # Errors
     /// If the database fails.
@@ -27,7 +27,7 @@ impl SqliteStore {
         self.connections.read(|reader| list(reader))
     }
 
-    /// Sets the wrong passwords of a pair; a count of 0 forgets them.
+    /// Replaces the wrong passwords of some pairs; a count of 0 deletes them.
     ///
     /// # Errors
     /// If the database fails.
@@ -35,7 +35,7 @@ impl SqliteStore {
         self.write(|writer| failures.iter().try_for_each(|one| set(writer, one)))
     }
 
-    /// Forgets old wrong passwords, of all pairs at once.
+    /// Deletes all old wrong passwords.
     ///
     /// # Errors
     /// If the database fails.

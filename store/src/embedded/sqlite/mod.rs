@@ -1,10 +1,10 @@
-//! Rows in SQLite: the part of the engine that keeps them.
+//! Rows in SQLite: the part of the engine that keeps rows.
 //!
-//! The database is `xfer.db` in the store's directory, with a write-ahead log that is synced at each
-//! commit. Other processes (`xfer-server user add`) may use it at the same time. Only this module
-//! and those in it name SQL.
+//! The database is `xfer.db` in the store's directory, with a write-ahead log that is synced at
+//! each commit. Other processes (`xfer-server user add`) may use it at the same time. Only this
+//! module and its submodules contain SQL.
 //!
-//! What a batch says is written as it stands: whether it follows the tree's rules was decided before.
+//! A batch is written as it is: the server has already checked it against the tree's rules.
 
 mod database;
 mod rows;
@@ -42,15 +42,15 @@ use crate::{AccountId, Batch, Committed, Purpose, StoreError};
 pub struct SqliteStore {
     dir: PathBuf,
     connections: Connections,
-    /// The database's files. A process that opens another one of either would not see what this one
-    /// writes, or would see it torn.
+    /// The database's files. If one is replaced, another process would open the new one, and would
+    /// miss this process's writes or see them torn.
     pins: Vec<Pin>,
     mark: Mark,
 }
 
 impl SqliteStore {
-    /// Opens the database in the store's directory `dir`, making both if they are not there yet. A
-    /// database of an older version is upgraded.
+    /// Opens the database in the store's directory `dir`, and creates a missing database and
+    /// directory. Upgrades a database of an older version.
     ///
     /// # Errors
     /// If they can't be read and written, or were written by a newer version of this program, or by
@@ -67,18 +67,18 @@ impl SqliteStore {
                 StoreError::Database(format!("{}: {text}", path.display()))
             }
             StoreError::Damaged(text) => StoreError::Damaged(format!("{}: {text}", path.display())),
-            // The others say where they come from.
+            // The other errors already name their source.
             other => other,
         })?;
         let [log, index] = connections.further_files();
         let pins = vec![database, Pin::of("xfer.db-wal", &log)?, Pin::of("xfer.db-shm", &index)?];
         let mark = Mark::open(dir).map_err(|error| StoreError::io("the store's numbers", error))?;
         let store = SqliteStore { dir: dir.to_owned(), connections, pins, mark };
-        // The file that was pinned may have been replaced before it was opened.
+        // The pinned file may have been replaced before the database was opened.
         store.check().map(|()| store)
     }
 
-    /// Makes sure that the database's files are still those that were opened.
+    /// Checks that the database's files are still the ones that were opened.
     ///
     /// # Errors
     /// [`StoreError::Gone`] if they are not.
@@ -86,8 +86,8 @@ impl SqliteStore {
         self.pins.iter().try_for_each(Pin::check)
     }
 
-    /// Claims an account, for a command that works on it, for as long as the file is open. None if another
-    /// does already. Whether it has a session is to be asked after that.
+    /// Claims an account for a command that works on it, for as long as the file is open. `None` if
+    /// another command has claimed it. The command must check for a session only after that.
     ///
     /// # Errors
     /// If the claim can't be made.
@@ -95,11 +95,11 @@ impl SqliteStore {
         claim::claim(&self.dir, account, purpose)
     }
 
-    /// Makes sure that the database is the one that the contents belong to, and not one of before.
-    /// Lists all contents where nothing was written down of that.
+    /// Checks that the database is the one that the contents belong to, and not an older copy.
+    /// Lists all contents if no mark was written yet.
     ///
     /// # Errors
-    /// [`StoreError::Older`] if it is one of before.
+    /// [`StoreError::Older`] if it is an older copy.
     pub fn must_be_current(&self, contents: &FileStore) -> Result<(), StoreError> {
         let end = self.ids_end()?;
         let known = match self.mark.read()? {
@@ -112,11 +112,11 @@ impl SqliteStore {
         Ok(self.mark.raise_durably(end)?)
     }
 
-    /// Uses a database of before with the contents that are there: no number is given again that may
-    /// have been given since.
+    /// Accepts an older database together with the present contents. Numbers that may have been
+    /// granted since it was copied are skipped.
     ///
     /// # Errors
-    /// If that can't be written.
+    /// If the counter or the mark can't be written.
     pub fn accept_as_current(&self, contents: &FileStore, known: u64) -> Result<(), StoreError> {
         let highest = contents.highest()?.map_or(0, |highest| highest.0 + 1);
         let end = known.max(highest);
@@ -124,22 +124,23 @@ impl SqliteStore {
         Ok(self.mark.raise_durably(end)?)
     }
 
-    /// Notes that the contents belong to a database that had come so far.
+    /// Records that the contents belong to a database whose counter had reached `known`.
     ///
     /// # Errors
-    /// If that can't be written.
+    /// If the mark can't be written.
     pub fn note_known(&self, known: u64) -> Result<(), StoreError> {
         Ok(self.mark.raise_durably(known)?)
     }
 
-    /// The mark only helps to notice a mistake: nothing fails for it.
+    /// Only logs a failure, because the mark merely helps to notice a mistake.
     fn marked(&self, raised: std::io::Result<()>) {
         if let Err(error) = raised {
             tracing::warn!(%error, "how far the database has come is not noted beside it");
         }
     }
 
-    /// Does `work` in one transaction, which is durable in the end where it will be looked for.
+    /// Does `work` in one transaction, and checks that its files are still in place, so that the
+    /// result is durable where the next server will look for it.
     fn write<T>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
@@ -148,7 +149,8 @@ impl SqliteStore {
         self.check().map(|()| done)
     }
 
-    /// Writes batches in a transaction each, but for the one that ended their common one by `error`.
+    /// Writes each batch in a separate transaction, except the one whose `error` ended the common
+    /// transaction.
     fn commit_singly(
         &self,
         batches: &[Batch],
@@ -172,23 +174,24 @@ impl SqliteStore {
         batches.iter().enumerate().map(alone).collect()
     }
 
-    /// Checks the list of accounts: damage there would look like users who don't exist.
+    /// Checks the list of accounts: damaged rows would look like users who don't exist.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if it is.
+    /// [`StoreError::Damaged`] if the list is damaged.
     pub fn check_accounts(&self) -> Result<(), StoreError> {
         self.connections.read(|reader| accounts::check(reader))
     }
 }
 
-/// Makes the file, since SQLite would let others read it; its further files get the same mode. One
-/// that is there is not opened: to close it would drop the locks of another store of this process.
+/// Creates the file, since SQLite would make it readable by others; its further files get the same
+/// mode. An existing file is not opened: closing it would drop the locks of another store in this
+/// process.
 fn prepare_file(dir: &Path, path: &Path) -> std::io::Result<()> {
     let make = |options: &mut OpenOptions| options.append(true).mode(0o600).open(path);
     match make(OpenOptions::new().create_new(true)) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             if !path.try_exists()? {
-                // A link to where nothing is yet.
+                // A symbolic link whose target does not exist yet.
                 make(OpenOptions::new().create(true))?;
             }
         }
@@ -210,8 +213,8 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 impl SqliteStore {
-    /// Writes batches of several accounts in one transaction and makes them durable: see
-    /// [`Trees::commit`](crate::Trees::commit). Nothing is spoken for in inboxes.
+    /// Commits batches of several accounts in one transaction: see
+    /// [`Trees::commit`](crate::Trees::commit). Assumes that no room in inboxes is reserved.
     ///
     /// # Errors
     /// If the transaction as a whole fails.
@@ -222,7 +225,7 @@ impl SqliteStore {
         self.commit_within(batches, &mut Inboxes::default())
     }
 
-    /// The same, for batches that belong together: tells the first failure.
+    /// The same, for batches that belong together. Returns the first failure.
     ///
     /// # Errors
     /// If one of them fails.
@@ -230,14 +233,14 @@ impl SqliteStore {
         self.commit_each(batches)?.into_iter().collect()
     }
 
-    /// The same, for batches whose deliveries must fit beside what is spoken for in inboxes.
+    /// The same, for batches whose deliveries must fit beside reservations in inboxes.
     pub(super) fn commit_within(
         &self,
         batches: &[Batch],
         inboxes: &mut Inboxes,
     ) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
         let mut culprit = None;
-        // What a transaction that is undone took out of it is still spoken for.
+        // A copy, because a rolled-back transaction must not use up reservations.
         let mut spoken_for = inboxes.clone();
         let together = self.write(|writer| {
             let each = commit::write_each(writer, batches, &mut spoken_for, &mut culprit)?;
@@ -250,15 +253,16 @@ impl SqliteStore {
                 Ok(committed)
             }
             Err(error) if culprit.is_none() && !matches!(error, StoreError::Full) => Err(error),
-            // SQLite undid the transaction, and nothing of it was synced: so what the others have in it
-            // can be written anew. The same is true of a full disk at its end: that was a write. After
-            // any other failure there it is not: that may have been the sync.
+            // SQLite rolled the transaction back before any of it was synced, so the other batches
+            // can be written again. The same holds for a full disk at the commit, which is a failed
+            // write. After any other failure there it does not hold, since the sync may have
+            // failed.
             Err(error) => Ok(self.commit_singly(batches, inboxes, culprit, error)),
         }
     }
 
-    /// A number that is another one after another process has committed something: it may have left
-    /// garbage, and tells nobody.
+    /// A number that changes whenever another process has committed, which may have left garbage
+    /// without any signal.
     pub(super) fn others_commits(&self) -> Result<u64, StoreError> {
         self.connections.others_commits()
     }

@@ -1,6 +1,6 @@
 //! Numbers for nodes, contents and deliveries: one counter for all accounts.
 //!
-//! Each commit raises it too, so that it tells how far the database has come.
+//! Each commit raises the counter too, so that it also tells older copies of the database apart.
 
 use rusqlite::{Connection, Transaction, params};
 use xfer_protocol::IdRange;
@@ -10,7 +10,7 @@ use super::rows::{change, value};
 use crate::StoreError;
 
 impl SqliteStore {
-    /// Grants numbers that were never granted before. Durable before it returns.
+    /// Grants numbers that were never granted before. The grant is durable when this returns.
     ///
     /// # Errors
     /// If the database fails.
@@ -20,7 +20,7 @@ impl SqliteStore {
         Ok(range)
     }
 
-    /// The number after the last one that was granted. Each commit raises it, too.
+    /// The next number to be granted. Each commit raises it, too.
     ///
     /// # Errors
     /// If the database fails.
@@ -38,13 +38,13 @@ pub(super) fn grant_ids(transaction: &Transaction<'_>, count: u64) -> Result<IdR
     Ok(IdRange { first: first.cast_unsigned(), end: end.cast_unsigned() })
 }
 
-/// Counts on by one, and says how far that is.
+/// Raises the counter by one, and returns its value.
 pub(super) fn count(transaction: &Transaction<'_>) -> Result<u64, StoreError> {
     let next: i64 = value(transaction, "UPDATE ids SET next = next + 1 RETURNING next", [])?;
     Ok(next.cast_unsigned())
 }
 
-/// Grants no number below `end` any more.
+/// Raises the counter to at least `end`, so that no lower number is granted.
 pub(super) fn skip_ids(transaction: &Transaction<'_>, end: u64) -> Result<(), StoreError> {
     let sql = "UPDATE ids SET next = max(next, ?)";
     change(transaction, sql, [end.cast_signed()])?;

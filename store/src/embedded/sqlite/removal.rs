@@ -1,12 +1,12 @@
-//! Removing accounts: for everybody else at once, and then bit by bit.
+//! Removing accounts: hidden at once, then deleted step by step.
 //!
-//! One transaction for all of a large account would keep everybody else from writing until it is
-//! done. So the first one only raises the account's epoch, which fences its session, and takes its
-//! name away. Its rows go in small transactions after that; if those are interrupted, whoever
-//! clears the next time goes on with them.
+//! A single transaction for a large account would block all other writers until it is done. So the
+//! first transaction only raises the account's epoch, which fences its session, and takes its name
+//! away. Small transactions then delete its rows; if they are interrupted, the next call of
+//! `clear_removed` resumes them.
 //!
-//! **Invariant:** an account that is being removed has a name that none can have, with a slash.
-//! Nobody finds it, no session of it can begin, and nothing is added to it any more.
+//! **Invariant:** an account that is being removed has an impossible name, with a slash. It can't
+//! be found, no session of it can begin, and no rows are added to it.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ use super::trims;
 use crate::{AccountId, StoreError};
 
 impl SqliteStore {
-    /// Removes an account: its session is fenced, and nobody finds it any more. What it had stays
-    /// until [`SqliteStore::clear_removed`].
+    /// Removes an account: its session is fenced, and the account can no longer be found. Its data
+    /// stays until [`SqliteStore::clear_removed`].
     ///
     /// # Errors
     /// If the database fails.
@@ -32,8 +32,8 @@ impl SqliteStore {
         self.write(|writer| retire(writer, account))
     }
 
-    /// Removes the trees of accounts that were removed, and refuses the deliveries to them. Takes
-    /// long, in transactions that don't; one that was interrupted is resumed.
+    /// Deletes the trees of removed accounts, and refuses the deliveries to them. This takes long,
+    /// but each transaction is short, and an interrupted run is resumed.
     ///
     /// # Errors
     /// If the database fails.
@@ -49,14 +49,14 @@ impl SqliteStore {
     }
 }
 
-/// How long a removal lets others write after each of its transactions: as long as that took,
-/// within these bounds. Other processes ask for the write lock only about every 100 ms.
+/// How long a removal pauses for other writers after each transaction: as long as that took, within
+/// these bounds. Other processes try to take the write lock only about every 100 ms.
 const REMOVAL_PAUSE: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(1);
 
-/// How many rows of a kind go in one transaction.
+/// The most rows of one kind in a transaction.
 pub(super) const ROWS_MAX: i64 = 1000;
 
-/// Hides an account and fences its session. What it has is for [`clear_some`].
+/// Hides an account and fences its session. [`clear_some`] deletes its data.
 pub(super) fn retire(transaction: &Transaction<'_>, account: AccountId) -> Result<(), StoreError> {
     let sql = concat!(
         "UPDATE accounts SET epoch = epoch + 1, name = CAST('/' || id AS BLOB)
@@ -66,8 +66,8 @@ pub(super) fn retire(transaction: &Transaction<'_>, account: AccountId) -> Resul
     must_exist(change(transaction, sql, [account.0.cast_signed()])?)
 }
 
-/// Removes some of what retired accounts have, and the accounts in the end. Says whether there was
-/// anything to remove.
+/// Deletes some rows of retired accounts, and in the end the accounts. Returns false if there were
+/// none.
 pub(super) fn clear_some(
     transaction: &Transaction<'_>,
     time: Timestamp,
@@ -87,7 +87,7 @@ pub(super) fn clear_some(
     Ok(true)
 }
 
-/// What waits for the account is refused. At least one delivery at a time, whatever its size.
+/// Refuses deliveries that wait for the account; at least one in each step, whatever its size.
 fn refuse_waiting(
     transaction: &Transaction<'_>,
     account: AccountId,
@@ -112,7 +112,8 @@ fn refuse_waiting(
     Ok(!waiting.is_empty())
 }
 
-/// Nobody asks about what the account sent any more; what waits for others stays.
+/// Forgets the deliveries that the account sent. Those that still wait for others stay, without a
+/// sender.
 fn forget_sent(transaction: &Transaction<'_>, account: AccountId) -> Result<bool, StoreError> {
     let some = [account.0.cast_signed(), ROWS_MAX];
     let sql = "DELETE FROM deliveries WHERE arrival IN (

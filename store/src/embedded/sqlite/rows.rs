@@ -1,7 +1,7 @@
-//! How values become columns, and back.
+//! Conversion of values to columns and back.
 //!
-//! Unsigned numbers are stored as the signed ones with the same bits. What is read is not trusted:
-//! a row that makes no sense is an error, never a panic.
+//! Unsigned numbers are stored as the signed ones with the same bits. The database's content is not
+//! trusted: a row that makes no sense is an error, never a panic.
 
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Params, Row, Transaction, params};
@@ -41,7 +41,7 @@ mod kind {
     pub(super) const BLOCK_DEVICE: i64 = 7;
 }
 
-/// The columns that only some kinds of node have.
+/// The columns that only some kinds of nodes have.
 #[derive(Default)]
 struct KindColumns<'a> {
     kind: i64,
@@ -56,7 +56,7 @@ struct KindColumns<'a> {
     name_bytes: Option<i64>,
 }
 
-/// Writes a node, whether or not it is there already.
+/// Inserts a node, or replaces it.
 pub(super) fn put_node(
     connection: &Connection,
     account: AccountId,
@@ -135,7 +135,7 @@ fn kind_columns(kind: &Kind) -> Result<KindColumns<'_>, StoreError> {
     })
 }
 
-/// Reads the columns of `node_columns!`, the first of which is at `first`.
+/// Reads the columns of `node_columns!`; `first` is the index of the first one.
 pub(super) fn read_node(row: &Row<'_>, first: usize) -> Result<Node, StoreError> {
     Ok(Node {
         kind: read_kind(row, row.get(first)?, first + 13)?,
@@ -184,7 +184,7 @@ pub(super) fn read_id(row: &Row<'_>, place: usize) -> Result<Option<u64>, StoreE
     Ok(row.get::<_, Option<i64>>(place)?.map(i64::cast_unsigned))
 }
 
-/// A moment, in two columns.
+/// Reads a time from two columns.
 pub(super) fn read_time(row: &Row<'_>, first: usize) -> Result<Timestamp, StoreError> {
     Timestamp::new(row.get(first)?, row.get(first + 1)?)
         .ok_or_else(|| damaged("a time with a second of nanoseconds"))
@@ -195,7 +195,7 @@ pub(super) fn read_name(row: &Row<'_>, place: usize) -> Result<Name, StoreError>
         .map_err(|_| damaged("a name that is none"))
 }
 
-/// A value that was encoded, if there is one.
+/// Reads an encoded value, unless the column is null.
 pub(super) fn read_blob<T: DeserializeOwned>(
     row: &Row<'_>,
     place: usize,
@@ -212,7 +212,7 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError>
     codec::decode(bytes).map_err(|error| damaged(error.to_string()))
 }
 
-/// The error for what no version of this program writes.
+/// The error for rows that no version of this program writes.
 pub(super) fn damaged(what: impl std::fmt::Display) -> StoreError {
     StoreError::Damaged(format!("the database: {what}"))
 }
@@ -247,7 +247,7 @@ pub(super) fn value<T: FromSql>(
     Ok(connection.prepare_cached(sql)?.query_row(params, |row| row.get(0))?)
 }
 
-/// Runs a statement and says how many rows it changed.
+/// Runs a statement, and returns the number of rows that it changed.
 pub(super) fn change(
     connection: &Connection,
     sql: &str,

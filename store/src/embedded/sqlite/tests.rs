@@ -1,4 +1,4 @@
-//! What can only be tested from inside: a disk that is full. All else is in `tests/store_*.rs`.
+//! Tests that need access to the inside, such as a full disk. All others are in `store/tests/`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,7 +20,7 @@ fn with_alice(dir: &Path) -> (SqliteStore, Name, AccountId) {
     (store, name, alice)
 }
 
-/// A batch of links that takes up about 4 MB.
+/// A batch of links with about 4 MB of data.
 fn large_batch(account: AccountId) -> Batch {
     let node = Node {
         kind: Kind::Symlink { target: vec![b'x'; 4000].into() },
@@ -73,7 +73,7 @@ fn a_full_disk_is_told_apart_and_leaves_everything_as_it_was() {
     assert!(store.node(alice, Ino(2999)).unwrap().is_some());
 }
 
-/// A batch of one file's name for each of so many users, the first of whom has a large one besides.
+/// One batch for each of `count` users: a large one for the first, and one node for each other.
 fn batches_of_users(store: &SqliteStore, count: usize) -> Vec<Batch> {
     let quota = Quota::UNLIMITED;
     let batch = |user: usize| {
@@ -109,7 +109,7 @@ fn a_failure_that_undoes_the_transaction_ends_only_the_batch_that_met_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(dir.path()).unwrap();
     let batches = batches_of_users(&store, 3);
-    // As SQLite does by itself after an input error.
+    // SQLite does the same by itself after an input error.
     let sql = format!(
         "CREATE TRIGGER refuse BEFORE INSERT ON nodes WHEN NEW.account = {}
          BEGIN SELECT RAISE(ROLLBACK, 'told to'); END",
@@ -154,7 +154,7 @@ fn a_removal_goes_bit_by_bit_and_goes_on_after_it_was_interrupted() {
     assert!(is_left(&store));
     drop(store);
 
-    // Nobody finds what is left, and the name is free.
+    // The remaining rows are hidden, and the name is free.
     let store = SqliteStore::open(dir.path()).unwrap();
     assert_eq!((store.account(&name).unwrap(), store.accounts().unwrap()), (None, vec![]));
     assert!(store.begin_session(alice).is_err() && store.set_password(alice, "x").is_err());

@@ -18,7 +18,7 @@ impl SqliteStore {
         self.connections.read(|reader| node(reader, account, ino))
     }
 
-    /// What an entry of a tree refers to.
+    /// The ino that an entry of a tree refers to.
     ///
     /// # Errors
     /// If the database fails.
@@ -31,7 +31,7 @@ impl SqliteStore {
         self.connections.read(|reader| entry(reader, account, parent, name))
     }
 
-    /// At most `count` entries of a directory with their nodes, in order of names, after `after`.
+    /// At most `count` entries of a directory with their nodes, sorted by name, after `after`.
     /// Fewer only at the end.
     ///
     /// # Errors
@@ -46,8 +46,8 @@ impl SqliteStore {
         self.connections.read(|reader| page(reader, account, directory, after, count))
     }
 
-    /// The names that lead to a node, from the root of its tree, without a slash before the first:
-    /// to tell people which it is. Takes long. None if nothing leads there.
+    /// The names on the way from the tree's root to a node, without a leading slash, for messages
+    /// to people. Takes long. `None` if no path leads there.
     ///
     /// # Errors
     /// If the database fails.
@@ -55,8 +55,8 @@ impl SqliteStore {
         self.connections.read(|reader| path(reader, account, ino))
     }
 
-    /// Entries of a directory with their nodes, in order of names, after `after`; of nodes with large
-    /// attributes, without those. One at least, if there is one.
+    /// Entries of a directory with their nodes, sorted by name, after `after`; at least one if
+    /// there are any. Large attributes of nodes are left out.
     ///
     /// # Errors
     /// If the database fails.
@@ -70,7 +70,7 @@ impl SqliteStore {
         self.connections.read(|reader| list(reader, account, directory, after, max))
     }
 
-    /// The rows that are needed, all as of one moment. A node comes with the entry that leads to it.
+    /// Loads the needed rows from one snapshot. A node comes with the entry that leads to it.
     ///
     /// # Errors
     /// If the database fails.
@@ -78,7 +78,7 @@ impl SqliteStore {
         self.connections.read(|reader| load(reader, account, needs))
     }
 
-    /// Parts of directories.
+    /// Lists parts of directories.
     ///
     /// # Errors
     /// If the database fails.
@@ -94,7 +94,7 @@ impl SqliteStore {
         })
     }
 
-    /// Nodes without a name, which the account's last session left.
+    /// The nodes without a name that the account's last session left.
     ///
     /// # Errors
     /// If the database fails.
@@ -107,7 +107,7 @@ fn load(connection: &Connection, account: AccountId, needs: &[Need]) -> Result<F
     let mut found = Found::default();
     for need in needs {
         match need {
-            // Nodes are stored with all that they have.
+            // A node's row includes its attributes.
             Need::Node(ino) | Need::Attributes(ino) => {
                 found.nodes.push((*ino, node(connection, account, *ino)?));
             }
@@ -151,7 +151,7 @@ fn entry(
     first(connection, sql, params, |row| Ok(Ino(number(row, 0)?)))
 }
 
-// The left join makes an entry without its node an error, where a plain one would hide it.
+// A left join turns an entry without its node into an error; an inner join would hide it.
 const PAGE: &str = concat!(
     "SELECT e.name, e.ino, ",
     node_columns!(),
@@ -211,7 +211,7 @@ fn orphans(connection: &Connection, account: AccountId) -> Result<Vec<Ino>, Stor
     all(connection, sql, [account.0.cast_signed()], |row| Ok(Ino(number(row, 0)?)))
 }
 
-/// How deep a path is followed: rows that are damaged may lead in a circle.
+/// The most steps that are followed on the way to the root: damaged rows may form a circle.
 const DEPTH_MAX: usize = 4096;
 
 fn path(

@@ -1,8 +1,8 @@
-//! Contents that stay, of which something may be reached by nothing any more.
+//! Contents that stay, but may have parts that are no longer reachable.
 //!
-//! **Invariant:** whatever takes a part of a content from a node or a delivery notes the content in the
-//! same transaction, in `trims` if it is sealed, else in `own_trims`. A note goes when the space was
-//! given back, or with the content.
+//! **Invariant:** a change that takes a part of a content from a node or a delivery notes the
+//! content in the same transaction, in `trims` if it is sealed, otherwise in `own_trims`. The note
+//! stays until the space is reclaimed or the content is garbage.
 
 use std::ops::Range;
 
@@ -15,29 +15,29 @@ use super::rows::{all, change, decode, first, number, read_blob, value};
 use super::{SqliteStore, accounts, numbers};
 use crate::{AccountId, StoreError, Trims};
 
-/// A sealed content of which something may be reached by nothing any more.
+/// A sealed content that may have parts that are no longer reachable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Trim {
-    /// Its number among trims: a new one each time that something of the content is dropped.
+    /// The trim's number: a new one each time that a part of the content is dropped.
     pub id: u64,
-    /// The content.
+    /// The content to be trimmed.
     pub content: ContentId,
 }
 
-/// A content that one node alone has, which can write to it.
+/// A content of one node alone, which can write to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnContent {
-    /// The node.
+    /// The node that has the content.
     pub ino: Ino,
-    /// The content.
+    /// The content's number.
     pub content: ContentId,
-    /// What the node has of it, in bytes, in order.
+    /// The node's parts of the content, as ranges of bytes in order.
     pub reached: Vec<Range<u64>>,
 }
 
 impl SqliteStore {
-    /// Sealed contents of which something was dropped, at most `count`, those noted after the trim
-    /// number `after`, in order.
+    /// Sealed contents with dropped parts, in the order of their trim numbers: at most `count`,
+    /// after the number `after`.
     ///
     /// # Errors
     /// If the database fails.
@@ -45,10 +45,11 @@ impl SqliteStore {
         self.connections.read(|reader| list(reader, after, count))
     }
 
-    /// What is reached of a sealed content by anything committed, in whole blocks, in order; `None` if
-    /// it is not only reached by what can't write to it.
+    /// The parts of a sealed content that committed rows reach, in whole blocks, in order; `None`
+    /// unless all references to it are found and none of their owners can write to it.
     ///
-    /// It never grows: what reaches a part of a sealed content got it from what reached it before.
+    /// The result never grows, because a new owner of a sealed content gets its part from an
+    /// earlier one.
     ///
     /// # Errors
     /// If the database fails.
@@ -56,7 +57,7 @@ impl SqliteStore {
         self.connections.read(|reader| reached(reader, content))
     }
 
-    /// Forgets trims that are done. What was noted since stays.
+    /// Forgets finished trims. Notes made since then stay.
     ///
     /// # Errors
     /// If the database fails.
@@ -64,8 +65,8 @@ impl SqliteStore {
         self.connections.write(|writer| forget(writer, trims))
     }
 
-    /// Contents of which an earlier session of this account dropped something, and may have ended
-    /// before it gave that back; with the node that has each.
+    /// Contents with parts that an earlier session of this account dropped and may not have
+    /// reclaimed, each with its node.
     ///
     /// # Errors
     /// If the database fails.
@@ -73,7 +74,7 @@ impl SqliteStore {
         self.connections.read(|reader| left(reader, account))
     }
 
-    /// Forgets those, which are done.
+    /// Forgets these notes, once all are done.
     ///
     /// # Errors
     /// If the database fails.
@@ -82,8 +83,8 @@ impl SqliteStore {
     }
 
     /// Notes contents of this account that a session wrote to and did not commit, for
-    /// [`SqliteStore::left_trims`]; those that nothing refers to are left out. Once this is done, nothing
-    /// of a commit that failed before can become durable any more.
+    /// [`SqliteStore::left_trims`]; those without a reference are left out. Once this is durable,
+    /// no earlier commit that failed can still become durable.
     ///
     /// # Errors
     /// If the database fails.
@@ -92,15 +93,15 @@ impl SqliteStore {
         account: AccountId,
         left: &[(ContentId, Ino)],
     ) -> Result<(), StoreError> {
-        // The counter makes it a write even if nothing is noted.
+        // Raising the counter makes this a write even if there is nothing to note.
         self.write(|writer| {
             numbers::count(writer)?;
             note_own(writer, account, left)
         })
     }
 
-    /// The contents that nodes of this account alone have, at most `count`, those of nodes after
-    /// `after`, in order of nodes.
+    /// The contents that belong to nodes of this account alone, in the order of their nodes: at
+    /// most `count`, after the node `after`.
     ///
     /// # Errors
     /// If the database fails.
@@ -113,8 +114,8 @@ impl SqliteStore {
         self.connections.read(|reader| own(reader, account, after, count))
     }
 
-    /// Notes that the account's session of this epoch left nothing that is not noted, unless a later one
-    /// began.
+    /// Notes that the account's session of this epoch left no data that is not noted, unless a
+    /// later session began.
     ///
     /// # Errors
     /// If the database fails.
@@ -122,9 +123,9 @@ impl SqliteStore {
         self.write(|writer| accounts::note_tidied(writer, account, epoch))
     }
 
-    /// Does `work` while no session of this account, nor of any other, can begin; it must be short and
-    /// must not write rows. Not if a session began after that of this epoch, or the account is claimed:
-    /// says whether it was done.
+    /// Does `work` while no session of any account can begin; it must be short and must not write
+    /// rows. Returns false, without doing it, if a session began after that of this epoch or the
+    /// account is claimed.
     ///
     /// # Errors
     /// If the database fails.
@@ -134,7 +135,8 @@ impl SqliteStore {
         epoch: Epoch,
         work: &mut dyn FnMut() -> Result<(), StoreError>,
     ) -> Result<bool, StoreError> {
-        // A session begins with a write, in whichever process: this one's lock keeps it waiting.
+        // A session begins with a write, which this transaction's lock delays, even in another
+        // process.
         self.write(|writer| {
             let unowned = accounts::is_at(writer, account, epoch)? && !self.is_claimed(account)?;
             if unowned {
@@ -145,7 +147,7 @@ impl SqliteStore {
     }
 }
 
-/// Notes what a batch dropped, and forgets what it says is done.
+/// Notes the parts that a batch dropped, and forgets the trims that it says are done.
 pub(super) fn note(
     transaction: &Transaction<'_>,
     account: AccountId,
@@ -160,7 +162,7 @@ pub(super) fn note(
     note_own(transaction, account, &trims.own)
 }
 
-/// Notes contents that one node alone has, and that may have more on the disk than it has of them.
+/// Notes contents of one node alone that may take more space on the disk than the node has of them.
 pub(super) fn note_own(
     transaction: &Transaction<'_>,
     account: AccountId,
@@ -176,7 +178,7 @@ pub(super) fn note_own(
     Ok(())
 }
 
-/// Notes that something has less of a sealed content, if the content is still there.
+/// Notes that a row dropped a part of a sealed content, if the content still exists.
 pub(super) fn note_shared(
     transaction: &Transaction<'_>,
     content: ContentId,
@@ -188,7 +190,7 @@ pub(super) fn note_shared(
     Ok(())
 }
 
-/// Forgets all about a content that is garbage now.
+/// Forgets all trims of a content that is garbage now.
 pub(super) fn forget_content(
     transaction: &Transaction<'_>,
     content: ContentId,
@@ -222,8 +224,8 @@ pub(super) fn forget(transaction: &Transaction<'_>, trims: &[Trim]) -> Result<()
     Ok(())
 }
 
-/// The union of what all that refers to the content reaches of it, if all of them are found, and all
-/// have it sealed.
+/// The union of the parts that nodes and deliveries reach of a content, if all references to it are
+/// found and all nodes have it sealed.
 pub(super) fn reached(
     connection: &Connection,
     content: ContentId,
@@ -240,7 +242,7 @@ pub(super) fn reached(
     if refs != Some(nodes.cast_unsigned() + items.len() as u64) {
         return Ok(None);
     }
-    // Copies have the same as each other, nearly always.
+    // Copies nearly always have equal parts.
     let sql = "SELECT DISTINCT size, extents FROM nodes WHERE content = ? AND sealed";
     let mut parts: Vec<(u64, Extents)> = all(connection, sql, [id], |row| {
         Ok((number(row, 0)?, read_blob(row, 1)?.unwrap_or_default()))
@@ -260,7 +262,7 @@ pub(super) fn reached(
     Ok(Some(union.iter().map(|run| run.start * BLOCK_BYTES..run.end * BLOCK_BYTES).collect()))
 }
 
-/// The contents that nodes of an account can write to, with what each has of its content.
+/// The contents that nodes of an account can write to, with the node's part of each.
 pub(super) fn own(
     connection: &Connection,
     account: AccountId,

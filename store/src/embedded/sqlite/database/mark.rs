@@ -1,11 +1,12 @@
-//! The database's counter, written to a file beside it, by which an older database is recognised.
+//! The database's counter in a file beside it, which reveals an older database.
 //!
 //! The counter of numbers rises with each grant and each commit, and `numbers` in the store's
-//! directory has its last value. A database whose counter is lower is an older copy that was put back:
-//! it does not know the newest contents.
+//! directory has its last value. A database with a lower counter is an older copy that was put
+//! back, and does not know the newest contents.
 //!
-//! **Invariant:** the value in the file was durable in the database before. After a power failure it
-//! may be behind; then an older database may go unnoticed, and nothing else is wrong.
+//! **Invariant:** a value is durable in the database before it is written to the file. After a
+//! power failure the file may be behind; then an older database may go unnoticed, but no data is
+//! harmed.
 
 use std::fs::File;
 use std::io;
@@ -14,10 +15,10 @@ use std::path::Path;
 
 use crate::embedded::place::options;
 
-/// How many digits the number is written with.
+/// The number of digits, with leading zeros.
 const DIGITS: usize = 20;
 
-/// The file.
+/// The file with the counter's last value.
 pub(in crate::embedded::sqlite) struct Mark {
     file: File,
 }
@@ -27,7 +28,7 @@ impl Mark {
         Ok(Mark { file: options().create(true).open(dir.join("numbers"))? })
     }
 
-    /// The value; none in a store that was only used by versions that did not write it.
+    /// The value; `None` in a store that was used only by versions that did not write it.
     pub(in crate::embedded::sqlite) fn read(&self) -> io::Result<Option<u64>> {
         let mut text = [0; DIGITS];
         match self.file.read_exact_at(&mut text, 0) {
@@ -37,8 +38,8 @@ impl Mark {
         Ok(std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()))
     }
 
-    /// Raises it. If another process does so at the same time, either value may stay: both were
-    /// durable.
+    /// Raises the value. If another process does so at the same time, either value may stay; both
+    /// were durable.
     pub(in crate::embedded::sqlite) fn raise(&self, number: u64) -> io::Result<()> {
         if self.read()?.is_some_and(|before| before >= number) {
             return Ok(());
@@ -46,7 +47,7 @@ impl Mark {
         self.file.write_all_at(format!("{number:0DIGITS$}\n").as_bytes(), 0)
     }
 
-    /// Raises it, and makes it durable.
+    /// Raises the value and makes it durable.
     pub(in crate::embedded::sqlite) fn raise_durably(&self, number: u64) -> io::Result<()> {
         self.raise(number)?;
         self.file.sync_data()

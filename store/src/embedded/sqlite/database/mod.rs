@@ -1,7 +1,7 @@
-//! Who may use the database when: one writer, and a few readers beside it.
+//! The connections to the database: one that writes, and a few that read beside it.
 //!
-//! **Invariant:** all writing goes through one connection, in transactions that begin by taking the
-//! write lock: a transaction never fails half-way because another one wrote.
+//! **Invariant:** all writes use one connection, in transactions that begin by taking the write
+//! lock, so no transaction fails half-way because of another write.
 
 mod mark;
 mod schema;
@@ -17,20 +17,20 @@ pub(super) use mark::Mark;
 
 use crate::StoreError;
 
-/// How many threads can read at the same time; others wait for their turn.
+/// The number of concurrent readers; further threads wait.
 const READERS: usize = 4;
 
-/// How long a transaction waits to begin, while another process (`xfer-server user`) writes.
-/// Nothing is lost by waiting, and a transaction that fails ends everybody's session.
+/// How long a transaction waits to begin while another process (`xfer-server user`) writes. A wait
+/// loses no data, but a failed transaction ends all sessions.
 const BEGIN_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
-/// The open connections to one database.
+/// All open connections to one database.
 pub(super) struct Connections {
     writer: Mutex<Connection>,
     readers: [Mutex<Connection>; READERS],
-    /// Spreads those who must wait over the readers.
+    /// Spreads waiting threads over the readers.
     turn: AtomicUsize,
-    /// Where the database is, with no symbolic link on the way: its further files stand there too.
+    /// The database's path without symbolic links; its further files are next to it.
     path: PathBuf,
 }
 
@@ -43,7 +43,7 @@ impl Connections {
         Ok(Connections { writer: Mutex::new(writer), readers, turn: AtomicUsize::new(0), path })
     }
 
-    /// The files beside the database, which are there as long as it is open: its write-ahead log and
+    /// The files beside the database, which exist as long as it is open: its write-ahead log and
     /// the log's index.
     pub(super) fn further_files(&self) -> [PathBuf; 2] {
         ["-wal", "-shm"].map(|end| {
@@ -53,7 +53,7 @@ impl Connections {
         })
     }
 
-    /// Reads what is committed: in `work`, all statements see one state.
+    /// Reads committed rows. All statements in `work` see one snapshot.
     pub(super) fn read<T>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
@@ -63,12 +63,12 @@ impl Connections {
         work(&transaction)
     }
 
-    /// Does `work` in one transaction: all of it is durable in the end, or nothing was done.
+    /// Does `work` in one transaction, which is either durable as a whole or leaves no trace.
     pub(super) fn write<T>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        // A panic rolls the transaction back: the connection is as good as before.
+        // A panic rolls the transaction back, and the connection stays usable.
         let writer = self.writer.lock();
         let transaction = begin(&writer)?;
         let done = work(&transaction)?;
@@ -76,8 +76,8 @@ impl Connections {
         Ok(done)
     }
 
-    /// A number that is another one after another process has committed something: what this one
-    /// commits, it commits by the connection that is asked.
+    /// A number that changes whenever another process has committed. SQLite leaves out the commits
+    /// of the connection that is asked, which makes all of this process's commits.
     pub(super) fn others_commits(&self) -> Result<u64, StoreError> {
         let version: i64 =
             self.writer.lock().pragma_query_value(None, "data_version", |row| row.get(0))?;
@@ -94,11 +94,11 @@ impl Connections {
     }
 }
 
-/// Takes the write lock. That another process has it is no failure: nothing was written yet.
+/// Takes the write lock. If another process holds it, this waits: no row was written yet.
 fn begin(writer: &Connection) -> Result<Transaction<'_>, StoreError> {
     let start = Instant::now();
     loop {
-        // The connection is locked, and has no other transaction.
+        // The connection is locked, so it has no other transaction.
         match Transaction::new_unchecked(writer, TransactionBehavior::Immediate) {
             Err(error) if is_busy(&error) && start.elapsed() < BEGIN_PATIENCE => {
                 let seconds = start.elapsed().as_secs();

@@ -1,7 +1,7 @@
-//! The database's tables, and how a connection to it is set up.
+//! The database's tables, and the setup of a connection.
 //!
-//! Numbers that are unsigned here are stored as the signed ones with the same bits. Names are blobs,
-//! so that their order is that of their bytes.
+//! Unsigned numbers are stored as the signed ones with the same bits. Names are blobs, so they sort
+//! by their bytes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +16,8 @@ use crate::embedded::lock;
 /// The version of the tables that this program writes, in the header's `user_version`.
 const VERSION: i32 = 2;
 
-/// What makes tables of version 1 those of version 2, those of 2 those of 3, and so on.
+/// The upgrades: the first makes version 2 from version 1, the next version 3 from version 2, and
+/// so on.
 const STEPS: [&str; VERSION as usize - 1] = [TO_VERSION_2];
 
 const TO_VERSION_2: &str = "
@@ -64,13 +65,13 @@ const TO_VERSION_2: &str = "
         SELECT 1 FROM nodes WHERE account = deliveries.from_account AND sent = deliveries.id);
 ";
 
-/// What tells an xfer store from any other database: "xfer" in the header's `application_id`.
+/// Tells an xfer store from any other database: "xfer" in the header's `application_id`.
 const APPLICATION: i32 = i32::from_be_bytes(*b"xfer");
 
 /// How long to wait for another process (`xfer-server user add`) that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many prepared statements a connection keeps: more than there are.
+/// The most prepared statements that a connection keeps; the program has fewer.
 const STATEMENTS_MAX: usize = 96;
 
 const TABLES: &str = "
@@ -195,22 +196,23 @@ const TABLES: &str = "
     CREATE TABLE content_lengths (whole_from INTEGER NOT NULL) STRICT;
 ";
 
-/// Opens the database in the store's directory `dir`, making its tables if it is new, and bringing
-/// them to this program's version if they are older.
+/// Opens the database in the store's directory `dir`. Creates the tables of a new database, and
+/// upgrades older ones to this program's version.
 ///
 /// # Errors
-/// If it is of a newer version, or no store of xfer's, or if it is older and another process serves it.
+/// If it has a newer version or is not an xfer store, or if it is older and another process serves
+/// it.
 pub(super) fn open_first(dir: &Path, path: &Path) -> Result<Connection, StoreError> {
     let mut connection = connect(path)?;
     let (version, application) = versions(&connection)?;
-    // Before anything is changed: a database of somebody else's must stay as it is.
+    // Before any change: a foreign database must stay as it is.
     check_versions(&connection, version, application)?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         return Err(StoreError::Unsuitable(path.display().to_string()));
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have made or upgraded the tables in the meantime.
+    // Another process may have created or upgraded the tables in the meantime.
     match versions(&transaction)?.0 {
         0 => create(&transaction)?,
         VERSION => {}
@@ -229,7 +231,7 @@ fn create(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// All steps in one transaction: after a crash the store is of the version that it was.
+/// Takes all steps in one transaction, so that after a crash the store still has its old version.
 fn upgrade(transaction: &Transaction<'_>, dir: &Path, from: i32) -> Result<(), StoreError> {
     let _unserved = lock::must_not_be_served(dir).map_err(|error| match error {
         StoreError::InUse { pid } => StoreError::NotUpgraded { pid },
@@ -243,7 +245,7 @@ fn upgrade(transaction: &Transaction<'_>, dir: &Path, from: i32) -> Result<(), S
     Ok(())
 }
 
-/// Opens one more connection, only to read.
+/// Opens another connection, only to read.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let connection = connect(path)?;
     connection.pragma_update(None, "query_only", true)?;
@@ -251,17 +253,18 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 }
 
 fn connect(path: &Path) -> Result<Connection, StoreError> {
-    // Each connection is used by one thread at a time, which the compiler checks.
+    // Only one thread at a time uses a connection, which the compiler checks.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    // Plans that don't depend on what is bound: else a statement is compiled anew for each value.
+    // Makes plans independent of bound values: otherwise a statement is compiled again for each
+    // value.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    // The write-ahead log is cut back to this after a burst, in bytes.
+    // After a burst, the write-ahead log is truncated to this size, in bytes.
     connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(()))?;
     // In KiB.
     connection.pragma_update(None, "cache_size", -16384)?;
