@@ -4,9 +4,9 @@ use std::time::SystemTime;
 
 use xfer_protocol::Timestamp;
 
-/// Says what time it is.
+/// A source of the time, so that tests and simulations can pass in their own.
 pub trait Clock: Send + Sync + 'static {
-    /// The present time.
+    /// Returns the present time.
     fn now(&self) -> Timestamp;
 }
 

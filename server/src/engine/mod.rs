@@ -1,12 +1,11 @@
 //! The engine: sessions, their trees, and the commits that make them durable.
 //!
-//! It is given links that were admitted (who is there is known) and a store, and knows
-//! neither TLS nor passwords.
+//! The engine gets admitted links, whose users are known, and a store. It knows neither TLS nor
+//! passwords.
 //!
-//! Reading order: `session` (what one is), `tree` (how ops are applied), `driver` (the task that has
-//! them applied and committed), `durable` (commits), `link` (how
-//! clients are heard and answered), `deliveries` (between users), and `solo` (a tree that is changed
-//! without a client).
+//! Reading order: `session` (a session and its parts), `tree` (how ops are applied), `driver` (the
+//! task that has them applied and committed), `durable` (commits), `link` (connections to clients),
+//! `deliveries` (between users), and `solo` (a tree that is changed without a client).
 //!
 //! **Invariant:** a panic while a session is served ends that session and nothing else.
 
@@ -44,16 +43,17 @@ use session::counters::Commits;
 use session::registry::Registry;
 use stores::Stores;
 
-/// How many questions are in work beside the trees at a time, on all read links together.
+/// The most questions that the store works on at a time, beside the trees, on all read links
+/// together.
 const READ_WORK_MAX: usize = 128;
 
-/// How long a session that is ended has to send what it has.
+/// How long the client of a session that is ended may go on sending its ops.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long whoever ended it waits for its last commit after that.
+/// How long [`Engine::end`] then waits for the session's last commit.
 const END_COMMIT_PATIENCE: Duration = Duration::from_secs(20);
 
-/// How much of the time for stopping is kept for sessions' last commits.
+/// The part of the time for stopping that is kept for the sessions' last commits.
 const LAST_COMMIT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// All sessions of a server, over its store.
@@ -65,16 +65,16 @@ pub struct Engine {
     read_work: Arc<Semaphore>,
     drivers: Drivers,
     commits: Arc<Commits>,
-    /// The users there were when sessions were last told.
+    /// The users that sessions were last told of.
     users: Mutex<Vec<Name>>,
-    /// What works in the background, for as long as the engine is there.
+    /// The background tasks, which end with the engine.
     _background: JoinSet<()>,
 }
 
 impl Engine {
-    /// An engine over this store, which no other engine uses. Needs a tokio runtime. The trees of all
-    /// sessions together keep about `rows_bytes` of their rows in memory, beyond those that are not
-    /// durable.
+    /// Makes an engine over a store that no other engine uses. Needs a tokio runtime. The trees of
+    /// all sessions together keep about `rows_bytes` of rows in memory, in addition to rows that
+    /// are not durable yet.
     pub fn new(store: Store, rows_bytes: usize) -> Arc<Engine> {
         Engine::with_clock(store, rows_bytes, Arc::new(SystemClock))
     }
@@ -106,35 +106,35 @@ impl Engine {
         })
     }
 
-    /// The sessions that run.
+    /// Lists the running sessions, sorted by user.
     pub fn sessions(&self) -> Vec<SessionInfo> {
         let mut sessions: Vec<_> = self.registry.all().iter().map(|one| one.info()).collect();
         sessions.sort_by(|a, b| a.user.cmp(&b.user));
         sessions
     }
 
-    /// What a user's session did so far.
+    /// Returns the counts of a user's session, if there is one.
     pub fn counts(&self, user: &Name) -> Option<Counts> {
         self.registry.of_user(user).map(|session| session.counters().counts())
     }
 
-    /// How many transactions were committed for sessions.
+    /// Returns the number of transactions that were committed for sessions.
     pub fn transactions(&self) -> u64 {
         self.commits.transactions.load(Ordering::Relaxed)
     }
 
-    /// How many batches of sessions those held together.
+    /// Returns the number of sessions' batches in all these transactions.
     pub fn batches(&self) -> u64 {
         self.commits.batches.load(Ordering::Relaxed)
     }
 
-    /// How many batches wait for a transaction.
+    /// Returns the number of batches that wait for a transaction.
     pub fn waiting(&self) -> usize {
         self.committer.max_capacity() - self.committer.capacity()
     }
 
-    /// Ends a user's session, after its client had some time to send what it has. Says whether
-    /// there was one.
+    /// Ends a user's session, after giving its client some time to send its ops. Returns whether
+    /// there was a session.
     pub async fn end(&self, user: &Name, reason: EndReason) -> bool {
         let Some(session) = self.registry.of_user(user) else { return false };
         session.seat.orders.drain(reason, END_PATIENCE);
@@ -147,16 +147,16 @@ impl Engine {
         true
     }
 
-    /// Tells the sessions concerned that an account was made, removed, or changed. A session whose
-    /// account was removed, or whose password was changed, ends.
+    /// Tells the sessions concerned that an account was made, removed or changed. The account's own
+    /// session ends if the account was removed or its password was changed.
     pub async fn account_changed(self: &Arc<Self>, user: &Name) {
         if let Err(error) = self.account_changed_now(user).await {
             tracing::error!(%error, "sessions were not told of an account");
         }
     }
 
-    /// Ends all sessions by the deadline, each with what its client had sent by then, and lets none
-    /// begin any more.
+    /// Ends all sessions by the deadline, keeping all ops that their clients have sent by then. No
+    /// session can begin any more.
     pub async fn stop(&self, deadline: Duration) {
         let until = Instant::now() + deadline;
         let patience = deadline.saturating_sub(LAST_COMMIT_PATIENCE);
@@ -164,8 +164,8 @@ impl Engine {
             .await;
     }
 
-    /// Ends all sessions at once, since nothing of them can be kept any more for this reason, and
-    /// lets none begin.
+    /// Ends all sessions at once, because `why` makes it impossible to keep any more of their ops.
+    /// No session can begin any more.
     pub async fn abandon(&self, why: &StoreError, deadline: Duration) {
         let until = Instant::now() + deadline;
         self.end_all(until, |session| session.seat.orders.end(EndReason::Storage(why.told())))
@@ -193,7 +193,8 @@ impl Engine {
             match account.filter(|account| session.seat.who.may_be_of(account)) {
                 None => session.seat.orders.end(EndReason::Administrator),
                 Some(account) => {
-                    // A session without a tree is about to begin or over: nobody has to be told.
+                    // Without a tree, the session is about to begin or is over: it need not be
+                    // told.
                     if session.tree.with(|tree| tree.raise_quota(account.quota)).is_ok() {
                         session.tell(ToClient::Quota(account.quota));
                     }

@@ -1,10 +1,11 @@
-//! A session without a client: a tree that somebody on this machine changes, who has the store
-//! itself. It works in a process beside the server's, or when none runs.
+//! A session without a client: a process on this machine changes the tree, directly in the store.
+//! The process may run beside a server or without one.
 //!
-//! It begins as any session does, so whichever session begins later fences it: nothing that it had
-//! not committed by then ever shows.
+//! It begins like any other session, so the next session to begin fences it: changes that it has
+//! not committed by then never show.
 //!
-//! It does not know whether a client has a session; whoever begins it claims the account and asks.
+//! It does not know whether a client has a session. The caller claims the account and asks before
+//! it begins one.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -25,13 +26,13 @@ use crate::engine::tree::holding::{self, HasTree, Unmade, make_room};
 use crate::engine::tree::{Tree, Unplanned, Work};
 use crate::program::waiting::Waiter;
 
-/// Memory for the rows of the one tree, in bytes.
+/// The memory for the rows of the one tree, in bytes.
 const ROWS_BYTES: usize = 64 << 20;
 
 /// Why a tree could not be changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SoloError {
-    /// The rules refuse the op; nothing was changed by it.
+    /// The rules refuse the op, which changed nothing.
     #[error("{0}")]
     Refused(Errno),
     /// A later session owns the tree.
@@ -55,14 +56,14 @@ impl From<Halt> for SoloError {
     fn from(halt: Halt) -> SoloError {
         match halt {
             Halt::Refused { seq: _, errno } => SoloError::Refused(errno),
-            // Its data is beside each op that it makes.
+            // Can't happen: each op is passed together with its data.
             Halt::Protocol(_) => SoloError::Refused(Errno::EINVAL),
             Halt::Storage(error) => SoloError::Storage(error),
         }
     }
 }
 
-/// A tree, for its one user in this process, who waits for all that it does.
+/// A tree with one caller in this process, which waits for each of its operations.
 pub(crate) struct Solo<'a> {
     waiter: &'a Waiter,
     stores: Stores,
@@ -70,7 +71,7 @@ pub(crate) struct Solo<'a> {
     user: Name,
     epoch: Epoch,
     tree: Mutex<Tree>,
-    /// What is left of the numbers granted last.
+    /// The rest of the numbers granted last.
     ids: IdRange,
 }
 
@@ -81,7 +82,7 @@ impl HasTree for Solo<'_> {
 }
 
 impl<'a> Solo<'a> {
-    /// Begins a session of this account, which the caller has claimed.
+    /// Begins a session of an account that the caller has claimed.
     ///
     /// # Errors
     /// If the storage fails, or the account was removed.
@@ -102,10 +103,10 @@ impl<'a> Solo<'a> {
         Ok(Solo { waiter, stores, account, user, epoch, tree, ids })
     }
 
-    /// A number that nothing has yet.
+    /// Returns a number that was never used.
     ///
     /// # Errors
-    /// If no more are granted.
+    /// If the store can't grant more numbers.
     pub(crate) fn fresh(&mut self) -> Result<u64, SoloError> {
         if self.ids.first == self.ids.end {
             self.ids = self.waiter.wait(self.stores.store.trees.grant_ids(IDS_MAX))?;
@@ -116,10 +117,11 @@ impl<'a> Solo<'a> {
         Ok(id)
     }
 
-    /// Does something to the tree as of `time`, with the data it writes, and commits if much waits.
+    /// Applies an action as of `time`, with the data that it writes, and commits if the batch has
+    /// become large.
     ///
     /// # Errors
-    /// If it is refused, or nothing can be changed any more.
+    /// If the action is refused, or the tree can't be changed any more.
     pub(crate) fn act(
         &mut self,
         time: Timestamp,
@@ -150,7 +152,8 @@ impl<'a> Solo<'a> {
         Ok(())
     }
 
-    /// Plans an op, unless that takes more room than was promised: then it says how much.
+    /// Plans an op. If that takes more room than the session's limit, returns the limit that it
+    /// needs.
     async fn plan(
         &self,
         op: &Op,
@@ -165,7 +168,7 @@ impl<'a> Solo<'a> {
         Ok(holding::attempt(&self.stores.store, self, plan).await??)
     }
 
-    /// What an entry refers to.
+    /// Returns the node that an entry refers to.
     ///
     /// # Errors
     /// If the storage fails.
@@ -183,7 +186,7 @@ impl<'a> Solo<'a> {
         Ok(self.node(ino)?.map(|node| (ino, node)))
     }
 
-    /// An entry that the table does not know. It is not kept, but its node is.
+    /// Looks up an entry that the table does not know. The table keeps its node, but not the entry.
     fn stored_entry(&self, needs: Vec<Need>) -> Result<Option<(Ino, Arc<Node>)>, SoloError> {
         let mut found = self.waiter.wait(self.stores.store.trees.load(self.account, needs))?;
         let ino = found.entries.drain(..).find_map(|(_, _, ino)| ino);
@@ -192,7 +195,7 @@ impl<'a> Solo<'a> {
         Ok(self.node(ino)?.map(|node| (ino, node)))
     }
 
-    /// A node.
+    /// Returns a node, from the table or the store.
     ///
     /// # Errors
     /// If the storage fails.
@@ -201,18 +204,19 @@ impl<'a> Solo<'a> {
         Ok(self.waiter.wait(node)?)
     }
 
-    /// Makes sure that no later session owns the tree by now. To be asked before bytes are written
-    /// where a committed node can reach them: those the next commit's fence would not take back.
+    /// Makes sure that no later session owns the tree yet. To be called before bytes are written
+    /// where a committed node can reach them, because the fence at the next commit would not undo
+    /// these writes.
     ///
     /// # Errors
-    /// If one does, or the account was removed.
+    /// If a later session owns the tree, or the account was removed.
     pub(crate) fn must_own(&self) -> Result<(), SoloError> {
         let account = self.waiter.wait(self.stores.store.accounts.find(self.user.clone()))?;
         let owns = account.is_some_and(|now| now.id == self.account && now.epoch == self.epoch);
         if owns { Ok(()) } else { Err(SoloError::Fenced) }
     }
 
-    /// Makes durable what was done so far.
+    /// Makes all changes so far durable.
     ///
     /// # Errors
     /// If a later session owns the tree, or the storage fails.
@@ -242,7 +246,7 @@ impl<'a> Solo<'a> {
         }
     }
 
-    /// Takes over a quota that was set meanwhile.
+    /// Adopts a quota that was set meanwhile.
     async fn note_quota(&self) -> Result<(), SoloError> {
         if let Some(account) = self.stores.store.accounts.find(self.user.clone()).await? {
             self.tree.lock().set_quota(account.quota);
@@ -250,10 +254,10 @@ impl<'a> Solo<'a> {
         Ok(())
     }
 
-    /// Drops what was not committed.
+    /// Drops all changes that were not committed.
     ///
     /// # Errors
-    /// If its bytes could not be removed; they stay until the server's next start.
+    /// If their bytes could not be removed. They then stay until the server's next start.
     pub(crate) fn abandon(self) -> Result<(), StoreError> {
         let left = self.tree.lock().left();
         self.waiter.wait(self.stores.store.trees.end(self.account, self.epoch, left))

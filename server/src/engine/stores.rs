@@ -1,4 +1,4 @@
-//! The store, as all parts of the engine have it.
+//! The store and the budgets around it, as all parts of the engine share them.
 
 use std::sync::Arc;
 
@@ -9,27 +9,25 @@ use crate::engine::clock::Clock;
 use crate::engine::tree::rows_budget::RowsBudget;
 use crate::engine::tree::space::Space;
 
-/// The store and what stands before it, as everything in the engine has them.
+/// The store, with the budgets and the clock that go with it.
 #[derive(Clone)]
 pub(crate) struct Stores {
-    /// Where rows and bytes live.
     pub(crate) store: Store,
-    /// What trees may keep of the rows in memory.
+    /// The budget for rows that trees keep in memory.
     pub(crate) rows: Arc<RowsBudget>,
-    /// What sessions are promised of the disk.
+    /// The room on the disk that sessions are promised.
     pub(crate) space: Arc<Space>,
     clock: Arc<dyn Clock>,
 }
 
 impl Stores {
-    /// Before this store stands nothing yet. The trees of all sessions together keep about `rows_bytes`
-    /// of their rows in memory, beyond those that are not durable.
+    /// Nothing is promised to sessions yet. The trees of all sessions together keep about
+    /// `rows_bytes` of rows in memory, in addition to rows that are not durable yet.
     pub(crate) fn new(store: Store, rows_bytes: usize, clock: Arc<dyn Clock>) -> Stores {
         let space = Space::new(store.contents.clone());
         Stores { rows: RowsBudget::new(rows_bytes), space, store, clock }
     }
 
-    /// The present time.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }

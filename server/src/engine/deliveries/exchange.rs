@@ -1,4 +1,4 @@
-//! Deliveries between users: who is told what. Whether an inbox has room is the store's to say.
+//! News of deliveries between users. The store, not this file, decides whether an inbox has room.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ impl Exchange {
         Exchange { stores, registry }
     }
 
-    /// Says whether something fits the inbox of `to`, and keeps the room for it.
+    /// Reserves room in the inbox of `to`, or says why there is none.
     pub(crate) async fn reserve(
         &self,
         by: &Session,
@@ -46,10 +46,10 @@ impl Exchange {
         }
     }
 
-    /// Tells those whom a batch sent something to that it is there.
+    /// Tells the recipients of a batch's deliveries that they have arrived.
     pub(crate) fn announce(&self, sent: &[(DeliveryId, Name)], decided: &[Decided]) {
         for (id, to) in sent {
-            // What there was no room for is not there.
+            // A delivery that found no room did not arrive.
             let is_refused = decided.iter().any(|one| one.delivery == *id);
             if !is_refused && let Some(session) = self.registry.of_user(to) {
                 session.pass_on(News::Arrived);
@@ -57,7 +57,7 @@ impl Exchange {
         }
     }
 
-    /// Tells senders what was decided about what they sent.
+    /// Tells senders what was decided about their deliveries.
     pub(crate) fn tell(&self, decided: Vec<Decided>) {
         for Decided { sender, delivery, state } in decided {
             if let Some(session) = self.registry.of_account(sender) {
@@ -67,7 +67,7 @@ impl Exchange {
     }
 }
 
-/// What a batch sends, and to whom.
+/// The deliveries that a batch sends, with their recipients.
 pub(crate) fn sent(batch: &Batch) -> Vec<(DeliveryId, Name)> {
     let sent = |effect: &DeliveryEffect| match effect {
         DeliveryEffect::Sent { to, delivery, .. } => Some((delivery.id, to.clone())),

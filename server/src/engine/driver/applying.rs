@@ -1,10 +1,11 @@
-//! Applying the ops of a frame, one after the other, in turns with the session's questions.
+//! Applying the ops of a frame in order, in turns with the session's questions.
 //!
-//! Ops are planned, a part of the frame at a time, and then the effects of that part on contents are
-//! performed in one go.
+//! A frame is applied in parts: the ops of a part are planned one by one, then their effects on
+//! contents are performed in one call.
 //!
-//! **Invariant:** the tree's turn is held from before the first op of a part is planned until its effects
-//! are performed. It is given up between two parts when somebody else waits for it.
+//! **Invariant:** the driver holds the tree's turn from before the first op of a part is planned
+//! until the effects of the part are performed. Between two parts it gives the turn up if another
+//! task waits for it.
 
 use std::sync::Arc;
 
@@ -23,37 +24,38 @@ use crate::engine::tree::halt::Halt;
 use crate::engine::tree::holding::{Unmade, load, make_room};
 use crate::engine::tree::{Tree, Unplanned};
 
-/// How many ops are planned at most before their effects are performed.
+/// The most ops in a part.
 const PART_OPS_MAX: usize = 64;
 
-/// How many bytes of data they have at most, but for the last one.
+/// The size of a part's data, in bytes, from which on no further op is added.
 const PART_BYTES_MAX: usize = 1 << 20;
 
-/// The ops of a frame, and how many of them are planned.
+/// The ops of a frame, some of which are planned.
 pub(crate) struct Frame {
     ops: Vec<Op>,
     payload: Bytes,
     planned: usize,
-    /// Where the next op's data begins.
+    /// The place in the payload where the next op's data begins.
     at: usize,
-    /// Whether so much waits that it should be committed at once.
+    /// Whether the batch is so large that it should be committed at once.
     large: bool,
 }
 
-/// Why no more ops of a part are planned.
+/// Why planning stops.
 enum Pause {
-    /// It is large enough, or the frame's last.
+    /// The part is large enough, or the last of the frame, or another task waits for the tree.
     Full,
     /// These rows must be loaded first.
     Missing(Vec<Need>),
-    /// The ops take up so much, which is more than was promised.
+    /// The ops take up this much room, more than the session's limit.
     Crowded(Room),
-    /// The next op never will be.
+    /// The next op can never be applied.
     Halted(Halt),
 }
 
 impl Frame {
-    /// A frame that begins with the op `first`, checked as a whole before any of it is applied.
+    /// A frame whose first op has the seq `first`. It is checked as a whole before any op is
+    /// applied.
     pub(crate) fn new(
         applied: Seq,
         first: Seq,
@@ -64,7 +66,7 @@ impl Frame {
         Ok(Frame { ops, payload, planned: 0, at: 0, large: false })
     }
 
-    /// Applies all ops, and says whether they should be committed at once.
+    /// Applies all ops. Returns whether they should be committed at once.
     pub(crate) async fn apply(
         mut self,
         session: &Arc<Session>,
@@ -72,7 +74,7 @@ impl Frame {
     ) -> Result<bool, Over> {
         let mut turn = session.tree.turn().await.map_err(no_tree)?;
         while self.planned < self.ops.len() {
-            // A frame may take long: what the session is told meanwhile does not wait for its end.
+            // A frame may take long, and orders to the session must not wait for its end.
             if let Some(over) = ordered(session) {
                 return Err(over);
             }
@@ -85,14 +87,14 @@ impl Frame {
         Ok(self.large)
     }
 
-    /// Applies one op at least, and more until that takes long or somebody waits for the tree.
+    /// Applies one part, of at least one op.
     #[tracing::instrument(level = "trace", skip_all, fields(user = %session.user()))]
     async fn apply_some(&mut self, session: &Session, stores: &Stores) -> Result<(), Over> {
         let (first, before) = (self.planned, self.at);
         let halt = self.plan_part(session, stores).await?;
         let effects = session.tree.with(Tree::take_effects).map_err(no_tree)?;
         if effects.is_empty() {
-            // What only plans is not to keep a thread from its other tasks.
+            // Planning alone never awaits, so this lets the thread run its other tasks.
             tokio::task::yield_now().await;
         } else if let Err(undone) = stores.store.contents.perform(effects).await {
             let halt = session.tree.with(|tree| tree.take_back(undone)).map_err(no_tree)?;
@@ -110,14 +112,15 @@ impl Frame {
         halt.map_or(Ok(()), |halt| Err(halted(session, halt)))
     }
 
-    /// Plans a part. Gives what ends the session after it, if anything does.
+    /// Plans a part. Returns the reason to end the session after that part, if there is one.
     async fn plan_part(
         &mut self,
         session: &Session,
         stores: &Stores,
     ) -> Result<Option<Halt>, Over> {
         let (first, from) = (self.planned, self.at);
-        // What was done to get on with the next op, and so is not to be needed for it again.
+        // The need that was loaded, and the op that room was made for. Doing either twice for one
+        // op would not help.
         let (mut loaded, mut extended) = (None, None);
         loop {
             let paused = session.tree.with(|tree| self.plan(tree, session, (first, from)));
@@ -147,7 +150,8 @@ impl Frame {
         }
     }
 
-    /// Plans ops of the part that begins at `first` until one can't be.
+    /// Plans ops of the part that begins at `first` until the part is full or an op can't be
+    /// planned.
     fn plan(&mut self, tree: &mut Tree, session: &Session, (first, from): (usize, usize)) -> Pause {
         loop {
             let count = self.planned - first;
@@ -205,7 +209,7 @@ fn check(applied: Seq, first: Seq, ops: &[Op], payload_len: usize) -> Result<(),
     Ok(())
 }
 
-/// How much of the payload belongs to an op.
+/// The length of an op's data in the payload.
 fn data_len(op: &Op) -> usize {
     if let Action::Write { len, .. } = &op.action { *len as usize } else { 0 }
 }

@@ -1,4 +1,4 @@
-//! The commits of one session: when one is due, and what is in one.
+//! The commits of one session: when one is due, and how its verdict is handled.
 //!
 //! **Invariant:** at most one batch of a session is in a commit at a time.
 
@@ -18,42 +18,43 @@ use crate::engine::session::turn::NoTree;
 use crate::engine::stores::Stores;
 use crate::engine::tree::holding::{self, Unmade};
 
-/// How long applied ops wait for a commit at most.
+/// The longest time that applied ops wait for a commit.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How far commits are.
+/// The state of a session's commits.
 pub(crate) struct Committing {
     session: Arc<Session>,
     stores: Stores,
     committer: mpsc::Sender<Job>,
     /// The last op that is durable.
     durable: Seq,
-    /// The batch that is being committed, by its last op.
+    /// The seq of the last op in the batch that is being committed, and the verdict to come.
     in_flight: Option<(Seq, oneshot::Receiver<Verdict>)>,
-    /// The last op that some program waits for.
+    /// The last op that a program waits for.
     barrier: Seq,
-    /// So much waits for the next batch that no more is taken in until that is on its way.
+    /// The next batch is so large that no more ops are applied until it is handed over.
     large: bool,
-    /// When the oldest op that is in no batch yet has waited long enough.
+    /// The time at which the oldest op without a batch has waited long enough.
     due: Option<Instant>,
 }
 
-/// What is to be done next.
+/// The next step of a session's commits.
 pub(crate) enum Step {
     /// Start a commit.
     Start,
-    /// Take note of the verdict on the batch that ends with this op.
+    /// Handle the verdict on the batch that ends with this op.
     Conclude(Seq, Verdict),
 }
 
 /// A batch that is durable.
 pub(crate) struct Done {
-    /// Whether the disk has so little room that what the batch frees is to be given back first.
+    /// Whether the disk has so little room that the space that the batch frees must be reclaimed
+    /// before the acknowledgement.
     pub(crate) scarce: bool,
 }
 
 impl Committing {
-    /// All that is applied now is durable.
+    /// At the beginning of a session all applied ops are durable.
     pub(crate) fn new(
         session: Arc<Session>,
         stores: Stores,
@@ -78,7 +79,7 @@ impl Committing {
         self.durable
     }
 
-    /// Whether no more may be taken in for now.
+    /// Whether no more ops may be applied for now.
     pub(crate) fn is_full(&self) -> bool {
         self.large
     }
@@ -88,12 +89,13 @@ impl Committing {
         self.in_flight.is_some()
     }
 
-    /// Whether all that was applied is durable.
+    /// Whether all applied ops are durable.
     pub(crate) fn is_done(&self) -> bool {
         self.session.position.applied() <= self.durable
     }
 
-    /// Notes that ops were applied, and whether so much waits now that it should be committed at once.
+    /// Notes that ops were applied, and whether the batch is now so large that it should be
+    /// committed at once.
     pub(crate) fn note_applied(&mut self, large: bool) {
         self.due.get_or_insert_with(|| Instant::now() + COMMIT_INTERVAL);
         self.large = large;
@@ -109,7 +111,7 @@ impl Committing {
         self.hasten();
     }
 
-    /// Waits until something is to be done.
+    /// Waits for the next step.
     pub(crate) async fn next(&mut self) -> Step {
         let Some((seq, verdict)) = &mut self.in_flight else {
             when(self.due).await;
@@ -121,7 +123,7 @@ impl Committing {
         Step::Conclude(seq, verdict.unwrap_or_else(|_| failed()))
     }
 
-    /// Hands what was applied to the committer.
+    /// Hands the applied ops to the committer.
     pub(crate) async fn start(&mut self) -> Result<(), Over> {
         self.due = None;
         self.large = false;
@@ -136,7 +138,7 @@ impl Committing {
         Ok(())
     }
 
-    /// Takes note of the verdict on the batch that ends with this op.
+    /// Handles the verdict on the batch that ends with this op.
     pub(crate) async fn conclude(&mut self, seq: Seq, verdict: Verdict) -> Result<Done, Over> {
         match verdict {
             Verdict::Durable { scarce } => {
@@ -153,7 +155,7 @@ impl Committing {
         }
     }
 
-    /// Gives back what a commit made unreachable; says whether there was anything.
+    /// Reclaims the space that a commit made unreachable. Returns whether there was any.
     pub(crate) async fn give_back(&self, seq: Seq) -> Result<bool, Over> {
         let _turn = self.session.tree.turn().await.map_err(no_tree)?;
         match holding::reclaim(&self.stores.store, &self.session.tree, seq).await {
@@ -166,7 +168,7 @@ impl Committing {
         }
     }
 
-    /// Makes the next commit due at once, if a program waits for an op that is in none yet.
+    /// Makes the next commit due at once, if a program waits for an op that is in no batch yet.
     pub(crate) fn hasten(&mut self) {
         let taken = self.in_flight.as_ref().map_or(self.durable, |(seq, _)| *seq);
         if self.barrier > taken && self.session.position.applied() > taken {
@@ -175,7 +177,7 @@ impl Committing {
     }
 }
 
-/// Waits for a moment; for ever, if there is none.
+/// Waits until a moment, or for ever if there is none.
 pub(crate) async fn when(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,

@@ -1,11 +1,11 @@
-//! The drivers of all sessions: tasks of the engine, whatever becomes of links.
+//! The drivers of all sessions. They are tasks of the engine, so they outlive links.
 
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
 use crate::engine::driver::Driver;
 
-/// The tasks. Those that run when this is dropped are aborted.
+/// The drivers' tasks. Dropping this aborts those that still run.
 #[derive(Default)]
 pub(crate) struct Drivers(Mutex<JoinSet<()>>);
 

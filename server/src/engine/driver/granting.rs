@@ -1,4 +1,4 @@
-//! What a client is granted while its session runs: room on the disk, and numbers.
+//! Grants to a client while its session runs: room on the disk, and numbers.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::engine::durable::trouble::Trouble;
 use crate::engine::session::Session;
 use crate::engine::stores::Stores;
 
-/// Grants to one session, from the store.
+/// The grants to one session.
 pub(crate) struct Granting {
     session: Arc<Session>,
     stores: Stores,
@@ -22,7 +22,7 @@ impl Granting {
         Granting { session, stores }
     }
 
-    /// More numbers, for a client whose numbers are running out.
+    /// Grants more numbers to a client whose numbers are running out.
     pub(crate) async fn more_ids(&self) -> Result<IdRange, Over> {
         let may_grow = self.session.tree.with(|tree| tree.numbers_mut().may_grow());
         if !may_grow.map_err(no_tree)? {
@@ -34,7 +34,8 @@ impl Granting {
         Ok(range)
     }
 
-    /// A client that is quiet gives room back. Others begin sessions too: its tree gets smaller.
+    /// Lowers the limit as a quiet client offers. Also trims the tree, whose share of memory
+    /// shrinks when other sessions begin.
     pub(crate) async fn take_back(&self, limit: Limit) -> Result<(), Over> {
         let _turn = self.session.tree.turn().await.map_err(no_tree)?;
         let taken = self.session.tree.with(|tree| {
@@ -44,8 +45,8 @@ impl Granting {
         taken.map_err(no_tree)
     }
 
-    /// What the disk can take and the session's limit, if the disk says so; the limit is raised, if
-    /// possible to what is wanted.
+    /// Raises the session's limit if `wanted` is given, to that much if possible. Returns what the
+    /// disk can take and the new limit, or nothing if the disk can't be asked.
     pub(crate) async fn room(&self, wanted: Option<Room>) -> Result<Option<(Room, Limit)>, Over> {
         let raised = self.extend(wanted).await?;
         let is_short =
@@ -53,14 +54,14 @@ impl Granting {
         if !raised.as_ref().is_some_and(is_short) {
             return Ok(raised);
         }
-        // Garbage must not stand in the way.
+        // Garbage may hold the room that is missing.
         if let Err(error) = self.stores.store.contents.reclaim().await {
             tracing::warn!(%error, "garbage stays for now");
         }
         self.extend(wanted).await
     }
 
-    /// Raises the session's limit, and says what the disk can take.
+    /// Raises the session's limit if `wanted` is given, and returns it with what the disk can take.
     async fn extend(&self, wanted: Option<Room>) -> Result<Option<(Room, Limit)>, Over> {
         let seen = match self.stores.space.look().await {
             Ok(seen) => seen,

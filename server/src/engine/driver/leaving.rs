@@ -3,8 +3,8 @@
 use crate::engine::session::Session;
 use crate::engine::stores::Stores;
 
-/// Takes the session's tree away, with all that it wrote and did not commit, and the room that it
-/// reserved in inboxes.
+/// Takes the session's tree away, removes all data that it wrote and did not commit, and releases
+/// the room that it reserved in inboxes.
 pub(crate) async fn leave(stores: &Stores, session: &Session) {
     let (tree, account) = (session.tree.take(), session.account());
     let left = session.position.epoch().zip(tree.map(|tree| tree.left()));

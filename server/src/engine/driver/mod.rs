@@ -1,12 +1,13 @@
 //! A session's driver: the task that applies ops in order, has them committed, and obeys orders.
 //!
-//! It is the session's, not a link's: a link sends it what it hears, and the driver tells the client
-//! through queues that a link writes. It lives until the session is over.
+//! The driver belongs to the session, not to a link. A link sends it the client's messages, and
+//! writes the driver's answers from the session's queues. The driver lives until the session is
+//! over.
 //!
-//! Reading order: `standing` (with a link or without), `committing`, `granting`, `news`; `over` (why
-//! it ends) and `leaving`; `drivers` (all of them).
+//! Reading order: `standing` (with a link or without), `applying`, `committing`, `granting`,
+//! `news`; `over` (why a session ends) and `leaving`; `drivers` (all of them).
 //!
-//! **Invariant:** `Durable(seq)` is said only after the commit that holds `seq`.
+//! **Invariant:** `Durable(seq)` is sent only after the commit that holds `seq`.
 
 pub(crate) mod standing;
 pub(crate) mod applying;
@@ -43,16 +44,15 @@ use leaving::leave;
 use over::{Over, ordered};
 use standing::Link;
 
-/// How long the last words may take.
+/// How long a link may take to write the last words.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// What a driver works with, beside its session.
+/// The parts of the engine that a driver uses.
 pub(crate) struct Means {
     pub(crate) stores: Stores,
     pub(crate) committer: mpsc::Sender<Job>,
 }
 
-/// The driver of a session that has begun.
 pub(crate) struct Driver {
     session: Arc<Session>,
     guard: SeatGuard,
@@ -61,12 +61,12 @@ pub(crate) struct Driver {
     link: Link,
     loan: Loan,
     stores: Stores,
-    /// The task that makes messages of news; it ends with the driver.
+    /// The task that turns news into messages. It ends with the driver.
     news: JoinSet<()>,
 }
 
 impl Driver {
-    /// A driver that has lent the session's queues to a link.
+    /// Makes the driver of a session whose queues are lent to a link.
     pub(crate) fn new(guard: SeatGuard, loan: Loan, news: JoinSet<()>, means: Means) -> Driver {
         let Means { stores, committer } = means;
         let session = guard.session.clone();
@@ -75,7 +75,7 @@ impl Driver {
         Driver { session, guard, committing, granting, link: Link::Up, loan, stores, news }
     }
 
-    /// Serves the session until it is over, and says the last words.
+    /// Serves the session until it is over, and sends the last words.
     pub(crate) async fn run(mut self) {
         let over = self.serve().await;
         let over = self.last_commit(over).await;
@@ -83,9 +83,10 @@ impl Driver {
         drop(news);
         over.log(&session);
         leave(&stores, &session).await;
-        // Before the last words: a client that hears them may log in again at once.
+        // The seat is freed before the last words, because a client that hears them may log in
+        // again at once.
         drop(guard);
-        // The queues have no other reader.
+        // The queues are not lent again, so they are dropped.
         drop(loan.call_in(over.last_words(), FAREWELL).await);
     }
 
@@ -161,7 +162,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Says what is durable, and what the disk can take: others fill and empty it too.
+    /// Tells the client what is durable and what the disk can take, which other sessions change
+    /// too.
     async fn tell_durable(&self) -> Result<(), Over> {
         if let Some((disk, limit)) = self.granting.room(None).await? {
             self.session.tell(ToClient::Durable { seq: self.committing.durable(), disk, limit });
@@ -169,7 +171,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Answers a client that waits for room.
+    /// Answers a client that waits for room on the disk.
     async fn grant_room(&self, wanted: Room) -> Result<(), Over> {
         let Some((disk, limit)) = self.granting.room(Some(wanted)).await? else {
             return Err(Over::Failed(Trouble::of_server("the disk's room can't be asked for")));
@@ -187,8 +189,8 @@ impl Driver {
 
     async fn conclude(&mut self, seq: Seq, verdict: Verdict) -> Result<(), Over> {
         let Done { scarce } = self.committing.conclude(seq, verdict).await?;
-        // A client that frees space learns of it in the acknowledgement that makes the removal durable;
-        // where there is room enough, the acknowledgement does not wait for that.
+        // A client that frees space learns of it in the acknowledgement that makes the removal
+        // durable; if there is enough room, the acknowledgement does not wait for that.
         if scarce {
             self.committing.give_back(seq).await?;
         }
@@ -202,14 +204,14 @@ impl Driver {
         Ok(())
     }
 
-    /// Commits what was applied, if that is allowed after what happened.
+    /// Commits the applied ops, unless the reason for the session's end forbids it.
     async fn last_commit(&mut self, over: Over) -> Over {
         match over {
             Over::Fenced | Over::Failed(_) => {
                 self.await_verdict().await;
                 over
             }
-            // An account that was removed is fenced, which says less than what was ordered.
+            // The session of a removed account is also fenced, but the order is the better reason.
             Over::Ordered(_) => match self.finish().await {
                 Err(failed @ Over::Failed(_)) => failed,
                 Ok(()) | Err(_) => over,
@@ -220,7 +222,7 @@ impl Driver {
         }
     }
 
-    /// Commits all that was applied.
+    /// Commits all applied ops.
     async fn finish(&mut self) -> Result<(), Over> {
         while self.committing.is_in_flight() || !self.committing.is_done() {
             if self.committing.is_in_flight() {
@@ -233,8 +235,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits for the batch that is in a commit, if there is one: until then it is not known which
-    /// contents are needed, and no other session of the account must begin.
+    /// Waits for the verdict on the batch that is in a commit, if there is one. Until then it is
+    /// not known which contents are needed, so no other session of the account may begin.
     async fn await_verdict(&mut self) {
         if self.committing.is_in_flight() {
             let step = self.committing.next().await;

@@ -1,4 +1,4 @@
-//! Making messages of news.
+//! Turning news into messages to the client.
 
 use std::sync::Arc;
 
@@ -9,15 +9,15 @@ use xfer_store::Deliveries;
 use crate::engine::session::Session;
 use crate::engine::session::queues::News;
 
-/// How much news is made into messages at a time.
+/// How many pieces of news are taken from the queue at a time.
 const NEWS_COUNT: usize = 1024;
 
-/// How many deliveries are looked up at a time, to be announced.
+/// How many deliveries to announce are looked up at a time.
 const ARRIVALS_COUNT: usize = 1024;
 
-/// Makes messages of news. Deliveries are looked up in the order of their arrival, from the last on
-/// that the client was told of, so that none is missed however much came at once, and none is
-/// announced twice.
+/// Turns news into messages. Deliveries are looked up in the order of their arrival, starting after
+/// the last one that the client was told of. So each is announced exactly once, even if many arrive
+/// at the same time.
 pub(crate) async fn tell_news(
     deliveries: Arc<dyn Deliveries>,
     session: Arc<Session>,

@@ -1,6 +1,6 @@
-//! Why a session ends: what is logged of it, and what its client is told.
+//! Why a session ends, how that is logged, and what the client is told.
 //!
-//! Why a link ends is another matter ([`LinkEnd`](crate::engine::session::lending::LinkEnd)).
+//! A link ends for other reasons: see [`LinkEnd`](crate::engine::session::lending::LinkEnd).
 
 use xfer_protocol::limits::CLIENT_SILENCE_TIMEOUT_MS;
 use xfer_protocol::message::{EndReason, ToClient};
@@ -16,21 +16,21 @@ use crate::engine::session::turn::NoTree;
 pub(crate) enum Over {
     /// The client logged out.
     LoggedOut,
-    /// The link was lost, and no other came in time.
+    /// The link was lost, and no other link replaced it in time.
     LinkLost(Loss),
     /// The client broke the protocol.
     Protocol(String),
-    /// The server's rules refuse an op.
+    /// The server's rules refused an op.
     Diverged(Seq, Errno),
     /// A later session owns the tree.
     Fenced,
     /// The storage failed, or the tree is in an unknown state: nothing more may be committed.
     Failed(Trouble),
-    /// Somebody else ordered it.
+    /// The session was ordered to end, by an administrator, a takeover or the engine.
     Ordered(EndReason),
 }
 
-/// Why the session has to end now, if it was ordered to.
+/// Returns the reason why the session must end now, if it was ordered to.
 pub(crate) fn ordered(session: &Session) -> Option<Over> {
     session.seat.orders.due().map(Over::Ordered)
 }
@@ -72,12 +72,12 @@ impl Over {
         }
     }
 
-    /// What the client is told at the end. None if there is no link to tell it on.
+    /// Returns the last messages to the client. There are none if no link can carry them.
     pub(crate) fn last_words(self) -> Vec<ToClient> {
         let reason = match self {
             Over::LoggedOut => EndReason::LoggedOut,
             Over::LinkLost(Loss::Closed | Loss::Broken(_)) => return Vec::new(),
-            // A client that was stopped hears it when it goes on.
+            // A client whose process was stopped reads this when it continues.
             Over::LinkLost(Loss::Silent) => {
                 EndReason::Silent { seconds: CLIENT_SILENCE_TIMEOUT_MS / 1000 }
             }
@@ -86,7 +86,8 @@ impl Over {
                 let reason = EndReason::Protocol(format!("op {seq}: {errno}"));
                 return vec![ToClient::Diverged { seq, errno }, ToClient::Ended(reason)];
             }
-            // Within one server a session is over before the next begins, so this was another server.
+            // Within one server, a session is over before the next begins, so another server fenced
+            // it.
             Over::Fenced => EndReason::TakenOver {
                 host: "another server".to_owned(),
                 address: "unknown".to_owned(),

@@ -6,9 +6,9 @@ use crate::engine::session::lending::Loss;
 
 /// The link of a session.
 pub(crate) enum Link {
-    /// It is there.
+    /// The session has a link.
     Up,
-    /// It was lost.
+    /// The session has lost its link.
     Down { since: Instant, loss: Loss },
 }
 
@@ -25,9 +25,9 @@ impl Link {
         }
     }
 
-    /// Completes when a session without a link is given up: at once. This is the only place that decides
-    /// that; a lease would be added to `since` here. A session that stands without a link applies nothing,
-    /// but it commits, obeys orders and queues messages.
+    /// Completes when a session without a link is given up, which is at once. This is the only
+    /// place that decides it; a time for the client to come back would be added to `since` here. A
+    /// session without a link applies no ops, but it commits, obeys orders and queues messages.
     pub(crate) async fn given_up(&self) -> Loss {
         match self {
             Link::Up => std::future::pending().await,

@@ -1,12 +1,13 @@
-//! The committer: makes batches durable, those of all sessions that wait in one transaction.
+//! The committer: makes the batches of all waiting sessions durable in one transaction.
 //!
 //! **Invariant:** contents are durable before the rows that refer to them are written.
 //!
-//! **Invariant:** what failed is not tried again: a system that reported a failed sync once may
-//! report success the next time although the data is lost.
+//! **Invariant:** a failed sync is never retried. After one failure, the operating system may
+//! report success although the data is lost.
 //!
-//! **Invariant:** each batch has a verdict of its own: a content or a row that fails ends the session
-//! that it belongs to. Only what is nobody's (the transaction's end, a store that is gone) ends all.
+//! **Invariant:** each batch has a separate verdict: a content or row that fails ends only the
+//! session that it belongs to. A failure that belongs to no session (the end of the transaction, a
+//! store that is gone) ends all of them.
 
 use std::sync::Arc;
 
@@ -21,18 +22,19 @@ use crate::engine::session::counters::{Commits, add};
 use crate::engine::stores::Stores;
 use crate::engine::tree::Work;
 
-/// How many batches share a transaction at most.
+/// The most batches in a transaction.
 const GROUP_MAX: usize = 64;
 
-/// How many batches may wait for theirs.
+/// The most batches that may wait for a transaction.
 pub(crate) const WAITING_MAX: usize = 256;
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
     /// It is durable.
     Durable {
-        /// Whether the disk has so little room that what this frees is to be given back first.
+        /// Whether the disk has so little room that the space that the batch frees must be
+        /// reclaimed before the acknowledgement.
         scarce: bool,
     },
     /// A later session owns the tree.
@@ -47,18 +49,18 @@ pub(crate) struct Job {
     pub(crate) reply: oneshot::Sender<Verdict>,
 }
 
-/// All that commits need.
+/// The committer, with the parts of the engine that it uses.
 pub(crate) struct Committer {
     pub(crate) stores: Stores,
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) commits: Arc<Commits>,
 }
 
-/// What a batch sends, and to whom.
+/// The deliveries that a batch sends, with their recipients.
 type Sent = Vec<(DeliveryId, Name)>;
 
 impl Committer {
-    /// Commits what comes, for as long as there is somebody to send it.
+    /// Commits jobs in groups, until all senders are gone.
     pub(crate) async fn run(self, mut jobs: mpsc::Receiver<Job>) {
         let mut group = Vec::new();
         while jobs.recv_many(&mut group, GROUP_MAX).await > 0 {
@@ -88,7 +90,7 @@ impl Committer {
         let synced = self.stores.store.contents.make_durable(sets).instrument(span).await?;
         let mut ready = Vec::with_capacity(batches.len());
         let mut synced = synced.into_iter();
-        // What the store says nothing of is not durable.
+        // A batch without an answer from the store does not count as durable.
         let mut prepare = |mut batch: Batch| match synced.next() {
             Some(Ok(placements)) => {
                 batch.placements = placements;
@@ -131,8 +133,8 @@ impl Committer {
         }
     }
 
-    /// Whether the disk has little room. Then garbage goes first: a client that removes files to
-    /// make room is to hear of the room, not of the want of it.
+    /// Reclaims garbage if the disk has little room, and returns whether it has. A client that
+    /// removes files to make room then learns of the room that it made.
     async fn reclaim_if_scarce(&self) -> bool {
         let scarce = self.stores.space.is_scarce().await;
         if scarce && let Err(error) = self.stores.store.contents.reclaim().await {

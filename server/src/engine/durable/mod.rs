@@ -1,4 +1,4 @@
-//! How ops become durable.
+//! Group commits, and the failures that end sessions.
 
 pub(crate) mod commit;
 pub(crate) mod trouble;

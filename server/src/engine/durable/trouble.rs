@@ -1,10 +1,10 @@
-//! Why a session can't go on, for the log and for its client.
+//! Failures that end a session, worded for the log and for the client.
 
 use std::fmt;
 
 use xfer_store::StoreError;
 
-/// A failure of the server's own. Shown in full in the log; a client is told what it may know.
+/// A failure of the server. The log shows it in full; the client is told only what it may know.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Trouble {
     logged: String,
@@ -17,7 +17,7 @@ impl Trouble {
         Trouble { logged: what.to_owned(), told: what.to_owned() }
     }
 
-    /// What the client is told.
+    /// Returns the text for the client.
     pub(crate) fn told(self) -> String {
         self.told
     }
