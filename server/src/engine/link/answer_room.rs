@@ -1,8 +1,9 @@
 //! Memory for answers on read links: a bound for all sessions together, and one for each.
 //!
-//! A session may hold a part of the memory that is still free, so some is left for others however long a
-//! client leaves its answers unread. Before a question is answered, the most that its answer can need is
-//! taken; the rest goes back once the answer is encoded.
+//! A session may hold a fraction of the memory that is still free, so some is left for others
+//! however long a client leaves its answers unread. Before a question is answered, the session
+//! takes as much memory as the answer can need at most. It gives the rest back once the answer is
+//! encoded.
 //!
 //! **Invariant:** a session that holds no memory may always take some. So it waits at most for its own
 //! answers to be read, or for others to hold less.
@@ -13,33 +14,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-/// How many bytes of answers may be held at a time, for all sessions together.
+/// The most bytes of answers held at a time, for all sessions together.
 const BYTES_MAX: usize = 1 << 30;
 
-/// How many of them may be one session's.
+/// The most bytes of answers that one session may hold.
 const SESSION_BYTES_MAX: usize = 32 << 20;
 
-/// The part of what is free that a session may hold: one in so many.
+/// The divisor that gives the fraction of the free memory that a session may hold.
 const FREE_PART: usize = 16;
 
-/// The memory.
+/// The memory for answers, shared by all sessions.
 #[derive(Debug, Default)]
 pub(crate) struct AnswerRoom {
     held: Mutex<usize>,
     freed: Notify,
 }
 
-/// A session's part of it.
+/// A session's share of the memory.
 #[derive(Debug)]
 pub(crate) struct AnswerShare {
     room: Arc<AnswerRoom>,
     /// Changed only while the room is locked.
     held: AtomicUsize,
-    /// Large answers get their turn, too.
+    /// Makes the session's questions take memory in order, so that large answers are not starved by
+    /// small ones.
     turn: tokio::sync::Mutex<()>,
 }
 
-/// Memory that is taken, until this is dropped.
+/// Memory that is taken until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
     share: Arc<AnswerShare>,
@@ -47,20 +49,20 @@ pub(crate) struct Held {
 }
 
 impl AnswerRoom {
-    /// A part for one more session.
+    /// Makes a share for one more session.
     pub(crate) fn share(self: &Arc<Self>) -> Arc<AnswerShare> {
         let (held, turn) = (AtomicUsize::new(0), tokio::sync::Mutex::default());
         Arc::new(AnswerShare { room: self.clone(), held, turn })
     }
 
-    /// A number is whole between any two statements.
+    /// A panic under the lock can't leave the number half changed.
     fn lock(&self) -> MutexGuard<'_, usize> {
         self.held.lock()
     }
 }
 
 impl AnswerShare {
-    /// Takes so many bytes, as soon as the session may have them.
+    /// Takes memory as soon as the session may have it.
     pub(crate) async fn take(self: &Arc<Self>, bytes: usize) -> Held {
         let _turn = self.turn.lock().await;
         loop {
@@ -88,7 +90,7 @@ impl AnswerShare {
 }
 
 impl Held {
-    /// Gives back what is beyond so many bytes.
+    /// Keeps at most `bytes` and gives the rest back.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         if less > 0 {

@@ -1,8 +1,8 @@
-//! A log link: sends up what its client says, and writes the messages of the session that lent it
-//! the queues.
+//! A log link: passes the client's messages to the session, and writes the messages from the queues
+//! that the session lent it.
 //!
-//! The end of a link is not the end of its session: the link says why it ended, and the session
-//! decides. All that a link has of the session is in [`Lent`].
+//! The end of a link is not the end of its session: the link reports why it ended, and the session
+//! decides. A link has no part of the session but those in [`Lent`].
 
 use std::future::pending;
 use std::io::ErrorKind;
@@ -22,13 +22,13 @@ use crate::engine::session::counters::add;
 use crate::engine::session::lending::{FromLink, Lent, LinkEnd, LinkOrders, Loss, SentOps};
 use crate::engine::session::queues::Queues;
 
-/// How many bytes of frames may be under way: being read, waiting, and being applied.
+/// The most bytes of frames in flight: being read, waiting, or being applied.
 const FRAME_BYTES_MAX: usize = 24 << 20;
 
-// The largest one fits.
+// The largest frame fits.
 const _: () = assert!(Bounds::OPEN.message_max + Bounds::OPEN.payload_max <= FRAME_BYTES_MAX);
 
-/// Serves a link until it breaks, or its session lets it go.
+/// Serves a link until it breaks or its session ends it.
 pub(crate) async fn serve<R, W>(lent: Lent, reader: R, writer: W)
 where
     R: AsyncRead + Unpin,
@@ -37,7 +37,7 @@ where
     let Lent { session, mut queues, upward, mut orders, back } = lent;
     let written = {
         let writing = write_messages(writer, &mut queues, orders.clone());
-        // What can still be said is said when nothing can be heard any more.
+        // When no more can be read, messages that wait are still written.
         let hearing = async {
             hear(&session, reader, &upward).await;
             pending().await
@@ -50,16 +50,16 @@ where
         }
     };
     if let Err(error) = written {
-        // A session that has let go of the link does not need to know.
+        // Sending fails only if the session has ended the link, and then it need not know.
         let end = LinkEnd::Lost(Loss::Broken(error.to_string()));
         let _ = upward.send(FromLink::Ended(end)).await;
     }
-    // If this fails, the session's task did.
+    // This fails only if the session's task has failed.
     let _ = back.send(queues);
 }
 
-/// Sends up what comes, and why no more comes. The session holds the link back when frames come
-/// faster than they are applied.
+/// Passes the client's messages to the session, and at last the reason why there are no more. If
+/// frames come faster than they are applied, this waits, and so does the client.
 async fn hear<R: AsyncRead + Unpin>(
     session: &Session,
     mut reader: R,
@@ -86,7 +86,7 @@ async fn read_frame<R: AsyncRead + Unpin>(
     room: &Arc<Semaphore>,
 ) -> Result<FromLink, LinkError> {
     let header = receive_header(reader, Bounds::OPEN).await?;
-    // Within the bounds, and so far below what a number of permits may be.
+    // The bounds keep this far below the greatest possible number of permits.
     let bytes = (header.message_len + header.payload_len) as u32;
     let held = room.clone().acquire_many_owned(bytes).await.map_err(std::io::Error::other)?;
     let (message, payload) = receive_body(header, reader, Bounds::OPEN).await?;
@@ -111,9 +111,9 @@ fn end_of(error: LinkError) -> LinkEnd {
     }
 }
 
-/// Writes messages until the last words are said or the link breaks; news only when there is nothing
-/// else. Says something now and then when there is nothing to say, even while the driver is at work
-/// on something long.
+/// Writes messages until the last words are written or the link breaks. News is written only when
+/// no other message waits. When there is none at all, writes a heartbeat at intervals, even while
+/// the driver is busy for long.
 async fn write_messages<W: AsyncWrite + Unpin>(
     mut writer: W,
     queues: &mut Queues,
@@ -144,7 +144,7 @@ async fn write_messages<W: AsyncWrite + Unpin>(
     }
 }
 
-/// What a link writes next.
+/// The next thing that a link writes.
 enum Next {
     Say(ToClient),
     Farewell(Vec<ToClient>),
@@ -173,7 +173,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// How many messages the session has to say.
+    /// The number of messages that the session sends.
     const MESSAGES: u64 = 100;
 
     fn session() -> (Arc<Session>, Ends) {
@@ -194,7 +194,7 @@ mod tests {
         ToClient::Ids(IdRange { first: n, end: n + 1 })
     }
 
-    /// A link that takes so many bytes before its client reads any.
+    /// A link that buffers so many bytes before its client reads any.
     fn link(
         session: &Arc<Session>,
         queues: Queues,

@@ -1,4 +1,4 @@
-//! Links: admitted connections, from the answer to their opening to their end.
+//! Links: admitted connections, from the answer to their opening until their end.
 
 mod serving;
 mod log_link;

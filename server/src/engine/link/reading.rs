@@ -1,15 +1,16 @@
 //! Read links: questions about a session's tree, answered in any order.
 //!
 //! A question is answered from the tree as of the last op applied. The questions of a session take
-//! turns at its tree with its ops; what is read beside the tree, for all sessions together, is bounded.
-//! So whoever waits for a tree, be it for a long op, keeps no thread and nobody else's place.
+//! turns at its tree with its ops. Reads from the store beside the trees are bounded for all
+//! sessions together. A question that waits for its tree, even during a long op, takes neither a
+//! thread nor a place that another session could use.
 //!
-//! An answer is written down at once and held as the bytes that will be sent, which are bounded for
-//! each session and for all (`answer_room`).
+//! An answer is encoded at once and held as the bytes to be sent, which are bounded for each
+//! session and for all together (`answer_room`).
 //!
-//! **Invariant:** of a content, only what is data of the node asked about is answered, and nothing past
-//! its size. Others may have the content too, with more of it: who sends a file that was cut short
-//! sends what is left of it.
+//! **Invariant:** an answer with a content's bytes holds only data of the node in question, within
+//! its size. Other nodes may share the content and have more of it: a user who truncates a file and
+//! sends it sends only the rest.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,30 +40,29 @@ use xfer_link::patience::Patient;
 use xfer_link::{LinkError, receive_after, send_encoded};
 use xfer_store::StoreError;
 
-/// How many questions of one link are in work at a time.
+/// The most questions of one link that are answered at a time.
 const LINK_WORK_MAX: usize = 64;
 
-/// How long a question waits for the ops it is to be answered after.
+/// How long a question waits until the op that it names is applied.
 const AFTER_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The size at which a page of a delivery's items ends, in bytes.
 const ITEMS_BYTES: usize = 4 * PAGE_BYTES;
 
-/// What an answer takes up at most that has neither bytes of a content nor a node nor an item in it, and
-/// what others take up beside those, in bytes.
+/// The most that an answer takes up without the content's bytes, nodes and items in it, in bytes.
 const SMALL_ANSWER_BYTES: usize = 256;
 
-/// What answering needs.
+/// A read link's session, with the parts of the engine that answer its questions.
 #[derive(Clone)]
 pub(crate) struct Reading {
     pub(crate) session: Arc<Session>,
     pub(crate) stores: Stores,
     pub(crate) exchange: Arc<Exchange>,
-    /// Bounds what is in work beside the trees, on all links together.
+    /// Bounds the work of the store beside the trees, on all links together.
     pub(crate) work: Arc<Semaphore>,
 }
 
-/// An answer on its way, as it will be sent.
+/// An encoded answer that waits to be sent.
 struct Answered {
     message: Vec<u8>,
     payload: Vec<u8>,
@@ -70,14 +70,14 @@ struct Answered {
     _held: Option<Held>,
 }
 
-/// A response that is written down, and its payload.
+/// An encoded response, and its payload.
 type Written = (Vec<u8>, Vec<u8>);
 
 impl Reading {
-    /// Answers what comes, until the link or the session ends.
+    /// Answers questions until the link or the session ends.
     ///
-    /// Between two questions the client may be silent for as long as it likes, but not in the midst
-    /// of one.
+    /// The client may be silent for as long as it likes between two questions, but not in the
+    /// middle of one.
     pub(crate) async fn serve<R, W>(self, mut reader: Patient<R>, mut writer: W)
     where
         R: AsyncRead + Unpin + Send + 'static,
@@ -85,7 +85,7 @@ impl Reading {
     {
         let (answers, mut answered) = mpsc::channel::<Answered>(1);
         let session = self.session.clone();
-        // Dropped with this function, and with it all that works for the link.
+        // Dropping this set, when the function returns, aborts all tasks of the link.
         let mut tasks = JoinSet::<Result<(), LinkError>>::new();
         tasks.spawn(async move {
             while let Some(Answered { message, payload, _held }) = answered.recv().await {
@@ -128,7 +128,7 @@ impl Reading {
         match self.answer_in_turn(request).await {
             Ok(((message, payload), held)) => Answered { message, payload, _held: Some(held) },
             Err(error) => {
-                // So short a message is never too long.
+                // A message with an error is too short to exceed the bound.
                 let message = codec::encode(&Response { id, answer: Err(error) });
                 let message = message.unwrap_or_default();
                 Answered { message, payload: Vec::new(), _held: None }
@@ -142,8 +142,8 @@ impl Reading {
         let mut held = self.session.reads.answers.take(bytes_max).await;
         let place = acquire(&self.session.reads.work).await?;
         let reading = self.clone();
-        // A task keeps the places until the store has answered, though the link may end before: a
-        // question to a store can't be taken back.
+        // A separate task keeps the places until the store has answered, even if the link ends
+        // before, because a call to the store can't be cancelled.
         let answered = tokio::spawn(async move {
             let _place = place;
             let written = reading.answer_now(request).await?;
@@ -158,7 +158,7 @@ impl Reading {
         let reached = applied.wait_for(|applied| *applied >= after);
         match tokio::time::timeout(AFTER_PATIENCE, reached).await {
             Ok(Ok(_)) => Ok(()),
-            // The session, which holds the sender, is there.
+            // Can't happen: the session holds the sender.
             Ok(Err(_)) => Err(ReadError::Ended),
             Err(_) => Err(ReadError::Invalid),
         }
@@ -210,7 +210,7 @@ impl Reading {
         }
     }
 
-    /// This session's questions' turn at its tree, which is made smaller first if it has to be.
+    /// Takes the turn at the session's tree for a question, and trims the tree if it is too large.
     async fn turn(&self) -> Result<OwnedSemaphorePermit, ReadError> {
         let turn = self.session.tree.turn().await.map_err(no_tree)?;
         self.session.tree.with(Tree::trim).map_err(no_tree)?;
@@ -226,13 +226,13 @@ impl Reading {
         made.map_err(unmade)
     }
 
-    /// A node as of the last op applied.
+    /// Looks up a node as of the last op applied.
     async fn node(&self, ino: Ino) -> Result<Option<Arc<Node>>, ReadError> {
         self.attempt(|tree| tree.node(ino)).await
     }
 
-    /// An entry as of the last op applied. It is not kept: there is no end of names that may be
-    /// asked for, in directories that need not exist.
+    /// Looks up an entry as of the last op applied. The table does not keep it, because a client
+    /// could ask for any number of names, even in directories that don't exist.
     async fn entry(&self, parent: Ino, name: Name) -> Result<Answer, ReadError> {
         let known = self.session.tree.with(|tree| tree.entry(parent, &name)).map_err(no_tree)?;
         let ino = match known {
@@ -250,8 +250,8 @@ impl Reading {
         Ok(Answer::Entry(node.map(|node| (ino, Arc::unwrap_or_clone(node)))))
     }
 
-    /// A delivery to this user that waits as of the last op applied. One that is not there yet may come,
-    /// so only what is there is noted.
+    /// Looks up a delivery that waits for this user as of the last op applied. A missing delivery
+    /// may still arrive, so the table notes only one that is present.
     async fn delivery(&self, id: DeliveryId) -> Result<Option<Arc<Delivery>>, ReadError> {
         let known = self.session.tree.with(|tree| tree.delivery(id)).map_err(no_tree)?;
         let needs = match known {
@@ -266,8 +266,8 @@ impl Reading {
         Ok(delivery)
     }
 
-    /// Bytes of a node's content. They are read without the tree's turn, so the content may go
-    /// meanwhile: then the node has another one.
+    /// Reads bytes of a node's content. This happens without the tree's turn, so the content may be
+    /// removed meanwhile; then the node has another content.
     async fn read(
         &self,
         ino: Ino,
@@ -307,7 +307,7 @@ impl Reading {
     }
 }
 
-/// Items of a delivery from this place on, as many as an answer holds.
+/// The items of a delivery from the index `from` on, as many as fit into an answer.
 fn items(delivery: Option<&Delivery>, from: usize) -> Answer {
     let rest = delivery.and_then(|delivery| delivery.items.get(from..)).unwrap_or(&[]);
     let mut bytes = 0;
@@ -323,7 +323,8 @@ fn items(delivery: Option<&Delivery>, from: usize) -> Answer {
     Answer::Items { items, last }
 }
 
-/// A response as it will be sent: what it is made of takes several times as much memory.
+/// Encodes a response at once, because the values that it is made of take several times as much
+/// memory.
 fn write_down(id: u32, answer: Answer) -> Result<Written, ReadError> {
     let mut message = codec::encode(&Response { id, answer: Ok(answer) }).map_err(|error| {
         tracing::error!(%error, "an answer is too long");
@@ -347,21 +348,20 @@ fn no_tree(_: NoTree) -> ReadError {
     ReadError::Ended
 }
 
-/// Why an attempt on the tree gave no answer.
-/// Whether a range of the node's content is the node's own to see. Zeros in place of what is not
-/// would be wrong: the client takes what is answered for what the content holds, which another of
-/// its nodes may have there.
+/// Whether all bytes of the range are data of the node. Answering zeros for other bytes would be
+/// wrong: the client takes the answer for the bytes of the content, and another of its nodes may
+/// share that content and have data there.
 fn may_read(data: &FileData, range: &Range<u64>) -> bool {
     let runs = || data.extents.data_in(data.size, range.clone());
     range.is_empty() || range.end <= data.size && runs().first() == Some(range)
 }
 
-/// The most bytes that an answer holds.
+/// The most bytes that the answer to a question can take up.
 fn bytes_max(ask: &Ask) -> Result<usize, ReadError> {
     match ask {
         Ask::Read { len, .. } if *len as usize > READ_BYTES_MAX => Err(ReadError::Invalid),
         Ask::Read { len, .. } => Ok(*len as usize + SMALL_ANSWER_BYTES),
-        // A single node may have a large map, or large attributes.
+        // Even a single node may have a large map of extents, or large attributes.
         Ask::List { .. } | Ask::Delivery { .. } | Ask::Node(_) | Ask::Entry(..) => {
             Ok(MESSAGE_BYTES_MAX)
         }
@@ -374,7 +374,7 @@ async fn acquire(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ReadError>
     of.clone().acquire_owned().await.map_err(|_| ReadError::Storage)
 }
 
-/// What an item takes up in a message, in bytes, counted generously.
+/// The size of an item in a message, in bytes, or a generous guess.
 fn size(item: &Item) -> usize {
     codec::encode(item).map_or(BLOCK_BYTES as usize, |bytes| bytes.len())
 }

@@ -1,4 +1,4 @@
-//! Serving one link from the answer to its opening to its end.
+//! Serving one link, from the answer to its opening until its end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,12 +27,12 @@ use crate::login::opening::Authenticated;
 use xfer_link::patience::Patient;
 use xfer_link::send;
 
-/// How long a client may say nothing, or take nothing.
+/// How long a client may send nothing, or take nothing that is sent to it.
 const SILENCE: Duration = Duration::from_millis(CLIENT_SILENCE_TIMEOUT_MS);
 
 impl Engine {
-    /// Serves a log link until it ends: answers its opening, and if a session begins, lends it the
-    /// session's queues.
+    /// Serves a log link until it ends. Answers its opening, and if a session begins, lends the
+    /// session's queues to the link.
     pub async fn run_session<R, W>(self: &Arc<Self>, auth: Authenticated, reader: R, writer: W)
     where
         R: AsyncRead + Unpin + Send + 'static,
@@ -48,7 +48,8 @@ impl Engine {
         }
     }
 
-    /// Serves a read link: answers its opening, and its questions until it or the session ends.
+    /// Serves a read link: answers its opening, and then its questions until the link or the
+    /// session ends.
     pub async fn run_reads<R, W>(
         self: &Arc<Self>,
         session: SessionId,
@@ -109,7 +110,7 @@ impl Engine {
         log_link::serve(lent, reader, writer).await;
     }
 
-    /// Starts the driver of a session, and lends the session's queues.
+    /// Starts the driver of a session, and lends the session's queues to a link.
     fn drive(&self, guard: SeatGuard, ends: Ends, last_named: u64) -> Lent {
         let session = guard.session.clone();
         let (lent, loan) = lend(session.clone(), ends.queues);
@@ -129,7 +130,7 @@ struct Open {
     begun: Begun,
 }
 
-/// Answers an opening. Says whether the answer went out.
+/// Answers an opening. Returns whether the answer was sent.
 async fn answer<W: AsyncWrite + Unpin>(writer: &mut W, opened: &Opened) -> bool {
     let sent = send(writer, opened, &[], Bounds::OPEN).await;
     if let Err(error) = &sent {
