@@ -1,5 +1,5 @@
-//! How a session begins: the epoch is raised, what the one before left is tidied, and the client
-//! is granted what it needs to start.
+//! How a session begins: the epoch rises, leftovers of the session before are tidied, and the
+//! client gets its first grant.
 
 use std::collections::BTreeMap;
 use xfer_protocol::limits::IDS_MAX;
@@ -14,16 +14,17 @@ use crate::engine::session::Session;
 use crate::engine::stores::Stores;
 use crate::engine::tree::Tree;
 
-/// How many orphans are removed in one transaction.
+/// The most orphans that are removed in one transaction.
 const ORPHANS_COUNT: usize = 10_000;
 
-/// How many of them are looked at at a time: they may have large attributes.
+/// The most orphans that are loaded at a time. The bound is small because they may have large
+/// attributes.
 const LOADED_COUNT: usize = 500;
 
-/// How many deliveries a grant names; of the others the client hears right after.
+/// The most deliveries that a grant names. The others are announced right after it.
 const DELIVERIES_MAX: usize = 1_000;
 
-/// How many users a grant names.
+/// The most users that a grant names.
 const USERS_MAX: usize = 16_384;
 
 /// A session that has begun.
@@ -35,14 +36,14 @@ pub(crate) struct Begun {
     pub(crate) last_named: u64,
     /// Whether more deliveries may wait than the grant names.
     pub(crate) more_deliveries: bool,
-    /// What the account sent before that there was no room for.
+    /// Earlier deliveries from this account that found no room.
     pub(crate) without_room: Vec<(DeliveryId, DeliveryState)>,
 }
 
-/// Begins the session of whoever holds a seat.
+/// Begins the session of an account whose seat is taken.
 ///
-/// The password may have been changed since it was checked, for a takeover waits long. Whoever
-/// changes it from now on finds the session, and ends it.
+/// A takeover may wait long, so the password may have changed since it was checked. A later change
+/// of the password finds the session in the registry and ends it.
 pub(crate) async fn begin(stores: &Stores, session: &Session) -> Result<Begun, Refusal> {
     let failed = |error: StoreError| {
         tracing::error!(user = %session.user(), %error, "a session can't begin");
@@ -91,16 +92,17 @@ async fn start(
     Ok(Begun { account, tree, grant, last_named, more_deliveries, without_room })
 }
 
-/// The users that this one can send to.
+/// The users that this user can send to.
 pub(crate) fn others(accounts: &[Account], user: &Name) -> Vec<Name> {
     let names = accounts.iter().map(|account| &account.name);
     names.filter(|name| *name != user).take(USERS_MAX).cloned().collect()
 }
 
-/// Removes nodes without names: the programs that had them open ended with the session before. Gives the
-/// account as it is then.
+/// Removes orphans, because the programs that had them open ended with the session before. Returns
+/// the account as it is after that.
 ///
-/// This is no op of the log, so it takes no seq; nobody was told of these nodes in this session.
+/// This is not an op of the log, so it takes no seq. The client of the new session does not know
+/// these nodes.
 pub(crate) async fn without_orphans(
     trees: &dyn Trees,
     begun: xfer_store::Begun,
@@ -124,7 +126,7 @@ pub(crate) async fn without_orphans(
     Ok(account)
 }
 
-/// Removes nodes in a batch.
+/// Adds the removal of orphans to a batch.
 fn remove(batch: &mut Batch, orphans: Vec<(Ino, Option<Node>)>) {
     let mut references: BTreeMap<ContentId, i64> = batch.references.drain(..).collect();
     for (ino, node) in orphans {

@@ -1,4 +1,4 @@
-//! Counts of what a session, or the whole engine, did: for the admin to see, and for tests.
+//! Counts of the work of a session and of the whole engine, for the administrator and for tests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,14 +12,14 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: AtomicU64,)*
         }
 
-        /// What [`Counters`] held at some moment.
+        /// The values of [`Counters`] at one moment.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
         pub struct Counts {
             $($(#[$doc])* pub $name: u64,)*
         }
 
         impl Counters {
-            /// The counts as they are now.
+            /// Reads the present values.
             pub fn counts(&self) -> Counts {
                 Counts { $($name: self.$name.load(Ordering::Relaxed),)* }
             }
@@ -38,11 +38,11 @@ counters! {
     barriers,
     /// Questions answered on read links.
     reads,
-    /// Of those, the ones for a single node or entry.
+    /// Questions for a single node or entry.
     looks,
-    /// Of those, the ones for pages of directories.
+    /// Questions for pages of directories.
     listings,
-    /// Of those, the ones for data.
+    /// Questions for bytes of a content.
     fetches,
     /// Bytes of data received with ops.
     bytes_in,
@@ -50,16 +50,15 @@ counters! {
     bytes_out,
 }
 
-/// Counts of what the committer did for all sessions together.
+/// Counts of the committer's work for all sessions together.
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
-    /// Transactions, each with the batches of all who waited for it.
+    /// Transactions, each with the batches of all sessions that waited.
     pub(crate) transactions: AtomicU64,
-    /// Batches in them.
+    /// Batches in all transactions.
     pub(crate) batches: AtomicU64,
 }
 
-/// Adds to a count.
 pub(crate) fn add(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }

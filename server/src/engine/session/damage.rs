@@ -1,4 +1,4 @@
-//! Telling the administrator which files are damaged: once for each, with its user and path.
+//! Telling the administrator which files are damaged: each file once, with its user and path.
 
 use std::collections::BTreeSet;
 
@@ -6,16 +6,16 @@ use parking_lot::Mutex;
 use xfer_protocol::{Ino, Name};
 use xfer_store::{AccountId, StoreError, Trees};
 
-/// How many files of a session are told of.
+/// The most files of a session that are reported.
 const TOLD_MAX: usize = 1_000;
 
-/// The files of a session that were told of.
+/// The damaged files of a session that were reported.
 #[derive(Default)]
 pub(crate) struct Damage(Mutex<BTreeSet<Ino>>);
 
 impl Damage {
-    /// Logs that a file can't be read, unless that was said before. Looks for its path, which takes
-    /// long.
+    /// Logs that a file can't be read, unless that was logged before. Looks up its path, which
+    /// takes long.
     pub(crate) async fn report(
         &self,
         trees: &dyn Trees,

@@ -1,11 +1,11 @@
 //! Lending a session's queues to a link, and getting them back.
 //!
-//! The session lends the reading ends of its queues. The link sends up what it hears, in order, and
-//! at last why it ended. The session then lets it say its last words, or closes it at once, and gets
-//! the queues back, with all that was not written.
+//! The session lends the reading ends of its queues. The link sends up its client's messages, in
+//! order, and at last the reason why it ended. The session then has it write the last words, or
+//! closes it at once, and gets the queues back with all messages that were not written.
 //!
-//! **Invariant:** at most [`HEARD_MAX`] messages of a link wait for the session. A link that hears
-//! more waits, and so does its client.
+//! **Invariant:** at most [`HEARD_MAX`] messages of a link wait for the session. If more come, the
+//! link waits, and so does its client.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,31 +21,31 @@ use xfer_protocol::tree::{Limit, Op, Room};
 use super::Session;
 use super::queues::Queues;
 
-/// How many messages of a link may wait for the session.
+/// The most messages of a link that may wait for the session.
 const HEARD_MAX: usize = 4;
 
-/// What a link sends up: what its client said, or that it ended.
+/// A message from a link to its session: one from the client, or the end of the link.
 pub(crate) enum FromLink {
-    /// Ops, to be applied.
+    /// The client sends ops to be applied.
     Ops(SentOps),
     /// A program waits until this op is durable.
     Barrier(Seq),
-    /// The client lives, and holds to this limit.
+    /// The client is alive, and keeps to this limit.
     Ping(Limit),
-    /// A program waits for room on the disk: this limit would be enough.
+    /// A program waits for room on the disk, and this limit would be enough.
     Room(Room),
     /// The client's numbers are running out.
     MoreIds,
-    /// The link hears no more. This is the last that it sends.
+    /// The link has ended. This is its last message.
     Ended(LinkEnd),
 }
 
-/// Ops that follow each other, as they came in one frame.
+/// Consecutive ops from one frame.
 pub(crate) struct SentOps {
-    /// The seq of the first.
+    /// The seq of the first op.
     pub(crate) first: Seq,
     pub(crate) ops: Vec<Op>,
-    /// The data of those that are writes, one after the other.
+    /// The data of the writes, one after the other.
     pub(crate) payload: Bytes,
     /// The frame's share of the memory for frames, held until the ops are applied.
     pub(crate) held: OwnedSemaphorePermit,
@@ -56,35 +56,35 @@ pub(crate) struct SentOps {
 pub(crate) enum LinkEnd {
     /// The client logged out.
     LoggedOut,
-    /// The bytes that came were no frame, or no message.
+    /// The client sent bytes that are not a frame or not a message.
     Protocol(String),
-    /// The client can't be heard any more.
+    /// The client can't be reached any more.
     Lost(Loss),
 }
 
-/// How a link was lost. The session need not end for it.
+/// How a link was lost. The session need not end because of that.
 #[derive(Clone, Debug)]
 pub(crate) enum Loss {
     /// The client closed the connection.
     Closed,
     /// The connection failed.
     Broken(String),
-    /// Nothing came for too long. The client may still receive messages.
+    /// The client was silent for too long. It may still receive messages.
     Silent,
 }
 
-/// What a link is to do.
+/// An order from the session to its link.
 #[derive(Clone)]
 enum LinkOrder {
     /// Go on.
     Serve,
-    /// Write all that waits, then these, and end.
+    /// Write all messages that wait, then these, and end.
     Farewell(Vec<ToClient>),
     /// End at once.
     Close,
 }
 
-/// The link's side: all that it has of the session.
+/// The link's side of a loan: the only parts of the session that a link has.
 pub(crate) struct Lent {
     pub(crate) session: Arc<Session>,
     pub(crate) queues: Queues,
@@ -93,11 +93,11 @@ pub(crate) struct Lent {
     pub(crate) back: oneshot::Sender<Queues>,
 }
 
-/// The orders to a link, for those of its parts that wait for them.
+/// The orders to a link, as its parts wait for them.
 #[derive(Clone)]
 pub(crate) struct LinkOrders(watch::Receiver<LinkOrder>);
 
-/// The session's side.
+/// The session's side of a loan.
 pub(crate) struct Loan {
     heard: mpsc::Receiver<FromLink>,
     orders: watch::Sender<LinkOrder>,
@@ -115,7 +115,7 @@ pub(crate) fn lend(session: Arc<Session>, queues: Queues) -> (Lent, Loan) {
 }
 
 impl LinkOrders {
-    /// Completes when the link is to say its last words, with these.
+    /// Completes when the link is to write its last words, and returns these.
     pub(crate) async fn farewell(&mut self) -> Vec<ToClient> {
         let is_farewell = |order: &LinkOrder| matches!(order, LinkOrder::Farewell(_));
         let words = self.0.wait_for(is_farewell).await.ok().and_then(|order| match order {
@@ -129,28 +129,29 @@ impl LinkOrders {
         }
     }
 
-    /// Completes when the link is to end at once: it is told to, or its session's task failed.
+    /// Completes when the link is to end at once, because the session ordered it or the session's
+    /// task failed.
     pub(crate) async fn close(&mut self) {
-        // Both are reasons to end, so they need not be told apart.
+        // The link ends in either case, so an error needs no separate handling.
         let _ = self.0.wait_for(|order| matches!(order, LinkOrder::Close)).await;
     }
 }
 
 impl Loan {
-    /// The next message from the link. A link whose task failed counts as broken.
+    /// Waits for the next message from the link. A link whose task failed counts as broken.
     pub(crate) async fn hear(&mut self) -> FromLink {
         let failed = || FromLink::Ended(LinkEnd::Lost(Loss::Broken("its task failed".to_owned())));
         self.heard.recv().await.unwrap_or_else(failed)
     }
 
-    /// Ends the link and gives back the queues, unless the link's task failed. The link first writes all
-    /// that waits, then these words, within `patience`; without words it ends at once.
+    /// Ends the link and returns the queues, unless the link's task failed. The link first writes
+    /// all messages that wait, then these words, within `patience`. Without words it ends at once.
     pub(crate) async fn call_in(
         mut self,
         words: Vec<ToClient>,
         patience: Duration,
     ) -> Option<Queues> {
-        // The link stops reading when it can send nothing up.
+        // A link that can't send its messages up stops reading.
         self.heard.close();
         if !words.is_empty() {
             self.orders.send_replace(LinkOrder::Farewell(words));

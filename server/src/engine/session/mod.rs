@@ -1,6 +1,7 @@
 //! A session: a seat, a tree, a position in the log, and the queues to the client.
 //!
-//! It knows no connection: a link is lent the reading ends of the queues and writes what is in them.
+//! A session knows no connection. It lends the reading ends of its queues to a link, which writes
+//! the messages in them.
 //!
 //! Reading order: `seat` with `orders` and `counters`, `turn` (the tree), `position`, `queues`
 //! and `lending` (to a link), `read_bounds` and `damage`; then `registry` (one session an account) and `begin`.
@@ -34,35 +35,34 @@ use read_bounds::ReadBounds;
 use seat::Seat;
 use turn::TreeTurn;
 
-/// What the admin sees of a session.
+/// A description of a session, for the administrator.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SessionInfo {
-    /// The user.
+    /// The user whose tree the session holds.
     pub user: Name,
     /// The client's host, as it named itself.
     pub host: String,
     /// The client's address.
     pub address: String,
-    /// When it began.
+    /// The time at which the session began.
     pub since: Timestamp,
-    /// Which session of the account it is.
+    /// The number of the session among all sessions of its tree.
     pub epoch: Epoch,
     /// The last op applied.
     pub applied: Seq,
     /// The last op that is durable.
     pub durable: Seq,
-    /// What it did so far.
+    /// The session's counts so far.
     pub counts: Counts,
 }
 
-/// A session of an account.
 pub(crate) struct Session {
     pub(crate) seat: Seat,
     pub(crate) tree: TreeTurn,
     pub(crate) position: Position,
     pub(crate) outbound: Outbound,
     pub(crate) reads: ReadBounds,
-    /// Which of its files are known to be damaged.
+    /// The files that are known to be damaged.
     pub(crate) damage: Damage,
 }
 
@@ -70,12 +70,12 @@ pub(crate) struct Session {
 pub(crate) struct Ends {
     /// For the link.
     pub(crate) queues: Queues,
-    /// For the task that makes messages of it.
+    /// For the task that turns news into messages.
     pub(crate) news: mpsc::Receiver<News>,
 }
 
 impl Session {
-    /// A session without a tree yet.
+    /// A session that has no tree yet.
     pub(crate) fn new(seat: Seat, answers: Arc<AnswerShare>) -> (Session, Ends) {
         let (outbound, queues, news) = queues();
         let session = Session {
@@ -89,7 +89,7 @@ impl Session {
         (session, Ends { queues, news })
     }
 
-    /// Begins, with the tree of the account as it was then. To be called once.
+    /// Begins the session with the account and its tree. To be called once.
     pub(crate) fn begin(&self, account: &Account, tree: Tree) {
         self.position.begin(account.epoch, tree.applied());
         self.tree.set(tree);
@@ -107,15 +107,16 @@ impl Session {
         &self.seat.counters
     }
 
-    /// Says something to the client. One that lets more wait than it may is cut off.
+    /// Queues a message to the client. If too many messages wait already, the session ends.
     pub(crate) fn tell(&self, message: ToClient) {
         if self.outbound.tell(message).is_err() {
             self.seat.orders.end(EndReason::Protocol("the client does not read".to_owned()));
         }
     }
 
-    /// Passes on news. Others send it, so too much of it is dropped rather than held against this
-    /// client, which asks for deliveries and their states at its next login anyway.
+    /// Passes news on. If too much waits, the news is dropped and the session goes on, because
+    /// other users cause the news. The client asks for deliveries and their states at its next
+    /// login anyway.
     pub(crate) fn pass_on(&self, news: News) {
         if self.outbound.pass_on(news).is_err() {
             tracing::debug!(user = %self.user(), "too much news");

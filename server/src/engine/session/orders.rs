@@ -1,4 +1,4 @@
-//! Orders to a session, from outside it: to let its client log out, or to end.
+//! Orders to a session from other parts of the engine: to have its client log out, or to end.
 //!
 //! **Invariant:** a weaker order never replaces a stronger one; of two deadlines the earlier holds.
 
@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use xfer_link::watch;
 use xfer_protocol::message::EndReason;
 
-/// An order to a session.
 #[derive(Clone, Debug)]
 pub(crate) enum Order {
     /// Go on.
@@ -19,34 +18,34 @@ pub(crate) enum Order {
     End { reason: EndReason },
 }
 
-/// The order that a session is under, and the news that it is over.
+/// The order that holds for a session, and whether the session is over.
 pub(crate) struct Orders {
     order: watch::Sender<Order>,
     over: watch::Sender<bool>,
 }
 
 impl Orders {
-    /// No order yet.
     pub(crate) fn new() -> Orders {
         Orders { order: watch::Sender::new(Order::Run), over: watch::Sender::new(false) }
     }
 
-    /// Has the client log out within `patience`.
+    /// Asks the client to send the rest of its log and to log out, and ends the session after
+    /// `patience`.
     pub(crate) fn drain(&self, reason: EndReason, patience: Duration) {
         self.give(Order::Drain { reason, deadline: Instant::now() + patience });
     }
 
-    /// Ends the session.
+    /// Ends the session at once.
     pub(crate) fn end(&self, reason: EndReason) {
         self.give(Order::End { reason });
     }
 
-    /// The orders from now on, and the one that holds.
+    /// Subscribes to orders, including the one that holds now.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Order> {
         self.order.subscribe()
     }
 
-    /// Why the session has to end now, if it has to.
+    /// Returns the reason why the session must end now, if it must.
     pub(crate) fn due(&self) -> Option<EndReason> {
         match self.order.get() {
             Order::Run => None,
@@ -55,7 +54,7 @@ impl Orders {
         }
     }
 
-    /// When a client that is asked to log out must have done so.
+    /// The time by which a client that is drained must have logged out.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.order.get() {
             Order::Drain { deadline, .. } => Some(deadline),

@@ -1,4 +1,4 @@
-//! A session's position in its log: how far ops are applied, and how far they are durable.
+//! A session's position in its log: the last op applied, and the last op that is durable.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use xfer_link::watch;
 use xfer_protocol::{Epoch, Seq};
 
-/// The position. Only the driver moves it; others look at it and wait for it.
+/// The position. Only the driver moves it; other tasks read it and wait for it.
 pub(crate) struct Position {
     epoch: OnceLock<Epoch>,
     applied: watch::Sender<Seq>,
@@ -23,14 +23,14 @@ impl Position {
         }
     }
 
-    /// Begins where the session before was durable. To be called once.
+    /// Begins at the last op that the tree's earlier sessions made durable. To be called once.
     pub(crate) fn begin(&self, epoch: Epoch, applied: Seq) {
         self.epoch.get_or_init(|| epoch);
         self.applied.send_replace(applied);
         self.set_durable(applied);
     }
 
-    /// Which session of the account it is, once it has begun.
+    /// The epoch, once the session has begun.
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         self.epoch.get().copied()
     }
@@ -40,12 +40,12 @@ impl Position {
         self.applied.get()
     }
 
-    /// The last op applied, from now on.
+    /// Subscribes to the last op applied.
     pub(crate) fn follow_applied(&self) -> watch::Receiver<Seq> {
         self.applied.subscribe()
     }
 
-    /// Notes how far ops are applied.
+    /// Sets the last op applied.
     pub(crate) fn set_applied(&self, seq: Seq) {
         self.applied.send_if_modified(|applied| std::mem::replace(applied, seq) != seq);
     }
@@ -55,7 +55,7 @@ impl Position {
         Seq(self.durable.load(Ordering::Relaxed))
     }
 
-    /// Notes how far ops are durable.
+    /// Sets the last op that is durable.
     pub(crate) fn set_durable(&self, seq: Seq) {
         self.durable.store(seq.0, Ordering::Relaxed);
     }

@@ -1,8 +1,9 @@
-//! The queues to a session's client. They are the session's; a link has their reading ends for as
-//! long as it lives, and gives them back with all that it did not write.
+//! The queues to a session's client. They belong to the session. A link borrows their reading ends
+//! while it lives, and gives them back with all messages that it did not write.
 //!
-//! A message that was written may not have arrived: the link may have broken just then. Most messages
-//! need not be remembered for that, since they state what is, and can be made anew for another link:
+//! A message that was written may not have arrived, because the link may have broken just then.
+//! Most messages need not be kept for that case: they state a present fact, and can be made anew
+//! for another link:
 //!
 //! | message | made anew from |
 //! |---|---|
@@ -16,31 +17,31 @@
 //!
 //! - `Arrived`: each delivery is announced once, in the order of arrivals; the announcing task
 //!   (`driver/news.rs`) keeps the last one announced. Deliveries wait in the store until they are
-//!   accepted, so they can be announced again from an earlier one on.
-//! - `Settled`: sent once, when it happens. The store has the state of each delivery, but does not know
+//!   accepted, so they can be announced again from an earlier point.
+//! - `Settled`: sent once, when it happens. The store knows the state of each delivery, but not
 //!   which states a client was told.
-//! - `Diverged`, `Ended`: the last words. The session is gone after them, and with it the reason.
+//! - `Diverged`, `Ended`: the last words. After them the session is gone, together with the reason.
 
 use tokio::sync::mpsc;
 use xfer_protocol::DeliveryId;
 use xfer_protocol::message::{DeliveryState, ToClient};
 
-/// How many messages may wait for a client to read them.
+/// The most messages that may wait for a client to read them.
 const OUTGOING_MAX: usize = 1024;
 
-/// How much news may wait for a client.
+/// The most pieces of news that may wait for a client.
 const NEWS_MAX: usize = 1 << 16;
 
-/// How many messages made of news wait beside the session's own.
+/// The most messages made from news that may wait.
 const TOLD_NEWS_MAX: usize = 16;
 
-/// News from other users' sessions. There may be much of it at once, so it waits apart from the
+/// News from other users' sessions. Much of it may come at once, so it waits apart from the
 /// session's own messages.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum News {
-    /// Something was sent to this user.
+    /// A delivery to this user arrived.
     Arrived,
-    /// Something that this user sent was accepted, declined or refused.
+    /// A delivery from this user was accepted, declined or refused.
     Settled(DeliveryId, DeliveryState),
 }
 
@@ -48,8 +49,8 @@ pub(crate) enum News {
 pub(crate) struct Queues {
     /// Messages, in order.
     pub(crate) outgoing: mpsc::Receiver<ToClient>,
-    /// Messages made of news. They have a separate queue, so that other users' doings never make
-    /// this client one that lets too much wait.
+    /// Messages made from news. They have a separate queue, so that other users can't fill the one
+    /// whose overflow ends this session.
     pub(crate) told_news: mpsc::Receiver<ToClient>,
 }
 
@@ -60,10 +61,10 @@ pub(crate) struct Outbound {
     news: mpsc::Sender<News>,
 }
 
-/// More waits than may.
+/// The queue is full.
 pub(crate) struct Full;
 
-/// Queues with nothing in them, and the news that messages are to be made of.
+/// Makes empty queues, and the end from which news is turned into messages.
 pub(crate) fn queues() -> (Outbound, Queues, mpsc::Receiver<News>) {
     let (outgoing, outgoing_end) = mpsc::channel(OUTGOING_MAX);
     let (told_news, told_news_end) = mpsc::channel(TOLD_NEWS_MAX);
@@ -73,18 +74,18 @@ pub(crate) fn queues() -> (Outbound, Queues, mpsc::Receiver<News>) {
 }
 
 impl Outbound {
-    /// Says something to the client.
+    /// Queues a message to the client.
     pub(crate) fn tell(&self, message: ToClient) -> Result<(), Full> {
         self.outgoing.try_send(message).map_err(|_| Full)
     }
 
-    /// Tells the client news, as soon as there is room for it.
+    /// Queues a message made from news, as soon as there is room for it.
     pub(crate) async fn tell_news(&self, message: ToClient) {
-        // This fails only when the session is over.
+        // This fails only if the session is over.
         let _ = self.told_news.send(message).await;
     }
 
-    /// Passes on news that a message is to be made of.
+    /// Queues news to be turned into a message.
     pub(crate) fn pass_on(&self, news: News) -> Result<(), Full> {
         self.news.try_send(news).map_err(|_| Full)
     }

@@ -1,4 +1,4 @@
-//! What a session's questions may take up: links, work and memory.
+//! Bounds on a session's questions: links, work and memory.
 
 use std::sync::Arc;
 
@@ -6,23 +6,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::engine::link::answer_room::AnswerShare;
 
-/// How many questions of a session are in work at a time.
+/// The most questions of a session that are answered at a time.
 const WORK_MAX: usize = 16;
 
-/// How many read links a session may have.
+/// The most read links of a session.
 const LINKS_MAX: usize = 32;
 
 /// The bounds of one session.
 pub(crate) struct ReadBounds {
     links: Arc<Semaphore>,
-    /// Bounds the questions in work, on all read links together.
+    /// Bounds the questions being answered, on all read links together.
     pub(crate) work: Arc<Semaphore>,
     /// Bounds the bytes of answers that are not sent yet.
     pub(crate) answers: Arc<AnswerShare>,
 }
 
 impl ReadBounds {
-    /// Nothing is taken up yet.
     pub(crate) fn new(answers: Arc<AnswerShare>) -> ReadBounds {
         ReadBounds {
             links: Arc::new(Semaphore::new(LINKS_MAX)),
@@ -31,7 +30,7 @@ impl ReadBounds {
         }
     }
 
-    /// Room for one more read link, if there may be one.
+    /// Takes a place for one more read link, if there is one.
     pub(crate) fn take_link(&self) -> Option<OwnedSemaphorePermit> {
         self.links.clone().try_acquire_owned().ok()
     }

@@ -1,7 +1,7 @@
-//! The sessions that run: at most one an account.
+//! The running sessions: at most one for each account.
 //!
-//! **Invariant:** a session leaves the registry only when no part of it can change a row or a content
-//! any more. So two sessions of an account never work at the same time.
+//! **Invariant:** a session leaves the registry only when no part of it can change a row or a
+//! content any more. So two sessions of an account never run at the same time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use crate::engine::session::seat::Seat;
 use crate::engine::session::{Ends, Session};
 use crate::login::opening::Authenticated;
 
-/// How long the client of a session that is taken over has to send its log.
+/// How long the client of a session that is taken over may go on sending its log.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// How long the server then has to commit that.
+/// How long the server may then take to commit those ops.
 const COMMIT: Duration = Duration::from_secs(20);
 
-/// The most sessions at a time.
+/// The most sessions that run at a time.
 const SESSIONS_MAX: usize = 10_000;
 
 /// How often a takeover tries again when another login was faster.
 const TAKEOVER_TRIES: usize = 3;
 
-/// All sessions that run.
+/// All running sessions.
 #[derive(Default)]
 pub(crate) struct Registry {
     state: Mutex<Seats>,
@@ -39,11 +39,11 @@ pub(crate) struct Registry {
 #[derive(Default)]
 struct Seats {
     sessions: BTreeMap<AccountId, Arc<Session>>,
-    /// The server is stopping: no session begins any more.
+    /// Whether the server is stopping, so that no session can begin any more.
     closed: bool,
 }
 
-/// A seat that is taken. Dropping this frees it and says that the session is over.
+/// A taken seat. Dropping this frees the seat and marks the session as over.
 pub(crate) struct SeatGuard {
     registry: Arc<Registry>,
     pub(crate) session: Arc<Session>,
@@ -55,14 +55,15 @@ impl Drop for SeatGuard {
     }
 }
 
-/// Why there is no seat.
+/// Why the seat can't be taken.
 enum Taken {
     By(Arc<Session>),
     Refused(Refusal),
 }
 
 impl Registry {
-    /// Takes the account's seat, waiting for the session that has it to end if that is the purpose.
+    /// Takes the account's seat. If the client wants to take over, first drains the session that
+    /// has the seat and waits for its end.
     pub(crate) async fn claim(
         self: &Arc<Registry>,
         auth: &Authenticated,
@@ -81,28 +82,25 @@ impl Registry {
         Err(Refusal::Busy)
     }
 
-    /// The session with this name and secret.
+    /// Finds the session with this identity and secret.
     pub(crate) fn find(&self, id: SessionId, secret: &Secret) -> Option<Arc<Session>> {
         let session = self.all().into_iter().find(|session| session.seat.id == id)?;
         session.seat.has_secret(secret).then_some(session)
     }
 
-    /// The account's session.
     pub(crate) fn of_account(&self, account: AccountId) -> Option<Arc<Session>> {
         self.lock().sessions.get(&account).cloned()
     }
 
-    /// The user's session.
     pub(crate) fn of_user(&self, user: &Name) -> Option<Arc<Session>> {
         self.all().into_iter().find(|session| session.user() == user)
     }
 
-    /// All sessions.
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {
         self.lock().sessions.values().cloned().collect()
     }
 
-    /// Lets no session begin any more.
+    /// Refuses all new sessions from now on.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
     }
@@ -130,14 +128,14 @@ impl Registry {
         session.seat.orders.set_over();
     }
 
-    /// Each change to the state is one step, so a panic elsewhere leaves it whole.
+    /// Each change to the state is one step, so a panic can't leave it inconsistent.
     fn lock(&self) -> parking_lot::MutexGuard<'_, Seats> {
         self.state.lock()
     }
 }
 
-/// Waits until the other session is over. If the storage hangs, it keeps its seat: two sessions must
-/// never write to the same contents.
+/// Drains the other session and waits until it is over. If the storage hangs, that session keeps
+/// its seat, because two sessions must never write to the same contents.
 async fn take_over(other: &Session, auth: &Authenticated) -> Result<(), Refusal> {
     let (host, address) = (auth.host.clone(), auth.address.clone());
     tracing::info!(user = %auth.user, ?host, address, "takes the session over");

@@ -1,5 +1,5 @@
-//! A seat: an account's one place for a session. It says who has it, proves it by a secret, takes
-//! orders and counts.
+//! A seat: an account's one place for a session. It holds the identity of the session's client, the
+//! secret that proves it, orders and counters.
 //!
 //! It knows neither the tree nor a link.
 
@@ -14,7 +14,7 @@ use crate::engine::session::counters::Counters;
 use crate::engine::session::orders::Orders;
 use crate::login::opening::Authenticated;
 
-/// The place of one account.
+/// The seat of one account, as its present session holds it.
 pub(crate) struct Seat {
     pub(crate) id: SessionId,
     pub(crate) who: Who,
@@ -23,7 +23,7 @@ pub(crate) struct Seat {
     secret: Secret,
 }
 
-/// The user of a session, and where from.
+/// The user of a session, and the client's host and address.
 pub(crate) struct Who {
     pub(crate) account: AccountId,
     pub(crate) user: Name,
@@ -36,7 +36,8 @@ pub(crate) struct Who {
 }
 
 impl Seat {
-    /// A seat for a login, under a new name and secret. None if the system gives no random bytes.
+    /// Makes a seat for a login, with a new identity and secret. None if the system gives no random
+    /// bytes.
     pub(crate) fn new(auth: &Authenticated) -> Option<Seat> {
         let (id, secret) = draw_identity()?;
         let who = Who {
@@ -50,20 +51,20 @@ impl Seat {
         Some(Seat { id, who, orders: Orders::new(), counters: Counters::default(), secret })
     }
 
-    /// The secret, for its client.
+    /// Returns the secret, for the grant to the client.
     pub(crate) fn secret(&self) -> Secret {
         self.secret.clone()
     }
 
-    /// Whether this is its secret; takes the same time whether it is or not.
+    /// Whether this is the session's secret. Takes the same time in either case.
     pub(crate) fn has_secret(&self, secret: &Secret) -> bool {
         self.secret.0.ct_eq(&secret.0).into()
     }
 }
 
 impl Who {
-    /// Whether the account, as it is now, may still have this session: it is the same one, and its
-    /// password is still the one that was given.
+    /// Whether the present account may still have this session: it is the same account, and its
+    /// password is still the one that the user gave.
     pub(crate) fn may_be_of(&self, account: &Account) -> bool {
         account.id == self.account && account.password == self.password
     }
@@ -74,7 +75,7 @@ impl Who {
     }
 }
 
-/// A name and a secret that can't be guessed.
+/// Draws a session's identity and secret at random, so that they can't be guessed.
 fn draw_identity() -> Option<(SessionId, Secret)> {
     let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
     let (mut id, mut secret) = (SessionId([0; 16]), Secret([0; 32]));
