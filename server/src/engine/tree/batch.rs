@@ -1,4 +1,4 @@
-//! What a tree changed since it was last given to a commit, as far as its rows don't say it.
+//! The changes to a tree since its last batch, as far as its rows don't show them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,74 +9,74 @@ use xfer_protocol::tree::{
 };
 use xfer_protocol::{ContentId, DeliveryId, Ino};
 
-/// Rows beyond which a batch is committed before its time.
+/// The number of rows from which on a batch is committed early.
 const ROWS_LARGE: usize = 20_000;
 
-/// Bytes of data beyond which a batch is committed before its time.
+/// The bytes of data from which on a batch is committed early.
 const BYTES_LARGE: u64 = 64 << 20;
 
-/// Bytes of attributes, maps and targets in rows beyond which a batch is committed before its time:
-/// rows that are not committed can't be unloaded, and a few of these take what thousands of others do.
+/// The bytes of attributes, maps and targets in rows from which on a batch is committed early. Rows
+/// that are not committed can't be unloaded, and a few of these take as much memory as thousands of
+/// others.
 const HELD_LARGE: usize = 16 << 20;
 
-/// What one row may have of them without being counted, in bytes.
+/// The size up to which the attributes, map and target of a row are not counted, in bytes.
 const HELD_SMALL: usize = 1 << 10;
 
-/// What a run of data takes up in a sparse file's map, in bytes.
+/// The size of one run in a sparse file's map, in bytes.
 const RUN_BYTES: usize = 18;
 
-/// A range of a content whose space goes back once it is sure that nothing reaches it.
+/// A range of a content to be reclaimed once no committed row reaches it.
 #[derive(Clone, Debug)]
 pub(crate) struct Free {
     /// The node that the content belongs to.
     pub(crate) ino: Ino,
-    /// The content.
     pub(crate) content: ContentId,
     /// The range, in bytes.
     pub(crate) range: Range<u64>,
 }
 
-/// Collected by applying ops, taken by a commit.
+/// The changes that ops collect and the next batch takes.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    /// How many more nodes and deliveries refer to a content.
+    /// By how much the number of nodes and deliveries that refer to a content changes.
     pub(crate) references: BTreeMap<ContentId, i64>,
-    /// What becomes of deliveries, in order.
+    /// Deliveries that are sent, accepted or declined, in order.
     pub(crate) deliveries: Vec<DeliveryEffect>,
     /// Deliveries that lost a node of their record.
     pub(crate) unrecorded: BTreeSet<DeliveryId>,
-    /// Contents that were changed, and the node that each belongs to, if there is one.
+    /// Contents that were changed, each with the node that it belongs to, if there is one.
     pub(crate) touched: BTreeMap<ContentId, Option<Ino>>,
-    /// Contents that came into being.
+    /// Contents that were created.
     pub(crate) created: BTreeSet<ContentId>,
-    /// What is to be given back.
+    /// Ranges to be reclaimed after the commit.
     pub(crate) frees: Vec<Free>,
-    /// Contents that something has no more, which others may still have.
+    /// Contents that lost an owner, and may have others.
     pub(crate) dropped: BTreeSet<ContentId>,
-    /// What an earlier batch noted as to be given back, and was.
+    /// Contents of which the parts that an earlier batch noted were reclaimed.
     pub(crate) freed: Vec<ContentId>,
     rows: usize,
     bytes: u64,
-    /// How large the nodes are that changed, in order, until that is absorbed.
+    /// The sizes of the changed nodes, in order, until `absorb` adds them up.
     sizes: Vec<(Ino, usize)>,
-    /// Rows with large attributes, maps or targets, and how many bytes of them.
+    /// Rows with large attributes, maps or targets, each with the size of these in bytes.
     large: BTreeMap<Ino, usize>,
     held: usize,
 }
 
-/// What waits for a batch that is being committed.
+/// The state that is kept for a batch while it is being committed.
 #[derive(Default)]
 pub(crate) struct InFlight {
     pub(crate) touched: BTreeMap<ContentId, Option<Ino>>,
     pub(crate) created: BTreeSet<ContentId>,
     pub(crate) stillborn: BTreeSet<ContentId>,
     pub(crate) frees: Vec<Free>,
-    /// What the session's ops up to its end take up.
+    /// The room that the session's ops take up, including those of the batch.
     pub(crate) used: Room,
 }
 
 impl Pending {
-    /// Notes what an op is about to change in `rows`.
+    /// Notes the changes that an op is about to make to `rows`.
     pub(crate) fn note(&mut self, rows: &impl Rows, changes: &Changes) {
         for (ino, node) in &changes.nodes {
             let Loaded::Present(before) = rows.node(*ino) else { continue };
@@ -85,7 +85,7 @@ impl Pending {
         }
         for (content, by) in &changes.references {
             *self.references.entry(*content).or_default() += by;
-            // Whatever else has it from now on: that may be less of it.
+            // The remaining owners may have less of it.
             if *by < 0 {
                 self.dropped.insert(*content);
             }
@@ -101,7 +101,8 @@ impl Pending {
         }
     }
 
-    /// Notes what an op that changes its nodes so is about to do to a content.
+    /// Notes the effect that an op is about to have on a content. `changes` are those of the same
+    /// op.
     pub(crate) fn touch(&mut self, changes: &Changes, effect: &ContentEffect) {
         let (content, bytes) = match effect {
             ContentEffect::Create { content } => {
@@ -121,7 +122,7 @@ impl Pending {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Takes over what is collected by ops that come after those of this.
+    /// Adds the changes collected by later ops.
     pub(crate) fn absorb(&mut self, later: Pending) {
         for (content, by) in later.references {
             *self.references.entry(content).or_default() += by;
@@ -138,12 +139,13 @@ impl Pending {
         later.sizes.into_iter().for_each(|(ino, bytes)| self.note_large(ino, bytes));
     }
 
-    /// Whether so much is collected that it should not wait for more.
+    /// Whether the batch is so large that it should be committed at once.
     pub(crate) fn is_large(&self) -> bool {
         self.rows >= ROWS_LARGE || self.bytes >= BYTES_LARGE || self.held >= HELD_LARGE
     }
 
-    /// Contents that came and went: no commit ever hears of them.
+    /// Contents that were created and dropped again since the last batch, so that no commit names
+    /// them.
     pub(crate) fn stillborn(&self) -> BTreeSet<ContentId> {
         let unused = |content: &&ContentId| self.references.get(content).is_none_or(|by| *by == 0);
         self.created.iter().filter(unused).copied().collect()
@@ -172,7 +174,8 @@ fn owner(changes: &Changes, content: ContentId) -> Option<Ino> {
     changes.nodes.iter().find(|(_, node)| has(node)).map(|(ino, _)| *ino)
 }
 
-/// What only some nodes have, and as much as they like: about its size in bytes.
+/// The approximate size of a node's attributes, map and target, in bytes. Only some nodes have
+/// these, and they may be large.
 pub(crate) fn own_size(node: &Node) -> usize {
     let kind = match &node.kind {
         Kind::File(data) => match &data.extents {

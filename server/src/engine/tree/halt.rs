@@ -1,18 +1,18 @@
-//! Why a tree can't go on.
+//! The reasons why a tree can't apply any more ops.
 
 use std::io::ErrorKind;
 
 use xfer_protocol::{Errno, Seq};
 use xfer_store::StoreError;
 
-/// Why a tree can't go on.
+/// Why a tree can't apply any more ops.
 #[derive(Debug)]
 pub(crate) enum Halt {
     /// The rules, or the checks around them, refuse the op.
     Refused {
-        /// The op.
+        /// The position of the op.
         seq: Seq,
-        /// Why.
+        /// The error that the rules or the checks gave.
         errno: Errno,
     },
     /// The client broke the protocol.
@@ -22,8 +22,8 @@ pub(crate) enum Halt {
 }
 
 impl Halt {
-    /// The same for an op at `seq`: that it asks for more than the disk has, or than a file can have there,
-    /// is no failure.
+    /// Narrows the reason down for an op at `seq`. An op that needs more than the disk has, or than
+    /// a file there can hold, is refused; that is not a failure of the storage.
     pub(crate) fn of_op(self, seq: Seq) -> Halt {
         match self {
             Halt::Storage(StoreError::Full) => Halt::Refused { seq, errno: Errno::ENOSPC },

@@ -1,10 +1,11 @@
-//! Working on a tree while the store is asked.
+//! Attempts on a tree, with calls to the store between them.
 //!
-//! What is done to a tree is an attempt, made while it is locked: it is done at once, or says which rows
-//! it misses. Those are loaded while the tree is not locked, and the attempt is made again.
+//! Work on a tree is an attempt, made under the tree's lock. It is done at once, or names the rows
+//! that it misses. These are loaded without the lock, and the attempt is made again.
 //!
-//! **Invariant:** a tree is never locked across an await. Whoever loads rows has the tree's turn: nothing
-//! is applied, settled or unloaded between a question to the store and its answer.
+//! **Invariant:** a tree is never locked across an await. A task that loads rows has the tree's
+//! turn, so no row is changed, marked durable or unloaded between a call to the store and its
+//! answer.
 
 use xfer_protocol::Seq;
 use xfer_protocol::tree::{Need, Room};
@@ -14,9 +15,9 @@ use crate::engine::session::turn::{NoTree, TreeTurn};
 use crate::engine::stores::Stores;
 use crate::engine::tree::{Reclaimed, Tree};
 
-/// Something that has a tree.
+/// An owner of a tree: a session with a client, or one without.
 pub(crate) trait HasTree {
-    /// Does something with the tree.
+    /// Runs `work` on the tree.
     fn with_tree<T>(&self, work: impl FnOnce(&mut Tree) -> T) -> Result<T, NoTree>;
 }
 
@@ -26,7 +27,7 @@ impl HasTree for TreeTurn {
     }
 }
 
-/// Why an attempt on a tree was not made to its end.
+/// Why an attempt on a tree could not be finished.
 #[derive(Debug)]
 pub(crate) enum Unmade {
     /// The tree is not there.
@@ -79,13 +80,14 @@ pub(crate) async fn load(
     Ok(holder.with_tree(|tree| tree.fill(found))?)
 }
 
-/// Asks the disk for more than the session was promised, which its ops take up. Says whether it has that.
+/// Raises the session's limit to `wanted`, the room that its ops take up. Returns whether the disk
+/// has that much.
 pub(crate) async fn make_room(
     stores: &Stores,
     holder: &impl HasTree,
     wanted: Room,
 ) -> Result<bool, Unmade> {
-    // A session without a client never asks.
+    // A session without a client looks only here, since it never asks for room itself.
     let seen = match stores.space.look().await {
         Ok(seen) => seen,
         Err(error) => {
@@ -99,10 +101,11 @@ pub(crate) async fn make_room(
     })?)
 }
 
-/// Notes that all up to `seq` is durable, and gives back what that made unreachable. Says whether there
-/// was anything. Needs the tree's turn.
+/// Notes that all ops up to `seq` are durable, and reclaims the space that this made unreachable.
+/// Returns whether there was any. Needs the tree's turn.
 ///
-/// What can't be given back is noted as such in rows, and tried again when the next session begins.
+/// Space that can't be reclaimed now is already noted in rows, and reclaimed when the next session
+/// begins.
 pub(crate) async fn reclaim(
     store: &Store,
     holder: &impl HasTree,

@@ -1,8 +1,8 @@
 //! Listings: pages of the store with the tree's own changes laid over them.
 //!
-//! **Invariant:** a page shows the directory as of the last op applied: of a name that the table
-//! knows, present or absent, the store is not believed. Whoever lists has the tree's turn, so that no row
-//! can be settled and unloaded between the two looks.
+//! **Invariant:** a page shows the directory as of the last op applied. If the table knows a name,
+//! present or absent, the store's row does not count. A task that lists has the tree's turn, so no
+//! row can be marked durable and unloaded after the store was read and before the table is.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,19 +19,21 @@ use crate::engine::tree::batch::own_size;
 use crate::engine::tree::holding::Unmade;
 use crate::engine::tree::refusing::unmade;
 
-/// How much of a directory is loaded from the store at a time.
+/// The part of a directory that is loaded from the store at a time.
 const LOADED_AT_ONCE: ListMax = ListMax { count: 1_000, bytes: PAGE_BYTES };
 
-/// The most directories that one answer holds pages of.
+/// The most pages in one answer, each of one directory.
 const PAGES_MAX: usize = 256;
 
-/// What an entry takes up beside what is counted, in bytes: numbers and times.
+/// The size of an entry's numbers and times in a page, in bytes. Names and large attributes are
+/// counted.
 const ENTRY_BYTES: usize = 96;
 
-/// What an empty page takes up, in bytes.
+/// The size of an empty page, in bytes.
 const PAGE_HEAD_BYTES: usize = 32;
 
-/// Entries of `directory` after `after`; then, if room is left, directories within it, whole.
+/// Lists the entries of `directory` after the name `after`. If room is left, whole directories
+/// below it follow.
 pub(crate) async fn list(
     store: &Store,
     session: &Session,
@@ -46,13 +48,13 @@ pub(crate) async fn list(
 struct Pages<'a> {
     store: &'a Store,
     session: &'a Session,
-    /// What is left of its size, in bytes.
+    /// The bytes that are left for further entries.
     room: usize,
-    /// Directories that were seen and may follow.
+    /// Directories that were listed as entries and may follow.
     waiting: VecDeque<Seen>,
 }
 
-/// A directory that was seen, and what its page takes up at least, in bytes.
+/// A directory that was listed as an entry, and the least size of its page in bytes.
 #[derive(Clone, Copy)]
 struct Seen {
     directory: Ino,
@@ -89,7 +91,8 @@ impl Pages<'_> {
         }
     }
 
-    /// The directories that come next, as many as may fit: they are asked for together.
+    /// Takes the directories that come next, as many as may fit, so that the store is asked for all
+    /// of them in one call.
     fn next(&mut self, count: usize) -> Vec<Seen> {
         let mut next = Vec::new();
         let mut room = self.room;
@@ -104,8 +107,8 @@ impl Pages<'_> {
         next
     }
 
-    /// What the store has of some directories after some names; nothing of a directory that the table
-    /// knows as a whole.
+    /// Loads the store's entries of some directories, each after a name. Skips directories that the
+    /// table knows completely.
     async fn parts(&self, of: Vec<(Ino, Option<Name>)>) -> Result<Vec<Option<Listing>>, Unmade> {
         let is_complete = self.session.tree.with(|tree| {
             of.iter().map(|(directory, _)| tree.table().is_complete(*directory)).collect::<Vec<_>>()
@@ -125,8 +128,8 @@ impl Pages<'_> {
             .collect())
     }
 
-    /// One page, of at least one entry if there is one, which takes its size off the room. Its first part
-    /// was asked for.
+    /// Makes one page and subtracts its size from the room. The page has at least one entry, if
+    /// there is one. The caller has loaded its first part already.
     async fn page(
         &mut self,
         directory: Ino,
@@ -157,8 +160,8 @@ impl Pages<'_> {
         }
     }
 
-    /// Nodes that the table does not know, of entries that it does. They are not loaded for it: a page
-    /// may have more of them than a table should keep.
+    /// Loads nodes that the table does not know, of entries that it does. They are not filled into
+    /// the table, because a page may have more of them than a table should keep.
     async fn nodes(&self, unknown: &[Ino]) -> Result<BTreeMap<Ino, Node>, Unmade> {
         if unknown.is_empty() {
             return Ok(BTreeMap::new());
@@ -183,17 +186,17 @@ impl Pages<'_> {
     }
 }
 
-/// A run of a directory's entries.
+/// Consecutive entries of a directory.
 struct Merged {
-    /// With their nodes, but for those in `unknown`.
+    /// The entries, with their nodes except those in `unknown`.
     rows: BTreeMap<Name, (Ino, Option<Node>)>,
     /// Nodes that neither the table nor the store's part has.
     unknown: Vec<Ino>,
-    /// The name up to which nothing is missing; `None` for all names.
+    /// The name up to which the entries are complete; `None` if they are complete to the end.
     end: Option<Name>,
 }
 
-/// The entries after `after`: so many of the store's, with what the table knows laid over them.
+/// Merges the store's entries after `after` with those that the table knows, which take precedence.
 fn merge(tree: &Tree, directory: Ino, after: Option<&Name>, stored: Option<Listing>) -> Merged {
     let mut rows = BTreeMap::new();
     let mut end = None;
@@ -217,7 +220,7 @@ fn merge(tree: &Tree, directory: Ino, after: Option<&Name>, stored: Option<Listi
     }
     let mut unknown = Vec::new();
     rows.retain(|_, (ino, node)| match tree.table().node(*ino) {
-        // The table knows it better than the store.
+        // The table's node is at least as new as the store's.
         Loaded::Present(known) => {
             *node = Some(Arc::unwrap_or_clone(known));
             true

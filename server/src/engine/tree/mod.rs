@@ -1,19 +1,20 @@
 //! A session's tree: the rows that are loaded, and how ops change rows and contents.
 //!
-//! It is pure with respect to the store: an attempt on it says which rows it misses, and what is to be
-//! done to contents. `holding` is how that is done while the tree is not locked. It decides nothing about
-//! when to commit, and knows no link.
+//! A tree never calls the store: an attempt on it returns the rows that it misses and the effects
+//! on contents. `holding` has these performed without the tree's lock. A tree does not decide when
+//! to commit, and knows no link.
 //!
-//! Ops are *planned* one after the other; then the effects of some of them on contents are performed
-//! together, and only then they count as applied. If an effect fails, the table is as it was before the
-//! first of them.
+//! Ops are *planned* one after the other. Then the effects of several ops on contents are performed
+//! together, and only then do these ops count as applied. If an effect fails, the table is restored
+//! to its state before the first of them.
 //!
-//! **Invariant:** what the table knows and is not settled yet is newer than the store; everything
-//! else is what the store has. So nothing is settled or unloaded while rows are being loaded: whoever
-//! does either has the tree's turn.
+//! **Invariant:** rows in the table that are not durable yet are newer than the store's; all others
+//! equal the store's. So no row is marked durable or unloaded while rows are being loaded: a task
+//! that does any of these has the tree's turn.
 //!
-//! **Invariant:** bytes that committed rows can reach are not given back: [`xfer_protocol::tree::ContentEffect::Free`]
-//! and contents that came and went wait for the commit that makes them unreachable.
+//! **Invariant:** bytes that committed rows can reach are not reclaimed:
+//! [`xfer_protocol::tree::ContentEffect::Free`], and the removal of contents that were created and
+//! dropped again, wait for the commit that makes the bytes unreachable.
 
 pub(crate) mod holding;
 mod planning;
@@ -49,7 +50,6 @@ pub(crate) struct Work {
     pub(crate) contents: Vec<ContentId>,
 }
 
-/// The tree of a session.
 pub(crate) struct Tree {
     account: AccountId,
     user: Name,
@@ -60,15 +60,15 @@ pub(crate) struct Tree {
     ids: Numbers,
     /// The last op whose effects on contents are performed.
     applied: Seq,
-    /// The last op that was given to a commit.
+    /// The last op in a batch that was taken.
     taken: Seq,
-    /// The ops after the last one applied.
+    /// The ops that are planned after the last one applied.
     planned: Planned,
     pending: Pending,
     in_flight: InFlight,
-    /// Contents that ops which failed may have changed in part.
+    /// Contents that failed ops may have changed in part.
     torn: Vec<(ContentId, Ino)>,
-    /// Contents that such ops made.
+    /// Contents that failed ops created.
     unwanted: Vec<ContentId>,
 }
 
@@ -96,12 +96,12 @@ impl Tree {
         self.applied
     }
 
-    /// Whether so much waits that it should be committed at once.
+    /// Whether the batch is so large that it should be committed at once.
     pub(crate) fn is_large(&self) -> bool {
         self.pending.is_large()
     }
 
-    /// What the session is promised of the disk.
+    /// The session's share of the disk.
     pub(crate) fn room_mut(&mut self) -> &mut Share {
         &mut self.room
     }
@@ -110,9 +110,9 @@ impl Tree {
         &mut self.ids
     }
 
-    /// Raises the quota. It is never lowered within a session: the client may have sent ops that
-    /// it checked against the higher one, and they must not fail after the fact. The client itself
-    /// holds to the lower one from when it hears of it, and the next session to it anyway.
+    /// Raises the quota. It is never lowered within a session: the client may have sent ops that it
+    /// checked against the higher quota, and these must not fail afterwards. The client keeps to a
+    /// lower quota from the moment it learns of it, and the next session begins with it.
     pub(crate) fn raise_quota(&mut self, quota: Quota) {
         let held = self.table.quota();
         self.table.set_quota(Quota {
@@ -121,12 +121,12 @@ impl Tree {
         });
     }
 
-    /// Sets the quota, for a tree whose changes are all worked out here.
+    /// Sets the quota, even to a lower one, for a tree whose ops no client has checked beforehand.
     pub(crate) fn set_quota(&mut self, quota: Quota) {
         self.table.set_quota(quota);
     }
 
-    /// All that changed since the last batch was taken, as of now. None if there is nothing.
+    /// Takes a batch of all changes since the last one. None if there are no changes.
     pub(crate) fn take_batch(&mut self, time: Timestamp) -> Option<Work> {
         if self.applied == self.taken {
             return None;
@@ -171,16 +171,16 @@ impl Tree {
         Some(Work { batch, contents })
     }
 
-    /// Notes that nothing of the batch taken last was written, nor ever will be.
+    /// Notes that the batch taken last was not committed and never will be.
     pub(crate) fn withdraw(&mut self) {
         let in_flight = std::mem::take(&mut self.in_flight);
         self.pending.created.extend(in_flight.created);
         self.pending.touched.extend(in_flight.touched);
     }
 
-    /// What is left that was not committed, when nothing is in a commit any more. Contents that came
-    /// into being with a batch whose commit failed may be durable, whatever the database shows now:
-    /// they stay for the sweep of the next start.
+    /// Returns the contents with changes that were not committed. To be called when no batch is in
+    /// a commit any more. If a commit failed, contents that its batch created may be durable,
+    /// whatever the database shows now. They are left to the sweep at the next start.
     pub(crate) fn left(&self) -> Left {
         let planned = &self.planned.pending;
         let created = self.pending.created.iter().chain(&planned.created).chain(&self.unwanted);
@@ -195,8 +195,8 @@ impl Tree {
         Left { created: created.into_iter().collect(), written }
     }
 
-    /// The data of the node of `free`, as far as the table knows it, unless it has another content by
-    /// now.
+    /// Returns the file data of the node in `free`, if the table knows the node and it still has
+    /// that content.
     fn owner(&self, free: &Free) -> Option<FileData> {
         let Loaded::Present(node) = self.table.node(free.ino) else { return None };
         node.file().filter(|data| data.content == Some(free.content)).cloned()
@@ -213,7 +213,7 @@ impl Tree {
         self.account
     }
 
-    /// A node as of the last op applied.
+    /// Looks up a node as of the last op applied.
     ///
     /// # Errors
     /// If it must be loaded first.
@@ -221,7 +221,7 @@ impl Tree {
         known(self.table.node(ino), || Need::Node(ino))
     }
 
-    /// An entry as of the last op applied.
+    /// Looks up an entry as of the last op applied.
     ///
     /// # Errors
     /// If it must be loaded first.
@@ -229,7 +229,7 @@ impl Tree {
         known(self.table.entry(parent, name), || Need::Entry(parent, name.clone()))
     }
 
-    /// A delivery to this user that waits as of the last op applied.
+    /// Looks up a delivery that waits for this user as of the last op applied.
     ///
     /// # Errors
     /// If it must be loaded first.
@@ -237,7 +237,8 @@ impl Tree {
         known(self.table.delivery(id), || Need::Delivery(id))
     }
 
-    /// Fills in what was found. What the table knows already is at least as new.
+    /// Fills loaded rows into the table. A row that the table knows already is kept, because it is
+    /// at least as new.
     pub(crate) fn fill(&mut self, found: Found) {
         for (ino, node) in found.nodes {
             self.table.fill_node(ino, node);
@@ -253,13 +254,13 @@ impl Tree {
         }
     }
 
-    /// Unloads rows that the store has, if all that are loaded take too much memory.
+    /// Unloads durable rows if all loaded rows together take too much memory.
     pub(crate) fn trim(&mut self) {
         self.table.trim(self.share.bytes());
     }
 
-    /// The rows that changed since the last batch was taken. One that the table no longer knows
-    /// went with its directory.
+    /// Returns the rows that changed since the last batch was taken. A row that the table no longer
+    /// knows was removed with its directory.
     fn changed_rows(&self) -> (NodeRows, EntryRows) {
         let (mut nodes, mut entries) = (Vec::new(), Vec::new());
         for row in self.table.changed_rows(self.taken) {
@@ -284,7 +285,7 @@ type NodeRows = Vec<(Ino, Option<Arc<Node>>)>;
 /// Rows as [`Batch::entries`] has them.
 type EntryRows = Vec<(Ino, Name, Option<Ino>)>;
 
-/// What is known of a row.
+/// Returns a row, or the need to load it.
 fn known<T>(row: Loaded<T>, need: impl FnOnce() -> Need) -> Result<Option<T>, Vec<Need>> {
     match row {
         Loaded::Present(row) => Ok(Some(row)),
@@ -293,7 +294,8 @@ fn known<T>(row: Loaded<T>, need: impl FnOnce() -> Need) -> Result<Option<T>, Ve
     }
 }
 
-/// The parts of `free` that its node, which alone has the content, has no data in.
+/// Returns the parts of `free` in which its node has no data. The node must be the content's only
+/// owner.
 fn unused_parts(free: &Free, data: &FileData) -> Vec<Free> {
     let mut parts = Vec::new();
     let mut at = free.range.start;

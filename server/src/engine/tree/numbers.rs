@@ -1,11 +1,11 @@
 //! The numbers that a session may use for new nodes, contents and deliveries.
 //!
 //! **Invariant:** a number names one thing on a server for ever: it is used only if it was granted
-//! to this session, and only once. The rules rely on it: they take a number that nobody loaded for
-//! one that nobody has used.
+//! to this session, and only once. The rules rely on this: they take a number without a loaded row
+//! for an unused one.
 //!
-//! Numbers are used in order, an op's after those of every op before, so all that is known of used ones
-//! is where they end. They may be passed over.
+//! Numbers are used in order: those of an op are greater than those of every op before. So one
+//! number, the end of the used ones, is enough to know which are free. Numbers may be skipped.
 
 use std::collections::VecDeque;
 
@@ -13,12 +13,12 @@ use xfer_protocol::limits::ID_RANGES_MAX;
 use xfer_protocol::tree::{Changes, ContentEffect, DeliveryEffect, Loaded, Rows};
 use xfer_protocol::{Errno, IdRange};
 
-/// What was granted to a session and is not used.
+/// The numbers that are granted to a session and not used.
 #[derive(Debug)]
 pub(crate) struct Numbers {
     /// In order, as the store grants them.
     granted: VecDeque<IdRange>,
-    /// Numbers below were used or passed over.
+    /// All smaller numbers are used or skipped.
     next: u64,
 }
 
@@ -27,7 +27,7 @@ impl Numbers {
         Numbers { granted: [range].into(), next: range.first }
     }
 
-    /// Whether the session may be granted more before it uses what it has.
+    /// Whether the session may be granted more numbers before it uses those that it has.
     pub(crate) fn may_grow(&self) -> bool {
         self.granted.len() < ID_RANGES_MAX
     }
@@ -41,12 +41,12 @@ impl Numbers {
         id >= self.next && self.granted.iter().any(|range| range.contains(id))
     }
 
-    /// Uses the numbers of all that `changes` bring into being, or none of them if one may not be.
+    /// Uses the numbers of everything that `changes` create, or none of them if one can't be used.
     pub(crate) fn admit(&mut self, rows: &dyn Rows, changes: &Changes) -> Result<(), Errno> {
         self.use_up(new_ids(rows, changes).collect())
     }
 
-    /// Uses an op's numbers, in whatever order they come.
+    /// Uses an op's numbers, which may come in any order.
     fn use_up(&mut self, mut new: Vec<u64>) -> Result<(), Errno> {
         new.sort_unstable();
         let is_twice = new.windows(2).any(|pair| pair[0] == pair[1]);
@@ -61,7 +61,8 @@ impl Numbers {
     }
 }
 
-/// A node that existed was loaded before the rules changed it, so all others are new.
+/// Lists the numbers that `changes` use for the first time. An existing node was loaded before the
+/// rules changed it, so every other node is new.
 fn new_ids<'a>(rows: &'a dyn Rows, changes: &'a Changes) -> impl Iterator<Item = u64> + 'a {
     let nodes = changes
         .nodes

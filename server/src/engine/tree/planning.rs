@@ -1,4 +1,4 @@
-//! Planning ops: what each changes, and what it does to contents.
+//! Planning ops: the changes to the table and the effects on contents of each.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -16,29 +16,29 @@ use super::Tree;
 use crate::engine::tree::batch::Pending;
 use crate::engine::tree::halt::Halt;
 
-/// How many rows are asked for at a time for ops that come later.
+/// The number of needs at which no more are added for later ops.
 const FORESEEN_MAX: usize = 256;
 
-/// Why an op is not planned.
+/// Why an op could not be planned.
 #[derive(Debug)]
 pub(crate) enum Unplanned {
     /// These rows must be loaded first.
     Missing(Vec<Need>),
-    /// The session's ops take up so much with this one, which is more than it was promised of the disk.
+    /// With this op, the session's ops take up this much room, which is more than its limit.
     Crowded(Room),
-    /// It never will be.
+    /// The op can never be planned.
     Halted(Halt),
 }
 
 /// Ops that are planned and not applied yet.
 #[derive(Default)]
 pub(crate) struct Planned {
-    /// Each with the end of its effects.
+    /// The planned ops, each with the end of its effects in `effects`.
     ops: Vec<(Seq, usize)>,
     effects: Vec<Effect>,
-    /// What they add to what waits for a commit.
+    /// The changes that these ops add to the next batch.
     pub(crate) pending: Pending,
-    /// What the rows that they changed were before, in the order of the changes.
+    /// The rows before these ops changed them, in the order of the changes.
     nodes: Vec<(Ino, Option<Arc<Node>>)>,
     entries: Vec<(Ino, Name, Option<Ino>)>,
     usage: Option<Usage>,
@@ -48,7 +48,8 @@ impl Tree {
     /// Plans the next op, with its data.
     ///
     /// # Errors
-    /// If something is missing; then nothing changed, and it is to be tried again.
+    /// If rows or room are missing, or the op is refused. Then nothing has changed. If rows or room
+    /// are missing, the op can be planned again once they are there.
     pub(crate) fn plan(&mut self, op: &Op, data: &Bytes) -> Result<(), Unplanned> {
         let seq = self.last_planned().next();
         let refused = |errno| Unplanned::Halted(Halt::Refused { seq, errno });
@@ -75,17 +76,18 @@ impl Tree {
         Ok(())
     }
 
-    /// What it means for the next op that the disk has no room for it.
+    /// Returns the refusal of the next op, if the disk has no room for it.
     pub(crate) fn no_room(&self) -> Halt {
         Halt::Refused { seq: self.last_planned().next(), errno: Errno::ENOSPC }
     }
 
-    /// Takes what is to be done to contents for the ops that are planned.
+    /// Takes the effects on contents of the planned ops.
     pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.planned.effects)
     }
 
-    /// The effects of the ops that are planned are performed: they are applied now. Says how many.
+    /// Notes that the effects of the planned ops are performed, so that these ops now count as
+    /// applied. Returns their number.
     pub(crate) fn apply(&mut self) -> usize {
         self.applied = self.last_planned();
         let planned = std::mem::take(&mut self.planned);
@@ -93,12 +95,12 @@ impl Tree {
         planned.ops.len()
     }
 
-    /// An effect can't be performed: takes back all ops that are planned, of which some have changed
-    /// contents. Gives what that means for the op whose effect it was.
+    /// Takes back all planned ops after an effect could not be performed. Some of them may have
+    /// changed contents. Returns the reason to halt, with the op that the effect belongs to.
     pub(crate) fn take_back(&mut self, undone: Undone) -> Halt {
         let last = self.last_planned();
         let planned = std::mem::take(&mut self.planned);
-        // The first of a row's changes tells what it was before all of them.
+        // Collected in reverse, so that the oldest version of each row wins.
         let nodes: BTreeMap<_, _> = planned.nodes.into_iter().rev().collect();
         let entries = planned.entries.into_iter().rev();
         let entries: BTreeMap<_, _> = entries.map(|(at, name, ino)| ((at, name), ino)).collect();
@@ -116,8 +118,8 @@ impl Tree {
         Halt::Storage(undone.error).of_op(culprit.map_or(last, |(seq, _)| *seq))
     }
 
-    /// The rows that are needed, and those that ops which come later will need, as far as that can be seen:
-    /// they are loaded together.
+    /// Adds to `needs` the rows that later ops will need, as far as that is foreseeable, so that
+    /// all are loaded together.
     pub(crate) fn foresee(&self, ops: &[Op], needs: Vec<Need>) -> Vec<Need> {
         let mut known: BTreeSet<Need> = needs.iter().cloned().collect();
         let mut needs = needs;
@@ -130,7 +132,7 @@ impl Tree {
         for op in ops {
             let (nodes, entries) = named(&op.action);
             for ino in nodes.into_iter().flatten() {
-                // One that is free will be made by an op before.
+                // A node with a free number will be created by an earlier op.
                 let is_known = self.ids.is_free(ino.0) || self.table.node(ino) != Loaded::Unknown;
                 if !is_known && add(Need::Node(ino)) {
                     return needs;
@@ -151,7 +153,7 @@ impl Tree {
         self.planned.ops.last().map_or(self.applied, |(seq, _)| *seq)
     }
 
-    /// Notes what rows are that an op is about to change.
+    /// Keeps the present version of the rows that an op is about to change.
     fn remember(&mut self, changes: &Changes) {
         self.planned.usage.get_or_insert(self.table.usage());
         for (ino, _) in &changes.nodes {
@@ -170,7 +172,7 @@ impl Tree {
         }
     }
 
-    /// Checks what the rules can't know.
+    /// Checks the op against facts that the rules can't know.
     fn check(&self, op: &Op) -> Result<(), Errno> {
         match &op.action {
             Action::Send { from, .. } if *from != self.user => Err(Errno::EINVAL),
@@ -203,11 +205,11 @@ impl Tree {
         }
     }
 
-    /// What is to be loaded if the rules miss a row of an op.
+    /// Returns the rows to load if the rules miss one for an op.
     fn with_it(&self, need: Need, op: &Op) -> Vec<Need> {
         match (&need, &op.action) {
-            // The rules start over for each row they miss; so all that is sent is loaded, a level of
-            // directories at a time.
+            // The rules start over for each row that they miss. So everything that is sent is
+            // loaded ahead, one level of directories at a time.
             (Need::Children(root), Action::Send { .. }) => {
                 let unlisted = self.unlisted(*root);
                 if unlisted.is_empty() { vec![need] } else { unlisted }
@@ -223,15 +225,15 @@ impl Tree {
         }
     }
 
-    /// The directories nearest to `root` whose entries are not all loaded, as far as one delivery can
-    /// hold them.
+    /// Returns the directories nearest to `root` whose entries are not all loaded, up to the most
+    /// items that a delivery can hold.
     fn unlisted(&self, root: Ino) -> Vec<Need> {
         let mut waiting = VecDeque::from([root]);
         let (mut unlisted, mut count) = (Vec::new(), 0);
         while let Some(directory) = waiting.pop_front().filter(|_| count <= DELIVERY_ITEMS_MAX) {
             let Some(entries) = self.table.children(directory) else {
-                // The rules never ask for more than they could send, but a directory within may hold
-                // more.
+                // The rules never ask for a root with more entries than a delivery can hold, but a
+                // directory below it may have more.
                 let held = self.directory(directory).map_or(0, |node| node.entries());
                 if directory == root || held <= DELIVERY_ITEMS_MAX as u64 {
                     count += held as usize;
@@ -254,7 +256,8 @@ impl Tree {
     }
 }
 
-/// What an op does to contents now. What it makes unreachable is given back after the commit.
+/// Returns the effects that an op has on contents now. Space that it makes unreachable is reclaimed
+/// after the commit.
 fn effects(changes: &Changes, data: &Bytes) -> Result<Vec<Effect>, Halt> {
     let mut effects = Vec::with_capacity(changes.contents.len());
     for effect in &changes.contents {

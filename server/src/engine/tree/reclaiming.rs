@@ -1,4 +1,4 @@
-//! What a commit made unreachable, and how its space is given back.
+//! Reclaiming the space that a commit made unreachable.
 
 use xfer_protocol::tree::{Loaded, Need, Rows};
 use xfer_protocol::{ContentId, Seq};
@@ -7,12 +7,12 @@ use xfer_store::Effect;
 use super::{Tree, unused_parts};
 use crate::engine::tree::batch::Free;
 
-/// What is given back after a commit.
+/// The space to be reclaimed after a commit.
 #[derive(Default)]
 pub(crate) struct Reclaimed {
-    /// What is to be done to contents.
+    /// The effects that reclaim it.
     pub(crate) effects: Vec<Effect>,
-    /// Contents that the batch noted as those that a part is to be given back of.
+    /// Contents that the batch noted as having parts to be reclaimed.
     noted: Vec<ContentId>,
 }
 
@@ -24,7 +24,7 @@ impl Tree {
         self.trim();
     }
 
-    /// What that batch made unreachable, and nothing that came after it reaches.
+    /// Returns the space that the batch made unreachable and that no later op reaches.
     ///
     /// # Errors
     /// If rows must be loaded first.
@@ -43,7 +43,8 @@ impl Tree {
         for free in in_flight.frees {
             let owner = self.owner(&free);
             if owner.as_ref().is_some_and(|data| data.sealed) {
-                // Shared meanwhile, though not yet in what is committed: noted with that.
+                // The content was shared meanwhile by an op that is not committed yet. It is noted
+                // with the batch of that op.
                 self.pending.dropped.insert(free.content);
                 continue;
             }
@@ -56,7 +57,7 @@ impl Tree {
         Ok(reclaimed)
     }
 
-    /// Notes that it was given back, for the next batch to say so.
+    /// Notes that the space was reclaimed, so that the next batch records it.
     pub(crate) fn note_reclaimed(&mut self, reclaimed: Reclaimed) {
         self.pending.freed.extend(reclaimed.noted);
     }

@@ -1,11 +1,11 @@
-//! How questions about a tree fail, as the client is told.
+//! The client's view of failed questions about a tree.
 
 use xfer_protocol::message::ReadError;
 use xfer_store::StoreError;
 
 use crate::engine::tree::holding::Unmade;
 
-/// Why an attempt was not made.
+/// Converts the failure of an attempt.
 pub(crate) fn unmade(error: Unmade) -> ReadError {
     match error {
         Unmade::NoTree => ReadError::Ended,
@@ -13,7 +13,7 @@ pub(crate) fn unmade(error: Unmade) -> ReadError {
     }
 }
 
-/// That the store failed; the log says how.
+/// Converts a failure of the store. The client learns no details; they are logged.
 pub(crate) fn storage(error: StoreError) -> ReadError {
     tracing::error!(%error, "a question can't be answered");
     ReadError::Storage

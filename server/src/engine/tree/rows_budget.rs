@@ -1,30 +1,30 @@
-//! Memory for the rows that trees keep loaded: a budget that all trees share evenly.
+//! The memory for loaded rows: a budget that all trees share evenly.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The least that a tree may keep, however many there are, in bytes: what a session that works in
-/// a few directories needs to not load the same rows for each op.
+/// The least that a tree may keep, in bytes, however many trees there are. A session that works in
+/// a few directories needs this much to avoid loading the same rows for each op.
 const SHARE_MIN: usize = 1 << 20;
 
-/// The budget.
+/// The budget for the rows of all trees.
 #[derive(Debug)]
 pub(crate) struct RowsBudget {
     bytes: usize,
     trees: AtomicUsize,
 }
 
-/// One tree's part, for as long as the tree is there.
+/// One tree's share, for as long as the tree exists.
 #[derive(Debug)]
 pub(crate) struct RowsShare(Arc<RowsBudget>);
 
 impl RowsBudget {
-    /// A budget of so many bytes that no tree has a part of yet.
+    /// Makes a budget that no tree shares yet.
     pub(crate) fn new(bytes: usize) -> Arc<RowsBudget> {
         Arc::new(RowsBudget { bytes, trees: AtomicUsize::new(0) })
     }
 
-    /// A part for one more tree: that of each other gets smaller.
+    /// Makes a share for one more tree, which makes all other shares smaller.
     pub(crate) fn share(self: &Arc<Self>) -> RowsShare {
         self.trees.fetch_add(1, Ordering::Relaxed);
         RowsShare(self.clone())
@@ -32,7 +32,7 @@ impl RowsBudget {
 }
 
 impl RowsShare {
-    /// How much it is now, in bytes.
+    /// The present size of the share, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let trees = self.0.trees.load(Ordering::Relaxed).max(1);
         (self.0.bytes / trees).max(SHARE_MIN.min(self.0.bytes))

@@ -1,9 +1,9 @@
-//! Room on the disk, shared out to sessions: each is promised some before its client acknowledges
-//! changes that the server does not have yet.
+//! Room on the disk, shared out to sessions. A session is promised room before its client lets
+//! programs make changes that the server does not have yet.
 //!
-//! **Invariant:** what is promised to sessions and not committed yet, and a reserve, fit on the disk,
-//! as far as no other program fills it. So a client's change that was within its limit is never
-//! refused, and on a disk that is full rows can be written: people log in and remove files.
+//! **Invariant:** the room that is promised to sessions and not committed yet, plus a reserve, fits
+//! on the disk, unless another program fills it. So a change within the client's limit is never
+//! refused. Even on a full disk rows can be written, so users can log in and remove files.
 
 use std::sync::Arc;
 
@@ -11,17 +11,18 @@ use parking_lot::{Mutex, MutexGuard};
 use xfer_protocol::tree::{Limit, Room};
 use xfer_store::{Contents, Disk, StoreError};
 
-/// What a session is promised at most without asking for more: a log's worth.
+/// The most room that a session is promised without asking for more: enough for a full log.
 const SHARE_MAX: Room = Room { bytes: 256 << 20, files: 4096 };
 
-/// The part of the available room that a session gets without asking, if it is the only one. Of many
-/// sessions each gets as much less, so that hundreds that begin at once leave enough for each other.
+/// The divisor that gives the fraction of the available room that the only session gets without
+/// asking. Among many sessions each gets that much less, so that hundreds that begin at once leave
+/// enough for each other.
 const SHARE_PARTS: u64 = 8;
 
 /// The reserve for rows and their journal: a third of the disk, but no more than this.
 const RESERVE_MAX: Room = Room { bytes: 128 << 20, files: 1024 };
 
-/// As long as the disk can take this, nobody waits for room.
+/// While the disk can take this much, no client waits for room.
 const PLENTY: Room = Room { bytes: 256 << 20, files: 8192 };
 
 /// The room of one disk.
@@ -30,66 +31,68 @@ pub(crate) struct Space {
     promised: Mutex<Promised>,
 }
 
-/// What was promised.
+/// The room that is promised to all sessions together.
 #[derive(Clone, Copy, Debug, Default)]
 struct Promised {
-    /// What of it is not known to be used up.
+    /// The promised room that is not known to be used up.
     now: Room,
-    /// All of it, ever.
+    /// All room that was ever promised.
     ever: Room,
     /// The number of sessions that have a share.
     shares: u64,
 }
 
-/// What the disk can still take, but for the reserve, as it was seen at some moment.
+/// The room that the disk had at one moment, without the reserve.
 ///
-/// **Invariant:** promises that were open before it was asked, and those that were made since, are held
-/// against what it said then: what they are used up for meanwhile may or may not be part of that.
+/// **Invariant:** promises that were open before the disk was asked, and those made since, are
+/// subtracted from its answer, because data written under them meanwhile may or may not show in
+/// that answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
-    /// What it can take.
+    /// The room that the disk can still take.
     pub(crate) free: Room,
     before: Promised,
 }
 
-/// What one session is promised: a limit on what all of its ops take up.
+/// The room that one session is promised: a limit on the room that all of its ops take up.
 pub(crate) struct Share {
     space: Arc<Space>,
     limit: Room,
-    /// How often the client has lowered it.
+    /// How often the client has lowered the limit.
     round: u32,
-    /// By ops that were applied.
+    /// The room that applied ops take up.
     used: Room,
-    /// By ops that are committed, so that the disk itself shows it.
+    /// The room that committed ops take up, which the disk itself shows.
     durable: Room,
 }
 
 impl Space {
-    /// The room of the disk that has these contents, and the rows.
+    /// Manages the room of the disk that holds these contents and the rows.
     pub(crate) fn new(contents: Arc<dyn Contents>) -> Arc<Space> {
         Arc::new(Space { contents, promised: Mutex::default() })
     }
 
-    /// A share of nothing yet.
+    /// Makes a share without any room yet.
     pub(crate) fn share(self: &Arc<Self>) -> Share {
         let none = Room::default();
         self.promised().shares += 1;
         Share { space: self.clone(), limit: none, round: 0, used: none, durable: none }
     }
 
-    /// Asks what the disk can still take.
+    /// Asks the disk how much room it has.
     ///
     /// # Errors
-    /// If it can't be asked.
+    /// If the disk can't be asked.
     pub(crate) async fn look(&self) -> Result<Seen, StoreError> {
         let before = *self.promised();
         let Disk { free, size } = self.contents.disk().await?;
         Ok(Seen { free: free.less(size.divided(3).min(RESERVE_MAX)), before })
     }
 
-    /// Whether a commit should wait for the room that it gives back, since somebody may wait for it.
+    /// Whether the disk has so little room that a commit should reclaim space first, because a
+    /// client may wait for it.
     pub(crate) async fn is_scarce(&self) -> bool {
-        // That it can't be asked is no reason to wait.
+        // If the disk can't be asked, waiting would not help.
         self.look().await.is_ok_and(|seen| !seen.free.covers(PLENTY))
     }
 
@@ -99,28 +102,28 @@ impl Space {
 }
 
 impl Share {
-    /// The limit on the sum of what the session's ops take up.
+    /// The limit on the room that all ops of the session take up.
     pub(crate) fn limit(&self) -> Limit {
         Limit { room: self.limit, round: self.round }
     }
 
-    /// What the session's ops take up with one more, if that is beyond the limit.
+    /// Returns the room that the session's ops take up with one more op, if that exceeds the limit.
     pub(crate) fn excess(&self, room: Room) -> Option<Room> {
         let used = self.used.plus(room);
         (!room.is_none() && !self.limit.covers(used)).then_some(used)
     }
 
-    /// Takes an op into account.
+    /// Counts the room of an op as used.
     pub(crate) fn admit(&mut self, room: Room) {
         self.used = self.used.plus(room);
     }
 
-    /// What the ops applied so far take up.
+    /// The room that the ops applied so far take up.
     pub(crate) fn used(&self) -> Room {
         self.used
     }
 
-    /// Notes that ops that take up so much are committed.
+    /// Notes that the ops that take up `used` are committed.
     pub(crate) fn note_durable(&mut self, used: Room) {
         let durable = used.less(self.durable);
         self.durable = used;
@@ -128,7 +131,8 @@ impl Share {
         promised.now = promised.now.less(durable);
     }
 
-    /// Raises the limit: to what is wanted, if there is room for it by what was seen, and to some more.
+    /// Raises the limit: by some spare room, and to `wanted` if the disk had room for that when it
+    /// was asked.
     pub(crate) fn extend(&mut self, wanted: Room, seen: Seen) {
         let mut promised = self.space.promised();
         let since = promised.ever.less(seen.before.ever);
@@ -145,7 +149,7 @@ impl Share {
         promised.ever = promised.ever.plus(extension);
     }
 
-    /// Lowers the limit, as the client says.
+    /// Lowers the limit as the client offers, but not below the room that is used.
     pub(crate) fn give_back(&mut self, limit: Limit) {
         if limit.round == self.round {
             return;
@@ -178,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    /// The room of a disk, which is told and never asked.
+    /// Contents that are never called, because these tests pass the disk's room in.
     struct NoContents;
 
     impl Contents for NoContents {
@@ -206,12 +210,12 @@ mod tests {
         Space::new(Arc::new(NoContents))
     }
 
-    /// What is seen of a disk that can take so much beside its reserve.
+    /// The answer of a disk that can take `free` in addition to its reserve.
     fn seen(space: &Space, free: Room) -> Seen {
         Seen { free, before: *space.promised() }
     }
 
-    /// Whether an op fits, when the disk is asked if it has to be.
+    /// Whether an op fits, after asking the disk if the limit is too low.
     fn admit(share: &mut Share, room: Room, free: Room) -> bool {
         if let Some(wanted) = share.excess(room) {
             let seen = seen(&share.space, free);
@@ -255,7 +259,7 @@ mod tests {
         let (mut first, mut second) = (space.share(), space.share());
         let before = seen(&space, free);
         assert!(admit(&mut first, bytes(800), free));
-        // It is on the disk now, which the answer does not show.
+        // The data is on the disk now, but the answer does not show it.
         first.note_durable(bytes(800));
         second.extend(bytes(300), before);
         assert!(!second.limit.covers(bytes(300)));
@@ -271,7 +275,7 @@ mod tests {
         assert!(shares.iter_mut().all(|share| admit(share, bytes(1 << 20), free)));
     }
 
-    /// What a session may do next.
+    /// One step of one session.
     #[derive(Clone, Debug)]
     enum Step {
         Write(usize, u64),
@@ -294,8 +298,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever sessions ask for, write, commit and give back: what is within a limit always
-        /// fits on the disk beside the reserve.
+        /// For any sequence of requests, writes, commits and returns of room, a write within the
+        /// limit fits on the disk beside the reserve.
         #[test]
         fn what_is_within_a_limit_fits(steps in prop::collection::vec(step(), 1..200)) {
             let space = space();
