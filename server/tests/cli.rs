@@ -15,7 +15,7 @@ use xfer_server::listener::half_open::PLACES;
 
 use running::{Ended, Server, xfer_server};
 
-/// Runs a command on a store, with this on its standard input.
+/// Runs a command on a store, with `input` on its standard input.
 fn on(store: &Path, command: &str, input: &str) -> Ended {
     let mut arguments: Vec<&str> = command.split_whitespace().collect();
     let store = store.to_str().unwrap();
@@ -29,7 +29,7 @@ fn done(store: &Path, command: &str, input: &str) -> String {
     ended.out
 }
 
-/// It fails with this code and one line that holds this.
+/// Fails the test unless the command fails with this code and one line that contains `line`.
 fn refused(store: &Path, command: &str, input: &str, code: i32, line: &str) {
     let ended = on(store, command, input);
     assert_eq!(ended.code, code, "{command}: {}", ended.err);
@@ -98,7 +98,7 @@ fn users_who_do_not_exist_are_refused_by_name() {
     refused(store, "user add Bob --password-stdin", "x\n", 2, "is not a user name");
 }
 
-/// Types a line on a terminal, and says how the command ended.
+/// Types a line on a terminal; returns the command's exit code and output.
 fn typed(store: &Path, command: &str, line: &str) -> (i32, String) {
     let program = env!("CARGO_BIN_EXE_xfer-server");
     let command = format!("{program} {command} --store {}", store.display());
@@ -149,7 +149,7 @@ fn a_store_that_others_may_write_to_is_refused() {
     refused(store, "run --listen 127.0.0.1:0", "", 3, "use chmod 700");
 }
 
-/// All files of a directory, and whose they are.
+/// All files of a directory, with their owners.
 fn owners(directory: &Path) -> Vec<(PathBuf, (u32, u32))> {
     let mut waiting = vec![directory.to_owned()];
     let mut found = Vec::new();
@@ -173,7 +173,7 @@ fn what_root_makes_in_a_store_is_its_owners() {
     let home = parent.path().join("home");
     std::fs::create_dir(&home).unwrap();
     std::os::unix::fs::chown(&home, Some(OWNER.0), Some(OWNER.1)).unwrap();
-    // Only root can read the password, or get to the store.
+    // Only root can read the password or reach the store.
     let password = parent.path().join("password");
     std::fs::write(&password, "secret\n").unwrap();
     std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();

@@ -1,5 +1,5 @@
-//! What happens before it is known who is there: over a pipe in memory, on a clock that does not
-//! wait, with a real store and real hashes.
+//! The opening of connections, up to a login: over a pipe in memory, on a clock that jumps ahead,
+//! with a real store and real hashes.
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,7 +26,7 @@ use xfer_store::embedded::SqliteStore;
 const HERE: &str = "192.0.2.1";
 const ELSEWHERE: &str = "192.0.2.2";
 
-/// A door to a store with the user alice, whose password is "right".
+/// A door to a store that has the user alice, whose password is "right".
 struct House {
     store: tempfile::TempDir,
     door: Arc<Door>,
@@ -52,7 +52,7 @@ impl House {
         House { store, door, half_open: Arc::default() }
     }
 
-    /// The same store, as a server finds it that starts again.
+    /// The same store behind the door of a restarted server.
     fn restarted(self) -> House {
         let meta = SqliteStore::open(self.store.path()).unwrap();
         House { door: door(meta), ..self }
@@ -66,19 +66,20 @@ impl House {
         (client, tokio::spawn(opening))
     }
 
-    /// A place of one that is encrypted.
+    /// A place for a connection that is already encrypted.
     fn place(&self, from: &str) -> Slot {
         let mut place = self.half_open.enter(Source::of(from.parse().unwrap()));
         place.advance(Step::Opening);
         place
     }
 
-    /// Others come, as many as there are places, of as many sources.
+    /// As many other connections as there are places, from many sources.
     fn crowd(&self) -> Vec<Slot> {
         (0..PLACES).map(|n| self.place(&format!("198.51.100.{}", n % 256))).collect()
     }
 
-    /// Logs in, and gives the bytes of the answer; none if the door left it to the engine.
+    /// Logs in and returns the bytes of the answer. There are none if the door left the answer to
+    /// the engine.
     async fn login(&self, user: &str, password: &[u8], from: &str) -> (Vec<u8>, Option<Refusal>) {
         let (mut client, opening) = self.knock(from);
         greet(&mut client).await;
@@ -238,7 +239,7 @@ async fn one_that_makes_room_for_others_is_told_that_the_server_is_busy() {
     let (mut before, opening_before) = house.knock(HERE);
     let (mut after, opening_after) = house.knock(HERE);
     greet(&mut after).await;
-    // So long that both make room before the others do.
+    // Both are now older than the others, so they make room first.
     tokio::time::advance(Duration::from_secs(5)).await;
     let _others = house.crowd();
     let (hello, _) = receive::<ServerHello, _>(&mut before, Bounds::OPENING).await.unwrap();
@@ -314,7 +315,7 @@ async fn passwords_that_are_empty_or_too_long_are_wrong_and_not_hashed() {
             assert_eq!(refusal, Some(Refusal::WrongPassword));
         }
     }
-    // Had they been tried, they would have been counted.
+    // If these had been checked, they would have counted as wrong passwords.
     assert_eq!(house.try_password("alice", b"right", HERE).await, None);
 }
 
@@ -357,7 +358,7 @@ async fn an_address_that_guesses_at_many_accounts_is_blocked_for_all() {
     assert_eq!(house.try_password("alice", b"right", ELSEWHERE).await, None);
     tokio::time::advance(Duration::from_secs(30)).await;
     assert_eq!(house.try_password("alice", b"right", HERE).await, None);
-    // A right password does not set the guesser free.
+    // A correct password does not clear the address's wrong ones.
     house.guess("user77", 1).await;
     let blocked = Some(Refusal::Blocked { seconds: 60 });
     assert_eq!(house.try_password("alice", b"right", HERE).await, blocked);

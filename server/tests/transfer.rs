@@ -1,4 +1,4 @@
-//! Whole trees into an account and out of it again, with the real binary.
+//! Importing whole trees into an account and exporting them, with the real binary.
 
 #![allow(clippy::unwrap_used)]
 
@@ -31,7 +31,7 @@ use xfer_store::Account;
 use xfer_store::Purpose;
 use xfer_store::embedded::{FileStore, Files, SqliteStore};
 
-/// A store with a user, alice, and room for directories beside it.
+/// A store with the user alice, and a directory for other files beside it.
 struct World {
     dir: TempDir,
 }
@@ -98,7 +98,7 @@ impl World {
         self.meta().account(&Name::new(b"alice").unwrap()).unwrap().unwrap()
     }
 
-    /// Waits until alice's tree takes up so much.
+    /// Waits until alice's tree takes up at least `bytes`.
     fn wait_for_bytes(&self, bytes: u64) {
         let meta = self.meta();
         let alice = Name::new(b"alice").unwrap();
@@ -112,14 +112,14 @@ impl World {
     }
 }
 
-/// All that an entry is, but for what no copy can keep.
+/// All properties of an entry, except those that no copy can keep.
 #[derive(PartialEq, Eq, Debug)]
 struct Picture {
     kind: String,
     mode: u32,
     owner: (u32, u32),
     mtime: (i64, i64),
-    /// The first name, in order, of those that the file has.
+    /// The first of the file's names, in sorted order.
     first_name: PathBuf,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     data: Vec<u8>,
@@ -200,7 +200,7 @@ fn set_times(path: &Path, secs: i64, nanos: i64) {
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
-/// A tree with one of each.
+/// Makes a tree with one node of each kind.
 fn furnish(root: &Path) {
     let at = |name: &[u8]| root.join(OsStr::from_bytes(name));
     fs::write(at(b"empty"), "").unwrap();
@@ -238,7 +238,7 @@ fn furnish(root: &Path) {
     }
 }
 
-/// Bytes that are not all the same.
+/// Bytes with varying values.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 1_u64;
     std::iter::repeat_with(|| {
@@ -301,7 +301,8 @@ fn what_is_planted_in_a_store_leads_root_nowhere() {
         lchown(&store, Some(4_242), Some(4_243)).unwrap();
         fs::write(world.path("tree/other"), "text").unwrap();
         let before = outside.metadata().unwrap();
-        // Whether or not the next number happens to lead there.
+        // The next content's number may or may not lead to the planted entry, so the exit code is
+        // not checked.
         world.run("import alice @tree");
         assert!(pictures(&outside).is_empty(), "{planted}: {:?}", pictures(&outside));
         let after = outside.metadata().unwrap();
@@ -341,7 +342,7 @@ fn a_time_that_the_filesystem_cannot_keep_is_told() {
         return;
     }
     world.done("import alice @tree");
-    // Its inodes have room for seconds until 2038.
+    // The small inodes of this filesystem hold times only up to 2038.
     let disk = SmallDisk::mount(&world, "mkfs.ext4 -q -I 128");
     let ended = world.run("export alice @disk/out");
     assert_eq!(ended.code, 15, "{}", ended.err);
@@ -486,7 +487,7 @@ fn what_is_there_is_kept_and_what_differs_is_replaced() {
 
 const BIG_BYTES: usize = 256 << 20;
 
-/// What one batch holds, more or less.
+/// The approximate size of one batch.
 const BATCH_BYTES: u64 = 60 << 20;
 
 #[test]
@@ -592,7 +593,7 @@ fn links_of_the_account_itself_lead_nowhere() {
     symlink(&outside, tree.join("d")).unwrap();
     world.done("import alice @tree");
     world.done("export alice @out");
-    // The same name is a directory by now; the link that was exported is not gone through.
+    // The name is now a directory. The export must not follow the link that was exported before.
     fs::remove_file(tree.join("d")).unwrap();
     fs::create_dir(tree.join("d")).unwrap();
     fs::write(tree.join("d/f"), "x").unwrap();
@@ -689,7 +690,7 @@ fn an_account_that_is_mounted_is_left_alone() {
     assert_eq!(world.alice().epoch, epoch);
 }
 
-/// Answers as a server does that has a session of alice's.
+/// Answers like a server on which alice has a session.
 fn answer(mut socket: UnixStream) {
     BufReader::new(&socket).read_line(&mut String::new()).unwrap();
     let session = Session {
@@ -715,7 +716,8 @@ fn a_server_that_starts_during_an_import_does_not_take_its_contents_for_lost_one
     importing.make_beside_server().unwrap();
     serving.each(&mut |_| panic!("visited")).unwrap_err();
     drop(importing);
-    // A process that another test is just starting may still have the file.
+    // A process that another test is just starting may still hold the lock through an inherited
+    // descriptor.
     let free = (0..400).any(|_| {
         std::thread::sleep(Duration::from_millis(5));
         serving.each(&mut |_| {}).is_ok()

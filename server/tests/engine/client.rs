@@ -1,4 +1,4 @@
-//! A client that does as it is told, and remembers nothing but numbers.
+//! A scripted client, which keeps no state but numbers.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct Client {
     pub seq: Seq,
     pub stream: DuplexStream,
     next_id: u64,
-    /// The last op that is known to be durable.
+    /// The last op that the server acknowledged.
     durable: Seq,
 }
 
@@ -63,7 +63,7 @@ impl Client {
         ino
     }
 
-    /// Writes, and says which content the file has if it had none before.
+    /// Writes to a file. Returns the content that the file now has, if it had none before.
     pub async fn write(&mut self, ino: Ino, offset: u64, data: &[u8]) -> ContentId {
         let fresh = ContentId(self.id());
         let len = data.len() as u32;
@@ -104,7 +104,7 @@ impl Client {
         }
     }
 
-    /// Waits for the first message that `pick` takes; others are passed over.
+    /// Waits for the first message that `pick` accepts, and skips others.
     pub async fn until<T>(&mut self, pick: impl Fn(&ToClient) -> Option<T>) -> T {
         loop {
             let message = self.next().await;
@@ -116,7 +116,7 @@ impl Client {
         }
     }
 
-    /// Waits until all that was sent is durable.
+    /// Waits until all ops that were sent are durable.
     pub async fn sync(&mut self) {
         if self.durable == self.seq {
             return;

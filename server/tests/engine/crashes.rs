@@ -1,5 +1,5 @@
-//! Servers that die at any step of what they do to contents: rows never miss theirs, and the next
-//! server removes what no row has.
+//! Servers that die at any step of their changes to contents. No row misses its content afterwards,
+//! and the next server removes the contents that no row refers to.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -23,7 +23,7 @@ const BLOCK: usize = 4096;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// At which of its changes to contents a server dies, and whether that one is still done.
+/// The change to contents at which a server dies, and whether that change is still made.
 #[derive(Clone, Copy, Debug)]
 struct Death {
     step: usize,
@@ -125,8 +125,9 @@ impl Files for Mortal {
     }
 }
 
-/// Does all that makes, shares, changes and drops contents. No byte that it writes is 0, and what it
-/// overwrites or frees is whole blocks, so that a zero in a file is a byte that went too early.
+/// Creates, shares, changes and drops contents in every way. It writes no zero bytes, and
+/// overwrites and frees only whole blocks, so a zero in a file is a byte that was reclaimed too
+/// early.
 async fn live(mut alice: Client) {
     let shared = alice.create(Ino::ROOT, "shared").await;
     alice.write(shared, 0, &[1; 4 * BLOCK]).await;
@@ -136,7 +137,7 @@ async fn live(mut alice: Client) {
     let share = Action::CopyRange { from, from_offset: 0, to, to_offset: 0, len, fresh };
     alice.act(vec![share], &[]).await;
     alice.sync().await;
-    // Unshared, a hole made, cut off; then the other one dropped.
+    // The copy is unshared, punched and truncated. Then the other file is dropped.
     alice.write(copy, 0, &[2; BLOCK]).await;
     alice.sync().await;
     let (ino, mode, fresh) = (copy, FallocateMode::PunchHole, ContentId(alice.id()));
@@ -148,7 +149,7 @@ async fn live(mut alice: Client) {
     alice.sync().await;
     alice.act(vec![Action::ForgetOrphan { ino: shared }], &[]).await;
     alice.sync().await;
-    // Sent, and the record removed while nobody has received it.
+    // A file is sent, and its record removed before the delivery is accepted.
     let mailbox = alice.mailbox("bob").await;
     alice.send_file("bob", mailbox, "letter").await;
     alice.sync().await;
@@ -156,13 +157,13 @@ async fn live(mut alice: Client) {
     alice.act(vec![truncate(copy, 0)], &[]).await;
     alice.write(copy, 0, &[3; BLOCK]).await;
     alice.sync().await;
-    // Never waited for.
+    // No barrier follows this.
     let last = alice.create(Ino::ROOT, "last").await;
     alice.write(last, 0, &[4; 2 * BLOCK]).await;
     alice.logout().await;
 }
 
-/// Every node of an account that is committed, orphans too.
+/// All committed nodes of an account, including orphans.
 fn nodes(meta: &SqliteStore, account: AccountId) -> Vec<Node> {
     let mut found = Vec::new();
     let mut waiting = vec![Ino::ROOT];
@@ -179,7 +180,8 @@ fn nodes(meta: &SqliteStore, account: AccountId) -> Vec<Node> {
     found
 }
 
-/// The contents that committed rows refer to. With `contents`, checks that all their bytes are there.
+/// The contents that committed rows refer to. If `contents` is given, checks that all their bytes
+/// are there.
 fn referred(meta: &SqliteStore, contents: Option<&FileStore>) -> BTreeSet<ContentId> {
     let mut found = BTreeSet::new();
     for account in meta.accounts().unwrap() {
@@ -233,8 +235,8 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// Lets a server live until its death, or as long as there is anything to do; says how many steps
-/// it took. What it leaves is checked, before and after the next one.
+/// Runs a server until its death, or until it has no more to do. Checks the store that it leaves,
+/// before and after the next server runs. Returns the number of steps.
 fn check_death(death: Death) -> usize {
     let first = runtime();
     let (world, mortal) = first.block_on(async {
@@ -246,7 +248,7 @@ fn check_death(death: Death) -> usize {
         });
         let mortal = mortal.unwrap();
         let alice = world.login("alice").await;
-        // A client whose server dies fails; what counts is what is left then.
+        // A client fails when its server dies. Only the store that is left counts.
         let lived = tokio::spawn(live(alice)).await;
         assert!(lived.is_ok() || mortal.is_dead(), "the client failed under a living server");
         until("the server to die, or to have nothing to do", || {
@@ -262,7 +264,8 @@ fn check_death(death: Death) -> usize {
     mortal.steps.load(Ordering::SeqCst)
 }
 
-/// The next server keeps just what rows refer to; when the users were there again, orphans went too.
+/// Checks that the next server keeps exactly the contents that rows refer to, and that a login
+/// removes orphans too.
 fn check_next(world: World, meta: SqliteStore, contents: FileStore, kept: BTreeSet<ContentId>) {
     let (meta, contents) = (Arc::new(meta), Arc::new(contents));
     let next = runtime();

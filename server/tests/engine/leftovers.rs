@@ -1,5 +1,5 @@
-//! What a session wrote into contents that stay, and never committed: it leaves the disk, whoever ended,
-//! and nothing that is written meanwhile goes with it.
+//! Data that a session wrote into existing contents and never committed: it is removed from the
+//! disk, whichever side ended, and no data that is written meanwhile goes with it.
 
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
@@ -37,14 +37,14 @@ async fn small_file(client: &mut Client) -> (Ino, ContentId) {
     (ino, content)
 }
 
-/// Goes on with the file, by a megabyte that nobody waits for.
+/// Appends a megabyte to the file, without a barrier.
 async fn grow(client: &mut Client, ino: Ino) {
     for part in 0..4 {
         client.write(ino, 1 + part * PART as u64, &[1; PART]).await;
     }
 }
 
-/// Fails the test unless the file is the one of one byte, in its content.
+/// Fails the test unless the file still has its one byte, in the same content.
 async fn check_file(world: &World, user: &str, (ino, content): (Ino, ContentId)) {
     let client = world.login(user).await;
     let mut reads = world.reads(&client.grant).await;
@@ -54,7 +54,8 @@ async fn check_file(world: &World, user: &str, (ino, content): (Ino, ContentId))
     client.logout().await;
 }
 
-/// Ends a session that has grown a file, by something that `fail` makes fail; nobody logs in again.
+/// Ends a session that has grown a file, by a failure that `fail` sets up. No client logs in
+/// afterwards.
 async fn check_end(what: &str, fail: impl Fn(&Faulty), ends: impl Fn(&ToClient) -> Option<()>) {
     let (world, faulty) = faulty_world();
     let mut alice = world.login("alice").await;
@@ -115,7 +116,8 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// A world whose server was killed when these users had grown files and nothing of that was committed.
+/// A world whose server was killed after these users had grown files, before any of that was
+/// committed.
 fn killed(users: &[&str]) -> (World, Vec<(Ino, ContentId)>) {
     let first = runtime();
     let done = first.block_on(async {
@@ -126,7 +128,7 @@ fn killed(users: &[&str]) -> (World, Vec<(Ino, ContentId)>) {
             files.push(small_file(&mut client).await);
             clients.push(client);
         }
-        // For ever: what follows is never committed.
+        // This is never reset, so the following ops are never committed.
         faulty.hold_sync.store(true, Ordering::Relaxed);
         for (client, (ino, _)) in clients.iter_mut().zip(&files) {
             grow(client, *ino).await;
@@ -186,7 +188,7 @@ fn an_account_that_a_command_works_on_is_left_alone_after_a_crash() {
         let claim = beside.claim(id("alice"), Purpose::Change).unwrap().unwrap();
         let before = world.on_disk().1;
         let world = restarted(world);
-        // Bob comes after alice.
+        // Bob's account is tidied after alice's, so hers was passed over by then.
         let tidied = |meta: &SqliteStore| {
             let bob = meta.account(&name("bob")).unwrap().unwrap();
             bob.tidied == bob.epoch

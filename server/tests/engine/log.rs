@@ -241,8 +241,8 @@ async fn freed_space_that_a_copy_shares_by_now_keeps_its_bytes() {
     assert!(data[4096..].iter().all(|byte| *byte == 2), "the copy has them");
 }
 
-/// A file of ten letters that is durable, with `changes` after it that are applied and no more; then
-/// what the store holds, as a server that was killed would leave it: the file's size and bytes.
+/// Makes a durable file of ten letters and `changes` to it that are applied but not committed.
+/// Returns the file's size and bytes in the store, as a killed server would leave them.
 async fn after_a_crash(changes: impl AsyncFn(&mut Client, Ino)) -> (u64, Vec<u8>) {
     let world = World::new();
     let mut alice = world.login("alice").await;
@@ -250,7 +250,8 @@ async fn after_a_crash(changes: impl AsyncFn(&mut Client, Ino)) -> (u64, Vec<u8>
     alice.write(ino, 0, b"abcdefghij").await;
     alice.sync().await;
     changes(&mut alice, ino).await;
-    // An answer shows that all of it was applied; nothing waits for it to be durable.
+    // The answer shows that all changes are applied. There is no barrier, so they need not be
+    // durable.
     let mut reads = world.reads(&alice.grant).await;
     assert!(reads.ask(alice.seq, Ask::Node(ino)).await.0.is_ok());
     let (meta, contents) = world.reopen();
@@ -267,7 +268,7 @@ async fn a_crash_finds_what_a_truncation_cut_off() {
     let before = (10, b"abcdefghij".to_vec());
     let cut = async |alice: &mut Client, ino| alice.act(vec![truncate(ino, 4)], &[]).await;
     assert_eq!(after_a_crash(cut).await, before);
-    // Saved as most programs do: truncated to nothing and written anew.
+    // Most programs save a file like this: they truncate it to zero and write it again.
     let saved = async |alice: &mut Client, ino| {
         alice.act(vec![truncate(ino, 0)], &[]).await;
         alice.write(ino, 0, b"new").await;

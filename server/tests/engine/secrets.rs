@@ -1,7 +1,8 @@
-//! What a recipient can get at of a file that the sender had cut short: nothing but what was sent, by
-//! whatever a client says that was made by hand.
+//! A recipient of a file that the sender had truncated can read only the bytes that were sent, even
+//! with a client that was written to get at more.
 //!
-//! Alice's file begins with `SHOWN` and goes on with `SECRET`; she cuts it where the secret begins.
+//! Alice's file begins with `SHOWN` and continues with `SECRET`. She truncates it where the secret
+//! begins.
 
 use std::sync::Arc;
 
@@ -21,22 +22,22 @@ const SECRET: u8 = 0x5A;
 const BLOCKS: u64 = 20;
 const WHOLE: u64 = BLOCKS * BLOCK_BYTES;
 
-/// How alice makes the file in the mailbox that she sends.
+/// The ways in which alice makes the file that she sends.
 #[derive(Clone, Copy, Debug)]
 enum Made {
-    /// A copy of the whole, cut short, and a copy of that.
+    /// A copy of the whole file, truncated, and a copy of that.
     CopyCutCopy,
-    /// A copy of the whole in the mailbox, cut short there.
+    /// A copy of the whole file in the mailbox, truncated there.
     CopyCut,
-    /// A file cut short and moved, in one commit.
+    /// A file truncated and moved, in one commit.
     CutMove,
     /// The same, in two commits.
     CutSyncMove,
-    /// A file cut short, grown again past what was cut, and moved.
+    /// A file truncated, grown again beyond the cut part, and moved.
     CutGrowMove,
-    /// A file cut short and copied by bytes into one that has more.
+    /// A file truncated and copied by bytes into a longer file.
     CutCopyInto,
-    /// A file of which the rest was punched out.
+    /// A file with its rest punched out.
     PunchMove,
 }
 
@@ -50,7 +51,7 @@ const ALL: [Made; 7] = [
     Made::PunchMove,
 ];
 
-/// Another commit, or none, after each step of alice's; and whether the server starts anew.
+/// Whether each of alice's steps is committed separately, and whether the server is restarted.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     synced: bool,
@@ -142,7 +143,7 @@ async fn pause(client: &mut Client, way: Way) {
     }
 }
 
-/// What bob does to a file that he accepted, to get at more of it.
+/// The tricks by which bob tries to read more of a file that he accepted.
 #[derive(Clone, Copy, Debug)]
 enum Trick {
     Nothing,
@@ -170,7 +171,7 @@ const TRICKS: [Trick; 10] = [
     Trick::SendOn,
 ];
 
-/// Does a trick with `ino`; says which node has what it gave.
+/// Plays a trick with `ino`. Returns the node that has the resulting bytes.
 async fn play(bob: &mut Client, ino: Ino, size: u64, trick: Trick) -> Ino {
     match trick {
         Trick::Nothing => {}
@@ -219,8 +220,8 @@ async fn file(client: &Client, reads: &mut Reads, ino: Ino) -> FileData {
     node.file().unwrap().clone()
 }
 
-/// All bytes of a node's content that the server gives, asked for in every way; and that those which
-/// are the node's to see are among them.
+/// Returns all bytes of a node's content that the server answers, asking in every way. Also checks
+/// that the node's own data is among them.
 async fn everything(client: &Client, reads: &mut Reads, ino: Ino) -> Vec<u8> {
     let data = file(client, reads, ino).await;
     let Some(content) = data.content else { return Vec::new() };
@@ -276,7 +277,7 @@ async fn check(made: Made, way: Way, cut: u64, trick: Trick) {
 async fn a_recipient_gets_at_nothing_that_the_sender_cut_off() {
     for (index, trick) in TRICKS.into_iter().enumerate() {
         for (offset, made) in ALL.into_iter().enumerate() {
-            // Whole blocks and parts of blocks, with and without commits between, in all mixtures.
+            // Whole and partial blocks, with and without commits in between, in all combinations.
             let (synced, restarted) = ((index + offset) % 2 == 0, offset % 3 == 0);
             let cut = [BLOCK_BYTES, BLOCK_BYTES + 100][(index / 2 + offset) % 2];
             check(made, Way { synced, restarted }, cut, trick).await;

@@ -131,7 +131,7 @@ async fn nobody_sends_in_anothers_name() {
     assert_eq!(errno.await, Errno::EINVAL);
 }
 
-/// More than wait for one client at a time, and than its grant names.
+/// More deliveries than one client's queue holds, and than its grant names.
 const MANY: usize = 2_400;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,7 +271,7 @@ async fn a_settled_delivery_is_forgotten_with_its_record() {
     alice.unlink(mailbox, "gone").await;
     alice.sync().await;
     let state = |id| world.meta.delivery_state(from, id).unwrap();
-    // The record has no name any more, but a program may have it open.
+    // The record has no name any more, but a program may still have it open.
     assert!(matches!(state(gone), DeliveryState::Sent(_)));
     alice.logout().await;
     let alice = world.login("alice").await;

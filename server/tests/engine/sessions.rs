@@ -1,4 +1,4 @@
-//! Who has a session, and how it ends.
+//! Sessions: logins, takeovers and endings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,9 +56,9 @@ async fn a_takeover_does_not_wait_for_ever() {
     let mut old = world.login("alice").await;
     let there = world.clone();
     let new = tokio::spawn(async move { there.try_login("alice", Purpose::TakeOver).await });
-    // The old one does not log out, but stays alive.
+    // The old client does not log out, but stays alive.
     let ended = loop {
-        // None of these ends as the server's patience does, after ten seconds.
+        // The waits are out of step with the server's patience, which ends after ten seconds.
         let wait = tokio::time::timeout(Duration::from_secs(3), old.next()).await;
         match wait {
             Ok(ToClient::Ended(reason)) => break reason,

@@ -1,5 +1,5 @@
-//! What contents take up on the disk: never more than the users are charged for, whatever is shared,
-//! cut short and dropped, in whatever order; and all that they still have keeps its bytes.
+//! The space that contents take up on the disk. It never exceeds the users' charges, however files
+//! are shared, truncated and dropped, in any order; and the remaining files keep their bytes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,18 +16,19 @@ use crate::client::{Client, OWNER, Reads};
 use crate::log::truncate;
 use crate::world::{World, name};
 
-/// What is written, cut and copied at once, in bytes: far more than a file's own map takes up.
+/// The unit of writes, truncations and copies, in bytes: far more than the map of a file takes up.
 const UNIT: u64 = 64 << 10;
 
-/// A copy of this many units from a file's start shares its content, though the file goes on.
+/// A copy of this many units from a file's start shares its content, even if the file is longer.
 const SHARED_PART: u64 = (64 << 20) / UNIT;
 
-/// What a content may take up beside its data: a block for the map of a file with many parts.
+/// The space that a content may take up in addition to its data: a block for the map of a file with
+/// many parts.
 const MAP_BYTES: u64 = 4096;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The same numbers for the same seed.
+/// A random number generator that gives the same numbers for the same seed.
 struct Chance(u64);
 
 impl Chance {
@@ -37,14 +38,14 @@ impl Chance {
         (self.0 >> 33) % end
     }
 
-    /// A place in a file, near its start or about where a shared part ends.
+    /// A random unit of a file, near its start or near the end of a shared part.
     fn unit(&mut self) -> u64 {
         let near = self.below(10);
         if self.below(3) == 0 { SHARED_PART - 5 + near } else { near }
     }
 }
 
-/// What a file must hold: what was written last to each unit that is data.
+/// The expected data of a file: the last byte written to each unit with data.
 #[derive(Clone, Default)]
 struct Content {
     size: u64,
@@ -109,7 +110,7 @@ impl User {
         }
     }
 
-    /// Copies units from one file to the same place of another.
+    /// Copies units from one file to the same place in another.
     async fn copy(&mut self, from: u64, to: u64, start: u64, count: u64) {
         let (source, target) = (self.file(from).await, self.file(to).await);
         let content = self.files[&from].1.clone();
@@ -134,7 +135,7 @@ impl User {
         self.client.act(vec![Action::ForgetOrphan { ino }], &[]).await;
     }
 
-    /// Fails the test unless all files hold what they must.
+    /// Fails the test unless all files hold the expected data.
     async fn check(&mut self, what: &str) {
         for (number, (ino, content)) in &self.files {
             let (answer, _) = self.reads.ask(self.client.seq, Ask::Node(*ino)).await;
@@ -184,7 +185,7 @@ pub fn restarted(world: World) -> World {
     world.over_again(Engine::new(embedded::over(Arc::new(meta), Arc::new(contents)), 64 << 20))
 }
 
-/// Sends a copy of a file; says which delivery that is.
+/// Sends a copy of a file, and returns the delivery.
 async fn send(alice: &mut User, mailbox: Ino, from: u64, record_stays: bool) -> DeliveryId {
     let (ino, content) = alice.files[&from].clone();
     let file = format!("record{}", alice.client.id());
@@ -287,8 +288,8 @@ async fn the_disk_never_holds_more_than_is_charged_and_nothing_that_is_reached_g
     }
 }
 
-/// Makes a file of 16 units that shares its content with one that is cut to one unit, or is a cut
-/// copy that was sent; then drops the whole one.
+/// Makes a file of 16 units and a copy that shares its content and is truncated to one unit. Then
+/// drops the whole file.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_a_dropped_copy_had_is_given_back() {
     let mut world = world();
@@ -316,7 +317,7 @@ async fn what_only_a_dropped_copy_had_is_given_back() {
     alice.check("after a restart").await;
 }
 
-/// The rows say that something is to be given back; the server died before it was.
+/// The rows note space to be reclaimed, but the server died before it did that.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_that_died_did_not_give_back_the_next_one_does() {
     let world = world();
@@ -331,7 +332,8 @@ async fn what_a_server_that_died_did_not_give_back_the_next_one_does() {
     }
     alice.client.sync().await;
     let files = alice.files.clone();
-    // As a batch that cuts all of them to one unit leaves it, with nobody there to follow it up.
+    // The rows are as after a batch that truncates all files to one unit, whose server died before
+    // it reclaimed anything.
     let account = world.meta.account(&name("alice")).unwrap().unwrap();
     let mut cut = Vec::new();
     for (ino, _) in files.values() {
@@ -376,7 +378,8 @@ async fn what_a_server_that_died_did_not_give_back_the_next_one_does() {
     alice.check("after the crash").await;
 }
 
-/// Set aside in a content that was shared, grown over in one of its own: zeros, and no damage.
+/// The range was allocated in a content that was then shared. The file grows over it in a new
+/// content, and must read as zeros, not as damaged.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_set_aside_before_a_copy_is_zeros_when_the_file_grows_over_it() {
     let world = world();
@@ -402,7 +405,7 @@ async fn act_in_parts(client: &mut Client, actions: Vec<Action>) {
     client.sync().await;
 }
 
-/// As SEMANTICS says: twice what is charged, and 2 KiB for each node.
+/// The bound is the one in SEMANTICS: twice the charge, plus 2 KiB for each node.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_holds_little_more_of_names_and_targets_than_is_charged() {
     let world = world();

@@ -31,7 +31,7 @@ pub struct Faulty {
     hold_write: AtomicBool,
     held_writes: AtomicUsize,
     pub panic_write: AtomicBool,
-    /// The next write is done, and then said not to have been possible.
+    /// The next write is done, but reported as failed with this error.
     pub fail_write: Mutex<Option<ErrorKind>>,
     /// Writes take long.
     slow_write: AtomicBool,
@@ -187,7 +187,7 @@ async fn a_failed_sync_ends_the_session_and_acknowledges_nothing() {
     let content = alice.write(ino, 0, b"lost").await;
     alice.say(&ToServer::Barrier { upto: alice.seq }, &[]).await;
     let EndReason::Storage(told) = alice.ended().await else { panic!("it was told otherwise") };
-    // What of the host it was is for the log.
+    // The client is not told which part of the host failed; that is only logged.
     assert_eq!(told, "its disk failed (Input/output error (os error 5))");
     assert!(faulty.read(content, 0, &mut [0; 1]).is_ok(), "it may be durable all the same");
     faulty.fail_sync.store(false, Ordering::Relaxed);
@@ -293,7 +293,8 @@ async fn sessions_that_wait_for_a_commit_share_the_next() {
     assert_eq!(world.engine.transactions(), 2);
 }
 
-/// Holds up the committer with a commit of carol's, so that what comes meanwhile shares the next.
+/// Holds up the committer with a commit of carol's, so that all batches that come meanwhile share
+/// the next transaction.
 async fn hold_up(world: &World, faulty: &Faulty) -> Client {
     let carol = name("carol");
     world.meta.create_account(&carol, "hash", Quota::UNLIMITED, Quota::UNLIMITED, time()).unwrap();
@@ -315,7 +316,8 @@ async fn commit_together(world: &World, faulty: &Faulty, users: [&mut Client; 2]
     faulty.hold_sync.store(false, Ordering::Relaxed);
 }
 
-/// Alice's files are lost or refused, and bob's are there, also for the next server.
+/// Checks that alice's files are lost or refused, and that bob's are there, also for the next
+/// server.
 async fn check_only_alice_ends(
     world: &World,
     mut alice: Client,
@@ -340,7 +342,7 @@ async fn check_only_alice_ends(
     world.login("alice").await.sync().await;
 }
 
-/// Files with data, and the content of the last.
+/// Writes files with data, and returns the content of the last one.
 async fn write_files(client: &mut Client, count: usize) -> ContentId {
     let mut last = None;
     for file in 0..count {
@@ -419,12 +421,13 @@ async fn a_content_that_cannot_be_removed_keeps_no_other() {
     until(|| world.on_disk().0 == 1).await;
 }
 
-/// As a killed server leaves it: nothing is committed by whoever goes away.
+/// The store is as a killed server leaves it, because no client that disconnects has its changes
+/// committed.
 #[test]
 fn a_dead_server_leaves_a_prefix_and_the_next_sweeps_what_is_left() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let first = runtime();
-    // A client that goes away would have its changes committed.
+    // The client must stay connected: the end of its link would commit its changes.
     let (world, _alice, kept, lost) = first.block_on(async {
         let world = World::new();
         let mut alice = world.login("alice").await;

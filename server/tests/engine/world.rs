@@ -1,4 +1,4 @@
-//! Stores in a directory of their own, with an engine over them.
+//! An engine over stores in a temporary directory.
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -33,12 +33,12 @@ pub fn time() -> Timestamp {
 }
 
 impl World {
-    /// Users alice and bob, with room for two items in each inbox.
+    /// A world with the users alice and bob, with room for two items in each inbox.
     pub fn new() -> World {
         World::over(|contents| contents)
     }
 
-    /// The same, with something laid over the content store.
+    /// The same, with a wrapper around the content store.
     pub fn over(wrap: impl FnOnce(Arc<dyn Files>) -> Arc<dyn Files>) -> World {
         let dir = tempfile::tempdir().unwrap();
         let meta = Arc::new(SqliteStore::open(dir.path()).unwrap());
@@ -52,7 +52,7 @@ impl World {
         World { meta, engine, dir }
     }
 
-    /// What contents take up on the disk, in bytes: how many there are, and how much it is together.
+    /// The number of contents on the disk, and the bytes that they take up together.
     pub fn on_disk(&self) -> (u64, u64) {
         let mut waiting = vec![self.dir.path().join("contents")];
         let (mut count, mut bytes) = (0, 0);
@@ -65,7 +65,7 @@ impl World {
                         count += 1;
                         bytes += meta.blocks() * 512;
                     }
-                    // Removed meanwhile.
+                    // The content was removed meanwhile.
                     Err(_) => {}
                 }
             }
@@ -73,14 +73,14 @@ impl World {
         (count, bytes)
     }
 
-    /// What the database takes up, in bytes.
+    /// The size of the database, in bytes.
     pub fn rows_on_disk(&self) -> u64 {
         let db = rusqlite::Connection::open(self.dir.path().join("xfer.db")).unwrap();
         let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
         db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap().cast_unsigned()
     }
 
-    /// Makes the database refuse every new row of a table whose `column` is this user.
+    /// Makes the database refuse every new row of a table whose `column` holds this user.
     pub fn refuse_rows(&self, table: &str, column: &str, user: &str) {
         let account = self.meta.account(&name(user)).unwrap().unwrap().id.0;
         let db = rusqlite::Connection::open(self.dir.path().join("xfer.db")).unwrap();
@@ -91,13 +91,13 @@ impl World {
         .unwrap();
     }
 
-    /// The stores opened anew, as another process would find them.
+    /// Opens the stores again, as another process would.
     pub fn reopen(&self) -> (SqliteStore, FileStore) {
         let meta = SqliteStore::open(self.dir.path()).unwrap();
         (meta, FileStore::open(self.dir.path()).unwrap())
     }
 
-    /// The same with another engine, over the stores opened anew.
+    /// The same world with another engine, over stores opened again.
     pub fn over_again(self, engine: Arc<Engine>) -> World {
         World { engine, ..self }
     }
@@ -110,7 +110,7 @@ impl World {
         self.try_login_over(PIPE_BYTES, user, purpose).await
     }
 
-    /// Over a link that takes so many bytes before they are read.
+    /// Logs in over a link that buffers so many bytes before they are read.
     pub async fn try_login_over(
         &self,
         pipe_bytes: usize,

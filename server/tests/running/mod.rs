@@ -1,4 +1,4 @@
-//! The real binary, run to its end or kept running.
+//! Running the real binary, to its end or as a server.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -6,20 +6,19 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How a command ended.
+/// The result of a command.
 pub struct Ended {
-    /// Its exit code.
     pub code: i32,
-    /// What it wrote on standard output.
+    /// The text on standard output.
     pub out: String,
-    /// What it wrote on standard error.
+    /// The text on standard error.
     pub err: String,
 }
 
 /// Runs a command to its end.
 pub fn xfer_server(arguments: &[&str], input: &str) -> Ended {
     let mut child = binary(arguments).stderr(Stdio::piped()).spawn().unwrap();
-    // A command that does not read its input may be gone already.
+    // A command that does not read its input may have ended already.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     Ended {
@@ -29,17 +28,17 @@ pub fn xfer_server(arguments: &[&str], input: &str) -> Ended {
     }
 }
 
-/// A server that listens; killed when dropped.
+/// A listening server, which is killed when this is dropped.
 pub struct Server {
     child: Child,
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: String,
-    /// What it says its fingerprint is.
+    /// The fingerprint that it prints.
     pub fingerprint: String,
 }
 
 impl Server {
-    /// Starts a server on a port of its own choice, and waits until clients can come.
+    /// Starts a server on a free port, and waits until it accepts clients.
     pub fn start(store: &Path) -> Server {
         let store = store.to_str().unwrap();
         let arguments = ["run", "--listen", "127.0.0.1:0", "--store", store];
@@ -53,7 +52,7 @@ impl Server {
         Server { child, address, fingerprint }
     }
 
-    /// Sends it a signal and waits for its exit code.
+    /// Sends the server a signal and waits for its exit code.
     pub fn end(mut self, signal: Signal) -> i32 {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
         self.child.wait().unwrap().code().unwrap()
