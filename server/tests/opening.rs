@@ -239,7 +239,7 @@ async fn one_that_makes_room_for_others_is_told_that_the_server_is_busy() {
     let (mut before, opening_before) = house.knock(HERE);
     let (mut after, opening_after) = house.knock(HERE);
     greet(&mut after).await;
-    // Both are now older than the others, so they make room first.
+    // After this time both count as slow, so they make room before the others.
     tokio::time::advance(Duration::from_secs(5)).await;
     let _others = house.crowd();
     let (hello, _) = receive::<ServerHello, _>(&mut before, Bounds::OPENING).await.unwrap();

@@ -43,7 +43,7 @@ use session::counters::Commits;
 use session::registry::Registry;
 use stores::Stores;
 
-/// The most questions that the store works on at a time, beside the trees, on all read links
+/// The most questions that use the store without their tree's turn at a time, on all read links
 /// together.
 const READ_WORK_MAX: usize = 128;
 

@@ -157,7 +157,7 @@ async fn live(mut alice: Client) {
     alice.act(vec![truncate(copy, 0)], &[]).await;
     alice.write(copy, 0, &[3; BLOCK]).await;
     alice.sync().await;
-    // No barrier follows this.
+    // No barrier waits for this.
     let last = alice.create(Ino::ROOT, "last").await;
     alice.write(last, 0, &[4; 2 * BLOCK]).await;
     alice.logout().await;

@@ -27,7 +27,7 @@ use crate::engine::tree::{Tree, Unplanned};
 /// The most ops in a part.
 const PART_OPS_MAX: usize = 64;
 
-/// The size of a part's data, in bytes, from which on no further op is added.
+/// The size of a part's data, in bytes, at which the part is full.
 const PART_BYTES_MAX: usize = 1 << 20;
 
 /// The ops of a frame, some of which are planned.

@@ -2,8 +2,8 @@
 //!
 //! **Invariant:** contents are durable before the rows that refer to them are written.
 //!
-//! **Invariant:** a failed sync is never retried. After one failure, the operating system may
-//! report success although the data is lost.
+//! **Invariant:** a failed commit is never retried. After a failed sync, the operating system may
+//! report success the next time, although the data is lost.
 //!
 //! **Invariant:** each batch has a separate verdict: a content or row that fails ends only the
 //! session that it belongs to. A failure that belongs to no session (the end of the transaction, a
@@ -133,7 +133,7 @@ impl Committer {
         }
     }
 
-    /// Reclaims garbage if the disk has little room, and returns whether it has. A client that
+    /// Reclaims garbage if the disk has little room, and returns whether that is so. A client that
     /// removes files to make room then learns of the room that it made.
     async fn reclaim_if_scarce(&self) -> bool {
         let scarce = self.stores.space.is_scarce().await;

@@ -5,8 +5,8 @@
 //! takes as much memory as the answer can need at most. It gives the rest back once the answer is
 //! encoded.
 //!
-//! **Invariant:** a session that holds no memory may always take some. So it waits at most for its own
-//! answers to be read, or for others to hold less.
+//! **Invariant:** a session that holds no memory may always take some. So a session waits at most
+//! until its own answers are read, or until others hold less.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

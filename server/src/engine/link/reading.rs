@@ -1,7 +1,7 @@
 //! Read links: questions about a session's tree, answered in any order.
 //!
 //! A question is answered from the tree as of the last op applied. The questions of a session take
-//! turns at its tree with its ops. Reads from the store beside the trees are bounded for all
+//! turns at its tree with its ops. Calls to the store without that turn are bounded for all
 //! sessions together. A question that waits for its tree, even during a long op, takes neither a
 //! thread nor a place that another session could use.
 //!
@@ -10,7 +10,7 @@
 //!
 //! **Invariant:** an answer with a content's bytes holds only data of the node in question, within
 //! its size. Other nodes may share the content and have more of it: a user who truncates a file and
-//! sends it sends only the rest.
+//! sends it sends only the part that is left.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub(crate) struct Reading {
     pub(crate) session: Arc<Session>,
     pub(crate) stores: Stores,
     pub(crate) exchange: Arc<Exchange>,
-    /// Bounds the work of the store beside the trees, on all links together.
+    /// Bounds the questions that use the store without their tree's turn, on all links together.
     pub(crate) work: Arc<Semaphore>,
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct Begun {
     pub(crate) without_room: Vec<(DeliveryId, DeliveryState)>,
 }
 
-/// Begins the session of an account whose seat is taken.
+/// Begins a session, once its seat is taken.
 ///
 /// A takeover may wait long, so the password may have changed since it was checked. A later change
 /// of the password finds the session in the registry and ends it.

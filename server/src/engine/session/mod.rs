@@ -3,8 +3,9 @@
 //! A session knows no connection. It lends the reading ends of its queues to a link, which writes
 //! the messages in them.
 //!
-//! Reading order: `seat` with `orders` and `counters`, `turn` (the tree), `position`, `queues`
-//! and `lending` (to a link), `read_bounds` and `damage`; then `registry` (one session an account) and `begin`.
+//! Reading order: `seat` with `orders` and `counters`, `turn` (the tree), `position`, `queues` and
+//! `lending` (to a link), `read_bounds` and `damage`; then `registry` (one session for each
+//! account) and `begin`.
 
 pub(crate) mod seat;
 pub(crate) mod orders;

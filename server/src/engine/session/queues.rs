@@ -2,7 +2,7 @@
 //! while it lives, and gives them back with all messages that it did not write.
 //!
 //! A message that was written may not have arrived, because the link may have broken just then.
-//! Most messages need not be kept for that case: they state a present fact, and can be made anew
+//! Most messages need not be kept for that case: they state a present fact, and can be made again
 //! for another link:
 //!
 //! | message | made anew from |

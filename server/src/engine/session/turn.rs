@@ -1,6 +1,6 @@
 //! A session's tree, and the turns that tasks take at it.
 //!
-//! ***Invariant:** the tree is touched only under its mutex, which is never held across an await.
+//! **Invariant:** the tree is touched only under its mutex, which is never held across an await.
 //! Turns are given in the order in which they were asked for, so questions get theirs between the
 //! ops of a log that never pauses.
 

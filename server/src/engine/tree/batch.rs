@@ -9,15 +9,15 @@ use xfer_protocol::tree::{
 };
 use xfer_protocol::{ContentId, DeliveryId, Ino};
 
-/// The number of rows from which on a batch is committed early.
+/// The number of changed rows at which a batch is committed early.
 const ROWS_LARGE: usize = 20_000;
 
-/// The bytes of data from which on a batch is committed early.
+/// The bytes of data at which a batch is committed early.
 const BYTES_LARGE: u64 = 64 << 20;
 
-/// The bytes of attributes, maps and targets in rows from which on a batch is committed early. Rows
-/// that are not committed can't be unloaded, and a few of these take as much memory as thousands of
-/// others.
+/// The bytes of attributes, maps and targets in changed rows at which a batch is committed early.
+/// Rows that are not committed can't be unloaded, and a few of these take as much memory as
+/// thousands of others.
 const HELD_LARGE: usize = 16 << 20;
 
 /// The size up to which the attributes, map and target of a row are not counted, in bytes.

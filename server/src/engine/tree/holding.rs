@@ -87,7 +87,7 @@ pub(crate) async fn make_room(
     holder: &impl HasTree,
     wanted: Room,
 ) -> Result<bool, Unmade> {
-    // A session without a client looks only here, since it never asks for room itself.
+    // A session without a client never asks for room, so the disk is asked here.
     let seen = match stores.space.look().await {
         Ok(seen) => seen,
         Err(error) => {

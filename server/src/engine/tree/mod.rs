@@ -203,7 +203,7 @@ impl Tree {
     }
 }
 
-/// Rows, between the table and the store.
+/// Rows, as they pass between the table and the store.
 impl Tree {
     pub(crate) fn table(&self) -> &Table {
         &self.table
