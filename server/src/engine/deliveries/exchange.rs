@@ -57,7 +57,7 @@ impl Exchange {
         }
     }
 
-    /// Tells senders what was decided about their deliveries.
+    /// Tells senders the new states of their deliveries.
     pub(crate) fn tell(&self, decided: Vec<Decided>) {
         for Decided { sender, delivery, state } in decided {
             if let Some(session) = self.registry.of_account(sender) {

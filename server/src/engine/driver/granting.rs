@@ -45,8 +45,8 @@ impl Granting {
         taken.map_err(no_tree)
     }
 
-    /// Raises the session's limit if `wanted` is given, to that much if possible. Returns what the
-    /// disk can take and the new limit, or nothing if the disk can't be asked.
+    /// Raises the session's limit if `wanted` is given, to that much if possible. Returns the room
+    /// on the disk and the new limit, or `None` if the disk can't be asked.
     pub(crate) async fn room(&self, wanted: Option<Room>) -> Result<Option<(Room, Limit)>, Over> {
         let raised = self.extend(wanted).await?;
         let is_short =
@@ -61,7 +61,7 @@ impl Granting {
         self.extend(wanted).await
     }
 
-    /// Raises the session's limit if `wanted` is given, and returns it with what the disk can take.
+    /// Raises the session's limit if `wanted` is given, and returns it with the room on the disk.
     async fn extend(&self, wanted: Option<Room>) -> Result<Option<(Room, Limit)>, Over> {
         let seen = match self.stores.space.look().await {
             Ok(seen) => seen,

@@ -162,7 +162,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Tells the client what is durable and what the disk can take, which other sessions change
+    /// Tells the client the last durable op and the room on the disk, which other sessions change
     /// too.
     async fn tell_durable(&self) -> Result<(), Over> {
         if let Some((disk, limit)) = self.granting.room(None).await? {

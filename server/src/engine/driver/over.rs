@@ -1,4 +1,4 @@
-//! Why a session ends, how that is logged, and what the client is told.
+//! Why a session ends, how that is logged, and the last words to the client.
 //!
 //! A link ends for other reasons: see [`LinkEnd`](crate::engine::session::lending::LinkEnd).
 
@@ -24,7 +24,7 @@ pub(crate) enum Over {
     Diverged(Seq, Errno),
     /// A later session owns the tree.
     Fenced,
-    /// The storage failed, or the tree is in an unknown state: nothing more may be committed.
+    /// The storage failed, or the tree is in an unknown state: no more may be committed.
     Failed(Trouble),
     /// The session was ordered to end, by an administrator, a takeover or the engine.
     Ordered(EndReason),

@@ -14,9 +14,9 @@ use xfer_store::{Contents, Disk, StoreError};
 /// The most room that a session is promised without asking for more: enough for a full log.
 const SHARE_MAX: Room = Room { bytes: 256 << 20, files: 4096 };
 
-/// The divisor that gives the fraction of the available room that the only session gets without
-/// asking. Among many sessions each gets that much less, so that hundreds that begin at once leave
-/// enough for each other.
+/// The divisor that gives the fraction of the available room that a session gets without asking, if
+/// it is the only one. Among many sessions each gets that much less, so that hundreds that begin at
+/// once leave enough for each other.
 const SHARE_PARTS: u64 = 8;
 
 /// The reserve for rows and their journal: a third of the disk, but no more than this.
