@@ -312,7 +312,7 @@ fn a_delivery_waits_until_it_is_accepted() {
     assert_eq!(waiting(&store, bob), Usage { bytes, nodes: 3 });
 
     let mut accept = file_batch(bob, 1, 2000);
-    accept.references = vec![]; // what the node gains, the delivery gives
+    accept.references = vec![]; // the node takes over the reference of the delivery
     accept.deliveries.push(DeliveryEffect::Accepted(DeliveryId(500)));
     commit(&store, accept);
     assert_eq!(store.delivery(bob, DeliveryId(500)).unwrap(), None);

@@ -45,7 +45,8 @@ impl Client {
     }
 
     /// Like [`Client::run`], for an operation that can be interrupted. If `interrupted` resolves
-    /// while it waits, it is given up with `EINTR` and has changed nothing.
+    /// while it waits, it is given up with `EINTR`. Changes that its attempts made before they
+    /// paused stay: what they prepared, and the change itself if they waited until it was durable.
     pub fn run_until<T, A, I, F, R>(self: &Arc<Self>, mut attempt: A, interrupted: I, reply: R)
     where
         T: Send + 'static,

@@ -37,9 +37,9 @@ impl Client {
         Ok(())
     }
 
-    /// Fetches bytes. The server can answer once it has applied the ops that gave the file these
-    /// bytes. It may have the content before that, as when a copy adds to a content that the file
-    /// has already. So a question that came too early is asked again.
+    /// Fetches bytes. It asks once the op `order.after`, which gave the file this content, is
+    /// durable. The content may exist before it has all these bytes, so a question that came too
+    /// early is repeated.
     async fn fetch(self: &Arc<Self>, ino: Ino, order: &FetchOrder) -> Result<(), Errno> {
         let mut after = order.after;
         loop {

@@ -74,7 +74,7 @@ pub enum ToClient {
     },
     /// Something was sent to this user.
     Arrived(DeliveryHead),
-    /// A delivery from this user was accepted or declined.
+    /// A delivery from this user was accepted or refused, or found no room in the inbox.
     Settled {
         /// The delivery's number.
         delivery: DeliveryId,

@@ -10,7 +10,7 @@ use crate::{ContentId, DeliveryId, Ino, Name, Seq, Timestamp};
 pub struct Request {
     /// Chosen by the client; no other unanswered question of the link has it.
     pub id: u32,
-    /// The answer must wait until the ops up to this one are applied (durable or not).
+    /// The answer waits until the ops up to this one are applied. They need not be durable.
     pub after: Seq,
     /// The question itself.
     pub ask: Ask,
@@ -32,9 +32,10 @@ pub enum Ask {
         after: Option<Name>,
     },
     /// Asks for bytes of a content. Answered by [`Answer::Data`]; the frame's payload is the bytes.
-    /// It is shorter than asked only at the content's end, past which everything is zeros.
+    /// It is shorter than asked only at the content's end, past which everything is zeros. A range
+    /// that is not all data of the node is refused with [`ReadError::OtherContent`].
     Read {
-        /// A node that has this content; the server checks that it does.
+        /// A node that has this content, and has data in the whole range; the server checks both.
         ino: Ino,
         /// The content to read from.
         content: ContentId,
@@ -140,7 +141,7 @@ pub enum DeliveryState {
 /// Why a question could not be answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 pub enum ReadError {
-    /// The node no longer has this content, or never had.
+    /// The node does not have this content, or not all of the range is data of the node.
     #[error("the node has another content")]
     OtherContent,
     /// There is no such directory (any more).

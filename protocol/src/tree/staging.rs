@@ -10,7 +10,8 @@ use super::{
 use crate::limits::BLOCK_BYTES;
 use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
 
-/// Changes in the making. Dropping them leaves the rows as they were.
+/// Changes in the making. Dropping them leaves the rows as they were. The functions in `rules` call
+/// this `d`.
 pub(super) struct Staging<'a> {
     rows: &'a dyn Rows,
     /// When the op was made.

@@ -101,8 +101,9 @@ impl Core {
         self.change_with(action, data.clone())
     }
 
-    /// Before a handle is closed: reserves room in the recipient's inbox, if closing it sends the
-    /// file.
+    /// Before a descriptor of a handle is closed: reserves room in the recipient's inbox if the
+    /// handle is writable and the file may be sent when it is closed. Each descriptor's close does
+    /// so, even if others still write to the file.
     pub fn flush(&mut self, handle: HandleId, ino: Ino) -> Result<(), Stop> {
         match self.handles.file_mut(handle) {
             Some(file) if file.writable => self.prepare_close(ino),
@@ -210,8 +211,8 @@ impl Core {
         let plan = file.readahead.plan(range.clone(), spare);
         let mut waits = self.order(ino, content, data, plan.needed);
         if !waits.is_empty() {
-            // The order was for whole blocks. Of all fetches in flight, also those that other reads
-            // began, this read waits for those that touch it.
+            // The order covered whole blocks. The read waits only for fetches, its own or others',
+            // that touch its range.
             waits = self.data.cache.under_way(content, range);
         }
         self.order(ino, content, data, plan.ahead);

@@ -235,7 +235,7 @@ impl Cache {
                 .collect();
             coming.sort_by_key(|range| range.start);
             // Everything in the gap before `at` is covered or wanted already. A fetch over several
-            // chunks comes up once for each of them, which moves `at` only once.
+            // chunks is listed once per chunk; repeats leave `at` where it is.
             let mut at = gap.start;
             for range in coming {
                 if range.start > at {

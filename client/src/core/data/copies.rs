@@ -18,8 +18,8 @@ use xfer_protocol::tree::{FileData, Loaded, Rows};
 use super::bytes::CopyRange;
 use crate::core::state::Core;
 
-/// The smallest copy that does not complete a file, in bytes. To ask for a copy takes about as
-/// many.
+/// The smallest copy that does not complete a file, in bytes. The request for a copy is about this
+/// long.
 const PIECE_MIN: usize = 64;
 
 impl Core {

@@ -29,8 +29,8 @@ pub(in crate::core) struct Readahead {
 /// The ranges to fetch for a read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::core) struct Plan {
-    /// The range that the read needs, in whole blocks. It is no longer than that, since a short
-    /// answer is complete after one round trip, when a longer one may not be.
+    /// The range that the read needs, in whole blocks. No more is asked: a longer answer may take
+    /// more than one round trip.
     pub(in crate::core) needed: Range<u64>,
     /// The range to fetch besides. The read does not wait for it.
     pub(in crate::core) ahead: Range<u64>,

@@ -3,7 +3,7 @@
 //! Readahead within a file does not help them: each file would cost a round trip. So once reads of
 //! small files have to wait one after the other, the files that the program will reach next are
 //! fetched with them. Later reads show whether a guess was right. After wrong guesses, more reads
-//! have to wait before the next one.
+//! have to wait before the next guess.
 //!
 //! This file decides when to guess, and how many bytes; [`super::ahead`] finds the files.
 //! Directories are not loaded for this: only files in loaded ones are fetched.

@@ -1,6 +1,7 @@
 //! The inbox: deliveries from other users appear at `inbox/<sender>/<name>`.
 //!
-//! The drive tends it: it fetches a delivery, asks for a name, and accepts the delivery there.
+//! The drive tends it: it fetches a delivery and asks for a free name. With a mount, the kernel's
+//! rename to that name accepts the delivery; without one, the drive accepts it.
 
 mod numbering;
 mod arrivals;

@@ -7,9 +7,11 @@
 //! takes it for complete only if it is marked `waiting`. Anything else in a mailbox may be half of
 //! a file, and is never sent automatically.
 //!
-//! **Invariant:** a torn file is not sent, nor is a directory that contains one. Torn files are
-//! noted wherever they are in the tree, as long as a program writes to them or any draft is a
-//! directory. Which of them are in a directory is found out only when that is about to be sent.
+//! **Invariant:** a torn file is not sent, nor is a directory that contains one. But a node that is
+//! moved in from another directory is sent as it is, so its torn files that no program writes to
+//! count as complete from then on. Torn files are noted wherever they are in the tree, as long as a
+//! program writes to them or any draft is a directory. Which of them are in a directory is found
+//! out only when that is about to be sent.
 //!
 //! **Invariant:** a directory is marked `waiting` only as long as no program writes to a file in
 //! it, under any of the file's names, and nothing is added to it ([`Draft::members`]).
@@ -62,7 +64,8 @@ pub(in crate::core) struct Draft {
     /// Why it is not sent. `None` if it is being written, if its name is temporary, or if nothing
     /// was written to it yet.
     pub(in crate::core) why: Option<Unsent>,
-    /// The torn files that hold it, as last seen: the file itself, or files in the directory.
+    /// The torn files that keep it from being sent, as last seen: the file itself, or files in the
+    /// directory.
     torn: Vec<Ino>,
     /// All nodes of a directory that is marked `waiting`, itself too. Empty for other drafts.
     members: BTreeSet<Ino>,
@@ -71,7 +74,7 @@ pub(in crate::core) struct Draft {
 }
 
 impl Draft {
-    /// Whether it is not sent before it is written again or moved.
+    /// Whether it stays unsent until it is written again or moved.
     pub(in crate::core) fn is_held(&self) -> bool {
         match self.why {
             Some(Unsent::Failed(_) | Unsent::Killed | Unsent::Left) => true,
@@ -255,8 +258,8 @@ impl Drafts {
         self.directories.iter().copied().filter(is_member).collect()
     }
 
-    /// Has directories looked at again that are held or wait for writers, since a file may have
-    /// left them. Returns whether there are any. A directory that is torn itself stays held: an
+    /// Makes directories due again that are held or wait for writers, since a file may have left
+    /// them. Returns whether there are any. A directory that is torn itself stays held: an
     /// earlier session left it, and nothing is known about its files.
     pub(in crate::core) fn look_again(&mut self) -> bool {
         let mut any = self.retry_written();

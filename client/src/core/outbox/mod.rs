@@ -56,7 +56,7 @@ impl Outbox {
         is_news
     }
 
-    /// Takes the wish that a draft is tried again soon.
+    /// Clears `resend` and returns what it was.
     pub(in crate::core) fn take_resend(&mut self) -> bool {
         self.resend_is_told = false;
         std::mem::take(&mut self.resend)

@@ -44,7 +44,8 @@ impl Core {
         self.outbox.drafts.note(ino, location, is_directory);
     }
 
-    /// Before a file is closed: reserves room for it, if closing it sends it.
+    /// Before a descriptor of a file is closed: reserves room for the file if it is a draft that is
+    /// neither held nor temporary. Other writers do not count here: the last close sends the file.
     pub(in crate::core) fn prepare_close(&mut self, ino: Ino) -> Result<(), Stop> {
         let Some(draft) = self.outbox.drafts.get_mut(ino) else { return Ok(()) };
         if draft.is_held() || draft.is_temporary() {
@@ -138,7 +139,7 @@ impl Core {
         self.send_closed(moved)
     }
 
-    /// Notes that a draft was refused, or that its room can't be asked for: it waits.
+    /// Notes that a draft must wait: it was refused, or room could not be reserved.
     pub(crate) fn refuse_room(&mut self, ino: Ino, errno: Errno) {
         if let Some(draft) = self.outbox.drafts.get_mut(ino) {
             draft.why = Some(Unsent::Waiting(errno));

@@ -21,7 +21,7 @@ const LISTED_WHOLE_MAX: u64 = 1000;
 /// count on from it without an overflow.
 const NLINK_MAX: u32 = u32::MAX / 2;
 
-/// The same for the entries of a directory, and for the bytes of their names.
+/// The most entries, and bytes of their names, that a directory from the server may have.
 const ENTRIES_MAX: u64 = u64::MAX / 4;
 
 /// The server's answer does not fit the question. Holds a description of the expected answer.

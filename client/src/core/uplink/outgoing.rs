@@ -54,7 +54,7 @@ impl Core {
             || uplink.disk_room.has_question()
     }
 
-    /// A ping for a quiet link. With it, a session whose programs make no changes gives back room.
+    /// A ping for a quiet link. The ping also returns unused room to the server.
     pub(crate) fn ping(&mut self) -> ToServer {
         self.uplink.heartbeat.pinged = Some(self.now.monotonic);
         ToServer::Ping { limit: self.uplink.disk_room.give_back() }

@@ -119,8 +119,8 @@ impl Frame {
         stores: &Stores,
     ) -> Result<Option<Halt>, Over> {
         let (first, from) = (self.planned, self.at);
-        // The need that was loaded, and the op that room was made for. Doing either twice for one
-        // op would not help.
+        // The need that was loaded, and the op that room was made for. If an op needs either a
+        // second time, the session ends.
         let (mut loaded, mut extended) = (None, None);
         loop {
             let paused = session.tree.with(|tree| self.plan(tree, session, (first, from)));

@@ -2,7 +2,7 @@
 //! that the session lent it.
 //!
 //! The end of a link is not the end of its session: the link reports why it ended, and the session
-//! decides. A link has no part of the session but those in [`Lent`].
+//! decides. A link sees only the parts of the session in [`Lent`].
 
 use std::future::pending;
 use std::io::ErrorKind;

@@ -1,8 +1,9 @@
 //! A session's tree: the rows that are loaded, and how ops change rows and contents.
 //!
 //! A tree never calls the store: an attempt on it returns the rows that it misses and the effects
-//! on contents. `holding` has these performed without the tree's lock. A tree does not decide when
-//! to commit, and knows no link.
+//! on contents. `holding` loads the rows and reclaims space, and the tree's owner, usually the
+//! driver, has the effects of ops performed; both do so without the tree's lock. A tree does not
+//! decide when to commit, and knows no link.
 //!
 //! Ops are *planned* one after the other. Then the effects of several ops on contents are performed
 //! together, and only then do these ops count as applied. If an effect fails, the table is restored

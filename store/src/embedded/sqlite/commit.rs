@@ -15,8 +15,9 @@ use crate::{AccountId, Batch, Committed, Decided, StoreError};
 /// Writes batches, each under a savepoint, so that a failed batch leaves no trace and the others
 /// stay.
 ///
-/// # Errors After some failures (a full disk, an input error) SQLite rolls the whole transaction
-/// back: then `culprit` names the batch that met the failure.
+/// # Errors
+/// After some failures (a full disk, an input error) SQLite rolls the whole transaction back: then
+/// `culprit` names the batch that met the failure.
 pub(super) fn write_each(
     transaction: &Transaction<'_>,
     batches: &[Batch],
