@@ -2,15 +2,16 @@
 # What tests/run.sh does in part, at full size: hours. Needs root, and what tests/run.sh installs.
 #
 #   tests/long.sh              everything
-#   tests/long.sh PART...      only these parts: fsx, differential, space, sides, rules, big
+#   tests/long.sh PART...      only these parts: fsx, differential, space, sides, breaks, rules, big
 #
 # XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS, XFER_RULES_OPERATIONS,
+# XFER_RULES_RUNS, XFER_RULES_SEEDS, XFER_KILLS, XFER_COPIED_MIB, XFER_PULLED_S, XFER_COMING_BACK,
 # PROPTEST_CASES, XFER_BIG_ENTRIES, XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export XFER_TEST_LIMIT_S=${XFER_TEST_LIMIT_S:-86400}
-readonly PARTS=(fsx differential space sides rules big)
+readonly PARTS=(fsx differential space sides breaks rules big)
 
 # Runs one part, in a build that is fast and has the checks of a debug build, and says what came of
 # it and how long it took.
@@ -46,8 +47,19 @@ space() {
 
 sides() {
     export XFER_RULES_OPERATIONS=${XFER_RULES_OPERATIONS:-10000000}
+    export XFER_RULES_RUNS=${XFER_RULES_RUNS:-10000} XFER_RULES_SEEDS=${XFER_RULES_SEEDS:-10000}
     measured "both sides against the rules, $XFER_RULES_OPERATIONS operations" \
         -p xfer-tests --test rules -- --nocapture
+}
+
+breaks() {
+    export XFER_KILLS=${XFER_KILLS:-300} XFER_COPIED_MIB=${XFER_COPIED_MIB:-2048}
+    export XFER_PULLED_S=${XFER_PULLED_S:-300} XFER_COMING_BACK=${XFER_COMING_BACK:-1000}
+    measured "crashes, $XFER_KILLS kills and a copy of $XFER_COPIED_MIB MiB" \
+        -p xfer-tests --test storing -- --nocapture crashes::
+    measured "broken links, pulled for $XFER_PULLED_S s" -p xfer-tests --test sessions -- breaks::
+    measured "$XFER_COMING_BACK clients that come back" \
+        -p xfer-tests --test sessions -- --nocapture come_back
 }
 
 rules() {

@@ -1,10 +1,12 @@
 //! One connection, for both programs: sends and receives frames. [`patience`] bounds a peer's silence;
-//! [`watch`] is a value that the tasks around a connection watch.
+//! [`proof`] ties a connection to a session; [`watch`] is a value that the tasks around a connection
+//! watch.
 //!
 //! Generic over the stream, so that tests can run two peers over a pipe in memory. The protocol
 //! crate defines frames and messages; it does no I/O and knows no runtime.
 
 pub mod patience;
+pub mod proof;
 pub mod watch;
 
 use std::io;

@@ -12,9 +12,10 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -70,6 +71,49 @@ pub struct Patient<S> {
     stream: S,
     looks: Looks,
     heard: Heard,
+    expectation: Expectation,
+}
+
+/// Whether the peer is expected to send something. While it is not, its silence does not count, and
+/// a task that reads is not woken.
+#[derive(Clone, Debug)]
+pub struct Expectation(Arc<Mutex<Expected>>);
+
+#[derive(Debug)]
+struct Expected {
+    now: bool,
+    /// Wakes the task that reads once something is expected.
+    reader: Option<Waker>,
+}
+
+impl Default for Expectation {
+    fn default() -> Expectation {
+        Expectation(Arc::new(Mutex::new(Expected { now: true, reader: None })))
+    }
+}
+
+impl Expectation {
+    /// Sets whether something is expected from now on.
+    pub fn set(&self, expected: bool) {
+        let waker = {
+            let mut state = self.0.lock();
+            if state.now == expected {
+                return;
+            }
+            state.now = expected;
+            state.reader.take()
+        };
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether something is expected. If not, the task is woken once it is.
+    fn poll(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.0.lock();
+        if !state.now {
+            state.reader = Some(cx.waker().clone());
+        }
+        state.now
+    }
 }
 
 /// Counts how often bytes arrived on a link.
@@ -86,7 +130,14 @@ impl Heard {
 impl<S> Patient<S> {
     /// Wraps `stream` so that a wait fails after about `silence_max`.
     pub fn new(stream: S, silence_max: Duration) -> Patient<S> {
-        Patient { stream, looks: Looks::new(silence_max), heard: Heard::default() }
+        let (heard, expectation) = (Heard::default(), Expectation::default());
+        Patient { stream, looks: Looks::new(silence_max), heard, expectation }
+    }
+
+    /// Bounds only the waits in which the peer is expected to send something.
+    #[must_use]
+    pub fn expecting(self, expectation: Expectation) -> Patient<S> {
+        Patient { expectation, ..self }
     }
 
     /// The counter of this stream's arrivals.
@@ -102,6 +153,10 @@ impl<S> Patient<S> {
         if polled.is_ready() {
             self.looks.found();
             return polled;
+        }
+        if !self.expectation.poll(cx) {
+            self.looks.found();
+            return Poll::Pending;
         }
         while !ready!(self.looks.poll_look(cx)) {}
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, Silent)))
@@ -216,6 +271,21 @@ mod tests {
         assert!(!reading.is_finished());
         theirs.write_u8(7).await.unwrap();
         assert_eq!(reading.await.unwrap().unwrap(), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_counts_from_the_moment_at_which_something_is_expected() {
+        let (ours, _theirs) = pair();
+        let expectation = Expectation::default();
+        let mut ours = ours.expecting(expectation.clone());
+        expectation.set(false);
+        let reading = tokio::spawn(async move { ours.read_u8().await });
+        sleep(SILENCE * 10).await;
+        assert!(!reading.is_finished());
+        expectation.set(true);
+        let start = Instant::now();
+        assert!(is_silence(&reading.await.unwrap().unwrap_err()));
+        assert!((SILENCE..SILENCE * 2).contains(&start.elapsed()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,12 +1,13 @@
 //! Mounts an xfer server's storage as a directory.
 //!
 //! Reading order: [`fuse`] (the kernel's side of `xfer-client`), [`run`] (a mount from its start to its
-//! end) with [`running`], [`control`] (`xfer status` and so on), then what they use: [`command`] (the
+//! end) with [`running`] and `session_note`, [`control`] (`xfer status` and so on), then what they use: [`command`] (the
 //! command line), [`mountpoint`], [`process`].
 
 pub mod fuse;
 pub mod run;
 pub mod running;
+mod session_note;
 pub mod control;
 pub mod command;
 pub mod mountpoint;

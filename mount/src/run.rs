@@ -13,10 +13,11 @@ use tokio::runtime::{Builder, Runtime};
 use xfer_client::connect::{self, KnownHosts, Login, TrustPolicy};
 use xfer_client::core::{Options, Owners};
 use xfer_client::drive::Client;
+use xfer_protocol::SessionId;
 use xfer_protocol::message::Purpose;
 
 use crate::command::config::Config;
-use crate::command::options::{IdsOption, MountOptions};
+use crate::command::options::{IdsOption, MountOptions, Wait};
 use crate::command::password;
 use crate::command::terminal::OnTerminal;
 use crate::control::Control;
@@ -25,6 +26,7 @@ use crate::process::exit::{Exit, Failure};
 use crate::process::report::{code, log, report};
 use crate::process::signals::Signals;
 use crate::running::Running;
+use crate::session_note::{SessionNote, SessionNotes};
 use crate::{fuse, mountpoint};
 
 /// Runs `xfer-mount`; returns the exit code.
@@ -77,7 +79,8 @@ fn login(config: &Config, runtime: &Runtime) -> Result<Login, Failure> {
     let obtained = password::obtain(&config.password, peer.label())?;
     obtained.warning.iter().for_each(|warning| report(&format!("warning: {warning}")));
     let purpose = if config.takeover { Purpose::TakeOver } else { Purpose::Mount };
-    let login = runtime.block_on(peer.login(obtained.password, purpose))?;
+    let replaces = SessionNotes::of(peer.label()).and_then(|notes| notes.last_gone());
+    let login = runtime.block_on(peer.login(obtained.password, purpose, replaces))?;
     login.warnings.iter().for_each(|warning| report(&format!("warning: {warning}")));
     Ok(login)
 }
@@ -91,6 +94,7 @@ async fn serve(
 ) -> Result<(), Failure> {
     let user = login.session.link.grant.user.to_string();
     let label = config.target.to_string();
+    let _note = note_session(&label, login.session.link.grant.session);
     let mut signals = Signals::catch().map_err(other)?;
     let client = Client::start(login.session, client_options(config, &label));
     // If there is no room for a mailbox, every later change tries again.
@@ -131,12 +135,28 @@ async fn serve(
     result
 }
 
+/// Notes the session, so that the next mount can replace it if this process crashes.
+fn note_session(label: &str, session: SessionId) -> Option<SessionNote> {
+    let noted = SessionNotes::of(label)?.note(session);
+    let noted = noted.inspect_err(|error| {
+        report(&format!(
+            "warning: the session can't be noted, so if this process crashes, the next mount may \
+             have to wait or use --takeover: {error}"
+        ));
+    });
+    noted.ok()
+}
+
 fn client_options(config: &Config, label: &str) -> Options {
     Options {
         cache_bytes: usize::try_from(config.cache_bytes).unwrap_or(usize::MAX),
         log_bytes: usize::try_from(config.log_bytes).unwrap_or(usize::MAX),
         tree_bytes: usize::try_from(config.tree_bytes).unwrap_or(usize::MAX),
         owners: owners(&config.options),
+        wait: match config.options.wait {
+            Wait::AtMost(wait) => Some(wait),
+            Wait::Forever => None,
+        },
         label: label.to_owned(),
     }
 }

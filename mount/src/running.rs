@@ -3,23 +3,19 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use tokio::time::interval;
 use xfer_client::core::{self, Ending, Link};
 use xfer_client::drive::Client;
 
-use crate::control::{Mounted, Status, Waiting};
+use crate::control::{Disconnected, Mounted, Status, Waiting};
 use crate::fuse;
 use crate::mountpoint::mountinfo::{self, Entry};
 use crate::mountpoint::unmounting::{self, Lies, UnmountError};
 use crate::process::exit::{Exit, Failure};
 use crate::process::report::report;
 use crate::process::signals::Signals;
-
-/// How often to look whether the session was lost.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A mount that runs.
 pub struct Running {
@@ -59,20 +55,16 @@ impl Running {
 
     /// Waits until the kernel's mount is gone, or a signal says that it has to go.
     pub async fn until_unmounted(&self, signals: &mut Signals) {
-        let mut look = interval(LOOK_EVERY);
         let mut lost = false;
         loop {
             tokio::select! {
                 () = self.mount.unmounted() => return,
                 () = self.released.notified() => return,
                 () = signals.next() => break,
-                _ = look.tick(), if !lost => {
-                    let status = self.client.status();
-                    lost = status.ending().is_some();
-                    if lost {
-                        let place = self.place();
-                        report(&format!("{}: {}", place.display(), loss(&status, &place)));
-                    }
+                () = self.client.wait_over(), if !lost => {
+                    lost = true;
+                    let (status, place) = (self.client.status(), self.place());
+                    report(&format!("{}: {}", place.display(), loss(&status, &place)));
                 }
             }
         }
@@ -136,6 +128,18 @@ impl Running {
     }
 }
 
+fn disconnected(link: &Link) -> Option<Disconnected> {
+    let Link::Down { since, loss, trouble, next_try } = link else { return None };
+    let now = Instant::now();
+    let next_try = next_try.map_or(Duration::ZERO, |next| next.saturating_duration_since(now));
+    Some(Disconnected {
+        seconds: now.saturating_duration_since(*since).as_secs_f64(),
+        why: loss.to_string(),
+        last_try: trouble.clone(),
+        next_try_seconds: next_try.as_secs_f64(),
+    })
+}
+
 fn loss(status: &core::Status, place: &Path) -> String {
     let reason = status.ending().map_or_else(|| "unknown".to_owned(), Ending::to_string);
     let lost = match (status.pending_ops, status.pending_bytes) {
@@ -159,6 +163,7 @@ impl Mounted for Running {
             (Link::Down { .. }, None) => "disconnected".to_owned(),
         };
         Status {
+            disconnected: disconnected(&status.link),
             server: self.server.clone(),
             user: self.user.clone(),
             mountpoint: self.place().display().to_string(),
@@ -225,7 +230,10 @@ impl Running {
         match (status.ending(), status.pending_ops) {
             (Some(_), 0) => Failure::new(Exit::Other, loss(&status, &self.place())),
             (Some(_), _) => Failure::new(Exit::Lost, loss(&status, &self.place())),
-            (None, _) => Failure::new(Exit::Other, "the server does not answer in time; try again"),
+            (None, _) => Failure::new(
+                Exit::Other,
+                "the server can't be reached now, so not everything is durable; xfer goes on trying",
+            ),
         }
     }
 }

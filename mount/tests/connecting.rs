@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use peer::{Manner, Server};
 use tempfile::TempDir;
 use xfer_client::connect::{
-    Asker, ConnectError, EndpointError, Fingerprint, KnownHosts, Login, NewSession, NoAnswer,
-    TrustError, TrustMode, TrustPolicy, reach,
+    Asker, ConnectError, Credentials, EndpointError, Fingerprint, KnownHosts, Login, NewSession,
+    NoAnswer, TrustError, TrustMode, TrustPolicy, reach,
 };
 use xfer_mount::process::exit::{Exit, Failure};
 use xfer_protocol::Timestamp;
@@ -50,7 +50,7 @@ async fn login(
     let policy = TrustPolicy { mode, known_hosts: hosts.clone() };
     let contact = reach(&target.parse().unwrap(), &policy.mode).await?;
     let peer = contact.trust(&policy, asker)?;
-    peer.login(Password(password.to_vec()), Purpose::Mount).await
+    peer.login(Password(password.to_vec()), Purpose::Mount, None).await
 }
 
 /// Logs in to a server of this manner, trusting any key.
@@ -62,7 +62,7 @@ async fn try_login(manner: Manner, password: &[u8]) -> Result<Login, ConnectErro
 
 /// Opens one more link of a session.
 async fn dial(session: &NewSession) -> Result<(), EndpointError> {
-    session.dial.read_link(session.credentials()).await.map(drop)
+    session.dial.read_link(Credentials::new(&session.link.grant)).await.map(drop)
 }
 
 async fn check_refused(manner: Manner, exit: Exit, part: &str) {

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use xfer_link::{LinkError, receive, send};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
-    ClientHello, Opened, Opening, Password, Purpose, Refusal, Secret, ServerHello, VERSION,
+    Binding, ClientHello, Opened, Opening, Password, PublicKey, Purpose, Refusal, Secret,
+    ServerHello, VERSION,
 };
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Name, SessionId, Timestamp};
@@ -62,7 +63,9 @@ impl House {
         let (client, mut server) = tokio::io::duplex(64 << 10);
         let (door, address): (_, IpAddr) = (self.door.clone(), from.parse().unwrap());
         let (place, deadline) = (self.place(from), Instant::now() + Duration::from_secs(10));
-        let opening = async move { door.open(&mut server, address, place, deadline).await };
+        let opening = async move {
+            door.open(&mut server, Binding::default(), address, place, deadline).await
+        };
         (client, tokio::spawn(opening))
     }
 
@@ -119,6 +122,8 @@ fn login(user: &str, password: &[u8]) -> Opening {
         password: Password(password.to_vec()),
         purpose: Purpose::Mount,
         host: "laptop".to_owned(),
+        key: PublicKey([0; 32]),
+        replaces: None,
     }
 }
 

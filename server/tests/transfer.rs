@@ -694,6 +694,7 @@ fn an_account_that_is_mounted_is_left_alone() {
 fn answer(mut socket: UnixStream) {
     BufReader::new(&socket).read_line(&mut String::new()).unwrap();
     let session = Session {
+        away_secs: None,
         user: "alice".to_owned(),
         host: "laptop".to_owned(),
         address: "192.0.2.1:5".to_owned(),

@@ -40,7 +40,8 @@ pub trait Contents: Send + Sync {
 /// A change to a content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// Creates an empty content. It must not exist yet.
+    /// Creates an empty content. No committed row may refer to it yet; what an op left there that
+    /// was performed but not committed is replaced.
     Create {
         /// The content to create.
         content: ContentId,
@@ -61,8 +62,8 @@ pub enum Effect {
         /// The range to clear.
         range: Range<u64>,
     },
-    /// Creates a content, which must not exist yet, from parts of another; the parts are in order.
-    /// Holes in them stay holes, and everything between them becomes a hole.
+    /// Creates a content like [`Effect::Create`], but from parts of another; the parts are in
+    /// order. Holes in them stay holes, and everything between them becomes a hole.
     Clone {
         /// The content to copy from.
         from: ContentId,

@@ -13,6 +13,7 @@
 //! found by its number alone.
 
 mod trees;
+mod granted;
 mod contents;
 mod deliveries;
 mod accounts;
@@ -34,7 +35,8 @@ pub use failures::{Failures, ForgottenBefore, Pair, WrongPasswords};
 pub use open::{IfMissing, Location, Register, Use, open, open_register};
 pub use store::{Keeper, Store};
 pub use trees::{
-    Batch, Beginner, Begun, Committed, Decided, Found, Left, ListMax, Listing, Part, Trees, Trims,
+    Batch, Beginner, Begun, Committed, Decided, Fate, Found, Left, ListMax, Listing, Part,
+    Resumable, Resumed, Resumption, SecretHash, Trees, Trims,
 };
 
 /// The result of a call that can't fail, later.

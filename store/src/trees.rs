@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use xfer_protocol::message::DeliveryState;
-use xfer_protocol::tree::{Delivery, DeliveryEffect, Kind, Need, Node, Usage, Xattrs};
-use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name, Seq, Timestamp};
+use xfer_protocol::message::{DeliveryState, PublicKey};
+use xfer_protocol::tree::{Delivery, DeliveryEffect, Kind, Need, Node, Quota, Usage, Xattrs};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name, Seq, SessionId, Timestamp};
 
 use crate::{Account, AccountId, Answer, Placements, StoreError};
 
@@ -12,12 +12,24 @@ use crate::{Account, AccountId, Answer, Placements, StoreError};
 pub trait Trees: Send + Sync {
     /// Begins a session: raises the account's epoch by one, durably, so that batches of older
     /// epochs are refused from now on, and reclaims data that earlier sessions wrote but did not
-    /// commit.
+    /// commit. A session that could be resumed until now can't be any more.
     ///
     /// Fails with [`StoreError::Claimed`] for a client if a command has claimed the account. A
     /// client's session must have its seat by then: see
     /// [`Accounts::claim`](crate::Accounts::claim).
     fn begin(&self, account: AccountId, by: Beginner) -> Answer<'_, Begun>;
+
+    /// The account's session that its client may resume, if there is one: the last one that a
+    /// client began, unless it has ended for good, or the account's password was changed.
+    fn resumable(&self, account: AccountId) -> Answer<'_, Option<Resumable>>;
+
+    /// Resumes a session: raises the account's epoch and reclaims data like [`Trees::begin`], but
+    /// keeps orphans, granted numbers and reserved room. In the same transaction the secret that
+    /// the client showed becomes its last one, and `next` its next one. `None`, and nothing
+    /// changes, if that session can't be resumed with this secret (any more).
+    ///
+    /// Fails with [`StoreError::Claimed`] as [`Trees::begin`] does for a client.
+    fn resume(&self, account: AccountId, with: Resumption) -> Answer<'_, Option<Resumed>>;
 
     /// Loads the needed rows, all from one snapshot, and perhaps others that are likely to be
     /// needed next.
@@ -30,8 +42,9 @@ pub trait Trees: Send + Sync {
     /// `None` if no path leads there.
     fn path(&self, account: AccountId, ino: Ino) -> Answer<'_, Option<Vec<Name>>>;
 
-    /// Grants numbers for nodes, contents and deliveries that were never granted before.
-    fn grant_ids(&self, count: u64) -> Answer<'_, IdRange>;
+    /// Grants numbers for nodes, contents and deliveries that were never granted before. If the
+    /// account has a session that can be resumed, it keeps them then.
+    fn grant_ids(&self, account: AccountId, count: u64) -> Answer<'_, IdRange>;
 
     /// Commits batches of several accounts together and gives a verdict on each. The contents that
     /// they refer to must already be durable. A content that is no longer referred to becomes
@@ -42,17 +55,94 @@ pub trait Trees: Send + Sync {
     fn commit(&self, batches: Vec<Batch>) -> Answer<'_, Vec<Result<Committed, StoreError>>>;
 
     /// Ends the account's session of this epoch, once no commit holds a batch of it any more, and
-    /// reclaims data that it wrote but did not commit.
-    fn end(&self, account: AccountId, epoch: Epoch, left: Left) -> Answer<'_, ()>;
+    /// reclaims data that it wrote but did not commit. Only [`Fate::Resumable`] leaves the client
+    /// able to resume it.
+    fn end(&self, account: AccountId, epoch: Epoch, left: Left, fate: Fate) -> Answer<'_, ()>;
+
+    /// Forgets a session of this epoch that has no client now: it can't be resumed any more. Nothing
+    /// happens if it was resumed meanwhile, or another began.
+    fn forget(&self, account: AccountId, epoch: Epoch) -> Answer<'_, ()>;
 }
 
 /// The kind of session that begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Beginner {
-    /// A client's.
-    Client,
+    /// A client's, which it may resume.
+    Client(Resumable),
     /// That of the command that has claimed the account.
     Claimant,
+}
+
+/// A session that its client may resume, even after a crash of the server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resumable {
+    /// The session's public name.
+    pub session: SessionId,
+    /// The key by which the client proves that the session is its own.
+    pub key: PublicKey,
+    /// The hash of the secret that the client was given last. It may not have received it.
+    pub secret: SecretHash,
+    /// The hash of the secret that the client showed last; the same as `secret` before it has
+    /// resumed the session.
+    pub shown: SecretHash,
+    /// The client's host, as it named itself.
+    pub host: String,
+    /// The client's address.
+    pub address: String,
+    /// The time at which the session began.
+    pub since: Timestamp,
+    /// The client's last request to resume it that was granted; 0 if none was.
+    pub attempt: u64,
+}
+
+impl Resumable {
+    /// Whether a request is the client's, and later than all that were granted.
+    pub(crate) fn grants(&self, with: &Resumption) -> bool {
+        let is_known = with.shown == self.secret || with.shown == self.shown;
+        self.session == with.session && is_known && with.attempt > self.attempt
+    }
+}
+
+/// The SHA-256 of a secret. Secrets are random, so a plain hash can't be guessed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SecretHash(pub [u8; 32]);
+
+/// A client's request to resume a session, once its proof was checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resumption {
+    /// The session's public name.
+    pub session: SessionId,
+    /// The hash of the secret that the client has shown.
+    pub shown: SecretHash,
+    /// The hash of the next secret.
+    pub next: SecretHash,
+    /// The client's present address.
+    pub address: String,
+    /// The number of the client's request.
+    pub attempt: u64,
+}
+
+/// A session that continues, with the state of its account.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resumed {
+    /// The account after its epoch was raised.
+    pub account: Account,
+    /// The highest quota that the account has had in the session. The client may have ops that it
+    /// checked against it.
+    pub quota: Quota,
+    /// The numbers that were granted to the session, in order, without ranges that are used up.
+    pub granted: Vec<IdRange>,
+    /// All smaller numbers are used or skipped by ops that are durable; 0 if none are.
+    pub next_id: u64,
+}
+
+/// Whether a session that ends can be resumed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It is over for good.
+    Over,
+    /// Its client may resume it, until another session begins.
+    Resumable,
 }
 
 /// A new session, with the state of its account.
@@ -117,6 +207,8 @@ pub struct Batch {
     pub applied: Seq,
     /// The usage of the tree after the batch.
     pub usage: Usage,
+    /// All smaller numbers are used or skipped by the session's ops up to `applied`.
+    pub next_id: u64,
     /// Changed nodes (`Some`) and removed ones (`None`), each once.
     pub nodes: Vec<(Ino, Option<Arc<Node>>)>,
     /// Changed entries (`Some`) and removed ones (`None`), each once.

@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use support::{batch, delivery, name, node, record, time};
+use support::{batch, delivery, name, node, record, resumable, resumption, time};
 use tokio::runtime::Runtime;
 use xfer_protocol::tree::{DeliveryEffect, FileData, Kind, Need, Node, Quota, SpecialKind, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino};
 use xfer_store::embedded::{Beside, OlderDatabase, Serving};
 use xfer_store::{
-    AccountId, Batch, Beginner, Change, Effect, ForgottenBefore, Left, ListMax, Location,
+    AccountId, Batch, Beginner, Change, Effect, Fate, ForgottenBefore, Left, ListMax, Location,
     NewAccount, Pair, Part, Purpose, Reservation, Store, StoreError, Use, WrongPasswords,
 };
 
@@ -28,18 +28,27 @@ const DELIVERIES: u64 = 5;
 #[derive(Clone, Debug)]
 enum Step {
     Commit(Vec<(usize, u64, Vec<Row>)>),
-    Begin(usize),
-    End(usize, Vec<u64>),
+    /// With a session for its client to resume, and the secret; 0 for a command's session.
+    Begin(usize, u8, u8),
+    /// With the session, the secret shown and the next one.
+    Resume(usize, u8, [u8; 2]),
+    End(usize, Vec<u64>, bool),
     Create(usize),
     Remove(usize),
     Change(usize, u64),
     Perform(Vec<Effect>),
-    Reserve { from: usize, to: usize, ino: u64, bytes: u64, secs: i64 },
+    Reserve {
+        from: usize,
+        to: usize,
+        ino: u64,
+        bytes: u64,
+        secs: i64,
+    },
     Release(usize),
     Claim(usize, bool),
     Fail(usize, u32),
     Forget(i64),
-    Grant(u64),
+    Grant(usize, u64),
 }
 
 /// A change within a batch.
@@ -94,9 +103,11 @@ fn step() -> impl Strategy<Value = Step> {
     let batch = (user(), 0..8u64, prop::collection::vec(row(), 0..5));
     prop_oneof![
         8 => prop::collection::vec(batch, 1..4).prop_map(Step::Commit),
-        3 => user().prop_map(Step::Begin),
-        1 => (user(), prop::collection::vec(200..200 + CONTENTS, 0..2))
-            .prop_map(|(user, created)| Step::End(user, created)),
+        3 => (user(), 0..3u8, 0..3u8).prop_map(|(user, session, secret)| Step::Begin(user, session, secret)),
+        3 => (user(), 0..3u8, [0..3u8, 0..3u8])
+            .prop_map(|(user, session, secrets)| Step::Resume(user, session, secrets)),
+        1 => (user(), prop::collection::vec(200..200 + CONTENTS, 0..2), any::<bool>())
+            .prop_map(|(user, created, is_over)| Step::End(user, created, is_over)),
         1 => user().prop_map(Step::Create),
         1 => user().prop_map(Step::Remove),
         1 => (user(), 0..12u64).prop_map(|(user, items)| Step::Change(user, items)),
@@ -108,7 +119,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (user(), any::<bool>()).prop_map(|(user, alone)| Step::Claim(user, alone)),
         1 => (user(), 0..3u32).prop_map(|(user, count)| Step::Fail(user, count)),
         1 => (0..40i64).prop_map(Step::Forget),
-        1 => (1..9u64).prop_map(Step::Grant),
+        1 => (user(), 1..9u64).prop_map(|(user, count)| Step::Grant(user, count)),
     ]
 }
 
@@ -163,8 +174,9 @@ impl Pairing {
             runtime.block_on(xfer_store::open(&location, Use::Serve(serving))).unwrap()
         };
         let stores = [open(Location::Memory), open(Location::Sqlite(dir.path().into()))];
-        let ids =
-            stores.each_ref().map(|store| runtime.block_on(store.trees.grant_ids(1)).unwrap());
+        let ids = stores
+            .each_ref()
+            .map(|store| runtime.block_on(store.trees.grant_ids(AccountId(0), 1)).unwrap());
         assert!(ids[0].first <= ids[1].first, "the other one has counted on");
         let none = [AccountId(0); USERS.len()];
         let (epochs, applied, secs) = ([0; USERS.len()], 0, 10_000);
@@ -265,18 +277,34 @@ impl Pairing {
                 };
                 let _ = both!(self, |store| async { each(store.trees.commit(made.clone()).await) });
             }
-            Step::Begin(user) => {
+            Step::Begin(user, session, secret) => {
                 let account = self.accounts[*user];
-                let begun = both!(self, |store| store.trees.begin(account, Beginner::Client));
+                let by = || match session {
+                    0 => Beginner::Claimant,
+                    session => Beginner::Client(resumable(*session, *secret)),
+                };
+                let begun = both!(self, |store| store.trees.begin(account, by()));
                 if let Ok(begun) = begun {
                     self.epochs[*user] = begun.account.epoch.0;
                 }
             }
-            Step::End(user, created) => {
+            Step::Resume(user, session, [shown, next]) => {
+                let (account, with) = (self.accounts[*user], resumption(*session, *shown, *next));
+                let resumed = both!(self, |store| async {
+                    let resumed = store.trees.resume(account, with.clone()).await;
+                    // The two engines grant other numbers.
+                    resumed.map(|one| one.map(|one| (one.account, one.granted.len(), one.next_id)))
+                });
+                if let Ok(Some((account, ..))) = resumed {
+                    self.epochs[*user] = account.epoch.0;
+                }
+            }
+            Step::End(user, created, is_over) => {
                 let (account, epoch) = (self.accounts[*user], Epoch(self.epochs[*user]));
                 let created: Vec<_> = created.iter().copied().map(ContentId).collect();
                 let left = || Left { created: created.clone(), written: Vec::new() };
-                both!(self, |store| store.trees.end(account, epoch, left())).unwrap();
+                let fate = if *is_over { Fate::Over } else { Fate::Resumable };
+                both!(self, |store| store.trees.end(account, epoch, left(), fate)).unwrap();
             }
             Step::Create(user) => self.create(*user),
             Step::Remove(user) => {
@@ -290,6 +318,10 @@ impl Pairing {
                 let _ = both!(self, |store| store.accounts.change(account, Change::Inbox(inbox)));
                 let quota = Quota { bytes: *items, nodes: 5 };
                 let _ = both!(self, |store| store.accounts.change(account, Change::Quota(quota)));
+                let password = || Change::Password(format!("hash {items}"));
+                if *items == 0 {
+                    let _ = both!(self, |store| store.accounts.change(account, password()));
+                }
             }
             Step::Perform(effects) => {
                 let effects = &self.within(effects);
@@ -331,9 +363,11 @@ impl Pairing {
                 let before = ForgottenBefore { users: time(*secs), sources: time(secs / 2) };
                 both!(self, |store| store.failures.forget(before)).unwrap();
             }
-            Step::Grant(count) => {
+            Step::Grant(user, count) => {
+                let account = self.accounts[*user];
                 for store in &self.stores {
-                    let range = self.runtime.block_on(store.trees.grant_ids(*count)).unwrap();
+                    let granted = store.trees.grant_ids(account, *count);
+                    let range = self.runtime.block_on(granted).unwrap();
                     assert_eq!(range.end - range.first, *count);
                 }
             }
@@ -381,8 +415,10 @@ impl Pairing {
                 self.runtime.block_on(async {
                     let _held = store.accounts.claim(account, purpose).await.unwrap();
                     let beside = store.accounts.claim(account, other).await;
-                    let begun = store.trees.begin(account, Beginner::Client).await;
+                    let begun = store.trees.begin(account, Beginner::Client(resumable(1, 1))).await;
                     assert!(matches!(begun, Err(StoreError::Claimed)));
+                    let resumed = store.trees.resume(account, resumption(1, 1, 1)).await;
+                    assert!(matches!(resumed, Err(StoreError::Claimed)));
                     beside.is_ok()
                 })
             };
@@ -403,6 +439,7 @@ impl Pairing {
             let part = |directory| Part { directory: Ino(directory), after: Some(name("n0")), max };
             let parts = || (1..4).map(part).collect();
             both!(self, |store| store.trees.list(account, parts())).unwrap();
+            both!(self, |store| store.trees.resumable(account)).unwrap();
             let waiting = both!(self, |store| async {
                 let waiting = store.deliveries.waiting(account, 0, 10).await;
                 // Only the order must agree, not the arrival numbers.

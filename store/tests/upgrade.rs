@@ -20,10 +20,16 @@ use xfer_store::embedded::{SqliteStore, StoreLock};
 
 const VERSION_1: &str = include_str!("stores/version-1.sql");
 
+const VERSION_2: &str = include_str!("stores/version-2.sql");
+
 fn old_store() -> tempfile::TempDir {
+    store_of(VERSION_1)
+}
+
+fn store_of(version: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let db = Connection::open(dir.path().join("xfer.db")).unwrap();
-    db.execute_batch(VERSION_1).unwrap();
+    db.execute_batch(version).unwrap();
     dir
 }
 
@@ -41,18 +47,23 @@ fn shape(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_store_of_version_1_has_the_tables_of_a_new_one_after_its_upgrade() {
-    let (old, new) = (old_store(), tempfile::tempdir().unwrap());
-    assert_ne!(shape(old.path()), Vec::<String>::new());
-    SqliteStore::open(old.path()).unwrap();
+fn an_older_store_has_the_tables_of_a_new_one_after_its_upgrade() {
+    let new = tempfile::tempdir().unwrap();
     SqliteStore::open(new.path()).unwrap();
-    assert_eq!(shape(old.path()), shape(new.path()));
+    for version in [VERSION_1, VERSION_2] {
+        let old = store_of(version);
+        assert_ne!(shape(old.path()), Vec::<String>::new());
+        SqliteStore::open(old.path()).unwrap();
+        assert_eq!(shape(old.path()), shape(new.path()));
+    }
 }
 
 #[test]
-fn a_store_of_version_1_keeps_what_is_in_it() {
-    let dir = old_store();
-    for _ in 0..2 {
+fn an_older_store_keeps_what_is_in_it() {
+    for dir in [VERSION_1, VERSION_2].iter().flat_map(|version| {
+        let dir = std::rc::Rc::new(store_of(version));
+        [dir.clone(), dir]
+    }) {
         let store = SqliteStore::open(dir.path()).unwrap();
         let alice = store.account(&name("alice")).unwrap().unwrap();
         assert_eq!((alice.applied, alice.epoch), (Seq(12), Epoch(3)));

@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use xfer_protocol::SessionId;
 use xfer_protocol::message::{Grant, Password, Purpose, Secret};
+use xfer_protocol::{Epoch, Seq, SessionId};
 
 use super::error::EndpointError;
 
@@ -30,7 +30,41 @@ pub enum Begin {
         password: Password,
         /// Whether to end a session that the account has already.
         purpose: Purpose,
+        /// A session that makes way for the new one, because its client has crashed on this machine.
+        replaces: Option<SessionId>,
     },
+    /// With a session that goes on, whose link was lost.
+    Resume(Ticket),
+}
+
+/// A client's claim to a session whose link was lost. The dial adds the proof.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// The session's public name.
+    pub session: SessionId,
+    /// The secret from the last grant.
+    pub secret: Secret,
+    /// The epoch of that grant.
+    pub epoch: Epoch,
+    /// The last op that is known to be durable.
+    pub durable: Seq,
+    /// The number of this request for the session. Each has a higher one than the one before.
+    pub attempt: u64,
+}
+
+impl Ticket {
+    /// The claim to the session of a grant, before the first request.
+    pub fn new(grant: &Grant) -> Ticket {
+        let Grant { session, resume, epoch, applied, .. } = grant;
+        let (secret, durable) = (resume.clone(), *applied);
+        Ticket { session: *session, secret, epoch: *epoch, durable, attempt: 0 }
+    }
+
+    /// The claim to the session once it was granted again.
+    #[must_use]
+    pub fn after(&self, grant: &Grant) -> Ticket {
+        Ticket { attempt: self.attempt, ..Ticket::new(grant) }
+    }
 }
 
 /// The proof that a link belongs to a session.
@@ -69,10 +103,9 @@ pub struct NewSession {
     pub dial: Arc<dyn Dial>,
 }
 
-impl NewSession {
-    /// The credentials that the session's read links present.
-    pub fn credentials(&self) -> Credentials {
-        let grant = &self.link.grant;
+impl Credentials {
+    /// The credentials that read links present beside the log link of this grant.
+    pub fn new(grant: &Grant) -> Credentials {
         Credentials { session: grant.session, secret: grant.secret.clone() }
     }
 }

@@ -124,6 +124,8 @@ pub enum Phase {
     Login,
     /// Opening one more link of a session.
     Attach,
+    /// Continuing a session.
+    Resume,
 }
 
 impl std::fmt::Display for Phase {
@@ -135,11 +137,29 @@ impl std::fmt::Display for Phase {
             Phase::Hello => "to the greeting",
             Phase::Login => "during login",
             Phase::Attach => "while joining the session",
+            Phase::Resume => "while continuing the session",
         })
     }
 }
 
 impl EndpointError {
+    /// The refusal that ends a session for good, if it is one. Other problems may pass: the network
+    /// comes back, the server is started or updated, or its certificate is put right.
+    pub(crate) fn ends_session(&self) -> Option<Refusal> {
+        let EndpointError::Refused(refusal) = self else { return None };
+        match refusal {
+            Refusal::NoSession | Refusal::WrongPassword | Refusal::RolledBack => {
+                Some(refusal.clone())
+            }
+            Refusal::Blocked { .. }
+            | Refusal::InUse { .. }
+            | Refusal::Stopping
+            | Refusal::Busy
+            | Refusal::Internal
+            | Refusal::Claimed => None,
+        }
+    }
+
     /// This error together with the server that it is about.
     pub(super) fn at(self, endpoint: impl Into<String>) -> ConnectError {
         ConnectError::Endpoint { endpoint: endpoint.into(), error: self }
@@ -164,6 +184,7 @@ fn refusal_line(refusal: &Refusal) -> String {
             "the server's administrator is importing or exporting this account; try again later"
                 .to_owned()
         }
+        Refusal::RolledBack => refusal.to_string(),
     }
 }
 

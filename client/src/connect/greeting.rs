@@ -53,7 +53,9 @@ fn link_error(phase: Phase, error: LinkError) -> EndpointError {
     match error {
         LinkError::Io(error) => EndpointError::Broken(phase, error),
         error @ (LinkError::Frame(_) | LinkError::Codec(_)) => match phase {
-            Phase::Login | Phase::Attach => EndpointError::Nonsense("its answer to the login"),
+            Phase::Login | Phase::Attach | Phase::Resume => {
+                EndpointError::Nonsense("its answer to the opening")
+            }
             Phase::Resolve | Phase::Connect | Phase::Handshake | Phase::Hello => {
                 NotXfer::Greeting(error.to_string()).into()
             }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use xfer_protocol::Timestamp;
 use xfer_protocol::message::{Password, Purpose};
+use xfer_protocol::{SessionId, Timestamp};
 
 use super::dial::NewSession;
 use super::error::{ConnectError, EndpointError, Phase};
@@ -91,7 +91,8 @@ impl Contact {
         };
         let label = self.target.to_string();
         let fresh = Mutex::new(Some((self.stream, self.since)));
-        let server = Server { target: self.target, address: self.address, verification, fresh };
+        let server = Server::new(self.target, self.address, verification, fresh)
+            .map_err(|error| error.at(&label))?;
         Ok(Peer { server, label })
     }
 }
@@ -102,13 +103,19 @@ impl Peer {
         &self.label
     }
 
-    /// Logs in. The connection of the first contact is used if it is still fresh.
+    /// Logs in. The connection of the first contact is used if it is still fresh. `replaces` is a
+    /// session of the account whose client has crashed on this machine.
     ///
     /// # Errors
     /// If the server refuses, or the connection breaks.
-    pub async fn login(self, password: Password, purpose: Purpose) -> Result<Login, ConnectError> {
+    pub async fn login(
+        self,
+        password: Password,
+        purpose: Purpose,
+        replaces: Option<SessionId>,
+    ) -> Result<Login, ConnectError> {
         let Peer { server, label } = self;
-        let login = server.log_in(password, purpose).await;
+        let login = server.log_in(password, purpose, replaces).await;
         let (link, time) = login.map_err(|error| error.at(label))?;
         let warnings = skew_warning(time, SystemTime::now()).into_iter().collect();
         Ok(Login { session: NewSession { link, dial: Arc::new(server) }, warnings })

@@ -21,7 +21,7 @@ mod server;
 mod login;
 mod error;
 
-pub use dial::{Begin, Credentials, Dial, Dialling, LogLink, NewSession, Reader, Writer};
+pub use dial::{Begin, Credentials, Dial, Dialling, LogLink, NewSession, Reader, Ticket, Writer};
 pub use error::{ConnectError, EndpointError, NotXfer, Phase};
 pub use login::{Contact, Login, Peer, reach};
 pub use target::{Target, TargetError};

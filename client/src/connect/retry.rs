@@ -57,7 +57,10 @@ fn patience_with(error: &EndpointError) -> Option<Duration> {
         EndpointError::HangsUp(_) => Some(HANGS_UP_MAX),
         // Not once the password was sent: the session may have begun.
         EndpointError::Broken(Phase::Handshake | Phase::Hello | Phase::Attach, _) => Some(BUSY_MAX),
-        EndpointError::Broken(Phase::Resolve | Phase::Connect | Phase::Login, _)
+        EndpointError::Broken(
+            Phase::Resolve | Phase::Connect | Phase::Login | Phase::Resume,
+            _,
+        )
         | EndpointError::Refused(_)
         | EndpointError::NotXfer(_)
         | EndpointError::NotFound(_)
@@ -74,7 +77,7 @@ fn patience_with(error: &EndpointError) -> Option<Duration> {
 
 /// A random time between half of a pause and all of it, so that clients that were turned away
 /// together don't come again together.
-fn spread(pause: Duration) -> Duration {
+pub(crate) fn spread(pause: Duration) -> Duration {
     let random = RandomState::new().hash_one(()) >> 32;
     pause / 2 + pause.mul_f64(random as f64 / f64::from(u32::MAX)) / 2
 }

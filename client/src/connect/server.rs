@@ -1,4 +1,6 @@
-//! A trusted server: every link to it goes to the same address and the same key.
+//! A trusted server: every link to it goes to the same certificate or authorities, and every read
+//! link to the address that the log link has reached. The name is looked up again for each new log
+//! link, since this machine or the server may be in another network by then.
 //!
 //! **Invariant:** a password is sent only to a server whose certificate is trusted.
 
@@ -6,17 +8,20 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use xfer_protocol::limits::IDS_MAX;
-use xfer_protocol::message::{Grant, Opened, Opening, Password, Purpose};
-use xfer_protocol::{Ino, Timestamp};
+use xfer_link::proof::SessionKey;
+use xfer_protocol::message::{
+    BINDING_LABEL, Binding, Grant, Opened, Opening, Password, Purpose, Resume,
+};
+use xfer_protocol::{SessionId, Timestamp};
 
-use super::dial::{Begin, Credentials, Dial, Dialling, LogLink, Reader, Writer};
+use super::dial::{Begin, Credentials, Dial, Dialling, LogLink, Reader, Ticket, Writer};
 use super::error::{EndpointError, Phase};
 use super::greeting::{PHASE_MAX, greet, open, within};
 use super::retry::{BUSY_MAX, though_busy};
 use super::target::Target;
 use super::tcp;
 use super::tls::{self, Stream, Verification};
+use crate::core::can_be_granted;
 
 /// The longest time that a login may take. Others may be before it in the queue, and each password
 /// check is slow on purpose.
@@ -24,6 +29,11 @@ const LOGIN_MAX: Duration = Duration::from_secs(60);
 
 /// The longest time that a takeover may take. The mount that it ends drains its log first.
 const TAKEOVER_MAX: Duration = Duration::from_secs(60);
+
+/// The longest time that a server may take to continue a session. It first commits what it has of
+/// the session on an earlier link. If it takes longer, the next try finds that done. The network may also
+/// be another one by then.
+const RESUME_MAX: Duration = Duration::from_secs(20);
 
 /// The greatest age at which an unused connection is still used. A server waits only [`PHASE_MAX`]
 /// for the first message.
@@ -35,18 +45,27 @@ const ATTACH_MAX: Duration = Duration::from_secs(8);
 
 /// A trusted server, and the account on it.
 pub(super) struct Server {
-    pub(super) target: Target,
-    pub(super) address: SocketAddr,
-    pub(super) verification: Verification,
+    target: Target,
+    /// The address that the last log link has reached.
+    address: Mutex<SocketAddr>,
+    verification: Verification,
     /// The connection of the first contact, and the time at which it was made, until a login uses
     /// it.
-    pub(super) fresh: Mutex<Option<(Stream, Instant)>>,
+    fresh: Mutex<Option<(Stream, Instant)>>,
+    /// Proves that the session is this client's.
+    key: SessionKey,
 }
 
 impl Dial for Server {
     fn log_link(&self, begin: Begin) -> Dialling<'_, LogLink> {
-        let Begin::New { password, purpose } = begin;
-        Box::pin(async move { Ok(self.log_in(password, purpose).await?.0) })
+        Box::pin(async move {
+            match begin {
+                Begin::New { password, purpose, replaces } => {
+                    Ok(self.log_in(password, purpose, replaces).await?.0)
+                }
+                Begin::Resume(ticket) => self.resume(ticket).await,
+            }
+        })
     }
 
     fn read_link(&self, credentials: Credentials) -> Dialling<'_, (Reader, Writer)> {
@@ -58,14 +77,26 @@ impl Dial for Server {
 }
 
 impl Server {
+    /// A server that was reached at this address, over this connection.
+    pub(super) fn new(
+        target: Target,
+        address: SocketAddr,
+        verification: Verification,
+        fresh: Mutex<Option<(Stream, Instant)>>,
+    ) -> Result<Server, EndpointError> {
+        let key = SessionKey::generate().map_err(|error| EndpointError::Tls(error.to_string()))?;
+        Ok(Server { target, address: Mutex::new(address), verification, fresh, key })
+    }
+
     /// Begins a session. Returns the server's time too.
     pub(super) async fn log_in(
         &self,
         password: Password,
         purpose: Purpose,
+        replaces: Option<SessionId>,
     ) -> Result<(LogLink, Timestamp), EndpointError> {
-        let user = self.target.user.clone();
-        let opening = Opening::Login { user, password, purpose, host: host_name() };
+        let (user, host, key) = (self.target.user.clone(), host_name(), self.key.public());
+        let opening = Opening::Login { user, password, purpose, host, key, replaces };
         let attempt = || self.log_in_once(&opening, purpose);
         let (grant, stream, time) = though_busy(BUSY_MAX, attempt).await?;
         check_grant(&grant)?;
@@ -90,7 +121,35 @@ impl Server {
         };
         match within(deadline, Phase::Login, open(&mut stream, opening, Phase::Login)).await? {
             Opened::Session(grant) => Ok((*grant, stream, time)),
-            Opened::Attached => Err(EndpointError::Nonsense("attached, not logged in")),
+            Opened::Attached | Opened::Resumed(_) => {
+                Err(EndpointError::Nonsense("attached, not logged in"))
+            }
+            Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
+        }
+    }
+
+    /// Continues a session, at whatever address the server has now.
+    async fn resume(&self, ticket: Ticket) -> Result<LogLink, EndpointError> {
+        let resolved = within(PHASE_MAX, Phase::Resolve, tcp::resolve(&self.target)).await;
+        // A name may be known in one network and not in another.
+        let addresses = resolved.unwrap_or_else(|_| vec![*self.address.lock()]);
+        let (mut stream, _) = greet(self.connect(&addresses).await?).await?;
+        let reached = stream.get_ref().0.peer_addr().map_err(EndpointError::Unreachable)?;
+        let Ticket { session, secret, epoch, durable, attempt } = ticket;
+        let (user, proof) = (self.target.user.clone(), self.key.prove(session, binding(&stream)?));
+        let request = Resume { user, session, secret, epoch, durable, attempt, proof };
+        let opening = Opening::Resume(Box::new(request));
+        let opened = open(&mut stream, &opening, Phase::Resume);
+        match within(RESUME_MAX, Phase::Resume, opened).await? {
+            Opened::Resumed(grant) => {
+                check_grant(&grant)?;
+                *self.address.lock() = reached;
+                let (reader, writer) = halves(stream);
+                Ok(LogLink { grant: *grant, reader, writer })
+            }
+            Opened::Attached | Opened::Session(_) => {
+                Err(EndpointError::Nonsense("attached, not continued"))
+            }
             Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
         }
     }
@@ -103,19 +162,22 @@ impl Server {
         let opened = open(&mut stream, &opening, Phase::Attach);
         match within(PHASE_MAX, Phase::Attach, opened).await? {
             Opened::Attached => Ok(stream),
-            Opened::Session(_) => Err(EndpointError::Nonsense("logged in, not attached")),
+            Opened::Session(_) | Opened::Resumed(_) => {
+                Err(EndpointError::Nonsense("logged in, not attached"))
+            }
             Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
         }
     }
 
     /// Makes one more connection and greets the server. Returns the server's time too.
     async fn greeted(&self) -> Result<(Stream, Timestamp), EndpointError> {
-        greet(self.connect().await?).await
+        let address = *self.address.lock();
+        greet(self.connect(&[address]).await?).await
     }
 
-    /// Makes one more connection, to the same address and the same key.
-    async fn connect(&self) -> Result<Stream, EndpointError> {
-        let stream = within(PHASE_MAX, Phase::Connect, tcp::connect(&[self.address])).await?;
+    /// Makes one more connection, to one of these addresses and the same key.
+    async fn connect(&self, addresses: &[SocketAddr]) -> Result<Stream, EndpointError> {
+        let stream = within(PHASE_MAX, Phase::Connect, tcp::connect(addresses)).await?;
         let name = self.target.server_name().ok_or(EndpointError::Nonsense("the host's name"))?;
         let handshake = tls::handshake(stream, name, &self.verification);
         match within(PHASE_MAX, Phase::Handshake, handshake).await {
@@ -128,6 +190,12 @@ impl Server {
     }
 }
 
+/// The value that stands for this connection in a proof.
+fn binding(stream: &Stream) -> Result<Binding, EndpointError> {
+    let exported = stream.get_ref().1.export_keying_material([0; 32], BINDING_LABEL, None);
+    exported.map(Binding).map_err(|error| EndpointError::Tls(error.to_string()))
+}
+
 fn halves(stream: Stream) -> (Reader, Writer) {
     let (reader, writer) = tokio::io::split(stream);
     (Box::new(reader), Box::new(writer))
@@ -135,9 +203,7 @@ fn halves(stream: Stream) -> (Reader, Writer) {
 
 /// Checks the parts of a grant that the client relies on.
 fn check_grant(grant: &Grant) -> Result<(), EndpointError> {
-    let ids = grant.ids;
-    let fits =
-        ids.first >= Ino::FIRST_GRANTED && ids.first <= ids.end && ids.end - ids.first <= IDS_MAX;
+    let fits = can_be_granted(&grant.ids);
     // These are added to, and must not overflow. No tree comes to a quarter of what they can hold.
     let counts = [grant.applied.0, grant.usage.bytes, grant.usage.nodes];
     if !counts.iter().all(|count| *count < u64::MAX / 4) {

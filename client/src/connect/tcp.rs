@@ -12,6 +12,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use xfer_protocol::limits::{IDLE_HEARTBEAT_MS, SILENCE_TIMEOUT_MS};
+
 use super::error::EndpointError;
 use super::target::Target;
 
@@ -23,8 +25,12 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// though it sends signs of life. A silent server is noticed much earlier.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
 
-/// The time of silence after which the kernel asks whether the peer is there.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
+/// The time of silence after which the kernel asks whether the peer is there. On a log link, the
+/// client asks itself before that.
+const KEEPALIVE_AFTER: Duration = Duration::from_millis(IDLE_HEARTBEAT_MS + SILENCE_TIMEOUT_MS);
+
+/// The time between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// The most addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 16;
@@ -66,7 +72,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     let keepalive =
-        TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_AFTER / 4);
+        TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
 }

@@ -69,7 +69,7 @@ impl Core {
         if is_awaited(&op.action) {
             self.uplink.barrier = seq;
         }
-        self.uplink.log.append(op, payload, self.now.monotonic);
+        self.uplink.log.append(op, payload, room, self.now.monotonic);
         Ok(())
     }
 
@@ -105,12 +105,11 @@ impl Core {
             Action::SetXattr { name, .. } | Action::RemoveXattr { name, .. } => name == STATE_XATTR,
             action => matches!(action, Action::Send { .. } | Action::ForgetOrphan { .. }),
         };
-        follows
-            || if payload.is_empty() {
-                !self.uplink.log.is_full()
-            } else {
-                self.uplink.log.has_room()
-            }
+        let log = &self.uplink.log;
+        // While the link is down no program waits for the log to be carried, so it may fill up.
+        let is_bounded_by_rate = !payload.is_empty() && self.session.is_up();
+        let has_room = if is_bounded_by_rate { log.has_room() } else { !log.is_full() };
+        follows || has_room && !self.session.holding
     }
 
     /// Notes that the server can answer for a node's new content only after op `seq`.

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use xfer_protocol::message::EndReason;
+use xfer_protocol::message::{EndReason, Refusal};
 use xfer_protocol::{Errno, Seq};
 
 /// The state of the log link, as far as the core knows.
@@ -13,16 +13,22 @@ use xfer_protocol::{Errno, Seq};
 pub enum Link {
     /// It carries ops and acknowledgements.
     Up,
-    /// It broke, and the session may continue over another one.
+    /// It was lost. The session continues over another one, as soon as the server is reached.
     Down {
-        /// When the break was noticed.
+        /// When the loss was noticed.
         since: Instant,
+        /// How it was lost.
+        loss: LinkLoss,
+        /// Why the last try to reach the server failed, if there was one.
+        trouble: Option<String>,
+        /// When the next try is.
+        next_try: Option<Instant>,
     },
     /// The session is over; there will be no other link.
     Over(Ending),
 }
 
-/// How a link broke.
+/// How a link was lost.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LinkLoss {
     /// The server closed it.
@@ -31,6 +37,18 @@ pub enum LinkLoss {
     /// Nothing came over it for too long.
     #[error("the server fell silent")]
     Silent,
+    /// The server is stopping. Another one will go on with the session.
+    #[error("the server is stopping")]
+    Stopping,
+    /// The server has heard nothing from this machine for too long.
+    #[error("the server heard nothing from this machine for {seconds} s")]
+    Unheard {
+        /// How long, in seconds.
+        seconds: u64,
+    },
+    /// The session was continued over another link, perhaps by an earlier attempt that came late.
+    #[error("the session was continued over another connection")]
+    Continued,
     /// The network or the peer broke it.
     #[error("the connection broke: {0}")]
     Broken(String),
@@ -45,9 +63,12 @@ pub enum Ending {
     /// The server ended it. The user may mount again, unless another mount has the session by now.
     #[error(transparent)]
     ByServer(EndReason),
-    /// The link was lost, and no other one took its place. The user may mount again.
+    /// The link was lost, and the client was not to wait for another one. The user may mount again.
     #[error(transparent)]
     LinkLost(LinkLoss),
+    /// The link was lost, and the server refused to continue the session over another one.
+    #[error("the session can't be continued: {}", refused(.0))]
+    Refused(Refusal),
     /// The server's rules refused a change that this side had acknowledged: a fault of either side.
     #[error("the server refused change {seq}: {errno}")]
     Diverged {
@@ -64,17 +85,42 @@ pub enum Ending {
     Fault,
 }
 
-impl From<EndReason> for Ending {
-    fn from(reason: EndReason) -> Ending {
+/// The server's last words on a link.
+pub(in crate::core) enum LastWords {
+    /// The session may continue over another link.
+    Lost(LinkLoss),
+    /// The session is over.
+    Over(Ending),
+}
+
+impl From<EndReason> for LastWords {
+    fn from(reason: EndReason) -> LastWords {
         match reason {
-            EndReason::LoggedOut => Ending::LoggedOut,
+            EndReason::Stopping => LastWords::Lost(LinkLoss::Stopping),
+            EndReason::Silent { seconds } => LastWords::Lost(LinkLoss::Unheard { seconds }),
+            EndReason::Continued => LastWords::Lost(LinkLoss::Continued),
+            EndReason::LoggedOut => LastWords::Over(Ending::LoggedOut),
             reason @ (EndReason::TakenOver { .. }
             | EndReason::Administrator
-            | EndReason::Stopping
-            | EndReason::Silent { .. }
             | EndReason::Protocol(_)
-            | EndReason::Storage(_)) => Ending::ByServer(reason),
+            | EndReason::Storage(_)) => LastWords::Over(Ending::ByServer(reason)),
         }
+    }
+}
+
+fn refused(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::NoSession => "another mount has taken it over, or the account's password was \
+            changed or the account removed"
+            .to_owned(),
+        refusal @ (Refusal::WrongPassword
+        | Refusal::Blocked { .. }
+        | Refusal::InUse { .. }
+        | Refusal::Stopping
+        | Refusal::Busy
+        | Refusal::Internal
+        | Refusal::Claimed
+        | Refusal::RolledBack) => refusal.to_string(),
     }
 }
 
@@ -84,17 +130,28 @@ pub(in crate::core) struct Session {
     pub(in crate::core) link: Link,
     /// Why the session ends as soon as everything is durable. No more changes are accepted then.
     pub(in crate::core) draining: Option<Ending>,
+    /// The server is stopping. Changes wait until the link is down, so that all earlier ones become
+    /// durable first.
+    pub(in crate::core) holding: bool,
 }
 
 impl Session {
     /// A session that has just begun.
     pub(in crate::core) fn new() -> Session {
-        Session { link: Link::Up, draining: None }
+        Session { link: Link::Up, draining: None, holding: false }
     }
 
     /// Whether the session accepts changes.
     pub(in crate::core) fn takes_changes(&self) -> bool {
         self.draining.is_none() && !self.is_over()
+    }
+
+    /// Whether the link is up.
+    pub(in crate::core) fn is_up(&self) -> bool {
+        match self.link {
+            Link::Up => true,
+            Link::Down { .. } | Link::Over(_) => false,
+        }
     }
 
     /// Whether the session is over.

@@ -2,7 +2,7 @@
 //! machine without tokio, clocks or randomness.
 //!
 //! Reading order: [`state`] (the parts), [`pause`] (why an attempt did not finish), [`link`] (how a
-//! session ends), [`change`] (how a change is made), then the parts: [`tree`] (rows and names),
+//! session ends), [`change`] (how a change is made), [`resuming`] (a link that is lost, and the next), then the parts: [`tree`] (rows and names),
 //! [`data`] (bytes), [`uplink`] (the log link), [`outbox`] and [`inbox`] (deliveries); [`notice`]
 //! and [`outdated`] (messages to the kernel), [`status`] (the state for display).
 
@@ -12,6 +12,7 @@ mod state;
 mod pause;
 mod link;
 mod change;
+mod resuming;
 mod tree;
 mod data;
 mod uplink;
@@ -27,7 +28,7 @@ pub(crate) use data::FetchOrder;
 pub(crate) use outbox::OutboxDue;
 pub(crate) use state::Effects;
 pub(crate) use tree::Unexpected;
-pub(crate) use uplink::{Group, Outgoing, Then};
+pub(crate) use uplink::{Group, Outgoing, Then, can_be_granted};
 
 pub use data::{CopyRange, Seek};
 pub use link::{Ending, Link, LinkLoss};

@@ -1,5 +1,7 @@
 //! The settings of a client. They do not change while it runs.
 
+use std::time::Duration;
+
 /// The owner that nodes show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owners {
@@ -26,6 +28,9 @@ pub struct Options {
     pub tree_bytes: usize,
     /// The owner that nodes show. Nodes that xfer makes itself belong to the same owner.
     pub owners: Owners,
+    /// How long an operation that needs the server waits while the link is down, before it fails
+    /// with `ETIMEDOUT`. `None` for ever.
+    pub wait: Option<Duration>,
     /// The account and server, for messages: `user@host:port`.
     pub label: String,
 }

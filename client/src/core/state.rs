@@ -15,7 +15,7 @@ use xfer_protocol::{Errno, Ino, Name, Seq};
 
 use super::data::{Data, FetchOrder};
 use super::inbox::Inbox;
-use super::link::{Ending, Link, LinkLoss, Session};
+use super::link::{Ending, Link, Session};
 use super::notice::Notice;
 use super::options::Options;
 use super::outbox::Outbox;
@@ -190,16 +190,6 @@ impl Core {
             self.replica.trim();
         }
         possible
-    }
-
-    /// Notes that the link broke. All ops that are not durable are sent over the next one, even if
-    /// they were sent before.
-    pub(crate) fn lose_link(&mut self, loss: &LinkLoss) {
-        if self.session.link == Link::Up {
-            tracing::debug!("the link is down: {loss}");
-            self.session.link = Link::Down { since: self.now.monotonic };
-            self.uplink.rewind();
-        }
     }
 
     /// Ends the session. False if it was over already.

@@ -89,6 +89,11 @@ impl Core {
         }
     }
 
+    /// The link to the server.
+    pub(crate) fn link_state(&self) -> Link {
+        self.session.link.clone()
+    }
+
     /// The ops that are not durable, and the bytes that they take.
     pub(crate) fn pending(&self) -> (usize, usize) {
         self.uplink.log.pending()

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use xfer_protocol::Errno;
 
 use super::Client;
+use super::patience::Patience;
 use crate::core::{Core, Effects, Pause, Stop};
 
 /// After so many loads for one operation, all loaded rows are kept until it is done. An operation
@@ -130,7 +131,8 @@ impl Client {
         let mut progress = self.progress.subscribe();
         // The event that the first attempt waits for may have happened before this subscription.
         progress.mark_changed();
-        let mut loads = 0;
+        let _waits = self.note_waits();
+        let (mut loads, mut patience) = (0, Patience::default());
         let mut _hold = None;
         loop {
             match pause {
@@ -139,19 +141,46 @@ impl Client {
                     if loads == LOADS_BEFORE_HOLD {
                         _hold = Some(Hold::new(self));
                     }
-                    self.load(needs).await?;
+                    self.patiently(&mut patience, self.load(needs)).await?;
                 }
-                Pause::Data(waits) => self.fetched(waits).await?,
-                // Without a deadline: a silent server ends the session, and that is progress too.
-                Pause::Progress => drop(progress.changed().await),
-                Pause::Reservation(reservation) => self.reserve(reservation).await?,
-                Pause::Delivery(id) => self.ask_state(id).await?,
+                Pause::Data(waits) => self.patiently(&mut patience, self.fetched(waits)).await?,
+                // While the link is up there is no deadline: a silent server loses it, and that is
+                // progress too.
+                Pause::Progress => tokio::select! {
+                    biased;
+                    _ = progress.changed() => {}
+                    () = self.worn_out(&mut patience) => return Err(Errno::ETIMEDOUT),
+                },
+                Pause::Reservation(reservation) => {
+                    self.patiently(&mut patience, self.reserve(reservation)).await?;
+                }
+                Pause::Delivery(id) => self.patiently(&mut patience, self.ask_state(id)).await?,
             }
             match self.attempt(&mut attempt) {
                 Ok(done) => return Ok(done),
                 Err(Stop::Refused(errno)) => return Err(errno),
                 Err(Stop::Pause(next)) => pause = next,
             }
+        }
+    }
+
+    /// Waits for work that others may have begun. If their patience with a link that is down ended
+    /// before this operation's, it tries again.
+    async fn patiently(
+        &self,
+        patience: &mut Patience,
+        work: impl Future<Output = Result<(), Errno>>,
+    ) -> Result<(), Errno> {
+        tokio::select! {
+            biased;
+            done = work => match done {
+                // While the link is up, the answer itself was late.
+                Err(Errno::ETIMEDOUT) if !self.is_up.get() && patience.lasts() => {
+                    self.wait_up(patience).await
+                }
+                done => done,
+            },
+            () = self.worn_out(patience) => Err(Errno::ETIMEDOUT),
         }
     }
 }

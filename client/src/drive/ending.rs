@@ -9,7 +9,8 @@ use std::time::Duration;
 use xfer_protocol::Errno;
 
 use super::Client;
-use crate::core::{Core, Ending};
+use super::patience::Patience;
+use crate::core::{Core, Ending, Link};
 
 /// The longest wait for the server's answer to the logout, once everything is durable.
 const LOGOUT_MAX: Duration = Duration::from_secs(10);
@@ -42,16 +43,50 @@ impl Client {
         self.call(move |core: &mut Core| core.sync_to(last)).await
     }
 
-    /// Ends the session: accepts no more changes, makes all durable, and logs out.
+    /// Ends the session: accepts no more changes, makes all durable, and logs out. While the link is
+    /// down it waits no longer than any other operation.
     ///
     /// # Errors
-    /// If the session was over before everything was durable.
+    /// If the session was over, or the server could not be reached, before everything was durable.
     pub async fn finish(self: &Arc<Self>) -> Result<(), Lost> {
+        let mut patience = Patience::default();
         // A file that was closed just now may not be sent yet.
-        let _ = self.send_unsent().await;
+        tokio::select! {
+            biased;
+            _ = self.send_unsent() => {}
+            () = self.worn_out(&mut patience) => {}
+        }
         self.write_back().await;
         self.lock().begin_drain(Ending::LoggedOut);
         self.outgoing.notify_one();
+        tokio::select! {
+            biased;
+            () = self.all_durable() => {}
+            () = self.worn_out(&mut patience) => {}
+        }
+        let mut progress = self.progress.subscribe();
+        let goodbye = async { while !self.lock().is_over() && progress.changed().await.is_ok() {} };
+        // Everything is durable, so nothing is lost if the server does not answer.
+        tokio::select! {
+            biased;
+            _ = tokio::time::timeout(LOGOUT_MAX, goodbye) => {}
+            () = self.wait_down() => {}
+        }
+        let (link, pending) = {
+            let core = self.lock();
+            (core.link_state(), core.pending().0)
+        };
+        let ending = match link {
+            Link::Down { loss, .. } if pending > 0 => Ending::LinkLost(loss),
+            Link::Up | Link::Down { .. } | Link::Over(_) => Ending::LoggedOut,
+        };
+        self.end(ending);
+        self.service.abort_all();
+        self.loss()
+    }
+
+    /// Waits until all changes are durable, or the session is over.
+    async fn all_durable(&self) {
         let mut progress = self.progress.subscribe();
         loop {
             progress.mark_unchanged();
@@ -60,15 +95,25 @@ impl Client {
                 core.pending().0 == 0 || core.is_over()
             };
             if is_done || progress.changed().await.is_err() {
-                break;
+                return;
             }
         }
-        let goodbye = async { while !self.lock().is_over() && progress.changed().await.is_ok() {} };
-        // Everything is durable, so nothing is lost if the server does not answer.
-        let _ = tokio::time::timeout(LOGOUT_MAX, goodbye).await;
-        self.end(Ending::LoggedOut);
-        self.service.abort_all();
-        self.loss()
+    }
+
+    /// Ends the session, and wakes everything that waits.
+    pub(super) fn end(self: &Arc<Self>, ending: Ending) {
+        let ended = self.lock().end(ending, &self.options.label);
+        if ended {
+            self.tell_over();
+        }
+    }
+
+    /// Wakes everything that waits, and tells the kernel that the session is over.
+    pub(super) fn tell_over(self: &Arc<Self>) {
+        self.over.send_replace(true);
+        self.tick();
+        self.outgoing.notify_one();
+        self.outdate_kernel();
     }
 
     /// Drains the session from a task, as the server asks.

@@ -9,19 +9,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
 use xfer_link::watch;
-use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
+use xfer_protocol::limits::{DELIVERY_ITEMS_MAX, SILENCE_TIMEOUT_MS};
 use xfer_protocol::message::{Answer, Ask, ReadError};
 use xfer_protocol::tree::Need;
 use xfer_protocol::{DeliveryId, Errno, Ino, Name, Seq};
 
 use super::Client;
 use super::links::{Answered, Unanswered};
+use super::patience::Patience;
 use crate::core::{Core, Unexpected};
 
 /// The longest time that an answer may take while its link is alive. It is enough for as much as
 /// one link has in flight at a time, on a slow line.
 const ANSWER_MAX: Duration = Duration::from_secs(600);
+
+/// The shortest time for which a question is asked again after a read link broke or could not be
+/// opened: longer than it takes to notice that the log link is lost too.
+const LOSS_MAX: Duration = Duration::from_millis(SILENCE_TIMEOUT_MS + 2000);
+
+/// The pause before that.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The result of work that several operations may wait for, once there is one.
 pub(super) type Outcome = watch::Receiver<Option<Result<(), Errno>>>;
@@ -162,19 +171,50 @@ impl Client {
         }
     }
 
-    /// Asks the server a question. It is given up when the session ends.
+    /// Asks the server a question, over the next link if this one is lost before the answer. It is
+    /// given up when the session ends, or the link is down for longer than an operation may wait.
     pub(super) async fn ask(&self, after: Seq, ask: Ask) -> Result<Answered, Errno> {
-        let answered = tokio::select! {
-            biased;
-            () = self.wait_over() => Err(Unanswered::Over),
-            answered = tokio::time::timeout(ANSWER_MAX, self.links.ask(after, ask.clone())) => {
-                answered.unwrap_or(Err(Unanswered::Late))
+        let (mut patience, mut first_trouble) = (Patience::default(), None);
+        let answered = loop {
+            if let Err(errno) = self.wait_up(&mut patience).await {
+                break Err(if errno == Errno::EIO {
+                    Unanswered::Over
+                } else {
+                    Unanswered::Unreachable
+                });
+            }
+            match self.ask_once(after, &ask).await {
+                // What broke a read link has mostly broken the log link too. If it has not, another
+                // read link may do.
+                Err(why) if why.is_of_link() => {
+                    if matches!(why, Unanswered::Late) {
+                        self.links.close();
+                    }
+                    let since = *first_trouble.get_or_insert_with(Instant::now);
+                    let is_lost = timeout(RETRY, self.wait_down()).await.is_ok();
+                    let wait = self.options.wait.map(|wait| wait.max(LOSS_MAX));
+                    if !is_lost && wait.is_some_and(|wait| since.elapsed() >= wait) {
+                        break Err(why);
+                    }
+                }
+                answered => break answered,
             }
         };
         answered.map_err(|why| {
             self.note_unanswered(&why, &ask);
             why.errno()
         })
+    }
+
+    async fn ask_once(&self, after: Seq, ask: &Ask) -> Result<Answered, Unanswered> {
+        tokio::select! {
+            biased;
+            () = self.wait_over() => Err(Unanswered::Over),
+            answered = timeout(ANSWER_MAX, self.links.ask(after, ask.clone())) => {
+                answered.unwrap_or(Err(Unanswered::Late))
+            }
+            () = self.wait_down() => Err(Unanswered::Broken),
+        }
     }
 
     fn note_unanswered(&self, why: &Unanswered, ask: &Ask) {
@@ -186,6 +226,7 @@ impl Client {
             Unanswered::NoLink(_)
             | Unanswered::Broken
             | Unanswered::Late
+            | Unanswered::Unreachable
             | Unanswered::Over
             | Unanswered::Refused(ReadError::Ended) => {
                 tracing::warn!("a question was not answered: {why}");

@@ -1,7 +1,7 @@
 //! A running client: the core behind one lock, with the links, timers and tasks that drive it.
 //!
 //! Reading order: this file (the parts), [`attempts`] (how an operation runs), [`lock`], [`clock`],
-//! [`tasks`]; [`links`]; [`loading`] and [`fetching`] (what attempts
+//! [`tasks`]; [`links`], [`patience`] (waits while there is none), [`waiting`] (whether anything waits); [`loading`] and [`fetching`] (what attempts
 //! wait for); [`outbox`] and [`inbox`] (work of the client's own); [`kernel`], [`ending`].
 //!
 //! **Invariant:** the lock is never held across an await, a reply or a call into the kernel.
@@ -12,6 +12,8 @@ mod lock;
 mod clock;
 mod tasks;
 mod links;
+mod patience;
+mod waiting;
 mod loading;
 mod fetching;
 mod outbox;
@@ -34,18 +36,20 @@ pub use clock::{Clock, SystemClock};
 pub use ending::Lost;
 pub use kernel::Kernel;
 
-use crate::connect::{LogLink, NewSession};
+use crate::connect::{Credentials, Dial, NewSession};
 use crate::core::{Core, Notice, Options, Owners, Status};
-use links::ReadLinks;
+use links::{Attention, ReadLinks};
 use loading::Outcome;
 use tasks::Tasks;
+use waiting::Waiting;
 
 /// The parts of its surroundings that a client depends on: time and randomness.
 #[derive(Clone)]
 pub struct Surroundings {
     /// The clocks that the client reads.
     pub clock: Arc<dyn Clock>,
-    /// A random key for the order of directory listings.
+    /// A random key for the order of directory listings, and for the pauses between tries to reach
+    /// the server.
     pub cookie_key: [u8; 16],
 }
 
@@ -57,7 +61,15 @@ pub struct Client {
     clock: Arc<dyn Clock>,
     options: Options,
     runtime: Handle,
+    dial: Arc<dyn Dial>,
     links: Arc<ReadLinks>,
+    /// Whether the log link is up.
+    is_up: watch::Sender<bool>,
+    /// Wakes the task that dials.
+    attention: Attention,
+    /// A random key for the pauses between tries.
+    jitter: [u8; 16],
+    waiting: Waiting,
     /// Wakes the task that sends.
     outgoing: Notify,
     /// Ticks after every event that an attempt may wait for.
@@ -100,16 +112,21 @@ impl Client {
         surroundings: Surroundings,
     ) -> Arc<Client> {
         let Surroundings { clock, cookie_key } = surroundings;
-        let credentials = session.credentials();
-        let NewSession { link: LogLink { grant, reader, writer }, dial } = session;
-        let core = Core::new(&grant, &options, cookie_key, clock.now());
+        let NewSession { link, dial } = session;
+        let credentials = Credentials::new(&link.grant);
+        let core = Core::new(&link.grant, &options, cookie_key, clock.now());
         let runtime = Handle::current();
         let client = Arc::new_cyclic(|this| Client {
             this: this.clone(),
             core: Mutex::new(core),
             clock,
             options,
-            links: Arc::new(ReadLinks::new(dial, credentials, runtime.clone())),
+            links: Arc::new(ReadLinks::new(dial.clone(), credentials, runtime.clone())),
+            dial,
+            is_up: watch::Sender::new(true),
+            attention: Attention::default(),
+            jitter: cookie_key,
+            waiting: Waiting::default(),
             outgoing: Notify::new(),
             progress: watch::Sender::new(0),
             over: watch::Sender::new(false),
@@ -121,8 +138,7 @@ impl Client {
             runtime,
         });
         client.service.spawn(client.links.clone().open_first());
-        client.service.spawn(client.clone().receive(reader));
-        client.service.spawn(client.clone().transmit(writer));
+        client.service.spawn(client.clone().keep_link(link));
         client.service.spawn(client.clone().tend_outbox());
         client.service.spawn(client.clone().tend_inbox());
         client
@@ -156,7 +172,7 @@ impl Client {
     }
 
     /// Waits until the session is over.
-    async fn wait_over(&self) {
+    pub async fn wait_over(&self) {
         // This can't fail, since the sender is part of `self`.
         let _ = self.over.subscribe().wait_for(|over| *over).await;
     }

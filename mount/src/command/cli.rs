@@ -32,7 +32,8 @@ pub struct MountLine {
     /// Stay in the foreground
     #[arg(short = 'f', long)]
     pub foreground: bool,
-    /// Options: ids=stored|mounter, allow_other, uid=, gid=, umask=, and the words of mount(8)
+    /// Options: ids=stored|mounter, allow_other, uid=, gid=, umask=, wait=SECONDS|forever (for the server, while it
+    /// can't be reached; 30 if not given), and the words of mount(8)
     #[arg(short = 'o', value_name = "OPT,...", value_delimiter = ',')]
     pub options: Vec<String>,
     /// Who on which server; the port is 33000 if not given

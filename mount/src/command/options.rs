@@ -4,6 +4,8 @@
 //! **Invariant:** every word is either honoured or listed as one that changes nothing; others are
 //! refused. As in mount(8), the last of two contradicting words wins.
 
+use std::time::Duration;
+
 use xfer_protocol::shown::shown;
 
 use crate::command::cli::MountLine;
@@ -22,10 +24,27 @@ pub struct MountOptions {
     pub access: Access,
     /// Whether a change is answered only once it is durable (`sync`, `dirsync`).
     pub sync: bool,
+    /// How long programs wait for the server while it can't be reached (`wait=`).
+    pub wait: Wait,
     /// The source to show for the mount instead of `user@host:port` (`fsname=`).
     pub source: Option<String>,
     /// Whether to change an existing mount instead of making one (`remount`).
     pub remount: bool,
+}
+
+/// How long programs wait for the server while it can't be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// So long at most.
+    AtMost(Duration),
+    /// For as long as it takes.
+    Forever,
+}
+
+impl Default for Wait {
+    fn default() -> Wait {
+        Wait::AtMost(Duration::from_secs(30))
+    }
 }
 
 /// Which owner nodes show.
@@ -176,6 +195,13 @@ impl MountOptions {
                 self.umask =
                     umask.ok_or_else(|| wrong("permission bits in octal, like umask=077"))?;
             }
+            ("wait", "forever") => self.wait = Wait::Forever,
+            ("wait", _) => {
+                let seconds = value.parse().ok().map(u32::into).map(Duration::from_secs);
+                let wait =
+                    seconds.ok_or_else(|| wrong("seconds, like wait=30, or wait=forever"))?;
+                self.wait = Wait::AtMost(wait);
+            }
             ("fsname", "") => return Err(wrong("a text, like fsname=archive")),
             ("fsname", _) => self.source = Some(value.to_owned()),
             _ => return Err(unknown(word)),
@@ -246,7 +272,7 @@ fn is_ignored(word: &str) -> bool {
 fn unknown(word: &str) -> Failure {
     Failure::usage(format!(
         "unknown option '{}'; known are ids=stored, ids=mounter, uid=, gid=, umask=, allow_other, \
-         ro, noexec, suid, dev, sync, fsname=, remount, the long options of xfer-mount \
+         ro, noexec, suid, dev, sync, wait=, fsname=, remount, the long options of xfer-mount \
          (password_file=, …), and the words of mount(8) that change nothing here",
         shown(word),
     ))
@@ -313,6 +339,18 @@ mod tests {
         check_refused("umask=1777", "in octal");
         check_refused("fsname=", "give a text");
         check_refused("ids=stored,uid=5", "give one");
+    }
+
+    #[test]
+    fn programs_wait_half_a_minute_or_for_as_long_as_is_said() {
+        let wait = |wait| MountOptions { wait, ..MountOptions::default() };
+        assert_eq!(parse("").unwrap().wait, Wait::AtMost(Duration::from_secs(30)));
+        check("wait=0", wait(Wait::AtMost(Duration::ZERO)));
+        check("wait=90", wait(Wait::AtMost(Duration::from_secs(90))));
+        check("wait=forever", wait(Wait::Forever));
+        check_refused("wait=-1", "give seconds");
+        check_refused("wait=", "give seconds");
+        check_refused("wait", "unknown option 'wait'");
     }
 
     #[test]

@@ -57,8 +57,11 @@ pub struct Status {
     /// The device number that the kernel shows for it, as `major:minor`, until the kernel releases it.
     #[serde(default)]
     pub device: Option<String>,
-    /// `connected`, `draining`, or `lost: ` and the reason.
+    /// `connected`, `disconnected`, `draining`, or `lost: ` and the reason.
     pub state: String,
+    /// How the connection was lost, while there is none.
+    #[serde(default)]
+    pub disconnected: Option<Disconnected>,
     /// Whether it is unmounted here and only another mount namespace, or programs that use it, keep
     /// it alive.
     #[serde(default)]
@@ -99,6 +102,19 @@ pub struct Status {
     pub unsent: Vec<(String, String)>,
     /// Errors that no program was told about.
     pub errors: Vec<String>,
+}
+
+/// How a connection was lost, and what is done about it.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Disconnected {
+    /// How long ago that was noticed, in seconds.
+    pub seconds: f64,
+    /// How it was lost.
+    pub why: String,
+    /// Why the last try to reach the server failed, if there was one.
+    pub last_try: Option<String>,
+    /// When the next try is, in seconds from now; 0 while one is made.
+    pub next_try_seconds: f64,
 }
 
 /// A question to a mount.

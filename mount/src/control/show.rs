@@ -5,7 +5,7 @@ use std::fmt::Write;
 use xfer_protocol::shown::{Shown, shown};
 use xfer_protocol::size;
 
-use super::Status;
+use super::{Disconnected, Status};
 
 /// A table with one line for each mount.
 pub(super) fn table(mounts: &[Status]) -> String {
@@ -39,6 +39,7 @@ pub(super) fn details(mount: &Status) -> String {
         ("server", format!("{}@{}", mount.user, mount.server)),
         ("state", mount.state.clone()),
         ("mounted", if mount.elsewhere { "not here any more" } else { "here" }.to_owned()),
+        ("connection", mount.disconnected.as_ref().map_or("up".to_owned(), connection)),
         ("round trip", rtt),
         ("not durable", pending(mount.pending_ops, mount.pending_bytes)),
         ("durable up to", format!("{} of {}", mount.durable_seq, mount.applied_seq)),
@@ -68,6 +69,18 @@ pub(super) fn pending(ops: u64, bytes: u64) -> String {
         1 => format!("1 change, {}", size::display(bytes)),
         _ => format!("{ops} changes, {}", size::display(bytes)),
     }
+}
+
+/// Describes a connection that was lost.
+fn connection(lost: &Disconnected) -> String {
+    let Disconnected { seconds, why, last_try, next_try_seconds } = lost;
+    let last = last_try.iter().map(|why| format!("; the last try failed: {why}"));
+    let last: String = last.collect();
+    let next = match next_try_seconds {
+        0.0 => "trying now".to_owned(),
+        next => format!("next try in {next:.0} s"),
+    };
+    format!("lost {seconds:.0} s ago: {why}{last}; {next}")
 }
 
 /// Describes the deliveries that are not in the inbox yet.
@@ -118,6 +131,24 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].find("STATE"), lines[1].find("connected"));
         assert!(lines[1].ends_with("2 changes, 2 KiB  0 B of 1 GiB"));
+    }
+
+    #[test]
+    fn a_connection_that_was_lost_is_shown_with_the_next_try() {
+        let lost = Disconnected {
+            seconds: 41.7,
+            why: "the server fell silent".to_owned(),
+            last_try: Some("it does not answer".to_owned()),
+            next_try_seconds: 2.6,
+        };
+        let line = "lost 42 s ago: the server fell silent; the last try failed: it does not answer; \
+                    next try in 3 s";
+        assert_eq!(connection(&lost), line);
+        let first = Disconnected { last_try: None, next_try_seconds: 0.0, ..lost };
+        assert_eq!(connection(&first), "lost 42 s ago: the server fell silent; trying now");
+        let mount = Status { disconnected: Some(first), ..Status::default() };
+        assert!(details(&mount).contains("connection     lost 42 s ago"));
+        assert!(details(&Status::default()).contains("connection     up"));
     }
 
     #[test]

@@ -31,8 +31,9 @@ pub fn report(line: &str) {
 
 /// For whoever looks for a fault; `XFER_LOG=debug` tells more.
 pub fn log(foreground: bool) {
-    // fuser warns of every mount that went otherwise than by its own hand.
-    let quiet = || EnvFilter::new("warn,fuser=error");
+    // fuser warns of every mount that went otherwise than by its own hand. The client informs of
+    // connections that were lost and are back.
+    let quiet = || EnvFilter::new("warn,xfer_client=info,fuser=error");
     let filter = EnvFilter::try_from_env("XFER_LOG").unwrap_or_else(|_| quiet());
     let colours = foreground && io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);

@@ -223,6 +223,7 @@ fn opened(manner: Manner, opening: Opening) -> Opened {
             true if secret == grant().secret => Opened::Attached,
             _ => Opened::Refused(Refusal::NoSession),
         },
+        Opening::Resume(_) => Opened::Refused(Refusal::NoSession),
     }
 }
 
@@ -230,10 +231,11 @@ pub fn grant() -> Grant {
     Grant {
         session: SessionId([7; 16]),
         secret: Secret([9; 32]),
+        resume: Secret([8; 32]),
         epoch: Epoch(1),
         applied: Seq(0),
         user: Name::new(b"alice").unwrap(),
-        ids: IdRange { first: 1024, end: 2048 },
+        ids: vec![IdRange { first: 1024, end: 2048 }],
         usage: Usage::default(),
         quota: Quota::UNLIMITED,
         disk: Room { bytes: 1 << 30, files: 1 << 20 },

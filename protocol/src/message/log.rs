@@ -97,7 +97,8 @@ pub enum ToClient {
         /// The time left, in milliseconds.
         deadline_ms: u64,
     },
-    /// The session is over; the server closes the link.
+    /// The server serves the session no longer and closes the link. After [`EndReason::Stopping`]
+    /// and [`EndReason::Silent`] the client may resume it; else the session is over.
     Ended(EndReason),
 }
 
@@ -115,6 +116,9 @@ pub enum EndReason {
         /// The other client's address, as the server saw it.
         address: String,
     },
+    /// Its client continues it over another link. This is the last message of the link before.
+    #[error("continued over another connection")]
+    Continued,
     /// An administrator of the server ended it, removed the account or changed its password.
     #[error("ended by the server's administrator")]
     Administrator,

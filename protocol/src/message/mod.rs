@@ -11,7 +11,7 @@ mod reading;
 
 pub use log::{DeliveryHead, EndReason, ToClient, ToServer};
 pub use opening::{
-    ALPN, BUSY_ALERT, ClientHello, Grant, Opened, Opening, Password, Purpose, Refusal, Secret,
-    ServerHello, VERSION,
+    ALPN, BINDING_LABEL, BUSY_ALERT, Binding, ClientHello, Grant, Opened, Opening, Password,
+    PublicKey, Purpose, Refusal, Resume, Secret, ServerHello, Signature, VERSION,
 };
 pub use reading::{Answer, Ask, DeliveryState, Page, PageEntry, ReadError, Request, Response};

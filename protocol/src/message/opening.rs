@@ -10,7 +10,7 @@ use crate::tree::{Quota, Room, Usage};
 use crate::{Epoch, IdRange, Name, Seq, SessionId, Timestamp};
 
 /// The version of the protocol that this crate speaks.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// The protocol's name in TLS (ALPN), so that neither side can be tricked into another protocol.
 pub const ALPN: &[u8] = b"xfer/1";
@@ -88,7 +88,15 @@ pub enum Opening {
         purpose: Purpose,
         /// The client's host name, shown when this session keeps another login out; at most 64 bytes.
         host: String,
+        /// The key that the client made for this session, with which it can resume it.
+        key: PublicKey,
+        /// A session of the account that is to make way, because its client has crashed on the same
+        /// machine.
+        replaces: Option<SessionId>,
     },
+    /// Continue a session whose log link was lost; the link becomes its log link. No password is
+    /// needed.
+    Resume(Box<Resume>),
     /// Join an existing session; the link becomes a read link.
     Attach {
         /// The session's public name, from [`Grant::session`].
@@ -96,6 +104,27 @@ pub enum Opening {
         /// Its secret, from [`Grant::secret`].
         secret: Secret,
     },
+}
+
+/// The request to continue a session.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Resume {
+    /// The account's name.
+    pub user: String,
+    /// The session's public name, from [`Grant::session`].
+    pub session: SessionId,
+    /// The secret from the last grant that the client received, [`Grant::resume`].
+    pub secret: Secret,
+    /// The epoch of that grant.
+    pub epoch: Epoch,
+    /// The last op that the client knows to be durable.
+    pub durable: Seq,
+    /// Counts the client's requests for this session, from 1. One that comes late, after a later one
+    /// was granted, must not end that one's link.
+    pub attempt: u64,
+    /// The signature of this TLS connection ([`BINDING_LABEL`]) by the session's key. A stolen
+    /// secret is useless without the key, and a signature is useless on another connection.
+    pub proof: Signature,
 }
 
 /// What to do if the account already has a session.
@@ -112,6 +141,8 @@ pub enum Purpose {
 pub enum Opened {
     /// The session began.
     Session(Box<Grant>),
+    /// The session continues: the client sends all ops after [`Grant::applied`], again if need be.
+    Resumed(Box<Grant>),
     /// The link joined the session.
     Attached,
     /// The link was refused; the server closes it.
@@ -155,23 +186,31 @@ pub enum Refusal {
     /// An administrator of the server is working on the account, for example importing into it.
     #[error("the server's administrator is working on the account")]
     Claimed,
+    /// The session can't be continued, because the server's store is older than what the client
+    /// knows: it was put back from a backup.
+    #[error("the server's store is older than this session: it was put back from a backup")]
+    RolledBack,
 }
 
-/// Everything that a client needs to begin its session.
+/// Everything that a client needs to begin its session, or to continue it over a new link.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Grant {
     /// The session's public name, for [`Opening::Attach`].
     pub session: SessionId,
-    /// Proves that a link belongs to the session.
+    /// Proves that a read link belongs to the session and its present log link.
     pub secret: Secret,
+    /// Proves that a later log link continues the session. Each grant has a new one, which replaces
+    /// the older ones when it is used.
+    pub resume: Secret,
     /// The session's number among all that the tree has had.
     pub epoch: Epoch,
     /// The last op that the server has applied; the client numbers its ops from the next one.
     pub applied: Seq,
     /// The account's name, as the server writes it.
     pub user: Name,
-    /// Numbers for new nodes, contents and deliveries.
-    pub ids: IdRange,
+    /// Numbers for new nodes, contents and deliveries: all that the session was granted and that
+    /// the ops up to `applied` have not used up.
+    pub ids: Vec<IdRange>,
     /// What the tree takes up now.
     pub usage: Usage,
     /// What the tree may take up.
@@ -185,6 +224,22 @@ pub struct Grant {
     /// Deliveries that wait to be accepted or declined.
     pub deliveries: Vec<DeliveryHead>,
 }
+
+/// The label by which both sides derive the value that is signed for [`Resume::proof`] from the TLS
+/// connection (RFC 5705, RFC 8446 section 7.5), without a context.
+pub const BINDING_LABEL: &[u8] = b"EXPORTER-xfer-resume";
+
+/// The value that stands for one TLS connection, derived with [`BINDING_LABEL`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Binding(pub [u8; 32]);
+
+/// An Ed25519 public key (RFC 8032).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PublicKey(pub [u8; 32]);
+
+/// An Ed25519 signature (RFC 8032), its two halves in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Signature(pub [[u8; 32]; 2]);
 
 /// A password in transit. `Debug` does not show it; dropping overwrites it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, zeroize::ZeroizeOnDrop)]

@@ -16,7 +16,7 @@ pub enum Shape {
     Json,
 }
 
-/// Prints the running sessions.
+/// Prints the sessions, also those whose clients are away.
 pub fn list(store: &Path, shape: Shape) -> Result<(), Failure> {
     match (ask(store, &Command::List)?, shape) {
         (Answer::Sessions { sessions }, Shape::Json) => {
@@ -24,7 +24,8 @@ pub fn list(store: &Path, shape: Shape) -> Result<(), Failure> {
             super::print_line(&text.map_err(|error| Failure::new(Exit::Other, error.to_string()))?)
         }
         (Answer::Sessions { sessions }, Shape::Table) => {
-            let heading = ["USER", "HOST", "ADDRESS", "SINCE", "EPOCH", "APPLIED", "DURABLE"];
+            let heading =
+                ["USER", "HOST", "ADDRESS", "SINCE", "AWAY", "EPOCH", "APPLIED", "DURABLE"];
             table::print(heading, &sessions.iter().map(row).collect::<Vec<_>>())
         }
         (Answer::Ended { .. } | Answer::Commits { .. } | Answer::Done | Answer::Invalid, _) => {
@@ -68,12 +69,13 @@ pub fn nonsense() -> Failure {
     Failure::new(Exit::Other, line)
 }
 
-fn row(session: &Session) -> [String; 7] {
+fn row(session: &Session) -> [String; 8] {
     [
         session.user.clone(),
         session.host.clone(),
         session.address.clone(),
         moment::display(session.since_secs),
+        session.away_secs.map_or("-".to_owned(), |secs| format!("{secs} s")),
         session.epoch.to_string(),
         session.applied.to_string(),
         session.durable.to_string(),

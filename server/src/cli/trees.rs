@@ -12,7 +12,7 @@ use xfer_store::{Account, Claim, Purpose, Store, Use};
 use super::accounts::Ledger;
 use super::{accounts, print_line, sessions};
 use crate::moment;
-use crate::program::control::{Answer, Command};
+use crate::program::control::{Answer, Command, Session};
 use crate::program::exit::{Exit, Failure};
 use crate::program::store_location::StoreLocation;
 use crate::transfer::export::{self, Export};
@@ -58,15 +58,17 @@ fn open(place: &StoreLocation, name: &str, purpose: Purpose) -> Result<Opened, F
     };
     let store = xfer_store::open(&place.location, Use::Command(beside));
     let store = ledger.waiter.wait(store)?;
+    if purpose == Purpose::Change {
+        must_have_no_changes_to_come(&ledger, &store, &account)?;
+    }
     Ok(Opened { ledger, store, account, _claim: claim })
 }
 
 fn must_not_be_mounted(store: &Path, name: &str) -> Result<(), Failure> {
     match sessions::ask(store, &Command::List) {
         Ok(Answer::Sessions { sessions }) => {
-            let Some(session) = sessions.iter().find(|session| session.user == name) else {
-                return Ok(());
-            };
+            let is_there = |session: &&Session| session.user == name && session.away_secs.is_none();
+            let Some(session) = sessions.iter().find(is_there) else { return Ok(()) };
             let line = format!(
                 "{name} is mounted on {} since {}; unmount it, or use xfer-server session end {name}",
                 session.host,
@@ -80,6 +82,26 @@ fn must_not_be_mounted(store: &Path, name: &str) -> Result<(), Failure> {
         Err(Failure { exit: Exit::NotRunning, .. }) => Ok(()),
         Err(failure) => Err(failure),
     }
+}
+
+/// A client that is away may have changes that it has not sent. It could not send them any more once
+/// the tree was changed here.
+fn must_have_no_changes_to_come(
+    ledger: &Ledger,
+    store: &Store,
+    account: &Account,
+) -> Result<(), Failure> {
+    let Some(known) = ledger.waiter.wait(store.trees.resumable(account.id))? else {
+        return Ok(());
+    };
+    let name = &account.name;
+    let line = format!(
+        "the mount of {name} on {} since {} is away, and may have changes to send; unmount it there \
+         once it is back, or give them up with xfer-server session end {name} while the server runs",
+        known.host,
+        moment::display(known.since.secs()),
+    );
+    Err(Failure::new(Exit::AccountInUse, line))
 }
 
 /// The names of a path within a tree. A leading `/` makes no difference.

@@ -3,12 +3,14 @@
 //! The engine gets admitted links, whose users are known, and a store. It knows neither TLS nor
 //! passwords.
 //!
-//! Reading order: `session` (a session and its parts), `tree` (how ops are applied), `driver` (the
-//! task that has them applied and committed), `durable` (commits), `link` (connections to clients),
+//! Reading order: `seats` (one for each account), `session` (a session and its parts), `tree` (how
+//! ops are applied), `driver` (the task that has them applied and committed), `durable` (commits),
+//! `link` (connections to clients),
 //! `deliveries` (between users), and `solo` (a tree that is changed without a client).
 //!
 //! **Invariant:** a panic while a session is served ends that session and nothing else.
 
+mod seats;
 mod session;
 mod driver;
 mod link;
@@ -29,7 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use xfer_protocol::Name;
 use xfer_protocol::message::{EndReason, ToClient};
-use xfer_store::{Store, StoreError};
+use xfer_store::{Account, Store, StoreError};
 
 pub use clock::{Clock, SystemClock};
 pub use session::SessionInfo;
@@ -38,9 +40,10 @@ pub use session::counters::{Counters, Counts};
 use deliveries::exchange::Exchange;
 use driver::drivers::Drivers;
 use durable::commit::{Committer, Job};
+use seats::proof::{PROOFS_MAX, PROVERS_MAX};
+use seats::registry::Registry;
 use session::Session;
 use session::counters::Commits;
-use session::registry::Registry;
 use stores::Stores;
 
 /// The most questions that use the store without their tree's turn at a time, on all read links
@@ -49,6 +52,9 @@ const READ_WORK_MAX: usize = 128;
 
 /// How long the client of a session that is ended may go on sending its ops.
 const END_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often [`Engine::end`] looks for a session that goes away or comes back.
+const END_TRIES: usize = 10;
 
 /// How long [`Engine::end`] then waits for the session's last commit.
 const END_COMMIT_PATIENCE: Duration = Duration::from_secs(20);
@@ -63,8 +69,12 @@ pub struct Engine {
     exchange: Arc<Exchange>,
     committer: mpsc::Sender<Job>,
     read_work: Arc<Semaphore>,
+    /// The proofs that are checked at a time, and the clients that wait for that.
+    proofs: Semaphore,
+    provers: Semaphore,
     drivers: Drivers,
     commits: Arc<Commits>,
+    started: Instant,
     /// The users that sessions were last told of.
     users: Mutex<Vec<Name>>,
     /// The background tasks, which end with the engine.
@@ -99,16 +109,19 @@ impl Engine {
             exchange,
             committer: sender,
             read_work: Arc::new(Semaphore::new(READ_WORK_MAX)),
+            proofs: Semaphore::new(PROOFS_MAX),
+            provers: Semaphore::new(PROVERS_MAX),
             drivers: Drivers::default(),
             commits,
+            started: Instant::now(),
             users: Mutex::default(),
             _background: background,
         })
     }
 
-    /// Lists the running sessions, sorted by user.
+    /// Lists the sessions, also those whose clients are away, sorted by user.
     pub fn sessions(&self) -> Vec<SessionInfo> {
-        let mut sessions: Vec<_> = self.registry.all().iter().map(|one| one.info()).collect();
+        let mut sessions = self.registry.infos();
         sessions.sort_by(|a, b| a.user.cmp(&b.user));
         sessions
     }
@@ -133,18 +146,36 @@ impl Engine {
         self.committer.max_capacity() - self.committer.capacity()
     }
 
-    /// Ends a user's session, after giving its client some time to send its ops. Returns whether
-    /// there was a session.
+    /// Ends a user's session, after giving its client some time to send its ops. A session whose
+    /// client is away can't be resumed any more. Returns whether there was a session.
     pub async fn end(&self, user: &Name, reason: EndReason) -> bool {
-        let Some(session) = self.registry.of_user(user) else { return false };
+        for _ in 0..END_TRIES {
+            match self.end_standing(user).await {
+                Ok(Some(was_there)) => return was_there,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%user, %error, "a session can't be ended");
+                    return false;
+                }
+            }
+            if let Some(session) = self.registry.of_user(user) {
+                self.end_running(&session, reason).await;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Ends a session. It is over for good, even if its link is lost meanwhile.
+    async fn end_running(&self, session: &Session, reason: EndReason) {
         session.seat.orders.drain(reason, END_PATIENCE);
         if tokio::time::timeout(END_PATIENCE + END_COMMIT_PATIENCE, session.seat.orders.wait_over())
             .await
             .is_err()
         {
+            let user = session.user();
             tracing::warn!(%user, "the session does not end, since the storage takes long");
         }
-        true
     }
 
     /// Tells the sessions concerned that an account was made, removed or changed. The account's own
@@ -186,6 +217,27 @@ impl Engine {
         }
     }
 
+    /// Ends a user's session whose client is away, and tells whether there was one. `None` if the
+    /// client is there.
+    async fn end_standing(&self, user: &Name) -> Result<Option<bool>, StoreError> {
+        let Store { accounts, trees, deliveries, .. } = &self.stores.store;
+        let Some(Account { id, epoch, .. }) = accounts.find(user.clone()).await? else {
+            return Ok(Some(false));
+        };
+        // A client that comes back takes the seat before it raises the epoch. So if it is not here,
+        // the session of this epoch is forgotten below, or the client is found after that.
+        if self.registry.of_user(user).is_some() {
+            return Ok(None);
+        }
+        let was_known = trees.resumable(id).await?.is_some();
+        trees.forget(id, epoch).await?;
+        if self.registry.of_user(user).is_some() {
+            return Ok(None);
+        }
+        deliveries.release(id).await?;
+        Ok(Some(self.registry.free_standing(id) || was_known))
+    }
+
     async fn account_changed_now(&self, user: &Name) -> Result<(), StoreError> {
         let accounts = self.stores.store.accounts.list().await?;
         let account = accounts.iter().find(|account| account.name == *user);
@@ -200,6 +252,11 @@ impl Engine {
                     }
                 }
             }
+        } else if let Some(id) = self.registry.standing_of(user)
+            && self.stores.store.trees.resumable(id).await?.is_none()
+        {
+            // The session went with the account, or with the password.
+            self.registry.free_standing(id);
         }
         let names: Vec<Name> = accounts.iter().map(|account| account.name.clone()).collect();
         let mut known = self.users.lock();

@@ -13,9 +13,9 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use xfer_protocol::limits::IDS_MAX;
-use xfer_protocol::tree::{Action, Need, Node, Op};
+use xfer_protocol::tree::{Action, Need, Node, Op, Room};
 use xfer_protocol::{Epoch, Errno, IdRange, Ino, Name, Timestamp};
-use xfer_store::{AccountId, Beginner, Committed, Store, StoreError};
+use xfer_store::{AccountId, Beginner, Committed, Fate, Store, StoreError};
 
 use crate::engine::clock::SystemClock;
 use crate::engine::session::begin::without_orphans;
@@ -23,6 +23,7 @@ use crate::engine::session::turn::NoTree;
 use crate::engine::stores::Stores;
 use crate::engine::tree::halt::Halt;
 use crate::engine::tree::holding::{self, HasTree, Unmade, make_room};
+use crate::engine::tree::numbers::Numbers;
 use crate::engine::tree::{Tree, Unplanned, Work};
 use crate::program::waiting::Waiter;
 
@@ -63,6 +64,16 @@ impl From<Halt> for SoloError {
     }
 }
 
+/// How far an op got.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Done,
+    /// It takes this much room, more than the session's limit.
+    Crowded(Room),
+    /// All earlier ops must be durable first.
+    Unsettled,
+}
+
 /// A tree with one caller in this process, which waits for each of its operations.
 pub(crate) struct Solo<'a> {
     waiter: &'a Waiter,
@@ -96,9 +107,10 @@ impl<'a> Solo<'a> {
         let (account, ids) = waiter.wait(async {
             let begun = trees.begin(account, Beginner::Claimant).await?;
             let account = without_orphans(&**trees, begun, stores.now()).await?;
-            Ok::<_, StoreError>((account, trees.grant_ids(IDS_MAX).await?))
+            let ids = trees.grant_ids(account.id, IDS_MAX).await?;
+            Ok::<_, StoreError>((account, ids))
         })?;
-        let tree = Mutex::new(Tree::new(&stores, &account, ids));
+        let tree = Mutex::new(Tree::new(&stores, &account, Numbers::new(ids)));
         let (epoch, user, account) = (account.epoch, account.name, account.id);
         Ok(Solo { waiter, stores, account, user, epoch, tree, ids })
     }
@@ -109,7 +121,8 @@ impl<'a> Solo<'a> {
     /// If the store can't grant more numbers.
     pub(crate) fn fresh(&mut self) -> Result<u64, SoloError> {
         if self.ids.first == self.ids.end {
-            self.ids = self.waiter.wait(self.stores.store.trees.grant_ids(IDS_MAX))?;
+            self.ids =
+                self.waiter.wait(self.stores.store.trees.grant_ids(self.account, IDS_MAX))?;
             self.tree.lock().numbers_mut().grow(self.ids);
         }
         let id = self.ids.first;
@@ -128,18 +141,27 @@ impl<'a> Solo<'a> {
         action: Action,
         data: Bytes,
     ) -> Result<(), SoloError> {
-        self.waiter.wait(self.apply(&Op { time, action }, &data))?;
+        let op = Op { time, action };
+        while self.waiter.wait(self.apply(&op, &data))? == Step::Unsettled {
+            self.commit()?;
+        }
         let is_large = self.tree.lock().is_large();
         if is_large { self.commit() } else { Ok(()) }
     }
 
-    async fn apply(&self, op: &Op, data: &Bytes) -> Result<(), SoloError> {
+    async fn apply(&self, op: &Op, data: &Bytes) -> Result<Step, SoloError> {
         let mut extended = false;
-        while let Some(wanted) = self.plan(op, data).await? {
-            if std::mem::replace(&mut extended, true)
-                || !make_room(&self.stores, self, wanted).await?
-            {
-                return Err(self.tree.lock().no_room().into());
+        loop {
+            match self.plan(op, data).await? {
+                Step::Done => break,
+                Step::Unsettled => return Ok(Step::Unsettled),
+                Step::Crowded(wanted) => {
+                    if std::mem::replace(&mut extended, true)
+                        || !make_room(&self.stores, self, wanted).await?
+                    {
+                        return Err(self.tree.lock().no_room().into());
+                    }
+                }
             }
         }
         let effects = self.tree.lock().take_effects();
@@ -149,20 +171,16 @@ impl<'a> Solo<'a> {
             return Err(self.tree.lock().take_back(undone).into());
         }
         self.tree.lock().apply();
-        Ok(())
+        Ok(Step::Done)
     }
 
-    /// Plans an op. If that takes more room than the session's limit, returns the limit that it
-    /// needs.
-    async fn plan(
-        &self,
-        op: &Op,
-        data: &Bytes,
-    ) -> Result<Option<xfer_protocol::tree::Room>, SoloError> {
+    /// Plans an op.
+    async fn plan(&self, op: &Op, data: &Bytes) -> Result<Step, SoloError> {
         let plan = |tree: &mut Tree| match tree.plan(op, data) {
-            Ok(()) => Ok(Ok(None)),
+            Ok(()) => Ok(Ok(Step::Done)),
             Err(Unplanned::Missing(needs)) => Err(needs),
-            Err(Unplanned::Crowded(wanted)) => Ok(Ok(Some(wanted))),
+            Err(Unplanned::Crowded(wanted)) => Ok(Ok(Step::Crowded(wanted))),
+            Err(Unplanned::Unsettled) => Ok(Ok(Step::Unsettled)),
             Err(Unplanned::Halted(halt)) => Ok(Err(halt)),
         };
         Ok(holding::attempt(&self.stores.store, self, plan).await??)
@@ -260,6 +278,6 @@ impl<'a> Solo<'a> {
     /// If their bytes could not be removed. They then stay until the server's next start.
     pub(crate) fn abandon(self) -> Result<(), StoreError> {
         let left = self.tree.lock().left();
-        self.waiter.wait(self.stores.store.trees.end(self.account, self.epoch, left))
+        self.waiter.wait(self.stores.store.trees.end(self.account, self.epoch, left, Fate::Over))
     }
 }

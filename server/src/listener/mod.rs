@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use xfer_protocol::limits::{OPENING_TIMEOUT_MS, SILENCE_TIMEOUT_MS};
-use xfer_protocol::message::{ALPN, BUSY_ALERT};
+use xfer_protocol::limits::{IDLE_HEARTBEAT_MS, OPENING_TIMEOUT_MS, SILENCE_TIMEOUT_MS};
+use xfer_protocol::message::{ALPN, BINDING_LABEL, BUSY_ALERT, Binding};
 
 use crate::engine::Engine;
 use crate::login::opening::{Admitted, Door, NotAdmitted};
@@ -156,6 +156,13 @@ impl Listener {
                 let _known = self.half_open.know(Source::of(address));
                 self.engine.run_session(who, reader, writer).await;
             }
+            Admitted::Resumed(resuming) => match self.engine.prove(resuming).await {
+                Ok(proved) => {
+                    let _known = self.half_open.know(Source::of(address));
+                    self.engine.run_resumed(proved, reader, writer).await;
+                }
+                Err(refusal) => self.engine.refuse(refusal, writer).await,
+            },
             Admitted::Read { session, secret } => {
                 self.engine.run_reads(session, secret, reader, writer).await;
             }
@@ -200,7 +207,8 @@ impl Listener {
             return Err(Turned::OtherProtocol);
         }
         place.advance(Step::Opening);
-        match self.door.open(&mut stream, address, place, deadline).await {
+        let binding = binding(&stream).map_err(Turned::Tls)?;
+        match self.door.open(&mut stream, binding, address, place, deadline).await {
             Ok(admitted) => Ok((admitted, stream)),
             Err(not_admitted) => {
                 // Best effort: the connection is closed whether or not the client listens.
@@ -209,6 +217,13 @@ impl Listener {
             }
         }
     }
+}
+
+/// The value that stands for this connection in a client's proof.
+fn binding(stream: &TlsStream<TcpStream>) -> io::Result<Binding> {
+    let connection = stream.get_ref().1;
+    let exported = connection.export_keying_material([0; 32], BINDING_LABEL, None);
+    exported.map(Binding).map_err(io::Error::other)
 }
 
 impl Turned {
@@ -241,7 +256,9 @@ const UNSENT_MAX: u32 = 512 << 10;
 fn set_options(tcp: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(tcp);
     let silence = Duration::from_millis(SILENCE_TIMEOUT_MS);
-    let keepalive = TcpKeepalive::new().with_time(silence).with_interval(silence / 4);
+    // An idle client sends something in time, so that this machine does not wake the client's.
+    let idle = Duration::from_millis(IDLE_HEARTBEAT_MS + SILENCE_TIMEOUT_MS);
+    let keepalive = TcpKeepalive::new().with_time(idle).with_interval(silence / 4);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(UNSENT_MAX)?;
     socket.set_tcp_keepalive(&keepalive)?;

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::OPENING_TIMEOUT_MS;
 use xfer_protocol::message::{
-    ClientHello, Opened, Opening, Password, Purpose, Refusal, Secret, ServerHello, VERSION,
+    Binding, ClientHello, Opened, Opening, Password, PublicKey, Purpose, Refusal, Resume, Secret,
+    ServerHello, VERSION,
 };
 use xfer_protocol::shown::is_visible;
 use xfer_protocol::{Name, SessionId, user};
@@ -58,8 +59,25 @@ pub struct Authenticated {
     pub password: String,
     /// What to do if the account already has a session.
     pub purpose: Purpose,
+    /// The key with which the client can resume the session.
+    pub key: PublicKey,
+    /// A session that makes way for this one, because its client has crashed.
+    pub replaces: Option<SessionId>,
     /// The client's host name, as that client gave it, without control characters.
     pub host: String,
+    /// The client's address, as the server saw it.
+    pub address: String,
+}
+
+/// A client that wants to continue its session. Nothing is checked yet.
+#[derive(Debug)]
+pub struct Resuming {
+    /// The account's name.
+    pub user: Name,
+    /// The request.
+    pub request: Resume,
+    /// The TLS connection that the request's proof must be for.
+    pub binding: Binding,
     /// The client's address, as the server saw it.
     pub address: String,
 }
@@ -69,6 +87,9 @@ pub struct Authenticated {
 pub enum Admitted {
     /// Begin a session; the link is to be its log link.
     Log(Authenticated),
+    /// Continue a session, if the client can prove that it is its own; the link is to be its log
+    /// link.
+    Resumed(Resuming),
     /// Join a session, if it is running and the secret is right.
     Read {
         /// The session's public name.
@@ -131,13 +152,15 @@ impl Door {
     }
 
     /// Talks to a new link until its purpose is known. The link must state that by the deadline,
-    /// and needs its place only until then; checking the password may take longer.
+    /// and needs its place only until then; checking the password may take longer. `binding` stands
+    /// for the link's TLS connection.
     ///
     /// # Errors
     /// If the link is turned away; the caller must close it.
     pub async fn open<S>(
         &self,
         stream: &mut S,
+        binding: Binding,
         address: IpAddr,
         place: Slot,
         deadline: Instant,
@@ -145,22 +168,29 @@ impl Door {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let shown = address.to_canonical().to_string();
         match hear(stream, place, deadline).await? {
             Opening::Attach { session, secret } => Ok(Admitted::Read { session, secret }),
-            Opening::Login { user, password, purpose, host } => {
+            Opening::Resume(request) => match user::parse(&request.user) {
+                Some(user) => {
+                    let request = *request;
+                    Ok(Admitted::Resumed(Resuming { user, request, binding, address: shown }))
+                }
+                None => turn_away(stream, &request.user, Refusal::NoSession).await,
+            },
+            Opening::Login { user, password, purpose, host, key, replaces } => {
                 match self.check(stream, &user, password, address).await? {
                     Ok(account) => Ok(Admitted::Log(Authenticated {
                         account: account.id,
                         user: account.name,
                         password: account.password,
                         purpose,
+                        key,
+                        replaces,
                         host: label(&host),
-                        address: address.to_canonical().to_string(),
+                        address: shown,
                     })),
-                    Err(refusal) => {
-                        refuse(stream, refusal.clone()).await?;
-                        Err(NotAdmitted::Refused { user: label(&user), refusal })
-                    }
+                    Err(refusal) => turn_away(stream, &user, refusal).await,
                 }
             }
         }
@@ -281,6 +311,15 @@ where
         time: SystemTime::now().into(),
     };
     send(stream, &answer, deadline).await
+}
+
+/// Refuses a user's link.
+async fn turn_away<S>(stream: &mut S, user: &str, refusal: Refusal) -> Result<Admitted, NotAdmitted>
+where
+    S: AsyncWrite + Unpin,
+{
+    refuse(stream, refusal.clone()).await?;
+    Err(NotAdmitted::Refused { user: label(user), refusal })
 }
 
 /// Sends a refusal. The link may be gone, or not accept it.

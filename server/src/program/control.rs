@@ -90,6 +90,9 @@ pub struct Session {
     pub address: String,
     /// The time when it began, in seconds since 1970.
     pub since_secs: i64,
+    /// How long its client has been away, in seconds; absent while it is connected.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub away_secs: Option<u64>,
     /// Its number among all the account's sessions.
     pub epoch: u64,
     /// The seq of the last applied op.
@@ -226,12 +229,14 @@ async fn obey(engine: &Arc<Engine>, command: Command) -> Answer {
 
 impl From<SessionInfo> for Session {
     fn from(info: SessionInfo) -> Session {
-        let SessionInfo { user, host, address, since, epoch, applied, durable, counts } = info;
+        let SessionInfo { user, host, address, since, away, epoch, applied, durable, counts } =
+            info;
         Session {
             user: user.to_string(),
             host,
             address,
             since_secs: since.secs(),
+            away_secs: away.map(|away| away.as_secs()),
             epoch: epoch.0,
             applied: applied.0,
             durable: durable.0,

@@ -1,12 +1,15 @@
 //! A scripted client, which keeps no state but numbers.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::DuplexStream;
+use xfer_link::proof::SessionKey;
 use xfer_link::{receive, send};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
-    Answer, Ask, EndReason, Grant, ReadError, Request, Response, ToClient, ToServer,
+    Answer, Ask, Binding, EndReason, Grant, ReadError, Request, Response, Resume, ToClient,
+    ToServer,
 };
 use xfer_protocol::tree::{Action, Op, Owner};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Seq};
@@ -21,15 +24,23 @@ pub struct Client {
     pub grant: Grant,
     pub seq: Seq,
     pub stream: DuplexStream,
-    next_id: u64,
+    /// Proves that the session is this client's.
+    pub key: SessionKey,
     /// The last op that the server acknowledged.
-    durable: Seq,
+    pub durable: Seq,
+    pub next_id: u64,
 }
 
 impl Client {
-    pub fn new(grant: Grant, stream: DuplexStream) -> Client {
-        let (seq, next_id) = (grant.applied, grant.ids.first);
-        Client { seq, next_id, durable: seq, grant, stream }
+    pub fn new(grant: Grant, stream: DuplexStream, key: SessionKey) -> Client {
+        let (seq, next_id) = (grant.applied, grant.ids[0].first);
+        Client { seq, next_id, durable: seq, grant, stream, key }
+    }
+
+    /// Loses the link, and everything that was not read from it.
+    pub fn lose_link(self) -> Lost {
+        let Client { grant, key, durable, next_id, .. } = self;
+        Lost { grant, key, durable, next_id, binding: Binding([7; 32]) }
     }
 
     pub fn id(&mut self) -> u64 {
@@ -141,6 +152,40 @@ impl Client {
     pub async fn logout(mut self) -> EndReason {
         self.say(&ToServer::Logout, &[]).await;
         self.ended().await
+    }
+}
+
+/// The number of the next request to resume a session.
+static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
+
+/// A client that has lost its link.
+pub struct Lost {
+    pub grant: Grant,
+    pub key: SessionKey,
+    pub durable: Seq,
+    /// Stands for the connection over which it resumes the session.
+    pub binding: Binding,
+    pub next_id: u64,
+}
+
+impl Lost {
+    /// The request to resume the session.
+    pub fn request(&self) -> Resume {
+        Resume {
+            user: self.grant.user.to_string(),
+            session: self.grant.session,
+            secret: self.grant.resume.clone(),
+            epoch: self.grant.epoch,
+            durable: self.durable,
+            attempt: ATTEMPTS.fetch_add(1, Ordering::Relaxed),
+            proof: self.key.prove(self.grant.session, self.binding),
+        }
+    }
+
+    /// The client again, over a new link.
+    pub fn with_link(self, grant: Grant, stream: DuplexStream) -> Client {
+        let Lost { key, durable, next_id, .. } = self;
+        Client { seq: grant.applied, grant, stream, key, durable, next_id }
     }
 }
 

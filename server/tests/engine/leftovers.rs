@@ -46,7 +46,7 @@ async fn grow(client: &mut Client, ino: Ino) {
 
 /// Fails the test unless the file still has its one byte, in the same content.
 async fn check_file(world: &World, user: &str, (ino, content): (Ino, ContentId)) {
-    let client = world.login(user).await;
+    let client = world.take(user).await;
     let mut reads = world.reads(&client.grant).await;
     let ask = Ask::Read { ino, content, offset: 0, len: 1 };
     let (answer, bytes) = reads.ask(client.seq, ask).await;
@@ -163,7 +163,7 @@ fn what_is_written_right_after_a_crash_stays() {
     let (world, files) = killed(&["alice"]);
     runtime().block_on(async {
         let world = restarted(world);
-        let mut alice = world.login("alice").await;
+        let mut alice = world.take("alice").await;
         grow(&mut alice, files[0].0).await;
         alice.sync().await;
         let mut reads = world.reads(&alice.grant).await;

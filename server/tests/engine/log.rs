@@ -61,7 +61,7 @@ async fn many_ops_share_a_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_link_keeps_what_was_sent_and_frees_the_account() {
+async fn a_broken_link_keeps_what_was_sent() {
     let world = World::new();
     let mut alice = world.login("alice").await;
     for file in 0..50 {
@@ -69,10 +69,8 @@ async fn a_broken_link_keeps_what_was_sent_and_frees_the_account() {
     }
     let sent = alice.seq;
     drop(alice);
-    while !world.engine.sessions().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let alice = world.login("alice").await;
+    world.until_away("alice").await;
+    let alice = world.take("alice").await;
     assert_eq!(alice.grant.applied, sent);
     assert_eq!(alice.grant.usage.nodes, 3 + 50);
 }
@@ -153,9 +151,9 @@ fn create(ino: u64) -> Action {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_that_were_not_granted_or_are_used_are_refused() {
-    check_refused_op(|client| create(client.grant.ids.end), Errno::EINVAL).await;
-    check_refused_op(|client| create(client.grant.ids.first - 1), Errno::EINVAL).await;
-    check_refused_op(|client| create(client.grant.ids.first), Errno::EINVAL).await;
+    check_refused_op(|client| create(client.grant.ids[0].end), Errno::EINVAL).await;
+    check_refused_op(|client| create(client.grant.ids[0].first - 1), Errno::EINVAL).await;
+    check_refused_op(|client| create(client.grant.ids[0].first), Errno::EINVAL).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,7 +302,7 @@ async fn more_numbers_are_granted_when_asked_for() {
     let world = World::new();
     let mut alice = world.login("alice").await;
     let range = granted(&mut alice).await;
-    assert!(range.first >= alice.grant.ids.end);
+    assert!(range.first >= alice.grant.ids[0].end);
     alice.act(vec![create(range.first)], &[]).await;
     alice.sync().await;
 }

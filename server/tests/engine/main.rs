@@ -8,6 +8,7 @@ mod leftovers;
 mod log;
 mod memory;
 mod reading;
+mod resume;
 mod secrets;
 mod sending;
 mod sessions;

@@ -1,6 +1,7 @@
 //! A server over a store in memory, in one thread, on a clock that jumps ahead.
 
 use tokio::io::duplex;
+use xfer_link::proof::SessionKey;
 use xfer_link::receive;
 use xfer_protocol::Ino;
 use xfer_protocol::frame::Bounds;
@@ -24,11 +25,14 @@ async fn a_session_runs_and_ends_over_a_store_in_memory() {
         NewAccount { name: user.clone(), password: password.clone(), quota, inbox, time: time() };
     let account = store.accounts.create(new).await.unwrap();
     let engine = Engine::new(store.clone(), 64 << 20);
+    let key = SessionKey::generate().unwrap();
     let auth = Authenticated {
         account,
         user: user.clone(),
         password,
         purpose: Purpose::Mount,
+        key: key.public(),
+        replaces: None,
         host: "host".to_owned(),
         address: "address".to_owned(),
     };
@@ -37,7 +41,7 @@ async fn a_session_runs_and_ends_over_a_store_in_memory() {
     let served = tokio::spawn(async move { engine.run_session(auth, reader, writer).await });
     let opened = receive::<Opened, _>(&mut ours, Bounds::OPEN).await.unwrap().0;
     let Opened::Session(grant) = opened else { panic!("{opened:?}") };
-    let mut alice = Client::new(*grant, ours);
+    let mut alice = Client::new(*grant, ours, key);
     let ino = alice.create(Ino::ROOT, "file").await;
     let content = alice.write(ino, 0, b"data").await;
     alice.sync().await;

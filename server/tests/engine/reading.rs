@@ -24,7 +24,7 @@ async fn a_question_waits_for_the_op_it_is_after() {
     let world = World::new();
     let mut alice = world.login("alice").await;
     let mut reads = world.reads(&alice.grant).await;
-    let ino = Ino(alice.grant.ids.first);
+    let ino = Ino(alice.grant.ids[0].first);
     let late = reads.say(Seq(1), Ask::Node(ino)).await;
     let early = reads.say(Seq(0), Ask::Node(ino)).await;
     let (first, _) = reads.next().await;

@@ -349,6 +349,7 @@ async fn what_a_server_that_died_did_not_give_back_the_next_one_does() {
         epoch: account.epoch,
         applied: account.applied,
         usage: account.usage,
+        next_id: 0,
         nodes: Vec::new(),
         entries: Vec::new(),
         references: Vec::new(),

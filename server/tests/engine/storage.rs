@@ -37,7 +37,7 @@ pub struct Faulty {
     slow_write: AtomicBool,
     /// Syncs wait as long as this is set.
     pub hold_sync: AtomicBool,
-    syncs: AtomicUsize,
+    pub syncs: AtomicUsize,
     /// A listing of all contents waits until this is set.
     may_list: AtomicBool,
     listed: AtomicBool,
@@ -446,6 +446,8 @@ fn a_dead_server_leaves_a_prefix_and_the_next_sweeps_what_is_left() {
     let account = meta.account(&name("alice")).unwrap().unwrap();
     assert_eq!(account.applied, Seq(2));
     assert!(contents.read(lost, 0, &mut [0; 4]).is_ok(), "it was written at once");
+    // Until then, her client might resume its session and write it again.
+    meta.set_password(account.id, "other").unwrap();
     let contents = Arc::new(contents);
     let second = runtime();
     second.block_on(async {

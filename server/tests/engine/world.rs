@@ -4,17 +4,18 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use tokio::io::duplex;
+use tokio::io::{DuplexStream, duplex};
+use xfer_link::proof::SessionKey;
 use xfer_link::receive;
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::message::{Grant, Opened, Purpose, Refusal};
+use xfer_protocol::message::{Binding, Grant, Opened, Purpose, Refusal, Resume};
 use xfer_protocol::tree::Quota;
-use xfer_protocol::{ContentId, Name, Timestamp};
+use xfer_protocol::{ContentId, Name, SessionId, Timestamp};
 use xfer_server::engine::Engine;
-use xfer_server::login::opening::Authenticated;
+use xfer_server::login::opening::{Authenticated, Resuming};
 use xfer_store::embedded::{self, FileStore, Files, SqliteStore};
 
-use crate::client::{Client, Reads};
+use crate::client::{Client, Lost, Reads};
 
 const PIPE_BYTES: usize = 1 << 20;
 
@@ -117,13 +118,32 @@ impl World {
         user: &str,
         purpose: Purpose,
     ) -> Result<Client, Refusal> {
+        self.try_login_replacing(None, pipe_bytes, user, purpose).await
+    }
+
+    /// Logs in on a machine on which the client of this session has crashed.
+    pub async fn login_after_crash(&self, user: &str, crashed: SessionId) -> Client {
+        let login = self.try_login_replacing(Some(crashed), PIPE_BYTES, user, Purpose::Mount);
+        login.await.unwrap()
+    }
+
+    async fn try_login_replacing(
+        &self,
+        replaces: Option<SessionId>,
+        pipe_bytes: usize,
+        user: &str,
+        purpose: Purpose,
+    ) -> Result<Client, Refusal> {
         let (ours, theirs) = duplex(pipe_bytes);
         let account = self.meta.account(&name(user)).unwrap().unwrap();
+        let key = SessionKey::generate().unwrap();
         let auth = Authenticated {
             account: account.id,
             user: account.name,
             password: account.password,
             purpose,
+            key: key.public(),
+            replaces,
             host: "host".to_owned(),
             address: "address".to_owned(),
         };
@@ -132,10 +152,53 @@ impl World {
         tokio::spawn(async move { engine.run_session(auth, reader, writer).await });
         let mut ours = ours;
         match receive::<Opened, _>(&mut ours, Bounds::OPEN).await.unwrap().0 {
-            Opened::Session(grant) => Ok(Client::new(*grant, ours)),
+            Opened::Session(grant) => Ok(Client::new(*grant, ours, key)),
             Opened::Refused(refusal) => Err(refusal),
-            Opened::Attached => panic!("attached to what"),
+            Opened::Attached | Opened::Resumed(_) => panic!("a login was answered otherwise"),
         }
+    }
+
+    /// Resumes a session over a new link.
+    pub async fn resume(&self, lost: Lost) -> Client {
+        let request = lost.request();
+        let (grant, stream) = self.try_resume(request, lost.binding).await.unwrap();
+        lost.with_link(grant, stream)
+    }
+
+    /// Makes a request to resume a session, over a connection with this binding.
+    pub async fn try_resume(
+        &self,
+        request: Resume,
+        binding: Binding,
+    ) -> Result<(Grant, DuplexStream), Refusal> {
+        let (mut ours, theirs) = duplex(PIPE_BYTES);
+        let user = name(&request.user);
+        let address = "another address".to_owned();
+        let proved = self.engine.prove(Resuming { user, request, binding, address }).await?;
+        let (reader, writer) = tokio::io::split(theirs);
+        let engine = self.engine.clone();
+        tokio::spawn(async move { engine.run_resumed(proved, reader, writer).await });
+        match receive::<Opened, _>(&mut ours, Bounds::OPEN).await.unwrap().0 {
+            Opened::Resumed(grant) => Ok((*grant, ours)),
+            Opened::Refused(refusal) => Err(refusal),
+            Opened::Attached | Opened::Session(_) => panic!("a resume was answered otherwise"),
+        }
+    }
+
+    /// Waits until the session of a user has left the server's memory.
+    pub async fn until_away(&self, user: &str) {
+        let is_away = || {
+            let sessions = self.engine.sessions();
+            sessions.iter().any(|one| one.user == name(user) && one.away.is_some())
+        };
+        while !is_away() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Logs in, though the seat of a client that is away may still stand.
+    pub async fn take(&self, user: &str) -> Client {
+        self.try_login(user, Purpose::TakeOver).await.unwrap()
     }
 
     pub async fn reads(&self, grant: &Grant) -> Reads {

@@ -1,32 +1,58 @@
 //! Performs effects on the files of contents.
 
+use std::io::ErrorKind;
+
 use xfer_protocol::ContentId;
 
-use super::Files;
+use super::{Files, Parts};
 use crate::{Effect, StoreError, Undone};
 
 /// Performs effects in order, and stops at the first that fails.
-pub(super) fn perform(files: &dyn Files, effects: &[Effect]) -> Result<(), Undone> {
+pub(super) fn perform(parts: &Parts, effects: &[Effect]) -> Result<(), Undone> {
     for (at, effect) in effects.iter().enumerate() {
-        do_one(files, effect).map_err(|error| Undone { at, error })?;
+        do_one(parts, effect).map_err(|error| Undone { at, error })?;
     }
     Ok(())
 }
 
-fn do_one(files: &dyn Files, effect: &Effect) -> Result<(), StoreError> {
+fn do_one(parts: &Parts, effect: &Effect) -> Result<(), StoreError> {
+    let files = &*parts.files;
     match effect {
-        Effect::Create { content } => files.create(*content),
+        Effect::Create { content } => make(parts, *content, || files.create(*content)),
         Effect::Write { content, offset, data } => files.write(*content, *offset, data),
         Effect::Zero { content, range } => {
             files.zero(*content, range.start, range.end - range.start)
         }
-        Effect::Clone { from, to, ranges } => files.duplicate(*from, *to, ranges),
+        Effect::Clone { from, to, ranges } if from == to => files.duplicate(*from, *to, ranges),
+        Effect::Clone { from, to, ranges } => {
+            make(parts, *to, || files.duplicate(*from, *to, ranges))
+        }
         Effect::Copy { from, to, len } => files.copy(*from, *to, *len),
         Effect::Free { content, range } => {
             files.free(*content, range.start, range.end - range.start)
         }
         Effect::Remove { content } => files.remove(*content),
     }
+}
+
+/// Makes a content. If its file exists without a committed reference, a client sends an op again
+/// that was performed but not committed; then the content is made anew.
+fn make(
+    parts: &Parts,
+    content: ContentId,
+    make: impl Fn() -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    match make() {
+        Err(error) if is_there_already(&error) && !parts.rows.content_exists(content)? => {
+            parts.files.remove(content)?;
+            make()
+        }
+        made => made,
+    }
+}
+
+fn is_there_already(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io { error, .. } if error.kind() == ErrorKind::AlreadyExists)
 }
 
 /// Reads a range of a content.

@@ -11,21 +11,47 @@ use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name};
 use super::{Embedded, Parts, housekeeping, performing};
 use crate::inbox::{Filling, Sending};
 use crate::{
-    AccountId, Answer, Batch, Beginner, Begun, Committed, Contents, Deliveries, Disk, Effect,
-    Found, Keeper, Later, Left, Listing, Part, Placements, Reservation, Reserved, StoreError,
-    Trees, Undone,
+    AccountId, Answer, Batch, Beginner, Begun, Committed, Contents, Deliveries, Disk, Effect, Fate,
+    Found, Keeper, Later, Left, Listing, Part, Placements, Reservation, Reserved, Resumable,
+    Resumed, Resumption, StoreError, Trees, Undone,
 };
 
 impl Trees for Embedded {
     fn begin(&self, account: AccountId, by: Beginner) -> Answer<'_, Begun> {
         self.hop(move |parts| {
-            if by == Beginner::Client && parts.rows.is_claimed(account)? {
+            let account = match by {
+                Beginner::Client(_) if parts.rows.is_claimed(account)? => {
+                    return Err(StoreError::Claimed);
+                }
+                Beginner::Client(session) => parts.rows.begin_resumable(account, &session)?,
+                Beginner::Claimant => parts.rows.begin_session(account)?,
+            };
+            let tidied = housekeeping::tidy_before(parts, &account);
+            match tidied.and_then(|()| parts.rows.orphans(account.id)) {
+                Ok(orphans) => Ok(Begun { account, orphans }),
+                // Nobody has this session, so it must keep nobody out.
+                Err(error) => {
+                    parts.rows.end_for_good(account.id, account.epoch)?;
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    fn resumable(&self, account: AccountId) -> Answer<'_, Option<Resumable>> {
+        self.hop(move |parts| parts.rows.resumable(account))
+    }
+
+    fn resume(&self, account: AccountId, with: Resumption) -> Answer<'_, Option<Resumed>> {
+        self.hop(move |parts| {
+            if parts.rows.is_claimed(account)? {
                 return Err(StoreError::Claimed);
             }
-            let account = parts.rows.begin_session(account)?;
-            housekeeping::tidy_before(parts, &account)?;
-            let orphans = parts.rows.orphans(account.id)?;
-            Ok(Begun { account, orphans })
+            let resumed = parts.rows.resume(account, &with)?;
+            if let Some(resumed) = &resumed {
+                housekeeping::tidy_before(parts, &resumed.account)?;
+            }
+            Ok(resumed)
         })
     }
 
@@ -41,8 +67,8 @@ impl Trees for Embedded {
         self.hop(move |parts| parts.rows.path(account, ino))
     }
 
-    fn grant_ids(&self, count: u64) -> Answer<'_, IdRange> {
-        self.hop(move |parts| parts.rows.grant_ids(count))
+    fn grant_ids(&self, account: AccountId, count: u64) -> Answer<'_, IdRange> {
+        self.hop(move |parts| parts.rows.grant_ids_to(account, count))
     }
 
     fn commit(&self, batches: Vec<Batch>) -> Answer<'_, Vec<Result<Committed, StoreError>>> {
@@ -53,8 +79,19 @@ impl Trees for Embedded {
         })
     }
 
-    fn end(&self, account: AccountId, epoch: Epoch, left: Left) -> Answer<'_, ()> {
-        self.hop(move |parts| housekeeping::tidy_after(parts, account, epoch, left))
+    fn end(&self, account: AccountId, epoch: Epoch, left: Left, fate: Fate) -> Answer<'_, ()> {
+        self.hop(move |parts| {
+            let ended = match fate {
+                Fate::Over => parts.rows.end_for_good(account, epoch),
+                Fate::Resumable => Ok(()),
+            };
+            let tidied = housekeeping::tidy_after(parts, account, epoch, left);
+            ended.and(tidied)
+        })
+    }
+
+    fn forget(&self, account: AccountId, epoch: Epoch) -> Answer<'_, ()> {
+        self.hop(move |parts| parts.rows.end_for_good(account, epoch))
     }
 }
 
@@ -76,7 +113,7 @@ impl Contents for Embedded {
     fn perform(&self, effects: Vec<Effect>) -> Later<'_, Result<(), Undone>> {
         let parts = self.parts.clone();
         Box::pin(async move {
-            let done = spawn_blocking(move || performing::perform(&*parts.files, &effects)).await;
+            let done = spawn_blocking(move || performing::perform(&parts, &effects)).await;
             done.unwrap_or(Err(Undone { at: 0, error: StoreError::Panicked }))
         })
     }

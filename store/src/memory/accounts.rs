@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use xfer_protocol::tree;
 use xfer_protocol::tree::Usage;
 use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 
@@ -25,18 +26,14 @@ impl Accounts for Memory {
     }
 
     fn change(&self, account: AccountId, change: Change) -> Answer<'_, ()> {
-        let mut state = self.lock();
-        answer(state.account(account).map(|account| match change {
-            Change::Password(password) => account.password = password,
-            Change::Quota(quota) => account.quota = quota,
-            Change::Inbox(inbox) => account.inbox = inbox,
-        }))
+        answer(self.lock().change(account, change))
     }
 
     fn remove(&self, account: AccountId) -> Answer<'_, ()> {
         let mut state = self.lock();
         let removed = state.accounts.remove(&account).map(drop).ok_or(StoreError::NoAccount);
         if removed.is_ok() {
+            state.sessions.remove(&account);
             state.removed.insert(account);
         }
         answer(removed)
@@ -81,6 +78,26 @@ impl Tables {
             Account { id, name, password, quota, inbox, waiting, usage, applied, epoch, tidied };
         self.accounts.insert(id, account);
         Ok(id)
+    }
+
+    fn change(&mut self, id: AccountId, change: Change) -> Result<(), StoreError> {
+        let account = self.account(id)?;
+        match change {
+            Change::Password(password) => {
+                account.password = password;
+                self.sessions.remove(&id);
+            }
+            Change::Quota(quota) => {
+                account.quota = quota;
+                if let Some(standing) = self.sessions.get_mut(&id) {
+                    let held = standing.quota;
+                    let (bytes, nodes) = (held.bytes.max(quota.bytes), held.nodes.max(quota.nodes));
+                    standing.quota = tree::Quota { bytes, nodes };
+                }
+            }
+            Change::Inbox(inbox) => account.inbox = inbox,
+        }
+        Ok(())
     }
 
     fn claim(&mut self, account: AccountId, purpose: Purpose) -> Result<Claim, StoreError> {

@@ -105,6 +105,9 @@ impl Tables {
         if let Some(account) = self.accounts.get_mut(&id) {
             (account.applied, account.usage) = (batch.applied, batch.usage);
         }
+        if let Some(standing) = self.sessions.get_mut(&id) {
+            standing.next_id = standing.next_id.max(batch.next_id);
+        }
         for (ino, node) in &batch.nodes {
             match node {
                 Some(node) => drop(self.nodes.insert((id, *ino), node.clone())),

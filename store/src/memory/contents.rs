@@ -67,10 +67,11 @@ impl Tables {
         Err(StoreError::Damaged(format!("content {content} ends at byte {end} before {given}")))
     }
 
+    /// Makes a content, anew if it exists without a committed reference: then a client sends an op
+    /// again that was performed but not committed.
     fn make(&mut self, content: ContentId, bytes: Sparse) -> Result<(), StoreError> {
-        if self.contents.contains_key(&content) {
-            let error = std::io::ErrorKind::AlreadyExists.into();
-            return Err(StoreError::io(format!("making content {content}"), error));
+        if self.contents.contains_key(&content) && self.references.contains_key(&content) {
+            return Err(exists(content));
         }
         self.contents.insert(content, bytes);
         Ok(())
@@ -84,6 +85,9 @@ impl Tables {
             Effect::Clone { from, to, ranges } => {
                 let end = ranges.last().map_or(0, |last| last.end);
                 let parts = self.reaching(from, end)?.parts(&ranges);
+                if from == to {
+                    return Err(exists(to));
+                }
                 self.make(to, parts)?;
             }
             Effect::Copy { from, to, len } => {
@@ -95,4 +99,9 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+fn exists(content: ContentId) -> StoreError {
+    let error = std::io::ErrorKind::AlreadyExists.into();
+    StoreError::io(format!("making content {content}"), error)
 }

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
 use xfer_protocol::message::DeliveryState;
-use xfer_protocol::tree::{Delivery, Item, ItemKind, Node};
-use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Timestamp};
+use xfer_protocol::tree::{Delivery, Item, ItemKind, Node, Quota};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name, Timestamp};
 
 use super::bytes::Sparse;
 use crate::inbox::Inboxes;
-use crate::{Account, AccountId, Pair, StoreError, WrongPasswords};
+use crate::{Account, AccountId, Pair, Resumable, StoreError, WrongPasswords};
 
 /// Rows, bytes, claims and reservations.
 pub(super) struct Tables {
@@ -17,6 +17,8 @@ pub(super) struct Tables {
     pub(super) next_account: u64,
     pub(super) next_arrival: u64,
     pub(super) accounts: BTreeMap<AccountId, Account>,
+    /// The sessions that their clients may resume.
+    pub(super) sessions: BTreeMap<AccountId, Standing>,
     pub(super) nodes: BTreeMap<(AccountId, Ino), Arc<Node>>,
     /// Keyed by directory.
     pub(super) entries: BTreeMap<(AccountId, Ino), BTreeMap<Name, Ino>>,
@@ -32,6 +34,16 @@ pub(super) struct Tables {
     pub(super) failures: BTreeMap<Pair, WrongPasswords>,
     /// Removed accounts whose data is not cleared yet.
     pub(super) removed: BTreeSet<AccountId>,
+}
+
+/// A session that its client may resume.
+pub(super) struct Standing {
+    pub(super) known: Resumable,
+    pub(super) granted: Vec<IdRange>,
+    /// All smaller numbers are used or skipped.
+    pub(super) next_id: u64,
+    /// The highest quota that the account has had meanwhile.
+    pub(super) quota: Quota,
 }
 
 /// A delivery, from its send until its sender has removed the record.
@@ -69,6 +81,7 @@ impl Default for Tables {
             next_account: 1,
             next_arrival: 1,
             accounts: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             nodes: BTreeMap::new(),
             entries: BTreeMap::new(),
             references: BTreeMap::new(),

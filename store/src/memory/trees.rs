@@ -6,12 +6,13 @@ use std::sync::Arc;
 use xfer_protocol::tree::{Need, Node};
 use xfer_protocol::{Epoch, IdRange, Ino, Name};
 
-use super::tables::Tables;
+use super::tables::{Standing, Tables};
 use super::{Memory, answer};
+use crate::granted;
 use crate::trees::weight;
 use crate::{
-    AccountId, Answer, Batch, Beginner, Begun, Committed, Found, Left, Listing, Part, StoreError,
-    Trees,
+    Account, AccountId, Answer, Batch, Beginner, Begun, Committed, Fate, Found, Left, Listing,
+    Part, Resumable, Resumed, Resumption, StoreError, Trees,
 };
 
 /// The most steps that are followed on the way to the root.
@@ -20,6 +21,14 @@ const DEPTH_MAX: usize = 4096;
 impl Trees for Memory {
     fn begin(&self, account: AccountId, by: Beginner) -> Answer<'_, Begun> {
         answer(self.lock().begin(account, by))
+    }
+
+    fn resumable(&self, account: AccountId) -> Answer<'_, Option<Resumable>> {
+        answer(Ok(self.lock().sessions.get(&account).map(|standing| standing.known.clone())))
+    }
+
+    fn resume(&self, account: AccountId, with: Resumption) -> Answer<'_, Option<Resumed>> {
+        answer(self.lock().resume(account, with))
     }
 
     fn load(&self, account: AccountId, needs: Vec<Need>) -> Answer<'_, Found> {
@@ -35,17 +44,8 @@ impl Trees for Memory {
         answer(Ok(self.lock().path(account, ino)))
     }
 
-    fn grant_ids(&self, count: u64) -> Answer<'_, IdRange> {
-        let mut state = self.lock();
-        let first = state.next_id;
-        let end = first.checked_add(count).filter(|end| i64::try_from(*end).is_ok());
-        answer(match end {
-            Some(end) => {
-                state.next_id = end;
-                Ok(IdRange { first, end })
-            }
-            None => Err(StoreError::Database("all numbers are used up".into())),
-        })
+    fn grant_ids(&self, account: AccountId, count: u64) -> Answer<'_, IdRange> {
+        answer(self.lock().grant_ids(account, count))
     }
 
     fn commit(&self, batches: Vec<Batch>) -> Answer<'_, Vec<Result<Committed, StoreError>>> {
@@ -55,9 +55,14 @@ impl Trees for Memory {
         answer(Ok(committed))
     }
 
-    fn end(&self, account: AccountId, epoch: Epoch, left: Left) -> Answer<'_, ()> {
+    fn end(&self, account: AccountId, epoch: Epoch, left: Left, fate: Fate) -> Answer<'_, ()> {
         let mut state = self.lock();
-        for content in left.created {
+        if fate == Fate::Over {
+            state.forget(account, epoch);
+        }
+        let is_beyond = state.accounts.get(&account).is_some_and(|held| held.epoch > epoch);
+        // A session that goes on in a later epoch may have created them again.
+        for content in left.created.into_iter().filter(|_| !is_beyond) {
             if !state.references.contains_key(&content) {
                 state.contents.remove(&content);
             }
@@ -67,20 +72,76 @@ impl Trees for Memory {
         }
         answer(Ok(()))
     }
+
+    fn forget(&self, account: AccountId, epoch: Epoch) -> Answer<'_, ()> {
+        self.lock().forget(account, epoch);
+        answer(Ok(()))
+    }
 }
 
 impl Tables {
-    fn begin(&mut self, id: AccountId, by: Beginner) -> Result<Begun, StoreError> {
-        let claims = self.claims.get(&id);
-        let is_claimed = claims.is_some_and(|claims| claims.is_changed() || claims.is_read());
-        if by == Beginner::Client && is_claimed {
-            return Err(StoreError::Claimed);
+    fn forget(&mut self, account: AccountId, epoch: Epoch) {
+        let is_last = self.accounts.get(&account).is_some_and(|held| held.epoch == epoch);
+        if is_last {
+            self.sessions.remove(&account);
         }
-        let account = self.account(id)?;
-        account.epoch.0 += 1;
-        let account = account.clone();
+    }
+
+    fn begin(&mut self, id: AccountId, by: Beginner) -> Result<Begun, StoreError> {
+        let known = match by {
+            Beginner::Client(_) if self.is_claimed(id) => return Err(StoreError::Claimed),
+            Beginner::Client(known) => Some(known),
+            Beginner::Claimant => None,
+        };
+        let account = self.raise_epoch(id)?;
+        self.sessions.remove(&id);
+        if let Some(known) = known {
+            let (granted, next_id, quota) = (Vec::new(), 0, account.quota);
+            self.sessions.insert(id, Standing { known, granted, next_id, quota });
+        }
         let orphans = self.tree(id).filter(|(_, node)| node.nlink == 0);
         Ok(Begun { orphans: orphans.map(|(ino, _)| ino).collect(), account })
+    }
+
+    fn resume(&mut self, id: AccountId, with: Resumption) -> Result<Option<Resumed>, StoreError> {
+        if self.is_claimed(id) {
+            return Err(StoreError::Claimed);
+        }
+        let standing = self.sessions.get_mut(&id);
+        let Some(standing) = standing.filter(|standing| standing.known.grants(&with)) else {
+            return Ok(None);
+        };
+        let Resumption { session: _, shown, next, address, attempt } = with;
+        let known = standing.known.clone();
+        standing.known = Resumable { secret: next, shown, address, attempt, ..known };
+        let next_id = standing.next_id;
+        let granted = granted::left(standing.granted.clone(), next_id);
+        let quota = standing.quota;
+        Ok(Some(Resumed { account: self.raise_epoch(id)?, quota, granted, next_id }))
+    }
+
+    fn raise_epoch(&mut self, id: AccountId) -> Result<Account, StoreError> {
+        let account = self.account(id)?;
+        account.epoch.0 += 1;
+        Ok(account.clone())
+    }
+
+    fn is_claimed(&self, id: AccountId) -> bool {
+        let claims = self.claims.get(&id);
+        claims.is_some_and(|claims| claims.is_changed() || claims.is_read())
+    }
+
+    fn grant_ids(&mut self, account: AccountId, count: u64) -> Result<IdRange, StoreError> {
+        let first = self.next_id;
+        let end = first.checked_add(count).filter(|end| i64::try_from(*end).is_ok());
+        let used_up = || StoreError::Database("all numbers are used up".into());
+        let range = IdRange { first, end: end.ok_or_else(used_up)? };
+        self.next_id = range.end;
+        if let Some(standing) = self.sessions.get_mut(&account) {
+            let before = std::mem::take(&mut standing.granted);
+            standing.granted = granted::with(before, standing.next_id, range);
+        }
+        Ok(range)
     }
 
     fn node(&self, account: AccountId, ino: Ino) -> Option<Node> {

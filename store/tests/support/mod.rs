@@ -6,12 +6,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use xfer_protocol::message::PublicKey;
 use xfer_protocol::tree::{
     Delivery, Extents, FileData, Item, ItemKind, Kind, Node, Quota, Usage, Xattrs,
 };
-use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Seq, Timestamp};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Seq, SessionId, Timestamp};
 use xfer_store::embedded::SqliteStore;
-use xfer_store::{AccountId, Batch, Committed, Placements, Trims};
+use xfer_store::{
+    AccountId, Batch, Committed, Placements, Resumable, Resumption, SecretHash, Trims,
+};
 
 pub fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
@@ -75,6 +80,7 @@ pub fn batch(account: AccountId, applied: u64) -> Batch {
         epoch: Epoch(0),
         applied: Seq(applied),
         usage: Usage { bytes: applied * 4096, nodes: 3 },
+        next_id: 0,
         nodes: Vec::new(),
         entries: Vec::new(),
         references: Vec::new(),
@@ -123,3 +129,32 @@ pub fn delivery(id: u64, content: u64) -> Delivery {
         ],
     }
 }
+
+/// A session for a client to resume, which was given a secret with this hash.
+pub fn resumable(session: u8, secret: u8) -> Resumable {
+    let secret = SecretHash([secret; 32]);
+    Resumable {
+        session: SessionId([session; 16]),
+        key: PublicKey([session; 32]),
+        secret,
+        shown: secret,
+        host: "host".to_owned(),
+        address: "address".to_owned(),
+        since: time(7),
+        attempt: 0,
+    }
+}
+
+/// A request to resume a session, with the hashes of the secret shown and of the next one. Each is
+/// later than those before.
+pub fn resumption(session: u8, shown: u8, next: u8) -> Resumption {
+    Resumption {
+        session: SessionId([session; 16]),
+        shown: SecretHash([shown; 32]),
+        next: SecretHash([next; 32]),
+        address: "another address".to_owned(),
+        attempt: ATTEMPTS.fetch_add(1, Ordering::Relaxed),
+    }
+}
+
+static ATTEMPTS: AtomicU64 = AtomicU64::new(1);

@@ -1,6 +1,8 @@
 //! What lies between a client and a server: pipes in memory, relays, networks, and strangers.
 
 pub mod clock;
+pub mod cable;
+pub mod mortal;
 pub mod peers;
 pub mod relay;
 pub mod network;

@@ -4,41 +4,43 @@
 //! The stores are real: SQLite and plain files, in a directory that goes with its [`Host`].
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tempfile::TempDir;
-use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, copy, duplex, split,
-};
-use tokio::time::sleep;
+use tokio::io::{DuplexStream, split};
 use xfer_client::connect::{
-    Begin, Credentials, Dial, Dialling, EndpointError, LogLink, NewSession, Phase, Reader, Writer,
+    Begin, Credentials, Dial, Dialling, EndpointError, LogLink, NewSession, Phase, Reader, Ticket,
+    Writer,
 };
 use xfer_client::core::{Options, Owners};
 use xfer_client::drive::{Client, Surroundings};
-use xfer_link::watch;
+use xfer_link::proof::SessionKey;
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::message::{DeliveryHead, Opened, Password, Purpose, ToServer};
-use xfer_protocol::tree::{Action, Op, Owner, Quota};
-use xfer_protocol::{ContentId, Name, Seq, Timestamp};
+use xfer_protocol::message::{Binding, DeliveryHead, Opened, Password, Purpose, Resume};
+use xfer_protocol::tree::{Owner, Quota};
+use xfer_protocol::{ContentId, Name, Seq, SessionId, Timestamp};
 use xfer_server::engine::{Clock, Engine, SystemClock};
-use xfer_server::login::opening::Authenticated;
+use xfer_server::login::opening::{Authenticated, Resuming};
 use xfer_store::embedded::{self, FileStore, Files, OlderDatabase, Serving, SqliteStore};
 use xfer_store::{Account, Location, NewAccount, Store, Use};
 
+use super::cable::{Cable, Wiring};
 use super::clock::VirtualClock;
+use super::mortal::Life;
 
 /// The mounting user.
 pub const OWNER: Owner = Owner { uid: 1000, gid: 1000 };
 
-const PIPE_BYTES: usize = 1 << 20;
+/// The address from which clients come.
+const ADDRESS: &str = "192.0.2.1";
 
 /// More memory for rows than any test uses.
 const ROWS_BYTES: usize = 64 << 20;
+
+/// How long an operation waits for a server that is away.
+const WAIT: Duration = Duration::from_secs(30);
 
 /// A server's engine over a store: on this machine's disk, or in memory.
 pub struct Host {
@@ -46,6 +48,9 @@ pub struct Host {
     pub engine: Arc<Engine>,
     /// Its store.
     pub store: Store,
+    /// The engine that clients reach when they dial, and its store.
+    reached: Reached,
+    life: Life,
     surroundings: Surroundings,
     /// The server's clock, if it is not this machine's.
     clock: Arc<dyn Clock>,
@@ -58,6 +63,9 @@ struct Disk {
     directory: TempDir,
 }
 
+/// The engine that clients reach, and its store. `None` while there is no server.
+type Reached = Arc<Mutex<Option<(Arc<Engine>, Store)>>>;
+
 /// A client, and the cable that carries its links.
 pub struct Peer {
     /// The client under test.
@@ -66,46 +74,16 @@ pub struct Peer {
     pub cable: Cable,
     /// The last op that the server had applied when the session began.
     pub applied: Seq,
+    /// The session's public name.
+    pub session: SessionId,
 }
-
-/// A cable that can be pulled: from then on it silently drops everything.
-#[derive(Clone)]
-pub struct Cable {
-    pulled: Arc<watch::Sender<bool>>,
-    wiring: Wiring,
-}
-
-/// The options of a cable.
-#[derive(Clone, Default)]
-pub struct Wiring {
-    /// Records the ops that the client sends.
-    pub tap: Option<Wiretap>,
-    /// The delay of answers on read links; the log link has none.
-    pub lag: Duration,
-    /// The bandwidth for answers on a read link in bytes per second, if limited.
-    pub bytes_per_s: Option<u32>,
-}
-
-/// An op that was sent to the server.
-#[derive(Clone, Debug)]
-pub struct Said {
-    /// Its seq in the log.
-    pub seq: Seq,
-    /// The op itself.
-    pub op: Op,
-    /// Its data, if it is a write; otherwise empty.
-    pub data: Bytes,
-}
-
-/// Records all ops that a client sends.
-#[derive(Clone, Default)]
-pub struct Wiretap(Arc<Mutex<Vec<Said>>>);
 
 /// Options for a client with more memory than it can use.
 pub fn roomy(user: &str) -> Options {
     let owners = Owners::Mounter { uid: OWNER.uid, gid: OWNER.gid };
     let (bytes, label) = (64 << 20, user.to_owned());
-    Options { cache_bytes: bytes, log_bytes: bytes, tree_bytes: bytes, owners, label }
+    let wait = Some(WAIT);
+    Options { cache_bytes: bytes, log_bytes: bytes, tree_bytes: bytes, owners, wait, label }
 }
 
 /// Makes a valid name.
@@ -130,9 +108,8 @@ impl Host {
             meta.create_account(&name(user), "hash", quota, inbox, time).unwrap();
         }
         let (surroundings, clock) = (Surroundings::real(), Arc::new(SystemClock));
-        let engine = Engine::new(store.clone(), rows_bytes);
         let disk = Some(Disk { contents, directory });
-        Host { engine, store, surroundings, clock, disk }
+        Host::over(store, rows_bytes, surroundings, clock, disk)
     }
 
     /// Like [`Host::with`], with a store in memory, and clocks that go with tokio's: on a paused runtime
@@ -148,17 +125,39 @@ impl Host {
         }
         let clock = Arc::new(VirtualClock::start());
         let surroundings = Surroundings { clock: clock.clone(), cookie_key: [7; 16] };
-        let engine = Engine::with_clock(store.clone(), rows_bytes, clock.clone());
-        Host { engine, store, surroundings, clock, disk: None }
+        Host::over(store, rows_bytes, surroundings, clock, None)
     }
 
-    /// Replaces an engine that was stopped by a new one.
+    fn over(
+        store: Store,
+        rows_bytes: usize,
+        surroundings: Surroundings,
+        clock: Arc<dyn Clock>,
+        disk: Option<Disk>,
+    ) -> Host {
+        let life = Life::default();
+        let engine = Engine::with_clock(life.lived_over(&store), rows_bytes, clock.clone());
+        let reached = Arc::new(Mutex::new(Some((engine.clone(), store.clone()))));
+        Host { engine, store, reached, life, surroundings, clock, disk }
+    }
+
+    /// Replaces an engine that was stopped or killed by a new one.
     pub fn reopen(&mut self, rows_bytes: usize) {
         if let Some(disk) = &mut self.disk {
             let (store, _, contents) = open(disk.directory.path());
             (self.store, disk.contents) = (store, contents);
         }
-        self.engine = Engine::with_clock(self.store.clone(), rows_bytes, self.clock.clone());
+        self.life = Life::default();
+        let store = self.life.lived_over(&self.store);
+        self.engine = Engine::with_clock(store, rows_bytes, self.clock.clone());
+        *self.reached.lock().unwrap() = Some((self.engine.clone(), self.store.clone()));
+    }
+
+    /// Kills the server: its calls to the store have no effect any more, and it can't be reached. The
+    /// links to it must be cut, too.
+    pub fn kill(&self) {
+        self.life.end();
+        *self.reached.lock().unwrap() = None;
     }
 
     /// An account.
@@ -200,19 +199,35 @@ impl Host {
         options: Options,
         wiring: Wiring,
     ) -> Result<Peer, Opened> {
-        let cable = Cable { pulled: Arc::new(watch::Sender::new(false)), wiring };
-        let (engine, store) = (self.engine.clone(), self.store.clone());
-        let dial = Arc::new(Line { engine, store, user: name(user), cable: cable.clone() });
-        let begin = Begin::New { password: Password(Vec::new()), purpose };
+        self.mount_after(None, user, purpose, options, wiring).await
+    }
+
+    /// Like [`Host::mount_with`], on a machine on which the client of another session is gone.
+    ///
+    /// # Errors
+    /// The server's answer, if it is not a session.
+    pub async fn mount_after(
+        &self,
+        replaces: Option<SessionId>,
+        user: &str,
+        purpose: Purpose,
+        options: Options,
+        wiring: Wiring,
+    ) -> Result<Peer, Opened> {
+        let cable = Cable::new(wiring);
+        let key = SessionKey::generate().unwrap();
+        let reached = self.reached.clone();
+        let dial = Arc::new(Line { reached, user: name(user), key, cable: cable.clone() });
+        let begin = Begin::New { password: Password(Vec::new()), purpose, replaces };
         let link = match dial.log_link(begin).await {
             Ok(link) => link,
             Err(EndpointError::Refused(refusal)) => return Err(Opened::Refused(refusal)),
             Err(error) => panic!("{error}"),
         };
-        let applied = link.grant.applied;
-        let session = NewSession { link, dial };
-        let client = Client::start_in(session, options, self.surroundings.clone());
-        Ok(Peer { client, cable, applied })
+        let (applied, session) = (link.grant.applied, link.grant.session);
+        let new = NewSession { link, dial };
+        let client = Client::start_in(new, options, self.surroundings.clone());
+        Ok(Peer { client, cable, applied, session })
     }
 }
 
@@ -222,44 +237,90 @@ fn open(directory: &Path) -> (Store, Arc<SqliteStore>, Arc<FileStore>) {
     (embedded::over(meta.clone(), contents.clone()), meta, contents)
 }
 
-/// The way to an engine over a cable. Whoever has it is let in, whatever the password.
+/// The way to an engine over a cable. It lets everybody in, whatever the password.
 struct Line {
-    engine: Arc<Engine>,
-    store: Store,
+    reached: Reached,
     user: Name,
+    /// Proves that the session is this client's.
+    key: SessionKey,
     cable: Cable,
+}
+
+impl Line {
+    /// The engine that is reached, and its store.
+    fn reach(&self) -> Result<(Arc<Engine>, Store), EndpointError> {
+        let reached = self.reached.lock().unwrap().clone();
+        reached.filter(|_| self.cable.is_whole()).ok_or(EndpointError::NothingThere)
+    }
+
+    async fn log_in(
+        &self,
+        purpose: Purpose,
+        replaces: Option<SessionId>,
+    ) -> Result<LogLink, EndpointError> {
+        let (engine, store) = self.reach()?;
+        let account = store.accounts.find(self.user.clone()).await.unwrap().unwrap();
+        let who = Authenticated {
+            account: account.id,
+            user: account.name,
+            password: account.password,
+            purpose,
+            key: self.key.public(),
+            replaces,
+            host: "laptop".to_owned(),
+            address: ADDRESS.to_owned(),
+        };
+        let (ours, theirs) = self.cable.lay_log();
+        let (reader, writer) = split(theirs);
+        tokio::spawn(async move { engine.run_session(who, reader, writer).await });
+        match opened(ours, Phase::Login).await? {
+            (Opened::Session(grant), reader, writer) => {
+                Ok(LogLink { grant: *grant, reader, writer })
+            }
+            (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
+            (Opened::Attached | Opened::Resumed(_), ..) => Err(EndpointError::Nonsense("attached")),
+        }
+    }
+
+    async fn resume(&self, ticket: Ticket) -> Result<LogLink, EndpointError> {
+        let (engine, _) = self.reach()?;
+        let Ticket { session, secret, epoch, durable, attempt } = ticket;
+        let (user, binding) = (self.user.clone(), Binding::default());
+        let proof = self.key.prove(session, binding);
+        let user_name = user.to_string();
+        let request = Resume { user: user_name, session, secret, epoch, durable, attempt, proof };
+        let (ours, theirs) = self.cable.lay_log();
+        let (reader, writer) = split(theirs);
+        let resuming = Resuming { user, request, binding, address: ADDRESS.to_owned() };
+        tokio::spawn(async move {
+            match engine.prove(resuming).await {
+                Ok(proved) => engine.run_resumed(proved, reader, writer).await,
+                Err(refusal) => engine.refuse(refusal, writer).await,
+            }
+        });
+        match opened(ours, Phase::Resume).await? {
+            (Opened::Resumed(grant), reader, writer) => {
+                Ok(LogLink { grant: *grant, reader, writer })
+            }
+            (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
+            (Opened::Attached | Opened::Session(_), ..) => Err(EndpointError::Nonsense("attached")),
+        }
+    }
 }
 
 impl Dial for Line {
     fn log_link(&self, begin: Begin) -> Dialling<'_, LogLink> {
-        let Begin::New { purpose, .. } = begin;
-        let engine = self.engine.clone();
         Box::pin(async move {
-            let account = self.store.accounts.find(self.user.clone()).await.unwrap().unwrap();
-            let who = Authenticated {
-                account: account.id,
-                user: account.name,
-                password: account.password,
-                purpose,
-                host: "laptop".to_owned(),
-                address: "192.0.2.1".to_owned(),
-            };
-            let (ours, theirs) = self.cable.lay_log();
-            let (reader, writer) = split(theirs);
-            tokio::spawn(async move { engine.run_session(who, reader, writer).await });
-            match opened(ours, Phase::Login).await? {
-                (Opened::Session(grant), reader, writer) => {
-                    Ok(LogLink { grant: *grant, reader, writer })
-                }
-                (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
-                (Opened::Attached, ..) => Err(EndpointError::Nonsense("attached")),
+            match begin {
+                Begin::New { purpose, replaces, .. } => self.log_in(purpose, replaces).await,
+                Begin::Resume(ticket) => self.resume(ticket).await,
             }
         })
     }
 
     fn read_link(&self, credentials: Credentials) -> Dialling<'_, (Reader, Writer)> {
-        let engine = self.engine.clone();
         Box::pin(async move {
+            let (engine, _) = self.reach()?;
             let Credentials { session, secret } = credentials;
             let (ours, theirs) = self.cable.lay_reads();
             let (reader, writer) = split(theirs);
@@ -267,7 +328,9 @@ impl Dial for Line {
             match opened(ours, Phase::Attach).await? {
                 (Opened::Attached, reader, writer) => Ok((reader, writer)),
                 (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
-                (Opened::Session(_), ..) => Err(EndpointError::Nonsense("logged in")),
+                (Opened::Session(_) | Opened::Resumed(_), ..) => {
+                    Err(EndpointError::Nonsense("logged in"))
+                }
             }
         })
     }
@@ -283,126 +346,4 @@ async fn opened(
     let broken = |error| EndpointError::Broken(phase, std::io::Error::other(error));
     let (opened, _) = opened.map_err(broken)?;
     Ok((opened, Box::new(reader), Box::new(writer)))
-}
-
-impl Cable {
-    /// Pulls the cable.
-    pub fn pull(&self) {
-        self.pulled.send_replace(true);
-    }
-
-    /// Makes a pair of ends for a read link.
-    fn lay_reads(&self) -> (DuplexStream, DuplexStream) {
-        let (ours, near) = duplex(PIPE_BYTES);
-        let (far, theirs) = duplex(PIPE_BYTES);
-        let (mut from_client, to_client) = split(near);
-        let (from_server, mut to_server) = split(far);
-        let (wiring, cable) = (self.wiring.clone(), self.pulled.subscribe());
-        tokio::spawn(async move {
-            tokio::select! {
-                biased;
-                _ = copy(&mut from_client, &mut to_server) => {}
-                _ = copy_late(from_server, to_client, &wiring) => {}
-                () = pulled(cable.clone()) => silence(cable).await,
-            }
-        });
-        (ours, theirs)
-    }
-
-    /// Makes a pair of ends for the log link.
-    fn lay_log(&self) -> (DuplexStream, DuplexStream) {
-        let (ours, near) = duplex(PIPE_BYTES);
-        let (far, theirs) = duplex(PIPE_BYTES);
-        let (mut from_client, mut to_client) = split(near);
-        let (mut from_server, mut to_server) = split(far);
-        let (tap, mut up, down) =
-            (self.wiring.tap.clone(), self.pulled.subscribe(), self.pulled.subscribe());
-        tokio::spawn(async move {
-            while let Ok((message, data)) =
-                xfer_link::receive::<ToServer, _>(&mut from_client, Bounds::OPEN).await
-            {
-                // The tap also records ops that a pulled cable drops.
-                tap.iter().for_each(|tap| tap.note(&message, &data));
-                if up.get() {
-                    continue;
-                }
-                tokio::select! {
-                    biased;
-                    _ = xfer_link::send(&mut to_server, &message, &data, Bounds::OPEN) => {}
-                    () = pulled(up.clone()) => {}
-                }
-            }
-            if up.get() {
-                silence(up).await;
-            } else {
-                // The server may already have closed its end.
-                let _ = to_server.shutdown().await;
-            }
-        });
-        tokio::spawn(async move {
-            tokio::select! {
-                biased;
-                _ = copy(&mut from_server, &mut to_client) => drop(to_client.shutdown().await),
-                () = pulled(down.clone()) => silence(down).await,
-            }
-        });
-        (ours, theirs)
-    }
-}
-
-/// Copies bytes with the cable's delay and bandwidth.
-async fn copy_late(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    wiring: &Wiring,
-) -> io::Result<()> {
-    let mut buffer = vec![0; if wiring.bytes_per_s.is_some() { 4 << 10 } else { 64 << 10 }];
-    loop {
-        let len = from.read(&mut buffer).await?;
-        if len == 0 {
-            return Ok(());
-        }
-        let on_line = |bytes| Duration::from_secs(len as u64) / bytes;
-        let late = wiring.lag + wiring.bytes_per_s.map_or(Duration::ZERO, on_line);
-        if !late.is_zero() {
-            sleep(late).await;
-        }
-        to.write_all(&buffer[..len]).await?;
-    }
-}
-
-/// Waits until a cable is pulled; for ever, if its owner is gone.
-async fn pulled(mut cable: watch::Receiver<bool>) {
-    if cable.wait_for(|pulled| *pulled).await.is_err() {
-        std::future::pending().await
-    }
-}
-
-/// Keeps the ends of a pulled cable open, so that neither side sees the connection close. Returns
-/// when the cable's owner is gone.
-async fn silence(mut cable: watch::Receiver<bool>) {
-    while cable.changed().await.is_ok() {}
-}
-
-impl Wiretap {
-    /// Takes the ops recorded since the last call.
-    pub fn take(&self) -> Vec<Said> {
-        std::mem::take(&mut *self.0.lock().unwrap())
-    }
-
-    /// The last op recorded since then.
-    pub fn last(&self) -> Option<Seq> {
-        self.0.lock().unwrap().last().map(|said| said.seq)
-    }
-
-    fn note(&self, message: &ToServer, data: &Bytes) {
-        let ToServer::Ops { first, ops } = message else { return };
-        let mut at = 0;
-        let said = ops.iter().zip(first.0..).map(|(op, seq)| {
-            let len = if let Action::Write { len, .. } = op.action { len as usize } else { 0 };
-            at += len;
-            Said { seq: Seq(seq), op: op.clone(), data: data.slice(at - len..at) }
-        });
-        self.0.lock().unwrap().extend(said);
-    }
 }

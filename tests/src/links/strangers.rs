@@ -15,7 +15,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::message::{ALPN, ClientHello, Opened, Opening, Password, Purpose, ServerHello};
+use xfer_protocol::message::{
+    ALPN, ClientHello, Opened, Opening, Password, PublicKey, Purpose, ServerHello,
+};
 
 use crate::{PATIENCE, wait_until};
 
@@ -144,7 +146,8 @@ impl Coming {
         let user = format!("user{}", self.arrived.load(Ordering::Relaxed));
         let password = Password(b"a guess".to_vec());
         let (purpose, host) = (Purpose::Mount, "stranger".to_owned());
-        let opening = Opening::Login { user, password, purpose, host };
+        let (key, replaces) = (PublicKey::default(), None);
+        let opening = Opening::Login { user, password, purpose, host, key, replaces };
         let failed = std::io::Error::other;
         let bounds = Bounds::OPENING;
         let hello = ClientHello::new("stranger");

@@ -111,7 +111,8 @@ impl Crowd {
 
 fn options(label: String) -> Options {
     let owners = Owners::Mounter { uid: OWNER.uid, gid: OWNER.gid };
-    Options { cache_bytes: CACHE_BYTES, log_bytes: 8 << 20, tree_bytes: 1 << 20, owners, label }
+    let (log_bytes, tree_bytes, wait) = (8 << 20, 1 << 20, None);
+    Options { cache_bytes: CACHE_BYTES, log_bytes, tree_bytes, owners, wait, label }
 }
 
 impl Letters {

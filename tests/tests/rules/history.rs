@@ -13,7 +13,7 @@ use xfer_protocol::tree::{
     Action, Delivery, DeliveryEffect, FallocateMode, Node, Quota, RenameMode, Xattrs,
 };
 use xfer_protocol::{ContentId, DeliveryId, Errno, Ino, Name, Seq};
-use xfer_tests::peers::Said;
+use xfer_tests::cable::Said;
 
 use crate::model::{Flaw, Model, Parcel};
 use crate::program::{FRESH, NEW};
@@ -28,8 +28,9 @@ const SHOWN_CHARS: usize = 2000;
 /// An observation of a program, or an error that it got.
 #[derive(Clone, Debug)]
 pub enum Check {
-    /// The op at this seq equals this one, except for the numbers that the client chose.
-    Made(Action),
+    /// One of so many ops up to this seq equals this one, except for the numbers that the client
+    /// chose.
+    Made(Action, usize),
     /// The op at this seq writes the same bytes as this one would; it may be a copy of data that
     /// another file has.
     Written(Action, Bytes),
@@ -123,8 +124,24 @@ impl History {
     pub fn note(&mut self, said: Vec<Said>, checks: Vec<(Seq, Check)>) {
         // Formatting to a string can't fail.
         let _ = writeln!(self.transcript, "{said:?}\n{checks:?}");
-        self.said.extend(said);
+        for said in said {
+            self.note_said(said);
+        }
         self.checks.extend(checks);
+    }
+
+    /// Adds an op. One that is sent again over another link must be the same as before.
+    fn note_said(&mut self, said: Said) {
+        let first = self.said.front().map_or(self.trees.at.next(), |first| first.seq);
+        match said.seq.0.checked_sub(first.0).map(|at| self.said.get(at as usize)) {
+            Some(None) => self.said.push_back(said),
+            Some(Some(before)) => {
+                let is_same = (&before.op, &before.data) == (&said.op, &said.data);
+                assert!(is_same, "{before:?} was sent again as {said:?}");
+                self.trees.count("op sent again", 1);
+            }
+            None => self.trees.count("op sent again", 1),
+        }
     }
 
     /// Everything that was noted so far: each op with its data, and each observation, in order.
@@ -270,10 +287,11 @@ impl Trees {
     /// Describes what is wrong with an observation, if anything.
     fn check(&mut self, check: &Check) -> Option<String> {
         match check {
-            Check::Made(action) => {
-                let said = self.last_said();
-                let same = said.as_ref() == Some(&plain(action));
-                (!same).then(|| format!("the log has {said:?}"))
+            Check::Made(action, count) => {
+                let last = self.last.iter().rev().take(*count).map(|said| plain(&said.op.action));
+                let last: Vec<_> = last.collect();
+                let is_there = last.contains(&plain(action));
+                (!is_there).then(|| format!("the log has {last:?}"))
             }
             Check::Written(action, data) => self.check_written(action, data),
             Check::Refused(action, errno) => self.check_refusal(action, *errno),

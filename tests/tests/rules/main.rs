@@ -2,8 +2,8 @@
 //! of the tree and with an independent model.
 //!
 //! The server's stores are real; the clock jumps ahead when all tasks are idle. Meanwhile both
-//! sides unload rows and blocks, sessions end, cables are pulled, the server restarts, and
-//! deliveries between the two users arrive.
+//! sides unload rows and blocks, sessions end, links are cut, cables are pulled, clients vanish, the
+//! server restarts or is killed, and deliveries between the two users arrive.
 //!
 //! Reading order: `program` (single operations, and notes of their results), `chance` (drawing
 //! them), `user`, `model` and `whole` (the two trees to compare with), `history` (the comparison),
@@ -21,10 +21,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::task::yield_now;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, timeout};
 use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::Quota;
+use xfer_tests::cable::Cable;
 use xfer_tests::peers::{Host, name};
 use xfer_tests::{Random, scale};
 
@@ -45,7 +46,11 @@ const OPERATIONS_SHOWN: usize = 100_000;
 const QUOTA: Quota = Quota { bytes: 640 << 10, nodes: 70 };
 
 /// The time limit, on the jumping clock, for some operations and the event after them.
-const PART_TIME: Duration = Duration::from_secs(3600);
+const PART_TIME: Duration = Duration::from_secs(100_000);
+
+/// The longest times for which a cable is pulled, in milliseconds: some links are not missed, and
+/// some for longer than a seat is kept.
+const AWAY_MS: [u64; 3] = [8_000, 40_000, 400_000];
 
 /// The time that a stopping server gives its clients.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -110,11 +115,7 @@ impl Run {
     }
 
     async fn turn(&mut self) {
-        let at = self.random.below(2) as usize;
-        self.operations += self.users[at].turn(&mut self.random).await;
-        for _ in 0..self.random.below(4) {
-            yield_now().await;
-        }
+        self.operations += turn(&mut self.users, &mut self.random).await;
     }
 
     /// Causes an event in the sessions, or lets time pass.
@@ -126,9 +127,12 @@ impl Run {
             4 | 5 => sleep(Duration::from_millis(self.random.below(5000))).await,
             6 | 7 => self.look_at_all().await,
             8..=10 => self.remount(at).await,
-            11 | 12 => self.pull(at).await,
+            11 => self.abandon(at).await,
+            12 => self.leave(at).await,
             13 => self.restart().await,
-            14 => self.leave(at).await,
+            14 => self.crash().await,
+            15 => self.pull(at).await,
+            16 => self.cut(at).await,
             _ => {
                 let count = self.users[at].walk_amid_changes(&mut self.random).await;
                 self.operations += count;
@@ -239,8 +243,66 @@ impl Run {
         }
     }
 
-    /// Pulls a cable; the server keeps what it has received.
+    /// Cuts the links of a client, which goes on over others.
+    async fn cut(&mut self, at: usize) {
+        let cable = self.users[at].cable();
+        for _ in 0..1 + self.random.below(3) {
+            cable.iter().for_each(Cable::cut);
+            for _ in 0..self.random.below(5) {
+                self.turn().await;
+            }
+        }
+    }
+
+    /// Pulls a cable for a while, perhaps for longer than the server keeps the seat.
     async fn pull(&mut self, at: usize) {
+        let Some(cable) = self.users[at].cable() else { return };
+        let longest = *self.random.pick(&AWAY_MS);
+        let away = Duration::from_millis(self.random.below(longest));
+        cable.pull();
+        let plugged_in = tokio::spawn(async move {
+            sleep(away).await;
+            cable.plug_in();
+        });
+        for _ in 0..self.random.below(10) {
+            self.turn().await;
+        }
+        plugged_in.await.unwrap();
+    }
+
+    /// Kills the server in the middle of work, and starts another one.
+    async fn crash(&mut self) {
+        for _ in 0..self.random.below(10) {
+            self.turn().await;
+        }
+        self.host.kill();
+        self.users.iter().filter_map(User::cable).for_each(|cable| cable.cut());
+        self.work_until_reopened(None).await;
+    }
+
+    /// Goes on working while the server is away.
+    async fn work_until_reopened(&mut self, stopping: Option<JoinHandle<()>>) {
+        let rows = rows_bytes(&mut self.random);
+        let (away, turns) = (self.random.below(60_000), self.random.below(10));
+        let Run { host, users, random, operations, .. } = self;
+        let reopened = async {
+            if let Some(stopping) = stopping {
+                stopping.await.unwrap();
+            }
+            sleep(Duration::from_millis(away)).await;
+            host.reopen(rows);
+        };
+        let work = async {
+            for _ in 0..turns {
+                *operations += turn(users, random).await;
+            }
+        };
+        tokio::join!(reopened, work);
+    }
+
+    /// Has a client vanish; the server keeps what it has received. The next client on the same
+    /// machine takes its seat.
+    async fn abandon(&mut self, at: usize) {
         if self.users[at].mounted.is_none() {
             return;
         }
@@ -252,23 +314,14 @@ impl Run {
             self.operations += self.users[at].turn(&mut self.random).await;
         }
         self.users[at].lose(&self.host, &mut self.post).await;
-        self.begin(at, Purpose::TakeOver).await;
+        self.begin(at, Purpose::Mount).await;
     }
 
     /// Stops the server in the middle of work, and starts another one.
     async fn restart(&mut self) {
         let engine = self.host.engine.clone();
         let stopping = tokio::spawn(async move { engine.stop(PATIENCE).await });
-        self.users.iter().filter_map(User::program).for_each(|program| program.doom());
-        for _ in 0..self.random.below(10) {
-            self.turn().await;
-        }
-        stopping.await.unwrap();
-        for user in &mut self.users {
-            user.end(&self.host).await;
-        }
-        self.catch_up();
-        self.host.reopen(rows_bytes(&mut self.random));
+        self.work_until_reopened(Some(stopping)).await;
     }
 
     /// The server's disk must hold all referenced contents and, after a while, nothing else.
@@ -284,6 +337,16 @@ impl Run {
         }
         assert_eq!(self.host.contents(), Some(needed));
     }
+}
+
+/// Has one of the users do something. Returns the number of operations.
+async fn turn(users: &mut [User; 2], random: &mut Random) -> usize {
+    let at = random.below(2) as usize;
+    let operations = users[at].turn(random).await;
+    for _ in 0..random.below(4) {
+        yield_now().await;
+    }
+    operations
 }
 
 /// The store's directory: in memory where possible, since these tests are not about

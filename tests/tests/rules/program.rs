@@ -80,13 +80,11 @@ impl Program {
                     let copy = matches!(action, Some(Action::CopyRange { .. }));
                     if let Some(action) = action.as_ref().filter(|_| !copy) {
                         assert!(after > before, "{action:?} was not made");
-                        // Other ops may follow it. These come last instead: a record is revised first.
-                        let last =
-                            matches!(action, Action::Fallocate { .. } | Action::SetAttr { .. });
-                        let seq = if last { after } else { before.next() };
                         // A write notes its op itself.
                         if !matches!(action, Action::Write { .. }) {
-                            notes.push((seq, Check::Made(action.clone())));
+                            // Others may precede it, since a record is revised first, or follow it.
+                            let count = (after.0 - before.0) as usize;
+                            notes.push((after, Check::Made(action.clone(), count)));
                         }
                     }
                     notes.extend(checks.into_iter().map(|check| (after, check)));
@@ -352,7 +350,7 @@ impl Program {
             assert_eq!(len, copy.len.min(size.saturating_sub(from_offset)));
             let mut checks: Vec<Check> = state.attributes(to).iter().map(seen).collect();
             if len > 0 {
-                checks.insert(0, Check::Made(action(len)));
+                checks.insert(0, Check::Made(action(len), 1));
             }
             Ok(((), checks))
         })

@@ -9,18 +9,22 @@ use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::sleep;
-use xfer_client::core::{Found, HandleId, Options};
+use xfer_client::core::{Found, HandleId, Link, Options};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::tree::{Need, Quota};
-use xfer_protocol::{Errno, Ino, Name, Seq};
+use xfer_protocol::{Errno, Ino, Name, Seq, SessionId};
 use xfer_store::{ListMax, Part};
 use xfer_tests::Random;
-use xfer_tests::peers::{Cable, Host, Peer, Wiretap, Wiring, roomy};
+use xfer_tests::cable::{Cable, Wiretap, Wiring};
+use xfer_tests::peers::{Host, Peer, roomy};
 
 use crate::chance::{self, End};
 use crate::history::{History, Post};
 use crate::model::Flaw;
 use crate::program::{Place, Program};
+
+/// How long operations wait for the server: longer than it is ever away.
+const WAIT: Duration = Duration::from_secs(600);
 
 /// The most files that a user holds open at once.
 pub const SLOTS: usize = 4;
@@ -54,6 +58,8 @@ pub struct User {
     pub slots: [Option<Slot>; SLOTS],
     /// Files to be closed once no operation on them is running.
     closing: Vec<Slot>,
+    /// The session that this machine had last. Its client may be gone without having ended it.
+    last: Option<SessionId>,
     flaw: Flaw,
     /// The history so far.
     pub history: History,
@@ -82,7 +88,8 @@ impl User {
         let names: Vec<_> = rows.iter().map(|(name, ino, _)| (name.clone(), *ino)).collect();
         fixtures.extend(rows.into_iter().map(|(_, ino, node)| (ino, node)));
         let history = History::new(&name, &fixtures, &names, quota, flaw);
-        User { name, mounted: None, slots: [None; SLOTS], closing: Vec::new(), flaw, history }
+        let (mounted, slots, closing, last) = (None, [None; SLOTS], Vec::new(), None);
+        User { name, mounted, slots, closing, last, flaw, history }
     }
 
     /// Begins a session, which knows nothing yet.
@@ -95,16 +102,18 @@ impl User {
     ) {
         let tap = Wiretap::default();
         let cache_bytes = *random.pick(&[256 << 10, 64 << 20]);
-        let options = Options { cache_bytes, tree_bytes: rows_bytes(random), ..roomy("test") };
+        let tree_bytes = rows_bytes(random);
+        let options = Options { cache_bytes, tree_bytes, wait: Some(WAIT), ..roomy("test") };
         let name = std::str::from_utf8(self.name.as_bytes()).unwrap();
         let lag = Duration::from_millis(*random.pick(&[0, 5, 30]));
         let wiring = Wiring { tap: Some(tap.clone()), lag, ..Wiring::default() };
-        let peer = host.mount_with(name, purpose, options, wiring).await;
-        let Peer { client, cable, applied } = match peer {
+        let peer = host.mount_after(self.last, name, purpose, options, wiring).await;
+        let Peer { client, cable, applied, session } = match peer {
             Ok(peer) => peer,
             Err(Opened::Refused(refusal)) => panic!("{name} can't mount: {refusal}"),
             Err(other) => panic!("{name} can't mount: {other:?}"),
         };
+        self.last = Some(session);
         let lost = u64::from(self.flaw == Flaw::LosesAnOp && applied > Seq(1));
         self.history.begin(Seq(applied.0 - lost), post);
         (self.slots, self.closing) = ([None; SLOTS], Vec::new());
@@ -119,20 +128,25 @@ impl User {
         self.history.note(mounted.tap.take(), mounted.program.take_notes());
     }
 
-    /// Pulls the cable; ops sent from now on are lost.
+    /// The cable to the server, if there is a mount.
+    pub fn cable(&self) -> Option<Cable> {
+        self.mounted.as_ref().map(|mounted| mounted.cable.clone())
+    }
+
+    /// Pulls the cable for good; ops sent from now on are lost.
     pub fn pull(&mut self) {
         let mounted = self.mounted.as_ref().expect("there is a mount");
         mounted.program.doom();
         mounted.cable.pull();
     }
 
-    /// Ends a session whose cable was pulled. All its observations until then must have been right.
+    /// Ends a client whose cable was pulled. All its observations until then must have been right.
     pub async fn lose(&mut self, host: &Host, post: &mut Post) {
         let mounted = self.mounted.take().expect("there is a mount");
         self.count_questions(host);
         let client = mounted.program.client();
         // The last ops still have to be sent, to nowhere.
-        while client.status().trouble().is_none()
+        while client.status().link == Link::Up
             && mounted.tap.last().unwrap_or(self.history.said()) < client.status().last
         {
             yield_now().await;

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use xfer_client::core::Options;
 use xfer_client::files::Files;
 use xfer_protocol::message::Purpose;
-use xfer_tests::peers::{Host, Peer, Wiring, name, roomy};
+use xfer_tests::cable::Wiring;
+use xfer_tests::peers::{Host, Peer, name, roomy};
 
 /// Room for a few hundred files.
 const LITTLE: usize = 128 << 10;

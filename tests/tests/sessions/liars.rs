@@ -47,10 +47,11 @@ fn client_of(lie: fn(&Ask) -> Answer) -> Arc<Client> {
     let grant = Grant {
         session: SessionId([0; 16]),
         secret: Secret([0; 32]),
+        resume: Secret([0; 32]),
         epoch: Epoch(1),
         applied: Seq(0),
         user: name("alice"),
-        ids: IdRange { first: 1 << 30, end: (1 << 30) + 1000 },
+        ids: vec![IdRange { first: 1 << 30, end: (1 << 30) + 1000 }],
         usage: Usage::default(),
         quota: Quota::UNLIMITED,
         disk: Room { bytes: 1 << 40, files: 1 << 20 },

@@ -7,6 +7,7 @@ mod silence;
 mod liars;
 mod questions;
 mod bounds;
+mod breaks;
 mod memory;
 mod many;
 mod strangers;

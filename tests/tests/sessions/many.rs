@@ -5,14 +5,17 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use xfer_protocol::Name;
+use xfer_client::core::{Core, New};
+use xfer_client::drive::Client;
+use xfer_protocol::{Ino, Name};
 use xfer_tests::accounts::Hashing;
 use xfer_tests::load::{Crowd, Kind, Plan, Until, raise_descriptor_limit};
 use xfer_tests::mount::is_mounted;
+use xfer_tests::peers::{OWNER, name, roomy};
 use xfer_tests::scale::count;
-use xfer_tests::{Mount, PATIENCE, Random, World, shell, wait_until};
+use xfer_tests::{Mount, PATIENCE, Random, World, by_hand, shell, wait_until};
 
 /// The number of concurrent mounts: more would only queue for password checks.
 const MOUNTING: usize = 8;
@@ -114,6 +117,51 @@ fn a_hundred_driven_sessions_find_everything_as_they_left_it() {
     assert!(figures.count(Kind::Read) > sessions, "{}", figures.count(Kind::Read));
     let (transactions, batches) = report.commits;
     assert!(transactions > 0 && transactions < batches, "nobody shared: {:?}", report.commits);
+}
+
+/// How long clients may take to come back after a restart.
+const BACK_MAX: Duration = Duration::from_secs(20);
+
+#[test]
+fn clients_that_all_come_back_at_once_are_served_within_seconds() {
+    raise_descriptor_limit();
+    let count = count("XFER_COMING_BACK", 200);
+    let names: Vec<Name> = (0..count).map(Crowd::name).collect();
+    let mut world = World::of_many(&names);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let home = world.outside();
+    let clients: Vec<Arc<Client>> = runtime.block_on(async {
+        let mut clients = Vec::new();
+        for name in &names {
+            let session = by_hand::login(&world.server, name, &home).await.unwrap();
+            clients.push(Client::start(session, roomy(&name.to_string())));
+        }
+        clients
+    });
+    world.server.kill();
+    world.server.restart();
+    let start = Instant::now();
+    let back = runtime.block_on(async {
+        let make = |client: Arc<Client>| async move {
+            let new = New::File { mode: 0o644 };
+            let file = name("file");
+            client.call(move |core: &mut Core| core.make(Ino::ROOT, &file, &new, OWNER)).await?;
+            client.sync().await
+        };
+        let made: Vec<_> =
+            clients.iter().map(|client| tokio::spawn(make(client.clone()))).collect();
+        for made in made {
+            assert_eq!(made.await.unwrap(), Ok(()));
+        }
+        start.elapsed()
+    });
+    println!("{count} clients were back after {back:?}");
+    assert!(back < BACK_MAX, "{back:?}");
+    runtime.block_on(async {
+        for client in clients {
+            client.finish().await.unwrap();
+        }
+    });
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Runtime;
-use xfer_client::connect::{NewSession, Reader, Writer};
+use xfer_client::connect::{Credentials, NewSession, Reader, Writer};
 use xfer_link::send;
 use xfer_protocol::frame::{Bounds, Header};
 use xfer_protocol::message::{Ask, Request, ToServer};
@@ -189,7 +189,7 @@ impl Burden {
     /// Makes a directory with enough entries for a listing page of the full size.
     async fn prepare(&mut self) -> Ino {
         let owner = Owner { uid: 1000, gid: 1000 };
-        let first = self.session.link.grant.ids.first;
+        let first = self.session.link.grant.ids[0].first;
         let directory = Ino(first);
         let make = |at: u64| Action::Create {
             parent: directory,
@@ -208,7 +208,7 @@ impl Burden {
     /// Asks as many questions as the server accepts, on all links.
     async fn ask(&mut self, directory: Ino) {
         for _ in 0..READ_LINKS {
-            let credentials = self.session.credentials();
+            let credentials = Credentials::new(&self.session.link.grant);
             let (reader, mut writer) = self.session.dial.read_link(credentials).await.unwrap();
             for id in 0..QUESTIONS {
                 let ask = Ask::List { directory, after: None };

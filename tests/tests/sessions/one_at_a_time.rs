@@ -156,12 +156,12 @@ fn what_is_open_on_a_mount_that_was_taken_over_is_not_reached_by_any_path() {
 }
 
 #[test]
-fn a_lost_mount_gives_errors_for_all_that_is_not_open() {
-    let mut world = World::new(&["alice"]);
+fn a_mount_whose_session_was_ended_gives_errors_for_all_that_is_not_open() {
+    let world = World::new(&["alice"]);
     let mut mount = world.mount("alice");
     mount.shell("mkdir d && echo text > d/file && cat d/file && ! ls absent && ls -l d");
     mount.sync();
-    world.server.kill();
+    world.server.command(&["session", "end", "alice"]).succeeded();
     mount.says("the session is over");
     for name in ["d", "d/file", "absent", "d/absent"] {
         let path = mount.path(name);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use xfer_client::connect::{
-    ConnectError, KnownHosts, Login, Target, TrustMode, TrustPolicy, reach,
+    ConnectError, Credentials, KnownHosts, Login, Target, TrustMode, TrustPolicy, reach,
 };
 use xfer_mount::command::terminal::OnTerminal;
 use xfer_protocol::Name;
@@ -60,7 +60,7 @@ impl Way {
         let contact = reach(&target, &mode).await?;
         let policy = TrustPolicy { mode, known_hosts: KnownHosts::new(known_hosts) };
         let peer = contact.trust(&policy, &mut OnTerminal)?;
-        peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount).await
+        peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount, None).await
     }
 }
 
@@ -117,7 +117,8 @@ fn idle_connections_keep_no_link_of_a_session_out() {
             Strangers::come(world.server.address, STRANGERS, manner, Origin::Everywhere);
         for _ in 0..LINKS {
             // On a busy machine one attempt may time out.
-            let attach = || login.session.dial.read_link(login.session.credentials());
+            let attach =
+                || login.session.dial.read_link(Credentials::new(&login.session.link.grant));
             let mut dials = (0..3).map(|_| runtime.block_on(attach()));
             links.push(dials.find_map(Result::ok).unwrap_or_else(|| panic!("{manner:?}: no link")));
         }

@@ -2,6 +2,7 @@
 
 mod durability;
 mod space;
+mod crashes;
 mod damage;
 mod troubles;
 mod store_gone;

@@ -57,6 +57,15 @@ impl Core {
         Ok(ino)
     }
 
+    /// Notes a delivery that waits. One that is known already, or was accepted, stays as it is: a
+    /// new link announces again what waits.
+    pub(in crate::core) fn note_arrival(&mut self, head: DeliveryHead) {
+        let is_known = self.inbox.waiting.iter().any(|known| known.id == head.id);
+        if !is_known && self.replica.table.delivery(head.id) != Loaded::Absent {
+            self.inbox.waiting.push_back(head);
+        }
+    }
+
     /// The first delivery that fits the quota, of which arrivals leave a tenth free; and the number
     /// of deliveries that wait.
     pub(crate) fn next_arrival(&self) -> (Option<DeliveryHead>, usize) {

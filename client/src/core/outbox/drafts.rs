@@ -170,6 +170,11 @@ pub(in crate::core) struct Drafts {
 }
 
 impl Drafts {
+    /// Forgets the room that was reserved in inboxes.
+    pub(super) fn forget_rooms(&mut self) {
+        self.all.values_mut().for_each(|draft| draft.room = InboxRoom::default());
+    }
+
     /// Notes a draft, or the new place of one that is known already.
     pub(in crate::core) fn note(&mut self, ino: Ino, location: Location, is_directory: bool) {
         if is_directory {

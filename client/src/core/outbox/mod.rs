@@ -62,6 +62,19 @@ impl Outbox {
         std::mem::take(&mut self.resend)
     }
 
+    /// Forgets what may have changed while there was no link: the states of deliveries that were not
+    /// settled, and the room that was reserved in inboxes, of which a server that was started again
+    /// knows nothing. Drafts are tried again.
+    pub(in crate::core) fn forget_news(&mut self) {
+        let is_open = |state: &DeliveryState| {
+            matches!(state, DeliveryState::Sent(_) | DeliveryState::Unknown)
+        };
+        self.deliveries.retain(|_, state| !is_open(state));
+        self.drafts.forget_rooms();
+        self.moving.clear();
+        self.resend |= !self.drafts.is_empty();
+    }
+
     /// An outbox without drafts, for the users that can be sent to.
     pub(in crate::core) fn new(users: &[Name]) -> Outbox {
         Outbox {

@@ -119,6 +119,16 @@ impl DiskRoom {
         }
     }
 
+    /// Goes on over a new link. There the server has counted nothing yet, and will count `used`: the
+    /// room of the ops that are sent over it.
+    pub(in crate::core) fn resume(&mut self, disk: Room, limit: Room, used: Room) {
+        self.disk = disk;
+        self.limit = Limit { room: limit, round: 0 };
+        self.used = used;
+        self.refused = None;
+        self.rewind();
+    }
+
     /// Repeats a question whose link broke before the answer.
     pub(in crate::core) fn rewind(&mut self) {
         if let Question::Asked(room) = self.question {
@@ -192,6 +202,20 @@ mod tests {
         rooms.hear_answer(DISK, limit(0, 0), Instant::now());
         rooms.hear(DISK, limit(0, 0));
         assert!(!rooms.is_refused(bytes(50), Instant::now()));
+    }
+
+    #[test]
+    fn on_a_new_link_only_the_ops_that_are_sent_over_it_count() {
+        let mut rooms = rooms(100);
+        rooms.take(bytes(90));
+        rooms.want(bytes(50));
+        rooms.question();
+        rooms.resume(DISK, limit(60, 0).room, bytes(30));
+        assert!(rooms.fits(bytes(30)) && !rooms.fits(bytes(31)));
+        assert_eq!(rooms.question(), Some(bytes(80)), "it was not answered");
+        // The new link begins with the first round.
+        rooms.hear_answer(DISK, limit(80, 0), Instant::now());
+        assert!(rooms.fits(bytes(50)));
     }
 
     #[test]

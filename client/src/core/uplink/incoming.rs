@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use xfer_protocol::message::{DeliveryState, ToClient};
 use xfer_protocol::{DeliveryId, Ino, Name};
 
-use crate::core::link::Ending;
+use crate::core::link::{Ending, LastWords, LinkLoss};
 use crate::core::notice::Notice;
 use crate::core::state::Core;
 
@@ -18,6 +18,8 @@ pub(crate) enum Then {
     Nothing,
     /// The server asks for the session's end: write back what programs have mapped, then drain.
     Drain(Ending),
+    /// The link is lost.
+    Lost(LinkLoss),
     /// A delivery found no room in the recipient's inbox: its record becomes a draft again.
     TakeBack(DeliveryId),
 }
@@ -36,7 +38,7 @@ impl Core {
                 self.uplink.disk_room.hear_answer(disk, limit, self.now.monotonic);
             }
             ToClient::Diverged { seq, errno } => return Err(Ending::Diverged { seq, errno }),
-            ToClient::Arrived(head) => self.inbox.waiting.push_back(head),
+            ToClient::Arrived(head) => self.note_arrival(head),
             ToClient::Settled { delivery, state } => return Ok(self.conclude(delivery, state)),
             ToClient::Users(users) => self.set_users(users.into_iter().collect()),
             ToClient::Quota(quota) => self.replica.table.set_quota(quota),
@@ -51,15 +53,21 @@ impl Core {
                 heartbeat.round_trip =
                     heartbeat.pinged.take().map(|pinged| now.saturating_duration_since(pinged));
             }
-            ToClient::Drain { reason, .. } => return Ok(Then::Drain(reason.into())),
-            ToClient::Ended(reason) => return Err(reason.into()),
+            ToClient::Drain { reason, .. } => match reason.into() {
+                LastWords::Over(ending) => return Ok(Then::Drain(ending)),
+                LastWords::Lost(_) => self.hold(),
+            },
+            ToClient::Ended(reason) => match reason.into() {
+                LastWords::Over(ending) => return Err(ending),
+                LastWords::Lost(loss) => return Ok(Then::Lost(loss)),
+            },
         }
         Ok(Then::Nothing)
     }
 
     /// Takes in the final state of a delivery. One that left the inbox made room there, so drafts
     /// are tried again.
-    fn conclude(&mut self, id: DeliveryId, state: DeliveryState) -> Then {
+    pub(crate) fn conclude(&mut self, id: DeliveryId, state: DeliveryState) -> Then {
         self.learn_state(id, state.clone());
         match state {
             DeliveryState::NoRoom(_) => return Then::TakeBack(id),
@@ -73,7 +81,7 @@ impl Core {
     }
 
     /// Replaces the users that can be sent to. The outbox shows a mailbox for each.
-    fn set_users(&mut self, users: BTreeSet<Name>) {
+    pub(in crate::core) fn set_users(&mut self, users: BTreeSet<Name>) {
         let outbox = &mut self.outbox;
         let changed = outbox.users.symmetric_difference(&users).cloned();
         self.notices.extend(changed.map(|name| Notice::Entry(Ino::OUTBOX, name)));

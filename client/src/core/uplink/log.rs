@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use xfer_protocol::limits::FRAME_OPS_MAX;
-use xfer_protocol::tree::{Action, Op};
+use xfer_protocol::tree::{Action, Op, Room};
 use xfer_protocol::{Name, Seq};
 
 use super::rate::Rate;
@@ -38,6 +38,8 @@ pub(in crate::core) struct Log {
     last: Seq,
     /// The number of entries that were sent. They are the first ones.
     sent: usize,
+    /// The seq of the last op that was sent over any link.
+    ever_sent: Seq,
     bytes: usize,
     bytes_max: usize,
     rate: Rate,
@@ -48,6 +50,17 @@ struct Entry {
     op: Op,
     payload: Bytes,
     bytes: usize,
+    /// The room that it takes on the server's disk.
+    room: Room,
+}
+
+/// The server can't have applied the ops that it says it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::core) enum Astray {
+    /// Ops that were durable are missing: the server's store was put back.
+    Behind,
+    /// Ops are among them that were never sent.
+    Ahead,
 }
 
 /// The ops of one frame.
@@ -62,7 +75,8 @@ pub(crate) struct Group {
 
 impl Log {
     pub(in crate::core) fn new(last: Seq, bytes_max: usize) -> Log {
-        Log { entries: VecDeque::new(), last, sent: 0, bytes: 0, bytes_max, rate: Rate::default() }
+        let (entries, rate) = (VecDeque::new(), Rate::default());
+        Log { entries, last, sent: 0, ever_sent: last, bytes: 0, bytes_max, rate }
     }
 
     /// Whether an op with data may be appended now. The backlog is bounded in bytes, and by what
@@ -77,14 +91,20 @@ impl Log {
         self.bytes >= self.bytes_max
     }
 
-    /// Appends an op and returns its seq.
-    pub(in crate::core) fn append(&mut self, op: Op, payload: Bytes, now: Instant) -> Seq {
+    /// Appends an op that takes `room` on the server's disk, and returns its seq.
+    pub(in crate::core) fn append(
+        &mut self,
+        op: Op,
+        payload: Bytes,
+        room: Room,
+        now: Instant,
+    ) -> Seq {
         if self.entries.is_empty() {
             self.rate.start(now);
         }
         let bytes = OP_BYTES + payload.len() + extra_bytes(&op.action);
         self.bytes += bytes;
-        self.entries.push_back(Entry { op, payload, bytes });
+        self.entries.push_back(Entry { op, payload, bytes, room });
         self.last = self.last.next();
         self.last
     }
@@ -114,6 +134,11 @@ impl Log {
         (self.entries.len(), self.bytes)
     }
 
+    /// The room that all these ops take on the server's disk.
+    pub(in crate::core) fn room(&self) -> Room {
+        self.entries.iter().fold(Room::default(), |sum, entry| sum.plus(entry.room))
+    }
+
     /// Takes the next ops to send, if there are any.
     pub(in crate::core) fn take(&mut self) -> Option<Group> {
         let first = self.last_sent().next();
@@ -134,12 +159,33 @@ impl Log {
             }
         }
         self.sent += ops.len();
+        self.ever_sent = self.ever_sent.max(self.last_sent());
         (!ops.is_empty()).then_some(Group { first, ops, payloads })
     }
 
     /// Makes every op unsent: the next link carries them again.
     pub(in crate::core) fn rewind(&mut self) {
         self.sent = 0;
+        self.rate.stop();
+    }
+
+    /// Checks the last op that the server has applied, as it says on a new link.
+    pub(in crate::core) fn check(&self, applied: Seq) -> Result<(), Astray> {
+        match applied {
+            applied if applied < self.durable() => Err(Astray::Behind),
+            applied if applied > self.ever_sent => Err(Astray::Ahead),
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes on over a new link, on which the server said that it has applied these ops. They are
+    /// durable, so they are not sent again.
+    pub(in crate::core) fn resume(&mut self, applied: Seq, now: Instant) {
+        self.sent = applied.0.saturating_sub(self.durable().0) as usize;
+        self.retire(applied, now);
+        if !self.entries.is_empty() {
+            self.rate.start(now);
+        }
     }
 
     /// Forgets the ops up to `seq`, which are durable. False if some of them were not sent.
@@ -189,12 +235,15 @@ mod tests {
     use super::*;
     use xfer_protocol::{Ino, Timestamp};
 
+    fn op() -> Op {
+        let action = Action::ForgetOrphan { ino: Ino(9) };
+        Op { time: Timestamp::default(), action }
+    }
+
     fn log_of(sizes: &[usize]) -> Log {
         let mut log = Log::new(Seq(10), 1 << 20);
         for size in sizes {
-            let action = Action::ForgetOrphan { ino: Ino(9) };
-            let op = Op { time: Timestamp::default(), action };
-            log.append(op, vec![0; *size].into(), Instant::now());
+            log.append(op(), vec![0; *size].into(), Room::default(), Instant::now());
         }
         log
     }
@@ -225,6 +274,22 @@ mod tests {
         log.take().unwrap();
         assert!(log.retire(Seq(11), Instant::now()));
         assert!(log.has_room());
+    }
+
+    #[test]
+    fn a_new_link_carries_all_ops_that_the_server_has_not_applied() {
+        let mut log = log_of(&[0, 0, 0, 0]);
+        log.take().unwrap();
+        assert!(log.retire(Seq(11), Instant::now()));
+        log.rewind();
+        assert_eq!(log.check(Seq(10)), Err(Astray::Behind));
+        assert_eq!(log.check(Seq(14)), Ok(()));
+        log.append(op(), Bytes::new(), Room::default(), Instant::now());
+        assert_eq!(log.check(Seq(15)), Err(Astray::Ahead), "it was never sent");
+        log.resume(Seq(13), Instant::now());
+        assert_eq!((log.durable(), log.pending().0), (Seq(13), 2));
+        let again = log.take().unwrap();
+        assert_eq!((again.first, again.ops.len()), (Seq(14), 2));
     }
 
     #[test]

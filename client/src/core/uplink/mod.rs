@@ -17,7 +17,9 @@ use xfer_protocol::Seq;
 use xfer_protocol::message::Grant;
 
 pub(crate) use incoming::Then;
+pub(in crate::core) use log::Astray;
 pub(crate) use log::Group;
+pub(crate) use numbers::can_be_granted;
 pub(crate) use outgoing::Outgoing;
 
 use disk_room::DiskRoom;
@@ -61,11 +63,18 @@ impl Uplink {
         Uplink {
             log: Log::new(grant.applied, log_bytes),
             barrier: Seq::default(),
-            numbers: Numbers::new(grant.ids),
+            numbers: Numbers::new(&grant.ids),
             disk_room: DiskRoom::new(grant.disk, grant.limit),
             heartbeat: Heartbeat::default(),
             sent: Sent::default(),
         }
+    }
+
+    /// Goes on over a new link, which [`Log::check`] has found to fit.
+    pub(in crate::core) fn resume(&mut self, grant: &Grant, now: Instant) {
+        self.log.resume(grant.applied, now);
+        self.numbers.resume(&grant.ids);
+        self.disk_room.resume(grant.disk, grant.limit, self.log.room());
     }
 
     /// Prepares for a new link, which carries everything again that is not durable, and every

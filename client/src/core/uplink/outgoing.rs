@@ -7,7 +7,7 @@
 //!    in flight.
 //! 3. Ops.
 //! 4. A barrier for a full log, when all ops were sent: only a commit makes room in it.
-//! 5. The logout, when everything is durable.
+//! 5. The logout, when everything is durable; or the end of the link, if the server is stopping.
 //!
 //! Nothing is written to the link from here. The drive writes, and decides when a ping is due.
 //!
@@ -30,12 +30,14 @@ pub(crate) enum Outgoing {
     Ops(Group),
     /// Anything else, without data.
     Message(ToServer),
+    /// Nothing more: the link is to be closed, since the server is stopping.
+    Close,
 }
 
 impl Core {
     /// The next frame to send, if there is one.
     pub(crate) fn poll_outgoing(&mut self) -> Option<Outgoing> {
-        if self.session.is_over() {
+        if !self.session.is_up() {
             return None;
         }
         self.question()
@@ -43,6 +45,7 @@ impl Core {
             .or_else(|| self.ops())
             .or_else(|| self.late_barrier())
             .or_else(|| self.logout())
+            .or_else(|| self.parting())
     }
 
     /// Whether [`Core::poll_outgoing`] may have something to send.
@@ -103,6 +106,11 @@ impl Core {
         }
         uplink.sent.barrier = upto;
         Some(Outgoing::Message(ToServer::Barrier { upto }))
+    }
+
+    fn parting(&self) -> Option<Outgoing> {
+        let is_done = self.session.holding && self.uplink.log.pending().0 == 0;
+        is_done.then_some(Outgoing::Close)
     }
 
     /// The logout of a session that is drained, once over each link.

@@ -27,6 +27,11 @@ impl Rate {
         self.bytes = 0;
     }
 
+    /// Drops the present sample: the link is down, and that says nothing about the next one.
+    pub(super) fn stop(&mut self) {
+        self.since = None;
+    }
+
     /// Notes that `bytes` more became durable.
     pub(super) fn carried(&mut self, bytes: usize, now: Instant) {
         self.bytes += bytes;

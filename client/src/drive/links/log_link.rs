@@ -1,4 +1,4 @@
-//! The log link: ops go up, acknowledgements come down.
+//! The log link: ops go up, acknowledgements come down, until the link is lost.
 //!
 //! The core decides what is sent and what a message means. Here frames are written and read.
 
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use xfer_link::LinkError;
 use xfer_link::patience::{Patient, is_silence};
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::limits::{HEARTBEAT_MS, SILENCE_TIMEOUT_MS};
+use xfer_protocol::limits::{HEARTBEAT_MS, IDLE_HEARTBEAT_MS, SILENCE_TIMEOUT_MS};
 use xfer_protocol::message::{ToClient, ToServer};
 
 use crate::connect::{Reader, Writer};
@@ -20,120 +20,126 @@ use crate::drive::Client;
 /// The longest wait for the server's last message once writing has failed.
 const LAST_MESSAGE: Duration = Duration::from_secs(2);
 
+/// How long nothing is sent while something waits, and while nothing does.
 const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
+const IDLE_HEARTBEAT: Duration = Duration::from_millis(IDLE_HEARTBEAT_MS);
+
+/// Why a link is no longer served.
+pub(super) enum Served {
+    /// It was lost.
+    Lost(LinkLoss),
+    /// The session is over, or is to end.
+    Over(Option<Ending>),
+}
 
 impl Client {
-    /// Sends the core's frames as they come, and pings on a quiet link, until the session is over.
-    pub(in crate::drive) async fn transmit(self: Arc<Self>, mut writer: Writer) {
-        let mut ping_at = Instant::now() + HEARTBEAT;
-        while !self.lock().is_over() {
+    /// Serves a link in both directions until it is lost, or the session is over.
+    pub(super) async fn serve_link(self: &Arc<Self>, reader: Reader, writer: Writer) -> Served {
+        tokio::select! {
+            biased;
+            () = self.wait_over() => Served::Over(None),
+            served = self.receive(reader) => served,
+            loss = self.transmit(writer) => Served::Lost(loss),
+        }
+    }
+
+    /// Sends the core's frames as they come, and pings on a quiet link, until the link is lost.
+    async fn transmit(&self, mut writer: Writer) -> LinkLoss {
+        let mut sent_at = Instant::now();
+        loop {
             let next = self.lock().poll_outgoing();
+            self.expect();
+            let quiet_max = if self.is_waiting() { HEARTBEAT } else { IDLE_HEARTBEAT };
             let result = match next {
-                Some(Outgoing::Ops(group)) => self.send_ops(&mut writer, group).await,
-                Some(Outgoing::Message(message)) => self.send(&mut writer, &message, &[]).await,
+                Some(Outgoing::Ops(group)) => send_ops(&mut writer, group).await,
+                Some(Outgoing::Message(message)) => send(&mut writer, &message, &[]).await,
+                Some(Outgoing::Close) => return LinkLoss::Stopping,
                 None => tokio::select! {
                     biased;
                     () = self.outgoing.notified() => continue,
-                    () = sleep_until(ping_at) => {
+                    () = sleep_until(sent_at + quiet_max) => {
+                        self.note_ping();
                         let ping = self.lock().ping();
-                        self.send(&mut writer, &ping, &[]).await
+                        send(&mut writer, &ping, &[]).await
                     }
                 },
             };
-            ping_at = Instant::now() + HEARTBEAT;
+            sent_at = Instant::now();
             if let Err(error) = result {
                 // A server that hung up may have said why: its message may still be unread.
-                let _ = timeout(LAST_MESSAGE, self.wait_over()).await;
-                self.lose_link(LinkLoss::Broken(error.to_string()));
-                return;
+                sleep(LAST_MESSAGE).await;
+                return LinkLoss::Broken(error.to_string());
             }
         }
     }
 
-    /// Takes in the server's messages until the session is over.
-    pub(in crate::drive) async fn receive(self: Arc<Self>, reader: Reader) {
-        let mut reader = Patient::new(reader, Duration::from_millis(SILENCE_TIMEOUT_MS));
+    /// Takes in the server's messages.
+    async fn receive(self: &Arc<Self>, reader: Reader) -> Served {
+        let silence = Duration::from_millis(SILENCE_TIMEOUT_MS);
+        let mut reader = Patient::new(reader, silence).expecting(self.expectation());
         loop {
-            let heard = tokio::select! {
-                biased;
-                heard = xfer_link::receive::<ToClient, _>(&mut reader, Bounds::OPEN) => heard,
-                () = self.wait_over() => return,
-            };
-            match heard {
+            let heard = xfer_link::receive::<ToClient, _>(&mut reader, Bounds::OPEN).await;
+            let served = match heard {
                 Ok((message, _)) => {
-                    if let Err(ending) = self.handle(message) {
-                        return self.end(ending);
-                    }
+                    let served = self.handle(message);
+                    self.note_sign_of_life();
+                    served
                 }
-                Err(error) => return self.lose_link(loss(error)),
+                Err(error) => Some(Served::Lost(loss(error))),
+            };
+            if let Some(served) = served {
+                return served;
             }
         }
     }
 
-    fn handle(self: &Arc<Self>, message: ToClient) -> Result<(), Ending> {
+    /// Takes in one message. Returns a reason to serve the link no longer, if it is one.
+    fn handle(self: &Arc<Self>, message: ToClient) -> Option<Served> {
         let is_pong = matches!(message, ToClient::Pong);
         let mut core = self.lock();
-        let then = core.handle_message(message)?;
+        let then = match core.handle_message(message) {
+            Ok(then) => then,
+            Err(ending) => return Some(Served::Over(Some(ending))),
+        };
         if is_pong {
             // No attempt waits for a pong.
-            return Ok(());
+            return None;
         }
         let effects = core.take_effects();
         drop(core);
         self.perform(effects);
+        let served = self.follow_up(then);
+        self.tick();
+        self.outgoing.notify_one();
+        served
+    }
+
+    /// Does the work that a message left.
+    pub(super) fn follow_up(self: &Arc<Self>, then: Then) -> Option<Served> {
         match then {
             Then::Nothing => {}
+            Then::Lost(loss) => return Some(Served::Lost(loss)),
             Then::Drain(ending) => self.drain_soon(ending),
             Then::TakeBack(id) => self.run(move |core: &mut Core| core.take_back(id), |_| {}),
         }
-        self.tick();
-        self.outgoing.notify_one();
-        Ok(())
+        None
     }
+}
 
-    #[tracing::instrument(level = "trace", skip_all, fields(first = %group.first, ops = group.ops.len()))]
-    async fn send_ops(&self, writer: &mut Writer, group: Group) -> Result<(), LinkError> {
-        let Group { first, ops, payloads } = group;
-        self.send(writer, &ToServer::Ops { first, ops }, &payloads).await
-    }
+#[tracing::instrument(level = "trace", skip_all, fields(first = %group.first, ops = group.ops.len()))]
+async fn send_ops(writer: &mut Writer, group: Group) -> Result<(), LinkError> {
+    let Group { first, ops, payloads } = group;
+    send(writer, &ToServer::Ops { first, ops }, &payloads).await
+}
 
-    /// Writes a message, and gives up when the session ends. There is no other deadline: a busy
-    /// server may take nothing for a long time, and one that is gone is noticed by its silence.
-    async fn send(
-        &self,
-        writer: &mut Writer,
-        message: &ToServer,
-        payloads: &[Bytes],
-    ) -> Result<(), LinkError> {
-        tokio::select! {
-            biased;
-            sent = xfer_link::send_parts(writer, message, payloads, Bounds::OPEN) => sent,
-            () = self.wait_over() => Ok(()),
-        }
-    }
-
-    /// Notes that the link broke. Sessions are not resumed over another link, so this ends the
-    /// session.
-    fn lose_link(self: &Arc<Self>, loss: LinkLoss) {
-        self.lock().lose_link(&loss);
-        self.end(Ending::LinkLost(loss));
-    }
-
-    /// Ends the session, and wakes everything that waits.
-    pub(in crate::drive) fn end(self: &Arc<Self>, ending: Ending) {
-        let ended = self.lock().end(ending, &self.options.label);
-        if ended {
-            self.tell_over();
-        }
-    }
-
-    /// Wakes everything that waits, and tells the kernel that the session is over.
-    pub(in crate::drive) fn tell_over(self: &Arc<Self>) {
-        self.over.send_replace(true);
-        self.tick();
-        self.outgoing.notify_one();
-        self.outdate_kernel();
-    }
+/// Writes a message. There is no deadline: a busy server may take nothing for a long time, and one
+/// that is gone is noticed by its silence.
+async fn send(
+    writer: &mut Writer,
+    message: &ToServer,
+    payloads: &[Bytes],
+) -> Result<(), LinkError> {
+    xfer_link::send_parts(writer, message, payloads, Bounds::OPEN).await
 }
 
 fn loss(error: LinkError) -> LinkLoss {

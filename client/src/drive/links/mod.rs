@@ -1,8 +1,10 @@
 //! The session's links to the server.
 
+mod keeping;
 mod log_link;
 mod read_link;
 mod read_links;
 
+pub(super) use keeping::Attention;
 pub(super) use read_link::Answered;
 pub(super) use read_links::{ReadLinks, Unanswered};

@@ -22,7 +22,8 @@ const LINKS: usize = 3;
 /// broke, are opened when they are needed.
 pub(in crate::drive) struct ReadLinks {
     dial: Arc<dyn Dial>,
-    credentials: Credentials,
+    /// Those of the present log link.
+    credentials: Mutex<Credentials>,
     slots: [Slot; LINKS],
     next: AtomicUsize,
     tasks: Tasks,
@@ -50,13 +51,26 @@ impl ReadLinks {
         runtime: Handle,
     ) -> ReadLinks {
         let (slots, next) = (Default::default(), AtomicUsize::new(0));
-        ReadLinks { dial, credentials, slots, next, tasks: Tasks::new(runtime) }
+        let (credentials, tasks) = (Mutex::new(credentials), Tasks::new(runtime));
+        ReadLinks { dial, credentials, slots, next, tasks }
     }
 
     /// Opens a link before it is needed, so that the first question does not wait for it.
     pub(in crate::drive) async fn open_first(self: Arc<Self>) {
         // The first question tries again, and gets the error if there is one.
         let _ = self.open(0).await;
+    }
+
+    /// Closes all links. The questions on them stay without an answer.
+    pub(in crate::drive) fn close(&self) {
+        self.slots.iter().for_each(|slot| drop(slot.link.lock().take()));
+        self.tasks.abort_all();
+    }
+
+    /// Opens all further links with these credentials. One that was being opened with others goes.
+    pub(in crate::drive) fn renew(&self, credentials: Credentials) {
+        *self.credentials.lock() = credentials;
+        self.close();
     }
 
     /// Asks a question, on a link that may have to be opened first. If that link breaks, it is
@@ -96,7 +110,8 @@ impl ReadLinks {
         if let Some(link) = slot.link() {
             return Ok(link);
         }
-        let (reader, writer) = self.dial.read_link(self.credentials.clone()).await?;
+        let credentials = self.credentials.lock().clone();
+        let (reader, writer) = self.dial.read_link(credentials).await?;
         let link = ReadLink::serve(reader, writer, &self.tasks);
         *slot.link.lock() = Some(link.clone());
         Ok(link)
@@ -118,6 +133,9 @@ pub(in crate::drive) enum Unanswered {
     /// Nothing came over the link for too long.
     #[error("the server does not answer")]
     Late,
+    /// The link to the server has been down for too long.
+    #[error("the server can't be reached")]
+    Unreachable,
     /// The session ended first.
     #[error("the connection was lost")]
     Over,
@@ -130,13 +148,34 @@ impl From<Late> for Unanswered {
 }
 
 impl Unanswered {
+    /// Whether the link is to blame, so that another one may bring the answer.
+    pub(in crate::drive) fn is_of_link(&self) -> bool {
+        match self {
+            Unanswered::NoLink(_)
+            | Unanswered::Broken
+            | Unanswered::Late
+            | Unanswered::Refused(ReadError::Ended) => true,
+            Unanswered::Refused(
+                ReadError::OtherContent
+                | ReadError::NoDirectory
+                | ReadError::NoUser
+                | ReadError::InboxFull
+                | ReadError::Invalid
+                | ReadError::Storage
+                | ReadError::Damaged,
+            )
+            | Unanswered::Unreachable
+            | Unanswered::Over => false,
+        }
+    }
+
     /// The errno for the operation that asked.
     pub(in crate::drive) fn errno(&self) -> Errno {
         match self {
             Unanswered::Refused(ReadError::OtherContent) => Errno::ESTALE,
             Unanswered::Refused(ReadError::NoDirectory | ReadError::NoUser) => Errno::ENOENT,
             Unanswered::Refused(ReadError::InboxFull) => Errno::EDQUOT,
-            Unanswered::Late => Errno::ETIMEDOUT,
+            Unanswered::Late | Unanswered::Unreachable => Errno::ETIMEDOUT,
             Unanswered::Refused(
                 ReadError::Invalid | ReadError::Storage | ReadError::Ended | ReadError::Damaged,
             )

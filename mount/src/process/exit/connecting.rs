@@ -78,9 +78,11 @@ fn of_refusal(refusal: &Refusal) -> Exit {
         Refusal::WrongPassword => Exit::WrongPassword,
         Refusal::Blocked { .. } => Exit::Blocked,
         Refusal::InUse { .. } | Refusal::Claimed => Exit::InUse,
-        Refusal::NoSession | Refusal::Stopping | Refusal::Busy | Refusal::Internal => {
-            Exit::ServerTrouble
-        }
+        Refusal::NoSession
+        | Refusal::RolledBack
+        | Refusal::Stopping
+        | Refusal::Busy
+        | Refusal::Internal => Exit::ServerTrouble,
     }
 }
 

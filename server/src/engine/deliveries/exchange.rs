@@ -7,9 +7,9 @@ use xfer_protocol::tree::{DeliveryEffect, Usage};
 use xfer_protocol::{DeliveryId, Ino, Name};
 use xfer_store::{Batch, Decided, Reservation, Reserved};
 
+use crate::engine::seats::registry::Registry;
 use crate::engine::session::Session;
 use crate::engine::session::queues::News;
-use crate::engine::session::registry::Registry;
 use crate::engine::stores::Stores;
 
 /// Passes news of deliveries between the sessions of their users.

@@ -37,8 +37,19 @@ pub(crate) struct Frame {
     planned: usize,
     /// The place in the payload where the next op's data begins.
     at: usize,
-    /// Whether the batch is so large that it should be committed at once.
-    large: bool,
+    /// Whether the next op can be planned only once all earlier ones are durable.
+    unsettled: bool,
+}
+
+/// How far a frame was applied.
+pub(crate) enum Applied {
+    /// To its end.
+    All {
+        /// Whether the batch is so large that it should be committed at once.
+        large: bool,
+    },
+    /// Up to an op before which everything must be made durable.
+    UpToUnsettled,
 }
 
 /// Why planning stops.
@@ -49,6 +60,8 @@ enum Pause {
     Missing(Vec<Need>),
     /// The ops take up this much room, more than the session's limit.
     Crowded(Room),
+    /// All earlier ops must be durable before the next one is planned.
+    Unsettled,
     /// The next op can never be applied.
     Halted(Halt),
 }
@@ -63,16 +76,18 @@ impl Frame {
         payload: Bytes,
     ) -> Result<Frame, Over> {
         check(applied, first, &ops, payload.len()).map_err(Over::Protocol)?;
-        Ok(Frame { ops, payload, planned: 0, at: 0, large: false })
+        Ok(Frame { ops, payload, planned: 0, at: 0, unsettled: false })
     }
 
-    /// Applies all ops. Returns whether they should be committed at once.
+    /// Applies all ops, or those up to one that must wait for a commit. Then it goes on from there
+    /// when it is called again.
     pub(crate) async fn apply(
-        mut self,
+        &mut self,
         session: &Arc<Session>,
         stores: &Stores,
-    ) -> Result<bool, Over> {
+    ) -> Result<Applied, Over> {
         let mut turn = session.tree.turn().await.map_err(no_tree)?;
+        let mut large = false;
         while self.planned < self.ops.len() {
             // A frame may take long, and orders to the session must not wait for its end.
             if let Some(over) = ordered(session) {
@@ -82,14 +97,18 @@ impl Frame {
                 drop(turn);
                 turn = session.tree.turn().await.map_err(no_tree)?;
             }
-            self.apply_some(session, stores).await?;
+            large = self.apply_some(session, stores).await?;
+            if std::mem::take(&mut self.unsettled) {
+                return Ok(Applied::UpToUnsettled);
+            }
         }
-        Ok(self.large)
+        Ok(Applied::All { large })
     }
 
-    /// Applies one part, of at least one op.
+    /// Applies one part: of at least one op, if not all earlier ones must be durable first. Returns
+    /// whether the batch is so large that it should be committed at once.
     #[tracing::instrument(level = "trace", skip_all, fields(user = %session.user()))]
-    async fn apply_some(&mut self, session: &Session, stores: &Stores) -> Result<(), Over> {
+    async fn apply_some(&mut self, session: &Session, stores: &Stores) -> Result<bool, Over> {
         let (first, before) = (self.planned, self.at);
         let halt = self.plan_part(session, stores).await?;
         let effects = session.tree.with(Tree::take_effects).map_err(no_tree)?;
@@ -102,14 +121,13 @@ impl Frame {
         }
         let applied = session.tree.with(|tree| {
             tree.apply();
-            self.large = tree.is_large();
-            tree.applied()
+            (tree.applied(), tree.is_large())
         });
-        let applied = applied.map_err(no_tree)?;
+        let (applied, large) = applied.map_err(no_tree)?;
         session.position.set_applied(applied);
         add(&session.counters().ops, (self.planned - first) as u64);
         add(&session.counters().bytes_in, (self.at - before) as u64);
-        halt.map_or(Ok(()), |halt| Err(halted(session, halt)))
+        halt.map_or(Ok(large), |halt| Err(halted(session, halt)))
     }
 
     /// Plans a part. Returns the reason to end the session after that part, if there is one.
@@ -126,6 +144,10 @@ impl Frame {
             let paused = session.tree.with(|tree| self.plan(tree, session, (first, from)));
             match paused.map_err(no_tree)? {
                 Pause::Full => return Ok(None),
+                Pause::Unsettled => {
+                    self.unsettled = true;
+                    return Ok(None);
+                }
                 Pause::Halted(halt) => return Ok(Some(halt)),
                 Pause::Missing(needs) => {
                     let need = needs.first().cloned().map(|need| (self.planned, need));
@@ -165,6 +187,7 @@ impl Frame {
             let end = self.at + data_len(op);
             match tree.plan(op, &self.payload.slice(self.at..end)) {
                 Ok(()) => (self.planned, self.at) = (self.planned + 1, end),
+                Err(Unplanned::Unsettled) => return Pause::Unsettled,
                 Err(Unplanned::Missing(needs)) => {
                     return Pause::Missing(tree.foresee(&self.ops[self.planned + 1..], needs));
                 }

@@ -28,7 +28,7 @@ impl Granting {
         if !may_grow.map_err(no_tree)? {
             return Err(Over::Protocol("more numbers asked for than are used".to_owned()));
         }
-        let granted = self.stores.store.trees.grant_ids(IDS_MAX).await;
+        let granted = self.stores.store.trees.grant_ids(self.session.account(), IDS_MAX).await;
         let range = granted.map_err(|error| Over::Failed(Trouble::from(&error)))?;
         self.session.tree.with(|tree| tree.numbers_mut().grow(range)).map_err(no_tree)?;
         Ok(range)

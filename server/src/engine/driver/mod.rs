@@ -1,15 +1,14 @@
 //! A session's driver: the task that applies ops in order, has them committed, and obeys orders.
 //!
-//! The driver belongs to the session, not to a link. A link sends it the client's messages, and
-//! writes the driver's answers from the session's queues. The driver lives until the session is
-//! over.
+//! The driver belongs to the session, not to its link. The link sends it the client's messages, and
+//! writes the driver's answers from the session's queues. The driver lives until the session leaves
+//! memory: it is over, or has lost its link.
 //!
-//! Reading order: `standing` (with a link or without), `applying`, `committing`, `granting`,
-//! `news`; `over` (why a session ends) and `leaving`; `drivers` (all of them).
+//! Reading order: `applying`, `committing`, `granting`, `news`; `over` (why a session leaves memory)
+//! and `leaving`; `drivers` (all of them).
 //!
 //! **Invariant:** `Durable(seq)` is sent only after the commit that holds `seq`.
 
-pub(crate) mod standing;
 pub(crate) mod applying;
 pub(crate) mod committing;
 pub(crate) mod granting;
@@ -29,20 +28,19 @@ use xfer_protocol::Seq;
 use xfer_protocol::message::ToClient;
 use xfer_protocol::tree::Room;
 
+use super::seats::registry::SeatGuard;
 use super::session::Session;
 use super::session::counters::add;
 use super::session::lending::{FromLink, LinkEnd, Loan, SentOps};
 use super::session::orders::Order;
-use super::session::registry::SeatGuard;
 use super::stores::Stores;
-use crate::engine::driver::applying::Frame;
+use crate::engine::driver::applying::{Applied, Frame};
 use crate::engine::durable::commit::{Job, Verdict};
 use crate::engine::durable::trouble::Trouble;
 use committing::{Committing, Done, Step, when};
 use granting::Granting;
 use leaving::leave;
 use over::{Over, ordered};
-use standing::Link;
 
 /// How long a link may take to write the last words.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -58,7 +56,6 @@ pub(crate) struct Driver {
     guard: SeatGuard,
     committing: Committing,
     granting: Granting,
-    link: Link,
     loan: Loan,
     stores: Stores,
     /// The task that turns news into messages. It ends with the driver.
@@ -72,22 +69,22 @@ impl Driver {
         let session = guard.session.clone();
         let committing = Committing::new(session.clone(), stores.clone(), committer);
         let granting = Granting::new(session.clone(), stores.clone());
-        Driver { session, guard, committing, granting, link: Link::Up, loan, stores, news }
+        Driver { session, guard, committing, granting, loan, stores, news }
     }
 
-    /// Serves the session until it is over, and sends the last words.
+    /// Serves the session until it leaves memory, and sends the last words.
     pub(crate) async fn run(mut self) {
-        let over = self.serve().await;
+        let over = self.serve().await.unless(self.session.seat.orders.for_good());
         let over = self.last_commit(over).await;
         let Driver { session, guard, loan, stores, news, .. } = self;
         drop(news);
         over.log(&session);
-        leave(&stores, &session).await;
-        // The seat is freed before the last words, because a client that hears them may log in
-        // again at once.
-        drop(guard);
-        // The queues are not lent again, so they are dropped.
-        drop(loan.call_in(over.last_words(), FAREWELL).await);
+        let fate = over.fate();
+        leave(&stores, &session, fate).await;
+        // The seat is left before the last words, because a client that hears them may come again
+        // at once.
+        guard.leave(fate);
+        loan.call_in(over.last_words(), FAREWELL).await;
     }
 
     async fn serve(&mut self) -> Over {
@@ -101,8 +98,7 @@ impl Driver {
                 () = when(self.session.seat.orders.deadline()) => {
                     ordered(&self.session).map_or(Ok(()), Err)
                 }
-                loss = self.link.given_up() => Err(Over::LinkLost(loss)),
-                heard = self.loan.hear(), if self.link.is_up() && !self.committing.is_full() => {
+                heard = self.loan.hear(), if !self.committing.is_full() => {
                     self.handle_heard(heard).await
                 }
             };
@@ -146,17 +142,19 @@ impl Driver {
             }
             FromLink::Ended(LinkEnd::LoggedOut) => Err(Over::LoggedOut),
             FromLink::Ended(LinkEnd::Protocol(what)) => Err(Over::Protocol(what)),
-            FromLink::Ended(LinkEnd::Lost(loss)) => {
-                self.link.lose(loss);
-                Ok(())
-            }
+            FromLink::Ended(LinkEnd::Lost(loss)) => Err(Over::LinkLost(loss)),
         }
     }
 
     async fn handle_ops(&mut self, sent: SentOps) -> Result<(), Over> {
         let SentOps { first, ops, payload, held } = sent;
-        let frame = Frame::new(self.session.position.applied(), first, ops, payload)?;
-        let large = frame.apply(&self.session, &self.stores).await?;
+        let mut frame = Frame::new(self.session.position.applied(), first, ops, payload)?;
+        let large = loop {
+            match frame.apply(&self.session, &self.stores).await? {
+                Applied::All { large } => break large,
+                Applied::UpToUnsettled => self.finish().await?,
+            }
+        };
         drop(held);
         self.committing.note_applied(large);
         Ok(())

@@ -5,6 +5,7 @@
 use xfer_protocol::limits::CLIENT_SILENCE_TIMEOUT_MS;
 use xfer_protocol::message::{EndReason, ToClient};
 use xfer_protocol::{Errno, Seq};
+use xfer_store::Fate;
 
 use crate::engine::durable::trouble::Trouble;
 use crate::engine::session::Session;
@@ -16,7 +17,7 @@ use crate::engine::session::turn::NoTree;
 pub(crate) enum Over {
     /// The client logged out.
     LoggedOut,
-    /// The link was lost, and no other link replaced it in time.
+    /// The link was lost. The client may resume the session.
     LinkLost(Loss),
     /// The client broke the protocol.
     Protocol(String),
@@ -40,6 +41,38 @@ pub(crate) fn no_tree(_: NoTree) -> Over {
 }
 
 impl Over {
+    /// The reason, unless the client could resume the session and it is to end for good.
+    pub(crate) fn unless(self, for_good: Option<EndReason>) -> Over {
+        match (&self, for_good) {
+            // Nobody can take it over at a server that stops.
+            (Over::Ordered(EndReason::Stopping), Some(EndReason::TakenOver { .. })) => self,
+            (_, Some(reason)) if self.fate() == Fate::Resumable => Over::Ordered(reason),
+            (_, _) => self,
+        }
+    }
+
+    /// Whether the client may resume the session.
+    pub(crate) fn fate(&self) -> Fate {
+        match self {
+            Over::LinkLost(_)
+            | Over::Ordered(
+                EndReason::Stopping | EndReason::Continued | EndReason::Silent { .. },
+            ) => Fate::Resumable,
+            Over::Ordered(
+                EndReason::LoggedOut
+                | EndReason::TakenOver { .. }
+                | EndReason::Administrator
+                | EndReason::Protocol(_)
+                | EndReason::Storage(_),
+            )
+            | Over::LoggedOut
+            | Over::Protocol(_)
+            | Over::Diverged(..)
+            | Over::Fenced
+            | Over::Failed(_) => Fate::Over,
+        }
+    }
+
     /// Logs the end of this session.
     pub(crate) fn log(&self, session: &Session) {
         let (user, address) = (session.user(), &session.seat.who.address);
@@ -48,13 +81,13 @@ impl Over {
             Over::LoggedOut => tracing::info!(%user, address, %applied, "session ends: logged out"),
             Over::LinkLost(Loss::Closed) => {
                 let why = "the client closed it";
-                tracing::info!(%user, address, %applied, why, "session ends: link lost");
+                tracing::info!(%user, address, %applied, why, "link lost");
             }
             Over::LinkLost(Loss::Broken(why)) => {
-                tracing::info!(%user, address, %applied, why, "session ends: link lost");
+                tracing::info!(%user, address, %applied, why, "link lost");
             }
             Over::LinkLost(Loss::Silent) => {
-                tracing::info!(%user, address, %applied, "session ends: client silent");
+                tracing::info!(%user, address, %applied, "link lost: client silent");
             }
             Over::Protocol(what) => {
                 tracing::warn!(%user, address, %applied, what, "session ends: protocol broken");

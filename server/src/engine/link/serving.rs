@@ -17,35 +17,60 @@ use crate::engine::driver::news::tell_news;
 use crate::engine::driver::{Driver, Means};
 use crate::engine::link::log_link;
 use crate::engine::link::reading::Reading;
+use crate::engine::seats::proof::Proved;
+use crate::engine::seats::registry::{Claimant, SeatGuard};
+use crate::engine::seats::seat::Who;
+use crate::engine::seats::standing::Standing;
 use crate::engine::session::Ends;
-use crate::engine::session::begin::{Begun, begin};
+use crate::engine::session::begin::{Begun, begin, resume};
 use crate::engine::session::lending::{Lent, lend};
 use crate::engine::session::queues::News;
-use crate::engine::session::registry::SeatGuard;
-use crate::engine::session::seat::Who;
 use crate::login::opening::Authenticated;
 use xfer_link::patience::Patient;
 use xfer_link::send;
+use xfer_store::{Fate, Store, StoreError};
 
 /// How long a client may send nothing, or take nothing that is sent to it.
 const SILENCE: Duration = Duration::from_millis(CLIENT_SILENCE_TIMEOUT_MS);
 
 impl Engine {
-    /// Serves a log link until it ends. Answers its opening, and if a session begins, lends the
-    /// session's queues to the link.
+    /// Serves the log link of a client that has logged in, until it ends. Answers its opening, and
+    /// if a session begins, gives the session's queues to the link.
     pub async fn run_session<R, W>(self: &Arc<Self>, auth: Authenticated, reader: R, writer: W)
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        let (reader, mut writer) = (Patient::new(reader, SILENCE), Patient::new(writer, SILENCE));
         match self.open_session(&auth).await {
             Ok(open) => self.serve_log_link(open, reader, writer).await,
             Err(refusal) => {
                 tracing::info!(user = %auth.user, address = auth.address, %refusal, "refused");
-                answer(&mut writer, &Opened::Refused(refusal)).await;
+                self.refuse(refusal, writer).await;
             }
         }
+    }
+
+    /// Like [`Engine::run_session`], for a client that continues its session.
+    pub async fn run_resumed<R, W>(self: &Arc<Self>, proved: Proved, reader: R, writer: W)
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        match self.reopen_session(&proved).await {
+            Ok(open) => self.serve_log_link(open, reader, writer).await,
+            Err(refusal) => {
+                tracing::info!(user = %proved.user, address = proved.address, %refusal, "refused");
+                self.refuse(refusal, writer).await;
+            }
+        }
+    }
+
+    /// Refuses a link.
+    pub async fn refuse<W>(&self, refusal: Refusal, writer: W)
+    where
+        W: AsyncWrite + Unpin,
+    {
+        answer(&mut Patient::new(writer, SILENCE), &Opened::Refused(refusal)).await;
     }
 
     /// Serves a read link: answers its opening, and then its questions until the link or the
@@ -79,27 +104,101 @@ impl Engine {
     }
 
     async fn open_session(&self, auth: &Authenticated) -> Result<Open, Refusal> {
-        let (guard, ends) = self.registry.claim(auth).await?;
-        let begun = begin(&self.stores, &guard.session).await?;
-        Ok(Open { guard, ends, begun })
+        self.find_standing(auth).await.map_err(|error| {
+            tracing::error!(user = %auth.user, %error, "a session can't be looked up");
+            Refusal::Internal
+        })?;
+        let (guard, ends) = self.registry.claim(Claimant::LoggedIn(auth)).await?;
+        // Room that a session of the account reserved before is of no use to the new one.
+        if let Err(error) = self.stores.store.deliveries.release(auth.account).await {
+            tracing::warn!(%error, "room in inboxes stays reserved for now");
+        }
+        let begun = begin(&self.stores, &guard.session, auth).await;
+        self.opened(guard, ends, begun, true).await
     }
 
-    async fn serve_log_link<R, W>(&self, open: Open, reader: R, mut writer: W)
+    async fn reopen_session(&self, proved: &Proved) -> Result<Open, Refusal> {
+        let (guard, ends) = self.registry.claim(Claimant::Continuing(proved)).await?;
+        let begun = resume(&self.stores, &guard.session, proved).await;
+        self.opened(guard, ends, begun, false).await
+    }
+
+    /// A session that has begun; or the refusal, once the seat is as it was before.
+    async fn opened(
+        &self,
+        mut guard: SeatGuard,
+        ends: Ends,
+        begun: Result<Begun, Refusal>,
+        is_new: bool,
+    ) -> Result<Open, Refusal> {
+        let (account, own) = (guard.session.account(), guard.session.seat.id);
+        let refusal = match begun {
+            Ok(begun) => {
+                guard.note_begun();
+                return Ok(Open { guard, ends, begun, is_new });
+            }
+            Err(refusal) => refusal,
+        };
+        let known = self.stores.store.trees.resumable(account).await;
+        let known = known.unwrap_or_else(|error| {
+            tracing::error!(%error, "a session can't be looked up");
+            None
+        });
+        let known = known.map(|known| known.session);
+        guard.give_back(known);
+        // The client may still have its session, though not by this request.
+        let is_kept = refusal == Refusal::NoSession && known == Some(own);
+        Err(if is_kept { Refusal::Busy } else { refusal })
+    }
+
+    /// After a restart the registry is empty, but sessions may be resumed: their seats stand as if
+    /// their clients had been lost when the server started.
+    async fn find_standing(&self, auth: &Authenticated) -> Result<(), StoreError> {
+        let Store { accounts, trees, .. } = &self.stores.store;
+        if self.registry.knows(auth.account) {
+            return Ok(());
+        }
+        let known = trees.resumable(auth.account).await?;
+        if let Some(known) = known
+            && let Some(account) = accounts.find(auth.user.clone()).await?
+        {
+            self.registry.note_standing(Standing::found(&known, &account, self.started));
+        }
+        Ok(())
+    }
+
+    async fn serve_log_link<R, W>(&self, open: Open, reader: R, writer: W)
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        let Open { guard, ends, begun } = open;
+        let (reader, mut writer) = (Patient::new(reader, SILENCE), Patient::new(writer, SILENCE));
+        let Open { guard, ends, begun, is_new } = open;
         let session = guard.session.clone();
         let Begun { account, tree, grant, last_named, more_deliveries, without_room } = begun;
         session.begin(&account, tree);
         let epoch = grant.epoch;
-        if !answer(&mut writer, &Opened::Session(Box::new(grant))).await {
-            leave(&self.stores, &session).await;
+        let (opened, fate, event) = match is_new {
+            true => (Opened::Session(Box::new(grant)), Fate::Over, "session begins"),
+            false => (Opened::Resumed(Box::new(grant)), Fate::Resumable, "session goes on"),
+        };
+        // It may be ordered to end meanwhile, by a client that has given this link up.
+        let answered = tokio::select! {
+            biased;
+            answered = answer(&mut writer, &opened) => answered,
+            () = session.seat.orders.wait_due() => false,
+        };
+        if !answered {
+            let fate = match session.seat.orders.for_good() {
+                Some(_) => Fate::Over,
+                None => fate,
+            };
+            leave(&self.stores, &session, fate).await;
+            guard.leave(fate);
             return;
         }
         let Who { user, host, address, .. } = &session.seat.who;
-        tracing::info!(%user, ?host, address, %epoch, "session begins");
+        tracing::info!(%user, ?host, address, %epoch, "{event}");
         if more_deliveries {
             session.pass_on(News::Arrived);
         }
@@ -110,7 +209,7 @@ impl Engine {
         log_link::serve(lent, reader, writer).await;
     }
 
-    /// Starts the driver of a session, and lends the session's queues to a link.
+    /// Starts the driver of a session, and gives the session's queues to a link.
     fn drive(&self, guard: SeatGuard, ends: Ends, last_named: u64) -> Lent {
         let session = guard.session.clone();
         let (lent, loan) = lend(session.clone(), ends.queues);
@@ -128,6 +227,8 @@ struct Open {
     guard: SeatGuard,
     ends: Ends,
     begun: Begun,
+    /// Whether it has just begun, and is not resumed.
+    is_new: bool,
 }
 
 /// Answers an opening. Returns whether the answer was sent.

@@ -1,18 +1,24 @@
-//! How a session begins: the epoch rises, leftovers of the session before are tidied, and the
-//! client gets its first grant.
+//! How a session begins, or comes back into memory: the epoch rises, leftovers of the session before
+//! are tidied, and the client gets a grant.
 
 use std::collections::BTreeMap;
+
 use xfer_protocol::limits::IDS_MAX;
 use xfer_protocol::message::{DeliveryState, Grant, Refusal};
 use xfer_protocol::tree::{Need, Node, Room};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Timestamp};
 use xfer_store::{
-    Account, Batch, Beginner, Committed, Placements, Store, StoreError, Trees, Trims,
+    Account, Batch, Beginner, Committed, Fate, Left, Placements, Resumed, Resumption, Store,
+    StoreError, Trees, Trims,
 };
 
+use crate::engine::seats::proof::Proved;
+use crate::engine::seats::seat::hash;
 use crate::engine::session::Session;
 use crate::engine::stores::Stores;
 use crate::engine::tree::Tree;
+use crate::engine::tree::numbers::Numbers;
+use crate::login::opening::Authenticated;
 
 /// The most orphans that are removed in one transaction.
 const ORPHANS_COUNT: usize = 10_000;
@@ -27,7 +33,7 @@ const DELIVERIES_MAX: usize = 1_000;
 /// The most users that a grant names.
 const USERS_MAX: usize = 16_384;
 
-/// A session that has begun.
+/// A session that has begun, or is in memory again.
 pub(crate) struct Begun {
     pub(crate) account: Account,
     pub(crate) tree: Tree,
@@ -44,40 +50,94 @@ pub(crate) struct Begun {
 ///
 /// A takeover may wait long, so the password may have changed since it was checked. A later change
 /// of the password finds the session in the registry and ends it.
-pub(crate) async fn begin(stores: &Stores, session: &Session) -> Result<Begun, Refusal> {
-    let failed = |error: StoreError| {
-        tracing::error!(user = %session.user(), %error, "a session can't begin");
-        Refusal::Internal
+pub(crate) async fn begin(
+    stores: &Stores,
+    session: &Session,
+    auth: &Authenticated,
+) -> Result<Begun, Refusal> {
+    let failed = |error| refusal_of(session, error);
+    let trees = &stores.store.trees;
+    let by = Beginner::Client(session.seat.resumable(auth));
+    let begun = trees.begin(session.account(), by).await.map_err(failed)?;
+    let (account, epoch) = (begun.account.id, begun.account.epoch);
+    let started = match session.seat.who.may_be_of(&begun.account) {
+        true => start_new(stores, session, begun).await.map_err(failed),
+        false => Err(Refusal::WrongPassword),
     };
-    let begun = match stores.store.trees.begin(session.account(), Beginner::Client).await {
-        Err(StoreError::Claimed) => return Err(Refusal::Claimed),
-        begun => begun.map_err(failed)?,
-    };
-    if !session.seat.who.may_be_of(&begun.account) {
-        return Err(Refusal::WrongPassword);
+    // A session that no client was granted can't be resumed, and must keep nobody out.
+    if started.is_err()
+        && let Err(error) = trees.end(account, epoch, Left::default(), Fate::Over).await
+    {
+        tracing::warn!(%error, "a session that did not begin is kept for now");
     }
-    start(stores, session, begun).await.map_err(failed)
+    started
+}
+
+async fn start_new(
+    stores: &Stores,
+    session: &Session,
+    begun: xfer_store::Begun,
+) -> Result<Begun, StoreError> {
+    let trees = &stores.store.trees;
+    let account = without_orphans(&**trees, begun, stores.now()).await?;
+    let numbers = Numbers::new(trees.grant_ids(account.id, IDS_MAX).await?);
+    start(stores, session, account, numbers).await
+}
+
+/// Brings a session back into memory, once its seat is taken. Orphans stay, because programs may
+/// have them open.
+pub(crate) async fn resume(
+    stores: &Stores,
+    session: &Session,
+    proved: &Proved,
+) -> Result<Begun, Refusal> {
+    let failed = |error| refusal_of(session, error);
+    let with = Resumption {
+        session: session.seat.id,
+        shown: hash(&proved.request.secret),
+        next: session.seat.resume_hash(),
+        address: proved.address.clone(),
+        attempt: proved.request.attempt,
+    };
+    let resumed = stores.store.trees.resume(session.account(), with).await.map_err(failed)?;
+    let Some(Resumed { account, quota, granted, next_id }) = resumed else {
+        return Err(Refusal::NoSession);
+    };
+    let numbers = Numbers::resumed(granted, next_id);
+    let mut begun = start(stores, session, account, numbers).await.map_err(failed)?;
+    // The client may have ops that it checked against it.
+    begun.tree.raise_quota(quota);
+    Ok(begun)
+}
+
+fn refusal_of(session: &Session, error: StoreError) -> Refusal {
+    if matches!(error, StoreError::Claimed) {
+        return Refusal::Claimed;
+    }
+    tracing::error!(user = %session.user(), %error, "a session can't begin");
+    Refusal::Internal
 }
 
 async fn start(
     stores: &Stores,
     session: &Session,
-    begun: xfer_store::Begun,
+    account: Account,
+    numbers: Numbers,
 ) -> Result<Begun, StoreError> {
-    let Store { trees, deliveries, accounts, .. } = &stores.store;
-    let account = without_orphans(&**trees, begun, stores.now()).await?;
-    let ids = trees.grant_ids(IDS_MAX).await?;
+    let Store { deliveries, accounts, .. } = &stores.store;
+    let ids = numbers.granted();
     let waiting = deliveries.waiting(account.id, 0, DELIVERIES_MAX).await?;
     let last_named = waiting.last().map_or(0, |(arrival, _)| *arrival);
     let more_deliveries = waiting.len() == DELIVERIES_MAX;
     let waiting = waiting.into_iter().map(|(_, head)| head).collect();
     let without_room = deliveries.without_room(account.id).await?;
-    let mut tree = Tree::new(stores, &account, ids);
+    let mut tree = Tree::new(stores, &account, numbers);
     let seen = stores.space.look().await?;
     tree.room_mut().extend(Room::default(), seen);
     let grant = Grant {
         session: session.seat.id,
         secret: session.seat.secret(),
+        resume: session.seat.resume_secret(),
         epoch: account.epoch,
         applied: account.applied,
         user: account.name.clone(),
@@ -149,6 +209,7 @@ fn empty(account: &Account, time: Timestamp) -> Batch {
         epoch: account.epoch,
         applied: account.applied,
         usage: account.usage,
+        next_id: 0,
         nodes: Vec::new(),
         entries: Vec::new(),
         references: Vec::new(),

@@ -1,8 +1,9 @@
-//! Lending a session's queues to a link, and getting them back.
+//! The two ends between a session and its link.
 //!
-//! The session lends the reading ends of its queues. The link sends up its client's messages, in
-//! order, and at last the reason why it ended. The session then has it write the last words, or
-//! closes it at once, and gets the queues back with all messages that were not written.
+//! The session gives the link the reading ends of its queues. The link sends up its client's
+//! messages, in order, and at last the reason why it ended. The session then has it write the last
+//! words, or closes it at once. Messages that were not written are dropped: a client that resumes
+//! the session finds out all that they said.
 //!
 //! **Invariant:** at most [`HEARD_MAX`] messages of a link wait for the session. If more come, the
 //! link waits, and so does its client.
@@ -90,7 +91,8 @@ pub(crate) struct Lent {
     pub(crate) queues: Queues,
     pub(crate) upward: mpsc::Sender<FromLink>,
     pub(crate) orders: LinkOrders,
-    pub(crate) back: oneshot::Sender<Queues>,
+    /// Dropped when the link has ended.
+    pub(crate) ended: oneshot::Sender<()>,
 }
 
 /// The orders to a link, as its parts wait for them.
@@ -101,17 +103,17 @@ pub(crate) struct LinkOrders(watch::Receiver<LinkOrder>);
 pub(crate) struct Loan {
     heard: mpsc::Receiver<FromLink>,
     orders: watch::Sender<LinkOrder>,
-    back: oneshot::Receiver<Queues>,
+    ended: oneshot::Receiver<()>,
 }
 
 /// Lends the queues of a session to a link.
 pub(crate) fn lend(session: Arc<Session>, queues: Queues) -> (Lent, Loan) {
     let (upward, heard) = mpsc::channel(HEARD_MAX);
     let (orders, orders_end) = watch::channel(LinkOrder::Serve);
-    let (back, back_end) = oneshot::channel();
+    let (ended, ended_end) = oneshot::channel();
     let orders_end = LinkOrders(orders_end);
-    let lent = Lent { session, queues, upward, orders: orders_end, back };
-    (lent, Loan { heard, orders, back: back_end })
+    let lent = Lent { session, queues, upward, orders: orders_end, ended };
+    (lent, Loan { heard, orders, ended: ended_end })
 }
 
 impl LinkOrders {
@@ -144,23 +146,20 @@ impl Loan {
         self.heard.recv().await.unwrap_or_else(failed)
     }
 
-    /// Ends the link and returns the queues, unless the link's task failed. The link first writes
-    /// all messages that wait, then these words, within `patience`. Without words it ends at once.
-    pub(crate) async fn call_in(
-        mut self,
-        words: Vec<ToClient>,
-        patience: Duration,
-    ) -> Option<Queues> {
+    /// Ends the link. It first writes all messages that wait, then these words, within `patience`.
+    /// Without words it ends at once.
+    pub(crate) async fn call_in(mut self, words: Vec<ToClient>, patience: Duration) {
         // A link that can't send its messages up stops reading.
         self.heard.close();
         if !words.is_empty() {
             self.orders.send_replace(LinkOrder::Farewell(words));
-            if let Ok(back) = timeout(patience, &mut self.back).await {
-                return back.ok();
+            if timeout(patience, &mut self.ended).await.is_ok() {
+                return;
             }
         }
-        // A link that is closed waits for nothing, so this needs no deadline.
         self.orders.send_replace(LinkOrder::Close);
-        self.back.await.ok()
+        // A link that is closed waits for nothing, so this needs no deadline. The error says that it
+        // has ended.
+        let _ = self.ended.await;
     }
 }

@@ -1,13 +1,13 @@
 //! A session: a seat, a tree, a position in the log, and the queues to the client.
 //!
-//! A session knows no connection. It lends the reading ends of its queues to a link, which writes
-//! the messages in them.
+//! A session in memory lives as long as its log link, but knows no connection: it gives the reading
+//! ends of its queues to the link, which writes the messages in them. When the link is lost, the
+//! session is committed and leaves memory. Its seat stands on, and the store keeps all that its
+//! client needs to resume it. So a broken link and a crash of the server are the same case.
 //!
-//! Reading order: `seat` with `orders` and `counters`, `turn` (the tree), `position`, `queues` and
-//! `lending` (to a link), `read_bounds` and `damage`; then `registry` (one session for each
-//! account) and `begin`.
+//! Reading order: `orders` and `counters`, `turn` (the tree), `position`, `queues` and `lending` (to a
+//! link), `read_bounds` and `damage`; then `begin`.
 
-pub(crate) mod seat;
 pub(crate) mod orders;
 pub(crate) mod counters;
 pub(crate) mod turn;
@@ -16,24 +16,25 @@ pub(crate) mod queues;
 pub(crate) mod lending;
 pub(crate) mod read_bounds;
 pub(crate) mod damage;
-pub(crate) mod registry;
 pub(crate) mod begin;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use xfer_protocol::limits::CLIENT_SILENCE_TIMEOUT_MS;
 use xfer_protocol::message::{EndReason, ToClient};
 use xfer_protocol::{Epoch, Name, Seq, Timestamp};
 use xfer_store::{Account, AccountId};
 
 use super::link::answer_room::AnswerShare;
+use super::seats::seat::Seat;
 use super::tree::Tree;
 use counters::{Counters, Counts};
 use damage::Damage;
 use position::Position;
 use queues::{News, Outbound, Queues, queues};
 use read_bounds::ReadBounds;
-use seat::Seat;
 use turn::TreeTurn;
 
 /// A description of a session, for the administrator.
@@ -47,6 +48,8 @@ pub struct SessionInfo {
     pub address: String,
     /// The time at which the session began.
     pub since: Timestamp,
+    /// How long the client has been away; `None` while it has a link.
+    pub away: Option<Duration>,
     /// The number of the session among all sessions of its tree.
     pub epoch: Epoch,
     /// The last op applied.
@@ -108,10 +111,11 @@ impl Session {
         &self.seat.counters
     }
 
-    /// Queues a message to the client. If too many messages wait already, the session ends.
+    /// Queues a message to the client. If too many messages wait already, its link counts as lost.
     pub(crate) fn tell(&self, message: ToClient) {
         if self.outbound.tell(message).is_err() {
-            self.seat.orders.end(EndReason::Protocol("the client does not read".to_owned()));
+            let seconds = CLIENT_SILENCE_TIMEOUT_MS / 1000;
+            self.seat.orders.end(EndReason::Silent { seconds });
         }
     }
 
@@ -131,6 +135,7 @@ impl Session {
             host: who.host.clone(),
             address: who.address.clone(),
             since: who.since,
+            away: None,
             epoch: self.position.epoch().unwrap_or_default(),
             applied: self.position.applied(),
             durable: self.position.durable(),

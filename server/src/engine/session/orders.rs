@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until};
 use xfer_link::watch;
 use xfer_protocol::message::EndReason;
 
@@ -21,23 +22,63 @@ pub(crate) enum Order {
 /// The order that holds for a session, and whether the session is over.
 pub(crate) struct Orders {
     order: watch::Sender<Order>,
+    /// The first reason that was given to end the session for good.
+    for_good: Mutex<Option<EndReason>>,
     over: watch::Sender<bool>,
 }
 
 impl Orders {
     pub(crate) fn new() -> Orders {
-        Orders { order: watch::Sender::new(Order::Run), over: watch::Sender::new(false) }
+        let (order, over) = (watch::Sender::new(Order::Run), watch::Sender::new(false));
+        Orders { order, for_good: Mutex::default(), over }
     }
 
     /// Asks the client to send the rest of its log and to log out, and ends the session after
     /// `patience`.
     pub(crate) fn drain(&self, reason: EndReason, patience: Duration) {
+        self.note(&reason);
         self.give(Order::Drain { reason, deadline: Instant::now() + patience });
     }
 
     /// Ends the session at once.
     pub(crate) fn end(&self, reason: EndReason) {
+        self.note(&reason);
         self.give(Order::End { reason });
+    }
+
+    /// Returns the reason for which the session is to end for good, if it is: even if its link is
+    /// lost first, or its client comes back over another.
+    pub(crate) fn for_good(&self) -> Option<EndReason> {
+        self.for_good.lock().clone()
+    }
+
+    fn note(&self, reason: &EndReason) {
+        let may_resume = match reason {
+            EndReason::Stopping | EndReason::Continued | EndReason::Silent { .. } => true,
+            EndReason::LoggedOut
+            | EndReason::TakenOver { .. }
+            | EndReason::Administrator
+            | EndReason::Protocol(_)
+            | EndReason::Storage(_) => false,
+        };
+        if !may_resume {
+            self.for_good.lock().get_or_insert_with(|| reason.clone());
+        }
+    }
+
+    /// Waits until the session must end.
+    pub(crate) async fn wait_due(&self) {
+        let mut orders = self.subscribe();
+        orders.mark_changed();
+        while self.due().is_none() {
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                // The sender is part of `self`, so this can't fail.
+                _ = orders.changed() => {}
+                () = async { sleep_until(deadline.unwrap_or_else(Instant::now)).await }, if deadline.is_some() => {}
+            }
+        }
     }
 
     /// Subscribes to orders, including the one that holds now.

@@ -1,28 +1,13 @@
 //! The queues to a session's client. They belong to the session. A link borrows their reading ends
-//! while it lives, and gives them back with all messages that it did not write.
+//! while it lives.
 //!
-//! A message that was written may not have arrived, because the link may have broken just then.
-//! Most messages need not be kept for that case: they state a present fact, and can be made again
-//! for another link:
-//!
-//! | message | made anew from |
-//! |---|---|
-//! | `Durable`, `Room` | the position in the log, the tree's share of the disk |
-//! | `Ids` | the numbers that the tree was granted and has not used |
-//! | `Users`, `Quota` | the accounts |
-//! | `Drain` | the order that the session is under |
-//! | `Pong` | nothing: it answers a link, not a client |
-//!
-//! The others report events, so a client that returns over another link may have missed them:
-//!
-//! - `Arrived`: each delivery is announced once, in the order of arrivals; the announcing task
-//!   (`driver/news.rs`) keeps the last one announced. Deliveries wait in the store until they are
-//!   accepted, so they can be announced again from an earlier point.
-//! - `Settled`: sent once, when it happens. The store knows the state of each delivery, but not
-//!   which states a client was told.
-//! - `Diverged`, `Ended`: the last words. After them the session is gone, together with the reason.
+//! A message that was written may not have arrived, because the link may have broken just then. None
+//! needs to be kept for that case. Most state a present fact, which the grant over the next link
+//! states anew. News of deliveries is found again in the store: those that wait are in the grant, and
+//! a client asks for the states of those that it has sent.
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use xfer_protocol::DeliveryId;
 use xfer_protocol::message::{DeliveryState, ToClient};
 
@@ -74,9 +59,13 @@ pub(crate) fn queues() -> (Outbound, Queues, mpsc::Receiver<News>) {
 }
 
 impl Outbound {
-    /// Queues a message to the client.
+    /// Queues a message to the client. If its link has ended, the driver will hear of that, and
+    /// nobody of the message.
     pub(crate) fn tell(&self, message: ToClient) -> Result<(), Full> {
-        self.outgoing.try_send(message).map_err(|_| Full)
+        match self.outgoing.try_send(message) {
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+            Err(TrySendError::Full(_)) => Err(Full),
+        }
     }
 
     /// Queues a message made from news, as soon as there is room for it.
@@ -87,6 +76,25 @@ impl Outbound {
 
     /// Queues news to be turned into a message.
     pub(crate) fn pass_on(&self, news: News) -> Result<(), Full> {
-        self.news.try_send(news).map_err(|_| Full)
+        match self.news.try_send(news) {
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+            Err(TrySendError::Full(_)) => Err(Full),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_after_the_links_end_is_not_one_that_the_client_leaves_unread() {
+        let (outbound, Queues { outgoing, told_news }, _news) = queues();
+        for _ in 0..OUTGOING_MAX {
+            assert!(outbound.tell(ToClient::Pong).is_ok());
+        }
+        assert!(outbound.tell(ToClient::Pong).is_err());
+        drop((outgoing, told_news));
+        assert!(outbound.tell(ToClient::Pong).is_ok());
     }
 }

@@ -13,6 +13,9 @@
 //! equal the store's. So no row is marked durable or unloaded while rows are being loaded: a task
 //! that does any of these has the tree's turn.
 //!
+//! **Invariant:** an op that is applied again after a crash has the effect that it had the first
+//! time. So a content from which an op copied is not changed in place before that op is durable.
+//!
 //! **Invariant:** bytes that committed rows can reach are not reclaimed:
 //! [`xfer_protocol::tree::ContentEffect::Free`], and the removal of contents that were created and
 //! dropped again, wait for the commit that makes the bytes unreachable.
@@ -28,11 +31,11 @@ pub(crate) mod rows_budget;
 pub(crate) mod refusing;
 pub(crate) mod listing;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use xfer_protocol::tree::{Delivery, FileData, Loaded, Need, Node, Quota, Row, Rows, Table};
-use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name, Seq, Timestamp};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Seq, Timestamp};
 use xfer_store::{Account, AccountId, Batch, Found, Left, Placements, Trims};
 
 use crate::engine::stores::Stores;
@@ -67,6 +70,8 @@ pub(crate) struct Tree {
     planned: Planned,
     pending: Pending,
     in_flight: InFlight,
+    /// The contents from which ops copied that are not durable, each with the last of these ops.
+    copied: BTreeMap<ContentId, Seq>,
     /// Contents that failed ops may have changed in part.
     torn: Vec<(ContentId, Ino)>,
     /// Contents that failed ops created.
@@ -74,7 +79,7 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    pub(crate) fn new(stores: &Stores, account: &Account, ids: IdRange) -> Tree {
+    pub(crate) fn new(stores: &Stores, account: &Account, ids: Numbers) -> Tree {
         Tree {
             share: stores.rows.share(),
             room: stores.space.share(),
@@ -82,12 +87,13 @@ impl Tree {
             user: account.name.clone(),
             epoch: account.epoch,
             table: Table::new(account.usage, account.quota, account.applied),
-            ids: Numbers::new(ids),
+            ids,
             applied: account.applied,
             taken: account.applied,
             planned: Planned::default(),
             pending: Pending::default(),
             in_flight: InFlight::default(),
+            copied: BTreeMap::new(),
             torn: Vec::new(),
             unwanted: Vec::new(),
         }
@@ -157,6 +163,7 @@ impl Tree {
             epoch: self.epoch,
             applied: self.applied,
             usage: self.table.usage(),
+            next_id: self.ids.next(),
             nodes,
             entries,
             references: pending.references.into_iter().filter(|(_, by)| *by != 0).collect(),

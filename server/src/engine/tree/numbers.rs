@@ -27,6 +27,23 @@ impl Numbers {
         Numbers { granted: [range].into(), next: range.first }
     }
 
+    /// The numbers of a session that is resumed: the ranges in order, and the end of those that its
+    /// durable ops used or skipped.
+    pub(crate) fn resumed(granted: Vec<IdRange>, next: u64) -> Numbers {
+        let left = granted.into_iter().filter(|range| range.end > next);
+        Numbers { granted: left.collect(), next }
+    }
+
+    /// The ranges that are not used up, for the grant to the client.
+    pub(crate) fn granted(&self) -> Vec<IdRange> {
+        self.granted.iter().copied().collect()
+    }
+
+    /// All smaller numbers are used or skipped.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Whether the session may be granted more numbers before it uses those that it has.
     pub(crate) fn may_grow(&self) -> bool {
         self.granted.len() < ID_RANGES_MAX

@@ -9,7 +9,7 @@ use xfer_protocol::tree::{
     Action, Changes, ContentEffect, Loaded, Need, Node, Op, PlanError, Room, Rows, STATE_XATTR,
     Usage, plan,
 };
-use xfer_protocol::{Errno, Ino, Name, Seq};
+use xfer_protocol::{ContentId, Errno, Ino, Name, Seq};
 use xfer_store::{Effect, Undone};
 
 use super::Tree;
@@ -26,6 +26,9 @@ pub(crate) enum Unplanned {
     Missing(Vec<Need>),
     /// With this op, the session's ops take up this much room, which is more than its limit.
     Crowded(Room),
+    /// The op changes a content in place from which an earlier op copies. That one must be durable
+    /// first: if it had to be applied again, it would copy what this op wrote.
+    Unsettled,
     /// The op can never be planned.
     Halted(Halt),
 }
@@ -48,8 +51,8 @@ impl Tree {
     /// Plans the next op, with its data.
     ///
     /// # Errors
-    /// If rows or room are missing, or the op is refused. Then nothing has changed. If rows or room
-    /// are missing, the op can be planned again once they are there.
+    /// If rows or room are missing, an earlier op must be durable first, or the op is refused. Then
+    /// nothing has changed. If it is not refused, the op can be planned again later.
     pub(crate) fn plan(&mut self, op: &Op, data: &Bytes) -> Result<(), Unplanned> {
         let seq = self.last_planned().next();
         let refused = |errno| Unplanned::Halted(Halt::Refused { seq, errno });
@@ -63,6 +66,9 @@ impl Tree {
         if let Some(wanted) = self.room.excess(room) {
             return Err(Unplanned::Crowded(wanted));
         }
+        if changes.contents.iter().any(|effect| self.is_unsettled(effect)) {
+            return Err(Unplanned::Unsettled);
+        }
         let effects = effects(&changes, data).map_err(Unplanned::Halted)?;
         self.ids.admit(&self.table, &changes).map_err(refused)?;
         self.room.admit(room);
@@ -72,8 +78,21 @@ impl Tree {
         planned.pending.note(&self.table, &changes);
         planned.effects.extend(effects);
         planned.ops.push((seq, planned.effects.len()));
+        self.copied.extend(changes.contents.iter().filter_map(source).map(|from| (from, seq)));
         self.table.apply(&changes, seq);
         Ok(())
+    }
+
+    /// Whether an effect changes a content in place from which an op that is not durable copied.
+    fn is_unsettled(&self, effect: &ContentEffect) -> bool {
+        match effect {
+            ContentEffect::Write { content, .. }
+            | ContentEffect::Zero { content, .. }
+            | ContentEffect::Copy { to: content, .. } => self.copied.contains_key(content),
+            ContentEffect::Create { .. }
+            | ContentEffect::Clone { .. }
+            | ContentEffect::Free { .. } => false,
+        }
     }
 
     /// Returns the refusal of the next op, if the disk has no room for it.
@@ -253,6 +272,17 @@ impl Tree {
             Loaded::Present(node) => Some(node).filter(|node| node.is_directory()),
             Loaded::Absent | Loaded::Unknown => None,
         }
+    }
+}
+
+/// The content from which an effect copies.
+fn source(effect: &ContentEffect) -> Option<ContentId> {
+    match effect {
+        ContentEffect::Copy { from, .. } | ContentEffect::Clone { from, .. } => Some(*from),
+        ContentEffect::Create { .. }
+        | ContentEffect::Write { .. }
+        | ContentEffect::Zero { .. }
+        | ContentEffect::Free { .. } => None,
     }
 }
 

@@ -21,6 +21,7 @@ impl Tree {
     pub(crate) fn mark_durable(&mut self, seq: Seq) {
         self.table.mark_durable_in_store(seq);
         self.room.note_durable(self.in_flight.used);
+        self.copied.retain(|_, last| *last > seq);
         self.trim();
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use xfer_protocol::ContentId;
+use xfer_protocol::{ContentId, IdRange};
 
 use super::super::Parts;
 use crate::StoreError;
@@ -51,18 +51,35 @@ async fn others_commits(parts: &Arc<Parts>) -> Option<u64> {
     spawn_blocking(move || parts.rows.others_commits()).await.ok()?.ok()
 }
 
-/// Sets aside contents that an earlier run of the server left without a committed reference: those
-/// numbered below `first`, the first number that this run may grant. They are not removed, since
-/// the sweep can't be sure that the database is the one they belong to.
+/// The contents that a sweep is for: those that an earlier run of the server may have created, and
+/// that no session can create any more.
+#[derive(Clone)]
+pub(super) struct Earlier {
+    /// The first number that this run may grant.
+    pub(super) end: ContentId,
+    /// The numbers with which sessions that can be resumed may create contents, sorted.
+    pub(super) granted: Vec<IdRange>,
+}
+
+impl Earlier {
+    fn has(&self, content: ContentId) -> bool {
+        let at = self.granted.partition_point(|range| range.first <= content.0);
+        let may_be_created = at > 0 && self.granted[at - 1].contains(content.0);
+        content < self.end && !may_be_created
+    }
+}
+
+/// Sets aside contents that an earlier run of the server left without a committed reference. They
+/// are not removed, since the sweep can't be sure that the database is the one they belong to.
 ///
 /// # Errors
 /// [`StoreError::Older`] if the contents have higher numbers than the database knows; then none is
 /// set aside.
-pub(super) fn sweep(parts: &Parts, first: ContentId) -> Result<(), StoreError> {
+pub(super) fn sweep(parts: &Parts, earlier: &Earlier) -> Result<(), StoreError> {
     let (mut found, mut known) = (Vec::new(), 0);
     parts.files.each(&mut |content| {
         known = known.max(content.0.saturating_add(1));
-        if content < first {
+        if earlier.has(content) {
             found.push(content);
         }
     })?;

@@ -59,10 +59,27 @@ pub(crate) fn tidy_after(
     let Left { created, written } = left;
     let noted =
         if written.is_empty() { Ok(()) } else { trim_written(parts, account, epoch, &written) };
-    let removed = remove_unreferenced(parts, created);
+    let removed = remove_created(parts, account, epoch, &created);
     noted?;
     parts.rows.note_tidied(account, epoch)?;
     removed
+}
+
+/// Removes contents that the session created and did not commit. If it goes on in a later epoch,
+/// they stay, since it may have created them again; then the next start sets aside those that it
+/// did not.
+fn remove_created(
+    parts: &Parts,
+    account: AccountId,
+    epoch: Epoch,
+    created: &[ContentId],
+) -> Result<(), StoreError> {
+    for some in created.chunks(UNOWNED_STEP_COUNT) {
+        parts.rows.unless_begun_since(account, epoch, &mut || {
+            remove_unreferenced(parts, some.iter().copied())
+        })?;
+    }
+    Ok(())
 }
 
 /// Writes the note first: once it is durable, no earlier commit that failed can still take effect,

@@ -19,6 +19,7 @@ use super::Parts;
 use crate::{Account, StoreError};
 
 pub(super) use aside::prepare;
+use garbage::Earlier;
 pub(super) use garbage::collect;
 pub(super) use leftovers::{tidy_after, tidy_before};
 pub(super) use watch::Watched;
@@ -32,8 +33,8 @@ pub(super) fn start(parts: &Arc<Parts>) -> JoinSet<()> {
         Ok(accounts) => drop(tasks.spawn(tidy(parts.clone(), accounts))),
         Err(error) => tracing::warn!(%error, "what earlier sessions left stays for now"),
     }
-    match parts.rows.grant_ids(1) {
-        Ok(range) => drop(tasks.spawn(sweep(parts.clone(), ContentId(range.first)))),
+    match earlier(parts) {
+        Ok(earlier) => drop(tasks.spawn(sweep(parts.clone(), earlier))),
         Err(error) => tracing::warn!(%error, "an earlier run's contents are not swept"),
     }
     tasks.spawn(clear_removed(parts.clone()));
@@ -45,15 +46,21 @@ pub(super) fn start(parts: &Arc<Parts>) -> JoinSet<()> {
     tasks
 }
 
+/// The contents of earlier runs.
+fn earlier(parts: &Parts) -> Result<Earlier, StoreError> {
+    let end = ContentId(parts.rows.grant_ids(1)?.first);
+    Ok(Earlier { end, granted: parts.rows.granted()? })
+}
+
 async fn tidy(parts: Arc<Parts>, accounts: Vec<Account>) {
     // A panic is logged separately and stops no other work.
     let _ = spawn_blocking(move || leftovers::tidy_after_crash(&parts, &accounts)).await;
 }
 
 /// Sets aside unreferenced contents of an earlier run.
-async fn sweep(parts: Arc<Parts>, first: ContentId) {
+async fn sweep(parts: Arc<Parts>, earlier: Earlier) {
     let swept = parts.clone();
-    match spawn_blocking(move || garbage::sweep(&swept, first)).await {
+    match spawn_blocking(move || garbage::sweep(&swept, &earlier)).await {
         Ok(Err(error @ StoreError::Older { .. })) => parts.fail(error),
         Ok(Err(error)) => {
             tracing::warn!(%error, "contents that were never committed stay for now");

@@ -127,12 +127,13 @@ fn references(batch: &Batch, fates: &BTreeMap<DeliveryId, Fate>) -> Vec<(Content
 ///
 /// A removed account has no row, so its batches are fenced, too.
 fn advance(transaction: &Transaction<'_>, batch: &Batch) -> Result<bool, StoreError> {
-    let sql = "UPDATE accounts SET applied = ?, usage_bytes = ?, usage_nodes = ?
+    let sql = "UPDATE accounts SET applied = ?, usage_bytes = ?, usage_nodes = ?, next_id = max(next_id, ?)
                WHERE id = ? AND epoch = ?";
     let params = params![
         batch.applied.0.cast_signed(),
         batch.usage.bytes.cast_signed(),
         batch.usage.nodes.cast_signed(),
+        batch.next_id.cast_signed(),
         batch.account.0.cast_signed(),
         batch.epoch.0.cast_signed(),
     ];

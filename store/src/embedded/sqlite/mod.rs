@@ -16,7 +16,6 @@ mod numbers;
 mod trims;
 mod deliveries;
 mod accounts;
-mod removal;
 mod failures;
 #[cfg(test)]
 mod tests;

@@ -40,6 +40,7 @@ fn large_batch(account: AccountId) -> Batch {
         epoch: Epoch(0),
         applied: Seq(1),
         usage: Usage::default(),
+        next_id: 0,
         nodes: (2000..3000).map(|ino| (Ino(ino), Some(node.clone()))).collect(),
         entries: Vec::new(),
         references: Vec::new(),
@@ -149,7 +150,9 @@ fn a_removal_goes_bit_by_bit_and_goes_on_after_it_was_interrupted() {
     let is_left = |store: &SqliteStore| store.node(alice, Ino(7999)).unwrap().is_some();
     for _ in 0..2 {
         let time = Timestamp::default();
-        assert!(store.connections.write(|writer| removal::clear_some(writer, time)).unwrap());
+        assert!(
+            store.connections.write(|writer| accounts::removal::clear_some(writer, time)).unwrap()
+        );
     }
     assert!(is_left(&store));
     drop(store);

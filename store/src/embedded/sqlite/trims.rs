@@ -147,6 +147,29 @@ impl SqliteStore {
     }
 }
 
+impl SqliteStore {
+    /// Does `work` like [`SqliteStore::while_unowned`], but also while the account is claimed or
+    /// once it was removed. Returns false, without doing it, if a session began after that of this
+    /// epoch.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn unless_begun_since(
+        &self,
+        account: AccountId,
+        epoch: Epoch,
+        work: &mut dyn FnMut() -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
+        self.write(|writer| {
+            let begun = accounts::is_beyond(writer, account, epoch)?;
+            if !begun {
+                work()?;
+            }
+            Ok(!begun)
+        })
+    }
+}
+
 /// Notes the parts that a batch dropped, and forgets the trims that it says are done.
 pub(super) fn note(
     transaction: &Transaction<'_>,

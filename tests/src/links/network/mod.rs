@@ -8,10 +8,12 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
+use rustix::pipe::PipeFlags;
 
 use crate::PATIENCE;
 use crate::run_within;
@@ -63,6 +65,7 @@ pub struct Network {
     /// The machine of the server.
     pub server: Namespace,
     meter: Arc<Meter>,
+    pulled: Arc<AtomicBool>,
     wires: Vec<JoinHandle<()>>,
     /// Closing this ends the threads.
     running: Option<OwnedFd>,
@@ -73,16 +76,30 @@ impl Network {
     pub fn new(cable: Cable) -> Network {
         let (client, server) = (Namespace::new(), Namespace::new());
         let (near, far) = (device(&client, CLIENT), device(&server, SERVER));
-        let (ended, running) = rustix::pipe::pipe().unwrap();
+        // Programs that are started meanwhile must not keep it open.
+        let (ended, running) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
         let (near, far, ended) = (Arc::new(near), Arc::new(far), Arc::new(ended));
         let meter = Arc::new(Meter::default());
-        let up = Wire::new(cable, near.clone(), far.clone(), meter.clone(), traffic::Way::Up);
-        let down = Wire::new(cable, far, near, meter.clone(), traffic::Way::Down);
+        let pulled = Arc::new(AtomicBool::new(false));
+        let meters = [traffic::Way::Up, traffic::Way::Down].map(|way| (meter.clone(), way));
+        let [up, down] = meters;
+        let up = Wire::new(cable, near.clone(), far.clone(), up, pulled.clone());
+        let down = Wire::new(cable, far, near, down, pulled.clone());
         let wires = [up, down].map(|wire| {
             let ended = ended.clone();
             std::thread::spawn(move || wire.carry(&ended))
         });
-        Network { client, server, meter, wires: wires.into(), running: Some(running) }
+        Network { client, server, meter, pulled, wires: wires.into(), running: Some(running) }
+    }
+
+    /// Pulls the cable: packets are lost until it is plugged in again.
+    pub fn pull(&self) {
+        self.pulled.store(true, Ordering::Relaxed);
+    }
+
+    /// Plugs the cable in again.
+    pub fn plug_in(&self) {
+        self.pulled.store(false, Ordering::Relaxed);
     }
 
     /// The traffic so far.

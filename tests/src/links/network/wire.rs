@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,6 +27,8 @@ pub(super) struct Wire {
     to: Arc<Tun>,
     meter: Arc<Meter>,
     way: Way,
+    /// While it is set, packets are lost without being counted.
+    pulled: Arc<AtomicBool>,
     delay: Duration,
     bytes_per_s: Option<f64>,
     /// The most bytes in flight or waiting.
@@ -48,8 +51,8 @@ impl Wire {
         cable: Cable,
         from: Arc<Tun>,
         to: Arc<Tun>,
-        meter: Arc<Meter>,
-        way: Way,
+        (meter, way): (Arc<Meter>, Way),
+        pulled: Arc<AtomicBool>,
     ) -> Wire {
         let bytes_per_s = cable.bits_per_s.map(|bits| bits as f64 / 8.0);
         let in_a_round_trip = |rate: f64| (rate * cable.round_trip.as_secs_f64()) as u64;
@@ -58,7 +61,19 @@ impl Wire {
             bytes_per_s.map_or(UNLIMITED_BYTES, |r| in_a_round_trip(r) * 3 / 2 + QUEUE_BYTES);
         let delay = cable.round_trip / 2;
         let (under_way, free) = (VecDeque::new(), Instant::now());
-        Wire { from, to, meter, way, delay, bytes_per_s, bytes_max, under_way, bytes: 0, free }
+        Wire {
+            from,
+            to,
+            meter,
+            way,
+            pulled,
+            delay,
+            bytes_per_s,
+            bytes_max,
+            under_way,
+            bytes: 0,
+            free,
+        }
     }
 
     /// Carries packets until the other end of `ended` is closed.
@@ -87,6 +102,9 @@ impl Wire {
     }
 
     fn take(&mut self, packet: &[u8]) {
+        if self.pulled.load(Ordering::Relaxed) {
+            return;
+        }
         let shape = shape(packet);
         let chain = self.meter.leaves(self.way, shape);
         if self.bytes + shape.bytes > self.bytes_max {

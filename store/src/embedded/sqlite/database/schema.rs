@@ -14,11 +14,11 @@ use crate::StoreError;
 use crate::embedded::lock;
 
 /// The version of the tables that this program writes, in the header's `user_version`.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 
 /// The upgrades: the first makes version 2 from version 1, the next version 3 from version 2, and
 /// so on.
-const STEPS: [&str; VERSION as usize - 1] = [TO_VERSION_2];
+const STEPS: [&str; VERSION as usize - 1] = [TO_VERSION_2, TO_VERSION_3];
 
 const TO_VERSION_2: &str = "
     ALTER TABLE nodes ADD COLUMN name_bytes INTEGER;
@@ -65,6 +65,25 @@ const TO_VERSION_2: &str = "
         SELECT 1 FROM nodes WHERE account = deliveries.from_account AND sent = deliveries.id);
 ";
 
+const TO_VERSION_3: &str = "
+    ALTER TABLE accounts ADD COLUMN next_id INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE sessions (
+        account INTEGER PRIMARY KEY REFERENCES accounts (id),
+        session BLOB NOT NULL,
+        key BLOB NOT NULL,
+        secret BLOB NOT NULL,
+        shown BLOB NOT NULL,
+        host TEXT NOT NULL,
+        address TEXT NOT NULL,
+        since_secs INTEGER NOT NULL,
+        since_nanos INTEGER NOT NULL,
+        granted BLOB NOT NULL,
+        attempt INTEGER NOT NULL,
+        quota_bytes INTEGER NOT NULL,
+        quota_nodes INTEGER NOT NULL
+    ) STRICT;
+";
+
 /// Tells an xfer store from any other database: "xfer" in the header's `application_id`.
 const APPLICATION: i32 = i32::from_be_bytes(*b"xfer");
 
@@ -89,7 +108,24 @@ const TABLES: &str = "
         epoch INTEGER NOT NULL,
         waiting_bytes INTEGER NOT NULL DEFAULT 0, -- what waits for it, summed up
         waiting_items INTEGER NOT NULL DEFAULT 0,
-        tidied INTEGER NOT NULL DEFAULT 0 -- the last session that is known to have left nothing
+        tidied INTEGER NOT NULL DEFAULT 0, -- the last session that is known to have left nothing
+        next_id INTEGER NOT NULL DEFAULT 0 -- lower numbers of the last session's are used or skipped
+    ) STRICT;
+
+    CREATE TABLE sessions ( -- those that their clients may resume
+        account INTEGER PRIMARY KEY REFERENCES accounts (id),
+        session BLOB NOT NULL,
+        key BLOB NOT NULL,      -- verifies the client's signatures
+        secret BLOB NOT NULL,   -- the hash of the secret given last
+        shown BLOB NOT NULL,    -- the hash of the secret that the client showed last
+        host TEXT NOT NULL,
+        address TEXT NOT NULL,
+        since_secs INTEGER NOT NULL,
+        since_nanos INTEGER NOT NULL,
+        granted BLOB NOT NULL,  -- ranges of numbers
+        attempt INTEGER NOT NULL, -- the client's last request that was granted
+        quota_bytes INTEGER NOT NULL, -- the highest that the account has had meanwhile
+        quota_nodes INTEGER NOT NULL
     ) STRICT;
 
     CREATE TABLE nodes (

@@ -14,12 +14,11 @@ use std::time::{Duration, Instant};
 use rusqlite::{Transaction, params};
 use xfer_protocol::{ContentId, DeliveryId, Timestamp};
 
-use super::SqliteStore;
-use super::accounts::{living, must_exist};
-use super::contents::refer;
-use super::deliveries::{self, Outcome};
-use super::rows::{all, change, first, number};
-use super::trims;
+use super::super::contents::refer;
+use super::super::deliveries::{self, Outcome};
+use super::super::rows::{all, change, first, number};
+use super::super::{SqliteStore, trims};
+use super::{living, must_exist, sessions};
 use crate::{AccountId, StoreError};
 
 impl SqliteStore {
@@ -63,12 +62,13 @@ pub(super) fn retire(transaction: &Transaction<'_>, account: AccountId) -> Resul
          WHERE id = ? AND ",
         living!()
     );
-    must_exist(change(transaction, sql, [account.0.cast_signed()])?)
+    must_exist(change(transaction, sql, [account.0.cast_signed()])?)?;
+    sessions::forget(transaction, account)
 }
 
 /// Deletes some rows of retired accounts, and in the end the accounts. Returns false if there were
 /// none.
-pub(super) fn clear_some(
+pub(in crate::embedded::sqlite) fn clear_some(
     transaction: &Transaction<'_>,
     time: Timestamp,
 ) -> Result<bool, StoreError> {

@@ -1,4 +1,8 @@
-//! The rows of accounts: their names, passwords, quotas and usage.
+//! The rows of accounts: their names, passwords, quotas and usage; [`sessions`] that can be resumed,
+//! and [`removal`].
+
+mod sessions;
+pub(super) mod removal;
 
 use rusqlite::{Connection, Row, Transaction, params};
 use xfer_protocol::tree::{Quota, Usage};
@@ -67,7 +71,8 @@ impl SqliteStore {
     }
 
     /// Begins a session: raises the account's epoch by one, durably, and returns the account with
-    /// that epoch. From now on batches of older epochs are refused.
+    /// that epoch. From now on batches of older epochs are refused, and the session before can't be
+    /// resumed.
     ///
     /// # Errors
     /// If the database fails.
@@ -106,7 +111,7 @@ macro_rules! columns {
 }
 
 /// The condition for accounts that exist and are not being removed (see
-/// [`removal`](super::removal)).
+/// [`removal`]).
 macro_rules! living {
     () => {
         "substr(name, 1, 1) <> x'2f'"
@@ -197,7 +202,9 @@ pub(super) fn set_password(
     password: &str,
 ) -> Result<(), StoreError> {
     let sql = concat!("UPDATE accounts SET password = ? WHERE id = ? AND ", living!());
-    must_exist(change(transaction, sql, params![password, account.0.cast_signed()])?)
+    must_exist(change(transaction, sql, params![password, account.0.cast_signed()])?)?;
+    // Whoever knew the old password may have begun it.
+    sessions::forget(transaction, account)
 }
 
 pub(super) fn set_quota(
@@ -210,7 +217,8 @@ pub(super) fn set_quota(
         living!()
     );
     let params = [quota.bytes.cast_signed(), quota.nodes.cast_signed(), account.0.cast_signed()];
-    must_exist(change(transaction, sql, params)?)
+    must_exist(change(transaction, sql, params)?)?;
+    sessions::raise_quota(transaction, account, quota)
 }
 
 pub(super) fn set_inbox(
@@ -230,6 +238,17 @@ pub(super) fn begin_session(
     transaction: &Transaction<'_>,
     account: AccountId,
 ) -> Result<Account, StoreError> {
+    sessions::forget(transaction, account)?;
+    let sql = "UPDATE accounts SET next_id = 0 WHERE id = ?";
+    change(transaction, sql, [account.0.cast_signed()])?;
+    raise_epoch(transaction, account)
+}
+
+/// Raises the epoch, which fences all sessions before.
+pub(super) fn raise_epoch(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+) -> Result<Account, StoreError> {
     let sql = concat!(
         "UPDATE accounts SET epoch = epoch + 1 WHERE id = ? AND ",
         living!(),
@@ -246,6 +265,16 @@ pub(super) fn is_at(
     epoch: Epoch,
 ) -> Result<bool, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM accounts WHERE id = ? AND epoch = ?)";
+    value(connection, sql, [account.0.cast_signed(), epoch.0.cast_signed()])
+}
+
+/// Whether a session of the account began after that of `epoch`.
+pub(super) fn is_beyond(
+    connection: &Connection,
+    account: AccountId,
+    epoch: Epoch,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM accounts WHERE id = ? AND epoch > ?)";
     value(connection, sql, [account.0.cast_signed(), epoch.0.cast_signed()])
 }
 

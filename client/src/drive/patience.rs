@@ -1,0 +1,77 @@
+//! How long an operation waits while the link is down.
+
+use tokio::time::{Instant, sleep_until};
+use xfer_protocol::Errno;
+
+use super::Client;
+
+/// The patience of one operation. Time counts only while the link is down.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    /// When it ends, if the link is down.
+    end: Option<Instant>,
+}
+
+impl Client {
+    /// Completes when the link has been down for as long as the operation may wait.
+    pub(super) async fn worn_out(&self, patience: &mut Patience) {
+        let mut is_up = self.is_up.subscribe();
+        loop {
+            patience.note(self, is_up.get());
+            let changed = is_up.changed();
+            tokio::select! {
+                biased;
+                // The sender is part of `self`, so this can't fail.
+                _ = changed => {}
+                () = until(patience.end) => return,
+            }
+        }
+    }
+
+    /// Waits until the link is up.
+    ///
+    /// `ETIMEDOUT` if it is down for longer than the operation may wait, `EIO` if the session is over.
+    pub(super) async fn wait_up(&self, patience: &mut Patience) -> Result<(), Errno> {
+        let mut is_up = self.is_up.subscribe();
+        patience.note(self, is_up.get());
+        tokio::select! {
+            biased;
+            () = self.wait_over() => Err(Errno::EIO),
+            _ = is_up.wait_for(|is_up| *is_up) => Ok(()),
+            () = self.worn_out(patience) => Err(Errno::ETIMEDOUT),
+        }
+    }
+
+    /// Completes when the link is down.
+    pub(super) async fn wait_down(&self) {
+        // The sender is part of `self`, so this can't fail.
+        let _ = self.is_up.subscribe().wait_for(|is_up| !*is_up).await;
+    }
+}
+
+impl Patience {
+    /// Whether the operation may still wait.
+    pub(super) fn lasts(&self) -> bool {
+        self.end.is_none_or(|end| Instant::now() < end)
+    }
+
+    /// Notes whether the link is up. An operation that begins to wait for it has the server dialled
+    /// at once.
+    fn note(&mut self, client: &Client, is_up: bool) {
+        match (is_up, self.end) {
+            (true, _) => self.end = None,
+            (false, Some(_)) => {}
+            (false, None) => {
+                self.end = client.options.wait.and_then(|wait| Instant::now().checked_add(wait));
+                client.attention.call();
+            }
+        }
+    }
+}
+
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}

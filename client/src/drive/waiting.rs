@@ -1,0 +1,78 @@
+//! Whether something waits for the server: a program, or changes that are not durable.
+//!
+//! Only then a dead link has to be noticed fast, so only then the link is tried every few seconds.
+//! A client for which nothing waits lets its machine sleep.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use xfer_link::patience::Expectation;
+
+use super::Client;
+
+/// What waits for the server.
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// The operations that wait.
+    operations: AtomicUsize,
+    /// Whether the last ping is not answered.
+    pinged: AtomicBool,
+    /// Whether the server is expected to send something over the log link.
+    expectation: Expectation,
+}
+
+/// An operation that waits, until this is dropped.
+pub(super) struct Waits<'a>(&'a Client);
+
+impl Client {
+    /// Notes that an operation waits.
+    pub(super) fn note_waits(&self) -> Waits<'_> {
+        if self.waiting.operations.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.expect();
+            // The link is tried at once if it was quiet for long.
+            self.outgoing.notify_one();
+        }
+        Waits(self)
+    }
+
+    /// Whether operations wait.
+    pub(super) fn has_waiting_operations(&self) -> bool {
+        self.waiting.operations.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether something waits for the server.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.has_waiting_operations() || self.lock().pending().0 > 0
+    }
+
+    /// Notes that a ping is sent.
+    pub(super) fn note_ping(&self) {
+        self.waiting.pinged.store(true, Ordering::SeqCst);
+        self.expect();
+    }
+
+    /// Notes that the server has sent something.
+    pub(super) fn note_sign_of_life(&self) {
+        self.waiting.pinged.store(false, Ordering::SeqCst);
+        self.expect();
+    }
+
+    /// The expectation for a new link.
+    pub(super) fn expectation(&self) -> Expectation {
+        self.note_sign_of_life();
+        self.waiting.expectation.clone()
+    }
+
+    /// Sets what is expected of the log link. To be called when changes begin or cease to wait, too.
+    pub(super) fn expect(&self) {
+        let expected = self.waiting.pinged.load(Ordering::SeqCst) || self.is_waiting();
+        self.waiting.expectation.set(expected);
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        if self.0.waiting.operations.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.expect();
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! A seat: an account's one place for a session. It holds the identity of the session's client, the
+//! secrets that prove it, orders and counters.
+//!
+//! It knows neither the tree nor a link. A seat that stands without a session is in `standing`.
+
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::time::Instant;
+use xfer_protocol::message::{Refusal, Secret};
+use xfer_protocol::{Name, SessionId, Timestamp};
+use xfer_store::{Account, AccountId, Resumable, SecretHash};
+
+use crate::engine::seats::proof::Proved;
+use crate::engine::session::counters::Counters;
+use crate::engine::session::orders::Orders;
+use crate::login::opening::Authenticated;
+
+/// The seat of one account, as its present session holds it.
+pub(crate) struct Seat {
+    pub(crate) id: SessionId,
+    pub(crate) who: Who,
+    pub(crate) orders: Orders,
+    pub(crate) counters: Counters,
+    /// The client's request by which the session came here; 0 for a login.
+    pub(crate) attempt: u64,
+    /// When somebody else last asked for the seat.
+    asked: Mutex<Option<Instant>>,
+    secrets: Secrets,
+}
+
+/// The secrets that a session's client is granted.
+struct Secrets {
+    /// Admits read links.
+    reads: Secret,
+    /// Resumes the session once.
+    resume: Secret,
+}
+
+/// The user of a session, and the client's host and address.
+#[derive(Clone)]
+pub(crate) struct Who {
+    pub(crate) account: AccountId,
+    pub(crate) user: Name,
+    /// The client's host, as it named itself.
+    pub(crate) host: String,
+    pub(crate) address: String,
+    pub(crate) since: Timestamp,
+    /// The hash of the password that was given, or that the account had when the session was resumed.
+    password: Option<String>,
+}
+
+impl Seat {
+    /// Makes a seat for a login, with a new identity and secret. None if the system gives no random
+    /// bytes.
+    pub(crate) fn new(auth: &Authenticated) -> Option<Seat> {
+        let id = draw().map(SessionId)?;
+        let who = Who {
+            account: auth.account,
+            user: auth.user.clone(),
+            host: auth.host.clone(),
+            address: auth.address.clone(),
+            since: SystemTime::now().into(),
+            password: Some(auth.password.clone()),
+        };
+        Seat::with_secrets(id, who, 0)
+    }
+
+    /// Makes the seat of a session that goes on, with new secrets. None if the system gives no
+    /// random bytes.
+    pub(crate) fn again(proved: &Proved) -> Option<Seat> {
+        let password = Some(proved.password.clone());
+        let known = Who::of(proved.account, &proved.user, &proved.known, password);
+        let who = Who { address: proved.address.clone(), ..known };
+        Seat::with_secrets(proved.known.session, who, proved.request.attempt)
+    }
+
+    fn with_secrets(id: SessionId, who: Who, attempt: u64) -> Option<Seat> {
+        let secrets = Secrets { reads: draw().map(Secret)?, resume: draw().map(Secret)? };
+        let (orders, counters, asked) = (Orders::new(), Counters::default(), Mutex::default());
+        Some(Seat { id, who, orders, counters, attempt, asked, secrets })
+    }
+
+    /// Notes that somebody else asks for the seat.
+    pub(crate) fn note_asked(&self) {
+        *self.asked.lock() = Some(Instant::now());
+    }
+
+    /// When somebody else last asked for the seat.
+    pub(crate) fn asked(&self) -> Option<Instant> {
+        *self.asked.lock()
+    }
+
+    /// Returns the secret for read links, for the grant to the client.
+    pub(crate) fn secret(&self) -> Secret {
+        self.secrets.reads.clone()
+    }
+
+    /// Returns the secret with which the client can resume the session, for the grant to the client.
+    pub(crate) fn resume_secret(&self) -> Secret {
+        self.secrets.resume.clone()
+    }
+
+    /// Returns the hash of [`Seat::resume_secret`], as the store keeps it.
+    pub(crate) fn resume_hash(&self) -> SecretHash {
+        hash(&self.secrets.resume)
+    }
+
+    /// Whether this is the session's secret for read links. Takes the same time in either case.
+    pub(crate) fn has_secret(&self, secret: &Secret) -> bool {
+        self.secrets.reads.0.ct_eq(&secret.0).into()
+    }
+
+    /// The session that begins here, as the store keeps it for its client to resume.
+    pub(crate) fn resumable(&self, auth: &Authenticated) -> Resumable {
+        let secret = self.resume_hash();
+        Resumable {
+            session: self.id,
+            key: auth.key,
+            secret,
+            shown: secret,
+            host: self.who.host.clone(),
+            address: self.who.address.clone(),
+            since: self.who.since,
+            attempt: self.attempt,
+        }
+    }
+}
+
+impl Who {
+    /// The client of a session that the store knows.
+    pub(crate) fn of(
+        account: AccountId,
+        user: &Name,
+        known: &Resumable,
+        password: Option<String>,
+    ) -> Who {
+        Who {
+            account,
+            user: user.clone(),
+            host: known.host.clone(),
+            address: known.address.clone(),
+            since: known.since,
+            password,
+        }
+    }
+
+    /// Whether the present account may still have this session: it is the same account, and its
+    /// password is still the one that the user gave.
+    pub(crate) fn may_be_of(&self, account: &Account) -> bool {
+        let is_given = |given: &String| account.password == *given;
+        account.id == self.account && self.password.as_ref().is_none_or(is_given)
+    }
+
+    /// The answer to another client of the account.
+    pub(crate) fn in_use(&self) -> Refusal {
+        Refusal::InUse { host: self.host.clone(), address: self.address.clone(), since: self.since }
+    }
+}
+
+/// The hash of a secret.
+pub(crate) fn hash(secret: &Secret) -> SecretHash {
+    SecretHash(Sha256::digest(secret.0).into())
+}
+
+/// Draws random bytes that can't be guessed.
+fn draw<const N: usize>() -> Option<[u8; N]> {
+    let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
+    let mut bytes = [0; N];
+    random.fill(&mut bytes).ok()?;
+    Some(bytes)
+}

@@ -1,0 +1,260 @@
+//! Cables between clients and engines in memory: they can be cut or pulled, delay what they carry,
+//! and record the ops that are sent.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, copy, duplex, split,
+};
+use tokio::time::sleep;
+use xfer_link::watch;
+use xfer_protocol::Seq;
+use xfer_protocol::frame::Bounds;
+use xfer_protocol::message::ToServer;
+use xfer_protocol::tree::{Action, Op};
+
+const PIPE_BYTES: usize = 1 << 20;
+
+/// A cable. A link that it carried when it was pulled stays silent for ever, even once it is
+/// plugged in again; one that was cut is closed at both ends.
+#[derive(Clone)]
+pub struct Cable {
+    state: Arc<watch::Sender<State>>,
+    wiring: Wiring,
+}
+
+/// The options of a cable.
+#[derive(Clone, Default)]
+pub struct Wiring {
+    /// Records the ops that the client sends.
+    pub tap: Option<Wiretap>,
+    /// The delay of answers on read links; the log link has none.
+    pub lag: Duration,
+    /// The bandwidth for answers on a read link in bytes per second, if limited.
+    pub bytes_per_s: Option<u32>,
+}
+
+/// An op that was sent to the server.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Its seq in the log.
+    pub seq: Seq,
+    /// The op itself.
+    pub op: Op,
+    /// Its data, if it is a write; otherwise empty.
+    pub data: Bytes,
+}
+
+/// Records all ops that a client sends.
+#[derive(Clone, Default)]
+pub struct Wiretap(Arc<Mutex<Vec<Said>>>);
+
+#[derive(Clone, Copy, Default)]
+struct State {
+    is_pulled: bool,
+    /// How often it was plugged in again.
+    plugs: u64,
+    /// How often it was cut.
+    cuts: u64,
+}
+
+/// One link over a cable.
+#[derive(Clone)]
+struct Link {
+    cable: watch::Receiver<State>,
+    /// The cable's state when the link was made.
+    made: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Carries {
+    Everything,
+    Nothing,
+    /// It is closed at both ends.
+    Closed,
+}
+
+impl Link {
+    fn carries(&mut self) -> Carries {
+        let State { is_pulled, plugs, cuts } = self.cable.get();
+        match cuts == self.made.cuts {
+            false => Carries::Closed,
+            true if is_pulled || plugs != self.made.plugs => Carries::Nothing,
+            true => Carries::Everything,
+        }
+    }
+
+    /// Waits until the link carries nothing any more; for ever, if its owner is gone.
+    async fn broken(&mut self) {
+        self.until(|carries| carries != Carries::Everything).await;
+    }
+
+    /// Waits until the link is closed; for ever, if its owner is gone.
+    async fn closed(&mut self) {
+        self.until(|carries| carries == Carries::Closed).await;
+    }
+
+    async fn until(&mut self, reached: impl Fn(Carries) -> bool) {
+        while !reached(self.carries()) {
+            if self.cable.changed().await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Keeps the ends of a pulled cable open, so that neither side sees the connection close.
+    /// Returns when it is cut, or its owner is gone.
+    async fn silence(mut self) {
+        while self.carries() == Carries::Nothing && self.cable.changed().await.is_ok() {}
+    }
+}
+
+impl Cable {
+    /// A cable that is plugged in.
+    pub fn new(wiring: Wiring) -> Cable {
+        Cable { state: Arc::new(watch::Sender::new(State::default())), wiring }
+    }
+
+    /// Pulls the cable: from now on it silently drops everything.
+    pub fn pull(&self) {
+        self.state.send_modify(|state| state.is_pulled = true);
+    }
+
+    /// Plugs the cable in again, for new links.
+    pub fn plug_in(&self) {
+        self.state.send_modify(|state| {
+            state.is_pulled = false;
+            state.plugs += 1;
+        });
+    }
+
+    /// Closes all its links, at both ends. New ones can be made.
+    pub fn cut(&self) {
+        self.state.send_modify(|state| state.cuts += 1);
+    }
+
+    /// Whether a new link can be made.
+    pub fn is_whole(&self) -> bool {
+        !self.state.get().is_pulled
+    }
+
+    fn link(&self) -> Link {
+        let mut cable = self.state.subscribe();
+        Link { made: cable.get(), cable }
+    }
+
+    /// Makes a pair of ends for a read link.
+    pub(super) fn lay_reads(&self) -> (DuplexStream, DuplexStream) {
+        let (ours, near) = duplex(PIPE_BYTES);
+        let (far, theirs) = duplex(PIPE_BYTES);
+        let (mut from_client, to_client) = split(near);
+        let (from_server, mut to_server) = split(far);
+        let (wiring, mut link) = (self.wiring.clone(), self.link());
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                _ = copy(&mut from_client, &mut to_server) => {}
+                _ = copy_late(from_server, to_client, &wiring) => {}
+                () = link.broken() => link.clone().silence().await,
+            }
+        });
+        (ours, theirs)
+    }
+
+    /// Makes a pair of ends for the log link.
+    pub(super) fn lay_log(&self) -> (DuplexStream, DuplexStream) {
+        let (ours, near) = duplex(PIPE_BYTES);
+        let (far, theirs) = duplex(PIPE_BYTES);
+        let (mut from_client, mut to_client) = split(near);
+        let (mut from_server, mut to_server) = split(far);
+        let (tap, mut up, mut down) = (self.wiring.tap.clone(), self.link(), self.link());
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = carry_up(tap, up.clone(), &mut from_client, &mut to_server) => {}
+                () = up.closed() => {}
+            }
+            if up.carries() == Carries::Nothing {
+                up.silence().await;
+            } else {
+                // The server may already have closed its end.
+                let _ = to_server.shutdown().await;
+            }
+        });
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                _ = copy(&mut from_server, &mut to_client) => drop(to_client.shutdown().await),
+                () = down.broken() => down.silence().await,
+            }
+        });
+        (ours, theirs)
+    }
+}
+
+/// Carries what a client says on its log link, until it says no more.
+async fn carry_up(
+    tap: Option<Wiretap>,
+    mut link: Link,
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+) {
+    while let Ok((message, data)) = xfer_link::receive::<ToServer, _>(from, Bounds::OPEN).await {
+        // The tap also records ops that a pulled cable drops.
+        tap.iter().for_each(|tap| tap.note(&message, &data));
+        if link.carries() == Carries::Everything {
+            tokio::select! {
+                biased;
+                _ = xfer_link::send(to, &message, &data, Bounds::OPEN) => {}
+                () = link.broken() => {}
+            }
+        }
+    }
+}
+
+/// Copies bytes with the cable's delay and bandwidth.
+async fn copy_late(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    wiring: &Wiring,
+) -> io::Result<()> {
+    let mut buffer = vec![0; if wiring.bytes_per_s.is_some() { 4 << 10 } else { 64 << 10 }];
+    loop {
+        let len = from.read(&mut buffer).await?;
+        if len == 0 {
+            return Ok(());
+        }
+        let on_line = |bytes| Duration::from_secs(len as u64) / bytes;
+        let late = wiring.lag + wiring.bytes_per_s.map_or(Duration::ZERO, on_line);
+        if !late.is_zero() {
+            sleep(late).await;
+        }
+        to.write_all(&buffer[..len]).await?;
+    }
+}
+
+impl Wiretap {
+    /// Takes the ops recorded since the last call.
+    pub fn take(&self) -> Vec<Said> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+
+    /// The last op recorded since then.
+    pub fn last(&self) -> Option<Seq> {
+        self.0.lock().unwrap().last().map(|said| said.seq)
+    }
+
+    fn note(&self, message: &ToServer, data: &Bytes) {
+        let ToServer::Ops { first, ops } = message else { return };
+        let mut at = 0;
+        let said = ops.iter().zip(first.0..).map(|(op, seq)| {
+            let len = if let Action::Write { len, .. } = op.action { len as usize } else { 0 };
+            at += len;
+            Said { seq: Seq(seq), op: op.clone(), data: data.slice(at - len..at) }
+        });
+        self.0.lock().unwrap().extend(said);
+    }
+}

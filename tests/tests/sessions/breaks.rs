@@ -1,0 +1,203 @@
+//! Links that break under a mount: programs wait or go on from what is cached, nobody has to mount
+//! again, and nothing is lost.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use xfer_tests::files::errno;
+use xfer_tests::network::{Cable, Network, SERVER};
+use xfer_tests::{Mount, PATIENCE, Server, World, scale, shell, wait_until};
+
+/// How long the cable is pulled, in seconds: longer than it takes to notice.
+const PULLED_S: usize = 13;
+
+/// How long `kill` may take to end a program that waits for the server.
+const KILL_MAX: Duration = Duration::from_secs(2);
+
+/// A server and a client with a cable between them.
+struct Apart {
+    world: World,
+    network: Network,
+}
+
+impl Apart {
+    fn new() -> Apart {
+        let network =
+            Network::new(Cable { round_trip: Duration::from_millis(5), bits_per_s: None });
+        let world = network.server.run(|| {
+            World::with_server(&["alice"], |store| Server::start(store, &format!("{SERVER}:0")))
+        });
+        Apart { world, network }
+    }
+
+    fn mount(&self, options: &[&str]) -> Mount {
+        self.network.client.run(|| {
+            let mounting = self.world.mounting("alice");
+            options.iter().fold(mounting, |mounting, option| mounting.arg(option)).start()
+        })
+    }
+}
+
+fn is_connected(mount: &Mount) -> bool {
+    mount.xfer("status", &[]).succeeded().stdout.contains(" connected\n")
+}
+
+/// Starts a shell script in the mount point.
+fn start(mount: &Mount, script: &str) -> Child {
+    let mut bash = Command::new("bash");
+    bash.args(["-e", "-c", script]).current_dir(mount.root());
+    bash.stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Fails the test unless the program ends well.
+fn ends_well(mut program: Child) {
+    let mut said = String::new();
+    program.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    let status = program.wait().unwrap();
+    assert!(status.success(), "{status}: {said}");
+}
+
+#[test]
+fn programs_go_on_after_the_cable_was_pulled_and_nothing_is_lost() {
+    let apart = Apart::new();
+    let outside = apart.world.outside();
+    shell(&outside, "mkdir tree && cd tree && for i in $(seq 1500); do echo $i > f$i; done");
+    shell(
+        &outside,
+        "tar cf tree.tar tree && git init -q --bare origin && git clone -q origin work",
+    );
+    shell(
+        &outside,
+        "cp -r tree work && cd work && git add . && git -c user.name=a -c user.email=a@b commit -qm all
+         git push -q origin HEAD",
+    );
+    let mount = apart.mount(&["-o", "wait=forever"]);
+    // An editor with a file open, and two programs at work.
+    let mut open = File::create(mount.path("open")).unwrap();
+    open.write_all(b"before\n").unwrap();
+    let outside = outside.display();
+    let script = format!("tar xf {outside}/tree.tar; sync -d tree/f1500");
+    let untar = start(&mount, &script);
+    let clone =
+        start(&mount, &format!("git clone -q {outside}/origin clone; sync -d clone/.git/HEAD"));
+    wait_until("the programs to begin", PATIENCE, || {
+        mount.path("tree/f1").exists() && mount.path("clone/.git").exists()
+    });
+    apart.network.pull();
+    open.write_all(b"meanwhile\n").unwrap();
+    std::thread::sleep(Duration::from_secs(scale::count("XFER_PULLED_S", PULLED_S) as u64));
+    apart.network.plug_in();
+    open.write_all(b"after\n").unwrap();
+    open.sync_all().unwrap();
+    ends_well(untar);
+    ends_well(clone);
+    drop(open);
+    mount.unmount();
+    let mount = apart.mount(&[]);
+    mount.shell(&format!("diff -r {outside}/tree tree && diff -r {outside}/tree clone/tree"));
+    mount.shell("cd clone && git fsck --strict && test -z \"$(git status --porcelain)\"");
+    assert_eq!(fs::read_to_string(mount.path("open")).unwrap(), "before\nmeanwhile\nafter\n");
+    mount.unmount();
+}
+
+#[test]
+fn without_a_connection_what_is_cached_is_there_and_what_is_not_times_out_as_asked() {
+    let apart = Apart::new();
+    let mount = apart.mount(&[]);
+    mount.shell("mkdir d && echo cold > d/cold && echo warm > warm");
+    mount.unmount();
+    let mut mount = apart.mount(&["-o", "wait=2"]);
+    assert_eq!(fs::read_to_string(mount.path("warm")).unwrap(), "warm\n");
+    apart.network.pull();
+    fs::write(mount.path("pending"), "x").unwrap();
+    mount.says("the connection to the server is lost");
+    // What people see.
+    let status = mount.xfer("status", &[]).succeeded().stdout;
+    assert!(
+        status.contains("disconnected") && status.contains("the server fell silent"),
+        "{status}"
+    );
+    // What needs no server.
+    let begin = Instant::now();
+    assert_eq!(fs::read_to_string(mount.path("warm")).unwrap(), "warm\n");
+    fs::write(mount.path("new"), "new").unwrap();
+    fs::rename(mount.path("new"), mount.path("renamed")).unwrap();
+    mount.shell("df . && stat . && ls");
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    // What does.
+    let begin = Instant::now();
+    assert_eq!(errno(fs::read_to_string(mount.path("d/cold"))), libc::ETIMEDOUT);
+    let file = File::open(mount.path("renamed")).unwrap();
+    assert_eq!(errno(file.sync_all()), libc::ETIMEDOUT);
+    let waited = begin.elapsed();
+    assert!((4.0..8.0).contains(&waited.as_secs_f64()), "{waited:?}");
+    apart.network.plug_in();
+    file.sync_all().unwrap();
+    assert!(is_connected(&mount));
+    assert_eq!(fs::read_to_string(mount.path("d/cold")).unwrap(), "cold\n");
+    drop(file);
+    mount.unmount();
+}
+
+#[test]
+fn programs_that_wait_without_a_connection_can_be_interrupted_and_killed() {
+    let apart = Apart::new();
+    let mount = apart.mount(&[]);
+    mount.shell("mkdir d && echo cold > d/cold");
+    mount.unmount();
+    let mut mount = apart.mount(&["-o", "wait=forever"]);
+    fs::write(mount.path("file"), "before").unwrap();
+    mount.sync();
+    apart.network.pull();
+    fs::write(mount.path("file"), "x").unwrap();
+    mount.says("the connection to the server is lost");
+    for (script, signal) in [
+        ("exec cat d/cold", Signal::INT),
+        ("exec cat d/cold", Signal::KILL),
+        ("exec sync -d file", Signal::INT),
+        ("exec sync -d file", Signal::KILL),
+    ] {
+        let mut program = start(&mount, script);
+        let pid = Pid::from_child(&program);
+        let wchan = format!("/proc/{}/wchan", program.id());
+        wait_until(&format!("`{script}` to wait for the server"), PATIENCE, || {
+            fs::read_to_string(&wchan).is_ok_and(|at| {
+                ["request_wait_answer", "folio_wait"].iter().any(|place| at.contains(place))
+            })
+        });
+        let begin = Instant::now();
+        rustix::process::kill_process(pid, signal).unwrap();
+        let status = program.wait().unwrap();
+        assert_eq!(status.signal(), Some(signal.as_raw()), "{script}");
+        assert!(begin.elapsed() < KILL_MAX, "{script}: {:?}", begin.elapsed());
+    }
+    apart.network.plug_in();
+    assert_eq!(fs::read_to_string(mount.path("d/cold")).unwrap(), "cold\n");
+    mount.unmount();
+}
+
+#[test]
+fn a_mount_that_can_not_reach_the_server_is_unmounted_in_time_and_says_what_is_lost() {
+    let apart = Apart::new();
+    let mut mount = apart.mount(&["-o", "wait=1"]);
+    fs::write(mount.path("unsent"), "x").unwrap();
+    mount.sync();
+    apart.network.pull();
+    fs::write(mount.path("lost"), "x").unwrap();
+    mount.says("the connection to the server is lost");
+    let begin = Instant::now();
+    mount.signal(Signal::TERM);
+    mount.says("changes");
+    assert_eq!(mount.ended(), Some(i32::from(xfer_mount::process::exit::Exit::Lost.code())));
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    apart.network.plug_in();
+    // The session of the mount that is gone does not keep the next one on this machine out.
+    let mount = apart.mount(&[]);
+    assert!(mount.path("unsent").exists() && !mount.path("lost").exists());
+    mount.unmount();
+}

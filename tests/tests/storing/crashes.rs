@@ -1,0 +1,162 @@
+//! Servers and clients that are killed, or stopped and started again, under programs that work.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use xfer_tests::{PATIENCE, Random, World, run_within, scale, shell, wait_until};
+
+/// How often a server is killed.
+const KILLS: usize = 8;
+
+/// The size of a file that is copied while a server is killed, in MiB.
+const COPIED_MIB: usize = 192;
+
+/// The number of ops, of 128 KiB mostly, that a server makes durable before it is killed.
+const OPS_OF_A_KILL: u64 = 64;
+
+/// The op up to which everything is durable, as the mount knows.
+fn durable(mount: &xfer_tests::Mount) -> u64 {
+    let status = mount.xfer("status", &["--json"]).succeeded().stdout;
+    let after = status.split("\"durable_seq\": ").nth(1).unwrap();
+    after.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_copy_goes_on_though_the_server_is_killed_again_and_again() {
+    let mut world = World::new(&["alice"]);
+    let original = world.outside().join("original");
+    let mut random = Random::new(Random::seed());
+    let mut file = File::create(&original).unwrap();
+    for _ in 0..scale::count("XFER_COPIED_MIB", COPIED_MIB) {
+        file.write_all(&random.bytes(1 << 20)).unwrap();
+    }
+    let options = ["-o", "wait=forever", "--log-size", "16MiB"];
+    let mounting = world.mounting("alice");
+    let mount = options.iter().fold(mounting, |mounting, option| mounting.arg(option)).start();
+    let mut cp = Command::new("cp");
+    let mut cp = cp.arg(&original).arg(mount.path("copy")).spawn().unwrap();
+    let (mut kills, mut before) = (0, 0);
+    let status = loop {
+        let mut ended = None;
+        // Each server makes something durable before it dies.
+        wait_until("the copy to go on", PATIENCE, || {
+            ended = cp.try_wait().unwrap();
+            ended.is_some() || durable(&mount) > before + OPS_OF_A_KILL
+        });
+        if let Some(status) = ended {
+            break status;
+        }
+        world.server.kill();
+        kills += 1;
+        before = durable(&mount);
+        world.server.restart();
+    };
+    assert!(status.success() && kills > 3, "{status} after {kills} kills");
+    println!("the server was killed {kills} times");
+    mount.sync();
+    mount.unmount();
+    let mount = world.mount("alice");
+    mount.shell(&format!("cmp {} copy", original.display()));
+    mount.unmount();
+}
+
+#[test]
+fn what_is_fsynced_between_crashes_is_there_after_a_crash_of_both_sides() {
+    let mut world = World::new(&["alice"]);
+    let mut mount = world.mounting("alice").arg("-o").arg("wait=forever").start();
+    let (synced, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let root = mount.root().to_owned();
+    let noted = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for number in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    return number;
+                }
+                let mut file = File::create(root.join(format!("file{number}"))).unwrap();
+                file.write_all(format!("text of {number}").as_bytes()).unwrap();
+                file.sync_all().unwrap();
+                synced.store(number + 1, Ordering::Relaxed);
+            }
+            0
+        });
+        for _ in 0..scale::count("XFER_KILLS", KILLS) {
+            let before = synced.load(Ordering::Relaxed);
+            wait_until("an fsync", PATIENCE, || synced.load(Ordering::Relaxed) > before + 1);
+            world.server.kill();
+            world.server.restart();
+        }
+        let before = synced.load(Ordering::Relaxed);
+        wait_until("an fsync", PATIENCE, || synced.load(Ordering::Relaxed) > before + 1);
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    world.server.kill();
+    mount.signal(Signal::KILL);
+    mount.ended();
+    drop(mount);
+    world.server.restart();
+    let mount = world.mount("alice");
+    for number in 0..noted {
+        let text = fs::read_to_string(mount.path(&format!("file{number}"))).unwrap();
+        assert_eq!(text, format!("text of {number}"));
+    }
+    mount.unmount();
+}
+
+#[test]
+fn a_server_that_is_stopped_and_started_again_is_a_pause_for_programs() {
+    let mut world = World::new(&["alice", "bob"]);
+    let mount = world.mounting("alice").arg("-o").arg("wait=forever").start();
+    shell(
+        &world.outside(),
+        "mkdir tree && for i in $(seq 2000); do echo $i > tree/f$i; done; tar cf tree.tar tree",
+    );
+    let mut tar = Command::new("tar");
+    tar.arg("xf").arg(world.outside().join("tree.tar")).current_dir(mount.root());
+    let mut tar = tar.spawn().unwrap();
+    for _ in 0..3 {
+        assert_eq!(world.server.terminate(), Some(0));
+        world.server.restart();
+        wait_until("the connection to be back", PATIENCE, || {
+            mount.xfer("status", &[]).succeeded().stdout.contains("connected\n")
+        });
+    }
+    assert!(tar.wait().unwrap().success());
+    mount.sync();
+    // A delivery is not lost either.
+    let bob = world.mount("bob");
+    mount.shell("cp tree/f7 outbox/bob/seven");
+    assert_eq!(world.server.terminate(), Some(0));
+    world.server.restart();
+    wait_until("the delivery", PATIENCE, || bob.path("inbox/alice/seven").exists());
+    bob.unmount();
+    mount.shell(&format!("diff -r {}/tree tree", world.outside().display()));
+    mount.unmount();
+}
+
+#[test]
+fn a_mount_whose_process_crashed_makes_way_for_the_next_on_its_machine_at_once() {
+    let world = World::new(&["alice"]);
+    for _ in 0..3 {
+        let mut mount = world.mount("alice");
+        fs::write(mount.path("file"), "x").unwrap();
+        mount.sync();
+        mount.signal(Signal::KILL);
+        mount.ended();
+        drop(mount);
+    }
+    let mount = world.mount("alice");
+    // Another machine, with a home of its own, is refused while this one has the session.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let place = world.mount_point("elsewhere");
+    let mut other = world.mounting("alice").at(&place).command();
+    other.env("HOME", elsewhere.path());
+    let refused = run_within(&mut other, Duration::from_secs(60));
+    assert!(refused.stderr.contains("already mounted"), "{refused:?}");
+    mount.unmount();
+}
