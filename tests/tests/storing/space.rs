@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::fs as sys;
 use rustix::fs::FallocateFlags;
+use rustix::process::Signal;
 use xfer_tests::files::{errno, read_write, set_xattr};
 use xfer_tests::space::{
     BLOCK, Space, check_exact, contents, data_bytes, said, shown, stored, walked,
@@ -636,7 +637,10 @@ fn what_was_written_and_never_committed_leaves_the_servers_disk() {
         alice.shell("head -c 8M /dev/urandom >> file");
         wait_until("the server to write", PATIENCE, || on_disk(&world) > before);
         world.server.kill();
-        alice.unmounted_by_force();
+        // It is not to send anything again.
+        alice.signal(Signal::KILL);
+        alice.ended();
+        drop(alice);
         world.server.restart();
         // The same for a user who logs in at once and truncates data that may have been committed.
         if round > 0 {
