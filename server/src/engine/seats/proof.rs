@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 use xfer_link::proof::is_proved;
 use xfer_protocol::Name;
-use xfer_protocol::message::{Refusal, Resume};
-use xfer_store::{Account, AccountId, Resumable, StoreError};
+use xfer_protocol::message::{Refusal, Resume, Secret};
+use xfer_store::{Account, AccountId, Resumable, SecretHash, StoreError};
 
 use crate::engine::Engine;
-use crate::engine::seats::seat::hash;
 use crate::login::opening::Resuming;
 
 /// The most proofs that are checked at a time.
@@ -72,6 +72,11 @@ impl Engine {
         let Account { id, password, .. } = account;
         Ok(Ok(Proved { account: id, user, password, known, request, address }))
     }
+}
+
+/// The hash of a secret, as the store keeps it.
+pub(crate) fn hash(secret: &Secret) -> SecretHash {
+    SecretHash(Sha256::digest(secret.0).into())
 }
 
 /// Checks the secret. A store that was put back from a backup may know only older ones.

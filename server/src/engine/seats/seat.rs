@@ -6,14 +6,13 @@
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 use xfer_protocol::message::{Refusal, Secret};
 use xfer_protocol::{Name, SessionId, Timestamp};
 use xfer_store::{Account, AccountId, Resumable, SecretHash};
 
-use crate::engine::seats::proof::Proved;
+use crate::engine::seats::proof::{Proved, hash};
 use crate::engine::session::counters::Counters;
 use crate::engine::session::orders::Orders;
 use crate::login::opening::Authenticated;
@@ -158,11 +157,6 @@ impl Who {
     pub(crate) fn in_use(&self) -> Refusal {
         Refusal::InUse { host: self.host.clone(), address: self.address.clone(), since: self.since }
     }
-}
-
-/// The hash of a secret.
-pub(crate) fn hash(secret: &Secret) -> SecretHash {
-    SecretHash(Sha256::digest(secret.0).into())
 }
 
 /// Draws random bytes that can't be guessed.

@@ -12,8 +12,7 @@ use xfer_store::{
     StoreError, Trees, Trims,
 };
 
-use crate::engine::seats::proof::Proved;
-use crate::engine::seats::seat::hash;
+use crate::engine::seats::proof::{Proved, hash};
 use crate::engine::session::Session;
 use crate::engine::stores::Stores;
 use crate::engine::tree::Tree;
