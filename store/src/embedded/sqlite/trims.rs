@@ -135,15 +135,10 @@ impl SqliteStore {
         epoch: Epoch,
         work: &mut dyn FnMut() -> Result<(), StoreError>,
     ) -> Result<bool, StoreError> {
-        // A session begins with a write, which this transaction's lock delays, even in another
-        // process.
-        self.write(|writer| {
-            let unowned = accounts::is_at(writer, account, epoch)? && !self.is_claimed(account)?;
-            if unowned {
-                work()?;
-            }
-            Ok(unowned)
-        })
+        let unowned = |writer: &Transaction<'_>| {
+            Ok(accounts::is_at(writer, account, epoch)? && !self.is_claimed(account)?)
+        };
+        self.while_none_begins(unowned, work)
     }
 }
 
@@ -160,12 +155,23 @@ impl SqliteStore {
         epoch: Epoch,
         work: &mut dyn FnMut() -> Result<(), StoreError>,
     ) -> Result<bool, StoreError> {
+        self.while_none_begins(|writer| Ok(!accounts::is_beyond(writer, account, epoch)?), work)
+    }
+
+    /// Does `work` if the rows allow it, while no session can begin. Returns whether they did.
+    fn while_none_begins(
+        &self,
+        allows: impl Fn(&Transaction<'_>) -> Result<bool, StoreError>,
+        work: &mut dyn FnMut() -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
+        // A session begins with a write, which this transaction's lock delays, even in another
+        // process.
         self.write(|writer| {
-            let begun = accounts::is_beyond(writer, account, epoch)?;
-            if !begun {
+            let allowed = allows(writer)?;
+            if allowed {
                 work()?;
             }
-            Ok(!begun)
+            Ok(allowed)
         })
     }
 }
