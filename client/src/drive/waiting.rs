@@ -39,11 +39,6 @@ impl Client {
         self.waiting.operations.load(Ordering::SeqCst) > 0
     }
 
-    /// Whether something waits for the server.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.has_waiting_operations() || self.lock().pending().0 > 0
-    }
-
     /// Notes that a ping is sent.
     pub(super) fn note_ping(&self) {
         self.waiting.pinged.store(true, Ordering::SeqCst);
@@ -63,9 +58,11 @@ impl Client {
     }
 
     /// Sets what is expected of the log link. To be called when changes begin or cease to wait, too.
-    pub(super) fn expect(&self) {
-        let expected = self.waiting.pinged.load(Ordering::SeqCst) || self.is_waiting();
-        self.waiting.expectation.set(expected);
+    /// Returns whether something waits for the server.
+    pub(super) fn expect(&self) -> bool {
+        let waits = self.has_waiting_operations() || self.lock().pending().0 > 0;
+        self.waiting.expectation.set(waits || self.waiting.pinged.load(Ordering::SeqCst));
+        waits
     }
 }
 

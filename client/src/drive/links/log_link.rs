@@ -48,8 +48,7 @@ impl Client {
         let mut sent_at = Instant::now();
         loop {
             let next = self.lock().poll_outgoing();
-            self.expect();
-            let quiet_max = if self.is_waiting() { HEARTBEAT } else { IDLE_HEARTBEAT };
+            let quiet_max = if self.expect() { HEARTBEAT } else { IDLE_HEARTBEAT };
             let result = match next {
                 Some(Outgoing::Ops(group)) => send_ops(&mut writer, group).await,
                 Some(Outgoing::Message(message)) => send(&mut writer, &message, &[]).await,
