@@ -48,7 +48,7 @@ pub(crate) struct Who {
     pub(crate) address: String,
     pub(crate) since: Timestamp,
     /// The hash of the password that was given, or that the account had when the session was resumed.
-    password: Option<String>,
+    password: String,
 }
 
 impl Seat {
@@ -62,7 +62,7 @@ impl Seat {
             host: auth.host.clone(),
             address: auth.address.clone(),
             since: SystemTime::now().into(),
-            password: Some(auth.password.clone()),
+            password: auth.password.clone(),
         };
         Seat::with_secrets(id, who, 0)
     }
@@ -70,7 +70,7 @@ impl Seat {
     /// Makes the seat of a session that goes on, with new secrets. None if the system gives no
     /// random bytes.
     pub(crate) fn again(proved: &Proved) -> Option<Seat> {
-        let password = Some(proved.password.clone());
+        let password = proved.password.clone();
         let known = Who::of(proved.account, &proved.user, &proved.known, password);
         let who = Who { address: proved.address.clone(), ..known };
         Seat::with_secrets(proved.known.session, who, proved.request.attempt)
@@ -130,12 +130,7 @@ impl Seat {
 
 impl Who {
     /// The client of a session that the store knows.
-    pub(crate) fn of(
-        account: AccountId,
-        user: &Name,
-        known: &Resumable,
-        password: Option<String>,
-    ) -> Who {
+    pub(crate) fn of(account: AccountId, user: &Name, known: &Resumable, password: String) -> Who {
         Who {
             account,
             user: user.clone(),
@@ -149,8 +144,7 @@ impl Who {
     /// Whether the present account may still have this session: it is the same account, and its
     /// password is still the one that the user gave.
     pub(crate) fn may_be_of(&self, account: &Account) -> bool {
-        let is_given = |given: &String| account.password == *given;
-        account.id == self.account && self.password.as_ref().is_none_or(is_given)
+        account.id == self.account && account.password == self.password
     }
 
     /// The answer to another client of the account.

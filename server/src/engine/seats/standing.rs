@@ -47,7 +47,7 @@ impl Standing {
 
     /// The seat of a session in the store, which its client may resume.
     pub(crate) fn found(known: &Resumable, account: &Account, since: Instant) -> Standing {
-        let who = Who::of(account.id, &account.name, known, Some(account.password.clone()));
+        let who = Who::of(account.id, &account.name, known, account.password.clone());
         let position = (account.epoch, account.applied);
         Standing { session: known.session, who, since, position, asked: None }
     }
@@ -96,7 +96,7 @@ mod tests {
                 since: Timestamp::default(),
                 attempt: 0,
             },
-            None,
+            "hash".to_owned(),
         );
         let position = (Epoch(1), Seq(1));
         Standing { session: SessionId([1; 16]), who, since, position, asked: None }
