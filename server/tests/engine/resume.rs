@@ -23,6 +23,13 @@ async fn restarted(world: World) -> World {
     world.over_again(engine)
 }
 
+/// A client of alice's whose session has left the server's memory.
+async fn away(world: &World) -> Lost {
+    let lost = world.login("alice").await.lose_link();
+    world.until_away("alice").await;
+    lost
+}
+
 async fn refused(world: &World, lost: &Lost) -> Refusal {
     world.try_resume(lost.request(), lost.binding).await.unwrap_err()
 }
@@ -222,8 +229,7 @@ async fn a_request_that_comes_late_ends_neither_the_link_of_a_later_one_nor_its_
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_that_were_checked_against_a_higher_quota_are_taken_after_a_resume() {
     let world = World::new();
-    let lost = world.login("alice").await.lose_link();
-    world.until_away("alice").await;
+    let lost = away(&world).await;
     let account = world.meta.account(&name("alice")).unwrap().unwrap().id;
     world.meta.set_quota(account, Quota { bytes: 1, nodes: 3 }).unwrap();
     let mut alice = world.resume(lost).await;
@@ -264,8 +270,7 @@ async fn a_session_that_is_being_ended_is_over_though_its_link_is_lost_meanwhile
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_is_refused_leaves_the_seat_to_the_client_that_is_away() {
     let world = World::new();
-    let lost = world.login("alice").await.lose_link();
-    world.until_away("alice").await;
+    let lost = away(&world).await;
     let (beside, _) = world.reopen();
     let account = beside.account(&name("alice")).unwrap().unwrap().id;
     let claim = beside.claim(account, xfer_store::Purpose::Read).unwrap().unwrap();
@@ -281,8 +286,7 @@ async fn a_login_that_is_refused_leaves_the_seat_to_the_client_that_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_away_keeps_others_out_but_for_a_takeover() {
     let world = World::new();
-    let lost = world.login("alice").await.lose_link();
-    world.until_away("alice").await;
+    let lost = away(&world).await;
     let other = world.try_login("alice", Purpose::Mount).await.err();
     assert!(matches!(other, Some(Refusal::InUse { .. })), "{other:?}");
     let taken = world.take("alice").await;
@@ -295,8 +299,7 @@ async fn a_client_that_is_away_keeps_others_out_but_for_a_takeover() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mount_that_crashed_makes_way_for_the_next_on_its_machine() {
     let world = World::new();
-    let lost = world.login("alice").await.lose_link();
-    world.until_away("alice").await;
+    let lost = away(&world).await;
     let next = world.login_after_crash("alice", lost.grant.session).await;
     // Even one that the server believes to be there still.
     let crashed = next.grant.session;
@@ -308,15 +311,13 @@ async fn a_mount_that_crashed_makes_way_for_the_next_on_its_machine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_over_once_its_password_was_changed_or_an_administrator_ended_it() {
     let world = World::new();
-    let lost = world.login("alice").await.lose_link();
-    world.until_away("alice").await;
+    let lost = away(&world).await;
     let account = world.meta.account(&name("alice")).unwrap().unwrap().id;
     world.meta.set_password(account, "another").unwrap();
     world.engine.account_changed(&name("alice")).await;
     assert_eq!(refused(&world, &lost).await, Refusal::NoSession);
     assert!(world.engine.sessions().is_empty());
-    let lost = world.login("alice").await.lose_link();
-    world.until_away("alice").await;
+    let lost = away(&world).await;
     assert!(world.engine.end(&name("alice"), EndReason::Administrator).await);
     assert_eq!(refused(&world, &lost).await, Refusal::NoSession);
     world.login("alice").await;
