@@ -109,7 +109,8 @@ fn a_copy_that_is_made_again_copies_what_it_copied_before() {
         let mut alice = world.login("alice").await;
         let from = alice.create(Ino::ROOT, "from").await;
         let to = alice.create(Ino::ROOT, "to").await;
-        alice.write(from, 0, b"old").await;
+        // Only a part of it is copied, so the two share nothing.
+        alice.write(from, 0, b"old and more").await;
         alice.write(to, 0, b"???").await;
         alice.sync().await;
         // This is never reset, so nothing more is committed.
