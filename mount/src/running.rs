@@ -173,6 +173,7 @@ impl Mounted for Running {
             elsewhere: !self.mount.has_ended() && matches!(self.entry(), Ok(None)),
             pending_ops: status.pending_ops as u64,
             pending_bytes: status.pending_bytes as u64,
+            waits_for_room: status.is_stuck,
             durable_seq: status.durable.0,
             applied_seq: status.last.0,
             used_bytes: status.usage.bytes,
@@ -230,6 +231,11 @@ impl Running {
         match (status.ending(), status.pending_ops) {
             (Some(_), 0) => Failure::new(Exit::Other, loss(&status, &self.place())),
             (Some(_), _) => Failure::new(Exit::Lost, loss(&status, &self.place())),
+            (None, _) if status.is_stuck => Failure::new(
+                Exit::Other,
+                "the server's disk is full, so not everything is durable; \
+                 xfer sends the rest as soon as there is room",
+            ),
             (None, _) => Failure::new(
                 Exit::Other,
                 "the server can't be reached now, so not everything is durable; xfer goes on trying",

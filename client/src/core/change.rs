@@ -44,8 +44,10 @@ impl Core {
         let op = Op { time: self.now.wall, action };
         let changes = plan(&self.replica.table, &op)?;
         let room = Room::of(&changes, self.replica.table.usage());
-        if !self.uplink.disk_room.fits(room) {
-            if self.uplink.disk_room.is_refused(room, self.now.monotonic) {
+        let disk_room = &self.uplink.disk_room;
+        let is_up = self.session.is_up();
+        if !(disk_room.fits(room) || !is_up && disk_room.may_fit(self.uplink.log.room(), room)) {
+            if disk_room.is_refused(room, self.now.monotonic) {
                 // Earlier removals may free space, but only once they are durable.
                 self.sync_to(self.uplink.log.last())?;
                 return Err(Errno::ENOSPC.into());

@@ -40,6 +40,10 @@ pub enum LinkLoss {
     /// The server is stopping. Another one will go on with the session.
     #[error("the server is stopping")]
     Stopping,
+    /// The server's disk has no room for a change that was made while there was. It is sent again
+    /// until there is room.
+    #[error("the server's disk is full")]
+    DiskFull,
     /// The server has heard nothing from this machine for too long.
     #[error("the server heard nothing from this machine for {seconds} s")]
     Unheard {
@@ -97,6 +101,7 @@ impl From<EndReason> for LastWords {
     fn from(reason: EndReason) -> LastWords {
         match reason {
             EndReason::Stopping => LastWords::Lost(LinkLoss::Stopping),
+            EndReason::DiskFull => LastWords::Lost(LinkLoss::DiskFull),
             EndReason::Silent { seconds } => LastWords::Lost(LinkLoss::Unheard { seconds }),
             EndReason::Continued => LastWords::Lost(LinkLoss::Continued),
             EndReason::LoggedOut => LastWords::Over(Ending::LoggedOut),

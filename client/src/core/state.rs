@@ -168,14 +168,24 @@ impl Core {
         }
     }
 
-    /// Pauses until all changes up to `seq` are durable.
+    /// Pauses until all changes up to `seq` are durable. `ENOSPC` if the server's disk has no room
+    /// for them; they are kept, and sent as soon as it has.
     pub fn sync_to(&mut self, seq: Seq) -> Result<(), Stop> {
         if self.uplink.log.durable() >= seq {
             return Ok(());
         }
         self.must_have_session()?;
+        if self.is_stuck() {
+            return Err(Errno::ENOSPC.into());
+        }
         self.uplink.barrier = self.uplink.barrier.max(seq);
         Err(Pause::Progress.into())
+    }
+
+    /// Whether the server is reached but its disk has no room for a change that was made while there
+    /// was some.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.session.is_up() && self.uplink.disk_room.is_stuck()
     }
 
     /// Takes in an acknowledgement of all ops up to `seq`. False if the server can't have them all.

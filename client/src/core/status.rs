@@ -21,6 +21,8 @@ pub struct Status {
     pub pending_ops: usize,
     /// The memory that those take, in bytes: their data and what each takes beside it.
     pub pending_bytes: usize,
+    /// Whether the server's disk has no room for those.
+    pub is_stuck: bool,
     /// The seq of the last change.
     pub last: Seq,
     /// The seq of the last durable change.
@@ -74,6 +76,7 @@ impl Core {
             draining: self.session.draining.clone(),
             pending_ops,
             pending_bytes,
+            is_stuck: self.is_stuck(),
             last: self.uplink.log.last(),
             durable: self.uplink.log.durable(),
             usage: table.usage(),

@@ -10,7 +10,7 @@ use xfer_protocol::Errno;
 
 use super::Client;
 use super::patience::Patience;
-use crate::core::{Core, Ending, Link};
+use crate::core::{Core, Ending, Link, LinkLoss};
 
 /// The longest wait for the server's answer to the logout, once everything is durable.
 const LOGOUT_MAX: Duration = Duration::from_secs(10);
@@ -65,19 +65,24 @@ impl Client {
             () = self.worn_out(&mut patience) => {}
         }
         let mut progress = self.progress.subscribe();
-        let goodbye = async { while !self.lock().is_over() && progress.changed().await.is_ok() {} };
+        let is_done = || {
+            let core = self.lock();
+            core.is_over() || core.is_stuck()
+        };
+        let goodbye = async { while !is_done() && progress.changed().await.is_ok() {} };
         // Everything is durable, so nothing is lost if the server does not answer.
         tokio::select! {
             biased;
             _ = tokio::time::timeout(LOGOUT_MAX, goodbye) => {}
             () = self.wait_down() => {}
         }
-        let (link, pending) = {
+        let (link, pending, is_stuck) = {
             let core = self.lock();
-            (core.link_state(), core.pending().0)
+            (core.link_state(), core.pending().0, core.is_stuck())
         };
         let ending = match link {
             Link::Down { loss, .. } if pending > 0 => Ending::LinkLost(loss),
+            Link::Up if is_stuck => Ending::LinkLost(LinkLoss::DiskFull),
             Link::Up | Link::Down { .. } | Link::Over(_) => Ending::LoggedOut,
         };
         self.end(ending);
@@ -85,14 +90,15 @@ impl Client {
         self.loss()
     }
 
-    /// Waits until all changes are durable, or the session is over.
+    /// Waits until all changes are durable, or the session is over, or the server has no room for
+    /// them.
     async fn all_durable(&self) {
         let mut progress = self.progress.subscribe();
         loop {
             progress.mark_unchanged();
             let is_done = {
                 let core = self.lock();
-                core.pending().0 == 0 || core.is_over()
+                core.pending().0 == 0 || core.is_over() || core.is_stuck()
             };
             if is_done || progress.changed().await.is_err() {
                 return;

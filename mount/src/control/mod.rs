@@ -70,6 +70,9 @@ pub struct Status {
     pub pending_ops: u64,
     /// The bytes of data in those changes.
     pub pending_bytes: u64,
+    /// Whether they wait for room on the server's disk, which was full when they got there.
+    #[serde(default)]
+    pub waits_for_room: bool,
     /// The seq of the last change that is on the server's disk.
     pub durable_seq: u64,
     /// The seq of the last change made by this mount.

@@ -41,7 +41,7 @@ pub(super) fn details(mount: &Status) -> String {
         ("mounted", if mount.elsewhere { "not here any more" } else { "here" }.to_owned()),
         ("connection", mount.disconnected.as_ref().map_or("up".to_owned(), connection)),
         ("round trip", rtt),
-        ("not durable", pending(mount.pending_ops, mount.pending_bytes)),
+        ("not durable", not_durable(mount)),
         ("durable up to", format!("{} of {}", mount.durable_seq, mount.applied_seq)),
         ("used", bytes_of(mount.used_bytes, mount.quota_bytes)),
         ("nodes", format!("{} of {}", mount.used_nodes, mount.quota_nodes)),
@@ -68,6 +68,14 @@ pub(super) fn pending(ops: u64, bytes: u64) -> String {
         0 => "nothing".to_owned(),
         1 => format!("1 change, {}", size::display(bytes)),
         _ => format!("{ops} changes, {}", size::display(bytes)),
+    }
+}
+
+fn not_durable(mount: &Status) -> String {
+    let pending = pending(mount.pending_ops, mount.pending_bytes);
+    match mount.waits_for_room {
+        false => pending,
+        true => format!("{pending}; the server's disk is full, so they wait until it has room"),
     }
 }
 

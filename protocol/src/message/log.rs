@@ -97,8 +97,8 @@ pub enum ToClient {
         /// The time left, in milliseconds.
         deadline_ms: u64,
     },
-    /// The server serves the session no longer and closes the link. After [`EndReason::Stopping`]
-    /// and [`EndReason::Silent`] the client may resume it; else the session is over.
+    /// The server serves the session no longer and closes the link. The client may resume it after
+    /// a reason that passes ([`EndReason::is_passing`]); else the session is over.
     Ended(EndReason),
 }
 
@@ -125,6 +125,10 @@ pub enum EndReason {
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,
+    /// The server's disk has no room for a change that the client made while there was room. The
+    /// changes before it are durable.
+    #[error("the server's disk is full")]
+    DiskFull,
     /// The server received nothing from the client for too long.
     #[error("the server heard nothing from this machine for {seconds} s")]
     Silent {
@@ -137,6 +141,23 @@ pub enum EndReason {
     /// The server's storage failed; the server's log has the details.
     #[error("the server's storage failed: {}", Shown(.0))]
     Storage(String),
+}
+
+impl EndReason {
+    /// Whether the session goes on when its client resumes it.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            EndReason::Stopping
+            | EndReason::DiskFull
+            | EndReason::Continued
+            | EndReason::Silent { .. } => true,
+            EndReason::LoggedOut
+            | EndReason::TakenOver { .. }
+            | EndReason::Administrator
+            | EndReason::Protocol(_)
+            | EndReason::Storage(_) => false,
+        }
+    }
 }
 
 /// The announcement of a delivery; the client fetches its items with [`super::Ask::Delivery`].

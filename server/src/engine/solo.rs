@@ -57,6 +57,7 @@ impl From<Halt> for SoloError {
     fn from(halt: Halt) -> SoloError {
         match halt {
             Halt::Refused { seq: _, errno } => SoloError::Refused(errno),
+            Halt::Full { seq: _ } => SoloError::Storage(StoreError::Full),
             // Can't happen: each op is passed together with its data.
             Halt::Protocol(_) => SoloError::Refused(Errno::EINVAL),
             Halt::Storage(error) => SoloError::Storage(error),

@@ -73,6 +73,10 @@ fn storage_failed(message: &ToClient) -> Option<()> {
     matches!(message, ToClient::Ended(EndReason::Storage(_))).then_some(())
 }
 
+fn disk_full(message: &ToClient) -> Option<()> {
+    matches!(message, ToClient::Ended(EndReason::DiskFull)).then_some(())
+}
+
 fn refused(message: &ToClient) -> Option<()> {
     matches!(message, ToClient::Diverged { .. }).then_some(())
 }
@@ -93,7 +97,7 @@ async fn what_a_session_wrote_and_did_not_commit_goes_when_it_ends() {
     .await;
     let fail_write = |kind| move |faulty: &Faulty| *faulty.fail_write.lock().unwrap() = Some(kind);
     check_end("a failed write", fail_write(ErrorKind::Other), storage_failed).await;
-    check_end("a full disk", fail_write(ErrorKind::StorageFull), refused).await;
+    check_end("a full disk", fail_write(ErrorKind::StorageFull), disk_full).await;
     check_end("a file too large", fail_write(ErrorKind::FileTooLarge), refused).await;
 }
 

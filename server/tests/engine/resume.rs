@@ -1,5 +1,6 @@
 //! Sessions that are resumed over a new link: what a client finds again, and whom it keeps out.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -77,6 +78,24 @@ async fn a_session_goes_on_after_a_crash_of_the_server() {
     assert_eq!(alice.grant.ids.last().unwrap().end, ids.last().unwrap().end);
     alice.create(Ino::ROOT, "next").await;
     alice.sync().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_goes_on_after_its_op_found_the_disk_full() {
+    let (world, faulty) = faulty_world();
+    let mut alice = world.login("alice").await;
+    let file = alice.create(Ino::ROOT, "file").await;
+    *faulty.fail_write.lock().unwrap() = Some(ErrorKind::StorageFull);
+    let fitting = alice.seq;
+    alice.write(file, 0, b"data").await;
+    assert_eq!(alice.ended().await, EndReason::DiskFull);
+    let lost = alice.lose_link();
+    world.until_away("alice").await;
+    let mut alice = world.resume(lost).await;
+    assert_eq!(alice.grant.applied, fitting);
+    alice.write(file, 0, b"data").await;
+    alice.sync().await;
+    assert_eq!(alice.logout().await, EndReason::LoggedOut);
 }
 
 /// The ops of a copy from one file to another, and of a write to the first after that.

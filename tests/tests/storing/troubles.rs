@@ -11,7 +11,7 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use xfer_tests::files::errno;
 use xfer_tests::programs::program;
 use xfer_tests::server::Server;
-use xfer_tests::{Mount, World, shell};
+use xfer_tests::{Mount, PATIENCE, World, shell, wait_until};
 
 /// A small filesystem for a store; dropping it unmounts it.
 struct SmallDisk(PathBuf);
@@ -231,6 +231,43 @@ fn a_disk_full_of_rows_is_told_at_the_call_and_people_log_in_and_remove() {
     fs::write(alice.path("again"), vec![7; 8 << 20]).unwrap();
     alice.sync();
     alice.unmount();
+}
+
+#[test]
+fn changes_that_find_the_disk_full_after_a_break_wait_for_room_and_are_not_lost() {
+    let (mut world, _disk) = with_a_small_disk(&["alice"]);
+    let mount = world.mount("alice");
+    fs::write(mount.path("before"), "kept").unwrap();
+    mount.sync();
+    world.server.kill();
+    let data = vec![7; 4 << 20];
+    (0..4).for_each(|index| fs::write(mount.path(&format!("file{index}")), &data).unwrap());
+    // Another program on the server's machine uses the room that there was.
+    let ballast = world.server.store().join("ballast");
+    assert_eq!(fill(&ballast), libc::ENOSPC);
+    // Rows can still be written.
+    let size = fs::metadata(&ballast).unwrap().len() - (8 << 20);
+    File::options().write(true).open(&ballast).unwrap().set_len(size).unwrap();
+    world.server.restart();
+    wait_until("the server to have no room", PATIENCE, || {
+        let shown = mount.xfer("status", &[]).succeeded().stdout;
+        shown.contains("the server's disk is full, so they wait")
+    });
+    let file = File::open(mount.path("file3")).unwrap();
+    assert_eq!(errno(file.sync_all()), libc::ENOSPC);
+    assert_eq!(errno(fs::write(mount.path("more"), &data)), libc::ENOSPC);
+    assert_eq!(fs::read_to_string(mount.path("before")).unwrap(), "kept");
+    let refused = mount.xfer("sync", &[]);
+    assert!(refused.stderr.contains("the server's disk is full"), "{refused:?}");
+    fs::remove_file(ballast).unwrap();
+    wait_until("the changes to be durable", PATIENCE, || file.sync_all().is_ok());
+    drop(file);
+    mount.unmount();
+    let mount = world.mount("alice");
+    (0..4).for_each(|index| {
+        assert_eq!(fs::read(mount.path(&format!("file{index}"))).unwrap(), data);
+    });
+    mount.unmount();
 }
 
 #[test]

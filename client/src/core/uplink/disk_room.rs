@@ -28,9 +28,22 @@ pub(in crate::core) struct DiskRoom {
     limit: Limit,
     /// The room that the session's ops have taken so far.
     used: Room,
+    /// The part of it that ops take which were sent over this link.
+    sent: Room,
+    /// The op that is held back, because it does not fit within the limit.
+    held_back: Option<HeldBack>,
     question: Question,
     /// The room that the server did not have, and when it said so.
     refused: Option<(Room, Instant)>,
+}
+
+/// An op that is held back. Only a new link can bring that about: others may have used the room
+/// meanwhile that was there when the program made the change.
+#[derive(Debug)]
+struct HeldBack {
+    room: Room,
+    /// Whether the server was asked for its room, and had none.
+    refused: bool,
 }
 
 /// The question for a higher limit. It holds the room of the op that did not fit.
@@ -47,6 +60,8 @@ impl DiskRoom {
             disk,
             limit: Limit { room: limit, round: 0 },
             used: Room::default(),
+            sent: Room::default(),
+            held_back: None,
             question: Question::None,
             refused: None,
         }
@@ -62,9 +77,47 @@ impl DiskRoom {
         room.is_none() || self.limit.room.covers(self.used.plus(room))
     }
 
+    /// Whether an op that takes `room` may be made after those that are `pending`, while the server
+    /// can't be asked: if the disk had room for all of them when the server last spoke. If others
+    /// use that room meanwhile, the op is held back.
+    pub(in crate::core) fn may_fit(&self, pending: Room, room: Room) -> bool {
+        self.fits(room) || self.disk.covers(pending.plus(room))
+    }
+
     /// Counts the room of an op as used.
     pub(in crate::core) fn take(&mut self, room: Room) {
         self.used = self.used.plus(room);
+    }
+
+    /// Whether an op that takes `room` may be sent now. If so, it counts as sent.
+    pub(in crate::core) fn may_send(&mut self, room: Room) -> bool {
+        let sent = self.sent.plus(room);
+        let may = room.is_none() || self.limit.room.covers(sent);
+        if may {
+            self.sent = sent;
+            self.held_back = None;
+        }
+        may
+    }
+
+    /// Holds back the next op, which takes `room`, until the server grants it.
+    pub(in crate::core) fn hold_back(&mut self, room: Room) {
+        if self.held_back.is_none() {
+            self.held_back = Some(HeldBack { room, refused: false });
+            self.question = Question::Waiting(room);
+        }
+    }
+
+    /// Whether an op is held back for which the server has no room.
+    pub(in crate::core) fn is_stuck(&self) -> bool {
+        self.held_back.as_ref().is_some_and(|held| held.refused)
+    }
+
+    /// Asks again for the room of an op that is held back.
+    pub(in crate::core) fn ask_again(&mut self) {
+        if let Some(held) = &self.held_back {
+            self.want(held.room);
+        }
     }
 
     /// Whether the server refused this much room, or less, a moment ago.
@@ -91,8 +144,13 @@ impl DiskRoom {
     /// now, since other ops may have used room since.
     pub(in crate::core) fn question(&mut self) -> Option<Room> {
         let Question::Waiting(room) = self.question else { return None };
+        // An op that is held back comes before all that programs want to do.
+        let (before, room) = match &self.held_back {
+            Some(held) => (self.sent, held.room),
+            None => (self.used, room),
+        };
         self.question = Question::Asked(room);
-        Some(self.used.plus(room))
+        Some(before.plus(room))
     }
 
     /// Takes in the room and the limit that come with an acknowledgement. The durable changes may
@@ -116,6 +174,9 @@ impl DiskRoom {
         if let Question::Asked(room) = self.question {
             self.question = Question::None;
             self.refused = (!self.fits(room)).then_some((room, now));
+            if let Some(held) = &mut self.held_back {
+                held.refused = !self.limit.room.covers(self.sent.plus(held.room));
+            }
         }
     }
 
@@ -125,6 +186,8 @@ impl DiskRoom {
         self.disk = disk;
         self.limit = Limit { room: limit, round: 0 };
         self.used = used;
+        self.sent = Room::default();
+        self.held_back = None;
         self.refused = None;
         self.rewind();
     }
@@ -216,6 +279,25 @@ mod tests {
         // The new link begins with the first round.
         rooms.hear_answer(DISK, limit(80, 0), Instant::now());
         assert!(rooms.fits(bytes(50)));
+    }
+
+    #[test]
+    fn an_op_for_which_there_is_no_room_any_more_is_held_back_until_there_is() {
+        let mut rooms = rooms(100);
+        rooms.resume(DISK, limit(60, 0).room, bytes(90));
+        assert!(rooms.may_send(bytes(50)) && !rooms.may_send(bytes(40)));
+        rooms.hold_back(bytes(40));
+        assert_eq!(rooms.question(), Some(bytes(90)));
+        assert!(!rooms.is_stuck(), "the server was not asked yet");
+        rooms.hear_answer(DISK, limit(60, 0), Instant::now());
+        assert!(rooms.is_stuck() && !rooms.has_question());
+        rooms.want(bytes(7));
+        assert_eq!(rooms.question(), Some(bytes(90)), "it comes before what programs want");
+        rooms.hear_answer(DISK, limit(60, 0), Instant::now());
+        rooms.ask_again();
+        rooms.question();
+        rooms.hear_answer(DISK, limit(90, 0), Instant::now());
+        assert!(!rooms.is_stuck() && rooms.may_send(bytes(40)) && rooms.may_send(Room::default()));
     }
 
     #[test]

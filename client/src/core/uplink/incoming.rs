@@ -35,7 +35,11 @@ impl Core {
                 }
             }
             ToClient::Room { disk, limit } => {
+                let was_stuck = self.is_stuck();
                 self.uplink.disk_room.hear_answer(disk, limit, self.now.monotonic);
+                if self.is_stuck() && !was_stuck {
+                    tracing::warn!("the server's disk is full; changes wait until it has room");
+                }
             }
             ToClient::Diverged { seq, errno } => return Err(Ending::Diverged { seq, errno }),
             ToClient::Arrived(head) => self.note_arrival(head),

@@ -42,6 +42,8 @@ pub(in crate::core) struct Log {
     ever_sent: Seq,
     bytes: usize,
     bytes_max: usize,
+    /// The room that all entries take on the server's disk.
+    room: Room,
     rate: Rate,
 }
 
@@ -76,7 +78,16 @@ pub(crate) struct Group {
 impl Log {
     pub(in crate::core) fn new(last: Seq, bytes_max: usize) -> Log {
         let (entries, rate) = (VecDeque::new(), Rate::default());
-        Log { entries, last, sent: 0, ever_sent: last, bytes: 0, bytes_max, rate }
+        Log {
+            entries,
+            last,
+            sent: 0,
+            ever_sent: last,
+            bytes: 0,
+            bytes_max,
+            room: Room::default(),
+            rate,
+        }
     }
 
     /// Whether an op with data may be appended now. The backlog is bounded in bytes, and by what
@@ -104,6 +115,7 @@ impl Log {
         }
         let bytes = OP_BYTES + payload.len() + extra_bytes(&op.action);
         self.bytes += bytes;
+        self.room = self.room.plus(room);
         self.entries.push_back(Entry { op, payload, bytes, room });
         self.last = self.last.next();
         self.last
@@ -136,11 +148,17 @@ impl Log {
 
     /// The room that all these ops take on the server's disk.
     pub(in crate::core) fn room(&self) -> Room {
-        self.entries.iter().fold(Room::default(), |sum, entry| sum.plus(entry.room))
+        self.room
     }
 
-    /// Takes the next ops to send, if there are any.
-    pub(in crate::core) fn take(&mut self) -> Option<Group> {
+    /// The room that the next op to send takes on the server's disk.
+    pub(in crate::core) fn next_room(&self) -> Option<Room> {
+        self.entries.get(self.sent).map(|entry| entry.room)
+    }
+
+    /// Takes the next ops to send, if there are any for which the server has room: `fits` is asked
+    /// for the room of each, and counts it.
+    pub(in crate::core) fn take(&mut self, mut fits: impl FnMut(Room) -> bool) -> Option<Group> {
         let first = self.last_sent().next();
         // About half a second of the link, so that a short message need not wait long behind a
         // frame.
@@ -150,7 +168,7 @@ impl Log {
         for entry in self.entries.range(self.sent..).take(FRAME_OPS_MAX) {
             bytes += entry.bytes;
             // The first op goes out however large it is: else it would never go.
-            if bytes > frame && !ops.is_empty() {
+            if bytes > frame && !ops.is_empty() || !fits(entry.room) {
                 break;
             }
             ops.push(entry.op.clone());
@@ -194,7 +212,11 @@ impl Log {
         if count > self.sent {
             return false;
         }
-        let bytes: usize = self.entries.drain(..count).map(|entry| entry.bytes).sum();
+        let mut bytes = 0;
+        for entry in self.entries.drain(..count) {
+            bytes += entry.bytes;
+            self.room = self.room.less(entry.room);
+        }
         self.sent -= count;
         self.bytes -= bytes;
         self.rate.carried(bytes, now);
@@ -251,18 +273,18 @@ mod tests {
     #[test]
     fn ops_go_out_once_and_in_order() {
         let mut log = log_of(&[0, 700_000, 700_000]);
-        let first = log.take().unwrap();
+        let first = log.take(|_| true).unwrap();
         assert_eq!((first.first, first.ops.len()), (Seq(11), 2));
-        let second = log.take().unwrap();
+        let second = log.take(|_| true).unwrap();
         assert_eq!((second.first, second.ops.len()), (Seq(13), 1));
-        assert!(log.take().is_none());
+        assert!(log.take(|_| true).is_none());
     }
 
     #[test]
     fn what_was_not_sent_cannot_become_durable() {
         let mut log = log_of(&[0, 0]);
         assert!(!log.retire(Seq(11), Instant::now()));
-        log.take().unwrap();
+        log.take(|_| true).unwrap();
         assert!(log.retire(Seq(11), Instant::now()));
         assert_eq!((log.durable(), log.pending().0), (Seq(11), 1));
     }
@@ -271,7 +293,7 @@ mod tests {
     fn a_full_log_has_no_room_until_something_is_durable() {
         let mut log = log_of(&[1 << 20]);
         assert!(!log.has_room());
-        log.take().unwrap();
+        log.take(|_| true).unwrap();
         assert!(log.retire(Seq(11), Instant::now()));
         assert!(log.has_room());
     }
@@ -279,7 +301,7 @@ mod tests {
     #[test]
     fn a_new_link_carries_all_ops_that_the_server_has_not_applied() {
         let mut log = log_of(&[0, 0, 0, 0]);
-        log.take().unwrap();
+        log.take(|_| true).unwrap();
         assert!(log.retire(Seq(11), Instant::now()));
         log.rewind();
         assert_eq!(log.check(Seq(10)), Err(Astray::Behind));
@@ -288,17 +310,17 @@ mod tests {
         assert_eq!(log.check(Seq(15)), Err(Astray::Ahead), "it was never sent");
         log.resume(Seq(13), Instant::now());
         assert_eq!((log.durable(), log.pending().0), (Seq(13), 2));
-        let again = log.take().unwrap();
+        let again = log.take(|_| true).unwrap();
         assert_eq!((again.first, again.ops.len()), (Seq(14), 2));
     }
 
     #[test]
     fn ops_go_out_again_after_a_rewind_but_for_those_that_are_durable() {
         let mut log = log_of(&[0, 0, 0]);
-        log.take().unwrap();
+        log.take(|_| true).unwrap();
         assert!(log.retire(Seq(11), Instant::now()));
         log.rewind();
-        let again = log.take().unwrap();
+        let again = log.take(|_| true).unwrap();
         assert_eq!((again.first, again.ops.len()), (Seq(12), 2));
     }
 }

@@ -9,6 +9,10 @@
 //! 4. A barrier for a full log, when all ops were sent: only a commit makes room in it.
 //! 5. The logout, when everything is durable; or the end of the link, if the server is stopping.
 //!
+//! An op for which the server's disk has no room is held back, with all later ones, and the server is
+//! asked for room again with each ping. That can only happen after a break of the link: others may
+//! have used the room meanwhile that was there when the program made the change.
+//!
 //! Nothing is written to the link from here. The drive writes, and decides when a ping is due.
 //!
 //! **Invariant:** a barrier covers only ops that were sent before it.
@@ -16,6 +20,7 @@
 use bytes::Bytes;
 use xfer_protocol::message::ToServer;
 
+use super::Uplink;
 use super::log::Group;
 use crate::core::state::Core;
 
@@ -60,6 +65,7 @@ impl Core {
     /// A ping for a quiet link. The ping also returns unused room to the server.
     pub(crate) fn ping(&mut self) -> ToServer {
         self.uplink.heartbeat.pinged = Some(self.now.monotonic);
+        self.uplink.disk_room.ask_again();
         ToServer::Ping { limit: self.uplink.disk_room.give_back() }
     }
 
@@ -90,17 +96,21 @@ impl Core {
     }
 
     fn ops(&mut self) -> Option<Outgoing> {
-        let group = self.uplink.log.take()?;
+        let Uplink { log, disk_room, .. } = &mut self.uplink;
+        let group = log.take(|room| disk_room.may_send(room));
+        let Some(group) = group else {
+            log.next_room().into_iter().for_each(|room| disk_room.hold_back(room));
+            return None;
+        };
         let bytes = group.payloads.iter().map(Bytes::len).sum::<usize>();
         self.uplink.sent.bytes_since_barrier += bytes;
         Some(Outgoing::Ops(group))
     }
 
-    /// A barrier for a full log. It comes after [`Core::ops`], so everything up to the log's end
-    /// was sent.
+    /// A barrier for a full log. It comes after [`Core::ops`], so everything was sent that may be.
     fn late_barrier(&mut self) -> Option<Outgoing> {
         let uplink = &mut self.uplink;
-        let upto = uplink.log.last();
+        let upto = uplink.log.last_sent();
         if uplink.log.has_room() || uplink.sent.barrier >= upto {
             return None;
         }

@@ -208,6 +208,7 @@ fn over(session: &Session, error: Unmade) -> Over {
 fn halted(session: &Session, halt: Halt) -> Over {
     match halt {
         Halt::Refused { seq, errno } => Over::Diverged(seq, errno),
+        Halt::Full { seq } => Over::NoRoom(seq),
         Halt::Protocol(what) => Over::Protocol(what.to_owned()),
         Halt::Storage(error) => {
             tracing::error!(user = %session.user(), %error, "an op can't be applied");

@@ -151,6 +151,10 @@ impl Committing {
                 self.session.tree.with(|tree| tree.withdraw()).map_err(no_tree)?;
                 Err(Over::Fenced)
             }
+            Verdict::Full => {
+                self.session.tree.with(|tree| tree.withdraw()).map_err(no_tree)?;
+                Err(Over::Full)
+            }
             Verdict::Failed(trouble) => Err(Over::Failed(trouble)),
         }
     }

@@ -205,18 +205,20 @@ impl Driver {
     /// Commits the applied ops, unless the reason for the session's end forbids it.
     async fn last_commit(&mut self, over: Over) -> Over {
         match over {
-            Over::Fenced | Over::Failed(_) => {
+            Over::Fenced | Over::Failed(_) | Over::Full => {
                 self.await_verdict().await;
                 over
             }
             // The session of a removed account is also fenced, but the order is the better reason.
             Over::Ordered(_) => match self.finish().await {
-                Err(failed @ Over::Failed(_)) => failed,
+                Err(failed @ (Over::Failed(_) | Over::Full)) => failed,
                 Ok(()) | Err(_) => over,
             },
-            Over::LoggedOut | Over::LinkLost(_) | Over::Protocol(_) | Over::Diverged(..) => {
-                self.finish().await.err().unwrap_or(over)
-            }
+            Over::LoggedOut
+            | Over::LinkLost(_)
+            | Over::Protocol(_)
+            | Over::Diverged(..)
+            | Over::NoRoom(_) => self.finish().await.err().unwrap_or(over),
         }
     }
 

@@ -23,6 +23,11 @@ pub(crate) enum Over {
     Protocol(String),
     /// The server's rules refused an op.
     Diverged(Seq, Errno),
+    /// The disk has no room for an op. The client may resume the session, and find more room.
+    NoRoom(Seq),
+    /// The disk is full, so a commit failed, and no more may be committed. The client may resume the
+    /// session, as after [`Over::NoRoom`].
+    Full,
     /// A later session owns the tree.
     Fenced,
     /// The storage failed, or the tree is in an unknown state: no more may be committed.
@@ -54,17 +59,9 @@ impl Over {
     /// Whether the client may resume the session.
     pub(crate) fn fate(&self) -> Fate {
         match self {
-            Over::LinkLost(_)
-            | Over::Ordered(
-                EndReason::Stopping | EndReason::Continued | EndReason::Silent { .. },
-            ) => Fate::Resumable,
-            Over::Ordered(
-                EndReason::LoggedOut
-                | EndReason::TakenOver { .. }
-                | EndReason::Administrator
-                | EndReason::Protocol(_)
-                | EndReason::Storage(_),
-            )
+            Over::LinkLost(_) | Over::NoRoom(_) | Over::Full => Fate::Resumable,
+            Over::Ordered(reason) if reason.is_passing() => Fate::Resumable,
+            Over::Ordered(_)
             | Over::LoggedOut
             | Over::Protocol(_)
             | Over::Diverged(..)
@@ -95,6 +92,14 @@ impl Over {
             Over::Diverged(seq, errno) => {
                 tracing::warn!(%user, address, %seq, ?errno, "session ends: an op was refused");
             }
+            Over::NoRoom(seq) => {
+                let why = "the disk is full";
+                tracing::warn!(%user, address, %seq, why, "link given up");
+            }
+            Over::Full => {
+                let why = "the disk is full";
+                tracing::warn!(%user, address, %applied, why, "link given up");
+            }
             Over::Fenced => tracing::warn!(%user, address, %applied, "session ends: fenced"),
             Over::Failed(what) => {
                 tracing::error!(%user, address, %applied, %what, "session ends: storage failed");
@@ -119,6 +124,7 @@ impl Over {
                 let reason = EndReason::Protocol(format!("op {seq}: {errno}"));
                 return vec![ToClient::Diverged { seq, errno }, ToClient::Ended(reason)];
             }
+            Over::NoRoom(_) | Over::Full => EndReason::DiskFull,
             // Within one server, a session is over before the next begins, so another server fenced
             // it.
             Over::Fenced => EndReason::TakenOver {

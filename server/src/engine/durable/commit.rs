@@ -39,6 +39,8 @@ pub(crate) enum Verdict {
     },
     /// A later session owns the tree.
     Fenced,
+    /// The disk is full. The batch is not durable.
+    Full,
     /// The storage failed. Whether the batch is durable is not known.
     Failed(Trouble),
 }
@@ -54,6 +56,15 @@ pub(crate) struct Committer {
     pub(crate) stores: Stores,
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) commits: Arc<Commits>,
+}
+
+impl From<StoreError> for Verdict {
+    fn from(error: StoreError) -> Verdict {
+        match error {
+            StoreError::Full => Verdict::Full,
+            error => Verdict::Failed(Trouble::from(&error)),
+        }
+    }
 }
 
 /// The deliveries that a batch sends, with their recipients.
@@ -79,7 +90,7 @@ impl Committer {
         let count = works.len();
         self.try_commit(works).await.unwrap_or_else(|error| {
             tracing::error!(%error, sessions = count, "a commit failed");
-            vec![Verdict::Failed(Trouble::from(&error)); count]
+            vec![Verdict::from(error); count]
         })
     }
 
@@ -91,6 +102,7 @@ impl Committer {
         let mut ready = Vec::with_capacity(batches.len());
         let mut synced = synced.into_iter();
         // A batch without an answer from the store does not count as durable.
+        let silent = || Verdict::Failed(Trouble::of_server("the store said nothing of it"));
         let mut prepare = |mut batch: Batch| match synced.next() {
             Some(Ok(placements)) => {
                 batch.placements = placements;
@@ -98,10 +110,10 @@ impl Committer {
                 ready.push(batch);
                 Ok(sent)
             }
-            Some(Err(error)) => Err(Trouble::from(&error)),
-            None => Err(Trouble::of_server("the store said nothing of it")),
+            Some(Err(error)) => Err(Verdict::from(error)),
+            None => Err(silent()),
         };
-        let prepared: Vec<Result<Sent, Trouble>> = batches.drain(..).map(&mut prepare).collect();
+        let prepared: Vec<Result<Sent, Verdict>> = batches.drain(..).map(&mut prepare).collect();
         let (span, count) = (tracing::trace_span!("rows"), ready.len() as u64);
         let committed = self.stores.store.trees.commit(ready).instrument(span).await?;
         add(&self.commits.transactions, 1);
@@ -109,8 +121,11 @@ impl Committer {
         let scarce = self.reclaim_if_scarce().await;
         let mut committed = committed.into_iter();
         let verdict = |prepared| match prepared {
-            Ok(sent) => self.verdict(sent, committed.next(), scarce),
-            Err(why) => Verdict::Failed(why),
+            Ok(sent) => match committed.next() {
+                Some(committed) => self.verdict(sent, committed, scarce),
+                None => silent(),
+            },
+            Err(verdict) => verdict,
         };
         Ok(prepared.into_iter().map(verdict).collect())
     }
@@ -118,18 +133,17 @@ impl Committer {
     fn verdict(
         &self,
         sent: Sent,
-        committed: Option<Result<Committed, StoreError>>,
+        committed: Result<Committed, StoreError>,
         scarce: bool,
     ) -> Verdict {
         match committed {
-            Some(Ok(Committed::Durable(decided))) => {
+            Ok(Committed::Durable(decided)) => {
                 self.exchange.announce(&sent, &decided);
                 self.exchange.tell(decided);
                 Verdict::Durable { scarce }
             }
-            Some(Ok(Committed::Fenced)) => Verdict::Fenced,
-            Some(Err(error)) => Verdict::Failed(Trouble::from(&error)),
-            None => Verdict::Failed(Trouble::of_server("the store said nothing of it")),
+            Ok(Committed::Fenced) => Verdict::Fenced,
+            Err(error) => Verdict::from(error),
         }
     }
 

@@ -53,15 +53,7 @@ impl Orders {
     }
 
     fn note(&self, reason: &EndReason) {
-        let may_resume = match reason {
-            EndReason::Stopping | EndReason::Continued | EndReason::Silent { .. } => true,
-            EndReason::LoggedOut
-            | EndReason::TakenOver { .. }
-            | EndReason::Administrator
-            | EndReason::Protocol(_)
-            | EndReason::Storage(_) => false,
-        };
-        if !may_resume {
+        if !reason.is_passing() {
             self.for_good.lock().get_or_insert_with(|| reason.clone());
         }
     }

@@ -15,6 +15,11 @@ pub(crate) enum Halt {
         /// The error that the rules or the checks gave.
         errno: Errno,
     },
+    /// The disk has no room for the op.
+    Full {
+        /// The position of the op.
+        seq: Seq,
+    },
     /// The client broke the protocol.
     Protocol(&'static str),
     /// The storage failed.
@@ -22,17 +27,20 @@ pub(crate) enum Halt {
 }
 
 impl Halt {
-    /// Narrows the reason down for an op at `seq`. An op that needs more than the disk has, or than
-    /// a file there can hold, is refused; that is not a failure of the storage.
+    /// Narrows the reason down for an op at `seq`. A disk that is full is not a failure of the
+    /// storage, and neither is an op that needs more than a file there can hold.
     pub(crate) fn of_op(self, seq: Seq) -> Halt {
         match self {
-            Halt::Storage(StoreError::Full) => Halt::Refused { seq, errno: Errno::ENOSPC },
+            Halt::Storage(StoreError::Full) => Halt::Full { seq },
             Halt::Storage(StoreError::Io { error, .. })
                 if error.kind() == ErrorKind::FileTooLarge =>
             {
                 Halt::Refused { seq, errno: Errno::EFBIG }
             }
-            other @ (Halt::Refused { .. } | Halt::Protocol(_) | Halt::Storage(_)) => other,
+            other @ (Halt::Refused { .. }
+            | Halt::Full { .. }
+            | Halt::Protocol(_)
+            | Halt::Storage(_)) => other,
         }
     }
 }

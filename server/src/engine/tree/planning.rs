@@ -95,9 +95,9 @@ impl Tree {
         }
     }
 
-    /// Returns the refusal of the next op, if the disk has no room for it.
+    /// Returns the reason to halt before the next op, if the disk has no room for it.
     pub(crate) fn no_room(&self) -> Halt {
-        Halt::Refused { seq: self.last_planned().next(), errno: Errno::ENOSPC }
+        Halt::Full { seq: self.last_planned().next() }
     }
 
     /// Takes the effects on contents of the planned ops.
