@@ -5,7 +5,7 @@
 #   tests/long.sh PART...      only these parts: fsx, differential, space, sides, breaks, rules, big
 #
 # XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS, XFER_RULES_OPERATIONS,
-# XFER_RULES_RUNS, XFER_RULES_SEEDS, XFER_KILLS, XFER_COPIED_MIB, XFER_PULLED_S, XFER_COMING_BACK,
+# XFER_RULES_RUNS, XFER_RULES_SEEDS, XFER_KILLS, XFER_COPIED_MIB, XFER_PULLED_S, XFER_COMING_BACK, XFER_RESCUES,
 # PROPTEST_CASES, XFER_BIG_ENTRIES, XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -55,8 +55,11 @@ sides() {
 breaks() {
     export XFER_KILLS=${XFER_KILLS:-300} XFER_COPIED_MIB=${XFER_COPIED_MIB:-2048}
     export XFER_PULLED_S=${XFER_PULLED_S:-300} XFER_COMING_BACK=${XFER_COMING_BACK:-1000}
+    export XFER_RESCUES=${XFER_RESCUES:-500}
     measured "crashes, $XFER_KILLS kills and a copy of $XFER_COPIED_MIB MiB" \
         -p xfer-tests --test storing -- --nocapture crashes::
+    measured "$XFER_RESCUES rescues of random changes" \
+        -p xfer-tests --test storing -- --nocapture rescue::random
     measured "broken links, pulled for $XFER_PULLED_S s" -p xfer-tests --test sessions -- breaks::
     measured "$XFER_COMING_BACK clients that come back" \
         -p xfer-tests --test sessions -- --nocapture come_back

@@ -1,13 +1,14 @@
 //! Mounts an xfer server's storage as a directory.
 //!
 //! Reading order: [`fuse`] (the kernel's side of `xfer-client`), [`run`] (a mount from its start to its
-//! end) with [`running`] and `session_note`, [`control`] (`xfer status` and so on), then what they use: [`command`] (the
+//! end) with [`running`] and `session_note`, [`control`] (`xfer status` and so on), [`rescue`] (what did not reach the server), then what they use: [`command`] (the
 //! command line), [`mountpoint`], [`process`].
 
 pub mod fuse;
 pub mod run;
 pub mod running;
 mod session_note;
+pub mod rescue;
 pub mod control;
 pub mod command;
 pub mod mountpoint;

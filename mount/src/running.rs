@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -16,6 +16,7 @@ use crate::mountpoint::unmounting::{self, Lies, UnmountError};
 use crate::process::exit::{Exit, Failure};
 use crate::process::report::report;
 use crate::process::signals::Signals;
+use crate::rescue::Rescues;
 
 /// A mount that runs.
 pub struct Running {
@@ -32,6 +33,8 @@ pub struct Running {
     released: Notify,
     /// How the session ended, once it has.
     ended: watch::Sender<Option<Result<(), Failure>>>,
+    /// Where the changes are kept that did not reach the server.
+    kept: OnceLock<Result<PathBuf, String>>,
 }
 
 impl Running {
@@ -45,7 +48,8 @@ impl Running {
     ) -> Running {
         let namespace = mountinfo::namespace().unwrap_or_default();
         let (released, ended) = (Notify::new(), watch::Sender::new(None));
-        Running { client, mount, server, user, place, namespace, released, ended }
+        let kept = OnceLock::new();
+        Running { client, mount, server, user, place, namespace, released, ended, kept }
     }
 
     /// The kernel's number of the mount's device.
@@ -65,6 +69,7 @@ impl Running {
                     lost = true;
                     let (status, place) = (self.client.status(), self.place());
                     report(&format!("{}: {}", place.display(), loss(&status, &place)));
+                    self.report_rest();
                 }
             }
         }
@@ -114,17 +119,50 @@ impl Running {
             finished = self.client.finish() => finished.map_err(|lost| lost.to_string()),
             () = signals.next() => {
                 let status = self.client.status();
+                self.client.abandon().await;
                 Err(format!(
                     "ended at once; {} changes ({} bytes) are not on the server",
                     status.pending_ops, status.pending_bytes
                 ))
             }
         };
+        self.report_rest();
         let result = result.map_err(|why| Failure::new(Exit::Lost, why));
         self.ended.send_replace(Some(result.clone()));
         result.map_err(|Failure { exit, line }| {
             Failure::new(exit, format!("{}: {line}", self.place.display()))
         })
+    }
+}
+
+impl Running {
+    /// Keeps what did not reach the server on this machine, once, if the session is over. Returns
+    /// where it is.
+    fn keep_rest(&self) -> Option<Result<PathBuf, String>> {
+        let status = self.client.status();
+        let ending = status.ending().filter(|_| status.pending_ops > 0)?;
+        let keep = || {
+            let rescues = Rescues::of_user().ok_or("there is no home directory")?;
+            let trace = self.client.trace().into_iter().map(Ok);
+            let account = format!("{}@{}", self.user, self.server);
+            rescues.keep(&account, &ending.to_string(), trace).map_err(|error| error.to_string())
+        };
+        Some(self.kept.get_or_init(keep).clone())
+    }
+
+    /// Keeps the rest, and says so.
+    fn report_rest(&self) {
+        let line = match tokio::task::block_in_place(|| self.keep_rest()) {
+            None => return,
+            Some(Ok(path)) => format!(
+                "what is not on the server is kept in {}; see: xfer rescue list",
+                path.display()
+            ),
+            Some(Err(why)) => {
+                format!("what is not on the server is lost, since it can't be kept: {why}")
+            }
+        };
+        report(&format!("{}: {line}", self.place.display()));
     }
 }
 
@@ -195,6 +233,20 @@ impl Mounted for Running {
 
     fn sync(&self) -> Waiting<'_> {
         Box::pin(async { self.client.sync().await.map_err(|_| self.why_not_durable()) })
+    }
+
+    fn abandon(&self) -> Waiting<'_> {
+        Box::pin(async {
+            self.client.abandon().await;
+            let kept = tokio::task::block_in_place(|| self.keep_rest());
+            if let Some(Err(why)) = kept {
+                let line = format!("what is not on the server can't be kept, so it stays: {why}");
+                return Err(Failure::new(Exit::Lost, line));
+            }
+            tokio::task::block_in_place(|| self.leave());
+            self.released.notify_one();
+            Ok(())
+        })
     }
 
     fn unmount(&self) -> Waiting<'_> {

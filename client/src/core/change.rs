@@ -56,6 +56,7 @@ impl Core {
             return Err(Pause::Progress.into());
         }
         self.uplink.disk_room.take(room);
+        let subjects = self.subjects(&op.action);
         let seq = self.uplink.log.next();
         // Before the rows change: it compares the contents that nodes get with those that they
         // have.
@@ -71,7 +72,7 @@ impl Core {
         if is_awaited(&op.action) {
             self.uplink.barrier = seq;
         }
-        self.uplink.log.append(op, payload, room, self.now.monotonic);
+        self.uplink.log.append(op, payload, subjects, room, self.now.monotonic);
         Ok(())
     }
 

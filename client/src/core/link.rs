@@ -64,6 +64,9 @@ pub enum Ending {
     /// The mount was asked to end. Nothing is left to do.
     #[error("logged out")]
     LoggedOut,
+    /// The user gave it up, without waiting for the server.
+    #[error("given up")]
+    Abandoned,
     /// The server ended it. The user may mount again, unless another mount has the session by now.
     #[error(transparent)]
     ByServer(EndReason),

@@ -2,7 +2,8 @@
 //! machine without tokio, clocks or randomness.
 //!
 //! Reading order: [`state`] (the parts), [`pause`] (why an attempt did not finish), [`link`] (how a
-//! session ends), [`change`] (how a change is made), [`resuming`] (a link that is lost, and the next), then the parts: [`tree`] (rows and names),
+//! session ends), [`change`] (how a change is made), [`resuming`] (a link that is
+//! lost, and the next), [`trace`] (what is not durable, told without the replica), then the parts: [`tree`] (rows and names),
 //! [`data`] (bytes), [`uplink`] (the log link), [`outbox`] and [`inbox`] (deliveries); [`notice`]
 //! and [`outdated`] (messages to the kernel), [`status`] (the state for display).
 
@@ -13,6 +14,7 @@ mod pause;
 mod link;
 mod change;
 mod resuming;
+mod trace;
 mod tree;
 mod data;
 mod uplink;
@@ -39,4 +41,5 @@ pub use pause::{Pause, Reservation, Stop};
 pub use state::Core;
 pub use status::Status;
 pub use time::Now;
+pub use trace::{Change, Place, Subject, Subjects, Trace, Whereabouts};
 pub use tree::{Found, HandleId, Listed, New, NewAttributes, Space};

@@ -3,14 +3,15 @@
 //! **Invariant:** mapped changes are written back before a drain begins, since none are accepted
 //! after.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use xfer_protocol::Errno;
+use xfer_protocol::{Errno, Seq};
 
 use super::Client;
 use super::patience::Patience;
-use crate::core::{Core, Ending, Link, LinkLoss};
+use crate::core::{Core, Ending, Link, LinkLoss, Trace};
 
 /// The longest wait for the server's answer to the logout, once everything is durable.
 const LOGOUT_MAX: Duration = Duration::from_secs(10);
@@ -88,6 +89,18 @@ impl Client {
         self.end(ending);
         self.service.abort_all();
         self.loss()
+    }
+
+    /// Ends the session without waiting for the server. [`Client::trace`] has what is lost to it.
+    pub async fn abandon(self: &Arc<Self>) {
+        self.write_back().await;
+        self.end(Ending::Abandoned);
+        self.service.abort_all();
+    }
+
+    /// The changes that are not durable.
+    pub fn trace(&self) -> Vec<Trace> {
+        self.lock().trace(Seq::default(), &mut BTreeSet::new())
     }
 
     /// Waits until all changes are durable, or the session is over, or the server has no room for

@@ -1,4 +1,4 @@
-//! `xfer`: shows mounts, waits for them, and ends them.
+//! `xfer`: shows mounts, waits for them, ends them, and looks after what did not reach the server.
 
 use std::process::ExitCode;
 

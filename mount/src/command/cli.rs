@@ -141,6 +141,39 @@ pub enum XferCommand {
     Unmount {
         /// The mount
         mountpoint: PathBuf,
+        /// Do not wait for the server: keep what it does not have on this machine (see `xfer rescue`)
+        #[arg(long)]
+        abandon: bool,
+    },
+    /// Look after changes that did not reach the server and are kept on this machine
+    Rescue {
+        /// What to do
+        #[command(subcommand)]
+        command: RescueCommand,
+    },
+}
+
+/// What `xfer rescue` can do.
+#[derive(Subcommand, Debug)]
+pub enum RescueCommand {
+    /// List what is kept
+    List,
+    /// Show what one rescue holds
+    Show {
+        /// Its name, as listed
+        name: String,
+    },
+    /// Make its changes in the account's mount, without overwriting what others changed since
+    Apply {
+        /// Its name, as listed
+        name: String,
+        /// Another directory to make them in
+        directory: Option<PathBuf>,
+    },
+    /// Remove it for good
+    Drop {
+        /// Its name, as listed
+        name: String,
     },
 }
 

@@ -15,6 +15,7 @@ use super::{Ask, directory, find, show};
 use crate::command::cli::XferCommand;
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
+use crate::rescue;
 
 /// The longest wait for the kernel's mount to go after the mount's process reported success.
 const GONE_MAX: Duration = Duration::from_secs(10);
@@ -34,18 +35,44 @@ pub fn run(command: XferCommand) -> Result<(), Failure> {
             let call = find_call(&mountpoint)?;
             call.follow(Ask::Sync)
         }
-        XferCommand::Unmount { mountpoint } => unmount(&mountpoint),
+        XferCommand::Unmount { mountpoint, abandon: false } => unmount(&mountpoint, Ask::Unmount),
+        XferCommand::Unmount { mountpoint, abandon: true } => abandon(&mountpoint),
+        XferCommand::Rescue { command } => print(&rescue::commands::run(command, mount_of)?),
     }
 }
 
-fn unmount(path: &Path) -> Result<(), Failure> {
+/// Where an account, as `user@host:port`, is mounted, if it is.
+fn mount_of(account: &str) -> Option<PathBuf> {
+    let calls = directory::sockets().into_iter().filter_map(|path| Call::to(&path, path.clone()));
+    let mut mounts = calls.filter_map(|call| call.status().ok());
+    let found = mounts.find(|status| {
+        let is_it = format!("{}@{}", status.user, status.server) == account;
+        is_it && !status.elsewhere && !status.state.starts_with("lost")
+    });
+    found.map(|status| PathBuf::from(status.mountpoint))
+}
+
+fn unmount(path: &Path, ask: Ask) -> Result<(), Failure> {
     let call = match find_call(path) {
         Ok(call) => call,
         Err(failure) => return if remove_stale(path)? { Ok(()) } else { Err(failure) },
     };
     let mountpoint = call.mountpoint.clone();
-    call.follow(Ask::Unmount)?;
+    call.follow(ask)?;
     wait_until_gone(&mountpoint)
+}
+
+/// Unmounts without the server, and says whether anything is kept here.
+fn abandon(path: &Path) -> Result<(), Failure> {
+    let pending = find_call(path).and_then(Call::status).map_or(0, |status| status.pending_ops);
+    unmount(path, Ask::Abandon)?;
+    if pending > 0 {
+        eprintln!(
+            "xfer: {}: what the server does not have is kept on this machine; see: xfer rescue list",
+            Shown(&path.to_string_lossy())
+        );
+    }
+    Ok(())
 }
 
 /// Removes a mount whose process was killed; returns whether there was one.

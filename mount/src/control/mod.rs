@@ -35,6 +35,9 @@ pub trait Mounted: Send + Sync + 'static {
     /// Waits until all earlier writes are on the server's disk.
     fn sync(&self) -> Waiting<'_>;
 
+    /// Keeps what is not durable on this machine, and unmounts without the server.
+    fn abandon(&self) -> Waiting<'_>;
+
     /// Makes everything durable, then unmounts.
     fn unmount(&self) -> Waiting<'_>;
 }
@@ -130,6 +133,8 @@ enum Ask {
     Sync,
     /// Answered like `Sync`.
     Unmount,
+    /// Unmounts without the server. Answered like `Sync`.
+    Abandon,
 }
 
 /// One line of the answer.

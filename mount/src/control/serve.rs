@@ -119,6 +119,7 @@ async fn answer(stream: UnixStream, mounted: &dyn Mounted) {
             let _ = say(&mut writer, &Answer::Status(Box::new(mounted.status()))).await;
         }
         Ok(Ask::Sync) => follow(mounted, mounted.sync(), WhenAlone::GiveUp, writer).await,
+        Ok(Ask::Abandon) => follow(mounted, mounted.abandon(), WhenAlone::GoOn, writer).await,
         Ok(Ask::Unmount) => follow(mounted, mounted.unmount(), WhenAlone::GoOn, writer).await,
         Err(error) => {
             let why = format!("not understood: {error}");
@@ -198,6 +199,10 @@ mod tests {
                     false => Ok(()),
                 }
             })
+        }
+
+        fn abandon(&self) -> Waiting<'_> {
+            self.unmount()
         }
 
         fn unmount(&self) -> Waiting<'_> {

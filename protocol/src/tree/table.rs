@@ -182,6 +182,15 @@ impl Table {
             .map(|(name, (ino, _))| (name, *ino))
     }
 
+    /// The loaded entries that refer to a node. All loaded entries are looked through.
+    pub fn find_entries(&self, ino: Ino) -> impl Iterator<Item = (Ino, Name)> {
+        self.directories.iter().flat_map(move |(parent, directory)| {
+            let entries = directory.entries.iter();
+            let found = entries.filter(move |(_, (at, _))| *at == Some(ino));
+            found.map(|(name, _)| (*parent, name.clone()))
+        })
+    }
+
     /// The op that last changed a node, as far as known; 0 if it is unchanged since it was loaded.
     pub fn changed(&self, ino: Ino) -> Seq {
         self.nodes.get(&ino).map_or(Seq::default(), |row| row.changed)

@@ -17,9 +17,10 @@ use xfer_protocol::tree::{Action, Op, Room};
 use xfer_protocol::{Name, Seq};
 
 use super::rate::Rate;
+use crate::core::trace::{Change, Subjects};
 
 /// The memory that an op takes beside its data, in bytes, roughly.
-const OP_BYTES: usize = 256;
+const OP_BYTES: usize = 320;
 
 /// The backlog that is allowed however slow the link is, in bytes.
 const BACKLOG_BYTES_MIN: usize = 8 << 20;
@@ -51,6 +52,7 @@ pub(in crate::core) struct Log {
 struct Entry {
     op: Op,
     payload: Bytes,
+    subjects: Subjects,
     bytes: usize,
     /// The room that it takes on the server's disk.
     room: Room,
@@ -102,11 +104,12 @@ impl Log {
         self.bytes >= self.bytes_max
     }
 
-    /// Appends an op that takes `room` on the server's disk, and returns its seq.
+    /// Appends an op about these nodes that takes `room` on the server's disk, and returns its seq.
     pub(in crate::core) fn append(
         &mut self,
         op: Op,
         payload: Bytes,
+        subjects: Subjects,
         room: Room,
         now: Instant,
     ) -> Seq {
@@ -116,7 +119,7 @@ impl Log {
         let bytes = OP_BYTES + payload.len() + extra_bytes(&op.action);
         self.bytes += bytes;
         self.room = self.room.plus(room);
-        self.entries.push_back(Entry { op, payload, bytes, room });
+        self.entries.push_back(Entry { op, payload, subjects, bytes, room });
         self.last = self.last.next();
         self.last
     }
@@ -144,6 +147,19 @@ impl Log {
     /// The number of ops that are not durable, and the memory that they take in bytes.
     pub(in crate::core) fn pending(&self) -> (usize, usize) {
         (self.entries.len(), self.bytes)
+    }
+
+    /// The ops after `after` that are not durable.
+    pub(in crate::core) fn changes(&self, after: Seq) -> impl Iterator<Item = Change> {
+        let durable = self.durable();
+        let skipped = after.0.saturating_sub(durable.0) as usize;
+        let later = self.entries.iter().enumerate().skip(skipped);
+        later.map(move |(index, entry)| Change {
+            seq: Seq(durable.0 + 1 + index as u64),
+            op: entry.op.clone(),
+            subjects: entry.subjects,
+            payload: entry.payload.clone(),
+        })
     }
 
     /// The room that all these ops take on the server's disk.
@@ -265,7 +281,7 @@ mod tests {
     fn log_of(sizes: &[usize]) -> Log {
         let mut log = Log::new(Seq(10), 1 << 20);
         for size in sizes {
-            log.append(op(), vec![0; *size].into(), Room::default(), Instant::now());
+            log.append(op(), vec![0; *size].into(), [None; 2], Room::default(), Instant::now());
         }
         log
     }
@@ -306,7 +322,7 @@ mod tests {
         log.rewind();
         assert_eq!(log.check(Seq(10)), Err(Astray::Behind));
         assert_eq!(log.check(Seq(14)), Ok(()));
-        log.append(op(), Bytes::new(), Room::default(), Instant::now());
+        log.append(op(), Bytes::new(), [None; 2], Room::default(), Instant::now());
         assert_eq!(log.check(Seq(15)), Err(Astray::Ahead), "it was never sent");
         log.resume(Seq(13), Instant::now());
         assert_eq!((log.durable(), log.pending().0), (Seq(13), 2));

@@ -1,0 +1,96 @@
+//! Filling files with what is kept: bytes and attributes.
+
+use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{FileExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::XattrFlags;
+use xfer_protocol::Timestamp;
+
+use super::item::{Attributes, FileBytes};
+use super::written::{COPY_BYTES, read_range};
+
+/// A name beside a path that nothing has.
+pub(super) fn free_name(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default();
+    (0..u32::MAX)
+        .map(|count| {
+            let mut beside = name.to_owned();
+            beside.push(".rescued");
+            if count > 0 {
+                beside.push(format!("-{count}"));
+            }
+            path.with_file_name(beside)
+        })
+        .find(|beside| fs::symlink_metadata(beside).is_err())
+        .ok_or_else(|| io::ErrorKind::AlreadyExists.into())
+}
+
+/// Writes the bytes that are kept to a file, which is made if it is not there.
+pub(super) fn fill(path: &Path, kept: &File, bytes: &FileBytes) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(bytes.is_whole).open(path)?;
+    if let Some(size) = bytes.size {
+        file.set_len(size)?;
+    }
+    for (start, end) in ranges(bytes) {
+        for at in (start..end).step_by(COPY_BYTES as usize) {
+            let piece = read_range(kept, at, COPY_BYTES.min(end - at))?;
+            file.write_all_at(&piece, at)?;
+        }
+    }
+    file.sync_all()
+}
+
+/// Whether a file has just the bytes that are kept.
+pub(super) fn has_bytes(path: &Path, kept: &File, bytes: &FileBytes) -> io::Result<bool> {
+    let there = File::open(path)?;
+    let size = there.metadata()?.len();
+    if bytes.size.is_some_and(|wanted| wanted != size) {
+        return Ok(false);
+    }
+    for (start, end) in ranges(bytes) {
+        for at in (start..end).step_by(COPY_BYTES as usize) {
+            let len = COPY_BYTES.min(end - at);
+            if end > size || read_range(kept, at, len)? != read_range(&there, at, len)? {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn ranges(bytes: &FileBytes) -> impl Iterator<Item = (u64, u64)> {
+    let size = bytes.size.unwrap_or(u64::MAX);
+    bytes.ranges.iter().map(move |(start, end)| (*start, size.min(*end)))
+}
+
+/// Sets the attributes that are given.
+pub(super) fn set_attributes(path: &Path, attributes: &Attributes) -> io::Result<()> {
+    let Attributes { mode, uid, gid, mtime, xattrs } = attributes;
+    for (name, value) in xattrs {
+        let name = name.as_path();
+        match value {
+            Some(value) => rustix::fs::lsetxattr(path, name, value, XattrFlags::empty())?,
+            None => match rustix::fs::lremovexattr(path, name) {
+                Err(rustix::io::Errno::NODATA) | Ok(()) => {}
+                Err(error) => return Err(error.into()),
+            },
+        }
+    }
+    let is_link = fs::symlink_metadata(path)?.is_symlink();
+    // Only root may do this, and only a mount that shows stored owners shows it.
+    if (uid.is_some() || gid.is_some()) && rustix::process::geteuid().is_root() && !is_link {
+        chown(path, *uid, *gid)?;
+    }
+    if let Some(mode) = mode.filter(|_| !is_link) {
+        fs::set_permissions(path, Permissions::from_mode(mode.into()))?;
+    }
+    let moment = mtime.and_then(|(secs, nanos)| Timestamp::new(secs, nanos));
+    if let Some(moment) = moment.filter(|_| !is_link) {
+        let times = FileTimes::new().set_modified(SystemTime::from(moment));
+        File::open(path)?.set_times(times)?;
+    }
+    Ok(())
+}

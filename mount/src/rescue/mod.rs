@@ -1,0 +1,161 @@
+//! What a session held that did not reach the server, kept on this machine.
+//!
+//! A session may end before all its changes are durable: another machine took the account over, the
+//! password was changed, the user gave it up. The changes are then kept as files in their
+//! directories, with a list. Nothing is removed here until its user says so.
+//!
+//! Reading order: [`item`] (what is kept of a node), [`written`] (the bytes of a file), [`shadow`]
+//! (from changes to nodes), this file
+//! (a rescue and its directory), [`text`], [`apply`] with [`filling`], [`commands`].
+
+pub mod item;
+mod written;
+mod shadow;
+mod text;
+mod filling;
+mod apply;
+pub mod commands;
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::syncfs;
+use xfer_client::connect::state_directory;
+use xfer_client::core::Trace;
+use xfer_protocol::Timestamp;
+
+use item::Contents;
+use shadow::Shadow;
+
+/// The file that says what a rescue holds, for [`apply`].
+const CONTENTS: &str = "rescue.json";
+
+/// The same for people.
+const LIST: &str = "list.txt";
+
+/// The directory of all rescues of this user.
+pub struct Rescues(PathBuf);
+
+/// One rescue.
+pub struct Rescue {
+    path: PathBuf,
+    contents: Contents,
+}
+
+impl Rescues {
+    /// The rescues of this user. `None` without a home directory.
+    pub fn of_user() -> Option<Rescues> {
+        state_directory().map(|directory| Rescues(directory.join("rescue")))
+    }
+
+    /// Keeps the changes of a trace, and returns where. The directory has its name only once
+    /// everything is on the disk.
+    ///
+    /// # Errors
+    /// If this machine's disk is full or fails.
+    pub fn keep(
+        &self,
+        account: &str,
+        why: &str,
+        trace: impl IntoIterator<Item = io::Result<Trace>>,
+    ) -> io::Result<PathBuf> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+        let now = Timestamp::from(SystemTime::now()).to_rfc3339();
+        let (path, unfinished) = self.new_name(account, &now);
+        DirBuilder::new().mode(0o700).create(&unfinished)?;
+        let mut shadow = Shadow::new(&unfinished);
+        trace.into_iter().try_for_each(|part| part.and_then(|part| shadow.follow(part)))?;
+        let (items, notes, changes) = shadow.settle()?;
+        let (account, why) = (account.to_owned(), why.to_owned());
+        let contents = Contents { account, written: now, why, changes, items, notes };
+        let rescue = Rescue { path: unfinished, contents };
+        rescue.write()?;
+        syncfs(File::open(&rescue.path)?)?;
+        fs::rename(&rescue.path, &path)?;
+        File::open(&self.0)?.sync_all()?;
+        Ok(path)
+    }
+
+    /// A name that no rescue has, and the one until it is finished.
+    fn new_name(&self, account: &str, now: &str) -> (PathBuf, PathBuf) {
+        let stem = format!("{account}-{}", now.replace(':', "."));
+        let names = (1..).map(|count| match count {
+            1 => stem.clone(),
+            count => format!("{stem}-{count}"),
+        });
+        let paths = names.map(|name| (self.0.join(&name), self.0.join(format!(".{name}"))));
+        let mut free = paths.filter(|(path, unfinished)| !path.exists() && !unfinished.exists());
+        // The counts don't end before a name is free.
+        free.next().unwrap_or_else(|| (self.0.join(&stem), self.0.join(format!(".{stem}"))))
+    }
+
+    /// All rescues, by name.
+    ///
+    /// # Errors
+    /// If the directory or a rescue can't be read.
+    pub fn all(&self) -> io::Result<Vec<Rescue>> {
+        let entries = match fs::read_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if !name.starts_with('.') {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        names.iter().map(|name| self.open(name)).collect()
+    }
+
+    /// The rescue with this name.
+    ///
+    /// # Errors
+    /// If there is none, or it can't be read.
+    pub fn open(&self, name: &str) -> io::Result<Rescue> {
+        let is_name = !name.is_empty() && !name.starts_with('.') && !name.contains('/');
+        if !is_name {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let path = self.0.join(name);
+        let text = fs::read(path.join(CONTENTS))?;
+        Ok(Rescue { contents: serde_json::from_slice(&text)?, path })
+    }
+}
+
+impl Rescue {
+    /// Its name.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes down what it holds.
+    fn write(&self) -> io::Result<()> {
+        let json = serde_json::to_vec_pretty(&self.contents)?;
+        replace(&self.path.join(CONTENTS), &json)?;
+        replace(&self.path.join(LIST), text::list(&self.contents).as_bytes())
+    }
+
+    /// Removes it and all that it holds.
+    fn remove(self) -> io::Result<()> {
+        fs::remove_dir_all(&self.path)
+    }
+}
+
+/// Writes a file in the place of the one that is there.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let next = path.with_extension("new");
+    let mut file = File::create(&next)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(next, path)
+}

@@ -1,0 +1,219 @@
+//! Changes that do not reach the server: they are kept on the user's machine, and can be applied.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+use xfer_tests::programs::{Finished, program};
+use xfer_tests::snapshot::{assert_same, snapshot_without_times};
+use xfer_tests::{Mount, PATIENCE, Random, World, run_within, scale, shell, wait_until};
+
+/// How often random changes are rescued.
+const ROUNDS: usize = 4;
+
+/// The number of random changes before, and after, the server is gone.
+const CHANGES: usize = 60;
+
+fn rescue(world: &World, arguments: &[&str]) -> Finished {
+    let mut command = Command::new(program("xfer"));
+    run_within(world.at_home(command.arg("rescue").args(arguments)), PATIENCE)
+}
+
+/// The name of the only rescue that there is.
+fn name_of_the_rescue(world: &World) -> String {
+    let listed = rescue(world, &["list"]).succeeded().stdout;
+    let mut lines = listed.lines();
+    let name = lines.next().unwrap().split("  ").next().unwrap().to_owned();
+    assert_eq!(lines.next(), None, "{listed}");
+    name
+}
+
+/// Abandons a mount whose server does not answer.
+fn abandon(mount: Mount) {
+    let place = mount.root().to_owned();
+    mount.xfer("unmount", &["--abandon"]).succeeded();
+    wait_until("the mount to go", PATIENCE, || !xfer_tests::mount::is_mounted(&place));
+}
+
+/// Changes that each make something else of the tree that `make_tree` makes.
+const SCRIPT: &str = "
+    echo new > new; mkdir -p made/deep; echo deep > made/deep/file; ln -s new link; ln new other
+    echo more >> grows; echo short > overwritten; truncate -s 3 cut; rm removed; rm -r tree/gone
+    mv moved tree/moved; mv tree renamed; chmod 750 renamed; cp copied copy
+    printf XX | dd of=big bs=1 seek=700000 conv=notrunc status=none
+    echo saved > .saved.tmp; mv .saved.tmp saved; setfattr -n user.colour -v blue attributed";
+
+fn make_tree(directory: &Path) {
+    shell(
+        directory,
+        "echo 1 > grows; seq 1000 > overwritten; seq 1000 > cut; echo x > removed; echo m > moved
+         mkdir -p tree/gone tree/sub; echo y > tree/gone/file; echo z > tree/sub/file
+         seq 5000 > copied; head -c 1000000 /dev/zero > big; echo old > saved; echo > attributed
+         head -c 3000000 /dev/urandom > unread; mkdir -p -m 700 inbox outbox",
+    );
+}
+
+#[test]
+fn the_changes_of_an_abandoned_mount_are_kept_and_can_be_applied() {
+    let mut world = World::new(&["alice"]);
+    let reference = world.outside();
+    let mount = world.mount("alice");
+    for directory in [mount.root(), &reference] {
+        make_tree(directory);
+    }
+    shell(&reference, &format!("cp unread '{}'", mount.path("unread").display()));
+    mount.unmount();
+    let mount = world.mount("alice");
+    // Names that were looked up are known without the server.
+    mount.shell("find . > /dev/null; cat copied big grows overwritten cut > /dev/null");
+    world.server.kill();
+    for directory in [mount.root(), &reference] {
+        shell(directory, SCRIPT);
+    }
+    // A program that waits for the server does not hold it up.
+    let mut waits = Command::new("cat").arg(mount.path("unread")).spawn().unwrap();
+    abandon(mount);
+    assert!(!waits.wait().unwrap().success());
+    let name = name_of_the_rescue(&world);
+    let shown = rescue(&world, &["show", &name]).succeeded().stdout;
+    for line in [
+        "  new: new file; 4 B; also named other",
+        "  removed: removed",
+        "  renamed: moved from tree",
+        "  big: only bytes 700000-700001",
+        "  link: new symbolic link; to new",
+        "because  given up",
+    ] {
+        assert!(shown.contains(line), "{line} is not in:\n{shown}");
+    }
+    world.server.restart();
+    // Without a mount there is nowhere to apply it.
+    rescue(&world, &["apply", &name]).refused(13);
+    let mount = world.mount("alice");
+    let applied = rescue(&world, &["apply", &name]).succeeded();
+    assert_eq!(applied.stderr, "", "{applied:?}");
+    assert_same(&snapshot_without_times(&reference), &snapshot_without_times(mount.root()));
+    // Again, it does nothing.
+    fs::write(mount.path("new"), "newer").unwrap();
+    rescue(&world, &["apply", &name]).succeeded();
+    assert_eq!(fs::read_to_string(mount.path("new")).unwrap(), "newer");
+    rescue(&world, &["drop", &name]).succeeded();
+    assert_eq!(rescue(&world, &["list"]).succeeded().stdout, "nothing was rescued\n");
+    rescue(&world, &["show", &name]).refused(1);
+    mount.unmount();
+}
+
+#[test]
+fn what_others_changed_since_is_not_overwritten_by_a_rescue() {
+    let mut world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("echo 1 > both; echo 1 > mine; head -c 1000000 /dev/zero > big; echo 1 > removed");
+    mount.sync();
+    mount.shell("find . > /dev/null");
+    world.server.kill();
+    mount.shell("echo mine > both; echo mine > mine; echo mine > new; rm removed");
+    mount.shell("printf XX | dd of=big bs=1 seek=700000 conv=notrunc status=none");
+    world.server.restart();
+    wait_until("the session to go on", PATIENCE, || mount.xfer("sync", &[]).code == Some(0));
+    // What the server has by now is the base of what follows.
+    mount.shell("echo 1 > both; echo 1 > removed; rm new; printf YY > big");
+    mount.sync();
+    world.server.kill();
+    mount.shell("echo mine > both; echo mine > mine; echo mine > new; rm removed; printf X >> big");
+    // The session goes on by itself, unless another mount has taken the account over before. So
+    // the first mount does not run meanwhile.
+    mount.signal(Signal::STOP);
+    world.server.restart();
+    let elsewhere = world.outside().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let other = world.mounting("alice").at(&elsewhere).arg("--takeover").start();
+    other.shell("echo theirs > both; echo theirs > new; echo theirs > removed; echo theirs > big");
+    other.sync();
+    mount.signal(Signal::CONT);
+    wait_until("the rest to be kept", PATIENCE, || mount.said().contains("kept in"));
+    let name = name_of_the_rescue(&world);
+    let applied = rescue(&world, &["apply", &name]);
+    assert_eq!(applied.code, Some(1));
+    for line in ["both: has changed", "removed: was to be removed", "big: has changed"] {
+        assert!(applied.stderr.contains(line), "{line} is not in:\n{}", applied.stderr);
+    }
+    let read = |name: &str| fs::read_to_string(other.path(name)).unwrap();
+    for name in ["both", "new", "removed", "big"] {
+        assert_eq!(read(name), "theirs\n");
+    }
+    assert_eq!((read("both.rescued"), read("new.rescued")), ("mine\n".into(), "mine\n".into()));
+    assert_eq!(read("mine"), "mine\n");
+    // What was put beside is applied.
+    assert_eq!(rescue(&world, &["apply", &name]).code, Some(1));
+    assert!(!other.path("both.rescued-1").exists());
+    other.unmount();
+    drop(mount);
+}
+
+#[test]
+fn random_changes_that_are_rescued_and_applied_give_the_tree_that_they_were_made_for() {
+    for _ in 0..scale::count("XFER_RESCUES", ROUNDS) {
+        let seed = Random::seed();
+        let mut world = World::new(&["alice"]);
+        let reference = world.outside();
+        shell(&reference, "mkdir -m 700 inbox outbox");
+        let mount = world.mount("alice");
+        let sides = [mount.root().to_owned(), reference.clone()];
+        let mut random = Random::new(seed);
+        (0..CHANGES).for_each(|_| change(&mut random, &sides));
+        mount.sync();
+        mount.shell("find . -type f -exec cat '{}' ';' > /dev/null");
+        world.server.kill();
+        (0..CHANGES).for_each(|_| change(&mut random, &sides));
+        let before = snapshot_without_times(&reference);
+        assert_same(&before, &snapshot_without_times(mount.root()));
+        abandon(mount);
+        world.server.restart();
+        let mount = world.mount("alice");
+        let name = name_of_the_rescue(&world);
+        let applied = rescue(&world, &["apply", &name]);
+        let shown = rescue(&world, &["show", &name]).stdout;
+        assert_eq!(applied.stderr, "", "seed {seed}: {shown}");
+        assert_same(&before, &snapshot_without_times(mount.root()));
+        mount.unmount();
+    }
+}
+
+/// Makes a random change in both directories. It may fail, but then in both.
+fn change(random: &mut Random, sides: &[PathBuf; 2]) {
+    let mut path = || {
+        let directory = *random.pick(&["", "", "d1/", "d2/", "d1/e/"]);
+        format!("{directory}{}", random.pick(&["a", "b", "c", "f"]))
+    };
+    let (one, other) = (path(), path());
+    let (what, at) = (random.below(12), random.below(200_000));
+    let size = 1 + random.below(20_000) as usize;
+    let bytes = random.bytes(size);
+    let done = sides.each_ref().map(|side| {
+        let (one, other) = (side.join(&one), side.join(&other));
+        let result = match what {
+            0 => fs::create_dir_all(side.join(["d1", "d2", "d1/e"][at as usize % 3])),
+            1 => fs::write(&one, &bytes),
+            2 => fs::remove_file(&one),
+            3 | 4 => fs::rename(&one, &other),
+            5 => symlink("a", &one),
+            6 => fs::hard_link(&one, &other),
+            7 => OpenOptions::new().write(true).open(&one).and_then(|file| file.set_len(at)),
+            8 => fs::set_permissions(&one, fs::Permissions::from_mode(0o600 + at as u32 % 64)),
+            9 => fs::copy(&one, &other).map(|_| ()),
+            10 => fs::rename(side.join("d2"), side.join("d3"))
+                .and_then(|()| fs::rename(side.join("d3"), side.join("d2"))),
+            _ => File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&one)
+                .and_then(|file| file.write_all_at(&bytes, at)),
+        };
+        result.map_err(|error| error.kind())
+    });
+    assert_eq!(done[0], done[1], "{what} {one} {other}");
+}
