@@ -6,7 +6,7 @@
 #
 # XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS, XFER_RULES_OPERATIONS,
 # XFER_RULES_RUNS, XFER_RULES_SEEDS, XFER_KILLS, XFER_COPIED_MIB, XFER_PULLED_S, XFER_COMING_BACK, XFER_RESCUES,
-# PROPTEST_CASES, XFER_BIG_ENTRIES, XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
+# XFER_CLIENT_KILLS, PROPTEST_CASES, XFER_BIG_ENTRIES, XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -55,12 +55,14 @@ sides() {
 breaks() {
     export XFER_KILLS=${XFER_KILLS:-300} XFER_COPIED_MIB=${XFER_COPIED_MIB:-2048}
     export XFER_PULLED_S=${XFER_PULLED_S:-300} XFER_COMING_BACK=${XFER_COMING_BACK:-1000}
-    export XFER_RESCUES=${XFER_RESCUES:-500}
+    export XFER_RESCUES=${XFER_RESCUES:-500} XFER_CLIENT_KILLS=${XFER_CLIENT_KILLS:-300}
     measured "crashes, $XFER_KILLS kills and a copy of $XFER_COPIED_MIB MiB" \
         -p xfer-tests --test storing -- --nocapture crashes::
     measured "$XFER_RESCUES rescues of random changes" \
-        -p xfer-tests --test storing -- --nocapture rescue::random
-    measured "broken links, pulled for $XFER_PULLED_S s" -p xfer-tests --test sessions -- breaks::
+        -p xfer-tests --test away -- --nocapture rescue::random
+    measured "$XFER_CLIENT_KILLS kills of a client that works offline" \
+        -p xfer-tests --test away -- --nocapture offline::whatever
+    measured "broken links, pulled for $XFER_PULLED_S s" -p xfer-tests --test away -- breaks::
     measured "$XFER_COMING_BACK clients that come back" \
         -p xfer-tests --test sessions -- --nocapture come_back
 }

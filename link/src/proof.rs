@@ -22,6 +22,11 @@ pub struct SessionKey(Ed25519KeyPair);
 #[error("the system gives no random bytes")]
 pub struct NoRandomness;
 
+/// The bytes are not a key.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("not a key of a session")]
+pub struct NotAKey;
+
 impl SessionKey {
     /// Makes a random key.
     ///
@@ -29,6 +34,23 @@ impl SessionKey {
     /// If the system gives no random bytes.
     pub fn generate() -> Result<SessionKey, NoRandomness> {
         Ed25519KeyPair::generate().map(SessionKey).map_err(|Unspecified| NoRandomness)
+    }
+
+    /// A key that was saved, as [`SessionKey::save`] gave it.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn restore(saved: &[u8]) -> Result<SessionKey, NotAKey> {
+        Ed25519KeyPair::from_pkcs8(saved).map(SessionKey).map_err(|_| NotAKey)
+    }
+
+    /// The key as bytes (PKCS #8), to be kept secret.
+    ///
+    /// # Errors
+    /// If the library can't give it.
+    pub fn save(&self) -> Result<Vec<u8>, NotAKey> {
+        let document = self.0.to_pkcs8().map_err(|Unspecified| NotAKey)?;
+        Ok(document.as_ref().to_vec())
     }
 
     /// The half that the server is told.
@@ -72,6 +94,15 @@ mod tests {
 
     const SESSION: SessionId = SessionId([1; 16]);
     const BINDING: Binding = Binding([2; 32]);
+
+    #[test]
+    fn a_key_that_was_saved_proves_the_same() {
+        let key = SessionKey::generate().unwrap();
+        let restored = SessionKey::restore(&key.save().unwrap()).unwrap();
+        let proof = restored.prove(SESSION, BINDING);
+        assert!(is_proved(key.public(), SESSION, BINDING, proof));
+        assert!(SessionKey::restore(b"nothing").is_err());
+    }
 
     #[test]
     fn a_proof_holds_for_its_key_its_session_and_its_connection_alone() {

@@ -1,7 +1,7 @@
 //! Mounts an xfer server's storage as a directory.
 //!
 //! Reading order: [`fuse`] (the kernel's side of `xfer-client`), [`run`] (a mount from its start to its
-//! end) with [`running`] and `session_note`, [`control`] (`xfer status` and so on), [`rescue`] (what did not reach the server), then what they use: [`command`] (the
+//! end) with [`running`] `session_note` and `offline`, [`control`] (`xfer status` and so on), [`rescue`] (what did not reach the server), then what they use: [`command`] (the
 //! command line), [`mountpoint`], [`process`].
 
 pub mod fuse;
@@ -9,6 +9,7 @@ pub mod run;
 pub mod running;
 mod session_note;
 pub mod rescue;
+mod offline;
 pub mod control;
 pub mod command;
 pub mod mountpoint;

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
 use xfer_client::connect::{self, KnownHosts, Login, TrustPolicy};
-use xfer_client::core::{Options, Owners};
-use xfer_client::drive::Client;
+use xfer_client::core::{Options, Owners, Spill};
+use xfer_client::drive::{Client, Journal, Surroundings};
+use xfer_client::offline::{Place, SpillFiles};
 use xfer_protocol::SessionId;
 use xfer_protocol::message::Purpose;
 
@@ -27,7 +28,7 @@ use crate::process::report::{code, log, report};
 use crate::process::signals::Signals;
 use crate::running::Running;
 use crate::session_note::{SessionNote, SessionNotes};
-use crate::{fuse, mountpoint};
+use crate::{fuse, mountpoint, offline};
 
 /// Runs `xfer-mount`; returns the exit code.
 pub fn run(config: Config) -> u8 {
@@ -76,6 +77,7 @@ fn login(config: &Config, runtime: &Runtime) -> Result<Login, Failure> {
         TrustPolicy { mode: config.trust.clone(), known_hosts: KnownHosts::new(known_hosts) };
     let contact = runtime.block_on(connect::reach(&config.target, &policy.mode))?;
     let peer = contact.trust(&policy, &mut OnTerminal)?;
+    offline::send_left(&peer, &client_options(config, peer.label()), runtime)?;
     let obtained = password::obtain(&config.password, peer.label())?;
     obtained.warning.iter().for_each(|warning| report(&format!("warning: {warning}")));
     let purpose = if config.takeover { Purpose::TakeOver } else { Purpose::Mount };
@@ -96,7 +98,12 @@ async fn serve(
     let label = config.target.to_string();
     let _note = note_session(&label, login.session.link.grant.session);
     let mut signals = Signals::catch().map_err(other)?;
-    let client = Client::start(login.session, client_options(config, &label));
+    let kept = offline_place(config, &login, &label);
+    let journal = kept.clone().map(|place| Arc::new(place) as Arc<dyn Journal>);
+    let spill = kept.as_ref().map(|place| Arc::new(SpillFiles::within(place.path())));
+    let spill = spill.map(|files| files as Arc<dyn Spill>);
+    let surroundings = Surroundings { journal, spill, ..Surroundings::real() };
+    let client = Client::start_in(login.session, client_options(config, &label), surroundings);
     // If there is no room for a mailbox, every later change tries again.
     let (_, root) = tokio::join!(client.make_mailboxes(), client.keep_root());
     if let Err(errno) = root {
@@ -119,7 +126,8 @@ async fn serve(
         }
     };
     let server = config.target.endpoint();
-    let running = Arc::new(Running::new(client, mount, server, user, place.to_owned()));
+    let running = Running::new(client, mount, server, user, place.to_owned(), kept);
+    let running = Arc::new(running);
     let control = Control::serve(running.clone(), place, running.device())
         .inspect_err(|error| report(&format!("warning: `xfer` can't reach this mount: {error}")))
         .ok();
@@ -147,6 +155,18 @@ fn note_session(label: &str, session: SessionId) -> Option<SessionNote> {
     noted.ok()
 }
 
+/// The place on this machine's disk where an offline mount keeps what it needs after a crash.
+fn offline_place(config: &Config, login: &Login, label: &str) -> Option<Place> {
+    config.options.offline_bytes?;
+    let place = Place::create(label, login.session.link.grant.session, login.key.clone());
+    let place = place.inspect_err(|error| {
+        report(&format!(
+            "warning: nothing can be kept on this machine, so offline is off: {error}"
+        ));
+    });
+    place.ok()
+}
+
 fn client_options(config: &Config, label: &str) -> Options {
     Options {
         cache_bytes: usize::try_from(config.cache_bytes).unwrap_or(usize::MAX),
@@ -157,6 +177,10 @@ fn client_options(config: &Config, label: &str) -> Options {
             Wait::AtMost(wait) => Some(wait),
             Wait::Forever => None,
         },
+        offline_bytes: config
+            .options
+            .offline_bytes
+            .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
         label: label.to_owned(),
     }
 }

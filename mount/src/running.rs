@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use xfer_client::core::{self, Ending, Link};
 use xfer_client::drive::Client;
+use xfer_client::offline::Place;
+
+use xfer_protocol::Timestamp;
 
 use crate::control::{Disconnected, Mounted, Status, Waiting};
 use crate::fuse;
@@ -35,6 +38,8 @@ pub struct Running {
     ended: watch::Sender<Option<Result<(), Failure>>>,
     /// Where the changes are kept that did not reach the server.
     kept: OnceLock<Result<PathBuf, String>>,
+    /// Where changes are kept while the server can't be reached, if the mount works offline.
+    offline: Option<Place>,
 }
 
 impl Running {
@@ -45,11 +50,12 @@ impl Running {
         server: String,
         user: String,
         place: PathBuf,
+        offline: Option<Place>,
     ) -> Running {
         let namespace = mountinfo::namespace().unwrap_or_default();
         let (released, ended) = (Notify::new(), watch::Sender::new(None));
         let kept = OnceLock::new();
-        Running { client, mount, server, user, place, namespace, released, ended, kept }
+        Running { client, mount, server, user, place, namespace, released, ended, kept, offline }
     }
 
     /// The kernel's number of the mount's device.
@@ -69,7 +75,7 @@ impl Running {
                     lost = true;
                     let (status, place) = (self.client.status(), self.place());
                     report(&format!("{}: {}", place.display(), loss(&status, &place)));
-                    self.report_rest();
+                    self.settle_rest();
                 }
             }
         }
@@ -126,7 +132,7 @@ impl Running {
                 ))
             }
         };
-        self.report_rest();
+        self.settle_rest();
         let result = result.map_err(|why| Failure::new(Exit::Lost, why));
         self.ended.send_replace(Some(result.clone()));
         result.map_err(|Failure { exit, line }| {
@@ -138,32 +144,56 @@ impl Running {
 impl Running {
     /// Keeps what did not reach the server on this machine, once, if the session is over. Returns
     /// where it is.
-    fn keep_rest(&self) -> Option<Result<PathBuf, String>> {
+    fn keep_rest(&self) -> Option<Result<Rest, String>> {
         let status = self.client.status();
         let ending = status.ending().filter(|_| status.pending_ops > 0)?;
+        if matches!(ending, Ending::LinkLost(_)) && status.all_kept {
+            return Some(Ok(Rest::Waits));
+        }
         let keep = || {
             let rescues = Rescues::of_user().ok_or("there is no home directory")?;
             let trace = self.client.trace().into_iter().map(Ok);
             let account = format!("{}@{}", self.user, self.server);
             rescues.keep(&account, &ending.to_string(), trace).map_err(|error| error.to_string())
         };
-        Some(self.kept.get_or_init(keep).clone())
+        Some(self.kept.get_or_init(keep).clone().map(Rest::Rescued))
     }
 
-    /// Keeps the rest, and says so.
-    fn report_rest(&self) {
-        let line = match tokio::task::block_in_place(|| self.keep_rest()) {
-            None => return,
-            Some(Ok(path)) => format!(
+    /// Keeps the rest, and says so. Removes what the mount kept offline and does not need any more.
+    fn settle_rest(&self) {
+        let rest = tokio::task::block_in_place(|| self.keep_rest());
+        let line = match &rest {
+            None => None,
+            Some(Ok(Rest::Waits)) => Some(
+                "what is not on the server waits on this machine, and is sent by the next mount"
+                    .to_owned(),
+            ),
+            Some(Ok(Rest::Rescued(path))) => Some(format!(
                 "what is not on the server is kept in {}; see: xfer rescue list",
                 path.display()
-            ),
+            )),
             Some(Err(why)) => {
-                format!("what is not on the server is lost, since it can't be kept: {why}")
+                Some(format!("what is not on the server is lost, since it can't be kept: {why}"))
             }
         };
-        report(&format!("{}: {line}", self.place.display()));
+        if let Some(line) = line {
+            report(&format!("{}: {line}", self.place.display()));
+        }
+        let is_needed = matches!(rest, Some(Ok(Rest::Waits) | Err(_)));
+        if let Some(offline) = self.offline.as_ref().filter(|_| !is_needed)
+            && let Err(error) = offline.remove()
+        {
+            report(&format!("{}: {error}", offline.path().display()));
+        }
     }
+}
+
+/// What becomes of changes that did not reach the server.
+enum Rest {
+    /// The next mount sends them.
+    Waits,
+    /// They are a rescue.
+    Rescued(PathBuf),
 }
 
 fn disconnected(link: &Link) -> Option<Disconnected> {
@@ -212,6 +242,7 @@ impl Mounted for Running {
             pending_ops: status.pending_ops as u64,
             pending_bytes: status.pending_bytes as u64,
             waits_for_room: status.is_stuck,
+            kept_here_since: status.kept_here_since.map(Timestamp::to_rfc3339),
             durable_seq: status.durable.0,
             applied_seq: status.last.0,
             used_bytes: status.usage.bytes,

@@ -142,6 +142,16 @@ impl std::fmt::Display for Phase {
     }
 }
 
+impl ConnectError {
+    /// Whether a session that was to be resumed is over for good.
+    pub fn ends_session(&self) -> bool {
+        match self {
+            ConnectError::Endpoint { error, .. } => error.ends_session().is_some(),
+            ConnectError::Authorities { .. } | ConnectError::Trust(_) => false,
+        }
+    }
+}
+
 impl EndpointError {
     /// The refusal that ends a session for good, if it is one. Other problems may pass: the network
     /// comes back, the server is started or updated, or its certificate is put right.

@@ -11,11 +11,11 @@ use parking_lot::Mutex;
 use xfer_protocol::message::{Password, Purpose};
 use xfer_protocol::{SessionId, Timestamp};
 
-use super::dial::NewSession;
+use super::dial::{Begin, Dial, NewSession, Ticket};
 use super::error::{ConnectError, EndpointError, Phase};
 use super::greeting::{PHASE_MAX, within};
 use super::retry::{BUSY_MAX, though_busy};
-use super::server::Server;
+use super::server::{SavedKey, Server};
 use super::target::Target;
 use super::tcp;
 use super::tls::{self, Stream, Verification};
@@ -46,6 +46,8 @@ pub struct Login {
     pub session: NewSession,
     /// Warnings for the user, a line each.
     pub warnings: Vec<String>,
+    /// Proves that the session is this client's, also after a crash.
+    pub key: SavedKey,
 }
 
 /// Connects to the server and looks at its certificate. Nothing is sent to it beyond the TLS
@@ -103,6 +105,18 @@ impl Peer {
         &self.label
     }
 
+    /// Resumes a session that another client on this machine began and left.
+    ///
+    /// # Errors
+    /// If the server refuses, or can't be reached. [`ConnectError::ends_session`] tells whether the
+    /// session is over.
+    pub async fn resume(&self, ticket: Ticket, key: &SavedKey) -> Result<NewSession, ConnectError> {
+        let at = |error: EndpointError| error.at(&self.label);
+        let server = self.server.for_session(key).map_err(at)?;
+        let link = server.log_link(Begin::Resume(ticket)).await.map_err(at)?;
+        Ok(NewSession { link, dial: Arc::new(server) })
+    }
+
     /// Logs in. The connection of the first contact is used if it is still fresh. `replaces` is a
     /// session of the account whose client has crashed on this machine.
     ///
@@ -116,9 +130,10 @@ impl Peer {
     ) -> Result<Login, ConnectError> {
         let Peer { server, label } = self;
         let login = server.log_in(password, purpose, replaces).await;
-        let (link, time) = login.map_err(|error| error.at(label))?;
+        let (link, time) = login.map_err(|error| error.at(&label))?;
+        let key = server.saved_key().map_err(|error| error.at(&label))?;
         let warnings = skew_warning(time, SystemTime::now()).into_iter().collect();
-        Ok(Login { session: NewSession { link, dial: Arc::new(server) }, warnings })
+        Ok(Login { session: NewSession { link, dial: Arc::new(server) }, warnings, key })
     }
 }
 

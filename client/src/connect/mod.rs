@@ -24,6 +24,7 @@ mod error;
 pub use dial::{Begin, Credentials, Dial, Dialling, LogLink, NewSession, Reader, Ticket, Writer};
 pub use error::{ConnectError, EndpointError, NotXfer, Phase};
 pub use login::{Contact, Login, Peer, reach};
+pub use server::SavedKey;
 pub use target::{Target, TargetError};
 pub use trust::{
     Asker, Fingerprint, FingerprintError, KnownHosts, NoAnswer, TrustError, TrustMode, TrustPolicy,

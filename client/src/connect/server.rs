@@ -43,6 +43,10 @@ const FRESH_MAX: Duration = Duration::from_secs(3);
 /// connection.
 const ATTACH_MAX: Duration = Duration::from_secs(8);
 
+/// The key of a session as bytes. It must be kept secret.
+#[derive(Clone)]
+pub struct SavedKey(pub Vec<u8>);
+
 /// A trusted server, and the account on it.
 pub(super) struct Server {
     target: Target,
@@ -86,6 +90,24 @@ impl Server {
     ) -> Result<Server, EndpointError> {
         let key = SessionKey::generate().map_err(|error| EndpointError::Tls(error.to_string()))?;
         Ok(Server { target, address: Mutex::new(address), verification, fresh, key })
+    }
+
+    /// The same account and server, for a session that another client began with this key.
+    pub(super) fn for_session(&self, key: &SavedKey) -> Result<Server, EndpointError> {
+        let key =
+            SessionKey::restore(&key.0).map_err(|error| EndpointError::Tls(error.to_string()))?;
+        Ok(Server {
+            target: self.target.clone(),
+            address: Mutex::new(*self.address.lock()),
+            verification: self.verification.clone(),
+            fresh: Mutex::new(None),
+            key,
+        })
+    }
+
+    /// The key of the session, to be kept secret.
+    pub(super) fn saved_key(&self) -> Result<SavedKey, EndpointError> {
+        self.key.save().map(SavedKey).map_err(|error| EndpointError::Tls(error.to_string()))
     }
 
     /// Begins a session. Returns the server's time too.

@@ -56,6 +56,7 @@ impl Core {
             return Err(Pause::Progress.into());
         }
         self.uplink.disk_room.take(room);
+        let payload = self.settled(payload);
         let subjects = self.subjects(&op.action);
         let seq = self.uplink.log.next();
         // Before the rows change: it compares the contents that nodes get with those that they
@@ -110,8 +111,11 @@ impl Core {
         };
         let log = &self.uplink.log;
         // While the link is down no program waits for the log to be carried, so it may fill up.
-        let is_bounded_by_rate = !payload.is_empty() && self.session.is_up();
-        let has_room = if is_bounded_by_rate { log.has_room() } else { !log.is_full() };
+        let has_room = match (self.session.is_up(), self.kept.bytes_max) {
+            (true, _) if !payload.is_empty() => log.has_room(),
+            (false, Some(max)) => log.has_room_on_disk(max),
+            (true, _) | (false, None) => !log.is_full(),
+        };
         follows || has_room && !self.session.holding
     }
 

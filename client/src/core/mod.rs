@@ -2,8 +2,8 @@
 //! machine without tokio, clocks or randomness.
 //!
 //! Reading order: [`state`] (the parts), [`pause`] (why an attempt did not finish), [`link`] (how a
-//! session ends), [`change`] (how a change is made), [`resuming`] (a link that is
-//! lost, and the next), [`trace`] (what is not durable, told without the replica), then the parts: [`tree`] (rows and names),
+//! session ends), [`change`] (how a change is made), [`away`] (work while
+//! the link is down), then the parts: [`tree`] (rows and names),
 //! [`data`] (bytes), [`uplink`] (the log link), [`outbox`] and [`inbox`] (deliveries); [`notice`]
 //! and [`outdated`] (messages to the kernel), [`status`] (the state for display).
 
@@ -13,8 +13,7 @@ mod state;
 mod pause;
 mod link;
 mod change;
-mod resuming;
-mod trace;
+mod away;
 mod tree;
 mod data;
 mod uplink;
@@ -26,12 +25,14 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use away::JournalStep;
 pub(crate) use data::FetchOrder;
 pub(crate) use outbox::OutboxDue;
 pub(crate) use state::Effects;
 pub(crate) use tree::Unexpected;
 pub(crate) use uplink::{Group, Outgoing, Then, can_be_granted};
 
+pub use away::{Change, Place, Spill, Subject, Subjects, Trace, Whereabouts};
 pub use data::{CopyRange, Seek};
 pub use link::{Ending, Link, LinkLoss};
 pub use notice::Notice;
@@ -41,5 +42,4 @@ pub use pause::{Pause, Reservation, Stop};
 pub use state::Core;
 pub use status::Status;
 pub use time::Now;
-pub use trace::{Change, Place, Subject, Subjects, Trace, Whereabouts};
 pub use tree::{Found, HandleId, Listed, New, NewAttributes, Space};

@@ -31,6 +31,9 @@ pub struct Options {
     /// How long an operation that needs the server waits while the link is down, before it fails
     /// with `ETIMEDOUT`. `None` for ever.
     pub wait: Option<Duration>,
+    /// How many bytes of changes may be made while the link is down, if they are kept on this
+    /// machine's disk.
+    pub offline_bytes: Option<usize>,
     /// The account and server, for messages: `user@host:port`.
     pub label: String,
 }

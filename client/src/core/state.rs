@@ -13,6 +13,7 @@ use xfer_protocol::message::Grant;
 use xfer_protocol::tree::{Loaded, Need, Node, Rows, Table, XattrMap};
 use xfer_protocol::{Errno, Ino, Name, Seq};
 
+use super::away::Kept;
 use super::data::{Data, FetchOrder};
 use super::inbox::Inbox;
 use super::link::{Ending, Link, Session};
@@ -41,6 +42,7 @@ pub struct Core {
     pub(in crate::core) handles: Handles,
     pub(in crate::core) outbox: Outbox,
     pub(in crate::core) inbox: Inbox,
+    pub(in crate::core) kept: Kept,
     /// Notices for the kernel, until the drive takes them.
     pub(in crate::core) notices: Vec<Notice>,
     /// Errors that no program was told about, for display.
@@ -75,6 +77,7 @@ impl Core {
             handles: Handles::new(cookie_key),
             outbox: Outbox::new(&grant.users),
             inbox: Inbox::new(&grant.deliveries),
+            kept: Kept::new(options.offline_bytes),
             notices: Vec::new(),
             errors: Vec::new(),
         }

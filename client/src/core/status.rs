@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use xfer_protocol::Seq;
 use xfer_protocol::message::DeliveryHead;
 use xfer_protocol::tree::{Quota, Rows, Usage};
+use xfer_protocol::{Seq, Timestamp};
 
 use super::link::{Ending, Link};
 use super::outbox::Unsents;
@@ -23,6 +23,10 @@ pub struct Status {
     pub pending_bytes: usize,
     /// Whether the server's disk has no room for those.
     pub is_stuck: bool,
+    /// Since when programs rely on changes that are on this machine only.
+    pub kept_here_since: Option<Timestamp>,
+    /// Whether all changes that are not durable are kept on this machine's disk.
+    pub all_kept: bool,
     /// The seq of the last change.
     pub last: Seq,
     /// The seq of the last durable change.
@@ -77,6 +81,8 @@ impl Core {
             pending_ops,
             pending_bytes,
             is_stuck: self.is_stuck(),
+            all_kept: self.all_kept(),
+            kept_here_since: self.kept_here_since(),
             last: self.uplink.log.last(),
             durable: self.uplink.log.durable(),
             usage: table.usage(),

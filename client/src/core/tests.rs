@@ -36,7 +36,9 @@ pub(in crate::core) fn core() -> Core {
     let (cache_bytes, log_bytes, tree_bytes) = (1 << 20, 1 << 20, 1 << 20);
     let (owners, label) = (Owners::Stored, String::new());
     let wait = Some(Duration::from_secs(30));
-    let options = Options { cache_bytes, log_bytes, tree_bytes, owners, label, wait };
+    let offline_bytes = None;
+    let options =
+        Options { cache_bytes, log_bytes, tree_bytes, owners, label, wait, offline_bytes };
     let now = Now { monotonic: Instant::now(), wall: Timestamp::default() };
     Core::new(&grant(), &options, [0; 16], now)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use xfer_protocol::Errno;
 
 use super::Client;
-use super::patience::Patience;
+use super::away::Patience;
 use crate::core::{Core, Effects, Pause, Stop};
 
 /// After so many loads for one operation, all loaded rows are kept until it is done. An operation
@@ -117,6 +117,7 @@ impl Client {
         self.pass_on(notices);
         if has_outgoing {
             self.outgoing.notify_one();
+            self.unkept.notify_one();
         }
         if resend {
             self.tick();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use xfer_protocol::{Errno, Seq};
 
 use super::Client;
-use super::patience::Patience;
+use super::away::Patience;
 use crate::core::{Core, Ending, Link, LinkLoss, Trace};
 
 /// The longest wait for the server's answer to the logout, once everything is durable.
@@ -132,6 +132,7 @@ impl Client {
         self.over.send_replace(true);
         self.tick();
         self.outgoing.notify_one();
+        self.unkept.notify_one();
         self.outdate_kernel();
     }
 

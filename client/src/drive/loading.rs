@@ -17,8 +17,8 @@ use xfer_protocol::tree::Need;
 use xfer_protocol::{DeliveryId, Errno, Ino, Name, Seq};
 
 use super::Client;
+use super::away::Patience;
 use super::links::{Answered, Unanswered};
-use super::patience::Patience;
 use crate::core::{Core, Unexpected};
 
 /// The longest time that an answer may take while its link is alive. It is enough for as much as

@@ -1,7 +1,7 @@
 //! A running client: the core behind one lock, with the links, timers and tasks that drive it.
 //!
 //! Reading order: this file (the parts), [`attempts`] (how an operation runs), [`lock`], [`clock`],
-//! [`tasks`]; [`links`], [`patience`] (waits while there is none), [`waiting`] (whether anything waits); [`loading`] and [`fetching`] (what attempts
+//! [`tasks`]; [`links`], [`away`] (while there is none), [`waiting`] (whether anything waits); [`loading`] and [`fetching`] (what attempts
 //! wait for); [`outbox`] and [`inbox`] (work of the client's own); [`kernel`], [`ending`].
 //!
 //! **Invariant:** the lock is never held across an await, a reply or a call into the kernel.
@@ -12,7 +12,7 @@ mod lock;
 mod clock;
 mod tasks;
 mod links;
-mod patience;
+mod away;
 mod waiting;
 mod loading;
 mod fetching;
@@ -32,12 +32,13 @@ use xfer_link::watch;
 use xfer_protocol::tree::{Need, Owner};
 use xfer_protocol::{Errno, Ino};
 
+pub use away::{Journal, Writing};
 pub use clock::{Clock, SystemClock};
 pub use ending::Lost;
 pub use kernel::Kernel;
 
-use crate::connect::{Credentials, Dial, NewSession};
-use crate::core::{Core, Notice, Options, Owners, Status};
+use crate::connect::{Credentials, Dial, LogLink, NewSession};
+use crate::core::{Change, Core, Notice, Options, Owners, Spill, Status};
 use links::{Attention, ReadLinks};
 use loading::Outcome;
 use tasks::Tasks;
@@ -51,6 +52,10 @@ pub struct Surroundings {
     /// A random key for the order of directory listings, and for the pauses between tries to reach
     /// the server.
     pub cookie_key: [u8; 16],
+    /// Keeps changes while the link is down, if the client works offline.
+    pub journal: Option<Arc<dyn Journal>>,
+    /// Takes data that is too much for memory meanwhile.
+    pub spill: Option<Arc<dyn Spill>>,
 }
 
 /// A running session.
@@ -72,6 +77,9 @@ pub struct Client {
     waiting: Waiting,
     /// Wakes the task that sends.
     outgoing: Notify,
+    journal: Option<Arc<dyn Journal>>,
+    /// Wakes the task that keeps the journal.
+    unkept: Notify,
     /// Ticks after every event that an attempt may wait for.
     progress: watch::Sender<u64>,
     /// Whether the session is over.
@@ -95,7 +103,7 @@ impl Surroundings {
         let mut cookie_key = [0; 16];
         cookie_key[..8].copy_from_slice(&draw());
         cookie_key[8..].copy_from_slice(&draw());
-        Surroundings { clock: Arc::new(SystemClock), cookie_key }
+        Surroundings { clock: Arc::new(SystemClock), cookie_key, journal: None, spill: None }
     }
 }
 
@@ -105,17 +113,54 @@ impl Client {
         Client::start_in(session, options, Surroundings::real())
     }
 
-    /// Like [`Client::start`], with time and randomness from elsewhere.
+    /// Like [`Client::start`], with surroundings of the caller's.
     pub fn start_in(
         session: NewSession,
         options: Options,
         surroundings: Surroundings,
     ) -> Arc<Client> {
-        let Surroundings { clock, cookie_key } = surroundings;
         let NewSession { link, dial } = session;
-        let credentials = Credentials::new(&link.grant);
-        let core = Core::new(&link.grant, &options, cookie_key, clock.now());
-        let runtime = Handle::current();
+        let core =
+            Core::new(&link.grant, &options, surroundings.cookie_key, surroundings.clock.now());
+        let client = Client::with_core(core, &link, dial, options, surroundings);
+        client.service.spawn(client.clone().keep_link(link));
+        client.service.spawn(client.clone().keep_journal());
+        client.service.spawn(client.clone().tend_outbox());
+        client.service.spawn(client.clone().tend_inbox());
+        client
+    }
+
+    /// Sends changes that an earlier client of the same session has left, and ends the session. The
+    /// first of them is the one after the last that the server has applied.
+    ///
+    /// # Errors
+    /// If the session is over, or the server can't be reached, before all are durable.
+    pub async fn replay(
+        session: NewSession,
+        changes: Vec<Change>,
+        options: Options,
+        surroundings: Surroundings,
+    ) -> Result<(), Lost> {
+        let NewSession { link, dial } = session;
+        let mut core =
+            Core::new(&link.grant, &options, surroundings.cookie_key, surroundings.clock.now());
+        core.take_up(changes);
+        let client = Client::with_core(core, &link, dial, options, surroundings);
+        client.service.spawn(client.clone().keep_link(link));
+        client.finish().await
+    }
+
+    fn with_core(
+        core: Core,
+        link: &LogLink,
+        dial: Arc<dyn Dial>,
+        options: Options,
+        surroundings: Surroundings,
+    ) -> Arc<Client> {
+        let Surroundings { clock, cookie_key, journal, spill } = surroundings;
+        let mut core = core;
+        spill.into_iter().for_each(|spill| core.spill_to(spill));
+        let (credentials, runtime) = (Credentials::new(&link.grant), Handle::current());
         let client = Arc::new_cyclic(|this| Client {
             this: this.clone(),
             core: Mutex::new(core),
@@ -128,6 +173,8 @@ impl Client {
             jitter: cookie_key,
             waiting: Waiting::default(),
             outgoing: Notify::new(),
+            journal,
+            unkept: Notify::new(),
             progress: watch::Sender::new(0),
             over: watch::Sender::new(false),
             loads: Mutex::default(),
@@ -138,9 +185,6 @@ impl Client {
             runtime,
         });
         client.service.spawn(client.links.clone().open_first());
-        client.service.spawn(client.clone().keep_link(link));
-        client.service.spawn(client.clone().tend_outbox());
-        client.service.spawn(client.clone().tend_inbox());
         client
     }
 

@@ -4,9 +4,11 @@
 //! **Invariant:** every word is either honoured or listed as one that changes nothing; others are
 //! refused. As in mount(8), the last of two contradicting words wins.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use xfer_protocol::shown::shown;
+use xfer_protocol::size;
 
 use crate::command::cli::MountLine;
 use crate::process::exit::Failure;
@@ -26,6 +28,9 @@ pub struct MountOptions {
     pub sync: bool,
     /// How long programs wait for the server while it can't be reached (`wait=`).
     pub wait: Wait,
+    /// How many bytes of changes are kept on this machine's disk while the server can't be reached
+    /// (`offline`, `offline=`).
+    pub offline_bytes: Option<u64>,
     /// The source to show for the mount instead of `user@host:port` (`fsname=`).
     pub source: Option<String>,
     /// Whether to change an existing mount instead of making one (`remount`).
@@ -80,6 +85,12 @@ pub struct Access {
     /// Whether device nodes can be opened (`dev`, `nodev`).
     pub dev: Option<bool>,
 }
+
+/// How much is kept on this machine's disk with `offline` alone, in bytes.
+const OFFLINE_BYTES: u64 = 1 << 30;
+
+/// How little and how much that may be, in bytes.
+const OFFLINE_RANGE: RangeInclusive<u64> = 16 << 20..=1 << 40;
 
 /// Words that change nothing, accepted because fstab lines and mount(8) itself may contain them.
 /// Reading never changes access times, and xfer has no node versions, mandatory locks or silent
@@ -170,6 +181,7 @@ impl MountOptions {
             "sync" | "dirsync" => self.sync = true,
             "allow_other" => self.allow_other = true,
             "remount" => self.remount = true,
+            "offline" => self.offline_bytes = Some(OFFLINE_BYTES),
             "auto_unmount" => {
                 return Err(Failure::usage(
                     "auto_unmount is not supported; leave it out: \
@@ -201,6 +213,12 @@ impl MountOptions {
                 let wait =
                     seconds.ok_or_else(|| wrong("seconds, like wait=30, or wait=forever"))?;
                 self.wait = Wait::AtMost(wait);
+            }
+            ("offline", _) => {
+                let bytes = size::parse(value).filter(|bytes| OFFLINE_RANGE.contains(bytes));
+                self.offline_bytes = Some(
+                    bytes.ok_or_else(|| wrong("a size from 16MiB to 1TiB, like offline=1GiB"))?,
+                );
             }
             ("fsname", "") => return Err(wrong("a text, like fsname=archive")),
             ("fsname", _) => self.source = Some(value.to_owned()),
@@ -272,7 +290,7 @@ fn is_ignored(word: &str) -> bool {
 fn unknown(word: &str) -> Failure {
     Failure::usage(format!(
         "unknown option '{}'; known are ids=stored, ids=mounter, uid=, gid=, umask=, allow_other, \
-         ro, noexec, suid, dev, sync, wait=, fsname=, remount, the long options of xfer-mount \
+         ro, noexec, suid, dev, sync, wait=, offline, offline=, fsname=, remount, the long options of xfer-mount \
          (password_file=, …), and the words of mount(8) that change nothing here",
         shown(word),
     ))
@@ -351,6 +369,15 @@ mod tests {
         check_refused("wait=-1", "give seconds");
         check_refused("wait=", "give seconds");
         check_refused("wait", "unknown option 'wait'");
+    }
+
+    #[test]
+    fn working_offline_takes_a_gibibyte_or_what_is_said() {
+        let bytes = |text| parse(text).unwrap().offline_bytes;
+        let of = ["", "offline", "offline=64MiB"].map(bytes);
+        assert_eq!(of, [None, Some(1 << 30), Some(64 << 20)]);
+        check_refused("offline=", "give a size");
+        check_refused("offline=0", "give a size");
     }
 
     #[test]

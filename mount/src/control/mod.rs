@@ -76,6 +76,9 @@ pub struct Status {
     /// Whether they wait for room on the server's disk, which was full when they got there.
     #[serde(default)]
     pub waits_for_room: bool,
+    /// Since when programs rely on changes that are on this machine's disk only, as in RFC 3339.
+    #[serde(default)]
+    pub kept_here_since: Option<String>,
     /// The seq of the last change that is on the server's disk.
     pub durable_seq: u64,
     /// The seq of the last change made by this mount.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 use xfer_protocol::shown::{Shown, shown};
 use xfer_protocol::size;
 
@@ -72,11 +74,24 @@ pub(super) fn pending(ops: u64, bytes: u64) -> String {
 }
 
 fn not_durable(mount: &Status) -> String {
-    let pending = pending(mount.pending_ops, mount.pending_bytes);
-    match mount.waits_for_room {
-        false => pending,
-        true => format!("{pending}; the server's disk is full, so they wait until it has room"),
+    let mut text = pending(mount.pending_ops, mount.pending_bytes);
+    if mount.waits_for_room {
+        text.push_str("; the server's disk is full, so they wait until it has room");
     }
+    if let Some(since) = &mount.kept_here_since {
+        let _ = write!(text, "; on this machine only since {}", local(since));
+    }
+    text
+}
+
+/// A moment in this machine's time zone: the time of day, with the date unless it is today's. The
+/// text as it is, if that is not known.
+fn local(moment: &str) -> String {
+    let Ok(moment) = OffsetDateTime::parse(moment, &Rfc3339) else { return moment.to_owned() };
+    let Ok(zone) = UtcOffset::current_local_offset() else { return moment.to_string() };
+    let (moment, now) = (moment.to_offset(zone), OffsetDateTime::now_utc().to_offset(zone));
+    let time = format!("{:02}:{:02}", moment.hour(), moment.minute());
+    if moment.date() == now.date() { time } else { format!("{} {time}", moment.date()) }
 }
 
 /// Describes a connection that was lost.

@@ -206,7 +206,7 @@ impl XferFs {
         let mut upto = None;
         self.answer_empty(request, reply, move |state| {
             let seq = *upto.get_or_insert_with(|| state.last_change());
-            state.sync_to(seq)
+            state.sync_safely(seq)
         });
     }
 
@@ -378,7 +378,7 @@ fn durably<T>(
                 (value, (after != before).then_some(after))
             }
         };
-        match upto.map(|upto| state.sync_to(upto)) {
+        match upto.map(|upto| state.sync_safely(upto)) {
             Some(Err(pause)) => {
                 made = Some((value, upto));
                 Err(pause)

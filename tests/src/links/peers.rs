@@ -83,7 +83,15 @@ pub fn roomy(user: &str) -> Options {
     let owners = Owners::Mounter { uid: OWNER.uid, gid: OWNER.gid };
     let (bytes, label) = (64 << 20, user.to_owned());
     let wait = Some(WAIT);
-    Options { cache_bytes: bytes, log_bytes: bytes, tree_bytes: bytes, owners, wait, label }
+    Options {
+        cache_bytes: bytes,
+        log_bytes: bytes,
+        tree_bytes: bytes,
+        owners,
+        wait,
+        offline_bytes: None,
+        label,
+    }
 }
 
 /// Makes a valid name.
@@ -124,7 +132,8 @@ impl Host {
             store.accounts.create(new).await.unwrap();
         }
         let clock = Arc::new(VirtualClock::start());
-        let surroundings = Surroundings { clock: clock.clone(), cookie_key: [7; 16] };
+        let surroundings =
+            Surroundings { clock: clock.clone(), cookie_key: [7; 16], journal: None, spill: None };
         Host::over(store, rows_bytes, surroundings, clock, None)
     }
 

@@ -112,7 +112,15 @@ impl Crowd {
 fn options(label: String) -> Options {
     let owners = Owners::Mounter { uid: OWNER.uid, gid: OWNER.gid };
     let (log_bytes, tree_bytes, wait) = (8 << 20, 1 << 20, None);
-    Options { cache_bytes: CACHE_BYTES, log_bytes, tree_bytes, owners, wait, label }
+    Options {
+        cache_bytes: CACHE_BYTES,
+        log_bytes,
+        tree_bytes,
+        owners,
+        wait,
+        offline_bytes: None,
+        label,
+    }
 }
 
 impl Letters {

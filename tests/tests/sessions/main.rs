@@ -7,7 +7,6 @@ mod silence;
 mod liars;
 mod questions;
 mod bounds;
-mod breaks;
 mod memory;
 mod many;
 mod strangers;

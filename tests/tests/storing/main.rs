@@ -6,6 +6,5 @@ mod crashes;
 mod damage;
 mod troubles;
 mod store_gone;
-mod rescue;
 mod restored;
 mod big;

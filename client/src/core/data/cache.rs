@@ -11,15 +11,19 @@
 //! Only this client changes contents, so what it wrote is known, and fetches fill in the rest.
 //!
 //! **Invariant:** a chunk whose last change is not durable, or that a fetch is in flight for, is
-//! not evicted. Otherwise an older answer could be taken for the present state.
+//! not evicted. It may be spilled. Otherwise an older answer could be taken for the present state.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use lru::LruCache;
 use xfer_protocol::tree::ContentEffect;
 use xfer_protocol::{ContentId, Seq};
+
+use crate::core::away::Spill;
 
 use super::chunk::{CHUNK_BYTES, Chunk, zeros};
 
@@ -46,6 +50,7 @@ pub(in crate::core) struct Cache {
     /// The op after which the server can answer for a content, as long as that op is not durable.
     after: BTreeMap<ContentId, Seq>,
     next_fetch: u64,
+    spilling: Spilling,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +58,22 @@ struct Entry {
     chunk: Chunk,
     /// The last op that changed it.
     changed: Seq,
+    /// Whether its bytes are spilled, so that they take no memory.
+    is_spilled: bool,
+}
+
+/// Where chunks that can't be evicted may go.
+#[derive(Default)]
+struct Spilling {
+    to: Option<Arc<dyn Spill>>,
+    /// Whether there may be any.
+    is_used: bool,
+}
+
+impl fmt::Debug for Spilling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spilling").field("is_used", &self.is_used).finish_non_exhaustive()
+    }
 }
 
 /// The memory that a chunk takes beside its parts, in bytes, roughly.
@@ -60,7 +81,7 @@ const ENTRY_OVERHEAD_BYTES: usize = 256;
 
 impl Entry {
     fn memory(&self) -> usize {
-        ENTRY_OVERHEAD_BYTES + self.chunk.memory()
+        ENTRY_OVERHEAD_BYTES + if self.is_spilled { 0 } else { self.chunk.memory() }
     }
 }
 
@@ -104,7 +125,18 @@ impl Cache {
             fetches: BTreeMap::new(),
             after: BTreeMap::new(),
             next_fetch: 0,
+            spilling: Spilling::default(),
         }
+    }
+
+    /// Has chunks that can't be evicted spilled.
+    pub(in crate::core) fn spill_to(&mut self, spill: Arc<dyn Spill>) {
+        self.spilling.to = Some(spill);
+    }
+
+    /// Where they are spilled, if anywhere.
+    pub(in crate::core) fn spill(&self) -> Option<&Arc<dyn Spill>> {
+        self.spilling.to.as_ref()
     }
 
     /// The memory that the chunks take, in bytes, roughly.
@@ -301,6 +333,7 @@ impl Cache {
     pub(in crate::core) fn acknowledge(&mut self, seq: Seq) {
         self.durable = seq;
         self.after.retain(|_, after| *after > seq);
+        self.drop_spilled();
         self.evict();
     }
 
@@ -349,6 +382,7 @@ impl Cache {
         let before = self.chunks.peek(&key).map_or(0, Entry::memory);
         let entry = self.chunks.get_or_insert_mut(key, Entry::default);
         change(entry);
+        entry.is_spilled = false;
         self.bytes = self.bytes - before + entry.memory();
     }
 
@@ -422,14 +456,41 @@ impl Cache {
     fn evict(&mut self) {
         let mut tries = 0;
         while self.bytes > self.bytes_max && tries < EVICTION_TRIES {
-            let Some((key, entry)) = self.chunks.pop_lru() else { return };
+            let Some((key, mut entry)) = self.chunks.pop_lru() else { return };
+            self.bytes -= entry.memory();
             if entry.changed > self.durable || self.fetches.contains_key(&key) {
+                self.spilling.take(&mut entry);
                 // It counts as just used, so that the next try meets another one.
+                self.bytes += entry.memory();
                 self.chunks.put(key, entry);
                 tries += 1;
-            } else {
+            }
+        }
+    }
+
+    /// Forgets spilled chunks that can be fetched again.
+    fn drop_spilled(&mut self) {
+        if !std::mem::take(&mut self.spilling.is_used) {
+            return;
+        }
+        let spilled = self.chunks.iter().filter(|(_, entry)| entry.is_spilled);
+        let spilled: Vec<_> = spilled.map(|(key, entry)| (*key, entry.changed)).collect();
+        for (key, changed) in spilled {
+            if changed > self.durable {
+                self.spilling.is_used = true;
+            } else if let Some(entry) = self.chunks.pop(&key) {
                 self.bytes -= entry.memory();
             }
+        }
+    }
+}
+
+impl Spilling {
+    /// Spills a chunk, if that is possible.
+    fn take(&mut self, entry: &mut Entry) {
+        if let Some(to) = self.to.as_ref().filter(|_| !entry.is_spilled) {
+            entry.is_spilled = entry.chunk.spill(|bytes| to.store(bytes));
+            self.is_used |= entry.is_spilled;
         }
     }
 }

@@ -113,6 +113,17 @@ impl Chunk {
         })
     }
 
+    /// Replaces its bytes by the same ones elsewhere. False if some of them have no place there.
+    pub(in crate::core) fn spill(&mut self, store: impl Fn(&Bytes) -> Option<Bytes>) -> bool {
+        self.parts.iter_mut().all(|(_, data)| match store(data) {
+            Some(stored) => {
+                *data = stored;
+                true
+            }
+            None => false,
+        })
+    }
+
     /// The memory that it takes, in bytes, roughly. Slices of the shared zeros count like others,
     /// which keeps the rule simple.
     pub(in crate::core) fn memory(&self) -> usize {

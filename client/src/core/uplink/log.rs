@@ -17,7 +17,7 @@ use xfer_protocol::tree::{Action, Op, Room};
 use xfer_protocol::{Name, Seq};
 
 use super::rate::Rate;
-use crate::core::trace::{Change, Subjects};
+use crate::core::away::{Change, Subjects};
 
 /// The memory that an op takes beside its data, in bytes, roughly.
 const OP_BYTES: usize = 320;
@@ -45,6 +45,9 @@ pub(in crate::core) struct Log {
     bytes_max: usize,
     /// The room that all entries take on the server's disk.
     room: Room,
+    /// The last op that is kept on this machine's disk, and the bytes of the entries after it.
+    kept: Seq,
+    unkept_bytes: usize,
     rate: Rate,
 }
 
@@ -88,6 +91,8 @@ impl Log {
             bytes: 0,
             bytes_max,
             room: Room::default(),
+            kept: Seq::default(),
+            unkept_bytes: 0,
             rate,
         }
     }
@@ -104,6 +109,20 @@ impl Log {
         self.bytes >= self.bytes_max
     }
 
+    /// Whether an op may be appended while changes are kept on this machine's disk, up to `max` bytes
+    /// in all. What is beyond the memory that the log may take is kept before more is taken.
+    pub(in crate::core) fn has_room_on_disk(&self, max: usize) -> bool {
+        let is_kept = self.unkept_bytes < BACKLOG_BYTES_MIN;
+        self.bytes < self.bytes_max || self.bytes < max && is_kept
+    }
+
+    /// Notes that everything up to an op is kept on this machine's disk.
+    pub(in crate::core) fn note_kept(&mut self, upto: Seq) {
+        self.kept = upto;
+        let kept = upto.0.saturating_sub(self.durable().0) as usize;
+        self.unkept_bytes = self.entries.iter().skip(kept).map(|entry| entry.bytes).sum();
+    }
+
     /// Appends an op about these nodes that takes `room` on the server's disk, and returns its seq.
     pub(in crate::core) fn append(
         &mut self,
@@ -118,6 +137,7 @@ impl Log {
         }
         let bytes = OP_BYTES + payload.len() + extra_bytes(&op.action);
         self.bytes += bytes;
+        self.unkept_bytes += bytes;
         self.room = self.room.plus(room);
         self.entries.push_back(Entry { op, payload, subjects, bytes, room });
         self.last = self.last.next();
@@ -228,13 +248,16 @@ impl Log {
         if count > self.sent {
             return false;
         }
-        let mut bytes = 0;
-        for entry in self.entries.drain(..count) {
+        let (mut bytes, mut unkept) = (0, 0);
+        let kept = self.kept.0.saturating_sub(self.durable().0) as usize;
+        for (index, entry) in self.entries.drain(..count).enumerate() {
             bytes += entry.bytes;
+            unkept += if index < kept { 0 } else { entry.bytes };
             self.room = self.room.less(entry.room);
         }
         self.sent -= count;
         self.bytes -= bytes;
+        self.unkept_bytes -= unkept;
         self.rate.carried(bytes, now);
         true
     }

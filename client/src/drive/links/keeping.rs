@@ -73,6 +73,7 @@ impl Client {
     pub(in crate::drive) async fn keep_link(self: Arc<Self>, first: LogLink) {
         let LogLink { grant, mut reader, mut writer } = first;
         let (mut ticket, mut pauses) = (Ticket::new(&grant), Pauses::new(&self.jitter));
+        self.note_ticket(&ticket).await;
         loop {
             let since = Instant::now();
             match self.serve_link(reader, writer).await {
@@ -101,6 +102,7 @@ impl Client {
         }
         drop(core);
         self.is_up.send_replace(false);
+        self.unkept.notify_one();
         self.links.close();
         self.tick();
     }
@@ -122,7 +124,10 @@ impl Client {
                 dialled = timeout(TRY_MAX, dialled) => dialled,
             };
             let error = match dialled {
-                Ok(Ok(link)) => return self.go_on(ticket, link, since),
+                Ok(Ok(link)) => {
+                    self.note_ticket(&ticket.after(&link.grant)).await;
+                    return self.go_on(ticket, link, since);
+                }
                 Ok(Err(error)) => error,
                 Err(_elapsed) => EndpointError::TimedOut(Phase::Resume),
             };

@@ -110,6 +110,7 @@ impl Client {
         let served = self.follow_up(then);
         self.tick();
         self.outgoing.notify_one();
+        self.unkept.notify_one();
         served
     }
 

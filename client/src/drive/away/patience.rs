@@ -3,18 +3,18 @@
 use tokio::time::{Instant, sleep_until};
 use xfer_protocol::Errno;
 
-use super::Client;
+use crate::drive::Client;
 
 /// The patience of one operation. Time counts only while the link is down.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(in crate::drive) struct Patience {
     /// When it ends, if the link is down.
     end: Option<Instant>,
 }
 
 impl Client {
     /// Completes when the link has been down for as long as the operation may wait.
-    pub(super) async fn worn_out(&self, patience: &mut Patience) {
+    pub(in crate::drive) async fn worn_out(&self, patience: &mut Patience) {
         let mut is_up = self.is_up.subscribe();
         loop {
             patience.note(self, is_up.get());
@@ -31,7 +31,7 @@ impl Client {
     /// Waits until the link is up.
     ///
     /// `ETIMEDOUT` if it is down for longer than the operation may wait, `EIO` if the session is over.
-    pub(super) async fn wait_up(&self, patience: &mut Patience) -> Result<(), Errno> {
+    pub(in crate::drive) async fn wait_up(&self, patience: &mut Patience) -> Result<(), Errno> {
         let mut is_up = self.is_up.subscribe();
         patience.note(self, is_up.get());
         tokio::select! {
@@ -43,7 +43,7 @@ impl Client {
     }
 
     /// Completes when the link is down.
-    pub(super) async fn wait_down(&self) {
+    pub(in crate::drive) async fn wait_down(&self) {
         // The sender is part of `self`, so this can't fail.
         let _ = self.is_up.subscribe().wait_for(|is_up| !*is_up).await;
     }
@@ -51,7 +51,7 @@ impl Client {
 
 impl Patience {
     /// Whether the operation may still wait.
-    pub(super) fn lasts(&self) -> bool {
+    pub(in crate::drive) fn lasts(&self) -> bool {
         self.end.is_none_or(|end| Instant::now() < end)
     }
 

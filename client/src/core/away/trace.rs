@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use xfer_protocol::tree::{Action, Loaded, Op, Rows};
 use xfer_protocol::{Ino, Name, Seq, Timestamp};
 
-use super::state::Core;
+use crate::core::state::Core;
 
 /// A part of the trace. The parts are in order: a node comes before the first change of it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -9,9 +9,9 @@ use xfer_protocol::DeliveryId;
 use xfer_protocol::Seq;
 use xfer_protocol::message::{Grant, Refusal};
 
-use super::link::{Ending, Link, LinkLoss};
-use super::state::Core;
-use super::uplink::{Astray, can_be_granted};
+use crate::core::link::{Ending, Link, LinkLoss};
+use crate::core::state::Core;
+use crate::core::uplink::{Astray, can_be_granted};
 
 impl Core {
     /// Notes that the link was lost. All ops that are not durable are sent over the next one, even

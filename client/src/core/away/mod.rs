@@ -1,0 +1,13 @@
+//! Work while the link is down, and after.
+//!
+//! Reading order: [`resuming`] (a link that is lost, and the next), [`trace`] (what is not durable,
+//! told without the replica), [`offline`] (what is kept on this machine's disk meanwhile).
+
+mod resuming;
+mod trace;
+mod offline;
+
+pub(crate) use offline::JournalStep;
+pub(in crate::core) use offline::Kept;
+pub use offline::Spill;
+pub use trace::{Change, Place, Subject, Subjects, Trace, Whereabouts};

@@ -1,0 +1,204 @@
+//! Working offline: while the link is down, changes are kept on this machine's disk, and `fsync` is
+//! answered once they are there.
+//!
+//! The drive writes them. Here it is decided which, and what programs may be told.
+//!
+//! **Invariant:** what is kept is a gapless part of the log up to its end. It begins with the first
+//! change that was not durable when the link was lost, or before that.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use xfer_protocol::tree::Room;
+use xfer_protocol::{Ino, Seq, Timestamp};
+
+use super::trace::{Change, Trace};
+use crate::core::pause::{Pause, Stop};
+use crate::core::state::Core;
+
+/// Memory that the kernel may write to this machine's disk.
+pub trait Spill: Send + Sync + 'static {
+    /// The same bytes, in such memory. `None` if there is none to be had.
+    fn store(&self, bytes: &Bytes) -> Option<Bytes>;
+}
+
+/// What is kept on this machine's disk.
+#[derive(Debug, Default)]
+pub(in crate::core) struct Kept {
+    /// The most bytes that the log may have while the link is down; `None` if nothing is kept.
+    pub(in crate::core) bytes_max: Option<usize>,
+    /// The last op that is kept, if there is one.
+    upto: Option<Seq>,
+    /// The nodes that need no description any more in what is kept.
+    described: BTreeSet<Ino>,
+    /// Since when a program was told that a change is safe that is only here, and the last such.
+    told: Option<(Timestamp, Seq)>,
+}
+
+/// The next step of the drive's journal.
+#[derive(Debug)]
+pub(crate) enum JournalStep {
+    /// Nothing, until something happens.
+    None,
+    /// Add this, which reaches up to the op.
+    Add(Vec<Trace>, Seq),
+    /// Remove everything, since all of it is durable.
+    Clear,
+}
+
+impl Kept {
+    pub(in crate::core) fn new(bytes_max: Option<usize>) -> Kept {
+        Kept { bytes_max, ..Kept::default() }
+    }
+}
+
+impl Core {
+    /// Pauses until all changes up to `seq` are durable; or, while the link is down and changes are
+    /// kept on this machine's disk, until they are there.
+    pub fn sync_safely(&mut self, seq: Seq) -> Result<(), Stop> {
+        if !self.keeps() || self.session.is_up() || self.is_over() {
+            return self.sync_to(seq);
+        }
+        if self.uplink.log.durable() >= seq {
+            return Ok(());
+        }
+        self.uplink.barrier = self.uplink.barrier.max(seq);
+        if self.kept.upto.is_none_or(|upto| upto < seq) {
+            return Err(Pause::Progress.into());
+        }
+        let since = self.kept_here_since().unwrap_or(self.now.wall);
+        self.kept.told = Some((since, seq));
+        Ok(())
+    }
+
+    /// Has data beyond the memory that it may take go to this machine's disk while the link is down.
+    pub(crate) fn spill_to(&mut self, spill: Arc<dyn Spill>) {
+        self.data.cache.spill_to(spill);
+    }
+
+    /// The data of a new change, where it may stay until it is durable.
+    pub(in crate::core) fn settled(&self, payload: Bytes) -> Bytes {
+        let is_crowded = !self.session.is_up() && self.uplink.log.is_full();
+        match self.data.cache.spill().filter(|_| is_crowded && !payload.is_empty()) {
+            Some(spill) => spill.store(&payload).unwrap_or(payload),
+            None => payload,
+        }
+    }
+
+    /// Takes up changes that an earlier client of the session has left. The replica does not show
+    /// them.
+    pub(crate) fn take_up(&mut self, changes: Vec<Change>) {
+        for Change { op, subjects, payload, .. } in changes {
+            let now = self.now.monotonic;
+            self.uplink.log.append(op, payload, subjects, Room::default(), now);
+        }
+    }
+
+    /// Whether changes are kept on this machine's disk while the link is down.
+    fn keeps(&self) -> bool {
+        self.kept.bytes_max.is_some()
+    }
+
+    /// Since when programs rely on a change that is on this machine only.
+    pub(in crate::core) fn kept_here_since(&self) -> Option<Timestamp> {
+        let durable = self.uplink.log.durable();
+        self.kept.told.filter(|(_, last)| *last > durable).map(|(since, _)| since)
+    }
+
+    /// Whether every change that is not durable is kept on this machine's disk.
+    pub(crate) fn all_kept(&self) -> bool {
+        self.keeps() && self.kept.upto.is_some_and(|upto| upto >= self.uplink.log.last())
+    }
+
+    /// The next step of the journal.
+    pub(crate) fn journal_step(&mut self) -> JournalStep {
+        let (durable, last) = (self.uplink.log.durable(), self.uplink.log.last());
+        if self.kept.upto.is_some_and(|upto| upto <= durable) {
+            return JournalStep::Clear;
+        }
+        let after = self.kept.upto.unwrap_or(durable);
+        if !self.keeps() || self.session.is_up() || self.is_over() || after >= last {
+            return JournalStep::None;
+        }
+        let mut described = std::mem::take(&mut self.kept.described);
+        let trace = self.trace(after, &mut described);
+        self.kept.described = described;
+        JournalStep::Add(trace, last)
+    }
+
+    /// Notes that everything up to an op is on this machine's disk.
+    pub(crate) fn note_kept(&mut self, upto: Seq) {
+        self.kept.upto = Some(upto);
+        self.uplink.log.note_kept(upto);
+    }
+
+    /// Notes that nothing is on this machine's disk any more, or that it can't be relied on.
+    pub(crate) fn note_none_kept(&mut self) {
+        self.kept.upto = None;
+        self.kept.described.clear();
+        self.uplink.log.note_kept(Seq::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::core::link::LinkLoss;
+    use crate::core::tests::{core, grant};
+    use xfer_protocol::message::ToClient;
+    use xfer_protocol::tree::{Action, Limit, Op};
+
+    /// A core that keeps changes, with one that can be made without any row.
+    fn keeping() -> Core {
+        let mut core = core();
+        core.kept = Kept::new(Some(1 << 20));
+        core
+    }
+
+    fn append(core: &mut Core) -> Seq {
+        let op = Op { time: core.now.wall, action: Action::ForgetOrphan { ino: Ino(9) } };
+        let now = core.now.monotonic;
+        core.uplink.log.append(op, Bytes::new(), [None; 2], Room::default(), now)
+    }
+
+    #[test]
+    fn a_change_is_safe_once_it_is_kept_and_only_while_the_link_is_down() {
+        let mut core = keeping();
+        let seq = append(&mut core);
+        assert!(matches!(core.journal_step(), JournalStep::None), "the link is up");
+        assert!(core.sync_safely(seq).is_err());
+        core.lose_link(LinkLoss::Silent);
+        assert!(core.sync_safely(seq).is_err(), "it is nowhere yet");
+        let JournalStep::Add(trace, upto) = core.journal_step() else { panic!("nothing to keep") };
+        assert_eq!((trace.len(), upto), (1, seq));
+        core.note_kept(upto);
+        assert!(core.sync_safely(seq).is_ok() && core.all_kept());
+        assert!(core.sync_to(seq).is_err(), "the server does not have it");
+        assert!(core.kept_here_since().is_some());
+        core.resume(&grant()).unwrap();
+        assert!(core.sync_safely(seq).is_err(), "the server can be asked");
+        while core.poll_outgoing().is_some() {}
+        let (disk, limit) = (Room::default(), Limit::default());
+        core.handle_message(ToClient::Durable { seq, disk, limit }).unwrap();
+        assert!(matches!(core.journal_step(), JournalStep::Clear));
+        core.note_none_kept();
+        assert!(core.kept_here_since().is_none());
+    }
+
+    #[test]
+    fn what_is_kept_has_no_gap_though_the_link_was_up_in_between() {
+        let mut core = keeping();
+        core.lose_link(LinkLoss::Silent);
+        append(&mut core);
+        let JournalStep::Add(_, upto) = core.journal_step() else { panic!("nothing to keep") };
+        core.note_kept(upto);
+        core.resume(&grant()).unwrap();
+        append(&mut core);
+        core.lose_link(LinkLoss::Silent);
+        let last = append(&mut core);
+        let JournalStep::Add(trace, upto) = core.journal_step() else { panic!("nothing to keep") };
+        assert_eq!((trace.len(), upto), (2, last));
+    }
+}

@@ -1,0 +1,87 @@
+//! The journal of an offline client: while the link is down, changes are written to this machine's
+//! disk, so that a crash does not lose them.
+//!
+//! The core decides what is written. How, and where, is a [`Journal`]'s business.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::connect::Ticket;
+use crate::core::{JournalStep, Trace};
+use crate::drive::Client;
+
+/// The pause after the disk has failed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Work on this machine's disk.
+pub type Writing<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
+
+/// Keeps what a client needs to go on with its session after a crash. Each call is done once its
+/// effect is on the disk.
+pub trait Journal: Send + Sync + 'static {
+    /// Notes the client's claim to its session, in the place of the last one.
+    fn note_ticket(&self, ticket: Ticket) -> Writing<'_>;
+
+    /// Adds a part of the trace.
+    fn add(&self, trace: Vec<Trace>) -> Writing<'_>;
+
+    /// Puts a whole trace in the place of what there is, at once.
+    fn replace(&self, trace: Vec<Trace>) -> Writing<'_>;
+}
+
+impl Client {
+    /// Keeps the journal until the session is over.
+    pub(in crate::drive) async fn keep_journal(self: Arc<Self>) {
+        let Some(journal) = self.journal.clone() else { return };
+        // After a failure it is not known what is on the disk.
+        let mut is_sound = true;
+        while !self.lock().is_over() {
+            let step = self.lock().journal_step();
+            let written = match step {
+                JournalStep::None => {
+                    self.unkept.notified().await;
+                    continue;
+                }
+                JournalStep::Clear => journal.replace(Vec::new()).await.map(|()| None),
+                JournalStep::Add(trace, upto) if is_sound => {
+                    journal.add(trace).await.map(|()| Some(upto))
+                }
+                JournalStep::Add(trace, upto) => journal.replace(trace).await.map(|()| Some(upto)),
+            };
+            let was_sound = std::mem::replace(&mut is_sound, written.is_ok());
+            match written {
+                Ok(Some(upto)) => self.lock().note_kept(upto),
+                Ok(None) => self.lock().note_none_kept(),
+                Err(error) => {
+                    self.note_none_kept(was_sound.then_some(&error));
+                    sleep(RETRY).await;
+                }
+            }
+            self.tick();
+        }
+    }
+
+    /// Notes that nothing is kept, and why, if that is news.
+    fn note_none_kept(&self, news: Option<&io::Error>) {
+        let mut core = self.lock();
+        core.note_none_kept();
+        if let Some(error) = news {
+            core.note_error(format!("changes can't be kept on this machine: {error}"));
+        }
+    }
+
+    /// Notes the claim to the session where a crash does not lose it.
+    pub(in crate::drive) async fn note_ticket(&self, ticket: &Ticket) {
+        let Some(journal) = &self.journal else { return };
+        if let Err(error) = journal.note_ticket(ticket.clone()).await {
+            self.lock().note_error(format!(
+                "a crash of this machine would lose what is not on the server: {error}"
+            ));
+        }
+    }
+}

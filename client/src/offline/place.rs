@@ -1,0 +1,172 @@
+//! The directory in which one session's claim and journal are kept.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, flock};
+use tokio::task::spawn_blocking;
+use xfer_protocol::{SessionId, codec};
+
+use super::{Claim, VERSION, directory, format, replace};
+use crate::connect::{SavedKey, Ticket};
+use crate::core::Trace;
+use crate::drive::{Journal, Writing};
+
+/// As much is written at once, in bytes.
+const WRITE_BYTES: usize = 4 << 20;
+
+/// The place of one session, which this process has locked.
+#[derive(Clone)]
+pub struct Place(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    key: SavedKey,
+    /// The lock ends with this process, whatever becomes of it.
+    _lock: File,
+    /// The journal, and the length of its good part.
+    journal: Mutex<Option<(File, u64)>>,
+}
+
+impl Place {
+    /// Makes the place of a new session of the account `label`. `key` proves that the session is
+    /// this client's.
+    ///
+    /// # Errors
+    /// If it can't be made, or there is no home directory.
+    pub fn create(label: &str, session: SessionId, key: SavedKey) -> io::Result<Place> {
+        let none = || io::Error::new(io::ErrorKind::NotFound, "there is no home directory");
+        let path = directory(label).ok_or_else(none)?.join(hex::encode(session.0));
+        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        let lock = lock_of(&path)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        let journal = Mutex::default();
+        Ok(Place(Arc::new(Inner { path, key, _lock: lock, journal })))
+    }
+
+    /// The place at a path, if the process that had it is gone.
+    pub(super) fn of_gone(path: &Path) -> io::Result<Option<Place>> {
+        let lock = match lock_of(path) {
+            // Not one of these directories, or one that is being removed.
+            Err(error) if is_absent(&error) => return Ok(None),
+            lock => lock?,
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            locked => locked?,
+        }
+        let key = fs::read(path.join("claim")).ok();
+        let key = key.and_then(|bytes| codec::decode::<Claim>(&bytes).ok());
+        let key = SavedKey(key.map(|claim| claim.key).unwrap_or_default());
+        let (path, journal) = (path.to_owned(), Mutex::default());
+        Ok(Some(Place(Arc::new(Inner { path, key, _lock: lock, journal }))))
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    pub(super) fn claim(&self) -> PathBuf {
+        self.0.path.join("claim")
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.0.path.join("journal")
+    }
+
+    /// Removes it, with all that it holds.
+    ///
+    /// # Errors
+    /// If it can't be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.0.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    fn note(&self, ticket: Ticket) -> io::Result<()> {
+        let Ticket { session, secret, epoch, durable, attempt } = ticket;
+        let (version, key) = (VERSION, self.0.key.0.clone());
+        let claim = Claim { version, session, secret, epoch, durable, attempt, key };
+        let bytes = codec::encode(&claim).map_err(io::Error::other)?;
+        replace(&self.claim(), |file| file.write_all_at(&bytes, 0)).map(|_| ())
+    }
+
+    fn put(&self, trace: Vec<Trace>) -> io::Result<()> {
+        let mut journal = self.0.journal.lock();
+        let mut length = 0;
+        let file = replace(&self.journal(), |file| {
+            length = write(file, 0, trace)?;
+            Ok(())
+        })?;
+        *journal = Some((file, length));
+        Ok(())
+    }
+
+    fn append(&self, trace: Vec<Trace>) -> io::Result<()> {
+        let mut journal = self.0.journal.lock();
+        let Some((file, length)) = &mut *journal else {
+            drop(journal);
+            return self.put(trace);
+        };
+        let end = write(file, *length, trace)?;
+        file.sync_data()?;
+        *length = end;
+        Ok(())
+    }
+}
+
+impl Journal for Place {
+    fn note_ticket(&self, ticket: Ticket) -> Writing<'_> {
+        self.hop(move |place| place.note(ticket))
+    }
+
+    fn add(&self, trace: Vec<Trace>) -> Writing<'_> {
+        self.hop(move |place| place.append(trace))
+    }
+
+    fn replace(&self, trace: Vec<Trace>) -> Writing<'_> {
+        self.hop(move |place| place.put(trace))
+    }
+}
+
+impl Place {
+    /// Runs work on the disk where it may block.
+    fn hop(&self, work: impl FnOnce(Place) -> io::Result<()> + Send + 'static) -> Writing<'_> {
+        let place = self.clone();
+        Box::pin(async move {
+            let done = spawn_blocking(move || work(place)).await;
+            done.unwrap_or_else(|error| Err(io::Error::other(error)))
+        })
+    }
+}
+
+fn lock_of(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false).mode(0o600).open(path.join("lock"))
+}
+
+/// Writes a trace from an offset on, and returns where it ends.
+fn write(file: &File, mut at: u64, trace: Vec<Trace>) -> io::Result<u64> {
+    let mut bytes = Vec::new();
+    for part in trace {
+        format::write(part, &mut bytes)?;
+        if bytes.len() >= WRITE_BYTES {
+            file.write_all_at(&bytes, at)?;
+            at += bytes.len() as u64;
+            bytes.clear();
+        }
+    }
+    file.write_all_at(&bytes, at)?;
+    Ok(at + bytes.len() as u64)
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}

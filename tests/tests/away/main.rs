@@ -1,0 +1,5 @@
+//! Clients that are away from their server: links that break, work offline, and what is rescued.
+
+mod breaks;
+mod offline;
+mod rescue;

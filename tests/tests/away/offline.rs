@@ -1,0 +1,231 @@
+//! Mounts that work offline: what is changed while the server can't be reached is on this machine's
+//! disk, and outlives the mount.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use xfer_tests::files::errno;
+use xfer_tests::programs::program;
+use xfer_tests::snapshot::{assert_same, snapshot_without_times};
+use xfer_tests::{Mount, PATIENCE, Random, World, run_within, scale, shell, wait_until};
+
+/// How often a client is killed while the server is away.
+const KILLS: usize = 6;
+
+fn offline(world: &World, option: &str) -> Mount {
+    world.mounting("alice").arg("-o").arg(option).start()
+}
+
+/// Writes a file and syncs it.
+fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn kill(mut mount: Mount) {
+    mount.signal(Signal::KILL);
+    mount.ended();
+    drop(mount);
+}
+
+/// The memory of a process that is not backed by files, in bytes.
+fn memory_of(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// The directories in which mounts keep what they need offline.
+fn places(world: &World) -> Vec<PathBuf> {
+    let accounts = fs::read_dir(world.home().join(".cache/xfer/offline")).into_iter().flatten();
+    let sessions = accounts.flatten().flat_map(|account| fs::read_dir(account.path()).unwrap());
+    sessions.map(|session| session.unwrap().path()).collect()
+}
+
+#[test]
+fn what_is_fsynced_offline_outlives_a_crash_of_the_machine_and_is_sent_by_the_next_mount() {
+    let mut world = World::new(&["alice"]);
+    let reference = world.outside();
+    let mount = offline(&world, "offline,wait=2");
+    let sides = [mount.root().to_owned(), reference.clone()];
+    shell(&reference, "mkdir -m 700 inbox outbox");
+    for side in &sides {
+        shell(side, "echo old > changed; echo x > removed; mkdir d; echo y > d/moved");
+    }
+    mount.sync();
+    mount.shell("find . > /dev/null; cat changed > /dev/null");
+    world.server.kill();
+    for side in &sides {
+        shell(side, "echo new >> changed; rm removed; mv d/moved moved; rmdir d; ln moved link");
+        write_synced(&side.join("synced"), &[7; 300_000]).unwrap();
+    }
+    let status = mount.xfer("status", &[]).succeeded().stdout;
+    assert!(status.contains("; on this machine only since "), "{status}");
+    assert!(mount.xfer("status", &["--json"]).stdout.contains("\"kept_here_since\": \"20"));
+    // `xfer sync` means the server.
+    assert_eq!(mount.xfer("sync", &[]).code, Some(1));
+    kill(mount);
+    world.server.restart();
+    let mount = world.mount("alice");
+    assert!(mount.said().contains("sending"), "{}", mount.said());
+    assert_same(&snapshot_without_times(&reference), &snapshot_without_times(mount.root()));
+    assert_eq!(places(&world), Vec::<PathBuf>::new());
+    mount.unmount();
+}
+
+#[test]
+fn a_mount_that_is_unmounted_offline_leaves_its_changes_to_the_next() {
+    let mut world = World::new(&["alice"]);
+    let mut mount = offline(&world, "offline,wait=1");
+    mount.shell("ls");
+    world.server.kill();
+    fs::write(mount.path("file"), "text").unwrap();
+    assert_eq!(mount.xfer("unmount", &[]).code, Some(14));
+    assert_eq!(mount.ended(), Some(14));
+    assert!(mount.said().contains("is sent by the next mount"), "{}", mount.said());
+    // As long as the server is away there is no next mount, and nothing is lost.
+    run_within(&mut world.mounting("alice").command(), PATIENCE).refused(6);
+    world.server.restart();
+    let mount = offline(&world, "offline");
+    assert_eq!(fs::read_to_string(mount.path("file")).unwrap(), "text");
+    assert_eq!(places(&world).len(), 1, "that of the mount that runs");
+    mount.unmount();
+    assert_eq!(places(&world), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_was_left_offline_is_rescued_if_another_mount_has_taken_the_account_over() {
+    let mut world = World::new(&["alice"]);
+    let mount = offline(&world, "offline");
+    fs::write(mount.path("both"), "before").unwrap();
+    mount.sync();
+    world.server.kill();
+    write_synced(&mount.path("both"), b"here").unwrap();
+    kill(mount);
+    world.server.restart();
+    // On another machine, which knows nothing of the first.
+    let mut other = World::new(&["robert"]);
+    other.server.kill();
+    let elsewhere = other.mount_point("alice");
+    let mut command = world.mounting("alice").at(&elsewhere).arg("--takeover").command();
+    run_within(other.at_home(&mut command), PATIENCE).succeeded();
+    fs::write(elsewhere.join("both"), "there").unwrap();
+    let mut unmount = Command::new(program("xfer"));
+    run_within(other.at_home(unmount.arg("unmount").arg(&elsewhere)), PATIENCE).succeeded();
+    let mount = world.mount("alice");
+    assert!(mount.said().contains("is kept in"), "{}", mount.said());
+    assert_eq!(fs::read_to_string(mount.path("both")).unwrap(), "there");
+    let mut list = Command::new(program("xfer"));
+    let listed = run_within(world.at_home(list.args(["rescue", "list"])), PATIENCE).succeeded();
+    let name = listed.stdout.split("  ").next().unwrap().to_owned();
+    let mut apply = Command::new(program("xfer"));
+    run_within(world.at_home(apply.args(["rescue", "apply", &name])), PATIENCE).succeeded();
+    assert_eq!(fs::read_to_string(mount.path("both.rescued")).unwrap(), "here");
+    assert_eq!(places(&world), Vec::<PathBuf>::new());
+    mount.unmount();
+}
+
+#[test]
+fn whatever_a_client_fsynced_before_it_was_killed_is_there_after_the_next_mount() {
+    let mut world = World::new(&["alice"]);
+    let mut random = Random::new(Random::seed());
+    let mut synced = Vec::new();
+    for round in 0..scale::count("XFER_CLIENT_KILLS", KILLS) {
+        let mount = offline(&world, "offline");
+        // Some rounds change what earlier ones made, some begin with the server there.
+        write_synced(&mount.path(&format!("up{round}")), b"up").unwrap();
+        world.server.kill();
+        let before = synced.len();
+        let count = 1 + random.below(20);
+        let end = Instant::now() + Duration::from_millis(random.below(300));
+        let mut number = 0;
+        while number < count || Instant::now() < end {
+            let path = format!("file{}", random.below(50));
+            let size = 1 + random.below(60_000) as usize;
+            let bytes = random.bytes(size);
+            write_synced(&mount.path(&path), &bytes).unwrap();
+            synced.push((path, bytes));
+            number += 1;
+        }
+        assert!(synced.len() > before, "a round without an fsync proves nothing");
+        kill(mount);
+        world.server.restart();
+        let mount = world.mount("alice");
+        for (index, (path, bytes)) in synced.iter().enumerate() {
+            let is_last = !synced[index + 1..].iter().any(|(later, _)| later == path);
+            if is_last {
+                assert!(fs::read(mount.path(path)).unwrap() == *bytes, "{path} in round {round}");
+            }
+        }
+        mount.unmount();
+    }
+}
+
+#[test]
+fn work_offline_goes_on_up_to_the_size_that_was_given_and_is_all_sent() {
+    let mut world = World::new(&["alice"]);
+    let sizes = ["--log-size", "16MiB", "--cache-size", "16MiB", "-o", "offline=192MiB,wait=2"];
+    let mounting = world.mounting("alice");
+    let mount = sizes.iter().fold(mounting, |mounting, option| mounting.arg(option)).start();
+    mount.shell("ls");
+    mount.sync();
+    world.server.kill();
+    let part = vec![7; 1 << 20];
+    let written = (0..).take_while(|index| {
+        let done = fs::write(mount.path(&format!("part{index}")), &part);
+        if let Err(error) = &done {
+            assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
+        }
+        done.is_ok()
+    });
+    let written = written.count();
+    assert!((180..193).contains(&written), "{written} MiB");
+    // What does not fit in memory is on the disk, and can be read all the same.
+    let memory = memory_of(mount.pid());
+    assert!(memory < 100 << 20, "{memory} bytes in memory");
+    for index in 0..written {
+        assert!(fs::read(mount.path(&format!("part{index}"))).unwrap() == part, "part{index}");
+    }
+    let memory = memory_of(mount.pid());
+    assert!(memory < 100 << 20, "{memory} bytes in memory");
+    kill(mount);
+    world.server.restart();
+    let mount = world.mount("alice");
+    for index in 0..written {
+        assert!(fs::read(mount.path(&format!("part{index}"))).unwrap() == part, "part{index}");
+    }
+    mount.unmount();
+}
+
+#[test]
+fn an_fsync_offline_does_not_lie_when_this_machines_disk_is_full() {
+    let mut world = World::new(&["alice"]);
+    let cache = world.home().join(".cache");
+    fs::create_dir(&cache).unwrap();
+    let at = cache.display();
+    shell(Path::new("/"), &format!("mount -t tmpfs -o size=1m,mode=700 tmpfs '{at}'"));
+    let mount = offline(&world, "offline,wait=2");
+    mount.shell("ls");
+    world.server.kill();
+    write_synced(&mount.path("small"), b"fits").unwrap();
+    let file = File::create(mount.path("large")).unwrap();
+    (&file).write_all(&vec![7; 3 << 20]).unwrap();
+    assert_eq!(errno(file.sync_all()), libc::ETIMEDOUT);
+    let status = mount.xfer("status", &[]).succeeded().stdout;
+    assert!(status.contains("changes can't be kept on this machine"), "{status}");
+    drop(file);
+    // Nothing is lost as long as the mount lives.
+    world.server.restart();
+    wait_until("everything to be durable", PATIENCE, || mount.xfer("sync", &[]).code == Some(0));
+    mount.unmount();
+    shell(Path::new("/"), &format!("umount -l '{at}'"));
+    let mount = world.mount("alice");
+    assert!(fs::read(mount.path("large")).unwrap() == vec![7; 3 << 20]);
+    mount.unmount();
+}
