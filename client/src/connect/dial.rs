@@ -22,6 +22,9 @@ pub type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 /// A link that is being opened.
 pub type Dialling<'a, T> = Pin<Box<dyn Future<Output = Result<T, EndpointError>> + Send + 'a>>;
 
+/// Something that will happen.
+pub type Happening<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
 /// How a log link begins.
 pub enum Begin {
     /// With a new session of the account.
@@ -93,6 +96,17 @@ pub trait Dial: Send + Sync + 'static {
 
     /// Opens one more read link of a session.
     fn read_link(&self, credentials: Credentials) -> Dialling<'_, (Reader, Writer)>;
+
+    /// Waits until this machine's network changes, so that a server may be reached, or not be
+    /// reached any more. Never, unless it is known.
+    fn network_change(&self) -> Happening<'_> {
+        Box::pin(std::future::pending())
+    }
+
+    /// Whether this machine no longer has the address from which the last log link was opened.
+    fn has_lost_address(&self) -> bool {
+        false
+    }
 }
 
 /// A session that has just begun: its log link, and the dial for its other links.

@@ -1,7 +1,7 @@
 //! How a session begins: from `user@host` to a [`NewSession`].
 //!
 //! Reading order: `target` (the address), `trust` (which keys to trust), `tls` (how that is
-//! enforced), `tcp`, `greeting` (the first messages), `retry` (busy servers), `dial` (opening
+//! enforced), `tcp`, `network` (when it changes), `greeting` (the first messages), `retry` (busy servers), `dial` (opening
 //! links), `server` (opening them to a real server), `login` (the steps in order), `error`.
 //!
 //! A session begins in three steps, so that the user is asked at the right moment and no server
@@ -14,6 +14,7 @@ mod target;
 mod trust;
 mod tls;
 mod tcp;
+mod network;
 mod greeting;
 mod retry;
 mod dial;
@@ -21,7 +22,9 @@ mod server;
 mod login;
 mod error;
 
-pub use dial::{Begin, Credentials, Dial, Dialling, LogLink, NewSession, Reader, Ticket, Writer};
+pub use dial::{
+    Begin, Credentials, Dial, Dialling, Happening, LogLink, NewSession, Reader, Ticket, Writer,
+};
 pub use error::{ConnectError, EndpointError, NotXfer, Phase};
 pub use login::{Contact, Login, Peer, reach};
 pub use server::SavedKey;

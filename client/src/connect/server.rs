@@ -14,9 +14,10 @@ use xfer_protocol::message::{
 };
 use xfer_protocol::{SessionId, Timestamp};
 
-use super::dial::{Begin, Credentials, Dial, Dialling, LogLink, Reader, Ticket, Writer};
+use super::dial::{Begin, Credentials, Dial, Dialling, Happening, LogLink, Reader, Ticket, Writer};
 use super::error::{EndpointError, Phase};
 use super::greeting::{PHASE_MAX, greet, open, within};
+use super::network::{self, NetworkChanges};
 use super::retry::{BUSY_MAX, though_busy};
 use super::target::Target;
 use super::tcp;
@@ -58,6 +59,9 @@ pub(super) struct Server {
     fresh: Mutex<Option<(Stream, Instant)>>,
     /// Proves that the session is this client's.
     key: SessionKey,
+    changes: NetworkChanges,
+    /// This machine's end of the last log link.
+    local: Mutex<Option<SocketAddr>>,
 }
 
 impl Dial for Server {
@@ -78,6 +82,14 @@ impl Dial for Server {
             though_busy(ATTACH_MAX, attach).await.map(halves)
         })
     }
+
+    fn network_change(&self) -> Happening<'_> {
+        Box::pin(self.changes.next())
+    }
+
+    fn has_lost_address(&self) -> bool {
+        self.local.lock().is_some_and(|local| !network::has_address(local))
+    }
 }
 
 impl Server {
@@ -89,7 +101,9 @@ impl Server {
         fresh: Mutex<Option<(Stream, Instant)>>,
     ) -> Result<Server, EndpointError> {
         let key = SessionKey::generate().map_err(|error| EndpointError::Tls(error.to_string()))?;
-        Ok(Server { target, address: Mutex::new(address), verification, fresh, key })
+        let (changes, local) = (NetworkChanges::default(), Mutex::default());
+        let address = Mutex::new(address);
+        Ok(Server { target, address, verification, fresh, key, changes, local })
     }
 
     /// The same account and server, for a session that another client began with this key.
@@ -102,6 +116,8 @@ impl Server {
             verification: self.verification.clone(),
             fresh: Mutex::new(None),
             key,
+            changes: NetworkChanges::default(),
+            local: Mutex::default(),
         })
     }
 
@@ -122,6 +138,7 @@ impl Server {
         let attempt = || self.log_in_once(&opening, purpose);
         let (grant, stream, time) = though_busy(BUSY_MAX, attempt).await?;
         check_grant(&grant)?;
+        self.note_local(&stream);
         let (reader, writer) = halves(stream);
         Ok((LogLink { grant, reader, writer }, time))
     }
@@ -166,6 +183,7 @@ impl Server {
             Opened::Resumed(grant) => {
                 check_grant(&grant)?;
                 *self.address.lock() = reached;
+                self.note_local(&stream);
                 let (reader, writer) = halves(stream);
                 Ok(LogLink { grant: *grant, reader, writer })
             }
@@ -174,6 +192,10 @@ impl Server {
             }
             Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
         }
+    }
+
+    fn note_local(&self, stream: &Stream) {
+        *self.local.lock() = stream.get_ref().0.local_addr().ok();
     }
 
     /// Opens one more link of a session.

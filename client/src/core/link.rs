@@ -50,6 +50,9 @@ pub enum LinkLoss {
         /// How long, in seconds.
         seconds: u64,
     },
+    /// This machine no longer has the address from which it was opened.
+    #[error("this machine's network address changed")]
+    Moved,
     /// The session was continued over another link, perhaps by an earlier attempt that came late.
     #[error("the session was continued over another connection")]
     Continued,

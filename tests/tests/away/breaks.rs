@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -199,5 +200,32 @@ fn a_mount_that_can_not_reach_the_server_is_unmounted_in_time_and_says_what_is_l
     // The session of the mount that is gone does not keep the next one on this machine out.
     let mount = apart.mount(&[]);
     assert!(mount.path("unsent").exists() && !mount.path("lost").exists());
+    mount.unmount();
+}
+
+#[test]
+fn a_machine_that_moves_to_another_network_is_connected_again_at_once_and_nothing_is_lost() {
+    let apart = Apart::new();
+    let mount = apart.mount(&[]);
+    mount.shell("ls");
+    mount.sync();
+    // Nothing waits for the server, so only the kernel can tell.
+    let left = Instant::now();
+    apart.network.leave();
+    let says_so = || mount.xfer("status", &[]).succeeded().stdout.contains("address changed");
+    wait_until("the mount to notice", PATIENCE, says_so);
+    assert!(left.elapsed() < Duration::from_secs(5), "{:?}", left.elapsed());
+    fs::write(mount.path("on the way"), "text").unwrap();
+    wait_until("a long pause between two tries", PATIENCE, || {
+        let status = mount.xfer("status", &["--json"]).succeeded().stdout;
+        let after = status.split("\"next_try_seconds\": ").nth(1).unwrap();
+        let seconds = after.split(|c: char| c != '.' && !c.is_ascii_digit()).next().unwrap();
+        seconds.parse::<f64>().unwrap() > 6.0
+    });
+    let joined = Instant::now();
+    apart.network.join(Ipv4Addr::new(10, 77, 0, 9));
+    wait_until("the mount to be connected", PATIENCE, || is_connected(&mount));
+    assert!(joined.elapsed() < Duration::from_secs(5), "{:?}", joined.elapsed());
+    mount.sync();
     mount.unmount();
 }

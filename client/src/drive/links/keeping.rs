@@ -3,7 +3,7 @@
 //!
 //! The first try is at once. The pauses then double from half a second to half a minute, and are
 //! spread at random, so that the clients of a server that was restarted don't all come together.
-//! While a program waits, there is a try each second.
+//! While a program waits, there is a try each second, and one at once when the network changes.
 
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -147,12 +147,16 @@ impl Client {
         }
     }
 
-    /// Waits out a pause, or until a program waits. `None` if the session is over.
+    /// Waits out a pause, or until a program waits or the network changes. `None` if the session is over.
     async fn rest(&self, pause: Duration) -> Option<()> {
         let hastened = async {
             sleep(HASTE).await;
-            if !self.has_waiting_operations() {
-                self.attention.0.notified().await;
+            if self.has_waiting_operations() {
+                return;
+            }
+            tokio::select! {
+                () = self.attention.0.notified() => {}
+                () = self.dial.network_change() => {}
             }
         };
         tokio::select! {

@@ -40,6 +40,17 @@ impl Client {
             () = self.wait_over() => Served::Over(None),
             served = self.receive(reader) => served,
             loss = self.transmit(writer) => Served::Lost(loss),
+            () = self.address_lost() => Served::Lost(LinkLoss::Moved),
+        }
+    }
+
+    /// Completes when this machine no longer has the address of its end.
+    async fn address_lost(&self) {
+        loop {
+            self.dial.network_change().await;
+            if self.dial.has_lost_address() {
+                return;
+            }
         }
     }
 

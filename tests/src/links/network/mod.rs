@@ -102,6 +102,17 @@ impl Network {
         self.pulled.store(false, Ordering::Relaxed);
     }
 
+    /// Takes the client's address from it, as when it leaves a network.
+    pub fn leave(&self) {
+        self.client.run(|| ip(&["address", "flush", "dev", DEVICE]));
+    }
+
+    /// Gives the client another address, as when it joins a network.
+    pub fn join(&self, address: Ipv4Addr) {
+        let address = format!("{address}/24");
+        self.client.run(|| ip(&["address", "add", &address, "dev", DEVICE]));
+    }
+
     /// The traffic so far.
     pub fn traffic(&self) -> Traffic {
         self.meter.traffic()
