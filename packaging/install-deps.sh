@@ -17,6 +17,7 @@ needed=(
 )
 for_tests=(
     cpio:cpio
+    dbus-daemon:dbus
     faketime:faketime
     flock:util-linux
     getfacl:acl
@@ -56,6 +57,13 @@ missing=()
 for pair in "${needed[@]}"; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
 done
+
+# A module of Debian's Python has no program.
+case ${1-} in
+    --tests | --busy)
+        /usr/bin/python3 -c 'import dbusmock' 2>/dev/null || missing+=(python3-dbusmock)
+        ;;
+esac
 
 if ((${#missing[@]} > 0)); then
     . "$(dirname "$0")/apt.sh"

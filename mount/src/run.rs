@@ -135,7 +135,10 @@ async fn serve(
     if let Some(attached) = attached {
         attached.detach().map_err(other)?;
     }
-    running.until_unmounted(&mut signals).await;
+    tokio::select! {
+        () = running.until_unmounted(&mut signals) => {}
+        () = running.follow_sleep() => {}
+    }
     let result = running.finish(&mut signals).await;
     if let Some(control) = control {
         control.close().await;

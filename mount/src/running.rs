@@ -19,6 +19,7 @@ use crate::mountpoint::unmounting::{self, Lies, UnmountError};
 use crate::process::exit::{Exit, Failure};
 use crate::process::report::report;
 use crate::process::signals::Signals;
+use crate::process::sleep;
 use crate::rescue::Rescues;
 
 /// A mount that runs.
@@ -61,6 +62,12 @@ impl Running {
     /// The kernel's number of the mount's device.
     pub fn device(&self) -> &str {
         &self.mount.entry().device
+    }
+
+    /// Has the client follow the sleep of this machine. Never completes.
+    pub async fn follow_sleep(&self) {
+        sleep::follow(self.client.clone()).await;
+        std::future::pending().await
     }
 
     /// Waits until the kernel's mount is gone, or a signal says that it has to go.

@@ -50,6 +50,9 @@ pub enum LinkLoss {
         /// How long, in seconds.
         seconds: u64,
     },
+    /// This machine was about to sleep.
+    #[error("this machine went to sleep")]
+    Asleep,
     /// This machine no longer has the address from which it was opened.
     #[error("this machine's network address changed")]
     Moved,

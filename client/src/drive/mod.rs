@@ -70,6 +70,8 @@ pub struct Client {
     links: Arc<ReadLinks>,
     /// Whether the log link is up.
     is_up: watch::Sender<bool>,
+    /// Whether this machine is about to sleep.
+    is_asleep: watch::Sender<bool>,
     /// Wakes the task that dials.
     attention: Attention,
     /// A random key for the pauses between tries.
@@ -169,6 +171,7 @@ impl Client {
             links: Arc::new(ReadLinks::new(dial.clone(), credentials, runtime.clone())),
             dial,
             is_up: watch::Sender::new(true),
+            is_asleep: watch::Sender::new(false),
             attention: Attention::default(),
             jitter: cookie_key,
             waiting: Waiting::default(),

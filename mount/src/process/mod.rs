@@ -2,6 +2,7 @@
 
 pub mod background;
 pub mod signals;
+pub mod sleep;
 pub mod report;
 pub mod syslog;
 pub mod exit;

@@ -6,3 +6,5 @@ pub mod waiting;
 pub mod random;
 pub mod scale;
 pub mod tools;
+pub mod logind;
+pub mod freezer;

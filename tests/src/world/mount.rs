@@ -19,6 +19,7 @@ pub struct Mounting<'a> {
     address: SocketAddr,
     password_file: PathBuf,
     options: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl<'a> Mounting<'a> {
@@ -30,6 +31,7 @@ impl<'a> Mounting<'a> {
             address: world.server.address,
             password_file: world.password_file(user),
             options: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -61,10 +63,17 @@ impl<'a> Mounting<'a> {
         self
     }
 
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// The command line.
     pub fn command(&self) -> Command {
         let mut command = Command::new(program("xfer-mount"));
-        self.world.at_home(&mut command);
+        self.world.at_home(&mut command).envs(self.environment.iter().cloned());
         command.args(&self.options).arg("--fingerprint").arg(&self.world.server.fingerprint);
         command.arg("--password-file").arg(&self.password_file);
         command.arg(format!("{}@{}", self.user, self.address)).arg(&self.root);

@@ -2,4 +2,5 @@
 
 mod breaks;
 mod offline;
+mod sleep;
 mod rescue;

@@ -13,7 +13,8 @@ pub(in crate::drive) struct Patience {
 }
 
 impl Client {
-    /// Completes when the link has been down for as long as the operation may wait.
+    /// Completes when the link has been down for as long as the operation may wait, or this machine is
+    /// about to sleep.
     pub(in crate::drive) async fn worn_out(&self, patience: &mut Patience) {
         let mut is_up = self.is_up.subscribe();
         loop {
@@ -24,6 +25,7 @@ impl Client {
                 // The sender is part of `self`, so this can't fail.
                 _ = changed => {}
                 () = until(patience.end) => return,
+                () = self.asleep() => return,
             }
         }
     }

@@ -80,7 +80,7 @@ impl Client {
                 Served::Over(ending) => return ending.into_iter().for_each(|end| self.end(end)),
                 Served::Lost(loss) => self.lose_link(loss),
             }
-            if since.elapsed() >= GOOD_LINK {
+            if self.sleeps_through().await || since.elapsed() >= GOOD_LINK {
                 pauses.next = PAUSE_MIN;
             } else if self.rest(pauses.draw()).await.is_none() {
                 return;
@@ -115,12 +115,14 @@ impl Client {
     ) -> Option<(Reader, Writer)> {
         let (since, mut said) = (Instant::now(), None);
         loop {
+            self.sleeps_through().await;
             ticket.durable = self.lock().durable();
             ticket.attempt += 1;
             let dialled = self.dial.log_link(Begin::Resume(ticket.clone()));
             let dialled = tokio::select! {
                 biased;
                 () = self.wait_over() => return None,
+                () = self.asleep() => continue,
                 dialled = timeout(TRY_MAX, dialled) => dialled,
             };
             let error = match dialled {
@@ -164,7 +166,22 @@ impl Client {
             () = self.wait_over() => None,
             () = sleep(pause) => Some(()),
             () = hastened => Some(()),
+            () = self.asleep() => {
+                self.sleeps_through().await;
+                Some(())
+            }
         }
+    }
+
+    /// Waits until this machine is awake, or the session is over. Returns whether it slept.
+    async fn sleeps_through(&self) -> bool {
+        let slept = self.is_asleep.get();
+        tokio::select! {
+            biased;
+            () = self.wait_over() => {}
+            () = self.awake() => {}
+        }
+        slept
     }
 
     /// Goes on over a new link. `None` if the session can't.

@@ -41,6 +41,7 @@ impl Client {
             served = self.receive(reader) => served,
             loss = self.transmit(writer) => Served::Lost(loss),
             () = self.address_lost() => Served::Lost(LinkLoss::Moved),
+            () = self.asleep() => Served::Lost(LinkLoss::Asleep),
         }
     }
 

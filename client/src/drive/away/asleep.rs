@@ -1,0 +1,44 @@
+//! The sleep of this machine. Before it, everything that can be is made durable, the link is given up,
+//! and no operation waits for it any more; after it, the server is dialled at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::drive::Client;
+
+impl Client {
+    /// Prepares for sleep, in this time and a moment. From then on operations that need the server
+    /// fail with `ETIMEDOUT`, until [`Client::wake_up`].
+    pub async fn fall_asleep(self: &Arc<Self>, durable_max: Duration) {
+        let synced = timeout(durable_max, self.sync()).await;
+        self.is_asleep.send_replace(true);
+        // Operations that wait are answered before this returns, if they are quick.
+        tokio::task::yield_now().await;
+        let (ops, bytes) = self.lock().pending();
+        match (synced, ops) {
+            (_, 0) => tracing::info!("this machine is about to sleep; everything is durable"),
+            (_, ops) => tracing::warn!(
+                "this machine is about to sleep; {ops} changes ({bytes} bytes) are not durable, and \
+                 are sent when it wakes up"
+            ),
+        }
+    }
+
+    /// Goes on after sleep.
+    pub fn wake_up(&self) {
+        self.is_asleep.send_replace(false);
+    }
+
+    /// Completes when this machine is about to sleep.
+    pub(in crate::drive) async fn asleep(&self) {
+        // The sender is part of `self`, so this can't fail.
+        let _ = self.is_asleep.subscribe().wait_for(|is_asleep| *is_asleep).await;
+    }
+
+    /// Completes when this machine is awake.
+    pub(in crate::drive) async fn awake(&self) {
+        let _ = self.is_asleep.subscribe().wait_for(|is_asleep| !*is_asleep).await;
+    }
+}

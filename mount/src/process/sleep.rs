@@ -1,0 +1,72 @@
+//! The sleep of this machine, as logind announces it (org.freedesktop.login1(5)).
+//!
+//! The kernel can't suspend a machine while a program waits for a FUSE filesystem whose process is
+//! frozen already. So logind is asked to wait for a moment (an inhibitor of the kind `delay`), in which
+//! the client makes durable what it can and ends all waits. Without a bus there is no harm: the
+//! machine then sleeps as it would without this.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::sleep;
+use xfer_client::drive::Client;
+use zbus::zvariant::OwnedFd;
+use zbus::{Connection, proxy};
+
+/// The longest time for making changes durable before sleep. logind waits 5 seconds at most, unless
+/// it is configured otherwise (`InhibitDelayMaxSec=`).
+const DURABLE_MAX: Duration = Duration::from_secs(4);
+
+/// The pause before a bus that went away is looked for again.
+const RETRY: Duration = Duration::from_secs(60);
+
+#[proxy(
+    interface = "org.freedesktop.login1.Manager",
+    default_service = "org.freedesktop.login1",
+    default_path = "/org/freedesktop/login1"
+)]
+trait Manager {
+    /// Takes an inhibitor, which lasts until the descriptor is closed.
+    fn inhibit(&self, what: &str, who: &str, why: &str, mode: &str) -> zbus::Result<OwnedFd>;
+
+    /// The machine is about to sleep, or has woken up.
+    #[zbus(signal)]
+    fn prepare_for_sleep(&self, start: bool) -> zbus::Result<()>;
+}
+
+/// Has a client follow the sleep of this machine, for as long as it is polled.
+pub async fn follow(client: Arc<Client>) {
+    // A machine without a bus when the mount begins has none later.
+    while follow_bus(&client).await.is_ok() {
+        client.wake_up();
+        sleep(RETRY).await;
+    }
+}
+
+/// Follows the announcements on one connection, until it ends.
+async fn follow_bus(client: &Arc<Client>) -> zbus::Result<()> {
+    let bus = Connection::system().await?;
+    let manager = ManagerProxy::new(&bus).await?;
+    let mut announced = manager.receive_prepare_for_sleep().await?;
+    let mut inhibitor = Some(delay(&manager).await?);
+    while let Some(signal) = announced.next().await {
+        match signal.args()?.start {
+            true => {
+                client.fall_asleep(DURABLE_MAX).await;
+                // Now the machine may sleep.
+                inhibitor = None;
+            }
+            false => {
+                client.wake_up();
+                inhibitor = Some(delay(&manager).await?);
+            }
+        }
+    }
+    drop(inhibitor);
+    Ok(())
+}
+
+async fn delay(manager: &ManagerProxy<'_>) -> zbus::Result<OwnedFd> {
+    manager.inhibit("sleep", "xfer", "Sending changes to the server", "delay").await
+}
