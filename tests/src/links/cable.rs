@@ -2,6 +2,7 @@
 //! and record the ops that are sent.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +25,41 @@ const PIPE_BYTES: usize = 1 << 20;
 pub struct Cable {
     state: Arc<watch::Sender<State>>,
     wiring: Wiring,
+    gauges: Arc<[Gauge; 2]>,
+}
+
+/// A direction of the log link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// To the server.
+    Up,
+    /// To the client.
+    Down,
+}
+
+/// The bytes that log links have carried in one direction, and those after which the cable is cut.
+#[derive(Default)]
+struct Gauge {
+    carried: AtomicU64,
+    /// How many more it carries, and one more; 0 for any number.
+    left: AtomicU64,
+}
+
+impl Gauge {
+    /// How many of these bytes are carried.
+    fn pass(&self, bytes: usize) -> usize {
+        let take = |left: u64| match left {
+            0 => None,
+            left => Some(1 + (left - 1).saturating_sub(bytes as u64)),
+        };
+        let before = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
+        let passed = before.map_or(bytes, |before| bytes.min((before - 1) as usize));
+        if passed < bytes {
+            self.left.store(0, Ordering::SeqCst);
+        }
+        self.carried.fetch_add(passed as u64, Ordering::SeqCst);
+        passed
+    }
 }
 
 /// The options of a cable.
@@ -115,7 +151,8 @@ impl Link {
 impl Cable {
     /// A cable that is plugged in.
     pub fn new(wiring: Wiring) -> Cable {
-        Cable { state: Arc::new(watch::Sender::new(State::default())), wiring }
+        let state = Arc::new(watch::Sender::new(State::default()));
+        Cable { state, wiring, gauges: Arc::default() }
     }
 
     /// Pulls the cable: from now on it silently drops everything.
@@ -134,6 +171,18 @@ impl Cable {
     /// Closes all its links, at both ends. New ones can be made.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.cuts += 1);
+    }
+
+    /// Cuts the cable in the middle of what is said on the log link, once it has carried so many more
+    /// bytes in a direction. Must not be called on a cable with a tap.
+    pub fn cut_after(&self, way: Way, bytes: u64) {
+        assert!(self.wiring.tap.is_none(), "a tap passes on whole messages");
+        self.gauges[way as usize].left.store(bytes + 1, Ordering::SeqCst);
+    }
+
+    /// The bytes that log links have carried in a direction.
+    pub fn carried(&self, way: Way) -> u64 {
+        self.gauges[way as usize].carried.load(Ordering::SeqCst)
     }
 
     /// Whether a new link can be made.
@@ -171,11 +220,19 @@ impl Cable {
         let (mut from_client, mut to_client) = split(near);
         let (mut from_server, mut to_server) = split(far);
         let (tap, mut up, mut down) = (self.wiring.tap.clone(), self.link(), self.link());
+        let (upward, downward) = (self.clone(), self.clone());
         tokio::spawn(async move {
+            let carried = async {
+                match tap {
+                    Some(tap) => carry_up(tap, up.clone(), &mut from_client, &mut to_server).await,
+                    None => upward.carry(Way::Up, &mut from_client, &mut to_server).await,
+                }
+            };
+            let mut closing = up.clone();
             tokio::select! {
                 biased;
-                () = carry_up(tap, up.clone(), &mut from_client, &mut to_server) => {}
-                () = up.closed() => {}
+                () = carried => {}
+                () = closing.closed() => {}
             }
             if up.carries() == Carries::Nothing {
                 up.silence().await;
@@ -187,7 +244,9 @@ impl Cable {
         tokio::spawn(async move {
             tokio::select! {
                 biased;
-                _ = copy(&mut from_server, &mut to_client) => drop(to_client.shutdown().await),
+                () = downward.carry(Way::Down, &mut from_server, &mut to_client) => {
+                    drop(to_client.shutdown().await);
+                }
                 () = down.broken() => down.silence().await,
             }
         });
@@ -195,16 +254,37 @@ impl Cable {
     }
 }
 
+impl Cable {
+    /// Carries bytes in one direction of a log link, until there are no more or the cable is cut.
+    async fn carry(
+        &self,
+        way: Way,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(len @ 1..) = from.read(&mut buffer).await {
+            let passed = self.gauges[way as usize].pass(len);
+            if to.write_all(&buffer[..passed]).await.is_err() {
+                return;
+            }
+            if passed < len {
+                self.cut();
+            }
+        }
+    }
+}
+
 /// Carries what a client says on its log link, until it says no more.
 async fn carry_up(
-    tap: Option<Wiretap>,
+    tap: Wiretap,
     mut link: Link,
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
 ) {
     while let Ok((message, data)) = xfer_link::receive::<ToServer, _>(from, Bounds::OPEN).await {
         // The tap also records ops that a pulled cable drops.
-        tap.iter().for_each(|tap| tap.note(&message, &data));
+        tap.note(&message, &data);
         if link.carries() == Carries::Everything {
             tokio::select! {
                 biased;

@@ -121,6 +121,11 @@ impl Relay {
     /// Breaks all connections, present and future.
     pub fn cut(&self) {
         self.wire.cut.store(true, Ordering::SeqCst);
+        self.break_connections();
+    }
+
+    /// Breaks all connections. New ones can be made.
+    pub fn break_connections(&self) {
         for connection in self.wire.connections.lock().unwrap().drain(..) {
             let _ = connection.shutdown(Shutdown::Both);
         }

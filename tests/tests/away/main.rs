@@ -1,5 +1,6 @@
 //! Clients that are away from their server: links that break, work offline, and what is rescued.
 
+mod cuts;
 mod breaks;
 mod offline;
 mod sleep;

@@ -49,7 +49,7 @@ fn a_machine_can_sleep_though_programs_wait_for_a_server_that_is_gone() {
     // Whatever is done in the last moment is answered at once.
     assert_eq!(errno(fs::read(mount.path("cold"))), libc::ETIMEDOUT);
     assert_eq!(fs::read_to_string(mount.path("warm")).unwrap(), "warm");
-    let late = cat(&mount, "cold");
+    let mut late = cat(&mount, "cold");
     let programs = [Freezer::new("mount", mount.pid()), Freezer::new("late", late.id())];
     // The mount first, which is what keeps a machine awake.
     programs.iter().for_each(Freezer::freeze);
@@ -59,6 +59,7 @@ fn a_machine_can_sleep_though_programs_wait_for_a_server_that_is_gone() {
     wait_until("the mount to delay the next sleep", PATIENCE, || logind.is_delayed());
     assert_eq!(fs::read(mount.path("cold")).unwrap(), vec![7; 1 << 20]);
     drop(programs);
+    late.wait().unwrap();
     mount.unmount();
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use xfer_tests::{PATIENCE, Random, World, run_within, scale, shell, wait_until};
+use xfer_tests::{PATIENCE, Random, Relay, World, run_within, scale, shell, wait_until};
 
 /// How often a server is killed.
 const KILLS: usize = 8;
@@ -27,7 +27,7 @@ fn durable(mount: &xfer_tests::Mount) -> u64 {
 }
 
 #[test]
-fn a_copy_goes_on_though_the_server_is_killed_again_and_again() {
+fn a_copy_goes_on_though_the_server_is_killed_and_the_link_is_cut_again_and_again() {
     let mut world = World::new(&["alice"]);
     let original = world.outside().join("original");
     let mut random = Random::new(Random::seed());
@@ -36,11 +36,12 @@ fn a_copy_goes_on_though_the_server_is_killed_again_and_again() {
         file.write_all(&random.bytes(1 << 20)).unwrap();
     }
     let options = ["-o", "wait=forever", "--log-size", "16MiB"];
-    let mounting = world.mounting("alice");
+    let relay = Relay::to(world.server.address);
+    let mounting = world.mounting("alice").through(relay.address);
     let mount = options.iter().fold(mounting, |mounting, option| mounting.arg(option)).start();
     let mut cp = Command::new("cp");
     let mut cp = cp.arg(&original).arg(mount.path("copy")).spawn().unwrap();
-    let (mut kills, mut before) = (0, 0);
+    let (mut kills, mut cuts, mut before) = (0, 0, 0);
     let status = loop {
         let mut ended = None;
         // Each server makes something durable before it dies.
@@ -51,13 +52,19 @@ fn a_copy_goes_on_though_the_server_is_killed_again_and_again() {
         if let Some(status) = ended {
             break status;
         }
-        world.server.kill();
-        kills += 1;
-        before = durable(&mount);
-        world.server.restart();
+        if cuts < kills {
+            relay.break_connections();
+            cuts += 1;
+            before = durable(&mount);
+        } else {
+            world.server.kill();
+            kills += 1;
+            before = durable(&mount);
+            world.server.restart();
+        }
     };
-    assert!(status.success() && kills > 3, "{status} after {kills} kills");
-    println!("the server was killed {kills} times");
+    assert!(status.success() && cuts > 3, "{status} after {kills} kills and {cuts} cuts");
+    println!("the server was killed {kills} times, and the link cut {cuts} times");
     mount.sync();
     mount.unmount();
     let mount = world.mount("alice");
