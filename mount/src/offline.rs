@@ -29,7 +29,11 @@ pub fn send_left(peer: &Peer, options: &Options, runtime: &Runtime) -> Result<()
     for left in left {
         let count = left.count();
         report(&format!("{label}: sending {count} changes that an earlier mount left here"));
-        let (ticket, key) = left.ticket();
+        let Some((ticket, key)) = left.ticket() else {
+            keep(&left, label, "its claim to the session can't be read")?;
+            left.remove().map_err(|error| unreadable(label, &error))?;
+            continue;
+        };
         let over = match runtime.block_on(peer.resume(ticket, &key)) {
             Ok(session) => {
                 let applied = session.link.grant.applied;

@@ -47,7 +47,8 @@ struct Claim {
 /// What is left of a session whose client is gone.
 pub struct Left {
     place: Place,
-    claim: Claim,
+    /// `None` if it can't be read.
+    claim: Option<Claim>,
     trace: Vec<Trace>,
 }
 
@@ -56,7 +57,7 @@ impl Left {
     /// session without changes has left nothing.
     ///
     /// # Errors
-    /// If a file can't be read, or is of another version of xfer.
+    /// If a file can't be read.
     pub fn of(label: &str) -> io::Result<Vec<Left>> {
         let Some(directory) = directory(label) else { return Ok(Vec::new()) };
         let entries = match fs::read_dir(&directory) {
@@ -71,23 +72,21 @@ impl Left {
                 place.remove()?;
                 continue;
             }
-            let claim: Claim =
-                codec::decode(&fs::read(place.claim())?).map_err(io::Error::other)?;
-            if claim.version != VERSION {
-                let line = format!("{} is of another version of xfer", place.path().display());
-                return Err(io::Error::other(line));
-            }
+            let claim = fs::read(place.claim()).ok();
+            let claim = claim.and_then(|bytes| codec::decode::<Claim>(&bytes).ok());
+            let claim = claim.filter(|claim| claim.version == VERSION);
             all.push(Left { place, claim, trace });
         }
         Ok(all)
     }
 
-    /// The claim to the session, with the key that proves it.
-    pub fn ticket(&self) -> (Ticket, SavedKey) {
-        let Claim { session, secret, epoch, durable, attempt, key, .. } = &self.claim;
+    /// The claim to the session, with the key that proves it. `None` if it is damaged, or was written
+    /// by another version of xfer: then nobody can resume the session any more.
+    pub fn ticket(&self) -> Option<(Ticket, SavedKey)> {
+        let Claim { session, secret, epoch, durable, attempt, key, .. } = self.claim.as_ref()?;
         let (session, secret, epoch, durable) = (*session, secret.clone(), *epoch, *durable);
         let attempt = attempt + ATTEMPTS_APART;
-        (Ticket { session, secret, epoch, durable, attempt }, SavedKey(key.clone()))
+        Some((Ticket { session, secret, epoch, durable, attempt }, SavedKey(key.clone())))
     }
 
     /// Its changes after one.

@@ -19,6 +19,9 @@ use crate::drive::{Journal, Writing};
 /// As much is written at once, in bytes.
 const WRITE_BYTES: usize = 4 << 20;
 
+/// How many directories above a place may be new.
+const DIRECTORIES: usize = 4;
+
 /// The place of one session, which this process has locked.
 #[derive(Clone)]
 pub struct Place(Arc<Inner>);
@@ -42,6 +45,9 @@ impl Place {
         let none = || io::Error::new(io::ErrorKind::NotFound, "there is no home directory");
         let path = directory(label).ok_or_else(none)?.join(hex::encode(session.0));
         DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        for directory in path.ancestors().skip(1).take(DIRECTORIES) {
+            File::open(directory)?.sync_all()?;
+        }
         let lock = lock_of(&path)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let journal = Mutex::default();

@@ -32,6 +32,8 @@ pub(in crate::core) struct Kept {
     upto: Option<Seq>,
     /// The nodes that need no description any more in what is kept.
     described: BTreeSet<Ino>,
+    /// Whether the claim to the session is kept too. Without it, a crash loses what is kept.
+    has_claim: bool,
     /// Since when a program was told that a change is safe that is only here, and the last such.
     told: Option<(Timestamp, Seq)>,
 }
@@ -64,7 +66,7 @@ impl Core {
             return Ok(());
         }
         self.uplink.barrier = self.uplink.barrier.max(seq);
-        if self.kept.upto.is_none_or(|upto| upto < seq) {
+        if !self.kept.has_claim || self.kept.upto.is_none_or(|upto| upto < seq) {
             return Err(Pause::Progress.into());
         }
         let since = self.kept_here_since().unwrap_or(self.now.wall);
@@ -108,7 +110,7 @@ impl Core {
 
     /// Whether every change that is not durable is kept on this machine's disk.
     pub(crate) fn all_kept(&self) -> bool {
-        self.keeps() && self.kept.upto.is_some_and(|upto| upto >= self.uplink.log.last())
+        self.kept.has_claim && self.kept.upto.is_some_and(|upto| upto >= self.uplink.log.last())
     }
 
     /// The next step of the journal.
@@ -133,6 +135,11 @@ impl Core {
         self.uplink.log.note_kept(upto);
     }
 
+    /// Notes whether the claim to the session is on this machine's disk.
+    pub(crate) fn note_claim(&mut self, is_kept: bool) {
+        self.kept.has_claim = is_kept;
+    }
+
     /// Notes that nothing is on this machine's disk any more, or that it can't be relied on.
     pub(crate) fn note_none_kept(&mut self) {
         self.kept.upto = None;
@@ -154,6 +161,7 @@ mod tests {
     fn keeping() -> Core {
         let mut core = core();
         core.kept = Kept::new(Some(1 << 20));
+        core.note_claim(true);
         core
     }
 
@@ -174,6 +182,9 @@ mod tests {
         let JournalStep::Add(trace, upto) = core.journal_step() else { panic!("nothing to keep") };
         assert_eq!((trace.len(), upto), (1, seq));
         core.note_kept(upto);
+        core.note_claim(false);
+        assert!(core.sync_safely(seq).is_err(), "nobody could send it after a crash");
+        core.note_claim(true);
         assert!(core.sync_safely(seq).is_ok() && core.all_kept());
         assert!(core.sync_to(seq).is_err(), "the server does not have it");
         assert!(core.kept_here_since().is_some());

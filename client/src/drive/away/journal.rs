@@ -78,8 +78,11 @@ impl Client {
     /// Notes the claim to the session where a crash does not lose it.
     pub(in crate::drive) async fn note_ticket(&self, ticket: &Ticket) {
         let Some(journal) = &self.journal else { return };
-        if let Err(error) = journal.note_ticket(ticket.clone()).await {
-            self.lock().note_error(format!(
+        let noted = journal.note_ticket(ticket.clone()).await;
+        let mut core = self.lock();
+        core.note_claim(noted.is_ok());
+        if let Err(error) = noted {
+            core.note_error(format!(
                 "a crash of this machine would lose what is not on the server: {error}"
             ));
         }
