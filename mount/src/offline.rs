@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 use xfer_client::connect::Peer;
-use xfer_client::core::{Change, Ending, Options};
-use xfer_client::drive::{Client, Surroundings};
+use xfer_client::core::{Change, Ending, LinkLoss, Options};
+use xfer_client::drive::{Client, Journal, Surroundings};
 use xfer_client::offline::Left;
 use xfer_protocol::Seq;
+use xfer_protocol::message::Refusal;
 
 use crate::process::exit::{Exit, Failure};
 use crate::process::report::report;
@@ -34,14 +35,25 @@ pub fn send_left(peer: &Peer, options: &Options, runtime: &Runtime) -> Result<()
             left.remove().map_err(|error| unreadable(label, &error))?;
             continue;
         };
-        let over = match runtime.block_on(peer.resume(ticket, &key)) {
+        let attempt = ticket.attempt;
+        // Before it is used, since the server takes no request with this number a second time.
+        let place = left.place();
+        runtime
+            .block_on(place.note_ticket(ticket.clone()))
+            .map_err(|error| unreadable(label, &error))?;
+        let why = match runtime.block_on(peer.resume(ticket, &key)) {
             Ok(session) => {
                 let applied = session.link.grant.applied;
-                let changes = following(&left, applied);
-                let surroundings =
-                    Surroundings { journal: Some(Arc::new(left.place())), ..Surroundings::real() };
-                let replay = Client::replay(session, changes, options.clone(), surroundings);
-                runtime.block_on(replay).err().map(|lost| lost.ending)
+                let changes = left.changes_after(applied);
+                if is_gapless(&changes, applied) {
+                    let journal: Option<Arc<dyn Journal>> = Some(Arc::new(place));
+                    let surroundings = Surroundings { journal, ..Surroundings::real() };
+                    let options = options.clone();
+                    let replay = Client::replay(session, attempt, changes, options, surroundings);
+                    runtime.block_on(replay).err().map(|lost| lost.ending)
+                } else {
+                    Some(Ending::Refused(Refusal::RolledBack))
+                }
             }
             Err(error) if error.ends_session() => {
                 keep(&left, label, &error.to_string())?;
@@ -49,8 +61,11 @@ pub fn send_left(peer: &Peer, options: &Options, runtime: &Runtime) -> Result<()
             }
             Err(error) => return Err(error.into()),
         };
-        match over {
+        match why {
             None => {}
+            Some(ending @ Ending::LinkLost(LinkLoss::DiskFull)) => {
+                keep(&left, label, &ending.to_string())?;
+            }
             Some(Ending::LinkLost(loss)) => {
                 let line = format!(
                     "{label}: {loss}; what an earlier mount left here waits for the next one"
@@ -64,16 +79,14 @@ pub fn send_left(peer: &Peer, options: &Options, runtime: &Runtime) -> Result<()
     Ok(())
 }
 
-/// The changes that follow on those that the server has applied.
-fn following(left: &Left, applied: Seq) -> Vec<Change> {
+/// Whether changes follow on those that the server has applied, and on each other.
+fn is_gapless(changes: &[Change], applied: Seq) -> bool {
     let mut next = applied.next();
-    let changes = left.changes_after(applied).into_iter();
-    let gapless = changes.take_while(|change| {
+    changes.iter().all(|change| {
         let follows = change.seq == next;
         next = next.next();
         follows
-    });
-    gapless.collect()
+    })
 }
 
 /// Keeps what was left as a rescue.

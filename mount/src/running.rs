@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use xfer_client::core::{self, Ending, Link};
 use xfer_client::drive::Client;
@@ -38,7 +39,7 @@ pub struct Running {
     /// How the session ended, once it has.
     ended: watch::Sender<Option<Result<(), Failure>>>,
     /// Where the changes are kept that did not reach the server.
-    kept: OnceLock<Result<PathBuf, String>>,
+    kept: Mutex<Option<PathBuf>>,
     /// Where changes are kept while the server can't be reached, if the mount works offline.
     offline: Option<Place>,
 }
@@ -55,7 +56,7 @@ impl Running {
     ) -> Running {
         let namespace = mountinfo::namespace().unwrap_or_default();
         let (released, ended) = (Notify::new(), watch::Sender::new(None));
-        let kept = OnceLock::new();
+        let kept = Mutex::default();
         Running { client, mount, server, user, place, namespace, released, ended, kept, offline }
     }
 
@@ -128,6 +129,8 @@ impl Running {
 
     /// Makes all durable and logs out. Another signal means now, whatever is lost.
     pub async fn finish(&self, signals: &mut Signals) -> Result<(), Failure> {
+        // Nobody follows the sleep of this machine any more.
+        self.client.wake_up();
         let result = tokio::select! {
             finished = self.client.finish() => finished.map_err(|lost| lost.to_string()),
             () = signals.next() => {
@@ -157,13 +160,20 @@ impl Running {
         if matches!(ending, Ending::LinkLost(_)) && status.all_kept {
             return Some(Ok(Rest::Waits));
         }
-        let keep = || {
-            let rescues = Rescues::of_user().ok_or("there is no home directory")?;
+        let mut kept = self.kept.lock();
+        if kept.is_none() {
+            let Some(rescues) = Rescues::of_user() else {
+                return Some(Err("there is no home directory".to_owned()));
+            };
             let trace = self.client.trace().into_iter().map(Ok);
             let account = format!("{}@{}", self.user, self.server);
-            rescues.keep(&account, &ending.to_string(), trace).map_err(|error| error.to_string())
-        };
-        Some(self.kept.get_or_init(keep).clone().map(Rest::Rescued))
+            match rescues.keep(&account, &ending.to_string(), trace) {
+                Ok(path) => *kept = Some(path),
+                // It is tried again when it is asked for again.
+                Err(error) => return Some(Err(error.to_string())),
+            }
+        }
+        kept.clone().map(|path| Ok(Rest::Rescued(path)))
     }
 
     /// Keeps the rest, and says so. Removes what the mount kept offline and does not need any more.

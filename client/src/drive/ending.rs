@@ -19,6 +19,9 @@ const LOGOUT_MAX: Duration = Duration::from_secs(10);
 /// The longest time after a session's end in which its last answers may still reach the kernel.
 const ANSWERS_MAX: Duration = Duration::from_secs(1);
 
+/// The longest time that this machine's disk may take for what is not durable.
+const KEPT_MAX: Duration = Duration::from_secs(5);
+
 /// The longest time that the kernel may take to write back mapped pages.
 const WRITE_BACK_MAX: Duration = Duration::from_secs(10);
 
@@ -65,6 +68,7 @@ impl Client {
             () = self.all_durable() => {}
             () = self.worn_out(&mut patience) => {}
         }
+        self.wait_kept().await;
         let mut progress = self.progress.subscribe();
         let is_done = || {
             let core = self.lock();
@@ -89,6 +93,25 @@ impl Client {
         self.end(ending);
         self.service.abort_all();
         self.loss()
+    }
+
+    /// Waits until an offline client has everything on this machine's disk that is not durable, but
+    /// not for long.
+    async fn wait_kept(&self) {
+        let kept = async {
+            let mut progress = self.progress.subscribe();
+            loop {
+                progress.mark_unchanged();
+                let is_kept = {
+                    let core = self.lock();
+                    core.pending().0 == 0 || core.is_over() || core.all_kept() || !core.keeps()
+                };
+                if is_kept || progress.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(KEPT_MAX, kept).await;
     }
 
     /// Ends the session without waiting for the server. [`Client::trace`] has what is lost to it.

@@ -38,7 +38,7 @@ pub use ending::Lost;
 pub use kernel::Kernel;
 
 use crate::connect::{Credentials, Dial, LogLink, NewSession};
-use crate::core::{Change, Core, Notice, Options, Owners, Spill, Status};
+use crate::core::{Change, Core, Ending, Link, LinkLoss, Notice, Options, Owners, Spill, Status};
 use links::{Attention, ReadLinks};
 use loading::Outcome;
 use tasks::Tasks;
@@ -125,7 +125,7 @@ impl Client {
         let core =
             Core::new(&link.grant, &options, surroundings.cookie_key, surroundings.clock.now());
         let client = Client::with_core(core, &link, dial, options, surroundings);
-        client.service.spawn(client.clone().keep_link(link));
+        client.service.spawn(client.clone().keep_link(link, 0));
         client.service.spawn(client.clone().keep_journal());
         client.service.spawn(client.clone().tend_outbox());
         client.service.spawn(client.clone().tend_inbox());
@@ -133,12 +133,15 @@ impl Client {
     }
 
     /// Sends changes that an earlier client of the same session has left, and ends the session. The
-    /// first of them is the one after the last that the server has applied.
+    /// first of them is the one after the last that the server has applied. `attempt` is the number
+    /// of the request that resumed the session.
     ///
     /// # Errors
-    /// If the session is over, or the server can't be reached, before all are durable.
+    /// If the session is over, the server can't be reached, or its disk is full, before all are
+    /// durable.
     pub async fn replay(
         session: NewSession,
+        attempt: u64,
         changes: Vec<Change>,
         options: Options,
         surroundings: Surroundings,
@@ -148,8 +151,27 @@ impl Client {
             Core::new(&link.grant, &options, surroundings.cookie_key, surroundings.clock.now());
         core.take_up(changes);
         let client = Client::with_core(core, &link, dial, options, surroundings);
-        client.service.spawn(client.clone().keep_link(link));
+        client.service.spawn(client.clone().keep_link(link, attempt));
+        // There is nobody to make room, so that is not waited for.
+        let crowded = client.clone();
+        client.service.spawn(async move {
+            crowded.wait_full().await;
+            crowded.end(Ending::LinkLost(LinkLoss::DiskFull));
+        });
         client.finish().await
+    }
+
+    /// Completes when the server gave a link up because its disk is full.
+    async fn wait_full(&self) {
+        let mut progress = self.progress.subscribe();
+        loop {
+            progress.mark_unchanged();
+            let link = self.lock().link_state();
+            let is_full = matches!(link, Link::Down { loss: LinkLoss::DiskFull, .. });
+            if is_full || progress.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     fn with_core(

@@ -84,7 +84,11 @@ impl Left {
     /// by another version of xfer: then nobody can resume the session any more.
     pub fn ticket(&self) -> Option<(Ticket, SavedKey)> {
         let Claim { session, secret, epoch, durable, attempt, key, .. } = self.claim.as_ref()?;
-        let (session, secret, epoch, durable) = (*session, secret.clone(), *epoch, *durable);
+        let (session, secret, epoch) = (*session, secret.clone(), *epoch);
+        // What is before the first change that was kept was durable by then.
+        let first = self.changes_after(Seq::default()).first().map(|change| change.seq);
+        let kept_after = first.map_or(Seq::default(), |first| Seq(first.0.saturating_sub(1)));
+        let durable = kept_after.max(*durable);
         let attempt = attempt + ATTEMPTS_APART;
         Some((Ticket { session, secret, epoch, durable, attempt }, SavedKey(key.clone())))
     }

@@ -19,6 +19,9 @@ use crate::drive::{Journal, Writing};
 /// As much is written at once, in bytes.
 const WRITE_BYTES: usize = 4 << 20;
 
+/// The extension of a place that is being removed.
+const DEAD: &str = "dead";
+
 /// How many directories above a place may be new.
 const DIRECTORIES: usize = 4;
 
@@ -56,7 +59,10 @@ impl Place {
 
     /// The place at a path, if the process that had it is gone.
     pub(super) fn of_gone(path: &Path) -> io::Result<Option<Place>> {
-        let lock = match lock_of(path) {
+        if path.extension().is_some_and(|extension| extension == DEAD) {
+            return Ok(None);
+        }
+        let lock = match File::options().write(true).open(path.join("lock")) {
             // Not one of these directories, or one that is being removed.
             Err(error) if is_absent(&error) => return Ok(None),
             lock => lock?,
@@ -90,9 +96,12 @@ impl Place {
     /// # Errors
     /// If it can't be removed.
     pub fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.0.path) {
+        // At once, so that nobody finds a part of it.
+        let dead = self.0.path.with_extension(DEAD);
+        let _ = fs::remove_dir_all(&dead);
+        match fs::rename(&self.0.path, &dead) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
+            renamed => renamed.and_then(|()| fs::remove_dir_all(&dead)),
         }
     }
 

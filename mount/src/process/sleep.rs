@@ -37,19 +37,28 @@ trait Manager {
 
 /// Has a client follow the sleep of this machine, for as long as it is polled.
 pub async fn follow(client: Arc<Client>) {
-    // A machine without a bus when the mount begins has none later.
-    while follow_bus(&client).await.is_ok() {
+    // A machine without logind when the mount begins has none later.
+    let mut is_there = false;
+    loop {
+        if let Err(error) = follow_bus(&client, &mut is_there).await {
+            tracing::debug!(%error, "logind");
+        }
+        // Whether the machine woke up is not known then.
         client.wake_up();
+        if !is_there {
+            return;
+        }
         sleep(RETRY).await;
     }
 }
 
 /// Follows the announcements on one connection, until it ends.
-async fn follow_bus(client: &Arc<Client>) -> zbus::Result<()> {
+async fn follow_bus(client: &Arc<Client>, is_there: &mut bool) -> zbus::Result<()> {
     let bus = Connection::system().await?;
     let manager = ManagerProxy::new(&bus).await?;
     let mut announced = manager.receive_prepare_for_sleep().await?;
     let mut inhibitor = Some(delay(&manager).await?);
+    *is_there = true;
     while let Some(signal) = announced.next().await {
         match signal.args()?.start {
             true => {

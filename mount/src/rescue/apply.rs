@@ -6,11 +6,13 @@
 //! **Invariant:** what was applied is not applied again, also if this is interrupted: each item is
 //! noted once it is done, and a file that is as it should be counts as done.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::filling::{fill, free_name, has_bytes, set_attributes};
 use super::item::{Contents, FileBytes, Item, Kind, TreePath};
@@ -37,12 +39,24 @@ pub struct Outcome {
     pub skipped: Vec<String>,
 }
 
+/// How often it is noted how far applying is.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+
 /// How an item was applied, if it was not as it was meant.
 type Note = Option<String>;
 
-/// Applies what can be applied of a rescue kept in `kept` to the directory `root`, and notes that in
-/// `contents`.
-pub fn apply(contents: &mut Contents, kept: &Path, root: &Path) -> Outcome {
+/// Applies what can be applied of a rescue kept in `kept` to the directory `root`, and has `note`
+/// write down how far that is.
+///
+/// # Errors
+/// If it can't be written down.
+pub fn apply(
+    contents: &mut Contents,
+    kept: &Path,
+    root: &Path,
+    note: impl Fn(&Contents) -> io::Result<()>,
+) -> io::Result<Outcome> {
+    let mut noted = Instant::now();
     let mut outcome = Outcome::default();
     let applying = Applying::new(&contents.items, kept, root);
     let mut failed = applying.move_all(&contents.items, &mut outcome);
@@ -52,28 +66,34 @@ pub fn apply(contents: &mut Contents, kept: &Path, root: &Path) -> Outcome {
     let steps =
         [Step::Unlink, Step::Make].into_iter().flat_map(|step| (0..count).map(move |i| (step, i)));
     for (step, index) in steps.chain((0..count).rev().map(|index| (Step::Remove, index))) {
-        let item = &contents.items[index];
-        if item.applied || failed.contains(&index) {
+        if contents.items[index].applied || failed.contains(&index) {
             continue;
         }
-        let done = match step {
-            Step::Unlink => applying.unlink(item, index).map(|()| None),
-            Step::Make => applying.make(item, index),
-            Step::Remove => applying.remove(item).map(|()| None),
-        };
-        match done {
-            Ok(note) => outcome.notes.extend(note.map(|note| format!("{}: {note}", item.name()))),
+        if matches!(step, Step::Make) && applying.changes_a_file(&contents.items[index], index) {
+            // If this is interrupted, the change of the file is known to be this one.
+            contents.items[index].begun = true;
+            note(contents)?;
+        }
+        let item = &mut contents.items[index];
+        match applying.take(step, item, index) {
+            Ok(remark) => {
+                item.applied = matches!(step, Step::Remove) == item.names.is_empty()
+                    && !matches!(step, Step::Unlink);
+                outcome.notes.extend(remark.map(|remark| format!("{}: {remark}", item.name())));
+            }
             Err(skip) => {
                 failed.insert(index);
                 outcome.skipped.push(format!("{}: {skip}", item.name()));
             }
         }
-    }
-    for (index, item) in contents.items.iter_mut().enumerate() {
-        item.applied |= !failed.contains(&index);
+        if noted.elapsed() > NOTE_EVERY {
+            note(contents)?;
+            noted = Instant::now();
+        }
     }
     outcome.applied = contents.items.iter().filter(|item| item.applied).count();
-    outcome
+    note(contents)?;
+    Ok(outcome)
 }
 
 /// A step of applying, after nodes have been moved.
@@ -100,6 +120,8 @@ enum Existing {
 /// How a file was made.
 enum Made {
     AsMeant,
+    /// It was as it should be.
+    Already,
     /// Beside the one that is there, with this name.
     Beside(String),
 }
@@ -124,6 +146,8 @@ struct Applying<'a> {
     leaving: BTreeMap<PathBuf, usize>,
     /// The places that nodes are to have.
     taken: BTreeSet<PathBuf>,
+    /// Directories that were made for what is to be in them.
+    made: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl<'a> Applying<'a> {
@@ -131,7 +155,8 @@ impl<'a> Applying<'a> {
         let removed = (0..items.len()).filter(|index| items[*index].names.is_empty()).collect();
         let (existing, leaving, taken) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
         let inos = items.iter().map(|item| item.ino).collect();
-        let mut applying = Applying { kept, root, inos, existing, removed, leaving, taken };
+        let made = RefCell::default();
+        let mut applying = Applying { kept, root, inos, existing, removed, leaving, taken, made };
         applying.existing = items.iter().map(|item| applying.find(item)).collect();
         for (index, item) in items.iter().enumerate() {
             let left = item.left.iter().map(|path| (applying.at(path), index));
@@ -155,7 +180,7 @@ impl<'a> Applying<'a> {
         let names = item.was.iter().chain(&item.moved_from).chain(&item.left).chain(&item.names);
         let mut there = names.filter_map(|path| fs::symlink_metadata(self.at(path)).ok());
         match there.find(|there| there.ino() == item.ino) {
-            Some(there) if is_unchanged(item, &there) => Existing::Unchanged,
+            Some(there) if item.begun || is_unchanged(item, &there) => Existing::Unchanged,
             Some(_) => Existing::Changed,
             None => Existing::Gone,
         }
@@ -218,6 +243,7 @@ impl<'a> Applying<'a> {
 
     fn move_one(&self, item: &Item, index: usize, aside: Option<&PathBuf>) -> Result<Moved, Skip> {
         let Some(to) = item.names.first().map(|name| self.at(name)) else { return Ok(Moved::Done) };
+        self.check_paths(item)?;
         let is_it = |path: &PathBuf| {
             fs::symlink_metadata(path).is_ok_and(|there| there.ino() == self.inos[index])
         };
@@ -227,7 +253,7 @@ impl<'a> Applying<'a> {
         let candidates = item.moved_from.iter().map(|path| self.at(path));
         let from = candidates.chain(aside.cloned()).find(is_it);
         let Some(from) = from else { return Err(gone()) };
-        make_parents(&to)?;
+        self.make_parents(&to)?;
         let there = fs::symlink_metadata(&to).ok();
         if there.is_some_and(|there| !self.is_free(&to, &there)) {
             return Ok(Moved::Blocked(to));
@@ -241,6 +267,46 @@ impl<'a> Applying<'a> {
             self.inos[*index] == there.ino() && self.existing[*index] == Existing::Unchanged
         };
         self.leaving.get(place).is_some_and(is_it) || self.removed.iter().any(is_it)
+    }
+
+    fn take(&self, step: Step, item: &Item, index: usize) -> Result<Note, Skip> {
+        self.check_paths(item)?;
+        match step {
+            Step::Unlink => self.unlink(item, index).map(|()| None),
+            Step::Make => self.make(item, index),
+            Step::Remove => self.remove(item).map(|()| None),
+        }
+    }
+
+    /// Refuses an item whose path leads through a symbolic link, which may lead out of the tree.
+    fn check_paths(&self, item: &Item) -> Result<(), Skip> {
+        let paths = item.was.iter().chain(&item.moved_from).chain(&item.left).chain(&item.names);
+        for path in paths {
+            let above = path.as_path().ancestors().skip(1);
+            let is_link = |above: &Path| {
+                fs::symlink_metadata(self.root.join(above)).is_ok_and(|there| there.is_symlink())
+            };
+            if above.filter(|above| *above != Path::new("")).any(is_link) {
+                return Err(Skip::Conflict("a symbolic link is in its path now".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an item changes a file of the server in place.
+    fn changes_a_file(&self, item: &Item, index: usize) -> bool {
+        item.bytes.is_some() && self.existing[index] == Existing::Unchanged && !item.begun
+    }
+
+    /// Makes the directories that a path needs and that are not there.
+    fn make_parents(&self, path: &Path) -> io::Result<()> {
+        let above = path.ancestors().skip(1).take_while(|above| !above.exists());
+        let missing: Vec<_> = above.map(Path::to_owned).collect();
+        for directory in missing.into_iter().rev() {
+            fs::create_dir(&directory)?;
+            self.made.borrow_mut().insert(directory);
+        }
+        Ok(())
     }
 
     /// Removes the names that a node does not keep.
@@ -271,6 +337,9 @@ impl<'a> Applying<'a> {
     fn remove(&self, item: &Item) -> Result<(), Skip> {
         let is_removed = item.kind == Kind::Directory && item.names.is_empty();
         for path in item.left.iter().filter(|_| is_removed).map(|path| self.at(path)) {
+            if fs::symlink_metadata(&path).is_ok_and(|there| there.ino() != item.ino) {
+                continue;
+            }
             match fs::remove_dir(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(_) if self.taken.contains(&path) => {}
@@ -286,12 +355,11 @@ impl<'a> Applying<'a> {
         if item.was.is_empty() && !item.unchanged_if.is_empty() {
             return Err(Skip::Conflict("its place is not known".into()));
         }
-        make_parents(&path)?;
+        self.make_parents(&path)?;
+        if item.kind == Kind::Directory {
+            return self.make_directory(&path, item).map(|()| None);
+        }
         let note = match (item.kind, &item.bytes, &item.target) {
-            (Kind::Directory, ..) => {
-                fs::create_dir_all(&path)?;
-                None
-            }
             (Kind::Symlink, _, Some(target)) => {
                 self.make_link(&path, target)?;
                 None
@@ -301,14 +369,20 @@ impl<'a> Applying<'a> {
             }
             (Kind::File, Some(bytes), _) => match self.make_file(&path, item, bytes, index)? {
                 Made::AsMeant => unknown_parts(bytes),
+                // Its attributes, and its other names, are those that somebody gave it.
+                Made::Already => return Ok(None),
                 Made::Beside(name) => {
                     return Ok(Some(format!(
                         "has changed on the server, so it was put beside it, as {name}"
                     )));
                 }
             },
-            (Kind::File | Kind::Symlink | Kind::Special, ..) => {
-                fs::symlink_metadata(&path).map_err(|_| gone())?;
+            (Kind::File | Kind::Symlink | Kind::Special | Kind::Directory, ..) => {
+                let there = fs::symlink_metadata(&path).map_err(|_| gone())?;
+                let is_it = there.ino() == item.ino && self.existing[index] == Existing::Unchanged;
+                if !is_it {
+                    return Err(Skip::Conflict("has changed on the server, so it was left".into()));
+                }
                 None
             }
         };
@@ -321,7 +395,7 @@ impl<'a> Applying<'a> {
 
     /// Gives a node another name.
     fn link(&self, path: &Path, other: &Path) -> Result<(), Skip> {
-        make_parents(other)?;
+        self.make_parents(other)?;
         let number = fs::symlink_metadata(path)?.ino();
         match fs::symlink_metadata(other) {
             Ok(there) if there.ino() == number => return Ok(()),
@@ -330,6 +404,18 @@ impl<'a> Applying<'a> {
             Err(_) => {}
         }
         Ok(fs::hard_link(path, other)?)
+    }
+
+    /// Makes a directory, or sets the attributes of the one that it was. Another one stays as it is.
+    fn make_directory(&self, path: &Path, item: &Item) -> Result<(), Skip> {
+        match fs::symlink_metadata(path) {
+            Err(_) => fs::create_dir(path)?,
+            Ok(there) if !there.is_dir() => return Err(in_the_way()),
+            Ok(_) if self.made.borrow().contains(path) => {}
+            Ok(there) if there.ino() != item.ino => return Ok(()),
+            Ok(_) => {}
+        }
+        Ok(set_attributes(path, &item.attributes)?)
     }
 
     fn make_link(&self, path: &Path, target: &TreePath) -> Result<(), Skip> {
@@ -370,7 +456,7 @@ impl<'a> Applying<'a> {
             return Ok(Made::AsMeant);
         }
         if there.is_some_and(|there| there.is_file()) && has_bytes(path, &kept, bytes)? {
-            return Ok(Made::AsMeant);
+            return Ok(Made::Already);
         }
         if !bytes.is_whole {
             return Err(Skip::Conflict(format!(
@@ -385,11 +471,6 @@ impl<'a> Applying<'a> {
         let name = beside.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Made::Beside(name))
     }
-}
-
-/// Makes the directories that a path needs and that are not there.
-fn make_parents(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
 fn gone() -> Skip {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use xfer_protocol::shown::Shown;
 
+use super::item::Contents;
 use super::{Rescue, Rescues, apply, text};
 use crate::command::cli::RescueCommand;
 use crate::process::exit::{Exit, Failure};
@@ -74,8 +75,9 @@ fn apply_to(mut rescue: Rescue, place: &Path) -> Result<String, Failure> {
         return Err(other(format!("{}: not a directory", place.display())));
     }
     let kept = rescue.path.clone();
-    let outcome = apply::apply(&mut rescue.contents, &kept, place);
-    rescue.write().map_err(|error| other(format!("{}: {error}", kept.display())))?;
+    let note = |contents: &Contents| super::write(&kept, contents);
+    let applied = apply::apply(&mut rescue.contents, &kept, place, note);
+    let outcome = applied.map_err(|error| other(format!("{}: {error}", kept.display())))?;
     let (name, applied) = (rescue.name(), outcome.applied);
     for note in &outcome.notes {
         eprintln!("xfer: {}", Shown(note));

@@ -6,11 +6,11 @@ use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{SeekFrom, XattrFlags};
 use xfer_protocol::Timestamp;
 
 use super::item::{Attributes, FileBytes};
-use super::written::{COPY_BYTES, read_range};
+use super::written::{COPY_BYTES, read_range, zero};
 
 /// A name beside a path that nothing has.
 pub(super) fn free_name(path: &Path) -> io::Result<PathBuf> {
@@ -35,9 +35,15 @@ pub(super) fn fill(path: &Path, kept: &File, bytes: &FileBytes) -> io::Result<()
         file.set_len(size)?;
     }
     for (start, end) in ranges(bytes) {
-        for at in (start..end).step_by(COPY_BYTES as usize) {
-            let piece = read_range(kept, at, COPY_BYTES.min(end - at))?;
-            file.write_all_at(&piece, at)?;
+        let mut at = start;
+        while at < end {
+            let data = next_data(kept, at)?.min(end);
+            if at < data && !bytes.is_whole {
+                zero(&file, at, data - at)?;
+            }
+            let len = COPY_BYTES.min(end - data);
+            file.write_all_at(&read_range(kept, data, len)?, data)?;
+            at = data + len;
         }
     }
     file.sync_all()
@@ -51,14 +57,31 @@ pub(super) fn has_bytes(path: &Path, kept: &File, bytes: &FileBytes) -> io::Resu
         return Ok(false);
     }
     for (start, end) in ranges(bytes) {
-        for at in (start..end).step_by(COPY_BYTES as usize) {
+        if end > size {
+            return Ok(false);
+        }
+        let mut at = start;
+        while at < end {
+            // Where neither has data, both have zeros.
+            at = next_data(kept, at)?.min(next_data(&there, at)?).min(end);
             let len = COPY_BYTES.min(end - at);
-            if end > size || read_range(kept, at, len)? != read_range(&there, at, len)? {
+            if read_range(kept, at, len)? != read_range(&there, at, len)? {
                 return Ok(false);
             }
+            at += len;
         }
     }
     Ok(true)
+}
+
+/// Where a file has data next; beyond all files if it has none any more.
+fn next_data(file: &File, at: u64) -> io::Result<u64> {
+    match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Err(rustix::io::Errno::NXIO) => Ok(u64::MAX),
+        // A filesystem that knows no holes has data everywhere.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => Ok(at),
+        found => Ok(found?),
+    }
 }
 
 fn ranges(bytes: &FileBytes) -> impl Iterator<Item = (u64, u64)> {

@@ -66,15 +66,12 @@ impl Rescues {
         let now = Timestamp::from(SystemTime::now()).to_rfc3339();
         let (path, unfinished) = self.new_name(account, &now);
         DirBuilder::new().mode(0o700).create(&unfinished)?;
-        let mut shadow = Shadow::new(&unfinished);
-        trace.into_iter().try_for_each(|part| part.and_then(|part| shadow.follow(part)))?;
-        let (items, notes, changes) = shadow.settle()?;
-        let (account, why) = (account.to_owned(), why.to_owned());
-        let contents = Contents { account, written: now, why, changes, items, notes };
-        let rescue = Rescue { path: unfinished, contents };
-        rescue.write()?;
-        syncfs(File::open(&rescue.path)?)?;
-        fs::rename(&rescue.path, &path)?;
+        let filled = fill(&unfinished, account, why, now, trace);
+        if filled.is_err() {
+            let _ = fs::remove_dir_all(&unfinished);
+        }
+        filled?;
+        fs::rename(&unfinished, &path)?;
         File::open(&self.0)?.sync_all()?;
         Ok(path)
     }
@@ -138,17 +135,34 @@ impl Rescue {
         &self.path
     }
 
-    /// Writes down what it holds.
-    fn write(&self) -> io::Result<()> {
-        let json = serde_json::to_vec_pretty(&self.contents)?;
-        replace(&self.path.join(CONTENTS), &json)?;
-        replace(&self.path.join(LIST), text::list(&self.contents).as_bytes())
-    }
-
     /// Removes it and all that it holds.
     fn remove(self) -> io::Result<()> {
         fs::remove_dir_all(&self.path)
     }
+}
+
+/// Fills the directory of a new rescue, for good.
+fn fill(
+    directory: &Path,
+    account: &str,
+    why: &str,
+    written: String,
+    trace: impl IntoIterator<Item = io::Result<Trace>>,
+) -> io::Result<()> {
+    let mut shadow = Shadow::new(directory);
+    trace.into_iter().try_for_each(|part| part.and_then(|part| shadow.follow(part)))?;
+    let (items, notes, changes) = shadow.settle()?;
+    let (account, why) = (account.to_owned(), why.to_owned());
+    let contents = Contents { account, written, why, changes, items, notes };
+    write(directory, &contents)?;
+    Ok(syncfs(File::open(directory)?)?)
+}
+
+/// Writes down what a rescue holds.
+fn write(directory: &Path, contents: &Contents) -> io::Result<()> {
+    let json = serde_json::to_vec_pretty(contents)?;
+    replace(&directory.join(CONTENTS), &json)?;
+    replace(&directory.join(LIST), text::list(contents).as_bytes())
 }
 
 /// Writes a file in the place of the one that is there.

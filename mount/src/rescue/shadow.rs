@@ -76,17 +76,28 @@ impl Shadow {
         Shadow { directory, nodes: BTreeMap::new(), notes: Vec::new(), changes: 0 }
     }
 
-    /// Follows one part of a trace.
+    /// Follows one part of a trace. A file that this machine's disk can't hold, as one that is too
+    /// large, is left out and noted.
     ///
     /// # Errors
-    /// If a file can't be written.
+    /// If the disk is full, or fails.
     pub fn follow(&mut self, trace: Trace) -> io::Result<()> {
         match trace {
             Trace::Node(node) => {
                 self.place(node);
                 Ok(())
             }
-            Trace::Change(change) => self.make(change),
+            Trace::Change(change) => {
+                let seq = change.seq;
+                match self.make(change) {
+                    Err(error) if is_of_the_file(&error) => {
+                        self.notes
+                            .push(format!("change {seq} of a file could not be kept: {error}"));
+                        Ok(())
+                    }
+                    made => made,
+                }
+            }
         }
     }
 
@@ -234,7 +245,7 @@ impl Shadow {
         let path = self.file_of(ino);
         let bytes = &mut self.node(ino).bytes;
         if bytes.is_none() {
-            *bytes = Some(Written::create(&path)?);
+            *bytes = Some(Written::create(path)?);
         }
         bytes.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -328,6 +339,7 @@ impl Shadow {
             bytes,
             target: node.target.as_deref().map(TreePath::new),
             attributes: node.attributes.clone(),
+            begun: false,
             applied: false,
         }))
     }
@@ -346,7 +358,7 @@ impl Shadow {
             }
             Err(_) => PathBuf::from(ino.to_string()),
         };
-        written.describe(&kept)
+        written.describe(&kept, &self.directory.join(&kept))
     }
 }
 
@@ -356,4 +368,9 @@ enum When {
     After,
     /// Once nodes were moved, and none were removed.
     Moved,
+}
+
+/// Whether an error is about one file and not about the disk.
+fn is_of_the_file(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidInput)
 }

@@ -2,11 +2,11 @@
 //!
 //! **Invariant:** `ranges` and `unknown` do not overlap, and neither reaches beyond `size`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rangemap::RangeSet;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -20,7 +20,8 @@ pub(super) const COPY_BYTES: u64 = 1 << 20;
 /// What was written to a file.
 #[derive(Debug)]
 pub(super) struct Written {
-    file: File,
+    /// Where the bytes are. The file is open only while it is used, since there may be many.
+    path: PathBuf,
     /// The ranges that are known.
     ranges: RangeSet<u64>,
     /// The ranges that were copied from bytes that are not known.
@@ -33,11 +34,14 @@ pub(super) struct Written {
 
 impl Written {
     /// Nothing yet, to be kept in a new file.
-    pub(super) fn create(path: &Path) -> io::Result<Written> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    pub(super) fn create(path: PathBuf) -> io::Result<Written> {
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let (ranges, unknown) = (RangeSet::new(), RangeSet::new());
-        Ok(Written { file, ranges, unknown, size: None, is_whole: false })
+        Ok(Written { path, ranges, unknown, size: None, is_whole: false })
+    }
+
+    fn open(&self) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).open(&self.path)
     }
 
     /// Notes that the file is new, and empty.
@@ -48,14 +52,14 @@ impl Written {
 
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         let end = offset + data.len() as u64;
-        self.file.write_all_at(data, offset)?;
+        self.open()?.write_all_at(data, offset)?;
         self.grow(offset, end);
         self.note_known(offset..end);
         Ok(())
     }
 
     pub(super) fn resize(&mut self, size: u64) -> io::Result<()> {
-        self.file.set_len(size)?;
+        self.open()?.set_len(size)?;
         self.grow(size, size);
         self.size = Some(size);
         self.is_whole |= size == 0;
@@ -79,13 +83,13 @@ impl Written {
             FallocateMode::PunchHole | FallocateMode::ZeroKeepSize => (false, true),
             FallocateMode::Zero => (true, true),
         };
-        let length = self.file.metadata()?.len();
+        let file = self.open()?;
+        let length = file.metadata()?.len();
         if zeroes && offset < end.min(length) {
-            let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            fallocate(&self.file, how, offset, end.min(length) - offset)?;
+            zero(&file, offset, end.min(length) - offset)?;
         }
         if grows {
-            self.file.set_len(length.max(end))?;
+            file.set_len(length.max(end))?;
             self.grow(end, end);
         }
         if zeroes {
@@ -105,12 +109,13 @@ impl Written {
         self.grow(at, at + len);
         match from {
             Some(from) => {
-                copy_bytes(from, start, &self.file, at, len)?;
+                copy_bytes(from, start, &self.open()?, at, len)?;
                 self.note_known(at..at + len);
             }
             None if len > 0 => {
-                let length = self.file.metadata()?.len();
-                self.file.set_len(length.max(at + len))?;
+                let file = self.open()?;
+                let length = file.metadata()?.len();
+                file.set_len(length.max(at + len))?;
                 self.ranges.remove(at..at + len);
                 self.unknown.insert(at..at + len);
             }
@@ -124,12 +129,12 @@ impl Written {
         let is_known = range.is_empty()
             || self.is_whole && self.unknown.overlapping(range).next().is_none()
             || self.ranges.gaps(range).next().is_none();
-        is_known.then(|| self.file.try_clone()).transpose()
+        is_known.then(|| self.open()).transpose()
     }
 
-    /// What is kept, in `file`.
-    pub(super) fn describe(&self, file: &Path) -> io::Result<FileBytes> {
-        let length = self.file.metadata()?.len();
+    /// What is kept, in `file` of the rescue, which is now at `path`.
+    pub(super) fn describe(&self, file: &Path, path: &Path) -> io::Result<FileBytes> {
+        let length = fs::metadata(path)?.len();
         let pairs = |ranges: &RangeSet<u64>| ranges.iter().map(|r| (r.start, r.end)).collect();
         Ok(FileBytes {
             file: TreePath::from(&file.to_owned()),
@@ -155,6 +160,24 @@ impl Written {
             self.ranges.insert(*size..start);
         }
         *size = end.max(*size);
+    }
+}
+
+/// Writes zeros, as a hole where the filesystem can.
+pub(super) fn zero(file: &File, start: u64, len: u64) -> io::Result<()> {
+    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match fallocate(file, how, start, len) {
+        Err(rustix::io::Errno::OPNOTSUPP) => {
+            let zeros = vec![0; COPY_BYTES.min(len) as usize];
+            let mut at = start;
+            while at < start + len {
+                let part = &zeros[..COPY_BYTES.min(start + len - at) as usize];
+                file.write_all_at(part, at)?;
+                at += part.len() as u64;
+            }
+            Ok(())
+        }
+        punched => Ok(punched?),
     }
 }
 

@@ -6,13 +6,14 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use xfer_tests::files::errno;
 use xfer_tests::programs::program;
 use xfer_tests::snapshot::{assert_same, snapshot_without_times};
-use xfer_tests::{Mount, PATIENCE, Random, World, run_within, scale, shell, wait_until};
+use xfer_tests::{Mount, PATIENCE, Random, Relay, World, run_within, scale, shell, wait_until};
 
 /// How often a client is killed while the server is away.
 const KILLS: usize = 6;
@@ -228,4 +229,61 @@ fn an_fsync_offline_does_not_lie_when_this_machines_disk_is_full() {
     let mount = world.mount("alice");
     assert!(fs::read(mount.path("large")).unwrap() == vec![7; 3 << 20]);
     mount.unmount();
+}
+
+#[test]
+fn sending_what_was_left_survives_cut_links_and_kills() {
+    let mut world = World::new(&["alice"]);
+    let relay = Relay::to(world.server.address);
+    let mounting = || world.mounting("alice").through(relay.address);
+    let mount = mounting().arg("-o").arg("offline,wait=2").start();
+    mount.shell("ls");
+    mount.sync();
+    world.server.kill();
+    let part = vec![7; 1 << 20];
+    for index in 0..60 {
+        write_synced(&mount.path(&format!("part{index}")), &part).unwrap();
+    }
+    kill(mount);
+    world.server.restart();
+    let mounting = || world.mounting("alice").through(relay.address);
+    let mut killed = 0;
+    for pause in [200, 300, 400, 500, 600] {
+        let mut next = mounting().command();
+        let mut next = next.arg("-f").spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+        killed += usize::from(next.try_wait().unwrap().is_none());
+        next.kill().unwrap();
+        next.wait().unwrap();
+        let _ = shell(&world.outside(), &format!("umount -l '{}' || true", mounting_point(&world)));
+    }
+    assert!(killed > 0, "no mount was killed at work");
+    let ended = AtomicBool::new(false);
+    let mount = std::thread::scope(|scope| {
+        let cutter = scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(300));
+                relay.break_connections();
+            }
+        });
+        let mut next = mounting().command();
+        let started = run_within(&mut next, PATIENCE);
+        ended.store(true, Ordering::Relaxed);
+        cutter.join().unwrap();
+        started
+    });
+    // It may have come too late for the login itself.
+    if mount.code == Some(0) {
+        shell(&world.outside(), &format!("umount '{}'", mounting_point(&world)));
+    }
+    let mount = mounting().start();
+    for index in 0..60 {
+        assert!(fs::read(mount.path(&format!("part{index}"))).unwrap() == part, "part{index}");
+    }
+    assert_eq!(places(&world), Vec::<PathBuf>::new());
+    mount.unmount();
+}
+
+fn mounting_point(world: &World) -> String {
+    world.mount_point("alice").display().to_string()
 }

@@ -107,6 +107,25 @@ fn the_changes_of_an_abandoned_mount_are_kept_and_can_be_applied() {
 }
 
 #[test]
+fn thousands_of_files_and_one_that_is_too_large_for_this_disk_are_rescued() {
+    let mut world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("mkdir many; ls . many");
+    mount.sync();
+    world.server.kill();
+    mount.shell("for i in $(seq 1500); do echo $i > many/f$i; done");
+    // Beyond what most filesystems hold.
+    File::create(mount.path("huge")).unwrap().set_len(15 << 40).unwrap();
+    abandon(mount);
+    world.server.restart();
+    let mount = world.mount("alice");
+    let name = name_of_the_rescue(&world);
+    rescue(&world, &["apply", &name]).succeeded();
+    assert_eq!(mount.shell("cat many/f* | sort -n | md5sum"), mount.shell("seq 1500 | md5sum"));
+    mount.unmount();
+}
+
+#[test]
 fn what_others_changed_since_is_not_overwritten_by_a_rescue() {
     let mut world = World::new(&["alice"]);
     let mount = world.mount("alice");

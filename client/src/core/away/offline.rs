@@ -98,7 +98,7 @@ impl Core {
     }
 
     /// Whether changes are kept on this machine's disk while the link is down.
-    fn keeps(&self) -> bool {
+    pub(crate) fn keeps(&self) -> bool {
         self.kept.bytes_max.is_some()
     }
 

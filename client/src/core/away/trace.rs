@@ -5,6 +5,7 @@
 //! Nothing is read from the server here. A node whose directory is not loaded has no place.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,9 @@ use xfer_protocol::tree::{Action, Loaded, Op, Rows};
 use xfer_protocol::{Ino, Name, Seq, Timestamp};
 
 use crate::core::state::Core;
+
+/// The bytes of a longer copy are not told, since they would take too much memory.
+const COPY_BYTES_MAX: u64 = 16 << 20;
 
 /// A part of the trace. The parts are in order: a node comes before the first change of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -121,14 +125,22 @@ impl Core {
     fn fill_in_copy(&mut self, change: &mut Change) {
         let Action::CopyRange { to, to_offset, len, .. } = change.op.action else { return };
         let Some(node) = self.known_node(to) else { return };
-        let Some(file) = node.file() else { return };
-        let end = to_offset.saturating_add(len);
+        let Some(file) = node.file().filter(|_| len <= COPY_BYTES_MAX) else { return };
         // What is a hole now, or beyond the end, is zeros, or is set by a later change.
+        let range = to_offset..to_offset.saturating_add(len).min(file.size);
+        let runs = file.extents.data_in(file.size, range);
+        let cache = &mut self.data.cache;
+        let is_known = |run: &Range<u64>| {
+            file.content.is_some_and(|content| cache.missing(content, run.clone()).is_empty())
+        };
+        if !runs.iter().all(is_known) {
+            return;
+        }
         let mut bytes = vec![0; len as usize];
-        for run in file.extents.data_in(file.size, to_offset..end.min(file.size)) {
+        for run in runs {
             let Some(content) = file.content else { return };
             let part = (run.start - to_offset) as usize..(run.end - to_offset) as usize;
-            if !self.data.cache.read(content, run, &mut bytes[part]) {
+            if !cache.read(content, run, &mut bytes[part]) {
                 return;
             }
         }

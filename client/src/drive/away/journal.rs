@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::connect::Ticket;
 use crate::core::{JournalStep, Trace};
@@ -17,6 +17,9 @@ use crate::drive::Client;
 
 /// The pause after the disk has failed.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// The longest time that the disk may take for the claim to a session.
+const NOTE_MAX: Duration = Duration::from_secs(5);
 
 /// Work on this machine's disk.
 pub type Writing<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
@@ -78,7 +81,9 @@ impl Client {
     /// Notes the claim to the session where a crash does not lose it.
     pub(in crate::drive) async fn note_ticket(&self, ticket: &Ticket) {
         let Some(journal) = &self.journal else { return };
-        let noted = journal.note_ticket(ticket.clone()).await;
+        // A disk that hangs must not keep the link from being served.
+        let noted = timeout(NOTE_MAX, journal.note_ticket(ticket.clone())).await;
+        let noted = noted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let mut core = self.lock();
         core.note_claim(noted.is_ok());
         if let Err(error) = noted {

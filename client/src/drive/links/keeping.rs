@@ -70,9 +70,11 @@ impl Pauses {
 
 impl Client {
     /// Serves the session's links, one after the other, until the session is over.
-    pub(in crate::drive) async fn keep_link(self: Arc<Self>, first: LogLink) {
+    /// `attempt` is the number of the last request for the session.
+    pub(in crate::drive) async fn keep_link(self: Arc<Self>, first: LogLink, attempt: u64) {
         let LogLink { grant, mut reader, mut writer } = first;
-        let (mut ticket, mut pauses) = (Ticket::new(&grant), Pauses::new(&self.jitter));
+        let mut ticket = Ticket { attempt, ..Ticket::new(&grant) };
+        let mut pauses = Pauses::new(&self.jitter);
         self.note_ticket(&ticket).await;
         loop {
             let since = Instant::now();
@@ -208,6 +210,7 @@ impl Client {
         self.perform(effects);
         self.tick();
         self.outgoing.notify_one();
+        self.unkept.notify_one();
         self.ask_again(undecided);
         Some((reader, writer))
     }
