@@ -17,8 +17,8 @@ use tokio::sync::OnceCell;
 /// linux/rtnetlink.h).
 const GROUPS: u32 = 0x10 | 0x40 | 0x100 | 0x400;
 
-/// More than the kernel puts into one announcement, in bytes. What is longer is cut, which does not
-/// matter.
+/// The size of the buffer for an announcement, in bytes. A longer one is cut, which does not matter,
+/// since none is read.
 const ANNOUNCEMENT_BYTES: usize = 8 << 10;
 
 /// The kernel's announcements.
@@ -49,16 +49,9 @@ impl NetworkChanges {
 }
 
 /// Whether this machine still has an address.
-pub(super) fn has_address(address: SocketAddr) -> bool {
-    let any_port = SocketAddr::new(address.ip(), 0);
-    let bound = match (any_port, address) {
-        // A link-local address is one only together with its link.
-        (SocketAddr::V6(mut any_port), SocketAddr::V6(address)) => {
-            any_port.set_scope_id(address.scope_id());
-            UdpSocket::bind(any_port)
-        }
-        (any_port, _) => UdpSocket::bind(any_port),
-    };
+pub(super) fn has_address(mut address: SocketAddr) -> bool {
+    address.set_port(0);
+    let bound = UdpSocket::bind(address);
     !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
@@ -79,7 +72,7 @@ mod tests {
     #[test]
     fn an_address_of_this_machine_is_told_from_one_of_another() {
         assert!(has_address(SocketAddr::from(([127, 0, 0, 1], 33000))));
-        // TEST-NET-1 (RFC 5737) belongs to nobody.
+        // No machine has an address in TEST-NET-1 (RFC 5737).
         assert!(!has_address(SocketAddr::from(([192, 0, 2, 1], 33000))));
     }
 }

@@ -101,24 +101,28 @@ impl Server {
         fresh: Mutex<Option<(Stream, Instant)>>,
     ) -> Result<Server, EndpointError> {
         let key = SessionKey::generate().map_err(|error| EndpointError::Tls(error.to_string()))?;
-        let (changes, local) = (NetworkChanges::default(), Mutex::default());
-        let address = Mutex::new(address);
-        Ok(Server { target, address, verification, fresh, key, changes, local })
+        Ok(Server::with_key(key, target, address, verification, fresh))
     }
 
     /// The same account and server, for a session that another client began with this key.
     pub(super) fn for_session(&self, key: &SavedKey) -> Result<Server, EndpointError> {
         let key =
             SessionKey::restore(&key.0).map_err(|error| EndpointError::Tls(error.to_string()))?;
-        Ok(Server {
-            target: self.target.clone(),
-            address: Mutex::new(*self.address.lock()),
-            verification: self.verification.clone(),
-            fresh: Mutex::new(None),
-            key,
-            changes: NetworkChanges::default(),
-            local: Mutex::default(),
-        })
+        let (target, verification) = (self.target.clone(), self.verification.clone());
+        let address = *self.address.lock();
+        Ok(Server::with_key(key, target, address, verification, Mutex::default()))
+    }
+
+    fn with_key(
+        key: SessionKey,
+        target: Target,
+        address: SocketAddr,
+        verification: Verification,
+        fresh: Mutex<Option<(Stream, Instant)>>,
+    ) -> Server {
+        let (changes, local) = (NetworkChanges::default(), Mutex::default());
+        let address = Mutex::new(address);
+        Server { target, address, verification, fresh, key, changes, local }
     }
 
     /// The key of the session, to be kept secret.

@@ -69,12 +69,7 @@ impl Client {
             () = self.worn_out(&mut patience) => {}
         }
         self.wait_kept().await;
-        let mut progress = self.progress.subscribe();
-        let is_done = || {
-            let core = self.lock();
-            core.is_over() || core.is_stuck()
-        };
-        let goodbye = async { while !is_done() && progress.changed().await.is_ok() {} };
+        let goodbye = self.reached(|core| core.is_over() || core.is_stuck());
         // Everything is durable, so nothing is lost if the server does not answer.
         tokio::select! {
             biased;
@@ -98,19 +93,9 @@ impl Client {
     /// Waits until an offline client has everything on this machine's disk that is not durable, but
     /// not for long.
     async fn wait_kept(&self) {
-        let kept = async {
-            let mut progress = self.progress.subscribe();
-            loop {
-                progress.mark_unchanged();
-                let is_kept = {
-                    let core = self.lock();
-                    core.pending().0 == 0 || core.is_over() || core.all_kept() || !core.keeps()
-                };
-                if is_kept || progress.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
+        let kept = self.reached(|core| {
+            core.pending().0 == 0 || core.is_over() || core.all_kept() || !core.keeps()
+        });
         let _ = tokio::time::timeout(KEPT_MAX, kept).await;
     }
 
@@ -129,14 +114,15 @@ impl Client {
     /// Waits until all changes are durable, or the session is over, or the server has no room for
     /// them.
     async fn all_durable(&self) {
+        self.reached(|core| core.pending().0 == 0 || core.is_over() || core.is_stuck()).await;
+    }
+
+    /// Waits until the core has reached a state.
+    pub(super) async fn reached(&self, is_reached: impl Fn(&Core) -> bool) {
         let mut progress = self.progress.subscribe();
         loop {
             progress.mark_unchanged();
-            let is_done = {
-                let core = self.lock();
-                core.pending().0 == 0 || core.is_over() || core.is_stuck()
-            };
-            if is_done || progress.changed().await.is_err() {
+            if is_reached(&self.lock()) || progress.changed().await.is_err() {
                 return;
             }
         }

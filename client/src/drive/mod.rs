@@ -1,8 +1,9 @@
 //! A running client: the core behind one lock, with the links, timers and tasks that drive it.
 //!
 //! Reading order: this file (the parts), [`attempts`] (how an operation runs), [`lock`], [`clock`],
-//! [`tasks`]; [`links`], [`away`] (while there is none), [`waiting`] (whether anything waits); [`loading`] and [`fetching`] (what attempts
-//! wait for); [`outbox`] and [`inbox`] (work of the client's own); [`kernel`], [`ending`].
+//! [`tasks`]; [`links`], [`away`] (what goes on without a link), [`waiting`] (whether an operation or
+//! a change waits); [`loading`] and [`fetching`] (what attempts wait for); [`outbox`] and [`inbox`]
+//! (work of the client's own); [`kernel`], [`ending`].
 //!
 //! **Invariant:** the lock is never held across an await, a reply or a call into the kernel.
 //! **Invariant:** every task belongs to a [`Tasks`] and ends with it.
@@ -152,37 +153,24 @@ impl Client {
         core.take_up(changes);
         let client = Client::with_core(core, &link, dial, options, surroundings);
         client.service.spawn(client.clone().keep_link(link, attempt));
-        // There is nobody to make room, so that is not waited for.
+        // No user is there to make room, so a full disk is not waited out.
         let crowded = client.clone();
         client.service.spawn(async move {
-            crowded.wait_full().await;
+            let is_full = |link| matches!(link, Link::Down { loss: LinkLoss::DiskFull, .. });
+            crowded.reached(|core| is_full(core.link_state())).await;
             crowded.end(Ending::LinkLost(LinkLoss::DiskFull));
         });
         client.finish().await
     }
 
-    /// Completes when the server gave a link up because its disk is full.
-    async fn wait_full(&self) {
-        let mut progress = self.progress.subscribe();
-        loop {
-            progress.mark_unchanged();
-            let link = self.lock().link_state();
-            let is_full = matches!(link, Link::Down { loss: LinkLoss::DiskFull, .. });
-            if is_full || progress.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
     fn with_core(
-        core: Core,
+        mut core: Core,
         link: &LogLink,
         dial: Arc<dyn Dial>,
         options: Options,
         surroundings: Surroundings,
     ) -> Arc<Client> {
         let Surroundings { clock, cookie_key, journal, spill } = surroundings;
-        let mut core = core;
         spill.into_iter().for_each(|spill| core.spill_to(spill));
         let (credentials, runtime) = (Credentials::new(&link.grant), Handle::current());
         let client = Arc::new_cyclic(|this| Client {

@@ -2,7 +2,7 @@
 //! trace, and the data of a change.
 //!
 //! A frame that is incomplete, or whose checksum is wrong, ends the journal: it was being written
-//! when the machine crashed. Nobody was told that it is there.
+//! when the machine crashed. No program was told that it is safe.
 
 use std::fs::File;
 use std::hash::Hasher;

@@ -15,7 +15,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use xfer_protocol::codec;
 use xfer_protocol::message::Secret;
 use xfer_protocol::{Epoch, Seq, SessionId};
 
@@ -66,22 +65,19 @@ impl Left {
         };
         let mut all = Vec::new();
         for entry in entries {
-            let Some(place) = Place::of_gone(&entry?.path())? else { continue };
+            let Some((place, claim)) = Place::of_gone(&entry?.path())? else { continue };
             let trace = format::read(&place.journal())?;
             if trace.is_empty() {
                 place.remove()?;
                 continue;
             }
-            let claim = fs::read(place.claim()).ok();
-            let claim = claim.and_then(|bytes| codec::decode::<Claim>(&bytes).ok());
-            let claim = claim.filter(|claim| claim.version == VERSION);
             all.push(Left { place, claim, trace });
         }
         Ok(all)
     }
 
     /// The claim to the session, with the key that proves it. `None` if it is damaged, or was written
-    /// by another version of xfer: then nobody can resume the session any more.
+    /// by another version of xfer: then the session can't be resumed.
     pub fn ticket(&self) -> Option<(Ticket, SavedKey)> {
         let Claim { session, secret, epoch, durable, attempt, key, .. } = self.claim.as_ref()?;
         let (session, secret, epoch) = (*session, secret.clone(), *epoch);

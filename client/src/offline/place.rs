@@ -19,6 +19,9 @@ use crate::drive::{Journal, Writing};
 /// As much is written at once, in bytes.
 const WRITE_BYTES: usize = 4 << 20;
 
+/// The file with the claim to the session.
+const CLAIM: &str = "claim";
+
 /// The extension of a place that is being removed.
 const DEAD: &str = "dead";
 
@@ -57,8 +60,9 @@ impl Place {
         Ok(Place(Arc::new(Inner { path, key, _lock: lock, journal })))
     }
 
-    /// The place at a path, if the process that had it is gone.
-    pub(super) fn of_gone(path: &Path) -> io::Result<Option<Place>> {
+    /// The place at a path, if the process that had it is gone, and the claim in it, if that can be
+    /// read.
+    pub(super) fn of_gone(path: &Path) -> io::Result<Option<(Place, Option<Claim>)>> {
         if path.extension().is_some_and(|extension| extension == DEAD) {
             return Ok(None);
         }
@@ -71,20 +75,18 @@ impl Place {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
             locked => locked?,
         }
-        let key = fs::read(path.join("claim")).ok();
-        let key = key.and_then(|bytes| codec::decode::<Claim>(&bytes).ok());
-        let key = SavedKey(key.map(|claim| claim.key).unwrap_or_default());
+        let claim = fs::read(path.join(CLAIM)).ok();
+        let claim = claim.and_then(|bytes| codec::decode::<Claim>(&bytes).ok());
+        let claim = claim.filter(|claim| claim.version == VERSION);
+        let key = SavedKey(claim.as_ref().map(|claim| claim.key.clone()).unwrap_or_default());
         let (path, journal) = (path.to_owned(), Mutex::default());
-        Ok(Some(Place(Arc::new(Inner { path, key, _lock: lock, journal }))))
+        let place = Place(Arc::new(Inner { path, key, _lock: lock, journal }));
+        Ok(Some((place, claim)))
     }
 
     /// Its directory.
     pub fn path(&self) -> &Path {
         &self.0.path
-    }
-
-    pub(super) fn claim(&self) -> PathBuf {
-        self.0.path.join("claim")
     }
 
     pub(super) fn journal(&self) -> PathBuf {
@@ -96,7 +98,7 @@ impl Place {
     /// # Errors
     /// If it can't be removed.
     pub fn remove(&self) -> io::Result<()> {
-        // At once, so that nobody finds a part of it.
+        // Renamed first, so that no other mount finds a part of it.
         let dead = self.0.path.with_extension(DEAD);
         let _ = fs::remove_dir_all(&dead);
         match fs::rename(&self.0.path, &dead) {
@@ -110,7 +112,7 @@ impl Place {
         let (version, key) = (VERSION, self.0.key.0.clone());
         let claim = Claim { version, session, secret, epoch, durable, attempt, key };
         let bytes = codec::encode(&claim).map_err(io::Error::other)?;
-        replace(&self.claim(), |file| file.write_all_at(&bytes, 0)).map(|_| ())
+        replace(&self.0.path.join(CLAIM), |file| file.write_all_at(&bytes, 0)).map(|_| ())
     }
 
     fn put(&self, trace: Vec<Trace>) -> io::Result<()> {

@@ -19,7 +19,7 @@ use crate::core::state::Core;
 
 /// Memory that the kernel may write to this machine's disk.
 pub trait Spill: Send + Sync + 'static {
-    /// The same bytes, in such memory. `None` if there is none to be had.
+    /// The same bytes, in such memory. `None` if it can't be had.
     fn store(&self, bytes: &Bytes) -> Option<Bytes>;
 }
 
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!((trace.len(), upto), (1, seq));
         core.note_kept(upto);
         core.note_claim(false);
-        assert!(core.sync_safely(seq).is_err(), "nobody could send it after a crash");
+        assert!(core.sync_safely(seq).is_err(), "no client could send it after a crash");
         core.note_claim(true);
         assert!(core.sync_safely(seq).is_ok() && core.all_kept());
         assert!(core.sync_to(seq).is_err(), "the server does not have it");

@@ -190,7 +190,7 @@ impl<'a> Telling<'a> {
 
     /// Describes the nodes that a change is about, and their directories.
     fn describe(&mut self, change: &Change, trace: &mut Vec<Trace>) {
-        for parent in directories(&change.op.action).into_iter().flatten() {
+        for ((parent, _), _) in change.places().into_iter().flatten() {
             self.describe_node(parent, trace);
         }
         for subject in change.subjects.into_iter().flatten() {
@@ -247,30 +247,5 @@ impl Change {
             | Action::Send { .. }
             | Action::Decline { .. } => [None, None],
         }
-    }
-}
-
-/// The directories in which an op changes names.
-fn directories(action: &Action) -> [Option<Ino>; 2] {
-    match action {
-        Action::Create { parent, .. }
-        | Action::Mkdir { parent, .. }
-        | Action::Symlink { parent, .. }
-        | Action::Mknod { parent, .. }
-        | Action::Link { parent, .. }
-        | Action::Unlink { parent, .. }
-        | Action::Rmdir { parent, .. }
-        | Action::Accept { parent, .. } => [Some(*parent), None],
-        Action::Rename { from, to, .. } => [Some(from.0), Some(to.0)],
-        Action::Mailbox { .. } | Action::Send { .. } => [Some(Ino::OUTBOX), None],
-        Action::SetAttr { .. }
-        | Action::SetXattr { .. }
-        | Action::RemoveXattr { .. }
-        | Action::Write { .. }
-        | Action::Fallocate { .. }
-        | Action::CopyRange { .. }
-        | Action::ForgetOrphan { .. }
-        | Action::Revise { .. }
-        | Action::Decline { .. } => [None, None],
     }
 }

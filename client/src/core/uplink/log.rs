@@ -110,7 +110,7 @@ impl Log {
     }
 
     /// Whether an op may be appended while changes are kept on this machine's disk, up to `max` bytes
-    /// in all. What is beyond the memory that the log may take is kept before more is taken.
+    /// in all. Ops beyond the memory that the log may take are kept before more are taken.
     pub(in crate::core) fn has_room_on_disk(&self, max: usize) -> bool {
         let is_kept = self.unkept_bytes < BACKLOG_BYTES_MIN;
         self.bytes < self.bytes_max || self.bytes < max && is_kept

@@ -12,14 +12,13 @@ impl Client {
     /// Prepares for sleep, in this time and a moment. From then on operations that need the server
     /// fail with `ETIMEDOUT`, until [`Client::wake_up`].
     pub async fn fall_asleep(self: &Arc<Self>, durable_max: Duration) {
-        let synced = timeout(durable_max, self.sync()).await;
+        let _ = timeout(durable_max, self.sync()).await;
         self.is_asleep.send_replace(true);
         // Operations that wait are answered before this returns, if they are quick.
         tokio::task::yield_now().await;
-        let (ops, bytes) = self.lock().pending();
-        match (synced, ops) {
-            (_, 0) => tracing::info!("this machine is about to sleep; everything is durable"),
-            (_, ops) => tracing::warn!(
+        match self.lock().pending() {
+            (0, _) => tracing::info!("this machine is about to sleep; everything is durable"),
+            (ops, bytes) => tracing::warn!(
                 "this machine is about to sleep; {ops} changes ({bytes} bytes) are not durable, and \
                  are sent when it wakes up"
             ),
