@@ -35,8 +35,8 @@ pub use failures::{Failures, ForgottenBefore, Pair, WrongPasswords};
 pub use open::{IfMissing, Location, Register, Use, open, open_register};
 pub use store::{Keeper, Store};
 pub use trees::{
-    Batch, Beginner, Begun, Committed, Decided, Fate, Found, Left, ListMax, Listing, Part,
-    Resumable, Resumed, Resumption, SecretHash, Trees, Trims,
+    Batch, Beginner, Begun, CHANGES_MAX, Changed, Committed, DORMANT_MAX, Decided, Fate, Found,
+    Left, ListMax, Listing, Missed, Part, Resumable, Resumed, Resumption, SecretHash, Trees, Trims,
 };
 
 /// The result of a call that can't fail, later.

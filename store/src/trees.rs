@@ -12,21 +12,32 @@ use crate::{Account, AccountId, Answer, Placements, StoreError};
 pub trait Trees: Send + Sync {
     /// Begins a session: raises the account's epoch by one, durably, so that batches of older
     /// epochs are refused from now on, and reclaims data that earlier sessions wrote but did not
-    /// commit. A session that could be resumed until now can't be any more.
+    /// commit. The present session, if its client may resume it, becomes *dormant*, unless the new
+    /// one replaces it. Of more than [`DORMANT_MAX`] dormant sessions, the oldest are forgotten.
     ///
     /// Fails with [`StoreError::Claimed`] for a client if a command has claimed the account. A
     /// client's session must have its seat by then: see
     /// [`Accounts::claim`](crate::Accounts::claim).
     fn begin(&self, account: AccountId, by: Beginner) -> Answer<'_, Begun>;
 
-    /// The account's session that its client may resume, if there is one: the last one that a
-    /// client began, unless it has ended for good, or the account's password was changed.
+    /// The account's present session, if its client may resume it: the last one that a client
+    /// began or resumed, unless it is dormant or has ended for good, or the account's password was
+    /// changed.
     fn resumable(&self, account: AccountId) -> Answer<'_, Option<Resumable>>;
+
+    /// The account's session with this name that its client may resume, be it the present one or
+    /// dormant.
+    fn session_of(&self, account: AccountId, session: SessionId) -> Answer<'_, Option<Resumable>>;
 
     /// Resumes a session: raises the account's epoch and reclaims data like [`Trees::begin`], but
     /// keeps orphans, granted numbers and reserved room. In the same transaction the secret that
     /// the client showed becomes its last one, and `next` its next one. `None`, and nothing
     /// changes, if that session can't be resumed with this secret (any more).
+    ///
+    /// A dormant session takes the seat: the present one becomes dormant. If others have applied
+    /// ops meanwhile, it keeps no numbers, and the answer says what it has missed. That answer may
+    /// be lost: it is given again until the session has applied an op, or its client has shown the
+    /// secret that it was given with it.
     ///
     /// Fails with [`StoreError::Claimed`] as [`Trees::begin`] does for a client.
     fn resume(&self, account: AccountId, with: Resumption) -> Answer<'_, Option<Resumed>>;
@@ -42,8 +53,8 @@ pub trait Trees: Send + Sync {
     /// `None` if no path leads there.
     fn path(&self, account: AccountId, ino: Ino) -> Answer<'_, Option<Vec<Name>>>;
 
-    /// Grants numbers for nodes, contents and deliveries that were never granted before. If the
-    /// account has a session that can be resumed, it keeps them then.
+    /// Grants numbers for nodes, contents and deliveries that were never granted before. The
+    /// account's present session keeps them when it is resumed.
     fn grant_ids(&self, account: AccountId, count: u64) -> Answer<'_, IdRange>;
 
     /// Commits batches of several accounts together and gives a verdict on each. The contents that
@@ -55,20 +66,32 @@ pub trait Trees: Send + Sync {
     fn commit(&self, batches: Vec<Batch>) -> Answer<'_, Vec<Result<Committed, StoreError>>>;
 
     /// Ends the account's session of this epoch, once no commit holds a batch of it any more, and
-    /// reclaims data that it wrote but did not commit. Only [`Fate::Resumable`] leaves the client
-    /// able to resume it.
+    /// reclaims data that it wrote but did not commit. After [`Fate::Over`] the client can't resume
+    /// it.
     fn end(&self, account: AccountId, epoch: Epoch, left: Left, fate: Fate) -> Answer<'_, ()>;
 
-    /// Forgets a session of this epoch that has no client now: it can't be resumed any more. Nothing
-    /// happens if it was resumed meanwhile, or another began.
+    /// Forgets the present session, which is of this epoch and has no client now: it can't be
+    /// resumed any more. Nothing happens if it was resumed meanwhile, or another began.
     fn forget(&self, account: AccountId, epoch: Epoch) -> Answer<'_, ()>;
 }
 
+/// The most dormant sessions of an account that are kept.
+pub const DORMANT_MAX: usize = 16;
+
+/// The most changed nodes of an account that are kept for its dormant sessions.
+pub const CHANGES_MAX: usize = 10_000;
+
 /// The kind of session that begins.
+#[expect(clippy::large_enum_variant, reason = "there is one in a session, and it soon goes")]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Beginner {
     /// A client's, which it may resume.
-    Client(Resumable),
+    Client {
+        /// The new session.
+        session: Resumable,
+        /// A session, present or dormant, whose client is gone and can't come back.
+        replaces: Option<SessionId>,
+    },
     /// That of the command that has claimed the account.
     Claimant,
 }
@@ -134,6 +157,27 @@ pub struct Resumed {
     pub granted: Vec<IdRange>,
     /// All smaller numbers are used or skipped by ops that are durable; 0 if none are.
     pub next_id: u64,
+    /// What other sessions did while this one was dormant; `None` if they applied no op.
+    pub missed: Option<Missed>,
+}
+
+/// What a session missed while it was dormant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Missed {
+    /// The last op of the account that the session knows of. Its own ops after that were not
+    /// applied.
+    pub base: Seq,
+    /// What was changed by ops after it.
+    pub changed: Changed,
+}
+
+/// The nodes that other sessions changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Changed {
+    /// Those that were changed or removed, and directories whose entries were: sorted, each once.
+    Nodes(Vec<Ino>),
+    /// Perhaps all: there were more than [`CHANGES_MAX`].
+    All,
 }
 
 /// Whether a session that ends can be resumed.
@@ -141,8 +185,10 @@ pub struct Resumed {
 pub enum Fate {
     /// It is over for good.
     Over,
-    /// Its client may resume it, until another session begins.
+    /// Its client may resume it. It is still the present session.
     Resumable,
+    /// Its client has given up the seat. The session is dormant now.
+    Yielded,
 }
 
 /// A new session, with the state of its account.
@@ -150,7 +196,8 @@ pub enum Fate {
 pub struct Begun {
     /// The account after its epoch was raised.
     pub account: Account,
-    /// Nodes without a name, left by the previous session.
+    /// Nodes without a name, left by the previous session. Empty while the account has dormant
+    /// sessions, since their clients may have such nodes open and come back.
     pub orphans: Vec<Ino>,
 }
 

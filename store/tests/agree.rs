@@ -10,29 +10,35 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use support::{batch, delivery, name, node, record, resumable, resumption, time};
+use support::{
+    batch, client, delivery, name, node, record, resumable, resumption, session_id, time,
+};
 use tokio::runtime::Runtime;
 use xfer_protocol::tree::{DeliveryEffect, FileData, Kind, Need, Node, Quota, SpecialKind, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino};
 use xfer_store::embedded::{Beside, OlderDatabase, Serving};
 use xfer_store::{
     AccountId, Batch, Beginner, Change, Effect, Fate, ForgottenBefore, Left, ListMax, Location,
-    NewAccount, Pair, Part, Purpose, Reservation, Store, StoreError, Use, WrongPasswords,
+    NewAccount, Pair, Part, Purpose, Reservation, Resumed, Store, StoreError, Use, WrongPasswords,
 };
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 const CONTENTS: u64 = 5;
+const SESSIONS: u8 = 5;
 const DELIVERIES: u64 = 5;
 
 /// A call, or several that belong together. Numbers are small, so that calls collide.
 #[derive(Clone, Debug)]
 enum Step {
     Commit(Vec<(usize, u64, Vec<Row>)>),
-    /// With a session for its client to resume, and the secret; 0 for a command's session.
-    Begin(usize, u8, u8),
+    /// With a session for its client to resume (0 for a command's session), the secret, and a
+    /// session to be replaced (0 for none).
+    Begin(usize, u8, u8, u8),
     /// With the session, the secret shown and the next one.
     Resume(usize, u8, [u8; 2]),
-    End(usize, Vec<u64>, bool),
+    End(usize, Vec<u64>, Fate),
+    /// Of the session that has no client.
+    ForgetSession(usize),
     Create(usize),
     Remove(usize),
     Change(usize, u64),
@@ -98,16 +104,23 @@ fn effect() -> impl Strategy<Value = Effect> {
     ]
 }
 
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![1 => Just(Fate::Over), 1 => Just(Fate::Resumable), 2 => Just(Fate::Yielded)]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let user = || 0..USERS.len();
     let batch = (user(), 0..8u64, prop::collection::vec(row(), 0..5));
     prop_oneof![
         8 => prop::collection::vec(batch, 1..4).prop_map(Step::Commit),
-        3 => (user(), 0..3u8, 0..3u8).prop_map(|(user, session, secret)| Step::Begin(user, session, secret)),
-        3 => (user(), 0..3u8, [0..3u8, 0..3u8])
+        4 => (user(), 0..SESSIONS, 0..3u8, 0..2 * SESSIONS).prop_map(
+            |(user, session, secret, replaced)| Step::Begin(user, session, secret, replaced)
+        ),
+        5 => (user(), 0..SESSIONS, [0..3u8, 0..3u8])
             .prop_map(|(user, session, secrets)| Step::Resume(user, session, secrets)),
-        1 => (user(), prop::collection::vec(200..200 + CONTENTS, 0..2), any::<bool>())
-            .prop_map(|(user, created, is_over)| Step::End(user, created, is_over)),
+        2 => (user(), prop::collection::vec(200..200 + CONTENTS, 0..2), fate())
+            .prop_map(|(user, created, fate)| Step::End(user, created, fate)),
+        1 => user().prop_map(Step::ForgetSession),
         1 => user().prop_map(Step::Create),
         1 => user().prop_map(Step::Remove),
         1 => (user(), 0..12u64).prop_map(|(user, items)| Step::Change(user, items)),
@@ -120,6 +133,22 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (user(), 0..3u32).prop_map(|(user, count)| Step::Fail(user, count)),
         1 => (0..40i64).prop_map(Step::Forget),
         1 => (user(), 1..9u64).prop_map(|(user, count)| Step::Grant(user, count)),
+    ]
+}
+
+/// A step in which sessions of one account follow each other, and some change its tree.
+fn turn() -> impl Strategy<Value = Step> {
+    let rows = prop::collection::vec(row(), 0..4);
+    prop_oneof![
+        4 => (1..8u64, rows).prop_map(|(late, rows)| Step::Commit(vec![(0, late, rows)])),
+        3 => (0..SESSIONS, 0..2u8, 0..3 * SESSIONS)
+            .prop_map(|(session, secret, replaced)| Step::Begin(0, session, secret, replaced)),
+        6 => (1..SESSIONS, [0..2u8, 0..2u8])
+            .prop_map(|(session, secrets)| Step::Resume(0, session, secrets)),
+        2 => fate().prop_map(|fate| Step::End(0, Vec::new(), fate)),
+        1 => Just(Step::ForgetSession(0)),
+        1 => (0..12u64).prop_map(|items| Step::Change(0, items)),
+        2 => (1..9u64).prop_map(|count| Step::Grant(0, count)),
     ]
 }
 
@@ -277,11 +306,12 @@ impl Pairing {
                 };
                 let _ = both!(self, |store| async { each(store.trees.commit(made.clone()).await) });
             }
-            Step::Begin(user, session, secret) => {
+            Step::Begin(user, session, secret, replaced) => {
                 let account = self.accounts[*user];
+                let replaces = (1..SESSIONS).contains(replaced).then(|| session_id(*replaced));
                 let by = || match session {
                     0 => Beginner::Claimant,
-                    session => Beginner::Client(resumable(*session, *secret)),
+                    session => Beginner::Client { session: resumable(*session, *secret), replaces },
                 };
                 let begun = both!(self, |store| store.trees.begin(account, by()));
                 if let Ok(begun) = begun {
@@ -293,18 +323,25 @@ impl Pairing {
                 let resumed = both!(self, |store| async {
                     let resumed = store.trees.resume(account, with.clone()).await;
                     // The two engines grant other numbers.
-                    resumed.map(|one| one.map(|one| (one.account, one.granted.len(), one.next_id)))
+                    let told = |one: Resumed| {
+                        let lens = one.granted.iter().map(|range| range.end - range.first);
+                        (one.account, lens.collect::<Vec<_>>(), one.next_id, one.quota, one.missed)
+                    };
+                    resumed.map(|one| one.map(told))
                 });
                 if let Ok(Some((account, ..))) = resumed {
                     self.epochs[*user] = account.epoch.0;
                 }
             }
-            Step::End(user, created, is_over) => {
+            Step::End(user, created, fate) => {
                 let (account, epoch) = (self.accounts[*user], Epoch(self.epochs[*user]));
                 let created: Vec<_> = created.iter().copied().map(ContentId).collect();
                 let left = || Left { created: created.clone(), written: Vec::new() };
-                let fate = if *is_over { Fate::Over } else { Fate::Resumable };
-                both!(self, |store| store.trees.end(account, epoch, left(), fate)).unwrap();
+                both!(self, |store| store.trees.end(account, epoch, left(), *fate)).unwrap();
+            }
+            Step::ForgetSession(user) => {
+                let (account, epoch) = (self.accounts[*user], Epoch(self.epochs[*user]));
+                both!(self, |store| store.trees.forget(account, epoch)).unwrap();
             }
             Step::Create(user) => self.create(*user),
             Step::Remove(user) => {
@@ -415,7 +452,7 @@ impl Pairing {
                 self.runtime.block_on(async {
                     let _held = store.accounts.claim(account, purpose).await.unwrap();
                     let beside = store.accounts.claim(account, other).await;
-                    let begun = store.trees.begin(account, Beginner::Client(resumable(1, 1))).await;
+                    let begun = store.trees.begin(account, client(resumable(1, 1))).await;
                     assert!(matches!(begun, Err(StoreError::Claimed)));
                     let resumed = store.trees.resume(account, resumption(1, 1, 1)).await;
                     assert!(matches!(resumed, Err(StoreError::Claimed)));
@@ -440,6 +477,9 @@ impl Pairing {
             let parts = || (1..4).map(part).collect();
             both!(self, |store| store.trees.list(account, parts())).unwrap();
             both!(self, |store| store.trees.resumable(account)).unwrap();
+            for session in (0..SESSIONS).map(session_id) {
+                both!(self, |store| store.trees.session_of(account, session)).unwrap();
+            }
             let waiting = both!(self, |store| async {
                 let waiting = store.deliveries.waiting(account, 0, 10).await;
                 // Only the order must agree, not the arrival numbers.
@@ -470,17 +510,28 @@ impl Pairing {
     }
 }
 
+fn check(steps: &[Step]) {
+    let mut pairing = Pairing::new();
+    for step in steps {
+        pairing.step(step);
+        pairing.check_equal();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn random_calls_have_the_same_answers_from_both_engines(
         steps in prop::collection::vec(step(), 1..30),
     ) {
-        let mut pairing = Pairing::new();
-        for step in &steps {
-            pairing.step(step);
-            pairing.check_equal();
-        }
+        check(&steps);
+    }
+
+    #[test]
+    fn sessions_that_take_turns_learn_the_same_from_both_engines(
+        steps in prop::collection::vec(turn(), 1..60),
+    ) {
+        check(&steps);
     }
 }
 

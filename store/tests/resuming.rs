@@ -8,13 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use support::{batch, file, file_batch, name, resumable, resumption, time};
+use support::{batch, client, file, file_batch, name, resumable, resumption, time};
 use tokio::runtime::Runtime;
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{ContentId, Epoch, IdRange, Ino, Seq};
 use xfer_store::embedded::{FileStore, OlderDatabase, Serving, SqliteStore, over};
 use xfer_store::{
-    AccountId, Answer, Batch, Beginner, Committed, Effect, Fate, Left, Location, NewAccount, Store,
+    AccountId, Answer, Batch, Committed, Effect, Fate, Left, Location, NewAccount, Store,
     StoreError, Use,
 };
 
@@ -24,7 +24,7 @@ fn store() -> (SqliteStore, AccountId, tempfile::TempDir) {
     let store = SqliteStore::open(dir.path()).unwrap();
     let (quota, time) = (Quota::UNLIMITED, time(1));
     let alice = store.create_account(&name("alice"), "hash", quota, quota, time).unwrap();
-    store.begin_resumable(alice, &resumable(1, 1)).unwrap();
+    store.begin_resumable(alice, &resumable(1, 1), None).unwrap();
     (store, alice, dir)
 }
 
@@ -75,10 +75,12 @@ fn a_session_is_resumed_with_its_numbers_and_its_log_and_fences_what_was_before(
 }
 
 #[test]
-fn another_session_a_new_password_an_end_and_a_removal_end_it_for_good() {
-    let ends: [fn(&SqliteStore, AccountId); 5] = [
-        |store, alice| drop(store.begin_session(alice).unwrap()),
-        |store, alice| drop(store.begin_resumable(alice, &resumable(2, 1)).unwrap()),
+fn a_session_in_its_place_a_new_password_an_end_and_a_removal_end_it_for_good() {
+    let ends: [fn(&SqliteStore, AccountId); 4] = [
+        |store, alice| {
+            let replaced = Some(resumable(1, 1).session);
+            store.begin_resumable(alice, &resumable(2, 1), replaced).unwrap();
+        },
         |store, alice| store.set_password(alice, "another").unwrap(),
         |store, alice| store.end_for_good(alice, Epoch(1)).unwrap(),
         |store, alice| store.remove_account(alice).unwrap(),
@@ -140,7 +142,7 @@ impl Served {
         let (name, password, time) = (name("alice"), "hash".to_owned(), time(1));
         let new = NewAccount { name, password, quota, inbox, time };
         let alice = self.get(self.store.accounts.create(new));
-        self.get(self.store.trees.begin(alice, Beginner::Client(resumable(1, 1))));
+        self.get(self.store.trees.begin(alice, client(resumable(1, 1))));
         (alice, self.get(self.store.trees.grant_ids(alice, 100)))
     }
 

@@ -11,16 +11,20 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rusqlite::Connection;
-use support::{file_batch, name, waiting as waiting_in};
+use support::{file_batch, name, resumable, resumption, waiting as waiting_in};
 use xfer_protocol::message::DeliveryState;
-use xfer_protocol::tree::{Kind, Usage};
-use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Seq};
-use xfer_store::Committed;
+use xfer_protocol::tree::{Kind, Quota, Usage};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Seq};
 use xfer_store::embedded::{SqliteStore, StoreLock};
+use xfer_store::{Batch, Changed, Committed, Missed, Resumable, Resumption, SecretHash};
 
 const VERSION_1: &str = include_str!("stores/version-1.sql");
 
 const VERSION_2: &str = include_str!("stores/version-2.sql");
+
+const VERSION_3: &str = include_str!("stores/version-3.sql");
+
+const VERSIONS: [&str; 3] = [VERSION_1, VERSION_2, VERSION_3];
 
 fn old_store() -> tempfile::TempDir {
     store_of(VERSION_1)
@@ -37,7 +41,8 @@ fn store_of(version: &str) -> tempfile::TempDir {
 fn shape(dir: &Path) -> Vec<String> {
     let db = Connection::open(dir.join("xfer.db")).unwrap();
     let sql = "SELECT s.type || ' ' || s.name || ' ' || ifnull(c.name, '') || ' ' ||
-                   ifnull(c.type, '') || ' ' || ifnull(c.\"notnull\", '') || ' ' || ifnull(c.pk, '')
+                   ifnull(c.type, '') || ' ' || ifnull(c.\"notnull\", '') || ' ' || ifnull(c.pk, '') ||
+                   ' ' || iif(s.type = 'index', ifnull(s.sql, ''), '')
                FROM sqlite_schema s LEFT JOIN pragma_table_xinfo(s.name) c ON s.type = 'table'
                UNION ALL SELECT 'version ' || user_version FROM pragma_user_version
                ORDER BY 1";
@@ -50,7 +55,7 @@ fn shape(dir: &Path) -> Vec<String> {
 fn an_older_store_has_the_tables_of_a_new_one_after_its_upgrade() {
     let new = tempfile::tempdir().unwrap();
     SqliteStore::open(new.path()).unwrap();
-    for version in [VERSION_1, VERSION_2] {
+    for version in VERSIONS {
         let old = store_of(version);
         assert_ne!(shape(old.path()), Vec::<String>::new());
         SqliteStore::open(old.path()).unwrap();
@@ -60,7 +65,7 @@ fn an_older_store_has_the_tables_of_a_new_one_after_its_upgrade() {
 
 #[test]
 fn an_older_store_keeps_what_is_in_it() {
-    for dir in [VERSION_1, VERSION_2].iter().flat_map(|version| {
+    for dir in VERSIONS.iter().flat_map(|version| {
         let dir = std::rc::Rc::new(store_of(version));
         [dir.clone(), dir]
     }) {
@@ -75,6 +80,30 @@ fn an_older_store_keeps_what_is_in_it() {
         assert!(matches!(link.kind, Kind::Symlink { target } if target == "where/it/points"));
         assert_eq!(store.garbage(None, 10).unwrap(), [ContentId(2999)]);
     }
+}
+
+#[test]
+fn a_session_of_an_older_store_can_be_resumed_and_can_become_dormant() {
+    let dir = store_of(VERSION_3);
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let alice = store.account(&name("alice")).unwrap().unwrap().id;
+    let known = Resumable { shown: SecretHash([1; 32]), attempt: 4, ..resumable(7, 2) };
+    assert_eq!(store.resumable(alice).unwrap(), Some(known));
+    let with = Resumption { attempt: 5, ..resumption(7, 1, 3) };
+    let resumed = store.resume(alice, &with).unwrap().unwrap();
+    assert_eq!(
+        resumed.granted,
+        [(5100, 6000), (6000, 7000)].map(|(first, end)| IdRange { first, end })
+    );
+    assert_eq!((resumed.next_id, resumed.missed), (5100, None));
+    assert_eq!(resumed.quota, Quota { bytes: 8192, nodes: 8 });
+    let other = store.begin_resumable(alice, &resumable(8, 1), None).unwrap();
+    let batch = Batch { epoch: other.epoch, ..file_batch(alice, 13, 4000) };
+    store.commit(&[batch]).unwrap();
+    let with = Resumption { attempt: 6, ..resumption(7, 3, 4) };
+    let missed = store.resume(alice, &with).unwrap().unwrap().missed;
+    let changed = Changed::Nodes(vec![Ino::ROOT, Ino(4000)]);
+    assert_eq!(missed, Some(Missed { base: Seq(12), changed }));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::ops::Range;
 use tokio::task::spawn_blocking;
 use xfer_protocol::message::{DeliveryHead, DeliveryState};
 use xfer_protocol::tree::{DeliveryEffect, Need};
-use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name, SessionId};
 
 use super::{Embedded, Parts, housekeeping, performing};
 use crate::inbox::{Filling, Sending};
@@ -20,10 +20,12 @@ impl Trees for Embedded {
     fn begin(&self, account: AccountId, by: Beginner) -> Answer<'_, Begun> {
         self.hop(move |parts| {
             let account = match by {
-                Beginner::Client(_) if parts.rows.is_claimed(account)? => {
+                Beginner::Client { .. } if parts.rows.is_claimed(account)? => {
                     return Err(StoreError::Claimed);
                 }
-                Beginner::Client(session) => parts.rows.begin_resumable(account, &session)?,
+                Beginner::Client { session, replaces } => {
+                    parts.rows.begin_resumable(account, &session, replaces)?
+                }
                 Beginner::Claimant => parts.rows.begin_session(account)?,
             };
             let tidied = housekeeping::tidy_before(parts, &account);
@@ -40,6 +42,10 @@ impl Trees for Embedded {
 
     fn resumable(&self, account: AccountId) -> Answer<'_, Option<Resumable>> {
         self.hop(move |parts| parts.rows.resumable(account))
+    }
+
+    fn session_of(&self, account: AccountId, session: SessionId) -> Answer<'_, Option<Resumable>> {
+        self.hop(move |parts| parts.rows.session_of(account, session))
     }
 
     fn resume(&self, account: AccountId, with: Resumption) -> Answer<'_, Option<Resumed>> {
@@ -84,6 +90,7 @@ impl Trees for Embedded {
             let ended = match fate {
                 Fate::Over => parts.rows.end_for_good(account, epoch),
                 Fate::Resumable => Ok(()),
+                Fate::Yielded => parts.rows.yield_seat(account, epoch),
             };
             let tidied = housekeeping::tidy_after(parts, account, epoch, left);
             ended.and(tidied)

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Weak};
 
-use xfer_protocol::tree;
 use xfer_protocol::tree::Usage;
 use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 
@@ -89,10 +88,8 @@ impl Tables {
             }
             Change::Quota(quota) => {
                 account.quota = quota;
-                if let Some(standing) = self.sessions.get_mut(&id) {
-                    let held = standing.quota;
-                    let (bytes, nodes) = (held.bytes.max(quota.bytes), held.nodes.max(quota.nodes));
-                    standing.quota = tree::Quota { bytes, nodes };
+                if let Some(sessions) = self.sessions.get_mut(&id) {
+                    sessions.raise_quota(quota);
                 }
             }
             Change::Inbox(inbox) => account.inbox = inbox,

@@ -105,8 +105,8 @@ impl Tables {
         if let Some(account) = self.accounts.get_mut(&id) {
             (account.applied, account.usage) = (batch.applied, batch.usage);
         }
-        if let Some(standing) = self.sessions.get_mut(&id) {
-            standing.next_id = standing.next_id.max(batch.next_id);
+        if let Some(sessions) = self.sessions.get_mut(&id) {
+            sessions.note(batch);
         }
         for (ino, node) in &batch.nodes {
             match node {

@@ -10,6 +10,7 @@
 mod bytes;
 mod tables;
 mod commit;
+mod sessions;
 mod trees;
 mod contents;
 mod deliveries;

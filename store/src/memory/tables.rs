@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
 use xfer_protocol::message::DeliveryState;
-use xfer_protocol::tree::{Delivery, Item, ItemKind, Node, Quota};
-use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name, Timestamp};
+use xfer_protocol::tree::{Delivery, Item, ItemKind, Node};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Timestamp};
 
 use super::bytes::Sparse;
+use super::sessions::Sessions;
 use crate::inbox::Inboxes;
-use crate::{Account, AccountId, Pair, Resumable, StoreError, WrongPasswords};
+use crate::{Account, AccountId, Pair, StoreError, WrongPasswords};
 
 /// Rows, bytes, claims and reservations.
 pub(super) struct Tables {
@@ -18,7 +19,7 @@ pub(super) struct Tables {
     pub(super) next_arrival: u64,
     pub(super) accounts: BTreeMap<AccountId, Account>,
     /// The sessions that their clients may resume.
-    pub(super) sessions: BTreeMap<AccountId, Standing>,
+    pub(super) sessions: BTreeMap<AccountId, Sessions>,
     pub(super) nodes: BTreeMap<(AccountId, Ino), Arc<Node>>,
     /// Keyed by directory.
     pub(super) entries: BTreeMap<(AccountId, Ino), BTreeMap<Name, Ino>>,
@@ -34,16 +35,6 @@ pub(super) struct Tables {
     pub(super) failures: BTreeMap<Pair, WrongPasswords>,
     /// Removed accounts whose data is not cleared yet.
     pub(super) removed: BTreeSet<AccountId>,
-}
-
-/// A session that its client may resume.
-pub(super) struct Standing {
-    pub(super) known: Resumable,
-    pub(super) granted: Vec<IdRange>,
-    /// All smaller numbers are used or skipped.
-    pub(super) next_id: u64,
-    /// The highest quota that the account has had meanwhile.
-    pub(super) quota: Quota,
 }
 
 /// A delivery, from its send until its sender has removed the record.

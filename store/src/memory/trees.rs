@@ -4,15 +4,14 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use xfer_protocol::tree::{Need, Node};
-use xfer_protocol::{Epoch, IdRange, Ino, Name};
+use xfer_protocol::{Epoch, IdRange, Ino, Name, SessionId};
 
-use super::tables::{Standing, Tables};
+use super::tables::Tables;
 use super::{Memory, answer};
-use crate::granted;
 use crate::trees::weight;
 use crate::{
-    Account, AccountId, Answer, Batch, Beginner, Begun, Committed, Fate, Found, Left, Listing,
-    Part, Resumable, Resumed, Resumption, StoreError, Trees,
+    AccountId, Answer, Batch, Beginner, Begun, Committed, Fate, Found, Left, Listing, Part,
+    Resumable, Resumed, Resumption, StoreError, Trees,
 };
 
 /// The most steps that are followed on the way to the root.
@@ -24,7 +23,15 @@ impl Trees for Memory {
     }
 
     fn resumable(&self, account: AccountId) -> Answer<'_, Option<Resumable>> {
-        answer(Ok(self.lock().sessions.get(&account).map(|standing| standing.known.clone())))
+        let state = self.lock();
+        let present = state.sessions.get(&account).and_then(|sessions| sessions.present.as_ref());
+        answer(Ok(present.map(|standing| standing.known.clone())))
+    }
+
+    fn session_of(&self, account: AccountId, session: SessionId) -> Answer<'_, Option<Resumable>> {
+        let state = self.lock();
+        let named = state.sessions.get(&account).and_then(|sessions| sessions.named(session));
+        answer(Ok(named.cloned()))
     }
 
     fn resume(&self, account: AccountId, with: Resumption) -> Answer<'_, Option<Resumed>> {
@@ -57,8 +64,10 @@ impl Trees for Memory {
 
     fn end(&self, account: AccountId, epoch: Epoch, left: Left, fate: Fate) -> Answer<'_, ()> {
         let mut state = self.lock();
-        if fate == Fate::Over {
-            state.forget(account, epoch);
+        match fate {
+            Fate::Over => state.forget(account, epoch),
+            Fate::Resumable => {}
+            Fate::Yielded => state.yield_seat(account, epoch),
         }
         let is_beyond = state.accounts.get(&account).is_some_and(|held| held.epoch > epoch);
         // A session that goes on in a later epoch may have created them again.
@@ -80,70 +89,6 @@ impl Trees for Memory {
 }
 
 impl Tables {
-    fn forget(&mut self, account: AccountId, epoch: Epoch) {
-        let is_last = self.accounts.get(&account).is_some_and(|held| held.epoch == epoch);
-        if is_last {
-            self.sessions.remove(&account);
-        }
-    }
-
-    fn begin(&mut self, id: AccountId, by: Beginner) -> Result<Begun, StoreError> {
-        let known = match by {
-            Beginner::Client(_) if self.is_claimed(id) => return Err(StoreError::Claimed),
-            Beginner::Client(known) => Some(known),
-            Beginner::Claimant => None,
-        };
-        let account = self.raise_epoch(id)?;
-        self.sessions.remove(&id);
-        if let Some(known) = known {
-            let (granted, next_id, quota) = (Vec::new(), 0, account.quota);
-            self.sessions.insert(id, Standing { known, granted, next_id, quota });
-        }
-        let orphans = self.tree(id).filter(|(_, node)| node.nlink == 0);
-        Ok(Begun { orphans: orphans.map(|(ino, _)| ino).collect(), account })
-    }
-
-    fn resume(&mut self, id: AccountId, with: Resumption) -> Result<Option<Resumed>, StoreError> {
-        if self.is_claimed(id) {
-            return Err(StoreError::Claimed);
-        }
-        let standing = self.sessions.get_mut(&id);
-        let Some(standing) = standing.filter(|standing| standing.known.grants(&with)) else {
-            return Ok(None);
-        };
-        let Resumption { session: _, shown, next, address, attempt } = with;
-        let known = standing.known.clone();
-        standing.known = Resumable { secret: next, shown, address, attempt, ..known };
-        let next_id = standing.next_id;
-        let granted = granted::left(standing.granted.clone(), next_id);
-        let quota = standing.quota;
-        Ok(Some(Resumed { account: self.raise_epoch(id)?, quota, granted, next_id }))
-    }
-
-    fn raise_epoch(&mut self, id: AccountId) -> Result<Account, StoreError> {
-        let account = self.account(id)?;
-        account.epoch.0 += 1;
-        Ok(account.clone())
-    }
-
-    fn is_claimed(&self, id: AccountId) -> bool {
-        let claims = self.claims.get(&id);
-        claims.is_some_and(|claims| claims.is_changed() || claims.is_read())
-    }
-
-    fn grant_ids(&mut self, account: AccountId, count: u64) -> Result<IdRange, StoreError> {
-        let first = self.next_id;
-        let end = first.checked_add(count).filter(|end| i64::try_from(*end).is_ok());
-        let used_up = || StoreError::Database("all numbers are used up".into());
-        let range = IdRange { first, end: end.ok_or_else(used_up)? };
-        self.next_id = range.end;
-        if let Some(standing) = self.sessions.get_mut(&account) {
-            let before = std::mem::take(&mut standing.granted);
-            standing.granted = granted::with(before, standing.next_id, range);
-        }
-        Ok(range)
-    }
-
     fn node(&self, account: AccountId, ino: Ino) -> Option<Node> {
         self.nodes.get(&(account, ino)).map(|node| Node::clone(node))
     }

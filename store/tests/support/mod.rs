@@ -15,7 +15,7 @@ use xfer_protocol::tree::{
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Seq, SessionId, Timestamp};
 use xfer_store::embedded::SqliteStore;
 use xfer_store::{
-    AccountId, Batch, Committed, Placements, Resumable, Resumption, SecretHash, Trims,
+    AccountId, Batch, Beginner, Committed, Placements, Resumable, Resumption, SecretHash, Trims,
 };
 
 pub fn name(text: &str) -> Name {
@@ -134,7 +134,7 @@ pub fn delivery(id: u64, content: u64) -> Delivery {
 pub fn resumable(session: u8, secret: u8) -> Resumable {
     let secret = SecretHash([secret; 32]);
     Resumable {
-        session: SessionId([session; 16]),
+        session: session_id(session),
         key: PublicKey([session; 32]),
         secret,
         shown: secret,
@@ -145,11 +145,20 @@ pub fn resumable(session: u8, secret: u8) -> Resumable {
     }
 }
 
+pub fn session_id(session: u8) -> SessionId {
+    SessionId([session; 16])
+}
+
+/// The beginning of a session that replaces none.
+pub fn client(session: Resumable) -> Beginner {
+    Beginner::Client { session, replaces: None }
+}
+
 /// A request to resume a session, with the hashes of the secret shown and of the next one. Each is
 /// later than those before.
 pub fn resumption(session: u8, shown: u8, next: u8) -> Resumption {
     Resumption {
-        session: SessionId([session; 16]),
+        session: session_id(session),
         shown: SecretHash([shown; 32]),
         next: SecretHash([next; 32]),
         address: "another address".to_owned(),

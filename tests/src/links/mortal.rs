@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use xfer_protocol::message::{DeliveryHead, DeliveryState};
 use xfer_protocol::tree::Need;
-use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name};
+use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name, SessionId};
 use xfer_store::{
     AccountId, Answer, Batch, Beginner, Begun, Committed, Contents, Deliveries, Disk, Effect, Fate,
     Found, Later, Left, Listing, Part, Placements, Reservation, Reserved, Resumable, Resumed,
@@ -64,6 +64,10 @@ impl Trees for Mortal<dyn Trees> {
 
     fn resumable(&self, account: AccountId) -> Answer<'_, Option<Resumable>> {
         self.1.within(|| self.0.resumable(account))
+    }
+
+    fn session_of(&self, account: AccountId, session: SessionId) -> Answer<'_, Option<Resumable>> {
+        self.1.within(|| self.0.session_of(account, session))
     }
 
     fn resume(&self, account: AccountId, with: Resumption) -> Answer<'_, Option<Resumed>> {

@@ -206,7 +206,7 @@ impl Registry {
         state.running.remove(&account);
         let left = match fate {
             Fate::Resumable => Some(Standing::left_by(session, Instant::now())),
-            Fate::Over => None,
+            Fate::Over | Fate::Yielded => None,
         };
         if let Some(standing) = displaced.or(left) {
             state.standing.insert(account, standing);

@@ -56,7 +56,9 @@ pub(crate) async fn begin(
 ) -> Result<Begun, Refusal> {
     let failed = |error| refusal_of(session, error);
     let trees = &stores.store.trees;
-    let by = Beginner::Client(session.seat.resumable(auth));
+    let before = trees.resumable(session.account()).await.map_err(failed)?;
+    let replaces = before.map(|before| before.session);
+    let by = Beginner::Client { session: session.seat.resumable(auth), replaces };
     let begun = trees.begin(session.account(), by).await.map_err(failed)?;
     let (account, epoch) = (begun.account.id, begun.account.epoch);
     let started = match session.seat.who.may_be_of(&begun.account) {
@@ -99,7 +101,7 @@ pub(crate) async fn resume(
         attempt: proved.request.attempt,
     };
     let resumed = stores.store.trees.resume(session.account(), with).await.map_err(failed)?;
-    let Some(Resumed { account, quota, granted, next_id }) = resumed else {
+    let Some(Resumed { account, quota, granted, next_id, missed: _ }) = resumed else {
         return Err(Refusal::NoSession);
     };
     let numbers = Numbers::resumed(granted, next_id);

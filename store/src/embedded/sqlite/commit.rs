@@ -57,6 +57,7 @@ pub(super) fn write(
     for (parent, name, ino) in &batch.entries {
         write_entry(transaction, batch.account, (*parent, name), *ino)?;
     }
+    accounts::note_changes(transaction, batch)?;
     for delivery in &batch.unrecorded {
         deliveries::forget_unrecorded(transaction, batch.account, *delivery)?;
     }

@@ -94,7 +94,8 @@ impl SqliteStore {
         })
     }
 
-    /// The nodes without a name that the account's last session left.
+    /// The nodes without a name that the account's last session left. None are told while a dormant
+    /// session may have them open.
     ///
     /// # Errors
     /// If the database fails.
@@ -207,7 +208,8 @@ fn read_entry(row: &Row<'_>) -> Result<(Name, Ino, Node), StoreError> {
 }
 
 fn orphans(connection: &Connection, account: AccountId) -> Result<Vec<Ino>, StoreError> {
-    let sql = "SELECT ino FROM nodes WHERE account = ? AND nlink = 0";
+    let sql = "SELECT ino FROM nodes WHERE account = ?1 AND nlink = 0 AND NOT EXISTS (
+                   SELECT 1 FROM sessions WHERE account = ?1 AND base IS NOT NULL)";
     all(connection, sql, [account.0.cast_signed()], |row| Ok(Ino(number(row, 0)?)))
 }
 

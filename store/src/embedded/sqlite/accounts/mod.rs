@@ -1,7 +1,8 @@
 //! The rows of accounts: their names, passwords, quotas and usage; [`sessions`] that can be resumed,
-//! and [`removal`].
+//! also [`dormant`] ones, and [`removal`].
 
 mod sessions;
+mod dormant;
 pub(super) mod removal;
 
 use rusqlite::{Connection, Row, Transaction, params};
@@ -11,6 +12,8 @@ use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 use super::rows::{all, change, damaged, first, number, put_node, read_name, value, write_entry};
 use super::{SqliteStore, claim};
 use crate::{Account, AccountId, NewAccount, StoreError};
+
+pub(super) use dormant::note_changes;
 
 impl SqliteStore {
     /// Creates an account, with a tree that has its root, its inbox and its outbox.
@@ -71,8 +74,8 @@ impl SqliteStore {
     }
 
     /// Begins a session: raises the account's epoch by one, durably, and returns the account with
-    /// that epoch. From now on batches of older epochs are refused, and the session before can't be
-    /// resumed.
+    /// that epoch. From now on batches of older epochs are refused, and the session before is
+    /// dormant.
     ///
     /// # Errors
     /// If the database fails.
@@ -203,8 +206,8 @@ pub(super) fn set_password(
 ) -> Result<(), StoreError> {
     let sql = concat!("UPDATE accounts SET password = ? WHERE id = ? AND ", living!());
     must_exist(change(transaction, sql, params![password, account.0.cast_signed()])?)?;
-    // Whoever knew the old password may have begun it.
-    sessions::forget(transaction, account)
+    // Someone else who knew the old password may have begun one.
+    sessions::forget_all(transaction, account)
 }
 
 pub(super) fn set_quota(
@@ -238,7 +241,8 @@ pub(super) fn begin_session(
     transaction: &Transaction<'_>,
     account: AccountId,
 ) -> Result<Account, StoreError> {
-    sessions::forget(transaction, account)?;
+    dormant::displace(transaction, account)?;
+    dormant::drop_surplus(transaction, account)?;
     let sql = "UPDATE accounts SET next_id = 0 WHERE id = ?";
     change(transaction, sql, [account.0.cast_signed()])?;
     raise_epoch(transaction, account)

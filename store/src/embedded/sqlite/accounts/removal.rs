@@ -63,7 +63,7 @@ pub(super) fn retire(transaction: &Transaction<'_>, account: AccountId) -> Resul
         living!()
     );
     must_exist(change(transaction, sql, [account.0.cast_signed()])?)?;
-    sessions::forget(transaction, account)
+    sessions::forget_all(transaction, account)
 }
 
 /// Deletes some rows of retired accounts, and in the end the accounts. Returns false if there were

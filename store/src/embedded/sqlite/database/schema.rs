@@ -14,11 +14,11 @@ use crate::StoreError;
 use crate::embedded::lock;
 
 /// The version of the tables that this program writes, in the header's `user_version`.
-const VERSION: i32 = 3;
+const VERSION: i32 = 4;
 
 /// The upgrades: the first makes version 2 from version 1, the next version 3 from version 2, and
 /// so on.
-const STEPS: [&str; VERSION as usize - 1] = [TO_VERSION_2, TO_VERSION_3];
+const STEPS: [&str; VERSION as usize - 1] = [TO_VERSION_2, TO_VERSION_3, TO_VERSION_4];
 
 const TO_VERSION_2: &str = "
     ALTER TABLE nodes ADD COLUMN name_bytes INTEGER;
@@ -84,6 +84,46 @@ const TO_VERSION_3: &str = "
     ) STRICT;
 ";
 
+/// A primary key can't be altered, so the table is made anew.
+const TO_VERSION_4: &str = "
+    ALTER TABLE sessions RENAME TO old_sessions;
+    CREATE TABLE sessions (
+        account INTEGER NOT NULL REFERENCES accounts (id),
+        session BLOB NOT NULL,
+        key BLOB NOT NULL,
+        secret BLOB NOT NULL,
+        shown BLOB NOT NULL,
+        host TEXT NOT NULL,
+        address TEXT NOT NULL,
+        since_secs INTEGER NOT NULL,
+        since_nanos INTEGER NOT NULL,
+        granted BLOB NOT NULL,
+        attempt INTEGER NOT NULL,
+        quota_bytes INTEGER NOT NULL,
+        quota_nodes INTEGER NOT NULL,
+        base INTEGER,
+        outdated INTEGER NOT NULL DEFAULT 0,
+        missed_from INTEGER,
+        missed_to INTEGER,
+        PRIMARY KEY (account, session)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO sessions (
+        account, session, key, secret, shown, host, address, since_secs, since_nanos, granted,
+        attempt, quota_bytes, quota_nodes
+    ) SELECT
+        account, session, key, secret, shown, host, address, since_secs, since_nanos, granted,
+        attempt, quota_bytes, quota_nodes
+    FROM old_sessions;
+    DROP TABLE old_sessions;
+    CREATE UNIQUE INDEX present_session ON sessions (account) WHERE base IS NULL;
+    CREATE TABLE changes (
+        account INTEGER NOT NULL REFERENCES accounts (id),
+        ino INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (account, ino)
+    ) STRICT, WITHOUT ROWID;
+";
+
 /// Tells an xfer store from any other database: "xfer" in the header's `application_id`.
 const APPLICATION: i32 = i32::from_be_bytes(*b"xfer");
 
@@ -91,7 +131,7 @@ const APPLICATION: i32 = i32::from_be_bytes(*b"xfer");
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The most prepared statements that a connection keeps; the program has fewer.
-const STATEMENTS_MAX: usize = 96;
+const STATEMENTS_MAX: usize = 128;
 
 const TABLES: &str = "
     CREATE TABLE accounts (
@@ -113,7 +153,7 @@ const TABLES: &str = "
     ) STRICT;
 
     CREATE TABLE sessions ( -- those that their clients may resume
-        account INTEGER PRIMARY KEY REFERENCES accounts (id),
+        account INTEGER NOT NULL REFERENCES accounts (id),
         session BLOB NOT NULL,
         key BLOB NOT NULL,      -- verifies the client's signatures
         secret BLOB NOT NULL,   -- the hash of the secret given last
@@ -125,8 +165,21 @@ const TABLES: &str = "
         granted BLOB NOT NULL,  -- ranges of numbers
         attempt INTEGER NOT NULL, -- the client's last request that was granted
         quota_bytes INTEGER NOT NULL, -- the highest that the account has had meanwhile
-        quota_nodes INTEGER NOT NULL
-    ) STRICT;
+        quota_nodes INTEGER NOT NULL,
+        base INTEGER, -- the last op that a dormant one knows of; NULL: it is the present one
+        outdated INTEGER NOT NULL DEFAULT 0, -- 1: the changes that it missed are not all in the list
+        missed_from INTEGER, -- the ops that it missed before it took the seat, of which its client
+        missed_to INTEGER,   -- may not have heard; of a dormant one only the end
+        PRIMARY KEY (account, session)
+    ) STRICT, WITHOUT ROWID;
+    CREATE UNIQUE INDEX present_session ON sessions (account) WHERE base IS NULL;
+
+    CREATE TABLE changes ( -- for dormant sessions: nodes that were changed meanwhile
+        account INTEGER NOT NULL REFERENCES accounts (id),
+        ino INTEGER NOT NULL,
+        at INTEGER NOT NULL, -- the last op of the batch that changed it last
+        PRIMARY KEY (account, ino)
+    ) STRICT, WITHOUT ROWID;
 
     CREATE TABLE nodes (
         account INTEGER NOT NULL REFERENCES accounts (id),
