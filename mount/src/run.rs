@@ -10,14 +10,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
-use xfer_client::connect::{self, KnownHosts, Login, TrustPolicy};
+use xfer_client::connect::{self, Asker, ConnectError, KnownHosts, Login, TrustPolicy};
 use xfer_client::core::{Options, Owners, Spill};
-use xfer_client::drive::{Client, Journal, Surroundings};
+use xfer_client::drive::{Client, Journal, Rescue, Surroundings};
 use xfer_client::offline::{Place, SpillFiles};
 use xfer_protocol::SessionId;
 use xfer_protocol::message::Purpose;
+use xfer_protocol::shown::Shown;
 
-use crate::command::config::Config;
+use crate::command::config::{Config, PasswordSource};
 use crate::command::options::{IdsOption, MountOptions, Wait};
 use crate::command::password;
 use crate::command::terminal::OnTerminal;
@@ -26,6 +27,7 @@ use crate::process::background::{self, Attached, Forked, WaitError};
 use crate::process::exit::{Exit, Failure};
 use crate::process::report::{code, log, report};
 use crate::process::signals::Signals;
+use crate::rescue::Keeper;
 use crate::running::Running;
 use crate::session_note::{SessionNote, SessionNotes};
 use crate::{fuse, mountpoint, offline};
@@ -77,14 +79,33 @@ fn login(config: &Config, runtime: &Runtime) -> Result<Login, Failure> {
         TrustPolicy { mode: config.trust.clone(), known_hosts: KnownHosts::new(known_hosts) };
     let contact = runtime.block_on(connect::reach(&config.target, &policy.mode))?;
     let peer = contact.trust(&policy, &mut OnTerminal)?;
-    offline::send_left(&peer, &client_options(config, peer.label()), runtime)?;
+    let purpose = if config.takeover { Purpose::TakeOver } else { Purpose::Mount };
+    offline::send_left(&peer, &client_options(config, peer.label()), purpose, runtime)?;
     let obtained = password::obtain(&config.password, peer.label())?;
     obtained.warning.iter().for_each(|warning| report(&format!("warning: {warning}")));
-    let purpose = if config.takeover { Purpose::TakeOver } else { Purpose::Mount };
     let replaces = SessionNotes::of(peer.label()).and_then(|notes| notes.last_gone());
-    let login = runtime.block_on(peer.login(obtained.password, purpose, replaces))?;
+    let log_in = |purpose| {
+        let (password, handoff) = (obtained.password.clone(), config.options.handoff);
+        runtime.block_on(peer.login(password, purpose, replaces, handoff))
+    };
+    let login = match log_in(purpose) {
+        Err(error) if error.is_in_use() && wants_takeover(config, &error) => {
+            log_in(Purpose::TakeOver)?
+        }
+        login => login?,
+    };
     login.warnings.iter().for_each(|warning| report(&format!("warning: {warning}")));
     Ok(login)
+}
+
+/// Asks a user who has just typed the password whether to take the tree from another mount.
+fn wants_takeover(config: &Config, error: &ConnectError) -> bool {
+    if !matches!(config.password, PasswordSource::Prompt) {
+        return false;
+    }
+    let question = format!("{}. Take it over? [y/N] ", Shown(&error.to_string()));
+    let answer = OnTerminal.ask(&question);
+    answer.is_ok_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Mounts, and returns when the mount has ended.
@@ -102,7 +123,9 @@ async fn serve(
     let journal = kept.clone().map(|place| Arc::new(place) as Arc<dyn Journal>);
     let spill = kept.as_ref().map(|place| Arc::new(SpillFiles::within(place.path())));
     let spill = spill.map(|files| files as Arc<dyn Spill>);
-    let surroundings = Surroundings { journal, spill, ..Surroundings::real() };
+    let keeper = Keeper::new(label.clone(), place.display().to_string());
+    let rescue: Option<Arc<dyn Rescue>> = Some(Arc::new(keeper));
+    let surroundings = Surroundings { journal, spill, rescue, ..Surroundings::real() };
     let client = Client::start_in(login.session, client_options(config, &label), surroundings);
     // If there is no room for a mailbox, every later change tries again.
     let (_, root) = tokio::join!(client.make_mailboxes(), client.keep_root());
@@ -184,6 +207,7 @@ fn client_options(config: &Config, label: &str) -> Options {
             .options
             .offline_bytes
             .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+        handoff: config.options.handoff,
         label: label.to_owned(),
     }
 }

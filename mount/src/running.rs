@@ -13,7 +13,7 @@ use xfer_client::offline::Place;
 
 use xfer_protocol::Timestamp;
 
-use crate::control::{Disconnected, Mounted, Status, Waiting};
+use crate::control::{DORMANT, Disconnected, Mounted, Status, Waiting};
 use crate::fuse;
 use crate::mountpoint::mountinfo::{self, Entry};
 use crate::mountpoint::unmounting::{self, Lies, UnmountError};
@@ -244,6 +244,7 @@ impl Mounted for Running {
         let state = match (&status.link, &status.draining) {
             (Link::Over(ending), _) => format!("lost: {ending}"),
             (Link::Up | Link::Down { .. }, Some(_)) => "draining".to_owned(),
+            (Link::Up | Link::Down { .. }, None) if !status.has_seat => DORMANT.to_owned(),
             (Link::Up, None) => "connected".to_owned(),
             (Link::Down { .. }, None) => "disconnected".to_owned(),
         };
@@ -255,6 +256,7 @@ impl Mounted for Running {
             namespace: self.namespace.clone(),
             device: Some(self.mount.entry().device.clone()).filter(|_| !self.mount.has_ended()),
             state,
+            other: status.other.map(|other| format!("{} ({})", other.host, other.address)),
             elsewhere: !self.mount.has_ended() && matches!(self.entry(), Ok(None)),
             pending_ops: status.pending_ops as u64,
             pending_bytes: status.pending_bytes as u64,

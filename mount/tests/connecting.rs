@@ -50,7 +50,7 @@ async fn login(
     let policy = TrustPolicy { mode, known_hosts: hosts.clone() };
     let contact = reach(&target.parse().unwrap(), &policy.mode).await?;
     let peer = contact.trust(&policy, asker)?;
-    peer.login(Password(password.to_vec()), Purpose::Mount, None).await
+    peer.login(Password(password.to_vec()), Purpose::Mount, None, false).await
 }
 
 /// Logs in to a server of this manner, trusting any key.

@@ -112,3 +112,11 @@ pub const LEASE_MS: u64 = 300_000;
 /// Once somebody else wants to use the account, a client that lost its link keeps the seat for this
 /// long, in milliseconds.
 pub const LEASE_ASKED_MS: u64 = 45_000;
+
+/// The longest time that the server lets a client which wants the seat wait for the other one to hand
+/// it over, in milliseconds. Then the client has to ask again.
+pub const HANDOFF_MS: u64 = 5_000;
+
+/// The most nodes that the server names to a client that comes back after others have changed its
+/// tree.
+pub const CHANGED_MAX: usize = 10_000;

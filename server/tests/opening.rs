@@ -124,6 +124,7 @@ fn login(user: &str, password: &[u8]) -> Opening {
         host: "laptop".to_owned(),
         key: PublicKey([0; 32]),
         replaces: None,
+        handoff: false,
     }
 }
 

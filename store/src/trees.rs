@@ -73,6 +73,9 @@ pub trait Trees: Send + Sync {
     /// Forgets the present session, which is of this epoch and has no client now: it can't be
     /// resumed any more. Nothing happens if it was resumed meanwhile, or another began.
     fn forget(&self, account: AccountId, epoch: Epoch) -> Answer<'_, ()>;
+
+    /// Forgets a dormant session: its client does not come back. Nothing happens if it is not dormant.
+    fn give_up(&self, account: AccountId, session: SessionId) -> Answer<'_, ()>;
 }
 
 /// The most dormant sessions of an account that are kept.
@@ -164,10 +167,10 @@ pub struct Resumed {
 /// What a session missed while it was dormant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Missed {
-    /// The last op of the account that the session knows of. Its own ops after that were not
-    /// applied.
+    /// The last op before those that it missed. Of the session's own ops, those up to this one were
+    /// applied, and none after it.
     pub base: Seq,
-    /// What was changed by ops after it.
+    /// What was changed by later ops.
     pub changed: Changed,
 }
 

@@ -39,6 +39,8 @@ enum Step {
     End(usize, Vec<u64>, Fate),
     /// Of the session that has no client.
     ForgetSession(usize),
+    /// Of one that is dormant.
+    GiveUp(usize, u8),
     Create(usize),
     Remove(usize),
     Change(usize, u64),
@@ -121,6 +123,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (user(), prop::collection::vec(200..200 + CONTENTS, 0..2), fate())
             .prop_map(|(user, created, fate)| Step::End(user, created, fate)),
         1 => user().prop_map(Step::ForgetSession),
+        1 => (user(), 0..SESSIONS).prop_map(|(user, session)| Step::GiveUp(user, session)),
         1 => user().prop_map(Step::Create),
         1 => user().prop_map(Step::Remove),
         1 => (user(), 0..12u64).prop_map(|(user, items)| Step::Change(user, items)),
@@ -147,6 +150,7 @@ fn turn() -> impl Strategy<Value = Step> {
             .prop_map(|(session, secrets)| Step::Resume(0, session, secrets)),
         2 => fate().prop_map(|fate| Step::End(0, Vec::new(), fate)),
         1 => Just(Step::ForgetSession(0)),
+        1 => (1..SESSIONS).prop_map(|session| Step::GiveUp(0, session)),
         1 => (0..12u64).prop_map(|items| Step::Change(0, items)),
         2 => (1..9u64).prop_map(|count| Step::Grant(0, count)),
     ]
@@ -342,6 +346,10 @@ impl Pairing {
             Step::ForgetSession(user) => {
                 let (account, epoch) = (self.accounts[*user], Epoch(self.epochs[*user]));
                 both!(self, |store| store.trees.forget(account, epoch)).unwrap();
+            }
+            Step::GiveUp(user, session) => {
+                let (account, session) = (self.accounts[*user], session_id(*session));
+                both!(self, |store| store.trees.give_up(account, session)).unwrap();
             }
             Step::Create(user) => self.create(*user),
             Step::Remove(user) => {

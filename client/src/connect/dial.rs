@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use xfer_protocol::message::{Grant, Password, Purpose, Secret};
+use xfer_protocol::message::{Changed, Grant, Password, Purpose, Secret, Wish};
 use xfer_protocol::{Epoch, Seq, SessionId};
 
 use super::error::EndpointError;
@@ -35,9 +35,20 @@ pub enum Begin {
         purpose: Purpose,
         /// A session that makes way for the new one, because its client has crashed on this machine.
         replaces: Option<SessionId>,
+        /// Whether the client hands its seat over to others of the account.
+        handoff: bool,
     },
     /// With a session that goes on, whose link was lost.
-    Resume(Ticket),
+    Resume(Ticket, Claim),
+}
+
+/// How much a client wants the seat of its session, if another client has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// What to do if another client has it.
+    pub wish: Wish,
+    /// Whether the client hands its seat over to others of the account.
+    pub handoff: bool,
 }
 
 /// A client's claim to a session whose link was lost. The dial adds the proof.
@@ -83,10 +94,21 @@ pub struct Credentials {
 pub struct LogLink {
     /// The server's grant: the session, its limits, and the state of its tree.
     pub grant: Grant,
+    /// The changes by other clients since the session lost its seat, if there were any.
+    pub missed: Option<Missed>,
     /// The link's reading half.
     pub reader: Reader,
     /// The link's writing half.
     pub writer: Writer,
+}
+
+/// The changes by other clients while they had the seat.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Missed {
+    /// The last op of the session that was applied before that.
+    pub base: Seq,
+    /// The nodes that they changed.
+    pub changed: Changed,
 }
 
 /// Opens links to one server.

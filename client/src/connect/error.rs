@@ -11,6 +11,7 @@ use xfer_protocol::message::{Refusal, VERSION};
 use xfer_protocol::shown::shown;
 
 use super::trust::TrustError;
+use crate::core::Holder;
 
 /// A reason why no session began.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +144,14 @@ impl std::fmt::Display for Phase {
 }
 
 impl ConnectError {
+    /// Whether another client has the account's seat.
+    pub fn is_in_use(&self) -> bool {
+        matches!(
+            self,
+            ConnectError::Endpoint { error: EndpointError::Refused(Refusal::InUse { .. }), .. }
+        )
+    }
+
     /// Whether a session that was to be resumed is over for good.
     pub fn ends_session(&self) -> bool {
         match self {
@@ -167,6 +176,16 @@ impl EndpointError {
             | Refusal::Busy
             | Refusal::Internal
             | Refusal::Claimed => None,
+        }
+    }
+
+    /// The client that has the seat, if it was refused because of that.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        match self {
+            EndpointError::Refused(Refusal::InUse { host, address, .. }) => {
+                Some(Holder { host: host.clone(), address: address.clone() })
+            }
+            _ => None,
         }
     }
 

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use xfer_protocol::message::{Password, Purpose};
+use xfer_protocol::message::{Password, Purpose, Wish};
 use xfer_protocol::{SessionId, Timestamp};
 
-use super::dial::{Begin, Dial, NewSession, Ticket};
+use super::dial::{Begin, Claim, Dial, NewSession, Ticket};
 use super::error::{ConnectError, EndpointError, Phase};
 use super::greeting::{PHASE_MAX, within};
 use super::retry::{BUSY_MAX, though_busy};
@@ -36,7 +36,7 @@ pub struct Contact {
 
 /// A trusted server.
 pub struct Peer {
-    server: Server,
+    server: Arc<Server>,
     label: String,
 }
 
@@ -95,7 +95,7 @@ impl Contact {
         let fresh = Mutex::new(Some((self.stream, self.since)));
         let server = Server::new(self.target, self.address, verification, fresh)
             .map_err(|error| error.at(&label))?;
-        Ok(Peer { server, label })
+        Ok(Peer { server: Arc::new(server), label })
     }
 }
 
@@ -109,11 +109,12 @@ impl Peer {
     ///
     /// # Errors
     /// If the server refuses, or can't be reached. [`ConnectError::ends_session`] tells whether the
-    /// session is over.
+    /// session is over, or another client has changed its tree.
     pub async fn resume(&self, ticket: Ticket, key: &SavedKey) -> Result<NewSession, ConnectError> {
         let at = |error: EndpointError| error.at(&self.label);
         let server = self.server.for_session(key).map_err(at)?;
-        let link = server.log_link(Begin::Resume(ticket)).await.map_err(at)?;
+        let claim = Claim { wish: Wish::IfFree, handoff: false };
+        let link = server.log_link(Begin::Resume(ticket, claim)).await.map_err(at)?;
         Ok(NewSession { link, dial: Arc::new(server) })
     }
 
@@ -123,17 +124,18 @@ impl Peer {
     /// # Errors
     /// If the server refuses, or the connection breaks.
     pub async fn login(
-        self,
+        &self,
         password: Password,
         purpose: Purpose,
         replaces: Option<SessionId>,
+        handoff: bool,
     ) -> Result<Login, ConnectError> {
         let Peer { server, label } = self;
-        let login = server.log_in(password, purpose, replaces).await;
-        let (link, time) = login.map_err(|error| error.at(&label))?;
-        let key = server.saved_key().map_err(|error| error.at(&label))?;
+        let login = server.log_in(password, purpose, replaces, handoff).await;
+        let (link, time) = login.map_err(|error| error.at(label))?;
+        let key = server.saved_key().map_err(|error| error.at(label))?;
         let warnings = skew_warning(time, SystemTime::now()).into_iter().collect();
-        Ok(Login { session: NewSession { link, dial: Arc::new(server) }, warnings, key })
+        Ok(Login { session: NewSession { link, dial: server.clone() }, warnings, key })
     }
 }
 

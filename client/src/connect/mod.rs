@@ -23,7 +23,8 @@ mod login;
 mod error;
 
 pub use dial::{
-    Begin, Credentials, Dial, Dialling, Happening, LogLink, NewSession, Reader, Ticket, Writer,
+    Begin, Claim, Credentials, Dial, Dialling, Happening, LogLink, Missed, NewSession, Reader,
+    Ticket, Writer,
 };
 pub use error::{ConnectError, EndpointError, NotXfer, Phase};
 pub use login::{Contact, Login, Peer, reach};

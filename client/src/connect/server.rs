@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use xfer_link::proof::SessionKey;
 use xfer_protocol::message::{
-    BINDING_LABEL, Binding, Grant, Opened, Opening, Password, Purpose, Resume,
+    BINDING_LABEL, Binding, Grant, Opened, Opening, Password, Purpose, Resume, Return,
 };
 use xfer_protocol::{SessionId, Timestamp};
 
-use super::dial::{Begin, Credentials, Dial, Dialling, Happening, LogLink, Reader, Ticket, Writer};
+use super::dial::{
+    Begin, Claim, Credentials, Dial, Dialling, Happening, LogLink, Missed, Reader, Ticket, Writer,
+};
 use super::error::{EndpointError, Phase};
 use super::greeting::{PHASE_MAX, greet, open, within};
 use super::network::{self, NetworkChanges};
@@ -68,10 +70,10 @@ impl Dial for Server {
     fn log_link(&self, begin: Begin) -> Dialling<'_, LogLink> {
         Box::pin(async move {
             match begin {
-                Begin::New { password, purpose, replaces } => {
-                    Ok(self.log_in(password, purpose, replaces).await?.0)
+                Begin::New { password, purpose, replaces, handoff } => {
+                    Ok(self.log_in(password, purpose, replaces, handoff).await?.0)
                 }
-                Begin::Resume(ticket) => self.resume(ticket).await,
+                Begin::Resume(ticket, claim) => self.resume(ticket, claim).await,
             }
         })
     }
@@ -136,15 +138,16 @@ impl Server {
         password: Password,
         purpose: Purpose,
         replaces: Option<SessionId>,
+        handoff: bool,
     ) -> Result<(LogLink, Timestamp), EndpointError> {
         let (user, host, key) = (self.target.user.clone(), host_name(), self.key.public());
-        let opening = Opening::Login { user, password, purpose, host, key, replaces };
+        let opening = Opening::Login { user, password, purpose, host, key, replaces, handoff };
         let attempt = || self.log_in_once(&opening, purpose);
         let (grant, stream, time) = though_busy(BUSY_MAX, attempt).await?;
         check_grant(&grant)?;
         self.note_local(&stream);
         let (reader, writer) = halves(stream);
-        Ok((LogLink { grant, reader, writer }, time))
+        Ok((LogLink { grant, missed: None, reader, writer }, time))
     }
 
     /// Logs in once, over the connection of the first contact if that is fresh.
@@ -164,7 +167,7 @@ impl Server {
         };
         match within(deadline, Phase::Login, open(&mut stream, opening, Phase::Login)).await? {
             Opened::Session(grant) => Ok((*grant, stream, time)),
-            Opened::Attached | Opened::Resumed(_) => {
+            Opened::Attached | Opened::Resumed(_) | Opened::Returned(_) => {
                 Err(EndpointError::Nonsense("attached, not logged in"))
             }
             Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
@@ -172,7 +175,7 @@ impl Server {
     }
 
     /// Continues a session, at whatever address the server has now.
-    async fn resume(&self, ticket: Ticket) -> Result<LogLink, EndpointError> {
+    async fn resume(&self, ticket: Ticket, claim: Claim) -> Result<LogLink, EndpointError> {
         let resolved = within(PHASE_MAX, Phase::Resolve, tcp::resolve(&self.target)).await;
         // A name may be known in one network and not in another.
         let addresses = resolved.unwrap_or_else(|_| vec![*self.address.lock()]);
@@ -180,22 +183,27 @@ impl Server {
         let reached = stream.get_ref().0.peer_addr().map_err(EndpointError::Unreachable)?;
         let Ticket { session, secret, epoch, durable, attempt } = ticket;
         let (user, proof) = (self.target.user.clone(), self.key.prove(session, binding(&stream)?));
-        let request = Resume { user, session, secret, epoch, durable, attempt, proof };
+        let Claim { wish, handoff } = claim;
+        let request =
+            Resume { user, session, secret, epoch, durable, attempt, wish, handoff, proof };
         let opening = Opening::Resume(Box::new(request));
         let opened = open(&mut stream, &opening, Phase::Resume);
-        match within(RESUME_MAX, Phase::Resume, opened).await? {
-            Opened::Resumed(grant) => {
-                check_grant(&grant)?;
-                *self.address.lock() = reached;
-                self.note_local(&stream);
-                let (reader, writer) = halves(stream);
-                Ok(LogLink { grant: *grant, reader, writer })
+        let (grant, missed) = match within(RESUME_MAX, Phase::Resume, opened).await? {
+            Opened::Resumed(grant) => (*grant, None),
+            Opened::Returned(back) => {
+                let Return { grant, base, changed } = *back;
+                (grant, Some(Missed { base, changed }))
             }
             Opened::Attached | Opened::Session(_) => {
-                Err(EndpointError::Nonsense("attached, not continued"))
+                return Err(EndpointError::Nonsense("attached, not continued"));
             }
-            Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
-        }
+            Opened::Refused(refusal) => return Err(EndpointError::Refused(refusal)),
+        };
+        check_grant(&grant)?;
+        *self.address.lock() = reached;
+        self.note_local(&stream);
+        let (reader, writer) = halves(stream);
+        Ok(LogLink { grant, missed, reader, writer })
     }
 
     fn note_local(&self, stream: &Stream) {
@@ -210,7 +218,7 @@ impl Server {
         let opened = open(&mut stream, &opening, Phase::Attach);
         match within(PHASE_MAX, Phase::Attach, opened).await? {
             Opened::Attached => Ok(stream),
-            Opened::Session(_) | Opened::Resumed(_) => {
+            Opened::Session(_) | Opened::Resumed(_) | Opened::Returned(_) => {
                 Err(EndpointError::Nonsense("logged in, not attached"))
             }
             Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),

@@ -38,6 +38,8 @@ impl Core {
         if !self.session.takes_changes() {
             return Err(Errno::EIO.into());
         }
+        self.must_have_seat()?;
+        self.must_keep_seat()?;
         if !self.has_room_for(&action, &payload) {
             return Err(Pause::Progress.into());
         }

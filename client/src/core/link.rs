@@ -6,7 +6,10 @@
 use std::time::Instant;
 
 use xfer_protocol::message::{EndReason, Refusal};
+use xfer_protocol::shown::Shown;
 use xfer_protocol::{Errno, Seq};
+
+use super::away::{Holder, Seat};
 
 /// The state of the log link, as far as the core knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,6 +59,17 @@ pub enum LinkLoss {
     /// This machine no longer has the address from which it was opened.
     #[error("this machine's network address changed")]
     Moved,
+    /// The seat was handed to another client of the account.
+    #[error("the tree was handed to another mount")]
+    Yielded,
+    /// Another client of the account took the seat.
+    #[error("taken over by a mount on {} ({})", Shown(host), Shown(address))]
+    TakenOver {
+        /// Its host's name, as it gave it.
+        host: String,
+        /// Its address, as the server saw it.
+        address: String,
+    },
     /// The session was continued over another link, perhaps by an earlier attempt that came late.
     #[error("the session was continued over another connection")]
     Continued,
@@ -82,6 +96,10 @@ pub enum Ending {
     /// The link was lost, and the server refused to continue the session over another one.
     #[error("the session can't be continued: {}", refused(.0))]
     Refused(Refusal),
+    /// Another client has changed the tree since, so this one's changes can't be made any more, and
+    /// there is nothing that keeps them.
+    #[error("another mount of the account has changed the tree")]
+    Displaced,
     /// The server's rules refused a change that this side had acknowledged: a fault of either side.
     #[error("the server refused change {seq}: {errno}")]
     Diverged {
@@ -113,20 +131,26 @@ impl From<EndReason> for LastWords {
             EndReason::DiskFull => LastWords::Lost(LinkLoss::DiskFull),
             EndReason::Silent { seconds } => LastWords::Lost(LinkLoss::Unheard { seconds }),
             EndReason::Continued => LastWords::Lost(LinkLoss::Continued),
+            EndReason::Yielded => LastWords::Lost(LinkLoss::Yielded),
+            EndReason::TakenOver { host, address } => {
+                LastWords::Lost(LinkLoss::TakenOver { host, address })
+            }
             EndReason::LoggedOut => LastWords::Over(Ending::LoggedOut),
-            reason @ (EndReason::TakenOver { .. }
-            | EndReason::Administrator
-            | EndReason::Protocol(_)
-            | EndReason::Storage(_)) => LastWords::Over(Ending::ByServer(reason)),
+            reason
+            @ (EndReason::Administrator | EndReason::Protocol(_) | EndReason::Storage(_)) => {
+                LastWords::Over(Ending::ByServer(reason))
+            }
         }
     }
 }
 
 fn refused(refusal: &Refusal) -> String {
     match refusal {
-        Refusal::NoSession => "another mount has taken it over, or the account's password was \
-            changed or the account removed"
-            .to_owned(),
+        Refusal::NoSession => {
+            "the account's password was changed, the account was removed, or the \
+            session was ended"
+                .to_owned()
+        }
         refusal @ (Refusal::WrongPassword
         | Refusal::Blocked { .. }
         | Refusal::InUse { .. }
@@ -147,12 +171,30 @@ pub(in crate::core) struct Session {
     /// The server is stopping. Changes wait until the link is down, so that all earlier ones become
     /// durable first.
     pub(in crate::core) holding: bool,
+    pub(in crate::core) seat: Seat,
+    /// Another client that wants the seat.
+    pub(in crate::core) wanted_by: Option<Holder>,
+    /// Whether the drive is to look again whether it can hand the seat over.
+    pub(in crate::core) lets_go: bool,
+    /// The client that has the seat, if another one has it.
+    pub(in crate::core) holder: Option<Holder>,
+    /// Counts the times that others have changed the tree.
+    pub(in crate::core) tenure: u64,
 }
 
 impl Session {
     /// A session that has just begun.
-    pub(in crate::core) fn new() -> Session {
-        Session { link: Link::Up, draining: None, holding: false }
+    pub(in crate::core) fn new(now: Instant) -> Session {
+        Session {
+            link: Link::Up,
+            draining: None,
+            holding: false,
+            seat: Seat::Held { since: now },
+            wanted_by: None,
+            lets_go: false,
+            holder: None,
+            tenure: 0,
+        }
     }
 
     /// Whether the session accepts changes.

@@ -2,6 +2,8 @@
 //!
 //! They only name what changed. The kernel looks again when a program asks for it.
 
+use std::ops::Range;
+
 use xfer_protocol::{Ino, Name};
 
 /// A change that the kernel did not ask for, so that its cache of the changed thing is out of date.
@@ -11,6 +13,10 @@ pub enum Notice {
     Node(Ino),
     /// An entry.
     Entry(Ino, Name),
+    /// An entry, which may still be right: the kernel is to look again, and to keep it if it is.
+    Expired(Ino, Name),
+    /// A range of a file's data.
+    Data(Ino, Range<u64>),
     /// A directory's visible entries, or a symbolic link's target. The node's attributes did not
     /// change.
     Contents(Ino),

@@ -34,6 +34,9 @@ pub struct Options {
     /// How many bytes of changes may be made while the link is down, if they are kept on this
     /// machine's disk.
     pub offline_bytes: Option<usize>,
+    /// Whether to hand the seat over when another client of the account asks for it, and to ask for it
+    /// when a program here waits for it.
+    pub handoff: bool,
     /// The account and server, for messages: `user@host:port`.
     pub label: String,
 }

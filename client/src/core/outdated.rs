@@ -14,11 +14,11 @@ impl Core {
     /// to directories. Attributes come first, since their notices never have to wait for a request
     /// in flight.
     pub(crate) fn outdated(&self) -> Vec<Notice> {
-        let nodes = self.handles.known().chain([Ino::ROOT]).map(Notice::Node);
-        let absent = self.handles.absent();
-        let names = absent.chain(self.open_in_root()).cloned();
+        let nodes = self.handles.kernel.nodes().chain([Ino::ROOT]).map(Notice::Node);
+        let absent = self.handles.kernel.absent().filter(|(directory, _)| *directory == Ino::ROOT);
+        let names = absent.map(|(_, name)| name).chain(self.open_in_root()).cloned();
         let entries = names.map(|name| Notice::Entry(Ino::ROOT, name));
-        let contents = self.handles.known().filter(|ino| {
+        let contents = self.handles.kernel.nodes().filter(|ino| {
             let node = self.known_node(*ino);
             node.is_none_or(|node| matches!(node.kind, Kind::Symlink { .. }))
         });

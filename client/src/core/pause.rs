@@ -21,6 +21,8 @@ pub enum Pause {
     Data(Vec<u64>),
     /// An op must become durable, the server must grant something, or the log must get shorter.
     Progress,
+    /// The client must get the account's seat, which another one may have.
+    Seat,
     /// Room in another user's inbox must be reserved.
     Reservation(Reservation),
     /// The server must be asked for the state of a delivery.

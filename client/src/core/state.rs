@@ -58,8 +58,8 @@ pub(crate) struct Effects {
     pub(crate) notices: Vec<Notice>,
     /// Whether the log link has something to send.
     pub(crate) has_outgoing: bool,
-    /// Whether a draft should be tried again soon.
-    pub(crate) resend: bool,
+    /// Whether tasks should look again: a draft can be tried again, or the seat be handed over.
+    pub(crate) look_again: bool,
 }
 
 impl Core {
@@ -70,7 +70,7 @@ impl Core {
         Core {
             now,
             user: grant.user.clone(),
-            session: Session::new(),
+            session: Session::new(now.monotonic),
             uplink: Uplink::new(grant, options.log_bytes),
             replica: Replica::new(table, options.tree_bytes),
             data: Data::new(options.cache_bytes, grant.applied),
@@ -94,12 +94,13 @@ impl Core {
             fetches: std::mem::take(&mut self.data.orders),
             notices: std::mem::take(&mut self.notices),
             has_outgoing: self.has_outgoing(),
-            resend: self.outbox.tell_resend(),
+            look_again: self.outbox.tell_resend() | std::mem::take(&mut self.session.lets_go),
         }
     }
 
     /// A node; `ESTALE` if it does not exist.
     pub(in crate::core) fn node(&self, ino: Ino) -> Result<Arc<Node>, Stop> {
+        self.must_have_seat()?;
         match self.replica.table.node(ino) {
             Loaded::Present(node) => Ok(node),
             Loaded::Absent => Err(Errno::ESTALE.into()),
@@ -122,6 +123,7 @@ impl Core {
 
     /// The node that an entry refers to; `None` if there is no such entry.
     pub(in crate::core) fn entry(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, Stop> {
+        self.must_have_seat()?;
         match self.replica.table.entry(parent, name) {
             Loaded::Present(ino) => Ok(Some(ino)),
             Loaded::Absent => Ok(None),
@@ -131,6 +133,7 @@ impl Core {
 
     /// All entries of a directory.
     pub(in crate::core) fn children(&self, directory: Ino) -> Result<Vec<(Name, Ino)>, Stop> {
+        self.must_have_seat()?;
         let children = self.replica.table.children(directory);
         children.ok_or_else(|| self.need(Need::Children(directory)))
     }

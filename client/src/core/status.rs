@@ -6,6 +6,7 @@ use xfer_protocol::message::DeliveryHead;
 use xfer_protocol::tree::{Quota, Rows, Usage};
 use xfer_protocol::{Seq, Timestamp};
 
+use super::away::Holder;
 use super::link::{Ending, Link};
 use super::outbox::Unsents;
 use super::state::Core;
@@ -15,6 +16,10 @@ use super::state::Core;
 pub struct Status {
     /// The link to the server.
     pub link: Link,
+    /// Whether this client has the tree, and not another one of the account.
+    pub has_seat: bool,
+    /// The client that has it, or that asks for it, if that is known.
+    pub other: Option<Holder>,
     /// Why the session is about to end, if it is.
     pub draining: Option<Ending>,
     /// The number of changes that are not durable.
@@ -77,6 +82,8 @@ impl Core {
         let table = &self.replica.table;
         Status {
             link: self.session.link.clone(),
+            has_seat: self.has_seat(),
+            other: self.session.holder.clone().or(self.session.wanted_by.clone()),
             draining: self.session.draining.clone(),
             pending_ops,
             pending_bytes,

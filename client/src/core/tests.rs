@@ -36,9 +36,9 @@ pub(in crate::core) fn core() -> Core {
     let (cache_bytes, log_bytes, tree_bytes) = (1 << 20, 1 << 20, 1 << 20);
     let (owners, label) = (Owners::Stored, String::new());
     let wait = Some(Duration::from_secs(30));
-    let offline_bytes = None;
+    let (offline_bytes, handoff) = (None, false);
     let options =
-        Options { cache_bytes, log_bytes, tree_bytes, owners, label, wait, offline_bytes };
+        Options { cache_bytes, log_bytes, tree_bytes, owners, label, wait, offline_bytes, handoff };
     let now = Now { monotonic: Instant::now(), wall: Timestamp::default() };
     Core::new(&grant(), &options, [0; 16], now)
 }
@@ -56,9 +56,9 @@ fn a_session_that_was_drained_ends_for_the_reason_it_was_asked_to() {
 fn the_drive_is_told_once_that_a_draft_is_to_be_tried_again() {
     let mut core = core();
     core.outbox.resend = true;
-    assert!(core.take_effects().resend);
-    assert!(!core.take_effects().resend, "it would wake itself for ever");
+    assert!(core.take_effects().look_again);
+    assert!(!core.take_effects().look_again, "it would wake itself for ever");
     assert_eq!(core.take_outbox_due().map(|due| due.resend), Some(true));
     core.outbox.resend = true;
-    assert!(core.take_effects().resend);
+    assert!(core.take_effects().look_again);
 }

@@ -9,13 +9,22 @@ use std::sync::Arc;
 use xfer_protocol::Errno;
 
 use super::Client;
-use super::away::Patience;
+use super::away::{Answer, Patience};
 use crate::core::{Core, Effects, Pause, Stop};
 
 /// After so many loads for one operation, all loaded rows are kept until it is done. An operation
 /// that needs more rows at once than fit the memory limit would otherwise load the same ones for
 /// ever.
 const LOADS_BEFORE_HOLD: usize = 16;
+
+/// What an operation does while another client has the seat.
+#[derive(Clone, Copy)]
+enum Without {
+    /// It waits.
+    Wait,
+    /// It fails with `EBUSY`.
+    Refuse,
+}
 
 /// Keeps all loaded rows until it is dropped.
 struct Hold<'a>(&'a Client);
@@ -57,7 +66,10 @@ impl Client {
         R: FnOnce(Result<T, Errno>) + Send + 'static,
     {
         match self.attempt(&mut attempt) {
-            Ok(done) => reply(Ok(done)),
+            Ok((done, answer)) => {
+                reply(Ok(done));
+                answer.given();
+            }
             Err(Stop::Refused(errno)) => reply(Err(errno)),
             Err(Stop::Pause(pause)) => {
                 let (client, interrupted) = (self.clone(), interrupted());
@@ -66,10 +78,16 @@ impl Client {
                     // poll, and never given up.
                     let result = tokio::select! {
                         biased;
-                        result = client.persist(attempt, pause) => result,
+                        result = client.persist(attempt, pause, Without::Wait) => result,
                         () = interrupted => Err(Errno::EINTR),
                     };
-                    reply(result);
+                    match result {
+                        Ok((done, answer)) => {
+                            reply(Ok(done));
+                            answer.given();
+                        }
+                        Err(errno) => reply(Err(errno)),
+                    }
                 });
             }
         }
@@ -83,14 +101,37 @@ impl Client {
     where
         A: FnMut(&mut Core) -> Result<T, Stop> + Send,
     {
-        match self.attempt(&mut attempt) {
-            Ok(done) => Ok(done),
+        self.carry_out(&mut attempt, Without::Wait).await
+    }
+
+    /// Like [`Client::call`], for work of the client's own. `EBUSY` while another client has the seat:
+    /// it is not asked for because of this.
+    pub(super) async fn tend<T, A>(self: &Arc<Self>, mut attempt: A) -> Result<T, Errno>
+    where
+        A: FnMut(&mut Core) -> Result<T, Stop> + Send,
+    {
+        self.carry_out(&mut attempt, Without::Refuse).await
+    }
+
+    async fn carry_out<T, A>(
+        self: &Arc<Self>,
+        attempt: &mut A,
+        without: Without,
+    ) -> Result<T, Errno>
+    where
+        A: FnMut(&mut Core) -> Result<T, Stop> + Send,
+    {
+        match self.attempt(attempt) {
+            Ok((done, _)) => Ok(done),
             Err(Stop::Refused(errno)) => Err(errno),
-            Err(Stop::Pause(pause)) => self.persist(attempt, pause).await,
+            Err(Stop::Pause(pause)) => {
+                self.persist(attempt, pause, without).await.map(|(done, _)| done)
+            }
         }
     }
 
-    fn attempt<T, A>(self: &Arc<Self>, attempt: &mut A) -> Result<T, Stop>
+    /// Makes an attempt. Its result counts as being given until the [`Answer`] is dropped.
+    fn attempt<T, A>(self: &Arc<Self>, attempt: &mut A) -> Result<(T, Answer), Stop>
     where
         A: FnMut(&mut Core) -> Result<T, Stop>,
     {
@@ -102,6 +143,7 @@ impl Client {
                 Err(Errno::EIO.into())
             }
         };
+        let result = result.map(|done| (done, self.answers.note()));
         let effects = core.take_effects();
         drop(core);
         self.perform(effects);
@@ -110,7 +152,7 @@ impl Client {
 
     /// Does the work that an attempt or a message left.
     pub(super) fn perform(self: &Arc<Self>, effects: Effects) {
-        let Effects { fetches, notices, has_outgoing, resend } = effects;
+        let Effects { fetches, notices, has_outgoing, look_again } = effects;
         for (ino, order) in fetches {
             self.begin_fetch(ino, order);
         }
@@ -119,13 +161,18 @@ impl Client {
             self.outgoing.notify_one();
             self.unkept.notify_one();
         }
-        if resend {
+        if look_again {
             self.tick();
         }
     }
 
     /// Waits out an attempt's pause and makes it again, until it is answered.
-    async fn persist<T, A>(self: &Arc<Self>, mut attempt: A, mut pause: Pause) -> Result<T, Errno>
+    async fn persist<T, A>(
+        self: &Arc<Self>,
+        mut attempt: A,
+        mut pause: Pause,
+        without: Without,
+    ) -> Result<(T, Answer), Errno>
     where
         A: FnMut(&mut Core) -> Result<T, Stop> + Send,
     {
@@ -151,6 +198,14 @@ impl Client {
                     biased;
                     _ = progress.changed() => {}
                     () = self.worn_out(&mut patience) => return Err(Errno::ETIMEDOUT),
+                },
+                Pause::Seat => match without {
+                    Without::Refuse => return Err(Errno::EBUSY),
+                    Without::Wait => tokio::select! {
+                        biased;
+                        _ = progress.changed() => {}
+                        () = self.worn_out(&mut patience) => return Err(Errno::EBUSY),
+                    },
                 },
                 Pause::Reservation(reservation) => {
                     self.patiently(&mut patience, self.reserve(reservation)).await?;

@@ -16,6 +16,9 @@ use crate::core::{Core, Ending, Link, LinkLoss, Trace};
 /// The longest wait for the server's answer to the logout, once everything is durable.
 const LOGOUT_MAX: Duration = Duration::from_secs(10);
 
+/// The longest wait for the server's answer if another client has the seat.
+const GIVING_UP_MAX: Duration = Duration::from_secs(5);
+
 /// The longest time after a session's end in which its last answers may still reach the kernel.
 const ANSWERS_MAX: Duration = Duration::from_secs(1);
 
@@ -70,11 +73,14 @@ impl Client {
         }
         self.wait_kept().await;
         let goodbye = self.reached(|core| core.is_over() || core.is_stuck());
+        let has_seat = self.lock().has_seat();
+        // The server then forgets that this client might come back.
+        self.attention.call();
         // Everything is durable, so nothing is lost if the server does not answer.
         tokio::select! {
             biased;
-            _ = tokio::time::timeout(LOGOUT_MAX, goodbye) => {}
-            () = self.wait_down() => {}
+            _ = tokio::time::timeout(if has_seat { LOGOUT_MAX } else { GIVING_UP_MAX }, goodbye) => {}
+            () = self.wait_down(), if has_seat => {}
         }
         let (link, pending, is_stuck) = {
             let core = self.lock();
@@ -158,7 +164,7 @@ impl Client {
 
     /// Has the kernel write back the changes of mapped files, so that they get into the log.
     /// Without this, it does so only when programs sync or unmap.
-    async fn write_back(&self) {
+    pub(super) async fn write_back(&self) {
         let Some(kernel) = self.kernel() else { return };
         let files = match self.lock() {
             core if core.is_over() => return,

@@ -25,13 +25,19 @@ impl Client {
         let mut failures = 0;
         while self.lock().takes_changes() {
             let (head, waiting) = self.lock().next_arrival();
-            let Some(head) = head else {
+            // While another client has the seat, it places what arrives.
+            let Some(head) = head.filter(|_| self.lock().may_be_kept()) else {
                 if progress.changed().await.is_err() {
                     return;
                 }
                 continue;
             };
+            let placing = self.placing.lock().await;
+            if !self.lock().may_be_kept() {
+                continue;
+            }
             let result = self.receive_delivery(&head).await;
+            drop(placing);
             let gone = self.lock().finish_delivery(head.id, result.is_ok());
             match result {
                 Err(errno) if !gone => {
@@ -50,11 +56,11 @@ impl Client {
     async fn receive_delivery(self: &Arc<Self>, head: &DeliveryHead) -> Result<(), Errno> {
         let id = head.id;
         self.load_delivery(id).await?;
-        let directory = self.call(move |core: &mut Core| core.is_directory_delivery(id)).await?;
+        let directory = self.tend(move |core: &mut Core| core.is_directory_delivery(id)).await?;
         for _ in 0..TRIES_MAX {
             let (from, wanted) = (head.from.clone(), head.name.clone());
             let free = move |core: &mut Core| core.free_name(&from, &wanted);
-            let (number, name) = self.call(free).await?;
+            let (number, name) = self.tend(free).await?;
             let placed = self.place(id, directory, &head.from, &name).await;
             self.lock().note_number(head, number);
             match placed {
@@ -95,7 +101,7 @@ impl Client {
     ) -> Result<(), Errno> {
         let (owner, from, name) = (self.owner(), from.clone(), name.clone());
         let find = move |core: &mut Core| core.sender_directory(&from, owner);
-        let directory = self.call(find).await?;
-        self.call(move |core: &mut Core| core.accept(id, directory, &name, owner)).await
+        let directory = self.tend(find).await?;
+        self.tend(move |core: &mut Core| core.accept(id, directory, &name, owner)).await
     }
 }

@@ -25,6 +25,9 @@ pub trait Kernel: Send + Sync + 'static {
     /// were answered. May block.
     fn write_back(&self, ino: Ino);
 
+    /// Tells the kernel of all this, in order. Returns once it has taken it in. May block.
+    fn outdate(&self, notices: &[Notice]);
+
     /// Takes a notice, to be passed on to the kernel soon. Never blocks.
     fn notice(&self, notice: Notice);
 }

@@ -33,13 +33,14 @@ use xfer_link::watch;
 use xfer_protocol::tree::{Need, Owner};
 use xfer_protocol::{Errno, Ino};
 
-pub use away::{Journal, Writing};
+pub use away::{Journal, Rescue, Writing};
 pub use clock::{Clock, SystemClock};
 pub use ending::Lost;
 pub use kernel::Kernel;
 
 use crate::connect::{Credentials, Dial, LogLink, NewSession};
 use crate::core::{Change, Core, Ending, Link, LinkLoss, Notice, Options, Owners, Spill, Status};
+use away::Answers;
 use links::{Attention, ReadLinks};
 use loading::Outcome;
 use tasks::Tasks;
@@ -57,6 +58,8 @@ pub struct Surroundings {
     pub journal: Option<Arc<dyn Journal>>,
     /// Takes data that is too much for memory meanwhile.
     pub spill: Option<Arc<dyn Spill>>,
+    /// Takes changes that can't be made any more, because another client has changed the tree.
+    pub rescue: Option<Arc<dyn Rescue>>,
 }
 
 /// A running session.
@@ -81,6 +84,14 @@ pub struct Client {
     /// Wakes the task that sends.
     outgoing: Notify,
     journal: Option<Arc<dyn Journal>>,
+    rescue: Option<Arc<dyn Rescue>>,
+    /// Wakes the task that hands the seat over.
+    wanted: Notify,
+    answers: Answers,
+    /// Held while a delivery is placed.
+    placing: tokio::sync::Mutex<()>,
+    /// Held while the journal is written.
+    journaling: tokio::sync::Mutex<()>,
     /// Wakes the task that keeps the journal.
     unkept: Notify,
     /// Ticks after every event that an attempt may wait for.
@@ -106,7 +117,8 @@ impl Surroundings {
         let mut cookie_key = [0; 16];
         cookie_key[..8].copy_from_slice(&draw());
         cookie_key[8..].copy_from_slice(&draw());
-        Surroundings { clock: Arc::new(SystemClock), cookie_key, journal: None, spill: None }
+        let (journal, spill, rescue) = (None, None, None);
+        Surroundings { clock: Arc::new(SystemClock), cookie_key, journal, spill, rescue }
     }
 }
 
@@ -130,6 +142,7 @@ impl Client {
         client.service.spawn(client.clone().keep_journal());
         client.service.spawn(client.clone().tend_outbox());
         client.service.spawn(client.clone().tend_inbox());
+        client.service.spawn(client.clone().tend_seat());
         client
     }
 
@@ -170,7 +183,7 @@ impl Client {
         options: Options,
         surroundings: Surroundings,
     ) -> Arc<Client> {
-        let Surroundings { clock, cookie_key, journal, spill } = surroundings;
+        let Surroundings { clock, cookie_key, journal, spill, rescue } = surroundings;
         spill.into_iter().for_each(|spill| core.spill_to(spill));
         let (credentials, runtime) = (Credentials::new(&link.grant), Handle::current());
         let client = Arc::new_cyclic(|this| Client {
@@ -187,6 +200,11 @@ impl Client {
             waiting: Waiting::default(),
             outgoing: Notify::new(),
             journal,
+            rescue,
+            wanted: Notify::new(),
+            answers: Answers::default(),
+            placing: tokio::sync::Mutex::default(),
+            journaling: tokio::sync::Mutex::default(),
             unkept: Notify::new(),
             progress: watch::Sender::new(0),
             over: watch::Sender::new(false),

@@ -65,16 +65,25 @@ impl Client {
     /// If the server does not answer, or there is no room for them.
     pub async fn make_mailboxes(self: &Arc<Self>) -> Result<(), Errno> {
         let owner = self.owner();
-        self.call(move |core: &mut Core| core.make_mailboxes(owner)).await
+        self.tend(move |core: &mut Core| core.make_mailboxes(owner)).await
     }
 
     /// Makes mailboxes whenever there are new users that can be sent to. Sends drafts that could
     /// not be sent before, by this session or an earlier one.
     pub(super) async fn tend_outbox(self: Arc<Self>) {
         let mut progress = self.progress.subscribe();
-        let (mut made, mut found, mut retry) = (None, false, Retry::new());
+        let (mut made, mut found, mut retry) = (None, None, Retry::new());
         loop {
-            let Some(Due { users, resend }) = self.lock().take_outbox_due() else { return };
+            let Some(Due { users, tenure, resend }) = self.lock().take_outbox_due() else { return };
+            if !self.lock().has_seat() {
+                if progress.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            if found.is_some_and(|found| found != tenure) {
+                (found, retry) = (None, Retry::new());
+            }
             if made != Some(users) && self.make_mailboxes().await.is_ok() {
                 made = Some(users);
             }
@@ -82,8 +91,10 @@ impl Client {
                 retry.hasten();
             }
             if retry.is_due() {
-                found = found || self.call(Core::find_drafts).await.is_ok();
-                let left = if found { self.send_unsent().await } else { Left::All };
+                if found.is_none() && self.tend(Core::find_drafts).await.is_ok() {
+                    found = Some(tenure);
+                }
+                let left = if found.is_some() { self.send_unsent().await } else { Left::All };
                 retry.note(left);
                 if left != Left::Nothing {
                     // A draft that this very try refused is no reason to try again sooner.
@@ -107,7 +118,7 @@ impl Client {
         for (to, ino) in due {
             let refused = match full.get(&to) {
                 Some(errno) => Some(*errno),
-                None => self.call(move |core: &mut Core| core.send_again(ino)).await.err(),
+                None => self.tend(move |core: &mut Core| core.send_again(ino)).await.err(),
             };
             match refused {
                 None => sent = true,

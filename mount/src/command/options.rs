@@ -31,6 +31,8 @@ pub struct MountOptions {
     /// How many bytes of changes are kept on this machine's disk while the server can't be reached
     /// (`offline`, `offline=`).
     pub offline_bytes: Option<u64>,
+    /// Whether the tree is handed to other mounts of the account that ask for it (`handoff`).
+    pub handoff: bool,
     /// The source to show for the mount instead of `user@host:port` (`fsname=`).
     pub source: Option<String>,
     /// Whether to change an existing mount instead of making one (`remount`).
@@ -181,6 +183,7 @@ impl MountOptions {
             "sync" | "dirsync" => self.sync = true,
             "allow_other" => self.allow_other = true,
             "remount" => self.remount = true,
+            "handoff" => self.handoff = true,
             "offline" => self.offline_bytes = Some(OFFLINE_BYTES),
             "auto_unmount" => {
                 return Err(Failure::usage(
@@ -290,7 +293,7 @@ fn is_ignored(word: &str) -> bool {
 fn unknown(word: &str) -> Failure {
     Failure::usage(format!(
         "unknown option '{}'; known are ids=stored, ids=mounter, uid=, gid=, umask=, allow_other, \
-         ro, noexec, suid, dev, sync, wait=, offline, offline=, fsname=, remount, the long options of xfer-mount \
+         ro, noexec, suid, dev, sync, wait=, offline, offline=, handoff, fsname=, remount, the long options of xfer-mount \
          (password_file=, …), and the words of mount(8) that change nothing here",
         shown(word),
     ))

@@ -60,11 +60,15 @@ pub struct Status {
     /// The device number that the kernel shows for it, as `major:minor`, until the kernel releases it.
     #[serde(default)]
     pub device: Option<String>,
-    /// `connected`, `disconnected`, `draining`, or `lost: ` and the reason.
+    /// `connected`, `disconnected`, `dormant` (another mount has the tree), `draining`, or `lost: ` and
+    /// the reason.
     pub state: String,
     /// How the connection was lost, while there is none.
     #[serde(default)]
     pub disconnected: Option<Disconnected>,
+    /// The other mount that has the tree, or asks for it, if that is known.
+    #[serde(default)]
+    pub other: Option<String>,
     /// Whether it is unmounted here and only another mount namespace, or programs that use it, keep
     /// it alive.
     #[serde(default)]
@@ -125,6 +129,9 @@ pub struct Disconnected {
     /// When the next try is, in seconds from now; 0 while one is made.
     pub next_try_seconds: f64,
 }
+
+/// The state of a mount while another one has the tree.
+pub const DORMANT: &str = "dormant";
 
 /// A question to a mount.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use time::{OffsetDateTime, UtcOffset};
 use xfer_protocol::shown::{Shown, shown};
 use xfer_protocol::size;
 
-use super::{Disconnected, Status};
+use super::{DORMANT, Disconnected, Status};
 
 /// A table with one line for each mount.
 pub(super) fn table(mounts: &[Status]) -> String {
@@ -41,6 +41,7 @@ pub(super) fn details(mount: &Status) -> String {
         ("server", format!("{}@{}", mount.user, mount.server)),
         ("state", mount.state.clone()),
         ("mounted", if mount.elsewhere { "not here any more" } else { "here" }.to_owned()),
+        ("tree", seat(mount)),
         ("connection", mount.disconnected.as_ref().map_or("up".to_owned(), connection)),
         ("round trip", rtt),
         ("not durable", not_durable(mount)),
@@ -92,6 +93,16 @@ fn local(moment: &str) -> String {
     let (moment, now) = (moment.to_offset(zone), OffsetDateTime::now_utc().to_offset(zone));
     let time = format!("{:02}:{:02}", moment.hour(), moment.minute());
     if moment.date() == now.date() { time } else { format!("{} {time}", moment.date()) }
+}
+
+/// Describes which mount of the account has the tree.
+fn seat(mount: &Status) -> String {
+    match (mount.state == DORMANT, &mount.other) {
+        (true, Some(other)) => format!("with the mount on {other}"),
+        (true, None) => "perhaps with another mount".to_owned(),
+        (false, Some(other)) => format!("with this mount; the mount on {other} asks for it"),
+        (false, None) => "with this mount".to_owned(),
+    }
 }
 
 /// Describes a connection that was lost.

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use fuser::{
-    FileHandle, INodeNo, ReplyAttr, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyXattr, Request,
+    FileHandle, INodeNo, ReplyAttr, ReplyCreate, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyXattr, Request,
 };
 use xfer_client::core::{Core, Found, HandleId, Listed, New, NewAttributes, Stop};
 use xfer_protocol::{Errno, Ino, Name};
@@ -16,7 +16,7 @@ use super::dying::is_killed;
 use super::filesystem::XferFs;
 use super::placing;
 use super::replies::{GENERATION, Noting, Refuse};
-use super::words::{given, new_name, owner, parse};
+use super::words::{given, new_name, open_flags, owner, parse};
 
 impl XferFs {
     /// Runs an attempt and replies with its result or its error. The error is `EINTR` if the
@@ -97,8 +97,8 @@ impl XferFs {
         attempt: impl FnMut(&mut Core) -> Result<Found, Stop> + Send + 'static,
     ) {
         let view = self.view;
-        self.answer(request, reply, attempt, move |reply, (ino, node)| {
-            reply.entry(&FOR_EVER, &attr(ino, &node, view), GENERATION);
+        self.answer(request, reply, with_validity(attempt), move |reply, ((ino, node), valid)| {
+            reply.entry(&valid, &attr(ino, &node, view), GENERATION);
         });
     }
 
@@ -148,8 +148,9 @@ impl XferFs {
             return self.answer_attr(request, reply, attempt);
         }
         let (reply, attempt) = self.data_change(file, reply, attempt);
-        self.answer(request, reply, attempt, move |reply, (ino, node)| {
-            reply.inner().attr(&FOR_EVER, &attr(ino, &node, view));
+        let attempt = with_validity(attempt);
+        self.answer(request, reply, attempt, move |reply, ((ino, node), valid)| {
+            reply.inner().attr(&valid, &attr(ino, &node, view));
         });
     }
 
@@ -257,11 +258,16 @@ impl XferFs {
             Some(found) => Ok(Ok(found)),
             None => Ok(Err(state.may_keep_absent(parent, given(&name)?))),
         };
-        self.answer(request, reply, attempt, move |reply, found| match found {
-            Ok((ino, node)) => reply.entry(&FOR_EVER, &attr(ino, &node, view), GENERATION),
-            Err(true) => reply.entry(&FOR_EVER, &absent(), GENERATION),
-            Err(false) => reply.entry(&Duration::ZERO, &absent(), GENERATION),
-        });
+        self.answer(
+            request,
+            reply,
+            with_validity(attempt),
+            move |reply, (found, valid)| match found {
+                Ok((ino, node)) => reply.entry(&valid, &attr(ino, &node, view), GENERATION),
+                Err(true) => reply.entry(&valid, &absent(), GENERATION),
+                Err(false) => reply.entry(&Duration::ZERO, &absent(), GENERATION),
+            },
+        );
     }
 
     /// Answers a lookup in the hidden directory, which only threads that place arrivals can see.
@@ -297,6 +303,26 @@ impl XferFs {
         let name = new_name(parent, name);
         self.answer_entry(request, reply, move |state| {
             state.make(parent, given(&name)?, &new, owner)
+        });
+    }
+
+    /// Creates a file under a name that a program gave, and opens it.
+    pub(super) fn create_opened(
+        &self,
+        request: &Request,
+        (parent, name): (INodeNo, &OsStr),
+        mode: u16,
+        writable: bool,
+        reply: ReplyCreate,
+    ) {
+        let (view, owner, parent) = (self.view, owner(request), Ino(parent.0));
+        let name = new_name(parent, name);
+        let attempt =
+            move |state: &mut Core| state.create(parent, given(&name)?, mode, owner, writable);
+        self.answer(request, reply, with_validity(attempt), move |reply, (created, valid)| {
+            let ((ino, node), handle) = created;
+            let (attr, handle) = (attr(ino, &node, view), FileHandle(handle.0));
+            reply.created(&valid, &attr, GENERATION, handle, open_flags(writable));
         });
     }
 
@@ -352,14 +378,14 @@ where
     }
 }
 
-/// Adds to an attempt's result how long the kernel may keep it. Once the session is over, that is
-/// not at all, since another session may change the tree.
+/// Adds to an attempt's result how long the kernel may keep it. Once the session is over, or another
+/// client may get the tree, that is not at all.
 fn with_validity<T>(
     mut attempt: impl FnMut(&mut Core) -> Result<T, Stop>,
 ) -> impl FnMut(&mut Core) -> Result<(T, Duration), Stop> {
     move |state| {
         let value = attempt(state)?;
-        Ok((value, if state.is_over() { Duration::ZERO } else { FOR_EVER }))
+        Ok((value, if state.may_be_kept() { FOR_EVER } else { Duration::ZERO }))
     }
 }
 
@@ -388,23 +414,21 @@ fn durably<T>(
     }
 }
 
-/// Adds entries until the reply is full; returns the nodes that the kernel now knows.
+/// Adds entries until the reply is full; returns those with nodes that the kernel now knows.
 fn add_entries(
     reply: &mut ReplyDirectoryPlus,
     listed: Vec<Listed>,
     view: View,
     valid: Duration,
-) -> Vec<Ino> {
+) -> Vec<(Name, Ino)> {
     let mut told = Vec::with_capacity(listed.len());
     for Listed { next, name, ino, node } in listed {
         let (attr, entry) = (attr(ino, &node, view), OsStr::from_bytes(&name));
         if reply.add(INodeNo(ino.0), next, entry, &valid, &attr, GENERATION) {
             break;
         }
-        // The kernel does not count `.` and `..` as lookups.
-        if name != b"." && name != b".." {
-            told.push(ino);
-        }
+        // The kernel does not count `.` and `..` as lookups, and these are no names.
+        told.extend(Name::new(&name).ok().map(|name| (name, ino)));
     }
     told
 }

@@ -20,14 +20,14 @@ use xfer_protocol::limits::{BLOCK_BYTES, NAME_BYTES_MAX, WRITE_BYTES_MAX};
 use xfer_protocol::tree::XattrMode;
 use xfer_protocol::{Errno, Ino};
 
-use super::attr::{FOR_EVER, View, attr};
+use super::attr::View;
 use super::interrupts::Interrupts;
 use super::notices::Attributes;
 use super::placing::{HIDDEN_NAME, Placing};
-use super::replies::{GENERATION, Noting};
+use super::replies::Noting;
 use super::words::{
-    fallocate_mode, given, new_name, new_special, open_flags, owner, parse, permissions,
-    rename_mode, seek, settable_owner, timestamp,
+    fallocate_mode, given, new_name, new_special, open_flags, parse, permissions, rename_mode,
+    seek, settable_owner, timestamp,
 };
 
 /// The most requests that the kernel may have in flight with no program waiting: mostly readahead.
@@ -51,6 +51,7 @@ impl Filesystem for XferFs {
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_EXPORT_SUPPORT,
+            InitFlags::FUSE_HAS_EXPIRE_ONLY,
         ];
         // Best effort: an older kernel lacks some of these, and the mount works without them.
         for flag in wanted {
@@ -234,15 +235,8 @@ impl Filesystem for XferFs {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (view, owner, parent) = (self.view, owner(request), Ino(parent.0));
-        let name = new_name(parent, name);
-        let (mode, writable) = (permissions(mode), flags & libc::O_ACCMODE != libc::O_RDONLY);
-        let attempt =
-            move |state: &mut Core| state.create(parent, given(&name)?, mode, owner, writable);
-        self.answer(request, reply, attempt, move |reply, ((ino, node), handle)| {
-            let (attr, handle) = (attr(ino, &node, view), FileHandle(handle.0));
-            reply.created(&FOR_EVER, &attr, GENERATION, handle, open_flags(writable));
-        });
+        let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        self.create_opened(request, (parent, name), permissions(mode), writable, reply);
     }
 
     fn read(

@@ -15,6 +15,7 @@ mod interrupts;
 mod placing;
 mod dying;
 mod notices;
+mod expiring;
 mod mounting;
 
 use std::io;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use crate::command::options::Access;
 use crate::mountpoint::mountinfo::Entry;
 use attr::View;
+use expiring::Expiring;
 use filesystem::XferFs;
 use interrupts::Interrupts;
 use notices::{Attributes, Notices};
@@ -94,7 +96,8 @@ pub fn mount(
         refused(error)
     };
     attributes.begin(session.notifier());
-    let notices = Notices::start(session.notifier(), placing).map_err(refused_later)?;
+    let expiring = Expiring::of(&session).map_err(refused_later)?;
+    let notices = Notices::start(session.notifier(), expiring, placing).map_err(refused_later)?;
     client.set_kernel(Some(Arc::new(notices)));
     let (end, ended) = watch::channel(false);
     let watching = Handle::current().spawn(interrupts.watch());

@@ -1,4 +1,5 @@
-//! Notifies the kernel of changes that it did not ask for, on a dedicated thread.
+//! Notifies the kernel of changes that it did not ask for, on a dedicated thread; and has it forget what
+//! it keeps before another client gets the tree.
 
 use std::ffi::OsStr;
 use std::io;
@@ -12,32 +13,33 @@ use xfer_client::core::Notice;
 use xfer_client::drive::Kernel;
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
+use super::expiring::Expiring;
 use super::placing::Placing;
 
 /// The kernel, as the client sees it.
 pub(super) struct Notices {
     placing: Arc<Placing>,
     notifier: Notifier,
+    expiring: Expiring,
     queue: Sender<Notice>,
 }
 
 impl Notices {
     /// Starts the thread. It ends when the value is dropped.
-    pub(super) fn start(notifier: Notifier, placing: Arc<Placing>) -> io::Result<Notices> {
-        let (queue, notices) = channel();
-        let this = notifier.clone();
+    pub(super) fn start(
+        notifier: Notifier,
+        expiring: Expiring,
+        placing: Arc<Placing>,
+    ) -> io::Result<Notices> {
+        let (queue, notices) = channel::<Notice>();
+        let (this, other) = (notifier.clone(), expiring.clone());
         let tell_all = move || {
             for notice in notices {
-                // The kernel answers ENOENT for entries that it has not cached, which is fine.
-                if let Err(error) = tell(&notifier, &notice)
-                    && error.kind() != io::ErrorKind::NotFound
-                {
-                    tracing::debug!("a notice to the kernel: {error}");
-                }
+                tell_or_log(&notifier, &expiring, &notice);
             }
         };
         std::thread::Builder::new().name("notices".to_owned()).spawn(tell_all)?;
-        Ok(Notices { placing, notifier: this, queue })
+        Ok(Notices { placing, notifier: this, expiring: other, queue })
     }
 }
 
@@ -64,7 +66,7 @@ impl Attributes {
     pub(super) fn outdate(&self, ino: Ino, then: impl FnOnce() + Send + 'static) {
         let notifier = self.notifier.get().cloned();
         self.runtime.spawn_blocking(move || {
-            let told = notifier.map(|notifier| tell(&notifier, &Notice::Node(ino)));
+            let told = notifier.map(|notifier| outdate_attributes(&notifier, ino));
             if let Some(Err(error)) = told {
                 tracing::debug!("a notice to the kernel: {error}");
             }
@@ -87,9 +89,13 @@ impl Kernel for Notices {
     /// Makes the kernel write a file's dirty pages and drop its cached data. Unlike `syncfs`, which
     /// only sends the writes, this returns when they have been answered.
     fn write_back(&self, ino: Ino) {
-        if let Err(error) = tell(&self.notifier, &Notice::Contents(ino)) {
+        if let Err(error) = self.notifier.inval_inode(INodeNo(ino.0), 0, 0) {
             tracing::debug!("a file's mapped data: {error}");
         }
+    }
+
+    fn outdate(&self, notices: &[Notice]) {
+        notices.iter().for_each(|notice| tell_or_log(&self.notifier, &self.expiring, notice));
     }
 
     fn notice(&self, notice: Notice) {
@@ -98,13 +104,32 @@ impl Kernel for Notices {
     }
 }
 
-fn tell(notifier: &Notifier, notice: &Notice) -> io::Result<()> {
+fn tell_or_log(notifier: &Notifier, expiring: &Expiring, notice: &Notice) {
+    // The kernel answers ENOENT for what it does not keep, which is fine.
+    if let Err(error) = tell(notifier, expiring, notice)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!("a notice to the kernel: {error}");
+    }
+}
+
+fn tell(notifier: &Notifier, expiring: &Expiring, notice: &Notice) -> io::Result<()> {
     match notice {
-        // A negative offset keeps the cached data and invalidates only the attributes.
-        Notice::Node(ino) => notifier.inval_inode(INodeNo(ino.0), -1, 0),
+        Notice::Node(ino) => outdate_attributes(notifier, *ino),
         Notice::Contents(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+        Notice::Data(ino, range) => {
+            let offset = i64::try_from(range.start).unwrap_or(i64::MAX);
+            let len = i64::try_from(range.end - range.start).unwrap_or(i64::MAX);
+            notifier.inval_inode(INodeNo(ino.0), offset, len)
+        }
         Notice::Entry(parent, name) => {
             notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name.as_bytes()))
         }
+        Notice::Expired(parent, name) => expiring.expire(*parent, name),
     }
+}
+
+/// A negative offset keeps the cached data and invalidates only the attributes.
+fn outdate_attributes(notifier: &Notifier, ino: Ino) -> io::Result<()> {
+    notifier.inval_inode(INodeNo(ino.0), -1, 0)
 }

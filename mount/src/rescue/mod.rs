@@ -14,7 +14,10 @@ mod shadow;
 mod text;
 mod filling;
 mod apply;
+mod keeping;
 pub mod commands;
+
+pub use keeping::Keeper;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};

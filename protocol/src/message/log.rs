@@ -43,6 +43,9 @@ pub enum ToServer {
     /// The session ends: the server makes every op that was sent durable, then says
     /// [`ToClient::Ended`] as its last message.
     Logout,
+    /// Like [`ToServer::Logout`], but the client may take the seat again
+    /// ([`Opening::Resume`](super::Opening::Resume)). It shows nothing of the tree until then.
+    Yield,
 }
 
 /// A message from the server on the log link.
@@ -97,18 +100,29 @@ pub enum ToClient {
         /// The time left, in milliseconds.
         deadline_ms: u64,
     },
+    /// Another client of the user's wants the seat. One that hands it over says
+    /// [`ToServer::Yield`] when it can.
+    Wanted {
+        /// The other client's host name, as that client gave it.
+        host: String,
+        /// The other client's address, as the server saw it.
+        address: String,
+    },
     /// The server serves the session no longer and closes the link. The client may resume it after
     /// a reason that passes ([`EndReason::is_passing`]); else the session is over.
     Ended(EndReason),
 }
 
-/// Why a session ended.
+/// Why a session ended, or why the server serves it no longer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 pub enum EndReason {
     /// The client logged out.
     #[error("logged out")]
     LoggedOut,
-    /// Another login took the session over.
+    /// The client handed its seat over, and may take it again.
+    #[error("handed over")]
+    Yielded,
+    /// Another login took the seat. The client may take it again once it is free.
     #[error("taken over by a mount on {} ({})", Shown(host), Shown(address))]
     TakenOver {
         /// The other client's host name, as that client gave it.
@@ -150,9 +164,10 @@ impl EndReason {
             EndReason::Stopping
             | EndReason::DiskFull
             | EndReason::Continued
+            | EndReason::Yielded
+            | EndReason::TakenOver { .. }
             | EndReason::Silent { .. } => true,
             EndReason::LoggedOut
-            | EndReason::TakenOver { .. }
             | EndReason::Administrator
             | EndReason::Protocol(_)
             | EndReason::Storage(_) => false,

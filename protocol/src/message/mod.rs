@@ -11,7 +11,8 @@ mod reading;
 
 pub use log::{DeliveryHead, EndReason, ToClient, ToServer};
 pub use opening::{
-    ALPN, BINDING_LABEL, BUSY_ALERT, Binding, ClientHello, Grant, Opened, Opening, Password,
-    PublicKey, Purpose, Refusal, Resume, Secret, ServerHello, Signature, VERSION,
+    ALPN, BINDING_LABEL, BUSY_ALERT, Binding, Changed, ClientHello, Grant, Opened, Opening,
+    Password, PublicKey, Purpose, Refusal, Resume, Return, Secret, ServerHello, Signature, VERSION,
+    Wish,
 };
 pub use reading::{Answer, Ask, DeliveryState, Page, PageEntry, ReadError, Request, Response};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::DeliveryHead;
 use crate::shown::Shown;
 use crate::tree::{Quota, Room, Usage};
-use crate::{Epoch, IdRange, Name, Seq, SessionId, Timestamp};
+use crate::{Epoch, IdRange, Ino, Name, Seq, SessionId, Timestamp};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u16 = 3;
@@ -93,9 +93,11 @@ pub enum Opening {
         /// A session of the account that is to make way, because its client has crashed on the same
         /// machine.
         replaces: Option<SessionId>,
+        /// Whether the client hands its seat over when another client of the user's asks for it.
+        handoff: bool,
     },
-    /// Continue a session whose log link was lost; the link becomes its log link. No password is
-    /// needed.
+    /// Continue a session whose log link was lost, or take its seat again after another session had
+    /// it; the link becomes its log link. No password is needed.
     Resume(Box<Resume>),
     /// Join an existing session; the link becomes a read link.
     Attach {
@@ -122,6 +124,10 @@ pub struct Resume {
     /// Counts the client's requests for this session, from 1. One that comes late, after a later one
     /// was granted, must not end that one's link.
     pub attempt: u64,
+    /// How much the client wants the seat.
+    pub wish: Wish,
+    /// As in [`Opening::Login`].
+    pub handoff: bool,
     /// The signature of this TLS connection ([`BINDING_LABEL`]) by the session's key. A stolen
     /// secret is useless without the key, and a signature is useless on another connection.
     pub proof: Signature,
@@ -136,6 +142,18 @@ pub enum Purpose {
     TakeOver,
 }
 
+/// How much a client wants its session's seat, which another session may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Wish {
+    /// If it is free.
+    IfFree,
+    /// A program waits for it: ask the other client to hand it over, if both clients do that.
+    Now,
+    /// No more: if another session has had it, the client does not come back.
+    /// [`Refusal::NoSession`] confirms that.
+    Never,
+}
+
 /// The server's answer to [`Opening`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Opened {
@@ -143,6 +161,8 @@ pub enum Opened {
     Session(Box<Grant>),
     /// The session continues: the client sends all ops after [`Grant::applied`], again if need be.
     Resumed(Box<Grant>),
+    /// The session has its seat again, after other sessions have changed the tree.
+    Returned(Box<Return>),
     /// The link joined the session.
     Attached,
     /// The link was refused; the server closes it.
@@ -171,7 +191,7 @@ pub enum Refusal {
         /// When the other session began.
         since: Timestamp,
     },
-    /// There is no such session, or the secret is wrong.
+    /// There is no such session (any more), or the secret is wrong.
     #[error("the session is over")]
     NoSession,
     /// The server is about to stop.
@@ -223,6 +243,28 @@ pub struct Grant {
     pub users: Vec<Name>,
     /// Deliveries that wait to be accepted or declined.
     pub deliveries: Vec<DeliveryHead>,
+}
+
+/// Everything that a client needs to go on with a session after others have changed its tree.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Return {
+    /// As for a new session: all numbers are new, and ops go on after [`Grant::applied`].
+    pub grant: Grant,
+    /// The last op of this session that was applied before it lost its seat. Later ones that the
+    /// client still has are refused.
+    pub base: Seq,
+    /// What was changed meanwhile.
+    pub changed: Changed,
+}
+
+/// The nodes that other sessions have changed, made or removed. An entry that was changed, made or
+/// removed counts as a change of its directory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Changed {
+    /// These, in order, at most [`CHANGED_MAX`](crate::limits::CHANGED_MAX).
+    Nodes(Vec<Ino>),
+    /// Perhaps all.
+    All,
 }
 
 /// The label by which both sides derive the value that is signed for [`Resume::proof`] from the TLS

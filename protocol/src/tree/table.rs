@@ -5,6 +5,7 @@
 //! changed row stays until it is *durable* (durable at the server); only durable rows can be
 //! unloaded.
 
+mod returning;
 mod unloading;
 mod weight;
 

@@ -63,6 +63,8 @@ pub struct Authenticated {
     pub key: PublicKey,
     /// A session that makes way for this one, because its client has crashed.
     pub replaces: Option<SessionId>,
+    /// Whether the client hands its seat over to others of the account.
+    pub handoff: bool,
     /// The client's host name, as that client gave it, without control characters.
     pub host: String,
     /// The client's address, as the server saw it.
@@ -178,7 +180,7 @@ impl Door {
                 }
                 None => turn_away(stream, &request.user, Refusal::NoSession).await,
             },
-            Opening::Login { user, password, purpose, host, key, replaces } => {
+            Opening::Login { user, password, purpose, host, key, replaces, handoff } => {
                 match self.check(stream, &user, password, address).await? {
                     Ok(account) => Ok(Admitted::Log(Authenticated {
                         account: account.id,
@@ -187,6 +189,7 @@ impl Door {
                         purpose,
                         key,
                         replaces,
+                        handoff,
                         host: label(&host),
                         address: shown,
                     })),

@@ -9,7 +9,7 @@ use xfer_link::{receive, send};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
     Answer, Ask, Binding, EndReason, Grant, ReadError, Request, Response, Resume, ToClient,
-    ToServer,
+    ToServer, Wish,
 };
 use xfer_protocol::tree::{Action, Op, Owner};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Seq};
@@ -178,6 +178,8 @@ impl Lost {
             epoch: self.grant.epoch,
             durable: self.durable,
             attempt: ATTEMPTS.fetch_add(1, Ordering::Relaxed),
+            wish: Wish::Now,
+            handoff: false,
             proof: self.key.prove(self.grant.session, self.binding),
         }
     }

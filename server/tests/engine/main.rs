@@ -11,6 +11,7 @@ mod reading;
 mod resume;
 mod secrets;
 mod sending;
+mod seats;
 mod sessions;
 mod space;
 mod storage;

@@ -33,6 +33,7 @@ async fn a_session_runs_and_ends_over_a_store_in_memory() {
         purpose: Purpose::Mount,
         key: key.public(),
         replaces: None,
+        handoff: false,
         host: "host".to_owned(),
         address: "address".to_owned(),
     };

@@ -8,7 +8,7 @@ use tokio::io::{DuplexStream, duplex};
 use xfer_link::proof::SessionKey;
 use xfer_link::receive;
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::message::{Binding, Grant, Opened, Purpose, Refusal, Resume};
+use xfer_protocol::message::{Binding, Grant, Opened, Purpose, Refusal, Resume, Return};
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{ContentId, Name, SessionId, Timestamp};
 use xfer_server::engine::Engine;
@@ -144,6 +144,7 @@ impl World {
             purpose,
             key: key.public(),
             replaces,
+            handoff: false,
             host: "host".to_owned(),
             address: "address".to_owned(),
         };
@@ -154,7 +155,9 @@ impl World {
         match receive::<Opened, _>(&mut ours, Bounds::OPEN).await.unwrap().0 {
             Opened::Session(grant) => Ok(Client::new(*grant, ours, key)),
             Opened::Refused(refusal) => Err(refusal),
-            Opened::Attached | Opened::Resumed(_) => panic!("a login was answered otherwise"),
+            Opened::Attached | Opened::Resumed(_) | Opened::Returned(_) => {
+                panic!("a login was answered otherwise")
+            }
         }
     }
 
@@ -171,6 +174,31 @@ impl World {
         request: Resume,
         binding: Binding,
     ) -> Result<(Grant, DuplexStream), Refusal> {
+        match self.ask_to_resume(request, binding).await? {
+            (Opened::Resumed(grant), ours) => Ok((*grant, ours)),
+            (Opened::Refused(refusal), _) => Err(refusal),
+            (opened, _) => panic!("a resume was answered by {opened:?}"),
+        }
+    }
+
+    /// Makes a request to resume a session whose tree others have changed.
+    pub async fn try_return(
+        &self,
+        request: Resume,
+        binding: Binding,
+    ) -> Result<(Return, DuplexStream), Refusal> {
+        match self.ask_to_resume(request, binding).await? {
+            (Opened::Returned(back), ours) => Ok((*back, ours)),
+            (Opened::Refused(refusal), _) => Err(refusal),
+            (opened, _) => panic!("a return was answered by {opened:?}"),
+        }
+    }
+
+    async fn ask_to_resume(
+        &self,
+        request: Resume,
+        binding: Binding,
+    ) -> Result<(Opened, DuplexStream), Refusal> {
         let (mut ours, theirs) = duplex(PIPE_BYTES);
         let user = name(&request.user);
         let address = "another address".to_owned();
@@ -178,11 +206,8 @@ impl World {
         let (reader, writer) = tokio::io::split(theirs);
         let engine = self.engine.clone();
         tokio::spawn(async move { engine.run_resumed(proved, reader, writer).await });
-        match receive::<Opened, _>(&mut ours, Bounds::OPEN).await.unwrap().0 {
-            Opened::Resumed(grant) => Ok((*grant, ours)),
-            Opened::Refused(refusal) => Err(refusal),
-            Opened::Attached | Opened::Session(_) => panic!("a resume was answered otherwise"),
-        }
+        let opened = receive::<Opened, _>(&mut ours, Bounds::OPEN).await.unwrap().0;
+        Ok((opened, ours))
     }
 
     /// Waits until the session of a user has left the server's memory.

@@ -100,6 +100,10 @@ impl Trees for Embedded {
     fn forget(&self, account: AccountId, epoch: Epoch) -> Answer<'_, ()> {
         self.hop(move |parts| parts.rows.end_for_good(account, epoch))
     }
+
+    fn give_up(&self, account: AccountId, session: SessionId) -> Answer<'_, ()> {
+        self.hop(move |parts| parts.rows.give_up(account, session))
+    }
 }
 
 /// Takes the lock on reservations while deliveries are committed, because admitting one changes

@@ -101,6 +101,12 @@ impl Sessions {
         self.dormant.retain(|dormant| is_other(&dormant.standing));
     }
 
+    /// Forgets a session, if it is dormant.
+    pub(super) fn give_up(&mut self, session: SessionId, applied: Seq) {
+        self.dormant.retain(|dormant| dormant.standing.known.session != session);
+        self.drop_surplus(applied);
+    }
+
     /// Makes the present session dormant. [`Sessions::drop_surplus`] must follow.
     fn displace(&mut self, applied: Seq) {
         let Some(mut standing) = self.present.take() else { return };

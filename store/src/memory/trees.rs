@@ -86,6 +86,15 @@ impl Trees for Memory {
         self.lock().forget(account, epoch);
         answer(Ok(()))
     }
+
+    fn give_up(&self, account: AccountId, session: SessionId) -> Answer<'_, ()> {
+        let mut state = self.lock();
+        let applied = state.accounts.get(&account).map(|held| held.applied).unwrap_or_default();
+        if let Some(sessions) = state.sessions.get_mut(&account) {
+            sessions.give_up(session, applied);
+        }
+        answer(Ok(()))
+    }
 }
 
 impl Tables {

@@ -70,6 +70,10 @@ impl Trees for Mortal<dyn Trees> {
         self.1.within(|| self.0.session_of(account, session))
     }
 
+    fn give_up(&self, account: AccountId, session: SessionId) -> Answer<'_, ()> {
+        self.1.within(|| self.0.give_up(account, session))
+    }
+
     fn resume(&self, account: AccountId, with: Resumption) -> Answer<'_, Option<Resumed>> {
         self.1.within(|| self.0.resume(account, with))
     }

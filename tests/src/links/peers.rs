@@ -5,20 +5,23 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{DuplexStream, split};
 use xfer_client::connect::{
-    Begin, Credentials, Dial, Dialling, EndpointError, LogLink, NewSession, Phase, Reader, Ticket,
-    Writer,
+    Begin, Claim, Credentials, Dial, Dialling, EndpointError, LogLink, Missed, NewSession, Phase,
+    Reader, Ticket, Writer,
 };
 use xfer_client::core::{Options, Owners};
 use xfer_client::drive::{Client, Surroundings};
 use xfer_link::proof::SessionKey;
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::message::{Binding, DeliveryHead, Opened, Password, Purpose, Resume};
+use xfer_protocol::message::{
+    Binding, Changed, DeliveryHead, Opened, Password, Purpose, Resume, Return,
+};
 use xfer_protocol::tree::{Owner, Quota};
 use xfer_protocol::{ContentId, Name, Seq, SessionId, Timestamp};
 use xfer_server::engine::{Clock, Engine, SystemClock};
@@ -55,6 +58,8 @@ pub struct Host {
     /// The server's clock, if it is not this machine's.
     clock: Arc<dyn Clock>,
     disk: Option<Disk>,
+    /// Whether clients that come back are not told what others have changed.
+    hides: Arc<AtomicBool>,
 }
 
 /// A store on this machine's disk.
@@ -90,6 +95,7 @@ pub fn roomy(user: &str) -> Options {
         owners,
         wait,
         offline_bytes: None,
+        handoff: false,
         label,
     }
 }
@@ -132,8 +138,9 @@ impl Host {
             store.accounts.create(new).await.unwrap();
         }
         let clock = Arc::new(VirtualClock::start());
+        let (journal, spill, rescue) = (None, None, None);
         let surroundings =
-            Surroundings { clock: clock.clone(), cookie_key: [7; 16], journal: None, spill: None };
+            Surroundings { clock: clock.clone(), cookie_key: [7; 16], journal, spill, rescue };
         Host::over(store, rows_bytes, surroundings, clock, None)
     }
 
@@ -147,7 +154,8 @@ impl Host {
         let life = Life::default();
         let engine = Engine::with_clock(life.lived_over(&store), rows_bytes, clock.clone());
         let reached = Arc::new(Mutex::new(Some((engine.clone(), store.clone()))));
-        Host { engine, store, reached, life, surroundings, clock, disk }
+        let hides = Arc::default();
+        Host { engine, store, reached, life, surroundings, clock, disk, hides }
     }
 
     /// Replaces an engine that was stopped or killed by a new one.
@@ -160,6 +168,11 @@ impl Host {
         let store = self.life.lived_over(&self.store);
         self.engine = Engine::with_clock(store, rows_bytes, self.clock.clone());
         *self.reached.lock().unwrap() = Some((self.engine.clone(), self.store.clone()));
+    }
+
+    /// Plants a bug: clients that come back are not told what others have changed.
+    pub fn hide_changes(&self, hides: bool) {
+        self.hides.store(hides, Ordering::Relaxed);
     }
 
     /// Kills the server: its calls to the store have no effect any more, and it can't be reached. The
@@ -226,8 +239,10 @@ impl Host {
         let cable = Cable::new(wiring);
         let key = SessionKey::generate().unwrap();
         let reached = self.reached.clone();
-        let dial = Arc::new(Line { reached, user: name(user), key, cable: cable.clone() });
-        let begin = Begin::New { password: Password(Vec::new()), purpose, replaces };
+        let (cable_there, hides) = (cable.clone(), self.hides.clone());
+        let dial = Arc::new(Line { reached, user: name(user), key, cable: cable_there, hides });
+        let (password, handoff) = (Password(Vec::new()), options.handoff);
+        let begin = Begin::New { password, purpose, replaces, handoff };
         let link = match dial.log_link(begin).await {
             Ok(link) => link,
             Err(EndpointError::Refused(refusal)) => return Err(Opened::Refused(refusal)),
@@ -253,6 +268,8 @@ struct Line {
     /// Proves that the session is this client's.
     key: SessionKey,
     cable: Cable,
+    /// Whether it hides what others have changed.
+    hides: Arc<AtomicBool>,
 }
 
 impl Line {
@@ -266,6 +283,7 @@ impl Line {
         &self,
         purpose: Purpose,
         replaces: Option<SessionId>,
+        handoff: bool,
     ) -> Result<LogLink, EndpointError> {
         let (engine, store) = self.reach()?;
         let account = store.accounts.find(self.user.clone()).await.unwrap().unwrap();
@@ -276,6 +294,7 @@ impl Line {
             purpose,
             key: self.key.public(),
             replaces,
+            handoff,
             host: "laptop".to_owned(),
             address: ADDRESS.to_owned(),
         };
@@ -284,20 +303,33 @@ impl Line {
         tokio::spawn(async move { engine.run_session(who, reader, writer).await });
         match opened(ours, Phase::Login).await? {
             (Opened::Session(grant), reader, writer) => {
-                Ok(LogLink { grant: *grant, reader, writer })
+                Ok(LogLink { grant: *grant, missed: None, reader, writer })
             }
             (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
-            (Opened::Attached | Opened::Resumed(_), ..) => Err(EndpointError::Nonsense("attached")),
+            (Opened::Attached | Opened::Resumed(_) | Opened::Returned(_), ..) => {
+                Err(EndpointError::Nonsense("attached"))
+            }
         }
     }
 
-    async fn resume(&self, ticket: Ticket) -> Result<LogLink, EndpointError> {
+    async fn resume(&self, ticket: Ticket, claim: Claim) -> Result<LogLink, EndpointError> {
         let (engine, _) = self.reach()?;
         let Ticket { session, secret, epoch, durable, attempt } = ticket;
         let (user, binding) = (self.user.clone(), Binding::default());
         let proof = self.key.prove(session, binding);
         let user_name = user.to_string();
-        let request = Resume { user: user_name, session, secret, epoch, durable, attempt, proof };
+        let Claim { wish, handoff } = claim;
+        let request = Resume {
+            user: user_name,
+            session,
+            secret,
+            epoch,
+            durable,
+            attempt,
+            wish,
+            handoff,
+            proof,
+        };
         let (ours, theirs) = self.cable.lay_log();
         let (reader, writer) = split(theirs);
         let resuming = Resuming { user, request, binding, address: ADDRESS.to_owned() };
@@ -309,7 +341,14 @@ impl Line {
         });
         match opened(ours, Phase::Resume).await? {
             (Opened::Resumed(grant), reader, writer) => {
-                Ok(LogLink { grant: *grant, reader, writer })
+                Ok(LogLink { grant: *grant, missed: None, reader, writer })
+            }
+            (Opened::Returned(back), reader, writer) => {
+                let Return { grant, base, mut changed } = *back;
+                if self.hides.load(Ordering::Relaxed) {
+                    changed = Changed::Nodes(Vec::new());
+                }
+                Ok(LogLink { grant, missed: Some(Missed { base, changed }), reader, writer })
             }
             (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
             (Opened::Attached | Opened::Session(_), ..) => Err(EndpointError::Nonsense("attached")),
@@ -321,8 +360,10 @@ impl Dial for Line {
     fn log_link(&self, begin: Begin) -> Dialling<'_, LogLink> {
         Box::pin(async move {
             match begin {
-                Begin::New { purpose, replaces, .. } => self.log_in(purpose, replaces).await,
-                Begin::Resume(ticket) => self.resume(ticket).await,
+                Begin::New { purpose, replaces, handoff, .. } => {
+                    self.log_in(purpose, replaces, handoff).await
+                }
+                Begin::Resume(ticket, claim) => self.resume(ticket, claim).await,
             }
         })
     }
@@ -337,7 +378,7 @@ impl Dial for Line {
             match opened(ours, Phase::Attach).await? {
                 (Opened::Attached, reader, writer) => Ok((reader, writer)),
                 (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
-                (Opened::Session(_) | Opened::Resumed(_), ..) => {
+                (Opened::Session(_) | Opened::Resumed(_) | Opened::Returned(_), ..) => {
                     Err(EndpointError::Nonsense("logged in"))
                 }
             }

@@ -147,7 +147,8 @@ impl Coming {
         let password = Password(b"a guess".to_vec());
         let (purpose, host) = (Purpose::Mount, "stranger".to_owned());
         let (key, replaces) = (PublicKey::default(), None);
-        let opening = Opening::Login { user, password, purpose, host, key, replaces };
+        let opening =
+            Opening::Login { user, password, purpose, host, key, replaces, handoff: false };
         let failed = std::io::Error::other;
         let bounds = Bounds::OPENING;
         let hello = ClientHello::new("stranger");

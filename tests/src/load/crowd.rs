@@ -119,6 +119,7 @@ fn options(label: String) -> Options {
         owners,
         wait,
         offline_bytes: None,
+        handoff: false,
         label,
     }
 }
@@ -162,10 +163,12 @@ impl Kernel for Doorbell {
 
     fn write_back(&self, _: Ino) {}
 
+    fn outdate(&self, _: &[Notice]) {}
+
     fn notice(&self, notice: Notice) {
         match notice {
             Notice::Entry(_, name) => self.letters.note(self.user, name),
-            Notice::Node(_) | Notice::Contents(_) => {}
+            Notice::Node(_) | Notice::Expired(..) | Notice::Data(..) | Notice::Contents(_) => {}
         }
     }
 }

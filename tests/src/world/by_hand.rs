@@ -23,6 +23,6 @@ pub async fn login(server: &Server, user: &Name, home: &Path) -> Result<NewSessi
     let contact = reach(&target, &mode).await.map_err(|error| error.to_string())?;
     let policy = TrustPolicy { mode, known_hosts };
     let peer = contact.trust(&policy, &mut OnTerminal).map_err(|error| error.to_string())?;
-    let login = peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount, None);
+    let login = peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount, None, false);
     Ok(login.await.map_err(|error| error.to_string())?.session)
 }

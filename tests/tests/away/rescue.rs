@@ -150,7 +150,7 @@ fn what_others_changed_since_is_not_overwritten_by_a_rescue() {
     fs::create_dir(&elsewhere).unwrap();
     let other = world.mounting("alice").at(&elsewhere).arg("--takeover").start();
     other.shell("echo theirs > both; echo theirs > new; echo theirs > removed; echo theirs > big");
-    other.sync();
+    other.unmount();
     mount.signal(Signal::CONT);
     wait_until("the rest to be kept", PATIENCE, || mount.said().contains("kept in"));
     let name = name_of_the_rescue(&world);
@@ -159,7 +159,7 @@ fn what_others_changed_since_is_not_overwritten_by_a_rescue() {
     for line in ["both: has changed", "removed: was to be removed", "big: has changed"] {
         assert!(applied.stderr.contains(line), "{line} is not in:\n{}", applied.stderr);
     }
-    let read = |name: &str| fs::read_to_string(other.path(name)).unwrap();
+    let read = |name: &str| fs::read_to_string(mount.path(name)).unwrap();
     for name in ["both", "new", "removed", "big"] {
         assert_eq!(read(name), "theirs\n");
     }
@@ -167,9 +167,8 @@ fn what_others_changed_since_is_not_overwritten_by_a_rescue() {
     assert_eq!(read("mine"), "mine\n");
     // What was put beside is applied.
     assert_eq!(rescue(&world, &["apply", &name]).code, Some(1));
-    assert!(!other.path("both.rescued-1").exists());
-    other.unmount();
-    drop(mount);
+    assert!(!mount.path("both.rescued-1").exists());
+    mount.unmount();
 }
 
 #[test]

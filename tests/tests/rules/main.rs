@@ -2,7 +2,7 @@
 //! of the tree and with an independent model.
 //!
 //! The server's stores are real; the clock jumps ahead when all tasks are idle. Meanwhile both
-//! sides unload rows and blocks, sessions end, links are cut, cables are pulled, clients vanish, the
+//! sides unload rows and blocks, sessions end, users go over to another machine, links are cut, cables are pulled, clients vanish, the
 //! server restarts or is killed, and deliveries between the two users arrive.
 //!
 //! Reading order: `program` (single operations, and notes of their results), `chance` (drawing
@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, timeout};
+use xfer_protocol::limits::LEASE_MS;
 use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::Quota;
 use xfer_tests::cable::Cable;
@@ -52,6 +53,9 @@ const PART_TIME: Duration = Duration::from_secs(100_000);
 /// some for longer than a seat is kept.
 const AWAY_MS: [u64; 3] = [8_000, 40_000, 400_000];
 
+/// How long the server keeps a seat for a client that is away.
+const LEASE: Duration = Duration::from_millis(LEASE_MS);
+
 /// The time that a stopping server gives its clients.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -80,6 +84,7 @@ impl Run {
             Place::OnDisk => Host::with(&directory(), &users, QUOTA, rows),
             Place::InMemory => Host::simulated(&users, QUOTA, rows).await,
         };
+        host.hide_changes(flaw == Flaw::HidesChanges);
         let alice = User::new(&host, name("alice"), QUOTA, flaw).await;
         let bob = User::new(&host, name("bob"), QUOTA, flaw).await;
         let users = [alice, bob];
@@ -133,6 +138,7 @@ impl Run {
             14 => self.crash().await,
             15 => self.pull(at).await,
             16 => self.cut(at).await,
+            17 | 18 => self.change_machines(at).await,
             _ => {
                 let count = self.users[at].walk_amid_changes(&mut self.random).await;
                 self.operations += count;
@@ -243,6 +249,16 @@ impl Run {
         }
     }
 
+    /// Has a user go over to the other machine.
+    async fn change_machines(&mut self, at: usize) {
+        let Run { host, users, post, random, .. } = self;
+        // The other user may have sent something that was accepted there.
+        users[1 - at].settle().await;
+        users[1 - at].catch_up(post);
+        users[at].change_machines(host, random, post).await;
+        self.look_at_all().await;
+    }
+
     /// Cuts the links of a client, which goes on over others.
     async fn cut(&mut self, at: usize) {
         let cable = self.users[at].cable();
@@ -259,6 +275,10 @@ impl Run {
         let Some(cable) = self.users[at].cable() else { return };
         let longest = *self.random.pick(&AWAY_MS);
         let away = Duration::from_millis(self.random.below(longest));
+        if away >= LEASE {
+            // The other machine would take the tree.
+            self.users[at].leave_other().await;
+        }
         cable.pull();
         let plugged_in = tokio::spawn(async move {
             sleep(away).await;
@@ -276,7 +296,7 @@ impl Run {
             self.turn().await;
         }
         self.host.kill();
-        self.users.iter().filter_map(User::cable).for_each(|cable| cable.cut());
+        self.users.iter().flat_map(User::cables).for_each(Cable::cut);
         self.work_until_reopened(None).await;
     }
 
@@ -309,6 +329,8 @@ impl Run {
         // The user may already have accepted the other's deliveries, so those must be in the history.
         self.users[1 - at].settle().await;
         self.catch_up();
+        // The other machine would take the tree.
+        self.users[at].leave_other().await;
         self.users[at].pull();
         for _ in 0..self.random.below(20) {
             self.operations += self.users[at].turn(&mut self.random).await;
@@ -451,6 +473,11 @@ fn the_oracle_sees_a_link_that_does_not_change_a_time() {
 #[test]
 fn the_oracle_sees_a_byte_that_should_be_gone() {
     must_be_found(Flaw::PunchesShort);
+}
+
+#[test]
+fn the_oracle_sees_a_row_that_was_kept_though_another_machine_has_changed_it() {
+    must_be_found(Flaw::HidesChanges);
 }
 
 #[test]

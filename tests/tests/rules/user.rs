@@ -46,6 +46,7 @@ pub struct Mounted {
     pub program: Program,
     cable: Cable,
     tap: Wiretap,
+    session: SessionId,
 }
 
 /// One of the two users.
@@ -54,11 +55,13 @@ pub struct User {
     pub name: Name,
     /// The mount, while there is one.
     pub mounted: Option<Mounted>,
+    /// The mount on the user's other machine. Nobody works there now.
+    other: Option<Mounted>,
     /// The open files.
     pub slots: [Option<Slot>; SLOTS],
     /// Files to be closed once no operation on them is running.
     closing: Vec<Slot>,
-    /// The session that this machine had last. Its client may be gone without having ended it.
+    /// The session of the last mount. Its client may be gone without having ended it.
     last: Option<SessionId>,
     flaw: Flaw,
     /// The history so far.
@@ -89,7 +92,7 @@ impl User {
         fixtures.extend(rows.into_iter().map(|(_, ino, node)| (ino, node)));
         let history = History::new(&name, &fixtures, &names, quota, flaw);
         let (mounted, slots, closing, last) = (None, [None; SLOTS], Vec::new(), None);
-        User { name, mounted, slots, closing, last, flaw, history }
+        User { name, mounted, other: None, slots, closing, last, flaw, history }
     }
 
     /// Begins a session, which knows nothing yet.
@@ -100,32 +103,76 @@ impl User {
         random: &mut Random,
         post: &mut Post,
     ) {
+        let (mounted, applied) = self.mount(host, purpose, self.last, random).await;
+        self.last = Some(mounted.session);
+        let lost = u64::from(self.flaw == Flaw::LosesAnOp && applied > Seq(1));
+        self.history.begin(Seq(applied.0 - lost), post);
+        (self.slots, self.closing) = ([None; SLOTS], Vec::new());
+        self.mounted = Some(mounted);
+    }
+
+    async fn mount(
+        &self,
+        host: &Host,
+        purpose: Purpose,
+        replaces: Option<SessionId>,
+        random: &mut Random,
+    ) -> (Mounted, Seq) {
         let tap = Wiretap::default();
         let cache_bytes = *random.pick(&[256 << 10, 64 << 20]);
-        let tree_bytes = rows_bytes(random);
-        let options = Options { cache_bytes, tree_bytes, wait: Some(WAIT), ..roomy("test") };
+        let (tree_bytes, wait, handoff) = (rows_bytes(random), Some(WAIT), true);
+        let options = Options { cache_bytes, tree_bytes, wait, handoff, ..roomy("test") };
         let name = std::str::from_utf8(self.name.as_bytes()).unwrap();
         let lag = Duration::from_millis(*random.pick(&[0, 5, 30]));
         let wiring = Wiring { tap: Some(tap.clone()), lag, ..Wiring::default() };
-        let peer = host.mount_after(self.last, name, purpose, options, wiring).await;
+        let peer = host.mount_after(replaces, name, purpose, options, wiring).await;
         let Peer { client, cable, applied, session } = match peer {
             Ok(peer) => peer,
             Err(Opened::Refused(refusal)) => panic!("{name} can't mount: {refusal}"),
             Err(other) => panic!("{name} can't mount: {other:?}"),
         };
-        self.last = Some(session);
-        let lost = u64::from(self.flaw == Flaw::LosesAnOp && applied > Seq(1));
-        self.history.begin(Seq(applied.0 - lost), post);
-        (self.slots, self.closing) = ([None; SLOTS], Vec::new());
-        self.mounted = Some(Mounted { program: Program::new(client), cable, tap });
+        (Mounted { program: Program::new(client), cable, tap, session }, applied)
+    }
+
+    /// Goes over to the user's other machine, which then asks for the tree.
+    pub async fn change_machines(&mut self, host: &Host, random: &mut Random, post: &mut Post) {
+        if self.mounted.is_none() {
+            return;
+        }
+        // A file that is open for writing would keep the tree, and one that is open for reading may
+        // be removed there.
+        self.close_all().await;
+        self.settle().await;
+        self.catch_up(post);
+        let next = match self.other.take() {
+            Some(other) => other,
+            None => self.mount(host, Purpose::TakeOver, None, random).await.0,
+        };
+        self.last = Some(next.session);
+        self.other = self.mounted.replace(next);
+        self.history.count("change of machines", 1);
+        self.walk().await;
+    }
+
+    /// Ends the mount on the user's other machine.
+    pub async fn leave_other(&mut self) {
+        let Some(other) = self.other.take() else { return };
+        other.program.client().finish().await.expect("a mount without the tree loses nothing");
+        self.history.note(other.tap.take(), other.program.take_notes());
     }
 
     /// Ends the session in order.
     pub async fn end(&mut self, host: &Host) {
+        self.leave_other().await;
         let Some(mounted) = self.mounted.take() else { return };
         self.count_questions(host);
         mounted.program.client().finish().await.expect("a session that ends loses nothing");
         self.history.note(mounted.tap.take(), mounted.program.take_notes());
+    }
+
+    /// All cables to the server.
+    pub fn cables(&self) -> impl Iterator<Item = &Cable> {
+        self.mounted.iter().chain(&self.other).map(|mounted| &mounted.cable)
     }
 
     /// The cable to the server, if there is a mount.
@@ -166,9 +213,11 @@ impl User {
     /// Records ops and observations, and lets the trees catch up with the durable ops.
     pub fn catch_up(&mut self, post: &mut Post) {
         let mut durable = self.history.said();
-        if let Some(mounted) = &self.mounted {
+        // Whatever the other machine did came before.
+        for (place, mounted) in self.other.iter().chain(&self.mounted).enumerate() {
             self.history.note(mounted.tap.take(), mounted.program.take_notes());
-            durable = mounted.program.client().status().durable;
+            let there = mounted.program.client().status().durable;
+            durable = if place == 0 { there } else { durable.max(there) };
         }
         self.history.catch_up(durable, post);
     }

@@ -68,7 +68,7 @@ fn client_of(lie: fn(&Ask) -> Answer) -> Arc<Client> {
     });
     let (reader, writer) = split(ours);
     let (reader, writer) = (Box::new(reader) as Reader, Box::new(writer) as Writer);
-    let link = LogLink { grant, reader, writer };
+    let link = LogLink { grant, missed: None, reader, writer };
     let session = NewSession { link, dial: Arc::new(Liar(lie)) };
     Client::start(session, roomy("alice"))
 }

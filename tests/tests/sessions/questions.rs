@@ -139,6 +139,28 @@ fn answers_that_are_typed_mount_and_are_not_shown_if_they_are_secret() {
 }
 
 #[test]
+fn a_user_whose_account_is_mounted_elsewhere_can_take_it_over_without_the_password_again() {
+    let world = World::new(&["alice"]);
+    let elsewhere = world.mount_point("elsewhere");
+    let first = world.mounting("alice").at(&elsewhere).start();
+    let known_hosts = world.outside().join("known_hosts");
+    let second = mount(&world, &["--fingerprint", &world.server.fingerprint], &known_hosts);
+    for (answer, code) in [("n\r", 11), ("\r", 11), ("y\r", 0)] {
+        let mut program = OnPty::start(&second);
+        program.says("Password of alice@");
+        program.types("the password of alice\r");
+        program.says("Take it over? [y/N] ");
+        program.types(answer);
+        assert_eq!(program.ended(), Some(code), "{}", program.said());
+        assert!(program.said().contains("already mounted on"), "{}", program.said());
+    }
+    let waits = first.xfer("status", &[]).succeeded().stdout;
+    assert!(waits.contains("dormant"), "{waits}");
+    shell(world.mount_point("alice").parent().unwrap(), "fusermount3 -u alice");
+    first.unmount();
+}
+
+#[test]
 fn a_question_that_is_stopped_and_continued_is_asked_again_and_the_shell_gets_its_terminal() {
     let world = World::new(&["alice"]);
     let store = world.server.store().to_str().unwrap().to_owned();

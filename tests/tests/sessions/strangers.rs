@@ -60,7 +60,7 @@ impl Way {
         let contact = reach(&target, &mode).await?;
         let policy = TrustPolicy { mode, known_hosts: KnownHosts::new(known_hosts) };
         let peer = contact.trust(&policy, &mut OnTerminal)?;
-        peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount, None).await
+        peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount, None, false).await
     }
 }
 

@@ -53,6 +53,12 @@ impl Kept {
     pub(in crate::core) fn new(bytes_max: Option<usize>) -> Kept {
         Kept { bytes_max, ..Kept::default() }
     }
+
+    /// Forgets what is kept: it was given up.
+    pub(in crate::core) fn give_up(&mut self) {
+        let (bytes_max, has_claim) = (self.bytes_max, self.has_claim);
+        *self = Kept { bytes_max, has_claim, ..Kept::default() };
+    }
 }
 
 impl Core {

@@ -9,6 +9,7 @@ use xfer_protocol::DeliveryId;
 use xfer_protocol::Seq;
 use xfer_protocol::message::{Grant, Refusal};
 
+use super::seat::Holder;
 use crate::core::link::{Ending, Link, LinkLoss};
 use crate::core::state::Core;
 use crate::core::uplink::{Astray, can_be_granted};
@@ -22,9 +23,32 @@ impl Core {
             let (since, trouble, next_try) = (self.now.monotonic, None, None);
             self.session.link = Link::Down { since, loss, trouble, next_try };
             self.session.holding = false;
+            self.follow_loss();
             self.uplink.rewind();
         }
         is_news
+    }
+
+    /// Keeps the seat with the session, unless the link was lost because another client has it.
+    fn follow_loss(&mut self) {
+        let Link::Down { loss, .. } = &self.session.link else { return };
+        match loss {
+            LinkLoss::TakenOver { host, address } => {
+                let (host, address) = (host.clone(), address.clone());
+                self.note_holder(Holder { host, address });
+                self.lose_seat();
+            }
+            LinkLoss::Yielded => self.lose_seat(),
+            LinkLoss::Closed
+            | LinkLoss::Silent
+            | LinkLoss::Stopping
+            | LinkLoss::DiskFull
+            | LinkLoss::Unheard { .. }
+            | LinkLoss::Asleep
+            | LinkLoss::Moved
+            | LinkLoss::Continued
+            | LinkLoss::Broken(_) => self.stay(),
+        }
     }
 
     /// Notes why the server was not reached, and when the next try is.
@@ -77,6 +101,9 @@ impl Core {
             self.set_users(users);
         }
         grant.deliveries.iter().for_each(|head| self.note_arrival(head.clone()));
+        if !self.has_seat() {
+            self.take_seat();
+        }
         Ok(())
     }
 

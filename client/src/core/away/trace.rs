@@ -152,7 +152,7 @@ impl Core {
     fn places(&self, ino: Ino) -> Vec<Place> {
         let table = &self.replica.table;
         let Some(node) = self.known_node(ino) else { return Vec::new() };
-        let parent = node.parent().or(self.handles.directory_of(ino));
+        let parent = node.parent().or(self.handles.kernel.directory_of(ino));
         if let Some(parent) = parent.filter(|_| node.is_directory() || node.nlink == 1) {
             let mut entries = table.known_entries(parent, None);
             let found = entries.find(|(_, at)| *at == Some(ino));

@@ -49,7 +49,7 @@ impl Core {
     /// neither known nor being fetched.
     fn files_after(&self, ino: Ino, bytes: u64) -> Vec<Ahead> {
         let mut search = Search { core: self, bytes, entries: ENTRIES_MAX, found: Vec::new() };
-        let (mut inside, mut place) = (self.handles.directory_of(ino), ino);
+        let (mut inside, mut place) = (self.handles.kernel.directory_of(ino), ino);
         // First the rest of the directory with `ino` in it, then the rest of that one's parent
         // after it, and so on upwards.
         for _ in 0..LEVELS_MAX {
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn directories_that_are_said_to_be_in_each_other_do_not_hold_the_search_up() {
         let mut core = core_with(&[(10, 11), (11, 12), (12, 11)]);
-        core.handles.remember(Ino(9), Ino(10));
+        core.handles.kernel.remember(Ino(9), Ino(10), None);
         assert!(core.files_after(Ino(9), 1 << 20).is_empty());
     }
 }

@@ -72,11 +72,16 @@ impl Core {
             }
         }
         // For a cached read too: its reader may soon need the bytes ahead.
-        let waits = self.fetch_for(handle, ino, data, range);
+        let waits = self.fetch_for(handle, ino, data, range.clone());
         if is_first {
             self.walk_on(ino, data, !known);
         }
-        if known { Ok(out) } else { Err(Pause::Data(waits).into()) }
+        if known {
+            self.note_data(ino, range);
+            Ok(out)
+        } else {
+            Err(Pause::Data(waits).into())
+        }
     }
 
     /// Writes bytes. If another file is known to have them, the server copies them from there
@@ -94,11 +99,16 @@ impl Core {
         // Unlike a write, a copy can't clear the set-id bits.
         if let Some(copy) = copy.filter(|_| !clear_set_id) {
             let CopyRange { from, from_offset, to, to_offset, len } = copy;
-            return self.change(Action::CopyRange { from, from_offset, to, to_offset, len, fresh });
+            self.change(Action::CopyRange { from, from_offset, to, to_offset, len, fresh })?;
+            self.note_data(ino, offset..offset + len);
+            return Ok(());
         }
         let len = u32::try_from(data.len()).map_err(|_| Errno::EINVAL)?;
         let action = Action::Write { ino, offset, len, clear_set_id, fresh };
-        self.change_with(action, data.clone())
+        self.change_with(action, data.clone())?;
+        // The kernel keeps what it has written.
+        self.note_data(ino, offset..offset + u64::from(len));
+        Ok(())
     }
 
     /// Before a descriptor of a handle is closed: reserves room in the recipient's inbox if the
@@ -113,9 +123,13 @@ impl Core {
 
     /// Closes a handle. If that completes a file in a mailbox, [`Core::send_if_whole`] sends it.
     pub fn close(&mut self, handle: HandleId) {
-        if let Some(Handle::Directory(directory)) = self.handles.close(handle) {
-            self.replica.table.unpin(directory.ino);
-            self.replica.trim();
+        match self.handles.close(handle) {
+            Some(Handle::Directory(directory)) => {
+                self.replica.table.unpin(directory.ino);
+                self.replica.trim();
+            }
+            Some(Handle::File(file)) if file.writable => self.session.lets_go |= self.is_let_go(),
+            Some(Handle::File(_)) | None => {}
         }
     }
 

@@ -13,6 +13,8 @@
 //! **Invariant:** a chunk whose last change is not durable, or that a fetch is in flight for, is
 //! not evicted. It may be spilled. Otherwise an older answer could be taken for the present state.
 
+mod rebasing;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;

@@ -12,7 +12,9 @@ mod ahead;
 mod bytes;
 mod copies;
 
-use xfer_protocol::{Ino, Seq};
+use std::collections::BTreeSet;
+
+use xfer_protocol::{ContentId, Ino, Seq};
 
 pub(crate) use cache::FetchOrder;
 pub(in crate::core) use readahead::Readahead;
@@ -35,5 +37,13 @@ impl Data {
     pub(in crate::core) fn new(cache_bytes: usize, durable: Seq) -> Data {
         let cache = Cache::new(cache_bytes, durable);
         Data { cache, walk: Walk::default(), orders: Vec::new() }
+    }
+
+    /// Forgets all bytes but those of some contents, after others have changed the tree up to op
+    /// `applied`. Fetches in flight bring nothing.
+    pub(in crate::core) fn rebase(&mut self, contents: &BTreeSet<ContentId>, applied: Seq) {
+        self.cache.rebase(contents, applied);
+        self.walk = Walk::default();
+        self.orders.clear();
     }
 }

@@ -75,6 +75,13 @@ impl Outbox {
         self.resend |= !self.drafts.is_empty();
     }
 
+    /// Forgets everything but the users that can be sent to, since other sessions have changed the
+    /// tree.
+    pub(in crate::core) fn begin_again(&mut self, users: &[Name]) {
+        let users_changes = self.users_changes + 1;
+        *self = Outbox { users_changes, ..Outbox::new(users) };
+    }
+
     /// An outbox without drafts, for the users that can be sent to.
     pub(in crate::core) fn new(users: &[Name]) -> Outbox {
         Outbox {

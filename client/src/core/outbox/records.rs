@@ -41,7 +41,7 @@ impl Core {
 
     /// The place of a record in a mailbox. `None` if it is within a directory that was sent.
     pub(in crate::core) fn record_place(&mut self, ino: Ino) -> Result<Option<Location>, Stop> {
-        let Some(mailbox) = self.handles.directory_of(ino) else { return Ok(None) };
+        let Some(mailbox) = self.handles.kernel.directory_of(ino) else { return Ok(None) };
         let Some(to) = self.mailbox(mailbox)? else { return Ok(None) };
         self.place_in(mailbox, to, ino)
     }

@@ -17,15 +17,19 @@ const NAMED_MAX: usize = 100;
 pub(crate) struct OutboxDue {
     /// A number for the set of users, which rises whenever the set changes.
     pub(crate) users: u64,
+    /// A number that rises whenever other clients have changed the tree: drafts must be found again.
+    pub(crate) tenure: u64,
     /// Whether a draft should be tried again soon.
     pub(crate) resend: bool,
 }
 
 impl Core {
-    /// Takes the work that is due in the outbox. `None` if the session accepts no more changes.
+    /// Takes the work that is due in the outbox. `None` if the session accepts no more changes. While
+    /// another client has the seat, there is none.
     pub(crate) fn take_outbox_due(&mut self) -> Option<OutboxDue> {
         let resend = self.outbox.take_resend();
-        let due = OutboxDue { users: self.outbox.users_changes, resend };
+        let (users, tenure) = (self.outbox.users_changes, self.session.tenure);
+        let due = OutboxDue { users, tenure, resend };
         self.takes_changes().then_some(due)
     }
 

@@ -48,9 +48,12 @@ pub struct Space {
 }
 
 impl Core {
-    /// A node's attributes. Those of the root stay available when the session is over, so that it
-    /// can be unmounted.
+    /// A node's attributes. Those of the root stay available when the session is over or another
+    /// client has the seat, so that the mount point can be looked at and unmounted.
     pub fn attributes(&mut self, ino: Ino) -> Result<Found, Stop> {
+        if let Some(root) = self.known_node(ino).filter(|_| ino == Ino::ROOT) {
+            return Ok((ino, root));
+        }
         if ino != Ino::ROOT {
             self.must_be_usable(ino)?;
         }
@@ -92,7 +95,11 @@ impl Core {
     pub fn target(&mut self, ino: Ino) -> Result<Bytes, Stop> {
         self.must_have_session()?;
         match &self.node(ino)?.kind {
-            xfer_protocol::tree::Kind::Symlink { target } => Ok(target.clone()),
+            xfer_protocol::tree::Kind::Symlink { target } => {
+                let target = target.clone();
+                self.note_contents(ino);
+                Ok(target)
+            }
             _ => Err(Errno::EINVAL.into()),
         }
     }

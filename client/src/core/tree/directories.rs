@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use xfer_protocol::tree::Node;
-use xfer_protocol::{Errno, Ino};
+use xfer_protocol::{Errno, Ino, Name};
 
 use super::handles::{Entry, HandleId};
 use crate::core::pause::{Pause, Stop};
@@ -42,6 +42,7 @@ impl Core {
     pub fn list(&mut self, handle: HandleId, after: u64) -> Result<Vec<Listed>, Stop> {
         let directory = self.handles.directory_mut(handle).ok_or(Errno::EBADF)?;
         let (ino, taken) = (directory.ino, directory.entries.clone());
+        let directory = ino;
         let entries = match taken {
             Some(entries) if after > 0 => entries,
             Some(_) | None => self.take_entries(handle, ino)?,
@@ -70,12 +71,19 @@ impl Core {
                 }
             }
         }
-        if missing.is_empty() { Ok(listed) } else { Err(Pause::Rows(missing).into()) }
+        if missing.is_empty() {
+            self.note_contents(directory);
+            Ok(listed)
+        } else {
+            Err(Pause::Rows(missing).into())
+        }
     }
 
     /// Notes that a listing named these nodes to the kernel.
-    pub fn remember_listed(&mut self, directory: Ino, inos: &[Ino]) {
-        inos.iter().for_each(|ino| self.handles.remember(*ino, directory));
+    pub fn remember_listed(&mut self, directory: Ino, told: &[(Name, Ino)]) {
+        for (name, ino) in told {
+            self.handles.kernel.remember(*ino, directory, Some(name));
+        }
     }
 
     fn take_entries(&mut self, handle: HandleId, ino: Ino) -> Result<Arc<Vec<Entry>>, Stop> {

@@ -1,4 +1,4 @@
-//! The kernel's hold on the tree: nodes that it knows, and open files and directories.
+//! The kernel's hold on the tree: open files and directories, and what it [knows](super::known).
 //!
 //! **Invariant:** numbers of handles only rise, so of two handles the newer has the larger number.
 
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use siphasher::sip::SipHasher13;
 use xfer_protocol::{Ino, Name};
 
+use super::known::KernelKnowledge;
 use crate::core::data::Readahead;
 
 /// The number of an open file or directory. It is not used again in the same session.
@@ -17,9 +18,6 @@ pub struct HandleId(pub u64);
 
 /// The number of files that a write is compared with, to find out whether it copies one of them.
 const SOURCES_MAX: usize = 4;
-
-/// The most names that the kernel may cache as absent from the root.
-const ABSENT_MAX: usize = 10_000;
 
 /// An open file or directory.
 #[derive(Debug)]
@@ -62,24 +60,13 @@ pub(in crate::core) struct Entry {
     pub(in crate::core) ino: Ino,
 }
 
-/// A node that the kernel knows.
-#[derive(Debug)]
-struct Known {
-    /// The answers that named it to the kernel, less those that the kernel has taken back.
-    lookups: u64,
-    /// The directory in which the kernel last found it.
-    directory: Ino,
-}
-
-/// The nodes that the kernel knows, and its open files and directories.
+/// What the kernel knows, and its open files and directories.
 #[derive(Debug)]
 pub(in crate::core) struct Handles {
     open: BTreeMap<HandleId, Handle>,
     next: u64,
-    known: BTreeMap<Ino, Known>,
+    pub(in crate::core) kernel: KernelKnowledge,
     writers: BTreeMap<Ino, u32>,
-    /// Names that the kernel may have cached as absent from the root.
-    absent: BTreeSet<Name>,
     /// The files that were last opened for reading only, the latest first. A file stays here when
     /// it is closed, since some programs write a copy only then.
     sources: VecDeque<Ino>,
@@ -92,9 +79,8 @@ impl Handles {
         Handles {
             open: BTreeMap::new(),
             next: 0,
-            known: BTreeMap::new(),
+            kernel: KernelKnowledge::default(),
             writers: BTreeMap::new(),
-            absent: BTreeSet::new(),
             sources: VecDeque::new(),
             cookie_key,
         }
@@ -180,60 +166,6 @@ impl Handles {
         self.writers.get(&ino).copied().unwrap_or(0)
     }
 
-    /// Counts one more answer that named a node to the kernel, found in a directory.
-    pub(in crate::core) fn remember(&mut self, ino: Ino, directory: Ino) {
-        let known = self.known.entry(ino).or_insert(Known { lookups: 0, directory });
-        known.lookups += 1;
-        known.directory = directory;
-    }
-
-    /// Notes that a rename by the kernel moved a node into a directory.
-    pub(in crate::core) fn moved(&mut self, ino: Ino, directory: Ino) {
-        if let Some(known) = self.known.get_mut(&ino) {
-            known.directory = directory;
-        }
-    }
-
-    /// The directory in which the kernel last found a node.
-    pub(in crate::core) fn directory_of(&self, ino: Ino) -> Option<Ino> {
-        self.known.get(&ino).map(|known| known.directory)
-    }
-
-    /// Takes back `count` answers. True if the kernel no longer knows the node.
-    pub(in crate::core) fn forget(&mut self, ino: Ino, count: u64) -> bool {
-        let Some(known) = self.known.get_mut(&ino) else { return true };
-        known.lookups = known.lookups.saturating_sub(count);
-        let gone = known.lookups == 0;
-        if gone {
-            self.known.remove(&ino);
-        }
-        gone
-    }
-
-    /// Notes that the kernel is told that a name is absent. False if the kernel must not cache
-    /// that, because there is no room to note it and so no way to take it back. Only the root
-    /// matters: it is the one directory that the kernel still looks into when the session is over.
-    pub(in crate::core) fn remember_absent(&mut self, directory: Ino, name: &Name) -> bool {
-        if directory != Ino::ROOT || self.absent.contains(name) {
-            return true;
-        }
-        let room = self.absent.len() < ABSENT_MAX;
-        if room {
-            self.absent.insert(name.clone());
-        }
-        room
-    }
-
-    /// The names that the kernel has, or had, cached as absent from the root.
-    pub(in crate::core) fn absent(&self) -> impl Iterator<Item = &Name> {
-        self.absent.iter()
-    }
-
-    /// All nodes that the kernel knows, except the root, which it always knows.
-    pub(in crate::core) fn known(&self) -> impl Iterator<Item = Ino> {
-        self.known.keys().copied()
-    }
-
     /// Whether a node is open.
     pub(in crate::core) fn is_open(&self, ino: Ino) -> bool {
         self.open.values().any(|handle| handle.ino() == ino)
@@ -242,11 +174,6 @@ impl Handles {
     /// All nodes that are open.
     pub(in crate::core) fn open_nodes(&self) -> BTreeSet<Ino> {
         self.open.values().map(Handle::ino).collect()
-    }
-
-    /// Whether the kernel knows a node.
-    pub(in crate::core) fn knows(&self, ino: Ino) -> bool {
-        self.known.contains_key(&ino)
     }
 
     fn add(&mut self, handle: Handle) -> HandleId {

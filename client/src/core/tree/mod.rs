@@ -2,6 +2,7 @@
 
 mod replica;
 mod filling;
+mod known;
 mod handles;
 mod names;
 mod attributes;

@@ -53,7 +53,7 @@ impl Core {
             return Ok(None);
         }
         let node = self.node(ino)?;
-        self.handles.remember(ino, parent);
+        self.handles.kernel.remember(ino, parent, Some(name));
         Ok(Some((ino, node)))
     }
 
@@ -61,8 +61,8 @@ impl Core {
     pub fn find(&mut self, ino: Ino) -> Result<Found, Stop> {
         self.must_have_session()?;
         let node = self.node(ino)?;
-        let directory = node.parent().or(self.handles.directory_of(ino));
-        self.handles.remember(ino, directory.unwrap_or(Ino::ROOT));
+        let directory = node.parent().or(self.handles.kernel.directory_of(ino));
+        self.handles.kernel.remember(ino, directory.unwrap_or(Ino::ROOT), None);
         Ok((ino, node))
     }
 
@@ -91,7 +91,7 @@ impl Core {
 
     /// Whether the kernel may cache that a name is absent.
     pub fn may_keep_absent(&mut self, parent: Ino, name: &Name) -> bool {
-        self.handles.remember_absent(parent, name)
+        self.handles.kernel.remember_absent(parent, name)
     }
 
     /// Makes a node. The kernel knows it from then on.
@@ -103,7 +103,7 @@ impl Core {
         owner: Owner,
     ) -> Result<Found, Stop> {
         let ino = self.add(parent, name, new, owner)?;
-        self.handles.remember(ino, parent);
+        self.handles.kernel.remember(ino, parent, Some(name));
         Ok((ino, self.node(ino)?))
     }
 
@@ -152,7 +152,7 @@ impl Core {
     pub fn link(&mut self, ino: Ino, parent: Ino, name: &Name) -> Result<Found, Stop> {
         self.prepare_entry(parent)?;
         self.change(Action::Link { ino, parent, name: name.clone() })?;
-        self.handles.remember(ino, parent);
+        self.handles.kernel.remember(ino, parent, Some(name));
         Ok((ino, self.node(ino)?))
     }
 
@@ -161,6 +161,7 @@ impl Core {
         let target = self.entry(parent, name)?;
         let is_draft = target.is_some_and(|ino| self.stands_at(ino, parent, name));
         self.change(Action::Unlink { parent, name: name.clone() })?;
+        self.note_unnamed(target, parent, name);
         if let Some(ino) = target.filter(|_| is_draft) {
             self.outbox.drafts.remove(ino);
         }
@@ -180,6 +181,7 @@ impl Core {
     pub fn rmdir(&mut self, parent: Ino, name: &Name) -> Result<(), Stop> {
         let target = self.entry(parent, name)?;
         self.change(Action::Rmdir { parent, name: name.clone() })?;
+        self.note_unnamed(target, parent, name);
         target.into_iter().for_each(|ino| self.outbox.drafts.remove(ino));
         self.drop_orphan(target);
         self.hide_if_empty(parent);
@@ -214,7 +216,7 @@ impl Core {
             && !self.stands_at(moved, from.0, &from.1)
             && self.mailbox(to.0)?.is_none();
         self.change(rename)?;
-        self.handles.moved(moved, to.0);
+        self.note_renamed(moved, replaced, (from, to), mode);
         goes.into_iter().for_each(|ino| self.outbox.drafts.remove(ino));
         self.drop_orphan(replaced);
         self.hide_if_empty(from.0);
@@ -235,6 +237,30 @@ impl Core {
         Ok(())
     }
 
+    /// Notes that the kernel removed a name.
+    fn note_unnamed(&mut self, ino: Option<Ino>, parent: Ino, name: &Name) {
+        if let Some(ino) = ino {
+            self.handles.kernel.removed(ino, &(parent, name.clone()));
+        }
+    }
+
+    /// Notes that the kernel moved a name, over another one if that was there.
+    fn note_renamed(
+        &mut self,
+        moved: Ino,
+        replaced: Option<Ino>,
+        (from, to): (&(Ino, Name), &(Ino, Name)),
+        mode: RenameMode,
+    ) {
+        let kernel = &mut self.handles.kernel;
+        match (replaced, mode) {
+            (Some(other), RenameMode::Exchange) => kernel.moved(other, to, from),
+            (Some(other), RenameMode::Replace | RenameMode::NoReplace) => kernel.removed(other, to),
+            (None, _) => {}
+        }
+        kernel.moved(moved, from, to);
+    }
+
     /// Whether a node is a draft, and this is its name in the mailbox.
     fn stands_at(&self, ino: Ino, parent: Ino, name: &Name) -> bool {
         let place = self.outbox.drafts.get(ino).map(|draft| &draft.location);
@@ -243,20 +269,20 @@ impl Core {
 
     /// Notes that the kernel has taken back `count` answers about a node.
     pub fn forget(&mut self, ino: Ino, count: u64) {
-        if self.handles.forget(ino, count) {
+        if self.handles.kernel.forget(ino, count) {
             self.drop_orphan(Some(ino));
         }
     }
 
     /// Removes a node without names, unless the kernel still knows it.
-    fn drop_orphan(&mut self, ino: Option<Ino>) {
+    pub(in crate::core) fn drop_orphan(&mut self, ino: Option<Ino>) {
         let Some(ino) = ino else { return };
         let orphan =
             matches!(self.replica.table.node(ino), Loaded::Present(node) if node.nlink == 0);
         if orphan {
             self.outbox.resend |= self.outbox.drafts.is_torn_no_more(ino);
         }
-        if orphan && self.handles.knows(ino) {
+        if orphan && self.handles.kernel.knows(ino) {
             // It stays loaded. Otherwise it would not be recognised as an orphan when the kernel
             // forgets it.
             self.replica.table.pin(ino);

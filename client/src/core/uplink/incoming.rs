@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use xfer_protocol::message::{DeliveryState, ToClient};
 use xfer_protocol::{DeliveryId, Ino, Name};
 
+use crate::core::away::Holder;
 use crate::core::link::{Ending, LastWords, LinkLoss};
 use crate::core::notice::Notice;
 use crate::core::state::Core;
@@ -18,6 +19,10 @@ pub(crate) enum Then {
     Nothing,
     /// The server asks for the session's end: write back what programs have mapped, then drain.
     Drain(Ending),
+    /// The server takes the seat away: give it up before that.
+    Leave,
+    /// Another client wants the seat: hand it over when nothing needs it.
+    HandOver,
     /// The link is lost.
     Lost(LinkLoss),
     /// A delivery found no room in the recipient's inbox: its record becomes a draft again.
@@ -59,8 +64,16 @@ impl Core {
             }
             ToClient::Drain { reason, .. } => match reason.into() {
                 LastWords::Over(ending) => return Ok(Then::Drain(ending)),
+                LastWords::Lost(LinkLoss::TakenOver { host, address }) => {
+                    self.note_wanted(Some(Holder { host, address }));
+                    return Ok(Then::Leave);
+                }
                 LastWords::Lost(_) => self.hold(),
             },
+            ToClient::Wanted { host, address } => {
+                self.note_wanted(Some(Holder { host, address }));
+                return Ok(Then::HandOver);
+            }
             ToClient::Ended(reason) => match reason.into() {
                 LastWords::Over(ending) => return Err(ending),
                 LastWords::Lost(loss) => return Ok(Then::Lost(loss)),

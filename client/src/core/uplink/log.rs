@@ -104,6 +104,11 @@ impl Log {
         self.bytes < second.max(BACKLOG_BYTES_MIN).min(self.bytes_max)
     }
 
+    /// The most memory that the ops may take, in bytes.
+    pub(in crate::core) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     /// Whether no op may be appended now, not even one without data.
     pub(in crate::core) fn is_full(&self) -> bool {
         self.bytes >= self.bytes_max

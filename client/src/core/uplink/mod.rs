@@ -47,6 +47,7 @@ struct Sent {
     /// The data of ops sent since the last early barrier, in bytes.
     bytes_since_barrier: usize,
     logout: bool,
+    yielded: bool,
 }
 
 /// Pings on a quiet link.

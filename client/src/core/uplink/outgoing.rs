@@ -7,7 +7,7 @@
 //!    in flight.
 //! 3. Ops.
 //! 4. A barrier for a full log, when all ops were sent: only a commit makes room in it.
-//! 5. The logout, when everything is durable; or the end of the link, if the server is stopping.
+//! 5. The logout, when everything is durable; the word that the seat is given up; or the end of the link, if the server is stopping.
 //!
 //! An op for which the server's disk has no room is held back, with all later ones, and the server is
 //! asked for room again with each ping. That can only happen after a break of the link: others may
@@ -22,6 +22,7 @@ use xfer_protocol::message::ToServer;
 
 use super::Uplink;
 use super::log::Group;
+use crate::core::away::Seat;
 use crate::core::state::Core;
 
 /// While programs wait for room in the log, a commit is asked for each time that this much data was
@@ -50,6 +51,7 @@ impl Core {
             .or_else(|| self.ops())
             .or_else(|| self.late_barrier())
             .or_else(|| self.logout())
+            .or_else(|| self.yielding())
             .or_else(|| self.parting())
     }
 
@@ -121,6 +123,15 @@ impl Core {
     fn parting(&self) -> Option<Outgoing> {
         let is_done = self.session.holding && self.uplink.log.pending().0 == 0;
         is_done.then_some(Outgoing::Close)
+    }
+
+    /// The word that the seat is given up, once over each link.
+    fn yielding(&mut self) -> Option<Outgoing> {
+        if self.session.seat != (Seat::Left { is_settled: true }) || self.uplink.sent.yielded {
+            return None;
+        }
+        self.uplink.sent.yielded = true;
+        Some(Outgoing::Message(ToServer::Yield))
     }
 
     /// The logout of a session that is drained, once over each link.

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::MutexGuard;
 use tokio::time::{sleep, timeout};
 
 use crate::connect::Ticket;
@@ -44,9 +45,11 @@ impl Client {
         // After a failure it is not known what is on the disk.
         let mut is_sound = true;
         while !self.lock().is_over() {
+            let writing = self.journaling.lock().await;
             let step = self.lock().journal_step();
             let written = match step {
                 JournalStep::None => {
+                    drop(writing);
                     self.unkept.notified().await;
                     continue;
                 }
@@ -62,11 +65,21 @@ impl Client {
                 Ok(None) => self.lock().note_none_kept(),
                 Err(error) => {
                     self.note_none_kept(was_sound.then_some(&error));
+                    drop(writing);
                     sleep(RETRY).await;
                 }
             }
             self.tick();
         }
+    }
+
+    /// Removes everything from the journal, and keeps it so until the result is dropped.
+    pub(in crate::drive) async fn clear_journal(&self) -> io::Result<MutexGuard<'_, ()>> {
+        let writing = self.journaling.lock().await;
+        if let Some(journal) = &self.journal {
+            journal.replace(Vec::new()).await?;
+        }
+        Ok(writing)
     }
 
     /// Notes that nothing is kept, and why, if that is news.

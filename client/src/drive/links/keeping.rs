@@ -12,12 +12,14 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
-use xfer_protocol::DeliveryId;
-use xfer_protocol::message::{Answer, Ask};
+use xfer_protocol::message::{Answer, Ask, Grant, Return, Wish};
+use xfer_protocol::{DeliveryId, Ino};
 
 use super::log_link::Served;
-use crate::connect::{Begin, Credentials, EndpointError, LogLink, Phase, Reader, Ticket, Writer};
-use crate::core::{Ending, LinkLoss};
+use crate::connect::{
+    Begin, Claim, Credentials, EndpointError, LogLink, Missed, Phase, Reader, Ticket, Writer,
+};
+use crate::core::{Core, Ending, Holder, LinkLoss};
 use crate::drive::Client;
 
 /// The pause after the first try, and the longest.
@@ -72,7 +74,7 @@ impl Client {
     /// Serves the session's links, one after the other, until the session is over.
     /// `attempt` is the number of the last request for the session.
     pub(in crate::drive) async fn keep_link(self: Arc<Self>, first: LogLink, attempt: u64) {
-        let LogLink { grant, mut reader, mut writer } = first;
+        let LogLink { grant, missed: _, mut reader, mut writer } = first;
         let mut ticket = Ticket { attempt, ..Ticket::new(&grant) };
         let mut pauses = Pauses::new(&self.jitter);
         self.note_ticket(&ticket).await;
@@ -82,7 +84,13 @@ impl Client {
                 Served::Over(ending) => return ending.into_iter().for_each(|end| self.end(end)),
                 Served::Lost(loss) => self.lose_link(loss),
             }
-            if self.sleeps_through().await || since.elapsed() >= GOOD_LINK {
+            self.outdate_lost().await;
+            if !self.lock().has_seat() {
+                pauses.next = PAUSE_MIN;
+                if self.rest(PAUSE_MAX).await.is_none() {
+                    return;
+                }
+            } else if self.sleeps_through().await || since.elapsed() >= GOOD_LINK {
                 pauses.next = PAUSE_MIN;
             } else if self.rest(pauses.draw()).await.is_none() {
                 return;
@@ -100,7 +108,13 @@ impl Client {
         let mut core = self.lock();
         let pending = core.pending().0;
         if core.lose_link(loss.clone()) {
-            tracing::warn!(pending, "the connection to the server is lost: {loss}; trying again");
+            match core.has_seat() {
+                true => tracing::warn!(
+                    pending,
+                    "the connection to the server is lost: {loss}; trying again"
+                ),
+                false => tracing::warn!(pending, "{loss}; programs wait until that one lets go"),
+            }
         }
         drop(core);
         self.is_up.send_replace(false);
@@ -120,7 +134,7 @@ impl Client {
             self.sleeps_through().await;
             ticket.durable = self.lock().durable();
             ticket.attempt += 1;
-            let dialled = self.dial.log_link(Begin::Resume(ticket.clone()));
+            let dialled = self.dial.log_link(Begin::Resume(ticket.clone(), self.claim()));
             let dialled = tokio::select! {
                 biased;
                 () = self.wait_over() => return None,
@@ -129,8 +143,7 @@ impl Client {
             };
             let error = match dialled {
                 Ok(Ok(link)) => {
-                    self.note_ticket(&ticket.after(&link.grant)).await;
-                    return self.go_on(ticket, link, since);
+                    return self.go_on(ticket, link, since).await;
                 }
                 Ok(Err(error)) => error,
                 Err(_elapsed) => EndpointError::TimedOut(Phase::Resume),
@@ -139,9 +152,12 @@ impl Client {
                 self.end(Ending::Refused(refusal));
                 return None;
             }
+            if let Some(holder) = error.holder() {
+                self.find_seat_taken(holder).await;
+            }
             let why = error.to_string();
             if said.as_ref() != Some(&why) {
-                tracing::info!("the server can't be reached: {why}");
+                tracing::info!("the tree can't be reached: {why}");
                 said = Some(why.clone());
             }
             let pause = pauses.draw();
@@ -149,6 +165,26 @@ impl Client {
             self.lock().note_try(Some(why), Some(next));
             self.rest(pause).await?;
         }
+    }
+
+    /// How much the seat is wanted, if another client has it.
+    fn claim(&self) -> Claim {
+        let wish = match self.lock().gives_seat_up_for_good() {
+            true => Wish::Never,
+            false if self.has_waiting_operations() => Wish::Now,
+            false => Wish::IfFree,
+        };
+        Claim { wish, handoff: self.options.handoff }
+    }
+
+    /// Notes that another client has the seat.
+    async fn find_seat_taken(&self, holder: Holder) {
+        {
+            let mut core = self.lock();
+            core.note_holder(holder);
+            core.lose_seat();
+        }
+        self.outdate_lost().await;
     }
 
     /// Waits out a pause, or until a program waits or the network changes. `None` if the session is over.
@@ -187,23 +223,34 @@ impl Client {
     }
 
     /// Goes on over a new link. `None` if the session can't.
-    fn go_on(
+    async fn go_on(
         self: &Arc<Self>,
         ticket: &mut Ticket,
         link: LogLink,
         since: Instant,
     ) -> Option<(Reader, Writer)> {
-        let LogLink { grant, reader, writer } = link;
-        let mut core = self.lock();
-        if let Err(ending) = core.resume(&grant) {
-            drop(core);
+        let LogLink { grant, missed, reader, writer } = link;
+        let has_missed = missed.is_some();
+        let resumed = match missed {
+            None => {
+                self.note_ticket(&ticket.after(&grant)).await;
+                self.lock().resume(&grant)
+            }
+            Some(missed) => self.come_back(ticket, &grant, missed).await,
+        };
+        if let Err(ending) = resumed {
             self.end(ending);
             return None;
         }
-        let (seconds, pending) = (since.elapsed().as_secs(), core.pending().0);
-        tracing::info!(seconds, pending, "the connection to the server is back");
-        let (effects, undecided) = (core.take_effects(), core.undecided());
-        drop(core);
+        let (effects, undecided) = {
+            let mut core = self.lock();
+            let (seconds, pending) = (since.elapsed().as_secs(), core.pending().0);
+            match has_missed {
+                false => tracing::info!(seconds, pending, "the connection to the server is back"),
+                true => tracing::info!(seconds, "this mount has the tree again"),
+            }
+            (core.take_effects(), core.undecided())
+        };
         *ticket = ticket.after(&grant);
         self.links.renew(Credentials::new(&grant));
         self.is_up.send_replace(true);
@@ -213,6 +260,41 @@ impl Client {
         self.unkept.notify_one();
         self.ask_again(undecided);
         Some((reader, writer))
+    }
+
+    /// Goes on after other clients have changed the tree. Nothing of before is shown any more by then.
+    ///
+    /// Until the client shows the secret of this grant, the server takes it for one that does not know
+    /// of the changes. So that is noted only once nothing of before is left, in the journal neither.
+    async fn come_back(
+        self: &Arc<Self>,
+        ticket: &Ticket,
+        grant: &Grant,
+        missed: Missed,
+    ) -> Result<(), Ending> {
+        let Missed { base, changed } = missed;
+        self.lock().lose_seat();
+        self.outdate_lost().await;
+        self.give_up(base).await?;
+        let back = Return { grant: grant.clone(), base, changed };
+        match self.clear_journal().await {
+            Ok(_is_clear) => {
+                self.note_ticket(&ticket.after(grant)).await;
+                self.lock().come_back(&back)?;
+            }
+            Err(error) => {
+                let mut core = self.lock();
+                core.note_error(format!("the journal on this machine can't be cleared: {error}"));
+                core.note_claim(false);
+                core.come_back(&back)?;
+            }
+        }
+        let client = self.clone();
+        self.operations.spawn(async move {
+            // So that it is there when the link is down.
+            let _ = client.call(|core: &mut Core| core.attributes(Ino::ROOT)).await;
+        });
+        Ok(())
     }
 
     /// Asks for the states of deliveries of which news may have been lost.

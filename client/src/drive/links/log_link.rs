@@ -132,6 +132,8 @@ impl Client {
             Then::Nothing => {}
             Then::Lost(loss) => return Some(Served::Lost(loss)),
             Then::Drain(ending) => self.drain_soon(ending),
+            Then::Leave => self.leave_soon(),
+            Then::HandOver => self.wanted.notify_one(),
             Then::TakeBack(id) => self.run(move |core: &mut Core| core.take_back(id), |_| {}),
         }
         None

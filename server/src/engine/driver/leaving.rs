@@ -6,7 +6,7 @@ use crate::engine::session::Session;
 use crate::engine::stores::Stores;
 
 /// Takes the session's tree away, and removes all data that it wrote and did not commit. If it is
-/// over for good, also releases the room that it reserved in inboxes.
+/// over for good, or gives its seat up, also releases the room that it reserved in inboxes.
 pub(crate) async fn leave(stores: &Stores, session: &Session, fate: Fate) {
     let (tree, account) = (session.tree.take(), session.account());
     let left = session.position.epoch().zip(tree.map(|tree| tree.left()));
@@ -15,7 +15,7 @@ pub(crate) async fn leave(stores: &Stores, session: &Session, fate: Fate) {
     {
         tracing::warn!(%error, "what was never committed stays for now");
     }
-    if fate == Fate::Over
+    if fate != Fate::Resumable
         && let Err(error) = stores.store.deliveries.release(account).await
     {
         tracing::warn!(%error, "room in inboxes stays reserved for now");

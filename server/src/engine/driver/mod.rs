@@ -141,6 +141,7 @@ impl Driver {
                 Ok(())
             }
             FromLink::Ended(LinkEnd::LoggedOut) => Err(Over::LoggedOut),
+            FromLink::Ended(LinkEnd::Yielded) => Err(Over::Yielded),
             FromLink::Ended(LinkEnd::Protocol(what)) => Err(Over::Protocol(what)),
             FromLink::Ended(LinkEnd::Lost(loss)) => Err(Over::LinkLost(loss)),
         }
@@ -215,6 +216,7 @@ impl Driver {
                 Ok(()) | Err(_) => over,
             },
             Over::LoggedOut
+            | Over::Yielded
             | Over::LinkLost(_)
             | Over::Protocol(_)
             | Over::Diverged(..)

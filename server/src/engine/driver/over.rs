@@ -17,6 +17,8 @@ use crate::engine::session::turn::NoTree;
 pub(crate) enum Over {
     /// The client logged out.
     LoggedOut,
+    /// The client gave the seat up, and may take it again.
+    Yielded,
     /// The link was lost. The client may resume the session.
     LinkLost(Loss),
     /// The client broke the protocol.
@@ -51,15 +53,16 @@ impl Over {
         match (&self, for_good) {
             // Nobody can take it over at a server that stops.
             (Over::Ordered(EndReason::Stopping), Some(EndReason::TakenOver { .. })) => self,
-            (_, Some(reason)) if self.fate() == Fate::Resumable => Over::Ordered(reason),
+            (_, Some(reason)) if self.fate() != Fate::Over => Over::Ordered(reason),
             (_, _) => self,
         }
     }
 
-    /// Whether the client may resume the session.
+    /// Whether the client may resume the session, and whether it keeps its seat until then.
     pub(crate) fn fate(&self) -> Fate {
         match self {
             Over::LinkLost(_) | Over::NoRoom(_) | Over::Full => Fate::Resumable,
+            Over::Yielded | Over::Ordered(EndReason::TakenOver { .. }) => Fate::Yielded,
             Over::Ordered(reason) if reason.is_passing() => Fate::Resumable,
             Over::Ordered(_)
             | Over::LoggedOut
@@ -76,6 +79,7 @@ impl Over {
         let applied = session.position.applied();
         match self {
             Over::LoggedOut => tracing::info!(%user, address, %applied, "session ends: logged out"),
+            Over::Yielded => tracing::info!(%user, address, %applied, "session gives its seat up"),
             Over::LinkLost(Loss::Closed) => {
                 let why = "the client closed it";
                 tracing::info!(%user, address, %applied, why, "link lost");
@@ -114,6 +118,7 @@ impl Over {
     pub(crate) fn last_words(self) -> Vec<ToClient> {
         let reason = match self {
             Over::LoggedOut => EndReason::LoggedOut,
+            Over::Yielded => EndReason::Yielded,
             Over::LinkLost(Loss::Closed | Loss::Broken(_)) => return Vec::new(),
             // A client whose process was stopped reads this when it continues.
             Over::LinkLost(Loss::Silent) => {

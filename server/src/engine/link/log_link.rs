@@ -120,6 +120,7 @@ async fn read_frame<R: AsyncRead + Unpin>(
         ToServer::Room { wanted } => FromLink::Room(wanted),
         ToServer::MoreIds => FromLink::MoreIds,
         ToServer::Logout => FromLink::Ended(LinkEnd::LoggedOut),
+        ToServer::Yield => FromLink::Ended(LinkEnd::Yielded),
     })
 }
 
@@ -210,6 +211,7 @@ mod tests {
             purpose: Purpose::Mount,
             key: PublicKey::default(),
             replaces: None,
+            handoff: false,
             host: "host".to_owned(),
             address: "address".to_owned(),
         };

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use xfer_protocol::SessionId;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::CLIENT_SILENCE_TIMEOUT_MS;
-use xfer_protocol::message::{Opened, Refusal, Secret};
+use xfer_protocol::message::{Changed, EndReason, Opened, Refusal, Return, Secret, Wish};
 
 use crate::engine::Engine;
 use crate::engine::driver::leaving::leave;
@@ -28,7 +28,8 @@ use crate::engine::session::queues::News;
 use crate::login::opening::Authenticated;
 use xfer_link::patience::Patient;
 use xfer_link::send;
-use xfer_store::{Fate, Store, StoreError};
+use xfer_protocol::Name;
+use xfer_store::{AccountId, Fate, Missed, Store, StoreError};
 
 /// How long a client may send nothing, or take nothing that is sent to it.
 const SILENCE: Duration = Duration::from_millis(CLIENT_SILENCE_TIMEOUT_MS);
@@ -104,7 +105,7 @@ impl Engine {
     }
 
     async fn open_session(&self, auth: &Authenticated) -> Result<Open, Refusal> {
-        self.find_standing(auth).await.map_err(|error| {
+        self.find_standing(auth.account, &auth.user).await.map_err(|error| {
             tracing::error!(user = %auth.user, %error, "a session can't be looked up");
             Refusal::Internal
         })?;
@@ -118,9 +119,28 @@ impl Engine {
     }
 
     async fn reopen_session(&self, proved: &Proved) -> Result<Open, Refusal> {
+        if proved.request.wish == Wish::Never {
+            return Err(self.give_up(proved).await);
+        }
+        self.find_standing(proved.account, &proved.user).await.map_err(|error| {
+            tracing::error!(user = %proved.user, %error, "a session can't be looked up");
+            Refusal::Internal
+        })?;
         let (guard, ends) = self.registry.claim(Claimant::Continuing(proved)).await?;
         let begun = resume(&self.stores, &guard.session, proved).await;
         self.opened(guard, ends, begun, false).await
+    }
+
+    /// Forgets a client that does not come back.
+    async fn give_up(&self, proved: &Proved) -> Refusal {
+        let trees = &self.stores.store.trees;
+        match trees.give_up(proved.account, proved.known.session).await {
+            Ok(()) => Refusal::NoSession,
+            Err(error) => {
+                tracing::error!(user = %proved.user, %error, "a session can't be forgotten");
+                Refusal::Internal
+            }
+        }
     }
 
     /// A session that has begun; or the refusal, once the seat is as it was before.
@@ -153,14 +173,14 @@ impl Engine {
 
     /// After a restart the registry is empty, but sessions may be resumed: their seats stand as if
     /// their clients had been lost when the server started.
-    async fn find_standing(&self, auth: &Authenticated) -> Result<(), StoreError> {
+    async fn find_standing(&self, account: AccountId, user: &Name) -> Result<(), StoreError> {
         let Store { accounts, trees, .. } = &self.stores.store;
-        if self.registry.knows(auth.account) {
+        if self.registry.knows(account) {
             return Ok(());
         }
-        let known = trees.resumable(auth.account).await?;
+        let known = trees.resumable(account).await?;
         if let Some(known) = known
-            && let Some(account) = accounts.find(auth.user.clone()).await?
+            && let Some(account) = accounts.find(user.clone()).await?
         {
             self.registry.note_standing(Standing::found(&known, &account, self.started));
         }
@@ -175,12 +195,18 @@ impl Engine {
         let (reader, mut writer) = (Patient::new(reader, SILENCE), Patient::new(writer, SILENCE));
         let Open { guard, ends, begun, is_new } = open;
         let session = guard.session.clone();
-        let Begun { account, tree, grant, last_named, more_deliveries, without_room } = begun;
+        let Begun { account, tree, grant, missed, last_named, more_deliveries, without_room } =
+            begun;
         session.begin(&account, tree);
         let epoch = grant.epoch;
-        let (opened, fate, event) = match is_new {
-            true => (Opened::Session(Box::new(grant)), Fate::Over, "session begins"),
-            false => (Opened::Resumed(Box::new(grant)), Fate::Resumable, "session goes on"),
+        let (opened, fate, event) = match (is_new, missed) {
+            (true, _) => (Opened::Session(Box::new(grant)), Fate::Over, "session begins"),
+            (false, None) => (Opened::Resumed(Box::new(grant)), Fate::Resumable, "session goes on"),
+            (false, Some(Missed { base, changed })) => {
+                let changed = told(changed);
+                let back = Return { grant, base, changed };
+                (Opened::Returned(Box::new(back)), Fate::Resumable, "session has its seat again")
+            }
         };
         // It may be ordered to end meanwhile, by a client that has given this link up.
         let answered = tokio::select! {
@@ -190,6 +216,7 @@ impl Engine {
         };
         if !answered {
             let fate = match session.seat.orders.for_good() {
+                Some(EndReason::TakenOver { .. }) if fate != Fate::Over => Fate::Yielded,
                 Some(_) => Fate::Over,
                 None => fate,
             };
@@ -219,6 +246,14 @@ impl Engine {
         let means = Means { stores: self.stores.clone(), committer: self.committer.clone() };
         self.drivers.spawn(Driver::new(guard, loan, news, means));
         lent
+    }
+}
+
+/// The nodes that other sessions have changed, as the client is told.
+fn told(changed: xfer_store::Changed) -> Changed {
+    match changed {
+        xfer_store::Changed::Nodes(nodes) => Changed::Nodes(nodes),
+        xfer_store::Changed::All => Changed::All,
     }
 }
 

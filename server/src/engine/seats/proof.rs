@@ -60,11 +60,9 @@ impl Engine {
         let Some(account) = store.accounts.find(user.clone()).await? else {
             return Ok(Err(Refusal::NoSession));
         };
-        let known = store.trees.resumable(account.id).await?;
-        let is_own = |known: &Resumable| {
-            known.session == request.session
-                && is_proved(known.key, known.session, binding, request.proof)
-        };
+        let known = store.trees.session_of(account.id, request.session).await?;
+        let is_own =
+            |known: &Resumable| is_proved(known.key, known.session, binding, request.proof);
         let Some(known) = known.filter(is_own) else { return Ok(Err(Refusal::NoSession)) };
         if let Err(refusal) = check(&account, &known, &request) {
             return Ok(Err(refusal));

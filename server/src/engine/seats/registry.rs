@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use xfer_protocol::message::{EndReason, Purpose, Refusal, Secret, ToClient};
+use xfer_protocol::limits::HANDOFF_MS;
+use xfer_protocol::message::{EndReason, Purpose, Refusal, Resume, Secret, ToClient, Wish};
 use xfer_protocol::{Name, SessionId};
 use xfer_store::{AccountId, Fate};
 
@@ -23,6 +24,9 @@ use crate::login::opening::Authenticated;
 
 /// How long the client of a session that is taken over may go on sending its log.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long a client that wants a seat waits for the other one to hand it over, before it asks again.
+const HANDOFF: Duration = Duration::from_millis(HANDOFF_MS);
 
 /// How long the server may then take to commit those ops.
 const COMMIT: Duration = Duration::from_secs(20);
@@ -254,8 +258,10 @@ impl Claimant<'_> {
             Claimant::LoggedIn(Authenticated { purpose: Purpose::Mount, .. }) => {
                 standing.ask(Instant::now())
             }
-            // It was its session a moment ago. The store decides.
-            Claimant::Continuing(_) => Ok(()),
+            Claimant::Continuing(proved) => match proved.request.wish {
+                Wish::IfFree | Wish::Never => standing.look(Instant::now()),
+                Wish::Now => standing.ask(Instant::now()),
+            },
         }
     }
 }
@@ -273,7 +279,7 @@ async fn end_for(other: &Session, claimant: Claimant<'_>) -> Result<(), Refusal>
         Claimant::Continuing(_) if is_own => orders.end(EndReason::Continued),
         // A session that has not begun yet may still be refused.
         Claimant::Continuing(_) if other.position.epoch().is_none() => return Err(Refusal::Busy),
-        Claimant::Continuing(_) => return Err(Refusal::NoSession),
+        Claimant::Continuing(proved) => return ask_for(other, proved).await,
         // Its client has crashed, so there is nothing to drain.
         Claimant::LoggedIn(auth) if is_own => orders.end(taken_over_by(auth)),
         Claimant::LoggedIn(auth) => match auth.purpose {
@@ -292,6 +298,24 @@ async fn end_for(other: &Session, claimant: Claimant<'_>) -> Result<(), Refusal>
     }
     let over = tokio::time::timeout(DRAIN + COMMIT, other.seat.orders.wait_over()).await;
     over.map_err(|_| Refusal::Busy)
+}
+
+/// Asks another client to hand its seat over, for one that wants to come back, and waits for a while.
+async fn ask_for(other: &Session, proved: &Proved) -> Result<(), Refusal> {
+    let Resume { wish, handoff, .. } = proved.request;
+    if wish != Wish::Now {
+        return Err(other.seat.who.in_use());
+    }
+    other.seat.note_asked();
+    if !(handoff && other.seat.handoff) {
+        // If its machine is gone, TCP soon finds that this is not acknowledged.
+        other.tell(ToClient::Pong);
+        return Err(other.seat.who.in_use());
+    }
+    let (host, address) = (proved.known.host.clone(), proved.address.clone());
+    other.tell(ToClient::Wanted { host, address });
+    let over = tokio::time::timeout(HANDOFF, other.seat.orders.wait_over()).await;
+    over.map_err(|_| other.seat.who.in_use())
 }
 
 fn taken_over_by(auth: &Authenticated) -> EndReason {

@@ -69,8 +69,14 @@ impl Standing {
 
     /// Asks for the seat in favour of another client. Refused while the lease lasts.
     pub(crate) fn ask(&mut self, now: Instant) -> Result<(), Refusal> {
-        let asked = *self.asked.get_or_insert(now);
-        let end = (self.since + LEASE).min(asked + LEASE_ASKED);
+        self.asked.get_or_insert(now);
+        self.look(now)
+    }
+
+    /// Looks whether another client could have the seat, without asking for it.
+    pub(crate) fn look(&self, now: Instant) -> Result<(), Refusal> {
+        let unasked = self.since + LEASE;
+        let end = self.asked.map_or(unasked, |asked| unasked.min(asked + LEASE_ASKED));
         if now < end { Err(self.who.in_use()) } else { Ok(()) }
     }
 }

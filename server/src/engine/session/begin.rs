@@ -8,8 +8,8 @@ use xfer_protocol::message::{DeliveryState, Grant, Refusal};
 use xfer_protocol::tree::{Need, Node, Room};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Timestamp};
 use xfer_store::{
-    Account, Batch, Beginner, Committed, Fate, Left, Placements, Resumed, Resumption, Store,
-    StoreError, Trees, Trims,
+    Account, Batch, Beginner, Committed, Fate, Left, Missed, Placements, Resumed, Resumption,
+    Store, StoreError, Trees, Trims,
 };
 
 use crate::engine::seats::proof::{Proved, hash};
@@ -37,6 +37,8 @@ pub(crate) struct Begun {
     pub(crate) account: Account,
     pub(crate) tree: Tree,
     pub(crate) grant: Grant,
+    /// The changes by other sessions since this one lost its seat, if there were any.
+    pub(crate) missed: Option<Missed>,
     /// The place of the last delivery that the grant names, in the order of arrivals.
     pub(crate) last_named: u64,
     /// Whether more deliveries may wait than the grant names.
@@ -56,9 +58,7 @@ pub(crate) async fn begin(
 ) -> Result<Begun, Refusal> {
     let failed = |error| refusal_of(session, error);
     let trees = &stores.store.trees;
-    let before = trees.resumable(session.account()).await.map_err(failed)?;
-    let replaces = before.map(|before| before.session);
-    let by = Beginner::Client { session: session.seat.resumable(auth), replaces };
+    let by = Beginner::Client { session: session.seat.resumable(auth), replaces: auth.replaces };
     let begun = trees.begin(session.account(), by).await.map_err(failed)?;
     let (account, epoch) = (begun.account.id, begun.account.epoch);
     let started = match session.seat.who.may_be_of(&begun.account) {
@@ -101,13 +101,21 @@ pub(crate) async fn resume(
         attempt: proved.request.attempt,
     };
     let resumed = stores.store.trees.resume(session.account(), with).await.map_err(failed)?;
-    let Some(Resumed { account, quota, granted, next_id, missed: _ }) = resumed else {
+    let Some(Resumed { account, quota, granted, next_id, missed }) = resumed else {
         return Err(Refusal::NoSession);
     };
-    let numbers = Numbers::resumed(granted, next_id);
+    let numbers = match &missed {
+        None => Numbers::resumed(granted, next_id),
+        // Its client begins with what others have left.
+        Some(_) => {
+            let ids = stores.store.trees.grant_ids(account.id, IDS_MAX).await.map_err(failed)?;
+            Numbers::new(ids)
+        }
+    };
     let mut begun = start(stores, session, account, numbers).await.map_err(failed)?;
     // The client may have ops that it checked against it.
     begun.tree.raise_quota(quota);
+    begun.missed = missed;
     Ok(begun)
 }
 
@@ -150,7 +158,8 @@ async fn start(
         users: others(&accounts.list().await?, &account.name),
         deliveries: waiting,
     };
-    Ok(Begun { account, tree, grant, last_named, more_deliveries, without_room })
+    let missed = None;
+    Ok(Begun { account, tree, grant, missed, last_named, more_deliveries, without_room })
 }
 
 /// The users that this user can send to.

@@ -57,6 +57,8 @@ pub(crate) struct SentOps {
 pub(crate) enum LinkEnd {
     /// The client logged out.
     LoggedOut,
+    /// The client gave the seat up.
+    Yielded,
     /// The client sent bytes that are not a frame or not a message.
     Protocol(String),
     /// The client can't be reached any more.

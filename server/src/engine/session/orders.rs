@@ -46,14 +46,14 @@ impl Orders {
         self.give(Order::End { reason });
     }
 
-    /// Returns the reason for which the session is to end for good, if it is: even if its link is
+    /// Returns the reason for which the session is to leave its seat, if it is: even if its link is
     /// lost first, or its client comes back over another.
     pub(crate) fn for_good(&self) -> Option<EndReason> {
         self.for_good.lock().clone()
     }
 
     fn note(&self, reason: &EndReason) {
-        if !reason.is_passing() {
+        if !reason.is_passing() || matches!(reason, EndReason::TakenOver { .. }) {
             self.for_good.lock().get_or_insert_with(|| reason.clone());
         }
     }

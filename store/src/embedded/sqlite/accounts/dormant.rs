@@ -40,6 +40,18 @@ impl SqliteStore {
             drop_surplus(writer, account)
         })
     }
+
+    /// Forgets a session, if it is dormant.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn give_up(&self, account: AccountId, session: SessionId) -> Result<(), StoreError> {
+        self.write(|writer| {
+            let sql = "DELETE FROM sessions WHERE account = ? AND session = ? AND base IS NOT NULL";
+            change(writer, sql, params![account.0.cast_signed(), session.0])?;
+            drop_surplus(writer, account)
+        })
+    }
 }
 
 /// Makes the present session dormant, if there is one. [`drop_surplus`] must follow.

@@ -1,0 +1,246 @@
+//! The account's seat: while this client has it, nobody else changes the tree.
+//!
+//! A client without the seat is *dormant*. Another client may change the tree then, so nothing that is
+//! known of it is shown. A client that gives its seat up outdates what the kernel keeps first, with
+//! the session still running: so requests are answered meanwhile, and none holds a lock for which a
+//! notice waits. One whose seat was taken does so afterwards, and refuses requests until it is done.
+//!
+//! **Invariant:** while another client may have the seat, no row and no byte of the tree is shown, and
+//! no change is made.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use xfer_protocol::{Errno, Ino};
+
+use crate::core::notice::Notice;
+use crate::core::pause::{Pause, Stop};
+use crate::core::state::Core;
+
+/// The shortest time that a client keeps a seat that it was handed, so that two clients which are
+/// both used make some progress.
+const TENURE_MIN: Duration = Duration::from_secs(2);
+
+/// The most answers that are noted while the kernel's cache is being outdated.
+const ANSWERED_MAX: usize = 10_000;
+
+/// Whether this client has the account's seat.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::core) enum Seat {
+    /// It has.
+    Held {
+        /// When it got it.
+        since: Instant,
+    },
+    /// It has, and is about to give it up: what the kernel keeps is being outdated.
+    Leaving {
+        /// When it got it.
+        since: Instant,
+        /// What the kernel may keep from answers that were given meanwhile.
+        answered: Vec<Notice>,
+        /// Whether the server takes the seat away, so that no more changes are made.
+        forced: bool,
+    },
+    /// Another client may have it. The kernel keeps nothing that may be out of date.
+    Left {
+        /// Whether the server was, or may be, told so.
+        is_settled: bool,
+    },
+    /// Another client may have it, and the kernel may still keep what is out of date.
+    Lost,
+}
+
+/// The client that has the seat, as the server said last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// Its host's name, as it gave it.
+    pub host: String,
+    /// Its address.
+    pub address: String,
+}
+
+impl Seat {
+    /// Whether this client may show and change the tree.
+    pub(in crate::core) fn is_held(&self) -> bool {
+        match self {
+            Seat::Held { .. } | Seat::Leaving { .. } => true,
+            Seat::Left { .. } | Seat::Lost => false,
+        }
+    }
+}
+
+impl Core {
+    /// Whether the client has the seat.
+    pub(crate) fn has_seat(&self) -> bool {
+        self.session.seat.is_held()
+    }
+
+    /// Whether the kernel may keep what it is told. To be asked together with the attempt that finds it
+    /// out.
+    pub fn may_be_kept(&self) -> bool {
+        !self.is_over() && matches!(self.session.seat, Seat::Held { .. })
+    }
+
+    /// Whether the client is dormant, and the kernel may still keep what is out of date.
+    pub(crate) fn has_lost_seat(&self) -> bool {
+        self.session.seat == Seat::Lost
+    }
+
+    /// Pauses an operation until the client has the seat. `EBUSY` while requests must not wait.
+    pub(in crate::core) fn must_have_seat(&self) -> Result<(), Stop> {
+        match self.session.seat {
+            Seat::Held { .. } | Seat::Leaving { .. } => Ok(()),
+            Seat::Left { .. } | Seat::Lost if self.is_over() => Err(Errno::EIO.into()),
+            Seat::Left { .. } => Err(Pause::Seat.into()),
+            Seat::Lost => Err(Errno::EBUSY.into()),
+        }
+    }
+
+    /// Refuses changes when the server takes the seat away.
+    pub(in crate::core) fn must_keep_seat(&self) -> Result<(), Stop> {
+        match self.session.seat {
+            Seat::Leaving { forced: true, .. } => Err(Errno::EBUSY.into()),
+            Seat::Held { .. } | Seat::Leaving { .. } | Seat::Left { .. } | Seat::Lost => Ok(()),
+        }
+    }
+
+    /// Notes which other client wants the seat, if one does.
+    pub(crate) fn note_wanted(&mut self, by: Option<Holder>) {
+        self.session.wanted_by = by;
+    }
+
+    /// Whether another client waits for a file to be closed that was closed just now.
+    pub(in crate::core) fn is_let_go(&self) -> bool {
+        self.session.wanted_by.is_some() && self.handles.written().next().is_none()
+    }
+
+    /// How long the client keeps the seat in any case.
+    pub(crate) fn tenure_left(&self) -> Duration {
+        match self.session.seat {
+            Seat::Held { since } | Seat::Leaving { since, .. } => {
+                (since + TENURE_MIN).saturating_duration_since(self.now.monotonic)
+            }
+            Seat::Left { .. } | Seat::Lost => Duration::ZERO,
+        }
+    }
+
+    /// Whether no program is in the middle of something that the seat is needed for.
+    pub(crate) fn can_hand_over(&self) -> bool {
+        self.session.is_up()
+            && self.takes_changes()
+            && self.has_seat()
+            && self.handles.written().next().is_none()
+    }
+
+    /// Begins to give the seat up. From now on the kernel is told to keep nothing. Returns whether the
+    /// client has the seat.
+    pub(crate) fn begin_leaving(&mut self, forced: bool) -> bool {
+        let since = match self.session.seat {
+            Seat::Held { since } => since,
+            Seat::Leaving { since, .. } if forced => since,
+            Seat::Leaving { .. } | Seat::Left { .. } | Seat::Lost => return false,
+        };
+        self.session.seat = Seat::Leaving { since, answered: Vec::new(), forced };
+        self.uplink.barrier = self.uplink.log.last();
+        true
+    }
+
+    /// Keeps the seat after all.
+    pub(crate) fn stay(&mut self) {
+        if let Seat::Leaving { since, .. } = self.session.seat {
+            self.session.seat = Seat::Held { since };
+        }
+    }
+
+    /// Leaves the seat if everything is durable, and nothing needs it. Returns what the kernel may keep
+    /// from the last answers; `None` if the client still has the seat.
+    pub(crate) fn leave(&mut self) -> Option<Vec<Notice>> {
+        let is_ready = self.uplink.log.pending().0 == 0;
+        let can_hand_over = self.can_hand_over();
+        let Seat::Leaving { answered, forced, .. } = &mut self.session.seat else { return None };
+        if !is_ready || !(*forced || can_hand_over) {
+            self.uplink.barrier = self.uplink.log.last();
+            return None;
+        }
+        let mut answered = std::mem::take(answered);
+        if answered.len() >= ANSWERED_MAX {
+            answered = self.kept_nodes();
+        } else {
+            // A program may not have taken in an answer from before when it was told.
+            answered.extend(self.handles.kernel.nodes().map(Notice::Node));
+        }
+        self.session.seat = Seat::Left { is_settled: false };
+        self.session.holder = self.session.wanted_by.take();
+        Some(answered)
+    }
+
+    /// Notes that the kernel keeps nothing that may be out of date.
+    pub(crate) fn settle(&mut self) {
+        if matches!(self.session.seat, Seat::Left { .. } | Seat::Lost) {
+            self.session.seat = Seat::Left { is_settled: true };
+            self.handles.kernel.clear();
+        }
+    }
+
+    /// Notes that another client may have the seat, which this one has not left.
+    pub(crate) fn lose_seat(&mut self) {
+        match self.session.seat {
+            Seat::Held { .. } | Seat::Leaving { .. } => self.session.seat = Seat::Lost,
+            Seat::Left { .. } | Seat::Lost => {}
+        }
+    }
+
+    /// Whether the session is about to end, and has nothing left that the seat is needed for.
+    pub(crate) fn gives_seat_up_for_good(&self) -> bool {
+        !self.has_seat() && !self.takes_changes() && self.pending().0 == 0
+    }
+
+    /// Notes which client has the seat.
+    pub(crate) fn note_holder(&mut self, holder: Holder) {
+        self.session.holder = Some(holder);
+    }
+
+    /// Notes that the client has the seat again.
+    pub(in crate::core) fn take_seat(&mut self) {
+        self.session.seat = Seat::Held { since: self.now.monotonic };
+        (self.session.holder, self.session.wanted_by) = (None, None);
+        self.drop_forgotten();
+    }
+
+    /// The names that the kernel may keep, present and absent.
+    pub(crate) fn kept_entries(&self) -> Vec<Notice> {
+        let kernel = &self.handles.kernel;
+        let entries = kernel.entries().chain(kernel.absent().cloned());
+        entries.map(|(directory, name)| Notice::Expired(directory, name)).collect()
+    }
+
+    /// The nodes of which the kernel may keep attributes or contents.
+    pub(crate) fn kept_nodes(&self) -> Vec<Notice> {
+        let kernel = &self.handles.kernel;
+        let attributes = kernel.nodes().chain([Ino::ROOT]).map(Notice::Node);
+        attributes.chain(kernel.with_contents().chain([Ino::ROOT]).map(Notice::Contents)).collect()
+    }
+
+    /// Notes that the kernel may keep a range of a file from now on.
+    pub(in crate::core) fn note_data(&mut self, ino: Ino, range: Range<u64>) {
+        self.handles.kernel.note_contents(ino);
+        let Seat::Leaving { answered, .. } = &mut self.session.seat else { return };
+        if let Some(Notice::Data(last, known)) = answered.last_mut()
+            && (*last, known.end) == (ino, range.start)
+        {
+            known.end = range.end;
+        } else if answered.len() < ANSWERED_MAX {
+            answered.push(Notice::Data(ino, range));
+        }
+    }
+
+    /// Notes that the kernel may keep a listing or a target from now on.
+    pub(in crate::core) fn note_contents(&mut self, ino: Ino) {
+        self.handles.kernel.note_contents(ino);
+        if let Seat::Leaving { answered, .. } = &mut self.session.seat
+            && answered.len() < ANSWERED_MAX
+        {
+            answered.push(Notice::Contents(ino));
+        }
+    }
+}

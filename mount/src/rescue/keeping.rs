@@ -1,0 +1,45 @@
+//! Keeping what a mount that runs can't get to the server any more.
+
+use std::io;
+
+use xfer_client::core::Trace;
+use xfer_client::drive::{Rescue, Writing};
+
+use super::Rescues;
+use crate::process::report::report;
+
+/// Keeps changes of one account's mount.
+pub struct Keeper {
+    /// `user@host:port`.
+    account: String,
+    /// Where it is mounted, for messages.
+    place: String,
+}
+
+impl Keeper {
+    /// Keeps changes of this account, made at this mount point.
+    pub fn new(account: String, place: String) -> Keeper {
+        Keeper { account, place }
+    }
+}
+
+impl Rescue for Keeper {
+    fn keep(&self, why: String, changes: Vec<Trace>) -> Writing<'_> {
+        Box::pin(async move {
+            let (account, reason) = (self.account.clone(), why.clone());
+            let keep = move || {
+                let none = || io::Error::new(io::ErrorKind::NotFound, "there is no home directory");
+                let rescues = Rescues::of_user().ok_or_else(none)?;
+                rescues.keep(&account, &reason, changes.into_iter().map(Ok))
+            };
+            let kept = tokio::task::spawn_blocking(keep).await.map_err(io::Error::other)?;
+            let path = kept.map_err(io::Error::other)?;
+            report(&format!(
+                "{}: {why}; what is not on the server is kept in {}; see: xfer rescue list",
+                self.place,
+                path.display()
+            ));
+            Ok(())
+        })
+    }
+}

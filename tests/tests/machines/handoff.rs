@@ -1,0 +1,127 @@
+//! Two mounts with `-o handoff`: the tree follows the user.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use xfer_tests::files::errno;
+use xfer_tests::{Mount, PATIENCE, World, scale, wait_until};
+
+use crate::{output, shows, start};
+
+/// How often two machines take turns. `XFER_TURNS` sets another number.
+const TURNS: usize = 8;
+
+/// Two mounts of alice, of which the second has the tree.
+fn two(world: &World, wait: &str) -> [Mount; 2] {
+    let options = format!("handoff,wait={wait}");
+    let first = world.mounting("alice").arg("-o").arg(&options).start();
+    let elsewhere = world.mount_point("elsewhere");
+    let second = world.mounting("alice").at(&elsewhere).arg("-o").arg(&options);
+    [first, second.arg("--takeover").start()]
+}
+
+#[test]
+fn the_tree_follows_the_user_and_nothing_is_lost_or_stale() {
+    let world = World::new(&["alice"]);
+    let mounts = two(&world, "forever");
+    mounts[1].shell("mkdir d; : > log; : > d/log; echo 0 > count; echo 0 > saved");
+    let turns = scale::count("XFER_TURNS", TURNS);
+    for turn in 1..=turns {
+        let mount = &mounts[turn % 2];
+        // An editor's save, one in place, an appended line, a name that was absent, and a removed one.
+        let said = mount.shell(&format!(
+            "cat saved count; tail -n 1 log; tail -n 1 d/log; ! ls d/{turn} 2> /dev/null
+             echo {turn} > saved.tmp; mv saved.tmp saved; echo {turn} > count
+             echo line {turn} >> log; echo line {turn} >> d/log; echo {turn} > d/{turn}
+             rm -f d/{before}; ls d",
+            before = turn - 1
+        ));
+        let before = turn - 1;
+        let last =
+            if before == 0 { String::new() } else { format!("line {before}\nline {before}\n") };
+        assert_eq!(said, format!("{before}\n{before}\n{last}{turn}\nlog"), "turn {turn}");
+    }
+    let lines: Vec<String> = (1..=turns).map(|turn| format!("line {turn}")).collect();
+    for mount in &mounts {
+        for name in ["log", "d/log"] {
+            let text = fs::read_to_string(mount.path(name)).unwrap();
+            assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+        }
+    }
+    mounts.into_iter().for_each(Mount::unmount);
+}
+
+#[test]
+fn the_status_of_both_mounts_says_which_of_them_has_the_tree() {
+    let world = World::new(&["alice"]);
+    let [first, second] = two(&world, "forever");
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    wait_until("the first to be dormant", PATIENCE, || {
+        shows(&first, &format!("with the mount on {host}"))
+    });
+    assert!(shows(&second, "with this mount"));
+    fs::write(first.path("file"), "x").unwrap();
+    assert!(shows(&first, "with this mount"));
+    assert!(shows(&second, &format!("with the mount on {host}")));
+    assert_eq!(fs::read_to_string(second.path("file")).unwrap(), "x");
+    [first, second].into_iter().for_each(Mount::unmount);
+}
+
+#[test]
+fn a_file_that_is_open_for_writing_keeps_the_tree_where_it_is() {
+    let world = World::new(&["alice"]);
+    let [first, second] = two(&world, "forever");
+    let mut file = File::create(second.path("file")).unwrap();
+    file.write_all(b"half ").unwrap();
+    let waiting = start(first.root(), "cat file");
+    wait_until("the second to be asked", PATIENCE, || shows(&second, "asks for it"));
+    // Longer than the server lets the first one wait.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(7) {
+        file.write_all(b".").unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    file.write_all(b" whole").unwrap();
+    drop(file);
+    let text = output(waiting);
+    assert!(text.starts_with("half .") && text.ends_with(". whole"), "{text}");
+    [first, second].into_iter().for_each(Mount::unmount);
+}
+
+#[test]
+fn a_mount_without_handoff_keeps_the_tree() {
+    let world = World::new(&["alice"]);
+    let first = world.mounting("alice").arg("-o").arg("handoff,wait=2").start();
+    fs::write(first.path("file"), "x").unwrap();
+    let elsewhere = world.mount_point("elsewhere");
+    let second = world.mounting("alice").at(&elsewhere).arg("--takeover").start();
+    wait_until("the first to be dormant", PATIENCE, || shows(&first, "dormant"));
+    assert_eq!(errno(fs::read(first.path("file"))), libc::EBUSY);
+    assert!(shows(&second, "with this mount"));
+    second.unmount();
+    wait_until("the first to have the tree again", PATIENCE, || {
+        fs::read(first.path("file")).is_ok_and(|text| text == b"x")
+    });
+    first.unmount();
+}
+
+#[test]
+fn an_idle_mount_hands_the_tree_over_in_a_moment() {
+    let world = World::new(&["alice"]);
+    let mounts = two(&world, "forever");
+    mounts[1].shell("for i in $(seq 200); do echo $i > f$i; done; ls -l; cat f*");
+    let mut shortest = Duration::MAX;
+    for turn in 0..4 {
+        let mount = &mounts[turn % 2];
+        // Each keeps the tree for two seconds in any case.
+        std::thread::sleep(Duration::from_millis(2200));
+        let begun = Instant::now();
+        assert_eq!(mount.shell("cat f1"), "1");
+        shortest = shortest.min(begun.elapsed());
+        mount.shell("cat f*; ls -l");
+    }
+    assert!(shortest < Duration::from_secs(1), "{shortest:?}");
+    mounts.into_iter().for_each(Mount::unmount);
+}
