@@ -6,7 +6,7 @@
 #
 # XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS, XFER_RULES_OPERATIONS,
 # XFER_RULES_RUNS, XFER_RULES_SEEDS, XFER_KILLS, XFER_COPIED_MIB, XFER_PULLED_S, XFER_COMING_BACK, XFER_RESCUES,
-# XFER_CLIENT_KILLS, PROPTEST_CASES, XFER_BIG_ENTRIES, XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
+# XFER_CLIENT_KILLS, XFER_TURNS, XFER_SHORT_STEPS, PROPTEST_CASES, XFER_BIG_ENTRIES, XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -48,6 +48,7 @@ space() {
 sides() {
     export XFER_RULES_OPERATIONS=${XFER_RULES_OPERATIONS:-10000000}
     export XFER_RULES_RUNS=${XFER_RULES_RUNS:-10000} XFER_RULES_SEEDS=${XFER_RULES_SEEDS:-10000}
+    export XFER_SHORT_STEPS=${XFER_SHORT_STEPS:-4}
     measured "both sides against the rules, $XFER_RULES_OPERATIONS operations" \
         -p xfer-tests --test rules -- --nocapture
 }
@@ -62,6 +63,9 @@ breaks() {
         -p xfer-tests --test away -- --nocapture rescue::random
     measured "$XFER_CLIENT_KILLS kills of a client that works offline" \
         -p xfer-tests --test away -- --nocapture offline::whatever
+    export XFER_TURNS=${XFER_TURNS:-1000}
+    measured "two machines that take turns $XFER_TURNS times" \
+        -p xfer-tests --test machines -- handoff::the_tree_follows
     measured "broken links, pulled for $XFER_PULLED_S s" -p xfer-tests --test away -- breaks::
     measured "$XFER_COMING_BACK clients that come back" \
         -p xfer-tests --test sessions -- --nocapture come_back

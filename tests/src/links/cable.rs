@@ -225,7 +225,9 @@ impl Cable {
             let carried = async {
                 match tap {
                     Some(tap) => carry_up(tap, up.clone(), &mut from_client, &mut to_server).await,
-                    None => upward.carry(Way::Up, &mut from_client, &mut to_server).await,
+                    None => {
+                        upward.carry(Way::Up, up.clone(), &mut from_client, &mut to_server).await;
+                    }
                 }
             };
             let mut closing = up.clone();
@@ -244,7 +246,7 @@ impl Cable {
         tokio::spawn(async move {
             tokio::select! {
                 biased;
-                () = downward.carry(Way::Down, &mut from_server, &mut to_client) => {
+                () = downward.carry(Way::Down, down.clone(), &mut from_server, &mut to_client) => {
                     drop(to_client.shutdown().await);
                 }
                 () = down.broken() => down.silence().await,
@@ -255,15 +257,20 @@ impl Cable {
 }
 
 impl Cable {
-    /// Carries bytes in one direction of a log link, until there are no more or the cable is cut.
+    /// Carries bytes in one direction of a log link, until there are no more or the cable is cut. A
+    /// pulled cable drops them.
     async fn carry(
         &self,
         way: Way,
+        mut link: Link,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
     ) {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(len @ 1..) = from.read(&mut buffer).await {
+            if link.carries() == Carries::Nothing {
+                continue;
+            }
             let passed = self.gauges[way as usize].pass(len);
             if to.write_all(&buffer[..passed]).await.is_err() {
                 return;

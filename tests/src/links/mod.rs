@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod cable;
 pub mod mortal;
+pub mod forgetful;
 pub mod peers;
 pub mod relay;
 pub mod network;

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use xfer_protocol::message::{DeliveryHead, DeliveryState};
 use xfer_protocol::tree::Need;
@@ -16,12 +16,40 @@ use xfer_store::{
 
 /// The life of a server.
 #[derive(Clone, Default)]
-pub struct Life(Arc<AtomicBool>);
+pub struct Life(Arc<Lived>);
+
+#[derive(Default)]
+struct Lived {
+    has_ended: AtomicBool,
+    /// The moments so far: each call to the store has two, before its effect and after it.
+    moments: AtomicUsize,
+    /// The moment at which the server dies by itself; 0 if it does not.
+    last: AtomicUsize,
+}
 
 impl Life {
     /// Kills the server.
     pub fn end(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Has the server die by itself at a moment from now on; 0 is the next.
+    pub fn end_at(&self, moment: usize) {
+        let now = self.0.moments.load(Ordering::Relaxed);
+        self.0.last.store(now + 1 + moment, Ordering::Relaxed);
+    }
+
+    /// Has the server not die by itself any more.
+    pub fn end_never(&self) {
+        self.0.last.store(0, Ordering::Relaxed);
+    }
+
+    /// Lets a moment pass, which may be the last.
+    fn pass(&self) {
+        let moment = 1 + self.0.moments.fetch_add(1, Ordering::Relaxed);
+        if moment == self.0.last.load(Ordering::Relaxed) {
+            self.end();
+        }
     }
 
     /// The store for a server with this life.
@@ -34,16 +62,19 @@ impl Life {
         }
     }
 
-    fn has_ended(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// Whether the server is dead.
+    pub fn has_ended(&self) -> bool {
+        self.0.has_ended.load(Ordering::Relaxed)
     }
 
     /// The result of a call, unless the server is killed before it is there.
     fn within<'a, T: Send + 'a>(&'a self, call: impl FnOnce() -> Later<'a, T>) -> Later<'a, T> {
+        self.pass();
         if self.has_ended() {
             return Box::pin(std::future::pending());
         }
         let result = call();
+        self.pass();
         Box::pin(async move {
             let result = result.await;
             if self.has_ended() {

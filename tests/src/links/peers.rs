@@ -16,7 +16,7 @@ use xfer_client::connect::{
     Reader, Ticket, Writer,
 };
 use xfer_client::core::{Options, Owners};
-use xfer_client::drive::{Client, Surroundings};
+use xfer_client::drive::{Client, Rescue, Surroundings};
 use xfer_link::proof::SessionKey;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
@@ -31,6 +31,7 @@ use xfer_store::{Account, Location, NewAccount, Store, Use};
 
 use super::cable::{Cable, Wiring};
 use super::clock::VirtualClock;
+use super::forgetful::Forgetful;
 use super::mortal::Life;
 
 /// The mounting user.
@@ -58,6 +59,8 @@ pub struct Host {
     /// The server's clock, if it is not this machine's.
     clock: Arc<dyn Clock>,
     disk: Option<Disk>,
+    /// The disk of a store in memory.
+    pub forgetful: Option<Arc<Forgetful>>,
     /// Whether clients that come back are not told what others have changed.
     hides: Arc<AtomicBool>,
 }
@@ -138,10 +141,13 @@ impl Host {
             store.accounts.create(new).await.unwrap();
         }
         let clock = Arc::new(VirtualClock::start());
+        let forgetful = Arc::new(Forgetful::over(store.contents.clone()));
+        let store = Store { contents: forgetful.clone(), ..store };
         let (journal, spill, rescue) = (None, None, None);
         let surroundings =
             Surroundings { clock: clock.clone(), cookie_key: [7; 16], journal, spill, rescue };
-        Host::over(store, rows_bytes, surroundings, clock, None)
+        let host = Host::over(store, rows_bytes, surroundings, clock, None);
+        Host { forgetful: Some(forgetful), ..host }
     }
 
     fn over(
@@ -155,7 +161,7 @@ impl Host {
         let engine = Engine::with_clock(life.lived_over(&store), rows_bytes, clock.clone());
         let reached = Arc::new(Mutex::new(Some((engine.clone(), store.clone()))));
         let hides = Arc::default();
-        Host { engine, store, reached, life, surroundings, clock, disk, hides }
+        Host { engine, store, reached, life, surroundings, clock, disk, hides, forgetful: None }
     }
 
     /// Replaces an engine that was stopped or killed by a new one.
@@ -168,6 +174,27 @@ impl Host {
         let store = self.life.lived_over(&self.store);
         self.engine = Engine::with_clock(store, rows_bytes, self.clock.clone());
         *self.reached.lock().unwrap() = Some((self.engine.clone(), self.store.clone()));
+    }
+
+    /// Gives clients from now on a place for changes that can't be made any more.
+    pub fn rescue_to(&mut self, rescue: Arc<dyn Rescue>) {
+        self.surroundings.rescue = Some(rescue);
+    }
+
+    /// Has the server die by itself at a moment of its work with the store from now on: before a call
+    /// has an effect, or after it.
+    pub fn die_at(&self, moment: usize) {
+        self.life.end_at(moment);
+    }
+
+    /// Has the server live on.
+    pub fn live_on(&self) {
+        self.life.end_never();
+    }
+
+    /// Whether the server is dead.
+    pub fn is_dead(&self) -> bool {
+        self.life.has_ended()
     }
 
     /// Plants a bug: clients that come back are not told what others have changed.

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use xfer_tests::files::errno;
-use xfer_tests::network::{Cable, Network, SERVER};
-use xfer_tests::{Mount, PATIENCE, Server, World, scale, shell, wait_until};
+use xfer_tests::network::{Cable, Network, SERVER, Way};
+use xfer_tests::{Mount, PATIENCE, Relay, Server, World, scale, shell, wait_until};
 
 /// How long the cable is pulled, in seconds: longer than it takes to notice.
 const PULLED_S: usize = 13;
@@ -103,6 +103,75 @@ fn programs_go_on_after_the_cable_was_pulled_and_nothing_is_lost() {
     mount.shell(&format!("diff -r {outside}/tree tree && diff -r {outside}/tree clone/tree"));
     mount.shell("cd clone && git fsck --strict && test -z \"$(git status --porcelain)\"");
     assert_eq!(fs::read_to_string(mount.path("open")).unwrap(), "before\nmeanwhile\nafter\n");
+    mount.unmount();
+}
+
+/// A tree of many files and a large one, and how programs bring it to a mount.
+const BRING: &str =
+    "cp -r '{}'/tree '{}'/big . && sync -d big && diff -r '{}'/tree tree && cmp '{}'/big big";
+
+/// Starts programs that bring a tree to a mount.
+fn bring(world: &World, mount: &Mount) -> (Child, String) {
+    let outside = world.outside();
+    let make = "mkdir tree; for i in $(seq 300); do echo $i > tree/f$i; done
+                head -c 8000000 /dev/urandom > big";
+    shell(&outside, make);
+    let script = BRING.replace("{}", outside.to_str().unwrap());
+    (start(mount, &script), script.split_once("&& diff").unwrap().1.to_owned())
+}
+
+#[test]
+fn a_link_that_loses_packets_loses_nothing() {
+    let apart = Apart::new();
+    let mount = apart.mount(&["-o", "wait=forever"]);
+    apart.network.lose(50);
+    let (program, check) = bring(&apart.world, &mount);
+    ends_well(program);
+    mount.unmount();
+    apart.network.lose(0);
+    let mount = apart.mount(&[]);
+    mount.shell(&format!("diff {check}"));
+    mount.unmount();
+}
+
+#[test]
+fn a_link_that_is_silent_in_one_direction_is_replaced_and_nothing_is_lost() {
+    for way in [Way::Up, Way::Down] {
+        let apart = Apart::new();
+        let mut mount = apart.mount(&["-o", "wait=forever"]);
+        let (program, check) = bring(&apart.world, &mount);
+        wait_until("the program to begin", PATIENCE, || mount.path("tree/f1").exists());
+        apart.network.cut(way);
+        mount.says("the connection to the server is lost");
+        apart.network.plug_in();
+        ends_well(program);
+        mount.unmount();
+        let mount = apart.mount(&[]);
+        mount.shell(&format!("diff {check}"));
+        mount.unmount();
+    }
+}
+
+#[test]
+fn links_that_are_reset_again_and_again_lose_nothing() {
+    let world = World::new(&["alice"]);
+    let relay = Relay::to(world.server.address);
+    let mount =
+        world.mounting("alice").through(relay.address).arg("-o").arg("wait=forever").start();
+    let (mut program, check) = bring(&world, &mount);
+    let mut resets = 0;
+    while program.try_wait().unwrap().is_none() {
+        relay.break_connections();
+        resets += 1;
+        // Some links carry a little before they break, some next to nothing.
+        std::thread::sleep(Duration::from_millis([20, 150, 700][resets % 3]));
+    }
+    assert!(resets > 1, "the program was too fast");
+    ends_well(program);
+    mount.sync();
+    mount.unmount();
+    let mount = world.mount("alice");
+    mount.shell(&format!("diff {check}"));
     mount.unmount();
 }
 

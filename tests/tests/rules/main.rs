@@ -3,7 +3,7 @@
 //!
 //! The server's stores are real; the clock jumps ahead when all tasks are idle. Meanwhile both
 //! sides unload rows and blocks, sessions end, users go over to another machine, links are cut, cables are pulled, clients vanish, the
-//! server restarts or is killed, and deliveries between the two users arrive.
+//! server restarts, is killed or loses its power, and deliveries between the two users arrive.
 //!
 //! Reading order: `program` (single operations, and notes of their results), `chance` (drawing
 //! them), `user`, `model` and `whole` (the two trees to compare with), `history` (the comparison),
@@ -16,6 +16,7 @@ mod user;
 mod model;
 mod whole;
 mod history;
+mod short;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,6 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, timeout};
-use xfer_protocol::limits::LEASE_MS;
 use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::Quota;
 use xfer_tests::cable::Cable;
@@ -52,9 +52,6 @@ const PART_TIME: Duration = Duration::from_secs(100_000);
 /// The longest times for which a cable is pulled, in milliseconds: some links are not missed, and
 /// some for longer than a seat is kept.
 const AWAY_MS: [u64; 3] = [8_000, 40_000, 400_000];
-
-/// How long the server keeps a seat for a client that is away.
-const LEASE: Duration = Duration::from_millis(LEASE_MS);
 
 /// The time that a stopping server gives its clients.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -85,6 +82,10 @@ impl Run {
             Place::InMemory => Host::simulated(&users, QUOTA, rows).await,
         };
         host.hide_changes(flaw == Flaw::HidesChanges);
+        host.forgetful
+            .iter()
+            .filter(|_| flaw == Flaw::SkipsSyncs)
+            .for_each(|disk| disk.skip_syncs());
         let alice = User::new(&host, name("alice"), QUOTA, flaw).await;
         let bob = User::new(&host, name("bob"), QUOTA, flaw).await;
         let users = [alice, bob];
@@ -275,10 +276,6 @@ impl Run {
         let Some(cable) = self.users[at].cable() else { return };
         let longest = *self.random.pick(&AWAY_MS);
         let away = Duration::from_millis(self.random.below(longest));
-        if away >= LEASE {
-            // The other machine would take the tree.
-            self.users[at].leave_other().await;
-        }
         cable.pull();
         let plugged_in = tokio::spawn(async move {
             sleep(away).await;
@@ -297,6 +294,12 @@ impl Run {
         }
         self.host.kill();
         self.users.iter().flat_map(User::cables).for_each(Cable::cut);
+        // The machine may have crashed too.
+        if let Some(disk) = self.host.forgetful.clone()
+            && self.random.below(2) == 0
+        {
+            disk.lose_power(&mut self.random).await;
+        }
         self.work_until_reopened(None).await;
     }
 
@@ -329,7 +332,6 @@ impl Run {
         // The user may already have accepted the other's deliveries, so those must be in the history.
         self.users[1 - at].settle().await;
         self.catch_up();
-        // The other machine would take the tree.
         self.users[at].leave_other().await;
         self.users[at].pull();
         for _ in 0..self.random.below(20) {
@@ -478,6 +480,11 @@ fn the_oracle_sees_a_byte_that_should_be_gone() {
 #[test]
 fn the_oracle_sees_a_row_that_was_kept_though_another_machine_has_changed_it() {
     must_be_found(Flaw::HidesChanges);
+}
+
+#[test]
+fn the_oracle_sees_a_sync_that_was_skipped() {
+    must_be_found(Flaw::SkipsSyncs);
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub enum Flaw {
     PunchesShort,
     /// When a session begins, a durable op is taken for lost.
     LosesAnOp,
+    /// Bytes that are said to be durable are lost with the power.
+    SkipsSyncs,
     /// A machine that has the tree again is not told what another has changed.
     HidesChanges,
 }

@@ -8,7 +8,6 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,12 +18,14 @@ use crate::PATIENCE;
 use crate::run_within;
 
 pub use namespace::Namespace;
-pub use traffic::Traffic;
+pub use traffic::{Traffic, Way};
 
+use faults::Faults;
 use traffic::Meter;
 use tun::Tun;
 use wire::Wire;
 
+mod faults;
 mod namespace;
 mod packet;
 mod traffic;
@@ -65,7 +66,7 @@ pub struct Network {
     /// The machine of the server.
     pub server: Namespace,
     meter: Arc<Meter>,
-    pulled: Arc<AtomicBool>,
+    faults: Arc<Faults>,
     wires: Vec<JoinHandle<()>>,
     /// Closing this ends the threads.
     running: Option<OwnedFd>,
@@ -80,26 +81,38 @@ impl Network {
         let (ended, running) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
         let (near, far, ended) = (Arc::new(near), Arc::new(far), Arc::new(ended));
         let meter = Arc::new(Meter::default());
-        let pulled = Arc::new(AtomicBool::new(false));
+        let faults = Arc::new(Faults::none());
         let meters = [traffic::Way::Up, traffic::Way::Down].map(|way| (meter.clone(), way));
         let [up, down] = meters;
-        let up = Wire::new(cable, near.clone(), far.clone(), up, pulled.clone());
-        let down = Wire::new(cable, far, near, down, pulled.clone());
+        let up = Wire::new(cable, near.clone(), far.clone(), up, faults.clone());
+        let down = Wire::new(cable, far, near, down, faults.clone());
         let wires = [up, down].map(|wire| {
             let ended = ended.clone();
             std::thread::spawn(move || wire.carry(&ended))
         });
-        Network { client, server, meter, pulled, wires: wires.into(), running: Some(running) }
+        Network { client, server, meter, faults, wires: wires.into(), running: Some(running) }
     }
 
     /// Pulls the cable: packets are lost until it is plugged in again.
     pub fn pull(&self) {
-        self.pulled.store(true, Ordering::Relaxed);
+        self.cut(Way::Up);
+        self.cut(Way::Down);
     }
 
     /// Plugs the cable in again.
     pub fn plug_in(&self) {
-        self.pulled.store(false, Ordering::Relaxed);
+        [Way::Up, Way::Down].iter().for_each(|way| self.faults.cut(*way, false));
+    }
+
+    /// Loses everything in one direction, until the cable is plugged in again.
+    pub fn cut(&self, way: Way) {
+        self.faults.cut(way, true);
+    }
+
+    /// Loses so many of a thousand packets from now on. What the kernel passes at once, up to 64 KiB,
+    /// counts as one.
+    pub fn lose(&self, of_1000: u32) {
+        self.faults.lose(of_1000);
     }
 
     /// Takes the client's address from it, as when it leaves a network.

@@ -7,7 +7,7 @@ use super::packet::Shape;
 
 /// The direction of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Way {
+pub enum Way {
     /// From the client to the server.
     Up,
     /// From the server to the client.

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Cable;
+use super::faults::Faults;
 use super::packet::{Shape, shape};
 use super::traffic::{Meter, Way};
 use super::tun::{PACKET_BYTES_MAX, Tun};
@@ -27,8 +27,8 @@ pub(super) struct Wire {
     to: Arc<Tun>,
     meter: Arc<Meter>,
     way: Way,
-    /// While it is set, packets are lost without being counted.
-    pulled: Arc<AtomicBool>,
+    /// Packets that these take are not counted.
+    faults: Arc<Faults>,
     delay: Duration,
     bytes_per_s: Option<f64>,
     /// The most bytes in flight or waiting.
@@ -52,7 +52,7 @@ impl Wire {
         from: Arc<Tun>,
         to: Arc<Tun>,
         (meter, way): (Arc<Meter>, Way),
-        pulled: Arc<AtomicBool>,
+        faults: Arc<Faults>,
     ) -> Wire {
         let bytes_per_s = cable.bits_per_s.map(|bits| bits as f64 / 8.0);
         let in_a_round_trip = |rate: f64| (rate * cable.round_trip.as_secs_f64()) as u64;
@@ -66,7 +66,7 @@ impl Wire {
             to,
             meter,
             way,
-            pulled,
+            faults,
             delay,
             bytes_per_s,
             bytes_max,
@@ -102,7 +102,7 @@ impl Wire {
     }
 
     fn take(&mut self, packet: &[u8]) {
-        if self.pulled.load(Ordering::Relaxed) {
+        if self.faults.takes(self.way) {
             return;
         }
         let shape = shape(packet);

@@ -1,0 +1,156 @@
+//! A disk that forgets: when the power goes, of the changes to a content that were not made durable
+//! any part may be left.
+//!
+//! Rows are durable once they are committed, as those of a database are.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use xfer_protocol::ContentId;
+use xfer_protocol::limits::FILE_BYTES_MAX;
+use xfer_store::{Answer, Contents, Disk, Effect, Later, Placements, StoreError, Undone};
+
+use crate::Random;
+
+/// The contents of a store, and what would be left of them without power.
+pub struct Forgetful {
+    live: Arc<dyn Contents>,
+    unsynced: Mutex<BTreeMap<ContentId, Unsynced>>,
+    /// A planted bug: nothing is ever made durable, and nobody is told.
+    skips_syncs: AtomicBool,
+}
+
+/// The changes to a content since it was made durable.
+#[derive(Default)]
+struct Unsynced {
+    /// Its bytes before; `None` if it did not exist.
+    before: Option<Vec<u8>>,
+    effects: Vec<Effect>,
+}
+
+impl Forgetful {
+    /// The contents of a store whose calls are answered at once.
+    pub fn over(live: Arc<dyn Contents>) -> Forgetful {
+        Forgetful { live, unsynced: Mutex::default(), skips_syncs: AtomicBool::new(false) }
+    }
+
+    /// Plants a bug: nothing is made durable from now on.
+    pub fn skip_syncs(&self) {
+        self.skips_syncs.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes the power away: of the changes that were not made durable, some are left, and some of
+    /// those only in part.
+    pub async fn lose_power(&self, random: &mut Random) {
+        let unsynced = std::mem::take(&mut *self.unsynced.lock().unwrap());
+        for (content, Unsynced { before, effects }) in unsynced {
+            // A content that is gone, was garbage.
+            if self.bytes(content).await.is_none() {
+                continue;
+            }
+            let is_left = |effect: &Effect| !matches!(effect, Effect::Remove { .. });
+            let some = effects.into_iter().filter(is_left).filter(|_| random.below(2) == 0);
+            let some: Vec<Effect> = some.collect();
+            self.put(Effect::Remove { content }).await;
+            if let Some(bytes) = before {
+                self.put(Effect::Create { content }).await;
+                self.put(Effect::Write { content, offset: 0, data: bytes.into() }).await;
+            }
+            for effect in some {
+                self.put(torn(effect, random)).await;
+            }
+        }
+    }
+
+    /// Performs an effect that may fail, since an earlier one is not left.
+    async fn put(&self, effect: Effect) {
+        let _ = self.live.perform(vec![effect]).await;
+    }
+
+    /// Notes an effect that is about to be performed.
+    async fn note(&self, effect: &Effect) {
+        let content = target(effect);
+        if !self.unsynced.lock().unwrap().contains_key(&content) {
+            let before = self.bytes(content).await;
+            self.unsynced.lock().unwrap().insert(content, Unsynced { before, effects: Vec::new() });
+        }
+        if let Some(unsynced) = self.unsynced.lock().unwrap().get_mut(&content) {
+            unsynced.effects.push(effect.clone());
+        }
+    }
+
+    /// The bytes of a content, if it exists.
+    async fn bytes(&self, content: ContentId) -> Option<Vec<u8>> {
+        self.live.read(content, 0..0).await.ok()?;
+        // A read must not go beyond the content's end.
+        let (mut end, mut beyond) = (0, FILE_BYTES_MAX + 1);
+        while beyond - end > 1 {
+            let middle = end + (beyond - end) / 2;
+            match self.live.read(content, middle..middle).await {
+                Ok(_) => end = middle,
+                Err(_) => beyond = middle,
+            }
+        }
+        self.live.read(content, 0..end).await.ok()
+    }
+}
+
+impl Contents for Forgetful {
+    fn perform(&self, effects: Vec<Effect>) -> Later<'_, Result<(), Undone>> {
+        Box::pin(async move {
+            for effect in &effects {
+                self.note(effect).await;
+            }
+            self.live.perform(effects).await
+        })
+    }
+
+    fn read(&self, content: ContentId, range: Range<u64>) -> Answer<'_, Vec<u8>> {
+        self.live.read(content, range)
+    }
+
+    fn make_durable(
+        &self,
+        sets: Vec<Vec<ContentId>>,
+    ) -> Answer<'_, Vec<Result<Placements, StoreError>>> {
+        if !self.skips_syncs.load(Ordering::Relaxed) {
+            let mut unsynced = self.unsynced.lock().unwrap();
+            sets.iter().flatten().for_each(|content| drop(unsynced.remove(content)));
+        }
+        self.live.make_durable(sets)
+    }
+
+    fn reclaim(&self) -> Answer<'_, ()> {
+        self.live.reclaim()
+    }
+
+    fn disk(&self) -> Answer<'_, Disk> {
+        self.live.disk()
+    }
+}
+
+/// The content that an effect changes.
+fn target(effect: &Effect) -> ContentId {
+    match effect {
+        Effect::Create { content }
+        | Effect::Write { content, .. }
+        | Effect::Zero { content, .. }
+        | Effect::Free { content, .. }
+        | Effect::Remove { content } => *content,
+        Effect::Clone { to, .. } => *to,
+        Effect::Copy { to, .. } => to.0,
+    }
+}
+
+/// A write that may have stopped half-way; any other effect as it is.
+fn torn(effect: Effect, random: &mut Random) -> Effect {
+    match effect {
+        Effect::Write { content, offset, data } if random.below(3) == 0 => {
+            let left = random.below(data.len() as u64 + 1) as usize;
+            Effect::Write { content, offset, data: data.slice(..left) }
+        }
+        effect => effect,
+    }
+}
