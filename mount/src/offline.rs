@@ -35,7 +35,7 @@ pub fn send_left(
     let left = Left::of(label).map_err(|error| unreadable(label, &error))?;
     for left in left {
         let count = left.count();
-        report(&format!("{label}: sending {count} changes that an earlier mount left here"));
+        report(&format!("{label}: {count} changes that an earlier mount left here are sent now"));
         let Some((ticket, key)) = left.ticket() else {
             keep(&left, label, "its claim to the session can't be read")?;
             left.remove().map_err(|error| unreadable(label, &error))?;
@@ -62,7 +62,10 @@ pub fn send_left(
                     continue;
                 }
             },
-            Err(error) if error.is_in_use() && purpose == Purpose::Mount => return Ok(()),
+            Err(error) if error.is_in_use() && purpose == Purpose::Mount => {
+                report(&format!("{label}: they wait, since another mount has the account"));
+                return Ok(());
+            }
             Err(error) if error.is_in_use() || error.ends_session() => {
                 Err(Sent::No(error.to_string()))
             }

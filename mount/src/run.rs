@@ -80,7 +80,8 @@ fn login(config: &Config, runtime: &Runtime) -> Result<Login, Failure> {
     let contact = runtime.block_on(connect::reach(&config.target, &policy.mode))?;
     let peer = contact.trust(&policy, &mut OnTerminal)?;
     let purpose = if config.takeover { Purpose::TakeOver } else { Purpose::Mount };
-    offline::send_left(&peer, &client_options(config, peer.label()), purpose, runtime)?;
+    let options = client_options(config, peer.label());
+    offline::send_left(&peer, &options, purpose, runtime)?;
     let obtained = password::obtain(&config.password, peer.label())?;
     obtained.warning.iter().for_each(|warning| report(&format!("warning: {warning}")));
     let replaces = SessionNotes::of(peer.label()).and_then(|notes| notes.last_gone());
@@ -90,6 +91,7 @@ fn login(config: &Config, runtime: &Runtime) -> Result<Login, Failure> {
     };
     let login = match log_in(purpose) {
         Err(error) if error.is_in_use() && wants_takeover(config, &error) => {
+            offline::send_left(&peer, &options, Purpose::TakeOver, runtime)?;
             log_in(Purpose::TakeOver)?
         }
         login => login?,

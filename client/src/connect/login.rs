@@ -109,7 +109,7 @@ impl Peer {
     ///
     /// # Errors
     /// If the server refuses, or can't be reached. [`ConnectError::ends_session`] tells whether the
-    /// session is over, or another client has changed its tree.
+    /// session is over, and [`ConnectError::is_in_use`] whether another client has its seat.
     pub async fn resume(&self, ticket: Ticket, key: &SavedKey) -> Result<NewSession, ConnectError> {
         let at = |error: EndpointError| error.at(&self.label);
         let server = self.server.for_session(key).map_err(at)?;

@@ -51,7 +51,7 @@ impl Core {
         if !(disk_room.fits(room) || !is_up && disk_room.may_fit(self.uplink.log.room(), room)) {
             if disk_room.is_refused(room, self.now.monotonic) {
                 // Earlier removals may free space, but only once they are durable.
-                self.sync_to(self.uplink.log.last())?;
+                self.sync_to(self.position())?;
                 return Err(Errno::ENOSPC.into());
             }
             self.uplink.disk_room.want(room);

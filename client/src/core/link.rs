@@ -178,8 +178,8 @@ pub(in crate::core) struct Session {
     pub(in crate::core) lets_go: bool,
     /// The client that has the seat, if another one has it.
     pub(in crate::core) holder: Option<Holder>,
-    /// Counts the times that others have changed the tree.
-    pub(in crate::core) tenure: u64,
+    /// For each time that others have changed the tree, this client's last op that was applied before.
+    pub(in crate::core) bases: Vec<Seq>,
 }
 
 impl Session {
@@ -193,7 +193,7 @@ impl Session {
             wanted_by: None,
             lets_go: false,
             holder: None,
-            tenure: 0,
+            bases: Vec::new(),
         }
     }
 

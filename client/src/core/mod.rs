@@ -32,7 +32,7 @@ pub(crate) use state::Effects;
 pub(crate) use tree::Unexpected;
 pub(crate) use uplink::{Group, Outgoing, Then, can_be_granted};
 
-pub use away::{Change, Holder, Place, Spill, Subject, Subjects, Trace, Whereabouts};
+pub use away::{Change, Holder, Place, Position, Spill, Subject, Subjects, Trace, Whereabouts};
 pub use data::{CopyRange, Seek};
 pub use link::{Ending, Link, LinkLoss};
 pub use notice::Notice;

@@ -13,7 +13,7 @@ use xfer_protocol::message::Grant;
 use xfer_protocol::tree::{Loaded, Need, Node, Rows, Table, XattrMap};
 use xfer_protocol::{Errno, Ino, Name, Seq};
 
-use super::away::Kept;
+use super::away::{Kept, Position};
 use super::data::{Data, FetchOrder};
 use super::inbox::Inbox;
 use super::link::{Ending, Link, Session};
@@ -90,8 +90,10 @@ impl Core {
 
     /// Takes the work that attempts left.
     pub(crate) fn take_effects(&mut self) -> Effects {
+        let tenure = self.tenure();
+        let orders = std::mem::take(&mut self.data.orders).into_iter();
         Effects {
-            fetches: std::mem::take(&mut self.data.orders),
+            fetches: orders.map(|(ino, order)| (ino, FetchOrder { tenure, ..order })).collect(),
             notices: std::mem::take(&mut self.notices),
             has_outgoing: self.has_outgoing(),
             look_again: self.outbox.tell_resend() | std::mem::take(&mut self.session.lets_go),
@@ -174,17 +176,17 @@ impl Core {
         }
     }
 
-    /// Pauses until all changes up to `seq` are durable. `ENOSPC` if the server's disk has no room
-    /// for them; they are kept, and sent as soon as it has.
-    pub fn sync_to(&mut self, seq: Seq) -> Result<(), Stop> {
-        if self.uplink.log.durable() >= seq {
+    /// Pauses until all changes up to a place are durable. `ENOSPC` if the server's disk has no room
+    /// for them; they are kept, and sent as soon as it has. `EIO` if they never will be durable.
+    pub fn sync_to(&mut self, position: Position) -> Result<(), Stop> {
+        if self.is_durable(position)? {
             return Ok(());
         }
         self.must_have_session()?;
         if self.is_stuck() {
             return Err(Errno::ENOSPC.into());
         }
-        self.uplink.barrier = self.uplink.barrier.max(seq);
+        self.hasten(position);
         Err(Pause::Progress.into())
     }
 

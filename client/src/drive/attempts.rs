@@ -143,7 +143,11 @@ impl Client {
                 Err(Errno::EIO.into())
             }
         };
-        let result = result.map(|done| (done, self.answers.note()));
+        let result = match result {
+            // Whatever it would wait for: it may hold a lock that the kernel needs to forget.
+            Err(Stop::Pause(_)) if core.has_lost_seat() => Err(Errno::EBUSY.into()),
+            result => result.map(|done| (done, self.answers.note())),
+        };
         let effects = core.take_effects();
         drop(core);
         self.perform(effects);
@@ -189,9 +193,11 @@ impl Client {
                     if loads == LOADS_BEFORE_HOLD {
                         _hold = Some(Hold::new(self));
                     }
-                    self.patiently(&mut patience, self.load(needs)).await?;
+                    self.patiently(&mut patience, without, self.load(needs)).await?;
                 }
-                Pause::Data(waits) => self.patiently(&mut patience, self.fetched(waits)).await?,
+                Pause::Data(waits) => {
+                    self.patiently(&mut patience, without, self.fetched(waits)).await?
+                }
                 // While the link is up there is no deadline: a silent server loses it, and that is
                 // progress too.
                 Pause::Progress => tokio::select! {
@@ -208,9 +214,11 @@ impl Client {
                     },
                 },
                 Pause::Reservation(reservation) => {
-                    self.patiently(&mut patience, self.reserve(reservation)).await?;
+                    self.patiently(&mut patience, without, self.reserve(reservation)).await?;
                 }
-                Pause::Delivery(id) => self.patiently(&mut patience, self.ask_state(id)).await?,
+                Pause::Delivery(id) => {
+                    self.patiently(&mut patience, without, self.ask_state(id)).await?
+                }
             }
             match self.attempt(&mut attempt) {
                 Ok(done) => return Ok(done),
@@ -225,10 +233,14 @@ impl Client {
     async fn patiently(
         &self,
         patience: &mut Patience,
+        without: Without,
         work: impl Future<Output = Result<(), Errno>>,
     ) -> Result<(), Errno> {
         tokio::select! {
             biased;
+            // The attempt, when it is made again, is refused.
+            () = self.seat_lost(), if matches!(without, Without::Wait) => Ok(()),
+            () = self.without_seat(), if matches!(without, Without::Refuse) => Ok(()),
             done = work => match done {
                 // While the link is up, the answer itself was late.
                 Err(Errno::ETIMEDOUT) if !self.is_up.get() && patience.lasts() => {

@@ -46,8 +46,8 @@ impl Client {
     /// `EIO` if the session is over before that.
     pub async fn sync(self: &Arc<Self>) -> Result<(), Errno> {
         self.write_back().await;
-        let last = self.lock().last_change();
-        self.call(move |core: &mut Core| core.sync_to(last)).await
+        let position = self.lock().position();
+        self.call(move |core: &mut Core| core.sync_to(position)).await
     }
 
     /// Ends the session: accepts no more changes, makes all durable, and logs out. While the link is

@@ -45,6 +45,11 @@ impl Client {
         loop {
             let answer = self.ask_bytes(ino, order, after).await;
             let mut core = self.lock();
+            if core.tenure() != order.tenure {
+                // Others have changed the tree meanwhile. The attempt, when it is made again, finds out
+                // what it needs now.
+                return Ok(());
+            }
             let is_stale = matches!(answer, Err(Errno::ESTALE));
             let has_data = core.has_data(ino, order);
             let changed = core.changed(ino);
@@ -74,7 +79,12 @@ impl Client {
         after: Seq,
     ) -> Result<Bytes, Errno> {
         // Without a deadline: the question may wait as long as the log takes.
-        self.call(move |core: &mut Core| core.sync_to(after)).await?;
+        let tenure = order.tenure;
+        let sync = move |core: &mut Core| match core.tenure() == tenure {
+            true => core.sync_to(core.position_at(after)),
+            false => Err(Errno::ESTALE.into()),
+        };
+        self.call(sync).await?;
         let (offset, len) = (order.range.start, order.range.end - order.range.start);
         let ask = Ask::Read { ino, content: order.content, offset, len: len as u32 };
         match self.ask(after, ask).await? {

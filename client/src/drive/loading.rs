@@ -109,13 +109,23 @@ impl Client {
 
     /// Loads all entries of a directory, which must be pinned meanwhile. Otherwise a listing of
     /// which a part was unloaded would count as complete in the end.
+    ///
+    /// It begins again if others have changed the tree meanwhile: then the first part is forgotten.
     async fn load_listing(self: &Arc<Self>, directory: Ino) -> Result<(), Errno> {
         let mut after: Option<Name> = None;
-        let mut limit = self.lock().listing_limit(directory);
+        let (mut limit, mut tenure) = {
+            let core = self.lock();
+            (core.listing_limit(directory), core.tenure())
+        };
         while !self.lock().is_listed(directory) {
+            let now = self.lock().tenure();
+            if std::mem::replace(&mut tenure, now) != now {
+                (after, limit) = (None, self.lock().listing_limit(directory));
+            }
             let ask = Ask::List { directory, after: after.clone() };
-            let fill = |core: &mut Core, answer| {
-                core.fill_listing(directory, after.as_ref(), &mut limit, answer)
+            let fill = |core: &mut Core, answer| match core.tenure() == tenure {
+                true => core.fill_listing(directory, after.as_ref(), &mut limit, answer),
+                false => Ok(None),
             };
             after = match self.ask_rows(&ask, fill).await {
                 // This client removed the directory meanwhile. The attempt finds that out when it
@@ -131,6 +141,7 @@ impl Client {
     /// Loads a delivery that was announced, so that it can be accepted.
     pub(super) async fn load_delivery(self: &Arc<Self>, id: DeliveryId) -> Result<(), Errno> {
         let head = self.lock().waiting_delivery(id).ok_or(Errno::ENOENT)?;
+        let tenure = self.lock().tenure();
         let mut items = Vec::new();
         loop {
             let ask = Ask::Delivery { id, from: items.len() as u32 };
@@ -147,7 +158,12 @@ impl Client {
                 break;
             }
         }
-        self.lock().fill_delivery(head, items);
+        let mut core = self.lock();
+        // Others may have accepted it.
+        if core.tenure() != tenure {
+            return Err(Errno::ENOENT);
+        }
+        core.fill_delivery(head, items);
         Ok(())
     }
 

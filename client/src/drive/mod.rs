@@ -90,6 +90,10 @@ pub struct Client {
     answers: Answers,
     /// Held while a delivery is placed.
     placing: tokio::sync::Mutex<()>,
+    /// Held while the seat is being left, or after it was lost, until the kernel keeps nothing.
+    leaving: Arc<tokio::sync::Mutex<()>>,
+    /// Held while the kernel is told to forget.
+    outdating: Arc<tokio::sync::Mutex<()>>,
     /// Held while the journal is written.
     journaling: tokio::sync::Mutex<()>,
     /// Wakes the task that keeps the journal.
@@ -204,6 +208,8 @@ impl Client {
             wanted: Notify::new(),
             answers: Answers::default(),
             placing: tokio::sync::Mutex::default(),
+            leaving: Arc::default(),
+            outdating: Arc::default(),
             journaling: tokio::sync::Mutex::default(),
             unkept: Notify::new(),
             progress: watch::Sender::new(0),

@@ -206,8 +206,8 @@ impl XferFs {
     pub(super) fn answer_sync(&self, request: &Request, reply: ReplyEmpty) {
         let mut upto = None;
         self.answer_empty(request, reply, move |state| {
-            let seq = *upto.get_or_insert_with(|| state.last_change());
-            state.sync_safely(seq)
+            let position = *upto.get_or_insert_with(|| state.position());
+            state.sync_safely(position)
         });
     }
 
@@ -398,9 +398,9 @@ fn durably<T>(
         let (value, upto) = match made.take() {
             Some(made) => made,
             None => {
-                let before = state.last_change();
+                let before = state.position();
                 let value = attempt(state)?;
-                let after = state.last_change();
+                let after = state.position();
                 (value, (after != before).then_some(after))
             }
         };

@@ -1,5 +1,6 @@
 //! Two machines of one user: one has the tree at a time, and both show it exactly.
 
+mod clients;
 mod dormant;
 mod handoff;
 

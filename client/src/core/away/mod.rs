@@ -13,6 +13,7 @@ mod returning;
 pub(crate) use offline::JournalStep;
 pub(in crate::core) use offline::Kept;
 pub use offline::Spill;
+pub use returning::Position;
 pub use seat::Holder;
 pub(in crate::core) use seat::Seat;
 pub use trace::{Change, Place, Subject, Subjects, Trace, Whereabouts};

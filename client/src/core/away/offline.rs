@@ -13,6 +13,7 @@ use bytes::Bytes;
 use xfer_protocol::tree::Room;
 use xfer_protocol::{Ino, Seq, Timestamp};
 
+use super::returning::Position;
 use super::trace::{Change, Trace};
 use crate::core::pause::{Pause, Stop};
 use crate::core::state::Core;
@@ -62,16 +63,17 @@ impl Kept {
 }
 
 impl Core {
-    /// Pauses until all changes up to `seq` are durable; or, while the link is down and changes are
+    /// Pauses until all changes up to a place are durable; or, while the link is down and changes are
     /// kept on this machine's disk, until they are there.
-    pub fn sync_safely(&mut self, seq: Seq) -> Result<(), Stop> {
+    pub fn sync_safely(&mut self, position: Position) -> Result<(), Stop> {
         if !self.keeps() || self.session.is_up() || self.is_over() {
-            return self.sync_to(seq);
+            return self.sync_to(position);
         }
-        if self.uplink.log.durable() >= seq {
+        if self.is_durable(position)? {
             return Ok(());
         }
-        self.uplink.barrier = self.uplink.barrier.max(seq);
+        self.hasten(position);
+        let seq = position.seq();
         if !self.kept.has_claim || self.kept.upto.is_none_or(|upto| upto < seq) {
             return Err(Pause::Progress.into());
         }
@@ -181,21 +183,22 @@ mod tests {
     fn a_change_is_safe_once_it_is_kept_and_only_while_the_link_is_down() {
         let mut core = keeping();
         let seq = append(&mut core);
+        let position = core.position_at(seq);
         assert!(matches!(core.journal_step(), JournalStep::None), "the link is up");
-        assert!(core.sync_safely(seq).is_err());
+        assert!(core.sync_safely(position).is_err());
         core.lose_link(LinkLoss::Silent);
-        assert!(core.sync_safely(seq).is_err(), "it is nowhere yet");
+        assert!(core.sync_safely(position).is_err(), "it is nowhere yet");
         let JournalStep::Add(trace, upto) = core.journal_step() else { panic!("nothing to keep") };
         assert_eq!((trace.len(), upto), (1, seq));
         core.note_kept(upto);
         core.note_claim(false);
-        assert!(core.sync_safely(seq).is_err(), "no client could send it after a crash");
+        assert!(core.sync_safely(position).is_err(), "no client could send it after a crash");
         core.note_claim(true);
-        assert!(core.sync_safely(seq).is_ok() && core.all_kept());
-        assert!(core.sync_to(seq).is_err(), "the server does not have it");
+        assert!(core.sync_safely(position).is_ok() && core.all_kept());
+        assert!(core.sync_to(position).is_err(), "the server does not have it");
         assert!(core.kept_here_since().is_some());
         core.resume(&grant()).unwrap();
-        assert!(core.sync_safely(seq).is_err(), "the server can be asked");
+        assert!(core.sync_safely(position).is_err(), "the server can be asked");
         while core.poll_outgoing().is_some() {}
         let (disk, limit) = (Room::default(), Limit::default());
         core.handle_message(ToClient::Durable { seq, disk, limit }).unwrap();

@@ -7,15 +7,63 @@
 use std::collections::BTreeSet;
 
 use xfer_protocol::message::{Changed, Refusal, Return};
-use xfer_protocol::{ContentId, Ino, Seq};
+use xfer_protocol::{ContentId, Errno, Ino, Seq};
 
 use super::trace::Trace;
 use crate::core::inbox::Inbox;
 use crate::core::link::{Ending, Link};
+use crate::core::pause::Stop;
 use crate::core::state::Core;
 use crate::core::uplink::{Astray, Uplink, can_be_granted};
 
+/// A place in the log: after an op that this client has made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Position {
+    /// Since others have changed the tree so often.
+    tenure: usize,
+    seq: Seq,
+}
+
+impl Position {
+    /// The op.
+    pub(in crate::core) fn seq(self) -> Seq {
+        self.seq
+    }
+}
+
 impl Core {
+    /// The place after the last change.
+    pub fn position(&self) -> Position {
+        Position { tenure: self.tenure(), seq: self.uplink.log.last() }
+    }
+
+    /// How often others have changed the tree.
+    pub(crate) fn tenure(&self) -> usize {
+        self.session.bases.len()
+    }
+
+    /// Whether everything up to a place is durable. `EIO` if something before it never will be, since
+    /// others have changed the tree first.
+    pub(in crate::core) fn is_durable(&self, position: Position) -> Result<bool, Stop> {
+        match self.session.bases.get(position.tenure) {
+            None => Ok(self.uplink.log.durable() >= position.seq),
+            Some(base) if *base >= position.seq => Ok(true),
+            Some(_) => Err(Errno::EIO.into()),
+        }
+    }
+
+    /// Has everything up to a place committed soon, if it is not given up.
+    pub(in crate::core) fn hasten(&mut self, position: Position) {
+        if position.tenure == self.tenure() {
+            self.uplink.barrier = self.uplink.barrier.max(position.seq);
+        }
+    }
+
+    /// The place after an op of the present log.
+    pub(crate) fn position_at(&self, seq: Seq) -> Position {
+        Position { tenure: self.tenure(), seq }
+    }
+
     /// Notes the last op of this client that the server has applied. Returns the later ones, which it
     /// will never apply. An error ends the session.
     pub(crate) fn cut_off(&mut self, base: Seq) -> Result<Vec<Trace>, Ending> {
@@ -55,7 +103,7 @@ impl Core {
         self.outbox.begin_again(&grant.users);
         self.inbox = Inbox::new(&grant.deliveries);
         self.session.link = Link::Up;
-        self.session.tenure += 1;
+        self.session.bases.push(*base);
         self.take_seat();
         Ok(())
     }
@@ -71,10 +119,17 @@ impl Core {
     }
 
     /// Removes the nodes without names that the kernel forgot while there was no seat.
-    pub(in crate::core) fn drop_forgotten(&mut self) {
-        let table = &self.replica.table;
-        let forgotten = table.pinned().filter(|ino| !self.handles.kernel.knows(*ino));
-        let forgotten: Vec<Ino> = forgotten.collect();
-        forgotten.into_iter().for_each(|ino| self.drop_orphan(Some(ino)));
+    pub(crate) fn drop_forgotten(&mut self) -> Result<(), Stop> {
+        let open = self.handles.open_nodes();
+        let is_kept =
+            |ino: &Ino| *ino == Ino::ROOT || self.handles.kernel.knows(*ino) || open.contains(ino);
+        let forgotten = self.replica.table.pinned().filter(|ino| !is_kept(ino));
+        for ino in forgotten.collect::<Vec<Ino>>() {
+            match self.node(ino) {
+                Ok(_) | Err(Stop::Refused(_)) => self.drop_orphan(Some(ino)),
+                Err(pause) => return Err(pause),
+            }
+        }
+        Ok(())
     }
 }

@@ -41,9 +41,10 @@ pub(in crate::core) enum Seat {
         /// Whether the server takes the seat away, so that no more changes are made.
         forced: bool,
     },
-    /// Another client may have it. The kernel keeps nothing that may be out of date.
+    /// Another client may have it, or will soon.
     Left {
-        /// Whether the server was, or may be, told so.
+        /// Whether the kernel keeps nothing any more that may be out of date. Only then the server is
+        /// told.
         is_settled: bool,
     },
     /// Another client may have it, and the kernel may still keep what is out of date.
@@ -81,6 +82,12 @@ impl Core {
         !self.is_over() && matches!(self.session.seat, Seat::Held { .. })
     }
 
+    /// Whether the client has no seat, or will have none, and the kernel may still keep what is out of
+    /// date.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        matches!(self.session.seat, Seat::Left { is_settled: false } | Seat::Lost)
+    }
+
     /// Whether the client is dormant, and the kernel may still keep what is out of date.
     pub(crate) fn has_lost_seat(&self) -> bool {
         self.session.seat == Seat::Lost
@@ -109,6 +116,11 @@ impl Core {
         self.session.wanted_by = by;
     }
 
+    /// Whether another client wants the seat.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.session.wanted_by.is_some()
+    }
+
     /// Whether another client waits for a file to be closed that was closed just now.
     pub(in crate::core) fn is_let_go(&self) -> bool {
         self.session.wanted_by.is_some() && self.handles.written().next().is_none()
@@ -135,20 +147,43 @@ impl Core {
     /// Begins to give the seat up. From now on the kernel is told to keep nothing. Returns whether the
     /// client has the seat.
     pub(crate) fn begin_leaving(&mut self, forced: bool) -> bool {
-        let since = match self.session.seat {
-            Seat::Held { since } => since,
-            Seat::Leaving { since, .. } if forced => since,
+        let (since, answered) = match &mut self.session.seat {
+            Seat::Held { since } => (*since, Vec::new()),
+            Seat::Leaving { since, answered, .. } if forced => (*since, std::mem::take(answered)),
             Seat::Leaving { .. } | Seat::Left { .. } | Seat::Lost => return false,
         };
-        self.session.seat = Seat::Leaving { since, answered: Vec::new(), forced };
+        self.session.seat = Seat::Leaving { since, answered, forced };
         self.uplink.barrier = self.uplink.log.last();
         true
     }
 
-    /// Keeps the seat after all.
+    /// Whether the seat is about to be given up.
+    pub(crate) fn is_leaving(&self) -> bool {
+        matches!(self.session.seat, Seat::Leaving { .. })
+    }
+
+    /// Keeps the seat after all, if the server was not told that it is given up.
     pub(crate) fn stay(&mut self) {
-        if let Seat::Leaving { since, .. } = self.session.seat {
-            self.session.seat = Seat::Held { since };
+        match self.session.seat {
+            Seat::Leaving { since, .. } => self.session.seat = Seat::Held { since },
+            Seat::Left { is_settled: false } => {
+                let since = self.now.monotonic;
+                let is_up = self.session.is_up();
+                self.session.seat = if is_up { Seat::Held { since } } else { Seat::Lost };
+            }
+            Seat::Held { .. } | Seat::Left { is_settled: true } | Seat::Lost => {}
+        }
+    }
+
+    /// Takes what the kernel may keep from answers that were given since it began to forget.
+    pub(crate) fn take_answered(&mut self) -> Vec<Notice> {
+        match &mut self.session.seat {
+            Seat::Leaving { answered, .. } if answered.len() >= ANSWERED_MAX => {
+                answered.clear();
+                self.kept_nodes()
+            }
+            Seat::Leaving { answered, .. } => std::mem::take(answered),
+            Seat::Held { .. } | Seat::Left { .. } | Seat::Lost => Vec::new(),
         }
     }
 
@@ -162,13 +197,12 @@ impl Core {
             self.uplink.barrier = self.uplink.log.last();
             return None;
         }
-        let mut answered = std::mem::take(answered);
         if answered.len() >= ANSWERED_MAX {
-            answered = self.kept_nodes();
-        } else {
-            // A program may not have taken in an answer from before when it was told.
-            answered.extend(self.handles.kernel.nodes().map(Notice::Node));
+            return None;
         }
+        let mut answered = std::mem::take(answered);
+        // A program may not have taken in an answer from before when it was told.
+        answered.extend(self.handles.kernel.nodes().map(Notice::Node));
         self.session.seat = Seat::Left { is_settled: false };
         self.session.holder = self.session.wanted_by.take();
         Some(answered)
@@ -204,7 +238,6 @@ impl Core {
     pub(in crate::core) fn take_seat(&mut self) {
         self.session.seat = Seat::Held { since: self.now.monotonic };
         (self.session.holder, self.session.wanted_by) = (None, None);
-        self.drop_forgotten();
     }
 
     /// The names that the kernel may keep, present and absent.

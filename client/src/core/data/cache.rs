@@ -104,6 +104,8 @@ pub(crate) struct FetchOrder {
     pub(crate) range: Range<u64>,
     /// The op that the server must have applied before it answers.
     pub(crate) after: Seq,
+    /// How often others had changed the tree when it was ordered.
+    pub(crate) tenure: usize,
 }
 
 /// The chunks that a range of a content touches: the index of each, and the part of it by offsets
@@ -303,7 +305,7 @@ impl Cache {
             self.fetches.entry((content, index)).or_default().push(fetch);
         }
         let after = self.after.get(&content).copied().unwrap_or_default();
-        FetchOrder { id, content, range, after }
+        FetchOrder { id, content, range, after, tenure: 0 }
     }
 
     /// Ends a fetch and fills in its data, or nothing if it failed. A short answer ends at the end

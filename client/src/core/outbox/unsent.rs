@@ -18,7 +18,7 @@ pub(crate) struct OutboxDue {
     /// A number for the set of users, which rises whenever the set changes.
     pub(crate) users: u64,
     /// A number that rises whenever other clients have changed the tree: drafts must be found again.
-    pub(crate) tenure: u64,
+    pub(crate) tenure: usize,
     /// Whether a draft should be tried again soon.
     pub(crate) resend: bool,
 }
@@ -28,7 +28,7 @@ impl Core {
     /// another client has the seat, there is none.
     pub(crate) fn take_outbox_due(&mut self) -> Option<OutboxDue> {
         let resend = self.outbox.take_resend();
-        let (users, tenure) = (self.outbox.users_changes, self.session.tenure);
+        let (users, tenure) = (self.outbox.users_changes, self.tenure());
         let due = OutboxDue { users, tenure, resend };
         self.takes_changes().then_some(due)
     }

@@ -42,7 +42,6 @@ impl Core {
     pub fn list(&mut self, handle: HandleId, after: u64) -> Result<Vec<Listed>, Stop> {
         let directory = self.handles.directory_mut(handle).ok_or(Errno::EBADF)?;
         let (ino, taken) = (directory.ino, directory.entries.clone());
-        let directory = ino;
         let entries = match taken {
             Some(entries) if after > 0 => entries,
             Some(_) | None => self.take_entries(handle, ino)?,
@@ -72,7 +71,7 @@ impl Core {
             }
         }
         if missing.is_empty() {
-            self.note_contents(directory);
+            self.note_contents(ino);
             Ok(listed)
         } else {
             Err(Pause::Rows(missing).into())

@@ -287,10 +287,12 @@ impl Core {
             // forgets it.
             self.replica.table.pin(ino);
         } else if orphan {
-            // Only a session that is over or about to end refuses this. The server then removes the
-            // orphan itself.
+            // A session that is over or about to end refuses this: the server then removes the orphan
+            // itself. So does one without the seat, which tries it again when it comes back.
             let _ = self.change(Action::ForgetOrphan { ino });
-            self.replica.table.unpin(ino);
+            if self.has_seat() {
+                self.replica.table.unpin(ino);
+            }
         }
     }
 }

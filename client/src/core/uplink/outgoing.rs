@@ -7,7 +7,8 @@
 //!    in flight.
 //! 3. Ops.
 //! 4. A barrier for a full log, when all ops were sent: only a commit makes room in it.
-//! 5. The logout, when everything is durable; the word that the seat is given up; or the end of the link, if the server is stopping.
+//! 5. The logout, when everything is durable; the word that the seat is given up; or the end of the
+//!    link, if the server is stopping.
 //!
 //! An op for which the server's disk has no room is held back, with all later ones, and the server is
 //! asked for room again with each ping. That can only happen after a break of the link: others may

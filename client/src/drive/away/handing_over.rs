@@ -1,14 +1,16 @@
 //! Giving the seat up: to another client that asks for it, or because the server takes it away.
 //!
 //! The kernel is told to forget what it keeps while the session still runs, so that no request has to
-//! wait for that. Only then the server is told. Once the seat was lost without that, the kernel is told
-//! afterwards.
+//! wait for that. Only then the server is told. If the seat is lost without that, the kernel is told
+//! afterwards, and requests are refused until it has taken that in: one that waited might hold a lock
+//! that a notice needs.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use xfer_protocol::limits::HANDOFF_MS;
 
 use crate::core::Notice;
@@ -21,12 +23,20 @@ const WANTED_MAX: Duration = Duration::from_millis(HANDOFF_MS);
 /// The longest time that giving the seat up may take when the server takes it away.
 const LEAVING_MAX: Duration = Duration::from_secs(8);
 
+/// The longest time that the kernel may take for the last answers. It takes longer if a request waits
+/// that needs the seat, and holds the lock of a page that a notice is about.
+const LAST_MAX: Duration = Duration::from_secs(2);
+
+/// Completes when no answer of before is on its way.
+type Given = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A seat that was left, as the kernel does not know yet.
 struct Left {
     /// What the kernel may keep.
     answered: Vec<Notice>,
-    /// Completes when no answer of before is on its way.
-    all_given: Pin<Box<dyn Future<Output = ()> + Send>>,
+    all_given: Given,
+    /// Nobody else leaves the seat meanwhile, or comes back to it.
+    _alone: OwnedMutexGuard<()>,
 }
 
 impl Client {
@@ -37,12 +47,15 @@ impl Client {
         }
         while !self.lock().is_over() {
             self.wanted.notified().await;
+            if !self.lock().is_wanted() {
+                continue;
+            }
             let end = Instant::now() + WANTED_MAX;
             let prepared = timeout_at(end, self.prepare()).await;
             self.lock().note_wanted(None);
             match prepared {
                 Ok(Some(left)) => self.finish_leaving(left).await,
-                Ok(None) | Err(_) => self.lock().stay(),
+                Ok(None) | Err(_) => self.stay(),
             }
         }
     }
@@ -60,8 +73,25 @@ impl Client {
         });
     }
 
+    /// Completes when the client does not have the seat.
+    pub(in crate::drive) async fn without_seat(&self) {
+        self.reached(|core| !core.has_seat()).await;
+    }
+
+    /// Completes when the seat is lost, and the kernel may still keep what is out of date.
+    pub(in crate::drive) async fn seat_lost(&self) {
+        self.reached(|core| core.has_lost_seat()).await;
+    }
+
     /// Has the kernel forget what it keeps, after the seat was lost.
     pub(in crate::drive) async fn outdate_lost(&self) {
+        if !self.lock().is_in_doubt() {
+            return;
+        }
+        // Requests that wait are refused if it is lost. One that is being left is left in order after
+        // this, or kept, or lost.
+        self.tick();
+        let _alone = self.leaving.clone().lock_owned().await;
         let all_given = {
             let core = self.lock();
             if !core.has_lost_seat() {
@@ -69,7 +99,6 @@ impl Client {
             }
             self.answers.turn()
         };
-        // Requests that wait are refused, so that none holds a lock that a notice needs.
         self.tick();
         all_given.await;
         self.outdate_all().await;
@@ -77,81 +106,121 @@ impl Client {
         self.tick();
     }
 
-    /// Leaves the seat once no program needs it. `None` if the session is over.
+    /// Notes that another client has, or had, the seat, and has the kernel forget what it keeps.
+    pub(in crate::drive) async fn lose_seat(&self) {
+        self.outdate_lost().await;
+        self.lock().lose_seat();
+        self.outdate_lost().await;
+    }
+
+    /// Leaves the seat once no program needs it. `None` if the client does not leave it.
     async fn prepare(self: &Arc<Self>) -> Option<Left> {
         loop {
             let rest = self.lock().tenure_left();
             sleep(rest).await;
-            self.reached(|core| core.is_over() || core.can_hand_over()).await;
+            self.reached(|core| core.can_hand_over() || !core.may_be_kept()).await;
+            if !self.lock().can_hand_over() {
+                return None;
+            }
             self.send_unsent().await;
             if let Some(left) = self.leave(false).await {
                 return Some(left);
             }
-            if self.lock().is_over() || !self.lock().has_seat() {
+            if !self.lock().may_be_kept() {
                 return None;
             }
         }
     }
 
     /// Leaves the seat, once the kernel keeps only what it was answered meanwhile. `None` if the client
-    /// does not leave it: a program has begun to write, or it is left already.
+    /// does not leave it: a program has begun to write, or it is left or lost already.
     async fn leave(self: &Arc<Self>, forced: bool) -> Option<Left> {
-        // A delivery that is being placed needs the kernel's locks.
-        let no_arrival = self.placing.lock().await;
+        let alone = self.leaving.clone().lock_owned().await;
         let all_given = {
+            // A delivery that is being placed needs the kernel's locks.
+            let _no_arrival = self.placing.lock().await;
             let mut core = self.lock();
             if !core.begin_leaving(forced) {
                 return None;
             }
             self.answers.turn()
         };
-        drop(no_arrival);
         self.outgoing.notify_one();
         all_given.await;
         self.outdate_all().await;
         loop {
-            if let Some(left) = self.try_leave() {
-                return Some(left);
+            // Not once the seat is left: a request that waits for it may hold the lock of a page.
+            let answered = self.lock().take_answered();
+            let is_quiet = answered.is_empty();
+            self.outdate(answered).await;
+            if is_quiet && let Some((answered, all_given)) = self.try_leave() {
+                return Some(Left { answered, all_given, _alone: alone });
             }
-            if !forced && !self.lock().can_hand_over() {
-                self.lock().stay();
+            let is_leaving = self.lock().is_leaving();
+            if !is_leaving || !forced && !self.lock().can_hand_over() {
+                self.stay();
                 return None;
             }
             self.outgoing.notify_one();
-            self.reached(|core| core.pending().0 == 0 || !core.has_seat()).await;
-            if !self.lock().has_seat() {
-                return None;
+            self.reached(|core| core.pending().0 == 0 || !core.is_leaving()).await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Has the kernel forget the rest, and then tells the server. If the kernel takes too long, the
+    /// client keeps the seat. Must not be dropped before its end.
+    async fn finish_leaving(&self, left: Left) {
+        self.tick();
+        left.all_given.await;
+        let told = self.outdate(left.answered);
+        tokio::pin!(told);
+        match timeout(LAST_MAX, &mut told).await {
+            Ok(()) => {
+                self.lock().settle();
+                self.outgoing.notify_one();
+            }
+            Err(_) => {
+                // The request that waits goes on, and then the kernel does.
+                self.stay();
+                told.await;
             }
         }
     }
 
-    /// Has the kernel forget the rest, and then tells the server. Must not be dropped before its end.
-    async fn finish_leaving(&self, left: Left) {
+    /// Keeps the seat after all.
+    fn stay(&self) {
+        self.lock().stay();
         self.tick();
-        left.all_given.await;
-        self.outdate(left.answered).await;
-        self.lock().settle();
-        self.outgoing.notify_one();
     }
 
-    fn try_leave(&self) -> Option<Left> {
+    fn try_leave(&self) -> Option<(Vec<Notice>, Given)> {
         let mut core = self.lock();
         let answered = core.leave()?;
-        Some(Left { answered, all_given: Box::pin(self.answers.turn()) })
+        Some((answered, Box::pin(self.answers.turn())))
     }
 
     /// Has the kernel look again at all names, and then forget what it keeps of nodes: so a node that
     /// it finds by a name meanwhile is among them.
     async fn outdate_all(&self) {
-        let entries = self.lock().kept_entries();
-        self.outdate(entries).await;
+        for _ in 0..2 {
+            // Twice, since a program may not have taken in an answer from before: a name that is looked
+            // at again holds no lock.
+            let entries = self.lock().kept_entries();
+            self.outdate(entries).await;
+        }
         let nodes = self.lock().kept_nodes();
         self.outdate(nodes).await;
     }
 
+    /// Tells the kernel, once it has taken in what it was told before.
     async fn outdate(&self, notices: Vec<Notice>) {
         let Some(kernel) = self.kernel() else { return };
-        let told = self.runtime.spawn_blocking(move || kernel.outdate(&notices));
+        let alone = self.outdating.clone().lock_owned().await;
+        let told = self.runtime.spawn_blocking(move || {
+            // Kept to the end, even if nobody waits for it any more.
+            let _alone = alone;
+            kernel.outdate(&notices);
+        });
         // A blocking thread can't be aborted. If it panicked, the mount is gone.
         let _ = told.await;
     }

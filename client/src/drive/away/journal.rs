@@ -13,7 +13,7 @@ use tokio::sync::MutexGuard;
 use tokio::time::{sleep, timeout};
 
 use crate::connect::Ticket;
-use crate::core::{JournalStep, Trace};
+use crate::core::{Ending, JournalStep, Trace};
 use crate::drive::Client;
 
 /// The pause after the disk has failed.
@@ -73,11 +73,25 @@ impl Client {
         }
     }
 
-    /// Removes everything from the journal, and keeps it so until the result is dropped.
-    pub(in crate::drive) async fn clear_journal(&self) -> io::Result<MutexGuard<'_, ()>> {
+    /// Removes everything from the journal, and keeps it so until the result is dropped. Tries again
+    /// for as long as it takes: what is there must not be sent any more.
+    ///
+    /// # Errors
+    /// Why the session is over.
+    pub(in crate::drive) async fn clear_journal(&self) -> Result<MutexGuard<'_, ()>, Ending> {
         let writing = self.journaling.lock().await;
-        if let Some(journal) = &self.journal {
-            journal.replace(Vec::new()).await?;
+        let Some(journal) = &self.journal else { return Ok(writing) };
+        let mut was_told = false;
+        while let Err(error) = journal.replace(Vec::new()).await {
+            if !std::mem::replace(&mut was_told, true) {
+                let line = "this mount can't go on before its journal on this machine is cleared";
+                self.lock().note_error(format!("{line}: {error}"));
+            }
+            tokio::select! {
+                biased;
+                () = self.wait_over() => return Err(self.ending()),
+                () = sleep(RETRY) => {}
+            }
         }
         Ok(writing)
     }

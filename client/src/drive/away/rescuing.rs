@@ -20,6 +20,11 @@ pub trait Rescue: Send + Sync + 'static {
 }
 
 impl Client {
+    /// Why the session is over.
+    pub(in crate::drive) fn ending(&self) -> Ending {
+        self.lock().ending().cloned().unwrap_or(Ending::Fault)
+    }
+
     /// Gives up the changes after op `base`, and has them kept. They stay in memory until they are.
     ///
     /// # Errors
@@ -47,7 +52,7 @@ impl Client {
             }
             tokio::select! {
                 biased;
-                () = self.wait_over() => return Ok(()),
+                () = self.wait_over() => return Err(self.ending()),
                 () = sleep(RETRY) => {}
             }
         }

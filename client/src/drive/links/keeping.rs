@@ -179,12 +179,8 @@ impl Client {
 
     /// Notes that another client has the seat.
     async fn find_seat_taken(&self, holder: Holder) {
-        {
-            let mut core = self.lock();
-            core.note_holder(holder);
-            core.lose_seat();
-        }
-        self.outdate_lost().await;
+        self.lock().note_holder(holder);
+        self.lose_seat().await;
     }
 
     /// Waits out a pause, or until a program waits or the network changes. `None` if the session is over.
@@ -259,6 +255,7 @@ impl Client {
         self.outgoing.notify_one();
         self.unkept.notify_one();
         self.ask_again(undecided);
+        self.drop_forgotten();
         Some((reader, writer))
     }
 
@@ -273,28 +270,27 @@ impl Client {
         missed: Missed,
     ) -> Result<(), Ending> {
         let Missed { base, changed } = missed;
-        self.lock().lose_seat();
-        self.outdate_lost().await;
+        self.lose_seat().await;
         self.give_up(base).await?;
         let back = Return { grant: grant.clone(), base, changed };
-        match self.clear_journal().await {
-            Ok(_is_clear) => {
-                self.note_ticket(&ticket.after(grant)).await;
-                self.lock().come_back(&back)?;
-            }
-            Err(error) => {
-                let mut core = self.lock();
-                core.note_error(format!("the journal on this machine can't be cleared: {error}"));
-                core.note_claim(false);
-                core.come_back(&back)?;
-            }
-        }
+        let _is_clear = self.clear_journal().await?;
+        self.note_ticket(&ticket.after(grant)).await;
+        self.lock().come_back(&back)?;
         let client = self.clone();
         self.operations.spawn(async move {
             // So that it is there when the link is down.
             let _ = client.call(|core: &mut Core| core.attributes(Ino::ROOT)).await;
         });
         Ok(())
+    }
+
+    /// Removes the nodes that the kernel forgot while another client had the seat.
+    fn drop_forgotten(self: &Arc<Self>) {
+        let client = self.clone();
+        self.operations.spawn(async move {
+            // If the seat is lost again, it is done after that.
+            let _ = client.tend(Core::drop_forgotten).await;
+        });
     }
 
     /// Asks for the states of deliveries of which news may have been lost.

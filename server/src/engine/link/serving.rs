@@ -119,8 +119,10 @@ impl Engine {
     }
 
     async fn reopen_session(&self, proved: &Proved) -> Result<Open, Refusal> {
-        if proved.request.wish == Wish::Never {
-            return Err(self.give_up(proved).await);
+        if proved.request.wish == Wish::Never
+            && let Some(refusal) = self.give_up(proved).await
+        {
+            return Err(refusal);
         }
         self.find_standing(proved.account, &proved.user).await.map_err(|error| {
             tracing::error!(user = %proved.user, %error, "a session can't be looked up");
@@ -131,14 +133,20 @@ impl Engine {
         self.opened(guard, ends, begun, false).await
     }
 
-    /// Forgets a client that does not come back.
-    async fn give_up(&self, proved: &Proved) -> Refusal {
-        let trees = &self.stores.store.trees;
-        match trees.give_up(proved.account, proved.known.session).await {
-            Ok(()) => Refusal::NoSession,
+    /// Forgets a client that does not come back. `None` if its session is not dormant: then it goes on,
+    /// and the client logs out.
+    async fn give_up(&self, proved: &Proved) -> Option<Refusal> {
+        let (trees, session) = (&self.stores.store.trees, proved.known.session);
+        let forgotten = async {
+            trees.give_up(proved.account, session).await?;
+            trees.session_of(proved.account, session).await
+        };
+        match forgotten.await {
+            Ok(None) => Some(Refusal::NoSession),
+            Ok(Some(_)) => None,
             Err(error) => {
                 tracing::error!(user = %proved.user, %error, "a session can't be forgotten");
-                Refusal::Internal
+                Some(Refusal::Internal)
             }
         }
     }

@@ -259,7 +259,8 @@ impl Claimant<'_> {
                 standing.ask(Instant::now())
             }
             Claimant::Continuing(proved) => match proved.request.wish {
-                Wish::IfFree | Wish::Never => standing.look(Instant::now()),
+                // One that nobody needs now is left to the client that is away.
+                Wish::IfFree | Wish::Never => Err(standing.who.in_use()),
                 Wish::Now => standing.ask(Instant::now()),
             },
         }

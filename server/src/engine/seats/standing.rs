@@ -3,7 +3,8 @@
 //! A session in memory lives as long as its log link. Its seat stands on for a lease, so that
 //! nobody else takes the tree while the client is away for a moment. The lease is judged when
 //! somebody asks, so no timer is needed. It keeps others out, but not the client: a session whose
-//! seat nobody took can be resumed however late.
+//! seat nobody took can be resumed however late. A client that only waits for a free seat does not
+//! get one that stands.
 
 use std::time::Duration;
 
@@ -69,14 +70,8 @@ impl Standing {
 
     /// Asks for the seat in favour of another client. Refused while the lease lasts.
     pub(crate) fn ask(&mut self, now: Instant) -> Result<(), Refusal> {
-        self.asked.get_or_insert(now);
-        self.look(now)
-    }
-
-    /// Looks whether another client could have the seat, without asking for it.
-    pub(crate) fn look(&self, now: Instant) -> Result<(), Refusal> {
-        let unasked = self.since + LEASE;
-        let end = self.asked.map_or(unasked, |asked| unasked.min(asked + LEASE_ASKED));
+        let asked = *self.asked.get_or_insert(now);
+        let end = (self.since + LEASE).min(asked + LEASE_ASKED);
         if now < end { Err(self.who.in_use()) } else { Ok(()) }
     }
 }
