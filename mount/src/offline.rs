@@ -35,7 +35,7 @@ pub fn send_left(
     let left = Left::of(label).map_err(|error| unreadable(label, &error))?;
     for left in left {
         let count = left.count();
-        report(&format!("{label}: {count} changes that an earlier mount left here are sent now"));
+        report(&format!("{label}: sending {count} changes that an earlier mount left here"));
         let Some((ticket, key)) = left.ticket() else {
             keep(&left, label, "its claim to the session can't be read")?;
             left.remove().map_err(|error| unreadable(label, &error))?;
