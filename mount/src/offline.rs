@@ -17,7 +17,7 @@ use xfer_protocol::message::{Purpose, Refusal};
 
 use crate::process::exit::{Exit, Failure};
 use crate::process::report::report;
-use crate::rescue::Rescues;
+use crate::rescue;
 
 /// Sends what earlier mounts of the account have left. What the server does not take any more becomes
 /// a rescue. If another mount has the account, everything stays for later, unless that one is to be
@@ -129,9 +129,7 @@ fn is_gapless(changes: &[Change], applied: Seq) -> bool {
 
 /// Keeps what was left as a rescue.
 fn keep(left: &Left, label: &str, why: &str) -> Result<(), Failure> {
-    let none = || io::Error::new(io::ErrorKind::NotFound, "there is no home directory");
-    let kept = Rescues::of_user().ok_or_else(none);
-    let kept = kept.and_then(|rescues| rescues.keep(label, why, left.trace().map(Ok)));
+    let kept = rescue::keep(label, why, left.trace());
     let path = kept.map_err(|error| {
         let line = format!("{label}: what an earlier mount left here can't be kept: {error}");
         Failure::new(Exit::Other, line)

@@ -21,7 +21,7 @@ use crate::process::exit::{Exit, Failure};
 use crate::process::report::report;
 use crate::process::signals::Signals;
 use crate::process::sleep;
-use crate::rescue::Rescues;
+use crate::rescue;
 
 /// A mount that runs.
 pub struct Running {
@@ -162,12 +162,8 @@ impl Running {
         }
         let mut kept = self.kept.lock();
         if kept.is_none() {
-            let Some(rescues) = Rescues::of_user() else {
-                return Some(Err("there is no home directory".to_owned()));
-            };
-            let trace = self.client.trace().into_iter().map(Ok);
             let account = format!("{}@{}", self.user, self.server);
-            match rescues.keep(&account, &ending.to_string(), trace) {
+            match rescue::keep(&account, &ending.to_string(), self.client.trace()) {
                 Ok(path) => *kept = Some(path),
                 // It is tried again when it is asked for again.
                 Err(error) => return Some(Err(error.to_string())),

@@ -146,10 +146,10 @@ impl std::fmt::Display for Phase {
 impl ConnectError {
     /// Whether another client has the account's seat.
     pub fn is_in_use(&self) -> bool {
-        matches!(
-            self,
-            ConnectError::Endpoint { error: EndpointError::Refused(Refusal::InUse { .. }), .. }
-        )
+        match self {
+            ConnectError::Endpoint { error, .. } => error.holder().is_some(),
+            ConnectError::Authorities { .. } | ConnectError::Trust(_) => false,
+        }
     }
 
     /// Whether a session that was to be resumed is over for good.
@@ -181,12 +181,10 @@ impl EndpointError {
 
     /// The client that has the seat, if it was refused because of that.
     pub(crate) fn holder(&self) -> Option<Holder> {
-        match self {
-            EndpointError::Refused(Refusal::InUse { host, address, .. }) => {
-                Some(Holder { host: host.clone(), address: address.clone() })
-            }
-            _ => None,
-        }
+        let EndpointError::Refused(Refusal::InUse { host, address, .. }) = self else {
+            return None;
+        };
+        Some(Holder { host: host.clone(), address: address.clone() })
     }
 
     /// This error together with the server that it is about.

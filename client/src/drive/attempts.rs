@@ -144,7 +144,7 @@ impl Client {
             }
         };
         let result = match result {
-            // Whatever it would wait for: it may hold a lock that the kernel needs to forget.
+            // Whatever it waits for, it may hold a lock without which the kernel can't forget.
             Err(Stop::Pause(_)) if core.has_lost_seat() => Err(Errno::EBUSY.into()),
             result => result.map(|done| (done, self.answers.note())),
         };

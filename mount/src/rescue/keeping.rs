@@ -1,12 +1,27 @@
 //! Keeping what a mount that runs can't get to the server any more.
 
 use std::io;
+use std::path::PathBuf;
 
 use xfer_client::core::Trace;
 use xfer_client::drive::{Rescue, Writing};
 
 use super::Rescues;
 use crate::process::report::report;
+
+/// Keeps changes of an account as a rescue of this user's. Returns where they are.
+///
+/// # Errors
+/// If the user has no home directory, or this machine's disk is full or fails.
+pub fn keep(
+    account: &str,
+    why: &str,
+    changes: impl IntoIterator<Item = Trace>,
+) -> io::Result<PathBuf> {
+    let none = || io::Error::new(io::ErrorKind::NotFound, "there is no home directory");
+    let rescues = Rescues::of_user().ok_or_else(none)?;
+    rescues.keep(account, why, changes.into_iter().map(Ok))
+}
 
 /// Keeps changes of one account's mount.
 pub struct Keeper {
@@ -27,13 +42,8 @@ impl Rescue for Keeper {
     fn keep(&self, why: String, changes: Vec<Trace>) -> Writing<'_> {
         Box::pin(async move {
             let (account, reason) = (self.account.clone(), why.clone());
-            let keep = move || {
-                let none = || io::Error::new(io::ErrorKind::NotFound, "there is no home directory");
-                let rescues = Rescues::of_user().ok_or_else(none)?;
-                rescues.keep(&account, &reason, changes.into_iter().map(Ok))
-            };
-            let kept = tokio::task::spawn_blocking(keep).await.map_err(io::Error::other)?;
-            let path = kept.map_err(io::Error::other)?;
+            let keeping = move || keep(&account, &reason, changes);
+            let path = tokio::task::spawn_blocking(keeping).await.map_err(io::Error::other)??;
             report(&format!(
                 "{}: {why}; what is not on the server is kept in {}; see: xfer rescue list",
                 self.place,

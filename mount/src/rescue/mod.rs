@@ -17,7 +17,7 @@ mod apply;
 mod keeping;
 pub mod commands;
 
-pub use keeping::Keeper;
+pub use keeping::{Keeper, keep};
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};

@@ -18,6 +18,9 @@ use xfer_tests::peers::{Host, Peer, roomy};
 /// How long operations wait.
 const WAIT: Duration = Duration::from_secs(3600);
 
+/// What files hold.
+const TEXT: Bytes = Bytes::from_static(b"text");
+
 /// The delay of a slow cable.
 const LAG: Duration = Duration::from_millis(100);
 
@@ -30,6 +33,16 @@ async fn client(host: &Host, purpose: Purpose, lag: Duration) -> (Files, Cable) 
     let Peer { client, cable, .. } =
         host.mount_with("alice", purpose, options, wiring).await.unwrap();
     (Files::of(client), cable)
+}
+
+/// A client with a durable file, whose cable was pulled before it made another one.
+async fn with_late_change(host: &Host) -> (Files, Cable) {
+    let (first, cable) = client(host, Purpose::Mount, Duration::ZERO).await;
+    first.write("old", &TEXT).await.unwrap();
+    first.sync().await.unwrap();
+    cable.pull();
+    first.write("late", &TEXT).await.unwrap();
+    (first, cable)
 }
 
 /// Keeps rescued changes in memory. The first tries fail.
@@ -55,12 +68,7 @@ async fn a_sync_of_changes_that_came_too_late_fails_and_they_are_rescued() {
     let kept = Arc::new(Kept::default());
     let mut host = Host::new(&["alice"]);
     host.rescue_to(kept.clone());
-    let (first, cable) = client(&host, Purpose::Mount, Duration::ZERO).await;
-    let text = Bytes::from_static(b"text");
-    first.write("old", &text).await.unwrap();
-    first.sync().await.unwrap();
-    cable.pull();
-    first.write("late", &text).await.unwrap();
+    let (first, cable) = with_late_change(&host).await;
     let syncing = {
         let client = first.client().clone();
         tokio::spawn(async move { client.sync().await })
@@ -68,7 +76,7 @@ async fn a_sync_of_changes_that_came_too_late_fails_and_they_are_rescued() {
     let (second, _) = client(&host, Purpose::TakeOver, Duration::ZERO).await;
     // Many more ops than the first client made, so that their numbers say nothing.
     for number in 0..50 {
-        second.write(format!("theirs{number}"), &text).await.unwrap();
+        second.write(format!("theirs{number}"), &TEXT).await.unwrap();
     }
     second.finish().await.unwrap();
     cable.plug_in();
@@ -78,7 +86,7 @@ async fn a_sync_of_changes_that_came_too_late_fails_and_they_are_rescued() {
     let errors = first.status().errors;
     assert!(errors.len() == 1 && errors[0].contains("stay in memory"), "{errors:?}");
     // The session goes on.
-    first.write("late", &text).await.unwrap();
+    first.write("late", &TEXT).await.unwrap();
     first.sync().await.unwrap();
     first.finish().await.unwrap();
 }
@@ -86,14 +94,9 @@ async fn a_sync_of_changes_that_came_too_late_fails_and_they_are_rescued() {
 #[tokio::test(start_paused = true)]
 async fn a_client_without_a_rescue_does_not_go_on_without_its_changes() {
     let host = Host::new(&["alice"]);
-    let (first, cable) = client(&host, Purpose::Mount, Duration::ZERO).await;
-    let text = Bytes::from_static(b"text");
-    first.write("old", &text).await.unwrap();
-    first.sync().await.unwrap();
-    cable.pull();
-    first.write("late", &text).await.unwrap();
+    let (first, cable) = with_late_change(&host).await;
     let (second, _) = client(&host, Purpose::TakeOver, Duration::ZERO).await;
-    second.write("theirs", &text).await.unwrap();
+    second.write("theirs", &TEXT).await.unwrap();
     second.finish().await.unwrap();
     cable.plug_in();
     assert_eq!(first.sync().await, Err(Errno::EIO));
@@ -143,20 +146,19 @@ async fn a_listing_that_is_interrupted_by_a_handoff_is_whole_and_right() {
 #[tokio::test(start_paused = true)]
 async fn a_dormant_client_leaves_the_tree_of_one_that_is_away_alone_until_a_program_needs_it() {
     let host = Host::new(&["alice"]);
-    let text = Bytes::from_static(b"text");
     let (first, _) = client(&host, Purpose::Mount, Duration::ZERO).await;
     let (second, cable) = client(&host, Purpose::TakeOver, Duration::ZERO).await;
-    second.write("durable", &text).await.unwrap();
+    second.write("durable", &TEXT).await.unwrap();
     second.sync().await.unwrap();
     cable.pull();
-    second.write("on a train", &text).await.unwrap();
+    second.write("on a train", &TEXT).await.unwrap();
     sleep(Duration::from_secs(24 * 3600)).await;
     assert!(!first.status().has_seat);
     cable.plug_in();
     second.sync().await.unwrap();
     // And one that is needed is had once the lease is over.
     cable.pull();
-    second.write("lost", &text).await.unwrap();
+    second.write("lost", &TEXT).await.unwrap();
     assert!(first.exists("on a train").await.unwrap());
     first.finish().await.unwrap();
     drop(second);

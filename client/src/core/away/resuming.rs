@@ -74,22 +74,8 @@ impl Core {
 
     /// Goes on over a new link. An error ends the session; nothing has changed then.
     pub(crate) fn resume(&mut self, grant: &Grant) -> Result<(), Ending> {
-        match &self.session.link {
-            Link::Down { .. } => {}
-            // It ended while the server was asked.
-            Link::Over(ending) => return Err(ending.clone()),
-            Link::Up => return Err(Ending::Misbehaved("continued a session that has its link")),
-        }
-        self.uplink.log.check(grant.applied).map_err(|astray| match astray {
-            Astray::Behind => Ending::Refused(Refusal::RolledBack),
-            Astray::Ahead => Ending::Misbehaved("applied what it was not sent"),
-        })?;
-        if !can_be_granted(&grant.ids) {
-            return Err(Ending::Misbehaved("granted numbers that can't be"));
-        }
-        if grant.user != self.user {
-            return Err(Ending::Misbehaved("continued another user's session"));
-        }
+        self.may_go_on(grant)?;
+        self.must_fit(grant.applied)?;
         self.session.link = Link::Up;
         self.uplink.resume(grant, self.now.monotonic);
         self.replica.table.mark_durable(grant.applied);
@@ -105,6 +91,31 @@ impl Core {
             self.take_seat();
         }
         Ok(())
+    }
+
+    /// Whether the session waits for a link, and this grant can be for it.
+    pub(in crate::core) fn may_go_on(&self, grant: &Grant) -> Result<(), Ending> {
+        match &self.session.link {
+            Link::Down { .. } => {}
+            // It ended while the server was asked.
+            Link::Over(ending) => return Err(ending.clone()),
+            Link::Up => return Err(Ending::Misbehaved("continued a session that has its link")),
+        }
+        if !can_be_granted(&grant.ids) {
+            return Err(Ending::Misbehaved("granted numbers that can't be"));
+        }
+        if grant.user != self.user {
+            return Err(Ending::Misbehaved("continued another user's session"));
+        }
+        Ok(())
+    }
+
+    /// Whether the server can have applied the log up to this op, and no more of it.
+    pub(in crate::core) fn must_fit(&self, applied: Seq) -> Result<(), Ending> {
+        self.uplink.log.check(applied).map_err(|astray| match astray {
+            Astray::Behind => Ending::Refused(Refusal::RolledBack),
+            Astray::Ahead => Ending::Misbehaved("applied what it was not sent"),
+        })
     }
 
     /// The deliveries whose recipients had not decided when the link was lost. Their states must be

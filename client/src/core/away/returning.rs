@@ -1,12 +1,12 @@
 //! Coming back to a seat after other clients have changed the tree.
 //!
-//! The session goes on with what a new one would begin with. What is known of nodes that nobody has
-//! changed stays known. Changes that this client made and that did not get to the server are gone by
+//! The session goes on with what a new one would begin with. What is known of unchanged nodes stays
+//! known. Changes that this client made and that did not get to the server are gone by
 //! then: the drive has kept them elsewhere.
 
 use std::collections::BTreeSet;
 
-use xfer_protocol::message::{Changed, Refusal, Return};
+use xfer_protocol::message::{Changed, Return};
 use xfer_protocol::{ContentId, Errno, Ino, Seq};
 
 use super::trace::Trace;
@@ -14,7 +14,7 @@ use crate::core::inbox::Inbox;
 use crate::core::link::{Ending, Link};
 use crate::core::pause::Stop;
 use crate::core::state::Core;
-use crate::core::uplink::{Astray, Uplink, can_be_granted};
+use crate::core::uplink::Uplink;
 
 /// A place in the log: after an op that this client has made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,10 +67,7 @@ impl Core {
     /// Notes the last op of this client that the server has applied. Returns the later ones, which it
     /// will never apply. An error ends the session.
     pub(crate) fn cut_off(&mut self, base: Seq) -> Result<Vec<Trace>, Ending> {
-        self.uplink.log.check(base).map_err(|astray| match astray {
-            Astray::Behind => Ending::Refused(Refusal::RolledBack),
-            Astray::Ahead => Ending::Misbehaved("applied what it was not sent"),
-        })?;
+        self.must_fit(base)?;
         self.uplink.log.resume(base, self.now.monotonic);
         self.uplink.log.rewind();
         self.replica.table.mark_durable(base);
@@ -82,14 +79,9 @@ impl Core {
     /// error ends the session; nothing has changed then.
     pub(crate) fn come_back(&mut self, back: &Return) -> Result<(), Ending> {
         let Return { grant, base, changed } = back;
-        match &self.session.link {
-            Link::Down { .. } => {}
-            // It ended while the server was asked.
-            Link::Over(ending) => return Err(ending.clone()),
-            Link::Up => return Err(Ending::Misbehaved("continued a session that has its link")),
-        }
-        if grant.applied < *base || !can_be_granted(&grant.ids) || grant.user != self.user {
-            return Err(Ending::Misbehaved("granted what can't be"));
+        self.may_go_on(grant)?;
+        if grant.applied < *base {
+            return Err(Ending::Misbehaved("has applied less than before"));
         }
         match changed {
             Changed::Nodes(changed) if self.pending().0 == 0 => self.forget_nodes(changed),

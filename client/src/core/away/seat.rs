@@ -1,4 +1,4 @@
-//! The account's seat: while this client has it, nobody else changes the tree.
+//! The account's seat: while this client has it, no other one changes the tree.
 //!
 //! A client without the seat is *dormant*. Another client may change the tree then, so nothing that is
 //! known of it is shown. A client that gives its seat up outdates what the kernel keeps first, with
@@ -32,7 +32,7 @@ pub(in crate::core) enum Seat {
         /// When it got it.
         since: Instant,
     },
-    /// It has, and is about to give it up: what the kernel keeps is being outdated.
+    /// It has, and is about to give it up: the kernel is told to forget what it keeps.
     Leaving {
         /// When it got it.
         since: Instant,
@@ -123,7 +123,7 @@ impl Core {
 
     /// Whether another client waits for a file to be closed that was closed just now.
     pub(in crate::core) fn is_let_go(&self) -> bool {
-        self.session.wanted_by.is_some() && self.handles.written().next().is_none()
+        self.is_wanted() && self.handles.written().next().is_none()
     }
 
     /// How long the client keeps the seat in any case.

@@ -105,10 +105,7 @@ impl Engine {
     }
 
     async fn open_session(&self, auth: &Authenticated) -> Result<Open, Refusal> {
-        self.find_standing(auth.account, &auth.user).await.map_err(|error| {
-            tracing::error!(user = %auth.user, %error, "a session can't be looked up");
-            Refusal::Internal
-        })?;
+        self.find_standing(auth.account, &auth.user).await?;
         let (guard, ends) = self.registry.claim(Claimant::LoggedIn(auth)).await?;
         // Room that a session of the account reserved before is of no use to the new one.
         if let Err(error) = self.stores.store.deliveries.release(auth.account).await {
@@ -124,10 +121,7 @@ impl Engine {
         {
             return Err(refusal);
         }
-        self.find_standing(proved.account, &proved.user).await.map_err(|error| {
-            tracing::error!(user = %proved.user, %error, "a session can't be looked up");
-            Refusal::Internal
-        })?;
+        self.find_standing(proved.account, &proved.user).await?;
         let (guard, ends) = self.registry.claim(Claimant::Continuing(proved)).await?;
         let begun = resume(&self.stores, &guard.session, proved).await;
         self.opened(guard, ends, begun, false).await
@@ -181,7 +175,14 @@ impl Engine {
 
     /// After a restart the registry is empty, but sessions may be resumed: their seats stand as if
     /// their clients had been lost when the server started.
-    async fn find_standing(&self, account: AccountId, user: &Name) -> Result<(), StoreError> {
+    async fn find_standing(&self, account: AccountId, user: &Name) -> Result<(), Refusal> {
+        self.note_standing(account, user).await.map_err(|error| {
+            tracing::error!(%user, %error, "a session can't be looked up");
+            Refusal::Internal
+        })
+    }
+
+    async fn note_standing(&self, account: AccountId, user: &Name) -> Result<(), StoreError> {
         let Store { accounts, trees, .. } = &self.stores.store;
         if self.registry.knows(account) {
             return Ok(());
