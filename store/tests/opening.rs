@@ -69,15 +69,21 @@ fn a_directory_that_can_not_be_is_said_by_name() {
 
 #[test]
 fn a_new_store_can_be_opened_by_several_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    std::thread::scope(|scope| {
-        for thread in 0..8 {
-            let dir = dir.path();
-            scope.spawn(move || account(&SqliteStore::open(dir).unwrap(), &format!("u{thread}")));
-        }
-    });
-    let store = SqliteStore::open(dir.path()).unwrap();
-    assert_eq!(store.accounts().unwrap().len(), 8);
+    for _ in 0..25 {
+        let dir = tempfile::tempdir().unwrap();
+        let together = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let (dir, together) = (dir.path(), &together);
+                scope.spawn(move || {
+                    together.wait();
+                    account(&SqliteStore::open(dir).unwrap(), &format!("u{thread}"))
+                });
+            }
+        });
+        let store = SqliteStore::open(dir.path()).unwrap();
+        assert_eq!(store.accounts().unwrap().len(), 8);
+    }
 }
 
 #[test]

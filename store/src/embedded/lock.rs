@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::place::{Pin, options};
 use crate::StoreError;
@@ -102,6 +102,20 @@ pub(super) fn must_not_be_served(dir: &Path) -> Result<Option<File>, StoreError>
         Err(Errno::WOULDBLOCK) => Err(in_use(&mut file)),
         Err(error) => Err(failed(error.into())),
     }
+}
+
+/// Waits until nobody else opens the store in `dir`, and keeps others from it for as long as the
+/// result lives. SQLite can't do this: it neither waits for a database that another connection
+/// switches to write-ahead logging, nor shows a version and an application that belong together.
+///
+/// # Errors
+/// If the directory can't be opened or locked.
+pub(super) fn turn_to_open(dir: &Path) -> Result<File, StoreError> {
+    let failed = |error| StoreError::io(format!("the store {}", dir.display()), error);
+    let directory = File::open(dir).map_err(failed)?;
+    retry_on_intr(|| flock(&directory, FlockOperation::LockExclusive))
+        .map_err(|error| failed(error.into()))?;
+    Ok(directory)
 }
 
 fn write_owner(file: &mut File) -> std::io::Result<()> {

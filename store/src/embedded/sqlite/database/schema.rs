@@ -292,6 +292,7 @@ const TABLES: &str = "
 /// If it has a newer version or is not an xfer store, or if it is older and another process serves
 /// it.
 pub(super) fn open_first(dir: &Path, path: &Path) -> Result<Connection, StoreError> {
+    let _turn = lock::turn_to_open(dir)?;
     let mut connection = connect(path)?;
     let (version, application) = versions(&connection)?;
     // Before any change: a foreign database must stay as it is.
@@ -301,7 +302,7 @@ pub(super) fn open_first(dir: &Path, path: &Path) -> Result<Connection, StoreErr
         return Err(StoreError::Unsuitable(path.display().to_string()));
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have created or upgraded the tables in the meantime.
+    // A process of an older version takes no turn, and may have created them in the meantime.
     match versions(&transaction)?.0 {
         0 => create(&transaction)?,
         VERSION => {}
