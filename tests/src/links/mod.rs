@@ -4,6 +4,7 @@ pub mod clock;
 pub mod cable;
 pub mod mortal;
 pub mod forgetful;
+pub mod wayward;
 pub mod peers;
 pub mod relay;
 pub mod network;

@@ -33,6 +33,7 @@ use super::cable::{Cable, Wiring};
 use super::clock::VirtualClock;
 use super::forgetful::Forgetful;
 use super::mortal::Life;
+use super::wayward::Wayward;
 
 /// The mounting user.
 pub const OWNER: Owner = Owner { uid: 1000, gid: 1000 };
@@ -59,8 +60,8 @@ pub struct Host {
     /// The server's clock, if it is not this machine's.
     clock: Arc<dyn Clock>,
     disk: Option<Disk>,
-    /// The disk of a store in memory.
-    pub forgetful: Option<Arc<Forgetful>>,
+    /// The parts of a store in memory.
+    pub simulated: Option<Simulated>,
     /// Whether clients that come back are not told what others have changed.
     hides: Arc<AtomicBool>,
 }
@@ -69,6 +70,14 @@ pub struct Host {
 struct Disk {
     contents: Arc<FileStore>,
     directory: TempDir,
+}
+
+/// The parts of a store in memory, which live on when a server dies.
+pub struct Simulated {
+    /// Its rows.
+    pub rows: Arc<Wayward>,
+    /// Its contents.
+    pub disk: Arc<Forgetful>,
 }
 
 /// The engine that clients reach, and its store. `None` while there is no server.
@@ -141,13 +150,14 @@ impl Host {
             store.accounts.create(new).await.unwrap();
         }
         let clock = Arc::new(VirtualClock::start());
-        let forgetful = Arc::new(Forgetful::over(store.contents.clone()));
-        let store = Store { contents: forgetful.clone(), ..store };
+        let rows = Arc::new(Wayward::over(store.trees.clone()));
+        let disk = Arc::new(Forgetful::over(store.contents.clone()));
+        let store = Store { trees: rows.clone(), contents: disk.clone(), ..store };
         let (journal, spill, rescue) = (None, None, None);
         let surroundings =
             Surroundings { clock: clock.clone(), cookie_key: [7; 16], journal, spill, rescue };
         let host = Host::over(store, rows_bytes, surroundings, clock, None);
-        Host { forgetful: Some(forgetful), ..host }
+        Host { simulated: Some(Simulated { rows, disk }), ..host }
     }
 
     fn over(
@@ -161,7 +171,7 @@ impl Host {
         let engine = Engine::with_clock(life.lived_over(&store), rows_bytes, clock.clone());
         let reached = Arc::new(Mutex::new(Some((engine.clone(), store.clone()))));
         let hides = Arc::default();
-        Host { engine, store, reached, life, surroundings, clock, disk, hides, forgetful: None }
+        Host { engine, store, reached, life, surroundings, clock, disk, hides, simulated: None }
     }
 
     /// Replaces an engine that was stopped or killed by a new one.
@@ -170,6 +180,7 @@ impl Host {
             let (store, _, contents) = open(disk.directory.path());
             (self.store, disk.contents) = (store, contents);
         }
+        self.simulated.iter().for_each(|simulated| simulated.rows.start());
         self.life = Life::default();
         let store = self.life.lived_over(&self.store);
         self.engine = Engine::with_clock(store, rows_bytes, self.clock.clone());
@@ -206,6 +217,7 @@ impl Host {
     /// links to it must be cut, too.
     pub fn kill(&self) {
         self.life.end();
+        self.simulated.iter().for_each(|simulated| simulated.rows.kill());
         *self.reached.lock().unwrap() = None;
     }
 

@@ -27,7 +27,8 @@ use tokio::time::{sleep, timeout};
 use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::Quota;
 use xfer_tests::cable::Cable;
-use xfer_tests::peers::{Host, name};
+use xfer_tests::links::wayward::Bug;
+use xfer_tests::peers::{Host, Simulated, name};
 use xfer_tests::{Random, scale};
 
 use history::Post;
@@ -52,6 +53,9 @@ const PART_TIME: Duration = Duration::from_secs(100_000);
 /// The longest times for which a cable is pulled, in milliseconds: some links are not missed, and
 /// some for longer than a seat is kept.
 const AWAY_MS: [u64; 3] = [8_000, 40_000, 400_000];
+
+/// How long a kill of the server waits for a commit to be under way.
+const COMMIT_WAIT: Duration = Duration::from_secs(1);
 
 /// The time that a stopping server gives its clients.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -82,10 +86,9 @@ impl Run {
             Place::InMemory => Host::simulated(&users, QUOTA, rows).await,
         };
         host.hide_changes(flaw == Flaw::HidesChanges);
-        host.forgetful
-            .iter()
-            .filter(|_| flaw == Flaw::SkipsSyncs)
-            .for_each(|disk| disk.skip_syncs());
+        if let Some(simulated) = &host.simulated {
+            plant(flaw, simulated);
+        }
         let alice = User::new(&host, name("alice"), QUOTA, flaw).await;
         let bob = User::new(&host, name("bob"), QUOTA, flaw).await;
         let users = [alice, bob];
@@ -292,13 +295,19 @@ impl Run {
         for _ in 0..self.random.below(10) {
             self.turn().await;
         }
+        if let Some(simulated) = &self.host.simulated
+            && self.random.below(2) == 0
+        {
+            // A commit is the moment that matters most, if there is one.
+            let _ = timeout(COMMIT_WAIT, simulated.rows.wait_for_commit()).await;
+        }
         self.host.kill();
         self.users.iter().flat_map(User::cables).for_each(Cable::cut);
         // The machine may have crashed too.
-        if let Some(disk) = self.host.forgetful.clone()
+        if let Some(simulated) = &self.host.simulated
             && self.random.below(2) == 0
         {
-            disk.lose_power(&mut self.random).await;
+            simulated.disk.lose_power(&mut self.random).await;
         }
         self.work_until_reopened(None).await;
     }
@@ -360,6 +369,19 @@ impl Run {
             sleep(Duration::from_millis(100)).await;
         }
         assert_eq!(self.host.contents(), Some(needed));
+    }
+}
+
+/// Plants a flaw that lies in the store.
+fn plant(flaw: Flaw, simulated: &Simulated) {
+    match flaw {
+        Flaw::SkipsSyncs => simulated.disk.skip_syncs(),
+        Flaw::OfRows(bug) => simulated.rows.plant(bug),
+        Flaw::None
+        | Flaw::LinkKeepsTime
+        | Flaw::PunchesShort
+        | Flaw::LosesAnOp
+        | Flaw::HidesChanges => {}
     }
 }
 
@@ -460,11 +482,19 @@ fn random_operations_of_many_seeds_give_what_the_pure_rules_give() {
     }
 }
 
-/// The seed is fixed, since this tests the test itself.
+/// The number of runs in which a flaw must be found.
+const RUNS_OF_A_FLAW: u64 = 60;
+
+/// The seeds are fixed, since this tests the test itself.
 #[track_caller]
 fn must_be_found(flaw: Flaw) {
-    let found = std::panic::catch_unwind(|| drop(run(1, Place::InMemory, OPERATIONS, flaw)));
-    assert!(found.is_err(), "nobody noticed: {flaw:?}");
+    let is_found = |seed| {
+        let run = || drop(run(seed, Place::InMemory, OPERATIONS / 10, flaw));
+        std::panic::catch_unwind(run).is_err()
+    };
+    let found = (1..=RUNS_OF_A_FLAW).find(|seed| is_found(*seed));
+    println!("{flaw:?} was found by seed {found:?}");
+    assert!(found.is_some(), "nobody noticed: {flaw:?}");
 }
 
 #[test]
@@ -485,6 +515,16 @@ fn the_oracle_sees_a_row_that_was_kept_though_another_machine_has_changed_it() {
 #[test]
 fn the_oracle_sees_a_sync_that_was_skipped() {
     must_be_found(Flaw::SkipsSyncs);
+}
+
+#[test]
+fn the_oracle_sees_a_commit_that_was_acknowledged_early() {
+    must_be_found(Flaw::OfRows(Bug::AcknowledgesEarly));
+}
+
+#[test]
+fn the_oracle_sees_an_op_that_was_applied_twice() {
+    must_be_found(Flaw::OfRows(Bug::AppliesTwice));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use xfer_protocol::tree::{
     Action, FallocateMode, Kind, Node, Op, Owner, RenameMode, STATE_XATTR, SpecialKind, XattrMode,
 };
 use xfer_protocol::{DeliveryId, Errno, Ino, Name, Timestamp};
+use xfer_tests::links::wayward::Bug;
 
 const SET_UID: u16 = 0o4000;
 const SET_GID: u16 = 0o2000;
@@ -33,6 +34,8 @@ pub enum Flaw {
     SkipsSyncs,
     /// A machine that has the tree again is not told what another has changed.
     HidesChanges,
+    /// A bug in the rows of the store.
+    OfRows(Bug),
 }
 
 /// One user's tree.

@@ -15,11 +15,13 @@ use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::{Quota, RenameMode};
 use xfer_protocol::{Errno, Ino, Name};
 use xfer_tests::cable::Cable;
+use xfer_tests::links::wayward::Bug;
 use xfer_tests::peers::{Host, name};
 use xfer_tests::{Random, scale};
 
 use crate::history::Post;
 use crate::model::Flaw;
+use crate::plant;
 use crate::program::Program;
 use crate::user::User;
 
@@ -58,14 +60,6 @@ const STEPS: [Step; 7] = [
 enum Client {
     GoesOn,
     CrashesToo,
-}
-
-/// Whether the disk makes durable what it says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Disk {
-    Honest,
-    /// A planted bug.
-    SkipsSyncs,
 }
 
 async fn take(program: &Program, step: Step) -> Result<(), Errno> {
@@ -129,14 +123,12 @@ fn work(program: Program, history: Vec<Step>) -> JoinHandle<()> {
 }
 
 /// Lives a history whose server crashes at a moment of its work. False if it ends before that.
-async fn live(history: &[Step], moment: usize, client: Client, disk: Disk) -> bool {
+async fn live(history: &[Step], moment: usize, client: Client, flaw: Flaw) -> bool {
     let mut random = Random::new(moment as u64);
     let mut post = Post::default();
     let mut host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
-    if disk == Disk::SkipsSyncs {
-        host.forgetful.iter().for_each(|disk| disk.skip_syncs());
-    }
-    let mut alice = User::new(&host, name("alice"), Quota::UNLIMITED, Flaw::None).await;
+    host.simulated.iter().for_each(|simulated| plant(flaw, simulated));
+    let mut alice = User::new(&host, name("alice"), Quota::UNLIMITED, flaw).await;
     alice.begin(&host, Purpose::Mount, &mut random, &mut post).await;
     alice.settle().await;
     host.die_at(moment);
@@ -151,7 +143,7 @@ async fn live(history: &[Step], moment: usize, client: Client, disk: Disk) -> bo
     } else {
         host.kill();
         alice.cables().for_each(Cable::cut);
-        let disk = host.forgetful.clone().expect("it is in memory");
+        let disk = host.simulated.as_ref().expect("it is in memory").disk.clone();
         disk.lose_power(&mut random).await;
         if client == Client::CrashesToo {
             alice.pull();
@@ -172,6 +164,7 @@ async fn live(history: &[Step], moment: usize, client: Client, disk: Disk) -> bo
     alice.settle().await;
     alice.catch_up(&mut post);
     alice.history.audit();
+    host.simulated.as_ref().expect("it is in memory").rows.wait_for_all().await;
     let account = host.account(&alice.name).await;
     let whole = (alice.history.at(), alice.history.whole().usage());
     assert_eq!((account.applied, account.usage), whole);
@@ -180,16 +173,16 @@ async fn live(history: &[Step], moment: usize, client: Client, disk: Disk) -> bo
 }
 
 /// Lives a history once for each moment at which its server can crash.
-fn live_through(history: &[Step], client: Client, disk: Disk) -> usize {
+fn live_through(history: &[Step], client: Client, flaw: Flaw) -> usize {
     let mut moment = 0;
     loop {
         let lived = std::panic::catch_unwind(|| {
             let mut builder = Builder::new_current_thread();
             let runtime = builder.enable_all().start_paused(true).build().expect("a runtime");
-            runtime.block_on(live(history, moment, client, disk))
+            runtime.block_on(live(history, moment, client, flaw))
         });
         let Ok(is_crashed) = lived else {
-            panic!("{history:?}, crash at moment {moment}, the client {client:?}, {disk:?}");
+            panic!("{history:?}, crash at moment {moment}, the client {client:?}, {flaw:?}");
         };
         if !is_crashed {
             return moment;
@@ -217,7 +210,7 @@ fn live_all(client: Client) {
         |history: &Vec<Step>| client == Client::GoesOn || !history.contains(&Step::Overwrite);
     let steps = 1..=scale::count("XFER_SHORT_STEPS", STEPS_MAX);
     let all = steps.flat_map(histories).filter(is_fit);
-    let moments: usize = all.map(|history| live_through(&history, client, Disk::Honest)).sum();
+    let moments: usize = all.map(|history| live_through(&history, client, Flaw::None)).sum();
     println!("{moments} moments");
     assert!(moments > 3_000, "only {moments} moments");
 }
@@ -232,11 +225,26 @@ fn machines_that_crash_at_any_moment_of_any_short_history_keep_what_was_synced_a
     live_all(Client::CrashesToo);
 }
 
-#[test]
-fn the_short_histories_see_a_sync_that_was_skipped() {
+#[track_caller]
+fn must_be_found(flaw: Flaw) {
     for client in [Client::GoesOn, Client::CrashesToo] {
         let history = [Step::Create, Step::Sync, Step::MakeDirectory];
-        let live = || live_through(&history, client, Disk::SkipsSyncs);
-        assert!(std::panic::catch_unwind(live).is_err(), "nobody noticed: {client:?}");
+        let live = || live_through(&history, client, flaw);
+        assert!(std::panic::catch_unwind(live).is_err(), "nobody noticed: {flaw:?}, {client:?}");
     }
+}
+
+#[test]
+fn the_short_histories_see_a_sync_that_was_skipped() {
+    must_be_found(Flaw::SkipsSyncs);
+}
+
+#[test]
+fn the_short_histories_see_a_commit_that_was_acknowledged_early() {
+    must_be_found(Flaw::OfRows(Bug::AcknowledgesEarly));
+}
+
+#[test]
+fn the_short_histories_see_a_late_commit_of_a_session_that_has_gone_on() {
+    must_be_found(Flaw::OfRows(Bug::ForgetsEpochs));
 }
