@@ -2,8 +2,9 @@
 //! of the tree and with an independent model.
 //!
 //! The server's stores are real; the clock jumps ahead when all tasks are idle. Meanwhile both
-//! sides unload rows and blocks, sessions end, users go over to another machine, links are cut, cables are pulled, clients vanish, the
-//! server restarts, is killed or loses its power, and deliveries between the two users arrive.
+//! sides unload rows and blocks, sessions end, users go over to another machine, links are cut,
+//! cables are pulled, clients vanish, the server restarts, is killed in the middle of a commit or
+//! loses its power, and deliveries between the two users arrive.
 //!
 //! Reading order: `program` (single operations, and notes of their results), `chance` (drawing
 //! them), `user`, `model` and `whole` (the two trees to compare with), `history` (the comparison),
