@@ -104,8 +104,8 @@ pub(super) fn must_not_be_served(dir: &Path) -> Result<Option<File>, StoreError>
     }
 }
 
-/// Waits until nobody else opens the store in `dir`, and keeps others from it for as long as the
-/// result lives. SQLite can't do this: it neither waits for a database that another connection
+/// Waits until nobody else is opening the store in `dir`, and keeps others from opening it for as
+/// long as the result lives. SQLite can't do this: it neither waits for a database that another connection
 /// switches to write-ahead logging, nor shows a version and an application that belong together.
 ///
 /// # Errors

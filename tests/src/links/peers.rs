@@ -73,6 +73,7 @@ struct Disk {
 }
 
 /// The parts of a store in memory, which live on when a server dies.
+#[derive(Clone)]
 pub struct Simulated {
     /// Its rows.
     pub rows: Arc<Wayward>,

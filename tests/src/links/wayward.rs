@@ -102,7 +102,7 @@ impl Wayward {
     async fn pay(&self) {
         let owed = std::mem::take(&mut *self.owed.lock().unwrap());
         if !owed.is_empty() {
-            // Nobody hears of its errors: that is the bug.
+            // The server never learns of an error: that is the bug.
             let _ = self.live.commit(owed).await;
         }
     }
@@ -119,7 +119,7 @@ impl Wayward {
         let arriving = async move {
             sleep(COMMIT_TIME).await;
             if servers.borrow().killed >= own {
-                // If there is no store any more, nobody minds.
+                // It fails only once the store itself is gone.
                 let _ = servers.wait_for(|servers| servers.started > own).await;
                 sleep(LATE[last.0 as usize % LATE.len()]).await;
             }

@@ -42,6 +42,9 @@ const OPERATIONS: usize = 15_000;
 /// The number of shorter runs in memory.
 const RUNS: usize = 10;
 
+/// The number of operations of each.
+const OPERATIONS_IN_MEMORY: usize = OPERATIONS / 10;
+
 /// A run prints its progress after this many operations.
 const OPERATIONS_SHOWN: usize = 100_000;
 
@@ -479,7 +482,7 @@ fn random_operations_of_many_seeds_give_what_the_pure_rules_give() {
     let first = Random::seed();
     for seed in first..first + scale::count("XFER_RULES_RUNS", RUNS) as u64 {
         println!("seed {seed}");
-        run(seed, Place::InMemory, OPERATIONS / 10, Flaw::None);
+        run(seed, Place::InMemory, OPERATIONS_IN_MEMORY, Flaw::None);
     }
 }
 
@@ -490,7 +493,7 @@ const RUNS_OF_A_FLAW: u64 = 60;
 #[track_caller]
 fn must_be_found(flaw: Flaw) {
     let is_found = |seed| {
-        let run = || drop(run(seed, Place::InMemory, OPERATIONS / 10, flaw));
+        let run = || drop(run(seed, Place::InMemory, OPERATIONS_IN_MEMORY, flaw));
         std::panic::catch_unwind(run).is_err()
     };
     let found = (1..=RUNS_OF_A_FLAW).find(|seed| is_found(*seed));

@@ -127,7 +127,8 @@ async fn live(history: &[Step], moment: usize, client: Client, flaw: Flaw) -> bo
     let mut random = Random::new(moment as u64);
     let mut post = Post::default();
     let mut host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
-    host.simulated.iter().for_each(|simulated| plant(flaw, simulated));
+    let simulated = host.simulated.clone().expect("it is in memory");
+    plant(flaw, &simulated);
     let mut alice = User::new(&host, name("alice"), Quota::UNLIMITED, flaw).await;
     alice.begin(&host, Purpose::Mount, &mut random, &mut post).await;
     alice.settle().await;
@@ -143,8 +144,7 @@ async fn live(history: &[Step], moment: usize, client: Client, flaw: Flaw) -> bo
     } else {
         host.kill();
         alice.cables().for_each(Cable::cut);
-        let disk = host.simulated.as_ref().expect("it is in memory").disk.clone();
-        disk.lose_power(&mut random).await;
+        simulated.disk.lose_power(&mut random).await;
         if client == Client::CrashesToo {
             alice.pull();
             alice.lose(&host, &mut post).await;
@@ -164,7 +164,7 @@ async fn live(history: &[Step], moment: usize, client: Client, flaw: Flaw) -> bo
     alice.settle().await;
     alice.catch_up(&mut post);
     alice.history.audit();
-    host.simulated.as_ref().expect("it is in memory").rows.wait_for_all().await;
+    simulated.rows.wait_for_all().await;
     let account = host.account(&alice.name).await;
     let whole = (alice.history.at(), alice.history.whole().usage());
     assert_eq!((account.applied, account.usage), whole);

@@ -302,7 +302,7 @@ pub(super) fn open_first(dir: &Path, path: &Path) -> Result<Connection, StoreErr
         return Err(StoreError::Unsuitable(path.display().to_string()));
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // A process of an older version takes no turn, and may have created them in the meantime.
+    // A program of an older version takes no turn, and may have created the tables in the meantime.
     match versions(&transaction)?.0 {
         0 => create(&transaction)?,
         VERSION => {}
