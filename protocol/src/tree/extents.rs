@@ -220,6 +220,7 @@ fn fill_hole_beside(map: &mut Runs, blocks: &Range<u64>) -> Option<Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::FileData;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -242,7 +243,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn extents_agree_with_a_plain_set_of_blocks(steps in prop::collection::vec(step(), 0..40)) {
+        fn extents_agree_with_a_plain_set_of_blocks(
+            steps in prop::collection::vec(step(), 0..40),
+            start in 0..24 * B,
+            len in 0..2 * B,
+        ) {
             let (mut extents, mut size, mut set) = (Extents::Dense, 0u64, BTreeSet::new());
             for step in steps {
                 match step {
@@ -273,6 +278,11 @@ mod tests {
                 prop_assert_eq!(dense, extents == Extents::Dense, "one value for one set");
                 let first = (0..size).step_by(B as usize).find(|o| set.contains(&(o / B)));
                 prop_assert_eq!(extents.next_data(size, 0), first);
+                for range in [start..start + len, size.saturating_sub(len)..size, 0..size + 1] {
+                    let is_data = range.clone().all(|at| at < size && set.contains(&(at / B)));
+                    let data = FileData { size, extents: extents.clone(), ..FileData::default() };
+                    prop_assert_eq!(data.is_data(&range), is_data, "{:?} of {:?}", range, data);
+                }
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The data of a regular file, as its node has it.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::Extents;
@@ -17,4 +19,12 @@ pub struct FileData {
     pub sealed: bool,
     /// The allocated blocks. All others read as zeros, whatever the content holds there.
     pub extents: Extents,
+}
+
+impl FileData {
+    /// Whether every byte of a range is data: none is in a hole or past the end.
+    pub fn is_data(&self, range: &Range<u64>) -> bool {
+        let mut runs = self.extents.data_in(self.size, range.clone()).into_iter();
+        range.is_empty() || range.end <= self.size && runs.next().as_ref() == Some(range)
+    }
 }

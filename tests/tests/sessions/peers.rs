@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
-use xfer_client::core::{Core, New, Notice};
+use xfer_client::core::{Core, New, NewAttributes, Notice};
 use xfer_client::drive::{Client, Kernel};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
@@ -151,6 +151,27 @@ async fn a_question_under_way_when_the_link_breaks_is_asked_again_over_the_next(
     };
     let (looked_up, ()) = tokio::join!(read(&client, "file"), plug_in);
     assert_eq!(looked_up.map(|bytes| bytes.len()), Ok(100_000));
+    client.finish().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_shrinks_while_its_bytes_are_fetched_is_read_as_it_is_then() {
+    let host = Host::new(&["alice"]);
+    let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    let ino = create(&client, "file", &[7; 4096]).await.unwrap();
+    client.finish().await.unwrap();
+    let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    client.call(move |s: &mut Core| s.lookup(Ino::ROOT, &name("file"))).await.unwrap();
+    cable.pull();
+    let shrink = async {
+        sleep(Duration::from_secs(1)).await;
+        // The block that holds the rest stays, so that only the size tells what is no longer there.
+        let new = NewAttributes { size: Some(100), ..NewAttributes::default() };
+        client.call(move |s: &mut Core| s.set_attributes(ino, &new)).await.unwrap();
+        cable.plug_in();
+    };
+    let (bytes, ()) = tokio::join!(read(&client, "file"), shrink);
+    assert_eq!(bytes, Ok(vec![7; 100]));
     client.finish().await.unwrap();
 }
 

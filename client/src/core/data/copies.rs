@@ -13,7 +13,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use xfer_protocol::Ino;
 use xfer_protocol::limits::BLOCK_BYTES;
-use xfer_protocol::tree::{FileData, Loaded, Rows};
+use xfer_protocol::tree::{Loaded, Rows};
 
 use super::bytes::CopyRange;
 use crate::core::state::Core;
@@ -55,9 +55,7 @@ impl Core {
         let Loaded::Present(node) = self.replica.table.node(from) else { return false };
         let Some(file) = node.file() else { return false };
         let Some(content) = file.content else { return false };
-        range.end <= file.size
-            && is_data(file, &range)
-            && self.data.cache.holds(content, range.start, data)
+        file.is_data(&range) && self.data.cache.holds(content, range.start, data)
     }
 
     /// Whether a write of `rest`, the last bytes of `from`, makes `to` a copy of the whole of it.
@@ -76,12 +74,8 @@ impl Core {
         whole
             // Blocks allocated further on would keep the two from sharing a content.
             && to.extents.end(to.size) <= rest.end.next_multiple_of(BLOCK_BYTES)
-            && is_data(from, &done)
-            && is_data(to, &done)
+            && from.is_data(&done)
+            && to.is_data(&done)
             && self.data.cache.are_alike(source, target, done)
     }
-}
-
-fn is_data(file: &FileData, range: &Range<u64>) -> bool {
-    file.extents.data_in(file.size, range.clone()) == [range.clone()]
 }

@@ -23,7 +23,7 @@ use xfer_protocol::codec;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::{BLOCK_BYTES, MESSAGE_BYTES_MAX, PAGE_BYTES, READ_BYTES_MAX};
 use xfer_protocol::message::{Answer, Ask, ReadError, Request, Response};
-use xfer_protocol::tree::{Delivery, FileData, Item, Need, Node, Usage};
+use xfer_protocol::tree::{Delivery, Item, Need, Node, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Seq};
 
 use crate::engine::deliveries::exchange::Exchange;
@@ -292,6 +292,9 @@ impl Reading {
         Err(ReadError::Damaged)
     }
 
+    /// Checks that all bytes of the range are data of the node, in this content. Answering zeros for
+    /// other bytes would be wrong: the client takes the answer for the bytes of the content, and
+    /// another of its nodes may share that content and have data there.
     async fn must_have(
         &self,
         ino: Ino,
@@ -301,7 +304,7 @@ impl Reading {
         let _turn = self.session.tree.turn().await.map_err(no_tree)?;
         let node = self.node(ino).await?;
         let has = node.is_some_and(|node| {
-            node.file().is_some_and(|data| data.content == Some(content) && may_read(data, range))
+            node.file().is_some_and(|data| data.content == Some(content) && data.is_data(range))
         });
         has.then_some(()).ok_or(ReadError::OtherContent)
     }
@@ -346,14 +349,6 @@ fn count(counters: &Counters, ask: &Ask) {
 
 fn no_tree(_: NoTree) -> ReadError {
     ReadError::Ended
-}
-
-/// Whether all bytes of the range are data of the node. Answering zeros for other bytes would be
-/// wrong: the client takes the answer for the bytes of the content, and another of its nodes may
-/// share that content and have data there.
-fn may_read(data: &FileData, range: &Range<u64>) -> bool {
-    let runs = || data.extents.data_in(data.size, range.clone());
-    range.is_empty() || range.end <= data.size && runs().first() == Some(range)
 }
 
 /// The most bytes that the answer to a question can take up.
