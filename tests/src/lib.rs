@@ -15,7 +15,7 @@ pub mod differential;
 pub mod load;
 pub mod bench;
 
-pub use links::{cable, network, peers, relay, strangers};
+pub use links::{cable, local_disk, network, peers, relay, strangers};
 pub use running::{freezer, logind, programs, pty, random, scale, tools, waiting};
 pub use watching::{files, memory, sending, snapshot, space};
 pub use world::{accounts, by_hand, mount, server};

@@ -39,12 +39,12 @@ pub enum Begin {
         handoff: bool,
     },
     /// With a session that goes on, whose link was lost.
-    Resume(Ticket, Claim),
+    Resume(Ticket, Bid),
 }
 
 /// How much a client wants the seat of its session, if another client has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Claim {
+pub struct Bid {
     /// What to do if another client has it.
     pub wish: Wish,
     /// Whether the client hands its seat over to others of the account.

@@ -188,7 +188,7 @@ impl EndpointError {
     }
 
     /// This error together with the server that it is about.
-    pub(super) fn at(self, endpoint: impl Into<String>) -> ConnectError {
+    pub fn at(self, endpoint: impl Into<String>) -> ConnectError {
         ConnectError::Endpoint { endpoint: endpoint.into(), error: self }
     }
 }

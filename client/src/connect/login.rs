@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use xfer_protocol::message::{Password, Purpose, Wish};
+use xfer_protocol::message::{Password, Purpose};
 use xfer_protocol::{SessionId, Timestamp};
 
-use super::dial::{Begin, Claim, Dial, NewSession, Ticket};
+use super::dial::{Dial, NewSession};
 use super::error::{ConnectError, EndpointError, Phase};
 use super::greeting::{PHASE_MAX, within};
 use super::retry::{BUSY_MAX, though_busy};
@@ -105,17 +105,13 @@ impl Peer {
         &self.label
     }
 
-    /// Resumes a session that another client on this machine began and left.
+    /// The way to a session that another client on this machine began and left.
     ///
     /// # Errors
-    /// If the server refuses, or can't be reached. [`ConnectError::ends_session`] tells whether the
-    /// session is over, and [`ConnectError::is_in_use`] whether another client has its seat.
-    pub async fn resume(&self, ticket: Ticket, key: &SavedKey) -> Result<NewSession, ConnectError> {
-        let at = |error: EndpointError| error.at(&self.label);
-        let server = self.server.for_session(key).map_err(at)?;
-        let claim = Claim { wish: Wish::IfFree, handoff: false };
-        let link = server.log_link(Begin::Resume(ticket, claim)).await.map_err(at)?;
-        Ok(NewSession { link, dial: Arc::new(server) })
+    /// If `key` is damaged.
+    pub fn dial_again(&self, key: &SavedKey) -> Result<Arc<dyn Dial>, ConnectError> {
+        let server = self.server.for_session(key).map_err(|error| error.at(&self.label))?;
+        Ok(Arc::new(server))
     }
 
     /// Logs in. The connection of the first contact is used if it is still fresh. `replaces` is a

@@ -23,7 +23,7 @@ mod login;
 mod error;
 
 pub use dial::{
-    Begin, Claim, Credentials, Dial, Dialling, Happening, LogLink, Missed, NewSession, Reader,
+    Begin, Bid, Credentials, Dial, Dialling, Happening, LogLink, Missed, NewSession, Reader,
     Ticket, Writer,
 };
 pub use error::{ConnectError, EndpointError, NotXfer, Phase};

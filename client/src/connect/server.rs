@@ -15,7 +15,7 @@ use xfer_protocol::message::{
 use xfer_protocol::{SessionId, Timestamp};
 
 use super::dial::{
-    Begin, Claim, Credentials, Dial, Dialling, Happening, LogLink, Missed, Reader, Ticket, Writer,
+    Begin, Bid, Credentials, Dial, Dialling, Happening, LogLink, Missed, Reader, Ticket, Writer,
 };
 use super::error::{EndpointError, Phase};
 use super::greeting::{PHASE_MAX, greet, open, within};
@@ -73,7 +73,7 @@ impl Dial for Server {
                 Begin::New { password, purpose, replaces, handoff } => {
                     Ok(self.log_in(password, purpose, replaces, handoff).await?.0)
                 }
-                Begin::Resume(ticket, claim) => self.resume(ticket, claim).await,
+                Begin::Resume(ticket, bid) => self.resume(ticket, bid).await,
             }
         })
     }
@@ -175,7 +175,7 @@ impl Server {
     }
 
     /// Continues a session, at whatever address the server has now.
-    async fn resume(&self, ticket: Ticket, claim: Claim) -> Result<LogLink, EndpointError> {
+    async fn resume(&self, ticket: Ticket, bid: Bid) -> Result<LogLink, EndpointError> {
         let resolved = within(PHASE_MAX, Phase::Resolve, tcp::resolve(&self.target)).await;
         // A name may be known in one network and not in another.
         let addresses = resolved.unwrap_or_else(|_| vec![*self.address.lock()]);
@@ -183,7 +183,7 @@ impl Server {
         let reached = stream.get_ref().0.peer_addr().map_err(EndpointError::Unreachable)?;
         let Ticket { session, secret, epoch, durable, attempt } = ticket;
         let (user, proof) = (self.target.user.clone(), self.key.prove(session, binding(&stream)?));
-        let Claim { wish, handoff } = claim;
+        let Bid { wish, handoff } = bid;
         let request =
             Resume { user, session, secret, epoch, durable, attempt, wish, handoff, proof };
         let opening = Opening::Resume(Box::new(request));

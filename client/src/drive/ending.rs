@@ -72,6 +72,7 @@ impl Client {
             () = self.worn_out(&mut patience) => {}
         }
         self.wait_kept().await;
+        self.lock().end_without_pending();
         let goodbye = self.reached(|core| core.is_over() || core.is_stuck());
         let has_seat = self.lock().has_seat();
         // The server then forgets that this client might come back.

@@ -2,13 +2,15 @@
 //! its claim to the session, and its changes while the server can't be reached.
 //!
 //! Reading order: [`mod@format`] (the bytes of the journal), [`place`] (the directory of one session),
-//! [`spill`] (data that is too much for memory), this file (what is left of sessions whose clients are gone).
+//! [`spill`] (data that is too much for memory), this file (what is left of sessions whose clients are
+//! gone), [`leftover`] (how it is sent).
 //!
 //! **Invariant:** only this user can read it, since the claim is a secret.
 
 mod format;
 mod place;
 mod spill;
+mod leftover;
 
 use std::fs::{self, File};
 use std::io;
@@ -19,21 +21,18 @@ use xfer_protocol::message::Secret;
 use xfer_protocol::{Epoch, Seq, SessionId};
 
 use crate::connect::{SavedKey, Ticket};
-use crate::core::{Change, Trace};
+use crate::core::Trace;
 
+pub use leftover::{Fate, Leftover, Unsent};
 pub use place::Place;
 pub use spill::SpillFiles;
 
 /// The version of the files. Others are not read.
 const VERSION: u32 = 1;
 
-/// A new client's requests to resume the session have numbers from so much higher on, since its
-/// predecessor may have made some that it did not note.
-const ATTEMPTS_APART: u64 = 1 << 32;
-
 /// A client's claim to its session, as it is kept.
 #[derive(Serialize, Deserialize)]
-struct Claim {
+struct KeptTicket {
     version: u32,
     session: SessionId,
     secret: Secret,
@@ -47,7 +46,7 @@ struct Claim {
 pub struct Left {
     place: Place,
     /// `None` if it can't be read.
-    claim: Option<Claim>,
+    claim: Option<KeptTicket>,
     trace: Vec<Trace>,
 }
 
@@ -76,26 +75,15 @@ impl Left {
         Ok(all)
     }
 
-    /// The claim to the session, with the key that proves it. `None` if it is damaged, or was written
-    /// by another version of xfer: then the session can't be resumed.
-    pub fn ticket(&self) -> Option<(Ticket, SavedKey)> {
-        let Claim { session, secret, epoch, durable, attempt, key, .. } = self.claim.as_ref()?;
+    /// What can be sent with the claim to the session, and the key that proves the claim. `None` if
+    /// the claim is damaged, or was written by another version of xfer: then the session can't be
+    /// resumed.
+    pub fn leftover(&self) -> Option<(Leftover, SavedKey)> {
+        let KeptTicket { session, secret, epoch, durable, attempt, key, .. } =
+            self.claim.as_ref()?;
         let (session, secret, epoch) = (*session, secret.clone(), *epoch);
-        // What is before the first change that was kept was durable by then.
-        let first = self.changes_after(Seq::default()).first().map(|change| change.seq);
-        let kept_after = first.map_or(Seq::default(), |first| Seq(first.0.saturating_sub(1)));
-        let durable = kept_after.max(*durable);
-        let attempt = attempt + ATTEMPTS_APART;
-        Some((Ticket { session, secret, epoch, durable, attempt }, SavedKey(key.clone())))
-    }
-
-    /// Its changes after one.
-    pub fn changes_after(&self, applied: Seq) -> Vec<Change> {
-        let changes = self.trace.iter().filter_map(|part| match part {
-            Trace::Change(change) if change.seq > applied => Some(change.clone()),
-            Trace::Change(_) | Trace::Node(_) => None,
-        });
-        changes.collect()
+        let ticket = Ticket { session, secret, epoch, durable: *durable, attempt: *attempt };
+        Some((Leftover::new(ticket, self.trace.clone()), SavedKey(key.clone())))
     }
 
     /// All that is left, for a rescue.
@@ -105,7 +93,7 @@ impl Left {
 
     /// The number of changes.
     pub fn count(&self) -> usize {
-        self.trace.iter().filter(|part| matches!(part, Trace::Change(_))).count()
+        leftover::changes(&self.trace).count()
     }
 
     /// Its place, where the claim is noted while the changes are sent.

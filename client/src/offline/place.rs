@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::task::spawn_blocking;
 use xfer_protocol::{SessionId, codec};
 
-use super::{Claim, VERSION, directory, format, replace};
+use super::{KeptTicket, VERSION, directory, format, replace};
 use crate::connect::{SavedKey, Ticket};
 use crate::core::Trace;
 use crate::drive::{Journal, Writing};
@@ -62,7 +62,7 @@ impl Place {
 
     /// The place at a path, if the process that had it is gone, and the claim in it, if that can be
     /// read.
-    pub(super) fn of_gone(path: &Path) -> io::Result<Option<(Place, Option<Claim>)>> {
+    pub(super) fn of_gone(path: &Path) -> io::Result<Option<(Place, Option<KeptTicket>)>> {
         if path.extension().is_some_and(|extension| extension == DEAD) {
             return Ok(None);
         }
@@ -76,7 +76,7 @@ impl Place {
             locked => locked?,
         }
         let claim = fs::read(path.join(CLAIM)).ok();
-        let claim = claim.and_then(|bytes| codec::decode::<Claim>(&bytes).ok());
+        let claim = claim.and_then(|bytes| codec::decode::<KeptTicket>(&bytes).ok());
         let claim = claim.filter(|claim| claim.version == VERSION);
         let key = SavedKey(claim.as_ref().map(|claim| claim.key.clone()).unwrap_or_default());
         let (path, journal) = (path.to_owned(), Mutex::default());
@@ -110,7 +110,7 @@ impl Place {
     fn note(&self, ticket: Ticket) -> io::Result<()> {
         let Ticket { session, secret, epoch, durable, attempt } = ticket;
         let (version, key) = (VERSION, self.0.key.0.clone());
-        let claim = Claim { version, session, secret, epoch, durable, attempt, key };
+        let claim = KeptTicket { version, session, secret, epoch, durable, attempt, key };
         let bytes = codec::encode(&claim).map_err(io::Error::other)?;
         replace(&self.0.path.join(CLAIM), |file| file.write_all_at(&bytes, 0)).map(|_| ())
     }

@@ -5,6 +5,8 @@ pub mod cable;
 pub mod mortal;
 pub mod forgetful;
 pub mod wayward;
+pub mod local_disk;
+mod line;
 pub mod peers;
 pub mod relay;
 pub mod network;

@@ -10,36 +10,28 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::io::{DuplexStream, split};
-use xfer_client::connect::{
-    Begin, Claim, Credentials, Dial, Dialling, EndpointError, LogLink, Missed, NewSession, Phase,
-    Reader, Ticket, Writer,
-};
+use xfer_client::connect::{Begin, Dial, EndpointError, NewSession};
 use xfer_client::core::{Options, Owners};
-use xfer_client::drive::{Client, Rescue, Surroundings};
+use xfer_client::drive::{Client, Journal, Rescue, Surroundings};
+use xfer_client::offline::{Fate, Unsent};
 use xfer_link::proof::SessionKey;
-use xfer_protocol::frame::Bounds;
-use xfer_protocol::message::{
-    Binding, Changed, DeliveryHead, Opened, Password, Purpose, Resume, Return,
-};
+use xfer_protocol::message::{DeliveryHead, Opened, Password, Purpose};
 use xfer_protocol::tree::{Owner, Quota};
 use xfer_protocol::{ContentId, Name, Seq, SessionId, Timestamp};
 use xfer_server::engine::{Clock, Engine, SystemClock};
-use xfer_server::login::opening::{Authenticated, Resuming};
 use xfer_store::embedded::{self, FileStore, Files, OlderDatabase, Serving, SqliteStore};
 use xfer_store::{Account, Location, NewAccount, Store, Use};
 
 use super::cable::{Cable, Wiring};
 use super::clock::VirtualClock;
 use super::forgetful::Forgetful;
+use super::line::Line;
+use super::local_disk::LocalDisk;
 use super::mortal::Life;
 use super::wayward::Wayward;
 
 /// The mounting user.
 pub const OWNER: Owner = Owner { uid: 1000, gid: 1000 };
-
-/// The address from which clients come.
-const ADDRESS: &str = "192.0.2.1";
 
 /// More memory for rows than any test uses.
 const ROWS_BYTES: usize = 64 << 20;
@@ -82,7 +74,7 @@ pub struct Simulated {
 }
 
 /// The engine that clients reach, and its store. `None` while there is no server.
-type Reached = Arc<Mutex<Option<(Arc<Engine>, Store)>>>;
+pub(super) type Reached = Arc<Mutex<Option<(Arc<Engine>, Store)>>>;
 
 /// A client, and the cable that carries its links.
 pub struct Peer {
@@ -94,6 +86,17 @@ pub struct Peer {
     pub applied: Seq,
     /// The session's public name.
     pub session: SessionId,
+    /// Proves that the session is this client's.
+    pub key: Arc<SessionKey>,
+}
+
+/// The machine that a client runs on.
+#[derive(Clone, Default)]
+pub struct Machine {
+    /// A session whose client is gone from there.
+    pub replaces: Option<SessionId>,
+    /// What it keeps of the session, on its disk.
+    pub disk: Option<Arc<LocalDisk>>,
 }
 
 /// Options for a client with more memory than it can use.
@@ -261,37 +264,64 @@ impl Host {
         options: Options,
         wiring: Wiring,
     ) -> Result<Peer, Opened> {
-        self.mount_after(None, user, purpose, options, wiring).await
+        self.mount_on(&Machine::default(), user, purpose, options, wiring).await
     }
 
-    /// Like [`Host::mount_with`], on a machine on which the client of another session is gone.
+    /// Like [`Host::mount_with`], on this machine.
     ///
     /// # Errors
     /// The server's answer, if it is not a session.
-    pub async fn mount_after(
+    pub async fn mount_on(
         &self,
-        replaces: Option<SessionId>,
+        machine: &Machine,
         user: &str,
         purpose: Purpose,
         options: Options,
         wiring: Wiring,
     ) -> Result<Peer, Opened> {
         let cable = Cable::new(wiring);
-        let key = SessionKey::generate().unwrap();
-        let reached = self.reached.clone();
-        let (cable_there, hides) = (cable.clone(), self.hides.clone());
-        let dial = Arc::new(Line { reached, user: name(user), key, cable: cable_there, hides });
+        let key = Arc::new(SessionKey::generate().unwrap());
+        let dial = self.line(user, &key, &cable);
         let (password, handoff) = (Password(Vec::new()), options.handoff);
-        let begin = Begin::New { password, purpose, replaces, handoff };
+        let begin = Begin::New { password, purpose, replaces: machine.replaces, handoff };
         let link = match dial.log_link(begin).await {
             Ok(link) => link,
             Err(EndpointError::Refused(refusal)) => return Err(Opened::Refused(refusal)),
             Err(error) => panic!("{error}"),
         };
+        let mut surroundings = self.surroundings.clone();
+        if let Some(disk) = &machine.disk {
+            let process = disk.process();
+            surroundings.rescue = Some(process.clone());
+            surroundings.journal = options.offline_bytes.map(|_| process as Arc<dyn Journal>);
+        }
         let (applied, session) = (link.grant.applied, link.grant.session);
-        let new = NewSession { link, dial };
-        let client = Client::start_in(new, options, self.surroundings.clone());
-        Ok(Peer { client, cable, applied, session })
+        let client = Client::start_in(NewSession { link, dial }, options, surroundings);
+        Ok(Peer { client, cable, applied, session, key })
+    }
+
+    /// Sends over this cable what a client has left on a disk; its session is proved by this key.
+    ///
+    /// # Errors
+    /// If it can't be sent now.
+    pub async fn settle(
+        &self,
+        user: &str,
+        (disk, key): (&Arc<LocalDisk>, &Arc<SessionKey>),
+        options: &Options,
+        cable: &Cable,
+    ) -> Result<Fate, Unsent> {
+        let Some(leftover) = disk.leftover() else { return Ok(Fate::Settled) };
+        let (dial, process) = (self.line(user, key, cable), disk.process());
+        let (journal, surroundings) = (process.clone(), self.surroundings.clone());
+        leftover.settle(dial, Purpose::Mount, options, journal, &*process, surroundings).await
+    }
+
+    /// The way to the engine over a cable.
+    fn line(&self, user: &str, key: &Arc<SessionKey>, cable: &Cable) -> Arc<Line> {
+        let (reached, hides) = (self.reached.clone(), self.hides.clone());
+        let (key, cable) = (key.clone(), cable.clone());
+        Arc::new(Line { reached, user: name(user), key, cable, hides })
     }
 }
 
@@ -299,141 +329,4 @@ fn open(directory: &Path) -> (Store, Arc<SqliteStore>, Arc<FileStore>) {
     let meta = Arc::new(SqliteStore::open(directory).unwrap());
     let contents = Arc::new(FileStore::open(directory).unwrap());
     (embedded::over(meta.clone(), contents.clone()), meta, contents)
-}
-
-/// The way to an engine over a cable. It lets everybody in, whatever the password.
-struct Line {
-    reached: Reached,
-    user: Name,
-    /// Proves that the session is this client's.
-    key: SessionKey,
-    cable: Cable,
-    /// Whether it hides what others have changed.
-    hides: Arc<AtomicBool>,
-}
-
-impl Line {
-    /// The engine that is reached, and its store.
-    fn reach(&self) -> Result<(Arc<Engine>, Store), EndpointError> {
-        let reached = self.reached.lock().unwrap().clone();
-        reached.filter(|_| self.cable.is_whole()).ok_or(EndpointError::NothingThere)
-    }
-
-    async fn log_in(
-        &self,
-        purpose: Purpose,
-        replaces: Option<SessionId>,
-        handoff: bool,
-    ) -> Result<LogLink, EndpointError> {
-        let (engine, store) = self.reach()?;
-        let account = store.accounts.find(self.user.clone()).await.unwrap().unwrap();
-        let who = Authenticated {
-            account: account.id,
-            user: account.name,
-            password: account.password,
-            purpose,
-            key: self.key.public(),
-            replaces,
-            handoff,
-            host: "laptop".to_owned(),
-            address: ADDRESS.to_owned(),
-        };
-        let (ours, theirs) = self.cable.lay_log();
-        let (reader, writer) = split(theirs);
-        tokio::spawn(async move { engine.run_session(who, reader, writer).await });
-        match opened(ours, Phase::Login).await? {
-            (Opened::Session(grant), reader, writer) => {
-                Ok(LogLink { grant: *grant, missed: None, reader, writer })
-            }
-            (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
-            (Opened::Attached | Opened::Resumed(_) | Opened::Returned(_), ..) => {
-                Err(EndpointError::Nonsense("attached"))
-            }
-        }
-    }
-
-    async fn resume(&self, ticket: Ticket, claim: Claim) -> Result<LogLink, EndpointError> {
-        let (engine, _) = self.reach()?;
-        let Ticket { session, secret, epoch, durable, attempt } = ticket;
-        let (user, binding) = (self.user.clone(), Binding::default());
-        let proof = self.key.prove(session, binding);
-        let user_name = user.to_string();
-        let Claim { wish, handoff } = claim;
-        let request = Resume {
-            user: user_name,
-            session,
-            secret,
-            epoch,
-            durable,
-            attempt,
-            wish,
-            handoff,
-            proof,
-        };
-        let (ours, theirs) = self.cable.lay_log();
-        let (reader, writer) = split(theirs);
-        let resuming = Resuming { user, request, binding, address: ADDRESS.to_owned() };
-        tokio::spawn(async move {
-            match engine.prove(resuming).await {
-                Ok(proved) => engine.run_resumed(proved, reader, writer).await,
-                Err(refusal) => engine.refuse(refusal, writer).await,
-            }
-        });
-        match opened(ours, Phase::Resume).await? {
-            (Opened::Resumed(grant), reader, writer) => {
-                Ok(LogLink { grant: *grant, missed: None, reader, writer })
-            }
-            (Opened::Returned(back), reader, writer) => {
-                let Return { grant, base, mut changed } = *back;
-                if self.hides.load(Ordering::Relaxed) {
-                    changed = Changed::Nodes(Vec::new());
-                }
-                Ok(LogLink { grant, missed: Some(Missed { base, changed }), reader, writer })
-            }
-            (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
-            (Opened::Attached | Opened::Session(_), ..) => Err(EndpointError::Nonsense("attached")),
-        }
-    }
-}
-
-impl Dial for Line {
-    fn log_link(&self, begin: Begin) -> Dialling<'_, LogLink> {
-        Box::pin(async move {
-            match begin {
-                Begin::New { purpose, replaces, handoff, .. } => {
-                    self.log_in(purpose, replaces, handoff).await
-                }
-                Begin::Resume(ticket, claim) => self.resume(ticket, claim).await,
-            }
-        })
-    }
-
-    fn read_link(&self, credentials: Credentials) -> Dialling<'_, (Reader, Writer)> {
-        Box::pin(async move {
-            let (engine, _) = self.reach()?;
-            let Credentials { session, secret } = credentials;
-            let (ours, theirs) = self.cable.lay_reads();
-            let (reader, writer) = split(theirs);
-            tokio::spawn(async move { engine.run_reads(session, secret, reader, writer).await });
-            match opened(ours, Phase::Attach).await? {
-                (Opened::Attached, reader, writer) => Ok((reader, writer)),
-                (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
-                (Opened::Session(_) | Opened::Resumed(_) | Opened::Returned(_), ..) => {
-                    Err(EndpointError::Nonsense("logged in"))
-                }
-            }
-        })
-    }
-}
-
-/// The server's answer to an opening, and the link.
-async fn opened(
-    ours: DuplexStream,
-    phase: Phase,
-) -> Result<(Opened, Reader, Writer), EndpointError> {
-    let (mut reader, writer) = split(ours);
-    let opened = xfer_link::receive::<Opened, _>(&mut reader, Bounds::OPEN).await;
-    let broken = |error| EndpointError::Broken(phase, std::io::Error::other(error));
-    let (opened, _) = opened.map_err(broken)?;
-    Ok((opened, Box::new(reader), Box::new(writer)))
 }

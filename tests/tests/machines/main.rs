@@ -1,6 +1,7 @@
 //! Two machines of one user: one has the tree at a time, and both show it exactly.
 
 mod clients;
+mod left;
 mod dormant;
 mod handoff;
 

@@ -175,8 +175,14 @@ impl History {
         assert_eq!(trees.at, last, "{}: something was accepted that nobody sent", trees.user);
     }
 
-    /// Begins a session at `applied`: later ops are lost, and open files are gone.
-    pub fn begin(&mut self, applied: Seq, post: &mut Post) {
+    /// The observations of ops that the trees do not have yet.
+    pub fn ahead(&self) -> Vec<(Seq, Check)> {
+        self.checks.iter().filter(|(seq, _)| *seq > self.trees.at).cloned().collect()
+    }
+
+    /// Begins a session at `applied`: later ops are lost, and open files are gone, unless another client
+    /// may come back that has them open.
+    pub fn begin(&mut self, applied: Seq, is_beside: bool, post: &mut Post) {
         let user = &self.trees.user;
         assert!(applied >= self.trees.at, "{user}: op {} was durable, {applied} is", self.trees.at);
         assert!(applied <= self.said(), "{user}: op {applied} was never made");
@@ -186,8 +192,10 @@ impl History {
         self.trees.count("lost op", self.said.len());
         self.said.clear();
         self.checks.clear();
-        self.trees.whole.forget_orphans();
-        self.trees.model.forget_orphans();
+        if !is_beside {
+            self.trees.whole.forget_orphans();
+            self.trees.model.forget_orphans();
+        }
     }
 
     /// Counts an event that the history can't see itself.
@@ -435,7 +443,7 @@ fn kind(action: &Action) -> &'static str {
 }
 
 /// The op without the numbers that the client chose.
-fn plain(action: &Action) -> Action {
+pub fn plain(action: &Action) -> Action {
     let mut plain = action.clone();
     match &mut plain {
         Action::Create { ino, .. }

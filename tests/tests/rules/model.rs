@@ -34,6 +34,8 @@ pub enum Flaw {
     SkipsSyncs,
     /// A machine that has the tree again is not told what another has changed.
     HidesChanges,
+    /// Changes are said to be kept on a machine's disk before they are there.
+    KeepsLate,
     /// A bug in the rows of the store.
     OfRows(Bug),
 }

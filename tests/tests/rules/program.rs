@@ -29,6 +29,8 @@ pub struct Program {
     notes: Arc<Mutex<Vec<(Seq, Check)>>>,
     /// Whether the session may end at any moment, so that an I/O error proves nothing.
     doomed: Arc<AtomicBool>,
+    /// The last op of which a program was told that it is safe.
+    safe: Arc<Mutex<Seq>>,
 }
 
 /// A place in the tree: a directory and a name in it.
@@ -39,7 +41,7 @@ type Done = Result<(), Errno>;
 impl Program {
     /// Programs on this client.
     pub fn new(client: Arc<Client>) -> Program {
-        Program { client, notes: Arc::default(), doomed: Arc::default() }
+        Program { client, notes: Arc::default(), doomed: Arc::default(), safe: Arc::default() }
     }
 
     /// The client.
@@ -57,9 +59,35 @@ impl Program {
         self.doomed.store(true, Ordering::Relaxed);
     }
 
+    /// The session goes on, though without some changes that programs were told are safe.
+    pub fn survive(&self) {
+        self.doomed.store(false, Ordering::Relaxed);
+        *self.safe.lock().unwrap() = Seq::default();
+    }
+
     /// Whether the session may end.
     pub fn is_doomed(&self) -> bool {
         self.doomed.load(Ordering::Relaxed)
+    }
+
+    /// Waits, as `fsync` does, until the changes so far are safe.
+    pub async fn fsync(&self) -> Done {
+        let mut upto = None;
+        let synced = self.client.call(move |state: &mut Core| {
+            let position = *upto.get_or_insert_with(|| state.position());
+            state.sync_safely(position)?;
+            Ok(position.seq())
+        });
+        let synced = synced.await;
+        assert!(synced.is_ok() || self.is_doomed(), "{synced:?}: {:?}", self.client.status());
+        let mut safe = self.safe.lock().unwrap();
+        *safe = synced?.max(*safe);
+        Ok(())
+    }
+
+    /// The last op of which a program was told that it is safe.
+    pub fn safe(&self) -> Seq {
+        *self.safe.lock().unwrap()
     }
 
     /// Runs an attempt until it is answered, and notes its observations. `action` is the op that it

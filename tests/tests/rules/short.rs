@@ -147,7 +147,7 @@ async fn live(history: &[Step], moment: usize, client: Client, flaw: Flaw) -> bo
         simulated.disk.lose_power(&mut random).await;
         if client == Client::CrashesToo {
             alice.pull();
-            alice.lose(&host, &mut post).await;
+            alice.lose(&host, &mut random, &mut post).await;
         }
         host.reopen(64 << 20);
     }

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet, yield_now};
@@ -16,10 +17,12 @@ use xfer_protocol::{Errno, Ino, Name, Seq, SessionId};
 use xfer_store::{ListMax, Part};
 use xfer_tests::Random;
 use xfer_tests::cable::{Cable, Wiretap, Wiring};
-use xfer_tests::peers::{Host, Peer, roomy};
+use xfer_tests::local_disk::LocalDisk;
+use xfer_tests::peers::{self, Host, Peer, roomy};
 
 use crate::chance::{self, End};
 use crate::history::{History, Post};
+use crate::left::{Left, Machine};
 use crate::model::Flaw;
 use crate::program::{Place, Program};
 
@@ -47,6 +50,9 @@ pub struct Mounted {
     cable: Cable,
     tap: Wiretap,
     session: SessionId,
+    machine: Machine,
+    /// What it has made that others have overtaken.
+    overtaken: Option<Left>,
 }
 
 /// One of the two users.
@@ -63,6 +69,12 @@ pub struct User {
     closing: Vec<Slot>,
     /// The session of the last mount. Its client may be gone without having ended it.
     last: Option<SessionId>,
+    /// All sessions that the server may know.
+    sessions: Vec<SessionId>,
+    /// What clients have left whose machines crashed.
+    left: Vec<Left>,
+    /// Whether there may be nodes without names that only a client without the tree has open.
+    pub lingers: bool,
     flaw: Flaw,
     /// The history so far.
     pub history: History,
@@ -91,11 +103,12 @@ impl User {
         let names: Vec<_> = rows.iter().map(|(name, ino, _)| (name.clone(), *ino)).collect();
         fixtures.extend(rows.into_iter().map(|(_, ino, node)| (ino, node)));
         let history = History::new(&name, &fixtures, &names, quota, flaw);
-        let (mounted, slots, closing, last) = (None, [None; SLOTS], Vec::new(), None);
-        User { name, mounted, other: None, slots, closing, last, flaw, history }
+        let (mounted, other, last, left, lingers) = (None, None, None, Vec::new(), false);
+        let (slots, closing, sessions) = ([None; SLOTS], Vec::new(), Vec::new());
+        User { name, mounted, other, slots, closing, last, sessions, left, lingers, flaw, history }
     }
 
-    /// Begins a session, which knows nothing yet.
+    /// Begins a session, which knows nothing yet. What was left on its machine is sent before.
     pub async fn begin(
         &mut self,
         host: &Host,
@@ -103,16 +116,54 @@ impl User {
         random: &mut Random,
         post: &mut Post,
     ) {
-        let (mounted, applied) = self.mount(host, purpose, self.last, random).await;
+        let mut replaces = self.last;
+        for left in std::mem::take(&mut self.left) {
+            // The server may not hear of the end of this session.
+            replaces = Some(left.session);
+            left.settle(host, &self.name, &mut self.history, random).await;
+        }
+        self.begin_on(host, purpose, replaces, random, post).await;
+    }
+
+    /// Begins a session on another machine than the one whose client is gone.
+    pub async fn begin_elsewhere(&mut self, host: &Host, random: &mut Random, post: &mut Post) {
+        self.begin_on(host, Purpose::TakeOver, None, random, post).await;
+        let base = self.history.at();
+        self.left.iter_mut().for_each(|left| left.overtake(base));
+    }
+
+    async fn begin_on(
+        &mut self,
+        host: &Host,
+        purpose: Purpose,
+        replaces: Option<SessionId>,
+        random: &mut Random,
+        post: &mut Post,
+    ) {
+        let (mounted, applied) = self.mount(host, purpose, replaces, random).await;
         self.last = Some(mounted.session);
+        self.lingers = self.knows_others(host, &[mounted.session]).await;
         let lost = u64::from(self.flaw == Flaw::LosesAnOp && applied > Seq(1));
-        self.history.begin(Seq(applied.0 - lost), post);
+        self.history.begin(Seq(applied.0 - lost), self.lingers, post);
         (self.slots, self.closing) = ([None; SLOTS], Vec::new());
         self.mounted = Some(mounted);
     }
 
+    /// Whether the server knows other sessions, whose clients may come back. It does not always hear of
+    /// the end of one.
+    async fn knows_others(&mut self, host: &Host, than: &[SessionId]) -> bool {
+        let account = host.account(&self.name).await.id;
+        let mut known = Vec::new();
+        for session in std::mem::take(&mut self.sessions) {
+            let found = host.store.trees.session_of(account, session).await.unwrap();
+            known.extend(found.map(|_| session));
+        }
+        self.sessions = known;
+        self.sessions.iter().any(|session| !than.contains(session))
+    }
+
     async fn mount(
-        &self,
+        &mut self,
         host: &Host,
         purpose: Purpose,
         replaces: Option<SessionId>,
@@ -121,17 +172,23 @@ impl User {
         let tap = Wiretap::default();
         let cache_bytes = *random.pick(&[256 << 10, 64 << 20]);
         let (tree_bytes, wait, handoff) = (rows_bytes(random), Some(WAIT), true);
-        let options = Options { cache_bytes, tree_bytes, wait, handoff, ..roomy("test") };
+        let offline_bytes = *random.pick(&[None, Some(1 << 20)]);
+        let options =
+            Options { cache_bytes, tree_bytes, wait, handoff, offline_bytes, ..roomy("test") };
         let name = std::str::from_utf8(self.name.as_bytes()).unwrap();
         let lag = Duration::from_millis(*random.pick(&[0, 5, 30]));
         let wiring = Wiring { tap: Some(tap.clone()), lag, ..Wiring::default() };
-        let peer = host.mount_after(replaces, name, purpose, options, wiring).await;
-        let Peer { client, cable, applied, session } = match peer {
+        let disk = Arc::new(LocalDisk::new(self.flaw == Flaw::KeepsLate));
+        let on = peers::Machine { replaces, disk: Some(disk.clone()) };
+        let peer = host.mount_on(&on, name, purpose, options, wiring).await;
+        let Peer { client, cable, applied, session, key } = match peer {
             Ok(peer) => peer,
             Err(Opened::Refused(refusal)) => panic!("{name} can't mount: {refusal}"),
             Err(other) => panic!("{name} can't mount: {other:?}"),
         };
-        (Mounted { program: Program::new(client), cable, tap, session }, applied)
+        self.sessions.push(session);
+        let (program, machine) = (Program::new(client), Machine { disk, key });
+        (Mounted { program, cable, tap, session, machine, overtaken: None }, applied)
     }
 
     /// Goes over to the user's other machine, which then asks for the tree.
@@ -144,6 +201,7 @@ impl User {
         self.close_all().await;
         self.settle().await;
         self.catch_up(post);
+        let before = host.account(&self.name).await.applied;
         let next = match self.other.take() {
             Some(other) => other,
             None => self.mount(host, Purpose::TakeOver, None, random).await.0,
@@ -152,12 +210,55 @@ impl User {
         self.other = self.mounted.replace(next);
         self.history.count("change of machines", 1);
         self.walk().await;
+        let mounted = self.mounted.as_mut().expect("there is a mount");
+        if let Some(overtaken) = mounted.overtaken.take() {
+            let now = host.account(&self.name).await.applied;
+            overtaken.must_be_there(before, now, &mut self.history);
+            // It has removed what it has open no more.
+            let there = self.mounted.iter().chain(&self.other).map(|mounted| mounted.session);
+            self.lingers = self.knows_others(host, &there.collect::<Vec<_>>()).await;
+        }
+    }
+
+    /// Has the other machine take the tree from a client whose cable was pulled. That one comes back,
+    /// without the changes that the server does not have.
+    pub async fn be_overtaken(&mut self, host: &Host, random: &mut Random, post: &mut Post) {
+        let mut old = self.mounted.take().expect("there is a mount");
+        let mut left = self.see_off(&old, post).await;
+        self.begin_on(host, Purpose::TakeOver, None, random, post).await;
+        let base = self.history.at();
+        left.overtake(base);
+        old.program.survive();
+        old.cable.plug_in();
+        // Until it hears of it, it goes on as one without a connection does.
+        let has_seat = |mounted: &Mounted| mounted.program.client().status().has_seat;
+        while has_seat(&old) && self.mounted.as_ref().is_some_and(has_seat) {
+            sleep(Duration::from_secs(1)).await;
+        }
+        if has_seat(&old) {
+            // A program of it waited, and the other machine did nothing before it gave the tree back.
+            old.program.client().sync().await.unwrap();
+            let now = host.account(&self.name).await.applied;
+            left.must_be_there(base, now, &mut self.history);
+        } else {
+            old.overtaken = Some(left);
+        }
+        self.other = Some(old);
+        self.history.count("forced takeover", 1);
     }
 
     /// Ends the mount on the user's other machine.
     pub async fn leave_other(&mut self) {
         let Some(other) = self.other.take() else { return };
-        other.program.client().finish().await.expect("a mount without the tree loses nothing");
+        let finished = other.program.client().finish().await;
+        match other.overtaken {
+            // The next mount on that machine sends it.
+            Some(overtaken) if other.program.client().status().all_kept => {
+                self.left.push(overtaken);
+            }
+            Some(overtaken) => overtaken.must_be_kept(&other.program, &mut self.history),
+            None => finished.expect("a mount without the tree loses nothing"),
+        }
         self.history.note(other.tap.take(), other.program.take_notes());
     }
 
@@ -187,10 +288,20 @@ impl User {
         mounted.cable.pull();
     }
 
-    /// Ends a client whose cable was pulled. All its observations until then must have been right.
-    pub async fn lose(&mut self, host: &Host, post: &mut Post) {
+    /// Ends a client whose cable was pulled, since its machine crashes.
+    pub async fn lose(&mut self, host: &Host, random: &mut Random, post: &mut Post) {
         let mounted = self.mounted.take().expect("there is a mount");
         self.count_questions(host);
+        let mut left = self.see_off(&mounted, post).await;
+        left.crash(random);
+        self.left.push(left);
+        // It depends on timing whether ops were lost.
+        let _ = mounted.program.client().finish().await;
+    }
+
+    /// Waits until a client whose cable was pulled sends no more. All observations of its programs until
+    /// then must have been right.
+    async fn see_off(&mut self, mounted: &Mounted, post: &mut Post) -> Left {
         let client = mounted.program.client();
         // The last ops still have to be sent, to nowhere.
         while client.status().link == Link::Up
@@ -201,8 +312,7 @@ impl User {
         self.history.note(mounted.tap.take(), mounted.program.take_notes());
         self.history.catch_up(client.status().durable, post);
         self.history.check_ahead(post);
-        // It depends on timing whether ops were lost.
-        let _ = client.finish().await;
+        Left::by(mounted.session, &mounted.machine, &mounted.program, &self.history)
     }
 
     fn count_questions(&mut self, host: &Host) {
@@ -256,8 +366,10 @@ impl User {
         }
         count += tasks.len();
         if random.below(4) == 0 {
-            let client = program.client().clone();
-            tasks.spawn(async move { client.sync().await });
+            let (program, far) = (program.clone(), random.below(2) == 0);
+            tasks.spawn(async move {
+                if far { program.client().sync().await } else { program.fsync().await }
+            });
         }
         if random.below(2) == 0 {
             yield_now().await;

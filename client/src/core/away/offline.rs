@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use xfer_protocol::tree::Room;
+use xfer_protocol::tree::{Action, Room};
 use xfer_protocol::{Ino, Seq, Timestamp};
 
 use super::returning::Position;
@@ -101,6 +101,9 @@ impl Core {
     pub(crate) fn take_up(&mut self, changes: Vec<Change>) {
         for Change { op, subjects, payload, .. } in changes {
             let now = self.now.monotonic;
+            // The bytes of a copy are told for a rescue only. The server has them.
+            let is_write = matches!(op.action, Action::Write { .. });
+            let payload = if is_write { payload } else { Bytes::new() };
             self.uplink.log.append(op, payload, subjects, Room::default(), now);
         }
     }
@@ -163,7 +166,7 @@ mod tests {
     use crate::core::link::LinkLoss;
     use crate::core::tests::{core, grant};
     use xfer_protocol::message::ToClient;
-    use xfer_protocol::tree::{Action, Limit, Op};
+    use xfer_protocol::tree::{Limit, Op};
 
     /// A core that keeps changes, with one that can be made without any row.
     fn keeping() -> Core {

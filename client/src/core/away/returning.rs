@@ -7,9 +7,10 @@
 use std::collections::BTreeSet;
 
 use xfer_protocol::message::{Changed, Return};
+use xfer_protocol::tree::Action;
 use xfer_protocol::{ContentId, Errno, Ino, Seq};
 
-use super::trace::Trace;
+use super::trace::{Change, Trace};
 use crate::core::inbox::Inbox;
 use crate::core::link::{Ending, Link};
 use crate::core::pause::Stop;
@@ -26,7 +27,7 @@ pub struct Position {
 
 impl Position {
     /// The op.
-    pub(in crate::core) fn seq(self) -> Seq {
+    pub fn seq(self) -> Seq {
         self.seq
     }
 }
@@ -72,7 +73,19 @@ impl Core {
         self.uplink.log.rewind();
         self.replica.table.mark_durable(base);
         self.data.cache.acknowledge(base);
-        Ok(self.trace(base, &mut BTreeSet::new()))
+        let trace = self.trace(base, &mut BTreeSet::new());
+        self.remember_orphans(&trace);
+        Ok(trace)
+    }
+
+    /// Has the nodes looked at again whose removal was cut off, since nothing else remembers them.
+    fn remember_orphans(&mut self, cut_off: &[Trace]) {
+        for part in cut_off {
+            let Trace::Change(Change { op, .. }) = part else { continue };
+            if let Action::ForgetOrphan { ino } = op.action {
+                self.replica.table.pin(ino);
+            }
+        }
     }
 
     /// Goes on after other clients have changed the tree, without the changes that were cut off. An
@@ -118,7 +131,8 @@ impl Core {
         let forgotten = self.replica.table.pinned().filter(|ino| !is_kept(ino));
         for ino in forgotten.collect::<Vec<Ino>>() {
             match self.node(ino) {
-                Ok(_) | Err(Stop::Refused(_)) => self.drop_orphan(Some(ino)),
+                Ok(_) => self.drop_orphan(Some(ino)),
+                Err(Stop::Refused(_)) => self.replica.table.unpin(ino),
                 Err(pause) => return Err(pause),
             }
         }

@@ -11,8 +11,10 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use xfer_protocol::message::Refusal;
 use xfer_protocol::{Errno, Ino};
 
+use crate::core::link::Ending;
 use crate::core::notice::Notice;
 use crate::core::pause::{Pause, Stop};
 use crate::core::state::Core;
@@ -226,7 +228,25 @@ impl Core {
 
     /// Whether the session is about to end, and has nothing left that the seat is needed for.
     pub(crate) fn gives_seat_up_for_good(&self) -> bool {
-        !self.has_seat() && !self.takes_changes() && self.pending().0 == 0
+        let is_needed = self.pending().0 > 0 && self.session.draining != Some(Ending::Displaced);
+        !self.has_seat() && !self.takes_changes() && !is_needed
+    }
+
+    /// Why the session is over that the server refuses to go on with.
+    pub(crate) fn ending_by(&self, refusal: Refusal) -> Ending {
+        match &self.session.draining {
+            // That was asked for.
+            Some(ending) if self.gives_seat_up_for_good() => ending.clone(),
+            Some(_) | None => Ending::Refused(refusal),
+        }
+    }
+
+    /// Lets a session that is about to end do so without what is not durable, if it has no seat and
+    /// nothing is kept on this machine's disk.
+    pub(crate) fn end_without_pending(&mut self) {
+        if !self.has_seat() && self.pending().0 > 0 && !self.all_kept() {
+            self.session.draining = Some(Ending::Displaced);
+        }
     }
 
     /// Notes which client has the seat.

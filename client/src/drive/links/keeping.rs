@@ -17,7 +17,7 @@ use xfer_protocol::{DeliveryId, Ino};
 
 use super::log_link::Served;
 use crate::connect::{
-    Begin, Claim, Credentials, EndpointError, LogLink, Missed, Phase, Reader, Ticket, Writer,
+    Begin, Bid, Credentials, EndpointError, LogLink, Missed, Phase, Reader, Ticket, Writer,
 };
 use crate::core::{Core, Ending, Holder, LinkLoss};
 use crate::drive::Client;
@@ -134,7 +134,7 @@ impl Client {
             self.sleeps_through().await;
             ticket.durable = self.lock().durable();
             ticket.attempt += 1;
-            let dialled = self.dial.log_link(Begin::Resume(ticket.clone(), self.claim()));
+            let dialled = self.dial.log_link(Begin::Resume(ticket.clone(), self.bid()));
             let dialled = tokio::select! {
                 biased;
                 () = self.wait_over() => return None,
@@ -149,7 +149,8 @@ impl Client {
                 Err(_elapsed) => EndpointError::TimedOut(Phase::Resume),
             };
             if let Some(refusal) = error.ends_session() {
-                self.end(Ending::Refused(refusal));
+                let ending = self.lock().ending_by(refusal);
+                self.end(ending);
                 return None;
             }
             if let Some(holder) = error.holder() {
@@ -168,13 +169,13 @@ impl Client {
     }
 
     /// How much the seat is wanted, if another client has it.
-    fn claim(&self) -> Claim {
+    fn bid(&self) -> Bid {
         let wish = match self.lock().gives_seat_up_for_good() {
             true => Wish::Never,
             false if self.has_waiting_operations() => Wish::Now,
             false => Wish::IfFree,
         };
-        Claim { wish, handoff: self.options.handoff }
+        Bid { wish, handoff: self.options.handoff }
     }
 
     /// Notes that another client has the seat.
