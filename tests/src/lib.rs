@@ -10,6 +10,7 @@
 pub mod world;
 pub mod running;
 pub mod links;
+pub mod fragile;
 pub mod watching;
 pub mod differential;
 pub mod load;

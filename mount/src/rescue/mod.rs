@@ -158,7 +158,24 @@ fn fill(
     let (account, why) = (account.to_owned(), why.to_owned());
     let contents = Contents { account, written, why, changes, items, notes };
     write(directory, &contents)?;
-    Ok(syncfs(File::open(directory)?)?)
+    // Most filesystems have nothing left to do after this. But one that a process serves (FUSE), as
+    // that of an encrypted home may be, is not told of it.
+    syncfs(File::open(directory)?)?;
+    sync(directory)
+}
+
+/// Syncs a directory, and each file in it.
+fn sync(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            sync(&entry.path())?;
+        } else if kind.is_file() {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    File::open(directory)?.sync_all()
 }
 
 /// Writes down what a rescue holds.

@@ -7,10 +7,13 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, ftruncate, linkat, mkdir, openat, statat, syncfs};
+use rustix::fs::{
+    AtFlags, FileType, Mode, fsync, ftruncate, linkat, mkdir, openat, statat, syncfs,
+};
 use rustix::io::{Errno as HostError, pwrite, retry_on_intr};
 use xfer_protocol::tree::{FileData, Kind, Need, Node, SpecialKind, Xattrs};
 use xfer_protocol::{Ino, Name};
+use xfer_store::embedded::syncs_as_a_whole;
 use xfer_store::{Account, ListMax, Listing, Part, Store, StoreError};
 
 use super::landing::{Found, Landing};
@@ -50,8 +53,9 @@ pub fn export(
     // Modes are to be exactly those given.
     let umask = rustix::process::umask(Mode::empty());
     let done = prepare(what).and_then(|root| {
-        let landing =
-            Landing { replace: what.replace, owners: rustix::process::getuid().is_root() };
+        let owners = rustix::process::getuid().is_root();
+        let syncs_each = !syncs_as_a_whole(&root).unwrap_or(false);
+        let landing = Landing { replace: what.replace, owners, syncs_each };
         let way = Way::new(root);
         let links = HashMap::new();
         let progress = &mut progress;
@@ -109,7 +113,9 @@ impl Exporter<'_> {
             }
         }
         self.must_be_unchanged()?;
-        syncfs(self.way.root()).map_err(|error| {
+        let root = self.way.root();
+        let synced = if self.landing.syncs_each { fsync(root) } else { syncfs(root) };
+        synced.map_err(|error| {
             let error = std::io::Error::from(error);
             let line = format!("the disk did not take it all ({error}); check it, and export anew");
             Failure::new(Exit::Directory, line)

@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use bytes::Bytes;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat,
-    fchmod, fchown, fsetxattr, fstat, futimens, mkdirat, mknodat, openat, readlinkat, statat,
-    symlinkat, unlinkat, utimensat,
+    fchmod, fchown, fsetxattr, fstat, fsync, futimens, mkdirat, mknodat, openat, readlinkat,
+    statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use xfer_protocol::tree::{Kind, Node, SpecialKind};
@@ -43,6 +43,8 @@ pub(super) struct Landing {
     pub(super) replace: bool,
     /// Whether owners are set, which only root can do.
     pub(super) owners: bool,
+    /// Whether each file is synced, since the target can't be as a whole.
+    pub(super) syncs_each: bool,
 }
 
 /// The state of a file's or special file's place.
@@ -171,7 +173,11 @@ impl Landing {
         }
         fchmod(file, mode_of(node))?;
         futimens(file, &times(node))?;
-        must_have_time(&fstat(file)?, node)
+        must_have_time(&fstat(file)?, node)?;
+        if self.syncs_each {
+            fsync(file)?;
+        }
+        Ok(())
     }
 
     /// The same for an entry that can't be opened, or where opening would have an effect.

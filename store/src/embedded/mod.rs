@@ -28,6 +28,7 @@ use crate::{Answer, IfMissing, Register, Store, StoreError};
 
 pub use files::{FileStore, Files};
 pub use lock::{StoreLock, prepare_directory};
+pub use place::syncs_as_a_whole;
 pub use sqlite::SqliteStore;
 
 use housekeeping::Watched;

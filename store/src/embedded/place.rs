@@ -6,11 +6,12 @@
 //! server calls any data durable.
 
 use std::fs::OpenOptions;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, StatxFlags, fstat, open, stat, statx};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, StatxFlags, fstat, fstatfs, open, stat, statx};
 use rustix::io::Errno;
 
 use crate::StoreError;
@@ -22,6 +23,18 @@ pub(super) fn options() -> OpenOptions {
     options.read(true).write(true).truncate(false).mode(0o600);
     options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     options
+}
+
+/// The type of a filesystem that a process serves (`statfs(2)`: `FUSE_SUPER_MAGIC`).
+const FUSE: i64 = 0x6573_5546;
+
+/// Whether `syncfs` makes the files of a filesystem durable. If a process serves it (FUSE), the kernel
+/// writes to that process what it has, and does not ask for more (`fs/fuse/inode.c`).
+///
+/// # Errors
+/// If the filesystem can't be asked for its type.
+pub fn syncs_as_a_whole(file: impl AsFd) -> io::Result<bool> {
+    Ok(fstatfs(file)?.f_type as i64 != FUSE)
 }
 
 /// A file or directory of a store, and the path that it was opened by.

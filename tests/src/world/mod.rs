@@ -51,8 +51,13 @@ impl World {
 
     /// Like [`World::new`], with the store in memory, for work that some disks are slow at.
     pub fn with_store_in_memory(users: &[&str]) -> World {
+        World::with_store_within("/dev/shm", users)
+    }
+
+    /// Like [`World::new`], with the store in a directory within `parent`.
+    pub fn with_store_within(parent: impl AsRef<Path>, users: &[&str]) -> World {
         let start = |store: &Path| Server::start(store, "127.0.0.1:0");
-        let elsewhere = Some(temporary("/dev/shm"));
+        let elsewhere = Some(temporary(parent));
         World::make(temporary("/tmp"), elsewhere, start, |directory, store| {
             users.iter().for_each(|user| add_user(directory, store, user));
         })

@@ -1,6 +1,7 @@
 //! What a server keeps: on a full disk, a damaged one, after crashes, and from a backup.
 
 mod durability;
+mod power;
 mod space;
 mod crashes;
 mod damage;

@@ -35,7 +35,7 @@ use xfer_protocol::ContentId;
 use xfer_protocol::tree::Room;
 
 use super::lock::prepare_directory;
-use super::place::{Mounted, Pin, is_same, options};
+use super::place::{Mounted, Pin, is_same, options, syncs_as_a_whole};
 use crate::{Disk, StoreError};
 
 /// The most files kept open.
@@ -46,6 +46,7 @@ pub struct FileStore {
     root: PathBuf,
     /// Open from the beginning, so that it reports every failed write-back.
     root_file: File,
+    syncs_as_a_whole: bool,
     pin: Pin,
     whole_from: ContentId,
     open: Mutex<LruCache<ContentId, Arc<File>>>,
@@ -68,12 +69,18 @@ impl FileStore {
         let pin = Pin::of("contents", &root)?;
         let root_file = File::open(&root).map_err(failed)?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
-        // Files that an earlier server created, but did not sync before it was killed, may still be
-        // in use.
-        syncfs(&root_file).map_err(|error| failed(error.into()))?;
+        // Directories that an earlier server created, but did not sync before it was killed, may still
+        // be in use.
+        let syncs_as_a_whole = syncs_as_a_whole(&root_file).map_err(failed)?;
+        match syncs_as_a_whole {
+            true => syncfs(&root_file).map_err(io::Error::from),
+            false => syncing::sync_directories_in(&root),
+        }
+        .map_err(failed)?;
         Ok(FileStore {
             root,
             root_file,
+            syncs_as_a_whole,
             pin,
             whole_from: ContentId(u64::MAX),
             open: Mutex::new(LruCache::new(OPEN_MAX)),

@@ -12,11 +12,16 @@
 //! (inodes, directories) has no descriptor; but a file system with a journal (ext4, XFS, btrfs)
 //! stops when it fails to write it, and then every sync fails.
 //!
-//! **Invariant:** a content is synced by itself only through a descriptor that has been open since
-//! before its change.
+//! A file system that a process serves (FUSE) is not told to sync as a whole, so each content is synced
+//! there. It reports a failed write to the writer, unless it is asked to cache writes, so a descriptor
+//! that was opened later will do.
+//!
+//! **Invariant:** on all others, a content is synced by itself only through a descriptor that has been
+//! open since before its change.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{fdatasync, fsync, syncfs};
@@ -24,8 +29,10 @@ use rustix::io::{Errno, retry_on_intr};
 use xfer_protocol::ContentId;
 
 use super::FileStore;
+use super::shards::ShardPath;
 use super::unsynced::{Failures, Stamp};
 use crate::StoreError;
+use crate::embedded::place::options;
 
 /// With more contents than this, their whole file system is synced at once.
 const SYNCED_SINGLY_MAX: usize = 16;
@@ -39,8 +46,10 @@ impl FileStore {
         let _turn = self.syncing.lock();
         let (start, changed, mut failures) = self.unsynced.lock().begin(contents);
         let (held, closed) = self.held(&changed);
-        if changed.len() <= SYNCED_SINGLY_MAX && closed.is_empty() {
+        let are_few = changed.len() <= SYNCED_SINGLY_MAX && closed.is_empty();
+        if are_few || !self.syncs_as_a_whole {
             self.sync_each(&held, &mut failures);
+            self.sync_reopened(&closed, &mut failures);
         } else {
             match retry_on_intr(|| syncfs(&self.root_file)) {
                 Ok(()) => {
@@ -98,6 +107,16 @@ impl FileStore {
         }
     }
 
+    fn sync_reopened(&self, closed: &[ContentId], failures: &mut Failures) {
+        for content in closed {
+            let file = options().open(ShardPath::of(*content).path(&self.root));
+            if let Err(error) = file.and_then(|file| Ok(retry_on_intr(|| fdatasync(&file))?)) {
+                let failure = self.failed("syncing", *content, error);
+                failures.entry(*content).or_insert(failure);
+            }
+        }
+    }
+
     /// Syncs the directories on the paths of `contents`. A failure concerns all contents below the
     /// directory that are not known to be synced.
     fn sync_directories(&self, contents: &[ContentId], start: Stamp, failures: &mut Failures) {
@@ -117,4 +136,16 @@ impl FileStore {
             }
         }
     }
+}
+
+/// Syncs a directory and those in it.
+pub(super) fn sync_directories_in(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_directories_in(&entry.path())?;
+        }
+    }
+    let directory = File::open(directory)?;
+    Ok(retry_on_intr(|| fsync(&directory))?)
 }
