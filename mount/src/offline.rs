@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::runtime::Runtime;
-use xfer_client::connect::Peer;
+use xfer_client::connect::{ConnectError, Peer};
 use xfer_client::core::{Options, Trace};
 use xfer_client::drive::{Rescue, Surroundings, Writing};
-use xfer_client::offline::{Fate, Left, Unsent};
+use xfer_client::offline::{Left, Unsent};
 use xfer_protocol::message::Purpose;
 
 use crate::process::exit::{Exit, Failure};
@@ -16,8 +16,8 @@ use crate::process::report::report;
 use crate::rescue;
 
 /// Sends what earlier mounts of the account have left. What the server does not take any more becomes
-/// a rescue. If another mount has the account, everything stays for later, unless that one is to be
-/// taken over.
+/// a rescue. If another mount has the account, and is not to be taken over, what can't be sent stays
+/// for later, and the server's refusal is returned.
 ///
 /// # Errors
 /// If the server can't be reached now. What was left stays for the next time.
@@ -26,36 +26,35 @@ pub fn send_left(
     options: &Options,
     purpose: Purpose,
     runtime: &Runtime,
-) -> Result<(), Failure> {
+) -> Result<Option<ConnectError>, Failure> {
     let label = peer.label();
-    let damaged = |error| damaged(label, &error);
-    for left in Left::of(label).map_err(damaged)? {
+    let mut in_use = None;
+    for left in Left::of(label).map_err(|error| unusable(label, &error))? {
         let count = left.count();
         report(&format!("{label}: sending {count} changes that an earlier mount left here"));
         let keeper = Keeper { label: label.to_owned() };
-        let fate = match left.leftover() {
+        let settled = match left.leftover() {
             Some((leftover, key)) => {
                 let (dial, journal) = (peer.dial_again(&key)?, Arc::new(left.place()));
-                let settled =
-                    leftover.settle(dial, purpose, options, journal, &keeper, Surroundings::real());
-                runtime.block_on(settled).map_err(|error| unsent(label, error))?
+                let real = Surroundings::real();
+                runtime.block_on(leftover.settle(dial, purpose, options, journal, &keeper, real))
             }
             None => {
                 let why = "its claim to the session can't be read".to_owned();
-                let kept = runtime.block_on(keeper.keep(why, left.trace().collect()));
-                kept.map_err(|error| unsent(label, Unsent::Unkept(error)))?;
-                Fate::Settled
+                let keeping = keeper.keep(why, left.trace().collect());
+                runtime.block_on(keeping).map_err(Unsent::Unkept)
             }
         };
-        match fate {
-            Fate::Settled => left.remove().map_err(damaged)?,
-            Fate::Waiting => {
+        match settled {
+            Ok(()) => left.remove().map_err(|error| unusable(label, &error))?,
+            Err(Unsent::InUse(error)) => {
                 report(&format!("{label}: they wait, since another mount has the account"));
-                return Ok(());
+                in_use = Some(error.at(label));
             }
+            Err(error) => return Err(unsent(label, error)),
         }
     }
-    Ok(())
+    Ok(in_use)
 }
 
 /// Keeps what can't be sent any more.
@@ -80,12 +79,12 @@ impl Rescue for Keeper {
 
 fn unsent(label: &str, error: Unsent) -> Failure {
     match error {
-        Unsent::Disk(error) => damaged(label, &error),
+        Unsent::Disk(error) => unusable(label, &error),
         Unsent::Unkept(error) => {
             let line = format!("{label}: what an earlier mount left here can't be kept: {error}");
             Failure::new(Exit::Other, line)
         }
-        Unsent::Unreachable(error) => error.at(label).into(),
+        Unsent::InUse(error) | Unsent::Unreachable(error) => error.at(label).into(),
         Unsent::LinkLost(loss) => {
             let line =
                 format!("{label}: {loss}; what an earlier mount left here waits for the next one");
@@ -94,7 +93,7 @@ fn unsent(label: &str, error: Unsent) -> Failure {
     }
 }
 
-fn damaged(label: &str, error: &io::Error) -> Failure {
+fn unusable(label: &str, error: &io::Error) -> Failure {
     let line = format!("{label}: what an earlier mount left on this machine: {error}");
     Failure::new(Exit::Other, line)
 }

@@ -81,15 +81,19 @@ fn login(config: &Config, runtime: &Runtime) -> Result<Login, Failure> {
     let peer = contact.trust(&policy, &mut OnTerminal)?;
     let purpose = if config.takeover { Purpose::TakeOver } else { Purpose::Mount };
     let options = client_options(config, peer.label());
-    offline::send_left(&peer, &options, purpose, runtime)?;
+    let in_use = offline::send_left(&peer, &options, purpose, runtime)?;
     let obtained = password::obtain(&config.password, peer.label())?;
     obtained.warning.iter().for_each(|warning| report(&format!("warning: {warning}")));
-    let replaces = SessionNotes::of(peer.label()).and_then(|notes| notes.last_gone());
+    let gone = SessionNotes::of(peer.label()).and_then(|notes| notes.last_gone());
+    // Another process may be sending what its mount has left.
+    let replaces = gone.filter(|session| !Place::is_held(peer.label(), *session));
     let log_in = |purpose| {
         let (password, handoff) = (obtained.password.clone(), config.options.handoff);
         runtime.block_on(peer.login(password, purpose, replaces, handoff))
     };
-    let login = match log_in(purpose) {
+    // A session that began now would overtake what waits here.
+    let logged_in = in_use.map_or_else(|| log_in(purpose), Err);
+    let login = match logged_in {
         Err(error) if error.is_in_use() && wants_takeover(config, &error) => {
             offline::send_left(&peer, &options, Purpose::TakeOver, runtime)?;
             log_in(Purpose::TakeOver)?

@@ -151,14 +151,6 @@ impl ConnectError {
             ConnectError::Authorities { .. } | ConnectError::Trust(_) => false,
         }
     }
-
-    /// Whether a session that was to be resumed is over for good.
-    pub fn ends_session(&self) -> bool {
-        match self {
-            ConnectError::Endpoint { error, .. } => error.ends_session().is_some(),
-            ConnectError::Authorities { .. } | ConnectError::Trust(_) => false,
-        }
-    }
 }
 
 impl EndpointError {

@@ -77,7 +77,7 @@ impl Client {
         let has_seat = self.lock().has_seat();
         // The server then forgets that this client might come back.
         self.attention.call();
-        // Everything is durable, so nothing is lost if the server does not answer.
+        // Everything is durable or given up, so nothing more is lost if the server does not answer.
         tokio::select! {
             biased;
             _ = tokio::time::timeout(if has_seat { LOGOUT_MAX } else { GIVING_UP_MAX }, goodbye) => {}

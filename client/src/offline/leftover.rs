@@ -22,15 +22,6 @@ pub struct Leftover {
     trace: Vec<Trace>,
 }
 
-/// What has become of them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fate {
-    /// They are durable on the server, or kept as a rescue.
-    Settled,
-    /// They wait, since another client has the account.
-    Waiting,
-}
-
 /// Why they could not be sent or kept now. They stay for the next time.
 #[derive(Debug)]
 pub enum Unsent {
@@ -38,6 +29,8 @@ pub enum Unsent {
     Disk(io::Error),
     /// They can't be kept as a rescue.
     Unkept(io::Error),
+    /// Another client has the account.
+    InUse(EndpointError),
     /// The server can't be reached, or refuses for now.
     Unreachable(EndpointError),
     /// The link was lost meanwhile.
@@ -67,7 +60,7 @@ impl Leftover {
         journal: Arc<dyn Journal>,
         rescue: &dyn Rescue,
         surroundings: Surroundings,
-    ) -> Result<Fate, Unsent> {
+    ) -> Result<(), Unsent> {
         // Before it is used, since the server takes no request with this number a second time.
         journal.note_ticket(self.ticket.clone()).await.map_err(Unsent::Disk)?;
         // As a login would: the server then waits no longer than it must for a client that is away.
@@ -75,7 +68,7 @@ impl Leftover {
         let link = match dial.log_link(Begin::Resume(self.ticket.clone(), bid)).await {
             Ok(link) => link,
             Err(error) if error.holder().is_some() && purpose == Purpose::Mount => {
-                return Ok(Fate::Waiting);
+                return Err(Unsent::InUse(error));
             }
             Err(error) if error.holder().is_some() || error.ends_session().is_some() => {
                 return self.give_up(rescue, error.to_string()).await;
@@ -84,7 +77,7 @@ impl Leftover {
         };
         // What is kept already is not written again: this client knows less of where it belongs.
         let options = Options { offline_bytes: None, ..options.clone() };
-        let surroundings = Surroundings { journal: Some(journal), ..surroundings };
+        let surroundings = Surroundings { journal: Some(journal.clone()), ..surroundings };
         let replay = Replay { dial, attempt: self.ticket.attempt, options, surroundings };
         match link.missed.clone() {
             None => self.send(link, replay, rescue).await,
@@ -93,20 +86,17 @@ impl Leftover {
                 if changes(&self.trace).any(|change| change.seq > missed.base) {
                     self.give_up(rescue, Ending::Displaced.to_string()).await?;
                 }
+                // And before this client notes that it knows: what is there then is sent.
+                journal.replace(Vec::new()).await.map_err(Unsent::Disk)?;
                 // A session that can't be ended now is replaced by the next one.
                 let _ = replay.of(link, Vec::new()).await;
-                Ok(Fate::Settled)
+                Ok(())
             }
         }
     }
 
     /// Sends what the server has not applied.
-    async fn send(
-        &self,
-        link: LogLink,
-        replay: Replay,
-        rescue: &dyn Rescue,
-    ) -> Result<Fate, Unsent> {
+    async fn send(&self, link: LogLink, replay: Replay, rescue: &dyn Rescue) -> Result<(), Unsent> {
         let applied = link.grant.applied;
         let rest: Vec<_> =
             changes(&self.trace).filter(|change| change.seq > applied).cloned().collect();
@@ -114,7 +104,7 @@ impl Leftover {
             return self.give_up(rescue, Ending::Refused(Refusal::RolledBack).to_string()).await;
         }
         match replay.of(link, rest).await {
-            Ok(()) => Ok(Fate::Settled),
+            Ok(()) => Ok(()),
             Err(ending @ Ending::LinkLost(LinkLoss::DiskFull)) => {
                 self.give_up(rescue, ending.to_string()).await
             }
@@ -123,9 +113,8 @@ impl Leftover {
         }
     }
 
-    async fn give_up(&self, rescue: &dyn Rescue, why: String) -> Result<Fate, Unsent> {
-        rescue.keep(why, self.trace.clone()).await.map_err(Unsent::Unkept)?;
-        Ok(Fate::Settled)
+    async fn give_up(&self, rescue: &dyn Rescue, why: String) -> Result<(), Unsent> {
+        rescue.keep(why, self.trace.clone()).await.map_err(Unsent::Unkept)
     }
 }
 

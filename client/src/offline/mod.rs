@@ -23,7 +23,7 @@ use xfer_protocol::{Epoch, Seq, SessionId};
 use crate::connect::{SavedKey, Ticket};
 use crate::core::Trace;
 
-pub use leftover::{Fate, Leftover, Unsent};
+pub use leftover::{Leftover, Unsent};
 pub use place::Place;
 pub use spill::SpillFiles;
 

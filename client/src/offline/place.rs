@@ -84,6 +84,14 @@ impl Place {
         Ok(Some((place, claim)))
     }
 
+    /// Whether a process has the place of a session: it mounts the account, or sends what was left.
+    pub fn is_held(label: &str, session: SessionId) -> bool {
+        let path = directory(label).map(|directory| directory.join(hex::encode(session.0)));
+        let lock = path.and_then(|path| File::open(path.join("lock")).ok());
+        let locked = lock.map(|lock| flock(&lock, FlockOperation::NonBlockingLockShared));
+        locked == Some(Err(rustix::io::Errno::WOULDBLOCK))
+    }
+
     /// Its directory.
     pub fn path(&self) -> &Path {
         &self.0.path

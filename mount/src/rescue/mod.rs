@@ -25,13 +25,16 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::syncfs;
+use rustix::fs::{fstatfs, syncfs};
 use xfer_client::connect::state_directory;
 use xfer_client::core::Trace;
 use xfer_protocol::Timestamp;
 
 use item::Contents;
 use shadow::Shadow;
+
+/// The type of a filesystem that a process serves (`statfs(2)`: `FUSE_SUPER_MAGIC`).
+const FUSE: i64 = 0x6573_5546;
 
 /// The file that says what a rescue holds, for [`apply`].
 const CONTENTS: &str = "rescue.json";
@@ -158,10 +161,12 @@ fn fill(
     let (account, why) = (account.to_owned(), why.to_owned());
     let contents = Contents { account, written, why, changes, items, notes };
     write(directory, &contents)?;
-    // Most filesystems have nothing left to do after this. But one that a process serves (FUSE), as
-    // that of an encrypted home may be, is not told of it.
-    syncfs(File::open(directory)?)?;
-    sync(directory)
+    let opened = File::open(directory)?;
+    // A filesystem that a process serves, as that of an encrypted home may be, is not told of `syncfs`.
+    if fstatfs(&opened)?.f_type as i64 == FUSE {
+        return sync(directory);
+    }
+    Ok(syncfs(opened)?)
 }
 
 /// Syncs a directory, and each file in it.

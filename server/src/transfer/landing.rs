@@ -172,8 +172,14 @@ impl Landing {
             fchown(file, Some(uid), Some(gid))?;
         }
         fchmod(file, mode_of(node))?;
+        // Its time makes it an equal of the node for an export that is made again.
+        self.sync(file)?;
         futimens(file, &times(node))?;
         must_have_time(&fstat(file)?, node)?;
+        self.sync(file)
+    }
+
+    fn sync(self, file: &impl AsFd) -> Result<(), Interruption> {
         if self.syncs_each {
             fsync(file)?;
         }

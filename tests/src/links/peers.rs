@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use xfer_client::connect::{Begin, Dial, EndpointError, NewSession};
 use xfer_client::core::{Options, Owners};
 use xfer_client::drive::{Client, Journal, Rescue, Surroundings};
-use xfer_client::offline::{Fate, Unsent};
+use xfer_client::offline::Unsent;
 use xfer_link::proof::SessionKey;
 use xfer_protocol::message::{DeliveryHead, Opened, Password, Purpose};
 use xfer_protocol::tree::{Owner, Quota};
@@ -310,8 +310,8 @@ impl Host {
         (disk, key): (&Arc<LocalDisk>, &Arc<SessionKey>),
         options: &Options,
         cable: &Cable,
-    ) -> Result<Fate, Unsent> {
-        let Some(leftover) = disk.leftover() else { return Ok(Fate::Settled) };
+    ) -> Result<(), Unsent> {
+        let Some(leftover) = disk.leftover() else { return Ok(()) };
         let (dial, process) = (self.line(user, key, cable), disk.process());
         let (journal, surroundings) = (process.clone(), self.surroundings.clone());
         leftover.settle(dial, Purpose::Mount, options, journal, &*process, surroundings).await

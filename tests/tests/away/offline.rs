@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use xfer_mount::process::exit::Exit;
 use xfer_tests::files::errno;
 use xfer_tests::programs::program;
 use xfer_tests::snapshot::{assert_same, snapshot_without_times};
@@ -100,6 +101,41 @@ fn a_mount_that_is_unmounted_offline_leaves_its_changes_to_the_next() {
     assert_eq!(places(&world), Vec::<PathBuf>::new());
 }
 
+/// Has another machine, which knows nothing of the first, take the account over and mount it.
+fn taken_over_elsewhere(world: &World) -> (World, PathBuf) {
+    let mut other = World::new(&["robert"]);
+    other.server.kill();
+    let elsewhere = other.mount_point("alice");
+    let mut command = world.mounting("alice").at(&elsewhere).arg("--takeover").command();
+    run_within(other.at_home(&mut command), PATIENCE).succeeded();
+    (other, elsewhere)
+}
+
+fn unmount_elsewhere(other: &World, elsewhere: &Path) {
+    let mut unmount = Command::new(program("xfer"));
+    run_within(other.at_home(unmount.arg("unmount").arg(elsewhere)), PATIENCE).succeeded();
+}
+
+#[test]
+fn what_was_left_offline_is_not_overtaken_by_the_next_mount_while_another_has_the_account() {
+    let mut world = World::new(&["alice"]);
+    let mount = offline(&world, "offline");
+    // So that its root is known.
+    mount.shell("ls");
+    world.server.kill();
+    write_synced(&mount.path("late"), b"text").unwrap();
+    kill(mount);
+    world.server.restart();
+    let (other, elsewhere) = taken_over_elsewhere(&world);
+    let refused = world.mounting("alice").in_background().refused(Exit::InUse.code());
+    assert!(refused.contains("already mounted"), "{refused}");
+    unmount_elsewhere(&other, &elsewhere);
+    let mount = world.mount("alice");
+    assert_eq!(fs::read_to_string(mount.path("late")).unwrap(), "text");
+    assert_eq!(places(&world), Vec::<PathBuf>::new());
+    mount.unmount();
+}
+
 #[test]
 fn what_was_left_offline_is_rescued_if_another_mount_has_taken_the_account_over() {
     let mut world = World::new(&["alice"]);
@@ -110,15 +146,9 @@ fn what_was_left_offline_is_rescued_if_another_mount_has_taken_the_account_over(
     write_synced(&mount.path("both"), b"here").unwrap();
     kill(mount);
     world.server.restart();
-    // On another machine, which knows nothing of the first.
-    let mut other = World::new(&["robert"]);
-    other.server.kill();
-    let elsewhere = other.mount_point("alice");
-    let mut command = world.mounting("alice").at(&elsewhere).arg("--takeover").command();
-    run_within(other.at_home(&mut command), PATIENCE).succeeded();
+    let (other, elsewhere) = taken_over_elsewhere(&world);
     fs::write(elsewhere.join("both"), "there").unwrap();
-    let mut unmount = Command::new(program("xfer"));
-    run_within(other.at_home(unmount.arg("unmount").arg(&elsewhere)), PATIENCE).succeeded();
+    unmount_elsewhere(&other, &elsewhere);
     let mount = world.mount("alice");
     assert!(mount.said().contains("is kept in"), "{}", mount.said());
     assert_eq!(fs::read_to_string(mount.path("both")).unwrap(), "there");

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::time::sleep;
 use xfer_client::core::{CopyRange, Core, Options};
 use xfer_client::files::Files;
-use xfer_client::offline::Fate;
+use xfer_client::offline::Unsent;
 use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::Usage;
 use xfer_tests::Random;
@@ -73,7 +73,7 @@ async fn a_copy_that_was_made_offline_is_sent_after_a_crash() {
     crash(&peer, &disk).await;
     let cable = Cable::new(Wiring::default());
     let settled = host.settle("alice", (&disk, &peer.key), &options(), &cable).await;
-    assert!(matches!(settled, Ok(Fate::Settled)), "{settled:?}");
+    assert!(settled.is_ok(), "{settled:?}");
     assert!(disk.rescues().is_empty(), "nobody else has changed the tree");
     let files = Files::of(host.mount("alice", Purpose::Mount).await.unwrap().client);
     assert_eq!(files.read("copy").await.unwrap(), bytes[..50_000]);
@@ -91,41 +91,54 @@ async fn what_was_left_waits_for_another_client_that_is_away_no_longer_than_a_lo
     sleep(NOTICED).await;
     let settle = async || {
         let cable = Cable::new(Wiring::default());
-        host.settle("alice", (&disk, &first.key), &options(), &cable).await.unwrap()
+        host.settle("alice", (&disk, &first.key), &options(), &cable).await
     };
-    assert_eq!(settle().await, Fate::Waiting);
+    assert!(matches!(settle().await, Err(Unsent::InUse(_))));
     sleep(WAITED).await;
-    assert_eq!(settle().await, Fate::Settled);
+    settle().await.unwrap();
     let files = Files::of(host.mount("alice", Purpose::Mount).await.unwrap().client);
     assert!(files.exists("late").await.unwrap());
     files.finish().await.unwrap();
 }
 
+/// When a program closes a file without a name whose mount is overtaken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Closed {
+    /// While its mount is cut off.
+    Meanwhile,
+    /// Once it has come back.
+    Afterwards,
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_file_that_was_closed_too_late_is_removed_when_its_client_comes_back() {
-    let host = Host::new(&["alice"]);
-    let (first, _) = offline(&host, Purpose::Mount).await;
-    let files = Files::of(first.client.clone());
-    let before = usage(&host).await;
-    files.write("file", &Bytes::from_static(&[1; 9000])).await.unwrap();
-    let open = files.open_file("file").await.unwrap();
-    files.remove("file").await.unwrap();
-    files.sync().await.unwrap();
-    first.cable.pull();
-    drop(open);
-    let (second, _) = offline(&host, Purpose::TakeOver).await;
-    let second = Files::of(second.client);
-    second.write("theirs", &Bytes::new()).await.unwrap();
-    second.remove("theirs").await.unwrap();
-    second.sync().await.unwrap();
-    assert_ne!(usage(&host).await, before, "it may still be open");
-    first.cable.plug_in();
-    sleep(NOTICED).await;
-    assert_eq!(files.list("").await.unwrap().len(), 2, "the mailboxes");
-    sleep(NOTICED).await;
-    files.sync().await.unwrap();
-    assert_eq!(usage(&host).await, before);
-    files.finish().await.unwrap();
+async fn a_file_without_a_name_goes_though_it_is_closed_while_others_have_the_tree_or_after() {
+    for closed in [Closed::Meanwhile, Closed::Afterwards] {
+        let host = Host::new(&["alice"]);
+        let (first, _) = offline(&host, Purpose::Mount).await;
+        let files = Files::of(first.client.clone());
+        let before = usage(&host).await;
+        files.write("file", &Bytes::from_static(&[1; 9000])).await.unwrap();
+        let mut open = Some(files.open_file("file").await.unwrap());
+        files.remove("file").await.unwrap();
+        files.sync().await.unwrap();
+        first.cable.pull();
+        files.write("late", &Bytes::new()).await.unwrap();
+        open.take_if(|_| closed == Closed::Meanwhile);
+        let (second, _) = offline(&host, Purpose::TakeOver).await;
+        let second = Files::of(second.client);
+        second.write("theirs", &Bytes::new()).await.unwrap();
+        second.remove("theirs").await.unwrap();
+        second.sync().await.unwrap();
+        assert_ne!(usage(&host).await, before, "it may still be open");
+        first.cable.plug_in();
+        sleep(NOTICED).await;
+        assert_eq!(files.list("").await.unwrap().len(), 2, "the mailboxes");
+        sleep(NOTICED).await;
+        drop(open);
+        files.sync().await.unwrap();
+        assert_eq!(usage(&host).await, before, "{closed:?}");
+        files.finish().await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use xfer_client::core::{Change, Trace};
-use xfer_client::offline::Fate;
+use xfer_client::offline::Unsent;
 use xfer_link::proof::SessionKey;
 use xfer_protocol::tree::Action;
 use xfer_protocol::{Name, Seq, SessionId};
@@ -46,13 +46,21 @@ pub struct Left {
     base: Option<Seq>,
     /// Whether its machine crashed, so that what was not safe may be lost.
     has_crashed: bool,
+    /// The number of rescues on its disk before.
+    rescues: usize,
 }
 
 impl Left {
     /// What a client leaves, on this machine.
     pub fn by(session: SessionId, machine: &Machine, program: &Program, history: &History) -> Left {
         let (machine, safe, seen) = (machine.clone(), program.safe(), history.ahead());
-        Left { session, machine, safe, seen, base: None, has_crashed: false }
+        let rescues = machine.disk.rescues().len();
+        Left { session, machine, safe, seen, base: None, has_crashed: false, rescues }
+    }
+
+    /// What was rescued, if anything was.
+    fn rescued(&self) -> Option<Vec<Change>> {
+        self.machine.disk.rescues().split_off(self.rescues).pop()
     }
 
     /// Its machine crashes.
@@ -84,11 +92,14 @@ impl Left {
                 let settling = host.settle(&name, (disk, key), &options, &cable);
                 disturbed(settling, &cable, random).await
             };
-            history.note(tap.take(), Vec::new());
+            let sent = tap.take();
+            let is_overtaken = self.base.is_some_and(|base| base != before);
+            assert!(sent.is_empty() || !is_overtaken, "{user}: {sent:?} came too late");
+            history.note(sent, Vec::new());
             match settled {
-                Some(Ok(Fate::Settled)) => break,
+                Some(Ok(())) => break,
                 // The server has not heard of the end of another client.
-                Some(Ok(Fate::Waiting)) => sleep(WAIT).await,
+                Some(Err(Unsent::InUse(_))) => sleep(WAIT).await,
                 Some(Err(error)) => panic!("{user}: {error:?}"),
                 None => {
                     disk.crash(random);
@@ -102,11 +113,11 @@ impl Left {
     /// Checks that it was rescued, if others had changed the tree `before`; and else that the server
     /// has it `now`.
     pub fn must_be_there(&self, before: Seq, now: Seq, history: &mut History) {
-        let rescues = self.machine.disk.rescues();
+        let rescued = self.rescued();
         if self.base.is_some_and(|base| base != before) {
-            return self.must_be_among(rescues.last().map_or(&[], Vec::as_slice), history);
+            return self.must_be_among(&rescued.unwrap_or_default(), history);
         }
-        assert_eq!(rescues.len(), 0, "nobody else changed the tree");
+        assert_eq!(rescued, None, "nobody else changed the tree");
         assert!(now >= self.safe, "op {} was safe, {now} is there", self.safe);
     }
 
@@ -116,10 +127,8 @@ impl Left {
             Trace::Change(change) => Some(change),
             Trace::Node(_) => None,
         });
-        match self.machine.disk.rescues().last() {
-            Some(rescued) => self.must_be_among(rescued, history),
-            None => self.must_be_among(&changes.collect::<Vec<_>>(), history),
-        }
+        let kept = self.rescued().unwrap_or_else(|| changes.collect());
+        self.must_be_among(&kept, history);
     }
 
     /// Checks that all that was safe is among these changes, as programs saw it.

@@ -345,10 +345,10 @@ impl Run {
         if self.users[at].mounted.is_none() {
             return;
         }
+        self.users[at].leave_other().await;
         // The user may already have accepted the other's deliveries, so those must be in the history.
         self.users[1 - at].settle().await;
         self.catch_up();
-        self.users[at].leave_other().await;
         self.users[at].pull();
         for _ in 0..self.random.below(20) {
             self.operations += self.users[at].turn(&mut self.random).await;
@@ -379,12 +379,12 @@ impl Run {
         if self.users[at].mounted.is_none() {
             return;
         }
-        // As for a client that vanishes.
-        self.users[1 - at].settle().await;
-        self.catch_up();
         self.users[at].leave_other().await;
         // The nodes of open files would be gone when it comes back.
         self.users[at].close_all().await;
+        // As for a client that vanishes.
+        self.users[1 - at].settle().await;
+        self.catch_up();
         self.users[at].pull();
         for _ in 0..self.random.below(20) {
             self.operations += self.users[at].turn(&mut self.random).await;

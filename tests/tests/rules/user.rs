@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::sleep;
 use xfer_client::core::{Found, HandleId, Link, Options};
-use xfer_protocol::message::{Opened, Purpose};
+use xfer_protocol::message::{Opened, Purpose, Refusal};
 use xfer_protocol::tree::{Need, Quota};
 use xfer_protocol::{Errno, Ino, Name, Seq, SessionId};
 use xfer_store::{ListMax, Part};
@@ -28,6 +28,9 @@ use crate::program::{Place, Program};
 
 /// How long operations wait for the server: longer than it is ever away.
 const WAIT: Duration = Duration::from_secs(600);
+
+/// Longer than the server keeps the seat of a client that is away, once another one asks for it.
+const ASKED: Duration = Duration::from_secs(60);
 
 /// The most files that a user holds open at once.
 pub const SLOTS: usize = 4;
@@ -180,7 +183,13 @@ impl User {
         let wiring = Wiring { tap: Some(tap.clone()), lag, ..Wiring::default() };
         let disk = Arc::new(LocalDisk::new(self.flaw == Flaw::KeepsLate));
         let on = peers::Machine { replaces, disk: Some(disk.clone()) };
-        let peer = host.mount_on(&on, name, purpose, options, wiring).await;
+        let mount = || host.mount_on(&on, name, purpose, options.clone(), wiring.clone());
+        let mut peer = mount().await;
+        // The server may not have heard of the end of another client.
+        if matches!(peer, Err(Opened::Refused(Refusal::InUse { .. }))) {
+            sleep(ASKED).await;
+            peer = mount().await;
+        }
         let Peer { client, cable, applied, session, key } = match peer {
             Ok(peer) => peer,
             Err(Opened::Refused(refusal)) => panic!("{name} can't mount: {refusal}"),

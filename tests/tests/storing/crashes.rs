@@ -26,6 +26,10 @@ fn durable(mount: &xfer_tests::Mount) -> u64 {
     after.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
 }
 
+fn is_connected(mount: &xfer_tests::Mount) -> bool {
+    mount.xfer("status", &[]).succeeded().stdout.contains("connected\n")
+}
+
 #[test]
 fn a_copy_goes_on_though_the_server_is_killed_and_the_link_is_cut_again_and_again() {
     let mut world = World::new(&["alice"]);
@@ -129,9 +133,7 @@ fn a_server_that_is_stopped_and_started_again_is_a_pause_for_programs() {
     for _ in 0..3 {
         assert_eq!(world.server.terminate(), Some(0));
         world.server.restart();
-        wait_until("the connection to be back", PATIENCE, || {
-            mount.xfer("status", &[]).succeeded().stdout.contains("connected\n")
-        });
+        wait_until("the connection to be back", PATIENCE, || is_connected(&mount));
     }
     assert!(tar.wait().unwrap().success());
     mount.sync();
@@ -143,6 +145,60 @@ fn a_server_that_is_stopped_and_started_again_is_a_pause_for_programs() {
     wait_until("the delivery", PATIENCE, || bob.path("inbox/alice/seven").exists());
     bob.unmount();
     mount.shell(&format!("diff -r {}/tree tree", world.outside().display()));
+    mount.unmount();
+}
+
+/// What the programs of the next test work on, in a directory of this machine's disk.
+const BEFORE: &str = "
+mkdir repo tree && cd repo && git init -q
+for i in $(seq 1500); do mkdir -p d$((i % 7)); seq $i $((i + 99)) > d$((i % 7))/f$i; done
+git add . && git -c user.name=a -c user.email=a@b commit -qm all
+cd .. && cp -r repo/d* tree/";
+
+/// Programs of every day, each with a check of what it has made. `$OUT` is that directory.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("git clone -q file://$OUT/repo clone", "cd clone && git fsck --strict && diff -r d1 $OUT/repo/d1"),
+    ("rsync -a $OUT/tree/ copied/", "diff -r $OUT/tree copied"),
+    (
+        "sqlite3 numbers.db 'CREATE TABLE numbers (number INTEGER)' &&
+         for i in $(seq 10); do sqlite3 numbers.db \"INSERT INTO numbers VALUES ($i)\" || exit 1; done",
+        "test \"$(sqlite3 numbers.db 'PRAGMA integrity_check; SELECT sum(number) FROM numbers')\" = \"ok
+55\"",
+    ),
+];
+
+#[test]
+fn programs_of_every_day_go_on_while_the_server_is_stopped_and_killed() {
+    let mut world = World::new(&["alice"]);
+    let out = world.outside();
+    shell(&out, BEFORE);
+    let mount = world.mounting("alice").arg("-o").arg("wait=forever").start();
+    for (work, check) in PROGRAMS {
+        let script = |script: &str| {
+            let mut bash = Command::new("bash");
+            bash.args(["-c", script]).env("OUT", &out).current_dir(mount.root());
+            bash
+        };
+        let mut working = script(work).spawn().unwrap();
+        let (mut restarts, mut ended) = (0, false);
+        while !ended {
+            let before = durable(&mount);
+            wait_until("progress", PATIENCE, || {
+                ended = working.try_wait().unwrap().is_some();
+                ended || durable(&mount) > before
+            });
+            match restarts % 2 {
+                0 => world.server.kill(),
+                _ => assert_eq!(world.server.terminate(), Some(0)),
+            }
+            world.server.restart();
+            wait_until("the connection to be back", PATIENCE, || is_connected(&mount));
+            restarts += 1;
+        }
+        println!("{restarts} restarts: {work}");
+        assert!(working.wait().unwrap().success(), "{work}");
+        assert!(script(check).status().unwrap().success(), "{check}");
+    }
     mount.unmount();
 }
 

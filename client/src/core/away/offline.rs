@@ -96,8 +96,8 @@ impl Core {
         }
     }
 
-    /// Takes up changes that an earlier client of the session has left. The replica does not show
-    /// them.
+    /// Takes up changes that an earlier client of the session has left, and that are kept. The replica
+    /// does not show them.
     pub(crate) fn take_up(&mut self, changes: Vec<Change>) {
         for Change { op, subjects, payload, .. } in changes {
             let now = self.now.monotonic;
@@ -106,6 +106,7 @@ impl Core {
             let payload = if is_write { payload } else { Bytes::new() };
             self.uplink.log.append(op, payload, subjects, Room::default(), now);
         }
+        self.note_kept(self.uplink.log.last());
     }
 
     /// Whether changes are kept on this machine's disk while the link is down.

@@ -13,7 +13,7 @@ use xfer_protocol::{ContentId, Errno, Ino, Seq};
 use super::trace::{Change, Trace};
 use crate::core::inbox::Inbox;
 use crate::core::link::{Ending, Link};
-use crate::core::pause::Stop;
+use crate::core::pause::{Pause, Stop};
 use crate::core::state::Core;
 use crate::core::uplink::Uplink;
 
@@ -78,12 +78,12 @@ impl Core {
         Ok(trace)
     }
 
-    /// Has the nodes looked at again whose removal was cut off, since nothing else remembers them.
+    /// Notes the nodes whose removal was cut off, since nothing else remembers them.
     fn remember_orphans(&mut self, cut_off: &[Trace]) {
         for part in cut_off {
             let Trace::Change(Change { op, .. }) = part else { continue };
             if let Action::ForgetOrphan { ino } = op.action {
-                self.replica.table.pin(ino);
+                self.replica.unremoved.insert(ino);
             }
         }
     }
@@ -123,19 +123,27 @@ impl Core {
         self.replica.table.known_nodes().filter_map(|node| node.content()).collect()
     }
 
-    /// Removes the nodes without names that the kernel forgot while there was no seat.
+    /// Removes the nodes without names that the kernel forgot while there was no seat, or whose removal
+    /// was cut off. The rows of the others are loaded again, since a node that is not loaded is not
+    /// recognised as an orphan when the kernel forgets it.
     pub(crate) fn drop_forgotten(&mut self) -> Result<(), Stop> {
         let open = self.handles.open_nodes();
-        let is_kept =
-            |ino: &Ino| *ino == Ino::ROOT || self.handles.kernel.knows(*ino) || open.contains(ino);
-        let forgotten = self.replica.table.pinned().filter(|ino| !is_kept(ino));
-        for ino in forgotten.collect::<Vec<Ino>>() {
+        let noted = self.replica.table.pinned().chain(self.replica.unremoved.iter().copied());
+        let noted: BTreeSet<Ino> = noted.filter(|ino| *ino != Ino::ROOT).collect();
+        let mut needs = Vec::new();
+        for ino in noted {
+            let is_kept = self.handles.kernel.knows(ino) || open.contains(&ino);
             match self.node(ino) {
-                Ok(_) => self.drop_orphan(Some(ino)),
-                Err(Stop::Refused(_)) => self.replica.table.unpin(ino),
+                Ok(_) if is_kept && !self.replica.unremoved.contains(&ino) => {}
+                // It may have a name, or be gone, since others have changed the tree.
+                Ok(_) | Err(Stop::Refused(_)) => {
+                    self.drop_orphan(Some(ino));
+                    self.replica.unremoved.remove(&ino);
+                }
+                Err(Stop::Pause(Pause::Rows(rows))) => needs.extend(rows),
                 Err(pause) => return Err(pause),
             }
         }
-        Ok(())
+        if needs.is_empty() { Ok(()) } else { Err(Pause::Rows(needs).into()) }
     }
 }

@@ -232,7 +232,7 @@ impl Core {
         !self.has_seat() && !self.takes_changes() && !is_needed
     }
 
-    /// Why the session is over that the server refuses to go on with.
+    /// The ending of a session that the server refuses to continue.
     pub(crate) fn ending_by(&self, refusal: Refusal) -> Ending {
         match &self.session.draining {
             // That was asked for.
@@ -241,8 +241,8 @@ impl Core {
         }
     }
 
-    /// Lets a session that is about to end do so without what is not durable, if it has no seat and
-    /// nothing is kept on this machine's disk.
+    /// Lets a session that is about to end do so without what is not durable, if it has no seat and not
+    /// all of that is kept on this machine's disk.
     pub(crate) fn end_without_pending(&mut self) {
         if !self.has_seat() && self.pending().0 > 0 && !self.all_kept() {
             self.session.draining = Some(Ending::Displaced);

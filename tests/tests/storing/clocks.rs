@@ -1,0 +1,103 @@
+//! Clocks that jump while a session goes on.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use xfer_mount::process::exit::Exit;
+use xfer_tests::programs::program;
+use xfer_tests::world::write_secret;
+use xfer_tests::{Server, World};
+
+/// The jumps, as `faketime` writes them: far ahead, and back behind the beginning.
+const JUMPS: [&str; 3] = ["+400d", "-30d", "+0"];
+
+/// A day, in seconds.
+const DAY_S: u64 = 24 * 60 * 60;
+
+/// A clock for programs, which can be set while they run. Their monotonic clock is the machine's.
+struct Clock(PathBuf);
+
+impl Clock {
+    fn new(directory: &Path) -> Clock {
+        let clock = Clock(directory.join("clock"));
+        clock.jump("+0");
+        clock
+    }
+
+    fn jump(&self, to: &str) {
+        // Replaced as a whole, since a program may read it at any moment.
+        let next = self.0.with_extension("next");
+        fs::write(&next, to).unwrap();
+        fs::rename(&next, &self.0).unwrap();
+    }
+
+    /// The environment of a program under this clock.
+    fn environment(&self) -> [(&'static str, String); 4] {
+        let library = fs::read_dir("/usr/lib").unwrap().flatten();
+        let library = library.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
+        let library = library.into_iter().find(|path| path.exists()).expect("faketime");
+        [
+            ("LD_PRELOAD", library.display().to_string()),
+            ("FAKETIME_TIMESTAMP_FILE", self.0.display().to_string()),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ]
+    }
+}
+
+#[test]
+fn a_session_goes_on_and_a_block_lasts_though_the_servers_clock_jumps() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::new(directory.path());
+    let world = World::with_server(&["alice", "bob"], |store| {
+        let mut command = Command::new(program("xfer-server"));
+        command.envs(clock.environment());
+        Server::start_as(command, store, "127.0.0.1:0", &[])
+    });
+    let mount = world.mount("alice");
+    let wrong = world.outside().join("wrong");
+    write_secret(&wrong, "wrong");
+    let refused = |exit: Exit| {
+        world.mounting("bob").password_file(&wrong).in_background().refused(exit.code());
+    };
+    (0..5).for_each(|_| refused(Exit::WrongPassword));
+    refused(Exit::Blocked);
+    for (round, to) in JUMPS.iter().enumerate() {
+        clock.jump(to);
+        fs::write(mount.path(&format!("file{round}")), to).unwrap();
+        mount.sync();
+        refused(Exit::Blocked);
+    }
+    mount.unmount();
+    let mount = world.mount("alice");
+    assert_eq!(fs::read_to_string(mount.path("file1")).unwrap(), JUMPS[1]);
+    mount.unmount();
+}
+
+#[test]
+fn a_session_goes_on_though_the_clients_clock_jumps_and_files_have_the_time_that_it_shows() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::new(directory.path());
+    let world = World::new(&["alice"]);
+    let mut mounting = world.mounting("alice");
+    for (name, value) in clock.environment() {
+        mounting = mounting.env(name, &value);
+    }
+    let mount = mounting.start();
+    for (round, to) in JUMPS.iter().enumerate() {
+        clock.jump(to);
+        fs::write(mount.path(&format!("file{round}")), to).unwrap();
+        mount.sync();
+    }
+    let age = |file: &str| {
+        let changed = fs::metadata(mount.path(file)).unwrap().modified().unwrap();
+        SystemTime::now().duration_since(changed).map_err(|ahead| ahead.duration().as_secs())
+    };
+    assert!(age("file0").is_err_and(|ahead| ahead > 399 * DAY_S), "{:?}", age("file0"));
+    assert!(age("file1").is_ok_and(|age| age.as_secs() > 29 * DAY_S), "{:?}", age("file1"));
+    assert!(mount.xfer("status", &[]).succeeded().stdout.contains("connected"));
+    mount.unmount();
+}
