@@ -127,8 +127,9 @@ fn what_was_left_offline_is_not_overtaken_by_the_next_mount_while_another_has_th
     kill(mount);
     world.server.restart();
     let (other, elsewhere) = taken_over_elsewhere(&world);
-    let refused = world.mounting("alice").in_background().refused(Exit::InUse.code());
-    assert!(refused.contains("already mounted"), "{refused}");
+    let refused = world.mounting("alice").in_background();
+    assert_eq!(refused.code, Some(i32::from(Exit::InUse.code())), "{refused}");
+    assert!(refused.stderr.contains("they wait") && refused.stderr.contains("already mounted"));
     unmount_elsewhere(&other, &elsewhere);
     let mount = world.mount("alice");
     assert_eq!(fs::read_to_string(mount.path("late")).unwrap(), "text");
