@@ -6,7 +6,7 @@
 #
 # XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS, XFER_RULES_OPERATIONS,
 # XFER_RULES_RUNS, XFER_RULES_SEEDS, XFER_KILLS, XFER_COPIED_MIB, XFER_PULLED_S, XFER_COMING_BACK, XFER_RESCUES,
-# XFER_CLIENT_KILLS, XFER_TURNS, XFER_SHORT_STEPS, PROPTEST_CASES, XFER_BIG_ENTRIES, XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
+# XFER_CLIENT_KILLS, XFER_POWER_CUTS, XFER_TURNS, XFER_SHORT_STEPS, PROPTEST_CASES, XFER_BIG_ENTRIES, XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -59,6 +59,9 @@ breaks() {
     export XFER_RESCUES=${XFER_RESCUES:-500} XFER_CLIENT_KILLS=${XFER_CLIENT_KILLS:-300}
     measured "crashes, $XFER_KILLS kills and a copy of $XFER_COPIED_MIB MiB" \
         -p xfer-tests --test storing -- --nocapture crashes::
+    export XFER_POWER_CUTS=${XFER_POWER_CUTS:-300}
+    measured "$XFER_POWER_CUTS power cuts of a disk that forgets" \
+        -p xfer-tests --test storing -- --nocapture power::
     measured "$XFER_RESCUES rescues of random changes" \
         -p xfer-tests --test away -- --nocapture rescue::random
     measured "$XFER_CLIENT_KILLS kills of a client that works offline" \

@@ -14,7 +14,7 @@ use xfer_tests::tools::{suite_file, tool};
 use xfer_tests::{World, run_within, scale};
 
 /// The number of fsx operations in each test.
-const FSX_OPERATIONS: usize = 50_000;
+const FSX_OPERATIONS: usize = 30_000;
 
 /// The fewest runs to divide them into: each has its own seed, and a fresh mount.
 const FSX_RUNS_MIN: usize = 2;

@@ -469,7 +469,7 @@ fn random_operations_of_two_users_give_what_the_pure_rules_give() {
 }
 
 /// The number of seeds that are run twice.
-const SEEDS: usize = 1000;
+const SEEDS: usize = 500;
 
 /// The number of operations of such a run.
 const FEW_OPERATIONS: usize = 30;
