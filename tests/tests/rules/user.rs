@@ -245,10 +245,11 @@ impl User {
             sleep(Duration::from_secs(1)).await;
         }
         if has_seat(&old) {
-            // A program of it waited, and the other machine did nothing before it gave the tree back.
+            // A program of it waited. The other machine may have accepted a delivery meanwhile.
+            let before = self.mounted.as_ref().and_then(|mounted| mounted.tap.last());
             old.program.client().sync().await.unwrap();
             let now = host.account(&self.name).await.applied;
-            left.must_be_there(base, now, &mut self.history);
+            left.must_be_there(before.unwrap_or(base), now, &mut self.history);
         } else {
             old.overtaken = Some(left);
         }
