@@ -245,11 +245,13 @@ impl User {
             sleep(Duration::from_secs(1)).await;
         }
         if has_seat(&old) {
-            // A program of it waited. The other machine may have accepted a delivery meanwhile.
-            let before = self.mounted.as_ref().and_then(|mounted| mounted.tap.last());
+            // A program of it waited. The other machine may have accepted a delivery before.
+            let next = self.mounted.as_ref().expect("there is a mount");
+            self.history.note(next.tap.take(), next.program.take_notes());
+            let before = self.history.said();
             old.program.client().sync().await.unwrap();
             let now = host.account(&self.name).await.applied;
-            left.must_be_there(before.unwrap_or(base), now, &mut self.history);
+            left.must_be_there(before, now, &mut self.history);
         } else {
             old.overtaken = Some(left);
         }
