@@ -124,6 +124,8 @@ fn make(store: &Path) -> Result<(), IdentityError> {
     let certificate = parameters()?.self_signed(&pair)?;
     let directory = store.join("tls");
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+    // The directory's name too, or the next server would make another identity after a power cut.
+    let made = made.and_then(|()| File::open(store)?.sync_all());
     made.map_err(|error| IdentityError::File { path: directory, error })?;
     let Files { cert, key } = files(store);
     let key_pem = zeroize::Zeroizing::new(pair.serialize_pem());

@@ -22,14 +22,21 @@ pub struct StoreLock {
     file: Pin,
 }
 
-/// Creates a directory of the store, for its owner only, unless it exists.
+/// Creates a directory of the store, for its owner only, unless it exists. It has its name for good
+/// then.
 ///
 /// # Errors
 /// If it can't be created, is not a directory, or is writable by other users, who could plant files
 /// in it.
 pub fn prepare_directory(dir: &Path) -> Result<(), StoreError> {
     let failed = |error| StoreError::io(format!("the store {}", dir.display()), error);
+    let missing: Vec<_> = dir.ancestors().take_while(|path| !path.exists()).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    for parent in missing.iter().filter_map(|path| path.parent()) {
+        // A relative path begins in the working directory.
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+    }
     must_not_be_others(dir)
 }
 
