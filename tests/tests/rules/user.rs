@@ -32,6 +32,9 @@ const WAIT: Duration = Duration::from_secs(600);
 /// Longer than the server keeps the seat of a client that is away, once another one asks for it.
 const ASKED: Duration = Duration::from_secs(60);
 
+/// How often a client that is about to end gets its turn before time passes.
+const YIELDS_MAX: usize = 1000;
+
 /// The most files that a user holds open at once.
 pub const SLOTS: usize = 4;
 
@@ -315,11 +318,17 @@ impl User {
     /// then must have been right.
     async fn see_off(&mut self, mounted: &Mounted, post: &mut Post) -> Left {
         let client = mounted.program.client();
+        let mut yields = 0;
         // The last ops still have to be sent, to nowhere.
         while client.status().link == Link::Up
             && mounted.tap.last().unwrap_or(self.history.said()) < client.status().last
         {
-            yield_now().await;
+            yields += 1;
+            match yields < YIELDS_MAX {
+                true => yield_now().await,
+                // What sends them may wait for time to pass, which stands still meanwhile.
+                false => sleep(Duration::from_millis(1)).await,
+            }
         }
         self.history.note(mounted.tap.take(), mounted.program.take_notes());
         self.history.catch_up(client.status().durable, post);
