@@ -115,8 +115,11 @@ impl Plant {
             ) => set_mtime(side, path, Timespec { tv_sec: *second, tv_nsec: nanosecond + 1 })?,
             (Plant::Link, Operation::Link { from: Target::Path { path, .. }, to }) => {
                 let (from, to) = (side.full(path), side.full(to));
-                std::fs::remove_file(&to)?;
-                std::fs::copy(from, to)?;
+                // Opening a FIFO would wait for somebody to open its other end.
+                if from.is_file() {
+                    std::fs::remove_file(&to)?;
+                    std::fs::copy(from, to)?;
+                }
             }
             (Plant::Name, Operation::Mkdir { path, .. }) => {
                 std::fs::create_dir(side.full(path.trim_end_matches('/')).with_extension("x"))?;
