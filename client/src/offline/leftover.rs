@@ -41,13 +41,13 @@ impl Leftover {
     /// What a journal has: the claim that was noted last, and the trace.
     pub fn new(noted: Ticket, trace: Vec<Trace>) -> Leftover {
         // What is before the first change that was kept was durable by then.
-        let first = changes(&trace).next().map_or(0, |change| change.seq.0);
+        let first = trace.iter().find_map(Trace::change).map_or(0, |change| change.seq.0);
         let durable = noted.durable.max(Seq(first.saturating_sub(1)));
         let attempt = noted.attempt + ATTEMPTS_APART;
         Leftover { ticket: Ticket { durable, attempt, ..noted }, trace }
     }
 
-    /// Sends the changes, and ends the session. What the server does not take any more is given to
+    /// Sends the changes, and ends the session. What the server no longer takes is given to
     /// `rescue`. `journal` is where the claim is noted meanwhile.
     ///
     /// # Errors
@@ -83,10 +83,10 @@ impl Leftover {
             None => self.send(link, replay, rescue).await,
             Some(missed) => {
                 // Before the server learns that this client knows of the changes.
-                if changes(&self.trace).any(|change| change.seq > missed.base) {
+                if self.changes_after(missed.base).next().is_some() {
                     self.give_up(rescue, Ending::Displaced.to_string()).await?;
                 }
-                // And before this client notes that it knows: what is there then is sent.
+                // Also before this client notes that it knows, since what the journal has then is sent.
                 journal.replace(Vec::new()).await.map_err(Unsent::Disk)?;
                 // A session that can't be ended now is replaced by the next one.
                 let _ = replay.of(link, Vec::new()).await;
@@ -95,11 +95,14 @@ impl Leftover {
         }
     }
 
+    fn changes_after(&self, seq: Seq) -> impl Iterator<Item = &Change> {
+        self.trace.iter().filter_map(Trace::change).filter(move |change| change.seq > seq)
+    }
+
     /// Sends what the server has not applied.
     async fn send(&self, link: LogLink, replay: Replay, rescue: &dyn Rescue) -> Result<(), Unsent> {
         let applied = link.grant.applied;
-        let rest: Vec<_> =
-            changes(&self.trace).filter(|change| change.seq > applied).cloned().collect();
+        let rest: Vec<_> = self.changes_after(applied).cloned().collect();
         if !is_gapless(&rest, applied) {
             return self.give_up(rescue, Ending::Refused(Refusal::RolledBack).to_string()).await;
         }
@@ -134,13 +137,6 @@ impl Replay {
         let sent = Client::replay(session, attempt, changes, options, surroundings).await;
         sent.map_err(|lost| lost.ending)
     }
-}
-
-pub(super) fn changes(trace: &[Trace]) -> impl Iterator<Item = &Change> {
-    trace.iter().filter_map(|part| match part {
-        Trace::Change(change) => Some(change),
-        Trace::Node(_) => None,
-    })
 }
 
 /// Whether changes follow on those that the server has applied, and on each other.

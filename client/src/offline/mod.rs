@@ -93,7 +93,7 @@ impl Left {
 
     /// The number of changes.
     pub fn count(&self) -> usize {
-        leftover::changes(&self.trace).count()
+        self.trace.iter().filter_map(Trace::change).count()
     }
 
     /// Its place, where the claim is noted while the changes are sent.

@@ -2,7 +2,7 @@
 //!
 //! A file's bytes are safe once it is synced, and a name once its directory is. Of the other changes
 //! of a file any may be left, a write also in part; of those of a directory, the first few. A sync
-//! that fails does not say so a second time: what it did not write is never written.
+//! that fails is not reported again, and what it did not write is never written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -175,7 +175,7 @@ impl Image {
         }
     }
 
-    /// A sync of a file that fails: what it should have written is never written.
+    /// Has the sync of a file fail: what it should have written is never written.
     pub fn fail_to_sync(&mut self, ino: Ino) {
         if let Some(Node { body: Body::File { pending, .. }, .. }) = self.nodes.get_mut(&ino) {
             pending.clear();

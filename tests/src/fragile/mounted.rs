@@ -142,10 +142,7 @@ impl Mounted {
 impl Filesystem for Mounted {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let found = self.0.lock().find(parent.0, name);
-        match found.and_then(|ino| self.attributes(ino)) {
-            Some(attributes) => reply.entry(&KEPT, &attributes, Generation(0)),
-            None => reply.error(Errno::ENOENT),
-        }
+        enter(reply, found.and_then(|ino| self.attributes(ino)).ok_or(Errno::ENOENT));
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
@@ -194,10 +191,7 @@ impl Filesystem for Mounted {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        match self.make(parent, name, libc::S_IFDIR | (mode & !umask)) {
-            Some(attributes) => reply.entry(&KEPT, &attributes, Generation(0)),
-            None => reply.error(Errno::EIO),
-        }
+        enter(reply, self.make(parent, name, libc::S_IFDIR | (mode & !umask)).ok_or(Errno::EIO));
     }
 
     fn mknod(
@@ -210,10 +204,7 @@ impl Filesystem for Mounted {
         _: u32,
         reply: ReplyEntry,
     ) {
-        match self.make(parent, name, mode & !umask) {
-            Some(attributes) => reply.entry(&KEPT, &attributes, Generation(0)),
-            None => reply.error(Errno::EIO),
-        }
+        enter(reply, self.make(parent, name, mode & !umask).ok_or(Errno::EIO));
     }
 
     fn create(
@@ -365,6 +356,13 @@ impl Filesystem for Mounted {
                 image.resize(ino.0, offset + length);
             }
         });
+    }
+}
+
+fn enter(reply: ReplyEntry, found: Result<FileAttr, Errno>) {
+    match found {
+        Ok(attributes) => reply.entry(&KEPT, &attributes, Generation(0)),
+        Err(errno) => reply.error(errno),
     }
 }
 

@@ -100,13 +100,8 @@ impl LocalDisk {
     /// The changes of each rescue.
     pub fn rescues(&self) -> Vec<Vec<Change>> {
         let state = self.state.lock().unwrap();
-        let changes = |trace: &Vec<Trace>| {
-            let changes = trace.iter().filter_map(|part| match part {
-                Trace::Change(change) => Some(change.clone()),
-                Trace::Node(_) => None,
-            });
-            changes.collect()
-        };
+        let changes =
+            |trace: &Vec<Trace>| trace.iter().filter_map(Trace::change).cloned().collect();
         state.kept.rescues.iter().map(changes).collect()
     }
 

@@ -123,10 +123,8 @@ impl Left {
 
     /// Checks that a client that has ended had it still, or that it was rescued.
     pub fn must_be_kept(&self, program: &Program, history: &mut History) {
-        let changes = program.client().trace().into_iter().filter_map(|part| match part {
-            Trace::Change(change) => Some(change),
-            Trace::Node(_) => None,
-        });
+        let trace = program.client().trace();
+        let changes = trace.iter().filter_map(Trace::change).cloned();
         let kept = self.rescued().unwrap_or_else(|| changes.collect());
         self.must_be_among(&kept, history);
     }

@@ -222,7 +222,10 @@ impl Run {
             assert_eq!((standing.last, standing.usage), (at, whole.usage()), "of {}", user.name);
             let held = user.held();
             let lost: Vec<_> = whole.orphans().into_iter().filter(|i| !held.contains(i)).collect();
-            assert!(user.lingers || lost.is_empty(), "nobody has {lost:?}, which have no names");
+            assert!(
+                user.lingers || lost.is_empty(),
+                "nobody has these nodes open, and they have no names: {lost:?}"
+            );
         }
     }
 

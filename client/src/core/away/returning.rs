@@ -10,7 +10,7 @@ use xfer_protocol::message::{Changed, Return};
 use xfer_protocol::tree::Action;
 use xfer_protocol::{ContentId, Errno, Ino, Seq};
 
-use super::trace::{Change, Trace};
+use super::trace::Trace;
 use crate::core::inbox::Inbox;
 use crate::core::link::{Ending, Link};
 use crate::core::pause::{Pause, Stop};
@@ -80,9 +80,8 @@ impl Core {
 
     /// Notes the nodes whose removal was cut off, since nothing else remembers them.
     fn remember_orphans(&mut self, cut_off: &[Trace]) {
-        for part in cut_off {
-            let Trace::Change(Change { op, .. }) = part else { continue };
-            if let Action::ForgetOrphan { ino } = op.action {
+        for change in cut_off.iter().filter_map(Trace::change) {
+            if let Action::ForgetOrphan { ino } = change.op.action {
                 self.replica.unremoved.insert(ino);
             }
         }

@@ -26,6 +26,16 @@ pub enum Trace {
     Change(Change),
 }
 
+impl Trace {
+    /// The change, if it is one.
+    pub fn change(&self) -> Option<&Change> {
+        match self {
+            Trace::Change(change) => Some(change),
+            Trace::Node(_) => None,
+        }
+    }
+}
+
 /// A directory, and a name in it.
 pub type Place = (Ino, Name);
 

@@ -21,6 +21,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -100,20 +101,21 @@ impl FileStore {
 
     fn sync_each(&self, held: &[Held], failures: &mut Failures) {
         for (content, file) in held {
-            if let Err(error) = retry_on_intr(|| fdatasync(file)) {
-                let failure = self.failed("syncing", *content, error.into());
-                failures.entry(*content).or_insert(failure);
-            }
+            self.sync_one(*content, Ok(file), failures);
         }
     }
 
     fn sync_reopened(&self, closed: &[ContentId], failures: &mut Failures) {
         for content in closed {
             let file = options().open(ShardPath::of(*content).path(&self.root));
-            if let Err(error) = file.and_then(|file| Ok(retry_on_intr(|| fdatasync(&file))?)) {
-                let failure = self.failed("syncing", *content, error);
-                failures.entry(*content).or_insert(failure);
-            }
+            self.sync_one(*content, file, failures);
+        }
+    }
+
+    fn sync_one(&self, content: ContentId, file: io::Result<impl AsFd>, failures: &mut Failures) {
+        if let Err(error) = file.and_then(|file| Ok(retry_on_intr(|| fdatasync(&file))?)) {
+            let failure = self.failed("syncing", content, error);
+            failures.entry(content).or_insert(failure);
         }
     }
 
