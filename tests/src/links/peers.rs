@@ -20,7 +20,7 @@ use xfer_protocol::tree::{Owner, Quota};
 use xfer_protocol::{ContentId, Name, Seq, SessionId, Timestamp};
 use xfer_server::engine::{Clock, Engine, SystemClock};
 use xfer_store::embedded::{self, FileStore, Files, OlderDatabase, Serving, SqliteStore};
-use xfer_store::{Account, Location, NewAccount, Store, Use};
+use xfer_store::{Account, Change, Location, NewAccount, Store, Use};
 
 use super::cable::{Cable, Wiring};
 use super::clock::VirtualClock;
@@ -228,6 +228,13 @@ impl Host {
     /// An account.
     pub async fn account(&self, user: &Name) -> Account {
         self.store.accounts.find(user.clone()).await.unwrap().unwrap()
+    }
+
+    /// Sets the quota of a user's tree, as an administrator does.
+    pub async fn set_quota(&self, user: &Name, quota: Quota) {
+        let account = self.account(user).await.id;
+        self.store.accounts.change(account, Change::Quota(quota)).await.unwrap();
+        self.engine.account_changed(user).await;
     }
 
     /// The deliveries that wait for a user.

@@ -34,8 +34,8 @@ pub enum Check {
     /// The op at this seq writes the same bytes as this one would; it may be a copy of data that
     /// another file has.
     Written(Action, Bytes),
-    /// This op was refused.
-    Refused(Action, Errno),
+    /// This op was refused, with this quota.
+    Refused(Action, Errno, Quota),
     /// A node had this row.
     Node(Ino, Arc<Node>),
     /// A name referred to this node.
@@ -100,7 +100,8 @@ pub struct History {
 }
 
 impl History {
-    /// A history that starts from a tree with only these nodes.
+    /// A history that starts from a tree with only these nodes. What was made may use `quota`, the
+    /// largest that the tree ever has.
     pub fn new(
         user: &Name,
         fixtures: &[(Ino, Node)],
@@ -302,7 +303,7 @@ impl Trees {
                 (!is_there).then(|| format!("the log has {last:?}"))
             }
             Check::Written(action, data) => self.check_written(action, data),
-            Check::Refused(action, errno) => self.check_refusal(action, *errno),
+            Check::Refused(action, errno, quota) => self.check_refusal(action, *errno, *quota),
             Check::Node(ino, node) => match self.whole.node(*ino) {
                 Some(same) if same == *node || is_listed(node, &same) => {
                     self.model.differs(*ino, &same)
@@ -356,9 +357,9 @@ impl Trees {
         (!data.is_empty() && written != Some(data)).then(|| "other bytes were written".to_owned())
     }
 
-    fn check_refusal(&mut self, action: &Action, errno: Errno) -> Option<String> {
+    fn check_refusal(&mut self, action: &Action, errno: Errno, quota: Quota) -> Option<String> {
         self.count(&format!("{} {errno:?}", kind(action)), 1);
-        let whole = self.whole.refusal(action);
+        let whole = self.whole.refusal(action, quota);
         if whole != Some(errno) {
             return Some(format!("the rules say {whole:?}"));
         }

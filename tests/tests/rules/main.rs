@@ -50,8 +50,11 @@ const OPERATIONS_IN_MEMORY: usize = OPERATIONS / 10;
 /// A run prints its progress after this many operations.
 const OPERATIONS_SHOWN: usize = 100_000;
 
-/// The quota of a tree: small enough to be exhausted at times.
+/// The quota of a tree: small enough to be exhausted at times. An administrator lowers it at times.
 const QUOTA: Quota = Quota { bytes: 640 << 10, nodes: 70 };
+
+/// The quotas that an administrator sets.
+const QUOTAS: [Quota; 3] = [QUOTA, QUOTA, Quota { bytes: 400 << 10, nodes: 40 }];
 
 /// The time limit, on the jumping clock, for some operations and the event after them.
 const PART_TIME: Duration = Duration::from_secs(100_000);
@@ -136,7 +139,7 @@ impl Run {
     /// Causes an event in the sessions, or lets time pass.
     async fn happen(&mut self) {
         let at = self.random.below(2) as usize;
-        let kind = self.random.below(22);
+        let kind = self.random.below(23);
         match kind {
             0..=3 => self.users[at].settle().await,
             4 | 5 => sleep(Duration::from_millis(self.random.below(5000))).await,
@@ -150,6 +153,7 @@ impl Run {
             16 => self.cut(at).await,
             17 | 18 => self.change_machines(at).await,
             19 => self.take_over(at).await,
+            21 => self.change_quota(at).await,
             _ => {
                 let count = self.users[at].walk_amid_changes(&mut self.random).await;
                 self.operations += count;
@@ -220,6 +224,7 @@ impl Run {
             let standing = program.client().status();
             assert_eq!(standing.errors, [] as [String; 0]);
             assert_eq!((standing.last, standing.usage), (at, whole.usage()), "of {}", user.name);
+            assert_eq!(standing.quota, account.quota, "of {}", user.name);
             let held = user.held();
             let lost: Vec<_> = whole.orphans().into_iter().filter(|i| !held.contains(i)).collect();
             assert!(
@@ -271,6 +276,14 @@ impl Run {
         users[1 - at].catch_up(post);
         users[at].change_machines(host, random, post).await;
         self.look_at_all().await;
+    }
+
+    /// Changes a user's quota; the client may be away.
+    async fn change_quota(&mut self, at: usize) {
+        let quota = *self.random.pick(&QUOTAS);
+        let user = &mut self.users[at];
+        self.host.set_quota(&user.name, quota).await;
+        user.history.count("change of quota", 1);
     }
 
     /// Cuts the links of a client, which goes on over others.

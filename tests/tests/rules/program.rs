@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use xfer_client::core::{CopyRange, Core, Found, HandleId, New, NewAttributes, Seek, Stop};
+use xfer_client::core::{CopyRange, Core, Found, HandleId, New, NewAttributes, Seek, Status, Stop};
 use xfer_client::drive::Client;
-use xfer_protocol::tree::{Action, FallocateMode, RenameMode, XattrMode};
+use xfer_protocol::tree::{Action, FallocateMode, Quota, RenameMode, Usage, XattrMode};
 use xfer_protocol::{ContentId, Errno, Ino, Name, Seq};
 use xfer_tests::peers::OWNER;
 
@@ -98,7 +98,7 @@ impl Program {
     {
         let doomed = || self.doomed.load(Ordering::Relaxed);
         let answered = self.client.call(|state| {
-            let before = state.last_change();
+            let (before, Status { usage, quota, .. }) = (state.last_change(), state.status());
             let result = attempt(state);
             let after = state.last_change();
             let mut notes = self.notes.lock().unwrap();
@@ -108,6 +108,11 @@ impl Program {
                     let copy = matches!(action, Some(Action::CopyRange { .. }));
                     if let Some(action) = action.as_ref().filter(|_| !copy) {
                         assert!(after > before, "{action:?} was not made");
+                        let now = state.status().usage;
+                        assert!(
+                            keeps_to(quota, usage, now),
+                            "{action:?} exceeds {quota:?}: {now:?}"
+                        );
                         // A write notes its op itself.
                         if !matches!(action, Action::Write { .. }) {
                             // Others may precede it, since a record is revised first, or follow it.
@@ -122,7 +127,7 @@ impl Program {
                     if let Some(action) =
                         action.as_ref().filter(|_| !doomed() || errno != Errno::EIO)
                     {
-                        notes.push((after, Check::Refused(action.clone(), errno)));
+                        notes.push((after, Check::Refused(action.clone(), errno, quota)));
                     }
                     Err(Stop::Refused(errno))
                 }
@@ -408,4 +413,9 @@ impl Program {
 
 fn seen((ino, node): &Found) -> Check {
     Check::Node(*ino, node.clone())
+}
+
+/// Whether a change keeps to a quota, which may have been lowered below what is used.
+fn keeps_to(quota: Quota, before: Usage, after: Usage) -> bool {
+    after.bytes <= quota.bytes.max(before.bytes) && after.nodes <= quota.nodes.max(before.nodes)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::sleep;
-use xfer_client::core::{Found, HandleId, Link, Options};
+use xfer_client::core::{Found, HandleId, Link, Options, Status};
 use xfer_protocol::message::{Opened, Purpose, Refusal};
 use xfer_protocol::tree::{Need, Quota};
 use xfer_protocol::{Errno, Ino, Name, Seq, SessionId};
@@ -369,8 +369,8 @@ impl User {
     /// Runs some operations at once; returns their number.
     pub async fn turn(&mut self, random: &mut Random) -> usize {
         let Some(program) = self.program() else { return 0 };
-        let usage = program.client().status().usage;
-        let crowded = usage.nodes > 60 || usage.bytes > 600 << 10;
+        let Status { usage, quota, .. } = program.client().status();
+        let crowded = usage.nodes + 10 > quota.nodes || usage.bytes + (40 << 10) > quota.bytes;
         if crowded && random.below(20) == 0 {
             return self.tidy(&program, random).await;
         }

@@ -61,9 +61,13 @@ impl Whole {
         Ok(changes)
     }
 
-    /// The error with which the rules refuse an op, if they do.
-    pub fn refusal(&self, action: &Action) -> Option<Errno> {
-        self.plan(&Op { time: Timestamp::default(), action: action.clone() }).err()
+    /// The error with which the rules refuse an op under this quota, if they do.
+    pub fn refusal(&mut self, action: &Action, quota: Quota) -> Option<Errno> {
+        let largest = self.table.quota();
+        self.table.set_quota(quota);
+        let planned = self.plan(&Op { time: Timestamp::default(), action: action.clone() });
+        self.table.set_quota(largest);
+        planned.err()
     }
 
     /// Removes orphans: open files go with their session.
