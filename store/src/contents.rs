@@ -8,12 +8,18 @@ use bytes::Bytes;
 use xfer_protocol::ContentId;
 use xfer_protocol::tree::Room;
 
-use crate::{Answer, Later, StoreError};
+use crate::{Answer, Later, Stop, StoreError};
 
 /// The bytes of contents.
 pub trait Contents: Send + Sync {
     /// Performs effects on contents in order, and stops at the first that fails.
-    fn perform(&self, effects: Vec<Effect>) -> Later<'_, Result<(), Undone>>;
+    fn perform(&self, effects: Vec<Effect>) -> Later<'_, Result<(), Undone>> {
+        self.perform_until(effects, Stop::default())
+    }
+
+    /// Does the same until it is told to stop. Then an effect that copies or clears much fails with
+    /// [`StoreError::Stopped`], within about a second on a disk that works.
+    fn perform_until(&self, effects: Vec<Effect>, stop: Stop) -> Later<'_, Result<(), Undone>>;
 
     /// Reads a range. The result is shorter only if the content ends there. A store may know that
     /// the content can't end there, and then the read fails.

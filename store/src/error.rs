@@ -90,6 +90,9 @@ pub enum StoreError {
     /// The stored data has changed: the disk lost or altered it, or another program did.
     #[error("damaged: {0}")]
     Damaged(String),
+    /// The call was told to stop, and is done in part.
+    #[error("told to stop")]
+    Stopped,
     /// A part of the store panicked; the log has a line about it.
     #[error("a part of the store failed")]
     Panicked,
@@ -144,6 +147,7 @@ impl StoreError {
             StoreError::Unsafe(_) => "others may write to it",
             StoreError::Older { .. } => "its database is older than its contents",
             StoreError::Damaged(_) => "it is damaged",
+            StoreError::Stopped => "it was told to stop",
             StoreError::Panicked => "a part of the server failed",
             StoreError::Database(_) => "its database failed",
             StoreError::Io { error, .. } => {

@@ -19,6 +19,7 @@ mod deliveries;
 mod accounts;
 mod failures;
 mod error;
+mod stop;
 mod store;
 mod open;
 mod inbox;
@@ -33,6 +34,7 @@ pub use deliveries::{Deliveries, Reservation, Reserved};
 pub use error::StoreError;
 pub use failures::{Failures, ForgottenBefore, Pair, WrongPasswords};
 pub use open::{IfMissing, Location, Register, Use, open, open_register};
+pub use stop::Stop;
 pub use store::{Keeper, Store};
 pub use trees::{
     Batch, Beginner, Begun, CHANGES_MAX, Changed, Committed, DORMANT_MAX, Decided, Fate, Found,

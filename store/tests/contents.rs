@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use xfer_protocol::ContentId;
-use xfer_store::StoreError;
 use xfer_store::embedded::{FileStore, Files};
+use xfer_store::{Stop, StoreError};
 
 const A: ContentId = ContentId(0x1234);
 const B: ContentId = ContentId(0x1235);
@@ -20,6 +20,10 @@ const B: ContentId = ContentId(0x1235);
 fn open() -> (FileStore, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     (FileStore::open(dir.path()).unwrap(), dir)
+}
+
+fn never() -> Stop {
+    Stop::default()
 }
 
 /// The path of content [`A`].
@@ -64,7 +68,7 @@ fn a_content_is_as_long_as_what_it_was_given_and_damaged_if_it_is_not() {
     let (store, dir) = open();
     store.create(A).unwrap();
     store.write(A, 0, b"hello").unwrap();
-    store.zero(A, 3, 200_000).unwrap();
+    store.zero(A, 3, 200_000, &never()).unwrap();
     assert_eq!(path_of_a(&dir).metadata().unwrap().len(), 200_003);
     std::fs::OpenOptions::new().write(true).open(path_of_a(&dir)).unwrap().set_len(9).unwrap();
     let mut data = [0; 20];
@@ -74,8 +78,8 @@ fn a_content_is_as_long_as_what_it_was_given_and_damaged_if_it_is_not() {
     store.create(B).unwrap();
     let results = [
         store.read(A, 0, &mut data).map(drop),
-        store.copy((A, 5), (B, 0), 9),
-        store.duplicate(A, ContentId(0x1236), from_ref(&(0..11))),
+        store.copy((A, 5), (B, 0), 9, &never()),
+        store.duplicate(A, ContentId(0x1236), from_ref(&(0..11)), &never()),
     ];
     for result in results {
         let Err(StoreError::Damaged(what)) = result else { panic!("{result:?}") };
@@ -105,9 +109,30 @@ fn a_content_is_made_once() {
     store.write(A, 0, b"hello").unwrap();
     store.create(A).unwrap_err();
     store.create(B).unwrap();
-    store.duplicate(A, B, from_ref(&(0..5))).unwrap_err();
+    store.duplicate(A, B, from_ref(&(0..5)), &never()).unwrap_err();
     assert_eq!(read(&store, A, 0, 100), b"hello");
     assert_eq!(found(&store), [A, B]);
+}
+
+#[test]
+fn what_copies_or_clears_much_ends_when_it_is_told_to_stop() {
+    let (store, _dir) = open();
+    store.create(A).unwrap();
+    store.write(A, 0, b"hello").unwrap();
+    let stop = never();
+    stop.order();
+    let results = [
+        store.duplicate(A, B, from_ref(&(0..5)), &stop),
+        store.copy((A, 0), (A, 3), 5, &stop),
+        store.copy((A, 0), (A, 10), 5, &stop),
+        store.zero(A, 0, 5, &stop),
+    ];
+    for result in results {
+        assert!(matches!(result, Err(StoreError::Stopped)), "{result:?}");
+    }
+    assert_eq!(read(&store, A, 0, 100), b"hello");
+    // What was not copied whole is not there.
+    assert_eq!(found(&store), [A]);
 }
 
 #[test]
@@ -115,10 +140,10 @@ fn what_is_missing_is_an_error_but_for_its_removal() {
     let (store, _dir) = open();
     check_missing(store.read(A, 0, &mut [0]).map(drop));
     check_missing(store.write(A, 0, b"x"));
-    check_missing(store.zero(A, 0, 1));
+    check_missing(store.zero(A, 0, 1, &never()));
     check_missing(store.free(A, 0, 1));
-    check_missing(store.duplicate(A, B, from_ref(&(0..1))));
-    check_missing(store.copy((A, 0), (B, 0), 1));
+    check_missing(store.duplicate(A, B, from_ref(&(0..1)), &never()));
+    check_missing(store.copy((A, 0), (B, 0), 1, &never()));
     check_missing(store.make_durable(&[A]));
     store.remove(A).unwrap();
     assert_eq!(found(&store), []);
@@ -173,7 +198,7 @@ fn holes_take_no_space_and_stay_holes_in_a_duplicate() {
     store.create(B).unwrap();
     store.write(B, 1 << 40, b"far").unwrap();
     store.write(B, 1 << 30, &[7; 4096]).unwrap();
-    store.duplicate(B, A, from_ref(&(0..(1 << 40) + 2))).unwrap();
+    store.duplicate(B, A, from_ref(&(0..(1 << 40) + 2)), &never()).unwrap();
     let stat = path_of_a(&dir).metadata().unwrap();
     assert_eq!(stat.len(), (1 << 40) + 2);
     assert!(stat.blocks() <= 64, "{} blocks", stat.blocks());
@@ -191,10 +216,10 @@ fn a_range_that_is_freed_gives_its_space_back_and_one_that_is_cleared_keeps_it()
     let full = blocks();
     store.free(A, 0, 1 << 20).unwrap();
     assert_eq!(blocks(), full - 2048);
-    store.zero(A, 1 << 20, 1 << 20).unwrap();
+    store.zero(A, 1 << 20, 1 << 20, &never()).unwrap();
     assert_eq!(blocks(), full - 2048);
     // Past the end, too, where it is only allocated.
-    store.zero(A, 4 << 20, 1 << 20).unwrap();
+    store.zero(A, 4 << 20, 1 << 20, &never()).unwrap();
     assert_eq!(blocks(), full);
     assert_eq!(read(&store, A, 1 << 20, 1 << 20), vec![0; 1 << 20]);
     let end = [vec![1; 2 << 20], vec![0; 1 << 20]].concat();
@@ -208,7 +233,7 @@ fn check_overlap(from: usize, to: usize, len: usize) {
     let mut data: Vec<u8> = (0..1u32 << 20).map(|place| (place % 251) as u8).collect();
     store.create(A).unwrap();
     store.write(A, 0, &data).unwrap();
-    store.copy((A, from as u64), (A, to as u64), len as u64).unwrap();
+    store.copy((A, from as u64), (A, to as u64), len as u64, &never()).unwrap();
     data.resize(data.len().max(to + len), 0);
     data.copy_within(from..from + len, to);
     assert!(read(&store, A, 0, 2 << 20) == data, "{from} {to} {len}");
@@ -377,13 +402,15 @@ fn store_step(store: &FileStore, step: &Step, is_new: bool) {
             }
             store.write(id(content), *offset, bytes).unwrap();
         }
-        Step::Zero(content, offset, len) => store.zero(id(content), *offset, *len).unwrap(),
+        Step::Zero(content, offset, len) => {
+            store.zero(id(content), *offset, *len, &never()).unwrap()
+        }
         Step::Free(content, offset, len) => store.free(id(content), *offset, *len).unwrap(),
         Step::Duplicate(from, to, len) => {
-            store.duplicate(id(from), id(to), from_ref(&(0..*len))).unwrap()
+            store.duplicate(id(from), id(to), from_ref(&(0..*len)), &never()).unwrap()
         }
         Step::Copy(from, to, len) => {
-            store.copy((id(&from.0), from.1), (id(&to.0), to.1), *len).unwrap();
+            store.copy((id(&from.0), from.1), (id(&to.0), to.1), *len, &never()).unwrap();
         }
         Step::Remove(content) => store.remove(id(content)).unwrap(),
         Step::Sync(content) => store.make_durable(&[id(content)]).unwrap(),

@@ -112,7 +112,10 @@ impl From<StoreError> for Failure {
             StoreError::Missing { .. } => {
                 Failure::new(Exit::Store, format!("{error}; check --store"))
             }
-            StoreError::Database(_) | StoreError::Panicked | StoreError::Io { .. } => Failure::new(
+            StoreError::Database(_)
+            | StoreError::Stopped
+            | StoreError::Panicked
+            | StoreError::Io { .. } => Failure::new(
                 Exit::Store,
                 format!("cannot use the store ({error}); check --store, its owner and its disk"),
             ),

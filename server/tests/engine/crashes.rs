@@ -13,7 +13,7 @@ use xfer_protocol::tree::{Action, FallocateMode, ItemKind, Node};
 use xfer_protocol::{ContentId, Ino};
 use xfer_server::engine::Engine;
 use xfer_store::embedded::{self, FileStore, Files, SqliteStore};
-use xfer_store::{AccountId, Disk, StoreError};
+use xfer_store::{AccountId, Disk, Stop, StoreError};
 
 use crate::client::Client;
 use crate::log::truncate;
@@ -71,8 +71,14 @@ impl Files for Mortal {
         self.inner.read(content, offset, data)
     }
 
-    fn zero(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
-        self.step(|| self.inner.zero(content, offset, len))
+    fn zero(
+        &self,
+        content: ContentId,
+        offset: u64,
+        len: u64,
+        stop: &Stop,
+    ) -> Result<(), StoreError> {
+        self.step(|| self.inner.zero(content, offset, len, stop))
     }
 
     fn duplicate(
@@ -80,8 +86,9 @@ impl Files for Mortal {
         from: ContentId,
         to: ContentId,
         ranges: &[Range<u64>],
+        stop: &Stop,
     ) -> Result<(), StoreError> {
-        self.step(|| self.inner.duplicate(from, to, ranges))
+        self.step(|| self.inner.duplicate(from, to, ranges, stop))
     }
 
     fn copy(
@@ -89,8 +96,9 @@ impl Files for Mortal {
         from: (ContentId, u64),
         to: (ContentId, u64),
         len: u64,
+        stop: &Stop,
     ) -> Result<(), StoreError> {
-        self.step(|| self.inner.copy(from, to, len))
+        self.step(|| self.inner.copy(from, to, len, stop))
     }
 
     fn free(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {

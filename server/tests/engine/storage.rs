@@ -14,7 +14,7 @@ use xfer_protocol::tree::{Action, Quota, XattrMode};
 use xfer_protocol::{ContentId, Ino, Seq};
 use xfer_server::engine::Engine;
 use xfer_store::embedded::{self, Files};
-use xfer_store::{Disk, StoreError};
+use xfer_store::{Disk, Stop, StoreError};
 
 use crate::client::{Client, OWNER};
 use crate::world::{World, name, time};
@@ -70,8 +70,14 @@ impl Files for Faulty {
         self.inner.read(content, offset, data)
     }
 
-    fn zero(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
-        self.inner.zero(content, offset, len)
+    fn zero(
+        &self,
+        content: ContentId,
+        offset: u64,
+        len: u64,
+        stop: &Stop,
+    ) -> Result<(), StoreError> {
+        self.inner.zero(content, offset, len, stop)
     }
 
     fn duplicate(
@@ -79,8 +85,9 @@ impl Files for Faulty {
         from: ContentId,
         to: ContentId,
         ranges: &[Range<u64>],
+        stop: &Stop,
     ) -> Result<(), StoreError> {
-        self.inner.duplicate(from, to, ranges)
+        self.inner.duplicate(from, to, ranges, stop)
     }
 
     fn copy(
@@ -88,8 +95,9 @@ impl Files for Faulty {
         from: (ContentId, u64),
         to: (ContentId, u64),
         len: u64,
+        stop: &Stop,
     ) -> Result<(), StoreError> {
-        self.inner.copy(from, to, len)
+        self.inner.copy(from, to, len, stop)
     }
 
     fn free(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {

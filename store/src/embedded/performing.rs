@@ -5,29 +5,31 @@ use std::io::ErrorKind;
 use xfer_protocol::ContentId;
 
 use super::{Files, Parts};
-use crate::{Effect, StoreError, Undone};
+use crate::{Effect, Stop, StoreError, Undone};
 
 /// Performs effects in order, and stops at the first that fails.
-pub(super) fn perform(parts: &Parts, effects: &[Effect]) -> Result<(), Undone> {
+pub(super) fn perform(parts: &Parts, effects: &[Effect], stop: &Stop) -> Result<(), Undone> {
     for (at, effect) in effects.iter().enumerate() {
-        do_one(parts, effect).map_err(|error| Undone { at, error })?;
+        do_one(parts, effect, stop).map_err(|error| Undone { at, error })?;
     }
     Ok(())
 }
 
-fn do_one(parts: &Parts, effect: &Effect) -> Result<(), StoreError> {
+fn do_one(parts: &Parts, effect: &Effect, stop: &Stop) -> Result<(), StoreError> {
     let files = &*parts.files;
     match effect {
         Effect::Create { content } => make(parts, *content, || files.create(*content)),
         Effect::Write { content, offset, data } => files.write(*content, *offset, data),
         Effect::Zero { content, range } => {
-            files.zero(*content, range.start, range.end - range.start)
+            files.zero(*content, range.start, range.end - range.start, stop)
         }
-        Effect::Clone { from, to, ranges } if from == to => files.duplicate(*from, *to, ranges),
+        Effect::Clone { from, to, ranges } if from == to => {
+            files.duplicate(*from, *to, ranges, stop)
+        }
         Effect::Clone { from, to, ranges } => {
-            make(parts, *to, || files.duplicate(*from, *to, ranges))
+            make(parts, *to, || files.duplicate(*from, *to, ranges, stop))
         }
-        Effect::Copy { from, to, len } => files.copy(*from, *to, *len),
+        Effect::Copy { from, to, len } => files.copy(*from, *to, *len, stop),
         Effect::Free { content, range } => {
             files.free(*content, range.start, range.end - range.start)
         }

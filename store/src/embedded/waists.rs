@@ -13,7 +13,7 @@ use crate::inbox::{Filling, Sending};
 use crate::{
     AccountId, Answer, Batch, Beginner, Begun, Committed, Contents, Deliveries, Disk, Effect, Fate,
     Found, Keeper, Later, Left, Listing, Part, Placements, Reservation, Reserved, Resumable,
-    Resumed, Resumption, StoreError, Trees, Undone,
+    Resumed, Resumption, Stop, StoreError, Trees, Undone,
 };
 
 impl Trees for Embedded {
@@ -121,10 +121,10 @@ fn commit(
 }
 
 impl Contents for Embedded {
-    fn perform(&self, effects: Vec<Effect>) -> Later<'_, Result<(), Undone>> {
+    fn perform_until(&self, effects: Vec<Effect>, stop: Stop) -> Later<'_, Result<(), Undone>> {
         let parts = self.parts.clone();
         Box::pin(async move {
-            let done = spawn_blocking(move || performing::perform(&parts, &effects)).await;
+            let done = spawn_blocking(move || performing::perform(&parts, &effects, &stop)).await;
             done.unwrap_or(Err(Undone { at: 0, error: StoreError::Panicked }))
         })
     }

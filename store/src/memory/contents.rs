@@ -9,17 +9,17 @@ use xfer_protocol::tree::Room;
 use super::bytes::Sparse;
 use super::tables::Tables;
 use super::{Memory, answer};
-use crate::{Answer, Contents, Disk, Effect, Later, Placements, StoreError, Undone};
+use crate::{Answer, Contents, Disk, Effect, Later, Placements, Stop, StoreError, Undone};
 
 /// The room that the disk reports at all times.
 const ROOM: Room = Room { bytes: 1 << 50, files: 1 << 40 };
 
 impl Contents for Memory {
-    fn perform(&self, effects: Vec<Effect>) -> Later<'_, Result<(), Undone>> {
+    fn perform_until(&self, effects: Vec<Effect>, stop: Stop) -> Later<'_, Result<(), Undone>> {
         let mut state = self.lock();
         let mut effects = effects.into_iter().enumerate();
         let done = effects.try_for_each(|(at, effect)| {
-            state.perform(effect).map_err(|error| Undone { at, error })
+            stop.check().and_then(|()| state.perform(effect)).map_err(|error| Undone { at, error })
         });
         Box::pin(ready(done))
     }

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
@@ -39,13 +40,15 @@ struct Disk {
     every: AtomicU64,
     calls: AtomicU64,
     failed: AtomicU64,
+    /// How many bytes are written in a second; as many as there are, if it is 0.
+    rate: AtomicU64,
 }
 
 impl Fragile {
     /// Mounts an image on a directory.
     pub fn mount(image: Image, on: &Path) -> Fragile {
-        let (every, calls, failed) = Default::default();
-        let disk = Arc::new(Disk { image: Mutex::new(image), every, calls, failed });
+        let (every, calls, failed, rate) = Default::default();
+        let disk = Arc::new(Disk { image: Mutex::new(image), every, calls, failed, rate });
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("fragile".to_owned())];
         let session = fuser::spawn_mount(Mounted(disk.clone()), on, &config);
@@ -55,6 +58,11 @@ impl Fragile {
     /// Has one of so many calls that change or sync something fail with `EIO`; none, if that is 0.
     pub fn fail_each(&self, every: u64) {
         self.disk.every.store(every, Ordering::Relaxed);
+    }
+
+    /// Has each write take its time; no time, if that is 0 bytes a second.
+    pub fn slow_down(&self, rate: u64) {
+        self.disk.rate.store(rate, Ordering::Relaxed);
     }
 
     /// How many calls have failed.
@@ -82,6 +90,12 @@ impl Disk {
         let fails = every > 0 && self.calls.fetch_add(1, Ordering::Relaxed) % every == every - 1;
         self.failed.fetch_add(u64::from(fails), Ordering::Relaxed);
         fails
+    }
+
+    /// How long a write of so many bytes takes.
+    fn time_for(&self, bytes: usize) -> Option<Duration> {
+        let rate = self.rate.load(Ordering::Relaxed);
+        (rate > 0).then(|| Duration::from_secs_f64(bytes as f64 / rate as f64))
     }
 }
 
@@ -295,7 +309,15 @@ impl Filesystem for Mounted {
             return reply.error(Errno::EIO);
         }
         self.0.lock().write(ino.0, offset, data);
-        reply.written(data.len() as u32);
+        let count = data.len();
+        match self.0.time_for(count) {
+            None => reply.written(count as u32),
+            // Other calls do not wait for it.
+            Some(time) => drop(thread::spawn(move || {
+                thread::sleep(time);
+                reply.written(count as u32);
+            })),
+        }
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use xfer_protocol::ContentId;
 use xfer_protocol::limits::FILE_BYTES_MAX;
-use xfer_store::{Answer, Contents, Disk, Effect, Later, Placements, StoreError, Undone};
+use xfer_store::{Answer, Contents, Disk, Effect, Later, Placements, Stop, StoreError, Undone};
 
 use crate::Random;
 
@@ -98,12 +98,12 @@ impl Forgetful {
 }
 
 impl Contents for Forgetful {
-    fn perform(&self, effects: Vec<Effect>) -> Later<'_, Result<(), Undone>> {
+    fn perform_until(&self, effects: Vec<Effect>, stop: Stop) -> Later<'_, Result<(), Undone>> {
         Box::pin(async move {
             for effect in &effects {
                 self.note(effect).await;
             }
-            self.live.perform(effects).await
+            self.live.perform_until(effects, stop).await
         })
     }
 

@@ -11,7 +11,7 @@ use xfer_protocol::{ContentId, DeliveryId, Epoch, IdRange, Ino, Name, SessionId}
 use xfer_store::{
     AccountId, Answer, Batch, Beginner, Begun, Committed, Contents, Deliveries, Disk, Effect, Fate,
     Found, Later, Left, Listing, Part, Placements, Reservation, Reserved, Resumable, Resumed,
-    Resumption, Store, StoreError, Trees, Undone,
+    Resumption, Stop, Store, StoreError, Trees, Undone,
 };
 
 /// The life of a server.
@@ -139,8 +139,8 @@ impl Trees for Mortal<dyn Trees> {
 }
 
 impl Contents for Mortal<dyn Contents> {
-    fn perform(&self, effects: Vec<Effect>) -> Later<'_, Result<(), Undone>> {
-        self.1.within(|| self.0.perform(effects))
+    fn perform_until(&self, effects: Vec<Effect>, stop: Stop) -> Later<'_, Result<(), Undone>> {
+        self.1.within(|| self.0.perform_until(effects, stop))
     }
 
     fn read(&self, content: ContentId, range: Range<u64>) -> Answer<'_, Vec<u8>> {

@@ -2,6 +2,7 @@
 
 mod durability;
 mod power;
+mod slow;
 mod clocks;
 mod space;
 mod crashes;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use xfer_protocol::Seq;
 use xfer_protocol::limits::{FRAME_OPS_MAX, WRITE_BYTES_MAX};
 use xfer_protocol::tree::{Action, Need, Op, Room};
+use xfer_store::{Effect, Stop, StoreError, Undone};
 
 use crate::engine::driver::over::{Over, no_tree, ordered};
 use crate::engine::durable::trouble::Trouble;
@@ -115,9 +116,11 @@ impl Frame {
         if effects.is_empty() {
             // Planning alone never awaits, so this lets the thread run its other tasks.
             tokio::task::yield_now().await;
-        } else if let Err(undone) = stores.store.contents.perform(effects).await {
+        } else if let Err(undone) = perform(session, stores, effects).await {
+            let is_stopped = matches!(undone.error, StoreError::Stopped);
             let halt = session.tree.with(|tree| tree.take_back(undone)).map_err(no_tree)?;
-            return Err(halted(session, halt));
+            let over = ordered(session).filter(|_| is_stopped);
+            return Err(over.unwrap_or_else(|| halted(session, halt)));
         }
         let applied = session.tree.with(|tree| {
             tree.apply();
@@ -196,6 +199,19 @@ impl Frame {
             }
         }
     }
+}
+
+/// Performs effects on contents, unless the session must leave its seat meanwhile: copying a large
+/// file must not keep others out.
+async fn perform(session: &Session, stores: &Stores, effects: Vec<Effect>) -> Result<(), Undone> {
+    let stop = Stop::default();
+    let mut performed = stores.store.contents.perform_until(effects, stop.clone());
+    tokio::select! {
+        biased;
+        done = &mut performed => return done,
+        () = session.seat.orders.wait_urgent() => stop.order(),
+    }
+    performed.await
 }
 
 fn over(session: &Session, error: Unmade) -> Over {

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use xfer_link::watch;
 use xfer_protocol::message::EndReason;
@@ -23,14 +22,14 @@ pub(crate) enum Order {
 pub(crate) struct Orders {
     order: watch::Sender<Order>,
     /// The first reason that was given to end the session for good.
-    for_good: Mutex<Option<EndReason>>,
+    for_good: watch::Sender<Option<EndReason>>,
     over: watch::Sender<bool>,
 }
 
 impl Orders {
     pub(crate) fn new() -> Orders {
         let (order, over) = (watch::Sender::new(Order::Run), watch::Sender::new(false));
-        Orders { order, for_good: Mutex::default(), over }
+        Orders { order, for_good: watch::Sender::new(None), over }
     }
 
     /// Asks the client to send the rest of its log and to log out, and ends the session after
@@ -49,12 +48,16 @@ impl Orders {
     /// Returns the reason for which the session is to leave its seat, if it is: even if its link is
     /// lost first, or its client comes back over another.
     pub(crate) fn for_good(&self) -> Option<EndReason> {
-        self.for_good.lock().clone()
+        self.for_good.subscribe().get()
     }
 
     fn note(&self, reason: &EndReason) {
         if !reason.is_passing() || matches!(reason, EndReason::TakenOver { .. }) {
-            self.for_good.lock().get_or_insert_with(|| reason.clone());
+            self.for_good.send_if_modified(|first| {
+                let is_first = first.is_none();
+                first.get_or_insert_with(|| reason.clone());
+                is_first
+            });
         }
     }
 
@@ -70,6 +73,19 @@ impl Orders {
                 _ = orders.changed() => {}
                 () = async { sleep_until(deadline.unwrap_or_else(Instant::now)).await }, if deadline.is_some() => {}
             }
+        }
+    }
+
+    /// Waits until the session must end, and must not even finish an op that takes long. A client
+    /// that comes back does want that: it would have to begin the op again.
+    pub(crate) async fn wait_urgent(&self) {
+        let mut for_good = self.for_good.subscribe();
+        self.wait_due().await;
+        while let Some(EndReason::Continued) = self.due()
+            && for_good.get().is_none()
+        {
+            // The sender is part of `self`, so this can't fail.
+            let _ = for_good.changed().await;
         }
     }
 
@@ -135,5 +151,46 @@ impl Order {
             Order::Drain { .. } => 1,
             Order::End { .. } => 2,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn taken_over() -> EndReason {
+        EndReason::TakenOver { host: "host".to_owned(), address: "address".to_owned() }
+    }
+
+    /// How long a long op goes on, if it does not go on for ever.
+    async fn goes_on(orders: &Orders) -> Option<Duration> {
+        let start = Instant::now();
+        tokio::time::timeout(PATIENCE * 10, orders.wait_urgent()).await.ok()?;
+        Some(start.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_op_ends_when_the_seat_must_be_left() {
+        let orders = Orders::new();
+        assert_eq!(goes_on(&orders).await, None);
+        orders.drain(taken_over(), PATIENCE);
+        assert_eq!(goes_on(&orders).await, Some(PATIENCE));
+        let orders = Orders::new();
+        orders.end(EndReason::Stopping);
+        assert_eq!(goes_on(&orders).await, Some(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_comes_back_has_a_long_op_finished_unless_others_want_the_seat() {
+        let orders = Orders::new();
+        orders.end(EndReason::Continued);
+        assert_eq!(goes_on(&orders).await, None);
+        let taken = async {
+            sleep_until(Instant::now() + PATIENCE).await;
+            orders.drain(taken_over(), PATIENCE);
+        };
+        assert_eq!(tokio::join!(goes_on(&orders), taken).0, Some(PATIENCE));
     }
 }

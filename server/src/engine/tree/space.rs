@@ -178,7 +178,7 @@ mod tests {
 
     use proptest::prelude::*;
     use xfer_protocol::ContentId;
-    use xfer_store::{Answer, Effect, Later, Placements, Undone};
+    use xfer_store::{Answer, Effect, Later, Placements, Stop, Undone};
 
     use super::*;
 
@@ -186,7 +186,7 @@ mod tests {
     struct NoContents;
 
     impl Contents for NoContents {
-        fn perform(&self, _: Vec<Effect>) -> Later<'_, Result<(), Undone>> {
+        fn perform_until(&self, _: Vec<Effect>, _: Stop) -> Later<'_, Result<(), Undone>> {
             unreachable!("only the disk is asked for")
         }
         fn read(&self, _: ContentId, _: Range<u64>) -> Answer<'_, Vec<u8>> {

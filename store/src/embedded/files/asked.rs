@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use xfer_protocol::ContentId;
 
-use crate::{Disk, StoreError};
+use crate::{Disk, Stop, StoreError};
 
 /// Bytes, by content number.
 ///
-/// A read of a range that was never written gives zeros, up to the content's end.
+/// A read of a range that was never written gives zeros, up to the content's end. What may take long
+/// ends with [`StoreError::Stopped`] when it is told to stop.
 pub trait Files: Send + Sync + 'static {
     /// Creates an empty content. It must not exist yet.
     fn create(&self, content: ContentId) -> Result<(), StoreError>;
@@ -19,7 +20,13 @@ pub trait Files: Send + Sync + 'static {
     /// that the content can't end there, and then the read fails.
     fn read(&self, content: ContentId, offset: u64, data: &mut [u8]) -> Result<usize, StoreError>;
     /// Makes a range zeros, and allocates space for later writes to it.
-    fn zero(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError>;
+    fn zero(
+        &self,
+        content: ContentId,
+        offset: u64,
+        len: u64,
+        stop: &Stop,
+    ) -> Result<(), StoreError>;
     /// Creates `to`, which must not exist yet, from parts of `from`; the parts are in order. Holes
     /// in them stay holes, and everything between them becomes a hole.
     fn duplicate(
@@ -27,6 +34,7 @@ pub trait Files: Send + Sync + 'static {
         from: ContentId,
         to: ContentId,
         ranges: &[Range<u64>],
+        stop: &Stop,
     ) -> Result<(), StoreError>;
     /// Copies bytes between two contents or within one.
     fn copy(
@@ -34,6 +42,7 @@ pub trait Files: Send + Sync + 'static {
         from: (ContentId, u64),
         to: (ContentId, u64),
         len: u64,
+        stop: &Stop,
     ) -> Result<(), StoreError>;
     /// Frees the space of a range. Its bytes are undefined afterwards.
     fn free(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError>;

@@ -7,12 +7,42 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{SeekFrom, copy_file_range, seek};
 use rustix::io::{Errno, retry_on_intr};
 
+use crate::{Stop, StoreError};
+
 /// The size of the buffer.
 const BUFFER_BYTES: u64 = 256 << 10;
+
+/// About how long the kernel copies in one call, since a stop waits for its end.
+const CALL_TIME: Duration = Duration::from_millis(100);
+
+/// The number of bytes that the kernel copies in a first call.
+const FIRST_CALL_BYTES: u64 = 1 << 20;
+
+/// How much the kernel copies in one call. A file system that shares bytes takes no time for any
+/// number of them, and should not be asked for them in small parts.
+struct Pace {
+    bytes: u64,
+}
+
+impl Pace {
+    fn new() -> Pace {
+        Pace { bytes: FIRST_CALL_BYTES }
+    }
+
+    /// Notes how long a call took that copied so many bytes.
+    fn note(&mut self, copied: u64, took: Duration) {
+        if took > CALL_TIME {
+            self.bytes = (self.bytes / 2).max(BUFFER_BYTES);
+        } else if copied == self.bytes && took < CALL_TIME / 2 {
+            self.bytes = self.bytes.saturating_mul(2);
+        }
+    }
+}
 
 /// Reads until `data` is full or the file ends, and returns the number of bytes read.
 pub(super) fn read_full(file: &File, offset: u64, data: &mut [u8]) -> io::Result<usize> {
@@ -28,10 +58,11 @@ pub(super) fn read_full(file: &File, offset: u64, data: &mut [u8]) -> io::Result
     Ok(done)
 }
 
-pub(super) fn write_zeros(file: &File, offset: u64, len: u64) -> io::Result<()> {
+pub(super) fn write_zeros(file: &File, offset: u64, len: u64, stop: &Stop) -> io::Result<()> {
     let zeros = vec![0; len.min(BUFFER_BYTES) as usize];
     let mut done = 0;
     while done < len {
+        go_on(stop)?;
         let part = &zeros[..(len - done).min(BUFFER_BYTES) as usize];
         file.write_all_at(part, offset + done)?;
         done += part.len() as u64;
@@ -41,14 +72,19 @@ pub(super) fn write_zeros(file: &File, offset: u64, len: u64) -> io::Result<()> 
 
 /// Copies ranges, which are in order and may pass the file's end, into an empty file. Holes stay
 /// holes.
-pub(super) fn copy_sparse(from: &File, to: &File, ranges: &[Range<u64>]) -> io::Result<()> {
+pub(super) fn copy_sparse(
+    from: &File,
+    to: &File,
+    ranges: &[Range<u64>],
+    stop: &Stop,
+) -> io::Result<()> {
     let end = from.metadata()?.len();
     to.set_len(ranges.last().map_or(0, |last| last.end.min(end)))?;
     for range in ranges {
         let (mut at, end) = (range.start, range.end.min(end));
-        while let Some((start, stop)) = next_data(from, at, end)? {
-            copy_range(from, start, to, start, stop - start)?;
-            at = stop;
+        while let Some((start, upto)) = next_data(from, at, end)? {
+            copy_range((from, start), (to, start), upto - start, stop)?;
+            at = upto;
         }
     }
     Ok(())
@@ -66,30 +102,34 @@ fn next_data(file: &File, at: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
         Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((at, end))),
         Err(error) => return Err(error.into()),
     };
-    let stop = seek(file, SeekFrom::Hole(start))?.min(end);
-    Ok((start < stop).then_some((start, stop)))
+    let upto = seek(file, SeekFrom::Hole(start))?.min(end);
+    Ok((start < upto).then_some((start, upto)))
 }
 
 /// Copies bytes up to the end of the source. Within one file, the ranges must not overlap.
 pub(super) fn copy_range(
-    from: &File,
-    from_offset: u64,
-    to: &File,
-    to_offset: u64,
+    (from, from_offset): (&File, u64),
+    (to, to_offset): (&File, u64),
     len: u64,
+    stop: &Stop,
 ) -> io::Result<()> {
-    let mut done = 0;
+    let (mut done, mut pace) = (0, Pace::new());
     while done < len {
+        go_on(stop)?;
         let (mut read_at, mut write_at) = (from_offset + done, to_offset + done);
-        let part = usize::try_from(len - done).unwrap_or(usize::MAX);
+        let part = usize::try_from(pace.bytes.min(len - done)).unwrap_or(usize::MAX);
+        let start = Instant::now();
         let copied = retry_on_intr(|| {
             copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), part)
         });
         match copied {
             Ok(0) => break,
-            Ok(count) => done += count as u64,
+            Ok(count) => {
+                done += count as u64;
+                pace.note(count as u64, start.elapsed());
+            }
             Err(Errno::INVAL | Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS) => {
-                return copy_buffered(from, read_at, to, write_at, len - done);
+                return copy_buffered((from, read_at), (to, write_at), len - done, stop);
             }
             Err(error) => return Err(error.into()),
         }
@@ -98,15 +138,15 @@ pub(super) fn copy_range(
 }
 
 fn copy_buffered(
-    from: &File,
-    from_offset: u64,
-    to: &File,
-    to_offset: u64,
+    (from, from_offset): (&File, u64),
+    (to, to_offset): (&File, u64),
     len: u64,
+    stop: &Stop,
 ) -> io::Result<()> {
     let mut buffer = vec![0; len.min(BUFFER_BYTES) as usize];
     let mut done = 0;
     while done < len {
+        go_on(stop)?;
         let part = &mut buffer[..(len - done).min(BUFFER_BYTES) as usize];
         let count = read_full(from, from_offset + done, part)?;
         to.write_all_at(&part[..count], to_offset + done)?;
@@ -125,17 +165,30 @@ pub(super) fn copy_overlapping(
     from_offset: u64,
     to_offset: u64,
     len: u64,
+    stop: &Stop,
 ) -> io::Result<()> {
     if to_offset < from_offset {
-        return copy_buffered(file, from_offset, file, to_offset, len);
+        return copy_buffered((file, from_offset), (file, to_offset), len, stop);
     }
     let mut buffer = vec![0; len.min(BUFFER_BYTES) as usize];
     let mut left = len;
     while left > 0 {
+        go_on(stop)?;
         let part = &mut buffer[..left.min(BUFFER_BYTES) as usize];
         left -= part.len() as u64;
         file.read_exact_at(part, from_offset + left)?;
         file.write_all_at(part, to_offset + left)?;
     }
     Ok(())
+}
+
+/// Fails with [`StoreError::Stopped`] within an [`io::Error`] once a stop was ordered.
+fn go_on(stop: &Stop) -> io::Result<()> {
+    stop.check().map_err(io::Error::other)
+}
+
+/// Whether an error comes from a stop that was ordered.
+pub(super) fn is_stop(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<StoreError>());
+    matches!(inner, Some(StoreError::Stopped))
 }

@@ -36,7 +36,7 @@ use xfer_protocol::tree::Room;
 
 use super::lock::prepare_directory;
 use super::place::{Mounted, Pin, is_same, options, syncs_as_a_whole};
-use crate::{Disk, StoreError};
+use crate::{Disk, Stop, StoreError};
 
 /// The most files kept open.
 const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("512 is not 0");
@@ -117,6 +117,9 @@ impl FileStore {
 
     /// The error for a failed operation. A missing file may have a larger cause.
     fn failed(&self, doing: &str, content: ContentId, error: io::Error) -> StoreError {
+        if copying::is_stop(&error) {
+            return StoreError::Stopped;
+        }
         if error.kind() != io::ErrorKind::NotFound {
             return StoreError::io(format!("{doing} content {content}"), error);
         }
@@ -291,8 +294,14 @@ impl Files for FileStore {
         Ok(count)
     }
 
-    fn zero(&self, content: ContentId, offset: u64, len: u64) -> Result<(), StoreError> {
-        self.change(content, |file| space::zero(file, offset, len))
+    fn zero(
+        &self,
+        content: ContentId,
+        offset: u64,
+        len: u64,
+        stop: &Stop,
+    ) -> Result<(), StoreError> {
+        self.change(content, |file| space::zero(file, offset, len, stop))
             .map_err(|error| self.failed("clearing", content, error))
     }
 
@@ -301,12 +310,13 @@ impl Files for FileStore {
         from: ContentId,
         to: ContentId,
         ranges: &[Range<u64>],
+        stop: &Stop,
     ) -> Result<(), StoreError> {
         let source = self.file(from).map_err(|error| self.failed("copying", from, error))?;
         let end = source.metadata().map_err(|error| self.failed("copying", from, error))?.len();
         self.must_reach(from, ranges.last().map_or(0, |last| last.end), end)?;
         self.create(to)?;
-        let copied = self.change(to, |file| copying::copy_sparse(&source, file, ranges));
+        let copied = self.change(to, |file| copying::copy_sparse(&source, file, ranges, stop));
         if copied.is_err() {
             // A partly copied content belongs to no row. If it can't be removed, a sweep will find
             // it.
@@ -320,6 +330,7 @@ impl Files for FileStore {
         from: (ContentId, u64),
         to: (ContentId, u64),
         len: u64,
+        stop: &Stop,
     ) -> Result<(), StoreError> {
         let failed = |error| self.failed("copying", from.0, error);
         let source = self.file(from.0).map_err(failed)?;
@@ -329,12 +340,12 @@ impl Files for FileStore {
         let there = len.min(end.saturating_sub(from.1));
         self.change(to.0, |file| {
             if from.0 == to.0 && from.1.abs_diff(to.1) < there {
-                copying::copy_overlapping(file, from.1, to.1, there)?;
+                copying::copy_overlapping(file, from.1, to.1, there, stop)?;
             } else {
-                copying::copy_range(&source, from.1, file, to.1, there)?;
+                copying::copy_range((&source, from.1), (file, to.1), there, stop)?;
             }
             // Past its end, the source reads as zeros.
-            space::zero(file, to.1 + there, len - there)
+            space::zero(file, to.1 + there, len - there, stop)
         })
         .map_err(failed)
     }

@@ -12,6 +12,7 @@ use rustix::io::{Errno, retry_on_intr};
 use xfer_protocol::limits::BLOCK_BYTES;
 
 use super::copying;
+use crate::Stop;
 
 /// The longest range, in bytes, that is zeroed by writing: punching a hole waits for the disk if
 /// the range holds data that was just written.
@@ -20,15 +21,15 @@ const ZEROS_WRITTEN_MAX: u64 = 64 << 10;
 /// Makes a range zeros and allocates its space on the disk. If it ends past the file's end, the end
 /// moves there. A user who was told that space is allocated can then write to it even on a full
 /// disk.
-pub(super) fn zero(file: &File, offset: u64, len: u64) -> io::Result<()> {
+pub(super) fn zero(file: &File, offset: u64, len: u64, stop: &Stop) -> io::Result<()> {
     let end = file.metadata()?.len();
     let there = end.saturating_sub(offset).min(len);
     if there == len && len <= ZEROS_WRITTEN_MAX {
-        return copying::write_zeros(file, offset, len);
+        return copying::write_zeros(file, offset, len, stop);
     }
     let reserved = match change_space(file, FallocateFlags::ZERO_RANGE, offset, len) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            clear(file, offset, there)?;
+            clear(file, offset, there, stop)?;
             change_space(file, FallocateFlags::empty(), offset, len)
         }
         zeroed => zeroed,
@@ -47,10 +48,10 @@ pub(super) fn zero(file: &File, offset: u64, len: u64) -> io::Result<()> {
 }
 
 /// Makes a range of existing bytes zeros.
-fn clear(file: &File, offset: u64, len: u64) -> io::Result<()> {
+fn clear(file: &File, offset: u64, len: u64, stop: &Stop) -> io::Result<()> {
     match punch(file, offset, len) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            copying::write_zeros(file, offset, len)
+            copying::write_zeros(file, offset, len, stop)
         }
         punched => punched,
     }
