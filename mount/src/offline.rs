@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use xfer_client::connect::{ConnectError, Peer};
 use xfer_client::core::{Options, Trace};
 use xfer_client::drive::{Rescue, Surroundings, Writing};
-use xfer_client::offline::{Left, Unsent};
+use xfer_client::offline::{Damage, Left, Unsent};
 use xfer_protocol::message::Purpose;
 
 use crate::process::exit::{Exit, Failure};
@@ -28,10 +28,17 @@ pub fn send_left(
     runtime: &Runtime,
 ) -> Result<Option<ConnectError>, Failure> {
     let label = peer.label();
+    for other in Left::elsewhere(label).map_err(|error| unusable(label, &error))? {
+        report(&format!(
+            "{other}: changes of an earlier mount wait here, and are sent when it is mounted by this name"
+        ));
+    }
     let mut in_use = None;
     for left in Left::of(label).map_err(|error| unusable(label, &error))? {
         let count = left.count();
-        report(&format!("{label}: sending {count} changes that an earlier mount left here"));
+        if count > 0 {
+            report(&format!("{label}: sending {count} changes that an earlier mount left here"));
+        }
         let keeper = Keeper { label: label.to_owned() };
         let settled = match left.leftover() {
             Some((leftover, key)) => {
@@ -39,6 +46,8 @@ pub fn send_left(
                 let real = Surroundings::real();
                 runtime.block_on(leftover.settle(dial, purpose, options, journal, &keeper, real))
             }
+            // It is kept below, with all that can be read.
+            None if left.damage().is_some_and(|damage| !damage.trace.is_empty()) => Ok(()),
             None => {
                 let why = "its claim to the session can't be read".to_owned();
                 let keeping = keeper.keep(why, left.trace().collect());
@@ -46,7 +55,7 @@ pub fn send_left(
             }
         };
         match settled {
-            Ok(()) => left.remove().map_err(|error| unusable(label, &error))?,
+            Ok(()) => settle_damage(label, left, &keeper, runtime)?,
             Err(Unsent::InUse(error)) => {
                 report(&format!("{label}: they wait, since another mount has the account"));
                 in_use = Some(error.at(label));
@@ -55,6 +64,29 @@ pub fn send_left(
         }
     }
     Ok(in_use)
+}
+
+/// Removes what was sent or kept, unless a part of it can't be read.
+fn settle_damage(
+    label: &str,
+    left: Left,
+    keeper: &Keeper,
+    runtime: &Runtime,
+) -> Result<(), Failure> {
+    let Some(Damage { trace, bytes }) = left.damage() else {
+        return left.remove().map_err(|error| unusable(label, &error));
+    };
+    if !trace.is_empty() {
+        let keeping = keeper.keep("its journal is damaged".to_owned(), trace);
+        runtime.block_on(keeping).map_err(|error| unsent(label, Unsent::Unkept(error)))?;
+    }
+    let aside = left.place().set_aside().map_err(|error| unusable(label, &error))?;
+    report(&format!(
+        "{label}: {bytes} bytes of what an earlier mount left here can't be read, as when the machine \
+         crashes while they are written; they stay in {}",
+        aside.display()
+    ));
+    Ok(())
 }
 
 /// Keeps what can't be sent any more.

@@ -1,8 +1,9 @@
-//! The bytes of a journal: frames, each with the lengths of its two parts, a checksum, a part of the
-//! trace, and the data of a change.
+//! The bytes of a journal: a title, and frames. A frame has a mark, the lengths of its two parts, a
+//! checksum, a part of the trace, and the data of a change.
 //!
-//! A frame that is incomplete, or whose checksum is wrong, ends the journal: it was being written
-//! when the machine crashed. No program was told that it is safe.
+//! A frame that is incomplete, or whose checksum is wrong, was being written when the machine crashed,
+//! and no program was told that it is safe; or the disk has lost or altered it. Those two can't be told
+//! apart, so the reader is told of it. Frames behind it are found by their marks.
 
 use std::fs::File;
 use std::hash::Hasher;
@@ -18,8 +19,25 @@ use xfer_protocol::{Seq, codec};
 
 use crate::core::{Change, Subjects, Trace, Whereabouts};
 
-/// The bytes before the two parts of a frame: their lengths, and the checksum.
-const HEAD_BYTES: usize = 4 + 4 + 8;
+/// The beginning of each journal, with its version.
+pub(super) const TITLE: &[u8] = b"xfer journal 1\n";
+
+/// The beginning of each frame. Text in UTF-8 does not contain it.
+const MARK: [u8; 4] = [0xf8, b'x', b'f', b'r'];
+
+/// The bytes before the two parts of a frame: the mark, their lengths, and the checksum.
+const HEAD_BYTES: usize = MARK.len() + 4 + 4 + 8;
+
+/// A journal as it was read.
+#[derive(PartialEq, Eq, Debug, Default)]
+pub(super) struct Kept {
+    /// What it has up to the first place that can't be read.
+    pub(super) trace: Vec<Trace>,
+    /// What it has behind that place.
+    pub(super) beyond: Vec<Trace>,
+    /// The number of bytes that can't be read, without zeros.
+    pub(super) unreadable: u64,
+}
 
 /// A part of the trace, without the data of a change.
 #[derive(Serialize, Deserialize)]
@@ -38,6 +56,7 @@ pub(super) fn write(part: Trace, out: &mut Vec<u8>) -> io::Result<()> {
     };
     let record = codec::encode(&record).map_err(io::Error::other)?;
     let length = |part: &[u8]| u32::try_from(part.len()).map_err(io::Error::other);
+    out.extend(MARK);
     out.extend(length(&record)?.to_le_bytes());
     out.extend(length(&payload)?.to_le_bytes());
     out.extend(checksum(&record, &payload).to_le_bytes());
@@ -47,46 +66,73 @@ pub(super) fn write(part: Trace, out: &mut Vec<u8>) -> io::Result<()> {
 }
 
 /// Reads a journal. The data stays on the disk until it is used.
-pub(super) fn read(path: &Path) -> io::Result<Vec<Trace>> {
+pub(super) fn read(path: &Path) -> io::Result<Kept> {
     let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
         file => file?,
     };
     if file.metadata()?.len() == 0 {
-        return Ok(Vec::new());
+        return Ok(Kept::default());
     }
     // SAFETY: the file must not shrink while it is mapped. It is in a directory that only this
     // user can enter, and the lock on that directory is held by this process, which replaces the
     // file and never truncates it.
     let mapped = unsafe { Mmap::map(&file)? };
     let mut left = Bytes::from_owner(mapped);
-    let mut trace = Vec::new();
-    while let Some(part) = next(&mut left) {
-        trace.push(part);
+    if !left.starts_with(TITLE) {
+        let why = "is not a journal of this version of xfer: mount with the version that wrote it, \
+                   or move it away";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
-    Ok(trace)
+    left.advance(TITLE.len());
+    Ok(frames(left))
 }
 
+fn frames(mut left: Bytes) -> Kept {
+    let (mut kept, mut is_whole) = (Kept::default(), true);
+    while !left.is_empty() {
+        match next(&mut left) {
+            Some(part) if is_whole => kept.trace.push(part),
+            Some(part) => kept.beyond.push(part),
+            None => {
+                is_whole = false;
+                let skipped = left.split_to(to_next_mark(&left));
+                kept.unreadable += skipped.iter().filter(|byte| **byte != 0).count() as u64;
+            }
+        }
+    }
+    kept
+}
+
+/// The distance to the next mark, not counting one that stands here, or to the end.
+fn to_next_mark(bytes: &[u8]) -> usize {
+    let behind = &bytes[1..];
+    behind.windows(MARK.len()).position(|part| part == MARK).map_or(bytes.len(), |at| at + 1)
+}
+
+/// Takes the frame that begins here, if it is whole.
 fn next(left: &mut Bytes) -> Option<Trace> {
-    let mut head = left.get(..HEAD_BYTES)?;
+    let mut head = left.get(..HEAD_BYTES)?.strip_prefix(&MARK)?;
     let (record, payload) = (head.get_u32_le() as usize, head.get_u32_le() as usize);
     let expected = head.get_u64_le();
     let end = HEAD_BYTES + record + payload;
     if left.len() < end {
         return None;
     }
-    let frame = left.split_to(end);
+    let frame = left.slice(..end);
     let payload = frame.slice(HEAD_BYTES + record..);
     let record = frame.slice(HEAD_BYTES..HEAD_BYTES + record);
     if checksum(&record, &payload) != expected {
         return None;
     }
-    match codec::decode(&record).ok()? {
-        Record::Node(node) => Some(Trace::Node(node)),
+    let part = match codec::decode(&record).ok()? {
+        Record::Node(node) => Trace::Node(node),
         Record::Change { seq, op, subjects } => {
-            Some(Trace::Change(Change { seq, op, subjects, payload }))
+            Trace::Change(Change { seq, op, subjects, payload })
         }
-    }
+    };
+    left.advance(end);
+    Some(part)
 }
 
 fn checksum(record: &[u8], payload: &[u8]) -> u64 {
@@ -115,46 +161,68 @@ mod tests {
         vec![Trace::Node(node), Trace::Change(change)]
     }
 
-    fn written() -> Vec<u8> {
+    fn frame(part: Trace) -> Vec<u8> {
         let mut bytes = Vec::new();
-        trace().into_iter().for_each(|part| write(part, &mut bytes).unwrap());
+        write(part, &mut bytes).unwrap();
         bytes
     }
 
-    fn read_back(bytes: &[u8]) -> Vec<Trace> {
+    fn written() -> Vec<u8> {
+        trace().into_iter().flat_map(frame).collect()
+    }
+
+    fn read_back(bytes: &[u8]) -> Kept {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
-        fs::write(&path, bytes).unwrap();
+        fs::write(&path, [TITLE, bytes].concat()).unwrap();
         read(&path).unwrap()
+    }
+
+    fn whole(trace: Vec<Trace>) -> Kept {
+        Kept { trace, ..Kept::default() }
     }
 
     #[test]
     fn a_journal_is_read_as_it_was_written() {
-        assert_eq!(read_back(&written()), trace());
-        assert_eq!(read_back(&[]), []);
+        assert_eq!(read_back(&written()), whole(trace()));
+        assert_eq!(read_back(&[]), whole(vec![]));
     }
 
     #[test]
     fn a_journal_that_was_cut_anywhere_has_its_whole_frames() {
-        let bytes = written();
+        let (bytes, first) = (written(), frame(trace().remove(0)).len());
         for end in 0..bytes.len() {
+            let (whole, rest) = if end < first { (0, end) } else { (1, end - first) };
             let read = read_back(&bytes[..end]);
-            assert!(read.len() < 2 && trace().starts_with(&read), "{end}");
+            assert_eq!(read.trace, trace()[..whole], "{end}");
+            assert_eq!((read.beyond, read.unreadable > 0), (vec![], rest > 0), "{end}");
             // A filesystem may show zeros where a crash came before the data.
             let mut zeroed = bytes[..end].to_vec();
             zeroed.resize(bytes.len() + 64, 0);
-            assert!(trace().starts_with(&read_back(&zeroed)), "{end}");
+            assert!(trace().starts_with(&read_back(&zeroed).trace), "{end}");
         }
     }
 
     #[test]
-    fn a_byte_that_changed_ends_the_journal() {
-        let bytes = written();
+    fn a_byte_that_changed_is_noticed_and_what_stands_behind_it_is_found() {
+        let (bytes, first) = (written(), frame(trace().remove(0)).len());
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 0x40;
             let read = read_back(&changed);
-            assert!(read.len() < 2 && trace().starts_with(&read), "{at}");
+            assert!(read.unreadable > 0, "{at}");
+            let (all, in_first) = (trace(), at < first);
+            let (before, behind) =
+                if in_first { (&[][..], &all[1..]) } else { (&all[..1], &[][..]) };
+            assert_eq!((&*read.trace, &*read.beyond), (before, behind), "{at}");
         }
+    }
+
+    #[test]
+    fn a_journal_of_another_version_is_not_taken_for_a_damaged_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        fs::write(&path, [b"xfer journal 2\n", &*written()].concat()).unwrap();
+        assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

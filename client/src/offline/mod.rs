@@ -22,6 +22,7 @@ use xfer_protocol::{Epoch, Seq, SessionId};
 
 use crate::connect::{SavedKey, Ticket};
 use crate::core::Trace;
+use format::Kept;
 
 pub use leftover::{Leftover, Unsent};
 pub use place::Place;
@@ -47,7 +48,15 @@ pub struct Left {
     place: Place,
     /// `None` if it can't be read.
     claim: Option<KeptTicket>,
-    trace: Vec<Trace>,
+    kept: Kept,
+}
+
+/// What a damaged journal has, and what it has lost.
+pub struct Damage {
+    /// All that can be read, for a rescue; nothing, if that could be sent.
+    pub trace: Vec<Trace>,
+    /// The number of bytes that can't be read.
+    pub bytes: u64,
 }
 
 impl Left {
@@ -65,14 +74,41 @@ impl Left {
         let mut all = Vec::new();
         for entry in entries {
             let Some((place, claim)) = Place::of_gone(&entry?.path())? else { continue };
-            let trace = format::read(&place.journal())?;
-            if trace.is_empty() {
+            let kept = format::read(&place.journal())?;
+            if kept == Kept::default() {
                 place.remove()?;
                 continue;
             }
-            all.push(Left { place, claim, trace });
+            all.push(Left { place, claim, kept });
         }
         Ok(all)
+    }
+
+    /// The other accounts, `user@host:port` each, of which mounts have left changes on this machine. One
+    /// of them may be the same account by another name.
+    ///
+    /// # Errors
+    /// If a directory can't be read.
+    pub fn elsewhere(label: &str) -> io::Result<Vec<String>> {
+        let Some(own) = directory(label) else { return Ok(Vec::new()) };
+        let entries = match own.parent().map(fs::read_dir) {
+            None => return Ok(Vec::new()),
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Some(entries) => entries?,
+        };
+        let mut others = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let other = name.strip_suffix(&suffix()).filter(|other| *other != label);
+            if let Some(other) = other
+                && fs::read_dir(entry.path())?.flatten().any(|place| Place::waits(&place.path()))
+            {
+                others.push(other.to_owned());
+            }
+        }
+        others.sort();
+        Ok(others)
     }
 
     /// What can be sent with the claim to the session, and the key that proves the claim. `None` if
@@ -83,17 +119,25 @@ impl Left {
             self.claim.as_ref()?;
         let (session, secret, epoch) = (*session, secret.clone(), *epoch);
         let ticket = Ticket { session, secret, epoch, durable: *durable, attempt: *attempt };
-        Some((Leftover::new(ticket, self.trace.clone()), SavedKey(key.clone())))
+        Some((Leftover::new(ticket, self.kept.trace.clone()), SavedKey(key.clone())))
     }
 
-    /// All that is left, for a rescue.
+    /// All of it that can be read, for a rescue.
     pub fn trace(&self) -> impl Iterator<Item = Trace> {
-        self.trace.iter().cloned()
+        self.kept.trace.iter().chain(&self.kept.beyond).cloned()
     }
 
-    /// The number of changes.
+    /// What its journal has lost, if it is damaged, or the machine crashed while it was written.
+    pub fn damage(&self) -> Option<Damage> {
+        let Kept { beyond, unreadable, .. } = &self.kept;
+        let has_more = beyond.iter().any(|part| part.change().is_some());
+        let trace = if has_more { self.trace().collect() } else { Vec::new() };
+        (has_more || *unreadable > 0).then_some(Damage { trace, bytes: *unreadable })
+    }
+
+    /// The number of changes that can be sent.
     pub fn count(&self) -> usize {
-        self.trace.iter().filter_map(Trace::change).count()
+        self.kept.trace.iter().filter_map(Trace::change).count()
     }
 
     /// Its place, where the claim is noted while the changes are sent.
@@ -117,8 +161,22 @@ fn directory(label: &str) -> Option<PathBuf> {
     let home = || std::env::home_dir().map(|home| home.join(".cache"));
     let absolute = |path: &PathBuf| path.is_absolute();
     let cache = cache.filter(absolute).or_else(|| home().filter(absolute))?;
-    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    Some(cache.join("xfer/offline").join(format!("{label} from {machine}")))
+    Some(cache.join("xfer/offline").join(format!("{label}{}", suffix())))
+}
+
+/// What the names of this machine's directories end with.
+fn suffix() -> String {
+    format!(" from {}", machine())
+}
+
+/// The identity of this machine: that of machine-id(5), since its name may change with the network.
+fn machine() -> String {
+    let id = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let id = id.trim();
+    match !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => id.to_owned(),
+        false => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    }
 }
 
 /// Puts a file in the place of another, for good.

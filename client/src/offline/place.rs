@@ -22,8 +22,14 @@ const WRITE_BYTES: usize = 4 << 20;
 /// The file with the claim to the session.
 const CLAIM: &str = "claim";
 
+/// The file with the changes.
+const JOURNAL: &str = "journal";
+
 /// The extension of a place that is being removed.
 const DEAD: &str = "dead";
+
+/// The extension of a place whose journal can't be read to its end.
+const DAMAGED: &str = "damaged";
 
 /// How many directories above a place may be new.
 const DIRECTORIES: usize = 4;
@@ -63,7 +69,7 @@ impl Place {
     /// The place at a path, if the process that had it is gone, and the claim in it, if that can be
     /// read.
     pub(super) fn of_gone(path: &Path) -> io::Result<Option<(Place, Option<KeptTicket>)>> {
-        if path.extension().is_some_and(|extension| extension == DEAD) {
+        if path.extension().is_some_and(|extension| extension == DEAD || extension == DAMAGED) {
             return Ok(None);
         }
         let lock = match File::options().write(true).open(path.join("lock")) {
@@ -84,6 +90,13 @@ impl Place {
         Ok(Some((place, claim)))
     }
 
+    /// Whether there are changes in the place at a path, and the process that made them is gone.
+    pub(super) fn waits(path: &Path) -> bool {
+        let has_more = |journal: fs::Metadata| journal.len() > format::TITLE.len() as u64;
+        fs::metadata(path.join(JOURNAL)).is_ok_and(has_more)
+            && Place::of_gone(path).is_ok_and(|gone| gone.is_some())
+    }
+
     /// Whether a process has the place of a session: it mounts the account, or sends what was left.
     pub fn is_held(label: &str, session: SessionId) -> bool {
         let path = directory(label).map(|directory| directory.join(hex::encode(session.0)));
@@ -98,7 +111,7 @@ impl Place {
     }
 
     pub(super) fn journal(&self) -> PathBuf {
-        self.0.path.join("journal")
+        self.0.path.join(JOURNAL)
     }
 
     /// Removes it, with all that it holds.
@@ -115,6 +128,21 @@ impl Place {
         }
     }
 
+    /// Sets its journal aside, where nothing reads it any more. Returns where.
+    ///
+    /// # Errors
+    /// If it can't be moved.
+    pub fn set_aside(&self) -> io::Result<PathBuf> {
+        let aside = self.0.path.with_extension(DAMAGED);
+        // It is a secret, and of no use any more.
+        fs::remove_file(self.0.path.join(CLAIM)).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
+        fs::rename(&self.0.path, &aside)?;
+        Ok(aside)
+    }
+
     fn note(&self, ticket: Ticket) -> io::Result<()> {
         let Ticket { session, secret, epoch, durable, attempt } = ticket;
         let (version, key) = (VERSION, self.0.key.0.clone());
@@ -127,7 +155,8 @@ impl Place {
         let mut journal = self.0.journal.lock();
         let mut length = 0;
         let file = replace(&self.journal(), |file| {
-            length = write(file, 0, trace)?;
+            file.write_all_at(format::TITLE, 0)?;
+            length = write(file, format::TITLE.len() as u64, trace)?;
             Ok(())
         })?;
         *journal = Some((file, length));

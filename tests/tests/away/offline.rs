@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -161,6 +162,83 @@ fn what_was_left_offline_is_rescued_if_another_mount_has_taken_the_account_over(
     assert_eq!(fs::read_to_string(mount.path("both.rescued")).unwrap(), "here");
     assert_eq!(places(&world), Vec::<PathBuf>::new());
     mount.unmount();
+}
+
+#[test]
+fn a_damaged_journal_is_told_of_and_what_can_be_read_of_it_is_sent_or_rescued() {
+    let mut world = World::new(&["alice"]);
+    let mount = offline(&world, "offline");
+    mount.shell("ls");
+    world.server.kill();
+    for (name, byte) in [("before", 1), ("damaged", 2), ("behind", 3)] {
+        write_synced(&mount.path(name), &[byte; 5000]).unwrap();
+    }
+    kill(mount);
+    let place = places(&world).remove(0);
+    let journal = place.join("journal");
+    let mut bytes = fs::read(&journal).unwrap();
+    let at = bytes.windows(5000).position(|part| part == [2; 5000]).unwrap();
+    bytes[at + 100] = 9;
+    fs::write(&journal, bytes).unwrap();
+    world.server.restart();
+    let mount = world.mount("alice");
+    assert!(mount.said().contains("can't be read"), "{}", mount.said());
+    assert!(fs::read(mount.path("before")).unwrap() == [1; 5000]);
+    assert_eq!(fs::metadata(mount.path("behind")).unwrap_err().kind(), ErrorKind::NotFound);
+    let [name] = &*rescues(&world) else { panic!("{:?}", rescues(&world)) };
+    let mut apply = Command::new(program("xfer"));
+    run_within(world.at_home(apply.args(["rescue", "apply", name])), PATIENCE).succeeded();
+    assert!(fs::read(mount.path("behind")).unwrap() == [3; 5000]);
+    // Nothing is thrown away; but the claim to the session is a secret, and of no use any more.
+    let aside = place.with_extension("damaged");
+    assert_eq!(places(&world), [&*aside]);
+    assert!(aside.join("journal").exists() && !aside.join("claim").exists());
+    mount.unmount();
+}
+
+#[test]
+fn only_its_user_can_read_what_an_offline_mount_keeps() {
+    let mut world = World::new(&["alice"]);
+    let mount = offline(&world, "offline");
+    mount.shell("ls");
+    world.server.kill();
+    write_synced(&mount.path("file"), b"text").unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let place = places(&world).remove(0);
+    assert_eq!(mode(&place), 0o700);
+    let names: Vec<_> = fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(names.len() > 2, "{names:?}");
+    assert!(names.iter().all(|path| mode(path) == 0o600), "{names:?}");
+    world.server.restart();
+    mount.sync();
+    mount.unmount();
+}
+
+#[test]
+fn what_waits_for_a_mount_by_another_name_is_told() {
+    let mut world = World::new(&["alice"]);
+    let relay = Relay::to(world.server.address);
+    let mount = world.mounting("alice").through(relay.address).arg("-o").arg("offline").start();
+    mount.shell("ls");
+    world.server.kill();
+    write_synced(&mount.path("file"), b"text").unwrap();
+    kill(mount);
+    world.server.restart();
+    let by_another_name = world.mounting("alice").arg("--takeover").start();
+    let line = format!("alice@{}: changes of an earlier mount wait here", relay.address);
+    assert!(by_another_name.said().contains(&line), "{}", by_another_name.said());
+    by_another_name.unmount();
+    let mount = world.mounting("alice").through(relay.address).start();
+    assert!(mount.said().contains("sending"), "{}", mount.said());
+    mount.unmount();
+}
+
+/// The names of the rescues on this machine.
+fn rescues(world: &World) -> Vec<String> {
+    let mut list = Command::new(program("xfer"));
+    let listed = run_within(world.at_home(list.args(["rescue", "list"])), PATIENCE).succeeded();
+    let names = listed.stdout.lines().filter_map(|line| line.split("  ").next());
+    names.filter(|name| name.starts_with("alice@")).map(str::to_owned).collect()
 }
 
 #[test]
