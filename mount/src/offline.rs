@@ -98,7 +98,7 @@ struct Keeper {
 impl Rescue for Keeper {
     fn keep(&self, why: String, changes: Vec<Trace>) -> Writing<'_> {
         Box::pin(async move {
-            let path = rescue::keep(&self.label, &why, changes)?;
+            let path = rescue::keep(&self.label, &why, &changes)?;
             report(&format!(
                 "{}: {why}; what an earlier mount left here is kept in {}; see: xfer rescue list",
                 self.label,

@@ -163,7 +163,7 @@ impl Running {
         let mut kept = self.kept.lock();
         if kept.is_none() {
             let account = format!("{}@{}", self.user, self.server);
-            match rescue::keep(&account, &ending.to_string(), self.client.trace()) {
+            match rescue::keep(&account, &ending.to_string(), &self.client.trace()) {
                 Ok(path) => *kept = Some(path),
                 // It is tried again when it is asked for again.
                 Err(error) => return Some(Err(error.to_string())),

@@ -19,7 +19,7 @@ pub fn run(
     command: RescueCommand,
     find_mount: impl Fn(&str) -> Option<PathBuf>,
 ) -> Result<String, Failure> {
-    let rescues = Rescues::of_user().ok_or_else(|| other("there is no home directory".into()))?;
+    let rescues = Rescues::of_user();
     match command {
         RescueCommand::List => list(&rescues),
         RescueCommand::Show { name } => {

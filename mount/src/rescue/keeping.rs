@@ -12,15 +12,9 @@ use crate::process::report::report;
 /// Keeps changes of an account as a rescue of this user's. Returns where they are.
 ///
 /// # Errors
-/// If the user has no home directory, or this machine's disk is full or fails.
-pub fn keep(
-    account: &str,
-    why: &str,
-    changes: impl IntoIterator<Item = Trace>,
-) -> io::Result<PathBuf> {
-    let none = || io::Error::new(io::ErrorKind::NotFound, "there is no home directory");
-    let rescues = Rescues::of_user().ok_or_else(none)?;
-    rescues.keep(account, why, changes.into_iter().map(Ok))
+/// If this machine's disks are full or fail.
+pub fn keep(account: &str, why: &str, changes: &[Trace]) -> io::Result<PathBuf> {
+    Rescues::of_user().keep(account, why, changes)
 }
 
 /// Keeps changes of one account's mount.
@@ -42,7 +36,7 @@ impl Rescue for Keeper {
     fn keep(&self, why: String, changes: Vec<Trace>) -> Writing<'_> {
         Box::pin(async move {
             let (account, reason) = (self.account.clone(), why.clone());
-            let keeping = move || keep(&account, &reason, changes);
+            let keeping = move || keep(&account, &reason, &changes);
             let path = tokio::task::spawn_blocking(keeping).await.map_err(io::Error::other)??;
             report(&format!(
                 "{}: {why}; what is not on the server is kept in {}; see: xfer rescue list",

@@ -19,13 +19,15 @@ pub mod commands;
 
 pub use keeping::{Keeper, keep};
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{fstatfs, syncfs};
+use rustix::process::geteuid;
 use xfer_client::connect::state_directory;
 use xfer_client::core::Trace;
 use xfer_protocol::Timestamp;
@@ -42,8 +44,8 @@ const CONTENTS: &str = "rescue.json";
 /// The same for people.
 const LIST: &str = "list.txt";
 
-/// The directory of all rescues of this user.
-pub struct Rescues(PathBuf);
+/// The directories of all rescues of this user. A new one goes to the first that can hold it.
+pub struct Rescues(Vec<PathBuf>);
 
 /// One rescue.
 pub struct Rescue {
@@ -52,66 +54,49 @@ pub struct Rescue {
 }
 
 impl Rescues {
-    /// The rescues of this user. `None` without a home directory.
-    pub fn of_user() -> Option<Rescues> {
-        state_directory().map(|directory| Rescues(directory.join("rescue")))
+    /// The rescues of this user: in the home directory, or where files outlive a restart, if there is
+    /// none or its disk is full.
+    pub fn of_user() -> Rescues {
+        let usual = state_directory().map(|directory| directory.join("rescue"));
+        let spare = std::env::var_os("TMPDIR").map_or(PathBuf::from("/var/tmp"), PathBuf::from);
+        let spare = spare.join(format!("xfer-rescue-{}", geteuid().as_raw()));
+        Rescues(usual.into_iter().chain([spare]).collect())
     }
 
-    /// Keeps the changes of a trace, and returns where. The directory has its name only once
-    /// everything is on the disk.
+    /// Keeps the changes of a trace, and returns where.
     ///
     /// # Errors
-    /// If this machine's disk is full or fails.
-    pub fn keep(
-        &self,
-        account: &str,
-        why: &str,
-        trace: impl IntoIterator<Item = io::Result<Trace>>,
-    ) -> io::Result<PathBuf> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-        let now = Timestamp::from(SystemTime::now()).to_rfc3339();
-        let (path, unfinished) = self.new_name(account, &now);
-        DirBuilder::new().mode(0o700).create(&unfinished)?;
-        let filled = fill(&unfinished, account, why, now, trace);
-        if filled.is_err() {
-            let _ = fs::remove_dir_all(&unfinished);
+    /// If no disk can hold them: what the first said.
+    pub fn keep(&self, account: &str, why: &str, trace: &[Trace]) -> io::Result<PathBuf> {
+        let mut kept = Err(io::ErrorKind::NotFound.into());
+        for (place, directory) in self.0.iter().enumerate() {
+            match keep_in(directory, account, why, trace.iter().cloned()) {
+                Ok(path) => return Ok(path),
+                Err(error) if place == 0 => kept = Err(error),
+                Err(_) => {}
+            }
         }
-        filled?;
-        fs::rename(&unfinished, &path)?;
-        File::open(&self.0)?.sync_all()?;
-        Ok(path)
-    }
-
-    /// A name that no rescue has, and the one until it is finished.
-    fn new_name(&self, account: &str, now: &str) -> (PathBuf, PathBuf) {
-        let stem = format!("{account}-{}", now.replace(':', "."));
-        let names = (1..).map(|count| match count {
-            1 => stem.clone(),
-            count => format!("{stem}-{count}"),
-        });
-        let paths = names.map(|name| (self.0.join(&name), self.0.join(format!(".{name}"))));
-        let mut free = paths.filter(|(path, unfinished)| !path.exists() && !unfinished.exists());
-        // The counts don't end before a name is free.
-        free.next().unwrap_or_else(|| (self.0.join(&stem), self.0.join(format!(".{stem}"))))
+        kept
     }
 
     /// All rescues, by name.
     ///
     /// # Errors
-    /// If the directory or a rescue can't be read.
+    /// If a directory or a rescue can't be read.
     pub fn all(&self) -> io::Result<Vec<Rescue>> {
-        let entries = match fs::read_dir(&self.0) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if !name.starts_with('.') {
-                names.push(name);
+        let mut names = BTreeSet::new();
+        for directory in &self.0 {
+            let entries = match fs::read_dir(directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                if !name.starts_with('.') {
+                    names.insert(name);
+                }
             }
         }
-        names.sort_unstable();
         names.iter().map(|name| self.open(name)).collect()
     }
 
@@ -121,10 +106,8 @@ impl Rescues {
     /// If there is none, or it can't be read.
     pub fn open(&self, name: &str) -> io::Result<Rescue> {
         let is_name = !name.is_empty() && !name.starts_with('.') && !name.contains('/');
-        if !is_name {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let path = self.0.join(name);
+        let path = self.0.iter().map(|directory| directory.join(name)).find(|path| path.exists());
+        let path = path.filter(|_| is_name).ok_or(io::ErrorKind::NotFound)?;
         let text = fs::read(path.join(CONTENTS))?;
         Ok(Rescue { contents: serde_json::from_slice(&text)?, path })
     }
@@ -147,16 +130,60 @@ impl Rescue {
     }
 }
 
+/// Keeps a rescue in this directory. It has its name only once everything is on the disk.
+fn keep_in(
+    directory: &Path,
+    account: &str,
+    why: &str,
+    trace: impl Iterator<Item = Trace>,
+) -> io::Result<PathBuf> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    must_be_own(directory)?;
+    let now = Timestamp::from(SystemTime::now()).to_rfc3339();
+    let (path, unfinished) = new_name(directory, account, &now);
+    DirBuilder::new().mode(0o700).create(&unfinished)?;
+    let filled = fill(&unfinished, account, why, now, trace);
+    if filled.is_err() {
+        let _ = fs::remove_dir_all(&unfinished);
+    }
+    filled?;
+    fs::rename(&unfinished, &path)?;
+    File::open(directory)?.sync_all()?;
+    Ok(path)
+}
+
+/// Another user may have made a directory that is found by its name alone.
+fn must_be_own(directory: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(directory)?;
+    if found.is_dir() && found.uid() == geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, "the directory belongs to another user"))
+}
+
+/// A name that no rescue in a directory has, and the one until it is finished.
+fn new_name(directory: &Path, account: &str, now: &str) -> (PathBuf, PathBuf) {
+    let stem = format!("{account}-{}", now.replace(':', "."));
+    let names = (1..).map(|count| match count {
+        1 => stem.clone(),
+        count => format!("{stem}-{count}"),
+    });
+    let paths = names.map(|name| (directory.join(&name), directory.join(format!(".{name}"))));
+    let mut free = paths.filter(|(path, unfinished)| !path.exists() && !unfinished.exists());
+    // The counts don't end before a name is free.
+    free.next().unwrap_or_else(|| (directory.join(&stem), directory.join(format!(".{stem}"))))
+}
+
 /// Fills the directory of a new rescue, for good.
 fn fill(
     directory: &Path,
     account: &str,
     why: &str,
     written: String,
-    trace: impl IntoIterator<Item = io::Result<Trace>>,
+    mut trace: impl Iterator<Item = Trace>,
 ) -> io::Result<()> {
     let mut shadow = Shadow::new(directory);
-    trace.into_iter().try_for_each(|part| part.and_then(|part| shadow.follow(part)))?;
+    trace.try_for_each(|part| shadow.follow(part))?;
     let (items, notes, changes) = shadow.settle()?;
     let (account, why) = (account.to_owned(), why.to_owned());
     let contents = Contents { account, written, why, changes, items, notes };

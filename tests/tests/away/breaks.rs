@@ -6,13 +6,16 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
+use xfer_mount::process::exit::Exit;
 use xfer_tests::files::errno;
 use xfer_tests::network::{Cable, Network, SERVER, Way};
-use xfer_tests::{Mount, PATIENCE, Relay, Server, World, scale, shell, wait_until};
+use xfer_tests::programs::program;
+use xfer_tests::{Mount, PATIENCE, Relay, Server, World, run_within, scale, shell, wait_until};
 
 /// How long the cable is pulled, in seconds: longer than it takes to notice.
 const PULLED_S: usize = 13;
@@ -264,13 +267,49 @@ fn a_mount_that_can_not_reach_the_server_is_unmounted_in_time_and_says_what_is_l
     let begin = Instant::now();
     mount.signal(Signal::TERM);
     mount.says("changes");
-    assert_eq!(mount.ended(), Some(i32::from(xfer_mount::process::exit::Exit::Lost.code())));
+    assert_eq!(mount.ended(), Some(i32::from(Exit::Lost.code())));
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
     apart.network.plug_in();
     // The session of the mount that is gone does not keep the next one on this machine out.
     let mount = apart.mount(&[]);
     assert!(mount.path("unsent").exists() && !mount.path("lost").exists());
     mount.unmount();
+}
+
+#[test]
+fn each_way_to_unmount_works_on_a_dead_link_and_loses_nothing() {
+    let apart = Apart::new();
+    for way in ["umount", "fusermount3 -u", "xfer unmount", "xfer unmount --abandon"] {
+        let mut mount = apart.mount(&["-o", "wait=1"]);
+        mount.shell("ls");
+        mount.sync();
+        apart.network.pull();
+        // Nothing has noticed yet that the link is dead.
+        fs::write(mount.path("file"), way).unwrap();
+        let begin = Instant::now();
+        let (name, options) = way.split_once(' ').unwrap_or((way, ""));
+        let found = if name == "xfer" { program(name) } else { PathBuf::from(name) };
+        let mut command = Command::new(found);
+        command.args(options.split_whitespace()).arg(mount.root());
+        run_within(apart.world.at_home(&mut command), PATIENCE);
+        assert_eq!(mount.ended(), Some(i32::from(Exit::Lost.code())), "{way}: {}", mount.said());
+        assert!(begin.elapsed() < Duration::from_secs(20), "{way}: {:?}", begin.elapsed());
+        assert!(!mount.is_mounted(), "{way}");
+        apart.network.plug_in();
+        let mount = apart.mount(&[]);
+        let rescue = |arguments: &[&str]| {
+            let mut command = Command::new(program("xfer"));
+            let command = command.arg("rescue").args(arguments);
+            run_within(apart.world.at_home(command), PATIENCE).succeeded().stdout
+        };
+        let listed = rescue(&["list"]);
+        let name = listed.split("  ").next().unwrap();
+        rescue(&["apply", name]);
+        assert_eq!(fs::read_to_string(mount.path("file")).unwrap(), way);
+        rescue(&["drop", name]);
+        mount.shell("rm file");
+        mount.unmount();
+    }
 }
 
 #[test]

@@ -126,6 +126,36 @@ fn thousands_of_files_and_one_that_is_too_large_for_this_disk_are_rescued() {
 }
 
 #[test]
+fn what_does_not_fit_where_rescues_are_kept_is_kept_elsewhere() {
+    let mut world = World::new(&["alice"]);
+    let (state, spare) = (world.home().join(".local/state"), world.outside());
+    fs::create_dir_all(&state).unwrap();
+    let at = state.display().to_string();
+    shell(Path::new("/"), &format!("mount -t tmpfs -o size=128k,mode=700 tmpfs '{at}'"));
+    let mount = world.mounting("alice").env("TMPDIR", spare.to_str().unwrap()).start();
+    mount.shell("ls");
+    world.server.kill();
+    fs::write(mount.path("file"), vec![7; 1 << 20]).unwrap();
+    abandon(mount);
+    world.server.restart();
+    let mount = world.mount("alice");
+    let rescue = |arguments: &[&str]| {
+        let mut command = Command::new(program("xfer"));
+        let command = command.arg("rescue").args(arguments).env("TMPDIR", &spare);
+        run_within(world.at_home(command), PATIENCE).succeeded().stdout
+    };
+    let listed = rescue(&["list"]);
+    let name = listed.split("  ").next().unwrap();
+    assert!(rescue(&["show", name]).contains(spare.to_str().unwrap()), "{listed}");
+    rescue(&["apply", name]);
+    assert!(fs::read(mount.path("file")).unwrap() == vec![7; 1 << 20]);
+    rescue(&["drop", name]);
+    assert_eq!(rescue(&["list"]), "nothing was rescued\n");
+    mount.unmount();
+    shell(Path::new("/"), &format!("umount -l '{at}'"));
+}
+
+#[test]
 fn what_others_changed_since_is_not_overwritten_by_a_rescue() {
     let mut world = World::new(&["alice"]);
     let mount = world.mount("alice");
