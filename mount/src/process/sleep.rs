@@ -18,8 +18,15 @@ use zbus::{Connection, proxy};
 /// it is configured otherwise (`InhibitDelayMaxSec=`).
 const DURABLE_MAX: Duration = Duration::from_secs(4);
 
-/// The pause before a bus that went away is looked for again.
-const RETRY: Duration = Duration::from_secs(60);
+/// The first pause before a bus that is not there is looked for again; each is twice the one before.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The longest pause.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// How often a bus is looked for that was never there, in ten minutes. A mount may begin before it, as
+/// the machine starts; a machine that has none by then is taken to be without logind.
+const TRIES: usize = 15;
 
 #[proxy(
     interface = "org.freedesktop.login1.Manager",
@@ -37,18 +44,20 @@ trait Manager {
 
 /// Has a client follow the sleep of this machine, for as long as it is polled.
 pub async fn follow(client: Arc<Client>) {
-    // A machine without logind when the mount begins has none later.
-    let mut is_there = false;
-    loop {
+    let (mut tries, mut pause) = (TRIES, RETRY);
+    while tries > 0 {
+        let mut is_there = false;
         if let Err(error) = follow_bus(&client, &mut is_there).await {
             tracing::debug!(%error, "logind");
         }
-        // Whether the machine woke up is not known then.
-        client.wake_up();
-        if !is_there {
-            return;
+        if is_there {
+            // Whether the machine woke up is not known then.
+            client.wake_up();
+            (tries, pause) = (usize::MAX, RETRY);
         }
-        sleep(RETRY).await;
+        tries -= 1;
+        sleep(pause).await;
+        pause = (pause * 2).min(RETRY_MAX);
     }
 }
 

@@ -22,6 +22,9 @@ else:
                       dbus_interface='org.freedesktop.DBus.Mock')
 ";
 
+/// The socket's name.
+const SOCKET: &str = "bus";
+
 /// A bus and a logind. Both end when this is dropped.
 #[derive(Debug)]
 pub struct Logind {
@@ -33,8 +36,7 @@ pub struct Logind {
 impl Logind {
     /// Starts both, with the bus's socket in a directory.
     pub fn start(directory: &Path) -> Logind {
-        let socket = directory.join("bus");
-        let address = format!("unix:path={}", socket.display());
+        let (socket, address) = (directory.join(SOCKET), Logind::address_in(directory));
         let mut bus = Command::new("dbus-daemon");
         bus.args(["--session", "--nofork", "--nopidfile"]).arg(format!("--address={address}"));
         let bus = bus.stdout(Stdio::null()).spawn().unwrap();
@@ -46,6 +48,11 @@ impl Logind {
         let logind = Logind { address, programs, _socket: socket };
         wait_until("logind", PATIENCE, || logind.call("inhibitors").is_some());
         logind
+    }
+
+    /// The address that the bus will have, with its socket in a directory.
+    pub fn address_in(directory: &Path) -> String {
+        format!("unix:path={}", directory.join(SOCKET).display())
     }
 
     /// The bus's address, for `DBUS_SYSTEM_BUS_ADDRESS`.

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::statvfs;
 use xfer_tests::files::errno;
 use xfer_tests::freezer::Freezer;
 use xfer_tests::logind::Logind;
@@ -36,6 +37,7 @@ fn a_machine_can_sleep_though_programs_wait_for_a_server_that_is_gone() {
     let mount = mount_with(&world, &logind, &["-o", "wait=forever"]);
     mount.shell("ls; cat warm");
     world.server.kill();
+    fs::write(mount.path("late"), "late").unwrap();
     let mut waiting = cat(&mount, "cold");
     wait_until("the program to wait", PATIENCE, || {
         mount.xfer("status", &["--json"]).succeeded().stdout.contains("\"why\"")
@@ -45,10 +47,13 @@ fn a_machine_can_sleep_though_programs_wait_for_a_server_that_is_gone() {
     logind.announce_sleep();
     wait_until("the mount to let the machine sleep", PATIENCE, || !logind.is_delayed());
     assert!(announced.elapsed() < Duration::from_secs(8), "{:?}", announced.elapsed());
+    assert!(mount.said().contains("are sent when it wakes up"), "{}", mount.said());
     wait_until("the program to end", PATIENCE, || waiting.try_wait().unwrap().is_some());
     // Whatever is done in the last moment is answered at once.
     assert_eq!(errno(fs::read(mount.path("cold"))), libc::ETIMEDOUT);
     assert_eq!(fs::read_to_string(mount.path("warm")).unwrap(), "warm");
+    assert!(fs::metadata(mount.root()).unwrap().is_dir());
+    statvfs(mount.root()).unwrap();
     let mut late = cat(&mount, "cold");
     let programs = [Freezer::new("mount", mount.pid()), Freezer::new("late", late.id())];
     // The mount first, which is what keeps a machine awake.
@@ -60,6 +65,20 @@ fn a_machine_can_sleep_though_programs_wait_for_a_server_that_is_gone() {
     assert_eq!(fs::read(mount.path("cold")).unwrap(), vec![7; 1 << 20]);
     drop(programs);
     late.wait().unwrap();
+    mount.unmount();
+    let mount = mount_with(&world, &logind, &[]);
+    assert_eq!(fs::read_to_string(mount.path("late")).unwrap(), "late");
+    mount.unmount();
+}
+
+#[test]
+fn a_logind_that_starts_after_the_mount_is_followed_too() {
+    let world = World::new(&["alice"]);
+    let directory = world.outside();
+    let mounting = world.mounting("alice");
+    let mount = mounting.env("DBUS_SYSTEM_BUS_ADDRESS", &Logind::address_in(&directory)).start();
+    let logind = Logind::start(&directory);
+    wait_until("the mount to know logind", PATIENCE, || logind.is_delayed());
     mount.unmount();
 }
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use xfer_tests::programs::wait_for_line;
@@ -17,8 +17,8 @@ const TREE: &str = "mkdir d && (cd d && seq 12000 | xargs touch) && echo text > 
                     && head -c 3000000 /dev/urandom > big \
                     && setfattr -n user.a -v b d/file && ln -s file d/link";
 
-/// The most attempts, since a busy machine may lose the session.
-const ATTEMPTS: usize = 5;
+/// The longest time until a program ends that is told to, also on a machine that is busy.
+const ENDING: Duration = Duration::from_secs(8);
 
 /// Programs that each wait for the server's answer.
 const WAITING: &[&str] = &[
@@ -68,43 +68,35 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_raw(child.id() as i32).unwrap(), signal).unwrap();
 }
 
-/// Waits for a program to end; returns its status.
+/// Waits for a program to end that was told to; returns its status.
 #[track_caller]
 fn ended(child: &mut Child, what: &str) -> ExitStatus {
-    let mut status = None;
+    let (told, mut status) = (Instant::now(), None);
     wait_until(what, PATIENCE, || {
         status = child.try_wait().unwrap();
         status.is_some()
     });
+    assert!(told.elapsed() < ENDING, "{what} took {:?}", told.elapsed());
     status.unwrap()
 }
 
 /// Mounts with empty caches, and returns the result of `act` while the server is silent and a change
-/// is in the log.
-///
-/// The session must outlive `act`, so that its loss can't be what ended the wait. On a busy machine
-/// it may be lost before a program has even begun to wait; then everything is repeated.
+/// is in the log. Operations wait for it without end, so that nothing but a signal ends them.
 #[track_caller]
 fn on_a_silent_server<T>(world: &World, act: impl Fn(&Mount) -> T) -> T {
-    for _ in 0..ATTEMPTS {
-        let relay = Relay::to(world.server.address);
-        let mut mount =
-            world.mounting("alice").through(relay.address).arg("--log-size=16MiB").start();
-        // Look these up before the server falls silent, so that it can be opened and files be created.
-        fs::metadata(mount.path("big")).unwrap();
-        mount.shell("ls -R outbox");
-        mount.sync();
-        relay.hold_answers();
-        mount.shell("touch changed");
-        let result = act(&mount);
-        relay.release();
-        if mount.xfer("status", &[]).succeeded().stdout.contains("connected") {
-            mount.unmount();
-            return result;
-        }
-        mount.unmounted_by_force();
-    }
-    panic!("the session was lost {ATTEMPTS} times before the program had ended");
+    let relay = Relay::to(world.server.address);
+    let mounting = world.mounting("alice").through(relay.address);
+    let mount = mounting.arg("--log-size=16MiB").arg("-o").arg("wait=forever").start();
+    // Look these up before the server falls silent, so that it can be opened and files be created.
+    fs::metadata(mount.path("big")).unwrap();
+    mount.shell("ls -R outbox");
+    mount.sync();
+    relay.hold_answers();
+    mount.shell("touch changed");
+    let result = act(&mount);
+    relay.release();
+    mount.unmount();
+    result
 }
 
 #[test]
