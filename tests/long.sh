@@ -62,6 +62,8 @@ breaks() {
     export XFER_POWER_CUTS=${XFER_POWER_CUTS:-300}
     measured "$XFER_POWER_CUTS power cuts of a disk that forgets" \
         -p xfer-tests --test storing -- --nocapture power::
+    measured "$XFER_POWER_CUTS power cuts of a client's machine" \
+        -p xfer-tests --test away -- --nocapture offline_power::
     measured "$XFER_RESCUES rescues of random changes" \
         -p xfer-tests --test away -- --nocapture rescue::random
     measured "$XFER_CLIENT_KILLS kills of a client that works offline" \

@@ -5,14 +5,16 @@
 //! since a mount that ends while the server can't be reached leaves a session there too. It holds
 //! no secret: only a login with the account's password may name the session that it replaces.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 use xfer_client::connect::state_directory;
+use xfer_client::durable::{make_directory, sync_directory};
+use xfer_client::machine::identity;
 use xfer_protocol::SessionId;
 
 /// More than any note has, in bytes.
@@ -41,8 +43,7 @@ impl SessionNotes {
     /// The notes of the account `label`, which is `user@host:port`. `None` without a home.
     pub fn of(label: &str) -> Option<SessionNotes> {
         let directory = state_directory()?.join("sessions");
-        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Some(SessionNotes::within(directory, &machine, label))
+        Some(SessionNotes::within(directory, &identity(), label))
     }
 
     fn within(directory: PathBuf, machine: &str, label: &str) -> SessionNotes {
@@ -59,7 +60,7 @@ impl SessionNotes {
     /// # Errors
     /// If the note can't be written.
     pub fn note(&self, session: SessionId) -> io::Result<SessionNote> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        make_directory(&self.directory)?;
         for left in self.left() {
             let _ = fs::remove_file(left.path);
         }
@@ -67,6 +68,9 @@ impl SessionNotes {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         writeln!(file, "{}", self.owner)?;
+        // The machine may lose its power, too.
+        file.sync_all()?;
+        sync_directory(&self.directory)?;
         Ok(SessionNote { _lock: file })
     }
 

@@ -12,9 +12,9 @@ mod place;
 mod spill;
 mod leftover;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use xfer_protocol::message::Secret;
@@ -22,6 +22,7 @@ use xfer_protocol::{Epoch, Seq, SessionId};
 
 use crate::connect::{SavedKey, Ticket};
 use crate::core::Trace;
+use crate::machine;
 use format::Kept;
 
 pub use leftover::{Leftover, Unsent};
@@ -166,29 +167,5 @@ fn directory(label: &str) -> Option<PathBuf> {
 
 /// What the names of this machine's directories end with.
 fn suffix() -> String {
-    format!(" from {}", machine())
-}
-
-/// The identity of this machine: that of machine-id(5), since its name may change with the network.
-fn machine() -> String {
-    let id = fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let id = id.trim();
-    match !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        true => id.to_owned(),
-        false => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-    }
-}
-
-/// Puts a file in the place of another, for good.
-fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let next = path.with_extension("new");
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(true).mode(0o600);
-    let file = options.open(&next)?;
-    write(&file)?;
-    file.sync_all()?;
-    fs::rename(&next, path)?;
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())?;
-    Ok(file)
+    format!(" from {}", machine::identity())
 }

@@ -1,8 +1,8 @@
 //! The directory in which one session's claim and journal are kept.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,10 +11,11 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::task::spawn_blocking;
 use xfer_protocol::{SessionId, codec};
 
-use super::{KeptTicket, VERSION, directory, format, replace};
+use super::{KeptTicket, VERSION, directory, format};
 use crate::connect::{SavedKey, Ticket};
 use crate::core::Trace;
 use crate::drive::{Journal, Writing};
+use crate::durable::{make_directory, replace};
 
 /// As much is written at once, in bytes.
 const WRITE_BYTES: usize = 4 << 20;
@@ -30,9 +31,6 @@ const DEAD: &str = "dead";
 
 /// The extension of a place whose journal can't be read to its end.
 const DAMAGED: &str = "damaged";
-
-/// How many directories above a place may be new.
-const DIRECTORIES: usize = 4;
 
 /// The place of one session, which this process has locked.
 #[derive(Clone)]
@@ -56,10 +54,7 @@ impl Place {
     pub fn create(label: &str, session: SessionId, key: SavedKey) -> io::Result<Place> {
         let none = || io::Error::new(io::ErrorKind::NotFound, "there is no home directory");
         let path = directory(label).ok_or_else(none)?.join(hex::encode(session.0));
-        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-        for directory in path.ancestors().skip(1).take(DIRECTORIES) {
-            File::open(directory)?.sync_all()?;
-        }
+        make_directory(&path)?;
         let lock = lock_of(&path)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let journal = Mutex::default();

@@ -30,6 +30,7 @@ use rustix::fs::{fstatfs, syncfs};
 use rustix::process::geteuid;
 use xfer_client::connect::state_directory;
 use xfer_client::core::Trace;
+use xfer_client::durable::make_directory;
 use xfer_protocol::Timestamp;
 
 use item::Contents;
@@ -137,7 +138,7 @@ fn keep_in(
     why: &str,
     trace: impl Iterator<Item = Trace>,
 ) -> io::Result<PathBuf> {
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    make_directory(directory)?;
     must_be_own(directory)?;
     let now = Timestamp::from(SystemTime::now()).to_rfc3339();
     let (path, unfinished) = new_name(directory, account, &now);

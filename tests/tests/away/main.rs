@@ -3,5 +3,6 @@
 mod cuts;
 mod breaks;
 mod offline;
+mod offline_power;
 mod sleep;
 mod rescue;
