@@ -7,8 +7,10 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Duration;
+
+use rustix::net::sockopt::{set_socket_linger, socket_linger};
 
 use crate::waiting::{PATIENCE, wait_until};
 
@@ -40,7 +42,19 @@ struct Wire {
     cut: AtomicBool,
     holding: Mutex<Holding>,
     released: Condvar,
-    connections: Mutex<Vec<TcpStream>>,
+    /// Both ends of each connection.
+    connections: Mutex<Vec<Weak<TcpStream>>>,
+    /// Where the next connection is reset.
+    next_cut: Mutex<Option<Cut>>,
+}
+
+/// A place in a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// Whether it is on the way to the server, or to the client.
+    pub to_server: bool,
+    /// The number of bytes before it.
+    pub after: u64,
 }
 
 /// The kinds of bytes to hold back.
@@ -118,6 +132,18 @@ impl Relay {
         self.wire.released.notify_all();
     }
 
+    /// Resets all connections, and the next one at this place.
+    pub fn reset(&self, next: Cut) {
+        *self.wire.next_cut.lock().unwrap() = Some(next);
+        self.wire.end_all(reset);
+        self.release();
+    }
+
+    /// Whether the connection has begun that [`Relay::reset`] has reset.
+    pub fn has_reset_next(&self) -> bool {
+        self.wire.next_cut.lock().unwrap().is_none()
+    }
+
     /// Breaks all connections, present and future.
     pub fn cut(&self) {
         self.wire.cut.store(true, Ordering::SeqCst);
@@ -126,9 +152,7 @@ impl Relay {
 
     /// Breaks all connections. New ones can be made.
     pub fn break_connections(&self) {
-        for connection in self.wire.connections.lock().unwrap().drain(..) {
-            let _ = connection.shutdown(Shutdown::Both);
-        }
+        self.wire.end_all(|connection| drop(connection.shutdown(Shutdown::Both)));
         self.release();
     }
 }
@@ -140,20 +164,28 @@ impl Drop for Relay {
 }
 
 impl Wire {
+    fn end_all(&self, end: impl Fn(&TcpStream)) {
+        let connections = std::mem::take(&mut *self.connections.lock().unwrap());
+        connections.iter().filter_map(Weak::upgrade).for_each(|connection| end(&connection));
+    }
+
     fn connect(self: &Arc<Self>, client: TcpStream, server: TcpStream) {
         if self.cut.load(Ordering::SeqCst) {
             return;
         }
         let _ = client.set_nodelay(true);
         let _ = server.set_nodelay(true);
-        let ends = [&client, &server].map(|end| end.try_clone().unwrap());
-        let [client_too, server_too] = ends;
+        let (client, server) = (Arc::new(client), Arc::new(server));
+        let (client_too, server_too) = (client.clone(), server.clone());
         let mut connections = self.connections.lock().unwrap();
         let is_first = connections.is_empty();
-        connections.extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
+        connections.extend([&client, &server].map(Arc::downgrade));
         let (up, down) = (self.clone(), self.clone());
+        let cut = self.next_cut.lock().unwrap().take();
+        let up_to = |to_server| cut.filter(|cut| cut.to_server == to_server).map(|cut| cut.after);
+        let (up_max, down_max) = (up_to(true), up_to(false));
         std::thread::spawn(move || {
-            pass(client, server, |len| {
+            pass(&client, &server, up_max, |len| {
                 if is_first {
                     up.wait_while(|holding| holding.changes);
                 }
@@ -161,7 +193,7 @@ impl Wire {
             });
         });
         std::thread::spawn(move || {
-            pass(server_too, client_too, |len| {
+            pass(&server_too, &client_too, down_max, |len| {
                 down.held.fetch_add(len, Ordering::SeqCst);
                 down.wait_while(|holding| holding.answers);
                 down.held.fetch_sub(len, Ordering::SeqCst);
@@ -176,15 +208,34 @@ impl Wire {
     }
 }
 
-/// Forwards bytes until either end closes; calls `before` with their number before each write.
-fn pass(mut from: TcpStream, mut to: TcpStream, before: impl Fn(u64)) {
-    let mut buffer = vec![0; 64 << 10];
-    while let Ok(len @ 1..) = from.read(&mut buffer) {
+/// Has the other side see a reset, and not an end, once nothing here uses the connection any more.
+fn reset(connection: &TcpStream) {
+    let _ = set_socket_linger(connection, Some(Duration::ZERO));
+    let _ = connection.shutdown(Shutdown::Read);
+}
+
+/// Forwards bytes until either end closes; calls `before` with their number before each write. Both
+/// ends are reset after `max` bytes, if there is a maximum.
+fn pass(mut from: &TcpStream, mut to: &TcpStream, max: Option<u64>, before: impl Fn(u64)) {
+    let (mut buffer, mut left) = (vec![0; 64 << 10], max.unwrap_or(u64::MAX));
+    while left > 0
+        && let Ok(len @ 1..) = from.read(&mut buffer)
+    {
+        let len = len.min(usize::try_from(left).unwrap_or(usize::MAX));
         before(len as u64);
         if to.write_all(&buffer[..len]).is_err() {
             break;
         }
+        left -= len as u64;
     }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
+    if left == 0 {
+        reset(from);
+        reset(to);
+    }
+    for end in [from, to] {
+        // An end would come before the reset.
+        if !matches!(socket_linger(end), Ok(Some(Duration::ZERO))) {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
 }

@@ -15,10 +15,19 @@ use xfer_mount::process::exit::Exit;
 use xfer_tests::files::errno;
 use xfer_tests::network::{Cable, Network, SERVER, Way};
 use xfer_tests::programs::program;
-use xfer_tests::{Mount, PATIENCE, Relay, Server, World, run_within, scale, shell, wait_until};
+use xfer_tests::relay::Cut;
+use xfer_tests::{
+    Mount, PATIENCE, Random, Relay, Server, World, run_within, scale, shell, wait_until,
+};
 
 /// How long the cable is pulled, in seconds: longer than it takes to notice.
 const PULLED_S: usize = 13;
+
+/// How often a connection is reset while it is being opened.
+const OPENINGS: usize = 12;
+
+/// About the number of bytes with which a session goes on over a new connection, in each direction.
+const OPENING_BYTES: u64 = 4000;
 
 /// How long `kill` may take to end a program that waits for the server.
 const KILL_MAX: Duration = Duration::from_secs(2);
@@ -161,12 +170,14 @@ fn links_that_are_reset_again_and_again_lose_nothing() {
     let relay = Relay::to(world.server.address);
     let mount =
         world.mounting("alice").through(relay.address).arg("-o").arg("wait=forever").start();
+    let mut random = Random::new(Random::seed());
     let (mut program, check) = bring(&world, &mount);
     let mut resets = 0;
     while program.try_wait().unwrap().is_none() {
-        relay.break_connections();
+        // Some links carry a little before they break, some not even all of their opening.
+        let next = Cut { to_server: random.below(2) == 0, after: random.below(OPENING_BYTES) };
+        relay.reset(next);
         resets += 1;
-        // Some links carry a little before they break, some next to nothing.
         std::thread::sleep(Duration::from_millis([20, 150, 700][resets % 3]));
     }
     assert!(resets > 1, "the program was too fast");
@@ -176,6 +187,31 @@ fn links_that_are_reset_again_and_again_lose_nothing() {
     // At the same address: the server may not have heard that the session is over.
     let mount = world.mounting("alice").through(relay.address).start();
     mount.shell(&format!("diff {check}"));
+    mount.unmount();
+}
+
+#[test]
+fn a_connection_that_is_reset_anywhere_in_its_opening_repeats_and_loses_nothing() {
+    let world = World::new(&["alice"]);
+    let relay = Relay::to(world.server.address);
+    let mut random = Random::new(Random::seed());
+    let mounting = world.mounting("alice").through(relay.address);
+    let mount = mounting.arg("-o").arg("wait=forever").start();
+    let mut file = File::options().create(true).append(true).open(mount.path("file")).unwrap();
+    let mut lines = String::new();
+    for round in 0..scale::count("XFER_OPENINGS", OPENINGS) {
+        let next = Cut { to_server: round % 2 == 0, after: random.below(OPENING_BYTES) };
+        relay.reset(next);
+        let line = format!("line {round}\n");
+        file.write_all(line.as_bytes()).unwrap();
+        lines += &line;
+        file.sync_all().unwrap();
+        wait_until(&format!("{next:?} to be reached"), PATIENCE, || relay.has_reset_next());
+    }
+    drop(file);
+    mount.unmount();
+    let mount = world.mounting("alice").through(relay.address).start();
+    assert_eq!(fs::read_to_string(mount.path("file")).unwrap(), lines);
     mount.unmount();
 }
 
