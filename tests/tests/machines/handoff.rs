@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use xfer_tests::files::errno;
-use xfer_tests::{Mount, PATIENCE, World, scale, wait_until};
+use xfer_tests::{Mount, PATIENCE, Relay, World, scale, wait_until};
 
 use crate::{output, shows, start};
 
@@ -123,5 +125,75 @@ fn an_idle_mount_hands_the_tree_over_in_a_moment() {
         mount.shell("cat f*; ls -l");
     }
     assert!(shortest < Duration::from_secs(1), "{shortest:?}");
+    mounts.into_iter().for_each(Mount::unmount);
+}
+
+/// A program that shows the first byte of a file, through a mapping, for each line that it reads.
+const MAPPED: &str = "
+import mmap, sys
+file = open('file', 'rb')
+mapped = mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ)
+print(chr(mapped[0]), flush=True)
+for line in sys.stdin:
+    print(chr(mapped[0]), flush=True)
+";
+
+#[test]
+fn a_mapping_shows_what_the_other_mount_has_written() {
+    let world = World::new(&["alice"]);
+    let [first, second] = two(&world, "forever");
+    fs::write(first.path("file"), "before").unwrap();
+    let mut python = Command::new("python3");
+    let python = python.args(["-c", MAPPED]).current_dir(first.root());
+    let mut python = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut shown = BufReader::new(python.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(shown.next().as_deref(), Some("b"));
+    let mut input = python.stdin.take().unwrap();
+    for byte in ["x", "y"] {
+        let file = File::options().write(true).open(second.path("file")).unwrap();
+        file.write_all_at(byte.as_bytes(), 0).unwrap();
+        drop(file);
+        input.write_all(b"\n").unwrap();
+        assert_eq!(shown.next().as_deref(), Some(byte));
+    }
+    drop(input);
+    assert!(python.wait().unwrap().success());
+    [first, second].into_iter().for_each(Mount::unmount);
+}
+
+#[test]
+fn what_the_other_mount_has_not_changed_is_not_fetched_again() {
+    const BYTES: usize = 4 << 20;
+    let world = World::new(&["alice"]);
+    let relay = Relay::to(world.server.address);
+    let options = "handoff,wait=forever";
+    let first = world.mounting("alice").through(relay.address).arg("-o").arg(options).start();
+    first.shell(&format!("head -c {BYTES} /dev/urandom > same; cp same changed; md5sum same"));
+    let before = first.shell("md5sum same; sync .");
+    let elsewhere = world.mount_point("elsewhere");
+    let second = world.mounting("alice").at(&elsewhere).arg("-o").arg(options);
+    let second = second.arg("--takeover").start();
+    for turn in 0..3 {
+        second.shell(&format!("echo {turn} > changed; sync ."));
+        let passed = relay.passed();
+        assert_eq!(first.shell("md5sum same"), before);
+        assert_eq!(first.shell("cat changed"), turn.to_string());
+        let fetched = relay.passed().down - passed.down;
+        assert!(fetched < BYTES as u64 / 10, "{fetched} bytes in turn {turn}");
+    }
+    [first, second].into_iter().for_each(Mount::unmount);
+}
+
+#[test]
+fn a_mount_that_has_just_got_the_tree_keeps_it_for_two_seconds() {
+    let world = World::new(&["alice"]);
+    let mounts = two(&world, "forever");
+    for turn in 0..4 {
+        mounts[turn % 2].shell(&format!("echo {turn} > file"));
+        let asked = Instant::now();
+        assert_eq!(mounts[(turn + 1) % 2].shell("cat file"), turn.to_string());
+        // A part of the two seconds has passed when the first program ends.
+        assert!(asked.elapsed() > Duration::from_secs(1), "{:?}", asked.elapsed());
+    }
     mounts.into_iter().for_each(Mount::unmount);
 }

@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use xfer_mount::process::exit::Exit::Lost;
 use xfer_server::program::exit::Exit;
+use xfer_tests::programs::program;
 use xfer_tests::server::command;
 use xfer_tests::space::contents;
-use xfer_tests::{PATIENCE, Server, World, shell, wait_until};
+use xfer_tests::{PATIENCE, Server, World, run_within, shell, wait_until};
 
 const RUN: [&str; 3] = ["run", "--listen", "127.0.0.1:0"];
 
@@ -159,4 +162,34 @@ fn what_a_crash_left_is_set_aside_without_an_alarm_and_goes_after_days() {
     wait_until("it to go", PATIENCE, || set_aside(&store).is_empty());
     check_all(&world, "a{1..10}");
     assert_eq!(fs::read_dir(store.join("contents/lost")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_mount_whose_server_was_put_back_to_a_backup_says_so_and_keeps_what_it_has() {
+    let mut world = World::new(&["alice"]);
+    let store = world.server.store().to_owned();
+    let mut mount = world.mounting("alice").arg("-o").arg("wait=forever").start();
+    mount.shell("echo old > old; sync .");
+    assert_eq!(world.server.terminate(), Some(0));
+    shell(&store, "cp -a . ../backup");
+    world.server.restart();
+    mount.shell("echo newer > newer; sync .");
+    world.server.kill();
+    mount.shell("echo pending > pending");
+    shell(&store, "find . -mindepth 1 -delete; cp -a ../backup/. .");
+    world.server.restart();
+    mount.says("it was put back from a backup");
+    mount.says("what is not on the server is kept in");
+    assert_eq!(mount.unmounted_by_force(), Some(i32::from(Lost.code())), "{}", mount.said());
+    let mount = world.mount("alice");
+    assert_eq!(mount.shell("ls | tr '\\n' ' '"), "inbox old outbox ");
+    let rescue = |arguments: &[&str]| {
+        let mut command = Command::new(program("xfer"));
+        let command = world.at_home(command.arg("rescue").args(arguments));
+        run_within(command, PATIENCE).succeeded().stdout
+    };
+    let listed = rescue(&["list"]);
+    rescue(&["apply", listed.split("  ").next().unwrap()]);
+    assert_eq!(fs::read_to_string(mount.path("pending")).unwrap(), "pending\n");
+    mount.unmount();
 }
