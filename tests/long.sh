@@ -47,7 +47,7 @@ space() {
 
 sides() {
     export XFER_RULES_OPERATIONS=${XFER_RULES_OPERATIONS:-10000000}
-    export XFER_RULES_RUNS=${XFER_RULES_RUNS:-10000} XFER_RULES_SEEDS=${XFER_RULES_SEEDS:-10000}
+    export XFER_RULES_RUNS=${XFER_RULES_RUNS:-100000} XFER_RULES_SEEDS=${XFER_RULES_SEEDS:-10000}
     export XFER_SHORT_STEPS=${XFER_SHORT_STEPS:-4}
     measured "both sides against the rules, $XFER_RULES_OPERATIONS operations" \
         -p xfer-tests --test rules -- --nocapture

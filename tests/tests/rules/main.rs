@@ -22,6 +22,9 @@ mod left;
 mod short;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -516,14 +519,19 @@ fn run_twice(seed: u64) -> String {
 #[test]
 fn the_same_seed_gives_the_same_history_byte_for_byte() {
     let seeds = scale::count("XFER_RULES_SEEDS", SEEDS) as u64;
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-    let histories: BTreeSet<String> = std::thread::scope(|scope| {
-        let part = |first| (first..seeds).step_by(threads as usize).map(run_twice).collect();
-        let spawn = |first| scope.spawn(move || -> BTreeSet<String> { part(first) });
-        let parts: Vec<_> = (0..threads).map(spawn).collect();
-        parts.into_iter().flat_map(|part| part.join().expect("a part of the seeds")).collect()
-    });
+    let histories: BTreeSet<String> = on_all_cores(0..seeds, run_twice).into_iter().collect();
     assert_eq!(histories.len() as u64, seeds, "different seeds give one history");
+}
+
+/// Does something with each seed, on as many threads as this machine has cores.
+fn on_all_cores<T: Send>(seeds: Range<u64>, each: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let each = &each;
+    std::thread::scope(|scope| {
+        let part = |first| seeds.clone().skip(first).step_by(threads).map(each).collect::<Vec<T>>();
+        let parts: Vec<_> = (0..threads).map(|first| scope.spawn(move || part(first))).collect();
+        parts.into_iter().flat_map(|part| part.join().expect("a part of the seeds")).collect()
+    })
 }
 
 /// What stands around a place in a transcript.
@@ -538,10 +546,16 @@ fn shown(transcript: &str, at: Option<usize>) -> String {
 #[test]
 fn random_operations_of_many_seeds_give_what_the_pure_rules_give() {
     let first = Random::seed();
-    for seed in first..first + scale::count("XFER_RULES_RUNS", RUNS) as u64 {
-        println!("seed {seed}");
-        run(seed, Place::InMemory, OPERATIONS_IN_MEMORY, Flaw::None);
-    }
+    let count = scale::count("XFER_RULES_RUNS", RUNS) as u64;
+    on_all_cores(first..first + count, |seed| {
+        let run = || drop(run(seed, Place::InMemory, OPERATIONS_IN_MEMORY, Flaw::None));
+        // The others still run.
+        let done = catch_unwind(run);
+        println!("seed {seed}: {}", if done.is_ok() { "passed" } else { "FAILED" });
+        done.is_ok()
+    })
+    .iter()
+    .for_each(|passed| assert!(passed, "a seed failed; see above"));
 }
 
 /// The number of runs in which a flaw must be found.
@@ -552,7 +566,7 @@ const RUNS_OF_A_FLAW: u64 = 60;
 fn must_be_found(flaw: Flaw) {
     let is_found = |seed| {
         let run = || drop(run(seed, Place::InMemory, OPERATIONS_IN_MEMORY, flaw));
-        std::panic::catch_unwind(run).is_err()
+        catch_unwind(run).is_err()
     };
     let found = (1..=RUNS_OF_A_FLAW).find(|seed| is_found(*seed));
     println!("{flaw:?} was found by seed {found:?}");
