@@ -42,7 +42,8 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 /// Puts a file in the place of another, for good.
 ///
 /// # Errors
-/// If it can't be written or synced. Then the other one is still there.
+/// If it can't be written or synced. If only its directory can't be synced, it is there, but may be the
+/// other one again after a loss of power.
 pub fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<File> {
     let next = path.with_extension("new");
     let mut options = File::options();

@@ -34,20 +34,21 @@ pub fn send_left(
         ));
     }
     let mut in_use = None;
-    for left in Left::of(label).map_err(|error| unusable(label, &error))? {
+    for mut left in Left::of(label).map_err(|error| unusable(label, &error))? {
+        let keeper = Keeper { label: label.to_owned() };
+        let was_damaged = settle_damage(label, &mut left, &keeper, runtime)?;
         let count = left.count();
         if count > 0 {
             report(&format!("{label}: sending {count} changes that an earlier mount left here"));
         }
-        let keeper = Keeper { label: label.to_owned() };
         let settled = match left.leftover() {
             Some((leftover, key)) => {
                 let (dial, journal) = (peer.dial_again(&key)?, Arc::new(left.place()));
                 let real = Surroundings::real();
                 runtime.block_on(leftover.settle(dial, purpose, options, journal, &keeper, real))
             }
-            // It is kept below, with all that can be read.
-            None if left.damage().is_some_and(|damage| !damage.trace.is_empty()) => Ok(()),
+            // It was kept with what stands behind the damage.
+            None if was_damaged => Ok(()),
             None => {
                 let why = "its claim to the session can't be read".to_owned();
                 let keeping = keeper.keep(why, left.trace().collect());
@@ -55,7 +56,7 @@ pub fn send_left(
             }
         };
         match settled {
-            Ok(()) => settle_damage(label, left, &keeper, runtime)?,
+            Ok(()) => left.remove().map_err(|error| unusable(label, &error))?,
             Err(Unsent::InUse(error)) => {
                 report(&format!("{label}: they wait, since another mount has the account"));
                 in_use = Some(error.at(label));
@@ -66,27 +67,29 @@ pub fn send_left(
     Ok(in_use)
 }
 
-/// Removes what was sent or kept, unless a part of it can't be read.
+/// Rescues all that can be read of a damaged journal, if some of it can't be sent, and keeps the journal
+/// aside. Returns whether there is such a rescue. To be called before anything is sent, which replaces
+/// the journal.
 fn settle_damage(
     label: &str,
-    left: Left,
+    left: &mut Left,
     keeper: &Keeper,
     runtime: &Runtime,
-) -> Result<(), Failure> {
-    let Some(Damage { trace, bytes }) = left.damage() else {
-        return left.remove().map_err(|error| unusable(label, &error));
-    };
-    if !trace.is_empty() {
-        let keeping = keeper.keep("its journal is damaged".to_owned(), trace);
+) -> Result<bool, Failure> {
+    let Some(Damage { trace, bytes }) = left.damage() else { return Ok(false) };
+    let is_rescued = !trace.is_empty();
+    if is_rescued {
+        let why = "its journal is damaged, so changes may be missing".to_owned();
+        let keeping = keeper.keep(why, trace);
         runtime.block_on(keeping).map_err(|error| unsent(label, Unsent::Unkept(error)))?;
     }
-    let aside = left.place().set_aside().map_err(|error| unusable(label, &error))?;
+    let aside = left.set_damage_aside().map_err(|error| unusable(label, &error))?;
     report(&format!(
         "{label}: {bytes} bytes of what an earlier mount left here can't be read, as when the machine \
-         crashes while they are written; they stay in {}",
+         crashes while they are written; all of it stays in {}",
         aside.display()
     ));
-    Ok(())
+    Ok(is_rescued)
 }
 
 /// Keeps what can't be sent any more.

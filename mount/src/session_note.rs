@@ -68,9 +68,10 @@ impl SessionNotes {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         writeln!(file, "{}", self.owner)?;
-        // The machine may lose its power, too.
-        file.sync_all()?;
-        sync_directory(&self.directory)?;
+        // The machine may lose its power, too. Without this, the next mount then has to wait.
+        if let Err(error) = file.sync_all().and_then(|()| sync_directory(&self.directory)) {
+            tracing::warn!(%error, "the note of this session may not outlive a loss of power");
+        }
         Ok(SessionNote { _lock: file })
     }
 

@@ -1,9 +1,10 @@
-//! The bytes of a journal: a title, and frames. A frame has a mark, the lengths of its two parts, a
+//! The bytes of a journal: a magic line, and frames. A frame has a
+//! marker, the lengths of its two parts, a
 //! checksum, a part of the trace, and the data of a change.
 //!
 //! A frame that is incomplete, or whose checksum is wrong, was being written when the machine crashed,
 //! and no program was told that it is safe; or the disk has lost or altered it. Those two can't be told
-//! apart, so the reader is told of it. Frames behind it are found by their marks.
+//! apart, so the reader is told of it. Frames behind it are found by their markers.
 
 use std::fs::File;
 use std::hash::Hasher;
@@ -20,13 +21,16 @@ use xfer_protocol::{Seq, codec};
 use crate::core::{Change, Subjects, Trace, Whereabouts};
 
 /// The beginning of each journal, with its version.
-pub(super) const TITLE: &[u8] = b"xfer journal 1\n";
+pub(super) const MAGIC: &[u8] = b"xfer journal 1\n";
+
+/// The same without it.
+const MAGIC_OF_ANY_VERSION: &[u8] = b"xfer journal ";
 
 /// The beginning of each frame. Text in UTF-8 does not contain it.
-const MARK: [u8; 4] = [0xf8, b'x', b'f', b'r'];
+const SYNC_MARKER: [u8; 4] = [0xf8, b'x', b'f', b'r'];
 
-/// The bytes before the two parts of a frame: the mark, their lengths, and the checksum.
-const HEAD_BYTES: usize = MARK.len() + 4 + 4 + 8;
+/// The bytes before the two parts of a frame: the marker, their lengths, and the checksum.
+const HEAD_BYTES: usize = SYNC_MARKER.len() + 4 + 4 + 8;
 
 /// A journal as it was read.
 #[derive(PartialEq, Eq, Debug, Default)]
@@ -34,7 +38,7 @@ pub(super) struct Kept {
     /// What it has up to the first place that can't be read.
     pub(super) trace: Vec<Trace>,
     /// What it has behind that place.
-    pub(super) beyond: Vec<Trace>,
+    pub(super) after_damage: Vec<Trace>,
     /// The number of bytes that can't be read, without zeros.
     pub(super) unreadable: u64,
 }
@@ -56,7 +60,7 @@ pub(super) fn write(part: Trace, out: &mut Vec<u8>) -> io::Result<()> {
     };
     let record = codec::encode(&record).map_err(io::Error::other)?;
     let length = |part: &[u8]| u32::try_from(part.len()).map_err(io::Error::other);
-    out.extend(MARK);
+    out.extend(SYNC_MARKER);
     out.extend(length(&record)?.to_le_bytes());
     out.extend(length(&payload)?.to_le_bytes());
     out.extend(checksum(&record, &payload).to_le_bytes());
@@ -74,29 +78,44 @@ pub(super) fn read(path: &Path) -> io::Result<Kept> {
     if file.metadata()?.len() == 0 {
         return Ok(Kept::default());
     }
+    must_be_readable(path, &file)?;
     // SAFETY: the file must not shrink while it is mapped. It is in a directory that only this
     // user can enter, and the lock on that directory is held by this process, which replaces the
     // file and never truncates it.
     let mapped = unsafe { Mmap::map(&file)? };
     let mut left = Bytes::from_owner(mapped);
-    if !left.starts_with(TITLE) {
-        let why = "is not a journal of this version of xfer: mount with the version that wrote it, \
-                   or move it away";
-        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    if left.starts_with(MAGIC) {
+        left.advance(MAGIC.len());
+        return Ok(frames(left, true));
     }
-    left.advance(TITLE.len());
-    Ok(frames(left))
+    if left.starts_with(MAGIC_OF_ANY_VERSION) {
+        let why = "another version of xfer wrote it: mount once with that one, or move it away";
+        return Err(told(path, &io::Error::new(io::ErrorKind::InvalidData, why)));
+    }
+    Ok(frames(left, false))
 }
 
-fn frames(mut left: Bytes) -> Kept {
-    let (mut kept, mut is_whole) = (Kept::default(), true);
+/// Reads a file to its end. A sector that can't be read would kill a process that finds it in a
+/// mapping.
+fn must_be_readable(path: &Path, mut file: &File) -> io::Result<()> {
+    io::copy(&mut file, &mut io::sink()).map(|_| ()).map_err(|error| told(path, &error))
+}
+
+/// The error with the path that it is about.
+fn told(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// What stands in a journal after its magic line, if that is whole.
+fn frames(mut left: Bytes, mut is_whole: bool) -> Kept {
+    let mut kept = Kept::default();
     while !left.is_empty() {
         match next(&mut left) {
             Some(part) if is_whole => kept.trace.push(part),
-            Some(part) => kept.beyond.push(part),
+            Some(part) => kept.after_damage.push(part),
             None => {
                 is_whole = false;
-                let skipped = left.split_to(to_next_mark(&left));
+                let skipped = left.split_to(to_next_marker(&left));
                 kept.unreadable += skipped.iter().filter(|byte| **byte != 0).count() as u64;
             }
         }
@@ -104,15 +123,18 @@ fn frames(mut left: Bytes) -> Kept {
     kept
 }
 
-/// The distance to the next mark, not counting one that stands here, or to the end.
-fn to_next_mark(bytes: &[u8]) -> usize {
+/// The distance to the next marker, not counting one that stands here, or to the end.
+fn to_next_marker(bytes: &[u8]) -> usize {
     let behind = &bytes[1..];
-    behind.windows(MARK.len()).position(|part| part == MARK).map_or(bytes.len(), |at| at + 1)
+    behind
+        .windows(SYNC_MARKER.len())
+        .position(|part| part == SYNC_MARKER)
+        .map_or(bytes.len(), |at| at + 1)
 }
 
 /// Takes the frame that begins here, if it is whole.
 fn next(left: &mut Bytes) -> Option<Trace> {
-    let mut head = left.get(..HEAD_BYTES)?.strip_prefix(&MARK)?;
+    let mut head = left.get(..HEAD_BYTES)?.strip_prefix(&SYNC_MARKER)?;
     let (record, payload) = (head.get_u32_le() as usize, head.get_u32_le() as usize);
     let expected = head.get_u64_le();
     let end = HEAD_BYTES + record + payload;
@@ -174,7 +196,7 @@ mod tests {
     fn read_back(bytes: &[u8]) -> Kept {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
-        fs::write(&path, [TITLE, bytes].concat()).unwrap();
+        fs::write(&path, [MAGIC, bytes].concat()).unwrap();
         read(&path).unwrap()
     }
 
@@ -195,7 +217,7 @@ mod tests {
             let (whole, rest) = if end < first { (0, end) } else { (1, end - first) };
             let read = read_back(&bytes[..end]);
             assert_eq!(read.trace, trace()[..whole], "{end}");
-            assert_eq!((read.beyond, read.unreadable > 0), (vec![], rest > 0), "{end}");
+            assert_eq!((read.after_damage, read.unreadable > 0), (vec![], rest > 0), "{end}");
             // A filesystem may show zeros where a crash came before the data.
             let mut zeroed = bytes[..end].to_vec();
             zeroed.resize(bytes.len() + 64, 0);
@@ -214,7 +236,7 @@ mod tests {
             let (all, in_first) = (trace(), at < first);
             let (before, behind) =
                 if in_first { (&[][..], &all[1..]) } else { (&all[..1], &[][..]) };
-            assert_eq!((&*read.trace, &*read.beyond), (before, behind), "{at}");
+            assert_eq!((&*read.trace, &*read.after_damage), (before, behind), "{at}");
         }
     }
 
@@ -223,6 +245,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("journal");
         fs::write(&path, [b"xfer journal 2\n", &*written()].concat()).unwrap();
-        assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let error = read(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        // One that is damaged there is.
+        fs::write(&path, [b"xfex journal 1\n", &*written()].concat()).unwrap();
+        let kept = read(&path).unwrap();
+        assert_eq!((kept.trace, kept.after_damage), (vec![], trace()));
     }
 }

@@ -103,7 +103,11 @@ impl Left {
             let name = entry.file_name().to_string_lossy().into_owned();
             let other = name.strip_suffix(&suffix()).filter(|other| *other != label);
             if let Some(other) = other
-                && fs::read_dir(entry.path())?.flatten().any(|place| Place::waits(&place.path()))
+                && fs::read_dir(entry.path())
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .any(|place| Place::waits(&place.path()))
             {
                 others.push(other.to_owned());
             }
@@ -125,15 +129,27 @@ impl Left {
 
     /// All of it that can be read, for a rescue.
     pub fn trace(&self) -> impl Iterator<Item = Trace> {
-        self.kept.trace.iter().chain(&self.kept.beyond).cloned()
+        self.kept.trace.iter().chain(&self.kept.after_damage).cloned()
     }
 
     /// What its journal has lost, if it is damaged, or the machine crashed while it was written.
     pub fn damage(&self) -> Option<Damage> {
-        let Kept { beyond, unreadable, .. } = &self.kept;
-        let has_more = beyond.iter().any(|part| part.change().is_some());
+        let Kept { after_damage, unreadable, .. } = &self.kept;
+        let has_more = after_damage.iter().any(|part| part.change().is_some());
         let trace = if has_more { self.trace().collect() } else { Vec::new() };
         (has_more || *unreadable > 0).then_some(Damage { trace, bytes: *unreadable })
+    }
+
+    /// Keeps a damaged journal aside, and goes on with what stands before the damage. Returns where it
+    /// is.
+    ///
+    /// # Errors
+    /// If this machine's disk is full or fails.
+    pub fn set_damage_aside(&mut self) -> io::Result<PathBuf> {
+        let before = std::mem::take(&mut self.kept.trace);
+        let aside = self.place.set_aside(before.clone())?;
+        self.kept = Kept { trace: before, ..Kept::default() };
+        Ok(aside)
     }
 
     /// The number of changes that can be sent.

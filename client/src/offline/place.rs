@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock};
@@ -15,10 +16,14 @@ use super::{KeptTicket, VERSION, directory, format};
 use crate::connect::{SavedKey, Ticket};
 use crate::core::Trace;
 use crate::drive::{Journal, Writing};
-use crate::durable::{make_directory, replace};
+use crate::durable::{make_directory, replace, sync_directory};
 
 /// As much is written at once, in bytes.
 const WRITE_BYTES: usize = 4 << 20;
+
+/// How often it is looked whether a place is still held, and the pause before the next time.
+const LOOKS: usize = 3;
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The file with the claim to the session.
 const CLAIM: &str = "claim";
@@ -72,9 +77,8 @@ impl Place {
             Err(error) if is_absent(&error) => return Ok(None),
             lock => lock?,
         };
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            locked => locked?,
+        if !is_locked_soon(&lock)? {
+            return Ok(None);
         }
         let claim = fs::read(path.join(CLAIM)).ok();
         let claim = claim.and_then(|bytes| codec::decode::<KeptTicket>(&bytes).ok());
@@ -87,7 +91,7 @@ impl Place {
 
     /// Whether there are changes in the place at a path, and the process that made them is gone.
     pub(super) fn waits(path: &Path) -> bool {
-        let has_more = |journal: fs::Metadata| journal.len() > format::TITLE.len() as u64;
+        let has_more = |journal: fs::Metadata| journal.len() > format::MAGIC.len() as u64;
         fs::metadata(path.join(JOURNAL)).is_ok_and(has_more)
             && Place::of_gone(path).is_ok_and(|gone| gone.is_some())
     }
@@ -123,19 +127,21 @@ impl Place {
         }
     }
 
-    /// Sets its journal aside, where nothing reads it any more. Returns where.
+    /// Keeps its journal aside, where nothing reads it any more, and has only this trace in its place.
+    /// Returns where it is.
     ///
     /// # Errors
-    /// If it can't be moved.
-    pub fn set_aside(&self) -> io::Result<PathBuf> {
+    /// If either can't be written.
+    pub(super) fn set_aside(&self, trace: Vec<Trace>) -> io::Result<PathBuf> {
         let aside = self.0.path.with_extension(DAMAGED);
-        // It is a secret, and of no use any more.
-        fs::remove_file(self.0.path.join(CLAIM)).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
-        fs::rename(&self.0.path, &aside)?;
-        Ok(aside)
+        make_directory(&aside)?;
+        let journal = aside.join(JOURNAL);
+        match fs::hard_link(self.journal(), &journal) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            linked => linked.and_then(|()| sync_directory(&aside))?,
+        }
+        self.put(trace)?;
+        Ok(journal)
     }
 
     fn note(&self, ticket: Ticket) -> io::Result<()> {
@@ -150,8 +156,8 @@ impl Place {
         let mut journal = self.0.journal.lock();
         let mut length = 0;
         let file = replace(&self.journal(), |file| {
-            file.write_all_at(format::TITLE, 0)?;
-            length = write(file, format::TITLE.len() as u64, trace)?;
+            file.write_all_at(format::MAGIC, 0)?;
+            length = write(file, format::MAGIC.len() as u64, trace)?;
             Ok(())
         })?;
         *journal = Some((file, length));
@@ -194,6 +200,17 @@ impl Place {
             done.unwrap_or_else(|error| Err(io::Error::other(error)))
         })
     }
+}
+
+/// Locks a place whose process is gone. Another mount may hold it for a moment to look at it.
+fn is_locked_soon(lock: &File) -> io::Result<bool> {
+    for _ in 0..LOOKS {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOOK),
+            locked => return locked.map(|()| true).map_err(Into::into),
+        }
+    }
+    Ok(false)
 }
 
 fn lock_of(path: &Path) -> io::Result<File> {

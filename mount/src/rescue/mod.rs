@@ -39,6 +39,10 @@ use shadow::Shadow;
 /// The type of a filesystem that a process serves (`statfs(2)`: `FUSE_SUPER_MAGIC`).
 const FUSE: i64 = 0x6573_5546;
 
+/// Where rescues go that the home directory can't hold. The system may remove them after some weeks
+/// (tmpfiles.d(5)).
+const SPARE: &str = "/var/tmp";
+
 /// The file that says what a rescue holds, for [`apply`].
 const CONTENTS: &str = "rescue.json";
 
@@ -55,13 +59,22 @@ pub struct Rescue {
 }
 
 impl Rescues {
-    /// The rescues of this user: in the home directory, or where files outlive a restart, if there is
-    /// none or its disk is full.
+    /// The rescues of this user: in the home directory; or if there is none, or its disk is full, where
+    /// files outlive a restart, or where `$XFER_SPARE_RESCUES` says.
     pub fn of_user() -> Rescues {
         let usual = state_directory().map(|directory| directory.join("rescue"));
-        let spare = std::env::var_os("TMPDIR").map_or(PathBuf::from("/var/tmp"), PathBuf::from);
-        let spare = spare.join(format!("xfer-rescue-{}", geteuid().as_raw()));
+        let spare = std::env::var_os("XFER_SPARE_RESCUES").map(PathBuf::from);
+        let spare = spare.filter(|path| path.is_absolute());
+        let spare = spare.unwrap_or_else(|| {
+            Path::new(SPARE).join(format!("xfer-rescue-{}", geteuid().as_raw()))
+        });
         Rescues(usual.into_iter().chain([spare]).collect())
+    }
+
+    /// The directories that are there and can be trusted. Another user may have made one that is found
+    /// by its name alone.
+    fn trusted(&self) -> impl Iterator<Item = &PathBuf> {
+        self.0.iter().filter(|directory| must_be_own(directory).is_ok())
     }
 
     /// Keeps the changes of a trace, and returns where.
@@ -86,12 +99,8 @@ impl Rescues {
     /// If a directory or a rescue can't be read.
     pub fn all(&self) -> io::Result<Vec<Rescue>> {
         let mut names = BTreeSet::new();
-        for directory in &self.0 {
-            let entries = match fs::read_dir(directory) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                entries => entries?,
-            };
-            for entry in entries {
+        for directory in self.trusted() {
+            for entry in fs::read_dir(directory)? {
                 let name = entry?.file_name().to_string_lossy().into_owned();
                 if !name.starts_with('.') {
                     names.insert(name);
@@ -107,7 +116,7 @@ impl Rescues {
     /// If there is none, or it can't be read.
     pub fn open(&self, name: &str) -> io::Result<Rescue> {
         let is_name = !name.is_empty() && !name.starts_with('.') && !name.contains('/');
-        let path = self.0.iter().map(|directory| directory.join(name)).find(|path| path.exists());
+        let path = self.trusted().map(|directory| directory.join(name)).find(|path| path.exists());
         let path = path.filter(|_| is_name).ok_or(io::ErrorKind::NotFound)?;
         let text = fs::read(path.join(CONTENTS))?;
         Ok(Rescue { contents: serde_json::from_slice(&text)?, path })
@@ -153,13 +162,14 @@ fn keep_in(
     Ok(path)
 }
 
-/// Another user may have made a directory that is found by its name alone.
+/// Fails unless a directory is this user's, and nobody else can change it.
 fn must_be_own(directory: &Path) -> io::Result<()> {
     let found = fs::symlink_metadata(directory)?;
-    if found.is_dir() && found.uid() == geteuid().as_raw() {
+    if found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0 {
         return Ok(());
     }
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, "the directory belongs to another user"))
+    let why = format!("{} is not a directory that only this user can change", directory.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
 /// A name that no rescue in a directory has, and the one until it is finished.

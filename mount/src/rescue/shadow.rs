@@ -128,7 +128,9 @@ impl Shadow {
         let Change { op, subjects: [first, second], payload, seq: _ } = change;
         self.changes += 1;
         for Subject { ino, changed, is_directory } in [first, second].into_iter().flatten() {
-            let node = self.nodes.entry(ino).or_insert_with(|| Node::new(Kind::File));
+            // One that is older than the changes was described before, unless a part of them is lost.
+            let new = || Node { is_lost: changed.is_some(), ..Node::new(Kind::File) };
+            let node = self.nodes.entry(ino).or_insert_with(new);
             node.is_changed = true;
             if is_directory {
                 node.kind = Kind::Directory;

@@ -139,6 +139,11 @@ impl Relay {
         self.release();
     }
 
+    /// Resets no connection that begins from now on.
+    pub fn spare_next(&self) {
+        *self.wire.next_cut.lock().unwrap() = None;
+    }
+
     /// Whether the connection has begun that [`Relay::reset`] has reset.
     pub fn has_reset_next(&self) -> bool {
         self.wire.next_cut.lock().unwrap().is_none()

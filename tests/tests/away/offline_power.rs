@@ -58,7 +58,7 @@ impl Machine {
         [
             ("XDG_CACHE_HOME", within("cache")),
             ("XDG_STATE_HOME", within("state")),
-            ("TMPDIR", self.world.outside().display().to_string()),
+            ("XFER_SPARE_RESCUES", self.world.outside().join("spare").display().to_string()),
         ]
     }
 

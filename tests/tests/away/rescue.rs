@@ -128,11 +128,11 @@ fn thousands_of_files_and_one_that_is_too_large_for_this_disk_are_rescued() {
 #[test]
 fn what_does_not_fit_where_rescues_are_kept_is_kept_elsewhere() {
     let mut world = World::new(&["alice"]);
-    let (state, spare) = (world.home().join(".local/state"), world.outside());
+    let (state, spare) = (world.home().join(".local/state"), world.outside().join("spare"));
     fs::create_dir_all(&state).unwrap();
     let at = state.display().to_string();
     shell(Path::new("/"), &format!("mount -t tmpfs -o size=128k,mode=700 tmpfs '{at}'"));
-    let mount = world.mounting("alice").env("TMPDIR", spare.to_str().unwrap()).start();
+    let mount = world.mounting("alice").env("XFER_SPARE_RESCUES", spare.to_str().unwrap()).start();
     mount.shell("ls");
     world.server.kill();
     fs::write(mount.path("file"), vec![7; 1 << 20]).unwrap();
@@ -141,7 +141,7 @@ fn what_does_not_fit_where_rescues_are_kept_is_kept_elsewhere() {
     let mount = world.mount("alice");
     let rescue = |arguments: &[&str]| {
         let mut command = Command::new(program("xfer"));
-        let command = command.arg("rescue").args(arguments).env("TMPDIR", &spare);
+        let command = command.arg("rescue").args(arguments).env("XFER_SPARE_RESCUES", &spare);
         run_within(world.at_home(command), PATIENCE).succeeded().stdout
     };
     let listed = rescue(&["list"]);

@@ -54,8 +54,11 @@ fn a_machine_can_sleep_though_programs_wait_for_a_server_that_is_gone() {
     assert_eq!(fs::read_to_string(mount.path("warm")).unwrap(), "warm");
     assert!(fs::metadata(mount.root()).unwrap().is_dir());
     statvfs(mount.root()).unwrap();
-    let mut late = cat(&mount, "cold");
-    let programs = [Freezer::new("mount", mount.pid()), Freezer::new("late", late.id())];
+    let late = cat(&mount, "cold").wait().unwrap();
+    assert!(!late.success());
+    let mut idle = Command::new("sleep");
+    let mut idle = idle.arg("1000").current_dir(mount.root()).spawn().unwrap();
+    let programs = [Freezer::new("mount", mount.pid()), Freezer::new("idle", idle.id())];
     // The mount first, which is what keeps a machine awake.
     programs.iter().for_each(Freezer::freeze);
     programs.iter().for_each(Freezer::thaw);
@@ -64,7 +67,8 @@ fn a_machine_can_sleep_though_programs_wait_for_a_server_that_is_gone() {
     wait_until("the mount to delay the next sleep", PATIENCE, || logind.is_delayed());
     assert_eq!(fs::read(mount.path("cold")).unwrap(), vec![7; 1 << 20]);
     drop(programs);
-    late.wait().unwrap();
+    idle.kill().unwrap();
+    idle.wait().unwrap();
     mount.unmount();
     let mount = mount_with(&world, &logind, &[]);
     assert_eq!(fs::read_to_string(mount.path("late")).unwrap(), "late");

@@ -232,7 +232,8 @@ impl Run {
             let lost: Vec<_> = whole.orphans().into_iter().filter(|i| !held.contains(i)).collect();
             assert!(
                 user.lingers || lost.is_empty(),
-                "nobody has these nodes open, and they have no names: {lost:?}"
+                "nobody has these nodes of {} open, and they have no names: {lost:?}",
+                user.name
             );
         }
     }

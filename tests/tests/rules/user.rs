@@ -59,6 +59,9 @@ pub struct Mounted {
     machine: Machine,
     /// What it has made that others have overtaken.
     overtaken: Option<Left>,
+    /// Whether there may have been nodes, before others overtook it, that only clients have open which
+    /// are gone.
+    lingered: bool,
 }
 
 /// One of the two users.
@@ -200,7 +203,10 @@ impl User {
         };
         self.sessions.push(session);
         let (program, machine) = (Program::new(client), Machine { disk, key });
-        (Mounted { program, cable, tap, session, machine, overtaken: None }, applied)
+        (
+            Mounted { program, cable, tap, session, machine, overtaken: None, lingered: false },
+            applied,
+        )
     }
 
     /// Goes over to the user's other machine, which then asks for the tree.
@@ -223,12 +229,13 @@ impl User {
         self.history.count("change of machines", 1);
         self.walk().await;
         let mounted = self.mounted.as_mut().expect("there is a mount");
+        let lingered = mounted.lingered;
         if let Some(overtaken) = mounted.overtaken.take() {
             let now = host.account(&self.name).await.applied;
             overtaken.must_be_there(before, now, &mut self.history);
             // It has removed what it has open no more.
             let there = self.mounted.iter().chain(&self.other).map(|mounted| mounted.session);
-            self.lingers = self.knows_others(host, &there.collect::<Vec<_>>()).await;
+            self.lingers = lingered || self.knows_others(host, &there.collect::<Vec<_>>()).await;
         }
     }
 
@@ -237,9 +244,12 @@ impl User {
     pub async fn be_overtaken(&mut self, host: &Host, random: &mut Random, post: &mut Post) {
         let mut old = self.mounted.take().expect("there is a mount");
         let mut left = self.see_off(&old, post).await;
+        old.lingered = self.lingers;
         self.begin_on(host, Purpose::TakeOver, None, random, post).await;
         let base = self.history.at();
         left.overtake(base);
+        // What it has sent to nowhere since, by itself.
+        drop(old.tap.take());
         old.program.survive();
         old.cable.plug_in();
         // Until it hears of it, it goes on as one without a connection does.

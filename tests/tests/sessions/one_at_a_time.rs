@@ -34,7 +34,7 @@ fn a_second_mount_is_refused_and_says_where_the_first_is() {
 #[test]
 fn a_takeover_drains_the_first_mount_and_loses_nothing() {
     let world = World::new(&["alice"]);
-    let mut first = world.mount("alice");
+    let mut first = world.mounting("alice").arg("-o").arg("wait=1").start();
     for index in 0..300 {
         fs::write(first.path(&format!("f{index:03}")), format!("content {index}")).unwrap();
     }

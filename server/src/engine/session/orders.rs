@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use xfer_link::watch;
 use xfer_protocol::message::EndReason;
@@ -22,14 +23,16 @@ pub(crate) enum Order {
 pub(crate) struct Orders {
     order: watch::Sender<Order>,
     /// The first reason that was given to end the session for good.
-    for_good: watch::Sender<Option<EndReason>>,
+    for_good: Mutex<Option<EndReason>>,
+    /// Whether the session was given another reason to end when it was to end already.
+    again: watch::Sender<bool>,
     over: watch::Sender<bool>,
 }
 
 impl Orders {
     pub(crate) fn new() -> Orders {
         let (order, over) = (watch::Sender::new(Order::Run), watch::Sender::new(false));
-        Orders { order, for_good: watch::Sender::new(None), over }
+        Orders { order, for_good: Mutex::default(), again: watch::Sender::new(false), over }
     }
 
     /// Asks the client to send the rest of its log and to log out, and ends the session after
@@ -48,16 +51,12 @@ impl Orders {
     /// Returns the reason for which the session is to leave its seat, if it is: even if its link is
     /// lost first, or its client comes back over another.
     pub(crate) fn for_good(&self) -> Option<EndReason> {
-        self.for_good.subscribe().get()
+        self.for_good.lock().clone()
     }
 
     fn note(&self, reason: &EndReason) {
         if !reason.is_passing() || matches!(reason, EndReason::TakenOver { .. }) {
-            self.for_good.send_if_modified(|first| {
-                let is_first = first.is_none();
-                first.get_or_insert_with(|| reason.clone());
-                is_first
-            });
+            self.for_good.lock().get_or_insert_with(|| reason.clone());
         }
     }
 
@@ -77,15 +76,13 @@ impl Orders {
     }
 
     /// Waits until the session must end, and must not even finish an op that takes long. A client
-    /// that comes back does want that: it would have to begin the op again.
+    /// that comes back, or may do so, does want that: it would have to begin the op again.
     pub(crate) async fn wait_urgent(&self) {
-        let mut for_good = self.for_good.subscribe();
+        let mut again = self.again.subscribe();
         self.wait_due().await;
-        while let Some(EndReason::Continued) = self.due()
-            && for_good.get().is_none()
-        {
+        if self.due().is_some_and(|reason| leaves_time(&reason)) {
             // The sender is part of `self`, so this can't fail.
-            let _ = for_good.changed().await;
+            let _ = again.wait_for(|again| *again).await;
         }
     }
 
@@ -124,6 +121,8 @@ impl Orders {
     }
 
     fn give(&self, new: Order) {
+        let is_urgent = new.reason().is_some_and(|reason| !leaves_time(reason));
+        let is_ending = self.due().is_some();
         self.order.send_if_modified(|order| {
             let stronger = new.is_stronger(order);
             if stronger {
@@ -131,10 +130,25 @@ impl Orders {
             }
             stronger
         });
+        if is_urgent && is_ending {
+            self.again.send_replace(true);
+        }
     }
 }
 
+/// Whether a session that must end for this reason finishes an op that takes long.
+fn leaves_time(reason: &EndReason) -> bool {
+    matches!(reason, EndReason::Continued | EndReason::Silent { .. })
+}
+
 impl Order {
+    fn reason(&self) -> Option<&EndReason> {
+        match self {
+            Order::Run => None,
+            Order::Drain { reason, .. } | Order::End { reason } => Some(reason),
+        }
+    }
+
     fn is_stronger(&self, other: &Order) -> bool {
         match (self, other) {
             (Order::Drain { deadline, .. }, Order::Drain { deadline: held, .. }) => deadline < held,
@@ -187,10 +201,14 @@ mod tests {
         let orders = Orders::new();
         orders.end(EndReason::Continued);
         assert_eq!(goes_on(&orders).await, None);
-        let taken = async {
-            sleep_until(Instant::now() + PATIENCE).await;
-            orders.drain(taken_over(), PATIENCE);
-        };
-        assert_eq!(tokio::join!(goes_on(&orders), taken).0, Some(PATIENCE));
+        for reason in [taken_over(), EndReason::Stopping] {
+            let orders = Orders::new();
+            orders.end(EndReason::Continued);
+            let wanted = async {
+                sleep_until(Instant::now() + PATIENCE).await;
+                orders.drain(reason, PATIENCE);
+            };
+            assert_eq!(tokio::join!(goes_on(&orders), wanted).0, Some(PATIENCE));
+        }
     }
 }

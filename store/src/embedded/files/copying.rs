@@ -20,8 +20,10 @@ const BUFFER_BYTES: u64 = 256 << 10;
 /// About how long the kernel copies in one call, since a stop waits for its end.
 const CALL_TIME: Duration = Duration::from_millis(100);
 
-/// The number of bytes that the kernel copies in a first call.
+/// The number of bytes that the kernel copies in a first call, and the most in any. Bytes that go to
+/// memory first are copied at once, until there are too many of them.
 const FIRST_CALL_BYTES: u64 = 1 << 20;
+const CALL_BYTES_MAX: u64 = 32 << 20;
 
 /// How much the kernel copies in one call. A file system that shares bytes takes no time for any
 /// number of them, and should not be asked for them in small parts.
@@ -39,7 +41,7 @@ impl Pace {
         if took > CALL_TIME {
             self.bytes = (self.bytes / 2).max(BUFFER_BYTES);
         } else if copied == self.bytes && took < CALL_TIME / 2 {
-            self.bytes = self.bytes.saturating_mul(2);
+            self.bytes = (self.bytes * 2).min(CALL_BYTES_MAX);
         }
     }
 }
