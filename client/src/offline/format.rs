@@ -1,6 +1,5 @@
-//! The bytes of a journal: a magic line, and frames. A frame has a
-//! marker, the lengths of its two parts, a
-//! checksum, a part of the trace, and the data of a change.
+//! The bytes of a journal: a magic line, and frames. A frame has a marker, the lengths of its two parts,
+//! a checksum, a part of the trace, and the data of a change.
 //!
 //! A frame that is incomplete, or whose checksum is wrong, was being written when the machine crashed,
 //! and no program was told that it is safe; or the disk has lost or altered it. Those two can't be told
