@@ -144,7 +144,7 @@ impl Relay {
         *self.wire.next_cut.lock().unwrap() = None;
     }
 
-    /// Whether the connection has begun that [`Relay::reset`] has reset.
+    /// Whether the connection has begun that [`Relay::reset`] resets.
     pub fn has_reset_next(&self) -> bool {
         self.wire.next_cut.lock().unwrap().is_none()
     }

@@ -207,7 +207,7 @@ fn a_connection_that_is_reset_anywhere_in_its_opening_repeats_and_loses_nothing(
         file.write_all(line.as_bytes()).unwrap();
         lines += &line;
         file.sync_all().unwrap();
-        wait_until(&format!("{next:?} to be reached"), PATIENCE, || relay.has_reset_next());
+        wait_until("the connection that is reset", PATIENCE, || relay.has_reset_next());
     }
     drop(file);
     mount.unmount();
