@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -59,6 +60,13 @@ pub fn set_xattr(path: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()
 /// Opens a file for reading and writing, creating it if missing.
 pub fn read_write(path: &Path) -> File {
     File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+}
+
+/// Writes a file, and waits until it is durable.
+pub fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// The errno of an I/O operation; 0 if it succeeded.

@@ -13,6 +13,8 @@ use std::process::Command;
 use tempfile::TempDir;
 use xfer_protocol::Name;
 
+use crate::PATIENCE;
+use crate::programs::{Finished, program, run_within};
 use accounts::Hashing;
 use mount::{Mount, Mounting};
 use server::Server;
@@ -108,6 +110,23 @@ impl World {
             command.env_remove(name);
         }
         command.env("HOME", self.home()).env("XDG_RUNTIME_DIR", self.home().join("run"))
+    }
+
+    /// Runs `xfer rescue` with these arguments.
+    #[track_caller]
+    pub fn rescue(&self, arguments: &[&str]) -> Finished {
+        let mut command = Command::new(program("xfer"));
+        run_within(self.at_home(command.arg("rescue").args(arguments)), PATIENCE)
+    }
+
+    /// The name of the only rescue that there is.
+    #[track_caller]
+    pub fn only_rescue(&self) -> String {
+        let listed = self.rescue(&["list"]).succeeded().stdout;
+        let mut lines = listed.lines();
+        let name = lines.next().unwrap().split("  ").next().unwrap().to_owned();
+        assert_eq!(lines.next(), None, "{listed}");
+        name
     }
 
     /// The mount point of a user, an empty directory.

@@ -334,16 +334,10 @@ fn each_way_to_unmount_works_on_a_dead_link_and_loses_nothing() {
         assert!(!mount.is_mounted(), "{way}");
         apart.network.plug_in();
         let mount = apart.mount(&[]);
-        let rescue = |arguments: &[&str]| {
-            let mut command = Command::new(program("xfer"));
-            let command = command.arg("rescue").args(arguments);
-            run_within(apart.world.at_home(command), PATIENCE).succeeded().stdout
-        };
-        let listed = rescue(&["list"]);
-        let name = listed.split("  ").next().unwrap();
-        rescue(&["apply", name]);
+        let name = apart.world.only_rescue();
+        apart.world.rescue(&["apply", &name]).succeeded();
         assert_eq!(fs::read_to_string(mount.path("file")).unwrap(), way);
-        rescue(&["drop", name]);
+        apart.world.rescue(&["drop", &name]).succeeded();
         mount.shell("rm file");
         mount.unmount();
     }

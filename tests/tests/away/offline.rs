@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use xfer_mount::process::exit::Exit;
-use xfer_tests::files::errno;
+use xfer_tests::files::{errno, write_synced};
 use xfer_tests::programs::program;
 use xfer_tests::snapshot::{assert_same, snapshot_without_times};
 use xfer_tests::{Mount, PATIENCE, Random, Relay, World, run_within, scale, shell, wait_until};
@@ -22,13 +22,6 @@ const KILLS: usize = 6;
 
 fn offline(world: &World, option: &str) -> Mount {
     world.mounting("alice").arg("-o").arg(option).start()
-}
-
-/// Writes a file and syncs it.
-fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 fn kill(mut mount: Mount) {
@@ -103,7 +96,7 @@ fn a_mount_that_is_unmounted_offline_leaves_its_changes_to_the_next() {
 }
 
 /// Has another machine, which knows nothing of the first, take the account over and mount it.
-fn taken_over_elsewhere(world: &World) -> (World, PathBuf) {
+pub fn taken_over_elsewhere(world: &World) -> (World, PathBuf) {
     let mut other = World::new(&["robert"]);
     other.server.kill();
     let elsewhere = other.mount_point("alice");
@@ -112,7 +105,7 @@ fn taken_over_elsewhere(world: &World) -> (World, PathBuf) {
     (other, elsewhere)
 }
 
-fn unmount_elsewhere(other: &World, elsewhere: &Path) {
+pub fn unmount_elsewhere(other: &World, elsewhere: &Path) {
     let mut unmount = Command::new(program("xfer"));
     run_within(other.at_home(unmount.arg("unmount").arg(elsewhere)), PATIENCE).succeeded();
 }
@@ -154,11 +147,7 @@ fn what_was_left_offline_is_rescued_if_another_mount_has_taken_the_account_over(
     let mount = world.mount("alice");
     assert!(mount.said().contains("is kept in"), "{}", mount.said());
     assert_eq!(fs::read_to_string(mount.path("both")).unwrap(), "there");
-    let mut list = Command::new(program("xfer"));
-    let listed = run_within(world.at_home(list.args(["rescue", "list"])), PATIENCE).succeeded();
-    let name = listed.stdout.split("  ").next().unwrap().to_owned();
-    let mut apply = Command::new(program("xfer"));
-    run_within(world.at_home(apply.args(["rescue", "apply", &name])), PATIENCE).succeeded();
+    world.rescue(&["apply", &world.only_rescue()]).succeeded();
     assert_eq!(fs::read_to_string(mount.path("both.rescued")).unwrap(), "here");
     assert_eq!(places(&world), Vec::<PathBuf>::new());
     mount.unmount();
@@ -185,9 +174,7 @@ fn a_damaged_journal_is_told_of_and_what_can_be_read_of_it_is_sent_or_rescued() 
     assert!(mount.said().contains("can't be read"), "{}", mount.said());
     assert!(fs::read(mount.path("before")).unwrap() == [1; 5000]);
     assert_eq!(fs::metadata(mount.path("behind")).unwrap_err().kind(), ErrorKind::NotFound);
-    let [name] = &*rescues(&world) else { panic!("{:?}", rescues(&world)) };
-    let mut apply = Command::new(program("xfer"));
-    run_within(world.at_home(apply.args(["rescue", "apply", name])), PATIENCE).succeeded();
+    world.rescue(&["apply", &world.only_rescue()]).succeeded();
     assert!(fs::read(mount.path("behind")).unwrap() == [3; 5000]);
     // Nothing is thrown away.
     let aside = place.with_extension("damaged");
@@ -231,14 +218,6 @@ fn what_waits_for_a_mount_by_another_name_is_told() {
     let mount = world.mounting("alice").through(relay.address).start();
     assert!(mount.said().contains("sending"), "{}", mount.said());
     mount.unmount();
-}
-
-/// The names of the rescues on this machine.
-fn rescues(world: &World) -> Vec<String> {
-    let mut list = Command::new(program("xfer"));
-    let listed = run_within(world.at_home(list.args(["rescue", "list"])), PATIENCE).succeeded();
-    let names = listed.stdout.lines().filter_map(|line| line.split("  ").next());
-    names.filter(|name| name.starts_with("alice@")).map(str::to_owned).collect()
 }
 
 #[test]

@@ -3,17 +3,19 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
+use xfer_tests::files::write_synced;
 use xfer_tests::fragile::image::Image;
 use xfer_tests::fragile::mounted::Fragile;
 use xfer_tests::mount::Mounting;
 use xfer_tests::programs::program;
 use xfer_tests::{Mount, PATIENCE, Random, World, run_within, scale};
+
+use crate::offline::{taken_over_elsewhere, unmount_elsewhere};
 
 /// How often the power goes.
 const POWER_CUTS: usize = 4;
@@ -82,12 +84,6 @@ impl Machine {
     }
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
 /// Writes files without the server, and notes those that are safe. Returns how many calls failed.
 fn work(mount: &Mount, random: &mut Random, safe: &mut Safe) -> usize {
     let mut failed = 0;
@@ -149,15 +145,9 @@ fn what_was_rescued_outlives_a_power_cut() {
     work(&mount, &mut random, &mut safe);
     machine.lose_power(mount, &mut random);
     machine.world.server.restart();
-    // Another machine, which knows nothing of this one, changes the tree.
-    let mut other = World::new(&["robert"]);
-    other.server.kill();
-    let elsewhere = other.mount_point("alice");
-    let mut command = machine.world.mounting("alice").at(&elsewhere).arg("--takeover").command();
-    run_within(other.at_home(&mut command), PATIENCE).succeeded();
+    let (other, elsewhere) = taken_over_elsewhere(&machine.world);
     fs::write(elsewhere.join("another"), "text").unwrap();
-    let mut unmount = Command::new(program("xfer"));
-    run_within(other.at_home(unmount.arg("unmount").arg(&elsewhere)), PATIENCE).succeeded();
+    unmount_elsewhere(&other, &elsewhere);
     let mount = machine.mounting().start();
     assert!(mount.said().contains("is kept in"), "{}", mount.said());
     machine.lose_power(mount, &mut random);

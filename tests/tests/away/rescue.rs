@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
-use xfer_tests::programs::{Finished, program};
+use xfer_tests::programs::program;
 use xfer_tests::snapshot::{assert_same, snapshot_without_times};
 use xfer_tests::{Mount, PATIENCE, Random, World, run_within, scale, shell, wait_until};
 
@@ -16,20 +16,6 @@ const ROUNDS: usize = 4;
 
 /// The number of random changes before, and after, the server is gone.
 const CHANGES: usize = 60;
-
-fn rescue(world: &World, arguments: &[&str]) -> Finished {
-    let mut command = Command::new(program("xfer"));
-    run_within(world.at_home(command.arg("rescue").args(arguments)), PATIENCE)
-}
-
-/// The name of the only rescue that there is.
-fn name_of_the_rescue(world: &World) -> String {
-    let listed = rescue(world, &["list"]).succeeded().stdout;
-    let mut lines = listed.lines();
-    let name = lines.next().unwrap().split("  ").next().unwrap().to_owned();
-    assert_eq!(lines.next(), None, "{listed}");
-    name
-}
 
 /// Abandons a mount whose server does not answer.
 fn abandon(mount: Mount) {
@@ -77,8 +63,8 @@ fn the_changes_of_an_abandoned_mount_are_kept_and_can_be_applied() {
     let mut waits = Command::new("cat").arg(mount.path("unread")).spawn().unwrap();
     abandon(mount);
     assert!(!waits.wait().unwrap().success());
-    let name = name_of_the_rescue(&world);
-    let shown = rescue(&world, &["show", &name]).succeeded().stdout;
+    let name = world.only_rescue();
+    let shown = world.rescue(&["show", &name]).succeeded().stdout;
     for line in [
         "  new: new file; 4 B; also named other",
         "  removed: removed",
@@ -91,18 +77,18 @@ fn the_changes_of_an_abandoned_mount_are_kept_and_can_be_applied() {
     }
     world.server.restart();
     // Without a mount there is nowhere to apply it.
-    rescue(&world, &["apply", &name]).refused(13);
+    world.rescue(&["apply", &name]).refused(13);
     let mount = world.mount("alice");
-    let applied = rescue(&world, &["apply", &name]).succeeded();
+    let applied = world.rescue(&["apply", &name]).succeeded();
     assert_eq!(applied.stderr, "", "{applied:?}");
     assert_same(&snapshot_without_times(&reference), &snapshot_without_times(mount.root()));
     // Again, it does nothing.
     fs::write(mount.path("new"), "newer").unwrap();
-    rescue(&world, &["apply", &name]).succeeded();
+    world.rescue(&["apply", &name]).succeeded();
     assert_eq!(fs::read_to_string(mount.path("new")).unwrap(), "newer");
-    rescue(&world, &["drop", &name]).succeeded();
-    assert_eq!(rescue(&world, &["list"]).succeeded().stdout, "nothing was rescued\n");
-    rescue(&world, &["show", &name]).refused(1);
+    world.rescue(&["drop", &name]).succeeded();
+    assert_eq!(world.rescue(&["list"]).succeeded().stdout, "nothing was rescued\n");
+    world.rescue(&["show", &name]).refused(1);
     mount.unmount();
 }
 
@@ -119,8 +105,8 @@ fn thousands_of_files_and_one_that_is_too_large_for_this_disk_are_rescued() {
     abandon(mount);
     world.server.restart();
     let mount = world.mount("alice");
-    let name = name_of_the_rescue(&world);
-    rescue(&world, &["apply", &name]).succeeded();
+    let name = world.only_rescue();
+    world.rescue(&["apply", &name]).succeeded();
     assert_eq!(mount.shell("cat many/f* | sort -n | md5sum"), mount.shell("seq 1500 | md5sum"));
     mount.unmount();
 }
@@ -183,8 +169,8 @@ fn what_others_changed_since_is_not_overwritten_by_a_rescue() {
     other.unmount();
     mount.signal(Signal::CONT);
     wait_until("the rest to be kept", PATIENCE, || mount.said().contains("kept in"));
-    let name = name_of_the_rescue(&world);
-    let applied = rescue(&world, &["apply", &name]);
+    let name = world.only_rescue();
+    let applied = world.rescue(&["apply", &name]);
     assert_eq!(applied.code, Some(1));
     for line in ["both: has changed", "removed: was to be removed", "big: has changed"] {
         assert!(applied.stderr.contains(line), "{line} is not in:\n{}", applied.stderr);
@@ -196,7 +182,7 @@ fn what_others_changed_since_is_not_overwritten_by_a_rescue() {
     assert_eq!((read("both.rescued"), read("new.rescued")), ("mine\n".into(), "mine\n".into()));
     assert_eq!(read("mine"), "mine\n");
     // What was put beside is applied.
-    assert_eq!(rescue(&world, &["apply", &name]).code, Some(1));
+    assert_eq!(world.rescue(&["apply", &name]).code, Some(1));
     assert!(!mount.path("both.rescued-1").exists());
     mount.unmount();
 }
@@ -221,9 +207,9 @@ fn random_changes_that_are_rescued_and_applied_give_the_tree_that_they_were_made
         abandon(mount);
         world.server.restart();
         let mount = world.mount("alice");
-        let name = name_of_the_rescue(&world);
-        let applied = rescue(&world, &["apply", &name]);
-        let shown = rescue(&world, &["show", &name]).stdout;
+        let name = world.only_rescue();
+        let applied = world.rescue(&["apply", &name]);
+        let shown = world.rescue(&["show", &name]).stdout;
         assert_eq!(applied.stderr, "", "seed {seed}: {shown}");
         assert_same(&before, &snapshot_without_times(mount.root()));
         mount.unmount();

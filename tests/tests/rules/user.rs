@@ -59,8 +59,8 @@ pub struct Mounted {
     machine: Machine,
     /// What it has made that others have overtaken.
     overtaken: Option<Left>,
-    /// Whether there may have been nodes, before others overtook it, that only clients have open which
-    /// are gone.
+    /// Whether there may have been nodes, before others overtook it, that only clients which are gone
+    /// have open.
     lingered: bool,
 }
 

@@ -3,14 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use xfer_mount::process::exit::Exit::Lost;
 use xfer_server::program::exit::Exit;
-use xfer_tests::programs::program;
 use xfer_tests::server::command;
 use xfer_tests::space::contents;
-use xfer_tests::{PATIENCE, Server, World, run_within, shell, wait_until};
+use xfer_tests::{PATIENCE, Server, World, shell, wait_until};
 
 const RUN: [&str; 3] = ["run", "--listen", "127.0.0.1:0"];
 
@@ -183,13 +181,7 @@ fn a_mount_whose_server_was_put_back_to_a_backup_says_so_and_keeps_what_it_has()
     assert_eq!(mount.unmounted_by_force(), Some(i32::from(Lost.code())), "{}", mount.said());
     let mount = world.mount("alice");
     assert_eq!(mount.shell("ls | tr '\\n' ' '"), "inbox old outbox ");
-    let rescue = |arguments: &[&str]| {
-        let mut command = Command::new(program("xfer"));
-        let command = world.at_home(command.arg("rescue").args(arguments));
-        run_within(command, PATIENCE).succeeded().stdout
-    };
-    let listed = rescue(&["list"]);
-    rescue(&["apply", listed.split("  ").next().unwrap()]);
+    world.rescue(&["apply", &world.only_rescue()]).succeeded();
     assert_eq!(fs::read_to_string(mount.path("pending")).unwrap(), "pending\n");
     mount.unmount();
 }

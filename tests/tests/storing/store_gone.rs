@@ -2,13 +2,14 @@
 //! both sides say why in one line.
 #![allow(clippy::unwrap_used)]
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use xfer_mount::process::exit::Exit;
 use xfer_server::program::exit::Exit as ServerExit;
+use xfer_tests::files::write_synced;
 use xfer_tests::{World, shell};
 
 /// Removes the store by a script, run in the directory of `store`, while alice has it mounted.
@@ -20,7 +21,7 @@ fn check(script: &str) {
     mount.sync();
     let _uncovered = Uncovered(world.server.store().to_owned());
     shell(world.server.store().parent().unwrap(), script);
-    let synced = write_synced(&mount.path("d/after"));
+    let synced = write_synced(&mount.path("d/after"), &[1; 10_000]);
     assert!(synced.is_err(), "what was written to a store that is gone was called durable");
     assert_eq!(world.server.ended(), Some(ServerExit::StoreGone as i32), "{}", world.server.said());
     assert!(world.server.said().contains("removed or replaced"), "{}", world.server.said());
@@ -39,12 +40,6 @@ impl Drop for Uncovered {
             let _ = Command::new("umount").arg("-l").arg(&self.0).status();
         }
     }
-}
-
-fn write_synced(path: &Path) -> std::io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(&[1; 10_000])?;
-    file.sync_all()
 }
 
 #[test]
@@ -117,7 +112,7 @@ fn a_part_of_the_contents_that_is_gone_fails_those_who_change_it() {
     drop(file);
     alice.unmounted_by_force();
     // Other sessions go on: their files are still in place.
-    write_synced(&bob.path("file")).unwrap();
+    write_synced(&bob.path("file"), &[1; 10_000]).unwrap();
     assert_eq!(fs::read(bob.path("file")).unwrap(), [1; 10_000]);
     bob.unmount();
 }
