@@ -88,8 +88,8 @@ fn login(config: &Config, runtime: &Runtime) -> Result<Login, Failure> {
     // Another process may be sending what its mount has left.
     let replaces = gone.filter(|session| !Place::is_held(peer.label(), *session));
     let log_in = |purpose| {
-        let (password, handoff) = (obtained.password.clone(), config.options.handoff);
-        runtime.block_on(peer.login(password, purpose, replaces, handoff))
+        let password = obtained.password.clone();
+        runtime.block_on(peer.login(password, purpose, replaces, options.terms()))
     };
     // A session that began now would overtake what waits here.
     let logged_in = in_use.map_or_else(|| log_in(purpose), Err);
@@ -214,6 +214,7 @@ fn client_options(config: &Config, label: &str) -> Options {
             .offline_bytes
             .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
         handoff: config.options.handoff,
+        silence: config.options.silence,
         label: label.to_owned(),
     }
 }

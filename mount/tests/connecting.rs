@@ -15,7 +15,7 @@ use xfer_client::connect::{
 };
 use xfer_mount::process::exit::{Exit, Failure};
 use xfer_protocol::Timestamp;
-use xfer_protocol::message::{Password, Purpose, Refusal};
+use xfer_protocol::message::{Password, Purpose, Refusal, Terms};
 
 /// A user who can't be asked.
 struct Nobody;
@@ -50,7 +50,7 @@ async fn login(
     let policy = TrustPolicy { mode, known_hosts: hosts.clone() };
     let contact = reach(&target.parse().unwrap(), &policy.mode).await?;
     let peer = contact.trust(&policy, asker)?;
-    peer.login(Password(password.to_vec()), Purpose::Mount, None, false).await
+    peer.login(Password(password.to_vec()), Purpose::Mount, None, Terms::default()).await
 }
 
 /// Logs in to a server of this manner, trusting any key.

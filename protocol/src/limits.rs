@@ -88,22 +88,15 @@ pub const ID_RANGES_MAX: usize = 16;
 /// How long a phase before login may take, in milliseconds.
 pub const OPENING_TIMEOUT_MS: u64 = 10_000;
 
-/// How often each side sends something on an otherwise quiet log link while the client waits for
-/// something, in milliseconds.
-pub const HEARTBEAT_MS: u64 = 3_000;
-
 /// How often a client sends something while it waits for nothing, in milliseconds. The server answers
 /// and is silent otherwise, so that an idle machine is woken once to send and once to receive.
 pub const IDLE_HEARTBEAT_MS: u64 = 60_000;
 
-/// The client gives a link up as dead after this time without a byte from the server, in
-/// milliseconds: a log link while it waits for something, a read link once an answer has begun.
-pub const SILENCE_TIMEOUT_MS: u64 = 10_000;
-
 /// The server gives a link up as dead after this time without a byte from the client, in
 /// milliseconds. An idle client sends something every [`IDLE_HEARTBEAT_MS`], and users' machines may
-/// stall. If the client's kernel is gone too, TCP notices within [`SILENCE_TIMEOUT_MS`] that what
-/// the server sends is not acknowledged.
+/// stall. If the client's kernel is gone too, TCP notices within
+/// [`Silence::LONGEST`](crate::message::Silence::LONGEST) that what the server sends is not
+/// acknowledged.
 pub const CLIENT_SILENCE_TIMEOUT_MS: u64 = 90_000;
 
 /// A client that lost its link keeps the account's seat for this long, in milliseconds.

@@ -14,7 +14,7 @@ use xfer_link::{LinkError, receive, send};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
     Binding, ClientHello, Opened, Opening, Password, PublicKey, Purpose, Refusal, Secret,
-    ServerHello, VERSION,
+    ServerHello, Terms, VERSION,
 };
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Name, SessionId, Timestamp};
@@ -124,7 +124,7 @@ fn login(user: &str, password: &[u8]) -> Opening {
         host: "laptop".to_owned(),
         key: PublicKey([0; 32]),
         replaces: None,
-        handoff: false,
+        terms: Terms::default(),
     }
 }
 

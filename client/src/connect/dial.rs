@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use xfer_protocol::message::{Changed, Grant, Password, Purpose, Secret, Wish};
+use xfer_protocol::message::{Changed, Grant, Password, Purpose, Secret, Terms, Wish};
 use xfer_protocol::{Epoch, Seq, SessionId};
 
 use super::error::EndpointError;
@@ -35,8 +35,8 @@ pub enum Begin {
         purpose: Purpose,
         /// A session that makes way for the new one, because its client has crashed on this machine.
         replaces: Option<SessionId>,
-        /// Whether the client hands its seat over to others of the account.
-        handoff: bool,
+        /// What the client asks for.
+        terms: Terms,
     },
     /// With a session that goes on, whose link was lost.
     Resume(Ticket, Bid),
@@ -47,8 +47,8 @@ pub enum Begin {
 pub struct Bid {
     /// What to do if another client has it.
     pub wish: Wish,
-    /// Whether the client hands its seat over to others of the account.
-    pub handoff: bool,
+    /// What the client asks for.
+    pub terms: Terms,
 }
 
 /// A client's claim to a session whose link was lost. The dial adds the proof.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use xfer_protocol::message::{Password, Purpose};
+use xfer_protocol::message::{Password, Purpose, Silence, Terms};
 use xfer_protocol::{SessionId, Timestamp};
 
 use super::dial::{Dial, NewSession};
@@ -124,15 +124,27 @@ impl Peer {
         password: Password,
         purpose: Purpose,
         replaces: Option<SessionId>,
-        handoff: bool,
+        terms: Terms,
     ) -> Result<Login, ConnectError> {
         let Peer { server, label } = self;
-        let login = server.log_in(password, purpose, replaces, handoff).await;
+        let login = server.log_in(password, purpose, replaces, terms).await;
         let (link, time) = login.map_err(|error| error.at(label))?;
         let key = server.saved_key().map_err(|error| error.at(label))?;
-        let warnings = skew_warning(time, SystemTime::now()).into_iter().collect();
+        let skew = skew_warning(time, SystemTime::now());
+        let patience = patience_warning(terms.silence, link.grant.silence);
+        let warnings = skew.into_iter().chain(patience).collect();
         Ok(Login { session: NewSession { link, dial: server.clone() }, warnings, key })
     }
+}
+
+fn patience_warning(asked: Silence, agreed: Silence) -> Option<String> {
+    (agreed > asked).then(|| {
+        format!(
+            "the server wants a dead connection to be noticed after {} s, not {} s",
+            agreed.time().as_secs_f32(),
+            asked.time().as_secs_f32()
+        )
+    })
 }
 
 fn skew_warning(server: Timestamp, own: SystemTime) -> Option<String> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use xfer_link::proof::SessionKey;
 use xfer_protocol::message::{
-    BINDING_LABEL, Binding, Grant, Opened, Opening, Password, Purpose, Resume, Return,
+    BINDING_LABEL, Binding, Grant, Opened, Opening, Password, Purpose, Resume, Return, Terms,
 };
 use xfer_protocol::{SessionId, Timestamp};
 
@@ -70,8 +70,8 @@ impl Dial for Server {
     fn log_link(&self, begin: Begin) -> Dialling<'_, LogLink> {
         Box::pin(async move {
             match begin {
-                Begin::New { password, purpose, replaces, handoff } => {
-                    Ok(self.log_in(password, purpose, replaces, handoff).await?.0)
+                Begin::New { password, purpose, replaces, terms } => {
+                    Ok(self.log_in(password, purpose, replaces, terms).await?.0)
                 }
                 Begin::Resume(ticket, bid) => self.resume(ticket, bid).await,
             }
@@ -138,10 +138,10 @@ impl Server {
         password: Password,
         purpose: Purpose,
         replaces: Option<SessionId>,
-        handoff: bool,
+        terms: Terms,
     ) -> Result<(LogLink, Timestamp), EndpointError> {
         let (user, host, key) = (self.target.user.clone(), host_name(), self.key.public());
-        let opening = Opening::Login { user, password, purpose, host, key, replaces, handoff };
+        let opening = Opening::Login { user, password, purpose, host, key, replaces, terms };
         let attempt = || self.log_in_once(&opening, purpose);
         let (grant, stream, time) = though_busy(BUSY_MAX, attempt).await?;
         check_grant(&grant)?;
@@ -183,9 +183,8 @@ impl Server {
         let reached = stream.get_ref().0.peer_addr().map_err(EndpointError::Unreachable)?;
         let Ticket { session, secret, epoch, durable, attempt } = ticket;
         let (user, proof) = (self.target.user.clone(), self.key.prove(session, binding(&stream)?));
-        let Bid { wish, handoff } = bid;
-        let request =
-            Resume { user, session, secret, epoch, durable, attempt, wish, handoff, proof };
+        let Bid { wish, terms } = bid;
+        let request = Resume { user, session, secret, epoch, durable, attempt, wish, terms, proof };
         let opening = Opening::Resume(Box::new(request));
         let opened = open(&mut stream, &opening, Phase::Resume);
         let (grant, missed) = match within(RESUME_MAX, Phase::Resume, opened).await? {

@@ -12,7 +12,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use xfer_protocol::limits::{IDLE_HEARTBEAT_MS, SILENCE_TIMEOUT_MS};
+use xfer_protocol::limits::IDLE_HEARTBEAT_MS;
+use xfer_protocol::message::Silence;
 
 use super::error::EndpointError;
 use super::target::Target;
@@ -27,7 +28,8 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
 
 /// The time of silence after which the kernel asks whether the peer is there. On a log link, the
 /// client asks itself before that.
-const KEEPALIVE_AFTER: Duration = Duration::from_millis(IDLE_HEARTBEAT_MS + SILENCE_TIMEOUT_MS);
+const KEEPALIVE_AFTER: Duration =
+    Duration::from_millis(IDLE_HEARTBEAT_MS).saturating_add(Silence::LONGEST.time());
 
 /// The time between two such questions.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);

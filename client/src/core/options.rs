@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use xfer_protocol::message::{Silence, Terms};
+
 /// The owner that nodes show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owners {
@@ -37,6 +39,16 @@ pub struct Options {
     /// Whether to hand the seat over when another client of the account asks for it, and to ask for it
     /// when a program here waits for it.
     pub handoff: bool,
+    /// How long the server may be silent, while something waits for it, before the link counts as
+    /// dead. The server may want a longer time.
+    pub silence: Silence,
     /// The account and server, for messages: `user@host:port`.
     pub label: String,
+}
+
+impl Options {
+    /// What the client asks the server for.
+    pub fn terms(&self) -> Terms {
+        Terms { handoff: self.handoff, silence: self.silence }
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use xfer_protocol::message::{Grant, Secret};
+use xfer_protocol::message::{Grant, Secret, Silence};
 use xfer_protocol::tree::{Quota, Room, Usage};
 use xfer_protocol::{Epoch, IdRange, Name, Seq, SessionId, Timestamp};
 
@@ -21,6 +21,7 @@ pub(in crate::core) fn grant() -> Grant {
         epoch: Epoch(1),
         applied: Seq(0),
         user: Name::new(b"alice").unwrap(),
+        silence: Silence::default(),
         ids: vec![IdRange { first: 5000, end: 6000 }],
         usage: Usage::default(),
         quota: Quota::UNLIMITED,
@@ -36,9 +37,18 @@ pub(in crate::core) fn core() -> Core {
     let (cache_bytes, log_bytes, tree_bytes) = (1 << 20, 1 << 20, 1 << 20);
     let (owners, label) = (Owners::Stored, String::new());
     let wait = Some(Duration::from_secs(30));
-    let (offline_bytes, handoff) = (None, false);
-    let options =
-        Options { cache_bytes, log_bytes, tree_bytes, owners, label, wait, offline_bytes, handoff };
+    let (offline_bytes, handoff, silence) = (None, false, Silence::default());
+    let options = Options {
+        cache_bytes,
+        log_bytes,
+        tree_bytes,
+        owners,
+        label,
+        wait,
+        offline_bytes,
+        handoff,
+        silence,
+    };
     let now = Now { monotonic: Instant::now(), wall: Timestamp::default() };
     Core::new(&grant(), &options, [0; 16], now)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 use xfer_link::watch;
-use xfer_protocol::limits::{DELIVERY_ITEMS_MAX, SILENCE_TIMEOUT_MS};
+use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
 use xfer_protocol::message::{Answer, Ask, ReadError};
 use xfer_protocol::tree::Need;
 use xfer_protocol::{DeliveryId, Errno, Ino, Name, Seq};
@@ -26,8 +26,8 @@ use crate::core::{Core, Unexpected};
 const ANSWER_MAX: Duration = Duration::from_secs(600);
 
 /// The shortest time for which a question is asked again after a read link broke or could not be
-/// opened: longer than it takes to notice that the log link is lost too.
-const LOSS_MAX: Duration = Duration::from_millis(SILENCE_TIMEOUT_MS + 2000);
+/// opened: longer by so much than it takes to notice that the log link is lost too.
+const BEYOND_SILENCE: Duration = Duration::from_secs(2);
 
 /// The pause before that.
 const RETRY: Duration = Duration::from_secs(1);
@@ -208,7 +208,8 @@ impl Client {
                     }
                     let since = *first_trouble.get_or_insert_with(Instant::now);
                     let is_lost = timeout(RETRY, self.wait_down()).await.is_ok();
-                    let wait = self.options.wait.map(|wait| wait.max(LOSS_MAX));
+                    let noticed = self.silence.lock().time() + BEYOND_SILENCE;
+                    let wait = self.options.wait.map(|wait| wait.max(noticed));
                     if !is_lost && wait.is_some_and(|wait| since.elapsed() >= wait) {
                         break Err(why);
                     }

@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use xfer_link::watch;
+use xfer_protocol::message::Silence;
 use xfer_protocol::tree::{Need, Owner};
 use xfer_protocol::{Errno, Ino};
 
@@ -38,7 +39,7 @@ pub use clock::{Clock, SystemClock};
 pub use ending::Lost;
 pub use kernel::Kernel;
 
-use crate::connect::{Credentials, Dial, LogLink, NewSession};
+use crate::connect::{Dial, LogLink, NewSession};
 use crate::core::{Change, Core, Ending, Link, LinkLoss, Notice, Options, Owners, Spill, Status};
 use away::Answers;
 use links::{Attention, ReadLinks};
@@ -72,6 +73,8 @@ pub struct Client {
     runtime: Handle,
     dial: Arc<dyn Dial>,
     links: Arc<ReadLinks>,
+    /// How long the server may be silent while something waits for it, as it last granted.
+    silence: Mutex<Silence>,
     /// Whether the log link is up.
     is_up: watch::Sender<bool>,
     /// Whether this machine is about to sleep.
@@ -189,14 +192,15 @@ impl Client {
     ) -> Arc<Client> {
         let Surroundings { clock, cookie_key, journal, spill, rescue } = surroundings;
         spill.into_iter().for_each(|spill| core.spill_to(spill));
-        let (credentials, runtime) = (Credentials::new(&link.grant), Handle::current());
+        let (silence, runtime) = (Mutex::new(link.grant.silence), Handle::current());
         let client = Arc::new_cyclic(|this| Client {
             this: this.clone(),
             core: Mutex::new(core),
             clock,
             options,
-            links: Arc::new(ReadLinks::new(dial.clone(), credentials, runtime.clone())),
+            links: Arc::new(ReadLinks::new(dial.clone(), &link.grant, runtime.clone())),
             dial,
+            silence,
             is_up: watch::Sender::new(true),
             is_asleep: watch::Sender::new(false),
             attention: Attention::default(),

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use xfer_protocol::Seq;
-use xfer_protocol::message::{Purpose, Refusal, Wish};
+use xfer_protocol::message::{Purpose, Refusal, Terms, Wish};
 
 use crate::connect::{Begin, Bid, Dial, EndpointError, LogLink, NewSession, Ticket};
 use crate::core::{Change, Ending, LinkLoss, Options, Trace};
@@ -64,7 +64,8 @@ impl Leftover {
         // Before it is used, since the server takes no request with this number a second time.
         journal.note_ticket(self.ticket.clone()).await.map_err(Unsent::Disk)?;
         // As a login would: the server then waits no longer than it must for a client that is away.
-        let bid = Bid { wish: Wish::Now, handoff: false };
+        let terms = Terms { handoff: false, ..options.terms() };
+        let bid = Bid { wish: Wish::Now, terms };
         let link = match dial.log_link(Begin::Resume(self.ticket.clone(), bid)).await {
             Ok(link) => link,
             Err(error) if error.holder().is_some() && purpose == Purpose::Mount => {

@@ -7,6 +7,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use xfer_protocol::message::Silence;
 use xfer_protocol::shown::shown;
 use xfer_protocol::size;
 
@@ -33,6 +34,8 @@ pub struct MountOptions {
     pub offline_bytes: Option<u64>,
     /// Whether the tree is handed to other mounts of the account that ask for it (`handoff`).
     pub handoff: bool,
+    /// How long the server may be silent before the connection counts as dead (`silence=`).
+    pub silence: Silence,
     /// The source to show for the mount instead of `user@host:port` (`fsname=`).
     pub source: Option<String>,
     /// Whether to change an existing mount instead of making one (`remount`).
@@ -217,6 +220,13 @@ impl MountOptions {
                     seconds.ok_or_else(|| wrong("seconds, like wait=30, or wait=forever"))?;
                 self.wait = Wait::AtMost(wait);
             }
+            ("silence", _) => {
+                let seconds: Option<u16> = value.parse().ok();
+                let silence =
+                    seconds.and_then(|seconds| Silence::of_ms(seconds.checked_mul(1000)?));
+                self.silence =
+                    silence.ok_or_else(|| wrong("seconds from 3 to 10, like silence=3"))?;
+            }
             ("offline", _) => {
                 let bytes = size::parse(value).filter(|bytes| OFFLINE_RANGE.contains(bytes));
                 self.offline_bytes = Some(
@@ -293,7 +303,7 @@ fn is_ignored(word: &str) -> bool {
 fn unknown(word: &str) -> Failure {
     Failure::usage(format!(
         "unknown option '{}'; known are ids=stored, ids=mounter, uid=, gid=, umask=, allow_other, \
-         ro, noexec, suid, dev, sync, wait=, offline, offline=, handoff, fsname=, remount, the long options of xfer-mount \
+         ro, noexec, suid, dev, sync, wait=, silence=, offline, offline=, handoff, fsname=, remount, the long options of xfer-mount \
          (password_file=, …), and the words of mount(8) that change nothing here",
         shown(word),
     ))
@@ -372,6 +382,20 @@ mod tests {
         check_refused("wait=-1", "give seconds");
         check_refused("wait=", "give seconds");
         check_refused("wait", "unknown option 'wait'");
+    }
+
+    #[test]
+    fn a_silence_lasts_for_three_to_ten_seconds() {
+        let silence = |text| parse(text).unwrap().silence;
+        assert_eq!(silence(""), Silence::LONGEST);
+        assert_eq!(
+            (silence("silence=3"), silence("silence=10")),
+            (Silence::SHORTEST, Silence::LONGEST)
+        );
+        for wrong in ["silence=2", "silence=11", "silence=3.5", "silence=", "silence=70000"] {
+            check_refused(wrong, "give seconds from 3 to 10");
+        }
+        check_refused("silence", "unknown option 'silence'");
     }
 
     #[test]

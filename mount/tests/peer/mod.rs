@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use xfer_client::connect::Fingerprint;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
-    BUSY_ALERT, ClientHello, Grant, Opened, Opening, Refusal, Secret, ServerHello, VERSION,
+    BUSY_ALERT, ClientHello, Grant, Opened, Opening, Refusal, Secret, ServerHello, Silence, VERSION,
 };
 use xfer_protocol::tree::{Quota, Room, Usage};
 use xfer_protocol::{Epoch, IdRange, Name, Seq, SessionId, Timestamp};
@@ -235,6 +235,7 @@ pub fn grant() -> Grant {
         epoch: Epoch(1),
         applied: Seq(0),
         user: Name::new(b"alice").unwrap(),
+        silence: Silence::default(),
         ids: vec![IdRange { first: 1024, end: 2048 }],
         usage: Usage::default(),
         quota: Quota::UNLIMITED,

@@ -5,6 +5,7 @@
 //! down ([`ToServer`], [`ToClient`]); a session has one. A *read link* carries numbered
 //! [`Request`]s up and [`Response`]s down, in any order; a session may have several.
 
+mod terms;
 mod opening;
 mod log;
 mod reading;
@@ -16,3 +17,4 @@ pub use opening::{
     Wish,
 };
 pub use reading::{Answer, Ask, DeliveryState, Page, PageEntry, ReadError, Request, Response};
+pub use terms::{Silence, Terms};

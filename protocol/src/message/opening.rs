@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::DeliveryHead;
+use super::{DeliveryHead, Silence, Terms};
 use crate::shown::Shown;
 use crate::tree::{Quota, Room, Usage};
 use crate::{Epoch, IdRange, Ino, Name, Seq, SessionId, Timestamp};
@@ -93,8 +93,8 @@ pub enum Opening {
         /// A session of the account that is to make way, because its client has crashed on the same
         /// machine.
         replaces: Option<SessionId>,
-        /// Whether the client hands its seat over when another client of the user's asks for it.
-        handoff: bool,
+        /// What the client asks for.
+        terms: Terms,
     },
     /// Continue a session whose log link was lost, or take its seat again after another session had
     /// it; the link becomes its log link. No password is needed.
@@ -126,8 +126,8 @@ pub struct Resume {
     pub attempt: u64,
     /// How much the client wants the seat.
     pub wish: Wish,
-    /// As in [`Opening::Login`].
-    pub handoff: bool,
+    /// What the client asks for.
+    pub terms: Terms,
     /// The signature of this TLS connection ([`BINDING_LABEL`]) by the session's key. A stolen
     /// secret is useless without the key, and a signature is useless on another connection.
     pub proof: Signature,
@@ -228,6 +228,8 @@ pub struct Grant {
     pub applied: Seq,
     /// The account's name, as the server writes it.
     pub user: Name,
+    /// How long each side may be silent: as long as the client asked for, or longer.
+    pub silence: Silence,
     /// Numbers for new nodes, contents and deliveries: all that the session was granted and that
     /// the ops up to `applied` have not used up.
     pub ids: Vec<IdRange>,

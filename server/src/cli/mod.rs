@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use xfer_protocol::message::Silence;
 use xfer_protocol::size;
 use xfer_store::embedded::{OlderDatabase, Serving};
 
@@ -114,16 +115,20 @@ struct Run {
     /// Memory for names and attributes, of all sessions together
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = tree_size)]
     tree_size: usize,
+    /// How soon clients may take a silent connection for dead; those that ask for less get this
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = silence)]
+    silence: Silence,
 }
 
 impl Run {
     fn config(self, store: StoreLocation) -> serve::Config {
-        let Run { listen, cert, key, keep_lost, accept_older_database, tree_size } = self;
+        let Run { listen, cert, key, keep_lost, accept_older_database, tree_size, silence } = self;
         serve::Config {
             store,
             listen,
             files: cert.zip(key).map(|(cert, key)| CertificateFiles { cert, key }),
             tree_bytes: tree_size,
+            silence,
             serving: Serving {
                 older: match accept_older_database {
                     true => OlderDatabase::Accept,
@@ -140,6 +145,13 @@ fn tree_size(text: &str) -> Result<usize, &'static str> {
     const MIN: usize = 16 << 20;
     let bytes = size::parse(text).and_then(|bytes| usize::try_from(bytes).ok());
     bytes.filter(|bytes| *bytes >= MIN).ok_or("a size like 64MiB, of 16MiB at least")
+}
+
+/// Parses the silence of a link.
+fn silence(text: &str) -> Result<Silence, &'static str> {
+    let seconds: Option<u16> = text.parse().ok();
+    let silence = seconds.and_then(|seconds| Silence::of_ms(seconds.checked_mul(1000)?));
+    silence.ok_or("a number of seconds from 3 to 10")
 }
 
 #[derive(Subcommand, Debug)]

@@ -30,7 +30,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use xfer_protocol::Name;
-use xfer_protocol::message::{EndReason, ToClient};
+use xfer_protocol::message::{EndReason, Silence, ToClient};
 use xfer_store::{Account, Store, StoreError};
 
 pub use clock::{Clock, SystemClock};
@@ -74,6 +74,8 @@ pub struct Engine {
     provers: Semaphore,
     drivers: Drivers,
     commits: Arc<Commits>,
+    /// The shortest silence that clients may ask for.
+    silence: Silence,
     started: Instant,
     /// The users that sessions were last told of.
     users: Mutex<Vec<Name>>,
@@ -81,16 +83,34 @@ pub struct Engine {
     _background: JoinSet<()>,
 }
 
+/// The settings of an engine.
+pub struct Settings {
+    /// The memory for rows of all sessions' trees together, in bytes.
+    pub rows_bytes: usize,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// The shortest silence that clients may ask for.
+    pub silence: Silence,
+}
+
+impl Settings {
+    /// The usual ones, with this machine's clock.
+    pub fn new(rows_bytes: usize) -> Settings {
+        Settings { rows_bytes, clock: Arc::new(SystemClock), silence: Silence::SHORTEST }
+    }
+}
+
 impl Engine {
     /// Makes an engine over a store that no other engine uses. Needs a tokio runtime. The trees of
     /// all sessions together keep about `rows_bytes` of rows in memory, in addition to rows that
     /// are not durable yet.
     pub fn new(store: Store, rows_bytes: usize) -> Arc<Engine> {
-        Engine::with_clock(store, rows_bytes, Arc::new(SystemClock))
+        Engine::with(store, Settings::new(rows_bytes))
     }
 
-    /// As [`Engine::new`], with another clock.
-    pub fn with_clock(store: Store, rows_bytes: usize, clock: Arc<dyn Clock>) -> Arc<Engine> {
+    /// As [`Engine::new`], with more settings.
+    pub fn with(store: Store, settings: Settings) -> Arc<Engine> {
+        let Settings { rows_bytes, clock, silence } = settings;
         let stores = Stores::new(store, rows_bytes, clock);
         let registry = Arc::new(Registry::default());
         let exchange = Arc::new(Exchange::new(stores.clone(), registry.clone()));
@@ -113,6 +133,7 @@ impl Engine {
             provers: Semaphore::new(PROVERS_MAX),
             drivers: Drivers::default(),
             commits,
+            silence,
             started: Instant::now(),
             users: Mutex::default(),
             _background: background,

@@ -21,7 +21,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use xfer_protocol::limits::{IDLE_HEARTBEAT_MS, OPENING_TIMEOUT_MS, SILENCE_TIMEOUT_MS};
+use xfer_protocol::limits::{IDLE_HEARTBEAT_MS, OPENING_TIMEOUT_MS};
+use xfer_protocol::message::Silence;
 use xfer_protocol::message::{ALPN, BINDING_LABEL, BUSY_ALERT, Binding};
 
 use crate::engine::Engine;
@@ -255,9 +256,9 @@ const UNSENT_MAX: u32 = 512 << 10;
 /// With these the kernel detects a vanished peer sooner than its silence would.
 fn set_options(tcp: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(tcp);
-    let silence = Duration::from_millis(SILENCE_TIMEOUT_MS);
+    let silence = Silence::LONGEST.time();
     // An idle client sends something in time, so that this machine does not wake the client's.
-    let idle = Duration::from_millis(IDLE_HEARTBEAT_MS + SILENCE_TIMEOUT_MS);
+    let idle = Duration::from_millis(IDLE_HEARTBEAT_MS) + silence;
     let keepalive = TcpKeepalive::new().with_time(idle).with_interval(silence / 4);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(UNSENT_MAX)?;

@@ -17,7 +17,7 @@ use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::OPENING_TIMEOUT_MS;
 use xfer_protocol::message::{
     Binding, ClientHello, Opened, Opening, Password, PublicKey, Purpose, Refusal, Resume, Secret,
-    ServerHello, VERSION,
+    ServerHello, Terms, VERSION,
 };
 use xfer_protocol::shown::is_visible;
 use xfer_protocol::{Name, SessionId, user};
@@ -63,8 +63,8 @@ pub struct Authenticated {
     pub key: PublicKey,
     /// A session that makes way for this one, because its client has crashed.
     pub replaces: Option<SessionId>,
-    /// Whether the client hands its seat over to others of the account.
-    pub handoff: bool,
+    /// What the client asks for.
+    pub terms: Terms,
     /// The client's host name, as that client gave it, without control characters.
     pub host: String,
     /// The client's address, as the server saw it.
@@ -180,7 +180,7 @@ impl Door {
                 }
                 None => turn_away(stream, &request.user, Refusal::NoSession).await,
             },
-            Opening::Login { user, password, purpose, host, key, replaces, handoff } => {
+            Opening::Login { user, password, purpose, host, key, replaces, terms } => {
                 match self.check(stream, &user, password, address).await? {
                     Ok(account) => Ok(Admitted::Log(Authenticated {
                         account: account.id,
@@ -189,7 +189,7 @@ impl Door {
                         purpose,
                         key,
                         replaces,
-                        handoff,
+                        terms,
                         host: label(&host),
                         address: shown,
                     })),

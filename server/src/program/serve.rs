@@ -13,10 +13,11 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+use xfer_protocol::message::Silence;
 use xfer_store::embedded::Serving;
 use xfer_store::{Store, StoreError, Use};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Settings};
 use crate::listener::identity::{Fingerprint, Identity, IdentityError};
 use crate::listener::tls;
 use crate::listener::{self, Listener};
@@ -43,6 +44,8 @@ pub struct Config {
     pub files: Option<CertificateFiles>,
     /// Memory for the rows that sessions keep loaded, in bytes.
     pub tree_bytes: usize,
+    /// The shortest silence of a link that clients may ask for.
+    pub silence: Silence,
     /// How the store is served.
     pub serving: Serving,
 }
@@ -90,7 +93,8 @@ async fn serve(
     fingerprint: &Fingerprint,
 ) -> Result<(), Failure> {
     let port = bind(config.listen).map_err(|error| unheard(&error, config))?;
-    let engine = Engine::new(store.clone(), config.tree_bytes);
+    let settings = Settings { silence: config.silence, ..Settings::new(config.tree_bytes) };
+    let engine = Engine::with(store.clone(), settings);
     let control = Control::bind(&config.store.dir, engine.clone()).map_err(no_control)?;
     let door = Door::new(store.accounts.clone(), store.failures.clone());
     let listener = Arc::new(Listener::new(tls, door, engine.clone()));

@@ -8,7 +8,7 @@ use xfer_link::proof::SessionKey;
 use xfer_link::{receive, send};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
-    Answer, Ask, Binding, EndReason, Grant, ReadError, Request, Response, Resume, ToClient,
+    Answer, Ask, Binding, EndReason, Grant, ReadError, Request, Response, Resume, Terms, ToClient,
     ToServer, Wish,
 };
 use xfer_protocol::tree::{Action, Op, Owner};
@@ -179,7 +179,7 @@ impl Lost {
             durable: self.durable,
             attempt: ATTEMPTS.fetch_add(1, Ordering::Relaxed),
             wish: Wish::Now,
-            handoff: false,
+            terms: Terms::default(),
             proof: self.key.prove(self.grant.session, self.binding),
         }
     }

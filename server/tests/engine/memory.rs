@@ -5,7 +5,7 @@ use xfer_link::proof::SessionKey;
 use xfer_link::receive;
 use xfer_protocol::Ino;
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::message::{Opened, Purpose};
+use xfer_protocol::message::{Opened, Purpose, Terms};
 use xfer_protocol::tree::{Need, Quota};
 use xfer_server::engine::Engine;
 use xfer_server::login::opening::Authenticated;
@@ -33,7 +33,7 @@ async fn a_session_runs_and_ends_over_a_store_in_memory() {
         purpose: Purpose::Mount,
         key: key.public(),
         replaces: None,
-        handoff: false,
+        terms: Terms::default(),
         host: "host".to_owned(),
         address: "address".to_owned(),
     };

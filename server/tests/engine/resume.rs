@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use xfer_protocol::message::{
-    Answer, Ask, Binding, EndReason, Purpose, Refusal, Secret, Signature, ToClient, ToServer, Wish,
+    Answer, Ask, Binding, EndReason, Purpose, Refusal, Secret, Signature, Terms, ToClient,
+    ToServer, Wish,
 };
 use xfer_protocol::tree::{Action, Quota};
 use xfer_protocol::{ContentId, Ino, Seq};
@@ -223,7 +224,7 @@ async fn the_old_link_of_a_session_that_goes_on_is_closed() {
         durable: old.durable,
         attempt: 1,
         wish: Wish::Now,
-        handoff: false,
+        terms: Terms::default(),
         proof: old.key.prove(old.grant.session, binding),
     };
     let (grant, _stream) = world.try_resume(request, binding).await.unwrap();

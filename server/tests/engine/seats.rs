@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use xfer_protocol::message::{
-    Answer, Ask, Changed, EndReason, Purpose, Refusal, Return, ToClient, ToServer, Wish,
+    Answer, Ask, Changed, EndReason, Purpose, Refusal, Return, Terms, ToClient, ToServer, Wish,
 };
 use xfer_protocol::{Ino, Seq};
 
 use crate::client::{Client, Lost};
 use crate::world::World;
+
+/// The terms of a client that hands its seat over, or does not.
+fn handoff(handoff: bool) -> Terms {
+    Terms { handoff, ..Terms::default() }
+}
 
 /// A client that gives its seat up.
 async fn yielded(mut client: Client) -> Lost {
@@ -114,10 +119,10 @@ async fn a_client_is_asked_to_hand_its_seat_over_if_both_do_that() {
     let third = world.login("alice").await;
     let third = yielded(third).await;
     // The one that has the seat came back with a handoff.
-    let resumed = xfer_protocol::message::Resume { handoff: true, ..third.request() };
+    let resumed = xfer_protocol::message::Resume { terms: handoff(true), ..third.request() };
     let (grant, stream) = world.try_resume(resumed, third.binding).await.unwrap();
     let mut holder = third.with_link(grant, stream);
-    let request = xfer_protocol::message::Resume { handoff: true, ..lost.request() };
+    let request = xfer_protocol::message::Resume { terms: handoff(true), ..lost.request() };
     let asking = world.try_resume(request, lost.binding);
     let answering = async {
         holder.until(|message| matches!(message, ToClient::Wanted { .. }).then_some(())).await;
@@ -126,7 +131,7 @@ async fn a_client_is_asked_to_hand_its_seat_over_if_both_do_that() {
     let (asked, holder) = tokio::join!(asking, answering);
     asked.unwrap();
     // One that can't let go keeps the seat, and the other hears of that.
-    let request = xfer_protocol::message::Resume { handoff: false, ..holder.request() };
+    let request = xfer_protocol::message::Resume { terms: handoff(false), ..holder.request() };
     let refused = timeout(Duration::from_secs(20), world.try_resume(request, holder.binding)).await;
     assert!(matches!(refused, Ok(Err(Refusal::InUse { .. }))));
 }

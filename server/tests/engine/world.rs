@@ -8,7 +8,7 @@ use tokio::io::{DuplexStream, duplex};
 use xfer_link::proof::SessionKey;
 use xfer_link::receive;
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::message::{Binding, Grant, Opened, Purpose, Refusal, Resume, Return};
+use xfer_protocol::message::{Binding, Grant, Opened, Purpose, Refusal, Resume, Return, Terms};
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{ContentId, Name, SessionId, Timestamp};
 use xfer_server::engine::Engine;
@@ -144,7 +144,7 @@ impl World {
             purpose,
             key: key.public(),
             replaces,
-            handoff: false,
+            terms: Terms::default(),
             host: "host".to_owned(),
             address: "address".to_owned(),
         };

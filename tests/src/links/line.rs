@@ -10,7 +10,7 @@ use xfer_client::connect::{
 };
 use xfer_link::proof::SessionKey;
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::message::{Binding, Changed, Opened, Purpose, Resume, Return};
+use xfer_protocol::message::{Binding, Changed, Opened, Purpose, Resume, Return, Terms};
 use xfer_protocol::{Name, SessionId};
 use xfer_server::engine::Engine;
 use xfer_server::login::opening::{Authenticated, Resuming};
@@ -44,7 +44,7 @@ impl Line {
         &self,
         purpose: Purpose,
         replaces: Option<SessionId>,
-        handoff: bool,
+        terms: Terms,
     ) -> Result<LogLink, EndpointError> {
         let (engine, store) = self.reach()?;
         let account = store.accounts.find(self.user.clone()).await.unwrap().unwrap();
@@ -55,7 +55,7 @@ impl Line {
             purpose,
             key: self.key.public(),
             replaces,
-            handoff,
+            terms,
             host: "laptop".to_owned(),
             address: ADDRESS.to_owned(),
         };
@@ -79,7 +79,7 @@ impl Line {
         let (user, binding) = (self.user.clone(), Binding::default());
         let proof = self.key.prove(session, binding);
         let user_name = user.to_string();
-        let Bid { wish, handoff } = bid;
+        let Bid { wish, terms } = bid;
         let request = Resume {
             user: user_name,
             session,
@@ -88,7 +88,7 @@ impl Line {
             durable,
             attempt,
             wish,
-            handoff,
+            terms,
             proof,
         };
         let (ours, theirs) = self.cable.lay_log();
@@ -121,8 +121,8 @@ impl Dial for Line {
     fn log_link(&self, begin: Begin) -> Dialling<'_, LogLink> {
         Box::pin(async move {
             match begin {
-                Begin::New { purpose, replaces, handoff, .. } => {
-                    self.log_in(purpose, replaces, handoff).await
+                Begin::New { purpose, replaces, terms, .. } => {
+                    self.log_in(purpose, replaces, terms).await
                 }
                 Begin::Resume(ticket, bid) => self.resume(ticket, bid).await,
             }

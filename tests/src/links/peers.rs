@@ -15,10 +15,10 @@ use xfer_client::core::{Options, Owners};
 use xfer_client::drive::{Client, Journal, Rescue, Surroundings};
 use xfer_client::offline::Unsent;
 use xfer_link::proof::SessionKey;
-use xfer_protocol::message::{DeliveryHead, Opened, Password, Purpose};
+use xfer_protocol::message::{DeliveryHead, Opened, Password, Purpose, Silence};
 use xfer_protocol::tree::{Owner, Quota};
 use xfer_protocol::{ContentId, Name, Seq, SessionId, Timestamp};
-use xfer_server::engine::{Clock, Engine, SystemClock};
+use xfer_server::engine::{Clock, Engine, Settings, SystemClock};
 use xfer_store::embedded::{self, FileStore, Files, OlderDatabase, Serving, SqliteStore};
 use xfer_store::{Account, Change, Location, NewAccount, Store, Use};
 
@@ -112,6 +112,7 @@ pub fn roomy(user: &str) -> Options {
         wait,
         offline_bytes: None,
         handoff: false,
+        silence: Silence::default(),
         label,
     }
 }
@@ -172,7 +173,10 @@ impl Host {
         disk: Option<Disk>,
     ) -> Host {
         let life = Life::default();
-        let engine = Engine::with_clock(life.lived_over(&store), rows_bytes, clock.clone());
+        let engine = Engine::with(
+            life.lived_over(&store),
+            Settings { clock: clock.clone(), ..Settings::new(rows_bytes) },
+        );
         let reached = Arc::new(Mutex::new(Some((engine.clone(), store.clone()))));
         let hides = Arc::default();
         Host { engine, store, reached, life, surroundings, clock, disk, hides, simulated: None }
@@ -187,7 +191,8 @@ impl Host {
         self.simulated.iter().for_each(|simulated| simulated.rows.start());
         self.life = Life::default();
         let store = self.life.lived_over(&self.store);
-        self.engine = Engine::with_clock(store, rows_bytes, self.clock.clone());
+        let settings = Settings { clock: self.clock.clone(), ..Settings::new(rows_bytes) };
+        self.engine = Engine::with(store, settings);
         *self.reached.lock().unwrap() = Some((self.engine.clone(), self.store.clone()));
     }
 
@@ -289,8 +294,8 @@ impl Host {
         let cable = Cable::new(wiring);
         let key = Arc::new(SessionKey::generate().unwrap());
         let dial = self.line(user, &key, &cable);
-        let (password, handoff) = (Password(Vec::new()), options.handoff);
-        let begin = Begin::New { password, purpose, replaces: machine.replaces, handoff };
+        let (password, terms) = (Password(Vec::new()), options.terms());
+        let begin = Begin::New { password, purpose, replaces: machine.replaces, terms };
         let link = match dial.log_link(begin).await {
             Ok(link) => link,
             Err(EndpointError::Refused(refusal)) => return Err(Opened::Refused(refusal)),

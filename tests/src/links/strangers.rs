@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
-    ALPN, ClientHello, Opened, Opening, Password, PublicKey, Purpose, ServerHello,
+    ALPN, ClientHello, Opened, Opening, Password, PublicKey, Purpose, ServerHello, Terms,
 };
 
 use crate::{PATIENCE, wait_until};
@@ -147,8 +147,15 @@ impl Coming {
         let password = Password(b"a guess".to_vec());
         let (purpose, host) = (Purpose::Mount, "stranger".to_owned());
         let (key, replaces) = (PublicKey::default(), None);
-        let opening =
-            Opening::Login { user, password, purpose, host, key, replaces, handoff: false };
+        let opening = Opening::Login {
+            user,
+            password,
+            purpose,
+            host,
+            key,
+            replaces,
+            terms: Terms::default(),
+        };
         let failed = std::io::Error::other;
         let bounds = Bounds::OPENING;
         let hello = ClientHello::new("stranger");

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use tokio::sync::{Semaphore, oneshot};
 use xfer_client::core::{Notice, Options, Owners};
 use xfer_client::drive::{Client, Kernel};
+use xfer_protocol::message::Silence;
 use xfer_protocol::tree::Owner;
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 use xfer_server::program::control::{Answer, Command, ask};
@@ -120,6 +121,7 @@ fn options(label: String) -> Options {
         wait,
         offline_bytes: None,
         handoff: false,
+        silence: Silence::default(),
         label,
     }
 }

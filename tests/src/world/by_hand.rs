@@ -5,7 +5,7 @@ use std::path::Path;
 use xfer_client::connect::{KnownHosts, NewSession, Target, TrustMode, TrustPolicy, reach};
 use xfer_mount::command::terminal::OnTerminal;
 use xfer_protocol::Name;
-use xfer_protocol::message::{Password, Purpose};
+use xfer_protocol::message::{Password, Purpose, Terms};
 
 use crate::accounts;
 use crate::server::Server;
@@ -23,6 +23,7 @@ pub async fn login(server: &Server, user: &Name, home: &Path) -> Result<NewSessi
     let contact = reach(&target, &mode).await.map_err(|error| error.to_string())?;
     let policy = TrustPolicy { mode, known_hosts };
     let peer = contact.trust(&policy, &mut OnTerminal).map_err(|error| error.to_string())?;
-    let login = peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount, None, false);
+    let login =
+        peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount, None, Terms::default());
     Ok(login.await.map_err(|error| error.to_string())?.session)
 }

@@ -23,6 +23,9 @@ use xfer_tests::{
 /// How long the cable is pulled, in seconds: longer than it takes to notice.
 const PULLED_S: usize = 13;
 
+/// Longer than it takes to notice a silence of 3 s, and shorter than one of 10 s.
+const LATE: Duration = Duration::from_secs(8);
+
 /// How often a connection is reset while it is being opened.
 const OPENINGS: usize = 12;
 
@@ -40,10 +43,17 @@ struct Apart {
 
 impl Apart {
     fn new() -> Apart {
+        Apart::with_server(&[])
+    }
+
+    /// With these options of `xfer-server run`.
+    fn with_server(options: &[&str]) -> Apart {
         let network =
             Network::new(Cable { round_trip: Duration::from_millis(5), bits_per_s: None });
         let world = network.server.run(|| {
-            World::with_server(&["alice"], |store| Server::start(store, &format!("{SERVER}:0")))
+            World::with_server(&["alice"], |store| {
+                Server::start_with(store, &format!("{SERVER}:0"), options)
+            })
         });
         Apart { world, network }
     }
@@ -58,6 +68,20 @@ impl Apart {
 
 fn is_connected(mount: &Mount) -> bool {
     mount.xfer("status", &[]).succeeded().stdout.contains(" connected\n")
+}
+
+/// The time from a pulled cable until a mount says that it is not connected.
+fn noticed_after(apart: &Apart, mount: &Mount) -> Duration {
+    mount.shell("ls");
+    apart.network.pull();
+    let pulled = Instant::now();
+    // Something waits for the server.
+    fs::write(mount.path("file"), "text").unwrap();
+    wait_until("the mount to notice", PATIENCE, || !is_connected(mount));
+    let took = pulled.elapsed();
+    apart.network.plug_in();
+    mount.sync();
+    took
 }
 
 /// Starts a shell script in the mount point.
@@ -130,6 +154,24 @@ fn bring(world: &World, mount: &Mount) -> (Child, String) {
     shell(&outside, make);
     let script = BRING.replace("{}", outside.to_str().unwrap());
     (start(mount, &script), script.split_once("&& diff").unwrap().1.to_owned())
+}
+
+#[test]
+fn a_dead_connection_is_noticed_in_three_seconds_if_both_sides_ask_for_that() {
+    let apart = Apart::new();
+    let mount = apart.mount(&["-o", "silence=3"]);
+    let took = noticed_after(&apart, &mount);
+    assert!(took < LATE, "{took:?}");
+    // Also over the next connection.
+    let took = noticed_after(&apart, &mount);
+    assert!(took < LATE, "{took:?}");
+    mount.unmount();
+    let apart = Apart::with_server(&["--silence=10"]);
+    let mut mount = apart.mount(&["-o", "silence=3"]);
+    mount.says("the server wants a dead connection to be noticed after 10 s, not 3 s");
+    let took = noticed_after(&apart, &mount);
+    assert!(took >= LATE, "{took:?}");
+    mount.unmount();
 }
 
 #[test]

@@ -470,10 +470,22 @@ fn directory() -> PathBuf {
 
 /// Runs on a clock that jumps ahead.
 fn run(seed: u64, place: Place, operations: usize, flaw: Flaw) -> Run {
+    run_with(seed, place, operations, flaw, |_| {})
+}
+
+/// Runs after some preparation.
+fn run_with(
+    seed: u64,
+    place: Place,
+    operations: usize,
+    flaw: Flaw,
+    prepare: impl FnOnce(&mut Run),
+) -> Run {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let mut run = Run::new(seed, place, flaw).await;
+        prepare(&mut run);
         for at in [0, 1] {
             run.begin(at, Purpose::Mount).await;
         }
@@ -496,7 +508,9 @@ const FEW_OPERATIONS: usize = 30;
 
 /// Everything that happened in a run, as text.
 fn transcript(seed: u64) -> String {
-    let run = run(seed, Place::InMemory, FEW_OPERATIONS, Flaw::None);
+    let run = run_with(seed, Place::InMemory, FEW_OPERATIONS, Flaw::None, |run| {
+        run.users.iter_mut().for_each(|user| user.history.keep_transcript());
+    });
     let ends =
         run.users.iter().map(|user| format!("{:?} {:?}", user.history.at(), user.history.tally()));
     let texts = run.users.iter().map(|user| user.history.transcript().to_owned());

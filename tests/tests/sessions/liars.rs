@@ -13,7 +13,7 @@ use xfer_client::drive::Client;
 use xfer_link::{receive, send};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
-    Answer, Ask, Grant, Page, PageEntry, Request, Response, Secret, ToClient,
+    Answer, Ask, Grant, Page, PageEntry, Request, Response, Secret, Silence, ToClient,
 };
 use xfer_protocol::tree::{Kind, Node, Quota, Room, SpecialKind, Usage, Xattrs};
 use xfer_protocol::{Epoch, Errno, IdRange, Ino, Name, Seq, SessionId, Timestamp};
@@ -51,6 +51,7 @@ fn client_of(lie: fn(&Ask) -> Answer) -> Arc<Client> {
         epoch: Epoch(1),
         applied: Seq(0),
         user: name("alice"),
+        silence: Silence::default(),
         ids: vec![IdRange { first: 1 << 30, end: (1 << 30) + 1000 }],
         usage: Usage::default(),
         quota: Quota::UNLIMITED,

@@ -12,7 +12,7 @@ use xfer_client::connect::{
 };
 use xfer_mount::command::terminal::OnTerminal;
 use xfer_protocol::Name;
-use xfer_protocol::message::{Password, Purpose};
+use xfer_protocol::message::{Password, Purpose, Terms};
 use xfer_server::listener::half_open::PLACES;
 use xfer_tests::strangers::{Manner, Origin, Strangers};
 use xfer_tests::{World, accounts};
@@ -60,7 +60,8 @@ impl Way {
         let contact = reach(&target, &mode).await?;
         let policy = TrustPolicy { mode, known_hosts: KnownHosts::new(known_hosts) };
         let peer = contact.trust(&policy, &mut OnTerminal)?;
-        peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount, None, false).await
+        peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount, None, Terms::default())
+            .await
     }
 }
 

@@ -16,9 +16,7 @@ use xfer_protocol::message::{Answer, Ask, Grant, Return, Wish};
 use xfer_protocol::{DeliveryId, Ino};
 
 use super::log_link::Served;
-use crate::connect::{
-    Begin, Bid, Credentials, EndpointError, LogLink, Missed, Phase, Reader, Ticket, Writer,
-};
+use crate::connect::{Begin, Bid, EndpointError, LogLink, Missed, Phase, Reader, Ticket, Writer};
 use crate::core::{Core, Ending, Holder, LinkLoss};
 use crate::drive::Client;
 
@@ -175,7 +173,7 @@ impl Client {
             false if self.has_waiting_operations() => Wish::Now,
             false => Wish::IfFree,
         };
-        Bid { wish, handoff: self.options.handoff }
+        Bid { wish, terms: self.options.terms() }
     }
 
     /// Notes that another client has the seat.
@@ -249,7 +247,8 @@ impl Client {
             (core.take_effects(), core.undecided())
         };
         *ticket = ticket.after(&grant);
-        self.links.renew(Credentials::new(&grant));
+        *self.silence.lock() = grant.silence;
+        self.links.renew(&grant);
         self.is_up.send_replace(true);
         self.perform(effects);
         self.tick();

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use xfer_link::LinkError;
 use xfer_link::patience::{Patient, is_silence};
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::limits::{HEARTBEAT_MS, IDLE_HEARTBEAT_MS, SILENCE_TIMEOUT_MS};
+use xfer_protocol::limits::IDLE_HEARTBEAT_MS;
 use xfer_protocol::message::{ToClient, ToServer};
 
 use crate::connect::{Reader, Writer};
@@ -20,8 +20,7 @@ use crate::drive::Client;
 /// The longest wait for the server's last message once writing has failed.
 const LAST_MESSAGE: Duration = Duration::from_secs(2);
 
-/// How long nothing is sent while something waits, and while nothing does.
-const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
+/// How long nothing is sent while nothing waits.
 const IDLE_HEARTBEAT: Duration = Duration::from_millis(IDLE_HEARTBEAT_MS);
 
 /// Why a link is no longer served.
@@ -57,10 +56,10 @@ impl Client {
 
     /// Sends the core's frames as they come, and pings on a quiet link, until the link is lost.
     async fn transmit(&self, mut writer: Writer) -> LinkLoss {
-        let mut sent_at = Instant::now();
+        let (heartbeat, mut sent_at) = (self.silence.lock().heartbeat(), Instant::now());
         loop {
             let next = self.lock().poll_outgoing();
-            let quiet_max = if self.expect() { HEARTBEAT } else { IDLE_HEARTBEAT };
+            let quiet_max = if self.expect() { heartbeat } else { IDLE_HEARTBEAT };
             let result = match next {
                 Some(Outgoing::Ops(group)) => send_ops(&mut writer, group).await,
                 Some(Outgoing::Message(message)) => send(&mut writer, &message, &[]).await,
@@ -86,7 +85,7 @@ impl Client {
 
     /// Takes in the server's messages.
     async fn receive(self: &Arc<Self>, reader: Reader) -> Served {
-        let silence = Duration::from_millis(SILENCE_TIMEOUT_MS);
+        let silence = self.silence.lock().time();
         let mut reader = Patient::new(reader, silence).expecting(self.expectation());
         loop {
             let heard = xfer_link::receive::<ToClient, _>(&mut reader, Bounds::OPEN).await;

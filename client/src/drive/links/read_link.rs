@@ -15,8 +15,7 @@ use xfer_link::LinkError;
 use xfer_link::patience::{Heard, Looks, Patient};
 use xfer_protocol::Seq;
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::limits::SILENCE_TIMEOUT_MS;
-use xfer_protocol::message::{Answer, Ask, ReadError, Request, Response};
+use xfer_protocol::message::{Answer, Ask, ReadError, Request, Response, Silence};
 
 use crate::connect::{Reader, Writer};
 use crate::drive::tasks::Tasks;
@@ -55,8 +54,13 @@ type Pending = Arc<Mutex<Option<BTreeMap<u32, oneshot::Sender<Reply>>>>>;
 
 impl ReadLink {
     /// Starts the tasks that serve an open link.
-    pub(in crate::drive) fn serve(reader: Reader, writer: Writer, tasks: &Tasks) -> ReadLink {
-        let reader = Patient::new(reader, Duration::from_millis(SILENCE_TIMEOUT_MS));
+    pub(in crate::drive) fn serve(
+        reader: Reader,
+        writer: Writer,
+        silence: Silence,
+        tasks: &Tasks,
+    ) -> ReadLink {
+        let reader = Patient::new(reader, silence.time());
         let (sender, questions) = mpsc::channel(QUEUE);
         let link = ReadLink { questions: sender, heard: reader.heard() };
         let pending: Pending = Arc::new(Mutex::new(Some(BTreeMap::new())));

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use xfer_protocol::message::{Ask, ReadError};
+use xfer_protocol::message::{Ask, Grant, ReadError, Silence};
 use xfer_protocol::{Errno, Seq};
 
 use super::read_link::{Answered, Late, ReadLink};
@@ -22,8 +22,8 @@ const LINKS: usize = 3;
 /// broke, are opened when they are needed.
 pub(in crate::drive) struct ReadLinks {
     dial: Arc<dyn Dial>,
-    /// Those of the present log link.
-    credentials: Mutex<Credentials>,
+    /// Those of the present log link, and how long the server may be silent.
+    granted: Mutex<(Credentials, Silence)>,
     slots: [Slot; LINKS],
     next: AtomicUsize,
     tasks: Tasks,
@@ -45,14 +45,10 @@ impl Slot {
 }
 
 impl ReadLinks {
-    pub(in crate::drive) fn new(
-        dial: Arc<dyn Dial>,
-        credentials: Credentials,
-        runtime: Handle,
-    ) -> ReadLinks {
+    pub(in crate::drive) fn new(dial: Arc<dyn Dial>, grant: &Grant, runtime: Handle) -> ReadLinks {
         let (slots, next) = (Default::default(), AtomicUsize::new(0));
-        let (credentials, tasks) = (Mutex::new(credentials), Tasks::new(runtime));
-        ReadLinks { dial, credentials, slots, next, tasks }
+        let (granted, tasks) = (Mutex::new(granted(grant)), Tasks::new(runtime));
+        ReadLinks { dial, granted, slots, next, tasks }
     }
 
     /// Opens a link before it is needed, so that the first question does not wait for it.
@@ -67,9 +63,9 @@ impl ReadLinks {
         self.tasks.abort_all();
     }
 
-    /// Opens all further links with these credentials. One that was being opened with others goes.
-    pub(in crate::drive) fn renew(&self, credentials: Credentials) {
-        *self.credentials.lock() = credentials;
+    /// Opens all further links by this grant. One that was being opened by another goes.
+    pub(in crate::drive) fn renew(&self, grant: &Grant) {
+        *self.granted.lock() = granted(grant);
         self.close();
     }
 
@@ -110,12 +106,16 @@ impl ReadLinks {
         if let Some(link) = slot.link() {
             return Ok(link);
         }
-        let credentials = self.credentials.lock().clone();
+        let (credentials, silence) = self.granted.lock().clone();
         let (reader, writer) = self.dial.read_link(credentials).await?;
-        let link = ReadLink::serve(reader, writer, &self.tasks);
+        let link = ReadLink::serve(reader, writer, silence, &self.tasks);
         *slot.link.lock() = Some(link.clone());
         Ok(link)
     }
+}
+
+fn granted(grant: &Grant) -> (Credentials, Silence) {
+    (Credentials::new(grant), grant.silence)
 }
 
 /// The reason why there is no answer.

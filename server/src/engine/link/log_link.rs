@@ -14,7 +14,6 @@ use tokio::sync::{Semaphore, mpsc};
 use xfer_link::patience::{Heard, Patient, is_silence};
 use xfer_link::{LinkError, receive_body, receive_header, send};
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::limits::HEARTBEAT_MS;
 use xfer_protocol::message::{ToClient, ToServer};
 
 use crate::engine::session::Session;
@@ -57,10 +56,11 @@ where
     W: AsyncWrite + Unpin,
 {
     let Lent { session, mut queues, upward, mut orders, ended } = lent;
+    let heartbeat = session.seat.terms.silence.heartbeat();
     let written = {
         let room = Arc::new(Semaphore::new(FRAME_BYTES_MAX));
         let activity = Activity { heard: reader.heard(), seen: 0, room: &room, upward: &upward };
-        let writing = write_messages(writer, &mut queues, orders.clone(), activity);
+        let writing = write_messages(writer, &mut queues, orders.clone(), (activity, heartbeat));
         // When no more can be read, messages that wait are still written.
         let hearing = async {
             hear(&session, reader, &upward, &room).await;
@@ -142,9 +142,8 @@ async fn write_messages<W: AsyncWrite + Unpin>(
     mut writer: W,
     queues: &mut Queues,
     mut orders: LinkOrders,
-    mut activity: Activity<'_>,
+    (mut activity, heartbeat): (Activity<'_>, Duration),
 ) -> Result<(), LinkError> {
-    let heartbeat = Duration::from_millis(HEARTBEAT_MS);
     loop {
         let next = async {
             tokio::select! {
@@ -188,7 +187,7 @@ mod tests {
     use tokio::io::{DuplexStream, duplex, split};
     use tokio::task::JoinHandle;
     use xfer_link::receive;
-    use xfer_protocol::message::{EndReason, PublicKey, Purpose};
+    use xfer_protocol::message::{EndReason, PublicKey, Purpose, Terms};
     use xfer_protocol::{IdRange, Name};
     use xfer_store::AccountId;
 
@@ -211,7 +210,7 @@ mod tests {
             purpose: Purpose::Mount,
             key: PublicKey::default(),
             replaces: None,
-            handoff: false,
+            terms: Terms::default(),
             host: "host".to_owned(),
             address: "address".to_owned(),
         };

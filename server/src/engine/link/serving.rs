@@ -42,6 +42,8 @@ impl Engine {
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
+        let terms = auth.terms.with_silence_of_at_least(self.silence);
+        let auth = Authenticated { terms, ..auth };
         match self.open_session(&auth).await {
             Ok(open) => self.serve_log_link(open, reader, writer).await,
             Err(refusal) => {
@@ -52,11 +54,13 @@ impl Engine {
     }
 
     /// Like [`Engine::run_session`], for a client that continues its session.
-    pub async fn run_resumed<R, W>(self: &Arc<Self>, proved: Proved, reader: R, writer: W)
+    pub async fn run_resumed<R, W>(self: &Arc<Self>, mut proved: Proved, reader: R, writer: W)
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
+        let request = &mut proved.request;
+        request.terms = request.terms.with_silence_of_at_least(self.silence);
         match self.reopen_session(&proved).await {
             Ok(open) => self.serve_log_link(open, reader, writer).await,
             Err(refusal) => {

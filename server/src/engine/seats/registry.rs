@@ -303,12 +303,12 @@ async fn end_for(other: &Session, claimant: Claimant<'_>) -> Result<(), Refusal>
 
 /// Asks another client to hand its seat over, for one that wants to come back, and waits for a while.
 async fn ask_for(other: &Session, proved: &Proved) -> Result<(), Refusal> {
-    let Resume { wish, handoff, .. } = proved.request;
+    let Resume { wish, terms, .. } = proved.request;
     if wish != Wish::Now {
         return Err(other.seat.who.in_use());
     }
     other.seat.note_asked();
-    if !(handoff && other.seat.handoff) {
+    if !(terms.handoff && other.seat.terms.handoff) {
         // If its machine is gone, TCP soon finds that this is not acknowledged.
         other.tell(ToClient::Pong);
         return Err(other.seat.who.in_use());

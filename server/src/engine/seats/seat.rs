@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
-use xfer_protocol::message::{Refusal, Resume, Secret};
+use xfer_protocol::message::{Refusal, Resume, Secret, Terms};
 use xfer_protocol::{Name, SessionId, Timestamp};
 use xfer_store::{Account, AccountId, Resumable, SecretHash};
 
@@ -25,8 +25,8 @@ pub(crate) struct Seat {
     pub(crate) counters: Counters,
     /// The client's request by which the session came here; 0 for a login.
     pub(crate) attempt: u64,
-    /// Whether the client hands its seat over to others of the account.
-    pub(crate) handoff: bool,
+    /// What was agreed on with the client.
+    pub(crate) terms: Terms,
     /// When somebody else last asked for the seat.
     asked: Mutex<Option<Instant>>,
     secrets: Secrets,
@@ -66,7 +66,7 @@ impl Seat {
             since: SystemTime::now().into(),
             password: auth.password.clone(),
         };
-        Seat::with_secrets(id, who, 0, auth.handoff)
+        Seat::with_secrets(id, who, 0, auth.terms)
     }
 
     /// Makes the seat of a session that goes on, with new secrets. None if the system gives no
@@ -75,14 +75,14 @@ impl Seat {
         let password = proved.password.clone();
         let known = Who::of(proved.account, &proved.user, &proved.known, password);
         let who = Who { address: proved.address.clone(), ..known };
-        let Resume { attempt, handoff, .. } = proved.request;
-        Seat::with_secrets(proved.known.session, who, attempt, handoff)
+        let Resume { attempt, terms, .. } = proved.request;
+        Seat::with_secrets(proved.known.session, who, attempt, terms)
     }
 
-    fn with_secrets(id: SessionId, who: Who, attempt: u64, handoff: bool) -> Option<Seat> {
+    fn with_secrets(id: SessionId, who: Who, attempt: u64, terms: Terms) -> Option<Seat> {
         let secrets = Secrets { reads: draw().map(Secret)?, resume: draw().map(Secret)? };
         let (orders, counters, asked) = (Orders::new(), Counters::default(), Mutex::default());
-        Some(Seat { id, who, orders, counters, attempt, handoff, asked, secrets })
+        Some(Seat { id, who, orders, counters, attempt, terms, asked, secrets })
     }
 
     /// Notes that somebody else asks for the seat.

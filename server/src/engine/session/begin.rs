@@ -150,6 +150,7 @@ async fn start(
         epoch: account.epoch,
         applied: account.applied,
         user: account.name.clone(),
+        silence: session.seat.terms.silence,
         ids,
         usage: account.usage,
         quota: account.quota,
