@@ -1,5 +1,5 @@
-//! Cables between clients and engines in memory: they can be cut or pulled, delay what they carry,
-//! and record the ops that are sent.
+//! Cables between clients and engines in memory: they can be cut, pulled, silent in one direction, or
+//! stalled, delay what they carry, and record the ops that are sent.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, copy, duplex, split,
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, copy,
+    duplex, split,
 };
 use tokio::time::sleep;
 use xfer_link::watch;
@@ -19,8 +20,13 @@ use xfer_protocol::tree::{Action, Op};
 
 const PIPE_BYTES: usize = 1 << 20;
 
+/// How long the server's end of a log link stays open once the server has said something that does
+/// not arrive: the user timeout of its TCP.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+
 /// A cable. A link that it carried when it was pulled stays silent for ever, even once it is
-/// plugged in again; one that was cut is closed at both ends.
+/// plugged in again; one that was cut is closed at both ends. A log link that was stalled says later
+/// what it was given, when another may have taken its place.
 #[derive(Clone)]
 pub struct Cable {
     state: Arc<watch::Sender<State>>,
@@ -90,42 +96,64 @@ pub struct Wiretap(Arc<Mutex<Vec<Said>>>);
 
 #[derive(Clone, Copy, Default)]
 struct State {
-    is_pulled: bool,
+    /// The directions in which nothing is carried.
+    silent: [bool; 2],
     /// How often it was plugged in again.
     plugs: u64,
     /// How often it was cut.
     cuts: u64,
+    /// Whether it is stalled for links that were made before the last stall.
+    is_stalled: bool,
+    /// How often it was stalled.
+    stalls: u64,
 }
 
-/// One link over a cable.
+/// Where one direction of a log link ends.
+type End = Arc<tokio::sync::Mutex<WriteHalf<DuplexStream>>>;
+
+/// One link over a cable, or one direction of it.
 #[derive(Clone)]
 struct Link {
     cable: watch::Receiver<State>,
     /// The cable's state when the link was made.
     made: State,
+    /// The direction of a log link; a read link has but one state.
+    way: Option<Way>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Carries {
     Everything,
     Nothing,
+    /// Everything, but later.
+    Stalled,
     /// It is closed at both ends.
     Closed,
 }
 
 impl Link {
     fn carries(&mut self) -> Carries {
-        let State { is_pulled, plugs, cuts } = self.cable.get();
-        match cuts == self.made.cuts {
-            false => Carries::Closed,
-            true if is_pulled || plugs != self.made.plugs => Carries::Nothing,
-            true => Carries::Everything,
+        let State { silent, plugs, cuts, is_stalled, stalls } = self.cable.get();
+        let is_silent = self.way.map_or(silent != [false; 2], |way| silent[way as usize]);
+        if cuts != self.made.cuts {
+            Carries::Closed
+        } else if is_silent || plugs != self.made.plugs {
+            Carries::Nothing
+        } else if is_stalled && stalls != self.made.stalls && self.way.is_some() {
+            Carries::Stalled
+        } else {
+            Carries::Everything
         }
     }
 
     /// Waits until the link carries nothing any more; for ever, if its owner is gone.
     async fn broken(&mut self) {
-        self.until(|carries| carries != Carries::Everything).await;
+        self.until(|carries| matches!(carries, Carries::Nothing | Carries::Closed)).await;
+    }
+
+    /// Waits out a stall.
+    async fn moving(&mut self) {
+        self.until(|carries| carries != Carries::Stalled).await;
     }
 
     /// Waits until the link is closed; for ever, if its owner is gone.
@@ -157,13 +185,28 @@ impl Cable {
 
     /// Pulls the cable: from now on it silently drops everything.
     pub fn pull(&self) {
-        self.state.send_modify(|state| state.is_pulled = true);
+        self.state.send_modify(|state| state.silent = [true; 2]);
+    }
+
+    /// Drops everything in one direction, silently. As no answer comes, no new link can be made.
+    pub fn silence(&self, way: Way) {
+        self.state.send_modify(|state| state.silent[way as usize] = true);
+    }
+
+    /// Holds up what log links say that there are now. New ones can be made.
+    pub fn stall(&self) {
+        self.state.send_modify(|state| (state.is_stalled, state.stalls) = (true, state.stalls + 1));
+    }
+
+    /// Ends a stall: what was said meanwhile arrives, though the links' clients may be gone.
+    pub fn release(&self) {
+        self.state.send_modify(|state| state.is_stalled = false);
     }
 
     /// Plugs the cable in again, for new links.
     pub fn plug_in(&self) {
         self.state.send_modify(|state| {
-            state.is_pulled = false;
+            state.silent = [false; 2];
             state.plugs += 1;
         });
     }
@@ -187,12 +230,12 @@ impl Cable {
 
     /// Whether a new link can be made.
     pub fn is_whole(&self) -> bool {
-        !self.state.get().is_pulled
+        self.state.get().silent == [false; 2]
     }
 
-    fn link(&self) -> Link {
+    fn link(&self, way: Option<Way>) -> Link {
         let mut cable = self.state.subscribe();
-        Link { made: cable.get(), cable }
+        Link { made: cable.get(), cable, way }
     }
 
     /// Makes a pair of ends for a read link.
@@ -201,7 +244,7 @@ impl Cable {
         let (far, theirs) = duplex(PIPE_BYTES);
         let (mut from_client, to_client) = split(near);
         let (from_server, mut to_server) = split(far);
-        let (wiring, mut link) = (self.wiring.clone(), self.link());
+        let (wiring, mut link) = (self.wiring.clone(), self.link(None));
         tokio::spawn(async move {
             tokio::select! {
                 biased;
@@ -217,17 +260,17 @@ impl Cable {
     pub(super) fn lay_log(&self) -> (DuplexStream, DuplexStream) {
         let (ours, near) = duplex(PIPE_BYTES);
         let (far, theirs) = duplex(PIPE_BYTES);
-        let (mut from_client, mut to_client) = split(near);
-        let (mut from_server, mut to_server) = split(far);
-        let (tap, mut up, mut down) = (self.wiring.tap.clone(), self.link(), self.link());
-        let (upward, downward) = (self.clone(), self.clone());
+        let (mut from_client, to_client) = split(near);
+        let (mut from_server, to_server) = split(far);
+        let (to_client, to_server): (End, End) = (shared(to_client), shared(to_server));
+        let to_server_too = to_server.clone();
+        let (mut up, mut down) = (self.link(Some(Way::Up)), self.link(Some(Way::Down)));
+        let (tap, upward, downward) = (self.wiring.tap.clone(), self.clone(), self.clone());
         tokio::spawn(async move {
             let carried = async {
                 match tap {
-                    Some(tap) => carry_up(tap, up.clone(), &mut from_client, &mut to_server).await,
-                    None => {
-                        upward.carry(Way::Up, up.clone(), &mut from_client, &mut to_server).await;
-                    }
+                    Some(tap) => carry_up(tap, up.clone(), &mut from_client, &to_server).await,
+                    None => upward.carry(Way::Up, up.clone(), &mut from_client, &to_server).await,
                 }
             };
             let mut closing = up.clone();
@@ -240,39 +283,53 @@ impl Cable {
                 up.silence().await;
             } else {
                 // The server may already have closed its end.
-                let _ = to_server.shutdown().await;
+                close(&to_server).await;
             }
         });
         tokio::spawn(async move {
             tokio::select! {
                 biased;
-                () = downward.carry(Way::Down, down.clone(), &mut from_server, &mut to_client) => {
-                    drop(to_client.shutdown().await);
+                () = downward.carry(Way::Down, down.clone(), &mut from_server, &to_client) => {
+                    close(&to_client).await;
                 }
-                () = down.broken() => down.silence().await,
+                () = down.broken() => {
+                    tokio::join!(down.silence(), give_up(&mut from_server, &to_server_too));
+                }
             }
         });
         (ours, theirs)
     }
 }
 
+fn shared(end: WriteHalf<DuplexStream>) -> End {
+    Arc::new(tokio::sync::Mutex::new(end))
+}
+
+/// Says no more to an end, which may be closed already.
+async fn close(end: &End) {
+    let _ = end.lock().await.shutdown().await;
+}
+
+/// Closes the server's end, once it has said something that nobody acknowledges.
+async fn give_up(from_server: &mut ReadHalf<DuplexStream>, to_server: &End) {
+    if from_server.read_u8().await.is_ok() {
+        sleep(UNACKNOWLEDGED).await;
+        close(to_server).await;
+    }
+}
+
 impl Cable {
     /// Carries bytes in one direction of a log link, until there are no more or the cable is cut. A
     /// pulled cable drops them.
-    async fn carry(
-        &self,
-        way: Way,
-        mut link: Link,
-        from: &mut (impl AsyncRead + Unpin),
-        to: &mut (impl AsyncWrite + Unpin),
-    ) {
+    async fn carry(&self, way: Way, mut link: Link, from: &mut ReadHalf<DuplexStream>, to: &End) {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(len @ 1..) = from.read(&mut buffer).await {
+            link.moving().await;
             if link.carries() == Carries::Nothing {
                 continue;
             }
             let passed = self.gauges[way as usize].pass(len);
-            if to.write_all(&buffer[..passed]).await.is_err() {
+            if to.lock().await.write_all(&buffer[..passed]).await.is_err() {
                 return;
             }
             if passed < len {
@@ -283,19 +340,16 @@ impl Cable {
 }
 
 /// Carries what a client says on its log link, until it says no more.
-async fn carry_up(
-    tap: Wiretap,
-    mut link: Link,
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
-) {
+async fn carry_up(tap: Wiretap, mut link: Link, from: &mut ReadHalf<DuplexStream>, to: &End) {
     while let Ok((message, data)) = xfer_link::receive::<ToServer, _>(from, Bounds::OPEN).await {
         // The tap also records ops that a pulled cable drops.
         tap.note(&message, &data);
+        link.moving().await;
         if link.carries() == Carries::Everything {
+            let mut to = to.lock().await;
             tokio::select! {
                 biased;
-                _ = xfer_link::send(to, &message, &data, Bounds::OPEN) => {}
+                _ = xfer_link::send(&mut *to, &message, &data, Bounds::OPEN) => {}
                 () = link.broken() => {}
             }
         }

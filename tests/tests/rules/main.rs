@@ -32,7 +32,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, timeout};
 use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::Quota;
-use xfer_tests::cable::Cable;
+use xfer_tests::cable::{Cable, Way};
 use xfer_tests::links::wayward::Bug;
 use xfer_tests::peers::{Host, Simulated, name};
 use xfer_tests::{Random, scale};
@@ -301,20 +301,34 @@ impl Run {
         }
     }
 
-    /// Pulls a cable for a while, perhaps for longer than the server keeps the seat.
+    /// Pulls a cable for a while, perhaps for longer than the server keeps the seat; or has it be
+    /// silent in one direction, or say late what it was given.
     async fn pull(&mut self, at: usize) {
         let Some(cable) = self.users[at].cable() else { return };
         let longest = *self.random.pick(&AWAY_MS);
         let away = Duration::from_millis(self.random.below(longest));
-        cable.pull();
-        let plugged_in = tokio::spawn(async move {
+        let mend: fn(&Cable) = match self.random.below(4) {
+            0 => {
+                cable.pull();
+                Cable::plug_in
+            }
+            1 => {
+                cable.silence(*self.random.pick(&[Way::Up, Way::Down]));
+                Cable::plug_in
+            }
+            _ => {
+                cable.stall();
+                Cable::release
+            }
+        };
+        let mended = tokio::spawn(async move {
             sleep(away).await;
-            cable.plug_in();
+            mend(&cable);
         });
         for _ in 0..self.random.below(10) {
             self.turn().await;
         }
-        plugged_in.await.unwrap();
+        mended.await.unwrap();
     }
 
     /// Kills the server in the middle of work, and starts another one.

@@ -64,6 +64,13 @@ pub struct Mounted {
     lingered: bool,
 }
 
+impl Mounted {
+    /// Whether its client has the tree, as far as it knows.
+    fn has_seat(&self) -> bool {
+        self.program.client().status().has_seat
+    }
+}
+
 /// One of the two users.
 pub struct User {
     /// The user's name.
@@ -228,6 +235,10 @@ impl User {
         self.other = self.mounted.replace(next);
         self.history.count("change of machines", 1);
         self.walk().await;
+        // One without a connection hears of it later, and shows until then what it knows.
+        while self.other.as_ref().is_some_and(Mounted::has_seat) {
+            sleep(Duration::from_secs(1)).await;
+        }
         let mounted = self.mounted.as_mut().expect("there is a mount");
         let lingered = mounted.lingered;
         if let Some(overtaken) = mounted.overtaken.take() {
@@ -253,11 +264,10 @@ impl User {
         old.program.survive();
         old.cable.plug_in();
         // Until it hears of it, it goes on as one without a connection does.
-        let has_seat = |mounted: &Mounted| mounted.program.client().status().has_seat;
-        while has_seat(&old) && self.mounted.as_ref().is_some_and(has_seat) {
+        while old.has_seat() && self.mounted.as_ref().is_some_and(Mounted::has_seat) {
             sleep(Duration::from_secs(1)).await;
         }
-        if has_seat(&old) {
+        if old.has_seat() {
             // A program of it waited. The other machine may have accepted a delivery before.
             let next = self.mounted.as_ref().expect("there is a mount");
             self.history.note(next.tap.take(), next.program.take_notes());
