@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use xfer_client::core::{Core, New, NewAttributes, Notice};
 use xfer_client::drive::{Client, Kernel};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
-use xfer_tests::cable::{Cable, Wiring};
+use xfer_tests::cable::{Cable, Way, Wiring};
 use xfer_tests::peers::{Host, OWNER, Peer, name, roomy};
 
 async fn create(client: &Arc<Client>, file: &str, data: &'static [u8]) -> Result<Ino, Errno> {
@@ -89,6 +90,35 @@ async fn a_pulled_cable_is_noticed_in_ten_seconds_and_what_needs_the_server_wait
     let (lost, took) = seconds(client.finish()).await;
     assert!((30.0..=30.5).contains(&took), "{took} s");
     assert_eq!(lost.unwrap_err().ops, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_comes_and_goes_and_brings_nothing_about_is_waited_for_no_longer_than_asked() {
+    let host = Host::new(&["alice"]);
+    let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    client.sync().await.unwrap();
+    let (ends, connected) = (cable.clone(), AtomicU64::new(0));
+    let cutting = async {
+        loop {
+            // Each link breaks with the first byte of an op.
+            ends.cut_after(Way::Up, 1);
+            let before = ends.carried(Way::Up);
+            while ends.carried(Way::Up) == before {
+                sleep(Duration::from_millis(10)).await;
+            }
+            connected.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    create(&client, "file", b"text").await.unwrap();
+    let (settled, took) = tokio::select! {
+        settled = seconds(client.sync()) => settled,
+        () = cutting => unreachable!("it goes on for ever"),
+    };
+    assert_eq!(settled, Err(Errno::ETIMEDOUT));
+    assert!((29.0..=45.0).contains(&took), "{took} s");
+    assert!(connected.load(Ordering::Relaxed) > 5, "the links did not break");
+    client.sync().await.unwrap();
+    client.finish().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,15 +1,28 @@
 //! How long an operation waits while the link is down.
 
 use tokio::time::{Instant, sleep_until};
-use xfer_protocol::Errno;
+use xfer_protocol::{Errno, Seq};
 
 use crate::drive::Client;
+use crate::drive::links::GOOD_LINK;
 
-/// The patience of one operation. Time counts only while the link is down.
+/// The patience of one operation. Time counts while the link is down, and while it comes and goes
+/// without bringing anything about.
 #[derive(Debug, Default)]
 pub(in crate::drive) struct Patience {
     /// When it ends, if the link is down.
     end: Option<Instant>,
+    /// What was so when the link came up.
+    before: Option<Before>,
+}
+
+/// What was so when the link came up again.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    /// When the patience would have ended.
+    end: Instant,
+    up_since: Instant,
+    durable: Seq,
 }
 
 impl Client {
@@ -61,13 +74,27 @@ impl Patience {
     /// at once.
     fn note(&mut self, client: &Client, is_up: bool) {
         match (is_up, self.end) {
-            (true, _) => self.end = None,
-            (false, Some(_)) => {}
+            (true, None) | (false, Some(_)) => {}
+            (true, Some(end)) => {
+                let durable = client.lock().durable();
+                self.before = Some(Before { end, up_since: Instant::now(), durable });
+                self.end = None;
+            }
             (false, None) => {
-                self.end = client.options.wait.and_then(|wait| Instant::now().checked_add(wait));
+                let fruitless = self.before.take().filter(|before| before.was_fruitless(client));
+                let whole =
+                    || client.options.wait.and_then(|wait| Instant::now().checked_add(wait));
+                self.end = fruitless.map(|before| before.end).or_else(whole);
                 client.attention.call();
             }
         }
+    }
+}
+
+impl Before {
+    /// Whether the link that has come up since has gone soon, and nothing has become durable by it.
+    fn was_fruitless(&self, client: &Client) -> bool {
+        self.up_since.elapsed() < GOOD_LINK && client.lock().durable() == self.durable
     }
 }
 

@@ -29,7 +29,7 @@ const HASTE: Duration = Duration::from_secs(1);
 
 /// A link that was served for less time than this is not a reason to dial again at once: each
 /// might break as soon as it carries something.
-const GOOD_LINK: Duration = Duration::from_secs(10);
+pub(in crate::drive) const GOOD_LINK: Duration = Duration::from_secs(10);
 
 /// The longest time that one try may take.
 const TRY_MAX: Duration = Duration::from_secs(60);
