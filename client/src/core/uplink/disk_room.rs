@@ -120,11 +120,13 @@ impl DiskRoom {
         }
     }
 
-    /// Whether the server refused this much room, or less, a moment ago.
+    /// Whether the server refused this much room, or less, a moment ago. While an op is held back for
+    /// which it has none, there is none for later ops either: they can't be sent before that one.
     pub(in crate::core) fn is_refused(&self, room: Room, now: Instant) -> bool {
-        self.refused.is_some_and(|(refused, when)| {
+        let is_refused = |(refused, when)| {
             room.covers(refused) && now.saturating_duration_since(when) < REFUSED_FOR
-        })
+        };
+        self.is_stuck() || self.refused.is_some_and(is_refused)
     }
 
     /// Asks for room for an op that does not fit. There is one question at a time: an op that still
@@ -291,6 +293,7 @@ mod tests {
         assert!(!rooms.is_stuck(), "the server was not asked yet");
         rooms.hear_answer(DISK, limit(60, 0), Instant::now());
         assert!(rooms.is_stuck() && !rooms.has_question());
+        assert!(rooms.is_refused(bytes(1), Instant::now()), "it would come before");
         rooms.want(bytes(7));
         assert_eq!(rooms.question(), Some(bytes(90)), "it comes before what programs want");
         rooms.hear_answer(DISK, limit(60, 0), Instant::now());
