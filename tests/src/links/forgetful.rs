@@ -1,5 +1,5 @@
 //! A disk that forgets: when the power goes, of the changes to a content that were not made durable
-//! any part may be left.
+//! any part may be left. Other programs may fill it for a while.
 //!
 //! Rows are durable once they are committed, as those of a database are.
 
@@ -9,15 +9,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use xfer_protocol::ContentId;
-use xfer_protocol::limits::FILE_BYTES_MAX;
+use xfer_protocol::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
+use xfer_protocol::tree::Room;
 use xfer_store::{Answer, Contents, Disk, Effect, Later, Placements, Stop, StoreError, Undone};
 
 use crate::Random;
+
+/// What a server keeps free on a large disk for its rows.
+const RESERVE: Room = Room { bytes: 128 << 20, files: 1024 };
 
 /// The contents of a store, and what would be left of them without power.
 pub struct Forgetful {
     live: Arc<dyn Contents>,
     unsynced: Mutex<BTreeMap<ContentId, Unsynced>>,
+    /// The room that is left beside the server's reserve, while others fill the disk.
+    left: Mutex<Option<Room>>,
+    /// Whether it is filled, or programs may not have heard yet that it no longer is.
+    is_short: Arc<AtomicBool>,
     /// A planted bug: nothing is ever made durable, and nobody is told.
     skips_syncs: AtomicBool,
 }
@@ -33,7 +41,41 @@ struct Unsynced {
 impl Forgetful {
     /// The contents of a store whose calls are answered at once.
     pub fn over(live: Arc<dyn Contents>) -> Forgetful {
-        Forgetful { live, unsynced: Mutex::default(), skips_syncs: AtomicBool::new(false) }
+        let (unsynced, left) = (Mutex::default(), Mutex::default());
+        Forgetful { live, unsynced, left, is_short: Arc::default(), skips_syncs: false.into() }
+    }
+
+    /// Fills the disk until this much is left. What contents take up from now on counts.
+    pub fn fill(&self, left: Room) {
+        *self.left.lock().unwrap() = Some(left);
+        self.is_short.store(true, Ordering::Relaxed);
+    }
+
+    /// Has room again.
+    pub fn clear(&self) {
+        *self.left.lock().unwrap() = None;
+    }
+
+    /// Notes that everybody has heard that there is room.
+    pub fn end_shortage(&self) {
+        self.is_short.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether programs may be told that the disk is full.
+    pub fn shortage(&self) -> Arc<AtomicBool> {
+        self.is_short.clone()
+    }
+
+    /// Takes the room that an effect needs.
+    fn take(&self, effect: &Effect) -> Result<(), StoreError> {
+        let mut left = self.left.lock().unwrap();
+        let Some(left) = left.as_mut() else { return Ok(()) };
+        let needed = needed(effect);
+        if !left.covers(needed) {
+            return Err(StoreError::Full);
+        }
+        *left = left.less(needed);
+        Ok(())
     }
 
     /// Plants a bug: nothing is made durable from now on.
@@ -100,10 +142,18 @@ impl Forgetful {
 impl Contents for Forgetful {
     fn perform_until(&self, effects: Vec<Effect>, stop: Stop) -> Later<'_, Result<(), Undone>> {
         Box::pin(async move {
-            for effect in &effects {
-                self.note(effect).await;
+            let mut possible = Vec::with_capacity(effects.len());
+            let mut full = None;
+            for (at, effect) in effects.into_iter().enumerate() {
+                if let Err(error) = self.take(&effect) {
+                    full = Some(Undone { at, error });
+                    break;
+                }
+                self.note(&effect).await;
+                possible.push(effect);
             }
-            self.live.perform_until(effects, stop).await
+            self.live.perform_until(possible, stop).await?;
+            full.map_or(Ok(()), Err)
         })
     }
 
@@ -127,7 +177,27 @@ impl Contents for Forgetful {
     }
 
     fn disk(&self) -> Answer<'_, Disk> {
-        self.live.disk()
+        Box::pin(async move {
+            let disk = self.live.disk().await?;
+            let left = *self.left.lock().unwrap();
+            Ok(Disk { free: left.map_or(disk.free, |left| left.plus(RESERVE)), ..disk })
+        })
+    }
+}
+
+/// The room that an effect takes up.
+fn needed(effect: &Effect) -> Room {
+    let blocks = |bytes: u64| Room { bytes: bytes.next_multiple_of(BLOCK_BYTES), files: 0 };
+    match effect {
+        Effect::Create { .. } => Room { bytes: 0, files: 1 },
+        Effect::Write { data, .. } => blocks(data.len() as u64),
+        Effect::Zero { range, .. } => blocks(range.end - range.start),
+        Effect::Clone { ranges, .. } => {
+            let bytes = ranges.iter().map(|range| range.end - range.start).sum();
+            Room { files: 1, ..blocks(bytes) }
+        }
+        Effect::Copy { len, .. } => blocks(*len),
+        Effect::Free { .. } | Effect::Remove { .. } => Room::default(),
     }
 }
 

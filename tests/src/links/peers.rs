@@ -201,6 +201,11 @@ impl Host {
         self.surroundings.rescue = Some(rescue);
     }
 
+    /// Whether programs may be told that the server's disk is full.
+    pub fn shortage(&self) -> Arc<AtomicBool> {
+        self.simulated.as_ref().map(|simulated| simulated.disk.shortage()).unwrap_or_default()
+    }
+
     /// Has the server die by itself at a moment of its work with the store from now on: before a call
     /// has an effect, or after it.
     pub fn die_at(&self, moment: usize) {

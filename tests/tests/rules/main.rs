@@ -31,7 +31,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, timeout};
 use xfer_protocol::message::Purpose;
-use xfer_protocol::tree::Quota;
+use xfer_protocol::tree::{Quota, Room};
 use xfer_tests::cable::{Cable, Way};
 use xfer_tests::links::wayward::Bug;
 use xfer_tests::peers::{Host, Simulated, name};
@@ -65,6 +65,13 @@ const PART_TIME: Duration = Duration::from_secs(100_000);
 /// The longest times for which a cable is pulled, in milliseconds: some links are not missed, and
 /// some for longer than a seat is kept.
 const AWAY_MS: [u64; 3] = [8_000, 40_000, 400_000];
+
+/// The most that is left on a disk that other programs fill.
+const FULL: Room = Room { bytes: 100 << 10, files: 10 };
+
+/// Until everybody has heard that there is room: a refusal stands for a second, and clients ask again
+/// with each heartbeat, or when they come back.
+const HEARD_OF_ROOM: Duration = Duration::from_secs(60);
 
 /// How long a kill of the server waits for a commit to be under way.
 const COMMIT_WAIT: Duration = Duration::from_secs(1);
@@ -142,7 +149,7 @@ impl Run {
     /// Causes an event in the sessions, or lets time pass.
     async fn happen(&mut self) {
         let at = self.random.below(2) as usize;
-        let kind = self.random.below(23);
+        let kind = self.random.below(24);
         match kind {
             0..=3 => self.users[at].settle().await,
             4 | 5 => sleep(Duration::from_millis(self.random.below(5000))).await,
@@ -157,6 +164,7 @@ impl Run {
             17 | 18 => self.change_machines(at).await,
             19 => self.take_over(at).await,
             21 => self.change_quota(at).await,
+            22 => self.fill_disk(at).await,
             _ => {
                 let count = self.users[at].walk_amid_changes(&mut self.random).await;
                 self.operations += count;
@@ -288,6 +296,34 @@ impl Run {
         let user = &mut self.users[at];
         self.host.set_quota(&user.name, quota).await;
         user.history.count("change of quota", 1);
+    }
+
+    /// Has other programs fill the server's disk for a while, in which links may break, and the server
+    /// may crash.
+    async fn fill_disk(&mut self, at: usize) {
+        let Some(simulated) = self.host.simulated.clone() else { return };
+        let left =
+            Room { bytes: self.random.below(FULL.bytes), files: self.random.below(FULL.files) };
+        simulated.disk.fill(left);
+        self.some_turns(10).await;
+        match self.random.below(6) {
+            0 => self.cut(at).await,
+            1 => self.pull(at).await,
+            2 => self.crash().await,
+            3 => self.restart().await,
+            _ => {}
+        }
+        self.some_turns(10).await;
+        simulated.disk.clear();
+        sleep(HEARD_OF_ROOM).await;
+        simulated.disk.end_shortage();
+        self.users[at].history.count("full disk", 1);
+    }
+
+    async fn some_turns(&mut self, most: u64) {
+        for _ in 0..self.random.below(most) {
+            self.turn().await;
+        }
     }
 
     /// Cuts the links of a client, which goes on over others.

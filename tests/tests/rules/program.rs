@@ -31,6 +31,8 @@ pub struct Program {
     doomed: Arc<AtomicBool>,
     /// The last op of which a program was told that it is safe.
     safe: Arc<Mutex<Seq>>,
+    /// Whether the server's disk may be full, so that it may have no room for a change.
+    is_short: Arc<AtomicBool>,
 }
 
 /// A place in the tree: a directory and a name in it.
@@ -40,8 +42,9 @@ type Done = Result<(), Errno>;
 
 impl Program {
     /// Programs on this client.
-    pub fn new(client: Arc<Client>) -> Program {
-        Program { client, notes: Arc::default(), doomed: Arc::default(), safe: Arc::default() }
+    pub fn new(client: Arc<Client>, is_short: Arc<AtomicBool>) -> Program {
+        let (notes, doomed, safe) = Default::default();
+        Program { client, notes, doomed, safe, is_short }
     }
 
     /// The client.
@@ -79,10 +82,26 @@ impl Program {
             Ok(position.seq())
         });
         let synced = synced.await;
-        assert!(synced.is_ok() || self.is_doomed(), "{synced:?}: {:?}", self.client.status());
+        // The server gives a link up if its disk can't take a change, again and again.
+        let is_full = matches!(synced, Err(Errno::ENOSPC | Errno::ETIMEDOUT)) && self.may_be_full();
+        assert!(
+            synced.is_ok() || is_full || self.is_doomed(),
+            "{synced:?}: {:?}",
+            self.client.status()
+        );
         let mut safe = self.safe.lock().unwrap();
         *safe = synced?.max(*safe);
         Ok(())
+    }
+
+    /// Whether the server's disk may be full.
+    fn may_be_full(&self) -> bool {
+        self.is_short.load(Ordering::Relaxed)
+    }
+
+    /// Whether an error says that the server's disk is full, and it may be.
+    fn has_no_room(&self, errno: Errno) -> bool {
+        errno == Errno::ENOSPC && self.may_be_full()
     }
 
     /// The last op of which a program was told that it is safe.
@@ -123,6 +142,7 @@ impl Program {
                     notes.extend(checks.into_iter().map(|check| (after, check)));
                     Ok(value)
                 }
+                Err(Stop::Refused(errno)) if self.has_no_room(errno) => Err(Stop::Refused(errno)),
                 Err(Stop::Refused(errno)) => {
                     if let Some(action) =
                         action.as_ref().filter(|_| !doomed() || errno != Errno::EIO)
@@ -135,7 +155,9 @@ impl Program {
             }
         });
         let answered = answered.await;
-        if let Err(errno @ (Errno::EIO | Errno::ETIMEDOUT | Errno::ESTALE)) = answered {
+        if let Err(errno @ (Errno::EIO | Errno::ETIMEDOUT | Errno::ESTALE)) = answered
+            && !(errno == Errno::ETIMEDOUT && self.may_be_full())
+        {
             let standing = self.client.status();
             assert!(doomed(), "{errno} for {action:?}: {standing:?}");
         }

@@ -209,7 +209,7 @@ impl User {
             Err(other) => panic!("{name} can't mount: {other:?}"),
         };
         self.sessions.push(session);
-        let (program, machine) = (Program::new(client), Machine { disk, key });
+        let (program, machine) = (Program::new(client, host.shortage()), Machine { disk, key });
         (
             Mounted { program, cable, tap, session, machine, overtaken: None, lingered: false },
             applied,
@@ -226,7 +226,6 @@ impl User {
         self.close_all().await;
         self.settle().await;
         self.catch_up(post);
-        let before = host.account(&self.name).await.applied;
         let next = match self.other.take() {
             Some(other) => other,
             None => self.mount(host, Purpose::TakeOver, None, random).await.0,
@@ -242,6 +241,9 @@ impl User {
         let mounted = self.mounted.as_mut().expect("there is a mount");
         let lingered = mounted.lingered;
         if let Some(overtaken) = mounted.overtaken.take() {
+            // It may have accepted a delivery at last.
+            let left = self.other.as_ref().expect("the mount that was left");
+            let before = left.program.client().status().durable;
             let now = host.account(&self.name).await.applied;
             overtaken.must_be_there(before, now, &mut self.history);
             // It has removed what it has open no more.
