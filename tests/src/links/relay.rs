@@ -149,10 +149,15 @@ impl Relay {
         self.wire.next_cut.lock().unwrap().is_none()
     }
 
-    /// Breaks all connections, present and future.
+    /// Breaks all connections, present and future, until it is mended.
     pub fn cut(&self) {
         self.wire.cut.store(true, Ordering::SeqCst);
         self.break_connections();
+    }
+
+    /// Lets new connections be made again.
+    pub fn mend(&self) {
+        self.wire.cut.store(false, Ordering::SeqCst);
     }
 
     /// Breaks all connections. New ones can be made.

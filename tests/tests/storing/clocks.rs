@@ -1,15 +1,18 @@
 //! Clocks that jump while a session goes on.
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use xfer_mount::process::exit::Exit;
+use xfer_protocol::limits::LEASE_ASKED_MS;
 use xfer_tests::programs::program;
+use xfer_tests::waiting::holds_for;
 use xfer_tests::world::write_secret;
-use xfer_tests::{Server, World};
+use xfer_tests::{Mount, PATIENCE, Relay, Server, World, run_within, wait_until};
 
 /// The jumps, as `faketime` writes them: far ahead, and back behind the beginning.
 const JUMPS: [&str; 3] = ["+400d", "-30d", "+0"];
@@ -48,15 +51,22 @@ impl Clock {
     }
 }
 
+/// A server under this clock.
+fn start_server(clock: &Clock, store: &Path) -> Server {
+    let mut command = Command::new(program("xfer-server"));
+    command.envs(clock.environment());
+    Server::start_as(command, store, "127.0.0.1:0", &[])
+}
+
+fn is_connected(mount: &Mount) -> bool {
+    mount.xfer("status", &["--json"]).succeeded().stdout.contains("\"connected\"")
+}
+
 #[test]
 fn a_session_goes_on_and_a_block_lasts_though_the_servers_clock_jumps() {
     let directory = tempfile::tempdir().unwrap();
     let clock = Clock::new(directory.path());
-    let world = World::with_server(&["alice", "bob"], |store| {
-        let mut command = Command::new(program("xfer-server"));
-        command.envs(clock.environment());
-        Server::start_as(command, store, "127.0.0.1:0", &[])
-    });
+    let world = World::with_server(&["alice", "bob"], |store| start_server(&clock, store));
     let mount = world.mount("alice");
     let wrong = world.outside().join("wrong");
     write_secret(&wrong, "wrong");
@@ -98,6 +108,81 @@ fn a_session_goes_on_though_the_clients_clock_jumps_and_files_have_the_time_that
     };
     assert!(age("file0").is_err_and(|ahead| ahead > 399 * DAY_S), "{:?}", age("file0"));
     assert!(age("file1").is_ok_and(|age| age.as_secs() > 29 * DAY_S), "{:?}", age("file1"));
-    assert!(mount.xfer("status", &["--json"]).succeeded().stdout.contains("\"connected\""));
+    assert!(is_connected(&mount));
     mount.unmount();
+}
+
+#[test]
+fn a_seat_is_kept_for_its_lease_and_no_longer_though_the_servers_clock_jumps() {
+    const LEASE_ASKED: Duration = Duration::from_millis(LEASE_ASKED_MS);
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::new(directory.path());
+    let world = World::with_server(&["alice"], |store| start_server(&clock, store));
+    let relay = Relay::to(world.server.address);
+    let mount = world.mounting("alice").through(relay.address).start();
+    fs::write(mount.path("file"), "first").unwrap();
+    mount.sync();
+    relay.cut();
+    let list = || world.server.command(&["session", "list", "--json"]).succeeded().stdout;
+    wait_until("the client to be away", PATIENCE, || list().contains("away_secs"));
+    // Another machine, with a home of its own.
+    let elsewhere = world.mount_point("elsewhere");
+    let ask = || {
+        let other = world.mounting("alice").at(&elsewhere);
+        other.env("HOME", directory.path().to_str().unwrap()).in_background()
+    };
+    let asked = Instant::now();
+    for to in JUMPS {
+        clock.jump(to);
+        ask().refused(Exit::InUse.code());
+    }
+    clock.jump("+400d");
+    ask().refused(Exit::InUse.code());
+    clock.jump("-30d");
+    wait_until("the seat to be free", LEASE_ASKED + PATIENCE, || ask().code == Some(0));
+    assert!(asked.elapsed() >= LEASE_ASKED, "{:?}", asked.elapsed());
+    assert_eq!(fs::read_to_string(elsewhere.join("file")).unwrap(), "first");
+    let mut unmount = Command::new(program("xfer"));
+    run_within(world.at_home(unmount.arg("unmount").arg(&elsewhere)), PATIENCE).succeeded();
+    relay.mend();
+    wait_until("the first to have the tree again", PATIENCE, || is_connected(&mount));
+    mount.unmount();
+}
+
+#[test]
+fn a_client_whose_clock_jumps_while_it_is_away_waits_no_longer_and_no_shorter_and_comes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::new(directory.path());
+    let world = World::new(&["alice"]);
+    let relay = Relay::to(world.server.address);
+    for (before, after) in [("+400d", "-30d"), ("-30d", "+400d"), ("+400d", "+400d")] {
+        clock.jump("+0");
+        let mut mounting = world.mounting("alice").through(relay.address);
+        for (name, value) in clock.environment() {
+            mounting = mounting.env(name, &value);
+        }
+        // A day's patience, which the jump does not use up.
+        let mut mount = mounting.arg("-o").arg("wait=86400").start();
+        relay.cut();
+        let path = mount.path("file");
+        let syncing = std::thread::spawn(move || {
+            let mut file = File::create(path)?;
+            file.write_all(b"meanwhile")?;
+            file.sync_all()
+        });
+        mount.says("the connection to the server is lost");
+        clock.jump(before);
+        assert!(holds_for(Duration::from_secs(2), || !syncing.is_finished()), "{before}");
+        assert!(!is_connected(&mount));
+        clock.jump(after);
+        relay.mend();
+        syncing.join().unwrap().unwrap();
+        assert!(is_connected(&mount));
+        mount.sync();
+        mount.unmount();
+        let mount = world.mount("alice");
+        assert_eq!(fs::read_to_string(mount.path("file")).unwrap(), "meanwhile");
+        mount.shell("rm file");
+        mount.unmount();
+    }
 }
