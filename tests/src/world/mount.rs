@@ -14,6 +14,7 @@ use crate::{PATIENCE, wait_until};
 /// The options of a mount that is not started yet.
 pub struct Mounting<'a> {
     world: &'a World,
+    program: PathBuf,
     user: String,
     root: PathBuf,
     address: SocketAddr,
@@ -26,6 +27,7 @@ impl<'a> Mounting<'a> {
     pub(crate) fn new(world: &'a World, user: &str) -> Mounting<'a> {
         Mounting {
             world,
+            program: program("xfer-mount"),
             user: user.to_owned(),
             root: world.mount_point(user),
             address: world.server.address,
@@ -33,6 +35,13 @@ impl<'a> Mounting<'a> {
             options: Vec::new(),
             environment: Vec::new(),
         }
+    }
+
+    /// Mounts with another file of the program.
+    #[must_use]
+    pub fn by(mut self, program: &Path) -> Self {
+        self.program = program.to_owned();
+        self
     }
 
     /// Mounts at another place.
@@ -72,7 +81,7 @@ impl<'a> Mounting<'a> {
 
     /// The command line.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(program("xfer-mount"));
+        let mut command = Command::new(&self.program);
         self.world.at_home(&mut command).envs(self.environment.iter().cloned());
         command.args(&self.options).arg("--fingerprint").arg(&self.world.server.fingerprint);
         command.arg("--password-file").arg(&self.password_file);

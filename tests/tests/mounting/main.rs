@@ -7,3 +7,4 @@ mod messages;
 mod refusals;
 mod waits;
 mod stale;
+mod upgrades;
