@@ -2,6 +2,7 @@
 
 mod cuts;
 mod breaks;
+mod stopped;
 mod offline;
 mod offline_power;
 mod sleep;

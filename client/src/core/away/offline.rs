@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use xfer_protocol::tree::{Action, Room};
-use xfer_protocol::{Ino, Seq, Timestamp};
+use xfer_protocol::{Errno, Ino, Seq, Timestamp};
 
 use super::returning::Position;
 use super::trace::{Change, Trace};
@@ -64,8 +64,16 @@ impl Kept {
 
 impl Core {
     /// Pauses until all changes up to a place are durable; or, while the link is down and changes are
-    /// kept on this machine's disk, until they are there.
+    /// kept on this machine's disk, until they are there. `EIO` if that is not so and requests must not
+    /// wait: a program that was told `EBUSY` would try again, and not hear of what was cut off.
     pub fn sync_safely(&mut self, position: Position) -> Result<(), Stop> {
+        match self.try_to_sync(position) {
+            Err(Stop::Pause(_)) if self.has_lost_seat() => Err(Errno::EIO.into()),
+            result => result,
+        }
+    }
+
+    fn try_to_sync(&mut self, position: Position) -> Result<(), Stop> {
         if !self.keeps() || self.session.is_up() || self.is_over() {
             return self.sync_to(position);
         }
