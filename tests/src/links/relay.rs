@@ -101,6 +101,12 @@ impl Relay {
         self.wire.holding.lock().unwrap().changes = true;
     }
 
+    /// Releases the changes that are held back, but no answers.
+    pub fn release_changes(&self) {
+        self.wire.holding.lock().unwrap().changes = false;
+        self.wire.released.notify_all();
+    }
+
     /// The number of bytes from the server that are held back.
     pub fn held(&self) -> u64 {
         self.wire.held.load(Ordering::SeqCst)

@@ -107,6 +107,13 @@ pub fn stored(server: &Server, user: &str) -> Space {
     Space { bytes: account.usage.bytes, nodes: account.usage.nodes }
 }
 
+/// What waits in a user's inbox, by the server's store: bytes, and items.
+pub fn waiting(server: &Server, user: &str) -> Space {
+    let store = SqliteStore::open(server.store()).unwrap();
+    let account = store.account(&Name::new(user.as_bytes()).unwrap()).unwrap().unwrap();
+    Space { bytes: account.waiting.bytes, nodes: account.waiting.nodes }
+}
+
 /// The content files on the server's disk, each with the bytes that it takes up there.
 pub fn contents(server: &Server) -> BTreeMap<PathBuf, u64> {
     let mut found = BTreeMap::new();

@@ -3,3 +3,4 @@
 mod sent;
 mod outbox;
 mod outbox_directories;
+mod interrupted;

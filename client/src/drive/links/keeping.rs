@@ -12,7 +12,7 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
-use xfer_protocol::message::{Answer, Ask, Grant, Return, Wish};
+use xfer_protocol::message::{Answer, Ask, DeliveryState, Grant, Return, Wish};
 use xfer_protocol::{DeliveryId, Ino};
 
 use super::log_link::Served;
@@ -304,6 +304,11 @@ impl Client {
                 let Ok((Answer::State(state), _)) = client.ask(after, Ask::State(id)).await else {
                     return;
                 };
+                // Its send is applied and not committed. So no news of it was lost, and `Unknown` would
+                // be taken for what it is from then on.
+                if state == DeliveryState::Unknown {
+                    continue;
+                }
                 let then = client.lock().conclude(id, state);
                 client.follow_up(then);
             }
