@@ -14,6 +14,7 @@ use fuser::{
     ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
+use super::chosen::{Call, Chosen, Failure};
 use super::image::{Image, Ino, Node};
 
 /// How long the kernel may keep names and attributes. Only it changes them.
@@ -42,13 +43,15 @@ struct Disk {
     failed: AtomicU64,
     /// How many bytes are written in a second; as many as there are, if it is 0.
     rate: AtomicU64,
+    chosen: Mutex<Chosen>,
 }
 
 impl Fragile {
     /// Mounts an image on a directory.
     pub fn mount(image: Image, on: &Path) -> Fragile {
         let (every, calls, failed, rate) = Default::default();
-        let disk = Arc::new(Disk { image: Mutex::new(image), every, calls, failed, rate });
+        let (image, chosen) = (Mutex::new(image), Mutex::default());
+        let disk = Arc::new(Disk { image, every, calls, failed, rate, chosen });
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("fragile".to_owned())];
         let session = fuser::spawn_mount(Mounted(disk.clone()), on, &config);
@@ -63,6 +66,32 @@ impl Fragile {
     /// Has each write take its time; no time, if that is 0 bytes a second.
     pub fn slow_down(&self, rate: u64) {
         self.disk.rate.store(rate, Ordering::Relaxed);
+    }
+
+    /// Has calls of this kind fail if their file begins with these bytes.
+    pub fn fail(&self, call: Call, beginning: &[u8], failure: Failure) {
+        self.disk.chosen.lock().unwrap().failing = Some((call, beginning.to_owned(), failure));
+    }
+
+    /// Has none of them fail any more.
+    pub fn mend(&self) {
+        self.disk.chosen.lock().unwrap().failing = None;
+    }
+
+    /// Holds syncs back if their file begins with these bytes.
+    pub fn hold_syncs(&self, beginning: &'static [u8]) {
+        self.disk.chosen.lock().unwrap().begin_to_hold(beginning);
+    }
+
+    /// How many of them are held back.
+    pub fn held(&self, beginning: &[u8]) -> usize {
+        self.disk.chosen.lock().unwrap().held(beginning)
+    }
+
+    /// Makes those that are held back, and holds none any more.
+    pub fn release(&self, beginning: &[u8]) {
+        let released = self.disk.chosen.lock().unwrap().release(beginning);
+        released.into_iter().for_each(|(ino, reply)| self.disk.sync(ino, reply));
     }
 
     /// How many calls have failed.
@@ -90,6 +119,21 @@ impl Disk {
         let fails = every > 0 && self.calls.fetch_add(1, Ordering::Relaxed) % every == every - 1;
         self.failed.fetch_add(u64::from(fails), Ordering::Relaxed);
         fails
+    }
+
+    fn sync(&self, ino: Ino, reply: ReplyEmpty) {
+        let mut image = self.lock();
+        let bytes = image.bytes(ino).unwrap_or_default();
+        let mut chosen = self.chosen.lock().unwrap();
+        let Some(reply) = chosen.hold(ino, bytes, reply) else { return };
+        let failure = chosen.failure(Call::Sync, bytes);
+        drop(chosen);
+        if let Some(errno) = failure.or_else(|| self.fails().then_some(Errno::EIO)) {
+            image.fail_to_sync(ino);
+            return reply.error(errno);
+        }
+        image.sync(ino);
+        reply.ok();
     }
 
     /// How long a write of so many bytes takes.
@@ -132,16 +176,6 @@ impl Mounted {
         }
         let ino = self.0.lock().make(parent.0, name, mode);
         self.attributes(ino)
-    }
-
-    fn sync(&self, ino: INodeNo, reply: ReplyEmpty) {
-        let mut image = self.0.lock();
-        if self.0.fails() {
-            image.fail_to_sync(ino.0);
-            return reply.error(Errno::EIO);
-        }
-        image.sync(ino.0);
-        reply.ok();
     }
 
     fn change(&self, reply: ReplyEmpty, change: impl FnOnce(&mut Image)) {
@@ -305,8 +339,10 @@ impl Filesystem for Mounted {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        if self.0.fails() {
-            return reply.error(Errno::EIO);
+        let failure = self.0.chosen.lock().unwrap().failure(Call::Write, data);
+        let failure = failure.or_else(|| self.0.fails().then_some(Errno::EIO));
+        if let Some(errno) = failure {
+            return reply.error(errno);
         }
         self.0.lock().write(ino.0, offset, data);
         let count = data.len();
@@ -325,11 +361,11 @@ impl Filesystem for Mounted {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.sync(ino, reply);
+        self.0.sync(ino.0, reply);
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.sync(ino, reply);
+        self.0.sync(ino.0, reply);
     }
 
     fn readdir(

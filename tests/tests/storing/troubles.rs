@@ -1,4 +1,4 @@
-//! Troubles of the server's machine: a disk that fills up, a clock that is wrong.
+//! Troubles of the server's machine: a disk that fills up or fails for one user, a clock that is wrong.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -6,11 +6,20 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
-use xfer_tests::files::errno;
+use tempfile::TempDir;
+use xfer_mount::process::exit::Exit;
+use xfer_server::program::control::{self, Answer, Session, ask};
+use xfer_tests::files::{errno, write_synced};
+use xfer_tests::fragile::chosen::{Call, Failure};
+use xfer_tests::fragile::image::Image;
+use xfer_tests::fragile::mounted::Fragile;
 use xfer_tests::programs::program;
 use xfer_tests::server::Server;
+use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, PATIENCE, World, shell, wait_until};
 
 /// A small filesystem for a store; dropping it unmounts it.
@@ -285,4 +294,165 @@ fn a_disk_without_room_for_more_files_is_told_at_the_call_and_shows_in_df() {
     fs::write(mount.path("again"), "x").unwrap();
     mount.sync();
     mount.unmount();
+}
+
+/// A program that writes a file of its user's and syncs it.
+type Syncing = JoinHandle<std::io::Result<()>>;
+
+fn sync(mount: &Mount, text: &'static [u8]) -> Syncing {
+    let path = mount.path("file");
+    std::thread::spawn(move || write_synced(&path, text))
+}
+
+/// A server with three users on a disk that fails and waits as it is told.
+struct OnOneDisk {
+    world: World,
+    disk: Fragile,
+    bob: Mount,
+    carol: Mount,
+    _place: TempDir,
+}
+
+impl OnOneDisk {
+    fn new() -> OnOneDisk {
+        let place = tempfile::tempdir().unwrap();
+        let disk = Fragile::mount(Image::new(), place.path());
+        let world = World::with_store_within(place.path(), &["alice", "bob", "carol"]);
+        let [bob, carol] = ["bob", "carol"].map(|user| mount_synced(&world, user));
+        OnOneDisk { world, disk, bob, carol, _place: place }
+    }
+
+    fn transactions(&self) -> u64 {
+        match ask(self.world.server.store(), &control::Command::Commits).unwrap() {
+            Answer::Commits { transactions, .. } => transactions,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whether the server has applied changes of alice's and bob's and has them wait for a commit.
+    fn both_wait(&self) -> bool {
+        let waits = |session: &Session| {
+            session.applied > session.durable && ["alice", "bob"].contains(&&*session.user)
+        };
+        match ask(self.world.server.store(), &control::Command::List).unwrap() {
+            Answer::Sessions { sessions } => sessions.iter().filter(|one| waits(one)).count() == 2,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Has alice and bob wait while carol's commit is held, and then fail alice's sync in the next one.
+    /// Returns alice's program, once those of the others have succeeded, and whether alice and bob were
+    /// in one commit.
+    fn fail_in_one_commit(&self, alice: &Mount, failure: Failure) -> (Syncing, bool) {
+        let before = self.transactions();
+        self.disk.fail(Call::Sync, b"alice's", failure);
+        [b"alice's".as_slice(), b"carol's"].iter().for_each(|one| self.disk.hold_syncs(one));
+        let carols = sync(&self.carol, b"carol's");
+        wait_until("carol's commit", PATIENCE, || self.disk.held(b"carol's") > 0);
+        let (alices, bobs) = (sync(alice, b"alice's"), sync(&self.bob, b"bob's"));
+        wait_until("alice and bob to wait for a commit", PATIENCE, || self.both_wait());
+        // They may be in separate commits all the same if the machine is busy: then this one waits less
+        // long, and that is found out.
+        self.disk.release(b"carol's");
+        wait_until("alice's commit", PATIENCE, || self.disk.held(b"alice's") > 0);
+        let waits = holds_for(Duration::from_secs(1), || !bobs.is_finished());
+        self.disk.release(b"alice's");
+        bobs.join().unwrap().unwrap();
+        let is_one = waits && self.transactions() - before == 2;
+        carols.join().unwrap().unwrap();
+        (alices, is_one)
+    }
+
+    fn end(self) {
+        [&self.bob, &self.carol].iter().for_each(|mount| mount.sync());
+        self.bob.unmount();
+        self.carol.unmount();
+        for user in ["bob", "carol"] {
+            let mount = self.world.mount(user);
+            assert_eq!(mount.shell("cat file"), format!("{user}'s"));
+            mount.unmount();
+        }
+    }
+}
+
+/// How often two users' changes may miss a common commit.
+const ROUNDS_MAX: usize = 20;
+
+/// A mount of which everything is durable, the mailboxes too.
+fn mount_synced(world: &World, user: &str) -> Mount {
+    let mount = world.mounting(user).arg("-o").arg("wait=forever").start();
+    mount.sync();
+    mount
+}
+
+#[test]
+fn a_disk_that_fails_for_one_user_ends_that_session_alone_though_another_is_in_the_same_commit() {
+    let all = OnOneDisk::new();
+    for call in [Call::Sync, Call::Write] {
+        for round in 0.. {
+            assert!(round < ROUNDS_MAX, "alice and bob were in no common commit");
+            let mut alice = mount_synced(&all.world, "alice");
+            let (alices, is_one) = match call {
+                Call::Sync => all.fail_in_one_commit(&alice, Failure::Broken),
+                Call::Write => {
+                    all.disk.fail(Call::Write, b"alice's", Failure::Broken);
+                    let alices = sync(&alice, b"alice's");
+                    sync(&all.bob, b"bob's").join().unwrap().unwrap();
+                    (alices, true)
+                }
+            };
+            assert_eq!(errno(alices.join().unwrap()), libc::EIO, "{call:?}");
+            alice.says("the session is over");
+            assert_eq!(alice.unmounted_by_force(), Some(i32::from(Exit::Lost.code())));
+            drop(alice);
+            all.disk.mend();
+            // Nothing is lost even so.
+            let alice = all.world.mount("alice");
+            let rescue = all.world.only_rescue();
+            all.world.rescue(&["apply", &rescue]).succeeded();
+            assert_eq!(alice.shell("cat file"), "alice's");
+            all.world.rescue(&["drop", &rescue]).succeeded();
+            alice.shell("rm file");
+            alice.unmount();
+            if is_one {
+                break;
+            }
+        }
+    }
+    all.end();
+}
+
+#[test]
+fn a_disk_that_is_full_for_one_user_has_that_one_wait_though_another_is_in_the_same_commit() {
+    let all = OnOneDisk::new();
+    let alice = mount_synced(&all.world, "alice");
+    for call in [Call::Sync, Call::Write] {
+        for round in 0.. {
+            assert!(round < ROUNDS_MAX, "alice and bob were in no common commit");
+            let (alices, is_one) = match call {
+                Call::Sync => all.fail_in_one_commit(&alice, Failure::Full),
+                Call::Write => {
+                    all.disk.fail(Call::Write, b"alice's", Failure::Full);
+                    let alices = sync(&alice, b"alice's");
+                    sync(&all.bob, b"bob's").join().unwrap().unwrap();
+                    (alices, true)
+                }
+            };
+            let before = all.transactions();
+            sync(&all.bob, b"bob's").join().unwrap().unwrap();
+            assert!(all.transactions() > before);
+            assert!(!alices.is_finished(), "{call:?}: {:?}", alices.join());
+            all.disk.mend();
+            alices.join().unwrap().unwrap();
+            assert_eq!(alice.shell("cat file; rm file"), "alice's");
+            alice.sync();
+            if is_one {
+                break;
+            }
+        }
+    }
+    let said = all.world.server.said();
+    assert!(!said.contains("session ends: storage failed"), "{said}");
+    alice.unmount();
+    all.end();
 }

@@ -14,7 +14,7 @@ use xfer_protocol::tree::{Changes, ContentEffect, DeliveryEffect, Loaded, Rows};
 use xfer_protocol::{Errno, IdRange};
 
 /// The numbers that are granted to a session and not used.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Numbers {
     /// In order, as the store grants them.
     granted: VecDeque<IdRange>,

@@ -15,6 +15,7 @@ use xfer_store::{Effect, Undone};
 use super::Tree;
 use crate::engine::tree::batch::Pending;
 use crate::engine::tree::halt::Halt;
+use crate::engine::tree::numbers::Numbers;
 
 /// The number of needs at which no more are added for later ops.
 const FORESEEN_MAX: usize = 256;
@@ -45,6 +46,8 @@ pub(crate) struct Planned {
     nodes: Vec<(Ino, Option<Arc<Node>>)>,
     entries: Vec<(Ino, Name, Option<Ino>)>,
     usage: Option<Usage>,
+    /// The numbers that were free before these ops.
+    ids: Option<Numbers>,
 }
 
 impl Tree {
@@ -70,7 +73,9 @@ impl Tree {
             return Err(Unplanned::Unsettled);
         }
         let effects = effects(&changes, data).map_err(Unplanned::Halted)?;
+        let ids = self.planned.ops.is_empty().then(|| self.ids.clone());
         self.ids.admit(&self.table, &changes).map_err(refused)?;
+        self.planned.ids = ids.or_else(|| self.planned.ids.take());
         self.room.admit(room);
         self.remember(&changes);
         let planned = &mut self.planned;
@@ -130,6 +135,10 @@ impl Tree {
             ..Changes::default()
         };
         self.table.apply(&before, last);
+        // The last batch says which numbers are used, and a session that goes on sends these ops again.
+        if let Some(ids) = planned.ids {
+            self.ids = ids;
+        }
         let Pending { touched, created, .. } = planned.pending;
         self.torn.extend(touched.into_iter().filter_map(|(content, ino)| Some((content, ino?))));
         self.unwanted.extend(created);
