@@ -132,6 +132,7 @@ fn a_seat_is_kept_for_its_lease_and_no_longer_though_the_servers_clock_jumps() {
         other.env("HOME", directory.path().to_str().unwrap()).in_background()
     };
     let asked = Instant::now();
+    ask().refused(Exit::InUse.code());
     for to in JUMPS {
         clock.jump(to);
         ask().refused(Exit::InUse.code());
