@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use xfer_mount::process::exit::Exit;
-use xfer_protocol::limits::{LEASE_ASKED_MS, SILENCE_TIMEOUT_MS};
+use xfer_protocol::limits::LEASE_ASKED_MS;
+use xfer_protocol::message::Silence;
 use xfer_tests::programs::program;
 use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, PATIENCE, Relay, World, run_within, scale, wait_until};
@@ -98,7 +99,7 @@ fn ended(mut program: Child) -> (bool, String) {
 /// Waits until something was stopped for long enough.
 fn wait_since(stopped: Instant) {
     let least = Duration::from_secs(scale::count("XFER_STOPPED_S", STOPPED_S) as u64);
-    assert!(least > Duration::from_millis(SILENCE_TIMEOUT_MS));
+    assert!(least > Silence::LONGEST.time());
     holds_for(least.saturating_sub(stopped.elapsed()), || true);
 }
 

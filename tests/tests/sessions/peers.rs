@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use xfer_client::core::{Core, New, NewAttributes, Notice};
 use xfer_client::drive::{Client, Kernel};
 use xfer_protocol::message::{Opened, Purpose};
+use xfer_protocol::tree::{Quota, Room};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 use xfer_tests::cable::{Cable, Way, Wiring};
 use xfer_tests::peers::{Host, OWNER, Peer, name, roomy};
@@ -97,16 +98,17 @@ async fn a_link_that_comes_and_goes_and_brings_nothing_about_is_waited_for_no_lo
     let host = Host::new(&["alice"]);
     let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
     client.sync().await.unwrap();
-    let (ends, connected) = (cable.clone(), AtomicU64::new(0));
+    // Each link breaks with the first byte of an op.
+    let (mut carried, broken) = (cable.carried(Way::Up), AtomicU64::new(0));
+    cable.cut_after(Way::Up, 1);
     let cutting = async {
         loop {
-            // Each link breaks with the first byte of an op.
-            ends.cut_after(Way::Up, 1);
-            let before = ends.carried(Way::Up);
-            while ends.carried(Way::Up) == before {
+            while cable.carried(Way::Up) == carried {
                 sleep(Duration::from_millis(10)).await;
             }
-            connected.fetch_add(1, Ordering::Relaxed);
+            carried = cable.carried(Way::Up);
+            cable.cut_after(Way::Up, 1);
+            broken.fetch_add(1, Ordering::Relaxed);
         }
     };
     create(&client, "file", b"text").await.unwrap();
@@ -116,8 +118,29 @@ async fn a_link_that_comes_and_goes_and_brings_nothing_about_is_waited_for_no_lo
     };
     assert_eq!(settled, Err(Errno::ETIMEDOUT));
     assert!((29.0..=45.0).contains(&took), "{took} s");
-    assert!(connected.load(Ordering::Relaxed) > 5, "the links did not break");
+    assert!(broken.load(Ordering::Relaxed) > 5, "the links did not break");
     client.sync().await.unwrap();
+    client.finish().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_change_waits_for_room_after_a_break_no_other_that_needs_room_keeps_its_program() {
+    let host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
+    let disk = host.simulated.clone().unwrap().disk;
+    let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    client.sync().await.unwrap();
+    cable.pull();
+    create(&client, "long", &[7; 300 << 10]).await.unwrap();
+    disk.fill(Room { bytes: 100 << 10, files: 10 });
+    cable.plug_in();
+    assert_eq!(client.sync().await, Err(Errno::ENOSPC));
+    let (refused, took) = seconds(create(&client, "short", b"text")).await;
+    assert_eq!(refused, Err(Errno::ENOSPC));
+    assert!(took < 2.0, "{took} s");
+    disk.clear();
+    sleep(Duration::from_secs(10)).await;
+    client.sync().await.unwrap();
+    assert_eq!(read(&client, "long").await.map(|bytes| bytes.len()), Ok(300 << 10));
     client.finish().await.unwrap();
 }
 
