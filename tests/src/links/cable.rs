@@ -1,6 +1,7 @@
 //! Cables between clients and engines in memory: they can be cut, pulled, silent in one direction, or
 //! stalled, delay what they carry, and record the ops that are sent.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -293,7 +294,11 @@ impl Cable {
                     close(&to_client).await;
                 }
                 () = down.broken() => {
-                    tokio::join!(down.silence(), give_up(&mut from_server, &to_server_too));
+                    tokio::select! {
+                        biased;
+                        () = down.silence() => {}
+                        never = give_up(&mut from_server, &to_server_too) => match never {},
+                    }
                 }
             }
         });
@@ -310,12 +315,14 @@ async fn close(end: &End) {
     let _ = end.lock().await.shutdown().await;
 }
 
-/// Closes the server's end, once it has said something that nobody acknowledges.
-async fn give_up(from_server: &mut ReadHalf<DuplexStream>, to_server: &End) {
+/// Closes the server's end, once it has said something that nobody acknowledges. The client does not
+/// hear of that.
+async fn give_up(from_server: &mut ReadHalf<DuplexStream>, to_server: &End) -> Infallible {
     if from_server.read_u8().await.is_ok() {
         sleep(UNACKNOWLEDGED).await;
         close(to_server).await;
     }
+    std::future::pending().await
 }
 
 impl Cable {
