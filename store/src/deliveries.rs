@@ -12,7 +12,7 @@
 
 use xfer_protocol::message::{DeliveryHead, DeliveryState};
 use xfer_protocol::tree::Usage;
-use xfer_protocol::{DeliveryId, Epoch, Ino, Name, Timestamp};
+use xfer_protocol::{DeliveryId, Epoch, Ino, Name};
 
 use crate::{AccountId, Answer};
 
@@ -55,8 +55,6 @@ pub struct Reservation {
     pub ino: Ino,
     /// The room that the delivery takes.
     pub size: Usage,
-    /// The current time.
-    pub time: Timestamp,
 }
 
 /// The answer to a reservation.

@@ -385,7 +385,6 @@ impl Pairing {
                     to: to(*user),
                     ino: Ino(*ino),
                     size: Usage { bytes: *bytes, nodes: 3 },
-                    time: time(self.secs),
                 };
                 both!(self, |store| store.deliveries.reserve(reservation())).unwrap();
             }

@@ -2,6 +2,7 @@
 //! hop.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use tokio::task::spawn_blocking;
 use xfer_protocol::message::{DeliveryHead, DeliveryState};
@@ -202,7 +203,7 @@ fn reserve(parts: &Parts, asked: &Reservation) -> Result<Reserved, StoreError> {
     let Some(to) = recipient else { return Ok(Reserved::NoUser) };
     let sending = Sending { from: asked.from, ino: asked.ino, to: to.id, size: asked.size };
     let filling = Filling { used: to.waiting, budget: to.inbox };
-    match inboxes.reserve(sending, filling, asked.time) {
+    match inboxes.reserve(sending, filling, Instant::now()) {
         true => Ok(Reserved::Kept),
         false => Ok(Reserved::Full),
     }

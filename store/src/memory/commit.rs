@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use xfer_protocol::message::DeliveryState;
 use xfer_protocol::tree::{Delivery, DeliveryEffect, Usage, Xattrs};
@@ -141,7 +142,7 @@ impl Tables {
             let sending = Sending { from: batch.account, ino: *root, to: id, size };
             let added = added.entry(id).or_default();
             let used = sum(waiting, *added);
-            let fits = self.inboxes.admit(sending, Filling { used, budget }, batch.time);
+            let fits = self.inboxes.admit(sending, Filling { used, budget }, Instant::now());
             if fits {
                 *added = sum(*added, size);
             }

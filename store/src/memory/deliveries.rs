@@ -1,5 +1,7 @@
 //! Deliveries in memory.
 
+use std::time::Instant;
+
 use xfer_protocol::DeliveryId;
 use xfer_protocol::message::{DeliveryHead, DeliveryState};
 
@@ -66,7 +68,7 @@ impl Tables {
         let Some(to) = recipient else { return Reserved::NoUser };
         let sending = Sending { from: asked.from, ino: asked.ino, to: to.id, size: asked.size };
         let filling = Filling { used: to.waiting, budget: to.inbox };
-        match self.inboxes.reserve(sending, filling, asked.time) {
+        match self.inboxes.reserve(sending, filling, Instant::now()) {
             true => Reserved::Kept,
             false => Reserved::Full,
         }

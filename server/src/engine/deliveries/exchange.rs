@@ -32,8 +32,8 @@ impl Exchange {
         size: Usage,
     ) -> Result<(), ReadError> {
         let epoch = by.position.epoch().ok_or(ReadError::Ended)?;
-        let (from, time) = (by.account(), self.stores.now());
-        let reservation = Reservation { from, epoch, to, ino, size, time };
+        let from = by.account();
+        let reservation = Reservation { from, epoch, to, ino, size };
         match self.stores.store.deliveries.reserve(reservation).await {
             Ok(Reserved::Kept) => Ok(()),
             Ok(Reserved::Full) => Err(ReadError::InboxFull),

@@ -4,6 +4,7 @@
 //! wait there: an inbox never holds more than its budget.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 
 use rusqlite::Transaction;
 use xfer_protocol::DeliveryId;
@@ -44,7 +45,7 @@ pub(super) fn decide(
         let added = added.entry(recipient.id).or_default();
         let used = sum(recipient.waiting, *added);
         let filling = Filling { used, budget: recipient.inbox };
-        let fate = if inboxes.admit(sending, filling, batch.time) {
+        let fate = if inboxes.admit(sending, filling, Instant::now()) {
             *added = sum(*added, size);
             Fate::Waits(recipient.id)
         } else {
