@@ -128,6 +128,7 @@ async fn while_a_change_waits_for_room_after_a_break_no_other_that_needs_room_ke
     let host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
     let disk = host.simulated.clone().unwrap().disk;
     let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    create(&client, "old", b"").await.unwrap();
     client.sync().await.unwrap();
     cable.pull();
     create(&client, "long", &[7; 300 << 10]).await.unwrap();
