@@ -208,7 +208,7 @@ impl Client {
                     }
                     let since = *first_trouble.get_or_insert_with(Instant::now);
                     let is_lost = timeout(RETRY, self.wait_down()).await.is_ok();
-                    let noticed = self.silence.lock().time() + BEYOND_SILENCE;
+                    let noticed = self.links.silence().time() + BEYOND_SILENCE;
                     let wait = self.options.wait.map(|wait| wait.max(noticed));
                     if !is_lost && wait.is_some_and(|wait| since.elapsed() >= wait) {
                         break Err(why);

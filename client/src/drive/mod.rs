@@ -30,7 +30,6 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use xfer_link::watch;
-use xfer_protocol::message::Silence;
 use xfer_protocol::tree::{Need, Owner};
 use xfer_protocol::{Errno, Ino};
 
@@ -73,8 +72,6 @@ pub struct Client {
     runtime: Handle,
     dial: Arc<dyn Dial>,
     links: Arc<ReadLinks>,
-    /// How long the server may be silent while something waits for it, as it last granted.
-    silence: Mutex<Silence>,
     /// Whether the log link is up.
     is_up: watch::Sender<bool>,
     /// Whether this machine is about to sleep.
@@ -192,7 +189,7 @@ impl Client {
     ) -> Arc<Client> {
         let Surroundings { clock, cookie_key, journal, spill, rescue } = surroundings;
         spill.into_iter().for_each(|spill| core.spill_to(spill));
-        let (silence, runtime) = (Mutex::new(link.grant.silence), Handle::current());
+        let runtime = Handle::current();
         let client = Arc::new_cyclic(|this| Client {
             this: this.clone(),
             core: Mutex::new(core),
@@ -200,7 +197,6 @@ impl Client {
             options,
             links: Arc::new(ReadLinks::new(dial.clone(), &link.grant, runtime.clone())),
             dial,
-            silence,
             is_up: watch::Sender::new(true),
             is_asleep: watch::Sender::new(false),
             attention: Attention::default(),

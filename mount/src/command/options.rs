@@ -221,11 +221,8 @@ impl MountOptions {
                 self.wait = Wait::AtMost(wait);
             }
             ("silence", _) => {
-                let seconds: Option<u16> = value.parse().ok();
-                let silence =
-                    seconds.and_then(|seconds| Silence::of_ms(seconds.checked_mul(1000)?));
-                self.silence =
-                    silence.ok_or_else(|| wrong("seconds from 3 to 10, like silence=3"))?;
+                self.silence = Silence::parse(value)
+                    .ok_or_else(|| wrong("seconds from 3 to 10, like silence=3"))?;
             }
             ("offline", _) => {
                 let bytes = size::parse(value).filter(|bytes| OFFLINE_RANGE.contains(bytes));

@@ -40,6 +40,12 @@ impl Silence {
         Some(Silence(ms)).filter(|silence| (Silence::SHORTEST..=Silence::LONGEST).contains(silence))
     }
 
+    /// Parses a silence as options give it: in whole seconds.
+    pub fn parse(text: &str) -> Option<Silence> {
+        let seconds: u16 = text.parse().ok()?;
+        Silence::of_ms(seconds.checked_mul(1000)?)
+    }
+
     /// Its length.
     pub const fn time(self) -> Duration {
         Duration::from_millis(self.0 as u64)

@@ -149,9 +149,7 @@ fn tree_size(text: &str) -> Result<usize, &'static str> {
 
 /// Parses the silence of a link.
 fn silence(text: &str) -> Result<Silence, &'static str> {
-    let seconds: Option<u16> = text.parse().ok();
-    let silence = seconds.and_then(|seconds| Silence::of_ms(seconds.checked_mul(1000)?));
-    silence.ok_or("a number of seconds from 3 to 10")
+    Silence::parse(text).ok_or("a number of seconds from 3 to 10")
 }
 
 #[derive(Subcommand, Debug)]

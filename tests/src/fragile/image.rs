@@ -175,7 +175,7 @@ impl Image {
         }
     }
 
-    /// Makes the sync of a file fail: what it should have written is never written.
+    /// Makes the sync of a file fail: what it should have made durable is lost.
     pub fn fail_to_sync(&mut self, ino: Ino) {
         if let Some(Node { body: Body::File { pending, .. }, .. }) = self.nodes.get_mut(&ino) {
             pending.clear();

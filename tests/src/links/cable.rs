@@ -315,8 +315,8 @@ async fn close(end: &End) {
     let _ = end.lock().await.shutdown().await;
 }
 
-/// Closes the server's end, once it has said something that nobody acknowledges. The client does not
-/// hear of that.
+/// Closes the server's end once it has said something that nobody acknowledges. The client is not
+/// told.
 async fn give_up(from_server: &mut ReadHalf<DuplexStream>, to_server: &End) -> Infallible {
     if from_server.read_u8().await.is_ok() {
         sleep(UNACKNOWLEDGED).await;

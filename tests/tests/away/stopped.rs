@@ -172,7 +172,7 @@ fn clients_that_were_stopped_go_on_and_what_they_did_not_send_is_made_or_rescued
     let [mut alice, bob] = ["alice", "bob"].map(|user| Stopped::new(&world, user));
     carol.signal(Signal::STOP);
     let stopped = Instant::now();
-    // Their other machines ask for alice's tree and bob's, and nobody for carol's.
+    // Other machines ask for alice's and bob's trees; nobody asks for carol's.
     let others = ["alice", "bob"].map(|user| Elsewhere::new(&world, user));
     let lease = Duration::from_millis(LEASE_ASKED_MS);
     let mut have = [false; 2];

@@ -120,8 +120,8 @@ impl DiskRoom {
         }
     }
 
-    /// Whether the server refused this much room, or less, a moment ago. While an op is held back for
-    /// which it has none, there is none for later ops either: they can't be sent before that one.
+    /// Whether the server refused this much room, or less, a moment ago. While it has no room for an
+    /// op that is held back, it has none for later ops either: they can't be sent before that one.
     pub(in crate::core) fn is_refused(&self, room: Room, now: Instant) -> bool {
         let is_refused = |(refused, when)| {
             room.covers(refused) && now.saturating_duration_since(when) < REFUSED_FOR

@@ -247,7 +247,6 @@ impl Client {
             (core.take_effects(), core.undecided())
         };
         *ticket = ticket.after(&grant);
-        *self.silence.lock() = grant.silence;
         self.links.renew(&grant);
         self.is_up.send_replace(true);
         self.perform(effects);

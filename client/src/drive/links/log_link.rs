@@ -56,7 +56,7 @@ impl Client {
 
     /// Sends the core's frames as they come, and pings on a quiet link, until the link is lost.
     async fn transmit(&self, mut writer: Writer) -> LinkLoss {
-        let (heartbeat, mut sent_at) = (self.silence.lock().heartbeat(), Instant::now());
+        let (heartbeat, mut sent_at) = (self.links.silence().heartbeat(), Instant::now());
         loop {
             let next = self.lock().poll_outgoing();
             let quiet_max = if self.expect() { heartbeat } else { IDLE_HEARTBEAT };
@@ -85,7 +85,7 @@ impl Client {
 
     /// Takes in the server's messages.
     async fn receive(self: &Arc<Self>, reader: Reader) -> Served {
-        let silence = self.silence.lock().time();
+        let silence = self.links.silence().time();
         let mut reader = Patient::new(reader, silence).expecting(self.expectation());
         loop {
             let heard = xfer_link::receive::<ToClient, _>(&mut reader, Bounds::OPEN).await;

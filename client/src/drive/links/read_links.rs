@@ -57,6 +57,11 @@ impl ReadLinks {
         let _ = self.open(0).await;
     }
 
+    /// How long the server may be silent on any link, as it last granted.
+    pub(in crate::drive) fn silence(&self) -> Silence {
+        self.granted.lock().1
+    }
+
     /// Closes all links. The questions on them stay without an answer.
     pub(in crate::drive) fn close(&self) {
         self.slots.iter().for_each(|slot| drop(slot.link.lock().take()));
