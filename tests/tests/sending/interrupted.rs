@@ -134,7 +134,8 @@ impl Senders {
         fs::write(senders.record(), vec![7; LARGE]).unwrap();
         wait_for_state(&senders.record(), "sent");
         let large = senders.waiting();
-        senders.send_small().unwrap();
+        senders.send_small();
+        wait_for_state(&senders.small_record(), "sent");
         let both = senders.waiting();
         senders.sizes =
             [large, Space { bytes: both.bytes - large.bytes, nodes: both.nodes - large.nodes }];
@@ -156,14 +157,16 @@ impl Senders {
         waiting(&self.world.server, "bob")
     }
 
-    /// Carol sends her file, at once or not at all.
-    fn send_small(&self) -> std::io::Result<()> {
+    /// The file that carol sends.
+    fn small_record(&self) -> PathBuf {
+        self.carol.path("outbox/bob/small")
+    }
+
+    /// Carol sends her file. Fails the test if there is no room for it.
+    fn send_small(&self) {
         let file = self.carol.path("small");
-        fs::write(&file, [5; SMALL])?;
-        let record = self.carol.path("outbox/bob/small");
-        fs::rename(&file, &record)?;
-        wait_for_state(&record, "sent");
-        Ok(())
+        fs::write(&file, [5; SMALL]).unwrap();
+        fs::rename(&file, self.small_record()).unwrap();
     }
 
     /// Fails the test unless bob gets both files, once and whole. Then they are removed.
@@ -172,13 +175,13 @@ impl Senders {
             assert!(fs::read(arrives(bob, path)).unwrap() == data, "{path}");
         }
         wait_for_state(&self.record(), "received");
-        wait_for_state(&self.carol.path("outbox/bob/small"), "received");
+        wait_for_state(&self.small_record(), "received");
         wait_until("the inbox to be empty", PATIENCE, || self.waiting() == Space::default());
         assert_eq!(bob.shell("cd inbox; find alice carol -type f"), "alice/large\ncarol/small");
         bob.shell("rm inbox/*/*");
         bob.sync();
         fs::remove_file(self.record()).unwrap();
-        fs::remove_file(self.carol.path("outbox/bob/small")).unwrap();
+        fs::remove_file(self.small_record()).unwrap();
     }
 
     fn break_it(&mut self, broken: Broken) {
@@ -253,14 +256,15 @@ impl Senders {
         if let Some(bob) = bob.take() {
             arrives(&bob, "inbox/alice/large");
             self.break_it(broken);
-            self.send_small().unwrap();
+            self.send_small();
             self.receive(&bob, &data);
             return bob.unmount();
         }
         wait_for_state(&self.record(), "sent");
         assert_eq!(self.waiting(), self.sizes[0], "{step:?}, {broken:?}");
         // The rest of the room is carol's, and none of it is kept for alice.
-        self.send_small().unwrap();
+        self.send_small();
+        wait_for_state(&self.small_record(), "sent");
         fs::write(self.carol.path("more"), "").unwrap();
         let more = fs::rename(self.carol.path("more"), self.carol.path("outbox/bob/more"));
         assert_eq!(errno(more), libc::EDQUOT);
