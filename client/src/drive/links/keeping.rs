@@ -1,8 +1,9 @@
 //! Keeping the session's log link: it is served until it is lost, and then the server is dialled
 //! until the session goes on over another one.
 //!
-//! The first try is at once. The pauses then double from half a second to half a minute, and are
-//! spread at random, so that the clients of a server that was restarted don't all come together.
+//! The first try is at once. The pauses then double from half a second to half a minute; the shorter
+//! ones are spread at random, so that the clients of a server that was restarted don't all come
+//! together. Those that wait longer are spread by then, and must not wake the machine more often.
 //! While a program waits, there is a try each second, and one at once when the network changes.
 
 use std::hash::Hasher;
@@ -57,8 +58,11 @@ impl Pauses {
         Pauses { next: PAUSE_MIN, random: SipHasher13::new_with_key(key), count: 0 }
     }
 
-    /// A time between half of the next pause and all of it.
+    /// The longest pause, or a time between half of the next one and all of it.
     fn draw(&mut self) -> Duration {
+        if self.next == PAUSE_MAX {
+            return PAUSE_MAX;
+        }
         self.count += 1;
         self.random.write_u64(self.count);
         let part = (self.random.finish() >> 32) as f64 / f64::from(u32::MAX);
@@ -321,17 +325,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_half_a_minute_and_are_spread() {
+    fn pauses_double_up_to_half_a_minute_and_the_shorter_ones_are_spread() {
         let mut pauses = Pauses::new(&[1; 16]);
         let mut other = Pauses::new(&[2; 16]);
         let mut expected = PAUSE_MIN;
         let mut apart = 0;
-        for _ in 0..12 {
+        while expected < PAUSE_MAX {
             let drawn = pauses.draw();
             assert!((expected / 2..=expected).contains(&drawn), "{drawn:?} of {expected:?}");
             apart += usize::from(drawn.abs_diff(other.draw()) > expected / 50);
-            expected = (2 * expected).min(PAUSE_MAX);
+            expected *= 2;
         }
-        assert!(apart > 6, "{apart}");
+        assert!(apart > 3, "{apart}");
+        assert_eq!(
+            [pauses.draw(), pauses.draw()],
+            [PAUSE_MAX; 2],
+            "twice a minute, not more often"
+        );
     }
 }
