@@ -203,11 +203,11 @@ impl XferFs {
     /// Answers once everything done so far is durable, in the whole tree: there is one log, and a
     /// program may rely on the data of other files. Changes made later don't count; otherwise other
     /// programs could delay this without end.
-    pub(super) fn answer_sync(&self, request: &Request, reply: ReplyEmpty) {
+    pub(super) fn answer_sync(&self, request: &Request, handle: FileHandle, reply: ReplyEmpty) {
         let mut upto = None;
         self.answer_empty(request, reply, move |state| {
             let position = *upto.get_or_insert_with(|| state.position());
-            state.sync_safely(position)
+            state.sync_handle(HandleId(handle.0), position)
         });
     }
 

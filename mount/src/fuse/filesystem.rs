@@ -312,11 +312,11 @@ impl Filesystem for XferFs {
         &self,
         request: &Request,
         _ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.answer_sync(request, reply);
+        self.answer_sync(request, fh, reply);
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -368,11 +368,11 @@ impl Filesystem for XferFs {
         &self,
         request: &Request,
         _ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.answer_sync(request, reply);
+        self.answer_sync(request, fh, reply);
     }
 
     fn statfs(&self, request: &Request, _ino: INodeNo, reply: ReplyStatfs) {

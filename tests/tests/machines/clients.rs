@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::sleep;
-use xfer_client::core::{Options, Trace};
+use xfer_client::core::{Core, HandleId, Options, Trace};
 use xfer_client::drive::{Rescue, Writing};
 use xfer_client::files::Files;
-use xfer_protocol::Errno;
 use xfer_protocol::message::Purpose;
+use xfer_protocol::{Errno, Ino};
 use xfer_tests::cable::{Cable, Wiring};
 use xfer_tests::peers::{Host, Peer, roomy};
 
@@ -88,6 +88,56 @@ async fn a_sync_of_changes_that_came_too_late_fails_and_they_are_rescued() {
     // The session goes on.
     first.write("late", &TEXT).await.unwrap();
     first.sync().await.unwrap();
+    first.finish().await.unwrap();
+}
+
+/// Syncs an open file, as `fsync` does.
+async fn sync_handle(files: &Files, handle: HandleId) -> Result<(), Errno> {
+    let mut upto = None;
+    let attempt = move |core: &mut Core| {
+        let position = *upto.get_or_insert_with(|| core.position());
+        core.sync_handle(handle, position)
+    };
+    files.client().call(attempt).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_whose_changes_were_cut_off_says_so_at_its_next_sync_though_an_earlier_one_timed_out()
+ {
+    let mut host = Host::new(&["alice"]);
+    host.rescue_to(Arc::new(Kept::default()));
+    let options = Options { wait: Some(Duration::from_secs(5)), ..roomy("test") };
+    let Peer { client, cable, .. } =
+        host.mount_with("alice", Purpose::Mount, options, Wiring::default()).await.unwrap();
+    let first = Files::of(client.clone());
+    let mut open = Vec::new();
+    for path in ["written", "untouched"] {
+        first.write(path, &TEXT).await.unwrap();
+        let ino = first.stat(path).await.unwrap().0;
+        open.push((ino, client.call(move |core: &mut Core| core.open(ino, true)).await.unwrap()));
+    }
+    let [(ino, written), (_, untouched)] = open[..] else { unreachable!() };
+    let directory = client.call(|core: &mut Core| core.open_directory(Ino::ROOT)).await.unwrap();
+    first.sync().await.unwrap();
+    cable.pull();
+    client.call(move |core: &mut Core| core.write(ino, 0, &TEXT, false)).await.unwrap();
+    first.write("new", &TEXT).await.unwrap();
+    assert_eq!(sync_handle(&first, written).await, Err(Errno::ETIMEDOUT));
+    let (second, _) = self::client(&host, Purpose::TakeOver, Duration::ZERO).await;
+    second.write("theirs", &TEXT).await.unwrap();
+    second.finish().await.unwrap();
+    cable.plug_in();
+    while !first.exists("theirs").await.is_ok_and(|exists| exists) {
+        sleep(Duration::from_secs(1)).await;
+    }
+    let later = client.call(move |core: &mut Core| core.open(ino, true)).await.unwrap();
+    for untold in [untouched, later] {
+        assert_eq!(sync_handle(&first, untold).await, Ok(()));
+    }
+    for told in [written, directory] {
+        assert_eq!(sync_handle(&first, told).await, Err(Errno::EIO));
+        assert_eq!(sync_handle(&first, told).await, Ok(()), "it is said once");
+    }
     first.finish().await.unwrap();
 }
 

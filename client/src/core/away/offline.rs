@@ -17,6 +17,7 @@ use super::returning::Position;
 use super::trace::{Change, Trace};
 use crate::core::pause::{Pause, Stop};
 use crate::core::state::Core;
+use crate::core::tree::HandleId;
 
 /// Memory that the kernel may write to this machine's disk.
 pub trait Spill: Send + Sync + 'static {
@@ -70,6 +71,16 @@ impl Core {
         match self.try_to_sync(position) {
             Err(Stop::Pause(_)) if self.has_lost_seat() => Err(Errno::EIO.into()),
             result => result,
+        }
+    }
+
+    /// Like [`Core::sync_safely`], for a program that syncs an open file or directory. `EIO` too, once
+    /// for each handle, if changes of it were lost since the last time: an earlier sync may have given
+    /// up waiting for them.
+    pub fn sync_handle(&mut self, handle: HandleId, position: Position) -> Result<(), Stop> {
+        match self.handles.take_lost(handle) {
+            true => Err(Errno::EIO.into()),
+            false => self.sync_safely(position),
         }
     }
 

@@ -10,7 +10,7 @@ use xfer_protocol::message::{Changed, Return};
 use xfer_protocol::tree::Action;
 use xfer_protocol::{ContentId, Errno, Ino, Seq};
 
-use super::trace::Trace;
+use super::trace::{Change, Trace};
 use crate::core::inbox::Inbox;
 use crate::core::link::{Ending, Link};
 use crate::core::pause::{Pause, Stop};
@@ -75,6 +75,8 @@ impl Core {
         self.data.cache.acknowledge(base);
         let trace = self.trace(base, &mut BTreeSet::new());
         self.remember_orphans(&trace);
+        let lost = trace.iter().filter_map(Trace::change).flat_map(Change::nodes).collect();
+        self.handles.note_lost(&lost);
         Ok(trace)
     }
 

@@ -67,6 +67,8 @@ pub(in crate::core) struct Handles {
     next: u64,
     pub(in crate::core) kernel: KernelKnowledge,
     writers: BTreeMap<Ino, u32>,
+    /// Those of whose files changes were lost, until a program hears of it.
+    lost: BTreeSet<HandleId>,
     /// The files that were last opened for reading only, the latest first. A file stays here when
     /// it is closed, since some programs write a copy only then.
     sources: VecDeque<Ino>,
@@ -81,6 +83,7 @@ impl Handles {
             next: 0,
             kernel: KernelKnowledge::default(),
             writers: BTreeMap::new(),
+            lost: BTreeSet::new(),
             sources: VecDeque::new(),
             cookie_key,
         }
@@ -118,6 +121,7 @@ impl Handles {
 
     pub(in crate::core) fn close(&mut self, id: HandleId) -> Option<Handle> {
         let handle = self.open.remove(&id)?;
+        self.lost.remove(&id);
         if let Handle::File(OpenFile { ino, writable: true, .. }) = &handle
             && let Some(writers) = self.writers.get_mut(ino)
         {
@@ -144,6 +148,17 @@ impl Handles {
         let mut hasher = SipHasher13::new_with_key(&self.cookie_key);
         hasher.write(name.as_bytes());
         (hasher.finish() & COOKIE_MAX).max(AFTER_DOTS)
+    }
+
+    /// Notes that changes of these nodes were lost. Each of their handles says so once.
+    pub(in crate::core) fn note_lost(&mut self, nodes: &BTreeSet<Ino>) {
+        let open = self.open.iter().filter(|(_, handle)| nodes.contains(&handle.ino()));
+        self.lost.extend(open.map(|(id, _)| *id));
+    }
+
+    /// Whether changes of the node of a handle were lost and this handle has not said so.
+    pub(in crate::core) fn take_lost(&mut self, id: HandleId) -> bool {
+        self.lost.remove(&id)
     }
 
     /// The files that a program may be copying from.
