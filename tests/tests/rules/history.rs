@@ -137,14 +137,24 @@ impl History {
         self.checks.extend(checks);
     }
 
+    /// Forgets the ops of one client in whose places another has sent these, while the server had those
+    /// up to `applied`: they will never be applied.
+    pub fn make_way(&mut self, sent: &[Said], applied: Seq) {
+        let in_place = |said: &Said| self.said.iter().find(|other| other.seq == said.seq);
+        if sent.iter().any(|said| in_place(said).is_some_and(|other| !is_same(other, said))) {
+            self.trees.count("op that made way", 1);
+            self.said.retain(|said| said.seq <= applied);
+            self.checks.retain(|(seq, _)| *seq <= applied);
+        }
+    }
+
     /// Adds an op. One that is sent again over another link must be the same as before.
     fn note_said(&mut self, said: Said) {
         let first = self.said.front().map_or(self.trees.at.next(), |first| first.seq);
         match said.seq.0.checked_sub(first.0).map(|at| self.said.get(at as usize)) {
             Some(None) => self.said.push_back(said),
             Some(Some(before)) => {
-                let is_same = (&before.op, &before.data) == (&said.op, &said.data);
-                assert!(is_same, "{before:?} was sent again as {said:?}");
+                assert!(is_same(before, &said), "{before:?} was sent again as {said:?}");
                 self.trees.count("op sent again", 1);
             }
             None => self.trees.count("op sent again", 1),
@@ -402,6 +412,11 @@ impl Trees {
         let (user, last) = (&self.user, last.join("\n"));
         panic!("{user}, after these ops:\n{last}\n{wrong}")
     }
+}
+
+/// Whether an op was sent again.
+fn is_same(one: &Said, other: &Said) -> bool {
+    (&one.op, &one.data) == (&other.op, &other.data)
 }
 
 /// Whether a node was shown correctly, with its attributes left out as in a listing.

@@ -74,14 +74,16 @@ impl Left {
         self.base.get_or_insert(base);
     }
 
-    /// Sends it, although the machine crashes again, and links break.
+    /// Sends it, although the machine crashes again, and links break. It may be one of several that
+    /// clients left. Returns whether it changed the tree.
     pub async fn settle(
         self,
         host: &Host,
         user: &Name,
+        is_one_of_several: bool,
         history: &mut History,
         random: &mut Random,
-    ) {
+    ) -> bool {
         let Machine { disk, key } = &self.machine;
         let (name, options) = (user.to_string(), roomy("test"));
         let before = host.account(user).await.applied;
@@ -95,6 +97,9 @@ impl Left {
             let sent = tap.take();
             let is_overtaken = self.base.is_some_and(|base| base != before);
             assert!(sent.is_empty() || !is_overtaken, "{user}: {sent:?} came too late");
+            if is_one_of_several {
+                history.make_way(&sent, before);
+            }
             history.note(sent, Vec::new());
             match settled {
                 Some(Ok(())) => break,
@@ -107,7 +112,9 @@ impl Left {
                 }
             }
         }
-        self.must_be_there(before, host.account(user).await.applied, history);
+        let now = host.account(user).await.applied;
+        self.must_be_there(before, now, history);
+        now != before
     }
 
     /// Checks that it was rescued, if others had changed the tree `before`; and else that the server

@@ -3,6 +3,7 @@
 //! Operations run as the kernel allows them: only one changes names at a time, while others read
 //! and write open files; operations that change nothing run beside each other.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -133,10 +134,15 @@ impl User {
         post: &mut Post,
     ) {
         let mut replaces = self.last;
-        for left in std::mem::take(&mut self.left) {
+        let mut waiting = VecDeque::from(std::mem::take(&mut self.left));
+        let are_several = waiting.len() > 1;
+        while let Some(left) = waiting.pop_front() {
             // The server may not hear of the end of this session.
             replaces = Some(left.session);
-            left.settle(host, &self.name, &mut self.history, random).await;
+            let before = host.account(&self.name).await.applied;
+            if left.settle(host, &self.name, are_several, &mut self.history, random).await {
+                waiting.iter_mut().for_each(|later| later.overtake(before));
+            }
         }
         self.begin_on(host, purpose, replaces, random, post).await;
     }
