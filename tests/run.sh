@@ -62,7 +62,7 @@ run_tests() {
     detach_stale_mounts
     if cargo nextest --version >/dev/null 2>&1; then
         # Many tests wait for most of their time.
-        cargo nextest run --workspace --locked --test-threads "$(($(nproc) * 3 / 2))" "$@"
+        cargo nextest run --workspace --locked --test-threads "$(($(nproc) * 2))" "$@"
     else
         # The tests' runner takes one filter only, so each name has a run of its own.
         local name
