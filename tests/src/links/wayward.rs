@@ -4,12 +4,13 @@
 //!
 //! Bugs can be planted, to see that tests notice them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
-use xfer_protocol::tree::Need;
+use xfer_protocol::tree::{Need, Node};
 use xfer_protocol::{Epoch, IdRange, Ino, Name, Seq, SessionId};
 use xfer_store::{
     AccountId, Answer, Batch, Beginner, Begun, Committed, Fate, Found, Left, Listing, Part,
@@ -38,6 +39,9 @@ pub enum Bug {
     ForgetsEpochs,
     /// A session goes on one op before the last that was applied, so that it is applied again.
     AppliesTwice,
+    /// A node that was read before is read as it was then, so that its old row is followed over a newer
+    /// one that was unloaded.
+    ReadsOldNodes,
 }
 
 /// The rows of a store whose calls are answered at once.
@@ -46,6 +50,8 @@ pub struct Wayward {
     bug: Mutex<Option<Bug>>,
     /// Batches that were answered, and not committed.
     owed: Mutex<Vec<Batch>>,
+    /// The nodes as they were first read.
+    first_read: Mutex<BTreeMap<(AccountId, Ino), Option<Node>>>,
     servers: watch::Sender<Servers>,
     /// The number of commits under way.
     under_way: Arc<watch::Sender<usize>>,
@@ -62,8 +68,8 @@ impl Wayward {
     /// The rows of a store, with a first server.
     pub fn over(live: Arc<dyn Trees>) -> Wayward {
         let servers = watch::Sender::new(Servers { started: 1, killed: 0 });
-        let (bug, owed, under_way) = (Mutex::default(), Mutex::default(), Arc::default());
-        Wayward { live, bug, owed, servers, under_way }
+        let (bug, owed, first_read) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Wayward { live, bug, owed, first_read, servers, under_way: Arc::default() }
     }
 
     /// Plants a bug.
@@ -104,6 +110,14 @@ impl Wayward {
         if !owed.is_empty() {
             // The server never learns of an error: that is the bug.
             let _ = self.live.commit(owed).await;
+        }
+    }
+
+    /// Puts nodes back to what they were when they were first read.
+    fn age(&self, account: AccountId, nodes: &mut [(Ino, Option<Node>)]) {
+        let mut first_read = self.first_read.lock().unwrap();
+        for (ino, node) in nodes {
+            *node = first_read.entry((account, *ino)).or_insert_with(|| node.clone()).clone();
         }
     }
 
@@ -192,7 +206,11 @@ impl Trees for Wayward {
     fn load(&self, account: AccountId, needs: Vec<Need>) -> Answer<'_, Found> {
         Box::pin(async move {
             self.pay().await;
-            self.live.load(account, needs).await
+            let mut found = self.live.load(account, needs).await?;
+            if self.has(Bug::ReadsOldNodes) {
+                self.age(account, &mut found.nodes);
+            }
+            Ok(found)
         })
     }
 

@@ -677,3 +677,8 @@ fn the_oracle_sees_an_op_that_was_applied_twice() {
 fn the_oracle_sees_an_op_that_got_lost() {
     must_be_found(Flaw::LosesAnOp);
 }
+
+#[test]
+fn the_oracle_sees_an_old_row_that_is_followed_over_a_newer_one() {
+    must_be_found(Flaw::OfRows(Bug::ReadsOldNodes));
+}
