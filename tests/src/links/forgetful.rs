@@ -22,12 +22,21 @@ const RESERVE: Room = Room { bytes: 128 << 20, files: 1024 };
 pub struct Forgetful {
     live: Arc<dyn Contents>,
     unsynced: Mutex<BTreeMap<ContentId, Unsynced>>,
-    /// The room that is left beside the server's reserve, while others fill the disk.
-    left: Mutex<Option<Room>>,
+    /// Present while others fill the disk.
+    filled: Mutex<Option<Filled>>,
     /// Whether it is filled, or programs may not have heard yet that it no longer is.
     is_short: Arc<AtomicBool>,
     /// A planted bug: nothing is ever made durable, and nobody is told.
     skips_syncs: AtomicBool,
+}
+
+/// What others leave of the disk.
+#[derive(Clone, Copy)]
+struct Filled {
+    /// The room beside the server's reserve.
+    left: Room,
+    /// Whether the disk says so, if it is asked. One that copies on write may not.
+    is_said: bool,
 }
 
 /// The changes to a content since it was made durable.
@@ -41,19 +50,28 @@ struct Unsynced {
 impl Forgetful {
     /// The contents of a store whose calls are answered at once.
     pub fn over(live: Arc<dyn Contents>) -> Forgetful {
-        let (unsynced, left) = (Mutex::default(), Mutex::default());
-        Forgetful { live, unsynced, left, is_short: Arc::default(), skips_syncs: false.into() }
+        let (unsynced, filled) = (Mutex::default(), Mutex::default());
+        Forgetful { live, unsynced, filled, is_short: Arc::default(), skips_syncs: false.into() }
     }
 
     /// Fills the disk until this much is left. What contents take up from now on counts.
     pub fn fill(&self, left: Room) {
-        *self.left.lock().unwrap() = Some(left);
+        self.fill_with(Filled { left, is_said: true });
+    }
+
+    /// Fills the disk, which goes on to say that it has room.
+    pub fn fill_unsaid(&self, left: Room) {
+        self.fill_with(Filled { left, is_said: false });
+    }
+
+    fn fill_with(&self, filled: Filled) {
+        *self.filled.lock().unwrap() = Some(filled);
         self.is_short.store(true, Ordering::Relaxed);
     }
 
     /// Has room again.
     pub fn clear(&self) {
-        *self.left.lock().unwrap() = None;
+        *self.filled.lock().unwrap() = None;
     }
 
     /// Notes that everybody has heard that there is room.
@@ -68,8 +86,8 @@ impl Forgetful {
 
     /// Takes the room that an effect needs.
     fn take(&self, effect: &Effect) -> Result<(), StoreError> {
-        let mut left = self.left.lock().unwrap();
-        let Some(left) = left.as_mut() else { return Ok(()) };
+        let mut filled = self.filled.lock().unwrap();
+        let Some(Filled { left, .. }) = filled.as_mut() else { return Ok(()) };
         let needed = needed(effect);
         if !left.covers(needed) {
             return Err(StoreError::Full);
@@ -179,8 +197,8 @@ impl Contents for Forgetful {
     fn disk(&self) -> Answer<'_, Disk> {
         Box::pin(async move {
             let disk = self.live.disk().await?;
-            let left = *self.left.lock().unwrap();
-            Ok(Disk { free: left.map_or(disk.free, |left| left.plus(RESERVE)), ..disk })
+            let said = self.filled.lock().unwrap().filter(|filled| filled.is_said);
+            Ok(Disk { free: said.map_or(disk.free, |said| said.left.plus(RESERVE)), ..disk })
         })
     }
 }

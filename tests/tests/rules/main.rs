@@ -304,7 +304,10 @@ impl Run {
         let Some(simulated) = self.host.simulated.clone() else { return };
         let left =
             Room { bytes: self.random.below(FULL.bytes), files: self.random.below(FULL.files) };
-        simulated.disk.fill(left);
+        match self.random.below(3) {
+            0 => simulated.disk.fill_unsaid(left),
+            _ => simulated.disk.fill(left),
+        }
         self.some_turns(10).await;
         match self.random.below(6) {
             0 => self.cut(at).await,

@@ -146,6 +146,30 @@ async fn while_a_change_waits_for_room_after_a_break_no_other_that_needs_room_ke
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_disk_that_takes_less_than_it_says_is_full_for_programs_until_it_has_room() {
+    let host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
+    let disk = host.simulated.clone().unwrap().disk;
+    let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    create(&client, "old", b"").await.unwrap();
+    client.sync().await.unwrap();
+    disk.fill_unsaid(Room { bytes: 100 << 10, files: 10 });
+    create(&client, "long", &[7; 300 << 10]).await.unwrap();
+    let (refused, took) = seconds(client.sync()).await;
+    assert_eq!(refused, Err(Errno::ENOSPC));
+    assert!(took < 5.0, "{took} s");
+    let (refused, took) = seconds(create(&client, "later", &[7; 300 << 10])).await;
+    assert_eq!(refused, Err(Errno::ENOSPC));
+    assert!(took < 5.0, "{took} s");
+    // What was cached is read, and it is tried again until there is room.
+    assert_eq!(read(&client, "long").await.map(|bytes| bytes.len()), Ok(300 << 10));
+    sleep(Duration::from_secs(60)).await;
+    disk.clear();
+    sleep(Duration::from_secs(20)).await;
+    client.sync().await.unwrap();
+    client.finish().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn whatever_happens_to_the_links_the_session_goes_on_and_each_change_is_made_once() {
     let host = Host::new(&["alice"]);
     let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
