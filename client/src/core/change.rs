@@ -41,7 +41,11 @@ impl Core {
         self.must_have_seat()?;
         self.must_keep_seat()?;
         if !self.has_room_for(&action, &payload) {
-            return Err(Pause::Progress.into());
+            return Err(if self.is_stuck() {
+                Errno::ENOSPC.into()
+            } else {
+                Pause::Progress.into()
+            });
         }
         let op = Op { time: self.now.wall, action };
         let changes = plan(&self.replica.table, &op)?;

@@ -21,6 +21,9 @@ impl Core {
         let is_news = self.session.is_up();
         if is_news {
             let (since, trouble, next_try) = (self.now.monotonic, None, None);
+            if loss == LinkLoss::DiskFull {
+                self.uplink.disk_room.note_full(since);
+            }
             self.session.link = Link::Down { since, loss, trouble, next_try };
             self.session.holding = false;
             self.follow_loss();

@@ -4,6 +4,9 @@
 //! when other sessions write. A program that needs more waits while the server is asked for a
 //! higher limit; if the server grants none, the program gets ENOSPC.
 //!
+//! A file system that copies on write may say that it has room and take nothing, not even a change in
+//! place. So once the server gives a link up because its disk is full, nothing is sent for a while.
+//!
 //! **Invariant:** within a round the limit only rises. This side begins a new round when it lowers
 //! the limit, so that messages sent before are recognised.
 
@@ -20,6 +23,9 @@ const QUIET_PARTS: u64 = 64;
 /// How long a refusal stands for all ops that need as much room. Then the server is asked again.
 const REFUSED_FOR: Duration = Duration::from_secs(1);
 
+/// How long nothing is sent after the disk refused an op that was sent within the limit.
+const FULL_FOR: Duration = Duration::from_secs(10);
+
 /// The room on the disk, and this session's share of it.
 #[derive(Debug)]
 pub(in crate::core) struct DiskRoom {
@@ -35,6 +41,8 @@ pub(in crate::core) struct DiskRoom {
     question: Question,
     /// The room that the server did not have, and when it said so.
     refused: Option<(Room, Instant)>,
+    /// Until when the disk counts as full, whatever the server grants.
+    full_until: Option<Instant>,
 }
 
 /// An op that is held back. Only a new link can bring that about: others may have used the room
@@ -42,16 +50,20 @@ pub(in crate::core) struct DiskRoom {
 #[derive(Debug)]
 struct HeldBack {
     room: Room,
-    /// Whether the server was asked for its room, and had none.
+    /// Whether the server was asked for its room, and had none; or its disk has refused it.
     refused: bool,
+    /// Whether it is held back though it may fit within the limit.
+    is_disk_full: bool,
 }
 
-/// The question for a higher limit. It holds the room of the op that did not fit.
+/// The question for a higher limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Question {
     None,
+    /// An op that takes this much did not fit.
     Waiting(Room),
-    Asked(Room),
+    /// The same, and whether it is the one that is held back.
+    Asked(Room, bool),
 }
 
 impl DiskRoom {
@@ -64,6 +76,7 @@ impl DiskRoom {
             held_back: None,
             question: Question::None,
             refused: None,
+            full_until: None,
         }
     }
 
@@ -72,9 +85,10 @@ impl DiskRoom {
         self.disk
     }
 
-    /// Whether an op that takes `room` fits within the limit. One that takes none always fits.
+    /// Whether an op that takes `room` fits within the limit. One that takes none always fits; any
+    /// other does not while one is held back for which there is no room.
     pub(in crate::core) fn fits(&self, room: Room) -> bool {
-        room.is_none() || self.limit.room.covers(self.used.plus(room))
+        room.is_none() || !self.is_stuck() && self.limit.room.covers(self.used.plus(room))
     }
 
     /// Whether an op that takes `room` may be made after those that are `pending`, while the server
@@ -89,10 +103,19 @@ impl DiskRoom {
         self.used = self.used.plus(room);
     }
 
+    /// Notes that the server's disk refused an op that was sent within the limit.
+    pub(in crate::core) fn note_full(&mut self, now: Instant) {
+        self.full_until = Some(now + FULL_FOR);
+    }
+
+    fn is_full(&self, now: Instant) -> bool {
+        self.full_until.is_some_and(|until| now < until)
+    }
+
     /// Whether an op that takes `room` may be sent now. If so, it counts as sent.
-    pub(in crate::core) fn may_send(&mut self, room: Room) -> bool {
+    pub(in crate::core) fn may_send(&mut self, room: Room, now: Instant) -> bool {
         let sent = self.sent.plus(room);
-        let may = room.is_none() || self.limit.room.covers(sent);
+        let may = !self.is_full(now) && (room.is_none() || self.limit.room.covers(sent));
         if may {
             self.sent = sent;
             self.held_back = None;
@@ -100,10 +123,15 @@ impl DiskRoom {
         may
     }
 
-    /// Holds back the next op, which takes `room`, until the server grants it.
-    pub(in crate::core) fn hold_back(&mut self, room: Room) {
-        if self.held_back.is_none() {
-            self.held_back = Some(HeldBack { room, refused: false });
+    /// Holds back the next op, which takes `room`, until the server grants it, or its disk may have
+    /// room again.
+    pub(in crate::core) fn hold_back(&mut self, room: Room, now: Instant) {
+        let is_disk_full = self.is_full(now);
+        if self.held_back.as_ref().is_some_and(|held| held.is_disk_full == is_disk_full) {
+            return;
+        }
+        self.held_back = Some(HeldBack { room, refused: is_disk_full, is_disk_full });
+        if !matches!(self.question, Question::Asked(..)) {
             self.question = Question::Waiting(room);
         }
     }
@@ -151,7 +179,7 @@ impl DiskRoom {
             Some(held) => (self.sent, held.room),
             None => (self.used, room),
         };
-        self.question = Question::Asked(room);
+        self.question = Question::Asked(room, self.held_back.is_some());
         Some(before.plus(room))
     }
 
@@ -168,17 +196,26 @@ impl DiskRoom {
         if limit.round == self.limit.round {
             self.limit.room = self.limit.room.max(limit.room);
         }
+        if let Some(held) = &mut self.held_back
+            && self.limit.room.covers(self.sent.plus(held.room))
+        {
+            held.refused = held.is_disk_full;
+        }
     }
 
     /// Takes in the answer to a question.
     pub(in crate::core) fn hear_answer(&mut self, disk: Room, limit: Limit, now: Instant) {
         self.set(disk, limit);
-        if let Question::Asked(room) = self.question {
-            self.question = Question::None;
-            self.refused = (!self.fits(room)).then_some((room, now));
-            if let Some(held) = &mut self.held_back {
-                held.refused = !self.limit.room.covers(self.sent.plus(held.room));
-            }
+        let Question::Asked(room, is_of_held) = self.question else { return };
+        self.question = Question::None;
+        self.refused = (!self.fits(room)).then_some((room, now));
+        let Some(held) = &mut self.held_back else { return };
+        let is_granted = self.limit.room.covers(self.sent.plus(held.room));
+        match is_of_held {
+            true => held.refused |= !is_granted,
+            // The answer is to an older question, and says nothing of this op.
+            false if !is_granted => self.question = Question::Waiting(held.room),
+            false => {}
         }
     }
 
@@ -196,7 +233,7 @@ impl DiskRoom {
 
     /// Repeats a question whose link broke before the answer.
     pub(in crate::core) fn rewind(&mut self) {
-        if let Question::Asked(room) = self.question {
+        if let Question::Asked(room, _) = self.question {
             self.question = Question::Waiting(room);
         }
     }
@@ -285,10 +322,10 @@ mod tests {
 
     #[test]
     fn an_op_for_which_there_is_no_room_any_more_is_held_back_until_there_is() {
-        let mut rooms = rooms(100);
+        let (mut rooms, now) = (rooms(100), Instant::now());
         rooms.resume(DISK, limit(60, 0).room, bytes(90));
-        assert!(rooms.may_send(bytes(50)) && !rooms.may_send(bytes(40)));
-        rooms.hold_back(bytes(40));
+        assert!(rooms.may_send(bytes(50), now) && !rooms.may_send(bytes(40), now));
+        rooms.hold_back(bytes(40), now);
         assert_eq!(rooms.question(), Some(bytes(90)));
         assert!(!rooms.is_stuck(), "the server was not asked yet");
         rooms.hear_answer(DISK, limit(60, 0), Instant::now());
@@ -300,7 +337,39 @@ mod tests {
         rooms.ask_again();
         rooms.question();
         rooms.hear_answer(DISK, limit(90, 0), Instant::now());
-        assert!(!rooms.is_stuck() && rooms.may_send(bytes(40)) && rooms.may_send(Room::default()));
+        assert!(!rooms.is_stuck());
+        assert!(rooms.may_send(bytes(40), now) && rooms.may_send(Room::default(), now));
+    }
+
+    #[test]
+    fn an_answer_to_an_older_question_refuses_nothing_that_is_held_back() {
+        let (mut rooms, now) = (rooms(100), Instant::now());
+        rooms.resume(DISK, limit(60, 0).room, bytes(90));
+        rooms.want(bytes(500));
+        assert_eq!(rooms.question(), Some(bytes(590)));
+        assert!(rooms.may_send(bytes(50), now) && !rooms.may_send(bytes(40), now));
+        rooms.hold_back(bytes(40), now);
+        rooms.hear_answer(DISK, limit(70, 0), now);
+        assert!(!rooms.is_stuck());
+        assert_eq!(rooms.question(), Some(bytes(90)));
+        rooms.hear_answer(DISK, limit(90, 0), now);
+        assert!(!rooms.is_stuck() && rooms.may_send(bytes(40), now));
+    }
+
+    #[test]
+    fn once_the_disk_refused_an_op_nothing_is_sent_for_a_while_whatever_is_granted() {
+        let (mut rooms, now) = (rooms(100), Instant::now());
+        rooms.note_full(now);
+        rooms.resume(DISK, limit(90, 0).room, bytes(50));
+        for room in [bytes(50), Room::default()] {
+            assert!(!rooms.may_send(room, now));
+            rooms.hold_back(room, now);
+            assert!(rooms.is_stuck() && !rooms.fits(bytes(1)) && rooms.fits(Room::default()));
+        }
+        rooms.question();
+        rooms.hear_answer(DISK, limit(1000, 0), now);
+        assert!(rooms.is_stuck());
+        assert!(rooms.may_send(bytes(50), now + FULL_FOR) && !rooms.is_stuck());
     }
 
     #[test]

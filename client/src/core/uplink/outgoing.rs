@@ -12,7 +12,8 @@
 //!
 //! An op for which the server's disk has no room is held back, with all later ones, and the server is
 //! asked for room again with each ping. That can only happen after a break of the link: others may
-//! have used the room meanwhile that was there when the program made the change.
+//! have used the room meanwhile that was there when the program made the change, or the disk had less
+//! than it said.
 //!
 //! Nothing is written to the link from here. The drive writes, and decides when a ping is due.
 //!
@@ -99,10 +100,10 @@ impl Core {
     }
 
     fn ops(&mut self) -> Option<Outgoing> {
-        let Uplink { log, disk_room, .. } = &mut self.uplink;
-        let group = log.take(|room| disk_room.may_send(room));
+        let (Uplink { log, disk_room, .. }, now) = (&mut self.uplink, self.now.monotonic);
+        let group = log.take(|room| disk_room.may_send(room, now));
         let Some(group) = group else {
-            log.next_room().into_iter().for_each(|room| disk_room.hold_back(room));
+            log.next_room().into_iter().for_each(|room| disk_room.hold_back(room, now));
             return None;
         };
         let bytes = group.payloads.iter().map(Bytes::len).sum::<usize>();

@@ -118,9 +118,6 @@ impl Frame {
             tokio::task::yield_now().await;
         } else if let Err(undone) = perform(session, stores, effects).await {
             let is_stopped = matches!(undone.error, StoreError::Stopped);
-            if matches!(undone.error, StoreError::Full) {
-                stores.space.note_refusal().await;
-            }
             let halt = session.tree.with(|tree| tree.take_back(undone)).map_err(no_tree)?;
             let over = ordered(session).filter(|_| is_stopped);
             return Err(over.unwrap_or_else(|| halted(session, halt)));

@@ -152,7 +152,6 @@ impl Committing {
                 Err(Over::Fenced)
             }
             Verdict::Full => {
-                self.stores.space.note_refusal().await;
                 self.session.tree.with(|tree| tree.withdraw()).map_err(no_tree)?;
                 Err(Over::Full)
             }

@@ -6,10 +6,8 @@
 //! refused. Even on a full disk rows can be written, so users can log in and remove files.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::time::Instant;
 use xfer_protocol::tree::{Limit, Room};
 use xfer_store::{Contents, Disk, StoreError};
 
@@ -27,30 +25,10 @@ const RESERVE_MAX: Room = Room { bytes: 128 << 20, files: 1024 };
 /// While the disk can take this much, no client waits for room.
 const PLENTY: Room = Room { bytes: 256 << 20, files: 8192 };
 
-/// How long a disk that refused something counts as full, unless it has more room than then. A file
-/// system that copies on write may say that it has room, and take nothing.
-const FULL_FOR: Duration = Duration::from_secs(10);
-
 /// The room of one disk.
 pub(crate) struct Space {
     contents: Arc<dyn Contents>,
     promised: Mutex<Promised>,
-    refusal: Mutex<Option<Refusal>>,
-}
-
-/// The disk had no room for something.
-#[derive(Clone, Copy, Debug)]
-struct Refusal {
-    at: Instant,
-    /// The room that it said to have just after.
-    said: Room,
-}
-
-impl Refusal {
-    /// Whether a disk that says to have this much counts as full.
-    fn stands(&self, free: Room) -> bool {
-        self.said.covers(free) && self.at.elapsed() < FULL_FOR
-    }
 }
 
 /// The room that is promised to all sessions together.
@@ -91,7 +69,7 @@ pub(crate) struct Share {
 impl Space {
     /// Manages the room of the disk that holds these contents and the rows.
     pub(crate) fn new(contents: Arc<dyn Contents>) -> Arc<Space> {
-        Arc::new(Space { contents, promised: Mutex::default(), refusal: Mutex::default() })
+        Arc::new(Space { contents, promised: Mutex::default() })
     }
 
     /// Makes a share without any room yet.
@@ -108,17 +86,7 @@ impl Space {
     pub(crate) async fn look(&self) -> Result<Seen, StoreError> {
         let before = *self.promised();
         let Disk { free, size } = self.contents.disk().await?;
-        let is_full = self.refusal.lock().is_some_and(|refusal| refusal.stands(free));
-        let reserve = if is_full { free } else { size.divided(3).min(RESERVE_MAX) };
-        Ok(Seen { free: free.less(reserve), before })
-    }
-
-    /// Notes that the disk had no room for something that was promised.
-    pub(crate) async fn note_refusal(&self) {
-        // If the disk can't be asked, nothing is promised either.
-        if let Ok(Disk { free: said, .. }) = self.contents.disk().await {
-            *self.refusal.lock() = Some(Refusal { at: Instant::now(), said });
-        }
+        Ok(Seen { free: free.less(size.divided(3).min(RESERVE_MAX)), before })
     }
 
     /// Whether the disk has so little room that a commit should reclaim space first, because a
