@@ -179,13 +179,19 @@ impl Core {
     /// Pauses until all changes up to a place are durable. `ENOSPC` if the server's disk has no room
     /// for them; they are kept, and sent as soon as it has. `EIO` if they never will be durable.
     pub fn sync_to(&mut self, position: Position) -> Result<(), Stop> {
+        match self.reach(position) {
+            Err(Stop::Pause(_)) if self.is_stuck() => Err(Errno::ENOSPC.into()),
+            reached => reached,
+        }
+    }
+
+    /// Like [`Core::sync_to`], for what only needs the changes to be durable at last: it pauses even if
+    /// the server's disk has no room for them now.
+    pub(crate) fn reach(&mut self, position: Position) -> Result<(), Stop> {
         if self.is_durable(position)? {
             return Ok(());
         }
         self.must_have_session()?;
-        if self.is_stuck() {
-            return Err(Errno::ENOSPC.into());
-        }
         self.hasten(position);
         Err(Pause::Progress.into())
     }

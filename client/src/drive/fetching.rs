@@ -2,10 +2,12 @@
 //!
 //! The core decides which bytes to fetch. Here they are asked for and passed to the core.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 use xfer_link::watch;
 use xfer_protocol::message::{Answer, Ask};
 use xfer_protocol::{DeliveryId, Errno, Ino, Seq};
@@ -81,16 +83,28 @@ impl Client {
         // Without a deadline: the question may wait as long as the log takes.
         let tenure = order.tenure;
         let sync = move |core: &mut Core| match core.tenure() == tenure {
-            true => core.sync_to(core.position_at(after)),
+            true => core.reach(core.position_at(after)),
             false => Err(Errno::ESTALE.into()),
         };
-        self.call(sync).await?;
+        tokio::select! {
+            biased;
+            synced = self.call(sync) => synced?,
+            () = self.stuck_too_long() => return Err(Errno::ETIMEDOUT),
+        }
         let (offset, len) = (order.range.start, order.range.end - order.range.start);
         let ask = Ask::Read { ino, content: order.content, offset, len: len as u32 };
         match self.ask(after, ask).await? {
             (Answer::Data, data) if data.len() as u64 <= len => Ok(data),
             _ => Err(self.unexpected(Unexpected("bytes"))),
         }
+    }
+
+    /// Completes when an operation has waited for as long as it may since the server's disk was seen to
+    /// be full.
+    async fn stuck_too_long(&self) {
+        let Some(wait) = self.options.wait else { return pending().await };
+        self.reached(Core::is_stuck).await;
+        sleep(wait).await;
     }
 
     /// Reserves room in another user's inbox. A task does it, so that a grant is noted even if the

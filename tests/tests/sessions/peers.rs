@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
-use xfer_client::core::{Core, New, NewAttributes, Notice};
+use xfer_client::core::{CopyRange, Core, New, NewAttributes, Notice};
 use xfer_client::drive::{Client, Kernel};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::tree::{Quota, Room};
@@ -166,6 +166,58 @@ async fn a_disk_that_takes_less_than_it_says_is_full_for_programs_until_it_has_r
     disk.clear();
     sleep(Duration::from_secs(20)).await;
     client.sync().await.unwrap();
+    client.finish().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_in_place_that_the_disk_refuses_is_told_too_and_made_once_it_can_be() {
+    let host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
+    let disk = host.simulated.clone().unwrap().disk;
+    let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    let ino = create(&client, "file", &[7; 300 << 10]).await.unwrap();
+    client.sync().await.unwrap();
+    disk.fill_unsaid(Room::default());
+    let new = Bytes::from_static(&[8; 300 << 10]);
+    client.call(move |s: &mut Core| s.write(ino, 0, &new, false)).await.unwrap();
+    let (refused, took) = seconds(client.sync()).await;
+    assert_eq!(refused, Err(Errno::ENOSPC));
+    assert!(took < 5.0, "{took} s");
+    sleep(Duration::from_secs(60)).await;
+    assert!(client.status().is_stuck);
+    disk.clear();
+    sleep(Duration::from_secs(20)).await;
+    client.sync().await.unwrap();
+    client.finish().await.unwrap();
+    let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    assert_eq!(read(&client, "file").await.unwrap(), [8; 300 << 10]);
+    client.finish().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_of_what_waits_for_room_times_out_and_any_other_goes_on() {
+    let host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
+    let disk = host.simulated.clone().unwrap().disk;
+    let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    for file in ["source", "other"] {
+        create(&client, file, &[7; 300 << 10]).await.unwrap();
+    }
+    create(&client, "copy", b"").await.unwrap();
+    client.finish().await.unwrap();
+    let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    let found = |file| client.call(move |s: &mut Core| s.lookup(Ino::ROOT, &name(file)));
+    let (from, to) = (found("source").await.unwrap(), found("copy").await.unwrap());
+    let (from, to) = (from.unwrap().0, to.unwrap().0);
+    disk.fill_unsaid(Room::default());
+    let copy = CopyRange { from, from_offset: 0, to, to_offset: 4096, len: 300 << 10 };
+    client.call(move |s: &mut Core| s.copy_range(copy, false)).await.unwrap();
+    assert_eq!(client.sync().await, Err(Errno::ENOSPC));
+    let (unread, took) = seconds(read(&client, "copy")).await;
+    assert_eq!(unread, Err(Errno::ETIMEDOUT));
+    assert!((20.0..=61.0).contains(&took), "{took} s");
+    assert_eq!(read(&client, "other").await.unwrap(), [7; 300 << 10]);
+    disk.clear();
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(read(&client, "copy").await.unwrap()[4096..], [7; 300 << 10]);
     client.finish().await.unwrap();
 }
 
