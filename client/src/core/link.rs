@@ -9,7 +9,7 @@ use xfer_protocol::message::{EndReason, Refusal};
 use xfer_protocol::shown::Shown;
 use xfer_protocol::{Errno, Seq};
 
-use super::away::{Holder, Seat};
+use super::away::{Holder, Position, Seat};
 
 /// The state of the log link, as far as the core knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -176,10 +176,14 @@ pub(in crate::core) struct Session {
     pub(in crate::core) wanted_by: Option<Holder>,
     /// Whether the drive is to look again whether it can hand the seat over.
     pub(in crate::core) lets_go: bool,
+    /// Whether the attempt that is being made writes back what the kernel has kept.
+    pub(in crate::core) writes_back: bool,
     /// The client that has the seat, if another one has it.
     pub(in crate::core) holder: Option<Holder>,
     /// For each time that others have changed the tree, this client's last op that was applied before.
     pub(in crate::core) bases: Vec<Seq>,
+    /// The end of the log when the changes that others came before were rescued.
+    pub(in crate::core) rescued: Option<Position>,
 }
 
 impl Session {
@@ -192,8 +196,10 @@ impl Session {
             seat: Seat::Held { since: now },
             wanted_by: None,
             lets_go: false,
+            writes_back: false,
             holder: None,
             bases: Vec::new(),
+            rescued: None,
         }
     }
 

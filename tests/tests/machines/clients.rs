@@ -141,6 +141,40 @@ async fn a_file_whose_changes_were_cut_off_says_so_at_its_next_sync_though_an_ea
     first.finish().await.unwrap();
 }
 
+/// Keeps rescued changes nowhere, and takes long for that.
+struct Slow(Duration);
+
+impl Rescue for Slow {
+    fn keep(&self, _: String, _: Vec<Trace>) -> Writing<'_> {
+        Box::pin(async {
+            sleep(self.0).await;
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_rescue_took_long_does_not_take_an_old_grant_for_the_tree() {
+    let mut host = Host::new(&["alice"]);
+    host.rescue_to(Arc::new(Slow(Duration::from_secs(600))));
+    let (first, cable) = with_late_change(&host).await;
+    let (second, _) = client(&host, Purpose::TakeOver, Duration::ZERO).await;
+    second.write("theirs", &TEXT).await.unwrap();
+    second.finish().await.unwrap();
+    // It hears of that, and begins to write a rescue.
+    cable.plug_in();
+    sleep(Duration::from_secs(120)).await;
+    cable.pull();
+    let (third, _) = client(&host, Purpose::TakeOver, Duration::ZERO).await;
+    third.write("newer", &TEXT).await.unwrap();
+    sleep(Duration::from_secs(1200)).await;
+    assert!(!first.client().status().has_seat, "another one has the tree");
+    third.finish().await.unwrap();
+    cable.plug_in();
+    assert!(first.exists("newer").await.unwrap());
+    first.finish().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_without_a_rescue_does_not_go_on_without_its_changes() {
     let host = Host::new(&["alice"]);

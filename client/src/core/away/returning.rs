@@ -10,7 +10,7 @@ use xfer_protocol::message::{Changed, Return};
 use xfer_protocol::tree::Action;
 use xfer_protocol::{ContentId, Errno, Ino, Seq};
 
-use super::trace::{Change, Trace};
+use super::trace::Trace;
 use crate::core::inbox::Inbox;
 use crate::core::link::{Ending, Link};
 use crate::core::pause::{Pause, Stop};
@@ -75,9 +75,19 @@ impl Core {
         self.data.cache.acknowledge(base);
         let trace = self.trace(base, &mut BTreeSet::new());
         self.remember_orphans(&trace);
-        let lost = trace.iter().filter_map(Trace::change).flat_map(Change::nodes).collect();
-        self.handles.note_lost(&lost);
         Ok(trace)
+    }
+
+    /// Notes that what was cut off is rescued. Each open handle of these nodes says once that changes
+    /// were lost.
+    pub(crate) fn note_rescued(&mut self, nodes: &BTreeSet<Ino>) {
+        self.session.rescued = Some(self.position());
+        self.handles.note_lost(nodes);
+    }
+
+    /// Whether everything that was cut off is rescued.
+    pub(crate) fn is_rescued(&self) -> bool {
+        self.session.rescued == Some(self.position())
     }
 
     /// Notes the nodes whose removal was cut off, since nothing else remembers them.

@@ -229,7 +229,7 @@ impl<'a> Telling<'a> {
 
 impl Change {
     /// The nodes that it is about, and the directories that it is made in.
-    pub(in crate::core) fn nodes(&self) -> impl Iterator<Item = Ino> {
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = Ino> {
         let subjects = self.subjects.into_iter().flatten().map(|subject| subject.ino);
         subjects.chain(self.places().into_iter().flatten().map(|((directory, _), _)| directory))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::Writing;
-use crate::core::{Ending, Trace};
+use crate::core::{Change, Ending, Trace};
 use crate::drive::Client;
 use xfer_protocol::Seq;
 
@@ -35,12 +35,16 @@ impl Client {
         loop {
             let changes = self.lock().cut_off(base)?;
             let (ops, bytes) = self.lock().pending();
-            if ops == 0 {
+            if ops == 0 || self.lock().is_rescued() {
                 return Ok(());
             }
             let Some(rescue) = &self.rescue else { return Err(Ending::Displaced) };
+            let lost = changes.iter().filter_map(Trace::change).flat_map(Change::nodes).collect();
             match rescue.keep(why.clone(), changes).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.lock().note_rescued(&lost);
+                    return Ok(());
+                }
                 Err(error) if !was_told => {
                     was_told = true;
                     self.lock().note_error(format!(

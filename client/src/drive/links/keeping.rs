@@ -14,7 +14,7 @@ use siphasher::sip::SipHasher13;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use xfer_protocol::message::{Answer, Ask, DeliveryState, Grant, Return, Wish};
-use xfer_protocol::{DeliveryId, Ino};
+use xfer_protocol::{DeliveryId, Ino, Seq};
 
 use super::log_link::Served;
 use crate::connect::{Begin, Bid, EndpointError, LogLink, Missed, Phase, Reader, Ticket, Writer};
@@ -70,6 +70,16 @@ impl Pauses {
         self.next = (2 * self.next).min(PAUSE_MAX);
         pause
     }
+}
+
+/// What comes after a new link was opened.
+enum Next {
+    /// The session goes on over it.
+    Link(Reader, Writer),
+    /// It came to nothing, and another one is to be opened.
+    Dial,
+    /// The session is over.
+    Nothing,
 }
 
 impl Client {
@@ -144,9 +154,11 @@ impl Client {
                 dialled = timeout(TRY_MAX, dialled) => dialled,
             };
             let error = match dialled {
-                Ok(Ok(link)) => {
-                    return self.go_on(ticket, link, since).await;
-                }
+                Ok(Ok(link)) => match self.go_on(ticket, link, since).await {
+                    Next::Link(reader, writer) => return Some((reader, writer)),
+                    Next::Dial => continue,
+                    Next::Nothing => return None,
+                },
                 Ok(Err(error)) => error,
                 Err(_elapsed) => EndpointError::TimedOut(Phase::Resume),
             };
@@ -221,25 +233,24 @@ impl Client {
         slept
     }
 
-    /// Goes on over a new link. `None` if the session can't.
-    async fn go_on(
-        self: &Arc<Self>,
-        ticket: &mut Ticket,
-        link: LogLink,
-        since: Instant,
-    ) -> Option<(Reader, Writer)> {
+    /// Goes on over a new link.
+    async fn go_on(self: &Arc<Self>, ticket: &mut Ticket, link: LogLink, since: Instant) -> Next {
         let LogLink { grant, missed, reader, writer } = link;
         let has_missed = missed.is_some();
         let resumed = match missed {
             None => {
                 self.note_ticket(&ticket.after(&grant)).await;
-                self.lock().resume(&grant)
+                self.lock().resume(&grant).map(|()| true)
             }
             Some(missed) => self.come_back(ticket, &grant, missed).await,
         };
-        if let Err(ending) = resumed {
-            self.end(ending);
-            return None;
+        match resumed {
+            Ok(true) => {}
+            Ok(false) => return Next::Dial,
+            Err(ending) => {
+                self.end(ending);
+                return Next::Nothing;
+            }
         }
         let (effects, undecided) = {
             let mut core = self.lock();
@@ -257,12 +268,14 @@ impl Client {
         self.tick();
         self.outgoing.notify_one();
         self.unkept.notify_one();
-        self.ask_again(undecided);
+        self.learn_states_again(undecided);
         self.drop_forgotten();
-        Some((reader, writer))
+        Next::Link(reader, writer)
     }
 
     /// Goes on after other clients have changed the tree. Nothing of before is shown any more by then.
+    /// False if the grant is too old: nothing is said over the link while the changes of before are
+    /// rescued, and the server gives a seat whose client is silent to others.
     ///
     /// Until the client shows the secret of this grant, the server takes it for one that does not know
     /// of the changes. So that is noted only once nothing of before is left, in the journal neither.
@@ -271,12 +284,15 @@ impl Client {
         ticket: &Ticket,
         grant: &Grant,
         missed: Missed,
-    ) -> Result<(), Ending> {
-        let Missed { base, changed } = missed;
+    ) -> Result<bool, Ending> {
+        let (Missed { base, changed }, granted) = (missed, Instant::now());
         self.lose_seat().await;
         self.give_up(base).await?;
         let back = Return { grant: grant.clone(), base, changed };
         let _is_clear = self.clear_journal().await?;
+        if granted.elapsed() >= grant.silence.time() {
+            return Ok(false);
+        }
         self.note_ticket(&ticket.after(grant)).await;
         self.lock().come_back(&back)?;
         let client = self.clone();
@@ -284,7 +300,7 @@ impl Client {
             // So that it is there when the link is down.
             let _ = client.call(|core: &mut Core| core.attributes(Ino::ROOT)).await;
         });
-        Ok(())
+        Ok(true)
     }
 
     /// Removes the nodes that the kernel forgot while another client had the seat.
@@ -296,27 +312,40 @@ impl Client {
         });
     }
 
-    /// Asks for the states of deliveries of which news may have been lost.
-    fn ask_again(self: &Arc<Self>, undecided: Vec<DeliveryId>) {
+    /// Learns the states of deliveries of which news may have been lost. If the link is lost again, that
+    /// is done over the next one.
+    fn learn_states_again(self: &Arc<Self>, undecided: Vec<DeliveryId>) {
         let client = self.clone();
         self.operations.spawn(async move {
-            // Those whose sends are not applied again yet are not known before.
-            let after = client.lock().last_change();
-            for id in undecided {
-                // If the link is lost again, they are asked for again.
-                let Ok((Answer::State(state), _)) = client.ask(after, Ask::State(id)).await else {
-                    return;
-                };
-                // Its send is applied and not committed. So no news of it was lost, and `Unknown` would
-                // be taken for what it is from then on.
-                if state == DeliveryState::Unknown {
-                    continue;
-                }
-                let then = client.lock().conclude(id, state);
-                client.follow_up(then);
+            tokio::select! {
+                biased;
+                () = client.wait_down() => {}
+                () = client.learn_states(undecided) => {}
             }
-            client.tick();
         });
+    }
+
+    async fn learn_states(self: &Arc<Self>, undecided: Vec<DeliveryId>) {
+        if undecided.is_empty() {
+            return;
+        }
+        // Those whose sends are made again over this link are not known before.
+        let sent = self.lock().position();
+        if self.tend(move |core: &mut Core| core.reach(sent)).await.is_err() {
+            return;
+        }
+        for id in undecided {
+            let asked = self.ask(Seq::default(), Ask::State(id)).await;
+            let Ok((Answer::State(state), _)) = asked else { return };
+            // Its send was given up meanwhile. So no news of it was lost, and `Unknown` would be taken for
+            // what it is from then on.
+            if state == DeliveryState::Unknown {
+                continue;
+            }
+            let then = self.lock().conclude(id, state);
+            self.follow_up(then);
+        }
+        self.tick();
     }
 }
 
