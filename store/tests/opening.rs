@@ -224,6 +224,11 @@ fn a_store_that_is_opened_once_more_by_its_process_keeps_its_locks() {
     let before = files.each_ref().map(|file| locks(file));
     assert!(before[0] > 0, "SQLite was expected to lock its database");
     drop(SqliteStore::open(dir.path()).unwrap());
-    assert_eq!(files.each_ref().map(|file| locks(file)), before);
+    // It may take one more meanwhile: other threads read.
+    let after = files.each_ref().map(|file| locks(file));
+    assert!(
+        after.iter().zip(before).all(|(after, before)| *after >= before),
+        "{before:?} {after:?}"
+    );
     assert!(store.account(&name("alice")).unwrap().is_some());
 }

@@ -270,11 +270,15 @@ impl Filesystem for XferFs {
         let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let data = Bytes::copy_from_slice(data);
         let len = data.len() as u32;
-        let attempt = move |state: &mut Core| state.write(Ino(ino.0), offset, &data, clear_set_id);
+        // Dirty pages of a memory mapping: the kernel would not write them again.
+        let is_write_back = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let attempt = move |state: &mut Core| match is_write_back {
+            true => state.write_back(Ino(ino.0), offset, &data, clear_set_id),
+            false => state.write(Ino(ino.0), offset, &data, clear_set_id),
+        };
         let done = move |reply: Noting<ReplyWrite>, ()| reply.inner().written(len);
         let (reply, attempt) = self.data_change((ino, Some(fh)), reply, attempt);
-        // Dirty pages of a memory mapping: the kernel would not write them again.
-        match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+        match is_write_back {
             true => self.answer_in_any_case(reply, attempt, done),
             false => self.answer_change(request, Ino(ino.0), reply, attempt, done),
         }

@@ -108,7 +108,9 @@ impl Core {
     /// Refuses changes when the server takes the seat away.
     pub(in crate::core) fn must_keep_seat(&self) -> Result<(), Stop> {
         match self.session.seat {
-            Seat::Leaving { forced: true, .. } => Err(Errno::EBUSY.into()),
+            Seat::Leaving { forced: true, .. } if !self.session.writes_back => {
+                Err(Errno::EBUSY.into())
+            }
             Seat::Held { .. } | Seat::Leaving { .. } | Seat::Left { .. } | Seat::Lost => Ok(()),
         }
     }
@@ -295,5 +297,22 @@ impl Core {
         {
             answered.push(Notice::Contents(ino));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::tests::core;
+
+    #[test]
+    fn while_the_server_takes_the_seat_away_only_what_the_kernel_writes_back_is_taken() {
+        let mut core = core();
+        assert!(core.must_keep_seat().is_ok() && core.begin_leaving(true));
+        assert!(matches!(core.must_keep_seat(), Err(Stop::Refused(Errno::EBUSY))));
+        core.session.writes_back = true;
+        assert!(core.must_keep_seat().is_ok());
+        core.lose_seat();
+        assert!(core.must_have_seat().is_err(), "another client may have it");
     }
 }

@@ -111,6 +111,21 @@ impl Core {
         Ok(())
     }
 
+    /// Writes bytes of a mapping that the kernel has kept. It would not write them again, so they are
+    /// taken while the server takes the seat away, too.
+    pub fn write_back(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        data: &Bytes,
+        clear_set_id: bool,
+    ) -> Result<(), Stop> {
+        self.session.writes_back = true;
+        let written = self.write(ino, offset, data, clear_set_id);
+        self.session.writes_back = false;
+        written
+    }
+
     /// Before a descriptor of a handle is closed: reserves room in the recipient's inbox if the
     /// handle is writable and the file may be sent when it is closed. Each descriptor's close does
     /// so, even if others still write to the file.

@@ -64,10 +64,13 @@ impl Client {
     pub(in crate::drive) fn leave_soon(self: &Arc<Self>) {
         let client = self.clone();
         self.operations.spawn(async move {
-            client.write_back().await;
             let end = Instant::now() + LEAVING_MAX;
+            let leaving = async {
+                client.write_back().await;
+                client.leave(true).await
+            };
             // If this does not succeed in time, the server ends the session.
-            if let Ok(Some(left)) = timeout_at(end, client.leave(true)).await {
+            if let Ok(Some(left)) = timeout_at(end, leaving).await {
                 client.finish_leaving(left).await;
             }
         });
