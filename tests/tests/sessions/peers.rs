@@ -170,6 +170,27 @@ async fn a_disk_that_takes_less_than_it_says_is_full_for_programs_until_it_has_r
 }
 
 #[tokio::test(start_paused = true)]
+async fn programs_that_need_different_room_at_once_are_both_told_that_the_disk_is_full() {
+    let host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
+    let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    let old = create(&client, "old", b"text").await.unwrap();
+    let new = create(&client, "new", b"").await.unwrap();
+    client.finish().await.unwrap();
+    host.simulated.clone().unwrap().disk.fill(Room { bytes: 10_000, files: 0 });
+    let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    // The one needs more bytes than there are, and the other a file.
+    let write = |ino, data: &'static [u8]| {
+        let data = Bytes::from_static(data);
+        client.call(move |s: &mut Core| s.write(ino, 4096, &data, false))
+    };
+    let both = async { tokio::join!(write(old, &[7; 20_000]), write(new, &[7; 100])) };
+    let (both, took) = seconds(timeout(Duration::from_secs(10), both)).await;
+    assert_eq!(both.unwrap(), (Err(Errno::ENOSPC), Err(Errno::ENOSPC)));
+    assert!(took < 2.0, "{took} s");
+    client.finish().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_in_place_that_the_disk_refuses_is_told_too_and_made_once_it_can_be() {
     let host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
     let disk = host.simulated.clone().unwrap().disk;

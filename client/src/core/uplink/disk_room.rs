@@ -39,8 +39,9 @@ pub(in crate::core) struct DiskRoom {
     /// The op that is held back, because it does not fit within the limit.
     held_back: Option<HeldBack>,
     question: Question,
-    /// The room that the server did not have, and when it said so.
-    refused: Option<(Room, Instant)>,
+    /// The rooms that the server did not have, and when it said so. There are several, since one op may
+    /// need more bytes, and another more files.
+    refused: Vec<(Room, Instant)>,
     /// Until when the disk counts as full, whatever the server grants.
     full_until: Option<Instant>,
 }
@@ -75,7 +76,7 @@ impl DiskRoom {
             sent: Room::default(),
             held_back: None,
             question: Question::None,
-            refused: None,
+            refused: Vec::new(),
             full_until: None,
         }
     }
@@ -151,10 +152,19 @@ impl DiskRoom {
     /// Whether the server refused this much room, or less, a moment ago. While it has no room for an
     /// op that is held back, it has none for later ops either: they can't be sent before that one.
     pub(in crate::core) fn is_refused(&self, room: Room, now: Instant) -> bool {
-        let is_refused = |(refused, when)| {
-            room.covers(refused) && now.saturating_duration_since(when) < REFUSED_FOR
+        let is_refused = |(refused, when): &(Room, Instant)| {
+            room.covers(*refused) && now.saturating_duration_since(*when) < REFUSED_FOR
         };
-        self.is_stuck() || self.refused.is_some_and(is_refused)
+        self.is_stuck() || self.refused.iter().any(is_refused)
+    }
+
+    /// Notes that the server refused this much room.
+    fn note_refused(&mut self, room: Room, now: Instant) {
+        let still_says_more = |(refused, when): &(Room, Instant)| {
+            !refused.covers(room) && now.saturating_duration_since(*when) < REFUSED_FOR
+        };
+        self.refused.retain(still_says_more);
+        self.refused.push((room, now));
     }
 
     /// Asks for room for an op that does not fit. There is one question at a time: an op that still
@@ -186,7 +196,7 @@ impl DiskRoom {
     /// Takes in the room and the limit that come with an acknowledgement. The durable changes may
     /// have made room, so a refusal no longer stands.
     pub(in crate::core) fn hear(&mut self, disk: Room, limit: Limit) {
-        self.refused = None;
+        self.refused.clear();
         self.set(disk, limit);
     }
 
@@ -208,7 +218,9 @@ impl DiskRoom {
         self.set(disk, limit);
         let Question::Asked(room, is_of_held) = self.question else { return };
         self.question = Question::None;
-        self.refused = (!self.fits(room)).then_some((room, now));
+        if !self.fits(room) {
+            self.note_refused(room, now);
+        }
         let Some(held) = &mut self.held_back else { return };
         let is_granted = self.limit.room.covers(self.sent.plus(held.room));
         match is_of_held {
@@ -227,7 +239,7 @@ impl DiskRoom {
         self.used = used;
         self.sent = Room::default();
         self.held_back = None;
-        self.refused = None;
+        self.refused.clear();
         self.rewind();
     }
 
@@ -294,6 +306,20 @@ mod tests {
         assert!(!rooms.is_refused(bytes(40), Instant::now()));
         rooms.want(bytes(40));
         assert_eq!(rooms.question(), Some(bytes(40)));
+    }
+
+    #[test]
+    fn of_two_that_need_different_things_the_refusal_of_one_leaves_that_of_the_other() {
+        let (mut rooms, now) = (rooms(0), Instant::now());
+        let [long, new] = [Room { bytes: 50, files: 0 }, Room { bytes: 40, files: 200 }];
+        for room in [long, new, long] {
+            rooms.want(room);
+            assert!(rooms.question().is_some());
+            rooms.hear_answer(DISK, limit(20, 0), now);
+        }
+        assert!(rooms.is_refused(long, now) && rooms.is_refused(new, now));
+        assert!(rooms.refused.len() == 2, "{:?}", rooms.refused);
+        assert!(!rooms.is_refused(long, now + REFUSED_FOR));
     }
 
     #[test]
