@@ -95,6 +95,8 @@ pub struct History {
     trees: Trees,
     said: VecDeque<Said>,
     checks: VecDeque<(Seq, Check)>,
+    /// Ops that made way for others.
+    gone: Vec<Said>,
     /// Everything that was noted, as text, if that is kept.
     transcript: Option<String>,
 }
@@ -117,7 +119,8 @@ impl History {
             last: VecDeque::new(),
             tally: Tally::new(),
         };
-        History { trees, said: VecDeque::new(), checks: VecDeque::new(), transcript: None }
+        let (said, checks, gone) = (VecDeque::new(), VecDeque::new(), Vec::new());
+        History { trees, said, checks, gone, transcript: None }
     }
 
     /// Keeps a transcript from now on, which takes a third of the time of a run.
@@ -143,6 +146,7 @@ impl History {
         let in_place = |said: &Said| self.said.iter().find(|other| other.seq == said.seq);
         if sent.iter().any(|said| in_place(said).is_some_and(|other| !is_same(other, said))) {
             self.trees.count("op that made way", 1);
+            self.gone.extend(self.said.iter().filter(|said| said.seq > applied).cloned());
             self.said.retain(|said| said.seq <= applied);
             self.checks.retain(|(seq, _)| *seq <= applied);
         }
@@ -199,8 +203,8 @@ impl History {
     }
 
     /// Begins a session at `applied`: later ops are lost, and open files are gone, unless another client
-    /// may come back that has them open.
-    pub fn begin(&mut self, applied: Seq, is_beside: bool, post: &mut Post) {
+    /// may come back that has them open. Returns what was lost.
+    pub fn begin(&mut self, applied: Seq, is_beside: bool, post: &mut Post) -> Vec<Said> {
         let user = &self.trees.user;
         assert!(applied >= self.trees.at, "{user}: op {} was durable, {applied} is", self.trees.at);
         assert!(applied <= self.said(), "{user}: op {applied} was never made");
@@ -208,11 +212,33 @@ impl History {
         assert_eq!(self.trees.at, applied, "something was accepted that nobody sent");
         self.trees.count("session", 1);
         self.trees.count("lost op", self.said.len());
-        self.said.clear();
+        let mut lost = std::mem::take(&mut self.gone);
+        lost.extend(self.said.drain(..));
         self.checks.clear();
         if !is_beside {
             self.trees.whole.forget_orphans();
             self.trees.model.forget_orphans();
+        }
+        lost
+    }
+
+    /// Takes over the bytes that a file has at an offset. Each that is new `may_be` there, with its
+    /// offset, or the test fails.
+    pub fn take_over(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        there: &[u8],
+        may_be: impl Fn(u64, u8) -> bool,
+    ) {
+        let user = &self.trees.user;
+        let bytes = self.trees.model.bytes_mut(ino).expect("a file of the rules");
+        for (at, byte) in (offset..).zip(there) {
+            let known = &mut bytes[at as usize];
+            if *known != *byte {
+                assert!(may_be(at, *byte), "{user}: {ino} has {byte} at {at}, not {known}");
+                *known = *byte;
+            }
         }
     }
 

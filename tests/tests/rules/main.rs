@@ -9,7 +9,7 @@
 //!
 //! Reading order: `program` (single operations, and notes of their results), `chance` (drawing
 //! them), `user`, `model` and `whole` (the two trees to compare with), `history` (the comparison),
-//! `left` (what clients leave), and this file (events in the life of sessions).
+//! `left` (what clients leave), `in_place` (what lost changes leave), and this file (events in the life of sessions).
 #![allow(clippy::unwrap_used, clippy::missing_docs_in_private_items)]
 
 mod program;
@@ -19,6 +19,7 @@ mod model;
 mod whole;
 mod history;
 mod left;
+mod in_place;
 mod short;
 
 use std::collections::BTreeSet;

@@ -224,6 +224,14 @@ impl Model {
         }
     }
 
+    /// The bytes of a file, to be changed.
+    pub fn bytes_mut(&mut self, ino: Ino) -> Option<&mut [u8]> {
+        match &mut self.things.get_mut(&ino)?.what {
+            What::File(bytes) => Some(bytes),
+            What::Directory { .. } | What::Symlink(_) | What::Special(_) => None,
+        }
+    }
+
     /// Describes the first difference between a node and the one that was shown.
     pub fn differs(&self, ino: Ino, node: &Node) -> Option<String> {
         let Some(thing) = self.things.get(&ino) else { return Some("is not there".into()) };

@@ -23,6 +23,7 @@ use xfer_tests::peers::{self, Host, Peer, roomy};
 
 use crate::chance::{self, End};
 use crate::history::{History, Post};
+use crate::in_place;
 use crate::left::{Left, Machine};
 use crate::model::Flaw;
 use crate::program::{Place, Program};
@@ -166,7 +167,8 @@ impl User {
         self.last = Some(mounted.session);
         self.lingers = self.knows_others(host, &[mounted.session]).await;
         let lost = u64::from(self.flaw == Flaw::LosesAnOp && applied > Seq(1));
-        self.history.begin(Seq(applied.0 - lost), self.lingers, post);
+        let lost = self.history.begin(Seq(applied.0 - lost), self.lingers, post);
+        in_place::take_over(host, &mut self.history, &lost).await;
         (self.slots, self.closing) = ([None; SLOTS], Vec::new());
         self.mounted = Some(mounted);
     }
