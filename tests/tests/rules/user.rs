@@ -246,6 +246,8 @@ impl User {
         while self.other.as_ref().is_some_and(Mounted::has_seat) {
             sleep(Duration::from_secs(1)).await;
         }
+        // It sends what it has not, if nobody has changed the tree.
+        self.settle().await;
         let mounted = self.mounted.as_mut().expect("there is a mount");
         let lingered = mounted.lingered;
         if let Some(overtaken) = mounted.overtaken.take() {
