@@ -9,12 +9,20 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use crate::mountpoint::holders;
 use crate::mountpoint::mountinfo::{self, Entry};
+
+/// The longest time for which `xfer-mount` itself may use its mount.
+const OWN_MAX: Duration = Duration::from_secs(1);
+
+/// The pause between two tries meanwhile.
+const OWN_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a mount was not unmounted.
 #[derive(Debug, thiserror::Error)]
@@ -81,11 +89,26 @@ fn system(error: io::Error) -> UnmountError {
     UnmountError::Refused(error.to_string())
 }
 
-/// Unmounts a mount that is not busy. Success if it is already gone.
+/// Unmounts a mount that is not busy. Success if it is already gone. One that no other program can be
+/// seen to use is tried again for a moment: what has just arrived is placed over the mount itself.
 ///
 /// # Errors
 /// If it is busy, or another mount is in the way.
 pub fn unmount(entry: &Entry) -> Result<(), UnmountError> {
+    let end = Instant::now() + OWN_MAX;
+    loop {
+        match unmount_now(entry) {
+            Err(UnmountError::InUse(path))
+                if Instant::now() < end && holders::names(&path).is_none() =>
+            {
+                sleep(OWN_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+fn unmount_now(entry: &Entry) -> Result<(), UnmountError> {
     let Some(path) = reach(entry, &[Lies::Over, Lies::Above, Lies::In])? else { return Ok(()) };
     match rustix::mount::unmount(&path, UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),
