@@ -110,6 +110,26 @@ fn a_mount_that_was_taken_over_waits_and_then_shows_what_the_other_has_changed()
 }
 
 #[test]
+fn programs_that_work_while_another_mount_takes_the_tree_wait_and_go_on() {
+    let world = World::new(&["alice"]);
+    let first = mount(&world, &["-o", "wait=forever"]);
+    let work = "for n in $(seq 1 1000000); do
+            mkdir d && echo $n > d/f && mv d/f d/g && rm d/g && rmdir d || exit 1
+            [[ ! -e end ]] || exit 0
+        done";
+    let mut worker = start(first.root(), work);
+    for _ in 0..5 {
+        let second = take_over(&world, &[]);
+        wait_until("the first mount to be dormant", PATIENCE, || is_dormant(&first));
+        second.unmount();
+        wait_until("the first mount to have the tree", PATIENCE, || is_connected(&first));
+        assert_eq!(worker.try_wait().unwrap(), None, "it goes on");
+    }
+    fs::write(first.path("end"), "").unwrap();
+    output(worker);
+}
+
+#[test]
 fn a_dormant_mount_gives_ebusy_once_a_programs_patience_ends() {
     let world = World::new(&["alice"]);
     let first = mount(&world, &["-o", "wait=0"]);

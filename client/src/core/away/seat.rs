@@ -40,7 +40,7 @@ pub(in crate::core) enum Seat {
         since: Instant,
         /// What the kernel may keep from answers that were given meanwhile.
         answered: Vec<Notice>,
-        /// Whether the server takes the seat away, so that no more changes are made.
+        /// Whether the server takes the seat away, so that changes are made one at a time.
         forced: bool,
     },
     /// Another client may have it, or will soon.
@@ -105,11 +105,14 @@ impl Core {
         }
     }
 
-    /// Refuses changes when the server takes the seat away.
+    /// Has changes pause until all earlier ones are durable when the server takes the seat away, so that
+    /// there are moments at which it can be left. They hold no lock for longer than a commit takes.
     pub(in crate::core) fn must_keep_seat(&self) -> Result<(), Stop> {
         match self.session.seat {
-            Seat::Leaving { forced: true, .. } if !self.session.writes_back => {
-                Err(Errno::EBUSY.into())
+            Seat::Leaving { forced: true, .. }
+                if self.pending().0 > 0 && !self.session.writes_back =>
+            {
+                Err(Pause::Progress.into())
             }
             Seat::Held { .. } | Seat::Leaving { .. } | Seat::Left { .. } | Seat::Lost => Ok(()),
         }
@@ -302,14 +305,22 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use xfer_protocol::tree::{Action, Op, Room};
+
     use super::*;
     use crate::core::tests::core;
 
     #[test]
-    fn while_the_server_takes_the_seat_away_only_what_the_kernel_writes_back_is_taken() {
+    fn while_the_server_takes_the_seat_away_a_change_waits_for_those_before_it() {
         let mut core = core();
         assert!(core.must_keep_seat().is_ok() && core.begin_leaving(true));
-        assert!(matches!(core.must_keep_seat(), Err(Stop::Refused(Errno::EBUSY))));
+        assert!(core.must_keep_seat().is_ok(), "everything is durable");
+        let op = Op { time: core.now.wall, action: Action::ForgetOrphan { ino: Ino(9) } };
+        let now = core.now.monotonic;
+        core.uplink.log.append(op, Bytes::new(), [None; 2], Room::default(), now);
+        assert!(matches!(core.must_keep_seat(), Err(Stop::Pause(Pause::Progress))));
+        // The kernel would not write it again.
         core.session.writes_back = true;
         assert!(core.must_keep_seat().is_ok());
         core.lose_seat();

@@ -60,7 +60,7 @@ impl Client {
         }
     }
 
-    /// Gives the seat up because the server takes it away. Programs' changes are refused from then on.
+    /// Gives the seat up because the server takes it away. Programs' changes are made one at a time from then on.
     pub(in crate::drive) fn leave_soon(self: &Arc<Self>) {
         let client = self.clone();
         self.operations.spawn(async move {
