@@ -48,13 +48,21 @@ pub(in crate::core) struct DiskRoom {
 
 /// An op that is held back. Only a new link can bring that about: others may have used the room
 /// meanwhile that was there when the program made the change.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct HeldBack {
     room: Room,
-    /// Whether the server was asked for its room, and had none; or its disk has refused it.
-    refused: bool,
-    /// Whether it is held back though it may fit within the limit.
-    is_disk_full: bool,
+    why: Why,
+}
+
+/// Why an op is held back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Why {
+    /// It exceeds the limit, and the server has not refused a higher one.
+    Limit,
+    /// It exceeds the limit, and the server has no room for it.
+    Refused,
+    /// The server's disk refused it, though it may fit within the limit.
+    DiskFull,
 }
 
 /// The question for a higher limit.
@@ -113,12 +121,16 @@ impl DiskRoom {
         self.full_until.is_some_and(|until| now < until)
     }
 
+    /// Whether the next op fits within the limit if it takes `room`.
+    fn grants(&self, room: Room) -> bool {
+        self.limit.room.covers(self.sent.plus(room))
+    }
+
     /// Whether an op that takes `room` may be sent now. If so, it counts as sent.
     pub(in crate::core) fn may_send(&mut self, room: Room, now: Instant) -> bool {
-        let sent = self.sent.plus(room);
-        let may = !self.is_full(now) && (room.is_none() || self.limit.room.covers(sent));
+        let may = !self.is_full(now) && (room.is_none() || self.grants(room));
         if may {
-            self.sent = sent;
+            self.sent = self.sent.plus(room);
             self.held_back = None;
         }
         may
@@ -127,11 +139,12 @@ impl DiskRoom {
     /// Holds back the next op, which takes `room`, until the server grants it, or its disk may have
     /// room again.
     pub(in crate::core) fn hold_back(&mut self, room: Room, now: Instant) {
-        let is_disk_full = self.is_full(now);
-        if self.held_back.as_ref().is_some_and(|held| held.is_disk_full == is_disk_full) {
+        let why = if self.is_full(now) { Why::DiskFull } else { Why::Limit };
+        let is_for_disk = |why| why == Why::DiskFull;
+        if self.held_back.is_some_and(|held| is_for_disk(held.why) == is_for_disk(why)) {
             return;
         }
-        self.held_back = Some(HeldBack { room, refused: is_disk_full, is_disk_full });
+        self.held_back = Some(HeldBack { room, why });
         if !matches!(self.question, Question::Asked(..)) {
             self.question = Question::Waiting(room);
         }
@@ -139,12 +152,12 @@ impl DiskRoom {
 
     /// Whether an op is held back for which the server has no room.
     pub(in crate::core) fn is_stuck(&self) -> bool {
-        self.held_back.as_ref().is_some_and(|held| held.refused)
+        self.held_back.is_some_and(|held| held.why != Why::Limit)
     }
 
     /// Asks again for the room of an op that is held back.
     pub(in crate::core) fn ask_again(&mut self) {
-        if let Some(held) = &self.held_back {
+        if let Some(held) = self.held_back {
             self.want(held.room);
         }
     }
@@ -185,7 +198,7 @@ impl DiskRoom {
     pub(in crate::core) fn question(&mut self) -> Option<Room> {
         let Question::Waiting(room) = self.question else { return None };
         // An op that is held back comes before all that programs want to do.
-        let (before, room) = match &self.held_back {
+        let (before, room) = match self.held_back {
             Some(held) => (self.sent, held.room),
             None => (self.used, room),
         };
@@ -206,10 +219,10 @@ impl DiskRoom {
         if limit.round == self.limit.round {
             self.limit.room = self.limit.room.max(limit.room);
         }
-        if let Some(held) = &mut self.held_back
-            && self.limit.room.covers(self.sent.plus(held.room))
+        if let Some(HeldBack { room, why: Why::Refused }) = self.held_back
+            && self.grants(room)
         {
-            held.refused = held.is_disk_full;
+            self.held_back = Some(HeldBack { room, why: Why::Limit });
         }
     }
 
@@ -221,13 +234,15 @@ impl DiskRoom {
         if !self.fits(room) {
             self.note_refused(room, now);
         }
-        let Some(held) = &mut self.held_back else { return };
-        let is_granted = self.limit.room.covers(self.sent.plus(held.room));
+        let Some(HeldBack { room, why }) = self.held_back else { return };
         match is_of_held {
-            true => held.refused |= !is_granted,
+            _ if self.grants(room) => {}
+            true if why == Why::Limit => {
+                self.held_back = Some(HeldBack { room, why: Why::Refused });
+            }
+            true => {}
             // The answer is to an older question, and says nothing of this op.
-            false if !is_granted => self.question = Question::Waiting(held.room),
-            false => {}
+            false => self.question = Question::Waiting(room),
         }
     }
 
