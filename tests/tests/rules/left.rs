@@ -75,7 +75,7 @@ impl Left {
     }
 
     /// Sends it, although the machine crashes again, and links break. It may be one of several that
-    /// clients left. Returns whether it changed the tree.
+    /// clients left. Returns the last op of before, if it changed the tree.
     pub async fn settle(
         self,
         host: &Host,
@@ -83,7 +83,7 @@ impl Left {
         is_one_of_several: bool,
         history: &mut History,
         random: &mut Random,
-    ) -> bool {
+    ) -> Option<Seq> {
         let Machine { disk, key } = &self.machine;
         let (name, options) = (user.to_string(), roomy("test"));
         let before = host.account(user).await.applied;
@@ -114,7 +114,7 @@ impl Left {
         }
         let now = host.account(user).await.applied;
         self.must_be_there(before, now, history);
-        now != before
+        (now != before).then_some(before)
     }
 
     /// Checks that it was rescued, if others had changed the tree `before`; and else that the server

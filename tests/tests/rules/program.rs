@@ -117,9 +117,9 @@ impl Program {
     {
         let doomed = || self.doomed.load(Ordering::Relaxed);
         let answered = self.client.call(|state| {
-            let (before, Status { usage, quota, .. }) = (state.last_change(), state.status());
+            let (before, Status { usage, quota, .. }) = (state.position().seq(), state.status());
             let result = attempt(state);
-            let after = state.last_change();
+            let after = state.position().seq();
             let mut notes = self.notes.lock().unwrap();
             match result {
                 Ok((value, checks)) => {

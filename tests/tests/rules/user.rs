@@ -140,8 +140,8 @@ impl User {
         while let Some(left) = waiting.pop_front() {
             // The server may not hear of the end of this session.
             replaces = Some(left.session);
-            let before = host.account(&self.name).await.applied;
-            if left.settle(host, &self.name, are_several, &mut self.history, random).await {
+            let settled = left.settle(host, &self.name, are_several, &mut self.history, random);
+            if let Some(before) = settled.await {
                 waiting.iter_mut().for_each(|later| later.overtake(before));
             }
         }
@@ -246,7 +246,7 @@ impl User {
         while self.other.as_ref().is_some_and(Mounted::has_seat) {
             sleep(Duration::from_secs(1)).await;
         }
-        // It sends what it has not, if nobody has changed the tree.
+        // It sends the changes that the server does not have, if nobody else has changed the tree.
         self.settle().await;
         let mounted = self.mounted.as_mut().expect("there is a mount");
         let lingered = mounted.lingered;

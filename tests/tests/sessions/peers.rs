@@ -15,6 +15,7 @@ use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::tree::{Quota, Room};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 use xfer_tests::cable::{Cable, Way, Wiring};
+use xfer_tests::links::forgetful::Forgetful;
 use xfer_tests::peers::{Host, OWNER, Peer, name, roomy};
 
 async fn create(client: &Arc<Client>, file: &str, data: &'static [u8]) -> Result<Ino, Errno> {
@@ -32,6 +33,13 @@ async fn read(client: &Arc<Client>, file: &str) -> Result<Vec<u8>, Errno> {
     let ino = found.ok_or(Errno::ENOENT)?.0;
     let handle = client.call(move |s: &mut Core| s.open(ino, false)).await?;
     client.call(move |s: &mut Core| s.read(handle, ino, 0..1 << 20)).await
+}
+
+/// A server with alice's account, and its disk, which others may fill.
+async fn on_a_disk() -> (Host, Arc<Forgetful>) {
+    let host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
+    let disk = host.simulated.clone().unwrap().disk;
+    (host, disk)
 }
 
 /// Returns how many seconds on that clock something takes.
@@ -125,8 +133,7 @@ async fn a_link_that_comes_and_goes_and_brings_nothing_about_is_waited_for_no_lo
 
 #[tokio::test(start_paused = true)]
 async fn while_a_change_waits_for_room_after_a_break_no_other_that_needs_room_keeps_its_program() {
-    let host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
-    let disk = host.simulated.clone().unwrap().disk;
+    let (host, disk) = on_a_disk().await;
     let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
     create(&client, "old", b"").await.unwrap();
     client.sync().await.unwrap();
@@ -147,8 +154,7 @@ async fn while_a_change_waits_for_room_after_a_break_no_other_that_needs_room_ke
 
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_takes_less_than_it_says_is_full_for_programs_until_it_has_room() {
-    let host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
-    let disk = host.simulated.clone().unwrap().disk;
+    let (host, disk) = on_a_disk().await;
     let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
     create(&client, "old", b"").await.unwrap();
     client.sync().await.unwrap();
@@ -171,12 +177,12 @@ async fn a_disk_that_takes_less_than_it_says_is_full_for_programs_until_it_has_r
 
 #[tokio::test(start_paused = true)]
 async fn programs_that_need_different_room_at_once_are_both_told_that_the_disk_is_full() {
-    let host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
+    let (host, disk) = on_a_disk().await;
     let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
     let old = create(&client, "old", b"text").await.unwrap();
     let new = create(&client, "new", b"").await.unwrap();
     client.finish().await.unwrap();
-    host.simulated.clone().unwrap().disk.fill(Room { bytes: 10_000, files: 0 });
+    disk.fill(Room { bytes: 10_000, files: 0 });
     let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
     // The one needs more bytes than there are, and the other a file.
     let write = |ino, data: &'static [u8]| {
@@ -192,8 +198,7 @@ async fn programs_that_need_different_room_at_once_are_both_told_that_the_disk_i
 
 #[tokio::test(start_paused = true)]
 async fn a_change_in_place_that_the_disk_refuses_is_told_too_and_made_once_it_can_be() {
-    let host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
-    let disk = host.simulated.clone().unwrap().disk;
+    let (host, disk) = on_a_disk().await;
     let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
     let ino = create(&client, "file", &[7; 300 << 10]).await.unwrap();
     client.sync().await.unwrap();
@@ -216,8 +221,7 @@ async fn a_change_in_place_that_the_disk_refuses_is_told_too_and_made_once_it_ca
 
 #[tokio::test(start_paused = true)]
 async fn a_read_of_what_waits_for_room_times_out_and_any_other_goes_on() {
-    let host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
-    let disk = host.simulated.clone().unwrap().disk;
+    let (host, disk) = on_a_disk().await;
     let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
     for file in ["source", "other"] {
         create(&client, file, &[7; 300 << 10]).await.unwrap();

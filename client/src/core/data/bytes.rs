@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use xfer_protocol::limits::{FILE_BYTES_MAX, READ_BYTES_MAX};
 use xfer_protocol::tree::{Action, FallocateMode, FileData};
-use xfer_protocol::{ContentId, Errno, Ino, Seq};
+use xfer_protocol::{ContentId, Errno, Ino};
 
 use crate::core::notice::Notice;
 use crate::core::pause::{Pause, Stop};
@@ -156,11 +156,6 @@ impl Core {
                 self.refuse_room(ino, *errno);
             }
         })
-    }
-
-    /// The seq of the last change.
-    pub fn last_change(&self) -> Seq {
-        self.uplink.log.last()
     }
 
     /// Allocates, frees or zeroes a range.
