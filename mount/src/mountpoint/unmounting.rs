@@ -89,8 +89,8 @@ fn system(error: io::Error) -> UnmountError {
     UnmountError::Refused(error.to_string())
 }
 
-/// Unmounts a mount that is not busy. Success if it is already gone. One that no other program can be
-/// seen to use is tried again for a moment: what has just arrived is placed over the mount itself.
+/// Unmounts a mount that is not busy. Success if it is already gone. If no program seems to use it, this
+/// tries again for a second: `xfer-mount` itself may be placing what has just arrived there.
 ///
 /// # Errors
 /// If it is busy, or another mount is in the way.
