@@ -39,6 +39,11 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether a disk, or this user's part of it, is full.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Puts a file in the place of another, for good.
 ///
 /// # Errors
@@ -49,9 +54,12 @@ pub fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(true).mode(0o600);
     let file = options.open(&next)?;
-    write(&file)?;
-    file.sync_all()?;
-    fs::rename(&next, path)?;
+    let written = write(&file).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| fs::rename(&next, path)) {
+        // It would take room on a disk that may be full.
+        let _ = fs::remove_file(&next);
+        return Err(error);
+    }
     path.parent().map_or(Ok(()), sync_directory)?;
     Ok(file)
 }

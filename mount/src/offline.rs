@@ -8,12 +8,16 @@ use tokio::runtime::Runtime;
 use xfer_client::connect::{ConnectError, Peer};
 use xfer_client::core::{Options, Trace};
 use xfer_client::drive::{Rescue, Surroundings, Writing};
-use xfer_client::offline::{Damage, Left, Unsent};
+use xfer_client::durable::is_full;
+use xfer_client::offline::{Damage, Left, Unsent, directory};
 use xfer_protocol::message::Purpose;
 
 use crate::process::exit::{Exit, Failure};
 use crate::process::report::report;
 use crate::rescue;
+
+/// What to do if this machine's disk is full.
+const MAKE_ROOM: &str = "; free some space there, and mount again";
 
 /// Sends what earlier mounts of the account have left. What the server does not take any more becomes
 /// a rescue. If another mount has the account, and is not to be taken over, what can't be sent stays
@@ -116,8 +120,9 @@ fn unsent(label: &str, error: Unsent) -> Failure {
     match error {
         Unsent::Disk(error) => unusable(label, &error),
         Unsent::Unkept(error) => {
-            let line = format!("{label}: what an earlier mount left here can't be kept: {error}");
-            Failure::new(Exit::Other, line)
+            let what = "what an earlier mount left here can't be kept in";
+            let remedy = if is_full(&error) { MAKE_ROOM } else { "" };
+            Failure::new(Exit::Other, format!("{label}: {what} {error}{remedy}"))
         }
         Unsent::InUse(error) | Unsent::Unreachable(error) => error.at(label).into(),
         Unsent::LinkLost(loss) => {
@@ -129,6 +134,13 @@ fn unsent(label: &str, error: Unsent) -> Failure {
 }
 
 fn unusable(label: &str, error: &io::Error) -> Failure {
-    let line = format!("{label}: what an earlier mount left on this machine: {error}");
+    let place = directory(label).map(|path| path.display().to_string()).unwrap_or_default();
+    let remedy = match error.kind() {
+        _ if is_full(error) => MAKE_ROOM,
+        // It says what to do.
+        io::ErrorKind::InvalidData => "",
+        _ => "; to mount without it, move that directory away",
+    };
+    let line = format!("{label}: what an earlier mount left in {place}: {error}{remedy}");
     Failure::new(Exit::Other, line)
 }

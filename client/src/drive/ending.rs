@@ -3,11 +3,10 @@
 //! **Invariant:** mapped changes are written back before a drain begins, since none are accepted
 //! after.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use xfer_protocol::{Errno, Seq};
+use xfer_protocol::Errno;
 
 use super::Client;
 use super::away::Patience;
@@ -115,7 +114,7 @@ impl Client {
 
     /// The changes that are not durable.
     pub fn trace(&self) -> Vec<Trace> {
-        self.lock().trace(Seq::default(), &mut BTreeSet::new())
+        self.lock().trace()
     }
 
     /// Waits until all changes are durable, or the session is over, or the server has no room for

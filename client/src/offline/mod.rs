@@ -75,7 +75,10 @@ impl Left {
         let mut all = Vec::new();
         for entry in entries {
             let Some((place, claim)) = Place::of_gone(&entry?.path())? else { continue };
-            let kept = format::read(&place.journal())?;
+            let mut kept = format::read(&place.journal())?;
+            if place.is_set_aside() {
+                kept = Kept { trace: kept.trace, ..Kept::default() };
+            }
             if kept == Kept::default() {
                 place.remove()?;
                 continue;
@@ -146,9 +149,9 @@ impl Left {
     /// # Errors
     /// If this machine's disk is full or fails.
     pub fn set_damage_aside(&mut self) -> io::Result<PathBuf> {
-        let before = std::mem::take(&mut self.kept.trace);
-        let aside = self.place.set_aside(before.clone())?;
-        self.kept = Kept { trace: before, ..Kept::default() };
+        let aside = self.place.set_aside()?;
+        let trace = std::mem::take(&mut self.kept.trace);
+        self.kept = Kept { trace, ..Kept::default() };
         Ok(aside)
     }
 
@@ -172,8 +175,8 @@ impl Left {
 }
 
 /// The directory of an account's sessions on this machine, which may share a home directory with
-/// others.
-fn directory(label: &str) -> Option<PathBuf> {
+/// others. `None` if the user has no home directory.
+pub fn directory(label: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || std::env::home_dir().map(|home| home.join(".cache"));
     let absolute = |path: &PathBuf| path.is_absolute();

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::{KeptTicket, VERSION, directory, format};
 use crate::connect::{SavedKey, Ticket};
 use crate::core::Trace;
 use crate::drive::{Journal, Writing};
-use crate::durable::{make_directory, replace, sync_directory};
+use crate::durable::{is_full, make_directory, replace, sync_directory};
 
 /// As much is written at once, in bytes.
 const WRITE_BYTES: usize = 4 << 20;
@@ -34,7 +34,7 @@ const JOURNAL: &str = "journal";
 /// The extension of a place that is being removed.
 const DEAD: &str = "dead";
 
-/// The extension of a place whose journal can't be read to its end.
+/// The extension of a journal that can't be read to its end, and is kept beside its place.
 const DAMAGED: &str = "damaged";
 
 /// The place of one session, which this process has locked.
@@ -69,11 +69,11 @@ impl Place {
     /// The place at a path, if the process that had it is gone, and the claim in it, if that can be
     /// read.
     pub(super) fn of_gone(path: &Path) -> io::Result<Option<(Place, Option<KeptTicket>)>> {
-        if path.extension().is_some_and(|extension| extension == DEAD || extension == DAMAGED) {
+        if path.extension().is_some_and(|extension| extension == DEAD) {
             return Ok(None);
         }
         let lock = match File::options().write(true).open(path.join("lock")) {
-            // Not one of these directories, or one that is being removed.
+            // Not one of these directories, or one that is being removed, or a journal aside.
             Err(error) if is_absent(&error) => return Ok(None),
             lock => lock?,
         };
@@ -127,21 +127,23 @@ impl Place {
         }
     }
 
-    /// Keeps its journal aside, where nothing reads it any more, and has only this trace in its place.
-    /// Returns where it is.
+    /// Keeps its journal aside when the place is removed. A link to it, which needs no room on a disk
+    /// that may be full. Returns where it is.
     ///
     /// # Errors
-    /// If either can't be written.
-    pub(super) fn set_aside(&self, trace: Vec<Trace>) -> io::Result<PathBuf> {
+    /// If the link can't be made.
+    pub(super) fn set_aside(&self) -> io::Result<PathBuf> {
         let aside = self.0.path.with_extension(DAMAGED);
-        make_directory(&aside)?;
-        let journal = aside.join(JOURNAL);
-        match fs::hard_link(self.journal(), &journal) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            linked => linked.and_then(|()| sync_directory(&aside))?,
-        }
-        self.put(trace)?;
-        Ok(journal)
+        fs::hard_link(self.journal(), &aside)?;
+        self.0.path.parent().map_or(Ok(()), sync_directory)?;
+        Ok(aside)
+    }
+
+    /// Whether its journal is kept aside, so that the damage is settled.
+    pub(super) fn is_set_aside(&self) -> bool {
+        let file = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+        let aside = file(&self.0.path.with_extension(DAMAGED));
+        aside.is_some() && aside == file(&self.journal())
     }
 
     fn note(&self, ticket: Ticket) -> io::Result<()> {
@@ -149,7 +151,12 @@ impl Place {
         let (version, key) = (VERSION, self.0.key.0.clone());
         let claim = KeptTicket { version, session, secret, epoch, durable, attempt, key };
         let bytes = codec::encode(&claim).map_err(io::Error::other)?;
-        replace(&self.0.path.join(CLAIM), |file| file.write_all_at(&bytes, 0)).map(|_| ())
+        let path = self.0.path.join(CLAIM);
+        match replace(&path, |file| file.write_all_at(&bytes, 0)) {
+            // If the machine crashes in this, the changes are rescued instead of sent.
+            Err(error) if is_full(&error) => overwrite(&path, &bytes).map_err(|_| error),
+            replaced => replaced.map(|_| ()),
+        }
     }
 
     fn put(&self, trace: Vec<Trace>) -> io::Result<()> {
@@ -170,8 +177,16 @@ impl Place {
             drop(journal);
             return self.put(trace);
         };
-        let end = write(file, *length, trace)?;
-        file.sync_data()?;
+        let written = write(file, *length, trace);
+        if let Err(error) = &written
+            && is_full(error)
+        {
+            // Gives back the room, and leaves no half of a frame to the next mount.
+            file.set_len(*length)?;
+        }
+        let end = written?;
+        // A failed sync may have lost what was written before, whatever its reason.
+        file.sync_data().map_err(io::Error::other)?;
         *length = end;
         Ok(())
     }
@@ -216,6 +231,14 @@ fn is_locked_soon(lock: &File) -> io::Result<bool> {
 fn lock_of(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create(true).truncate(false).mode(0o600).open(path.join("lock"))
+}
+
+/// Writes over a small file, for which a full disk has room.
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    file.write_all_at(bytes, 0)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync_data()
 }
 
 /// Writes a trace from an offset on, and returns where it ends.

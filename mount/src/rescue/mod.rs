@@ -86,7 +86,10 @@ impl Rescues {
         for (place, directory) in self.0.iter().enumerate() {
             match keep_in(directory, account, why, trace.iter().cloned()) {
                 Ok(path) => return Ok(path),
-                Err(error) if place == 0 => kept = Err(error),
+                Err(error) if place == 0 => {
+                    let line = format!("{}: {error}", directory.display());
+                    kept = Err(io::Error::new(error.kind(), line));
+                }
                 Err(_) => {}
             }
         }

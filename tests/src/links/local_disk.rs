@@ -1,5 +1,5 @@
 //! The disk of a client's machine: what a client that works offline keeps there. A write takes a while,
-//! and a crash of the machine in it leaves all, a part, or nothing.
+//! and a crash of the machine in it leaves all, a part, or nothing. Now and then the disk is full.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -18,6 +18,9 @@ use crate::Random;
 /// How long a write takes until it is on the disk.
 const WRITE_TIME: Duration = Duration::from_millis(3);
 
+/// Of so many writes to a journal, one finds the disk full.
+const FULL_EVERY: u64 = 7;
+
 /// What the machine keeps of one session.
 pub struct LocalDisk {
     state: Mutex<State>,
@@ -32,6 +35,7 @@ struct State {
     /// By number, in their order.
     under_way: BTreeMap<u64, Write>,
     writes: u64,
+    writes_to_journals: u64,
 }
 
 /// What is there after a crash.
@@ -48,6 +52,18 @@ enum Write {
     Add(Vec<Trace>),
     Replace(Vec<Trace>),
     Rescue(Vec<Trace>),
+}
+
+/// Whether a client's error says that its disk was full.
+pub fn is_full(error: &str) -> bool {
+    error.ends_with(&io::ErrorKind::StorageFull.to_string())
+}
+
+impl Write {
+    /// Whether it needs room that a full disk does not have.
+    fn is_to_journal(&self) -> bool {
+        matches!(self, Write::Add(_) | Write::Replace(_))
+    }
 }
 
 impl Kept {
@@ -105,6 +121,13 @@ impl LocalDisk {
         state.kept.rescues.iter().map(changes).collect()
     }
 
+    /// Whether the disk is full when this is written.
+    fn is_full_for(&self, write: &Write) -> bool {
+        let mut state = self.state.lock().unwrap();
+        state.writes_to_journals += u64::from(write.is_to_journal());
+        write.is_to_journal() && state.writes_to_journals.is_multiple_of(FULL_EVERY)
+    }
+
     /// Begins a write of a process, unless the machine has crashed since that began.
     fn begin(&self, crashes: u64, write: Write) -> Option<u64> {
         let mut state = self.state.lock().unwrap();
@@ -134,6 +157,9 @@ pub struct Process {
 impl Process {
     /// Writes, whether or not anybody waits for it. After a crash nothing is ever answered.
     fn write(&self, write: Write) -> Writing<'_> {
+        if self.disk.is_full_for(&write) {
+            return Box::pin(async { Err(io::ErrorKind::StorageFull.into()) });
+        }
         let (disk, crashes) = (self.disk.clone(), self.crashes);
         let written = tokio::spawn(async move {
             let Some(number) = disk.begin(crashes, write) else { return pending().await };

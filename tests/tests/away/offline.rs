@@ -44,6 +44,26 @@ fn places(world: &World) -> Vec<PathBuf> {
     sessions.map(|session| session.unwrap().path()).collect()
 }
 
+/// A disk of a few bytes, until it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts one at a new directory. `size` is as `mount` takes it.
+    fn at(path: &Path, size: &str) -> SmallDisk {
+        fs::create_dir(path).unwrap();
+        let at = path.display();
+        shell(Path::new("/"), &format!("mount -t tmpfs -o size={size},mode=700 tmpfs '{at}'"));
+        SmallDisk(path.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(std::thread::panicking() || unmounted.unwrap().success());
+    }
+}
+
 #[test]
 fn what_is_fsynced_offline_outlives_a_crash_of_the_machine_and_is_sent_by_the_next_mount() {
     let mut world = World::new(&["alice"]);
@@ -179,7 +199,7 @@ fn a_damaged_journal_is_told_of_and_what_can_be_read_of_it_is_sent_or_rescued() 
     // Nothing is thrown away.
     let aside = place.with_extension("damaged");
     assert_eq!(places(&world), [&*aside]);
-    assert!(fs::read(aside.join("journal")).unwrap() == bytes);
+    assert!(fs::read(aside).unwrap() == bytes);
     mount.unmount();
 }
 
@@ -296,9 +316,7 @@ fn work_offline_goes_on_up_to_the_size_that_was_given_and_is_all_sent() {
 fn an_fsync_offline_does_not_lie_when_this_machines_disk_is_full() {
     let mut world = World::new(&["alice"]);
     let cache = world.home().join(".cache");
-    fs::create_dir(&cache).unwrap();
-    let at = cache.display();
-    shell(Path::new("/"), &format!("mount -t tmpfs -o size=1m,mode=700 tmpfs '{at}'"));
+    let _disk = SmallDisk::at(&cache, "1m");
     let mount = offline(&world, "offline,wait=2");
     mount.shell("ls");
     world.server.kill();
@@ -313,9 +331,65 @@ fn an_fsync_offline_does_not_lie_when_this_machines_disk_is_full() {
     world.server.restart();
     wait_until("everything to be durable", PATIENCE, || mount.xfer("sync", &[]).code == Some(0));
     mount.unmount();
-    shell(Path::new("/"), &format!("umount -l '{at}'"));
     let mount = world.mount("alice");
     assert!(fs::read(mount.path("large")).unwrap() == vec![7; 3 << 20]);
+    mount.unmount();
+}
+
+#[test]
+fn room_on_this_machines_disk_is_used_as_soon_as_there_is_enough_for_what_is_new() {
+    let mut world = World::new(&["alice"]);
+    let cache = world.home().join(".cache");
+    let _disk = SmallDisk::at(&cache, "8m");
+    let filler = cache.join("filler");
+    fs::write(&filler, vec![1; 3 << 20]).unwrap();
+    let mount = offline(&world, "offline,wait=1");
+    mount.shell("ls");
+    world.server.kill();
+    write_synced(&mount.path("fits"), &vec![7; 3 << 20]).unwrap();
+    let file = File::create(mount.path("later")).unwrap();
+    (&file).write_all(&vec![8; 3 << 20]).unwrap();
+    assert_eq!(errno(file.sync_all()), libc::ETIMEDOUT);
+    // Not enough for a second copy of what fits.
+    fs::remove_file(filler).unwrap();
+    wait_until("the rest to be kept", PATIENCE, || file.sync_all().is_ok());
+    kill(mount);
+    world.server.restart();
+    let mount = world.mount("alice");
+    for (name, byte) in [("fits", 7), ("later", 8)] {
+        assert!(fs::read(mount.path(name)).unwrap() == vec![byte; 3 << 20], "{name}");
+    }
+    assert_eq!(places(&world), Vec::<PathBuf>::new());
+    mount.unmount();
+}
+
+#[test]
+fn what_is_fsynced_offline_is_sent_though_the_mount_is_killed_and_the_disk_full_to_the_last_byte() {
+    let mut world = World::new(&["alice"]);
+    let cache = world.home().join(".cache");
+    let _disk = SmallDisk::at(&cache, "8m");
+    let mount = offline(&world, "offline,wait=1");
+    mount.shell("ls");
+    world.server.kill();
+    let part = vec![7; 3 << 20];
+    let fits = |index: &u32| write_synced(&mount.path(&format!("part{index}")), &part).is_ok();
+    let kept = (0..4).take_while(fits).count();
+    assert!((1..3).contains(&kept), "{kept}");
+    kill(mount);
+    shell(&cache, "cat /dev/zero > filler || true");
+    // The machine crashed as well, in the middle of a frame.
+    let mut journal = File::options().append(true).open(places(&world)[0].join("journal")).unwrap();
+    journal.write_all(&[0xf8, b'x', b'f', b'r', 9]).unwrap();
+    world.server.restart();
+    let mount = world.mount("alice");
+    assert!(
+        mount.said().contains("5 bytes of what an earlier mount left here"),
+        "{}",
+        mount.said()
+    );
+    for index in 0..kept {
+        assert!(fs::read(mount.path(&format!("part{index}"))).unwrap() == part, "part{index}");
+    }
     mount.unmount();
 }
 

@@ -34,6 +34,8 @@ pub(in crate::core) struct Kept {
     upto: Option<Seq>,
     /// The nodes that need no description any more in what is kept.
     described: BTreeSet<Ino>,
+    /// Those that the step under way describes besides.
+    being_described: BTreeSet<Ino>,
     /// Whether the claim to the session is kept too. Without it, a crash loses what is kept.
     has_claim: bool,
     /// Since when a program was told that a change is safe that is only here, and the last such.
@@ -154,16 +156,22 @@ impl Core {
         if !self.keeps() || self.session.is_up() || self.is_over() || after >= last {
             return JournalStep::None;
         }
-        let mut described = std::mem::take(&mut self.kept.described);
-        let trace = self.trace(after, &mut described);
-        self.kept.described = described;
+        let described = std::mem::take(&mut self.kept.described);
+        let (trace, being_described) = self.trace_after(after, &described);
+        (self.kept.described, self.kept.being_described) = (described, being_described);
         JournalStep::Add(trace, last)
     }
 
     /// Notes that everything up to an op is on this machine's disk.
     pub(crate) fn note_kept(&mut self, upto: Seq) {
         self.kept.upto = Some(upto);
+        self.kept.described.append(&mut self.kept.being_described);
         self.uplink.log.note_kept(upto);
+    }
+
+    /// Notes that the last step was not taken, and what is on this machine's disk is as it was.
+    pub(crate) fn note_no_more_kept(&mut self) {
+        self.kept.being_described.clear();
     }
 
     /// Notes whether the claim to the session is on this machine's disk.
@@ -175,6 +183,7 @@ impl Core {
     pub(crate) fn note_none_kept(&mut self) {
         self.kept.upto = None;
         self.kept.described.clear();
+        self.kept.being_described.clear();
         self.uplink.log.note_kept(Seq::default());
     }
 }

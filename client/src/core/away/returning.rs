@@ -73,7 +73,7 @@ impl Core {
         self.uplink.log.rewind();
         self.replica.table.mark_durable(base);
         self.data.cache.acknowledge(base);
-        let trace = self.trace(base, &mut BTreeSet::new());
+        let trace = self.trace_after(base, &BTreeSet::new()).0;
         self.remember_orphans(&trace);
         Ok(trace)
     }

@@ -114,9 +114,18 @@ impl Core {
         }
     }
 
-    /// The changes after `after` that are not durable. `described` holds the nodes that need no
-    /// description any more, and those that get one are added.
-    pub fn trace(&mut self, after: Seq, described: &mut BTreeSet<Ino>) -> Vec<Trace> {
+    /// The changes that are not durable.
+    pub fn trace(&mut self) -> Vec<Trace> {
+        self.trace_after(Seq::default(), &BTreeSet::new()).0
+    }
+
+    /// Those of them after `after`, and the nodes that need no description any more after these.
+    /// `described` has those that need none before.
+    pub(in crate::core) fn trace_after(
+        &mut self,
+        after: Seq,
+        described: &BTreeSet<Ino>,
+    ) -> (Vec<Trace>, BTreeSet<Ino>) {
         let mut changes: Vec<Change> = self.uplink.log.changes(after).collect();
         for change in &mut changes {
             self.fill_in_copy(change);
@@ -127,7 +136,7 @@ impl Core {
             telling.describe(&change, &mut trace);
             trace.push(Trace::Change(change));
         }
-        trace
+        (trace, telling.newly_described)
     }
 
     /// Adds the bytes of a copy that are known. They may be those of a later change; then that
@@ -177,7 +186,8 @@ impl Core {
 /// The telling of some changes.
 struct Telling<'a> {
     core: &'a Core,
-    described: &'a mut BTreeSet<Ino>,
+    described: &'a BTreeSet<Ino>,
+    newly_described: BTreeSet<Ino>,
     /// The places that these changes are about.
     touched: BTreeSet<Place>,
     /// The nodes that had those before, each with its places.
@@ -185,7 +195,7 @@ struct Telling<'a> {
 }
 
 impl<'a> Telling<'a> {
-    fn new(core: &'a Core, changes: &[Change], described: &'a mut BTreeSet<Ino>) -> Telling<'a> {
+    fn new(core: &'a Core, changes: &[Change], described: &'a BTreeSet<Ino>) -> Telling<'a> {
         let (mut touched, mut before) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
         for change in changes {
             for (place, subject) in change.places().into_iter().flatten() {
@@ -195,7 +205,7 @@ impl<'a> Telling<'a> {
                 }
             }
         }
-        Telling { core, described, touched, before }
+        Telling { core, described, newly_described: BTreeSet::new(), touched, before }
     }
 
     /// Describes the nodes that a change is about, and their directories.
@@ -207,13 +217,14 @@ impl<'a> Telling<'a> {
             if subject.changed.is_some() {
                 self.describe_node(subject.ino, trace);
             } else {
-                self.described.insert(subject.ino);
+                self.newly_described.insert(subject.ino);
             }
         }
     }
 
     fn describe_node(&mut self, ino: Ino, trace: &mut Vec<Trace>) {
-        if ino == Ino::ROOT || !self.described.insert(ino) {
+        let is_described = ino == Ino::ROOT || self.described.contains(&ino);
+        if is_described || !self.newly_described.insert(ino) {
             return;
         }
         let mut places = self.before.remove(&ino).unwrap_or_default();

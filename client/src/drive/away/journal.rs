@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use tokio::sync::MutexGuard;
 use tokio::time::{sleep, timeout};
+use xfer_protocol::Seq;
 
 use crate::connect::Ticket;
 use crate::core::{Ending, JournalStep, Trace};
 use crate::drive::Client;
+use crate::durable::is_full;
 
 /// The pause after the disk has failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -31,10 +33,11 @@ pub trait Journal: Send + Sync + 'static {
     /// Notes the client's claim to its session, in the place of the last one.
     fn note_ticket(&self, ticket: Ticket) -> Writing<'_>;
 
-    /// Adds a part of the trace.
+    /// Adds a part of the trace. If the disk is full ([`is_full`]), what is there is as it was; after
+    /// another error, that is not known.
     fn add(&self, trace: Vec<Trace>) -> Writing<'_>;
 
-    /// Puts a whole trace in the place of what there is, at once.
+    /// Puts a whole trace in the place of what there is, at once. Errors mean the same.
     fn replace(&self, trace: Vec<Trace>) -> Writing<'_>;
 }
 
@@ -42,8 +45,8 @@ impl Client {
     /// Keeps the journal until the session is over.
     pub(in crate::drive) async fn keep_journal(self: Arc<Self>) {
         let Some(journal) = self.journal.clone() else { return };
-        // After a failure it is not known what is on the disk.
-        let mut is_sound = true;
+        // Whether it is known what is on the disk, and whether the last step was taken.
+        let (mut is_sound, mut is_taken) = (true, true);
         while !self.lock().is_over() {
             let writing = self.journaling.lock().await;
             let step = self.lock().journal_step();
@@ -59,12 +62,15 @@ impl Client {
                 }
                 JournalStep::Add(trace, upto) => journal.replace(trace).await.map(|()| Some(upto)),
             };
-            let was_sound = std::mem::replace(&mut is_sound, written.is_ok());
+            let was_taken = std::mem::replace(&mut is_taken, written.is_ok());
             match written {
-                Ok(Some(upto)) => self.lock().note_kept(upto),
-                Ok(None) => self.lock().note_none_kept(),
+                Ok(upto) => {
+                    is_sound = true;
+                    self.note_kept(upto);
+                }
                 Err(error) => {
-                    self.note_none_kept(was_sound.then_some(&error));
+                    is_sound &= is_full(&error);
+                    self.note_no_more_kept(is_sound, was_taken.then_some(&error));
                     drop(writing);
                     sleep(RETRY).await;
                 }
@@ -96,10 +102,23 @@ impl Client {
         Ok(writing)
     }
 
-    /// Notes that nothing is kept, and why, if that is news.
-    fn note_none_kept(&self, news: Option<&io::Error>) {
+    /// Notes that the journal reaches up to an op, or is empty.
+    fn note_kept(&self, upto: Option<Seq>) {
         let mut core = self.lock();
-        core.note_none_kept();
+        match upto {
+            Some(upto) => core.note_kept(upto),
+            None => core.note_none_kept(),
+        }
+    }
+
+    /// Notes that the last step was not taken, and why, if that is news. What was kept before still
+    /// is, if the journal is sound.
+    fn note_no_more_kept(&self, is_sound: bool, news: Option<&io::Error>) {
+        let mut core = self.lock();
+        match is_sound {
+            true => core.note_no_more_kept(),
+            false => core.note_none_kept(),
+        }
         if let Some(error) = news {
             core.note_error(format!("changes can't be kept on this machine: {error}"));
         }
