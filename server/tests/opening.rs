@@ -19,6 +19,7 @@ use xfer_protocol::message::{
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Name, SessionId, Timestamp};
 use xfer_server::listener::half_open::{HalfOpen, PLACES, Slot, Step};
+use xfer_server::login::lockout::Lockouts;
 use xfer_server::login::opening::{Admitted, Door, NotAdmitted};
 use xfer_server::login::password;
 use xfer_server::login::source::Source;
@@ -416,6 +417,17 @@ async fn blocks_survive_a_restart() {
     let house = house.restarted();
     let refusal = house.try_password("alice", b"right", HERE).await;
     assert!(matches!(refusal, Some(Refusal::Blocked { seconds: 1..=30 })), "{refusal:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_ends_while_it_checks_passwords_does_not_count_them_as_wrong() {
+    let store = tempfile::tempdir().unwrap();
+    let source = Source::of(HERE.parse().unwrap());
+    for _ in 0..30 {
+        let rows = Arc::new(SqliteStore::open(store.path()).unwrap());
+        let lockouts = Lockouts::new(xfer_store::embedded::register_over(rows).failures);
+        assert!(lockouts.begin("alice", source).await.is_ok());
+    }
 }
 
 #[tokio::test]

@@ -266,9 +266,16 @@ async fn check_now(
         tracing::error!(user = key, %error, "set the password anew: xfer-server user passwd {key}");
         Refusal::Internal
     })?;
-    let account = account.filter(|_| right).ok_or(Refusal::WrongPassword)?;
-    lockouts.succeed(attempt).await;
-    Ok(account)
+    match account.filter(|_| right) {
+        Some(account) => {
+            lockouts.succeed(attempt).await;
+            Ok(account)
+        }
+        None => {
+            lockouts.fail(attempt).await;
+            Err(Refusal::WrongPassword)
+        }
+    }
 }
 
 fn internal(error: StoreError) -> Refusal {

@@ -8,6 +8,8 @@
 //! after a restart. If it was set in between, a lockout lasts at worst its full length again.
 //!
 //! **Invariant:** an attempt is counted before it is checked, and uncounted if the password was right.
+//! That it was wrong is written down before the client is told. So a server that ends while it checks
+//! right passwords locks nobody out, and a guesser who makes it end learns nothing.
 //!
 //! **Invariant:** counting needs only memory. No state is locked while the store is written, and at
 //! most one caller waits for it; the other callers leave their changes to that one.
@@ -61,10 +63,12 @@ struct Streaks {
 /// What the store has of some pairs.
 type Stored = HashMap<Pair, Option<Streak>>;
 
-/// A password that is being checked. It counts as wrong unless passed to [`Lockouts::succeed`].
+/// A password that is being checked. While this server runs, it counts as wrong unless passed to
+/// [`Lockouts::succeed`]; for good, once it is passed to [`Lockouts::fail`].
 #[must_use]
 pub struct Attempt {
     pair: Pair,
+    pair_made: Streak,
     source: Pair,
     /// The source's count before this attempt, and after it.
     source_before: Option<Streak>,
@@ -95,9 +99,7 @@ impl Lockouts {
         let pair = Pair { user: user.to_owned(), address: source.to_string() };
         let source = Pair { user: ANY_USER.to_owned(), address: pair.address.clone() };
         let stored = self.read(&[&pair, &source]).await;
-        let attempt = self.count(pair, source, stored);
-        self.write_down().await;
-        attempt
+        self.count(pair, source, stored)
     }
 
     fn count(&self, pair: Pair, source: Pair, stored: Stored) -> Result<Attempt, LockedOut> {
@@ -108,10 +110,10 @@ impl Lockouts {
         let of_pair = Rule::PAIR.attempt(state.streak(&pair, &stored), now_ms);
         let of_source = Rule::SOURCE.attempt(source_before, now_ms);
         match (of_pair, of_source) {
-            (Ok(of_pair), Ok(source_made)) => {
-                state.keep(&pair, of_pair);
-                state.keep(&source, source_made);
-                Ok(Attempt { pair, source, source_before, source_made })
+            (Ok(pair_made), Ok(source_made)) => {
+                state.count(&pair, pair_made);
+                state.count(&source, source_made);
+                Ok(Attempt { pair, pair_made, source, source_before, source_made })
             }
             (of_pair, of_source) => {
                 let remaining_ms = of_pair.err().max(of_source.err()).unwrap_or(0);
@@ -120,12 +122,23 @@ impl Lockouts {
         }
     }
 
+    /// Writes down an attempt whose password was wrong. May wait for the store.
+    pub async fn fail(&self, attempt: Attempt) {
+        let Attempt { pair, pair_made, source, source_made, .. } = attempt;
+        {
+            let mut state = self.lock();
+            state.keep_count(&pair, pair_made);
+            state.keep_count(&source, source_made);
+        }
+        self.write_down().await;
+    }
+
     /// Uncounts an attempt whose password was right. May wait for the store.
     ///
     /// This clears the account's count but not the source's: otherwise a guesser with an account
     /// could reset it at will.
     pub async fn succeed(&self, attempt: Attempt) {
-        let Attempt { pair, source, source_before, source_made } = attempt;
+        let Attempt { pair, source, source_before, source_made, .. } = attempt;
         let stored = self.read(&[&source]).await;
         {
             let mut state = self.lock();
@@ -264,9 +277,25 @@ impl Streaks {
         streak
     }
 
-    fn keep(&mut self, pair: &Pair, streak: Streak) {
+    /// Counts in memory only.
+    fn count(&mut self, pair: &Pair, streak: Streak) {
         self.known.put(pair.clone(), (streak.count > 0).then_some(streak));
+    }
+
+    fn keep(&mut self, pair: &Pair, streak: Streak) {
+        self.count(pair, streak);
         self.unwritten.insert(pair.clone(), streak);
+    }
+
+    /// Keeps what counts for a pair by now; what an attempt `made` of it, if that is not known any
+    /// more.
+    fn keep_count(&mut self, pair: &Pair, made: Streak) {
+        match self.known.get(pair).copied() {
+            // A right password has cleared it meanwhile.
+            Some(None) => {}
+            Some(Some(streak)) => self.keep(pair, streak),
+            None => self.keep(pair, made),
+        }
     }
 
     /// Marks a change as written, unless the count has changed again since.
