@@ -27,7 +27,7 @@ use crate::process::background::{self, Attached, Forked, WaitError};
 use crate::process::exit::{Exit, Failure};
 use crate::process::report::{code, log, report};
 use crate::process::signals::Signals;
-use crate::rescue::Keeper;
+use crate::rescue::{self, Keeper};
 use crate::running::Running;
 use crate::session_note::{SessionNote, SessionNotes};
 use crate::{fuse, mountpoint, offline};
@@ -161,6 +161,10 @@ async fn serve(
         .inspect_err(|error| report(&format!("warning: `xfer` can't reach this mount: {error}")))
         .ok();
     drop(claim);
+    if rescue::count(&label) > 0 {
+        let what = "changes of earlier mounts, which did not reach the server, are kept";
+        report(&format!("{label}: {what} on this machine; see: xfer rescue list"));
+    }
     if let Some(attached) = attached {
         attached.detach().map_err(other)?;
     }

@@ -1,5 +1,6 @@
 //! A mount that runs: until when, how it ends, and what is told of it.
 
+use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use xfer_client::core::{self, Ending, Link};
-use xfer_client::drive::Client;
+use xfer_client::drive::{Client, Farewell, Lost};
 use xfer_client::offline::Place;
 
 use xfer_protocol::Timestamp;
@@ -38,6 +39,8 @@ pub struct Running {
     released: Notify,
     /// How the session ended, once it has.
     ended: watch::Sender<Option<Result<(), Failure>>>,
+    /// How long the end of the mount may still wait.
+    farewell: Mutex<Farewell>,
     /// Where the changes are kept that did not reach the server.
     kept: Mutex<Option<PathBuf>>,
     /// Where changes are kept while the server can't be reached, if the mount works offline.
@@ -56,8 +59,20 @@ impl Running {
     ) -> Running {
         let namespace = mountinfo::namespace().unwrap_or_default();
         let (released, ended) = (Notify::new(), watch::Sender::new(None));
-        let kept = Mutex::default();
-        Running { client, mount, server, user, place, namespace, released, ended, kept, offline }
+        let (farewell, kept) = (Mutex::default(), Mutex::default());
+        Running {
+            client,
+            mount,
+            server,
+            user,
+            place,
+            namespace,
+            released,
+            ended,
+            farewell,
+            kept,
+            offline,
+        }
     }
 
     /// The kernel's number of the mount's device.
@@ -83,13 +98,15 @@ impl Running {
                     lost = true;
                     let (status, place) = (self.client.status(), self.place());
                     report(&format!("{}: {}", place.display(), loss(&status, &place)));
-                    self.settle_rest();
+                    if let Some(rest) = self.settle_rest() {
+                        report(&format!("{}: what is not on the server {rest}", place.display()));
+                    }
                 }
             }
         }
         // While programs can still read; then nothing is left to wait for once they can't.
         tokio::select! {
-            _ = self.client.sync() => {}
+            () = self.sync_before_end() => {}
             () = signals.next() => {}
         }
         // The kernel may want something of this very process before it lets go.
@@ -127,12 +144,23 @@ impl Running {
         }
     }
 
+    async fn sync_before_end(&self) {
+        let mut farewell = self.farewell.lock().clone();
+        self.client.sync_before_end(&mut farewell).await;
+        *self.farewell.lock() = farewell;
+    }
+
+    async fn finish_client(&self) -> Result<(), Lost> {
+        let mut farewell = self.farewell.lock().clone();
+        self.client.finish_after(&mut farewell).await
+    }
+
     /// Makes all durable and logs out. Another signal means now, whatever is lost.
     pub async fn finish(&self, signals: &mut Signals) -> Result<(), Failure> {
         // Nobody follows the sleep of this machine any more.
         self.client.wake_up();
         let result = tokio::select! {
-            finished = self.client.finish() => finished.map_err(|lost| lost.to_string()),
+            finished = self.finish_client() => finished.map_err(|lost| lost.to_string()),
             () = signals.next() => {
                 let status = self.client.status();
                 self.client.abandon().await;
@@ -142,7 +170,10 @@ impl Running {
                 ))
             }
         };
-        self.settle_rest();
+        let result = match (result, self.settle_rest()) {
+            (Err(why), Some(rest)) => Err(format!("{why}; all of that {rest}")),
+            (result, _) => result,
+        };
         let result = result.map_err(|why| Failure::new(Exit::Lost, why));
         self.ended.send_replace(Some(result.clone()));
         result.map_err(|Failure { exit, line }| {
@@ -162,8 +193,7 @@ impl Running {
         }
         let mut kept = self.kept.lock();
         if kept.is_none() {
-            let account = format!("{}@{}", self.user, self.server);
-            match rescue::keep(&account, &ending.to_string(), &self.client.trace()) {
+            match rescue::keep(&self.account(), &ending.to_string(), &self.client.trace()) {
                 Ok(path) => *kept = Some(path),
                 // It is tried again when it is asked for again.
                 Err(error) => return Some(Err(error.to_string())),
@@ -172,32 +202,20 @@ impl Running {
         kept.clone().map(|path| Ok(Rest::Rescued(path)))
     }
 
-    /// Keeps the rest, and says so. Removes what the mount kept offline and does not need any more.
-    fn settle_rest(&self) {
+    /// Keeps the rest, and returns what becomes of it, as a line without its subject. Removes what the
+    /// mount kept offline and does not need any more.
+    fn settle_rest(&self) -> Option<String> {
         let rest = tokio::task::block_in_place(|| self.keep_rest());
-        let line = match &rest {
-            None => None,
-            Some(Ok(Rest::Waits)) => Some(
-                "what is not on the server waits on this machine, and is sent by the next mount"
-                    .to_owned(),
-            ),
-            Some(Ok(Rest::Rescued(path))) => Some(format!(
-                "what is not on the server is kept in {}; see: xfer rescue list",
-                path.display()
-            )),
-            Some(Err(why)) => {
-                Some(format!("what is not on the server is lost, since it can't be kept: {why}"))
-            }
-        };
-        if let Some(line) = line {
-            report(&format!("{}: {line}", self.place.display()));
-        }
         let is_needed = matches!(rest, Some(Ok(Rest::Waits) | Err(_)));
         if let Some(offline) = self.offline.as_ref().filter(|_| !is_needed)
             && let Err(error) = offline.remove()
         {
             report(&format!("{}: {error}", offline.path().display()));
         }
+        rest.map(|rest| match rest {
+            Ok(rest) => rest.to_string(),
+            Err(why) => format!("is lost, since it can't be kept: {why}"),
+        })
     }
 }
 
@@ -207,6 +225,17 @@ enum Rest {
     Waits,
     /// They are a rescue.
     Rescued(PathBuf),
+}
+
+impl Display for Rest {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Rest::Waits => f.write_str("waits on this machine, and is sent by the next mount"),
+            Rest::Rescued(path) => {
+                write!(f, "is kept in {}; see: xfer rescue list", path.display())
+            }
+        }
+    }
 }
 
 fn disconnected(link: &Link) -> Option<Disconnected> {
@@ -273,6 +302,7 @@ impl Mounted for Running {
             unsent_failed: status.unsent.failed as u64,
             unsent_held: status.unsent.held as u64,
             unsent: status.unsent_files,
+            rescues: rescue::count(&self.account()) as u64,
             errors: status.errors,
         }
     }
@@ -299,7 +329,7 @@ impl Mounted for Running {
         Box::pin(async {
             // Before the mount goes, so that one that is busy is still good; a session that is lost
             // can only be unmounted, and its end says what is lost.
-            let _ = self.client.sync().await;
+            self.sync_before_end().await;
             let taken_away =
                 tokio::task::block_in_place(|| unmounting::unmount(self.mount.entry()));
             taken_away.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
@@ -317,6 +347,11 @@ impl Running {
     /// of either, is kept by another mount namespace, or by programs that use it.
     fn entry(&self) -> io::Result<Option<Entry>> {
         self.mount.entry().now()
+    }
+
+    /// `user@host:port`.
+    fn account(&self) -> String {
+        format!("{}@{}", self.user, self.server)
     }
 
     /// Where it is now, or was last known to be.

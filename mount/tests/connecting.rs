@@ -177,6 +177,12 @@ async fn what_is_not_an_xfer_server_is_told_apart() {
 }
 
 #[tokio::test]
+async fn a_server_that_dies_in_a_login_is_told_in_plain_words() {
+    let line = "the connection broke during login (the server closed it); try again";
+    check_refused(Manner::DiesInLogin, Exit::ServerTrouble, line).await;
+}
+
+#[tokio::test]
 async fn silence_ends_with_the_deadline() {
     let begin = Instant::now();
     check_refused(Manner::Silent, Exit::Unreachable, "no answer during the TLS handshake").await;
@@ -209,7 +215,7 @@ async fn each_refusal_has_its_line_and_code() {
         since: Timestamp::new(1_700_000_000, 0).unwrap(),
     };
     let line = "already mounted on laptop (10.0.0.7) since 2023-11-14 22:13:20 UTC; \
-                use --takeover to end that one";
+                use --takeover to take the tree from that one";
     check_refused(Manner::Refuses(in_use), Exit::InUse, line).await;
     let blocked = || Refusal::Blocked { seconds: 42 };
     check_refused(Manner::Refuses(blocked), Exit::Blocked, "blocked, try again in 42 s").await;

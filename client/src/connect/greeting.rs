@@ -1,6 +1,7 @@
 //! The first messages on a connection: which version is spoken, and what the link is for.
 
 use std::future::Future;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -51,6 +52,10 @@ pub(super) async fn open(
 
 fn link_error(phase: Phase, error: LinkError) -> EndpointError {
     match error {
+        // The text of TLS's library is for programmers.
+        LinkError::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            EndpointError::Broken(phase, io::Error::new(error.kind(), "the server closed it"))
+        }
         LinkError::Io(error) => EndpointError::Broken(phase, error),
         error @ (LinkError::Frame(_) | LinkError::Codec(_)) => match phase {
             Phase::Login | Phase::Attach | Phase::Resume => {

@@ -101,7 +101,7 @@ impl Core {
             waiting_for_room: self.inbox.waiting.iter().filter(has_no_room).count(),
             unsent,
             unsent_files,
-            errors: self.errors.clone(),
+            errors: self.errors.iter().chain(self.trouble_with_keeping()).cloned().collect(),
         }
     }
 

@@ -39,6 +39,11 @@ pub struct Lost {
     pub bytes: usize,
 }
 
+/// What the end of a mount may still wait for a server that can't be reached: all of its steps together
+/// no longer than any other operation.
+#[derive(Clone, Debug, Default)]
+pub struct Farewell(Patience);
+
 impl Client {
     /// Waits until every change made so far is durable, those in mapped files too.
     ///
@@ -49,18 +54,35 @@ impl Client {
         self.call(move |core: &mut Core| core.sync_to(position)).await
     }
 
+    /// Like [`Client::sync`], before the mount ends. Programs can still go on.
+    pub async fn sync_before_end(self: &Arc<Self>, farewell: &mut Farewell) {
+        tokio::select! {
+            biased;
+            _ = self.sync() => {}
+            () = self.worn_out(&mut farewell.0) => {}
+        }
+    }
+
     /// Ends the session: accepts no more changes, makes all durable, and logs out. While the link is
     /// down it waits no longer than any other operation.
     ///
     /// # Errors
     /// If the session was over, or the server could not be reached, before everything was durable.
     pub async fn finish(self: &Arc<Self>) -> Result<(), Lost> {
-        let mut patience = Patience::default();
+        self.finish_after(&mut Farewell::default()).await
+    }
+
+    /// Like [`Client::finish`], after other steps of the mount's end.
+    ///
+    /// # Errors
+    /// If the session was over, or the server could not be reached, before everything was durable.
+    pub async fn finish_after(self: &Arc<Self>, farewell: &mut Farewell) -> Result<(), Lost> {
+        let patience = &mut farewell.0;
         // A file that was closed just now may not be sent yet.
         tokio::select! {
             biased;
             _ = self.send_unsent() => {}
-            () = self.worn_out(&mut patience) => {}
+            () = self.worn_out(patience) => {}
         }
         self.write_back().await;
         self.lock().begin_drain(Ending::LoggedOut);
@@ -68,7 +90,7 @@ impl Client {
         tokio::select! {
             biased;
             () = self.all_durable() => {}
-            () = self.worn_out(&mut patience) => {}
+            () = self.worn_out(patience) => {}
         }
         self.wait_kept().await;
         self.lock().end_without_pending();

@@ -35,7 +35,7 @@ use xfer_protocol::{Errno, Ino};
 
 pub use away::{Journal, Rescue, Writing};
 pub use clock::{Clock, SystemClock};
-pub use ending::Lost;
+pub use ending::{Farewell, Lost};
 pub use kernel::Kernel;
 
 use crate::connect::{Dial, LogLink, NewSession};

@@ -52,6 +52,9 @@ pub(super) fn details(mount: &Status) -> String {
         ("cached tree", size::display(mount.tree_bytes)),
         ("deliveries", deliveries(mount)),
     ];
+    if mount.rescues > 0 {
+        rows.push(("rescues", format!("{}; see: xfer rescue list", mount.rescues)));
+    }
     if !mount.unsent.is_empty() {
         rows.push(("not sent", unsent(mount)));
     }

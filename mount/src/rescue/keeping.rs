@@ -17,6 +17,12 @@ pub fn keep(account: &str, why: &str, changes: &[Trace]) -> io::Result<PathBuf> 
     Rescues::of_user().keep(account, why, changes)
 }
 
+/// The number of rescues of an account, which is `user@host:port`.
+pub fn count(account: &str) -> usize {
+    let rescues = Rescues::of_user().all().unwrap_or_default();
+    rescues.iter().filter(|rescue| rescue.contents.account == account).count()
+}
+
 /// Keeps changes of one account's mount.
 pub struct Keeper {
     /// `user@host:port`.

@@ -17,7 +17,7 @@ mod apply;
 mod keeping;
 pub mod commands;
 
-pub use keeping::{Keeper, keep};
+pub use keeping::{Keeper, count, keep};
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};

@@ -43,6 +43,8 @@ pub enum Manner {
     Silent,
     /// Closes the connection at once.
     HangsUp,
+    /// Dies when it has read a login.
+    DiesInLogin,
     /// Like `Xfer`, but closes three of four connections at once.
     Crowded,
     /// Like `Xfer`, but busy at first: reports that in each of the possible ways in turn, one for
@@ -187,6 +189,9 @@ async fn speak(manner: Manner, busy: Option<Busy>, mut stream: TlsStream<TcpStre
     else {
         return;
     };
+    if matches!(manner, Manner::DiesInLogin) {
+        return;
+    }
     let opened = match busy {
         Some(Busy::Opened) => Opened::Refused(Refusal::Busy),
         Some(Busy::Alert | Busy::Hello) | None => opened(manner, opening),

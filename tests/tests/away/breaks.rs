@@ -386,6 +386,35 @@ fn each_way_to_unmount_works_on_a_dead_link_and_loses_nothing() {
 }
 
 #[test]
+fn the_end_of_a_mount_waits_no_longer_than_a_program_and_says_where_the_rest_is() {
+    const WAIT: Duration = Duration::from_secs(6);
+    let mut world = World::new(&["alice"]);
+    for way in ["unmount", "signal"] {
+        let mut mount = world.mounting("alice").arg("-o").arg("wait=6").start();
+        mount.shell("ls");
+        world.server.kill();
+        fs::write(mount.path("file"), way).unwrap();
+        mount.says("the connection to the server is lost");
+        let begin = Instant::now();
+        let said = if way == "unmount" {
+            mount.xfer("unmount", &[]).stderr
+        } else {
+            mount.signal(Signal::TERM);
+            mount.ended();
+            mount.said()
+        };
+        assert!((WAIT..WAIT * 2).contains(&begin.elapsed()), "{way}: {:?}", begin.elapsed());
+        let place = world.home().join(".local/state/xfer/rescue").display().to_string();
+        let says = format!("are not on the server; all of that is kept in {place}");
+        assert!(said.contains(&says), "{way}: {said}");
+        assert_eq!(mount.ended(), Some(i32::from(Exit::Lost.code())));
+        let name = world.only_rescue();
+        world.rescue(&["drop", &name]).succeeded();
+        world.server.restart();
+    }
+}
+
+#[test]
 fn a_machine_that_moves_to_another_network_is_connected_again_at_once_and_nothing_is_lost() {
     let apart = Apart::new();
     let mount = apart.mount(&[]);

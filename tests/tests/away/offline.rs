@@ -330,6 +330,8 @@ fn an_fsync_offline_does_not_lie_when_this_machines_disk_is_full() {
     // Nothing is lost as long as the mount lives.
     world.server.restart();
     wait_until("everything to be durable", PATIENCE, || mount.xfer("sync", &[]).code == Some(0));
+    let status = mount.xfer("status", &[]).succeeded().stdout;
+    assert!(!status.contains("can't be kept"), "{status}");
     mount.unmount();
     let mount = world.mount("alice");
     assert!(fs::read(mount.path("large")).unwrap() == vec![7; 3 << 20]);

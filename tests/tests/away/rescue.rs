@@ -79,6 +79,10 @@ fn the_changes_of_an_abandoned_mount_are_kept_and_can_be_applied() {
     // Without a mount there is nowhere to apply it.
     world.rescue(&["apply", &name]).refused(13);
     let mount = world.mount("alice");
+    let said = mount.said();
+    assert!(said.contains("kept on this machine; see: xfer rescue list"), "{said}");
+    let status = mount.xfer("status", &[]).succeeded().stdout;
+    assert!(status.contains("rescues        1; see: xfer rescue list"), "{status}");
     let applied = world.rescue(&["apply", &name]).succeeded();
     assert_eq!(applied.stderr, "", "{applied:?}");
     assert_same(&snapshot_without_times(&reference), &snapshot_without_times(mount.root()));
@@ -89,6 +93,7 @@ fn the_changes_of_an_abandoned_mount_are_kept_and_can_be_applied() {
     world.rescue(&["drop", &name]).succeeded();
     assert_eq!(world.rescue(&["list"]).succeeded().stdout, "nothing was rescued\n");
     world.rescue(&["show", &name]).refused(1);
+    assert!(!mount.xfer("status", &[]).succeeded().stdout.contains("rescues"));
     mount.unmount();
 }
 

@@ -36,6 +36,8 @@ pub(in crate::core) struct Kept {
     described: BTreeSet<Ino>,
     /// Those that the step under way describes besides.
     being_described: BTreeSet<Ino>,
+    /// Why the last changes can't be kept.
+    trouble: Option<String>,
     /// Whether the claim to the session is kept too. Without it, a crash loses what is kept.
     has_claim: bool,
     /// Since when a program was told that a change is safe that is only here, and the last such.
@@ -165,6 +167,7 @@ impl Core {
     /// Notes that everything up to an op is on this machine's disk.
     pub(crate) fn note_kept(&mut self, upto: Seq) {
         self.kept.upto = Some(upto);
+        self.kept.trouble = None;
         self.kept.described.append(&mut self.kept.being_described);
         self.uplink.log.note_kept(upto);
     }
@@ -172,6 +175,16 @@ impl Core {
     /// Notes that the last step was not taken, and what is on this machine's disk is as it was.
     pub(crate) fn note_no_more_kept(&mut self) {
         self.kept.being_described.clear();
+    }
+
+    /// Notes why the last step was not taken.
+    pub(crate) fn note_trouble(&mut self, why: String) {
+        self.kept.trouble = Some(why);
+    }
+
+    /// Why changes can't be kept, as long as they need to be.
+    pub(in crate::core) fn trouble_with_keeping(&self) -> Option<&String> {
+        self.kept.trouble.as_ref().filter(|_| !self.session.is_up() && !self.all_kept())
     }
 
     /// Notes whether the claim to the session is on this machine's disk.

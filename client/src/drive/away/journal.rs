@@ -70,7 +70,11 @@ impl Client {
                 }
                 Err(error) => {
                     is_sound &= is_full(&error);
-                    self.note_no_more_kept(is_sound, was_taken.then_some(&error));
+                    let why = format!("changes can't be kept on this machine: {error}");
+                    if was_taken {
+                        tracing::error!("{why}");
+                    }
+                    self.note_no_more_kept(is_sound, why);
                     drop(writing);
                     sleep(RETRY).await;
                 }
@@ -111,17 +115,15 @@ impl Client {
         }
     }
 
-    /// Notes that the last step was not taken, and why, if that is news. What was kept before still
-    /// is, if the journal is sound.
-    fn note_no_more_kept(&self, is_sound: bool, news: Option<&io::Error>) {
+    /// Notes that the last step was not taken, and why. What was kept before still is, if the journal is
+    /// sound.
+    fn note_no_more_kept(&self, is_sound: bool, why: String) {
         let mut core = self.lock();
         match is_sound {
             true => core.note_no_more_kept(),
             false => core.note_none_kept(),
         }
-        if let Some(error) = news {
-            core.note_error(format!("changes can't be kept on this machine: {error}"));
-        }
+        core.note_trouble(why);
     }
 
     /// Notes the claim to the session where a crash does not lose it.

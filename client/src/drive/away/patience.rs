@@ -8,7 +8,7 @@ use crate::drive::links::GOOD_LINK;
 
 /// The patience of one operation. Time counts while the link is down, and while it comes and goes
 /// without bringing anything about.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::drive) struct Patience {
     /// When it ends, if the link is down.
     end: Option<Instant>,

@@ -19,7 +19,7 @@ fn line(error: &ConnectError) -> String {
             format!("{error}, or trust it with --fingerprint")
         }
         ConnectError::Endpoint { error: EndpointError::Refused(Refusal::InUse { .. }), .. } => {
-            format!("{error}; use --takeover to end that one")
+            format!("{error}; use --takeover to take the tree from that one")
         }
         ConnectError::Trust(TrustError::Unknown { shown, .. }) => format!(
             "{error}: if `xfer-server fingerprint` on the server prints the same, mount with \
@@ -104,7 +104,10 @@ mod tests {
         let (host, address) = ("laptop".to_owned(), "192.0.2.1".to_owned());
         let since = xfer_protocol::Timestamp::default();
         let in_use = EndpointError::Refused(Refusal::InUse { host, address, since });
-        check(at(in_use), "since 1970-01-01 00:00:00 UTC; use --takeover to end that one");
+        check(
+            at(in_use),
+            "since 1970-01-01 00:00:00 UTC; use --takeover to take the tree from that one",
+        );
         let invalid = EndpointError::Certificate("expired".to_owned());
         check(at(invalid), "expired; replace it, or trust it with --fingerprint");
         let shown: Fingerprint =
