@@ -15,6 +15,7 @@ use super::attr::{FOR_EVER, View, absent, attr, file_type};
 use super::dying::is_killed;
 use super::filesystem::XferFs;
 use super::placing;
+use super::repeats::{Lookup, Repeatable, impatient};
 use super::replies::{GENERATION, Noting, Refuse};
 use super::words::{given, new_name, open_flags, owner, parse};
 
@@ -254,20 +255,22 @@ impl XferFs {
         reply: ReplyEntry,
     ) {
         let (name, view) = (parse(name), self.view);
+        let lookup = Lookup { thread: request.pid(), parent, name: name.as_ref().ok().cloned() };
+        let failed = self.repeats.take(&lookup);
+        let reply = Repeatable::new(reply, lookup, self.repeats.clone());
         let attempt = move |state: &mut Core| match state.lookup(parent, given(&name)?)? {
             Some(found) => Ok(Ok(found)),
             None => Ok(Err(state.may_keep_absent(parent, given(&name)?))),
         };
-        self.answer(
-            request,
-            reply,
-            with_validity(attempt),
-            move |reply, (found, valid)| match found {
+        let attempt = impatient(with_validity(attempt), failed);
+        self.answer(request, reply, attempt, move |reply, (found, valid)| {
+            let reply = reply.inner();
+            match found {
                 Ok((ino, node)) => reply.entry(&valid, &attr(ino, &node, view), GENERATION),
                 Err(true) => reply.entry(&valid, &absent(), GENERATION),
                 Err(false) => reply.entry(&Duration::ZERO, &absent(), GENERATION),
-            },
-        );
+            }
+        });
     }
 
     /// Answers a lookup in the hidden directory, which only threads that place arrivals can see.

@@ -24,6 +24,7 @@ use super::attr::View;
 use super::interrupts::Interrupts;
 use super::notices::Attributes;
 use super::placing::{HIDDEN_NAME, Placing};
+use super::repeats::Repeats;
 use super::replies::Noting;
 use super::words::{
     fallocate_mode, given, new_name, new_special, open_flags, parse, permissions, rename_mode,
@@ -39,6 +40,7 @@ pub(super) struct XferFs {
     pub(super) placing: Arc<Placing>,
     pub(super) interrupts: Arc<Interrupts>,
     pub(super) kernel: Arc<Attributes>,
+    pub(super) repeats: Arc<Repeats>,
     pub(super) view: View,
     pub(super) sync: bool,
 }

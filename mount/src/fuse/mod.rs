@@ -15,7 +15,7 @@ mod interrupts;
 mod placing;
 mod dying;
 mod notices;
-mod expiring;
+mod repeats;
 mod mounting;
 
 use std::io;
@@ -28,11 +28,11 @@ use tokio::sync::watch;
 use crate::command::options::Access;
 use crate::mountpoint::mountinfo::Entry;
 use attr::View;
-use expiring::Expiring;
 use filesystem::XferFs;
 use interrupts::Interrupts;
-use notices::{Attributes, Notices};
+use notices::{Attributes, Expiring, Notices};
 use placing::Placing;
+use repeats::Repeats;
 use xfer_client::drive::Client;
 
 /// The options of a mount.
@@ -85,6 +85,7 @@ pub fn mount(
     let filesystem = XferFs {
         client: client.clone(),
         placing: placing.clone(),
+        repeats: Arc::new(Repeats::default()),
         interrupts: interrupts.clone(),
         kernel: attributes.clone(),
         view: View { owners: client.owners(), umask: options.umask },

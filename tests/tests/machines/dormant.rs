@@ -130,6 +130,19 @@ fn programs_that_work_while_another_mount_takes_the_tree_wait_and_go_on() {
 }
 
 #[test]
+fn a_program_waits_once_for_a_name_that_its_kernel_looks_up_twice() {
+    const WAIT: Duration = Duration::from_secs(5);
+    let world = World::new(&["alice"]);
+    let first = mount(&world, &["-o", "wait=5"]);
+    first.shell("mkdir d; echo text > d/file; cat d/file");
+    let _second = take_over(&world, &[]);
+    wait_until("the first mount to be dormant", PATIENCE, || is_dormant(&first));
+    let begin = Instant::now();
+    assert_eq!(errno(fs::metadata(first.path("d/file"))), libc::EBUSY);
+    assert!((WAIT..WAIT * 2).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+}
+
+#[test]
 fn a_dormant_mount_gives_ebusy_once_a_programs_patience_ends() {
     let world = World::new(&["alice"]);
     let first = mount(&world, &["-o", "wait=0"]);

@@ -23,16 +23,16 @@ const ENTRY_BYTES: usize = 16;
 
 /// The connection to the kernel.
 #[derive(Clone)]
-pub(super) struct Expiring(Arc<OwnedFd>);
+pub(in crate::fuse) struct Expiring(Arc<OwnedFd>);
 
 impl Expiring {
     /// Shares the connection of a session.
-    pub(super) fn of(session: &impl AsFd) -> io::Result<Expiring> {
+    pub(in crate::fuse) fn of(session: &impl AsFd) -> io::Result<Expiring> {
         Ok(Expiring(Arc::new(session.as_fd().try_clone_to_owned()?)))
     }
 
     /// Has the kernel look again at a name. `NotFound` if it does not keep it.
-    pub(super) fn expire(&self, parent: Ino, name: &Name) -> io::Result<()> {
+    pub(in crate::fuse) fn expire(&self, parent: Ino, name: &Name) -> io::Result<()> {
         let name = name.as_bytes();
         let head = head(parent, name.len());
         rustix::io::writev(

@@ -13,8 +13,11 @@ use xfer_client::core::Notice;
 use xfer_client::drive::Kernel;
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
-use super::expiring::Expiring;
 use super::placing::Placing;
+
+mod expiring;
+
+pub(super) use expiring::Expiring;
 
 /// The kernel, as the client sees it.
 pub(super) struct Notices {
