@@ -23,7 +23,9 @@ for_tests=(
     getfacl:acl
     git:git
     inotifywait:inotify-tools
+    mkfs.btrfs:btrfs-progs
     ip:iproute2
+    mkfs.ext4:e2fsprogs
     nano:nano
     openssl:openssl
     python3:python3

@@ -128,6 +128,10 @@ impl Files for Mortal {
         self.inner.each(visit)
     }
 
+    fn offer_freed(&self) -> Result<(), StoreError> {
+        self.inner.offer_freed()
+    }
+
     fn disk(&self) -> Result<Disk, StoreError> {
         self.inner.disk()
     }

@@ -151,6 +151,10 @@ impl Files for Faulty {
         Ok(())
     }
 
+    fn offer_freed(&self) -> Result<(), StoreError> {
+        self.inner.offer_freed()
+    }
+
     fn disk(&self) -> Result<Disk, StoreError> {
         self.inner.disk()
     }

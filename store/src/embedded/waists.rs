@@ -153,7 +153,10 @@ impl Contents for Embedded {
     }
 
     fn reclaim(&self) -> Answer<'_, ()> {
-        self.hop(housekeeping::collect)
+        self.hop(|parts| {
+            let collected = housekeeping::collect(parts);
+            collected.and(parts.files.offer_freed())
+        })
     }
 
     fn disk(&self) -> Answer<'_, Disk> {

@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use xfer_mount::process::exit::Exit;
 use xfer_tests::files::{errno, write_synced};
 use xfer_tests::programs::program;
+use xfer_tests::small_disk::SmallDisk;
 use xfer_tests::snapshot::{assert_same, snapshot_without_times};
 use xfer_tests::{Mount, PATIENCE, Random, Relay, World, run_within, scale, shell, wait_until};
 
@@ -42,26 +43,6 @@ fn places(world: &World) -> Vec<PathBuf> {
     let accounts = fs::read_dir(world.home().join(".cache/xfer/offline")).into_iter().flatten();
     let sessions = accounts.flatten().flat_map(|account| fs::read_dir(account.path()).unwrap());
     sessions.map(|session| session.unwrap().path()).collect()
-}
-
-/// A disk of a few bytes, until it is dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Mounts one at a new directory. `size` is as `mount` takes it.
-    fn at(path: &Path, size: &str) -> SmallDisk {
-        fs::create_dir(path).unwrap();
-        let at = path.display();
-        shell(Path::new("/"), &format!("mount -t tmpfs -o size={size},mode=700 tmpfs '{at}'"));
-        SmallDisk(path.to_owned())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
-        assert!(std::thread::panicking() || unmounted.unwrap().success());
-    }
 }
 
 #[test]
@@ -316,6 +297,7 @@ fn work_offline_goes_on_up_to_the_size_that_was_given_and_is_all_sent() {
 fn an_fsync_offline_does_not_lie_when_this_machines_disk_is_full() {
     let mut world = World::new(&["alice"]);
     let cache = world.home().join(".cache");
+    fs::create_dir(&cache).unwrap();
     let _disk = SmallDisk::at(&cache, "1m");
     let mount = offline(&world, "offline,wait=2");
     mount.shell("ls");
@@ -342,6 +324,7 @@ fn an_fsync_offline_does_not_lie_when_this_machines_disk_is_full() {
 fn room_on_this_machines_disk_is_used_as_soon_as_there_is_enough_for_what_is_new() {
     let mut world = World::new(&["alice"]);
     let cache = world.home().join(".cache");
+    fs::create_dir(&cache).unwrap();
     let _disk = SmallDisk::at(&cache, "8m");
     let filler = cache.join("filler");
     fs::write(&filler, vec![1; 3 << 20]).unwrap();
@@ -369,6 +352,7 @@ fn room_on_this_machines_disk_is_used_as_soon_as_there_is_enough_for_what_is_new
 fn what_is_fsynced_offline_is_sent_though_the_mount_is_killed_and_the_disk_full_to_the_last_byte() {
     let mut world = World::new(&["alice"]);
     let cache = world.home().join(".cache");
+    fs::create_dir(&cache).unwrap();
     let _disk = SmallDisk::at(&cache, "8m");
     let mount = offline(&world, "offline,wait=1");
     mount.shell("ls");

@@ -4,10 +4,10 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use tempfile::TempDir;
@@ -19,38 +19,9 @@ use xfer_tests::fragile::image::Image;
 use xfer_tests::fragile::mounted::Fragile;
 use xfer_tests::programs::program;
 use xfer_tests::server::Server;
+use xfer_tests::small_disk::SmallDisk;
 use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, PATIENCE, World, shell, wait_until};
-
-/// A small filesystem for a store; dropping it unmounts it.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn at(path: &Path, size: &str) -> SmallDisk {
-        let options = format!("mount -t tmpfs -o size={size},mode=700 tmpfs '{}'", path.display());
-        shell(Path::new("/"), &options);
-        SmallDisk(path.to_owned())
-    }
-
-    /// An ext4 of 96 MiB with a limited number of inodes.
-    fn with_files(path: &Path, files: u32) -> SmallDisk {
-        let image = path.with_extension("image");
-        let make = format!(
-            "truncate -s 96M '{0}' && mkfs.ext4 -q -N {files} '{0}' && mount -o loop '{0}' '{1}' \
-             && chmod 700 '{1}'",
-            image.display(),
-            path.display()
-        );
-        shell(Path::new("/"), &make);
-        SmallDisk(path.to_owned())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 /// Writes until an error, and returns its errno.
 fn fill(path: &Path) -> i32 {
@@ -99,6 +70,23 @@ fn a_full_disk_is_told_at_the_system_call_and_removing_files_makes_room() {
     // At once, although the removed file stays on the server's disk until the change is durable.
     fs::write(mount.path("again"), vec![7; 8 << 20]).unwrap();
     mount.sync();
+    mount.unmount();
+}
+
+#[test]
+fn room_that_was_freed_is_there_at_once_on_a_disk_that_frees_late() {
+    let (world, _disk) = with_a_disk(&["alice"], SmallDisk::that_frees_late);
+    let mount = world.mount("alice");
+    let part = vec![7; 16 << 20];
+    let fits = |index: &u32| write_synced(&mount.path(&format!("part{index}")), &part).is_ok();
+    let count = (0..100).take_while(fits).count();
+    assert!((6..100).contains(&count), "{count}");
+    mount.shell("rm part0 part1 part2 part3");
+    mount.sync();
+    // The disk's own next transaction may be half a minute away.
+    let begin = Instant::now();
+    write_synced(&mount.path("again"), &part.repeat(2)).unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
     mount.unmount();
 }
 

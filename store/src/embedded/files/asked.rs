@@ -68,6 +68,9 @@ pub trait Files: Send + Sync + 'static {
     fn set_aside(&self, content: ContentId) -> Result<u64, StoreError>;
     /// Calls `visit` for every content, in search of those that no row refers to.
     fn each(&self, visit: &mut dyn FnMut(ContentId)) -> Result<(), StoreError>;
+    /// Has the filesystem offer the space that was freed before. One that never writes in place does so
+    /// only with its next transaction (btrfs(5): `commit`, 30 s). Slow.
+    fn offer_freed(&self) -> Result<(), StoreError>;
     /// The size of the disk, and its free room.
     fn disk(&self) -> Result<Disk, StoreError>;
 }

@@ -22,6 +22,7 @@ use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use asked::Files;
 use lru::LruCache;
@@ -51,6 +52,8 @@ pub struct FileStore {
     whole_from: ContentId,
     open: Mutex<LruCache<ContentId, Arc<File>>>,
     unsynced: Mutex<Unsynced>,
+    /// Whether the filesystem may not offer yet what was freed.
+    has_freed: AtomicBool,
     /// Held during a sync: the kernel reports a failure once, and the report must reach the content
     /// that it belongs to.
     syncing: Mutex<()>,
@@ -85,6 +88,7 @@ impl FileStore {
             whole_from: ContentId(u64::MAX),
             open: Mutex::new(LruCache::new(OPEN_MAX)),
             unsynced: Mutex::default(),
+            has_freed: AtomicBool::new(false),
             syncing: Mutex::default(),
         })
     }
@@ -357,6 +361,7 @@ impl Files for FileStore {
             }
             space::free(&file, offset..offset + len)
         });
+        self.has_freed.store(true, Ordering::Relaxed);
         freed.map_err(|error| self.failed("freeing", content, error))
     }
 
@@ -375,6 +380,7 @@ impl Files for FileStore {
             }
             space::keep(&file, ranges)
         });
+        self.has_freed.store(true, Ordering::Relaxed);
         freed.map_err(|error| self.failed("freeing", content, error))
     }
 
@@ -397,6 +403,7 @@ impl Files for FileStore {
         // Evicted only after the removal: before it, another thread could open the file again.
         self.open.lock().pop(&content);
         self.unsynced.lock().forget(content);
+        self.has_freed.store(true, Ordering::Relaxed);
         match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.map_err(|error| self.failed("removing", content, error)),
@@ -427,6 +434,15 @@ impl Files for FileStore {
         let visited = shards::visit(&self.root, visit);
         flock(&self.root_file, FlockOperation::Unlock).map_err(|error| failed(error.into()))?;
         visited.map_err(failed)
+    }
+
+    fn offer_freed(&self) -> Result<(), StoreError> {
+        if !self.has_freed.swap(false, Ordering::Relaxed) || !self.syncs_as_a_whole {
+            return Ok(());
+        }
+        // By another descriptor: the failures that `root_file` reports are those of contents.
+        let synced = File::open(&self.root).and_then(|root| Ok(syncfs(&root)?));
+        synced.map_err(|error| StoreError::io("waiting for freed space", error))
     }
 
     fn disk(&self) -> Result<Disk, StoreError> {
