@@ -431,6 +431,18 @@ async fn a_server_that_ends_while_it_checks_passwords_does_not_count_them_as_wro
 }
 
 #[tokio::test]
+async fn a_password_that_could_not_be_checked_does_not_count_as_wrong() {
+    let house = House::new();
+    let meta = SqliteStore::open(house.store.path()).unwrap();
+    let (carol, quota) = (Name::new(b"carol").unwrap(), Quota::UNLIMITED);
+    meta.create_account(&carol, "no hash", quota, quota, Timestamp::default()).unwrap();
+    for _ in 0..6 {
+        let refusal = house.try_password("carol", b"right", HERE).await;
+        assert_eq!(refusal, Some(Refusal::Internal));
+    }
+}
+
+#[tokio::test]
 async fn a_clock_that_was_set_back_does_not_lengthen_a_block() {
     let house = House::new();
     house.guess("alice", 5).await;

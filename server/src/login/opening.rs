@@ -252,6 +252,29 @@ async fn check_now(
     let key = name.as_ref().map_or(NO_NAME.to_owned(), Name::to_string);
     let begun = lockouts.begin(&key, source).await;
     let attempt = begun.map_err(|LockedOut { seconds }| Refusal::Blocked { seconds })?;
+    match find_verified(accounts, name, password, &key).await {
+        Ok(Some(account)) => {
+            lockouts.succeed(attempt).await;
+            Ok(account)
+        }
+        Ok(None) => {
+            lockouts.fail(attempt).await;
+            Err(Refusal::WrongPassword)
+        }
+        Err(refusal) => {
+            lockouts.take_back(attempt);
+            Err(refusal)
+        }
+    }
+}
+
+/// The account of this name, if the password is right. `key` is the name for the log.
+async fn find_verified(
+    accounts: &dyn Accounts,
+    name: Option<Name>,
+    password: Password,
+    key: &str,
+) -> Result<Option<Account>, Refusal> {
     let account = match name {
         Some(name) => accounts.find(name).await.map_err(internal)?,
         None => None,
@@ -266,16 +289,7 @@ async fn check_now(
         tracing::error!(user = key, %error, "set the password anew: xfer-server user passwd {key}");
         Refusal::Internal
     })?;
-    match account.filter(|_| right) {
-        Some(account) => {
-            lockouts.succeed(attempt).await;
-            Ok(account)
-        }
-        None => {
-            lockouts.fail(attempt).await;
-            Err(Refusal::WrongPassword)
-        }
-    }
+    Ok(account.filter(|_| right))
 }
 
 fn internal(error: StoreError) -> Refusal {

@@ -8,8 +8,9 @@
 //! after a restart. If it was set in between, a lockout lasts at worst its full length again.
 //!
 //! **Invariant:** an attempt is counted before it is checked, and uncounted if the password was right.
-//! That it was wrong is written down before the client is told. So a server that ends while it checks
-//! right passwords locks nobody out, and a guesser who makes it end learns nothing.
+//! That it was wrong is written down, or is being written by another caller, before the client is told.
+//! So a server that ends while it checks right passwords locks nobody out, and a guesser who makes it
+//! end learns nothing.
 //!
 //! **Invariant:** counting needs only memory. No state is locked while the store is written, and at
 //! most one caller waits for it; the other callers leave their changes to that one.
@@ -64,15 +65,18 @@ struct Streaks {
 type Stored = HashMap<Pair, Option<Streak>>;
 
 /// A password that is being checked. While this server runs, it counts as wrong unless passed to
-/// [`Lockouts::succeed`]; for good, once it is passed to [`Lockouts::fail`].
+/// [`Lockouts::succeed`] or [`Lockouts::take_back`]; for good, once it is passed to [`Lockouts::fail`].
 #[must_use]
 pub struct Attempt {
-    pair: Pair,
-    pair_made: Streak,
-    source: Pair,
-    /// The source's count before this attempt, and after it.
-    source_before: Option<Streak>,
-    source_made: Streak,
+    pair: Counted,
+    source: Counted,
+}
+
+/// What an attempt did to one count.
+struct Counted {
+    of: Pair,
+    before: Option<Streak>,
+    made: Streak,
 }
 
 /// Attempts are refused for now.
@@ -106,14 +110,16 @@ impl Lockouts {
         let mut state = self.lock();
         state.attempts_until_sweep = state.attempts_until_sweep.saturating_sub(1);
         let now_ms = self.now_ms();
-        let source_before = state.streak(&source, &stored);
-        let of_pair = Rule::PAIR.attempt(state.streak(&pair, &stored), now_ms);
-        let of_source = Rule::SOURCE.attempt(source_before, now_ms);
+        let before = [state.streak(&pair, &stored), state.streak(&source, &stored)];
+        let of_pair = Rule::PAIR.attempt(before[0], now_ms);
+        let of_source = Rule::SOURCE.attempt(before[1], now_ms);
         match (of_pair, of_source) {
             (Ok(pair_made), Ok(source_made)) => {
                 state.count(&pair, pair_made);
                 state.count(&source, source_made);
-                Ok(Attempt { pair, pair_made, source, source_before, source_made })
+                let pair = Counted { of: pair, before: before[0], made: pair_made };
+                let source = Counted { of: source, before: before[1], made: source_made };
+                Ok(Attempt { pair, source })
             }
             (of_pair, of_source) => {
                 let remaining_ms = of_pair.err().max(of_source.err()).unwrap_or(0);
@@ -124,13 +130,23 @@ impl Lockouts {
 
     /// Writes down an attempt whose password was wrong. May wait for the store.
     pub async fn fail(&self, attempt: Attempt) {
-        let Attempt { pair, pair_made, source, source_made, .. } = attempt;
         {
             let mut state = self.lock();
-            state.keep_count(&pair, pair_made);
-            state.keep_count(&source, source_made);
+            state.keep_count(&attempt.pair);
+            state.keep_count(&attempt.source);
         }
         self.write_down().await;
+    }
+
+    /// Uncounts an attempt whose password could not be checked.
+    pub fn take_back(&self, attempt: Attempt) {
+        let mut state = self.lock();
+        for (rule, counted) in [(Rule::PAIR, attempt.pair), (Rule::SOURCE, attempt.source)] {
+            if let Some(streak) = state.known.get(&counted.of).copied().flatten() {
+                let left = rule.forgive(streak, counted.before, counted.made);
+                state.count(&counted.of, left);
+            }
+        }
     }
 
     /// Uncounts an attempt whose password was right. May wait for the store.
@@ -138,14 +154,15 @@ impl Lockouts {
     /// This clears the account's count but not the source's: otherwise a guesser with an account
     /// could reset it at will.
     pub async fn succeed(&self, attempt: Attempt) {
-        let Attempt { pair, source, source_before, source_made, .. } = attempt;
-        let stored = self.read(&[&source]).await;
+        let Attempt { pair, source } = attempt;
+        let stored = self.read(&[&source.of]).await;
         {
             let mut state = self.lock();
             let now_ms = self.now_ms();
-            state.keep(&pair, Streak { count: 0, last_ms: now_ms, locked_until_ms: now_ms });
-            if let Some(streak) = state.streak(&source, &stored) {
-                state.keep(&source, Rule::SOURCE.forgive(streak, source_before, source_made));
+            state.keep(&pair.of, Streak { count: 0, last_ms: now_ms, locked_until_ms: now_ms });
+            if let Some(streak) = state.streak(&source.of, &stored) {
+                let left = Rule::SOURCE.forgive(streak, source.before, source.made);
+                state.keep(&source.of, left);
             }
         }
         self.write_down().await;
@@ -287,14 +304,13 @@ impl Streaks {
         self.unwritten.insert(pair.clone(), streak);
     }
 
-    /// Keeps what counts for a pair by now; what an attempt `made` of it, if that is not known any
-    /// more.
-    fn keep_count(&mut self, pair: &Pair, made: Streak) {
-        match self.known.get(pair).copied() {
+    /// Keeps what counts by now; what the attempt made of it, if that is not known any more.
+    fn keep_count(&mut self, counted: &Counted) {
+        match self.known.get(&counted.of).copied() {
             // A right password has cleared it meanwhile.
             Some(None) => {}
-            Some(Some(streak)) => self.keep(pair, streak),
-            None => self.keep(pair, made),
+            Some(Some(streak)) => self.keep(&counted.of, streak),
+            None => self.keep(&counted.of, counted.made),
         }
     }
 
