@@ -60,7 +60,8 @@ pub fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::
         let _ = fs::remove_file(&next);
         return Err(error);
     }
-    path.parent().map_or(Ok(()), sync_directory)?;
+    // Not an error of a full disk any more: the other one is gone.
+    path.parent().map_or(Ok(()), sync_directory).map_err(io::Error::other)?;
     Ok(file)
 }
 

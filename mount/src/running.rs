@@ -41,7 +41,7 @@ pub struct Running {
     ended: watch::Sender<Option<Result<(), Failure>>>,
     /// How long the end of the mount may still wait.
     farewell: Mutex<Farewell>,
-    /// Where the changes are kept that did not reach the server.
+    /// Where the changes are rescued that did not reach the server.
     kept: Mutex<Option<PathBuf>>,
     /// Where changes are kept while the server can't be reached, if the mount works offline.
     offline: Option<Place>,
@@ -184,55 +184,74 @@ impl Running {
 
 impl Running {
     /// Keeps what did not reach the server on this machine, once, if the session is over. Returns
-    /// where it is.
-    fn keep_rest(&self) -> Option<Result<Rest, String>> {
+    /// what becomes of it.
+    fn keep_rest(&self) -> Option<Rest> {
         let status = self.client.status();
         let ending = status.ending().filter(|_| status.pending_ops > 0)?;
-        if matches!(ending, Ending::LinkLost(_)) && status.all_kept {
-            return Some(Ok(Rest::Waits));
+        let waits = matches!(ending, Ending::LinkLost(_)) && status.some_kept;
+        if waits && status.all_kept {
+            return Some(Rest { waits, rescued: None });
         }
         let mut kept = self.kept.lock();
         if kept.is_none() {
-            match rescue::keep(&self.account(), &ending.to_string(), &self.client.trace()) {
+            let trace = if waits { self.client.unkept_trace() } else { self.client.trace() };
+            match rescue::keep(&self.account(), &ending.to_string(), &trace) {
                 Ok(path) => *kept = Some(path),
                 // It is tried again when it is asked for again.
-                Err(error) => return Some(Err(error.to_string())),
+                Err(error) => return Some(Rest { waits, rescued: Some(Err(error.to_string())) }),
             }
         }
-        kept.clone().map(|path| Ok(Rest::Rescued(path)))
+        kept.clone().map(|path| Rest { waits, rescued: Some(Ok(path)) })
     }
 
     /// Keeps the rest, and returns what becomes of it, as a line without its subject. Removes what the
     /// mount kept offline and does not need any more.
     fn settle_rest(&self) -> Option<String> {
         let rest = tokio::task::block_in_place(|| self.keep_rest());
-        let is_needed = matches!(rest, Some(Ok(Rest::Waits) | Err(_)));
-        if let Some(offline) = self.offline.as_ref().filter(|_| !is_needed)
+        if let Some(offline) = &self.offline
+            && !rest.as_ref().is_some_and(Rest::needs_journal)
             && let Err(error) = offline.remove()
         {
             report(&format!("{}: {error}", offline.path().display()));
         }
-        rest.map(|rest| match rest {
-            Ok(rest) => rest.to_string(),
-            Err(why) => format!("is lost, since it can't be kept: {why}"),
-        })
+        rest.map(|rest| rest.to_string())
     }
 }
 
 /// What becomes of changes that did not reach the server.
-enum Rest {
-    /// The next mount sends them.
-    Waits,
-    /// They are a rescue.
-    Rescued(PathBuf),
+struct Rest {
+    /// Whether the next mount sends them, but for those that are rescued.
+    waits: bool,
+    /// Where the others are rescued, or why they can't be; `None` if there are no others.
+    rescued: Option<Result<PathBuf, String>>,
+}
+
+impl Rest {
+    /// Whether what the mount kept offline has something that is nowhere else.
+    fn needs_journal(&self) -> bool {
+        self.waits || matches!(self.rescued, Some(Err(_)))
+    }
 }
 
 impl Display for Rest {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Rest::Waits => f.write_str("waits on this machine, and is sent by the next mount"),
-            Rest::Rescued(path) => {
+        if self.waits {
+            f.write_str("waits on this machine, and is sent by the next mount")?;
+        }
+        match (&self.rescued, self.waits) {
+            (None, _) => Ok(()),
+            (Some(Ok(path)), false) => {
                 write!(f, "is kept in {}; see: xfer rescue list", path.display())
+            }
+            (Some(Ok(path)), true) => {
+                write!(f, ", but for what is kept in {}; see: xfer rescue list", path.display())
+            }
+            (Some(Err(why)), false) => write!(f, "is lost, since it can't be kept: {why}"),
+            (Some(Err(why)), true) => {
+                write!(
+                    f,
+                    ", but for the last changes, which are lost, since they can't be kept: {why}"
+                )
             }
         }
     }
@@ -302,7 +321,8 @@ impl Mounted for Running {
             unsent_failed: status.unsent.failed as u64,
             unsent_held: status.unsent.held as u64,
             unsent: status.unsent_files,
-            rescues: rescue::count(&self.account()) as u64,
+            // Whoever asks looks for them: that takes a disk, which may hang.
+            rescues: 0,
             errors: status.errors,
         }
     }
@@ -315,7 +335,7 @@ impl Mounted for Running {
         Box::pin(async {
             self.client.abandon().await;
             let kept = tokio::task::block_in_place(|| self.keep_rest());
-            if let Some(Err(why)) = kept {
+            if let Some(Err(why)) = kept.and_then(|rest| rest.rescued) {
                 let line = format!("what is not on the server can't be kept, so it stays: {why}");
                 return Err(Failure::new(Exit::Lost, line));
             }
@@ -332,8 +352,12 @@ impl Mounted for Running {
             self.sync_before_end().await;
             let taken_away =
                 tokio::task::block_in_place(|| unmounting::unmount(self.mount.entry()));
-            taken_away.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
-            // Everything is durable: what other namespaces have of it ends with this process.
+            taken_away.map_err(|error| {
+                // It goes on, and its end is yet to come.
+                *self.farewell.lock() = Farewell::default();
+                Failure::new(Exit::Other, error.to_string())
+            })?;
+            // What other namespaces have of it ends with this process.
             self.released.notify_one();
             let mut ended = self.ended.subscribe();
             let ended = ended.wait_for(Option::is_some).await;

@@ -32,6 +32,8 @@ pub struct Status {
     pub kept_here_since: Option<Timestamp>,
     /// Whether all changes that are not durable are kept on this machine's disk.
     pub all_kept: bool,
+    /// Whether some of them are, so that the next mount can send these.
+    pub some_kept: bool,
     /// The seq of the last change.
     pub last: Seq,
     /// The seq of the last durable change.
@@ -89,6 +91,7 @@ impl Core {
             pending_bytes,
             is_stuck: self.is_stuck(),
             all_kept: self.all_kept(),
+            some_kept: self.some_kept(),
             kept_here_since: self.kept_here_since(),
             last: self.uplink.log.last(),
             durable: self.uplink.log.durable(),

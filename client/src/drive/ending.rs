@@ -21,8 +21,9 @@ const GIVING_UP_MAX: Duration = Duration::from_secs(5);
 /// The longest time after a session's end in which its last answers may still reach the kernel.
 const ANSWERS_MAX: Duration = Duration::from_secs(1);
 
-/// The longest time that this machine's disk may take for what is not durable.
-const KEPT_MAX: Duration = Duration::from_secs(5);
+/// The longest time that this machine's disk may take for what is not durable: enough for one more try
+/// after it was full.
+const KEPT_MAX: Duration = Duration::from_secs(7);
 
 /// The longest time that the kernel may take to write back mapped pages.
 const WRITE_BACK_MAX: Duration = Duration::from_secs(10);
@@ -137,6 +138,11 @@ impl Client {
     /// The changes that are not durable.
     pub fn trace(&self) -> Vec<Trace> {
         self.lock().trace()
+    }
+
+    /// Those of them that are not kept on this machine's disk for the next client either.
+    pub fn unkept_trace(&self) -> Vec<Trace> {
+        self.lock().unkept_trace()
     }
 
     /// Waits until all changes are durable, or the session is over, or the server has no room for

@@ -79,8 +79,8 @@ pub(super) fn read(path: &Path) -> io::Result<Kept> {
     }
     must_be_readable(path, &file)?;
     // SAFETY: the file must not shrink while it is mapped. It is in a directory that only this
-    // user can enter, and the lock on that directory is held by this process, which replaces the
-    // file and never truncates it.
+    // user can enter, and the lock on that directory is held by this process, which replaces or
+    // removes the file. It truncates only one that it has written itself, and that is never read.
     let mapped = unsafe { Mmap::map(&file)? };
     let mut left = Bytes::from_owner(mapped);
     if left.starts_with(MAGIC) {

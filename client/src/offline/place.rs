@@ -25,6 +25,9 @@ const WRITE_BYTES: usize = 4 << 20;
 const LOOKS: usize = 3;
 const LOOK: Duration = Duration::from_millis(10);
 
+/// The most damaged journals of one session that are kept aside.
+const ASIDE_MAX: usize = 16;
+
 /// The file with the claim to the session.
 const CLAIM: &str = "claim";
 
@@ -133,17 +136,29 @@ impl Place {
     /// # Errors
     /// If the link can't be made.
     pub(super) fn set_aside(&self) -> io::Result<PathBuf> {
-        let aside = self.0.path.with_extension(DAMAGED);
-        fs::hard_link(self.journal(), &aside)?;
+        let linked = self.asides().find_map(|aside| match fs::hard_link(self.journal(), &aside) {
+            // Of a journal that this session had before.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+            linked => Some(linked.map(|()| aside)),
+        });
+        let aside = linked.unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()))?;
         self.0.path.parent().map_or(Ok(()), sync_directory)?;
         Ok(aside)
+    }
+
+    /// The names under which its journals may be kept aside.
+    fn asides(&self) -> impl Iterator<Item = PathBuf> {
+        (1..=ASIDE_MAX).map(|count| match count {
+            1 => self.0.path.with_extension(DAMAGED),
+            count => self.0.path.with_extension(format!("{count}.{DAMAGED}")),
+        })
     }
 
     /// Whether its journal is kept aside, so that the damage is settled.
     pub(super) fn is_set_aside(&self) -> bool {
         let file = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-        let aside = file(&self.0.path.with_extension(DAMAGED));
-        aside.is_some() && aside == file(&self.journal())
+        let journal = file(&self.journal());
+        journal.is_some() && self.asides().any(|aside| file(&aside) == journal)
     }
 
     fn note(&self, ticket: Ticket) -> io::Result<()> {
@@ -161,6 +176,11 @@ impl Place {
 
     fn put(&self, trace: Vec<Trace>) -> io::Result<()> {
         let mut journal = self.0.journal.lock();
+        *journal = None;
+        if trace.is_empty() {
+            // This needs no room on a disk that the journal itself may have filled.
+            return self.remove_journal();
+        }
         let mut length = 0;
         let file = replace(&self.journal(), |file| {
             file.write_all_at(format::MAGIC, 0)?;
@@ -169,6 +189,14 @@ impl Place {
         })?;
         *journal = Some((file, length));
         Ok(())
+    }
+
+    fn remove_journal(&self) -> io::Result<()> {
+        match fs::remove_file(self.journal()) {
+            Err(error) if is_absent(&error) => {}
+            removed => removed?,
+        }
+        sync_directory(&self.0.path)
     }
 
     fn append(&self, trace: Vec<Trace>) -> io::Result<()> {
@@ -182,7 +210,7 @@ impl Place {
             && is_full(error)
         {
             // Gives back the room, and leaves no half of a frame to the next mount.
-            file.set_len(*length)?;
+            file.set_len(*length).map_err(io::Error::other)?;
         }
         let end = written?;
         // A failed sync may have lost what was written before, whatever its reason.

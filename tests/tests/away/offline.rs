@@ -349,6 +349,54 @@ fn room_on_this_machines_disk_is_used_as_soon_as_there_is_enough_for_what_is_new
 }
 
 #[test]
+fn a_mount_that_ends_while_this_machines_disk_is_full_leaves_what_fits_and_rescues_the_rest() {
+    let mut world = World::new(&["alice"]);
+    let cache = world.home().join(".cache");
+    fs::create_dir(&cache).unwrap();
+    let _disk = SmallDisk::at(&cache, "8m");
+    let mut mount = offline(&world, "offline,wait=1");
+    mount.shell("mkdir d");
+    mount.sync();
+    world.server.kill();
+    write_synced(&mount.path("d/fits"), &vec![7; 3 << 20]).unwrap();
+    write_synced(&mount.path("d/does-not"), &vec![8; 6 << 20]).unwrap_err();
+    let said = mount.xfer("unmount", &[]).refused(14);
+    assert!(said.contains("is sent by the next mount, but for what is kept in"), "{said}");
+    assert_eq!(mount.ended(), Some(14));
+    world.server.restart();
+    let mount = world.mount("alice");
+    assert!(fs::read(mount.path("d/fits")).unwrap() == vec![7; 3 << 20]);
+    assert!(fs::metadata(mount.path("d/does-not")).is_ok_and(|file| file.len() < 6 << 20));
+    world.rescue(&["apply", &world.only_rescue()]).succeeded();
+    assert!(fs::read(mount.path("d/does-not")).unwrap() == vec![8; 6 << 20]);
+    mount.unmount();
+}
+
+#[test]
+fn a_journal_that_fills_this_machines_disk_is_removed_once_everything_is_on_the_server() {
+    let mut world = World::new(&["alice"]);
+    let cache = world.home().join(".cache");
+    fs::create_dir(&cache).unwrap();
+    let _disk = SmallDisk::at(&cache, "4m");
+    let mount = offline(&world, "offline,wait=1");
+    mount.shell("ls");
+    for round in ["first", "second"] {
+        world.server.kill();
+        write_synced(&mount.path(round), &vec![7; 3 << 20]).unwrap();
+        let filler = cache.join("filler");
+        shell(&cache, "cat /dev/zero > filler || true");
+        world.server.restart();
+        wait_until("everything to be durable", PATIENCE, || {
+            mount.xfer("sync", &[]).code == Some(0)
+        });
+        let journal = places(&world)[0].join("journal");
+        wait_until("the journal to go", PATIENCE, || !journal.exists());
+        fs::remove_file(filler).unwrap();
+    }
+    mount.unmount();
+}
+
+#[test]
 fn what_is_fsynced_offline_is_sent_though_the_mount_is_killed_and_the_disk_full_to_the_last_byte() {
     let mut world = World::new(&["alice"]);
     let cache = world.home().join(".cache");

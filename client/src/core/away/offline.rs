@@ -143,6 +143,19 @@ impl Core {
         self.kept.told.filter(|(_, last)| *last > durable).map(|(since, _)| since)
     }
 
+    /// Whether changes that are not durable are kept on this machine's disk, so that the next client of
+    /// the session can send them.
+    pub(crate) fn some_kept(&self) -> bool {
+        let durable = self.uplink.log.durable();
+        self.kept.has_claim && self.kept.upto.is_some_and(|upto| upto > durable)
+    }
+
+    /// The changes that are not durable, and not kept on this machine's disk either.
+    pub(crate) fn unkept_trace(&mut self) -> Vec<Trace> {
+        let after = self.kept.upto.filter(|_| self.some_kept()).unwrap_or_default();
+        self.trace_after(after, &BTreeSet::new()).0
+    }
+
     /// Whether every change that is not durable is kept on this machine's disk.
     pub(crate) fn all_kept(&self) -> bool {
         self.kept.has_claim && self.kept.upto.is_some_and(|upto| upto >= self.uplink.log.last())
@@ -184,7 +197,8 @@ impl Core {
 
     /// Why changes can't be kept, as long as they need to be.
     pub(in crate::core) fn trouble_with_keeping(&self) -> Option<&String> {
-        self.kept.trouble.as_ref().filter(|_| !self.session.is_up() && !self.all_kept())
+        let must_keep = !self.session.is_up() && self.pending().0 > 0 && !self.all_kept();
+        self.kept.trouble.as_ref().filter(|_| must_keep)
     }
 
     /// Notes whether the claim to the session is on this machine's disk.
@@ -195,6 +209,7 @@ impl Core {
     /// Notes that nothing is on this machine's disk any more, or that it can't be relied on.
     pub(crate) fn note_none_kept(&mut self) {
         self.kept.upto = None;
+        self.kept.trouble = None;
         self.kept.described.clear();
         self.kept.being_described.clear();
         self.uplink.log.note_kept(Seq::default());
@@ -250,6 +265,22 @@ mod tests {
         assert!(matches!(core.journal_step(), JournalStep::Clear));
         core.note_none_kept();
         assert!(core.kept_here_since().is_none());
+    }
+
+    #[test]
+    fn trouble_with_keeping_is_told_as_long_as_something_needs_to_be_kept() {
+        let mut core = keeping();
+        core.lose_link(LinkLoss::Silent);
+        let seq = append(&mut core);
+        core.note_trouble("full".to_owned());
+        assert!(core.trouble_with_keeping().is_some());
+        core.resume(&grant()).unwrap();
+        assert!(core.trouble_with_keeping().is_none(), "the link is up");
+        while core.poll_outgoing().is_some() {}
+        let (disk, limit) = (Room::default(), Limit::default());
+        core.handle_message(ToClient::Durable { seq, disk, limit }).unwrap();
+        core.lose_link(LinkLoss::Silent);
+        assert!(core.trouble_with_keeping().is_none(), "everything is durable");
     }
 
     #[test]
