@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use xfer_protocol::shown::{Shown, shown_json};
 
 use super::call::Call;
-use super::{Ask, directory, find, show};
+use super::{Ask, Status, directory, find, show};
 use crate::command::cli::XferCommand;
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
@@ -93,7 +93,7 @@ fn remove_stale(path: &Path) -> Result<bool, Failure> {
 fn status_of_all(json: bool) -> Result<(), Failure> {
     let mut mounts = Vec::new();
     for call in directory::sockets().into_iter().filter_map(|path| Call::to(&path, path.clone())) {
-        match call.status() {
+        match status(call) {
             Ok(status) => mounts.push(status),
             Err(failure) => eprintln!("xfer: {failure}"),
         }
@@ -106,8 +106,15 @@ fn status_of_all(json: bool) -> Result<(), Failure> {
     }
 }
 
+/// The status of a mount, with the rescues of its account.
+fn status(call: Call) -> Result<Status, Failure> {
+    let status = call.status()?;
+    let rescues = rescue::count(&format!("{}@{}", status.user, status.server)) as u64;
+    Ok(Status { rescues, ..status })
+}
+
 fn status_of(mountpoint: &Path, json: bool) -> Result<(), Failure> {
-    let status = find_call(mountpoint)?.status()?;
+    let status = status(find_call(mountpoint)?)?;
     if json { print_json(&status) } else { print(&show::details(&status)) }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use xfer_client::core::Stop;
+use xfer_client::core::{Core, Stop};
 use xfer_protocol::{Errno, Ino, Name};
 
 use super::replies::Refuse;
@@ -69,20 +69,23 @@ impl<R> Repeatable<R> {
 impl<R: Refuse> Refuse for Repeatable<R> {
     fn refuse(self, errno: Errno) {
         let is_unanswered = [Errno::ETIMEDOUT, Errno::EBUSY].contains(&errno);
-        if is_unanswered && self.begin.elapsed() >= IN_VAIN_MIN {
+        // All programs outside this process's namespace look like one.
+        let is_known = self.lookup.thread != 0;
+        if is_unanswered && is_known && self.begin.elapsed() >= IN_VAIN_MIN {
             self.repeats.note(self.lookup, errno);
         }
         self.reply.refuse(errno);
     }
 }
 
-/// Wraps an attempt so that it fails with this error, if there is one, instead of waiting.
-pub(super) fn impatient<T, S>(
-    mut attempt: impl FnMut(&mut S) -> Result<T, Stop>,
+/// Wraps an attempt so that it fails with this error, if there is one, instead of waiting for a server
+/// that can't be asked.
+pub(super) fn impatient<T>(
+    mut attempt: impl FnMut(&mut Core) -> Result<T, Stop>,
     errno: Option<Errno>,
-) -> impl FnMut(&mut S) -> Result<T, Stop> {
+) -> impl FnMut(&mut Core) -> Result<T, Stop> {
     move |state| match (attempt(state), errno) {
-        (Err(Stop::Pause(_)), Some(errno)) => Err(errno.into()),
+        (Err(Stop::Pause(_)), Some(errno)) if !state.can_ask() => Err(errno.into()),
         (result, _) => result,
     }
 }

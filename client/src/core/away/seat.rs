@@ -78,6 +78,11 @@ impl Core {
         self.session.seat.is_held()
     }
 
+    /// Whether the server can be asked about the tree now.
+    pub fn can_ask(&self) -> bool {
+        self.session.is_up() && self.has_seat()
+    }
+
     /// Whether the kernel may keep what it is told. To be asked together with the attempt that finds it
     /// out.
     pub fn may_be_kept(&self) -> bool {
