@@ -74,13 +74,13 @@ impl Left {
         self.base.get_or_insert(base);
     }
 
-    /// Sends it, although the machine crashes again, and links break. It may be one of several that
-    /// clients left. Returns the last op of before, if it changed the tree.
+    /// Sends it, although the machine crashes again, and links break. A later client may have left
+    /// something too. Returns the last op of before, if it changed the tree.
     pub async fn settle(
         self,
         host: &Host,
         user: &Name,
-        is_one_of_several: bool,
+        is_before_others: bool,
         history: &mut History,
         random: &mut Random,
     ) -> Option<Seq> {
@@ -97,7 +97,7 @@ impl Left {
             let sent = tap.take();
             let is_overtaken = self.base.is_some_and(|base| base != before);
             assert!(sent.is_empty() || !is_overtaken, "{user}: {sent:?} came too late");
-            if is_one_of_several {
+            if is_before_others {
                 history.make_way(&sent, before);
             }
             history.note(sent, Vec::new());

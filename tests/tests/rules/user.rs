@@ -136,11 +136,11 @@ impl User {
     ) {
         let mut replaces = self.last;
         let mut waiting = VecDeque::from(std::mem::take(&mut self.left));
-        let are_several = waiting.len() > 1;
         while let Some(left) = waiting.pop_front() {
             // The server may not hear of the end of this session.
             replaces = Some(left.session);
-            let settled = left.settle(host, &self.name, are_several, &mut self.history, random);
+            let are_others = !waiting.is_empty();
+            let settled = left.settle(host, &self.name, are_others, &mut self.history, random);
             if let Some(before) = settled.await {
                 waiting.iter_mut().for_each(|later| later.overtake(before));
             }
