@@ -11,6 +11,7 @@ use xfer_protocol::message::{
     Answer, Ask, Binding, EndReason, Grant, ReadError, Request, Response, Resume, Terms, ToClient,
     ToServer, Wish,
 };
+use xfer_protocol::tree;
 use xfer_protocol::tree::{Action, Op, Owner};
 use xfer_protocol::{ContentId, DeliveryId, Ino, Seq};
 
@@ -125,6 +126,13 @@ impl Client {
                 (None, _) => {}
             }
         }
+    }
+
+    /// Shows that it knows of its session, as a client does at once.
+    pub async fn greet(&mut self) {
+        let limit = tree::Limit { room: self.grant.limit, ..tree::Limit::default() };
+        self.say(&ToServer::Ping { limit }, &[]).await;
+        self.until(|message| matches!(message, ToClient::Durable { .. }).then_some(())).await;
     }
 
     /// Waits until all ops that were sent are durable.

@@ -27,7 +27,9 @@ async fn restarted(world: World) -> World {
 
 /// A client of alice's whose session has left the server's memory.
 async fn away(world: &World) -> Lost {
-    let lost = world.login("alice").await.lose_link();
+    let mut alice = world.login("alice").await;
+    alice.greet().await;
+    let lost = alice.lose_link();
     world.until_away("alice").await;
     lost
 }

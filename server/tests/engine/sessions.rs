@@ -13,7 +13,8 @@ use crate::world::{World, name};
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_has_one_session() {
     let world = World::new();
-    let alice = world.login("alice").await;
+    let mut alice = world.login("alice").await;
+    alice.greet().await;
     match world.try_login("alice", Purpose::Mount).await {
         Err(Refusal::InUse { host, address, .. }) => {
             assert_eq!((&*host, &*address), ("host", "address"));

@@ -16,6 +16,19 @@ use crate::server::Server;
 /// # Errors
 /// The reason why the login failed.
 pub async fn login(server: &Server, user: &Name, home: &Path) -> Result<NewSession, String> {
+    login_with(accounts::PASSWORD.into(), server, user, home).await
+}
+
+/// The same with another password.
+///
+/// # Errors
+/// The reason why the login failed.
+pub async fn login_with(
+    password: Vec<u8>,
+    server: &Server,
+    user: &Name,
+    home: &Path,
+) -> Result<NewSession, String> {
     let label = format!("{user}@{}", server.address);
     let target: Target = label.parse().map_err(|_| format!("{label} is no target"))?;
     let mode = TrustMode::Fingerprint(server.fingerprint.parse().unwrap());
@@ -23,7 +36,6 @@ pub async fn login(server: &Server, user: &Name, home: &Path) -> Result<NewSessi
     let contact = reach(&target, &mode).await.map_err(|error| error.to_string())?;
     let policy = TrustPolicy { mode, known_hosts };
     let peer = contact.trust(&policy, &mut OnTerminal).map_err(|error| error.to_string())?;
-    let login =
-        peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount, None, Terms::default());
+    let login = peer.login(Password(password), Purpose::Mount, None, Terms::default());
     Ok(login.await.map_err(|error| error.to_string())?.session)
 }

@@ -87,6 +87,7 @@ async fn what_was_left_waits_for_another_client_that_is_away_no_longer_than_a_lo
     write_late(&first).await;
     crash(&first, &disk).await;
     let (second, _) = offline(&host, Purpose::TakeOver).await;
+    assert!(!Files::of(second.client.clone()).exists("absent").await.unwrap());
     second.cable.pull();
     sleep(NOTICED).await;
     let settle = async || {

@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use xfer_mount::process::exit::Exit;
 use xfer_protocol::Name;
@@ -13,7 +14,7 @@ use xfer_store::embedded::SqliteStore;
 use xfer_tests::files::errno;
 use xfer_tests::programs::{Running, program};
 use xfer_tests::world::write_secret;
-use xfer_tests::{PATIENCE, World, wait_until};
+use xfer_tests::{PATIENCE, World, by_hand, wait_until};
 
 #[test]
 fn a_second_mount_is_refused_and_says_where_the_first_is() {
@@ -29,6 +30,42 @@ fn a_second_mount_is_refused_and_says_where_the_first_is() {
     fs::write(first.path("still-works"), "").unwrap();
     first.unmount();
     world.mounting("alice").at(&elsewhere).start().unmount();
+}
+
+#[test]
+fn a_login_whose_client_never_spoke_keeps_nobody_out() {
+    let world = World::new(&["alice"]);
+    let (alice, home) = (Name::new(b"alice").unwrap(), world.outside());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let password = fs::read(world.password_file("alice")).unwrap().trim_ascii().to_vec();
+    for is_closed in [true, false] {
+        let login = by_hand::login_with(password.clone(), &world.server, &alice, &home);
+        let login = runtime.block_on(login).unwrap();
+        // Its process was killed; or its network went away at that moment, of which nobody has heard.
+        let kept = (!is_closed).then_some(login);
+        let begin = Instant::now();
+        world.mount("alice").unmount();
+        assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+        drop(kept);
+    }
+}
+
+#[test]
+fn a_mount_that_is_killed_while_it_begins_keeps_no_other_out() {
+    let world = World::new(&["alice"]);
+    for signal in [Signal::KILL, Signal::INT, Signal::TERM] {
+        for delay_ms in (50..800).step_by(120) {
+            let mut mounting = world.mounting("alice").command().arg("-f").spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(delay_ms));
+            let pid = Pid::from_child(&mounting);
+            let _ = rustix::process::kill_process(pid, signal);
+            mounting.wait().unwrap();
+            let begin = Instant::now();
+            world.mount("alice").unmount();
+            let took = begin.elapsed();
+            assert!(took < Duration::from_secs(15), "{signal:?} after {delay_ms} ms: {took:?}");
+        }
+    }
 }
 
 #[test]

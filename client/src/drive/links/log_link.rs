@@ -54,9 +54,10 @@ impl Client {
         }
     }
 
-    /// Sends the core's frames as they come, and pings on a quiet link, until the link is lost.
+    /// Sends the core's frames as they come, and pings on a quiet link, until the link is lost. Says
+    /// something at once: until it has heard of a new client, the server may give its seat to another.
     async fn transmit(&self, mut writer: Writer) -> LinkLoss {
-        let (heartbeat, mut sent_at) = (self.links.silence().heartbeat(), Instant::now());
+        let (heartbeat, mut sent_at) = (self.links.silence().heartbeat(), None);
         loop {
             let next = self.lock().poll_outgoing();
             let quiet_max = if self.expect() { heartbeat } else { IDLE_HEARTBEAT };
@@ -67,14 +68,14 @@ impl Client {
                 None => tokio::select! {
                     biased;
                     () = self.outgoing.notified() => continue,
-                    () = sleep_until(sent_at + quiet_max) => {
+                    () = quiet(sent_at, quiet_max) => {
                         self.note_ping();
                         let ping = self.lock().ping();
                         send(&mut writer, &ping, &[]).await
                     }
                 },
             };
-            sent_at = Instant::now();
+            sent_at = Some(Instant::now());
             if let Err(error) = result {
                 // A server that hung up may have said why: its message may still be unread.
                 sleep(LAST_MESSAGE).await;
@@ -147,6 +148,13 @@ async fn send_ops(writer: &mut Writer, group: Group) -> Result<(), LinkError> {
 
 /// Writes a message. There is no deadline: a busy server may take nothing for a long time, and one
 /// that is gone is noticed by its silence.
+/// Waits until nothing was sent for so long; not at all, if nothing was sent yet.
+async fn quiet(sent_at: Option<Instant>, quiet_max: Duration) {
+    if let Some(sent_at) = sent_at {
+        sleep_until(sent_at + quiet_max).await;
+    }
+}
+
 async fn send(
     writer: &mut Writer,
     message: &ToServer,

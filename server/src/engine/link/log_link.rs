@@ -93,6 +93,7 @@ async fn hear<R: AsyncRead + Unpin>(
         let heard = match read_frame(&mut reader, room).await {
             Ok(heard) => {
                 add(&session.counters().frames, 1);
+                session.seat.note_heard();
                 heard
             }
             Err(error) => FromLink::Ended(end_of(error)),

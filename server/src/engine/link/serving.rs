@@ -95,6 +95,7 @@ impl Engine {
             answer(&mut writer, &Opened::Refused(Refusal::NoSession)).await;
             return;
         };
+        session.seat.note_heard();
         let Some(_place) = session.reads.take_link() else {
             answer(&mut writer, &Opened::Refused(Refusal::Busy)).await;
             return;

@@ -3,11 +3,12 @@
 //!
 //! It knows neither the tree nor a link. A seat that stands without a session is in `standing`.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 use xfer_protocol::message::{Refusal, Resume, Secret, Terms};
 use xfer_protocol::{Name, SessionId, Timestamp};
 use xfer_store::{Account, AccountId, Resumable, SecretHash};
@@ -16,6 +17,9 @@ use crate::engine::seats::proof::{Proved, hash};
 use crate::engine::session::counters::Counters;
 use crate::engine::session::orders::Orders;
 use crate::login::opening::Authenticated;
+
+/// How long a client may take to say something after its login: several round trips.
+const HEARD_MAX: Duration = Duration::from_secs(2);
 
 /// The seat of one account, as its present session holds it.
 pub(crate) struct Seat {
@@ -29,6 +33,8 @@ pub(crate) struct Seat {
     pub(crate) terms: Terms,
     /// When somebody else last asked for the seat.
     asked: Mutex<Option<Instant>>,
+    /// Whether the client has shown that it knows of its session.
+    heard: watch::Sender<bool>,
     secrets: Secrets,
 }
 
@@ -82,7 +88,27 @@ impl Seat {
     fn with_secrets(id: SessionId, who: Who, attempt: u64, terms: Terms) -> Option<Seat> {
         let secrets = Secrets { reads: draw().map(Secret)?, resume: draw().map(Secret)? };
         let (orders, counters, asked) = (Orders::new(), Counters::default(), Mutex::default());
-        Some(Seat { id, who, orders, counters, attempt, terms, asked, secrets })
+        // A client that continues its session knows of it.
+        let heard = watch::Sender::new(attempt > 0);
+        Some(Seat { id, who, orders, counters, attempt, terms, asked, heard, secrets })
+    }
+
+    /// Notes that the client has shown that it knows of its session.
+    pub(crate) fn note_heard(&self) {
+        self.heard.send_if_modified(|heard| !std::mem::replace(heard, true));
+    }
+
+    /// Whether the client has shown that it knows of its session. One whose login was cut off does not
+    /// know, so nothing of it can be lost, and it can't say that it is gone.
+    pub(crate) fn is_heard(&self) -> bool {
+        *self.heard.borrow()
+    }
+
+    /// Waits for that, but not for long.
+    pub(crate) async fn is_heard_soon(&self) -> bool {
+        let mut heard = self.heard.subscribe();
+        // The sender is part of `self`, so this can't fail in another way.
+        timeout(HEARD_MAX, heard.wait_for(|heard| *heard)).await.is_ok()
     }
 
     /// Notes that somebody else asks for the seat.

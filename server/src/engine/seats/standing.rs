@@ -34,6 +34,8 @@ pub(crate) struct Standing {
     position: (Epoch, Seq),
     /// When somebody else first asked for the seat.
     asked: Option<Instant>,
+    /// Whether the client knows of its session.
+    is_heard: bool,
 }
 
 impl Standing {
@@ -42,15 +44,16 @@ impl Standing {
         let position = (session.position.epoch().unwrap_or_default(), session.position.durable());
         // A client that was refused just now waits since then.
         let asked = session.seat.asked().filter(|asked| *asked + LEASE_ASKED > since);
+        let is_heard = session.seat.is_heard();
         let (session, who) = (session.seat.id, session.seat.who.clone());
-        Standing { session, who, since, position, asked }
+        Standing { session, who, since, position, asked, is_heard }
     }
 
     /// The seat of a session in the store, which its client may resume.
     pub(crate) fn found(known: &Resumable, account: &Account, since: Instant) -> Standing {
         let who = Who::of(account.id, &account.name, known, account.password.clone());
         let position = (account.epoch, account.applied);
-        Standing { session: known.session, who, since, position, asked: None }
+        Standing { session: known.session, who, since, position, asked: None, is_heard: true }
     }
 
     pub(crate) fn info(&self, now: Instant) -> SessionInfo {
@@ -68,8 +71,12 @@ impl Standing {
         }
     }
 
-    /// Asks for the seat in favour of another client. Refused while the lease lasts.
+    /// Asks for the seat in favour of another client. Refused while the lease lasts, unless the client
+    /// does not know of its session.
     pub(crate) fn ask(&mut self, now: Instant) -> Result<(), Refusal> {
+        if !self.is_heard {
+            return Ok(());
+        }
         let asked = *self.asked.get_or_insert(now);
         let end = (self.since + LEASE).min(asked + LEASE_ASKED);
         if now < end { Err(self.who.in_use()) } else { Ok(()) }
@@ -100,7 +107,8 @@ mod tests {
             "hash".to_owned(),
         );
         let position = (Epoch(1), Seq(1));
-        Standing { session: SessionId([1; 16]), who, since, position, asked: None }
+        let session = SessionId([1; 16]);
+        Standing { session, who, since, position, asked: None, is_heard: true }
     }
 
     /// Asks at these seconds. All but the last are refused.
