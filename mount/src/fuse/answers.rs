@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use fuser::{
-    FileHandle, INodeNo, ReplyAttr, ReplyCreate, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyXattr, Request,
+    FileHandle, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyXattr, Request,
 };
 use xfer_client::core::{Core, Found, HandleId, Listed, New, NewAttributes, Stop};
 use xfer_protocol::{Errno, Ino, Name};
@@ -15,7 +15,7 @@ use super::attr::{FOR_EVER, View, absent, attr, file_type};
 use super::dying::is_killed;
 use super::filesystem::XferFs;
 use super::placing;
-use super::repeats::{Lookup, Repeatable, impatient};
+use super::repeats::{Asked, Repeatable, What, impatient};
 use super::replies::{GENERATION, Noting, Refuse};
 use super::words::{given, new_name, open_flags, owner, parse};
 
@@ -246,6 +246,19 @@ impl XferFs {
         });
     }
 
+    /// Wraps the reply to a request that the kernel may make again by itself. Returns its error if it
+    /// has just failed.
+    pub(super) fn repeatable<R>(
+        &self,
+        request: &Request,
+        what: What,
+        reply: R,
+    ) -> (Repeatable<R>, Option<Errno>) {
+        let asked = Asked { thread: request.pid(), what };
+        let failed = self.repeats.take(&asked);
+        (Repeatable::new(reply, asked, self.repeats.clone()), failed)
+    }
+
     /// Answers with the node of a name, or that the name is absent; the kernel may cache both.
     pub(super) fn answer_lookup(
         &self,
@@ -255,9 +268,8 @@ impl XferFs {
         reply: ReplyEntry,
     ) {
         let (name, view) = (parse(name), self.view);
-        let lookup = Lookup { thread: request.pid(), parent, name: name.as_ref().ok().cloned() };
-        let failed = self.repeats.take(&lookup);
-        let reply = Repeatable::new(reply, lookup, self.repeats.clone());
+        let what = What::Name(parent, name.as_ref().ok().cloned());
+        let (reply, failed) = self.repeatable(request, what, reply);
         let attempt = move |state: &mut Core| match state.lookup(parent, given(&name)?)? {
             Some(found) => Ok(Ok(found)),
             None => Ok(Err(state.may_keep_absent(parent, given(&name)?))),
@@ -291,6 +303,20 @@ impl XferFs {
             Some(attr) => reply.entry(&Duration::ZERO, &attr, GENERATION),
             None => reply.error(fuser::Errno::ENOENT),
         }
+    }
+
+    /// Answers with bytes of a file.
+    pub(super) fn answer_data<T: AsRef<[u8]> + Send + 'static>(
+        &self,
+        request: &Request,
+        ino: Ino,
+        attempt: impl FnMut(&mut Core) -> Result<T, Stop> + Send + 'static,
+        reply: ReplyData,
+    ) {
+        let (reply, failed) = self.repeatable(request, What::Bytes(ino), reply);
+        self.answer(request, reply, impatient(attempt, failed), |reply, data| {
+            reply.inner().data(data.as_ref());
+        });
     }
 
     /// Creates a node under a name that a program gave.

@@ -253,8 +253,9 @@ impl Filesystem for XferFs {
         reply: ReplyData,
     ) {
         let range = offset..offset.saturating_add(size.into());
-        let attempt = move |state: &mut Core| state.read(HandleId(fh.0), Ino(ino.0), range.clone());
-        self.answer(request, reply, attempt, |reply, data| reply.data(&data));
+        let ino = Ino(ino.0);
+        let attempt = move |state: &mut Core| state.read(HandleId(fh.0), ino, range.clone());
+        self.answer_data(request, ino, attempt, reply);
     }
 
     fn write(

@@ -1,8 +1,10 @@
-//! Lookups that the kernel makes a second time by itself.
+//! Requests that the kernel makes again by itself. A program that has waited in vain for the first is
+//! not to wait again for the others.
 //!
 //! A name that it has kept is looked up to see whether it is still right. If that fails it is looked up
-//! once more, as one that is new (`fuse_dentry_revalidate` in the kernel's `fs/fuse/dir.c`). A program
-//! that has waited in vain for the first is not to wait again for the second.
+//! once more, as one that is new (`fuse_dentry_revalidate` in the kernel's `fs/fuse/dir.c`). Pages are
+//! read ahead; if that fails, the page that the program needs is read alone (`filemap_read` and
+//! `filemap_fault` in `mm/filemap.c`), for a mapping twice.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,50 +16,83 @@ use xfer_protocol::{Errno, Ino, Name};
 
 use super::replies::Refuse;
 
-/// The longest time until the kernel looks up a name again, on a machine that is busy.
+/// The longest time until the kernel makes a request again, on a machine that is busy.
 const AGAIN_MAX: Duration = Duration::from_millis(200);
 
-/// A lookup that failed sooner may be made again as any other: what it met may have passed.
+/// A request that failed sooner may be made again as any other: what it met may have passed.
 const IN_VAIN_MIN: Duration = Duration::from_millis(500);
 
-/// A lookup: the thread for which it is made, and what it asks for.
+/// A request that the kernel may make again, for the same thread.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Lookup {
+pub(super) struct Asked {
     pub(super) thread: u32,
-    pub(super) parent: Ino,
-    pub(super) name: Option<Name>,
+    pub(super) what: What,
 }
 
-/// The lookups that have just failed after they waited in vain, each with its error.
+/// What is asked for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum What {
+    /// A name in a directory.
+    Name(Ino, Option<Name>),
+    /// Bytes of a file. The kernel does not ask for the same ones again.
+    Bytes(Ino),
+}
+
+impl What {
+    /// How often the kernel asks again.
+    fn repeats(&self) -> u8 {
+        match self {
+            What::Name(..) => 1,
+            What::Bytes(_) => 2,
+        }
+    }
+}
+
+/// A request that has waited in vain.
+#[derive(Debug)]
+struct Failed {
+    errno: Errno,
+    at: Instant,
+    /// How often it may be made again.
+    repeats: u8,
+}
+
+/// The requests that have just failed after they waited in vain.
 #[derive(Debug, Default)]
-pub(super) struct Repeats(Mutex<HashMap<Lookup, (Instant, Errno)>>);
+pub(super) struct Repeats(Mutex<HashMap<Asked, Failed>>);
 
 impl Repeats {
-    fn note(&self, lookup: Lookup, errno: Errno) {
+    fn note(&self, asked: Asked, errno: Errno) {
+        let (at, repeats) = (Instant::now(), asked.what.repeats());
         let mut failed = self.0.lock();
-        failed.retain(|_, (since, _)| since.elapsed() < AGAIN_MAX);
-        failed.insert(lookup, (Instant::now(), errno));
+        failed.retain(|_, failed| failed.at.elapsed() < AGAIN_MAX);
+        failed.insert(asked, Failed { errno, at, repeats });
     }
 
-    /// The error of the same lookup, if it has just failed. It is told once.
-    pub(super) fn take(&self, lookup: &Lookup) -> Option<Errno> {
-        let failed = self.0.lock().remove(lookup);
-        failed.filter(|(since, _)| since.elapsed() < AGAIN_MAX).map(|(_, errno)| errno)
+    /// The error of the same request, if it has just failed. It is told as often as the kernel asks
+    /// again.
+    pub(super) fn take(&self, asked: &Asked) -> Option<Errno> {
+        let mut failed = self.0.lock();
+        let last = failed.remove(asked).filter(|last| last.at.elapsed() < AGAIN_MAX)?;
+        if let Some(repeats @ 1..) = last.repeats.checked_sub(1) {
+            failed.insert(asked.clone(), Failed { at: Instant::now(), repeats, ..last });
+        }
+        Some(last.errno)
     }
 }
 
-/// A reply to a lookup, whose failure is noted before it is sent.
+/// A reply to such a request, whose failure is noted before it is sent.
 pub(super) struct Repeatable<R> {
     reply: R,
-    lookup: Lookup,
+    asked: Asked,
     begin: Instant,
     repeats: Arc<Repeats>,
 }
 
 impl<R> Repeatable<R> {
-    /// A reply to a lookup that begins now.
-    pub(super) fn new(reply: R, lookup: Lookup, repeats: Arc<Repeats>) -> Repeatable<R> {
-        Repeatable { reply, lookup, begin: Instant::now(), repeats }
+    /// A reply to a request that begins now.
+    pub(super) fn new(reply: R, asked: Asked, repeats: Arc<Repeats>) -> Repeatable<R> {
+        Repeatable { reply, asked, begin: Instant::now(), repeats }
     }
 
     /// The wrapped reply.
@@ -70,9 +105,9 @@ impl<R: Refuse> Refuse for Repeatable<R> {
     fn refuse(self, errno: Errno) {
         let is_unanswered = [Errno::ETIMEDOUT, Errno::EBUSY].contains(&errno);
         // All programs outside this process's namespace look like one.
-        let is_known = self.lookup.thread != 0;
+        let is_known = self.asked.thread != 0;
         if is_unanswered && is_known && self.begin.elapsed() >= IN_VAIN_MIN {
-            self.repeats.note(self.lookup, errno);
+            self.repeats.note(self.asked, errno);
         }
         self.reply.refuse(errno);
     }
@@ -96,17 +131,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lookup_that_failed_fails_at_once_for_the_same_thread_and_name_one_time() {
+    fn what_failed_fails_at_once_for_the_same_thread_as_often_as_the_kernel_asks_again() {
         let repeats = Repeats::default();
-        let at = |thread, name: &[u8]| Lookup {
-            thread,
-            parent: Ino::ROOT,
-            name: Some(Name::new(name).unwrap()),
-        };
-        repeats.note(at(1, b"a"), Errno::EBUSY);
-        assert_eq!(repeats.take(&at(2, b"a")), None);
-        assert_eq!(repeats.take(&at(1, b"b")), None);
-        assert_eq!(repeats.take(&at(1, b"a")), Some(Errno::EBUSY));
-        assert_eq!(repeats.take(&at(1, b"a")), None);
+        let name = |name: &[u8]| What::Name(Ino::ROOT, Some(Name::new(name).unwrap()));
+        let (bytes, again) = (What::Bytes(Ino(9)), Some(Errno::EBUSY));
+        for (what, told) in [(name(b"a"), vec![again]), (bytes, vec![again; 2])] {
+            let asked = Asked { thread: 1, what };
+            repeats.note(asked.clone(), Errno::EBUSY);
+            assert_eq!(repeats.take(&Asked { thread: 2, ..asked.clone() }), None);
+            assert_eq!(repeats.take(&Asked { what: name(b"b"), ..asked.clone() }), None);
+            let found: Vec<_> = told.iter().map(|_| repeats.take(&asked)).collect();
+            assert_eq!((found, repeats.take(&asked)), (told, None));
+        }
     }
 }

@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -418,6 +419,31 @@ fn the_end_of_a_mount_waits_no_longer_than_a_program_and_says_where_the_rest_is(
         world.rescue(&["drop", &name]).succeeded();
         world.server.restart();
     }
+}
+
+#[test]
+fn a_read_of_what_is_not_cached_waits_once_though_its_kernel_asks_again() {
+    const WAIT: Duration = Duration::from_secs(5);
+    let mut world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    for name in ["read", "mapped"] {
+        fs::write(mount.path(name), vec![7; 400_000]).unwrap();
+    }
+    mount.unmount();
+    let mut mount = world.mounting("alice").arg("-o").arg("wait=5").start();
+    let [read, mapped] = ["read", "mapped"].map(|name| File::open(mount.path(name)).unwrap());
+    world.server.kill();
+    mount.says("the connection to the server is lost");
+    let begin = Instant::now();
+    assert_eq!(errno(read.read_at(&mut [0; 4096], 0)), libc::ETIMEDOUT);
+    assert!((WAIT..WAIT * 2).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    // A program that touches a page of a mapping is killed by SIGBUS.
+    let begin = Instant::now();
+    let touch =
+        "import mmap, sys; print(mmap.mmap(sys.stdin.fileno(), 0, prot=mmap.PROT_READ)[200000])";
+    let status = Command::new("python3").args(["-c", touch]).stdin(mapped).status().unwrap();
+    assert_eq!(status.signal(), Some(libc::SIGBUS));
+    assert!((WAIT..WAIT * 2).contains(&begin.elapsed()), "{:?}", begin.elapsed());
 }
 
 #[test]
