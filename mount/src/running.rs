@@ -98,7 +98,7 @@ impl Running {
                     lost = true;
                     let (status, place) = (self.client.status(), self.place());
                     report(&format!("{}: {}", place.display(), loss(&status, &place)));
-                    if let Some(rest) = self.settle_rest() {
+                    if let Some(rest) = self.settle_rest(false) {
                         report(&format!("{}: what is not on the server {rest}", place.display()));
                     }
                 }
@@ -170,7 +170,7 @@ impl Running {
                 ))
             }
         };
-        let result = match (result, self.settle_rest()) {
+        let result = match (result, self.settle_rest(true)) {
             (Err(why), Some(rest)) => Err(format!("{why}; all of that {rest}")),
             (result, _) => result,
         };
@@ -184,30 +184,40 @@ impl Running {
 
 impl Running {
     /// Keeps what did not reach the server on this machine, once, if the session is over. Returns
-    /// what becomes of it.
-    fn keep_rest(&self) -> Option<Rest> {
+    /// what becomes of it. At the end of this process, what fits is better than nothing.
+    fn keep_rest(&self, is_end: bool) -> Option<Rest> {
         let status = self.client.status();
         let ending = status.ending().filter(|_| status.pending_ops > 0)?;
         let waits = matches!(ending, Ending::LinkLost(_)) && status.some_kept;
         if waits && status.all_kept {
-            return Some(Rest { waits, rescued: None });
+            return Some(Rest { waits, ..Rest::default() });
         }
         let mut kept = self.kept.lock();
-        if kept.is_none() {
-            let trace = if waits { self.client.unkept_trace() } else { self.client.trace() };
-            match rescue::keep(&self.account(), &ending.to_string(), &trace) {
-                Ok(path) => *kept = Some(path),
-                // It is tried again when it is asked for again.
-                Err(error) => return Some(Rest { waits, rescued: Some(Err(error.to_string())) }),
-            }
+        if let Some(path) = &*kept {
+            return Some(Rest { waits, rescued: Some(path.clone()), lost: None });
         }
-        kept.clone().map(|path| Rest { waits, rescued: Some(Ok(path)) })
+        let trace = if waits { self.client.unkept_trace() } else { self.client.trace() };
+        let (account, why) = (self.account(), ending.to_string());
+        let keeping = match is_end {
+            true => rescue::keep_what_fits(&account, &why, &trace),
+            false => rescue::keep(&account, &why, &trace).map(|path| (path, 0)),
+        };
+        let (rescued, lost) = match keeping {
+            Ok((path, left_out)) => {
+                *kept = Some(path.clone());
+                let lost = format!("the last {left_out} changes did not fit");
+                (Some(path), Some(lost).filter(|_| left_out > 0))
+            }
+            // It is tried again when it is asked for again.
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Some(Rest { waits, rescued, lost })
     }
 
     /// Keeps the rest, and returns what becomes of it, as a line without its subject. Removes what the
     /// mount kept offline and does not need any more.
-    fn settle_rest(&self) -> Option<String> {
-        let rest = tokio::task::block_in_place(|| self.keep_rest());
+    fn settle_rest(&self, is_end: bool) -> Option<String> {
+        let rest = tokio::task::block_in_place(|| self.keep_rest(is_end));
         if let Some(offline) = &self.offline
             && !rest.as_ref().is_some_and(Rest::needs_journal)
             && let Err(error) = offline.remove()
@@ -216,44 +226,61 @@ impl Running {
         }
         rest.map(|rest| rest.to_string())
     }
+
+    /// Fails if what is not durable would not fit on this machine's disks, when the mount is ended while
+    /// the server can't be reached: it stays then.
+    fn must_be_keepable(&self) -> Result<(), Failure> {
+        let status = self.client.status();
+        if status.pending_ops == 0 || status.all_kept || status.ending().is_some() {
+            return Ok(());
+        }
+        let fits = tokio::task::block_in_place(|| rescue::must_fit(&self.client.unkept_trace()));
+        fits.map_err(|why| {
+            let line = format!(
+                "{}: {} changes are not on the server, so it stays mounted: {why}",
+                self.place().display(),
+                status.pending_ops
+            );
+            Failure::new(Exit::Other, line)
+        })
+    }
 }
 
 /// What becomes of changes that did not reach the server.
+#[derive(Default)]
 struct Rest {
     /// Whether the next mount sends them, but for those that are rescued.
     waits: bool,
-    /// Where the others are rescued, or why they can't be; `None` if there are no others.
-    rescued: Option<Result<PathBuf, String>>,
+    /// Where those are rescued.
+    rescued: Option<PathBuf>,
+    /// Why not all of those are rescued.
+    lost: Option<String>,
 }
 
 impl Rest {
     /// Whether what the mount kept offline has something that is nowhere else.
     fn needs_journal(&self) -> bool {
-        self.waits || matches!(self.rescued, Some(Err(_)))
+        self.waits || self.lost.is_some()
     }
 }
 
 impl Display for Rest {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        if self.waits {
-            f.write_str("waits on this machine, and is sent by the next mount")?;
+        let Rest { waits, rescued, lost } = self;
+        let mut parts = Vec::new();
+        if *waits {
+            parts.push("waits on this machine, and is sent by the next mount".to_owned());
         }
-        match (&self.rescued, self.waits) {
-            (None, _) => Ok(()),
-            (Some(Ok(path)), false) => {
-                write!(f, "is kept in {}; see: xfer rescue list", path.display())
-            }
-            (Some(Ok(path)), true) => {
-                write!(f, ", but for what is kept in {}; see: xfer rescue list", path.display())
-            }
-            (Some(Err(why)), false) => write!(f, "is lost, since it can't be kept: {why}"),
-            (Some(Err(why)), true) => {
-                write!(
-                    f,
-                    ", but for the last changes, which are lost, since they can't be kept: {why}"
-                )
-            }
+        if let Some(path) = rescued {
+            let part = format!("is kept in {}; see: xfer rescue list", path.display());
+            parts.push(if *waits { format!("but for what {part}") } else { part });
         }
+        match (lost, parts.is_empty()) {
+            (Some(why), true) => parts.push(format!("is lost, since it can't be kept: {why}")),
+            (Some(why), false) => parts.push(format!("but for what is lost: {why}")),
+            (None, _) => {}
+        }
+        f.write_str(&parts.join(", "))
     }
 }
 
@@ -333,9 +360,10 @@ impl Mounted for Running {
 
     fn abandon(&self) -> Waiting<'_> {
         Box::pin(async {
+            self.must_be_keepable()?;
             self.client.abandon().await;
-            let kept = tokio::task::block_in_place(|| self.keep_rest());
-            if let Some(Err(why)) = kept.and_then(|rest| rest.rescued) {
+            let kept = tokio::task::block_in_place(|| self.keep_rest(false));
+            if let Some(why) = kept.and_then(|rest| rest.lost) {
                 let line = format!("what is not on the server can't be kept, so it stays: {why}");
                 return Err(Failure::new(Exit::Lost, line));
             }
@@ -350,6 +378,7 @@ impl Mounted for Running {
             // Before the mount goes, so that one that is busy is still good; a session that is lost
             // can only be unmounted, and its end says what is lost.
             self.sync_before_end().await;
+            self.must_be_keepable().inspect_err(|_| *self.farewell.lock() = Farewell::default())?;
             let taken_away =
                 tokio::task::block_in_place(|| unmounting::unmount(self.mount.entry()));
             taken_away.map_err(|error| {

@@ -1,5 +1,6 @@
 //! `xfer rescue`: lists what is kept, shows it, applies it, and drops it.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,10 @@ pub fn run(
             apply_to(rescue, &place)
         }
         RescueCommand::Drop { name } => {
+            if let Some(path) = rescues.unfinished(&name) {
+                fs::remove_dir_all(&path).map_err(|error| other(format!("{name}: {error}")))?;
+                return Ok(String::new());
+            }
             let rescue = open(&rescues, &name)?;
             rescue.remove().map_err(|error| other(format!("{name}: {error}")))?;
             Ok(String::new())
@@ -56,18 +61,30 @@ fn open(rescues: &Rescues, name: &str) -> Result<Rescue, Failure> {
 }
 
 fn list(rescues: &Rescues) -> Result<String, Failure> {
-    let all = rescues.all().map_err(|error| other(format!("the rescues: {error}")))?;
-    if all.is_empty() {
+    let names = rescues.names().map_err(|error| other(format!("the rescues: {error}")))?;
+    if names.is_empty() {
         return Ok("nothing was rescued\n".to_owned());
     }
-    let lines = all.iter().map(|rescue| {
-        let (name, contents) = (rescue.name(), &rescue.contents);
-        let left = contents.items.iter().filter(|item| !item.applied).count();
-        let (changes, why) = (contents.changes, Shown(&contents.why).to_string());
-        let left = if left == 0 { "applied".to_owned() } else { format!("{left} not applied") };
-        format!("{}  {changes} changes, {left}: {why}\n", Shown(&name))
-    });
-    Ok(lines.collect())
+    Ok(names.iter().map(|name| format!("{}  {}\n", Shown(name), line(rescues, name))).collect())
+}
+
+/// What is said of a rescue beside its name.
+fn line(rescues: &Rescues, name: &str) -> String {
+    if let Some(path) = rescues.unfinished(name) {
+        let place = path.to_string_lossy();
+        return format!(
+            "unfinished: it is being written, or its writer was killed; see {}, and then drop it",
+            Shown(&place)
+        );
+    }
+    match rescues.open(name) {
+        Ok(Rescue { contents, .. }) => {
+            let left = contents.items.iter().filter(|item| !item.applied).count();
+            let left = if left == 0 { "applied".to_owned() } else { format!("{left} not applied") };
+            format!("{} changes, {left}: {}", contents.changes, Shown(&contents.why))
+        }
+        Err(error) => format!("can't be read: {error}"),
+    }
 }
 
 fn apply_to(mut rescue: Rescue, place: &Path) -> Result<String, Failure> {

@@ -24,7 +24,8 @@ pub fn count(account: &str) -> usize {
     let entries = rescues.trusted().filter_map(|directory| fs::read_dir(directory).ok()).flatten();
     let names = entries.flatten().map(|entry| entry.file_name());
     let prefix = format!("{account}-");
-    names.filter(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes())).count()
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    names.filter(|name| name.trim_start_matches('.').starts_with(&prefix)).count()
 }
 
 /// Keeps changes of one account's mount.

@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`item`] (what is kept of a node), [`written`] (the bytes of a file), [`shadow`]
 //! (from changes to nodes), this file
-//! (a rescue and its directory), [`text`], [`apply`] with [`filling`], [`commands`].
+//! (a rescue and its directory), [`room`], [`text`], [`apply`] with [`filling`], [`commands`].
 
 pub mod item;
 mod written;
@@ -15,9 +15,11 @@ mod text;
 mod filling;
 mod apply;
 mod keeping;
+mod room;
 pub mod commands;
 
 pub use keeping::{Keeper, count, keep};
+pub use room::{keep_what_fits, must_fit};
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
@@ -96,21 +98,30 @@ impl Rescues {
         kept
     }
 
-    /// All rescues, by name.
+    /// The names of all rescues, and of those that are unfinished. Other directories may lie beside
+    /// them, such as `lost+found`.
     ///
     /// # Errors
-    /// If a directory or a rescue can't be read.
-    pub fn all(&self) -> io::Result<Vec<Rescue>> {
+    /// If a directory can't be read.
+    pub fn names(&self) -> io::Result<BTreeSet<String>> {
         let mut names = BTreeSet::new();
         for directory in self.trusted() {
             for entry in fs::read_dir(directory)? {
-                let name = entry?.file_name().to_string_lossy().into_owned();
-                if !name.starts_with('.') {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if is_unfinished(&name) || entry.path().join(CONTENTS).exists() {
                     names.insert(name);
                 }
             }
         }
-        names.iter().map(|name| self.open(name)).collect()
+        Ok(names)
+    }
+
+    /// The directory of an unfinished rescue: the process that wrote it was killed, or still writes.
+    pub fn unfinished(&self, name: &str) -> Option<PathBuf> {
+        let is_name = is_unfinished(name) && !name.contains('/');
+        let mut places = self.trusted().map(|directory| directory.join(name));
+        places.find(|path| is_name && path.exists())
     }
 
     /// The rescue with this name.
@@ -163,6 +174,11 @@ fn keep_in(
     fs::rename(&unfinished, &path)?;
     File::open(directory)?.sync_all()?;
     Ok(path)
+}
+
+/// Whether a name is one that a rescue has until it is finished.
+fn is_unfinished(name: &str) -> bool {
+    name.starts_with('.')
 }
 
 /// Fails unless a directory is this user's, and nobody else can change it.

@@ -59,6 +59,7 @@ fn bytes(bytes: &FileBytes) -> String {
     let range = |(start, end): &(u64, u64)| format!("{start}-{}", end.saturating_sub(1));
     let mut text = match (bytes.is_whole, bytes.size) {
         (true, size) => size::display(size.unwrap_or_default()),
+        (false, Some(size)) if bytes.ranges.is_empty() => format!("cut to {}", size::display(size)),
         (false, size) => {
             let shown: Vec<_> = bytes.ranges.iter().take(RANGES_MAX).map(range).collect();
             let more = match bytes.ranges.len().saturating_sub(RANGES_MAX) {

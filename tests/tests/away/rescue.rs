@@ -8,6 +8,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use xfer_tests::programs::program;
+use xfer_tests::small_disk::SmallDisk;
 use xfer_tests::snapshot::{assert_same, snapshot_without_times};
 use xfer_tests::{Mount, PATIENCE, Random, World, run_within, scale, shell, wait_until};
 
@@ -71,10 +72,21 @@ fn the_changes_of_an_abandoned_mount_are_kept_and_can_be_applied() {
         "  renamed: moved from tree",
         "  big: only bytes 700000-700001",
         "  link: new symbolic link; to new",
+        "  cut: cut to 3 B",
         "because  given up",
     ] {
         assert!(shown.contains(line), "{line} is not in:\n{shown}");
     }
+    // What else lies there does not hide it.
+    let rescues = world.home().join(".local/state/xfer/rescue");
+    fs::create_dir(rescues.join("lost+found")).unwrap();
+    fs::create_dir_all(rescues.join(".unfinished/files")).unwrap();
+    let listed = world.rescue(&["list"]).succeeded().stdout;
+    let lines: Vec<_> = listed.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with(".unfinished  unfinished: "), "{listed}");
+    assert!(lines[1].starts_with(&name), "{listed}");
+    world.rescue(&["drop", "lost+found"]).refused(1);
+    world.rescue(&["drop", ".unfinished"]).succeeded();
     world.server.restart();
     // Without a mount there is nowhere to apply it.
     world.rescue(&["apply", &name]).refused(13);
@@ -144,6 +156,36 @@ fn what_does_not_fit_where_rescues_are_kept_is_kept_elsewhere() {
     assert_eq!(rescue(&["list"]), "nothing was rescued\n");
     mount.unmount();
     shell(Path::new("/"), &format!("umount -l '{at}'"));
+}
+
+#[test]
+fn a_mount_whose_changes_can_not_be_kept_stays_and_if_it_must_go_what_fits_is_kept() {
+    let mut world = World::new(&["alice"]);
+    let state = world.home().join(".local/state");
+    fs::create_dir_all(&state).unwrap();
+    let disk = SmallDisk::at(&state, "1m");
+    let spare = state.join("spare");
+    let mounting = world.mounting("alice").env("XFER_SPARE_RESCUES", spare.to_str().unwrap());
+    let mut mount = mounting.arg("-o").arg("wait=1").start();
+    mount.shell("ls");
+    world.server.kill();
+    fs::write(mount.path("small"), "fits").unwrap();
+    fs::write(mount.path("large"), vec![7; 4 << 20]).unwrap();
+    for options in [&[][..], &["--abandon"]] {
+        let line = mount.xfer("unmount", options).refused(1);
+        assert!(line.contains("so it stays mounted: a rescue needs 4."), "{line}");
+    }
+    assert_eq!(fs::read_to_string(mount.path("small")).unwrap(), "fits");
+    // The kernel does not ask.
+    mount.shell("cd / && umount \"$OLDPWD\"");
+    assert_eq!(mount.ended(), Some(14));
+    assert!(mount.said().contains("but for what is lost: the last "), "{}", mount.said());
+    world.server.restart();
+    let mount = world.mount("alice");
+    world.rescue(&["apply", &world.only_rescue()]).succeeded();
+    assert_eq!(fs::read_to_string(mount.path("small")).unwrap(), "fits");
+    mount.unmount();
+    drop((world, disk));
 }
 
 #[test]
