@@ -5,7 +5,7 @@
 #   tests/long.sh PART...      only these parts: fsx, differential, space, sides, breaks, rules, big
 #
 # XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS, XFER_RULES_OPERATIONS,
-# XFER_RULES_RUNS, XFER_RULES_SEEDS, XFER_KILLS, XFER_COPIED_MIB, XFER_PULLED_S, XFER_STOPPED_S, XFER_COMING_BACK, XFER_RESCUES,
+# XFER_RULES_RUNS, XFER_RULES_SHORT_RUNS, XFER_RULES_SEEDS, XFER_KILLS, XFER_COPIED_MIB, XFER_PULLED_S, XFER_OPENINGS, XFER_STOPPED_S, XFER_COMING_BACK, XFER_RESCUES,
 # XFER_CLIENT_KILLS, XFER_POWER_CUTS, XFER_TURNS, XFER_SHORT_STEPS, PROPTEST_CASES, XFER_BIG_ENTRIES, XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -71,7 +71,12 @@ breaks() {
     export XFER_TURNS=${XFER_TURNS:-1000}
     measured "two machines that take turns $XFER_TURNS times" \
         -p xfer-tests --test machines -- handoff::the_tree_follows
+    export XFER_OPENINGS=${XFER_OPENINGS:-200}
     measured "broken links, pulled for $XFER_PULLED_S s" -p xfer-tests --test away -- breaks::
+    for seconds in 1 30; do
+        XFER_PULLED_S=$seconds measured "a cable that is pulled for $seconds s" \
+            -p xfer-tests --test away -- breaks::programs_go_on
+    done
     export XFER_STOPPED_S=${XFER_STOPPED_S:-330}
     measured "servers and clients that are stopped for $XFER_STOPPED_S s" \
         -p xfer-tests --test away -- stopped::

@@ -31,6 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use xfer_protocol::Name;
 use xfer_protocol::message::{EndReason, Silence, ToClient};
+use xfer_protocol::tree::Room;
 use xfer_store::{Account, Store, StoreError};
 
 pub use clock::{Clock, SystemClock};
@@ -81,6 +82,17 @@ pub struct Engine {
     users: Mutex<Vec<Name>>,
     /// The background tasks, which end with the engine.
     _background: JoinSet<()>,
+}
+
+/// What is held for all sessions together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HeldForSessions {
+    /// The room on the disk that is promised to them, and not used yet.
+    pub room: Room,
+    /// The number of sessions that have a share of it.
+    pub shares: u64,
+    /// The memory for their answers, in bytes.
+    pub answer_bytes: usize,
 }
 
 /// The settings of an engine.
@@ -150,6 +162,12 @@ impl Engine {
     /// Returns the counts of a user's session, if there is one.
     pub fn counts(&self, user: &Name) -> Option<Counts> {
         self.registry.of_user(user).map(|session| session.counters().counts())
+    }
+
+    /// Returns what is held for sessions. Nothing of it outlives them.
+    pub fn held(&self) -> HeldForSessions {
+        let (room, shares) = self.stores.space.held();
+        HeldForSessions { room, shares, answer_bytes: self.registry.answer_bytes() }
     }
 
     /// Returns the number of transactions that were committed for sessions.

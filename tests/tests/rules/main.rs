@@ -33,6 +33,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, timeout};
 use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::{Quota, Room};
+use xfer_server::engine::HeldForSessions;
 use xfer_tests::cable::{Cable, Way};
 use xfer_tests::links::wayward::Bug;
 use xfer_tests::local_disk;
@@ -47,7 +48,10 @@ use user::{User, rows_bytes};
 const OPERATIONS: usize = 15_000;
 
 /// The number of shorter runs in memory.
-const RUNS: usize = 10;
+const RUNS: usize = 100;
+
+/// The number of seeds with a fifth of the operations.
+const SHORT_RUNS: usize = 400;
 
 /// The number of operations of each.
 const OPERATIONS_IN_MEMORY: usize = OPERATIONS / 10;
@@ -135,6 +139,10 @@ impl Run {
             self.remount(at).await;
         }
         self.must_hold_no_garbage().await;
+        for user in &mut self.users {
+            user.end(&self.host).await;
+        }
+        self.must_have_given_all_back().await;
     }
 
     /// Prints the counts of all kinds of op.
@@ -493,6 +501,20 @@ impl Run {
     }
 }
 
+impl Run {
+    /// Nothing may be held for sessions that are over.
+    async fn must_have_given_all_back(&self) {
+        let nothing = HeldForSessions::default();
+        for _ in 0..1000 {
+            if self.host.engine.held() == nothing {
+                return;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(self.host.engine.held(), nothing);
+    }
+}
+
 /// Plants a flaw that lies in the store.
 fn plant(flaw: Flaw, simulated: &Simulated) {
     match flaw {
@@ -557,7 +579,7 @@ fn random_operations_of_two_users_give_what_the_pure_rules_give() {
 }
 
 /// The number of seeds that are run twice.
-const SEEDS: usize = 500;
+const SEEDS: usize = 100;
 
 /// The number of operations of such a run.
 const FEW_OPERATIONS: usize = 30;
@@ -616,10 +638,18 @@ fn shown(transcript: &str, at: Option<usize>) -> String {
 
 #[test]
 fn random_operations_of_many_seeds_give_what_the_pure_rules_give() {
+    must_pass(scale::count("XFER_RULES_RUNS", RUNS), OPERATIONS_IN_MEMORY);
+}
+
+#[test]
+fn few_operations_of_many_more_seeds_give_what_the_pure_rules_give() {
+    must_pass(scale::count("XFER_RULES_SHORT_RUNS", SHORT_RUNS), OPERATIONS_IN_MEMORY / 5);
+}
+
+fn must_pass(count: usize, operations: usize) {
     let first = Random::seed();
-    let count = scale::count("XFER_RULES_RUNS", RUNS) as u64;
-    on_all_cores(first..first + count, |seed| {
-        let run = || drop(run(seed, Place::InMemory, OPERATIONS_IN_MEMORY, Flaw::None));
+    on_all_cores(first..first + count as u64, |seed| {
+        let run = || drop(run(seed, Place::InMemory, operations, Flaw::None));
         // The others still run.
         let done = catch_unwind(run);
         println!("seed {seed}: {}", if done.is_ok() { "passed" } else { "FAILED" });

@@ -55,6 +55,11 @@ impl AnswerRoom {
         Arc::new(AnswerShare { room: self.clone(), held, turn })
     }
 
+    /// The memory that is held, in bytes.
+    pub(crate) fn held(&self) -> usize {
+        *self.lock()
+    }
+
     /// A panic under the lock can't leave the number half changed.
     fn lock(&self) -> MutexGuard<'_, usize> {
         self.held.lock()

@@ -175,6 +175,11 @@ impl Registry {
         state.standing.values().find(|one| one.who.user == *user).map(|one| one.who.account)
     }
 
+    /// The memory that is held for answers, in bytes.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        self.answers.held()
+    }
+
     /// Refuses all new sessions from now on.
     pub(crate) fn close(&self) {
         self.lock().closed = true;

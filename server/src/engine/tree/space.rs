@@ -79,6 +79,12 @@ impl Space {
         Share { space: self.clone(), limit: none, round: 0, used: none, durable: none }
     }
 
+    /// The room that is promised, and the number of shares.
+    pub(crate) fn held(&self) -> (Room, u64) {
+        let promised = self.promised();
+        (promised.now, promised.shares)
+    }
+
     /// Asks the disk how much room it has.
     ///
     /// # Errors
