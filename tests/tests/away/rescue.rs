@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use xfer_tests::programs::program;
 use xfer_tests::small_disk::SmallDisk;
 use xfer_tests::snapshot::{assert_same, snapshot_without_times};
+use xfer_tests::world::write_secret;
 use xfer_tests::{Mount, PATIENCE, Random, World, run_within, scale, shell, wait_until};
 
 /// How often random changes are rescued.
@@ -186,6 +187,31 @@ fn a_mount_whose_changes_can_not_be_kept_stays_and_if_it_must_go_what_fits_is_ke
     assert_eq!(fs::read_to_string(mount.path("small")).unwrap(), "fits");
     mount.unmount();
     drop((world, disk));
+}
+
+#[test]
+fn what_a_mount_has_whose_account_is_closed_to_it_meanwhile_is_rescued() {
+    for closing in ["passwd", "remove"] {
+        let mut world = World::new(&["alice", "bob"]);
+        let mut mount = world.mounting("alice").arg("-o").arg("wait=1").start();
+        mount.shell("ls");
+        world.server.kill();
+        fs::write(mount.path("file"), closing).unwrap();
+        let secret = world.outside().join("secret");
+        write_secret(&secret, "another one");
+        let secret = secret.to_str().unwrap();
+        let command = match closing {
+            "passwd" => vec!["user", "passwd", "alice", "--password-file", secret],
+            _ => vec!["user", "remove", "alice", "--yes"],
+        };
+        world.server.command(&command).succeeded();
+        world.server.restart();
+        mount.says("what is not on the server is kept in");
+        let shown = world.rescue(&["show", &world.only_rescue()]).succeeded().stdout;
+        assert!(shown.contains("  file: new file; 6 B"), "{closing}: {shown}");
+        assert_eq!(mount.xfer("unmount", &[]).code, Some(14), "{closing}");
+        assert_eq!(mount.ended(), Some(14), "{closing}");
+    }
 }
 
 #[test]
