@@ -16,6 +16,8 @@ pub(super) struct Waiting {
     operations: AtomicUsize,
     /// Whether the last ping is not answered.
     pinged: AtomicBool,
+    /// Whether the link is to be tried, though nothing waits.
+    must_try_link: AtomicBool,
     /// Whether the server is expected to send something over the log link.
     expectation: Expectation,
 }
@@ -43,6 +45,17 @@ impl Client {
     pub(super) fn note_ping(&self) {
         self.waiting.pinged.store(true, Ordering::SeqCst);
         self.expect();
+    }
+
+    /// Has the link tried at once.
+    pub(super) fn try_link(&self) {
+        self.waiting.must_try_link.store(true, Ordering::SeqCst);
+        self.outgoing.notify_one();
+    }
+
+    /// Whether the link is to be tried. It is told once.
+    pub(super) fn must_try_link(&self) -> bool {
+        self.waiting.must_try_link.swap(false, Ordering::SeqCst)
     }
 
     /// Notes that the server has sent something.

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -447,6 +447,23 @@ fn a_read_of_what_is_not_cached_waits_once_though_its_kernel_asks_again() {
     let status = Command::new("python3").args(["-c", touch]).stdin(mapped).status().unwrap();
     assert_eq!(status.signal(), Some(libc::SIGBUS));
     assert!((WAIT..WAIT * 2).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn an_idle_mount_tries_its_link_at_once_when_a_route_appears() {
+    let apart = Apart::new();
+    let mount = apart.mount(&[]);
+    mount.shell("ls");
+    mount.sync();
+    apart.network.pull();
+    // Its address stays. Without the route it would notice after a minute.
+    let begin = Instant::now();
+    let add = || shell(Path::new("/"), "ip route add 10.99.0.0/24 dev lo");
+    apart.network.client.run(add);
+    wait_until("the mount to notice", PATIENCE, || !is_connected(&mount));
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    apart.network.plug_in();
+    mount.unmount();
 }
 
 #[test]

@@ -44,13 +44,15 @@ impl Client {
         }
     }
 
-    /// Completes when this machine no longer has the address of its end.
+    /// Completes when this machine no longer has the address of its end. After any other change of the
+    /// network, the link is tried: packets may go another way now, which leads nowhere.
     async fn address_lost(&self) {
         loop {
             self.dial.network_change().await;
             if self.dial.has_lost_address() {
                 return;
             }
+            self.try_link();
         }
     }
 
@@ -65,14 +67,11 @@ impl Client {
                 Some(Outgoing::Ops(group)) => send_ops(&mut writer, group).await,
                 Some(Outgoing::Message(message)) => send(&mut writer, &message, &[]).await,
                 Some(Outgoing::Close) => return LinkLoss::Stopping,
+                None if self.must_try_link() => self.ping(&mut writer).await,
                 None => tokio::select! {
                     biased;
                     () = self.outgoing.notified() => continue,
-                    () = quiet(sent_at, quiet_max) => {
-                        self.note_ping();
-                        let ping = self.lock().ping();
-                        send(&mut writer, &ping, &[]).await
-                    }
+                    () = quiet(sent_at, quiet_max) => self.ping(&mut writer).await,
                 },
             };
             sent_at = Some(Instant::now());
@@ -148,6 +147,14 @@ async fn send_ops(writer: &mut Writer, group: Group) -> Result<(), LinkError> {
 
 /// Writes a message. There is no deadline: a busy server may take nothing for a long time, and one
 /// that is gone is noticed by its silence.
+impl Client {
+    async fn ping(&self, writer: &mut Writer) -> Result<(), LinkError> {
+        self.note_ping();
+        let ping = self.lock().ping();
+        send(writer, &ping, &[]).await
+    }
+}
+
 /// Waits until nothing was sent for so long; not at all, if nothing was sent yet.
 async fn quiet(sent_at: Option<Instant>, quiet_max: Duration) {
     if let Some(sent_at) = sent_at {
