@@ -85,3 +85,39 @@ fn explain(error: io::Error) -> EndpointError {
         _ => EndpointError::Unreachable(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::net::TcpListener;
+
+    /// An address at which nothing listens.
+    async fn deaf() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_address_that_answers_is_taken_and_its_link_breaks_when_nothing_is_acknowledged() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = listener.local_addr().unwrap();
+        let stream = connect(&[deaf().await, deaf().await, there]).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), there);
+        let user_timeout = SockRef::from(&stream).tcp_user_timeout().unwrap();
+        assert_eq!(user_timeout, Some(UNACKNOWLEDGED_MAX));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_there_if_no_address_answers() {
+        let error = connect(&[deaf().await, deaf().await]).await.unwrap_err();
+        assert!(matches!(error, EndpointError::NothingThere), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_name_is_resolved_to_all_its_addresses() {
+        let addresses = resolve(&"alice@localhost:33000".parse().unwrap()).await.unwrap();
+        assert!(addresses.iter().all(|address| address.ip().is_loopback()), "{addresses:?}");
+        let unknown = resolve(&"alice@host.invalid:33000".parse().unwrap()).await.unwrap_err();
+        assert!(matches!(unknown, EndpointError::NotFound(_)), "{unknown}");
+    }
+}

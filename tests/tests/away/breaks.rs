@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
+use serde_json::Value;
 use xfer_mount::process::exit::Exit;
 use xfer_tests::files::errno;
 use xfer_tests::network::{Cable, Network, SERVER, Way};
@@ -447,6 +448,36 @@ fn a_read_of_what_is_not_cached_waits_once_though_its_kernel_asks_again() {
     let status = Command::new("python3").args(["-c", touch]).stdin(mapped).status().unwrap();
     assert_eq!(status.signal(), Some(libc::SIGBUS));
     assert!((WAIT..WAIT * 2).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_copy_goes_on_though_its_machine_moves_again_and_again() {
+    const MOVES: u8 = 4;
+    let apart = Apart::new();
+    let source = apart.world.outside().join("source");
+    let bytes = Random::new(Random::seed()).bytes(48 << 20);
+    fs::write(&source, &bytes).unwrap();
+    let mount = apart.mount(&["-o", "wait=forever"]);
+    mount.shell("ls");
+    let durable = || {
+        let status = mount.xfer("status", &["--json"]).succeeded().stdout;
+        serde_json::from_str::<Value>(&status).unwrap()["durable_seq"].as_u64().unwrap()
+    };
+    // Each part is durable before the next, so that the copy takes a while.
+    let script = format!("dd if={} of=copy bs=1M oflag=dsync status=none", source.display());
+    let mut copy = start(&mount, &script);
+    for number in 0..MOVES {
+        let before = durable();
+        wait_until("the copy to get on", PATIENCE, || durable() >= before + 4);
+        assert_eq!(copy.try_wait().unwrap(), None, "it goes on");
+        apart.network.leave();
+        apart.network.join(Ipv4Addr::new(10, 77, 0, 9 + number));
+    }
+    ends_well(copy);
+    mount.unmount();
+    let mount = apart.mount(&[]);
+    assert!(fs::read(mount.path("copy")).unwrap() == bytes);
+    mount.unmount();
 }
 
 #[test]
