@@ -121,7 +121,7 @@ impl Client {
 
     /// Waits until an offline client has everything on this machine's disk that is not durable, but
     /// not for long.
-    async fn wait_kept(&self) {
+    pub async fn wait_kept(&self) {
         let kept = self.reached(|core| {
             core.pending().0 == 0 || core.is_over() || core.all_kept() || !core.keeps()
         });

@@ -4,10 +4,17 @@
 //! A client for which nothing waits lets its machine sleep.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use xfer_link::patience::Expectation;
 
 use super::Client;
+
+/// How often the link is tried at most though nothing waits.
+const TRY_EVERY: Duration = Duration::from_secs(30);
 
 /// What waits for the server.
 #[derive(Default)]
@@ -18,6 +25,8 @@ pub(super) struct Waiting {
     pinged: AtomicBool,
     /// Whether the link is to be tried, though nothing waits.
     must_try_link: AtomicBool,
+    /// When that was last so.
+    tried: Mutex<Option<Instant>>,
     /// Whether the server is expected to send something over the log link.
     expectation: Expectation,
 }
@@ -47,10 +56,15 @@ impl Client {
         self.expect();
     }
 
-    /// Has the link tried at once.
+    /// Has the link tried at once, unless that was so lately: some networks announce something every
+    /// few seconds.
     pub(super) fn try_link(&self) {
-        self.waiting.must_try_link.store(true, Ordering::SeqCst);
-        self.outgoing.notify_one();
+        let mut last = self.waiting.tried.lock();
+        if last.is_none_or(|last| last.elapsed() >= TRY_EVERY) {
+            *last = Some(Instant::now());
+            self.waiting.must_try_link.store(true, Ordering::SeqCst);
+            self.outgoing.notify_one();
+        }
     }
 
     /// Whether the link is to be tried. It is told once.

@@ -145,8 +145,6 @@ async fn send_ops(writer: &mut Writer, group: Group) -> Result<(), LinkError> {
     send(writer, &ToServer::Ops { first, ops }, &payloads).await
 }
 
-/// Writes a message. There is no deadline: a busy server may take nothing for a long time, and one
-/// that is gone is noticed by its silence.
 impl Client {
     async fn ping(&self, writer: &mut Writer) -> Result<(), LinkError> {
         self.note_ping();
@@ -162,6 +160,8 @@ async fn quiet(sent_at: Option<Instant>, quiet_max: Duration) {
     }
 }
 
+/// Writes a message. There is no deadline: a busy server may take nothing for a long time, and one
+/// that is gone is noticed by its silence.
 async fn send(
     writer: &mut Writer,
     message: &ToServer,
