@@ -322,6 +322,16 @@ async fn a_client_that_is_away_keeps_others_out_but_for_a_takeover() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_client_never_spoke_gives_way_and_is_forgotten() {
+    let world = World::new();
+    let lost = world.login("alice").await.lose_link();
+    world.until_away("alice").await;
+    let next = world.login("alice").await;
+    assert_eq!(refused(&world, &lost).await, Refusal::NoSession);
+    next.logout().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mount_that_crashed_makes_way_for_the_next_on_its_machine() {
     let world = World::new();
     let lost = away(&world).await;

@@ -41,6 +41,7 @@ use committing::{Committing, Done, Step, when};
 use granting::Granting;
 use leaving::leave;
 use over::{Over, ordered};
+use xfer_store::Fate;
 
 /// How long a link may take to write the last words.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -79,7 +80,11 @@ impl Driver {
         let Driver { session, guard, loan, stores, news, .. } = self;
         drop(news);
         over.log(&session);
-        let fate = over.fate();
+        let fate = match over.fate() {
+            // Nobody would ever take up a session that nobody knows of.
+            Fate::Yielded if !session.seat.is_heard() => Fate::Over,
+            fate => fate,
+        };
         leave(&stores, &session, fate).await;
         // The seat is left before the last words, because a client that hears them may come again
         // at once.

@@ -116,7 +116,8 @@ impl Engine {
         if let Err(error) = self.stores.store.deliveries.release(auth.account).await {
             tracing::warn!(%error, "room in inboxes stays reserved for now");
         }
-        let begun = begin(&self.stores, &guard.session, auth).await;
+        let replaces = guard.unheard().or(auth.replaces);
+        let begun = begin(&self.stores, &guard.session, auth, replaces).await;
         self.opened(guard, ends, begun, true).await
     }
 

@@ -76,6 +76,11 @@ impl SeatGuard {
         self.displaced = self.displaced.take().filter(|seat| Some(seat.session) == known);
     }
 
+    /// The session of the seat that was taken, if its client does not know of it: it is to be forgotten.
+    pub(crate) fn unheard(&self) -> Option<SessionId> {
+        self.displaced.as_ref().filter(|seat| !seat.is_heard).map(|seat| seat.session)
+    }
+
     /// Notes that the session has begun, so that the one before is over.
     pub(crate) fn note_begun(&mut self) {
         self.displaced = None;

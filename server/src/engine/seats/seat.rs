@@ -3,7 +3,7 @@
 //!
 //! It knows neither the tree nor a link. A seat that stands without a session is in `standing`.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
@@ -17,9 +17,6 @@ use crate::engine::seats::proof::{Proved, hash};
 use crate::engine::session::counters::Counters;
 use crate::engine::session::orders::Orders;
 use crate::login::opening::Authenticated;
-
-/// How long a client may take to say something after its login: several round trips.
-const HEARD_MAX: Duration = Duration::from_secs(2);
 
 /// The seat of one account, as its present session holds it.
 pub(crate) struct Seat {
@@ -104,11 +101,11 @@ impl Seat {
         *self.heard.borrow()
     }
 
-    /// Waits for that, but not for long.
+    /// Waits for that, for as long as a link may be silent.
     pub(crate) async fn is_heard_soon(&self) -> bool {
         let mut heard = self.heard.subscribe();
         // The sender is part of `self`, so this can't fail in another way.
-        timeout(HEARD_MAX, heard.wait_for(|heard| *heard)).await.is_ok()
+        timeout(self.terms.silence.time(), heard.wait_for(|heard| *heard)).await.is_ok()
     }
 
     /// Notes that somebody else asks for the seat.

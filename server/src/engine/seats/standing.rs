@@ -35,7 +35,7 @@ pub(crate) struct Standing {
     /// When somebody else first asked for the seat.
     asked: Option<Instant>,
     /// Whether the client knows of its session.
-    is_heard: bool,
+    pub(crate) is_heard: bool,
 }
 
 impl Standing {

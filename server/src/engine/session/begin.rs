@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use xfer_protocol::limits::IDS_MAX;
 use xfer_protocol::message::{DeliveryState, Grant, Refusal};
 use xfer_protocol::tree::{Need, Node, Room};
-use xfer_protocol::{ContentId, DeliveryId, Ino, Name, Timestamp};
+use xfer_protocol::{ContentId, DeliveryId, Ino, Name, SessionId, Timestamp};
 use xfer_store::{
     Account, Batch, Beginner, Committed, Fate, Left, Missed, Placements, Resumed, Resumption,
     Store, StoreError, Trees, Trims,
@@ -47,7 +47,7 @@ pub(crate) struct Begun {
     pub(crate) without_room: Vec<(DeliveryId, DeliveryState)>,
 }
 
-/// Begins a session, once its seat is taken.
+/// Begins a session, once its seat is taken, and forgets the one that it replaces.
 ///
 /// A takeover may wait long, so the password may have changed since it was checked. A later change
 /// of the password finds the session in the registry and ends it.
@@ -55,10 +55,11 @@ pub(crate) async fn begin(
     stores: &Stores,
     session: &Session,
     auth: &Authenticated,
+    replaces: Option<SessionId>,
 ) -> Result<Begun, Refusal> {
     let failed = |error| refusal_of(session, error);
     let trees = &stores.store.trees;
-    let by = Beginner::Client { session: session.seat.resumable(auth), replaces: auth.replaces };
+    let by = Beginner::Client { session: session.seat.resumable(auth), replaces };
     let begun = trees.begin(session.account(), by).await.map_err(failed)?;
     let (account, epoch) = (begun.account.id, begun.account.epoch);
     let started = match session.seat.who.may_be_of(&begun.account) {
