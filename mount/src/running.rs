@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use xfer_client::core::{self, Ending, Link};
+use xfer_client::core::{self, Ending, Link, Trace};
 use xfer_client::drive::{Client, Farewell, Lost};
 use xfer_client::offline::Place;
 
@@ -227,19 +227,22 @@ impl Running {
         rest.map(|rest| rest.to_string())
     }
 
-    /// Fails if what is not durable would not fit on this machine's disks, when the mount is ended while
-    /// the server can't be reached: it stays then.
-    fn must_be_keepable(&self) -> Result<(), Failure> {
-        let status = self.client.status();
-        if status.pending_ops == 0 || status.all_kept || status.ending().is_some() {
+    /// Fails if these changes, which are not durable, can't be kept when the mount is ended: it stays
+    /// then.
+    fn must_be_keepable(&self, trace: &[Trace]) -> Result<(), Failure> {
+        let count = trace.iter().filter_map(Trace::change).count();
+        if count == 0 {
             return Ok(());
         }
-        let fits = tokio::task::block_in_place(|| rescue::must_fit(&self.client.unkept_trace()));
-        fits.map_err(|why| {
+        let kept = tokio::task::block_in_place(|| match self.client.status().ending() {
+            None => rescue::must_fit(trace),
+            Some(_) => self.keep_rest(false).and_then(|rest| rest.lost).map_or(Ok(()), Err),
+        });
+        kept.map_err(|why| {
+            let place = self.place().display().to_string();
             let line = format!(
-                "{}: {} changes are not on the server, so it stays mounted: {why}",
-                self.place().display(),
-                status.pending_ops
+                "{place}: {count} changes are not on the server, so it stays mounted: {why}; to keep only \
+                 what fits: umount {place}"
             );
             Failure::new(Exit::Other, line)
         })
@@ -360,7 +363,7 @@ impl Mounted for Running {
 
     fn abandon(&self) -> Waiting<'_> {
         Box::pin(async {
-            self.must_be_keepable()?;
+            self.must_be_keepable(&self.client.trace())?;
             self.client.abandon().await;
             let kept = tokio::task::block_in_place(|| self.keep_rest(false));
             if let Some(why) = kept.and_then(|rest| rest.lost) {
@@ -378,7 +381,9 @@ impl Mounted for Running {
             // Before the mount goes, so that one that is busy is still good; a session that is lost
             // can only be unmounted, and its end says what is lost.
             self.sync_before_end().await;
-            self.must_be_keepable().inspect_err(|_| *self.farewell.lock() = Farewell::default())?;
+            self.client.wait_kept().await;
+            let keepable = self.must_be_keepable(&self.client.unkept_trace());
+            keepable.inspect_err(|_| *self.farewell.lock() = Farewell::default())?;
             let taken_away =
                 tokio::task::block_in_place(|| unmounting::unmount(self.mount.entry()));
             taken_away.map_err(|error| {

@@ -41,8 +41,7 @@ pub fn run(
         }
         RescueCommand::Drop { name } => {
             if let Some(path) = rescues.unfinished(&name) {
-                fs::remove_dir_all(&path).map_err(|error| other(format!("{name}: {error}")))?;
-                return Ok(String::new());
+                return drop_unfinished(&path, &name);
             }
             let rescue = open(&rescues, &name)?;
             rescue.remove().map_err(|error| other(format!("{name}: {error}")))?;
@@ -68,14 +67,24 @@ fn list(rescues: &Rescues) -> Result<String, Failure> {
     Ok(names.iter().map(|name| format!("{}  {}\n", Shown(name), line(rescues, name))).collect())
 }
 
+fn drop_unfinished(path: &Path, name: &str) -> Result<String, Failure> {
+    let failed = |error: io::Error| other(format!("{name}: {error}"));
+    let writer = super::writer_of(path).map_err(failed)?;
+    let _writer = writer.ok_or_else(|| other(format!("{name}: it is being written")))?;
+    fs::remove_dir_all(path).map_err(failed)?;
+    Ok(String::new())
+}
+
 /// What is said of a rescue beside its name.
 fn line(rescues: &Rescues, name: &str) -> String {
     if let Some(path) = rescues.unfinished(name) {
-        let place = path.to_string_lossy();
-        return format!(
-            "unfinished: it is being written, or its writer was killed; see {}, and then drop it",
-            Shown(&place)
-        );
+        return match super::writer_of(&path) {
+            Ok(None) => "being written".to_owned(),
+            _ => format!(
+                "unfinished, since its writer was killed; see {}, and then drop it",
+                Shown(&path.to_string_lossy())
+            ),
+        };
     }
     match rescues.open(name) {
         Ok(Rescue { contents, .. }) => {

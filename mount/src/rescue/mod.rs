@@ -28,7 +28,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{fstatfs, syncfs};
+use rustix::fs::{FlockOperation, flock, fstatfs, syncfs};
 use rustix::process::geteuid;
 use xfer_client::connect::state_directory;
 use xfer_client::core::Trace;
@@ -109,7 +109,7 @@ impl Rescues {
             for entry in fs::read_dir(directory)? {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if is_unfinished(&name) || entry.path().join(CONTENTS).exists() {
+                if self.unfinished(&name).is_some() || entry.path().join(CONTENTS).exists() {
                     names.insert(name);
                 }
             }
@@ -117,11 +117,13 @@ impl Rescues {
         Ok(names)
     }
 
-    /// The directory of an unfinished rescue: the process that wrote it was killed, or still writes.
+    /// The directory of an unfinished rescue, if it is the name of one: a dot before that of a rescue,
+    /// which begins with an account.
     pub fn unfinished(&self, name: &str) -> Option<PathBuf> {
-        let is_name = is_unfinished(name) && !name.contains('/');
+        let is_name = name.starts_with('.') && name.contains('@') && !name.contains('/');
         let mut places = self.trusted().map(|directory| directory.join(name));
-        places.find(|path| is_name && path.exists())
+        let is_directory = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|it| it.is_dir());
+        places.find(|path| is_name && is_directory(path))
     }
 
     /// The rescue with this name.
@@ -166,6 +168,7 @@ fn keep_in(
     let now = Timestamp::from(SystemTime::now()).to_rfc3339();
     let (path, unfinished) = new_name(directory, account, &now);
     DirBuilder::new().mode(0o700).create(&unfinished)?;
+    let _writer = writer_of(&unfinished)?;
     let filled = fill(&unfinished, account, why, now, trace);
     if filled.is_err() {
         let _ = fs::remove_dir_all(&unfinished);
@@ -176,9 +179,13 @@ fn keep_in(
     Ok(path)
 }
 
-/// Whether a name is one that a rescue has until it is finished.
-fn is_unfinished(name: &str) -> bool {
-    name.starts_with('.')
+/// Locks an unfinished rescue for the process that writes it. `None` if another one does.
+fn writer_of(path: &Path) -> io::Result<Option<File>> {
+    let directory = File::open(path)?;
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        locked => Ok(locked.map(|()| Some(directory))?),
+    }
 }
 
 /// Fails unless a directory is this user's, and nobody else can change it.

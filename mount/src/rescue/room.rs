@@ -3,18 +3,22 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::statvfs;
+use rustix::fs::{Access, access, statvfs};
 use xfer_client::core::Trace;
-use xfer_client::durable::is_full;
 use xfer_protocol::size;
+use xfer_protocol::tree::Action;
 
-use super::{Rescues, keep_in};
+use super::{Rescues, keep_in, must_be_own};
 
-/// The room that a rescue takes besides its data, in bytes: for each change that is no write, since it
-/// may make a file, for each write, and in all.
-const CHANGE_BYTES: u64 = 8 << 10;
-const WRITE_BYTES: u64 = 64;
+/// The room that a change takes besides its data, in bytes: one that makes a node, and another.
+const NEW_BYTES: u64 = 8 << 10;
+const CHANGE_BYTES: u64 = 1 << 10;
+
+/// The room that a rescue takes besides its changes, in bytes.
 const BASE_BYTES: u64 = 64 << 10;
+
+/// Data takes whole blocks of so many bytes.
+const BLOCK_BYTES: u64 = 4 << 10;
 
 /// Whether a rescue of these changes fits on one of this user's disks.
 ///
@@ -42,22 +46,24 @@ pub fn must_fit(trace: &[Trace]) -> Result<(), String> {
 /// If none can be kept.
 pub fn keep_what_fits(account: &str, why: &str, trace: &[Trace]) -> io::Result<(PathBuf, usize)> {
     let rescues = Rescues::of_user();
+    // Before the first try, whose room some filesystems give back late.
+    let mut places: Vec<_> = rescues.0.iter().map(|place| (room(place), place)).collect();
+    places.sort_by(|one, other| other.cmp(one));
     let error = match rescues.keep(account, why, trace) {
         Ok(path) => return Ok((path, 0)),
-        Err(error) if is_full(&error) => error,
-        Err(error) => return Err(error),
+        Err(error) => error,
     };
-    let mut directories: Vec<_> =
-        rescues.0.iter().map(|directory| (room(directory), directory)).collect();
-    directories.sort_by(|one, other| other.cmp(one));
-    for (room, directory) in directories {
-        let part = &trace[..count_within(trace, room)];
-        let left_out = changes(trace) - changes(part);
-        let why = format!("{why}; the last {left_out} changes did not fit on this disk");
-        if changes(part) > 0
-            && let Ok(path) = keep_in(directory, account, &why, part.iter().cloned())
-        {
-            return Ok((path, left_out));
+    for (room, place) in places {
+        let mut count = count_within(trace, room);
+        // The room is an estimate.
+        while changes(&trace[..count]) > 0 {
+            let part = &trace[..count];
+            let left_out = changes(trace) - changes(part);
+            let why = format!("{why}; the last {left_out} changes did not fit on this disk");
+            if let Ok(path) = keep_in(place, account, &why, part.iter().cloned()) {
+                return Ok((path, left_out));
+            }
+            count /= 2;
         }
     }
     Err(error)
@@ -74,9 +80,14 @@ fn needed(trace: &[Trace]) -> u64 {
 }
 
 fn bytes_of(part: &Trace) -> u64 {
-    match part.change().map_or(0, |change| change.payload.len() as u64) {
-        0 => CHANGE_BYTES,
-        data => WRITE_BYTES + data,
+    let Some(change) = part.change() else { return CHANGE_BYTES };
+    let data = (change.payload.len() as u64).next_multiple_of(BLOCK_BYTES);
+    match change.op.action {
+        Action::Create { .. }
+        | Action::Mkdir { .. }
+        | Action::Symlink { .. }
+        | Action::Mknod { .. } => NEW_BYTES,
+        _ => CHANGE_BYTES + data,
     }
 }
 
@@ -89,9 +100,15 @@ fn count_within(trace: &[Trace], room: u64) -> usize {
     sums.take_while(|sum| *sum <= room).count()
 }
 
-/// The free room of the disk of a directory, or of the one that it will be made in, in bytes.
+/// The free room of the disk of a directory, or of the one that it will be made in, in bytes; none, if
+/// nothing can be kept there.
 fn room(directory: &Path) -> u64 {
-    let disk = directory.ancestors().find_map(|place| statvfs(place).ok());
+    let there = directory.ancestors().find(|place| place.exists());
+    let usable = there.filter(|place| {
+        let is_foreign = *place == directory && must_be_own(directory).is_err();
+        !is_foreign && access(*place, Access::WRITE_OK).is_ok()
+    });
+    let disk = usable.and_then(|place| statvfs(place).ok());
     disk.map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
@@ -101,7 +118,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use xfer_client::core::Change;
-    use xfer_protocol::tree::{Action, Op};
+    use xfer_protocol::tree::Op;
     use xfer_protocol::{Ino, Seq, Timestamp};
 
     fn change(len: usize) -> Trace {
@@ -112,8 +129,9 @@ mod tests {
 
     #[test]
     fn what_fits_is_a_beginning_of_the_changes() {
-        let trace = [change(0), change(1 << 20), change(0)];
+        let trace = [change(1), change(1 << 20), change(0)];
         let all = needed(&trace);
+        assert_eq!(all, BASE_BYTES + 3 * CHANGE_BYTES + BLOCK_BYTES + (1 << 20));
         assert_eq!(count_within(&trace, all), 3);
         assert_eq!(count_within(&trace, all - 1), 2);
         assert_eq!(count_within(&trace, all - CHANGE_BYTES - 1), 1);

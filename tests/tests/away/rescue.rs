@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use xfer_tests::programs::program;
 use xfer_tests::small_disk::SmallDisk;
@@ -81,13 +82,21 @@ fn the_changes_of_an_abandoned_mount_are_kept_and_can_be_applied() {
     // What else lies there does not hide it.
     let rescues = world.home().join(".local/state/xfer/rescue");
     fs::create_dir(rescues.join("lost+found")).unwrap();
-    fs::create_dir_all(rescues.join(".unfinished/files")).unwrap();
+    let unfinished = format!(".{name}-2");
+    fs::create_dir_all(rescues.join(&unfinished).join("files")).unwrap();
     let listed = world.rescue(&["list"]).succeeded().stdout;
     let lines: Vec<_> = listed.lines().collect();
-    assert!(lines.len() == 2 && lines[0].starts_with(".unfinished  unfinished: "), "{listed}");
+    let line = format!("{unfinished}  unfinished, since its writer was killed");
+    assert!(lines.len() == 2 && lines[0].starts_with(&line), "{listed}");
     assert!(lines[1].starts_with(&name), "{listed}");
-    world.rescue(&["drop", "lost+found"]).refused(1);
-    world.rescue(&["drop", ".unfinished"]).succeeded();
+    let writer = File::open(rescues.join(&unfinished)).unwrap();
+    flock(&writer, FlockOperation::LockExclusive).unwrap();
+    world.rescue(&["drop", &unfinished]).refused(1);
+    drop(writer);
+    for other in ["lost+found", ".", "..", "", "../rescue"] {
+        world.rescue(&["drop", other]).refused(1);
+    }
+    world.rescue(&["drop", &unfinished]).succeeded();
     world.server.restart();
     // Without a mount there is nowhere to apply it.
     world.rescue(&["apply", &name]).refused(13);
