@@ -25,6 +25,7 @@ mod ending;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -244,6 +245,11 @@ impl Client {
     /// The state of the session, for display.
     pub fn status(&self) -> Status {
         self.lock().status()
+    }
+
+    /// How long an operation waits for a server that can't be asked; `None` for ever.
+    pub fn wait(&self) -> Option<Duration> {
+        self.options.wait
     }
 
     /// Sets the mount's side of the kernel; `None` once there is no mount any more.

@@ -256,7 +256,7 @@ impl XferFs {
     ) -> (Repeatable<R>, Option<Errno>) {
         let asked = Asked { thread: request.pid(), what };
         let failed = self.repeats.take(&asked);
-        (Repeatable::new(reply, asked, self.repeats.clone()), failed)
+        (Repeatable::new(reply, asked, self.client.wait(), self.repeats.clone()), failed)
     }
 
     /// Answers with the node of a name, or that the name is absent; the kernel may cache both.

@@ -19,9 +19,6 @@ use super::replies::Refuse;
 /// The longest time until the kernel makes a request again, on a machine that is busy.
 const AGAIN_MAX: Duration = Duration::from_millis(200);
 
-/// A request that failed sooner may be made again as any other: what it met may have passed.
-const IN_VAIN_MIN: Duration = Duration::from_millis(500);
-
 /// A request that the kernel may make again, for the same thread.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Asked {
@@ -85,14 +82,23 @@ impl Repeats {
 pub(super) struct Repeatable<R> {
     reply: R,
     asked: Asked,
-    begin: Instant,
+    /// When it has waited for as long as it may; `None` if it waits for ever. One that fails sooner may be
+    /// made again as any other: what it met may have passed.
+    end: Option<Instant>,
     repeats: Arc<Repeats>,
 }
 
 impl<R> Repeatable<R> {
-    /// A reply to a request that begins now.
-    pub(super) fn new(reply: R, asked: Asked, repeats: Arc<Repeats>) -> Repeatable<R> {
-        Repeatable { reply, asked, begin: Instant::now(), repeats }
+    /// A reply to a request that begins now, and waits no longer than this for a server that can't be
+    /// asked.
+    pub(super) fn new(
+        reply: R,
+        asked: Asked,
+        wait: Option<Duration>,
+        repeats: Arc<Repeats>,
+    ) -> Repeatable<R> {
+        let end = wait.and_then(|wait| Instant::now().checked_add(wait));
+        Repeatable { reply, asked, end, repeats }
     }
 
     /// The wrapped reply.
@@ -106,7 +112,8 @@ impl<R: Refuse> Refuse for Repeatable<R> {
         let is_unanswered = [Errno::ETIMEDOUT, Errno::EBUSY].contains(&errno);
         // All programs outside this process's namespace look like one.
         let is_known = self.asked.thread != 0;
-        if is_unanswered && is_known && self.begin.elapsed() >= IN_VAIN_MIN {
+        let is_in_vain = self.end.is_some_and(|end| Instant::now() >= end);
+        if is_unanswered && is_known && is_in_vain {
             self.repeats.note(self.asked, errno);
         }
         self.reply.refuse(errno);
