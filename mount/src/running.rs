@@ -155,6 +155,15 @@ impl Running {
         self.client.finish_after(&mut farewell).await
     }
 
+    /// Unmounts, unless it is busy, or what is not durable can't be kept.
+    async fn take_away(&self) -> Result<(), Failure> {
+        self.sync_before_end().await;
+        self.client.wait_kept().await;
+        self.must_be_keepable(&self.client.unkept_trace())?;
+        let taken_away = tokio::task::block_in_place(|| unmounting::unmount(self.mount.entry()));
+        taken_away.map_err(|error| Failure::new(Exit::Other, error.to_string()))
+    }
+
     /// Makes all durable and logs out. Another signal means now, whatever is lost.
     pub async fn finish(&self, signals: &mut Signals) -> Result<(), Failure> {
         // Nobody follows the sleep of this machine any more.
@@ -351,7 +360,7 @@ impl Mounted for Running {
             unsent_failed: status.unsent.failed as u64,
             unsent_held: status.unsent.held as u64,
             unsent: status.unsent_files,
-            // Whoever asks looks for them: that takes a disk, which may hang.
+            // Counted by whoever asks, since that reads a disk, which may hang.
             rescues: 0,
             errors: status.errors,
         }
@@ -380,17 +389,11 @@ impl Mounted for Running {
         Box::pin(async {
             // Before the mount goes, so that one that is busy is still good; a session that is lost
             // can only be unmounted, and its end says what is lost.
-            self.sync_before_end().await;
-            self.client.wait_kept().await;
-            let keepable = self.must_be_keepable(&self.client.unkept_trace());
-            keepable.inspect_err(|_| *self.farewell.lock() = Farewell::default())?;
-            let taken_away =
-                tokio::task::block_in_place(|| unmounting::unmount(self.mount.entry()));
-            taken_away.map_err(|error| {
-                // It goes on, and its end is yet to come.
+            if let Err(failure) = self.take_away().await {
+                // The mount goes on, and its end is yet to come.
                 *self.farewell.lock() = Farewell::default();
-                Failure::new(Exit::Other, error.to_string())
-            })?;
+                return Err(failure);
+            }
             // What other namespaces have of it ends with this process.
             self.released.notify_one();
             let mut ended = self.ended.subscribe();

@@ -46,8 +46,7 @@ fn mount_of(account: &str) -> Option<PathBuf> {
     let calls = directory::sockets().into_iter().filter_map(|path| Call::to(&path, path.clone()));
     let mut mounts = calls.filter_map(|call| call.status().ok());
     let found = mounts.find(|status| {
-        let is_it = format!("{}@{}", status.user, status.server) == account;
-        is_it && !status.elsewhere && !status.state.starts_with("lost")
+        status.account() == account && !status.elsewhere && !status.state.starts_with("lost")
     });
     found.map(|status| PathBuf::from(status.mountpoint))
 }
@@ -109,7 +108,7 @@ fn status_of_all(json: bool) -> Result<(), Failure> {
 /// The status of a mount, with the rescues of its account.
 fn status(call: Call) -> Result<Status, Failure> {
     let status = call.status()?;
-    let rescues = rescue::count(&format!("{}@{}", status.user, status.server)) as u64;
+    let rescues = rescue::count(&status.account()) as u64;
     Ok(Status { rescues, ..status })
 }
 

@@ -120,6 +120,13 @@ pub struct Status {
     pub errors: Vec<String>,
 }
 
+impl Status {
+    /// The account and its server: `user@host:port`.
+    fn account(&self) -> String {
+        format!("{}@{}", self.user, self.server)
+    }
+}
+
 /// How a connection was lost, and what is done about it.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Disconnected {

@@ -15,7 +15,7 @@ pub(super) fn table(mounts: &[Status]) -> String {
     rows.extend(mounts.iter().map(|mount| {
         [
             mount.mountpoint.clone(),
-            format!("{}@{}", mount.user, mount.server),
+            mount.account(),
             mount.state.clone(),
             pending(mount.pending_ops, mount.pending_bytes),
             bytes_of(mount.used_bytes, mount.quota_bytes),
@@ -38,7 +38,7 @@ pub(super) fn details(mount: &Status) -> String {
     let rtt = mount.rtt_ms.map_or_else(|| "not measured".to_owned(), |ms| format!("{ms:.1} ms"));
     let mut rows = vec![
         ("mount point", mount.mountpoint.clone()),
-        ("server", format!("{}@{}", mount.user, mount.server)),
+        ("server", mount.account()),
         ("state", mount.state.clone()),
         ("mounted", if mount.elsewhere { "not here any more" } else { "here" }.to_owned()),
         ("tree", seat(mount)),

@@ -27,6 +27,7 @@ use xfer_link::watch;
 use xfer_protocol::Seq;
 use xfer_protocol::message::ToClient;
 use xfer_protocol::tree::Room;
+use xfer_store::Fate;
 
 use super::seats::registry::SeatGuard;
 use super::session::Session;
@@ -41,7 +42,6 @@ use committing::{Committing, Done, Step, when};
 use granting::Granting;
 use leaving::leave;
 use over::{Over, ordered};
-use xfer_store::Fate;
 
 /// How long a link may take to write the last words.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -81,7 +81,7 @@ impl Driver {
         drop(news);
         over.log(&session);
         let fate = match over.fate() {
-            // Nobody would ever take up a session that nobody knows of.
+            // Its client does not know of it, so nobody could ever take it up.
             Fate::Yielded if !session.seat.is_heard() => Fate::Over,
             fate => fate,
         };

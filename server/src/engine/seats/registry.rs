@@ -294,7 +294,7 @@ async fn end_for(other: &Session, claimant: Claimant<'_>) -> Result<(), Refusal>
         // Its client has crashed, so there is nothing to drain.
         Claimant::LoggedIn(auth) if is_own => orders.end(taken_over_by(auth)),
         Claimant::LoggedIn(auth) => match auth.purpose {
-            // Its login was cut off once it had begun, and whoever made it can't know.
+            // The answer to its login may not have arrived, so its client may not know of it.
             Purpose::Mount
                 if other.position.epoch().is_some() && !other.seat.is_heard_soon().await =>
             {
