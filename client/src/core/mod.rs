@@ -22,6 +22,8 @@ mod inbox;
 mod notice;
 mod outdated;
 mod status;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +41,8 @@ pub use notice::Notice;
 pub use options::{Options, Owners};
 pub use outbox::Unsents;
 pub use pause::{Pause, Reservation, Stop};
+#[cfg(feature = "planted-bugs")]
+pub use planted::Bug;
 pub use state::Core;
 pub use status::Status;
 pub use time::Now;

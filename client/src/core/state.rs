@@ -47,6 +47,9 @@ pub struct Core {
     pub(in crate::core) notices: Vec<Notice>,
     /// Errors that no program was told about, for display.
     pub(in crate::core) errors: Vec<String>,
+    /// A bug that is planted.
+    #[cfg(feature = "planted-bugs")]
+    pub(in crate::core) bug: Option<super::planted::Bug>,
 }
 
 /// The work that an attempt leaves for the drive.
@@ -80,6 +83,8 @@ impl Core {
             kept: Kept::new(options.offline_bytes),
             notices: Vec::new(),
             errors: Vec::new(),
+            #[cfg(feature = "planted-bugs")]
+            bug: None,
         }
     }
 

@@ -247,6 +247,12 @@ impl Client {
         self.lock().status()
     }
 
+    /// Plants a bug.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant(&self, bug: crate::core::Bug) {
+        self.lock().plant(bug);
+    }
+
     /// How long an operation waits for a server that can't be asked; `None` for ever.
     pub fn wait(&self) -> Option<Duration> {
         self.options.wait

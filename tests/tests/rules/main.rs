@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, timeout};
+use xfer_client::core;
 use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::{Quota, Room};
 use xfer_server::engine::HeldForSessions;
@@ -71,6 +72,9 @@ const PART_TIME: Duration = Duration::from_secs(100_000);
 /// The longest times for which a cable is pulled, in milliseconds: some links are not missed, and
 /// some for longer than a seat is kept.
 const AWAY_MS: [u64; 3] = [8_000, 40_000, 400_000];
+
+/// The most times that a user changes machines one after the other.
+const MACHINE_CHANGES: u64 = 5;
 
 /// The most that is left on a disk that other programs fill.
 const FULL: Room = Room { bytes: 100 << 10, files: 10 };
@@ -291,14 +295,18 @@ impl Run {
         }
     }
 
-    /// Has a user go over to the other machine.
+    /// Has a user go over to the other machine, perhaps back, and so on.
     async fn change_machines(&mut self, at: usize) {
-        let Run { host, users, post, random, .. } = self;
-        // The other user may have sent something that was accepted there.
-        users[1 - at].settle().await;
-        users[1 - at].catch_up(post);
-        users[at].change_machines(host, random, post).await;
-        self.look_at_all().await;
+        for _ in 0..1 + self.random.below(MACHINE_CHANGES) {
+            let Run { host, users, post, random, .. } = self;
+            // The other user may have sent something that was accepted there.
+            users[1 - at].settle().await;
+            users[1 - at].catch_up(post);
+            users[at].change_machines(host, random, post).await;
+            self.look_at_all().await;
+            self.operations += self.users[at].edit(&mut self.random).await;
+            self.some_turns(20).await;
+        }
     }
 
     /// Changes a user's quota; the client may be away.
@@ -525,7 +533,8 @@ fn plant(flaw: Flaw, simulated: &Simulated) {
         | Flaw::PunchesShort
         | Flaw::LosesAnOp
         | Flaw::HidesChanges
-        | Flaw::KeepsLate => {}
+        | Flaw::KeepsLate
+        | Flaw::OfClients(_) => {}
     }
 }
 
@@ -715,6 +724,16 @@ fn the_oracle_sees_an_op_that_got_lost() {
 }
 
 #[test]
-fn the_oracle_sees_an_old_row_that_is_followed_over_a_newer_one() {
+fn the_oracle_sees_an_old_row_that_a_server_follows_over_a_newer_one() {
     must_be_found(Flaw::OfRows(Bug::ReadsOldNodes));
+}
+
+#[test]
+fn the_oracle_sees_a_fetched_row_that_a_client_follows_over_a_newer_one() {
+    must_be_found(Flaw::OfClients(core::Bug::FollowsOldRows));
+}
+
+#[test]
+fn the_oracle_sees_bytes_that_a_client_has_kept_though_another_machine_has_changed_them() {
+    must_be_found(Flaw::OfClients(core::Bug::KeepsOldBytes));
 }

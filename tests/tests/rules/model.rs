@@ -9,12 +9,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use xfer_client::core;
 use xfer_protocol::limits::FILE_BYTES_MAX;
 use xfer_protocol::tree::{
     Action, FallocateMode, Kind, Node, Op, Owner, RenameMode, STATE_XATTR, SpecialKind, XattrMode,
 };
 use xfer_protocol::{DeliveryId, Errno, Ino, Name, Timestamp};
-use xfer_tests::links::wayward::Bug;
+use xfer_tests::links::wayward;
 
 const SET_UID: u16 = 0o4000;
 const SET_GID: u16 = 0o2000;
@@ -37,7 +38,9 @@ pub enum Flaw {
     /// Changes are said to be kept on a machine's disk before they are there.
     KeepsLate,
     /// A bug in the rows of the store.
-    OfRows(Bug),
+    OfRows(wayward::Bug),
+    /// A bug in the clients.
+    OfClients(core::Bug),
 }
 
 /// One user's tree.

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::task::{JoinError, JoinSet, yield_now};
 use tokio::time::sleep;
 use xfer_client::core::{Found, HandleId, Link, Options, Status};
@@ -216,6 +217,9 @@ impl User {
             Err(Opened::Refused(refusal)) => panic!("{name} can't mount: {refusal}"),
             Err(other) => panic!("{name} can't mount: {other:?}"),
         };
+        if let Flaw::OfClients(bug) = self.flaw {
+            client.plant(bug);
+        }
         self.sessions.push(session);
         let (program, machine) = (Program::new(client, host.shortage()), Machine { disk, key });
         (
@@ -504,6 +508,24 @@ impl User {
         }
     }
 
+    /// Overwrites a few bytes in some of the files. Returns the number of operations.
+    pub async fn edit(&self, random: &mut Random) -> usize {
+        let Some(program) = self.program() else { return 0 };
+        let mut count = 0;
+        for (ino, size) in files(&program).await {
+            if size == 0 || random.below(3) > 0 {
+                continue;
+            }
+            let Ok(handle) = program.open(ino, true).await else { continue };
+            let edited = Bytes::from(vec![random.below(256) as u8; 1 + random.below(9) as usize]);
+            // Errors are in the notes.
+            let _ = program.write(ino, random.below(size), edited, false).await;
+            let _ = program.close(ino, handle).await;
+            count += 1;
+        }
+        count
+    }
+
     /// Empties one of the directories in the root.
     async fn tidy(&self, program: &Program, random: &mut Random) -> usize {
         let there = program.list(Ino::ROOT).await.unwrap_or_default();
@@ -532,6 +554,21 @@ async fn walk(program: Program) -> usize {
         }
     }
     count
+}
+
+/// All files, each with its size in bytes.
+async fn files(program: &Program) -> Vec<(Ino, u64)> {
+    let (mut waiting, mut files) = (vec![Ino::ROOT], Vec::new());
+    while let Some(directory) = waiting.pop() {
+        for (_, (ino, node)) in program.list(directory).await.unwrap_or_default() {
+            match node.file() {
+                Some(data) => files.push((ino, data.size)),
+                None if node.is_directory() => waiting.push(ino),
+                None => {}
+            }
+        }
+    }
+    files
 }
 
 /// The result of a task; the test fails if the task panicked.

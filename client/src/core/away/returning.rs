@@ -112,7 +112,7 @@ impl Core {
             Changed::Nodes(_) | Changed::All => self.replica.table.forget_all(),
         }
         self.replica.table.rebase(grant.usage, grant.quota, grant.applied);
-        let contents = self.known_contents();
+        let contents = self.kept_contents();
         self.data.rebase(&contents, grant.applied);
         self.uplink = Uplink::new(grant, self.uplink.log.bytes_max());
         self.kept.give_up();
@@ -129,8 +129,12 @@ impl Core {
         changed.iter().for_each(|ino| self.replica.table.forget(*ino));
     }
 
-    /// The contents of all files that are known.
-    fn known_contents(&self) -> BTreeSet<ContentId> {
+    /// The contents whose cached bytes are kept: those of all files that are known.
+    fn kept_contents(&self) -> BTreeSet<ContentId> {
+        #[cfg(feature = "planted-bugs")]
+        if self.has(crate::core::Bug::KeepsOldBytes) {
+            return self.data.cache.contents().collect();
+        }
         self.replica.table.known_nodes().filter_map(|node| node.content()).collect()
     }
 

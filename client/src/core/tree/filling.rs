@@ -82,7 +82,7 @@ impl Core {
     /// Fills in a node. One that can't exist is taken for absent.
     pub(crate) fn fill_node(&mut self, ino: Ino, answer: Answer) -> Result<(), Unexpected> {
         let Answer::Node(node) = answer else { return Err(Unexpected("a node")) };
-        self.replica.table.fill_node(ino, node.filter(is_sound));
+        self.fill(ino, node.filter(is_sound));
         Ok(())
     }
 
@@ -107,10 +107,10 @@ impl Core {
     ) -> Result<(), Unexpected> {
         let Answer::Entry(entry) = answer else { return Err(Unexpected("an entry")) };
         let entry = entry.filter(|(_, node)| is_sound(node));
-        let table = &mut self.replica.table;
-        table.fill_entry(parent, name.clone(), entry.as_ref().map(|(ino, _)| *ino));
+        let ino = entry.as_ref().map(|(ino, _)| *ino);
+        self.replica.table.fill_entry(parent, name.clone(), ino);
         if let Some((ino, node)) = entry {
-            table.fill_node(ino, Some(node));
+            self.fill(ino, Some(node));
         }
         Ok(())
     }
@@ -149,19 +149,27 @@ impl Core {
     }
 
     fn fill_page(&mut self, page: Page) {
-        let table = &mut self.replica.table;
         for entry in page.entries {
             if is_sound(&entry.node) {
-                table.fill_entry(page.directory, entry.name, Some(entry.ino));
-                table.fill_node(entry.ino, Some(entry.node));
+                self.replica.table.fill_entry(page.directory, entry.name, Some(entry.ino));
+                self.fill(entry.ino, Some(entry.node));
             }
         }
         // Pages that the server adds unasked begin at the start of their directory. The pages of
         // the directory that was asked for came one after another from its start. So after a last
         // page, either has all its entries.
         if page.last {
-            table.fill_complete(page.directory);
+            self.replica.table.fill_complete(page.directory);
         }
+    }
+
+    /// Fills in a node, unless it is known.
+    fn fill(&mut self, ino: Ino, node: Option<Node>) {
+        #[cfg(feature = "planted-bugs")]
+        if self.has(crate::core::Bug::FollowsOldRows) {
+            self.replica.table.forget(ino);
+        }
+        self.replica.table.fill_node(ino, node);
     }
 
     /// The head of a delivery, if it waits to be placed.

@@ -20,4 +20,10 @@ impl Cache {
         self.after.clear();
         self.acknowledge(applied);
     }
+
+    /// The contents some bytes of which are known.
+    #[cfg(feature = "planted-bugs")]
+    pub(in crate::core) fn contents(&self) -> impl Iterator<Item = ContentId> {
+        self.chunks.iter().map(|((content, _), _)| *content)
+    }
 }
