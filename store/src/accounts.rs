@@ -64,8 +64,8 @@ pub struct Account {
     pub applied: Seq,
     /// The epoch of its last session.
     pub epoch: Epoch,
-    /// The epoch of the last session known to have left no uncommitted data on the disk, or only
-    /// data that is noted.
+    /// The epoch of the last session that is known to have left, like all before it, no uncommitted data
+    /// on the disk, or only data that is noted.
     pub tidied: Epoch,
 }
 

@@ -10,9 +10,8 @@ use tokio::time::{Instant, sleep};
 use xfer_protocol::message::{Answer, Ask, EndReason, ToClient};
 use xfer_protocol::{ContentId, Ino};
 use xfer_store::Purpose;
-use xfer_store::embedded::SqliteStore;
 
-use crate::client::Client;
+use crate::client::{Client, Lost};
 use crate::space::{check_disk, restarted};
 use crate::storage::{Faulty, faulty_world};
 use crate::world::{World, name};
@@ -121,8 +120,8 @@ fn runtime() -> Runtime {
 }
 
 /// A world whose server was killed after these users had grown files, before any of that was
-/// committed.
-fn killed(users: &[&str]) -> (World, Vec<(Ino, ContentId)>) {
+/// committed; and their clients.
+fn killed(users: &[&str]) -> (World, Vec<(Ino, ContentId)>, Vec<Lost>) {
     let first = runtime();
     let done = first.block_on(async {
         let (world, faulty) = faulty_world();
@@ -139,7 +138,7 @@ fn killed(users: &[&str]) -> (World, Vec<(Ino, ContentId)>) {
         }
         let grown = (users.len() * 4 * PART) as u64;
         until("the server to write", || world.on_disk().1 >= grown).await;
-        (world, files)
+        (world, files, clients.into_iter().map(Client::lose_link).collect())
     });
     first.shutdown_background();
     done
@@ -147,7 +146,7 @@ fn killed(users: &[&str]) -> (World, Vec<(Ino, ContentId)>) {
 
 #[test]
 fn what_a_killed_server_did_not_commit_goes_though_nobody_logs_in() {
-    let (world, files) = killed(&["alice", "bob"]);
+    let (world, files, _) = killed(&["alice", "bob"]);
     runtime().block_on(async {
         let world = restarted(world);
         check_disk(&world, "a start").await;
@@ -164,7 +163,7 @@ fn what_a_killed_server_did_not_commit_goes_though_nobody_logs_in() {
 
 #[test]
 fn what_is_written_right_after_a_crash_stays() {
-    let (world, files) = killed(&["alice"]);
+    let (world, files, _) = killed(&["alice"]);
     runtime().block_on(async {
         let world = restarted(world);
         let mut alice = world.take("alice").await;
@@ -183,26 +182,51 @@ fn what_is_written_right_after_a_crash_stays() {
     });
 }
 
+/// A restarted server that has passed alice's account over, since a command works on it. Returns the
+/// bytes on the disk.
+async fn passing_alice_over(world: World) -> (World, u64) {
+    let (beside, _) = world.reopen();
+    let id = |user| beside.account(&name(user)).unwrap().unwrap().id;
+    let claim = beside.claim(id("alice"), Purpose::Change).unwrap().unwrap();
+    let before = world.on_disk().1;
+    let world = restarted(world);
+    // Bob's account is tidied after alice's.
+    let is_tidied = || {
+        let bob = beside.account(&name("bob")).unwrap().unwrap();
+        bob.tidied == bob.epoch
+    };
+    until("bob to be tidied", is_tidied).await;
+    let left = world.on_disk().1;
+    assert!(left < before && left > (4 * PART) as u64, "{left} of {before}");
+    drop(claim);
+    (world, left)
+}
+
+/// Fails the test unless nothing was looked through when a session began, and all is at its end.
+async fn check_looked_through_after(world: &World, client: Client, left: u64) {
+    assert_eq!(world.on_disk().1, left, "its beginning waited for all files to be looked through");
+    client.logout().await;
+    check_disk(world, "the end of the session").await;
+}
+
 #[test]
-fn an_account_that_a_command_works_on_is_left_alone_after_a_crash() {
-    let (world, files) = killed(&["alice", "bob"]);
+fn a_session_that_begins_after_a_crash_waits_for_no_look_through_all_files() {
+    let (world, files, _) = killed(&["alice", "bob"]);
     runtime().block_on(async {
-        let (beside, _) = world.reopen();
-        let id = |user| beside.account(&name(user)).unwrap().unwrap().id;
-        let claim = beside.claim(id("alice"), Purpose::Change).unwrap().unwrap();
-        let before = world.on_disk().1;
-        let world = restarted(world);
-        // Bob's account is tidied after alice's, so hers was passed over by then.
-        let tidied = |meta: &SqliteStore| {
-            let bob = meta.account(&name("bob")).unwrap().unwrap();
-            bob.tidied == bob.epoch
-        };
-        until("bob to be tidied", || tidied(&beside)).await;
-        let left = world.on_disk().1;
-        assert!(left < before && left > (4 * PART) as u64, "{left} of {before}");
-        drop(claim);
+        let (world, left) = passing_alice_over(world).await;
+        check_looked_through_after(&world, world.take("alice").await, left).await;
         check_file(&world, "alice", files[0]).await;
-        check_disk(&world, "a login").await;
+    });
+}
+
+#[test]
+fn a_session_that_goes_on_after_a_crash_waits_for_no_look_through_all_files() {
+    let (world, files, lost) = killed(&["alice", "bob"]);
+    runtime().block_on(async {
+        let (world, left) = passing_alice_over(world).await;
+        let alice = world.resume(lost.into_iter().next().unwrap()).await;
+        check_looked_through_after(&world, alice, left).await;
+        check_file(&world, "alice", files[0]).await;
     });
 }
 

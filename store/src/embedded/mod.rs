@@ -16,22 +16,26 @@ mod lock;
 mod place;
 mod claim;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::inbox::Inboxes;
-use crate::{Answer, IfMissing, Register, Store, StoreError};
+use xfer_protocol::Epoch;
+
+use crate::{Account, AccountId, Answer, IfMissing, Register, Store, StoreError};
 
 pub use files::{FileStore, Files};
 pub use lock::{StoreLock, prepare_directory};
 pub use place::syncs_as_a_whole;
 pub use sqlite::SqliteStore;
 
-use housekeeping::Watched;
+use housekeeping::{Untidy, Watched};
 use ledger::Ledger;
 
 /// How to treat a database that is older than the contents.
@@ -75,6 +79,10 @@ struct Parts {
     inboxes: Mutex<Inboxes>,
     /// Signalled when there may be garbage.
     wake: Notify,
+    /// The accounts with a running session, each with its epoch.
+    running: Mutex<BTreeMap<AccountId, Epoch>>,
+    /// Tells of accounts to be looked through.
+    untidy: UnboundedSender<Untidy>,
     /// The reason why the store must not be written to any more.
     trouble: watch::Sender<Option<StoreError>>,
     /// Set only if the store is served: the parts that must stay in place, and the number of days
@@ -87,9 +95,32 @@ impl Parts {
         rows: Arc<SqliteStore>,
         files: Arc<dyn Files>,
         watched: Option<(Watched, u16)>,
-    ) -> Arc<Parts> {
-        let (inboxes, wake, trouble) = (Mutex::default(), Notify::new(), watch::Sender::new(None));
-        Arc::new(Parts { rows, files, inboxes, wake, trouble, watched })
+    ) -> (Arc<Parts>, UnboundedReceiver<Untidy>) {
+        let (untidy, told) = unbounded_channel();
+        let (inboxes, running) = (Mutex::default(), Mutex::default());
+        let (wake, trouble) = (Notify::new(), watch::Sender::new(None));
+        let parts = Parts { rows, files, inboxes, wake, running, untidy, trouble, watched };
+        (Arc::new(parts), told)
+    }
+
+    /// Notes that a session runs.
+    fn note_begun(&self, account: &Account) {
+        self.running.lock().insert(account.id, account.epoch);
+    }
+
+    /// Notes that the session of this epoch is over.
+    fn note_over(&self, account: AccountId, epoch: Epoch) {
+        let mut running = self.running.lock();
+        if running.get(&account) == Some(&epoch) {
+            running.remove(&account);
+        }
+    }
+
+    /// Whether the account's session of this epoch is running: it has begun, and has not ended or been
+    /// fenced.
+    fn runs(&self, account: AccountId, epoch: Epoch) -> Result<bool, StoreError> {
+        let has_begun = self.running.lock().get(&account) == Some(&epoch);
+        Ok(has_begun && self.rows.is_at(account, epoch)?)
     }
 
     /// Records why the store must not be written to any more.
@@ -144,7 +175,7 @@ pub(crate) fn beside(dir: &Path, beside: Beside) -> Result<Store, StoreError> {
         Beside::Keeping => {}
     }
     rows.must_be_current(&files)?;
-    let parts = Parts::new(rows, Arc::new(files), None);
+    let (parts, _) = Parts::new(rows, Arc::new(files), None);
     Ok(store(parts, JoinSet::new()))
 }
 
@@ -171,8 +202,8 @@ fn must_be_there(dir: &Path) -> Result<(), StoreError> {
     })
 }
 
-fn start(parts: Arc<Parts>) -> Store {
-    let tasks = housekeeping::start(&parts);
+fn start((parts, untidy): (Arc<Parts>, UnboundedReceiver<Untidy>)) -> Store {
+    let tasks = housekeeping::start(&parts, untidy);
     store(parts, tasks)
 }
 

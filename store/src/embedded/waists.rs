@@ -29,9 +29,12 @@ impl Trees for Embedded {
                 }
                 Beginner::Claimant => parts.rows.begin_session(account)?,
             };
-            let tidied = housekeeping::tidy_before(parts, &account);
-            match tidied.and_then(|()| parts.rows.orphans(account.id)) {
-                Ok(orphans) => Ok(Begun { account, orphans }),
+            let trimmed = housekeeping::trim_left(parts, account.id);
+            match trimmed.and_then(|()| parts.rows.orphans(account.id)) {
+                Ok(orphans) => {
+                    parts.note_begun(&account);
+                    Ok(Begun { account, orphans })
+                }
                 // Nobody has this session, so it must keep nobody out.
                 Err(error) => {
                     parts.rows.end_for_good(account.id, account.epoch)?;
@@ -56,7 +59,8 @@ impl Trees for Embedded {
             }
             let resumed = parts.rows.resume(account, &with)?;
             if let Some(resumed) = &resumed {
-                housekeeping::tidy_before(parts, &resumed.account)?;
+                housekeeping::trim_left(parts, resumed.account.id)?;
+                parts.note_begun(&resumed.account);
             }
             Ok(resumed)
         })
@@ -88,6 +92,7 @@ impl Trees for Embedded {
 
     fn end(&self, account: AccountId, epoch: Epoch, left: Left, fate: Fate) -> Answer<'_, ()> {
         self.hop(move |parts| {
+            parts.note_over(account, epoch);
             let ended = match fate {
                 Fate::Over => parts.rows.end_for_good(account, epoch),
                 Fate::Resumable => Ok(()),
@@ -199,7 +204,7 @@ fn reserve(parts: &Parts, asked: &Reservation) -> Result<Reserved, StoreError> {
     // reserved nor as waiting. And a session that ends gives up its room only after it is marked as
     // ended.
     let mut inboxes = parts.inboxes.lock();
-    if !parts.rows.runs(asked.from, asked.epoch)? {
+    if !parts.runs(asked.from, asked.epoch)? {
         return Ok(Reserved::Over);
     }
     let recipient = parts.rows.account(&asked.to)?.filter(|to| to.id != asked.from);

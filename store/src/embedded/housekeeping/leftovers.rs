@@ -7,7 +7,10 @@
 //! A session that ends lists those contents. They are first noted in rows, so that they are found
 //! even if the server dies in that moment. After that the session counts as *tidied*. If the server
 //! was killed, its sessions are not tidied: then all contents that the account's nodes can write to
-//! are checked when the next server starts and when the next session begins.
+//! are looked through, once the account has no session.
+//!
+//! Nobody waits for that. Such bytes can't be read, whatever a later session writes around them: see
+//! `xfer_protocol::tree::rules`. And the client that wrote them mostly comes back, and writes them again.
 //!
 //! **Invariant:** a content that can be written to is trimmed only by the session that begins on
 //! its account, or while none can begin: a running session's uncommitted data must stay.
@@ -16,37 +19,29 @@ use std::time::{Duration, Instant};
 
 use super::super::Parts;
 use crate::embedded::sqlite::OwnContent;
-use crate::{Account, AccountId, Left, StoreError};
+use crate::{AccountId, Left, StoreError};
 use xfer_protocol::{ContentId, Epoch, Ino};
 
 use super::garbage::remove_unreferenced;
 
-/// The number of contents in one step before a session.
-const STEP_COUNT: usize = 1_000;
-
 /// The number of contents in one step while no session can begin.
-const UNOWNED_STEP_COUNT: usize = 64;
+const STEP_COUNT: usize = 64;
 
-/// Tidies for a session that has begun on the account and has not done anything yet.
-pub(crate) fn tidy_before(parts: &Parts, account: &Account) -> Result<(), StoreError> {
-    let noted = parts.rows.left_trims(account.id)?;
-    let undone = trim_noted(parts, account.id, &noted)?;
-    if !noted.is_empty() && undone.is_empty() {
-        parts.rows.forget_left_trims(account.id)?;
-    }
-    if account.tidied.0 + 1 >= account.epoch.0 {
+/// A session that has ended on an account where an earlier one was not tidied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Untidy {
+    account: AccountId,
+    epoch: Epoch,
+}
+
+/// Reclaims what is noted, for a session that has begun on the account and has not done anything yet.
+pub(crate) fn trim_left(parts: &Parts, account: AccountId) -> Result<(), StoreError> {
+    let noted = parts.rows.left_trims(account)?;
+    let undone = trim_noted(parts, account, &noted)?;
+    if noted.is_empty() || !undone.is_empty() {
         return Ok(());
     }
-    let (mut after, mut undone) = (None, Vec::new());
-    loop {
-        let some = parts.rows.own_contents(account.id, after, STEP_COUNT)?;
-        undone.extend(trim(parts, &some));
-        match some.last().filter(|_| some.len() == STEP_COUNT) {
-            Some(last) => after = Some(last.ino),
-            None => break,
-        }
-    }
-    if undone.is_empty() { Ok(()) } else { parts.rows.note_left(account.id, &undone) }
+    parts.rows.forget_left_trims(account)
 }
 
 /// Tidies after a session of this epoch, once no commit holds a batch of it any more.
@@ -61,7 +56,10 @@ pub(crate) fn tidy_after(
         if written.is_empty() { Ok(()) } else { trim_written(parts, account, epoch, &written) };
     let removed = remove_created(parts, account, epoch, &created);
     noted?;
-    parts.rows.note_tidied(account, epoch)?;
+    if !parts.rows.note_session_tidied(account, epoch)? {
+        // Fails only if nobody looks after a store that a command uses.
+        let _ = parts.untidy.send(Untidy { account, epoch });
+    }
     removed
 }
 
@@ -74,7 +72,7 @@ fn remove_created(
     epoch: Epoch,
     created: &[ContentId],
 ) -> Result<(), StoreError> {
-    for some in created.chunks(UNOWNED_STEP_COUNT) {
+    for some in created.chunks(STEP_COUNT) {
         parts.rows.unless_begun_since(account, epoch, &mut || {
             remove_unreferenced(parts, some.iter().copied())
         })?;
@@ -100,40 +98,46 @@ fn trim_written(
     if unowned && undone.is_empty() { parts.rows.forget_left_trims(account) } else { Ok(()) }
 }
 
-/// Tidies after sessions that a previous server did not end properly. `accounts` is a snapshot from
-/// before this server let any session begin.
-pub(super) fn tidy_after_crash(parts: &Parts, accounts: &[Account]) {
-    for account in accounts.iter().filter(|account| account.tidied < account.epoch) {
-        if let Err(error) = tidy_unowned(parts, account) {
-            let user = &account.name;
-            tracing::warn!(%user, %error, "what a session did not commit stays on the disk for now");
-        }
+/// The accounts whose last sessions a previous server did not end properly. To be called before any
+/// session of this server begins.
+pub(super) fn untidy(parts: &Parts) -> Result<Vec<Untidy>, StoreError> {
+    let accounts = parts.rows.accounts()?.into_iter();
+    let untidy = accounts.filter(|account| account.tidied < account.epoch);
+    Ok(untidy.map(|account| Untidy { account: account.id, epoch: account.epoch }).collect())
+}
+
+/// Looks through all contents of an account, unless another session begins.
+pub(super) fn tidy_unowned(parts: &Parts, untidy: Untidy) {
+    if let Err(error) = look_through(parts, untidy) {
+        let account = untidy.account;
+        tracing::warn!(?account, %error, "what a session did not commit stays on the disk for now");
     }
 }
 
-fn tidy_unowned(parts: &Parts, account: &Account) -> Result<(), StoreError> {
+fn look_through(parts: &Parts, untidy: Untidy) -> Result<(), StoreError> {
+    let Untidy { account, epoch } = untidy;
     let mut after = None;
     loop {
         let start = Instant::now();
         let (mut some, mut undone) = (Vec::new(), Vec::new());
-        let unowned = parts.rows.while_unowned(account.id, account.epoch, &mut || {
-            some = parts.rows.own_contents(account.id, after, UNOWNED_STEP_COUNT)?;
+        let unowned = parts.rows.while_unowned(account, epoch, &mut || {
+            some = parts.rows.own_contents(account, after, STEP_COUNT)?;
             undone = trim(parts, &some);
             Ok(())
         })?;
-        // A session that began since has tidied before it started.
+        // The end of the session that began since has the account looked through.
         if !unowned {
             return Ok(());
         }
         if !undone.is_empty() {
-            parts.rows.note_left(account.id, &undone)?;
+            parts.rows.note_left(account, &undone)?;
         }
-        let Some(last) = some.last().filter(|_| some.len() == UNOWNED_STEP_COUNT) else { break };
+        let Some(last) = some.last().filter(|_| some.len() == STEP_COUNT) else { break };
         after = Some(last.ino);
         // Leaves the write lock to others for a while.
         std::thread::sleep(start.elapsed().max(Duration::from_millis(1)));
     }
-    parts.rows.note_tidied(account.id, account.epoch)
+    parts.rows.note_all_tidied(account, epoch)
 }
 
 /// Trims those of these contents that, according to the committed rows, belong to their node alone.

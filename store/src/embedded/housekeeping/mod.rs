@@ -12,27 +12,29 @@ mod leftovers;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinSet, spawn_blocking};
 use xfer_protocol::ContentId;
 
 use super::Parts;
-use crate::{Account, StoreError};
+use crate::StoreError;
 
 pub(super) use aside::prepare;
 use garbage::Earlier;
 pub(super) use garbage::collect;
-pub(super) use leftovers::{tidy_after, tidy_before};
+pub(super) use leftovers::{Untidy, tidy_after, trim_left};
 pub(super) use watch::Watched;
 
 /// Starts all of it. Queries the store before it returns: at that point no session has begun and no
 /// numbers were granted, so the work of this run can't be mistaken for what an earlier one left.
-pub(super) fn start(parts: &Arc<Parts>) -> JoinSet<()> {
+pub(super) fn start(parts: &Arc<Parts>, later: UnboundedReceiver<Untidy>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(garbage::collect_forever(parts.clone()));
-    match parts.rows.accounts() {
-        Ok(accounts) => drop(tasks.spawn(tidy(parts.clone(), accounts))),
-        Err(error) => tracing::warn!(%error, "what earlier sessions left stays for now"),
-    }
+    let untidy = leftovers::untidy(parts).unwrap_or_else(|error| {
+        tracing::warn!(%error, "what earlier sessions left stays for now");
+        Vec::new()
+    });
+    tasks.spawn(tidy(parts.clone(), untidy, later));
     match earlier(parts) {
         Ok(earlier) => drop(tasks.spawn(sweep(parts.clone(), earlier))),
         Err(error) => tracing::warn!(%error, "an earlier run's contents are not swept"),
@@ -52,9 +54,20 @@ fn earlier(parts: &Parts) -> Result<Earlier, StoreError> {
     Ok(Earlier { end, granted: parts.rows.granted()? })
 }
 
-async fn tidy(parts: Arc<Parts>, accounts: Vec<Account>) {
+/// Looks through untidy accounts, and those that become so later. Runs until it is aborted.
+async fn tidy(parts: Arc<Parts>, untidy: Vec<Untidy>, mut later: UnboundedReceiver<Untidy>) {
+    for untidy in untidy {
+        tidy_one(&parts, untidy).await;
+    }
+    while let Some(untidy) = later.recv().await {
+        tidy_one(&parts, untidy).await;
+    }
+}
+
+async fn tidy_one(parts: &Arc<Parts>, untidy: Untidy) {
+    let parts = parts.clone();
     // A panic is logged separately and stops no other work.
-    let _ = spawn_blocking(move || leftovers::tidy_after_crash(&parts, &accounts)).await;
+    let _ = spawn_blocking(move || leftovers::tidy_unowned(&parts, untidy)).await;
 }
 
 /// Sets aside unreferenced contents of an earlier run.

@@ -114,13 +114,26 @@ impl SqliteStore {
         self.connections.read(|reader| own(reader, account, after, count))
     }
 
-    /// Notes that the account's session of this epoch left no data that is not noted, unless a
+    /// Notes that no session of the account up to that of this epoch left data that is not noted, unless a
     /// later session began.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn note_tidied(&self, account: AccountId, epoch: Epoch) -> Result<(), StoreError> {
-        self.write(|writer| accounts::note_tidied(writer, account, epoch))
+    pub fn note_all_tidied(&self, account: AccountId, epoch: Epoch) -> Result<(), StoreError> {
+        self.write(|writer| accounts::note_all_tidied(writer, account, epoch))
+    }
+
+    /// Notes that the account's session of this epoch left no data that is not noted, if no earlier one
+    /// did, and no later one began. Returns whether that is so.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn note_session_tidied(
+        &self,
+        account: AccountId,
+        epoch: Epoch,
+    ) -> Result<bool, StoreError> {
+        self.write(|writer| accounts::note_session_tidied(writer, account, epoch))
     }
 
     /// Does `work` while no session of any account can begin; it must be short and must not write

@@ -83,17 +83,12 @@ impl SqliteStore {
         self.write(|writer| begin_session(writer, account))
     }
 
-    /// Whether the account's session of this epoch is running: it has begun and is not known to
-    /// have ended.
-    pub(in crate::embedded) fn runs(
-        &self,
-        account: AccountId,
-        epoch: Epoch,
-    ) -> Result<bool, StoreError> {
-        let sql =
-            "SELECT EXISTS (SELECT 1 FROM accounts WHERE id = ? AND epoch = ? AND tidied < epoch)";
-        let params = [account.0.cast_signed(), epoch.0.cast_signed()];
-        self.connections.read(|reader| value(reader, sql, params))
+    /// Whether the account exists and no session began after that of this epoch.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn is_at(&self, account: AccountId, epoch: Epoch) -> Result<bool, StoreError> {
+        self.connections.read(|reader| is_at(reader, account, epoch))
     }
 
     /// Whether a command works on this account beside the server, so that no session of it can
@@ -282,8 +277,8 @@ pub(super) fn is_beyond(
     value(connection, sql, [account.0.cast_signed(), epoch.0.cast_signed()])
 }
 
-/// Notes that the session of `epoch` left no data behind, unless a later one began.
-pub(super) fn note_tidied(
+/// Notes that no session up to that of `epoch` left data behind, unless a later one began.
+pub(super) fn note_all_tidied(
     transaction: &Transaction<'_>,
     account: AccountId,
     epoch: Epoch,
@@ -291,6 +286,18 @@ pub(super) fn note_tidied(
     let sql = "UPDATE accounts SET tidied = epoch WHERE id = ? AND epoch = ?";
     change(transaction, sql, [account.0.cast_signed(), epoch.0.cast_signed()])?;
     Ok(())
+}
+
+/// Notes that the session of `epoch` left no data behind, if none before it did, and no later one
+/// began. Returns whether that is so.
+pub(super) fn note_session_tidied(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    epoch: Epoch,
+) -> Result<bool, StoreError> {
+    let sql =
+        "UPDATE accounts SET tidied = epoch WHERE id = ? AND epoch = ? AND tidied + 1 >= epoch";
+    Ok(change(transaction, sql, [account.0.cast_signed(), epoch.0.cast_signed()])? > 0)
 }
 
 fn read(row: &Row<'_>) -> Result<Account, StoreError> {
