@@ -146,9 +146,19 @@ impl Host {
     /// Like [`Host::with`], with a store in memory, and clocks that go with tokio's: on a paused runtime
     /// of one thread, the same calls have the same results.
     pub async fn simulated(users: &[&str], quota: Quota, rows_bytes: usize) -> Host {
+        let inbox = Quota { bytes: 1 << 40, nodes: 1 << 20 };
+        Host::simulated_with(users, quota, inbox, rows_bytes).await
+    }
+
+    /// Like [`Host::simulated`], with this quota for what may wait in each inbox.
+    pub async fn simulated_with(
+        users: &[&str],
+        quota: Quota,
+        inbox: Quota,
+        rows_bytes: usize,
+    ) -> Host {
         let serving = Serving { older: OlderDatabase::Refuse, keep_lost_days: 1 };
         let store = xfer_store::open(&Location::Memory, Use::Serve(serving)).await.unwrap();
-        let inbox = Quota { bytes: 1 << 40, nodes: 1 << 20 };
         for user in users {
             let (name, password) = (name(user), "hash".to_owned());
             let new = NewAccount { name, password, quota, inbox, time: Timestamp::default() };
@@ -244,6 +254,13 @@ impl Host {
     pub async fn set_quota(&self, user: &Name, quota: Quota) {
         let account = self.account(user).await.id;
         self.store.accounts.change(account, Change::Quota(quota)).await.unwrap();
+        self.engine.account_changed(user).await;
+    }
+
+    /// Sets the quota of a user's inbox, as an administrator does.
+    pub async fn set_inbox(&self, user: &Name, quota: Quota) {
+        let account = self.account(user).await.id;
+        self.store.accounts.change(account, Change::Inbox(quota)).await.unwrap();
         self.engine.account_changed(user).await;
     }
 

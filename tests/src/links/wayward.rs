@@ -4,14 +4,15 @@
 //!
 //! Bugs can be planted, to see that tests notice them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
+use xfer_protocol::message::DeliveryState;
 use xfer_protocol::tree::{Need, Node};
-use xfer_protocol::{Epoch, IdRange, Ino, Name, Seq, SessionId};
+use xfer_protocol::{DeliveryId, Epoch, IdRange, Ino, Name, Seq, SessionId};
 use xfer_store::{
     AccountId, Answer, Batch, Beginner, Begun, Committed, Fate, Found, Left, Listing, Part,
     Resumable, Resumed, Resumption, StoreError, Trees,
@@ -50,6 +51,8 @@ pub struct Wayward {
     bug: Mutex<Option<Bug>>,
     /// Batches that were answered, and not committed.
     owed: Mutex<Vec<Batch>>,
+    /// The deliveries that found no room in their inbox.
+    refused: Arc<Mutex<BTreeSet<DeliveryId>>>,
     /// The nodes as they were first read.
     first_read: Mutex<BTreeMap<(AccountId, Ino), Option<Node>>>,
     servers: watch::Sender<Servers>,
@@ -69,7 +72,8 @@ impl Wayward {
     pub fn over(live: Arc<dyn Trees>) -> Wayward {
         let servers = watch::Sender::new(Servers { started: 1, killed: 0 });
         let (bug, owed, first_read) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Wayward { live, bug, owed, first_read, servers, under_way: Arc::default() }
+        let (refused, under_way) = (Arc::default(), Arc::default());
+        Wayward { live, bug, owed, refused, first_read, servers, under_way }
     }
 
     /// Plants a bug.
@@ -86,6 +90,11 @@ impl Wayward {
     /// Another server begins its work.
     pub fn start(&self) {
         self.servers.send_modify(|servers| servers.started += 1);
+    }
+
+    /// The deliveries so far that found no room in their inbox.
+    pub fn refused(&self) -> BTreeSet<DeliveryId> {
+        self.refused.lock().unwrap().clone()
     }
 
     /// Waits until a commit is under way.
@@ -172,6 +181,17 @@ async fn forge(live: Arc<dyn Trees>, batches: Vec<Batch>) -> Answered {
     Ok(all)
 }
 
+/// The deliveries of a commit that found no room.
+fn without_room(done: &Answered) -> impl Iterator<Item = DeliveryId> {
+    let committed = done.iter().flatten().flatten();
+    let decided = committed.flat_map(|committed| match committed {
+        Committed::Durable(decided) => decided.as_slice(),
+        Committed::Fenced => &[],
+    });
+    let refused = decided.filter(|one| matches!(one.state, DeliveryState::NoRoom(_)));
+    refused.map(|one| one.delivery)
+}
+
 impl Trees for Wayward {
     fn begin(&self, account: AccountId, by: Beginner) -> Answer<'_, Begun> {
         Box::pin(async move {
@@ -237,8 +257,12 @@ impl Trees for Wayward {
             }
             let last = batches.last().map_or(Seq(0), |batch| batch.applied);
             let (live, forges) = (self.live.clone(), self.has(Bug::ForgetsEpochs));
+            let refused = self.refused.clone();
             let commit = async move {
-                if forges { forge(live, batches).await } else { live.commit(batches).await }
+                let done =
+                    if forges { forge(live, batches).await } else { live.commit(batches).await };
+                refused.lock().unwrap().extend(without_room(&done));
+                done
             };
             self.arrive(last, commit).await
         })

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use xfer_client::core::{CopyRange, New, NewAttributes, Seek};
+use xfer_client::core::{CopyRange, HandleId, New, NewAttributes, Seek};
 use xfer_protocol::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
 use xfer_protocol::tree::{FallocateMode, RenameMode, SpecialKind, XattrMode};
 use xfer_protocol::{Errno, Ino, Name, Timestamp};
@@ -207,6 +207,21 @@ fn new_size(random: &mut Random) -> NewAttributes {
     NewAttributes { size: Some(size), clear_set_id: random.below(2) == 0, ..Default::default() }
 }
 
+/// Writes a new file to be sent to the other user.
+async fn write_for(
+    program: &Program,
+    to: &Name,
+    random: &mut Random,
+) -> Result<(Ino, HandleId), Errno> {
+    let way = Way::along(program, &[name("outbox"), to.clone(), letter(random)]).await?;
+    let created = program.create(&way.place, mode(random)).await;
+    way.leave(program).await;
+    let ((ino, _), handle) = created?;
+    // Errors are in the notes.
+    let _ = program.write(ino, 0, data(random), false).await;
+    Ok((ino, handle))
+}
+
 /// A random operation that changes nothing.
 pub fn on_looking(program: &Program, path: Vec<Name>, random: &mut Random) -> Task {
     let (program, kind) = (program.clone(), random.below(4));
@@ -248,6 +263,22 @@ impl User {
             }
             _ => self.set(program, &path, random).await,
         };
+    }
+
+    /// Sends a new file to the other user.
+    pub async fn send(&self, to: &Name, random: &mut Random) -> Result<(), Errno> {
+        let Some(program) = self.program() else { return Ok(()) };
+        let (ino, handle) = write_for(&program, to, random).await?;
+        let closed = program.close(ino, handle).await;
+        program.forget(ino).await;
+        closed
+    }
+
+    /// Reserves room for a new file in the other user's inbox, and leaves it open.
+    pub async fn begin_to_send(&self, to: &Name, random: &mut Random) -> Result<(), Errno> {
+        let Some(program) = self.program() else { return Ok(()) };
+        let (ino, handle) = write_for(&program, to, random).await?;
+        program.flush(ino, handle).await
     }
 
     async fn create(

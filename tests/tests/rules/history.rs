@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** the trees receive only durable ops; the others may still be lost.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -64,6 +64,13 @@ impl Post {
     /// The deliveries that wait for a user.
     pub fn waiting(&self, to: &Name) -> Vec<DeliveryId> {
         self.0.iter().filter(|(_, posted)| posted.to == *to).map(|(id, _)| *id).collect()
+    }
+
+    /// Takes deliveries back that found no room in their inbox. Returns their number.
+    pub fn take_back(&mut self, refused: &BTreeSet<DeliveryId>) -> usize {
+        let before = self.0.len();
+        self.0.retain(|id, _| !refused.contains(id));
+        before - self.0.len()
     }
 
     /// The contents that deliveries refer to.

@@ -32,16 +32,18 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, timeout};
 use xfer_client::core;
+use xfer_protocol::Ino;
 use xfer_protocol::message::Purpose;
-use xfer_protocol::tree::{Quota, Room};
+use xfer_protocol::tree::{Quota, Room, Usage};
 use xfer_server::engine::HeldForSessions;
+use xfer_store::{Beginner, Fate, Left, Reservation, Reserved, Store};
 use xfer_tests::cable::{Cable, Way};
 use xfer_tests::links::wayward::Bug;
 use xfer_tests::local_disk;
 use xfer_tests::peers::{Host, Simulated, name};
 use xfer_tests::{Random, scale};
 
-use history::Post;
+use history::{Post, Tally};
 use model::Flaw;
 use user::{User, rows_bytes};
 
@@ -65,6 +67,9 @@ const QUOTA: Quota = Quota { bytes: 640 << 10, nodes: 70 };
 
 /// The quotas that an administrator sets.
 const QUOTAS: [Quota; 3] = [QUOTA, QUOTA, Quota { bytes: 400 << 10, nodes: 40 }];
+
+/// The most that may wait in an inbox: it is full at times.
+const INBOX: Quota = Quota { bytes: 24 << 10, nodes: 2 };
 
 /// The time limit, on the jumping clock, for some operations and the event after them.
 const PART_TIME: Duration = Duration::from_secs(100_000);
@@ -112,7 +117,7 @@ impl Run {
         let (users, rows) = (["alice", "bob"], rows_bytes(&mut random));
         let host = match place {
             Place::OnDisk => Host::with(&directory(), &users, QUOTA, rows),
-            Place::InMemory => Host::simulated(&users, QUOTA, rows).await,
+            Place::InMemory => Host::simulated_with(&users, QUOTA, INBOX, rows).await,
         };
         host.hide_changes(flaw == Flaw::HidesChanges);
         if let Some(simulated) = &host.simulated {
@@ -143,10 +148,24 @@ impl Run {
             self.remount(at).await;
         }
         self.must_hold_no_garbage().await;
+        for (at, other) in [(0, 1), (1, 0)] {
+            // It may be refused. What is reserved must be given back at the end.
+            let to = self.users[other].name.clone();
+            let _ = self.users[at].begin_to_send(&to, &mut self.random).await;
+        }
         for user in &mut self.users {
             user.end(&self.host).await;
         }
         self.must_have_given_all_back().await;
+    }
+
+    /// The counts of both users.
+    fn tally(&self) -> Tally {
+        let mut sum = Tally::new();
+        for (what, by) in self.users.iter().flat_map(|user| user.history.tally()) {
+            *sum.entry(what.clone()).or_default() += by;
+        }
+        sum
     }
 
     /// Prints the counts of all kinds of op.
@@ -163,7 +182,7 @@ impl Run {
     /// Causes an event in the sessions, or lets time pass.
     async fn happen(&mut self) {
         let at = self.random.below(2) as usize;
-        let kind = self.random.below(24);
+        let kind = self.random.below(26);
         match kind {
             0..=3 => self.users[at].settle().await,
             4 | 5 => sleep(Duration::from_millis(self.random.below(5000))).await,
@@ -179,6 +198,7 @@ impl Run {
             19 => self.take_over(at).await,
             21 => self.change_quota(at).await,
             22 => self.fill_disk(at).await,
+            23 | 24 => self.close_inbox(at).await,
             _ => {
                 let count = self.users[at].walk_amid_changes(&mut self.random).await;
                 self.operations += count;
@@ -194,8 +214,12 @@ impl Run {
             let before = self.users.each_ref().map(|user| user.history.at());
             self.users.iter_mut().for_each(|user| user.catch_up(&mut self.post));
             if before == self.users.each_ref().map(|user| user.history.at()) {
-                return;
+                break;
             }
+        }
+        if let Some(simulated) = &self.host.simulated {
+            let count = self.post.take_back(&simulated.rows.refused());
+            self.users[0].history.count("delivery without room", count);
         }
     }
 
@@ -315,6 +339,25 @@ impl Run {
         let user = &mut self.users[at];
         self.host.set_quota(&user.name, quota).await;
         user.history.count("change of quota", 1);
+    }
+
+    /// Has an administrator close a user's inbox for a while, just when the other user sends something.
+    async fn close_inbox(&mut self, at: usize) {
+        if self.host.simulated.is_none() {
+            return;
+        }
+        let to = self.users[at].name.clone();
+        // It may be refused at once.
+        let _ = self.users[1 - at].send(&to, &mut self.random).await;
+        self.host.set_inbox(&to, Quota { bytes: 0, nodes: 0 }).await;
+        self.some_turns(10).await;
+        match self.random.below(6) {
+            0 => self.cut(1 - at).await,
+            1 => self.crash().await,
+            _ => {}
+        }
+        self.some_turns(10).await;
+        self.host.set_inbox(&to, INBOX).await;
     }
 
     /// Has other programs fill the server's disk for a while, in which links may break, and the server
@@ -515,11 +558,32 @@ impl Run {
         let nothing = HeldForSessions::default();
         for _ in 0..1000 {
             if self.host.engine.held() == nothing {
-                return;
+                break;
             }
             sleep(Duration::from_millis(100)).await;
         }
         assert_eq!(self.host.engine.held(), nothing);
+        let [alice, bob] = &self.users;
+        self.must_have_released(alice, bob).await;
+        self.must_have_released(bob, alice).await;
+    }
+
+    /// A session may reserve all free room of the other's inbox, which it could not if an earlier one
+    /// still had some.
+    async fn must_have_released(&self, from: &User, to: &User) {
+        let Store { trees, deliveries, .. } = &self.host.store;
+        let (sender, recipient) =
+            (self.host.account(&from.name).await.id, self.host.account(&to.name).await);
+        let epoch = trees.begin(sender, Beginner::Claimant).await.unwrap().account.epoch;
+        let size = Usage {
+            bytes: recipient.inbox.bytes.saturating_sub(recipient.waiting.bytes),
+            nodes: recipient.inbox.nodes.saturating_sub(recipient.waiting.nodes),
+        };
+        let to = to.name.clone();
+        let all = Reservation { from: sender, epoch, to, ino: Ino::ROOT, size };
+        assert_eq!(deliveries.reserve(all).await.unwrap(), Reserved::Kept, "by {}", from.name);
+        deliveries.release(sender).await.unwrap();
+        trees.end(sender, epoch, Left::default(), Fate::Over).await.unwrap();
     }
 }
 
@@ -657,16 +721,33 @@ fn few_operations_of_many_more_seeds_give_what_the_pure_rules_give() {
 
 fn must_pass(count: usize, operations: usize) {
     let first = Random::seed();
-    on_all_cores(first..first + count as u64, |seed| {
-        let run = || drop(run(seed, Place::InMemory, operations, Flaw::None));
+    let tallies = on_all_cores(first..first + count as u64, |seed| {
+        let run = || run(seed, Place::InMemory, operations, Flaw::None).tally();
         // The others still run.
         let done = catch_unwind(run);
         println!("seed {seed}: {}", if done.is_ok() { "passed" } else { "FAILED" });
-        done.is_ok()
-    })
-    .iter()
-    .for_each(|passed| assert!(passed, "a seed failed; see above"));
+        done.ok()
+    });
+    let all: Option<Vec<Tally>> = tallies.into_iter().collect();
+    let mut sum = Tally::new();
+    for (what, by) in all.expect("a seed failed; see above").into_iter().flatten() {
+        *sum.entry(what).or_default() += by;
+    }
+    println!("{sum:?}");
+    if count >= SEEDS {
+        EDGES.iter().for_each(|edge| assert!(sum.get(*edge) > Some(&0), "there was no {edge}"));
+    }
 }
+
+/// What must happen in many runs, if they are to show anything.
+const EDGES: [&str; 6] = [
+    "change of machines",
+    "close with a full inbox",
+    "delivery without room",
+    "forced takeover",
+    "full disk",
+    "op sent again",
+];
 
 /// The number of runs in which a flaw must be found.
 const RUNS_OF_A_FLAW: u64 = 60;

@@ -328,9 +328,14 @@ impl Program {
         self.ask(|state| state.open(ino, writable)).await
     }
 
+    /// Closes one of several descriptors of a file. One that is to be sent has room reserved for it.
+    pub async fn flush(&self, ino: Ino, handle: HandleId) -> Done {
+        self.ask(|state| state.flush(handle, ino)).await
+    }
+
     /// Closes a file, which may send it.
     pub async fn close(&self, ino: Ino, handle: HandleId) -> Done {
-        let flushed = self.ask(|state| state.flush(handle, ino)).await;
+        let flushed = self.flush(ino, handle).await;
         let posted = self.ask(|state| {
             state.close(handle);
             state.send_if_whole(ino)

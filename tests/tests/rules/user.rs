@@ -468,7 +468,9 @@ impl User {
         let Some(program) = self.program() else { return };
         for Slot { ino, handle, .. } in std::mem::take(&mut self.closing) {
             // Errors are in the notes.
-            let _ = program.close(ino, handle).await;
+            if program.close(ino, handle).await == Err(Errno::EDQUOT) {
+                self.history.count("close with a full inbox", 1);
+            }
             program.forget(ino).await;
         }
     }
