@@ -10,21 +10,31 @@ use xfer_client::connect::{
 };
 use xfer_link::proof::SessionKey;
 use xfer_protocol::frame::Bounds;
-use xfer_protocol::message::{Binding, Changed, Opened, Purpose, Resume, Return, Terms};
+use xfer_protocol::message::{
+    Binding, Changed, Grant, Opened, Opening, Password, Purpose, Resume, Return, Terms,
+};
 use xfer_protocol::{Name, SessionId};
 use xfer_server::engine::Engine;
 use xfer_server::login::opening::{Authenticated, Resuming};
 use xfer_store::Store;
 
 use super::cable::Cable;
+use super::gate::{Gate, knock};
 use super::peers::Reached;
 
 /// The address from which clients come.
 const ADDRESS: &str = "192.0.2.1";
 
-/// The way to an engine over a cable. It lets everybody in, whatever the password.
+/// The name of all clients' hosts.
+const HOST: &str = "laptop";
+
+/// How many numbers a client has left that has used up most of them.
+const NUMBERS_LEFT: u64 = 1000;
+
+/// The way to an engine over a cable. Without a gate, it lets everybody in, whatever the password.
 pub(super) struct Line {
     pub(super) reached: Reached,
+    pub(super) gate: Option<Arc<Gate>>,
     pub(super) user: Name,
     /// Proves that the session is this client's.
     pub(super) key: Arc<SessionKey>,
@@ -42,10 +52,66 @@ impl Line {
 
     async fn log_in(
         &self,
+        password: Password,
         purpose: Purpose,
         replaces: Option<SessionId>,
         terms: Terms,
     ) -> Result<LogLink, EndpointError> {
+        let opened = match &self.gate {
+            Some(gate) => {
+                let (user, key, host) = (self.user.to_string(), self.key.public(), HOST.to_owned());
+                let opening =
+                    Opening::Login { user, password, purpose, host, key, replaces, terms };
+                self.through(gate, opening, self.cable.lay_log(), Phase::Login).await?
+            }
+            None => self.walk_in(purpose, replaces, terms).await?,
+        };
+        match opened {
+            (Opened::Session(grant), reader, writer) => {
+                Ok(LogLink { grant: self.granted(*grant), missed: None, reader, writer })
+            }
+            (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
+            (Opened::Attached | Opened::Resumed(_) | Opened::Returned(_), ..) => {
+                Err(EndpointError::Nonsense("attached"))
+            }
+        }
+    }
+
+    /// Begins a link through a gate.
+    async fn through(
+        &self,
+        gate: &Arc<Gate>,
+        opening: Opening,
+        (mut ours, theirs): (DuplexStream, DuplexStream),
+        phase: Phase,
+    ) -> Result<(Opened, Reader, Writer), EndpointError> {
+        let (engine, _) = self.reach()?;
+        let gate = gate.clone();
+        let address = ADDRESS.parse().unwrap();
+        tokio::spawn(async move { gate.serve(engine, address, theirs).await });
+        let opened = knock(&mut ours, &opening, phase).await?;
+        let (reader, writer) = split(ours);
+        Ok((opened, Box::new(reader), Box::new(writer)))
+    }
+
+    /// The grant as its client sees it.
+    fn granted(&self, mut grant: Grant) -> Grant {
+        if self.cable.wiring().spends_numbers {
+            grant.ids.drain(..grant.ids.len().saturating_sub(1));
+            for range in &mut grant.ids {
+                range.first = range.first.max(range.end.saturating_sub(NUMBERS_LEFT));
+            }
+        }
+        grant
+    }
+
+    /// Logs in without a gate.
+    async fn walk_in(
+        &self,
+        purpose: Purpose,
+        replaces: Option<SessionId>,
+        terms: Terms,
+    ) -> Result<(Opened, Reader, Writer), EndpointError> {
         let (engine, store) = self.reach()?;
         let account = store.accounts.find(self.user.clone()).await.unwrap().unwrap();
         let who = Authenticated {
@@ -56,21 +122,13 @@ impl Line {
             key: self.key.public(),
             replaces,
             terms,
-            host: "laptop".to_owned(),
+            host: HOST.to_owned(),
             address: ADDRESS.to_owned(),
         };
         let (ours, theirs) = self.cable.lay_log();
         let (reader, writer) = split(theirs);
         tokio::spawn(async move { engine.run_session(who, reader, writer).await });
-        match opened(ours, Phase::Login).await? {
-            (Opened::Session(grant), reader, writer) => {
-                Ok(LogLink { grant: *grant, missed: None, reader, writer })
-            }
-            (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
-            (Opened::Attached | Opened::Resumed(_) | Opened::Returned(_), ..) => {
-                Err(EndpointError::Nonsense("attached"))
-            }
-        }
+        opened(ours, Phase::Login).await
     }
 
     async fn resume(&self, ticket: Ticket, bid: Bid) -> Result<LogLink, EndpointError> {
@@ -91,25 +149,35 @@ impl Line {
             terms,
             proof,
         };
-        let (ours, theirs) = self.cable.lay_log();
-        let (reader, writer) = split(theirs);
-        let resuming = Resuming { user, request, binding, address: ADDRESS.to_owned() };
-        tokio::spawn(async move {
-            match engine.prove(resuming).await {
-                Ok(proved) => engine.run_resumed(proved, reader, writer).await,
-                Err(refusal) => engine.refuse(refusal, writer).await,
+        let opened = match &self.gate {
+            Some(gate) => {
+                let opening = Opening::Resume(Box::new(request));
+                self.through(gate, opening, self.cable.lay_log(), Phase::Resume).await?
             }
-        });
-        match opened(ours, Phase::Resume).await? {
+            None => {
+                let (ours, theirs) = self.cable.lay_log();
+                let (reader, writer) = split(theirs);
+                let resuming = Resuming { user, request, binding, address: ADDRESS.to_owned() };
+                tokio::spawn(async move {
+                    match engine.prove(resuming).await {
+                        Ok(proved) => engine.run_resumed(proved, reader, writer).await,
+                        Err(refusal) => engine.refuse(refusal, writer).await,
+                    }
+                });
+                opened(ours, Phase::Resume).await?
+            }
+        };
+        match opened {
             (Opened::Resumed(grant), reader, writer) => {
-                Ok(LogLink { grant: *grant, missed: None, reader, writer })
+                Ok(LogLink { grant: self.granted(*grant), missed: None, reader, writer })
             }
             (Opened::Returned(back), reader, writer) => {
                 let Return { grant, base, mut changed } = *back;
                 if self.hides.load(Ordering::Relaxed) {
                     changed = Changed::Nodes(Vec::new());
                 }
-                Ok(LogLink { grant, missed: Some(Missed { base, changed }), reader, writer })
+                let (grant, missed) = (self.granted(grant), Some(Missed { base, changed }));
+                Ok(LogLink { grant, missed, reader, writer })
             }
             (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
             (Opened::Attached | Opened::Session(_), ..) => Err(EndpointError::Nonsense("attached")),
@@ -121,8 +189,8 @@ impl Dial for Line {
     fn log_link(&self, begin: Begin) -> Dialling<'_, LogLink> {
         Box::pin(async move {
             match begin {
-                Begin::New { purpose, replaces, terms, .. } => {
-                    self.log_in(purpose, replaces, terms).await
+                Begin::New { password, purpose, replaces, terms } => {
+                    self.log_in(password, purpose, replaces, terms).await
                 }
                 Begin::Resume(ticket, bid) => self.resume(ticket, bid).await,
             }
@@ -134,9 +202,21 @@ impl Dial for Line {
             let (engine, _) = self.reach()?;
             let Credentials { session, secret } = credentials;
             let (ours, theirs) = self.cable.lay_reads();
-            let (reader, writer) = split(theirs);
-            tokio::spawn(async move { engine.run_reads(session, secret, reader, writer).await });
-            match opened(ours, Phase::Attach).await? {
+            let opened = match &self.gate {
+                Some(gate) => {
+                    let opening = Opening::Attach { session, secret };
+                    self.through(gate, opening, (ours, theirs), Phase::Attach).await?
+                }
+                None => {
+                    let (reader, writer) = split(theirs);
+                    let serving = async move {
+                        engine.run_reads(session, secret, reader, writer).await;
+                    };
+                    tokio::spawn(serving);
+                    opened(ours, Phase::Attach).await?
+                }
+            };
+            match opened {
                 (Opened::Attached, reader, writer) => Ok((reader, writer)),
                 (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
                 (Opened::Session(_) | Opened::Resumed(_) | Opened::Returned(_), ..) => {

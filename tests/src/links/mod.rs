@@ -7,6 +7,8 @@ pub mod forgetful;
 pub mod wayward;
 pub mod local_disk;
 mod line;
+mod gate;
+pub mod kinds;
 pub mod peers;
 pub mod relay;
 pub mod network;

@@ -25,6 +25,7 @@ use xfer_store::{Account, Change, Location, NewAccount, Store, Use};
 use super::cable::{Cable, Wiring};
 use super::clock::VirtualClock;
 use super::forgetful::Forgetful;
+use super::gate::{Gate, HASH, PASSWORD};
 use super::line::Line;
 use super::local_disk::LocalDisk;
 use super::mortal::Life;
@@ -47,6 +48,8 @@ pub struct Host {
     pub store: Store,
     /// The engine that clients reach when they dial, and its store.
     reached: Reached,
+    /// Where links come in, if they begin as on a real server.
+    gate: Option<Arc<Gate>>,
     life: Life,
     surroundings: Surroundings,
     /// The server's clock, if it is not this machine's.
@@ -188,8 +191,8 @@ impl Host {
             Settings { clock: clock.clone(), ..Settings::new(rows_bytes) },
         );
         let reached = Arc::new(Mutex::new(Some((engine.clone(), store.clone()))));
-        let hides = Arc::default();
-        Host { engine, store, reached, life, surroundings, clock, disk, hides, simulated: None }
+        let (gate, hides, simulated) = (None, Arc::default(), None);
+        Host { engine, store, reached, gate, life, surroundings, clock, disk, hides, simulated }
     }
 
     /// Replaces an engine that was stopped or killed by a new one.
@@ -204,6 +207,18 @@ impl Host {
         let settings = Settings { clock: self.clock.clone(), ..Settings::new(rows_bytes) };
         self.engine = Engine::with(store, settings);
         *self.reached.lock().unwrap() = Some((self.engine.clone(), self.store.clone()));
+    }
+
+    /// Has links from now on begin as on a real server: with greetings, and a password that is checked.
+    pub async fn guard(&mut self) {
+        self.gate = Some(Arc::new(Gate::over(&self.store)));
+        for account in self.store.accounts.list().await.unwrap() {
+            self.store
+                .accounts
+                .change(account.id, Change::Password(HASH.to_owned()))
+                .await
+                .unwrap();
+        }
     }
 
     /// Gives clients from now on a place for changes that can't be made any more.
@@ -314,15 +329,30 @@ impl Host {
         wiring: Wiring,
     ) -> Result<Peer, Opened> {
         let cable = Cable::new(wiring);
-        let key = Arc::new(SessionKey::generate().unwrap());
-        let dial = self.line(user, &key, &cable);
-        let (password, terms) = (Password(Vec::new()), options.terms());
-        let begin = Begin::New { password, purpose, replaces: machine.replaces, terms };
-        let link = match dial.log_link(begin).await {
-            Ok(link) => link,
-            Err(EndpointError::Refused(refusal)) => return Err(Opened::Refused(refusal)),
+        match self.mount_over(&cable, machine, user, purpose, options).await {
+            Ok(peer) => Ok(peer),
+            Err(EndpointError::Refused(refusal)) => Err(Opened::Refused(refusal)),
             Err(error) => panic!("{error}"),
-        };
+        }
+    }
+
+    /// Like [`Host::mount_on`], over this cable.
+    ///
+    /// # Errors
+    /// If the server refuses, or the link breaks.
+    pub async fn mount_over(
+        &self,
+        cable: &Cable,
+        machine: &Machine,
+        user: &str,
+        purpose: Purpose,
+        options: Options,
+    ) -> Result<Peer, EndpointError> {
+        let key = Arc::new(SessionKey::generate().unwrap());
+        let dial = self.line(user, &key, cable);
+        let (password, terms) = (Password(PASSWORD.to_vec()), options.terms());
+        let begin = Begin::New { password, purpose, replaces: machine.replaces, terms };
+        let link = dial.log_link(begin).await?;
         let mut surroundings = self.surroundings.clone();
         if let Some(disk) = &machine.disk {
             let process = disk.process();
@@ -331,7 +361,7 @@ impl Host {
         }
         let (applied, session) = (link.grant.applied, link.grant.session);
         let client = Client::start_in(NewSession { link, dial }, options, surroundings);
-        Ok(Peer { client, cable, applied, session, key })
+        Ok(Peer { client, cable: cable.clone(), applied, session, key })
     }
 
     /// Sends over this cable what a client has left on a disk; its session is proved by this key.
@@ -353,9 +383,9 @@ impl Host {
 
     /// The way to the engine over a cable.
     fn line(&self, user: &str, key: &Arc<SessionKey>, cable: &Cable) -> Arc<Line> {
-        let (reached, hides) = (self.reached.clone(), self.hides.clone());
+        let (reached, gate, hides) = (self.reached.clone(), self.gate.clone(), self.hides.clone());
         let (key, cable) = (key.clone(), cable.clone());
-        Arc::new(Line { reached, user: name(user), key, cable, hides })
+        Arc::new(Line { reached, gate, user: name(user), key, cable, hides })
     }
 }
 

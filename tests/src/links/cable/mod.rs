@@ -1,23 +1,26 @@
 //! Cables between clients and engines in memory: they can be cut, pulled, silent in one direction, or
-//! stalled, delay what they carry, and record the ops that are sent.
+//! stalled, delay what they carry, and record the ops or the kinds of messages that are sent.
+
+mod gauge;
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, copy,
-    duplex, split,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::time::sleep;
 use xfer_link::watch;
 use xfer_protocol::Seq;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::ToServer;
 use xfer_protocol::tree::{Action, Op};
+
+use super::kinds::{Ear, Seen};
+use gauge::Gauge;
+
+pub use gauge::{Cut, Lane, LinkKind, Way};
 
 const PIPE_BYTES: usize = 1 << 20;
 
@@ -32,41 +35,8 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 pub struct Cable {
     state: Arc<watch::Sender<State>>,
     wiring: Wiring,
-    gauges: Arc<[Gauge; 2]>,
-}
-
-/// A direction of the log link.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Way {
-    /// To the server.
-    Up,
-    /// To the client.
-    Down,
-}
-
-/// The bytes that log links have carried in one direction, and those after which the cable is cut.
-#[derive(Default)]
-struct Gauge {
-    carried: AtomicU64,
-    /// How many more it carries, and one more; 0 for any number.
-    left: AtomicU64,
-}
-
-impl Gauge {
-    /// How many of these bytes are carried.
-    fn pass(&self, bytes: usize) -> usize {
-        let take = |left: u64| match left {
-            0 => None,
-            left => Some(1 + (left - 1).saturating_sub(bytes as u64)),
-        };
-        let before = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take);
-        let passed = before.map_or(bytes, |before| bytes.min((before - 1) as usize));
-        if passed < bytes {
-            self.left.store(0, Ordering::SeqCst);
-        }
-        self.carried.fetch_add(passed as u64, Ordering::SeqCst);
-        passed
-    }
+    /// By kind of link, then by direction.
+    gauges: Arc<[[Gauge; 2]; 2]>,
 }
 
 /// The options of a cable.
@@ -78,6 +48,10 @@ pub struct Wiring {
     pub lag: Duration,
     /// The bandwidth for answers on a read link in bytes per second, if limited.
     pub bytes_per_s: Option<u32>,
+    /// Records the kinds of all messages, if the links begin as on a real server.
+    pub seen: Option<Seen>,
+    /// Whether the client behaves as if it had used up most of its numbers.
+    pub spends_numbers: bool,
 }
 
 /// An op that was sent to the server.
@@ -217,16 +191,45 @@ impl Cable {
         self.state.send_modify(|state| state.cuts += 1);
     }
 
-    /// Cuts the cable in the middle of what is said on the log link, once it has carried so many more
-    /// bytes in a direction. Must not be called on a cable with a tap.
-    pub fn cut_after(&self, way: Way, bytes: u64) {
-        assert!(self.wiring.tap.is_none(), "a tap passes on whole messages");
-        self.gauges[way as usize].left.store(bytes + 1, Ordering::SeqCst);
+    /// Loses all its links, which stay silent, as a router that forgets them does. New ones can be made.
+    fn lose(&self) {
+        self.state.send_modify(|state| state.plugs += 1);
     }
 
-    /// The bytes that log links have carried in a direction.
-    pub fn carried(&self, way: Way) -> u64 {
-        self.gauges[way as usize].carried.load(Ordering::SeqCst)
+    /// Cuts in the middle of what is said, once links have carried so many more bytes in a direction:
+    /// the cable, or only the read link that carried the last one. Must not be called on a cable with a
+    /// tap.
+    pub fn cut_after(&self, lane: impl Into<Lane>, bytes: u64) {
+        self.end_after(lane, bytes, Cut::Closed);
+    }
+
+    /// Like [`Cable::cut_after`], in this way.
+    pub fn end_after(&self, lane: impl Into<Lane>, bytes: u64, cut: Cut) {
+        assert!(self.wiring.tap.is_none(), "a tap passes on whole messages");
+        self.gauge(lane.into()).end_after(bytes, cut);
+    }
+
+    /// Whether the cut that was asked for last was made.
+    pub fn was_cut(&self, lane: impl Into<Lane>) -> bool {
+        self.gauge(lane.into()).has_ended()
+    }
+
+    /// The bytes that links have carried in a direction.
+    pub fn carried(&self, lane: impl Into<Lane>) -> u64 {
+        self.gauge(lane.into()).carried()
+    }
+
+    /// The cable's options.
+    pub(super) fn wiring(&self) -> &Wiring {
+        &self.wiring
+    }
+
+    fn gauge(&self, Lane { kind, way }: Lane) -> &Gauge {
+        &self.gauges[kind as usize][way as usize]
+    }
+
+    fn ear(&self, lane: Lane) -> Option<Ear> {
+        self.wiring.seen.clone().map(|seen| Ear::new(seen, lane))
     }
 
     /// Whether a new link can be made.
@@ -243,14 +246,14 @@ impl Cable {
     pub(super) fn lay_reads(&self) -> (DuplexStream, DuplexStream) {
         let (ours, near) = duplex(PIPE_BYTES);
         let (far, theirs) = duplex(PIPE_BYTES);
-        let (mut from_client, to_client) = split(near);
-        let (from_server, mut to_server) = split(far);
-        let (wiring, mut link) = (self.wiring.clone(), self.link(None));
+        let (mut from_client, mut to_client) = split(near);
+        let (mut from_server, mut to_server) = split(far);
+        let (cable, mut link) = (self.clone(), self.link(None));
         tokio::spawn(async move {
             tokio::select! {
                 biased;
-                _ = copy(&mut from_client, &mut to_server) => {}
-                _ = copy_late(from_server, to_client, &wiring) => {}
+                _ = cable.carry_reads(Way::Up, &mut from_client, &mut to_server) => {}
+                _ = cable.carry_reads(Way::Down, &mut from_server, &mut to_client) => {}
                 () = link.broken() => link.clone().silence().await,
             }
         });
@@ -330,17 +333,55 @@ impl Cable {
     /// pulled cable drops them.
     async fn carry(&self, way: Way, mut link: Link, from: &mut ReadHalf<DuplexStream>, to: &End) {
         let mut buffer = vec![0; 64 << 10];
+        let mut ear = self.ear(way.into());
         while let Ok(len @ 1..) = from.read(&mut buffer).await {
             link.moving().await;
             if link.carries() == Carries::Nothing {
                 continue;
             }
-            let passed = self.gauges[way as usize].pass(len);
+            let passed = self.gauge(way.into()).pass(len);
+            ear.iter_mut().for_each(|ear| ear.hear(&buffer[..passed]));
             if to.lock().await.write_all(&buffer[..passed]).await.is_err() {
                 return;
             }
             if passed < len {
-                self.cut();
+                match self.gauge(way.into()).cut() {
+                    Cut::Closed => self.cut(),
+                    Cut::Silent => self.lose(),
+                }
+            }
+        }
+    }
+
+    /// Carries bytes in one direction of a read link, until there are no more or it is cut. Answers
+    /// have the cable's delay and bandwidth.
+    async fn carry_reads(
+        &self,
+        way: Way,
+        from: &mut ReadHalf<DuplexStream>,
+        to: &mut WriteHalf<DuplexStream>,
+    ) -> io::Result<()> {
+        let Wiring { lag, bytes_per_s, .. } = self.wiring;
+        let lane = Lane { kind: LinkKind::Read, way };
+        let (mut buffer, mut ear) = (vec![0; 64 << 10], self.ear(lane));
+        if way == Way::Down && bytes_per_s.is_some() {
+            buffer.truncate(4 << 10);
+        }
+        loop {
+            let len = from.read(&mut buffer).await?;
+            let on_line = |bytes| Duration::from_secs(len as u64) / bytes;
+            let late = lag + bytes_per_s.map_or(Duration::ZERO, on_line);
+            if way == Way::Down && !late.is_zero() && len > 0 {
+                sleep(late).await;
+            }
+            let passed = self.gauge(lane).pass(len);
+            ear.iter_mut().for_each(|ear| ear.hear(&buffer[..passed]));
+            to.write_all(&buffer[..passed]).await?;
+            if passed < len && self.gauge(lane).cut() == Cut::Silent {
+                return std::future::pending().await;
+            }
+            if len == 0 || passed < len {
+                return Ok(());
             }
         }
     }
@@ -360,27 +401,6 @@ async fn carry_up(tap: Wiretap, mut link: Link, from: &mut ReadHalf<DuplexStream
                 () = link.broken() => {}
             }
         }
-    }
-}
-
-/// Copies bytes with the cable's delay and bandwidth.
-async fn copy_late(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    wiring: &Wiring,
-) -> io::Result<()> {
-    let mut buffer = vec![0; if wiring.bytes_per_s.is_some() { 4 << 10 } else { 64 << 10 }];
-    loop {
-        let len = from.read(&mut buffer).await?;
-        if len == 0 {
-            return Ok(());
-        }
-        let on_line = |bytes| Duration::from_secs(len as u64) / bytes;
-        let late = wiring.lag + wiring.bytes_per_s.map_or(Duration::ZERO, on_line);
-        if !late.is_zero() {
-            sleep(late).await;
-        }
-        to.write_all(&buffer[..len]).await?;
     }
 }
 
