@@ -37,7 +37,7 @@ use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::{Quota, Room, Usage};
 use xfer_server::engine::HeldForSessions;
 use xfer_store::{Beginner, Fate, Left, Reservation, Reserved, Store};
-use xfer_tests::cable::{Cable, Way};
+use xfer_tests::cable::{Cable, Cut, Lane, LinkKind, Way};
 use xfer_tests::links::wayward::Bug;
 use xfer_tests::local_disk;
 use xfer_tests::peers::{Host, Simulated, name};
@@ -77,6 +77,9 @@ const PART_TIME: Duration = Duration::from_secs(100_000);
 /// The longest times for which a cable is pulled, in milliseconds: some links are not missed, and
 /// some for longer than a seat is kept.
 const AWAY_MS: [u64; 3] = [8_000, 40_000, 400_000];
+
+/// The most bytes after which a link is cut.
+const CUT_AFTER_BYTES: [u64; 3] = [50, 500, 5_000];
 
 /// The most times that a user changes machines one after the other.
 const MACHINE_CHANGES: u64 = 5;
@@ -391,13 +394,23 @@ impl Run {
         }
     }
 
-    /// Cuts the links of a client, which goes on over others.
+    /// Cuts the links of a client, which goes on over others: at once, or later in the middle of
+    /// something.
     async fn cut(&mut self, at: usize) {
-        let cable = self.users[at].cable();
+        let Some(cable) = self.users[at].cable() else { return };
         for _ in 0..1 + self.random.below(3) {
-            cable.iter().for_each(Cable::cut);
-            for _ in 0..self.random.below(5) {
-                self.turn().await;
+            if self.random.below(3) == 0 {
+                cable.cut();
+                self.some_turns(5).await;
+            } else {
+                let kind = *self.random.pick(&[LinkKind::Log, LinkKind::Log, LinkKind::Read]);
+                let lane = Lane { kind, way: *self.random.pick(&[Way::Up, Way::Down]) };
+                let cut = *self.random.pick(&[Cut::Closed, Cut::Closed, Cut::Silent]);
+                let most = *self.random.pick(&CUT_AFTER_BYTES);
+                cable.end_after(lane, self.random.below(most), cut);
+                self.some_turns(5).await;
+                let was_cut = usize::from(cable.was_cut(lane));
+                self.users[at].history.count("cut in the middle", was_cut);
             }
         }
     }
@@ -740,9 +753,10 @@ fn must_pass(count: usize, operations: usize) {
 }
 
 /// What must happen in many runs, if they are to show anything.
-const EDGES: [&str; 6] = [
+const EDGES: [&str; 7] = [
     "change of machines",
     "close with a full inbox",
+    "cut in the middle",
     "delivery without room",
     "forced takeover",
     "full disk",

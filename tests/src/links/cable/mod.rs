@@ -197,15 +197,13 @@ impl Cable {
     }
 
     /// Cuts in the middle of what is said, once links have carried so many more bytes in a direction:
-    /// the cable, or only the read link that carried the last one. Must not be called on a cable with a
-    /// tap.
+    /// the cable, or only the read link that carried the last one.
     pub fn cut_after(&self, lane: impl Into<Lane>, bytes: u64) {
         self.end_after(lane, bytes, Cut::Closed);
     }
 
     /// Like [`Cable::cut_after`], in this way.
     pub fn end_after(&self, lane: impl Into<Lane>, bytes: u64, cut: Cut) {
-        assert!(self.wiring.tap.is_none(), "a tap passes on whole messages");
         self.gauge(lane.into()).end_after(bytes, cut);
     }
 
@@ -273,7 +271,9 @@ impl Cable {
         tokio::spawn(async move {
             let carried = async {
                 match tap {
-                    Some(tap) => carry_up(tap, up.clone(), &mut from_client, &to_server).await,
+                    Some(tap) => {
+                        upward.carry_up(tap, up.clone(), &mut from_client, &to_server).await;
+                    }
                     None => upward.carry(Way::Up, up.clone(), &mut from_client, &to_server).await,
                 }
             };
@@ -339,18 +339,52 @@ impl Cable {
             if link.carries() == Carries::Nothing {
                 continue;
             }
-            let passed = self.gauge(way.into()).pass(len);
-            ear.iter_mut().for_each(|ear| ear.hear(&buffer[..passed]));
-            if to.lock().await.write_all(&buffer[..passed]).await.is_err() {
+            if self.pass(way, &mut ear, &buffer[..len], to).await.is_err() {
                 return;
             }
-            if passed < len {
-                match self.gauge(way.into()).cut() {
-                    Cut::Closed => self.cut(),
-                    Cut::Silent => self.lose(),
+        }
+    }
+
+    /// Carries what a client says on its log link, until it says no more.
+    async fn carry_up(
+        &self,
+        tap: Wiretap,
+        mut link: Link,
+        from: &mut ReadHalf<DuplexStream>,
+        to: &End,
+    ) {
+        let mut ear = self.ear(Way::Up.into());
+        while let Ok((message, data)) = xfer_link::receive::<ToServer, _>(from, Bounds::OPEN).await
+        {
+            // The tap also records ops that a pulled cable drops.
+            tap.note(&message, &data);
+            link.moving().await;
+            if link.carries() == Carries::Everything {
+                let mut frame = Vec::new();
+                // Memory takes everything, and the frame was within these bounds.
+                let _ = xfer_link::send(&mut frame, &message, &data, Bounds::OPEN).await;
+                tokio::select! {
+                    biased;
+                    _ = self.pass(Way::Up, &mut ear, &frame, to) => {}
+                    () = link.broken() => {}
                 }
             }
         }
+    }
+
+    /// Passes on what is said on a log link, or a part of it if the link ends there.
+    async fn pass(&self, way: Way, ear: &mut Option<Ear>, said: &[u8], to: &End) -> io::Result<()> {
+        let gauge = self.gauge(way.into());
+        let passed = gauge.pass(said.len());
+        ear.iter_mut().for_each(|ear| ear.hear(&said[..passed]));
+        to.lock().await.write_all(&said[..passed]).await?;
+        if passed < said.len() {
+            match gauge.cut() {
+                Cut::Closed => self.cut(),
+                Cut::Silent => self.lose(),
+            }
+        }
+        Ok(())
     }
 
     /// Carries bytes in one direction of a read link, until there are no more or it is cut. Answers
@@ -382,23 +416,6 @@ impl Cable {
             }
             if len == 0 || passed < len {
                 return Ok(());
-            }
-        }
-    }
-}
-
-/// Carries what a client says on its log link, until it says no more.
-async fn carry_up(tap: Wiretap, mut link: Link, from: &mut ReadHalf<DuplexStream>, to: &End) {
-    while let Ok((message, data)) = xfer_link::receive::<ToServer, _>(from, Bounds::OPEN).await {
-        // The tap also records ops that a pulled cable drops.
-        tap.note(&message, &data);
-        link.moving().await;
-        if link.carries() == Carries::Everything {
-            let mut to = to.lock().await;
-            tokio::select! {
-                biased;
-                _ = xfer_link::send(&mut *to, &message, &data, Bounds::OPEN) => {}
-                () = link.broken() => {}
             }
         }
     }
