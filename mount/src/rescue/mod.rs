@@ -32,7 +32,7 @@ use rustix::fs::{FlockOperation, flock, fstatfs, syncfs};
 use rustix::process::geteuid;
 use xfer_client::connect::state_directory;
 use xfer_client::core::Trace;
-use xfer_client::durable::make_directory;
+use xfer_client::durable::{self, make_directory};
 use xfer_protocol::Timestamp;
 
 use item::Contents;
@@ -250,15 +250,7 @@ fn sync(directory: &Path) -> io::Result<()> {
 /// Writes down what a rescue holds.
 fn write(directory: &Path, contents: &Contents) -> io::Result<()> {
     let json = serde_json::to_vec_pretty(contents)?;
-    replace(&directory.join(CONTENTS), &json)?;
-    replace(&directory.join(LIST), text::list(contents).as_bytes())
-}
-
-/// Writes a file in the place of the one that is there.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let next = path.with_extension("new");
-    let mut file = File::create(&next)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(next, path)
+    durable::replace(&directory.join(CONTENTS), |mut file| file.write_all(&json))?;
+    let list = text::list(contents);
+    durable::replace(&directory.join(LIST), |mut file| file.write_all(list.as_bytes())).map(drop)
 }

@@ -110,15 +110,12 @@ impl Lockouts {
         let mut state = self.lock();
         state.attempts_until_sweep = state.attempts_until_sweep.saturating_sub(1);
         let now_ms = self.now_ms();
-        let before = [state.streak(&pair, &stored), state.streak(&source, &stored)];
-        let of_pair = Rule::PAIR.attempt(before[0], now_ms);
-        let of_source = Rule::SOURCE.attempt(before[1], now_ms);
+        let of_pair = state.attempt(Rule::PAIR, pair, &stored, now_ms);
+        let of_source = state.attempt(Rule::SOURCE, source, &stored, now_ms);
         match (of_pair, of_source) {
-            (Ok(pair_made), Ok(source_made)) => {
-                state.count(&pair, pair_made);
-                state.count(&source, source_made);
-                let pair = Counted { of: pair, before: before[0], made: pair_made };
-                let source = Counted { of: source, before: before[1], made: source_made };
+            (Ok(pair), Ok(source)) => {
+                state.count(&pair.of, pair.made);
+                state.count(&source.of, source.made);
                 Ok(Attempt { pair, source })
             }
             (of_pair, of_source) => {
@@ -279,6 +276,19 @@ impl Lockouts {
 impl Streaks {
     fn knows(&mut self, pair: &Pair) -> bool {
         self.known.get(pair).is_some() || self.unwritten.contains_key(pair)
+    }
+
+    /// What an attempt does to a count. The error is the time for which it is locked, in milliseconds.
+    fn attempt(
+        &mut self,
+        rule: Rule,
+        of: Pair,
+        stored: &Stored,
+        now_ms: i64,
+    ) -> Result<Counted, i64> {
+        let before = self.streak(&of, stored);
+        let made = rule.attempt(before, now_ms)?;
+        Ok(Counted { of, before, made })
     }
 
     /// What counts for a pair. Of one that is not known, that is what was stored.
