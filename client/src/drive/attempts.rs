@@ -74,6 +74,7 @@ impl Client {
             Err(Stop::Pause(pause)) => {
                 let (client, interrupted) = (self.clone(), interrupted());
                 self.operations.spawn(async move {
+                    let _waits = client.note_waits();
                     // Polled first: an attempt that has made its change is answered in the same
                     // poll, and never given up.
                     let result = tokio::select! {
@@ -125,6 +126,7 @@ impl Client {
             Ok((done, _)) => Ok(done),
             Err(Stop::Refused(errno)) => Err(errno),
             Err(Stop::Pause(pause)) => {
+                let _waits = self.note_waits();
                 self.persist(attempt, pause, without).await.map(|(done, _)| done)
             }
         }
@@ -183,7 +185,6 @@ impl Client {
         let mut progress = self.progress.subscribe();
         // The event that the first attempt waits for may have happened before this subscription.
         progress.mark_changed();
-        let _waits = self.note_waits();
         let (mut loads, mut patience) = (0, Patience::default());
         let mut _hold = None;
         loop {

@@ -3,10 +3,12 @@
 //! Only then a dead link has to be noticed fast, so only then the link is tried every few seconds.
 //! A client for which nothing waits lets its machine sleep.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use xfer_link::patience::Expectation;
@@ -19,8 +21,10 @@ const TRY_EVERY: Duration = Duration::from_secs(30);
 /// What waits for the server.
 #[derive(Default)]
 pub(super) struct Waiting {
-    /// The operations that wait.
+    /// The operations that wait, or are about to be answered after that.
     operations: AtomicUsize,
+    /// Signalled when none does any more.
+    none: Notify,
     /// Whether the last ping is not answered.
     pinged: AtomicBool,
     /// Whether the link is to be tried, though nothing waits.
@@ -48,6 +52,18 @@ impl Client {
     /// Whether operations wait.
     pub(super) fn has_waiting_operations(&self) -> bool {
         self.waiting.operations.load(Ordering::SeqCst) > 0
+    }
+
+    /// Waits until all operations that wait are answered.
+    pub(super) async fn until_none_waits(&self) {
+        loop {
+            let mut none = pin!(self.waiting.none.notified());
+            none.as_mut().enable();
+            if !self.has_waiting_operations() {
+                return;
+            }
+            none.await;
+        }
     }
 
     /// Notes that a ping is sent.
@@ -96,6 +112,7 @@ impl Client {
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
         if self.0.waiting.operations.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.waiting.none.notify_waiters();
             self.0.expect();
         }
     }

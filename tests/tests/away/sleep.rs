@@ -5,12 +5,19 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::statvfs;
+use xfer_client::core::Core;
+use xfer_protocol::message::Purpose;
+use xfer_protocol::{Errno, Ino};
 use xfer_tests::files::errno;
 use xfer_tests::freezer::Freezer;
 use xfer_tests::logind::Logind;
+use xfer_tests::peers::{Host, Peer, name};
 use xfer_tests::{Mount, PATIENCE, World, wait_until};
 
 /// A mount on a machine with a logind.
@@ -56,23 +63,77 @@ fn a_machine_can_sleep_though_programs_wait_for_a_server_that_is_gone() {
     statvfs(mount.root()).unwrap();
     let late = cat(&mount, "cold").wait().unwrap();
     assert!(!late.success());
-    let mut idle = Command::new("sleep");
-    let mut idle = idle.arg("1000").current_dir(mount.root()).spawn().unwrap();
-    let programs = [Freezer::new("mount", mount.pid()), Freezer::new("idle", idle.id())];
-    // The mount first, which is what keeps a machine awake.
-    programs.iter().for_each(Freezer::freeze);
-    programs.iter().for_each(Freezer::thaw);
     world.server.restart();
     logind.announce_waking();
     wait_until("the mount to delay the next sleep", PATIENCE, || logind.is_delayed());
     assert_eq!(fs::read(mount.path("cold")).unwrap(), vec![7; 1 << 20]);
-    drop(programs);
-    idle.kill().unwrap();
-    idle.wait().unwrap();
     mount.unmount();
     let mount = mount_with(&world, &logind, &[]);
     assert_eq!(fs::read_to_string(mount.path("late")).unwrap(), "late");
     mount.unmount();
+}
+
+/// How many programs wait.
+const WAITING: usize = 100;
+
+/// How many threads of this process wait for a FUSE filesystem.
+fn waiting_threads() -> usize {
+    let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let wchan = threads.map(|thread| fs::read_to_string(thread.path().join("wchan")));
+    let waits =
+        |at: &String| ["request_wait_answer", "folio_wait"].iter().any(|place| at.contains(place));
+    wchan.flatten().filter(waits).count()
+}
+
+#[test]
+fn programs_that_wait_are_answered_before_the_machine_sleeps() {
+    let mut world = World::new(&["alice"]);
+    let logind = Logind::start(&world.outside());
+    let mount = mount_with(&world, &logind, &[]);
+    (0..WAITING).for_each(|at| fs::write(mount.path(&format!("cold{at}")), "cold").unwrap());
+    mount.unmount();
+    let mount = mount_with(&world, &logind, &["-o", "wait=forever"]);
+    mount.shell("ls");
+    world.server.kill();
+    let read = |at| {
+        let path = mount.path(&format!("cold{at}"));
+        thread::spawn(move || errno(fs::read(path)))
+    };
+    let programs: Vec<_> = (0..WAITING).map(read).collect();
+    wait_until("all to wait", PATIENCE, || waiting_threads() >= WAITING);
+    logind.announce_sleep();
+    wait_until("the mount to let the machine sleep", PATIENCE, || !logind.is_delayed());
+    // The mount first, as the kernel may: whoever still waited for it would keep the machine awake.
+    let frozen = Freezer::new("mount", mount.pid());
+    frozen.freeze();
+    let all_ended = || programs.iter().all(thread::JoinHandle::is_finished);
+    wait_until("the programs to end while the mount is frozen", PATIENCE, all_ended);
+    drop(frozen);
+    assert!(programs.into_iter().all(|one| one.join().unwrap() == libc::ETIMEDOUT));
+    world.server.restart();
+    logind.announce_waking();
+    mount.unmount();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_operations_that_wait_have_failed_by_the_time_that_a_client_lets_its_machine_sleep() {
+    let host = Host::new(&["alice"]);
+    let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    cable.pull();
+    let (count, answered) = (5000, Arc::new(AtomicUsize::new(0)));
+    for at in 0..count {
+        let (absent, answered) = (name(&format!("absent{at}")), answered.clone());
+        client.run(
+            move |core: &mut Core| core.lookup(Ino::ROOT, &absent),
+            move |found| {
+                assert_eq!(found.map(drop), Err(Errno::ETIMEDOUT));
+                answered.fetch_add(1, Ordering::SeqCst);
+            },
+        );
+    }
+    assert_eq!(answered.load(Ordering::SeqCst), 0);
+    client.fall_asleep(Duration::ZERO).await;
+    assert_eq!(answered.load(Ordering::SeqCst), count);
 }
 
 #[test]

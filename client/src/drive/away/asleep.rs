@@ -8,14 +8,19 @@ use tokio::time::timeout;
 
 use crate::drive::Client;
 
+/// How long operations that wait may take to fail.
+const ANSWERED_MAX: Duration = Duration::from_millis(500);
+
 impl Client {
-    /// Prepares for sleep, in this time and a moment. From then on operations that need the server
-    /// fail with `ETIMEDOUT`, until [`Client::wake_up`].
+    /// Prepares for sleep, in this time and [`ANSWERED_MAX`]. From then on operations that need the
+    /// server fail with `ETIMEDOUT`, until [`Client::wake_up`]; those that wait have failed with it by
+    /// the end of this.
     pub async fn fall_asleep(self: &Arc<Self>, durable_max: Duration) {
         let _ = timeout(durable_max, self.sync()).await;
         self.is_asleep.send_replace(true);
-        // Operations that wait are answered before this returns, if they are quick.
-        tokio::task::yield_now().await;
+        if timeout(ANSWERED_MAX, self.until_none_waits()).await.is_err() {
+            tracing::warn!("operations still wait, though this machine is about to sleep");
+        }
         match self.lock().pending() {
             (0, _) => tracing::info!("this machine is about to sleep; everything is durable"),
             (ops, bytes) => tracing::warn!(
