@@ -5,7 +5,7 @@
 #   tests/long.sh PART...      only these parts: fsx, differential, space, sides, breaks, rules, big
 #
 # XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS, XFER_RULES_OPERATIONS,
-# XFER_RULES_RUNS, XFER_RULES_SHORT_RUNS, XFER_RULES_SEEDS, XFER_KILLS, XFER_COPIED_MIB, XFER_PULLED_S, XFER_OPENINGS, XFER_STOPPED_S, XFER_COMING_BACK, XFER_RESCUES,
+# XFER_RULES_RUNS, XFER_RULES_SHORT_RUNS, XFER_RULES_SEEDS, XFER_KILLS, XFER_COPIED_MIB, XFER_PULLED_S, XFER_OPENINGS, XFER_CUTS, XFER_STOPPED_S, XFER_COMING_BACK, XFER_RESCUES,
 # XFER_CLIENT_KILLS, XFER_POWER_CUTS, XFER_TURNS, XFER_SHORT_STEPS, PROPTEST_CASES, XFER_BIG_ENTRIES, XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -71,6 +71,9 @@ breaks() {
     export XFER_TURNS=${XFER_TURNS:-1000}
     measured "two machines that take turns $XFER_TURNS times" \
         -p xfer-tests --test machines -- handoff::the_tree_follows
+    export XFER_CUTS=${XFER_CUTS:-all}
+    measured "links that end after each byte that they carry" \
+        -p xfer-tests --test away -- --nocapture cuts::
     export XFER_OPENINGS=${XFER_OPENINGS:-200}
     measured "broken links, pulled for $XFER_PULLED_S s" -p xfer-tests --test away -- breaks::
     for seconds in 1 30; do
