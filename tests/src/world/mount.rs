@@ -17,6 +17,7 @@ pub struct Mounting<'a> {
     program: PathBuf,
     user: String,
     root: PathBuf,
+    host: Option<String>,
     address: SocketAddr,
     password_file: PathBuf,
     options: Vec<String>,
@@ -30,6 +31,7 @@ impl<'a> Mounting<'a> {
             program: program("xfer-mount"),
             user: user.to_owned(),
             root: world.mount_point(user),
+            host: None,
             address: world.server.address,
             password_file: world.password_file(user),
             options: Vec::new(),
@@ -55,6 +57,13 @@ impl<'a> Mounting<'a> {
     #[must_use]
     pub fn through(mut self, address: SocketAddr) -> Self {
         self.address = address;
+        self
+    }
+
+    /// Connects to the server's port at whatever addresses this name has.
+    #[must_use]
+    pub fn by_name(mut self, host: &str) -> Self {
+        self.host = Some(host.to_owned());
         self
     }
 
@@ -85,7 +94,11 @@ impl<'a> Mounting<'a> {
         self.world.at_home(&mut command).envs(self.environment.iter().cloned());
         command.args(&self.options).arg("--fingerprint").arg(&self.world.server.fingerprint);
         command.arg("--password-file").arg(&self.password_file);
-        command.arg(format!("{}@{}", self.user, self.address)).arg(&self.root);
+        let server = match &self.host {
+            Some(host) => format!("{host}:{}", self.address.port()),
+            None => self.address.to_string(),
+        };
+        command.arg(format!("{}@{server}", self.user)).arg(&self.root);
         command
     }
 

@@ -28,6 +28,10 @@ const PULLED_S: usize = 13;
 /// Longer than it takes to notice a silence of 3 s, and shorter than one of 10 s.
 const LATE: Duration = Duration::from_secs(8);
 
+/// The longest time from a reset until there is another connection, at best. A silence would be
+/// noticed after ten seconds.
+const RESET_MAX: Duration = Duration::from_secs(3);
+
 /// How often a connection is reset while it is being opened.
 const OPENINGS: usize = 12;
 
@@ -206,6 +210,48 @@ fn a_link_that_is_silent_in_one_direction_is_replaced_and_nothing_is_lost() {
         mount.shell(&format!("diff {check}"));
         mount.unmount();
     }
+}
+
+/// Mounts through a relay, with nothing of `d/cold` in the cache.
+fn cold(world: &World, relay: &Relay) -> Mount {
+    let mount = world.mounting("alice").through(relay.address).arg("-o").arg("wait=forever");
+    let mount = mount.start();
+    mount.sync();
+    mount
+}
+
+#[test]
+fn a_reset_is_noticed_at_once_by_a_program_that_waits_and_by_an_idle_mount() {
+    let nowhere = Cut { to_server: true, after: u64::MAX };
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("mkdir d && echo cold > d/cold");
+    mount.unmount();
+    // The best of some rounds, since a busy machine takes its time.
+    let rounds = [(); 3].map(|()| {
+        let relay = Relay::to(world.server.address);
+        let mount = cold(&world, &relay);
+        relay.hold_answers();
+        let cat = start(&mount, "test $(cat d/cold) = cold");
+        wait_until("the answer", PATIENCE, || relay.held() > 0);
+        let reset = Instant::now();
+        relay.reset(nowhere);
+        ends_well(cat);
+        let read = reset.elapsed();
+        // Now nothing waits for the server, and it would be silent for a minute.
+        mount.sync();
+        let is_back = || mount.said().matches("the connection to the server is back").count();
+        let (reset, before) = (Instant::now(), is_back());
+        relay.reset(nowhere);
+        wait_until("another connection", PATIENCE, || is_back() > before);
+        let back = reset.elapsed();
+        mount.unmount();
+        (read, back)
+    });
+    let best = rounds
+        .iter()
+        .fold((PATIENCE, PATIENCE), |best, round| (best.0.min(round.0), best.1.min(round.1)));
+    assert!(best.0 < RESET_MAX && best.1 < RESET_MAX, "{rounds:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod cuts;
 mod breaks;
+mod addresses;
 mod stopped;
 mod offline;
 mod offline_power;

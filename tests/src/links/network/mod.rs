@@ -17,6 +17,7 @@ use rustix::pipe::PipeFlags;
 use crate::PATIENCE;
 use crate::run_within;
 
+pub use names::Names;
 pub use namespace::Namespace;
 pub use traffic::{Traffic, Way};
 
@@ -26,6 +27,7 @@ use tun::Tun;
 use wire::Wire;
 
 mod faults;
+mod names;
 mod namespace;
 mod packet;
 mod traffic;
@@ -124,6 +126,15 @@ impl Network {
     pub fn join(&self, address: Ipv4Addr) {
         let address = format!("{address}/24");
         self.client.run(|| ip(&["address", "add", &address, "dev", DEVICE]));
+    }
+
+    /// Gives the server another address, in the place of the one that it has.
+    pub fn move_server(&self, to: Ipv4Addr) {
+        let address = format!("{to}/24");
+        self.server.run(|| {
+            ip(&["address", "flush", "dev", DEVICE]);
+            ip(&["address", "add", &address, "dev", DEVICE]);
+        });
     }
 
     /// The traffic so far.
