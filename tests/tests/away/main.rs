@@ -4,6 +4,7 @@ mod cuts;
 mod breaks;
 mod addresses;
 mod stopped;
+mod month;
 mod offline;
 mod offline_power;
 mod sleep;

@@ -47,7 +47,8 @@ pub(crate) struct Registry {
 #[derive(Default)]
 struct Seats {
     running: BTreeMap<AccountId, Arc<Session>>,
-    /// Seats without a session. Those whose lease has passed stay until they are taken.
+    /// Seats without a session. Those whose lease has passed are forgotten when a session ends, or when
+    /// somebody looks. The store has what their clients need to come back.
     standing: BTreeMap<AccountId, Standing>,
     /// Whether the server is stopping, so that no session can begin any more.
     closed: bool,
@@ -169,7 +170,8 @@ impl Registry {
 
     /// The sessions that are running, and those whose seats stand without them.
     pub(crate) fn infos(&self) -> Vec<SessionInfo> {
-        let (now, state) = (Instant::now(), self.lock());
+        let (now, mut state) = (Instant::now(), self.lock());
+        state.forget_lapsed(now);
         let running = state.running.values().map(|session| session.info());
         running.chain(state.standing.values().map(|standing| standing.info(now))).collect()
     }
@@ -218,8 +220,10 @@ impl Registry {
         let mut state = self.lock();
         let account = session.account();
         state.running.remove(&account);
+        let now = Instant::now();
+        state.forget_lapsed(now);
         let left = match fate {
-            Fate::Resumable => Some(Standing::left_by(session, Instant::now())),
+            Fate::Resumable => Some(Standing::left_by(session, now)),
             Fate::Over | Fate::Yielded => None,
         };
         if let Some(standing) = displaced.or(left) {
@@ -232,6 +236,14 @@ impl Registry {
     /// Each change to the state is one step, so a panic can't leave it inconsistent.
     fn lock(&self) -> parking_lot::MutexGuard<'_, Seats> {
         self.state.lock()
+    }
+}
+
+impl Seats {
+    /// Forgets seats whose lease has passed. If one is asked for, it is found in the store again, and
+    /// counts as left when the server started: its lease has passed then too.
+    fn forget_lapsed(&mut self, now: Instant) {
+        self.standing.retain(|_, standing| !standing.has_lapsed(now));
     }
 }
 
