@@ -68,7 +68,7 @@ impl Strangers {
             server,
             manner,
             from,
-            config: Arc::new(config()),
+            config: config(),
             address: AtomicU32::new(Ipv4Addr::new(127, 1, 0, 0).to_bits()),
             arrived: AtomicUsize::new(0),
         });
@@ -168,7 +168,8 @@ impl Coming {
     }
 }
 
-fn config() -> ClientConfig {
+/// The TLS of a client that accepts any server's certificate.
+pub fn config() -> Arc<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -177,7 +178,7 @@ fn config() -> ClientConfig {
         .with_custom_certificate_verifier(Arc::new(Gullible))
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
-    config
+    Arc::new(config)
 }
 
 /// Accepts any server's certificate.

@@ -10,3 +10,4 @@ mod bounds;
 mod memory;
 mod many;
 mod strangers;
+mod proofs;
