@@ -12,6 +12,8 @@ pub enum Call {
     Write,
     /// A sync of the file.
     Sync,
+    /// A read of any of the file's bytes.
+    Read,
 }
 
 /// How a call fails.

@@ -322,6 +322,9 @@ impl Filesystem for Mounted {
     ) {
         let image = self.0.lock();
         let bytes = image.bytes(ino.0).unwrap_or_default();
+        if let Some(errno) = self.0.chosen.lock().unwrap().failure(Call::Read, bytes) {
+            return reply.error(errno);
+        }
         let start = (offset as usize).min(bytes.len());
         let end = (start + size as usize).min(bytes.len());
         reply.data(&bytes[start..end]);

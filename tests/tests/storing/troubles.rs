@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{Advice, FallocateFlags, copy_file_range, fadvise, fallocate, statvfs};
 use tempfile::TempDir;
 use xfer_mount::process::exit::Exit;
 use xfer_server::program::control::{self, Answer, Session, ask};
@@ -366,6 +366,16 @@ impl OnOneDisk {
 /// How often two users' changes may miss a common commit.
 const ROUNDS_MAX: usize = 20;
 
+/// Has this machine read all files below a directory from their disk again.
+fn drop_caches(directory: &Path) {
+    for path in shell(directory, "find \"$PWD\" -type f").lines() {
+        fadvise(File::open(path).unwrap(), 0, None, Advice::DontNeed).unwrap();
+    }
+}
+
+/// The first bytes of a content that can't be read.
+const UNREADABLE: &[u8] = b"unreadable";
+
 /// A mount of which everything is durable, the mailboxes too.
 fn mount_synced(world: &World, user: &str) -> Mount {
     let mount = world.mounting(user).arg("-o").arg("wait=forever").start();
@@ -382,6 +392,7 @@ fn a_disk_that_fails_for_one_user_ends_that_session_alone_though_another_is_in_t
             let mut alice = mount_synced(&all.world, "alice");
             let (alices, is_one) = match call {
                 Call::Sync => all.fail_in_one_commit(&alice, Failure::Broken),
+                Call::Read => unreachable!("it is not among them"),
                 Call::Write => {
                     all.disk.fail(Call::Write, b"alice's", Failure::Broken);
                     let alices = sync(&alice, b"alice's");
@@ -411,6 +422,61 @@ fn a_disk_that_fails_for_one_user_ends_that_session_alone_though_another_is_in_t
 }
 
 #[test]
+fn a_content_that_can_not_be_read_while_it_is_copied_ends_that_session_alone() {
+    let all = OnOneDisk::new();
+    let alice = mount_synced(&all.world, "alice");
+    let mut bytes = vec![7; 1 << 20];
+    bytes[..UNREADABLE.len()].copy_from_slice(UNREADABLE);
+    fs::write(alice.path("source"), &bytes).unwrap();
+    alice.unmount();
+    drop_caches(&all.world.server.store().join("contents"));
+    all.disk.fail(Call::Read, UNREADABLE, Failure::Broken);
+    for round in 0.. {
+        assert!(round < ROUNDS_MAX, "alice and bob were in no common commit");
+        let mut alice = mount_synced(&all.world, "alice");
+        let source = File::open(alice.path("source")).unwrap();
+        let copy = File::create(alice.path("copy")).unwrap();
+        alice.sync();
+        let before = all.transactions();
+        [b"alice's".as_slice(), b"carol's"].iter().for_each(|one| all.disk.hold_syncs(one));
+        let carols = sync(&all.carol, b"carol's");
+        wait_until("carol's commit", PATIENCE, || all.disk.held(b"carol's") > 0);
+        let (alices, bobs) = (sync(&alice, b"alice's"), sync(&all.bob, b"bob's"));
+        wait_until("alice and bob to wait for a commit", PATIENCE, || all.both_wait());
+        // The server has to copy a part, and can't.
+        let copied = copy_file_range(&source, Some(&mut 1), &copy, Some(&mut 0), 500_000).unwrap();
+        assert_eq!(copied, 500_000);
+        all.disk.release(b"carol's");
+        wait_until("alice's commit", PATIENCE, || all.disk.held(b"alice's") > 0);
+        let waits = holds_for(Duration::from_secs(1), || !bobs.is_finished());
+        all.disk.release(b"alice's");
+        bobs.join().unwrap().unwrap();
+        carols.join().unwrap().unwrap();
+        let is_one = waits && all.transactions() - before == 2;
+        // What alice did before that is durable.
+        alices.join().unwrap().unwrap();
+        assert_eq!(errno(copy.sync_all()), libc::EIO);
+        alice.says("the session is over");
+        drop((source, copy));
+        assert_eq!(alice.unmounted_by_force(), Some(i32::from(Exit::Lost.code())));
+        // Both others go on.
+        sync(&all.bob, b"bob's").join().unwrap().unwrap();
+        sync(&all.carol, b"carol's").join().unwrap().unwrap();
+        let rescue = all.world.only_rescue();
+        all.world.rescue(&["drop", &rescue]).succeeded();
+        if is_one {
+            break;
+        }
+    }
+    all.disk.mend();
+    let alice = all.world.mount("alice");
+    assert_eq!(alice.shell("cat file; stat -c %s copy"), "alice's0");
+    assert!(fs::read(alice.path("source")).unwrap() == bytes);
+    alice.unmount();
+    all.end();
+}
+
+#[test]
 fn a_disk_that_is_full_for_one_user_is_told_to_that_one_though_another_is_in_the_same_commit() {
     let all = OnOneDisk::new();
     let alice = mount_synced(&all.world, "alice");
@@ -419,6 +485,7 @@ fn a_disk_that_is_full_for_one_user_is_told_to_that_one_though_another_is_in_the
             assert!(round < ROUNDS_MAX, "alice and bob were in no common commit");
             let (alices, is_one) = match call {
                 Call::Sync => all.fail_in_one_commit(&alice, Failure::Full),
+                Call::Read => unreachable!("it is not among them"),
                 Call::Write => {
                     all.disk.fail(Call::Write, b"alice's", Failure::Full);
                     let alices = sync(&alice, b"alice's");
