@@ -17,8 +17,11 @@ const TREE: &str = "mkdir d && (cd d && seq 12000 | xargs touch) && echo text > 
                     && head -c 3000000 /dev/urandom > big \
                     && setfattr -n user.a -v b d/file && ln -s file d/link";
 
-/// The longest time until a program ends that is told to, also on a machine that is busy.
-const ENDING: Duration = Duration::from_secs(8);
+/// The longest time until a program ends that is told to.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// How often that is tried: on a machine that is busy, a program that may end does not always run soon.
+const TRIES: usize = 3;
 
 /// Programs that each wait for the server's answer.
 const WAITING: &[&str] = &[
@@ -68,16 +71,28 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_raw(child.id() as i32).unwrap(), signal).unwrap();
 }
 
-/// Waits for a program to end that was told to; returns its status.
+/// Waits for a program to end that was told to; returns its status, and how long it took.
 #[track_caller]
-fn ended(child: &mut Child, what: &str) -> ExitStatus {
+fn ended(child: &mut Child, what: &str) -> (ExitStatus, Duration) {
     let (told, mut status) = (Instant::now(), None);
     wait_until(what, PATIENCE, || {
         status = child.try_wait().unwrap();
         status.is_some()
     });
-    assert!(told.elapsed() < ENDING, "{what} took {:?}", told.elapsed());
-    status.unwrap()
+    (status.unwrap(), told.elapsed())
+}
+
+/// The result of an end that comes in time, at one of a few tries.
+#[track_caller]
+fn in_time<T>(what: &str, end: impl Fn() -> (T, Duration)) -> T {
+    let mut late = Vec::new();
+    while late.len() < TRIES {
+        match end() {
+            (result, took) if took < ENDING => return result,
+            (_, took) => late.push(took),
+        }
+    }
+    panic!("{what} took {late:?}")
 }
 
 /// Mounts with empty caches, and returns the result of `act` while the server is silent and a change
@@ -107,12 +122,14 @@ fn a_program_that_waits_for_a_silent_server_can_be_killed() {
     let before = mount.shell("find d | sort | md5sum && stat -c %a%y d/file");
     mount.unmount();
     for script in WAITING {
-        let end = on_a_silent_server(&world, |mount| {
+        let what = format!("the end of `{script}`");
+        let killed = |mount: &Mount| {
             let mut child = waiting(mount, script);
             signal(&child, Signal::KILL);
-            ended(&mut child, &format!("the end of `{script}`")).signal()
-        });
-        assert_eq!(end, Some(9), "{script}");
+            ended(&mut child, &what)
+        };
+        let end = in_time(&what, || on_a_silent_server(&world, killed));
+        assert_eq!(end.signal(), Some(9), "{script}");
         let mount = world.mount("alice");
         // Interrupted operations must not have changed anything.
         assert_eq!(
@@ -131,12 +148,14 @@ fn a_program_that_waits_for_a_silent_server_ends_by_the_signals_that_ask_it_to()
     mount.shell(TREE);
     mount.unmount();
     for (number, asked) in [(2, Signal::INT), (15, Signal::TERM), (1, Signal::HUP)] {
-        let end = on_a_silent_server(&world, |mount| {
+        let what = format!("the end by {asked:?}");
+        let told = |mount: &Mount| {
             let mut child = waiting(mount, "exec stat d/file");
             signal(&child, asked);
-            ended(&mut child, "the end by a signal").signal()
-        });
-        assert_eq!(end, Some(number));
+            ended(&mut child, &what)
+        };
+        let end = in_time(&what, || on_a_silent_server(&world, told));
+        assert_eq!(end.signal(), Some(number));
     }
     // A program that handles the signal is interrupted too, and a failed fsync reports the failure.
     for call in ["open('big', 'rb').read()", "os.fsync(os.open('changed', os.O_WRONLY))"] {
@@ -144,12 +163,13 @@ fn a_program_that_waits_for_a_silent_server_ends_by_the_signals_that_ask_it_to()
             "exec python3 -c \"import os\nopen(os.environ['READY'], 'w').close()\n\
              try: {call}\nexcept KeyboardInterrupt: os._exit(7)\""
         );
-        let end = on_a_silent_server(&world, |mount| {
+        let told = |mount: &Mount| {
             let mut child = waiting(mount, &script);
             signal(&child, Signal::INT);
-            ended(&mut child, "its handler to run").code()
-        });
-        assert_eq!(end, Some(7), "{call}");
+            ended(&mut child, "its handler to run")
+        };
+        let end = in_time(call, || on_a_silent_server(&world, told));
+        assert_eq!(end.code(), Some(7), "{call}");
     }
 }
 
@@ -186,7 +206,7 @@ fn a_program_that_is_stopped_while_it_waits_goes_on_and_notices_nothing() {
 #[test]
 fn a_program_that_ends_does_not_wait_for_what_its_open_files_still_need() {
     let world = World::new(&["alice", "bob"]);
-    for end in ["os.kill(os.getpid(), 9)", "os._exit(0)"] {
+    let ending = |end: &str| {
         let relay = Relay::to(world.server.address);
         let mount = world.mounting("alice").through(relay.address).start();
         mount.shell("touch outbox/bob/.other.part && rm outbox/bob/.other.part && sync .");
@@ -196,10 +216,14 @@ fn a_program_that_ends_does_not_wait_for_what_its_open_files_still_need() {
                       os.write(file, b'text')\n";
         let mut python = Command::new("python3");
         let python = python.arg("-c").arg(format!("{script}{end}")).current_dir(mount.root());
-        ended(&mut python.spawn().unwrap(), &format!("the end by {end}"));
+        let (_, took) = ended(&mut python.spawn().unwrap(), &format!("the end by {end}"));
         relay.release();
         mount.shell("rm outbox/bob/file");
         mount.unmount();
+        ((), took)
+    };
+    for end in ["os.kill(os.getpid(), 9)", "os._exit(0)"] {
+        in_time(end, || ending(end));
     }
 }
 
@@ -215,7 +239,7 @@ fn a_program_that_waits_while_it_starts_another_keeps_nobody_from_being_interrup
     let script = "import os\nfile = os.open('outbox/bob/file', os.O_WRONLY | os.O_CREAT)\n\
                   os.write(file, b'text')\nprint('ready', flush=True)\n\
                   os.execvp('sleep', ['sleep', '1000'])\n";
-    let ends = on_a_silent_server(&world, |mount| {
+    let killed = |mount: &Mount| {
         let mut python = Command::new("python3");
         let python = python.arg("-c").arg(script).current_dir(mount.root());
         let mut starting = python.stdout(Stdio::piped()).spawn().unwrap();
@@ -226,10 +250,13 @@ fn a_program_that_waits_while_it_starts_another_keeps_nobody_from_being_interrup
             pages.split(' ').next().unwrap().parse::<u64>().unwrap() < 100
         });
         let mut other = waiting(mount, "exec stat d/file");
-        [("the other", &mut other), ("the one that starts", &mut starting)].map(|(what, child)| {
+        let both = [("the other", &mut other), ("the one that starts", &mut starting)];
+        let [(other, first), (starting, second)] = both.map(|(what, child)| {
             signal(child, Signal::KILL);
-            ended(child, &format!("the end of {what}")).signal()
-        })
-    });
+            ended(child, &format!("the end of {what}"))
+        });
+        ([other, starting].map(|status| status.signal()), first.max(second))
+    };
+    let ends = in_time("the end of both", || on_a_silent_server(&world, killed));
     assert_eq!(ends, [Some(9), Some(9)]);
 }
