@@ -5,9 +5,10 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use xfer_tests::programs::program;
 use xfer_tests::{PATIENCE, Random, Relay, World, run_within, scale, shell, wait_until};
 
 /// How often a server is killed.
@@ -18,6 +19,15 @@ const COPIED_MIB: usize = 192;
 
 /// The number of ops, of 128 KiB mostly, that a server makes durable before it is killed.
 const OPS_OF_A_KILL: u64 = 64;
+
+/// How many files a large store has, and a small one.
+const MANY_FILES: usize = 20_000;
+const FEW_FILES: usize = 200;
+
+/// How much longer a server with the large store may take until it listens, and until an account of it
+/// is mounted.
+const LISTENS_LATER: Duration = Duration::from_secs(1);
+const MOUNTED_LATER: Duration = Duration::from_secs(10);
 
 /// The op up to which everything is durable, as the mount knows.
 fn durable(mount: &xfer_tests::Mount) -> u64 {
@@ -74,6 +84,48 @@ fn a_copy_goes_on_though_the_server_is_killed_and_the_link_is_cut_again_and_agai
     let mount = world.mount("alice");
     mount.shell(&format!("cmp {} copy", original.display()));
     mount.unmount();
+}
+
+/// The times that a server takes after a crash until it listens, until bob is mounted, and until alice is, who
+/// has so many files and was mounted when it crashed.
+fn opens_after_crash(files: usize) -> [Duration; 3] {
+    let mut world = World::with_store_in_memory(&["alice", "bob"]);
+    let source = world.outside().join("source");
+    for number in 0..files {
+        let directory = source.join(format!("d{}", number / 500));
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(number.to_string()), "x").unwrap();
+    }
+    let mut import = Command::new(program("xfer-server"));
+    import.args(["import", "alice"]).arg(&source).arg("--store").arg(world.server.store());
+    run_within(&mut import, 10 * PATIENCE).succeeded();
+    let mut mount = world.mount("alice");
+    mount.shell("echo text > file && sync file");
+    world.server.kill();
+    mount.signal(Signal::KILL);
+    mount.ended();
+    drop(mount);
+    let begin = Instant::now();
+    world.server.restart();
+    let listens = begin.elapsed();
+    let bob = world.mount("bob");
+    let bobs = begin.elapsed();
+    let alice = world.mount("alice");
+    let alices = begin.elapsed();
+    assert_eq!(alice.shell("cat file && find d* -type f | wc -l"), format!("text\n{files}"));
+    alice.unmount();
+    bob.unmount();
+    [listens, bobs, alices]
+}
+
+#[test]
+fn a_store_opens_at_once_after_a_crash_and_an_account_within_seconds_however_many_files_it_has() {
+    let files = scale::count("XFER_STORE_FILES", MANY_FILES);
+    let [few, many] = [FEW_FILES, files].map(opens_after_crash);
+    println!("with {FEW_FILES} files {few:?}, with {files} {many:?}");
+    assert!(many[0] < few[0] + LISTENS_LATER, "{few:?} {many:?}");
+    assert!(many[1] < few[1] + MOUNTED_LATER, "{few:?} {many:?}");
+    assert!(many[2] < few[2] + MOUNTED_LATER, "{few:?} {many:?}");
 }
 
 #[test]
