@@ -6,8 +6,8 @@
 #
 # XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS, XFER_RULES_OPERATIONS,
 # XFER_RULES_RUNS, XFER_RULES_SHORT_RUNS, XFER_RULES_SEEDS, XFER_KILLS, XFER_COPIED_MIB, XFER_PULLED_S, XFER_OPENINGS, XFER_CUTS, XFER_STOPPED_S,
-# XFER_COMING_BACK, XFER_RESCUES, XFER_STORE_FILES, XFER_CLIENT_KILLS, XFER_POWER_CUTS, XFER_TURNS, XFER_SHORT_STEPS, PROPTEST_CASES, XFER_BIG_ENTRIES,
-# XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
+# XFER_COMING_BACK, XFER_RESCUES, XFER_STORE_FILES, XFER_BUSY_S, XFER_CLIENT_KILLS, XFER_POWER_CUTS, XFER_TURNS, XFER_SHORT_STEPS, PROPTEST_CASES,
+# XFER_BIG_ENTRIES, XFER_SPARSE_WRITES and XFER_MEMORY_FILES change how much each does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -87,6 +87,9 @@ breaks() {
         -p xfer-tests --test away -- stopped::
     measured "$XFER_COMING_BACK clients that come back" \
         -p xfer-tests --test sessions -- --nocapture come_back
+    export XFER_BUSY_S=${XFER_BUSY_S:-300}
+    measured "a machine that is busy for $XFER_BUSY_S s" \
+        -p xfer-tests --test sessions -- --nocapture a_machine_that_is_busy
 }
 
 rules() {

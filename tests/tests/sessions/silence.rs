@@ -2,25 +2,36 @@
 //! stopped for a while. Once it is gone, every wait ends at once, with a clear reason.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, setpriority_process};
 use xfer_client::core::{Core, Link, LinkLoss, New, Options};
 use xfer_client::drive::Client;
 use xfer_protocol::message::{Purpose, Silence};
 use xfer_protocol::{Errno, Ino};
 use xfer_tests::cable::Wiring;
+use xfer_tests::logind::Logind;
 use xfer_tests::network::{Cable, Network, SERVER};
 use xfer_tests::peers::{Host, OWNER, Peer, name, roomy};
 use xfer_tests::waiting::holds_for;
-use xfer_tests::{Mount, Server, World, wait_until};
+use xfer_tests::{Mount, PATIENCE, Server, World, scale, wait_until};
 
 const MIB: usize = 1 << 20;
+
+/// For how long a machine is busy, in seconds: longer than any silence that is agreed on.
+const BUSY_S: usize = 25;
+
+/// A timer for a minute wakes a thread a few times, in the last seconds; what comes within this time counts as
+/// one moment.
+const ONE_MOMENT: Duration = Duration::from_secs(5);
 
 /// The longest time until a server misses a client that stands still.
 const MISSED: Duration = Duration::from_secs(200);
@@ -202,7 +213,7 @@ fn a_server_that_stood_still_goes_on_with_its_sessions() {
     let mut mount = world.mount("alice");
     write(&mount, "before");
     mount.sync();
-    let pid = rustix::process::Pid::from_raw(world.server.pid() as i32).unwrap();
+    let pid = Pid::from_raw(world.server.pid() as i32).unwrap();
     rustix::process::kill_process(pid, Signal::STOP).unwrap();
     write(&mount, "meanwhile");
     mount.says("the server fell silent");
@@ -212,21 +223,110 @@ fn a_server_that_stood_still_goes_on_with_its_sessions() {
     mount.unmount();
 }
 
-/// How often the threads of a process have begun to wait.
-fn wakes(pid: u32) -> u64 {
+/// Programs that compute for as long as this is there.
+struct Busy(Vec<Child>);
+
+impl Busy {
+    /// Starts so many for each core.
+    fn each_core(count: usize) -> Busy {
+        let cores = std::thread::available_parallelism().unwrap().get();
+        let compute = || Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        Busy((0..cores * count).map(|_| compute()).collect())
+    }
+
+    /// How long they have waited for a core, all together.
+    fn waited(&self) -> Duration {
+        let of_each = self.0.iter().map(|program| {
+            let stat = fs::read_to_string(format!("/proc/{}/schedstat", program.id())).unwrap();
+            Duration::from_nanos(stat.split(' ').nth(1).unwrap().parse().unwrap())
+        });
+        of_each.sum()
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        for program in &mut self.0 {
+            let _ = program.kill();
+            let _ = program.wait();
+        }
+    }
+}
+
+/// Has a process get a tenth of what each of the others on this machine gets.
+fn come_last(pid: u32) {
+    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+        let task = task.file_name().to_string_lossy().parse().unwrap();
+        // A thread may have ended.
+        let _ = setpriority_process(Pid::from_raw(task), 10);
+    }
+}
+
+#[test]
+fn a_machine_that_is_busy_for_longer_than_a_silence_loses_no_link() {
+    let world = World::new(&["alice"]);
+    let mount = world.mounting("alice").arg("-o").arg("wait=forever").start();
+    mount.sync();
+    let (begin, busy) = (Instant::now(), Busy::each_core(8));
+    [mount.pid(), world.server.pid()].iter().for_each(|pid| come_last(*pid));
+    let span = Duration::from_secs(scale::count("XFER_BUSY_S", BUSY_S) as u64);
+    let mut rounds = 0;
+    while begin.elapsed() < span {
+        let (name, text) = (format!("file{rounds}"), format!("text of {rounds}"));
+        let mut file = fs::File::create(mount.path(&name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.sync_all().unwrap();
+        rounds += 1;
+    }
+    let waited = busy.waited();
+    drop(busy);
+    println!("{rounds} rounds, while others waited for a core for {waited:?}");
+    assert!(waited > 4 * span, "the machine was not busy: {waited:?}");
+    let (of_mount, of_server) = (mount.said(), world.server.said());
+    assert!(!of_mount.contains("is lost"), "{of_mount}");
+    assert!(!of_server.contains("link lost"), "{of_server}");
+    let list = world.server.command(&["session", "list", "--json"]).succeeded().stdout;
+    assert!(list.contains("\"epoch\": 1,"), "{list}");
+    mount.unmount();
+    let mount = world.mount("alice");
+    for number in 0..rounds {
+        let text = fs::read_to_string(mount.path(&format!("file{number}"))).unwrap();
+        assert_eq!(text, format!("text of {number}"));
+    }
+    mount.unmount();
+}
+
+/// How often each thread of a process has begun to wait.
+fn wakes(pid: u32) -> BTreeMap<String, u64> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-    let of_each = tasks.map(|task| {
-        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        line.map_or(0, |count| count.trim().parse().unwrap())
+    let of_each = tasks.filter_map(|task| {
+        // Threads come and go.
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        let value = |name| status.lines().find_map(|line: &str| line.strip_prefix(name));
+        let count = value("voluntary_ctxt_switches:")?.trim().parse().unwrap();
+        let name = value("Name:")?.trim();
+        Some((format!("{name} {}", task.file_name().display()), count))
     });
-    of_each.sum()
+    of_each.collect()
+}
+
+/// How much more often they have, by thread.
+fn more(now: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>) -> Vec<(String, u64)> {
+    let grown = |(thread, count): (&String, &u64)| {
+        let grown = count - before.get(thread).unwrap_or(&0);
+        (grown > 0).then(|| (thread.clone(), grown))
+    };
+    now.iter().filter_map(grown).collect()
 }
 
 #[test]
 fn an_idle_mount_lets_its_machine_sleep() {
     let world = World::new(&["alice"]);
-    let mount = world.mount("alice");
+    // Without a logind it would look for one at times in the first ten minutes.
+    let logind = Logind::start(&world.outside());
+    let mounting = world.mounting("alice").env("DBUS_SYSTEM_BUS_ADDRESS", logind.address());
+    let mount = mounting.start();
+    wait_until("the mount to know logind", PATIENCE, || logind.is_delayed());
     mount.shell("echo text > file && cat file");
     mount.sync();
     // What was begun comes to an end first.
@@ -234,13 +334,27 @@ fn an_idle_mount_lets_its_machine_sleep() {
     wait_until("the mount to be idle", Duration::from_secs(60), || {
         let idle = holds_for(Duration::from_secs(5), || true);
         let now = wakes(mount.pid());
-        idle && std::mem::replace(&mut before, now) == now
+        idle && std::mem::replace(&mut before, now.clone()) == now
     });
-    std::thread::sleep(Duration::from_secs(60));
-    let woken = wakes(mount.pid()) - before;
-    println!("{woken} wakes in a minute");
+    let (begin, mut last) = (Instant::now(), before.clone());
+    // When it woke, and what.
+    let mut woken: Vec<(Duration, Vec<(String, u64)>)> = Vec::new();
+    assert!(holds_for(Duration::from_secs(60), || {
+        let now = wakes(mount.pid());
+        let grown = more(&now, &last);
+        if !grown.is_empty() {
+            woken.push((begin.elapsed(), grown));
+        }
+        last = now;
+        true
+    }));
+    println!("{woken:#?}");
+    let apart = |pair: &&[(Duration, _)]| pair[1].0 - pair[0].0 > ONE_MOMENT;
+    let moments = usize::from(!woken.is_empty()) + woken.windows(2).filter(apart).count();
+    assert!(moments <= 2, "it woke at {moments} moments: {woken:#?}");
     // A heartbeat wakes several threads, one after the other, and its answer too.
-    assert!(woken <= 20, "{woken} wakes in a minute");
+    let switches: u64 = more(&last, &before).iter().map(|(_, count)| count).sum();
+    assert!(switches <= 12, "{switches} wakes in a minute: {woken:#?}");
     mount.unmount();
 }
 
