@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use xfer_protocol::message::DeliveryState;
-use xfer_protocol::tree::{Need, Node};
+use xfer_protocol::tree::{DeliveryEffect, Need, Node};
 use xfer_protocol::{DeliveryId, Epoch, IdRange, Ino, Name, Seq, SessionId};
 use xfer_store::{
     AccountId, Answer, Batch, Beginner, Begun, Committed, Fate, Found, Left, Listing, Part,
@@ -53,6 +53,9 @@ pub struct Wayward {
     owed: Mutex<Vec<Batch>>,
     /// The deliveries that found no room in their inbox.
     refused: Arc<Mutex<BTreeSet<DeliveryId>>>,
+    /// The deliveries whose records were gone when they were committed. The store does not say whether
+    /// there was room for them.
+    unrecorded: Arc<Mutex<BTreeSet<DeliveryId>>>,
     /// The nodes as they were first read.
     first_read: Mutex<BTreeMap<(AccountId, Ino), Option<Node>>>,
     servers: watch::Sender<Servers>,
@@ -72,8 +75,8 @@ impl Wayward {
     pub fn over(live: Arc<dyn Trees>) -> Wayward {
         let servers = watch::Sender::new(Servers { started: 1, killed: 0 });
         let (bug, owed, first_read) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let (refused, under_way) = (Arc::default(), Arc::default());
-        Wayward { live, bug, owed, refused, first_read, servers, under_way }
+        let (refused, unrecorded, under_way) = (Arc::default(), Arc::default(), Arc::default());
+        Wayward { live, bug, owed, refused, unrecorded, first_read, servers, under_way }
     }
 
     /// Plants a bug.
@@ -95,6 +98,11 @@ impl Wayward {
     /// The deliveries so far that found no room in their inbox.
     pub fn refused(&self) -> BTreeSet<DeliveryId> {
         self.refused.lock().unwrap().clone()
+    }
+
+    /// The deliveries so far of which the store has not said whether they found room.
+    pub fn unrecorded(&self) -> BTreeSet<DeliveryId> {
+        self.unrecorded.lock().unwrap().clone()
     }
 
     /// Waits until a commit is under way.
@@ -181,6 +189,15 @@ async fn forge(live: Arc<dyn Trees>, batches: Vec<Batch>) -> Answered {
     Ok(all)
 }
 
+/// The deliveries of a batch whose records it removes.
+fn unrecorded(batch: &Batch) -> impl Iterator<Item = DeliveryId> {
+    let sent = batch.deliveries.iter().filter_map(|effect| match effect {
+        DeliveryEffect::Sent { delivery, .. } => Some(delivery.id),
+        DeliveryEffect::Accepted(_) | DeliveryEffect::Declined(_) => None,
+    });
+    sent.filter(|id| batch.unrecorded.contains(id))
+}
+
 /// The deliveries of a commit that found no room.
 fn without_room(done: &Answered) -> impl Iterator<Item = DeliveryId> {
     let committed = done.iter().flatten().flatten();
@@ -258,6 +275,7 @@ impl Trees for Wayward {
             let last = batches.last().map_or(Seq(0), |batch| batch.applied);
             let (live, forges) = (self.live.clone(), self.has(Bug::ForgetsEpochs));
             let refused = self.refused.clone();
+            self.unrecorded.lock().unwrap().extend(batches.iter().flat_map(unrecorded));
             let commit = async move {
                 let done =
                     if forges { forge(live, batches).await } else { live.commit(batches).await };

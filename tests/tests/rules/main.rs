@@ -259,9 +259,23 @@ impl Run {
             user.walk().await;
         }
         self.quiesce().await;
+        self.take_back_unrecorded().await;
         for user in &self.users {
             self.audit(user).await;
         }
+    }
+
+    /// Takes deliveries back that have neither a record nor a place in an inbox.
+    async fn take_back_unrecorded(&mut self) {
+        let Some(simulated) = &self.host.simulated else { return };
+        let mut refused = simulated.rows.unrecorded();
+        for user in &self.users {
+            for head in self.host.waiting(&user.name).await {
+                refused.remove(&head.id);
+            }
+        }
+        let count = self.post.take_back(&refused);
+        self.users[0].history.count("delivery without room", count);
     }
 
     async fn audit(&self, user: &User) {
