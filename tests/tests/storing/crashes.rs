@@ -120,7 +120,7 @@ fn opens_after_crash(files: usize) -> [Duration; 3] {
 }
 
 #[test]
-fn a_store_opens_at_once_after_a_crash_and_an_account_within_seconds_however_many_files_it_has() {
+fn a_store_opens_at_once_after_a_crash_however_many_files_it_has() {
     let files = scale::count("XFER_STORE_FILES", MANY_FILES);
     let [few, many] = [FEW_FILES, files].map(opens_after_crash);
     println!("with {FEW_FILES} files {few:?}, with {files} {many:?}");
