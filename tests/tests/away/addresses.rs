@@ -18,6 +18,9 @@ const MOVED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 200);
 const NOWHERE: [Ipv4Addr; 3] =
     [Ipv4Addr::new(10, 77, 0, 3), Ipv4Addr::new(10, 77, 0, 4), Ipv4Addr::new(10, 77, 0, 9)];
 
+/// An address that the client gets besides its own.
+const JOINED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 7);
+
 /// The longest time until a mount is connected again that knows the new address. A single try at an
 /// address where nothing is takes longer. Of several addresses, each is tried a quarter of a second
 /// after the one before.
@@ -95,6 +98,20 @@ fn a_server_whose_name_leads_elsewhere_only_later_is_found_there_soon() {
     });
     moved.names.lead_to(&[MOVED]);
     moved.goes_on_within(SOON);
+}
+
+#[test]
+fn a_try_that_hangs_makes_way_for_another_when_the_machine_joins_a_network() {
+    let moved = Moved::leading_to(&[SERVER]);
+    wait_until("a try to fail", PATIENCE, || {
+        let status = moved.mount.xfer("status", &[]).succeeded().stdout;
+        status.contains("no answer while connecting")
+    });
+    let before = moved.network.traffic().packets_up;
+    wait_until("the next to begin", PATIENCE, || moved.network.traffic().packets_up > before);
+    moved.names.lead_to(&[MOVED]);
+    moved.network.join(JOINED);
+    moved.goes_on_within(AT_ONCE);
 }
 
 #[test]

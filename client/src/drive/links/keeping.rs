@@ -4,7 +4,8 @@
 //! The first try is at once. The pauses then double from half a second to half a minute; the shorter
 //! ones are spread at random, so that the clients of a server that was restarted don't all come
 //! together. Those that wait longer are spread by then, and must not wake the machine more often.
-//! While a program waits, there is a try each second, and one at once when the network changes.
+//! While a program waits, there is a try each second, and one at once when the network changes, in the
+//! place of one that hangs.
 
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -141,7 +142,7 @@ impl Client {
         ticket: &mut Ticket,
         pauses: &mut Pauses,
     ) -> Option<(Reader, Writer)> {
-        let (since, mut said) = (Instant::now(), None);
+        let (since, mut said, mut grace) = (Instant::now(), None, HASTE);
         loop {
             self.sleeps_through().await;
             ticket.durable = self.lock().durable();
@@ -152,6 +153,11 @@ impl Client {
                 () = self.wait_over() => return None,
                 () = self.asleep() => continue,
                 dialled = timeout(TRY_MAX, dialled) => dialled,
+                () = self.network_change_after(grace) => {
+                    // Some networks announce something all the time.
+                    grace *= 2;
+                    continue;
+                }
             };
             let error = match dialled {
                 Ok(Ok(link)) => match self.go_on(ticket, link, since).await {
@@ -180,6 +186,13 @@ impl Client {
             self.lock().note_try(Some(why), Some(next));
             self.rest(pause).await?;
         }
+    }
+
+    /// Waits until the network has changed, and a try has had this time. One that began over another network may
+    /// hang.
+    async fn network_change_after(&self, grace: Duration) {
+        sleep(grace).await;
+        self.dial.network_change().await;
     }
 
     /// How much the seat is wanted, if another client has it.
