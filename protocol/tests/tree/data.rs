@@ -79,6 +79,25 @@ fn what_is_set_aside_past_the_end_is_set_aside_in_a_content_of_its_own_too() {
 }
 
 #[test]
+fn a_file_that_grows_over_reserved_blocks_shows_nothing_that_was_left_in_them() {
+    let growing = [
+        Step::Truncate(at("a"), 20000),
+        Step::Write(at("a"), 20000, 1, 9),
+        Step::Fallocate(at("a"), 0, 20000, FallocateMode::Allocate),
+        Step::Fallocate(at("a"), 18000, 2000, FallocateMode::Zero),
+    ];
+    for grows in growing {
+        let reserve = Step::Fallocate(at("a"), 0, 16384, FallocateMode::AllocateKeepSize);
+        let mut world = world_after(&[Step::Write(at("a"), 0, 100, 1), reserve]);
+        let content = world.node(ino(&world, "a")).content().unwrap();
+        // Of a write that was never committed.
+        world.storage.borrow_mut().contents.get_mut(&content).unwrap()[100..].fill(7);
+        world.step(&grows).unwrap().unwrap();
+        assert_eq!(read(&world, "a")[100..20000], vec![0; 19900], "{grows:?}");
+    }
+}
+
+#[test]
 fn a_write_far_past_the_end_leaves_a_hole() {
     let far = 40 * BLOCK_BYTES;
     let world = world_after(&[Step::Write(at("a"), far, 1, 1)]);

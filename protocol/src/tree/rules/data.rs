@@ -6,9 +6,10 @@
 //! zeros. So a block of which only a part is written has the rest zeroed first.
 //!
 //! **Invariant:** whatever a content holds, nothing past the node's size can be read. Truncation
-//! leaves the rest of the last block as it is, since a crash may undo the truncation. So a file
-//! that grows zeroes the rest of that block as it grows over it. A node with a sealed content first
-//! takes a new content, which gets only the node's own data.
+//! leaves the rest of the last block as it is, since a crash may undo the truncation; and an append
+//! that was never committed may have left bytes in blocks that are reserved past the end. So a file
+//! zeroes all its blocks that it grows over. A node with a sealed content first takes a new content,
+//! which gets only the node's own data.
 
 use std::ops::Range;
 
@@ -54,11 +55,11 @@ pub(super) fn resize(
     range(0, size)?;
     let data = d.file_mut(ino)?;
     let old = data.size;
-    if size > old && data.sealed && old % BLOCK_BYTES != 0 {
+    if data.sealed && !grown_over(data, size).is_empty() {
         own_content(d, ino, fresh)?;
     }
     let data = d.file_mut(ino)?;
-    let gap = grown_over(data, size);
+    let grown_over = grown_over(data, size);
     let end = data.extents.end(old);
     data.extents.resize(old, size);
     data.size = size;
@@ -68,7 +69,7 @@ pub(super) fn resize(
             data.sealed = false;
         }
         Some(content) if size <= old => free(d, content, size.next_multiple_of(BLOCK_BYTES)..end),
-        Some(content) => zero(d, content, gap),
+        Some(content) => grown_over.into_iter().for_each(|run| zero(d, content, run)),
         None => {}
     }
     touch(d, ino)
@@ -125,14 +126,14 @@ pub(super) fn allocate(
     let data = d.file_mut(ino)?;
     let old = data.size;
     let size = if grow { old.max(range.end) } else { old };
-    // The rest of the last block, past the size, is zeroed when the file grows over it.
+    // What lies past the size is zeroed when the file grows over it.
     let unseen = size..size.next_multiple_of(BLOCK_BYTES);
     let is_hole = |edge: &Range<u64>| {
         !edge.is_empty() && !data.extents.contains(old, edge.start) && !unseen.contains(&edge.start)
     };
     let mut holes: Vec<_> = edges(range.start, range.end).into_iter().filter(is_hole).collect();
     if grow {
-        holes.push(grown_over(data, range.start));
+        holes.extend(grown_over(data, range.start));
     }
     holes.extend(data.extents.insert(old, size, range));
     data.size = size;
@@ -156,7 +157,7 @@ fn reserve(
     let mut at = blocks.start;
     let mut holes = Vec::new();
     if grow {
-        holes.push(grown_over(data, range.end));
+        holes.extend(grown_over(data, range.end));
     }
     for run in data.extents.data_in(data.size, blocks.clone()) {
         holes.push(at..run.start);
@@ -208,12 +209,10 @@ pub(super) fn punch(
     Ok(())
 }
 
-/// The part of the last block that a file exposes when it grows to `size`. A truncation may have left
-/// bytes there.
-fn grown_over(data: &FileData, size: u64) -> Range<u64> {
-    let old = data.size;
-    let end = old.next_multiple_of(BLOCK_BYTES).min(size);
-    if old < end && data.extents.contains(old, old) { old..end } else { old..old }
+/// The parts of its blocks that a file exposes when it grows to `size`. They may hold bytes: those that
+/// a truncation cut off, or that were written and never committed.
+fn grown_over(data: &FileData, size: u64) -> Vec<Range<u64>> {
+    data.extents.data_in(data.size, data.size..size.max(data.size))
 }
 
 /// The file's content, replaced by a new one first if it may be shared.
