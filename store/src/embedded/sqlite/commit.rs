@@ -1,6 +1,6 @@
 //! Writes batches: the rows, references and deliveries of one session's ops.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Transaction, params};
 use xfer_protocol::tree::{DeliveryEffect, Node};
@@ -70,7 +70,24 @@ pub(super) fn write(
     for effect in &batch.deliveries {
         decided.extend(deliver(transaction, batch, effect, &fates)?);
     }
+    if accounts::is_untidy(transaction, batch.account)? {
+        // Once it is sealed, a content is not looked through any more for what was left in it.
+        for content in sealed(batch) {
+            trims::note_shared(transaction, content)?;
+        }
+    }
     Ok(Committed::Durable(decided))
+}
+
+/// The sealed contents of a batch's nodes and deliveries.
+fn sealed(batch: &Batch) -> BTreeSet<ContentId> {
+    let nodes = batch.nodes.iter().filter_map(|(_, node)| node.as_deref()?.file());
+    let sent = batch.deliveries.iter().filter_map(|effect| match effect {
+        DeliveryEffect::Sent { delivery, .. } => Some(&delivery.items),
+        DeliveryEffect::Accepted(_) | DeliveryEffect::Declined(_) => None,
+    });
+    let of_nodes = nodes.filter(|file| file.sealed).filter_map(|file| file.content);
+    of_nodes.chain(sent.flatten().filter_map(deliveries::content)).collect()
 }
 
 /// Carries out the fate of a delivery, and returns the news for its sender, if any.
