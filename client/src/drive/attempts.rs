@@ -73,8 +73,9 @@ impl Client {
             Err(Stop::Refused(errno)) => reply(Err(errno)),
             Err(Stop::Pause(pause)) => {
                 let (client, interrupted) = (self.clone(), interrupted());
+                // Before the task is polled: from now on a program waits.
+                let waits = self.note_waits();
                 self.operations.spawn(async move {
-                    let _waits = client.note_waits();
                     // Polled first: an attempt that has made its change is answered in the same
                     // poll, and never given up.
                     let result = tokio::select! {
@@ -89,6 +90,7 @@ impl Client {
                         }
                         Err(errno) => reply(Err(errno)),
                     }
+                    drop(waits);
                 });
             }
         }

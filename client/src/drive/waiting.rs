@@ -4,6 +4,7 @@
 //! A client for which nothing waits lets its machine sleep.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ const TRY_EVERY: Duration = Duration::from_secs(30);
 /// What waits for the server.
 #[derive(Default)]
 pub(super) struct Waiting {
-    /// The operations that wait, or are about to be answered after that.
+    /// Operations that have paused and are not answered yet.
     operations: AtomicUsize,
     /// Signalled when none does any more.
     none: Notify,
@@ -36,17 +37,17 @@ pub(super) struct Waiting {
 }
 
 /// An operation that waits, until this is dropped.
-pub(super) struct Waits<'a>(&'a Client);
+pub(super) struct Waits(Arc<Client>);
 
 impl Client {
     /// Notes that an operation waits.
-    pub(super) fn note_waits(&self) -> Waits<'_> {
+    pub(super) fn note_waits(self: &Arc<Self>) -> Waits {
         if self.waiting.operations.fetch_add(1, Ordering::SeqCst) == 0 {
             self.expect();
             // The link is tried at once if it was quiet for long.
             self.outgoing.notify_one();
         }
-        Waits(self)
+        Waits(self.clone())
     }
 
     /// Whether operations wait.
@@ -109,7 +110,7 @@ impl Client {
     }
 }
 
-impl Drop for Waits<'_> {
+impl Drop for Waits {
     fn drop(&mut self) {
         if self.0.waiting.operations.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.0.waiting.none.notify_waiters();

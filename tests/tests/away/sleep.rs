@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::statvfs;
 use xfer_client::core::Core;
+use xfer_client::drive::Client;
 use xfer_protocol::message::Purpose;
 use xfer_protocol::{Errno, Ino};
 use xfer_tests::files::errno;
@@ -115,22 +116,37 @@ fn programs_that_wait_are_answered_before_the_machine_sleeps() {
     mount.unmount();
 }
 
+#[tokio::test]
+async fn an_operation_that_has_just_begun_to_wait_has_failed_by_then_too() {
+    let host = Host::new(&["alice"]);
+    let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    client.sync().await.unwrap();
+    cable.pull();
+    let answered = Arc::new(AtomicUsize::new(0));
+    look_up(&client, "absent", &answered);
+    client.fall_asleep(Duration::from_secs(1)).await;
+    assert_eq!(answered.load(Ordering::SeqCst), 1);
+}
+
+/// Looks a name up, and counts the answer, which must be that the server does not answer.
+fn look_up(client: &Arc<Client>, file: &str, answered: &Arc<AtomicUsize>) {
+    let (file, answered) = (name(file), answered.clone());
+    client.run(
+        move |core: &mut Core| core.lookup(Ino::ROOT, &file),
+        move |found| {
+            assert_eq!(found.map(drop), Err(Errno::ETIMEDOUT));
+            answered.fetch_add(1, Ordering::SeqCst);
+        },
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_operations_that_wait_have_failed_by_the_time_that_a_client_lets_its_machine_sleep() {
     let host = Host::new(&["alice"]);
     let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
     cable.pull();
     let (count, answered) = (5000, Arc::new(AtomicUsize::new(0)));
-    for at in 0..count {
-        let (absent, answered) = (name(&format!("absent{at}")), answered.clone());
-        client.run(
-            move |core: &mut Core| core.lookup(Ino::ROOT, &absent),
-            move |found| {
-                assert_eq!(found.map(drop), Err(Errno::ETIMEDOUT));
-                answered.fetch_add(1, Ordering::SeqCst);
-            },
-        );
-    }
+    (0..count).for_each(|at| look_up(&client, &format!("absent{at}"), &answered));
     assert_eq!(answered.load(Ordering::SeqCst), 0);
     client.fall_asleep(Duration::ZERO).await;
     assert_eq!(answered.load(Ordering::SeqCst), count);

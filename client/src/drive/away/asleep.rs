@@ -13,8 +13,8 @@ const ANSWERED_MAX: Duration = Duration::from_millis(500);
 
 impl Client {
     /// Prepares for sleep, in this time and [`ANSWERED_MAX`]. From then on operations that need the
-    /// server fail with `ETIMEDOUT`, until [`Client::wake_up`]; those that wait have failed with it by
-    /// the end of this.
+    /// server fail with `ETIMEDOUT`, until [`Client::wake_up`]; those that wait by then have failed with
+    /// it when this ends, unless that takes longer.
     pub async fn fall_asleep(self: &Arc<Self>, durable_max: Duration) {
         let _ = timeout(durable_max, self.sync()).await;
         self.is_asleep.send_replace(true);
