@@ -190,6 +190,7 @@ impl Client {
         let (mut loads, mut patience) = (0, Patience::default());
         let mut _hold = None;
         loop {
+            let mut is_last = false;
             match pause {
                 Pause::Rows(needs) => {
                     loads += 1;
@@ -206,7 +207,7 @@ impl Client {
                 Pause::Progress => tokio::select! {
                     biased;
                     _ = progress.changed() => {}
-                    () = self.worn_out(&mut patience) => return Err(Errno::ETIMEDOUT),
+                    () = self.worn_out_unless_kept(&mut patience) => is_last = true,
                 },
                 Pause::Seat => match without {
                     Without::Refuse => return Err(Errno::EBUSY),
@@ -226,6 +227,7 @@ impl Client {
             match self.attempt(&mut attempt) {
                 Ok(done) => return Ok(done),
                 Err(Stop::Refused(errno)) => return Err(errno),
+                Err(Stop::Pause(_)) if is_last => return Err(Errno::ETIMEDOUT),
                 Err(Stop::Pause(next)) => pause = next,
             }
         }

@@ -148,6 +148,9 @@ impl Client {
         client.service.spawn(client.clone().tend_outbox());
         client.service.spawn(client.clone().tend_inbox());
         client.service.spawn(client.clone().tend_seat());
+        if client.options.offline_bytes.is_some() {
+            client.load_root();
+        }
         client
     }
 
@@ -244,7 +247,14 @@ impl Client {
 
     /// The state of the session, for display.
     pub fn status(&self) -> Status {
-        self.lock().status()
+        let core = self.lock();
+        let mut status = core.status();
+        if let Link::Down { next_try: Some(next), .. } = &mut status.link
+            && self.has_waiting_operations()
+        {
+            *next = (*next).min(core.now_after(links::HASTE));
+        }
+        status
     }
 
     /// Plants a bug.

@@ -77,6 +77,35 @@ fn what_is_fsynced_offline_outlives_a_crash_of_the_machine_and_is_sent_by_the_ne
 }
 
 #[test]
+fn a_program_waits_for_this_machines_disk_however_short_it_waits_for_a_server() {
+    let mut world = World::new(&["alice"]);
+    // Its root is not looked at.
+    let mount = offline(&world, "offline,wait=0");
+    wait_until("the root's names to be there", PATIENCE, || {
+        let status = mount.xfer("status", &["--json"]).succeeded().stdout;
+        let known = status.split_once("\"tree_bytes\": ").unwrap().1.split(',').next().unwrap();
+        // The root alone takes less.
+        known.parse::<u64>().unwrap() > 800
+    });
+    world.server.kill();
+    wait_until("the loss to be noticed", PATIENCE, || {
+        mount.xfer("status", &["--json"]).succeeded().stdout.contains("\"why\"")
+    });
+    let large = vec![7; 300 << 20];
+    for number in 0..20 {
+        write_synced(&mount.path(&format!("file{number}")), b"text").unwrap();
+    }
+    write_synced(&mount.path("large"), &large).unwrap();
+    world.server.restart();
+    let is_sent = || mount.xfer("sync", &[]).code == Some(0);
+    wait_until("everything to be on the server", PATIENCE, is_sent);
+    mount.unmount();
+    let mount = world.mount("alice");
+    assert_eq!(mount.shell("cat file* | wc -c; stat -c %s large"), "80\n314572800");
+    mount.unmount();
+}
+
+#[test]
 fn a_mount_that_is_unmounted_offline_leaves_its_changes_to_the_next() {
     let mut world = World::new(&["alice"]);
     let mut mount = offline(&world, "offline,wait=1");

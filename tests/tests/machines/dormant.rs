@@ -4,12 +4,13 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use xfer_tests::files::errno;
 use xfer_tests::world::write_secret;
-use xfer_tests::{Mount, PATIENCE, World, wait_until};
+use xfer_tests::{Mount, PATIENCE, World, run_within, wait_until};
 
 use crate::{output, shows, start};
 
@@ -55,6 +56,9 @@ fn a_mount_that_was_taken_over_waits_and_then_shows_what_the_other_has_changed()
     // The mount point itself can be looked at, and nothing waits for that.
     assert!(fs::metadata(first.root()).unwrap().is_dir());
     rustix::fs::statvfs(first.root()).unwrap();
+    let begin = Instant::now();
+    run_within(Command::new("df").arg(first.root()), PATIENCE).succeeded();
+    assert!(begin.elapsed() < Duration::from_secs(10), "df waited for {:?}", begin.elapsed());
     let waiting = [
         "cat file d/file changed",
         "ls d",

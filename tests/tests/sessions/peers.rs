@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
-use xfer_client::core::{CopyRange, Core, New, NewAttributes, Notice};
+use xfer_client::core::{CopyRange, Core, Link, New, NewAttributes, Notice};
 use xfer_client::drive::{Client, Kernel};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::tree::{Quota, Room};
@@ -289,6 +289,42 @@ async fn a_program_that_waits_has_the_server_dialled_within_a_second() {
     };
     assert_eq!(synced, Ok(()));
     assert!(took <= 1.5, "{took} s");
+    client.finish().await.unwrap();
+}
+
+/// How long the status says that it is until the next try.
+fn next_try(client: &Client) -> Option<Duration> {
+    match client.status().link {
+        Link::Down { next_try, .. } => {
+            Some(next_try?.saturating_duration_since(Instant::now().into_std()))
+        }
+        Link::Up | Link::Over(_) => None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_says_that_the_next_try_is_soon_while_a_program_waits() {
+    let mut host = Host::new(&["alice"]);
+    let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    create(&client, "file", b"").await.unwrap();
+    client.sync().await.unwrap();
+    host.kill();
+    cable.cut();
+    sleep(Duration::from_secs(600)).await;
+    while next_try(&client).is_none_or(|next| next < Duration::from_secs(20)) {
+        sleep(Duration::from_secs(1)).await;
+    }
+    create(&client, "other", b"").await.unwrap();
+    let waits = tokio::spawn({
+        let client = client.clone();
+        async move { client.sync().await }
+    });
+    while next_try(&client).is_none_or(|next| next > Duration::from_secs(1)) {
+        assert!(!waits.is_finished());
+        sleep(Duration::from_millis(100)).await;
+    }
+    host.reopen(64 << 20);
+    waits.await.unwrap().unwrap();
     client.finish().await.unwrap();
 }
 

@@ -137,6 +137,13 @@ impl Core {
         self.kept.bytes_max.is_some()
     }
 
+    /// Whether changes are on their way to this machine's disk.
+    pub(crate) fn is_keeping(&self) -> bool {
+        let kept = self.kept.upto.unwrap_or(self.uplink.log.durable());
+        let can_keep = self.kept.has_claim && self.kept.trouble.is_none();
+        self.keeps() && can_keep && !self.session.is_up() && kept < self.uplink.log.last()
+    }
+
     /// Since when programs rely on a change that is on this machine only.
     pub(in crate::core) fn kept_here_since(&self) -> Option<Timestamp> {
         let durable = self.uplink.log.durable();

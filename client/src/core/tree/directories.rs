@@ -29,12 +29,24 @@ pub struct Listed {
 }
 
 impl Core {
-    /// Opens a directory. Its known entries stay loaded until it is closed.
+    /// Opens a directory. Its known entries stay loaded until it is closed. The root is opened without
+    /// the seat too, since df(1) opens a mount point.
     pub fn open_directory(&mut self, ino: Ino) -> Result<HandleId, Stop> {
         self.must_have_session()?;
-        self.node(ino)?;
+        if ino != Ino::ROOT {
+            self.node(ino)?;
+        }
         self.replica.table.pin(ino);
         Ok(self.handles.open_directory(ino))
+    }
+
+    /// Has the root loaded; and its names, if that is asked for, unless there are very many.
+    pub(crate) fn look_at_root(&mut self, with_names: bool) -> Result<(), Stop> {
+        self.attributes(Ino::ROOT)?;
+        if with_names && !self.is_large(Ino::ROOT) {
+            self.children(Ino::ROOT)?;
+        }
+        Ok(())
     }
 
     /// Lists the entries after a cookie. Reading from the start takes a snapshot of the entries,

@@ -43,6 +43,17 @@ impl Client {
         }
     }
 
+    /// Like [`Client::worn_out`], but not as long as changes are being written to this machine's disk: an
+    /// operation may wait for that, and not for the server.
+    pub(in crate::drive) async fn worn_out_unless_kept(&self, patience: &mut Patience) {
+        self.worn_out(patience).await;
+        tokio::select! {
+            biased;
+            () = self.reached(|core| !core.is_keeping()) => {}
+            () = self.asleep() => {}
+        }
+    }
+
     /// Waits until the link is up.
     ///
     /// `ETIMEDOUT` if it is down for longer than the operation may wait, `EIO` if the session is over.

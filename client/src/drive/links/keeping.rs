@@ -15,7 +15,7 @@ use siphasher::sip::SipHasher13;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use xfer_protocol::message::{Answer, Ask, DeliveryState, Grant, Return, Wish};
-use xfer_protocol::{DeliveryId, Ino, Seq};
+use xfer_protocol::{DeliveryId, Seq};
 
 use super::log_link::Served;
 use crate::connect::{Begin, Bid, EndpointError, LogLink, Missed, Phase, Reader, Ticket, Writer};
@@ -27,7 +27,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The shortest time between two tries while programs wait.
-const HASTE: Duration = Duration::from_secs(1);
+pub(in crate::drive) const HASTE: Duration = Duration::from_secs(1);
 
 /// A link that was served for less time than this is not a reason to dial again at once: each
 /// might break as soon as it carries something.
@@ -308,12 +308,18 @@ impl Client {
         }
         self.note_ticket(&ticket.after(grant)).await;
         self.lock().come_back(&back)?;
-        let client = self.clone();
-        self.operations.spawn(async move {
-            // So that it is there when the link is down.
-            let _ = client.call(|core: &mut Core| core.attributes(Ino::ROOT)).await;
-        });
+        self.load_root();
         Ok(true)
+    }
+
+    /// Has the root loaded, so that it is there when the link is down. A client that works offline has its
+    /// names loaded too: without them, nothing could be made there.
+    pub(in crate::drive) fn load_root(self: &Arc<Self>) {
+        let (client, with_names) = (self.clone(), self.options.offline_bytes.is_some());
+        self.operations.spawn(async move {
+            // If the link is lost meanwhile, it is not there.
+            let _ = client.tend(move |core: &mut Core| core.look_at_root(with_names)).await;
+        });
     }
 
     /// Removes the nodes that the kernel forgot while another client had the seat.

@@ -5,6 +5,6 @@ mod log_link;
 mod read_link;
 mod read_links;
 
-pub(super) use keeping::{Attention, GOOD_LINK};
+pub(super) use keeping::{Attention, GOOD_LINK, HASTE};
 pub(super) use read_link::Answered;
 pub(super) use read_links::{ReadLinks, Unanswered};
