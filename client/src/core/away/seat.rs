@@ -42,6 +42,8 @@ pub(in crate::core) enum Seat {
         answered: Vec<Notice>,
         /// Whether the server takes the seat away, so that changes are made one at a time.
         forced: bool,
+        /// Whether changes pause then until it is left.
+        holds_changes: bool,
     },
     /// Another client may have it, or will soon.
     Left {
@@ -114,8 +116,8 @@ impl Core {
     /// there are moments at which it can be left. They hold no lock for longer than a commit takes.
     pub(in crate::core) fn must_keep_seat(&self) -> Result<(), Stop> {
         match self.session.seat {
-            Seat::Leaving { forced: true, .. }
-                if self.pending().0 > 0 && !self.session.writes_back =>
+            Seat::Leaving { forced: true, holds_changes, .. }
+                if (holds_changes || self.pending().0 > 0) && !self.session.writes_back =>
             {
                 Err(Pause::Progress.into())
             }
@@ -164,9 +166,23 @@ impl Core {
             Seat::Leaving { since, answered, .. } if forced => (*since, std::mem::take(answered)),
             Seat::Leaving { .. } | Seat::Left { .. } | Seat::Lost => return false,
         };
-        self.session.seat = Seat::Leaving { since, answered, forced };
+        self.session.seat = Seat::Leaving { since, answered, forced, holds_changes: false };
         self.uplink.barrier = self.uplink.log.last();
         true
+    }
+
+    /// Has changes pause, or go on, while the seat is about to be given up. A program that makes one after
+    /// the other would be faster than whoever waits for a moment without any.
+    pub(crate) fn hold_changes(&mut self, holds: bool) {
+        if let Seat::Leaving { holds_changes, .. } = &mut self.session.seat {
+            *holds_changes = holds;
+            self.uplink.barrier = self.uplink.log.last();
+        }
+    }
+
+    /// Whether the kernel may keep nothing from answers that were given since it began to forget.
+    pub(crate) fn is_quiet(&self) -> bool {
+        matches!(&self.session.seat, Seat::Leaving { answered, .. } if answered.is_empty())
     }
 
     /// Whether the seat is about to be given up.
@@ -321,6 +337,9 @@ mod tests {
         let mut core = core();
         assert!(core.must_keep_seat().is_ok() && core.begin_leaving(true));
         assert!(core.must_keep_seat().is_ok(), "everything is durable");
+        core.hold_changes(true);
+        assert!(matches!(core.must_keep_seat(), Err(Stop::Pause(Pause::Progress))));
+        core.hold_changes(false);
         let op = Op { time: core.now.wall, action: Action::ForgetOrphan { ino: Ino(9) } };
         let now = core.now.monotonic;
         core.uplink.log.append(op, Bytes::new(), [None; 2], Room::default(), now);

@@ -164,8 +164,19 @@ impl Client {
                 self.stay();
                 return None;
             }
+            if forced {
+                self.lock().hold_changes(true);
+            }
             self.outgoing.notify_one();
             self.reached(|core| core.pending().0 == 0 || !core.is_leaving()).await;
+            if self.lock().is_quiet()
+                && let Some((answered, all_given)) = self.try_leave()
+            {
+                return Some(Left { answered, all_given, _alone: alone });
+            }
+            // The kernel is told of the last answers only while no change holds a lock.
+            self.lock().hold_changes(false);
+            self.tick();
             tokio::task::yield_now().await;
         }
     }
