@@ -175,6 +175,9 @@ pub enum RescueCommand {
     Drop {
         /// Its name, as listed
         name: String,
+        /// Also if it holds changes that are not applied
+        #[arg(long)]
+        unapplied: bool,
     },
 }
 

@@ -39,22 +39,13 @@ pub fn run(
             })?;
             apply_to(rescue, &place)
         }
-        RescueCommand::Drop { name } => {
-            if let Some(path) = rescues.unfinished(&name) {
-                return drop_unfinished(&path, &name);
-            }
-            let rescue = open(&rescues, &name)?;
-            rescue.remove().map_err(|error| other(format!("{name}: {error}")))?;
-            Ok(String::new())
-        }
+        RescueCommand::Drop { name, unapplied } => drop_one(&rescues, &name, unapplied),
     }
 }
 
 fn open(rescues: &Rescues, name: &str) -> Result<Rescue, Failure> {
     rescues.open(name).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            other(format!("there is no rescue {name}; `xfer rescue list` lists those there are"))
-        }
+        io::ErrorKind::NotFound => none(name),
         _ => other(format!("{name}: {error}")),
     })
 }
@@ -67,12 +58,48 @@ fn list(rescues: &Rescues) -> Result<String, Failure> {
     Ok(names.iter().map(|name| format!("{}  {}\n", Shown(name), line(rescues, name))).collect())
 }
 
-fn drop_unfinished(path: &Path, name: &str) -> Result<String, Failure> {
+/// Drops a rescue. One that may hold what is nowhere else is dropped only if `unapplied` says so.
+fn drop_one(rescues: &Rescues, name: &str, unapplied: bool) -> Result<String, Failure> {
     let failed = |error: io::Error| other(format!("{name}: {error}"));
-    let writer = super::writer_of(path).map_err(failed)?;
-    let _writer = writer.ok_or_else(|| other(format!("{name}: it is being written")))?;
-    fs::remove_dir_all(path).map_err(failed)?;
+    let unfinished = rescues.unfinished(name);
+    let writer = unfinished.as_deref().map(super::writer_of).transpose().map_err(failed)?;
+    if matches!(writer, Some(None)) {
+        return Err(other(format!("{name}: it is being written; try again later")));
+    }
+    let (path, held) = match unfinished {
+        Some(path) => {
+            let held = format!("it is unfinished, so look into {} first", path.display());
+            (path, Some(held))
+        }
+        None => {
+            let path = rescues.path(name).ok_or_else(|| none(name))?;
+            let held = held(&path);
+            (path, held)
+        }
+    };
+    if let Some(held) = held.filter(|_| !unapplied) {
+        let line = format!(
+            "{name}: {held}; to drop it all the same: xfer rescue drop --unapplied '{name}'"
+        );
+        return Err(other(line));
+    }
+    fs::remove_dir_all(&path).map_err(failed)?;
     Ok(String::new())
+}
+
+/// What a rescue may hold that is nowhere else; `None` if all of it is applied.
+fn held(path: &Path) -> Option<String> {
+    let contents = match super::read(path) {
+        Ok(contents) => contents,
+        Err(error) => return Some(format!("can't be read ({error}), see {}", path.display())),
+    };
+    let (left, total) = (contents.unapplied(), contents.items.len());
+    (left > 0)
+        .then(|| format!("{left} of {total} are not applied; apply it first (xfer rescue apply)"))
+}
+
+fn none(name: &str) -> Failure {
+    other(format!("there is no rescue {name}; `xfer rescue list` lists those there are"))
 }
 
 /// What is said of a rescue beside its name.
@@ -81,15 +108,17 @@ fn line(rescues: &Rescues, name: &str) -> String {
         return match super::writer_of(&path) {
             Ok(None) => "being written".to_owned(),
             _ => format!(
-                "unfinished, since its writer was killed; see {}, and then drop it",
+                "unfinished, since its writer was killed; see {}, and then drop it (--unapplied)",
                 Shown(&path.to_string_lossy())
             ),
         };
     }
     match rescues.open(name) {
         Ok(Rescue { contents, .. }) => {
-            let left = contents.items.iter().filter(|item| !item.applied).count();
-            let left = if left == 0 { "applied".to_owned() } else { format!("{left} not applied") };
+            let left = match contents.unapplied() {
+                0 => "applied".to_owned(),
+                left => format!("{left} not applied"),
+            };
             format!("{} changes, {left}: {}", contents.changes, Shown(&contents.why))
         }
         Err(error) => format!("can't be read: {error}"),

@@ -139,6 +139,13 @@ impl From<&PathBuf> for TreePath {
     }
 }
 
+impl Contents {
+    /// The number of nodes of which the changes are not applied.
+    pub fn unapplied(&self) -> usize {
+        self.items.iter().filter(|item| !item.applied).count()
+    }
+}
+
 impl Item {
     /// Its first name, or the last that it had.
     pub fn name(&self) -> String {

@@ -131,11 +131,15 @@ impl Rescues {
     /// # Errors
     /// If there is none, or it can't be read.
     pub fn open(&self, name: &str) -> io::Result<Rescue> {
+        let path = self.path(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Rescue { contents: read(&path)?, path })
+    }
+
+    /// The directory of the rescue with this name, whether or not it can be read.
+    fn path(&self, name: &str) -> Option<PathBuf> {
         let is_name = !name.is_empty() && !name.starts_with('.') && !name.contains('/');
-        let path = self.trusted().map(|directory| directory.join(name)).find(|path| path.exists());
-        let path = path.filter(|_| is_name).ok_or(io::ErrorKind::NotFound)?;
-        let text = fs::read(path.join(CONTENTS))?;
-        Ok(Rescue { contents: serde_json::from_slice(&text)?, path })
+        let mut paths = self.trusted().map(|directory| directory.join(name));
+        paths.find(|path| is_name && path.join(CONTENTS).exists())
     }
 }
 
@@ -148,11 +152,6 @@ impl Rescue {
     /// Its directory.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Removes it and all that it holds.
-    fn remove(self) -> io::Result<()> {
-        fs::remove_dir_all(&self.path)
     }
 }
 
@@ -245,6 +244,11 @@ fn sync(directory: &Path) -> io::Result<()> {
         }
     }
     File::open(directory)?.sync_all()
+}
+
+/// Reads what a rescue holds.
+fn read(directory: &Path) -> io::Result<Contents> {
+    Ok(serde_json::from_slice(&fs::read(directory.join(CONTENTS))?)?)
 }
 
 /// Writes down what a rescue holds.

@@ -466,7 +466,7 @@ fn the_end_of_a_mount_waits_no_longer_than_a_program_and_says_where_the_rest_is(
         assert!(said.contains(&says), "{way}: {said}");
         assert_eq!(mount.ended(), Some(i32::from(Exit::Lost.code())));
         let name = world.only_rescue();
-        world.rescue(&["drop", &name]).succeeded();
+        world.rescue(&["drop", "--unapplied", &name]).succeeded();
         world.server.restart();
     }
 }

@@ -92,11 +92,12 @@ fn the_changes_of_an_abandoned_mount_are_kept_and_can_be_applied() {
     let writer = File::open(rescues.join(&unfinished)).unwrap();
     flock(&writer, FlockOperation::LockExclusive).unwrap();
     world.rescue(&["drop", &unfinished]).refused(1);
+    world.rescue(&["drop", "--unapplied", &unfinished]).refused(1);
     drop(writer);
     for other in ["lost+found", ".", "..", "", "../rescue"] {
-        world.rescue(&["drop", other]).refused(1);
+        world.rescue(&["drop", "--unapplied", other]).refused(1);
     }
-    world.rescue(&["drop", &unfinished]).succeeded();
+    world.rescue(&["drop", "--unapplied", &unfinished]).succeeded();
     world.server.restart();
     // Without a mount there is nowhere to apply it.
     world.rescue(&["apply", &name]).refused(13);
@@ -115,8 +116,37 @@ fn the_changes_of_an_abandoned_mount_are_kept_and_can_be_applied() {
     world.rescue(&["drop", &name]).succeeded();
     assert_eq!(world.rescue(&["list"]).succeeded().stdout, "nothing was rescued\n");
     world.rescue(&["show", &name]).refused(1);
-    assert!(!mount.xfer("status", &[]).succeeded().stdout.contains("rescues"));
     mount.unmount();
+}
+
+#[test]
+fn what_may_be_the_only_copy_is_not_dropped_unless_that_is_said() {
+    let mut world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("ls");
+    world.server.kill();
+    mount.shell("echo a > a; echo b > b");
+    abandon(mount);
+    world.server.restart();
+    let name = world.only_rescue();
+    let path = world.home().join(".local/state/xfer/rescue").join(&name);
+    let refused = |name: &str, why: &str| {
+        let line = world.rescue(&["drop", name]).refused(1);
+        let how = format!("to drop it all the same: xfer rescue drop --unapplied '{name}'");
+        assert!(line.contains(why) && line.contains(&how), "{line}");
+        assert_eq!(world.rescue(&["list"]).succeeded().stdout.lines().count(), 1);
+    };
+    refused(&name, "2 of 2 are not applied");
+    let contents = fs::read(path.join("rescue.json")).unwrap();
+    fs::write(path.join("rescue.json"), "{").unwrap();
+    refused(&name, "can't be read");
+    let unfinished = format!(".{name}");
+    fs::rename(&path, path.with_file_name(&unfinished)).unwrap();
+    refused(&unfinished, "it is unfinished");
+    fs::rename(path.with_file_name(&unfinished), &path).unwrap();
+    fs::write(path.join("rescue.json"), contents).unwrap();
+    world.rescue(&["drop", "--unapplied", &name]).succeeded();
+    assert_eq!(world.rescue(&["list"]).succeeded().stdout, "nothing was rescued\n");
 }
 
 #[test]

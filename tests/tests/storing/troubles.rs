@@ -463,7 +463,7 @@ fn a_content_that_can_not_be_read_while_it_is_copied_ends_that_session_alone() {
         sync(&all.bob, b"bob's").join().unwrap().unwrap();
         sync(&all.carol, b"carol's").join().unwrap().unwrap();
         let rescue = all.world.only_rescue();
-        all.world.rescue(&["drop", &rescue]).succeeded();
+        all.world.rescue(&["drop", "--unapplied", &rescue]).succeeded();
         if is_one {
             break;
         }
