@@ -113,7 +113,7 @@ pub struct Status {
     pub unsent_held: u64,
     /// The first hundred of these items: each with its path and its state.
     pub unsent: Vec<(String, String)>,
-    /// The number of the account's rescues that the user has who asks.
+    /// The number of the account's rescues that the user has who asks, but for those wholly applied.
     #[serde(default)]
     pub rescues: u64,
     /// Errors that no program was told about.

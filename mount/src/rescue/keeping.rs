@@ -1,13 +1,13 @@
 //! Keeping what a mount that runs can't get to the server any more.
 
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io;
 use std::path::PathBuf;
 
 use xfer_client::core::Trace;
 use xfer_client::drive::{Rescue, Writing};
 
-use super::Rescues;
+use super::{Rescues, read};
 use crate::process::report::report;
 
 /// Keeps changes of an account as a rescue of this user's. Returns where they are.
@@ -18,14 +18,19 @@ pub fn keep(account: &str, why: &str, changes: &[Trace]) -> io::Result<PathBuf> 
     Rescues::of_user().keep(account, why, changes)
 }
 
-/// The number of rescues of an account, which is `user@host:port`, whether or not they can be read.
+/// The number of rescues of an account, which is `user@host:port`, that are not wholly applied. One that
+/// is unfinished or can't be read is among them.
 pub fn count(account: &str) -> usize {
     let rescues = Rescues::of_user();
     let entries = rescues.trusted().filter_map(|directory| fs::read_dir(directory).ok()).flatten();
-    let names = entries.flatten().map(|entry| entry.file_name());
     let prefix = format!("{account}-");
-    let names = names.map(|name| name.to_string_lossy().into_owned());
-    names.filter(|name| name.trim_start_matches('.').starts_with(&prefix)).count()
+    let counts = |entry: &DirEntry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_applied = || read(&entry.path()).is_ok_and(|contents| contents.unapplied() == 0);
+        name.trim_start_matches('.').starts_with(&prefix)
+            && (name.starts_with('.') || !is_applied())
+    };
+    entries.flatten().filter(counts).count()
 }
 
 /// Keeps changes of one account's mount.

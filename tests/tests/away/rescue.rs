@@ -150,6 +150,33 @@ fn what_may_be_the_only_copy_is_not_dropped_unless_that_is_said() {
 }
 
 #[test]
+fn a_rescue_that_is_applied_is_no_longer_pointed_to() {
+    let mut world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("ls");
+    world.server.kill();
+    mount.shell("echo text > file");
+    abandon(mount);
+    world.server.restart();
+    let points = |mount: &Mount| {
+        let status = mount.xfer("status", &[]).succeeded().stdout;
+        (mount.said().contains("xfer rescue list"), status.contains("xfer rescue list"))
+    };
+    let mount = world.mount("alice");
+    assert_eq!(points(&mount), (true, true));
+    let name = world.only_rescue();
+    world.rescue(&["apply", &name]).succeeded();
+    mount.unmount();
+    let mount = world.mount("alice");
+    assert_eq!(points(&mount), (false, false), "{}", mount.said());
+    let list = world.home().join(".local/state/xfer/rescue").join(&name).join("rescue.json");
+    fs::write(list, "{").unwrap();
+    let status = mount.xfer("status", &[]).succeeded().stdout;
+    assert!(status.contains("xfer rescue list"), "{status}");
+    mount.unmount();
+}
+
+#[test]
 fn thousands_of_files_and_one_that_is_too_large_for_this_disk_are_rescued() {
     let mut world = World::new(&["alice"]);
     let mount = world.mount("alice");
