@@ -3,6 +3,7 @@
 //! Mount points themselves are not touched, so a hanging mount can't make `xfer` hang. The
 //! exception is a mount that has no process to answer for it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use xfer_protocol::shown::{Shown, shown_json};
 
 use super::call::Call;
-use super::{Ask, Status, directory, find, show};
+use super::{Ask, Status, directory, find, show, unserved};
 use crate::command::cli::XferCommand;
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
@@ -90,13 +91,16 @@ fn remove_stale(path: &Path) -> Result<bool, Failure> {
 }
 
 fn status_of_all(json: bool) -> Result<(), Failure> {
-    let mut mounts = Vec::new();
-    for call in directory::sockets().into_iter().filter_map(|path| Call::to(&path, path.clone())) {
+    let (mut mounts, mut served) = (Vec::new(), BTreeSet::new());
+    for socket in directory::sockets() {
+        let Some(call) = Call::to(&socket, socket.clone()) else { continue };
+        served.extend(directory::ending_of(&socket));
         match status(call) {
             Ok(status) => mounts.push(status),
             Err(failure) => eprintln!("xfer: {failure}"),
         }
     }
+    unserved::dead_mounts(&served).iter().for_each(|line| eprintln!("xfer: {}", Shown(line)));
     mounts.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
     match (json, mounts.is_empty()) {
         (true, _) => print_json(&mounts),
@@ -123,13 +127,8 @@ fn find_call(path: &Path) -> Result<Call, Failure> {
     let unresolved = mountpoint::resolve_parent(path).ok();
     let resolved = || fs::canonicalize(path).ok();
     let at = |place: PathBuf| find::socket_of(&place).and_then(|socket| Call::to(&socket, place));
-    unresolved.and_then(at).or_else(|| resolved().and_then(at)).ok_or_else(|| {
-        let line = format!(
-            "{}: not an xfer mount of this user; `xfer status` lists those there are",
-            path.display()
-        );
-        Failure::new(Exit::NotMounted, line)
-    })
+    let call = unresolved.and_then(at).or_else(|| resolved().and_then(at));
+    call.ok_or_else(|| unserved::explain(path))
 }
 
 fn wait_until_gone(mountpoint: &Path) -> Result<(), Failure> {

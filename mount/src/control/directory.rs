@@ -72,6 +72,12 @@ pub(super) fn device_ending(device: &str) -> String {
     format!("-{}.sock", device.replace(':', "."))
 }
 
+/// That part of a socket's name.
+pub(super) fn ending_of(socket: &Path) -> Option<String> {
+    let name = socket.file_name()?.to_str()?;
+    name.rfind('-').map(|at| name[at..].to_owned())
+}
+
 fn candidates() -> Vec<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
     let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);

@@ -5,7 +5,7 @@
 //!
 //! Reading order: this file (the messages), `directory` (where sockets are), `claim` (one process
 //! at a time mounts at a place), `serve` (the mount's side), `call` (one question to it), `find`
-//! (which mount a path refers to), `commands` (the side of `xfer`), `show` (output for people).
+//! (which mount a path refers to), `unserved` (what to say if to none that runs), `commands` (the side of `xfer`), `show` (output for people).
 
 mod call;
 mod claim;
@@ -14,6 +14,7 @@ mod directory;
 mod find;
 mod serve;
 mod show;
+mod unserved;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -22,8 +22,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// # Errors
 /// A line that says why it could not be removed.
 pub fn remove(path: &Path, entry: &Entry) -> Result<bool, String> {
-    if !(entry.is_xfer() && entry.user == Some(rustix::process::getuid().as_raw()) && is_dead(path))
-    {
+    if !is_stale(entry) {
         return Ok(false);
     }
     let refused = |why: String| {
@@ -40,6 +39,16 @@ pub fn remove(path: &Path, entry: &Entry) -> Result<bool, String> {
             refused(format!("{error}; try: fusermount3 -uz {place}, or as root: umount -l {place}"))
         }
     }
+}
+
+/// Whether a mount is this user's, and no process serves it any more.
+pub fn is_stale(entry: &Entry) -> bool {
+    is_own(entry) && is_dead(&entry.mountpoint)
+}
+
+/// Whether a mount is an xfer mount of this user.
+pub fn is_own(entry: &Entry) -> bool {
+    entry.is_xfer() && entry.user == Some(rustix::process::getuid().as_raw())
 }
 
 /// Whether a FUSE mount has lost its process. `stat` would not tell, since the kernel answers it

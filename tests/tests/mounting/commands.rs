@@ -156,16 +156,30 @@ fn in_the_background_nothing_stays_open_that_the_caller_had() {
 }
 
 #[test]
-fn what_is_no_mount_is_refused_with_one_line() {
+fn what_is_no_mount_is_refused_with_one_line_that_says_what_it_is() {
     let world = World::new(&["alice"]);
-    let nowhere = world.outside();
+    let mount = world.mount("alice");
+    mount.shell("mkdir -p a/b; ln -s a/b link");
+    let link = world.outside().join("link");
+    std::os::unix::fs::symlink(mount.path("a"), &link).unwrap();
+    let inside = format!("not a mount, but in the xfer mount {}", mount.root().display());
+    let cases = [
+        (world.outside(), "not an xfer mount of this user"),
+        (world.outside().join("missing"), "no such directory"),
+        (world.outside().join("missing/deeper"), "no such directory"),
+        (mount.path("a/b"), &inside),
+        (mount.path("link"), &inside),
+        (link, &inside),
+    ];
     for name in ["status", "sync", "unmount"] {
-        let mut command = Command::new(program("xfer"));
-        let command = world.at_home(command.arg(name).arg(&nowhere));
-        let refused = run_within(command, PATIENCE);
-        let line = refused.refused(Exit::NotMounted.code());
-        assert!(line.contains(nowhere.to_str().unwrap()), "{line}");
+        for (path, why) in &cases {
+            let mut command = Command::new(program("xfer"));
+            let refused = run_within(world.at_home(command.arg(name).arg(path)), PATIENCE);
+            let line = refused.refused(Exit::NotMounted.code());
+            assert!(line.contains(&format!("{}: {why}", path.display())), "{line}");
+        }
     }
+    mount.unmount();
 }
 
 #[test]
@@ -203,7 +217,7 @@ fn another_user_who_takes_the_place_of_sockets_in_tmp_keeps_xfer_from_no_mount()
             mount -o "remount,$mode" /run
             "$@"
             "$xfer" status "$mnt" | grep -q connected
-            "$xfer" status | grep -q "$mnt"
+            "$xfer" status 2>&1 | grep -q "$mnt"
             "$xfer" unmount "$mnt"
         done"#;
     let mount = world.mounting("alice").command();

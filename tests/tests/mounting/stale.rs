@@ -52,6 +52,34 @@ fn xfer_unmount_removes_a_mount_that_a_killed_process_left_behind() {
 }
 
 #[test]
+fn all_commands_say_of_a_mount_that_no_process_serves_it_any_more() {
+    let world = World::new(&["alice"]);
+    let old = stale(&world);
+    let place = old.root().to_str().unwrap().to_owned();
+    let says = format!(
+        "{place}: no process serves this mount any more; mount there again, or remove it with: xfer \
+         unmount {place}"
+    );
+    for name in ["status", "sync"] {
+        for inside in ["", "/inbox"] {
+            let mut command = Command::new(program("xfer"));
+            let command = world.at_home(command.arg(name).arg(format!("{place}{inside}")));
+            let line = run_within(command, PATIENCE).refused(Exit::NotMounted.code());
+            assert!(line.contains(&says), "{line}");
+        }
+    }
+    let line = unmount(&world, &old.path("inbox")).refused(Exit::NotMounted.code());
+    assert!(line.contains(&says), "{line}");
+    let all = || {
+        let mut command = Command::new(program("xfer"));
+        run_within(world.at_home(command.arg("status")), PATIENCE).succeeded().stderr
+    };
+    assert!(all().contains(&says), "{}", all());
+    unmount(&world, old.root()).succeeded();
+    assert!(!all().contains(&place));
+}
+
+#[test]
 fn a_mount_that_only_does_not_answer_is_left_alone() {
     let world = World::new(&["alice"]);
     let mount = world.mount("alice");
