@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use xfer_protocol::shown::{Shown, shown_json};
 
 use super::call::Call;
-use super::{Ask, Status, directory, find, show, unserved};
+use super::{Ask, Status, directory, find, leaving, show, unserved};
 use crate::command::cli::XferCommand;
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
@@ -58,6 +58,7 @@ fn unmount(path: &Path, ask: Ask) -> Result<(), Failure> {
         Err(failure) => return if remove_stale(path)? { Ok(()) } else { Err(failure) },
     };
     let mountpoint = call.mountpoint.clone();
+    leaving::leave(&mountpoint)?;
     call.follow(ask)?;
     wait_until_gone(&mountpoint)
 }

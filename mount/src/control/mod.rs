@@ -5,13 +5,15 @@
 //!
 //! Reading order: this file (the messages), `directory` (where sockets are), `claim` (one process
 //! at a time mounts at a place), `serve` (the mount's side), `call` (one question to it), `find`
-//! (which mount a path refers to), `unserved` (what to say if to none that runs), `commands` (the side of `xfer`), `show` (output for people).
+//! (which mount a path refers to), `unserved` (what to say if to none that runs), `leaving` (before an
+//! unmount), `commands` (the side of `xfer`), `show` (output for people).
 
 mod call;
 mod claim;
 mod commands;
 mod directory;
 mod find;
+mod leaving;
 mod serve;
 mod show;
 mod unserved;

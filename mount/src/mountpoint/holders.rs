@@ -14,22 +14,36 @@ const NAMED_MAX: usize = 5;
 struct Holder {
     pid: u32,
     name: String,
+    /// Whether that is its working directory alone.
+    only_works_there: bool,
 }
 
-/// Names the programs that use something below `mountpoint`: `vim (pid 312), bash (pid 20)`. `None` if
-/// there are no such programs.
+/// Says which programs use something below `mountpoint`, and how: `vim (pid 312) has files open there; bash
+/// (pid 20) has its working directory there (leave it with: cd /)`. `None` if there are no such programs.
 pub fn names(mountpoint: &Path) -> Option<String> {
     let mut holders: Vec<Holder> = processes().filter_map(|pid| holder(pid, mountpoint)).collect();
-    holders.sort_by_key(|holder| holder.pid);
-    let named = holders.iter().take(NAMED_MAX);
-    let named: Vec<String> =
-        named.map(|Holder { pid, name }| format!("{name} (pid {pid})")).collect();
-    let more = holders.len() - named.len();
-    match (named.is_empty(), more) {
-        (true, _) => None,
-        (false, 0) => Some(named.join(", ")),
-        (false, more) => Some(format!("{} and {more} more", named.join(", "))),
+    holders.sort_by_key(|holder| (holder.only_works_there, holder.pid));
+    let more = holders.len().saturating_sub(NAMED_MAX);
+    holders.truncate(NAMED_MAX);
+    let (works, opens): (Vec<_>, Vec<_>) =
+        holders.iter().partition(|holder| holder.only_works_there);
+    let mut parts = Vec::new();
+    if !opens.is_empty() {
+        parts.push(format!("{} files open there", have(&opens)));
     }
+    if !works.is_empty() {
+        parts.push(format!("{} a working directory there (leave it with: cd /)", have(&works)));
+    }
+    if more > 0 {
+        parts.push(format!("and {more} more use it"));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+fn have(holders: &[&Holder]) -> String {
+    let names = holders.iter().map(|Holder { pid, name, .. }| format!("{name} (pid {pid})"));
+    let names = names.collect::<Vec<_>>().join(", ");
+    if holders.len() == 1 { format!("{names} has") } else { format!("{names} have") }
 }
 
 fn processes() -> impl Iterator<Item = u32> {
@@ -40,12 +54,14 @@ fn processes() -> impl Iterator<Item = u32> {
 /// The process, if it uses something below the mount point; `None` if it ends meanwhile.
 fn holder(pid: u32, mountpoint: &Path) -> Option<Holder> {
     let process = PathBuf::from(format!("/proc/{pid}"));
-    let links = ["cwd", "root", "exe"].map(|link| process.join(link)).into_iter();
-    let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-    let mut used = links.chain(files.map(|file| file.path()));
     // Links are read but not followed: following one would ask the mount.
-    used.any(|link| fs::read_link(link).is_ok_and(|path| path.starts_with(mountpoint)))
-        .then(|| Holder { pid, name: name(&process) })
+    let is_there =
+        |link: PathBuf| fs::read_link(link).is_ok_and(|path| path.starts_with(mountpoint));
+    let links = ["root", "exe"].map(|link| process.join(link)).into_iter();
+    let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    let opens = links.chain(files.map(|file| file.path())).any(is_there);
+    let works = is_there(process.join("cwd"));
+    (opens || works).then(|| Holder { pid, name: name(&process), only_works_there: !opens })
 }
 
 fn name(process: &Path) -> String {
@@ -67,12 +83,14 @@ mod tests {
         let mut cat = Command::new("cat");
         let mut child =
             cat.current_dir(&place).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        assert_eq!(names(&place), Some(format!("cat (pid {})", child.id())));
+        let works = "has a working directory there (leave it with: cd /)";
+        assert_eq!(names(&place), Some(format!("cat (pid {}) {works}", child.id())));
         assert_eq!(names(&place.join("beneath")), None);
+        let _open = fs::File::create(place.join("file")).unwrap();
+        let both = names(&place).unwrap();
+        let opens = format!("(pid {}) has files open there; cat", std::process::id());
+        assert!(both.contains(&opens) && both.ends_with(works), "{both}");
         drop(child.stdin.take());
         child.wait().unwrap();
-        let _open = fs::File::create(place.join("file")).unwrap();
-        let open = names(&place).unwrap();
-        assert!(open.contains(&format!("(pid {})", std::process::id())), "{open}");
     }
 }

@@ -74,10 +74,7 @@ impl fmt::Display for Obstacle {
 
 fn in_use(path: &Path) -> String {
     match holders::names(path) {
-        Some(names) => format!(
-            "it is busy: {names} have files open or their working directory there; end them, and \
-             unmount again"
-        ),
+        Some(names) => format!("it is busy: {names}; when nothing uses it, unmount again"),
         None => format!(
             "it is busy: a program has a file open or its working directory there; see: fuser -vm {}",
             path.display()

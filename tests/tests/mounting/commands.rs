@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use xfer_mount::process::exit::Exit;
 use xfer_tests::programs::program;
-use xfer_tests::{PATIENCE, Server, World, run_within, shell};
+use xfer_tests::{Mount, PATIENCE, Server, World, run_within, shell, wait_until};
 
 #[test]
 fn status_shows_all_mounts_or_one_for_people_and_for_programs() {
@@ -95,6 +96,35 @@ fn a_mount_in_use_is_not_unmounted_and_stays_usable() {
 }
 
 #[test]
+fn xfer_unmount_itself_keeps_no_mount_busy_and_a_shell_is_told_to_leave_it() {
+    let world = World::new(&["alice"]);
+    let xfer = program("xfer").display().to_string();
+    let run = |mount: &Mount, script: &str| {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", script, &xfer]).arg(mount.root()).current_dir(mount.root());
+        run_within(world.at_home(&mut shell), PATIENCE)
+    };
+    let mount = world.mount("alice");
+    fs::write(mount.path("file"), "x").unwrap();
+    let line = run(&mount, r#""$0" unmount "$1"; exit $?"#).refused(Exit::Other.code());
+    assert!(line.contains("has a working directory there (leave it with: cd /)"), "{line}");
+    assert!(line.contains("bash (pid ") && !line.contains("xfer (pid "), "{line}");
+    let line = run(&mount, r#"exec 5<file; cd /; "$0" unmount "$1"; exit $?"#);
+    let line = line.refused(Exit::Other.code());
+    assert!(line.contains("has files open there") && !line.contains("xfer (pid "), "{line}");
+    let line = run(&mount, r#"cd /; exec "$0" unmount "$1" > "$1/log""#);
+    let line = line.refused(Exit::Other.code());
+    assert!(line.contains("the output of this command goes into the mount"), "{line}");
+    // Nothing else uses it.
+    for ways in [r#"exec "$0" unmount . "#, r#"exec 5<file <file; cd /; exec "$0" unmount "$1""#] {
+        run(&mount, ways).succeeded();
+        wait_until("the mount to go", PATIENCE, || !mount.is_mounted());
+        run_within(&mut world.mounting("alice").command(), PATIENCE).succeeded();
+    }
+    unmounted(&world, mount.root());
+}
+
+#[test]
 fn of_two_that_mount_at_one_place_at_once_one_finds_that_the_other_has() {
     let world = World::new(&["alice", "bob"]);
     let place = world.mount_point("place");
@@ -153,6 +183,11 @@ fn in_the_background_nothing_stays_open_that_the_caller_had() {
     shell(&place, "touch usable");
     let mut unmounting = Command::new(program("xfer"));
     run_within(world.at_home(unmounting.arg("unmount").arg(&place)), PATIENCE).succeeded();
+}
+
+fn unmounted(world: &World, place: &Path) {
+    let mut unmounting = Command::new(program("xfer"));
+    run_within(world.at_home(unmounting.arg("unmount").arg(place)), PATIENCE).succeeded();
 }
 
 #[test]
