@@ -181,6 +181,19 @@ fn names(line: &str, library: &str) -> bool {
 }
 
 #[test]
+fn what_people_build_has_no_bugs_that_can_be_planted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let built = manifest.lines().find(|line| line.starts_with("default-members = ")).unwrap();
+    assert!(built.contains("\"mount\"") && !built.contains("\"tests\""), "{built}");
+    for member in ["protocol", "link", "terminal", "store", "client", "server", "mount"] {
+        let manifest = fs::read_to_string(root.join(member).join("Cargo.toml")).unwrap();
+        let uses = manifest.lines().filter(|line| line.contains("planted-bugs"));
+        assert_eq!(uses.count(), usize::from(member == "client"), "{member} uses them");
+    }
+}
+
+#[test]
 fn nothing_is_left_to_do() {
     let words = ["TO".to_owned() + "DO", "FIX".to_owned() + "ME", "todo".to_owned() + "!("];
     check("what is not done is not in the code", |source| {

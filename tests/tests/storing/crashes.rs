@@ -27,7 +27,7 @@ const FEW_FILES: usize = 200;
 /// How much longer a server with the large store may take until it listens, and until an account of it
 /// is mounted.
 const LISTENS_LATER: Duration = Duration::from_secs(1);
-const MOUNTED_LATER: Duration = Duration::from_secs(10);
+const MOUNTED_LATER: Duration = Duration::from_secs(2);
 
 /// The op up to which everything is durable, as the mount knows.
 fn durable(mount: &xfer_tests::Mount) -> u64 {

@@ -2,9 +2,9 @@
 //!
 //! A session in memory lives as long as its log link. Its seat stands on for a lease, so that
 //! nobody else takes the tree while the client is away for a moment. The lease is judged when
-//! somebody asks, so no timer is needed. A seat whose lease has passed is forgotten. It keeps others out, but not the client: a session whose
+//! somebody asks, so no timer is needed. It keeps others out, but not the client: a session whose
 //! seat nobody took can be resumed however late. A client that only waits for a free seat does not
-//! get one that stands.
+//! get one that stands. One whose lease has passed is forgotten.
 
 use std::time::Duration;
 
@@ -71,10 +71,9 @@ impl Standing {
         }
     }
 
-    /// Whether it stands no longer, though nobody has asked for it. One whose client does not know of its
-    /// session is kept, since only here is that known.
+    /// Whether it stands no longer, though nobody has asked for it.
     pub(crate) fn has_lapsed(&self, now: Instant) -> bool {
-        self.is_heard && now >= self.since + LEASE
+        now >= self.since + LEASE
     }
 
     /// Asks for the seat in favour of another client. Refused while the lease lasts, unless the client

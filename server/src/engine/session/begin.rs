@@ -1,5 +1,5 @@
-//! How a session begins, or comes back into memory: the epoch rises, leftovers of the session before
-//! are tidied, and the client gets a grant.
+//! How a session begins, or comes back into memory: the epoch rises, what the session before is known to
+//! have left is given back, and the client gets a grant.
 
 use std::collections::BTreeMap;
 

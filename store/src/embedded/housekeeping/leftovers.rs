@@ -27,7 +27,7 @@ use super::garbage::remove_unreferenced;
 /// The number of contents in one step while no session can begin.
 const STEP_COUNT: usize = 64;
 
-/// A session that has ended on an account where an earlier one was not tidied.
+/// An account whose sessions, up to the one of this epoch, are over, and may have left data.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Untidy {
     account: AccountId,
@@ -38,10 +38,10 @@ pub(crate) struct Untidy {
 pub(crate) fn trim_left(parts: &Parts, account: AccountId) -> Result<(), StoreError> {
     let noted = parts.rows.left_trims(account)?;
     let undone = trim_noted(parts, account, &noted)?;
-    if noted.is_empty() || !undone.is_empty() {
-        return Ok(());
+    if !noted.is_empty() && undone.is_empty() {
+        parts.rows.forget_left_trims(account)?;
     }
-    parts.rows.forget_left_trims(account)
+    Ok(())
 }
 
 /// Tidies after a session of this epoch, once no commit holds a batch of it any more.
@@ -57,7 +57,7 @@ pub(crate) fn tidy_after(
     let removed = remove_created(parts, account, epoch, &created);
     noted?;
     if !parts.rows.note_session_tidied(account, epoch)? {
-        // Fails only if nobody looks after a store that a command uses.
+        // A command has nobody who looks through; the server does so later.
         let _ = parts.untidy.send(Untidy { account, epoch });
     }
     removed
@@ -125,7 +125,7 @@ fn look_through(parts: &Parts, untidy: Untidy) -> Result<(), StoreError> {
             undone = trim(parts, &some);
             Ok(())
         })?;
-        // The end of the session that began since has the account looked through.
+        // The end of the next session of a client has the account looked through.
         if !unowned {
             return Ok(());
         }

@@ -28,9 +28,6 @@ pub struct Names(Arc<Mutex<Vec<Ipv4Addr>>>);
 
 impl Names {
     /// Starts one that only this machine can ask.
-    ///
-    /// # Panics
-    /// If the resolver asks nobody.
     pub fn serve(machine: &Namespace, addresses: &[Ipv4Addr]) -> Names {
         let names = Names(Arc::new(Mutex::new(addresses.to_vec())));
         for server in resolvers() {
