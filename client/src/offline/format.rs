@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::hash::Hasher;
-use std::io;
+use std::io::{self, BufReader, Read, Seek};
 use std::path::Path;
 
 use bytes::{Buf, Bytes};
@@ -92,6 +92,39 @@ pub(super) fn read(path: &Path) -> io::Result<Kept> {
         return Err(told(path, &io::Error::new(io::ErrorKind::InvalidData, why)));
     }
     Ok(frames(left, false))
+}
+
+/// The number of changes in a journal up to the first place that can't be read. Unlike [`read`], it may be
+/// called while another process has the journal: nothing is mapped, and data is skipped.
+pub(super) fn count(path: &Path) -> io::Result<usize> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut left = BufReader::new(file);
+    let mut magic = [0; MAGIC.len()];
+    left.read_exact(&mut magic)?;
+    let mut count = 0;
+    if magic == *MAGIC {
+        // A frame that is not whole ends the count, as the end of the file does.
+        while let Ok(is_change) = skip(&mut left)
+            && left.stream_position()? <= length
+        {
+            count += usize::from(is_change);
+        }
+    }
+    Ok(count)
+}
+
+/// Skips a frame; returns whether it is a change.
+fn skip(left: &mut BufReader<File>) -> io::Result<bool> {
+    let mut bytes = [0; HEAD_BYTES];
+    left.read_exact(&mut bytes)?;
+    let mut head = bytes.strip_prefix(&SYNC_MARKER).ok_or(io::ErrorKind::InvalidData)?;
+    let (record, payload) = (u64::from(head.get_u32_le()), i64::from(head.get_u32_le()));
+    let mut bytes = Vec::new();
+    left.by_ref().take(record).read_to_end(&mut bytes)?;
+    let record = codec::decode(&bytes).map_err(io::Error::other)?;
+    left.seek_relative(payload)?;
+    Ok(matches!(record, Record::Change { .. }))
 }
 
 /// Reads a file to its end. A sector that can't be read would kill a process that finds it in a

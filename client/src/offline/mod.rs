@@ -12,6 +12,7 @@ mod place;
 mod spill;
 mod leftover;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -94,29 +95,25 @@ impl Left {
     /// # Errors
     /// If a directory can't be read.
     pub fn elsewhere(label: &str) -> io::Result<Vec<String>> {
-        let Some(own) = directory(label) else { return Ok(Vec::new()) };
-        let entries = match own.parent().map(fs::read_dir) {
-            None => return Ok(Vec::new()),
-            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Some(entries) => entries?,
-        };
-        let mut others = Vec::new();
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let other = name.strip_suffix(&suffix()).filter(|other| *other != label);
-            if let Some(other) = other
-                && fs::read_dir(entry.path())
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-                    .any(|place| Place::waits(&place.path()))
-            {
-                others.push(other.to_owned());
-            }
-        }
-        others.sort();
-        Ok(others)
+        let mut others = accounts()?;
+        others.retain(|other, places| {
+            other != label && places.iter().any(|place| Place::waits(place))
+        });
+        Ok(others.into_keys().collect())
+    }
+
+    /// The accounts, `user@host:port` each, of which mounts that are gone have left changes on this
+    /// machine, and the number of changes that can be sent. Nothing is touched or held for this.
+    ///
+    /// # Errors
+    /// If a directory can't be read.
+    pub fn waiting() -> io::Result<BTreeMap<String, usize>> {
+        let counted = accounts()?.into_iter().filter_map(|(label, places)| {
+            let waiting: Vec<_> = places.iter().filter(|place| Place::waits(place)).collect();
+            let count = waiting.iter().map(|place| Place::count(place)).sum();
+            (!waiting.is_empty()).then_some((label, count))
+        });
+        Ok(counted.collect())
     }
 
     /// What can be sent with the claim to the session, and the key that proves the claim. `None` if
@@ -177,11 +174,34 @@ impl Left {
 /// The directory of an account's sessions on this machine, which may share a home directory with
 /// others. `None` if the user has no home directory.
 pub fn directory(label: &str) -> Option<PathBuf> {
+    Some(top()?.join(format!("{label}{}", suffix())))
+}
+
+/// The accounts that have a directory of this machine, and what is in it.
+fn accounts() -> io::Result<BTreeMap<String, Vec<PathBuf>>> {
+    let entries = match top().map(fs::read_dir) {
+        None => return Ok(BTreeMap::new()),
+        Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Some(entries) => entries?,
+    };
+    let mut accounts = BTreeMap::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(label) = name.strip_suffix(&suffix()) else { continue };
+        let places = fs::read_dir(entry.path()).into_iter().flatten().flatten();
+        accounts.insert(label.to_owned(), places.map(|place| place.path()).collect());
+    }
+    Ok(accounts)
+}
+
+/// The directory of all accounts, of all machines.
+fn top() -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || std::env::home_dir().map(|home| home.join(".cache"));
     let absolute = |path: &PathBuf| path.is_absolute();
     let cache = cache.filter(absolute).or_else(|| home().filter(absolute))?;
-    Some(cache.join("xfer/offline").join(format!("{label}{}", suffix())))
+    Some(cache.join("xfer/offline"))
 }
 
 /// What the names of this machine's directories end with.

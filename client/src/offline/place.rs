@@ -92,19 +92,23 @@ impl Place {
         Ok(Some((place, claim)))
     }
 
-    /// Whether there are changes in the place at a path, and the process that made them is gone.
+    /// Whether there are changes in the place at a path, and the process that made them is gone. The place
+    /// is not kept from a mount that looks for it.
     pub(super) fn waits(path: &Path) -> bool {
         let has_more = |journal: fs::Metadata| journal.len() > format::MAGIC.len() as u64;
-        fs::metadata(path.join(JOURNAL)).is_ok_and(has_more)
-            && Place::of_gone(path).is_ok_and(|gone| gone.is_some())
+        let is_dead = path.extension().is_some_and(|extension| extension == DEAD);
+        !is_dead && fs::metadata(path.join(JOURNAL)).is_ok_and(has_more) && !is_locked(path)
+    }
+
+    /// The number of changes in the place at a path that can be sent.
+    pub(super) fn count(path: &Path) -> usize {
+        format::count(&path.join(JOURNAL)).unwrap_or_default()
     }
 
     /// Whether a process has the place of a session: it mounts the account, or sends what was left.
     pub fn is_held(label: &str, session: SessionId) -> bool {
         let path = directory(label).map(|directory| directory.join(hex::encode(session.0)));
-        let lock = path.and_then(|path| File::open(path.join("lock")).ok());
-        let locked = lock.map(|lock| flock(&lock, FlockOperation::NonBlockingLockShared));
-        locked == Some(Err(rustix::io::Errno::WOULDBLOCK))
+        path.is_some_and(|path| is_locked(&path))
     }
 
     /// Its directory.
@@ -243,6 +247,13 @@ impl Place {
             done.unwrap_or_else(|error| Err(io::Error::other(error)))
         })
     }
+}
+
+/// Whether a process has locked the place at a path.
+fn is_locked(path: &Path) -> bool {
+    let lock = File::open(path.join("lock"));
+    let locked = lock.map(|lock| flock(&lock, FlockOperation::NonBlockingLockShared));
+    matches!(locked, Ok(Err(rustix::io::Errno::WOULDBLOCK)))
 }
 
 /// Locks a place whose process is gone. Another mount may hold it for a moment to look at it.

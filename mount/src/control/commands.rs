@@ -3,12 +3,13 @@
 //! Mount points themselves are not touched, so a hanging mount can't make `xfer` hang. The
 //! exception is a mount that has no process to answer for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use xfer_client::offline::Left;
 use xfer_protocol::shown::{Shown, shown_json};
 
 use super::call::Call;
@@ -103,11 +104,21 @@ fn status_of_all(json: bool) -> Result<(), Failure> {
     }
     unserved::dead_mounts(&served).iter().for_each(|line| eprintln!("xfer: {}", Shown(line)));
     mounts.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
-    match (json, mounts.is_empty()) {
-        (true, _) => print_json(&mounts),
-        (false, true) => print("no xfer mounts\n"),
-        (false, false) => print(&show::table(&mounts)),
+    let waiting = Left::waiting().unwrap_or_else(|error| {
+        eprintln!("xfer: what earlier mounts left here can't be looked at: {error}");
+        BTreeMap::new()
+    });
+    let waiting = waiting.iter().map(|(account, changes)| show::waiting(account, *changes));
+    if json {
+        waiting.for_each(|line| eprintln!("xfer: {line}"));
+        return print_json(&mounts);
     }
+    let table = match mounts.is_empty() {
+        true => "no xfer mounts\n".to_owned(),
+        false => show::table(&mounts),
+    };
+    let waiting: String = waiting.map(|line| line + "\n").collect();
+    print(&(table + &waiting))
 }
 
 /// The status of a mount, with the rescues of its account.

@@ -68,6 +68,19 @@ pub(super) fn details(mount: &Status) -> String {
     text
 }
 
+/// Describes the changes of an account that wait here for its next mount.
+pub(super) fn waiting(account: &str, changes: usize) -> String {
+    let changes = match changes {
+        0 => "changes".to_owned(),
+        1 => "1 change".to_owned(),
+        _ => format!("{changes} changes"),
+    };
+    let account = Shown(account);
+    format!(
+        "{account}: {changes} of an earlier mount kept here; the next mount of {account} sends them"
+    )
+}
+
 /// Describes the changes that are not durable yet.
 pub(super) fn pending(ops: u64, bytes: u64) -> String {
     match ops {

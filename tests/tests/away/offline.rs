@@ -125,6 +125,48 @@ fn a_mount_that_is_unmounted_offline_leaves_its_changes_to_the_next() {
     assert_eq!(places(&world), Vec::<PathBuf>::new());
 }
 
+#[test]
+fn status_tells_what_waits_here_for_the_next_mount_and_does_not_disturb_it() {
+    let mut world = World::new(&["alice"]);
+    let home = world.home();
+    let status = |world: &World, options: &[&str]| {
+        let mut command = Command::new(program("xfer"));
+        run_within(world.at_home(command.arg("status").args(options)), PATIENCE).succeeded()
+    };
+    let account = format!("alice@{}", world.server.address);
+    let waits = format!(
+        "{account}: 3 changes of an earlier mount kept here; the next mount of {account} sends them\n"
+    );
+    for way in ["unmounted", "killed"] {
+        let mut mount = offline(&world, "offline,wait=1");
+        mount.shell("ls");
+        mount.sync();
+        world.server.kill();
+        mount.shell(&format!("mkdir {way} {way}/a {way}/b"));
+        File::open(mount.path(way)).unwrap().sync_all().unwrap();
+        assert!(!status(&world, &[]).stdout.contains("kept here"), "{way}: it runs");
+        if way == "killed" {
+            kill(mount);
+        } else {
+            assert_eq!(mount.xfer("unmount", &[]).code, Some(14));
+            mount.ended();
+        }
+        let before = shell(&home, "find .cache/xfer -ls");
+        let said = status(&world, &[]).stdout;
+        assert!(said.ends_with(&waits), "{way}: {said}");
+        let json = status(&world, &["--json"]);
+        assert!(json.stderr.contains(&waits), "{way}: {json:?}");
+        serde_json::from_str::<serde_json::Value>(&json.stdout).unwrap();
+        assert_eq!(shell(&home, "find .cache/xfer -ls"), before);
+        world.server.restart();
+        let mount = world.mount("alice");
+        assert!(mount.said().contains("sending 3 changes"), "{way}: {}", mount.said());
+        assert!(mount.path(way).join("b").is_dir());
+        assert!(!status(&world, &[]).stdout.contains("kept here"), "{way}: it is sent");
+        mount.unmount();
+    }
+}
+
 /// Has another machine, which knows nothing of the first, take the account over and mount it.
 pub fn taken_over_elsewhere(world: &World) -> (World, PathBuf) {
     let mut other = World::new(&["robert"]);
