@@ -88,6 +88,16 @@ fn a_directory_that_is_no_mount_ends_with_13() {
 }
 
 #[test]
+fn the_help_says_what_a_takeover_does_to_the_other_mount() {
+    let home = tempfile::tempdir().unwrap();
+    let output = run(XFER_MOUNT, home.path(), &["--help"]);
+    let help = String::from_utf8(output.stdout).unwrap();
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("--takeover Take the tree from a mount"), "{help}");
+    assert!(words.contains("is dormant until this one ends"), "{help}");
+}
+
+#[test]
 fn no_mounts_are_no_error() {
     let home = tempfile::tempdir().unwrap();
     let output = run(XFER, home.path(), &["status", "--json"]);

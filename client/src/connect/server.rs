@@ -30,7 +30,7 @@ use crate::core::can_be_granted;
 /// check is slow on purpose.
 const LOGIN_MAX: Duration = Duration::from_secs(60);
 
-/// The longest time that a takeover may take. The mount that it ends drains its log first.
+/// The longest time that a takeover may take. The mount that has the tree drains its log first.
 const TAKEOVER_MAX: Duration = Duration::from_secs(60);
 
 /// The longest time that a server may take to continue a session. It first commits what it has of

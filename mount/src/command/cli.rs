@@ -52,7 +52,8 @@ pub struct MountLine {
     /// Keep known servers in this file [default: ~/.local/state/xfer/known_hosts]
     #[arg(long, value_name = "F")]
     pub known_hosts: Option<PathBuf>,
-    /// End a mount of the same account elsewhere (it first sends what it has)
+    /// Take the tree from a mount of the same account elsewhere (it first sends what it has, and is dormant
+    /// until this one ends)
     #[arg(long)]
     pub takeover: bool,
     /// Memory for what was read
