@@ -68,8 +68,11 @@ pub enum EndpointError {
     /// TLS failed in another way.
     #[error("TLS failed: {0}; check that both sides have the same version of xfer")]
     Tls(String),
-    /// The server's key differs from the one that was trusted a moment ago.
-    #[error("its certificate changed since it was trusted a moment ago; mount again")]
+    /// The server's key differs from the one that was trusted when the session began.
+    #[error(
+        "its certificate has changed since it was mounted; if its administrator confirms the new one, \
+         unmount, and mount again, which says how to trust it, otherwise someone may be posing as the server"
+    )]
     KeySwapped,
     /// The two sides have no version of the protocol in common.
     #[error(

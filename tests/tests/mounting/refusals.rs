@@ -13,7 +13,7 @@ use xfer_server::program::exit::Exit as ServerExit;
 use xfer_tests::programs::{Finished, program, run_with_input};
 use xfer_tests::server::command;
 use xfer_tests::world::write_secret;
-use xfer_tests::{PATIENCE, Server, World, run_within, shell};
+use xfer_tests::{PATIENCE, Server, World, run_within, shell, wait_until};
 
 /// Runs `xfer-mount` with exactly these arguments.
 #[track_caller]
@@ -209,6 +209,21 @@ fn an_unknown_key_fails_closed_and_a_changed_one_says_what_to_do() {
     assert!(line.contains("changed") && line.contains(known.to_str().unwrap()), "{line}");
     with(&["--accept-new"]).refused(Exit::Key.code());
     with(&["--fingerprint", &other]).refused(Exit::Key.code());
+}
+
+#[test]
+fn a_mount_whose_server_shows_another_key_meanwhile_says_what_a_new_mount_would() {
+    let mut world = World::new(&["alice"]);
+    let mount = world.mounting("alice").arg("-o").arg("wait=1").start();
+    world.server.kill();
+    fs::remove_dir_all(world.server.store().join("tls")).unwrap();
+    world.server.restart();
+    let status = || mount.xfer("status", &[]).succeeded().stdout;
+    wait_until("the other key to be seen", PATIENCE, || status().contains("certificate"));
+    let said = status();
+    for part in ["has changed since it was mounted; if its administrator", "posing as the server"] {
+        assert!(said.contains(part), "{said}");
+    }
 }
 
 #[test]
