@@ -162,7 +162,7 @@ pub fn list(store: &StoreLocation) -> Result<(), Failure> {
         "INBOX MAX",
         "ITEMS",
         "ITEMS MAX",
-        "SESSIONS",
+        "EPOCH",
     ];
     table::print(heading, &rows)?;
     let mut failures = ledger.waiter.wait(ledger.register.failures.list())?;

@@ -317,6 +317,8 @@ fn accounts_that_exist_or_do_not_or_cannot_are_told_apart() {
     }
     let listed = user(&["list"]).succeeded().stdout;
     assert!(listed.contains("alice") && !listed.contains("bob"), "{listed}");
+    // That no session has begun yet is not said in a word that means a mount.
+    assert!(listed.contains("EPOCH") && !listed.contains("SESSION"), "{listed}");
 }
 
 #[test]
