@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
+use std::thread;
 
 use super::directory;
 use crate::mountpoint::mountinfo::{self, Entry};
@@ -40,8 +41,13 @@ pub(super) fn explain(path: &Path) -> Failure {
 /// socket names, which have answered.
 pub(super) fn dead_mounts(served: &BTreeSet<String>) -> Vec<String> {
     let mut entries = mountinfo::all().unwrap_or_default();
-    entries.retain(|entry| !served.contains(&directory::device_ending(&entry.device)));
-    entries.iter().filter(|entry| stale::is_stale(entry)).map(dead).collect()
+    entries.retain(|entry| {
+        stale::is_own(entry) && !served.contains(&directory::device_ending(&entry.device))
+    });
+    // At once, since each of those that do not answer takes its time.
+    let ask = |entry: Entry| thread::spawn(move || stale::is_stale(&entry).then(|| dead(&entry)));
+    let asked: Vec<_> = entries.into_iter().map(ask).collect();
+    asked.into_iter().filter_map(|asked| asked.join().ok().flatten()).collect()
 }
 
 fn dead(entry: &Entry) -> String {
