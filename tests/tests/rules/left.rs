@@ -103,8 +103,8 @@ impl Left {
             history.note(sent, Vec::new());
             match settled {
                 Some(Ok(())) => break,
-                // There is room the next time.
-                Some(Err(Unsent::Disk(_))) => {}
+                // There is room the next time, or the link does not break as it is opened.
+                Some(Err(Unsent::Disk(_) | Unsent::Unreachable(_))) => {}
                 // The server has not heard of the end of another client.
                 Some(Err(Unsent::InUse(_))) => sleep(WAIT).await,
                 Some(Err(error)) => panic!("{user}: {error:?}"),

@@ -425,6 +425,8 @@ impl Run {
                 self.some_turns(5).await;
                 let was_cut = usize::from(cable.was_cut(lane));
                 self.users[at].history.count("cut in the middle", was_cut);
+                // A later client on this machine may use the cable.
+                cable.end_never(lane);
             }
         }
     }

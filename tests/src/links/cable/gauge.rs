@@ -62,6 +62,11 @@ impl Gauge {
         self.left.store(bytes + 1, Ordering::SeqCst);
     }
 
+    /// Has them end no more.
+    pub(super) fn end_never(&self) {
+        self.left.store(0, Ordering::SeqCst);
+    }
+
     /// Counts bytes that are about to be carried. Returns how many of them are; the links end if those
     /// are not all.
     pub(super) fn pass(&self, bytes: usize) -> usize {

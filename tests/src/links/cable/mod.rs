@@ -207,6 +207,11 @@ impl Cable {
         self.gauge(lane.into()).end_after(bytes, cut);
     }
 
+    /// Takes back what was asked for last, if it has not happened.
+    pub fn end_never(&self, lane: impl Into<Lane>) {
+        self.gauge(lane.into()).end_never();
+    }
+
     /// Whether the cut that was asked for last was made.
     pub fn was_cut(&self, lane: impl Into<Lane>) -> bool {
         self.gauge(lane.into()).has_ended()
