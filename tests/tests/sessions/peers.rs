@@ -14,7 +14,7 @@ use xfer_client::drive::{Client, Kernel};
 use xfer_protocol::message::{Opened, Purpose};
 use xfer_protocol::tree::{Quota, Room};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
-use xfer_tests::cable::{Cable, Way, Wiring};
+use xfer_tests::cable::{Cable, Cut, Lane, LinkKind, Way, Wiring};
 use xfer_tests::links::forgetful::Forgetful;
 use xfer_tests::peers::{Host, OWNER, Peer, name, roomy};
 
@@ -343,6 +343,22 @@ async fn a_question_under_way_when_the_link_breaks_is_asked_again_over_the_next(
     let (looked_up, ()) = tokio::join!(read(&client, "file"), plug_in);
     assert_eq!(looked_up.map(|bytes| bytes.len()), Ok(100_000));
     client.finish().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_is_asked_on_another_link_if_the_one_that_it_was_asked_on_falls_silent_alone() {
+    let host = Host::new(&["alice"]);
+    let Peer { client, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    create(&client, "file", &[7; 100_000]).await.unwrap();
+    client.finish().await.unwrap();
+    for way in [Way::Up, Way::Down] {
+        let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+        let lane = Lane { kind: LinkKind::Read, way };
+        cable.end_after(lane, 10, Cut::Silent);
+        assert_eq!(read(&client, "file").await.map(|bytes| bytes.len()), Ok(100_000), "{way:?}");
+        assert!(cable.was_cut(lane));
+        client.finish().await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

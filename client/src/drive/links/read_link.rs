@@ -75,6 +75,11 @@ impl ReadLink {
         self.questions.is_closed()
     }
 
+    /// Whether this is the same link.
+    pub(in crate::drive) fn is_same(&self, other: &ReadLink) -> bool {
+        self.questions.same_channel(&other.questions)
+    }
+
     /// Asks a question. Returns `None` if the link breaks before the answer. The wait continues as
     /// long as bytes arrive, of this answer or of an earlier one.
     pub(in crate::drive) async fn ask(&self, after: Seq, ask: Ask) -> Result<Option<Reply>, Late> {

@@ -74,19 +74,33 @@ impl ReadLinks {
         self.close();
     }
 
-    /// Asks a question, on a link that may have to be opened first. If that link breaks, it is
-    /// asked once more on another.
+    /// Asks a question, on a link that may have to be opened first. If that link breaks, or nothing comes
+    /// over it for too long, it is asked once more on another.
     #[tracing::instrument(level = "trace", skip(self))]
     pub(in crate::drive) async fn ask(
         self: &Arc<Self>,
         after: Seq,
         ask: Ask,
     ) -> Result<Answered, Unanswered> {
-        let answer = match self.link().await?.ask(after, ask.clone()).await? {
-            Some(answer) => answer,
-            None => self.link().await?.ask(after, ask).await?.ok_or(Unanswered::Broken)?,
+        let link = self.link().await?;
+        let answer = match link.ask(after, ask.clone()).await {
+            Ok(Some(answer)) => answer,
+            broken => {
+                // It may be that link alone: the server speaks on the log link.
+                if broken.is_err() {
+                    self.give_up(&link);
+                }
+                self.link().await?.ask(after, ask).await?.ok_or(Unanswered::Broken)?
+            }
         };
         Ok(answer?)
+    }
+
+    /// Asks nothing more over a link.
+    fn give_up(&self, link: &ReadLink) {
+        for slot in &self.slots {
+            drop(slot.link.lock().take_if(|there| there.is_same(link)));
+        }
     }
 
     /// The link whose turn it is. While that one is being opened, any other that is open.
