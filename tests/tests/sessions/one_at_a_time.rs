@@ -151,7 +151,7 @@ fn a_mount_that_was_taken_over_shows_nothing_that_another_may_have_changed() {
     assert_eq!(errno(open_below.sync_all()), 0);
     // The mount point itself can still be seen and unmounted.
     assert!(fs::metadata(first.root()).unwrap().is_dir());
-    drop((open, open_below, at_root, at_e));
+    drop((open, open_below, at_root, at_e, listing));
     first.xfer("unmount", &[]).succeeded();
     assert_eq!(first.ended(), Some(0), "{}", first.said());
     assert_eq!(second.shell("cat absent && readlink link"), "new\nother");
