@@ -171,8 +171,8 @@ impl Core {
         true
     }
 
-    /// Has changes pause, or go on, while the seat is about to be given up. A program that makes one after
-    /// the other would be faster than whoever waits for a moment without any.
+    /// Has changes pause, or go on, while the seat is about to be given up. Else a program that makes one
+    /// after the other might never leave a moment in which all are durable.
     pub(crate) fn hold_changes(&mut self, holds: bool) {
         if let Seat::Leaving { holds_changes, .. } = &mut self.session.seat {
             *holds_changes = holds;

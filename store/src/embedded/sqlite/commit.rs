@@ -7,7 +7,7 @@ use xfer_protocol::tree::{DeliveryEffect, Node};
 use xfer_protocol::{ContentId, DeliveryId, Ino};
 
 use super::admission::{self, Fate};
-use super::rows::{change, put_node, write_entry};
+use super::rows::{change, first, put_node, write_entry};
 use super::{accounts, contents, deliveries, trims};
 use crate::inbox::Inboxes;
 use crate::{AccountId, Batch, Committed, Decided, StoreError};
@@ -47,10 +47,10 @@ pub(super) fn write(
     batch: &Batch,
     inboxes: &mut Inboxes,
 ) -> Result<Committed, StoreError> {
-    if !advance(transaction, batch)? {
+    let Some(is_untidy) = advance(transaction, batch)? else {
         accounts::fenced(transaction, batch.account, batch.epoch)?;
         return Ok(Committed::Fenced);
-    }
+    };
     for (ino, node) in &batch.nodes {
         write_node(transaction, batch.account, *ino, node.as_deref())?;
     }
@@ -70,7 +70,7 @@ pub(super) fn write(
     for effect in &batch.deliveries {
         decided.extend(deliver(transaction, batch, effect, &fates)?);
     }
-    if accounts::is_untidy(transaction, batch.account)? {
+    if is_untidy {
         // Once it is sealed, a content is not looked through any more for what was left in it.
         for content in sealed(batch) {
             trims::note_shared(transaction, content)?;
@@ -141,12 +141,13 @@ fn references(batch: &Batch, fates: &BTreeMap<DeliveryId, Fate>) -> Vec<(Content
     references.into_iter().collect()
 }
 
-/// Records how far the log is applied, if the account still has the batch's epoch.
+/// Records how far the log is applied, if the account still has the batch's epoch. Returns whether a
+/// session before it may have left uncommitted data on the disk; `None` if it has another epoch.
 ///
 /// A removed account has no row, so its batches are fenced, too.
-fn advance(transaction: &Transaction<'_>, batch: &Batch) -> Result<bool, StoreError> {
+fn advance(transaction: &Transaction<'_>, batch: &Batch) -> Result<Option<bool>, StoreError> {
     let sql = "UPDATE accounts SET applied = ?, usage_bytes = ?, usage_nodes = ?, next_id = max(next_id, ?)
-               WHERE id = ? AND epoch = ?";
+               WHERE id = ? AND epoch = ? RETURNING tidied + 1 < epoch";
     let params = params![
         batch.applied.0.cast_signed(),
         batch.usage.bytes.cast_signed(),
@@ -155,7 +156,7 @@ fn advance(transaction: &Transaction<'_>, batch: &Batch) -> Result<bool, StoreEr
         batch.account.0.cast_signed(),
         batch.epoch.0.cast_signed(),
     ];
-    Ok(change(transaction, sql, params)? == 1)
+    first(transaction, sql, params, |row| Ok(row.get(0)?))
 }
 
 fn write_node(

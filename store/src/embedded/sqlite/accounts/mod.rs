@@ -267,12 +267,6 @@ pub(super) fn is_at(
     value(connection, sql, [account.0.cast_signed(), epoch.0.cast_signed()])
 }
 
-/// Whether a session before the present one may have left uncommitted data on the disk.
-pub(super) fn is_untidy(connection: &Connection, account: AccountId) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM accounts WHERE id = ? AND tidied + 1 < epoch)";
-    value(connection, sql, [account.0.cast_signed()])
-}
-
 /// Whether a session of the account began after that of `epoch`.
 pub(super) fn is_beyond(
     connection: &Connection,
