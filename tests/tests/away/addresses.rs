@@ -70,6 +70,14 @@ impl Moved {
         self.network.client.run(|| (HOST, port).to_socket_addrs().unwrap().collect())
     }
 
+    /// Waits until the mount has tried in vain to connect again.
+    fn wait_for_a_failure(&self) {
+        wait_until("a try to fail", PATIENCE, || {
+            let status = self.mount.xfer("status", &[]).succeeded().stdout;
+            status.contains("no answer while connecting")
+        });
+    }
+
     /// Goes on with the mount, which must be connected again by then.
     fn goes_on_within(self, limit: Duration) {
         let begin = Instant::now();
@@ -92,10 +100,7 @@ fn a_server_whose_name_leads_elsewhere_by_then_is_found_there_at_once() {
 #[test]
 fn a_server_whose_name_leads_elsewhere_only_later_is_found_there_soon() {
     let moved = Moved::leading_to(&[SERVER]);
-    wait_until("a try to fail", PATIENCE, || {
-        let status = moved.mount.xfer("status", &[]).succeeded().stdout;
-        status.contains("no answer while connecting")
-    });
+    moved.wait_for_a_failure();
     moved.names.lead_to(&[MOVED]);
     moved.goes_on_within(SOON);
 }
@@ -103,10 +108,7 @@ fn a_server_whose_name_leads_elsewhere_only_later_is_found_there_soon() {
 #[test]
 fn a_try_that_hangs_makes_way_for_another_when_the_machine_joins_a_network() {
     let moved = Moved::leading_to(&[SERVER]);
-    wait_until("a try to fail", PATIENCE, || {
-        let status = moved.mount.xfer("status", &[]).succeeded().stdout;
-        status.contains("no answer while connecting")
-    });
+    moved.wait_for_a_failure();
     let before = moved.network.traffic().packets_up;
     wait_until("the next to begin", PATIENCE, || moved.network.traffic().packets_up > before);
     moved.names.lead_to(&[MOVED]);

@@ -10,17 +10,11 @@ use xfer_client::files::Files;
 use xfer_protocol::Errno;
 use xfer_protocol::message::{EndReason, Purpose};
 use xfer_protocol::tree::Room;
-use xfer_tests::cable::Wiring;
 use xfer_tests::peers::{Peer, name};
 
 use super::{LOG, Round, Scene};
 
-pub(super) const SCENE: Scene = Scene {
-    machines: 1,
-    places: 250,
-    wiring: Wiring::default,
-    play: |round| Box::pin(play(round)),
-};
+pub(super) const SCENE: Scene = Scene::on(1, 250, |round| Box::pin(play(round)));
 
 async fn play(round: Arc<Round>) {
     let mut host = Round::host(&["alice"]).await;

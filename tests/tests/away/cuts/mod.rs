@@ -83,6 +83,11 @@ struct Round {
 }
 
 impl Scene {
+    /// A scene on so many machines, with ordinary cables.
+    const fn on(machines: usize, places: u64, play: fn(Arc<Round>) -> Played) -> Scene {
+        Scene { machines, wiring: Wiring::default, places, play }
+    }
+
     /// Plays the scene. A link may be cut once.
     fn play(&self, seen: &Seen, cut: Option<Place>) -> Arc<Round> {
         let wiring = || Wiring { seen: Some(seen.clone()), ..(self.wiring)() };

@@ -17,12 +17,7 @@ use super::{LOG, Round, Scene, options};
 /// Longer than the server keeps the seat of a client that is away, once another one asks for it.
 const ASKED: Duration = Duration::from_secs(60);
 
-pub(super) const SCENE: Scene = Scene {
-    machines: 1,
-    places: 250,
-    wiring: Wiring::default,
-    play: |round| Box::pin(play(round)),
-};
+pub(super) const SCENE: Scene = Scene::on(1, 250, |round| Box::pin(play(round)));
 
 async fn play(round: Arc<Round>) {
     let host = Round::host(&["alice"]).await;

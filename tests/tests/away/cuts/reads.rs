@@ -9,7 +9,6 @@ use xfer_protocol::message::Purpose;
 use xfer_protocol::tree::{Quota, XattrMode};
 use xfer_protocol::{Errno, Timestamp};
 use xfer_store::Change;
-use xfer_tests::cable::Wiring;
 use xfer_tests::peers::{Host, Peer, name};
 
 use super::{READS, Round, Scene, state, until, until_there};
@@ -20,12 +19,7 @@ static LONG: [u8; 1500] = [b'x'; 1500];
 /// What carol's inbox has room for.
 const LITTLE: Quota = Quota { bytes: 16 << 10, nodes: 8 };
 
-pub(super) const SCENE: Scene = Scene {
-    machines: 1,
-    places: 150,
-    wiring: Wiring::default,
-    play: |round| Box::pin(play(round)),
-};
+pub(super) const SCENE: Scene = Scene::on(1, 150, |round| Box::pin(play(round)));
 
 async fn play(round: Arc<Round>) {
     let host = Round::host(&["alice", "bob", "carol", "dave"]).await;

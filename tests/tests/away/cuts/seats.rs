@@ -7,7 +7,6 @@ use xfer_client::core::Trace;
 use xfer_client::drive::{Rescue, Writing};
 use xfer_client::files::Files;
 use xfer_protocol::message::{Purpose, Refusal};
-use xfer_tests::cable::Wiring;
 use xfer_tests::peers::{Peer, name};
 
 use super::{LOG, READS, Round, Scene, until};
@@ -15,12 +14,7 @@ use super::{LOG, READS, Round, Scene, until};
 /// How often each machine has its turn.
 const TURNS: usize = 3;
 
-pub(super) const SCENE: Scene = Scene {
-    machines: 2,
-    places: 120,
-    wiring: Wiring::default,
-    play: |round| Box::pin(play(round)),
-};
+pub(super) const SCENE: Scene = Scene::on(2, 120, |round| Box::pin(play(round)));
 
 /// Keeps rescued changes in memory.
 #[derive(Default)]

@@ -23,10 +23,8 @@ const ROOM: Room = Room { bytes: 1 << 30, files: 64 };
 const QUOTA: Quota = Quota { bytes: 1 << 30, nodes: 1000 };
 
 pub(super) const SCENE: Scene = Scene {
-    machines: 1,
-    places: 250,
     wiring: || Wiring { spends_numbers: true, ..Wiring::default() },
-    play: |round| Box::pin(play(round)),
+    ..Scene::on(1, 250, |round| Box::pin(play(round)))
 };
 
 async fn play(round: Arc<Round>) {
