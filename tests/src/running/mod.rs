@@ -5,6 +5,7 @@ pub mod pty;
 pub mod waiting;
 pub mod random;
 pub mod scale;
+pub mod signals;
 pub mod small_disk;
 pub mod tools;
 pub mod logind;

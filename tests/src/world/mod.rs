@@ -15,6 +15,7 @@ use xfer_protocol::Name;
 
 use crate::PATIENCE;
 use crate::programs::{Finished, program, run_within};
+use crate::running::signals::as_on_a_terminal;
 use accounts::Hashing;
 use mount::{Mount, Mounting};
 use server::Server;
@@ -83,6 +84,7 @@ impl World {
         start: impl FnOnce(&Path) -> Server,
         add_users: impl FnOnce(&Path, &Path),
     ) -> World {
+        as_on_a_terminal();
         std::fs::create_dir_all(directory.path().join("home/run")).unwrap();
         let store = elsewhere.as_ref().unwrap_or(&directory).path().join("store");
         add_users(directory.path(), &store);
