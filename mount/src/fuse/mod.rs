@@ -18,7 +18,7 @@ mod notices;
 mod repeats;
 mod mounting;
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -104,8 +104,11 @@ pub fn mount(
     let watching = Handle::current().spawn(interrupts.watch());
     let client = client.clone();
     let serve = move || {
-        if let Err(error) = session.run() {
-            tracing::error!("the mount ended: {error}");
+        match session.run() {
+            // The kernel says so too if it is unmounted while a request is being read.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            Err(error) => tracing::error!("the mount ended: {error}"),
+            Ok(()) => {}
         }
         watching.abort();
         client.set_kernel(None);
