@@ -38,6 +38,8 @@ pub struct Table {
     quota: Quota,
     /// Changes that are not durable, oldest first.
     volatile: VecDeque<(Seq, Row)>,
+    /// Nodes whose removal is durable, and that are still known to be absent.
+    tombstones: Vec<Ino>,
     durable: Seq,
     /// Nodes that stay loaded, with their listings, and how many pins each has.
     pinned: BTreeMap<Ino, usize>,
@@ -79,6 +81,7 @@ impl Table {
             usage,
             quota,
             volatile: VecDeque::new(),
+            tombstones: Vec::new(),
             durable,
             pinned: BTreeMap::new(),
             unloadings: 0,
@@ -254,16 +257,41 @@ impl Table {
         }
     }
 
+    /// Whether a node's removal is durable.
+    fn is_gone(&self, ino: Ino) -> bool {
+        let gone = |row: &NodeRow| row.node.is_none() && row.changed <= self.durable;
+        self.nodes.get(&ino).is_some_and(gone)
+    }
+
+    fn keep_tombstone(&mut self, ino: Ino) {
+        self.tombstones.push(ino);
+        if self.tombstones.len() >= TOMBSTONES_MAX {
+            self.drop_tombstones();
+            self.unloadings += 1;
+        }
+    }
+
+    fn drop_tombstones(&mut self) {
+        for ino in std::mem::take(&mut self.tombstones) {
+            if self.is_gone(ino) {
+                self.remove_row(ino);
+            }
+        }
+    }
+
+    fn remove_row(&mut self, ino: Ino) {
+        self.remove_node(ino);
+        self.remove_directory(ino);
+    }
+
     fn drop_tombstone(&mut self, row: &Row, tombstones: Tombstones) {
         let durable = self.durable;
         match row {
-            Row::Node(ino) => {
-                let gone = |row: &NodeRow| row.node.is_none() && row.changed <= durable;
-                if self.nodes.get(ino).is_some_and(gone) {
-                    self.remove_node(*ino);
-                    self.remove_directory(*ino);
-                }
-            }
+            Row::Node(ino) if self.is_gone(*ino) => match tombstones {
+                Tombstones::Needed => self.keep_tombstone(*ino),
+                Tombstones::InStore => self.remove_row(*ino),
+            },
+            Row::Node(_) => {}
             Row::Entry(parent, name) => {
                 let Some(directory) = self.directories.get_mut(parent) else { return };
                 let gone = |entry: &(Option<Ino>, Seq)| entry.0.is_none() && entry.1 <= durable;
@@ -280,15 +308,19 @@ impl Table {
     }
 }
 
-/// What happens to durable names that are known to be absent, in a directory that is not completely
-/// loaded.
+/// What happens to nodes, and to names in a directory that is not completely loaded, that are known to
+/// be absent, once that is durable.
 #[derive(Clone, Copy)]
 enum Tombstones {
-    /// They stay: an answer in flight may still show the name.
+    /// They stay, until rows are unloaded: an answer in flight may still show them.
     Needed,
-    /// They are dropped: the store has no such name either.
+    /// They are dropped: the store has no such rows either.
     InStore,
 }
+
+/// The most removed nodes that are known to be absent. At worst, questions that are in flight are asked
+/// again once in so many removals.
+const TOMBSTONES_MAX: usize = 4096;
 
 impl Rows for Table {
     fn node(&self, ino: Ino) -> Loaded<Arc<Node>> {

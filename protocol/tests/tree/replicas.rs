@@ -123,7 +123,7 @@ fn a_listing_never_overrides_what_the_client_changed() {
 }
 
 #[test]
-fn tombstones_stay_until_the_op_that_made_them_is_durable() {
+fn a_removed_node_stays_absent_whatever_answers_are_late() {
     let mut pair = Pair::new();
     let mkdir = Event::Step(Step::Mkdir(b"a".to_vec(), 0o755));
     let inside = Event::Step(Step::Create(b"ab".to_vec(), 0o644));
@@ -131,14 +131,42 @@ fn tombstones_stay_until_the_op_that_made_them_is_durable() {
         run(&mut pair, &event);
     }
     let directory = Ino(pair.next_id - 1);
+    let Loaded::Present(late) = pair.client.node(directory) else { panic!("it was not made") };
     let gone = [Step::Unlink(b"ab".to_vec()), Step::Rmdir(b"a".to_vec())];
     gone.into_iter().for_each(|step| run(&mut pair, &Event::Step(step)));
     run(&mut pair, &Event::Settle);
     assert_eq!(pair.client.node(directory), Loaded::Absent);
     run(&mut pair, &Event::Apply(9));
+    run(&mut pair, &Event::Commit);
+    run(&mut pair, &Event::Settle);
     assert_eq!(pair.compare(), Ok(()));
+    let before = pair.client.unloadings();
+    pair.client.fill_node(directory, Some((*late).clone()));
+    assert_eq!(pair.client.node(directory), Loaded::Absent);
+    assert_eq!(pair.client.unloadings(), before);
+    // The answer must not be filled in any more once that is forgotten.
+    pair.client.trim(0);
     assert_eq!(pair.client.node(directory), Loaded::Unknown);
     assert_eq!(pair.client.known_entries(directory, None).count(), 0);
+    assert!(pair.client.unloadings() > before);
+}
+
+#[test]
+fn a_client_remembers_some_removed_nodes_and_not_all() {
+    const REMOVED: usize = 10_000;
+    let mut pair = Pair::new();
+    let (before, len) = (pair.client.unloadings(), pair.client.len());
+    for _ in 0..REMOVED {
+        for event in [create(b'a'), Event::Step(Step::Unlink(b"a".to_vec()))] {
+            run(&mut pair, &event);
+        }
+        for event in [Event::Apply(9), Event::Commit, Event::Settle] {
+            run(&mut pair, &event);
+        }
+    }
+    assert!(pair.client.len() - len < REMOVED / 2, "{} rows", pair.client.len());
+    let unloadings = pair.client.unloadings() - before;
+    assert!((1..10).contains(&unloadings), "{unloadings}");
 }
 
 #[test]

@@ -8,14 +8,14 @@ use crate::{Ino, Seq};
 impl Table {
     /// Forgets a node and its listing, which others may have changed. Pins stay.
     pub fn forget(&mut self, ino: Ino) {
-        self.remove_node(ino);
-        self.remove_directory(ino);
+        self.remove_row(ino);
     }
 
     /// Forgets all nodes and listings. Pins stay.
     pub fn forget_all(&mut self) {
         self.nodes.clear();
         self.directories.clear();
+        self.tombstones.clear();
         self.bytes = 0;
     }
 

@@ -17,6 +17,7 @@ impl Table {
             return;
         }
         let target = bytes_max / 4 * 3;
+        self.drop_tombstones();
         self.unload_listings(target, |used| !used);
         self.directories.values().for_each(|directory| directory.used.set(false));
         self.unload_listings(target, |_| true);
@@ -31,8 +32,7 @@ impl Table {
     /// that are not durable.
     pub fn unload(&mut self, ino: Ino) {
         if self.may_unload(ino) {
-            self.remove_node(ino);
-            self.remove_directory(ino);
+            self.remove_row(ino);
             self.unloadings += 1;
         }
     }
