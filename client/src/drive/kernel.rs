@@ -28,6 +28,11 @@ pub trait Kernel: Send + Sync + 'static {
     /// Tells the kernel of all this, in order. Returns once it has taken it in. May block.
     fn outdate(&self, notices: &[Notice]);
 
+    /// Whether a program holds a lock on a file: no program on another machine may get one meanwhile.
+    fn holds_locks(&self) -> bool {
+        false
+    }
+
     /// Takes a notice, to be passed on to the kernel soon. Never blocks.
     fn notice(&self, notice: Notice);
 }

@@ -15,6 +15,7 @@ mod interrupts;
 mod placing;
 mod dying;
 mod notices;
+mod locks;
 mod repeats;
 mod mounting;
 
@@ -98,7 +99,9 @@ pub fn mount(
     };
     attributes.begin(session.notifier());
     let expiring = Expiring::of(&session).map_err(refused_later)?;
-    let notices = Notices::start(session.notifier(), expiring, placing).map_err(refused_later)?;
+    let device = entry.device.clone();
+    let notices = Notices::start(session.notifier(), expiring, placing, device);
+    let notices = notices.map_err(refused_later)?;
     client.set_kernel(Some(Arc::new(notices)));
     let (end, ended) = watch::channel(false);
     let watching = Handle::current().spawn(interrupts.watch());

@@ -93,6 +93,26 @@ fn a_file_that_is_open_for_writing_keeps_the_tree_where_it_is() {
 }
 
 #[test]
+fn a_lock_keeps_the_tree_where_it_is_though_its_file_is_open_for_reading_only() {
+    let world = World::new(&["alice"]);
+    let [first, second] = two(&world, "forever");
+    second.shell("echo 0 > count; : > lock");
+    let began = world.outside().join("began");
+    // The program opens the lock's file for reading.
+    let raise = format!(
+        "flock lock sh -c 'old=$(cat count); : > {}; sleep 4; echo $((old + 1)) > count'",
+        began.display()
+    );
+    let raising = start(second.root(), &raise);
+    wait_until("the lock", PATIENCE, || began.exists());
+    let other = start(first.root(), "flock lock sh -c 'echo $(($(cat count) + 1)) > count'");
+    output(raising);
+    output(other);
+    assert_eq!(fs::read_to_string(second.path("count")).unwrap(), "2\n");
+    [first, second].into_iter().for_each(Mount::unmount);
+}
+
+#[test]
 fn a_mount_without_handoff_keeps_the_tree() {
     let world = World::new(&["alice"]);
     let first = world.mounting("alice").arg("-o").arg("handoff,wait=2").start();

@@ -20,6 +20,9 @@ use crate::drive::Client;
 /// program waits there.
 const WANTED_MAX: Duration = Duration::from_millis(HANDOFF_MS);
 
+/// How often a client looks whether programs still hold locks.
+const LOCKS_LOOKED_AT_EVERY: Duration = Duration::from_millis(100);
+
 /// The longest time that giving the seat up may take when the server takes it away.
 const LEAVING_MAX: Duration = Duration::from_secs(8);
 
@@ -125,6 +128,10 @@ impl Client {
             if !self.lock().can_hand_over() {
                 return None;
             }
+            if self.holds_locks() {
+                sleep(LOCKS_LOOKED_AT_EVERY).await;
+                continue;
+            }
             self.send_unsent().await;
             if let Some(left) = self.leave(false).await {
                 return Some(left);
@@ -136,7 +143,7 @@ impl Client {
     }
 
     /// Leaves the seat, once the kernel keeps only what it was answered meanwhile. `None` if the client
-    /// does not leave it: a program has begun to write, or it is left or lost already.
+    /// does not leave it: a program has begun to write or taken a lock, or it is left or lost already.
     async fn leave(self: &Arc<Self>, forced: bool) -> Option<Left> {
         let alone = self.leaving.clone().lock_owned().await;
         let all_given = {
@@ -156,6 +163,10 @@ impl Client {
             let answered = self.lock().take_answered();
             let is_quiet = answered.is_empty();
             self.outdate(answered).await;
+            if !forced && self.holds_locks() {
+                self.stay();
+                return None;
+            }
             if is_quiet && let Some((answered, all_given)) = self.try_leave() {
                 return Some(Left { answered, all_given, _alone: alone });
             }
@@ -199,6 +210,11 @@ impl Client {
                 told.await;
             }
         }
+    }
+
+    /// Whether a program holds a lock that would have to exclude those on another machine.
+    fn holds_locks(&self) -> bool {
+        self.kernel().is_some_and(|kernel| kernel.holds_locks())
     }
 
     /// Keeps the seat after all.

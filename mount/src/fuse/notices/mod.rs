@@ -13,6 +13,7 @@ use xfer_client::core::Notice;
 use xfer_client::drive::Kernel;
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
+use super::locks;
 use super::placing::Placing;
 
 mod expiring;
@@ -25,6 +26,8 @@ pub(super) struct Notices {
     notifier: Notifier,
     expiring: Expiring,
     queue: Sender<Notice>,
+    /// The mount's device number, as in the table of mounts.
+    device: String,
 }
 
 impl Notices {
@@ -33,6 +36,7 @@ impl Notices {
         notifier: Notifier,
         expiring: Expiring,
         placing: Arc<Placing>,
+        device: String,
     ) -> io::Result<Notices> {
         let (queue, notices) = channel::<Notice>();
         let (this, other) = (notifier.clone(), expiring.clone());
@@ -42,7 +46,7 @@ impl Notices {
             }
         };
         std::thread::Builder::new().name("notices".to_owned()).spawn(tell_all)?;
-        Ok(Notices { placing, notifier: this, expiring: other, queue })
+        Ok(Notices { placing, notifier: this, expiring: other, queue, device })
     }
 }
 
@@ -99,6 +103,10 @@ impl Kernel for Notices {
 
     fn outdate(&self, notices: &[Notice]) {
         notices.iter().for_each(|notice| tell_or_log(&self.notifier, &self.expiring, notice));
+    }
+
+    fn holds_locks(&self) -> bool {
+        locks::are_held(&self.device)
     }
 
     fn notice(&self, notice: Notice) {
