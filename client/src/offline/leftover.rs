@@ -72,7 +72,9 @@ impl Leftover {
                 return Err(Unsent::InUse(error));
             }
             Err(error) if error.holder().is_some() || error.ends_session().is_some() => {
-                return self.give_up(rescue, error.to_string()).await;
+                let ended =
+                    error.ends_session().map(|refusal| Ending::Refused(refusal).to_string());
+                return self.give_up(rescue, ended.unwrap_or_else(|| error.to_string())).await;
             }
             Err(error) => return Err(Unsent::Unreachable(error)),
         };
