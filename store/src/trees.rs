@@ -76,6 +76,9 @@ pub trait Trees: Send + Sync {
 
     /// Forgets a dormant session: its client does not come back. Nothing happens if it is not dormant.
     fn give_up(&self, account: AccountId, session: SessionId) -> Answer<'_, ()>;
+
+    /// Forgets all dormant sessions of an account, and returns their number.
+    fn forget_dormant(&self, account: AccountId) -> Answer<'_, usize>;
 }
 
 /// The most dormant sessions of an account that are kept.

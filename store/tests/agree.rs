@@ -42,6 +42,8 @@ enum Step {
     ForgetSession(usize),
     /// Of one that is dormant.
     GiveUp(usize, u8),
+    /// All that are dormant.
+    ForgetDormant(usize),
     Create(usize),
     Remove(usize),
     Change(usize, u64),
@@ -125,6 +127,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(user, created, fate)| Step::End(user, created, fate)),
         1 => user().prop_map(Step::ForgetSession),
         1 => (user(), 0..SESSIONS).prop_map(|(user, session)| Step::GiveUp(user, session)),
+        1 => user().prop_map(Step::ForgetDormant),
         1 => user().prop_map(Step::Create),
         1 => user().prop_map(Step::Remove),
         1 => (user(), 0..12u64).prop_map(|(user, items)| Step::Change(user, items)),
@@ -152,6 +155,7 @@ fn turn() -> impl Strategy<Value = Step> {
         2 => fate().prop_map(|fate| Step::End(0, Vec::new(), fate)),
         1 => Just(Step::ForgetSession(0)),
         1 => (1..SESSIONS).prop_map(|session| Step::GiveUp(0, session)),
+        1 => Just(Step::ForgetDormant(0)),
         1 => (0..12u64).prop_map(|items| Step::Change(0, items)),
         2 => (1..9u64).prop_map(|count| Step::Grant(0, count)),
     ]
@@ -360,6 +364,10 @@ impl Pairing {
             Step::GiveUp(user, session) => {
                 let (account, session) = (self.accounts[*user], session_id(*session));
                 both!(self, |store| store.trees.give_up(account, session)).unwrap();
+            }
+            Step::ForgetDormant(user) => {
+                let account = self.accounts[*user];
+                both!(self, |store| store.trees.forget_dormant(account)).unwrap();
             }
             Step::Create(user) => self.create(*user),
             Step::Remove(user) => {

@@ -186,8 +186,26 @@ impl Engine {
     }
 
     /// Ends a user's session, after giving its client some time to send its ops. A session whose
-    /// client is away can't be resumed any more. Returns whether there was a session.
+    /// client is away can't be resumed any more, and neither can those that lost the seat to another
+    /// one. Returns whether there was a session.
     pub async fn end(&self, user: &Name, reason: EndReason) -> bool {
+        let had_seat = self.end_present(user, reason).await;
+        let forgotten = self.forget_dormant(user).await;
+        had_seat
+            || forgotten.unwrap_or_else(|error| {
+                tracing::error!(%user, %error, "sessions without the tree can't be forgotten");
+                false
+            })
+    }
+
+    /// Forgets the sessions of a user that lost the seat to another one. Returns whether there were any.
+    async fn forget_dormant(&self, user: &Name) -> Result<bool, StoreError> {
+        let Store { accounts, trees, .. } = &self.stores.store;
+        let Some(account) = accounts.find(user.clone()).await? else { return Ok(false) };
+        Ok(trees.forget_dormant(account.id).await? > 0)
+    }
+
+    async fn end_present(&self, user: &Name, reason: EndReason) -> bool {
         for _ in 0..END_TRIES {
             match self.end_standing(user).await {
                 Ok(Some(was_there)) => return was_there,

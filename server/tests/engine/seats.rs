@@ -9,7 +9,7 @@ use xfer_protocol::message::{
 use xfer_protocol::{Ino, Seq};
 
 use crate::client::{Client, Lost};
-use crate::world::World;
+use crate::world::{World, name};
 
 /// The terms of a client that hands its seat over, or does not.
 fn handoff(handoff: bool) -> Terms {
@@ -72,6 +72,33 @@ async fn one_that_missed_nothing_goes_on_as_if_its_link_had_broken() {
     assert!(first.grant.ids.iter().any(|range| range.first <= next && next < range.end));
     first.create(Ino::ROOT, "next").await;
     first.sync().await;
+}
+
+/// What it had open without a name counts until then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_lost_the_seat_and_never_comes_back_ends_with_the_present_one() {
+    let world = World::new();
+    let alice = || world.meta.account(&name("alice")).unwrap().unwrap();
+    let before = alice().usage;
+    let mut first = world.login("alice").await;
+    let file = first.create(Ino::ROOT, "file").await;
+    first.write(file, 0, &[b'x'; 9000]).await;
+    first.unlink(Ino::ROOT, "file").await;
+    first.sync().await;
+    let lost = yielded(first).await;
+    for _ in 0..2 {
+        let second = world.login("alice").await;
+        assert_ne!(alice().usage, before, "it may come back");
+        assert_eq!(second.logout().await, EndReason::LoggedOut);
+    }
+    assert!(world.engine.end(&name("alice"), EndReason::Administrator).await);
+    assert!(
+        !world.engine.end(&name("alice"), EndReason::Administrator).await,
+        "there is none left"
+    );
+    world.login("alice").await.logout().await;
+    assert_eq!(alice().usage, before);
+    assert_eq!(refused(&world, &lost, Wish::Now).await, Refusal::NoSession);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -110,6 +110,10 @@ impl Trees for Embedded {
     fn give_up(&self, account: AccountId, session: SessionId) -> Answer<'_, ()> {
         self.hop(move |parts| parts.rows.give_up(account, session))
     }
+
+    fn forget_dormant(&self, account: AccountId) -> Answer<'_, usize> {
+        self.hop(move |parts| parts.rows.forget_dormant(account))
+    }
 }
 
 /// Takes the lock on reservations while deliveries are committed, because admitting one changes

@@ -107,6 +107,13 @@ impl Sessions {
         self.drop_surplus(applied);
     }
 
+    /// Forgets all dormant sessions, and returns their number.
+    pub(super) fn forget_dormant(&mut self, applied: Seq) -> usize {
+        let count = self.dormant.drain(..).count();
+        self.drop_surplus(applied);
+        count
+    }
+
     /// Makes the present session dormant. [`Sessions::drop_surplus`] must follow.
     fn displace(&mut self, applied: Seq) {
         let Some(mut standing) = self.present.take() else { return };

@@ -95,6 +95,13 @@ impl Trees for Memory {
         }
         answer(Ok(()))
     }
+
+    fn forget_dormant(&self, account: AccountId) -> Answer<'_, usize> {
+        let mut state = self.lock();
+        let applied = state.accounts.get(&account).map(|held| held.applied).unwrap_or_default();
+        let sessions = state.sessions.get_mut(&account);
+        answer(Ok(sessions.map_or(0, |sessions| sessions.forget_dormant(applied))))
+    }
 }
 
 impl Tables {

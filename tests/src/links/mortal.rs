@@ -105,6 +105,10 @@ impl Trees for Mortal<dyn Trees> {
         self.1.within(|| self.0.give_up(account, session))
     }
 
+    fn forget_dormant(&self, account: AccountId) -> Answer<'_, usize> {
+        self.1.within(|| self.0.forget_dormant(account))
+    }
+
     fn resume(&self, account: AccountId, with: Resumption) -> Answer<'_, Option<Resumed>> {
         self.1.within(|| self.0.resume(account, with))
     }

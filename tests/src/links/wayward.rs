@@ -229,6 +229,10 @@ impl Trees for Wayward {
         self.live.give_up(account, session)
     }
 
+    fn forget_dormant(&self, account: AccountId) -> Answer<'_, usize> {
+        self.live.forget_dormant(account)
+    }
+
     fn resume(&self, account: AccountId, with: Resumption) -> Answer<'_, Option<Resumed>> {
         Box::pin(async move {
             self.pay().await;

@@ -52,6 +52,19 @@ impl SqliteStore {
             drop_surplus(writer, account)
         })
     }
+
+    /// Forgets all dormant sessions of an account, and returns their number.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn forget_dormant(&self, account: AccountId) -> Result<usize, StoreError> {
+        self.write(|writer| {
+            let sql = "DELETE FROM sessions WHERE account = ? AND base IS NOT NULL";
+            let count = change(writer, sql, [account.0.cast_signed()])?;
+            drop_surplus(writer, account)?;
+            Ok(count)
+        })
+    }
 }
 
 /// Makes the present session dormant, if there is one. [`drop_surplus`] must follow.
