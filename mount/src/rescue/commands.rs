@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use xfer_protocol::shown::Shown;
 
 use super::item::Contents;
-use super::{Rescue, Rescues, apply, text};
+use super::{Rescue, Rescues, applying, text};
 use crate::command::cli::RescueCommand;
 use crate::process::exit::{Exit, Failure};
 
@@ -130,28 +130,37 @@ fn apply_to(mut rescue: Rescue, place: &Path) -> Result<String, Failure> {
         return Err(other(format!("{}: not a directory", place.display())));
     }
     let kept = rescue.path.clone();
+    let failed = |error: io::Error| other(format!("{}: {error}", kept.display()));
+    let Some(_writer) = super::writer_of(&kept).map_err(failed)? else {
+        return Err(other(format!("{}: it is being applied; try again later", rescue.name())));
+    };
+    // Another process may have applied it meanwhile.
+    rescue.contents = super::read(&kept).map_err(failed)?;
     let note = |contents: &Contents| super::write(&kept, contents);
-    let applied = apply::apply(&mut rescue.contents, &kept, place, note);
-    let outcome = applied.map_err(|error| other(format!("{}: {error}", kept.display())))?;
+    let applied = applying::apply(&mut rescue.contents, &kept, place, note);
+    let outcome = applied.map_err(failed)?;
     let (name, applied) = (rescue.name(), outcome.applied);
     for note in &outcome.notes {
         eprintln!("xfer: {}", Shown(note));
     }
-    if outcome.skipped.is_empty() {
+    for line in outcome.failed.iter().chain(&outcome.skipped) {
+        eprintln!("xfer: {}", Shown(line));
+    }
+    let (failed, skipped) = (outcome.failed.len(), outcome.skipped.len());
+    if rescue.contents.unapplied() == 0 && failed + skipped == 0 {
         return Ok(format!(
             "{applied} applied, all of it; now: xfer rescue drop '{}'\n",
             Shown(&name)
         ));
     }
-    for skipped in &outcome.skipped {
-        eprintln!("xfer: {}", Shown(skipped));
+    let mut line = format!("{applied} of {} applied", rescue.contents.items.len());
+    if failed > 0 {
+        line += &format!("; {failed} failed (see above), so apply it again");
     }
-    let (skipped, total) = (outcome.skipped.len(), rescue.contents.items.len());
-    let line = format!(
-        "{applied} of {total} applied; {skipped} need a decision of yours (see above); everything is \
-         still kept in {}",
-        kept.display()
-    );
+    if skipped > 0 {
+        line += &format!("; {skipped} need a decision of yours (see above)");
+    }
+    line += &format!("; everything is still kept in {}", kept.display());
     Err(Failure::new(Exit::Other, line))
 }
 

@@ -22,6 +22,9 @@ pub struct Contents {
     pub items: Vec<Item>,
     /// What else was to happen, for people to read.
     pub notes: Vec<String>,
+    /// Nodes that the session has made and removed. One that reached the server is removed there.
+    #[serde(default)]
+    pub passing: Vec<Item>,
 }
 
 /// A node: how it was on the server, and how it was to become.
@@ -42,6 +45,14 @@ pub struct Item {
     pub moved_from: Vec<TreePath>,
     /// The names that are to be removed, as they are once all nodes have been moved.
     pub left: Vec<TreePath>,
+    /// Other names that it had meanwhile. It has one of them if only the first changes reached the
+    /// server.
+    #[serde(default)]
+    pub passed: Vec<TreePath>,
+    /// The times that a new node shows as its last change if it reached the server, and nothing but
+    /// this session has changed it.
+    #[serde(default)]
+    pub own_if: Vec<(i64, u32)>,
     /// The bytes of a file, if any changed.
     pub bytes: Option<FileBytes>,
     /// The target of a new symbolic link.

@@ -6,14 +6,13 @@
 //!
 //! Reading order: [`item`] (what is kept of a node), [`written`] (the bytes of a file), [`shadow`]
 //! (from changes to nodes), this file
-//! (a rescue and its directory), [`room`], [`text`], [`apply`] with [`filling`], [`commands`].
+//! (a rescue and its directory), [`room`], [`text`], [`applying`], [`commands`].
 
 pub mod item;
 mod written;
 mod shadow;
 mod text;
-mod filling;
-mod apply;
+mod applying;
 mod keeping;
 mod room;
 pub mod commands;
@@ -45,7 +44,7 @@ const FUSE: i64 = 0x6573_5546;
 /// (tmpfiles.d(5)).
 const SPARE: &str = "/var/tmp";
 
-/// The file that says what a rescue holds, for [`apply`].
+/// The file that says what a rescue holds, for [`applying`].
 const CONTENTS: &str = "rescue.json";
 
 /// The same for people.
@@ -220,9 +219,8 @@ fn fill(
 ) -> io::Result<()> {
     let mut shadow = Shadow::new(directory);
     trace.try_for_each(|part| shadow.follow(part))?;
-    let (items, notes, changes) = shadow.settle()?;
     let (account, why) = (account.to_owned(), why.to_owned());
-    let contents = Contents { account, written, why, changes, items, notes };
+    let contents = Contents { account, why, written, ..shadow.settle()? };
     write(directory, &contents)?;
     let opened = File::open(directory)?;
     // A filesystem that a process serves, as that of an encrypted home may be, is not told of `syncfs`.

@@ -16,12 +16,15 @@ use xfer_client::core::{Change, Place, Subject, Trace, Whereabouts};
 use xfer_protocol::tree::{Action, RenameMode, STATE_XATTR};
 use xfer_protocol::{Ino, Timestamp};
 
-use super::item::{Attributes, FileBytes, Item, Kind, TreePath, moment};
+use super::item::{Attributes, Contents, FileBytes, Item, Kind, TreePath, moment};
 use super::written::Written;
 
 /// The most times that are kept for one node. The server can't have got further than that through
 /// the changes of one node without this machine being told.
 const TIMES_MAX: usize = 1000;
+
+/// The most names that are kept for one node besides those that it had and is to have.
+const PASSED_MAX: usize = 32;
 
 /// The directory, within a rescue, of the files in their directories.
 const FILES: &str = "files";
@@ -44,6 +47,8 @@ struct Node {
     /// Its places on the server, and those that it has now, as far as they are known.
     was: Vec<Place>,
     places: Vec<Place>,
+    /// Every place that it had at some time.
+    ever: Vec<Place>,
     /// Whether the changes are about it, and not only within it.
     is_changed: bool,
     times: BTreeSet<Timestamp>,
@@ -60,11 +65,24 @@ impl Node {
             is_lost: false,
             was: Vec::new(),
             places: Vec::new(),
+            ever: Vec::new(),
             is_changed: false,
             times: BTreeSet::new(),
             bytes: None,
             target: None,
             attributes: Attributes::default(),
+        }
+    }
+
+    /// Gives it a place, which is its first one from now on.
+    fn put(&mut self, place: Place) {
+        self.note_place(&place);
+        self.places.insert(0, place);
+    }
+
+    fn note_place(&mut self, place: &Place) {
+        if !self.ever.contains(place) && self.ever.len() < PASSED_MAX {
+            self.ever.push(place.clone());
         }
     }
 }
@@ -101,25 +119,30 @@ impl Shadow {
         }
     }
 
-    /// Gives the files their paths, and returns the nodes that changed, parents first, and the
-    /// notes.
+    /// Gives the files their paths, and returns what the changes come to, with the nodes that
+    /// changed, parents first.
     ///
     /// # Errors
     /// If a file can't be moved.
-    pub fn settle(mut self) -> io::Result<(Vec<Item>, Vec<String>, u64)> {
+    pub fn settle(mut self) -> io::Result<Contents> {
         let inos: Vec<Ino> = self.nodes.keys().copied().collect();
-        let mut items = Vec::new();
+        let (mut items, mut passing) = (Vec::new(), Vec::new());
         for ino in inos {
-            items.extend(self.item(ino)?);
+            match self.item(ino)? {
+                Some(item) if item.names.is_empty() && item.was.is_empty() => passing.push(item),
+                item => items.extend(item),
+            }
         }
         items.sort_by(|a, b| (&a.names, &a.was).cmp(&(&b.names, &b.was)));
-        Ok((items, self.notes, self.changes))
+        let (notes, changes) = (self.notes, self.changes);
+        Ok(Contents { items, passing, notes, changes, ..Contents::default() })
     }
 
     fn place(&mut self, whereabouts: Whereabouts) {
         let Whereabouts { ino, places, is_orphan } = whereabouts;
         let node = self.nodes.entry(ino).or_insert_with(|| Node::new(Kind::File));
         node.is_lost = places.is_empty() && !is_orphan;
+        places.iter().for_each(|place| node.note_place(place));
         node.was.extend(places.iter().cloned());
         node.places.extend(places);
     }
@@ -127,18 +150,7 @@ impl Shadow {
     fn make(&mut self, change: Change) -> io::Result<()> {
         let Change { op, subjects: [first, second], payload, seq: _ } = change;
         self.changes += 1;
-        for Subject { ino, changed, is_directory } in [first, second].into_iter().flatten() {
-            // One that is older than the changes was described before, unless a part of them is lost.
-            let new = || Node { is_lost: changed.is_some(), ..Node::new(Kind::File) };
-            let node = self.nodes.entry(ino).or_insert_with(new);
-            node.is_changed = true;
-            if is_directory {
-                node.kind = Kind::Directory;
-            }
-            if node.times.len() < TIMES_MAX {
-                node.times.extend(changed.into_iter().chain([op.time]));
-            }
-        }
+        [first, second].into_iter().flatten().for_each(|subject| self.touch(subject, op.time));
         let [first, second] = [first, second].map(|subject| subject.map(|subject| subject.ino));
         match op.action {
             Action::Create { parent, name, ino, mode, .. } => {
@@ -158,7 +170,9 @@ impl Shadow {
                 self.add(ino, Kind::Directory, (Ino::OUTBOX, user), None);
             }
             Action::Link { ino, parent, name } => {
-                self.node(ino).places.push((parent, name));
+                let node = self.node(ino);
+                node.note_place(&(parent, name.clone()));
+                node.places.push((parent, name));
             }
             Action::Unlink { parent, name } | Action::Rmdir { parent, name } => {
                 self.leave(first, &(parent, name));
@@ -195,6 +209,21 @@ impl Shadow {
         Ok(())
     }
 
+    /// Notes that a node is changed at this time.
+    fn touch(&mut self, subject: Subject, time: Timestamp) {
+        let Subject { ino, changed, is_directory } = subject;
+        // One that is older than the changes was described before, unless a part of them is lost.
+        let new = || Node { is_lost: changed.is_some(), ..Node::new(Kind::File) };
+        let node = self.nodes.entry(ino).or_insert_with(new);
+        node.is_changed = true;
+        if is_directory {
+            node.kind = Kind::Directory;
+        }
+        if node.times.len() < TIMES_MAX {
+            node.times.extend(changed.into_iter().chain([time]));
+        }
+    }
+
     fn node(&mut self, ino: Ino) -> &mut Node {
         self.nodes.entry(ino).or_insert_with(|| Node::new(Kind::File))
     }
@@ -203,7 +232,7 @@ impl Shadow {
         let node = self.node(ino);
         node.kind = kind;
         node.is_new = true;
-        node.places = vec![place];
+        node.put(place);
         node.attributes.mode = mode;
         node
     }
@@ -227,10 +256,10 @@ impl Shadow {
         self.leave(moved, &from);
         self.leave(other, &to);
         if let Some(moved) = moved {
-            self.node(moved).places.insert(0, to);
+            self.node(moved).put(to);
         }
         if let (Some(other), RenameMode::Exchange) = (other, mode) {
-            self.node(other).places.insert(0, from);
+            self.node(other).put(from);
         }
     }
 
@@ -292,13 +321,40 @@ impl Shadow {
         names.iter().rev().map(|name| Path::new(std::ffi::OsStr::from_bytes(name))).collect()
     }
 
+    /// The paths that a node may have on the server, whichever of the changes it has by now.
+    fn every_path(&self, ino: Ino) -> Vec<TreePath> {
+        let mut paths = Vec::new();
+        self.climb(ino, &mut Vec::new(), &mut paths);
+        paths
+    }
+
+    /// Adds the paths of a node, of which those below are given, from the deepest up.
+    fn climb<'a>(&'a self, ino: Ino, below: &mut Vec<(Ino, &'a [u8])>, paths: &mut Vec<TreePath>) {
+        for (parent, name) in self.nodes.get(&ino).into_iter().flat_map(|node| &node.ever) {
+            // A directory is never within itself, though its places of different times may say so.
+            let is_known = below.iter().any(|(seen, _)| seen == parent);
+            if is_known || paths.len() >= PASSED_MAX {
+                continue;
+            }
+            below.push((ino, name.as_bytes()));
+            if *parent == Ino::ROOT {
+                let names: Vec<_> = below.iter().rev().map(|(_, name)| *name).collect();
+                paths.push(TreePath::new(&names.join(&b'/')));
+            } else {
+                self.climb(*parent, below, paths);
+            }
+            below.pop();
+        }
+    }
+
     fn item(&mut self, ino: Ino) -> io::Result<Option<Item>> {
         let Some(node) = self.nodes.get_mut(&ino) else { return Ok(None) };
         // A name that it keeps comes first.
         node.places.sort_by_key(|place| !node.was.contains(place));
         let Some(node) = self.nodes.get(&ino) else { return Ok(None) };
         let is_gone = node.places.is_empty();
-        if !node.is_changed || is_gone && node.was.is_empty() && !node.is_lost {
+        let is_passing = is_gone && node.was.is_empty() && !node.is_lost;
+        if !node.is_changed || is_passing && !node.is_new {
             let _ = fs::remove_file(self.file_of(ino));
             return Ok(None);
         }
@@ -326,18 +382,24 @@ impl Shadow {
         if is_gone {
             let _ = fs::remove_file(self.file_of(ino));
         }
-        let unchanged_if = match node.is_new {
-            true => Vec::new(),
-            false => node.times.iter().copied().map(moment).collect(),
-        };
+        let times = node.times.iter().copied().map(moment).collect();
+        let (unchanged_if, own_if) =
+            if node.is_new { (Vec::new(), times) } else { (times, Vec::new()) };
+        let was = paths(&node.was, When::Before);
+        let (moved_from, left) = (moved_from.collect(), paths(&left, When::Moved));
+        let mut passed = self.every_path(ino);
+        passed
+            .retain(|path| [&was, &names, &moved_from, &left].iter().all(|it| !it.contains(path)));
         Ok(Some(Item {
             ino: ino.0,
             kind: node.kind,
-            was: paths(&node.was, When::Before),
+            was,
             unchanged_if,
             names,
-            moved_from: moved_from.collect(),
-            left: paths(&left, When::Moved),
+            moved_from,
+            left,
+            passed,
+            own_if,
             bytes,
             target: node.target.as_deref().map(TreePath::new),
             attributes: node.attributes.clone(),

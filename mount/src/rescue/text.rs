@@ -12,7 +12,7 @@ const RANGES_MAX: usize = 8;
 
 /// The whole list: what ended, why, and each node.
 pub fn list(contents: &Contents) -> String {
-    let Contents { account, written, why, changes, items, notes } = contents;
+    let Contents { account, written, why, changes, items, notes, passing: _ } = contents;
     let mut text = String::new();
     let _ = writeln!(text, "account  {}", Shown(account));
     let _ = writeln!(text, "kept     {written}");

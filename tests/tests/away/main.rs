@@ -9,3 +9,4 @@ mod offline;
 mod offline_power;
 mod sleep;
 mod rescue;
+mod rescue_again;

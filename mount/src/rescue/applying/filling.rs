@@ -1,31 +1,34 @@
 //! Filling files with what is kept: bytes and attributes.
 
-use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use rustix::fs::{SeekFrom, XattrFlags};
+use rustix::fs::{AtFlags, CWD, SeekFrom, Timespec, Timestamps, UTIME_OMIT, XattrFlags, utimensat};
 use xfer_protocol::Timestamp;
 
-use super::item::{Attributes, FileBytes};
-use super::written::{COPY_BYTES, read_range, zero};
+use crate::rescue::item::{Attributes, FileBytes};
+use crate::rescue::written::{COPY_BYTES, read_range, zero};
 
 /// A name beside a path that nothing has.
 pub(super) fn free_name(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().unwrap_or_default();
-    (0..u32::MAX)
-        .map(|count| {
-            let mut beside = name.to_owned();
-            beside.push(".rescued");
-            if count > 0 {
-                beside.push(format!("-{count}"));
-            }
-            path.with_file_name(beside)
-        })
+    names_beside(path)
         .find(|beside| fs::symlink_metadata(beside).is_err())
         .ok_or_else(|| io::ErrorKind::AlreadyExists.into())
+}
+
+/// The names beside a path that are tried one after another.
+pub(super) fn names_beside(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let name = path.file_name().unwrap_or_default();
+    (0..u32::MAX).map(move |count| {
+        let mut beside = name.to_owned();
+        beside.push(".rescued");
+        if count > 0 {
+            beside.push(format!("-{count}"));
+        }
+        path.with_file_name(beside)
+    })
 }
 
 /// Writes the bytes that are kept to a file, which is made if it is not there.
@@ -51,6 +54,9 @@ pub(super) fn fill(path: &Path, kept: &File, bytes: &FileBytes) -> io::Result<()
 
 /// Whether a file has just the bytes that are kept.
 pub(super) fn has_bytes(path: &Path, kept: &File, bytes: &FileBytes) -> io::Result<bool> {
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Ok(false);
+    }
     let there = File::open(path)?;
     let size = there.metadata()?.len();
     if bytes.size.is_some_and(|wanted| wanted != size) {
@@ -72,6 +78,23 @@ pub(super) fn has_bytes(path: &Path, kept: &File, bytes: &FileBytes) -> io::Resu
         }
     }
     Ok(true)
+}
+
+/// Whether a file may be one that [`fill`] did not finish: each of its bytes is the one that is kept,
+/// or zero.
+pub(super) fn has_a_part(path: &Path, kept: &File, bytes: &FileBytes) -> io::Result<bool> {
+    let there = File::open(path)?;
+    let size = there.metadata()?.len();
+    let mut at = next_data(&there, 0)?;
+    while at < size {
+        let len = COPY_BYTES.min(size - at);
+        let (theirs, ours) = (read_range(&there, at, len)?, read_range(kept, at, len)?);
+        if theirs.iter().zip(&ours).any(|(theirs, ours)| *theirs != 0 && theirs != ours) {
+            return Ok(false);
+        }
+        at = next_data(&there, at + len)?;
+    }
+    Ok(bytes.size.is_none_or(|wanted| size <= wanted))
 }
 
 /// Where a file has data next; beyond all files if it has none any more.
@@ -112,8 +135,11 @@ pub(super) fn set_attributes(path: &Path, attributes: &Attributes) -> io::Result
     }
     let moment = mtime.and_then(|(secs, nanos)| Timestamp::new(secs, nanos));
     if let Some(moment) = moment.filter(|_| !is_link) {
-        let times = FileTimes::new().set_modified(SystemTime::from(moment));
-        File::open(path)?.set_times(times)?;
+        let modified = Timespec { tv_sec: moment.secs(), tv_nsec: moment.nanos().into() };
+        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps { last_access, last_modification: modified };
+        // Its permissions may be such that it can't be opened any more.
+        utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(())
 }

@@ -1,0 +1,280 @@
+//! Applying a rescue to a directory, which is a mount of its account.
+//!
+//! **Invariant:** nothing is overwritten or removed that anything but the rescued session has changed
+//! since. A node of the server is recognised by its number, and the time of its last change. So is a
+//! new one of which the first changes reached the server.
+//!
+//! **Invariant:** what was applied is not applied again, also if this is interrupted: each item is
+//! noted once the server has it for good, and a file that is as it should be counts as done.
+
+mod filling;
+mod hidden;
+mod moving;
+mod making;
+mod progress;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use filling::has_a_part;
+use hidden::{Hidden, existing_beside};
+use progress::Progress;
+
+use super::item::{Attributes, Contents, Item, Kind, TreePath};
+
+/// Why an item was not applied.
+#[derive(Debug, thiserror::Error)]
+enum Skip {
+    /// Something else changed or took its place.
+    #[error("{0}")]
+    Conflict(String),
+    /// A system call failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// The outcome of applying a rescue.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The number of items that are applied, now or before.
+    pub applied: usize,
+    /// What was applied otherwise than it was meant, and how.
+    pub notes: Vec<String>,
+    /// What was not applied since something else changed, and how.
+    pub skipped: Vec<String>,
+    /// What could not be applied, and why.
+    pub failed: Vec<String>,
+}
+
+impl Outcome {
+    fn add(&mut self, item: &Item, skip: &Skip) {
+        let line = format!("{}: {skip}", item.name());
+        match skip {
+            Skip::Conflict(_) => self.skipped.push(line),
+            Skip::Io(_) => self.failed.push(line),
+        }
+    }
+}
+
+/// How an item was applied, if it was not as it was meant.
+type Note = Option<String>;
+
+/// Applies what can be applied of a rescue kept in `kept` to the directory `root`, and has `note`
+/// write down how far that is.
+///
+/// # Errors
+/// If it can't be written down.
+pub fn apply(
+    contents: &mut Contents,
+    kept: &Path,
+    root: &Path,
+    note: impl Fn(&Contents) -> io::Result<()>,
+) -> io::Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let mut progress = Progress::new(root, note);
+    let applying = Applying::new(contents, kept, root);
+    let mut failed = applying.move_all(&contents.items, &mut outcome);
+    applying.move_passed(&contents.items, &mut failed, &mut outcome);
+    applying.remove_passing(contents);
+    // Names go before others take their places. Directories go last, when all that was in them has
+    // left; paths are in order, so a directory comes before what is in it.
+    let count = contents.items.len();
+    let steps =
+        [Step::Unlink, Step::Make].into_iter().flat_map(|step| (0..count).map(move |i| (step, i)));
+    for (step, index) in steps.chain((0..count).rev().map(|index| (Step::Remove, index))) {
+        if contents.items[index].applied || failed.contains(&index) {
+            continue;
+        }
+        if matches!(step, Step::Make) && applying.changes_a_file(&contents.items[index], index) {
+            // If this is interrupted, the change of the file is known to be this one.
+            contents.items[index].begun = true;
+            progress.note(contents, &mut outcome)?;
+        }
+        let item = &mut contents.items[index];
+        match applying.take(step, item, index) {
+            Ok(remark) => {
+                item.applied = matches!(step, Step::Remove) == item.names.is_empty()
+                    && !matches!(step, Step::Unlink);
+                outcome.notes.extend(remark.map(|remark| format!("{}: {remark}", item.name())));
+                progress.add(index);
+            }
+            Err(skip) => {
+                failed.insert(index);
+                outcome.add(item, &skip);
+            }
+        }
+        if progress.is_due() {
+            progress.note(contents, &mut outcome)?;
+        }
+    }
+    applying.hidden.clear();
+    progress.note(contents, &mut outcome)?;
+    outcome.applied = count - contents.unapplied();
+    Ok(outcome)
+}
+
+/// A step of applying, after nodes have been moved.
+#[derive(Clone, Copy)]
+enum Step {
+    Unlink,
+    Make,
+    Remove,
+}
+
+/// The node of an item as the server has it now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Existing {
+    /// It is new, so there is none.
+    None,
+    /// Only the rescued session has changed it.
+    Unchanged,
+    /// Something else has changed it.
+    Changed,
+    /// It is gone.
+    Gone,
+}
+
+struct Applying<'a> {
+    kept: &'a Path,
+    root: &'a Path,
+    /// The numbers of the items' nodes.
+    inos: Vec<u64>,
+    /// The nodes themselves, as they were before anything was applied.
+    existing: Vec<Existing>,
+    /// The items that are to be removed.
+    removed: Vec<usize>,
+    /// The names that are to be removed, each with its item.
+    leaving: BTreeMap<PathBuf, usize>,
+    /// The places that nodes are to have.
+    taken: BTreeSet<PathBuf>,
+    /// The places that directories are to have, each with its number and attributes.
+    directories: BTreeMap<PathBuf, (u64, Attributes)>,
+    /// Where new nodes are made.
+    hidden: Hidden,
+}
+
+impl<'a> Applying<'a> {
+    fn new(contents: &Contents, kept: &'a Path, root: &'a Path) -> Applying<'a> {
+        let items = &contents.items;
+        let at = |path: &TreePath| root.join(path.as_path());
+        let left = items.iter().enumerate();
+        let left = left.flat_map(|(index, item)| item.left.iter().map(move |path| (path, index)));
+        let directories = items.iter().filter(|item| item.kind == Kind::Directory);
+        let directories = directories.filter_map(|item| Some((item.names.first()?, item)));
+        let mut applying = Applying {
+            kept,
+            root,
+            inos: items.iter().map(|item| item.ino).collect(),
+            existing: Vec::new(),
+            removed: (0..items.len()).filter(|index| items[*index].names.is_empty()).collect(),
+            leaving: left.map(|(path, index)| (at(path), index)).collect(),
+            taken: items.iter().flat_map(|item| &item.names).map(at).collect(),
+            directories: directories
+                .map(|(path, item)| (at(path), (item.ino, item.attributes.clone())))
+                .collect(),
+            hidden: Hidden::new(contents, root),
+        };
+        applying.existing = items.iter().map(|item| applying.find(item)).collect();
+        applying
+    }
+
+    fn at(&self, path: &TreePath) -> PathBuf {
+        self.root.join(path.as_path())
+    }
+
+    /// Finds the node of an item, by its number. The server may have made the first changes already.
+    fn find(&self, item: &Item) -> Existing {
+        let is_new = item.was.is_empty() && item.unchanged_if.is_empty();
+        let names = item.was.iter().chain(&item.moved_from).chain(&item.left).chain(&item.names);
+        let names = names.map(|path| self.at(path));
+        let aside = item
+            .moved_from
+            .iter()
+            .flat_map(|path| existing_beside(&self.at(path)).collect::<Vec<_>>());
+        let places = names.chain(aside).chain(self.passed(item));
+        let mut there = places.filter_map(|path| Some((fs::symlink_metadata(&path).ok()?, path)));
+        match there.find(|(there, _)| there.ino() == item.ino) {
+            Some((there, _)) if is_unchanged(item, &there) => Existing::Unchanged,
+            Some((_, path)) if item.begun && self.is_begun(item, &path) => Existing::Unchanged,
+            // Its changes can still be made elsewhere.
+            Some((_, path)) if is_new && !self.taken.contains(&path) => Existing::None,
+            Some(_) => Existing::Changed,
+            None if is_new => Existing::None,
+            None => Existing::Gone,
+        }
+    }
+
+    /// Whether a file may be as an interrupted attempt has left it. Of one that was changed in part,
+    /// nothing more is known.
+    fn is_begun(&self, item: &Item, path: &Path) -> bool {
+        item.bytes.as_ref().filter(|bytes| bytes.is_whole).is_none_or(|bytes| {
+            let kept = File::open(self.kept.join(bytes.file.as_path()));
+            kept.and_then(|kept| has_a_part(path, &kept, bytes)).unwrap_or(false)
+        })
+    }
+
+    /// The names that the node of an item had meanwhile, but for those that a symbolic link leads to.
+    fn passed(&self, item: &Item) -> impl Iterator<Item = PathBuf> {
+        let passed = item.passed.iter().filter(|path| !self.has_link_above(path));
+        passed.map(|path| self.at(path))
+    }
+
+    /// Whether the node at a place is to leave it, and only the rescued session has changed it.
+    fn is_free(&self, place: &Path, there: &Metadata) -> bool {
+        let is_it = |index: &usize| {
+            self.inos[*index] == there.ino() && self.existing[*index] == Existing::Unchanged
+        };
+        self.leaving.get(place).is_some_and(is_it) || self.removed.iter().any(is_it)
+    }
+
+    fn take(&self, step: Step, item: &Item, index: usize) -> Result<Note, Skip> {
+        self.check_paths(item)?;
+        match step {
+            Step::Unlink => self.unlink(item, index).map(|()| None),
+            Step::Make => self.make(item, index),
+            Step::Remove => self.remove(item).map(|()| None),
+        }
+    }
+
+    /// Refuses an item whose path leads through a symbolic link, which may lead out of the tree.
+    fn check_paths(&self, item: &Item) -> Result<(), Skip> {
+        let paths = item.was.iter().chain(&item.moved_from).chain(&item.left).chain(&item.names);
+        for path in paths {
+            if self.has_link_above(path) {
+                return Err(Skip::Conflict("a symbolic link is in its path now".into()));
+            }
+        }
+        Ok(())
+    }
+
+    fn has_link_above(&self, path: &TreePath) -> bool {
+        let mut above = path.as_path().ancestors().skip(1).filter(|above| *above != Path::new(""));
+        above.any(|above| {
+            fs::symlink_metadata(self.root.join(above)).is_ok_and(|there| there.is_symlink())
+        })
+    }
+
+    /// Whether an item changes a file of the server in place.
+    fn changes_a_file(&self, item: &Item, index: usize) -> bool {
+        item.bytes.is_some() && self.existing[index] == Existing::Unchanged && !item.begun
+    }
+}
+
+fn gone() -> Skip {
+    Skip::Conflict("is not on the server any more".into())
+}
+
+fn in_the_way() -> Skip {
+    Skip::Conflict("something else is there now".into())
+}
+
+/// Directories change with every name in them, so they are not compared.
+fn is_unchanged(item: &Item, there: &Metadata) -> bool {
+    let changed = (there.ctime(), there.ctime_nsec() as u32);
+    there.is_dir() && item.kind == Kind::Directory
+        || item.unchanged_if.contains(&changed)
+        || item.own_if.contains(&changed)
+}
