@@ -125,6 +125,10 @@ pub trait Dial: Send + Sync + 'static {
         Box::pin(std::future::pending())
     }
 
+    /// Has what the last log link did not deliver yet thrown away once that link is closed. Otherwise the
+    /// system goes on delivering it.
+    fn give_up(&self) {}
+
     /// Whether this machine no longer has the address from which the last log link was opened.
     fn has_lost_address(&self) -> bool {
         false

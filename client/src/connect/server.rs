@@ -5,6 +5,8 @@
 //! **Invariant:** a password is sent only to a server whose certificate is trusted.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -64,6 +66,8 @@ pub(super) struct Server {
     changes: NetworkChanges,
     /// This machine's end of the last log link.
     local: Mutex<Option<SocketAddr>>,
+    /// The socket of that link, as long as it is open.
+    socket: Mutex<Weak<OwnedFd>>,
 }
 
 impl Dial for Server {
@@ -87,6 +91,12 @@ impl Dial for Server {
 
     fn network_change(&self) -> Happening<'_> {
         Box::pin(self.changes.next())
+    }
+
+    fn give_up(&self) {
+        if let Some(socket) = self.socket.lock().upgrade() {
+            tcp::reset_when_closed(&socket);
+        }
     }
 
     fn has_lost_address(&self) -> bool {
@@ -123,8 +133,9 @@ impl Server {
         fresh: Mutex<Option<(Stream, Instant)>>,
     ) -> Server {
         let (changes, local) = (NetworkChanges::default(), Mutex::default());
+        let socket = Mutex::default();
         let address = Mutex::new(address);
-        Server { target, address, verification, fresh, key, changes, local }
+        Server { target, address, verification, fresh, key, changes, local, socket }
     }
 
     /// The key of the session, to be kept secret.
@@ -145,8 +156,7 @@ impl Server {
         let attempt = || self.log_in_once(&opening, purpose);
         let (grant, stream, time) = though_busy(BUSY_MAX, attempt).await?;
         check_grant(&grant)?;
-        self.note_local(&stream);
-        let (reader, writer) = halves(stream);
+        let (reader, writer) = self.log_halves(stream);
         Ok((LogLink { grant, missed: None, reader, writer }, time))
     }
 
@@ -200,13 +210,19 @@ impl Server {
         };
         check_grant(&grant)?;
         *self.address.lock() = reached;
-        self.note_local(&stream);
-        let (reader, writer) = halves(stream);
+        let (reader, writer) = self.log_halves(stream);
         Ok(LogLink { grant, missed, reader, writer })
     }
 
-    fn note_local(&self, stream: &Stream) {
-        *self.local.lock() = stream.get_ref().0.local_addr().ok();
+    /// The halves of a log link, which is the last one from now on.
+    fn log_halves(&self, stream: Stream) -> (Reader, Writer) {
+        let tcp = stream.get_ref().0;
+        *self.local.lock() = tcp.local_addr().ok();
+        let Ok(socket) = tcp.as_fd().try_clone_to_owned() else { return halves(stream) };
+        let socket = Arc::new(socket);
+        *self.socket.lock() = Arc::downgrade(&socket);
+        let (reader, writer) = halves(stream);
+        (Box::new(tcp::WithSocket { reader, _socket: socket }), writer)
     }
 
     /// Opens one more link of a session.

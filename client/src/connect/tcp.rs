@@ -5,9 +5,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -15,6 +20,7 @@ use tokio::time::timeout;
 use xfer_protocol::limits::IDLE_HEARTBEAT_MS;
 use xfer_protocol::message::Silence;
 
+use super::dial::Reader;
 use super::error::EndpointError;
 use super::target::Target;
 
@@ -77,6 +83,29 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
         TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
+}
+
+/// Has the system throw away what a connection did not deliver once it is closed.
+pub(super) fn reset_when_closed(socket: &OwnedFd) {
+    if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!("can't reset the connection: {error}");
+    }
+}
+
+/// A half of a connection that is read from, and its socket, which is closed together with it.
+pub(super) struct WithSocket {
+    pub(super) reader: Reader,
+    pub(super) _socket: Arc<OwnedFd>,
+}
+
+impl AsyncRead for WithSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.reader).poll_read(context, into)
+    }
 }
 
 fn explain(error: io::Error) -> EndpointError {

@@ -128,9 +128,11 @@ impl Client {
         let _ = tokio::time::timeout(KEPT_MAX, kept).await;
     }
 
-    /// Ends the session without waiting for the server. [`Client::trace`] has what is lost to it.
+    /// Ends the session without waiting for the server. [`Client::trace`] has what is lost to it, and
+    /// is not delivered later.
     pub async fn abandon(self: &Arc<Self>) {
         self.write_back().await;
+        self.dial.give_up();
         self.end(Ending::Abandoned);
         self.service.abort_all();
     }

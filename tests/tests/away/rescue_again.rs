@@ -3,9 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::{self, ErrorKind, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, RwLock};
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 use xfer_tests::programs::program;
@@ -253,4 +259,74 @@ fn a_new_file_that_reached_the_server_and_that_others_changed_is_not_overwritten
     assert_eq!((read("gone"), read("saved")), ("gone\ntheirs\n".into(), "saved\n".into()));
     assert_eq!(read(".saved.tmp"), "saved\ntheirs\n");
     mount.unmount();
+}
+
+/// A way to a server on which changes stop. Then it tells of each connection how it ends.
+struct Way {
+    address: SocketAddr,
+    stops: Arc<AtomicBool>,
+    /// Held for writing as long as nothing is read.
+    stopped: Arc<RwLock<()>>,
+    ends: Receiver<io::Result<()>>,
+}
+
+impl Way {
+    fn to(server: SocketAddr) -> Way {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stops, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(RwLock::new(())));
+        let (sender, ends) = channel();
+        let (theirs, lock) = (stops.clone(), stopped.clone());
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let server = TcpStream::connect(server).unwrap();
+                let (mut from, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                thread::spawn(move || io::copy(&mut from, &mut to));
+                let (stops, lock, sender) = (theirs.clone(), lock.clone(), sender.clone());
+                thread::spawn(move || pass(client, server, &stops, &lock, &sender));
+            }
+        });
+        Way { address, stops, stopped, ends }
+    }
+}
+
+/// Passes what a client sends to the server until that stops; then reads the rest and passes nothing.
+fn pass(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    stops: &AtomicBool,
+    stopped: &RwLock<()>,
+    ends: &Sender<io::Result<()>>,
+) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = client.read(&mut buffer);
+        if stops.load(Ordering::SeqCst) {
+            drop(stopped.read());
+        }
+        match read {
+            Ok(0) => break drop(ends.send(Ok(()))),
+            Err(error) => break drop(ends.send(Err(error))),
+            Ok(_) if stops.load(Ordering::SeqCst) => {}
+            Ok(count) => drop(io::Write::write_all(&mut server, &buffer[..count])),
+        }
+    }
+}
+
+#[test]
+fn what_an_abandoned_mount_had_not_delivered_is_not_delivered_later() {
+    let world = World::new(&["alice"]);
+    let way = Way::to(world.server.address);
+    let mount = world.mounting("alice").through(way.address).start();
+    mount.shell("ls");
+    mount.sync();
+    let nothing_is_read = way.stopped.write().unwrap();
+    way.stops.store(true, Ordering::SeqCst);
+    mount.shell("head -c 24000000 /dev/zero | tr '\\0' x > big");
+    abandon(mount);
+    drop(nothing_is_read);
+    let mut ends = std::iter::from_fn(|| way.ends.recv_timeout(PATIENCE).ok());
+    let is_reset =
+        |end: io::Result<()>| end.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+    assert!(ends.any(is_reset), "everything was delivered");
 }
