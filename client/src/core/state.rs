@@ -255,13 +255,15 @@ impl Core {
         }
     }
 
-    /// Keeps all loaded rows, beyond the limit if need be, until [`Core::release_rows`].
-    pub(crate) fn hold_rows(&mut self) {
+    /// Keeps loaded rows and cached bytes, beyond the limits if need be, until [`Core::release_loaded`].
+    pub(crate) fn hold_loaded(&mut self) {
         self.replica.hold();
+        self.data.cache.hold();
     }
 
-    /// Ends one [`Core::hold_rows`].
-    pub(crate) fn release_rows(&mut self) {
+    /// Ends one [`Core::hold_loaded`].
+    pub(crate) fn release_loaded(&mut self) {
         self.replica.release();
+        self.data.cache.release();
     }
 }

@@ -12,9 +12,9 @@ use super::Client;
 use super::away::{Answer, Patience};
 use crate::core::{Core, Effects, Pause, Stop};
 
-/// After so many loads for one operation, all loaded rows are kept until it is done. An operation
-/// that needs more rows at once than fit the memory limit would otherwise load the same ones for
-/// ever.
+/// After so many loads for one operation, everything that is loaded is kept until it is done. An
+/// operation that needs more at once than fits the memory limits, beside what other operations need
+/// and what is not durable, would otherwise load the same rows or bytes for ever.
 const LOADS_BEFORE_HOLD: usize = 16;
 
 /// What an operation does while another client has the seat.
@@ -26,19 +26,19 @@ enum Without {
     Refuse,
 }
 
-/// Keeps all loaded rows until it is dropped.
+/// Keeps everything that is loaded until it is dropped.
 struct Hold<'a>(&'a Client);
 
 impl<'a> Hold<'a> {
     fn new(client: &'a Client) -> Hold<'a> {
-        client.lock().hold_rows();
+        client.lock().hold_loaded();
         Hold(client)
     }
 }
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        self.0.lock().release_rows();
+        self.0.lock().release_loaded();
     }
 }
 
@@ -191,12 +191,14 @@ impl Client {
         let mut _hold = None;
         loop {
             let mut is_last = false;
+            if matches!(pause, Pause::Rows(_) | Pause::Data(_)) {
+                loads += 1;
+                if loads == LOADS_BEFORE_HOLD {
+                    _hold = Some(Hold::new(self));
+                }
+            }
             match pause {
                 Pause::Rows(needs) => {
-                    loads += 1;
-                    if loads == LOADS_BEFORE_HOLD {
-                        _hold = Some(Hold::new(self));
-                    }
                     self.patiently(&mut patience, without, self.load(needs)).await?;
                 }
                 Pause::Data(waits) => {

@@ -14,9 +14,9 @@
 //! not evicted. It may be spilled. Otherwise an older answer could be taken for the present state.
 
 mod rebasing;
+mod evicting;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -28,13 +28,11 @@ use xfer_protocol::{ContentId, Seq};
 use crate::core::away::Spill;
 
 use super::chunk::{CHUNK_BYTES, Chunk, zeros};
+use evicting::Spilling;
 
 /// The longest range that is zeroed or copied in the cache, in bytes. A longer one becomes unknown,
 /// and is fetched again when it is read.
 const ZERO_BYTES_MAX: u64 = 1 << 20;
-
-/// The most chunks that one eviction passes over because they must stay.
-const EVICTION_TRIES: usize = 64;
 
 /// A content, and the index of a chunk in it.
 type Key = (ContentId, u64);
@@ -46,6 +44,8 @@ pub(in crate::core) struct Cache {
     chunks: LruCache<Key, Entry>,
     bytes: usize,
     bytes_max: usize,
+    /// The number of operations for which all chunks are kept.
+    holders: usize,
     durable: Seq,
     /// The fetches in flight. Each stands under every chunk that it touches, with its whole range.
     fetches: BTreeMap<Key, Vec<Fetch>>,
@@ -62,20 +62,6 @@ struct Entry {
     changed: Seq,
     /// Whether its bytes are spilled, so that they take no memory.
     is_spilled: bool,
-}
-
-/// Where chunks that can't be evicted may go.
-#[derive(Default)]
-struct Spilling {
-    to: Option<Arc<dyn Spill>>,
-    /// Whether there may be any.
-    is_used: bool,
-}
-
-impl fmt::Debug for Spilling {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spilling").field("is_used", &self.is_used).finish_non_exhaustive()
-    }
 }
 
 /// The memory that a chunk takes beside its parts, in bytes, roughly.
@@ -125,6 +111,7 @@ impl Cache {
             chunks: LruCache::unbounded(),
             bytes: 0,
             bytes_max,
+            holders: 0,
             durable,
             fetches: BTreeMap::new(),
             after: BTreeMap::new(),
@@ -455,46 +442,5 @@ impl Cache {
         }
         let cached = self.chunks.iter().map(|(key, _)| key);
         cached.chain(self.fetches.keys()).filter(|key| here(key)).map(|key| key.1).collect()
-    }
-
-    fn evict(&mut self) {
-        let mut tries = 0;
-        while self.bytes > self.bytes_max && tries < EVICTION_TRIES {
-            let Some((key, mut entry)) = self.chunks.pop_lru() else { return };
-            self.bytes -= entry.memory();
-            if entry.changed > self.durable || self.fetches.contains_key(&key) {
-                self.spilling.take(&mut entry);
-                // It counts as just used, so that the next try meets another one.
-                self.bytes += entry.memory();
-                self.chunks.put(key, entry);
-                tries += 1;
-            }
-        }
-    }
-
-    /// Forgets spilled chunks that can be fetched again.
-    fn drop_spilled(&mut self) {
-        if !std::mem::take(&mut self.spilling.is_used) {
-            return;
-        }
-        let spilled = self.chunks.iter().filter(|(_, entry)| entry.is_spilled);
-        let spilled: Vec<_> = spilled.map(|(key, entry)| (*key, entry.changed)).collect();
-        for (key, changed) in spilled {
-            if changed > self.durable {
-                self.spilling.is_used = true;
-            } else if let Some(entry) = self.chunks.pop(&key) {
-                self.bytes -= entry.memory();
-            }
-        }
-    }
-}
-
-impl Spilling {
-    /// Spills a chunk, if that is possible.
-    fn take(&mut self, entry: &mut Entry) {
-        if let Some(to) = self.to.as_ref().filter(|_| !entry.is_spilled) {
-            entry.is_spilled = entry.chunk.spill(|bytes| to.store(bytes));
-            self.is_used |= entry.is_spilled;
-        }
     }
 }
