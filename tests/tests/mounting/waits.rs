@@ -191,7 +191,11 @@ fn what_stands_in_the_mailbox_of_a_user_who_was_removed_can_be_seen_and_removed(
     wait_for_state(&mailbox.join("late"), "refused");
     assert_eq!(alice.shell("ls outbox && ls outbox/bob"), "bob\nlate\nletter\nnotes.part");
     assert_eq!(alice.shell("cat outbox/bob/notes.part"), "draft");
-    assert_eq!(errno(File::create(mailbox.join("more"))), libc::ENOENT);
+    // The news of that comes by another connection.
+    wait_until("news of the removal", PATIENCE, || match File::create(mailbox.join("more")) {
+        Ok(_) => fs::remove_file(mailbox.join("more")).is_err(),
+        created => errno(created) == libc::ENOENT,
+    });
     alice.shell("echo text > mine");
     assert_eq!(errno(fs::rename(alice.path("mine"), mailbox.join("mine"))), libc::ENOENT);
     assert_eq!(errno(fs::rename(mailbox.join("notes.part"), mailbox.join("notes"))), libc::ENOENT);
