@@ -91,6 +91,14 @@ fn assert_whole(directory: &Path, reference: &Path) {
     }
 }
 
+/// Applies a rescue, which finds nothing to say and leaves the mount the same as the reference.
+#[track_caller]
+fn assert_applies_whole(world: &World, name: &str, mount: &Mount, reference: &Path) {
+    let applied = world.rescue(&["apply", name]).succeeded();
+    assert_eq!(applied.stderr, "", "{applied:?}");
+    assert_same(&snapshot_without_times(reference), &snapshot_without_times(mount.root()));
+}
+
 #[test]
 fn an_apply_that_is_killed_again_and_again_shows_no_part_of_a_new_file_and_leaves_no_copies() {
     let (world, reference) = world_with_a_rescue();
@@ -118,9 +126,7 @@ fn an_apply_that_is_killed_again_and_again_shows_no_part_of_a_new_file_and_leave
         applying.wait().unwrap();
         assert_whole(mount.root(), &reference);
     }
-    let applied = world.rescue(&["apply", &name]).succeeded();
-    assert_eq!(applied.stderr, "", "{applied:?}");
-    assert_same(&snapshot_without_times(&reference), &snapshot_without_times(mount.root()));
+    assert_applies_whole(&world, &name, &mount, &reference);
     mount.unmount();
 }
 
@@ -141,9 +147,7 @@ fn an_apply_that_meets_the_quota_leaves_no_part_of_a_file_and_is_finished_by_the
         assert!(!mount.shell("ls -A").contains("rescue"), "{}", mount.shell("ls -A"));
     }
     world.server.command(&["user", "quota", "alice", "--quota", "1GiB"]).succeeded();
-    let applied = world.rescue(&["apply", &name]).succeeded();
-    assert_eq!(applied.stderr, "", "{applied:?}");
-    assert_same(&snapshot_without_times(&reference), &snapshot_without_times(mount.root()));
+    assert_applies_whole(&world, &name, &mount, &reference);
     mount.unmount();
 }
 
@@ -162,9 +166,7 @@ fn what_an_apply_made_before_it_lost_its_mount_is_not_taken_for_applied() {
     drop(mount);
     let mount = world.mount("alice");
     assert_whole(mount.root(), &reference);
-    let applied = world.rescue(&["apply", &name]).succeeded();
-    assert_eq!(applied.stderr, "", "{applied:?}");
-    assert_same(&snapshot_without_times(&reference), &snapshot_without_times(mount.root()));
+    assert_applies_whole(&world, &name, &mount, &reference);
     mount.unmount();
 }
 
@@ -236,9 +238,7 @@ fn what_reached_the_server_of_an_abandoned_mount_is_completed_in_place() {
     }
     assert!(!mount.path("two").exists() && mount.path("passing/x").exists(), "{there}");
     let number = fs::metadata(mount.path("doc")).unwrap().ino();
-    let applied = world.rescue(&["apply", &world.only_rescue()]).succeeded();
-    assert_eq!(applied.stderr, "", "{applied:?}");
-    assert_same(&snapshot_without_times(&reference), &snapshot_without_times(mount.root()));
+    assert_applies_whole(&world, &world.only_rescue(), &mount, &reference);
     assert_eq!(fs::metadata(mount.path("doc")).unwrap().ino(), number);
     mount.unmount();
 }
