@@ -1,8 +1,8 @@
 //! Making what is new: in a directory that is not shown, until it can have its name.
 //!
 //! **Invariant:** a name that was not there before leads to a whole node with its attributes, however
-//! applying is interrupted. What that leaves in the hidden directory is taken up, or removed, by the
-//! next one.
+//! applying is interrupted. The next attempt takes up, or removes, what an interrupted one leaves in the
+//! hidden directory.
 
 use std::fs::{self, File};
 use std::io;
@@ -34,10 +34,8 @@ impl Hidden {
     }
 
     fn place(&self, ino: u64) -> io::Result<PathBuf> {
-        match fs::create_dir(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            Err(_) => {}
-            Ok(()) => fs::set_permissions(&self.path, fs::Permissions::from_mode(OWNER_ALL))?,
+        if create_if_missing(&self.path)? {
+            fs::set_permissions(&self.path, fs::Permissions::from_mode(OWNER_ALL))?;
         }
         Ok(self.path.join(ino.to_string()))
     }
@@ -75,10 +73,7 @@ impl Hidden {
         attributes: &Attributes,
     ) -> io::Result<()> {
         let place = self.place(ino)?;
-        match fs::create_dir(&place) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            Err(_) | Ok(()) => {}
-        }
+        create_if_missing(&place)?;
         let movable = attributes.mode.map(|mode| mode | OWNER_ALL as u16);
         set_attributes(&place, &Attributes { mode: movable, ..attributes.clone() })?;
         rename_new(&place, path)?;
@@ -96,15 +91,26 @@ impl Hidden {
             if !self.names.iter().any(|own| *own == *name.to_string_lossy()) {
                 continue;
             }
-            let path = entry.path();
             let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let removed = if is_directory { fs::remove_dir(&path) } else { fs::remove_file(&path) };
-            if removed.is_err() {
+            if remove_node(&entry.path(), is_directory).is_err() {
                 return;
             }
         }
         let _ = fs::remove_dir(&self.path);
     }
+}
+
+/// Makes a directory, and returns whether it was missing.
+fn create_if_missing(path: &Path) -> io::Result<bool> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        created => created.map(|()| true),
+    }
+}
+
+/// Removes a file or an empty directory.
+pub(super) fn remove_node(path: &Path, is_directory: bool) -> io::Result<()> {
+    if is_directory { fs::remove_dir(path) } else { fs::remove_file(path) }
 }
 
 /// Renames a node to a name that nothing has.

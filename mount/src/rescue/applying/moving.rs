@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::filling::free_name;
-use super::hidden::{existing_beside, is_node};
+use super::hidden::{existing_beside, is_node, remove_node};
 use super::{Applying, Existing, Outcome, Skip, gone, in_the_way, is_unchanged};
 use crate::rescue::item::{Contents, Item, Kind};
 
@@ -122,9 +122,7 @@ impl Applying<'_> {
             }
         }
     }
-}
 
-impl Applying<'_> {
     /// Removes the names that a node does not keep.
     pub(super) fn unlink(&self, item: &Item, index: usize) -> Result<(), Skip> {
         if item.kind == Kind::Directory {
@@ -183,8 +181,7 @@ impl Applying<'_> {
             for (there, path) in places.filter_map(|(there, path)| Some((there.ok()?, path))) {
                 if there.ino() == item.ino && is_unchanged(item, &there) {
                     // It may have become the place of something else.
-                    let _ =
-                        if there.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
+                    let _ = remove_node(&path, there.is_dir());
                 }
             }
         }
