@@ -4,7 +4,7 @@
 /// Has this process and the programs that it starts take SIGINT and SIGQUIT as they do on a terminal.
 pub fn as_on_a_terminal() {
     for signal in [libc::SIGINT, libc::SIGQUIT] {
-        // SAFETY: the default handler is none of this process's code.
+        // SAFETY: the default disposition runs no code of this process.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }

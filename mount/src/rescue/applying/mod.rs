@@ -127,7 +127,7 @@ enum Step {
 /// The node of an item as the server has it now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Existing {
-    /// It is new, so there is none.
+    /// The item is new: the server has no node of it.
     None,
     /// Only the rescued session has changed it.
     Unchanged,
