@@ -13,50 +13,71 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
+
 use crate::embedded::place::options;
 
 /// The number of digits, with leading zeros.
 const DIGITS: usize = 20;
 
-/// The file with the counter's last value.
+/// The file with the counter's last value, which only rises: threads take turns by the mutex, and
+/// processes by the file's lock (flock(2)).
 pub(in crate::embedded::sqlite) struct Mark {
-    file: File,
+    file: Mutex<File>,
 }
 
 impl Mark {
     pub(in crate::embedded::sqlite) fn open(dir: &Path) -> io::Result<Mark> {
-        Ok(Mark { file: options().create(true).open(dir.join("numbers"))? })
+        Ok(Mark { file: Mutex::new(options().create(true).open(dir.join("numbers"))?) })
     }
 
     /// The value; `None` in a store that was used only by versions that did not write it.
     pub(in crate::embedded::sqlite) fn read(&self) -> io::Result<Option<u64>> {
-        let mut text = [0; DIGITS];
-        match self.file.read_exact_at(&mut text, 0) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            read => read?,
-        }
-        Ok(std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()))
+        read(&self.file.lock())
     }
 
-    /// Raises the value. If another process does so at the same time, either value may stay; both
-    /// were durable.
+    /// Raises the value.
     pub(in crate::embedded::sqlite) fn raise(&self, number: u64) -> io::Result<()> {
-        if self.read()?.is_some_and(|before| before >= number) {
-            return Ok(());
-        }
-        self.file.write_all_at(format!("{number:0DIGITS$}\n").as_bytes(), 0)
+        raise(&self.file.lock(), number)
     }
 
     /// Raises the value and makes it durable.
     pub(in crate::embedded::sqlite) fn raise_durably(&self, number: u64) -> io::Result<()> {
-        self.raise(number)?;
-        self.file.sync_data()
+        let file = self.file.lock();
+        raise(&file, number)?;
+        file.sync_data()
     }
+}
+
+fn read(file: &File) -> io::Result<Option<u64>> {
+    let mut text = [0; DIGITS];
+    match file.read_exact_at(&mut text, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    Ok(std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()))
+}
+
+/// Raises the value, unless it is as high already. The lock spans both steps: a lower value written
+/// over a higher one would hide that the database is older.
+fn raise(file: &File, number: u64) -> io::Result<()> {
+    retry_on_intr(|| flock(file, FlockOperation::LockExclusive))?;
+    let raised = match read(file) {
+        Ok(Some(before)) if before >= number => Ok(()),
+        Ok(_) => file.write_all_at(format!("{number:0DIGITS$}\n").as_bytes(), 0),
+        Err(error) => Err(error),
+    };
+    flock(file, FlockOperation::Unlock)?;
+    raised
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Barrier;
+
     use super::*;
 
     #[test]
@@ -68,5 +89,26 @@ mod tests {
         mark.raise(1 << 40).unwrap();
         mark.raise_durably(9).unwrap();
         assert_eq!(Mark::open(dir.path()).unwrap().read().unwrap(), Some(1 << 40));
+    }
+
+    #[test]
+    fn it_rises_to_the_highest_that_several_threads_and_processes_raise_it_to() {
+        let dir = tempfile::tempdir().unwrap();
+        // Each opening has a lock of its own, as that of another process has.
+        let marks = [Mark::open(dir.path()).unwrap(), Mark::open(dir.path()).unwrap()];
+        for round in 1..=300 {
+            let highest = round * 100;
+            let start = Barrier::new(8);
+            std::thread::scope(|scope| {
+                for (thread, mark) in marks.iter().cycle().take(8).enumerate() {
+                    let start = &start;
+                    scope.spawn(move || {
+                        start.wait();
+                        mark.raise(highest - thread as u64).unwrap();
+                    });
+                }
+            });
+            assert_eq!(marks[0].read().unwrap(), Some(highest));
+        }
     }
 }
