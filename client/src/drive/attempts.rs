@@ -148,8 +148,10 @@ impl Client {
             }
         };
         let result = match result {
-            // Whatever it waits for, it may hold a lock without which the kernel can't forget.
-            Err(Stop::Pause(_)) if core.has_lost_seat() => Err(Errno::EBUSY.into()),
+            // Whatever it waits for, only a client with the seat brings it about.
+            Err(Stop::Pause(pause)) if core.has_lost_seat() => {
+                core.must_have_seat().and(Err(pause.into()))
+            }
             result => result.map(|done| (done, self.answers.note())),
         };
         let effects = core.take_effects();
@@ -245,7 +247,7 @@ impl Client {
     ) -> Result<(), Errno> {
         tokio::select! {
             biased;
-            // The attempt, when it is made again, is refused.
+            // The attempt, when it is made again, waits for the seat or is refused.
             () = self.seat_lost(), if matches!(without, Without::Wait) => Ok(()),
             () = self.without_seat(), if matches!(without, Without::Refuse) => Ok(()),
             done = work => match done {

@@ -33,16 +33,6 @@ impl File {
         Ok(File { client: client.clone(), ino, handle, is_closed: false })
     }
 
-    /// The size in bytes.
-    ///
-    /// # Errors
-    /// Those of the tree.
-    pub async fn size(&self) -> Result<u64, Errno> {
-        let ino = self.ino;
-        let node = self.client.call(move |core: &mut Core| core.attributes(ino)).await?.1;
-        Ok(node.file().map_or(0, |data| data.size))
-    }
-
     /// Reads bytes from `offset` on. They are fewer than `len` only at the end of the file.
     ///
     /// # Errors

@@ -136,9 +136,8 @@ impl Files {
     /// # Errors
     /// Those of [`Files::open_file`] and [`File::read_at`].
     pub async fn read(&self, path: impl AsRef<Path>) -> Result<Vec<u8>, Errno> {
-        let file = self.open_file(path).await?;
-        let size = file.size().await?;
-        file.read_at(0, size).await
+        // Not up to its size: others may change that before the bytes are read.
+        self.open_file(path).await?.read_at(0, u64::MAX).await
     }
 
     /// Writes a whole file, which is made or replaced. In a mailbox, this sends it.

@@ -3,7 +3,8 @@
 //! A client without the seat is *dormant*. Another client may change the tree then, so nothing that is
 //! known of it is shown. A client that gives its seat up outdates what the kernel keeps first, with
 //! the session still running: so requests are answered meanwhile, and none holds a lock for which a
-//! notice waits. One whose seat was taken does so afterwards, and refuses requests until it is done.
+//! notice waits. One whose seat was taken does so afterwards, while requests wait. If one of them
+//! holds such a lock, all that wait are refused until the kernel was told.
 //!
 //! **Invariant:** while another client may have the seat, no row and no byte of the tree is shown, and
 //! no change is made.
@@ -25,6 +26,9 @@ const TENURE_MIN: Duration = Duration::from_secs(2);
 
 /// The most answers that are noted while the kernel's cache is being outdated.
 const ANSWERED_MAX: usize = 10_000;
+
+/// A seat that was lost just now.
+const LOST: Seat = Seat::Lost { refuses: false };
 
 /// Whether this client has the account's seat.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,7 +56,11 @@ pub(in crate::core) enum Seat {
         is_settled: bool,
     },
     /// Another client may have it, and the kernel may still keep what is out of date.
-    Lost,
+    Lost {
+        /// Whether requests are refused meanwhile, since one that waits may hold a lock without which the
+        /// kernel can't forget.
+        refuses: bool,
+    },
 }
 
 /// The client that has the seat, as the server said last.
@@ -69,7 +77,7 @@ impl Seat {
     pub(in crate::core) fn is_held(&self) -> bool {
         match self {
             Seat::Held { .. } | Seat::Leaving { .. } => true,
-            Seat::Left { .. } | Seat::Lost => false,
+            Seat::Left { .. } | Seat::Lost { .. } => false,
         }
     }
 }
@@ -94,21 +102,28 @@ impl Core {
     /// Whether the client has no seat, or will have none, and the kernel may still keep what is out of
     /// date.
     pub(crate) fn is_in_doubt(&self) -> bool {
-        matches!(self.session.seat, Seat::Left { is_settled: false } | Seat::Lost)
+        matches!(self.session.seat, Seat::Left { is_settled: false } | Seat::Lost { .. })
     }
 
     /// Whether the client is dormant, and the kernel may still keep what is out of date.
     pub(crate) fn has_lost_seat(&self) -> bool {
-        self.session.seat == Seat::Lost
+        matches!(self.session.seat, Seat::Lost { .. })
     }
 
-    /// Pauses an operation until the client has the seat. `EBUSY` while requests must not wait.
-    pub(in crate::core) fn must_have_seat(&self) -> Result<(), Stop> {
+    /// Refuses requests that would wait until the kernel keeps nothing that is out of date.
+    pub(crate) fn refuse_requests(&mut self) {
+        if let Seat::Lost { refuses } = &mut self.session.seat {
+            *refuses = true;
+        }
+    }
+
+    /// Pauses an operation until the client has the seat. `EBUSY` while requests are refused.
+    pub(crate) fn must_have_seat(&self) -> Result<(), Stop> {
         match self.session.seat {
             Seat::Held { .. } | Seat::Leaving { .. } => Ok(()),
-            Seat::Left { .. } | Seat::Lost if self.is_over() => Err(Errno::EIO.into()),
-            Seat::Left { .. } => Err(Pause::Seat.into()),
-            Seat::Lost => Err(Errno::EBUSY.into()),
+            Seat::Left { .. } | Seat::Lost { .. } if self.is_over() => Err(Errno::EIO.into()),
+            Seat::Left { .. } | Seat::Lost { refuses: false } => Err(Pause::Seat.into()),
+            Seat::Lost { refuses: true } => Err(Errno::EBUSY.into()),
         }
     }
 
@@ -121,7 +136,9 @@ impl Core {
             {
                 Err(Pause::Progress.into())
             }
-            Seat::Held { .. } | Seat::Leaving { .. } | Seat::Left { .. } | Seat::Lost => Ok(()),
+            Seat::Held { .. } | Seat::Leaving { .. } | Seat::Left { .. } | Seat::Lost { .. } => {
+                Ok(())
+            }
         }
     }
 
@@ -146,7 +163,7 @@ impl Core {
             Seat::Held { since } | Seat::Leaving { since, .. } => {
                 (since + TENURE_MIN).saturating_duration_since(self.now.monotonic)
             }
-            Seat::Left { .. } | Seat::Lost => Duration::ZERO,
+            Seat::Left { .. } | Seat::Lost { .. } => Duration::ZERO,
         }
     }
 
@@ -164,7 +181,7 @@ impl Core {
         let (since, answered) = match &mut self.session.seat {
             Seat::Held { since } => (*since, Vec::new()),
             Seat::Leaving { since, answered, .. } if forced => (*since, std::mem::take(answered)),
-            Seat::Leaving { .. } | Seat::Left { .. } | Seat::Lost => return false,
+            Seat::Leaving { .. } | Seat::Left { .. } | Seat::Lost { .. } => return false,
         };
         self.session.seat = Seat::Leaving { since, answered, forced, holds_changes: false };
         self.uplink.barrier = self.uplink.log.last();
@@ -197,9 +214,9 @@ impl Core {
             Seat::Left { is_settled: false } => {
                 let since = self.now.monotonic;
                 let is_up = self.session.is_up();
-                self.session.seat = if is_up { Seat::Held { since } } else { Seat::Lost };
+                self.session.seat = if is_up { Seat::Held { since } } else { LOST };
             }
-            Seat::Held { .. } | Seat::Left { is_settled: true } | Seat::Lost => {}
+            Seat::Held { .. } | Seat::Left { is_settled: true } | Seat::Lost { .. } => {}
         }
     }
 
@@ -211,7 +228,7 @@ impl Core {
                 self.kept_nodes()
             }
             Seat::Leaving { answered, .. } => std::mem::take(answered),
-            Seat::Held { .. } | Seat::Left { .. } | Seat::Lost => Vec::new(),
+            Seat::Held { .. } | Seat::Left { .. } | Seat::Lost { .. } => Vec::new(),
         }
     }
 
@@ -238,7 +255,7 @@ impl Core {
 
     /// Notes that the kernel keeps nothing that may be out of date.
     pub(crate) fn settle(&mut self) {
-        if matches!(self.session.seat, Seat::Left { .. } | Seat::Lost) {
+        if matches!(self.session.seat, Seat::Left { .. } | Seat::Lost { .. }) {
             self.session.seat = Seat::Left { is_settled: true };
             self.handles.kernel.clear();
         }
@@ -247,8 +264,8 @@ impl Core {
     /// Notes that another client may have the seat, which this one has not left.
     pub(crate) fn lose_seat(&mut self) {
         match self.session.seat {
-            Seat::Held { .. } | Seat::Leaving { .. } => self.session.seat = Seat::Lost,
-            Seat::Left { .. } | Seat::Lost => {}
+            Seat::Held { .. } | Seat::Leaving { .. } => self.session.seat = LOST,
+            Seat::Left { .. } | Seat::Lost { .. } => {}
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! The kernel is told to forget what it keeps while the session still runs, so that no request has to
 //! wait for that. Only then the server is told. If the seat is lost without that, the kernel is told
-//! afterwards, and requests are refused until it has taken that in: one that waited might hold a lock
-//! that a notice needs.
+//! afterwards. A request that waits for the seat may then hold a lock that a notice needs: if the kernel
+//! does not take the notices in soon, the requests that wait are refused until it has.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,6 +29,9 @@ const LEAVING_MAX: Duration = Duration::from_secs(8);
 /// The longest time that the kernel may take for the last answers. It takes longer if a request waits
 /// that needs the seat, and holds the lock of a page that a notice is about.
 const LAST_MAX: Duration = Duration::from_secs(2);
+
+/// The longest time for which requests wait while the kernel is told after the seat was lost.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// Completes when no answer of before is on its way.
 type Given = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -94,9 +97,17 @@ impl Client {
         if !self.lock().is_in_doubt() {
             return;
         }
-        // Requests that wait are refused if it is lost. One that is being left is left in order after
-        // this, or kept, or lost.
+        // Requests that wait for anything else wait for the seat now.
         self.tick();
+        let told = self.tell_of_loss();
+        tokio::pin!(told);
+        while timeout(STUCK_AFTER, &mut told).await.is_err() {
+            self.refuse_requests();
+        }
+    }
+
+    async fn tell_of_loss(&self) {
+        // A seat that is being left is left in order after this, or kept, or lost.
         let _alone = self.leaving.clone().lock_owned().await;
         let all_given = {
             let core = self.lock();
@@ -105,10 +116,15 @@ impl Client {
             }
             self.answers.turn()
         };
-        self.tick();
         all_given.await;
         self.outdate_all().await;
         self.lock().settle();
+        self.tick();
+    }
+
+    /// Refuses the requests that wait, so that the kernel can go on, if the seat is lost.
+    fn refuse_requests(&self) {
+        self.lock().refuse_requests();
         self.tick();
     }
 
@@ -205,8 +221,9 @@ impl Client {
                 self.outgoing.notify_one();
             }
             Err(_) => {
-                // The request that waits goes on, and then the kernel does.
+                // The request that waits goes on or is refused, and then the kernel goes on.
                 self.stay();
+                self.refuse_requests();
                 told.await;
             }
         }
