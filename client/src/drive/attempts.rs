@@ -17,13 +17,15 @@ use crate::core::{Core, Effects, Pause, Stop};
 /// and what is not durable, would otherwise load the same rows or bytes for ever.
 const LOADS_BEFORE_HOLD: usize = 16;
 
-/// What an operation does while another client has the seat.
-#[derive(Clone, Copy)]
-enum Without {
-    /// It waits.
-    Wait,
-    /// It fails with `EBUSY`.
-    Refuse,
+/// What began an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// A program. While another client has the seat, the operation waits and has it asked for; while the
+    /// link is down, it has the server dialled at once.
+    Program,
+    /// The client itself. While another client has the seat, the operation fails with `EBUSY`. Nothing
+    /// is asked for or hastened because of it.
+    Housekeeping,
 }
 
 /// Keeps everything that is loaded until it is dropped.
@@ -51,14 +53,19 @@ impl Client {
         A: FnMut(&mut Core) -> Result<T, Stop> + Send + 'static,
         R: FnOnce(Result<T, Errno>) + Send + 'static,
     {
-        self.run_until(attempt, std::future::pending, reply);
+        self.run_until(Origin::Program, attempt, std::future::pending, reply);
     }
 
-    /// Like [`Client::run`], for an operation that can be interrupted. If `interrupted` resolves
+    /// Like [`Client::run`], for an operation of any origin that can be interrupted. If `interrupted` resolves
     /// while it waits, it is given up with `EINTR`. Changes that its attempts made before they
     /// paused stay: what they prepared, and the change itself if they waited until it was durable.
-    pub fn run_until<T, A, I, F, R>(self: &Arc<Self>, mut attempt: A, interrupted: I, reply: R)
-    where
+    pub fn run_until<T, A, I, F, R>(
+        self: &Arc<Self>,
+        origin: Origin,
+        mut attempt: A,
+        interrupted: I,
+        reply: R,
+    ) where
         T: Send + 'static,
         A: FnMut(&mut Core) -> Result<T, Stop> + Send + 'static,
         I: FnOnce() -> F,
@@ -73,14 +80,14 @@ impl Client {
             Err(Stop::Refused(errno)) => reply(Err(errno)),
             Err(Stop::Pause(pause)) => {
                 let (client, interrupted) = (self.clone(), interrupted());
-                // Before the task is polled: from now on a program waits.
-                let waits = self.note_waits();
+                // Before the task is polled: from now on the operation waits.
+                let waits = self.note_waits(origin);
                 self.operations.spawn(async move {
                     // Polled first: an attempt that has made its change is answered in the same
                     // poll, and never given up.
                     let result = tokio::select! {
                         biased;
-                        result = client.persist(attempt, pause, Without::Wait) => result,
+                        result = client.persist(attempt, pause, origin) => result,
                         () = interrupted => Err(Errno::EINTR),
                     };
                     match result {
@@ -104,23 +111,18 @@ impl Client {
     where
         A: FnMut(&mut Core) -> Result<T, Stop> + Send,
     {
-        self.carry_out(&mut attempt, Without::Wait).await
+        self.carry_out(&mut attempt, Origin::Program).await
     }
 
-    /// Like [`Client::call`], for work of the client's own. `EBUSY` while another client has the seat:
-    /// it is not asked for because of this.
+    /// Like [`Client::call`], for the client's own work. `EBUSY` while another client has the seat.
     pub(super) async fn tend<T, A>(self: &Arc<Self>, mut attempt: A) -> Result<T, Errno>
     where
         A: FnMut(&mut Core) -> Result<T, Stop> + Send,
     {
-        self.carry_out(&mut attempt, Without::Refuse).await
+        self.carry_out(&mut attempt, Origin::Housekeeping).await
     }
 
-    async fn carry_out<T, A>(
-        self: &Arc<Self>,
-        attempt: &mut A,
-        without: Without,
-    ) -> Result<T, Errno>
+    async fn carry_out<T, A>(self: &Arc<Self>, attempt: &mut A, origin: Origin) -> Result<T, Errno>
     where
         A: FnMut(&mut Core) -> Result<T, Stop> + Send,
     {
@@ -128,8 +130,8 @@ impl Client {
             Ok((done, _)) => Ok(done),
             Err(Stop::Refused(errno)) => Err(errno),
             Err(Stop::Pause(pause)) => {
-                let _waits = self.note_waits();
-                self.persist(attempt, pause, without).await.map(|(done, _)| done)
+                let _waits = self.note_waits(origin);
+                self.persist(attempt, pause, origin).await.map(|(done, _)| done)
             }
         }
     }
@@ -181,7 +183,7 @@ impl Client {
         self: &Arc<Self>,
         mut attempt: A,
         mut pause: Pause,
-        without: Without,
+        origin: Origin,
     ) -> Result<(T, Answer), Errno>
     where
         A: FnMut(&mut Core) -> Result<T, Stop> + Send,
@@ -201,10 +203,10 @@ impl Client {
             }
             match pause {
                 Pause::Rows(needs) => {
-                    self.patiently(&mut patience, without, self.load(needs)).await?;
+                    self.patiently(&mut patience, origin, self.load(needs)).await?;
                 }
                 Pause::Data(waits) => {
-                    self.patiently(&mut patience, without, self.fetched(waits)).await?
+                    self.patiently(&mut patience, origin, self.fetched(waits)).await?
                 }
                 // While the link is up there is no deadline: a silent server loses it, and that is
                 // progress too.
@@ -213,19 +215,19 @@ impl Client {
                     _ = progress.changed() => {}
                     () = self.worn_out_unless_kept(&mut patience) => is_last = true,
                 },
-                Pause::Seat => match without {
-                    Without::Refuse => return Err(Errno::EBUSY),
-                    Without::Wait => tokio::select! {
+                Pause::Seat => match origin {
+                    Origin::Housekeeping => return Err(Errno::EBUSY),
+                    Origin::Program => tokio::select! {
                         biased;
                         _ = progress.changed() => {}
                         () = self.worn_out(&mut patience) => return Err(Errno::EBUSY),
                     },
                 },
                 Pause::Reservation(reservation) => {
-                    self.patiently(&mut patience, without, self.reserve(reservation)).await?;
+                    self.patiently(&mut patience, origin, self.reserve(reservation)).await?;
                 }
                 Pause::Delivery(id) => {
-                    self.patiently(&mut patience, without, self.ask_state(id)).await?
+                    self.patiently(&mut patience, origin, self.ask_state(id)).await?
                 }
             }
             match self.attempt(&mut attempt) {
@@ -242,14 +244,14 @@ impl Client {
     async fn patiently(
         &self,
         patience: &mut Patience,
-        without: Without,
+        origin: Origin,
         work: impl Future<Output = Result<(), Errno>>,
     ) -> Result<(), Errno> {
         tokio::select! {
             biased;
             // The attempt, when it is made again, waits for the seat or is refused.
-            () = self.seat_lost(), if matches!(without, Without::Wait) => Ok(()),
-            () = self.without_seat(), if matches!(without, Without::Refuse) => Ok(()),
+            () = self.seat_lost(), if origin == Origin::Program => Ok(()),
+            () = self.without_seat(), if origin == Origin::Housekeeping => Ok(()),
             done = work => match done {
                 // While the link is up, the answer itself was late.
                 Err(Errno::ETIMEDOUT) if !self.is_up.get() && patience.lasts() => {

@@ -65,6 +65,8 @@ impl Client {
                 // This client changed the file's data meanwhile. The attempt, when it is made
                 // again, asks for the new data.
                 Err(Errno::ESTALE) if !has_data => Ok(()),
+                // Another client has the seat. The attempt waits for that.
+                Err(Errno::EBUSY) => Ok(()),
                 Err(Errno::ESTALE) => {
                     core.note_error("the server does not know what a file has".to_owned());
                     Err(Errno::EIO)
@@ -88,7 +90,7 @@ impl Client {
         };
         tokio::select! {
             biased;
-            synced = self.call(sync) => synced?,
+            synced = self.tend(sync) => synced?,
             () = self.stuck_too_long() => return Err(Errno::ETIMEDOUT),
         }
         let (offset, len) = (order.range.start, order.range.end - order.range.start);

@@ -34,6 +34,7 @@ use xfer_link::watch;
 use xfer_protocol::tree::{Need, Owner};
 use xfer_protocol::{Errno, Ino};
 
+pub use attempts::Origin;
 pub use away::{Journal, Rescue, Writing};
 pub use clock::{Clock, SystemClock};
 pub use ending::{Farewell, Lost};
@@ -250,7 +251,7 @@ impl Client {
         let core = self.lock();
         let mut status = core.status();
         if let Link::Down { next_try: Some(next), .. } = &mut status.link
-            && self.has_waiting_operations()
+            && self.has_waiting_programs()
         {
             *next = (*next).min(core.now_after(links::HASTE));
         }

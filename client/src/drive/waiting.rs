@@ -1,7 +1,9 @@
-//! Whether something waits for the server: a program, or changes that are not durable.
+//! Whether something waits for the server: a program, the client's own work, or changes that are not
+//! durable.
 //!
 //! Only then a dead link has to be noticed fast, so only then the link is tried every few seconds.
-//! A client for which nothing waits lets its machine sleep.
+//! A client for which nothing waits lets its machine sleep. A link that is down is dialled without a
+//! pause, and the seat asked for, only while a program waits.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use tokio::time::Instant;
 
 use xfer_link::patience::Expectation;
 
-use super::Client;
+use super::{Client, Origin};
 
 /// How often the link is tried at most though nothing waits.
 const TRY_EVERY: Duration = Duration::from_secs(30);
@@ -22,10 +24,12 @@ const TRY_EVERY: Duration = Duration::from_secs(30);
 /// What waits for the server.
 #[derive(Default)]
 pub(super) struct Waiting {
-    /// Operations that have paused and are not answered yet.
-    operations: AtomicUsize,
-    /// Signalled when none does any more.
+    /// Programs' operations that have paused and are not answered yet.
+    programs: AtomicUsize,
+    /// Signalled when there is none any more.
     none: Notify,
+    /// The client's own.
+    own: AtomicUsize,
     /// Whether the last ping is not answered.
     pinged: AtomicBool,
     /// Whether the link is to be tried, though nothing waits.
@@ -37,30 +41,46 @@ pub(super) struct Waiting {
 }
 
 /// An operation that waits, until this is dropped.
-pub(super) struct Waits(Arc<Client>);
+pub(super) struct Waits {
+    client: Arc<Client>,
+    origin: Origin,
+}
+
+impl Waiting {
+    fn of(&self, origin: Origin) -> &AtomicUsize {
+        match origin {
+            Origin::Program => &self.programs,
+            Origin::Housekeeping => &self.own,
+        }
+    }
+}
 
 impl Client {
-    /// Notes that an operation waits.
-    pub(super) fn note_waits(self: &Arc<Self>) -> Waits {
-        if self.waiting.operations.fetch_add(1, Ordering::SeqCst) == 0 {
+    /// Notes that an operation waits. If a program waits for a link that is down, the server is dialled
+    /// at once.
+    pub(super) fn note_waits(self: &Arc<Self>, origin: Origin) -> Waits {
+        if self.waiting.of(origin).fetch_add(1, Ordering::SeqCst) == 0 {
             self.expect();
             // The link is tried at once if it was quiet for long.
             self.outgoing.notify_one();
+            if origin == Origin::Program && !self.is_up.get() {
+                self.attention.call();
+            }
         }
-        Waits(self.clone())
+        Waits { client: self.clone(), origin }
     }
 
-    /// Whether operations wait.
-    pub(super) fn has_waiting_operations(&self) -> bool {
-        self.waiting.operations.load(Ordering::SeqCst) > 0
+    /// Whether programs wait.
+    pub(super) fn has_waiting_programs(&self) -> bool {
+        self.waiting.programs.load(Ordering::SeqCst) > 0
     }
 
-    /// Waits until all operations that wait are answered.
-    pub(super) async fn until_none_waits(&self) {
+    /// Waits until all programs that wait are answered.
+    pub(super) async fn until_no_program_waits(&self) {
         loop {
             let mut none = pin!(self.waiting.none.notified());
             none.as_mut().enable();
-            if !self.has_waiting_operations() {
+            if !self.has_waiting_programs() {
                 return;
             }
             none.await;
@@ -104,7 +124,8 @@ impl Client {
     /// Sets what is expected of the log link. To be called when changes begin or cease to wait, too.
     /// Returns whether something waits for the server.
     pub(super) fn expect(&self) -> bool {
-        let waits = self.has_waiting_operations() || self.lock().pending().0 > 0;
+        let own_work_waits = self.waiting.own.load(Ordering::SeqCst) > 0;
+        let waits = self.has_waiting_programs() || own_work_waits || self.lock().pending().0 > 0;
         self.waiting.expectation.set(waits || self.waiting.pinged.load(Ordering::SeqCst));
         waits
     }
@@ -112,9 +133,12 @@ impl Client {
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        if self.0.waiting.operations.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.waiting.none.notify_waiters();
-            self.0.expect();
+        let Waits { client, origin } = self;
+        if client.waiting.of(*origin).fetch_sub(1, Ordering::SeqCst) == 1 {
+            if *origin == Origin::Program {
+                client.waiting.none.notify_waiters();
+            }
+            client.expect();
         }
     }
 }

@@ -9,6 +9,7 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyXattr, Request,
 };
 use xfer_client::core::{Core, Found, HandleId, Listed, New, NewAttributes, Stop};
+use xfer_client::drive::Origin;
 use xfer_protocol::{Errno, Ino, Name};
 
 use super::attr::{FOR_EVER, View, absent, attr, file_type};
@@ -35,11 +36,15 @@ impl XferFs {
         D: FnOnce(R, T) + Send + 'static,
     {
         let (interrupts, thread) = (self.interrupts.clone(), request.pid());
+        let origin = match self.placing.is_own(thread) {
+            true => Origin::Housekeeping,
+            false => Origin::Program,
+        };
         let interrupted = move || interrupts.interrupted(thread);
         let answer = answering(reply, done);
         match self.sync {
-            true => self.client.run_until(durably(attempt), interrupted, answer),
-            false => self.client.run_until(attempt, interrupted, answer),
+            true => self.client.run_until(origin, durably(attempt), interrupted, answer),
+            false => self.client.run_until(origin, attempt, interrupted, answer),
         }
     }
 

@@ -2,16 +2,19 @@
 //! hands.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::sleep;
-use xfer_client::core::{Core, HandleId, Options, Trace};
-use xfer_client::drive::{Rescue, Writing};
+use tokio::task::JoinHandle;
+use tokio::time::{advance, sleep};
+use xfer_client::core::{Core, HandleId, Link, Notice, Options, Trace};
+use xfer_client::drive::{Kernel, Rescue, Writing};
 use xfer_client::files::Files;
 use xfer_protocol::message::Purpose;
-use xfer_protocol::{Errno, Ino};
+use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 use xfer_tests::cable::{Cable, Wiring};
 use xfer_tests::peers::{Host, Peer, roomy};
 
@@ -246,4 +249,164 @@ async fn a_dormant_client_leaves_the_tree_of_one_that_is_away_alone_until_a_prog
     assert!(first.exists("on a train").await.unwrap());
     first.finish().await.unwrap();
     drop(second);
+}
+
+/// Waits until a delivery of bob has arrived at alice's client, and pulls its cable before it is placed.
+async fn pull_when_it_arrives(host: &Host, alice: &Files, cable: &Cable) {
+    let bob = host.mount_with("bob", Purpose::Mount, roomy("bob"), Wiring::default());
+    let bob = Files::of(bob.await.unwrap().client);
+    bob.write("outbox/alice/sent", &TEXT).await.unwrap();
+    while alice.status().waiting == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    cable.pull();
+    bob.finish().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_comes_back_takes_the_tree_for_programs_and_not_to_place_what_arrived() {
+    let host = Host::new(&["alice", "bob"]);
+    let (first, cable) = client(&host, Purpose::Mount, LAG).await;
+    pull_when_it_arrives(&host, &first, &cable).await;
+    let (second, _) = client(&host, Purpose::TakeOver, Duration::ZERO).await;
+    // It keeps the tree for so long in any case.
+    sleep(Duration::from_secs(3)).await;
+    cable.plug_in();
+    sleep(WAIT / 2).await;
+    assert!(second.status().has_seat && !first.status().has_seat);
+    assert!(second.exists("inbox/bob/sent").await.unwrap());
+    assert!(first.exists("inbox/bob/sent").await.unwrap());
+    assert!(first.status().has_seat, "a program needed it");
+    first.finish().await.unwrap();
+    second.finish().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_away_is_dialled_each_second_for_programs_only() {
+    let host = Host::new(&["alice", "bob"]);
+    let (alice, cable) = client(&host, Purpose::Mount, LAG).await;
+    pull_when_it_arrives(&host, &alice, &cable).await;
+    // The pauses have grown by then.
+    sleep(Duration::from_secs(600)).await;
+    let tries = async || {
+        let mut next = BTreeSet::new();
+        for _ in 0..60 {
+            if let Link::Down { next_try: Some(at), .. } = alice.client().status().link {
+                next.insert(at);
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        next.len()
+    };
+    let idle = tries().await;
+    assert!((1..=4).contains(&idle), "{idle} tries in a minute");
+    let program = {
+        let client = alice.client().clone();
+        tokio::spawn(async move { Files::of(client).exists("file").await })
+    };
+    let hastened = tries().await;
+    assert!(hastened > 30, "{hastened} tries in a minute");
+    cable.plug_in();
+    assert!(!program.await.unwrap().unwrap());
+    alice.finish().await.unwrap();
+}
+
+/// A kernel that takes notices in, or is kept from that.
+#[derive(Default)]
+struct Forgetting {
+    is_held: Mutex<bool>,
+    released: Condvar,
+    /// Whether it was told anything.
+    is_told: AtomicBool,
+}
+
+impl Forgetting {
+    fn hold(&self, is_held: bool) {
+        *self.is_held.lock().unwrap() = is_held;
+        self.released.notify_all();
+    }
+}
+
+impl Kernel for Forgetting {
+    fn place(&self, _: DeliveryId, _: bool, _: &Name, _: &Name) -> Result<(), Errno> {
+        Err(Errno::ENOSYS)
+    }
+
+    fn write_back(&self, _: Ino) {}
+
+    fn outdate(&self, _: &[Notice]) {
+        self.is_told.store(true, Ordering::SeqCst);
+        let is_held = self.is_held.lock().unwrap();
+        drop(self.released.wait_while(is_held, |is_held| *is_held).unwrap());
+    }
+
+    fn notice(&self, _: Notice) {}
+}
+
+/// A program's read of a file on a client whose cable was pulled.
+struct Reading {
+    first: Files,
+    cable: Cable,
+    bytes: JoinHandle<Result<Vec<u8>, Errno>>,
+}
+
+impl Reading {
+    async fn begin(host: &Host, kernel: &Arc<Forgetting>) -> Reading {
+        let (maker, _) = client(host, Purpose::Mount, Duration::ZERO).await;
+        maker.write("file", &TEXT).await.unwrap();
+        maker.finish().await.unwrap();
+        let (first, cable) = client(host, Purpose::Mount, Duration::ZERO).await;
+        first.client().set_kernel(Some(kernel.clone()));
+        first.stat("file").await.unwrap();
+        cable.pull();
+        let files = Files::of(first.client().clone());
+        let bytes = tokio::spawn(async move { files.read("file").await });
+        Reading { first, cable, bytes }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_waits_for_the_link_waits_for_the_tree_if_another_client_has_it_by_then() {
+    let host = Host::new(&["alice"]);
+    let Reading { first, cable, bytes } = Reading::begin(&host, &Arc::default()).await;
+    let (second, _) = client(&host, Purpose::TakeOver, Duration::ZERO).await;
+    // While a file is open for writing, the tree stays there.
+    let open = second.create("open").await.unwrap();
+    cable.plug_in();
+    sleep(Duration::from_secs(600)).await;
+    assert!(!first.status().has_seat && !bytes.is_finished());
+    second.write("file", &Bytes::from_static(b"newer")).await.unwrap();
+    open.close().await.unwrap();
+    assert_eq!(bytes.await.unwrap().unwrap(), b"newer");
+    first.finish().await.unwrap();
+    second.finish().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_keeps_the_kernel_from_forgetting_what_is_old_is_refused_soon() {
+    let (host, kernel) = (Host::new(&["alice"]), Arc::new(Forgetting::default()));
+    let Reading { first, cable, bytes } = Reading::begin(&host, &kernel).await;
+    let (second, _) = client(&host, Purpose::TakeOver, Duration::ZERO).await;
+    let open = second.create("open").await.unwrap();
+    // As by the lock of a page that the program reads.
+    kernel.hold(true);
+    cable.plug_in();
+    while !kernel.is_told.load(Ordering::SeqCst) {
+        advance(Duration::from_millis(100)).await;
+    }
+    // The clock does not jump ahead by itself while the kernel is busy.
+    let mut waited = Duration::ZERO;
+    while !bytes.is_finished() {
+        advance(Duration::from_millis(100)).await;
+        waited += Duration::from_millis(100);
+        assert!(waited < Duration::from_secs(3), "it still waits after {waited:?}");
+    }
+    assert_eq!(bytes.await.unwrap(), Err(Errno::EBUSY));
+    kernel.hold(false);
+    // Then the clock jumps on, and programs wait again.
+    sleep(Duration::from_secs(1)).await;
+    open.close().await.unwrap();
+    assert_eq!(first.read("file").await.unwrap(), TEXT);
+    first.finish().await.unwrap();
+    second.finish().await.unwrap();
 }

@@ -81,8 +81,7 @@ impl Patience {
         self.end.is_none_or(|end| Instant::now() < end)
     }
 
-    /// Notes whether the link is up. An operation that begins to wait for it has the server dialled
-    /// at once.
+    /// Notes whether the link is up.
     fn note(&mut self, client: &Client, is_up: bool) {
         match (is_up, self.end) {
             (true, None) | (false, Some(_)) => {}
@@ -96,7 +95,6 @@ impl Patience {
                 let whole =
                     || client.options.wait.and_then(|wait| Instant::now().checked_add(wait));
                 self.end = fruitless.map(|before| before.end).or_else(whole);
-                client.attention.call();
             }
         }
     }

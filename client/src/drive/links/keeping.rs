@@ -199,7 +199,7 @@ impl Client {
     fn bid(&self) -> Bid {
         let wish = match self.lock().gives_seat_up_for_good() {
             true => Wish::Never,
-            false if self.has_waiting_operations() => Wish::Now,
+            false if self.has_waiting_programs() => Wish::Now,
             false => Wish::IfFree,
         };
         Bid { wish, terms: self.options.terms() }
@@ -215,7 +215,7 @@ impl Client {
     async fn rest(&self, pause: Duration) -> Option<()> {
         let hastened = async {
             sleep(HASTE).await;
-            if self.has_waiting_operations() {
+            if self.has_waiting_programs() {
                 return;
             }
             tokio::select! {

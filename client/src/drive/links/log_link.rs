@@ -15,7 +15,7 @@ use xfer_protocol::message::{ToClient, ToServer};
 
 use crate::connect::{Reader, Writer};
 use crate::core::{Core, Ending, Group, LinkLoss, Outgoing, Then};
-use crate::drive::Client;
+use crate::drive::{Client, Origin};
 
 /// The longest wait for the server's last message once writing has failed.
 const LAST_MESSAGE: Duration = Duration::from_secs(2);
@@ -133,7 +133,10 @@ impl Client {
             Then::Drain(ending) => self.drain_soon(ending),
             Then::Leave => self.leave_soon(),
             Then::HandOver => self.wanted.notify_one(),
-            Then::TakeBack(id) => self.run(move |core: &mut Core| core.take_back(id), |_| {}),
+            Then::TakeBack(id) => {
+                let take_back = move |core: &mut Core| core.take_back(id);
+                self.run_until(Origin::Housekeeping, take_back, std::future::pending, |_| {});
+            }
         }
         None
     }
