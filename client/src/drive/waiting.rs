@@ -26,10 +26,10 @@ const TRY_EVERY: Duration = Duration::from_secs(30);
 pub(super) struct Waiting {
     /// Programs' operations that have paused and are not answered yet.
     programs: AtomicUsize,
-    /// Signalled when there is none any more.
-    none: Notify,
     /// The client's own.
     own: AtomicUsize,
+    /// Signalled when there are none any more of either.
+    none: Notify,
     /// Whether the last ping is not answered.
     pinged: AtomicBool,
     /// Whether the link is to be tried, though nothing waits.
@@ -53,6 +53,10 @@ impl Waiting {
             Origin::Housekeeping => &self.own,
         }
     }
+
+    fn has_operations(&self) -> bool {
+        [&self.programs, &self.own].iter().any(|count| count.load(Ordering::SeqCst) > 0)
+    }
 }
 
 impl Client {
@@ -75,12 +79,12 @@ impl Client {
         self.waiting.programs.load(Ordering::SeqCst) > 0
     }
 
-    /// Waits until all programs that wait are answered.
-    pub(super) async fn until_no_program_waits(&self) {
+    /// Waits until all operations that wait are answered. The client's own may wait in the kernel, too.
+    pub(super) async fn until_none_waits(&self) {
         loop {
             let mut none = pin!(self.waiting.none.notified());
             none.as_mut().enable();
-            if !self.has_waiting_programs() {
+            if !self.waiting.has_operations() {
                 return;
             }
             none.await;
@@ -124,8 +128,7 @@ impl Client {
     /// Sets what is expected of the log link. To be called when changes begin or cease to wait, too.
     /// Returns whether something waits for the server.
     pub(super) fn expect(&self) -> bool {
-        let own_work_waits = self.waiting.own.load(Ordering::SeqCst) > 0;
-        let waits = self.has_waiting_programs() || own_work_waits || self.lock().pending().0 > 0;
+        let waits = self.waiting.has_operations() || self.lock().pending().0 > 0;
         self.waiting.expectation.set(waits || self.waiting.pinged.load(Ordering::SeqCst));
         waits
     }
@@ -135,9 +138,7 @@ impl Drop for Waits {
     fn drop(&mut self) {
         let Waits { client, origin } = self;
         if client.waiting.of(*origin).fetch_sub(1, Ordering::SeqCst) == 1 {
-            if *origin == Origin::Program {
-                client.waiting.none.notify_waiters();
-            }
+            client.waiting.none.notify_waiters();
             client.expect();
         }
     }

@@ -18,7 +18,7 @@ impl Client {
     pub async fn fall_asleep(self: &Arc<Self>, durable_max: Duration) {
         let _ = timeout(durable_max, self.sync()).await;
         self.is_asleep.send_replace(true);
-        if timeout(ANSWERED_MAX, self.until_no_program_waits()).await.is_err() {
+        if timeout(ANSWERED_MAX, self.until_none_waits()).await.is_err() {
             tracing::warn!("operations still wait, though this machine is about to sleep");
         }
         match self.lock().pending() {
