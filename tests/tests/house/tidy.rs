@@ -225,6 +225,34 @@ fn each_test_that_the_semantics_page_names_exists() {
 }
 
 #[test]
+fn each_path_that_the_documents_name_leads_to_something() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let is_of_path = |c: char| c.is_ascii_alphanumeric() || "_/.-".contains(c);
+    let (mut missing, mut count) = (Vec::new(), 0);
+    for page in pages(root) {
+        let text = fs::read_to_string(&page).unwrap();
+        let words = text.split(|c: char| !is_of_path(c)).map(|word| word.trim_end_matches('.'));
+        for word in words.filter(|word| word.contains("/src/") || word.contains("/tests/")) {
+            let path = root.join(word);
+            count += 1;
+            if !path.exists() && !path.with_extension("rs").exists() {
+                missing.push(format!("{}: {word}", page.display()));
+            }
+        }
+    }
+    assert!(count > 20, "{count}");
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// The documents.
+fn pages(root: &Path) -> Vec<PathBuf> {
+    let found =
+        [root.to_owned(), root.join("docs")].map(|directory| fs::read_dir(directory).unwrap());
+    let paths = found.into_iter().flatten().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
+}
+
+#[test]
 fn the_oracle_sees_a_function_that_is_too_long() {
     let long = format!("fn long() {{\n{}}}\n", "    step();\n".repeat(70));
     assert!(longest(&long).is_some());
