@@ -73,6 +73,9 @@ fn drop_one(rescues: &Rescues, name: &str, unapplied: bool) -> Result<String, Fa
         }
         None => {
             let path = rescues.path(name).ok_or_else(|| none(name))?;
+            if super::writer_of(&path).map_err(failed)?.is_none() {
+                return Err(other(format!("{name}: it is being applied; try again later")));
+            }
             let held = held(&path);
             (path, held)
         }

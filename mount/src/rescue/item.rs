@@ -59,9 +59,6 @@ pub struct Item {
     pub target: Option<TreePath>,
     /// The attributes that were set.
     pub attributes: Attributes,
-    /// Whether applying it was begun, so that this may have changed it.
-    #[serde(default)]
-    pub begun: bool,
     /// Whether it was applied.
     #[serde(default)]
     pub applied: bool,

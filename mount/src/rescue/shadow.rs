@@ -403,7 +403,6 @@ impl Shadow {
             bytes,
             target: node.target.as_deref().map(TreePath::new),
             attributes: node.attributes.clone(),
-            begun: false,
             applied: false,
         }))
     }

@@ -10,3 +10,4 @@ mod offline_power;
 mod sleep;
 mod rescue;
 mod rescue_again;
+mod rescue_in_place;

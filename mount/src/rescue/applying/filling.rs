@@ -19,10 +19,10 @@ pub(super) fn free_name(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// The names beside a path that are tried one after another.
-pub(super) fn names_beside(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let name = path.file_name().unwrap_or_default();
+pub(super) fn names_beside(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let path = path.to_owned();
     (0..u32::MAX).map(move |count| {
-        let mut beside = name.to_owned();
+        let mut beside = path.file_name().unwrap_or_default().to_owned();
         beside.push(".rescued");
         if count > 0 {
             beside.push(format!("-{count}"));

@@ -118,39 +118,35 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     Ok(renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
 }
 
-/// Puts a new file beside a path, and returns its name there. One with just these bytes, as an
+/// Puts a new file beside a path, and returns where. One with just these bytes, as an
 /// interrupted attempt may have put there, is taken for it.
 pub(super) fn put_beside(
     path: &Path,
     kept: &File,
     bytes: &FileBytes,
     make: impl FnOnce() -> io::Result<PathBuf>,
-) -> io::Result<String> {
+) -> io::Result<PathBuf> {
     let mut there = existing_beside(path);
     let is_it = |beside: &PathBuf| has_bytes(beside, kept, bytes).unwrap_or(false);
     if let Some(beside) = there.find(is_it) {
-        return Ok(name_of(&beside));
+        return Ok(beside);
     }
     let made = make()?;
     loop {
         let beside = free_name(path)?;
         match rename_new(&made, &beside) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            renamed => return renamed.map(|()| name_of(&beside)),
+            renamed => return renamed.map(|()| beside),
         }
     }
 }
 
 /// What was put beside a path.
-pub(super) fn existing_beside(path: &Path) -> impl Iterator<Item = PathBuf> {
+pub(super) fn existing_beside(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     names_beside(path).take_while(|beside| fs::symlink_metadata(beside).is_ok())
 }
 
 /// Whether this path leads to the node with this number.
 pub(super) fn is_node(path: &Path, ino: u64) -> bool {
     fs::symlink_metadata(path).is_ok_and(|there| there.ino() == ino)
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -1,14 +1,15 @@
 //! Making an item: a node that is new, or the changes of one that is there.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::filling::{fill, has_bytes, set_attributes};
 use super::hidden::{put_beside, rename_new};
+use super::own::What;
 use super::{Applying, Existing, Note, Skip, gone, in_the_way};
-use crate::rescue::item::{FileBytes, Item, Kind, TreePath};
+use crate::rescue::item::{Attributes, FileBytes, Item, Kind, TreePath};
 
 /// A file to be made.
 struct Making<'a> {
@@ -45,14 +46,21 @@ impl Applying<'_> {
             }
             (Kind::File | Kind::Symlink | Kind::Special | Kind::Directory, ..) => {
                 let there = fs::symlink_metadata(&path).map_err(|_| gone())?;
-                let is_it = there.ino() == item.ino && self.existing[index] == Existing::Unchanged;
-                if !is_it {
+                if there.ino() != item.ino {
                     return Err(Skip::Conflict("has changed on the server, so it was left".into()));
                 }
             }
         }
+        // A name more takes nothing from others' changes.
         self.link_all(&path, others.iter().map(|other| self.at(other)))?;
-        set_attributes(&path, &item.attributes)?;
+        if item.attributes == Attributes::default() {
+            return Ok(None);
+        }
+        if self.existing[index] == Existing::Changed {
+            let why = "has changed on the server, so its attributes were left";
+            return Err(Skip::Conflict(why.into()));
+        }
+        self.change(item.ino, What::Bytes, || Ok(set_attributes(&path, &item.attributes)?))?;
         Ok(None)
     }
 
@@ -67,11 +75,11 @@ impl Applying<'_> {
         let number = fs::symlink_metadata(path)?.ino();
         match fs::symlink_metadata(other) {
             Ok(there) if there.ino() == number => return Ok(()),
-            Ok(there) if self.is_free(other, &there) => fs::remove_file(other)?,
+            Ok(there) if self.is_free(other, &there) => self.remove_free(other, &there)?,
             Ok(_) => return Err(in_the_way()),
             Err(_) => {}
         }
-        Ok(fs::hard_link(path, other)?)
+        self.change(number, What::Names, || Ok(fs::hard_link(path, other)?))
     }
 
     /// Makes a directory, or sets the attributes of the one that it was. Another one stays as it is.
@@ -85,12 +93,19 @@ impl Applying<'_> {
         Ok(())
     }
 
+    /// Removes a name whose node is to leave it.
+    fn remove_free(&self, path: &Path, there: &Metadata) -> Result<(), Skip> {
+        self.change(there.ino(), What::Names, || Ok(fs::remove_file(path)?))
+    }
+
     fn make_link(&self, path: &Path, target: &TreePath) -> Result<(), Skip> {
         if fs::read_link(path).is_ok_and(|there| there == target.as_path()) {
             return Ok(());
         }
-        if fs::symlink_metadata(path).is_ok_and(|there| self.is_free(path, &there)) {
-            fs::remove_file(path)?;
+        if let Ok(there) = fs::symlink_metadata(path)
+            && self.is_free(path, &there)
+        {
+            self.remove_free(path, &there)?;
         }
         match symlink(target.as_path(), path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(in_the_way()),
@@ -105,14 +120,16 @@ impl Applying<'_> {
         let there = fs::symlink_metadata(path).ok();
         match (self.existing[*index], &there) {
             (Existing::Unchanged, Some(there)) if there.ino() == item.ino => {
-                fill(path, &kept, bytes)?;
-                set_attributes(path, &item.attributes)?;
+                self.change(item.ino, What::Bytes, || {
+                    fill(path, &kept, bytes)?;
+                    Ok(set_attributes(path, &item.attributes)?)
+                })?;
                 self.link_all(path, making.others.iter().cloned())?;
                 return Ok(unknown_parts(bytes));
             }
-            (Existing::None, None) => return self.make_new(making, &kept, false),
+            (Existing::None, None) => return self.make_new(making, &kept, None),
             (Existing::None, Some(there)) if !there.is_dir() && self.is_free(path, there) => {
-                return self.make_new(making, &kept, true);
+                return self.make_new(making, &kept, Some(there.ino()));
             }
             (
                 Existing::None | Existing::Unchanged | Existing::Changed | Existing::Gone,
@@ -131,25 +148,33 @@ impl Applying<'_> {
                 source.display()
             )));
         }
-        let name = put_beside(path, &kept, bytes, || self.hidden.make_file(item, &kept, bytes))?;
+        let beside = put_beside(path, &kept, bytes, || self.hidden.make_file(item, &kept, bytes))?;
+        let is_new = |other: &&PathBuf| !item.was.iter().any(|was| self.at(was) == **other);
+        self.link_all(&beside, making.others.iter().filter(is_new).cloned())?;
+        let name = beside.file_name().unwrap_or_default().to_string_lossy();
         Ok(Some(format!("has changed on the server, so it was put beside it, as {name}")))
     }
 
     /// Makes a file that is not there yet. It has its first name last, so if this is interrupted, the
-    /// next attempt finds that it is not complete.
-    fn make_new(&self, making: &Making, kept: &File, replaces: bool) -> Result<Note, Skip> {
+    /// next attempt finds that it is not complete. It may take that name from a node with the number
+    /// `replaces`.
+    fn make_new(&self, making: &Making, kept: &File, replaces: Option<u64>) -> Result<Note, Skip> {
         let Making { path, others, item, bytes, .. } = making;
         let made = self.hidden.make_file(item, kept, bytes)?;
         let linked = self.link_all(&made, others.iter().cloned());
         match replaces {
-            true => fs::rename(&made, path)?,
-            false => rename_new(&made, path)?,
+            Some(other) => self.change(other, What::Names, || Ok(fs::rename(&made, path)?))?,
+            None => rename_new(&made, path)?,
         }
         linked.map(|()| unknown_parts(bytes))
     }
 
     /// Makes the directories that a path needs and that are not there.
-    pub(super) fn make_parents(&self, path: &Path) -> io::Result<()> {
+    pub(super) fn make_parents(&self, path: &Path) -> Result<(), Skip> {
+        let mut above = path.ancestors().skip(1).take_while(|above| above.starts_with(self.root));
+        if above.any(is_no_directory) {
+            return Err(Skip::Conflict("a directory above it is something else now".into()));
+        }
         let above = path.ancestors().skip(1).take_while(|above| !above.exists());
         let missing: Vec<_> = above.map(Path::to_owned).collect();
         for directory in missing.into_iter().rev() {
@@ -162,6 +187,10 @@ impl Applying<'_> {
         }
         Ok(())
     }
+}
+
+fn is_no_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|there| !there.is_dir() && !there.is_symlink())
 }
 
 fn unknown_parts(bytes: &FileBytes) -> Note {

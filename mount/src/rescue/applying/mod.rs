@@ -1,8 +1,8 @@
 //! Applying a rescue to a directory, which is a mount of its account.
 //!
-//! **Invariant:** nothing is overwritten or removed that anything but the rescued session has changed
-//! since. A node of the server is recognised by its number, and the time of its last change. So is a
-//! new one of which the first changes reached the server.
+//! **Invariant:** nothing is overwritten or removed that anything but the rescued session, or an earlier
+//! attempt, has changed since. A node of the server is recognised by its number, and the time of its last
+//! change. So is a new one of which the first changes reached the server.
 //!
 //! **Invariant:** what was applied is not applied again, also if this is interrupted: each item is
 //! noted once the server has it for good, and a file that is as it should be counts as done.
@@ -11,6 +11,7 @@ mod filling;
 mod hidden;
 mod moving;
 mod making;
+mod own;
 mod progress;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use filling::has_a_part;
 use hidden::{Hidden, existing_beside};
+use own::{Left, Own, What, last_change};
 use progress::Progress;
 
 use super::item::{Attributes, Contents, Item, Kind, TreePath};
@@ -75,7 +77,7 @@ pub fn apply(
 ) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut progress = Progress::new(root, note);
-    let applying = Applying::new(contents, kept, root);
+    let applying = Applying::new(contents, kept, root)?;
     let mut failed = applying.move_all(&contents.items, &mut outcome);
     applying.move_passed(&contents.items, &mut failed, &mut outcome);
     applying.remove_passing(contents);
@@ -87,11 +89,6 @@ pub fn apply(
     for (step, index) in steps.chain((0..count).rev().map(|index| (Step::Remove, index))) {
         if contents.items[index].applied || failed.contains(&index) {
             continue;
-        }
-        if matches!(step, Step::Make) && applying.changes_a_file(&contents.items[index], index) {
-            // If this is interrupted, the change of the file is known to be this one.
-            contents.items[index].begun = true;
-            progress.note(contents, &mut outcome)?;
         }
         let item = &mut contents.items[index];
         match applying.take(step, item, index) {
@@ -129,7 +126,7 @@ enum Step {
 enum Existing {
     /// The item is new: the server has no node of it.
     None,
-    /// Only the rescued session has changed it.
+    /// Only the rescued session has changed it, or an earlier attempt.
     Unchanged,
     /// Something else has changed it.
     Changed,
@@ -154,10 +151,14 @@ struct Applying<'a> {
     directories: BTreeMap<PathBuf, (u64, Attributes)>,
     /// Where new nodes are made.
     hidden: Hidden,
+    /// What this attempt changes, and earlier ones have changed.
+    own: Own,
+    /// Where the nodes may be whose changes are noted there, by their numbers.
+    noted: BTreeMap<u64, Vec<PathBuf>>,
 }
 
 impl<'a> Applying<'a> {
-    fn new(contents: &Contents, kept: &'a Path, root: &'a Path) -> Applying<'a> {
+    fn new(contents: &Contents, kept: &'a Path, root: &'a Path) -> io::Result<Applying<'a>> {
         let items = &contents.items;
         let at = |path: &TreePath| root.join(path.as_path());
         let left = items.iter().enumerate();
@@ -176,9 +177,18 @@ impl<'a> Applying<'a> {
                 .map(|(path, item)| (at(path), (item.ino, item.attributes.clone())))
                 .collect(),
             hidden: Hidden::new(contents, root),
+            own: Own::open(kept)?,
+            noted: BTreeMap::new(),
         };
-        applying.existing = items.iter().map(|item| applying.find(item)).collect();
-        applying
+        for item in items {
+            let existing = applying.find(item);
+            applying.existing.push(existing);
+            // Directories are not compared.
+            if existing == Existing::Unchanged && item.kind != Kind::Directory {
+                applying.noted.insert(item.ino, applying.places(item).collect());
+            }
+        }
+        Ok(applying)
     }
 
     fn at(&self, path: &TreePath) -> PathBuf {
@@ -188,17 +198,11 @@ impl<'a> Applying<'a> {
     /// Finds the node of an item, by its number. The server may have made the first changes already.
     fn find(&self, item: &Item) -> Existing {
         let is_new = item.was.is_empty() && item.unchanged_if.is_empty();
-        let names = item.was.iter().chain(&item.moved_from).chain(&item.left).chain(&item.names);
-        let names = names.map(|path| self.at(path));
-        let aside = item
-            .moved_from
-            .iter()
-            .flat_map(|path| existing_beside(&self.at(path)).collect::<Vec<_>>());
-        let places = names.chain(aside).chain(self.passed(item));
+        let places = self.places(item);
         let mut there = places.filter_map(|path| Some((fs::symlink_metadata(&path).ok()?, path)));
         match there.find(|(there, _)| there.ino() == item.ino) {
             Some((there, _)) if is_unchanged(item, &there) => Existing::Unchanged,
-            Some((_, path)) if item.begun && self.is_begun(item, &path) => Existing::Unchanged,
+            Some((there, path)) if self.is_own(item, &there, &path) => Existing::Unchanged,
             // Its changes can still be made elsewhere.
             Some((_, path)) if is_new && !self.taken.contains(&path) => Existing::None,
             Some(_) => Existing::Changed,
@@ -207,8 +211,45 @@ impl<'a> Applying<'a> {
         }
     }
 
-    /// Whether a file may be as an interrupted attempt has left it. Of one that was changed in part,
-    /// nothing more is known.
+    /// Where the node of an item may be.
+    fn places(&self, item: &Item) -> impl Iterator<Item = PathBuf> {
+        let names = item.was.iter().chain(&item.moved_from).chain(&item.left).chain(&item.names);
+        let names = names.map(|path| self.at(path));
+        let aside = item.moved_from.iter().flat_map(|path| existing_beside(&self.at(path)));
+        names.chain(aside).chain(self.passed(item))
+    }
+
+    /// Whether a node is as an earlier attempt has left it.
+    fn is_own(&self, item: &Item, there: &Metadata, path: &Path) -> bool {
+        match self.own.left(there) {
+            Left::So | Left::InTheMiddleOf(What::Names) => true,
+            Left::InTheMiddleOf(What::Bytes) => self.is_begun(item, path),
+            Left::Otherwise => false,
+        }
+    }
+
+    /// Changes a node. If only the rescued session had changed it, the next attempt knows that this one
+    /// has, even if it is interrupted.
+    fn change<T>(
+        &self,
+        ino: u64,
+        what: What,
+        change: impl FnOnce() -> Result<T, Skip>,
+    ) -> Result<T, Skip> {
+        let places = self.noted.get(&ino).into_iter().flatten();
+        let there = places.filter_map(|path| fs::symlink_metadata(path).ok());
+        let mut node = there.filter(|there| there.ino() == ino);
+        let Some(before) = node.clone().next() else { return change() };
+        self.own.begin(&before, what)?;
+        let changed = change();
+        if let Some(after) = node.next() {
+            self.own.end(&after)?;
+        }
+        changed
+    }
+
+    /// Whether a file may be one that an interrupted attempt was filling. Of one that was changed in
+    /// part, nothing more is known.
     fn is_begun(&self, item: &Item, path: &Path) -> bool {
         item.bytes.as_ref().filter(|bytes| bytes.is_whole).is_none_or(|bytes| {
             let kept = File::open(self.kept.join(bytes.file.as_path()));
@@ -256,11 +297,6 @@ impl<'a> Applying<'a> {
             fs::symlink_metadata(self.root.join(above)).is_ok_and(|there| there.is_symlink())
         })
     }
-
-    /// Whether an item changes a file of the server in place.
-    fn changes_a_file(&self, item: &Item, index: usize) -> bool {
-        item.bytes.is_some() && self.existing[index] == Existing::Unchanged && !item.begun
-    }
 }
 
 fn gone() -> Skip {
@@ -273,7 +309,7 @@ fn in_the_way() -> Skip {
 
 /// Directories change with every name in them, so they are not compared.
 fn is_unchanged(item: &Item, there: &Metadata) -> bool {
-    let changed = (there.ctime(), there.ctime_nsec() as u32);
+    let changed = last_change(there);
     there.is_dir() && item.kind == Kind::Directory
         || item.unchanged_if.contains(&changed)
         || item.own_if.contains(&changed)

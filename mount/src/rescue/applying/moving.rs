@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::filling::free_name;
 use super::hidden::{existing_beside, is_node, remove_node};
+use super::own::What;
 use super::{Applying, Existing, Outcome, Skip, gone, in_the_way, is_unchanged};
 use crate::rescue::item::{Contents, Item, Kind};
 
@@ -70,7 +71,7 @@ impl Applying<'_> {
         let number = fs::symlink_metadata(place).ok()?.ino();
         let index = *waiting.iter().find(|index| self.inos[**index] == number)?;
         let beside = free_name(place).ok()?;
-        fs::rename(place, &beside).ok()?;
+        self.change(number, What::Names, || Ok(fs::rename(place, &beside)?)).ok()?;
         Some((index, beside))
     }
 
@@ -82,16 +83,20 @@ impl Applying<'_> {
         }
         let from = item.moved_from.iter().map(|path| self.at(path));
         // An interrupted attempt may have put it aside.
-        let beside = from.clone().flat_map(|path| existing_beside(&path).collect::<Vec<_>>());
+        let beside = from.clone().flat_map(|path| existing_beside(&path));
         let mut from = from.chain(aside.cloned()).chain(beside).chain(self.passed(item));
         let from = from.find(|path| is_node(path, item.ino));
         let Some(from) = from else { return Err(gone()) };
         self.make_parents(&to)?;
         let there = fs::symlink_metadata(&to).ok();
-        if there.is_some_and(|there| !self.is_free(&to, &there)) {
+        if there.as_ref().is_some_and(|there| !self.is_free(&to, there)) {
             return Ok(Moved::Blocked(to));
         }
-        Ok(fs::rename(&from, &to).map(|()| Moved::Done)?)
+        let rename = || Ok(fs::rename(&from, &to).map(|()| Moved::Done)?);
+        self.change(item.ino, What::Names, || match there {
+            Some(there) => self.change(there.ino(), What::Names, rename),
+            None => rename(),
+        })
     }
 
     /// Moves the new nodes that the server has under names that they had meanwhile.
@@ -133,7 +138,9 @@ impl Applying<'_> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error.into()),
                 Ok(there) => match self.existing[index] {
-                    Existing::Unchanged if there.ino() == item.ino => fs::remove_file(&path)?,
+                    Existing::Unchanged if there.ino() == item.ino => {
+                        self.change(item.ino, What::Names, || Ok(fs::remove_file(&path)?))?;
+                    }
                     _ if self.taken.contains(&path) => {}
                     _ => {
                         return Err(Skip::Conflict(
@@ -152,7 +159,7 @@ impl Applying<'_> {
         let is_placed = item.names.first().is_none_or(|path| is_node(&self.at(path), item.ino));
         if is_placed && self.existing[index] == Existing::Unchanged {
             for path in self.passed(item).filter(|path| is_node(path, item.ino)) {
-                fs::remove_file(&path)?;
+                self.change(item.ino, What::Names, || Ok(fs::remove_file(&path)?))?;
             }
         }
         Ok(())
@@ -168,6 +175,10 @@ impl Applying<'_> {
             match fs::remove_dir(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(_) if self.taken.contains(&path) => {}
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    let why = "was to be removed, but is not empty, so it was left";
+                    return Err(Skip::Conflict(why.into()));
+                }
                 removed => removed?,
             }
         }
