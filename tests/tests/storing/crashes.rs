@@ -3,13 +3,16 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use xfer_tests::programs::program;
-use xfer_tests::{PATIENCE, Random, Relay, World, run_within, scale, shell, wait_until};
+use xfer_tests::{
+    Mount, Mounting, PATIENCE, Random, Relay, Server, World, run_within, scale, shell, wait_until,
+};
 
 /// How often a server is killed.
 const KILLS: usize = 8;
@@ -17,8 +20,15 @@ const KILLS: usize = 8;
 /// The size of a file that is copied while a server is killed, in MiB.
 const COPIED_MIB: usize = 192;
 
-/// The number of ops, of 128 KiB mostly, that a server makes durable before it is killed.
-const OPS_OF_A_KILL: u64 = 64;
+/// How often the server is killed meanwhile, and how often the link is cut.
+const KILLED_EVERY: Duration = Duration::from_secs(5);
+const CUT_EVERY: Duration = Duration::from_secs(7);
+
+/// How often each of the two happens at least.
+const HAPPENS_MIN: usize = 2;
+
+/// How often a server is stopped or killed at least while one program works.
+const RESTARTS_MIN: usize = 2;
 
 /// How many files a large store has, and a small one.
 const MANY_FILES: usize = 20_000;
@@ -30,14 +40,31 @@ const LISTENS_LATER: Duration = Duration::from_secs(1);
 const MOUNTED_LATER: Duration = Duration::from_secs(2);
 
 /// The op up to which everything is durable, as the mount knows.
-fn durable(mount: &xfer_tests::Mount) -> u64 {
+fn durable(mount: &Mount) -> u64 {
     let status = mount.xfer("status", &["--json"]).succeeded().stdout;
     let after = status.split("\"durable_seq\": ").nth(1).unwrap();
     after.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
 }
 
-fn is_connected(mount: &xfer_tests::Mount) -> bool {
+fn is_connected(mount: &Mount) -> bool {
     mount.xfer("status", &[]).succeeded().stdout.contains("connected\n")
+}
+
+/// Acts again and again at fixed times, however long each act takes, until `over` is closed. Returns how
+/// often.
+fn each(interval: Duration, over: &Receiver<()>, mut act: impl FnMut()) -> usize {
+    let (mut next, mut acts) = (Instant::now() + interval, 0);
+    loop {
+        let left = next.saturating_duration_since(Instant::now());
+        if over.recv_timeout(left) != Err(RecvTimeoutError::Timeout) {
+            return acts;
+        }
+        act();
+        acts += 1;
+        while next <= Instant::now() {
+            next += interval;
+        }
+    }
 }
 
 #[test]
@@ -49,40 +76,57 @@ fn a_copy_goes_on_though_the_server_is_killed_and_the_link_is_cut_again_and_agai
     for _ in 0..scale::count("XFER_COPIED_MIB", COPIED_MIB) {
         file.write_all(&random.bytes(1 << 20)).unwrap();
     }
-    let options = ["-o", "wait=forever", "--log-size", "16MiB"];
     let relay = Relay::to(world.server.address);
-    let mounting = world.mounting("alice").through(relay.address);
-    let mount = options.iter().fold(mounting, |mounting, option| mounting.arg(option)).start();
-    let mut cp = Command::new("cp");
-    let mut cp = cp.arg(&original).arg(mount.path("copy")).spawn().unwrap();
-    let (mut kills, mut cuts, mut before) = (0, 0, 0);
-    let status = loop {
-        let mut ended = None;
-        // Each server makes something durable before it dies.
-        wait_until("the copy to go on", PATIENCE, || {
-            ended = cp.try_wait().unwrap();
-            ended.is_some() || durable(&mount) > before + OPS_OF_A_KILL
-        });
-        if let Some(status) = ended {
-            break status;
-        }
-        if cuts < kills {
-            relay.break_connections();
-            cuts += 1;
-            before = durable(&mount);
-        } else {
-            world.server.kill();
-            kills += 1;
-            before = durable(&mount);
-            world.server.restart();
-        }
+    let mount = small_log(world.mounting("alice").through(relay.address));
+    let (kills, cuts) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let happened = || [&kills, &cuts].map(|count| count.load(Ordering::SeqCst));
+    let (mut copies, mut meanwhile) = (0, [0, 0]);
+    let copy = mount.path("copy");
+    let run = |program: &str| {
+        let program = &mut Command::new(program);
+        let done = run_within(program.arg(&original).arg(&copy), scale::time_limit());
+        assert_eq!(done.succeeded().stderr, "");
     };
-    assert!(status.success() && cuts > 3, "{status} after {kills} kills and {cuts} cuts");
-    println!("the server was killed {kills} times, and the link cut {cuts} times");
+    std::thread::scope(|scope| {
+        // Two timers that know nothing of each other, and nothing of the copy but that it is over.
+        let ((copied, until_copied), (copied_too, until_copied_too)) = (channel(), channel());
+        let server = &mut world.server;
+        scope.spawn(|| {
+            let until_copied = until_copied;
+            each(KILLED_EVERY, &until_copied, || {
+                server.kill();
+                kills.fetch_add(1, Ordering::SeqCst);
+                server.restart();
+            })
+        });
+        scope.spawn(|| {
+            let until_copied = until_copied_too;
+            each(CUT_EVERY, &until_copied, || {
+                relay.break_connections();
+                cuts.fetch_add(1, Ordering::SeqCst);
+            })
+        });
+        // One copy is short on a fast machine.
+        while meanwhile.iter().any(|count| *count < HAPPENS_MIN) {
+            if copies > 0 {
+                run("cmp");
+                fs::remove_file(&copy).unwrap();
+            }
+            let before = happened();
+            run("cp");
+            meanwhile = [0, 1].map(|which| meanwhile[which] + happened()[which] - before[which]);
+            copies += 1;
+        }
+        drop::<[Sender<()>; 2]>([copied, copied_too]);
+    });
+    let [kills, cuts] = meanwhile;
+    println!(
+        "in {copies} copies, the server was killed {kills} times and the link cut {cuts} times"
+    );
     mount.sync();
     mount.unmount();
     let mount = world.mount("alice");
-    mount.shell(&format!("cmp {} copy", original.display()));
+    run("cmp");
     mount.unmount();
 }
 
@@ -172,32 +216,81 @@ fn what_is_fsynced_between_crashes_is_there_after_a_crash_of_both_sides() {
     mount.unmount();
 }
 
+/// A mount on which no program gets far without a server.
+fn small_log(mounting: Mounting<'_>) -> Mount {
+    mounting.arg("--log-size=16MiB").arg("-o").arg("wait=forever").start()
+}
+
+/// How a server goes away.
+#[derive(Clone, Copy)]
+enum Away {
+    Stopped,
+    Killed,
+}
+
+/// Has the server go away and start again under a program, each time that the program has got on.
+/// Returns how often it went away before the program had ended.
+fn restarts_under(
+    working: &mut Child,
+    server: &mut Server,
+    mount: &Mount,
+    ways: impl IntoIterator<Item = Away>,
+) -> usize {
+    let mut restarts = 0;
+    for way in ways {
+        let (before, mut ended) = (durable(mount), false);
+        wait_until("progress", PATIENCE, || {
+            ended = working.try_wait().unwrap().is_some();
+            ended || durable(mount) > before
+        });
+        if ended {
+            break;
+        }
+        match way {
+            Away::Stopped => assert_eq!(server.terminate(), Some(0)),
+            Away::Killed => server.kill(),
+        }
+        // It counts if there was no server before there was no program.
+        restarts += usize::from(working.try_wait().unwrap().is_none());
+        server.restart();
+        wait_until("the connection to be back", PATIENCE, || is_connected(mount));
+    }
+    restarts
+}
+
 #[test]
 fn a_server_that_is_stopped_and_started_again_is_a_pause_for_programs() {
     let mut world = World::new(&["alice", "bob"]);
-    let mount = world.mounting("alice").arg("-o").arg("wait=forever").start();
+    let mount = small_log(world.mounting("alice"));
     shell(
         &world.outside(),
-        "mkdir tree && for i in $(seq 2000); do echo $i > tree/f$i; done; tar cf tree.tar tree",
+        "mkdir tree && for i in $(seq 1000); do echo $i > tree/f$i; done
+         for i in $(seq 20); do head -c 5M /dev/urandom > tree/f${i}00; done
+         tar cf tree.tar --sort=name tree",
     );
-    let mut tar = Command::new("tar");
-    tar.arg("xf").arg(world.outside().join("tree.tar")).current_dir(mount.root());
-    let mut tar = tar.spawn().unwrap();
-    for _ in 0..3 {
-        assert_eq!(world.server.terminate(), Some(0));
-        world.server.restart();
-        wait_until("the connection to be back", PATIENCE, || is_connected(&mount));
+    let (mut turns, mut restarts) = (0, 0);
+    // One turn is short on a fast machine.
+    while restarts < RESTARTS_MIN {
+        fs::create_dir(mount.path(&format!("turn{turns}"))).unwrap();
+        let mut tar = Command::new("tar");
+        tar.arg("xf").arg(world.outside().join("tree.tar")).arg("-C");
+        let mut tar = tar.arg(mount.path(&format!("turn{turns}"))).spawn().unwrap();
+        restarts += restarts_under(&mut tar, &mut world.server, &mount, [Away::Stopped; 3]);
+        assert!(tar.wait().unwrap().success());
+        turns += 1;
     }
-    assert!(tar.wait().unwrap().success());
+    println!("{restarts} restarts in {turns} turns");
     mount.sync();
     // A delivery is not lost either.
     let bob = world.mount("bob");
-    mount.shell("cp tree/f7 outbox/bob/seven");
+    mount.shell("cp turn0/tree/f7 outbox/bob/seven");
     assert_eq!(world.server.terminate(), Some(0));
     world.server.restart();
     wait_until("the delivery", PATIENCE, || bob.path("inbox/alice/seven").exists());
     bob.unmount();
-    mount.shell(&format!("diff -r {}/tree tree", world.outside().display()));
+    for turn in 0..turns {
+        mount.shell(&format!("diff -r {}/tree turn{turn}/tree", world.outside().display()));
+    }
     mount.unmount();
 }
 
@@ -205,6 +298,7 @@ fn a_server_that_is_stopped_and_started_again_is_a_pause_for_programs() {
 const BEFORE: &str = "
 mkdir repo tree && cd repo && git init -q
 for i in $(seq 1500); do mkdir -p d$((i % 7)); seq $i $((i + 99)) > d$((i % 7))/f$i; done
+for i in $(seq 0 6); do head -c 5M /dev/urandom > d$i/large; done
 git add . && git -c user.name=a -c user.email=a@b commit -qm all
 cd .. && cp -r repo/d* tree/";
 
@@ -225,32 +319,27 @@ fn programs_of_every_day_go_on_while_the_server_is_stopped_and_killed() {
     let mut world = World::new(&["alice"]);
     let out = world.outside();
     shell(&out, BEFORE);
-    let mount = world.mounting("alice").arg("-o").arg("wait=forever").start();
+    let mount = small_log(world.mounting("alice"));
     for (work, check) in PROGRAMS {
-        let script = |script: &str| {
-            let mut bash = Command::new("bash");
-            bash.args(["-c", script]).env("OUT", &out).current_dir(mount.root());
-            bash
-        };
-        let mut working = script(work).spawn().unwrap();
-        let (mut restarts, mut ended) = (0, false);
-        while !ended {
-            let before = durable(&mount);
-            wait_until("progress", PATIENCE, || {
-                ended = working.try_wait().unwrap().is_some();
-                ended || durable(&mount) > before
-            });
-            match restarts % 2 {
-                0 => world.server.kill(),
-                _ => assert_eq!(world.server.terminate(), Some(0)),
-            }
-            world.server.restart();
-            wait_until("the connection to be back", PATIENCE, || is_connected(&mount));
-            restarts += 1;
+        let (mut turns, mut restarts) = (0, 0);
+        // One turn is short on a fast machine.
+        while restarts < RESTARTS_MIN {
+            let directory = mount.path(&format!("turn{turns}"));
+            fs::create_dir_all(&directory).unwrap();
+            let script = |script: &str| {
+                let mut bash = Command::new("bash");
+                bash.args(["-c", script]).env("OUT", &out).current_dir(&directory);
+                bash
+            };
+            let mut working = script(work).spawn().unwrap();
+            let ways = [Away::Killed, Away::Stopped].into_iter().cycle().skip(restarts % 2);
+            restarts += restarts_under(&mut working, &mut world.server, &mount, ways);
+            assert!(working.wait().unwrap().success(), "{work}");
+            assert!(script(check).status().unwrap().success(), "{check}");
+            fs::remove_dir_all(&directory).unwrap();
+            turns += 1;
         }
-        println!("{restarts} restarts: {work}");
-        assert!(working.wait().unwrap().success(), "{work}");
-        assert!(script(check).status().unwrap().success(), "{check}");
+        println!("{restarts} restarts in {turns} turns: {work}");
     }
     mount.unmount();
 }
