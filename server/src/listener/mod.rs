@@ -276,3 +276,22 @@ async fn pause_after(error: io::Error) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_link_to_a_client_that_acknowledges_nothing_breaks_after_the_longest_silence() {
+        let port = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = port.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), port.accept());
+        let (tcp, _) = accepted.unwrap();
+        set_options(&tcp).unwrap();
+        let socket = SockRef::from(&tcp);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(10)));
+        assert!(socket.keepalive().unwrap() && tcp.nodelay().unwrap());
+        drop(client.unwrap());
+    }
+}
