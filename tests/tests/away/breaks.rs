@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -382,6 +382,45 @@ fn programs_that_wait_without_a_connection_can_be_interrupted_and_killed() {
     }
     apart.network.plug_in();
     assert_eq!(fs::read_to_string(mount.path("d/cold")).unwrap(), "cold\n");
+    mount.unmount();
+}
+
+#[test]
+fn a_loss_is_told_once_however_many_tries_fail_and_so_is_the_return() {
+    const TRIES: usize = 5;
+    let mut world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("mkdir d && echo cold | tee d/cold1 > d/cold2");
+    mount.unmount();
+    let mount = world.mounting("alice").arg("-o").arg("wait=forever").start();
+    mount.sync();
+    for number in 1..=2 {
+        let before = mount.said().lines().count();
+        world.server.kill();
+        // A stranger in its place counts the tries, and has them fail in two ways by turns.
+        let stranger = TcpListener::bind(world.server.address).unwrap();
+        let cat = start(&mount, &format!("test $(cat d/cold{number}) = cold"));
+        for turn in 0..TRIES {
+            let (mut link, _) = stranger.accept().unwrap();
+            assert!(link.read(&mut [0; 4096]).unwrap() > 0, "it greets");
+            if turn % 2 == 0 {
+                link.write_all(b"SSH-2.0-stranger\r\n").unwrap();
+            }
+        }
+        drop(stranger);
+        world.server.restart();
+        ends_well(cat);
+        let back = "the connection to the server is back";
+        wait_until("the return to be told", PATIENCE, || {
+            mount.said().matches(back).count() == number
+        });
+        let said = mount.said();
+        let said: Vec<_> = said.lines().skip(before).collect();
+        let why = "the tree can't be reached: ";
+        let told = ["the connection to the server is lost", why, why, back];
+        let is_told = said.iter().zip(told).all(|(line, text)| line.contains(text));
+        assert!(said.len() == told.len() && is_told && said[1] != said[2], "{said:#?}");
+    }
     mount.unmount();
 }
 

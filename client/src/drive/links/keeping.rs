@@ -7,6 +7,7 @@
 //! While a program waits, there is a try each second, and one at once when the network changes, in the
 //! place of one that hangs.
 
+use std::collections::BTreeSet;
 use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,7 +143,7 @@ impl Client {
         ticket: &mut Ticket,
         pauses: &mut Pauses,
     ) -> Option<(Reader, Writer)> {
-        let (since, mut said, mut grace) = (Instant::now(), None, HASTE);
+        let (since, mut said, mut grace) = (Instant::now(), BTreeSet::new(), HASTE);
         loop {
             self.sleeps_through().await;
             ticket.durable = self.lock().durable();
@@ -177,9 +178,9 @@ impl Client {
                 self.find_seat_taken(holder).await;
             }
             let why = error.to_string();
-            if said.as_ref() != Some(&why) {
+            // Tries may fail in several ways by turns.
+            if said.insert(why.clone()) {
                 tracing::info!("the tree can't be reached: {why}");
-                said = Some(why.clone());
             }
             let pause = pauses.draw();
             let next = self.lock().now_after(pause);
