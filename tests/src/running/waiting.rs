@@ -1,5 +1,7 @@
 //! Waiting for conditions, never for fixed times.
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The longest wait for something that an idle machine does at once, generous enough for a machine
@@ -30,4 +32,11 @@ pub fn holds_for(span: Duration, mut condition: impl FnMut() -> bool) -> bool {
         std::thread::sleep(POLL);
     }
     condition()
+}
+
+/// Whether a program or a thread, by its directory in `/proc`, waits for a FUSE filesystem: for an answer
+/// or for a page of a file.
+pub fn waits_for_a_mount(process: &Path) -> bool {
+    let at = fs::read_to_string(process.join("wchan")).unwrap_or_default();
+    ["request_wait_answer", "folio_wait"].iter().any(|place| at.contains(place))
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{AtFlags, CWD, StatxFlags, statvfs, statx};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use xfer_mount::process::exit::Exit;
@@ -18,6 +19,7 @@ use xfer_tests::files::errno;
 use xfer_tests::network::{Cable, Network, SERVER, Way};
 use xfer_tests::programs::program;
 use xfer_tests::relay::Cut;
+use xfer_tests::waiting::waits_for_a_mount;
 use xfer_tests::{
     Mount, PATIENCE, Random, Relay, Server, World, run_within, scale, shell, wait_until,
 };
@@ -178,6 +180,11 @@ fn a_dead_connection_is_noticed_in_three_seconds_if_both_sides_ask_for_that() {
     let took = noticed_after(&apart, &mount);
     assert!(took >= LATE, "{took:?}");
     mount.unmount();
+}
+
+/// A program's directory in `/proc`.
+fn in_proc(program: &Child) -> PathBuf {
+    PathBuf::from(format!("/proc/{}", program.id()))
 }
 
 #[test]
@@ -367,12 +374,10 @@ fn programs_that_wait_without_a_connection_can_be_interrupted_and_killed() {
         let pid = Pid::from_child(&program);
         // Not the shell before it: that may wait for a moment too, and takes signals in its own way.
         let name = script.split(' ').nth(1).unwrap();
-        let of_program = |file| fs::read_to_string(format!("/proc/{}/{file}", program.id()));
+        let process = in_proc(&program);
         wait_until(&format!("`{script}` to wait for the server"), PATIENCE, || {
-            let waits = of_program("wchan").is_ok_and(|at| {
-                ["request_wait_answer", "folio_wait"].iter().any(|place| at.contains(place))
-            });
-            waits && of_program("comm").is_ok_and(|comm| comm.trim_end() == name)
+            let comm = fs::read_to_string(process.join("comm"));
+            waits_for_a_mount(&process) && comm.is_ok_and(|comm| comm.trim_end() == name)
         });
         let begin = Instant::now();
         rustix::process::kill_process(pid, signal).unwrap();
@@ -382,6 +387,147 @@ fn programs_that_wait_without_a_connection_can_be_interrupted_and_killed() {
     }
     apart.network.plug_in();
     assert_eq!(fs::read_to_string(mount.path("d/cold")).unwrap(), "cold\n");
+    mount.unmount();
+}
+
+/// A program that touches a page of its standard input. Python would wait with its handler of SIGINT.
+const TOUCH: &str = "import mmap, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL)
+print(mmap.mmap(sys.stdin.fileno(), 0, prot=mmap.PROT_READ)[200000])";
+
+#[test]
+fn a_program_that_waits_for_a_page_of_a_mapped_file_without_a_connection_can_be_killed() {
+    let mut world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    fs::write(mount.path("mapped"), vec![7; 400_000]).unwrap();
+    mount.unmount();
+    let mut mount = world.mounting("alice").arg("-o").arg("wait=forever").start();
+    let mapped = File::open(mount.path("mapped")).unwrap();
+    world.server.kill();
+    mount.says("the connection to the server is lost");
+    for signal in [Signal::KILL, Signal::INT] {
+        let mut python = Command::new("python3");
+        let stdin = mapped.try_clone().unwrap();
+        let mut python = python.args(["-c", TOUCH]).stdin(stdin).spawn().unwrap();
+        let process = in_proc(&python);
+        wait_until("the program to wait for the page", PATIENCE, || waits_for_a_mount(&process));
+        let begin = Instant::now();
+        rustix::process::kill_process(Pid::from_child(&python), signal).unwrap();
+        assert_eq!(python.wait().unwrap().signal(), Some(signal.as_raw()));
+        assert!(begin.elapsed() < KILL_MAX, "{signal:?}: {:?}", begin.elapsed());
+    }
+    world.server.restart();
+    let mut byte = [0];
+    mapped.read_exact_at(&mut byte, 200_000).unwrap();
+    assert_eq!(byte, [7]);
+    drop(mapped);
+    mount.unmount();
+}
+
+/// The longest time of an answer that needs no server.
+const ANSWERED_MAX: Duration = Duration::from_secs(2);
+
+/// What file managers and other programs of a desktop ask all the time.
+const ASKED_ALL_THE_TIME: [fn(&Path); 4] = [
+    |root| assert!(statvfs(root).unwrap().f_blocks > 0),
+    |root| {
+        // Not what the kernel may have cached.
+        let flags = AtFlags::STATX_FORCE_SYNC;
+        statx(CWD, root, flags, StatxFlags::BASIC_STATS).unwrap();
+    },
+    |root| drop(run_within(Command::new("stat").arg("-f").arg(root), PATIENCE).succeeded()),
+    |root| drop(run_within(Command::new("df").arg(root), PATIENCE).succeeded()),
+];
+
+#[test]
+fn df_and_stat_of_the_mount_point_never_wait_for_a_dead_link_that_nobody_has_noticed() {
+    let apart = Apart::new();
+    let mount = apart.mount(&[]);
+    mount.shell("mkdir d && head -c 1000000 /dev/urandom > d/cold");
+    mount.unmount();
+    // The best of some rounds, since a busy machine takes its time.
+    let rounds = (0..3).map(|_| {
+        let mount = apart.mount(&["-o", "wait=forever"]);
+        mount.sync();
+        let mut longest = Duration::ZERO;
+        let mut ask_all = || {
+            for ask in ASKED_ALL_THE_TIME {
+                let begin = Instant::now();
+                ask(mount.root());
+                longest = longest.max(begin.elapsed());
+            }
+        };
+        apart.network.pull();
+        ask_all();
+        let cat = start(&mount, "exec cat d/cold > /dev/null");
+        let process = in_proc(&cat);
+        wait_until("the program to wait", PATIENCE, || waits_for_a_mount(&process));
+        ask_all();
+        let is_noticed = !is_connected(&mount);
+        apart.network.plug_in();
+        ends_well(cat);
+        mount.unmount();
+        (longest, is_noticed)
+    });
+    let mut told = Vec::new();
+    for (longest, is_noticed) in rounds {
+        if longest < ANSWERED_MAX && !is_noticed {
+            return;
+        }
+        told.push((longest, is_noticed));
+    }
+    panic!("the longest answers, and whether the loss was noticed by then: {told:?}");
+}
+
+#[test]
+fn changes_go_on_without_a_connection_until_the_log_is_full_and_what_was_answered_is_sent() {
+    const WAIT: Duration = Duration::from_secs(2);
+    let mut world = World::new(&["alice"]);
+    let mounting = world.mounting("alice").arg("--log-size=16MiB").arg("-o").arg("wait=2");
+    let mut mount = mounting.start();
+    mount.shell("ls");
+    mount.sync();
+    world.server.kill();
+    mount.says("the connection to the server is lost");
+    let file = File::create(mount.path("file")).unwrap();
+    let (mut random, mut answered) = (Random::new(Random::seed()), Vec::<u8>::new());
+    let (refused, took) = loop {
+        let (bytes, begin) = (random.bytes(64 << 10), Instant::now());
+        match file.write_at(&bytes, answered.len() as u64) {
+            Ok(len) => answered.extend(&bytes[..len]),
+            Err(error) => break (error.raw_os_error(), begin.elapsed()),
+        }
+        assert!(begin.elapsed() < WAIT, "{} bytes", answered.len());
+    };
+    assert_eq!(refused, Some(libc::ETIMEDOUT));
+    assert!((WAIT..WAIT * 3).contains(&took), "{took:?}");
+    assert!((12 << 20..=16 << 20).contains(&answered.len()), "{}", answered.len());
+    // There is still room for something smaller.
+    let make = |number| fs::create_dir(mount.path(&format!("d{number}")));
+    let (mut directories, mut begin) = (0, Instant::now());
+    let refused = loop {
+        match make(directories) {
+            Ok(()) => (directories, begin) = (directories + 1, Instant::now()),
+            Err(error) => break error.raw_os_error(),
+        }
+    };
+    assert_eq!(refused, Some(libc::ETIMEDOUT));
+    assert!((WAIT..WAIT * 3).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    assert_eq!(errno(file.sync_all()), libc::ETIMEDOUT);
+    // One that waits by then is made.
+    std::thread::scope(|scope| {
+        let late = scope.spawn(|| wait_until("room", PATIENCE, || make(directories).is_ok()));
+        world.server.restart();
+        late.join().unwrap();
+    });
+    directories += 1;
+    wait_until("everything to be on the server", PATIENCE, || file.sync_all().is_ok());
+    drop(file);
+    mount.unmount();
+    let mount = world.mount("alice");
+    assert!(fs::read(mount.path("file")).unwrap() == answered);
+    let expected: Vec<_> = (0..directories).map(|number| format!("d{number}")).collect();
+    let there: Vec<String> = mount.shell("ls -d d* | sort -V").lines().map(String::from).collect();
+    assert_eq!(there, expected);
     mount.unmount();
 }
 

@@ -19,6 +19,7 @@ use xfer_tests::files::errno;
 use xfer_tests::freezer::Freezer;
 use xfer_tests::logind::Logind;
 use xfer_tests::peers::{Host, Peer, name};
+use xfer_tests::waiting::waits_for_a_mount;
 use xfer_tests::{Mount, PATIENCE, World, wait_until};
 
 /// A mount on a machine with a logind.
@@ -80,10 +81,7 @@ const WAITING: usize = 100;
 /// How many threads of this process wait for a FUSE filesystem.
 fn waiting_threads() -> usize {
     let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
-    let wchan = threads.map(|thread| fs::read_to_string(thread.path().join("wchan")));
-    let waits =
-        |at: &String| ["request_wait_answer", "folio_wait"].iter().any(|place| at.contains(place));
-    wchan.flatten().filter(waits).count()
+    threads.filter(|thread| waits_for_a_mount(&thread.path())).count()
 }
 
 #[test]

@@ -4,11 +4,15 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::process::Command;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::process::{Pid, Signal, kill_process};
 use xfer_tests::files::errno;
+use xfer_tests::waiting::{holds_for, waits_for_a_mount};
 use xfer_tests::world::write_secret;
 use xfer_tests::{Mount, PATIENCE, World, run_within, wait_until};
 
@@ -167,6 +171,74 @@ fn a_dormant_mount_gives_ebusy_once_a_programs_patience_ends() {
     wait_until("the first mount to have the tree again", PATIENCE, || {
         fs::read_to_string(first.path("d/file")).is_ok_and(|text| text == "text\n")
     });
+    first.unmount();
+}
+
+/// The longest time until a program ends that is told to, at the best of so many tries: on a machine that
+/// is busy, a program that may end does not always run soon.
+const ENDING: Duration = Duration::from_secs(2);
+const TRIES: usize = 3;
+
+/// Starts a program, waits until it waits for its mount, and tells it to end. Returns how that took.
+fn ends_after(program: &mut Command, signal: Signal) -> Duration {
+    let text = format!("{program:?}");
+    let mut child = program.stderr(Stdio::null()).spawn().unwrap();
+    let process = PathBuf::from(format!("/proc/{}", child.id()));
+    wait_until(&format!("{text} to wait"), PATIENCE, || {
+        assert_eq!(child.try_wait().unwrap(), None, "{text} does not wait");
+        // For a while, since even a request that is answered at once waits for a moment.
+        holds_for(Duration::from_millis(200), || waits_for_a_mount(&process))
+    });
+    let told = Instant::now();
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    let mut status = None;
+    wait_until(&format!("{text} to end"), PATIENCE, || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().signal(), Some(signal.as_raw()), "{text}");
+    told.elapsed()
+}
+
+#[test]
+fn programs_that_wait_for_a_dormant_mount_end_by_ctrl_c_and_by_kill() {
+    let world = World::new(&["alice"]);
+    let first = mount(&world, &["-o", "wait=forever"]);
+    first.shell("mkdir d; echo text > file; echo text > d/file");
+    let open = File::options().read(true).write(true).open(first.path("file")).unwrap();
+    let second = take_over(&world, &[]);
+    wait_until("the first mount to be dormant", PATIENCE, || is_dormant(&first));
+    let path = |name: &str| first.path(name).display().to_string();
+    let with = |words: &[&str], name: &str| {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args((!name.is_empty()).then(|| path(name)));
+        // What is open already is read and written by these.
+        command.stdin(open.try_clone().unwrap()).stdout(open.try_clone().unwrap());
+        command
+    };
+    for signal in [Signal::INT, Signal::KILL] {
+        for (words, name) in [
+            (&["stat", "-c", "%s"][..], "file"),
+            (&["ls"], "."),
+            (&["ls"], "d"),
+            // It reads, it writes, and it opens, without looking a name up.
+            (&["head", "-c", "1"], ""),
+            (&["echo", "more"], ""),
+            (&["head", "-c", "1", "/dev/stdin"], ""),
+            (&["cat"], "d/file"),
+            (&["touch"], "made"),
+            (&["mkdir"], "d/made"),
+            (&["rm"], "file"),
+        ] {
+            let took = || ends_after(&mut with(words, name), signal);
+            let mut tries = std::iter::repeat_with(took).take(TRIES);
+            assert!(tries.any(|took| took < ENDING), "{words:?} {name} by {signal:?}");
+        }
+    }
+    second.unmount();
+    wait_until("the first mount to have the tree again", PATIENCE, || is_connected(&first));
+    assert_eq!(first.shell("cat file; ls . d"), "text\n.:\nd\nfile\ninbox\noutbox\n\nd:\nfile");
+    drop(open);
     first.unmount();
 }
 

@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use xfer_tests::programs::wait_for_line;
-use xfer_tests::waiting::holds_for;
+use xfer_tests::waiting::{holds_for, waits_for_a_mount};
 use xfer_tests::{Mount, PATIENCE, Relay, World, wait_until};
 
 /// The tree in which programs wait. A fresh mount knows nothing of `d`: it is too large to come
@@ -54,11 +55,10 @@ fn waiting(mount: &Mount, script: &str) -> Child {
     command.args(["-c", script]).current_dir(mount.root()).env("READY", &ready);
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let mut child = child.unwrap();
-    let wchan = format!("/proc/{}/wchan", child.id());
+    let process = PathBuf::from(format!("/proc/{}", child.id()));
     let waits = || {
-        let at = fs::read_to_string(&wchan).unwrap_or_default();
         let started = ready.exists() || !script.contains("READY");
-        started && (at.contains("request_wait_answer") || at.contains("folio_wait"))
+        started && waits_for_a_mount(&process)
     };
     wait_until(&format!("`{script}` to wait"), PATIENCE, || {
         // For a while, since even a request that is answered at once waits for a moment.
