@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use xfer_mount::process::exit::Exit;
 use xfer_tests::files::errno;
+use xfer_tests::freezer::Freezer;
 use xfer_tests::network::{Cable, Network, SERVER, Way};
 use xfer_tests::programs::program;
 use xfer_tests::relay::Cut;
@@ -56,8 +57,11 @@ impl Apart {
 
     /// With these options of `xfer-server run`.
     fn with_server(options: &[&str]) -> Apart {
-        let network =
-            Network::new(Cable { round_trip: Duration::from_millis(5), bits_per_s: None });
+        Apart::over(Cable { round_trip: Duration::from_millis(5), bits_per_s: None }, options)
+    }
+
+    fn over(cable: Cable, options: &[&str]) -> Apart {
+        let network = Network::new(cable);
         let world = network.server.run(|| {
             World::with_server(&["alice"], |store| {
                 Server::start_with(store, &format!("{SERVER}:0"), options)
@@ -705,6 +709,57 @@ fn a_copy_goes_on_though_its_machine_moves_again_and_again() {
         apart.network.join(Ipv4Addr::new(10, 77, 0, 9 + number));
     }
     ends_well(copy);
+    mount.unmount();
+    let mount = apart.mount(&[]);
+    assert!(fs::read(mount.path("copy")).unwrap() == bytes);
+    mount.unmount();
+}
+
+/// For how long a laptop is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Closed {
+    ForAMoment,
+    /// Until the server has noticed.
+    UntilMissed,
+}
+
+#[test]
+fn an_upload_goes_on_after_its_laptop_was_closed_and_opened_on_another_network() {
+    // At this bandwidth, the copy takes some seconds.
+    let cable = Cable { round_trip: Duration::from_millis(20), bits_per_s: Some(100_000_000) };
+    let apart = Apart::over(cable, &[]);
+    let source = apart.world.outside().join("source");
+    let bytes = Random::new(Random::seed()).bytes(64 << 20);
+    fs::write(&source, &bytes).unwrap();
+    let mount = apart.mount(&["--log-size=16MiB"]);
+    mount.shell("ls");
+    let mut cp = Command::new("cp");
+    cp.arg(&source).arg(mount.path("copy")).stderr(Stdio::piped());
+    let mut cp = cp.spawn().unwrap();
+    let copied = || fs::metadata(mount.path("copy")).map_or(0, |copy| copy.len());
+    for (number, closed) in [Closed::UntilMissed, Closed::ForAMoment].into_iter().enumerate() {
+        let before = copied();
+        wait_until("the copy to get on", PATIENCE, || copied() >= before + (20 << 20));
+        // The kernel can't freeze a program that waits for a mount that is frozen already.
+        let frozen = [("cp", cp.id()), ("mount", mount.pid())].map(|(name, pid)| {
+            let freezer = Freezer::new(&format!("{name}{number}"), pid);
+            freezer.freeze();
+            freezer
+        });
+        assert_eq!(cp.try_wait().unwrap(), None, "it is in the middle");
+        apart.network.leave();
+        if closed == Closed::UntilMissed {
+            wait_until("the server to miss the laptop", PATIENCE, || {
+                let listed = apart.world.server.command(&["session", "list", "--json"]);
+                let sessions: Value = serde_json::from_str(&listed.succeeded().stdout).unwrap();
+                sessions[0]["away_secs"].is_u64()
+            });
+        }
+        apart.network.join(Ipv4Addr::new(10, 77, 0, 9 + number as u8));
+        drop(frozen);
+    }
+    ends_well(cp);
+    mount.sync();
     mount.unmount();
     let mount = apart.mount(&[]);
     assert!(fs::read(mount.path("copy")).unwrap() == bytes);
