@@ -16,6 +16,10 @@ pub const PASSWORD: &str = "the password of all of them";
 const CHEAP: &str = "$argon2id$v=19$m=8,t=1,p=1$vn2E/UPpUQHdKqgPzxtGxQ$\
                      Tsm1b76nixktSJliDqN0UIt5dADQfTXJLxPItPcQjtc";
 
+/// The same with 64 MiB and 40 passes: more than a second of a core.
+const COSTLY: &str = "$argon2id$v=19$m=65536,t=40,p=1$e4y0cN08fZqow7jPXuzUnQ$\
+                      p7VO5uInIzgOwsr3Hu/nJTj26FGhYSJBA+Viw02ueY8";
+
 /// The cost of checking the password.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hashing {
@@ -23,6 +27,8 @@ pub enum Hashing {
     Real,
     /// Almost none, for tests of other things.
     Cheap,
+    /// More than a second, for tests of what must not check it.
+    Costly,
 }
 
 /// Adds accounts without a quota.
@@ -31,6 +37,7 @@ pub fn add(store: &Path, names: &[Name], hashing: Hashing) {
     let hash = match hashing {
         Hashing::Real => password::hash(PASSWORD.as_bytes()).unwrap(),
         Hashing::Cheap => CHEAP.to_owned(),
+        Hashing::Costly => COSTLY.to_owned(),
     };
     let inbox = Quota { bytes: 1 << 30, nodes: 10_000 };
     for name in names {

@@ -69,9 +69,14 @@ impl World {
     /// Like [`World::new`], for many users: making their accounts and checking their passwords
     /// takes almost no time.
     pub fn of_many(users: &[Name]) -> World {
+        World::with_hashing(users, Hashing::Cheap)
+    }
+
+    /// Like [`World::new`], with passwords whose check costs this much.
+    pub fn with_hashing(users: &[Name], hashing: Hashing) -> World {
         let start = |store: &Path| Server::start(store, "127.0.0.1:0");
         World::make(temporary("/tmp"), None, start, |directory, store| {
-            accounts::add(store, users, Hashing::Cheap);
+            accounts::add(store, users, hashing);
             for user in users {
                 write_secret(&directory.join(format!("password-{user}")), accounts::PASSWORD);
             }

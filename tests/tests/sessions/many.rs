@@ -15,7 +15,7 @@ use xfer_tests::load::{Crowd, Kind, Plan, Until, raise_descriptor_limit};
 use xfer_tests::mount::is_mounted;
 use xfer_tests::peers::{OWNER, name, roomy};
 use xfer_tests::scale::count;
-use xfer_tests::{Mount, PATIENCE, Random, World, by_hand, shell, wait_until};
+use xfer_tests::{Mount, PATIENCE, Random, Relay, World, by_hand, shell, wait_until};
 
 /// The number of concurrent mounts: more would only queue for password checks.
 const MOUNTING: usize = 8;
@@ -117,6 +117,32 @@ fn a_hundred_driven_sessions_find_everything_as_they_left_it() {
     assert!(figures.count(Kind::Read) > sessions, "{}", figures.count(Kind::Read));
     let (transactions, batches) = report.commits;
     assert!(transactions > 0 && transactions < batches, "nobody shared: {:?}", report.commits);
+}
+
+/// How long the login of an account takes at least whose password is costly to check.
+const COSTLY_LOGIN_MIN: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_client_that_comes_back_has_no_password_checked() {
+    let world = World::with_hashing(&[name("alice")], Hashing::Costly);
+    let relay = Relay::to(world.server.address);
+    let begin = Instant::now();
+    let mount = world.mounting("alice").through(relay.address).start();
+    let login = begin.elapsed();
+    assert!(login > COSTLY_LOGIN_MIN, "{login:?}");
+    // The best of some, since a busy machine takes its time.
+    let back = [0; 4].map(|_| {
+        let begin = Instant::now();
+        relay.break_connections();
+        let mut file = File::create(mount.path("file")).unwrap();
+        file.write_all(b"text").unwrap();
+        file.sync_all().unwrap();
+        begin.elapsed()
+    });
+    println!("the login took {login:?}, and coming back {back:?}");
+    assert!(*back.iter().min().unwrap() * 3 < login, "{login:?} {back:?}");
+    assert_eq!(mount.said().matches("the connection to the server is back").count(), back.len());
+    mount.unmount();
 }
 
 /// How long clients may take to come back after a restart.
