@@ -15,6 +15,10 @@ use crate::{output, shows, start};
 /// How often two machines take turns. `XFER_TURNS` sets another number.
 const TURNS: usize = 8;
 
+/// The longest time until an idle mount has handed the tree over and the other one has read a file, at best:
+/// a machine that is not busy takes less than 30 ms.
+const MOMENT: Duration = Duration::from_millis(150);
+
 /// Two mounts of alice, of which the second has the tree.
 fn two(world: &World, wait: &str) -> [Mount; 2] {
     let options = format!("handoff,wait={wait}");
@@ -140,11 +144,12 @@ fn an_idle_mount_hands_the_tree_over_in_a_moment() {
         // Each keeps the tree for two seconds in any case.
         std::thread::sleep(Duration::from_millis(2200));
         let begun = Instant::now();
-        assert_eq!(mount.shell("cat f1"), "1");
+        assert_eq!(fs::read_to_string(mount.path("f1")).unwrap(), "1\n");
         shortest = shortest.min(begun.elapsed());
         mount.shell("cat f*; ls -l");
     }
-    assert!(shortest < Duration::from_secs(1), "{shortest:?}");
+    println!("the shortest took {shortest:?}");
+    assert!(shortest < MOMENT, "{shortest:?}");
     mounts.into_iter().for_each(Mount::unmount);
 }
 
