@@ -26,6 +26,14 @@ const FILES_MAX: u64 = 25;
 /// The most bytes of a file.
 const BYTES_MAX: u64 = 60_000;
 
+/// How much of the log stays in memory, and the files of a round in which it is larger than that.
+const LOG_SIZE: &str = "--log-size=16MiB";
+const LARGE_FILES: usize = 14;
+const LARGE_BYTES: usize = 2 << 20;
+
+/// How many calls fail at most in such a round.
+const FAILURES_MAX: usize = 4;
+
 /// Of so many calls one fails; none, if it is 0.
 const EACH: [u64; 4] = [0, 0, 40, 15];
 
@@ -47,7 +55,8 @@ impl Machine {
     }
 
     fn mounting(&self) -> Mounting<'_> {
-        let mut mounting = self.world.mounting("alice").arg("-o").arg("offline,wait=1");
+        let mounting = self.world.mounting("alice").arg(LOG_SIZE);
+        let mut mounting = mounting.arg("-o").arg("offline,wait=1");
         for (name, value) in self.environment() {
             mounting = mounting.env(name, &value);
         }
@@ -100,6 +109,33 @@ fn work(mount: &Mount, random: &mut Random, safe: &mut Safe) -> usize {
     failed
 }
 
+/// The same with files that are larger together than what the log has room for in memory. Some are not
+/// synced: they are safe once a later one is.
+fn work_beyond_memory(mount: &Mount, random: &mut Random, safe: &mut Safe) -> usize {
+    let (mut failed, mut unsynced) = (0, Safe::new());
+    for number in 0..LARGE_FILES {
+        let (name, bytes) = (format!("large{number}"), random.bytes(LARGE_BYTES));
+        safe.remove(&name);
+        let (path, is_synced) = (mount.path(&name), random.below(3) == 0);
+        let written =
+            if is_synced { write_synced(&path, &bytes) } else { fs::write(&path, &bytes) };
+        match written {
+            Ok(()) => {
+                unsynced.insert(name, bytes);
+                if is_synced {
+                    safe.append(&mut unsynced);
+                }
+            }
+            Err(_) => failed += 1,
+        }
+        // Each waits for the server once the disk has failed.
+        if failed == FAILURES_MAX {
+            break;
+        }
+    }
+    failed
+}
+
 fn check(directory: &Path, safe: &Safe) {
     for (name, bytes) in safe {
         let there =
@@ -120,7 +156,10 @@ fn what_was_fsynced_offline_is_sent_after_power_cuts_of_a_disk_that_forgets_and_
         machine.world.server.kill();
         let each = *random.pick(&EACH);
         machine.fail_each(each);
-        let failures = work(&mount, &mut random, &mut safe);
+        let failures = match round % 2 {
+            0 => work(&mount, &mut random, &mut safe),
+            _ => work_beyond_memory(&mount, &mut random, &mut safe),
+        };
         assert!(failures == 0 || each > 0, "the disk did not fail");
         failed += failures;
         machine.lose_power(mount, &mut random);
