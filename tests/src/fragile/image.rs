@@ -136,6 +136,11 @@ impl Image {
         self.set_name(directory, name, None, None);
     }
 
+    /// Gives a file another name.
+    pub fn link(&mut self, ino: Ino, directory: Ino, name: &OsStr) {
+        self.set_name(directory, name, Some(ino), None);
+    }
+
     /// Moves a name.
     pub fn rename(&mut self, from: (Ino, &OsStr), to: (Ino, &OsStr)) {
         let Some(ino) = self.find(from.0, from.1) else { return };

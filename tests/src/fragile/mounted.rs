@@ -278,6 +278,14 @@ impl Filesystem for Mounted {
         }
     }
 
+    fn link(&self, _: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if self.0.fails() {
+            return reply.error(Errno::EIO);
+        }
+        self.0.lock().link(ino.0, parent.0, name);
+        enter(reply, self.attributes(ino.0).ok_or(Errno::ENOENT));
+    }
+
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.change(reply, |image| image.remove(parent.0, name));
     }
