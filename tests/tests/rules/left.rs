@@ -17,9 +17,10 @@ use xfer_tests::peers::{Host, roomy};
 
 use crate::history::{Check, History, plain};
 use crate::program::Program;
+use crate::user::LOG_LAGS_MS;
 
 /// The longest time, in milliseconds, after which what was left is no longer sent undisturbed.
-const UNDISTURBED_MS: u64 = 40;
+const UNDISTURBED_MS: u64 = 120;
 
 /// How long the server is given to notice that another client is gone.
 const WAIT: Duration = Duration::from_secs(60);
@@ -89,7 +90,8 @@ impl Left {
         let before = host.account(user).await.applied;
         loop {
             let tap = Wiretap::default();
-            let cable = Cable::new(Wiring { tap: Some(tap.clone()), ..Wiring::default() });
+            let log_lag = Duration::from_millis(*random.pick(&LOG_LAGS_MS));
+            let cable = Cable::new(Wiring { tap: Some(tap.clone()), log_lag, ..Wiring::default() });
             let settled = {
                 let settling = host.settle(&name, (disk, key), &options, &cable);
                 disturbed(settling, &cable, random).await

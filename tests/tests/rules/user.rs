@@ -35,6 +35,9 @@ const WAIT: Duration = Duration::from_secs(600);
 /// Longer than the server keeps the seat of a client that is away, once another one asks for it.
 const ASKED: Duration = Duration::from_secs(60);
 
+/// The delays of log links, in each direction.
+pub const LOG_LAGS_MS: [u64; 4] = [0, 0, 5, 40];
+
 /// How often a client that is about to end gets its turn before time passes.
 const YIELDS_MAX: usize = 1000;
 
@@ -202,7 +205,8 @@ impl User {
             Options { cache_bytes, tree_bytes, wait, handoff, offline_bytes, ..roomy("test") };
         let name = std::str::from_utf8(self.name.as_bytes()).unwrap();
         let lag = Duration::from_millis(*random.pick(&[0, 5, 30]));
-        let wiring = Wiring { tap: Some(tap.clone()), lag, ..Wiring::default() };
+        let log_lag = Duration::from_millis(*random.pick(&LOG_LAGS_MS));
+        let wiring = Wiring { tap: Some(tap.clone()), lag, log_lag, ..Wiring::default() };
         let disk = Arc::new(LocalDisk::new(self.flaw == Flaw::KeepsLate));
         let on = peers::Machine { replaces, disk: Some(disk.clone()) };
         let mount = || host.mount_on(&on, name, purpose, options.clone(), wiring.clone());

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
-use tokio::time::sleep;
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::{Instant, sleep, sleep_until};
 use xfer_link::watch;
 use xfer_protocol::Seq;
 use xfer_protocol::frame::Bounds;
@@ -44,8 +45,10 @@ pub struct Cable {
 pub struct Wiring {
     /// Records the ops that the client sends.
     pub tap: Option<Wiretap>,
-    /// The delay of answers on read links; the log link has none.
+    /// The delay of answers on read links.
     pub lag: Duration,
+    /// The delay in each direction of log links. What is on its way is lost with its link.
+    pub log_lag: Duration,
     /// The bandwidth for answers on a read link in bytes per second, if limited.
     pub bytes_per_s: Option<u32>,
     /// Records the kinds of all messages, if the links begin as on a real server.
@@ -82,6 +85,12 @@ struct State {
     /// How often it was stalled.
     stalls: u64,
 }
+
+/// The most messages, or pieces of some, that are on their way in one direction of a delayed log link.
+const ON_THE_WAY_MAX: usize = 10_000;
+
+/// What is on its way in one direction of a log link, and when it arrives.
+type OnTheWay = (Instant, Vec<u8>);
 
 /// Where one direction of a log link ends.
 type End = Arc<tokio::sync::Mutex<WriteHalf<DuplexStream>>>;
@@ -336,45 +345,70 @@ async fn give_up(from_server: &mut ReadHalf<DuplexStream>, to_server: &End) -> I
 impl Cable {
     /// Carries bytes in one direction of a log link, until there are no more or the cable is cut. A
     /// pulled cable drops them.
-    async fn carry(&self, way: Way, mut link: Link, from: &mut ReadHalf<DuplexStream>, to: &End) {
-        let mut buffer = vec![0; 64 << 10];
-        let mut ear = self.ear(way.into());
-        while let Ok(len @ 1..) = from.read(&mut buffer).await {
-            link.moving().await;
-            if link.carries() == Carries::Nothing {
-                continue;
+    async fn carry(&self, way: Way, link: Link, from: &mut ReadHalf<DuplexStream>, to: &End) {
+        let (queue, arriving) = channel(self.on_the_way_max());
+        let setting_off = async move {
+            let mut buffer = vec![0; 64 << 10];
+            while let Ok(len @ 1..) = from.read(&mut buffer).await {
+                if queue.send((self.arrival(), buffer[..len].to_vec())).await.is_err() {
+                    return;
+                }
             }
-            if self.pass(way, &mut ear, &buffer[..len], to).await.is_err() {
-                return;
-            }
-        }
+        };
+        tokio::join!(setting_off, self.arrive(way, link, arriving, to));
     }
 
     /// Carries what a client says on its log link, until it says no more.
     async fn carry_up(
         &self,
         tap: Wiretap,
-        mut link: Link,
+        link: Link,
         from: &mut ReadHalf<DuplexStream>,
         to: &End,
     ) {
-        let mut ear = self.ear(Way::Up.into());
-        while let Ok((message, data)) = xfer_link::receive::<ToServer, _>(from, Bounds::OPEN).await
-        {
-            // The tap also records ops that a pulled cable drops.
-            tap.note(&message, &data);
-            link.moving().await;
-            if link.carries() == Carries::Everything {
+        let (queue, arriving) = channel(self.on_the_way_max());
+        let setting_off = async move {
+            while let Ok((message, data)) =
+                xfer_link::receive::<ToServer, _>(from, Bounds::OPEN).await
+            {
+                // The tap also records ops that don't arrive.
+                tap.note(&message, &data);
                 let mut frame = Vec::new();
                 // Memory takes everything, and the frame was within these bounds.
                 let _ = xfer_link::send(&mut frame, &message, &data, Bounds::OPEN).await;
-                tokio::select! {
-                    biased;
-                    _ = self.pass(Way::Up, &mut ear, &frame, to) => {}
-                    () = link.broken() => {}
-                }
+                let _ = queue.send((self.arrival(), frame)).await;
+            }
+        };
+        tokio::join!(setting_off, self.arrive(Way::Up, link, arriving, to));
+    }
+
+    /// Has what is on its way arrive in time, in order, until there is no more.
+    async fn arrive(&self, way: Way, mut link: Link, mut arriving: Receiver<OnTheWay>, to: &End) {
+        let mut ear = self.ear(way.into());
+        while let Some((arrival, said)) = arriving.recv().await {
+            if !self.wiring.log_lag.is_zero() {
+                sleep_until(arrival).await;
+            }
+            link.moving().await;
+            if link.carries() != Carries::Everything {
+                continue;
+            }
+            tokio::select! {
+                biased;
+                passed = self.pass(way, &mut ear, &said, to) => if passed.is_err() { return },
+                () = link.broken() => {}
             }
         }
+    }
+
+    /// When something arrives that is said now on a log link.
+    fn arrival(&self) -> Instant {
+        Instant::now() + self.wiring.log_lag
+    }
+
+    /// How much may be on its way at once: without a delay, the ends themselves hold enough.
+    fn on_the_way_max(&self) -> usize {
+        if self.wiring.log_lag.is_zero() { 1 } else { ON_THE_WAY_MAX }
     }
 
     /// Passes on what is said on a log link, or a part of it if the link ends there.
