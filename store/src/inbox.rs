@@ -2,12 +2,15 @@
 //!
 //! A sender asks for room before it sends, so that it learns of a full inbox at once. The room
 //! stays reserved until the delivery is committed. A sender must not be able to shut others out
-//! that way. So the reservations of one sender take at most half of the free room from others, and
-//! only for a while; a sender that lets one lapse takes no room from others for some time. A
-//! sender's reservations always count against its own next question.
+//! that way. So the reservations of one sender take at most half of the room that is free when they are
+//! made from others, however much those send meanwhile, and only for a while; a sender that lets one
+//! lapse takes no room from others for some time. A sender's reservations always count against its
+//! own next question.
 //!
-//! An engine with sole use of its store keeps reservations in memory: when the server ends, its
-//! sessions end too, and they ask again.
+//! An engine with sole use of its store keeps reservations in memory. They outlive a link that breaks,
+//! as the session does, but not the server: clients that come back can't tell which it was, so they
+//! ask again. A reservation that is still here is replaced by that, not added to. If it is gone, and
+//! others have taken the room by then, the file waits.
 //!
 //! **Invariant:** admitted deliveries fit the budget, whatever was reserved.
 
@@ -94,6 +97,8 @@ struct Sender {
 #[derive(Clone, Debug)]
 struct Kept {
     size: Usage,
+    /// The part of it that others can't have.
+    held: Usage,
     /// The time of the first request: asking again does not extend it.
     since: Instant,
 }
@@ -114,8 +119,16 @@ impl Inbox {
         let fits = covers(free, own);
         let has_place = sender.kept.len() < KEPT_MAX || sender.kept.contains_key(&ino);
         if fits && has_place {
-            let since = sender.kept.get(&ino).map_or(now, |kept| kept.since);
-            sender.kept.insert(ino, Kept { size, since });
+            let before = sender.kept.remove(&ino);
+            let own = sender.kept.values().map(|kept| kept.held).fold(Usage::default(), add);
+            let since = before.as_ref().map_or(now, |kept| kept.since);
+            // Others may have taken the other half since it was asked for first.
+            let first = before.map_or(Usage::default(), |kept| kept.held);
+            let held = Usage {
+                bytes: size.bytes.min(first.bytes.max((free.bytes / 2).saturating_sub(own.bytes))),
+                nodes: size.nodes.min(first.nodes.max((free.nodes / 2).saturating_sub(own.nodes))),
+            };
+            sender.kept.insert(ino, Kept { size, held, since });
         }
         fits
     }
@@ -154,17 +167,16 @@ impl Inbox {
         self.senders.retain(|_, sender| !sender.is_idle());
     }
 
-    /// The free room for a sender, beside the reservations of the others. Each of them takes at
-    /// most half of the room that the rest leave.
+    /// The free room for a sender, beside what is held for the others.
     fn free_beside(&self, from: AccountId, filling: Filling) -> Usage {
         let mut free = left(filling);
         for (other, sender) in &self.senders {
             if *other == from || sender.lapsed.is_some() {
                 continue;
             }
-            let kept = sender.kept.values().map(|kept| kept.size).fold(Usage::default(), add);
-            free.bytes -= kept.bytes.min(free.bytes / 2);
-            free.nodes -= kept.nodes.min(free.nodes / 2);
+            let held = sender.kept.values().map(|kept| kept.held).fold(Usage::default(), add);
+            free.bytes = free.bytes.saturating_sub(held.bytes);
+            free.nodes = free.nodes.saturating_sub(held.nodes);
         }
         free
     }
@@ -241,6 +253,27 @@ mod tests {
         // The first to come is admitted; the budget holds.
         assert!(inboxes.admit(item(CAROL, 1, 500), EMPTY, now));
         assert!(!inboxes.admit(item(ALICE, 1, 1000), with(500, 1), now));
+    }
+
+    #[test]
+    fn what_one_sender_keeps_is_not_taken_bit_by_bit() {
+        let (mut inboxes, now) = (Inboxes::default(), Instant::now());
+        assert!(inboxes.reserve(item(ALICE, 1, 500), EMPTY, now));
+        let mut used = 0;
+        while inboxes.admit(item(CAROL, 1, 10), with(used, 1), now) {
+            used += 10;
+        }
+        assert_eq!(used, 500);
+        // To ask again changes nothing, but a sender gets no second half by that.
+        assert!(inboxes.reserve(item(ALICE, 1, 500), with(500, 1), now));
+        assert!(!inboxes.reserve(item(CAROL, 1, 1), with(500, 1), now));
+        assert!(inboxes.admit(item(ALICE, 1, 500), with(500, 1), now));
+        let mut inboxes = Inboxes::default();
+        for ino in 0..100 {
+            assert!(inboxes.reserve(item(ALICE, ino, 10), EMPTY, now));
+        }
+        assert!(!inboxes.reserve(item(CAROL, 1, 501), EMPTY, now));
+        assert!(inboxes.reserve(item(CAROL, 1, 500), EMPTY, now));
     }
 
     #[test]

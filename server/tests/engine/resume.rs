@@ -18,7 +18,7 @@ use crate::storage::faulty_world;
 use crate::world::{World, name};
 
 /// The same world after the server has crashed and started again.
-async fn restarted(world: World) -> World {
+pub async fn restarted(world: World) -> World {
     let (meta, files) = world.reopen();
     let store = embedded::over(Arc::new(meta), Arc::new(files));
     let engine = Engine::new(store, 64 << 20);

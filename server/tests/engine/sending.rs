@@ -6,7 +6,8 @@ use xfer_protocol::tree::{Action, Limit, Quota, XattrMode};
 
 use xfer_protocol::{ContentId, DeliveryId, Errno, Ino, Seq};
 
-use crate::client::{Client, OWNER};
+use crate::client::{Client, Lost, OWNER, Reads};
+use crate::resume::restarted;
 use crate::world::{World, name, time};
 
 async fn settled(client: &mut Client) -> (DeliveryId, DeliveryState) {
@@ -283,4 +284,122 @@ async fn a_settled_delivery_is_forgotten_with_its_record() {
     assert!(matches!(state(kept), DeliveryState::Refused(_)));
     assert_eq!(state(gone), DeliveryState::Unknown);
     drop(alice);
+}
+
+/// The bytes that may wait in carol's inbox.
+const ROOM: u64 = 1 << 20;
+
+/// What alice sends, which takes up nearly half of that.
+const LARGE: usize = 500 << 10;
+
+/// Asks for room for a send to carol.
+async fn ask_for(reads: &mut Reads, ino: Ino, bytes: u64) -> Result<Answer, ReadError> {
+    reads.ask(Seq(0), Ask::Reserve { to: name("carol"), ino, bytes, items: 1 }).await.0
+}
+
+/// Sends a file to carol, and returns what the store has decided about it.
+async fn send_to_carol(world: &World, client: &mut Client, file: &str) -> DeliveryState {
+    let delivery = DeliveryId(client.id());
+    let (to, from) = (name("carol"), client.grant.user.clone());
+    let sender = world.meta.account(&from).unwrap().unwrap().id;
+    client.act(vec![Action::Send { to, name: name(file), from, delivery }], &[]).await;
+    client.sync().await;
+    world.meta.delivery_state(sender, delivery).unwrap()
+}
+
+/// Bob sends files to carol until there is no room for another. Returns how many there was room for.
+async fn fill(world: &World, bob: &mut Client) -> usize {
+    let mailbox = bob.mailbox("carol").await;
+    for count in 0.. {
+        let file = format!("{count}");
+        let ino = bob.create(mailbox, &file).await;
+        bob.write(ino, 0, &[5; 16 << 10]).await;
+        match send_to_carol(world, bob, &file).await {
+            DeliveryState::Sent(_) => {}
+            DeliveryState::NoRoom(_) => return count,
+            other => panic!("{other:?}"),
+        }
+    }
+    unreachable!("an inbox has a bound")
+}
+
+/// The room that carol's inbox has left beside what waits there.
+fn left_for_carol(world: &World) -> u64 {
+    let carol = world.meta.account(&name("carol")).unwrap().unwrap();
+    carol.inbox.bytes - carol.waiting.bytes
+}
+
+/// A world in which alice has reserved half of carol's inbox for a file, and has lost her link.
+async fn reserved_and_lost() -> (World, Ino, Lost) {
+    let world = World::new();
+    let inbox = Quota { bytes: ROOM, nodes: 1000 };
+    world.meta.create_account(&name("carol"), "hash", Quota::UNLIMITED, inbox, time()).unwrap();
+    let mut alice = world.login("alice").await;
+    let mailbox = alice.mailbox("carol").await;
+    let ino = alice.create(mailbox, "large").await;
+    alice.write(ino, 0, &[7; LARGE]).await;
+    alice.sync().await;
+    let mut reads = world.reads(&alice.grant).await;
+    assert_eq!(ask_for(&mut reads, ino, ROOM / 2).await, Ok(Answer::Reserved));
+    let lost = alice.lose_link();
+    world.until_away("alice").await;
+    (world, ino, lost)
+}
+
+/// Carol takes what waits for her. Then one sender can reserve all of her inbox, and another still half.
+async fn empty_again(world: &World, senders: [&mut Reads; 2]) {
+    let mut carol = world.login("carol").await;
+    for head in carol.grant.deliveries.clone() {
+        carol.act(vec![Action::Decline { delivery: head.id }], &[]).await;
+    }
+    carol.sync().await;
+    assert_eq!(left_for_carol(world), ROOM);
+    for (reads, all) in senders.into_iter().zip([ROOM, ROOM / 2]) {
+        assert_eq!(ask_for(reads, Ino(1), all + 1).await, Err(ReadError::InboxFull));
+        assert_eq!(ask_for(reads, Ino(1), all).await, Ok(Answer::Reserved));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_that_was_reserved_is_kept_while_the_link_is_broken_and_is_not_counted_twice() {
+    let (world, large, lost) = reserved_and_lost().await;
+    let mut bob = world.login("bob").await;
+    let filled = fill(&world, &mut bob).await;
+    assert!(filled > 10, "half of the room was bob's, and he sent {filled}");
+    assert!(left_for_carol(&world) >= ROOM / 2, "bob got at what was alice's");
+    let mut alice = world.resume(lost).await;
+    let mut reads = world.reads(&alice.grant).await;
+    // Clients ask again, since they don't know whether it is the same server.
+    for _ in 0..2 {
+        assert_eq!(ask_for(&mut reads, large, ROOM / 2).await, Ok(Answer::Reserved));
+    }
+    let state = send_to_carol(&world, &mut alice, "large").await;
+    assert!(matches!(state, DeliveryState::Sent(_)), "{state:?}");
+    let mut others = world.reads(&bob.grant).await;
+    let left = left_for_carol(&world);
+    assert_eq!(ask_for(&mut others, Ino(1), left + 1).await, Err(ReadError::InboxFull));
+    assert_eq!(ask_for(&mut others, Ino(1), left).await, Ok(Answer::Reserved));
+    bob.logout().await;
+    let bob = world.login("bob").await;
+    let mut others = world.reads(&bob.grant).await;
+    empty_again(&world, [&mut reads, &mut others]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_started_again_has_kept_no_room_and_says_so_if_it_is_full_by_then() {
+    let (world, large, lost) = reserved_and_lost().await;
+    let world = restarted(world).await;
+    let mut bob = world.login("bob").await;
+    fill(&world, &mut bob).await;
+    assert!(left_for_carol(&world) < ROOM / 4, "something was kept for alice");
+    let mut alice = world.resume(lost).await;
+    let mut reads = world.reads(&alice.grant).await;
+    assert_eq!(ask_for(&mut reads, large, ROOM / 2).await, Err(ReadError::InboxFull));
+    // What is sent nevertheless is not admitted, and counts nowhere.
+    let before = left_for_carol(&world);
+    let state = send_to_carol(&world, &mut alice, "large").await;
+    assert!(matches!(state, DeliveryState::NoRoom(_)), "{state:?}");
+    assert_eq!(left_for_carol(&world), before);
+    let mut others = world.reads(&bob.grant).await;
+    empty_again(&world, [&mut reads, &mut others]).await;
 }

@@ -63,8 +63,8 @@ impl Outbox {
     }
 
     /// Forgets what may have changed while there was no link: the states of deliveries that were not
-    /// settled, and the room that was reserved in inboxes, of which a server that was started again
-    /// knows nothing. Drafts are tried again.
+    /// settled, and the room that was reserved in inboxes. The server still keeps that room, unless
+    /// it was started again, so it is asked for again; that counts once. Drafts are tried again.
     pub(in crate::core) fn forget_news(&mut self) {
         let is_open = |state: &DeliveryState| {
             matches!(state, DeliveryState::Sent(_) | DeliveryState::Unknown)
