@@ -4,8 +4,9 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use sha2::{Digest, Sha256};
 use xfer_protocol::message::{
-    Answer, Ask, Binding, EndReason, Purpose, Refusal, Secret, Signature, Terms, ToClient,
+    Answer, Ask, Binding, EndReason, Grant, Purpose, Refusal, Secret, Signature, Terms, ToClient,
     ToServer, Wish,
 };
 use xfer_protocol::tree::{Action, Quota};
@@ -384,4 +385,42 @@ async fn a_session_that_a_stopping_server_ended_goes_on_at_the_next() {
     assert_eq!(refused(&world, &lost).await, Refusal::Stopping);
     let world = restarted(world).await;
     assert_eq!(world.resume(lost).await.grant.applied, last);
+}
+
+/// Fails the test unless the store's files have the hash of a session's secret, and not the secret.
+fn is_kept_hashed(world: &World, grant: &Grant) {
+    let (resume, reads) = (grant.resume.0, grant.secret.0);
+    assert!(world.has_on_disk(&Sha256::digest(resume)), "the hash is not there");
+    for (of, secret) in [("resuming", resume), ("reading", reads)] {
+        assert!(!world.has_on_disk(&secret), "the secret for {of} is there");
+        assert!(!world.has_on_disk(hex::encode(secret).as_bytes()), "the secret for {of} is there");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_has_the_secrets_of_a_session_only_as_hashes() {
+    let world = World::new();
+    let mut alice = world.login("alice").await;
+    alice.create(Ino::ROOT, "a name that is on the disk").await;
+    alice.sync().await;
+    assert!(world.has_on_disk(b"a name that is on the disk"), "nothing is found there");
+    is_kept_hashed(&world, &alice.grant);
+    let first = alice.grant.clone();
+    let lost = alice.lose_link();
+    world.until_away("alice").await;
+    is_kept_hashed(&world, &first);
+    let mut alice = world.resume(lost).await;
+    alice.greet().await;
+    assert_ne!(alice.grant.resume, first.resume);
+    for grant in [&first, &alice.grant] {
+        is_kept_hashed(&world, grant);
+    }
+    // Others may change the tree meanwhile, and a dormant session is kept elsewhere.
+    let second = alice.grant.clone();
+    drop(alice.lose_link());
+    let mut other = world.take("alice").await;
+    other.create(Ino::ROOT, "other").await;
+    other.sync().await;
+    is_kept_hashed(&world, &second);
+    is_kept_hashed(&world, &other.grant);
 }

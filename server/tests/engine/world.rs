@@ -74,6 +74,21 @@ impl World {
         (count, bytes)
     }
 
+    /// Whether any file of the store has these bytes.
+    pub fn has_on_disk(&self, bytes: &[u8]) -> bool {
+        let mut waiting = vec![self.dir.path().to_owned()];
+        while let Some(path) = waiting.pop() {
+            if path.is_dir() {
+                waiting.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            } else if let Ok(there) = std::fs::read(path)
+                && there.windows(bytes.len()).any(|part| part == bytes)
+            {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The size of the database, in bytes.
     pub fn rows_on_disk(&self) -> u64 {
         let db = rusqlite::Connection::open(self.dir.path().join("xfer.db")).unwrap();
