@@ -203,6 +203,11 @@ impl History {
         assert_eq!(trees.at, last, "{}: something was accepted that nobody sent", trees.user);
     }
 
+    /// The ops that the trees do not have yet, and those that made way for others.
+    pub fn pending(&self) -> impl Iterator<Item = &Said> {
+        self.said.iter().chain(&self.gone)
+    }
+
     /// The observations of ops that the trees do not have yet.
     pub fn ahead(&self) -> Vec<(Seq, Check)> {
         self.checks.iter().filter(|(seq, _)| *seq > self.trees.at).cloned().collect()
@@ -452,7 +457,7 @@ fn is_same(one: &Said, other: &Said) -> bool {
 }
 
 /// Whether a node was shown correctly, with its attributes left out as in a listing.
-fn is_listed(shown: &Node, node: &Node) -> bool {
+pub fn is_listed(shown: &Node, node: &Node) -> bool {
     let xattrs = Xattrs::LeftOut { bytes: node.xattrs.bytes() };
     *shown == Node { xattrs, ..node.clone() }
 }

@@ -14,15 +14,23 @@ use crate::history::History;
 pub async fn take_over(host: &Host, history: &mut History, lost: &[Said]) {
     let changed: BTreeSet<Ino> = lost.iter().filter_map(|said| target(&said.op.action)).collect();
     for ino in changed {
-        let Some(node) = history.whole().node(ino) else { continue };
-        let Some(file) = node.file() else { continue };
-        let Some(content) = file.content else { continue };
-        for run in file.extents.data_in(file.size, 0..file.size) {
-            let there = host.store.contents.read(content, run.clone()).await.unwrap();
+        for (start, there) in there(host, history, ino).await {
             let may_be = |at, byte| lost.iter().any(|said| may_set(said, ino, at, byte));
-            history.take_over(ino, run.start, &there, may_be);
+            history.take_over(ino, start, &there, may_be);
         }
     }
+}
+
+/// The data that the store has of a file, if it is one: each run of it, and its offset.
+pub async fn there(host: &Host, history: &History, ino: Ino) -> Vec<(u64, Vec<u8>)> {
+    let mut there = Vec::new();
+    let Some(node) = history.whole().node(ino) else { return there };
+    let Some(file) = node.file() else { return there };
+    let Some(content) = file.content else { return there };
+    for run in file.extents.data_in(file.size, 0..file.size) {
+        there.push((run.start, host.store.contents.read(content, run).await.unwrap()));
+    }
+    there
 }
 
 /// The file whose bytes an op changes.
@@ -37,7 +45,7 @@ fn target(action: &Action) -> Option<Ino> {
 }
 
 /// Whether an op may set a byte of a file to this.
-fn may_set(said: &Said, ino: Ino, at: u64, byte: u8) -> bool {
+pub fn may_set(said: &Said, ino: Ino, at: u64, byte: u8) -> bool {
     target(&said.op.action) == Some(ino)
         && match &said.op.action {
             Action::Write { offset, .. } => {

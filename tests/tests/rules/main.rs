@@ -9,7 +9,8 @@
 //!
 //! Reading order: `program` (single operations, and notes of their results), `chance` (drawing
 //! them), `user`, `model` and `whole` (the two trees to compare with), `history` (the comparison),
-//! `left` (what clients leave), `in_place` (what lost changes leave), and this file (events in the life of sessions).
+//! `left` (what clients leave), `in_place` (what lost changes leave), `crashed` (what a store holds after a
+//! crash), and this file (events in the life of sessions).
 #![allow(clippy::unwrap_used, clippy::missing_docs_in_private_items)]
 
 mod program;
@@ -20,6 +21,7 @@ mod whole;
 mod history;
 mod left;
 mod in_place;
+mod crashed;
 mod short;
 
 use std::collections::BTreeSet;
@@ -480,7 +482,29 @@ impl Run {
         {
             simulated.disk.lose_power(&mut self.random).await;
         }
+        self.audit_store().await;
         self.work_until_reopened(None).await;
+    }
+
+    /// Looks at what the store holds just after a crash. One on a disk may still be at work.
+    async fn audit_store(&mut self) {
+        if self.host.simulated.is_none() {
+            return;
+        }
+        loop {
+            let before = self.users.each_ref().map(|user| user.history.at());
+            for user in &mut self.users {
+                user.catch_up_with_store(&self.host, &mut self.post).await;
+            }
+            if before == self.users.each_ref().map(|user| user.history.at()) {
+                break;
+            }
+        }
+        self.catch_up();
+        for user in &self.users {
+            user.audit_store(&self.host).await;
+        }
+        self.users[0].history.count("store audited after a crash", 1);
     }
 
     /// Goes on working while the server is away.
@@ -769,7 +793,7 @@ fn must_pass(count: usize, operations: usize) {
 }
 
 /// What must happen in many runs, if they are to show anything.
-const EDGES: [&str; 7] = [
+const EDGES: [&str; 8] = [
     "change of machines",
     "close with a full inbox",
     "cut in the middle",
@@ -777,6 +801,7 @@ const EDGES: [&str; 7] = [
     "forced takeover",
     "full disk",
     "op sent again",
+    "store audited after a crash",
 ];
 
 /// The number of runs in which a flaw must be found.

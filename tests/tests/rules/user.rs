@@ -16,13 +16,15 @@ use xfer_client::core::{Found, HandleId, Link, Options, Status};
 use xfer_protocol::message::{Opened, Purpose, Refusal};
 use xfer_protocol::tree::{Need, Quota};
 use xfer_protocol::{Errno, Ino, Name, Seq, SessionId};
-use xfer_store::{ListMax, Part};
+use xfer_store::{Account, ListMax, Part};
 use xfer_tests::Random;
 use xfer_tests::cable::{Cable, Wiretap, Wiring};
+use xfer_tests::links::wayward::Bug;
 use xfer_tests::local_disk::LocalDisk;
 use xfer_tests::peers::{self, Host, Peer, roomy};
 
 use crate::chance::{self, End};
+use crate::crashed;
 use crate::history::{History, Post};
 use crate::in_place;
 use crate::left::{Left, Machine};
@@ -391,6 +393,27 @@ impl User {
             durable = if place == 0 { there } else { durable.max(there) };
         }
         self.history.catch_up(durable, post);
+    }
+
+    /// Lets the trees catch up with the ops that the store of a server has which is dead.
+    pub async fn catch_up_with_store(&mut self, host: &Host, post: &mut Post) {
+        self.catch_up(post);
+        let Account { applied, .. } = host.account(&self.name).await;
+        assert!(applied >= self.history.at(), "{} lost what was durable", self.name);
+        self.history.catch_up(applied, post);
+    }
+
+    /// Fails the test unless the store of a server that is dead holds all that was durable, and the tree
+    /// of a prefix of the log. The trees have caught up with it.
+    pub async fn audit_store(&self, host: &Host) {
+        // What is read there is wrong.
+        if self.flaw == Flaw::OfRows(Bug::ReadsOldNodes) {
+            return;
+        }
+        let Account { id, applied, usage, .. } = host.account(&self.name).await;
+        let reached = (self.history.at(), self.history.whole().usage());
+        assert_eq!((applied, usage), reached, "of {}, after a crash", self.name);
+        crashed::audit(host, id, &self.history).await;
     }
 
     /// Waits until everything so far is durable.

@@ -85,6 +85,11 @@ impl Whole {
         self.inos.iter().copied().filter(nameless).collect()
     }
 
+    /// The numbers of all nodes.
+    pub fn inos(&self) -> impl Iterator<Item = Ino> {
+        self.inos.iter().copied()
+    }
+
     /// A node, if it exists.
     pub fn node(&self, ino: Ino) -> Option<Arc<Node>> {
         match self.table.node(ino) {
