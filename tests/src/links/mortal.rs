@@ -2,8 +2,8 @@
 //! return.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use xfer_protocol::message::{DeliveryHead, DeliveryState};
 use xfer_protocol::tree::Need;
@@ -23,9 +23,14 @@ struct Lived {
     has_ended: AtomicBool,
     /// The moments so far: each call to the store has two, before its effect and after it.
     moments: AtomicUsize,
-    /// The moment at which the server dies by itself; 0 if it does not.
+    /// The moment at which the server dies by itself, or something else happens; 0 if there is none.
     last: AtomicUsize,
+    /// What happens then, if it is not the server's death.
+    instead: Mutex<Option<Act>>,
 }
+
+/// Something that happens at a moment of a server's work.
+pub type Act = Box<dyn FnOnce() + Send>;
 
 impl Life {
     /// Kills the server.
@@ -39,16 +44,24 @@ impl Life {
         self.0.last.store(now + 1 + moment, Ordering::Relaxed);
     }
 
+    /// Has something else happen then, and the server live on.
+    pub fn act_at(&self, moment: usize, act: Act) {
+        *self.0.instead.lock().unwrap() = Some(act);
+        self.end_at(moment);
+    }
+
     /// Has the server not die by itself any more.
     pub fn end_never(&self) {
         self.0.last.store(0, Ordering::Relaxed);
+        *self.0.instead.lock().unwrap() = None;
     }
 
     /// Lets a moment pass, which may be the last.
     fn pass(&self) {
         let moment = 1 + self.0.moments.fetch_add(1, Ordering::Relaxed);
         if moment == self.0.last.load(Ordering::Relaxed) {
-            self.end();
+            let instead = self.0.instead.lock().unwrap().take();
+            instead.map_or_else(|| self.end(), |act| act());
         }
     }
 

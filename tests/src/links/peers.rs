@@ -28,7 +28,7 @@ use super::forgetful::Forgetful;
 use super::gate::{Gate, HASH, PASSWORD};
 use super::line::Line;
 use super::local_disk::LocalDisk;
-use super::mortal::Life;
+use super::mortal::{Act, Life};
 use super::wayward::Wayward;
 
 /// The mounting user.
@@ -235,6 +235,11 @@ impl Host {
     /// has an effect, or after it.
     pub fn die_at(&self, moment: usize) {
         self.life.end_at(moment);
+    }
+
+    /// Has something else happen at such a moment, while the server lives on.
+    pub fn act_at(&self, moment: usize, act: Act) {
+        self.life.act_at(moment, act);
     }
 
     /// Has the server live on.
