@@ -603,3 +603,79 @@ async fn arrivals_of_one_name_are_placed_without_looking_at_each_of_them_again()
     }
     bob.finish().await.unwrap();
 }
+
+/// What a client loses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lost {
+    Link,
+    Server,
+}
+
+/// What is said in the minute in which a client comes back, with so much that it knows.
+#[derive(Debug)]
+struct Said {
+    /// Bytes, by lane.
+    bytes: [u64; 4],
+    /// Questions.
+    asked: u64,
+}
+
+const LANES: [Lane; 4] = [
+    Lane { kind: LinkKind::Log, way: Way::Up },
+    Lane { kind: LinkKind::Log, way: Way::Down },
+    Lane { kind: LinkKind::Read, way: Way::Up },
+    Lane { kind: LinkKind::Read, way: Way::Down },
+];
+
+/// Has a client come back that knows so many files and has some of them open, and says what that took.
+async fn coming_back(known: usize, open: usize, lost: Lost) -> Said {
+    let mut host = Host::simulated(&["alice"], Quota::UNLIMITED, 64 << 20).await;
+    // What is said as a link begins counts, too.
+    host.guard().await;
+    let Peer { client, cable, .. } = host.mount("alice", Purpose::Mount).await.unwrap();
+    let mut files = Vec::new();
+    for number in 0..known {
+        files.push(create(&client, &number.to_string(), b"text").await.unwrap());
+    }
+    for ino in files.iter().take(open).copied() {
+        client.call(move |s: &mut Core| s.open(ino, true)).await.unwrap();
+    }
+    client.sync().await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    let before = LANES.map(|lane| cable.carried(lane));
+    match lost {
+        Lost::Link => cable.cut(),
+        Lost::Server => {
+            host.kill();
+            cable.cut();
+            host.reopen(64 << 20);
+        }
+    }
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(client.status().link, Link::Up);
+    let after = LANES.map(|lane| cable.carried(lane));
+    // What it knew, it knows.
+    for ino in files {
+        client.call(move |s: &mut Core| s.attributes(ino)).await.unwrap();
+    }
+    let asked = host.engine.counts(&name("alice")).unwrap().reads;
+    client.finish().await.unwrap();
+    let mut bytes = after;
+    bytes.iter_mut().zip(before).for_each(|(after, before)| *after -= before);
+    Said { bytes, asked }
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_come_back_takes_no_more_for_a_client_that_knows_much_and_has_many_files_open() {
+    for lost in [Lost::Link, Lost::Server] {
+        let (little, much) =
+            (coming_back(10, 2, lost).await, coming_back(5_000, 1_000, lost).await);
+        println!("{lost:?}: {little:?}, {much:?}");
+        assert!(little.bytes[0] > 100 && little.bytes[1] > 100, "it did not come back");
+        assert_eq!(little.asked, much.asked, "{lost:?}");
+        for (little, much) in little.bytes.into_iter().zip(much.bytes) {
+            // Larger numbers take a few more bytes.
+            assert!(much <= little + 100, "{lost:?}: {much} bytes, not {little}");
+        }
+    }
+}
