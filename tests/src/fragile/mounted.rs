@@ -38,10 +38,10 @@ pub struct Fragile {
 
 struct Disk {
     image: Mutex<Image>,
-    /// Of the calls that change or sync something, each so-manieth fails; none if it is 0.
-    every: AtomicU64,
-    calls: AtomicU64,
-    failed: AtomicU64,
+    /// Of the calls that change or sync something.
+    changes: Rate,
+    /// Of those that look something up, open, list or read it.
+    looks: Rate,
     /// How many bytes are written in a second; as many as there are, if it is 0.
     rate: AtomicU64,
     chosen: Mutex<Chosen>,
@@ -50,9 +50,9 @@ struct Disk {
 impl Fragile {
     /// Mounts an image on a directory.
     pub fn mount(image: Image, on: &Path) -> Fragile {
-        let (every, calls, failed, rate) = Default::default();
+        let (changes, looks, rate) = Default::default();
         let (image, chosen) = (Mutex::new(image), Mutex::default());
-        let disk = Arc::new(Disk { image, every, calls, failed, rate, chosen });
+        let disk = Arc::new(Disk { image, changes, looks, rate, chosen });
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("fragile".to_owned())];
         let session = fuser::spawn_mount(Mounted(disk.clone()), on, &config);
@@ -61,7 +61,13 @@ impl Fragile {
 
     /// Has one of so many calls that change or sync something fail with `EIO`; none, if that is 0.
     pub fn fail_each(&self, every: u64) {
-        self.disk.every.store(every, Ordering::Relaxed);
+        self.disk.changes.every.store(every, Ordering::Relaxed);
+    }
+
+    /// Has one of so many calls that look something up, open, list or read it fail with `EIO`; none, if
+    /// that is 0.
+    pub fn fail_each_look(&self, every: u64) {
+        self.disk.looks.every.store(every, Ordering::Relaxed);
     }
 
     /// Has each write take its time; no time, if that is 0 bytes a second.
@@ -95,9 +101,14 @@ impl Fragile {
         released.into_iter().for_each(|(ino, reply)| self.disk.sync(ino, reply));
     }
 
-    /// How many calls have failed.
+    /// How many calls that change or sync something have failed.
     pub fn failures(&self) -> u64 {
-        self.disk.failed.load(Ordering::Relaxed)
+        self.disk.changes.failed.load(Ordering::Relaxed)
+    }
+
+    /// How many calls that look something up, open, list or read it have failed.
+    pub fn failed_looks(&self) -> u64 {
+        self.disk.looks.failed.load(Ordering::Relaxed)
     }
 
     /// Unmounts it, once nothing uses it.
@@ -113,6 +124,25 @@ impl Fragile {
     }
 }
 
+/// How many of some calls fail.
+#[derive(Default)]
+struct Rate {
+    /// Each so-manieth; none if it is 0.
+    every: AtomicU64,
+    calls: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Rate {
+    /// Whether the next call fails.
+    fn fails(&self) -> bool {
+        let every = self.every.load(Ordering::Relaxed);
+        let fails = every > 0 && self.calls.fetch_add(1, Ordering::Relaxed) % every == every - 1;
+        self.failed.fetch_add(u64::from(fails), Ordering::Relaxed);
+        fails
+    }
+}
+
 impl Disk {
     fn lock(&self) -> MutexGuard<'_, Image> {
         self.image.lock().unwrap()
@@ -120,10 +150,7 @@ impl Disk {
 
     /// Whether a call that changes or syncs something fails.
     fn fails(&self) -> bool {
-        let every = self.every.load(Ordering::Relaxed);
-        let fails = every > 0 && self.calls.fetch_add(1, Ordering::Relaxed) % every == every - 1;
-        self.failed.fetch_add(u64::from(fails), Ordering::Relaxed);
-        fails
+        self.changes.fails()
     }
 
     fn sync(&self, ino: Ino, reply: ReplyEmpty) {
@@ -194,6 +221,9 @@ impl Mounted {
 
 impl Filesystem for Mounted {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if self.0.looks.fails() {
+            return reply.error(Errno::EIO);
+        }
         let found = self.0.lock().find(parent.0, name);
         enter(reply, found.and_then(|ino| self.attributes(ino)).ok_or(Errno::ENOENT));
     }
@@ -319,6 +349,9 @@ impl Filesystem for Mounted {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.0.looks.fails() {
+            return reply.error(Errno::EIO);
+        }
         reply.opened(HANDLE, FopenFlags::FOPEN_KEEP_CACHE);
     }
 
@@ -335,7 +368,8 @@ impl Filesystem for Mounted {
     ) {
         let image = self.0.lock();
         let bytes = image.bytes(ino.0).unwrap_or_default();
-        if let Some(errno) = self.0.chosen.lock().unwrap().failure(Call::Read, bytes) {
+        let failure = self.0.chosen.lock().unwrap().failure(Call::Read, bytes);
+        if let Some(errno) = failure.or_else(|| self.0.looks.fails().then_some(Errno::EIO)) {
             return reply.error(errno);
         }
         let start = (offset as usize).min(bytes.len());
@@ -392,6 +426,9 @@ impl Filesystem for Mounted {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        if self.0.looks.fails() {
+            return reply.error(Errno::EIO);
+        }
         let image = self.0.lock();
         let names = image.names(ino.0).into_iter().flatten();
         let dots = [".", ".."].map(|dot| (OsStr::new(dot), ino.0));

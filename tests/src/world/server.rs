@@ -6,8 +6,8 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::PATIENCE;
 use crate::programs::{Finished, Running, program, run_within};
+use crate::{PATIENCE, wait_until};
 
 /// A running server.
 #[derive(Debug)]
@@ -66,6 +66,11 @@ impl Server {
         self.running.ended_within(PATIENCE)
     }
 
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.running.is_running()
+    }
+
     /// Waits until it ends on its own, and returns its exit code.
     pub fn ended(&mut self) -> Option<i32> {
         self.running.ended_within(PATIENCE)
@@ -74,6 +79,22 @@ impl Server {
     /// Starts it again at the same address, after it has ended.
     pub fn restart(&mut self) {
         *self = Server::start(&self.store.clone(), &self.address.to_string());
+    }
+
+    /// Starts it on its store, after it has ended, and kills it once it listens, unless it ends before that.
+    /// Returns whether it listened.
+    pub fn try_once(&self) -> bool {
+        let mut command = Command::new(program("xfer-server"));
+        command.args(["run", "--listen", "127.0.0.1:0", "--store"]).arg(&self.store);
+        let mut running = Running::start(&mut command);
+        let listens =
+            |running: &Running| running.said().lines().any(|line| parse_listening(line).is_some());
+        wait_until("a server that listens or ends", PATIENCE, || {
+            listens(&running) || !running.is_running()
+        });
+        running.signal(Signal::KILL);
+        running.ended_within(PATIENCE);
+        listens(&running)
     }
 
     /// Runs a command of `xfer-server` on its store.

@@ -31,6 +31,9 @@ const BATCHES: [usize; 4] = [1, 1, 5, 40];
 /// Of so many calls one fails; none, if it is 0.
 const EACH: [u64; 6] = [0, 0, 0, 100, 30, 10];
 
+/// Of so many calls that look something up, open, list or read it, one fails.
+const EACH_LOOK: [u64; 7] = [1, 2, 3, 5, 9, 17, 33];
+
 /// The longest time, in milliseconds, between an `fsync` and a power cut.
 const LATE_MS: u64 = 40;
 
@@ -75,12 +78,14 @@ fn check(mount: &Mount, safe: &Safe) {
     }
 }
 
-/// Writes until the power goes. Returns whether a call failed.
+/// Writes until the power goes, once something was synced or nothing can be any more. Returns whether a
+/// call failed.
 fn write_until_power_cut(
     mount: &Mount,
+    world: &mut World,
     random: &mut Random,
     safe: &Safe,
-    cut: impl FnOnce(),
+    cut: impl FnOnce(&mut World),
 ) -> bool {
     let (stops, ended) = (AtomicBool::new(false), AtomicBool::new(false));
     let late = Duration::from_millis(random.below(LATE_MS));
@@ -92,10 +97,12 @@ fn write_until_power_cut(
             written
         });
         wait_until("an fsync", PATIENCE, || {
-            ended.load(Ordering::Relaxed) || *safe.lock().unwrap() != known
+            ended.load(Ordering::Relaxed)
+                || *safe.lock().unwrap() != known
+                || !world.server.is_running()
         });
         sleep(late);
-        cut();
+        cut(world);
         stops.store(true, Ordering::Relaxed);
         writer.join().unwrap().is_err()
     })
@@ -116,7 +123,7 @@ fn what_was_fsynced_is_there_after_power_cuts_of_a_disk_that_forgets_and_fails()
     for _ in 0..scale::count("XFER_POWER_CUTS", POWER_CUTS) {
         let (each, mut chance) = (*random.pick(&EACH), Random::new(random.number()));
         disk.as_ref().unwrap().fail_each(each);
-        let has_failed = write_until_power_cut(&mount, &mut random, &safe, || {
+        let has_failed = write_until_power_cut(&mount, &mut world, &mut random, &safe, |world| {
             world.server.kill();
             let before = disk.take().unwrap();
             failures += before.failures();
@@ -135,6 +142,53 @@ fn what_was_fsynced_is_there_after_power_cuts_of_a_disk_that_forgets_and_fails()
     mount.unmount();
     let mount = mount_again(&world);
     check(&mount, &safe);
+    mount.unmount();
+    drop(world);
+    disk.unwrap().unmount();
+}
+
+#[test]
+fn what_was_fsynced_is_there_after_a_disk_could_not_be_read_at_times() {
+    let mut random = Random::new(Random::seed());
+    let place = tempfile::tempdir().unwrap();
+    let mut disk = Some(Fragile::mount(Image::new(), place.path()));
+    let mut world = World::with_store_within(place.path(), &["alice"]);
+    File::open(place.path()).unwrap().sync_all().unwrap();
+    let mount_again = |world: &World| world.mounting("alice").arg("-o").arg("wait=forever").start();
+    let mut mount = mount_again(&world);
+    let safe = Safe::default();
+    let (mut failures, mut opened) = (0, 0);
+    for each in EACH_LOOK {
+        let mut chance = Random::new(random.number());
+        disk.as_ref().unwrap().fail_each_look(each);
+        let has_failed = write_until_power_cut(&mount, &mut world, &mut random, &safe, |world| {
+            world.server.kill();
+            let mut again = || {
+                let before = disk.take().unwrap();
+                failures += before.failed_looks();
+                let left = before.unmount().without_power(&mut chance);
+                disk.insert(Fragile::mount(left, place.path())).fail_each_look(each);
+            };
+            // A server may also begin its work on a disk that can't be read at times.
+            again();
+            opened += usize::from(world.server.try_once());
+            again();
+            disk.as_ref().unwrap().fail_each_look(0);
+            world.server.restart();
+        });
+        if has_failed {
+            drop(mount);
+            mount = mount_again(&world);
+        }
+        check(&mount, &safe);
+    }
+    println!("{failures} calls of the disk failed, and {opened} servers began in spite of that");
+    assert!(failures > EACH_LOOK.len() as u64, "the disk did not fail");
+    assert!(opened < EACH_LOOK.len(), "servers do not read their disk");
+    mount.unmount();
+    let mount = mount_again(&world);
+    check(&mount, &safe);
+    assert!(!safe.lock().unwrap().is_empty(), "nothing was safe");
     mount.unmount();
     drop(world);
     disk.unwrap().unmount();
