@@ -310,7 +310,7 @@ async fn send_to_carol(world: &World, client: &mut Client, file: &str) -> Delive
 /// Bob sends files to carol until there is no room for another. Returns how many there was room for.
 async fn fill(world: &World, bob: &mut Client) -> usize {
     let mailbox = bob.mailbox("carol").await;
-    for count in 0.. {
+    for count in 0..1000 {
         let file = format!("{count}");
         let ino = bob.create(mailbox, &file).await;
         bob.write(ino, 0, &[5; 16 << 10]).await;
