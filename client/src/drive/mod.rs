@@ -175,6 +175,7 @@ impl Client {
         core.take_up(changes);
         let client = Client::with_core(core, &link, dial, options, surroundings);
         client.service.spawn(client.clone().keep_link(link, attempt));
+        client.service.spawn(client.clone().keep_journal());
         // No user is there to make room, so a full disk is not waited out.
         let crowded = client.clone();
         client.service.spawn(async move {

@@ -150,6 +150,11 @@ impl Core {
         self.kept.told.filter(|(_, last)| *last > durable).map(|(since, _)| since)
     }
 
+    /// Whether there are changes on this machine's disk, durable or not.
+    pub(in crate::core) fn is_any_kept(&self) -> bool {
+        self.kept.upto.is_some()
+    }
+
     /// Whether changes that are not durable are kept on this machine's disk, so that the next client of
     /// the session can send them.
     pub(crate) fn some_kept(&self) -> bool {
@@ -227,9 +232,10 @@ impl Core {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::core::link::LinkLoss;
+    use crate::core::link::{Ending, LinkLoss};
     use crate::core::tests::{core, grant};
-    use xfer_protocol::message::ToClient;
+    use crate::core::uplink::Outgoing;
+    use xfer_protocol::message::{ToClient, ToServer};
     use xfer_protocol::tree::{Limit, Op};
 
     /// A core that keeps changes, with one that can be made without any row.
@@ -272,6 +278,28 @@ mod tests {
         assert!(matches!(core.journal_step(), JournalStep::Clear));
         core.note_none_kept();
         assert!(core.kept_here_since().is_none());
+    }
+
+    #[test]
+    fn a_session_does_not_end_before_its_journal_is_empty() {
+        let mut core = keeping();
+        core.lose_link(LinkLoss::Silent);
+        let seq = append(&mut core);
+        let JournalStep::Add(_, upto) = core.journal_step() else { panic!("nothing to keep") };
+        core.note_kept(upto);
+        core.resume(&grant()).unwrap();
+        core.begin_drain(Ending::LoggedOut);
+        let said = |core: &mut Core| -> Vec<Outgoing> {
+            std::iter::from_fn(|| core.poll_outgoing()).collect()
+        };
+        let is_logout = |said: &Outgoing| matches!(said, Outgoing::Message(ToServer::Logout));
+        said(&mut core);
+        let (disk, limit) = (Room::default(), Limit::default());
+        core.handle_message(ToClient::Durable { seq, disk, limit }).unwrap();
+        assert!(!said(&mut core).iter().any(is_logout), "a crash now would rescue the change");
+        assert!(matches!(core.journal_step(), JournalStep::Clear));
+        core.note_none_kept();
+        assert!(said(&mut core).iter().any(is_logout));
     }
 
     #[test]

@@ -136,10 +136,12 @@ impl Core {
         Some(Outgoing::Message(ToServer::Yield))
     }
 
-    /// The logout of a session that is drained, once over each link.
+    /// The logout of a session that is drained, once over each link. Not before the journal is empty: if
+    /// this machine crashed in between, the next client would find no session, and take changes that the
+    /// server has for ones that came too late.
     fn logout(&mut self) -> Option<Outgoing> {
         let drained = self.session.draining.is_some() && self.uplink.log.pending().0 == 0;
-        if !drained || self.uplink.sent.logout {
+        if !drained || self.is_any_kept() || self.uplink.sent.logout {
             return None;
         }
         self.uplink.sent.logout = true;

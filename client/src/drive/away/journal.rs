@@ -80,6 +80,8 @@ impl Client {
                 }
             }
             self.tick();
+            // A logout may have waited for this.
+            self.outgoing.notify_one();
         }
     }
 
