@@ -341,10 +341,10 @@ impl Run {
     /// Has a user go over to the other machine, perhaps back, and so on.
     async fn change_machines(&mut self, at: usize) {
         for _ in 0..1 + self.random.below(MACHINE_CHANGES) {
-            let Run { host, users, post, random, .. } = self;
             // The other user may have sent something that was accepted there.
-            users[1 - at].settle().await;
-            users[1 - at].catch_up(post);
+            self.users[1 - at].settle().await;
+            self.catch_up_with_store().await;
+            let Run { host, users, post, random, .. } = self;
             users[at].change_machines(host, random, post).await;
             self.look_at_all().await;
             self.operations += self.users[at].edit(&mut self.random).await;
@@ -486,11 +486,8 @@ impl Run {
         self.work_until_reopened(None).await;
     }
 
-    /// Looks at what the store holds just after a crash. One on a disk may still be at work.
-    async fn audit_store(&mut self) {
-        if self.host.simulated.is_none() {
-            return;
-        }
+    /// Lets the trees catch up with what the store has, though the clients may not have heard of it.
+    async fn catch_up_with_store(&mut self) {
         loop {
             let before = self.users.each_ref().map(|user| user.history.at());
             for user in &mut self.users {
@@ -501,6 +498,14 @@ impl Run {
             }
         }
         self.catch_up();
+    }
+
+    /// Looks at what the store holds just after a crash. One on a disk may still be at work.
+    async fn audit_store(&mut self) {
+        if self.host.simulated.is_none() {
+            return;
+        }
+        self.catch_up_with_store().await;
         for user in &self.users {
             user.audit_store(&self.host).await;
         }
@@ -536,7 +541,7 @@ impl Run {
         self.users[at].leave_other().await;
         // The user may already have accepted the other's deliveries, so those must be in the history.
         self.users[1 - at].settle().await;
-        self.catch_up();
+        self.catch_up_with_store().await;
         self.users[at].pull();
         for _ in 0..self.random.below(20) {
             self.operations += self.users[at].turn(&mut self.random).await;
@@ -572,7 +577,7 @@ impl Run {
         self.users[at].close_all().await;
         // As for a client that vanishes.
         self.users[1 - at].settle().await;
-        self.catch_up();
+        self.catch_up_with_store().await;
         self.users[at].pull();
         for _ in 0..self.random.below(20) {
             self.operations += self.users[at].turn(&mut self.random).await;

@@ -395,7 +395,7 @@ impl User {
         self.history.catch_up(durable, post);
     }
 
-    /// Lets the trees catch up with the ops that the store of a server has which is dead.
+    /// Lets the trees catch up with the ops that the store has.
     pub async fn catch_up_with_store(&mut self, host: &Host, post: &mut Post) {
         self.catch_up(post);
         let Account { applied, .. } = host.account(&self.name).await;
