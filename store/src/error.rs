@@ -87,6 +87,9 @@ pub enum StoreError {
         /// The highest value that the counter is known to have had.
         known: u64,
     },
+    /// The database's file and its write-ahead log are of different states of the database.
+    #[error("xfer.db-wal does not belong to xfer.db: one of them was put back without the other")]
+    OtherLog,
     /// The stored data has changed: the disk lost or altered it, or another program did.
     #[error("damaged: {0}")]
     Damaged(String),
@@ -146,6 +149,7 @@ impl StoreError {
             StoreError::Gone(_) => return self.to_string(),
             StoreError::Unsafe(_) => "others may write to it",
             StoreError::Older { .. } => "its database is older than its contents",
+            StoreError::OtherLog => "its database and the log of that don't belong together",
             StoreError::Damaged(_) => "it is damaged",
             StoreError::Stopped => "it was told to stop",
             StoreError::Panicked => "a part of the server failed",

@@ -24,7 +24,9 @@ const VERSION_2: &str = include_str!("stores/version-2.sql");
 
 const VERSION_3: &str = include_str!("stores/version-3.sql");
 
-const VERSIONS: [&str; 3] = [VERSION_1, VERSION_2, VERSION_3];
+const VERSION_4: &str = include_str!("stores/version-4.sql");
+
+const VERSIONS: [&str; 4] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 fn old_store() -> tempfile::TempDir {
     store_of(VERSION_1)

@@ -42,7 +42,7 @@ pub enum Exit {
     Incomplete = 15,
     /// The store was removed or replaced while it was in use.
     StoreGone = 16,
-    /// The database is older than the contents.
+    /// The database is older than the contents, or its file than the log beside it.
     StoreOlder = 17,
     /// A signal interrupted a question on the terminal.
     Interrupted = 130,
@@ -107,6 +107,13 @@ impl From<StoreError> for Failure {
                 format!(
                     "{error}; put the newer xfer.db back, or start the server once with \
                      --accept-older-database: contents that it does not know are then set aside"
+                ),
+            ),
+            StoreError::OtherLog => Failure::new(
+                Exit::StoreOlder,
+                format!(
+                    "{error}; put both back as they were, or start the server once with \
+                     --accept-older-database: xfer.db-wal is then set aside"
                 ),
             ),
             StoreError::Missing { .. } => {

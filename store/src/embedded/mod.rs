@@ -150,7 +150,7 @@ impl Embedded {
 /// If it can't be served: [`StoreError::InUse`] if another server has it.
 pub(crate) fn serve(dir: &Path, serving: Serving) -> Result<Store, StoreError> {
     let lock = StoreLock::take(dir)?.keep();
-    let rows = Arc::new(SqliteStore::open(dir)?);
+    let rows = Arc::new(SqliteStore::open_as(dir, serving.older)?);
     rows.check_accounts()?;
     let files = Arc::new(FileStore::open(dir)?.whole_from(rows.whole_from()?));
     housekeeping::prepare(&rows, &files, serving.older)?;

@@ -1,4 +1,4 @@
-//! Databases restored from a copy, and contents without a reference: a mistake loses nothing.
+//! Databases restored from a copy, logs that do not belong to them, and contents without a reference: a mistake loses nothing.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -14,8 +14,12 @@ const RUN: [&str; 3] = ["run", "--listen", "127.0.0.1:0"];
 
 /// Starts a server on a store whose database it must find too old, and refuse.
 fn is_refused(store: &Path) {
+    is_refused_with(store, "the database is older than its contents");
+}
+
+fn is_refused_with(store: &Path, text: &str) {
     let line = command(store, &RUN).refused(Exit::StoreOlder as u8);
-    assert!(line.contains("the database is older than its contents"), "{line}");
+    assert!(line.contains(text), "{line}");
     assert!(line.contains("--accept-older-database"), "{line}");
 }
 
@@ -102,6 +106,131 @@ fn a_database_copied_under_a_session_is_older_than_what_the_session_did_next() {
     let before = contents(&world.server);
     is_refused(&store);
     assert_eq!(contents(&world.server), before);
+}
+
+/// A store whose server was killed: `../older` is a copy of it from a clean stop, with the files
+/// `a1` to `a10`. Since then `b1` to `b30` and many links came, and the write-ahead log, which is still
+/// there, has begun anew. Also returns the number of the links.
+fn killed_with_a_log_that_began_anew() -> (World, usize) {
+    let mut world = World::new(&["alice"]);
+    let store = world.server.store().to_owned();
+    write(&world, "a{1..10}");
+    assert_eq!(world.server.terminate(), Some(0));
+    shell(&store, "cp -a . ../older");
+    world.server.restart();
+    let mount = world.mount("alice");
+    mount.shell("for name in b{1..30}; do seq 1000 > $name; done; mkdir links");
+    mount.sync();
+    // Each time that a log begins, its first bytes change.
+    let head = || fs::read(store.join("xfer.db-wal")).unwrap()[..32].to_vec();
+    let first = head();
+    let mut count = 0;
+    while head() == first {
+        // Each takes up a page of the database.
+        let links =
+            "to=$(printf 'x%.0s' {1..3500}); for n in {1..200}; do ln -s $to links/ROUND-$n; done";
+        mount.shell(&links.replace("ROUND", &count.to_string()));
+        mount.sync();
+        count += 1;
+        assert!(count < 50, "the log never begins anew");
+    }
+    mount.shell("echo last > last");
+    mount.sync();
+    world.server.kill();
+    drop(mount);
+    shell(&store, "test -s xfer.db-wal && cp -p xfer.db ../newest");
+    (world, 200 * count)
+}
+
+/// All files of a store, with their checksums, but for the control socket.
+fn all_of(store: &Path) -> String {
+    shell(store, "find . -type f ! -name lock -exec sha256sum {} + | sort -k 2")
+}
+
+#[test]
+fn an_older_database_beside_the_log_of_the_newest_is_refused_before_anything_is_changed() {
+    let (mut world, links) = killed_with_a_log_that_began_anew();
+    let store = world.server.store().to_owned();
+    let before = all_of(&store);
+    let put_backs = [
+        "cp ../older/xfer.db .",
+        "cp ../older/xfer.db . && rm xfer.db-shm",
+        // The whole backup, but over what is there.
+        "cp -a ../older/numbers ../older/xfer.db .",
+        "cp -a ../older/xfer.db . && rm numbers",
+    ];
+    for put_back in put_backs {
+        shell(&store, &format!("cp -a numbers ../numbers && {put_back}"));
+        let mixed = all_of(&store);
+        for _ in 0..2 {
+            is_refused(&store);
+        }
+        let directory = store.join("../exported").display().to_string();
+        for args in [&["user", "list"][..], &["export", "alice", &directory]] {
+            command(&store, args).refused(Exit::StoreOlder as u8);
+        }
+        // SQLite keeps only locks and an index of the log there.
+        let without_index = |text: &str| {
+            text.lines()
+                .filter(|line| !line.ends_with("-shm"))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(without_index(&all_of(&store)), without_index(&mixed), "{put_back}");
+        shell(&store, "cp -a ../numbers . && cp ../newest xfer.db");
+    }
+    assert_eq!(all_of(&store).lines().count(), before.lines().count());
+    world.server.restart();
+    check_all(&world, "a{1..10} b{1..30}");
+    let mount = world.mount("alice");
+    let found = mount.shell("cat last; ls links | wc -l; readlink links/0-1 | wc -c");
+    assert_eq!(found, format!("last\n{links}\n3501"));
+    mount.unmount();
+}
+
+#[test]
+fn an_older_database_that_is_accepted_beside_the_log_of_the_newest_is_used_without_that() {
+    let (mut world, _) = killed_with_a_log_that_began_anew();
+    let store = world.server.store().to_owned();
+    shell(&store, "cp ../older/xfer.db . && cp -p xfer.db-wal ../log");
+    is_refused(&store);
+    let address = world.server.address.to_string();
+    world.server = Server::start_with(&store, &address, &["--accept-older-database"]);
+    wait_until("contents to be set aside", PATIENCE, || set_aside(&store).len() == 31);
+    shell(&store, "cmp ../log xfer.db-wal.aside-*");
+    write(&world, "c{1..30}");
+    check_all(&world, "a{1..10} c{1..30}");
+    // From here on the log is the older database's own.
+    world.server.kill();
+    world.server.restart();
+    check_all(&world, "a{1..10} c{1..30}");
+    world.server.kill();
+    // And not the newest one's.
+    shell(&store, "cp -p xfer.db ../accepted && cp ../newest xfer.db");
+    is_refused_with(&store, "xfer.db");
+    shell(&store, "cp ../accepted xfer.db");
+    world.server.restart();
+    check_all(&world, "a{1..10} c{1..30}");
+    assert_eq!(world.server.terminate(), Some(0));
+    assert_eq!(shell(&store, "sqlite3 xfer.db 'PRAGMA integrity_check'"), "ok");
+}
+
+#[test]
+fn a_database_that_was_removed_from_beside_its_log_can_be_put_back() {
+    let mut world = World::new(&["alice"]);
+    let store = world.server.store().to_owned();
+    let mount = world.mount("alice");
+    mount.shell("for name in a{1..10}; do seq 1000 > $name; done");
+    mount.sync();
+    world.server.kill();
+    drop(mount);
+    shell(&store, "mv xfer.db ../kept");
+    for _ in 0..2 {
+        is_refused_with(&store, "xfer.db-wal does not belong to xfer.db");
+    }
+    shell(&store, "mv ../kept xfer.db");
+    world.server.restart();
+    check_all(&world, "a{1..10}");
 }
 
 #[test]

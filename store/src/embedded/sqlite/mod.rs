@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use database::{Connections, Mark};
 use rusqlite::{ErrorCode, Transaction};
 
+use super::OlderDatabase;
 use super::claim;
 use super::files::FileStore;
 use super::lock::{must_not_be_others, prepare_directory};
@@ -53,15 +54,25 @@ impl SqliteStore {
     ///
     /// # Errors
     /// If they can't be read and written, or were written by a newer version of this program, or by
-    /// an older one that is still running.
+    /// an older one that is still running. [`StoreError::Older`] and [`StoreError::OtherLog`] if
+    /// the log beside the database does not belong to it.
     pub fn open(dir: &Path) -> Result<SqliteStore, StoreError> {
+        SqliteStore::open_as(dir, OlderDatabase::Refuse)
+    }
+
+    /// The same, with the choice to accept a database file that is older than the log beside it. That log
+    /// is then set aside, because it can't be used.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn open_as(dir: &Path, older: OlderDatabase) -> Result<SqliteStore, StoreError> {
         prepare_directory(dir)?;
         let path = dir.join("xfer.db");
         prepare_file(dir, &path)
             .map_err(|error| StoreError::io(format!("the store's {}", path.display()), error))?;
         must_not_be_others(&path)?;
         let database = Pin::of("xfer.db", &path)?;
-        let connections = Connections::open(dir, &path).map_err(|error| match error {
+        let connections = Connections::open(dir, &path, older).map_err(|error| match error {
             StoreError::Database(text) => {
                 StoreError::Database(format!("{}: {text}", path.display()))
             }
@@ -120,6 +131,9 @@ impl SqliteStore {
         let highest = contents.highest()?.map_or(0, |highest| highest.0 + 1);
         let end = known.max(highest);
         self.write(|writer| numbers::skip_ids(writer, end))?;
+        // The log begins anew with the count, and so does not belong to any database from before.
+        self.connections.fill_file()?;
+        self.write(numbers::count)?;
         Ok(self.mark.raise_durably(end)?)
     }
 
@@ -139,13 +153,18 @@ impl SqliteStore {
     }
 
     /// Does `work` in one transaction, and checks that its files are still in place, so that the
-    /// result is durable where the next server will look for it.
+    /// result is durable where the next server will look for it. If it changed rows, any copy of the
+    /// database from before is detectably older.
     fn write<T>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let done = self.connections.write(work)?;
-        self.check().map(|()| done)
+        let (done, end) = self.connections.write(work)?;
+        self.check()?;
+        if let Some(end) = end {
+            self.marked(self.mark.raise(end));
+        }
+        Ok(done)
     }
 
     /// Writes each batch in a separate transaction, except the one whose `error` ended the common
@@ -163,11 +182,8 @@ impl SqliteStore {
                 return Err(error);
             }
             let mut spoken_for = inboxes.clone();
-            let (committed, end) = self.write(|writer| {
-                Ok((commit::write(writer, batch, &mut spoken_for)?, numbers::count(writer)?))
-            })?;
+            let committed = self.write(|writer| commit::write(writer, batch, &mut spoken_for))?;
             *inboxes = spoken_for;
-            self.marked(self.mark.raise(end));
             Ok(committed)
         };
         batches.iter().enumerate().map(alone).collect()
@@ -241,14 +257,11 @@ impl SqliteStore {
         let mut culprit = None;
         // A copy, because a rolled-back transaction must not use up reservations.
         let mut spoken_for = inboxes.clone();
-        let together = self.write(|writer| {
-            let each = commit::write_each(writer, batches, &mut spoken_for, &mut culprit)?;
-            Ok((each, numbers::count(writer)?))
-        });
+        let together =
+            self.write(|writer| commit::write_each(writer, batches, &mut spoken_for, &mut culprit));
         match together {
-            Ok((committed, end)) => {
+            Ok(committed) => {
                 *inboxes = spoken_for;
-                self.marked(self.mark.raise(end));
                 Ok(committed)
             }
             Err(error) if culprit.is_none() && !matches!(error, StoreError::Full) => Err(error),

@@ -1,6 +1,7 @@
 //! Numbers for nodes, contents and deliveries: one counter for all accounts.
 //!
-//! Each commit raises the counter too, so that it also tells older copies of the database apart.
+//! Each transaction that changes rows raises the counter too, so that it also tells older copies of the
+//! database apart.
 
 use rusqlite::{Connection, Transaction, params};
 use xfer_protocol::IdRange;
@@ -20,7 +21,7 @@ impl SqliteStore {
         Ok(range)
     }
 
-    /// The next number to be granted. Each commit raises it, too.
+    /// The next number to be granted. Each change of rows raises it, too.
     ///
     /// # Errors
     /// If the database fails.

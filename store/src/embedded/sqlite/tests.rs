@@ -150,9 +150,7 @@ fn a_removal_goes_bit_by_bit_and_goes_on_after_it_was_interrupted() {
     let is_left = |store: &SqliteStore| store.node(alice, Ino(7999)).unwrap().is_some();
     for _ in 0..2 {
         let time = Timestamp::default();
-        assert!(
-            store.connections.write(|writer| accounts::removal::clear_some(writer, time)).unwrap()
-        );
+        assert!(store.write(|writer| accounts::removal::clear_some(writer, time)).unwrap());
     }
     assert!(is_left(&store));
     drop(store);

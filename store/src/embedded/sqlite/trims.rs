@@ -62,7 +62,7 @@ impl SqliteStore {
     /// # Errors
     /// If the database fails.
     pub fn forget_trims(&self, trims: &[Trim]) -> Result<(), StoreError> {
-        self.connections.write(|writer| forget(writer, trims))
+        self.write(|writer| forget(writer, trims))
     }
 
     /// Contents with parts that an earlier session of this account dropped and may not have
@@ -79,7 +79,7 @@ impl SqliteStore {
     /// # Errors
     /// If the database fails.
     pub fn forget_left_trims(&self, account: AccountId) -> Result<(), StoreError> {
-        self.connections.write(|writer| forget_left(writer, account))
+        self.write(|writer| forget_left(writer, account))
     }
 
     /// Notes contents of this account that a session wrote to and did not commit, for

@@ -1,6 +1,6 @@
 //! The database's counter in a file beside it, which reveals an older database.
 //!
-//! The counter of numbers rises with each grant and each commit, and `numbers` in the store's
+//! The counter of numbers rises with each grant and each change of rows, and `numbers` in the store's
 //! directory has its last value. A database with a lower counter is an older copy that was put
 //! back, and does not know the newest contents.
 //!
@@ -38,17 +38,23 @@ impl Mark {
         read(&self.file.lock())
     }
 
-    /// Raises the value.
+    /// Raises the value, if there is one. The first comes from the check of all contents.
     pub(in crate::embedded::sqlite) fn raise(&self, number: u64) -> io::Result<()> {
-        raise(&self.file.lock(), number)
+        raise(&self.file.lock(), number, IfNone::Leave)
     }
 
     /// Raises the value and makes it durable.
     pub(in crate::embedded::sqlite) fn raise_durably(&self, number: u64) -> io::Result<()> {
         let file = self.file.lock();
-        raise(&file, number)?;
+        raise(&file, number, IfNone::Write)?;
         file.sync_data()
     }
+}
+
+/// What to do in a file without a value.
+enum IfNone {
+    Leave,
+    Write,
 }
 
 fn read(file: &File) -> io::Result<Option<u64>> {
@@ -62,12 +68,13 @@ fn read(file: &File) -> io::Result<Option<u64>> {
 
 /// Raises the value, unless it is as high already. The lock spans both steps: a lower value written
 /// over a higher one would hide that the database is older.
-fn raise(file: &File, number: u64) -> io::Result<()> {
+fn raise(file: &File, number: u64, if_none: IfNone) -> io::Result<()> {
     retry_on_intr(|| flock(file, FlockOperation::LockExclusive))?;
-    let raised = match read(file) {
-        Ok(Some(before)) if before >= number => Ok(()),
-        Ok(_) => file.write_all_at(format!("{number:0DIGITS$}\n").as_bytes(), 0),
-        Err(error) => Err(error),
+    let raised = match (read(file), if_none) {
+        (Ok(Some(before)), _) if before >= number => Ok(()),
+        (Ok(None), IfNone::Leave) => Ok(()),
+        (Ok(_), _) => file.write_all_at(format!("{number:0DIGITS$}\n").as_bytes(), 0),
+        (Err(error), _) => Err(error),
     };
     flock(file, FlockOperation::Unlock)?;
     raised
@@ -85,7 +92,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mark = Mark::open(dir.path()).unwrap();
         assert_eq!(mark.read().unwrap(), None);
-        mark.raise(7).unwrap();
+        mark.raise(5).unwrap();
+        assert_eq!(mark.read().unwrap(), None);
+        mark.raise_durably(7).unwrap();
         mark.raise(1 << 40).unwrap();
         mark.raise_durably(9).unwrap();
         assert_eq!(Mark::open(dir.path()).unwrap().read().unwrap(), Some(1 << 40));
@@ -96,6 +105,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // Each opening has a lock of its own, as that of another process has.
         let marks = [Mark::open(dir.path()).unwrap(), Mark::open(dir.path()).unwrap()];
+        marks[0].raise_durably(1).unwrap();
         for round in 1..=300 {
             let highest = round * 100;
             let start = Barrier::new(8);

@@ -4,6 +4,7 @@
 //! lock, so no transaction fails half-way because of another write.
 
 mod mark;
+mod log;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 pub(super) use mark::Mark;
 
 use crate::StoreError;
+use crate::embedded::OlderDatabase;
 
 /// The number of concurrent readers; further threads wait.
 const READERS: usize = 4;
@@ -26,7 +28,7 @@ const BEGIN_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// All open connections to one database.
 pub(super) struct Connections {
-    writer: Mutex<Connection>,
+    writer: Mutex<Writer>,
     readers: [Mutex<Connection>; READERS],
     /// Spreads waiting threads over the readers.
     turn: AtomicUsize,
@@ -34,10 +36,22 @@ pub(super) struct Connections {
     path: PathBuf,
 }
 
+/// The connection that writes, and one that observes its log.
+struct Writer {
+    connection: Connection,
+    observer: Connection,
+}
+
 impl Connections {
-    pub(super) fn open(dir: &Path, path: &Path) -> Result<Connections, StoreError> {
-        let writer = schema::open_first(dir, path)?;
-        let path = writer.path().map_or_else(|| path.to_owned(), PathBuf::from);
+    /// Opens an existing file as the database.
+    pub(super) fn open(
+        dir: &Path,
+        path: &Path,
+        older: OlderDatabase,
+    ) -> Result<Connections, StoreError> {
+        let path = path.canonicalize()?;
+        let connection = schema::open_first(dir, &path, older)?;
+        let writer = Writer { connection, observer: schema::open_reader(&path)? };
         let reader = || schema::open_reader(&path).map(Mutex::new);
         let readers = [reader()?, reader()?, reader()?, reader()?];
         Ok(Connections { writer: Mutex::new(writer), readers, turn: AtomicUsize::new(0), path })
@@ -46,11 +60,7 @@ impl Connections {
     /// The files beside the database, which exist as long as it is open: its write-ahead log and
     /// the log's index.
     pub(super) fn further_files(&self) -> [PathBuf; 2] {
-        ["-wal", "-shm"].map(|end| {
-            let mut path = self.path.clone().into_os_string();
-            path.push(end);
-            path.into()
-        })
+        ["-wal", "-shm"].map(|end| log::beside(&self.path, end))
     }
 
     /// Reads committed rows. All statements in `work` see one snapshot.
@@ -64,23 +74,33 @@ impl Connections {
     }
 
     /// Does `work` in one transaction, which is either durable as a whole or leaves no trace.
+    /// Returns its result, and the counter of numbers if it changed rows.
     pub(super) fn write<T>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    ) -> Result<(T, Option<u64>), StoreError> {
         // A panic rolls the transaction back, and the connection stays usable.
         let writer = self.writer.lock();
-        let transaction = begin(&writer)?;
+        let transaction = begin(&writer.connection)?;
+        let begun = log::Begun::of(&transaction, &writer.observer)?;
         let done = work(&transaction)?;
+        let end = begun.end(&transaction)?;
         transaction.commit()?;
-        Ok(done)
+        Ok((done, end))
+    }
+
+    /// Copies the whole log to the database's file, unless another process is at it or reads.
+    pub(super) fn fill_file(&self) -> Result<(), StoreError> {
+        let sql = "PRAGMA wal_checkpoint = PASSIVE";
+        Ok(self.writer.lock().connection.query_row(sql, [], |_| Ok(()))?)
     }
 
     /// A number that changes whenever another process has committed. SQLite leaves out the commits
     /// of the connection that is asked, which makes all of this process's commits.
     pub(super) fn others_commits(&self) -> Result<u64, StoreError> {
+        let writer = self.writer.lock();
         let version: i64 =
-            self.writer.lock().pragma_query_value(None, "data_version", |row| row.get(0))?;
+            writer.connection.pragma_query_value(None, "data_version", |row| row.get(0))?;
         Ok(version.cast_unsigned())
     }
 

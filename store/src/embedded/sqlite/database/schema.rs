@@ -10,15 +10,20 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use xfer_protocol::Ino;
 
+use super::log;
 use crate::StoreError;
-use crate::embedded::lock;
+use crate::embedded::{OlderDatabase, lock};
 
 /// The version of the tables that this program writes, in the header's `user_version`.
-const VERSION: i32 = 4;
+pub(super) const VERSION: i32 = 5;
+
+/// The first version with `ids.in_file`.
+const IN_FILE_SINCE: i32 = 5;
 
 /// The upgrades: the first makes version 2 from version 1, the next version 3 from version 2, and
 /// so on.
-const STEPS: [&str; VERSION as usize - 1] = [TO_VERSION_2, TO_VERSION_3, TO_VERSION_4];
+const STEPS: [&str; VERSION as usize - 1] =
+    [TO_VERSION_2, TO_VERSION_3, TO_VERSION_4, TO_VERSION_5];
 
 const TO_VERSION_2: &str = "
     ALTER TABLE nodes ADD COLUMN name_bytes INTEGER;
@@ -122,6 +127,10 @@ const TO_VERSION_4: &str = "
         at INTEGER NOT NULL,
         PRIMARY KEY (account, ino)
     ) STRICT, WITHOUT ROWID;
+";
+
+const TO_VERSION_5: &str = "
+    ALTER TABLE ids ADD COLUMN in_file INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Tells an xfer store from any other database: "xfer" in the header's `application_id`.
@@ -278,7 +287,10 @@ const TABLES: &str = "
         PRIMARY KEY (user, address)
     ) STRICT, WITHOUT ROWID;
 
-    CREATE TABLE ids (next INTEGER NOT NULL) STRICT;
+    CREATE TABLE ids (
+        next INTEGER NOT NULL,
+        in_file INTEGER NOT NULL DEFAULT 0 -- what it was when the write-ahead log last began
+    ) STRICT;
 
     -- Contents from this number on are as long as their data; of older ones, what was set aside and
     -- never written may be missing at the end.
@@ -290,13 +302,20 @@ const TABLES: &str = "
 ///
 /// # Errors
 /// If it has a newer version or is not an xfer store, or if it is older and another process serves
-/// it.
-pub(super) fn open_first(dir: &Path, path: &Path) -> Result<Connection, StoreError> {
+/// it; and if the log beside it does not belong to it, unless an older database is accepted.
+pub(super) fn open_first(
+    dir: &Path,
+    path: &Path,
+    older: OlderDatabase,
+) -> Result<Connection, StoreError> {
     let _turn = lock::turn_to_open(dir)?;
-    let mut connection = connect(path)?;
-    let (version, application) = versions(&connection)?;
-    // Before any change: a foreign database must stay as it is.
-    check_versions(&connection, version, application)?;
+    let mut connection = match (open_with_log(path), older) {
+        (Err(StoreError::Older { .. } | StoreError::OtherLog), OlderDatabase::Accept) => {
+            log::set_aside(path)?;
+            open_with_log(path)?
+        }
+        (opened, OlderDatabase::Refuse | OlderDatabase::Accept) => opened?,
+    };
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         return Err(StoreError::Unsuitable(path.display().to_string()));
@@ -306,15 +325,58 @@ pub(super) fn open_first(dir: &Path, path: &Path) -> Result<Connection, StoreErr
     match versions(&transaction)?.0 {
         0 => create(&transaction)?,
         VERSION => {}
-        older => upgrade(&transaction, dir, older)?,
+        older => {
+            let begun = log::Begun::of(&transaction, &open_reader(path)?)?;
+            upgrade(&transaction, dir, older)?;
+            begun.note(&transaction)?;
+        }
     }
     transaction.commit()?;
     Ok(connection)
 }
 
+/// Opens the database together with the log beside it, once it is known that they belong together:
+/// until then, SQLite must not copy anything of the log to the file.
+fn open_with_log(path: &Path) -> Result<Connection, StoreError> {
+    let has_log = log::is_there(path);
+    // SQLite removes the log beside an empty file.
+    if has_log && path.metadata()?.len() == 0 {
+        return Err(StoreError::OtherLog);
+    }
+    // Before the log is looked at, which only goes on.
+    let alone = log::Alone::of(path);
+    let open = || {
+        let connection = connect(path)?;
+        let (version, application) = versions(&connection)?;
+        // Before any change: a foreign database must stay as it is.
+        check_versions(&connection, version, application)?;
+        match alone {
+            // It can't be compared.
+            None => {}
+            // A new database.
+            Some(alone) if (version, alone.end) == (0, 0) => {}
+            Some(alone) => log::must_belong(&connection, alone, version >= IN_FILE_SINCE)?,
+        }
+        Ok(connection)
+    };
+    let connection = open().map_err(|error| match error {
+        // The file alone could be read.
+        StoreError::Damaged(_) if has_log && alone.is_some() => StoreError::OtherLog,
+        other => other,
+    })?;
+    let_copy_log(&connection)?;
+    Ok(connection)
+}
+
+/// From now on, SQLite copies the log to the file when the database is closed.
+fn let_copy_log(connection: &Connection) -> Result<(), StoreError> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok(())
+}
+
 fn create(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     transaction.execute_batch(TABLES)?;
-    transaction.execute("INSERT INTO ids VALUES (?)", [Ino::FIRST_GRANTED.cast_signed()])?;
+    transaction.execute("INSERT INTO ids (next) VALUES (?)", [Ino::FIRST_GRANTED.cast_signed()])?;
     transaction.execute("INSERT INTO content_lengths VALUES (0)", [])?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
@@ -338,14 +400,17 @@ fn upgrade(transaction: &Transaction<'_>, dir: &Path, from: i32) -> Result<(), S
 /// Opens another connection, only to read.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let connection = connect(path)?;
+    let_copy_log(&connection)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }
 
+/// Connects to the database. Until [`let_copy_log`], closing it leaves the log and the file alone.
 fn connect(path: &Path) -> Result<Connection, StoreError> {
     // Only one thread at a time uses a connection, which the compiler checks.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     // Makes plans independent of bound values: otherwise a statement is compiled again for each

@@ -1,0 +1,261 @@
+//! A database file and a write-ahead log of different moments: the store opens as it was at the
+//! log's moment, or not at all, and stays as it is.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rusqlite::{Connection, OptionalExtension};
+use support::name;
+use tempfile::TempDir;
+use xfer_protocol::Timestamp;
+use xfer_protocol::tree::Quota;
+use xfer_store::embedded::{OlderDatabase, SqliteStore};
+use xfer_store::{AccountId, StoreError};
+
+/// More than SQLite lets a log grow to before it copies it to the file: 1000 pages of 4 KiB.
+const MUCH: usize = 5 << 20;
+
+const LITTLE: usize = 5000;
+
+/// A store, and what its files were like at some moments.
+struct History {
+    dir: TempDir,
+    stores: Vec<SqliteStore>,
+    alice: AccountId,
+    moments: usize,
+}
+
+impl History {
+    /// The store with an account, opened twice, as a server and a command have it.
+    fn new() -> History {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("store")).unwrap();
+        let store = SqliteStore::open(&dir.path().join("store")).unwrap();
+        let quota = Quota::UNLIMITED;
+        let alice =
+            store.create_account(&name("alice"), "0", quota, quota, Timestamp::default()).unwrap();
+        let mut history = History { dir, stores: vec![store], alice, moments: 0 };
+        history.open();
+        history
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    fn open(&mut self) {
+        while self.stores.len() < 2 {
+            self.stores.push(SqliteStore::open(&self.store()).unwrap());
+        }
+    }
+
+    fn close(&mut self) {
+        self.stores.clear();
+    }
+
+    /// Makes a change by the store opened first or second: the text that begins with the next
+    /// moment, with `size` bytes.
+    fn write(&self, by: usize, size: usize) {
+        let text = format!("{}{}", self.moments + 1, " ".repeat(size));
+        self.stores[by].set_password(self.alice, &text).unwrap();
+    }
+
+    /// Keeps copies of the files as they are now.
+    fn keep(&mut self) -> usize {
+        self.moments += 1;
+        let kept = self.kept(self.moments);
+        fs::create_dir(&kept).unwrap();
+        // By another process: closing the files here would drop SQLite's locks.
+        run(Command::new("cp").arg("-a").arg(self.store().join(".")).arg(&kept));
+        self.moments
+    }
+
+    fn write_and_keep(&mut self, by: usize, size: usize) -> usize {
+        self.write(by, size);
+        self.keep()
+    }
+
+    fn kept(&self, moment: usize) -> PathBuf {
+        self.dir.path().join(moment.to_string())
+    }
+
+    /// A store with the database file of one moment, and the log of another.
+    fn mixed(&self, file: usize, log: usize) -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(self.kept(file).join("xfer.db"), dir.path().join("xfer.db")).unwrap();
+        fs::copy(self.kept(log).join("xfer.db-wal"), dir.path().join("xfer.db-wal")).unwrap();
+        dir
+    }
+}
+
+fn run(command: &mut Command) {
+    assert!(command.status().unwrap().success());
+}
+
+/// Opens a store, and returns the moment that it is at, or `None` if it has nothing. Its database
+/// must be whole.
+fn opened(dir: &Path, older: OlderDatabase) -> Result<Option<usize>, StoreError> {
+    drop(SqliteStore::open_as(dir, older)?);
+    let db = Connection::open(dir.join("xfer.db")).unwrap();
+    let found: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(found, "ok");
+    let password = db.query_row("SELECT password FROM accounts", [], |row| row.get(0)).optional();
+    let password: Option<String> = password.unwrap();
+    Ok(password.map(|password| password.trim().parse().unwrap()))
+}
+
+fn accepted(dir: &Path) -> Option<usize> {
+    opened(dir, OlderDatabase::Accept).unwrap()
+}
+
+/// Opens a store, which must stay as it is if it refuses that.
+fn tried(dir: &Path) -> Result<Option<usize>, StoreError> {
+    let bytes = || ["xfer.db", "xfer.db-wal"].map(|file| fs::read(dir.join(file)).ok());
+    let before = bytes();
+    let tried = opened(dir, OlderDatabase::Refuse);
+    match &tried {
+        Ok(_) => {}
+        Err(StoreError::Older { .. } | StoreError::OtherLog) => {
+            assert!(bytes() == before, "its files were changed");
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+    tried
+}
+
+/// The log that a store had set aside.
+fn set_aside(dir: &Path) -> Vec<u8> {
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut logs = paths.filter(|path| path.to_string_lossy().contains("xfer.db-wal.aside-"));
+    fs::read(logs.next().unwrap()).unwrap()
+}
+
+#[test]
+fn a_file_from_before_the_log_began_is_refused_and_can_be_used_without_the_log() {
+    let mut history = History::new();
+    let begun = history.write_and_keep(0, LITTLE);
+    history.close();
+    let older = history.keep();
+    history.open();
+    history.write(0, MUCH);
+    let newer = history.write_and_keep(0, LITTLE);
+    let error = tried(history.mixed(older, newer).path()).unwrap_err();
+    assert!(matches!(error, StoreError::Older { .. }), "{error:?}");
+    // At first, everything was in the log, even the tables.
+    for (file, has) in [(begun, None), (older, Some(begun))] {
+        let dir = history.mixed(file, newer);
+        for _ in 0..2 {
+            tried(dir.path()).unwrap_err();
+        }
+        assert_eq!(accepted(dir.path()), has);
+        assert!(
+            set_aside(dir.path()) == fs::read(history.kept(newer).join("xfer.db-wal")).unwrap()
+        );
+        assert_eq!(tried(dir.path()).unwrap(), has);
+    }
+    assert_eq!(tried(history.mixed(newer, newer).path()).unwrap(), Some(newer));
+}
+
+#[test]
+fn a_log_from_before_the_file_is_refused_and_the_file_can_be_used_without_it() {
+    let mut history = History::new();
+    let older = history.write_and_keep(0, LITTLE);
+    history.write(0, LITTLE);
+    history.close();
+    let newer = history.keep();
+    let dir = history.mixed(newer, older);
+    assert!(matches!(tried(dir.path()), Err(StoreError::OtherLog)));
+    assert_eq!(accepted(dir.path()), Some(newer));
+    assert_eq!(tried(dir.path()).unwrap(), Some(newer));
+}
+
+#[test]
+fn a_log_whose_file_was_removed_stays_for_when_that_is_put_back() {
+    let mut history = History::new();
+    let moment = history.write_and_keep(0, LITTLE);
+    let dir = history.mixed(moment, moment);
+    fs::remove_file(dir.path().join("xfer.db")).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(SqliteStore::open(dir.path()).err(), Some(StoreError::OtherLog)));
+    }
+    fs::copy(history.kept(moment).join("xfer.db"), dir.path().join("xfer.db")).unwrap();
+    assert_eq!(tried(dir.path()).unwrap(), Some(moment));
+}
+
+#[test]
+fn a_copy_with_its_pages_in_other_places_is_refused_beside_the_log_of_the_original() {
+    let mut history = History::new();
+    let db = Connection::open(history.store().join("xfer.db")).unwrap();
+    // Puts the beginnings of all tables where a copy has them, too.
+    db.execute_batch("VACUUM").unwrap();
+    history.write(0, MUCH);
+    history.write(1, LITTLE);
+    let moment = history.keep();
+    let dir = history.mixed(moment, moment);
+    let copy = dir.path().join("copy");
+    db.execute("VACUUM INTO ?", [copy.to_str().unwrap()]).unwrap();
+    fs::rename(copy, dir.path().join("xfer.db")).unwrap();
+    assert!(matches!(tried(dir.path()), Err(StoreError::OtherLog)));
+    assert_eq!(accepted(dir.path()), Some(moment));
+}
+
+#[test]
+fn no_file_and_log_of_different_moments_give_anything_but_the_moment_of_the_log() {
+    let mut history = History::new();
+    let sizes = [LITTLE, LITTLE, MUCH, LITTLE, LITTLE, MUCH, LITTLE, LITTLE, LITTLE];
+    for (place, size) in sizes.into_iter().enumerate() {
+        if place == 4 {
+            history.close();
+            history.open();
+        }
+        // Two stores take turns, so that the log of one begins in a transaction of the other.
+        history.write_and_keep(place % 2, size);
+    }
+    let (mut opened, mut refused) = (0, 0);
+    for log in 1..=history.moments {
+        for file in 1..=history.moments {
+            let dir = history.mixed(file, log);
+            match tried(dir.path()) {
+                Ok(found) => {
+                    assert_eq!(found, Some(log), "the file of {file}");
+                    opened += 1;
+                }
+                Err(error) => {
+                    assert_ne!(file, log, "{error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    // Those of one log belong together.
+    assert!(opened > history.moments && refused > history.moments, "{opened} {refused}");
+}
+
+#[test]
+fn a_file_from_before_an_upgrade_and_the_log_of_that_belong_together_only_if_it_was_the_last() {
+    let history = tempfile::tempdir().unwrap();
+    let path = |name: &str| history.path().join(name);
+    fs::create_dir(path("store")).unwrap();
+    let db = path("store/xfer.db");
+    let old = Connection::open(&db).unwrap();
+    old.execute_batch(include_str!("stores/version-4.sql")).unwrap();
+    drop(old);
+    fs::copy(&db, path("older")).unwrap();
+    Connection::open(&db).unwrap().execute("UPDATE ids SET next = next + 1", []).unwrap();
+    fs::copy(&db, path("last")).unwrap();
+    let store = SqliteStore::open(&path("store")).unwrap();
+    run(Command::new("cp").arg(path("store/xfer.db-wal")).arg(path("log")));
+    drop(store);
+    for (file, fits) in [("older", false), ("last", true)] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(path(file), dir.path().join("xfer.db")).unwrap();
+        fs::copy(path("log"), dir.path().join("xfer.db-wal")).unwrap();
+        let opened = SqliteStore::open(dir.path()).map(drop);
+        assert_eq!(opened.is_ok(), fits, "{file}: {opened:?}");
+    }
+}
