@@ -17,8 +17,8 @@ const CHEAP: &str = "$argon2id$v=19$m=8,t=1,p=1$vn2E/UPpUQHdKqgPzxtGxQ$\
                      Tsm1b76nixktSJliDqN0UIt5dADQfTXJLxPItPcQjtc";
 
 /// The same with 64 MiB and 40 passes: more than a second of a core.
-const COSTLY: &str = "$argon2id$v=19$m=65536,t=40,p=1$e4y0cN08fZqow7jPXuzUnQ$\
-                      p7VO5uInIzgOwsr3Hu/nJTj26FGhYSJBA+Viw02ueY8";
+const COSTLY: &str = "$argon2id$v=19$m=65536,t=100,p=1$e4y0cN08fZqow7jPXuzUnQ$\
+                      Kp7Q2Y0211Xe3dZG1Zp3p3wHDP2LVdrnmB/AMfB4jGY";
 
 /// The cost of checking the password.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,7 +27,7 @@ pub enum Hashing {
     Real,
     /// Almost none, for tests of other things.
     Cheap,
-    /// More than a second, for tests of what must not check it.
+    /// Several seconds, for tests of what must not check it.
     Costly,
 }
 

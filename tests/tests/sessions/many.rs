@@ -120,7 +120,7 @@ fn a_hundred_driven_sessions_find_everything_as_they_left_it() {
 }
 
 /// How long the login of an account takes at least whose password is costly to check.
-const COSTLY_LOGIN_MIN: Duration = Duration::from_secs(1);
+const COSTLY_LOGIN_MIN: Duration = Duration::from_secs(2);
 
 #[test]
 fn a_client_that_comes_back_has_no_password_checked() {
