@@ -14,7 +14,7 @@ use support::name;
 use tempfile::TempDir;
 use xfer_protocol::Timestamp;
 use xfer_protocol::tree::Quota;
-use xfer_store::embedded::{OlderDatabase, SqliteStore};
+use xfer_store::embedded::{FileStore, OlderDatabase, SqliteStore};
 use xfer_store::{AccountId, StoreError};
 
 /// More than SQLite lets a log grow to before it copies it to the file: 1000 pages of 4 KiB.
@@ -172,6 +172,30 @@ fn a_log_from_before_the_file_is_refused_and_the_file_can_be_used_without_it() {
     assert!(matches!(tried(dir.path()), Err(StoreError::OtherLog)));
     assert_eq!(accepted(dir.path()), Some(newer));
     assert_eq!(tried(dir.path()).unwrap(), Some(newer));
+}
+
+#[test]
+fn the_newest_file_is_refused_beside_the_log_of_an_older_one_that_was_accepted() {
+    let mut history = History::new();
+    history.write(0, LITTLE);
+    history.close();
+    let older = history.keep();
+    history.open();
+    history.write(0, LITTLE);
+    let contents = FileStore::open(&history.store()).unwrap();
+    history.stores[0].must_be_current(&contents).unwrap();
+    history.close();
+    let newest = history.keep();
+    fs::copy(history.kept(older).join("xfer.db"), history.store().join("xfer.db")).unwrap();
+    let store = SqliteStore::open_as(&history.store(), OlderDatabase::Accept).unwrap();
+    let current = store.must_be_current(&contents);
+    let Err(StoreError::Older { known, .. }) = current else { panic!("{current:?}") };
+    store.accept_as_current(&contents, known).unwrap();
+    history.stores.push(store);
+    history.open();
+    let accepted = history.write_and_keep(0, LITTLE);
+    let error = tried(history.mixed(newest, accepted).path()).unwrap_err();
+    assert!(matches!(error, StoreError::Older { .. }), "{error:?}");
 }
 
 #[test]

@@ -129,7 +129,8 @@ impl SqliteStore {
     /// If the counter or the mark can't be written.
     pub fn accept_as_current(&self, contents: &FileStore, known: u64) -> Result<(), StoreError> {
         let highest = contents.highest()?.map_or(0, |highest| highest.0 + 1);
-        let end = known.max(highest);
+        // Above all of them, so that a log that begins here begins above any file of before.
+        let end = known.max(highest).saturating_add(1);
         self.write(|writer| numbers::skip_ids(writer, end))?;
         // The log begins anew with the count, and so does not belong to any database from before.
         self.connections.fill_file()?;
