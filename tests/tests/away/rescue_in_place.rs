@@ -154,3 +154,28 @@ fn what_others_have_changed_needs_a_decision_and_is_never_tried_again_in_vain() 
     }
     mount.unmount();
 }
+
+#[test]
+fn what_others_change_while_an_apply_runs_is_kept() {
+    let before = "for n in z-written z-appended z-set; do echo old > $n; done";
+    let changes = "for n in {0..9}; do head -c 2000000 /dev/zero | tr '\\0' $n > a$n; done
+        echo mine > z-written; echo mine >> z-appended; chmod 600 z-set";
+    let (world, _) = world_with_changes(before, changes, "");
+    let mount = world.mount("alice");
+    let mut command = Command::new(program("xfer"));
+    command.args(["rescue", "apply", &world.only_rescue()]);
+    let applying = world.at_home(&mut command).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("the first file to be there", PATIENCE, || mount.path("a0").exists());
+    mount.shell("for n in z-written z-appended; do echo theirs > $n; done; chmod 604 z-set");
+    let applied = applying.wait_with_output().unwrap();
+    let said = String::from_utf8(applied.stderr).unwrap();
+    assert_eq!(applied.status.code(), Some(1), "{said}");
+    for name in ["z-written", "z-appended", "z-set"] {
+        assert!(said.contains(&format!("{name}: has changed on the server just now")), "{said}");
+    }
+    for name in ["z-written", "z-appended"] {
+        assert_eq!(read(&mount, name), "theirs\n");
+    }
+    assert_eq!(mount.shell("stat -c %a z-set"), "604");
+    mount.unmount();
+}

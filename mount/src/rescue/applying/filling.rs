@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, SeekFrom, Timespec, Timestamps, UTIME_OMIT, XattrFlags, utimensat};
@@ -10,6 +10,9 @@ use xfer_protocol::Timestamp;
 
 use crate::rescue::item::{Attributes, FileBytes};
 use crate::rescue::written::{COPY_BYTES, read_range, zero};
+
+/// The longest value of an extended attribute (xattr(7)).
+const XATTR_BYTES_MAX: usize = 64 << 10;
 
 /// A name beside a path that nothing has.
 pub(super) fn free_name(path: &Path) -> io::Result<PathBuf> {
@@ -110,6 +113,26 @@ fn next_data(file: &File, at: u64) -> io::Result<u64> {
 fn ranges(bytes: &FileBytes) -> impl Iterator<Item = (u64, u64)> {
     let size = bytes.size.unwrap_or(u64::MAX);
     bytes.ranges.iter().map(move |(start, end)| (*start, size.min(*end)))
+}
+
+/// Whether a node has the attributes that are given.
+pub(super) fn has_attributes(path: &Path, attributes: &Attributes) -> io::Result<bool> {
+    let Attributes { mode, uid, gid, mtime, xattrs } = attributes;
+    let there = fs::symlink_metadata(path)?;
+    let modified = (there.mtime(), there.mtime_nsec() as u32);
+    let mut is_so = mode.is_none_or(|mode| there.mode() & 0o7777 == u32::from(mode))
+        && uid.is_none_or(|uid| there.uid() == uid)
+        && gid.is_none_or(|gid| there.gid() == gid)
+        && mtime.is_none_or(|mtime| modified == mtime);
+    for (name, wanted) in xattrs {
+        let mut value = vec![0; XATTR_BYTES_MAX];
+        let found = match rustix::fs::lgetxattr(path, name.as_path(), &mut value[..]) {
+            Err(rustix::io::Errno::NODATA) => None,
+            len => Some(&value[..len?]),
+        };
+        is_so &= found == wanted.as_deref();
+    }
+    Ok(is_so)
 }
 
 /// Sets the attributes that are given.

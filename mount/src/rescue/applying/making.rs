@@ -5,11 +5,11 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::filling::{fill, has_bytes, set_attributes};
+use super::filling::{fill, has_attributes, has_bytes, set_attributes};
 use super::hidden::{put_beside, rename_new};
 use super::own::What;
 use super::{Applying, Existing, Note, Skip, gone, in_the_way};
-use crate::rescue::item::{Attributes, FileBytes, Item, Kind, TreePath};
+use crate::rescue::item::{FileBytes, Item, Kind, TreePath};
 
 /// A file to be made.
 struct Making<'a> {
@@ -53,7 +53,7 @@ impl Applying<'_> {
         }
         // A name more takes nothing from others' changes.
         self.link_all(&path, others.iter().map(|other| self.at(other)))?;
-        if item.attributes == Attributes::default() {
+        if has_attributes(&path, &item.attributes).unwrap_or(false) {
             return Ok(None);
         }
         if self.existing[index] == Existing::Changed {

@@ -20,9 +20,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
+
 use filling::has_a_part;
 use hidden::{Hidden, existing_beside};
-use own::{Left, Own, What, last_change};
+use own::{Left, Own, State, What, last_change};
 use progress::Progress;
 
 use super::item::{Attributes, Contents, Item, Kind, TreePath};
@@ -134,6 +136,14 @@ enum Existing {
     Gone,
 }
 
+/// A node of the server that only the rescued session, or an attempt, has changed.
+struct Noted {
+    /// Where it may be.
+    places: Vec<PathBuf>,
+    /// How it was last. If it is otherwise, something else has changed it since.
+    is: Mutex<Option<State>>,
+}
+
 struct Applying<'a> {
     kept: &'a Path,
     root: &'a Path,
@@ -153,8 +163,8 @@ struct Applying<'a> {
     hidden: Hidden,
     /// What this attempt changes, and earlier ones have changed.
     own: Own,
-    /// Where the nodes may be whose changes are noted there, by their numbers.
-    noted: BTreeMap<u64, Vec<PathBuf>>,
+    /// The nodes whose changes are noted there, by their numbers.
+    noted: BTreeMap<u64, Noted>,
 }
 
 impl<'a> Applying<'a> {
@@ -185,7 +195,9 @@ impl<'a> Applying<'a> {
             applying.existing.push(existing);
             // Directories are not compared.
             if existing == Existing::Unchanged && item.kind != Kind::Directory {
-                applying.noted.insert(item.ino, applying.places(item).collect());
+                let places: Vec<_> = applying.places(item).collect();
+                let is = Mutex::new(node_at(&places, item.ino).map(|there| State::of(&there)));
+                applying.noted.insert(item.ino, Noted { places, is });
             }
         }
         Ok(applying)
@@ -236,13 +248,20 @@ impl<'a> Applying<'a> {
         what: What,
         change: impl FnOnce() -> Result<T, Skip>,
     ) -> Result<T, Skip> {
-        let places = self.noted.get(&ino).into_iter().flatten();
-        let there = places.filter_map(|path| fs::symlink_metadata(path).ok());
-        let mut node = there.filter(|there| there.ino() == ino);
-        let Some(before) = node.clone().next() else { return change() };
+        let Some(Noted { places, is }) = self.noted.get(&ino) else { return change() };
+        let Some(before) = node_at(places, ino) else { return change() };
+        // While this attempt runs, others may change it: programs here, or another machine that gets the
+        // tree.
+        if is.lock().is_some_and(|is| is != State::of(&before)) {
+            return Err(Skip::Conflict(
+                "has changed on the server just now, so it was left".into(),
+            ));
+        }
         self.own.begin(&before, what)?;
         let changed = change();
-        if let Some(after) = node.next() {
+        let after = node_at(places, ino);
+        *is.lock() = after.as_ref().map(State::of);
+        if let Some(after) = after {
             self.own.end(&after)?;
         }
         changed
@@ -297,6 +316,12 @@ impl<'a> Applying<'a> {
             fs::symlink_metadata(self.root.join(above)).is_ok_and(|there| there.is_symlink())
         })
     }
+}
+
+/// The node with this number, if it is at one of these places.
+fn node_at(places: &[PathBuf], ino: u64) -> Option<Metadata> {
+    let mut there = places.iter().filter_map(|path| fs::symlink_metadata(path).ok());
+    there.find(|there| there.ino() == ino)
 }
 
 fn gone() -> Skip {

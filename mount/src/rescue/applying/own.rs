@@ -19,7 +19,7 @@ const FILE: &str = "changes.jsonl";
 
 /// How a node is: by its times, in seconds and nanoseconds, and its size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct State {
+pub(super) struct State {
     changed: (i64, u32),
     modified: (i64, u32),
     size: u64,
@@ -35,7 +35,7 @@ pub(super) enum What {
     Bytes,
 }
 
-/// A line of the file: the last one of a node tells how it was left.
+/// A line of the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
@@ -59,8 +59,8 @@ pub(super) enum Left {
 /// The changes of all attempts.
 #[derive(Debug)]
 pub(super) struct Own {
-    /// The last of each node before this attempt.
-    earlier: BTreeMap<u64, Line>,
+    /// Those of each node before this attempt.
+    earlier: BTreeMap<u64, Vec<Line>>,
     file: Mutex<File>,
 }
 
@@ -77,7 +77,11 @@ impl Own {
         };
         // A line that was not finished says nothing: what it was about was not done.
         let lines = text.split('\n').filter_map(|line| serde_json::from_str(line).ok());
-        let earlier = lines.map(|line: Line| (line.ino(), line)).collect();
+        let mut earlier: BTreeMap<_, Vec<Line>> = BTreeMap::new();
+        for line in lines {
+            let line: Line = line;
+            earlier.entry(line.ino()).or_default().push(line);
+        }
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
         if text.is_empty() {
             File::open(rescue)?.sync_all()?;
@@ -87,9 +91,12 @@ impl Own {
 
     /// How an earlier attempt has left a node.
     pub(super) fn left(&self, node: &Metadata) -> Left {
-        let now = State::of(node);
-        match self.earlier.get(&node.ino()) {
-            Some(Line::Begun { is, .. } | Line::Done { is, .. }) if *is == now => Left::So,
+        let (now, lines) = (State::of(node), self.earlier.get(&node.ino()));
+        // Any of them: what came after it may not have become durable.
+        if lines.into_iter().flatten().any(|line| line.is() == now) {
+            return Left::So;
+        }
+        match lines.and_then(|lines| lines.last()) {
             Some(Line::Begun { is, what: What::Names, .. }) if !is.has_other_bytes(&now) => {
                 Left::InTheMiddleOf(What::Names)
             }
@@ -117,7 +124,7 @@ impl Own {
 }
 
 impl State {
-    fn of(node: &Metadata) -> State {
+    pub(super) fn of(node: &Metadata) -> State {
         State {
             changed: last_change(node),
             modified: (node.mtime(), node.mtime_nsec() as u32),
@@ -140,6 +147,12 @@ impl Line {
     fn ino(&self) -> u64 {
         match self {
             Line::Begun { ino, .. } | Line::Done { ino, .. } => *ino,
+        }
+    }
+
+    fn is(&self) -> State {
+        match self {
+            Line::Begun { is, .. } | Line::Done { is, .. } => *is,
         }
     }
 }
@@ -176,6 +189,11 @@ mod tests {
         assert_eq!(left(&named), Left::InTheMiddleOf(What::Names));
         modify(&filled, 5);
         assert_eq!(left(&filled), Left::InTheMiddleOf(What::Bytes));
+        // As if the last change had not become durable.
+        let own = Own::open(rescue.path()).unwrap();
+        own.begin(&fs::metadata(&done).unwrap(), What::Names).unwrap();
+        own.end(&fs::metadata(&filled).unwrap()).unwrap();
+        assert_eq!(left(&done), Left::So);
         // Others change bytes.
         for path in [&done, &named] {
             modify(path, 9);
