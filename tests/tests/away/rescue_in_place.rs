@@ -179,3 +179,22 @@ fn what_others_change_while_an_apply_runs_is_kept() {
     assert_eq!(mount.shell("stat -c %a z-set"), "604");
     mount.unmount();
 }
+
+#[test]
+fn an_apply_to_a_mount_without_a_server_takes_nothing_for_gone() {
+    let (mut world, reference) = world_with_changes(BEFORE, CHANGES, "");
+    let mount = world.mounting("alice").arg("-o").arg("wait=1").start();
+    let name = world.only_rescue();
+    world.server.kill();
+    let refused = world.rescue(&["apply", &name]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("Connection timed out"), "{refused:?}");
+    assert!(refused.stderr.contains("apply it again"), "{refused:?}");
+    assert!(!refused.stderr.contains("decision"), "{refused:?}");
+    world.server.restart();
+    wait_until("the mount to go on", PATIENCE, || mount.xfer("sync", &[]).code == Some(0));
+    let applied = world.rescue(&["apply", &name]).succeeded();
+    assert_eq!(applied.stderr, "", "{applied:?}");
+    assert_becomes(&mount, &reference);
+    mount.unmount();
+}

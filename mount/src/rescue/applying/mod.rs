@@ -21,6 +21,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 use filling::has_a_part;
 use hidden::{Hidden, existing_beside};
@@ -191,7 +192,7 @@ impl<'a> Applying<'a> {
             noted: BTreeMap::new(),
         };
         for item in items {
-            let existing = applying.find(item);
+            let existing = applying.find(item)?;
             applying.existing.push(existing);
             // Directories are not compared.
             if existing == Existing::Unchanged && item.kind != Kind::Directory {
@@ -208,11 +209,26 @@ impl<'a> Applying<'a> {
     }
 
     /// Finds the node of an item, by its number. The server may have made the first changes already.
-    fn find(&self, item: &Item) -> Existing {
+    ///
+    /// # Errors
+    /// If the mount can't say: a node that is not seen then is not gone.
+    fn find(&self, item: &Item) -> io::Result<Existing> {
         let is_new = item.was.is_empty() && item.unchanged_if.is_empty();
-        let places = self.places(item);
-        let mut there = places.filter_map(|path| Some((fs::symlink_metadata(&path).ok()?, path)));
-        match there.find(|(there, _)| there.ino() == item.ino) {
+        let mut found = None;
+        for path in self.places(item) {
+            match fs::symlink_metadata(&path) {
+                Ok(there) if there.ino() == item.ino => {
+                    found = Some((there, path));
+                    break;
+                }
+                Err(error) if is_of_the_mount(&error) => {
+                    let line = format!("{}: {error}; apply it again", path.display());
+                    return Err(io::Error::new(error.kind(), line));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(match found {
             Some((there, _)) if is_unchanged(item, &there) => Existing::Unchanged,
             Some((there, path)) if self.is_own(item, &there, &path) => Existing::Unchanged,
             // Its changes can still be made elsewhere.
@@ -220,7 +236,7 @@ impl<'a> Applying<'a> {
             Some(_) => Existing::Changed,
             None if is_new => Existing::None,
             None => Existing::Gone,
-        }
+        })
     }
 
     /// Where the node of an item may be.
@@ -316,6 +332,12 @@ impl<'a> Applying<'a> {
             fs::symlink_metadata(self.root.join(above)).is_ok_and(|there| there.is_symlink())
         })
     }
+}
+
+/// Whether a mount failed, and not a path: it is gone, or has no server or no tree.
+fn is_of_the_mount(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::TIMEDOUT | Errno::BUSY | Errno::IO | Errno::NOTCONN))
 }
 
 /// The node with this number, if it is at one of these places.
