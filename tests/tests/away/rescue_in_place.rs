@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use xfer_tests::programs::program;
 use xfer_tests::snapshot::{assert_same, snapshot_without_times};
 use xfer_tests::{Mount, PATIENCE, World, shell, wait_until};
@@ -166,7 +167,10 @@ fn what_others_change_while_an_apply_runs_is_kept() {
     command.args(["rescue", "apply", &world.only_rescue()]);
     let applying = world.at_home(&mut command).stderr(Stdio::piped()).spawn().unwrap();
     wait_until("the first file to be there", PATIENCE, || mount.path("a0").exists());
+    let process = Pid::from_child(&applying);
+    kill_process(process, Signal::STOP).unwrap();
     mount.shell("for n in z-written z-appended; do echo theirs > $n; done; chmod 604 z-set");
+    kill_process(process, Signal::CONT).unwrap();
     let applied = applying.wait_with_output().unwrap();
     let said = String::from_utf8(applied.stderr).unwrap();
     assert_eq!(applied.status.code(), Some(1), "{said}");
