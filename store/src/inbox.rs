@@ -120,7 +120,7 @@ impl Inbox {
         let has_place = sender.kept.len() < KEPT_MAX || sender.kept.contains_key(&ino);
         if fits && has_place {
             let before = sender.kept.remove(&ino);
-            let own = sender.kept.values().map(|kept| kept.held).fold(Usage::default(), add);
+            let own = sender.held();
             let since = before.as_ref().map_or(now, |kept| kept.since);
             // Others may have taken the other half since it was asked for first.
             let first = before.map_or(Usage::default(), |kept| kept.held);
@@ -174,7 +174,7 @@ impl Inbox {
             if *other == from || sender.lapsed.is_some() {
                 continue;
             }
-            let held = sender.kept.values().map(|kept| kept.held).fold(Usage::default(), add);
+            let held = sender.held();
             free.bytes = free.bytes.saturating_sub(held.bytes);
             free.nodes = free.nodes.saturating_sub(held.nodes);
         }
@@ -183,6 +183,11 @@ impl Inbox {
 }
 
 impl Sender {
+    /// What others can't have because of it.
+    fn held(&self) -> Usage {
+        self.kept.values().map(|kept| kept.held).fold(Usage::default(), add)
+    }
+
     fn is_idle(&self) -> bool {
         self.kept.is_empty() && self.lapsed.is_none()
     }

@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
 use time::OffsetDateTime;
 
-use super::schema;
 use crate::StoreError;
 use crate::embedded::sqlite::numbers;
 use crate::embedded::sqlite::rows::{change, value};
@@ -154,7 +153,9 @@ impl Begun {
             let sql = "UPDATE ids SET in_file = ?";
             change(transaction, sql, [self.next.cast_signed()])?;
             // Writes the first page, so that a log never lacks the tables that its rows belong to.
-            transaction.pragma_update(None, "user_version", schema::VERSION)?;
+            let version: i32 =
+                transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            transaction.pragma_update(None, "user_version", version)?;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::StoreError;
 use crate::embedded::{OlderDatabase, lock};
 
 /// The version of the tables that this program writes, in the header's `user_version`.
-pub(super) const VERSION: i32 = 5;
+const VERSION: i32 = 5;
 
 /// The first version with `ids.in_file`.
 const IN_FILE_SINCE: i32 = 5;
