@@ -63,17 +63,7 @@ enum Step {
     Send,
 }
 
-/// The kinds of which the longest histories are.
-const FEW: [Step; 7] = [
-    Step::Create,
-    Step::Overwrite,
-    Step::MakeDirectory,
-    Step::Rename,
-    Step::Copy,
-    Step::Remove,
-    Step::Sync,
-];
-
+/// All kinds.
 const ALL: [Step; 16] = [
     Step::Create,
     Step::Overwrite,
@@ -92,6 +82,9 @@ const ALL: [Step; 16] = [
     Step::Punch,
     Step::Send,
 ];
+
+/// The longest histories are of so many kinds, the first ones.
+const FEW: usize = 7;
 
 /// The tree in which a history begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +149,7 @@ async fn take(program: &Program, step: Step) -> Result<(), Errno> {
         | Step::Punch => {
             let Some(ino) = find(program, &file).await? else { return Ok(()) };
             let changed = change(program, ino, step).await;
-            release(program, Some(ino)).await;
+            program.forget(ino).await;
             changed
         }
     }
@@ -238,12 +231,11 @@ async fn beside(
     Ok((directory, place))
 }
 
-/// Releases a node that is held, and returns it.
-async fn release(program: &Program, held: Option<Ino>) -> Option<Ino> {
+/// Releases a node if it is held.
+async fn release(program: &Program, held: Option<Ino>) {
     if let Some(ino) = held {
         program.forget(ino).await;
     }
-    held
 }
 
 /// The node at a place, held.
@@ -404,7 +396,7 @@ fn histories(kinds: &[Step], most: usize) -> impl Iterator<Item = Vec<Step>> {
 }
 
 fn live_all(crash: Crash, few: usize) {
-    let few = histories(&FEW, scale::count("XFER_SHORT_STEPS", few));
+    let few = histories(&ALL[..FEW], scale::count("XFER_SHORT_STEPS", few));
     let all = histories(&ALL, scale::count("XFER_SHORT_ALL_STEPS", ALL_STEPS_MAX));
     let from = |start| move |steps| Story { start, steps, crash, flaw: Flaw::None };
     let stories = few.map(from(Start::Empty)).chain(all.map(from(Start::Furnished)));
