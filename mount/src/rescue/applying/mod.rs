@@ -192,12 +192,13 @@ impl<'a> Applying<'a> {
             noted: BTreeMap::new(),
         };
         for item in items {
-            let existing = applying.find(item)?;
+            let places: Vec<_> = applying.places(item).collect();
+            let there = node_at(&places, item.ino)?;
+            let existing = applying.compare(item, there.as_ref());
             applying.existing.push(existing);
             // Directories are not compared.
             if existing == Existing::Unchanged && item.kind != Kind::Directory {
-                let places: Vec<_> = applying.places(item).collect();
-                let is = Mutex::new(node_at(&places, item.ino).map(|there| State::of(&there)));
+                let is = Mutex::new(there.map(|(there, _)| State::of(&there)));
                 applying.noted.insert(item.ino, Noted { places, is });
             }
         }
@@ -208,35 +209,19 @@ impl<'a> Applying<'a> {
         self.root.join(path.as_path())
     }
 
-    /// Finds the node of an item, by its number. The server may have made the first changes already.
-    ///
-    /// # Errors
-    /// If the mount can't say: a node that is not seen then is not gone.
-    fn find(&self, item: &Item) -> io::Result<Existing> {
+    /// Compares an item with its node as it was found, and where. The server may have made the first
+    /// changes already.
+    fn compare(&self, item: &Item, found: Option<&(Metadata, &Path)>) -> Existing {
         let is_new = item.was.is_empty() && item.unchanged_if.is_empty();
-        let mut found = None;
-        for path in self.places(item) {
-            match fs::symlink_metadata(&path) {
-                Ok(there) if there.ino() == item.ino => {
-                    found = Some((there, path));
-                    break;
-                }
-                Err(error) if is_of_the_mount(&error) => {
-                    let line = format!("{}: {error}; apply it again", path.display());
-                    return Err(io::Error::new(error.kind(), line));
-                }
-                Ok(_) | Err(_) => {}
-            }
-        }
-        Ok(match found {
-            Some((there, _)) if is_unchanged(item, &there) => Existing::Unchanged,
-            Some((there, path)) if self.is_own(item, &there, &path) => Existing::Unchanged,
+        match found {
+            Some((there, _)) if is_unchanged(item, there) => Existing::Unchanged,
+            Some((there, path)) if self.is_own(item, there, path) => Existing::Unchanged,
             // Its changes can still be made elsewhere.
-            Some((_, path)) if is_new && !self.taken.contains(&path) => Existing::None,
+            Some((_, path)) if is_new && !self.taken.contains(*path) => Existing::None,
             Some(_) => Existing::Changed,
             None if is_new => Existing::None,
             None => Existing::Gone,
-        })
+        }
     }
 
     /// Where the node of an item may be.
@@ -265,7 +250,7 @@ impl<'a> Applying<'a> {
         change: impl FnOnce() -> Result<T, Skip>,
     ) -> Result<T, Skip> {
         let Some(Noted { places, is }) = self.noted.get(&ino) else { return change() };
-        let Some(before) = node_at(places, ino) else { return change() };
+        let Some((before, _)) = node_at(places, ino)? else { return change() };
         // While this attempt runs, others may change it: programs here, or another machine that gets the
         // tree.
         if is.lock().is_some_and(|is| is != State::of(&before)) {
@@ -275,9 +260,10 @@ impl<'a> Applying<'a> {
         }
         self.own.begin(&before, what)?;
         let changed = change();
-        let after = node_at(places, ino);
-        *is.lock() = after.as_ref().map(State::of);
-        if let Some(after) = after {
+        // If it can't be seen now, it is not known how it is.
+        let after = node_at(places, ino).ok().flatten();
+        *is.lock() = after.as_ref().map(|(after, _)| State::of(after));
+        if let Some((after, _)) = after {
             self.own.end(&after)?;
         }
         changed
@@ -340,10 +326,22 @@ fn is_of_the_mount(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::TIMEDOUT | Errno::BUSY | Errno::IO | Errno::NOTCONN))
 }
 
-/// The node with this number, if it is at one of these places.
-fn node_at(places: &[PathBuf], ino: u64) -> Option<Metadata> {
-    let mut there = places.iter().filter_map(|path| fs::symlink_metadata(path).ok());
-    there.find(|there| there.ino() == ino)
+/// The node with this number and its place, if it is at one of these.
+///
+/// # Errors
+/// If the mount can't say: a node that is not seen then is not gone.
+fn node_at(places: &[PathBuf], ino: u64) -> io::Result<Option<(Metadata, &Path)>> {
+    for path in places {
+        match fs::symlink_metadata(path) {
+            Ok(there) if there.ino() == ino => return Ok(Some((there, path))),
+            Err(error) if is_of_the_mount(&error) => {
+                let line = format!("{}: {error}; apply it again", path.display());
+                return Err(io::Error::new(error.kind(), line));
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(None)
 }
 
 fn gone() -> Skip {

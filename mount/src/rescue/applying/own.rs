@@ -117,7 +117,7 @@ impl Own {
     }
 
     fn add(&self, line: Line) -> io::Result<()> {
-        // A line of its own, also after one that was not finished.
+        // Begins a line even if the last one was cut off.
         let line = format!("\n{}\n", serde_json::to_string(&line)?);
         self.file.lock().write_all(line.as_bytes())
     }
