@@ -56,8 +56,8 @@ impl Client {
         self.run_until(Origin::Program, attempt, std::future::pending, reply);
     }
 
-    /// Like [`Client::run`], for an operation of any origin that can be interrupted. If `interrupted` resolves
-    /// while it waits, it is given up with `EINTR`. Changes that its attempts made before they
+    /// Like [`Client::run`], for an operation of any origin that can be interrupted. If
+    /// `interrupted` resolves while it waits, it is given up with `EINTR`. Changes that its attempts made before they
     /// paused stay: what they prepared, and the change itself if they waited until it was durable.
     pub fn run_until<T, A, I, F, R>(
         self: &Arc<Self>,
@@ -150,7 +150,7 @@ impl Client {
             }
         };
         let result = match result {
-            // Whatever it waits for, only a client with the seat brings it about.
+            // Whatever it waits for can happen only once the client has the seat.
             Err(Stop::Pause(pause)) if core.has_lost_seat() => {
                 core.must_have_seat().and(Err(pause.into()))
             }

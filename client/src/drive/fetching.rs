@@ -65,12 +65,12 @@ impl Client {
                 // This client changed the file's data meanwhile. The attempt, when it is made
                 // again, asks for the new data.
                 Err(Errno::ESTALE) if !has_data => Ok(()),
-                // Another client has the seat. The attempt waits for that.
-                Err(Errno::EBUSY) => Ok(()),
                 Err(Errno::ESTALE) => {
                     core.note_error("the server does not know what a file has".to_owned());
                     Err(Errno::EIO)
                 }
+                // Another client has the seat. The attempt waits for that.
+                Err(Errno::EBUSY) => Ok(()),
                 Err(errno) => Err(errno),
             };
         }

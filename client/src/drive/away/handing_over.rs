@@ -106,6 +106,7 @@ impl Client {
         }
     }
 
+    /// Tells the kernel that the seat was lost, once nobody is giving it up.
     async fn tell_of_loss(&self) {
         // A seat that is being left is left in order after this, or kept, or lost.
         let _alone = self.leaving.clone().lock_owned().await;
