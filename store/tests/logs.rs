@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use support::name;
 use tempfile::TempDir;
 use xfer_protocol::Timestamp;
@@ -26,22 +26,31 @@ const LITTLE: usize = 5000;
 struct History {
     dir: TempDir,
     stores: Vec<SqliteStore>,
-    alice: AccountId,
-    moments: usize,
+    accounts: Vec<AccountId>,
+    /// The moments of all accounts' texts at each moment.
+    states: Vec<Vec<usize>>,
 }
 
 impl History {
-    /// The store with an account, opened twice, as a server and a command have it.
+    /// The store with a few accounts, opened twice, as a server and a command have it. At the first
+    /// moment all of it is in the log, even the tables.
     fn new() -> History {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("store")).unwrap();
         let store = SqliteStore::open(&dir.path().join("store")).unwrap();
         let quota = Quota::UNLIMITED;
-        let alice =
-            store.create_account(&name("alice"), "0", quota, quota, Timestamp::default()).unwrap();
-        let mut history = History { dir, stores: vec![store], alice, moments: 0 };
+        let create = |user| {
+            store.create_account(&name(user), "1", quota, quota, Timestamp::default()).unwrap()
+        };
+        let accounts = ["alice", "bob", "carol", "dave"].map(create).to_vec();
+        let mut history = History { dir, stores: vec![store], accounts, states: Vec::new() };
+        history.keep();
         history.open();
         history
+    }
+
+    fn moments(&self) -> usize {
+        self.states.len()
     }
 
     fn store(&self) -> PathBuf {
@@ -58,21 +67,36 @@ impl History {
         self.stores.clear();
     }
 
-    /// Makes a change by the store opened first or second: the text that begins with the next
-    /// moment, with `size` bytes.
+    /// Makes a change by the store opened first or second: the texts of Alice and of one of the
+    /// others become one that begins with the next moment, with `size` bytes.
     fn write(&self, by: usize, size: usize) {
-        let text = format!("{}{}", self.moments + 1, " ".repeat(size));
-        self.stores[by].set_password(self.alice, &text).unwrap();
+        let moment = self.moments() + 1;
+        let text = format!("{moment}{}", " ".repeat(size));
+        for account in [self.accounts[0], self.accounts[1 + moment % 3]] {
+            self.stores[by].set_password(account, &text).unwrap();
+        }
     }
 
     /// Keeps copies of the files as they are now.
     fn keep(&mut self) -> usize {
-        self.moments += 1;
-        let kept = self.kept(self.moments);
+        let moment = self.moments() + 1;
+        let kept = self.kept(moment);
         fs::create_dir(&kept).unwrap();
         // By another process: closing the files here would drop SQLite's locks.
-        run(Command::new("cp").arg("-a").arg(self.store().join(".")).arg(&kept));
-        self.moments
+        copy_all(&self.store(), &kept);
+        let copy = tempfile::tempdir().unwrap();
+        copy_all(&kept, copy.path());
+        self.states.push(state(copy.path()));
+        moment
+    }
+
+    /// Puts all files back as they were at a moment, and opens that.
+    fn put_back(&mut self, moment: usize) {
+        self.close();
+        fs::remove_dir_all(self.store()).unwrap();
+        fs::create_dir(self.store()).unwrap();
+        copy_all(&self.kept(moment), &self.store());
+        self.open();
     }
 
     fn write_and_keep(&mut self, by: usize, size: usize) -> usize {
@@ -91,6 +115,37 @@ impl History {
         fs::copy(self.kept(log).join("xfer.db-wal"), dir.path().join("xfer.db-wal")).unwrap();
         dir
     }
+
+    fn has_log(&self, moment: usize) -> bool {
+        self.kept(moment).join("xfer.db-wal").exists()
+    }
+
+    /// Opens the file of each moment with the log of each: the store must be at the log's moment,
+    /// or refuse. Returns how many it opened, and how many it refused.
+    fn try_all_mixed(&self) -> (usize, usize) {
+        let (mut opened, mut refused) = (0, 0);
+        for log in (1..=self.moments()).filter(|moment| self.has_log(*moment)) {
+            for file in 1..=self.moments() {
+                let dir = self.mixed(file, log);
+                match tried(dir.path()) {
+                    Ok(found) => {
+                        assert_eq!(found, Some(log), "the file of {file}");
+                        assert_eq!(state(dir.path()), self.states[log - 1], "the file of {file}");
+                        opened += 1;
+                    }
+                    Err(error) => {
+                        assert_ne!(file, log, "{error}");
+                        refused += 1;
+                    }
+                }
+            }
+        }
+        (opened, refused)
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    run(Command::new("cp").arg("-a").arg(from.join(".")).arg(to));
 }
 
 fn run(command: &mut Command) {
@@ -104,9 +159,18 @@ fn opened(dir: &Path, older: OlderDatabase) -> Result<Option<usize>, StoreError>
     let db = Connection::open(dir.join("xfer.db")).unwrap();
     let found: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(found, "ok");
-    let password = db.query_row("SELECT password FROM accounts", [], |row| row.get(0)).optional();
-    let password: Option<String> = password.unwrap();
-    Ok(password.map(|password| password.trim().parse().unwrap()))
+    Ok(state_of(&db).first().copied())
+}
+
+/// The moments of all accounts' texts in a store.
+fn state(dir: &Path) -> Vec<usize> {
+    state_of(&Connection::open(dir.join("xfer.db")).unwrap())
+}
+
+fn state_of(db: &Connection) -> Vec<usize> {
+    let mut statement = db.prepare("SELECT password FROM accounts ORDER BY id").unwrap();
+    let texts = statement.query_map([], |row| row.get(0)).unwrap();
+    texts.map(|text: rusqlite::Result<String>| text.unwrap().trim().parse().unwrap()).collect()
 }
 
 fn accepted(dir: &Path) -> Option<usize> {
@@ -138,7 +202,8 @@ fn set_aside(dir: &Path) -> Vec<u8> {
 #[test]
 fn a_file_from_before_the_log_began_is_refused_and_can_be_used_without_the_log() {
     let mut history = History::new();
-    let begun = history.write_and_keep(0, LITTLE);
+    let begun = 1;
+    history.write(0, LITTLE);
     history.close();
     let older = history.keep();
     history.open();
@@ -146,8 +211,7 @@ fn a_file_from_before_the_log_began_is_refused_and_can_be_used_without_the_log()
     let newer = history.write_and_keep(0, LITTLE);
     let error = tried(history.mixed(older, newer).path()).unwrap_err();
     assert!(matches!(error, StoreError::Older { .. }), "{error:?}");
-    // At first, everything was in the log, even the tables.
-    for (file, has) in [(begun, None), (older, Some(begun))] {
+    for (file, has) in [(begun, None), (older, Some(older))] {
         let dir = history.mixed(file, newer);
         for _ in 0..2 {
             tried(dir.path()).unwrap_err();
@@ -229,6 +293,27 @@ fn a_copy_with_its_pages_in_other_places_is_refused_beside_the_log_of_the_origin
 }
 
 #[test]
+fn a_file_whose_pages_were_moved_before_the_log_began_is_refused_beside_it() {
+    let mut history = History::new();
+    history.close();
+    let db = history.store().join("xfer.db");
+    let vacuum = || Connection::open(&db).unwrap().execute_batch("VACUUM").unwrap();
+    // Puts the beginnings of all tables where they stay.
+    vacuum();
+    history.open();
+    history.write(0, MUCH);
+    history.write(0, LITTLE);
+    history.close();
+    let before = history.keep();
+    vacuum();
+    let moved = history.keep();
+    history.open();
+    let after = history.write_and_keep(0, LITTLE);
+    assert!(matches!(tried(history.mixed(before, after).path()), Err(StoreError::Older { .. })));
+    assert_eq!(tried(history.mixed(moved, after).path()).unwrap(), Some(after));
+}
+
+#[test]
 fn no_file_and_log_of_different_moments_give_anything_but_the_moment_of_the_log() {
     let mut history = History::new();
     let sizes = [LITTLE, LITTLE, MUCH, LITTLE, LITTLE, MUCH, LITTLE, LITTLE, LITTLE];
@@ -240,24 +325,35 @@ fn no_file_and_log_of_different_moments_give_anything_but_the_moment_of_the_log(
         // Two stores take turns, so that the log of one begins in a transaction of the other.
         history.write_and_keep(place % 2, size);
     }
-    let (mut opened, mut refused) = (0, 0);
-    for log in 1..=history.moments {
-        for file in 1..=history.moments {
-            let dir = history.mixed(file, log);
-            match tried(dir.path()) {
-                Ok(found) => {
-                    assert_eq!(found, Some(log), "the file of {file}");
-                    opened += 1;
-                }
-                Err(error) => {
-                    assert_ne!(file, log, "{error}");
-                    refused += 1;
-                }
-            }
-        }
-    }
+    let (opened, refused) = history.try_all_mixed();
     // Those of one log belong together.
-    assert!(opened > history.moments && refused > history.moments, "{opened} {refused}");
+    assert!(opened > history.moments() && refused > history.moments(), "{opened} {refused}");
+}
+
+#[test]
+fn files_and_logs_of_two_branches_of_one_store_never_belong_together() {
+    let mut history = History::new();
+    history.write_and_keep(0, LITTLE);
+    let running = history.write_and_keep(0, LITTLE);
+    history.write(1, LITTLE);
+    history.close();
+    let stopped = history.keep();
+    history.open();
+    // The counter of each branch passes those of the others, and what each first writes is copied to
+    // its file.
+    for from in [stopped, running, running] {
+        for (place, size) in [MUCH, LITTLE, LITTLE, LITTLE].into_iter().enumerate() {
+            history.write_and_keep(place % 2, size);
+        }
+        history.close();
+        history.keep();
+        history.put_back(from);
+    }
+    for place in 0..4 {
+        history.write_and_keep(place % 2, LITTLE);
+    }
+    let (opened, refused) = history.try_all_mixed();
+    assert!(opened > history.moments() && refused > 5 * history.moments(), "{opened} {refused}");
 }
 
 #[test]

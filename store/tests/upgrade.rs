@@ -26,7 +26,9 @@ const VERSION_3: &str = include_str!("stores/version-3.sql");
 
 const VERSION_4: &str = include_str!("stores/version-4.sql");
 
-const VERSIONS: [&str; 4] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4];
+const VERSION_5: &str = include_str!("stores/version-5.sql");
+
+const VERSIONS: [&str; 5] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
 
 fn old_store() -> tempfile::TempDir {
     store_of(VERSION_1)

@@ -216,6 +216,30 @@ fn an_older_database_that_is_accepted_beside_the_log_of_the_newest_is_used_witho
 }
 
 #[test]
+fn a_database_of_the_state_before_a_whole_backup_was_put_back_is_refused_beside_a_later_log() {
+    let mut world = World::new(&["alice"]);
+    let store = world.server.store().to_owned();
+    write(&world, "a{1..10}");
+    assert_eq!(world.server.terminate(), Some(0));
+    shell(&store, "cp -a . ../backup");
+    world.server.restart();
+    write(&world, "b{1..10}");
+    assert_eq!(world.server.terminate(), Some(0));
+    shell(&store, "cp -p xfer.db ../given-up && find . -mindepth 1 -delete && cp -a ../backup/. .");
+    world.server.restart();
+    // Its counter of numbers comes to where that of the other had come, and further.
+    for round in 0..3 {
+        write(&world, &format!("c{round}-{{1..10}}"));
+    }
+    world.server.kill();
+    shell(&store, "test -s xfer.db-wal && cp -p xfer.db ../newest && cp ../given-up xfer.db");
+    is_refused_with(&store, "xfer.db");
+    shell(&store, "cp ../newest xfer.db");
+    world.server.restart();
+    check_all(&world, "a{1..10} c{0..2}-{1..10}");
+}
+
+#[test]
 fn a_database_that_was_removed_from_beside_its_log_can_be_put_back() {
     let mut world = World::new(&["alice"]);
     let store = world.server.store().to_owned();

@@ -2,14 +2,20 @@
 //!
 //! SQLite copies a log's pages over the database file beside it, whichever file that is. If one of
 //! the two was put back without the other, the result is neither the older nor the newer database.
-//! So both are compared before SQLite may copy anything, by the counter of numbers:
+//! So both are compared before SQLite may copy anything, by what the only row of `ids` tells:
 //!
-//! - Each transaction that changes rows raises `ids.next`.
+//! - Each transaction that changes rows raises `next`, the counter of numbers.
 //! - A log begins anew only when SQLite has copied all of it to the file, and synced that. The
-//!   first transaction after that notes in `ids.in_file` how far the counter had come by then.
+//!   first transaction after that draws a random number as the new log's `tag`. It keeps the tag of
+//!   the log before it in `tag_before`, how far the counter had come by then in `in_file`, and the
+//!   version of the tables (which `VACUUM` raises, too, as it moves all pages) in `schema_in_file`.
+//! - Each opening has SQLite copy the log first. So two copies of a store that was running don't
+//!   both go on with the log of one tag.
 //!
-//! **Invariant:** the file alone is at `in_file` of its log or above: a lower one lacks pages that
-//! the log no longer has. And it is at `next` of its log at most.
+//! **Invariants:** the file alone has its log's `tag_before` or, once some of the log was copied to
+//! it, its `tag`; another one is of another history. It is at `in_file` and `schema_in_file` of its
+//! log or above: a lower one lacks pages that the log no longer has. And it is at `next` and at the
+//! version of the tables of its log at most.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -22,7 +28,7 @@ use time::OffsetDateTime;
 
 use crate::StoreError;
 use crate::embedded::sqlite::numbers;
-use crate::embedded::sqlite::rows::{change, value};
+use crate::embedded::sqlite::rows::change;
 
 /// The path of a further file beside the database.
 pub(super) fn beside(database: &Path, end: &str) -> PathBuf {
@@ -31,11 +37,49 @@ pub(super) fn beside(database: &Path, end: &str) -> PathBuf {
     path.into()
 }
 
+/// What the only row of `ids` tells.
+#[derive(Clone, Copy)]
+struct Ids {
+    next: u64,
+    in_file: u64,
+    schema_in_file: i64,
+    tag: i64,
+    tag_before: i64,
+}
+
+impl Ids {
+    /// What a database without tables tells.
+    const NONE: Ids = Ids { next: 0, in_file: 0, schema_in_file: 0, tag: 0, tag_before: 0 };
+
+    /// Reads the row from tables of any version: columns that they lack are 0. `None` if there is
+    /// no such table.
+    fn of(connection: &Connection) -> rusqlite::Result<Option<Ids>> {
+        let sql = "SELECT count(*) FROM pragma_table_info('ids')";
+        let columns: i64 = connection.query_row(sql, [], |row| row.get(0))?;
+        let columns = match columns {
+            0 => return Ok(None),
+            1 => "next, 0, 0, 0, 0",
+            2 => "next, in_file, 0, 0, 0",
+            _ => "next, in_file, schema_in_file, tag, tag_before",
+        };
+        let sql = format!("SELECT {columns} FROM ids");
+        let ids = connection.query_row(&sql, [], |row| {
+            Ok(Ids {
+                next: row.get::<_, i64>(0)?.cast_unsigned(),
+                in_file: row.get::<_, i64>(1)?.cast_unsigned(),
+                schema_in_file: row.get(2)?,
+                tag: row.get(3)?,
+                tag_before: row.get(4)?,
+            })
+        })?;
+        Ok(Some(ids))
+    }
+}
+
 /// The database file alone, without its log.
 #[derive(Clone, Copy)]
 pub(super) struct Alone {
-    /// The counter of numbers: 0 if the file has no tables yet.
-    pub(super) end: u64,
+    ids: Ids,
     /// Raised by each change of the tables, and by `VACUUM`, after which all pages lie elsewhere.
     schema: i64,
 }
@@ -50,43 +94,43 @@ impl Alone {
         // SQLite looks for no log beside a file that it is told can't change.
         let uri = format!("file:{}?immutable=1", escaped(database.as_os_str()));
         let file = Connection::open_with_flags(uri, flags).ok()?;
-        let schema = schema_version(&file).ok()?;
-        let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'ids'";
-        match value(&file, tables, []).ok()? {
-            0 => Some(Alone { end: 0, schema }),
-            _ => Some(Alone { end: numbers::ids_end(&file).ok()?, schema }),
-        }
+        let ids = Ids::of(&file).ok()?.unwrap_or(Ids::NONE);
+        Some(Alone { ids, schema: schema_version(&file).ok()? })
+    }
+
+    pub(super) fn has_no_tables(self) -> bool {
+        self.ids.next == 0
     }
 }
 
-fn schema_version(connection: &Connection) -> Result<i64, StoreError> {
-    Ok(connection.pragma_query_value(None, "schema_version", |row| row.get(0))?)
+fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "schema_version", |row| row.get(0))
 }
 
-/// Checks that the log beside the database belongs to the file `alone`. `connection` reads both, and
-/// `notes` tells whether its tables have a note of where a log began.
+/// Checks that the log beside the database belongs to the file `alone`. `connection` reads both.
 ///
 /// # Errors
 /// [`StoreError::Older`] if the file is older than the log's beginning, and
 /// [`StoreError::OtherLog`] if the log does not belong to it for another reason.
-pub(super) fn must_belong(
-    connection: &Connection,
-    alone: Alone,
-    notes: bool,
-) -> Result<(), StoreError> {
-    let sql = if notes { "SELECT next, in_file FROM ids" } else { "SELECT next, 0 FROM ids" };
-    let read = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
-    let (end, begun): (i64, i64) = read.map_err(|error| match error.sqlite_error_code() {
-        // The file alone could be read: the log's pages hide a table or a column.
-        Some(ErrorCode::Unknown) => StoreError::OtherLog,
-        _ => error.into(),
-    })?;
-    let (end, begun) = (end.cast_unsigned(), begun.cast_unsigned());
-    if alone.end < begun {
-        return Err(StoreError::Older { end: alone.end, known: end });
+pub(super) fn must_belong(connection: &Connection, alone: Alone) -> Result<(), StoreError> {
+    let ids = match Ids::of(connection) {
+        Ok(ids) => ids,
+        // The file alone could be read: the log's pages hide a column.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let ids = ids.ok_or(StoreError::OtherLog)?;
+    if alone.ids.next < ids.in_file || alone.schema < ids.schema_in_file {
+        return Err(StoreError::Older { end: alone.ids.next, known: ids.next });
     }
-    let goes_on = alone.end <= end && alone.schema <= schema_version(connection)?;
-    if goes_on { Ok(()) } else { Err(StoreError::OtherLog) }
+    let is_its_log = [ids.tag_before, ids.tag].contains(&alone.ids.tag);
+    let goes_on = alone.ids.next <= ids.next && alone.schema <= schema_version(connection)?;
+    if is_its_log && goes_on { Ok(()) } else { Err(StoreError::OtherLog) }
+}
+
+/// Copies the whole log to the database's file, unless another process is at it or reads.
+pub(super) fn copy_to_file(connection: &Connection) -> Result<(), StoreError> {
+    Ok(connection.query_row("PRAGMA wal_checkpoint = PASSIVE", [], |_| Ok(()))?)
 }
 
 /// Whether a log beside the database has anything in it.
@@ -113,8 +157,9 @@ pub(super) fn set_aside(database: &Path) -> io::Result<()> {
 /// A transaction's beginning, which its end is compared with.
 pub(super) struct Begun {
     next: u64,
-    /// Whether the file has all that was committed before, so that the log may begin anew.
-    is_in_file: bool,
+    /// The version of the tables in the file, if that has all that was committed before, so that the
+    /// log may begin anew.
+    schema_in_file: Option<i64>,
     changes: u64,
 }
 
@@ -129,9 +174,10 @@ impl Begun {
         let sql = "PRAGMA wal_checkpoint = NOOP";
         let (pages, in_file): (i64, i64) =
             observer.prepare_cached(sql)?.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        let is_in_file = pages == in_file && pages >= 0;
         Ok(Begun {
             next: numbers::ids_end(transaction)?,
-            is_in_file: pages == in_file && pages >= 0,
+            schema_in_file: is_in_file.then(|| schema_version(transaction)).transpose()?,
             changes: transaction.total_changes(),
         })
     }
@@ -149,9 +195,10 @@ impl Begun {
 
     /// Notes that a log may begin in this transaction, if that is so.
     pub(super) fn note(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
-        if self.is_in_file {
-            let sql = "UPDATE ids SET in_file = ?";
-            change(transaction, sql, [self.next.cast_signed()])?;
+        if let Some(schema) = self.schema_in_file {
+            let sql = "UPDATE ids SET in_file = ?, schema_in_file = ?, tag = random(),
+                tag_before = tag";
+            change(transaction, sql, [self.next.cast_signed(), schema])?;
             // Writes the first page, so that a log never lacks the tables that its rows belong to.
             let version: i32 =
                 transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;

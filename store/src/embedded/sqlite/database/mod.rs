@@ -91,8 +91,7 @@ impl Connections {
 
     /// Copies the whole log to the database's file, unless another process is at it or reads.
     pub(super) fn fill_file(&self) -> Result<(), StoreError> {
-        let sql = "PRAGMA wal_checkpoint = PASSIVE";
-        Ok(self.writer.lock().connection.query_row(sql, [], |_| Ok(()))?)
+        log::copy_to_file(&self.writer.lock().connection)
     }
 
     /// A number that changes whenever another process has committed. SQLite leaves out the commits

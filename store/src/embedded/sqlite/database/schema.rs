@@ -15,15 +15,12 @@ use crate::StoreError;
 use crate::embedded::{OlderDatabase, lock};
 
 /// The version of the tables that this program writes, in the header's `user_version`.
-const VERSION: i32 = 5;
-
-/// The first version with `ids.in_file`.
-const IN_FILE_SINCE: i32 = 5;
+const VERSION: i32 = 6;
 
 /// The upgrades: the first makes version 2 from version 1, the next version 3 from version 2, and
 /// so on.
 const STEPS: [&str; VERSION as usize - 1] =
-    [TO_VERSION_2, TO_VERSION_3, TO_VERSION_4, TO_VERSION_5];
+    [TO_VERSION_2, TO_VERSION_3, TO_VERSION_4, TO_VERSION_5, TO_VERSION_6];
 
 const TO_VERSION_2: &str = "
     ALTER TABLE nodes ADD COLUMN name_bytes INTEGER;
@@ -131,6 +128,12 @@ const TO_VERSION_4: &str = "
 
 const TO_VERSION_5: &str = "
     ALTER TABLE ids ADD COLUMN in_file INTEGER NOT NULL DEFAULT 0;
+";
+
+const TO_VERSION_6: &str = "
+    ALTER TABLE ids ADD COLUMN schema_in_file INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE ids ADD COLUMN tag INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE ids ADD COLUMN tag_before INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Tells an xfer store from any other database: "xfer" in the header's `application_id`.
@@ -289,7 +292,10 @@ const TABLES: &str = "
 
     CREATE TABLE ids (
         next INTEGER NOT NULL,
-        in_file INTEGER NOT NULL DEFAULT 0 -- what it was when the write-ahead log last began
+        in_file INTEGER NOT NULL DEFAULT 0, -- what it was when the write-ahead log last began
+        schema_in_file INTEGER NOT NULL DEFAULT 0, -- the version of the tables at that time
+        tag INTEGER NOT NULL DEFAULT 0, -- the random number of that log
+        tag_before INTEGER NOT NULL DEFAULT 0 -- that of the log before it
     ) STRICT;
 
     -- Contents from this number on are as long as their data; of older ones, what was set aside and
@@ -320,6 +326,8 @@ pub(super) fn open_first(
     if mode != "wal" {
         return Err(StoreError::Unsuitable(path.display().to_string()));
     }
+    // So that this opening begins a log of its own.
+    log::copy_to_file(&connection)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // A program of an older version takes no turn, and may have created the tables in the meantime.
     match versions(&transaction)?.0 {
@@ -354,8 +362,8 @@ fn open_with_log(path: &Path) -> Result<Connection, StoreError> {
             // It can't be compared.
             None => {}
             // A new database.
-            Some(alone) if (version, alone.end) == (0, 0) => {}
-            Some(alone) => log::must_belong(&connection, alone, version >= IN_FILE_SINCE)?,
+            Some(alone) if version == 0 && alone.has_no_tables() => {}
+            Some(alone) => log::must_belong(&connection, alone)?,
         }
         Ok(connection)
     };
@@ -376,7 +384,8 @@ fn let_copy_log(connection: &Connection) -> Result<(), StoreError> {
 
 fn create(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     transaction.execute_batch(TABLES)?;
-    transaction.execute("INSERT INTO ids (next) VALUES (?)", [Ino::FIRST_GRANTED.cast_signed()])?;
+    let sql = "INSERT INTO ids (next, tag) VALUES (?, random())";
+    transaction.execute(sql, [Ino::FIRST_GRANTED.cast_signed()])?;
     transaction.execute("INSERT INTO content_lengths VALUES (0)", [])?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
