@@ -7,6 +7,7 @@
 //!
 //! **Invariant:** only this user can read it, since the claim is a secret.
 
+mod aside;
 mod format;
 mod place;
 mod spill;

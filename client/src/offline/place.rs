@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::task::spawn_blocking;
 use xfer_protocol::{SessionId, codec};
 
-use super::{KeptTicket, VERSION, directory, format};
+use super::{KeptTicket, VERSION, aside, directory, format};
 use crate::connect::{SavedKey, Ticket};
 use crate::core::Trace;
 use crate::drive::{Journal, Writing};
@@ -25,9 +25,6 @@ const WRITE_BYTES: usize = 4 << 20;
 const LOOKS: usize = 3;
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The most damaged journals of one session that are kept aside.
-const ASIDE_MAX: usize = 16;
-
 /// The file with the claim to the session.
 const CLAIM: &str = "claim";
 
@@ -36,9 +33,6 @@ const JOURNAL: &str = "journal";
 
 /// The extension of a place that is being removed.
 const DEAD: &str = "dead";
-
-/// The extension of a journal that can't be read to its end, and is kept beside its place.
-const DAMAGED: &str = "damaged";
 
 /// The place of one session, which this process has locked.
 #[derive(Clone)]
@@ -134,35 +128,17 @@ impl Place {
         }
     }
 
-    /// Keeps its journal aside when the place is removed. A link to it, which needs no room on a disk
-    /// that may be full. Returns where it is.
+    /// Keeps its journal aside for when the place is removed. Returns where it is.
     ///
     /// # Errors
-    /// If the link can't be made.
+    /// If the disk is full or fails.
     pub(super) fn set_aside(&self) -> io::Result<PathBuf> {
-        let linked = self.asides().find_map(|aside| match fs::hard_link(self.journal(), &aside) {
-            // Of a journal that this session had before.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
-            linked => Some(linked.map(|()| aside)),
-        });
-        let aside = linked.unwrap_or_else(|| Err(io::ErrorKind::AlreadyExists.into()))?;
-        self.0.path.parent().map_or(Ok(()), sync_directory)?;
-        Ok(aside)
-    }
-
-    /// The names under which its journals may be kept aside.
-    fn asides(&self) -> impl Iterator<Item = PathBuf> {
-        (1..=ASIDE_MAX).map(|count| match count {
-            1 => self.0.path.with_extension(DAMAGED),
-            count => self.0.path.with_extension(format!("{count}.{DAMAGED}")),
-        })
+        aside::keep(&self.journal(), &self.0.path)
     }
 
     /// Whether its journal is kept aside, so that the damage is settled.
     pub(super) fn is_set_aside(&self) -> bool {
-        let file = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
-        let journal = file(&self.journal());
-        journal.is_some() && self.asides().any(|aside| file(&aside) == journal)
+        aside::is_kept(&self.journal(), &self.0.path)
     }
 
     fn note(&self, ticket: Ticket) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
@@ -44,15 +44,17 @@ struct Disk {
     looks: Rate,
     /// How many bytes are written in a second; as many as there are, if it is 0.
     rate: AtomicU64,
+    /// Whether it has no hard links.
+    refuses_links: AtomicBool,
     chosen: Mutex<Chosen>,
 }
 
 impl Fragile {
     /// Mounts an image on a directory.
     pub fn mount(image: Image, on: &Path) -> Fragile {
-        let (changes, looks, rate) = Default::default();
+        let (changes, looks, rate, refuses_links) = Default::default();
         let (image, chosen) = (Mutex::new(image), Mutex::default());
-        let disk = Arc::new(Disk { image, changes, looks, rate, chosen });
+        let disk = Arc::new(Disk { image, changes, looks, rate, refuses_links, chosen });
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("fragile".to_owned())];
         let session = fuser::spawn_mount(Mounted(disk.clone()), on, &config);
@@ -73,6 +75,11 @@ impl Fragile {
     /// Has each write take its time; no time, if that is 0 bytes a second.
     pub fn slow_down(&self, rate: u64) {
         self.disk.rate.store(rate, Ordering::Relaxed);
+    }
+
+    /// Has link(2) fail as on a filesystem without hard links.
+    pub fn refuse_links(&self) {
+        self.disk.refuses_links.store(true, Ordering::Relaxed);
     }
 
     /// Has calls of this kind fail if their file begins with these bytes.
@@ -309,6 +316,9 @@ impl Filesystem for Mounted {
     }
 
     fn link(&self, _: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if self.0.refuses_links.load(Ordering::Relaxed) {
+            return reply.error(Errno::EPERM);
+        }
         if self.0.fails() {
             return reply.error(Errno::EIO);
         }

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use xfer_mount::process::exit::Exit;
 use xfer_tests::files::{errno, write_synced};
+use xfer_tests::fragile::image::Image;
+use xfer_tests::fragile::mounted::Fragile;
 use xfer_tests::programs::program;
 use xfer_tests::small_disk::SmallDisk;
 use xfer_tests::snapshot::{assert_same, snapshot_without_times};
@@ -227,15 +229,26 @@ fn what_was_left_offline_is_rescued_if_another_mount_has_taken_the_account_over(
 
 #[test]
 fn a_damaged_journal_is_told_of_and_what_can_be_read_of_it_is_sent_or_rescued() {
+    goes_on_after_damage(&mut World::new(&["alice"]));
+}
+
+#[test]
+fn a_damaged_journal_on_a_filesystem_without_hard_links_is_kept_as_a_copy() {
     let mut world = World::new(&["alice"]);
-    let mount = offline(&world, "offline");
+    let disk = Fragile::mount(Image::new(), &world.home());
+    disk.refuse_links();
+    goes_on_after_damage(&mut world);
+}
+
+fn goes_on_after_damage(world: &mut World) {
+    let mount = offline(world, "offline");
     mount.shell("ls");
     world.server.kill();
     for (name, byte) in [("before", 1), ("damaged", 2), ("behind", 3)] {
         write_synced(&mount.path(name), &[byte; 5000]).unwrap();
     }
     kill(mount);
-    let place = places(&world).remove(0);
+    let place = places(world).remove(0);
     let journal = place.join("journal");
     let mut bytes = fs::read(&journal).unwrap();
     let at = bytes.windows(5000).position(|part| part == [2; 5000]).unwrap();
@@ -250,7 +263,7 @@ fn a_damaged_journal_is_told_of_and_what_can_be_read_of_it_is_sent_or_rescued() 
     assert!(fs::read(mount.path("behind")).unwrap() == [3; 5000]);
     // Nothing is thrown away.
     let aside = place.with_extension("damaged");
-    assert_eq!(places(&world), [&*aside]);
+    assert_eq!(places(world), [&*aside]);
     assert!(fs::read(aside).unwrap() == bytes);
     mount.unmount();
 }
