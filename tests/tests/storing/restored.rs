@@ -108,6 +108,31 @@ fn a_database_copied_under_a_session_is_older_than_what_the_session_did_next() {
     assert_eq!(contents(&world.server), before);
 }
 
+#[test]
+fn a_backup_that_was_made_while_the_server_ran_can_be_restored() {
+    let mut world = World::new(&["alice"]);
+    let store = world.server.store().to_owned();
+    write(&world, "a{1..10}");
+    // Now the log has what the file has not.
+    shell(&store, "mkdir ../backup && sqlite3 xfer.db '.backup ../backup/xfer.db'");
+    shell(&store, "cp -a contents tls ../backup");
+    write(&world, "b{1..30}");
+    world.server.kill();
+    // Where nothing is newer, it is as good as the original.
+    shell(&store, "cp -a ../backup ../restored");
+    let mut restored = Server::start(&store.join("../restored"), "127.0.0.1:0");
+    assert_eq!(restored.terminate(), Some(0));
+    shell(&store, "rm xfer.db* && cp -a ../backup/. .");
+    is_refused(&store);
+    let address = world.server.address.to_string();
+    world.server = Server::start_with(&store, &address, &["--accept-older-database"]);
+    check_all(&world, "a{1..10}");
+    wait_until("contents to be set aside", PATIENCE, || set_aside(&store).len() == 30);
+    assert_eq!(world.server.terminate(), Some(0));
+    world.server.restart();
+    check_all(&world, "a{1..10}");
+}
+
 /// A store whose server was killed: `../older` is a copy of it from a clean stop, with the files
 /// `a1` to `a10`. Since then `b1` to `b30` and many links came, and the write-ahead log, which is still
 /// there, has begun anew. Also returns the number of the links.

@@ -352,14 +352,14 @@ fn open_with_log(path: &Path) -> Result<Connection, StoreError> {
         return Err(StoreError::OtherLog);
     }
     // Before the log is looked at, which only goes on.
-    let alone = log::Alone::of(path);
+    let alone = if has_log { log::Alone::of(path) } else { None };
     let open = || {
         let connection = connect(path)?;
         let (version, application) = versions(&connection)?;
         // Before any change: a foreign database must stay as it is.
         check_versions(&connection, version, application)?;
         match alone {
-            // It can't be compared.
+            // There is no log, or the file can't be compared with it.
             None => {}
             // A new database.
             Some(alone) if version == 0 && alone.has_no_tables() => {}
@@ -369,7 +369,7 @@ fn open_with_log(path: &Path) -> Result<Connection, StoreError> {
     };
     let connection = open().map_err(|error| match error {
         // The file alone could be read.
-        StoreError::Damaged(_) if has_log && alone.is_some() => StoreError::OtherLog,
+        StoreError::Damaged(_) if alone.is_some() => StoreError::OtherLog,
         other => other,
     })?;
     let_copy_log(&connection)?;
