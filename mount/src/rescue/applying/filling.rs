@@ -1,12 +1,15 @@
 //! Filling files with what is kept: bytes and attributes.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, SeekFrom, Timespec, Timestamps, UTIME_OMIT, XattrFlags, utimensat};
 use xfer_protocol::Timestamp;
+use xfer_protocol::limits::NAME_BYTES_MAX;
 
 use crate::rescue::item::{Attributes, FileBytes};
 use crate::rescue::written::{COPY_BYTES, read_range, zero};
@@ -25,13 +28,24 @@ pub(super) fn free_name(path: &Path) -> io::Result<PathBuf> {
 pub(super) fn names_beside(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let path = path.to_owned();
     (0..u32::MAX).map(move |count| {
-        let mut beside = path.file_name().unwrap_or_default().to_owned();
-        beside.push(".rescued");
-        if count > 0 {
-            beside.push(format!("-{count}"));
-        }
+        let end = if count > 0 { format!(".rescued-{count}") } else { ".rescued".to_owned() };
+        let name = path.file_name().unwrap_or_default();
+        let mut beside = beginning(name, NAME_BYTES_MAX - end.len()).to_owned();
+        beside.push(end);
         path.with_file_name(beside)
     })
+}
+
+/// The beginning of a name, with at most `max` bytes and no part of a UTF-8 character at its end.
+fn beginning(name: &OsStr, max: usize) -> &OsStr {
+    let bytes = name.as_bytes();
+    if bytes.len() <= max {
+        return name;
+    }
+    let is_within = |at: &usize| bytes[*at] & 0b1100_0000 == 0b1000_0000;
+    // No character has more than three bytes after its first.
+    let end = (max.saturating_sub(3)..=max).rev().find(|at| !is_within(at)).unwrap_or(max);
+    OsStr::from_bytes(&bytes[..end])
 }
 
 /// Writes the bytes that are kept to a file, which is made if it is not there.
@@ -165,4 +179,30 @@ pub(super) fn set_attributes(path: &Path, attributes: &Attributes) -> io::Result
         utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_beside_one_has_its_beginning_and_is_no_longer_than_names_may_be() {
+        let first = |name: &str| {
+            let beside = names_beside(Path::new(name)).next();
+            beside.and_then(|beside| beside.to_str().map(str::to_owned))
+        };
+        let long = "n".repeat(NAME_BYTES_MAX);
+        for (name, beside) in [
+            ("a/b", "a/b.rescued".to_owned()),
+            (&long[8..], format!("{}.rescued", &long[8..])),
+            (&long, format!("{}.rescued", &long[8..])),
+            // No character is cut.
+            (&"ä".repeat(127), format!("{}.rescued", "ä".repeat(123))),
+            (&"😀".repeat(63), format!("{}.rescued", "😀".repeat(61))),
+        ] {
+            assert_eq!(first(name).as_ref(), Some(&beside));
+        }
+        let later = names_beside(Path::new(&long)).nth(12);
+        assert_eq!(later, Some(PathBuf::from(format!("{}.rescued-12", &long[11..]))));
+    }
 }
