@@ -1,5 +1,6 @@
 //! Output for people.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use time::format_description::well_known::Rfc3339;
@@ -9,7 +10,7 @@ use xfer_protocol::size;
 
 use super::{DORMANT, Disconnected, Status};
 
-/// A table with one line for each mount.
+/// A table with one line for each mount, and below it what is kept of their accounts.
 pub(super) fn table(mounts: &[Status]) -> String {
     let mut rows = vec![["MOUNTPOINT", "SERVER", "STATE", "NOT DURABLE", "USED"].map(String::from)];
     rows.extend(mounts.iter().map(|mount| {
@@ -17,7 +18,7 @@ pub(super) fn table(mounts: &[Status]) -> String {
             mount.mountpoint.clone(),
             mount.account(),
             mount.state.clone(),
-            pending(mount.pending_ops, mount.pending_bytes),
+            not_durable(mount),
             bytes_of(mount.used_bytes, mount.quota_bytes),
         ]
         .map(|cell| shown(&cell))
@@ -30,7 +31,16 @@ pub(super) fn table(mounts: &[Status]) -> String {
         let _ =
             writeln!(text, "{mountpoint:w0$}  {server:w1$}  {state:w2$}  {pending:w3$}  {used}");
     }
+    for (account, rescues) in rescued(mounts) {
+        let _ = writeln!(text, "{}: rescues: {rescues}; see: xfer rescue list", Shown(&account));
+    }
     text
+}
+
+/// The accounts of mounts that have rescues, and how many.
+fn rescued(mounts: &[Status]) -> BTreeMap<String, u64> {
+    let rescued = mounts.iter().filter(|mount| mount.rescues > 0);
+    rescued.map(|mount| (mount.account(), mount.rescues)).collect()
 }
 
 /// The full status of one mount.
@@ -176,11 +186,17 @@ mod tests {
             quota_bytes: 1 << 30,
             ..Status::default()
         };
-        let text = table(&[mount]);
+        let text = table(std::slice::from_ref(&mount));
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].find("STATE"), lines[1].find("connected"));
         assert!(lines[1].ends_with("2 changes, 2 KiB  0 B of 1 GiB"));
+        let since = Some("2026-11-30T10:42:00Z".to_owned());
+        let kept = Status { kept_here_since: since, rescues: 3, ..mount };
+        let text = table(&[kept.clone(), kept]);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[2].contains("2 changes, 2 KiB; on this machine only since "), "{text}");
+        assert_eq!(lines[3..], ["alice@host:33000: rescues: 3; see: xfer rescue list"]);
     }
 
     #[test]
