@@ -10,6 +10,7 @@ pub mod running;
 mod session_note;
 pub mod rescue;
 mod offline;
+mod losses;
 pub mod control;
 pub mod command;
 pub mod mountpoint;

@@ -130,7 +130,7 @@ async fn serve(
     let spill = kept.as_ref().map(|place| Arc::new(SpillFiles::within(place.path())));
     let spill = spill.map(|files| files as Arc<dyn Spill>);
     let keeper = Keeper::new(label.clone(), place.display().to_string());
-    let rescue: Option<Arc<dyn Rescue>> = Some(Arc::new(keeper));
+    let rescue: Option<Arc<dyn Rescue>> = Some(Arc::new(keeper.clone()));
     let surroundings = Surroundings { journal, spill, rescue, ..Surroundings::real() };
     let client = Client::start_in(login.session, client_options(config, &label), surroundings);
     // If there is no room for a mailbox, every later change tries again.
@@ -155,7 +155,7 @@ async fn serve(
         }
     };
     let server = config.target.endpoint();
-    let running = Running::new(client, mount, server, user, place.to_owned(), kept);
+    let running = Running::new(client, mount, server, user, place.to_owned(), keeper, kept);
     let running = Arc::new(running);
     let control = Control::serve(running.clone(), place, running.device())
         .inspect_err(|error| report(&format!("warning: `xfer` can't reach this mount: {error}")))

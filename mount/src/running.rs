@@ -1,14 +1,13 @@
 //! A mount that runs: until when, how it ends, and what is told of it.
 
-use std::fmt::{self, Display, Formatter};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use xfer_client::core::{self, Ending, Link, Trace};
+use xfer_client::core::{Ending, Link, Trace};
 use xfer_client::drive::{Client, Farewell, Lost};
 use xfer_client::offline::Place;
 
@@ -16,13 +15,14 @@ use xfer_protocol::Timestamp;
 
 use crate::control::{DORMANT, Disconnected, Mounted, Status, Waiting};
 use crate::fuse;
+use crate::losses::{Rest, displaced, loss, missing, was_put_back};
 use crate::mountpoint::mountinfo::{self, Entry};
 use crate::mountpoint::unmounting::{self, Lies, UnmountError};
 use crate::process::exit::{Exit, Failure};
 use crate::process::report::report;
 use crate::process::signals::Signals;
 use crate::process::sleep;
-use crate::rescue;
+use crate::rescue::{self, Keeper};
 
 /// A mount that runs.
 pub struct Running {
@@ -41,6 +41,10 @@ pub struct Running {
     ended: watch::Sender<Option<Result<(), Failure>>>,
     /// How long the end of the mount may still wait.
     farewell: Mutex<Farewell>,
+    /// What keeps changes that another mount's have displaced.
+    keeper: Keeper,
+    /// How often that had been so when the mount began to end.
+    kept_before: Mutex<Option<usize>>,
     /// Where the changes are rescued that did not reach the server.
     kept: Mutex<Option<PathBuf>>,
     /// Where changes are kept while the server can't be reached, if the mount works offline.
@@ -55,11 +59,12 @@ impl Running {
         server: String,
         user: String,
         place: PathBuf,
+        keeper: Keeper,
         offline: Option<Place>,
     ) -> Running {
         let namespace = mountinfo::namespace().unwrap_or_default();
         let (released, ended) = (Notify::new(), watch::Sender::new(None));
-        let (farewell, kept) = (Mutex::default(), Mutex::default());
+        let (farewell, kept_before, kept) = Default::default();
         Running {
             client,
             mount,
@@ -70,6 +75,8 @@ impl Running {
             released,
             ended,
             farewell,
+            keeper,
+            kept_before,
             kept,
             offline,
         }
@@ -145,9 +152,30 @@ impl Running {
     }
 
     async fn sync_before_end(&self) {
+        self.kept_before_end();
         let mut farewell = self.farewell.lock().clone();
         self.client.sync_before_end(&mut farewell).await;
         *self.farewell.lock() = farewell;
+    }
+
+    /// How often changes had been displaced when the mount began to end, which is now at the latest.
+    fn kept_before_end(&self) -> usize {
+        *self.kept_before.lock().get_or_insert_with(|| self.keeper.times())
+    }
+
+    /// Fails if changes were displaced since they had been so often, or if the server was put back to a
+    /// backup.
+    fn must_be_whole(&self, kept_before: usize) -> Result<(), Failure> {
+        if let Some(path) = self.keeper.kept_since(kept_before) {
+            return Err(displaced(&path));
+        }
+        let status = self.client.status();
+        match status.ending() {
+            Some(ending) if was_put_back(&status) => {
+                Err(Failure::new(Exit::Lost, format!("{ending}; {}", missing(&status))))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     async fn finish_client(&self) -> Result<(), Lost> {
@@ -168,6 +196,7 @@ impl Running {
     pub async fn finish(&self, signals: &mut Signals) -> Result<(), Failure> {
         // Nobody follows the sleep of this machine any more.
         self.client.wake_up();
+        let kept_before = self.kept_before_end();
         let result = tokio::select! {
             finished = self.finish_client() => finished.map_err(|lost| lost.to_string()),
             () = signals.next() => {
@@ -184,6 +213,7 @@ impl Running {
             (result, _) => result,
         };
         let result = result.map_err(|why| Failure::new(Exit::Lost, why));
+        let result = result.and_then(|()| self.must_be_whole(kept_before));
         self.ended.send_replace(Some(result.clone()));
         result.map_err(|Failure { exit, line }| {
             Failure::new(exit, format!("{}: {line}", self.place.display()))
@@ -258,44 +288,6 @@ impl Running {
     }
 }
 
-/// What becomes of changes that did not reach the server.
-#[derive(Default)]
-struct Rest {
-    /// Whether the next mount sends them, but for those that are rescued.
-    waits: bool,
-    /// Where those are rescued.
-    rescued: Option<PathBuf>,
-    /// Why not all of those are rescued.
-    lost: Option<String>,
-}
-
-impl Rest {
-    /// Whether what the mount kept offline has something that is nowhere else.
-    fn needs_journal(&self) -> bool {
-        self.waits || self.lost.is_some()
-    }
-}
-
-impl Display for Rest {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Rest { waits, rescued, lost } = self;
-        let mut parts = Vec::new();
-        if *waits {
-            parts.push("waits on this machine, and is sent by the next mount".to_owned());
-        }
-        if let Some(path) = rescued {
-            let part = format!("is kept in {}; see: xfer rescue list", path.display());
-            parts.push(if *waits { format!("but for what {part}") } else { part });
-        }
-        match (lost, parts.is_empty()) {
-            (Some(why), true) => parts.push(format!("is lost, since it can't be kept: {why}")),
-            (Some(why), false) => parts.push(format!("but for what is lost: {why}")),
-            (None, _) => {}
-        }
-        f.write_str(&parts.join(", "))
-    }
-}
-
 fn disconnected(link: &Link) -> Option<Disconnected> {
     let Link::Down { since, loss, trouble, next_try } = link else { return None };
     let now = Instant::now();
@@ -306,19 +298,6 @@ fn disconnected(link: &Link) -> Option<Disconnected> {
         last_try: trouble.clone(),
         next_try_seconds: next_try.as_secs_f64(),
     })
-}
-
-fn loss(status: &core::Status, place: &Path) -> String {
-    let reason = status.ending().map_or_else(|| "unknown".to_owned(), Ending::to_string);
-    let lost = match (status.pending_ops, status.pending_bytes) {
-        (0, _) => "everything is on the server".to_owned(),
-        (ops, bytes) => format!("{ops} changes ({bytes} bytes) are not on the server"),
-    };
-    format!(
-        "the session is over: {reason}; {lost}; programs get errors until it is unmounted: \
-         xfer unmount {}",
-        place.display(),
-    )
 }
 
 impl Mounted for Running {
@@ -367,7 +346,13 @@ impl Mounted for Running {
     }
 
     fn sync(&self) -> Waiting<'_> {
-        Box::pin(async { self.client.sync().await.map_err(|_| self.why_not_durable()) })
+        Box::pin(async {
+            let kept_before = self.keeper.times();
+            self.client.sync().await.map_err(|_| match self.keeper.kept_since(kept_before) {
+                Some(path) => displaced(&path),
+                None => self.why_not_durable(),
+            })
+        })
     }
 
     fn abandon(&self) -> Waiting<'_> {
@@ -392,6 +377,7 @@ impl Mounted for Running {
             if let Err(failure) = self.take_away().await {
                 // The mount goes on, and its end is yet to come.
                 *self.farewell.lock() = Farewell::default();
+                *self.kept_before.lock() = None;
                 return Err(failure);
             }
             // What other namespaces have of it ends with this process.
@@ -423,12 +409,19 @@ impl Running {
     fn why_not_durable(&self) -> Failure {
         let status = self.client.status();
         match (status.ending(), status.pending_ops) {
-            (Some(_), 0) => Failure::new(Exit::Other, loss(&status, &self.place())),
+            (Some(_), 0) if !was_put_back(&status) => {
+                Failure::new(Exit::Other, loss(&status, &self.place()))
+            }
             (Some(_), _) => Failure::new(Exit::Lost, loss(&status, &self.place())),
             (None, _) if status.is_stuck => Failure::new(
                 Exit::Other,
                 "the server's disk is full, so not everything is durable; \
                  xfer sends the rest as soon as there is room",
+            ),
+            (None, _) if !status.has_seat => Failure::new(
+                Exit::Other,
+                "another mount has the tree, so not everything is durable; xfer sends the rest once \
+                 it has the tree again",
             ),
             (None, _) => Failure::new(
                 Exit::Other,

@@ -3,7 +3,9 @@
 use std::fs::{self, DirEntry};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use xfer_client::core::Trace;
 use xfer_client::drive::{Rescue, Writing};
 
@@ -34,17 +36,30 @@ pub fn count(account: &str) -> usize {
 }
 
 /// Keeps changes of one account's mount.
+#[derive(Clone)]
 pub struct Keeper {
     /// `user@host:port`.
     account: String,
     /// Where it is mounted, for messages.
     place: String,
+    /// Where the changes are that it has kept.
+    kept: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl Keeper {
     /// Keeps changes of this account, made at this mount point.
     pub fn new(account: String, place: String) -> Keeper {
-        Keeper { account, place }
+        Keeper { account, place, kept: Arc::default() }
+    }
+
+    /// How often it has kept changes.
+    pub fn times(&self) -> usize {
+        self.kept.lock().len()
+    }
+
+    /// Where it has kept changes last, if it has since it had so many `times`.
+    pub fn kept_since(&self, times: usize) -> Option<PathBuf> {
+        self.kept.lock().get(times..)?.last().cloned()
     }
 }
 
@@ -59,6 +74,7 @@ impl Rescue for Keeper {
                 self.place,
                 path.display()
             ));
+            self.kept.lock().push(path);
             Ok(())
         })
     }

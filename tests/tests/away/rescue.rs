@@ -12,7 +12,7 @@ use xfer_tests::programs::program;
 use xfer_tests::small_disk::SmallDisk;
 use xfer_tests::snapshot::{assert_same, snapshot_without_times};
 use xfer_tests::world::write_secret;
-use xfer_tests::{Mount, PATIENCE, Random, World, run_within, scale, shell, wait_until};
+use xfer_tests::{Mount, PATIENCE, Random, Relay, World, run_within, scale, shell, wait_until};
 
 /// How often random changes are rescued.
 const ROUNDS: usize = 4;
@@ -281,6 +281,44 @@ fn what_a_mount_has_whose_account_is_closed_to_it_meanwhile_is_rescued() {
 }
 
 #[test]
+fn a_command_that_waits_for_changes_says_where_they_are_if_another_mount_has_displaced_them() {
+    for ending in ["unmount", "sync", "a signal"] {
+        let world = World::new(&["alice"]);
+        let relay = Relay::to(world.server.address);
+        let mounting = || world.mounting("alice").arg("-o").arg("handoff");
+        let mut mount = mounting().through(relay.address).start();
+        mount.shell("ls");
+        relay.cut();
+        mount.shell("echo mine > mine");
+        let elsewhere = world.outside().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        let other = mounting().at(&elsewhere).arg("--takeover").start();
+        other.shell("echo theirs > theirs; sync theirs");
+        relay.mend();
+        wait_until("it to learn that", PATIENCE, || {
+            mount.xfer("status", &[]).succeeded().stdout.contains("dormant")
+        });
+        let line = match ending {
+            "a signal" => {
+                mount.signal(Signal::TERM);
+                assert_eq!(mount.ended(), Some(14));
+                mount.said()
+            }
+            command => mount.xfer(command, &[]).refused(14),
+        };
+        let place = world.home().join(".local/state/xfer/rescue").join(world.only_rescue());
+        let kept = format!("what is not on the server is kept in {}", place.display());
+        assert!(line.contains(&kept), "{ending}: {line}");
+        match ending {
+            // It goes on, and nothing more is missing.
+            "sync" => mount.unmount(),
+            _ => assert_eq!(mount.ended(), Some(14), "{ending}"),
+        }
+        other.unmount();
+    }
+}
+
+#[test]
 fn what_others_changed_since_is_not_overwritten_by_a_rescue() {
     let mut world = World::new(&["alice"]);
     let mount = world.mount("alice");
@@ -297,6 +335,8 @@ fn what_others_changed_since_is_not_overwritten_by_a_rescue() {
     mount.sync();
     world.server.kill();
     mount.shell("echo mine > both; echo mine > mine; echo mine > new; rm removed; printf X >> big");
+    let long = "n".repeat(255);
+    fs::write(mount.path(&long), "mine").unwrap();
     // The session goes on by itself, unless another mount has taken the account over before. So
     // the first mount does not run meanwhile.
     mount.signal(Signal::STOP);
@@ -305,6 +345,7 @@ fn what_others_changed_since_is_not_overwritten_by_a_rescue() {
     fs::create_dir(&elsewhere).unwrap();
     let other = world.mounting("alice").at(&elsewhere).arg("--takeover").start();
     other.shell("echo theirs > both; echo theirs > new; echo theirs > removed; echo theirs > big");
+    fs::write(other.path(&long), "theirs").unwrap();
     other.unmount();
     mount.signal(Signal::CONT);
     wait_until("the rest to be kept", PATIENCE, || mount.said().contains("kept in"));
@@ -320,6 +361,7 @@ fn what_others_changed_since_is_not_overwritten_by_a_rescue() {
     }
     assert_eq!((read("both.rescued"), read("new.rescued")), ("mine\n".into(), "mine\n".into()));
     assert_eq!(read("mine"), "mine\n");
+    assert_eq!((&*read(&long), &*read(&format!("{}.rescued", &long[8..]))), ("theirs", "mine"));
     // What was put beside is applied.
     assert_eq!(world.rescue(&["apply", &name]).code, Some(1));
     assert!(!mount.path("both.rescued-1").exists());

@@ -341,6 +341,25 @@ fn what_a_crash_left_is_set_aside_without_an_alarm_and_goes_after_days() {
 }
 
 #[test]
+fn a_mount_whose_server_was_put_back_to_a_backup_does_not_say_that_everything_is_there() {
+    let mut world = World::new(&["alice"]);
+    let store = world.server.store().to_owned();
+    let mut mount = world.mount("alice");
+    mount.shell("echo old > old; sync .");
+    assert_eq!(world.server.terminate(), Some(0));
+    shell(&store, "cp -a . ../backup");
+    world.server.restart();
+    mount.shell("echo newer > newer; sync .");
+    world.server.kill();
+    shell(&store, "find . -mindepth 1 -delete; cp -a ../backup/. .");
+    world.server.restart();
+    mount.says(
+        "it was put back from a backup; what was changed since then is not on the server any more",
+    );
+    assert_eq!(mount.unmounted_by_force(), Some(i32::from(Lost.code())), "{}", mount.said());
+}
+
+#[test]
 fn a_mount_whose_server_was_put_back_to_a_backup_says_so_and_keeps_what_it_has() {
     let mut world = World::new(&["alice"]);
     let store = world.server.store().to_owned();
