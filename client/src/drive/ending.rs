@@ -95,7 +95,8 @@ impl Client {
         }
         self.wait_kept().await;
         self.lock().end_without_pending();
-        let goodbye = self.reached(|core| core.is_over() || core.is_stuck());
+        let goodbye =
+            self.reached(|core| core.is_over() || core.is_stuck() || core.waits_for_the_next());
         let has_seat = self.lock().has_seat();
         // The server then forgets that this client might come back.
         self.attention.call();
@@ -105,12 +106,12 @@ impl Client {
             _ = tokio::time::timeout(if has_seat { LOGOUT_MAX } else { GIVING_UP_MAX }, goodbye) => {}
             () = self.wait_down(), if has_seat => {}
         }
-        let (link, pending, is_stuck) = {
+        let (link, pending, is_stuck, taken_over) = {
             let core = self.lock();
-            (core.link_state(), core.pending().0, core.is_stuck())
+            (core.link_state(), core.pending().0, core.is_stuck(), core.seat_loss())
         };
         let ending = match link {
-            Link::Down { loss, .. } if pending > 0 => Ending::LinkLost(loss),
+            Link::Down { loss, .. } if pending > 0 => Ending::LinkLost(taken_over.unwrap_or(loss)),
             Link::Up if is_stuck => Ending::LinkLost(LinkLoss::DiskFull),
             Link::Up | Link::Down { .. } | Link::Over(_) => Ending::LoggedOut,
         };

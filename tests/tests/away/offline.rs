@@ -269,6 +269,32 @@ fn goes_on_after_damage(world: &mut World) {
 }
 
 #[test]
+fn an_offline_mount_that_lost_the_tree_ends_without_a_wait_for_it_and_names_the_one_that_has_it() {
+    let world = World::new(&["alice"]);
+    let relay = Relay::to(world.server.address);
+    let mounting = world.mounting("alice").through(relay.address);
+    let mut mount = mounting.arg("-o").arg("offline,wait=1").start();
+    mount.shell("ls");
+    relay.cut();
+    write_synced(&mount.path("file"), b"text").unwrap();
+    let (other, elsewhere) = taken_over_elsewhere(&world);
+    relay.mend();
+    wait_until("it to learn that", PATIENCE, || {
+        mount.xfer("status", &[]).succeeded().stdout.contains("with the mount on")
+    });
+    let start = Instant::now();
+    let line = mount.xfer("unmount", &[]).refused(14);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(line.contains("taken over by a mount on"), "{line}");
+    assert!(line.contains("is sent by the next mount"), "{line}");
+    assert_eq!(mount.ended(), Some(14));
+    unmount_elsewhere(&other, &elsewhere);
+    let mount = world.mounting("alice").through(relay.address).start();
+    assert_eq!(fs::read_to_string(mount.path("file")).unwrap(), "text");
+    mount.unmount();
+}
+
+#[test]
 fn only_its_user_can_read_what_an_offline_mount_keeps() {
     let mut world = World::new(&["alice"]);
     let mount = offline(&world, "offline");

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use xfer_protocol::message::Refusal;
 use xfer_protocol::{Errno, Ino};
 
-use crate::core::link::Ending;
+use crate::core::link::{Ending, LinkLoss};
 use crate::core::notice::Notice;
 use crate::core::pause::{Pause, Stop};
 use crate::core::state::Core;
@@ -290,6 +290,17 @@ impl Core {
         if !self.has_seat() && self.pending().0 > 0 && !self.all_kept() {
             self.session.draining = Some(Ending::Displaced);
         }
+    }
+
+    /// Whether all that is not durable is left to the next client, since another one has the seat.
+    pub(crate) fn waits_for_the_next(&self) -> bool {
+        !self.has_seat() && self.pending().0 > 0 && self.all_kept()
+    }
+
+    /// To whom the seat is lost, if this client knows that.
+    pub(crate) fn seat_loss(&self) -> Option<LinkLoss> {
+        let Holder { host, address } = self.session.holder.clone().filter(|_| !self.has_seat())?;
+        Some(LinkLoss::TakenOver { host, address })
     }
 
     /// Notes which client has the seat.
