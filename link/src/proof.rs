@@ -1,8 +1,10 @@
-//! The proof that the client which continues a session is the one that began it.
+//! Proofs by a key: that the client which continues a session is the one that began it, and that a
+//! client is a device of the account.
 //!
-//! The client makes a key for each session and tells the server the public half when it logs in.
-//! To continue the session, it signs a value that both sides derive from the new TLS connection. So
-//! a stolen secret is useless without the key, and a signature is useless on any other connection.
+//! The client makes a key for each session and tells the server the public half when it logs in. A
+//! device's key is made once, and the account knows its public half. In either case the client signs
+//! a value that both sides derive from the TLS connection. So a stolen secret is useless without the
+//! key, and a signature is useless on any other connection.
 
 use std::fmt;
 
@@ -12,10 +14,13 @@ use xfer_protocol::SessionId;
 use xfer_protocol::message::{Binding, PublicKey, Signature};
 
 /// Keeps a signature for this purpose from being one for another.
-const PURPOSE: &[u8] = b"xfer: continue a session";
+const CONTINUES: &[u8] = b"xfer: continue a session";
 
-/// The client's key for one session.
-pub struct SessionKey(Ed25519KeyPair);
+/// The same, for devices.
+const ACTS_FOR: &[u8] = b"xfer: act for an account";
+
+/// The key of one session, or of a device.
+pub struct SigningKey(Ed25519KeyPair);
 
 /// The system gives no random bytes.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -24,24 +29,24 @@ pub struct NoRandomness;
 
 /// The bytes are not a key.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("not a key of a session")]
+#[error("not a key")]
 pub struct NotAKey;
 
-impl SessionKey {
+impl SigningKey {
     /// Makes a random key.
     ///
     /// # Errors
     /// If the system gives no random bytes.
-    pub fn generate() -> Result<SessionKey, NoRandomness> {
-        Ed25519KeyPair::generate().map(SessionKey).map_err(|Unspecified| NoRandomness)
+    pub fn generate() -> Result<SigningKey, NoRandomness> {
+        Ed25519KeyPair::generate().map(SigningKey).map_err(|Unspecified| NoRandomness)
     }
 
-    /// A key that was saved, as [`SessionKey::save`] gave it.
+    /// A key that was saved, as [`SigningKey::save`] gave it.
     ///
     /// # Errors
     /// If it is none.
-    pub fn restore(saved: &[u8]) -> Result<SessionKey, NotAKey> {
-        Ed25519KeyPair::from_pkcs8(saved).map(SessionKey).map_err(|_| NotAKey)
+    pub fn restore(saved: &[u8]) -> Result<SigningKey, NotAKey> {
+        Ed25519KeyPair::from_pkcs8(saved).map(SigningKey).map_err(|_| NotAKey)
     }
 
     /// The key as bytes (PKCS #8), to be kept secret.
@@ -62,8 +67,17 @@ impl SessionKey {
     }
 
     /// Proves on the connection with this binding that the session is this client's.
-    pub fn prove(&self, session: SessionId, binding: Binding) -> Signature {
-        let signed = self.0.sign(&signed(session, binding));
+    pub fn prove_session(&self, session: SessionId, binding: Binding) -> Signature {
+        self.sign(&continuing(session, binding))
+    }
+
+    /// Proves on the connection with this binding that this device acts for the account.
+    pub fn prove_device(&self, user: &str, binding: Binding) -> Signature {
+        self.sign(&acting(user, binding))
+    }
+
+    fn sign(&self, text: &[u8]) -> Signature {
+        let signed = self.0.sign(text);
         let mut signature = Signature::default();
         // A signature has 64 bytes (RFC 8032, section 5.1.6).
         signature.0.as_flattened_mut().copy_from_slice(signed.as_ref());
@@ -71,20 +85,38 @@ impl SessionKey {
     }
 }
 
-impl fmt::Debug for SessionKey {
+impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionKey(..)")
+        f.write_str("SigningKey(..)")
     }
 }
 
 /// Whether the proof was made with the key, for this session and this connection.
-pub fn is_proved(key: PublicKey, session: SessionId, binding: Binding, proof: Signature) -> bool {
-    let key = UnparsedPublicKey::new(&ED25519, key.0);
-    key.verify(&signed(session, binding), proof.0.as_flattened()).is_ok()
+pub fn is_own_session(
+    key: PublicKey,
+    session: SessionId,
+    binding: Binding,
+    proof: Signature,
+) -> bool {
+    is_signed(key, &continuing(session, binding), proof)
 }
 
-fn signed(session: SessionId, binding: Binding) -> Vec<u8> {
-    [PURPOSE, &session.0, &binding.0].concat()
+/// Whether the proof was made with the device's key, for this account and this connection.
+pub fn is_device_of(key: PublicKey, user: &str, binding: Binding, proof: Signature) -> bool {
+    is_signed(key, &acting(user, binding), proof)
+}
+
+fn is_signed(key: PublicKey, text: &[u8], proof: Signature) -> bool {
+    let key = UnparsedPublicKey::new(&ED25519, key.0);
+    key.verify(text, proof.0.as_flattened()).is_ok()
+}
+
+fn continuing(session: SessionId, binding: Binding) -> Vec<u8> {
+    [CONTINUES, &session.0, &binding.0].concat()
+}
+
+fn acting(user: &str, binding: Binding) -> Vec<u8> {
+    [ACTS_FOR, &binding.0, user.as_bytes()].concat()
 }
 
 #[cfg(test)]
@@ -97,22 +129,33 @@ mod tests {
 
     #[test]
     fn a_key_that_was_saved_proves_the_same() {
-        let key = SessionKey::generate().unwrap();
-        let restored = SessionKey::restore(&key.save().unwrap()).unwrap();
-        let proof = restored.prove(SESSION, BINDING);
-        assert!(is_proved(key.public(), SESSION, BINDING, proof));
-        assert!(SessionKey::restore(b"nothing").is_err());
+        let key = SigningKey::generate().unwrap();
+        let restored = SigningKey::restore(&key.save().unwrap()).unwrap();
+        let proof = restored.prove_session(SESSION, BINDING);
+        assert!(is_own_session(key.public(), SESSION, BINDING, proof));
+        assert!(SigningKey::restore(b"nothing").is_err());
     }
 
     #[test]
     fn a_proof_holds_for_its_key_its_session_and_its_connection_alone() {
-        let (key, other) = (SessionKey::generate().unwrap(), SessionKey::generate().unwrap());
-        let proof = key.prove(SESSION, BINDING);
-        assert!(is_proved(key.public(), SESSION, BINDING, proof));
-        assert!(!is_proved(other.public(), SESSION, BINDING, proof));
-        assert!(!is_proved(key.public(), SessionId([3; 16]), BINDING, proof));
-        assert!(!is_proved(key.public(), SESSION, Binding([3; 32]), proof));
-        assert!(!is_proved(key.public(), SESSION, BINDING, Signature::default()));
-        assert!(!is_proved(PublicKey::default(), SESSION, BINDING, proof));
+        let (key, other) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let proof = key.prove_session(SESSION, BINDING);
+        assert!(is_own_session(key.public(), SESSION, BINDING, proof));
+        assert!(!is_own_session(other.public(), SESSION, BINDING, proof));
+        assert!(!is_own_session(key.public(), SessionId([3; 16]), BINDING, proof));
+        assert!(!is_own_session(key.public(), SESSION, Binding([3; 32]), proof));
+        assert!(!is_own_session(key.public(), SESSION, BINDING, Signature::default()));
+        assert!(!is_own_session(PublicKey::default(), SESSION, BINDING, proof));
+    }
+
+    #[test]
+    fn a_device_proves_itself_for_its_account_and_its_connection_alone() {
+        let (key, other) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let proof = key.prove_device("alice", BINDING);
+        assert!(is_device_of(key.public(), "alice", BINDING, proof));
+        assert!(!is_device_of(other.public(), "alice", BINDING, proof));
+        assert!(!is_device_of(key.public(), "bob", BINDING, proof));
+        assert!(!is_device_of(key.public(), "alice", Binding([3; 32]), proof));
+        assert!(!is_own_session(key.public(), SESSION, BINDING, proof), "another purpose");
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
-use xfer_client::connect::{self, Asker, ConnectError, KnownHosts, Login, TrustPolicy};
+use xfer_client::connect::{Asker, ConnectError, Identity, Login};
 use xfer_client::core::{Options, Owners, Spill};
 use xfer_client::drive::{Client, Journal, Rescue, Surroundings};
 use xfer_client::offline::{Place, SpillFiles};
@@ -19,14 +19,15 @@ use xfer_protocol::message::Purpose;
 use xfer_protocol::shown::Shown;
 
 use crate::command::config::{Config, PasswordSource};
+use crate::command::identity;
 use crate::command::options::{IdsOption, MountOptions, Wait};
-use crate::command::password;
-use crate::command::terminal::OnTerminal;
+use crate::command::terminal::{self, OnTerminal};
 use crate::control::Control;
 use crate::process::background::{self, Attached, Forked, WaitError};
 use crate::process::exit::{Exit, Failure};
 use crate::process::report::{code, log, report};
 use crate::process::signals::Signals;
+use crate::reaching::reach;
 use crate::rescue::{self, Keeper};
 use crate::running::Running;
 use crate::session_note::{SessionNote, SessionNotes};
@@ -71,32 +72,30 @@ fn mount(config: &Config, attached: Option<Attached>) -> Result<(), Failure> {
 
 /// Logs in, asking on the terminal where needed.
 fn login(config: &Config, runtime: &Runtime) -> Result<Login, Failure> {
-    let known_hosts = config.known_hosts.clone().or_else(KnownHosts::default_path);
-    let known_hosts = known_hosts.ok_or_else(|| {
-        Failure::new(Exit::Usage, "there is no home directory for known hosts; give --known-hosts")
-    })?;
-    let policy =
-        TrustPolicy { mode: config.trust.clone(), known_hosts: KnownHosts::new(known_hosts) };
-    let contact = runtime.block_on(connect::reach(&config.target, &policy.mode))?;
-    let peer = contact.trust(&policy, &mut OnTerminal)?;
+    let peer = reach(&config.target, &config.trust, config.known_hosts.clone(), runtime)?;
     let purpose = if config.takeover { Purpose::TakeOver } else { Purpose::Mount };
     let options = client_options(config, peer.label());
     let in_use = offline::send_left(&peer, &options, purpose, runtime)?;
-    let obtained = password::obtain(&config.password, peer.label())?;
-    obtained.warning.iter().for_each(|warning| report(&format!("warning: {warning}")));
+    let mut identity = identity::obtain(&config.password, peer.label())?;
     let gone = SessionNotes::of(peer.label()).and_then(|notes| notes.last_gone());
     // Another process may be sending what its mount has left.
     let replaces = gone.filter(|session| !Place::is_held(peer.label(), *session));
-    let log_in = |purpose| {
-        let password = obtained.password.clone();
-        runtime.block_on(peer.login(password, purpose, replaces, options.terms()))
+    let log_in = |identity: &Identity, purpose| {
+        runtime.block_on(peer.login(identity.clone(), purpose, replaces, options.terms()))
     };
     // A session that began now would overtake what waits here.
-    let logged_in = in_use.map_or_else(|| log_in(purpose), Err);
+    let logged_in = match in_use.map_or_else(|| log_in(&identity, purpose), Err) {
+        Err(error) if error.is_unknown_key() && terminal::terminal().is_some() => {
+            report(&Failure::from(error).line);
+            identity = identity::by_password(&config.password, peer.label())?;
+            log_in(&identity, purpose)
+        }
+        logged_in => logged_in,
+    };
     let login = match logged_in {
         Err(error) if error.is_in_use() && wants_takeover(config, &error) => {
             offline::send_left(&peer, &options, Purpose::TakeOver, runtime)?;
-            log_in(Purpose::TakeOver)?
+            log_in(&identity, Purpose::TakeOver)?
         }
         login => login?,
     };

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use peer::{Manner, Server};
 use tempfile::TempDir;
 use xfer_client::connect::{
-    Asker, ConnectError, Credentials, EndpointError, Fingerprint, KnownHosts, Login, NewSession,
-    NoAnswer, TrustError, TrustMode, TrustPolicy, reach,
+    Asker, ConnectError, Credentials, EndpointError, Fingerprint, Identity, KnownHosts, Login,
+    NewSession, NoAnswer, TrustError, TrustMode, TrustPolicy, reach,
 };
 use xfer_mount::process::exit::{Exit, Failure};
 use xfer_protocol::Timestamp;
@@ -50,7 +50,8 @@ async fn login(
     let policy = TrustPolicy { mode, known_hosts: hosts.clone() };
     let contact = reach(&target.parse().unwrap(), &policy.mode).await?;
     let peer = contact.trust(&policy, asker)?;
-    peer.login(Password(password.to_vec()), Purpose::Mount, None, Terms::default()).await
+    let identity = Identity::Password(Password(password.to_vec()));
+    peer.login(identity, Purpose::Mount, None, Terms::default()).await
 }
 
 /// Logs in to a server of this manner, trusting any key.

@@ -5,7 +5,7 @@
 //! code, outcomes never need to be negotiated.
 //!
 //! Reading order: [`limits`], [`ids`], [`shown`], [`size`], [`name`], [`user`], then [`tree`] (nodes,
-//! ops and rules), then [`message`] (the messages), [`frame`] and [`codec`] (their encoding).
+//! ops and rules), then [`message`] (the messages), [`invitation`], [`frame`] and [`codec`] (their encoding).
 
 pub mod limits;
 pub mod ids;
@@ -17,6 +17,7 @@ pub mod name;
 pub mod user;
 pub mod tree;
 pub mod message;
+pub mod invitation;
 pub mod frame;
 pub mod codec;
 

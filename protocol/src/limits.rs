@@ -55,6 +55,12 @@ pub const USER_BYTES_MAX: usize = 64;
 /// The longest password, in bytes; a longer one is refused before it is hashed.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
 
+/// The longest label of a device's key, in bytes.
+pub const LABEL_BYTES_MAX: usize = 64;
+
+/// The most keys of devices that an account may have.
+pub const KEYS_MAX: usize = 64;
+
 /// The largest message part of a frame before login, in bytes.
 pub const OPENING_MESSAGE_BYTES_MAX: usize = 4 << 10;
 

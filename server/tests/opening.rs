@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use xfer_link::{LinkError, receive, send};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
-    Binding, ClientHello, Opened, Opening, Password, PublicKey, Purpose, Refusal, Secret,
-    ServerHello, Terms, VERSION,
+    Binding, ClientHello, Credential, Opened, Opening, Password, PublicKey, Purpose, Refusal,
+    Secret, ServerHello, Terms, VERSION,
 };
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Name, SessionId, Timestamp};
@@ -37,7 +37,7 @@ struct House {
 
 fn door(rows: SqliteStore) -> Arc<Door> {
     let register = xfer_store::embedded::register_over(Arc::new(rows));
-    Arc::new(Door::new(register.accounts, register.failures))
+    Arc::new(Door::new(register))
 }
 
 impl House {
@@ -120,7 +120,7 @@ impl House {
 fn login(user: &str, password: &[u8]) -> Opening {
     Opening::Login {
         user: user.to_owned(),
-        password: Password(password.to_vec()),
+        credential: Credential::Password(Password(password.to_vec())),
         purpose: Purpose::Mount,
         host: "laptop".to_owned(),
         key: PublicKey([0; 32]),

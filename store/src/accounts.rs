@@ -50,8 +50,10 @@ pub struct Account {
     pub id: AccountId,
     /// Its name, by which users log in and address deliveries.
     pub name: Name,
-    /// The password's Argon2id hash, as a PHC string.
-    pub password: String,
+    /// The password's Argon2id hash, as a PHC string, if one was set.
+    pub password: Option<String>,
+    /// Whether it may log in with its password, and not with devices' keys alone.
+    pub takes_passwords: bool,
     /// The quota of its tree.
     pub quota: Quota,
     /// The quota of its inbox: bytes, and items (counted as nodes).
@@ -74,8 +76,8 @@ pub struct Account {
 pub struct NewAccount {
     /// Its name, which must be free.
     pub name: Name,
-    /// The password's Argon2id hash, as a PHC string.
-    pub password: String,
+    /// The password's Argon2id hash, as a PHC string. Without one, an invitation is needed to log in.
+    pub password: Option<String>,
     /// The quota of its tree.
     pub quota: Quota,
     /// The quota of its inbox.
@@ -115,8 +117,10 @@ impl NewAccount {
 /// A change to an account.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
-    /// A new password hash.
+    /// A new password hash. Sessions that were begun with the old one can't be resumed any more.
     Password(String),
+    /// Whether the account may log in with its password.
+    TakesPasswords(bool),
     /// A new quota for its tree.
     Quota(Quota),
     /// A new quota for its inbox. Deliveries that already wait there stay.

@@ -2,7 +2,7 @@
 //!
 //! Each waist covers one subject of what a server may ask of a store: [`Trees`] (rows, the
 //! beginning and end of sessions, commits), [`Contents`] (bytes), [`Deliveries`], [`Accounts`],
-//! [`Failures`] (wrong passwords). Only [`open()`] knows which engines there are. A store does not
+//! [`Failures`] (wrong passwords), [`Keys`] (of devices that log in). Only [`open()`] knows which engines there are. A store does not
 //! know the tree's rules: it keeps the rows that it is given.
 //!
 //! All calls are asynchronous, so that an engine across a network holds no thread for a session
@@ -18,6 +18,7 @@ mod contents;
 mod deliveries;
 mod accounts;
 mod failures;
+mod keys;
 mod error;
 mod stop;
 mod store;
@@ -33,6 +34,7 @@ pub use contents::{Contents, Disk, Effect, Placements, Undone};
 pub use deliveries::{Deliveries, Reservation, Reserved};
 pub use error::StoreError;
 pub use failures::{Failures, ForgottenBefore, Pair, WrongPasswords};
+pub use keys::{CodeHash, Enrolment, Invitation, Keys, Revoked};
 pub use open::{IfMissing, Location, Register, Use, open, open_register};
 pub use stop::Stop;
 pub use store::{Keeper, Store};

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 
 use crate::embedded::{self, Beside, Serving};
 use crate::memory;
-use crate::{Accounts, Failures, Store, StoreError};
+use crate::{Accounts, Failures, Keys, Store, StoreError};
 
 /// The location of a store.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,6 +47,8 @@ pub struct Register {
     pub accounts: Arc<dyn Accounts>,
     /// Their wrong passwords.
     pub failures: Arc<dyn Failures>,
+    /// Their devices' keys.
+    pub keys: Arc<dyn Keys>,
 }
 
 /// Opens a store.
@@ -81,10 +83,7 @@ pub async fn open_register(
             let opened = spawn_blocking(move || embedded::register(&dir, if_missing));
             opened.await.unwrap_or(Err(StoreError::Panicked))
         }
-        Location::Memory => {
-            let Store { accounts, failures, .. } = memory::store();
-            Ok(Register { accounts, failures })
-        }
+        Location::Memory => Ok(memory::store().register()),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{Accounts, Answer, Contents, Deliveries, Failures, Later, StoreError, Trees};
+use crate::{
+    Accounts, Answer, Contents, Deliveries, Failures, Keys, Later, Register, StoreError, Trees,
+};
 
 /// An opened store. Its housekeeping ends when the last copy is dropped.
 #[derive(Clone)]
@@ -17,8 +19,18 @@ pub struct Store {
     pub accounts: Arc<dyn Accounts>,
     /// The waist for wrong passwords.
     pub failures: Arc<dyn Failures>,
+    /// The waist for the keys of devices.
+    pub keys: Arc<dyn Keys>,
     /// The health of the store as a whole.
     pub keeper: Arc<dyn Keeper>,
+}
+
+impl Store {
+    /// The parts that concern accounts alone.
+    pub fn register(&self) -> Register {
+        let Store { accounts, failures, keys, .. } = self.clone();
+        Register { accounts, failures, keys }
+    }
 }
 
 /// Calls that concern a store as a whole.

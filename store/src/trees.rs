@@ -122,6 +122,8 @@ pub struct Resumable {
     pub since: Timestamp,
     /// The client's last request to resume it that was granted; 0 if none was.
     pub attempt: u64,
+    /// The key of the device that began it; `None` if a password did.
+    pub device: Option<PublicKey>,
 }
 
 impl Resumable {

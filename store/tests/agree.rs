@@ -11,29 +11,31 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 use support::{
-    batch, client, delivery, name, node, record, resumable, resumption, session_id, time,
+    batch, client, delivery, device_id, device_key, name, node, record, resumable, resumption,
+    session_id, time,
 };
 use tokio::runtime::Runtime;
 use xfer_protocol::tree::{DeliveryEffect, FileData, Kind, Need, Node, Quota, SpecialKind, Usage};
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino};
 use xfer_store::embedded::{Beside, OlderDatabase, Serving};
 use xfer_store::{
-    Account, AccountId, Batch, Beginner, Change, Effect, Fate, ForgottenBefore, Left, ListMax,
-    Location, NewAccount, Pair, Part, Purpose, Reservation, Resumed, Store, StoreError, Use,
-    WrongPasswords,
+    Account, AccountId, Batch, Beginner, Change, CodeHash, Effect, Fate, ForgottenBefore,
+    Invitation, Left, ListMax, Location, NewAccount, Pair, Part, Purpose, Reservation, Resumable,
+    Resumed, Revoked, Store, StoreError, Use, WrongPasswords,
 };
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 const CONTENTS: u64 = 5;
 const SESSIONS: u8 = 5;
 const DELIVERIES: u64 = 5;
+const DEVICES: u8 = 4;
 
 /// A call, or several that belong together. Numbers are small, so that calls collide.
 #[derive(Clone, Debug)]
 enum Step {
     Commit(Vec<(usize, u64, Vec<Row>)>),
     /// With a session for its client to resume (0 for a command's session), the secret, and a
-    /// session to be replaced (0 for none).
+    /// session to be replaced (0 for none). Odd ones are begun with the key of a device.
     Begin(usize, u8, u8, u8),
     /// With the session, the secret shown and the next one.
     Resume(usize, u8, [u8; 2]),
@@ -59,6 +61,12 @@ enum Step {
     Claim(usize, bool),
     Fail(usize, u32),
     Forget(i64),
+    Enrol(usize, u8),
+    Revoke(usize, Revoked),
+    Expire(usize, u8, i64),
+    /// With the code, and for how long it is good.
+    Invite(usize, u8, i64),
+    Redeem(usize, u8, u8, bool),
     Grant(usize, u64),
 }
 
@@ -109,6 +117,23 @@ fn effect() -> impl Strategy<Value = Effect> {
     ]
 }
 
+fn key_step() -> impl Strategy<Value = Step> {
+    let user = || 0..USERS.len();
+    let device = || 0..DEVICES;
+    let some = prop::option::of(device()).prop_map(|kept| Revoked::AllBut(kept.map(device_id)));
+    let revoked =
+        prop_oneof![3 => device().prop_map(|key| Revoked::Key(device_id(key))), 1 => some];
+    prop_oneof![
+        4 => (user(), device()).prop_map(|(user, key)| Step::Enrol(user, key)),
+        2 => (user(), revoked).prop_map(|(user, which)| Step::Revoke(user, which)),
+        1 => (user(), device(), 0..3i64).prop_map(|(user, key, at)| Step::Expire(user, key, at)),
+        2 => (user(), 0..3u8, -10..30i64)
+            .prop_map(|(user, code, good)| Step::Invite(user, code, good)),
+        3 => (user(), 0..3u8, device(), any::<bool>())
+            .prop_map(|(user, code, key, sets)| Step::Redeem(user, code, key, sets)),
+    ]
+}
+
 fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![1 => Just(Fate::Over), 1 => Just(Fate::Resumable), 2 => Just(Fate::Yielded)]
 }
@@ -139,6 +164,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (user(), any::<bool>()).prop_map(|(user, alone)| Step::Claim(user, alone)),
         1 => (user(), 0..3u32).prop_map(|(user, count)| Step::Fail(user, count)),
         1 => (0..40i64).prop_map(Step::Forget),
+        6 => key_step(),
         1 => (user(), 1..9u64).prop_map(|(user, count)| Step::Grant(user, count)),
     ]
 }
@@ -227,7 +253,7 @@ impl Pairing {
     fn create(&mut self, user: usize) {
         let new = || NewAccount {
             name: to(user),
-            password: "hash".to_owned(),
+            password: (user > 0).then(|| "hash".to_owned()),
             quota: Quota::UNLIMITED,
             inbox: Quota { bytes: 30_000, nodes: 7 },
             time: time(1),
@@ -320,7 +346,11 @@ impl Pairing {
                 let replaces = (1..SESSIONS).contains(replaced).then(|| session_id(*replaced));
                 let by = || match session {
                     0 => Beginner::Claimant,
-                    session => Beginner::Client { session: resumable(*session, *secret), replaces },
+                    session => {
+                        let device = (session % 2 == 1).then(|| device_id(session % DEVICES));
+                        let session = Resumable { device, ..resumable(*session, *secret) };
+                        Beginner::Client { session, replaces }
+                    }
                 };
                 let begun = both!(self, |store| async {
                     let begun = store.trees.begin(account, by()).await;
@@ -385,6 +415,8 @@ impl Pairing {
                 if *items == 0 {
                     let _ = both!(self, |store| store.accounts.change(account, password()));
                 }
+                let takes = || Change::TakesPasswords(*items > 1);
+                let _ = both!(self, |store| store.accounts.change(account, takes()));
             }
             Step::Perform(effects) => {
                 let effects = &self.within(effects);
@@ -424,6 +456,32 @@ impl Pairing {
             Step::Forget(secs) => {
                 let before = ForgottenBefore { users: time(*secs), sources: time(secs / 2) };
                 both!(self, |store| store.failures.forget(before)).unwrap();
+            }
+            Step::Enrol(user, key) => {
+                let (account, key) = (self.accounts[*user], device_key(*key, self.secs));
+                let _ = both!(self, |store| store.keys.enrol(account, key.clone()));
+            }
+            Step::Revoke(user, which) => {
+                let account = self.accounts[*user];
+                both!(self, |store| store.keys.revoke(account, *which)).unwrap();
+            }
+            Step::Expire(user, key, at) => {
+                let (account, key) = (self.accounts[*user], device_id(*key));
+                let at = (*at > 0).then(|| time(*at));
+                both!(self, |store| store.keys.set_expiry(account, key, at)).unwrap();
+            }
+            Step::Invite(user, code, good) => {
+                let account = self.accounts[*user];
+                let (code, expires) = (CodeHash([*code; 32]), time(self.secs + good));
+                let invitation = Invitation { code, expires };
+                let _ = both!(self, |store| store.keys.invite(account, invitation));
+            }
+            Step::Redeem(user, code, key, sets) => {
+                let (account, key) = (self.accounts[*user], device_key(*key, self.secs));
+                let (code, password) = (CodeHash([*code; 32]), sets.then(|| "new".to_owned()));
+                let _ = both!(self, |store| {
+                    store.keys.redeem(account, code, key.clone(), password.clone())
+                });
             }
             Step::Grant(user, count) => {
                 let account = self.accounts[*user];
@@ -502,6 +560,7 @@ impl Pairing {
             let parts = || (1..4).map(part).collect();
             both!(self, |store| store.trees.list(account, parts())).unwrap();
             both!(self, |store| store.trees.resumable(account)).unwrap();
+            both!(self, |store| store.keys.of(account)).unwrap();
             for session in (0..SESSIONS).map(session_id) {
                 both!(self, |store| store.trees.session_of(account, session)).unwrap();
             }

@@ -37,7 +37,7 @@ impl World {
         let store = runtime.block_on(opened).unwrap();
         let (quota, inbox) = (Quota { bytes: 1000, nodes: 1000 }, Quota::UNLIMITED);
         let (name, password, time) = (name("alice"), "hash".to_owned(), time(1));
-        let new = NewAccount { name, password, quota, inbox, time };
+        let new = NewAccount { name, password: Some(password), quota, inbox, time };
         let alice = runtime.block_on(store.accounts.create(new)).unwrap();
         World { store, runtime, alice, epoch: Epoch(0), applied: 0 }
     }

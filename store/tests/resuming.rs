@@ -140,7 +140,7 @@ impl Served {
     fn begin(&self) -> (AccountId, IdRange) {
         let (quota, inbox) = (Quota::UNLIMITED, Quota::UNLIMITED);
         let (name, password, time) = (name("alice"), "hash".to_owned(), time(1));
-        let new = NewAccount { name, password, quota, inbox, time };
+        let new = NewAccount { name, password: Some(password), quota, inbox, time };
         let alice = self.get(self.store.accounts.create(new));
         self.get(self.store.trees.begin(alice, client(resumable(1, 1))));
         (alice, self.get(self.store.trees.grant_ids(alice, 100)))

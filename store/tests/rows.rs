@@ -471,7 +471,7 @@ fn accounts_are_listed_by_name_and_can_be_changed() {
     let all = store.accounts().unwrap();
     assert_eq!(all.iter().map(|account| account.id).collect::<Vec<_>>(), [alice, bob]);
     assert_eq!(all[0].quota, Quota { bytes: 1 << 30, nodes: 1000 });
-    assert_eq!((all[1].quota, &*all[1].password), (Quota::UNLIMITED, "new"));
+    assert_eq!((all[1].quota, all[1].password.as_deref()), (Quota::UNLIMITED, Some("new")));
     assert_eq!(all[1].inbox, Quota::UNLIMITED);
     store.set_inbox(alice, Quota { bytes: 5, nodes: 6 }).unwrap();
     let alice = store.account(&name("alice")).unwrap().unwrap();

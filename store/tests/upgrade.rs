@@ -28,7 +28,9 @@ const VERSION_4: &str = include_str!("stores/version-4.sql");
 
 const VERSION_5: &str = include_str!("stores/version-5.sql");
 
-const VERSIONS: [&str; 5] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
+const VERSION_6: &str = include_str!("stores/version-6.sql");
+
+const VERSIONS: [&str; 6] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6];
 
 fn old_store() -> tempfile::TempDir {
     store_of(VERSION_1)
@@ -108,6 +110,19 @@ fn a_session_of_an_older_store_can_be_resumed_and_can_become_dormant() {
     let missed = store.resume(alice, &with).unwrap().unwrap().missed;
     let changed = Changed::Nodes(vec![Ino::ROOT, Ino(4000)]);
     assert_eq!(missed, Some(Missed { base: Seq(12), changed }));
+}
+
+#[test]
+fn a_dormant_session_of_an_older_store_learns_what_it_missed() {
+    let dir = store_of(VERSION_6);
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let alice = store.account(&name("alice")).unwrap().unwrap();
+    assert!(alice.takes_passwords && alice.password.is_some());
+    assert_eq!(store.keys(alice.id).unwrap(), []);
+    let with = Resumption { attempt: 5, ..resumption(8, 1, 3) };
+    let missed = store.resume(alice.id, &with).unwrap().unwrap().missed;
+    let changed = Changed::Nodes(vec![Ino(2000), Ino(2001)]);
+    assert_eq!(missed, Some(Missed { base: Seq(10), changed }));
 }
 
 #[test]

@@ -8,9 +8,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use xfer_protocol::message::{Changed, Grant, Password, Purpose, Secret, Terms, Wish};
+use xfer_protocol::message::{Changed, Grant, Purpose, Secret, Terms, Wish};
 use xfer_protocol::{Epoch, Seq, SessionId};
 
+use super::account::Identity;
 use super::error::EndpointError;
 
 /// The reading half of a link.
@@ -29,8 +30,8 @@ pub type Happening<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 pub enum Begin {
     /// With a new session of the account.
     New {
-        /// The account's password.
-        password: Password,
+        /// How the client shows that it acts for the account.
+        identity: Identity,
         /// Whether to end a session that the account has already.
         purpose: Purpose,
         /// A session that makes way for the new one, because its client has crashed on this machine.

@@ -154,6 +154,17 @@ impl ConnectError {
             ConnectError::Authorities { .. } | ConnectError::Trust(_) => false,
         }
     }
+
+    /// Whether the server has refused: it did not do what it was asked for.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, ConnectError::Endpoint { error: EndpointError::Refused(_), .. })
+    }
+
+    /// Whether the account does not know this device's key.
+    pub fn is_unknown_key(&self) -> bool {
+        let ConnectError::Endpoint { error, .. } = self else { return false };
+        matches!(error, EndpointError::Refused(Refusal::UnknownKey))
+    }
 }
 
 impl EndpointError {
@@ -162,9 +173,14 @@ impl EndpointError {
     pub(crate) fn ends_session(&self) -> Option<Refusal> {
         let EndpointError::Refused(refusal) = self else { return None };
         match refusal {
-            Refusal::NoSession | Refusal::WrongPassword | Refusal::RolledBack => {
-                Some(refusal.clone())
-            }
+            Refusal::NoSession
+            | Refusal::WrongPassword
+            | Refusal::RolledBack
+            | Refusal::UnknownKey
+            | Refusal::KeysOnly
+            | Refusal::UsedInvitation
+            | Refusal::PasswordNeeded
+            | Refusal::TooManyKeys => Some(refusal.clone()),
             Refusal::Blocked { .. }
             | Refusal::InUse { .. }
             | Refusal::Stopping
@@ -207,6 +223,11 @@ fn refusal_line(refusal: &Refusal) -> String {
                 .to_owned()
         }
         Refusal::RolledBack => refusal.to_string(),
+        Refusal::UnknownKey => format!("{refusal}; log in again"),
+        Refusal::KeysOnly => format!("{refusal}; ask its administrator for an invitation"),
+        Refusal::UsedInvitation => format!("{refusal}; ask for another"),
+        Refusal::PasswordNeeded => format!("{refusal}; give the password"),
+        Refusal::TooManyKeys => format!("{refusal}; revoke one that is not used any more"),
     }
 }
 

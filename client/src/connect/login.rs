@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use xfer_protocol::message::{Password, Purpose, Silence, Terms};
+use xfer_protocol::message::{Purpose, Silence, Terms};
 use xfer_protocol::{SessionId, Timestamp};
 
+use super::account::Identity;
 use super::dial::{Dial, NewSession};
 use super::error::{ConnectError, EndpointError, Phase};
 use super::greeting::{PHASE_MAX, within};
@@ -36,7 +37,7 @@ pub struct Contact {
 
 /// A trusted server.
 pub struct Peer {
-    server: Arc<Server>,
+    pub(super) server: Arc<Server>,
     label: String,
 }
 
@@ -121,13 +122,13 @@ impl Peer {
     /// If the server refuses, or the connection breaks.
     pub async fn login(
         &self,
-        password: Password,
+        identity: Identity,
         purpose: Purpose,
         replaces: Option<SessionId>,
         terms: Terms,
     ) -> Result<Login, ConnectError> {
         let Peer { server, label } = self;
-        let login = server.log_in(password, purpose, replaces, terms).await;
+        let login = server.log_in(identity, purpose, replaces, terms).await;
         let (link, time) = login.map_err(|error| error.at(label))?;
         let key = server.saved_key().map_err(|error| error.at(label))?;
         let skew = skew_warning(time, SystemTime::now());

@@ -10,12 +10,14 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use xfer_link::proof::SessionKey;
+use xfer_link::proof::SigningKey;
 use xfer_protocol::message::{
-    BINDING_LABEL, Binding, Grant, Opened, Opening, Password, Purpose, Resume, Return, Terms,
+    BINDING_LABEL, Binding, Credential, Done, Grant, Opened, Opening, Purpose, Resume, Return,
+    Task, Terms,
 };
 use xfer_protocol::{SessionId, Timestamp};
 
+use super::account::Identity;
 use super::dial::{
     Begin, Bid, Credentials, Dial, Dialling, Happening, LogLink, Missed, Reader, Ticket, Writer,
 };
@@ -62,7 +64,7 @@ pub(super) struct Server {
     /// it.
     fresh: Mutex<Option<(Stream, Instant)>>,
     /// Proves that the session is this client's.
-    key: SessionKey,
+    key: SigningKey,
     changes: NetworkChanges,
     /// This machine's end of the last log link.
     local: Mutex<Option<SocketAddr>>,
@@ -74,8 +76,8 @@ impl Dial for Server {
     fn log_link(&self, begin: Begin) -> Dialling<'_, LogLink> {
         Box::pin(async move {
             match begin {
-                Begin::New { password, purpose, replaces, terms } => {
-                    Ok(self.log_in(password, purpose, replaces, terms).await?.0)
+                Begin::New { identity, purpose, replaces, terms } => {
+                    Ok(self.log_in(identity, purpose, replaces, terms).await?.0)
                 }
                 Begin::Resume(ticket, bid) => self.resume(ticket, bid).await,
             }
@@ -112,21 +114,21 @@ impl Server {
         verification: Verification,
         fresh: Mutex<Option<(Stream, Instant)>>,
     ) -> Result<Server, EndpointError> {
-        let key = SessionKey::generate().map_err(|error| EndpointError::Tls(error.to_string()))?;
+        let key = SigningKey::generate().map_err(|error| EndpointError::Tls(error.to_string()))?;
         Ok(Server::with_key(key, target, address, verification, fresh))
     }
 
     /// The same account and server, for a session that another client began with this key.
     pub(super) fn for_session(&self, key: &SavedKey) -> Result<Server, EndpointError> {
         let key =
-            SessionKey::restore(&key.0).map_err(|error| EndpointError::Tls(error.to_string()))?;
+            SigningKey::restore(&key.0).map_err(|error| EndpointError::Tls(error.to_string()))?;
         let (target, verification) = (self.target.clone(), self.verification.clone());
         let address = *self.address.lock();
         Ok(Server::with_key(key, target, address, verification, Mutex::default()))
     }
 
     fn with_key(
-        key: SessionKey,
+        key: SigningKey,
         target: Target,
         address: SocketAddr,
         verification: Verification,
@@ -146,14 +148,16 @@ impl Server {
     /// Begins a session. Returns the server's time too.
     pub(super) async fn log_in(
         &self,
-        password: Password,
+        identity: Identity,
         purpose: Purpose,
         replaces: Option<SessionId>,
         terms: Terms,
     ) -> Result<(LogLink, Timestamp), EndpointError> {
-        let (user, host, key) = (self.target.user.clone(), host_name(), self.key.public());
-        let opening = Opening::Login { user, password, purpose, host, key, replaces, terms };
-        let attempt = || self.log_in_once(&opening, purpose);
+        let opening = |credential| {
+            let (user, host, key) = (self.target.user.clone(), host_name(), self.key.public());
+            Opening::Login { user, credential, purpose, host, key, replaces, terms }
+        };
+        let attempt = || self.log_in_once(&identity, &opening, purpose);
         let (grant, stream, time) = though_busy(BUSY_MAX, attempt).await?;
         check_grant(&grant)?;
         let (reader, writer) = self.log_halves(stream);
@@ -163,25 +167,57 @@ impl Server {
     /// Logs in once, over the connection of the first contact if that is fresh.
     async fn log_in_once(
         &self,
-        opening: &Opening,
+        identity: &Identity,
+        opening: &(impl Fn(Credential) -> Opening + Sync),
         purpose: Purpose,
     ) -> Result<(Grant, Stream, Timestamp), EndpointError> {
-        let fresh = self.fresh.lock().take();
-        let (mut stream, time) = match fresh {
-            Some((stream, since)) if since.elapsed() < FRESH_MAX => greet(stream).await?,
-            Some(_) | None => self.greeted().await?,
-        };
+        let (mut stream, time) = self.greeted_first().await?;
+        let opening = opening(identity.shown(&self.target.user, binding(&stream)?));
         let deadline = match purpose {
             Purpose::Mount => LOGIN_MAX,
             Purpose::TakeOver => TAKEOVER_MAX,
         };
-        match within(deadline, Phase::Login, open(&mut stream, opening, Phase::Login)).await? {
+        match within(deadline, Phase::Login, open(&mut stream, &opening, Phase::Login)).await? {
             Opened::Session(grant) => Ok((*grant, stream, time)),
-            Opened::Attached | Opened::Resumed(_) | Opened::Returned(_) => {
+            Opened::Attached | Opened::Resumed(_) | Opened::Returned(_) | Opened::Done(_) => {
                 Err(EndpointError::Nonsense("attached, not logged in"))
             }
             Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
         }
+    }
+
+    /// Has a task done that needs no session. `task` makes it for a connection, which it may have to
+    /// sign.
+    pub(super) async fn perform(
+        &self,
+        identity: &Identity,
+        task: &(dyn Fn(Binding) -> Task + Sync),
+    ) -> Result<Done, EndpointError> {
+        though_busy(BUSY_MAX, || self.perform_once(identity, task)).await
+    }
+
+    async fn perform_once(
+        &self,
+        identity: &Identity,
+        task: &(dyn Fn(Binding) -> Task + Sync),
+    ) -> Result<Done, EndpointError> {
+        let (mut stream, _) = self.greeted_first().await?;
+        let (user, binding) = (self.target.user.clone(), binding(&stream)?);
+        let credential = identity.shown(&user, binding);
+        let opening = Opening::Account { user, credential, task: task(binding) };
+        let opened = open(&mut stream, &opening, Phase::Login);
+        match within(LOGIN_MAX, Phase::Login, opened).await? {
+            Opened::Done(done) => Ok(done),
+            Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
+            Opened::Session(_) | Opened::Resumed(_) | Opened::Returned(_) | Opened::Attached => {
+                Err(EndpointError::Nonsense("logged in, and no task done"))
+            }
+        }
+    }
+
+    /// The account and its server.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Continues a session, at whatever address the server has now.
@@ -192,7 +228,8 @@ impl Server {
         let (mut stream, _) = greet(self.connect(&addresses).await?).await?;
         let reached = stream.get_ref().0.peer_addr().map_err(EndpointError::Unreachable)?;
         let Ticket { session, secret, epoch, durable, attempt } = ticket;
-        let (user, proof) = (self.target.user.clone(), self.key.prove(session, binding(&stream)?));
+        let (user, proof) =
+            (self.target.user.clone(), self.key.prove_session(session, binding(&stream)?));
         let Bid { wish, terms } = bid;
         let request = Resume { user, session, secret, epoch, durable, attempt, wish, terms, proof };
         let opening = Opening::Resume(Box::new(request));
@@ -203,7 +240,7 @@ impl Server {
                 let Return { grant, base, changed } = *back;
                 (grant, Some(Missed { base, changed }))
             }
-            Opened::Attached | Opened::Session(_) => {
+            Opened::Attached | Opened::Session(_) | Opened::Done(_) => {
                 return Err(EndpointError::Nonsense("attached, not continued"));
             }
             Opened::Refused(refusal) => return Err(EndpointError::Refused(refusal)),
@@ -233,10 +270,19 @@ impl Server {
         let opened = open(&mut stream, &opening, Phase::Attach);
         match within(PHASE_MAX, Phase::Attach, opened).await? {
             Opened::Attached => Ok(stream),
-            Opened::Session(_) | Opened::Resumed(_) | Opened::Returned(_) => {
+            Opened::Session(_) | Opened::Resumed(_) | Opened::Returned(_) | Opened::Done(_) => {
                 Err(EndpointError::Nonsense("logged in, not attached"))
             }
             Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
+        }
+    }
+
+    /// The connection of the first contact if that is fresh, or else one more, greeted.
+    async fn greeted_first(&self) -> Result<(Stream, Timestamp), EndpointError> {
+        let fresh = self.fresh.lock().take();
+        match fresh {
+            Some((stream, since)) if since.elapsed() < FRESH_MAX => greet(stream).await,
+            Some(_) | None => self.greeted().await,
         }
     }
 
@@ -283,8 +329,9 @@ fn check_grant(grant: &Grant) -> Result<(), EndpointError> {
     if fits { Ok(()) } else { Err(EndpointError::Nonsense("the numbers it grants")) }
 }
 
-/// This machine's name. The server tells it to a login that it refuses because of this session.
-fn host_name() -> String {
+/// This machine's name, cut to what a message takes. The server tells it to a login that it refuses
+/// because of a session here.
+pub fn host_name() -> String {
     const BYTES_MAX: usize = 64;
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let fitting = name.char_indices().map(|(at, c)| at + c.len_utf8());

@@ -158,7 +158,12 @@ fn refused(refusal: &Refusal) -> String {
         | Refusal::Busy
         | Refusal::Internal
         | Refusal::Claimed
-        | Refusal::RolledBack) => refusal.to_string(),
+        | Refusal::RolledBack
+        | Refusal::UnknownKey
+        | Refusal::KeysOnly
+        | Refusal::UsedInvitation
+        | Refusal::PasswordNeeded
+        | Refusal::TooManyKeys) => refusal.to_string(),
     }
 }
 

@@ -147,12 +147,107 @@ pub enum XferCommand {
         #[arg(long)]
         abandon: bool,
     },
+    /// Log in to an account, and manage it
+    #[command(flatten)]
+    Account(AccountCommand),
     /// Look after changes that did not reach the server and are kept on this machine
     Rescue {
         /// What to do
         #[command(subcommand)]
         command: RescueCommand,
     },
+}
+
+/// What `xfer` can do with an account.
+#[derive(Subcommand, Debug)]
+pub enum AccountCommand {
+    /// Let this machine log in without a password from now on; asks for it once
+    Login(LoginLine),
+    /// Let this machine log in no more
+    Logout(LogoutLine),
+    /// List the machines that log in by a key, or log one out
+    Keys(KeysLine),
+    /// Set the account's password
+    Passwd(PasswdLine),
+}
+
+/// How to reach a server, and how it proves who it is.
+#[derive(Args, Debug)]
+pub struct ServerLine {
+    /// How the server proves who it is
+    #[command(flatten)]
+    pub trust: TrustLine,
+    /// Keep known servers in this file [default: ~/.local/state/xfer/known_hosts]
+    #[arg(long, value_name = "F")]
+    pub known_hosts: Option<PathBuf>,
+}
+
+/// `xfer login`.
+#[derive(Args, Debug)]
+pub struct LoginLine {
+    /// Who on which server; or an invitation, which begins like that
+    #[arg(value_name = "USER@HOST[:PORT][#INVITATION]")]
+    pub target: String,
+    /// What this machine is called in lists [default: its name]
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+    /// Where the password comes from; with an invitation, the new password
+    #[command(flatten)]
+    pub password: PasswordLine,
+    /// The server
+    #[command(flatten)]
+    pub server: ServerLine,
+}
+
+/// `xfer logout`.
+#[derive(Args, Debug)]
+pub struct LogoutLine {
+    /// Who on which server
+    #[arg(value_name = "USER@HOST[:PORT]")]
+    pub target: String,
+    /// Only forget the key here, without the server
+    #[arg(long)]
+    pub local: bool,
+    /// The server
+    #[command(flatten)]
+    pub server: ServerLine,
+}
+
+/// `xfer keys`.
+#[derive(Args, Debug)]
+pub struct KeysLine {
+    /// Who on which server
+    #[arg(value_name = "USER@HOST[:PORT]")]
+    pub target: String,
+    /// Log this machine out: its key as listed, the beginning of it, or its label; needs the password
+    #[arg(long, value_name = "KEY", conflicts_with = "json")]
+    pub revoke: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where the password comes from
+    #[command(flatten)]
+    pub password: PasswordLine,
+    /// The server
+    #[command(flatten)]
+    pub server: ServerLine,
+}
+
+/// `xfer passwd`.
+#[derive(Args, Debug)]
+pub struct PasswdLine {
+    /// Who on which server
+    #[arg(value_name = "USER@HOST[:PORT]")]
+    pub target: String,
+    /// Log the user's other machines out too [default: asks, if there are any]
+    #[arg(long, conflicts_with = "keep_keys")]
+    pub revoke_keys: bool,
+    /// Let the user's other machines go on logging in
+    #[arg(long)]
+    pub keep_keys: bool,
+    /// The server
+    #[command(flatten)]
+    pub server: ServerLine,
 }
 
 /// What `xfer rescue` can do.

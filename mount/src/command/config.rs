@@ -88,7 +88,11 @@ impl From<PasswordLine> for PasswordSource {
     }
 }
 
-fn trust_mode(line: TrustLine) -> Result<TrustMode, Failure> {
+/// How a server must prove who it is.
+///
+/// # Errors
+/// If the fingerprint is none.
+pub fn trust_mode(line: TrustLine) -> Result<TrustMode, Failure> {
     if let Some(text) = line.fingerprint {
         let fingerprint: Fingerprint =
             text.parse().map_err(|e| Failure::usage(format!("--fingerprint: {e}")))?;

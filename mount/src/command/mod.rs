@@ -1,8 +1,9 @@
-//! The command line: what the user asks for, and the password.
+//! The command line: what the user asks for, and how they show who they are.
 
 pub mod cli;
 pub mod options;
 pub mod config;
 pub mod helper;
 pub mod password;
+pub mod identity;
 pub mod terminal;

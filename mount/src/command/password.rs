@@ -36,6 +36,11 @@ pub fn obtain(source: &PasswordSource, label: &str) -> Result<Obtained, Failure>
             (line.map_err(|e| Failure::usage(format!("--password-stdin: {e}")))?, None)
         }
     };
+    check_length(&password)?;
+    Ok(Obtained { password, warning })
+}
+
+fn check_length(password: &Password) -> Result<(), Failure> {
     if password.0.is_empty() {
         return Err(Failure::usage("the password is empty".to_owned()));
     }
@@ -44,10 +49,32 @@ pub fn obtain(source: &PasswordSource, label: &str) -> Result<Obtained, Failure>
             "the password is longer than {PASSWORD_BYTES_MAX} bytes"
         )));
     }
-    Ok(Obtained { password, warning })
+    Ok(())
+}
+
+/// Gets a new password for `label` from its source. A terminal asks for it twice.
+///
+/// # Errors
+/// As [`obtain`], and if it was typed differently the second time.
+pub fn obtain_new(source: &PasswordSource, label: &str) -> Result<Password, Failure> {
+    match source {
+        PasswordSource::Prompt => {
+            let password = ask(&format!("New password of {}: ", Shown(label)))?;
+            check_length(&password)?;
+            match ask("Again: ")? == password {
+                true => Ok(password),
+                false => Err(Failure::usage("the passwords differ; try again")),
+            }
+        }
+        PasswordSource::File(_) | PasswordSource::Stdin => Ok(obtain(source, label)?.password),
+    }
 }
 
 fn prompt(label: &str) -> Result<Password, Failure> {
+    ask(&format!("Password of {}: ", Shown(label)))
+}
+
+fn ask(question: &str) -> Result<Password, Failure> {
     let terminal = terminal::terminal().ok_or_else(|| {
         Failure::usage(
             "there is no terminal to ask for the password on; \
@@ -55,7 +82,7 @@ fn prompt(label: &str) -> Result<Password, Failure> {
                 .to_owned(),
         )
     })?;
-    match terminal.ask_hidden(&format!("Password of {}: ", Shown(label))) {
+    match terminal.ask_hidden(question) {
         Ok(mut typed) => Ok(Password(std::mem::take(&mut *typed))),
         Err(error @ Unanswered::Interrupted) => {
             Err(Failure::new(Exit::Interrupted, error.to_string()))

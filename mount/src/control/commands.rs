@@ -14,6 +14,7 @@ use xfer_protocol::shown::{Shown, shown_json};
 
 use super::call::Call;
 use super::{Ask, Status, directory, find, leaving, show, unserved};
+use crate::account;
 use crate::command::cli::XferCommand;
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
@@ -39,6 +40,7 @@ pub fn run(command: XferCommand) -> Result<(), Failure> {
         }
         XferCommand::Unmount { mountpoint, abandon: false } => unmount(&mountpoint, Ask::Unmount),
         XferCommand::Unmount { mountpoint, abandon: true } => abandon(&mountpoint),
+        XferCommand::Account(command) => account::run(command),
         XferCommand::Rescue { command } => print(&rescue::commands::run(command, mount_of)?),
     }
 }

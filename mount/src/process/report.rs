@@ -1,6 +1,7 @@
 //! What the program says: to the terminal, or to the system's log once it is in the background.
 
 use std::io::{self, IsTerminal};
+use std::path::Path;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -25,8 +26,15 @@ pub fn report(line: &str) {
     let line = Shown(line);
     match background::is_detached() {
         true => syslog::say(&line.to_string()),
-        false => eprintln!("xfer-mount: {line}"),
+        false => eprintln!("{}: {line}", program()),
     }
+}
+
+/// The name of this program, of the two that there are.
+fn program() -> &'static str {
+    let name = std::env::args_os().next();
+    let is_xfer = name.is_some_and(|name| Path::new(&name).file_name() == Some("xfer".as_ref()));
+    if is_xfer { "xfer" } else { "xfer-mount" }
 }
 
 /// For whoever looks for a fault; `XFER_LOG=debug` tells more.

@@ -15,7 +15,8 @@ use tokio_rustls::server::TlsStream;
 use xfer_client::connect::Fingerprint;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
-    BUSY_ALERT, ClientHello, Grant, Opened, Opening, Refusal, Secret, ServerHello, Silence, VERSION,
+    BUSY_ALERT, ClientHello, Credential, Grant, Opened, Opening, Refusal, Secret, ServerHello,
+    Silence, VERSION,
 };
 use xfer_protocol::tree::{Quota, Room, Usage};
 use xfer_protocol::{Epoch, IdRange, Name, Seq, SessionId, Timestamp};
@@ -220,10 +221,12 @@ fn opened(manner: Manner, opening: Opening) -> Opened {
         return Opened::Refused(refusal());
     }
     match opening {
-        Opening::Login { user, password, .. } => match user == "alice" && password.0 == b"secret" {
-            true => Opened::Session(Box::new(grant())),
-            false => Opened::Refused(Refusal::WrongPassword),
-        },
+        Opening::Login { user, credential: Credential::Password(password), .. }
+            if user == "alice" && password.0 == b"secret" =>
+        {
+            Opened::Session(Box::new(grant()))
+        }
+        Opening::Login { .. } | Opening::Account { .. } => Opened::Refused(Refusal::WrongPassword),
         Opening::Attach { session, secret } => match session == grant().session {
             true if secret == grant().secret => Opened::Attached,
             _ => Opened::Refused(Refusal::NoSession),

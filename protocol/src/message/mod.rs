@@ -6,10 +6,12 @@
 //! [`Request`]s up and [`Response`]s down, in any order; a session may have several.
 
 mod terms;
+mod account;
 mod opening;
 mod log;
 mod reading;
 
+pub use account::{Credential, DeviceKey, Done, InviteCode, KeysThen, Task};
 pub use log::{DeliveryHead, EndReason, ToClient, ToServer};
 pub use opening::{
     ALPN, BINDING_LABEL, BUSY_ALERT, Binding, Changed, ClientHello, Grant, Opened, Opening,

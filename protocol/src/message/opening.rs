@@ -4,13 +4,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeliveryHead, Silence, Terms};
+use super::{Credential, DeliveryHead, Done, Silence, Task, Terms};
 use crate::shown::Shown;
 use crate::tree::{Quota, Room, Usage};
 use crate::{Epoch, IdRange, Ino, Name, Seq, SessionId, Timestamp};
 
 /// The version of the protocol that this crate speaks.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// The protocol's name in TLS (ALPN), so that neither side can be tricked into another protocol.
 pub const ALPN: &[u8] = b"xfer/1";
@@ -82,8 +82,8 @@ pub enum Opening {
     Login {
         /// The account's name.
         user: String,
-        /// Its password.
-        password: Password,
+        /// How the client proves that it acts for the account; not by an invitation.
+        credential: Credential,
         /// What to do if the account already has a session.
         purpose: Purpose,
         /// The client's host name, shown when this session keeps another login out; at most 64 bytes.
@@ -105,6 +105,15 @@ pub enum Opening {
         session: SessionId,
         /// Its secret, from [`Grant::secret`].
         secret: Secret,
+    },
+    /// Do something with the account, without a session. The server answers and closes the link.
+    Account {
+        /// The account's name.
+        user: String,
+        /// How the client proves that it acts for the account.
+        credential: Credential,
+        /// What to do.
+        task: Task,
     },
 }
 
@@ -165,6 +174,8 @@ pub enum Opened {
     Returned(Box<Return>),
     /// The link joined the session.
     Attached,
+    /// The task was done.
+    Done(Done),
     /// The link was refused; the server closes it.
     Refused(Refusal),
 }
@@ -210,6 +221,21 @@ pub enum Refusal {
     /// knows: it was put back from a backup.
     #[error("the server's store is older than this session: it was put back from a backup")]
     RolledBack,
+    /// The account does not know the device's key, or not any more.
+    #[error("the server does not know this machine's key, or it was revoked or has expired")]
+    UnknownKey,
+    /// The password is right, and the account takes none: its devices log in with keys.
+    #[error("this account takes no passwords, only keys of machines")]
+    KeysOnly,
+    /// The invitation was used, was replaced by a later one, or has expired.
+    #[error("the invitation was used already, or replaced by another, or has expired")]
+    UsedInvitation,
+    /// A device's key is not enough for this task.
+    #[error("this needs the account's password; a key of a machine is not enough")]
+    PasswordNeeded,
+    /// The account has [`KEYS_MAX`](crate::limits::KEYS_MAX) keys already.
+    #[error("the account has {max} keys already", max = crate::limits::KEYS_MAX)]
+    TooManyKeys,
 }
 
 /// Everything that a client needs to begin its session, or to continue it over a new link.
@@ -269,8 +295,8 @@ pub enum Changed {
     All,
 }
 
-/// The label by which both sides derive the value that is signed for [`Resume::proof`] from the TLS
-/// connection (RFC 5705, RFC 8446 section 7.5), without a context.
+/// The label by which both sides derive the value that is signed in proofs ([`Resume::proof`], and
+/// those of devices) from the TLS connection (RFC 5705, RFC 8446 section 7.5), without a context.
 pub const BINDING_LABEL: &[u8] = b"EXPORTER-xfer-resume";
 
 /// The value that stands for one TLS connection, derived with [`BINDING_LABEL`].

@@ -10,11 +10,12 @@ use std::time::SystemTime;
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Name, Timestamp, size, user};
 use xfer_store::{
-    Account, Change, Claim, IfMissing, NewAccount, Purpose, Register, StoreError, WrongPasswords,
+    Account, Change, Claim, IfMissing, Keys, NewAccount, Purpose, Register, Revoked, StoreError,
+    WrongPasswords,
 };
 use xfer_terminal::{Terminal, Unanswered};
 
-use super::{secret, table};
+use super::{invite, secret, table};
 use crate::login::password;
 use crate::moment;
 use crate::program::control::{self, AskError, Command};
@@ -77,11 +78,19 @@ pub struct Limits {
     inbox_items: Option<Bound>,
 }
 
+/// How a new user logs in first.
+pub enum Entry {
+    /// With a password.
+    Password(secret::Origin),
+    /// By an invitation.
+    Invitation(invite::Reached),
+}
+
 /// Creates an account.
 pub fn add(
     store: &StoreLocation,
     name: &str,
-    origin: &secret::Origin,
+    entry: &Entry,
     Limit(quota): Limit,
 ) -> Result<(), Failure> {
     let name = user::parse(name).ok_or_else(|| {
@@ -96,7 +105,11 @@ pub fn add(
     if ledger.find(&name)?.is_some() {
         return Err(exists());
     }
-    let (password, time) = (hash(origin)?, Timestamp::from(SystemTime::now()));
+    let password = match entry {
+        Entry::Password(origin) => Some(hash(origin)?),
+        Entry::Invitation(_) => None,
+    };
+    let time = Timestamp::from(SystemTime::now());
     let new = NewAccount { name: name.clone(), password, quota, inbox: INBOX, time };
     ledger.waiter.wait(ledger.register.accounts.create(new)).map_err(|error| {
         match error {
@@ -105,18 +118,84 @@ pub fn add(
             other => other.into(),
         }
     })?;
-    tell(store, Command::AccountChanged { user: name.to_string() })
+    tell(store, Command::AccountChanged { user: name.to_string() })?;
+    match (entry, ledger.find(&name)?) {
+        (Entry::Invitation(reached), Some(account)) => {
+            invite::invite(store, &ledger, &account, reached)
+        }
+        (Entry::Password(_), _) | (Entry::Invitation(_), None) => Ok(()),
+    }
 }
 
-/// Sets an account's password and ends its session, which may belong to a thief of the old one.
+/// What becomes of the keys of a user's machines when the password is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeysThen {
+    /// They stay.
+    Keep,
+    /// They are revoked.
+    Revoke,
+    /// The administrator is asked, if there are any and there is a terminal. Otherwise they stay.
+    Ask,
+}
+
+/// Sets an account's password. A session that the old one began ends, since it may belong to a thief
+/// of it; those of machines' keys only if these are revoked.
 pub fn set_password(
     store: &StoreLocation,
     name: &str,
     origin: &secret::Origin,
+    keys: KeysThen,
 ) -> Result<(), Failure> {
     let (ledger, account) = find(store, name)?;
-    ledger.change(&account, Change::Password(hash(origin)?))?;
-    tell(store, Command::End { user: name.to_owned() })
+    let hash = hash(origin)?;
+    let count = ledger.waiter.wait(ledger.register.keys.of(account.id))?.len();
+    if are_revoked(&account, keys, count)? {
+        ledger.waiter.wait(ledger.register.keys.revoke(account.id, Revoked::AllBut(None)))?;
+    }
+    ledger.change(&account, Change::Password(hash))?;
+    tell(store, Command::AccountChanged { user: name.to_owned() })
+}
+
+fn are_revoked(account: &Account, keys: KeysThen, count: usize) -> Result<bool, Failure> {
+    let name = &account.name;
+    let keep = format!("{name} has {count} keys of machines, which still log in");
+    match keys {
+        KeysThen::Revoke => Ok(true),
+        KeysThen::Ask if count > 0 && std::io::stdin().is_terminal() => {
+            let answer = ask(&format!("{keep}. Revoke them too? [y/N] "));
+            Ok(matches!(answer?.trim(), "y" | "Y" | "yes"))
+        }
+        KeysThen::Ask if count > 0 => {
+            super::note(&format!(
+                "{keep}; to revoke them: xfer-server user keys revoke {name} --all"
+            ));
+            Ok(false)
+        }
+        KeysThen::Keep | KeysThen::Ask => Ok(false),
+    }
+}
+
+/// `on` or `off`, as typed on the command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Switch {
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
+/// Sets whether an account may log in with its password.
+pub fn take_passwords(store: &StoreLocation, name: &str, on: Switch) -> Result<(), Failure> {
+    let (ledger, account) = find(store, name)?;
+    ledger.change(&account, Change::TakesPasswords(on == Switch::On))?;
+    let keys = ledger.waiter.wait(ledger.register.keys.of(account.id))?;
+    if on == Switch::Off && keys.is_empty() {
+        super::note(&format!(
+            "no machine of {name} has a key, so {name} can't log in now; run: xfer-server user \
+             invite {name}"
+        ));
+    }
+    Ok(())
 }
 
 /// Removes an account, then its tree. A running server is told first, since the tree takes a while.
@@ -223,6 +302,11 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// The keys of the users' machines.
+    pub fn keys(&self) -> &dyn Keys {
+        &*self.register.keys
+    }
+
     fn open(store: &StoreLocation, if_missing: IfMissing) -> Result<Ledger, Failure> {
         let waiter = Waiter::new()?;
         let register = waiter.wait(xfer_store::open_register(&store.location, if_missing))?;
@@ -299,17 +383,25 @@ fn confirm(account: &Account, consent: Consent) -> Result<(), Failure> {
         "This deletes {name} and everything that {name} stores, for good: {files} files, \
          {bytes}.\nType the name to confirm: "
     );
-    let answer = Terminal::open().map_err(Unanswered::from).and_then(|tty| tty.ask(&question));
-    match answer {
+    match ask(&question) {
         Ok(typed) if typed.trim().as_bytes() == name.as_bytes() => Ok(()),
-        Err(error @ Unanswered::Interrupted) => {
-            Err(Failure::new(Exit::Interrupted, error.to_string()))
-        }
-        Ok(_) | Err(Unanswered::Terminal(_)) => {
+        Err(failure) if failure.exit == Exit::Interrupted => Err(failure),
+        Ok(_) | Err(_) => {
             let line = format!("{name} was not removed; type the name to confirm, or use --yes");
             Err(Failure::new(Exit::Other, line))
         }
     }
+}
+
+/// Asks a question on the terminal.
+fn ask(question: &str) -> Result<String, Failure> {
+    let answer = Terminal::open().map_err(Unanswered::from).and_then(|tty| tty.ask(question));
+    answer.map_err(|error| match error {
+        Unanswered::Interrupted => Failure::new(Exit::Interrupted, error.to_string()),
+        Unanswered::Terminal(_) => {
+            Failure::new(Exit::Other, format!("{error}; answer on a terminal"))
+        }
+    })
 }
 
 fn hash(origin: &secret::Origin) -> Result<String, Failure> {
@@ -319,7 +411,7 @@ fn hash(origin: &secret::Origin) -> Result<String, Failure> {
 }
 
 /// Notifies the server that runs on the store, if there is one.
-fn tell(store: &StoreLocation, command: Command) -> Result<(), Failure> {
+pub fn tell(store: &StoreLocation, command: Command) -> Result<(), Failure> {
     match control::ask(&store.dir, &command) {
         Ok(_) | Err(AskError::NotRunning) => Ok(()),
         Err(error @ AskError::Io(_)) => {

@@ -22,6 +22,8 @@ use crate::program::serve::{self, CertificateFiles};
 use crate::program::store_location::StoreLocation;
 
 mod accounts;
+mod invite;
+mod keys;
 mod secret;
 mod sessions;
 mod trees;
@@ -160,16 +162,44 @@ enum User {
         name: String,
         #[command(flatten)]
         password: secret::Origin,
+        /// Print a line for the user to paste, which sets the password, instead of asking for one
+        #[arg(long, conflicts_with_all = ["password_file", "password_stdin"])]
+        invite: bool,
+        #[command(flatten)]
+        reached: invite::Reached,
         /// How much the user may store: a size like 10GiB, or none for no limit
         #[arg(long, value_name = "SIZE", default_value = "10GiB")]
         quota: accounts::Limit,
     },
-    /// Set a user's password; asks for it, and ends the user's session
+    /// Invite a user to enrol a machine: print a line to paste, good once and for a day
+    Invite {
+        /// The user's name
+        name: String,
+        #[command(flatten)]
+        reached: invite::Reached,
+    },
+    /// See, revoke and limit the keys by which a user's machines log in
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// Set a user's password; asks for it, and ends the session that the old one began
     Passwd {
         /// The user's name
         name: String,
         #[command(flatten)]
         password: secret::Origin,
+        /// Revoke the keys of the user's machines too [default: asks, if there are any]
+        #[arg(long, conflicts_with = "keep_keys")]
+        revoke_keys: bool,
+        /// Let the user's machines go on logging in by their keys
+        #[arg(long)]
+        keep_keys: bool,
+    },
+    /// Set whether a user may log in with a password, and not only by the keys of machines
+    Passwords {
+        /// The user's name
+        name: String,
+        /// on or off
+        on: accounts::Switch,
     },
     /// Remove a user and all their files; asks for the name once more
     Remove {
@@ -224,18 +254,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     match command {
         Command::Run(run) => serve::run(&run.config(store)),
         Command::Fingerprint => print_fingerprint(&store.dir),
-        Command::User(User::Add { name, password, quota }) => {
-            accounts::add(&store, &name, &password, quota)
-        }
-        Command::User(User::Passwd { name, password }) => {
-            accounts::set_password(&store, &name, &password)
-        }
-        Command::User(User::Remove { name, yes }) => {
-            let consent = if yes { accounts::Consent::Given } else { accounts::Consent::Asked };
-            accounts::remove(&store, &name, consent)
-        }
-        Command::User(User::List) => accounts::list(&store),
-        Command::User(User::Quota { name, limits }) => accounts::limit(&store, &name, &limits),
+        Command::User(user) => manage(&store, user),
         Command::Session(Session::List { json }) => sessions::list(
             &store.dir,
             if json { sessions::Shape::Json } else { sessions::Shape::Table },
@@ -244,6 +263,41 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Command::Import { name, dir, into } => trees::import(&store, &name, &dir, &into),
         Command::Export { name, dir, force } => trees::export(&store, &name, &dir, force),
     }
+}
+
+fn manage(store: &StoreLocation, command: User) -> Result<(), Failure> {
+    match command {
+        User::Add { name, password, invite, reached, quota } => {
+            let entry = match invite {
+                true => accounts::Entry::Invitation(reached),
+                false => accounts::Entry::Password(password),
+            };
+            accounts::add(store, &name, &entry, quota)
+        }
+        User::Invite { name, reached } => invite::again(store, &name, &reached),
+        User::Keys(command) => keys::run(store, command),
+        User::Passwd { name, password, revoke_keys, keep_keys } => {
+            let keys = match (revoke_keys, keep_keys) {
+                (true, _) => accounts::KeysThen::Revoke,
+                (false, true) => accounts::KeysThen::Keep,
+                (false, false) => accounts::KeysThen::Ask,
+            };
+            accounts::set_password(store, &name, &password, keys)
+        }
+        User::Passwords { name, on } => accounts::take_passwords(store, &name, on),
+        User::Remove { name, yes } => {
+            let consent = if yes { accounts::Consent::Given } else { accounts::Consent::Asked };
+            accounts::remove(store, &name, consent)
+        }
+        User::List => accounts::list(store),
+        User::Quota { name, limits } => accounts::limit(store, &name, &limits),
+    }
+}
+
+/// Says something to the person at the terminal, beside the output.
+fn note(line: &str) {
+    // If standard error is closed, nobody reads it.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn print_fingerprint(store: &std::path::Path) -> Result<(), Failure> {
@@ -301,7 +355,15 @@ mod tests {
         check("run --keep-lost 30 --accept-older-database", None);
         check("fingerprint --store /x", None);
         check("user add alice --password-file f --quota 10GiB --store /x", None);
+        check("user add alice --invite --host files.example.org", None);
+        check("user invite alice", None);
+        check("user keys list alice --json", None);
+        check("user keys revoke alice ab12", None);
+        check("user keys revoke alice --all", None);
+        check("user keys expire alice laptop --within 30", None);
         check("user passwd alice --password-stdin", None);
+        check("user passwd alice --revoke-keys", None);
+        check("user passwords alice off", None);
         check("user remove alice", None);
         check("user remove alice --yes", None);
         check("user list", None);

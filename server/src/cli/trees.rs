@@ -76,9 +76,7 @@ fn must_not_be_mounted(store: &Path, name: &str) -> Result<(), Failure> {
             );
             Err(Failure::new(Exit::AccountInUse, line))
         }
-        Ok(Answer::Ended { .. } | Answer::Commits { .. } | Answer::Done | Answer::Invalid) => {
-            Err(sessions::nonsense())
-        }
+        Ok(_) => Err(sessions::nonsense()),
         Err(Failure { exit: Exit::NotRunning, .. }) => Ok(()),
         Err(failure) => Err(failure),
     }

@@ -1,7 +1,7 @@
 //! The engine: sessions, their trees, and the commits that make them durable.
 //!
-//! The engine gets admitted links, whose users are known, and a store. It knows neither TLS nor
-//! passwords.
+//! The engine gets admitted links, whose users are known, and a store. It knows no TLS, and checks
+//! neither passwords nor keys of devices.
 //!
 //! Reading order: `seats` (one for each account), `session` (a session and its parts), `tree` (how
 //! ops are applied), `driver` (the task that has them applied and committed), `durable` (commits),
@@ -236,7 +236,7 @@ impl Engine {
     }
 
     /// Tells the sessions concerned that an account was made, removed or changed. The account's own
-    /// session ends if the account was removed or its password was changed.
+    /// session ends if the account was removed, or the password or key by which the session exists.
     pub async fn account_changed(self: &Arc<Self>, user: &Name) {
         if let Err(error) = self.account_changed_now(user).await {
             tracing::error!(%error, "sessions were not told of an account");
@@ -299,8 +299,16 @@ impl Engine {
         let accounts = self.stores.store.accounts.list().await?;
         let account = accounts.iter().find(|account| account.name == *user);
         if let Some(session) = self.registry.of_user(user) {
-            match account.filter(|account| session.seat.who.may_be_of(account)) {
+            let who = &session.seat.who;
+            let may_go_on = match account {
+                Some(account) => who.may_be_of(account, &self.stores.store).await?,
+                None => false,
+            };
+            match account {
                 None => session.seat.orders.end(EndReason::Administrator),
+                Some(_) if !may_go_on => {
+                    self.end_running(&session, EndReason::Administrator).await;
+                }
                 Some(account) => {
                     // Without a tree, the session is about to begin or is over: it need not be
                     // told.
@@ -312,7 +320,7 @@ impl Engine {
         } else if let Some(id) = self.registry.standing_of(user)
             && self.stores.store.trees.resumable(id).await?.is_none()
         {
-            // The session went with the account, or with the password.
+            // The session went with the account, or with the password or key that began it.
             self.registry.free_standing(id);
         }
         let names: Vec<Name> = accounts.iter().map(|account| account.name.clone()).collect();

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// A certificate chain, leaf first, and the leaf's key.
@@ -27,8 +28,8 @@ pub struct Identity {
 }
 
 /// The SHA-256 of a certificate, written as `sha256:` and 64 hexadecimal digits.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fingerprint([u8; 32]);
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Fingerprint(pub [u8; 32]);
 
 /// Why there is no usable identity.
 #[derive(Debug, thiserror::Error)]

@@ -164,6 +164,7 @@ impl Listener {
                 }
                 Err(refusal) => self.engine.refuse(refusal, writer).await,
             },
+            Admitted::Task(done) => self.engine.run_task(done, writer).await,
             Admitted::Read { session, secret } => {
                 self.engine.run_reads(session, secret, reader, writer).await;
             }

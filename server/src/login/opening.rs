@@ -3,8 +3,8 @@
 //! All code that a stranger can reach is here: small frames, one deadline for all of them, and the
 //! same answer for an unknown name and a wrong password. The engine takes over from there.
 //!
-//! **Invariant:** a login reaches the engine only after its password was right. Neither the answer
-//! nor the work done for it shows whether the name or the password was wrong.
+//! **Invariant:** a login reaches the engine only after its client has proved that it acts for the
+//! account.
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -16,19 +16,19 @@ use tokio::time::Instant;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::limits::OPENING_TIMEOUT_MS;
 use xfer_protocol::message::{
-    Binding, ClientHello, Opened, Opening, Password, PublicKey, Purpose, Refusal, Resume, Secret,
-    ServerHello, Terms, VERSION,
+    Binding, ClientHello, Credential, Done, Opened, Opening, PublicKey, Purpose, Refusal, Resume,
+    Secret, ServerHello, Task, Terms, VERSION,
 };
-use xfer_protocol::shown::is_visible;
 use xfer_protocol::{Name, SessionId, user};
 
 use crate::listener::half_open::Slot;
-use crate::login::lockout::{LockedOut, Lockouts};
-use crate::login::password;
+use crate::login::authority::Authority;
+use crate::login::checking::{Checker, Enrolling, Identified, shortened};
 use crate::login::source::Source;
+use crate::login::tasks::TaskDone;
 use crate::login::turns::Turns;
 use xfer_link::LinkError;
-use xfer_store::{Account, AccountId, Accounts, Failures, StoreError};
+use xfer_store::{AccountId, Register};
 
 /// The server's name and version in its greeting.
 pub const SOFTWARE: &str = concat!("xfer-server ", env!("CARGO_PKG_VERSION"));
@@ -36,27 +36,24 @@ pub const SOFTWARE: &str = concat!("xfer-server ", env!("CARGO_PKG_VERSION"));
 /// The longest part of a client's host name or software that is kept, in bytes.
 const LABEL_BYTES_MAX: usize = 64;
 
-/// Attempts with an invalid account name are counted under this one.
-const NO_NAME: &str = "?";
+/// The number of passwords that are hashed at a time; each takes a core and 64 MiB.
+const TURNS_RUNNING: usize = 2;
 
-/// The number of concurrent password checks; each takes a core and 64 MiB.
-const CHECKS_RUNNING: usize = 2;
-
-/// The most logins that wait for a check: about ten seconds' worth, less than clients wait.
-const CHECKS_WAITING: usize = 128;
+/// The most clients that wait for that: about ten seconds' worth, less than clients wait.
+const TURNS_WAITING: usize = 128;
 
 /// The longest time to send a refusal.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// A client that logged in with the right password.
+/// A client that logged in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Authenticated {
     /// The account.
     pub account: AccountId,
     /// The account's name.
     pub user: Name,
-    /// The stored hash that the password matched. It may have changed before the session begins.
-    pub password: String,
+    /// By what right. It may be lost before the session begins.
+    pub authority: Authority,
     /// What to do if the account already has a session.
     pub purpose: Purpose,
     /// The key with which the client can resume the session.
@@ -99,6 +96,8 @@ pub enum Admitted {
         /// The secret that the client claims.
         secret: Secret,
     },
+    /// None any more: a task was done, which the engine still has to hear of and to answer.
+    Task(TaskDone),
 }
 
 /// Why a link was not admitted. The client has been told, if that was possible.
@@ -134,23 +133,23 @@ pub enum NotAdmitted {
     },
 }
 
-/// Checks logins.
+/// Checks logins, and does tasks that need no session.
 pub struct Door {
-    accounts: Arc<dyn Accounts>,
-    lockouts: Arc<Lockouts>,
-    checks: Arc<Turns>,
+    checker: Arc<Checker>,
+    turns: Arc<Turns>,
 }
 
 impl Door {
-    /// A door to these accounts, beside which wrong passwords are counted.
-    pub fn new(accounts: Arc<dyn Accounts>, failures: Arc<dyn Failures>) -> Door {
-        let lockouts = Arc::new(Lockouts::new(failures));
-        Door { accounts, lockouts, checks: Turns::new(CHECKS_RUNNING, CHECKS_WAITING) }
+    /// A door to the accounts of this store.
+    pub fn new(register: Register) -> Door {
+        let Register { accounts, failures, keys } = register;
+        let checker = Arc::new(Checker::new(accounts, failures, keys));
+        Door { checker, turns: Turns::new(TURNS_RUNNING, TURNS_WAITING) }
     }
 
-    /// The number of logins that wait for their password check.
+    /// The number of clients that wait for a password to be hashed.
     pub fn waiting(&self) -> usize {
-        self.checks.waiting()
+        self.turns.waiting()
     }
 
     /// Talks to a new link until its purpose is known. The link must state that by the deadline,
@@ -180,12 +179,13 @@ impl Door {
                 }
                 None => turn_away(stream, &request.user, Refusal::NoSession).await,
             },
-            Opening::Login { user, password, purpose, host, key, replaces, terms } => {
-                match self.check(stream, &user, password, address).await? {
-                    Ok(account) => Ok(Admitted::Log(Authenticated {
+            Opening::Login { user, credential, purpose, host, key, replaces, terms } => {
+                let client = Client { user: &user, address, binding };
+                match self.identify(stream, client, credential).await? {
+                    Ok(Identified { account, authority }) => Ok(Admitted::Log(Authenticated {
                         account: account.id,
                         user: account.name,
-                        password: account.password,
+                        authority,
                         purpose,
                         key,
                         replaces,
@@ -196,40 +196,114 @@ impl Door {
                     Err(refusal) => turn_away(stream, &user, refusal).await,
                 }
             }
+            Opening::Account { user, credential, task } => {
+                let client = Client { user: &user, address, binding };
+                match self.perform(stream, client, credential, task).await? {
+                    Ok(done) => Ok(Admitted::Task(done)),
+                    Err(refusal) => turn_away(stream, &user, refusal).await,
+                }
+            }
         }
     }
 
-    /// Checks a password in its turn, unless the client hangs up first.
-    async fn check<S>(
+    /// Checks what a client shows; a password in its turn, unless the client hangs up first.
+    async fn identify<S>(
         &self,
         stream: &mut S,
-        user: &str,
-        password: Password,
-        address: IpAddr,
-    ) -> Result<Result<Account, Refusal>, NotAdmitted>
+        client: Client<'_>,
+        credential: Credential,
+    ) -> Result<Result<Identified, Refusal>, NotAdmitted>
     where
         S: AsyncRead + Unpin,
     {
-        if password::check_length(&password.0).is_err() {
-            return Ok(Err(Refusal::WrongPassword));
+        let Client { user, address, binding } = client;
+        match credential {
+            Credential::Password(password) => {
+                let (checker, user) = (self.checker.clone(), user.to_owned());
+                let source = Source::of(address);
+                let check = async move { checker.password(&user, password, source).await };
+                self.in_turn(stream, source, check).await
+            }
+            Credential::Device { key, proof } => {
+                Ok(self.checker.device(user, (key, proof), binding).await)
+            }
+            // It is good for enrolling a device alone.
+            Credential::Invitation(_) => Ok(Err(Refusal::UsedInvitation)),
         }
-        let (accounts, lockouts) = (self.accounts.clone(), self.lockouts.clone());
-        let (name, source) = (user::parse(user), Source::of(address));
+    }
+
+    /// Does a task of a client that acts for its account, in its turn.
+    async fn perform<S>(
+        &self,
+        stream: &mut S,
+        client: Client<'_>,
+        credential: Credential,
+        task: Task,
+    ) -> Result<Result<TaskDone, Refusal>, NotAdmitted>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let Client { user, address, binding } = client;
+        let (checker, source) = (self.checker.clone(), Source::of(address));
+        match (credential, task) {
+            (Credential::Invitation(code), Task::Enrol { key, proof, label, password }) => {
+                let key = match (Enrolling { key, proof, label }).checked(user, binding) {
+                    Ok(key) => key,
+                    Err(refusal) => return Ok(Err(refusal)),
+                };
+                let user = user.to_owned();
+                let enrol = async move {
+                    let done = checker.invitation(&user, code, (key, password), source).await;
+                    done.map(|user| TaskDone::quiet(user.clone(), Done::Enrolled { user }))
+                };
+                self.in_turn(stream, source, enrol).await
+            }
+            (credential, task) => match self.identify(stream, client, credential).await? {
+                Ok(client) => {
+                    let perform = async move { checker.perform(client, task, binding).await };
+                    self.in_turn(stream, source, perform).await
+                }
+                Err(refusal) => Ok(Err(refusal)),
+            },
+        }
+    }
+
+    /// Does slow work for a client in its turn, unless the client hangs up before that.
+    async fn in_turn<S, T>(
+        &self,
+        stream: &mut S,
+        source: Source,
+        work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<Result<T, Refusal>, NotAdmitted>
+    where
+        S: AsyncRead + Unpin,
+        T: Send + 'static,
+    {
         let turn = tokio::select! {
-            turn = self.checks.wait(source) => turn,
+            turn = self.turns.wait(source) => turn,
             end = early(stream) => return Err(end),
         };
         let Ok(turn) = turn else { return Ok(Err(Refusal::Busy)) };
         let done = tokio::spawn(async move {
-            // A running check keeps its turn to the end, even if its client has gone.
+            // Work that has begun keeps its turn to the end, even if its client has gone.
             let _turn = turn;
-            check_now(&*accounts, &lockouts, name, password, source).await
+            work.await
         });
         Ok(done.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "checking a password failed");
+            tracing::error!(%error, "work for a client that logs in failed");
             Err(Refusal::Internal)
         }))
     }
+}
+
+/// A client that has not proved anything yet.
+#[derive(Clone, Copy)]
+struct Client<'a> {
+    /// The name of the account, as the client gave it.
+    user: &'a str,
+    address: IpAddr,
+    /// Stands for its TLS connection.
+    binding: Binding,
 }
 
 /// Resolves if a link ends, or sends something, before it was answered.
@@ -239,62 +313,6 @@ async fn early<S: AsyncRead + Unpin>(stream: &mut S) -> NotAdmitted {
         Ok(_) => NotAdmitted::Stranger,
         Err(error) => NotAdmitted::Link(LinkError::Io(error)),
     }
-}
-
-/// Counts the attempt, then reads the account and hashes the password. Slow.
-async fn check_now(
-    accounts: &dyn Accounts,
-    lockouts: &Lockouts,
-    name: Option<Name>,
-    password: Password,
-    source: Source,
-) -> Result<Account, Refusal> {
-    let key = name.as_ref().map_or(NO_NAME.to_owned(), Name::to_string);
-    let begun = lockouts.begin(&key, source).await;
-    let attempt = begun.map_err(|LockedOut { seconds }| Refusal::Blocked { seconds })?;
-    match find_verified(accounts, name, password, &key).await {
-        Ok(Some(account)) => {
-            lockouts.succeed(attempt).await;
-            Ok(account)
-        }
-        Ok(None) => {
-            lockouts.fail(attempt).await;
-            Err(Refusal::WrongPassword)
-        }
-        Err(refusal) => {
-            lockouts.take_back(attempt);
-            Err(refusal)
-        }
-    }
-}
-
-/// The account of this name, if the password is right. `key` is the name for the log.
-async fn find_verified(
-    accounts: &dyn Accounts,
-    name: Option<Name>,
-    password: Password,
-    key: &str,
-) -> Result<Option<Account>, Refusal> {
-    let account = match name {
-        Some(name) => accounts.find(name).await.map_err(internal)?,
-        None => None,
-    };
-    let stored = account.as_ref().map(|account| account.password.clone());
-    let verify = move || password::verify(&password.0, stored.as_deref());
-    let verified = tokio::task::spawn_blocking(verify).await.map_err(|error| {
-        tracing::error!(%error, "checking a password failed");
-        Refusal::Internal
-    })?;
-    let right = verified.map_err(|error| {
-        tracing::error!(user = key, %error, "set the password anew: xfer-server user passwd {key}");
-        Refusal::Internal
-    })?;
-    Ok(account.filter(|_| right))
-}
-
-fn internal(error: StoreError) -> Refusal {
-    tracing::error!(%error, "an account can't be read");
-    Refusal::Internal
 }
 
 /// Exchanges greetings and reads the link's purpose. A link that loses its place is told so.
@@ -378,25 +396,7 @@ async fn in_time<T>(
     Ok(tokio::time::timeout_at(deadline, phase).await.map_err(|_| NotAdmitted::Silent)??)
 }
 
-/// Makes text from a stranger fit to be shown: short, and without invisible characters.
+/// Makes text from a stranger fit to be shown.
 fn label(text: &str) -> String {
-    let mut label = String::new();
-    for c in text.chars().filter(|c| is_visible(*c)) {
-        if label.len() + c.len_utf8() > LABEL_BYTES_MAX {
-            break;
-        }
-        label.push(c);
-    }
-    label
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_label_is_short_and_shows_nothing_that_moves_the_cursor() {
-        assert_eq!(label("host\x1b[2J\n"), "host[2J");
-        assert_eq!(label(&"é".repeat(40)), "é".repeat(32));
-    }
+    shortened(text, LABEL_BYTES_MAX)
 }

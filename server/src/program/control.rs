@@ -16,6 +16,7 @@ use xfer_protocol::message::EndReason;
 use xfer_protocol::user;
 
 use crate::engine::{Counts, Engine, SessionInfo};
+use crate::listener::identity::Fingerprint;
 
 /// The longest command line, in bytes.
 const COMMAND_BYTES_MAX: u64 = 4 << 10;
@@ -45,6 +46,8 @@ pub enum Command {
     },
     /// Report the server's commit counters, for measurements.
     Commits,
+    /// Report how clients reach the server.
+    Address,
     /// Read an account again after it was changed in the store.
     AccountChanged {
         /// The account's name.
@@ -72,6 +75,13 @@ pub enum Answer {
         transactions: u64,
         /// Batches in those transactions, each from one session.
         batches: u64,
+    },
+    /// Answers [`Command::Address`].
+    Address {
+        /// The port that it listens on.
+        port: u16,
+        /// The fingerprint of its certificate.
+        fingerprint: Fingerprint,
     },
     /// The command was carried out.
     Done,
@@ -142,7 +152,14 @@ fn is_nobody(error: &io::Error) -> bool {
 /// The server's end of the control socket.
 pub struct Control {
     listener: UnixListener,
+    served: Arc<Served>,
+}
+
+/// What the commands are about.
+struct Served {
     engine: Arc<Engine>,
+    port: u16,
+    fingerprint: Fingerprint,
 }
 
 impl Control {
@@ -151,7 +168,12 @@ impl Control {
     ///
     /// # Errors
     /// If the socket can't be created.
-    pub fn bind(store: &Path, engine: Arc<Engine>) -> io::Result<Control> {
+    pub fn bind(
+        store: &Path,
+        engine: Arc<Engine>,
+        port: u16,
+        fingerprint: Fingerprint,
+    ) -> io::Result<Control> {
         let place = SocketPath::of(store)?;
         match std::fs::remove_file(&place.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -159,7 +181,8 @@ impl Control {
         }
         let listener = UnixListener::bind(&place.path)?;
         std::fs::set_permissions(&place.path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Control { listener, engine })
+        let served = Arc::new(Served { engine, port, fingerprint });
+        Ok(Control { listener, served })
     }
 
     /// Answers commands until it is dropped.
@@ -169,7 +192,7 @@ impl Control {
             tokio::select! {
                 accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => {
                     if let Ok((socket, _)) = accepted {
-                        connections.spawn(connection(socket, self.engine.clone()));
+                        connections.spawn(connection(socket, self.served.clone()));
                     } else {
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
@@ -184,14 +207,14 @@ impl Control {
     }
 }
 
-async fn connection(socket: UnixStream, engine: Arc<Engine>) {
+async fn connection(socket: UnixStream, served: Arc<Served>) {
     let answered = async {
         let (reader, mut writer) = socket.into_split();
         let mut line = String::new();
         let mut reader = tokio::io::BufReader::new(reader.take(COMMAND_BYTES_MAX));
         tokio::time::timeout(COMMAND_TIMEOUT, reader.read_line(&mut line)).await??;
         let answer = match serde_json::from_str(&line) {
-            Ok(command) => obey(&engine, command).await,
+            Ok(command) => obey(&served, command).await,
             Err(_) => Answer::Invalid,
         };
         let mut line = serde_json::to_vec(&answer)?;
@@ -204,8 +227,12 @@ async fn connection(socket: UnixStream, engine: Arc<Engine>) {
     }
 }
 
-async fn obey(engine: &Arc<Engine>, command: Command) -> Answer {
+async fn obey(served: &Served, command: Command) -> Answer {
+    let engine = &served.engine;
     match command {
+        Command::Address => {
+            Answer::Address { port: served.port, fingerprint: served.fingerprint.clone() }
+        }
         Command::List => {
             let mut sessions: Vec<_> = engine.sessions().into_iter().map(Session::from).collect();
             sessions.sort_by(|a, b| a.user.cmp(&b.user));

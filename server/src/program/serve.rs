@@ -95,8 +95,10 @@ async fn serve(
     let port = bind(config.listen).map_err(|error| unheard(&error, config))?;
     let settings = Settings { silence: config.silence, ..Settings::new(config.tree_bytes) };
     let engine = Engine::with(store.clone(), settings);
-    let control = Control::bind(&config.store.dir, engine.clone()).map_err(no_control)?;
-    let door = Door::new(store.accounts.clone(), store.failures.clone());
+    let own_port = port.local_addr().map_err(|error| unheard(&error, config))?.port();
+    let control = Control::bind(&config.store.dir, engine.clone(), own_port, fingerprint.clone());
+    let control = control.map_err(no_control)?;
+    let door = Door::new(store.register());
     let listener = Arc::new(Listener::new(tls, door, engine.clone()));
     let stop = stop_signal()?;
     announce(&port, fingerprint)?;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::DuplexStream;
-use xfer_link::proof::SessionKey;
+use xfer_link::proof::SigningKey;
 use xfer_link::{receive, send};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
@@ -26,14 +26,14 @@ pub struct Client {
     pub seq: Seq,
     pub stream: DuplexStream,
     /// Proves that the session is this client's.
-    pub key: SessionKey,
+    pub key: SigningKey,
     /// The last op that the server acknowledged.
     pub durable: Seq,
     pub next_id: u64,
 }
 
 impl Client {
-    pub fn new(grant: Grant, stream: DuplexStream, key: SessionKey) -> Client {
+    pub fn new(grant: Grant, stream: DuplexStream, key: SigningKey) -> Client {
         let (seq, next_id) = (grant.applied, grant.ids[0].first);
         Client { seq, next_id, durable: seq, grant, stream, key }
     }
@@ -169,7 +169,7 @@ static ATTEMPTS: AtomicU64 = AtomicU64::new(1);
 /// A client that has lost its link.
 pub struct Lost {
     pub grant: Grant,
-    pub key: SessionKey,
+    pub key: SigningKey,
     pub durable: Seq,
     /// Stands for the connection over which it resumes the session.
     pub binding: Binding,
@@ -188,7 +188,7 @@ impl Lost {
             attempt: ATTEMPTS.fetch_add(1, Ordering::Relaxed),
             wish: Wish::Now,
             terms: Terms::default(),
-            proof: self.key.prove(self.grant.session, self.binding),
+            proof: self.key.prove_session(self.grant.session, self.binding),
         }
     }
 

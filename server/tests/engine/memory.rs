@@ -1,13 +1,14 @@
 //! A server over a store in memory, in one thread, on a clock that jumps ahead.
 
 use tokio::io::duplex;
-use xfer_link::proof::SessionKey;
+use xfer_link::proof::SigningKey;
 use xfer_link::receive;
 use xfer_protocol::Ino;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{Opened, Purpose, Terms};
 use xfer_protocol::tree::{Need, Quota};
 use xfer_server::engine::Engine;
+use xfer_server::login::authority::Authority;
 use xfer_server::login::opening::Authenticated;
 use xfer_store::embedded::Beside;
 use xfer_store::{Location, NewAccount, Use};
@@ -21,15 +22,20 @@ async fn a_session_runs_and_ends_over_a_store_in_memory() {
     let store = xfer_store::open(&Location::Memory, for_use).await.unwrap();
     let (user, password) = (name("alice"), "hash".to_owned());
     let (quota, inbox) = (Quota::UNLIMITED, Quota::UNLIMITED);
-    let new =
-        NewAccount { name: user.clone(), password: password.clone(), quota, inbox, time: time() };
+    let new = NewAccount {
+        name: user.clone(),
+        password: Some(password.clone()),
+        quota,
+        inbox,
+        time: time(),
+    };
     let account = store.accounts.create(new).await.unwrap();
     let engine = Engine::new(store.clone(), 64 << 20);
-    let key = SessionKey::generate().unwrap();
+    let key = SigningKey::generate().unwrap();
     let auth = Authenticated {
         account,
         user: user.clone(),
-        password,
+        authority: Authority::Password(password),
         purpose: Purpose::Mount,
         key: key.public(),
         replaces: None,

@@ -197,10 +197,10 @@ async fn a_stolen_secret_is_useless_without_the_key_and_on_another_connection() 
     (request.epoch, request.durable) = (alice.grant.epoch, Seq::default());
     let attempt = world.try_resume(request.clone(), binding).await;
     assert_eq!(attempt.unwrap_err(), Refusal::NoSession);
-    request.proof = alice.key.prove(alice.grant.session, Binding([2; 32]));
+    request.proof = alice.key.prove_session(alice.grant.session, Binding([2; 32]));
     let attempt = world.try_resume(request.clone(), binding).await;
     assert_eq!(attempt.unwrap_err(), Refusal::NoSession);
-    request.proof = alice.key.prove(alice.grant.session, binding);
+    request.proof = alice.key.prove_session(alice.grant.session, binding);
     request.secret = Secret([0; 32]);
     let attempt = world.try_resume(request.clone(), binding).await;
     assert_eq!(attempt.unwrap_err(), Refusal::NoSession);
@@ -228,7 +228,7 @@ async fn the_old_link_of_a_session_that_goes_on_is_closed() {
         attempt: 1,
         wish: Wish::Now,
         terms: Terms::default(),
-        proof: old.key.prove(old.grant.session, binding),
+        proof: old.key.prove_session(old.grant.session, binding),
     };
     let (grant, _stream) = world.try_resume(request, binding).await.unwrap();
     assert_eq!(old.ended().await, EndReason::Continued);

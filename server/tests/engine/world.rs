@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use tokio::io::{DuplexStream, duplex};
-use xfer_link::proof::SessionKey;
+use xfer_link::proof::SigningKey;
 use xfer_link::receive;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{Binding, Grant, Opened, Purpose, Refusal, Resume, Return, Terms};
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{ContentId, Name, SessionId, Timestamp};
 use xfer_server::engine::Engine;
+use xfer_server::login::authority::Authority;
 use xfer_server::login::opening::{Authenticated, Resuming};
 use xfer_store::embedded::{self, FileStore, Files, SqliteStore};
 
@@ -151,11 +152,11 @@ impl World {
     ) -> Result<Client, Refusal> {
         let (ours, theirs) = duplex(pipe_bytes);
         let account = self.meta.account(&name(user)).unwrap().unwrap();
-        let key = SessionKey::generate().unwrap();
+        let key = SigningKey::generate().unwrap();
         let auth = Authenticated {
             account: account.id,
             user: account.name,
-            password: account.password,
+            authority: Authority::Password(account.password.unwrap()),
             purpose,
             key: key.public(),
             replaces,
@@ -170,9 +171,7 @@ impl World {
         match receive::<Opened, _>(&mut ours, Bounds::OPEN).await.unwrap().0 {
             Opened::Session(grant) => Ok(Client::new(*grant, ours, key)),
             Opened::Refused(refusal) => Err(refusal),
-            Opened::Attached | Opened::Resumed(_) | Opened::Returned(_) => {
-                panic!("a login was answered otherwise")
-            }
+            other => panic!("a login was answered by {other:?}"),
         }
     }
 

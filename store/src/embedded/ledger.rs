@@ -4,15 +4,17 @@
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
+use xfer_protocol::message::{DeviceKey, PublicKey};
 use xfer_protocol::{Name, Timestamp};
 
 use super::SqliteStore;
 use crate::{
-    Account, AccountId, Accounts, Answer, Change, Claim, Failures, ForgottenBefore, NewAccount,
-    Pair, Purpose, StoreError, WrongPasswords,
+    Account, AccountId, Accounts, Answer, Change, Claim, CodeHash, Enrolment, Failures,
+    ForgottenBefore, Invitation, Keys, NewAccount, Pair, Purpose, Revoked, StoreError,
+    WrongPasswords,
 };
 
-/// The accounts and wrong passwords of a store.
+/// The accounts, wrong passwords and keys of a store.
 pub(super) struct Ledger(pub(super) Arc<SqliteStore>);
 
 impl Ledger {
@@ -31,10 +33,7 @@ impl Ledger {
 
 impl Accounts for Ledger {
     fn create(&self, new: NewAccount) -> Answer<'_, AccountId> {
-        self.hop(move |rows| {
-            let NewAccount { name, password, quota, inbox, time } = new;
-            rows.create_account(&name, &password, quota, inbox, time)
-        })
+        self.hop(move |rows| rows.create(&new))
     }
 
     fn find(&self, name: Name) -> Answer<'_, Option<Account>> {
@@ -48,6 +47,7 @@ impl Accounts for Ledger {
     fn change(&self, account: AccountId, change: Change) -> Answer<'_, ()> {
         self.hop(move |rows| match change {
             Change::Password(password) => rows.set_password(account, &password),
+            Change::TakesPasswords(takes) => rows.set_takes_passwords(account, takes),
             Change::Quota(quota) => rows.set_quota(account, quota),
             Change::Inbox(inbox) => rows.set_inbox(account, inbox),
         })
@@ -86,5 +86,42 @@ impl Failures for Ledger {
 
     fn forget(&self, before: ForgottenBefore) -> Answer<'_, ()> {
         self.hop(move |rows| rows.forget_failures(before))
+    }
+}
+
+impl Keys for Ledger {
+    fn of(&self, account: AccountId) -> Answer<'_, Vec<DeviceKey>> {
+        self.hop(move |rows| rows.keys(account))
+    }
+
+    fn enrol(&self, account: AccountId, key: DeviceKey) -> Answer<'_, Enrolment> {
+        self.hop(move |rows| rows.enrol(account, &key))
+    }
+
+    fn revoke(&self, account: AccountId, which: Revoked) -> Answer<'_, usize> {
+        self.hop(move |rows| rows.revoke(account, which))
+    }
+
+    fn set_expiry(
+        &self,
+        account: AccountId,
+        key: PublicKey,
+        at: Option<Timestamp>,
+    ) -> Answer<'_, bool> {
+        self.hop(move |rows| rows.set_expiry(account, key, at))
+    }
+
+    fn invite(&self, account: AccountId, invitation: Invitation) -> Answer<'_, ()> {
+        self.hop(move |rows| rows.invite(account, invitation))
+    }
+
+    fn redeem(
+        &self,
+        account: AccountId,
+        code: CodeHash,
+        key: DeviceKey,
+        password: Option<String>,
+    ) -> Answer<'_, Enrolment> {
+        self.hop(move |rows| rows.redeem(account, code, &key, password.as_deref()))
     }
 }

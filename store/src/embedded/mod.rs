@@ -188,10 +188,10 @@ pub(crate) fn register(dir: &Path, if_missing: IfMissing) -> Result<Register, St
     Ok(register_over(Arc::new(SqliteStore::open(dir)?)))
 }
 
-/// The accounts and wrong passwords in these rows.
+/// The accounts, wrong passwords and keys in these rows.
 pub fn register_over(rows: Arc<SqliteStore>) -> Register {
     let ledger = Arc::new(Ledger(rows));
-    Register { accounts: ledger.clone(), failures: ledger }
+    Register { accounts: ledger.clone(), failures: ledger.clone(), keys: ledger }
 }
 
 /// A mistyped directory must be an error, not a new store.
@@ -208,7 +208,7 @@ fn start((parts, untidy): (Arc<Parts>, UnboundedReceiver<Untidy>)) -> Store {
 }
 
 fn store(parts: Arc<Parts>, tasks: JoinSet<()>) -> Store {
-    let Register { accounts, failures } = register_over(parts.rows.clone());
+    let Register { accounts, failures, keys } = register_over(parts.rows.clone());
     let engine = Arc::new(Embedded { parts, _tasks: tasks });
     Store {
         trees: engine.clone(),
@@ -216,6 +216,7 @@ fn store(parts: Arc<Parts>, tasks: JoinSet<()>) -> Store {
         deliveries: engine.clone(),
         accounts,
         failures,
+        keys,
         keeper: engine,
     }
 }

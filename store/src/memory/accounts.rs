@@ -33,6 +33,8 @@ impl Accounts for Memory {
         let removed = state.accounts.remove(&account).map(drop).ok_or(StoreError::NoAccount);
         if removed.is_ok() {
             state.sessions.remove(&account);
+            state.keys.remove(&account);
+            state.invitations.remove(&account);
             state.removed.insert(account);
         }
         answer(removed)
@@ -73,19 +75,31 @@ impl Tables {
         let NewAccount { name, password, quota, inbox, time: _ } = new;
         let (applied, epoch, tidied) = (Seq(0), Epoch(0), Epoch(0));
         let waiting = Usage::default();
-        let account =
-            Account { id, name, password, quota, inbox, waiting, usage, applied, epoch, tidied };
+        let account = Account {
+            id,
+            name,
+            password,
+            takes_passwords: true,
+            quota,
+            inbox,
+            waiting,
+            usage,
+            applied,
+            epoch,
+            tidied,
+        };
         self.accounts.insert(id, account);
         Ok(id)
     }
 
-    fn change(&mut self, id: AccountId, change: Change) -> Result<(), StoreError> {
+    pub(super) fn change(&mut self, id: AccountId, change: Change) -> Result<(), StoreError> {
         let account = self.account(id)?;
         match change {
             Change::Password(password) => {
-                account.password = password;
-                self.sessions.remove(&id);
+                account.password = Some(password);
+                self.forget_sessions(id, |device| device.is_none());
             }
+            Change::TakesPasswords(takes) => account.takes_passwords = takes,
             Change::Quota(quota) => {
                 account.quota = quota;
                 if let Some(sessions) = self.sessions.get_mut(&id) {

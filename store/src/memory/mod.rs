@@ -16,6 +16,7 @@ mod contents;
 mod deliveries;
 mod accounts;
 mod failures;
+mod keys;
 
 use std::future::ready;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ pub(crate) fn store() -> Store {
         deliveries: engine.clone(),
         accounts: engine.clone(),
         failures: engine.clone(),
+        keys: engine.clone(),
         keeper: engine,
     }
 }

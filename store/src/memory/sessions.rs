@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use xfer_protocol::message::PublicKey;
 use xfer_protocol::tree::Quota;
 use xfer_protocol::{Epoch, IdRange, Ino, Seq, SessionId};
 
@@ -96,9 +97,12 @@ impl Sessions {
     }
 
     fn remove(&mut self, session: SessionId) {
-        let is_other = |standing: &Standing| standing.known.session != session;
-        self.present = self.present.take().filter(is_other);
-        self.dormant.retain(|dormant| is_other(&dormant.standing));
+        self.retain(|known| known.session != session);
+    }
+
+    fn retain(&mut self, is_kept: impl Fn(&Resumable) -> bool) {
+        self.present = self.present.take().filter(|standing| is_kept(&standing.known));
+        self.dormant.retain(|dormant| is_kept(&dormant.standing.known));
     }
 
     /// Forgets a session, if it is dormant.
@@ -204,6 +208,11 @@ impl Tables {
             Standing { known, granted: Vec::new(), next_id: 0, quota, missed: None }
         });
         let may_be_open = sessions.has_dormant();
+        if let Some(known) = sessions.present.as_ref().map(|standing| standing.known.clone())
+            && let Some(key) = known.device.and_then(|device| self.key(id, device))
+        {
+            key.used = Some(known.since);
+        }
         let orphans = self.tree(id).filter(|(_, node)| node.nlink == 0 && !may_be_open);
         Ok(Begun { orphans: orphans.map(|(ino, _)| ino).collect(), account })
     }
@@ -252,6 +261,19 @@ impl Tables {
     pub(super) fn forget(&mut self, account: AccountId, epoch: Epoch) {
         if let Some((sessions, applied)) = self.sessions_at(account, epoch) {
             sessions.present = None;
+            sessions.drop_surplus(applied);
+        }
+    }
+
+    /// Forgets those of an account's sessions that were begun with certain devices, or with none.
+    pub(super) fn forget_sessions(
+        &mut self,
+        id: AccountId,
+        is_forgotten: impl Fn(Option<PublicKey>) -> bool,
+    ) {
+        let applied = self.accounts.get(&id).map(|account| account.applied).unwrap_or_default();
+        if let Some(sessions) = self.sessions.get_mut(&id) {
+            sessions.retain(|known| !is_forgotten(known.device));
             sessions.drop_surplus(applied);
         }
     }

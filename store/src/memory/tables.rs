@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
-use xfer_protocol::message::DeliveryState;
+use xfer_protocol::message::{DeliveryState, DeviceKey, PublicKey};
 use xfer_protocol::tree::{Delivery, Item, ItemKind, Node};
 use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Timestamp};
 
 use super::bytes::Sparse;
 use super::sessions::Sessions;
 use crate::inbox::Inboxes;
-use crate::{Account, AccountId, Pair, StoreError, WrongPasswords};
+use crate::{Account, AccountId, Invitation, Pair, StoreError, WrongPasswords};
 
 /// Rows, bytes, claims and reservations.
 pub(super) struct Tables {
@@ -33,6 +33,9 @@ pub(super) struct Tables {
     pub(super) inboxes: Inboxes,
     pub(super) claims: BTreeMap<AccountId, Claims>,
     pub(super) failures: BTreeMap<Pair, WrongPasswords>,
+    pub(super) keys: BTreeMap<AccountId, Vec<DeviceKey>>,
+    /// Each with the key that was enrolled with it.
+    pub(super) invitations: BTreeMap<AccountId, (Invitation, Option<PublicKey>)>,
     /// Removed accounts whose data is not cleared yet.
     pub(super) removed: BTreeSet<AccountId>,
 }
@@ -82,6 +85,8 @@ impl Default for Tables {
             inboxes: Inboxes::default(),
             claims: BTreeMap::new(),
             failures: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            invitations: BTreeMap::new(),
             removed: BTreeSet::new(),
         }
     }

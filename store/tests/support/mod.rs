@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use xfer_protocol::message::PublicKey;
+use xfer_protocol::message::{DeviceKey, PublicKey};
 use xfer_protocol::tree::{
     Delivery, Extents, FileData, Item, ItemKind, Kind, Node, Quota, Usage, Xattrs,
 };
@@ -142,7 +142,18 @@ pub fn resumable(session: u8, secret: u8) -> Resumable {
         address: "address".to_owned(),
         since: time(7),
         attempt: 0,
+        device: None,
     }
+}
+
+/// The key of a device, which was enrolled at this time.
+pub fn device_key(device: u8, secs: i64) -> DeviceKey {
+    let (label, enrolled) = (format!("device {device}"), time(secs));
+    DeviceKey { key: device_id(device), label, enrolled, used: None, expires: None }
+}
+
+pub fn device_id(device: u8) -> PublicKey {
+    PublicKey([device; 32])
 }
 
 pub fn session_id(session: u8) -> SessionId {

@@ -37,7 +37,7 @@ pub(super) struct Gate {
 impl Gate {
     /// A gate to the accounts of a store.
     pub(super) fn over(store: &Store) -> Gate {
-        let door = Door::new(store.accounts.clone(), store.failures.clone());
+        let door = Door::new(store.register());
         Gate { door, places: Arc::default() }
     }
 
@@ -55,6 +55,7 @@ impl Gate {
                 Ok(proved) => engine.run_resumed(proved, reader, writer).await,
                 Err(refusal) => engine.refuse(refusal, writer).await,
             },
+            Admitted::Task(done) => engine.run_task(done, writer).await,
             Admitted::Read { session, secret } => {
                 engine.run_reads(session, secret, reader, writer).await;
             }
@@ -86,7 +87,7 @@ pub(super) async fn knock(
 /// How long a real client waits for the answer to an opening.
 fn patience(opening: &Opening) -> Duration {
     match opening {
-        Opening::Login { .. } => Duration::from_secs(60),
+        Opening::Login { .. } | Opening::Account { .. } => Duration::from_secs(60),
         Opening::Resume(_) => Duration::from_secs(20),
         Opening::Attach { .. } => HELLO_MAX,
     }

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use xfer_protocol::codec::decode;
 use xfer_protocol::frame::{Bounds, HEADER_BYTES, Header};
 use xfer_protocol::message::{
-    Answer, Ask, Changed, ClientHello, DeliveryState, EndReason, Opened, Opening, Purpose,
-    ReadError, Refusal, Request, Response, ServerHello, ToClient, ToServer, Wish,
+    Answer, Ask, Changed, ClientHello, Credential, DeliveryState, Done, EndReason, KeysThen,
+    Opened, Opening, Purpose, ReadError, Refusal, Request, Response, ServerHello, Task, ToClient,
+    ToServer, Wish,
 };
 
 use super::cable::{Lane, LinkKind, Way};
@@ -40,12 +41,17 @@ macro_rules! kinds {
 
 kinds! {
     ServerHello { Welcome Incompatible Busy }
-    Opening { Login Resume Attach }
+    Opening { Login Resume Attach Account }
+    Credential { Password Device Invitation }
+    Task { Enrol Keys Revoke SetPassword }
+    KeysThen { Stay AreRevokedBut }
     Purpose { Mount TakeOver }
     Wish { IfFree Now Never }
-    Opened { Session Resumed Returned Attached Refused }
+    Opened { Session Resumed Returned Attached Done Refused }
+    Done { Enrolled Keys Revoked PasswordSet }
     Refusal {
-        WrongPassword Blocked InUse NoSession Stopping Busy Internal Claimed RolledBack
+        WrongPassword Blocked InUse NoSession Stopping Busy Internal Claimed RolledBack UnknownKey
+        KeysOnly UsedInvitation PasswordNeeded TooManyKeys
     }
     Changed { Nodes All }
     ToServer { Ops Barrier Ping Room MoreIds Logout Yield }
@@ -91,7 +97,17 @@ impl Seen {
     fn note_opening(&self, opening: &Opening) {
         self.note(opening);
         match opening {
-            Opening::Login { purpose, .. } => self.note(purpose),
+            Opening::Login { purpose, credential, .. } => {
+                self.note(purpose);
+                self.note(credential);
+            }
+            Opening::Account { credential, task, .. } => {
+                self.note(credential);
+                self.note(task);
+                if let Task::SetPassword { keys, .. } = task {
+                    self.note(keys);
+                }
+            }
             Opening::Resume(request) => self.note(&request.wish),
             Opening::Attach { .. } => {}
         }
@@ -102,6 +118,7 @@ impl Seen {
         match opened {
             Opened::Returned(back) => self.note(&back.changed),
             Opened::Refused(refusal) => self.note(refusal),
+            Opened::Done(done) => self.note(done),
             Opened::Session(_) | Opened::Resumed(_) | Opened::Attached => {}
         }
     }

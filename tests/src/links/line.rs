@@ -5,16 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{DuplexStream, split};
 use xfer_client::connect::{
-    Begin, Bid, Credentials, Dial, Dialling, EndpointError, LogLink, Missed, Phase, Reader, Ticket,
-    Writer,
+    Begin, Bid, Credentials, Dial, Dialling, EndpointError, Identity, LogLink, Missed, Phase,
+    Reader, Ticket, Writer,
 };
-use xfer_link::proof::SessionKey;
+use xfer_link::proof::SigningKey;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
-    Binding, Changed, Grant, Opened, Opening, Password, Purpose, Resume, Return, Terms,
+    Binding, Changed, Credential, Done, Grant, Opened, Opening, Purpose, Resume, Return, Task,
+    Terms,
 };
 use xfer_protocol::{Name, SessionId};
 use xfer_server::engine::Engine;
+use xfer_server::login::authority::Authority;
 use xfer_server::login::opening::{Authenticated, Resuming};
 use xfer_store::Store;
 
@@ -37,7 +39,7 @@ pub(super) struct Line {
     pub(super) gate: Option<Arc<Gate>>,
     pub(super) user: Name,
     /// Proves that the session is this client's.
-    pub(super) key: Arc<SessionKey>,
+    pub(super) key: Arc<SigningKey>,
     pub(super) cable: Cable,
     /// Whether it hides what others have changed.
     pub(super) hides: Arc<AtomicBool>,
@@ -52,7 +54,7 @@ impl Line {
 
     async fn log_in(
         &self,
-        password: Password,
+        identity: Identity,
         purpose: Purpose,
         replaces: Option<SessionId>,
         terms: Terms,
@@ -60,8 +62,9 @@ impl Line {
         let opened = match &self.gate {
             Some(gate) => {
                 let (user, key, host) = (self.user.to_string(), self.key.public(), HOST.to_owned());
+                let credential = credential(identity, &user);
                 let opening =
-                    Opening::Login { user, password, purpose, host, key, replaces, terms };
+                    Opening::Login { user, credential, purpose, host, key, replaces, terms };
                 self.through(gate, opening, self.cable.lay_log(), Phase::Login).await?
             }
             None => self.walk_in(purpose, replaces, terms).await?,
@@ -71,9 +74,25 @@ impl Line {
                 Ok(LogLink { grant: self.granted(*grant), missed: None, reader, writer })
             }
             (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
-            (Opened::Attached | Opened::Resumed(_) | Opened::Returned(_), ..) => {
-                Err(EndpointError::Nonsense("attached"))
-            }
+            _ => Err(EndpointError::Nonsense("attached")),
+        }
+    }
+
+    /// Has a task done, through the gate.
+    pub(super) async fn perform(
+        &self,
+        identity: Identity,
+        task: Task,
+    ) -> Result<Done, EndpointError> {
+        let gate = self.gate.as_ref().expect("a gate, which does tasks");
+        let user = self.user.to_string();
+        let credential = credential(identity, &user);
+        let opening = Opening::Account { user, credential, task };
+        let opened = self.through(gate, opening, self.cable.lay_log(), Phase::Login).await?.0;
+        match opened {
+            Opened::Done(done) => Ok(done),
+            Opened::Refused(refusal) => Err(EndpointError::Refused(refusal)),
+            _ => Err(EndpointError::Nonsense("attached")),
         }
     }
 
@@ -117,7 +136,7 @@ impl Line {
         let who = Authenticated {
             account: account.id,
             user: account.name,
-            password: account.password,
+            authority: Authority::Password(account.password.unwrap_or_default()),
             purpose,
             key: self.key.public(),
             replaces,
@@ -135,7 +154,7 @@ impl Line {
         let (engine, _) = self.reach()?;
         let Ticket { session, secret, epoch, durable, attempt } = ticket;
         let (user, binding) = (self.user.clone(), Binding::default());
-        let proof = self.key.prove(session, binding);
+        let proof = self.key.prove_session(session, binding);
         let user_name = user.to_string();
         let Bid { wish, terms } = bid;
         let request = Resume {
@@ -180,8 +199,20 @@ impl Line {
                 Ok(LogLink { grant, missed, reader, writer })
             }
             (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
-            (Opened::Attached | Opened::Session(_), ..) => Err(EndpointError::Nonsense("attached")),
+            _ => Err(EndpointError::Nonsense("attached")),
         }
+    }
+}
+
+/// What a client shows on a simulated connection, all of which have the same binding.
+fn credential(identity: Identity, user: &str) -> Credential {
+    match identity {
+        Identity::Password(password) => Credential::Password(password),
+        Identity::Device(key) => {
+            let proof = key.prove_device(user, Binding::default());
+            Credential::Device { key: key.public(), proof }
+        }
+        Identity::Invitation(code) => Credential::Invitation(code),
     }
 }
 
@@ -189,8 +220,8 @@ impl Dial for Line {
     fn log_link(&self, begin: Begin) -> Dialling<'_, LogLink> {
         Box::pin(async move {
             match begin {
-                Begin::New { password, purpose, replaces, terms } => {
-                    self.log_in(password, purpose, replaces, terms).await
+                Begin::New { identity, purpose, replaces, terms } => {
+                    self.log_in(identity, purpose, replaces, terms).await
                 }
                 Begin::Resume(ticket, bid) => self.resume(ticket, bid).await,
             }
@@ -219,9 +250,7 @@ impl Dial for Line {
             match opened {
                 (Opened::Attached, reader, writer) => Ok((reader, writer)),
                 (Opened::Refused(refusal), ..) => Err(EndpointError::Refused(refusal)),
-                (Opened::Session(_) | Opened::Resumed(_) | Opened::Returned(_), ..) => {
-                    Err(EndpointError::Nonsense("logged in"))
-                }
+                _ => Err(EndpointError::Nonsense("logged in")),
             }
         })
     }

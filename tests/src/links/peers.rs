@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use xfer_client::connect::{Begin, Dial, EndpointError, NewSession};
+use xfer_client::connect::{Begin, Dial, EndpointError, Identity, NewSession};
 use xfer_client::core::{Options, Owners};
 use xfer_client::drive::{Client, Journal, Rescue, Surroundings};
 use xfer_client::offline::Unsent;
-use xfer_link::proof::SessionKey;
-use xfer_protocol::message::{DeliveryHead, Opened, Password, Purpose, Silence};
+use xfer_link::proof::SigningKey;
+use xfer_protocol::message::{DeliveryHead, Done, Opened, Password, Purpose, Silence, Task};
 use xfer_protocol::tree::{Owner, Quota};
 use xfer_protocol::{ContentId, Name, Seq, SessionId, Timestamp};
 use xfer_server::engine::{Clock, Engine, Settings, SystemClock};
@@ -90,7 +90,7 @@ pub struct Peer {
     /// The session's public name.
     pub session: SessionId,
     /// Proves that the session is this client's.
-    pub key: Arc<SessionKey>,
+    pub key: Arc<SigningKey>,
 }
 
 /// The machine that a client runs on.
@@ -100,6 +100,8 @@ pub struct Machine {
     pub replaces: Option<SessionId>,
     /// What it keeps of the session, on its disk.
     pub disk: Option<Arc<LocalDisk>>,
+    /// Its key for the account; without one, it logs in with the password.
+    pub device: Option<Arc<SigningKey>>,
 }
 
 /// Options for a client with more memory than it can use.
@@ -163,7 +165,7 @@ impl Host {
         let serving = Serving { older: OlderDatabase::Refuse, keep_lost_days: 1 };
         let store = xfer_store::open(&Location::Memory, Use::Serve(serving)).await.unwrap();
         for user in users {
-            let (name, password) = (name(user), "hash".to_owned());
+            let (name, password) = (name(user), Some("hash".to_owned()));
             let new = NewAccount { name, password, quota, inbox, time: Timestamp::default() };
             store.accounts.create(new).await.unwrap();
         }
@@ -353,10 +355,12 @@ impl Host {
         purpose: Purpose,
         options: Options,
     ) -> Result<Peer, EndpointError> {
-        let key = Arc::new(SessionKey::generate().unwrap());
+        let key = Arc::new(SigningKey::generate().unwrap());
         let dial = self.line(user, &key, cable);
-        let (password, terms) = (Password(PASSWORD.to_vec()), options.terms());
-        let begin = Begin::New { password, purpose, replaces: machine.replaces, terms };
+        let password = || Identity::Password(Password(PASSWORD.to_vec()));
+        let identity = machine.device.clone().map_or_else(password, Identity::Device);
+        let terms = options.terms();
+        let begin = Begin::New { identity, purpose, replaces: machine.replaces, terms };
         let link = dial.log_link(begin).await?;
         let mut surroundings = self.surroundings.clone();
         if let Some(disk) = &machine.disk {
@@ -369,6 +373,21 @@ impl Host {
         Ok(Peer { client, cable: cable.clone(), applied, session, key })
     }
 
+    /// Has a task done for an account over a cable. There must be a guard.
+    ///
+    /// # Errors
+    /// If the server refuses, or the link breaks.
+    pub async fn perform_over(
+        &self,
+        cable: &Cable,
+        user: &str,
+        identity: Identity,
+        task: Task,
+    ) -> Result<Done, EndpointError> {
+        let key = Arc::new(SigningKey::generate().unwrap());
+        self.line(user, &key, cable).perform(identity, task).await
+    }
+
     /// Sends over this cable what a client has left on a disk; its session is proved by this key.
     ///
     /// # Errors
@@ -376,7 +395,7 @@ impl Host {
     pub async fn settle(
         &self,
         user: &str,
-        (disk, key): (&Arc<LocalDisk>, &Arc<SessionKey>),
+        (disk, key): (&Arc<LocalDisk>, &Arc<SigningKey>),
         options: &Options,
         cable: &Cable,
     ) -> Result<(), Unsent> {
@@ -387,7 +406,7 @@ impl Host {
     }
 
     /// The way to the engine over a cable.
-    fn line(&self, user: &str, key: &Arc<SessionKey>, cable: &Cable) -> Arc<Line> {
+    fn line(&self, user: &str, key: &Arc<SigningKey>, cable: &Cable) -> Arc<Line> {
         let (reached, gate, hides) = (self.reached.clone(), self.gate.clone(), self.hides.clone());
         let (key, cable) = (key.clone(), cable.clone());
         Arc::new(Line { reached, gate, user: name(user), key, cable, hides })

@@ -16,7 +16,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
-    ALPN, ClientHello, Opened, Opening, Password, PublicKey, Purpose, ServerHello, Terms,
+    ALPN, ClientHello, Credential, Opened, Opening, Password, PublicKey, Purpose, ServerHello,
+    Terms,
 };
 
 use crate::{PATIENCE, wait_until};
@@ -144,12 +145,12 @@ impl Coming {
 
     async fn guess(&self, stream: &mut TlsStream<TcpStream>) -> std::io::Result<()> {
         let user = format!("user{}", self.arrived.load(Ordering::Relaxed));
-        let password = Password(b"a guess".to_vec());
+        let credential = Credential::Password(Password(b"a guess".to_vec()));
         let (purpose, host) = (Purpose::Mount, "stranger".to_owned());
         let (key, replaces) = (PublicKey::default(), None);
         let opening = Opening::Login {
             user,
-            password,
+            credential,
             purpose,
             host,
             key,

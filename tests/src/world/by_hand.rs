@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use xfer_client::connect::{KnownHosts, NewSession, Target, TrustMode, TrustPolicy, reach};
+use xfer_client::connect::{
+    Identity, KnownHosts, NewSession, Target, TrustMode, TrustPolicy, reach,
+};
 use xfer_mount::command::terminal::OnTerminal;
 use xfer_protocol::Name;
 use xfer_protocol::message::{Password, Purpose, Terms};
@@ -36,6 +38,7 @@ pub async fn login_with(
     let contact = reach(&target, &mode).await.map_err(|error| error.to_string())?;
     let policy = TrustPolicy { mode, known_hosts };
     let peer = contact.trust(&policy, &mut OnTerminal).map_err(|error| error.to_string())?;
-    let login = peer.login(Password(password), Purpose::Mount, None, Terms::default());
+    let login =
+        peer.login(Identity::Password(Password(password)), Purpose::Mount, None, Terms::default());
     Ok(login.await.map_err(|error| error.to_string())?.session)
 }

@@ -119,11 +119,23 @@ impl World {
         command.env("HOME", self.home()).env("XDG_RUNTIME_DIR", self.home().join("run"))
     }
 
+    /// Runs `xfer` with these arguments.
+    #[track_caller]
+    pub fn xfer(&self, arguments: &[&str]) -> Finished {
+        run_within(&mut self.xfer_command(arguments), PATIENCE)
+    }
+
+    /// `xfer` with these arguments.
+    pub fn xfer_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program("xfer"));
+        self.at_home(command.args(arguments));
+        command
+    }
+
     /// Runs `xfer rescue` with these arguments.
     #[track_caller]
     pub fn rescue(&self, arguments: &[&str]) -> Finished {
-        let mut command = Command::new(program("xfer"));
-        run_within(self.at_home(command.arg("rescue").args(arguments)), PATIENCE)
+        self.xfer(&[&["rescue"], arguments].concat())
     }
 
     /// The name of the only rescue that there is.

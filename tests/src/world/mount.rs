@@ -19,7 +19,7 @@ pub struct Mounting<'a> {
     root: PathBuf,
     host: Option<String>,
     address: SocketAddr,
-    password_file: PathBuf,
+    password_file: Option<PathBuf>,
     options: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -33,7 +33,7 @@ impl<'a> Mounting<'a> {
             root: world.mount_point(user),
             host: None,
             address: world.server.address,
-            password_file: world.password_file(user),
+            password_file: Some(world.password_file(user)),
             options: Vec::new(),
             environment: Vec::new(),
         }
@@ -70,7 +70,14 @@ impl<'a> Mounting<'a> {
     /// Takes the password from another file.
     #[must_use]
     pub fn password_file(mut self, file: &Path) -> Self {
-        self.password_file = file.to_owned();
+        self.password_file = Some(file.to_owned());
+        self
+    }
+
+    /// Gives no password, so that this machine's key is used.
+    #[must_use]
+    pub fn by_key(mut self) -> Self {
+        self.password_file = None;
         self
     }
 
@@ -93,7 +100,9 @@ impl<'a> Mounting<'a> {
         let mut command = Command::new(&self.program);
         self.world.at_home(&mut command).envs(self.environment.iter().cloned());
         command.args(&self.options).arg("--fingerprint").arg(&self.world.server.fingerprint);
-        command.arg("--password-file").arg(&self.password_file);
+        if let Some(file) = &self.password_file {
+            command.arg("--password-file").arg(file);
+        }
         let server = match &self.host {
             Some(host) => format!("{host}:{}", self.address.port()),
             None => self.address.to_string(),

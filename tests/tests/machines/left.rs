@@ -29,7 +29,7 @@ fn options() -> Options {
 /// A client that works offline, on a machine of its own.
 async fn offline(host: &Host, purpose: Purpose) -> (Peer, Arc<LocalDisk>) {
     let disk = Arc::new(LocalDisk::new(false));
-    let machine = Machine { replaces: None, disk: Some(disk.clone()) };
+    let machine = Machine { disk: Some(disk.clone()), ..Machine::default() };
     let mounted = host.mount_on(&machine, "alice", purpose, options(), Wiring::default()).await;
     (mounted.unwrap(), disk)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use xfer_client::core::{Change, Trace};
 use xfer_client::offline::Unsent;
-use xfer_link::proof::SessionKey;
+use xfer_link::proof::SigningKey;
 use xfer_protocol::tree::Action;
 use xfer_protocol::{Name, Seq, SessionId};
 use xfer_tests::Random;
@@ -31,7 +31,7 @@ pub struct Machine {
     /// Its disk.
     pub disk: Arc<LocalDisk>,
     /// Proves that the session is this client's.
-    pub key: Arc<SessionKey>,
+    pub key: Arc<SigningKey>,
 }
 
 /// What a client has left.

@@ -210,7 +210,7 @@ impl User {
         let log_lag = Duration::from_millis(*random.pick(&LOG_LAGS_MS));
         let wiring = Wiring { tap: Some(tap.clone()), lag, log_lag, ..Wiring::default() };
         let disk = Arc::new(LocalDisk::new(self.flaw == Flaw::KeepsLate));
-        let on = peers::Machine { replaces, disk: Some(disk.clone()) };
+        let on = peers::Machine { replaces, disk: Some(disk.clone()), device: None };
         let mount = || host.mount_on(&on, name, purpose, options.clone(), wiring.clone());
         let mut peer = mount().await;
         // The server may not have heard of the end of another client.

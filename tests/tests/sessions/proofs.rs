@@ -6,12 +6,12 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use xfer_link::proof::SessionKey;
+use xfer_link::proof::SigningKey;
 use xfer_link::{receive, send};
 use xfer_protocol::frame::Bounds;
 use xfer_protocol::message::{
-    BINDING_LABEL, Binding, ClientHello, Grant, Opened, Opening, Password, Purpose, Refusal,
-    Resume, ServerHello, Terms, Wish,
+    BINDING_LABEL, Binding, ClientHello, Credential, Grant, Opened, Opening, Password, Purpose,
+    Refusal, Resume, ServerHello, Terms, Wish,
 };
 use xfer_protocol::{Name, Seq};
 use xfer_tests::{World, accounts, strangers};
@@ -42,10 +42,10 @@ impl Connection {
         receive(&mut self.0, Bounds::OPEN).await.unwrap().0
     }
 
-    async fn log_in(&mut self, key: &SessionKey) -> Grant {
+    async fn log_in(&mut self, key: &SigningKey) -> Grant {
         let opened = self.open(Opening::Login {
             user: "alice".to_owned(),
-            password: Password(accounts::PASSWORD.into()),
+            credential: Credential::Password(Password(accounts::PASSWORD.into())),
             purpose: Purpose::Mount,
             host: "laptop".to_owned(),
             key: key.public(),
@@ -69,7 +69,7 @@ impl Connection {
 }
 
 /// The request for the session of a grant over the connection with this binding.
-fn request(grant: &Grant, key: &SessionKey, binding: Binding, attempt: u64) -> Resume {
+fn request(grant: &Grant, key: &SigningKey, binding: Binding, attempt: u64) -> Resume {
     Resume {
         user: "alice".to_owned(),
         session: grant.session,
@@ -79,7 +79,7 @@ fn request(grant: &Grant, key: &SessionKey, binding: Binding, attempt: u64) -> R
         attempt,
         wish: Wish::Now,
         terms: Terms::default(),
-        proof: key.prove(grant.session, binding),
+        proof: key.prove_session(grant.session, binding),
     }
 }
 
@@ -87,7 +87,7 @@ fn request(grant: &Grant, key: &SessionKey, binding: Binding, attempt: u64) -> R
 fn a_resume_that_was_stolen_or_recorded_is_worthless_on_any_other_connection() {
     let world = World::of_many(&[Name::new(b"alice").unwrap()]);
     Runtime::new().unwrap().block_on(async {
-        let (key, other_key) = (SessionKey::generate().unwrap(), SessionKey::generate().unwrap());
+        let (key, other_key) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
         let grant = Connection::new(&world).await.log_in(&key).await;
         // A request that never arrives: its secret is still the right one, and it is the first.
         let cut_off = Connection::new(&world).await.binding();

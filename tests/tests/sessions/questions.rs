@@ -94,14 +94,14 @@ fn a_question_that_is_interrupted_leaves_the_terminal_as_it_was_and_says_so() {
     passwd.args(["user", "passwd", "alice", "--store"]).arg(world.server.store());
     let mut remove = Command::new(program("xfer-server"));
     remove.args(["user", "remove", "alice", "--store"]).arg(world.server.store());
-    let trust = "(yes/no)? ";
+    let trust = "(yes/no/the fingerprint)? ";
     let questions = [
         Question { command: &background, before: &[], question: trust, hidden: false },
         Question { command: &foreground, before: &[], question: trust, hidden: false },
         Question {
             command: &background,
             before: &[(trust, "perhaps\r")],
-            question: "type yes or no: ",
+            question: "type yes, no or the fingerprint: ",
             hidden: false,
         },
         Question { command: &trusted, before: &[], question: "Password of alice@", hidden: true },
@@ -128,7 +128,7 @@ fn answers_that_are_typed_mount_and_are_not_shown_if_they_are_secret() {
     let world = World::new(&["alice"]);
     let known_hosts = world.outside().join("known_hosts");
     let mut program = OnPty::start(&mount(&world, &[], &known_hosts));
-    program.says("(yes/no)? ");
+    program.says("(yes/no/the fingerprint)? ");
     program.types("yes\r");
     program.says("Password of alice@");
     program.types("the password of alice\r");

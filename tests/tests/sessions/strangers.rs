@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use xfer_client::connect::{
-    ConnectError, Credentials, KnownHosts, Login, Target, TrustMode, TrustPolicy, reach,
+    ConnectError, Credentials, Identity, KnownHosts, Login, Target, TrustMode, TrustPolicy, reach,
 };
 use xfer_mount::command::terminal::OnTerminal;
 use xfer_protocol::Name;
@@ -60,8 +60,13 @@ impl Way {
         let contact = reach(&target, &mode).await?;
         let policy = TrustPolicy { mode, known_hosts: KnownHosts::new(known_hosts) };
         let peer = contact.trust(&policy, &mut OnTerminal)?;
-        peer.login(Password(accounts::PASSWORD.into()), Purpose::Mount, None, Terms::default())
-            .await
+        peer.login(
+            Identity::Password(Password(accounts::PASSWORD.into())),
+            Purpose::Mount,
+            None,
+            Terms::default(),
+        )
+        .await
     }
 }
 

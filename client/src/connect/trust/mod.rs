@@ -172,17 +172,26 @@ impl TrustPolicy {
 fn agree(endpoint: &str, shown: Fingerprint, asker: &mut dyn Asker) -> Result<(), TrustError> {
     let mut question = format!(
         "The server {endpoint} is not known yet. Its certificate is\n  {shown}\n\
-         Does `xfer-server fingerprint` on the server say the same, and do you trust it (yes/no)? "
+         Does `xfer-server fingerprint` on the server say the same, and do you trust it (yes/no/the fingerprint)? "
     );
     loop {
         let answer = asker.ask(&question).map_err(|why| match why {
             NoAnswer::Nobody => TrustError::Unknown { endpoint: endpoint.to_owned(), shown },
             NoAnswer::Interrupted => TrustError::Interrupted,
         })?;
-        match answer.trim().to_ascii_lowercase().as_str() {
-            "yes" => return Ok(()),
-            "no" | "" => return Err(TrustError::Declined { endpoint: endpoint.to_owned() }),
-            _ => "Please type yes or no: ".clone_into(&mut question),
+        let answer = answer.trim().to_ascii_lowercase();
+        let declined = || TrustError::Declined { endpoint: endpoint.to_owned() };
+        match (answer.as_str(), answer.parse::<Fingerprint>()) {
+            ("yes", _) => return Ok(()),
+            ("no" | "", _) => return Err(declined()),
+            (_, Ok(expected)) if expected == shown => return Ok(()),
+            (_, Ok(expected)) => {
+                let endpoint = endpoint.to_owned();
+                return Err(TrustError::NotAsAsked { endpoint, expected, shown });
+            }
+            (_, Err(_)) => {
+                "Please type yes, no or the fingerprint: ".clone_into(&mut question);
+            }
         }
     }
 }
@@ -192,14 +201,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    struct Script(Vec<&'static str>, usize);
+    struct Script(Vec<String>, usize);
 
     impl Asker for Script {
         fn ask(&mut self, _question: &str) -> Result<String, NoAnswer> {
             self.1 += 1;
             match self.0.is_empty() {
                 true => Err(NoAnswer::Nobody),
-                false => Ok(self.0.remove(0).to_owned()),
+                false => Ok(self.0.remove(0)),
             }
         }
     }
@@ -216,8 +225,9 @@ mod tests {
     }
 
     impl Case {
-        fn decide(&self, key: &[u8], answers: &[&'static str]) -> (Result<(), TrustError>, usize) {
-            let mut script = Script(answers.to_vec(), 0);
+        fn decide(&self, key: &[u8], answers: &[&str]) -> (Result<(), TrustError>, usize) {
+            let answers = answers.iter().map(|answer| (*answer).to_owned());
+            let mut script = Script(answers.collect(), 0);
             (self.policy.decide("h:1", Fingerprint::of(key), &mut script), script.1)
         }
     }
@@ -229,6 +239,18 @@ mod tests {
         assert!(first.is_ok() && asked == 2);
         let (second, asked) = case.decide(b"key", &[]);
         assert!(second.is_ok() && asked == 0);
+    }
+
+    #[test]
+    fn the_fingerprint_itself_is_a_yes_and_another_one_is_a_no() {
+        let case = case(TrustMode::Ask);
+        let pasted = |key: &[u8]| format!("{}\n", Fingerprint::of(key));
+        let (refused, asked) = case.decide(b"key", &[&pasted(b"other")]);
+        assert!(matches!(refused, Err(TrustError::NotAsAsked { .. })) && asked == 1);
+        assert!(!case.policy.known_hosts.path().exists());
+        let (accepted, asked) = case.decide(b"key", &["sha256:12", &pasted(b"key").to_uppercase()]);
+        assert!(accepted.is_ok() && asked == 2);
+        assert!(case.decide(b"key", &[]).0.is_ok(), "it is remembered");
     }
 
     #[test]

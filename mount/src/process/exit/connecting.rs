@@ -21,6 +21,9 @@ fn line(error: &ConnectError) -> String {
         ConnectError::Endpoint { error: EndpointError::Refused(Refusal::InUse { .. }), .. } => {
             format!("{error}; use --takeover to take the tree from that one")
         }
+        ConnectError::Endpoint { endpoint, error: EndpointError::Refused(Refusal::UnknownKey) } => {
+            format!("{error}: xfer login {endpoint}")
+        }
         ConnectError::Trust(TrustError::Unknown { shown, .. }) => format!(
             "{error}: if `xfer-server fingerprint` on the server prints the same, mount with \
              --fingerprint {shown}"
@@ -75,7 +78,12 @@ fn of_endpoint(error: &EndpointError) -> Exit {
 
 fn of_refusal(refusal: &Refusal) -> Exit {
     match refusal {
-        Refusal::WrongPassword => Exit::WrongPassword,
+        Refusal::WrongPassword
+        | Refusal::UnknownKey
+        | Refusal::KeysOnly
+        | Refusal::UsedInvitation
+        | Refusal::PasswordNeeded => Exit::WrongPassword,
+        Refusal::TooManyKeys => Exit::Other,
         Refusal::Blocked { .. } => Exit::Blocked,
         Refusal::InUse { .. } | Refusal::Claimed => Exit::InUse,
         Refusal::NoSession

@@ -196,6 +196,7 @@ mod tests {
     use crate::engine::seats::seat::Seat;
     use crate::engine::session::Ends;
     use crate::engine::session::lending::{Loan, lend};
+    use crate::login::authority::Authority;
     use crate::login::opening::Authenticated;
 
     const PATIENCE: Duration = Duration::from_secs(10);
@@ -207,7 +208,7 @@ mod tests {
         let auth = Authenticated {
             account: AccountId(1),
             user: Name::new(b"alice").unwrap(),
-            password: "hash".to_owned(),
+            authority: Authority::Password("hash".to_owned()),
             purpose: Purpose::Mount,
             key: PublicKey::default(),
             replaces: None,

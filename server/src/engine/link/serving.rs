@@ -26,6 +26,7 @@ use crate::engine::session::begin::{Begun, begin, resume};
 use crate::engine::session::lending::{Lent, lend};
 use crate::engine::session::queues::News;
 use crate::login::opening::Authenticated;
+use crate::login::tasks::TaskDone;
 use xfer_link::patience::Patient;
 use xfer_link::send;
 use xfer_protocol::Name;
@@ -68,6 +69,19 @@ impl Engine {
                 self.refuse(refusal, writer).await;
             }
         }
+    }
+
+    /// Answers a link whose client had a task done, once the sessions that lost their right to be by it
+    /// have been told to end.
+    pub async fn run_task<W>(self: &Arc<Self>, task: TaskDone, writer: W)
+    where
+        W: AsyncWrite + Unpin,
+    {
+        let TaskDone { user, done, takes_rights } = task;
+        if takes_rights {
+            self.account_changed(&user).await;
+        }
+        answer(&mut Patient::new(writer, SILENCE), &Opened::Done(done)).await;
     }
 
     /// Refuses a link.

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
-use xfer_link::proof::is_proved;
+use xfer_link::proof::is_own_session;
 use xfer_protocol::Name;
 use xfer_protocol::message::{Refusal, Resume, Secret};
 use xfer_store::{Account, AccountId, Resumable, SecretHash, StoreError};
 
 use crate::engine::Engine;
+use crate::login::authority::Authority;
 use crate::login::opening::Resuming;
 
 /// The most proofs that are checked at a time.
@@ -29,8 +30,8 @@ const TURN_MAX: Duration = Duration::from_secs(10);
 pub struct Proved {
     pub(crate) account: AccountId,
     pub(crate) user: Name,
-    /// The hash of the account's password when the proof was checked.
-    pub(crate) password: String,
+    /// By what right the session exists.
+    pub(crate) authority: Authority,
     /// The session, as the store knew it when the proof was checked.
     pub(crate) known: Resumable,
     pub(crate) request: Resume,
@@ -62,13 +63,13 @@ impl Engine {
         };
         let known = store.trees.session_of(account.id, request.session).await?;
         let is_own =
-            |known: &Resumable| is_proved(known.key, known.session, binding, request.proof);
+            |known: &Resumable| is_own_session(known.key, known.session, binding, request.proof);
         let Some(known) = known.filter(is_own) else { return Ok(Err(Refusal::NoSession)) };
         if let Err(refusal) = check(&account, &known, &request) {
             return Ok(Err(refusal));
         }
-        let Account { id, password, .. } = account;
-        Ok(Ok(Proved { account: id, user, password, known, request, address }))
+        let authority = Authority::of(&known, &account);
+        Ok(Ok(Proved { account: account.id, user, authority, known, request, address }))
     }
 }
 

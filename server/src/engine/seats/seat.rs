@@ -11,11 +11,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use xfer_protocol::message::{Refusal, Resume, Secret, Terms};
 use xfer_protocol::{Name, SessionId, Timestamp};
-use xfer_store::{Account, AccountId, Resumable, SecretHash};
+use xfer_store::{Account, AccountId, Resumable, SecretHash, Store, StoreError};
 
 use crate::engine::seats::proof::{Proved, hash};
 use crate::engine::session::counters::Counters;
 use crate::engine::session::orders::Orders;
+use crate::login::authority::Authority;
 use crate::login::opening::Authenticated;
 
 /// The seat of one account, as its present session holds it.
@@ -52,8 +53,8 @@ pub(crate) struct Who {
     pub(crate) host: String,
     pub(crate) address: String,
     pub(crate) since: Timestamp,
-    /// The hash of the password that was given, or that the account had when the session was resumed.
-    password: String,
+    /// By what right the session exists.
+    pub(crate) authority: Authority,
 }
 
 impl Seat {
@@ -67,7 +68,7 @@ impl Seat {
             host: auth.host.clone(),
             address: auth.address.clone(),
             since: SystemTime::now().into(),
-            password: auth.password.clone(),
+            authority: auth.authority.clone(),
         };
         Seat::with_secrets(id, who, 0, auth.terms)
     }
@@ -75,8 +76,8 @@ impl Seat {
     /// Makes the seat of a session that goes on, with new secrets. None if the system gives no
     /// random bytes.
     pub(crate) fn again(proved: &Proved) -> Option<Seat> {
-        let password = proved.password.clone();
-        let known = Who::of(proved.account, &proved.user, &proved.known, password);
+        let authority = proved.authority.clone();
+        let known = Who::of(proved.account, &proved.user, &proved.known, authority);
         let who = Who { address: proved.address.clone(), ..known };
         let Resume { attempt, terms, .. } = proved.request;
         Seat::with_secrets(proved.known.session, who, attempt, terms)
@@ -150,27 +151,37 @@ impl Seat {
             address: self.who.address.clone(),
             since: self.who.since,
             attempt: self.attempt,
+            device: auth.authority.device(),
         }
     }
 }
 
 impl Who {
     /// The client of a session that the store knows.
-    pub(crate) fn of(account: AccountId, user: &Name, known: &Resumable, password: String) -> Who {
+    pub(crate) fn of(
+        account: AccountId,
+        user: &Name,
+        known: &Resumable,
+        authority: Authority,
+    ) -> Who {
         Who {
             account,
             user: user.clone(),
             host: known.host.clone(),
             address: known.address.clone(),
             since: known.since,
-            password,
+            authority,
         }
     }
 
-    /// Whether the present account may still have this session: it is the same account, and its
-    /// password is still the one that the user gave.
-    pub(crate) fn may_be_of(&self, account: &Account) -> bool {
-        account.id == self.account && account.password == self.password
+    /// Whether the present account may still have this session: it is the same account, and the
+    /// client still has the right by which the session exists.
+    pub(crate) async fn may_be_of(
+        &self,
+        account: &Account,
+        store: &Store,
+    ) -> Result<bool, StoreError> {
+        Ok(account.id == self.account && self.authority.holds(store, account).await?)
     }
 
     /// The answer to another client of the account.

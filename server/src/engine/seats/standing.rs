@@ -17,6 +17,7 @@ use xfer_store::{Account, Resumable};
 use crate::engine::seats::seat::Who;
 use crate::engine::session::counters::Counts;
 use crate::engine::session::{Session, SessionInfo};
+use crate::login::authority::Authority;
 
 /// The longest time that a seat stands.
 const LEASE: Duration = Duration::from_millis(LEASE_MS);
@@ -51,7 +52,8 @@ impl Standing {
 
     /// The seat of a session in the store, which its client may resume.
     pub(crate) fn found(known: &Resumable, account: &Account, since: Instant) -> Standing {
-        let who = Who::of(account.id, &account.name, known, account.password.clone());
+        let authority = Authority::of(known, account);
+        let who = Who::of(account.id, &account.name, known, authority);
         let position = (account.epoch, account.applied);
         Standing { session: known.session, who, since, position, asked: None, is_heard: true }
     }
@@ -108,8 +110,9 @@ mod tests {
                 address: "address".to_owned(),
                 since: Timestamp::default(),
                 attempt: 0,
+                device: None,
             },
-            "hash".to_owned(),
+            Authority::Password("hash".to_owned()),
         );
         let position = (Epoch(1), Seq(1));
         let session = SessionId([1; 16]);

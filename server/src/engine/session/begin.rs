@@ -17,6 +17,7 @@ use crate::engine::session::Session;
 use crate::engine::stores::Stores;
 use crate::engine::tree::Tree;
 use crate::engine::tree::numbers::Numbers;
+use crate::login::authority::Authority;
 use crate::login::opening::Authenticated;
 
 /// The most orphans that are removed in one transaction.
@@ -49,8 +50,8 @@ pub(crate) struct Begun {
 
 /// Begins a session, once its seat is taken, and forgets the one that it replaces.
 ///
-/// A takeover may wait long, so the password may have changed since it was checked. A later change
-/// of the password finds the session in the registry and ends it.
+/// A takeover may wait long, so the client may have lost its right since that was checked. If it
+/// loses it later, the session is found in the registry and ended.
 pub(crate) async fn begin(
     stores: &Stores,
     session: &Session,
@@ -62,9 +63,13 @@ pub(crate) async fn begin(
     let by = Beginner::Client { session: session.seat.resumable(auth), replaces };
     let begun = trees.begin(session.account(), by).await.map_err(failed)?;
     let (account, epoch) = (begun.account.id, begun.account.epoch);
-    let started = match session.seat.who.may_be_of(&begun.account) {
-        true => start_new(stores, session, begun).await.map_err(failed),
-        false => Err(Refusal::WrongPassword),
+    let started = match session.seat.who.may_be_of(&begun.account, &stores.store).await {
+        Ok(true) => start_new(stores, session, begun).await.map_err(failed),
+        Ok(false) => Err(match auth.authority {
+            Authority::Password(_) => Refusal::WrongPassword,
+            Authority::Device(_) => Refusal::UnknownKey,
+        }),
+        Err(error) => Err(failed(error)),
     };
     // A session that no client was granted can't be resumed, and must keep nobody out.
     if started.is_err()

@@ -17,6 +17,7 @@ mod trims;
 mod deliveries;
 mod accounts;
 mod failures;
+mod keys;
 #[cfg(test)]
 mod tests;
 

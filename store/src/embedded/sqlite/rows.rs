@@ -3,7 +3,7 @@
 //! Unsigned numbers are stored as the signed ones with the same bits. The database's content is not
 //! trusted: a row that makes no sense is an error, never a panic.
 
-use rusqlite::types::FromSql;
+use rusqlite::types::{FromSql, ValueRef};
 use rusqlite::{Connection, Params, Row, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -188,6 +188,17 @@ pub(super) fn read_id(row: &Row<'_>, place: usize) -> Result<Option<u64>, StoreE
 pub(super) fn read_time(row: &Row<'_>, first: usize) -> Result<Timestamp, StoreError> {
     Timestamp::new(row.get(first)?, row.get(first + 1)?)
         .ok_or_else(|| damaged("a time with a second of nanoseconds"))
+}
+
+/// Reads a time that may be missing from two columns.
+pub(super) fn read_time_or_none(
+    row: &Row<'_>,
+    first: usize,
+) -> Result<Option<Timestamp>, StoreError> {
+    match row.get_ref(first)? {
+        ValueRef::Null => Ok(None),
+        _ => read_time(row, first).map(Some),
+    }
 }
 
 pub(super) fn read_name(row: &Row<'_>, place: usize) -> Result<Name, StoreError> {

@@ -4,7 +4,8 @@
 //!
 //! A [`Scene`] is what happens on one or two machines, and a [`Round`] is one time of it. In the first
 //! round no link ends. In each other one, one link ends once: after as many bytes as that round is
-//! about. Here is how; the scenes are in [`session`], [`reads`], [`openings`], [`seats`] and [`endings`].
+//! about. Here is how; the scenes are in [`session`], [`reads`], [`openings`], [`seats`], [`endings`] and
+//! [`accounts`].
 #![allow(clippy::unwrap_used)]
 
 mod session;
@@ -12,6 +13,7 @@ mod reads;
 mod openings;
 mod seats;
 mod endings;
+mod accounts;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -63,8 +65,8 @@ struct Scene {
 type Played = Pin<Box<dyn Future<Output = ()>>>;
 
 /// All scenes.
-const SCENES: [Scene; 5] =
-    [session::SCENE, reads::SCENE, openings::SCENE, seats::SCENE, endings::SCENE];
+const SCENES: [Scene; 6] =
+    [session::SCENE, reads::SCENE, openings::SCENE, seats::SCENE, endings::SCENE, accounts::SCENE];
 
 /// Where a link is cut.
 #[derive(Clone, Copy)]
@@ -278,6 +280,8 @@ const ELSEWHERE: &[(&str, &[Kind])] = &[
             ("Refusal", "Busy"),
             ("Refusal", "Blocked"),
             ("Refusal", "RolledBack"),
+            ("Refusal", "KeysOnly"),
+            ("Refusal", "TooManyKeys"),
         ],
     ),
     (
@@ -286,6 +290,15 @@ const ELSEWHERE: &[(&str, &[Kind])] = &[
             ("ReadError", "OtherContent"),
             ("ReadError", "NoDirectory"),
             ("DeliveryState", "Unknown"),
+        ],
+    ),
+    (
+        "a password is hashed, which takes too long for so many rounds; to set it twice does no harm",
+        &[
+            ("Task", "SetPassword"),
+            ("KeysThen", "Stay"),
+            ("KeysThen", "AreRevokedBut"),
+            ("Done", "PasswordSet"),
         ],
     ),
     ("10,000 nodes must change, and it is shorter than their list", &[("Changed", "All")]),

@@ -21,7 +21,7 @@ pub(super) const SCENE: Scene = Scene::on(1, 250, |round| Box::pin(play(round)))
 
 async fn play(round: Arc<Round>) {
     let host = Round::host(&["alice"]).await;
-    let password = host.account(&name("alice")).await.password;
+    let password = host.account(&name("alice")).await.password.unwrap();
     set_password(&host, "$argon2id$v=19$m=8,t=1,p=1$Y2hlYXAgZm9yIHRlc3RzIQ$AAAAAAAAAAAAAAAAAAAAAA")
         .await;
     assert_eq!(round.refused(0, &host).await, Refusal::WrongPassword);

@@ -77,7 +77,7 @@ async fn live(host: &Host, alice: &Files, bob: &Files) {
         alice.write(format!("many/{number}"), &Bytes::from_static(b"x")).await.unwrap();
     }
     host.set_quota(&name("alice"), QUOTA).await;
-    let (password, time) = (String::new(), Timestamp::default());
+    let (password, time) = (None, Timestamp::default());
     let carol = name("carol");
     let new = NewAccount { name: carol.clone(), password, quota: QUOTA, inbox: QUOTA, time };
     host.store.accounts.create(new).await.unwrap();

@@ -14,9 +14,27 @@ use super::{SqliteStore, claim};
 use crate::{Account, AccountId, NewAccount, StoreError};
 
 pub(super) use dormant::note_changes;
+pub(super) use sessions::forget_begun_by as forget_sessions_by;
+
+/// The condition for accounts that exist and are not being removed (see
+/// [`removal`]).
+macro_rules! living {
+    () => {
+        "substr(name, 1, 1) <> x'2f'"
+    };
+}
+pub(super) use living;
 
 impl SqliteStore {
     /// Creates an account, with a tree that has its root, its inbox and its outbox.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn create(&self, new: &NewAccount) -> Result<AccountId, StoreError> {
+        self.write(|writer| create(writer, new))
+    }
+
+    /// Creates an account with a password, as [`SqliteStore::create`] does.
     ///
     /// # Errors
     /// If the database fails.
@@ -28,9 +46,8 @@ impl SqliteStore {
         inbox: Quota,
         time: Timestamp,
     ) -> Result<AccountId, StoreError> {
-        let (name, password) = (name.clone(), password.to_owned());
-        let new = NewAccount { name, password, quota, inbox, time };
-        self.write(|writer| create(writer, &new))
+        let (name, password) = (name.clone(), Some(password.to_owned()));
+        self.create(&NewAccount { name, password, quota, inbox, time })
     }
 
     /// An account by its name.
@@ -55,6 +72,16 @@ impl SqliteStore {
     /// If the database fails.
     pub fn set_password(&self, account: AccountId, password: &str) -> Result<(), StoreError> {
         self.write(|writer| set_password(writer, account, password))
+    }
+
+    /// Sets whether an account takes passwords.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn set_takes_passwords(&self, account: AccountId, takes: bool) -> Result<(), StoreError> {
+        let sql = concat!("UPDATE accounts SET takes_passwords = ? WHERE id = ? AND ", living!());
+        let params = params![takes, account.0.cast_signed()];
+        self.write(|writer| must_exist(change(writer, sql, params)?))
     }
 
     /// Sets the quota of an account's tree.
@@ -104,18 +131,10 @@ impl SqliteStore {
 macro_rules! columns {
     () => {
         "id, name, password, quota_bytes, quota_nodes, inbox_bytes, inbox_nodes,
-         usage_bytes, usage_nodes, applied, epoch, tidied, waiting_bytes, waiting_items"
+         usage_bytes, usage_nodes, applied, epoch, tidied, waiting_bytes, waiting_items,
+         takes_passwords"
     };
 }
-
-/// The condition for accounts that exist and are not being removed (see
-/// [`removal`]).
-macro_rules! living {
-    () => {
-        "substr(name, 1, 1) <> x'2f'"
-    };
-}
-pub(super) use living;
 
 pub(super) fn create(
     transaction: &Transaction<'_>,
@@ -129,7 +148,7 @@ pub(super) fn create(
     let charged: u64 = nodes.iter().map(|(_, _, node)| node.charge()).sum();
     let params = params![
         new.name.as_bytes(),
-        new.password,
+        new.password.as_deref().unwrap_or_default(),
         new.quota.bytes.cast_signed(),
         new.quota.nodes.cast_signed(),
         new.inbox.bytes.cast_signed(),
@@ -202,7 +221,7 @@ pub(super) fn set_password(
     let sql = concat!("UPDATE accounts SET password = ? WHERE id = ? AND ", living!());
     must_exist(change(transaction, sql, params![password, account.0.cast_signed()])?)?;
     // Someone else who knew the old password may have begun one.
-    sessions::forget_all(transaction, account)
+    sessions::forget_begun_by_password(transaction, account)
 }
 
 pub(super) fn set_quota(
@@ -304,7 +323,7 @@ fn read(row: &Row<'_>) -> Result<Account, StoreError> {
     Ok(Account {
         id: AccountId(number(row, 0)?),
         name: read_name(row, 1)?,
-        password: row.get(2)?,
+        password: Some(row.get(2)?).filter(|password: &String| !password.is_empty()),
         quota: Quota { bytes: number(row, 3)?, nodes: number(row, 4)? },
         inbox: Quota { bytes: number(row, 5)?, nodes: number(row, 6)? },
         usage: Usage { bytes: number(row, 7)?, nodes: number(row, 8)? },
@@ -312,7 +331,15 @@ fn read(row: &Row<'_>) -> Result<Account, StoreError> {
         epoch: Epoch(number(row, 10)?),
         tidied: Epoch(number(row, 11)?),
         waiting: Usage { bytes: number(row, 12)?, nodes: number(row, 13)? },
+        takes_passwords: row.get(14)?,
     })
+}
+
+/// Fails if the account was removed.
+pub(super) fn must_live(connection: &Connection, account: AccountId) -> Result<(), StoreError> {
+    let sql = concat!("SELECT count(*) FROM accounts WHERE id = ? AND ", living!());
+    let count: i64 = value(connection, sql, [account.0.cast_signed()])?;
+    must_exist(usize::from(count > 0))
 }
 
 pub(super) fn must_exist(changed: usize) -> Result<(), StoreError> {

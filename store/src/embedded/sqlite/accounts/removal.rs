@@ -17,7 +17,7 @@ use xfer_protocol::{ContentId, DeliveryId, Timestamp};
 use super::super::contents::refer;
 use super::super::deliveries::{self, Outcome};
 use super::super::rows::{all, change, first, number};
-use super::super::{SqliteStore, trims};
+use super::super::{SqliteStore, keys, trims};
 use super::{living, must_exist, sessions};
 use crate::{AccountId, StoreError};
 
@@ -63,6 +63,7 @@ pub(super) fn retire(transaction: &Transaction<'_>, account: AccountId) -> Resul
         living!()
     );
     must_exist(change(transaction, sql, [account.0.cast_signed()])?)?;
+    keys::forget_all(transaction, account)?;
     sessions::forget_all(transaction, account)
 }
 

@@ -12,16 +12,16 @@ use xfer_protocol::tree::Quota;
 use xfer_protocol::{Epoch, IdRange, SessionId};
 
 use super::super::rows::{all, change, decode, encode, first, number, read_time};
-use super::super::{SqliteStore, accounts, numbers};
+use super::super::{SqliteStore, accounts, keys, numbers};
 use crate::granted;
-use crate::{Account, AccountId, Resumable, Resumed, Resumption, SecretHash, StoreError};
+use crate::{Account, AccountId, Resumable, Resumed, Resumption, Revoked, SecretHash, StoreError};
 
 use super::dormant;
 
 /// The columns that [`read`] reads.
 macro_rules! columns {
     () => {
-        "session, key, secret, shown, host, address, since_secs, since_nanos, attempt"
+        "session, key, secret, shown, host, address, since_secs, since_nanos, attempt, device"
     };
 }
 
@@ -139,6 +139,37 @@ pub(super) fn forget_all(
     dormant::drop_surplus(transaction, account)
 }
 
+/// Forgets those of the account's sessions that a password began.
+pub(super) fn forget_begun_by_password(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+) -> Result<(), StoreError> {
+    let sql = "DELETE FROM sessions WHERE account = ? AND device IS NULL";
+    change(transaction, sql, [account.0.cast_signed()])?;
+    dormant::drop_surplus(transaction, account)
+}
+
+/// Forgets those of the account's sessions that these devices began.
+pub(in crate::embedded::sqlite) fn forget_begun_by(
+    transaction: &Transaction<'_>,
+    account: AccountId,
+    devices: Revoked,
+) -> Result<(), StoreError> {
+    let id = account.0.cast_signed();
+    match devices {
+        Revoked::Key(device) => {
+            let sql = "DELETE FROM sessions WHERE account = ? AND device = ?";
+            change(transaction, sql, params![id, device.0])?;
+        }
+        Revoked::AllBut(kept) => {
+            let sql = "DELETE FROM sessions
+                       WHERE account = ? AND device IS NOT NULL AND device IS NOT ?";
+            change(transaction, sql, params![id, kept.map(|device| device.0)])?;
+        }
+    }
+    dormant::drop_surplus(transaction, account)
+}
+
 fn remove(
     transaction: &Transaction<'_>,
     account: AccountId,
@@ -156,8 +187,8 @@ fn put(
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO sessions (
                    account, session, key, secret, shown, host, address, since_secs, since_nanos,
-                   granted, attempt, quota_bytes, quota_nodes
-               ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                   granted, attempt, quota_bytes, quota_nodes, device
+               ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     let params = params![
         account.id.0.cast_signed(),
         session.session.0,
@@ -172,9 +203,13 @@ fn put(
         session.attempt.cast_signed(),
         account.quota.bytes.cast_signed(),
         account.quota.nodes.cast_signed(),
+        session.device.map(|device| device.0),
     ];
     change(transaction, sql, params)?;
-    Ok(())
+    match session.device {
+        Some(device) => keys::note_use(transaction, account.id, device, session.since),
+        None => Ok(()),
+    }
 }
 
 /// A session with this name, and whether it is dormant.
@@ -189,7 +224,7 @@ fn find(
         ", base IS NOT NULL FROM sessions WHERE account = ? AND session = ?"
     );
     let params = params![account.0.cast_signed(), session.0];
-    first(connection, sql, params, |row| Ok((read(row)?, row.get(9)?)))
+    first(connection, sql, params, |row| Ok((read(row)?, row.get(10)?)))
 }
 
 fn read(row: &Row<'_>) -> Result<Resumable, StoreError> {
@@ -202,6 +237,7 @@ fn read(row: &Row<'_>) -> Result<Resumable, StoreError> {
         address: row.get(5)?,
         since: read_time(row, 6)?,
         attempt: number(row, 8)?,
+        device: row.get::<_, Option<_>>(9)?.map(PublicKey),
     })
 }
 

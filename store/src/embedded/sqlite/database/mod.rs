@@ -6,6 +6,7 @@
 mod mark;
 mod log;
 mod schema;
+mod upgrades;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -11,130 +11,12 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use xfer_protocol::Ino;
 
 use super::log;
+use super::upgrades;
 use crate::StoreError;
 use crate::embedded::{OlderDatabase, lock};
 
 /// The version of the tables that this program writes, in the header's `user_version`.
-const VERSION: i32 = 6;
-
-/// The upgrades: the first makes version 2 from version 1, the next version 3 from version 2, and
-/// so on.
-const STEPS: [&str; VERSION as usize - 1] =
-    [TO_VERSION_2, TO_VERSION_3, TO_VERSION_4, TO_VERSION_5, TO_VERSION_6];
-
-const TO_VERSION_2: &str = "
-    ALTER TABLE nodes ADD COLUMN name_bytes INTEGER;
-    UPDATE nodes SET name_bytes = (
-        SELECT ifnull(sum(length(name)), 0) FROM entries
-        WHERE entries.account = nodes.account AND entries.parent = nodes.ino
-    ) WHERE kind = 2;
-    UPDATE accounts SET usage_bytes = usage_bytes + (
-        SELECT ifnull(sum(CASE kind
-            WHEN 2 THEN (entries * 64 + name_bytes) / 512 * 512
-            ELSE length(target) / 512 * 512
-        END), 0) FROM nodes WHERE account = accounts.id AND kind IN (2, 3)
-    );
-    CREATE INDEX shared ON nodes (content) WHERE sealed;
-    CREATE INDEX delivered ON delivery_items (content) WHERE content IS NOT NULL;
-    CREATE TABLE trims (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        content INTEGER NOT NULL UNIQUE
-    ) STRICT;
-    INSERT INTO trims (content)
-        SELECT content FROM nodes WHERE sealed AND content IS NOT NULL
-        UNION SELECT content FROM delivery_items WHERE content IS NOT NULL;
-    CREATE TABLE own_trims (
-        content INTEGER PRIMARY KEY,
-        account INTEGER NOT NULL REFERENCES accounts (id),
-        ino INTEGER NOT NULL
-    ) STRICT;
-    CREATE INDEX own_trims_of ON own_trims (account);
-    ALTER TABLE accounts ADD COLUMN tidied INTEGER NOT NULL DEFAULT 0;
-    CREATE TABLE content_lengths (whole_from INTEGER NOT NULL) STRICT;
-    INSERT INTO content_lengths SELECT next FROM ids;
-
-    ALTER TABLE accounts ADD COLUMN waiting_bytes INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE accounts ADD COLUMN waiting_items INTEGER NOT NULL DEFAULT 0;
-    UPDATE accounts SET
-        waiting_bytes = (SELECT ifnull(sum(bytes), 0) FROM deliveries
-                         WHERE to_account = accounts.id),
-        waiting_items = (SELECT ifnull(sum(items), 0) FROM deliveries
-                         WHERE to_account = accounts.id);
-
-    CREATE INDEX records ON nodes (account, sent) WHERE sent IS NOT NULL;
-    CREATE INDEX without_room ON deliveries (from_account) WHERE state = 4;
-    DELETE FROM deliveries WHERE to_account IS NULL AND NOT EXISTS (
-        SELECT 1 FROM nodes WHERE account = deliveries.from_account AND sent = deliveries.id);
-";
-
-const TO_VERSION_3: &str = "
-    ALTER TABLE accounts ADD COLUMN next_id INTEGER NOT NULL DEFAULT 0;
-    CREATE TABLE sessions (
-        account INTEGER PRIMARY KEY REFERENCES accounts (id),
-        session BLOB NOT NULL,
-        key BLOB NOT NULL,
-        secret BLOB NOT NULL,
-        shown BLOB NOT NULL,
-        host TEXT NOT NULL,
-        address TEXT NOT NULL,
-        since_secs INTEGER NOT NULL,
-        since_nanos INTEGER NOT NULL,
-        granted BLOB NOT NULL,
-        attempt INTEGER NOT NULL,
-        quota_bytes INTEGER NOT NULL,
-        quota_nodes INTEGER NOT NULL
-    ) STRICT;
-";
-
-/// A primary key can't be altered, so the table is made anew.
-const TO_VERSION_4: &str = "
-    ALTER TABLE sessions RENAME TO old_sessions;
-    CREATE TABLE sessions (
-        account INTEGER NOT NULL REFERENCES accounts (id),
-        session BLOB NOT NULL,
-        key BLOB NOT NULL,
-        secret BLOB NOT NULL,
-        shown BLOB NOT NULL,
-        host TEXT NOT NULL,
-        address TEXT NOT NULL,
-        since_secs INTEGER NOT NULL,
-        since_nanos INTEGER NOT NULL,
-        granted BLOB NOT NULL,
-        attempt INTEGER NOT NULL,
-        quota_bytes INTEGER NOT NULL,
-        quota_nodes INTEGER NOT NULL,
-        base INTEGER,
-        outdated INTEGER NOT NULL DEFAULT 0,
-        missed_from INTEGER,
-        missed_to INTEGER,
-        PRIMARY KEY (account, session)
-    ) STRICT, WITHOUT ROWID;
-    INSERT INTO sessions (
-        account, session, key, secret, shown, host, address, since_secs, since_nanos, granted,
-        attempt, quota_bytes, quota_nodes
-    ) SELECT
-        account, session, key, secret, shown, host, address, since_secs, since_nanos, granted,
-        attempt, quota_bytes, quota_nodes
-    FROM old_sessions;
-    DROP TABLE old_sessions;
-    CREATE UNIQUE INDEX present_session ON sessions (account) WHERE base IS NULL;
-    CREATE TABLE changes (
-        account INTEGER NOT NULL REFERENCES accounts (id),
-        ino INTEGER NOT NULL,
-        at INTEGER NOT NULL,
-        PRIMARY KEY (account, ino)
-    ) STRICT, WITHOUT ROWID;
-";
-
-const TO_VERSION_5: &str = "
-    ALTER TABLE ids ADD COLUMN in_file INTEGER NOT NULL DEFAULT 0;
-";
-
-const TO_VERSION_6: &str = "
-    ALTER TABLE ids ADD COLUMN schema_in_file INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE ids ADD COLUMN tag INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE ids ADD COLUMN tag_before INTEGER NOT NULL DEFAULT 0;
-";
+pub(super) const VERSION: i32 = 7;
 
 /// Tells an xfer store from any other database: "xfer" in the header's `application_id`.
 const APPLICATION: i32 = i32::from_be_bytes(*b"xfer");
@@ -149,7 +31,7 @@ const TABLES: &str = "
     CREATE TABLE accounts (
         id INTEGER PRIMARY KEY AUTOINCREMENT, -- never used again, so that old sessions stay fenced
         name BLOB NOT NULL UNIQUE,
-        password TEXT NOT NULL,
+        password TEXT NOT NULL, -- '': none was set
         quota_bytes INTEGER NOT NULL,
         quota_nodes INTEGER NOT NULL,
         inbox_bytes INTEGER NOT NULL,
@@ -161,7 +43,29 @@ const TABLES: &str = "
         waiting_bytes INTEGER NOT NULL DEFAULT 0, -- what waits for it, summed up
         waiting_items INTEGER NOT NULL DEFAULT 0,
         tidied INTEGER NOT NULL DEFAULT 0, -- the last session that is known to have left nothing
-        next_id INTEGER NOT NULL DEFAULT 0 -- lower numbers of the last session's are used or skipped
+        next_id INTEGER NOT NULL DEFAULT 0, -- lower numbers of the last session's are used or skipped
+        takes_passwords INTEGER NOT NULL DEFAULT 1 -- 0: only devices log in
+    ) STRICT;
+
+    CREATE TABLE device_keys ( -- by which machines log in without a password
+        account INTEGER NOT NULL REFERENCES accounts (id),
+        key BLOB NOT NULL,
+        label TEXT NOT NULL,
+        enrolled_secs INTEGER NOT NULL,
+        enrolled_nanos INTEGER NOT NULL,
+        used_secs INTEGER,
+        used_nanos INTEGER,
+        expires_secs INTEGER, -- NULL: never
+        expires_nanos INTEGER,
+        PRIMARY KEY (account, key)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE invitations (
+        account INTEGER PRIMARY KEY REFERENCES accounts (id),
+        code BLOB NOT NULL, -- the hash of its code
+        expires_secs INTEGER NOT NULL,
+        expires_nanos INTEGER NOT NULL,
+        used_by BLOB -- the key that was enrolled with it
     ) STRICT;
 
     CREATE TABLE sessions ( -- those that their clients may resume
@@ -182,6 +86,7 @@ const TABLES: &str = "
         outdated INTEGER NOT NULL DEFAULT 0, -- 1: the changes that it missed are not all in the list
         missed_from INTEGER, -- the ops that it missed before it took the seat, of which its client
         missed_to INTEGER,   -- may not have heard; of a dormant one only the end
+        device BLOB, -- the key of the device that began it; NULL: a password did
         PRIMARY KEY (account, session)
     ) STRICT, WITHOUT ROWID;
     CREATE UNIQUE INDEX present_session ON sessions (account) WHERE base IS NULL;
@@ -399,7 +304,7 @@ fn upgrade(transaction: &Transaction<'_>, dir: &Path, from: i32) -> Result<(), S
         other => other,
     })?;
     tracing::info!(from, to = VERSION, "upgrading the store");
-    for step in STEPS.iter().skip(from.cast_unsigned() as usize - 1) {
+    for step in upgrades::STEPS.iter().skip(from.cast_unsigned() as usize - 1) {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "user_version", VERSION)?;

@@ -1,0 +1,38 @@
+//! `xfer passwd`: sets the account's password.
+
+use xfer_client::connect::{Asker, Identity};
+use xfer_protocol::message::KeysThen;
+
+use super::{Reached, target};
+use crate::command::cli::PasswdLine;
+use crate::command::config::PasswordSource;
+use crate::command::terminal::OnTerminal;
+use crate::command::{identity, password};
+use crate::process::exit::Failure;
+
+pub(super) fn run(line: PasswdLine) -> Result<(), Failure> {
+    let target = target(&line.target)?;
+    let reached = Reached::server(&target, line.server)?;
+    let label = reached.peer.label();
+    let old = identity::by_password(&PasswordSource::Prompt, label)?;
+    let keys = reached.runtime.block_on(reached.peer.keys(&old))?;
+    let own = match identity::device(label)? {
+        Some(Identity::Device(key)) => Some(key.public()),
+        Some(_) | None => None,
+    };
+    let new = password::obtain_new(&PasswordSource::Prompt, label)?;
+    let others = keys.iter().filter(|known| Some(known.key) != own).count();
+    let revoked = match (line.revoke_keys, line.keep_keys) {
+        (true, _) => true,
+        (false, true) => false,
+        (false, false) => others > 0 && wants_to_revoke(others),
+    };
+    let then = if revoked { KeysThen::AreRevokedBut(own) } else { KeysThen::Stay };
+    reached.runtime.block_on(reached.peer.set_password(&old, new, then))?;
+    Ok(())
+}
+
+fn wants_to_revoke(others: usize) -> bool {
+    let question = format!("{others} other machines log in by a key. Log them out too? [y/N] ");
+    OnTerminal.ask(&question).is_ok_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes"))
+}

@@ -1,0 +1,123 @@
+//! Invitations: one line to paste, with which the user's machine trusts this server, sets the
+//! account's password and gets a key.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
+use xfer_protocol::invitation::Invitation;
+use xfer_protocol::message::InviteCode;
+use xfer_protocol::{Name, Timestamp};
+use xfer_store::embedded::StoreLock;
+use xfer_store::{Account, CodeHash};
+
+use super::accounts::{self, Ledger};
+use crate::listener::identity::{Fingerprint, Identity};
+use crate::moment;
+use crate::program::control::{self, Answer, AskError, Command};
+use crate::program::exit::{Exit, Failure};
+use crate::program::store_location::StoreLocation;
+
+/// For how long an invitation is good, in seconds.
+const GOOD_SECS: i64 = 24 * 60 * 60;
+
+/// The port that clients try unless another is given.
+const PORT_DEFAULT: u16 = 33_000;
+
+/// How users reach this server.
+#[derive(clap::Args, Debug)]
+pub struct Reached {
+    /// With --invite: the host name or address by which clients reach this server, with its port if
+    /// that is not the one that it listens on [default: this machine's name]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    host: Option<String>,
+}
+
+/// Invites the user of an existing account to enrol a machine.
+pub fn again(store: &StoreLocation, name: &str, reached: &Reached) -> Result<(), Failure> {
+    let (ledger, account) = accounts::find(store, name)?;
+    invite(store, &ledger, &account, reached)
+}
+
+/// Makes an invitation, and prints the line that uses it.
+pub fn invite(
+    store: &StoreLocation,
+    ledger: &Ledger,
+    account: &Account,
+    reached: &Reached,
+) -> Result<(), Failure> {
+    let (port, fingerprint) = whereabouts(&store.dir)?;
+    let code = InviteCode(draw()?);
+    let now = Timestamp::from(SystemTime::now());
+    let expires = Timestamp::new(now.secs() + GOOD_SECS, 0).unwrap_or(now);
+    let hash = CodeHash(Sha256::digest(code.0).into());
+    let made = xfer_store::Invitation { code: hash, expires };
+    ledger.waiter.wait(ledger.keys().invite(account.id, made))?;
+    let host = reached.host.clone().unwrap_or_else(|| with_port(&machine_name(), port));
+    let invitation = Invitation { code, fingerprint: fingerprint.0 };
+    super::note(&format!(
+        "good once, until {}; give it to {} in confidence:",
+        moment::display(expires.secs()),
+        account.name
+    ));
+    super::print_line(&line(&account.name, &host, &invitation))
+}
+
+fn line(user: &Name, host: &str, invitation: &Invitation) -> String {
+    format!("xfer login '{user}@{host}#{invitation}'")
+}
+
+fn with_port(host: &str, port: u16) -> String {
+    if port == PORT_DEFAULT { host.to_owned() } else { format!("{host}:{port}") }
+}
+
+fn machine_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The port and the certificate's fingerprint of the server that runs on the store; without one,
+/// those that it will have unless it is started with others.
+fn whereabouts(store: &Path) -> Result<(u16, Fingerprint), Failure> {
+    match control::ask(store, &Command::Address) {
+        Ok(Answer::Address { port, fingerprint }) => Ok((port, fingerprint)),
+        Ok(_) => Err(super::sessions::nonsense()),
+        Err(AskError::NotRunning) => {
+            // The certificate may have to be made, which a server that starts does too.
+            let _lock = StoreLock::take(store)?;
+            let identity = Identity::of_store(store).map_err(|error| {
+                let line =
+                    format!("no certificate for clients to trust ({error}); check the store");
+                Failure::new(Exit::Tls, line)
+            })?;
+            Ok((PORT_DEFAULT, identity.fingerprint()))
+        }
+        Err(error @ AskError::Io(_)) => {
+            let line = format!("{error}; run this as the server's user or as root");
+            Err(Failure::new(Exit::Store, line))
+        }
+    }
+}
+
+fn draw() -> Result<[u8; 16], Failure> {
+    let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
+    let mut bytes = [0; 16];
+    random.fill(&mut bytes).map_err(|_| {
+        Failure::new(Exit::Other, "the system gives no random bytes; try again later")
+    })?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_line_is_one_that_a_shell_passes_on_as_it_is() {
+        let invitation = Invitation { code: InviteCode([0; 16]), fingerprint: [0; 32] };
+        let alice = Name::new(b"alice").unwrap();
+        let line = line(&alice, &with_port("files.example.org", 33_000), &invitation);
+        assert_eq!(line, format!("xfer login 'alice@files.example.org#{}'", "A".repeat(64)));
+        assert_eq!(with_port("host", 33_001), "host:33001");
+    }
+}

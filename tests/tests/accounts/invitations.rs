@@ -1,0 +1,135 @@
+//! Invitations: a line to paste, good for one machine.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use xfer_tests::programs::program;
+use xfer_tests::pty::OnPty;
+use xfer_tests::{World, world};
+
+use crate::{at, refused, user, xfer_of};
+
+/// Invites a user, and returns the line to paste.
+#[track_caller]
+fn invited(world: &World, arguments: &[&str]) -> String {
+    let host = world.server.address.to_string();
+    let invited = user(world, &[arguments, &["--host", &host]].concat()).succeeded();
+    assert!(invited.stderr.contains("good once, until "), "{invited}");
+    invited.stdout.trim_end().to_owned()
+}
+
+/// A shell that runs this line with the programs that are tested.
+fn pasted(world: &World, line: &str) -> Command {
+    let mut shell = Command::new("bash");
+    let programs = program("xfer").parent().unwrap().display().to_string();
+    let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
+    world.at_home(shell.args(["-c", line])).env("PATH", path);
+    shell
+}
+
+/// The word that an invitation's line passes to `xfer login`.
+fn word(line: &str) -> String {
+    line.split('\'').nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn a_pasted_invitation_trusts_the_server_sets_the_password_and_makes_the_key() {
+    let world = World::new(&[]);
+    let line = invited(&world, &["add", "alice", "--invite"]);
+    assert!(line.starts_with(&format!("xfer login '{}#", at(&world, "alice"))), "{line}");
+    let mut login = OnPty::start(&pasted(&world, &line));
+    for question in ["New password of alice@", "Again: "] {
+        login.says(question);
+        login.types("the password of alice\r");
+    }
+    login.says("logs in to alice@");
+    assert_eq!(login.ended(), Some(0), "{}", login.said());
+    let known = fs::read_to_string(world.home().join(".local/state/xfer/known_hosts")).unwrap();
+    assert_eq!(known, format!("{} {}\n", world.server.address, world.server.fingerprint));
+    // Neither the password nor the fingerprint is needed.
+    let mut mount = Command::new(program("xfer-mount"));
+    world.at_home(&mut mount).arg(at(&world, "alice")).arg(world.mount_point("alice"));
+    let mounted = xfer_tests::programs::run_within(&mut mount, xfer_tests::PATIENCE);
+    mounted.succeeded();
+    world.xfer(&["unmount", world.mount_point("alice").to_str().unwrap()]).succeeded();
+    // The password is the one that was typed.
+    world::write_secret(&world.password_file("alice"), "the password of alice");
+    world.mount("alice").unmount();
+}
+
+#[test]
+fn an_invitation_is_good_for_one_machine() {
+    let world = World::new(&["alice"]);
+    let word = word(&invited(&world, &["invite", "alice"]));
+    let new = world.outside().join("new");
+    world::write_secret(&new, "a new password");
+    let log_in =
+        |home: &Path| xfer_of(home, &["login", &word, "--password-file", new.to_str().unwrap()]);
+    log_in(&world.home()).succeeded();
+    // It may not have heard the answer.
+    log_in(&world.home()).succeeded();
+    let line = log_in(&world.outside()).refused(9);
+    assert!(line.contains("the invitation was used already"), "{line}");
+    let keys = user(&world, &["keys", "list", "alice"]).succeeded().stdout;
+    assert_eq!(keys.lines().count(), 2, "{keys}");
+    // The old password is not good any more.
+    let mut old = world.mounting("alice").command();
+    xfer_tests::programs::run_within(old.arg("-f"), xfer_tests::PATIENCE).refused(9);
+}
+
+#[test]
+fn an_invitation_that_was_changed_or_cut_off_is_refused_before_anything_is_sent() {
+    let world = World::new(&["alice"]);
+    let word = word(&invited(&world, &["invite", "alice"]));
+    let line = world.xfer(&["login", &word[..word.len() - 1], "--password-stdin"]).refused(2);
+    assert!(line.contains("paste all of it"), "{line}");
+    // Another server's fingerprint.
+    let (account, rest) = word.split_at(word.len() - 4);
+    let other = format!("{account}{}", if rest == "AAAA" { "BBBB" } else { "AAAA" });
+    let line = world.xfer(&["login", &other, "--password-stdin"]).refused(8);
+    assert!(line.contains("shows the certificate"), "{line}");
+    // A wrong code counts as a wrong password does.
+    let at = word.find('#').unwrap() + 1;
+    let wrong = format!("{}{}{}", &word[..at], "0000", &word[at + 4..]);
+    let password = world.password_file("alice");
+    let log_in = || world.xfer(&["login", &wrong, "--password-file", password.to_str().unwrap()]);
+    for _ in 0..5 {
+        let line = log_in().refused(9);
+        assert!(line.contains("the invitation was used already"), "{line}");
+    }
+    assert!(log_in().refused(10).contains("blocked"));
+}
+
+#[test]
+fn an_account_that_was_only_invited_to_takes_no_password() {
+    let world = World::new(&[]);
+    let file = world.password_file("alice");
+    world::write_secret(&file, "");
+    invited(&world, &["add", "alice", "--invite"]);
+    for text in ["any", "*", "!"] {
+        world::write_secret(&file, text);
+        let mut command = world.mounting("alice").command();
+        let finished = xfer_tests::programs::run_within(command.arg("-f"), xfer_tests::PATIENCE);
+        let line = finished.refused(9);
+        assert!(line.contains("wrong user name or password"), "{line}");
+    }
+    assert!(refused(&world, "alice", 2).contains("no terminal"));
+}
+
+#[test]
+fn an_invitation_before_the_servers_first_start_names_the_certificate_that_it_will_have() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    let command = |arguments: &[&str]| world::server::command(&store, arguments);
+    let host = "127.0.0.1:1";
+    let add = ["user", "add", "alice", "--invite", "--host", host];
+    let line = command(&add).succeeded().stdout;
+    let fingerprint = command(&["fingerprint"]).succeeded().stdout;
+    let word = word(&line);
+    let invitation = word.split('#').nth(1).unwrap();
+    let invitation: xfer_protocol::invitation::Invitation = invitation.parse().unwrap();
+    let told = xfer_client::connect::Fingerprint::from(invitation.fingerprint).to_string();
+    assert_eq!(told, fingerprint.trim_end());
+}
