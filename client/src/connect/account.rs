@@ -59,7 +59,7 @@ impl Peer {
         };
         match self.perform(identity, &task).await? {
             Done::Enrolled { user } => Ok(user),
-            other => Err(self.nonsense(&other)),
+            _ => Err(self.nonsense()),
         }
     }
 
@@ -70,7 +70,7 @@ impl Peer {
     pub async fn keys(&self, identity: &Identity) -> Result<Vec<DeviceKey>, ConnectError> {
         match self.perform(identity, &|_| Task::Keys).await? {
             Done::Keys(keys) => Ok(keys),
-            other => Err(self.nonsense(&other)),
+            _ => Err(self.nonsense()),
         }
     }
 
@@ -81,7 +81,7 @@ impl Peer {
     pub async fn revoke(&self, identity: &Identity, key: PublicKey) -> Result<bool, ConnectError> {
         match self.perform(identity, &|_| Task::Revoke(key)).await? {
             Done::Revoked { was_known } => Ok(was_known),
-            other => Err(self.nonsense(&other)),
+            _ => Err(self.nonsense()),
         }
     }
 
@@ -98,7 +98,7 @@ impl Peer {
         let task = |_| Task::SetPassword { password: password.clone(), keys };
         match self.perform(identity, &task).await? {
             Done::PasswordSet => Ok(()),
-            other => Err(self.nonsense(&other)),
+            _ => Err(self.nonsense()),
         }
     }
 
@@ -111,7 +111,8 @@ impl Peer {
         done.map_err(|error| error.at(self.label()))
     }
 
-    fn nonsense(&self, _answer: &Done) -> ConnectError {
+    /// That the server says to have done another task.
+    fn nonsense(&self) -> ConnectError {
         EndpointError::Nonsense("done with another task").at(self.label())
     }
 }

@@ -91,7 +91,7 @@ impl From<PasswordLine> for PasswordSource {
 /// How a server must prove who it is.
 ///
 /// # Errors
-/// If the fingerprint is none.
+/// If the text is not a fingerprint.
 pub fn trust_mode(line: TrustLine) -> Result<TrustMode, Failure> {
     if let Some(text) = line.fingerprint {
         let fingerprint: Fingerprint =

@@ -27,7 +27,7 @@ pub fn obtain(source: &PasswordSource, label: &str) -> Result<Identity, Failure>
 /// The password of an account, from the command line or the terminal.
 ///
 /// # Errors
-/// If there is none, or it can't be one.
+/// If there is none, or the text can't be a password.
 pub fn by_password(source: &PasswordSource, label: &str) -> Result<Identity, Failure> {
     let Obtained { password, warning } = password::obtain(source, label)?;
     warning.iter().for_each(|warning| report(&format!("warning: {warning}")));

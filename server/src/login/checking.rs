@@ -73,7 +73,7 @@ impl Checker {
             return Err(Refusal::WrongPassword);
         }
         let name = user::parse(user);
-        let key = name.as_ref().map_or(NO_NAME.to_owned(), Name::to_string);
+        let key = counted_as(name.as_ref());
         let begun = self.lockouts.begin(&key, source).await;
         let attempt = begun.map_err(|LockedOut { seconds }| Refusal::Blocked { seconds })?;
         match self.find_verified(name, password, &key).await {
@@ -150,8 +150,7 @@ impl Checker {
         source: Source,
     ) -> Result<Name, Refusal> {
         let name = user::parse(user);
-        let counted_as = name.as_ref().map_or(NO_NAME.to_owned(), Name::to_string);
-        let begun = self.lockouts.begin(&counted_as, source).await;
+        let begun = self.lockouts.begin(&counted_as(name.as_ref()), source).await;
         let attempt = begun.map_err(|LockedOut { seconds }| Refusal::Blocked { seconds })?;
         let redeemed = async {
             let hash = match password {
@@ -222,6 +221,11 @@ pub(crate) fn shortened(text: &str, bytes_max: usize) -> String {
         label.push(c);
     }
     label
+}
+
+/// The name under which an attempt is counted.
+fn counted_as(name: Option<&Name>) -> String {
+    name.map_or(NO_NAME.to_owned(), Name::to_string)
 }
 
 /// The account's number, or one that no account has, which takes as much work to look up.

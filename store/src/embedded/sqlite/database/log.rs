@@ -37,8 +37,8 @@ pub(super) fn beside(database: &Path, end: &str) -> PathBuf {
     path.into()
 }
 
-/// What the only row of `ids` tells.
-#[derive(Clone, Copy)]
+/// What the only row of `ids` tells: all 0 in a database without tables.
+#[derive(Clone, Copy, Default)]
 struct Ids {
     next: u64,
     in_file: u64,
@@ -48,9 +48,6 @@ struct Ids {
 }
 
 impl Ids {
-    /// What a database without tables tells.
-    const NONE: Ids = Ids { next: 0, in_file: 0, schema_in_file: 0, tag: 0, tag_before: 0 };
-
     /// Reads the row from tables of any version: columns that they lack are 0. `None` if there is
     /// no such table.
     fn of(connection: &Connection) -> rusqlite::Result<Option<Ids>> {
@@ -94,7 +91,7 @@ impl Alone {
         // SQLite looks for no log beside a file that it is told can't change.
         let uri = format!("file:{}?immutable=1", escaped(database.as_os_str()));
         let file = Connection::open_with_flags(uri, flags).ok()?;
-        let ids = Ids::of(&file).ok()?.unwrap_or(Ids::NONE);
+        let ids = Ids::of(&file).ok()?.unwrap_or_default();
         Some(Alone { ids, schema: schema_version(&file).ok()? })
     }
 
