@@ -96,11 +96,12 @@ fn a_copy_can_be_read_before_the_server_has_heard_of_it() {
 #[test]
 fn closing_a_growing_file_in_the_outbox_again_and_again_asks_for_room_once() {
     let world = World::new(&["alice", "bob"]);
+    world.server.command(&["user", "quota", "bob", "--inbox", "11MiB"]).succeeded();
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
     let file = File::create(alice.path("outbox/bob/big")).unwrap();
-    // Ten times a tenth of the inbox's 1 GiB; closing a duplicate counts as a close.
+    // Ten times a tenth of what the inbox holds; closing a duplicate counts as a close.
     for tenth in 0..10u64 {
-        let part = 100 << 20;
+        let part = 1 << 20;
         rustix::fs::fallocate(&file, FallocateFlags::empty(), tenth * part, part).unwrap();
         let duplicate = file.try_clone().unwrap();
         // SAFETY: `into_raw_fd` gives up the duplicate, so nothing else closes the descriptor.
@@ -116,9 +117,10 @@ fn closing_a_growing_file_in_the_outbox_again_and_again_asks_for_room_once() {
 #[test]
 fn a_file_that_is_refused_is_not_sent_after_all_and_stays_a_draft() {
     let world = World::new(&["alice", "bob"]);
+    world.server.command(&["user", "quota", "bob", "--inbox", "1MiB"]).succeeded();
     let alice = world.mount("alice");
     let file = File::create(alice.path("outbox/bob/huge")).unwrap();
-    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 2 << 30).unwrap();
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 2 << 20).unwrap();
     // SAFETY: `into_raw_fd` gives up the file, so nothing else closes the descriptor.
     let closed = unsafe { libc::close(std::os::fd::IntoRawFd::into_raw_fd(file)) };
     let error = std::io::Error::last_os_error();
