@@ -185,6 +185,12 @@ impl Mount {
         run_within(&mut command, PATIENCE)
     }
 
+    /// Whether it has a connection to the server now.
+    #[track_caller]
+    pub fn is_connected(&self) -> bool {
+        self.xfer("status", &["--json"]).succeeded().stdout.contains("\"connected\"")
+    }
+
     /// Waits until everything is on the server's disk.
     #[track_caller]
     pub fn sync(&self) {

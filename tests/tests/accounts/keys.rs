@@ -8,7 +8,7 @@ use serde_json::Value;
 use xfer_tests::programs::run_within;
 use xfer_tests::{PATIENCE, World, wait_until};
 
-use crate::{at, is_connected, log_in, refused, user};
+use crate::{at, log_in, refused, user};
 
 #[test]
 fn a_machine_that_logged_in_once_mounts_without_a_password_and_is_listed() {
@@ -97,9 +97,9 @@ fn a_session_of_a_key_goes_on_when_the_server_was_restarted_and_the_key_was_not_
     }
     world.server.kill();
     world.server.restart();
-    wait_until("the connection", PATIENCE, || is_connected(&mount));
+    wait_until("the connection", PATIENCE, || mount.is_connected());
     user(&world, &["keys", "revoke", "alice", "--all"]).succeeded();
-    wait_until("the end of the session", PATIENCE, || !is_connected(&mount));
+    wait_until("the end of the session", PATIENCE, || !mount.is_connected());
 }
 
 #[test]

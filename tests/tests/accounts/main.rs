@@ -7,9 +7,8 @@ mod passwords;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
 use xfer_tests::programs::{Finished, program, run_within};
-use xfer_tests::{Mount, PATIENCE, World};
+use xfer_tests::{PATIENCE, World};
 
 /// The target of an account on the world's server.
 fn at(world: &World, user: &str) -> String {
@@ -48,11 +47,4 @@ fn xfer_of(home: &Path, arguments: &[&str]) -> Finished {
         command.env_remove(name);
     }
     run_within(command.args(arguments).env("HOME", home), PATIENCE)
-}
-
-/// Whether a mount can still reach its tree.
-fn is_connected(mount: &Mount) -> bool {
-    let status = mount.xfer("status", &["--json"]).succeeded().stdout;
-    let status: Value = serde_json::from_str(&status).expect("JSON");
-    status["state"] == "connected"
 }

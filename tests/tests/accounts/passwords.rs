@@ -5,7 +5,7 @@ use xfer_tests::programs::run_within;
 use xfer_tests::pty::OnPty;
 use xfer_tests::{PATIENCE, World, wait_until, world};
 
-use crate::{at, is_connected, log_in, refused, user};
+use crate::{at, log_in, refused, user};
 
 #[test]
 fn a_new_password_ends_the_session_of_the_old_one_and_not_that_of_a_key() {
@@ -21,12 +21,12 @@ fn a_new_password_ends_the_session_of_the_old_one_and_not_that_of_a_key() {
     mount.shell("echo text > file");
     mount.sync();
     passwd("alice", "--revoke-keys").succeeded();
-    wait_until("the end of the session", PATIENCE, || !is_connected(&mount));
+    wait_until("the end of the session", PATIENCE, || !mount.is_connected());
     drop(mount);
     assert!(refused(&world, "alice", 9).contains("key"));
     let mount = world.mount("bob");
     passwd("bob", "--keep-keys").succeeded();
-    wait_until("the end of the session", PATIENCE, || !is_connected(&mount));
+    wait_until("the end of the session", PATIENCE, || !mount.is_connected());
 }
 
 #[test]

@@ -78,10 +78,6 @@ impl Apart {
     }
 }
 
-fn is_connected(mount: &Mount) -> bool {
-    mount.xfer("status", &[]).succeeded().stdout.contains(" connected\n")
-}
-
 /// The time from a pulled cable until a mount says that it is not connected.
 fn noticed_after(apart: &Apart, mount: &Mount) -> Duration {
     mount.shell("ls");
@@ -89,7 +85,7 @@ fn noticed_after(apart: &Apart, mount: &Mount) -> Duration {
     let pulled = Instant::now();
     // Something waits for the server.
     fs::write(mount.path("file"), "text").unwrap();
-    wait_until("the mount to notice", PATIENCE, || !is_connected(mount));
+    wait_until("the mount to notice", PATIENCE, || !mount.is_connected());
     let took = pulled.elapsed();
     apart.network.plug_in();
     mount.sync();
@@ -350,7 +346,7 @@ fn without_a_connection_what_is_cached_is_there_and_what_is_not_times_out_as_ask
     assert!((4.0..8.0).contains(&waited.as_secs_f64()), "{waited:?}");
     apart.network.plug_in();
     file.sync_all().unwrap();
-    assert!(is_connected(&mount));
+    assert!(mount.is_connected());
     assert_eq!(fs::read_to_string(mount.path("d/cold")).unwrap(), "cold\n");
     drop(file);
     mount.unmount();
@@ -466,7 +462,7 @@ fn df_and_stat_of_the_mount_point_never_wait_for_a_dead_link_that_nobody_has_not
         let process = in_proc(&cat);
         wait_until("the program to wait", PATIENCE, || waits_for_a_mount(&process));
         ask_all();
-        let is_noticed = !is_connected(&mount);
+        let is_noticed = !mount.is_connected();
         apart.network.plug_in();
         ends_well(cat);
         mount.unmount();
@@ -777,7 +773,7 @@ fn an_idle_mount_tries_its_link_at_once_when_a_route_appears() {
     let begin = Instant::now();
     let add = || shell(Path::new("/"), "ip route add 10.99.0.0/24 dev lo");
     apart.network.client.run(add);
-    wait_until("the mount to notice", PATIENCE, || !is_connected(&mount));
+    wait_until("the mount to notice", PATIENCE, || !mount.is_connected());
     assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
     apart.network.plug_in();
     mount.unmount();
@@ -804,7 +800,7 @@ fn a_machine_that_moves_to_another_network_is_connected_again_at_once_and_nothin
     });
     let joined = Instant::now();
     apart.network.join(Ipv4Addr::new(10, 77, 0, 9));
-    wait_until("the mount to be connected", PATIENCE, || is_connected(&mount));
+    wait_until("the mount to be connected", PATIENCE, || mount.is_connected());
     assert!(joined.elapsed() < Duration::from_secs(5), "{:?}", joined.elapsed());
     mount.sync();
     mount.unmount();

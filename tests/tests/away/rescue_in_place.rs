@@ -196,7 +196,7 @@ fn an_apply_to_a_mount_without_a_server_takes_nothing_for_gone() {
     assert!(refused.stderr.contains("apply it again"), "{refused:?}");
     assert!(!refused.stderr.contains("decision"), "{refused:?}");
     world.server.restart();
-    wait_until("the mount to go on", PATIENCE, || mount.xfer("sync", &[]).code == Some(0));
+    wait_until("the mount to go on", PATIENCE, || mount.is_connected());
     let applied = world.rescue(&["apply", &name]).succeeded();
     assert_eq!(applied.stderr, "", "{applied:?}");
     assert_becomes(&mount, &reference);

@@ -34,10 +34,6 @@ fn is_dormant(mount: &Mount) -> bool {
     mount.xfer("status", &["--json"]).succeeded().stdout.contains("\"dormant\"")
 }
 
-fn is_connected(mount: &Mount) -> bool {
-    mount.xfer("status", &["--json"]).succeeded().stdout.contains("\"connected\"")
-}
-
 /// Has the kernel keep names, absent names, attributes, data, listings and link targets.
 const LOOK: &str = "cat file d/file changed; ls -lR; stat file d d/e; readlink link
     ! ls absent d/absent d/e/absent 2> /dev/null";
@@ -112,7 +108,7 @@ fn a_mount_that_was_taken_over_waits_and_then_shows_what_the_other_has_changed()
         rustix::fs::statat(&at_d, "absent", AtFlags::empty()).is_ok(),
         "from within a directory"
     );
-    assert!(is_connected(&first));
+    assert!(first.is_connected());
     drop((open, at_d));
     first.unmount();
 }
@@ -130,7 +126,7 @@ fn programs_that_work_while_another_mount_takes_the_tree_wait_and_go_on() {
         let second = take_over(&world, &[]);
         wait_until("the first mount to be dormant", PATIENCE, || is_dormant(&first));
         second.unmount();
-        wait_until("the first mount to have the tree", PATIENCE, || is_connected(&first));
+        wait_until("the first mount to have the tree", PATIENCE, || first.is_connected());
         assert_eq!(worker.try_wait().unwrap(), None, "it goes on");
     }
     fs::write(first.path("end"), "").unwrap();
@@ -236,7 +232,7 @@ fn programs_that_wait_for_a_dormant_mount_end_by_ctrl_c_and_by_kill() {
         }
     }
     second.unmount();
-    wait_until("the first mount to have the tree again", PATIENCE, || is_connected(&first));
+    wait_until("the first mount to have the tree again", PATIENCE, || first.is_connected());
     assert_eq!(first.shell("cat file; ls . d"), "text\n.:\nd\nfile\ninbox\noutbox\n\nd:\nfile");
     drop(open);
     first.unmount();
@@ -250,7 +246,7 @@ fn a_dormant_mount_takes_the_tree_again_when_nothing_asks_for_it_and_can_be_unmo
     let second = take_over(&world, &[]);
     wait_until("the first mount to be dormant", PATIENCE, || is_dormant(&first));
     second.unmount();
-    wait_until("the first mount to have the tree again", PATIENCE, || is_connected(&first));
+    wait_until("the first mount to have the tree again", PATIENCE, || first.is_connected());
     assert_eq!(fs::read_to_string(first.path("file")).unwrap(), "1");
     let third = take_over(&world, &[]);
     wait_until("the first mount to be dormant", PATIENCE, || is_dormant(&first));
@@ -308,7 +304,7 @@ fn files_that_were_open_without_a_name_are_there_when_a_mount_comes_back() {
     wait_until("the first mount to be dormant", PATIENCE, || is_dormant(&first));
     fs::write(second.path("other"), "x").unwrap();
     second.unmount();
-    wait_until("the first mount to have the tree again", PATIENCE, || is_connected(&first));
+    wait_until("the first mount to have the tree again", PATIENCE, || first.is_connected());
     let mut bytes = vec![0; 300_000];
     open.read_exact_at(&mut bytes, 0).unwrap();
     assert!(bytes.iter().all(|byte| *byte == 7));

@@ -12,7 +12,7 @@ use xfer_protocol::limits::LEASE_ASKED_MS;
 use xfer_tests::programs::program;
 use xfer_tests::waiting::holds_for;
 use xfer_tests::world::write_secret;
-use xfer_tests::{Mount, PATIENCE, Relay, Server, World, run_within, wait_until};
+use xfer_tests::{PATIENCE, Relay, Server, World, run_within, wait_until};
 
 /// The jumps, as `faketime` writes them: far ahead, and back behind the beginning.
 const JUMPS: [&str; 3] = ["+400d", "-30d", "+0"];
@@ -56,10 +56,6 @@ fn start_server(clock: &Clock, store: &Path) -> Server {
     let mut command = Command::new(program("xfer-server"));
     command.envs(clock.environment());
     Server::start_as(command, store, "127.0.0.1:0", &[])
-}
-
-fn is_connected(mount: &Mount) -> bool {
-    mount.xfer("status", &["--json"]).succeeded().stdout.contains("\"connected\"")
 }
 
 #[test]
@@ -108,7 +104,7 @@ fn a_session_goes_on_though_the_clients_clock_jumps_and_files_have_the_time_that
     };
     assert!(age("file0").is_err_and(|ahead| ahead > 399 * DAY_S), "{:?}", age("file0"));
     assert!(age("file1").is_ok_and(|age| age.as_secs() > 29 * DAY_S), "{:?}", age("file1"));
-    assert!(is_connected(&mount));
+    assert!(mount.is_connected());
     mount.unmount();
 }
 
@@ -146,7 +142,7 @@ fn a_seat_is_kept_for_its_lease_and_no_longer_though_the_servers_clock_jumps() {
     let mut unmount = Command::new(program("xfer"));
     run_within(world.at_home(unmount.arg("unmount").arg(&elsewhere)), PATIENCE).succeeded();
     relay.mend();
-    wait_until("the first to have the tree again", PATIENCE, || is_connected(&mount));
+    wait_until("the first to have the tree again", PATIENCE, || mount.is_connected());
     mount.unmount();
 }
 
@@ -174,11 +170,11 @@ fn a_client_whose_clock_jumps_while_it_is_away_waits_no_longer_and_no_shorter_an
         mount.says("the connection to the server is lost");
         clock.jump(before);
         assert!(holds_for(Duration::from_secs(2), || !syncing.is_finished()), "{before}");
-        assert!(!is_connected(&mount));
+        assert!(!mount.is_connected());
         clock.jump(after);
         relay.mend();
         syncing.join().unwrap().unwrap();
-        assert!(is_connected(&mount));
+        assert!(mount.is_connected());
         mount.sync();
         mount.unmount();
         let mount = world.mount("alice");

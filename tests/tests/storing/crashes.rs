@@ -46,10 +46,6 @@ fn durable(mount: &Mount) -> u64 {
     after.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
 }
 
-fn is_connected(mount: &Mount) -> bool {
-    mount.xfer("status", &[]).succeeded().stdout.contains("connected\n")
-}
-
 /// Acts again and again at fixed times, however long each act takes, until `over` is closed. Returns how
 /// often.
 fn each(interval: Duration, over: &Receiver<()>, mut act: impl FnMut()) -> usize {
@@ -253,7 +249,7 @@ fn restarts_under(
         // It counts if there was no server before there was no program.
         restarts += usize::from(working.try_wait().unwrap().is_none());
         server.restart();
-        wait_until("the connection to be back", PATIENCE, || is_connected(mount));
+        wait_until("the connection to be back", PATIENCE, || mount.is_connected());
     }
     restarts
 }
