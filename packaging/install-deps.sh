@@ -35,6 +35,7 @@ for_tests=(
     tar:tar
     unshare:util-linux
     vim:vim
+    zip:zip
 )
 
 for_benches=(

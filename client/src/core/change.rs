@@ -76,6 +76,7 @@ impl Core {
             self.uplink.numbers.use_up(first, count);
         }
         self.notice(&op.action, &changes);
+        self.note_touches(&op.action);
         if is_awaited(&op.action) {
             self.uplink.barrier = seq;
         }

@@ -39,7 +39,7 @@ pub use data::{CopyRange, Seek};
 pub use link::{Ending, Link, LinkLoss};
 pub use notice::Notice;
 pub use options::{Options, Owners};
-pub use outbox::Unsents;
+pub use outbox::{Order, Unsents};
 pub use pause::{Pause, Reservation, Stop};
 #[cfg(feature = "planted-bugs")]
 pub use planted::Bug;

@@ -101,7 +101,9 @@ impl Core {
             fetches: orders.map(|(ino, order)| (ino, FetchOrder { tenure, ..order })).collect(),
             notices: std::mem::take(&mut self.notices),
             has_outgoing: self.has_outgoing(),
-            look_again: self.outbox.tell_resend() | std::mem::take(&mut self.session.lets_go),
+            look_again: self.outbox.tell_resend()
+                | self.outbox.tell_rested()
+                | std::mem::take(&mut self.session.lets_go),
         }
     }
 

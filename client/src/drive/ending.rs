@@ -80,6 +80,7 @@ impl Client {
     pub async fn finish_after(self: &Arc<Self>, farewell: &mut Farewell) -> Result<(), Lost> {
         let patience = &mut farewell.0;
         // A file that was closed just now may not be sent yet.
+        self.lock().end_rests();
         tokio::select! {
             biased;
             _ = self.send_unsent() => {}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use xfer_protocol::Errno;
+use xfer_protocol::{Errno, Ino, Name};
 
 use super::Client;
 use crate::core::{Core, OutboxDue as Due};
@@ -73,8 +73,14 @@ impl Client {
     pub(super) async fn tend_outbox(self: Arc<Self>) {
         let mut progress = self.progress.subscribe();
         let (mut made, mut found, mut retry) = (None, None, Retry::new());
+        let mut rested: Option<Instant> = None;
         loop {
-            let Some(Due { users, tenure, resend }) = self.lock().take_outbox_due() else { return };
+            let Some(due) = self.lock().take_outbox_due() else { return };
+            let Due { users, tenure, resend, .. } = due;
+            if let Some(rest) = due.rested {
+                let at = Instant::now() + rest;
+                rested = Some(rested.map_or(at, |rested| rested.min(at)));
+            }
             if !self.lock().has_seat() {
                 if progress.changed().await.is_err() {
                     return;
@@ -90,6 +96,10 @@ impl Client {
             if resend {
                 retry.hasten();
             }
+            if rested.is_some_and(|at| at <= Instant::now()) {
+                rested = None;
+                self.send_rested().await;
+            }
             if retry.is_due() {
                 if found.is_none() && self.tend(Core::find_drafts).await.is_ok() {
                     found = Some(tenure);
@@ -101,19 +111,32 @@ impl Client {
                     self.lock().forget_resend();
                 }
             }
+            let next = retry.at.into_iter().chain(rested).min();
             tokio::select! {
                 biased;
                 changed = progress.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep_until(retry.at.unwrap_or_else(Instant::now)),
-                    if retry.at.is_some() => {}
+                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)),
+                    if next.is_some() => {}
             }
         }
     }
 
-    /// Sends all complete drafts for which there is room. Once a draft to a user is refused, so are
-    /// that user's larger ones, without asking the server.
+    /// Sends all complete drafts for which there is room.
     pub(super) async fn send_unsent(self: &Arc<Self>) -> Left {
         let due = self.lock().unsent();
+        self.send_all(due).await
+    }
+
+    /// Sends the drafts that have rested for long enough. Those that are refused are tried again with
+    /// the others.
+    async fn send_rested(self: &Arc<Self>) {
+        let rested = self.lock().rested();
+        self.send_all(rested).await;
+    }
+
+    /// Sends drafts, the smallest to each user first. Once one to a user is refused, so are that user's
+    /// larger ones, without asking the server.
+    async fn send_all(self: &Arc<Self>, due: Vec<(Name, Ino)>) -> Left {
         let (mut full, mut sent) = (BTreeMap::new(), false);
         for (to, ino) in due {
             let refused = match full.get(&to) {

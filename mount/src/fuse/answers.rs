@@ -212,7 +212,11 @@ impl XferFs {
     pub(super) fn answer_sync(&self, request: &Request, handle: FileHandle, reply: ReplyEmpty) {
         let mut upto = None;
         self.answer_empty(request, reply, move |state| {
-            let position = *upto.get_or_insert_with(|| state.position());
+            let position = *upto.get_or_insert_with(|| {
+                // Not again when the attempt is made again: a change may have been made since.
+                state.note_synced(HandleId(handle.0));
+                state.position()
+            });
             state.sync_handle(HandleId(handle.0), position)
         });
     }

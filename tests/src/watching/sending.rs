@@ -29,6 +29,11 @@ pub fn nothing_arrives(recipient: &Mount) {
     assert!(holds_for(A_WHILE, nothing), "{}", recipient.shell("find inbox"));
 }
 
+/// A command that writes a line into a file for bob, and has it sent at once.
+pub fn send_at_once(line: &str, name: &str) -> String {
+    format!("echo {line} | dd of='outbox/bob/{name}' conv=fsync status=none")
+}
+
 /// The state of an item in a mailbox.
 pub fn state(path: &Path) -> String {
     xattr_text(path, "user.xfer.state").unwrap_or_default()

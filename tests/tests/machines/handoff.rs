@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use xfer_tests::files::errno;
+use xfer_tests::sending::arrives;
 use xfer_tests::{Mount, PATIENCE, Relay, World, scale, wait_until};
 
 use crate::{output, shows, start};
@@ -94,6 +95,23 @@ fn a_file_that_is_open_for_writing_keeps_the_tree_where_it_is() {
     let text = output(waiting);
     assert!(text.starts_with("half .") && text.ends_with(". whole"), "{text}");
     [first, second].into_iter().for_each(Mount::unmount);
+}
+
+#[test]
+fn what_rests_in_the_outbox_is_sent_once_though_the_tree_goes_elsewhere() {
+    let world = World::new(&["alice", "bob"]);
+    let (mounts, bob) = (two(&world, "forever"), world.mount("bob"));
+    mounts[1].shell("cp -r /etc/apt outbox/bob/; echo text > outbox/bob/letter");
+    // The first mount asks for the tree at once.
+    mounts[0].shell("ls outbox/bob");
+    arrives(&bob, "inbox/alice/letter");
+    arrives(&bob, "inbox/alice/apt");
+    mounts[1].shell("echo next > outbox/bob/letter.part");
+    mounts[0].shell("ls outbox/bob");
+    arrives(&bob, "inbox/alice/letter.part");
+    assert_eq!(bob.shell("ls -A inbox/alice"), "apt\nletter\nletter.part");
+    mounts.into_iter().for_each(Mount::unmount);
+    bob.unmount();
 }
 
 #[test]

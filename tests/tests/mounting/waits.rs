@@ -202,7 +202,8 @@ fn what_stands_in_the_mailbox_of_a_user_who_was_removed_can_be_seen_and_removed(
     assert_eq!(errno(fs::rename(alice.path("mine"), mailbox.join("mine"))), libc::ENOENT);
     assert_eq!(errno(fs::rename(mailbox.join("notes.part"), mailbox.join("notes"))), libc::ENOENT);
     alice.shell("mv outbox/bob/notes.part notes && rm outbox/bob/*");
-    assert_eq!(errno(fs::metadata(&mailbox)), libc::ENOENT);
+    // A thread of its own tells the kernel that.
+    wait_until("the mailbox to go", PATIENCE, || errno(fs::metadata(&mailbox)) == libc::ENOENT);
     assert_eq!(alice.shell("ls outbox && cat notes"), "draft");
     alice.unmount();
 }

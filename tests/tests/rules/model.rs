@@ -151,7 +151,9 @@ impl Model {
             Action::RemoveXattr { ino, name } => {
                 let thing = self.thing_mut(*ino)?;
                 thing.xattrs.remove(name).ok_or(Errno::ENODATA)?;
-                thing.ctime = time;
+                if name != STATE_XATTR {
+                    thing.ctime = time;
+                }
             }
             Action::ForgetOrphan { ino } => {
                 if self.links(*ino) > 0 {
@@ -306,7 +308,7 @@ impl Model {
             return Err(Errno::EEXIST);
         }
         match (part, &thing.what) {
-            (Part::Ordinary, _) | (Part::Mailbox, What::File(_)) => {}
+            (Part::Ordinary, _) | (Part::Mailbox, What::File(_) | What::Directory { .. }) => {}
             (Part::Outbox, _) => return Err(Errno::ENOENT),
             (Part::Mailbox | Part::Record, _) => return Err(Errno::EPERM),
         }
@@ -508,7 +510,9 @@ impl Model {
             (XattrMode::Either | XattrMode::Create | XattrMode::Replace, _) => {}
         }
         thing.xattrs.insert(name.clone(), value.clone());
-        thing.ctime = time;
+        if name != STATE_XATTR {
+            thing.ctime = time;
+        }
         Ok(())
     }
 

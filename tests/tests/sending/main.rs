@@ -1,5 +1,7 @@
 //! Sending between users: the outbox, the inbox, and files that are not complete.
 
+mod quiet;
+mod orders;
 mod sent;
 mod outbox;
 mod outbox_directories;

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use xfer_tests::files::{errno, make_tree, xattr, xattr_text, xattrs};
-use xfer_tests::sending::{A_WHILE, arrives, wait_for_state};
+use xfer_tests::sending::{A_WHILE, arrives, send_at_once, wait_for_state};
 use xfer_tests::snapshot::snapshot;
 use xfer_tests::waiting::holds_for;
 use xfer_tests::{Mount, PATIENCE, World, wait_until};
@@ -74,7 +74,8 @@ fn a_second_file_of_one_name_gets_a_number() {
     let world = World::new(&["alice", "bob"]);
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
     for text in ["one", "two", "three"] {
-        alice.shell(&format!("rm -f outbox/bob/a.txt && echo {text} > outbox/bob/a.txt"));
+        alice.shell("rm -f outbox/bob/a.txt");
+        alice.shell(&send_at_once(text, "a.txt"));
     }
     arrives(&bob, "inbox/alice/a (3).txt");
     assert_eq!(bob.shell("cat 'inbox/alice/a.txt'"), "one");

@@ -173,6 +173,8 @@ impl Core {
             && self.takes_changes()
             && self.has_seat()
             && self.handles.written().next().is_none()
+            // Another client would not know what is complete in it.
+            && !self.outbox.drafts.has_directory_at_rest()
     }
 
     /// Begins to give the seat up. From now on the kernel is told to keep nothing. Returns whether the

@@ -17,10 +17,12 @@
 //! it, under any of the file's names, and nothing is added to it ([`Draft::members`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use xfer_protocol::limits::STATE_BYTES_MAX;
 use xfer_protocol::{Errno, Ino, Name};
 
+use super::quiet::Rest;
 use super::temporary::is_temporary;
 use crate::core::tree::HandleId;
 
@@ -47,6 +49,9 @@ pub(in crate::core) struct InboxRoom {
 pub(in crate::core) enum Unsent {
     /// It is complete and about to be sent.
     Due,
+    /// It is complete as far as is known, and sent once it was left alone for a while: not before this
+    /// time.
+    AtRest(Rest, Instant),
     /// It was refused for now, and is tried again automatically.
     Waiting(Errno),
     /// A change of its data failed.
@@ -55,14 +60,15 @@ pub(in crate::core) enum Unsent {
     Killed,
     /// The session in which it was written ended before it was sent.
     Left,
+    /// Its user ordered that it is not sent.
+    Cancelled,
 }
 
 /// A node in a mailbox that was not sent.
 #[derive(Debug)]
 pub(in crate::core) struct Draft {
     pub(in crate::core) location: Location,
-    /// Why it is not sent. `None` if it is being written, if its name is temporary, or if nothing
-    /// was written to it yet.
+    /// Why it is not sent. `None` if it is being written, or if nothing was written to it yet.
     pub(in crate::core) why: Option<Unsent>,
     /// The torn files that keep it from being sent, as last seen: the file itself, or files in the
     /// directory.
@@ -77,8 +83,8 @@ impl Draft {
     /// Whether it stays unsent until it is written again or moved.
     pub(in crate::core) fn is_held(&self) -> bool {
         match self.why {
-            Some(Unsent::Failed(_) | Unsent::Killed | Unsent::Left) => true,
-            Some(Unsent::Due | Unsent::Waiting(_)) | None => false,
+            Some(Unsent::Failed(_) | Unsent::Killed | Unsent::Left | Unsent::Cancelled) => true,
+            Some(Unsent::Due | Unsent::AtRest(..) | Unsent::Waiting(_)) | None => false,
         }
     }
 
@@ -92,9 +98,6 @@ impl Draft {
         match &self.why {
             Some(why) => why.text(&self.location.to),
             None if is_written => "writing".to_owned(),
-            None if self.is_temporary() => {
-                "held: its name is one of a file that is not whole".to_owned()
-            }
             None => "held: nothing was written to it yet".to_owned(),
         }
     }
@@ -105,12 +108,14 @@ impl Unsent {
     pub(in crate::core) fn text(&self, to: &Name) -> String {
         let text = match self {
             Unsent::Due => "sending".to_owned(),
+            Unsent::AtRest(rest, _) => rest.text(),
             Unsent::Waiting(Errno::EDQUOT) => format!("waiting: the inbox of {to} is full"),
             Unsent::Waiting(Errno::ENOENT) => format!("waiting: there is no user {to}"),
             Unsent::Waiting(errno) => format!("waiting: {errno}"),
             Unsent::Failed(errno) => format!("failed: {errno}"),
             Unsent::Killed => Unsent::KILLED.to_owned(),
             Unsent::Left => "held: the mount ended before it was sent".to_owned(),
+            Unsent::Cancelled => Unsent::CANCELLED.to_owned(),
         };
         // Bounded in any case: a user's name has at most 64 bytes, each of which takes three if it
         // can't be shown.
@@ -122,20 +127,25 @@ impl Unsent {
             .collect()
     }
 
-    /// Reads a mark that an earlier session left.
-    pub(in crate::core) fn parse(mark: &[u8]) -> Unsent {
+    /// Reads a mark that an earlier session left. What was at rest then rests anew, as what it is now.
+    pub(in crate::core) fn parse(mark: &[u8], rest: Rest, now: Instant) -> Unsent {
         let mark = String::from_utf8_lossy(mark);
+        if Rest::is_text(&mark) {
+            return Unsent::AtRest(rest, now + rest.quiet());
+        }
         if mark.starts_with("waiting: ") {
             return Unsent::Waiting(Errno::EDQUOT);
         }
         match mark.strip_prefix("failed: ") {
             Some(text) => Unsent::Failed(Errno::from_text(text).unwrap_or(Errno::EIO)),
             None if mark == Unsent::KILLED => Unsent::Killed,
+            None if mark == Unsent::CANCELLED => Unsent::Cancelled,
             None => Unsent::Left,
         }
     }
 
     const KILLED: &str = "held: the writing program was killed";
+    const CANCELLED: &str = "held: cancelled";
 }
 
 /// Why a file is torn, or a directory that an earlier session left.
@@ -167,6 +177,8 @@ pub(in crate::core) struct Drafts {
     /// a file was closed since the directory was last looked at.
     written: BTreeMap<Ino, bool>,
     torn: BTreeMap<Ino, Torn>,
+    /// The drafts that a program had made durable, and that did not change after that.
+    pub(in crate::core) synced: BTreeSet<Ino>,
 }
 
 impl Drafts {
@@ -205,6 +217,7 @@ impl Drafts {
         self.all.remove(&ino);
         self.written.remove(&ino);
         self.directories.remove(&ino);
+        self.synced.remove(&ino);
     }
 
     /// Takes a node for complete, regardless of what was noted.
@@ -239,13 +252,33 @@ impl Drafts {
     }
 
     /// Whether a draft should be tried now: it is complete, as far as is known.
-    pub(in crate::core) fn is_due(&self, ino: Ino, draft: &Draft) -> bool {
-        let is_whole = match draft.why {
+    pub(in crate::core) fn is_due(&self, ino: Ino, draft: &Draft, now: Instant) -> bool {
+        match draft.why {
             Some(Unsent::Due | Unsent::Waiting(_)) => true,
-            Some(Unsent::Failed(_) | Unsent::Killed | Unsent::Left) => false,
+            Some(Unsent::AtRest(_, until)) => until <= now,
+            Some(Unsent::Failed(_) | Unsent::Killed | Unsent::Left | Unsent::Cancelled) => false,
             None => self.written.get(&ino).copied().unwrap_or(false),
-        };
-        is_whole && !draft.is_temporary()
+        }
+    }
+
+    /// Whether a directory is at rest.
+    pub(in crate::core) fn has_directory_at_rest(&self) -> bool {
+        self.directories.iter().any(|directory| {
+            let draft = self.all.get(directory);
+            draft.is_some_and(|draft| matches!(draft.why, Some(Unsent::AtRest(..))))
+        })
+    }
+
+    /// Makes all drafts due that are at rest and not doubtful.
+    pub(super) fn end_rests(&mut self) {
+        for draft in self.all.values_mut() {
+            match draft.why {
+                Some(Unsent::AtRest(rest, _)) if !rest.is_doubtful() => {
+                    draft.why = Some(Unsent::Due);
+                }
+                Some(_) | None => {}
+            }
+        }
     }
 
     /// Notes all nodes of a directory that is about to be marked `waiting`.

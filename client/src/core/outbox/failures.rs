@@ -105,9 +105,12 @@ impl Core {
         self.outbox.resend |=
             self.outbox.drafts.changed(ino, handle.map_or(DataChange::ByPath, DataChange::By));
         if handle.is_none() && self.handles.writers(ino) == 0 {
-            // It is not open for writing, so no close will send it.
-            self.outbox.resend |=
-                self.outbox.drafts.make_due(ino) | self.outbox.drafts.retry_written();
+            // It is not open for writing, so no close leaves it at rest.
+            self.outbox.resend |= self.outbox.drafts.retry_written();
+            let is_held = self.outbox.drafts.get(ino).is_none_or(|draft| draft.is_held());
+            if !is_held && let Err(stop) = self.rest(ino) {
+                tracing::debug!("that {ino} may be sent is not noted: {stop:?}");
+            }
         }
     }
 

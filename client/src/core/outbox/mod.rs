@@ -1,19 +1,23 @@
 //! The outbox: complete files and directories in a mailbox are sent to its user.
 //!
 //! Reading order: [`mailboxes`] (the directories), [`drafts`] (unsent nodes and the reasons: plain
-//! data), [`temporary`] (names of incomplete files), [`sending`], [`failures`] (how a file becomes
-//! incomplete, and complete again), [`records`] (sent nodes), [`unsent`] (finding drafts and trying
+//! data), [`temporary`] (names of incomplete files), [`quiet`] (how long they are left alone before they
+//! are sent), [`sending`], [`failures`] (how a file becomes
+//! incomplete, and complete again), [`orders`] (of users), [`records`] (sent nodes), [`unsent`] (finding drafts and trying
 //! them again).
 
 mod mailboxes;
 mod drafts;
 mod temporary;
+mod quiet;
 mod sending;
 mod failures;
+mod orders;
 mod records;
 mod unsent;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use xfer_protocol::message::DeliveryState;
 use xfer_protocol::{DeliveryId, Ino, Name};
@@ -22,8 +26,10 @@ pub(in crate::core) use drafts::Location;
 pub(crate) use unsent::OutboxDue;
 
 pub use drafts::Unsents;
+pub use orders::Order;
 
 use drafts::{Drafts, InboxRoom};
+use quiet::Touches;
 
 /// The state of the outbox.
 #[derive(Debug)]
@@ -45,6 +51,12 @@ pub(in crate::core) struct Outbox {
     pub(in crate::core) resend: bool,
     /// Whether the drive was told so.
     resend_is_told: bool,
+    /// When nodes were last touched, as long as there are drafts.
+    touches: Touches,
+    /// When the first of the drafts that began to rest may be sent, until the drive takes it.
+    rested: Option<Instant>,
+    /// Whether the drive was told so.
+    rested_is_told: bool,
 }
 
 impl Outbox {
@@ -53,6 +65,20 @@ impl Outbox {
     pub(in crate::core) fn tell_resend(&mut self) -> bool {
         let is_news = self.resend && !self.resend_is_told;
         self.resend_is_told |= is_news;
+        is_news
+    }
+
+    /// Notes that a draft at rest may be sent at a time.
+    fn rests_until(&mut self, until: Instant) {
+        if self.rested.is_none_or(|rested| rested > until) {
+            (self.rested, self.rested_is_told) = (Some(until), false);
+        }
+    }
+
+    /// Whether a draft will have rested at a time that the drive was not told yet.
+    pub(in crate::core) fn tell_rested(&mut self) -> bool {
+        let is_news = self.rested.is_some() && !self.rested_is_told;
+        self.rested_is_told = true;
         is_news
     }
 
@@ -94,6 +120,9 @@ impl Outbox {
             moving: BTreeMap::new(),
             resend: false,
             resend_is_told: false,
+            touches: Touches::default(),
+            rested: None,
+            rested_is_told: false,
         }
     }
 }

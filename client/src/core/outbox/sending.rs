@@ -1,8 +1,9 @@
 //! Sending: a complete file or directory in a mailbox is sent.
 //!
-//! A file is complete when its last writing handle closes, or when it is renamed to a name that is
-//! not temporary; but not if a change of it failed, or its writer was killed ([`super::failures`]).
-//! Room in the recipient's inbox is reserved before, so that the program that sends learns of a
+//! A file counts as complete when its last writing handle was closed, unless a change of it failed or its
+//! writer was killed ([`super::failures`]). It is sent once it was left alone for a while after that
+//! ([`super::quiet`]), or at once if a program said that it is complete: by `fsync`, or by moving it here.
+//! Room in the recipient's inbox is reserved before the close, so that the program that sends learns of a
 //! full inbox. A draft that is refused nevertheless is sent later, automatically.
 //!
 //! **Invariant:** an attempt sends last, when all of the draft is loaded and its room is reserved.
@@ -30,11 +31,11 @@ pub(in crate::core) struct Weight {
     /// The room that it takes in an inbox.
     pub(in crate::core) room: InboxRoom,
     /// Whether a program has a file in it open for writing.
-    is_written: bool,
+    pub(super) is_written: bool,
     /// The torn nodes in it.
-    torn: Vec<Ino>,
+    pub(super) torn: Vec<Ino>,
     /// All of its nodes, itself too.
-    members: Vec<Ino>,
+    pub(super) members: Vec<Ino>,
 }
 
 impl Core {
@@ -57,21 +58,31 @@ impl Core {
         self.must_have_room(ino, &to, room)
     }
 
-    /// Sends a file that was closed, if it is a draft and no other program writes to it.
+    /// After a handle of a file was closed: leaves the file at rest if it is a draft and no other program
+    /// writes to it. Sends it at once if it was synced since its last change.
     pub(in crate::core) fn send_closed(&mut self, ino: Ino) -> Result<(), Stop> {
-        // A directory that was moved in may have waited for this file to be closed.
+        // A directory may have waited for this file to be closed.
         self.outbox.resend |= self.outbox.drafts.retry_written();
         self.outbox.drafts.forget_torn(|ino| self.handles.writers(ino) > 0);
-        let writers = self.handles.writers(ino);
-        let Some(draft) = self.outbox.drafts.get_mut(ino) else { return Ok(()) };
-        if writers > 0 {
+        if self.handles.writers(ino) > 0 {
             return Ok(());
         }
+        let is_synced = self.outbox.drafts.synced.contains(&ino);
+        let Some(draft) = self.outbox.drafts.get_mut(ino) else { return Ok(()) };
         match draft.why {
-            Some(Unsent::Waiting(_) | Unsent::Failed(_) | Unsent::Killed | Unsent::Left) => {
-                self.mark(ino)
+            Some(
+                Unsent::Waiting(_)
+                | Unsent::Failed(_)
+                | Unsent::Killed
+                | Unsent::Left
+                | Unsent::Cancelled,
+            ) => self.mark(ino),
+            // It was not changed since. While it was open for writing, nobody looked at it.
+            Some(Unsent::AtRest(_, until)) => {
+                self.outbox.rests_until(until.max(self.now.monotonic));
+                Ok(())
             }
-            None | Some(Unsent::Due) if draft.is_temporary() => Ok(()),
+            None if !is_synced || draft.is_temporary() => self.rest(ino),
             None | Some(Unsent::Due) => {
                 draft.why = Some(Unsent::Due);
                 self.send_draft(ino)
@@ -103,6 +114,10 @@ impl Core {
         if stays || held || is_temporary(name) || self.handles.writers(moved) > 0 {
             return Ok(());
         }
+        // A directory that was made here may not be complete yet.
+        if from == to && self.node(moved)?.is_directory() {
+            return Ok(());
+        }
         let room = self.weigh(moved, name)?.room;
         self.must_have_room(moved, &user, room)?;
         if is_record { self.revise(moved) } else { Ok(()) }
@@ -111,7 +126,8 @@ impl Core {
     /// Sends a node that was renamed into a mailbox, unless a program still writes to it.
     ///
     /// A node that is moved in from elsewhere is sent as it is, since its user wants that. A new
-    /// name in the same mailbox completes nothing (`rsync --partial`).
+    /// name in the same mailbox completes nothing (`rsync --partial`), and programs set more after it
+    /// (`zip`): the node rests.
     pub(in crate::core) fn send_renamed(
         &mut self,
         moved: Ino,
@@ -129,12 +145,20 @@ impl Core {
         let room = self.outbox.moving.remove(&moved);
         if let Some(draft) = self.outbox.drafts.get_mut(moved) {
             draft.room = room.unwrap_or(draft.room);
-            let is_held = from == to && draft.is_held();
-            if self.handles.writers(moved) > 0 {
+            let is_held = draft.is_held();
+            let is_written = self.handles.writers(moved) > 0;
+            if is_written {
                 self.outbox.drafts.hold(moved, &[moved]);
-            } else if !is_held {
+            } else if from != to {
                 self.outbox.drafts.mend(moved);
             }
+            if from == to && !is_held && !is_written {
+                return self.rest(moved);
+            }
+        }
+        let is_in_doubt = is_temporary(name) && self.node(moved)?.file().is_some();
+        if from != to && !is_in_doubt && self.handles.writers(moved) == 0 {
+            self.outbox.drafts.make_due(moved);
         }
         self.send_closed(moved)
     }

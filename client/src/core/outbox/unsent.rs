@@ -1,11 +1,13 @@
 //! Drafts over time: those of earlier sessions are found again, drafts are sent when they can be,
 //! and people are shown the rest.
 
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
 use xfer_protocol::tree::STATE_XATTR;
 use xfer_protocol::{Ino, Name};
 
 use super::drafts::{Location, Unsent, Unsents};
-use super::temporary::is_temporary;
 use crate::core::pause::Stop;
 use crate::core::state::Core;
 
@@ -21,6 +23,8 @@ pub(crate) struct OutboxDue {
     pub(crate) tenure: usize,
     /// Whether a draft should be tried again soon.
     pub(crate) resend: bool,
+    /// The time after which a draft that began to rest may be sent.
+    pub(crate) rested: Option<Duration>,
 }
 
 impl Core {
@@ -29,7 +33,9 @@ impl Core {
     pub(crate) fn take_outbox_due(&mut self) -> Option<OutboxDue> {
         let resend = self.outbox.take_resend();
         let (users, tenure) = (self.outbox.users_changes, self.tenure());
-        let due = OutboxDue { users, tenure, resend };
+        let now = self.now.monotonic;
+        let rested = self.outbox.rested.take().map(|until| until.saturating_duration_since(now));
+        let due = OutboxDue { users, tenure, resend, rested };
         self.takes_changes().then_some(due)
     }
 
@@ -48,24 +54,25 @@ impl Core {
                 if node.sent.is_some() || self.outbox.drafts.get(ino).is_some() {
                     continue;
                 }
-                let why = match self.all_xattrs(ino)?.get(STATE_XATTR) {
-                    Some(mark) => Some(Unsent::parse(mark)),
-                    None if is_temporary(&name) => None,
-                    None => Some(Unsent::Left),
-                };
-                found.push((ino, Location { mailbox, to: to.clone(), name }, why));
+                let mark = self.all_xattrs(ino)?.get(STATE_XATTR).cloned();
+                found.push((ino, Location { mailbox, to: to.clone(), name }, mark));
             }
         }
         let newest = self.handles.newest();
-        for (ino, place, why) in found {
+        for (ino, place, mark) in found {
             self.note_draft(ino, place);
-            match (why, self.outbox.drafts.get_mut(ino)) {
-                (Some(Unsent::Waiting(_)), Some(draft)) => {
-                    draft.why = why;
+            let (rest, now) = (self.rest_of(ino)?, self.now.monotonic);
+            match mark.map_or(Unsent::Left, |mark| Unsent::parse(&mark, rest, now)) {
+                Unsent::AtRest(..) => self.rest(ino)?,
+                why @ (Unsent::Waiting(_) | Unsent::Due) => {
+                    if let Some(draft) = self.outbox.drafts.get_mut(ino) {
+                        draft.why = Some(why);
+                    }
                     self.mark_waiting(ino)?;
                 }
-                (Some(why), _) => self.outbox.drafts.tear(ino, why, newest),
-                (None, _) => {}
+                why @ (Unsent::Failed(_) | Unsent::Killed | Unsent::Left | Unsent::Cancelled) => {
+                    self.outbox.drafts.tear(ino, why, newest);
+                }
             }
         }
         Ok(())
@@ -74,7 +81,8 @@ impl Core {
     /// The drafts that can be sent now, ordered by user and size, the smallest first.
     pub(crate) fn unsent(&mut self) -> Vec<(Name, Ino)> {
         let due = self.outbox.drafts.iter().filter(|(ino, draft)| {
-            self.outbox.drafts.is_due(*ino, draft) && self.handles.writers(*ino) == 0
+            self.outbox.drafts.is_due(*ino, draft, self.now.monotonic)
+                && self.handles.writers(*ino) == 0
         });
         let due = due.map(|(ino, draft)| {
             let Location { to, name, .. } = &draft.location;
@@ -85,17 +93,48 @@ impl Core {
         due.into_iter().map(|(to, _, ino)| (to, ino)).collect()
     }
 
+    /// The drafts that have rested until now. The others are looked at when they have.
+    pub(crate) fn rested(&mut self) -> Vec<(Name, Ino)> {
+        let now = self.now.monotonic;
+        let mut at_rest = BTreeSet::new();
+        let mut next: Option<Instant> = None;
+        for (ino, draft) in self.outbox.drafts.iter() {
+            match draft.why {
+                Some(Unsent::AtRest(_, until)) if until <= now => drop(at_rest.insert(ino)),
+                // One that is open for writing is looked at when it is closed.
+                Some(Unsent::AtRest(_, until)) if self.handles.writers(ino) == 0 => {
+                    next = Some(next.map_or(until, |next| next.min(until)));
+                }
+                Some(_) | None => {}
+            }
+        }
+        next.into_iter().for_each(|next| self.outbox.rests_until(next));
+        let mut rested = self.unsent();
+        rested.retain(|(_, ino)| at_rest.contains(ino));
+        rested
+    }
+
     /// Whether a program writes to a draft, or to a file in it.
     pub(in crate::core) fn is_written(&self, ino: Ino) -> bool {
         self.handles.writers(ino) > 0 || self.outbox.drafts.is_written(ino)
     }
 
-    /// Tries once more to send a draft.
+    /// Tries once more to send a draft, if it has been left alone for long enough.
     pub(crate) fn send_again(&mut self, ino: Ino) -> Result<(), Stop> {
-        if self.handles.writers(ino) > 0 || !self.outbox.drafts.make_due(ino) {
+        let Some(draft) = self.outbox.drafts.get(ino) else { return Ok(()) };
+        let must_rest = match draft.why {
+            Some(Unsent::AtRest(..)) => true,
+            // A directory in which a program wrote.
+            None => self.outbox.drafts.is_written(ino),
+            Some(_) => false,
+        };
+        if self.handles.writers(ino) > 0 || must_rest && !self.has_rested(ino)? {
             return Ok(());
         }
-        self.send_closed(ino)
+        match self.outbox.drafts.make_due(ino) {
+            true => self.send_closed(ino),
+            false => Ok(()),
+        }
     }
 
     /// The numbers of drafts by reason, and some of them by path and state.
@@ -104,9 +143,9 @@ impl Core {
         let mut named = Vec::new();
         for (ino, draft) in self.outbox.drafts.iter() {
             match draft.why {
-                Some(Unsent::Waiting(_)) => counts.waiting += 1,
+                Some(Unsent::Waiting(_) | Unsent::AtRest(..)) => counts.waiting += 1,
                 Some(Unsent::Failed(_)) => counts.failed += 1,
-                Some(Unsent::Killed | Unsent::Left) => counts.held += 1,
+                Some(Unsent::Killed | Unsent::Left | Unsent::Cancelled) => counts.held += 1,
                 None if !self.is_written(ino) => counts.held += 1,
                 Some(Unsent::Due) | None => continue,
             }

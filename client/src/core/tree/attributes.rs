@@ -12,6 +12,7 @@ use xfer_protocol::tree::{Action, Loaded, Rows, STATE_XATTR, XattrMode};
 use xfer_protocol::{ContentId, Errno, Ino, Timestamp};
 
 use super::names::Found;
+use crate::core::outbox::Order;
 use crate::core::pause::{Pause, Stop};
 use crate::core::state::Core;
 
@@ -139,7 +140,8 @@ impl Core {
         Ok(names.into_iter().flat_map(|name| [name, &[0]].concat()).collect())
     }
 
-    /// Sets an extended attribute. Programs can set `user.*` only, and of those not `user.xfer.*`.
+    /// Sets an extended attribute. Programs can set `user.*` only, and of those not `user.xfer.*`, except
+    /// to give an [`Order`] for a draft.
     pub fn set_xattr(
         &mut self,
         ino: Ino,
@@ -147,6 +149,11 @@ impl Core {
         value: &Bytes,
         mode: XattrMode,
     ) -> Result<(), Stop> {
+        if name == STATE_XATTR
+            && let Some(order) = Order::of(value)
+        {
+            return self.obey(ino, order);
+        }
         must_be_settable(name)?;
         let (name, value) = (name.clone(), value.clone());
         self.change(Action::SetXattr { ino, name, value, mode })

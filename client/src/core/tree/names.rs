@@ -130,6 +130,9 @@ impl Core {
         })?;
         if let Some(to) = mailbox {
             self.note_draft(ino, Location { mailbox: parent, to, name: given.clone() });
+            if matches!(new, New::Directory { .. }) {
+                self.rest(ino)?;
+            }
         }
         Ok(ino)
     }

@@ -66,7 +66,9 @@ pub(super) fn set_xattr(
     Arc::make_mut(&mut xattrs).insert(name.clone(), value.clone());
     let list: usize = xattrs.keys().map(|name| name.len() + 1).sum();
     node.xattrs = Xattrs::of(xattrs);
-    node.ctime = time;
+    if name != STATE_XATTR {
+        node.ctime = time;
+    }
     if node.xattrs.bytes() > XATTRS_BYTES_MAX as u64 || list > XATTR_LIST_BYTES_MAX {
         return Err(Errno::ENOSPC.into());
     }
@@ -79,7 +81,10 @@ pub(super) fn remove_xattr(d: &mut Staging<'_>, ino: Ino, name: &Bytes) -> Resul
     let mut xattrs = node.xattrs.take().ok_or(PlanError::Need(Need::Attributes(ino)))?;
     Arc::make_mut(&mut xattrs).remove(name).ok_or(Errno::ENODATA)?;
     node.xattrs = Xattrs::of(xattrs);
-    node.ctime = time;
+    // xfer's own note is no change of the node that any program made or sees.
+    if name != STATE_XATTR {
+        node.ctime = time;
+    }
     Ok(())
 }
 

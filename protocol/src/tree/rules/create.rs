@@ -135,7 +135,7 @@ fn add(d: &mut Staging<'_>, place: Place<'_>, ino: Ino, mut node: Node) -> Resul
         MailZone::None => {}
         // Every user has a mailbox, so a name that is not in the outbox is not a user.
         MailZone::Outbox => return Err(Errno::ENOENT.into()),
-        MailZone::Mailbox if node.file().is_some() => {}
+        MailZone::Mailbox if node.file().is_some() || node.is_directory() => {}
         MailZone::Mailbox | MailZone::Sent => return Err(Errno::EPERM.into()),
     }
     if parent.mode & SET_GID != 0 {
