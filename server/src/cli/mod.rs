@@ -20,11 +20,13 @@ use crate::program::exit::{Exit, Failure};
 use crate::program::rights;
 use crate::program::serve::{self, CertificateFiles};
 use crate::program::store_location::StoreLocation;
+use settings::Read;
 
 mod accounts;
 mod invite;
 mod keys;
 mod secret;
+mod settings;
 mod sessions;
 mod trees;
 mod table;
@@ -48,8 +50,11 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Where the server keeps everything
-    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/xfer", value_parser = place())]
+    #[arg(long, global = true, env = "XFER_STORE", value_name = "DIR", default_value = "/var/lib/xfer", value_parser = place())]
     store: StoreLocation,
+    /// Read settings from this file: options of `run`, and the store [default: /etc/xfer/server.toml, if it is there]
+    #[arg(long, global = true, env = "XFER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// Reads where the store is.
@@ -100,35 +105,51 @@ enum Command {
 #[derive(Args, Debug)]
 struct Run {
     /// Where to listen
-    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:33000")]
+    #[arg(long, env = "XFER_LISTEN", value_name = "ADDR:PORT", default_value = "[::]:33000")]
     listen: SocketAddr,
     /// A certificate (chain) in PEM, instead of the server's own
-    #[arg(long, value_name = "F", requires = "key")]
+    #[arg(long, env = "XFER_CERT", value_name = "F")]
     cert: Option<PathBuf>,
     /// The certificate's key in PEM
-    #[arg(long, value_name = "F", requires = "cert")]
+    #[arg(long, env = "XFER_KEY", value_name = "F")]
     key: Option<PathBuf>,
     /// For how many days what nothing refers to at the start is kept aside, in contents/lost
-    #[arg(long, value_name = "DAYS", default_value_t = 7)]
+    #[arg(long, env = "XFER_KEEP_LOST", value_name = "DAYS", default_value_t = 7)]
     keep_lost: u16,
     /// Start with a database that is older than the contents, as after restoring it
     #[arg(long)]
     accept_older_database: bool,
     /// Memory for names and attributes, of all sessions together
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = tree_size)]
+    #[arg(long, env = "XFER_TREE_SIZE", value_name = "SIZE", default_value = "64MiB", value_parser = tree_size)]
     tree_size: usize,
     /// How soon clients may take a silent connection for dead; those that ask for less get this
-    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = silence)]
+    #[arg(long, env = "XFER_SILENCE", value_name = "SECONDS", default_value = "3", value_parser = silence)]
     silence: Silence,
+    /// Print the settings in force, and where each comes from, instead of serving
+    #[arg(long)]
+    print_config: bool,
 }
 
 impl Run {
-    fn config(self, store: StoreLocation) -> serve::Config {
-        let Run { listen, cert, key, keep_lost, accept_older_database, tree_size, silence } = self;
-        serve::Config {
+    fn config(self, store: StoreLocation) -> Result<serve::Config, Failure> {
+        let Run { listen, cert, key, keep_lost, accept_older_database, tree_size, silence, .. } =
+            self;
+        let files = match (cert, key) {
+            (Some(cert), Some(key)) => Some(CertificateFiles { cert, key }),
+            (None, None) => None,
+            // Not clap's rule: the two may come from different places.
+            (cert, _) => {
+                let missing = if cert.is_some() { "key" } else { "cert" };
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!("cert and key go together; give the {missing} too"),
+                ));
+            }
+        };
+        Ok(serve::Config {
             store,
             listen,
-            files: cert.zip(key).map(|(cert, key)| CertificateFiles { cert, key }),
+            files,
             tree_bytes: tree_size,
             silence,
             serving: Serving {
@@ -138,7 +159,7 @@ impl Run {
                 },
                 keep_lost_days: keep_lost,
             },
-        }
+        })
     }
 }
 
@@ -246,13 +267,18 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
-    let Cli { command, store } = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
-        Err(error) => return explain(&error),
+    let read = match Read::arguments(arguments) {
+        Ok(read) => read,
+        Err(Ok(error)) => return explain(&error),
+        Err(Err(failure)) => return Err(failure),
     };
+    if matches!(&read.cli.command, Command::Run(run) if run.print_config) {
+        return print_line(read.shown().trim_end());
+    }
+    let Cli { command, store, .. } = read.cli;
     rights::act_as_owner_of(&store.dir)?;
     match command {
-        Command::Run(run) => serve::run(&run.config(store)),
+        Command::Run(run) => serve::run(&run.config(store)?),
         Command::Fingerprint => print_fingerprint(&store.dir),
         Command::User(user) => manage(&store, user),
         Command::Session(Session::List { json }) => sessions::list(
@@ -325,12 +351,18 @@ fn explain(error: &clap::Error) -> Result<(), Failure> {
             Err(Failure::new(Exit::Usage, "a command is missing; see xfer-server --help"))
         }
         _ => {
-            let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
-            let first = first.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
-            let what = first.strip_prefix("error: ").unwrap_or(&first);
-            Err(Failure::new(Exit::Usage, format!("{what}; see xfer-server --help")))
+            let line = format!("{}; see xfer-server --help", complaint(error));
+            Err(Failure::new(Exit::Usage, line))
         }
     }
+}
+
+/// The first paragraph of clap's message, as one line.
+fn complaint(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
+    let first = first.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+    first.strip_prefix("error: ").unwrap_or(&first).to_owned()
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::program::exit::{Exit, Failure};
 use crate::program::log;
 use crate::program::rights::Own;
 use crate::program::store_location::StoreLocation;
+use crate::program::systemd;
 
 /// The time that sessions have to become durable once the server stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
@@ -103,6 +104,7 @@ async fn serve(
     let stop = stop_signal()?;
     announce(&port, fingerprint)?;
     let control = tokio::spawn(control.serve());
+    let watchdog = tokio::spawn(systemd::feed_watchdog());
     let mut trouble = None;
     let stop = async {
         let error = tokio::select! {
@@ -113,6 +115,7 @@ async fn serve(
         trouble = Some(error);
     };
     let connections = listener.serve(port, stop).await;
+    systemd::notify_stopping();
     // The engine turns away connections that are still being admitted; the sessions drain.
     let end = async {
         match &trouble {
@@ -125,11 +128,16 @@ async fn serve(
     }
     control.abort();
     finish(connections).await;
+    watchdog.abort();
     Ok(store.keeper.close().await?)
 }
 
-/// Opens the port; only root may do that for low ports.
+/// Takes the port that the service manager opened, or opens it; only root may do that for low ports.
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    if let Some(port) = systemd::given_port()? {
+        port.set_nonblocking(true)?;
+        return TcpListener::from_std(port);
+    }
     let _own = Own::regain()?;
     listener::bind(address)
 }
@@ -212,6 +220,7 @@ fn announce(port: &TcpListener, fingerprint: &Fingerprint) -> Result<(), Failure
     writeln!(out, "listening on {address}, fingerprint {fingerprint}").map_err(failed)?;
     out.flush().map_err(failed)?;
     tracing::info!(%address, %fingerprint, "listening");
+    systemd::notify_ready(&format!("listening on {address}"));
     Ok(())
 }
 

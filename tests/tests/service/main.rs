@@ -1,0 +1,4 @@
+//! A server as a service: its settings, and the service manager that runs it.
+
+mod settings;
+mod systemd;
