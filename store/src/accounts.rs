@@ -54,6 +54,8 @@ pub struct Account {
     pub password: Option<String>,
     /// Whether it may log in with its password, and not with devices' keys alone.
     pub takes_passwords: bool,
+    /// The time from which on it is disabled, if it is to be.
+    pub disabled_from: Option<Timestamp>,
     /// The quota of its tree.
     pub quota: Quota,
     /// The quota of its inbox: bytes, and items (counted as nodes).
@@ -69,6 +71,13 @@ pub struct Account {
     /// The epoch of the last session that is known to have left, like all before it, no uncommitted data
     /// on the disk, or only data that is noted.
     pub tidied: Epoch,
+}
+
+impl Account {
+    /// Whether it is disabled at a time: nobody may log in or go on with a session.
+    pub fn is_disabled(&self, now: Timestamp) -> bool {
+        self.disabled_from.is_some_and(|from| from <= now)
+    }
 }
 
 /// The values that a new account starts with.
@@ -121,6 +130,8 @@ pub enum Change {
     Password(String),
     /// Whether the account may log in with its password.
     TakesPasswords(bool),
+    /// The time from which on the account is disabled.
+    DisabledFrom(Option<Timestamp>),
     /// A new quota for its tree.
     Quota(Quota),
     /// A new quota for its inbox. Deliveries that already wait there stay.

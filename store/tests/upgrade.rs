@@ -30,7 +30,10 @@ const VERSION_5: &str = include_str!("stores/version-5.sql");
 
 const VERSION_6: &str = include_str!("stores/version-6.sql");
 
-const VERSIONS: [&str; 6] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6];
+const VERSION_7: &str = include_str!("stores/version-7.sql");
+
+const VERSIONS: [&str; 7] =
+    [VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7];
 
 fn old_store() -> tempfile::TempDir {
     store_of(VERSION_1)
@@ -123,6 +126,16 @@ fn a_dormant_session_of_an_older_store_learns_what_it_missed() {
     let missed = store.resume(alice.id, &with).unwrap().unwrap().missed;
     let changed = Changed::Nodes(vec![Ino(2000), Ino(2001)]);
     assert_eq!(missed, Some(Missed { base: Seq(10), changed }));
+}
+
+#[test]
+fn the_keys_of_an_older_store_still_log_in_and_its_accounts_are_enabled() {
+    let dir = store_of(VERSION_7);
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let alice = store.account(&name("alice")).unwrap().unwrap();
+    assert!(!alice.takes_passwords && alice.disabled_from.is_none());
+    let labels: Vec<_> = store.keys(alice.id).unwrap().into_iter().map(|key| key.label).collect();
+    assert_eq!(labels, ["laptop"]);
 }
 
 #[test]

@@ -178,6 +178,7 @@ impl EndpointError {
             | Refusal::RolledBack
             | Refusal::UnknownKey
             | Refusal::KeysOnly
+            | Refusal::Disabled
             | Refusal::UsedInvitation
             | Refusal::PasswordNeeded
             | Refusal::TooManyKeys => Some(refusal.clone()),
@@ -224,6 +225,7 @@ fn refusal_line(refusal: &Refusal) -> String {
         }
         Refusal::RolledBack => refusal.to_string(),
         Refusal::UnknownKey => format!("{refusal}; log in again"),
+        Refusal::Disabled => format!("{refusal}; ask the administrator to enable it"),
         Refusal::KeysOnly => format!("{refusal}; ask its administrator for an invitation"),
         Refusal::UsedInvitation => format!("{refusal}; ask for another"),
         Refusal::PasswordNeeded => format!("{refusal}; give the password"),

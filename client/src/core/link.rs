@@ -161,6 +161,7 @@ fn refused(refusal: &Refusal) -> String {
         | Refusal::RolledBack
         | Refusal::UnknownKey
         | Refusal::KeysOnly
+        | Refusal::Disabled
         | Refusal::UsedInvitation
         | Refusal::PasswordNeeded
         | Refusal::TooManyKeys) => refusal.to_string(),

@@ -98,13 +98,17 @@ impl File {
         self.client.call(move |core: &mut Core| core.set_attributes(ino, &new).map(drop)).await
     }
 
-    /// Closes the file. In a mailbox, this sends it, if it was written and no other handle can
-    /// write to it.
+    /// Closes the file, which is complete. In a mailbox, this sends it at once, if it was written, its
+    /// name does not look temporary, and no other handle can write to it.
     ///
     /// `EDQUOT` if the recipient's inbox is full. The file then waits, and is sent later.
     pub async fn close(mut self) -> Result<(), Errno> {
         let (ino, handle) = (self.ino, self.handle);
-        let flushed = self.client.call(move |core: &mut Core| core.flush(handle, ino)).await;
+        let flush = move |core: &mut Core| {
+            core.note_synced(handle);
+            core.flush(handle, ino)
+        };
+        let flushed = self.client.call(flush).await;
         self.is_closed = true;
         let release = move |core: &mut Core| release(core, ino, handle);
         flushed.and(self.client.call(release).await)

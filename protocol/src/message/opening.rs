@@ -236,6 +236,9 @@ pub enum Refusal {
     /// The account has [`KEYS_MAX`](crate::limits::KEYS_MAX) keys already.
     #[error("the account has {max} keys already", max = crate::limits::KEYS_MAX)]
     TooManyKeys,
+    /// The password or the key is right, and the account is disabled.
+    #[error("the server's administrator has disabled this account, or it has expired")]
+    Disabled,
 }
 
 /// Everything that a client needs to begin its session, or to continue it over a new link.

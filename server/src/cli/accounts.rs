@@ -198,6 +198,13 @@ pub fn take_passwords(store: &StoreLocation, name: &str, on: Switch) -> Result<(
     Ok(())
 }
 
+/// Sets when an account is disabled, if ever. If that is now, its session ends.
+pub fn disable(store: &StoreLocation, name: &str, from: Option<Timestamp>) -> Result<(), Failure> {
+    let (ledger, account) = find(store, name)?;
+    ledger.change(&account, Change::DisabledFrom(from))?;
+    tell(store, Command::AccountChanged { user: name.to_owned() })
+}
+
 /// Removes an account, then its tree. A running server is told first, since the tree takes a while.
 pub fn remove(store: &StoreLocation, name: &str, consent: Consent) -> Result<(), Failure> {
     let (ledger, account) = find(store, name)?;
@@ -241,7 +248,7 @@ pub fn list(store: &StoreLocation) -> Result<(), Failure> {
         "INBOX MAX",
         "ITEMS",
         "ITEMS MAX",
-        "EPOCH",
+        "LOGIN",
     ];
     table::print(heading, &rows)?;
     let mut failures = ledger.waiter.wait(ledger.register.failures.list())?;
@@ -267,8 +274,18 @@ fn account_row(account: &Account) -> [String; 10] {
         or_none(account.inbox.bytes, size::display),
         account.waiting.nodes.to_string(),
         or_none(account.inbox.nodes, count),
-        account.epoch.to_string(),
+        login(account, SystemTime::now().into()),
     ]
+}
+
+/// How a user may log in, in one word or two.
+fn login(account: &Account, now: Timestamp) -> String {
+    match account.disabled_from {
+        Some(from) if from <= now => "disabled".to_owned(),
+        Some(from) => format!("until {}", moment::display(from.secs())),
+        None if account.takes_passwords => "yes".to_owned(),
+        None => "by keys".to_owned(),
+    }
 }
 
 fn or_none(limit: u64, display: impl Fn(u64) -> String) -> String {

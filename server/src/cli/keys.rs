@@ -65,7 +65,8 @@ impl FromStr for Days {
 }
 
 impl Days {
-    fn later(self) -> Option<Timestamp> {
+    /// The time in so many days; `None` for never.
+    pub fn later(self) -> Option<Timestamp> {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         self.0.map(|days| (SystemTime::now() + DAY * days).into())
     }

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -215,6 +216,24 @@ enum User {
         #[arg(long)]
         keep_keys: bool,
     },
+    /// Let a user not log in, and end the user's session; files stay, and what others send waits
+    Disable {
+        /// The user's name
+        name: String,
+    },
+    /// Let a user log in again
+    Enable {
+        /// The user's name
+        name: String,
+    },
+    /// Set when a user is disabled
+    Expire {
+        /// The user's name
+        name: String,
+        /// A number of days from now, or never
+        #[arg(long, value_name = "DAYS")]
+        within: keys::Days,
+    },
     /// Set whether a user may log in with a password, and not only by the keys of machines
     Passwords {
         /// The user's name
@@ -310,6 +329,9 @@ fn manage(store: &StoreLocation, command: User) -> Result<(), Failure> {
             };
             accounts::set_password(store, &name, &password, keys)
         }
+        User::Disable { name } => accounts::disable(store, &name, Some(SystemTime::now().into())),
+        User::Enable { name } => accounts::disable(store, &name, None),
+        User::Expire { name, within } => accounts::disable(store, &name, within.later()),
         User::Passwords { name, on } => accounts::take_passwords(store, &name, on),
         User::Remove { name, yes } => {
             let consent = if yes { accounts::Consent::Given } else { accounts::Consent::Asked };
@@ -396,6 +418,10 @@ mod tests {
         check("user passwd alice --password-stdin", None);
         check("user passwd alice --revoke-keys", None);
         check("user passwords alice off", None);
+        check("user disable alice", None);
+        check("user enable alice", None);
+        check("user expire alice --within 30", None);
+        check("user expire alice --within never", None);
         check("user remove alice", None);
         check("user remove alice --yes", None);
         check("user list", None);

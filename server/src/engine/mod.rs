@@ -23,7 +23,7 @@ pub(crate) mod solo;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
@@ -240,6 +240,20 @@ impl Engine {
     pub async fn account_changed(self: &Arc<Self>, user: &Name) {
         if let Err(error) = self.account_changed_now(user).await {
             tracing::error!(%error, "sessions were not told of an account");
+        }
+    }
+
+    /// Ends the sessions of accounts that have expired. Each session costs one look at its account.
+    pub async fn end_expired(&self) {
+        for session in self.registry.all() {
+            let user = session.user();
+            match self.stores.store.accounts.find(user.clone()).await {
+                Ok(Some(account)) if account.is_disabled(SystemTime::now().into()) => {
+                    self.end_running(&session, EndReason::Administrator).await;
+                }
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, %user, "an account can't be read"),
+            }
         }
     }
 

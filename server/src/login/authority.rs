@@ -1,5 +1,7 @@
 //! By what right a client acts for an account, and whether it still has that right.
 
+use std::time::SystemTime;
+
 use xfer_protocol::message::PublicKey;
 use xfer_store::{Account, Resumable, Store, StoreError};
 
@@ -31,8 +33,11 @@ impl Authority {
     }
 
     /// Whether the present account still grants it. An expired key keeps its sessions: only a login
-    /// is refused.
+    /// is refused. A disabled account keeps none.
     pub(crate) async fn holds(&self, store: &Store, account: &Account) -> Result<bool, StoreError> {
+        if account.is_disabled(SystemTime::now().into()) {
+            return Ok(false);
+        }
         match self {
             Authority::Password(hash) => Ok(account.password.as_deref() == Some(&**hash)),
             Authority::Device(device) => {

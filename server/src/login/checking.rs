@@ -80,7 +80,7 @@ impl Checker {
             Ok(Some(identified)) => {
                 self.lockouts.succeed(attempt).await;
                 match identified.account.takes_passwords {
-                    true => Ok(identified),
+                    true => enabled(identified),
                     false => Err(Refusal::KeysOnly),
                 }
             }
@@ -135,7 +135,7 @@ impl Checker {
         let is_good =
             |known: &DeviceKey| known.key == key && known.expires.is_none_or(|at| now < at);
         match account.filter(|_| keys.iter().any(is_good)) {
-            Some(account) => Ok(Identified { account, authority: Authority::Device(key) }),
+            Some(account) => enabled(Identified { account, authority: Authority::Device(key) }),
             None => Err(Refusal::UnknownKey),
         }
     }
@@ -221,6 +221,14 @@ pub(crate) fn shortened(text: &str, bytes_max: usize) -> String {
         label.push(c);
     }
     label
+}
+
+/// Refuses a client whose account is disabled. Only one that has proved who it is hears that.
+fn enabled(identified: Identified) -> Result<Identified, Refusal> {
+    match identified.account.is_disabled(SystemTime::now().into()) {
+        true => Err(Refusal::Disabled),
+        false => Ok(identified),
+    }
 }
 
 /// The name under which an attempt is counted.

@@ -32,6 +32,9 @@ use crate::program::systemd;
 /// The time that sessions have to become durable once the server stops.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
 
+/// How often the accounts of sessions are looked at, to see whether they have expired.
+const EXPIRY_EVERY: Duration = Duration::from_secs(60);
+
 /// The extra time for each later step of the shutdown.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
@@ -105,6 +108,7 @@ async fn serve(
     announce(&port, fingerprint)?;
     let control = tokio::spawn(control.serve());
     let watchdog = tokio::spawn(systemd::feed_watchdog());
+    let expiry = tokio::spawn(end_expired(engine.clone()));
     let mut trouble = None;
     let stop = async {
         let error = tokio::select! {
@@ -129,7 +133,17 @@ async fn serve(
     control.abort();
     finish(connections).await;
     watchdog.abort();
+    expiry.abort();
     Ok(store.keeper.close().await?)
+}
+
+/// Ends the sessions of accounts as they expire.
+async fn end_expired(engine: Arc<Engine>) {
+    let mut looks = tokio::time::interval(EXPIRY_EVERY);
+    loop {
+        looks.tick().await;
+        engine.end_expired().await;
+    }
 }
 
 /// Takes the port that the service manager opened, or opens it; only root may do that for low ports.

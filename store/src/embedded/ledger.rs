@@ -48,6 +48,7 @@ impl Accounts for Ledger {
         self.hop(move |rows| match change {
             Change::Password(password) => rows.set_password(account, &password),
             Change::TakesPasswords(takes) => rows.set_takes_passwords(account, takes),
+            Change::DisabledFrom(from) => rows.set_disabled_from(account, from),
             Change::Quota(quota) => rows.set_quota(account, quota),
             Change::Inbox(inbox) => rows.set_inbox(account, inbox),
         })

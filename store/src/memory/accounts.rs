@@ -80,6 +80,7 @@ impl Tables {
             name,
             password,
             takes_passwords: true,
+            disabled_from: None,
             quota,
             inbox,
             waiting,
@@ -100,6 +101,7 @@ impl Tables {
                 self.forget_sessions(id, |device| device.is_none());
             }
             Change::TakesPasswords(takes) => account.takes_passwords = takes,
+            Change::DisabledFrom(from) => account.disabled_from = from,
             Change::Quota(quota) => {
                 account.quota = quota;
                 if let Some(sessions) = self.sessions.get_mut(&id) {

@@ -51,7 +51,7 @@ kinds! {
     Done { Enrolled Keys Revoked PasswordSet }
     Refusal {
         WrongPassword Blocked InUse NoSession Stopping Busy Internal Claimed RolledBack UnknownKey
-        KeysOnly UsedInvitation PasswordNeeded TooManyKeys
+        KeysOnly UsedInvitation PasswordNeeded TooManyKeys Disabled
     }
     Changed { Nodes All }
     ToServer { Ops Barrier Ping Room MoreIds Logout Yield }

@@ -3,6 +3,7 @@
 mod keys;
 mod invitations;
 mod passwords;
+mod disabled;
 
 use std::path::Path;
 use std::process::Command;

@@ -81,6 +81,7 @@ fn of_refusal(refusal: &Refusal) -> Exit {
         Refusal::WrongPassword
         | Refusal::UnknownKey
         | Refusal::KeysOnly
+        | Refusal::Disabled
         | Refusal::UsedInvitation
         | Refusal::PasswordNeeded => Exit::WrongPassword,
         Refusal::TooManyKeys => Exit::Other,

@@ -5,7 +5,7 @@ use xfer_protocol::Timestamp;
 use xfer_protocol::limits::KEYS_MAX;
 use xfer_protocol::message::{DeviceKey, PublicKey};
 
-use super::rows::{all, change, read_time, read_time_or_none, value};
+use super::rows::{all, change, columns_of, read_time, read_time_or_none, value};
 use super::{SqliteStore, accounts};
 use crate::{AccountId, CodeHash, Enrolment, Invitation, Revoked, StoreError};
 
@@ -197,9 +197,4 @@ pub(super) fn forget_all(
         change(transaction, sql, [account.0.cast_signed()])?;
     }
     Ok(())
-}
-
-/// The two columns of a time that may be missing.
-fn columns_of(time: Option<Timestamp>) -> (Option<i64>, Option<u32>) {
-    (time.map(|time| time.secs()), time.map(|time| time.nanos()))
 }

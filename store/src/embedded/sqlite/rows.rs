@@ -190,6 +190,11 @@ pub(super) fn read_time(row: &Row<'_>, first: usize) -> Result<Timestamp, StoreE
         .ok_or_else(|| damaged("a time with a second of nanoseconds"))
 }
 
+/// The two columns of a time that may be missing.
+pub(super) fn columns_of(time: Option<Timestamp>) -> (Option<i64>, Option<u32>) {
+    (time.map(|time| time.secs()), time.map(|time| time.nanos()))
+}
+
 /// Reads a time that may be missing from two columns.
 pub(super) fn read_time_or_none(
     row: &Row<'_>,

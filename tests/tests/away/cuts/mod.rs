@@ -281,6 +281,7 @@ const ELSEWHERE: &[(&str, &[Kind])] = &[
             ("Refusal", "Blocked"),
             ("Refusal", "RolledBack"),
             ("Refusal", "KeysOnly"),
+            ("Refusal", "Disabled"),
             ("Refusal", "TooManyKeys"),
         ],
     ),

@@ -9,7 +9,10 @@ use rusqlite::{Connection, Row, Transaction, params};
 use xfer_protocol::tree::{Quota, Usage};
 use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 
-use super::rows::{all, change, damaged, first, number, put_node, read_name, value, write_entry};
+use super::rows::{
+    all, change, columns_of, damaged, first, number, put_node, read_name, read_time_or_none, value,
+    write_entry,
+};
 use super::{SqliteStore, claim};
 use crate::{Account, AccountId, NewAccount, StoreError};
 
@@ -84,6 +87,24 @@ impl SqliteStore {
         self.write(|writer| must_exist(change(writer, sql, params)?))
     }
 
+    /// Sets the time from which on an account is disabled.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn set_disabled_from(
+        &self,
+        account: AccountId,
+        from: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        let sql = concat!(
+            "UPDATE accounts SET disabled_secs = ?, disabled_nanos = ? WHERE id = ? AND ",
+            living!()
+        );
+        let (secs, nanos) = columns_of(from);
+        let params = params![secs, nanos, account.0.cast_signed()];
+        self.write(|writer| must_exist(change(writer, sql, params)?))
+    }
+
     /// Sets the quota of an account's tree.
     ///
     /// # Errors
@@ -132,7 +153,7 @@ macro_rules! columns {
     () => {
         "id, name, password, quota_bytes, quota_nodes, inbox_bytes, inbox_nodes,
          usage_bytes, usage_nodes, applied, epoch, tidied, waiting_bytes, waiting_items,
-         takes_passwords"
+         takes_passwords, disabled_secs, disabled_nanos"
     };
 }
 
@@ -332,6 +353,7 @@ fn read(row: &Row<'_>) -> Result<Account, StoreError> {
         tidied: Epoch(number(row, 11)?),
         waiting: Usage { bytes: number(row, 12)?, nodes: number(row, 13)? },
         takes_passwords: row.get(14)?,
+        disabled_from: read_time_or_none(row, 15)?,
     })
 }
 

@@ -16,7 +16,7 @@ use crate::StoreError;
 use crate::embedded::{OlderDatabase, lock};
 
 /// The version of the tables that this program writes, in the header's `user_version`.
-pub(super) const VERSION: i32 = 7;
+pub(super) const VERSION: i32 = 8;
 
 /// Tells an xfer store from any other database: "xfer" in the header's `application_id`.
 const APPLICATION: i32 = i32::from_be_bytes(*b"xfer");
@@ -44,7 +44,9 @@ const TABLES: &str = "
         waiting_items INTEGER NOT NULL DEFAULT 0,
         tidied INTEGER NOT NULL DEFAULT 0, -- the last session that is known to have left nothing
         next_id INTEGER NOT NULL DEFAULT 0, -- lower numbers of the last session's are used or skipped
-        takes_passwords INTEGER NOT NULL DEFAULT 1 -- 0: only devices log in
+        takes_passwords INTEGER NOT NULL DEFAULT 1, -- 0: only devices log in
+        disabled_secs INTEGER, -- from when on it is disabled; NULL: it is not to be
+        disabled_nanos INTEGER
     ) STRICT;
 
     CREATE TABLE device_keys ( -- by which machines log in without a password

@@ -4,8 +4,15 @@ use super::schema::VERSION;
 
 /// The upgrades: the first makes version 2 from version 1, the next version 3 from version 2, and
 /// so on.
-pub(super) const STEPS: [&str; VERSION as usize - 1] =
-    [TO_VERSION_2, TO_VERSION_3, TO_VERSION_4, TO_VERSION_5, TO_VERSION_6, TO_VERSION_7];
+pub(super) const STEPS: [&str; VERSION as usize - 1] = [
+    TO_VERSION_2,
+    TO_VERSION_3,
+    TO_VERSION_4,
+    TO_VERSION_5,
+    TO_VERSION_6,
+    TO_VERSION_7,
+    TO_VERSION_8,
+];
 
 const TO_VERSION_2: &str = "
     ALTER TABLE nodes ADD COLUMN name_bytes INTEGER;
@@ -143,4 +150,9 @@ const TO_VERSION_7: &str = "
         expires_nanos INTEGER NOT NULL,
         used_by BLOB
     ) STRICT;
+";
+
+const TO_VERSION_8: &str = "
+    ALTER TABLE accounts ADD COLUMN disabled_secs INTEGER;
+    ALTER TABLE accounts ADD COLUMN disabled_nanos INTEGER;
 ";
