@@ -4,9 +4,10 @@
 
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
+use crate::command::sshfs;
 use crate::process::exit::{Exit, Failure};
 
 const MOUNT_EXITS: &str = "\
@@ -288,8 +289,20 @@ pub fn parse<T: Parser>(program: &str) -> Result<T, Failure> {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             Failure::new(Exit::Usage, format!("a command is missing; see {program} --help"))
         }
-        _ => Failure::new(Exit::Usage, format!("{}; see {program} --help", complaint(&error))),
+        _ => {
+            Failure::new(Exit::Usage, format!("{}; {}", complaint(&error), remedy(&error, program)))
+        }
     })
+}
+
+/// What to do about a wrong command line.
+fn remedy(error: &clap::Error, program: &str) -> String {
+    let help = format!("see {program} --help");
+    let known = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) => sshfs::of_flag(flag),
+        _ => None,
+    };
+    known.map_or(help, str::to_owned)
 }
 
 /// The first paragraph of clap's message, without the usage below it.

@@ -76,7 +76,9 @@ impl HelperLine {
             return Err(Failure::new(Exit::Usage, line));
         }
         let known = |word: &String| !self.sloppy || options::is_known(word);
-        let options = self.options.into_iter().filter(known).collect();
+        // `mount -a` and `umount` find the mount by the source that the fstab has.
+        let source = format!("fsname={}", self.target);
+        let options = [source].into_iter().chain(self.options.into_iter().filter(known)).collect();
         let line = MountLine { options, ..MountLine::bare(&self.target, self.mountpoint) };
         Ok(if self.fake { Task::Fake } else { Task::Mount(Box::new(line)) })
     }
@@ -117,7 +119,8 @@ mod tests {
     fn the_flags_of_mount_are_taken() {
         let flags = ["-n", "-v", "-s", "-t", "fuse.xfer", "-o", "ro,shiny,takeover"];
         let Task::Mount(line) = task(&flags).unwrap() else { panic!("nothing to mount") };
-        assert_eq!((line.target.as_str(), line.options.len()), ("alice@host", 2));
+        assert_eq!(line.target, "alice@host");
+        assert_eq!(line.options, ["fsname=alice@host", "ro", "takeover"]);
         assert!(matches!(task(&["-f"]).unwrap(), Task::Fake));
         assert!(task(&["-N", "/proc/1/ns/mnt"]).is_err());
     }

@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod options;
+pub mod sshfs;
 pub mod config;
 pub mod helper;
 pub mod password;
