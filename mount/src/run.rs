@@ -26,6 +26,7 @@ use crate::control::Control;
 use crate::mountpoint::permission;
 use crate::process::background::{self, Attached, Forked, WaitError};
 use crate::process::exit::{Exit, Failure};
+use crate::process::notify;
 use crate::process::report::{code, log, report};
 use crate::process::signals::Signals;
 use crate::reaching::reach_within;
@@ -162,6 +163,7 @@ async fn serve(
         .inspect_err(|error| report(&format!("warning: `xfer` can't reach this mount: {error}")))
         .ok();
     drop(claim);
+    notify::ready();
     if rescue::count(&label) > 0 {
         let what = "changes of earlier mounts, which did not reach the server, are kept";
         report(&format!("{label}: {what} on this machine; see: xfer rescue list"));

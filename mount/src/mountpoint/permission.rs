@@ -121,8 +121,9 @@ fn has_capabilities(program: &Path) -> bool {
     rustix::fs::getxattr(program, c"security.capability", &mut [0_u8; 64]).is_ok()
 }
 
+/// Under mount(8), which clears `$PATH`, programs are where the C library looks for them then.
 fn find_program(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
+    let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
     env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
 }
 
