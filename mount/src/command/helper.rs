@@ -54,8 +54,8 @@ pub struct HelperLine {
 pub enum Task {
     /// Mount, with this command line.
     Mount(Box<MountLine>),
-    /// Nothing: the caller only checks the command line (`-f`).
-    Fake,
+    /// Only check this command line (`-f`).
+    Check(Box<MountLine>),
 }
 
 /// Whether the program was called by the name of a mount helper.
@@ -80,7 +80,8 @@ impl HelperLine {
         let source = format!("fsname={}", self.target);
         let options = [source].into_iter().chain(self.options.into_iter().filter(known)).collect();
         let line = MountLine { options, ..MountLine::bare(&self.target, self.mountpoint) };
-        Ok(if self.fake { Task::Fake } else { Task::Mount(Box::new(line)) })
+        let line = Box::new(line);
+        Ok(if self.fake { Task::Check(line) } else { Task::Mount(line) })
     }
 }
 
@@ -121,7 +122,7 @@ mod tests {
         let Task::Mount(line) = task(&flags).unwrap() else { panic!("nothing to mount") };
         assert_eq!(line.target, "alice@host");
         assert_eq!(line.options, ["fsname=alice@host", "ro", "takeover"]);
-        assert!(matches!(task(&["-f"]).unwrap(), Task::Fake));
+        assert!(matches!(task(&["-f"]).unwrap(), Task::Check(_)));
         assert!(task(&["-N", "/proc/1/ns/mnt"]).is_err());
     }
 }

@@ -52,6 +52,8 @@ impl World {
              done
              echo '{USER}:x:20001:20001::{user_home}:/bin/sh' >> /etc/passwd
              echo '{USER}:x:20001:' >> /etc/group
+             # In a list with `!`, the shell would go on if the command did not fail.
+             fails() {{ if \"$@\" 2>/dev/null; then echo \"did not fail: $*\" >&2; exit 99; fi; }}
              trap 'umount -l \"$PLACE\" 2>/dev/null || true' EXIT
             ",
             layers = layers.display(),

@@ -210,3 +210,60 @@ fn xfer_mount_is_the_same_as_the_program_of_that_name() {
         (options(&help("xfer-mount", &["--help"])), options(&help("xfer", &["mount", "--help"])));
     assert!(own.is_subset(&all), "{own:?} {all:?}");
 }
+
+/// A shell script of root's, with functions that begin and end a login: a systemd of root's, in a control group of
+/// its own. It believes that the machine was started by systemd.
+fn with_logins(world: &World, script: &str) -> String {
+    let group = format!("xfer-login-{}", std::process::id());
+    format!(
+        "mount -t tmpfs none /run && mkdir -p /run/systemd/system && mkdir -m 700 -p /run/user/0
+         export HOME=/root XDG_RUNTIME_DIR=/run/user/0
+         groups=$(ls -d /sys/fs/cgroup/unified /sys/fs/cgroup/systemd 2>/dev/null || echo /sys/fs/cgroup)
+         log_in() {{
+             for of in $groups; do mkdir -p $of/{group}; done
+             sh -c 'group=$1; shift; for of in $@; do echo $$ > $of/$group/cgroup.procs; done
+                    exec /lib/systemd/systemd --user --log-target=console' sh {group} $groups >>$L/log 2>&1 &
+             manager=$!
+             until systemctl --user is-active --quiet default.target; do sleep 0.1; done 2>/dev/null
+         }}
+         log_out() {{
+             kill $manager && wait $manager || true
+             for of in $groups; do find $of/{group} -depth -type d -exec rmdir {{}} + || true; done
+         }}
+         has() {{ grep -qF \"$PLACE fuse.xfer\" /proc/self/mounts; }}
+         trap 'cat $L/log; log_out; umount -l $PLACE 2>/dev/null || true' EXIT
+         account=alice@{}
+         {script}
+         trap - EXIT",
+        world.server.address,
+    )
+}
+
+#[test]
+fn a_real_systemd_mounts_at_login_again_after_a_crash_and_unmounts_at_logout() {
+    let world = World::new(&["alice"]);
+    log_in(&world, "alice");
+    let script = "
+        log_in
+        xfer mount --at-login --fingerprint $FINGERPRINT $account $PLACE
+        has && echo text > $PLACE/file
+        unit=$(basename $(ls ~/.config/systemd/user/xfer-*.service))
+        kill -9 $(systemctl --user show --value --property=MainPID $unit)
+        until [ \"$(systemctl --user show --value --property=NRestarts $unit)\" = 1 ]; do sleep 0.1; done
+        until systemctl --user is-active --quiet $unit; do sleep 0.1; done
+        cat $PLACE/file && echo more > $PLACE/file
+        log_out
+        fails has
+        log_in
+        until has; do sleep 0.1; done
+        cat $PLACE/file
+        systemctl --user stop $unit
+        fails has && systemctl --user show --property=Result $unit
+        xfer mount --not-at-login $PLACE
+        log_out";
+    let script = script.replace("$FINGERPRINT", &world.server.fingerprint);
+    let finished = world.machine().run(&with_logins(&world, &script)).succeeded();
+    let expected = "it is mounted\n";
+    assert!(finished.stdout.contains(expected), "{finished}");
+    assert!(finished.stdout.ends_with("text\nmore\nResult=success\n"), "{finished}");
+}

@@ -4,7 +4,7 @@
 use xfer_tests::machine::{AS_USER, USER};
 use xfer_tests::{World, wait_until};
 
-use crate::{log_in, trust};
+use crate::{log_in, log_in_at, trust};
 
 /// A line of fstab for the world's account and `$PLACE`.
 fn line(world: &World, kind: &str, options: &str) -> String {
@@ -42,19 +42,19 @@ fn mount_a_mounts_what_fstab_has_by_this_machines_key_and_a_second_one_finds_it_
 }
 
 #[test]
-fn mount_a_finds_what_fstab_names_without_its_port() {
+fn mount_a_finds_its_mount_however_fstab_writes_the_account() {
     let world = World::new(&["alice"]);
-    log_in(&world, "alice");
-    // No server listens on the standard port: a second try to mount would fail.
+    let at = |host: &str| format!("alice@{host}:{}", world.server.address.port());
+    log_in_at(&world, &at("localhost"), "alice");
+    let written = at("LOCALHOST");
     let script = format!(
-        "mount.fuse.xfer alice@{} $PLACE -o '{},fsname=alice@127.0.0.1'
-         echo \"alice@127.0.0.1 $PLACE fuse.xfer {} 0 0\" > /etc/fstab
-         mount -a && umount $PLACE && ! mount -a 2>/dev/null",
-        world.server.address,
-        trust(&world),
-        trust(&world),
+        "echo \"{written} $PLACE fuse.xfer {} 0 0\" > /etc/fstab
+         for round in 1 2; do mount -a; done
+         findmnt -n -o SOURCE $PLACE && umount {written}",
+        trust(&world)
     );
-    world.machine().run(&script).succeeded();
+    let finished = world.machine().run(&script).succeeded();
+    assert_eq!((finished.stdout, finished.stderr), (format!("{written}\n"), String::new()));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn the_helper_of_the_short_name_and_the_helper_itself_mount_too() {
          mount.xfer alice@{address} $PLACE -o '{trust}' && umount $PLACE
          mount -t xfer -o shiny alice@{address} $PLACE 2>/dev/null || echo \"$?\"
          mount -t xfer -o '{trust}' alice@127.0.0.1:1 $PLACE 2>/dev/null || echo \"$?\"
-         mount -t xfer -f -o '{trust}' alice@{address} $PLACE && ! mountpoint -q $PLACE"
+         mount -t xfer -f -o '{trust}' alice@{address} $PLACE && fails mountpoint -q $PLACE"
     );
     let finished = world.machine().run(&script).succeeded();
     assert_eq!(finished.stdout, "fuse.xfer\n1\n1\n32\n", "{finished}");
@@ -108,10 +108,10 @@ fn a_user_mounts_and_unmounts_what_fstab_lets_users_mount_by_a_key_of_their_own(
              {AS_USER} env -i PATH=\"$PATH\" $home mount $PLACE
              findmnt -n -o FSTYPE,OPTIONS $PLACE | tr ',' '\\n' | grep -E 'fuse|nosuid|noexec|user_id'
              {AS_USER} sh -c \"echo text > $PLACE/file && stat -c %U $PLACE/file\"
-             ! cat $PLACE/file 2>/dev/null
+             fails cat $PLACE/file
              {AS_USER} umount $PLACE
          done
-         ! mountpoint -q $PLACE",
+         fails mountpoint -q $PLACE",
         table = table("/etc/fstab", &[line(&world, "fuse.xfer", "noauto,user,_netdev")]),
         home = home.display(),
     );
@@ -143,7 +143,7 @@ fn an_automounter_mounts_at_the_first_access_and_unmounts_what_is_not_used() {
          cat $L/auto/alice/file
          kill $!; wait $! || true
          trap - EXIT
-         ! has \"$L/auto\"",
+         fails has \"$L/auto\"",
         trust(&world)
     );
     let finished = world.machine().run(&script).succeeded();
@@ -174,4 +174,39 @@ fn a_mount_waits_for_a_server_that_can_not_be_reached_yet_as_long_as_it_is_told(
     });
     world.xfer(&["unmount", place.to_str().unwrap()]).succeeded();
     assert_eq!(waiting.ended_within(xfer_tests::PATIENCE), Some(0));
+}
+
+/// The lines for fstab in a page.
+fn documented(page: &'static str) -> Vec<&'static str> {
+    let is_line =
+        |line: &&str| line.split_whitespace().nth(2) == Some("fuse.xfer") && line.ends_with("0  0");
+    page.lines().filter(is_line).collect()
+}
+
+#[test]
+fn the_lines_of_fstab_that_the_pages_show_are_taken_by_mount_and_by_systemd() {
+    let world = World::new(&[]);
+    let (page, readme) =
+        (include_str!("../../../docs/MOUNTING.md"), include_str!("../../../README.md"));
+    let lines = documented(page);
+    assert_eq!((lines.len(), documented(readme).len()), (3, 1));
+    assert!(lines.contains(&documented(readme)[0]));
+    for line in lines {
+        let script = format!(
+            "mkdir -p \"$L/mnt/alice\" && mount --bind \"$L/mnt\" /mnt && mkdir $L/units $L/a $L/b
+             echo '{line}' > $L/table
+             mount -f -T $L/table /mnt/alice
+             sed s/fuse.xfer/\"&  shiny,\"/ $L/table > $L/wrong
+             fails mount -f -T $L/wrong /mnt/alice
+             SYSTEMD_FSTAB=$L/table /lib/systemd/system-generators/systemd-fstab-generator $L/units $L/a $L/b
+             cd $L/units && grep -h ^Type= mnt-alice.mount && ls -d remote-fs.target.*/* 2>/dev/null || true"
+        );
+        let finished = world.machine().run(&script).succeeded();
+        let started = match line {
+            line if line.contains("automount") => "remote-fs.target.requires/mnt-alice.automount\n",
+            line if line.contains("noauto") => "",
+            _ => "remote-fs.target.wants/mnt-alice.mount\n",
+        };
+        assert_eq!(finished.stdout, format!("Type=fuse.xfer\n{started}"), "{finished}");
+    }
 }

@@ -11,10 +11,16 @@ use xfer_tests::World;
 /// Gives root's machine a key for an account, by its password.
 #[track_caller]
 fn log_in(world: &World, user: &str) {
-    let (target, file) = (format!("{user}@{}", world.server.address), world.password_file(user));
+    log_in_at(world, &format!("{user}@{}", world.server.address), user);
+}
+
+/// The same, for the server by this name.
+#[track_caller]
+fn log_in_at(world: &World, target: &str, user: &str) {
+    let file = world.password_file(user);
     let file = file.to_str().expect("a path of tests");
     let trust = ["--fingerprint", &world.server.fingerprint];
-    world.xfer(&[&["login", &target, "--password-file", file][..], &trust].concat()).succeeded();
+    world.xfer(&[&["login", target, "--password-file", file][..], &trust].concat()).succeeded();
 }
 
 /// The option by which the world's server is trusted.
