@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use xfer_tests::machine::{AS_USER, USER};
-use xfer_tests::{World, wait_until};
+use xfer_tests::programs::Running;
+use xfer_tests::pty::OnPty;
+use xfer_tests::{PATIENCE, World, run_within, wait_until};
 
 use crate::{log_in, log_in_at, trust};
 
@@ -160,20 +162,48 @@ fn a_mount_waits_for_a_server_that_can_not_be_reached_yet_as_long_as_it_is_told(
     assert_eq!(gave_up.code, Some(6), "{gave_up}");
     assert!(gave_up.stderr.contains("; trying again for 1 seconds\n"), "{gave_up}");
     let mut mount = world.mounting("alice").arg("-o").arg("retry=forever").command();
-    let mut waiting = xfer_tests::programs::Running::start(mount.arg("-f"));
+    let mut waiting = Running::start(mount.arg("-f"));
     waiting.line("the first try", |line| line.contains("; trying again until").then_some(()));
     world.server.restart();
     let place = world.mount_point("alice");
-    wait_until("the mount", xfer_tests::PATIENCE, || {
-        xfer_tests::run_within(
-            &mut world.xfer_command(&["status", place.to_str().unwrap()]),
-            xfer_tests::PATIENCE,
-        )
-        .code
+    wait_until("the mount", PATIENCE, || {
+        run_within(&mut world.xfer_command(&["status", place.to_str().unwrap()]), PATIENCE).code
             == Some(0)
     });
     world.xfer(&["unmount", place.to_str().unwrap()]).succeeded();
-    assert_eq!(waiting.ended_within(xfer_tests::PATIENCE), Some(0));
+    assert_eq!(waiting.ended_within(PATIENCE), Some(0));
+}
+
+#[test]
+fn mount_asks_for_the_password_on_the_terminal_if_there_is_no_key() {
+    let world = World::new(&["alice"]);
+    let script = format!(
+        "mount -t fuse.xfer -o {} alice@{} $PLACE && findmnt -n -o FSTYPE $PLACE && umount $PLACE",
+        trust(&world),
+        world.server.address
+    );
+    let mut terminal = OnPty::start(&world.machine().command(&script));
+    terminal.says("Password of alice@");
+    assert!(!terminal.echoes());
+    terminal.types("the password of alice\r");
+    terminal.says("fuse.xfer");
+    assert_eq!(terminal.ended(), Some(0), "{}", terminal.said());
+}
+
+#[test]
+fn what_an_offline_mount_keeps_is_in_the_home_directory_that_the_system_knows() {
+    let world = World::new(&["alice"]);
+    log_in(&world, "alice");
+    let script = format!(
+        "mount -t fuse.xfer -o {},offline alice@{} $PLACE
+         ls /root/.cache/xfer/offline | wc -l
+         umount $PLACE",
+        trust(&world),
+        world.server.address
+    );
+    let finished = world.machine().run(&script).succeeded();
+    assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("1\n", ""));
+    assert!(world.home().join(".cache/xfer/offline").is_dir());
 }
 
 /// The lines for fstab in a page.
