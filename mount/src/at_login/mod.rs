@@ -20,7 +20,7 @@ use crate::command::mounting::{LoginFlags, MountingLine};
 use crate::command::{identity, options, password};
 use crate::mountpoint::{self, mountinfo, permission};
 use crate::process::exit::{Exit, Failure};
-use crate::{reaching, run};
+use crate::{control, reaching, run};
 use systemd::Start;
 use unit::Unit;
 
@@ -50,12 +50,11 @@ fn add(mut line: MountLine) -> Result<(), Failure> {
     let config = Config::try_from(line.clone())?;
     permission::check_fuse(&config.options)?;
     let account = config.target.to_string();
-    let is_there = is_mounted(&config.mountpoint);
-    let place = match is_there {
-        true => mountpoint::resolve(&config.mountpoint)
-            .map_err(|error| refused(&config.mountpoint, &error.to_string()))?,
-        false => mountpoint::prepare(&config.mountpoint)?,
-    };
+    // One whose process was killed is made anew.
+    let there = mountpoint::resolve(&config.mountpoint).ok();
+    let there = there.filter(|place| is_mounted(place) && control::is_served(place));
+    let is_there = there.is_some();
+    let place = there.map_or_else(|| mountpoint::prepare(&config.mountpoint), Ok)?;
     check_questions(&config, &account)?;
     systemd::check()?;
     let mountpoint = text(&place)?;
