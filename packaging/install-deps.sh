@@ -16,6 +16,7 @@ needed=(
     setfattr:attr
 )
 for_tests=(
+    automount:autofs
     cpio:cpio
     dbus-daemon:dbus
     faketime:faketime
@@ -32,6 +33,7 @@ for_tests=(
     rsync:rsync
     sqlite3:sqlite3
     strace:strace
+    systemd-analyze:systemd
     tar:tar
     unshare:util-linux
     vim:vim

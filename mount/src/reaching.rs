@@ -1,12 +1,23 @@
 //! The first steps of every command that talks to a server: connect, and decide whether to trust it.
+//!
+//! A mount may have to wait for the server, since a machine that boots has no network at first. Only a
+//! server that can't be reached is waited for: what a user has to put right is said at once.
 
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use xfer_client::connect::{self, KnownHosts, Peer, Target, TrustMode, TrustPolicy};
 
+use crate::command::options::{Retry, Wait};
 use crate::command::terminal::OnTerminal;
 use crate::process::exit::{Exit, Failure};
+use crate::process::report::report;
+
+/// The pauses between tries: the first and the longest.
+const AGAIN_MIN: Duration = Duration::from_millis(250);
+const AGAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Connects to a server, and asks on the terminal whether to trust it if that is not known.
 /// `known_hosts` is `None` for the user's own file.
@@ -19,9 +30,48 @@ pub fn reach(
     known_hosts: Option<PathBuf>,
     runtime: &Runtime,
 ) -> Result<Peer, Failure> {
+    reach_within(Retry::default(), target, mode, known_hosts, runtime)
+}
+
+/// Like [`reach`], and tries again for a while if the server can't be reached.
+///
+/// # Errors
+/// As [`reach`].
+pub fn reach_within(
+    retry: Retry,
+    target: &Target,
+    mode: &TrustMode,
+    known_hosts: Option<PathBuf>,
+    runtime: &Runtime,
+) -> Result<Peer, Failure> {
     let policy = TrustPolicy { mode: mode.clone(), known_hosts: file(known_hosts)? };
-    let contact = runtime.block_on(connect::reach(target, &policy.mode))?;
+    let (start, mut pause) = (Instant::now(), AGAIN_MIN);
+    let contact = loop {
+        let failure = match runtime.block_on(connect::reach(target, &policy.mode)) {
+            Ok(contact) => break contact,
+            Err(error) => Failure::from(error),
+        };
+        let is_over = match retry.0 {
+            Wait::Forever => false,
+            Wait::AtMost(limit) => start.elapsed() + pause > limit,
+        };
+        if failure.exit != Exit::Unreachable || is_over {
+            return Err(failure);
+        }
+        if pause == AGAIN_MIN {
+            report(&format!("{}; trying again {}", failure.line, span(retry)));
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(AGAIN_MAX);
+    };
     Ok(contact.trust(&policy, &mut OnTerminal)?)
+}
+
+fn span(retry: Retry) -> String {
+    match retry.0 {
+        Wait::Forever => "until it can be".to_owned(),
+        Wait::AtMost(limit) => format!("for {} seconds", limit.as_secs()),
+    }
 }
 
 /// The file of known servers.

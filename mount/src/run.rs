@@ -23,11 +23,13 @@ use crate::command::identity;
 use crate::command::options::{IdsOption, MountOptions, Wait};
 use crate::command::terminal::{self, OnTerminal};
 use crate::control::Control;
+use crate::mountpoint::permission;
 use crate::process::background::{self, Attached, Forked, WaitError};
 use crate::process::exit::{Exit, Failure};
+use crate::process::notify;
 use crate::process::report::{code, log, report};
 use crate::process::signals::Signals;
-use crate::reaching::reach;
+use crate::reaching::reach_within;
 use crate::rescue::{self, Keeper};
 use crate::running::Running;
 use crate::session_note::{SessionNote, SessionNotes};
@@ -59,7 +61,7 @@ fn other(error: io::Error) -> Failure {
 }
 
 fn mount(config: &Config, attached: Option<Attached>) -> Result<(), Failure> {
-    mountpoint::check_fuse(&config.options)?;
+    permission::check_fuse(&config.options)?;
     let place = mountpoint::prepare(&config.mountpoint)?;
     log(config.foreground);
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(other)?;
@@ -72,7 +74,8 @@ fn mount(config: &Config, attached: Option<Attached>) -> Result<(), Failure> {
 
 /// Logs in, asking on the terminal where needed.
 fn login(config: &Config, runtime: &Runtime) -> Result<Login, Failure> {
-    let peer = reach(&config.target, &config.trust, config.known_hosts.clone(), runtime)?;
+    let (trust, known_hosts) = (&config.trust, config.known_hosts.clone());
+    let peer = reach_within(config.options.retry, &config.target, trust, known_hosts, runtime)?;
     let purpose = if config.takeover { Purpose::TakeOver } else { Purpose::Mount };
     let options = client_options(config, peer.label());
     let in_use = offline::send_left(&peer, &options, purpose, runtime)?;
@@ -160,6 +163,7 @@ async fn serve(
         .inspect_err(|error| report(&format!("warning: `xfer` can't reach this mount: {error}")))
         .ok();
     drop(claim);
+    notify::ready();
     if rescue::count(&label) > 0 {
         let what = "changes of earlier mounts, which did not reach the server, are kept";
         report(&format!("{label}: {what} on this machine; see: xfer rescue list"));
@@ -226,7 +230,7 @@ fn fuse_options(options: &MountOptions, label: &str) -> fuse::Options {
     fuse::Options {
         allow_other: options.allow_other,
         access: options.access,
-        umask: options.umask,
+        masks: options.masks,
         sync: options.sync,
         source: options.source.clone().unwrap_or_else(|| label.to_owned()),
     }

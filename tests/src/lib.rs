@@ -19,7 +19,7 @@ pub mod bench;
 pub use links::{cable, local_disk, network, peers, relay, strangers};
 pub use running::{freezer, logind, programs, pty, random, scale, small_disk, tools, waiting};
 pub use watching::{files, memory, sending, snapshot, space};
-pub use world::{accounts, by_hand, mount, server};
+pub use world::{accounts, by_hand, machine, mount, server};
 
 pub use mount::{Mount, Mounting};
 pub use programs::{Finished, run_within, shell};

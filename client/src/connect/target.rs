@@ -59,6 +59,9 @@ pub enum TargetError {
         /// The text that looks like an address.
         address: String,
     },
+    /// A directory stands where the port would, as other programs have it.
+    #[error("an account is mounted whole, not a directory of it; write {0}")]
+    Directory(String),
     /// The port is not a number from 1 to 65535.
     #[error("'{0}' is not a port: use a number from 1 to 65535")]
     Port(String),
@@ -101,6 +104,9 @@ impl FromStr for Target {
         }
         check_user(user, endpoint)?;
         let (host, port) = split_port(user, endpoint)?;
+        if port.is_some_and(|text| text.is_empty() || text.starts_with('~') || text.contains('/')) {
+            return Err(TargetError::Directory(format!("{}@{}", shown(user), shown(host))));
+        }
         let port = port.map_or(Ok(PORT_DEFAULT), parse_port)?;
         let target = Target { user: user.to_owned(), host: host.to_ascii_lowercase(), port };
         match target.server_name() {
@@ -207,10 +213,19 @@ mod tests {
         check_refused("alice@[::1", "is not a host name");
         check_refused("alice@[host]:1", "is not a host name");
         check_refused("alice@[::1]7", "is not a host name");
-        check_refused("alice@host:", "is not a port");
+        check_refused("alice@host:port", "is not a port");
         check_refused("alice@host:0", "is not a port");
         check_refused("alice@host:65536", "is not a port");
-        check_refused("alice@host:/path", "is not a port");
+    }
+
+    #[test]
+    fn a_directory_of_an_account_is_not_mounted_alone() {
+        for path in ["", "/srv/data", "~", "~/data", "data/photos"] {
+            check_refused(
+                &format!("alice@host:{path}"),
+                "mounted whole, not a directory of it; write alice@host",
+            );
+        }
     }
 
     #[test]

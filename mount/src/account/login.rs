@@ -46,7 +46,7 @@ pub(super) fn log_in(line: LoginLine) -> Result<(), Failure> {
     }
     println_or_fail(&format!(
         "this machine logs in to {account} by a key from now on; mount it with: xfer-mount {name} \
-         MOUNTPOINT"
+         MOUNTPOINT; or at each login: xfer mount --at-login {name} MOUNTPOINT"
     ))
 }
 

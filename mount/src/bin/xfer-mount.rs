@@ -18,7 +18,7 @@ fn main() -> ExitCode {
 fn run_as_helper() -> u8 {
     match cli::parse::<HelperLine>("mount.fuse.xfer").and_then(HelperLine::task) {
         Ok(Task::Mount(line)) => run_line(Ok(*line)),
-        Ok(Task::Fake) => 0,
+        Ok(Task::Check(line)) => report::code(Config::try_from(*line).map(drop)),
         Err(failure) => report::code(Err(failure)),
     }
 }

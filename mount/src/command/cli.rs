@@ -4,9 +4,11 @@
 
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
+use crate::command::mounting::MountingLine;
+use crate::command::sshfs;
 use crate::process::exit::{Exit, Failure};
 
 const MOUNT_EXITS: &str = "\
@@ -16,7 +18,8 @@ Exit codes: 0 mounted, 1 other, 2 usage, 3 mount point missing, 4 mount point bu
 130 interrupted";
 
 const XFER_EXITS: &str = "\
-Exit codes: 0 done, 1 other, 2 usage, 13 not an xfer mount, 14 lost with changes that are not durable";
+Exit codes: 0 done, 1 other, 2 usage, 13 not an xfer mount, 14 lost with changes that are not durable;
+for others see xfer-mount --help";
 
 const CACHE_SIZE: &str = "256MiB";
 
@@ -25,7 +28,7 @@ const LOG_SIZE: &str = "256MiB";
 const TREE_SIZE: &str = "512MiB";
 
 /// `xfer-mount`: mounts a user's storage as a directory.
-#[derive(Parser, Debug)]
+#[derive(Parser, Clone, Debug)]
 #[command(name = "xfer-mount", version, after_help = MOUNT_EXITS)]
 #[command(about = "Mount your storage on an xfer server as a directory")]
 pub struct MountLine {
@@ -87,7 +90,7 @@ impl MountLine {
 }
 
 /// Where the password comes from; a prompt if nothing is given.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 #[group(multiple = false)]
 pub struct PasswordLine {
     /// Take the password from the first line of this file
@@ -99,7 +102,7 @@ pub struct PasswordLine {
 }
 
 /// How the server proves who it is; the known hosts file, and a question, if nothing is given.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 #[group(multiple = false)]
 pub struct TrustLine {
     /// Trust a server that was never seen before (one whose certificate changed is still refused)
@@ -126,6 +129,8 @@ pub struct XferLine {
 /// What `xfer` can do.
 #[derive(Subcommand, Debug)]
 pub enum XferCommand {
+    /// Mount an account now, as xfer-mount does, or at each login
+    Mount(MountingLine),
     /// Show all your mounts, or one
     Status {
         /// The mount to show
@@ -288,8 +293,20 @@ pub fn parse<T: Parser>(program: &str) -> Result<T, Failure> {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             Failure::new(Exit::Usage, format!("a command is missing; see {program} --help"))
         }
-        _ => Failure::new(Exit::Usage, format!("{}; see {program} --help", complaint(&error))),
+        _ => {
+            Failure::new(Exit::Usage, format!("{}; {}", complaint(&error), remedy(&error, program)))
+        }
     })
+}
+
+/// What to do about a wrong command line.
+fn remedy(error: &clap::Error, program: &str) -> String {
+    let help = format!("see {program} --help");
+    let known = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) => sshfs::of_flag(flag),
+        _ => None,
+    };
+    known.map_or(help, str::to_owned)
 }
 
 /// The first paragraph of clap's message, without the usage below it.

@@ -54,8 +54,8 @@ pub struct HelperLine {
 pub enum Task {
     /// Mount, with this command line.
     Mount(Box<MountLine>),
-    /// Nothing: the caller only checks the command line (`-f`).
-    Fake,
+    /// Only check this command line (`-f`).
+    Check(Box<MountLine>),
 }
 
 /// Whether the program was called by the name of a mount helper.
@@ -76,9 +76,12 @@ impl HelperLine {
             return Err(Failure::new(Exit::Usage, line));
         }
         let known = |word: &String| !self.sloppy || options::is_known(word);
-        let options = self.options.into_iter().filter(known).collect();
+        // `mount -a` and `umount` find the mount by the source that the fstab has.
+        let source = format!("fsname={}", self.target);
+        let options = [source].into_iter().chain(self.options.into_iter().filter(known)).collect();
         let line = MountLine { options, ..MountLine::bare(&self.target, self.mountpoint) };
-        Ok(if self.fake { Task::Fake } else { Task::Mount(Box::new(line)) })
+        let line = Box::new(line);
+        Ok(if self.fake { Task::Check(line) } else { Task::Mount(line) })
     }
 }
 
@@ -117,8 +120,9 @@ mod tests {
     fn the_flags_of_mount_are_taken() {
         let flags = ["-n", "-v", "-s", "-t", "fuse.xfer", "-o", "ro,shiny,takeover"];
         let Task::Mount(line) = task(&flags).unwrap() else { panic!("nothing to mount") };
-        assert_eq!((line.target.as_str(), line.options.len()), ("alice@host", 2));
-        assert!(matches!(task(&["-f"]).unwrap(), Task::Fake));
+        assert_eq!(line.target, "alice@host");
+        assert_eq!(line.options, ["fsname=alice@host", "ro", "takeover"]);
+        assert!(matches!(task(&["-f"]).unwrap(), Task::Check(_)));
         assert!(task(&["-N", "/proc/1/ns/mnt"]).is_err());
     }
 }

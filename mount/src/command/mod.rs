@@ -2,8 +2,10 @@
 
 pub mod cli;
 pub mod options;
+pub mod sshfs;
 pub mod config;
 pub mod helper;
+pub mod mounting;
 pub mod password;
 pub mod identity;
 pub mod terminal;

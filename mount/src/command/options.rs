@@ -12,6 +12,7 @@ use xfer_protocol::shown::shown;
 use xfer_protocol::size;
 
 use crate::command::cli::MountLine;
+use crate::command::sshfs::{self, Answer};
 use crate::process::exit::Failure;
 
 /// The `-o` options that have an effect.
@@ -19,8 +20,8 @@ use crate::process::exit::Failure;
 pub struct MountOptions {
     /// Which owner all nodes show.
     pub owners: Owners,
-    /// Permission bits that are hidden on every node (`umask=`, octal).
-    pub umask: u16,
+    /// Permission bits that are hidden on nodes.
+    pub masks: Masks,
     /// Whether other users of this machine may use the mount (`allow_other`).
     pub allow_other: bool,
     /// What programs may do with the mounted tree.
@@ -29,6 +30,8 @@ pub struct MountOptions {
     pub sync: bool,
     /// How long programs wait for the server while it can't be reached (`wait=`).
     pub wait: Wait,
+    /// How long to try again to reach the server before there is a mount (`retry=`).
+    pub retry: Retry,
     /// How many bytes of changes are kept on this machine's disk while the server can't be reached
     /// (`offline`, `offline=`).
     pub offline_bytes: Option<u64>,
@@ -51,10 +54,41 @@ pub enum Wait {
     Forever,
 }
 
+impl Wait {
+    /// Seconds, or `forever`.
+    fn parse(text: &str) -> Option<Wait> {
+        match text {
+            "forever" => Some(Wait::Forever),
+            _ => text.parse().ok().map(u32::into).map(Duration::from_secs).map(Wait::AtMost),
+        }
+    }
+}
+
 impl Default for Wait {
     fn default() -> Wait {
         Wait::AtMost(Duration::from_secs(30))
     }
+}
+
+/// How long to try again to reach the server before there is a mount; not at all by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry(pub Wait);
+
+impl Default for Retry {
+    fn default() -> Retry {
+        Retry(Wait::AtMost(Duration::ZERO))
+    }
+}
+
+/// Permission bits that are hidden, each set in octal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Masks {
+    /// On every node, unless one of the others is given (`umask=`).
+    pub all: u16,
+    /// On everything but directories (`fmask=`).
+    pub files: Option<u16>,
+    /// On directories (`dmask=`).
+    pub directories: Option<u16>,
 }
 
 /// Which owner nodes show.
@@ -194,7 +228,7 @@ impl MountOptions {
                      the next xfer-mount removes a mount whose process died",
                 ));
             }
-            _ => return Err(unknown(word)),
+            _ => return otherwise(word),
         }
         Ok(())
     }
@@ -208,17 +242,23 @@ impl MountOptions {
             ("ids", "mounter") => self.owners.ids = Some(IdsOption::Mounter),
             ("uid", _) => self.owners.uid = number("a user's number, like uid=1000")?,
             ("gid", _) => self.owners.gid = number("a group's number, like gid=1000")?,
-            ("umask", _) => {
-                let umask = u16::from_str_radix(value, 8).ok().filter(|mask| *mask <= 0o777);
-                self.umask =
-                    umask.ok_or_else(|| wrong("permission bits in octal, like umask=077"))?;
+            ("umask" | "fmask" | "dmask", _) => {
+                let mask = u16::from_str_radix(value, 8).ok().filter(|mask| *mask <= 0o777);
+                let expected = || wrong(&format!("permission bits in octal, like {name}=077"));
+                let mask = mask.ok_or_else(expected)?;
+                match name {
+                    "fmask" => self.masks.files = Some(mask),
+                    "dmask" => self.masks.directories = Some(mask),
+                    _ => self.masks.all = mask,
+                }
             }
-            ("wait", "forever") => self.wait = Wait::Forever,
-            ("wait", _) => {
-                let seconds = value.parse().ok().map(u32::into).map(Duration::from_secs);
-                let wait =
-                    seconds.ok_or_else(|| wrong("seconds, like wait=30, or wait=forever"))?;
-                self.wait = Wait::AtMost(wait);
+            ("wait" | "retry", _) => {
+                let expected = || wrong(&format!("seconds, like {name}=30, or {name}=forever"));
+                let wait = Wait::parse(value).ok_or_else(expected)?;
+                match name {
+                    "retry" => self.retry = Retry(wait),
+                    _ => self.wait = wait,
+                }
             }
             ("silence", _) => {
                 self.silence = Silence::parse(value)
@@ -232,7 +272,7 @@ impl MountOptions {
             }
             ("fsname", "") => return Err(wrong("a text, like fsname=archive")),
             ("fsname", _) => self.source = Some(value.to_owned()),
-            _ => return Err(unknown(word)),
+            _ => return otherwise(word),
         }
         Ok(())
     }
@@ -273,6 +313,7 @@ fn take_setting(word: &str, line: &mut MountLine) -> Result<bool, Failure> {
     match name.replace('-', "_").as_str() {
         "accept_new" if value.is_none() => line.trust.accept_new = true,
         "takeover" if value.is_none() => line.takeover = true,
+        "password_stdin" if value.is_none() => line.password.password_stdin = true,
         "password_file" => line.password.password_file = Some(needed()?.into()),
         "known_hosts" => line.known_hosts = Some(needed()?.into()),
         "fingerprint" => line.trust.fingerprint = Some(needed()?),
@@ -297,10 +338,21 @@ fn is_ignored(word: &str) -> bool {
     word.is_empty() || IGNORED.contains(&word) || marked()
 }
 
+/// A word that is not xfer's own: perhaps an option of sshfs.
+fn otherwise(word: &str) -> Result<(), Failure> {
+    match sshfs::of_word(word) {
+        Some(Answer::Nothing) => Ok(()),
+        Some(Answer::Instead(advice)) => {
+            Err(Failure::usage(format!("option '{}' is not xfer's: {advice}", shown(word))))
+        }
+        None => Err(unknown(word)),
+    }
+}
+
 fn unknown(word: &str) -> Failure {
     Failure::usage(format!(
-        "unknown option '{}'; known are ids=stored, ids=mounter, uid=, gid=, umask=, allow_other, \
-         ro, noexec, suid, dev, sync, wait=, silence=, offline, offline=, handoff, fsname=, remount, the long options of xfer-mount \
+        "unknown option '{}'; known are ids=stored, ids=mounter, uid=, gid=, umask=, fmask=, dmask=, allow_other, \
+         ro, noexec, suid, dev, sync, wait=, retry=, silence=, offline, offline=, handoff, fsname=, remount, the long options of xfer-mount \
          (password_file=, …), and the words of mount(8) that change nothing here",
         shown(word),
     ))
@@ -361,8 +413,15 @@ mod tests {
         let owners = Owners { uid: Some(1000), gid: Some(100), ids: None };
         check(
             "uid=1000,gid=100,umask=027",
-            MountOptions { owners, umask: 0o027, ..MountOptions::default() },
+            MountOptions {
+                owners,
+                masks: Masks { all: 0o027, ..Masks::default() },
+                ..MountOptions::default()
+            },
         );
+        let masks = parse("fmask=133,dmask=0022").unwrap().masks;
+        assert_eq!(masks, Masks { all: 0, files: Some(0o133), directories: Some(0o022) });
+        check_refused("dmask=8", "like dmask=077");
         check_refused("uid=alice", "a user's number");
         check_refused("umask=1777", "in octal");
         check_refused("fsname=", "give a text");
@@ -379,6 +438,15 @@ mod tests {
         check_refused("wait=-1", "give seconds");
         check_refused("wait=", "give seconds");
         check_refused("wait", "unknown option 'wait'");
+    }
+
+    #[test]
+    fn an_unreachable_server_is_tried_again_only_if_that_is_said() {
+        let retry = |text| parse(text).unwrap().retry;
+        assert_eq!(retry(""), Retry(Wait::AtMost(Duration::ZERO)));
+        assert_eq!(retry("retry=60"), Retry(Wait::AtMost(Duration::from_secs(60))));
+        assert_eq!(retry("retry=forever"), Retry(Wait::Forever));
+        check_refused("retry=long", "like retry=30, or retry=forever");
     }
 
     #[test]

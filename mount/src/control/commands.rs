@@ -14,11 +14,11 @@ use xfer_protocol::shown::{Shown, shown_json};
 
 use super::call::Call;
 use super::{Ask, Status, directory, find, leaving, show, unserved};
-use crate::account;
 use crate::command::cli::XferCommand;
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
 use crate::rescue;
+use crate::{account, at_login};
 
 /// The longest wait for the kernel's mount to go after the mount's process reported success.
 const GONE_MAX: Duration = Duration::from_secs(10);
@@ -32,6 +32,7 @@ const COPY_AFTER: Duration = Duration::from_secs(1);
 /// If a directory is not a mount of this user, or the mount can't do what was asked.
 pub fn run(command: XferCommand) -> Result<(), Failure> {
     match command {
+        XferCommand::Mount(line) => at_login::run(line),
         XferCommand::Status { mountpoint: None, json } => status_of_all(json),
         XferCommand::Status { mountpoint: Some(path), json } => status_of(&path, json),
         XferCommand::Sync { mountpoint } => {

@@ -7,6 +7,8 @@ use xfer_client::core::Owners;
 use xfer_protocol::tree::{Kind, Node, SpecialKind};
 use xfer_protocol::{Errno, Ino};
 
+use crate::command::options::Masks;
+
 /// How long the kernel may cache names and attributes. Only this mount changes the tree: for ever.
 pub(super) const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -21,8 +23,8 @@ const ENTRY_BYTES: u64 = 32;
 pub(super) struct View {
     /// Which owner numbers nodes show.
     pub(super) owners: Owners,
-    /// Permission bits that are hidden on every node.
-    pub(super) umask: u16,
+    /// Permission bits that are hidden.
+    pub(super) masks: Masks,
 }
 
 /// The attributes of a node, as `stat` shows them.
@@ -40,7 +42,7 @@ pub(super) fn attr(ino: Ino, node: &Node, view: View) -> FileAttr {
         ctime: node.ctime.into(),
         crtime: node.ctime.into(),
         kind: file_type(&node.kind),
-        perm: node.mode & !view.umask,
+        perm: node.mode & !hidden(&node.kind, view.masks),
         nlink: node.nlink,
         uid,
         gid,
@@ -48,6 +50,15 @@ pub(super) fn attr(ino: Ino, node: &Node, view: View) -> FileAttr {
         blksize: IO_BYTES,
         flags: 0,
     }
+}
+
+/// The permission bits that are hidden on nodes of this kind.
+fn hidden(kind: &Kind, masks: Masks) -> u16 {
+    let own = match kind {
+        Kind::Directory { .. } => masks.directories,
+        Kind::File(_) | Kind::Symlink { .. } | Kind::Special(_) => masks.files,
+    };
+    own.unwrap_or(masks.all)
 }
 
 /// The attributes of an absent name: with inode number 0 the kernel caches the absence.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::command::options::Access;
+use crate::command::options::{Access, Masks};
 use crate::mountpoint::mountinfo::Entry;
 use attr::View;
 use filesystem::XferFs;
@@ -43,8 +43,8 @@ pub struct Options {
     pub allow_other: bool,
     /// What programs may do with the mounted tree.
     pub access: Access,
-    /// Permission bits that are hidden on every node.
-    pub umask: u16,
+    /// Permission bits that are hidden.
+    pub masks: Masks,
     /// Whether a change is answered only once it is durable.
     pub sync: bool,
     /// The source that `mount` and `df` show.
@@ -89,7 +89,7 @@ pub fn mount(
         repeats: Arc::new(Repeats::default()),
         interrupts: interrupts.clone(),
         kernel: attributes.clone(),
-        view: View { owners: client.owners(), umask: options.umask },
+        view: View { owners: client.owners(), masks: options.masks },
         sync: options.sync,
     };
     let (session, entry) = mounting::session(filesystem, mountpoint, options).map_err(refused)?;

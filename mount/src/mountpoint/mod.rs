@@ -4,11 +4,11 @@
 //! A mount left behind by a killed process is removed; a live one is never touched.
 
 pub mod mountinfo;
+pub mod permission;
 pub mod holders;
 pub mod unmounting;
 pub mod stale;
 
-use std::env;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
-use crate::command::options::{Access, IdsOption, MountOptions};
+use crate::command::options::{Access, MountOptions};
 use crate::control::{self, Claim};
 use crate::process::exit::{Exit, Failure};
 use mountinfo::Entry;
@@ -41,13 +41,14 @@ const DRAIN_LOOK: Duration = Duration::from_millis(50);
 /// Checks that `path` can be mounted on; returns it absolute and free of links.
 ///
 /// # Errors
-/// If it is missing, is not a directory, or already has a mount.
+/// If it is missing, is not a directory, already has a mount, or is not for this user to mount on.
 pub fn prepare(path: &Path) -> Result<PathBuf, Failure> {
     let resolved = resolve(path).map_err(|error| missing(path, &error))?;
     free(&resolved)?;
     let metadata = fs::metadata(&resolved).map_err(|error| missing(path, &error))?;
     match metadata.is_dir() {
         true => {
+            permission::check_place(&resolved, &metadata)?;
             await_predecessor(&resolved)?;
             Ok(resolved)
         }
@@ -86,43 +87,6 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     Err(Errno::LOOP.into())
 }
 
-/// Checks that FUSE exists and that this user may mount with these options.
-///
-/// # Errors
-/// If not; the line says what to install or whom to ask.
-pub fn check_fuse(options: &MountOptions) -> Result<(), Failure> {
-    let root = rustix::process::geteuid().is_root();
-    if let Some(word) = for_root(options).filter(|_| !root) {
-        return Err(Failure::new(Exit::Usage, format!("option {word} is for root; leave it out")));
-    }
-    fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/fuse")
-        .map_err(|error| no_fuse(&error))?;
-    if !root && find_program("fusermount3").is_none() {
-        let line = "no FUSE: fusermount3 is not in PATH; install the package fuse3";
-        return Err(Failure::new(Exit::NoFuse, line));
-    }
-    Ok(())
-}
-
-/// An option among these that only root may give, if any: it would let a user show files as another
-/// user's, or grant rights over them.
-fn for_root(options: &MountOptions) -> Option<&'static str> {
-    let owners = options.owners;
-    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    let given = [
-        (owners.ids == Some(IdsOption::Stored), "ids=stored"),
-        (owners.uid.is_some_and(|shown| shown != uid), "uid= of another user"),
-        (owners.gid.is_some_and(|shown| shown != gid), "gid= of another group"),
-        (options.access.suid == Some(true), "suid"),
-        (options.access.dev == Some(true), "dev"),
-        (options.remount, "remount"),
-    ];
-    given.into_iter().find_map(|(is_given, word)| is_given.then_some(word))
-}
-
 /// The flags that the kernel enforces on a new mount. It must not update access times by itself.
 pub fn flags(access: Access, sync: bool) -> MountFlags {
     let mut flags = MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
@@ -151,7 +115,7 @@ fn changed(mut flags: MountFlags, access: Access) -> MountFlags {
 /// # Errors
 /// If `path` has no such mount, or the kernel refuses, for example because a file is open for writing.
 pub fn remount(path: &Path, options: &MountOptions) -> Result<(), Failure> {
-    check_fuse(options)?;
+    permission::check_fuse(options)?;
     let other =
         |error: io::Error| Failure::new(Exit::Other, format!("{}: {error}", path.display()));
     let place = resolve(path).map_err(|error| missing(path, &error))?;
@@ -168,19 +132,6 @@ pub fn remount(path: &Path, options: &MountOptions) -> Result<(), Failure> {
         ),
         error => other(error.into()),
     })
-}
-
-fn no_fuse(error: &io::Error) -> Failure {
-    let cure = match error.kind() {
-        ErrorKind::PermissionDenied => {
-            "this user may not use it: as root, chmod 666 /dev/fuse (the package fuse3 sees to it)"
-        }
-        _ => {
-            "install the package fuse3 and load the module with `modprobe fuse` \
-             (a container has to be started with --device /dev/fuse)"
-        }
-    };
-    Failure::new(Exit::NoFuse, format!("no FUSE: /dev/fuse: {error}; {cure}"))
 }
 
 fn missing(path: &Path, error: &io::Error) -> Failure {
@@ -292,11 +243,6 @@ fn busy(entry: &Entry) -> Failure {
     };
     let line = format!("{path}: {} ({}) is already mounted there; {how}", entry.source, entry.kind);
     Failure::new(Exit::MountPointBusy, line)
-}
-
-fn find_program(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
 }
 
 #[cfg(test)]

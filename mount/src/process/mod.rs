@@ -4,5 +4,6 @@ pub mod background;
 pub mod signals;
 pub mod sleep;
 pub mod report;
+pub mod notify;
 pub mod syslog;
 pub mod exit;

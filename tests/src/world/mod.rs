@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod server;
 pub mod mount;
 pub mod by_hand;
+pub mod machine;
 pub(crate) mod watchdog;
 
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};

@@ -62,19 +62,24 @@ fn owners_and_permissions_are_shown_as_the_options_say() {
     let mount = world.mount("alice");
     fs::write(mount.path("file"), "x").unwrap();
     fs::set_permissions(mount.path("file"), fs::Permissions::from_mode(0o666)).unwrap();
+    mount.shell("mkdir -m 777 directory");
     chown(mount.path("file"), Some(1234), Some(2345)).unwrap();
     mount.unmount();
-    for (options, expected) in [
-        ("ids=stored", (1234, 2345, 0o666)),
-        ("ids=mounter", (0, 0, 0o666)),
-        ("uid=77", (77, 0, 0o666)),
-        ("uid=77,gid=88,umask=027", (77, 88, 0o640)),
+    for (options, expected, of_directory) in [
+        ("ids=stored", (1234, 2345, 0o666), 0o777),
+        ("ids=mounter", (0, 0, 0o666), 0o777),
+        ("uid=77", (77, 0, 0o666), 0o777),
+        ("uid=77,gid=88,umask=027", (77, 88, 0o640), 0o750),
+        ("umask=077,fmask=0133", (1234, 2345, 0o644), 0o700),
+        ("fmask=0133,dmask=0077", (1234, 2345, 0o644), 0o700),
     ] {
         let mount = with_options(&world, options);
         let meta = fs::metadata(mount.path("file")).unwrap();
         assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), expected, "{options}");
         let listed = mount.shell("ls -ln file | cut -d' ' -f3,4");
         assert_eq!(listed, format!("{} {}", expected.0, expected.1), "{options}");
+        let directory = fs::metadata(mount.path("directory")).unwrap().mode() & 0o7777;
+        assert_eq!(directory, of_directory, "{options}");
         mount.unmount();
     }
 }
@@ -154,27 +159,6 @@ fn remounting_changes_only_what_is_asked_for() {
     mount.unmount();
 }
 
-/// Runs a shell script as root in its own mount namespace, with `xfer-mount` as mount(8)'s helper
-/// and with no variable but `PATH`, as for fstab at boot.
-fn with_helper(world: &World, script: &str) -> Finished {
-    let directory = world.outside();
-    for name in ["upper", "work"] {
-        fs::create_dir_all(directory.join(name)).unwrap();
-    }
-    let set_up = format!(
-        "set -eu
-         mount -t tmpfs none '{0}/upper' && mkdir '{0}/upper/u' '{0}/upper/w'
-         mount -t overlay -o lowerdir=/usr/sbin,upperdir='{0}/upper/u',workdir='{0}/upper/w' none /usr/sbin
-         ln -s '{1}' /usr/sbin/mount.fuse.xfer",
-        directory.display(),
-        program("xfer-mount").display(),
-    );
-    let mut command = Command::new("unshare");
-    command.args(["-m", "--propagation", "private", "sh", "-c", &format!("{set_up}\n{script}")]);
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    run_within(&mut command, PATIENCE)
-}
-
 #[test]
 fn mount_and_fstab_find_their_helper_and_its_options() {
     let world = World::new(&["alice"]);
@@ -191,7 +175,7 @@ fn mount_and_fstab_find_their_helper_and_its_options() {
         "echo by hand > '{place}/file' && findmnt -n -o FSTYPE,SOURCE '{place}' && umount '{place}'"
     );
     let by_hand = format!("mount -v -t fuse.xfer -o '{options}' '{account}' '{place}' && {use_it}");
-    let finished = with_helper(&world, &by_hand).succeeded();
+    let finished = world.machine().run(&by_hand).succeeded();
     assert!(finished.stdout.contains(&format!("fuse.xfer {account}")), "{finished}");
     let table = world.outside().join("fstab");
     fs::write(&table, format!("{account} {place} fuse.xfer {options} 0 0\n")).unwrap();
@@ -201,7 +185,7 @@ fn mount_and_fstab_find_their_helper_and_its_options() {
          cat '{place}/file' && {remounted} && umount '{place}'",
         table.display()
     );
-    let finished = with_helper(&world, &by_table).succeeded();
+    let finished = world.machine().run(&by_table).succeeded();
     assert!(finished.stdout.contains("by hand"), "{finished}");
 }
 
@@ -212,7 +196,7 @@ fn a_mount_that_fails_ends_as_mount_documents() {
     let mount = |options: &str| {
         let script =
             format!("mount -t fuse.xfer -o {options} alice@127.0.0.1:1 '{}'", place.display());
-        with_helper(&world, &script)
+        world.machine().run(&script)
     };
     let refused = mount("password_file=/dev/null");
     assert_eq!(refused.code, Some(32), "{refused}");

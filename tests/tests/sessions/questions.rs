@@ -94,8 +94,14 @@ fn a_question_that_is_interrupted_leaves_the_terminal_as_it_was_and_says_so() {
     passwd.args(["user", "passwd", "alice", "--store"]).arg(world.server.store());
     let mut remove = Command::new(program("xfer-server"));
     remove.args(["user", "remove", "alice", "--store"]).arg(world.server.store());
+    let mut login = world.xfer_command(&["login", "--fingerprint", &world.server.fingerprint]);
+    login.arg(format!("alice@{}", world.server.address));
+    let mut by_xfer = world.xfer_command(&["mount", "--fingerprint", &world.server.fingerprint]);
+    by_xfer.arg(format!("alice@{}", world.server.address)).arg(world.mount_point("alice"));
     let trust = "(yes/no/the fingerprint)? ";
     let questions = [
+        Question { command: &login, before: &[], question: "Password of alice@", hidden: true },
+        Question { command: &by_xfer, before: &[], question: "Password of alice@", hidden: true },
         Question { command: &background, before: &[], question: trust, hidden: false },
         Question { command: &foreground, before: &[], question: trust, hidden: false },
         Question {
