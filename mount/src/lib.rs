@@ -7,6 +7,7 @@
 pub mod fuse;
 pub mod run;
 pub mod account;
+mod beginning;
 mod reaching;
 pub mod running;
 mod session_note;
