@@ -291,6 +291,19 @@ impl Files {
         self.client.sync().await
     }
 
+    /// Forgets all bytes that are durable, so that the next reads fetch them from the server.
+    ///
+    /// # Errors
+    /// Those of the tree.
+    pub async fn forget_data(&self) -> Result<(), Errno> {
+        self.client
+            .call(|core: &mut Core| {
+                core.forget_durable_data();
+                Ok(())
+            })
+            .await
+    }
+
     /// The state of the session, for display.
     pub fn status(&self) -> Status {
         self.client.status()

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use glob::{MatchOptions, Pattern};
+use glob::Pattern;
 use rustix::io::Errno;
 
 use super::place::Place;
@@ -39,12 +39,9 @@ impl NamePattern {
 
     /// Whether it matches a name, unless the name begins with a dot and the pattern does not.
     pub(super) fn matches(&self, name: &OsStr) -> bool {
-        let options = MatchOptions {
-            case_sensitive: true,
-            require_literal_separator: true,
-            require_literal_leading_dot: true,
-        };
-        self.0.matches_with(&letters(name), options)
+        // The library lets a star stand for nothing before a dot.
+        let is_hidden = name.as_bytes().starts_with(b".");
+        (!is_hidden || self.0.as_str().starts_with('.')) && self.matches_any(name)
     }
 
     /// Whether it matches a name, with a dot at its beginning or not.

@@ -126,7 +126,7 @@ pub(super) fn words(errno: Errno) -> String {
         }
         Errno::NOSPC => "no space is left on the disk".to_owned(),
         Errno::TIMEDOUT => "the server does not answer".to_owned(),
-        Errno::BUSY => "it is in use".to_owned(),
+        Errno::BUSY => "it is in use, or another mount has the tree".to_owned(),
         Errno::CANCELED => "not all of it could be copied".to_owned(),
         other => match xfer_protocol::Errno::from_number(other.raw_os_error()) {
             Some(known) => known.to_string(),

@@ -5,10 +5,11 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::{Duration, SystemTime};
 
-use xfer_tests::World;
 use xfer_tests::programs::shell;
+use xfer_tests::pty::OnPty;
+use xfer_tests::{Relay, World};
 
-use crate::{bytes, json, names, read, with_input, world, write, xfer};
+use crate::{at, bytes, json, log_in_at, names, read, with_input, world, write, xfer};
 
 /// Everything of a tree that get and put keep.
 fn kept(world: &World, directory: &str) -> String {
@@ -134,6 +135,57 @@ fn a_file_of_the_same_size_and_time_is_left_out_unless_contents_are_compared() {
     File::open(world.outside().join("back")).unwrap().set_modified(SystemTime::now()).unwrap();
     xfer(&world, &["get", "--checksum", "{}:f", "back"]).succeeded();
     assert_eq!(inode(), before);
+}
+
+#[test]
+fn what_was_stored_is_fetched_again_to_be_compared() {
+    let world = world(&["alice"]);
+    let relay = Relay::to(world.server.address);
+    let account = format!("alice@{}", relay.address);
+    log_in_at(&world, &account, "alice");
+    write(&world, "big", bytes(8 << 20));
+    let path = world.outside().join("big");
+    let put = |options: &[&str], name: &str| {
+        let before = relay.passed();
+        let place = format!("{account}:{name}");
+        let arguments = [&["put"], options, &[path.to_str().unwrap(), &place]].concat();
+        world.xfer(&arguments).succeeded();
+        (relay.passed().up - before.up, relay.passed().down - before.down)
+    };
+    let (up, down) = put(&[], "one");
+    assert!(up > 8 << 20 && down < 1 << 20, "{up} {down}");
+    let (up, down) = put(&["--checksum"], "two");
+    assert!(up > 8 << 20 && down > 8 << 20, "{up} {down}");
+    // The other way, each byte is fetched once.
+    let before = relay.passed().down;
+    let back = world.outside().join("back");
+    let place = format!("{account}:one");
+    world.xfer(&["get", "--checksum", &place, back.to_str().unwrap()]).succeeded();
+    assert!(read(&world, "back") == bytes(8 << 20));
+    assert!(relay.passed().down - before < 10 << 20);
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_alone_and_not_if_it_is_unwanted() {
+    let world = world(&["alice"]);
+    write(&world, "big", bytes(64 << 20));
+    let place = format!("{}:", at(&world, "alice"));
+    let path = world.outside().join("big");
+    let put = |options: &[&str], name: &str| {
+        let mut command = world.xfer_command(&["put"]);
+        command.args(options).arg(&path).arg(format!("{place}{name}"));
+        let mut program = OnPty::start(&command);
+        assert_eq!(program.ended(), Some(0), "{}", program.said());
+        program.said()
+    };
+    let said = put(&[], "shown");
+    assert!(
+        said.contains(" of 64.00 MiB") && said.contains("/s") && said.contains(" left"),
+        "{said}"
+    );
+    assert_eq!(put(&["-q"], "quiet"), "");
+    let done = xfer(&world, &["put", "big", "{}:piped"]).succeeded();
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", ""));
 }
 
 #[test]

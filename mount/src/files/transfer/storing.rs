@@ -117,7 +117,7 @@ impl Transfer<'_> {
     ) -> Result<(), Trouble> {
         let reading = |errno| Trouble::here("read", from, errno);
         let writing = |errno| Trouble::there("write", to, errno);
-        self.tree.sync().map_err(writing)?;
+        self.tree.sync_and_forget().map_err(writing)?;
         let stored = self.tree.open(part).map_err(writing)?;
         match are_alike((file as &dyn Source, &reading), (&*stored, &writing), meta.size)? {
             true => Ok(()),

@@ -61,6 +61,9 @@ pub(super) trait Tree: Send + Sync {
     /// Waits until everything done so far is on the server's disk.
     fn sync(&self) -> Result<(), Errno>;
 
+    /// Like [`Tree::sync`]; a session then reads data from the server, whatever it has of it.
+    fn sync_and_forget(&self) -> Result<(), Errno>;
+
     /// Takes leave of the tree. A session ends.
     fn finish(&self) -> Result<(), Failure>;
 }

@@ -179,6 +179,11 @@ impl Tree for Mounted {
         fsync(&self.root)
     }
 
+    fn sync_and_forget(&self) -> Result<(), Errno> {
+        // Other programs use what the mount has.
+        self.sync()
+    }
+
     fn finish(&self) -> Result<(), Failure> {
         Ok(())
     }

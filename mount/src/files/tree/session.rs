@@ -136,6 +136,11 @@ impl Tree for Session {
         self.call(self.files.sync())
     }
 
+    fn sync_and_forget(&self) -> Result<(), Errno> {
+        self.sync()?;
+        self.call(self.files.forget_data())
+    }
+
     fn finish(&self) -> Result<(), Failure> {
         let finished = self.calls.runtime.block_on(self.files.client().finish());
         finished.map_err(|lost| Failure::new(Exit::Lost, format!("{}: {lost}", self.label)))
