@@ -176,6 +176,7 @@ pub struct DuLine {
 
 /// `xfer cp`.
 #[derive(Args, Debug)]
+#[command(override_usage = "xfer cp [OPTIONS] USER@HOST[:PORT]:PATH... USER@HOST[:PORT]:PATH")]
 pub struct CpLine {
     /// What to copy, and the copy's name or the directory to copy into
     #[arg(value_name = PLACE, required = true, num_args = 2..)]
@@ -190,6 +191,7 @@ pub struct CpLine {
 
 /// `xfer mv`.
 #[derive(Args, Debug)]
+#[command(override_usage = "xfer mv [OPTIONS] USER@HOST[:PORT]:PATH... USER@HOST[:PORT]:PATH")]
 pub struct MvLine {
     /// What to move, and its new name or the directory to move it into
     #[arg(value_name = PLACE, required = true, num_args = 2..)]
@@ -250,9 +252,10 @@ pub struct TransferLine {
 
 /// `xfer get`.
 #[derive(Args, Debug)]
+#[command(override_usage = "xfer get [OPTIONS] USER@HOST[:PORT]:PATH... [FILE]")]
 pub struct GetLine {
     /// What to fetch; then a file or directory of this machine, `-` for standard output [default: .]
-    #[arg(value_name = "USER@HOST[:PORT]:PATH... [FILE]", required = true)]
+    #[arg(value_name = "PATH", required = true)]
     pub places: Vec<OsString>,
     /// How
     #[command(flatten)]
@@ -261,9 +264,10 @@ pub struct GetLine {
 
 /// `xfer put`.
 #[derive(Args, Debug)]
+#[command(override_usage = "xfer put [OPTIONS] FILE... USER@HOST[:PORT]:PATH")]
 pub struct PutLine {
     /// Files and directories of this machine, `-` for standard input; then where to store them
-    #[arg(value_name = "FILE... USER@HOST[:PORT]:PATH", required = true, num_args = 2..)]
+    #[arg(value_name = "FILE", required = true, num_args = 2..)]
     pub places: Vec<OsString>,
     /// How
     #[command(flatten)]
@@ -272,9 +276,12 @@ pub struct PutLine {
 
 /// `xfer send`.
 #[derive(Args, Debug)]
+#[command(
+    override_usage = "xfer send [OPTIONS] --to USER FILE|USER@HOST[:PORT]:PATH... USER@HOST[:PORT]"
+)]
 pub struct SendLine {
     /// Files and directories of this machine or in the tree; then the account that sends
-    #[arg(value_name = "FILE|USER@HOST[:PORT]:PATH... USER@HOST[:PORT]", required = true, num_args = 2..)]
+    #[arg(value_name = "FILE", required = true, num_args = 2..)]
     pub places: Vec<OsString>,
     /// Who gets them; may be given several times
     #[arg(long, value_name = "USER", required = true)]

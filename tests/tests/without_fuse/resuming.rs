@@ -158,3 +158,33 @@ fn a_user_who_has_had_enough_waits_for_nothing_and_the_next_command_resumes() {
     let listed = world.xfer(&["ls", &format!("{account}:")]).succeeded().stdout;
     assert!(!listed.lines().any(|name| name == "f"), "{listed}");
 }
+
+#[test]
+fn a_server_that_is_started_again_in_the_middle_breaks_no_transfer() {
+    let mut world = world(&["alice"]);
+    write(&world, "big", bytes(SIZE as usize));
+    let place = format!("{}:", crate::at(&world, "alice"));
+    let sent = |world: &World| space_of(world.server.store());
+    let mut put = start(&world, &["put", "big", &place]);
+    wait_until("some of it", PATIENCE, || sent(&world) > KILLED_AT);
+    world.server.kill();
+    world.server.restart();
+    assert_eq!(put.ended_within(PATIENCE), Some(0), "{}", put.said());
+    let mut get = start(&world, &["get", &format!("{place}big"), "back"]);
+    wait_until("a part", PATIENCE, || part(&world.outside()).is_some());
+    world.server.kill();
+    world.server.restart();
+    assert_eq!(get.ended_within(PATIENCE), Some(0), "{}", get.said());
+    assert!(read(&world, "back") == bytes(SIZE as usize));
+}
+
+/// The bytes of all files below a directory.
+fn space_of(directory: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => space_of(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}

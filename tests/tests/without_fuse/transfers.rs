@@ -70,6 +70,24 @@ fn a_file_goes_where_the_last_argument_says() {
 }
 
 #[test]
+fn two_files_of_one_name_are_not_put_over_each_other() {
+    let world = world(&["alice"]);
+    write(&world, "a/f", "one");
+    write(&world, "b/f", "two");
+    let line = xfer(&world, &["put", "a/f", "b/f", "{}:"]).refused(1);
+    assert_eq!(
+        line,
+        "xfer: cannot transfer \"b/f\": another file of this command goes to the same place"
+    );
+    assert_eq!(xfer(&world, &["cat", "{}:f"]).succeeded().stdout, "one");
+    xfer(&world, &["mkdir", "{}:d"]).succeeded();
+    xfer(&world, &["put", "b/f", "{}:d"]).succeeded();
+    fs::create_dir(world.outside().join("here")).unwrap();
+    xfer(&world, &["get", "{}:f", ":d/f", "here"]).refused(1);
+    assert_eq!(read(&world, "here/f"), b"one");
+}
+
+#[test]
 fn standard_input_and_output_are_files_too() {
     let world = world(&["alice"]);
     let text = String::from_utf8_lossy(&bytes(3 << 20)).into_owned();

@@ -16,7 +16,7 @@ use super::super::show::Output;
 use super::super::tree::{Kind, Meta, errno, times};
 use super::super::walking::{Next, walk};
 use super::pool::do_all;
-use super::{Transfer, Trouble};
+use super::{Transfer, Trouble, without_collisions};
 use crate::command::file_lines::GetLine;
 use crate::process::exit::{Exit, Failure};
 
@@ -92,6 +92,7 @@ fn fetch_all(
             plan(transfer, (&from, meta), (&to, is_named), &mut jobs, &mut directories);
         }
     }
+    without_collisions(&mut jobs, transfer.report, |job| (&job.from, &job.to));
     transfer.report.begin(jobs.iter().map(|job| job.meta.size).sum(), is_quiet);
     do_all(&jobs, |job| {
         let fetched = match job.meta.kind {

@@ -14,7 +14,7 @@ use super::fetching::here;
 use super::get::is_stream;
 use super::pool::do_all;
 use super::storing::followed;
-use super::{Transfer, Trouble};
+use super::{Transfer, Trouble, without_collisions};
 use crate::command::file_lines::PutLine;
 use crate::process::exit::Failure;
 
@@ -108,6 +108,7 @@ impl Transfer<'_> {
                 self.plan(&from, meta, &to, &mut jobs, &mut directories);
             }
         }
+        without_collisions(&mut jobs, self.report, |job| (&job.from, &job.to));
         self.report.begin(jobs.iter().map(|job| job.meta.size).sum(), is_quiet);
         do_all(&jobs, |Storing { from, meta, to }| {
             let stored = match meta.kind {
