@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use super::opening::{Changes, Opened};
+use super::opening::Opened;
 use super::pattern::{expand, last_name};
 use super::place::{Place, absolute, one_account};
 use super::report::{Report, words};
 use super::staging::{Key, is_in_mailbox, put_in_place};
-use super::tree::{Kind, Meta, Removed, Tree};
+use super::tree::{Changes, Kind, Meta, Removed, Tree};
 use super::walking::{Next, walk};
 use crate::command::file_lines::{CpLine, MkdirLine, MvLine, RmLine};
 use crate::process::exit::{Exit, Failure};

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use xfer_protocol::size;
 
-use super::opening::{Changes, Opened};
+use super::opening::Opened;
 use super::pattern::expand;
 use super::place::{Place, absolute, one_account};
 use super::show::{Listed, Output, moment, moment_for_people, permissions, word};
-use super::tree::{Kind, Meta};
+use super::tree::{Changes, Kind, Meta};
 use crate::command::file_lines::{LsLine, StatLine};
 use crate::process::exit::Failure;
 

@@ -15,8 +15,8 @@ use xfer_client::files::Files;
 use xfer_protocol::message::Silence;
 use xfer_protocol::shown::Shown;
 
-use super::report::{Report, words};
-use super::tree::{Mounted, Session, Tree};
+use super::report::Report;
+use super::tree::{Changes, Mounted, Session, Tree};
 use crate::beginning::{Beginning, note_session};
 use crate::command::config::{PasswordSource, trust_mode};
 use crate::command::file_lines::AccessLine;
@@ -56,13 +56,6 @@ pub(super) struct Opened {
     _session: Option<(Runtime, Option<SessionNote>)>,
 }
 
-/// Whether a command has made changes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Changes {
-    None,
-    Made,
-}
-
 impl Opened {
     /// Opens the tree of an account.
     ///
@@ -85,17 +78,9 @@ impl Opened {
     /// If they are not, or if something failed before, of which a line has told.
     pub(super) fn close(self, changes: Changes) -> Result<(), Failure> {
         self.wait_if_interrupted();
-        let synced = match changes {
-            Changes::None => Ok(()),
-            Changes::Made => self.tree.sync(),
-        };
-        let finished = self.tree.finish();
+        let finished = self.tree.finish(changes);
         self.wait_if_interrupted();
-        finished?;
-        synced.map_err(|errno| {
-            let what = "not all changes are on the server's disk";
-            Failure::new(Exit::Lost, format!("{}: {what}: {}", self.label, words(errno)))
-        })?;
+        finished.map_err(|(exit, why)| Failure::new(exit, format!("{}: {why}", self.label)))?;
         self.report.outcome()
     }
 
@@ -175,8 +160,7 @@ fn by_session(account: &Target, label: String, access: AccessLine) -> Result<Ope
         settle_arrivals(&client).await;
         Ok::<_, Failure>(client)
     })?;
-    let session =
-        Session::new(Files::of(client), runtime.handle().clone(), interrupted, label.clone());
+    let session = Session::new(Files::of(client), runtime.handle().clone(), interrupted);
     Ok(Opened { tree: Box::new(session), report, label, _session: Some((runtime, note)) })
 }
 

@@ -8,11 +8,11 @@ use xfer_protocol::limits::READ_BYTES_MAX;
 use xfer_protocol::shown::shown;
 use xfer_protocol::size;
 
-use super::opening::{Changes, Opened};
+use super::opening::Opened;
 use super::pattern::expand;
 use super::place::{Place, absolute, one_account};
 use super::show::Output;
-use super::tree::Source;
+use super::tree::{Changes, Source};
 use crate::command::file_lines::{CatLine, HeadLine};
 use crate::process::exit::Failure;
 

@@ -12,12 +12,12 @@ use xfer_protocol::shown::shown;
 use xfer_protocol::{size, user};
 
 use super::changing::copy;
-use super::opening::{Changes, Opened};
+use super::opening::Opened;
 use super::pattern::{expand, last_name};
 use super::place::{Either, Place};
 use super::show::{Listed, Output, moment_for_people};
 use super::transfer::{Storing, Transfer, scan};
-use super::tree::Meta;
+use super::tree::{Changes, Meta};
 use crate::command::file_lines::{BoxLine, SendLine};
 use crate::process::exit::Failure;
 

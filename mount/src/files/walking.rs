@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use xfer_protocol::size;
 
-use super::opening::{Changes, Opened};
+use super::opening::Opened;
 use super::pattern::{NamePattern, expand, last_name};
 use super::place::{Place, absolute, one_account};
 use super::report::Report;
 use super::show::{Listed, Output, PathText};
-use super::tree::{Kind, Meta, Tree};
+use super::tree::{Changes, Kind, Meta, Tree};
 use crate::command::file_lines::{DuLine, FindLine};
 use crate::process::exit::Failure;
 

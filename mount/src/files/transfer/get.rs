@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::futimens;
 use rustix::io::Errno;
 
-use super::super::opening::{Changes, Opened};
+use super::super::opening::Opened;
 use super::super::pattern::{expand, last_name};
 use super::super::place::{Either, Place, absolute, one_account};
 use super::super::reading::print;
 use super::super::show::Output;
-use super::super::tree::{Kind, Meta, errno, times};
+use super::super::tree::{Changes, Kind, Meta, errno, times};
 use super::super::walking::{Next, walk};
 use super::pool::do_all;
 use super::{Transfer, Trouble, without_collisions};

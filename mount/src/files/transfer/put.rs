@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::super::changing::{Destination, clear, make_directory_unless_there, sending, umask};
-use super::super::opening::{Changes, Opened};
+use super::super::opening::Opened;
 use super::super::place::{Either, Place, absolute};
 use super::super::staging::{Key, is_in_mailbox};
-use super::super::tree::{Kind, Meta, errno};
+use super::super::tree::{Changes, Kind, Meta, errno};
 use super::fetching::here;
 use super::get::is_stream;
 use super::pool::do_all;

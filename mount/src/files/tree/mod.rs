@@ -17,7 +17,7 @@ use bytes::Bytes;
 use rustix::io::Errno;
 use xfer_protocol::Timestamp;
 
-use crate::process::exit::Failure;
+use crate::process::exit::Exit;
 
 pub(super) use meta::{Kind, Meta};
 pub(super) use mounted::{Mounted, errno, times};
@@ -64,8 +64,15 @@ pub(super) trait Tree: Send + Sync {
     /// Like [`Tree::sync`]; a session then reads data from the server, whatever it has of it.
     fn sync_and_forget(&self) -> Result<(), Errno>;
 
-    /// Takes leave of the tree. A session ends.
-    fn finish(&self) -> Result<(), Failure>;
+    /// Takes leave of the tree, with all changes on the server's disk. A session ends.
+    fn finish(&self, changes: Changes) -> Result<(), (Exit, String)>;
+}
+
+/// Whether a command has made changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Changes {
+    None,
+    Made,
 }
 
 /// What is to be removed.

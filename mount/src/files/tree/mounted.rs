@@ -20,8 +20,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 use xfer_protocol::Timestamp;
 
-use super::{Meta, Removed, Sink, Source, Tree};
-use crate::process::exit::Failure;
+use super::super::report::words;
+use super::{Changes, Meta, Removed, Sink, Source, Tree};
+use crate::process::exit::Exit;
 
 /// A mount of the tree on this machine.
 pub(crate) struct Mounted {
@@ -184,8 +185,12 @@ impl Tree for Mounted {
         self.sync()
     }
 
-    fn finish(&self) -> Result<(), Failure> {
-        Ok(())
+    fn finish(&self, changes: Changes) -> Result<(), (Exit, String)> {
+        let synced = if changes == Changes::Made { self.sync() } else { Ok(()) };
+        synced.map_err(|errno| {
+            let what = "not all changes are on the server's disk";
+            (Exit::Lost, format!("{what}: {}", words(errno)))
+        })
     }
 }
 

@@ -13,15 +13,13 @@ use xfer_client::core::NewAttributes;
 use xfer_client::files::{self, Entry, Files};
 use xfer_protocol::Timestamp;
 
-use super::{Meta, Removed, Sink, Source, Tree};
-use crate::process::exit::{Exit, Failure};
+use super::{Changes, Meta, Removed, Sink, Source, Tree};
+use crate::process::exit::Exit;
 
 /// A session of this process.
 pub(crate) struct Session {
     files: Files,
     calls: Calls,
-    /// The account, for messages: `user@host:port`.
-    label: String,
 }
 
 /// Makes calls, and ends them once the user has had enough.
@@ -53,9 +51,8 @@ impl Session {
         files: Files,
         runtime: Handle,
         interrupted: watch::Receiver<bool>,
-        label: String,
     ) -> Session {
-        Session { files, calls: Calls { runtime, interrupted }, label }
+        Session { files, calls: Calls { runtime, interrupted } }
     }
 
     fn call<T>(
@@ -141,9 +138,9 @@ impl Tree for Session {
         self.call(self.files.forget_data())
     }
 
-    fn finish(&self) -> Result<(), Failure> {
+    fn finish(&self, _: Changes) -> Result<(), (Exit, String)> {
         let finished = self.calls.runtime.block_on(self.files.client().finish());
-        finished.map_err(|lost| Failure::new(Exit::Lost, format!("{}: {lost}", self.label)))
+        finished.map_err(|lost| (Exit::Lost, lost.to_string()))
     }
 }
 
