@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use xfer_tests::programs::Running;
@@ -145,7 +147,7 @@ fn a_user_who_has_had_enough_waits_for_nothing_and_the_next_command_resumes() {
     assert!(read(&world, "back") == bytes(SIZE as usize));
     // One that waits for its input ends as well.
     let mut command = world.xfer_command(&["put", "-", &format!("{account}:f")]);
-    let mut waiting = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut waiting = command.stdin(Stdio::piped()).spawn().unwrap();
     // It stays open.
     let _input = waiting.stdin.take();
     let status = || world.server.command(&["session", "list"]).succeeded().stdout;
@@ -176,6 +178,26 @@ fn a_server_that_is_started_again_in_the_middle_breaks_no_transfer() {
     world.server.restart();
     assert_eq!(get.ended_within(PATIENCE), Some(0), "{}", get.said());
     assert!(read(&world, "back") == bytes(SIZE as usize));
+}
+
+#[test]
+fn a_signal_that_was_ignored_before_interrupts_nothing() {
+    let world = world(&["alice"]);
+    let place = format!("{}:f", crate::at(&world, "alice"));
+    let xfer_put = world.xfer_command(&["put", "-", &place]);
+    let mut command = Command::new("nohup");
+    command.arg(xfer_put.get_program()).args(xfer_put.get_args());
+    world.at_home(&mut command).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut waiting = command.spawn().unwrap();
+    let mut input = waiting.stdin.take().unwrap();
+    let sessions = || world.server.command(&["session", "list"]).succeeded().stdout;
+    wait_until("its session", PATIENCE, || sessions().contains("alice"));
+    let pid = rustix::process::Pid::from_raw(waiting.id() as i32).unwrap();
+    rustix::process::kill_process(pid, Signal::HUP).unwrap();
+    input.write_all(b"text").unwrap();
+    drop(input);
+    assert_eq!(waiting.wait().unwrap().code(), Some(0));
+    assert_eq!(xfer(&world, &["cat", "{}:f"]).succeeded().stdout, "text");
 }
 
 /// The bytes of all files below a directory.
