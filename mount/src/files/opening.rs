@@ -148,18 +148,19 @@ fn by_session(account: &Target, label: String, access: AccessLine) -> Result<Ope
         options: options.clone(),
     };
     let login = beginning.login(&runtime)?;
+    // From now on there is a session to be ended.
+    let signals = runtime.block_on(async { Signals::catch() }).map_err(other)?;
     let note = note_session(&label, login.session.link.grant.session);
     let report = Arc::new(Report::new());
     let (interrupt, interrupted) = watch::channel(false);
     let client = runtime.block_on(async {
         let client = Client::start(login.session, options);
-        let signals = Signals::catch().map_err(other)?;
         tokio::spawn(until_interrupted(signals, client.clone(), interrupt, report.clone()));
         // If there is no room for a mailbox, every later change tries again.
         let _ = client.make_mailboxes().await;
         settle_arrivals(&client).await;
-        Ok::<_, Failure>(client)
-    })?;
+        client
+    });
     let session = Session::new(Files::of(client), runtime.handle().clone(), interrupted);
     Ok(Opened { tree: Box::new(session), report, label, _session: Some((runtime, note)) })
 }

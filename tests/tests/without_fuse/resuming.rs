@@ -154,6 +154,7 @@ fn a_user_who_has_had_enough_waits_for_nothing_and_the_next_command_resumes() {
     wait_until("its session", PATIENCE, || status().contains("alice"));
     let line = world.xfer(&["ls", &format!("{account}:")]).refused(11);
     assert!(line.contains("already mounted on"), "{line}");
+    wait_until("a process that ends in order", PATIENCE, || catches_interrupts(waiting.id()));
     let pid = rustix::process::Pid::from_raw(waiting.id() as i32).unwrap();
     rustix::process::kill_process(pid, Signal::INT).unwrap();
     assert_eq!(waiting.wait().unwrap().code(), Some(130));
@@ -198,6 +199,13 @@ fn a_signal_that_was_ignored_before_interrupts_nothing() {
     drop(input);
     assert_eq!(waiting.wait().unwrap().code(), Some(0));
     assert_eq!(xfer(&world, &["cat", "{}:f"]).succeeded().stdout, "text");
+}
+
+/// Whether a process handles SIGINT by itself.
+fn catches_interrupts(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
+    u64::from_str_radix(mask.trim(), 16).unwrap() & 0b10 != 0
 }
 
 /// The bytes of all files below a directory.
