@@ -9,19 +9,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::runtime::{Builder, Runtime};
-use xfer_client::connect::{Asker, ConnectError, Identity, Login};
+use tokio::runtime::Builder;
+use xfer_client::connect::Login;
 use xfer_client::core::{Options, Owners, Spill};
 use xfer_client::drive::{Client, Journal, Rescue, Surroundings};
 use xfer_client::offline::{Place, SpillFiles};
-use xfer_protocol::SessionId;
-use xfer_protocol::message::Purpose;
-use xfer_protocol::shown::Shown;
 
-use crate::command::config::{Config, PasswordSource};
-use crate::command::identity;
+use crate::beginning::{Beginning, note_session};
+use crate::command::config::Config;
 use crate::command::options::{IdsOption, MountOptions, Wait};
-use crate::command::terminal::{self, OnTerminal};
 use crate::control::Control;
 use crate::mountpoint::permission;
 use crate::process::background::{self, Attached, Forked, WaitError};
@@ -29,11 +25,9 @@ use crate::process::exit::{Exit, Failure};
 use crate::process::notify;
 use crate::process::report::{code, log, report};
 use crate::process::signals::Signals;
-use crate::reaching::reach_within;
 use crate::rescue::{self, Keeper};
 use crate::running::Running;
-use crate::session_note::{SessionNote, SessionNotes};
-use crate::{fuse, mountpoint, offline};
+use crate::{fuse, mountpoint};
 
 /// Runs `xfer-mount`; returns the exit code.
 pub fn run(config: Config) -> u8 {
@@ -65,55 +59,21 @@ fn mount(config: &Config, attached: Option<Attached>) -> Result<(), Failure> {
     let place = mountpoint::prepare(&config.mountpoint)?;
     log(config.foreground);
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(other)?;
-    let result = login(config, &runtime)
+    let beginning = Beginning {
+        target: &config.target,
+        trust: &config.trust,
+        known_hosts: config.known_hosts.clone(),
+        password: &config.password,
+        takeover: config.takeover,
+        options: client_options(config, &config.target.to_string()),
+        retry: config.options.retry,
+    };
+    let result = beginning
+        .login(&runtime)
         .and_then(|login| runtime.block_on(serve(config, login, &place, attached)));
     // Threads that resolve names can't be interrupted, so don't wait for them.
     runtime.shutdown_background();
     result
-}
-
-/// Logs in, asking on the terminal where needed.
-fn login(config: &Config, runtime: &Runtime) -> Result<Login, Failure> {
-    let (trust, known_hosts) = (&config.trust, config.known_hosts.clone());
-    let peer = reach_within(config.options.retry, &config.target, trust, known_hosts, runtime)?;
-    let purpose = if config.takeover { Purpose::TakeOver } else { Purpose::Mount };
-    let options = client_options(config, peer.label());
-    let in_use = offline::send_left(&peer, &options, purpose, runtime)?;
-    let mut identity = identity::obtain(&config.password, peer.label())?;
-    let gone = SessionNotes::of(peer.label()).and_then(|notes| notes.last_gone());
-    // Another process may be sending what its mount has left.
-    let replaces = gone.filter(|session| !Place::is_held(peer.label(), *session));
-    let log_in = |identity: &Identity, purpose| {
-        runtime.block_on(peer.login(identity.clone(), purpose, replaces, options.terms()))
-    };
-    // A session that began now would overtake what waits here.
-    let logged_in = match in_use.map_or_else(|| log_in(&identity, purpose), Err) {
-        Err(error) if error.is_unknown_key() && terminal::terminal().is_some() => {
-            report(&Failure::from(error).line);
-            identity = identity::by_password(&config.password, peer.label())?;
-            log_in(&identity, purpose)
-        }
-        logged_in => logged_in,
-    };
-    let login = match logged_in {
-        Err(error) if error.is_in_use() && wants_takeover(config, &error) => {
-            offline::send_left(&peer, &options, Purpose::TakeOver, runtime)?;
-            log_in(&identity, Purpose::TakeOver)?
-        }
-        login => login?,
-    };
-    login.warnings.iter().for_each(|warning| report(&format!("warning: {warning}")));
-    Ok(login)
-}
-
-/// Asks a user who has just typed the password whether to take the tree from another mount.
-fn wants_takeover(config: &Config, error: &ConnectError) -> bool {
-    if !matches!(config.password, PasswordSource::Prompt) {
-        return false;
-    }
-    let question = format!("{}. Take it over? [y/N] ", Shown(&error.to_string()));
-    let answer = OnTerminal.ask(&question);
-    answer.is_ok_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Mounts, and returns when the mount has ended.
@@ -180,18 +140,6 @@ async fn serve(
         control.close().await;
     }
     result
-}
-
-/// Notes the session, so that the next mount can replace it if this process crashes.
-fn note_session(label: &str, session: SessionId) -> Option<SessionNote> {
-    let noted = SessionNotes::of(label)?.note(session);
-    let noted = noted.inspect_err(|error| {
-        report(&format!(
-            "warning: the session can't be noted, so if this process crashes, the next mount may \
-             have to wait or use --takeover: {error}"
-        ));
-    });
-    noted.ok()
 }
 
 /// The place on this machine's disk where an offline mount keeps what it needs after a crash.

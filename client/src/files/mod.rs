@@ -177,6 +177,15 @@ impl Files {
         Ok(file)
     }
 
+    /// Opens a file for writing as it is, which must be there.
+    ///
+    /// # Errors
+    /// As [`Files::open_file`].
+    pub async fn open_to_change(&self, path: impl AsRef<Path>) -> Result<File, Errno> {
+        let path = TreePath::parse(path.as_ref())?;
+        File::open(&self.client, path, true).await
+    }
+
     /// Makes a directory.
     ///
     /// # Errors
@@ -245,6 +254,19 @@ impl Files {
         self.client.call(set).await
     }
 
+    /// An extended attribute of a node.
+    ///
+    /// # Errors
+    /// `ENODATA` if there is none; those of the tree.
+    pub async fn attribute(&self, path: impl AsRef<Path>, name: &str) -> Result<Bytes, Errno> {
+        let (path, name) = (TreePath::parse(path.as_ref())?, name.as_bytes().to_owned());
+        let read = move |core: &mut Core| {
+            let (ino, _) = core.find_path(&path.0)?;
+            core.xattr(ino, &name)
+        };
+        self.client.call(read).await
+    }
+
     /// The files and directories from other users that are in the inbox, by sender and name.
     ///
     /// # Errors
@@ -267,6 +289,19 @@ impl Files {
     /// `EIO` if the session is over before that.
     pub async fn sync(&self) -> Result<(), Errno> {
         self.client.sync().await
+    }
+
+    /// Forgets all bytes that are durable, so that the next reads fetch them from the server.
+    ///
+    /// # Errors
+    /// Those of the tree.
+    pub async fn forget_data(&self) -> Result<(), Errno> {
+        self.client
+            .call(|core: &mut Core| {
+                core.forget_durable_data();
+                Ok(())
+            })
+            .await
     }
 
     /// The state of the session, for display.

@@ -1,4 +1,5 @@
-//! `xfer`: shows mounts, waits for them, ends them, and looks after what did not reach the server.
+//! `xfer`: shows mounts, waits for them, ends them, looks after what did not reach the server, and works
+//! on an account's files without a mount.
 
 use std::process::ExitCode;
 
@@ -9,7 +10,9 @@ fn main() -> ExitCode {
     match cli::parse::<XferLine>("xfer").and_then(|line| control::run(line.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("xfer: {failure}");
+            if !failure.line.is_empty() {
+                eprintln!("xfer: {failure}");
+            }
             failure.exit.code().into()
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
+use super::file_lines::FileCommand;
 use crate::command::mounting::MountingLine;
 use crate::command::sshfs;
 use crate::process::exit::{Exit, Failure};
@@ -18,8 +19,10 @@ Exit codes: 0 mounted, 1 other, 2 usage, 3 mount point missing, 4 mount point bu
 130 interrupted";
 
 const XFER_EXITS: &str = "\
-Exit codes: 0 done, 1 other, 2 usage, 13 not an xfer mount, 14 lost with changes that are not durable;
-for others see xfer-mount --help";
+Exit codes: 0 done, 1 other, or some of several failed, 2 usage, 6 host unreachable,
+7 not an xfer server, 8 key unknown or changed, 9 wrong password, 10 blocked, 11 account in use,
+12 server busy or failing, 13 not an xfer mount, 14 lost with changes that are not durable,
+130 interrupted; xfer mount has those of xfer-mount";
 
 const CACHE_SIZE: &str = "256MiB";
 
@@ -116,10 +119,10 @@ pub struct TrustLine {
     pub ca: Option<PathBuf>,
 }
 
-/// `xfer`: looks at mounts and ends them.
+/// `xfer`: looks at mounts and ends them, and works without any.
 #[derive(Parser, Debug)]
 #[command(name = "xfer", version, after_help = XFER_EXITS)]
-#[command(about = "Look at xfer mounts, wait for them, and end them")]
+#[command(about = "Look after xfer mounts, and work on an account's files without one")]
 pub struct XferLine {
     /// What to do
     #[command(subcommand)]
@@ -155,6 +158,9 @@ pub enum XferCommand {
     /// Log in to an account, and manage it
     #[command(flatten)]
     Account(AccountCommand),
+    /// Work on an account's files, with or without a mount
+    #[command(flatten)]
+    Files(FileCommand),
     /// Look after changes that did not reach the server and are kept on this machine
     Rescue {
         /// What to do

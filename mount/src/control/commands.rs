@@ -18,7 +18,7 @@ use crate::command::cli::XferCommand;
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
 use crate::rescue;
-use crate::{account, at_login};
+use crate::{account, at_login, files};
 
 /// The longest wait for the kernel's mount to go after the mount's process reported success.
 const GONE_MAX: Duration = Duration::from_secs(10);
@@ -42,17 +42,15 @@ pub fn run(command: XferCommand) -> Result<(), Failure> {
         XferCommand::Unmount { mountpoint, abandon: false } => unmount(&mountpoint, Ask::Unmount),
         XferCommand::Unmount { mountpoint, abandon: true } => abandon(&mountpoint),
         XferCommand::Account(command) => account::run(command),
+        XferCommand::Files(command) => files::run(command),
         XferCommand::Rescue { command } => print(&rescue::commands::run(command, mount_of)?),
     }
 }
 
 /// Where an account, as `user@host:port`, is mounted, if it is.
 fn mount_of(account: &str) -> Option<PathBuf> {
-    let calls = directory::sockets().into_iter().filter_map(|path| Call::to(&path, path.clone()));
-    let mut mounts = calls.filter_map(|call| call.status().ok());
-    let found = mounts.find(|status| {
-        status.account() == account && !status.elsewhere && !status.state.starts_with("lost")
-    });
+    let mut mounts = find::of_account(account);
+    let found = mounts.find(|status| !status.elsewhere && !status.is_lost());
     found.map(|status| PathBuf::from(status.mountpoint))
 }
 

@@ -21,6 +21,12 @@ pub fn predecessor(mountpoint: &Path) -> Option<Result<Status, Failure>> {
     asked.find(|asked| asked.as_ref().map_or(true, |status| is_at(status, mountpoint)))
 }
 
+/// This user's mounts of an account, as `user@host:port`, that answer.
+pub fn of_account(account: &str) -> impl Iterator<Item = Status> {
+    let answers = sockets(|_| true).filter_map(|socket| ask(&socket)?.ok());
+    answers.filter(move |status| status.account() == account)
+}
+
 /// The socket of the mount that `place` (absolute, free of links) refers to.
 pub(super) fn socket_of(place: &Path) -> Option<PathBuf> {
     let mut here = mountinfo::stack(place).unwrap_or_default();

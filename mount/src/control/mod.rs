@@ -27,7 +27,7 @@ use crate::process::exit::Failure;
 
 pub use claim::Claim;
 pub use commands::run;
-pub use find::{is_served, predecessor};
+pub use find::{is_served, of_account, predecessor};
 pub use serve::Control;
 
 /// A running mount, as its control socket sees it.
@@ -127,6 +127,11 @@ impl Status {
     /// The account and its server: `user@host:port`.
     fn account(&self) -> String {
         format!("{}@{}", self.user, self.server)
+    }
+
+    /// Whether its session is over.
+    pub fn is_lost(&self) -> bool {
+        self.state.starts_with("lost")
     }
 }
 

@@ -71,7 +71,7 @@ impl Exit {
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
-    /// The problem, and what to do about it.
+    /// The problem, and what to do about it; empty if that was told already.
     pub line: String,
 }
 
@@ -79,6 +79,11 @@ impl Failure {
     /// A failure with its exit code and line.
     pub fn new(exit: Exit, line: impl Into<String>) -> Failure {
         Failure { exit, line: line.into() }
+    }
+
+    /// A failure of which lines have told already.
+    pub fn told(exit: Exit) -> Failure {
+        Failure::new(exit, "")
     }
 
     /// A wrong command line, or an error in a file that it names.

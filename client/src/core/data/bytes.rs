@@ -158,6 +158,11 @@ impl Core {
         })
     }
 
+    /// Forgets all bytes that the server has, so that they are read from there.
+    pub fn forget_durable_data(&mut self) {
+        self.data.cache.forget_durable();
+    }
+
     /// Allocates, frees or zeroes a range.
     pub fn fallocate(
         &mut self,

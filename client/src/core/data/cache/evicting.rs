@@ -58,6 +58,19 @@ impl Cache {
         }
     }
 
+    /// Forgets all chunks that can be fetched again.
+    pub(in crate::core) fn forget_durable(&mut self) {
+        let can_go = |(key, entry): &(&_, &Entry)| {
+            entry.changed <= self.durable && !self.fetches.contains_key(*key)
+        };
+        let keys: Vec<_> = self.chunks.iter().filter(can_go).map(|(key, _)| *key).collect();
+        for key in keys {
+            if let Some(entry) = self.chunks.pop(&key) {
+                self.bytes -= entry.memory();
+            }
+        }
+    }
+
     /// Forgets spilled chunks that can be fetched again.
     pub(super) fn drop_spilled(&mut self) {
         if !std::mem::take(&mut self.spilling.is_used) {
@@ -88,6 +101,7 @@ impl Spilling {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use xfer_protocol::tree::ContentEffect;
     use xfer_protocol::{ContentId, Seq};
 
     use super::*;
@@ -115,5 +129,20 @@ mod tests {
         cache.release();
         assert!(cache.bytes() <= cache.bytes_max());
         assert_eq!(fetched(&mut cache, 0), [0]);
+    }
+
+    #[test]
+    fn what_the_server_does_not_have_is_not_forgotten() {
+        let mut cache = Cache::new(CHUNK_BYTES as usize * 3, Seq(0));
+        let effect = ContentEffect::Write { content: CONTENT, offset: 0, len: 4 };
+        cache.follow(&effect, &Bytes::from_static(b"text"), Seq(1));
+        assert_eq!(fetched(&mut cache, 1), [1]);
+        cache.forget_durable();
+        assert!(cache.holds(CONTENT, 0, b"text"));
+        assert!(!cache.missing(CONTENT, CHUNK_BYTES..CHUNK_BYTES + 1).is_empty());
+        cache.acknowledge(Seq(1));
+        cache.forget_durable();
+        assert!(!cache.holds(CONTENT, 0, b"text"));
+        assert_eq!(cache.bytes(), 0);
     }
 }

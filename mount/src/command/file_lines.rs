@@ -1,0 +1,309 @@
+//! The command lines of `xfer ls`, `xfer get` and so on: work on an account's files without a mount.
+//!
+//! Only their shape; `files` checks the values. Paths in the tree need not be UTF-8.
+
+use std::ffi::OsString;
+
+use clap::{ArgAction, Args, Subcommand};
+
+use super::cli::{PasswordLine, ServerLine};
+
+const PLACE: &str = "USER@HOST[:PORT]:PATH";
+
+/// What `xfer` can do with the files of an account.
+#[derive(Subcommand, Debug)]
+pub enum FileCommand {
+    /// List files and directories
+    Ls(LsLine),
+    /// Show everything about files and directories
+    Stat(StatLine),
+    /// Print files
+    Cat(CatLine),
+    /// Print the beginning of files, and fetch no more
+    Head(HeadLine),
+    /// Find files and directories below a directory
+    Find(FindLine),
+    /// Show how much space files and directories take up
+    #[command(disable_help_flag = true)]
+    Du(DuLine),
+    /// Copy within the tree; no data is moved
+    Cp(CpLine),
+    /// Move or rename within the tree
+    Mv(MvLine),
+    /// Remove files and directories
+    Rm(RmLine),
+    /// Make directories
+    Mkdir(MkdirLine),
+    /// Fetch files and directories; one that broke off is resumed
+    Get(GetLine),
+    /// Store files and directories; one that broke off is resumed
+    Put(PutLine),
+    /// Send files and directories to other users of the server
+    Send(SendLine),
+    /// List what others have sent
+    Inbox(BoxLine),
+    /// List what was sent, with its state, and what waits to be sent
+    Outbox(BoxLine),
+}
+
+/// How to get at an account's files.
+#[derive(Args, Debug)]
+pub struct AccessLine {
+    /// Where the password comes from, if this machine has no key
+    #[command(flatten)]
+    pub password: PasswordLine,
+    /// The server
+    #[command(flatten)]
+    pub server: ServerLine,
+    /// Take the tree from a mount of the account elsewhere (it first sends what it has)
+    #[arg(long)]
+    pub takeover: bool,
+}
+
+/// `xfer ls`.
+#[derive(Args, Debug)]
+pub struct LsLine {
+    /// What to list
+    #[arg(value_name = PLACE, required = true)]
+    pub places: Vec<OsString>,
+    /// Show permissions, size and time of the last change too
+    #[arg(short = 'l', long)]
+    pub long: bool,
+    /// Also names that begin with a dot
+    #[arg(short = 'a', long)]
+    pub all: bool,
+    /// Also everything in the directories below
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The account
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// `xfer stat`.
+#[derive(Args, Debug)]
+pub struct StatLine {
+    /// What to show
+    #[arg(value_name = PLACE, required = true)]
+    pub places: Vec<OsString>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The account
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// `xfer cat`.
+#[derive(Args, Debug)]
+pub struct CatLine {
+    /// The files to print
+    #[arg(value_name = PLACE, required = true)]
+    pub places: Vec<OsString>,
+    /// Only these bytes of each, counted from 0, both included; `A-` to the end
+    #[arg(long, value_name = "A-B")]
+    pub range: Option<String>,
+    /// The account
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// `xfer head`.
+#[derive(Args, Debug)]
+pub struct HeadLine {
+    /// The files to print
+    #[arg(value_name = PLACE, required = true)]
+    pub places: Vec<OsString>,
+    /// So many lines
+    #[arg(short = 'n', long, value_name = "LINES", default_value_t = 10)]
+    pub lines: u64,
+    /// So many bytes instead
+    #[arg(short = 'c', long, value_name = "BYTES", conflicts_with = "lines")]
+    pub bytes: Option<String>,
+    /// The account
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// `xfer find`.
+#[derive(Args, Debug)]
+pub struct FindLine {
+    /// Where to look
+    #[arg(value_name = PLACE, required = true)]
+    pub places: Vec<OsString>,
+    /// Only names that match this pattern of `*`, `?` and `[...]`
+    #[arg(long, value_name = "GLOB")]
+    pub name: Option<OsString>,
+    /// Only files, directories or symbolic links
+    #[arg(long = "type", value_name = "f|d|l", value_parser = ["f", "d", "l"])]
+    pub kind: Option<String>,
+    /// End each path with a NUL instead of a line end
+    #[arg(short = '0', long, conflicts_with = "json")]
+    pub null: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The account
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// `xfer du`.
+#[derive(Args, Debug)]
+pub struct DuLine {
+    /// What to measure
+    #[arg(value_name = PLACE, required = true)]
+    pub places: Vec<OsString>,
+    /// Only the sum of each
+    #[arg(short = 's', long)]
+    pub summarize: bool,
+    /// In units that people read
+    #[arg(short = 'h', long)]
+    pub human_readable: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    pub help: Option<bool>,
+    /// The account
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// `xfer cp`.
+#[derive(Args, Debug)]
+#[command(override_usage = "xfer cp [OPTIONS] USER@HOST[:PORT]:PATH... USER@HOST[:PORT]:PATH")]
+pub struct CpLine {
+    /// What to copy, and the copy's name or the directory to copy into
+    #[arg(value_name = PLACE, required = true, num_args = 2..)]
+    pub places: Vec<OsString>,
+    /// Directories with everything in them, too
+    #[arg(short = 'r', long, short_alias = 'R')]
+    pub recursive: bool,
+    /// The account
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// `xfer mv`.
+#[derive(Args, Debug)]
+#[command(override_usage = "xfer mv [OPTIONS] USER@HOST[:PORT]:PATH... USER@HOST[:PORT]:PATH")]
+pub struct MvLine {
+    /// What to move, and its new name or the directory to move it into
+    #[arg(value_name = PLACE, required = true, num_args = 2..)]
+    pub places: Vec<OsString>,
+    /// The account
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// `xfer rm`.
+#[derive(Args, Debug)]
+pub struct RmLine {
+    /// What to remove
+    #[arg(value_name = PLACE, required = true)]
+    pub places: Vec<OsString>,
+    /// Directories with everything in them, too
+    #[arg(short = 'r', long, short_alias = 'R')]
+    pub recursive: bool,
+    /// Say nothing of what is not there
+    #[arg(short = 'f', long)]
+    pub force: bool,
+    /// The account
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// `xfer mkdir`.
+#[derive(Args, Debug)]
+pub struct MkdirLine {
+    /// The directories to make
+    #[arg(value_name = PLACE, required = true)]
+    pub places: Vec<OsString>,
+    /// Also those above them that are missing; say nothing of one that is there
+    #[arg(short = 'p', long)]
+    pub parents: bool,
+    /// The account
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// How files are transferred.
+#[derive(Args, Debug)]
+pub struct TransferLine {
+    /// Directories with everything in them, too
+    #[arg(short = 'r', long, short_alias = 'R')]
+    pub recursive: bool,
+    /// Compare contents: leave out files that have the same, whatever their times, and check each file that was
+    /// transferred
+    #[arg(long)]
+    pub checksum: bool,
+    /// Show no progress
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    /// The account
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// `xfer get`.
+#[derive(Args, Debug)]
+#[command(override_usage = "xfer get [OPTIONS] USER@HOST[:PORT]:PATH... [FILE]")]
+pub struct GetLine {
+    /// What to fetch; then a file or directory of this machine, `-` for standard output [default: .]
+    #[arg(value_name = "PATH", required = true)]
+    pub places: Vec<OsString>,
+    /// How
+    #[command(flatten)]
+    pub transfer: TransferLine,
+}
+
+/// `xfer put`.
+#[derive(Args, Debug)]
+#[command(override_usage = "xfer put [OPTIONS] FILE... USER@HOST[:PORT]:PATH")]
+pub struct PutLine {
+    /// Files and directories of this machine, `-` for standard input; then where to store them
+    #[arg(value_name = "FILE", required = true, num_args = 2..)]
+    pub places: Vec<OsString>,
+    /// How
+    #[command(flatten)]
+    pub transfer: TransferLine,
+}
+
+/// `xfer send`.
+#[derive(Args, Debug)]
+#[command(
+    override_usage = "xfer send [OPTIONS] --to USER FILE|USER@HOST[:PORT]:PATH... USER@HOST[:PORT]"
+)]
+pub struct SendLine {
+    /// Files and directories of this machine or in the tree; then the account that sends
+    #[arg(value_name = "FILE", required = true, num_args = 2..)]
+    pub places: Vec<OsString>,
+    /// Who gets them; may be given several times
+    #[arg(long, value_name = "USER", required = true)]
+    pub to: Vec<String>,
+    /// Show no progress
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    /// The account
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// `xfer inbox` and `xfer outbox`.
+#[derive(Args, Debug)]
+pub struct BoxLine {
+    /// The account
+    #[arg(value_name = "USER@HOST[:PORT]")]
+    pub account: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// How to get at it
+    #[command(flatten)]
+    pub access: AccessLine,
+}

@@ -1,0 +1,296 @@
+//! `xfer cp`, `mv`, `rm` and `mkdir`, within one tree.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+
+use super::opening::Opened;
+use super::pattern::{expand, last_name};
+use super::place::{Place, absolute, one_account};
+use super::report::{Report, words};
+use super::staging::{Key, is_in_mailbox, put_in_place};
+use super::tree::{Changes, Kind, Meta, Removed, Tree};
+use super::walking::{Next, walk};
+use crate::command::file_lines::{CpLine, MkdirLine, MvLine, RmLine};
+use crate::process::exit::{Exit, Failure};
+
+/// Where things go.
+pub(super) enum Destination {
+    /// Into a directory that is there, under their own names.
+    Into(PathBuf),
+    /// To this path.
+    As(PathBuf),
+}
+
+impl Destination {
+    /// What a place in the tree means for so many things.
+    ///
+    /// # Errors
+    /// If it is not a directory and has to be one.
+    pub(super) fn of(tree: &dyn Tree, place: &Place, count: usize) -> Result<Destination, Failure> {
+        let refused = |errno| {
+            let path = absolute(&place.path).display().to_string();
+            Err(Failure::new(Exit::Other, format!("cannot write to \"{path}\": {}", words(errno))))
+        };
+        match tree.stat(&place.path) {
+            Ok(found) if found.is_directory() => Ok(Destination::Into(place.path.clone())),
+            Ok(_) if place.is_directory || count > 1 => refused(Errno::NOTDIR),
+            Err(errno) if place.is_directory || count > 1 => refused(errno),
+            Ok(_) | Err(Errno::NOENT) => Ok(Destination::As(place.path.clone())),
+            Err(errno) => refused(errno),
+        }
+    }
+
+    /// Where something with this path goes.
+    pub(super) fn path(&self, from: &Path) -> PathBuf {
+        match self {
+            Destination::Into(directory) => directory.join(last_name(from)),
+            Destination::As(path) => path.clone(),
+        }
+    }
+}
+
+/// The sources and the destination of a command.
+fn sources_and_destination(
+    opened: &Opened,
+    places: &[Place],
+    what: &str,
+) -> Result<(Vec<(PathBuf, Meta)>, Destination), Failure> {
+    let Some((to, from)) = places.split_last() else {
+        return Err(Failure::usage("nothing is given"));
+    };
+    let found = expand(&*opened.tree, from, what, &opened.report);
+    let destination = Destination::of(&*opened.tree, to, found.len())?;
+    Ok((found, destination))
+}
+
+/// Copies files and directories. The server shares their data.
+pub(super) fn cp(line: CpLine) -> Result<(), Failure> {
+    let places = Place::parse_all(&line.places)?;
+    let Some(account) = one_account(&places)? else { return Ok(()) };
+    let opened = Opened::open(&account, line.access)?;
+    let (tree, report) = (&*opened.tree, &*opened.report);
+    let done = sources_and_destination(&opened, &places, "copy").map(|(found, destination)| {
+        for (from, meta) in found {
+            let to = destination.path(&from);
+            if meta.is_directory() && !line.recursive {
+                let why = "it is a directory; give -r to copy it with everything in it";
+                report.fail_with("copy", &absolute(&from), why);
+            } else if to.starts_with(&from) {
+                let what = if meta.is_directory() { "into itself" } else { "onto itself" };
+                report.fail_with("copy", &absolute(&from), format!("that would be {what}"));
+            } else {
+                copy(tree, report, &from, meta, &to);
+            }
+        }
+    });
+    done.and(opened.close(Changes::Made))
+}
+
+/// Copies a node with everything in it.
+pub(super) fn copy(tree: &dyn Tree, report: &Report, from: &Path, meta: Meta, to: &Path) {
+    let fail = |path: &Path, errno| report.fail("copy", path, errno);
+    if !is_in_mailbox(to) || !meta.is_directory() {
+        copy_to(tree, report, from, meta, to);
+        return;
+    }
+    // A directory is sent whole, by moving it into the mailbox when it is complete.
+    let part = key(from, to).place(to);
+    if let Err(errno) = clear(tree, &part) {
+        return fail(to, errno);
+    }
+    let apart = Report::new();
+    copy_to(tree, &apart, from, meta, &part);
+    let moved = if apart.is_clean() { tree.rename(&part, to) } else { Err(Errno::CANCELED) };
+    if let Err(errno) = moved {
+        let _ = clear(tree, &part);
+        report.fail_with("send", &absolute(from), sending(errno, to));
+    }
+}
+
+fn copy_to(tree: &dyn Tree, report: &Report, from: &Path, meta: Meta, to: &Path) {
+    let mut directories = Vec::new();
+    walk(tree, from.to_owned(), meta, report, &mut |path, meta| {
+        let below = path.strip_prefix(from).unwrap_or(Path::new(""));
+        let to = if below.as_os_str().is_empty() { to.to_owned() } else { to.join(below) };
+        let copied = match &meta.kind {
+            Kind::Directory => {
+                directories.push((to.clone(), meta.mode));
+                make_directory_unless_there(tree, &to)
+            }
+            Kind::Symlink(target) => {
+                let part = key(path, &to).place(&to);
+                clear(tree, &part)
+                    .and_then(|()| tree.make_link(&part, target))
+                    .and_then(|()| put_in_place(tree, &part, &to))
+            }
+            Kind::File => copy_file(tree, path, &to),
+            Kind::Pipe | Kind::Socket | Kind::Device => Err(Errno::INVAL),
+        };
+        match copied {
+            Ok(()) => return Next::Within,
+            Err(errno) if is_in_mailbox(&to) => {
+                report.fail_with("send", &absolute(path), sending(errno, &to));
+            }
+            Err(errno) => report.fail("copy", path, errno),
+        }
+        Next::Past
+    });
+    for (path, mode) in directories.iter().rev() {
+        if let Err(errno) = tree.set(path, *mode, None) {
+            report.fail("set the permissions of", path, errno);
+        }
+    }
+}
+
+fn copy_file(tree: &dyn Tree, from: &Path, to: &Path) -> Result<(), Errno> {
+    let part = key(from, to).place(to);
+    clear(tree, &part)?;
+    tree.copy(from, &part).inspect_err(|_| {
+        let _ = tree.remove(&part, Removed::File);
+    })?;
+    put_in_place(tree, &part, to)
+}
+
+/// Why something was not sent, in words.
+pub(super) fn sending(errno: Errno, to: &Path) -> String {
+    let user = to.iter().nth(1).unwrap_or_default().to_string_lossy();
+    match errno {
+        Errno::DQUOT => format!("the inbox of {user} is full"),
+        Errno::NOENT => format!("there is no user {user} to send to"),
+        Errno::NOTEMPTY | Errno::EXIST => {
+            "a directory of that name was sent before; remove that".to_owned()
+        }
+        other => words(other),
+    }
+}
+
+fn key(from: &Path, to: &Path) -> Key {
+    Key::new("cp", &[from.as_os_str().as_bytes(), to.as_os_str().as_bytes()])
+}
+
+/// Makes a directory that only its user can enter, unless there is one.
+pub(super) fn make_directory_unless_there(tree: &dyn Tree, path: &Path) -> Result<(), Errno> {
+    match tree.make_directory(path, 0o700) {
+        Err(Errno::EXIST | Errno::BUSY) if tree.stat(path)?.is_directory() => Ok(()),
+        made => made,
+    }
+}
+
+/// Removes what an earlier command has left at a path, if there is anything.
+pub(super) fn clear(tree: &dyn Tree, path: &Path) -> Result<(), Errno> {
+    let meta = match tree.stat(path) {
+        Err(Errno::NOENT) => return Ok(()),
+        found => found?,
+    };
+    let report = Report::new();
+    remove(tree, &report, path, meta);
+    if report.is_clean() { Ok(()) } else { Err(Errno::EXIST) }
+}
+
+/// Moves files and directories.
+pub(super) fn mv(line: MvLine) -> Result<(), Failure> {
+    let places = Place::parse_all(&line.places)?;
+    let Some(account) = one_account(&places)? else { return Ok(()) };
+    let opened = Opened::open(&account, line.access)?;
+    let done = sources_and_destination(&opened, &places, "move").map(|(found, destination)| {
+        for (from, _) in found {
+            let to = destination.path(&from);
+            let Err(errno) = opened.tree.rename(&from, &to) else { continue };
+            let why = match errno {
+                Errno::INVAL => "that would be into itself".to_owned(),
+                _ if is_in_mailbox(&to) => sending(errno, &to),
+                other => words(other),
+            };
+            opened.report.fail_with("move", &absolute(&from), why);
+        }
+    });
+    done.and(opened.close(Changes::Made))
+}
+
+/// Removes files and directories.
+pub(super) fn rm(line: RmLine) -> Result<(), Failure> {
+    let places = Place::parse_all(&line.places)?;
+    let Some(account) = one_account(&places)? else { return Ok(()) };
+    let opened = Opened::open(&account, line.access)?;
+    let (tree, report) = (&*opened.tree, &*opened.report);
+    let is_there = |place: &&Place| !line.force || !is_missing(tree, place);
+    let places: Vec<_> = places.iter().filter(is_there).cloned().collect();
+    for (path, meta) in expand(tree, &places, "remove", report) {
+        if path.as_os_str().is_empty() {
+            report.fail_with("remove", &absolute(&path), "it is the root of the tree");
+        } else if meta.is_directory() && !line.recursive {
+            let why = "it is a directory; give -r to remove it with everything in it";
+            report.fail_with("remove", &absolute(&path), why);
+        } else {
+            remove(tree, report, &path, meta);
+        }
+    }
+    opened.close(Changes::Made)
+}
+
+/// Whether there is nothing that a place means.
+fn is_missing(tree: &dyn Tree, place: &Place) -> bool {
+    matches!(tree.stat(&place.path), Err(Errno::NOENT | Errno::NOTDIR))
+        && expand(tree, std::slice::from_ref(place), "remove", &Report::silent()).is_empty()
+}
+
+/// Removes a node with everything in it.
+pub(super) fn remove(tree: &dyn Tree, report: &Report, path: &Path, meta: Meta) {
+    let mut found = Vec::new();
+    walk(tree, path.to_owned(), meta, report, &mut |path, meta| {
+        let kind = if meta.is_directory() { Removed::Directory } else { Removed::File };
+        found.push((path.to_owned(), kind));
+        Next::Within
+    });
+    // What is in a directory goes before it.
+    for (path, kind) in found.iter().rev() {
+        match tree.remove(path, *kind) {
+            Ok(()) => {}
+            // A line has told of what could not be removed in it.
+            Err(Errno::NOTEMPTY) if !report.is_clean() => {}
+            Err(errno) => report.fail("remove", path, errno),
+        }
+    }
+}
+
+/// Makes directories.
+pub(super) fn mkdir(line: MkdirLine) -> Result<(), Failure> {
+    let places = Place::parse_all(&line.places)?;
+    let Some(account) = one_account(&places)? else { return Ok(()) };
+    let mode = 0o777 & !umask();
+    let opened = Opened::open(&account, line.access)?;
+    for place in &places {
+        let made = match line.parents {
+            true => make_with_parents(&*opened.tree, &place.path, mode),
+            false => opened.tree.make_directory(&place.path, mode),
+        };
+        match made {
+            Ok(()) => {}
+            Err(Errno::BUSY) => opened.report.fail("make", &place.path, Errno::EXIST),
+            Err(errno) => opened.report.fail("make", &place.path, errno),
+        }
+    }
+    opened.close(Changes::Made)
+}
+
+fn make_with_parents(tree: &dyn Tree, path: &Path, mode: u16) -> Result<(), Errno> {
+    let mut above: Vec<&Path> = path.ancestors().collect();
+    above.reverse();
+    for path in above.into_iter().filter(|path| !path.as_os_str().is_empty()) {
+        match tree.make_directory(path, mode) {
+            Err(Errno::EXIST) if tree.stat(path)?.is_directory() => {}
+            made => made?,
+        }
+    }
+    Ok(())
+}
+
+/// The permission bits that new files and directories do without. To be called before there are threads.
+pub(super) fn umask() -> u16 {
+    let mask = rustix::process::umask(Mode::empty());
+    rustix::process::umask(mask);
+    mask.bits() as u16
+}

@@ -1,0 +1,139 @@
+//! What a command says while it works: a line for each thing that fails, and the progress on a terminal.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::io::Errno;
+use xfer_protocol::shown::shown;
+
+use super::place::absolute;
+use crate::process::exit::{Exit, Failure};
+
+/// The progress of a transfer, with its rate and the time that is left.
+const PROGRESS: &str = "{bytes} of {total_bytes}  {bytes_per_sec}  {eta} left  {wide_msg}";
+
+/// What a command has said so far. Several threads may work for it.
+pub(super) struct Report {
+    failed: AtomicUsize,
+    /// Whether the user has had enough; then failures are no news.
+    interrupted: AtomicBool,
+    progress: ProgressBar,
+}
+
+impl Report {
+    pub(super) fn new() -> Report {
+        let (failed, interrupted) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Report { failed, interrupted, progress: ProgressBar::hidden() }
+    }
+
+    /// One that says nothing.
+    pub(super) fn silent() -> Report {
+        let report = Report::new();
+        report.interrupt();
+        report
+    }
+
+    /// Says that something can't be done with a path in the tree.
+    pub(super) fn fail(&self, what: &str, path: &Path, errno: Errno) {
+        self.fail_with(what, &absolute(path), words(errno));
+    }
+
+    /// Says that something can't be done with a path of any side, and why.
+    pub(super) fn fail_with(&self, what: &str, path: &Path, why: impl AsRef<str>) {
+        let path = shown(&path.to_string_lossy());
+        self.fail_line(&format!("cannot {what} \"{path}\": {}", why.as_ref()));
+    }
+
+    /// Says that something failed.
+    pub(super) fn fail_line(&self, line: &str) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        if !self.is_interrupted() {
+            self.progress.suspend(|| eprintln!("xfer: {}", shown(line)));
+        }
+    }
+
+    /// Whether nothing failed so far.
+    pub(super) fn is_clean(&self) -> bool {
+        self.failed.load(Ordering::Relaxed) == 0
+    }
+
+    /// The result of the command.
+    pub(super) fn outcome(&self) -> Result<(), Failure> {
+        match self.is_clean() {
+            true => Ok(()),
+            false => Err(Failure::told(Exit::Other)),
+        }
+    }
+
+    /// Notes that the user has had enough, and takes the progress off the terminal.
+    pub(super) fn interrupt(&self) {
+        self.interrupted.store(true, Ordering::Relaxed);
+        self.progress.finish_and_clear();
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Shows the progress of `bytes` on the terminal, if standard error is one and the user wants it.
+    pub(super) fn begin(&self, bytes: u64, is_quiet: bool) {
+        if is_quiet || !std::io::stderr().is_terminal() {
+            return;
+        }
+        self.progress.set_draw_target(ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template(PROGRESS) {
+            self.progress.set_style(style);
+        }
+        self.progress.set_length(bytes);
+    }
+
+    /// Notes that so many bytes are done.
+    pub(super) fn advance(&self, bytes: u64) {
+        self.progress.inc(bytes);
+    }
+
+    /// Notes that so many bytes need not be moved.
+    pub(super) fn skip(&self, bytes: u64) {
+        self.progress.inc(bytes);
+        self.progress.reset_eta();
+    }
+
+    /// Notes the file that is being moved.
+    pub(super) fn at(&self, path: &Path) {
+        if !self.progress.is_hidden() {
+            self.progress.set_message(shown(&path.to_string_lossy()));
+        }
+    }
+
+    /// Ends the progress.
+    pub(super) fn end(&self) {
+        self.progress.finish_and_clear();
+    }
+}
+
+/// An error as users read it.
+pub(super) fn words(errno: Errno) -> String {
+    match errno {
+        Errno::NOENT => "no such file or directory".to_owned(),
+        Errno::ISDIR => "it is a directory".to_owned(),
+        Errno::NOTDIR => "not a directory".to_owned(),
+        Errno::INVAL => "it is not a regular file".to_owned(),
+        Errno::EXIST => "it exists already".to_owned(),
+        Errno::DQUOT => {
+            "the quota is exceeded; remove something, or ask for a larger quota".to_owned()
+        }
+        Errno::NOSPC => "no space is left on the disk".to_owned(),
+        Errno::TIMEDOUT => "the server does not answer".to_owned(),
+        Errno::BUSY => "it is in use, or another mount has the tree".to_owned(),
+        Errno::CANCELED => "not all of it could be copied".to_owned(),
+        other => match xfer_protocol::Errno::from_number(other.raw_os_error()) {
+            Some(known) => known.to_string(),
+            None => {
+                let text = std::io::Error::from(other).to_string();
+                text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+            }
+        },
+    }
+}

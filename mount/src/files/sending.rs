@@ -1,0 +1,254 @@
+//! `xfer send`, `xfer inbox` and `xfer outbox`.
+//!
+//! What is sent is completed outside the mailbox and moved into it, so it is sent at once and whole, or an
+//! error says why not and nothing is left in the mailbox.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use xfer_client::connect::Target;
+use xfer_protocol::shown::shown;
+use xfer_protocol::{size, user};
+
+use super::changing::copy;
+use super::opening::Opened;
+use super::pattern::{expand, last_name};
+use super::place::{Either, Place};
+use super::show::{Listed, Output, moment_for_people};
+use super::transfer::{Storing, Transfer, scan};
+use super::tree::{Changes, Meta};
+use crate::command::file_lines::{BoxLine, SendLine};
+use crate::process::exit::Failure;
+
+/// Sends files and directories.
+pub(super) fn send(line: SendLine) -> Result<(), Failure> {
+    let Some((account, texts)) = line.places.split_last() else { return Ok(()) };
+    let account = target(&account.to_string_lossy())?;
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    for text in texts {
+        match Either::parse(text)? {
+            Either::Here(path) => here.push(path),
+            Either::There(place) if place.account == account => there.push(place),
+            Either::There(place) => {
+                let line = format!("{account} can't send what is in the tree of {}", place.account);
+                return Err(Failure::usage(line));
+            }
+        }
+    }
+    if let Some(wrong) = line.to.iter().find(|name| user::parse(name).is_none()) {
+        let line = format!("--to: '{}' can't be a user name: {}", shown(wrong), user::RULE);
+        return Err(Failure::usage(line));
+    }
+    let opened = Opened::open(&account, line.access)?;
+    let mut users = line.to;
+    users.retain(|user| {
+        let is_user = opened.tree.stat(&mailbox(user)).is_ok_and(|found| found.is_directory());
+        if !is_user {
+            opened.report.fail_line(&format!("there is no user {user} to send to"));
+        }
+        is_user
+    });
+    if let Some((first, others)) = users.split_first() {
+        send_from_here(&opened, &here, first, others, line.quiet);
+        send_from_there(&opened, &there, &users);
+    }
+    opened.close(Changes::Made)
+}
+
+/// Sends files of this machine. They are stored once; the copies for others share their data.
+fn send_from_here(
+    opened: &Opened,
+    paths: &[PathBuf],
+    first: &str,
+    others: &[String],
+    is_quiet: bool,
+) {
+    let transfer = Transfer::new(&*opened.tree, &opened.report, &opened.label, false);
+    let mut sent = Vec::new();
+    let mut found = Vec::new();
+    for path in paths {
+        match scan(path, true) {
+            Ok((from, meta)) => {
+                let name = last_name(&from);
+                sent.push(name.clone());
+                found.push(Storing { from, meta, to: mailbox(first).join(name) });
+            }
+            Err(trouble) => {
+                trouble.tell(&opened.report);
+            }
+        }
+    }
+    transfer.store_all(found, is_quiet);
+    for name in &sent {
+        let from = mailbox(first).join(name);
+        // If it was not sent to the first, a line has told of that.
+        let Ok(meta) = opened.tree.stat(&from) else { continue };
+        for other in others {
+            let to = mailbox(other).join(name);
+            copy(&*opened.tree, &opened.report, &from, meta.clone(), &to);
+        }
+    }
+}
+
+fn send_from_there(opened: &Opened, places: &[Place], users: &[String]) {
+    for (from, meta) in expand(&*opened.tree, places, "send", &opened.report) {
+        for user in users {
+            let to = mailbox(user).join(last_name(&from));
+            copy(&*opened.tree, &opened.report, &from, meta.clone(), &to);
+        }
+    }
+}
+
+fn mailbox(user: &str) -> PathBuf {
+    Path::new("outbox").join(user)
+}
+
+fn target(text: &str) -> Result<Target, Failure> {
+    text.parse().map_err(|error| Failure::usage(format!("{error}")))
+}
+
+/// Something in a mailbox, as `--json` prints it.
+#[derive(Serialize)]
+struct Outgoing {
+    to: String,
+    #[serde(flatten)]
+    listed: Listed,
+    #[serde(flatten)]
+    state: State,
+}
+
+/// Something that another user sent, as `--json` prints it.
+#[derive(Serialize)]
+struct Arrived {
+    from: String,
+    #[serde(flatten)]
+    listed: Listed,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent: Option<String>,
+}
+
+/// The state of something in a mailbox: `user.xfer.state` in its parts.
+#[derive(Serialize, PartialEq, Debug, Default)]
+struct State {
+    state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl State {
+    /// Parses `sent TIME`, `waiting: REASON` or a word alone.
+    fn parse(text: &str) -> State {
+        if let Some((state, reason)) = text.split_once(": ") {
+            return State { state: state.to_owned(), time: None, reason: Some(reason.to_owned()) };
+        }
+        match text.split_once(' ') {
+            Some((state, time)) => {
+                State { state: state.to_owned(), time: Some(time.to_owned()), reason: None }
+            }
+            None => State { state: text.to_owned(), ..State::default() },
+        }
+    }
+}
+
+/// Lists what others have sent.
+pub(super) fn inbox(line: BoxLine) -> Result<(), Failure> {
+    let opened = Opened::open(&target(&line.account)?, line.access)?;
+    let mut output = Output::new();
+    let mut listed = Vec::new();
+    for_each_below(&opened, "inbox", |from, path, meta| {
+        let sent = attribute(&opened, path, meta, "user.xfer.sent");
+        if line.json {
+            let (from, listed_one) = (from.to_string_lossy().into_owned(), Listed::new(path, meta));
+            listed.push(Arrived { from, listed: listed_one, sent });
+            return;
+        }
+        let time = sent.unwrap_or_else(|| moment_for_people(meta.mtime));
+        row(&mut output, from, path, meta, &shown(&time));
+    });
+    if line.json {
+        output.json(&listed);
+    }
+    output.end().and(opened.close(Changes::None))
+}
+
+/// Lists what is in the mailboxes, sent or not.
+pub(super) fn outbox(line: BoxLine) -> Result<(), Failure> {
+    let opened = Opened::open(&target(&line.account)?, line.access)?;
+    let mut output = Output::new();
+    let mut listed = Vec::new();
+    for_each_below(&opened, "outbox", |to, path, meta| {
+        let state = attribute(&opened, path, meta, "user.xfer.state").unwrap_or_default();
+        if line.json {
+            let (to, state) = (to.to_string_lossy().into_owned(), State::parse(&state));
+            listed.push(Outgoing { to, listed: Listed::new(path, meta), state });
+            return;
+        }
+        row(&mut output, to, path, meta, &shown(&state));
+    });
+    if line.json {
+        output.json(&listed);
+    }
+    output.end().and(opened.close(Changes::None))
+}
+
+/// An attribute of a file or directory; other nodes have none.
+fn attribute(opened: &Opened, path: &Path, meta: &Meta, name: &str) -> Option<String> {
+    if !meta.is_file() && !meta.is_directory() {
+        return None;
+    }
+    let value = opened.tree.attribute(path, name);
+    value.unwrap_or_else(|errno| {
+        opened.report.fail("ask for the state of", path, errno);
+        None
+    })
+}
+
+fn row(output: &mut Output, user: &OsStr, path: &Path, meta: &Meta, last: &str) {
+    output.name(user);
+    output.bytes(b"  ");
+    output.name(&last_name(path));
+    if meta.is_directory() {
+        output.bytes(b"/");
+    }
+    let size = if meta.is_directory() { "-".to_owned() } else { size::display(meta.size) };
+    output.line(&format!("  {size}  {last}"));
+}
+
+/// What is in the directories of the inbox or the outbox, which are those of users.
+fn for_each_below(opened: &Opened, around: &str, mut visit: impl FnMut(&OsStr, &Path, &Meta)) {
+    let list = |path: &Path| {
+        opened.tree.list(path).unwrap_or_else(|errno| {
+            opened.report.fail("list", path, errno);
+            Vec::new()
+        })
+    };
+    for (user, _) in list(Path::new(around)).iter().filter(|(_, meta)| meta.is_directory()) {
+        let directory = Path::new(around).join(user);
+        for (name, meta) in list(&directory) {
+            visit(user, &directory.join(name), &meta);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_a_word_with_a_time_or_a_reason() {
+        let state = |state: &str, time: Option<&str>, reason: Option<&str>| State {
+            state: state.to_owned(),
+            time: time.map(str::to_owned),
+            reason: reason.map(str::to_owned),
+        };
+        assert_eq!(State::parse("sending"), state("sending", None, None));
+        let time = "2026-11-30T10:42:00Z";
+        assert_eq!(State::parse(&format!("sent {time}")), state("sent", Some(time), None));
+        let reason = "the inbox of bob is full";
+        let waiting = format!("waiting: {reason}");
+        assert_eq!(State::parse(&waiting), state("waiting", None, Some(reason)));
+    }
+}

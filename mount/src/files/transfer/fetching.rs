@@ -1,0 +1,159 @@
+//! One file from the tree to this machine.
+//!
+//! Its bytes gather in a part beside the target. A part that is there is continued: its name says which
+//! state of which file it is of, and its bytes were written in order.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock, futimens};
+use rustix::io::Errno;
+
+use super::super::staging::Key;
+use super::super::tree::{Kind, Meta, Source, errno, times};
+use super::{Transfer, Trouble, are_alike};
+
+/// Files from this size on are on this machine's disk before they get their names, in bytes.
+const SYNCED_BYTES_MIN: u64 = 8 << 20;
+
+impl Transfer<'_> {
+    /// Fetches a file.
+    pub(super) fn fetch(&self, from: &Path, meta: &Meta, to: &Path) -> Result<(), Trouble> {
+        self.report.at(to);
+        let writing = |errno| Trouble::here("write", to, errno);
+        let before = here(to).map_err(writing)?;
+        if let Some(there) = &before
+            && self.is_there(meta, (there, Path::new("")), || self.is_same(from, meta, to))?
+        {
+            self.report.skip(meta.size);
+            let file = File::open(to).map_err(|error| writing(errno(error)))?;
+            return settle(&file, meta).map_err(writing);
+        }
+        let reading = |errno| Trouble::there("read", from, errno);
+        let source = self.tree.open(from).map_err(reading)?;
+        let key = Key::new("get", &[self.label.as_bytes(), from.as_os_str().as_bytes()]);
+        let part = to.with_file_name(key.with_state(meta).name(to.file_name().unwrap_or_default()));
+        self.drop_other_parts(to, &part);
+        let file = own(&part).map_err(writing)?;
+        let Some(file) = file else {
+            return Err(Trouble::because("write", to, "another xfer is fetching it"));
+        };
+        let done = file.metadata().map_err(|error| writing(errno(error)))?.len();
+        let done = if done <= meta.size { done } else { 0 };
+        file.set_len(done).map_err(|error| writing(errno(error)))?;
+        if done > 0 {
+            self.report.skip(done);
+        }
+        let is_whole = self.move_bytes((&*source, &reading), (&file, &writing), done, meta.size)?;
+        let is_same = is_whole && self.tree.stat(from).map_err(reading)? == *meta;
+        if !is_same {
+            let _ = fs::remove_file(&part);
+            return Err(Trouble::because("read", &super::absolute(from), "it changed meanwhile"));
+        }
+        if self.checksum && !are_alike((&*source, &reading), (&file, &writing), meta.size)? {
+            let _ = fs::remove_file(&part);
+            return Err(Trouble::because(
+                "write",
+                to,
+                "it does not have the bytes that were written",
+            ));
+        }
+        settle(&file, meta).map_err(writing)?;
+        if before.is_some() || meta.size >= SYNCED_BYTES_MIN {
+            file.sync_all().map_err(|error| writing(errno(error)))?;
+        }
+        fs::rename(&part, to).map_err(|error| {
+            let _ = fs::remove_file(&part);
+            writing(errno(error))
+        })
+    }
+
+    fn is_same(&self, from: &Path, meta: &Meta, to: &Path) -> Result<bool, Trouble> {
+        let reading = |errno| Trouble::there("read", from, errno);
+        let reading_here = |errno| Trouble::here("read", to, errno);
+        let source = self.tree.open(from).map_err(reading)?;
+        let file = File::open(to).map_err(|error| reading_here(errno(error)))?;
+        are_alike((&*source, &reading), (&file as &dyn Source, &reading_here), meta.size)
+    }
+
+    /// Removes parts of other states of the file, which no transfer goes on with.
+    fn drop_other_parts(&self, to: &Path, own_part: &Path) {
+        let (Some(name), Some(own_name)) = (to.file_name(), own_part.file_name()) else { return };
+        let directory = to.parent().unwrap_or(Path::new("")).to_owned();
+        let listed = if directory.as_os_str().is_empty() { Path::new(".") } else { &directory };
+        let names = || {
+            let entries = fs::read_dir(listed).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name()).collect()
+        };
+        for other in self.parts.others(&directory, name, own_name, names) {
+            let path = directory.join(other);
+            // Unless another process is at it.
+            if let Ok(Some(_file)) = own(&path) {
+                let _ = fs::remove_file(&path);
+            }
+        }
+    }
+}
+
+/// A file of this machine, if there is one. A link is not followed.
+pub(super) fn here(path: &Path) -> Result<Option<Meta>, Errno> {
+    let found = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        found => found.map_err(errno)?,
+    };
+    let target = match found.is_symlink() {
+        true => Some(fs::read_link(path).map_err(errno)?.into_os_string()),
+        false => None,
+    };
+    Ok(Some(Meta::of_here(&found, target)))
+}
+
+/// Opens a part for this process alone; `None` if another has it.
+fn own(path: &Path) -> Result<Option<File>, Errno> {
+    loop {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.custom_flags(libc::O_NOFOLLOW).open(path).map_err(errno)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            // Some network filesystems have no locks.
+            Err(_) => return Ok(Some(file)),
+        }
+        // The one that had it may have given it its name meanwhile.
+        let is_same =
+            |there: fs::Metadata| file.metadata().is_ok_and(|own| own.ino() == there.ino());
+        if fs::symlink_metadata(path).is_ok_and(is_same) {
+            return Ok(Some(file));
+        }
+    }
+}
+
+/// Gives a file the permissions and the time of its source.
+fn settle(file: &File, meta: &Meta) -> Result<(), Errno> {
+    let mode = fs::Permissions::from_mode(u32::from(meta.mode & 0o777));
+    file.set_permissions(mode).map_err(errno)?;
+    futimens(file, &times(meta.mtime))
+}
+
+impl Transfer<'_> {
+    /// Makes a symbolic link of the tree on this machine.
+    pub(super) fn fetch_link(&self, meta: &Meta, to: &Path) -> Result<(), Trouble> {
+        let Kind::Symlink(target) = &meta.kind else { return Ok(()) };
+        let writing = |errno| Trouble::here("write", to, errno);
+        if here(to).map_err(writing)?.is_some_and(|there| there.kind == meta.kind) {
+            return Ok(());
+        }
+        let key = Key::new("get", &[self.label.as_bytes(), target.as_bytes()]);
+        let part = to.with_file_name(key.name(to.file_name().unwrap_or_default()));
+        let _ = fs::remove_file(&part);
+        let made = std::os::unix::fs::symlink(target, &part).and_then(|()| fs::rename(&part, to));
+        made.map_err(|error| {
+            let _ = fs::remove_file(&part);
+            writing(errno(error))
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! `xfer get`: from the tree to this machine.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::futimens;
+use rustix::io::Errno;
+
+use super::super::opening::Opened;
+use super::super::pattern::{expand, last_name};
+use super::super::place::{Either, Place, absolute, one_account};
+use super::super::reading::print;
+use super::super::show::Output;
+use super::super::tree::{Changes, Kind, Meta, errno, times};
+use super::super::walking::{Next, walk};
+use super::pool::do_all;
+use super::{Transfer, Trouble, without_collisions};
+use crate::command::file_lines::GetLine;
+use crate::process::exit::{Exit, Failure};
+
+/// A file or link to be fetched.
+struct Job {
+    from: PathBuf,
+    meta: Meta,
+    to: PathBuf,
+}
+
+/// Fetches files and directories.
+pub(in super::super) fn get(mut line: GetLine) -> Result<(), Failure> {
+    let is_last_here = line.places.len() > 1
+        && line.places.last().is_some_and(|last| {
+            !last.as_encoded_bytes().starts_with(b":")
+                && matches!(Either::parse(last), Ok(Either::Here(_)))
+        });
+    let to = match is_last_here {
+        true => line.places.pop().unwrap_or_default(),
+        false => ".".into(),
+    };
+    let places = Place::parse_all(&line.places)?;
+    let Some(account) = one_account(&places)? else { return Ok(()) };
+    let opened = Opened::open(&account, line.transfer.access)?;
+    let found = expand(&*opened.tree, &places, "read", &opened.report);
+    let transfer =
+        Transfer::new(&*opened.tree, &opened.report, &opened.label, line.transfer.checksum);
+    let done = match to == "-" {
+        true => print_all(&opened, &found),
+        false => {
+            let is_quiet = line.transfer.quiet;
+            fetch_all(&transfer, found, Path::new(&to), line.transfer.recursive, is_quiet)
+        }
+    };
+    done.and(opened.close(Changes::None))
+}
+
+fn print_all(opened: &Opened, found: &[(PathBuf, Meta)]) -> Result<(), Failure> {
+    let mut output = Output::new();
+    for (path, _) in found {
+        let file = opened.tree.open(path);
+        match file.and_then(|file| print(&*file, &(0..u64::MAX), &mut output)) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(errno) => opened.report.fail("read", path, errno),
+        }
+    }
+    output.end()
+}
+
+fn fetch_all(
+    transfer: &Transfer<'_>,
+    found: Vec<(PathBuf, Meta)>,
+    to: &Path,
+    recursive: bool,
+    is_quiet: bool,
+) -> Result<(), Failure> {
+    let is_directory = fs::metadata(to).is_ok_and(|found| found.is_dir());
+    let must_be_one = found.len() > 1 || to.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if must_be_one && !is_directory {
+        let line = format!("cannot write to \"{}\": not a directory", to.display());
+        return Err(Failure::new(Exit::Other, line));
+    }
+    let (mut jobs, mut directories) = (Vec::new(), Vec::new());
+    for (from, meta) in found {
+        // The root has no name.
+        let is_named = !is_directory || from.as_os_str().is_empty();
+        let to = if is_named { to.to_owned() } else { to.join(last_name(&from)) };
+        if meta.is_directory() && !recursive {
+            let why = "it is a directory; give -r to fetch it with everything in it";
+            transfer.report.fail_with("fetch", &absolute(&from), why);
+        } else {
+            plan(transfer, (&from, meta), (&to, is_named), &mut jobs, &mut directories);
+        }
+    }
+    without_collisions(&mut jobs, transfer.report, |job| (&job.from, &job.to));
+    transfer.report.begin(jobs.iter().map(|job| job.meta.size).sum(), is_quiet);
+    do_all(&jobs, |job| {
+        let fetched = match job.meta.kind {
+            Kind::Symlink(_) => transfer.fetch_link(&job.meta, &job.to),
+            _ => transfer.fetch(&job.from, &job.meta, &job.to),
+        };
+        fetched.map_or_else(|trouble| trouble.tell(transfer.report), |()| true)
+    });
+    // Those in a directory first, since they change its time.
+    for (path, meta) in directories.iter().rev() {
+        if let Err(errno) = settle_directory(path, meta) {
+            Trouble::here("write", path, errno).tell(transfer.report);
+        }
+    }
+    transfer.report.end();
+    Ok(())
+}
+
+/// Makes the directories, and plans the rest. The target may be one that the user has named.
+fn plan(
+    transfer: &Transfer<'_>,
+    (from, meta): (&Path, Meta),
+    (to, is_named): (&Path, bool),
+    jobs: &mut Vec<Job>,
+    directories: &mut Vec<(PathBuf, Meta)>,
+) {
+    walk(transfer.tree, from.to_owned(), meta, transfer.report, &mut |path, meta| {
+        let below = path.strip_prefix(from).unwrap_or(Path::new(""));
+        let is_top = below.as_os_str().is_empty();
+        let to = if is_top { to.to_owned() } else { to.join(below) };
+        match &meta.kind {
+            Kind::Directory => match make_directory(&to, is_top && is_named) {
+                Ok(()) => directories.push((to, meta.clone())),
+                Err(errno) => {
+                    Trouble::here("make", &to, errno).tell(transfer.report);
+                    return Next::Past;
+                }
+            },
+            Kind::File | Kind::Symlink(_) => {
+                jobs.push(Job { from: path.to_owned(), meta: meta.clone(), to });
+            }
+            Kind::Pipe | Kind::Socket | Kind::Device => {
+                transfer.report.fail("fetch", path, Errno::INVAL);
+            }
+        }
+        Next::Within
+    });
+}
+
+/// Makes a directory unless there is one. A link to one is one only where the user has named it.
+fn make_directory(path: &Path, is_named: bool) -> Result<(), Errno> {
+    let is_directory = |path: &Path| match is_named {
+        true => fs::metadata(path).is_ok_and(|found| found.is_dir()),
+        false => fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()),
+    };
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if errno_is_exist(&error) && is_directory(path) => Ok(()),
+        made => made.map_err(errno),
+    }
+}
+
+fn errno_is_exist(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::AlreadyExists
+}
+
+fn settle_directory(path: &Path, meta: &Meta) -> Result<(), Errno> {
+    let directory = File::open(path).map_err(errno)?;
+    futimens(&directory, &times(meta.mtime))?;
+    let mode = fs::Permissions::from_mode(u32::from(meta.mode & 0o777));
+    directory.set_permissions(mode).map_err(errno)
+}
+
+/// Whether an argument means standard input or output.
+pub(super) fn is_stream(path: &OsStr) -> bool {
+    path == "-"
+}

@@ -1,0 +1,199 @@
+//! `xfer put`: from this machine to the tree.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::super::changing::{Destination, clear, make_directory_unless_there, sending, umask};
+use super::super::opening::Opened;
+use super::super::place::{Either, Place, absolute};
+use super::super::staging::{Key, is_in_mailbox};
+use super::super::tree::{Changes, Kind, Meta, errno};
+use super::fetching::here;
+use super::get::is_stream;
+use super::pool::do_all;
+use super::storing::followed;
+use super::{Transfer, Trouble, without_collisions};
+use crate::command::file_lines::PutLine;
+use crate::process::exit::Failure;
+
+/// A file, link or directory to be stored, and where.
+pub(in super::super) struct Storing {
+    pub(in super::super) from: PathBuf,
+    pub(in super::super) meta: Meta,
+    pub(in super::super) to: PathBuf,
+}
+
+/// Stores files and directories.
+pub(in super::super) fn put(line: PutLine) -> Result<(), Failure> {
+    let Some((to, from)) = line.places.split_last() else { return Ok(()) };
+    let to = Place::parse(to)?;
+    for text in from {
+        if let Either::There(_) = Either::parse(text)? {
+            let line = "both are in the tree; use xfer cp, or write ./ before a file's name";
+            return Err(Failure::usage(line));
+        }
+    }
+    let mask = umask();
+    let opened = Opened::open(&to.account, line.transfer.access)?;
+    let transfer =
+        Transfer::new(&*opened.tree, &opened.report, &opened.label, line.transfer.checksum);
+    let done = Destination::of(&*opened.tree, &to, from.len()).map(|destination| {
+        let (inputs, files): (Vec<_>, Vec<_>) = from.iter().partition(|text| is_stream(text));
+        for _ in inputs {
+            let stored = match &destination {
+                Destination::As(path) => transfer.store_input(path, 0o666 & !mask),
+                Destination::Into(_) => Err(Trouble::because(
+                    "write",
+                    &absolute(&to.path),
+                    "standard input has no name; give the file's name too",
+                )),
+            };
+            if let Err(trouble) = stored {
+                trouble.tell(&opened.report);
+            }
+        }
+        let recursive = line.transfer.recursive;
+        let mut found = Vec::new();
+        for path in files.into_iter().map(Path::new) {
+            match scan(path, recursive) {
+                Ok((from, meta)) => {
+                    let to = destination.path(&from);
+                    found.push(Storing { from, meta, to });
+                }
+                Err(trouble) => {
+                    trouble.tell(&opened.report);
+                }
+            }
+        }
+        transfer.store_all(found, line.transfer.quiet);
+    });
+    done.and(opened.close(Changes::Made))
+}
+
+/// A file or directory of this machine that is named on the command line. The path has a name at its end.
+pub(in super::super) fn scan(path: &Path, recursive: bool) -> Result<(PathBuf, Meta), Trouble> {
+    let reading = |errno| Trouble::here("read", path, errno);
+    let found = here(path).map_err(reading)?.ok_or_else(|| reading(Errno::NOENT))?;
+    let meta = match found.kind {
+        // As cp(1) does.
+        Kind::Symlink(_) if !recursive => followed(path).map_err(reading)?,
+        _ => found,
+    };
+    if meta.is_directory() && !recursive {
+        let why = "it is a directory; give -r to store it with everything in it";
+        return Err(Trouble::because("read", path, why));
+    }
+    // `.` and `..` have none.
+    let named = match path.file_name() {
+        Some(_) => path.to_owned(),
+        None => fs::canonicalize(path).map_err(|error| reading(errno(error)))?,
+    };
+    Ok((named, meta))
+}
+
+impl Transfer<'_> {
+    /// Stores files, links, and directories with everything in them.
+    pub(in super::super) fn store_all(&self, found: Vec<Storing>, is_quiet: bool) {
+        let (mut jobs, mut directories, mut whole) = (Vec::new(), Vec::new(), Vec::new());
+        for Storing { from, meta, to } in found {
+            if meta.is_directory() && is_in_mailbox(&to) {
+                // It is sent whole, by moving it into the mailbox when it is complete.
+                let key = [from.as_os_str(), to.as_os_str()].map(|path| path.as_encoded_bytes());
+                let part = Key::new("put", &key).place(&to);
+                whole.push((from.clone(), part.clone(), to));
+                self.plan(&from, meta, &part, &mut jobs, &mut directories);
+            } else {
+                self.plan(&from, meta, &to, &mut jobs, &mut directories);
+            }
+        }
+        without_collisions(&mut jobs, self.report, |job| (&job.from, &job.to));
+        self.report.begin(jobs.iter().map(|job| job.meta.size).sum(), is_quiet);
+        do_all(&jobs, |Storing { from, meta, to }| {
+            let stored = match meta.kind {
+                Kind::Symlink(_) => self.store_link(from, meta, to),
+                _ => self.store(from, meta, to),
+            };
+            stored.map_or_else(|trouble| trouble.tell(self.report), |()| true)
+        });
+        // Those in a directory first, since they change its time.
+        for (path, meta) in directories.iter().rev() {
+            if let Err(errno) = self.tree.set(path, meta.mode & 0o777, Some(meta.mtime)) {
+                Trouble::there("write", path, errno).tell(self.report);
+            }
+        }
+        for (from, part, to) in whole {
+            self.send_whole(&from, &part, &to);
+        }
+        self.report.end();
+    }
+
+    fn send_whole(&self, from: &Path, part: &Path, to: &Path) {
+        if !self.report.is_clean() {
+            return Trouble::because("send", from, "not all of it could be stored").tell_only(self);
+        }
+        if let Err(errno) = self.tree.rename(part, to) {
+            let _ = clear(self.tree, part);
+            Trouble::because("send", from, sending(errno, to)).tell_only(self);
+        }
+    }
+
+    /// Makes the directories, and plans the rest.
+    fn plan(
+        &self,
+        from: &Path,
+        meta: Meta,
+        to: &Path,
+        jobs: &mut Vec<Storing>,
+        directories: &mut Vec<(PathBuf, Meta)>,
+    ) {
+        let mut waiting = vec![Storing { from: from.to_owned(), meta, to: to.to_owned() }];
+        while let Some(storing) = waiting.pop() {
+            match storing.meta.kind {
+                Kind::Directory => {
+                    let Storing { from, meta, to } = storing;
+                    if let Err(errno) = make_directory_unless_there(self.tree, &to) {
+                        Trouble::there("make", &to, errno).tell(self.report);
+                        continue;
+                    }
+                    match entries(&from) {
+                        Ok(entries) => {
+                            waiting.extend(entries.into_iter().rev().map(|(path, meta)| {
+                                let to = to.join(path.file_name().unwrap_or_default());
+                                Storing { from: path, meta, to }
+                            }))
+                        }
+                        Err(errno) => {
+                            Trouble::here("read", &from, errno).tell(self.report);
+                        }
+                    }
+                    directories.push((to, meta));
+                }
+                Kind::File | Kind::Symlink(_) => jobs.push(storing),
+                Kind::Pipe | Kind::Socket | Kind::Device => {
+                    Trouble::here("read", &storing.from, Errno::INVAL).tell(self.report);
+                }
+            }
+        }
+    }
+}
+
+impl Trouble {
+    fn tell_only(&self, transfer: &Transfer<'_>) {
+        self.tell(transfer.report);
+    }
+}
+
+/// The entries of a directory of this machine, in the order of their names.
+fn entries(path: &Path) -> Result<Vec<(PathBuf, Meta)>, Errno> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).map_err(errno)? {
+        let path = entry.map_err(errno)?.path();
+        if let Some(meta) = here(&path)? {
+            found.push((path, meta));
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}

@@ -1,0 +1,138 @@
+//! What is known of a node, in the form that all commands use.
+
+use std::ffi::OsString;
+use std::fs::Metadata;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use rustix::fs::{FileType, Stat};
+use xfer_client::core::Owners;
+use xfer_protocol::limits::SECTOR_BYTES;
+use xfer_protocol::tree::{self, Node, SpecialKind};
+use xfer_protocol::{Ino, Timestamp};
+
+/// The size that a directory shows for each of its entries, in bytes, as on a mount.
+const ENTRY_BYTES: u64 = 32;
+
+/// The kind of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    File,
+    Directory,
+    /// A symbolic link, and where it leads.
+    Symlink(OsString),
+    Pipe,
+    Socket,
+    Device,
+}
+
+/// Everything about a node but its data and its names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Meta {
+    pub(crate) kind: Kind,
+    /// Permission, set-id and sticky bits.
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) links: u64,
+    pub(crate) size: u64,
+    /// The space that it takes up, in bytes.
+    pub(crate) allocated: u64,
+    pub(crate) inode: u64,
+    pub(crate) mtime: Timestamp,
+    pub(crate) ctime: Timestamp,
+}
+
+impl Meta {
+    pub(crate) fn is_directory(&self) -> bool {
+        self.kind == Kind::Directory
+    }
+
+    pub(crate) fn is_file(&self) -> bool {
+        self.kind == Kind::File
+    }
+
+    /// That of a node of a session.
+    pub(super) fn of_node(ino: Ino, node: &Node, owners: Owners) -> Meta {
+        let (uid, gid) = match owners {
+            Owners::Mounter { uid, gid } => (uid, gid),
+            Owners::Stored => (node.uid, node.gid),
+        };
+        let (kind, size) = match &node.kind {
+            tree::Kind::File(data) => (Kind::File, data.size),
+            tree::Kind::Directory { entries, .. } => (Kind::Directory, entries * ENTRY_BYTES),
+            tree::Kind::Symlink { target } => {
+                (Kind::Symlink(OsString::from_vec(target.to_vec())), target.len() as u64)
+            }
+            tree::Kind::Special(SpecialKind::Fifo) => (Kind::Pipe, 0),
+            tree::Kind::Special(SpecialKind::Socket) => (Kind::Socket, 0),
+            tree::Kind::Special(
+                SpecialKind::CharDevice { .. } | SpecialKind::BlockDevice { .. },
+            ) => (Kind::Device, 0),
+        };
+        Meta {
+            kind,
+            mode: node.mode,
+            uid,
+            gid,
+            links: node.nlink.into(),
+            size,
+            allocated: node.sectors() * SECTOR_BYTES,
+            inode: ino.0,
+            mtime: node.mtime,
+            ctime: node.ctime,
+        }
+    }
+
+    /// That of a node of a mount. `target` is where it leads if it is a symbolic link.
+    pub(super) fn of_stat(stat: &Stat, target: Option<OsString>) -> Meta {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => Kind::Symlink(target.unwrap_or_default()),
+            FileType::Fifo => Kind::Pipe,
+            FileType::Socket => Kind::Socket,
+            _ => Kind::Device,
+        };
+        Meta {
+            kind,
+            mode: (stat.st_mode & 0o7777) as u16,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            links: stat.st_nlink,
+            size: stat.st_size as u64,
+            allocated: stat.st_blocks as u64 * SECTOR_BYTES,
+            inode: stat.st_ino,
+            mtime: time(stat.st_mtime, stat.st_mtime_nsec as i64),
+            ctime: time(stat.st_ctime, stat.st_ctime_nsec as i64),
+        }
+    }
+
+    /// That of a file of this machine. Where a symbolic link leads is read apart.
+    pub(crate) fn of_here(found: &Metadata, target: Option<OsString>) -> Meta {
+        let kind = match found.file_type() {
+            of if of.is_file() => Kind::File,
+            of if of.is_dir() => Kind::Directory,
+            of if of.is_symlink() => Kind::Symlink(target.unwrap_or_default()),
+            of if of.is_fifo() => Kind::Pipe,
+            of if of.is_socket() => Kind::Socket,
+            _ => Kind::Device,
+        };
+        Meta {
+            kind,
+            mode: (found.mode() & 0o7777) as u16,
+            uid: found.uid(),
+            gid: found.gid(),
+            links: found.nlink(),
+            size: found.size(),
+            allocated: found.blocks() * SECTOR_BYTES,
+            inode: found.ino(),
+            mtime: time(found.mtime(), found.mtime_nsec()),
+            ctime: time(found.ctime(), found.ctime_nsec()),
+        }
+    }
+}
+
+fn time(secs: i64, nanos: i64) -> Timestamp {
+    Timestamp::new(secs, u32::try_from(nanos).unwrap_or(0)).unwrap_or_default()
+}

@@ -1,0 +1,245 @@
+//! A tree through its mount: ordinary file work below the mount point, one path component at a time.
+//!
+//! **Invariant:** no path leads out of the mount, by a link or by another filesystem that is mounted in
+//! it: the kernel refuses those (openat2(2)).
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use bytes::Bytes;
+use rustix::fs::{
+    AtFlags, Dir, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, fgetxattr,
+    fstat, fsync, futimens, mkdirat, open, openat2, readlinkat, renameat, statat, symlinkat,
+    unlinkat,
+};
+use rustix::io::Errno;
+use xfer_protocol::Timestamp;
+
+use super::super::report::words;
+use super::{Changes, Meta, Removed, Sink, Source, Tree};
+use crate::process::exit::Exit;
+
+/// A mount of the tree on this machine.
+pub(crate) struct Mounted {
+    root: OwnedFd,
+}
+
+impl Mounted {
+    /// The mount at a mount point.
+    ///
+    /// # Errors
+    /// If it can't be opened.
+    pub(crate) fn open(mountpoint: &Path) -> Result<Mounted, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Mounted { root: open(mountpoint, flags, Mode::empty())? })
+    }
+
+    /// Its device number, as `major:minor`.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub(crate) fn device(&self) -> Result<String, Errno> {
+        let device = fstat(&self.root)?.st_dev;
+        Ok(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)))
+    }
+
+    fn reach(&self, path: &Path, flags: OFlags, mode: u16) -> Result<OwnedFd, Errno> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let flags = match flags.contains(OFlags::PATH) {
+            true => flags | OFlags::CLOEXEC,
+            // A pipe that nobody writes to is not waited for.
+            false => flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK,
+        };
+        let opened =
+            openat2(&self.root, path, flags, Mode::from_bits_truncate(mode.into()), resolve);
+        // A link on the way is not a directory, as without a mount.
+        opened.map_err(|errno| if errno == Errno::LOOP { Errno::NOTDIR } else { errno })
+    }
+
+    /// The directory that an entry is in, and its name.
+    fn split<'a>(&self, path: &'a Path) -> Result<(OwnedFd, &'a OsStr), Errno> {
+        let name = path.file_name().ok_or(Errno::BUSY)?;
+        let parent = path.parent().unwrap_or(Path::new(""));
+        Ok((self.reach(parent, OFlags::PATH | OFlags::DIRECTORY, 0)?, name))
+    }
+
+    fn file(&self, path: &Path, flags: OFlags, mode: u16) -> Result<File, Errno> {
+        let opened = self.reach(path, flags | OFlags::NOFOLLOW, mode)?;
+        let kind = rustix::fs::FileType::from_raw_mode(fstat(&opened)?.st_mode);
+        match kind {
+            rustix::fs::FileType::RegularFile => Ok(File::from(opened)),
+            rustix::fs::FileType::Directory => Err(Errno::ISDIR),
+            _ => Err(Errno::INVAL),
+        }
+    }
+}
+
+impl Tree for Mounted {
+    fn stat(&self, path: &Path) -> Result<Meta, Errno> {
+        if path.as_os_str().is_empty() {
+            return Ok(Meta::of_stat(&fstat(&self.root)?, None));
+        }
+        let (parent, name) = self.split(path)?;
+        meta(&parent, name)
+    }
+
+    fn list(&self, path: &Path) -> Result<Vec<(OsString, Meta)>, Errno> {
+        let directory = self.reach(path, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(&directory)? {
+            let name = OsString::from_vec(entry?.file_name().to_bytes().to_vec());
+            if name == "." || name == ".." {
+                continue;
+            }
+            match meta(&directory, &name) {
+                Ok(found) => entries.push((name, found)),
+                // It was removed meanwhile.
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(entries)
+    }
+
+    fn open(&self, path: &Path) -> Result<Box<dyn Source>, Errno> {
+        // Opening a socket or a link fails in ways that depend on the kernel.
+        match self.stat(path)? {
+            found if found.is_file() => {}
+            found if found.is_directory() => return Err(Errno::ISDIR),
+            _ => return Err(Errno::INVAL),
+        }
+        Ok(Box::new(self.file(path, OFlags::RDONLY, 0)?))
+    }
+
+    fn write(&self, path: &Path) -> Result<Box<dyn Sink>, Errno> {
+        Ok(Box::new(self.file(path, OFlags::WRONLY | OFlags::CREATE, 0o600)?))
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> Result<(), Errno> {
+        let mut source = self.file(from, OFlags::RDONLY, 0)?;
+        let mode = fstat(&source)?.st_mode & 0o777;
+        let mut copy = self.file(to, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, 0o600)?;
+        fchmod(&copy, Mode::from_bits_truncate(mode))?;
+        // By copy_file_range(2), which shares the data.
+        io::copy(&mut source, &mut copy).map(drop).map_err(errno)
+    }
+
+    fn make_directory(&self, path: &Path, mode: u16) -> Result<(), Errno> {
+        let (parent, name) = self.split(path)?;
+        mkdirat(&parent, name, Mode::from_bits_truncate(0o700))?;
+        self.set(path, mode, None)
+    }
+
+    fn make_link(&self, path: &Path, target: &OsStr) -> Result<(), Errno> {
+        let (parent, name) = self.split(path)?;
+        symlinkat(target, &parent, name)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), Errno> {
+        let ((from, old), (to, new)) = (self.split(from)?, self.split(to)?);
+        renameat(&from, old, &to, new)
+    }
+
+    fn remove(&self, path: &Path, kind: Removed) -> Result<(), Errno> {
+        let (parent, name) = self.split(path)?;
+        let flags = match kind {
+            Removed::Directory => AtFlags::REMOVEDIR,
+            Removed::File => AtFlags::empty(),
+        };
+        unlinkat(&parent, name, flags)
+    }
+
+    fn set(&self, path: &Path, mode: u16, mtime: Option<Timestamp>) -> Result<(), Errno> {
+        let node = self.reach(path, OFlags::RDONLY | OFlags::NOFOLLOW, 0)?;
+        if let Some(mtime) = mtime {
+            futimens(&node, &times(mtime))?;
+        }
+        fchmod(&node, Mode::from_bits_truncate(mode.into()))
+    }
+
+    fn attribute(&self, path: &Path, name: &str) -> Result<Option<String>, Errno> {
+        const VALUE_BYTES_MAX: usize = 64 << 10;
+        let node = self.reach(path, OFlags::RDONLY | OFlags::NOFOLLOW, 0)?;
+        let mut value = vec![0; VALUE_BYTES_MAX];
+        match fgetxattr(&node, name, &mut value[..]) {
+            Ok(len) => Ok(Some(String::from_utf8_lossy(&value[..len]).into_owned())),
+            Err(Errno::NODATA) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn sync(&self) -> Result<(), Errno> {
+        // There is one log, so this covers all that was done before.
+        fsync(&self.root)
+    }
+
+    fn sync_and_forget(&self) -> Result<(), Errno> {
+        // Other programs use what the mount has.
+        self.sync()
+    }
+
+    fn finish(&self, changes: Changes) -> Result<(), (Exit, String)> {
+        let synced = if changes == Changes::Made { self.sync() } else { Ok(()) };
+        synced.map_err(|errno| {
+            let what = "not all changes are on the server's disk";
+            (Exit::Lost, format!("{what}: {}", words(errno)))
+        })
+    }
+}
+
+fn meta(parent: &OwnedFd, name: &OsStr) -> Result<Meta, Errno> {
+    let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let is_link = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_symlink();
+    let target = match is_link {
+        true => Some(OsString::from_vec(readlinkat(parent, name, Vec::new())?.into_bytes())),
+        false => None,
+    };
+    Ok(Meta::of_stat(&stat, target))
+}
+
+/// The times to set: this one as that of the last change, and none as that of the last access.
+pub(crate) fn times(mtime: Timestamp) -> Timestamps {
+    let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    let last_modification = Timespec { tv_sec: mtime.secs(), tv_nsec: mtime.nanos().into() };
+    Timestamps { last_access, last_modification }
+}
+
+impl Source for File {
+    fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, Errno> {
+        let mut data = vec![0; len];
+        let mut read = 0;
+        while read < len {
+            match FileExt::read_at(self, &mut data[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(errno(error)),
+            }
+        }
+        data.truncate(read);
+        Ok(data.into())
+    }
+}
+
+impl Sink for File {
+    fn write_at(&self, offset: u64, data: Bytes) -> Result<(), Errno> {
+        self.write_all_at(&data, offset).map_err(errno)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), Errno> {
+        // A write has been answered when it is in the log, so the close has nothing to tell.
+        Ok(())
+    }
+}
+
+/// The number of a system call's error.
+pub(crate) fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}

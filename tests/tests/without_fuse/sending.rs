@@ -1,0 +1,102 @@
+//! Sending to other users: `send`, `inbox` and `outbox`.
+#![allow(clippy::unwrap_used)]
+
+use xfer_tests::{PATIENCE, World, wait_until};
+
+use crate::{at, bytes, json, world, write, xfer};
+
+fn inbox(world: &World, user: &str) -> Vec<(String, String)> {
+    let printed = world.xfer(&["inbox", &at(world, user), "--json"]).succeeded().stdout;
+    let listed: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    listed.as_array().unwrap().iter().map(|one| (text(&one["from"]), text(&one["path"]))).collect()
+}
+
+#[test]
+fn files_and_directories_of_this_machine_are_sent_to_several_users() {
+    let world = world(&["alice", "bob", "carol"]);
+    write(&world, "report", "text");
+    write(&world, "album/one", "1");
+    write(&world, "album/sub/two", "2");
+    let (alice, to) = (at(&world, "alice"), ["--to", "bob", "--to", "carol"]);
+    xfer(&world, &[&["send", "report", "album", &alice][..], &to].concat()).succeeded();
+    for user in ["bob", "carol"] {
+        let expected = ["/inbox/alice/album", "/inbox/alice/report"];
+        let expected = expected.map(|path| ("alice".to_owned(), path.to_owned()));
+        assert_eq!(inbox(&world, user), expected);
+        let place = format!("{}:inbox/alice/album/sub/two", at(&world, user));
+        assert_eq!(world.xfer(&["cat", &place]).succeeded().stdout, "2");
+    }
+    let sent = json(&world, &["outbox", &alice]);
+    assert_eq!(sent.as_array().unwrap().len(), 4);
+    for one in sent.as_array().unwrap() {
+        assert_eq!(one["state"], "received", "{one}");
+        assert!(one["time"].is_string() && one["reason"].is_null(), "{one}");
+    }
+    assert_eq!((&sent[0]["to"], &sent[0]["path"]), (&"bob".into(), &"/outbox/bob/album".into()));
+    let printed = xfer(&world, &["outbox", &alice]).succeeded().stdout;
+    assert!(printed.starts_with("bob  album/  -  received 2"), "{printed}");
+    // The same file, sent again, arrives again.
+    xfer(&world, &["send", "report", &alice, "--to", "bob"]).succeeded();
+    assert_eq!(inbox(&world, "bob").len(), 3);
+    let printed = world.xfer(&["inbox", &at(&world, "bob")]).succeeded().stdout;
+    assert!(printed.contains("alice  report (2)  4 B  2"), "{printed}");
+    // Nothing else is left in the tree.
+    assert_eq!(xfer(&world, &["ls", "-a", "{}:"]).succeeded().stdout, "inbox\noutbox\n");
+}
+
+#[test]
+fn what_is_in_the_tree_is_sent_too() {
+    let world = world(&["alice", "bob"]);
+    write(&world, "d/f", "text");
+    xfer(&world, &["put", "-r", "d", "{}:"]).succeeded();
+    xfer(&world, &["send", "{}:d", "{}:d/f", "{}", "--to", "bob"]).succeeded();
+    let paths: Vec<_> = inbox(&world, "bob").into_iter().map(|(_, path)| path).collect();
+    assert_eq!(paths, ["/inbox/alice/d", "/inbox/alice/f"]);
+    assert_eq!(xfer(&world, &["cat", "{}:d/f"]).succeeded().stdout, "text");
+    // cp and put into a mailbox send as well.
+    xfer(&world, &["cp", "{}:d/f", ":outbox/bob/copy"]).succeeded();
+    xfer(&world, &["put", "-r", "d", "{}:outbox/bob/put"]).succeeded();
+    xfer(&world, &["mv", "{}:d", ":outbox/bob/moved"]).succeeded();
+    let names = ["copy", "d", "f", "moved", "put"].map(|name| format!("/inbox/alice/{name}"));
+    let paths: Vec<_> = inbox(&world, "bob").into_iter().map(|(_, path)| path).collect();
+    assert_eq!(paths, names);
+    assert_eq!(xfer(&world, &["ls", "-a", "{}:"]).succeeded().stdout, "inbox\noutbox\n");
+}
+
+#[test]
+fn what_can_t_be_sent_is_said_and_nothing_of_it_is_left() {
+    let world = world(&["alice", "bob"]);
+    world.server.command(&["user", "quota", "bob", "--inbox", "1MiB"]).succeeded();
+    write(&world, "big", bytes(3 << 20));
+    write(&world, "d/big", bytes(3 << 20));
+    let refused = |arguments: &[&str]| xfer(&world, arguments).refused(1);
+    let line = refused(&["send", "big", "{}", "--to", "bob"]);
+    assert_eq!(line, "xfer: cannot send \"big\": the inbox of bob is full");
+    let line = refused(&["send", "d", "{}", "--to", "bob"]);
+    assert_eq!(line, "xfer: cannot send \"d\": the inbox of bob is full");
+    let line = refused(&["send", "big", "{}", "--to", "nobody"]);
+    assert_eq!(line, "xfer: there is no user nobody to send to");
+    xfer(&world, &["put", "big", "{}:"]).succeeded();
+    let line = refused(&["send", "{}:big", "{}", "--to", "bob"]);
+    assert_eq!(line, "xfer: cannot send \"/big\": the inbox of bob is full");
+    let line = refused(&["cp", "{}:big", ":outbox/bob/"]);
+    assert_eq!(line, "xfer: cannot send \"/big\": the inbox of bob is full");
+    assert_eq!(json(&world, &["outbox", "{}"]).as_array().unwrap().len(), 0);
+    assert_eq!(xfer(&world, &["ls", "-a", "{}:"]).succeeded().stdout, "big\ninbox\noutbox\n");
+    let line = xfer(&world, &["send", "big", "{}", "--to", "Bob"]).refused(2);
+    assert!(line.contains("can't be a user name"), "{line}");
+}
+
+#[test]
+fn a_recipient_who_is_away_is_waited_for_and_the_outbox_says_so() {
+    let world = world(&["alice", "bob"]);
+    write(&world, "f", "text");
+    xfer(&world, &["send", "f", "{}", "--to", "bob"]).succeeded();
+    let state = || json(&world, &["outbox", "{}"])[0]["state"].as_str().unwrap().to_owned();
+    assert_eq!(state(), "sent");
+    let mount = world.mount("bob");
+    wait_until("the arrival", PATIENCE, || mount.path("inbox/alice/f").exists());
+    mount.unmount();
+    assert_eq!(state(), "received");
+}
