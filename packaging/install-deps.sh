@@ -52,6 +52,7 @@ for_packages=(
 for_package_tests=(
     debootstrap:debootstrap
     lintian:lintian
+    systemd-nspawn:systemd-container
 )
 
 for_benches=(
