@@ -4,6 +4,8 @@
 #
 #   packaging/install-deps.sh            to build and to mount
 #   packaging/install-deps.sh --tests    and to run the tests
+#   packaging/install-deps.sh --packages and to make packages
+#   packaging/install-deps.sh --package-tests   and to try them in a fresh Debian
 #   packaging/install-deps.sh --benches  and to compare xfer with others
 #   packaging/install-deps.sh --busy     and to run the tests on a machine that is kept busy
 #   packaging/install-deps.sh --profile  and to see where its time goes
@@ -20,12 +22,15 @@ for_tests=(
     cpio:cpio
     dbus-daemon:dbus
     faketime:faketime
+    fish:fish
     flock:util-linux
     getfacl:acl
     git:git
     inotifywait:inotify-tools
     mkfs.btrfs:btrfs-progs
     ip:iproute2
+    mandoc:mandoc
+    man:man-db
     mkfs.ext4:e2fsprogs
     nano:nano
     openssl:openssl
@@ -38,6 +43,19 @@ for_tests=(
     unshare:util-linux
     vim:vim
     zip:zip
+    zsh:zsh
+)
+
+for_packages=(
+    dpkg-shlibdeps:dpkg-dev
+    gzip:gzip
+    objcopy:binutils
+)
+
+for_package_tests=(
+    debootstrap:debootstrap
+    lintian:lintian
+    systemd-nspawn:systemd-container
 )
 
 for_benches=(
@@ -53,6 +71,8 @@ for_benches=(
 
 case ${1-} in
     --tests) needed+=("${for_tests[@]}") ;;
+    --packages) needed+=("${for_packages[@]}") ;;
+    --package-tests) needed+=("${for_packages[@]}" "${for_package_tests[@]}") ;;
     --benches) needed+=("${for_benches[@]}") ;;
     --busy) needed+=("${for_tests[@]}" stress-ng:stress-ng) ;;
     --profile) needed+=(perf:linux-perf) ;;

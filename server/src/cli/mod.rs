@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use xfer_protocol::message::Silence;
 use xfer_protocol::size;
 use xfer_store::embedded::{OlderDatabase, Serving};
@@ -273,6 +273,11 @@ enum Session {
         /// The user's name
         name: String,
     },
+}
+
+/// The command line as clap reads it, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program.

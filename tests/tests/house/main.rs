@@ -3,3 +3,4 @@
 mod tidy;
 mod scripts;
 mod benches;
+mod packages;

@@ -33,7 +33,17 @@ impl Source {
 
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let members = ["protocol", "link", "terminal", "store", "client", "server", "mount", "tests"];
+    let members = [
+        "protocol",
+        "link",
+        "terminal",
+        "store",
+        "client",
+        "server",
+        "mount",
+        "packaging",
+        "tests",
+    ];
     let mut waiting: Vec<PathBuf> = members.map(|member| root.join(member)).to_vec();
     let mut found = Vec::new();
     while let Some(path) = waiting.pop() {

@@ -1,0 +1,314 @@
+#!/usr/bin/env bash
+# Proves the packages in a fresh Debian: builds them twice, in two versions, checks them with lintian, and
+# installs them in a directory where there is nothing but Debian's base. There a server runs, a user is
+# invited and mounts, sends a file and goes on while both packages are upgraded, removed and purged.
+# Needs root, /dev/fuse, and Debian's packages; a quarter of an hour.
+#
+#   tests/packages.sh            everything but the next
+#   tests/packages.sh --boot     also boots that Debian with systemd-nspawn, to see the service
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+boots=no
+case "${1-}" in
+    "") ;;
+    --boot) boots=yes ;;
+    *) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac
+target=${CARGO_TARGET_DIR:-$PWD/target}
+# The packages, and the fresh Debian in which they are tried.
+built=$(mktemp -d /tmp/xfer-built.XXXXXX)
+debian=
+# Any port at first; the one that it got, later.
+port=0
+server=
+writer=
+
+step() {
+    printf '\n== %s\n' "$*"
+}
+
+fail() {
+    printf 'FAILED: %s\n' "$*" >&2
+    [[ -z $debian ]] || tail -n 20 "$debian/srv/log" >&2 2>/dev/null || true
+    exit 1
+}
+
+# Runs a program in the fresh Debian, as root.
+inside() {
+    LC_ALL=C.UTF-8 HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$debian" "$@"
+}
+
+# Runs a script in it as a user who is not root.
+as_user() {
+    inside runuser -u ann -- env HOME=/home/ann bash -euo pipefail -c "$1"
+}
+
+# Installs or upgrades packages in it.
+apt_inside() {
+    DEBIAN_FRONTEND=noninteractive inside apt-get --quiet --quiet --yes -o DPkg::Lock::Timeout=600 \
+        -o Dpkg::Use-Pty=0 --no-install-recommends "$@"
+}
+
+# The packages of these names in the fresh Debian, as a path there; the first argument is the revision.
+package_files() {
+    local revision=$1 name file
+    shift
+    for name in "$@"; do
+        for file in "$debian/srv/${name}_"*"-${revision}_"*.deb; do
+            echo "${file#"$debian"}"
+        done
+    done
+}
+
+# Waits until a command succeeds, half a minute at most.
+wait_for() {
+    local end=$((SECONDS + 30))
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < end)) || fail "not within 30 s: $*"
+        sleep 0.1
+    done
+}
+
+clean_up() {
+    local place
+    rm -rf "$built"
+    [[ -n $debian ]] || return 0
+    for place in home/ann/remote mnt/bob; do
+        umount -l "$debian/$place" 2>/dev/null || true
+    done
+    [[ -z $server ]] || kill "$server" 2>/dev/null || true
+    umount "$debian/proc" 2>/dev/null || umount -l "$debian/proc" 2>/dev/null || true
+    rm -rf --one-file-system "$debian" || true
+}
+trap clean_up EXIT
+
+build() {
+    step "build, in two versions"
+    packaging/install-deps.sh --package-tests
+    local revision
+    for revision in 1 2; do
+        packaging/build-deb.sh --revision "$revision"
+        # The next build removes them.
+        cp "$target"/debian/{xfer,xfer-server}_*-"$revision"_*.deb "$built/"
+    done
+    step "lintian"
+    lintian --fail-on warning,info --display-info --tag-display-limit 0 "$built"/*-1_*.deb
+}
+
+make_debian() {
+    step "a fresh Debian"
+    debian=$(mktemp -d /tmp/xfer-packages.XXXXXX)
+    # The one that the packages were built for.
+    debootstrap --variant=minbase "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$debian" \
+        >"$debian.log" 2>&1 || { tail -n 20 "$debian.log" >&2; fail "debootstrap"; }
+    rm "$debian.log"
+    chmod 755 "$debian"
+    mount -t proc proc "$debian/proc"
+    [[ -e $debian/dev/fuse ]] || mknod -m 666 "$debian/dev/fuse" c 10 229
+    cp "$built"/*.deb "$debian/srv/"
+    apt_inside update
+}
+
+install_packages_in_it() {
+    step "install"
+    apt_inside install $(package_files 1 xfer xfer-server)
+    [[ $(inside stat -c '%U:%G %a' /var/lib/xfer) == "xfer:xfer 700" ]] || fail "the store's directory"
+    inside xfer-server --version
+    # Nothing of the packages is missing, and no program lacks a library.
+    inside dpkg --verify xfer xfer-server
+    inside ldd /usr/bin/xfer /usr/bin/xfer-mount /usr/bin/xfer-server | grep 'not found' && fail ldd
+    inside test -x /sbin/mount.fuse.xfer -a -x /sbin/mount.xfer || fail "the helper of mount(8)"
+}
+
+start_server() {
+    chroot --userspec=xfer:xfer "$debian" /usr/bin/xfer-server run --listen "127.0.0.1:$port" \
+        >"$debian/srv/log" 2>&1 &
+    server=$!
+    wait_for grep -q 'listening on' "$debian/srv/log"
+    port=$(sed -n 's/.*listening on 127.0.0.1:\([0-9]*\),.*/\1/p' "$debian/srv/log")
+}
+
+stop_server() {
+    kill "$server"
+    wait "$server" || true
+    server=
+}
+
+log_in_and_mount() {
+    step "a user is invited, logs in and mounts"
+    start_server
+    inside useradd --create-home ann
+    local line
+    line=$(inside xfer-server user add ann --invite --host "127.0.0.1:$port" 2>/dev/null)
+    echo "a good password" | as_user "$line --password-stdin"
+    as_user "mkdir ~/remote && xfer-mount ann@127.0.0.1:$port ~/remote"
+    # Root mounts another account with mount(8).
+    echo "another password" | inside xfer-server user add bob --password-stdin
+    echo "another password" | inside xfer login "bob@127.0.0.1:$port" --accept-new --password-stdin
+    inside mkdir /mnt/bob
+    inside mount -t fuse.xfer "bob@127.0.0.1:$port" /mnt/bob
+}
+
+send() {
+    step "a file is sent"
+    as_user "echo hello > ~/remote/outbox/bob/$1 && xfer sync ~/remote"
+    wait_for inside test -s "/mnt/bob/inbox/ann/$1"
+    [[ $(inside cat "/mnt/bob/inbox/ann/$1") == hello ]] || fail "what was sent"
+}
+
+# A program that has a file open on the mount, for which it writes a line whenever it is asked to.
+start_writer() {
+    mkfifo "$debian/srv/asked"
+    chmod 666 "$debian/srv/asked"
+    as_user 'exec >> ~/remote/open; while read -r line && [[ $line != end ]]; do echo "$line"; done < /srv/asked' &
+    writer=$!
+    exec 9<>"$debian/srv/asked"
+}
+
+write() {
+    echo "$1" >&9
+    wait_for as_user "grep -qx '$1' ~/remote/open"
+}
+
+upgrade() {
+    step "an upgrade while the mounts are in use"
+    local before
+    before=$(grep "$debian/" /proc/self/mountinfo)
+    start_writer
+    write "before"
+    apt_inside install $(package_files 2 xfer xfer-server)
+    [[ $(inside dpkg-query -W -f '${Version} ' xfer xfer-server) == *-2\ *-2\  ]] || fail "the versions"
+    [[ $(grep "$debian/" /proc/self/mountinfo) == "$before" ]] || fail "a mount did not stay"
+    write "after"
+    # Without systemd, whoever started the server restarts it.
+    stop_server
+    start_server
+    write "with the new server"
+    as_user "xfer sync ~/remote && xfer status"
+    send after
+}
+
+remove() {
+    step "packages that are removed and purged"
+    apt_inside remove xfer xfer-server
+    inside test -e /usr/bin/xfer && fail "the program is still there"
+    write "without the package"
+    echo end >&9
+    wait "$writer"
+    inside umount /home/ann/remote /mnt/bob
+    stop_server
+    local said
+    said=$(apt_inside purge xfer xfer-server 2>&1)
+    [[ $(grep -c '^kept /var/lib/xfer; remove it by hand' <<<"$said") == 1 ]] || fail "purge: $said"
+    inside test -s /var/lib/xfer/xfer.db || fail "the store is gone"
+}
+
+come_back() {
+    step "installed again, the store is there; purged without one, nothing is left"
+    apt_inside install $(package_files 2 xfer-server)
+    [[ $(inside xfer-server user list) == *$'\n'ann\ * ]] || fail "the store was not taken"
+    rm -r "$debian/var/lib/xfer"
+    apt_inside install --reinstall $(package_files 2 xfer-server)
+    local said
+    said=$(apt_inside purge xfer-server 2>&1)
+    [[ $said != *kept* ]] || fail "nothing was to be kept: $said"
+    inside test -e /var/lib/xfer && fail "the empty store's directory stayed"
+    return 0
+}
+
+# What the booted Debian does, as its only service: ends with "passed" in /srv/result.
+readonly IN_BOOTED='
+    set -eux
+    trap "[ -e /srv/result ] || journalctl --no-pager --lines 40" EXIT
+    apt-get -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0 install $FIRST
+    systemctl is-enabled xfer-server
+    systemctl is-active xfer-server
+    [ "$(stat -c %U /proc/$(systemctl show -P MainPID xfer-server))" = xfer ]
+    wait_for() { i=0; until "$@"; do i=$((i + 1)); [ $i -lt 300 ]; sleep 0.1; done; }
+    # Commands beside the server, as root, as soon as it serves.
+    wait_for xfer-server session list
+    line=$(xfer-server user add cy --invite --host 127.0.0.1)
+    echo "a good password" | sh -c "$line --password-stdin"
+    unit=xfer-mount@$(systemd-escape cy@127.0.0.1).service
+    systemctl start "$unit"
+    mountpoint /mnt/cy@127.0.0.1
+    echo before > /mnt/cy@127.0.0.1/file
+    mount=$(systemctl show -P MainPID "$unit")
+    server=$(systemctl show -P MainPID xfer-server)
+    apt-get -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0 install $SECOND
+    # The server was restarted, the mount was not.
+    systemctl is-active xfer-server
+    [ "$(systemctl show -P MainPID xfer-server)" != "$server" ]
+    [ "$(systemctl show -P MainPID "$unit")" = "$mount" ]
+    echo after >> /mnt/cy@127.0.0.1/file
+    xfer sync /mnt/cy@127.0.0.1
+    systemctl stop "$unit"
+    ! mountpoint /mnt/cy@127.0.0.1
+    systemctl start "$unit"
+    grep -x after /mnt/cy@127.0.0.1/file
+    # One that was unmounted by hand is not mounted again.
+    umount /mnt/cy@127.0.0.1
+    is_over() { state=$(systemctl show -P ActiveState "$1"); [ "$state" = inactive ] || [ "$state" = failed ]; }
+    wait_for is_over "$unit"
+    [ "$state" = inactive ]
+    # A user of the machine, at login.
+    user=$(id -u ann)
+    as_ann() { runuser -u ann -- env HOME=/home/ann XDG_RUNTIME_DIR=/run/user/$user sh -euc "$1"; }
+    systemctl start "user@$user"
+    line=$(xfer-server user add ann --invite --host 127.0.0.1)
+    echo "a good password" | as_ann "$line --password-stdin"
+    unit=xfer-mount@$(systemd-escape ann@127.0.0.1).service
+    as_ann "systemctl --user start \"$unit\"; mountpoint ~/ann@127.0.0.1; echo hello > ~/ann@127.0.0.1/file"
+    as_ann "systemctl --user stop \"$unit\"; ! mountpoint ~/ann@127.0.0.1"
+    apt-get -qq --yes purge xfer xfer-server
+    ! systemctl is-active xfer-server
+    test -s /var/lib/xfer/xfer.db
+    echo passed > /srv/result
+'
+
+# Boots the fresh Debian. Its network is its own, and nothing of it stays.
+boot() {
+    step "the service, in a Debian that boots"
+    apt_inside install systemd systemd-sysv dbus libpam-systemd
+    printf 'FIRST="%s"\nSECOND="%s"\n%s' "$(package_files 1 xfer xfer-server | xargs)" \
+        "$(package_files 2 xfer xfer-server | xargs)" "$IN_BOOTED" >"$debian/srv/try"
+    cat >"$debian/etc/systemd/system/try.service" <<'END'
+[Unit]
+After=multi-user.target
+SuccessAction=poweroff-force
+FailureAction=poweroff-force
+[Service]
+Type=oneshot
+Environment=HOME=/root DEBIAN_FRONTEND=noninteractive
+ExecStart=/bin/sh /srv/try
+StandardOutput=file:/srv/said
+StandardError=file:/srv/said
+TimeoutStartSec=300
+[Install]
+WantedBy=default.target
+END
+    inside systemctl enable try.service
+    umount "$debian/proc"
+    # The machine's own may be for root alone.
+    mknod -m 666 "$debian/srv/fuse" c 10 229
+    timeout 400 systemd-nspawn --quiet --boot --register=no --keep-unit --private-network \
+        --bind="$debian/srv/fuse:/dev/fuse" --directory="$debian" >"$debian/srv/console" 2>&1 || true
+    if [[ ! -e $debian/srv/result ]]; then
+        tail -n 80 "$debian/srv/said" "$debian/srv/console" >&2
+        fail "the Debian that boots"
+    fi
+}
+
+build
+make_debian
+install_packages_in_it
+log_in_and_mount
+send before
+upgrade
+remove
+come_back
+if [[ $boots == yes ]]; then
+    boot
+fi
+printf '\nPASSED: the packages\n'
