@@ -96,7 +96,7 @@ fn xfer() -> Program {
             ("Log this machine in, then mount without a password:", "xfer login alice@example.org"),
             ("Wait until everything is on the server's disk:", "xfer sync ~/remote"),
         ],
-        see_also: &[("xfer-mount", 1), ("xfer-server", 8)],
+        see_also: &[("xfer-mount", 8), ("xfer-server", 8)],
     }
 }
 
@@ -104,7 +104,8 @@ fn xfer_mount() -> Program {
     Program {
         package: "xfer",
         command: plain(MountLine::command()),
-        section: 1,
+        // Section 1 has the page of `xfer mount`.
+        section: 8,
         completes: true,
         mounts: true,
         description: &[
@@ -138,7 +139,7 @@ fn xfer_mount() -> Program {
             ),
             (
                 "Mount at each login of this user, with the key that `xfer login` made:",
-                "systemctl --user enable --now \"xfer-mount@$(systemd-escape alice@example.org)\"",
+                "xfer mount --at-login alice@example.org ~/remote",
             ),
         ],
         see_also: &[("xfer", 1), ("fusermount3", 1), ("mount.fuse.xfer", 8), ("umount", 8)],
@@ -154,7 +155,7 @@ fn mount_helper() -> Program {
         mounts: true,
         description: &[
             "mount(8) runs this helper for the filesystem types `fuse.xfer` and `xfer`, and so for lines \
-             of fstab(5). It is xfer-mount(1) under another name.",
+             of fstab(5). It is xfer-mount(8) under another name.",
             "The server must be known in advance: mount once by hand as the same user, or give \
              `fingerprint=`. With a key (`xfer login`, as root for lines of fstab) no password is needed.",
             "Programs that search all filesystems should leave these out. For locate(1), add `fuse.xfer` \
@@ -170,7 +171,7 @@ fn mount_helper() -> Program {
             "A line of /etc/fstab:",
             "alice@example.org /mnt/alice fuse.xfer _netdev,nofail 0 0",
         )],
-        see_also: &[("xfer-mount", 1), ("xfer", 1), ("fstab", 5), ("mount", 8)],
+        see_also: &[("xfer-mount", 8), ("xfer", 1), ("fstab", 5), ("mount", 8)],
     }
 }
 
@@ -201,6 +202,6 @@ fn xfer_server() -> Program {
             ),
             ("See who is connected:", "xfer-server session list"),
         ],
-        see_also: &[("xfer", 1), ("xfer-mount", 1), ("systemctl", 1)],
+        see_also: &[("xfer", 1), ("xfer-mount", 8), ("systemctl", 1)],
     }
 }

@@ -13,7 +13,7 @@ use xfer_tests::{PATIENCE, run_within, shell};
 
 /// The programs with a command line, each with its package and the section of its pages.
 const PROGRAMS: [(&str, &str, u8); 3] =
-    [("xfer", "xfer", 1), ("xfer-mount", "xfer", 1), ("xfer-server", "xfer-server", 8)];
+    [("xfer", "xfer", 1), ("xfer-mount", "xfer", 8), ("xfer-server", "xfer-server", 8)];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -124,7 +124,7 @@ fn the_pages_are_shown_without_a_warning_and_say_what_there_is() {
     }
     let page = |path: &str| fs::read_to_string(written.path().join(path)).unwrap();
     // The words of `-o` are those of docs/MOUNTING.md, and the exit codes those of `--help`.
-    let mount = page("xfer/man/man1/xfer-mount.1");
+    let mount = page("xfer/man/man8/xfer-mount.8");
     assert!(mount.contains("\n\\fBallow_other\\fR\n"), "{mount}");
     assert!(mount.contains("\n\\fB130\\fR\ninterrupted\n"), "{mount}");
     let server = page("xfer-server/man/man8/xfer-server.8");

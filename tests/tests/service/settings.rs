@@ -121,3 +121,24 @@ fn a_file_that_is_wrong_is_refused_by_a_line_that_says_where_and_why() {
     // Without a file, nothing is missed.
     machine.run(None, &["run", "--print-config"]).succeeded();
 }
+
+#[test]
+fn the_file_of_the_package_shows_each_setting_with_its_default() {
+    let machine = Machine::new();
+    let shown_there = include_str!("../../../packaging/server/server.toml");
+    let lines = || shown_there.lines().filter_map(|line| line.strip_prefix('#'));
+    let enabled: Vec<&str> = lines().filter(|line| line.contains(" = ")).collect();
+    let all = machine.file(&enabled.join("\n"));
+    let of_file = machine.run(Some(&all), &["run", "--print-config"]).succeeded();
+    let mut command = machine.command(None, &["run", "--print-config"]);
+    let defaults = run_within(command.env_remove("XFER_STORE"), PATIENCE).succeeded();
+    for line in defaults.stdout.lines().filter(|line| !line.starts_with('#')) {
+        let key = line.split_once(" = ").unwrap().0;
+        assert_eq!(shown(&of_file, key).0, shown(&defaults, key).0);
+        assert_eq!(shown(&of_file, key).1, all.display().to_string(), "{key} is not in the file");
+    }
+    // As it is, it sets nothing.
+    let file = machine.file(shown_there);
+    let as_it_is = machine.run(Some(&file), &["run", "--print-config"]).succeeded();
+    assert_eq!(as_it_is.stdout.replace(&file.display().to_string(), ""), defaults.stdout);
+}
