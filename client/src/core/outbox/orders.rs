@@ -1,6 +1,6 @@
 //! What a user orders for a draft: to send it as it is, or not to send it.
 //!
-//! An order is given by setting the draft's state ([`STATE_XATTR`]), so any program on the mount can
+//! An order is given by setting the draft's state (`user.xfer.state`), so any program on the mount can
 //! give it, without a connection to the mount's process. All other values are refused as those of
 //! other attributes in `user.xfer.` are, so that copies of a draft with its attributes are made.
 
