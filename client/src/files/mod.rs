@@ -17,11 +17,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use xfer_protocol::tree::{Owner, RenameMode};
+use xfer_protocol::tree::{Owner, RenameMode, STATE_XATTR, XattrMode};
 use xfer_protocol::{Errno, Ino, Name};
 
 use crate::connect::NewSession;
-use crate::core::{Core, Found, New, NewAttributes, Options, Status, Stop};
+use crate::core::{Core, Found, New, NewAttributes, Options, Order, Status, Stop};
 use crate::drive::{Client, Lost};
 use file::Directory;
 use path::TreePath;
@@ -265,6 +265,20 @@ impl Files {
             core.xattr(ino, &name)
         };
         self.client.call(read).await
+    }
+
+    /// Gives an order for something in a mailbox.
+    ///
+    /// `EINVAL` if it is not in a mailbox, `EEXIST` if it was sent, `EBUSY` if it is open for writing,
+    /// `EDQUOT` if the recipient's inbox is full: then it waits.
+    pub async fn order(&self, path: impl AsRef<Path>, order: Order) -> Result<(), Errno> {
+        let path = TreePath::parse(path.as_ref())?;
+        let (name, value) = (Bytes::from_static(STATE_XATTR), Bytes::from_static(order.value()));
+        let set = move |core: &mut Core| {
+            let (ino, _) = core.find_path(&path.0)?;
+            core.set_xattr(ino, &name, &value, XattrMode::Either)
+        };
+        self.client.call(set).await
     }
 
     /// The files and directories from other users that are in the inbox, by sender and name.

@@ -42,8 +42,8 @@ pub enum FileCommand {
     Send(SendLine),
     /// List what others have sent
     Inbox(BoxLine),
-    /// List what was sent, with its state, and what waits to be sent
-    Outbox(BoxLine),
+    /// List what was sent, with its state, and what waits to be sent; send something now, or hold it
+    Outbox(OutboxLine),
 }
 
 /// How to get at an account's files.
@@ -294,7 +294,58 @@ pub struct SendLine {
     pub access: AccessLine,
 }
 
-/// `xfer inbox` and `xfer outbox`.
+/// `xfer outbox`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct OutboxLine {
+    /// What to do; without a command, the outbox is listed
+    #[command(subcommand)]
+    pub order: Option<OrderCommand>,
+    /// The account
+    #[arg(value_name = "USER@HOST[:PORT]", required = true)]
+    pub account: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// How to get at it
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// What `xfer outbox` can do.
+#[derive(Subcommand, Debug)]
+pub enum OrderCommand {
+    /// Send files and directories of the outbox now, as they are, whatever holds them
+    Send(OrderLine),
+    /// Hold files and directories of the outbox that are not sent yet
+    Cancel(OrderLine),
+    /// Try again now to send everything that waits
+    Retry(RetryLine),
+}
+
+/// `xfer outbox send` and `xfer outbox cancel`.
+#[derive(Args, Debug)]
+pub struct OrderLine {
+    /// Files and directories in the outbox
+    #[arg(value_name = PLACE, required = true)]
+    pub places: Vec<OsString>,
+    /// How to get at the account
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// `xfer outbox retry`.
+#[derive(Args, Debug)]
+pub struct RetryLine {
+    /// The account
+    #[arg(value_name = "USER@HOST[:PORT]")]
+    pub account: String,
+    /// How to get at it
+    #[command(flatten)]
+    pub access: AccessLine,
+}
+
+/// `xfer inbox`.
 #[derive(Args, Debug)]
 pub struct BoxLine {
     /// The account

@@ -6,19 +6,24 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use serde::Serialize;
 use xfer_client::connect::Target;
+use xfer_client::core::Order;
 use xfer_protocol::shown::shown;
 use xfer_protocol::{size, user};
 
 use super::changing::copy;
 use super::opening::Opened;
 use super::pattern::{expand, last_name};
-use super::place::{Either, Place};
+use super::place::{Either, Place, absolute};
+use super::report::words;
 use super::show::{Listed, Output, moment_for_people};
 use super::transfer::{Storing, Transfer, scan};
 use super::tree::{Changes, Meta};
-use crate::command::file_lines::{BoxLine, SendLine};
+use crate::command::file_lines::{
+    AccessLine, BoxLine, OrderCommand, OrderLine, OutboxLine, SendLine,
+};
 use crate::process::exit::Failure;
 
 /// Sends files and directories.
@@ -174,8 +179,57 @@ pub(super) fn inbox(line: BoxLine) -> Result<(), Failure> {
     output.end().and(opened.close(Changes::None))
 }
 
-/// Lists what is in the mailboxes, sent or not.
-pub(super) fn outbox(line: BoxLine) -> Result<(), Failure> {
+/// Lists what is in the mailboxes, or gives orders for it.
+pub(super) fn outbox(line: OutboxLine) -> Result<(), Failure> {
+    let OutboxLine { order: given, account, json, access } = line;
+    match given {
+        Some(OrderCommand::Send(line)) => order(line, Order::Send),
+        Some(OrderCommand::Cancel(line)) => order(line, Order::Cancel),
+        Some(OrderCommand::Retry(line)) => retry(&line.account, line.access),
+        // Without a command, clap requires the account.
+        None => list_outbox(BoxLine { account: account.unwrap_or_default(), json, access }),
+    }
+}
+
+fn order(line: OrderLine, order: Order) -> Result<(), Failure> {
+    let places = Place::parse_all(&line.places)?;
+    let Some(first) = places.first() else { return Ok(()) };
+    let opened = Opened::open(&first.account, line.access)?;
+    let verb = match order {
+        Order::Send => "send",
+        Order::Cancel => "hold",
+    };
+    for (path, _) in expand(&*opened.tree, &places, verb, &opened.report) {
+        give(&opened, &path, order, verb);
+    }
+    opened.close(Changes::Made)
+}
+
+/// Has everything tried again that waits. What is refused again waits on.
+fn retry(account: &str, access: AccessLine) -> Result<(), Failure> {
+    let opened = Opened::open(&target(account)?, access)?;
+    for_each_below(&opened, "outbox", |_, path, meta| {
+        let state = attribute(&opened, path, meta, Order::ATTRIBUTE).unwrap_or_default();
+        if State::parse(&state).state == "waiting" {
+            give(&opened, path, Order::Send, "send");
+        }
+    });
+    opened.close(Changes::Made)
+}
+
+fn give(opened: &Opened, path: &Path, order: Order, verb: &str) {
+    let Err(errno) = opened.tree.order(path, order) else { return };
+    let why = match errno {
+        Errno::INVAL => "it is not in the outbox; xfer send sends other files".to_owned(),
+        Errno::EXIST => "it was sent already; xfer send sends it again".to_owned(),
+        Errno::BUSY => "a program is writing to it; try again when it has closed it".to_owned(),
+        Errno::DQUOT => "the inbox is full; it is sent when there is room".to_owned(),
+        errno => words(errno).to_string(),
+    };
+    opened.report.fail_with(verb, &absolute(path), why);
+}
+
+fn list_outbox(line: BoxLine) -> Result<(), Failure> {
     let opened = Opened::open(&target(&line.account)?, line.access)?;
     let mut output = Output::new();
     let mut listed = Vec::new();

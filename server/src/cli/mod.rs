@@ -140,10 +140,10 @@ impl Run {
             (None, None) => None,
             // Not clap's rule: the two may come from different places.
             (cert, _) => {
-                let missing = if cert.is_some() { "key" } else { "cert" };
+                let missing = if cert.is_some() { "--key" } else { "--cert" };
                 return Err(Failure::new(
                     Exit::Usage,
-                    format!("cert and key go together; give the {missing} too"),
+                    format!("a certificate and its key go together; give {missing} too"),
                 ));
             }
         };

@@ -46,6 +46,8 @@ impl World {
              done
              mknod -m 666 \"$L/fuse\" c 10 229 && mount --bind \"$L/fuse\" /dev/fuse
              mount --bind '{home}' /root
+             # Where rescues are kept for which there is no room at home.
+             install -d -m 1777 \"$L/var-tmp\" && mount --bind \"$L/var-tmp\" /var/tmp
              mount --bind '{built}' '{programs}'
              for name in mount.fuse.xfer mount.xfer; do
                  ln -s '{programs}/xfer-mount' /usr/sbin/$name

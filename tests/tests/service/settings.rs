@@ -113,7 +113,7 @@ fn a_file_that_is_wrong_is_refused_by_a_line_that_says_where_and_why() {
     assert!(line.contains("it can't be read"), "{line}");
     let file = machine.file("cert = \"cert.pem\"");
     let line = machine.run(Some(&file), &["run"]).refused(USAGE);
-    assert!(line.contains("cert and key go together; give the key too"), "{line}");
+    assert!(line.contains("a certificate and its key go together; give --key too"), "{line}");
     // A wrong command line is said to be wrong, whatever the file says.
     let file = machine.file("silence = 5");
     let line = machine.run(Some(&file), &["run", "--silence=2"]).refused(USAGE);

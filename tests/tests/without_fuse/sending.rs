@@ -100,3 +100,40 @@ fn a_recipient_who_is_away_is_waited_for_and_the_outbox_says_so() {
     mount.unmount();
     assert_eq!(state(), "received");
 }
+
+#[test]
+fn orders_for_what_is_in_the_outbox_are_obeyed_with_a_mount_and_without() {
+    let world = world(&["alice", "bob"]);
+    world.server.command(&["user", "quota", "bob", "--inbox", "64KiB"]).succeeded();
+    let account = at(&world, "alice");
+    let state = |name: &str| {
+        let listed = json(&world, &["outbox", &account]);
+        let all = listed.as_array().unwrap();
+        let one = all.iter().find(|one| one["path"] == format!("/outbox/bob/{name}")).unwrap();
+        one["state"].as_str().unwrap().to_owned()
+    };
+    // With a mount.
+    let mount = world.mount("alice");
+    mount.shell("echo one > outbox/bob/one.part; echo two > outbox/bob/two.part");
+    xfer(&world, &["outbox", "cancel", "{}:outbox/bob/one.part", ":outbox/bob/two.part"])
+        .succeeded();
+    assert_eq!((state("one.part"), state("two.part")), ("held".to_owned(), "held".to_owned()));
+    xfer(&world, &["outbox", "send", "{}:outbox/bob/o*"]).succeeded();
+    let again = xfer(&world, &["outbox", "send", "{}:outbox/bob/one.part"]).refused(1);
+    assert!(again.contains("it was sent already; xfer send sends it again"), "{again}");
+    mount.shell("head -c 90000 /dev/zero > outbox/bob/large || true");
+    wait_until("it to wait", PATIENCE, || state("large") == "waiting");
+    mount.unmount();
+    // Without.
+    assert_eq!(state("two.part"), "held");
+    xfer(&world, &["outbox", "send", "{}:outbox/bob/two.part"]).succeeded();
+    let refused = xfer(&world, &["outbox", "retry", &account]).refused(1);
+    assert!(refused.contains("the inbox is full; it is sent when there is room"), "{refused}");
+    world.server.command(&["user", "quota", "bob", "--inbox", "1MiB"]).succeeded();
+    xfer(&world, &["outbox", "retry", &account]).succeeded();
+    let elsewhere = xfer(&world, &["outbox", "send", "{}:inbox"]).refused(1);
+    assert!(elsewhere.contains("it is not in the outbox"), "{elsewhere}");
+    let arrived: Vec<String> = inbox(&world, "bob").into_iter().map(|(_, path)| path).collect();
+    let expected = ["large", "one.part", "two.part"].map(|name| format!("/inbox/alice/{name}"));
+    assert_eq!(arrived, expected);
+}

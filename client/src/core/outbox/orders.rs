@@ -20,6 +20,9 @@ pub enum Order {
 }
 
 impl Order {
+    /// The attribute to set.
+    pub const ATTRIBUTE: &str = "user.xfer.state";
+
     /// The value to set.
     pub fn value(self) -> &'static [u8] {
         match self {

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use rustix::io::Errno;
+use xfer_client::core::Order;
 use xfer_protocol::Timestamp;
 
 use crate::process::exit::Exit;
@@ -57,6 +58,9 @@ pub(super) trait Tree: Send + Sync {
 
     /// An extended attribute of a file or directory; `None` if it has none of that name.
     fn attribute(&self, path: &Path, name: &str) -> Result<Option<String>, Errno>;
+
+    /// Gives an order for something in a mailbox.
+    fn order(&self, path: &Path, order: Order) -> Result<(), Errno>;
 
     /// Waits until everything done so far is on the server's disk.
     fn sync(&self) -> Result<(), Errno>;

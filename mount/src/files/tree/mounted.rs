@@ -13,11 +13,12 @@ use std::path::Path;
 
 use bytes::Bytes;
 use rustix::fs::{
-    AtFlags, Dir, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, fgetxattr,
-    fstat, fsync, futimens, mkdirat, open, openat2, readlinkat, renameat, statat, symlinkat,
-    unlinkat,
+    AtFlags, Dir, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags, fchmod,
+    fgetxattr, fsetxattr, fstat, fsync, futimens, mkdirat, open, openat2, readlinkat, renameat,
+    statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use xfer_client::core::Order;
 use xfer_protocol::Timestamp;
 
 use super::super::report::words;
@@ -173,6 +174,11 @@ impl Tree for Mounted {
             Err(Errno::NODATA) => Ok(None),
             Err(errno) => Err(errno),
         }
+    }
+
+    fn order(&self, path: &Path, order: Order) -> Result<(), Errno> {
+        let node = self.reach(path, OFlags::RDONLY | OFlags::NOFOLLOW, 0)?;
+        fsetxattr(&node, Order::ATTRIBUTE, order.value(), XattrFlags::empty())
     }
 
     fn sync(&self) -> Result<(), Errno> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rustix::io::Errno;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use xfer_client::core::NewAttributes;
+use xfer_client::core::{NewAttributes, Order};
 use xfer_client::files::{self, Entry, Files};
 use xfer_protocol::Timestamp;
 
@@ -127,6 +127,10 @@ impl Tree for Session {
             Err(Errno::NODATA) => Ok(None),
             Err(errno) => Err(errno),
         }
+    }
+
+    fn order(&self, path: &Path, order: Order) -> Result<(), Errno> {
+        self.call(self.files.order(path, order))
     }
 
     fn sync(&self) -> Result<(), Errno> {
