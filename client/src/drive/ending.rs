@@ -87,6 +87,7 @@ impl Client {
             () = self.worn_out(patience) => {}
         }
         self.write_back().await;
+        self.lock().keep_due();
         self.lock().begin_drain(Ending::LoggedOut);
         self.outgoing.notify_one();
         tokio::select! {

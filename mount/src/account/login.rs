@@ -1,21 +1,45 @@
 //! `xfer login` and `xfer logout`: this machine gets a key for an account, or gives it up.
 
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
-use xfer_client::connect::{DeviceKeys, Fingerprint, Identity, Target, TrustMode, host_name};
+use xfer_client::connect::{
+    Asker, DeviceKeys, Fingerprint, Identity, NoAnswer, Target, TrustMode, host_name,
+};
 use xfer_protocol::invitation::Invitation;
 
 use super::{Reached, device_keys, target};
 use crate::command::cli::{LoginLine, LogoutLine};
 use crate::command::config::PasswordSource;
+use crate::command::terminal::OnTerminal;
 use crate::command::{identity, password};
 use crate::process::exit::{Exit, Failure};
 use crate::reaching;
 
+/// The variable that holds an invitation, which would be seen by all among the arguments.
+const INVITATION: &str = "XFER_INVITATION";
+
 /// Enrols this machine: with the account's password, or with an invitation.
 pub(super) fn log_in(line: LoginLine) -> Result<(), Failure> {
-    let (name, invitation) = split(&line.target)?;
+    let text = match &line.target {
+        Some(target) if target.contains('#') => return Err(again_unseen(target)),
+        Some(target) => target.clone(),
+        None => match std::env::var(INVITATION) {
+            Ok(invitation) => invitation,
+            Err(_) => asked()?,
+        },
+    };
+    let (name, invitation) = split(&text)?;
+    let trust = &line.server.trust;
+    if invitation.is_some()
+        && (trust.accept_new || trust.fingerprint.is_some() || trust.ca.is_some())
+    {
+        let line = "an invitation says itself which server to trust; leave --fingerprint, --ca and \
+                    --accept-new out";
+        return Err(Failure::usage(line));
+    }
     let (target, keys) = (target(name)?, device_keys()?);
     let source = PasswordSource::from(line.password);
     let device = line.label.unwrap_or_else(host_name);
@@ -48,6 +72,32 @@ pub(super) fn log_in(line: LoginLine) -> Result<(), Failure> {
         "this machine logs in to {account} by a key from now on; mount it with: xfer-mount {name} \
          MOUNTPOINT; or at each login: xfer mount --at-login {name} MOUNTPOINT"
     ))
+}
+
+/// Runs this program again with an invitation in its environment, which other users can't read, and not
+/// among its arguments, which `ps` shows to all. Returns only if that is impossible.
+fn again_unseen(invitation: &str) -> Failure {
+    let others = std::env::args_os().skip(1).filter(|argument| argument != invitation);
+    let mut again = Command::new("/proc/self/exe");
+    let error = again.arg0("xfer").args(others).env(INVITATION, invitation).exec();
+    Failure::new(
+        Exit::Other,
+        format!("the program can't be run again ({error}); see that /proc is there"),
+    )
+}
+
+/// Asks for what was not given: then it is neither in a list of processes nor in a shell's history.
+fn asked() -> Result<String, Failure> {
+    let answer = OnTerminal.ask("Account (USER@HOST), or the invitation: ");
+    let answer = answer.map_err(|error| match error {
+        NoAnswer::Interrupted => Failure::new(Exit::Interrupted, "interrupted"),
+        NoAnswer::Nobody => {
+            Failure::usage("give an account, or an invitation; see xfer login --help")
+        }
+    })?;
+    // The whole line may have been pasted.
+    let answer = answer.trim().trim_start_matches("xfer login").trim();
+    Ok(answer.trim_matches('\'').to_owned())
 }
 
 /// Gives this machine's key up, on the server and here.
@@ -85,15 +135,18 @@ impl Reached {
         let fingerprint = Fingerprint::from(invitation.fingerprint);
         let (known, endpoint) = (reaching::file(known_hosts.clone())?, target.endpoint());
         let reached = Reached::trusting(target, &TrustMode::Fingerprint(fingerprint), known_hosts)?;
-        let noted = known.lookup(&endpoint).and_then(|there| {
-            match there.iter().any(|known| known.fingerprint == fingerprint) {
-                true => Ok(()),
-                false => known.add(&endpoint, fingerprint),
-            }
-        });
-        noted.map_err(|error| {
-            Failure::usage(format!("known hosts file {}: {error}", known.path().display()))
-        })?;
+        let place = known.path().display();
+        let unread = |error| Failure::usage(format!("known hosts file {place}: {error}"));
+        let there = known.lookup(&endpoint).map_err(unread)?;
+        if there.is_empty() {
+            known.add(&endpoint, fingerprint).map_err(unread)?;
+        } else if there.iter().all(|known| known.fingerprint != fingerprint) {
+            let line = format!(
+                "the invitation names another certificate of {endpoint} than {place}; if the server has \
+                 a new one, remove its line there, then log in again"
+            );
+            return Err(Failure::new(Exit::Key, line));
+        }
         Ok(reached)
     }
 }

@@ -196,9 +196,9 @@ pub struct ServerLine {
 /// `xfer login`.
 #[derive(Args, Debug)]
 pub struct LoginLine {
-    /// Who on which server; or an invitation, which begins like that
+    /// Who on which server; or an invitation, which begins like that [default: asks for it]
     #[arg(value_name = "USER@HOST[:PORT][#INVITATION]")]
-    pub target: String,
+    pub target: Option<String>,
     /// What this machine is called in lists [default: its name]
     #[arg(long, value_name = "TEXT")]
     pub label: Option<String>,

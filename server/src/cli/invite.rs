@@ -1,7 +1,9 @@
 //! Invitations: one line to paste, with which the user's machine trusts this server, sets the
 //! account's password and gets a key.
 
+use std::net::Ipv6Addr;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
@@ -30,7 +32,42 @@ pub struct Reached {
     /// With --invite: the host name or address by which clients reach this server, with its port if
     /// that is not the one that it listens on [default: this machine's name]
     #[arg(long, value_name = "HOST[:PORT]")]
-    host: Option<String>,
+    host: Option<Host>,
+}
+
+/// A host name or address, and maybe a port, as users give it after the `@`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Host {
+    host: String,
+    port: Option<u16>,
+}
+
+impl FromStr for Host {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Host, &'static str> {
+        const RULE: &str = "a host name, or an address (IPv6 in brackets), maybe with :PORT";
+        let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, port)) => {
+                let _: Ipv6Addr = address.parse().map_err(|_| RULE)?;
+                (
+                    &text[..address.len() + 2],
+                    port.strip_prefix(':').or((!port.is_empty()).then_some("x")),
+                )
+            }
+            None => match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            },
+        };
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let is_host = host.starts_with('[') || !host.is_empty() && host.chars().all(is_name);
+        let port = port.map(|port| port.parse::<u16>().map_err(|_| RULE)).transpose()?;
+        match is_host && port != Some(0) {
+            true => Ok(Host { host: host.to_owned(), port }),
+            false => Err(RULE),
+        }
+    }
 }
 
 /// Invites the user of an existing account to enrol a machine.
@@ -53,7 +90,10 @@ pub fn invite(
     let hash = CodeHash(Sha256::digest(code.0).into());
     let made = xfer_store::Invitation { code: hash, expires };
     ledger.waiter.wait(ledger.keys().invite(account.id, made))?;
-    let host = reached.host.clone().unwrap_or_else(|| with_port(&machine_name(), port));
+    let host = match &reached.host {
+        Some(given) => with_port(&given.host, given.port.unwrap_or(port)),
+        None => with_port(&machine_name(), port),
+    };
     let invitation = Invitation { code, fingerprint: fingerprint.0 };
     super::note(&format!(
         "good once, until {}; give it to {} in confidence:",
@@ -119,5 +159,20 @@ mod tests {
         let line = line(&alice, &with_port("files.example.org", 33_000), &invitation);
         assert_eq!(line, format!("xfer login 'alice@files.example.org#{}'", "A".repeat(64)));
         assert_eq!(with_port("host", 33_001), "host:33001");
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_maybe_with_a_port() {
+        let host = |text: &str| text.parse::<Host>().map(|Host { host, port }| (host, port)).ok();
+        let good = |host: &str, port| Some((host.to_owned(), port));
+        assert_eq!(host("files.example.org"), good("files.example.org", None));
+        assert_eq!(host("192.0.2.1:33001"), good("192.0.2.1", Some(33_001)));
+        assert_eq!(host("[2001:db8::1]"), good("[2001:db8::1]", None));
+        assert_eq!(host("[::1]:5"), good("[::1]", Some(5)));
+        for wrong in
+            ["", "a b", "x'y", "::1", "h:99999", "http://x/", "h:", "h:0", "[x]", "[::1]5", ":5"]
+        {
+            assert_eq!(host(wrong), None, "{wrong}");
+        }
     }
 }

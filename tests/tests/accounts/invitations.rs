@@ -133,3 +133,76 @@ fn an_invitation_before_the_servers_first_start_names_the_certificate_that_it_wi
     let told = xfer_client::connect::Fingerprint::from(invitation.fingerprint).to_string();
     assert_eq!(told, fingerprint.trim_end());
 }
+
+#[test]
+fn an_invitation_is_not_among_the_arguments_of_a_process_while_the_password_is_asked_for() {
+    let world = World::new(&[]);
+    let line = invited(&world, &["add", "alice", "--invite"]);
+    let word = word(&line);
+    let code = word.split('#').nth(1).unwrap();
+    let mut login = OnPty::start(&pasted(&world, &format!("exec {line}")));
+    login.says("New password of alice@");
+    let seen = Command::new("ps").args(["-eww", "-o", "args"]).output().unwrap().stdout;
+    let seen = String::from_utf8_lossy(&seen).into_owned();
+    assert!(seen.lines().any(|line| line == "xfer login"), "{seen}");
+    assert!(!seen.lines().any(|line| line.starts_with("xfer") && line.contains(code)), "{seen}");
+    login.types("the password of alice\r");
+    login.says("Again: ");
+    login.types("the password of alice\r");
+    login.says("logs in to alice@");
+    assert_eq!(login.ended(), Some(0), "{}", login.said());
+}
+
+#[test]
+fn an_invitation_that_is_not_given_is_asked_for_and_may_be_pasted_with_its_command() {
+    let world = World::new(&[]);
+    let line = invited(&world, &["add", "alice", "--invite"]);
+    let mut login = OnPty::start(&pasted(&world, "exec xfer login"));
+    login.says("Account (USER@HOST), or the invitation: ");
+    login.types(&format!("{line}\r"));
+    for question in ["New password of alice@", "Again: "] {
+        login.says(question);
+        login.types("the password of alice\r");
+    }
+    login.says("logs in to alice@");
+    assert_eq!(login.ended(), Some(0), "{}", login.said());
+    let line = world.xfer(&["login"]).refused(2);
+    assert!(line.contains("give an account, or an invitation"), "{line}");
+}
+
+#[test]
+fn an_invitation_takes_no_other_word_for_the_server_and_does_not_replace_a_known_certificate() {
+    let world = World::new(&["alice"]);
+    let word = word(&invited(&world, &["invite", "alice"]));
+    let password = world.password_file("alice");
+    let password = ["--password-file", password.to_str().unwrap()];
+    let log_in = |more: &[&str]| world.xfer(&[&["login", &word][..], &password, more].concat());
+    let zeros = format!("sha256:{}", "0".repeat(64));
+    for trust in [&["--fingerprint", zeros.as_str()][..], &["--accept-new"]] {
+        let line = log_in(trust).refused(2);
+        assert!(line.contains("an invitation says itself which server to trust"), "{line}");
+    }
+    let known_hosts = world.home().join(".local/state/xfer/known_hosts");
+    fs::create_dir_all(known_hosts.parent().unwrap()).unwrap();
+    let other = format!("{} {zeros}\n", world.server.address);
+    fs::write(&known_hosts, &other).unwrap();
+    let line = log_in(&[]).refused(8);
+    assert!(
+        line.contains("names another certificate") && line.contains("remove its line"),
+        "{line}"
+    );
+    assert_eq!(fs::read_to_string(&known_hosts).unwrap(), other);
+    fs::remove_file(&known_hosts).unwrap();
+    log_in(&[]).succeeded();
+}
+
+#[test]
+fn an_invitation_names_the_port_on_which_the_server_listens() {
+    let world = World::new(&["alice"]);
+    let invited = user(&world, &["invite", "alice", "--host", "127.0.0.1"]).succeeded().stdout;
+    assert!(invited.contains(&format!("alice@{}#", world.server.address)), "{invited}");
+    for wrong in ["", "a b", "x'y", "::1", "h:99999", "http://x/"] {
+        let line = user(&world, &["invite", "alice", "--host", wrong]).refused(2);
+        assert!(line.contains("a host name, or an address"), "{line}");
+    }
+}

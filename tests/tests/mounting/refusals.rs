@@ -317,8 +317,7 @@ fn accounts_that_exist_or_do_not_or_cannot_are_told_apart() {
     }
     let listed = user(&["list"]).succeeded().stdout;
     assert!(listed.contains("alice") && !listed.contains("bob"), "{listed}");
-    // That no session has begun yet is not said in a word that means a mount.
-    assert!(listed.contains("EPOCH") && !listed.contains("SESSION"), "{listed}");
+    assert!(listed.contains("LOGIN") && listed.contains("yes"), "{listed}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -263,15 +264,93 @@ fn a_change_of_anything_in_a_directory_keeps_it_at_rest() {
 #[test]
 fn work_elsewhere_in_the_tree_keeps_nothing_at_rest() {
     let (_world, alice, bob) = alice_and_bob();
-    let busy_work = "for i in $(seq 1000); do echo $i > file; mkdir -p d/$i; sleep 0.05; done";
-    let mut busy = Command::new("bash");
-    let mut busy = busy.args(["-c", busy_work]).current_dir(alice.root()).spawn().unwrap();
-    alice.shell("mkdir outbox/bob/album && echo x > outbox/bob/album/x; echo y > outbox/bob/y");
+    let (root, over) = (alice.root().to_owned(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in (0..).take_while(|_| !over.load(Ordering::Relaxed)) {
+                fs::write(root.join("file"), number.to_string()).unwrap();
+                fs::create_dir_all(root.join(format!("d/{number}"))).unwrap();
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        alice.shell("mkdir outbox/bob/album && echo x > outbox/bob/album/x; echo y > outbox/bob/y");
+        arrives(&bob, "inbox/alice/album/x");
+        arrives(&bob, "inbox/alice/y");
+        over.store(true, Ordering::Relaxed);
+    });
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_directory_in_which_a_file_was_long_open_is_sent_when_the_mount_ends() {
+    let world = World::new(&["alice", "bob"]);
+    let alice = world.mount("alice");
+    alice.shell("mkdir outbox/bob/album moved");
+    let mut photo = File::create(alice.path("outbox/bob/album/photo")).unwrap();
+    let mut other = File::create(alice.path("moved/other")).unwrap();
+    alice.shell("mv moved outbox/bob/");
+    for name in ["album", "moved"] {
+        wait_for_state(&alice.path("outbox/bob").join(name), "writing");
+    }
+    photo.write_all(b"photo").unwrap();
+    other.write_all(b"other").unwrap();
+    drop((photo, other));
+    alice.unmount();
+    let bob = world.mount("bob");
+    arrives(&bob, "inbox/alice/moved");
+    arrives(&bob, "inbox/alice/album");
+    assert_eq!(bob.shell("cat inbox/alice/*/*"), "photoother");
+    bob.unmount();
+}
+
+#[test]
+fn what_rests_when_a_mount_ends_without_the_server_is_sent_by_the_next() {
+    let mut world = World::new(&["alice", "bob"]);
+    let options = "offline,wait=1";
+    let mut alice = world.mounting("alice").arg("-o").arg(options).start();
+    alice.shell("ls -R > /dev/null");
+    world.server.kill();
+    alice.shell("mkdir outbox/bob/album && echo x > outbox/bob/album/x");
+    assert_eq!(alice.xfer("unmount", &[]).code, Some(14));
+    assert_eq!(alice.ended(), Some(14));
+    world.server.restart();
+    let alice = world.mounting("alice").arg("-o").arg(options).start();
+    let bob = world.mount("bob");
     arrives(&bob, "inbox/alice/album/x");
-    arrives(&bob, "inbox/alice/y");
-    assert!(busy.try_wait().unwrap().is_none(), "it has ended before");
-    busy.kill().unwrap();
-    busy.wait().unwrap();
+    wait_for_state(&alice.path("outbox/bob/album"), "received");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_directory_in_which_something_could_not_be_made_is_not_sent_as_if_it_were_whole() {
+    let world = World::new(&["alice", "bob"]);
+    world.server.command(&["user", "quota", "alice", "--nodes", "20"]).succeeded();
+    let (alice, bob) = (world.mount("alice"), world.mount("bob"));
+    let source = world.outside().join("source");
+    make_tree(&source, 40, 7);
+    alice.shell(&format!("! cp -r {} outbox/bob/album 2> /dev/null", source.display()));
+    wait_for_state(&alice.path("outbox/bob/album"), "failed: quota exceeded");
+    nothing_arrives(&bob);
+    nothing_arrives(&bob);
+    // A user who wants it all the same says so.
+    set_xattr(&alice.path("outbox/bob/album"), "user.xfer.state", b"send").unwrap();
+    arrives(&bob, "inbox/alice/album");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_file_that_leaves_the_outbox_has_no_state_under_its_other_name() {
+    let (_world, alice, bob) = alice_and_bob();
+    alice.shell("echo x > outbox/bob/file; ln outbox/bob/file kept; rm outbox/bob/file");
+    assert_eq!(state(&alice.path("kept")), "");
+    alice.shell("echo y > outbox/bob/file.part; ln outbox/bob/file.part other");
+    set_xattr(&alice.path("outbox/bob/file.part"), "user.xfer.state", b"cancel").unwrap();
+    alice.shell("rm outbox/bob/file.part");
+    assert_eq!(state(&alice.path("other")), "");
+    nothing_arrives(&bob);
     bob.unmount();
     alice.unmount();
 }

@@ -528,6 +528,7 @@ async fn a_file_that_two_programs_close_at_once_is_sent_once_and_without_a_compl
     let reader = client.call(|s: &mut Core| s.open(ino, false)).await.unwrap();
     let close = async |handle| {
         let closed = client.call(|s: &mut Core| {
+            s.note_synced(handle);
             s.close(handle);
             s.send_if_whole(ino)
         });
@@ -553,6 +554,7 @@ async fn a_file_with_a_second_name_is_sent_once_and_is_a_record_under_both() {
     let ((ino, _), writer) = created.unwrap();
     client.call(|s: &mut Core| s.link(ino, Ino::ROOT, &other)).await.unwrap();
     let closed = client.call(|s: &mut Core| {
+        s.note_synced(writer);
         s.close(writer);
         s.send_if_whole(ino)
     });
@@ -580,6 +582,7 @@ async fn arrivals_of_one_name_are_placed_without_looking_at_each_of_them_again()
         let created = alice.call(|s: &mut Core| s.create(mailbox, &file, 0o644, OWNER, true)).await;
         let ((ino, _), writer) = created.unwrap();
         let closed = alice.call(|s: &mut Core| {
+            s.note_synced(writer);
             s.close(writer);
             s.send_if_whole(ino)
         });

@@ -269,13 +269,14 @@ impl Drafts {
         })
     }
 
-    /// Makes all drafts due that are at rest and not doubtful.
+    /// Makes all drafts due that are at rest and not doubtful, and directories that waited for writers.
     pub(super) fn end_rests(&mut self) {
-        for draft in self.all.values_mut() {
+        for (ino, draft) in &mut self.all {
             match draft.why {
                 Some(Unsent::AtRest(rest, _)) if !rest.is_doubtful() => {
                     draft.why = Some(Unsent::Due);
                 }
+                None if self.written.remove(ino).is_some() => draft.why = Some(Unsent::Due),
                 Some(_) | None => {}
             }
         }

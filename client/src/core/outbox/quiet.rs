@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use xfer_protocol::tree::{Action, STATE_XATTR};
 use xfer_protocol::{Ino, Name};
 
-use super::drafts::{Location, Unsent};
+use super::drafts::{Draft, Location, Unsent};
 use super::temporary::is_temporary;
 use crate::core::pause::Stop;
 use crate::core::state::Core;
@@ -206,6 +206,28 @@ impl Core {
     /// nothing can touch them any more.
     pub(crate) fn end_rests(&mut self) {
         self.outbox.drafts.end_rests();
+    }
+
+    /// Leaves drafts at rest, and marks them, that were due when the mount ended and could not be sent: a
+    /// later session sends them.
+    pub(crate) fn keep_due(&mut self) {
+        let is_due = |draft: &Draft| draft.why == Some(Unsent::Due);
+        let due = self.outbox.drafts.iter().filter(|(_, draft)| is_due(draft));
+        let due: Vec<(Ino, Name)> =
+            due.map(|(ino, draft)| (ino, draft.location.name.clone())).collect();
+        for (ino, name) in due {
+            // All of it is loaded, or it was never looked at and stays held.
+            let Ok(weight) = self.weigh(ino, &name) else { continue };
+            if weight.is_written || !weight.torn.is_empty() {
+                continue;
+            }
+            let Ok(rest) = self.rest_of(ino) else { continue };
+            self.rest_until(ino, rest, self.now.monotonic);
+            self.outbox.drafts.set_members(ino, weight.members);
+            if let Err(stop) = self.mark(ino) {
+                tracing::debug!("that {ino} may be sent is not noted: {stop:?}");
+            }
+        }
     }
 
     pub(super) fn rest_of(&self, ino: Ino) -> Result<Rest, Stop> {

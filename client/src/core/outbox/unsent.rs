@@ -8,6 +8,7 @@ use xfer_protocol::tree::STATE_XATTR;
 use xfer_protocol::{Ino, Name};
 
 use super::drafts::{Location, Unsent, Unsents};
+use super::quiet::Rest;
 use crate::core::pause::Stop;
 use crate::core::state::Core;
 
@@ -60,10 +61,18 @@ impl Core {
         }
         let newest = self.handles.newest();
         for (ino, place, mark) in found {
+            let name = place.name.clone();
             self.note_draft(ino, place);
             let (rest, now) = (self.rest_of(ino)?, self.now.monotonic);
             match mark.map_or(Unsent::Left, |mark| Unsent::parse(&mark, rest, now)) {
-                Unsent::AtRest(..) => self.rest(ino)?,
+                Unsent::AtRest(..) => {
+                    self.rest(ino)?;
+                    if rest == Rest::Directory {
+                        // It is marked, so changes in it must be noticed.
+                        let members = self.weigh(ino, &name)?.members;
+                        self.outbox.drafts.set_members(ino, members);
+                    }
+                }
                 why @ (Unsent::Waiting(_) | Unsent::Due) => {
                     if let Some(draft) = self.outbox.drafts.get_mut(ino) {
                         draft.why = Some(why);

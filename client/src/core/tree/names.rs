@@ -122,12 +122,13 @@ impl Core {
             return Err(Errno::ENOENT.into());
         }
         let (given, name) = (name, name.clone());
-        self.change(match new.clone() {
+        let made = self.change(match new.clone() {
             New::File { mode } => Action::Create { parent, name, ino, mode, owner },
             New::Directory { mode } => Action::Mkdir { parent, name, ino, mode, owner },
             New::Symlink { target } => Action::Symlink { parent, name, ino, target, owner },
             New::Special { kind, mode } => Action::Mknod { parent, name, ino, mode, owner, kind },
-        })?;
+        });
+        self.note_missing(parent, made)?;
         if let Some(to) = mailbox {
             self.note_draft(ino, Location { mailbox: parent, to, name: given.clone() });
             if matches!(new, New::Directory { .. }) {
@@ -135,6 +136,15 @@ impl Core {
             }
         }
         Ok(ino)
+    }
+
+    /// Notes that a directory lacks what could not be made in it, for want of room: it is not sent as if
+    /// all of it were there.
+    fn note_missing(&mut self, directory: Ino, made: Result<(), Stop>) -> Result<(), Stop> {
+        if let Err(Stop::Refused(errno)) = made {
+            self.note_failure(directory, errno);
+        }
+        made
     }
 
     /// Makes a regular file and opens it.
@@ -154,7 +164,8 @@ impl Core {
     /// Gives a node one more name.
     pub fn link(&mut self, ino: Ino, parent: Ino, name: &Name) -> Result<Found, Stop> {
         self.prepare_entry(parent)?;
-        self.change(Action::Link { ino, parent, name: name.clone() })?;
+        let made = self.change(Action::Link { ino, parent, name: name.clone() });
+        self.note_missing(parent, made)?;
         self.handles.kernel.remember(ino, parent, Some(name));
         Ok((ino, self.node(ino)?))
     }
@@ -163,6 +174,12 @@ impl Core {
     pub fn unlink(&mut self, parent: Ino, name: &Name) -> Result<(), Stop> {
         let target = self.entry(parent, name)?;
         let is_draft = target.is_some_and(|ino| self.stands_at(ino, parent, name));
+        if let Some(ino) = target.filter(|_| is_draft)
+            && self.node(ino)?.nlink > 1
+        {
+            // It goes on under another name, and is an ordinary file there.
+            self.unmark(ino)?;
+        }
         self.change(Action::Unlink { parent, name: name.clone() })?;
         self.note_unnamed(target, parent, name);
         if let Some(ino) = target.filter(|_| is_draft) {
