@@ -104,11 +104,12 @@ fn asked() -> Result<String, Failure> {
 pub(super) fn log_out(line: LogoutLine) -> Result<(), Failure> {
     let target = target(&line.target)?;
     let (keys, label) = (device_keys()?, target.to_string());
-    let Some(Identity::Device(key)) = identity::device(&label)? else {
-        let line = format!("this machine has no key for {target}");
-        return Err(Failure::new(Exit::Other, line));
-    };
-    if !line.local {
+    let no_key = || Failure::new(Exit::Other, format!("this machine has no key for {target}"));
+    if line.local {
+        // One that is damaged or that others can read is forgotten all the same.
+        keys.path(&label).symlink_metadata().map_err(|_| no_key())?;
+    } else {
+        let Some(Identity::Device(key)) = identity::device(&label)? else { return Err(no_key()) };
         let reached = Reached::server(&target, line.server)?;
         let own = Identity::Device(key.clone());
         match reached.runtime.block_on(reached.peer.revoke(&own, key.public())) {

@@ -134,7 +134,9 @@ pub enum EndReason {
     #[error("continued over another connection")]
     Continued,
     /// An administrator of the server ended it, removed the account or changed its password.
-    #[error("ended by the server's administrator")]
+    #[error(
+        "ended by the server's administrator, or the key or password of this machine is no longer good"
+    )]
     Administrator,
     /// The server is stopping.
     #[error("the server is stopping")]

@@ -110,6 +110,12 @@ fn a_key_that_others_can_read_is_not_used() {
     fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
     let line = refused(&world, "alice", 2);
     assert!(line.ends_with(&format!("others can read it; run: chmod 600 {}", key.display())));
+    // What can't be used can be forgotten.
+    fs::write(&key, "damaged").unwrap();
+    world.xfer(&["logout", "--local", &at(&world, "alice")]).succeeded();
+    assert!(!key.exists());
+    let line = world.xfer(&["logout", "--local", &at(&world, "alice")]).refused(1);
+    assert!(line.contains("this machine has no key"), "{line}");
 }
 
 #[test]
