@@ -164,6 +164,8 @@ impl Core {
     /// Leaves a draft at rest: it is complete as far as is known.
     pub(in crate::core) fn rest(&mut self, ino: Ino) -> Result<(), Stop> {
         let rest = self.rest_of(ino)?;
+        // For the mark: from the next line on, an attempt that is made again finds the draft at rest.
+        self.all_xattrs(ino)?;
         self.rest_until(ino, rest, self.now.monotonic + rest.quiet());
         // Marked, so that a later session sends it if this one does not get to it. Not so a directory:
         // what may change in it is not known until it is about to be sent.
