@@ -99,6 +99,8 @@ impl Client {
             if rested.is_some_and(|at| at <= Instant::now()) {
                 rested = None;
                 self.send_rested().await;
+                // The others at rest have said until when by now.
+                continue;
             }
             if retry.is_due() {
                 if found.is_none() && self.tend(Core::find_drafts).await.is_ok() {

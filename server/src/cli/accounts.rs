@@ -205,6 +205,16 @@ pub fn disable(store: &StoreLocation, name: &str, from: Option<Timestamp>) -> Re
     tell(store, Command::AccountChanged { user: name.to_owned() })
 }
 
+/// Sets when an account expires, if ever. One that is disabled already stays so.
+pub fn expire(store: &StoreLocation, name: &str, at: Option<Timestamp>) -> Result<(), Failure> {
+    let (_, account) = find(store, name)?;
+    if account.is_disabled(SystemTime::now().into()) {
+        let line = format!("{name} is disabled; to undo that: xfer-server user enable {name}");
+        return Err(Failure::new(Exit::Other, line));
+    }
+    disable(store, name, at)
+}
+
 /// Removes an account, then its tree. A running server is told first, since the tree takes a while.
 pub fn remove(store: &StoreLocation, name: &str, consent: Consent) -> Result<(), Failure> {
     let (ledger, account) = find(store, name)?;

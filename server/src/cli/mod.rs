@@ -221,7 +221,7 @@ enum User {
         /// The user's name
         name: String,
     },
-    /// Let a user log in again
+    /// Let a user log in again, and not expire
     Enable {
         /// The user's name
         name: String,
@@ -336,7 +336,7 @@ fn manage(store: &StoreLocation, command: User) -> Result<(), Failure> {
         }
         User::Disable { name } => accounts::disable(store, &name, Some(SystemTime::now().into())),
         User::Enable { name } => accounts::disable(store, &name, None),
-        User::Expire { name, within } => accounts::disable(store, &name, within.later()),
+        User::Expire { name, within } => accounts::expire(store, &name, within.later()),
         User::Passwords { name, on } => accounts::take_passwords(store, &name, on),
         User::Remove { name, yes } => {
             let consent = if yes { accounts::Consent::Given } else { accounts::Consent::Asked };
@@ -364,9 +364,14 @@ fn print_fingerprint(store: &std::path::Path) -> Result<(), Failure> {
 
 /// Writes a line to standard output. Unlike `println!`, it returns an error instead of panicking.
 fn print_line(line: &str) -> Result<(), Failure> {
-    writeln!(std::io::stdout(), "{line}").map_err(|error| {
-        Failure::new(Exit::Other, format!("cannot write the output ({error}); check where it goes"))
-    })
+    match writeln!(std::io::stdout(), "{line}") {
+        // Its reader has read enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| {
+            let line = format!("cannot write the output ({error}); check where it goes");
+            Failure::new(Exit::Other, line)
+        }),
+    }
 }
 
 /// Prints help as it is; turns every other message of clap into one line.

@@ -25,7 +25,14 @@ impl Accounts for Memory {
     }
 
     fn change(&self, account: AccountId, change: Change) -> Answer<'_, ()> {
-        answer(self.lock().change(account, change))
+        let mut state = self.lock();
+        let is_password = matches!(change, Change::Password(_));
+        let changed = state.change(account, change);
+        if is_password && changed.is_ok() {
+            // An invitation would replace it again.
+            state.invitations.remove(&account);
+        }
+        answer(changed)
     }
 
     fn remove(&self, account: AccountId) -> Answer<'_, ()> {

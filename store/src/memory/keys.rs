@@ -23,7 +23,11 @@ impl Keys for Memory {
     }
 
     fn revoke(&self, account: AccountId, which: Revoked) -> Answer<'_, usize> {
-        answer(Ok(self.lock().revoke(account, which)))
+        let mut state = self.lock();
+        if state.invitations.get(&account).is_some_and(|(_, used_by)| used_by.is_some()) {
+            state.invitations.remove(&account);
+        }
+        answer(Ok(state.revoke(account, which)))
     }
 
     fn set_expiry(

@@ -62,7 +62,12 @@ fn an_account_expires_at_its_time_and_the_list_says_when() {
     user(&world, &["expire", "alice", "--within", "0"]).succeeded();
     let mut command = world.mounting("alice").command();
     assert!(run_within(command.arg("-f"), PATIENCE).refused(9).contains(WHY));
-    user(&world, &["expire", "alice", "--within", "never"]).succeeded();
+    // To expire later is no way to be enabled.
+    for within in ["never", "3"] {
+        let line = user(&world, &["expire", "alice", "--within", within]).refused(1);
+        assert!(line.contains("alice is disabled; to undo that"), "{line}");
+    }
+    user(&world, &["enable", "alice"]).succeeded();
     world.mount("alice").unmount();
     let days = user(&world, &["expire", "alice", "--within", "soon"]);
     assert!(days.refused(2).contains("a number, or never"));

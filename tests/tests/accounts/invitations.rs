@@ -206,3 +206,23 @@ fn an_invitation_names_the_port_on_which_the_server_listens() {
         assert!(line.contains("a host name, or an address"), "{line}");
     }
 }
+
+#[test]
+fn a_used_invitation_is_void_once_keys_are_revoked_or_a_password_is_set() {
+    let world = World::new(&["alice"]);
+    let password = world.password_file("alice");
+    let password = ["--password-file", password.to_str().unwrap()];
+    let voids: [&[&str]; 3] = [
+        &["keys", "revoke", "alice", "--all"],
+        &["passwd", "alice", password[0], password[1], "--revoke-keys"],
+        &["passwd", "alice", password[0], password[1], "--keep-keys"],
+    ];
+    for void in voids {
+        let word = word(&invited(&world, &["invite", "alice"]));
+        let log_in = || world.xfer(&[&["login", &word][..], &password].concat());
+        log_in().succeeded();
+        user(&world, void).succeeded();
+        let line = log_in().refused(9);
+        assert!(line.contains("the invitation was used already"), "{void:?}: {line}");
+    }
+}

@@ -37,6 +37,9 @@ impl SqliteStore {
         self.write(|writer| {
             accounts::forget_sessions_by(writer, account, which)?;
             let id = account.0.cast_signed();
+            // A machine whose key is revoked can't use its invitation once more.
+            let sql = "DELETE FROM invitations WHERE account = ? AND used_by IS NOT NULL";
+            change(writer, sql, [id])?;
             match which {
                 Revoked::Key(key) => {
                     let sql = "DELETE FROM device_keys WHERE account = ? AND key = ?";

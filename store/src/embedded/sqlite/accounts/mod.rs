@@ -74,7 +74,13 @@ impl SqliteStore {
     /// # Errors
     /// If the database fails.
     pub fn set_password(&self, account: AccountId, password: &str) -> Result<(), StoreError> {
-        self.write(|writer| set_password(writer, account, password))
+        self.write(|writer| {
+            set_password(writer, account, password)?;
+            // An invitation would replace it again.
+            let sql = "DELETE FROM invitations WHERE account = ?";
+            change(writer, sql, [account.0.cast_signed()])?;
+            Ok(())
+        })
     }
 
     /// Sets whether an account takes passwords.
