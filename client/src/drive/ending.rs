@@ -87,7 +87,12 @@ impl Client {
             () = self.worn_out(patience) => {}
         }
         self.write_back().await;
-        self.lock().keep_due();
+        // As an attempt: its changes are noted on this machine's disk like any other.
+        let keep = |core: &mut Core| {
+            core.keep_due();
+            Ok(())
+        };
+        self.run(keep, |_: Result<(), Errno>| {});
         self.lock().begin_drain(Ending::LoggedOut);
         self.outgoing.notify_one();
         tokio::select! {

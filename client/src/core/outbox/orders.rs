@@ -43,10 +43,14 @@ impl Core {
     /// `EINVAL` if the node is not in a mailbox, `EEXIST` if it was sent, `EBUSY` if a program has it,
     /// or a file in it, open for writing; `EDQUOT` if the recipient's inbox is full: then it waits.
     pub(in crate::core) fn obey(&mut self, ino: Ino, order: Order) -> Result<(), Stop> {
-        let Some(draft) = self.outbox.drafts.get(ino) else {
-            let is_sent = self.node(ino)?.sent.is_some();
-            return Err(if is_sent { Errno::EEXIST } else { Errno::EINVAL }.into());
-        };
+        if !self.is_draft(ino) {
+            if self.node(ino)?.sent.is_some() {
+                return Err(Errno::EEXIST.into());
+            }
+            // A session that has just begun does not know those of earlier ones yet.
+            self.find_drafts()?;
+        }
+        let draft = self.outbox.drafts.get(ino).ok_or(Errno::EINVAL)?;
         let Location { name, .. } = draft.location.clone();
         let weight = self.weigh(ino, &name)?;
         if weight.is_written {
