@@ -22,7 +22,7 @@ use std::time::Instant;
 use xfer_protocol::limits::STATE_BYTES_MAX;
 use xfer_protocol::{Errno, Ino, Name};
 
-use super::quiet::Rest;
+use super::rest::Rest;
 use super::temporary::is_temporary;
 use crate::core::tree::HandleId;
 

@@ -1,14 +1,15 @@
 //! The outbox: complete files and directories in a mailbox are sent to its user.
 //!
 //! Reading order: [`mailboxes`] (the directories), [`drafts`] (unsent nodes and the reasons: plain
-//! data), [`temporary`] (names of incomplete files), [`quiet`] (how long they are left alone before they
-//! are sent), [`sending`], [`failures`] (how a file becomes
+//! data), [`temporary`] (names of incomplete files), [`rest`] and [`quiet`] (how long they are left alone
+//! before they are sent), [`sending`], [`failures`] (how a file becomes
 //! incomplete, and complete again), [`orders`] (of users), [`records`] (sent nodes), [`unsent`] (finding drafts and trying
 //! them again).
 
 mod mailboxes;
 mod drafts;
 mod temporary;
+mod rest;
 mod quiet;
 mod sending;
 mod failures;
@@ -29,7 +30,7 @@ pub use drafts::Unsents;
 pub use orders::Order;
 
 use drafts::{Drafts, InboxRoom};
-use quiet::Touches;
+use rest::Touches;
 
 /// The state of the outbox.
 #[derive(Debug)]

@@ -9,102 +9,16 @@
 //! **Invariant:** every change of a node that a program makes, and every close of a writing handle,
 //! counts as a touch of it while there are drafts.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use xfer_protocol::tree::{Action, STATE_XATTR};
 use xfer_protocol::{Ino, Name};
 
 use super::drafts::{Draft, Location, Unsent};
-use super::temporary::is_temporary;
+use super::rest::Rest;
 use crate::core::pause::Stop;
 use crate::core::state::Core;
 use crate::core::tree::HandleId;
-
-/// For how long a file must not have changed.
-const FILE_QUIET: Duration = Duration::from_secs(1);
-
-/// For how long nothing in a directory must have changed.
-const DIRECTORY_QUIET: Duration = Duration::from_secs(2);
-
-/// For how long a file must not have changed that may be some program's aid, and no result.
-const DOUBTFUL_QUIET: Duration = Duration::from_secs(10);
-
-/// What is at rest. This decides for how long, and what people read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::core) enum Rest {
-    /// A file.
-    File,
-    /// A directory, with all in it.
-    Directory,
-    /// A file whose name is one that tools give to incomplete files.
-    Temporary,
-    /// A file without data: programs make those to try whether they can write.
-    Empty,
-}
-
-impl Rest {
-    /// For how long nothing of it must have changed.
-    pub(in crate::core) fn quiet(self) -> Duration {
-        match self {
-            Rest::File => FILE_QUIET,
-            Rest::Directory => DIRECTORY_QUIET,
-            Rest::Temporary | Rest::Empty => DOUBTFUL_QUIET,
-        }
-    }
-
-    /// Whether it may be some program's aid, which is not worth sending.
-    pub(in crate::core) fn is_doubtful(self) -> bool {
-        matches!(self, Rest::Temporary | Rest::Empty)
-    }
-
-    /// The text that people read, and that a node is marked with.
-    pub(in crate::core) fn text(self) -> String {
-        let since = match self {
-            Rest::File | Rest::Directory => "",
-            Rest::Temporary => ", since its name looks temporary",
-            Rest::Empty => ", since it is empty",
-        };
-        let seconds = self.quiet().as_secs();
-        format!("{}{seconds} s without a change{since}", Rest::PREFIX)
-    }
-
-    /// Whether a mark says that a node was at rest.
-    pub(in crate::core) fn is_text(mark: &str) -> bool {
-        mark.starts_with(Rest::PREFIX)
-    }
-
-    const PREFIX: &'static str = "waiting: sent after ";
-}
-
-/// When nodes were last touched. Touches of more than [`DOUBTFUL_QUIET`] ago are forgotten.
-#[derive(Debug, Default)]
-pub(in crate::core) struct Touches {
-    newer: BTreeMap<Ino, Instant>,
-    /// Those of the time before `newer` was begun.
-    older: BTreeMap<Ino, Instant>,
-    begun: Option<Instant>,
-}
-
-impl Touches {
-    pub(super) fn note(&mut self, ino: Ino, now: Instant) {
-        let begun = *self.begun.get_or_insert(now);
-        if now.saturating_duration_since(begun) > DOUBTFUL_QUIET {
-            self.older = std::mem::take(&mut self.newer);
-            self.begun = Some(now);
-        }
-        self.newer.insert(ino, now);
-    }
-
-    /// When a node was last touched, if it was lately.
-    pub(super) fn last(&self, ino: Ino) -> Option<Instant> {
-        self.newer.get(&ino).or_else(|| self.older.get(&ino)).copied()
-    }
-
-    fn clear(&mut self) {
-        *self = Touches::default();
-    }
-}
 
 impl Core {
     /// Notes that a program changed something.
@@ -175,7 +89,7 @@ impl Core {
         }
     }
 
-    fn rest_until(&mut self, ino: Ino, rest: Rest, until: Instant) {
+    pub(super) fn rest_until(&mut self, ino: Ino, rest: Rest, until: Instant) {
         let Some(draft) = self.outbox.drafts.get_mut(ino) else { return };
         draft.why = Some(Unsent::AtRest(rest, until));
         self.outbox.rests_until(until);
@@ -234,13 +148,10 @@ impl Core {
 
     pub(super) fn rest_of(&self, ino: Ino) -> Result<Rest, Stop> {
         let node = self.node(ino)?;
-        let has_temporary_name = |name: &Name| is_temporary(name);
         let draft = self.outbox.drafts.get(ino);
         Ok(match node.file() {
             None => Rest::Directory,
-            Some(_) if draft.is_some_and(|draft| has_temporary_name(&draft.location.name)) => {
-                Rest::Temporary
-            }
+            Some(_) if draft.is_some_and(Draft::is_temporary) => Rest::Temporary,
             Some(data) if data.size == 0 => Rest::Empty,
             Some(_) => Rest::File,
         })

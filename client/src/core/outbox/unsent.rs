@@ -1,14 +1,13 @@
 //! Drafts over time: those of earlier sessions are found again, drafts are sent when they can be,
 //! and people are shown the rest.
 
-use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use xfer_protocol::tree::STATE_XATTR;
 use xfer_protocol::{Ino, Name};
 
-use super::drafts::{Location, Unsent, Unsents};
-use super::quiet::Rest;
+use super::drafts::{Draft, Location, Unsent, Unsents};
+use super::rest::Rest;
 use crate::core::pause::Stop;
 use crate::core::state::Core;
 
@@ -65,8 +64,8 @@ impl Core {
             self.note_draft(ino, place);
             let (rest, now) = (self.rest_of(ino)?, self.now.monotonic);
             match mark.map_or(Unsent::Left, |mark| Unsent::parse(&mark, rest, now)) {
-                Unsent::AtRest(..) => {
-                    self.rest(ino)?;
+                Unsent::AtRest(rest, until) => {
+                    self.rest_until(ino, rest, until);
                     if rest == Rest::Directory {
                         // It is marked, so changes in it must be noticed.
                         let members = self.weigh(ino, &name)?.members;
@@ -87,40 +86,43 @@ impl Core {
         Ok(())
     }
 
-    /// The drafts that can be sent now, ordered by user and size, the smallest first.
+    /// The drafts that can be sent now, in the order of [`Core::in_order`].
     pub(crate) fn unsent(&mut self) -> Vec<(Name, Ino)> {
-        let due = self.outbox.drafts.iter().filter(|(ino, draft)| {
-            self.outbox.drafts.is_due(*ino, draft, self.now.monotonic)
-                && self.handles.writers(*ino) == 0
+        let now = self.now.monotonic;
+        self.in_order(|ino, draft| self.outbox.drafts.is_due(ino, draft, now))
+    }
+
+    /// The drafts that have rested until now, in the order of [`Core::in_order`]. The others are looked at
+    /// when they have.
+    pub(crate) fn rested(&mut self) -> Vec<(Name, Ino)> {
+        let now = self.now.monotonic;
+        let rests = self.outbox.drafts.iter().filter_map(|(ino, draft)| match draft.why {
+            // One that is open for writing is looked at when it is closed.
+            Some(Unsent::AtRest(_, until)) if self.handles.writers(ino) == 0 => Some(until),
+            Some(_) | None => None,
         });
-        let due = due.map(|(ino, draft)| {
+        let next = rests.filter(|until| *until > now).min();
+        next.into_iter().for_each(|next| self.outbox.rests_until(next));
+        self.in_order(
+            |_, draft| matches!(draft.why, Some(Unsent::AtRest(_, until)) if until <= now),
+        )
+    }
+
+    /// Some of the drafts that no program has open for writing, ordered by user and size, the smallest
+    /// first.
+    fn in_order(&self, is_meant: impl Fn(Ino, &Draft) -> bool) -> Vec<(Name, Ino)> {
+        let meant = self
+            .outbox
+            .drafts
+            .iter()
+            .filter(|(ino, draft)| is_meant(*ino, draft) && self.handles.writers(*ino) == 0);
+        let meant = meant.map(|(ino, draft)| {
             let Location { to, name, .. } = &draft.location;
             (to.clone(), self.weigh(ino, name).ok().map(|weight| weight.room), ino)
         });
-        let mut due: Vec<_> = due.collect();
-        due.sort();
-        due.into_iter().map(|(to, _, ino)| (to, ino)).collect()
-    }
-
-    /// The drafts that have rested until now. The others are looked at when they have.
-    pub(crate) fn rested(&mut self) -> Vec<(Name, Ino)> {
-        let now = self.now.monotonic;
-        let mut at_rest = BTreeSet::new();
-        let mut next: Option<Instant> = None;
-        for (ino, draft) in self.outbox.drafts.iter() {
-            match draft.why {
-                Some(Unsent::AtRest(_, until)) if until <= now => drop(at_rest.insert(ino)),
-                // One that is open for writing is looked at when it is closed.
-                Some(Unsent::AtRest(_, until)) if self.handles.writers(ino) == 0 => {
-                    next = Some(next.map_or(until, |next| next.min(until)));
-                }
-                Some(_) | None => {}
-            }
-        }
-        next.into_iter().for_each(|next| self.outbox.rests_until(next));
-        let mut rested = self.unsent();
-        rested.retain(|(_, ino)| at_rest.contains(ino));
-        rested
+        let mut meant: Vec<_> = meant.collect();
+        meant.sort();
+        meant.into_iter().map(|(to, _, ino)| (to, ino)).collect()
     }
 
     /// Whether a program writes to a draft, or to a file in it.
