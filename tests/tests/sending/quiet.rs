@@ -221,6 +221,23 @@ fn a_directory_is_not_sent_while_a_program_works_in_it() {
 }
 
 #[test]
+fn a_directory_rests_from_the_last_close_of_a_file_in_it_on() {
+    let (_world, alice, bob) = alice_and_bob();
+    let album = alice.path("outbox/bob/album");
+    fs::create_dir(&album).unwrap();
+    let mut photo = File::create(album.join("photo")).unwrap();
+    photo.write_all(b"photo").unwrap();
+    // It is looked at when it would have rested, and again when the file is closed.
+    wait_for_state(&album, "writing");
+    drop(photo);
+    wait_until("the close to be noticed", PATIENCE, || state(&album) != "writing");
+    assert!(state(&album).starts_with(AT_REST), "{}", state(&album));
+    arrives(&bob, "inbox/alice/album/photo");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
 fn a_change_of_anything_in_a_directory_keeps_it_at_rest() {
     let (_world, alice, bob) = alice_and_bob();
     let touches: [fn(&Path, usize); 5] = [

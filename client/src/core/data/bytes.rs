@@ -143,7 +143,10 @@ impl Core {
                 self.replica.table.unpin(directory.ino);
                 self.replica.trim();
             }
-            Some(Handle::File(file)) if file.writable => self.session.lets_go |= self.is_let_go(),
+            Some(Handle::File(file)) if file.writable => {
+                self.note_closed(file.ino);
+                self.session.lets_go |= self.is_let_go();
+            }
             Some(Handle::File(_)) | None => {}
         }
     }

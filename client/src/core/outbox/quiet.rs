@@ -66,6 +66,13 @@ impl Core {
         self.outbox.drafts.synced.remove(&ino);
     }
 
+    /// Notes that a program closed a file that it could write to. What was synced of it stays so.
+    pub(in crate::core) fn note_closed(&mut self, ino: Ino) {
+        if !self.outbox.drafts.is_empty() {
+            self.outbox.touches.note(ino, self.now.monotonic);
+        }
+    }
+
     /// Notes that a program syncs an open file. If nothing of it changes from then on, its close sends
     /// it at once.
     pub fn note_synced(&mut self, handle: HandleId) {
