@@ -60,7 +60,10 @@ pub struct Login {
 pub async fn reach(target: &Target, mode: &TrustMode) -> Result<Contact, ConnectError> {
     let verification = match mode {
         TrustMode::Authorities(file) => Verification::Authorities(tls::read_authorities(file)?),
-        TrustMode::Ask | TrustMode::AcceptNew | TrustMode::Fingerprint(_) => Verification::See,
+        TrustMode::Ask
+        | TrustMode::AcceptNew
+        | TrustMode::Fingerprint(_)
+        | TrustMode::Vouched(_) => Verification::See,
     };
     let contact = || first_contact(target, verification.clone());
     let contact = though_busy(BUSY_MAX, contact).await;

@@ -2,11 +2,10 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use xfer_client::connect::{
-    Asker, DeviceKeys, Fingerprint, Identity, NoAnswer, Target, TrustMode, host_name,
+    Asker, DeviceKeys, Fingerprint, Identity, NoAnswer, TrustMode, host_name,
 };
 use xfer_protocol::invitation::Invitation;
 
@@ -16,7 +15,6 @@ use crate::command::config::PasswordSource;
 use crate::command::terminal::OnTerminal;
 use crate::command::{identity, password};
 use crate::process::exit::{Exit, Failure};
-use crate::reaching;
 
 /// The variable that holds an invitation, which would be seen by all among the arguments.
 const INVITATION: &str = "XFER_INVITATION";
@@ -50,7 +48,8 @@ pub(super) fn log_in(line: LoginLine) -> Result<(), Failure> {
             (reached, identity, None)
         }
         Some(invitation) => {
-            let reached = Reached::invited(&target, &invitation, line.server.known_hosts)?;
+            let mode = TrustMode::Vouched(Fingerprint::from(invitation.fingerprint));
+            let reached = Reached::trusting(&target, &mode, line.server.known_hosts)?;
             let password = password::obtain_new(&source, reached.peer.label())?;
             (reached, Identity::Invitation(invitation.code), Some(password))
         }
@@ -124,32 +123,6 @@ pub(super) fn log_out(line: LogoutLine) -> Result<(), Failure> {
         Failure::new(Exit::Other, line)
     })?;
     Ok(())
-}
-
-impl Reached {
-    /// The server of an invitation, which names its certificate. It is known from now on.
-    fn invited(
-        target: &Target,
-        invitation: &Invitation,
-        known_hosts: Option<PathBuf>,
-    ) -> Result<Reached, Failure> {
-        let fingerprint = Fingerprint::from(invitation.fingerprint);
-        let (known, endpoint) = (reaching::file(known_hosts.clone())?, target.endpoint());
-        let reached = Reached::trusting(target, &TrustMode::Fingerprint(fingerprint), known_hosts)?;
-        let place = known.path().display();
-        let unread = |error| Failure::usage(format!("known hosts file {place}: {error}"));
-        let there = known.lookup(&endpoint).map_err(unread)?;
-        if there.is_empty() {
-            known.add(&endpoint, fingerprint).map_err(unread)?;
-        } else if there.iter().all(|known| known.fingerprint != fingerprint) {
-            let line = format!(
-                "the invitation names another certificate of {endpoint} than {place}; if the server has \
-                 a new one, remove its line there, then log in again"
-            );
-            return Err(Failure::new(Exit::Key, line));
-        }
-        Ok(reached)
-    }
 }
 
 /// The account, and the invitation after the `#`, if there is one.

@@ -187,10 +187,7 @@ fn an_invitation_takes_no_other_word_for_the_server_and_does_not_replace_a_known
     let other = format!("{} {zeros}\n", world.server.address);
     fs::write(&known_hosts, &other).unwrap();
     let line = log_in(&[]).refused(8);
-    assert!(
-        line.contains("names another certificate") && line.contains("remove its line"),
-        "{line}"
-    );
+    assert!(line.contains("has changed: it was") && line.contains("delete that line"), "{line}");
     assert_eq!(fs::read_to_string(&known_hosts).unwrap(), other);
     fs::remove_file(&known_hosts).unwrap();
     log_in(&[]).succeeded();

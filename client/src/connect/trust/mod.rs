@@ -23,6 +23,9 @@ pub enum TrustMode {
     AcceptNew,
     /// Exactly this certificate. Known hosts are neither read nor written.
     Fingerprint(Fingerprint),
+    /// Its known certificate, which must be this one. If none is known, this one becomes known: an
+    /// invitation has named it.
+    Vouched(Fingerprint),
     /// A certificate for its name, signed by one of the authorities in this file.
     Authorities(PathBuf),
 }
@@ -128,15 +131,22 @@ impl TrustPolicy {
         match &self.mode {
             // The authorities' signature was verified in the handshake.
             TrustMode::Authorities(_) => Ok(()),
-            TrustMode::Fingerprint(expected) if *expected == shown => Ok(()),
-            TrustMode::Fingerprint(expected) => Err(TrustError::NotAsAsked {
-                endpoint: endpoint.to_owned(),
-                expected: *expected,
-                shown,
-            }),
-            TrustMode::AcceptNew if self.is_known(endpoint, shown)? => Ok(()),
-            TrustMode::AcceptNew => self.remember(endpoint, shown),
-            TrustMode::Ask if self.is_known(endpoint, shown)? => Ok(()),
+            TrustMode::Fingerprint(expected) | TrustMode::Vouched(expected)
+                if *expected != shown =>
+            {
+                Err(TrustError::NotAsAsked {
+                    endpoint: endpoint.to_owned(),
+                    expected: *expected,
+                    shown,
+                })
+            }
+            TrustMode::Fingerprint(_) => Ok(()),
+            TrustMode::AcceptNew | TrustMode::Vouched(_) | TrustMode::Ask
+                if self.is_known(endpoint, shown)? =>
+            {
+                Ok(())
+            }
+            TrustMode::AcceptNew | TrustMode::Vouched(_) => self.remember(endpoint, shown),
             TrustMode::Ask => {
                 agree(endpoint, shown, asker)?;
                 self.remember(endpoint, shown)
@@ -270,7 +280,8 @@ mod tests {
 
     #[test]
     fn a_changed_key_is_refused_in_every_mode_that_knows_hosts() {
-        for mode in [TrustMode::Ask, TrustMode::AcceptNew] {
+        let vouched = TrustMode::Vouched(Fingerprint::of(b"new"));
+        for mode in [TrustMode::Ask, TrustMode::AcceptNew, vouched] {
             let case = case(mode);
             case.policy.known_hosts.add("h:1", Fingerprint::of(b"old")).unwrap();
             let (refused, asked) = case.decide(b"new", &["yes\n"]);
@@ -290,6 +301,18 @@ mod tests {
         let (accepted, asked) = case.decide(b"key", &[]);
         assert!(accepted.is_ok() && asked == 0);
         assert!(matches!(case.decide(b"other", &[]).0, Err(TrustError::Changed { .. })));
+    }
+
+    #[test]
+    fn a_certificate_that_is_vouched_for_is_exact_and_remembered_without_asking() {
+        let case = case(TrustMode::Vouched(Fingerprint::of(b"key")));
+        assert!(matches!(case.decide(b"other", &[]).0, Err(TrustError::NotAsAsked { .. })));
+        assert!(!case.policy.known_hosts.path().exists());
+        for _ in 0..2 {
+            let (accepted, asked) = case.decide(b"key", &[]);
+            assert!(accepted.is_ok() && asked == 0);
+        }
+        assert_eq!(case.policy.known_hosts.lookup("h:1").unwrap().len(), 1);
     }
 
     #[test]
