@@ -6,12 +6,12 @@ use xfer_protocol::Timestamp;
 use xfer_protocol::message::{DeviceKey, PublicKey};
 use xfer_protocol::shown::shown;
 
-use super::login::println_or_fail;
 use super::{Reached, target};
 use crate::command::cli::KeysLine;
 use crate::command::config::PasswordSource;
 use crate::command::identity;
-use crate::process::exit::{Exit, Failure};
+use crate::process::exit::Failure;
+use crate::process::output::{print_json, print_line};
 
 /// A key as it is listed for programs.
 #[derive(Serialize)]
@@ -51,16 +51,12 @@ fn key_of(identity: &Identity) -> Option<PublicKey> {
 
 fn list(keys: &[DeviceKey], own: Option<PublicKey>, json: bool) -> Result<(), Failure> {
     if json {
-        let listed: Vec<_> = keys.iter().map(|known| listed(known, own)).collect();
-        let text = serde_json::to_string_pretty(&listed);
-        return println_or_fail(
-            &text.map_err(|error| Failure::new(Exit::Other, error.to_string()))?,
-        );
+        return print_json(&keys.iter().map(|known| listed(known, own)).collect::<Vec<_>>());
     }
     if keys.is_empty() {
-        return println_or_fail("no machine logs in to this account by a key");
+        return print_line("no machine logs in to this account by a key");
     }
-    keys.iter().try_for_each(|known| println_or_fail(&row(known, own)))
+    keys.iter().try_for_each(|known| print_line(&row(known, own)))
 }
 
 fn row(known: &DeviceKey, own: Option<PublicKey>) -> String {

@@ -15,6 +15,7 @@ use crate::command::config::PasswordSource;
 use crate::command::terminal::OnTerminal;
 use crate::command::{identity, password};
 use crate::process::exit::{Exit, Failure};
+use crate::process::output::print_line;
 
 /// The variable that holds an invitation, which would be seen by all among the arguments.
 const INVITATION: &str = "XFER_INVITATION";
@@ -67,7 +68,7 @@ pub(super) fn log_in(line: LoginLine) -> Result<(), Failure> {
             return Err(error.into());
         }
     }
-    println_or_fail(&format!(
+    print_line(&format!(
         "this machine logs in to {account} by a key from now on; mount it with: xfer-mount {name} \
          MOUNTPOINT; or at each login: xfer mount --at-login {name} MOUNTPOINT"
     ))
@@ -141,12 +142,6 @@ fn unkept(keys: &DeviceKeys, account: &str, error: &io::Error) -> Failure {
     let path = keys.path(account);
     let line = format!("the key can't be kept in {}: {error}; then log in again", path.display());
     Failure::new(Exit::Other, line)
-}
-
-/// Writes a line to standard output.
-pub(super) fn println_or_fail(line: &str) -> Result<(), Failure> {
-    io::Write::write_all(&mut io::stdout(), format!("{line}\n").as_bytes())
-        .map_err(|error| Failure::new(Exit::Other, format!("can't write the output: {error}")))
 }
 
 #[cfg(test)]

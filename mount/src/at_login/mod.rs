@@ -8,7 +8,7 @@ mod systemd;
 mod unit;
 
 use std::fs;
-use std::io::{self, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use xfer_client::connect::TrustMode;
@@ -20,6 +20,7 @@ use crate::command::mounting::{LoginFlags, MountingLine};
 use crate::command::{identity, options, password};
 use crate::mountpoint::{self, mountinfo, permission};
 use crate::process::exit::{Exit, Failure};
+use crate::process::output::print_line;
 use crate::{control, reaching, run};
 use systemd::Start;
 use unit::Unit;
@@ -71,7 +72,7 @@ fn add(mut line: MountLine) -> Result<(), Failure> {
     write(&directory, &name, &unit.text())?;
     systemd::enable(&name)?;
     let started = if is_there { None } else { Some(systemd::start(&name)) };
-    say(&format!("{account} is mounted at {} at each login from now on", place.display()))?;
+    print_line(&format!("{account} is mounted at {} at each login from now on", place.display()))?;
     tell(started, &name, &place)
 }
 
@@ -115,12 +116,14 @@ fn check_questions(config: &Config, account: &str) -> Result<(), Failure> {
 /// Says what came of the start, and how to have the mount before a login.
 fn tell(started: Option<Start>, name: &str, place: &Path) -> Result<(), Failure> {
     match started {
-        None => say("it is mounted already; the unit has effect from the next login on")?,
-        Some(Start::Done) => say("it is mounted")?,
+        None => print_line("it is mounted already; the unit has effect from the next login on")?,
+        Some(Start::Done) => print_line("it is mounted")?,
         Some(Start::UnderWay) => {
-            say("the server can't be reached now; it is mounted as soon as it can be")?
+            print_line("the server can't be reached now; it is mounted as soon as it can be")?
         }
-        Some(Start::Nobody) => say("none of your systemd runs here, so it is not mounted yet")?,
+        Some(Start::Nobody) => {
+            print_line("none of your systemd runs here, so it is not mounted yet")?
+        }
         Some(Start::Failed) => {
             let line = format!(
                 "{}: not mounted now; why, says: journalctl --user --unit {name}",
@@ -131,7 +134,7 @@ fn tell(started: Option<Start>, name: &str, place: &Path) -> Result<(), Failure>
     }
     match is_lingering() {
         true => Ok(()),
-        false => say(
+        false => print_line(
             "to have it from the start of the machine on, before a login: loginctl enable-linger",
         ),
     }
@@ -165,7 +168,7 @@ fn remove(place: &Path) -> Result<(), Failure> {
     match is_mounted(&resolved) {
         true => {
             let place = resolved.display();
-            say(&format!(
+            print_line(&format!(
                 "{place} stays mounted until it is unmounted or you log out: xfer unmount {place}"
             ))
         }
@@ -193,7 +196,7 @@ fn show() -> Result<(), Failure> {
         lines.push(format!("{account}  {}  {mounted}{enabled}", place.display()));
     }
     lines.sort();
-    lines.iter().try_for_each(|line| say(line))
+    lines.iter().try_for_each(|line| print_line(line))
 }
 
 /// The command that mounts in the foreground, with all paths absolute.
@@ -265,12 +268,4 @@ fn is_mounted(place: &Path) -> bool {
 
 fn refused(path: &Path, why: &str) -> Failure {
     Failure::new(Exit::Other, format!("{}: {why}", path.display()))
-}
-
-/// Writes a line to standard output.
-fn say(line: &str) -> Result<(), Failure> {
-    let line = format!("{}\n", xfer_protocol::shown::Shown(line));
-    io::stdout()
-        .write_all(line.as_bytes())
-        .map_err(|error| Failure::new(Exit::Other, format!("standard output: {error}")))
 }

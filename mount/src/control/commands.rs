@@ -5,18 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use xfer_client::offline::Left;
-use xfer_protocol::shown::{Shown, shown_json};
+use xfer_protocol::shown::Shown;
 
 use super::call::Call;
 use super::{Ask, Status, directory, find, leaving, show, unserved};
 use crate::command::cli::XferCommand;
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
+use crate::process::output::{print, print_json};
 use crate::rescue;
 use crate::{account, at_login, files};
 
@@ -166,20 +166,4 @@ fn wait_until_gone(mountpoint: &Path) -> Result<(), Failure> {
         "{path}: everything is durable, but the mount is still there; try: fusermount3 -u {path}"
     );
     Err(Failure::new(Exit::Other, line))
-}
-
-fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value);
-    let text = text.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
-    print(&format!("{}\n", shown_json(&text)))
-}
-
-/// A reader that closes the pipe early (`xfer status | head`) is not an error.
-fn print(text: &str) -> Result<(), Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Other, format!("standard output: {error}")))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
 }

@@ -234,7 +234,7 @@ fn list_outbox(line: BoxLine) -> Result<(), Failure> {
     let mut output = Output::new();
     let mut listed = Vec::new();
     for_each_below(&opened, "outbox", |to, path, meta| {
-        let state = attribute(&opened, path, meta, "user.xfer.state").unwrap_or_default();
+        let state = attribute(&opened, path, meta, Order::ATTRIBUTE).unwrap_or_default();
         if line.json {
             let (to, state) = (to.to_string_lossy().into_owned(), State::parse(&state));
             listed.push(Outgoing { to, listed: Listed::new(path, meta), state });

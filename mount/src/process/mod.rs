@@ -5,5 +5,6 @@ pub mod signals;
 pub mod sleep;
 pub mod report;
 pub mod notify;
+pub mod output;
 pub mod syslog;
 pub mod exit;
