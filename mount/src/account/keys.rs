@@ -7,9 +7,9 @@ use xfer_protocol::message::{DeviceKey, PublicKey};
 use xfer_protocol::shown::shown;
 
 use super::{Reached, target};
-use crate::command::cli::KeysLine;
 use crate::command::config::PasswordSource;
 use crate::command::identity;
+use crate::command::xfer_line::KeysLine;
 use crate::process::exit::Failure;
 use crate::process::output::{print_json, print_line};
 

@@ -10,9 +10,9 @@ use xfer_client::connect::{
 use xfer_protocol::invitation::Invitation;
 
 use super::{Reached, device_keys, target};
-use crate::command::cli::{LoginLine, LogoutLine};
 use crate::command::config::PasswordSource;
 use crate::command::terminal::OnTerminal;
+use crate::command::xfer_line::{LoginLine, LogoutLine};
 use crate::command::{identity, password};
 use crate::process::exit::{Exit, Failure};
 use crate::process::output::print_line;

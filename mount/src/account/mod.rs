@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use tokio::runtime::{Builder, Runtime};
 use xfer_client::connect::{DeviceKeys, Peer, Target, TrustMode};
 
-use crate::command::cli::{AccountCommand, ServerLine};
+use crate::command::cli::ServerLine;
 use crate::command::config::trust_mode;
+use crate::command::xfer_line::AccountCommand;
 use crate::process::exit::{Exit, Failure};
 use crate::reaching::reach;
 

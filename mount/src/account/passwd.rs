@@ -4,9 +4,9 @@ use xfer_client::connect::{Asker, Identity};
 use xfer_protocol::message::KeysThen;
 
 use super::{Reached, target};
-use crate::command::cli::PasswdLine;
 use crate::command::config::PasswordSource;
 use crate::command::terminal::OnTerminal;
+use crate::command::xfer_line::PasswdLine;
 use crate::command::{identity, password};
 use crate::process::exit::Failure;
 

@@ -3,7 +3,8 @@
 
 use std::process::ExitCode;
 
-use xfer_mount::command::cli::{self, XferLine};
+use xfer_mount::command::cli;
+use xfer_mount::command::xfer_line::XferLine;
 use xfer_mount::control;
 
 fn main() -> ExitCode {

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    use crate::command::cli::{XferCommand, XferLine};
+    use crate::command::xfer_line::{XferCommand, XferLine};
 
     fn parse(arguments: &[&str]) -> Option<MountingLine> {
         let line = XferLine::try_parse_from(["xfer", "mount"].iter().chain(arguments)).ok()?;

@@ -13,7 +13,7 @@ use xfer_protocol::shown::Shown;
 
 use super::call::Call;
 use super::{Ask, Status, directory, find, leaving, show, unserved};
-use crate::command::cli::XferCommand;
+use crate::command::xfer_line::XferCommand;
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
 use crate::process::output::{print, print_json};

@@ -8,7 +8,7 @@ use xfer_protocol::shown::Shown;
 
 use super::item::Contents;
 use super::{Rescue, Rescues, applying, text};
-use crate::command::cli::RescueCommand;
+use crate::command::xfer_line::RescueCommand;
 use crate::process::exit::{Exit, Failure};
 
 /// Runs a command, and returns the text for standard output. `find_mount` finds where an account,

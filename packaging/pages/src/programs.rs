@@ -2,8 +2,9 @@
 
 use clap::builder::StyledStr;
 use clap::{Arg, Command, CommandFactory};
-use xfer_mount::command::cli::{MountLine, XferLine};
+use xfer_mount::command::cli::MountLine;
 use xfer_mount::command::helper::HelperLine;
+use xfer_mount::command::xfer_line::XferLine;
 
 /// The document that describes the words of `-o`.
 pub const MOUNTING: &str = include_str!("../../../docs/MOUNTING.md");
