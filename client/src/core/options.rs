@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use xfer_protocol::message::{Silence, Terms};
+use xfer_protocol::tree::Node;
 
 /// The owner that nodes show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +17,16 @@ pub enum Owners {
     },
     /// The stored owner.
     Stored,
+}
+
+impl Owners {
+    /// The numbers of the user and the group that a node shows.
+    pub fn of(self, node: &Node) -> (u32, u32) {
+        match self {
+            Owners::Mounter { uid, gid } => (uid, gid),
+            Owners::Stored => (node.uid, node.gid),
+        }
+    }
 }
 
 /// The settings that a client is started with.

@@ -15,9 +15,6 @@ pub(super) const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// The preferred I/O size reported to programs, in bytes.
 const IO_BYTES: u32 = 128 << 10;
 
-/// The size that a directory reports for each of its entries, in bytes.
-const ENTRY_BYTES: u64 = 32;
-
 /// How owners and permissions are shown to programs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
@@ -29,13 +26,10 @@ pub(super) struct View {
 
 /// The attributes of a node, as `stat` shows them.
 pub(super) fn attr(ino: Ino, node: &Node, view: View) -> FileAttr {
-    let (uid, gid) = match view.owners {
-        Owners::Mounter { uid, gid } => (uid, gid),
-        Owners::Stored => (node.uid, node.gid),
-    };
+    let (uid, gid) = view.owners.of(node);
     FileAttr {
         ino: INodeNo(ino.0),
-        size: size(&node.kind),
+        size: node.size(),
         blocks: node.sectors(),
         atime: node.atime.into(),
         mtime: node.mtime.into(),
@@ -99,15 +93,6 @@ pub(super) fn file_type(kind: &Kind) -> FileType {
 /// Converts an errno to fuser's.
 pub(super) fn errno(errno: Errno) -> fuser::Errno {
     fuser::Errno::from_i32(errno.number())
-}
-
-fn size(kind: &Kind) -> u64 {
-    match kind {
-        Kind::File(data) => data.size,
-        Kind::Directory { entries, .. } => entries.saturating_mul(ENTRY_BYTES),
-        Kind::Symlink { target } => target.len() as u64,
-        Kind::Special(_) => 0,
-    }
 }
 
 fn rdev(kind: &Kind) -> u32 {

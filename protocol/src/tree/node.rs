@@ -210,6 +210,17 @@ impl Node {
         }
     }
 
+    /// The size that programs are shown, in bytes (`st_size`): a directory's grows with its entries.
+    pub fn size(&self) -> u64 {
+        const ENTRY_SHOWN_BYTES: u64 = 32;
+        match &self.kind {
+            Kind::File(data) => data.size,
+            Kind::Directory { entries, .. } => entries.saturating_mul(ENTRY_SHOWN_BYTES),
+            Kind::Symlink { target } => target.len() as u64,
+            Kind::Special(_) => 0,
+        }
+    }
+
     /// The bytes that it adds to its tree's [`Usage`].
     pub fn charge(&self) -> u64 {
         self.sectors() * SECTOR_BYTES + self.xattrs.bytes()

@@ -11,9 +11,6 @@ use xfer_protocol::limits::SECTOR_BYTES;
 use xfer_protocol::tree::{self, Node, SpecialKind};
 use xfer_protocol::{Ino, Timestamp};
 
-/// The size that a directory shows for each of its entries, in bytes, as on a mount.
-const ENTRY_BYTES: u64 = 32;
-
 /// The kind of a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
@@ -54,21 +51,16 @@ impl Meta {
 
     /// That of a node of a session.
     pub(super) fn of_node(ino: Ino, node: &Node, owners: Owners) -> Meta {
-        let (uid, gid) = match owners {
-            Owners::Mounter { uid, gid } => (uid, gid),
-            Owners::Stored => (node.uid, node.gid),
-        };
-        let (kind, size) = match &node.kind {
-            tree::Kind::File(data) => (Kind::File, data.size),
-            tree::Kind::Directory { entries, .. } => (Kind::Directory, entries * ENTRY_BYTES),
-            tree::Kind::Symlink { target } => {
-                (Kind::Symlink(OsString::from_vec(target.to_vec())), target.len() as u64)
-            }
-            tree::Kind::Special(SpecialKind::Fifo) => (Kind::Pipe, 0),
-            tree::Kind::Special(SpecialKind::Socket) => (Kind::Socket, 0),
+        let (uid, gid) = owners.of(node);
+        let kind = match &node.kind {
+            tree::Kind::File(_) => Kind::File,
+            tree::Kind::Directory { .. } => Kind::Directory,
+            tree::Kind::Symlink { target } => Kind::Symlink(OsString::from_vec(target.to_vec())),
+            tree::Kind::Special(SpecialKind::Fifo) => Kind::Pipe,
+            tree::Kind::Special(SpecialKind::Socket) => Kind::Socket,
             tree::Kind::Special(
                 SpecialKind::CharDevice { .. } | SpecialKind::BlockDevice { .. },
-            ) => (Kind::Device, 0),
+            ) => Kind::Device,
         };
         Meta {
             kind,
@@ -76,7 +68,7 @@ impl Meta {
             uid,
             gid,
             links: node.nlink.into(),
-            size,
+            size: node.size(),
             allocated: node.sectors() * SECTOR_BYTES,
             inode: ino.0,
             mtime: node.mtime,
