@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::opening::Opened;
 use super::pattern::{expand, last_name};
-use super::place::{Place, absolute, one_account};
+use super::place::{Place, absolute};
 use super::report::{Report, words};
 use super::staging::{Key, is_in_mailbox, put_in_place};
 use super::tree::{Changes, Kind, Meta, Removed, Tree};
@@ -68,9 +68,7 @@ fn sources_and_destination(
 
 /// Copies files and directories. The server shares their data.
 pub(super) fn cp(line: CpLine) -> Result<(), Failure> {
-    let places = Place::parse_all(&line.places)?;
-    let Some(account) = one_account(&places)? else { return Ok(()) };
-    let opened = Opened::open(&account, line.access)?;
+    let (places, opened) = Opened::of(&line.places, line.access)?;
     let (tree, report) = (&*opened.tree, &*opened.report);
     let done = sources_and_destination(&opened, &places, "copy").map(|(found, destination)| {
         for (from, meta) in found {
@@ -192,9 +190,7 @@ pub(super) fn clear(tree: &dyn Tree, path: &Path) -> Result<(), Errno> {
 
 /// Moves files and directories.
 pub(super) fn mv(line: MvLine) -> Result<(), Failure> {
-    let places = Place::parse_all(&line.places)?;
-    let Some(account) = one_account(&places)? else { return Ok(()) };
-    let opened = Opened::open(&account, line.access)?;
+    let (places, opened) = Opened::of(&line.places, line.access)?;
     let done = sources_and_destination(&opened, &places, "move").map(|(found, destination)| {
         for (from, _) in found {
             let to = destination.path(&from);
@@ -212,9 +208,7 @@ pub(super) fn mv(line: MvLine) -> Result<(), Failure> {
 
 /// Removes files and directories.
 pub(super) fn rm(line: RmLine) -> Result<(), Failure> {
-    let places = Place::parse_all(&line.places)?;
-    let Some(account) = one_account(&places)? else { return Ok(()) };
-    let opened = Opened::open(&account, line.access)?;
+    let (places, opened) = Opened::of(&line.places, line.access)?;
     let (tree, report) = (&*opened.tree, &*opened.report);
     let is_there = |place: &&Place| !line.force || !is_missing(tree, place);
     let places: Vec<_> = places.iter().filter(is_there).cloned().collect();
@@ -258,10 +252,8 @@ pub(super) fn remove(tree: &dyn Tree, report: &Report, path: &Path, meta: Meta) 
 
 /// Makes directories.
 pub(super) fn mkdir(line: MkdirLine) -> Result<(), Failure> {
-    let places = Place::parse_all(&line.places)?;
-    let Some(account) = one_account(&places)? else { return Ok(()) };
     let mode = 0o777 & !umask();
-    let opened = Opened::open(&account, line.access)?;
+    let (places, opened) = Opened::of(&line.places, line.access)?;
     for place in &places {
         let made = match line.parents {
             true => make_with_parents(&*opened.tree, &place.path, mode),

@@ -8,7 +8,7 @@ use xfer_protocol::size;
 
 use super::opening::Opened;
 use super::pattern::expand;
-use super::place::{Place, absolute, one_account};
+use super::place::absolute;
 use super::show::{Listed, Output, moment, moment_for_people, permissions, word};
 use super::tree::{Changes, Kind, Meta};
 use crate::command::file_lines::{LsLine, StatLine};
@@ -16,9 +16,7 @@ use crate::process::exit::Failure;
 
 /// Lists files and directories.
 pub(super) fn ls(line: LsLine) -> Result<(), Failure> {
-    let places = Place::parse_all(&line.places)?;
-    let Some(account) = one_account(&places)? else { return Ok(()) };
-    let opened = Opened::open(&account, line.access)?;
+    let (places, opened) = Opened::of(&line.places, line.access)?;
     let found = expand(&*opened.tree, &places, "list", &opened.report);
     let style = Style { long: line.long, all: line.all, recursive: line.recursive };
     let mut output = Output::new();
@@ -132,9 +130,7 @@ fn json(opened: &Opened, found: Vec<(PathBuf, Meta)>, style: &Style, output: &mu
 
 /// Shows everything about files and directories.
 pub(super) fn stat(line: StatLine) -> Result<(), Failure> {
-    let places = Place::parse_all(&line.places)?;
-    let Some(account) = one_account(&places)? else { return Ok(()) };
-    let opened = Opened::open(&account, line.access)?;
+    let (places, opened) = Opened::of(&line.places, line.access)?;
     let found = expand(&*opened.tree, &places, "show", &opened.report);
     let mut output = Output::new();
     match line.json {

@@ -1,6 +1,7 @@
 //! Which way leads to a tree, and taking leave of it: through a mount of this user on this machine, if
 //! there is one, or else by a session that lasts as long as the command.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use xfer_client::files::Files;
 use xfer_protocol::message::Silence;
 use xfer_protocol::shown::Shown;
 
+use super::place::Place;
 use super::report::Report;
 use super::tree::{Changes, Mounted, Session, Tree};
 use crate::beginning::{Beginning, note_session};
@@ -71,6 +73,20 @@ impl Opened {
             }
             None => by_session(account, label, access),
         }
+    }
+
+    /// Opens the tree that all of these places are in.
+    ///
+    /// # Errors
+    /// As [`Place::parse_all`] and [`Opened::open`].
+    pub(super) fn of(
+        texts: &[OsString],
+        access: AccessLine,
+    ) -> Result<(Vec<Place>, Opened), Failure> {
+        let places = Place::parse_all(texts)?;
+        let first = places.first().ok_or_else(|| Failure::usage("nothing is given"))?;
+        let opened = Opened::open(&first.account, access)?;
+        Ok((places, opened))
     }
 
     /// Takes leave of the tree, with all changes on the server's disk.

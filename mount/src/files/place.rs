@@ -88,22 +88,16 @@ impl Place {
             };
             places.push(place);
         }
-        one_account(places.iter())?;
+        must_be_of_one_account(&places)?;
         Ok(places)
     }
 }
 
-/// The account of all places; `None` if there are none.
-///
-/// # Errors
-/// If they are of several accounts.
-pub(super) fn one_account<'a>(
-    places: impl IntoIterator<Item = &'a Place>,
-) -> Result<Option<Target>, Failure> {
-    let mut places = places.into_iter();
-    let Some(first) = places.next() else { return Ok(None) };
-    match places.find(|place| place.account != first.account) {
-        None => Ok(Some(first.account.clone())),
+/// Refuses places in trees of several accounts.
+fn must_be_of_one_account(places: &[Place]) -> Result<(), Failure> {
+    let Some(first) = places.first() else { return Ok(()) };
+    match places.iter().find(|place| place.account != first.account) {
+        None => Ok(()),
         Some(other) => Err(Failure::usage(format!(
             "{} and {} are two accounts; one command works on one",
             first.account, other.account

@@ -10,7 +10,7 @@ use xfer_protocol::size;
 
 use super::opening::Opened;
 use super::pattern::expand;
-use super::place::{Place, absolute, one_account};
+use super::place::absolute;
 use super::show::Output;
 use super::tree::{Changes, Source};
 use crate::command::file_lines::{CatLine, HeadLine};
@@ -22,9 +22,7 @@ const FIRST_BYTES: usize = 16 << 10;
 /// Prints files.
 pub(super) fn cat(line: CatLine) -> Result<(), Failure> {
     let range = line.range.as_deref().map_or(Ok(0..u64::MAX), parse_range)?;
-    let places = Place::parse_all(&line.places)?;
-    let Some(account) = one_account(&places)? else { return Ok(()) };
-    let opened = Opened::open(&account, line.access)?;
+    let (places, opened) = Opened::of(&line.places, line.access)?;
     let mut output = Output::new();
     for (path, _) in expand(&*opened.tree, &places, "read", &opened.report) {
         let printed = opened.tree.open(&path).and_then(|file| print(&*file, &range, &mut output));
@@ -45,9 +43,7 @@ pub(super) fn head(line: HeadLine) -> Result<(), Failure> {
             Failure::usage(format!("-c: '{}' is not a size; write it like 64KiB", shown(text)))
         })?),
     };
-    let places = Place::parse_all(&line.places)?;
-    let Some(account) = one_account(&places)? else { return Ok(()) };
-    let opened = Opened::open(&account, line.access)?;
+    let (places, opened) = Opened::of(&line.places, line.access)?;
     let mut output = Output::new();
     let found = expand(&*opened.tree, &places, "read", &opened.report);
     for (number, (path, _)) in found.iter().enumerate() {

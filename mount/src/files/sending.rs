@@ -192,9 +192,7 @@ pub(super) fn outbox(line: OutboxLine) -> Result<(), Failure> {
 }
 
 fn order(line: OrderLine, order: Order) -> Result<(), Failure> {
-    let places = Place::parse_all(&line.places)?;
-    let Some(first) = places.first() else { return Ok(()) };
-    let opened = Opened::open(&first.account, line.access)?;
+    let (places, opened) = Opened::of(&line.places, line.access)?;
     let verb = match order {
         Order::Send => "send",
         Order::Cancel => "hold",

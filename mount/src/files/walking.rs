@@ -9,7 +9,7 @@ use xfer_protocol::size;
 
 use super::opening::Opened;
 use super::pattern::{NamePattern, expand, last_name};
-use super::place::{Place, absolute, one_account};
+use super::place::absolute;
 use super::report::Report;
 use super::show::{Listed, Output, PathText};
 use super::tree::{Changes, Kind, Meta, Tree};
@@ -20,9 +20,7 @@ use crate::process::exit::Failure;
 pub(super) fn find(line: FindLine) -> Result<(), Failure> {
     let pattern = line.name.as_deref().map(NamePattern::parse).transpose();
     let pattern = pattern.map_err(|why| Failure::usage(format!("--name: {why}")))?;
-    let places = Place::parse_all(&line.places)?;
-    let Some(account) = one_account(&places)? else { return Ok(()) };
-    let opened = Opened::open(&account, line.access)?;
+    let (places, opened) = Opened::of(&line.places, line.access)?;
     let is_meant = |path: &Path, meta: &Meta| {
         let is_kind = match line.kind.as_deref() {
             Some("f") => meta.is_file(),
@@ -109,9 +107,7 @@ struct Used {
 
 /// Measures files and directories.
 pub(super) fn du(line: DuLine) -> Result<(), Failure> {
-    let places = Place::parse_all(&line.places)?;
-    let Some(account) = one_account(&places)? else { return Ok(()) };
-    let opened = Opened::open(&account, line.access)?;
+    let (places, opened) = Opened::of(&line.places, line.access)?;
     let mut sums = Vec::new();
     // As in du(1), a node with several names counts once.
     let mut counted = BTreeSet::new();

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::super::opening::Opened;
 use super::super::pattern::{expand, last_name};
-use super::super::place::{Either, Place, absolute, one_account};
+use super::super::place::{Either, absolute};
 use super::super::reading::print;
 use super::super::show::Output;
 use super::super::tree::{Changes, Kind, Meta, errno, times};
@@ -38,9 +38,7 @@ pub(in super::super) fn get(mut line: GetLine) -> Result<(), Failure> {
         true => line.places.pop().unwrap_or_default(),
         false => ".".into(),
     };
-    let places = Place::parse_all(&line.places)?;
-    let Some(account) = one_account(&places)? else { return Ok(()) };
-    let opened = Opened::open(&account, line.transfer.access)?;
+    let (places, opened) = Opened::of(&line.places, line.transfer.access)?;
     let found = expand(&*opened.tree, &places, "read", &opened.report);
     let transfer =
         Transfer::new(&*opened.tree, &opened.report, &opened.label, line.transfer.checksum);
