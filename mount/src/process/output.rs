@@ -25,7 +25,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 /// Prints one line, in which control characters are escaped.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_line(line: &str) -> Result<(), Failure> {
     print(&format!("{}\n", Shown(line)))
 }
@@ -33,7 +33,7 @@ pub fn print_line(line: &str) -> Result<(), Failure> {
 /// Prints a value for programs.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value);
     let text = text.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
