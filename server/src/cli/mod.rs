@@ -21,7 +21,7 @@ use crate::program::exit::{Exit, Failure};
 use crate::program::rights;
 use crate::program::serve::{self, CertificateFiles};
 use crate::program::store_location::StoreLocation;
-use settings::Read;
+use settings::{Read, Unread};
 
 mod accounts;
 mod invite;
@@ -293,8 +293,8 @@ pub fn main() -> ExitCode {
 fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     let read = match Read::arguments(arguments) {
         Ok(read) => read,
-        Err(Ok(error)) => return explain(&error),
-        Err(Err(failure)) => return Err(failure),
+        Err(Unread::Line(error)) => return explain(&error),
+        Err(Unread::Settings(failure)) => return Err(failure),
     };
     if matches!(&read.cli.command, Command::Run(run) if run.print_config) {
         return print_line(read.shown().trim_end());

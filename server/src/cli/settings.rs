@@ -25,6 +25,14 @@ const FILE_VARIABLE: &str = "XFER_CONFIG";
 /// Options that are no settings, since each is meant for one command.
 const NO_SETTINGS: [&str; 4] = ["accept-older-database", "print-config", "help", "version"];
 
+/// Why a command line can't be read.
+pub(super) enum Unread {
+    /// It is wrong, or asks for help.
+    Line(clap::Error),
+    /// The settings that go with it are wrong.
+    Settings(Failure),
+}
+
 /// What a command line says, together with the settings.
 pub(super) struct Read {
     pub(super) cli: Cli,
@@ -36,20 +44,16 @@ impl Read {
     /// Reads a command line, and the settings that go with it.
     ///
     /// # Errors
-    /// clap's own, for the command line; or a line about the file.
-    pub(super) fn arguments(
-        arguments: impl Iterator<Item = OsString>,
-    ) -> Result<Read, Result<clap::Error, Failure>> {
+    /// If either is wrong. A command line that is wrong is named first, and help is given whatever is in
+    /// the file.
+    pub(super) fn arguments(arguments: impl Iterator<Item = OsString>) -> Result<Read, Unread> {
         let arguments: Vec<OsString> = arguments.collect();
-        let file = SettingsFile::read(&place(&arguments)).map_err(Err)?;
-        let matches = file.applied().try_get_matches_from(&arguments).map_err(|error| {
-            // What is not wrong without the file is wrong in the file.
-            match Cli::command().try_get_matches_from(&arguments) {
-                Ok(_) => Err(file.wrong(&complaint(&error))),
-                Err(_) => Ok(error),
-            }
-        })?;
-        let cli = Cli::from_arg_matches(&matches).map_err(Ok)?;
+        Cli::command().try_get_matches_from(&arguments).map_err(Unread::Line)?;
+        let file = SettingsFile::read(&place(&arguments)).map_err(Unread::Settings)?;
+        let matches = file.applied().try_get_matches_from(&arguments);
+        let wrong = |error| Unread::Settings(file.wrong(&complaint(&error)));
+        let matches = matches.map_err(wrong)?;
+        let cli = Cli::from_arg_matches(&matches).map_err(Unread::Line)?;
         Ok(Read { cli, matches, file })
     }
 

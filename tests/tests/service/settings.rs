@@ -118,6 +118,11 @@ fn a_file_that_is_wrong_is_refused_by_a_line_that_says_where_and_why() {
     let file = machine.file("silence = 5");
     let line = machine.run(Some(&file), &["run", "--silence=2"]).refused(USAGE);
     assert!(!line.contains("mend the file"), "{line}");
+    // Nor does a wrong file keep anybody from help.
+    let file = machine.file("port = 1");
+    for arguments in [&["--help"][..], &["run", "--help"], &["--version"]] {
+        machine.run(Some(&file), arguments).succeeded();
+    }
     // Without a file, nothing is missed.
     machine.run(None, &["run", "--print-config"]).succeeded();
 }
