@@ -59,8 +59,7 @@ impl Core {
         }
     }
 
-    /// Notes that a program touched a node. What was synced of it before does not make it complete any
-    /// more.
+    /// Notes that a program touched a node. A sync before that no longer says that it is complete.
     pub(in crate::core) fn touch(&mut self, ino: Ino) {
         self.outbox.touches.note(ino, self.now.monotonic);
         self.outbox.drafts.synced.remove(&ino);

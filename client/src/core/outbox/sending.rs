@@ -77,7 +77,7 @@ impl Core {
                 | Unsent::Left
                 | Unsent::Cancelled,
             ) => self.mark(ino),
-            // It was not changed since. While it was open for writing, nobody looked at it.
+            // It has not changed since. While it was open for writing, the drive did not look at it.
             Some(Unsent::AtRest(_, until)) => {
                 self.outbox.rests_until(until.max(self.now.monotonic));
                 Ok(())
