@@ -46,6 +46,9 @@ pub const XATTRS_LISTED_BYTES_MAX: u64 = 1 << 10;
 /// The longest value of the attribute that says why a file was not sent, in bytes.
 pub const STATE_BYTES_MAX: usize = 160;
 
+/// The longest note to something that is sent, in bytes.
+pub const NOTE_BYTES_MAX: usize = 1000;
+
 /// The most items (files, directories, links) that one sent directory may hold.
 pub const DELIVERY_ITEMS_MAX: usize = 65_536;
 

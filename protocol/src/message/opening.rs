@@ -10,7 +10,7 @@ use crate::tree::{Quota, Room, Usage};
 use crate::{Epoch, IdRange, Ino, Name, Seq, SessionId, Timestamp};
 
 /// The version of the protocol that this crate speaks.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 /// The protocol's name in TLS (ALPN), so that neither side can be tricked into another protocol.
 pub const ALPN: &[u8] = b"xfer/1";

@@ -25,7 +25,10 @@ mod table;
 pub use extents::Extents;
 pub use file::FileData;
 pub use kind::{Kind, SpecialKind};
-pub use node::{Node, Quota, STATE_XATTR, Usage, XattrMap, Xattrs};
+pub use node::{
+    ARRIVED_NOTE_XATTR, NOTE_XATTR, Node, Quota, STATE_XATTR, Usage, XattrMap, Xattrs,
+    is_for_programs, is_note,
+};
 pub use op::{Action, FallocateMode, Op, Owner, RenameMode, XattrMode};
 pub use room::{Limit, Room};
 pub use rows::{

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::file::FileData;
 use super::kind::Kind;
-use crate::limits::{BLOCK_BYTES, ENTRY_BYTES, SECTOR_BYTES, XATTRS_LISTED_BYTES_MAX};
+use crate::limits::{
+    BLOCK_BYTES, ENTRY_BYTES, NOTE_BYTES_MAX, SECTOR_BYTES, XATTRS_LISTED_BYTES_MAX,
+};
 use crate::{ContentId, DeliveryId, Ino, Timestamp};
 
 const SET_UID: u16 = 0o4000;
@@ -44,6 +46,26 @@ pub struct Node {
 /// The attribute that says why something in a mailbox was not sent (yet). It is short and not
 /// charged, so that it can be set even when the quota is full.
 pub const STATE_XATTR: &[u8] = b"user.xfer.state";
+
+/// The attribute with the sender's note, which goes along when the node is sent: up to
+/// [`NOTE_BYTES_MAX`] bytes of text, in lines.
+pub const NOTE_XATTR: &[u8] = b"user.xfer.note";
+
+/// The attribute of an arrival with the note that came along. It has another name, so that a note does
+/// not go along when its recipient sends on what arrived.
+pub const ARRIVED_NOTE_XATTR: &[u8] = b"user.xfer.from.note";
+
+/// Whether a program may set an attribute of this name: those in `user.`, except xfer's own. Of these it
+/// may set the note to what it sends.
+pub fn is_for_programs(name: &[u8]) -> bool {
+    name == NOTE_XATTR || (name.starts_with(b"user.") && !name.starts_with(b"user.xfer."))
+}
+
+/// Whether a value can be a note.
+pub fn is_note(value: &[u8]) -> bool {
+    let is_text = |text: &str| !text.contains(|c: char| c.is_control() && c != '\n');
+    (1..=NOTE_BYTES_MAX).contains(&value.len()) && std::str::from_utf8(value).is_ok_and(is_text)
+}
 
 /// The extended attributes of a node. (The order of variants is part of the stored format.)
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Extents, Kind, Node, Quota, Usage, Xattrs};
+use super::{Extents, Kind, Node, Quota, Usage, Xattrs, is_for_programs};
 use crate::limits::BLOCK_BYTES;
 use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
 
@@ -166,6 +166,11 @@ pub enum ItemKind {
         /// The path that it points to.
         target: bytes::Bytes,
     },
+    /// Another name of an item, which has all else.
+    Link {
+        /// The index in [`Delivery::items`] of that item: an earlier one, and no directory.
+        item: u32,
+    },
 }
 
 impl Delivery {
@@ -182,7 +187,7 @@ impl Item {
         let own = match &self.kind {
             ItemKind::File { size, extents, .. } => extents.blocks(*size) * BLOCK_BYTES,
             ItemKind::Symlink { target } => target.len() as u64,
-            ItemKind::Directory => 0,
+            ItemKind::Directory | ItemKind::Link { .. } => 0,
         };
         own + described(&self.name, &self.xattrs)
     }
@@ -200,11 +205,6 @@ impl Item {
         };
         own + described(name, &node.xattrs)
     }
-
-    /// Whether an attribute travels: those in `user.`, except xfer's own.
-    pub fn takes_along(name: &[u8]) -> bool {
-        name.starts_with(b"user.") && !name.starts_with(b"user.xfer.")
-    }
 }
 
 /// The bytes of a name and of the attributes that travel; of all attributes, if they were left out.
@@ -212,7 +212,7 @@ fn described(name: &Name, xattrs: &Xattrs) -> u64 {
     let xattrs = match xattrs {
         Xattrs::None => 0,
         Xattrs::All(map) => {
-            let along = map.iter().filter(|(name, _)| Item::takes_along(name));
+            let along = map.iter().filter(|(name, _)| is_for_programs(name));
             along.map(|(name, value)| name.len() + value.len()).sum::<usize>() as u64
         }
         Xattrs::LeftOut { bytes } => *bytes,

@@ -1,12 +1,15 @@
 //! Sending between two trees that share a storage: complete, by sharing contents, and with no later
 //! change of one side visible to the other.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proptest::prelude::*;
-use xfer_protocol::limits::{DELIVERY_ITEMS_MAX, STATE_BYTES_MAX};
+use xfer_protocol::limits::{BLOCK_BYTES, DELIVERY_ITEMS_MAX, NOTE_BYTES_MAX, STATE_BYTES_MAX};
 use xfer_protocol::tree::{
-    Action, FallocateMode, Kind, Loaded, PlanError, Quota, RenameMode, Rows, STATE_XATTR, Table,
-    XattrMode, Xattrs, plan,
+    ARRIVED_NOTE_XATTR, Action, FallocateMode, Item, ItemKind, Kind, Loaded, NOTE_XATTR, PlanError,
+    Quota, RenameMode, Rows, STATE_XATTR, Table, XattrMode, Xattrs, is_for_programs, plan,
 };
 use xfer_protocol::{ContentId, DeliveryId, Errno, Ino, Name, Seq};
 
@@ -89,10 +92,11 @@ fn as_received(sent: &Snapshot) -> Snapshot {
         seen.mode &= 0o777;
         seen.uid = OWNER.uid;
     }
-    // Several names of one node at the sender's become separate files at the recipient's.
-    for (path, seen) in &mut received {
-        seen.same_as = path.clone();
-        seen.nlink = if seen.kind == "directory" { seen.nlink } else { 1 };
+    // Names that are not sent don't count at the recipient's.
+    let mut names = BTreeMap::new();
+    received.values().for_each(|seen| *names.entry(seen.same_as.clone()).or_insert(0) += 1);
+    for seen in received.values_mut().filter(|seen| seen.kind != "directory") {
+        seen.nlink = names[&seen.same_as];
     }
     received
 }
@@ -379,6 +383,67 @@ fn only_attributes_of_users_travel() {
 }
 
 #[test]
+fn a_note_goes_along_once_and_is_that_of_the_sender_at_the_recipients() {
+    let (mut post, ino) = Post::with_file(b"hello");
+    let set = |value: &[u8]| Action::SetXattr {
+        ino,
+        name: Bytes::from_static(NOTE_XATTR),
+        value: Bytes::copy_from_slice(value),
+        mode: XattrMode::Either,
+    };
+    let longest = vec![b'x'; NOTE_BYTES_MAX];
+    for wrong in [&b""[..], b"\x1b[2J", b"a\0", b"\xff", &[&longest[..], b"x"].concat()] {
+        assert_eq!(post.alice.apply(set(wrong), &[]), Err(Errno::EINVAL), "{wrong:?}");
+    }
+    let note = "für dich\nund morgen".as_bytes();
+    for taken in [&longest[..], note] {
+        post.alice.must(set(taken));
+    }
+    let id = post.send("a").unwrap();
+    let received = post.accept(id, "a").unwrap();
+    let xattrs = post.bob.node(received).xattrs.all().unwrap();
+    assert_eq!(xattrs.get(ARRIVED_NOTE_XATTR).map(|note| &note[..]), Some(note));
+    assert!(!xattrs.contains_key(NOTE_XATTR));
+    // So it does not go along when it is sent on.
+    assert!(!is_for_programs(ARRIVED_NOTE_XATTR));
+}
+
+#[test]
+fn names_of_one_file_in_a_sent_directory_are_names_of_one_file_at_the_recipients() {
+    let mut post = Post::new();
+    let [album, inner, file, other] = [(); 4].map(|()| Ino(post.alice.id()));
+    let (mailbox, mode, owner) = (post.mailbox, 0o700, OWNER);
+    let make = |parent, text, ino| Action::Mkdir { parent, name: name(text), ino, mode, owner };
+    post.alice.must(make(mailbox, "album", album));
+    post.alice.must(make(album, "inner", inner));
+    for (text, ino) in [("one", file), ("other", other)] {
+        let (parent, name) = (album, name(text));
+        post.alice.must(Action::Create { parent, name, ino, mode: 0o644, owner });
+        post.alice.apply(write(ino, 0, 5, post.alice.id()), b"hello").unwrap();
+    }
+    post.alice.must(Action::Link { ino: file, parent: inner, name: name("two") });
+    post.alice.must(Action::Link { ino: other, parent: Ino::ROOT, name: name("elsewhere") });
+    let id = post.send("album").unwrap();
+    let sent = post.bob.storage.borrow().posted[&id].1.clone();
+    // Its data counts once.
+    let data = |item: &&Item| matches!(item.kind, ItemKind::File { .. });
+    assert_eq!((sent.items.len(), sent.items.iter().filter(data).count()), (5, 2));
+    assert!(sent.bytes() < 2 * BLOCK_BYTES + 100, "{}", sent.bytes());
+    // All its names were sent, so it is a record as a whole; the other one can still be changed elsewhere.
+    assert_eq!(post.alice.node(file).sent, Some(id));
+    assert_eq!(post.alice.node(other).sent, None);
+
+    let first = post.accept(id, "album").unwrap();
+    assert_eq!(post.audit(), Ok(()));
+    let received = post.bob.snapshot(post.inbox);
+    assert_eq!(received["/album/one"].same_as, received["/album/inner/two"].same_as);
+    assert_eq!((received["/album/one"].nlink, received["/album/other"].nlink), (2, 1));
+    let one = post.bob.table.children(first).unwrap()[1].1;
+    post.bob.apply(write(one, 0, 5, post.bob.id()), b"world").unwrap();
+    assert_eq!(post.bob.snapshot(post.inbox)["/album/inner/two"].bytes, b"world");
+}
+
+#[test]
 fn a_mailbox_takes_files_and_directories_but_no_links_or_devices() {
     let (mut post, ino) = Post::with_file(b"hello");
     let (parent, owner, mode) = (post.mailbox, OWNER, 0o755);
@@ -435,6 +500,17 @@ fn a_delivery_that_no_rules_made_is_refused() {
     };
     assert_eq!(accept(&|_| {}), Err(Errno::EINVAL), "numbers beyond all numbers");
     assert_eq!(accept(&|delivery| delivery.items.clear()), Err(Errno::EIO));
+    for item in [0, 1, 7] {
+        let to_itself = |delivery: &mut xfer_protocol::tree::Delivery| {
+            delivery.items[0].kind = ItemKind::Link { item };
+        };
+        assert_eq!(accept(&to_itself), Err(Errno::EIO));
+    }
+    let with_a_note = |delivery: &mut xfer_protocol::tree::Delivery| {
+        let note = (Bytes::from_static(NOTE_XATTR), Bytes::from_static(b"\x1b"));
+        delivery.items[0].xattrs = Xattrs::of(Arc::new([note].into()));
+    };
+    assert_eq!(accept(&with_a_note), Err(Errno::EIO));
     let attribute = || [("trusted.x".into(), "1".into())].into_iter().collect();
     let with_attribute = |delivery: &mut xfer_protocol::tree::Delivery| {
         delivery.items[0].xattrs = Xattrs::of(std::sync::Arc::new(attribute()));

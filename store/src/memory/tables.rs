@@ -188,6 +188,6 @@ impl Tables {
 pub(super) fn content(item: &Item) -> Option<ContentId> {
     match &item.kind {
         ItemKind::File { content, .. } => *content,
-        ItemKind::Directory | ItemKind::Symlink { .. } => None,
+        ItemKind::Directory | ItemKind::Symlink { .. } | ItemKind::Link { .. } => None,
     }
 }

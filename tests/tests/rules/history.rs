@@ -79,7 +79,7 @@ impl Post {
         let items = self.0.values().flat_map(|posted| &posted.delivery.items);
         items.filter_map(|item| match item.kind {
             ItemKind::File { content, .. } => content,
-            ItemKind::Directory | ItemKind::Symlink { .. } => None,
+            ItemKind::Directory | ItemKind::Symlink { .. } | ItemKind::Link { .. } => None,
         })
     }
 }

@@ -91,6 +91,8 @@ pub struct Parcel {
 
 #[derive(Debug)]
 struct Packed {
+    /// The sender's number of the node, of which several names may be sent.
+    of: Ino,
     what: What,
     mode: u16,
     mtime: Timestamp,
@@ -168,7 +170,8 @@ impl Model {
             Action::Send { to, name, from, delivery } => {
                 let mailbox = self.entry(Ino::OUTBOX, to).ok_or(Errno::ENOENT)?;
                 let ino = self.entry(mailbox, name).ok_or(Errno::ENOENT)?;
-                let thing = self.pack(time, ino, *delivery, true).ok_or(Errno::EPERM)?;
+                let thing = self.pack(ino).ok_or(Errno::EPERM)?;
+                self.make_records(time, &thing, *delivery);
                 return Ok(Some(Arc::new(Parcel { from: from.clone(), sent: time, thing })));
             }
             Action::Accept { parent, name, first, owner, .. } => {
@@ -572,37 +575,44 @@ impl Model {
         Ok(true)
     }
 
-    /// Takes a snapshot of a node and everything in it, and turns them into records.
-    fn pack(&mut self, time: Timestamp, ino: Ino, id: DeliveryId, is_root: bool) -> Option<Packed> {
-        let alone = self.links(ino) == 1 || self.is_directory(ino) || is_root;
-        let thing = self.things.get_mut(&ino).expect("it has a name");
+    /// Takes a snapshot of a node and everything in it.
+    fn pack(&self, ino: Ino) -> Option<Packed> {
+        let thing = &self.things[&ino];
+        if let What::Special(_) = thing.what {
+            return None;
+        }
         let travels = |(name, _): &(&Bytes, &Bytes)| {
             name.starts_with(b"user.") && !name.starts_with(b"user.xfer.")
         };
         let xattrs = thing.xattrs.iter().filter(travels);
         let mut packed = Packed {
+            of: ino,
             what: thing.what.clone(),
             mode: thing.mode & 0o777,
             mtime: thing.mtime,
             xattrs: xattrs.map(|(name, value)| (name.clone(), value.clone())).collect(),
             inside: Vec::new(),
         };
-        match &thing.what {
-            What::Special(_) => return None,
-            What::File(_) | What::Directory { .. } | What::Symlink(_) => {}
-        }
-        if alone {
-            thing.xattrs.remove(STATE_XATTR);
-            thing.sent = Some(id);
-            thing.ctime = time;
-        }
-        if let What::Directory { entries, .. } = &packed.what {
+        if let What::Directory { entries, .. } = &thing.what {
             for (name, ino) in entries {
-                let inside = self.pack(time, *ino, id, false);
-                packed.inside.extend(inside.map(|inside| (name.clone(), inside)));
+                packed.inside.extend(self.pack(*ino).map(|inside| (name.clone(), inside)));
             }
         }
         Some(packed)
+    }
+
+    /// Turns what was sent into records, but for files that have names elsewhere.
+    fn make_records(&mut self, time: Timestamp, packed: &Packed, id: DeliveryId) {
+        let mut names = BTreeMap::new();
+        packed.count_names(&mut names);
+        for (ino, sent) in names {
+            if ino == packed.of || self.is_directory(ino) || self.links(ino) == sent {
+                let thing = self.things.get_mut(&ino).expect("it was packed");
+                thing.xattrs.remove(STATE_XATTR);
+                thing.sent = Some(id);
+                thing.ctime = time;
+            }
+        }
     }
 
     fn unpack(
@@ -616,8 +626,8 @@ impl Model {
         if self.must_be_place(parent)? != Part::Ordinary {
             return Err(Errno::EPERM);
         }
-        let mut next = first;
-        self.place(time, &parcel.thing, (parent, name), &mut next, owner)?;
+        let mut made = Made { next: first, nodes: BTreeMap::new() };
+        self.place(time, &parcel.thing, (parent, name), &mut made, owner)?;
         let xattrs = &mut self.thing_mut(first)?.xattrs;
         let from = parcel.from.as_bytes().to_vec();
         xattrs.insert(Bytes::from_static(b"user.xfer.from"), from.into());
@@ -630,10 +640,17 @@ impl Model {
         time: Timestamp,
         packed: &Packed,
         (parent, name): (Ino, &Name),
-        next: &mut Ino,
+        made: &mut Made,
         owner: Owner,
     ) -> Done {
-        let ino = std::mem::replace(next, Ino(next.0 + 1));
+        let ino = made.next;
+        made.next = Ino(ino.0 + 1);
+        if let Some(first) = made.nodes.get(&packed.of) {
+            self.set_entry(time, parent, name, Some(*first));
+            self.thing_mut(*first)?.ctime = time;
+            return Ok(());
+        }
+        made.nodes.insert(packed.of, ino);
         let what = match &packed.what {
             What::Directory { .. } => What::Directory { parent, entries: BTreeMap::new() },
             What::File(_) | What::Symlink(_) | What::Special(_) => packed.what.clone(),
@@ -642,11 +659,25 @@ impl Model {
         thing.xattrs = packed.xattrs.clone();
         self.enter_new(parent, name, ino, thing)?;
         for (name, inside) in &packed.inside {
-            self.place(time, inside, (ino, name), next, owner)?;
+            self.place(time, inside, (ino, name), made, owner)?;
         }
         let thing = self.thing_mut(ino)?;
         (thing.atime, thing.mtime) = (packed.mtime, packed.mtime);
         Ok(())
+    }
+}
+
+/// What an arrival has made so far.
+struct Made {
+    next: Ino,
+    /// The numbers of nodes, by those that the sender has for them.
+    nodes: BTreeMap<Ino, Ino>,
+}
+
+impl Packed {
+    fn count_names(&self, names: &mut BTreeMap<Ino, u32>) {
+        *names.entry(self.of).or_default() += 1;
+        self.inside.iter().for_each(|(_, inside)| inside.count_names(names));
     }
 }
 

@@ -8,6 +8,8 @@
 //!
 //! **Invariant:** an attempt sends last, when all of the draft is loaded and its room is reserved.
 
+use std::collections::BTreeSet;
+
 use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
 use xfer_protocol::tree::{Action, Item};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
@@ -249,14 +251,19 @@ impl Core {
         let (mut room, mut is_written) = (InboxRoom::default(), false);
         let (mut torn, mut members) = (Vec::new(), Vec::new());
         let mut waiting = vec![(name.clone(), ino)];
-        let mut missing = Vec::new();
+        let (mut missing, mut linked) = (Vec::new(), BTreeSet::new());
         while let Some((name, ino)) = waiting.pop() {
             let node = self.node(ino)?;
             room.items += 1;
-            members.push(ino);
             if room.items as usize > DELIVERY_ITEMS_MAX {
                 return Err(Errno::EDQUOT.into());
             }
+            // Another name of what is sent already takes along nothing else.
+            if !node.is_directory() && node.nlink > 1 && !linked.insert(ino) {
+                room.bytes += name.as_bytes().len() as u64;
+                continue;
+            }
+            members.push(ino);
             match self.all_xattrs(ino) {
                 Err(Stop::Pause(Pause::Rows(needs))) if missing.len() < LOADED_AT_ONCE => {
                     missing.extend(needs)

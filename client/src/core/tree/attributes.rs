@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use xfer_protocol::limits::BLOCK_BYTES;
 use xfer_protocol::message::DeliveryState;
-use xfer_protocol::tree::{Action, Loaded, Rows, STATE_XATTR, XattrMode};
+use xfer_protocol::tree::{Action, Loaded, Rows, STATE_XATTR, XattrMode, is_for_programs};
 use xfer_protocol::{ContentId, Errno, Ino, Timestamp};
 
 use super::names::Found;
@@ -141,7 +141,7 @@ impl Core {
     }
 
     /// Sets an extended attribute. Programs can set `user.*` only, and of those not `user.xfer.*`, except
-    /// to give an [`Order`] for a draft.
+    /// the note to what they send, and to give an [`Order`] for a draft.
     pub fn set_xattr(
         &mut self,
         ino: Ino,
@@ -207,8 +207,7 @@ impl Core {
 fn must_be_settable(name: &[u8]) -> Result<(), Errno> {
     must_be_attribute(name)?;
     // `cp -a` and `mv` skip attributes that are refused with this error, and copy everything else.
-    let settable = name.starts_with(b"user.") && !name.starts_with(b"user.xfer.");
-    if settable { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+    if is_for_programs(name) { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
 }
 
 /// Refuses a name without a namespace, and a namespace without a name, as Linux does.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::staging::Staging;
-use super::super::{Action, Need, PlanError, STATE_XATTR, XattrMode, Xattrs};
+use super::super::{Action, NOTE_XATTR, Need, PlanError, STATE_XATTR, XattrMode, Xattrs, is_note};
 use super::data;
 use crate::limits::{
     STATE_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX, XATTRS_BYTES_MAX,
@@ -54,6 +54,9 @@ pub(super) fn set_xattr(
     }
     // It is not charged, so that it can report a full quota; so its size is bounded.
     if name == STATE_XATTR && value.len() > STATE_BYTES_MAX {
+        return Err(Errno::EINVAL.into());
+    }
+    if name == NOTE_XATTR && !is_note(value) {
         return Err(Errno::EINVAL.into());
     }
     let node = d.node_mut(ino)?;

@@ -3,19 +3,21 @@
 //! **Invariant:** no op touches two trees. Sending takes a snapshot with shared contents; accepting
 //! makes new nodes from the snapshot.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::super::staging::Staging;
 use super::super::{
-    Delivery, DeliveryEffect, Extents, FileData, Item, ItemKind, Kind, Need, Node, Owner,
-    PlanError, STATE_XATTR, XattrMap, Xattrs,
+    ARRIVED_NOTE_XATTR, Delivery, DeliveryEffect, Extents, FileData, Item, ItemKind, Kind,
+    NOTE_XATTR, Need, Node, Owner, PlanError, STATE_XATTR, XattrMap, Xattrs, is_for_programs,
+    is_note,
 };
-use super::create::{enter_new, must_be_target, new_node};
+use super::create::{self, enter_new, must_be_target, new_node};
 use super::{MailZone, Place, post};
 use crate::limits::{DELIVERY_ITEMS_MAX, FILE_BYTES_MAX};
-use crate::{ContentId, DeliveryId, Errno, Ino, Name};
+use crate::{ContentId, DeliveryId, Errno, Ino, Name, Timestamp};
 
 /// The node to send, with its sender and recipient.
 pub(super) struct Letter<'a> {
@@ -25,6 +27,14 @@ pub(super) struct Letter<'a> {
     pub(super) id: DeliveryId,
 }
 
+/// A node with several names, of which some are sent.
+struct Linked {
+    /// The item of the first name.
+    item: u32,
+    /// The names that are sent.
+    names: u32,
+}
+
 pub(super) fn send(d: &mut Staging<'_>, letter: Letter<'_>) -> Result<(), PlanError> {
     let time = d.time;
     let mailbox = d.entry(Ino::OUTBOX, letter.to)?.ok_or(Errno::ENOENT)?;
@@ -32,36 +42,42 @@ pub(super) fn send(d: &mut Staging<'_>, letter: Letter<'_>) -> Result<(), PlanEr
     let mut items: Vec<Item> = Vec::new();
     // Items to visit, with the index of their directory. Parents come before children.
     let mut waiting = vec![(0u32, letter.name.clone(), root)];
+    let mut linked: BTreeMap<Ino, Linked> = BTreeMap::new();
     while let Some((parent, name, ino)) = waiting.pop() {
         let node = d.node(ino)?;
-        let Some(kind) = item_kind(&node) else {
+        let Some(mut kind) = item_kind(&node) else {
             if ino == root {
                 return Err(Errno::EPERM.into());
             }
             continue;
         };
+        let place = items.len() as u32;
         // Check before asking for the entries, which may be far more than should ever be loaded.
         let count = (items.len() as u64 + 1).saturating_add(node.entries());
         if count > DELIVERY_ITEMS_MAX as u64 {
             return Err(Errno::EDQUOT.into());
         }
+        let mut xattrs = travelling(&node.xattrs).ok_or(PlanError::Need(Need::Attributes(ino)))?;
+        if !node.is_directory() && node.nlink > 1 {
+            let linked = linked.entry(ino).or_insert(Linked { item: place, names: 0 });
+            linked.names += 1;
+            if linked.item != place {
+                (kind, xattrs) = (ItemKind::Link { item: linked.item }, Xattrs::None);
+            }
+        }
         if node.is_directory() {
-            let place = items.len() as u32;
             waiting
                 .extend(d.children(ino)?.into_iter().rev().map(|(name, ino)| (place, name, ino)));
         }
-        items.push(Item {
-            parent,
-            name,
-            kind,
-            mode: node.mode & 0o777,
-            mtime: node.mtime,
-            xattrs: travelling(&node.xattrs).ok_or(PlanError::Need(Need::Attributes(ino)))?,
-        });
-        // A file in a sent directory that has names elsewhere stays writable there, and so here.
-        let is_alone = node.is_directory() || node.nlink == 1;
+        items.push(Item { parent, name, kind, mode: node.mode & 0o777, mtime: node.mtime, xattrs });
         seal(d, ino)?;
-        if ino == root || is_alone {
+        if ino == root || node.is_directory() || node.nlink == 1 {
+            make_record(d, ino, letter.id)?;
+        }
+    }
+    // A file in a sent directory that has names elsewhere stays writable there, and so here.
+    for (ino, linked) in linked {
+        if ino != root && d.node(ino)?.nlink == linked.names {
             make_record(d, ino, letter.id)?;
         }
     }
@@ -85,6 +101,13 @@ pub(super) fn revise(d: &mut Staging<'_>, ino: Ino) -> Result<(), PlanError> {
     Ok(())
 }
 
+/// What an item of a delivery makes.
+enum Made {
+    New(Node),
+    /// Another name of a node.
+    Named(Ino),
+}
+
 pub(super) fn accept(
     d: &mut Staging<'_>,
     id: DeliveryId,
@@ -106,13 +129,14 @@ pub(super) fn accept(
             0 => place,
             _ => (parent_of(&delivery, index, first)?, &item.name),
         };
-        let mut node = new_node(kind_of(item, parent), item.mode & 0o777, owner, time);
-        node.atime = item.mtime;
-        node.mtime = item.mtime;
-        node.xattrs = item.xattrs.clone();
-        if index == 0 {
-            mark_origin(&mut node, &delivery);
-        }
+        let mut node = match made_by(item, parent, first, owner, time) {
+            Made::New(node) => node,
+            Made::Named(ino) => {
+                create::link(d, ino, (parent, name))?;
+                continue;
+            }
+        };
+        mark_origin(&mut node, (index == 0).then_some(&*delivery));
         let is_directory = node.is_directory();
         enter_new(d, (parent, name), ino, node)?;
         if is_directory {
@@ -121,7 +145,9 @@ pub(super) fn accept(
     }
     // Adding children changed the times of the directories that arrived; set them again.
     for (index, item) in delivery.items.iter().enumerate() {
-        d.node_mut(Ino(first.0 + index as u64))?.mtime = item.mtime;
+        if matches!(item.kind, ItemKind::Directory) {
+            d.node_mut(Ino(first.0 + index as u64))?.mtime = item.mtime;
+        }
     }
     contents(&delivery.items).for_each(|content| d.refer(content, -1));
     d.deliver(DeliveryEffect::Accepted(id));
@@ -138,7 +164,7 @@ pub(super) fn decline(d: &mut Staging<'_>, id: DeliveryId) -> Result<(), PlanErr
 fn contents(items: &[Item]) -> impl Iterator<Item = ContentId> {
     items.iter().filter_map(|item| match &item.kind {
         ItemKind::File { content, .. } => *content,
-        ItemKind::Directory | ItemKind::Symlink { .. } => None,
+        ItemKind::Directory | ItemKind::Symlink { .. } | ItemKind::Link { .. } => None,
     })
 }
 
@@ -156,8 +182,9 @@ fn item_kind(node: &Node) -> Option<ItemKind> {
     }
 }
 
-fn kind_of(item: &Item, parent: Ino) -> Kind {
-    match &item.kind {
+/// The node that an item makes, or the number of the one that it gives another name.
+fn made_by(item: &Item, parent: Ino, first: Ino, owner: Owner, time: Timestamp) -> Made {
+    let kind = match &item.kind {
         ItemKind::File { size, content, extents } => Kind::File(FileData {
             size: *size,
             content: *content,
@@ -166,15 +193,21 @@ fn kind_of(item: &Item, parent: Ino) -> Kind {
         }),
         ItemKind::Directory => Kind::empty_directory(parent),
         ItemKind::Symlink { target } => Kind::Symlink { target: target.clone() },
-    }
+        ItemKind::Link { item } => return Made::Named(Ino(first.0 + u64::from(*item))),
+    };
+    let mut node = new_node(kind, item.mode & 0o777, owner, time);
+    node.atime = item.mtime;
+    node.mtime = item.mtime;
+    node.xattrs = item.xattrs.clone();
+    Made::New(node)
 }
 
-/// The attributes that travel: those in `user.` except xfer's own. `None` if they are not loaded.
+/// The attributes that travel: those that programs set. `None` if they are not loaded.
 fn travelling(xattrs: &Xattrs) -> Option<Xattrs> {
     let kept: XattrMap = xattrs
         .all()?
         .iter()
-        .filter(|(name, _)| Item::takes_along(name))
+        .filter(|(name, _)| is_for_programs(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     Some(Xattrs::of(Arc::new(kept)))
@@ -204,22 +237,29 @@ fn make_record(d: &mut Staging<'_>, ino: Ino, id: DeliveryId) -> Result<(), Plan
 
 /// Refuses a delivery that no rules could have made: the server is not trusted.
 fn must_be_sound(delivery: &Delivery) -> Result<(), Errno> {
-    let sound = |item: &Item| {
-        let kind = match &item.kind {
-            ItemKind::File { size, content, extents } => {
-                *size <= FILE_BYTES_MAX && (content.is_some() || extents.blocks(*size) == 0)
-            }
-            ItemKind::Directory => true,
-            ItemKind::Symlink { target } => must_be_target(target).is_ok(),
-        };
-        kind && travelling(&item.xattrs).as_ref() == Some(&item.xattrs)
+    let items = &delivery.items;
+    let is_each = items.iter().enumerate().all(|(index, item)| is_sound(item, &items[..index]));
+    let is_sound = is_each && (1..=DELIVERY_ITEMS_MAX).contains(&items.len());
+    if is_sound { Ok(()) } else { Err(Errno::EIO) }
+}
+
+fn is_sound(item: &Item, before: &[Item]) -> bool {
+    let is_kind_sound = match &item.kind {
+        ItemKind::File { size, content, extents } => {
+            *size <= FILE_BYTES_MAX && (content.is_some() || extents.blocks(*size) == 0)
+        }
+        ItemKind::Directory => true,
+        ItemKind::Symlink { target } => must_be_target(target).is_ok(),
+        ItemKind::Link { item: other } => {
+            let other = before.get(*other as usize).map(|other| &other.kind);
+            item.xattrs == Xattrs::None
+                && matches!(other, Some(ItemKind::File { .. } | ItemKind::Symlink { .. }))
+        }
     };
-    let count = delivery.items.len();
-    if (1..=DELIVERY_ITEMS_MAX).contains(&count) && delivery.items.iter().all(sound) {
-        Ok(())
-    } else {
-        Err(Errno::EIO)
-    }
+    let xattrs = item.xattrs.all().unwrap_or_default();
+    is_kind_sound
+        && travelling(&item.xattrs).as_ref() == Some(&item.xattrs)
+        && xattrs.get(NOTE_XATTR).is_none_or(|note| is_note(note))
 }
 
 fn parent_of(delivery: &Delivery, index: usize, first: Ino) -> Result<Ino, PlanError> {
@@ -231,12 +271,20 @@ fn parent_of(delivery: &Delivery, index: usize, first: Ino) -> Result<Ino, PlanE
     }
 }
 
-/// Marks where and when the delivery came from, for the recipient to see.
-fn mark_origin(node: &mut Node, delivery: &Delivery) {
+/// Marks the sender's note as that, for the recipient to see, and on the first node where and when the
+/// delivery came from.
+fn mark_origin(node: &mut Node, delivery: Option<&Delivery>) {
     // A new node has only its item's attributes, and those were checked.
     let mut xattrs = node.xattrs.take().unwrap_or_default();
-    let map = Arc::make_mut(&mut xattrs);
-    map.insert(Bytes::from_static(b"user.xfer.from"), delivery.from.as_bytes().to_vec().into());
-    map.insert(Bytes::from_static(b"user.xfer.sent"), delivery.sent.to_rfc3339().into());
+    if delivery.is_some() || xattrs.contains_key(NOTE_XATTR) {
+        let map = Arc::make_mut(&mut xattrs);
+        if let Some(note) = map.remove(NOTE_XATTR) {
+            map.insert(Bytes::from_static(ARRIVED_NOTE_XATTR), note);
+        }
+        if let Some(Delivery { from, sent, .. }) = delivery {
+            map.insert(Bytes::from_static(b"user.xfer.from"), from.as_bytes().to_vec().into());
+            map.insert(Bytes::from_static(b"user.xfer.sent"), sent.to_rfc3339().into());
+        }
+    }
     node.xattrs = Xattrs::of(xattrs);
 }

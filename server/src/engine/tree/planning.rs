@@ -7,7 +7,7 @@ use bytes::Bytes;
 use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
 use xfer_protocol::tree::{
     Action, Changes, ContentEffect, Loaded, Need, Node, Op, PlanError, Room, Rows, STATE_XATTR,
-    Usage, plan,
+    Usage, is_for_programs, plan,
 };
 use xfer_protocol::{ContentId, Errno, Ino, Name, Seq};
 use xfer_store::{Effect, Undone};
@@ -205,7 +205,9 @@ impl Tree {
         match &op.action {
             Action::Send { from, .. } if *from != self.user => Err(Errno::EINVAL),
             Action::SetXattr { name, .. }
-                if name.starts_with(b"user.xfer.") && name != STATE_XATTR =>
+                if name.starts_with(b"user.xfer.")
+                    && name != STATE_XATTR
+                    && !is_for_programs(name) =>
             {
                 Err(Errno::EPERM)
             }

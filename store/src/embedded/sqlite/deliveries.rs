@@ -331,6 +331,6 @@ pub(super) fn sender(
 pub(super) fn content(item: &Item) -> Option<ContentId> {
     match &item.kind {
         ItemKind::File { content, .. } => *content,
-        ItemKind::Directory | ItemKind::Symlink { .. } => None,
+        ItemKind::Directory | ItemKind::Symlink { .. } | ItemKind::Link { .. } => None,
     }
 }

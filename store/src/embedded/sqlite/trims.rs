@@ -291,7 +291,7 @@ pub(super) fn reached(
     })?;
     parts.extend(items.into_iter().filter_map(|item| match item.kind {
         ItemKind::File { size, extents, .. } => Some((size, extents)),
-        ItemKind::Directory | ItemKind::Symlink { .. } => None,
+        ItemKind::Directory | ItemKind::Symlink { .. } | ItemKind::Link { .. } => None,
     }));
     parts.sort_by_key(|(size, _)| *size);
     parts.dedup();
