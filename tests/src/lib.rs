@@ -17,7 +17,9 @@ pub mod load;
 pub mod bench;
 
 pub use links::{cable, local_disk, network, peers, relay, strangers};
-pub use running::{freezer, logind, programs, pty, random, scale, small_disk, tools, waiting};
+pub use running::{
+    desktop, freezer, logind, programs, pty, random, scale, small_disk, tools, waiting,
+};
 pub use watching::{files, memory, sending, snapshot, space};
 pub use world::{accounts, by_hand, machine, mount, server};
 

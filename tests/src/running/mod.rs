@@ -8,5 +8,7 @@ pub mod scale;
 pub mod signals;
 pub mod small_disk;
 pub mod tools;
+pub mod bus;
 pub mod logind;
+pub mod desktop;
 pub mod freezer;
