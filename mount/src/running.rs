@@ -13,7 +13,7 @@ use xfer_client::offline::Place;
 
 use xfer_protocol::Timestamp;
 
-use crate::control::{DORMANT, Disconnected, Mounted, Status, Waiting};
+use crate::control::{DORMANT, Disconnected, Mounted, News, Status, Waiting};
 use crate::fuse;
 use crate::losses::{Rest, displaced, loss, missing, was_put_back};
 use crate::mountpoint::mountinfo::{self, Entry};
@@ -343,6 +343,10 @@ impl Mounted for Running {
             rescues: 0,
             errors: status.errors,
         }
+    }
+
+    fn inbox_news(&self, seen: Option<u64>) -> News<'_> {
+        Box::pin(self.client.inbox_news(seen))
     }
 
     fn sync(&self) -> Waiting<'_> {

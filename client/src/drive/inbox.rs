@@ -19,6 +19,23 @@ const RETRY: Duration = Duration::from_secs(5);
 const TRIES_MAX: u32 = 100;
 
 impl Client {
+    /// A number that rises whenever something may have arrived in the inbox. Waits until it is another
+    /// than `seen`; `None` once the session is over.
+    pub async fn inbox_news(&self, seen: Option<u64>) -> Option<u64> {
+        let mut progress = self.progress.subscribe();
+        loop {
+            progress.mark_unchanged();
+            let news = self.lock().inbox_news();
+            if Some(news) != seen {
+                return Some(news);
+            }
+            tokio::select! {
+                () = self.wait_over() => return None,
+                changed = progress.changed() => changed.ok()?,
+            }
+        }
+    }
+
     /// Places deliveries as they arrive. One that can't be placed now goes behind the others.
     pub(super) async fn tend_inbox(self: Arc<Self>) {
         let mut progress = self.progress.subscribe();

@@ -267,18 +267,31 @@ impl Files {
         self.client.call(read).await
     }
 
-    /// Gives an order for something in a mailbox.
+    /// Sets an extended attribute of a node.
     ///
-    /// `EINVAL` if it is not in a mailbox, `EEXIST` if it was sent, `EBUSY` if it is open for writing,
-    /// `EDQUOT` if the recipient's inbox is full: then it waits.
-    pub async fn order(&self, path: impl AsRef<Path>, order: Order) -> Result<(), Errno> {
+    /// # Errors
+    /// `EOPNOTSUPP` if programs can't set it; those of the tree.
+    pub async fn set_attribute(
+        &self,
+        path: impl AsRef<Path>,
+        name: &[u8],
+        value: &[u8],
+    ) -> Result<(), Errno> {
         let path = TreePath::parse(path.as_ref())?;
-        let (name, value) = (Bytes::from_static(STATE_XATTR), Bytes::from_static(order.value()));
+        let (name, value) = (Bytes::copy_from_slice(name), Bytes::copy_from_slice(value));
         let set = move |core: &mut Core| {
             let (ino, _) = core.find_path(&path.0)?;
             core.set_xattr(ino, &name, &value, XattrMode::Either)
         };
         self.client.call(set).await
+    }
+
+    /// Gives an order for something in a mailbox.
+    ///
+    /// `EINVAL` if it is not in a mailbox, `EEXIST` if it was sent, `EBUSY` if it is open for writing,
+    /// `EDQUOT` if the recipient's inbox is full: then it waits.
+    pub async fn order(&self, path: impl AsRef<Path>, order: Order) -> Result<(), Errno> {
+        self.set_attribute(path, STATE_XATTR, order.value()).await
     }
 
     /// The files and directories from other users that are in the inbox, by sender and name.

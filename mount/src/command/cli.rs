@@ -112,7 +112,7 @@ pub struct TrustLine {
 }
 
 /// How to reach a server, and how it proves who it is.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct ServerLine {
     /// How the server proves who it is
     #[command(flatten)]

@@ -40,14 +40,14 @@ pub enum FileCommand {
     Put(PutLine),
     /// Send files and directories to other users of the server
     Send(SendLine),
-    /// List what others have sent
-    Inbox(BoxLine),
+    /// List what others have sent, or do something for each thing that arrives
+    Inbox(InboxLine),
     /// List what was sent, with its state, and what waits to be sent; send something now, or hold it
     Outbox(OutboxLine),
 }
 
 /// How to get at an account's files.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct AccessLine {
     /// Where the password comes from, if this machine has no key
     #[command(flatten)]
@@ -286,6 +286,9 @@ pub struct SendLine {
     /// Who gets them; may be given several times
     #[arg(long, value_name = "USER", required = true)]
     pub to: Vec<String>,
+    /// What they are to read with it
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
     /// Show no progress
     #[arg(short = 'q', long)]
     pub quiet: bool,
@@ -347,14 +350,41 @@ pub struct RetryLine {
 
 /// `xfer inbox`.
 #[derive(Args, Debug)]
-pub struct BoxLine {
+#[command(after_help = INBOX_HELP)]
+pub struct InboxLine {
     /// The account
     #[arg(value_name = "USER@HOST[:PORT]")]
     pub account: String,
-    /// Print JSON
+    /// Do not end: go on with what arrives
+    #[arg(short = 'f', long)]
+    pub follow: bool,
+    /// Run a command of the shell for each arrival, until it has succeeded once
+    #[arg(long, value_name = "COMMAND")]
+    pub exec: Option<OsString>,
+    /// Show a notice on the desktop for each arrival, once
+    #[arg(long)]
+    pub notify: bool,
+    /// Only through a mount on this machine; with --follow, wait for one
+    #[arg(long, conflicts_with = "takeover")]
+    pub mounted: bool,
+    /// Print JSON; with --follow, --exec and --notify one object in each line
     #[arg(long)]
     pub json: bool,
     /// How to get at it
     #[command(flatten)]
     pub access: AccessLine,
 }
+
+/// What a command of `--exec` may rely on.
+const INBOX_HELP: &str = "\
+The command finds in its environment:
+  XFER_FROM     who sent it
+  XFER_NAME     its name in the inbox
+  XFER_FILE     where it is, if the account is mounted on this machine
+  XFER_PLACE    where it is for xfer: USER@HOST:PORT:PATH
+  XFER_KIND     file or directory
+  XFER_SIZE     its size in bytes
+  XFER_SENT     when it was sent, in UTC as in RFC 3339
+  XFER_NOTE     what the sender wrote to it with xfer send --note, if anything
+  XFER_ACCOUNT  USER@HOST:PORT
+The sender chooses the name and the note, so write \"$XFER_NAME\" with the quotes.";

@@ -32,7 +32,22 @@ impl Call {
         match asked.map_err(|error| self.silent(&error))? {
             Answer::Status(status) => Ok(*status),
             Answer::Failed { why, .. } => Err(self.failed(&why, Exit::Other)),
-            Answer::Progress { .. } | Answer::Done => {
+            Answer::Progress { .. } | Answer::InboxNews(_) | Answer::Done => {
+                Err(self.failed("it answers something else", Exit::Other))
+            }
+        }
+    }
+
+    /// Waits for news of the inbox, for as long as it takes.
+    pub(super) fn inbox_news(mut self, seen: Option<u64>) -> Result<u64, Failure> {
+        let asked = self.stream.set_read_timeout(None).and_then(|()| {
+            let mut answers = self.ask(Ask::InboxNews(seen))?;
+            next(&mut answers)
+        });
+        match asked.map_err(|error| self.silent(&error))? {
+            Answer::InboxNews(news) => Ok(news),
+            Answer::Failed { why, .. } => Err(self.failed(&why, Exit::Other)),
+            Answer::Status(_) | Answer::Progress { .. } | Answer::Done => {
                 Err(self.failed("it answers something else", Exit::Other))
             }
         }
@@ -53,7 +68,7 @@ impl Call {
                     let exit = if lost { Exit::Lost } else { Exit::Other };
                     return Err(self.failed(&why, exit));
                 }
-                Answer::Status(_) => {
+                Answer::Status(_) | Answer::InboxNews(_) => {
                     return Err(self.failed("it answers something else", Exit::Other));
                 }
             }

@@ -27,6 +27,16 @@ pub fn of_account(account: &str) -> impl Iterator<Item = Status> {
     answers.filter(move |status| status.account() == account)
 }
 
+/// Waits until something may have arrived in the inbox of the mount at a place, since its process has
+/// said `seen`; returns what it says now. `None` if no process serves a mount there.
+///
+/// # Errors
+/// If that process does not say so, or its session ends.
+pub fn inbox_news(mountpoint: &Path, seen: Option<u64>) -> Option<Result<u64, Failure>> {
+    let call = Call::to(&socket_of(mountpoint)?, mountpoint.to_owned())?;
+    Some(call.inbox_news(seen))
+}
+
 /// The socket of the mount that `place` (absolute, free of links) refers to.
 pub(super) fn socket_of(place: &Path) -> Option<PathBuf> {
     let mut here = mountinfo::stack(place).unwrap_or_default();

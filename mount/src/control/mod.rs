@@ -27,7 +27,7 @@ use crate::process::exit::Failure;
 
 pub use claim::Claim;
 pub use commands::run;
-pub use find::{is_served, of_account, predecessor};
+pub use find::{inbox_news, is_served, of_account, predecessor};
 pub use serve::Control;
 
 /// A running mount, as its control socket sees it.
@@ -43,10 +43,17 @@ pub trait Mounted: Send + Sync + 'static {
 
     /// Makes everything durable, then unmounts.
     fn unmount(&self) -> Waiting<'_>;
+
+    /// Waits until the number that rises whenever something may have arrived in the inbox is another than
+    /// `seen`; `None` once the session is over.
+    fn inbox_news(&self, seen: Option<u64>) -> News<'_>;
 }
 
 /// A wait that ends in success or in a failure with its one line.
 pub type Waiting<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
+
+/// A wait for news of the inbox.
+pub type News<'a> = Pin<Box<dyn Future<Output = Option<u64>> + Send + 'a>>;
 
 /// The status of a mount, as `xfer status --json` prints it.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -163,6 +170,9 @@ enum Ask {
     Unmount,
     /// Unmounts without the server. Answered like `Sync`.
     Abandon,
+    /// Answered by one [`Answer::InboxNews`], once that is another number than this one; or by
+    /// [`Answer::Failed`].
+    InboxNews(Option<u64>),
 }
 
 /// One line of the answer.
@@ -178,6 +188,8 @@ enum Answer {
         /// The bytes of data in those changes.
         pending_bytes: u64,
     },
+    /// A number that rises whenever something may have arrived in the inbox.
+    InboxNews(u64),
     /// The work is done.
     Done,
     /// The work can't be done.

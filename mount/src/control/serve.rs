@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
@@ -23,6 +23,9 @@ use super::{Answer, Ask, LINE_BYTES_MAX, Mounted, Waiting, directory};
 
 /// The most clients served at once; more have to wait.
 const ASKERS_MAX: usize = 16;
+
+/// The most of them that wait for news beside those; more are refused.
+const FOLLOWERS_MAX: usize = 16;
 
 /// The longest time for a client to send its question, or to read a line.
 const ASKER_MAX: Duration = Duration::from_secs(5);
@@ -90,7 +93,7 @@ async fn listen(
     mounted: Arc<dyn Mounted>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let mut askers = JoinSet::new();
+    let (mut askers, mut followers) = (JoinSet::new(), JoinSet::new());
     loop {
         tokio::select! {
             _ = &mut stopped => break,
@@ -102,19 +105,36 @@ async fn listen(
                 // Most likely out of descriptors: wait for some to be closed.
                 Err(_) => sleep(PROGRESS_EVERY).await,
             },
-            Some(_) = askers.join_next() => {}
+            Some(answered) = askers.join_next() => {
+                let Ok(Some(follower)) = answered else { continue };
+                let (mounted, has_place) = (mounted.clone(), followers.len() < FOLLOWERS_MAX);
+                followers.spawn(async move { tell_news(follower, has_place, &*mounted).await });
+            }
+            Some(_) = followers.join_next() => {}
         }
     }
+    drop(followers);
     let _ = timeout(CLOSE_MAX, async { while askers.join_next().await.is_some() {} }).await;
 }
 
-/// Answers one question.
-async fn answer(stream: UnixStream, mounted: &dyn Mounted) {
+/// A client that waits for news of the inbox.
+struct Follower {
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+    seen: Option<u64>,
+}
+
+/// Answers one question, unless the client is one that waits for news.
+async fn answer(stream: UnixStream, mounted: &dyn Mounted) -> Option<Follower> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut reader = BufReader::new(reader.take(LINE_BYTES_MAX));
-    let Ok(Ok(_)) = timeout(ASKER_MAX, reader.read_line(&mut line)).await else { return };
+    let Ok(Ok(_)) = timeout(ASKER_MAX, reader.read_line(&mut line)).await else { return None };
     match serde_json::from_str(&line) {
+        Ok(Ask::InboxNews(seen)) => {
+            let reader = reader.into_inner().into_inner();
+            return Some(Follower { reader, writer, seen });
+        }
         Ok(Ask::Status) => {
             let _ = say(&mut writer, &Answer::Status(Box::new(mounted.status()))).await;
         }
@@ -126,6 +146,24 @@ async fn answer(stream: UnixStream, mounted: &dyn Mounted) {
             let _ = say(&mut writer, &Answer::Failed { why, lost: false }).await;
         }
     }
+    None
+}
+
+/// Answers a client that waits for news, unless it goes away.
+async fn tell_news(follower: Follower, has_place: bool, mounted: &dyn Mounted) {
+    let Follower { mut reader, mut writer, seen } = follower;
+    let failed = |why: &str| Answer::Failed { why: why.to_owned(), lost: false };
+    let answer = match has_place {
+        true => tokio::select! {
+            news = mounted.inbox_news(seen) => match news {
+                Some(news) => Answer::InboxNews(news),
+                None => failed("its session is over"),
+            },
+            _ = reader.read_u8() => return,
+        },
+        false => failed("too many programs wait for arrivals"),
+    };
+    let _ = say(&mut writer, &answer).await;
 }
 
 /// What happens to a client's work when the client goes away.
@@ -176,14 +214,16 @@ async fn say(writer: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::control::Status;
+    use crate::control::{News, Status};
     use std::sync::Mutex;
+    use tokio::sync::watch;
 
     /// A mount that settles when the test tells it to.
     struct Fake {
         status: Mutex<Status>,
         synced: tokio::sync::Notify,
         unmounted: tokio::sync::Notify,
+        news: watch::Sender<u64>,
     }
 
     impl Mounted for Fake {
@@ -203,6 +243,14 @@ mod tests {
 
         fn abandon(&self) -> Waiting<'_> {
             self.unmount()
+        }
+
+        fn inbox_news(&self, seen: Option<u64>) -> News<'_> {
+            let mut news = self.news.subscribe();
+            Box::pin(async move {
+                let new = news.wait_for(|news| Some(*news) != seen).await;
+                new.ok().map(|news| *news)
+            })
         }
 
         fn unmount(&self) -> Waiting<'_> {
@@ -227,6 +275,7 @@ mod tests {
             status: Mutex::new(status),
             synced: tokio::sync::Notify::new(),
             unmounted: tokio::sync::Notify::new(),
+            news: watch::Sender::new(7),
         });
         let path = directory.path().join("a.sock");
         // A socket as a killed process leaves it behind.
@@ -277,6 +326,40 @@ mod tests {
         case.fake.synced.notify_one();
         let failed = Answer::Failed { why: "the cable is cut".to_owned(), lost: true };
         assert_eq!(next(&mut reader).await, failed);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_for_news_keep_no_others_waiting_and_hear_of_the_end_at_once() {
+        let case = case();
+        let mut reader = case.ask("{\"inbox_news\":null}\n").await;
+        assert_eq!(next(&mut reader).await, Answer::InboxNews(7));
+        // Those who went away have no place any more.
+        for _ in 0..2 * FOLLOWERS_MAX {
+            drop(case.ask("{\"inbox_news\":7}\n").await);
+        }
+        let mut followers = Vec::new();
+        while followers.len() < FOLLOWERS_MAX {
+            let mut follower = case.ask("{\"inbox_news\":7}\n").await;
+            // It is refused as long as the others are not noticed to be gone.
+            if timeout(PROGRESS_EVERY, follower.fill_buf()).await.is_err() {
+                followers.push(follower);
+            }
+        }
+        let mut refused = case.ask("{\"inbox_news\":7}\n").await;
+        assert!(matches!(next(&mut refused).await, Answer::Failed { .. }));
+        let mut reader = case.ask("\"status\"\n").await;
+        assert!(matches!(next(&mut reader).await, Answer::Status(_)));
+        case.fake.news.send_replace(8);
+        let last = followers.pop().unwrap();
+        for mut follower in followers {
+            assert_eq!(next(&mut follower).await, Answer::InboxNews(8));
+        }
+        drop(last);
+        let mut follower = case.ask("{\"inbox_news\":8}\n").await;
+        let mut reader = case.ask("\"status\"\n").await;
+        assert!(matches!(next(&mut reader).await, Answer::Status(_)));
+        case.control.close().await;
+        assert!(follower.fill_buf().await.unwrap_or_default().is_empty());
     }
 
     #[tokio::test]

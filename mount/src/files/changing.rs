@@ -10,7 +10,7 @@ use super::opening::Opened;
 use super::pattern::{expand, last_name};
 use super::place::{Place, absolute};
 use super::report::{Report, words};
-use super::staging::{Key, is_in_mailbox, put_in_place};
+use super::staging::{Key, is_in_mailbox, put_in_place, put_with_note};
 use super::tree::{Changes, Kind, Meta, Removed, Tree};
 use super::walking::{Next, walk};
 use crate::command::file_lines::{CpLine, MkdirLine, MvLine, RmLine};
@@ -80,18 +80,24 @@ pub(super) fn cp(line: CpLine) -> Result<(), Failure> {
                 let what = if meta.is_directory() { "into itself" } else { "onto itself" };
                 report.fail_with("copy", &absolute(&from), format!("that would be {what}"));
             } else {
-                copy(tree, report, &from, meta, &to);
+                copy(tree, report, (&from, meta), &to, None);
             }
         }
     });
     done.and(opened.close(Changes::Made))
 }
 
-/// Copies a node with everything in it.
-pub(super) fn copy(tree: &dyn Tree, report: &Report, from: &Path, meta: Meta, to: &Path) {
+/// Copies a node with everything in it. If that sends it, a note may go along.
+pub(super) fn copy(
+    tree: &dyn Tree,
+    report: &Report,
+    (from, meta): (&Path, Meta),
+    to: &Path,
+    note: Option<&str>,
+) {
     let fail = |path: &Path, errno| report.fail("copy", path, errno);
     if !is_in_mailbox(to) || !meta.is_directory() {
-        copy_to(tree, report, from, meta, to);
+        copy_to(tree, report, (from, meta), to, note);
         return;
     }
     // A directory is sent whole, by moving it into the mailbox when it is complete.
@@ -100,15 +106,25 @@ pub(super) fn copy(tree: &dyn Tree, report: &Report, from: &Path, meta: Meta, to
         return fail(to, errno);
     }
     let apart = Report::new();
-    copy_to(tree, &apart, from, meta, &part);
-    let moved = if apart.is_clean() { tree.rename(&part, to) } else { Err(Errno::CANCELED) };
+    copy_to(tree, &apart, (from, meta), &part, None);
+    let noted = note.map_or(Ok(()), |note| tree.set_note(&part, note));
+    let moved = match apart.is_clean() {
+        true => noted.and_then(|()| tree.rename(&part, to)),
+        false => Err(Errno::CANCELED),
+    };
     if let Err(errno) = moved {
         let _ = clear(tree, &part);
         report.fail_with("send", &absolute(from), sending(errno, to));
     }
 }
 
-fn copy_to(tree: &dyn Tree, report: &Report, from: &Path, meta: Meta, to: &Path) {
+fn copy_to(
+    tree: &dyn Tree,
+    report: &Report,
+    (from, meta): (&Path, Meta),
+    to: &Path,
+    note: Option<&str>,
+) {
     let mut directories = Vec::new();
     walk(tree, from.to_owned(), meta, report, &mut |path, meta| {
         let below = path.strip_prefix(from).unwrap_or(Path::new(""));
@@ -124,7 +140,7 @@ fn copy_to(tree: &dyn Tree, report: &Report, from: &Path, meta: Meta, to: &Path)
                     .and_then(|()| tree.make_link(&part, target))
                     .and_then(|()| put_in_place(tree, &part, &to))
             }
-            Kind::File => copy_file(tree, path, &to),
+            Kind::File => copy_file(tree, path, &to, note),
             Kind::Pipe | Kind::Socket | Kind::Device => Err(Errno::INVAL),
         };
         match copied {
@@ -143,13 +159,13 @@ fn copy_to(tree: &dyn Tree, report: &Report, from: &Path, meta: Meta, to: &Path)
     }
 }
 
-fn copy_file(tree: &dyn Tree, from: &Path, to: &Path) -> Result<(), Errno> {
+fn copy_file(tree: &dyn Tree, from: &Path, to: &Path, note: Option<&str>) -> Result<(), Errno> {
     let part = key(from, to).place(to);
     clear(tree, &part)?;
     tree.copy(from, &part).inspect_err(|_| {
         let _ = tree.remove(&part, Removed::File);
     })?;
-    put_in_place(tree, &part, to)
+    put_with_note(tree, &part, to, note)
 }
 
 /// Why something was not sent, in words.

@@ -4,7 +4,7 @@
 //! Reading order: `place` (what users write), `pattern` (`*` and so on), `tree` (what can be done with a
 //! tree, both ways), `opening` (which way it is), `report` (what fails, and progress), `show` (output), then
 //! the commands: `listing`, `reading`, `walking`, `changing` with `staging` (files that are not
-//! complete), `transfer`, `sending`.
+//! complete), `transfer`, `mail`.
 //!
 //! **Invariant:** a command that succeeds has all its changes on the server's disk.
 
@@ -20,7 +20,7 @@ mod walking;
 mod staging;
 mod changing;
 mod transfer;
-mod sending;
+mod mail;
 
 use crate::command::file_lines::FileCommand;
 use crate::process::exit::Failure;
@@ -43,8 +43,8 @@ pub fn run(command: FileCommand) -> Result<(), Failure> {
         FileCommand::Mkdir(line) => changing::mkdir(line),
         FileCommand::Get(line) => transfer::get(line),
         FileCommand::Put(line) => transfer::put(line),
-        FileCommand::Send(line) => sending::send(line),
-        FileCommand::Inbox(line) => sending::inbox(line),
-        FileCommand::Outbox(line) => sending::outbox(line),
+        FileCommand::Send(line) => mail::send(line),
+        FileCommand::Inbox(line) => mail::inbox(line),
+        FileCommand::Outbox(line) => mail::outbox(line),
     }
 }

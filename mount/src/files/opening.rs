@@ -2,8 +2,9 @@
 //! there is one, or else by a session that lasts as long as the command.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -56,8 +57,19 @@ pub(super) struct Opened {
     pub(super) report: Arc<Report>,
     /// `user@host:port`.
     pub(super) label: String,
-    _session: Option<(Runtime, Option<SessionNote>)>,
+    way: Way,
 }
+
+/// The way that leads to a tree.
+enum Way {
+    /// The mount at this mount point.
+    Mount(PathBuf),
+    /// A session of this process.
+    Session { client: Arc<Client>, runtime: Runtime, _note: Option<SessionNote> },
+}
+
+/// Whether there is a session, which ends the process if a signal says so.
+static HAS_SESSION: AtomicBool = AtomicBool::new(false);
 
 impl Opened {
     /// Opens the tree of an account.
@@ -66,12 +78,44 @@ impl Opened {
     /// If the account can't be reached, or is mounted elsewhere.
     pub(super) fn open(account: &Target, access: AccessLine) -> Result<Opened, Failure> {
         let label = account.to_string();
-        match mounted(&label, access.takeover)? {
-            Some(mount) => {
-                let report = Arc::new(Report::new());
-                Ok(Opened { tree: Box::new(mount), report, label, _session: None })
-            }
+        match through_mount(&label, access.takeover)? {
+            Some(opened) => Ok(opened),
             None => by_session(account, label, access),
+        }
+    }
+
+    /// Opens the tree of an account if it is mounted on this machine by this user.
+    ///
+    /// # Errors
+    /// If the mount does not have the tree.
+    pub(super) fn if_mounted(account: &Target) -> Result<Option<Opened>, Failure> {
+        through_mount(&account.to_string(), false)
+    }
+
+    /// Where the tree is mounted, if a mount is the way to it.
+    pub(super) fn mountpoint(&self) -> Option<&Path> {
+        match &self.way {
+            Way::Mount(mountpoint) => Some(mountpoint),
+            Way::Session { .. } => None,
+        }
+    }
+
+    /// A number that rises whenever something may have arrived in the inbox. Waits until it is another
+    /// than `seen`.
+    ///
+    /// # Errors
+    /// If the mount or the session has ended.
+    pub(super) fn inbox_news(&self, seen: Option<u64>) -> Result<u64, Failure> {
+        match &self.way {
+            Way::Mount(mountpoint) => mount_news(mountpoint, seen),
+            Way::Session { client, runtime, .. } => {
+                let news = runtime.block_on(client.inbox_news(seen));
+                news.ok_or_else(|| {
+                    let ending = client.status().ending().map(ToString::to_string);
+                    let why = ending.unwrap_or_else(|| "its session is over".to_owned());
+                    Failure::new(Exit::Lost, format!("{}: {why}", self.label))
+                })
+            }
         }
     }
 
@@ -97,6 +141,9 @@ impl Opened {
         self.wait_if_interrupted();
         let finished = self.tree.finish(changes);
         self.wait_if_interrupted();
+        if let Way::Session { .. } = self.way {
+            HAS_SESSION.store(false, Ordering::SeqCst);
+        }
         finished.map_err(|(exit, why)| Failure::new(exit, format!("{}: {why}", self.label)))?;
         self.report.outcome()
     }
@@ -109,8 +156,34 @@ impl Opened {
     }
 }
 
-/// This user's mount of an account, if there is one that works.
-fn mounted(label: &str, takeover: bool) -> Result<Option<Mounted>, Failure> {
+/// Like [`Opened::inbox_news`], for the mount at a mount point.
+pub(super) fn mount_news(mountpoint: &Path, seen: Option<u64>) -> Result<u64, Failure> {
+    control::inbox_news(mountpoint, seen).unwrap_or_else(|| {
+        let line = format!("{}: it is not mounted any more", mountpoint.display());
+        Err(Failure::new(Exit::NotMounted, line))
+    })
+}
+
+/// Ends the process when a signal says so and there is no session, whose end that would be. To be called
+/// once a session has caught the signals.
+pub(super) fn end_on_signals() -> Result<(), Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(other)?;
+    let mut signals = runtime.block_on(async { Signals::catch() }).map_err(other)?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            signals.next().await;
+            while HAS_SESSION.load(Ordering::SeqCst) {
+                sleep(LOOK_EVERY).await;
+            }
+        });
+        eprintln!("xfer: interrupted");
+        std::process::exit(Exit::Interrupted.code().into());
+    });
+    Ok(())
+}
+
+/// The tree through this user's mount of an account, if there is one that works.
+fn through_mount(label: &str, takeover: bool) -> Result<Option<Opened>, Failure> {
     let namespace = mountinfo::namespace().unwrap_or_default();
     for status in control::of_account(label) {
         if status.elsewhere || status.is_lost() || status.namespace != namespace {
@@ -132,7 +205,9 @@ fn mounted(label: &str, takeover: bool) -> Result<Option<Mounted>, Failure> {
         if let Ok(mount) = mount
             && mount.device().ok() == status.device
         {
-            return Ok(Some(mount));
+            let (report, label) = (Arc::new(Report::new()), label.to_owned());
+            let way = Way::Mount(PathBuf::from(&status.mountpoint));
+            return Ok(Some(Opened { tree: Box::new(mount), report, label, way }));
         }
     }
     warn_of_dead_mounts(label);
@@ -168,6 +243,7 @@ fn by_session(account: &Target, label: String, access: AccessLine) -> Result<Ope
     let login = beginning.login(&runtime)?;
     // From now on there is a session to be ended.
     let signals = runtime.block_on(async { Signals::catch() }).map_err(other)?;
+    HAS_SESSION.store(true, Ordering::SeqCst);
     let note = note_session(&label, login.session.link.grant.session);
     let report = Arc::new(Report::new());
     let (interrupt, interrupted) = watch::channel(false);
@@ -179,8 +255,10 @@ fn by_session(account: &Target, label: String, access: AccessLine) -> Result<Ope
         settle_arrivals(&client).await;
         client
     });
-    let session = Session::new(Files::of(client), runtime.handle().clone(), interrupted);
-    Ok(Opened { tree: Box::new(session), report, label, _session: Some((runtime, note)) })
+    let files = Files::of(client.clone());
+    let session = Session::new(files, runtime.handle().clone(), interrupted);
+    let way = Way::Session { client, runtime, _note: note };
+    Ok(Opened { tree: Box::new(session), report, label, way })
 }
 
 fn options(label: &str) -> Options {

@@ -190,6 +190,14 @@ impl Output {
         }
     }
 
+    /// Writes a value as JSON in one line.
+    pub(super) fn json_line(&mut self, value: &impl Serialize) {
+        match serde_json::to_string(value) {
+            Ok(text) => self.line(&shown_json(&text)),
+            Err(error) => self.failed = Some(error.into()),
+        }
+    }
+
     /// Hands on what was written so far. Returns whether more is wanted.
     pub(super) fn flush(&mut self) -> bool {
         if self.failed.is_none() {

@@ -77,7 +77,18 @@ pub(super) fn is_in_mailbox(path: &Path) -> bool {
 
 /// Puts a complete part in its place. If that fails, the part is removed.
 pub(super) fn put_in_place(tree: &dyn Tree, part: &Path, to: &Path) -> Result<(), Errno> {
-    tree.rename(part, to).inspect_err(|_| {
+    put_with_note(tree, part, to, None)
+}
+
+/// Like [`put_in_place`], for something that is sent so, with a note to it.
+pub(super) fn put_with_note(
+    tree: &dyn Tree,
+    part: &Path,
+    to: &Path,
+    note: Option<&str>,
+) -> Result<(), Errno> {
+    let noted = note.map_or(Ok(()), |note| tree.set_note(part, note));
+    noted.and_then(|()| tree.rename(part, to)).inspect_err(|_| {
         let _ = tree.remove(part, Removed::File);
     })
 }

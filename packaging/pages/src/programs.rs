@@ -92,7 +92,20 @@ fn xfer() -> Program {
         ],
         exit_status: "",
         environment: &[LOG, STATE],
-        files: &[KNOWN_HOSTS, KEYS, RESCUE, OFFLINE],
+        files: &[
+            KNOWN_HOSTS,
+            KEYS,
+            RESCUE,
+            OFFLINE,
+            (
+                "~/.local/state/xfer/inbox/",
+                "For which arrivals `xfer inbox` has run commands, or shown notices.",
+            ),
+            (
+                "/usr/lib/systemd/user/xfer-notify@.service",
+                "Shows notices of what is sent to ACCOUNT@HOST, while that is mounted.",
+            ),
+        ],
         examples: &[
             ("Log this machine in, then mount without a password:", "xfer login alice@example.org"),
             ("Wait until everything is on the server's disk:", "xfer sync ~/remote"),

@@ -276,7 +276,7 @@ fn units_start_what_the_packages_install() {
     // A program of the system that they use.
     fs::write(at("usr/bin/mkdir"), "").unwrap();
     fs::set_permissions(at("usr/bin/mkdir"), fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(units.len(), 3, "{units:?}");
+    assert_eq!(units.len(), 4, "{units:?}");
     for unit in &units {
         let said = verified(staged.path(), unit).succeeded();
         assert!(said.stdout.is_empty() && said.stderr.is_empty(), "{said}");

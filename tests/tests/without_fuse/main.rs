@@ -5,6 +5,7 @@ mod changing;
 mod transfers;
 mod resuming;
 mod sending;
+mod arrivals;
 mod both_ways;
 mod elsewhere;
 

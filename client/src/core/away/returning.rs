@@ -11,7 +11,6 @@ use xfer_protocol::tree::Action;
 use xfer_protocol::{ContentId, Errno, Ino, Seq};
 
 use super::trace::Trace;
-use crate::core::inbox::Inbox;
 use crate::core::link::{Ending, Link};
 use crate::core::pause::{Pause, Stop};
 use crate::core::state::Core;
@@ -117,7 +116,7 @@ impl Core {
         self.uplink = Uplink::new(grant, self.uplink.log.bytes_max());
         self.kept.give_up();
         self.outbox.begin_again(&grant.users);
-        self.inbox = Inbox::new(&grant.deliveries);
+        self.inbox.begin_again(&grant.deliveries);
         self.session.link = Link::Up;
         self.session.bases.push(*base);
         self.take_seat();

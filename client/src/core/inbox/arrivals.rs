@@ -30,7 +30,14 @@ impl Core {
             Loaded::Absent | Loaded::Unknown => return Err(Errno::ENOENT.into()),
         };
         let first = Ino(self.fresh_run(items)?);
-        self.change(Action::Accept { delivery, parent, name: name.clone(), first, owner })
+        self.change(Action::Accept { delivery, parent, name: name.clone(), first, owner })?;
+        self.inbox.news += 1;
+        Ok(())
+    }
+
+    /// A number that rises whenever something may have arrived.
+    pub(crate) fn inbox_news(&self) -> u64 {
+        self.inbox.news
     }
 
     pub(crate) fn is_directory_delivery(&mut self, id: DeliveryId) -> Result<bool, Stop> {

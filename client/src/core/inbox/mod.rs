@@ -18,10 +18,18 @@ pub(in crate::core) struct Inbox {
     pub(in crate::core) waiting: VecDeque<DeliveryHead>,
     /// The last number that was used for a name, by the sender and the name that was sent.
     pub(in crate::core) numbered: BTreeMap<(Name, Name), u32>,
+    /// Rises whenever something may have arrived, at another client too.
+    pub(in crate::core) news: u64,
 }
 
 impl Inbox {
     pub(in crate::core) fn new(waiting: &[DeliveryHead]) -> Inbox {
-        Inbox { waiting: waiting.iter().cloned().collect(), numbered: BTreeMap::new() }
+        let waiting = waiting.iter().cloned().collect();
+        Inbox { waiting, numbered: BTreeMap::new(), news: 0 }
+    }
+
+    /// The inbox after other clients have had the seat.
+    pub(in crate::core) fn begin_again(&mut self, waiting: &[DeliveryHead]) {
+        *self = Inbox { news: self.news + 1, ..Inbox::new(waiting) };
     }
 }

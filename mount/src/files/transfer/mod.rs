@@ -40,6 +40,8 @@ pub(super) struct Transfer<'a> {
     pub(super) label: &'a str,
     /// Whether to compare contents.
     pub(super) checksum: bool,
+    /// The note to what is sent.
+    note: Option<&'a str>,
     parts: Parts,
 }
 
@@ -92,7 +94,13 @@ impl<'a> Transfer<'a> {
         label: &'a str,
         checksum: bool,
     ) -> Transfer<'a> {
-        Transfer { tree, report, label, checksum, parts: Parts::default() }
+        Transfer { tree, report, label, checksum, note: None, parts: Parts::default() }
+    }
+
+    /// The same, with a note to what is sent.
+    #[must_use]
+    pub(super) fn with_note(self, note: Option<&'a str>) -> Transfer<'a> {
+        Transfer { note, ..self }
     }
 
     /// Whether a file is there already: with the size and the time that a transfer would give it, or with

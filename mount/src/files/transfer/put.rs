@@ -133,7 +133,8 @@ impl Transfer<'_> {
         if !self.report.is_clean() {
             return Trouble::because("send", from, "not all of it could be stored").tell_only(self);
         }
-        if let Err(errno) = self.tree.rename(part, to) {
+        let noted = self.note.map_or(Ok(()), |note| self.tree.set_note(part, note));
+        if let Err(errno) = noted.and_then(|()| self.tree.rename(part, to)) {
             let _ = clear(self.tree, part);
             Trouble::because("send", from, sending(errno, to)).tell_only(self);
         }

@@ -15,7 +15,7 @@ use xfer_client::machine;
 
 use super::super::changing::{clear, sending};
 use super::super::place::absolute;
-use super::super::staging::{Key, is_in_mailbox, put_in_place};
+use super::super::staging::{Key, is_in_mailbox, put_in_place, put_with_note};
 use super::super::tree::{Kind, Meta, Removed, Source, errno};
 use super::fetching::here;
 use super::{CHUNK_BYTES, Transfer, Trouble, are_alike};
@@ -52,7 +52,8 @@ impl Transfer<'_> {
             self.check(&file, from, meta, &part, to)?;
         }
         self.tree.set(&part, mode, Some(meta.mtime)).map_err(writing)?;
-        put_in_place(self.tree, &part, to).map_err(|errno| placing(errno, from, to))
+        let note = self.note.filter(|_| is_in_mailbox(to));
+        put_with_note(self.tree, &part, to, note).map_err(|errno| placing(errno, from, to))
     }
 
     /// Where the part of a file is.

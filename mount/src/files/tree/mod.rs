@@ -59,6 +59,9 @@ pub(super) trait Tree: Send + Sync {
     /// An extended attribute of a file or directory; `None` if it has none of that name.
     fn attribute(&self, path: &Path, name: &str) -> Result<Option<String>, Errno>;
 
+    /// Sets the note that goes along when a file or directory is sent.
+    fn set_note(&self, path: &Path, note: &str) -> Result<(), Errno>;
+
     /// Gives an order for something in a mailbox.
     fn order(&self, path: &Path, order: Order) -> Result<(), Errno>;
 

@@ -20,6 +20,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use xfer_client::core::Order;
 use xfer_protocol::Timestamp;
+use xfer_protocol::tree::NOTE_XATTR;
 
 use super::super::report::words;
 use super::{Changes, Meta, Removed, Sink, Source, Tree};
@@ -174,6 +175,11 @@ impl Tree for Mounted {
             Err(Errno::NODATA) => Ok(None),
             Err(errno) => Err(errno),
         }
+    }
+
+    fn set_note(&self, path: &Path, note: &str) -> Result<(), Errno> {
+        let node = self.reach(path, OFlags::RDONLY | OFlags::NOFOLLOW, 0)?;
+        fsetxattr(&node, NOTE_XATTR, note.as_bytes(), XattrFlags::empty())
     }
 
     fn order(&self, path: &Path, order: Order) -> Result<(), Errno> {

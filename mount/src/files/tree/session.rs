@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use xfer_client::core::{NewAttributes, Order};
 use xfer_client::files::{self, Entry, Files};
 use xfer_protocol::Timestamp;
+use xfer_protocol::tree::NOTE_XATTR;
 
 use super::{Changes, Meta, Removed, Sink, Source, Tree};
 use crate::process::exit::Exit;
@@ -127,6 +128,10 @@ impl Tree for Session {
             Err(Errno::NODATA) => Ok(None),
             Err(errno) => Err(errno),
         }
+    }
+
+    fn set_note(&self, path: &Path, note: &str) -> Result<(), Errno> {
+        self.call(self.files.set_attribute(path, NOTE_XATTR, note.as_bytes()))
     }
 
     fn order(&self, path: &Path, order: Order) -> Result<(), Errno> {

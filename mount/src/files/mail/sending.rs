@@ -1,33 +1,35 @@
-//! `xfer send`, `xfer inbox` and `xfer outbox`.
+//! `xfer send` and `xfer outbox`.
 //!
 //! What is sent is completed outside the mailbox and moved into it, so it is sent at once and whole, or an
 //! error says why not and nothing is left in the mailbox.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use serde::Serialize;
-use xfer_client::connect::Target;
 use xfer_client::core::Order;
+use xfer_protocol::limits::NOTE_BYTES_MAX;
 use xfer_protocol::shown::shown;
-use xfer_protocol::{size, user};
+use xfer_protocol::tree::is_note;
+use xfer_protocol::user;
 
-use super::changing::copy;
-use super::opening::Opened;
-use super::pattern::{expand, last_name};
-use super::place::{Either, Place, absolute};
-use super::report::words;
-use super::show::{Listed, Output, moment_for_people};
-use super::transfer::{Storing, Transfer, scan};
-use super::tree::{Changes, Meta};
-use crate::command::file_lines::{
-    AccessLine, BoxLine, OrderCommand, OrderLine, OutboxLine, SendLine,
-};
+use super::super::changing::copy;
+use super::super::opening::Opened;
+use super::super::pattern::{expand, last_name};
+use super::super::place::{Either, Place, absolute};
+use super::super::report::words;
+use super::super::show::{Listed, Output};
+use super::super::transfer::{Storing, Transfer, scan};
+use super::super::tree::Changes;
+use super::{attribute, for_each_below, row, target};
+use crate::command::file_lines::{AccessLine, OrderCommand, OrderLine, OutboxLine, SendLine};
 use crate::process::exit::Failure;
 
+/// The attribute with the note to what is sent.
+const NOTE: &str = "user.xfer.note";
+
 /// Sends files and directories.
-pub(super) fn send(line: SendLine) -> Result<(), Failure> {
+pub(in crate::files) fn send(line: SendLine) -> Result<(), Failure> {
     let Some((account, texts)) = line.places.split_last() else { return Ok(()) };
     let account = target(&account.to_string_lossy())?;
     let (mut here, mut there) = (Vec::new(), Vec::new());
@@ -45,6 +47,10 @@ pub(super) fn send(line: SendLine) -> Result<(), Failure> {
         let line = format!("--to: '{}' can't be a user name: {}", shown(wrong), user::RULE);
         return Err(Failure::usage(line));
     }
+    if line.note.as_ref().is_some_and(|note| !is_note(note.as_bytes())) {
+        let line = format!("--note: a note is text, of {NOTE_BYTES_MAX} bytes at most");
+        return Err(Failure::usage(line));
+    }
     let opened = Opened::open(&account, line.access)?;
     let mut users = line.to;
     users.retain(|user| {
@@ -55,8 +61,9 @@ pub(super) fn send(line: SendLine) -> Result<(), Failure> {
         is_user
     });
     if let Some((first, others)) = users.split_first() {
-        send_from_here(&opened, &here, first, others, line.quiet);
-        send_from_there(&opened, &there, &users);
+        let note = line.note.as_deref();
+        send_from_here(&opened, &here, (first, others), note, line.quiet);
+        send_from_there(&opened, &there, &users, note);
     }
     opened.close(Changes::Made)
 }
@@ -65,11 +72,12 @@ pub(super) fn send(line: SendLine) -> Result<(), Failure> {
 fn send_from_here(
     opened: &Opened,
     paths: &[PathBuf],
-    first: &str,
-    others: &[String],
+    (first, others): (&str, &[String]),
+    note: Option<&str>,
     is_quiet: bool,
 ) {
-    let transfer = Transfer::new(&*opened.tree, &opened.report, &opened.label, false);
+    let transfer =
+        Transfer::new(&*opened.tree, &opened.report, &opened.label, false).with_note(note);
     let mut sent = Vec::new();
     let mut found = Vec::new();
     for path in paths {
@@ -91,26 +99,22 @@ fn send_from_here(
         let Ok(meta) = opened.tree.stat(&from) else { continue };
         for other in others {
             let to = mailbox(other).join(name);
-            copy(&*opened.tree, &opened.report, &from, meta.clone(), &to);
+            copy(&*opened.tree, &opened.report, (&from, meta.clone()), &to, note);
         }
     }
 }
 
-fn send_from_there(opened: &Opened, places: &[Place], users: &[String]) {
+fn send_from_there(opened: &Opened, places: &[Place], users: &[String], note: Option<&str>) {
     for (from, meta) in expand(&*opened.tree, places, "send", &opened.report) {
         for user in users {
             let to = mailbox(user).join(last_name(&from));
-            copy(&*opened.tree, &opened.report, &from, meta.clone(), &to);
+            copy(&*opened.tree, &opened.report, (&from, meta.clone()), &to, note);
         }
     }
 }
 
 fn mailbox(user: &str) -> PathBuf {
     Path::new("outbox").join(user)
-}
-
-fn target(text: &str) -> Result<Target, Failure> {
-    text.parse().map_err(|error| Failure::usage(format!("{error}")))
 }
 
 /// Something in a mailbox, as `--json` prints it.
@@ -121,16 +125,8 @@ struct Outgoing {
     listed: Listed,
     #[serde(flatten)]
     state: State,
-}
-
-/// Something that another user sent, as `--json` prints it.
-#[derive(Serialize)]
-struct Arrived {
-    from: String,
-    #[serde(flatten)]
-    listed: Listed,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sent: Option<String>,
+    note: Option<String>,
 }
 
 /// The state of something in a mailbox: `user.xfer.state` in its parts.
@@ -158,36 +154,15 @@ impl State {
     }
 }
 
-/// Lists what others have sent.
-pub(super) fn inbox(line: BoxLine) -> Result<(), Failure> {
-    let opened = Opened::open(&target(&line.account)?, line.access)?;
-    let mut output = Output::new();
-    let mut listed = Vec::new();
-    for_each_below(&opened, "inbox", |from, path, meta| {
-        let sent = attribute(&opened, path, meta, "user.xfer.sent");
-        if line.json {
-            let (from, listed_one) = (from.to_string_lossy().into_owned(), Listed::new(path, meta));
-            listed.push(Arrived { from, listed: listed_one, sent });
-            return;
-        }
-        let time = sent.unwrap_or_else(|| moment_for_people(meta.mtime));
-        row(&mut output, from, path, meta, &shown(&time));
-    });
-    if line.json {
-        output.json(&listed);
-    }
-    output.end().and(opened.close(Changes::None))
-}
-
 /// Lists what is in the mailboxes, or gives orders for it.
-pub(super) fn outbox(line: OutboxLine) -> Result<(), Failure> {
+pub(in crate::files) fn outbox(line: OutboxLine) -> Result<(), Failure> {
     let OutboxLine { order: given, account, json, access } = line;
     match given {
         Some(OrderCommand::Send(line)) => order(line, Order::Send),
         Some(OrderCommand::Cancel(line)) => order(line, Order::Cancel),
         Some(OrderCommand::Retry(line)) => retry(&line.account, line.access),
         // Without a command, clap requires the account.
-        None => list_outbox(BoxLine { account: account.unwrap_or_default(), json, access }),
+        None => list(&account.unwrap_or_default(), json, access),
     }
 }
 
@@ -227,62 +202,24 @@ fn give(opened: &Opened, path: &Path, order: Order, verb: &str) {
     opened.report.fail_with(verb, &absolute(path), why);
 }
 
-fn list_outbox(line: BoxLine) -> Result<(), Failure> {
-    let opened = Opened::open(&target(&line.account)?, line.access)?;
+fn list(account: &str, json: bool, access: AccessLine) -> Result<(), Failure> {
+    let opened = Opened::open(&target(account)?, access)?;
     let mut output = Output::new();
     let mut listed = Vec::new();
     for_each_below(&opened, "outbox", |to, path, meta| {
         let state = attribute(&opened, path, meta, Order::ATTRIBUTE).unwrap_or_default();
-        if line.json {
+        if json {
             let (to, state) = (to.to_string_lossy().into_owned(), State::parse(&state));
-            listed.push(Outgoing { to, listed: Listed::new(path, meta), state });
+            let note = attribute(&opened, path, meta, NOTE);
+            listed.push(Outgoing { to, listed: Listed::new(path, meta), state, note });
             return;
         }
         row(&mut output, to, path, meta, &shown(&state));
     });
-    if line.json {
+    if json {
         output.json(&listed);
     }
     output.end().and(opened.close(Changes::None))
-}
-
-/// An attribute of a file or directory; other nodes have none.
-fn attribute(opened: &Opened, path: &Path, meta: &Meta, name: &str) -> Option<String> {
-    if !meta.is_file() && !meta.is_directory() {
-        return None;
-    }
-    let value = opened.tree.attribute(path, name);
-    value.unwrap_or_else(|errno| {
-        opened.report.fail("ask for the state of", path, errno);
-        None
-    })
-}
-
-fn row(output: &mut Output, user: &OsStr, path: &Path, meta: &Meta, last: &str) {
-    output.name(user);
-    output.bytes(b"  ");
-    output.name(&last_name(path));
-    if meta.is_directory() {
-        output.bytes(b"/");
-    }
-    let size = if meta.is_directory() { "-".to_owned() } else { size::display(meta.size) };
-    output.line(&format!("  {size}  {last}"));
-}
-
-/// What is in the directories of the inbox or the outbox, which are those of users.
-fn for_each_below(opened: &Opened, around: &str, mut visit: impl FnMut(&OsStr, &Path, &Meta)) {
-    let list = |path: &Path| {
-        opened.tree.list(path).unwrap_or_else(|errno| {
-            opened.report.fail("list", path, errno);
-            Vec::new()
-        })
-    };
-    for (user, _) in list(Path::new(around)).iter().filter(|(_, meta)| meta.is_directory()) {
-        let directory = Path::new(around).join(user);
-        for (name, meta) in list(&directory) {
-            visit(user, &directory.join(name), &meta);
-        }
-    }
 }
 
 #[cfg(test)]
