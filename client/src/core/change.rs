@@ -10,7 +10,7 @@ use bytes::Bytes;
 use xfer_protocol::tree::{
     Action, Changes, ContentEffect, Loaded, Op, Room, Rows, STATE_XATTR, plan,
 };
-use xfer_protocol::{ContentId, Errno, Seq};
+use xfer_protocol::{ContentId, Errno, Ino, Seq};
 
 use super::notice::Notice;
 use super::pause::{Pause, Stop};
@@ -68,11 +68,12 @@ impl Core {
         // Before the rows change: it compares the contents that nodes get with those that they
         // have.
         self.expect_contents(&changes, seq);
+        let numbers = numbers_of(&op.action, &changes, &self.replica.table);
         self.replica.table.apply(&changes, seq);
         for effect in &changes.contents {
             self.data.cache.follow(effect, &payload, seq);
         }
-        if let Some((first, count)) = numbers_of(&op.action, &changes) {
+        if let Some((first, count)) = numbers {
             self.uplink.numbers.use_up(first, count);
         }
         self.notice(&op.action, &changes);
@@ -101,8 +102,11 @@ impl Core {
 
     /// Leaves notices for the changes of an op that the kernel did not ask for.
     fn notice(&mut self, action: &Action, changes: &Changes) {
-        if !matches!(action, Action::Mailbox { .. } | Action::Send { .. } | Action::Accept { .. }) {
-            return;
+        match action {
+            Action::Mailbox { .. } | Action::Send { .. } | Action::Accept { .. } => {}
+            // A directory that was sent, with all that is in it.
+            Action::Revise { .. } if changes.nodes.len() > 1 => {}
+            _ => return,
         }
         let entries = changes.entries.iter();
         self.notices.extend(entries.map(|(parent, name, _)| Notice::Entry(*parent, name.clone())));
@@ -141,8 +145,8 @@ impl Core {
     }
 }
 
-/// The numbers that an op used up: the first of them, and their count.
-fn numbers_of(action: &Action, changes: &Changes) -> Option<(u64, u64)> {
+/// The numbers that an op uses up: the first of them, and their count.
+fn numbers_of(action: &Action, changes: &Changes, rows: &dyn Rows) -> Option<(u64, u64)> {
     match action {
         Action::Create { ino, .. }
         | Action::Mkdir { ino, .. }
@@ -151,10 +155,11 @@ fn numbers_of(action: &Action, changes: &Changes) -> Option<(u64, u64)> {
         | Action::Mailbox { ino, .. } => Some((ino.0, 1)),
         Action::Send { delivery, .. } => Some((delivery.0, 1)),
         Action::Accept { first, .. } => {
-            // The directory in which the delivery is placed changed too, and is not new.
-            let new = first.0..first.0 + changes.nodes.len() as u64;
-            let made = changes.nodes.iter().filter(|(ino, _)| new.contains(&ino.0));
-            Some((first.0, made.count() as u64))
+            // The directory in which the delivery is placed changes too, and is not new. A number is
+            // skipped for each further name of a file.
+            let is_new = |ino: &Ino| !matches!(rows.node(*ino), Loaded::Present(_));
+            let last = changes.nodes.iter().map(|(ino, _)| *ino).filter(is_new).max();
+            last.map(|last| (first.0, last.0 + 1 - first.0))
         }
         Action::SetAttr { .. }
         | Action::Write { .. }
