@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
+use xfer_client::core::Order;
 
 use super::opening::Opened;
 use super::pattern::{expand, last_name};
@@ -107,9 +108,8 @@ pub(super) fn copy(
     }
     let apart = Report::new();
     copy_to(tree, &apart, (from, meta), &part, None);
-    let noted = note.map_or(Ok(()), |note| tree.set_note(&part, note));
     let moved = match apart.is_clean() {
-        true => noted.and_then(|()| tree.rename(&part, to)),
+        true => send_directory(tree, &part, to, note),
         false => Err(Errno::CANCELED),
     };
     if let Err(errno) = moved {
@@ -168,6 +168,31 @@ fn copy_file(tree: &dyn Tree, from: &Path, to: &Path, note: Option<&str>) -> Res
     put_with_note(tree, &part, to, note)
 }
 
+/// Sends a directory by moving it into a mailbox. The record of one that was sent under that name makes way.
+pub(super) fn send_directory(
+    tree: &dyn Tree,
+    part: &Path,
+    to: &Path,
+    note: Option<&str>,
+) -> Result<(), Errno> {
+    note.map_or(Ok(()), |note| tree.set_note(part, note))?;
+    match tree.rename(part, to) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) if is_record(tree, to) => {
+            clear(tree, to)?;
+            tree.rename(part, to)
+        }
+        moved => moved,
+    }
+}
+
+/// Whether something in a mailbox was sent.
+fn is_record(tree: &dyn Tree, path: &Path) -> bool {
+    let state = tree.attribute(path, Order::ATTRIBUTE).ok().flatten().unwrap_or_default();
+    // What waits has a reason after a colon.
+    let word = state.split([' ', ':']).next().unwrap_or_default();
+    ["sending", "sent", "received", "refused"].contains(&word)
+}
+
 /// Why something was not sent, in words.
 pub(super) fn sending(errno: Errno, to: &Path) -> String {
     let user = to.iter().nth(1).unwrap_or_default().to_string_lossy();
@@ -175,7 +200,7 @@ pub(super) fn sending(errno: Errno, to: &Path) -> String {
         Errno::DQUOT => format!("the inbox of {user} is full"),
         Errno::NOENT => format!("there is no user {user} to send to"),
         Errno::NOTEMPTY | Errno::EXIST => {
-            "a directory of that name was sent before; remove that".to_owned()
+            "a directory of that name waits to be sent; remove that".to_owned()
         }
         other => words(other),
     }

@@ -383,6 +383,45 @@ fn only_attributes_of_users_travel() {
 }
 
 #[test]
+fn a_directory_that_is_revised_is_ordinary_with_all_in_it_and_what_was_sent_stays_sent() {
+    let mut post = Post::new();
+    let [album, inner, file, other] = [(); 4].map(|()| Ino(post.alice.id()));
+    let (mailbox, mode, owner) = (post.mailbox, 0o700, OWNER);
+    for (parent, text, ino) in [(mailbox, "album", album), (album, "inner", inner)] {
+        post.alice.must(Action::Mkdir { parent, name: name(text), ino, mode, owner });
+    }
+    for (text, ino) in [("file", file), ("other", other)] {
+        let (parent, name) = (inner, name(text));
+        post.alice.must(Action::Create { parent, name, ino, mode: 0o644, owner });
+        post.alice.apply(write(ino, 0, 5, post.alice.id()), b"hello").unwrap();
+    }
+    let id = post.send("album").unwrap();
+    let add =
+        Action::Create { parent: inner, name: name("new"), ino: Ino(post.alice.id()), mode, owner };
+    assert_eq!(post.alice.apply(add.clone(), &[]), Err(Errno::EPERM));
+    // It is one record: no part of it is revised alone.
+    for ino in [inner, mailbox, Ino::ROOT] {
+        assert_eq!(post.alice.apply(Action::Revise { ino }, &[]), Err(Errno::EINVAL));
+    }
+    post.alice.must(Action::Revise { ino: album });
+    for ino in [album, inner, file, other] {
+        assert_eq!(post.alice.node(ino).sent, None);
+    }
+    assert_eq!(post.alice.apply(Action::Revise { ino: album }, &[]), Err(Errno::EINVAL));
+    post.alice.must(add);
+    post.alice.apply(write(file, 0, 5, post.alice.id()), b"world").unwrap();
+    assert_eq!(post.audit(), Ok(()));
+    post.accept(id, "album").unwrap();
+    let received = post.bob.snapshot(post.inbox);
+    assert_eq!(received["/album/inner/file"].bytes, b"hello");
+    assert!(!received.contains_key("/album/inner/new"));
+    let again = post.send("album").unwrap();
+    post.accept(again, "again").unwrap();
+    assert_eq!(post.bob.snapshot(post.inbox)["/again/inner/file"].bytes, b"world");
+    assert_eq!(post.audit(), Ok(()));
+}
+
+#[test]
 fn a_note_goes_along_once_and_is_that_of_the_sender_at_the_recipients() {
     let (mut post, ino) = Post::with_file(b"hello");
     let set = |value: &[u8]| Action::SetXattr {

@@ -179,9 +179,8 @@ impl Model {
                 self.unpack(time, parcel, (*parent, name), *first, *owner)?;
             }
             Action::Revise { ino } => {
-                let thing = self.thing_mut(*ino)?;
-                thing.sent.take().ok_or(Errno::EINVAL)?;
-                thing.ctime = time;
+                let id = self.thing(*ino)?.sent.ok_or(Errno::EINVAL)?;
+                self.revise(time, *ino, id);
             }
             Action::Decline { .. } => {}
             Action::Write { ino, .. }
@@ -612,6 +611,20 @@ impl Model {
                 thing.sent = Some(id);
                 thing.ctime = time;
             }
+        }
+    }
+
+    /// Turns a record, with all of it that is in a directory, into what it was before it was sent.
+    fn revise(&mut self, time: Timestamp, ino: Ino, id: DeliveryId) {
+        for inside in
+            self.entries(ino).into_iter().flatten().map(|(_, ino)| *ino).collect::<Vec<_>>()
+        {
+            self.revise(time, inside, id);
+        }
+        let thing = self.things.get_mut(&ino).expect("it has a name");
+        if thing.sent == Some(id) {
+            thing.sent = None;
+            thing.ctime = time;
         }
     }
 

@@ -5,4 +5,5 @@ mod orders;
 mod sent;
 mod outbox;
 mod outbox_directories;
+mod revised_directories;
 mod interrupted;

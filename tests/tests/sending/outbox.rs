@@ -452,17 +452,6 @@ fn another_user_of_the_machine_may_revise_what_it_may_write() {
 }
 
 #[test]
-fn what_is_within_a_directory_that_was_sent_can_not_be_changed() {
-    let world = World::new(&["alice", "bob"]);
-    let alice = world.mount("alice");
-    alice.shell("mkdir album && echo one > album/file && mv album outbox/bob/");
-    let inside = alice.path("outbox/bob/album/file");
-    assert_eq!(errno(File::options().write(true).open(&inside).map(drop)), libc::EPERM);
-    assert_eq!(errno(fs::write(&inside, "two")), libc::EPERM);
-    alice.unmount();
-}
-
-#[test]
 fn a_file_that_is_written_through_memory_beyond_the_quota_is_not_sent() {
     let (_world, alice, bob) = with_little_room();
     let path = alice.path("outbox/bob/file");

@@ -65,6 +65,37 @@ fn what_is_in_the_tree_is_sent_too() {
 }
 
 #[test]
+fn a_directory_of_the_same_name_is_sent_as_a_new_version() {
+    let world = world(&["alice", "bob"]);
+    for (way, text) in [("send", "one"), ("send", "two"), ("put", "three"), ("cp", "four")] {
+        write(&world, "album/file", text);
+        match way {
+            "send" => xfer(&world, &["send", "album", "{}", "--to", "bob"]),
+            "put" => xfer(&world, &["put", "-r", "album", "{}:outbox/bob/"]),
+            _ => {
+                xfer(&world, &["put", "-r", "album", "{}:"]).succeeded();
+                xfer(&world, &["cp", "-r", "{}:album", ":outbox/bob/"])
+            }
+        }
+        .succeeded();
+    }
+    let bob = at(&world, "bob");
+    let texts = ["album", "album (2)", "album (3)", "album (4)"].map(|name| {
+        let place = format!("{bob}:inbox/alice/{name}/file");
+        world.xfer(&["cat", &place]).succeeded().stdout
+    });
+    assert_eq!(texts, ["one", "two", "three", "four"]);
+    assert_eq!(json(&world, &["outbox", "{}"]).as_array().unwrap().len(), 1);
+    // One that waits has not been sent yet, so it is not replaced.
+    let mount = world.mount("alice");
+    mount.shell("mkdir -p outbox/bob/held; echo 1 > outbox/bob/held/file");
+    xfer(&world, &["outbox", "cancel", "{}:outbox/bob/held"]).succeeded();
+    write(&world, "held/file", "2");
+    let line = xfer(&world, &["send", "held", "{}", "--to", "bob"]).refused(1);
+    assert!(line.ends_with("a directory of that name waits to be sent; remove that"), "{line}");
+}
+
+#[test]
 fn what_can_t_be_sent_is_said_and_nothing_of_it_is_left() {
     let world = world(&["alice", "bob"]);
     world.server.command(&["user", "quota", "bob", "--inbox", "1MiB"]).succeeded();

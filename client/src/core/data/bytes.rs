@@ -46,8 +46,8 @@ impl Core {
     pub fn open(&mut self, ino: Ino, writable: bool) -> Result<HandleId, Stop> {
         self.must_have_session()?;
         let node = self.node(ino)?;
-        // A record can be revised. A file within a directory that was sent can't be changed.
-        if writable && node.sent.is_some() && self.record_place(ino)?.is_none() {
+        // A record can be revised, if it is known where it is.
+        if writable && node.sent.is_some() && self.record(ino)?.is_none() {
             return Err(Errno::EPERM.into());
         }
         Ok(self.handles.open_file(ino, writable))

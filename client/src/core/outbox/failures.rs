@@ -61,7 +61,7 @@ impl Core {
         }
     }
 
-    /// Before a file's data changes: a record becomes an ordinary file that is sent again, and a
+    /// Before a file's data changes: a record becomes a draft that is sent again, and a
     /// draft that waited is no longer marked as complete. May be done again.
     pub(in crate::core) fn prepare_change(&mut self, ino: Ino) -> Result<(), Stop> {
         self.revise(ino)?;
@@ -71,20 +71,6 @@ impl Core {
         for directory in self.outbox.drafts.waiting_with(ino) {
             self.unmark(directory)?;
             self.outbox.drafts.wait_for_writers(directory);
-        }
-        Ok(())
-    }
-
-    /// Makes a record an ordinary file and a draft. Any other node stays as it is.
-    pub(in crate::core) fn revise(&mut self, ino: Ino) -> Result<(), Stop> {
-        let node = self.node(ino)?;
-        if node.sent.is_some()
-            && node.file().is_some()
-            && let Some(place) = self.record_place(ino)?
-        {
-            self.change(Action::Revise { ino })?;
-            self.outbox.drafts.remove(ino);
-            self.note_draft(ino, place);
         }
         Ok(())
     }

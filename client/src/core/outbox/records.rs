@@ -1,10 +1,12 @@
 //! Records: the places of sent nodes, and the states of their deliveries.
 
+use xfer_protocol::limits::DELIVERY_ITEMS_MAX;
 use xfer_protocol::message::DeliveryState;
-use xfer_protocol::tree::{Loaded, Rows};
+use xfer_protocol::tree::{Action, Loaded, Rows};
 use xfer_protocol::{DeliveryId, Errno, Ino, Name};
 
 use super::drafts::Location;
+use super::rest::Rest;
 use crate::core::pause::Stop;
 use crate::core::state::Core;
 
@@ -39,11 +41,75 @@ impl Core {
         Ok(())
     }
 
-    /// The place of a record in a mailbox. `None` if it is within a directory that was sent.
-    pub(in crate::core) fn record_place(&mut self, ino: Ino) -> Result<Option<Location>, Stop> {
-        let Some(mailbox) = self.handles.kernel.directory_of(ino) else { return Ok(None) };
-        let Some(to) = self.mailbox(mailbox)? else { return Ok(None) };
-        self.place_in(mailbox, to, ino)
+    /// The record that a node is, or is a part of, with its place. `None` if it is neither, as far as is
+    /// known.
+    pub(in crate::core) fn record(&mut self, ino: Ino) -> Result<Option<(Ino, Location)>, Stop> {
+        let Some(id) = self.node(ino)?.sent else { return Ok(None) };
+        let mut record = ino;
+        for _ in 0..DELIVERY_ITEMS_MAX {
+            let directory = self.node(record)?.parent();
+            let Some(directory) = directory.or(self.handles.kernel.directory_of(record)) else {
+                break;
+            };
+            if let Some(to) = self.mailbox(directory)? {
+                let place = self.place_in(directory, to, record)?;
+                return Ok(place.map(|place| (record, place)));
+            }
+            if self.node(directory)?.sent != Some(id) {
+                break;
+            }
+            record = directory;
+        }
+        Ok(None)
+    }
+
+    /// Makes a record a draft again, because the node, which is the record or a part of it, is about to
+    /// change. Any other node stays as it is. Returns whether it is a draft now.
+    pub(in crate::core) fn revise(&mut self, ino: Ino) -> Result<bool, Stop> {
+        let Some((record, place)) = self.record(ino)? else { return Ok(false) };
+        let is_directory = self.node(record)?.is_directory();
+        if is_directory {
+            // So that all of it is loaded in a few steps, and nothing is missing for the rest.
+            self.weigh(record, &place.name)?;
+        }
+        self.change(Action::Revise { ino: record })?;
+        self.outbox.drafts.remove(record);
+        self.note_draft(record, place);
+        if is_directory {
+            let rest = Rest::Directory;
+            self.rest_until(record, rest, self.now.monotonic + rest.quiet());
+        }
+        Ok(true)
+    }
+
+    /// Makes a change that adds something to a directory. If that is in the way because it was sent, it
+    /// becomes a draft first.
+    pub(in crate::core) fn change_in(
+        &mut self,
+        directory: Ino,
+        action: Action,
+    ) -> Result<(), Stop> {
+        match self.change(action.clone()) {
+            Err(Stop::Refused(Errno::EPERM)) if self.revise(directory)? => self.change(action),
+            made => made,
+        }
+    }
+
+    /// Checks a rename. If the directory that it leads to is in the way because it was sent, that becomes
+    /// a draft first.
+    pub(in crate::core) fn check_rename(
+        &mut self,
+        moved: Ino,
+        to: Ino,
+        rename: &Action,
+    ) -> Result<(), Stop> {
+        let is_movable = moved >= Ino(Ino::FIRST_GRANTED) && self.mailbox(moved)?.is_none();
+        match self.check(rename) {
+            Err(Stop::Refused(Errno::EPERM)) if is_movable && self.revise(to)? => {
+                self.check(rename)
+            }
+            checked => checked,
+        }
     }
 
     /// The record of a delivery, searched for in all mailboxes.

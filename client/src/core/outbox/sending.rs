@@ -122,7 +122,10 @@ impl Core {
         }
         let room = self.weigh(moved, name)?.room;
         self.must_have_room(moved, &user, room)?;
-        if is_record { self.revise(moved) } else { Ok(()) }
+        if is_record {
+            self.revise(moved)?;
+        }
+        Ok(())
     }
 
     /// Sends a node that was renamed into a mailbox, unless a program still writes to it.

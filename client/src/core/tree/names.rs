@@ -122,12 +122,17 @@ impl Core {
             return Err(Errno::ENOENT.into());
         }
         let (given, name) = (name, name.clone());
-        let made = self.change(match new.clone() {
-            New::File { mode } => Action::Create { parent, name, ino, mode, owner },
-            New::Directory { mode } => Action::Mkdir { parent, name, ino, mode, owner },
-            New::Symlink { target } => Action::Symlink { parent, name, ino, target, owner },
-            New::Special { kind, mode } => Action::Mknod { parent, name, ino, mode, owner, kind },
-        });
+        let made = self.change_in(
+            parent,
+            match new.clone() {
+                New::File { mode } => Action::Create { parent, name, ino, mode, owner },
+                New::Directory { mode } => Action::Mkdir { parent, name, ino, mode, owner },
+                New::Symlink { target } => Action::Symlink { parent, name, ino, target, owner },
+                New::Special { kind, mode } => {
+                    Action::Mknod { parent, name, ino, mode, owner, kind }
+                }
+            },
+        );
         self.note_missing(parent, made)?;
         if let Some(to) = mailbox {
             self.note_draft(ino, Location { mailbox: parent, to, name: given.clone() });
@@ -164,7 +169,12 @@ impl Core {
     /// Gives a node one more name.
     pub fn link(&mut self, ino: Ino, parent: Ino, name: &Name) -> Result<Found, Stop> {
         self.prepare_entry(parent)?;
-        let made = self.change(Action::Link { ino, parent, name: name.clone() });
+        let link = Action::Link { ino, parent, name: name.clone() };
+        // A record gets no further names, wherever they are to be, but within its directory.
+        let made = match self.node(ino)?.sent == self.node(parent)?.sent {
+            true => self.change_in(parent, link),
+            false => self.change(link),
+        };
         self.note_missing(parent, made)?;
         self.handles.kernel.remember(ino, parent, Some(name));
         Ok((ino, self.node(ino)?))
@@ -223,7 +233,7 @@ impl Core {
         let rename = Action::Rename { from: from.clone(), to: to.clone(), mode };
         if mode != RenameMode::Exchange {
             // Checked first, so that room is reserved only for a rename that succeeds.
-            self.check(&rename)?;
+            self.check_rename(moved, to.0, &rename)?;
             self.prepare_rename(moved, (from.0, to.0), &to.1, replaces)?;
         } else if self.mailbox(from.0)?.is_some() || self.mailbox(to.0)?.is_some() {
             return Err(Errno::EINVAL.into());

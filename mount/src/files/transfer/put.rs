@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::super::changing::{Destination, clear, make_directory_unless_there, sending, umask};
+use super::super::changing::{
+    Destination, clear, make_directory_unless_there, send_directory, sending, umask,
+};
 use super::super::opening::Opened;
 use super::super::place::{Either, Place, absolute};
 use super::super::staging::{Key, is_in_mailbox};
@@ -133,8 +135,7 @@ impl Transfer<'_> {
         if !self.report.is_clean() {
             return Trouble::because("send", from, "not all of it could be stored").tell_only(self);
         }
-        let noted = self.note.map_or(Ok(()), |note| self.tree.set_note(part, note));
-        if let Err(errno) = noted.and_then(|()| self.tree.rename(part, to)) {
+        if let Err(errno) = send_directory(self.tree, part, to, self.note) {
             let _ = clear(self.tree, part);
             Trouble::because("send", from, sending(errno, to)).tell_only(self);
         }

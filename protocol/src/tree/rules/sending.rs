@@ -88,16 +88,33 @@ pub(super) fn send(d: &mut Staging<'_>, letter: Letter<'_>) -> Result<(), PlanEr
     Ok(())
 }
 
-/// Turns a record into an ordinary file. Its content stays sealed for the delivery that shares it.
+/// Turns a record into an ordinary file, or into a directory with everything in it. The contents stay
+/// sealed for the delivery that shares them.
 pub(super) fn revise(d: &mut Staging<'_>, ino: Ino) -> Result<(), PlanError> {
     let time = d.time;
     let node = d.node(ino)?;
-    if node.sent.is_none() || node.file().is_none() {
-        return Err(Errno::EINVAL.into());
+    let id = node.sent.ok_or(Errno::EINVAL)?;
+    match node.parent() {
+        None if node.file().is_none() => return Err(Errno::EINVAL.into()),
+        // A part of a directory that was sent is not a record of its own.
+        Some(parent) if post(parent, &*d.directory(parent)?) != MailZone::Mailbox => {
+            return Err(Errno::EINVAL.into());
+        }
+        None | Some(_) => {}
     }
-    let node = d.node_mut(ino)?;
-    node.sent = None;
-    node.ctime = time;
+    let mut waiting = vec![ino];
+    while let Some(ino) = waiting.pop() {
+        let node = d.node(ino)?;
+        if node.is_directory() {
+            waiting.extend(d.children(ino)?.into_iter().map(|(_, ino)| ino));
+        }
+        // A file with names elsewhere was none.
+        if node.sent == Some(id) {
+            let node = d.node_mut(ino)?;
+            node.sent = None;
+            node.ctime = time;
+        }
+    }
     Ok(())
 }
 
