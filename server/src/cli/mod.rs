@@ -16,6 +16,7 @@ use xfer_protocol::message::Silence;
 use xfer_protocol::size;
 use xfer_store::embedded::{OlderDatabase, Serving};
 
+use crate::figures::web::Place;
 use crate::listener::identity::Identity;
 use crate::program::exit::{Exit, Failure};
 use crate::program::rights;
@@ -126,6 +127,10 @@ struct Run {
     /// How soon clients may take a silent connection for dead; those that ask for less get this
     #[arg(long, env = "XFER_SILENCE", value_name = "SECONDS", default_value = "3", value_parser = silence)]
     silence: Silence,
+    /// Where metrics can be read, also /health and /ready: ADDR:PORT, off; public:ADDR:PORT if other machines
+    /// can reach it, since nothing asks who reads them
+    #[arg(long, env = "XFER_METRICS", value_name = "ADDR:PORT", default_value = "off")]
+    metrics: Place,
     /// Print the settings in force, and where each comes from, instead of serving
     #[arg(long)]
     print_config: bool,
@@ -133,8 +138,7 @@ struct Run {
 
 impl Run {
     fn config(self, store: StoreLocation) -> Result<serve::Config, Failure> {
-        let Run { listen, cert, key, keep_lost, accept_older_database, tree_size, silence, .. } =
-            self;
+        let Run { listen, cert, key, keep_lost, tree_size, silence, metrics, .. } = self;
         let files = match (cert, key) {
             (Some(cert), Some(key)) => Some(CertificateFiles { cert, key }),
             (None, None) => None,
@@ -153,8 +157,9 @@ impl Run {
             files,
             tree_bytes: tree_size,
             silence,
+            metrics,
             serving: Serving {
-                older: match accept_older_database {
+                older: match self.accept_older_database {
                     true => OlderDatabase::Accept,
                     false => OlderDatabase::Refuse,
                 },

@@ -1,4 +1,6 @@
-//! A server as a service: its settings, and the service manager that runs it.
+//! A server as a service: its settings, the service manager that runs it, and those who watch it.
 
 mod settings;
 mod systemd;
+mod metrics;
+mod pages;

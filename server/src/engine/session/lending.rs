@@ -111,6 +111,7 @@ pub(crate) struct Loan {
 /// Lends the queues of a session to a link.
 pub(crate) fn lend(session: Arc<Session>, queues: Queues) -> (Lent, Loan) {
     let (upward, heard) = mpsc::channel(HEARD_MAX);
+    session.note_link(upward.downgrade());
     let (orders, orders_end) = watch::channel(LinkOrder::Serve);
     let (ended, ended_end) = oneshot::channel();
     let orders_end = LinkOrders(orders_end);
