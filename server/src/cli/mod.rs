@@ -30,6 +30,8 @@ mod keys;
 mod secret;
 mod settings;
 mod sessions;
+mod status;
+mod screen;
 mod trees;
 mod table;
 
@@ -76,6 +78,11 @@ enum Command {
     /// See and end sessions of the server that runs on the store
     #[command(subcommand)]
     Session(Session),
+    /// See how the server that runs on the store is: sessions, rates, commits, what waits, space, lockouts
+    Status {
+        #[command(flatten)]
+        shape: status::Shape,
+    },
     /// Copy what is in a directory of this machine into a user's storage
     ///
     /// Beside a running server or without one, but not while the user is mounted. One that was
@@ -315,6 +322,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
             if json { sessions::Shape::Json } else { sessions::Shape::Table },
         ),
         Command::Session(Session::End { name }) => sessions::end(&store.dir, &name),
+        Command::Status { shape } => status::show(&store.dir, shape),
         Command::Import { name, dir, into } => trees::import(&store, &name, &dir, &into),
         Command::Export { name, dir, force } => trees::export(&store, &name, &dir, force),
     }
@@ -445,6 +453,7 @@ mod tests {
         check("session list --store /x", None);
         check("session list --json", None);
         check("session end alice", None);
+        check("status --json --watch --store /x", None);
         check("import alice dir --into a/b --store /x", None);
         check("export alice dir --force", None);
     }

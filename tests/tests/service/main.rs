@@ -4,3 +4,4 @@ mod settings;
 mod systemd;
 mod metrics;
 mod pages;
+mod status;
