@@ -422,3 +422,38 @@ fn the_handbook_lists_the_metrics_that_there_are() {
     let shown: Vec<_> = pages.read().kinds.into_iter().collect();
     assert_eq!(documented, shown);
 }
+
+/// The names of metrics in an expression of Prometheus.
+fn named_in(expression: &str) -> Vec<String> {
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = expression.split(|c| !is_of_word(c));
+    let is_metric = |word: &&str| word.starts_with("xfer_") || word.starts_with("process_");
+    words.filter(is_metric).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_dashboard_shows_each_metric_and_none_that_there_is_not() {
+    let (_world, pages) = world(&[]);
+    pages.wait_for("xfer_store_contents", 0.0);
+    let dashboard = include_str!("../../../packaging/grafana.json");
+    let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+    let mut named = Vec::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let found = named_in(target["expr"].as_str().unwrap());
+            assert!(!found.is_empty(), "{panel}");
+            named.extend(found);
+        }
+    }
+    for variable in dashboard["templating"]["list"].as_array().unwrap() {
+        named.extend(named_in(variable["query"].as_str().unwrap()));
+    }
+    let shown = pages.read();
+    let of_series =
+        |name: &String| shown.values.keys().any(|series| series.split('{').next() == Some(name));
+    let missing: Vec<_> = named.iter().filter(|name| !of_series(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let is_named = |metric: &&String| named.iter().any(|name| name.starts_with(metric.as_str()));
+    let unused: Vec<_> = shown.kinds.keys().filter(|metric| !is_named(metric)).collect();
+    assert!(unused.is_empty(), "{unused:?}");
+}
