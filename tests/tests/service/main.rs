@@ -1,7 +1,8 @@
-//! A server as a service: its settings, the service manager that runs it, and those who watch it.
+//! A server as a service: its settings, the service manager that runs it, its log, and those who watch it.
 
 mod settings;
 mod systemd;
+mod log;
 mod metrics;
 mod pages;
 mod status;
