@@ -19,6 +19,7 @@ use xfer_store::embedded::{OlderDatabase, Serving};
 use crate::figures::web::Place;
 use crate::listener::identity::Identity;
 use crate::program::exit::{Exit, Failure};
+use crate::program::log;
 use crate::program::rights;
 use crate::program::serve::{self, CertificateFiles};
 use crate::program::store_location::StoreLocation;
@@ -298,7 +299,8 @@ pub fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let Err(failure) = run(std::env::args_os()) else { return ExitCode::SUCCESS };
     // If standard error is closed, the exit code still reports the failure.
-    let _ = writeln!(std::io::stderr(), "xfer-server: {failure}");
+    let severity = log::severity(tracing::Level::ERROR);
+    let _ = writeln!(std::io::stderr(), "{severity}xfer-server: {failure}");
     ExitCode::from(failure.exit as u8)
 }
 

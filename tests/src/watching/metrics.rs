@@ -47,7 +47,11 @@ pub fn server(store: &Path) -> Server {
 impl Pages {
     /// Those that a server's log names.
     pub fn of(server: &Server) -> Pages {
-        let said = server.said();
+        Pages::named_in(&server.said())
+    }
+
+    /// Those that this log names.
+    pub fn named_in(said: &str) -> Pages {
         let line = said.lines().find(|line| line.contains("metrics can be read")).expect("a line");
         let address = line.split("address=").nth(1).expect("an address").trim();
         Pages(address.parse().expect("an address"))
