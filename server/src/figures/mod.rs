@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use xfer_protocol::message::VERSION;
 use xfer_store::{Store, StoreError, embedded};
 
@@ -106,6 +107,8 @@ pub struct Source {
     listener: Arc<Listener>,
     store: Store,
     asker: Asker,
+    /// Held while the store is checked.
+    checking: Arc<Mutex<()>>,
     started: SystemTime,
 }
 
@@ -118,7 +121,8 @@ impl Source {
         started: SystemTime,
     ) -> Arc<Source> {
         let asker = Asker::new(store.clone());
-        Arc::new(Source { engine, listener, store, asker, started })
+        let checking = Arc::default();
+        Arc::new(Source { engine, listener, store, asker, checking, started })
     }
 
     /// Reads all of them, and the lockouts in force, which name accounts. What the store has to be asked for
@@ -170,6 +174,14 @@ impl Source {
     /// # Errors
     /// If it is not.
     pub async fn check_store(&self) -> Result<(), StoreError> {
-        self.store.keeper.check().await
+        let turn = self.checking.clone().lock_owned().await;
+        let store = self.store.clone();
+        // The turn lasts until the store has answered, even if nobody waits for that any more: so one that
+        // hangs holds one thread, however often somebody asks.
+        let checked = tokio::spawn(async move {
+            let _turn = turn;
+            store.keeper.check().await
+        });
+        checked.await.unwrap_or(Err(StoreError::Panicked))
     }
 }
