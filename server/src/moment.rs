@@ -1,4 +1,4 @@
-//! Times as people read them.
+//! Times and spans of time as people read them.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -9,9 +9,28 @@ pub fn display(secs: i64) -> String {
     time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{secs} s"))
 }
 
+/// A span of time in its two largest units.
+pub fn span(secs: u64) -> String {
+    let (minutes, hours, days) = (secs / 60, secs / 3600, secs / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{secs} s"),
+        (0, 0, _) => format!("{minutes} min {} s", secs % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        (_, _, _) => format!("{days} d {} h", hours % 24),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_are_as_exact_as_people_want_them() {
+        let spans = [0, 59, 61, 3_599, 7_260, 86_399, 90_000];
+        let expected =
+            ["0 s", "59 s", "1 min 1 s", "59 min 59 s", "2 h 1 min", "23 h 59 min", "1 d 1 h"];
+        assert_eq!(spans.map(span), expected);
+    }
 
     #[test]
     fn moments_are_readable() {

@@ -27,6 +27,9 @@ pub trait Deliveries: Send + Sync {
         count: usize,
     ) -> Answer<'_, Vec<(u64, DeliveryHead)>>;
 
+    /// The number of deliveries that wait, for all accounts together.
+    fn count_waiting(&self) -> Answer<'_, u64>;
+
     /// The deliveries sent by this account that found no room and whose records still exist, sorted
     /// by number.
     fn without_room(&self, from: AccountId) -> Answer<'_, Vec<(DeliveryId, DeliveryState)>>;

@@ -37,7 +37,7 @@ pub use failures::{Failures, ForgottenBefore, Pair, WrongPasswords};
 pub use keys::{CodeHash, Enrolment, Invitation, Keys, Revoked};
 pub use open::{IfMissing, Location, Register, Use, open, open_register};
 pub use stop::Stop;
-pub use store::{Keeper, Store};
+pub use store::{ContentsSize, Keeper, Store, StoreSize};
 pub use trees::{
     Batch, Beginner, Begun, CHANGES_MAX, Changed, Committed, DORMANT_MAX, Decided, Fate, Found,
     Left, ListMax, Listing, Missed, Part, Resumable, Resumed, Resumption, SecretHash, Trees, Trims,

@@ -33,11 +33,35 @@ impl Store {
     }
 }
 
+/// The space that a store takes on its disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StoreSize {
+    /// The database with its log, in bytes.
+    pub database_bytes: u64,
+    /// The contents, as they were counted last; `None` if they were not counted yet.
+    pub contents: Option<ContentsSize>,
+}
+
+/// The space that contents take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ContentsSize {
+    /// The number of contents.
+    pub count: u64,
+    /// The space that is allocated for them, in bytes.
+    pub bytes: u64,
+}
+
 /// Calls that concern a store as a whole.
 pub trait Keeper: Send + Sync {
     /// Completes when the store must not be written to any more: it was removed or replaced, or its
     /// database is older than its contents.
     fn failed(&self) -> Later<'_, StoreError>;
+
+    /// Checks now whether the store is still in place. Fails as [`Keeper::failed`] would.
+    fn check(&self) -> Answer<'_, ()>;
+
+    /// The space that the store takes.
+    fn size(&self) -> Answer<'_, StoreSize>;
 
     /// Checks the store for the last time, after its last use, and notes how far its database has
     /// come. Fails as [`Keeper::failed`] would.

@@ -575,6 +575,7 @@ impl Pairing {
                 both!(self, |store| store.deliveries.state(account, DeliveryId(id))).unwrap();
             }
         }
+        both!(self, |store| store.deliveries.count_waiting()).unwrap();
         let accounts = both!(self, |store| async {
             let accounts = store.accounts.list().await;
             accounts.map(|all| all.into_iter().map(untidied).collect::<Vec<_>>())

@@ -20,7 +20,7 @@ pub use links::{cable, local_disk, network, peers, relay, strangers};
 pub use running::{
     desktop, freezer, logind, programs, pty, random, scale, small_disk, tools, waiting,
 };
-pub use watching::{files, memory, sending, snapshot, space};
+pub use watching::{files, memory, metrics, sending, snapshot, space};
 pub use world::{accounts, by_hand, machine, mount, server};
 
 pub use mount::{Mount, Mounting};

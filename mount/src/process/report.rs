@@ -3,7 +3,9 @@
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use xfer_protocol::shown::{Shown, shown};
 
@@ -25,7 +27,7 @@ pub fn code(result: Result<(), Failure>) -> u8 {
 pub fn report(line: &str) {
     let line = Shown(line);
     match background::is_detached() {
-        true => syslog::say(&line.to_string()),
+        true => syslog::say(Level::WARN, &line.to_string()),
         false => eprintln!("{}: {line}", program()),
     }
 }
@@ -46,18 +48,33 @@ pub fn log(foreground: bool) {
     let colours = foreground && io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     // Spans are of level `trace`: who asks for them wants to see how long each took.
-    log.with_span_events(FmtSpan::CLOSE).with_writer(|| Outlet).init();
+    log.with_span_events(FmtSpan::CLOSE).with_writer(Outlets).init();
+}
+
+/// Gives each event an outlet of its level.
+struct Outlets;
+
+impl MakeWriter<'_> for Outlets {
+    type Writer = Outlet;
+
+    fn make_writer(&self) -> Outlet {
+        Outlet(Level::WARN)
+    }
+
+    fn make_writer_for(&self, event: &Metadata<'_>) -> Outlet {
+        Outlet(*event.level())
+    }
 }
 
 /// Takes what is logged: to the terminal, or to the system's log once in the background.
-struct Outlet;
+struct Outlet(Level);
 
 impl io::Write for Outlet {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if !background::is_detached() {
             return io::stderr().write(line);
         }
-        syslog::say(&shown(String::from_utf8_lossy(line).trim_end()));
+        syslog::say(self.0, &shown(String::from_utf8_lossy(line).trim_end()));
         Ok(line.len())
     }
 

@@ -16,8 +16,10 @@ use xfer_protocol::message::Silence;
 use xfer_protocol::size;
 use xfer_store::embedded::{OlderDatabase, Serving};
 
+use crate::figures::web::Place;
 use crate::listener::identity::Identity;
 use crate::program::exit::{Exit, Failure};
+use crate::program::log;
 use crate::program::rights;
 use crate::program::serve::{self, CertificateFiles};
 use crate::program::store_location::StoreLocation;
@@ -29,6 +31,8 @@ mod keys;
 mod secret;
 mod settings;
 mod sessions;
+mod status;
+mod screen;
 mod trees;
 mod table;
 
@@ -75,6 +79,11 @@ enum Command {
     /// See and end sessions of the server that runs on the store
     #[command(subcommand)]
     Session(Session),
+    /// See how the server that runs on the store is: sessions, rates, commits, what waits, space, lockouts
+    Status {
+        #[command(flatten)]
+        shape: status::Shape,
+    },
     /// Copy what is in a directory of this machine into a user's storage
     ///
     /// Beside a running server or without one, but not while the user is mounted. One that was
@@ -126,6 +135,10 @@ struct Run {
     /// How soon clients may take a silent connection for dead; those that ask for less get this
     #[arg(long, env = "XFER_SILENCE", value_name = "SECONDS", default_value = "3", value_parser = silence)]
     silence: Silence,
+    /// Where metrics can be read, also /health and /ready: ADDR:PORT, off; public:ADDR:PORT if other machines
+    /// can reach it, since nothing asks who reads them
+    #[arg(long, env = "XFER_METRICS", value_name = "ADDR:PORT", default_value = "off")]
+    metrics: Place,
     /// Print the settings in force, and where each comes from, instead of serving
     #[arg(long)]
     print_config: bool,
@@ -133,8 +146,7 @@ struct Run {
 
 impl Run {
     fn config(self, store: StoreLocation) -> Result<serve::Config, Failure> {
-        let Run { listen, cert, key, keep_lost, accept_older_database, tree_size, silence, .. } =
-            self;
+        let Run { listen, cert, key, keep_lost, tree_size, silence, metrics, .. } = self;
         let files = match (cert, key) {
             (Some(cert), Some(key)) => Some(CertificateFiles { cert, key }),
             (None, None) => None,
@@ -153,8 +165,9 @@ impl Run {
             files,
             tree_bytes: tree_size,
             silence,
+            metrics,
             serving: Serving {
-                older: match accept_older_database {
+                older: match self.accept_older_database {
                     true => OlderDatabase::Accept,
                     false => OlderDatabase::Refuse,
                 },
@@ -286,7 +299,8 @@ pub fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let Err(failure) = run(std::env::args_os()) else { return ExitCode::SUCCESS };
     // If standard error is closed, the exit code still reports the failure.
-    let _ = writeln!(std::io::stderr(), "xfer-server: {failure}");
+    let severity = log::severity(tracing::Level::ERROR);
+    let _ = writeln!(std::io::stderr(), "{severity}xfer-server: {failure}");
     ExitCode::from(failure.exit as u8)
 }
 
@@ -310,6 +324,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
             if json { sessions::Shape::Json } else { sessions::Shape::Table },
         ),
         Command::Session(Session::End { name }) => sessions::end(&store.dir, &name),
+        Command::Status { shape } => status::show(&store.dir, shape),
         Command::Import { name, dir, into } => trees::import(&store, &name, &dir, &into),
         Command::Export { name, dir, force } => trees::export(&store, &name, &dir, force),
     }
@@ -440,6 +455,7 @@ mod tests {
         check("session list --store /x", None);
         check("session list --json", None);
         check("session end alice", None);
+        check("status --json --watch --store /x", None);
         check("import alice dir --into a/b --store /x", None);
         check("export alice dir --force", None);
     }

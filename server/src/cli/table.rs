@@ -12,7 +12,8 @@ pub fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result
     Ok(())
 }
 
-fn lines<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Vec<String> {
+/// The lines of such a table.
+pub fn lines<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Vec<String> {
     // Clients choose their own names, so escape them: they must not move the cursor.
     let mut all = vec![heading.map(str::to_owned)];
     all.extend(rows.iter().map(|row| row.clone().map(|cell| shown(&cell))));

@@ -6,7 +6,8 @@
 //! Reading order: `seats` (one for each account), `session` (a session and its parts), `tree` (how
 //! ops are applied), `driver` (the task that has them applied and committed), `durable` (commits),
 //! `link` (connections to clients),
-//! `deliveries` (between users), and `solo` (a tree that is changed without a client).
+//! `deliveries` (between users), `traffic` (what all of it does, in numbers), and `solo` (a tree that is
+//! changed without a client).
 //!
 //! **Invariant:** a panic while a session is served ends that session and nothing else.
 
@@ -19,6 +20,7 @@ mod stores;
 mod tree;
 mod durable;
 mod deliveries;
+mod traffic;
 pub(crate) mod solo;
 
 use std::sync::Arc;
@@ -35,8 +37,10 @@ use xfer_protocol::tree::Room;
 use xfer_store::{Account, Store, StoreError};
 
 pub use clock::{Clock, SystemClock};
+pub use durable::latency::{ENDS_SECS, Latencies};
 pub use session::SessionInfo;
 pub use session::counters::{Counters, Counts};
+pub use traffic::Load;
 
 use deliveries::exchange::Exchange;
 use driver::drivers::Drivers;
@@ -46,6 +50,7 @@ use seats::registry::Registry;
 use session::Session;
 use session::counters::Commits;
 use stores::Stores;
+use traffic::Traffic;
 
 /// The most questions that use the store without their tree's turn at a time, on all read links
 /// together.
@@ -75,6 +80,7 @@ pub struct Engine {
     provers: Semaphore,
     drivers: Drivers,
     commits: Arc<Commits>,
+    traffic: Traffic,
     /// The shortest silence that clients may ask for.
     silence: Silence,
     started: Instant,
@@ -145,6 +151,7 @@ impl Engine {
             provers: Semaphore::new(PROVERS_MAX),
             drivers: Drivers::default(),
             commits,
+            traffic: Traffic::default(),
             silence,
             started: Instant::now(),
             users: Mutex::default(),
@@ -172,7 +179,7 @@ impl Engine {
 
     /// Returns the number of transactions that were committed for sessions.
     pub fn transactions(&self) -> u64 {
-        self.commits.transactions.load(Ordering::Relaxed)
+        self.commits.transaction.count()
     }
 
     /// Returns the number of sessions' batches in all these transactions.

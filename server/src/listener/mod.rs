@@ -110,6 +110,11 @@ impl Listener {
         }
     }
 
+    /// Who is let in.
+    pub fn door(&self) -> &Door {
+        &self.door
+    }
+
     /// Accepts connections until `stop`, then closes the port; returns the connections still running.
     pub async fn serve(
         self: Arc<Self>,
@@ -267,7 +272,8 @@ fn set_options(tcp: &TcpStream) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(silence))
 }
 
-async fn pause_after(error: io::Error) {
+/// Waits after a connection could not be accepted, if the next one can't be either.
+pub(crate) async fn pause_after(error: io::Error) {
     match error.kind() {
         // The client closed the connection before it was accepted; the next one may be fine.
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset => {}

@@ -4,6 +4,7 @@ pub mod opening;
 pub mod authority;
 pub mod checking;
 pub mod tasks;
+pub mod outcomes;
 pub mod turns;
 pub mod password;
 pub mod lockout;

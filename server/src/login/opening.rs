@@ -24,6 +24,7 @@ use xfer_protocol::{Name, SessionId, user};
 use crate::listener::half_open::Slot;
 use crate::login::authority::Authority;
 use crate::login::checking::{Checker, Enrolling, Identified, shortened};
+use crate::login::outcomes::{Evidence, Logins};
 use crate::login::source::Source;
 use crate::login::tasks::TaskDone;
 use crate::login::turns::Turns;
@@ -137,6 +138,7 @@ pub enum NotAdmitted {
 pub struct Door {
     checker: Arc<Checker>,
     turns: Arc<Turns>,
+    logins: Logins,
 }
 
 impl Door {
@@ -144,12 +146,18 @@ impl Door {
     pub fn new(register: Register) -> Door {
         let Register { accounts, failures, keys } = register;
         let checker = Arc::new(Checker::new(accounts, failures, keys));
-        Door { checker, turns: Turns::new(TURNS_RUNNING, TURNS_WAITING) }
+        let turns = Turns::new(TURNS_RUNNING, TURNS_WAITING);
+        Door { checker, turns, logins: Logins::default() }
     }
 
     /// The number of clients that wait for a password to be hashed.
     pub fn waiting(&self) -> usize {
         self.turns.waiting()
+    }
+
+    /// How checks of clients came out.
+    pub fn logins(&self) -> &Logins {
+        &self.logins
     }
 
     /// Talks to a new link until its purpose is known. The link must state that by the deadline,
@@ -217,19 +225,22 @@ impl Door {
         S: AsyncRead + Unpin,
     {
         let Client { user, address, binding } = client;
-        match credential {
+        let shown = Evidence::of(&credential);
+        let identified = match credential {
             Credential::Password(password) => {
                 let (checker, user) = (self.checker.clone(), user.to_owned());
                 let source = Source::of(address);
                 let check = async move { checker.password(&user, password, source).await };
-                self.in_turn(stream, source, check).await
+                self.in_turn(stream, source, check).await?
             }
             Credential::Device { key, proof } => {
-                Ok(self.checker.device(user, (key, proof), binding).await)
+                self.checker.device(user, (key, proof), binding).await
             }
             // It is good for enrolling a device alone.
-            Credential::Invitation(_) => Ok(Err(Refusal::UsedInvitation)),
-        }
+            Credential::Invitation(_) => Err(Refusal::UsedInvitation),
+        };
+        self.logins.note(shown, &identified);
+        Ok(identified)
     }
 
     /// Does a task of a client that acts for its account, in its turn.
@@ -256,7 +267,9 @@ impl Door {
                     let done = checker.invitation(&user, code, (key, password), source).await;
                     done.map(|user| TaskDone::quiet(user.clone(), Done::Enrolled { user }))
                 };
-                self.in_turn(stream, source, enrol).await
+                let enrolled = self.in_turn(stream, source, enrol).await?;
+                self.logins.note(Evidence::Invitation, &enrolled);
+                Ok(enrolled)
             }
             (credential, task) => match self.identify(stream, client, credential).await? {
                 Ok(client) => {

@@ -3,6 +3,7 @@
 //! Access rights of the socket (its owner and root) are the only check.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use xfer_protocol::message::EndReason;
 use xfer_protocol::user;
 
 use crate::engine::{Counts, Engine, SessionInfo};
+use crate::figures::{Figures, Lockout, Source};
 use crate::listener::identity::Fingerprint;
 
 /// The longest command line, in bytes.
@@ -48,6 +50,8 @@ pub enum Command {
     Commits,
     /// Report how clients reach the server.
     Address,
+    /// Report how the server is.
+    Status,
     /// Read an account again after it was changed in the store.
     AccountChanged {
         /// The account's name.
@@ -56,7 +60,7 @@ pub enum Command {
 }
 
 /// The server's answer to a command.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "answer")]
 pub enum Answer {
     /// Answers [`Command::List`].
@@ -83,10 +87,27 @@ pub enum Answer {
         /// The fingerprint of its certificate.
         fingerprint: Fingerprint,
     },
+    /// Answers [`Command::Status`].
+    Status(Box<Status>),
     /// The command was carried out.
     Done,
     /// The command could not be parsed.
     Invalid,
+}
+
+/// How a server is.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The address that it listens on.
+    pub address: SocketAddr,
+    /// The fingerprint of its certificate.
+    pub fingerprint: String,
+    /// Its figures.
+    pub figures: Figures,
+    /// Its sessions, in order of user names.
+    pub sessions: Vec<Session>,
+    /// Lockouts in force.
+    pub lockouts: Vec<Lockout>,
 }
 
 /// A session in a list.
@@ -158,8 +179,16 @@ pub struct Control {
 /// What the commands are about.
 struct Served {
     engine: Arc<Engine>,
-    port: u16,
-    fingerprint: Fingerprint,
+    source: Arc<Source>,
+    about: About,
+}
+
+/// What commands are told of the server.
+pub struct About {
+    /// The address that it listens on.
+    pub address: SocketAddr,
+    /// The fingerprint of its certificate.
+    pub fingerprint: Fingerprint,
 }
 
 impl Control {
@@ -171,8 +200,8 @@ impl Control {
     pub fn bind(
         store: &Path,
         engine: Arc<Engine>,
-        port: u16,
-        fingerprint: Fingerprint,
+        source: Arc<Source>,
+        about: About,
     ) -> io::Result<Control> {
         let place = SocketPath::of(store)?;
         match std::fs::remove_file(&place.path) {
@@ -181,7 +210,7 @@ impl Control {
         }
         let listener = UnixListener::bind(&place.path)?;
         std::fs::set_permissions(&place.path, std::fs::Permissions::from_mode(0o600))?;
-        let served = Arc::new(Served { engine, port, fingerprint });
+        let served = Arc::new(Served { engine, source, about });
         Ok(Control { listener, served })
     }
 
@@ -231,13 +260,11 @@ async fn obey(served: &Served, command: Command) -> Answer {
     let engine = &served.engine;
     match command {
         Command::Address => {
-            Answer::Address { port: served.port, fingerprint: served.fingerprint.clone() }
+            let About { address, fingerprint } = &served.about;
+            Answer::Address { port: address.port(), fingerprint: fingerprint.clone() }
         }
-        Command::List => {
-            let mut sessions: Vec<_> = engine.sessions().into_iter().map(Session::from).collect();
-            sessions.sort_by(|a, b| a.user.cmp(&b.user));
-            Answer::Sessions { sessions }
-        }
+        Command::List => Answer::Sessions { sessions: sessions(engine) },
+        Command::Status => Answer::Status(Box::new(served.status().await)),
         Command::End { user } => {
             let Some(name) = user::parse(&user) else { return Answer::Invalid };
             let was_running = engine.end(&name, EndReason::Administrator).await;
@@ -252,6 +279,27 @@ async fn obey(served: &Served, command: Command) -> Answer {
             Answer::Done
         }
     }
+}
+
+impl Served {
+    async fn status(&self) -> Status {
+        let About { address, fingerprint } = &self.about;
+        let (figures, lockouts) = self.source.read().await;
+        Status {
+            address: *address,
+            fingerprint: fingerprint.to_string(),
+            figures,
+            sessions: sessions(&self.engine),
+            lockouts,
+        }
+    }
+}
+
+/// All sessions, in order of user names.
+fn sessions(engine: &Engine) -> Vec<Session> {
+    let mut sessions: Vec<_> = engine.sessions().into_iter().map(Session::from).collect();
+    sessions.sort_by(|a, b| a.user.cmp(&b.user));
+    sessions
 }
 
 impl From<SessionInfo> for Session {

@@ -1,10 +1,14 @@
 //! The server's log: lines on standard error, for the journal or a file.
 //!
+//! In the journal each line has the severity of its event, which its first characters say: sd-daemon(3).
+//!
 //! **Invariant:** each event is one line. Invisible characters in names and messages are escaped,
 //! so a client can't forge a log line or move an administrator's cursor.
 
 use std::io::{self, Write};
 
+use rustix::fs::fstat;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -20,31 +24,63 @@ pub fn start() {
     // Spans have level `trace`, so enabling them means that their durations are wanted.
     let log = log.with_span_events(FmtSpan::CLOSE);
     // This fails if a log is already running, which will do.
-    let _ = log.with_writer(Escaped(io::stderr)).try_init();
+    let _ = log.with_writer(Escaped { to: io::stderr, is_journal: is_journal() }).try_init();
+}
+
+/// What a line of this level begins with in the journal; nothing elsewhere.
+pub fn severity(level: Level) -> &'static str {
+    if is_journal() { prefix(level) } else { "" }
+}
+
+/// Whether standard error is the journal: `$JOURNAL_STREAM` in systemd.exec(5).
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+/// The severities of syslog(3).
+fn prefix(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        Level::DEBUG | Level::TRACE => "<7>",
+    }
 }
 
 /// Escapes invisible characters in the output, except the line end.
-struct Escaped<M>(M);
+struct Escaped<M> {
+    to: M,
+    is_journal: bool,
+}
 
-struct Line<W>(W);
+struct Line<W> {
+    to: W,
+    prefix: &'static str,
+}
 
 impl<'a, W: Write, M: MakeWriter<'a, Writer = W>> MakeWriter<'a> for Escaped<M> {
     type Writer = Line<W>;
 
     fn make_writer(&'a self) -> Line<W> {
-        Line(self.0.make_writer())
+        Line { to: self.to.make_writer(), prefix: "" }
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line<W> {
+        let prefix = if self.is_journal { prefix(*event.level()) } else { "" };
+        Line { to: self.to.make_writer(), prefix }
     }
 }
 
 impl<W: Write> Write for Line<W> {
     /// Each call writes one event.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write_all(&escape(bytes))?;
+        self.to.write_all(&[self.prefix.as_bytes(), &escape(bytes)].concat())?;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.to.flush()
     }
 }
 

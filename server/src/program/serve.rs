@@ -7,22 +7,25 @@ use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use xfer_protocol::message::Silence;
 use xfer_store::embedded::Serving;
 use xfer_store::{Store, StoreError, Use};
 
 use crate::engine::{Engine, Settings};
+use crate::figures::Source;
+use crate::figures::web::{Place, Stage, Web};
 use crate::listener::identity::{Fingerprint, Identity, IdentityError};
 use crate::listener::tls;
 use crate::listener::{self, Listener};
 use crate::login::opening::Door;
-use crate::program::control::Control;
+use crate::program::control::{About, Control};
 use crate::program::exit::{Exit, Failure};
 use crate::program::log;
 use crate::program::rights::Own;
@@ -50,6 +53,8 @@ pub struct Config {
     pub tree_bytes: usize,
     /// The shortest silence of a link that clients may ask for.
     pub silence: Silence,
+    /// Where metrics can be read.
+    pub metrics: Place,
     /// How the store is served.
     pub serving: Serving,
 }
@@ -68,11 +73,13 @@ pub struct CertificateFiles {
 /// If it can't start, or its store disappeared while it ran.
 pub fn run(config: &Config) -> Result<(), Failure> {
     log::start();
+    let started = SystemTime::now();
     raise_descriptor_limit();
     let runtime = tokio::runtime::Runtime::new().map_err(|error| {
         Failure::new(Exit::Other, format!("cannot start threads ({error}); check the limits"))
     })?;
     let served = runtime.block_on(async {
+        let (stage, pages) = pages(config)?;
         let opened = xfer_store::open(&config.store.location, Use::Serve(config.serving)).await;
         let store = opened.map_err(|error| taken(error, config))?;
         let identity = identity(config)?;
@@ -83,7 +90,9 @@ pub fn run(config: &Config) -> Result<(), Failure> {
                 format!("the certificate and key can't be used ({error}); check them"),
             )
         })?;
-        serve(config, store, tls, &fingerprint).await
+        let served = serve(config, store, tls, (&fingerprint, &stage, started)).await;
+        drop(pages);
+        served
     });
     // Threads that hang on the disk must not keep the process alive.
     runtime.shutdown_timeout(STOP_GRACE);
@@ -94,18 +103,21 @@ async fn serve(
     config: &Config,
     store: Store,
     tls: Arc<ServerConfig>,
-    fingerprint: &Fingerprint,
+    (fingerprint, stage, started): (&Fingerprint, &watch::Sender<Stage>, SystemTime),
 ) -> Result<(), Failure> {
     let port = bind(config.listen).map_err(|error| unheard(&error, config))?;
     let settings = Settings { silence: config.silence, ..Settings::new(config.tree_bytes) };
     let engine = Engine::with(store.clone(), settings);
-    let own_port = port.local_addr().map_err(|error| unheard(&error, config))?.port();
-    let control = Control::bind(&config.store.dir, engine.clone(), own_port, fingerprint.clone());
-    let control = control.map_err(no_control)?;
+    let address = port.local_addr().map_err(|error| unheard(&error, config))?;
     let door = Door::new(store.register());
     let listener = Arc::new(Listener::new(tls, door, engine.clone()));
+    let source = Source::new(engine.clone(), listener.clone(), store.clone(), started);
+    let about = About { address, fingerprint: fingerprint.clone() };
+    let control = Control::bind(&config.store.dir, engine.clone(), source.clone(), about);
+    let control = control.map_err(no_control)?;
     let stop = stop_signal()?;
     announce(&port, fingerprint)?;
+    stage.send_replace(Stage::Serving(source.clone()));
     let control = tokio::spawn(control.serve());
     let watchdog = tokio::spawn(systemd::feed_watchdog());
     let expiry = tokio::spawn(end_expired(engine.clone()));
@@ -119,6 +131,7 @@ async fn serve(
         trouble = Some(error);
     };
     let connections = listener.serve(port, stop).await;
+    stage.send_replace(Stage::Stopping(source));
     systemd::notify_stopping();
     // The engine turns away connections that are still being admitted; the sessions drain.
     let end = async {
@@ -135,6 +148,26 @@ async fn serve(
     watchdog.abort();
     expiry.abort();
     Ok(store.keeper.close().await?)
+}
+
+/// Opens the pages for those who watch the server, if they are wanted, before anything else. They end when
+/// the set is dropped.
+fn pages(config: &Config) -> Result<(watch::Sender<Stage>, JoinSet<()>), Failure> {
+    let stage = watch::Sender::new(Stage::Starting);
+    let mut pages = JoinSet::new();
+    if let Place::Loopback(address) | Place::Public(address) = config.metrics {
+        let bound = Own::regain()
+            .map_err(Into::into)
+            .and_then(|_own| Web::bind(address, stage.subscribe()));
+        let web = bound.map_err(|error| {
+            let line = format!(
+                "cannot listen on {address} for metrics ({error}); choose another --metrics"
+            );
+            Failure::new(Exit::Listen, line)
+        })?;
+        pages.spawn(web.serve());
+    }
+    Ok((stage, pages))
 }
 
 /// Ends the sessions of accounts as they expire.

@@ -33,9 +33,9 @@ use crate::{Account, AccountId, Answer, IfMissing, Register, Store, StoreError};
 pub use files::{FileStore, Files};
 pub use lock::{StoreLock, prepare_directory};
 pub use place::syncs_as_a_whole;
-pub use sqlite::SqliteStore;
+pub use sqlite::{FORMAT, SqliteStore};
 
-use housekeeping::{Untidy, Watched};
+use housekeeping::{Measured, Untidy, Watched};
 use ledger::Ledger;
 
 /// How to treat a database that is older than the contents.
@@ -88,6 +88,7 @@ struct Parts {
     /// Set only if the store is served: the parts that must stay in place, and the number of days
     /// for which contents that were set aside are kept.
     watched: Option<(Watched, u16)>,
+    measured: Measured,
 }
 
 impl Parts {
@@ -98,8 +99,10 @@ impl Parts {
     ) -> (Arc<Parts>, UnboundedReceiver<Untidy>) {
         let (untidy, told) = unbounded_channel();
         let (inboxes, running) = (Mutex::default(), Mutex::default());
-        let (wake, trouble) = (Notify::new(), watch::Sender::new(None));
-        let parts = Parts { rows, files, inboxes, wake, running, untidy, trouble, watched };
+        let (wake, trouble, measured) =
+            (Notify::new(), watch::Sender::new(None), Measured::default());
+        let parts =
+            Parts { rows, files, inboxes, wake, running, untidy, trouble, watched, measured };
         (Arc::new(parts), told)
     }
 

@@ -14,7 +14,7 @@ use crate::inbox::{Filling, Sending};
 use crate::{
     AccountId, Answer, Batch, Beginner, Begun, Committed, Contents, Deliveries, Disk, Effect, Fate,
     Found, Keeper, Later, Left, Listing, Part, Placements, Reservation, Reserved, Resumable,
-    Resumed, Resumption, Stop, StoreError, Trees, Undone,
+    Resumed, Resumption, Stop, StoreError, StoreSize, Trees, Undone,
 };
 
 impl Trees for Embedded {
@@ -183,6 +183,10 @@ impl Deliveries for Embedded {
         self.hop(move |parts| parts.rows.waiting_after(to, after, count))
     }
 
+    fn count_waiting(&self) -> Answer<'_, u64> {
+        self.hop(|parts| parts.rows.count_waiting())
+    }
+
     fn without_room(&self, from: AccountId) -> Answer<'_, Vec<(DeliveryId, DeliveryState)>> {
         self.hop(move |parts| parts.rows.no_room(from))
     }
@@ -231,6 +235,19 @@ impl Keeper for Embedded {
                 Ok(None) | Err(_) => std::future::pending().await,
             }
         })
+    }
+
+    fn check(&self) -> Answer<'_, ()> {
+        self.hop(|parts| {
+            if let Some(error) = parts.trouble.borrow().clone() {
+                return Err(error);
+            }
+            parts.watched.as_ref().map_or(Ok(()), |(watched, _)| watched.check())
+        })
+    }
+
+    fn size(&self) -> Answer<'_, StoreSize> {
+        self.hop(housekeeping::size)
     }
 
     fn close(&self) -> Answer<'_, ()> {

@@ -36,6 +36,12 @@ impl Deliveries for Memory {
         answer(Ok(heads.collect()))
     }
 
+    fn count_waiting(&self) -> Answer<'_, u64> {
+        let state = self.lock();
+        let waiting = state.deliveries.values().filter(|sent| sent.to.is_some());
+        answer(Ok(waiting.count() as u64))
+    }
+
     fn without_room(&self, from: AccountId) -> Answer<'_, Vec<(DeliveryId, DeliveryState)>> {
         let state = self.lock();
         let of = state.deliveries.iter().filter(|(_, sent)| sent.from == Some(from));

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::{Answer, Keeper, Later, Store, StoreError};
+use crate::{Answer, Keeper, Later, Store, StoreError, StoreSize};
 
 use tables::Tables;
 
@@ -61,6 +61,14 @@ fn answer<'a, T: Send + 'a>(result: Result<T, StoreError>) -> Answer<'a, T> {
 impl Keeper for Memory {
     fn failed(&self) -> Later<'_, StoreError> {
         Box::pin(std::future::pending())
+    }
+
+    fn check(&self) -> Answer<'_, ()> {
+        answer(Ok(()))
+    }
+
+    fn size(&self) -> Answer<'_, StoreSize> {
+        answer(Ok(StoreSize::default()))
     }
 
     fn close(&self) -> Answer<'_, ()> {

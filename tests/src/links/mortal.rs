@@ -190,6 +190,10 @@ impl Deliveries for Mortal<dyn Deliveries> {
         self.1.within(|| self.0.waiting(to, after, count))
     }
 
+    fn count_waiting(&self) -> Answer<'_, u64> {
+        self.1.within(|| self.0.count_waiting())
+    }
+
     fn without_room(&self, from: AccountId) -> Answer<'_, Vec<(DeliveryId, DeliveryState)>> {
         self.1.within(|| self.0.without_room(from))
     }

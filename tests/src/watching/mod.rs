@@ -1,7 +1,8 @@
-//! What tests look at: trees, their space, memory, and what was sent.
+//! What tests look at: trees, their space, memory, what was sent, and what servers measure.
 
 pub mod files;
 pub mod snapshot;
 pub mod space;
 pub mod sending;
 pub mod memory;
+pub mod metrics;

@@ -202,7 +202,9 @@ fn a_mount_in_the_background_logs_to_the_systems_log() {
         Some(String::from_utf8_lossy(&line[..len]).into_owned())
     });
     let traced = lines.take(1_000).find(|line| line.contains("xfer_client::"));
-    assert!(traced.unwrap().starts_with("<12>xfer-mount["));
+    // Of the facility user and with the severity of its level.
+    let (traced, expected) = (traced.unwrap(), ["<15>xfer-mount[", " TRACE "]);
+    assert!(traced.starts_with(expected[0]) && traced.contains(expected[1]), "{traced}");
 }
 
 #[test]

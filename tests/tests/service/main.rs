@@ -1,4 +1,8 @@
-//! A server as a service: its settings, and the service manager that runs it.
+//! A server as a service: its settings, the service manager that runs it, its log, and those who watch it.
 
 mod settings;
 mod systemd;
+mod log;
+mod metrics;
+mod pages;
+mod status;

@@ -509,7 +509,7 @@ fn a_disk_that_is_full_for_one_user_is_told_to_that_one_though_another_is_in_the
         }
     }
     let said = all.world.server.said();
-    assert!(!said.contains("session ends: storage failed"), "{said}");
+    assert!(!said.contains("storage failed"), "{said}");
     alice.unmount();
     all.end();
 }

@@ -113,6 +113,7 @@ impl Frame {
         let (first, before) = (self.planned, self.at);
         let halt = self.plan_part(session, stores).await?;
         let effects = session.tree.with(Tree::take_effects).map_err(no_tree)?;
+        let written: u64 = effects.iter().map(written_bytes).sum();
         if effects.is_empty() {
             // Planning alone never awaits, so this lets the thread run its other tasks.
             tokio::task::yield_now().await;
@@ -130,6 +131,7 @@ impl Frame {
         session.position.set_applied(applied);
         add(&session.counters().ops, (self.planned - first) as u64);
         add(&session.counters().bytes_in, (self.at - before) as u64);
+        add(&session.counters().bytes_written, written);
         halt.map_or(Ok(large), |halt| Err(halted(session, halt)))
     }
 
@@ -247,6 +249,19 @@ fn check(applied: Seq, first: Seq, ops: &[Op], payload_len: usize) -> Result<(),
         return Err("the payload is not the data of the writes".to_owned());
     }
     Ok(())
+}
+
+/// How many bytes an effect writes.
+fn written_bytes(effect: &Effect) -> u64 {
+    match effect {
+        Effect::Write { data, .. } => data.len() as u64,
+        Effect::Clone { ranges, .. } => ranges.iter().map(|range| range.end - range.start).sum(),
+        Effect::Copy { len, .. } => *len,
+        Effect::Create { .. }
+        | Effect::Zero { .. }
+        | Effect::Free { .. }
+        | Effect::Remove { .. } => 0,
+    }
 }
 
 /// The length of an op's data in the payload.

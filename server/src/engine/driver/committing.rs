@@ -13,7 +13,7 @@ use crate::engine::driver::over::{Over, no_tree};
 use crate::engine::durable::commit::{Job, Verdict};
 use crate::engine::durable::trouble::Trouble;
 use crate::engine::session::Session;
-use crate::engine::session::counters::add;
+use crate::engine::session::counters::{Commits, add};
 use crate::engine::session::turn::NoTree;
 use crate::engine::stores::Stores;
 use crate::engine::tree::holding::{self, Unmade};
@@ -28,22 +28,43 @@ pub(crate) struct Committing {
     committer: mpsc::Sender<Job>,
     /// The last op that is durable.
     durable: Seq,
-    /// The seq of the last op in the batch that is being committed, and the verdict to come.
-    in_flight: Option<(Seq, oneshot::Receiver<Verdict>)>,
+    /// The batch that is being committed.
+    in_flight: Option<InFlight>,
     /// The last op that a program waits for.
     barrier: Seq,
     /// The next batch is so large that no more ops are applied until it is handed over.
     large: bool,
     /// The time at which the oldest op without a batch has waited long enough.
     due: Option<Instant>,
+    /// Since when a batch is due that is not taken yet.
+    due_since: Option<Instant>,
+    commits: Arc<Commits>,
+}
+
+/// A batch in a commit.
+struct InFlight {
+    /// The seq of its last op.
+    seq: Seq,
+    verdict: oneshot::Receiver<Verdict>,
+    /// Since when it is due.
+    due_since: Instant,
 }
 
 /// The next step of a session's commits.
 pub(crate) enum Step {
     /// Start a commit.
     Start,
-    /// Handle the verdict on the batch that ends with this op.
-    Conclude(Seq, Verdict),
+    /// Handle the verdict on a batch.
+    Conclude(Judged),
+}
+
+/// A batch with its verdict.
+pub(crate) struct Judged {
+    /// The seq of its last op.
+    pub(crate) seq: Seq,
+    verdict: Verdict,
+    /// Since when it was due.
+    due_since: Instant,
 }
 
 /// A batch that is durable.
@@ -58,7 +79,7 @@ impl Committing {
     pub(crate) fn new(
         session: Arc<Session>,
         stores: Stores,
-        committer: mpsc::Sender<Job>,
+        (committer, commits): (mpsc::Sender<Job>, Arc<Commits>),
     ) -> Committing {
         let durable = session.position.applied();
         let (in_flight, barrier) = (None, durable);
@@ -71,6 +92,8 @@ impl Committing {
             barrier,
             large: false,
             due: None,
+            due_since: None,
+            commits,
         }
     }
 
@@ -100,7 +123,7 @@ impl Committing {
         self.due.get_or_insert_with(|| Instant::now() + COMMIT_INTERVAL);
         self.large = large;
         if large {
-            self.due = Some(Instant::now());
+            self.make_due();
         }
         self.hasten();
     }
@@ -113,18 +136,19 @@ impl Committing {
 
     /// Waits for the next step.
     pub(crate) async fn next(&mut self) -> Step {
-        let Some((seq, verdict)) = &mut self.in_flight else {
+        let Some(InFlight { seq, verdict, due_since }) = &mut self.in_flight else {
             when(self.due).await;
             return Step::Start;
         };
-        let (seq, verdict) = (*seq, verdict.await);
+        let (seq, due_since, verdict) = (*seq, *due_since, verdict.await);
         self.in_flight = None;
-        let failed = || Verdict::Failed(Trouble::of_server("the committer failed"));
-        Step::Conclude(seq, verdict.unwrap_or_else(|_| failed()))
+        let failed = |_| Verdict::Failed(Trouble::of_server("the committer failed"));
+        Step::Conclude(Judged { seq, verdict: verdict.unwrap_or_else(failed), due_since })
     }
 
     /// Hands the applied ops to the committer.
     pub(crate) async fn start(&mut self) -> Result<(), Over> {
+        let due_since = self.due_since.take().or(self.due.take());
         self.due = None;
         self.large = false;
         let now = self.stores.now();
@@ -134,17 +158,21 @@ impl Committing {
         let seq = work.batch.applied;
         let sent = self.committer.send(Job { work, reply }).await;
         sent.map_err(|_| Over::Failed(Trouble::of_server("the committer is gone")))?;
-        self.in_flight = Some((seq, verdict));
+        // The last commit of a session is made before it is due.
+        let due_since = due_since.map_or_else(Instant::now, |since| since.min(Instant::now()));
+        self.in_flight = Some(InFlight { seq, verdict, due_since });
         Ok(())
     }
 
-    /// Handles the verdict on the batch that ends with this op.
-    pub(crate) async fn conclude(&mut self, seq: Seq, verdict: Verdict) -> Result<Done, Over> {
+    /// Handles the verdict on a batch.
+    pub(crate) async fn conclude(&mut self, judged: Judged) -> Result<Done, Over> {
+        let Judged { seq, verdict, due_since } = judged;
         match verdict {
             Verdict::Durable { scarce } => {
                 self.durable = seq;
                 self.session.position.set_durable(seq);
                 add(&self.session.counters().commits, 1);
+                self.commits.batch.note(due_since.elapsed());
                 Ok(Done { scarce })
             }
             Verdict::Fenced => {
@@ -174,10 +202,16 @@ impl Committing {
 
     /// Makes the next commit due at once, if a program waits for an op that is in no batch yet.
     pub(crate) fn hasten(&mut self) {
-        let taken = self.in_flight.as_ref().map_or(self.durable, |(seq, _)| *seq);
+        let taken = self.in_flight.as_ref().map_or(self.durable, |in_flight| in_flight.seq);
         if self.barrier > taken && self.session.position.applied() > taken {
-            self.due = Some(Instant::now());
+            self.make_due();
         }
+    }
+
+    fn make_due(&mut self) {
+        let now = Instant::now();
+        self.due = Some(now);
+        self.due_since.get_or_insert(now);
     }
 }
 

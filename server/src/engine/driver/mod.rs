@@ -24,21 +24,20 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use xfer_link::watch;
-use xfer_protocol::Seq;
 use xfer_protocol::message::ToClient;
 use xfer_protocol::tree::Room;
 use xfer_store::Fate;
 
 use super::seats::registry::SeatGuard;
 use super::session::Session;
-use super::session::counters::add;
+use super::session::counters::{Commits, add};
 use super::session::lending::{FromLink, LinkEnd, Loan, SentOps};
 use super::session::orders::Order;
 use super::stores::Stores;
 use crate::engine::driver::applying::{Applied, Frame};
-use crate::engine::durable::commit::{Job, Verdict};
+use crate::engine::durable::commit::Job;
 use crate::engine::durable::trouble::Trouble;
-use committing::{Committing, Done, Step, when};
+use committing::{Committing, Done, Judged, Step, when};
 use granting::Granting;
 use leaving::leave;
 use over::{Over, ordered};
@@ -50,6 +49,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 pub(crate) struct Means {
     pub(crate) stores: Stores,
     pub(crate) committer: mpsc::Sender<Job>,
+    pub(crate) commits: Arc<Commits>,
 }
 
 pub(crate) struct Driver {
@@ -66,9 +66,9 @@ pub(crate) struct Driver {
 impl Driver {
     /// Makes the driver of a session whose queues are lent to a link.
     pub(crate) fn new(guard: SeatGuard, loan: Loan, news: JoinSet<()>, means: Means) -> Driver {
-        let Means { stores, committer } = means;
+        let Means { stores, committer, commits } = means;
         let session = guard.session.clone();
-        let committing = Committing::new(session.clone(), stores.clone(), committer);
+        let committing = Committing::new(session.clone(), stores.clone(), (committer, commits));
         let granting = Granting::new(session.clone(), stores.clone());
         Driver { session, guard, committing, granting, loan, stores, news }
     }
@@ -187,12 +187,13 @@ impl Driver {
     async fn commit(&mut self, step: Step) -> Result<(), Over> {
         match step {
             Step::Start => self.committing.start().await,
-            Step::Conclude(seq, verdict) => self.conclude(seq, verdict).await,
+            Step::Conclude(judged) => self.conclude(judged).await,
         }
     }
 
-    async fn conclude(&mut self, seq: Seq, verdict: Verdict) -> Result<(), Over> {
-        let Done { scarce } = self.committing.conclude(seq, verdict).await?;
+    async fn conclude(&mut self, judged: Judged) -> Result<(), Over> {
+        let seq = judged.seq;
+        let Done { scarce } = self.committing.conclude(judged).await?;
         // A client that frees space learns of it in the acknowledgement that makes the removal
         // durable; if there is enough room, the acknowledgement does not wait for that.
         if scarce {

@@ -2,6 +2,7 @@
 //!
 //! A link ends for other reasons: see [`LinkEnd`](crate::engine::session::lending::LinkEnd).
 
+use tracing::Level;
 use xfer_protocol::limits::CLIENT_SILENCE_TIMEOUT_MS;
 use xfer_protocol::message::{EndReason, ToClient};
 use xfer_protocol::{Errno, Seq};
@@ -36,6 +37,14 @@ pub(crate) enum Over {
     Failed(Trouble),
     /// The session was ordered to end, by an administrator, a takeover or the engine.
     Ordered(EndReason),
+}
+
+/// What the log says of a session that leaves memory.
+#[derive(PartialEq, Eq, Debug)]
+struct Note {
+    level: Level,
+    event: &'static str,
+    why: String,
 }
 
 /// Returns the reason why the session must end now, if it was ordered to.
@@ -73,45 +82,48 @@ impl Over {
         }
     }
 
-    /// Logs the end of this session.
+    /// Logs that this session leaves memory.
     pub(crate) fn log(&self, session: &Session) {
         let (user, address) = (session.user(), &session.seat.who.address);
         let applied = session.position.applied();
-        match self {
-            Over::LoggedOut => tracing::info!(%user, address, %applied, "session ends: logged out"),
-            Over::Yielded => tracing::info!(%user, address, %applied, "session gives its seat up"),
-            Over::LinkLost(Loss::Closed) => {
-                let why = "the client closed it";
-                tracing::info!(%user, address, %applied, why, "link lost");
-            }
-            Over::LinkLost(Loss::Broken(why)) => {
-                tracing::info!(%user, address, %applied, why, "link lost");
-            }
-            Over::LinkLost(Loss::Silent) => {
-                tracing::info!(%user, address, %applied, "link lost: client silent");
-            }
-            Over::Protocol(what) => {
-                tracing::warn!(%user, address, %applied, what, "session ends: protocol broken");
-            }
-            Over::Diverged(seq, errno) => {
-                tracing::warn!(%user, address, %seq, ?errno, "session ends: an op was refused");
-            }
-            Over::NoRoom(seq) => {
-                let why = "the disk is full";
-                tracing::warn!(%user, address, %seq, why, "link given up");
-            }
-            Over::Full => {
-                let why = "the disk is full";
-                tracing::warn!(%user, address, %applied, why, "link given up");
-            }
-            Over::Fenced => tracing::warn!(%user, address, %applied, "session ends: fenced"),
-            Over::Failed(what) => {
-                tracing::error!(%user, address, %applied, %what, "session ends: storage failed");
-            }
-            Over::Ordered(reason) => {
-                tracing::info!(%user, address, %applied, %reason, "session ends");
-            }
+        let Note { level, event, why } = self.note(session.seat.orders.given().as_ref());
+        match level {
+            Level::ERROR => tracing::error!(%user, address, %applied, why, "{event}"),
+            Level::WARN => tracing::warn!(%user, address, %applied, why, "{event}"),
+            _ => tracing::info!(%user, address, %applied, why, "{event}"),
         }
+    }
+
+    /// What the log says, if the session had been given a reason to end. A client that was asked to log out,
+    /// or to let go, did not end its session of itself.
+    fn note(&self, given: Option<&EndReason>) -> Note {
+        let event = match self.fate() {
+            Fate::Over => "session ends",
+            Fate::Yielded => "session gives its seat up",
+            Fate::Resumable if matches!(self, Over::Ordered(EndReason::Continued)) => {
+                "session leaves its link"
+            }
+            Fate::Resumable => "session is away",
+        };
+        let (level, why) = match (self, given) {
+            (Over::LinkLost(_), Some(reason)) => (Level::INFO, reason.to_string()),
+            (Over::LoggedOut, Some(reason)) if !reason.is_passing() => {
+                (Level::INFO, reason.to_string())
+            }
+            (Over::LoggedOut, _) => (Level::INFO, EndReason::LoggedOut.to_string()),
+            (Over::Yielded, _) => (Level::INFO, EndReason::Yielded.to_string()),
+            (Over::LinkLost(loss), None) => (Level::INFO, loss.to_string()),
+            (Over::Ordered(reason), _) => (Level::INFO, reason.to_string()),
+            (Over::Protocol(what), _) => (Level::WARN, format!("protocol broken: {what}")),
+            (Over::Diverged(seq, errno), _) => {
+                (Level::WARN, format!("op {seq} was refused: {errno}"))
+            }
+            (Over::NoRoom(seq), _) => (Level::WARN, format!("the disk is full (op {seq})")),
+            (Over::Full, _) => (Level::WARN, "the disk is full".to_owned()),
+            (Over::Fenced, _) => (Level::WARN, "fenced by a later session".to_owned()),
+            (Over::Failed(what), _) => (Level::ERROR, format!("storage failed: {what}")),
+        };
+        Note { level, event, why }
     }
 
     /// Returns the last messages to the client. There are none if no link can carry them.
@@ -140,5 +152,72 @@ impl Over {
             Over::Ordered(reason) => reason,
         };
         vec![ToClient::Ended(reason)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken_over() -> EndReason {
+        EndReason::TakenOver { host: "desk".to_owned(), address: "192.0.2.1".to_owned() }
+    }
+
+    fn check(over: Over, given: Option<EndReason>, event: &str, why: &str) {
+        let note = over.unless(None).note(given.as_ref());
+        assert_eq!((note.event, note.why.as_str()), (event, why));
+    }
+
+    #[test]
+    fn the_log_says_who_ended_a_session_and_whether_it_can_go_on() {
+        let administrator = EndReason::Administrator.to_string();
+        let (stopping, closed) = ("the server is stopping", "the client closed the connection");
+        let lost = || Over::LinkLost(Loss::Closed);
+        let broken = || Over::LinkLost(Loss::Broken("reset".to_owned()));
+        let storage = || EndReason::Storage("its disk failed".to_owned());
+        for (over, given, event, why) in [
+            (lost(), None, "session is away", closed),
+            (broken(), None, "session is away", "the connection broke: reset"),
+            (
+                Over::LinkLost(Loss::Silent),
+                None,
+                "session is away",
+                "the client was silent for 90 s",
+            ),
+            // The client answers an order.
+            (lost(), Some(EndReason::Stopping), "session is away", stopping),
+            (broken(), Some(EndReason::Stopping), "session is away", stopping),
+            (Over::LoggedOut, Some(EndReason::Administrator), "session ends", &administrator),
+            (Over::LoggedOut, Some(EndReason::Stopping), "session ends", "logged out"),
+            (Over::LoggedOut, None, "session ends", "logged out"),
+            (Over::Yielded, None, "session gives its seat up", "handed over"),
+            (Over::Ordered(EndReason::Stopping), None, "session is away", stopping),
+            (Over::Ordered(EndReason::Administrator), None, "session ends", &administrator),
+            (
+                Over::Ordered(taken_over()),
+                None,
+                "session gives its seat up",
+                "taken over by a mount on desk (192.0.2.1)",
+            ),
+            (
+                Over::Ordered(EndReason::Continued),
+                None,
+                "session leaves its link",
+                "continued over another connection",
+            ),
+            (
+                Over::Ordered(storage()),
+                None,
+                "session ends",
+                "the server's storage failed: its disk failed",
+            ),
+            (Over::Full, Some(EndReason::Stopping), "session is away", "the disk is full"),
+            (Over::NoRoom(Seq(7)), None, "session is away", "the disk is full (op 7)"),
+            (Over::Fenced, None, "session ends", "fenced by a later session"),
+            (Over::Protocol("x".to_owned()), None, "session ends", "protocol broken: x"),
+            (Over::Failed(Trouble::of_server("x")), None, "session ends", "storage failed: x"),
+        ] {
+            check(over, given, event, why);
+        }
     }
 }

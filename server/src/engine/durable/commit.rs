@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::Instrument;
 use xfer_protocol::{DeliveryId, Name};
 use xfer_store::{Batch, Committed, StoreError};
@@ -98,6 +99,7 @@ impl Committer {
         let (mut batches, sets): (Vec<Batch>, Vec<_>) =
             works.into_iter().map(|work| (work.batch, work.contents)).unzip();
         let span = tracing::trace_span!("contents");
+        let start = Instant::now();
         let synced = self.stores.store.contents.make_durable(sets).instrument(span).await?;
         let mut ready = Vec::with_capacity(batches.len());
         let mut synced = synced.into_iter();
@@ -116,7 +118,7 @@ impl Committer {
         let prepared: Vec<Result<Sent, Verdict>> = batches.drain(..).map(&mut prepare).collect();
         let (span, count) = (tracing::trace_span!("rows"), ready.len() as u64);
         let committed = self.stores.store.trees.commit(ready).instrument(span).await?;
-        add(&self.commits.transactions, 1);
+        self.commits.transaction.note(start.elapsed());
         add(&self.commits.batches, count);
         let scarce = self.reclaim_if_scarce().await;
         let mut committed = committed.into_iter();

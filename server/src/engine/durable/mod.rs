@@ -1,4 +1,5 @@
-//! Group commits, and the failures that end sessions.
+//! Group commits and how long they take, and the failures that end sessions.
 
 pub(crate) mod commit;
+pub(crate) mod latency;
 pub(crate) mod trouble;

@@ -217,7 +217,7 @@ mod tests {
             address: "address".to_owned(),
         };
         let answers = Arc::new(AnswerRoom::default()).share();
-        let (session, ends) = Session::new(Seat::new(&auth).unwrap(), answers);
+        let (session, ends) = Session::new(Seat::new(&auth).unwrap(), Arc::default(), answers);
         (Arc::new(session), ends)
     }
 

@@ -117,6 +117,7 @@ impl Engine {
         if !answer(&mut writer, &Opened::Attached).await {
             return;
         }
+        let _link = self.traffic.read_links.enter();
         let (stores, exchange) = (self.stores.clone(), self.exchange.clone());
         let work = self.read_work.clone();
         let reading = Reading { session: session.clone(), stores, exchange, work };
@@ -261,6 +262,8 @@ impl Engine {
         for (id, state) in without_room {
             session.pass_on(News::Settled(id, state));
         }
+        self.traffic.note_begun(is_new);
+        let _link = self.traffic.log_links.enter();
         let lent = self.drive(guard, ends, last_named);
         log_link::serve(lent, reader, writer).await;
     }
@@ -272,7 +275,11 @@ impl Engine {
         let mut news = JoinSet::new();
         let deliveries = self.stores.store.deliveries.clone();
         news.spawn(tell_news(deliveries, session, last_named, ends.news));
-        let means = Means { stores: self.stores.clone(), committer: self.committer.clone() };
+        let means = Means {
+            stores: self.stores.clone(),
+            committer: self.committer.clone(),
+            commits: self.commits.clone(),
+        };
         self.drivers.spawn(Driver::new(guard, loan, news, means));
         lent
     }

@@ -19,6 +19,7 @@ use crate::engine::link::answer_room::AnswerRoom;
 use crate::engine::seats::proof::Proved;
 use crate::engine::seats::seat::Seat;
 use crate::engine::seats::standing::Standing;
+use crate::engine::session::counters::{Counts, Tally};
 use crate::engine::session::{Ends, Session, SessionInfo};
 use crate::login::opening::Authenticated;
 
@@ -42,6 +43,7 @@ const TRIES_MAX: usize = 3;
 pub(crate) struct Registry {
     state: Mutex<Seats>,
     answers: Arc<AnswerRoom>,
+    tally: Tally,
 }
 
 #[derive(Default)]
@@ -176,6 +178,11 @@ impl Registry {
         running.chain(state.standing.values().map(|standing| standing.info(now))).collect()
     }
 
+    /// The counts of all sessions since the server's start.
+    pub(crate) fn total(&self) -> Counts {
+        self.tally.total()
+    }
+
     /// The account of a user whose seat stands.
     pub(crate) fn standing_of(&self, user: &Name) -> Option<AccountId> {
         let state = self.lock();
@@ -209,7 +216,7 @@ impl Registry {
             return Err(Taken::Refused(Refusal::Busy));
         }
         let displaced = state.standing.remove(&account);
-        let (session, ends) = Session::new(seat, self.answers.share());
+        let (session, ends) = Session::new(seat, self.tally.open(), self.answers.share());
         let session = Arc::new(session);
         state.running.insert(account, session.clone());
         let registry = self.clone();

@@ -1,5 +1,5 @@
 //! A seat: an account's one place for a session. It holds the identity of the session's client, the
-//! secrets that prove it, orders and counters.
+//! secrets that prove it, and orders.
 //!
 //! It knows neither the tree nor a link. A seat that stands without a session is in `standing`.
 
@@ -14,7 +14,6 @@ use xfer_protocol::{Name, SessionId, Timestamp};
 use xfer_store::{Account, AccountId, Resumable, SecretHash, Store, StoreError};
 
 use crate::engine::seats::proof::{Proved, hash};
-use crate::engine::session::counters::Counters;
 use crate::engine::session::orders::Orders;
 use crate::login::authority::Authority;
 use crate::login::opening::Authenticated;
@@ -24,7 +23,6 @@ pub(crate) struct Seat {
     pub(crate) id: SessionId,
     pub(crate) who: Who,
     pub(crate) orders: Orders,
-    pub(crate) counters: Counters,
     /// The client's request by which the session came here; 0 for a login.
     pub(crate) attempt: u64,
     /// What was agreed on with the client.
@@ -85,10 +83,10 @@ impl Seat {
 
     fn with_secrets(id: SessionId, who: Who, attempt: u64, terms: Terms) -> Option<Seat> {
         let secrets = Secrets { reads: draw().map(Secret)?, resume: draw().map(Secret)? };
-        let (orders, counters, asked) = (Orders::new(), Counters::default(), Mutex::default());
+        let (orders, asked) = (Orders::new(), Mutex::default());
         // A client that continues its session knows of it.
         let heard = watch::Sender::new(attempt > 0);
-        Some(Seat { id, who, orders, counters, attempt, terms, asked, heard, secrets })
+        Some(Seat { id, who, orders, attempt, terms, asked, heard, secrets })
     }
 
     /// Notes that the client has shown that it knows of its session.

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 use xfer_link::watch;
 use xfer_protocol::Seq;
+use xfer_protocol::limits::CLIENT_SILENCE_TIMEOUT_MS;
 use xfer_protocol::message::ToClient;
 use xfer_protocol::tree::{Limit, Op, Room};
 
@@ -66,13 +67,16 @@ pub(crate) enum LinkEnd {
 }
 
 /// How a link was lost. The session need not end because of that.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Loss {
     /// The client closed the connection.
+    #[error("the client closed the connection")]
     Closed,
     /// The connection failed.
+    #[error("the connection broke: {0}")]
     Broken(String),
     /// The client was silent for too long. It may still receive messages.
+    #[error("the client was silent for {} s", CLIENT_SILENCE_TIMEOUT_MS / 1000)]
     Silent,
 }
 
@@ -111,6 +115,7 @@ pub(crate) struct Loan {
 /// Lends the queues of a session to a link.
 pub(crate) fn lend(session: Arc<Session>, queues: Queues) -> (Lent, Loan) {
     let (upward, heard) = mpsc::channel(HEARD_MAX);
+    session.note_link(upward.downgrade());
     let (orders, orders_end) = watch::channel(LinkOrder::Serve);
     let (ended, ended_end) = oneshot::channel();
     let orders_end = LinkOrders(orders_end);

@@ -18,7 +18,7 @@ pub(crate) mod read_bounds;
 pub(crate) mod damage;
 pub(crate) mod begin;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -32,6 +32,7 @@ use super::seats::seat::Seat;
 use super::tree::Tree;
 use counters::{Counters, Counts};
 use damage::Damage;
+use lending::FromLink;
 use position::Position;
 use queues::{News, Outbound, Queues, queues};
 use read_bounds::ReadBounds;
@@ -62,6 +63,9 @@ pub struct SessionInfo {
 
 pub(crate) struct Session {
     pub(crate) seat: Seat,
+    counters: Arc<Counters>,
+    /// The link's messages on their way to the driver, once there is a link.
+    heard: OnceLock<mpsc::WeakSender<FromLink>>,
     pub(crate) tree: TreeTurn,
     pub(crate) position: Position,
     pub(crate) outbound: Outbound,
@@ -80,10 +84,16 @@ pub(crate) struct Ends {
 
 impl Session {
     /// A session that has no tree yet.
-    pub(crate) fn new(seat: Seat, answers: Arc<AnswerShare>) -> (Session, Ends) {
+    pub(crate) fn new(
+        seat: Seat,
+        counters: Arc<Counters>,
+        answers: Arc<AnswerShare>,
+    ) -> (Session, Ends) {
         let (outbound, queues, news) = queues();
         let session = Session {
             seat,
+            counters,
+            heard: OnceLock::new(),
             tree: TreeTurn::new(),
             position: Position::new(),
             outbound,
@@ -108,7 +118,18 @@ impl Session {
     }
 
     pub(crate) fn counters(&self) -> &Counters {
-        &self.seat.counters
+        &self.counters
+    }
+
+    /// Notes where the link's messages come from. To be called once.
+    pub(crate) fn note_link(&self, heard: mpsc::WeakSender<FromLink>) {
+        self.heard.get_or_init(|| heard);
+    }
+
+    /// The number of the client's messages that wait for the driver.
+    pub(crate) fn messages_waiting(&self) -> usize {
+        let heard = self.heard.get().and_then(mpsc::WeakSender::upgrade);
+        heard.map_or(0, |heard| heard.max_capacity() - heard.capacity())
     }
 
     /// Queues a message to the client. If too many messages wait already, its link counts as lost.
@@ -139,7 +160,7 @@ impl Session {
             epoch: self.position.epoch().unwrap_or_default(),
             applied: self.position.applied(),
             durable: self.position.durable(),
-            counts: self.seat.counters.counts(),
+            counts: self.counters.counts(),
         }
     }
 }

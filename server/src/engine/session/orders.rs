@@ -60,6 +60,11 @@ impl Orders {
         }
     }
 
+    /// Returns the reason that the order gives, whether or not it is due.
+    pub(crate) fn given(&self) -> Option<EndReason> {
+        self.order.get().reason().cloned()
+    }
+
     /// Waits until the session must end.
     pub(crate) async fn wait_due(&self) {
         let mut orders = self.subscribe();

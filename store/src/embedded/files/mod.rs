@@ -3,7 +3,7 @@
 //! A content is one file, written in place, in `contents/` of the store's directory; its path
 //! follows from its number alone (`shards`). `unsynced` keeps track of changes that must still be
 //! synced, and `syncing` syncs them. `copying` copies bytes, `space` allocates and frees space on
-//! the disk, and `lost` keeps contents that no row refers to.
+//! the disk, `lost` keeps contents that no row refers to, and `measuring` says how much all take.
 //!
 //! **Invariant:** a file is opened by its number, and never through a symbolic link.
 
@@ -11,6 +11,7 @@ mod asked;
 mod copying;
 mod space;
 mod lost;
+mod measuring;
 mod shards;
 mod syncing;
 mod unsynced;

@@ -2,12 +2,13 @@
 //!
 //! Before the store is used, `aside` checks that the database belongs to the contents. After that,
 //! `garbage` removes unreachable contents, `leftovers` reclaims data that sessions did not commit,
-//! and `watch` checks that the store is still in place.
+//! and `watch` checks that the store is still in place. `measuring` says how much space it takes.
 
 mod watch;
 mod aside;
 mod garbage;
 mod leftovers;
+mod measuring;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -23,6 +24,7 @@ pub(super) use aside::prepare;
 use garbage::Earlier;
 pub(super) use garbage::collect;
 pub(super) use leftovers::{Untidy, tidy_after, trim_left};
+pub(super) use measuring::{Measured, size};
 pub(super) use watch::Watched;
 
 /// Starts all of it. Queries the store before it returns: at that point no session has begun and no

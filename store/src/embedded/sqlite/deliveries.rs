@@ -33,6 +33,14 @@ impl SqliteStore {
         self.connections.read(|reader| delivery(reader, to, id))
     }
 
+    /// The number of deliveries that wait, for all accounts together.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn count_waiting(&self) -> Result<u64, StoreError> {
+        self.connections.read(|reader| all_waiting(reader))
+    }
+
     /// The deliveries that wait to be accepted by this account, oldest first, each with its place
     /// in the order of arrival: at most `count`, after the place `after`.
     ///
@@ -270,6 +278,11 @@ pub(super) fn waiting(
         };
         Ok((number(row, 7)?, head))
     })
+}
+
+pub(super) fn all_waiting(connection: &Connection) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM deliveries WHERE to_account IS NOT NULL";
+    Ok(first(connection, sql, [], |row| number(row, 0))?.unwrap_or_default())
 }
 
 pub(super) fn without_room(

@@ -21,6 +21,7 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
+pub use database::FORMAT;
 pub use trims::{OwnContent, Trim};
 
 use std::fs::{File, OpenOptions};
@@ -95,6 +96,17 @@ impl SqliteStore {
     /// [`StoreError::Gone`] if they are not.
     pub fn check(&self) -> Result<(), StoreError> {
         self.pins.iter().try_for_each(Pin::check)
+    }
+
+    /// The space that the database's file and its log take, in bytes.
+    ///
+    /// # Errors
+    /// If they are not there.
+    pub fn bytes(&self) -> Result<u64, StoreError> {
+        let [log, _] = self.connections.further_files();
+        let files = [self.dir.join("xfer.db"), log];
+        let sizes = files.iter().map(|file| Ok(std::fs::metadata(file)?.len()));
+        sizes.sum::<std::io::Result<u64>>().map_err(|error| StoreError::io("the database", error))
     }
 
     /// Claims an account for a command that works on it, for as long as the file is open. `None` if

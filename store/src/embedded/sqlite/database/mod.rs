@@ -20,6 +20,9 @@ pub(super) use mark::Mark;
 use crate::StoreError;
 use crate::embedded::OlderDatabase;
 
+/// The version of the tables that this program writes.
+pub const FORMAT: i32 = schema::VERSION;
+
 /// The number of concurrent readers; further threads wait.
 const READERS: usize = 4;
 
