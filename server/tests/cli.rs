@@ -84,7 +84,30 @@ fn each_limit_of_a_user_is_set_by_itself() {
     assert_eq!(limits("--inbox-items 3"), ["1 MiB", "12", "8 KiB", "3"]);
     let all = "--quota 2MiB --nodes none --inbox none --inbox-items none";
     assert_eq!(limits(all), ["2 MiB", "none", "none", "none"]);
-    refused(store, "user quota bob", "", 2, "required");
+    let json = done(store, "user quota bob --nodes 7 --inbox 8KiB --json", "");
+    let shown: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let expected = serde_json::json!({
+        "name": "bob",
+        "used_bytes": 0,
+        "quota_bytes": 2 << 20,
+        "used_nodes": 3,
+        "quota_nodes": 7,
+        "inbox_used_bytes": 0,
+        "inbox_quota_bytes": 8 << 10,
+        "inbox_used_items": 0,
+        "inbox_quota_items": null,
+    });
+    assert_eq!(shown, expected);
+    // Without a limit to set, it shows them.
+    assert_eq!(done(store, "user quota bob --json", ""), json);
+    let shown = done(store, "user quota bob", "");
+    let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let rows: Vec<_> = shown.lines().map(cells).collect();
+    assert_eq!(rows[0], ["USED", "MAX"]);
+    assert_eq!(rows[1], ["data", "0", "B", "2", "MiB"]);
+    assert_eq!(rows[2], ["nodes", "3", "7"]);
+    assert_eq!(rows[3], ["inbox", "0", "B", "8", "KiB"]);
+    assert_eq!(rows[4], ["items", "in", "the", "inbox", "0", "none"]);
 }
 
 #[test]
@@ -94,6 +117,8 @@ fn users_who_do_not_exist_are_refused_by_name() {
     refused(store, "user passwd eve --password-stdin", "x\n", 7, "\"eve\"");
     refused(store, "user quota eve --quota 1G", "", 7, "\"eve\"");
     refused(store, "user remove ../../etc", "", 7, "\"../../etc\"");
+    refused(store, "user quota eve", "", 7, "\"eve\"");
+    refused(store, "user quota eve --json", "", 7, "\"eve\"");
     refused(store, "user add bob --password-stdin", "x\n", 8, "user bob exists");
     refused(store, "user add Bob --password-stdin", "x\n", 2, "is not a user name");
 }

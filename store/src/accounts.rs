@@ -6,7 +6,7 @@ use std::fmt;
 use xfer_protocol::tree::{Kind, Node, Quota, Usage};
 use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 
-use crate::Answer;
+use crate::{Answer, Resumable};
 
 /// The accounts of a store, and the commands that work on them.
 pub trait Accounts: Send + Sync {
@@ -19,6 +19,9 @@ pub trait Accounts: Send + Sync {
 
     /// All accounts, sorted by name.
     fn list(&self) -> Answer<'_, Vec<Account>>;
+
+    /// The present sessions that their clients may resume, sorted by account. Their clients may be away.
+    fn sessions(&self) -> Answer<'_, Vec<(AccountId, Resumable)>>;
 
     /// Changes an account's password or quotas.
     fn change(&self, account: AccountId, change: Change) -> Answer<'_, ()>;

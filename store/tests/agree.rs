@@ -580,6 +580,7 @@ impl Pairing {
             accounts.map(|all| all.into_iter().map(untidied).collect::<Vec<_>>())
         });
         accounts.unwrap();
+        both!(self, |store| store.accounts.sessions()).unwrap();
         both!(self, |store| store.failures.list()).unwrap();
         let pair = || Pair { user: "bob".to_owned(), address: "::1".to_owned() };
         both!(self, |store| store.failures.of(vec![pair()])).unwrap();

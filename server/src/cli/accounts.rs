@@ -4,79 +4,22 @@
 //! sends the other clients the new list of users.
 
 use std::io::IsTerminal;
-use std::str::FromStr;
 use std::time::SystemTime;
 
-use xfer_protocol::tree::Quota;
 use xfer_protocol::{Name, Timestamp, size, user};
 use xfer_store::{
-    Account, Change, Claim, IfMissing, Keys, NewAccount, Purpose, Register, Revoked, StoreError,
-    WrongPasswords,
+    Account, AccountId, Change, Claim, IfMissing, Keys, NewAccount, Purpose, Register, Resumable,
+    Revoked, StoreError, WrongPasswords,
 };
 use xfer_terminal::{Terminal, Unanswered};
 
-use super::{invite, secret, table};
+use super::limits::{INBOX, Limit};
+use super::{invite, secret};
 use crate::login::password;
-use crate::moment;
 use crate::program::control::{self, AskError, Command};
 use crate::program::exit::{Exit, Failure};
 use crate::program::store_location::StoreLocation;
 use crate::program::waiting::Waiter;
-
-/// The default bound on the nodes of an account with a quota.
-const NODES: u64 = 10_000_000;
-
-/// The default bound on what may wait in an account's inbox.
-const INBOX: Quota = Quota { bytes: 1 << 30, nodes: 10_000 };
-
-/// How much a user may store, as typed on the command line.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limit(Quota);
-
-impl FromStr for Limit {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Limit, &'static str> {
-        if text == "none" {
-            return Ok(Limit(Quota::UNLIMITED));
-        }
-        let bytes = size::parse(text).ok_or("a size like 10GiB, or none")?;
-        Ok(Limit(Quota { bytes, nodes: NODES }))
-    }
-}
-
-/// A bound as typed on the command line: a number, or `none`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Bound(u64);
-
-impl FromStr for Bound {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Bound, &'static str> {
-        match text {
-            "none" => Ok(Bound(u64::MAX)),
-            text => text.parse().map(Bound).map_err(|_| "a number, or none"),
-        }
-    }
-}
-
-/// What an account may take up, as far as it is to change.
-#[derive(clap::Args, Debug)]
-#[group(required = true, multiple = true)]
-pub struct Limits {
-    /// How much the user may store: a size like 10GiB, or none for no limit
-    #[arg(long, value_name = "SIZE")]
-    quota: Option<Limit>,
-    /// How many files, directories and links the user may have, or none for no limit
-    #[arg(long, value_name = "N")]
-    nodes: Option<Bound>,
-    /// How much may wait in the user's inbox: a size, or none for no limit
-    #[arg(long, value_name = "SIZE")]
-    inbox: Option<Limit>,
-    /// How many items may wait there, or none for no limit
-    #[arg(long, value_name = "N")]
-    inbox_items: Option<Bound>,
-}
 
 /// How a new user logs in first.
 pub enum Entry {
@@ -227,100 +170,6 @@ pub fn remove(store: &StoreLocation, name: &str, consent: Consent) -> Result<(),
     told
 }
 
-/// Sets the bounds on an account's tree and inbox.
-pub fn limit(store: &StoreLocation, name: &str, limits: &Limits) -> Result<(), Failure> {
-    let (ledger, account) = find(store, name)?;
-    if limits.quota.is_some() || limits.nodes.is_some() {
-        let Limit(mut quota) = limits.quota.unwrap_or(Limit(account.quota));
-        quota.nodes = limits.nodes.map_or(quota.nodes, |Bound(nodes)| nodes);
-        ledger.change(&account, Change::Quota(quota))?;
-    }
-    if limits.inbox.is_some() || limits.inbox_items.is_some() {
-        let bytes = limits.inbox.map_or(account.inbox.bytes, |Limit(inbox)| inbox.bytes);
-        let nodes = limits.inbox_items.map_or(account.inbox.nodes, |Bound(items)| items);
-        ledger.change(&account, Change::Inbox(Quota { bytes, nodes }))?;
-    }
-    tell(store, Command::AccountChanged { user: name.to_owned() })
-}
-
-/// Prints the accounts, then the counts of wrong passwords.
-pub fn list(store: &StoreLocation) -> Result<(), Failure> {
-    let ledger = Ledger::open(store, IfMissing::Fail)?;
-    let accounts = ledger.waiter.wait(ledger.register.accounts.list())?;
-    let rows: Vec<_> = accounts.iter().map(account_row).collect();
-    let heading = [
-        "USER",
-        "USED",
-        "QUOTA",
-        "NODES",
-        "NODES MAX",
-        "INBOX",
-        "INBOX MAX",
-        "ITEMS",
-        "ITEMS MAX",
-        "LOGIN",
-    ];
-    table::print(heading, &rows)?;
-    let mut failures = ledger.waiter.wait(ledger.register.failures.list())?;
-    if failures.is_empty() {
-        return Ok(());
-    }
-    // Counts for single users come first, those for all users of an address last.
-    failures.sort_by_key(|failures| failures.user.is_empty());
-    super::print_line("")?;
-    let now = Timestamp::from(SystemTime::now());
-    let rows: Vec<_> = failures.iter().map(|failures| failures_row(failures, now)).collect();
-    table::print(["WRONG PASSWORDS FOR", "FROM", "COUNT", "LAST", "BLOCKED UNTIL"], &rows)
-}
-
-fn account_row(account: &Account) -> [String; 10] {
-    [
-        account.name.to_string(),
-        size::display(account.usage.bytes),
-        or_none(account.quota.bytes, size::display),
-        account.usage.nodes.to_string(),
-        or_none(account.quota.nodes, count),
-        size::display(account.waiting.bytes),
-        or_none(account.inbox.bytes, size::display),
-        account.waiting.nodes.to_string(),
-        or_none(account.inbox.nodes, count),
-        login(account, SystemTime::now().into()),
-    ]
-}
-
-/// How a user may log in, in one word or two.
-fn login(account: &Account, now: Timestamp) -> String {
-    match account.disabled_from {
-        Some(from) if from <= now => "disabled".to_owned(),
-        Some(from) => format!("until {}", moment::display(from.secs())),
-        None if account.takes_passwords => "yes".to_owned(),
-        None => "by keys".to_owned(),
-    }
-}
-
-fn or_none(limit: u64, display: impl Fn(u64) -> String) -> String {
-    if limit == u64::MAX { "none".to_owned() } else { display(limit) }
-}
-
-fn count(count: u64) -> String {
-    count.to_string()
-}
-
-fn failures_row(failures: &WrongPasswords, now: Timestamp) -> [String; 5] {
-    let user = if failures.user.is_empty() { "(all users)" } else { &failures.user };
-    let blocked = match failures.blocked_until {
-        until if until > now => moment::display(until.secs()),
-        _ => "not blocked".to_owned(),
-    };
-    [
-        user.to_owned(),
-        failures.address.clone(),
-        failures.count.to_string(),
-        moment::display(failures.last.secs()),
-        blocked,
-    ]
-}
-
 /// The accounts of a store, for a command that waits for what it asks.
 pub struct Ledger {
     /// What it waits with.
@@ -334,6 +183,11 @@ impl Ledger {
         &*self.register.keys
     }
 
+    /// Opens the accounts of a store that exists.
+    pub fn existing(store: &StoreLocation) -> Result<Ledger, Failure> {
+        Ledger::open(store, IfMissing::Fail)
+    }
+
     fn open(store: &StoreLocation, if_missing: IfMissing) -> Result<Ledger, Failure> {
         let waiter = Waiter::new()?;
         let register = waiter.wait(xfer_store::open_register(&store.location, if_missing))?;
@@ -343,6 +197,21 @@ impl Ledger {
     /// An account.
     pub fn find(&self, name: &Name) -> Result<Option<Account>, Failure> {
         Ok(self.waiter.wait(self.register.accounts.find(name.clone()))?)
+    }
+
+    /// All accounts, sorted by name.
+    pub fn list(&self) -> Result<Vec<Account>, Failure> {
+        Ok(self.waiter.wait(self.register.accounts.list())?)
+    }
+
+    /// The sessions that their clients may resume.
+    pub fn sessions(&self) -> Result<Vec<(AccountId, Resumable)>, Failure> {
+        Ok(self.waiter.wait(self.register.accounts.sessions())?)
+    }
+
+    /// The counts of wrong passwords.
+    pub fn wrong_passwords(&self) -> Result<Vec<WrongPasswords>, Failure> {
+        Ok(self.waiter.wait(self.register.failures.list())?)
     }
 
     /// Claims an account, so that nothing else changes it, or reads it while it is changed.
@@ -360,14 +229,15 @@ impl Ledger {
         })
     }
 
-    fn change(&self, account: &Account, change: Change) -> Result<(), Failure> {
+    /// Changes an account.
+    pub fn change(&self, account: &Account, change: Change) -> Result<(), Failure> {
         Ok(self.waiter.wait(self.register.accounts.change(account.id, change))?)
     }
 }
 
 /// Finds an existing account in an existing store.
 pub fn find(store: &StoreLocation, name: &str) -> Result<(Ledger, Account), Failure> {
-    let ledger = Ledger::open(store, IfMissing::Fail)?;
+    let ledger = Ledger::existing(store)?;
     let account = match user::parse(name) {
         Some(name) => ledger.find(&name)?,
         None => None,

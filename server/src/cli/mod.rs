@@ -13,6 +13,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use xfer_protocol::message::Silence;
+use xfer_protocol::shown::shown_json;
 use xfer_protocol::size;
 use xfer_store::embedded::{OlderDatabase, Serving};
 
@@ -24,6 +25,8 @@ use crate::program::store_location::StoreLocation;
 use settings::{Read, Unread};
 
 mod accounts;
+mod limits;
+mod listing;
 mod invite;
 mod keys;
 mod secret;
@@ -43,6 +46,21 @@ Exit codes:
   12  the account is mounted                13  the account's quota is used up
   14  the directory can't be used           15  some entries could not be moved
   16  the store was removed or replaced     17  the database is older than the contents";
+
+/// The form of what a command prints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Shape {
+    /// For people.
+    Table,
+    /// For programs, with every field.
+    Json,
+}
+
+impl Shape {
+    fn of(json: bool) -> Shape {
+        if json { Shape::Json } else { Shape::Table }
+    }
+}
 
 /// Keeps users' files for xfer-mount.
 #[derive(Parser, Debug)]
@@ -133,8 +151,7 @@ struct Run {
 
 impl Run {
     fn config(self, store: StoreLocation) -> Result<serve::Config, Failure> {
-        let Run { listen, cert, key, keep_lost, accept_older_database, tree_size, silence, .. } =
-            self;
+        let Run { listen, cert, key, accept_older_database, tree_size, silence, .. } = self;
         let files = match (cert, key) {
             (Some(cert), Some(key)) => Some(CertificateFiles { cert, key }),
             (None, None) => None,
@@ -158,7 +175,7 @@ impl Run {
                     true => OlderDatabase::Accept,
                     false => OlderDatabase::Refuse,
                 },
-                keep_lost_days: keep_lost,
+                keep_lost_days: self.keep_lost,
             },
         })
     }
@@ -191,7 +208,7 @@ enum User {
         reached: invite::Reached,
         /// How much the user may store: a size like 10GiB, or none for no limit
         #[arg(long, value_name = "SIZE", default_value = "10GiB")]
-        quota: accounts::Limit,
+        quota: limits::Limit,
     },
     /// Invite a user to enrol a machine: print a line to paste, good once and for a day
     Invite {
@@ -249,14 +266,21 @@ enum User {
         #[arg(long)]
         yes: bool,
     },
-    /// List users, and who is blocked after wrong passwords
-    List,
-    /// Set how much a user may store, and how much may wait in the user's inbox
+    /// List users, where they are mounted, and who is blocked after wrong passwords
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show or set how much a user may store, and how much may wait in the user's inbox
     Quota {
         /// The user's name
         name: String,
         #[command(flatten)]
-        limits: accounts::Limits,
+        limits: limits::NewLimits,
+        /// Print what is in force as JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -305,10 +329,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Command::Run(run) => serve::run(&run.config(store)?),
         Command::Fingerprint => print_fingerprint(&store.dir),
         Command::User(user) => manage(&store, user),
-        Command::Session(Session::List { json }) => sessions::list(
-            &store.dir,
-            if json { sessions::Shape::Json } else { sessions::Shape::Table },
-        ),
+        Command::Session(Session::List { json }) => sessions::list(&store.dir, Shape::of(json)),
         Command::Session(Session::End { name }) => sessions::end(&store.dir, &name),
         Command::Import { name, dir, into } => trees::import(&store, &name, &dir, &into),
         Command::Export { name, dir, force } => trees::export(&store, &name, &dir, force),
@@ -342,8 +363,8 @@ fn manage(store: &StoreLocation, command: User) -> Result<(), Failure> {
             let consent = if yes { accounts::Consent::Given } else { accounts::Consent::Asked };
             accounts::remove(store, &name, consent)
         }
-        User::List => accounts::list(store),
-        User::Quota { name, limits } => accounts::limit(store, &name, &limits),
+        User::List { json } => listing::list(store, Shape::of(json)),
+        User::Quota { name, limits, json } => limits::quota(store, &name, &limits, Shape::of(json)),
     }
 }
 
@@ -372,6 +393,13 @@ fn print_line(line: &str) -> Result<(), Failure> {
             Failure::new(Exit::Other, line)
         }),
     }
+}
+
+/// Prints a value as JSON, without characters that would move the reader's cursor.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value);
+    let text = text.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
+    print_line(&shown_json(&text))
 }
 
 /// Prints help as it is; turns every other message of clap into one line.
@@ -435,6 +463,9 @@ mod tests {
         check("user remove alice", None);
         check("user remove alice --yes", None);
         check("user list", None);
+        check("user list --json", None);
+        check("user quota alice", None);
+        check("user quota alice --json", None);
         check("user quota alice --quota none", None);
         check("user quota alice --nodes 100 --inbox 1GiB --inbox-items none", None);
         check("session list --store /x", None);

@@ -10,7 +10,7 @@ use xfer_protocol::{Name, Timestamp};
 use super::SqliteStore;
 use crate::{
     Account, AccountId, Accounts, Answer, Change, Claim, CodeHash, Enrolment, Failures,
-    ForgottenBefore, Invitation, Keys, NewAccount, Pair, Purpose, Revoked, StoreError,
+    ForgottenBefore, Invitation, Keys, NewAccount, Pair, Purpose, Resumable, Revoked, StoreError,
     WrongPasswords,
 };
 
@@ -42,6 +42,10 @@ impl Accounts for Ledger {
 
     fn list(&self) -> Answer<'_, Vec<Account>> {
         self.hop(|rows| rows.accounts())
+    }
+
+    fn sessions(&self) -> Answer<'_, Vec<(AccountId, Resumable)>> {
+        self.hop(|rows| rows.present_sessions())
     }
 
     fn change(&self, account: AccountId, change: Change) -> Answer<'_, ()> {

@@ -7,7 +7,9 @@ use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 
 use super::tables::Tables;
 use super::{Memory, answer};
-use crate::{Account, AccountId, Accounts, Answer, Change, Claim, NewAccount, Purpose, StoreError};
+use crate::{
+    Account, AccountId, Accounts, Answer, Change, Claim, NewAccount, Purpose, Resumable, StoreError,
+};
 
 impl Accounts for Memory {
     fn create(&self, new: NewAccount) -> Answer<'_, AccountId> {
@@ -22,6 +24,14 @@ impl Accounts for Memory {
         let mut all: Vec<_> = self.lock().accounts.values().cloned().collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
         answer(Ok(all))
+    }
+
+    fn sessions(&self) -> Answer<'_, Vec<(AccountId, Resumable)>> {
+        let state = self.lock();
+        let present = state.sessions.iter().filter_map(|(account, sessions)| {
+            Some((*account, sessions.present.as_ref()?.known.clone()))
+        });
+        answer(Ok(present.collect()))
     }
 
     fn change(&self, account: AccountId, change: Change) -> Answer<'_, ()> {

@@ -1,5 +1,6 @@
 //! Accounts and how their users log in: keys of machines, invitations, passwords.
 
+mod listing;
 mod keys;
 mod invitations;
 mod passwords;
