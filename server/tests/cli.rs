@@ -39,10 +39,21 @@ fn refused(store: &Path, command: &str, input: &str, code: i32, line: &str) {
     assert!(ended.err.contains("; "), "{command} does not say what to do: {}", ended.err);
 }
 
+/// Adds the first user of a store, which makes it.
+fn first_user(store: &Path, add: &str, input: &str) {
+    let ended = on(store, add, input);
+    let line = format!("made a new store in {}\n", store.display());
+    assert_eq!((ended.code, ended.out, ended.err), (0, String::new(), line), "{add}");
+}
+
 fn with_users(users: &[&str]) -> tempfile::TempDir {
     let store = tempfile::tempdir().unwrap();
-    for user in users {
-        done(store.path(), &format!("user add {user} --password-stdin"), "secret\n");
+    for (place, user) in users.iter().enumerate() {
+        let add = format!("user add {user} --password-stdin");
+        match place {
+            0 => first_user(store.path(), &add, "secret\n"),
+            _ => drop(done(store.path(), &add, "secret\n")),
+        }
     }
     store
 }
@@ -119,7 +130,9 @@ fn users_who_do_not_exist_are_refused_by_name() {
     refused(store, "user remove ../../etc", "", 7, "\"../../etc\"");
     refused(store, "user quota eve", "", 7, "\"eve\"");
     refused(store, "user quota eve --json", "", 7, "\"eve\"");
-    refused(store, "user add bob --password-stdin", "x\n", 8, "user bob exists");
+    let exists = "user bob exists; for another machine: xfer-server user invite bob; \
+                  for a new password: xfer-server user passwd bob";
+    refused(store, "user add bob --password-stdin", "x\n", 8, exists);
     refused(store, "user add Bob --password-stdin", "x\n", 2, "is not a user name");
 }
 
@@ -203,7 +216,7 @@ fn what_root_makes_in_a_store_is_its_owners() {
     std::fs::write(&password, "secret\n").unwrap();
     std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();
     for store in [home.clone(), home.join("new/store")] {
-        done(&store, &format!("user add alice --password-file {}", password.display()), "");
+        first_user(&store, &format!("user add alice --password-file {}", password.display()), "");
         done(&store, "user quota alice --quota 1GiB", "");
         assert_eq!(Server::start(&store).end(rustix::process::Signal::TERM), 0);
         done(&store, "user remove alice --yes", "");
@@ -259,7 +272,11 @@ fn a_command_line_that_is_wrong_is_explained_in_a_line() {
     refused(store, "run --listen nowhere", "", 2, "'nowhere'");
     refused(store, "run --cert a", "", 2, "--key");
     refused(store, "run --cert a\nb", "", 2, "unexpected");
+    refused(store, "user add bob --host files.example.org", "", 2, "--invite");
     assert_eq!(xfer_server(&["--help"], "").code, 0);
+    let help = |command: &str| xfer_server(&["user", command, "--help"], "").out;
+    assert!(help("add").contains("With --invite: the host name"));
+    assert!(help("invite").contains("--host") && !help("invite").contains("--invite"));
     assert_eq!(xfer_server(&["--version"], "").out, "xfer-server 0.1.0\n");
 }
 
@@ -273,6 +290,10 @@ fn a_store_that_is_none_is_not_made_by_mistake() {
     refused(&store, "session list", "", 11, "no server runs");
     refused(&store, "fingerprint", "", 6, "start the server once");
     assert!(!store.exists());
+    // Nor by an account that is not made.
+    refused(&store, "user add bob --password-stdin", "", 9, "the password is empty");
+    assert!(!store.exists());
+    first_user(&store, "user add bob --password-stdin", "secret\n");
     let file = parent.path().join("file");
     std::fs::write(&file, "").unwrap();
     refused(&file, "run --listen 127.0.0.1:0", "", 3, "cannot use the store");

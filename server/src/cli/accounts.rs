@@ -3,7 +3,7 @@
 //! A running server is notified afterwards. It then ends sessions that are no longer allowed, and
 //! sends the other clients the new list of users.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::time::SystemTime;
 
 use xfer_protocol::{Name, Timestamp, size, user};
@@ -26,7 +26,7 @@ pub enum Entry {
     /// With a password.
     Password(secret::Origin),
     /// By an invitation.
-    Invitation(invite::Reached),
+    Invitation(Option<invite::Host>),
 }
 
 /// Creates an account.
@@ -36,22 +36,26 @@ pub fn add(
     entry: &Entry,
     Limit(quota): Limit,
 ) -> Result<(), Failure> {
-    let name = user::parse(name).ok_or_else(|| {
-        Failure::new(Exit::Usage, format!("{name:?} is not a user name; use {}", user::RULE))
-    })?;
-    // The first user is often added before the server's first start, so create the store if needed.
-    let ledger = Ledger::open(store, IfMissing::Make)?;
+    let name = parse_new(name)?;
     let exists = || {
-        let line = format!("user {name} exists; to change it use user passwd or user quota");
+        let line = format!(
+            "user {name} exists; for another machine: xfer-server user invite {name}; for a new \
+             password: xfer-server user passwd {name}"
+        );
         Failure::new(Exit::UserExists, line)
     };
-    if ledger.find(&name)?.is_some() {
+    let ledger = Ledger::if_there(store)?;
+    if let Some(ledger) = &ledger
+        && ledger.find(&name)?.is_some()
+    {
         return Err(exists());
     }
     let password = match entry {
         Entry::Password(origin) => Some(hash(origin)?),
         Entry::Invitation(_) => None,
     };
+    // The first user is often added before the server's first start.
+    let ledger = ledger.map_or_else(|| Ledger::make(store), Ok)?;
     let time = Timestamp::from(SystemTime::now());
     let new = NewAccount { name: name.clone(), password, quota, inbox: INBOX, time };
     ledger.waiter.wait(ledger.register.accounts.create(new)).map_err(|error| {
@@ -63,11 +67,18 @@ pub fn add(
     })?;
     tell(store, Command::AccountChanged { user: name.to_string() })?;
     match (entry, ledger.find(&name)?) {
-        (Entry::Invitation(reached), Some(account)) => {
-            invite::invite(store, &ledger, &account, reached)
+        (Entry::Invitation(host), Some(account)) => {
+            invite::invite(store, &ledger, &account, host.as_ref())
         }
         (Entry::Password(_), _) | (Entry::Invitation(_), None) => Ok(()),
     }
+}
+
+/// Reads the name of an account that is to be.
+fn parse_new(name: &str) -> Result<Name, Failure> {
+    user::parse(name).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("{name:?} is not a user name; use {}", user::RULE))
+    })
 }
 
 /// What becomes of the keys of a user's machines when the password is set.
@@ -186,6 +197,27 @@ impl Ledger {
     /// Opens the accounts of a store that exists.
     pub fn existing(store: &StoreLocation) -> Result<Ledger, Failure> {
         Ledger::open(store, IfMissing::Fail)
+    }
+
+    /// Opens the accounts of a store, if it exists.
+    fn if_there(store: &StoreLocation) -> Result<Option<Ledger>, Failure> {
+        let waiter = Waiter::new()?;
+        match waiter.wait(xfer_store::open_register(&store.location, IfMissing::Fail)) {
+            Ok(register) => Ok(Some(Ledger { waiter, register })),
+            Err(StoreError::Missing { error, .. }) if error.kind() == ErrorKind::NotFound => {
+                Ok(None)
+            }
+            // The failure to make one says more.
+            Err(StoreError::Missing { .. }) => Ledger::open(store, IfMissing::Make).map(Some),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a store, and says so, since its directory may have been mistyped.
+    fn make(store: &StoreLocation) -> Result<Ledger, Failure> {
+        let ledger = Ledger::open(store, IfMissing::Make)?;
+        super::note(&format!("made a new store in {}", store.location));
+        Ok(ledger)
     }
 
     fn open(store: &StoreLocation, if_missing: IfMissing) -> Result<Ledger, Failure> {

@@ -204,8 +204,10 @@ enum User {
         /// Print a line for the user to paste, which sets the password, instead of asking for one
         #[arg(long, conflicts_with_all = ["password_file", "password_stdin"])]
         invite: bool,
-        #[command(flatten)]
-        reached: invite::Reached,
+        /// With --invite: the host name or address by which clients reach this server, with its port
+        /// if that is not the one that it listens on [default: this machine's name]
+        #[arg(long, value_name = "HOST[:PORT]", requires = "invite")]
+        host: Option<invite::Host>,
         /// How much the user may store: a size like 10GiB, or none for no limit
         #[arg(long, value_name = "SIZE", default_value = "10GiB")]
         quota: limits::Limit,
@@ -214,8 +216,10 @@ enum User {
     Invite {
         /// The user's name
         name: String,
-        #[command(flatten)]
-        reached: invite::Reached,
+        /// The host name or address by which clients reach this server, with its port if that is not
+        /// the one that it listens on [default: this machine's name]
+        #[arg(long, value_name = "HOST[:PORT]")]
+        host: Option<invite::Host>,
     },
     /// See, revoke and limit the keys by which a user's machines log in
     #[command(subcommand)]
@@ -338,14 +342,14 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
 
 fn manage(store: &StoreLocation, command: User) -> Result<(), Failure> {
     match command {
-        User::Add { name, password, invite, reached, quota } => {
+        User::Add { name, password, invite, host, quota } => {
             let entry = match invite {
-                true => accounts::Entry::Invitation(reached),
+                true => accounts::Entry::Invitation(host),
                 false => accounts::Entry::Password(password),
             };
             accounts::add(store, &name, &entry, quota)
         }
-        User::Invite { name, reached } => invite::again(store, &name, &reached),
+        User::Invite { name, host } => invite::again(store, &name, host.as_ref()),
         User::Keys(command) => keys::run(store, command),
         User::Passwd { name, password, revoke_keys, keep_keys } => {
             let keys = match (revoke_keys, keep_keys) {
