@@ -73,9 +73,10 @@ fn users_are_added_listed_changed_and_removed() {
     assert!(list.lines().nth(2).unwrap().contains("500 MiB"), "{list}");
     done(store, "user passwd alice --password-stdin", "other\n");
     refused(store, "user remove alice", "alice\n", 2, "use --yes");
-    done(store, "user remove alice --yes", "");
+    done(store, "user remove alice --yes --now", "");
     assert!(!done(store, "user list", "").contains("alice"));
-    refused(store, "user remove alice", "", 7, "there is no user \"alice\"");
+    refused(store, "user remove alice", "", 7, "there is no user \"alice\"; see");
+    refused(store, "user restore alice", "", 7, "no removed user \"alice\" is kept");
 }
 
 #[test]
@@ -155,12 +156,19 @@ fn a_user_is_removed_only_by_who_types_the_name_or_says_yes() {
     refused(store, "user remove alice", "alice\n", 2, "no terminal to confirm it");
     for line in ["", "y", "yes", "bob", "alic"] {
         let (code, said) = typed(store, "user remove alice", line);
-        assert!(code == 1 && said.contains("alice was not removed"), "{line:?}: {code} {said}");
+        assert!(code == 1 && said.contains("alice stays as it is"), "{line:?}: {code} {said}");
     }
     assert!(done(store, "user list", "").contains("alice"));
     let (code, said) = typed(store, "user remove alice", "alice");
+    assert!(
+        code == 0 && said.contains("is kept for 30 days") && said.contains("user restore alice")
+    );
+    assert!(!on(store, "user list", "").out.contains("alice"));
+    let restored = on(store, "user restore alice", "");
+    assert!(restored.code == 0 && restored.err.starts_with("alice is back"), "{}", restored.err);
+    let (code, said) = typed(store, "user remove alice --now", "alice");
     assert!(code == 0 && said.contains("for good"), "{code} {said}");
-    assert!(!done(store, "user list", "").contains("alice"));
+    assert!(!done(store, "user list --removed", "").contains("alice"));
 }
 
 #[test]
@@ -219,7 +227,7 @@ fn what_root_makes_in_a_store_is_its_owners() {
         first_user(&store, &format!("user add alice --password-file {}", password.display()), "");
         done(&store, "user quota alice --quota 1GiB", "");
         assert_eq!(Server::start(&store).end(rustix::process::Signal::TERM), 0);
-        done(&store, "user remove alice --yes", "");
+        assert_eq!(on(&store, "user remove alice --yes", "").code, 0);
     }
     let owners = owners(&home);
     assert!(owners.len() > 12, "{owners:?}");
@@ -358,7 +366,7 @@ fn sessions_are_asked_of_the_server_that_runs() {
     assert!(done(store.path(), "session list", "").starts_with("USER"));
     refused(store.path(), "session end alice", "", 7, "alice has no session");
     done(store.path(), "user add bob --password-stdin", "x\n");
-    done(store.path(), "user remove bob --yes", "");
+    done(store.path(), "user remove bob --yes --now", "");
     drop(server);
     refused(store.path(), "session list", "", 11, "no server runs");
 }

@@ -6,16 +6,17 @@
 use std::io::{ErrorKind, IsTerminal};
 use std::time::SystemTime;
 
-use xfer_protocol::{Name, Timestamp, size, user};
+use xfer_protocol::{Name, Timestamp, user};
 use xfer_store::{
-    Account, AccountId, Change, Claim, IfMissing, Keys, NewAccount, Purpose, Register, Resumable,
-    Revoked, StoreError, WrongPasswords,
+    Account, AccountId, Change, Claim, IfMissing, Keys, NewAccount, Purpose, Register, Removed,
+    Resumable, Revoked, StoreError, WrongPasswords,
 };
 use xfer_terminal::{Terminal, Unanswered};
 
 use super::limits::{INBOX, Limit};
 use super::{invite, secret};
 use crate::login::password;
+use crate::moment;
 use crate::program::control::{self, AskError, Command};
 use crate::program::exit::{Exit, Failure};
 use crate::program::store_location::StoreLocation;
@@ -66,6 +67,13 @@ pub fn add(
         }
     })?;
     tell(store, Command::AccountChanged { user: name.to_string() })?;
+    if let Some(removed) = ledger.removed_of(&name)? {
+        super::note(&format!(
+            "a removed {name} is kept until {}; to have that one back too: xfer-server user restore \
+             {name} --as NAME",
+            moment::display(removed.until.secs())
+        ));
+    }
     match (entry, ledger.find(&name)?) {
         (Entry::Invitation(host), Some(account)) => {
             invite::invite(store, &ledger, &account, host.as_ref())
@@ -75,7 +83,7 @@ pub fn add(
 }
 
 /// Reads the name of an account that is to be.
-fn parse_new(name: &str) -> Result<Name, Failure> {
+pub fn parse_new(name: &str) -> Result<Name, Failure> {
     user::parse(name).ok_or_else(|| {
         Failure::new(Exit::Usage, format!("{name:?} is not a user name; use {}", user::RULE))
     })
@@ -169,18 +177,6 @@ pub fn expire(store: &StoreLocation, name: &str, at: Option<Timestamp>) -> Resul
     disable(store, name, at)
 }
 
-/// Removes an account, then its tree. A running server is told first, since the tree takes a while.
-pub fn remove(store: &StoreLocation, name: &str, consent: Consent) -> Result<(), Failure> {
-    let (ledger, account) = find(store, name)?;
-    confirm(&account, consent)?;
-    let _claim = ledger.claim(&account, Purpose::Change)?;
-    let accounts = &ledger.register.accounts;
-    ledger.waiter.wait(accounts.remove(account.id))?;
-    let told = tell(store, Command::AccountChanged { user: name.to_owned() });
-    ledger.waiter.wait(accounts.clear_removed(SystemTime::now().into()))?;
-    told
-}
-
 /// The accounts of a store, for a command that waits for what it asks.
 pub struct Ledger {
     /// What it waits with.
@@ -246,6 +242,39 @@ impl Ledger {
         Ok(self.waiter.wait(self.register.failures.list())?)
     }
 
+    /// Removes an account, and keeps what it has.
+    pub fn remove(&self, account: AccountId) -> Result<(), Failure> {
+        let now = SystemTime::now().into();
+        Ok(self.waiter.wait(self.register.accounts.remove(account, now))?)
+    }
+
+    /// The removed accounts that are kept, the last one first.
+    pub fn removed(&self) -> Result<Vec<Removed>, Failure> {
+        Ok(self.waiter.wait(self.register.accounts.removed())?)
+    }
+
+    /// The last of those that had this name.
+    pub fn removed_of(&self, name: &Name) -> Result<Option<Removed>, Failure> {
+        Ok(self.removed()?.into_iter().find(|removed| removed.account.name == *name))
+    }
+
+    /// For how many days they are kept.
+    pub fn days_kept(&self) -> Result<u16, Failure> {
+        Ok(self.waiter.wait(self.register.accounts.days_kept())?)
+    }
+
+    /// Brings a removed account back.
+    pub fn restore(&self, account: AccountId, name: &Name) -> Result<(), StoreError> {
+        self.waiter.wait(self.register.accounts.restore(account, name.clone()))
+    }
+
+    /// Deletes a removed account, which takes a while.
+    pub fn delete(&self, account: AccountId) -> Result<(), StoreError> {
+        let accounts = &self.register.accounts;
+        self.waiter.wait(accounts.give_up(account))?;
+        self.waiter.wait(accounts.clear_deleted(SystemTime::now().into()))
+    }
+
     /// Claims an account, so that nothing else changes it, or reads it while it is changed.
     pub fn claim(&self, account: &Account, purpose: Purpose) -> Result<Claim, Failure> {
         let claim = self.waiter.wait(self.register.accounts.claim(account.id, purpose));
@@ -270,11 +299,20 @@ impl Ledger {
 /// Finds an existing account in an existing store.
 pub fn find(store: &StoreLocation, name: &str) -> Result<(Ledger, Account), Failure> {
     let ledger = Ledger::existing(store)?;
-    let account = match user::parse(name) {
-        Some(name) => ledger.find(&name)?,
-        None => None,
-    };
-    account.ok_or_else(|| no_user(name)).map(|account| (ledger, account))
+    let Some(parsed) = user::parse(name) else { return Err(no_user(name)) };
+    if let Some(account) = ledger.find(&parsed)? {
+        return Ok((ledger, account));
+    }
+    match ledger.removed_of(&parsed)? {
+        Some(_) => {
+            let line = format!(
+                "there is no user {name:?} any more; to bring back the one that was removed: \
+                 xfer-server user restore {name}"
+            );
+            Err(Failure::new(Exit::NoUser, line))
+        }
+        None => Err(no_user(name)),
+    }
 }
 
 /// The failure for an unknown account, whose name may even be invalid.
@@ -286,44 +324,8 @@ pub fn no_user(name: &str) -> Failure {
     Failure::new(Exit::NoUser, line)
 }
 
-/// Whether the administrator has confirmed that an account may be deleted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Consent {
-    /// On the command line.
-    Given,
-    /// Not yet: ask on the terminal.
-    Asked,
-}
-
-/// Asks the administrator to type the name of the account that is about to be deleted.
-fn confirm(account: &Account, consent: Consent) -> Result<(), Failure> {
-    let Account { name, usage, .. } = account;
-    if consent == Consent::Given {
-        return Ok(());
-    }
-    if !std::io::stdin().is_terminal() {
-        let line = format!(
-            "this deletes {name} and all files of {name}, and there is no terminal to confirm it; use --yes"
-        );
-        return Err(Failure::new(Exit::Usage, line));
-    }
-    let (files, bytes) = (usage.nodes, size::display(usage.bytes));
-    let question = format!(
-        "This deletes {name} and everything that {name} stores, for good: {files} files, \
-         {bytes}.\nType the name to confirm: "
-    );
-    match ask(&question) {
-        Ok(typed) if typed.trim().as_bytes() == name.as_bytes() => Ok(()),
-        Err(failure) if failure.exit == Exit::Interrupted => Err(failure),
-        Ok(_) | Err(_) => {
-            let line = format!("{name} was not removed; type the name to confirm, or use --yes");
-            Err(Failure::new(Exit::Other, line))
-        }
-    }
-}
-
 /// Asks a question on the terminal.
-fn ask(question: &str) -> Result<String, Failure> {
+pub fn ask(question: &str) -> Result<String, Failure> {
     let answer = Terminal::open().map_err(Unanswered::from).and_then(|tty| tty.ask(question));
     answer.map_err(|error| match error {
         Unanswered::Interrupted => Failure::new(Exit::Interrupted, error.to_string()),

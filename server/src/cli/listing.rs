@@ -20,6 +20,10 @@ use crate::program::store_location::StoreLocation;
 struct Listing {
     users: Vec<User>,
     wrong_passwords: Vec<Wrong>,
+    /// Accounts that were removed and are kept.
+    removed_users: usize,
+    /// What they take up.
+    removed_bytes: u64,
 }
 
 /// An account in the list.
@@ -65,7 +69,17 @@ pub fn list(store: &StoreLocation, shape: Shape) -> Result<(), Failure> {
     let listing = gather(store)?;
     match shape {
         Shape::Json => super::print_json(&listing),
-        Shape::Table => print(&listing),
+        Shape::Table => {
+            print(&listing)?;
+            if listing.removed_users > 0 {
+                super::note(&format!(
+                    "removed users that are kept: {}, with {}; see xfer-server user list --removed",
+                    listing.removed_users,
+                    size::display(listing.removed_bytes)
+                ));
+            }
+            Ok(())
+        }
     }
 }
 
@@ -87,7 +101,9 @@ fn gather(store: &StoreLocation) -> Result<Listing, Failure> {
     // Counts for single users come first, those for all users of an address last.
     failures.sort_by_key(|failures| failures.user.is_empty());
     let wrong_passwords = failures.into_iter().map(|failures| wrong(failures, now)).collect();
-    Ok(Listing { users, wrong_passwords })
+    let removed = ledger.removed()?;
+    let removed_bytes = removed.iter().map(|one| one.account.usage.bytes).sum();
+    Ok(Listing { users, wrong_passwords, removed_users: removed.len(), removed_bytes })
 }
 
 /// The sessions by their users: those that the running server has, and those whose clients may come
@@ -142,7 +158,7 @@ fn wrong(failures: WrongPasswords, now: Timestamp) -> Wrong {
     }
 }
 
-fn print(Listing { users, wrong_passwords }: &Listing) -> Result<(), Failure> {
+fn print(Listing { users, wrong_passwords, .. }: &Listing) -> Result<(), Failure> {
     let heading = [
         "USER",
         "USED",

@@ -15,6 +15,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use xfer_protocol::message::Silence;
 use xfer_protocol::shown::shown_json;
 use xfer_protocol::size;
+use xfer_store::DAYS_KEPT;
 use xfer_store::embedded::{OlderDatabase, Serving};
 
 use crate::listener::identity::Identity;
@@ -27,6 +28,7 @@ use settings::{Read, Unread};
 mod accounts;
 mod limits;
 mod listing;
+mod removal;
 mod invite;
 mod keys;
 mod secret;
@@ -135,6 +137,9 @@ struct Run {
     /// For how many days what nothing refers to at the start is kept aside, in contents/lost
     #[arg(long, env = "XFER_KEEP_LOST", value_name = "DAYS", default_value_t = 7)]
     keep_lost: u16,
+    /// For how many days removed users are kept, and can be restored
+    #[arg(long, env = "XFER_KEEP_REMOVED", value_name = "DAYS", default_value_t = DAYS_KEPT)]
+    keep_removed: u16,
     /// Start with a database that is older than the contents, as after restoring it
     #[arg(long)]
     accept_older_database: bool,
@@ -176,6 +181,7 @@ impl Run {
                     false => OlderDatabase::Refuse,
                 },
                 keep_lost_days: self.keep_lost,
+                keep_removed_days: self.keep_removed,
             },
         })
     }
@@ -262,19 +268,46 @@ enum User {
         /// on or off
         on: accounts::Switch,
     },
-    /// Remove a user and all their files; asks for the name once more
+    /// Remove a user; asks for the name once more
+    ///
+    /// The user's session ends after it has sent its changes, the keys of the user's machines are
+    /// revoked, and the name is free. Files, and what waits in the inbox, are kept for 30 days, unless
+    /// the server is run with another --keep-removed. `user restore` brings all that back.
     Remove {
         /// The user's name
         name: String,
         /// Remove without asking
         #[arg(long)]
         yes: bool,
+        /// Keep nothing: delete the user's files at once, and for good
+        #[arg(long)]
+        now: bool,
+        /// Delete one that was removed before, by its number in `user list --removed`
+        #[arg(long, value_name = "N", requires = "now")]
+        number: Option<u64>,
+    },
+    /// Bring back a user who was removed
+    ///
+    /// With files, quota, password, and what waited in the inbox. The keys of the user's machines stay
+    /// revoked. Of several who had the name, the one who was removed last.
+    Restore {
+        /// The name that the user had
+        name: String,
+        /// Another name for the user
+        #[arg(long = "as", value_name = "NAME")]
+        new_name: Option<String>,
+        /// Which one, by its number in `user list --removed`
+        #[arg(long, value_name = "N")]
+        number: Option<u64>,
     },
     /// List users, where they are mounted, and who is blocked after wrong passwords
     List {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// List those who were removed and are kept
+        #[arg(long)]
+        removed: bool,
     },
     /// Show or set how much a user may store, and how much may wait in the user's inbox
     Quota {
@@ -363,11 +396,19 @@ fn manage(store: &StoreLocation, command: User) -> Result<(), Failure> {
         User::Enable { name } => accounts::disable(store, &name, None),
         User::Expire { name, within } => accounts::expire(store, &name, within.later()),
         User::Passwords { name, on } => accounts::take_passwords(store, &name, on),
-        User::Remove { name, yes } => {
-            let consent = if yes { accounts::Consent::Given } else { accounts::Consent::Asked };
-            accounts::remove(store, &name, consent)
+        User::Remove { name, yes, now, number } => {
+            let consent = if yes { removal::Consent::Given } else { removal::Consent::Asked };
+            let fate = if now { removal::Fate::Deleted } else { removal::Fate::Kept };
+            match number {
+                Some(number) => removal::delete(store, &name, number, consent),
+                None => removal::remove(store, &name, fate, consent),
+            }
         }
-        User::List { json } => listing::list(store, Shape::of(json)),
+        User::Restore { name, new_name, number } => {
+            removal::restore(store, &name, new_name.as_deref(), number)
+        }
+        User::List { json, removed: true } => removal::list(store, Shape::of(json)),
+        User::List { json, removed: false } => listing::list(store, Shape::of(json)),
         User::Quota { name, limits, json } => limits::quota(store, &name, &limits, Shape::of(json)),
     }
 }
@@ -448,7 +489,7 @@ mod tests {
     fn the_command_line_is_as_documented() {
         check("run", None);
         check("run --store /x --listen 127.0.0.1:1 --cert c --key k", None);
-        check("run --keep-lost 30 --accept-older-database", None);
+        check("run --keep-lost 30 --keep-removed 0 --accept-older-database", None);
         check("fingerprint --store /x", None);
         check("user add alice --password-file f --quota 10GiB --store /x", None);
         check("user add alice --invite --host files.example.org", None);
@@ -466,6 +507,11 @@ mod tests {
         check("user expire alice --within never", None);
         check("user remove alice", None);
         check("user remove alice --yes", None);
+        check("user remove alice --now", None);
+        check("user remove alice --now --number 3", None);
+        check("user restore alice", None);
+        check("user restore alice --as al --number 3", None);
+        check("user list --removed --json", None);
         check("user list", None);
         check("user list --json", None);
         check("user quota alice", None);

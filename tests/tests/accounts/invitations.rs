@@ -13,7 +13,7 @@ use crate::{at, refused, user, xfer_of};
 
 /// Invites a user, and returns the line to paste.
 #[track_caller]
-fn invited(world: &World, arguments: &[&str]) -> String {
+pub fn invited(world: &World, arguments: &[&str]) -> String {
     let host = world.server.address.to_string();
     let invited = user(world, &[arguments, &["--host", &host]].concat()).succeeded();
     assert!(invited.stderr.contains("good once, until "), "{invited}");
@@ -30,7 +30,7 @@ fn pasted(world: &World, line: &str) -> Command {
 }
 
 /// The word that an invitation's line passes to `xfer login`.
-fn word(line: &str) -> String {
+pub fn word(line: &str) -> String {
     line.split('\'').nth(1).unwrap().to_owned()
 }
 

@@ -5,6 +5,7 @@ mod keys;
 mod invitations;
 mod passwords;
 mod disabled;
+mod removed;
 
 use std::path::Path;
 use std::process::Command;
