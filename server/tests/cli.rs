@@ -39,10 +39,21 @@ fn refused(store: &Path, command: &str, input: &str, code: i32, line: &str) {
     assert!(ended.err.contains("; "), "{command} does not say what to do: {}", ended.err);
 }
 
+/// Adds the first user of a store, which makes it.
+fn first_user(store: &Path, add: &str, input: &str) {
+    let ended = on(store, add, input);
+    let line = format!("made a new store in {}\n", store.display());
+    assert_eq!((ended.code, ended.out, ended.err), (0, String::new(), line), "{add}");
+}
+
 fn with_users(users: &[&str]) -> tempfile::TempDir {
     let store = tempfile::tempdir().unwrap();
-    for user in users {
-        done(store.path(), &format!("user add {user} --password-stdin"), "secret\n");
+    for (place, user) in users.iter().enumerate() {
+        let add = format!("user add {user} --password-stdin");
+        match place {
+            0 => first_user(store.path(), &add, "secret\n"),
+            _ => drop(done(store.path(), &add, "secret\n")),
+        }
     }
     store
 }
@@ -62,9 +73,10 @@ fn users_are_added_listed_changed_and_removed() {
     assert!(list.lines().nth(2).unwrap().contains("500 MiB"), "{list}");
     done(store, "user passwd alice --password-stdin", "other\n");
     refused(store, "user remove alice", "alice\n", 2, "use --yes");
-    done(store, "user remove alice --yes", "");
+    done(store, "user remove alice --yes --now", "");
     assert!(!done(store, "user list", "").contains("alice"));
-    refused(store, "user remove alice", "", 7, "there is no user \"alice\"");
+    refused(store, "user remove alice", "", 7, "there is no user \"alice\"; see");
+    refused(store, "user restore alice", "", 7, "no removed user \"alice\" is kept");
 }
 
 #[test]
@@ -84,7 +96,30 @@ fn each_limit_of_a_user_is_set_by_itself() {
     assert_eq!(limits("--inbox-items 3"), ["1 MiB", "12", "8 KiB", "3"]);
     let all = "--quota 2MiB --nodes none --inbox none --inbox-items none";
     assert_eq!(limits(all), ["2 MiB", "none", "none", "none"]);
-    refused(store, "user quota bob", "", 2, "required");
+    let json = done(store, "user quota bob --nodes 7 --inbox 8KiB --json", "");
+    let shown: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let expected = serde_json::json!({
+        "name": "bob",
+        "used_bytes": 0,
+        "quota_bytes": 2 << 20,
+        "used_nodes": 3,
+        "quota_nodes": 7,
+        "inbox_used_bytes": 0,
+        "inbox_quota_bytes": 8 << 10,
+        "inbox_used_items": 0,
+        "inbox_quota_items": null,
+    });
+    assert_eq!(shown, expected);
+    // Without a limit to set, it shows them.
+    assert_eq!(done(store, "user quota bob --json", ""), json);
+    let shown = done(store, "user quota bob", "");
+    let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let rows: Vec<_> = shown.lines().map(cells).collect();
+    assert_eq!(rows[0], ["USED", "MAX"]);
+    assert_eq!(rows[1], ["data", "0", "B", "2", "MiB"]);
+    assert_eq!(rows[2], ["nodes", "3", "7"]);
+    assert_eq!(rows[3], ["inbox", "0", "B", "8", "KiB"]);
+    assert_eq!(rows[4], ["items", "in", "the", "inbox", "0", "none"]);
 }
 
 #[test]
@@ -94,7 +129,11 @@ fn users_who_do_not_exist_are_refused_by_name() {
     refused(store, "user passwd eve --password-stdin", "x\n", 7, "\"eve\"");
     refused(store, "user quota eve --quota 1G", "", 7, "\"eve\"");
     refused(store, "user remove ../../etc", "", 7, "\"../../etc\"");
-    refused(store, "user add bob --password-stdin", "x\n", 8, "user bob exists");
+    refused(store, "user quota eve", "", 7, "\"eve\"");
+    refused(store, "user quota eve --json", "", 7, "\"eve\"");
+    let exists = "user bob exists; for another machine: xfer-server user invite bob; \
+                  for a new password: xfer-server user passwd bob";
+    refused(store, "user add bob --password-stdin", "x\n", 8, exists);
     refused(store, "user add Bob --password-stdin", "x\n", 2, "is not a user name");
 }
 
@@ -117,12 +156,19 @@ fn a_user_is_removed_only_by_who_types_the_name_or_says_yes() {
     refused(store, "user remove alice", "alice\n", 2, "no terminal to confirm it");
     for line in ["", "y", "yes", "bob", "alic"] {
         let (code, said) = typed(store, "user remove alice", line);
-        assert!(code == 1 && said.contains("alice was not removed"), "{line:?}: {code} {said}");
+        assert!(code == 1 && said.contains("alice stays as it is"), "{line:?}: {code} {said}");
     }
     assert!(done(store, "user list", "").contains("alice"));
     let (code, said) = typed(store, "user remove alice", "alice");
+    assert!(
+        code == 0 && said.contains("is kept for 30 days") && said.contains("user restore alice")
+    );
+    assert!(!on(store, "user list", "").out.contains("alice"));
+    let restored = on(store, "user restore alice", "");
+    assert!(restored.code == 0 && restored.err.starts_with("alice is back"), "{}", restored.err);
+    let (code, said) = typed(store, "user remove alice --now", "alice");
     assert!(code == 0 && said.contains("for good"), "{code} {said}");
-    assert!(!done(store, "user list", "").contains("alice"));
+    assert!(!done(store, "user list --removed", "").contains("alice"));
 }
 
 #[test]
@@ -178,10 +224,10 @@ fn what_root_makes_in_a_store_is_its_owners() {
     std::fs::write(&password, "secret\n").unwrap();
     std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();
     for store in [home.clone(), home.join("new/store")] {
-        done(&store, &format!("user add alice --password-file {}", password.display()), "");
+        first_user(&store, &format!("user add alice --password-file {}", password.display()), "");
         done(&store, "user quota alice --quota 1GiB", "");
         assert_eq!(Server::start(&store).end(rustix::process::Signal::TERM), 0);
-        done(&store, "user remove alice --yes", "");
+        assert_eq!(on(&store, "user remove alice --yes", "").code, 0);
     }
     let owners = owners(&home);
     assert!(owners.len() > 12, "{owners:?}");
@@ -234,7 +280,11 @@ fn a_command_line_that_is_wrong_is_explained_in_a_line() {
     refused(store, "run --listen nowhere", "", 2, "'nowhere'");
     refused(store, "run --cert a", "", 2, "--key");
     refused(store, "run --cert a\nb", "", 2, "unexpected");
+    refused(store, "user add bob --host files.example.org", "", 2, "--invite");
     assert_eq!(xfer_server(&["--help"], "").code, 0);
+    let help = |command: &str| xfer_server(&["user", command, "--help"], "").out;
+    assert!(help("add").contains("With --invite: the host name"));
+    assert!(help("invite").contains("--host") && !help("invite").contains("--invite"));
     assert_eq!(xfer_server(&["--version"], "").out, "xfer-server 0.1.0\n");
 }
 
@@ -248,6 +298,10 @@ fn a_store_that_is_none_is_not_made_by_mistake() {
     refused(&store, "session list", "", 11, "no server runs");
     refused(&store, "fingerprint", "", 6, "start the server once");
     assert!(!store.exists());
+    // Nor by an account that is not made.
+    refused(&store, "user add bob --password-stdin", "", 9, "the password is empty");
+    assert!(!store.exists());
+    first_user(&store, "user add bob --password-stdin", "secret\n");
     let file = parent.path().join("file");
     std::fs::write(&file, "").unwrap();
     refused(&file, "run --listen 127.0.0.1:0", "", 3, "cannot use the store");
@@ -312,7 +366,7 @@ fn sessions_are_asked_of_the_server_that_runs() {
     assert!(done(store.path(), "session list", "").starts_with("USER"));
     refused(store.path(), "session end alice", "", 7, "alice has no session");
     done(store.path(), "user add bob --password-stdin", "x\n");
-    done(store.path(), "user remove bob --yes", "");
+    done(store.path(), "user remove bob --yes --now", "");
     drop(server);
     refused(store.path(), "session list", "", 11, "no server runs");
 }

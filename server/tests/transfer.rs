@@ -390,7 +390,7 @@ fn an_account_is_worked_on_by_one_command_at_a_time_but_for_those_that_read() {
     world.refused("import alice @tree", 12, "another command is working on alice");
     drop(export);
     world.done("import alice @tree");
-    world.done("user remove alice --yes");
+    world.done("user remove alice --yes --now");
 }
 
 #[test]

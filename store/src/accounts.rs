@@ -6,7 +6,7 @@ use std::fmt;
 use xfer_protocol::tree::{Kind, Node, Quota, Usage};
 use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 
-use crate::Answer;
+use crate::{Answer, Resumable};
 
 /// The accounts of a store, and the commands that work on them.
 pub trait Accounts: Send + Sync {
@@ -20,17 +20,37 @@ pub trait Accounts: Send + Sync {
     /// All accounts, sorted by name.
     fn list(&self) -> Answer<'_, Vec<Account>>;
 
+    /// The present sessions that their clients may resume, sorted by account. Their clients may be away.
+    fn sessions(&self) -> Answer<'_, Vec<(AccountId, Resumable)>>;
+
     /// Changes an account's password or quotas.
     fn change(&self, account: AccountId, change: Change) -> Answer<'_, ()>;
 
-    /// Removes an account: its session is fenced, and the account can no longer be found. Its data
-    /// stays until [`Accounts::clear_removed`], which a served store calls by itself when it
-    /// starts.
-    fn remove(&self, account: AccountId) -> Answer<'_, ()>;
+    /// Removes an account: its session is fenced, its keys and its invitation are gone, and its name
+    /// is free. Its tree, and the deliveries to it, are kept for some days
+    /// ([`Accounts::keep_removed`]), in which it can be restored.
+    fn remove(&self, account: AccountId, at: Timestamp) -> Answer<'_, ()>;
 
-    /// Deletes the trees of removed accounts, and refuses the deliveries to them. This takes long,
-    /// but each step is short, and an interrupted run is resumed.
-    fn clear_removed(&self, now: Timestamp) -> Answer<'_, ()>;
+    /// The accounts that were removed and are kept, the last one first.
+    fn removed(&self) -> Answer<'_, Vec<Removed>>;
+
+    /// Brings back an account that was removed and is kept, under a name that must be free.
+    fn restore(&self, account: AccountId, name: Name) -> Answer<'_, ()>;
+
+    /// Gives up an account that was removed and is kept: it can't be restored any more. Its data stays
+    /// until [`Accounts::clear_deleted`].
+    fn give_up(&self, account: AccountId) -> Answer<'_, ()>;
+
+    /// Deletes the trees of accounts that were given up, and of removed ones whose days are over, and
+    /// refuses the deliveries to them. This takes long, but each step is short, and an interrupted run
+    /// is resumed. A served store does it by itself, when it starts and each minute.
+    fn clear_deleted(&self, now: Timestamp) -> Answer<'_, ()>;
+
+    /// For how many days removed accounts are kept.
+    fn days_kept(&self) -> Answer<'_, u16>;
+
+    /// Sets for how many days removed accounts are kept, also those that were removed before.
+    fn keep_removed(&self, days: u16) -> Answer<'_, ()>;
 
     /// Claims an account for a command that works on it. The command must check for a session only
     /// after that: a session first takes its seat and then looks for a claim, so at least one of
@@ -78,6 +98,27 @@ impl Account {
     pub fn is_disabled(&self, now: Timestamp) -> bool {
         self.disabled_from.is_some_and(|from| from <= now)
     }
+}
+
+/// An account that was removed and is kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Removed {
+    /// The account, with the name that it had.
+    pub account: Account,
+    /// When it was removed.
+    pub at: Timestamp,
+    /// From when on it is deleted.
+    pub until: Timestamp,
+}
+
+/// For how many days removed accounts are kept unless something else is set.
+pub const DAYS_KEPT: u16 = 30;
+
+/// The time that is so many days later, or before if they are negative.
+pub(crate) fn days_later(time: Timestamp, days: i64) -> Timestamp {
+    const DAY_SECS: i64 = 24 * 60 * 60;
+    let secs = time.secs().saturating_add(days * DAY_SECS);
+    Timestamp::new(secs, time.nanos()).unwrap_or(time)
 }
 
 /// The values that a new account starts with.

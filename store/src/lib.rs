@@ -29,7 +29,9 @@ mod memory;
 
 use std::pin::Pin;
 
-pub use accounts::{Account, AccountId, Accounts, Change, Claim, NewAccount, Purpose};
+pub use accounts::{
+    Account, AccountId, Accounts, Change, Claim, DAYS_KEPT, NewAccount, Purpose, Removed,
+};
 pub use contents::{Contents, Disk, Effect, Placements, Undone};
 pub use deliveries::{Deliveries, Reservation, Reserved};
 pub use error::StoreError;

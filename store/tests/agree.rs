@@ -20,8 +20,8 @@ use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino};
 use xfer_store::embedded::{Beside, OlderDatabase, Serving};
 use xfer_store::{
     Account, AccountId, Batch, Beginner, Change, CodeHash, Effect, Fate, ForgottenBefore,
-    Invitation, Left, ListMax, Location, NewAccount, Pair, Part, Purpose, Reservation, Resumable,
-    Resumed, Revoked, Store, StoreError, Use, WrongPasswords,
+    Invitation, Left, ListMax, Location, NewAccount, Pair, Part, Purpose, Removed, Reservation,
+    Resumable, Resumed, Revoked, Store, StoreError, Use, WrongPasswords,
 };
 
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
@@ -48,6 +48,12 @@ enum Step {
     ForgetDormant(usize),
     Create(usize),
     Remove(usize),
+    /// One of those that were removed, under a name.
+    Restore(usize, usize),
+    /// One of those that were removed.
+    GiveUpRemoved(usize),
+    /// With the days that removed accounts are kept, and those that have passed.
+    ClearDeleted(u16, i64),
     Change(usize, u64),
     Perform(Vec<Effect>),
     Reserve {
@@ -155,6 +161,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => user().prop_map(Step::ForgetDormant),
         1 => user().prop_map(Step::Create),
         1 => user().prop_map(Step::Remove),
+        2 => (0..3usize, user()).prop_map(|(which, name)| Step::Restore(which, name)),
+        1 => (0..3usize).prop_map(Step::GiveUpRemoved),
+        1 => (0..3u16, 0..3i64).prop_map(|(kept, passed)| Step::ClearDeleted(kept, passed)),
         1 => (user(), 0..12u64).prop_map(|(user, items)| Step::Change(user, items)),
         4 => prop::collection::vec(effect(), 1..5).prop_map(Step::Perform),
         3 => (user(), 0..4usize, 10..14u64, 0..40_000u64, 0..2000i64).prop_map(
@@ -233,7 +242,8 @@ impl Pairing {
     fn new() -> Pairing {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let serving = Serving { older: OlderDatabase::Refuse, keep_lost_days: 7 };
+        let serving =
+            Serving { older: OlderDatabase::Refuse, keep_lost_days: 7, keep_removed_days: 30 };
         let open = |location: Location| {
             runtime.block_on(xfer_store::open(&location, Use::Serve(serving))).unwrap()
         };
@@ -243,7 +253,8 @@ impl Pairing {
             .map(|store| runtime.block_on(store.trees.grant_ids(AccountId(0), 1)).unwrap());
         assert!(ids[0].first <= ids[1].first, "the other one has counted on");
         let none = [AccountId(0); USERS.len()];
-        let (epochs, applied, secs) = ([0; USERS.len()], 0, 10_000);
+        // So late that the store on disk, by this machine's clock, deletes no removed account itself.
+        let (epochs, applied, secs) = ([0; USERS.len()], 0, 1 << 40);
         let mut pairing =
             Pairing { runtime, stores, accounts: none, epochs, applied, secs, _dir: dir };
         (0..USERS.len()).for_each(|user| pairing.create(user));
@@ -260,6 +271,22 @@ impl Pairing {
         };
         if let Ok(id) = both!(self, |store| store.accounts.create(new())) {
             (self.accounts[user], self.epochs[user]) = (id, 0);
+        }
+    }
+
+    /// One of the removed accounts.
+    fn removed(&self, which: usize) -> Option<Removed> {
+        let removed = self.runtime.block_on(self.stores[0].accounts.removed()).unwrap();
+        removed.into_iter().nth(which)
+    }
+
+    /// Restores one of the removed accounts, or tries to restore one that is not.
+    fn restore(&mut self, which: usize, user: usize) {
+        let removed = self.removed(which);
+        let account = removed.as_ref().map_or(self.accounts[user], |one| one.account.id);
+        let restored = both!(self, |store| store.accounts.restore(account, to(user)));
+        if let (Ok(()), Some(removed)) = (restored, removed) {
+            (self.accounts[user], self.epochs[user]) = (account, removed.account.epoch.0);
         }
     }
 
@@ -402,8 +429,17 @@ impl Pairing {
             Step::Create(user) => self.create(*user),
             Step::Remove(user) => {
                 let (account, now) = (self.accounts[*user], time(self.secs));
-                let _ = both!(self, |store| store.accounts.remove(account));
-                both!(self, |store| store.accounts.clear_removed(now)).unwrap();
+                let _ = both!(self, |store| store.accounts.remove(account, now));
+            }
+            Step::Restore(which, user) => self.restore(*which, *user),
+            Step::GiveUpRemoved(which) => {
+                let account = self.removed(*which).map_or(AccountId(1), |one| one.account.id);
+                let _ = both!(self, |store| store.accounts.give_up(account));
+            }
+            Step::ClearDeleted(kept, passed) => {
+                both!(self, |store| store.accounts.keep_removed(*kept)).unwrap();
+                let now = time(self.secs + passed * 24 * 60 * 60);
+                both!(self, |store| store.accounts.clear_deleted(now)).unwrap();
             }
             Step::Change(user, items) => {
                 let account = self.accounts[*user];
@@ -581,6 +617,13 @@ impl Pairing {
             accounts.map(|all| all.into_iter().map(untidied).collect::<Vec<_>>())
         });
         accounts.unwrap();
+        both!(self, |store| store.accounts.sessions()).unwrap();
+        let removed = both!(self, |store| async {
+            let untidied = |one: Removed| Removed { account: untidied(one.account), ..one };
+            let removed = store.accounts.removed().await;
+            removed.map(|all| all.into_iter().map(untidied).collect::<Vec<_>>())
+        });
+        removed.unwrap();
         both!(self, |store| store.failures.list()).unwrap();
         let pair = || Pair { user: "bob".to_owned(), address: "::1".to_owned() };
         both!(self, |store| store.failures.of(vec![pair()])).unwrap();

@@ -32,7 +32,8 @@ struct World {
 impl World {
     fn open(location: Location) -> World {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let serving = Serving { older: OlderDatabase::Refuse, keep_lost_days: 7 };
+        let serving =
+            Serving { older: OlderDatabase::Refuse, keep_lost_days: 7, keep_removed_days: 30 };
         let opened = xfer_store::open(&location, Use::Serve(serving));
         let store = runtime.block_on(opened).unwrap();
         let (quota, inbox) = (Quota { bytes: 1000, nodes: 1000 }, Quota::UNLIMITED);
@@ -462,11 +463,12 @@ fn changes_are_kept_only_for_dormant_sessions_that_missed_them() {
                 world.begin(6);
                 world.begin(7);
             }
-            _ => world.get(world.store.accounts.remove(world.alice)),
+            _ => world.get(world.store.accounts.remove(world.alice, time(1 << 40))),
         }
         assert_eq!(changes(), 0);
     }
-    world.get(world.store.accounts.clear_removed(time(9)));
+    world.get(world.store.accounts.give_up(world.alice));
+    world.get(world.store.accounts.clear_deleted(time(9)));
     assert_eq!((count(dir.path(), "sessions"), count(dir.path(), "accounts")), (0, 0));
 }
 

@@ -115,9 +115,10 @@ fn a_removed_account_takes_its_keys_and_its_invitation_with_it() {
     let alice = account(&store, "alice");
     store.enrol(alice, &device_key(1, 10)).unwrap();
     store.invite(alice, Invitation { code: CodeHash([1; 32]), expires: time(100) }).unwrap();
-    store.remove_account(alice).unwrap();
+    store.remove_account(alice, time(40)).unwrap();
+    store.give_up_account(alice).unwrap();
     assert!(store.enrol(alice, &device_key(2, 10)).is_err());
-    store.clear_removed(time(50)).unwrap();
+    assert!(store.clear_deleted(time(50)).unwrap());
     let again = account(&store, "alice");
     assert_eq!(store.keys(again).unwrap(), []);
     assert_eq!(store.keys(alice).unwrap(), []);

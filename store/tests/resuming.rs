@@ -83,7 +83,7 @@ fn a_session_in_its_place_a_new_password_an_end_and_a_removal_end_it_for_good() 
         },
         |store, alice| store.set_password(alice, "another").unwrap(),
         |store, alice| store.end_for_good(alice, Epoch(1)).unwrap(),
-        |store, alice| store.remove_account(alice).unwrap(),
+        |store, alice| store.remove_account(alice, time(2)).unwrap(),
     ];
     for end in ends {
         let (store, alice, _dir) = store();
@@ -103,8 +103,9 @@ fn an_end_that_comes_too_late_ends_no_later_session() {
 #[test]
 fn an_account_whose_session_was_away_can_be_removed() {
     let (store, alice, _dir) = store();
-    store.remove_account(alice).unwrap();
-    store.clear_removed(time(2)).unwrap();
+    store.remove_account(alice, time(2)).unwrap();
+    store.give_up_account(alice).unwrap();
+    assert!(store.clear_deleted(time(2)).unwrap());
     assert_eq!(store.accounts().unwrap(), []);
 }
 
@@ -121,7 +122,8 @@ impl Served {
     }
 
     fn in_memory() -> Served {
-        let serving = Serving { older: OlderDatabase::Refuse, keep_lost_days: 7 };
+        let serving =
+            Serving { older: OlderDatabase::Refuse, keep_lost_days: 7, keep_removed_days: 30 };
         let serve = Use::Serve(serving);
         Served::by(async move || xfer_store::open(&Location::Memory, serve).await.unwrap())
     }

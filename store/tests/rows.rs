@@ -40,8 +40,9 @@ fn refer(store: &SqliteStore, account: AccountId, by: &[(u64, i64)]) -> Result<(
 
 /// Removes an account with all its data.
 fn remove(store: &SqliteStore, account: AccountId) {
-    store.remove_account(account).unwrap();
-    store.clear_removed(time(100)).unwrap();
+    store.remove_account(account, time(99)).unwrap();
+    store.give_up_account(account).unwrap();
+    assert!(store.clear_deleted(time(100)).unwrap());
 }
 
 fn garbage(store: &SqliteStore) -> Vec<u64> {
@@ -492,7 +493,8 @@ fn what_is_done_to_an_account_that_is_gone_is_refused() {
     refused(store.set_quota(alice, Quota::UNLIMITED));
     refused(store.set_inbox(alice, Quota::UNLIMITED));
     refused(store.begin_session(alice).map(drop));
-    refused(store.remove_account(alice));
+    refused(store.remove_account(alice, time(100)));
+    refused(store.give_up_account(alice));
 }
 
 #[test]

@@ -32,8 +32,10 @@ const VERSION_6: &str = include_str!("stores/version-6.sql");
 
 const VERSION_7: &str = include_str!("stores/version-7.sql");
 
-const VERSIONS: [&str; 7] =
-    [VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7];
+const VERSION_8: &str = include_str!("stores/version-8.sql");
+
+const VERSIONS: [&str; 8] =
+    [VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6, VERSION_7, VERSION_8];
 
 fn old_store() -> tempfile::TempDir {
     store_of(VERSION_1)
@@ -218,6 +220,22 @@ fn an_upgrade_sums_up_what_waits_and_forgets_deliveries_of_which_nothing_is_to_c
     let db = Connection::open(dir.path().join("xfer.db")).unwrap();
     let left: i64 = db.query_row("SELECT count(*) FROM deliveries", [], |row| row.get(0)).unwrap();
     assert_eq!(left, 3);
+}
+
+#[test]
+fn an_upgrade_keeps_no_account_whose_removal_was_under_way() {
+    let dir = store_of(VERSION_8);
+    let store = SqliteStore::open(dir.path()).unwrap();
+    assert_eq!(store.days_kept().unwrap(), 30);
+    assert_eq!(store.removed_accounts().unwrap(), []);
+    let names: Vec<_> = store.accounts().unwrap().into_iter().map(|one| one.name).collect();
+    assert_eq!(names, [name("alice"), name("bob")]);
+    assert!(store.clear_deleted(support::time(1)).unwrap());
+    let db = Connection::open(dir.path().join("xfer.db")).unwrap();
+    let left: i64 = db.query_row("SELECT count(*) FROM accounts", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 2);
+    let bob = store.account(&name("bob")).unwrap().unwrap();
+    assert_eq!(bob.disabled_from, Some(support::time(1_700_000_000)));
 }
 
 const STORE: &str = "XFER_TEST_STORE";

@@ -3,19 +3,18 @@
 //! A running server is notified afterwards. It then ends sessions that are no longer allowed, and
 //! sends the other clients the new list of users.
 
-use std::io::IsTerminal;
-use std::str::FromStr;
+use std::io::{ErrorKind, IsTerminal};
 use std::time::SystemTime;
 
-use xfer_protocol::tree::Quota;
-use xfer_protocol::{Name, Timestamp, size, user};
+use xfer_protocol::{Name, Timestamp, user};
 use xfer_store::{
-    Account, Change, Claim, IfMissing, Keys, NewAccount, Purpose, Register, Revoked, StoreError,
-    WrongPasswords,
+    Account, AccountId, Change, Claim, IfMissing, Keys, NewAccount, Purpose, Register, Removed,
+    Resumable, Revoked, StoreError, WrongPasswords,
 };
 use xfer_terminal::{Terminal, Unanswered};
 
-use super::{invite, secret, table};
+use super::limits::{INBOX, Limit};
+use super::{invite, secret};
 use crate::login::password;
 use crate::moment;
 use crate::program::control::{self, AskError, Command};
@@ -23,67 +22,12 @@ use crate::program::exit::{Exit, Failure};
 use crate::program::store_location::StoreLocation;
 use crate::program::waiting::Waiter;
 
-/// The default bound on the nodes of an account with a quota.
-const NODES: u64 = 10_000_000;
-
-/// The default bound on what may wait in an account's inbox.
-const INBOX: Quota = Quota { bytes: 1 << 30, nodes: 10_000 };
-
-/// How much a user may store, as typed on the command line.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limit(Quota);
-
-impl FromStr for Limit {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Limit, &'static str> {
-        if text == "none" {
-            return Ok(Limit(Quota::UNLIMITED));
-        }
-        let bytes = size::parse(text).ok_or("a size like 10GiB, or none")?;
-        Ok(Limit(Quota { bytes, nodes: NODES }))
-    }
-}
-
-/// A bound as typed on the command line: a number, or `none`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Bound(u64);
-
-impl FromStr for Bound {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Bound, &'static str> {
-        match text {
-            "none" => Ok(Bound(u64::MAX)),
-            text => text.parse().map(Bound).map_err(|_| "a number, or none"),
-        }
-    }
-}
-
-/// What an account may take up, as far as it is to change.
-#[derive(clap::Args, Debug)]
-#[group(required = true, multiple = true)]
-pub struct Limits {
-    /// How much the user may store: a size like 10GiB, or none for no limit
-    #[arg(long, value_name = "SIZE")]
-    quota: Option<Limit>,
-    /// How many files, directories and links the user may have, or none for no limit
-    #[arg(long, value_name = "N")]
-    nodes: Option<Bound>,
-    /// How much may wait in the user's inbox: a size, or none for no limit
-    #[arg(long, value_name = "SIZE")]
-    inbox: Option<Limit>,
-    /// How many items may wait there, or none for no limit
-    #[arg(long, value_name = "N")]
-    inbox_items: Option<Bound>,
-}
-
 /// How a new user logs in first.
 pub enum Entry {
     /// With a password.
     Password(secret::Origin),
     /// By an invitation.
-    Invitation(invite::Reached),
+    Invitation(Option<invite::Host>),
 }
 
 /// Creates an account.
@@ -93,22 +37,26 @@ pub fn add(
     entry: &Entry,
     Limit(quota): Limit,
 ) -> Result<(), Failure> {
-    let name = user::parse(name).ok_or_else(|| {
-        Failure::new(Exit::Usage, format!("{name:?} is not a user name; use {}", user::RULE))
-    })?;
-    // The first user is often added before the server's first start, so create the store if needed.
-    let ledger = Ledger::open(store, IfMissing::Make)?;
+    let name = parse_new(name)?;
     let exists = || {
-        let line = format!("user {name} exists; to change it use user passwd or user quota");
+        let line = format!(
+            "user {name} exists; for another machine: xfer-server user invite {name}; for a new \
+             password: xfer-server user passwd {name}"
+        );
         Failure::new(Exit::UserExists, line)
     };
-    if ledger.find(&name)?.is_some() {
+    let ledger = Ledger::if_there(store)?;
+    if let Some(ledger) = &ledger
+        && ledger.find(&name)?.is_some()
+    {
         return Err(exists());
     }
     let password = match entry {
         Entry::Password(origin) => Some(hash(origin)?),
         Entry::Invitation(_) => None,
     };
+    // The first user is often added before the server's first start.
+    let ledger = ledger.map_or_else(|| Ledger::make(store), Ok)?;
     let time = Timestamp::from(SystemTime::now());
     let new = NewAccount { name: name.clone(), password, quota, inbox: INBOX, time };
     ledger.waiter.wait(ledger.register.accounts.create(new)).map_err(|error| {
@@ -119,12 +67,26 @@ pub fn add(
         }
     })?;
     tell(store, Command::AccountChanged { user: name.to_string() })?;
+    if let Some(removed) = ledger.removed_of(&name)? {
+        super::note(&format!(
+            "a removed {name} is kept until {}; to have that one back too: xfer-server user restore \
+             {name} --as NAME",
+            moment::display(removed.until.secs())
+        ));
+    }
     match (entry, ledger.find(&name)?) {
-        (Entry::Invitation(reached), Some(account)) => {
-            invite::invite(store, &ledger, &account, reached)
+        (Entry::Invitation(host), Some(account)) => {
+            invite::invite(store, &ledger, &account, host.as_ref())
         }
         (Entry::Password(_), _) | (Entry::Invitation(_), None) => Ok(()),
     }
+}
+
+/// Reads the name of an account that is to be.
+pub fn parse_new(name: &str) -> Result<Name, Failure> {
+    user::parse(name).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("{name:?} is not a user name; use {}", user::RULE))
+    })
 }
 
 /// What becomes of the keys of a user's machines when the password is set.
@@ -215,112 +177,6 @@ pub fn expire(store: &StoreLocation, name: &str, at: Option<Timestamp>) -> Resul
     disable(store, name, at)
 }
 
-/// Removes an account, then its tree. A running server is told first, since the tree takes a while.
-pub fn remove(store: &StoreLocation, name: &str, consent: Consent) -> Result<(), Failure> {
-    let (ledger, account) = find(store, name)?;
-    confirm(&account, consent)?;
-    let _claim = ledger.claim(&account, Purpose::Change)?;
-    let accounts = &ledger.register.accounts;
-    ledger.waiter.wait(accounts.remove(account.id))?;
-    let told = tell(store, Command::AccountChanged { user: name.to_owned() });
-    ledger.waiter.wait(accounts.clear_removed(SystemTime::now().into()))?;
-    told
-}
-
-/// Sets the bounds on an account's tree and inbox.
-pub fn limit(store: &StoreLocation, name: &str, limits: &Limits) -> Result<(), Failure> {
-    let (ledger, account) = find(store, name)?;
-    if limits.quota.is_some() || limits.nodes.is_some() {
-        let Limit(mut quota) = limits.quota.unwrap_or(Limit(account.quota));
-        quota.nodes = limits.nodes.map_or(quota.nodes, |Bound(nodes)| nodes);
-        ledger.change(&account, Change::Quota(quota))?;
-    }
-    if limits.inbox.is_some() || limits.inbox_items.is_some() {
-        let bytes = limits.inbox.map_or(account.inbox.bytes, |Limit(inbox)| inbox.bytes);
-        let nodes = limits.inbox_items.map_or(account.inbox.nodes, |Bound(items)| items);
-        ledger.change(&account, Change::Inbox(Quota { bytes, nodes }))?;
-    }
-    tell(store, Command::AccountChanged { user: name.to_owned() })
-}
-
-/// Prints the accounts, then the counts of wrong passwords.
-pub fn list(store: &StoreLocation) -> Result<(), Failure> {
-    let ledger = Ledger::open(store, IfMissing::Fail)?;
-    let accounts = ledger.waiter.wait(ledger.register.accounts.list())?;
-    let rows: Vec<_> = accounts.iter().map(account_row).collect();
-    let heading = [
-        "USER",
-        "USED",
-        "QUOTA",
-        "NODES",
-        "NODES MAX",
-        "INBOX",
-        "INBOX MAX",
-        "ITEMS",
-        "ITEMS MAX",
-        "LOGIN",
-    ];
-    table::print(heading, &rows)?;
-    let mut failures = ledger.waiter.wait(ledger.register.failures.list())?;
-    if failures.is_empty() {
-        return Ok(());
-    }
-    // Counts for single users come first, those for all users of an address last.
-    failures.sort_by_key(|failures| failures.user.is_empty());
-    super::print_line("")?;
-    let now = Timestamp::from(SystemTime::now());
-    let rows: Vec<_> = failures.iter().map(|failures| failures_row(failures, now)).collect();
-    table::print(["WRONG PASSWORDS FOR", "FROM", "COUNT", "LAST", "BLOCKED UNTIL"], &rows)
-}
-
-fn account_row(account: &Account) -> [String; 10] {
-    [
-        account.name.to_string(),
-        size::display(account.usage.bytes),
-        or_none(account.quota.bytes, size::display),
-        account.usage.nodes.to_string(),
-        or_none(account.quota.nodes, count),
-        size::display(account.waiting.bytes),
-        or_none(account.inbox.bytes, size::display),
-        account.waiting.nodes.to_string(),
-        or_none(account.inbox.nodes, count),
-        login(account, SystemTime::now().into()),
-    ]
-}
-
-/// How a user may log in, in one word or two.
-fn login(account: &Account, now: Timestamp) -> String {
-    match account.disabled_from {
-        Some(from) if from <= now => "disabled".to_owned(),
-        Some(from) => format!("until {}", moment::display(from.secs())),
-        None if account.takes_passwords => "yes".to_owned(),
-        None => "by keys".to_owned(),
-    }
-}
-
-fn or_none(limit: u64, display: impl Fn(u64) -> String) -> String {
-    if limit == u64::MAX { "none".to_owned() } else { display(limit) }
-}
-
-fn count(count: u64) -> String {
-    count.to_string()
-}
-
-fn failures_row(failures: &WrongPasswords, now: Timestamp) -> [String; 5] {
-    let user = if failures.user.is_empty() { "(all users)" } else { &failures.user };
-    let blocked = match failures.blocked_until {
-        until if until > now => moment::display(until.secs()),
-        _ => "not blocked".to_owned(),
-    };
-    [
-        user.to_owned(),
-        failures.address.clone(),
-        failures.count.to_string(),
-        moment::display(failures.last.secs()),
-        blocked,
-    ]
-}
-
 /// The accounts of a store, for a command that waits for what it asks.
 pub struct Ledger {
     /// What it waits with.
@@ -334,6 +190,32 @@ impl Ledger {
         &*self.register.keys
     }
 
+    /// Opens the accounts of a store that exists.
+    pub fn existing(store: &StoreLocation) -> Result<Ledger, Failure> {
+        Ledger::open(store, IfMissing::Fail)
+    }
+
+    /// Opens the accounts of a store, if it exists.
+    fn if_there(store: &StoreLocation) -> Result<Option<Ledger>, Failure> {
+        let waiter = Waiter::new()?;
+        match waiter.wait(xfer_store::open_register(&store.location, IfMissing::Fail)) {
+            Ok(register) => Ok(Some(Ledger { waiter, register })),
+            Err(StoreError::Missing { error, .. }) if error.kind() == ErrorKind::NotFound => {
+                Ok(None)
+            }
+            // The failure to make one says more.
+            Err(StoreError::Missing { .. }) => Ledger::open(store, IfMissing::Make).map(Some),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a store, and says so, since its directory may have been mistyped.
+    fn make(store: &StoreLocation) -> Result<Ledger, Failure> {
+        let ledger = Ledger::open(store, IfMissing::Make)?;
+        super::note(&format!("made a new store in {}", store.location));
+        Ok(ledger)
+    }
+
     fn open(store: &StoreLocation, if_missing: IfMissing) -> Result<Ledger, Failure> {
         let waiter = Waiter::new()?;
         let register = waiter.wait(xfer_store::open_register(&store.location, if_missing))?;
@@ -343,6 +225,54 @@ impl Ledger {
     /// An account.
     pub fn find(&self, name: &Name) -> Result<Option<Account>, Failure> {
         Ok(self.waiter.wait(self.register.accounts.find(name.clone()))?)
+    }
+
+    /// All accounts, sorted by name.
+    pub fn list(&self) -> Result<Vec<Account>, Failure> {
+        Ok(self.waiter.wait(self.register.accounts.list())?)
+    }
+
+    /// The sessions that their clients may resume.
+    pub fn sessions(&self) -> Result<Vec<(AccountId, Resumable)>, Failure> {
+        Ok(self.waiter.wait(self.register.accounts.sessions())?)
+    }
+
+    /// The counts of wrong passwords.
+    pub fn wrong_passwords(&self) -> Result<Vec<WrongPasswords>, Failure> {
+        Ok(self.waiter.wait(self.register.failures.list())?)
+    }
+
+    /// Removes an account, and keeps what it has.
+    pub fn remove(&self, account: AccountId) -> Result<(), Failure> {
+        let now = SystemTime::now().into();
+        Ok(self.waiter.wait(self.register.accounts.remove(account, now))?)
+    }
+
+    /// The removed accounts that are kept, the last one first.
+    pub fn removed(&self) -> Result<Vec<Removed>, Failure> {
+        Ok(self.waiter.wait(self.register.accounts.removed())?)
+    }
+
+    /// The last of those that had this name.
+    pub fn removed_of(&self, name: &Name) -> Result<Option<Removed>, Failure> {
+        Ok(self.removed()?.into_iter().find(|removed| removed.account.name == *name))
+    }
+
+    /// For how many days they are kept.
+    pub fn days_kept(&self) -> Result<u16, Failure> {
+        Ok(self.waiter.wait(self.register.accounts.days_kept())?)
+    }
+
+    /// Brings a removed account back.
+    pub fn restore(&self, account: AccountId, name: &Name) -> Result<(), StoreError> {
+        self.waiter.wait(self.register.accounts.restore(account, name.clone()))
+    }
+
+    /// Deletes a removed account, which takes a while.
+    pub fn delete(&self, account: AccountId) -> Result<(), StoreError> {
+        let accounts = &self.register.accounts;
+        self.waiter.wait(accounts.give_up(account))?;
+        self.waiter.wait(accounts.clear_deleted(SystemTime::now().into()))
     }
 
     /// Claims an account, so that nothing else changes it, or reads it while it is changed.
@@ -360,19 +290,29 @@ impl Ledger {
         })
     }
 
-    fn change(&self, account: &Account, change: Change) -> Result<(), Failure> {
+    /// Changes an account.
+    pub fn change(&self, account: &Account, change: Change) -> Result<(), Failure> {
         Ok(self.waiter.wait(self.register.accounts.change(account.id, change))?)
     }
 }
 
 /// Finds an existing account in an existing store.
 pub fn find(store: &StoreLocation, name: &str) -> Result<(Ledger, Account), Failure> {
-    let ledger = Ledger::open(store, IfMissing::Fail)?;
-    let account = match user::parse(name) {
-        Some(name) => ledger.find(&name)?,
-        None => None,
-    };
-    account.ok_or_else(|| no_user(name)).map(|account| (ledger, account))
+    let ledger = Ledger::existing(store)?;
+    let Some(parsed) = user::parse(name) else { return Err(no_user(name)) };
+    if let Some(account) = ledger.find(&parsed)? {
+        return Ok((ledger, account));
+    }
+    match ledger.removed_of(&parsed)? {
+        Some(_) => {
+            let line = format!(
+                "there is no user {name:?} any more; to bring back the one that was removed: \
+                 xfer-server user restore {name}"
+            );
+            Err(Failure::new(Exit::NoUser, line))
+        }
+        None => Err(no_user(name)),
+    }
 }
 
 /// The failure for an unknown account, whose name may even be invalid.
@@ -384,44 +324,8 @@ pub fn no_user(name: &str) -> Failure {
     Failure::new(Exit::NoUser, line)
 }
 
-/// Whether the administrator has confirmed that an account may be deleted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Consent {
-    /// On the command line.
-    Given,
-    /// Not yet: ask on the terminal.
-    Asked,
-}
-
-/// Asks the administrator to type the name of the account that is about to be deleted.
-fn confirm(account: &Account, consent: Consent) -> Result<(), Failure> {
-    let Account { name, usage, .. } = account;
-    if consent == Consent::Given {
-        return Ok(());
-    }
-    if !std::io::stdin().is_terminal() {
-        let line = format!(
-            "this deletes {name} and all files of {name}, and there is no terminal to confirm it; use --yes"
-        );
-        return Err(Failure::new(Exit::Usage, line));
-    }
-    let (files, bytes) = (usage.nodes, size::display(usage.bytes));
-    let question = format!(
-        "This deletes {name} and everything that {name} stores, for good: {files} files, \
-         {bytes}.\nType the name to confirm: "
-    );
-    match ask(&question) {
-        Ok(typed) if typed.trim().as_bytes() == name.as_bytes() => Ok(()),
-        Err(failure) if failure.exit == Exit::Interrupted => Err(failure),
-        Ok(_) | Err(_) => {
-            let line = format!("{name} was not removed; type the name to confirm, or use --yes");
-            Err(Failure::new(Exit::Other, line))
-        }
-    }
-}
-
 /// Asks a question on the terminal.
-fn ask(question: &str) -> Result<String, Failure> {
+pub fn ask(question: &str) -> Result<String, Failure> {
     let answer = Terminal::open().map_err(Unanswered::from).and_then(|tty| tty.ask(question));
     answer.map_err(|error| match error {
         Unanswered::Interrupted => Failure::new(Exit::Interrupted, error.to_string()),

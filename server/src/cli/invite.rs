@@ -26,15 +26,6 @@ const GOOD_SECS: i64 = 24 * 60 * 60;
 /// The port that clients try unless another is given.
 const PORT_DEFAULT: u16 = 33_000;
 
-/// How users reach this server.
-#[derive(clap::Args, Debug)]
-pub struct Reached {
-    /// With --invite: the host name or address by which clients reach this server, with its port if
-    /// that is not the one that it listens on [default: this machine's name]
-    #[arg(long, value_name = "HOST[:PORT]")]
-    host: Option<Host>,
-}
-
 /// A host name or address, and maybe a port, as users give it after the `@`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Host {
@@ -71,17 +62,18 @@ impl FromStr for Host {
 }
 
 /// Invites the user of an existing account to enrol a machine.
-pub fn again(store: &StoreLocation, name: &str, reached: &Reached) -> Result<(), Failure> {
+pub fn again(store: &StoreLocation, name: &str, host: Option<&Host>) -> Result<(), Failure> {
     let (ledger, account) = accounts::find(store, name)?;
-    invite(store, &ledger, &account, reached)
+    invite(store, &ledger, &account, host)
 }
 
-/// Makes an invitation, and prints the line that uses it.
+/// Makes an invitation, and prints the line that uses it. It names this machine unless another host
+/// is given, by which clients reach the server.
 pub fn invite(
     store: &StoreLocation,
     ledger: &Ledger,
     account: &Account,
-    reached: &Reached,
+    host: Option<&Host>,
 ) -> Result<(), Failure> {
     let (port, fingerprint) = whereabouts(&store.dir)?;
     let code = InviteCode(draw()?);
@@ -90,17 +82,24 @@ pub fn invite(
     let hash = CodeHash(Sha256::digest(code.0).into());
     let made = xfer_store::Invitation { code: hash, expires };
     ledger.waiter.wait(ledger.keys().invite(account.id, made))?;
-    let host = match &reached.host {
-        Some(given) => with_port(&given.host, given.port.unwrap_or(port)),
-        None => with_port(&machine_name(), port),
+    let (host, given) = match host {
+        Some(Host { host, port }) => (host.clone(), *port),
+        None => (machine_name(), None),
     };
+    let port = given.or(port).unwrap_or_else(|| {
+        super::note(&format!(
+            "no server runs on this store, so the line names port {PORT_DEFAULT}; to name another: \
+             --host {host}:PORT"
+        ));
+        PORT_DEFAULT
+    });
     let invitation = Invitation { code, fingerprint: fingerprint.0 };
     super::note(&format!(
         "good once, until {}; give it to {} in confidence:",
         moment::display(expires.secs()),
         account.name
     ));
-    super::print_line(&line(&account.name, &host, &invitation))
+    super::print_line(&line(&account.name, &with_port(&host, port), &invitation))
 }
 
 fn line(user: &Name, host: &str, invitation: &Invitation) -> String {
@@ -115,11 +114,11 @@ fn machine_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// The port and the certificate's fingerprint of the server that runs on the store; without one,
-/// those that it will have unless it is started with others.
-fn whereabouts(store: &Path) -> Result<(u16, Fingerprint), Failure> {
+/// The port and the certificate's fingerprint of the server that runs on the store; without one, the
+/// fingerprint that it will have unless it is started with another certificate.
+fn whereabouts(store: &Path) -> Result<(Option<u16>, Fingerprint), Failure> {
     match control::ask(store, &Command::Address) {
-        Ok(Answer::Address { port, fingerprint }) => Ok((port, fingerprint)),
+        Ok(Answer::Address { port, fingerprint }) => Ok((Some(port), fingerprint)),
         Ok(_) => Err(super::sessions::nonsense()),
         Err(AskError::NotRunning) => {
             // The certificate may have to be made, which a server that starts does too.
@@ -129,7 +128,7 @@ fn whereabouts(store: &Path) -> Result<(u16, Fingerprint), Failure> {
                     format!("no certificate for clients to trust ({error}); check the store");
                 Failure::new(Exit::Tls, line)
             })?;
-            Ok((PORT_DEFAULT, identity.fingerprint()))
+            Ok((None, identity.fingerprint()))
         }
         Err(error @ AskError::Io(_)) => {
             let line = format!("{error}; run this as the server's user or as root");

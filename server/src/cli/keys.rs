@@ -102,9 +102,7 @@ fn list(store: &StoreLocation, name: &str, json: bool) -> Result<(), Failure> {
     let keys = all(&ledger, &account)?;
     if json {
         let listed: Vec<_> = keys.iter().map(listed).collect();
-        let text = serde_json::to_string_pretty(&listed);
-        let text = text.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
-        return super::print_line(&text);
+        return super::print_json(&listed);
     }
     let rows: Vec<_> = keys.iter().map(row).collect();
     table::print(["KEY", "LABEL", "ENROLLED", "LAST USED", "EXPIRES"], &rows)

@@ -13,7 +13,9 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use xfer_protocol::message::Silence;
+use xfer_protocol::shown::shown_json;
 use xfer_protocol::size;
+use xfer_store::DAYS_KEPT;
 use xfer_store::embedded::{OlderDatabase, Serving};
 
 use crate::figures::web::Place;
@@ -26,6 +28,9 @@ use crate::program::store_location::StoreLocation;
 use settings::{Read, Unread};
 
 mod accounts;
+mod limits;
+mod listing;
+mod removal;
 mod invite;
 mod keys;
 mod secret;
@@ -47,6 +52,21 @@ Exit codes:
   12  the account is mounted                13  the account's quota is used up
   14  the directory can't be used           15  some entries could not be moved
   16  the store was removed or replaced     17  the database is older than the contents";
+
+/// The form of what a command prints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Shape {
+    /// For people.
+    Table,
+    /// For programs, with every field.
+    Json,
+}
+
+impl Shape {
+    fn of(json: bool) -> Shape {
+        if json { Shape::Json } else { Shape::Table }
+    }
+}
 
 /// Keeps users' files for xfer-mount.
 #[derive(Parser, Debug)]
@@ -126,6 +146,9 @@ struct Run {
     /// For how many days what nothing refers to at the start is kept aside, in contents/lost
     #[arg(long, env = "XFER_KEEP_LOST", value_name = "DAYS", default_value_t = 7)]
     keep_lost: u16,
+    /// For how many days removed users are kept, and can be restored
+    #[arg(long, env = "XFER_KEEP_REMOVED", value_name = "DAYS", default_value_t = DAYS_KEPT)]
+    keep_removed: u16,
     /// Start with a database that is older than the contents, as after restoring it
     #[arg(long)]
     accept_older_database: bool,
@@ -146,7 +169,8 @@ struct Run {
 
 impl Run {
     fn config(self, store: StoreLocation) -> Result<serve::Config, Failure> {
-        let Run { listen, cert, key, keep_lost, tree_size, silence, metrics, .. } = self;
+        let Run { listen, cert, key, accept_older_database, tree_size, silence, metrics, .. } =
+            self;
         let files = match (cert, key) {
             (Some(cert), Some(key)) => Some(CertificateFiles { cert, key }),
             (None, None) => None,
@@ -167,11 +191,12 @@ impl Run {
             silence,
             metrics,
             serving: Serving {
-                older: match self.accept_older_database {
+                older: match accept_older_database {
                     true => OlderDatabase::Accept,
                     false => OlderDatabase::Refuse,
                 },
-                keep_lost_days: keep_lost,
+                keep_lost_days: self.keep_lost,
+                keep_removed_days: self.keep_removed,
             },
         })
     }
@@ -200,18 +225,22 @@ enum User {
         /// Print a line for the user to paste, which sets the password, instead of asking for one
         #[arg(long, conflicts_with_all = ["password_file", "password_stdin"])]
         invite: bool,
-        #[command(flatten)]
-        reached: invite::Reached,
+        /// With --invite: the host name or address by which clients reach this server, with its port
+        /// if that is not the one that it listens on [default: this machine's name]
+        #[arg(long, value_name = "HOST[:PORT]", requires = "invite")]
+        host: Option<invite::Host>,
         /// How much the user may store: a size like 10GiB, or none for no limit
         #[arg(long, value_name = "SIZE", default_value = "10GiB")]
-        quota: accounts::Limit,
+        quota: limits::Limit,
     },
     /// Invite a user to enrol a machine: print a line to paste, good once and for a day
     Invite {
         /// The user's name
         name: String,
-        #[command(flatten)]
-        reached: invite::Reached,
+        /// The host name or address by which clients reach this server, with its port if that is not
+        /// the one that it listens on [default: this machine's name]
+        #[arg(long, value_name = "HOST[:PORT]")]
+        host: Option<invite::Host>,
     },
     /// See, revoke and limit the keys by which a user's machines log in
     #[command(subcommand)]
@@ -254,22 +283,56 @@ enum User {
         /// on or off
         on: accounts::Switch,
     },
-    /// Remove a user and all their files; asks for the name once more
+    /// Remove a user; asks for the name once more
+    ///
+    /// The user's session ends after it has sent its changes, the keys of the user's machines are
+    /// revoked, and the name is free. Files, and what waits in the inbox, are kept for 30 days, unless
+    /// the server is run with another --keep-removed. `user restore` brings all that back.
     Remove {
         /// The user's name
         name: String,
         /// Remove without asking
         #[arg(long)]
         yes: bool,
+        /// Keep nothing: delete the user's files at once, and for good
+        #[arg(long)]
+        now: bool,
+        /// Delete one that was removed before, by its number in `user list --removed`
+        #[arg(long, value_name = "N", requires = "now")]
+        number: Option<u64>,
     },
-    /// List users, and who is blocked after wrong passwords
-    List,
-    /// Set how much a user may store, and how much may wait in the user's inbox
+    /// Bring back a user who was removed
+    ///
+    /// With files, quota, password, and what waited in the inbox. The keys of the user's machines stay
+    /// revoked. Of several who had the name, the one who was removed last.
+    Restore {
+        /// The name that the user had
+        name: String,
+        /// Another name for the user
+        #[arg(long = "as", value_name = "NAME")]
+        new_name: Option<String>,
+        /// Which one, by its number in `user list --removed`
+        #[arg(long, value_name = "N")]
+        number: Option<u64>,
+    },
+    /// List users, where they are mounted, and who is blocked after wrong passwords
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// List those who were removed and are kept
+        #[arg(long)]
+        removed: bool,
+    },
+    /// Show or set how much a user may store, and how much may wait in the user's inbox
     Quota {
         /// The user's name
         name: String,
         #[command(flatten)]
-        limits: accounts::Limits,
+        limits: limits::NewLimits,
+        /// Print what is in force as JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -319,10 +382,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Command::Run(run) => serve::run(&run.config(store)?),
         Command::Fingerprint => print_fingerprint(&store.dir),
         Command::User(user) => manage(&store, user),
-        Command::Session(Session::List { json }) => sessions::list(
-            &store.dir,
-            if json { sessions::Shape::Json } else { sessions::Shape::Table },
-        ),
+        Command::Session(Session::List { json }) => sessions::list(&store.dir, Shape::of(json)),
         Command::Session(Session::End { name }) => sessions::end(&store.dir, &name),
         Command::Status { shape } => status::show(&store.dir, shape),
         Command::Import { name, dir, into } => trees::import(&store, &name, &dir, &into),
@@ -332,14 +392,14 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
 
 fn manage(store: &StoreLocation, command: User) -> Result<(), Failure> {
     match command {
-        User::Add { name, password, invite, reached, quota } => {
+        User::Add { name, password, invite, host, quota } => {
             let entry = match invite {
-                true => accounts::Entry::Invitation(reached),
+                true => accounts::Entry::Invitation(host),
                 false => accounts::Entry::Password(password),
             };
             accounts::add(store, &name, &entry, quota)
         }
-        User::Invite { name, reached } => invite::again(store, &name, &reached),
+        User::Invite { name, host } => invite::again(store, &name, host.as_ref()),
         User::Keys(command) => keys::run(store, command),
         User::Passwd { name, password, revoke_keys, keep_keys } => {
             let keys = match (revoke_keys, keep_keys) {
@@ -353,12 +413,20 @@ fn manage(store: &StoreLocation, command: User) -> Result<(), Failure> {
         User::Enable { name } => accounts::disable(store, &name, None),
         User::Expire { name, within } => accounts::expire(store, &name, within.later()),
         User::Passwords { name, on } => accounts::take_passwords(store, &name, on),
-        User::Remove { name, yes } => {
-            let consent = if yes { accounts::Consent::Given } else { accounts::Consent::Asked };
-            accounts::remove(store, &name, consent)
+        User::Remove { name, yes, now, number } => {
+            let consent = if yes { removal::Consent::Given } else { removal::Consent::Asked };
+            let fate = if now { removal::Fate::Deleted } else { removal::Fate::Kept };
+            match number {
+                Some(number) => removal::delete(store, &name, number, consent),
+                None => removal::remove(store, &name, fate, consent),
+            }
         }
-        User::List => accounts::list(store),
-        User::Quota { name, limits } => accounts::limit(store, &name, &limits),
+        User::Restore { name, new_name, number } => {
+            removal::restore(store, &name, new_name.as_deref(), number)
+        }
+        User::List { json, removed: true } => removal::list(store, Shape::of(json)),
+        User::List { json, removed: false } => listing::list(store, Shape::of(json)),
+        User::Quota { name, limits, json } => limits::quota(store, &name, &limits, Shape::of(json)),
     }
 }
 
@@ -387,6 +455,13 @@ fn print_line(line: &str) -> Result<(), Failure> {
             Failure::new(Exit::Other, line)
         }),
     }
+}
+
+/// Prints a value as JSON, without characters that would move the reader's cursor.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value);
+    let text = text.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
+    print_line(&shown_json(&text))
 }
 
 /// Prints help as it is; turns every other message of clap into one line.
@@ -431,7 +506,7 @@ mod tests {
     fn the_command_line_is_as_documented() {
         check("run", None);
         check("run --store /x --listen 127.0.0.1:1 --cert c --key k", None);
-        check("run --keep-lost 30 --accept-older-database", None);
+        check("run --keep-lost 30 --keep-removed 0 --accept-older-database", None);
         check("fingerprint --store /x", None);
         check("user add alice --password-file f --quota 10GiB --store /x", None);
         check("user add alice --invite --host files.example.org", None);
@@ -449,7 +524,15 @@ mod tests {
         check("user expire alice --within never", None);
         check("user remove alice", None);
         check("user remove alice --yes", None);
+        check("user remove alice --now", None);
+        check("user remove alice --now --number 3", None);
+        check("user restore alice", None);
+        check("user restore alice --as al --number 3", None);
+        check("user list --removed --json", None);
         check("user list", None);
+        check("user list --json", None);
+        check("user quota alice", None);
+        check("user quota alice --json", None);
         check("user quota alice --quota none", None);
         check("user quota alice --nodes 100 --inbox 1GiB --inbox-items none", None);
         check("session list --store /x", None);

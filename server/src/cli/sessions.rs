@@ -2,27 +2,15 @@
 
 use std::path::Path;
 
-use super::{accounts, table};
+use super::{Shape, accounts, table};
 use crate::moment;
 use crate::program::control::{self, Answer, AskError, Command, Session};
 use crate::program::exit::{Exit, Failure};
 
-/// The output format for sessions.
-#[derive(Clone, Copy, Debug)]
-pub enum Shape {
-    /// For people.
-    Table,
-    /// For programs, with every field.
-    Json,
-}
-
 /// Prints the sessions, also those whose clients are away.
 pub fn list(store: &Path, shape: Shape) -> Result<(), Failure> {
     match (ask(store, &Command::List)?, shape) {
-        (Answer::Sessions { sessions }, Shape::Json) => {
-            let text = serde_json::to_string_pretty(&sessions);
-            super::print_line(&text.map_err(|error| Failure::new(Exit::Other, error.to_string()))?)
-        }
+        (Answer::Sessions { sessions }, Shape::Json) => super::print_json(&sessions),
         (Answer::Sessions { sessions }, Shape::Table) => {
             let heading =
                 ["USER", "HOST", "ADDRESS", "SINCE", "AWAY", "EPOCH", "APPLIED", "DURABLE"];

@@ -295,7 +295,8 @@ async fn garbage_of_another_process_goes_though_nobody_commits() {
     assert_eq!(world.on_disk().0, 1);
     let beside = world.reopen().0;
     let id = beside.account(&name("bob")).unwrap().unwrap().id;
-    beside.remove_account(id).unwrap();
-    beside.clear_removed(crate::world::time()).unwrap();
+    beside.remove_account(id, crate::world::time()).unwrap();
+    beside.give_up_account(id).unwrap();
+    assert!(beside.clear_deleted(crate::world::time()).unwrap());
     until("the content to go", || world.on_disk().0 == 0).await;
 }

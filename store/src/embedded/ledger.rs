@@ -10,8 +10,8 @@ use xfer_protocol::{Name, Timestamp};
 use super::SqliteStore;
 use crate::{
     Account, AccountId, Accounts, Answer, Change, Claim, CodeHash, Enrolment, Failures,
-    ForgottenBefore, Invitation, Keys, NewAccount, Pair, Purpose, Revoked, StoreError,
-    WrongPasswords,
+    ForgottenBefore, Invitation, Keys, NewAccount, Pair, Purpose, Removed, Resumable, Revoked,
+    StoreError, WrongPasswords,
 };
 
 /// The accounts, wrong passwords and keys of a store.
@@ -44,6 +44,10 @@ impl Accounts for Ledger {
         self.hop(|rows| rows.accounts())
     }
 
+    fn sessions(&self) -> Answer<'_, Vec<(AccountId, Resumable)>> {
+        self.hop(|rows| rows.present_sessions())
+    }
+
     fn change(&self, account: AccountId, change: Change) -> Answer<'_, ()> {
         self.hop(move |rows| match change {
             Change::Password(password) => rows.set_password(account, &password),
@@ -54,12 +58,32 @@ impl Accounts for Ledger {
         })
     }
 
-    fn remove(&self, account: AccountId) -> Answer<'_, ()> {
-        self.hop(move |rows| rows.remove_account(account))
+    fn remove(&self, account: AccountId, at: Timestamp) -> Answer<'_, ()> {
+        self.hop(move |rows| rows.remove_account(account, at))
     }
 
-    fn clear_removed(&self, now: Timestamp) -> Answer<'_, ()> {
-        self.hop(move |rows| rows.clear_removed(now))
+    fn removed(&self) -> Answer<'_, Vec<Removed>> {
+        self.hop(|rows| rows.removed_accounts())
+    }
+
+    fn restore(&self, account: AccountId, name: Name) -> Answer<'_, ()> {
+        self.hop(move |rows| rows.restore_account(account, &name))
+    }
+
+    fn give_up(&self, account: AccountId) -> Answer<'_, ()> {
+        self.hop(move |rows| rows.give_up_account(account))
+    }
+
+    fn clear_deleted(&self, now: Timestamp) -> Answer<'_, ()> {
+        self.hop(move |rows| rows.clear_deleted(now).map(drop))
+    }
+
+    fn days_kept(&self) -> Answer<'_, u16> {
+        self.hop(|rows| rows.days_kept())
+    }
+
+    fn keep_removed(&self, days: u16) -> Answer<'_, ()> {
+        self.hop(move |rows| rows.keep_removed(days))
     }
 
     fn claim(&self, account: AccountId, purpose: Purpose) -> Answer<'_, Claim> {

@@ -54,6 +54,8 @@ pub struct Serving {
     pub older: OlderDatabase,
     /// The number of days for which contents that were set aside are kept.
     pub keep_lost_days: u16,
+    /// The number of days for which removed accounts are kept.
+    pub keep_removed_days: u16,
 }
 
 /// The use of contents by a command beside a server.
@@ -157,6 +159,10 @@ pub(crate) fn serve(dir: &Path, serving: Serving) -> Result<Store, StoreError> {
     rows.check_accounts()?;
     let files = Arc::new(FileStore::open(dir)?.whole_from(rows.whole_from()?));
     housekeeping::prepare(&rows, &files, serving.older)?;
+    // A store whose disk is full is served too.
+    if rows.days_kept()? != serving.keep_removed_days {
+        rows.keep_removed(serving.keep_removed_days)?;
+    }
     let watched = Watched { lock, rows: rows.clone(), files: files.clone() };
     Ok(start(Parts::new(rows, files, Some((watched, serving.keep_lost_days)))))
 }

@@ -1,5 +1,6 @@
 //! Accounts in memory.
 
+use std::cmp::Reverse;
 use std::sync::{Arc, Weak};
 
 use xfer_protocol::tree::Usage;
@@ -7,7 +8,11 @@ use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 
 use super::tables::Tables;
 use super::{Memory, answer};
-use crate::{Account, AccountId, Accounts, Answer, Change, Claim, NewAccount, Purpose, StoreError};
+use crate::accounts::days_later;
+use crate::{
+    Account, AccountId, Accounts, Answer, Change, Claim, NewAccount, Purpose, Removed, Resumable,
+    StoreError,
+};
 
 impl Accounts for Memory {
     fn create(&self, new: NewAccount) -> Answer<'_, AccountId> {
@@ -24,6 +29,14 @@ impl Accounts for Memory {
         answer(Ok(all))
     }
 
+    fn sessions(&self) -> Answer<'_, Vec<(AccountId, Resumable)>> {
+        let state = self.lock();
+        let present = state.sessions.iter().filter_map(|(account, sessions)| {
+            Some((*account, sessions.present.as_ref()?.known.clone()))
+        });
+        answer(Ok(present.collect()))
+    }
+
     fn change(&self, account: AccountId, change: Change) -> Answer<'_, ()> {
         let mut state = self.lock();
         let is_password = matches!(change, Change::Password(_));
@@ -35,22 +48,51 @@ impl Accounts for Memory {
         answer(changed)
     }
 
-    fn remove(&self, account: AccountId) -> Answer<'_, ()> {
-        let mut state = self.lock();
-        let removed = state.accounts.remove(&account).map(drop).ok_or(StoreError::NoAccount);
-        if removed.is_ok() {
-            state.sessions.remove(&account);
-            state.keys.remove(&account);
-            state.invitations.remove(&account);
-            state.removed.insert(account);
-        }
-        answer(removed)
+    fn remove(&self, account: AccountId, at: Timestamp) -> Answer<'_, ()> {
+        answer(self.lock().remove(account, at))
     }
 
-    fn clear_removed(&self, now: Timestamp) -> Answer<'_, ()> {
+    fn removed(&self) -> Answer<'_, Vec<Removed>> {
+        let state = self.lock();
+        let days = i64::from(state.days_kept);
+        let kept = |(account, at): &(Account, Timestamp)| Removed {
+            account: account.clone(),
+            at: *at,
+            until: days_later(*at, days),
+        };
+        let mut removed: Vec<_> = state.removed.values().map(kept).collect();
+        removed.sort_by_key(|removed| Reverse((removed.at, removed.account.id)));
+        answer(Ok(removed))
+    }
+
+    fn restore(&self, account: AccountId, name: Name) -> Answer<'_, ()> {
+        answer(self.lock().restore(account, name))
+    }
+
+    fn give_up(&self, account: AccountId) -> Answer<'_, ()> {
         let mut state = self.lock();
-        state.clear_removed(now);
+        answer(match state.removed.remove(&account) {
+            Some(_) => {
+                state.deleted.insert(account);
+                Ok(())
+            }
+            None => Err(StoreError::NoAccount),
+        })
+    }
+
+    fn clear_deleted(&self, now: Timestamp) -> Answer<'_, ()> {
+        let mut state = self.lock();
+        state.clear_deleted(now);
         state.garbage.clear();
+        answer(Ok(()))
+    }
+
+    fn days_kept(&self) -> Answer<'_, u16> {
+        answer(Ok(self.lock().days_kept))
+    }
+
+    fn keep_removed(&self, days: u16) -> Answer<'_, ()> {
+        self.lock().days_kept = days;
         answer(Ok(()))
     }
 
@@ -117,6 +159,28 @@ impl Tables {
             }
             Change::Inbox(inbox) => account.inbox = inbox,
         }
+        Ok(())
+    }
+
+    fn remove(&mut self, id: AccountId, at: Timestamp) -> Result<(), StoreError> {
+        let mut account = self.accounts.remove(&id).ok_or(StoreError::NoAccount)?;
+        account.epoch = Epoch(account.epoch.0 + 1);
+        self.sessions.remove(&id);
+        self.keys.remove(&id);
+        self.invitations.remove(&id);
+        self.removed.insert(id, (account, at));
+        Ok(())
+    }
+
+    fn restore(&mut self, id: AccountId, name: Name) -> Result<(), StoreError> {
+        let Some((account, at)) = self.removed.remove(&id) else {
+            return Err(StoreError::NoAccount);
+        };
+        if self.named(&name).is_some() {
+            self.removed.insert(id, (account, at));
+            return Err(StoreError::Exists(name));
+        }
+        self.accounts.insert(id, Account { name, ..account });
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Timestamp};
 
 use super::bytes::Sparse;
 use super::sessions::Sessions;
+use crate::accounts::{DAYS_KEPT, days_later};
 use crate::inbox::Inboxes;
 use crate::{Account, AccountId, Invitation, Pair, StoreError, WrongPasswords};
 
@@ -36,8 +37,11 @@ pub(super) struct Tables {
     pub(super) keys: BTreeMap<AccountId, Vec<DeviceKey>>,
     /// Each with the key that was enrolled with it.
     pub(super) invitations: BTreeMap<AccountId, (Invitation, Option<PublicKey>)>,
-    /// Removed accounts whose data is not cleared yet.
-    pub(super) removed: BTreeSet<AccountId>,
+    /// Removed accounts that are kept, each with the time of its removal.
+    pub(super) removed: BTreeMap<AccountId, (Account, Timestamp)>,
+    pub(super) days_kept: u16,
+    /// Accounts that were given up and whose data is not cleared yet.
+    pub(super) deleted: BTreeSet<AccountId>,
 }
 
 /// A delivery, from its send until its sender has removed the record.
@@ -87,7 +91,9 @@ impl Default for Tables {
             failures: BTreeMap::new(),
             keys: BTreeMap::new(),
             invitations: BTreeMap::new(),
-            removed: BTreeSet::new(),
+            removed: BTreeMap::new(),
+            days_kept: DAYS_KEPT,
+            deleted: BTreeSet::new(),
         }
     }
 }
@@ -157,9 +163,14 @@ impl Tables {
         all.map(|((_, ino), node)| (*ino, node))
     }
 
-    /// Deletes the data of removed accounts, and refuses the deliveries to them.
-    pub(super) fn clear_removed(&mut self, now: Timestamp) {
-        for account in std::mem::take(&mut self.removed) {
+    /// Deletes the data of accounts that were given up, and of removed ones whose days are over, and
+    /// refuses the deliveries to them.
+    pub(super) fn clear_deleted(&mut self, now: Timestamp) {
+        let last_due = days_later(now, -i64::from(self.days_kept));
+        let due = self.removed.iter().filter(|(_, (_, at))| *at <= last_due);
+        self.deleted.extend(due.map(|(account, _)| *account));
+        self.removed.retain(|account, _| !self.deleted.contains(account));
+        for account in std::mem::take(&mut self.deleted) {
             let mut waiting: Vec<_> = self.deliveries.iter().collect();
             waiting.retain(|(_, sent)| sent.to == Some(account));
             waiting.sort_by_key(|(_, sent)| sent.arrival);

@@ -162,7 +162,8 @@ impl Host {
         inbox: Quota,
         rows_bytes: usize,
     ) -> Host {
-        let serving = Serving { older: OlderDatabase::Refuse, keep_lost_days: 1 };
+        let serving =
+            Serving { older: OlderDatabase::Refuse, keep_lost_days: 1, keep_removed_days: 30 };
         let store = xfer_store::open(&Location::Memory, Use::Serve(serving)).await.unwrap();
         for user in users {
             let (name, password) = (name(user), Some("hash".to_owned()));

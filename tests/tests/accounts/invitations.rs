@@ -13,7 +13,7 @@ use crate::{at, refused, user, xfer_of};
 
 /// Invites a user, and returns the line to paste.
 #[track_caller]
-fn invited(world: &World, arguments: &[&str]) -> String {
+pub fn invited(world: &World, arguments: &[&str]) -> String {
     let host = world.server.address.to_string();
     let invited = user(world, &[arguments, &["--host", &host]].concat()).succeeded();
     assert!(invited.stderr.contains("good once, until "), "{invited}");
@@ -30,7 +30,7 @@ fn pasted(world: &World, line: &str) -> Command {
 }
 
 /// The word that an invitation's line passes to `xfer login`.
-fn word(line: &str) -> String {
+pub fn word(line: &str) -> String {
     line.split('\'').nth(1).unwrap().to_owned()
 }
 
@@ -125,13 +125,22 @@ fn an_invitation_before_the_servers_first_start_names_the_certificate_that_it_wi
     let command = |arguments: &[&str]| world::server::command(&store, arguments);
     let host = "127.0.0.1:1";
     let add = ["user", "add", "alice", "--invite", "--host", host];
-    let line = command(&add).succeeded().stdout;
+    let line = command(&add).succeeded();
+    assert!(line.stderr.starts_with(&format!("made a new store in {}\n", store.display())));
+    assert!(!line.stderr.contains("port"), "{line}");
+    let line = line.stdout;
     let fingerprint = command(&["fingerprint"]).succeeded().stdout;
     let word = word(&line);
     let invitation = word.split('#').nth(1).unwrap();
     let invitation: xfer_protocol::invitation::Invitation = invitation.parse().unwrap();
     let told = xfer_client::connect::Fingerprint::from(invitation.fingerprint).to_string();
     assert_eq!(told, fingerprint.trim_end());
+    // The port of the server is not known, so the line that names one says so.
+    let invited = command(&["user", "invite", "alice", "--host", "localhost"]).succeeded();
+    let port = "no server runs on this store, so the line names port 33000; to name another: \
+                --host localhost:PORT\n";
+    assert!(invited.stderr.contains(port), "{invited}");
+    assert!(invited.stdout.starts_with("xfer login 'alice@localhost#"), "{invited}");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Accounts and how their users log in: keys of machines, invitations, passwords.
 
+mod listing;
 mod keys;
 mod invitations;
 mod passwords;
 mod disabled;
+mod removed;
 
 use std::path::Path;
 use std::process::Command;

@@ -188,7 +188,7 @@ fn what_stands_in_the_mailbox_of_a_user_who_was_removed_can_be_seen_and_removed(
     bob.unmount();
     alice.shell("echo text > outbox/bob/late");
     wait_for_state(&mailbox.join("late"), "sent");
-    world.server.command(&["user", "remove", "bob", "--yes"]).succeeded();
+    world.server.command(&["user", "remove", "bob", "--yes", "--now"]).succeeded();
     // Deliveries that waited for the user are refused.
     wait_for_state(&mailbox.join("late"), "refused");
     assert_eq!(alice.shell("ls outbox && ls outbox/bob"), "bob\nlate\nletter\nnotes.part");

@@ -3,6 +3,7 @@
 //! Before the store is used, `aside` checks that the database belongs to the contents. After that,
 //! `garbage` removes unreachable contents, `leftovers` reclaims data that sessions did not commit,
 //! and `watch` checks that the store is still in place. `measuring` says how much space it takes.
+//! Removed accounts are deleted when their days are over.
 
 mod watch;
 mod aside;
@@ -11,7 +12,7 @@ mod leftovers;
 mod measuring;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -27,6 +28,9 @@ pub(super) use leftovers::{Untidy, tidy_after, trim_left};
 pub(super) use measuring::{Measured, size};
 pub(super) use watch::Watched;
 
+/// How often accounts are looked for whose days are over.
+const DELETION_EVERY: Duration = Duration::from_secs(60);
+
 /// Starts all of it. Queries the store before it returns: at that point no session has begun and no
 /// numbers were granted, so the work of this run can't be mistaken for what an earlier one left.
 pub(super) fn start(parts: &Arc<Parts>, later: UnboundedReceiver<Untidy>) -> JoinSet<()> {
@@ -41,7 +45,7 @@ pub(super) fn start(parts: &Arc<Parts>, later: UnboundedReceiver<Untidy>) -> Joi
         Ok(earlier) => drop(tasks.spawn(sweep(parts.clone(), earlier))),
         Err(error) => tracing::warn!(%error, "an earlier run's contents are not swept"),
     }
-    tasks.spawn(clear_removed(parts.clone()));
+    tasks.spawn(clear_deleted(parts.clone()));
     if let Some((watched, keep_days)) = parts.watched.clone() {
         tasks.spawn(aside::free_forever(watched.clone(), keep_days));
         let parts = parts.clone();
@@ -84,10 +88,20 @@ async fn sweep(parts: Arc<Parts>, earlier: Earlier) {
     }
 }
 
-/// Resumes account removals that were interrupted. If this one is too, the next start resumes it.
-async fn clear_removed(parts: Arc<Parts>) {
-    let cleared = spawn_blocking(move || parts.rows.clear_removed(SystemTime::now().into())).await;
-    if let Ok(Err(error)) = cleared {
-        tracing::error!(%error, "what removed accounts had stays for now");
+/// Deletes the accounts that are to be deleted: at the start those of an interrupted deletion, and
+/// removed ones as their days are over. If this is interrupted, the next look resumes it. Runs until it
+/// is aborted.
+async fn clear_deleted(parts: Arc<Parts>) {
+    let mut looks = tokio::time::interval(DELETION_EVERY);
+    loop {
+        looks.tick().await;
+        let cleared = parts.clone();
+        let now = SystemTime::now().into();
+        match spawn_blocking(move || cleared.rows.clear_deleted(now)).await {
+            // Their contents are garbage.
+            Ok(Ok(true)) => parts.wake.notify_one(),
+            Ok(Err(error)) => tracing::error!(%error, "what deleted accounts had stays for now"),
+            Ok(Ok(false)) | Err(_) => {}
+        }
     }
 }

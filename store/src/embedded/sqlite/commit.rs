@@ -144,7 +144,7 @@ fn references(batch: &Batch, fates: &BTreeMap<DeliveryId, Fate>) -> Vec<(Content
 /// Records how far the log is applied, if the account still has the batch's epoch. Returns whether a
 /// session before it may have left uncommitted data on the disk; `None` if it has another epoch.
 ///
-/// A removed account has no row, so its batches are fenced, too.
+/// A deleted account has no row, so its batches are fenced, too.
 fn advance(transaction: &Transaction<'_>, batch: &Batch) -> Result<Option<bool>, StoreError> {
     let sql = "UPDATE accounts SET applied = ?, usage_bytes = ?, usage_nodes = ?, next_id = max(next_id, ?)
                WHERE id = ? AND epoch = ? RETURNING tidied + 1 < epoch";

@@ -146,7 +146,8 @@ fn a_removal_goes_bit_by_bit_and_goes_on_after_it_was_interrupted() {
     let node = batch.nodes[0].1.clone();
     batch.nodes.extend((5000..8000).map(|ino| (Ino(ino), node.clone())));
     store.commit(&[batch]).unwrap();
-    store.remove_account(alice).unwrap();
+    store.remove_account(alice, Timestamp::default()).unwrap();
+    store.give_up_account(alice).unwrap();
     let is_left = |store: &SqliteStore| store.node(alice, Ino(7999)).unwrap().is_some();
     for _ in 0..2 {
         let time = Timestamp::default();
@@ -161,7 +162,7 @@ fn a_removal_goes_bit_by_bit_and_goes_on_after_it_was_interrupted() {
     assert!(store.begin_session(alice).is_err() && store.set_password(alice, "x").is_err());
     assert_eq!(store.commit(&[large_batch(alice)]).unwrap(), [Committed::Fenced]);
     let (_, _, new) = with_alice(dir.path());
-    store.clear_removed(Timestamp::default()).unwrap();
+    assert!(store.clear_deleted(Timestamp::default()).unwrap());
     assert!(!is_left(&store));
     assert_eq!(store.accounts().unwrap().iter().map(|one| one.id).collect::<Vec<_>>(), [new]);
     let ids = "SELECT count(*) FROM accounts";

@@ -34,8 +34,9 @@ async fn play(round: Arc<Round>) {
     }
     alice.sync().await.unwrap();
     let dave = host.account(&name("dave")).await.id;
-    host.store.accounts.remove(dave).await.unwrap();
-    host.store.accounts.clear_removed(Timestamp::default()).await.unwrap();
+    host.store.accounts.remove(dave, Timestamp::default()).await.unwrap();
+    host.store.accounts.give_up(dave).await.unwrap();
+    host.store.accounts.clear_deleted(Timestamp::default()).await.unwrap();
     let late = alice.write("outbox/dave/late", &Bytes::from_static(b"text")).await;
     assert_eq!(late, Err(Errno::ENOENT), "there is no such user any more");
     cable.cut();

@@ -19,8 +19,7 @@ use crate::{Account, AccountId, NewAccount, StoreError};
 pub(super) use dormant::note_changes;
 pub(super) use sessions::forget_begun_by as forget_sessions_by;
 
-/// The condition for accounts that exist and are not being removed (see
-/// [`removal`]).
+/// The condition for accounts that exist and were not removed (see [`removal`]).
 macro_rules! living {
     () => {
         "substr(name, 1, 1) <> x'2f'"
@@ -155,13 +154,22 @@ impl SqliteStore {
     }
 }
 
+/// The columns that [`read`] reads; those of a removed account have another name.
 macro_rules! columns {
     () => {
-        "id, name, password, quota_bytes, quota_nodes, inbox_bytes, inbox_nodes,
-         usage_bytes, usage_nodes, applied, epoch, tidied, waiting_bytes, waiting_items,
-         takes_passwords, disabled_secs, disabled_nanos"
+        columns!("name")
+    };
+    ($name:literal) => {
+        concat!(
+            "id, ",
+            $name,
+            ", password, quota_bytes, quota_nodes, inbox_bytes, inbox_nodes,
+            usage_bytes, usage_nodes, applied, epoch, tidied, waiting_bytes, waiting_items,
+            takes_passwords, disabled_secs, disabled_nanos"
+        )
     };
 }
+use columns;
 
 pub(super) fn create(
     transaction: &Transaction<'_>,
@@ -225,7 +233,7 @@ pub(super) fn fenced(
     let sql = "SELECT epoch FROM accounts WHERE id = ?";
     let held = first(connection, sql, [account.0.cast_signed()], |row| number(row, 0))?;
     match held {
-        // A removed account has no row; numbers are never used again.
+        // A deleted account has no row; numbers are never used again.
         None => check(connection),
         Some(held) if held > epoch.0 => Ok(()),
         Some(held) => Err(damaged(format!(

@@ -58,6 +58,20 @@ impl SqliteStore {
         self.connections.read(|reader| first(reader, sql, [account.0.cast_signed()], read))
     }
 
+    /// The present sessions of all accounts that their clients may resume, sorted by account.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn present_sessions(&self) -> Result<Vec<(AccountId, Resumable)>, StoreError> {
+        let sql = concat!(
+            "SELECT ",
+            columns!(),
+            ", account FROM sessions WHERE base IS NULL ORDER BY account"
+        );
+        let of_account = |row: &Row<'_>| Ok((AccountId(number(row, 10)?), read(row)?));
+        self.connections.read(|reader| all(reader, sql, [], of_account))
+    }
+
     /// The account's session with this name, present or dormant.
     ///
     /// # Errors

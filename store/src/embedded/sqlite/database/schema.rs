@@ -13,10 +13,11 @@ use xfer_protocol::Ino;
 use super::log;
 use super::upgrades;
 use crate::StoreError;
+use crate::accounts::DAYS_KEPT;
 use crate::embedded::{OlderDatabase, lock};
 
 /// The version of the tables that this program writes, in the header's `user_version`.
-pub(super) const VERSION: i32 = 8;
+pub(super) const VERSION: i32 = 9;
 
 /// Tells an xfer store from any other database: "xfer" in the header's `application_id`.
 const APPLICATION: i32 = i32::from_be_bytes(*b"xfer");
@@ -46,8 +47,13 @@ const TABLES: &str = "
         next_id INTEGER NOT NULL DEFAULT 0, -- lower numbers of the last session's are used or skipped
         takes_passwords INTEGER NOT NULL DEFAULT 1, -- 0: only devices log in
         disabled_secs INTEGER, -- from when on it is disabled; NULL: it is not to be
-        disabled_nanos INTEGER
+        disabled_nanos INTEGER,
+        removed_name BLOB, -- what one that was removed and is kept was called
+        removed_secs INTEGER, -- when it was
+        removed_nanos INTEGER
     ) STRICT;
+
+    CREATE TABLE removal (keep_days INTEGER NOT NULL) STRICT; -- for how long removed accounts are kept
 
     CREATE TABLE device_keys ( -- by which machines log in without a password
         account INTEGER NOT NULL REFERENCES accounts (id),
@@ -294,6 +300,7 @@ fn create(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     let sql = "INSERT INTO ids (next, tag) VALUES (?, random())";
     transaction.execute(sql, [Ino::FIRST_GRANTED.cast_signed()])?;
     transaction.execute("INSERT INTO content_lengths VALUES (0)", [])?;
+    transaction.execute("INSERT INTO removal VALUES (?)", [DAYS_KEPT])?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     Ok(())

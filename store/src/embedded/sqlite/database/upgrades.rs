@@ -12,6 +12,7 @@ pub(super) const STEPS: [&str; VERSION as usize - 1] = [
     TO_VERSION_6,
     TO_VERSION_7,
     TO_VERSION_8,
+    TO_VERSION_9,
 ];
 
 const TO_VERSION_2: &str = "
@@ -155,4 +156,12 @@ const TO_VERSION_7: &str = "
 const TO_VERSION_8: &str = "
     ALTER TABLE accounts ADD COLUMN disabled_secs INTEGER;
     ALTER TABLE accounts ADD COLUMN disabled_nanos INTEGER;
+";
+
+const TO_VERSION_9: &str = "
+    ALTER TABLE accounts ADD COLUMN removed_name BLOB;
+    ALTER TABLE accounts ADD COLUMN removed_secs INTEGER;
+    ALTER TABLE accounts ADD COLUMN removed_nanos INTEGER;
+    CREATE TABLE removal (keep_days INTEGER NOT NULL) STRICT;
+    INSERT INTO removal VALUES (30);
 ";
