@@ -11,12 +11,12 @@ fn main() -> ExitCode {
     let is_helper = std::env::args_os().next().is_some_and(|name| helper::is_called(&name));
     match is_helper {
         true => helper::mount_code(run_as_helper()).into(),
-        false => run_line(cli::parse::<MountLine>("xfer-mount")).into(),
+        false => run_line(cli::parse::<MountLine>()).into(),
     }
 }
 
 fn run_as_helper() -> u8 {
-    match cli::parse::<HelperLine>("mount.fuse.xfer").and_then(HelperLine::task) {
+    match cli::parse::<HelperLine>().and_then(HelperLine::task) {
         Ok(Task::Mount(line)) => run_line(Ok(*line)),
         Ok(Task::Check(line)) => report::code(Config::try_from(*line).map(drop)),
         Err(failure) => report::code(Err(failure)),

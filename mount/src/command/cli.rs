@@ -2,13 +2,14 @@
 //!
 //! Only its shape; `config` checks the values. [`super::xfer_line`] is that of `xfer`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{Args, Parser};
 
-use crate::command::sshfs;
-use crate::process::exit::{Exit, Failure};
+use crate::command::complaint;
+use crate::process::exit::Failure;
 
 const MOUNT_EXITS: &str = "\
 Exit codes: 0 mounted, 1 other, 2 usage, 3 mount point missing, 4 mount point busy, 5 no FUSE,
@@ -122,37 +123,15 @@ pub struct ServerLine {
     pub known_hosts: Option<PathBuf>,
 }
 
-/// Parses the command line of `program` and turns an error into one line. Help and the version are
+/// Parses the command line of this program and turns an error into one line. Help and the version are
 /// printed and end the process.
 ///
 /// # Errors
 /// If the command line is wrong.
-pub fn parse<T: Parser>(program: &str) -> Result<T, Failure> {
-    T::try_parse().map_err(|error| match error.kind() {
+pub fn parse<T: Parser>() -> Result<T, Failure> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    T::try_parse_from(&words).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            Failure::new(Exit::Usage, format!("a command is missing; see {program} --help"))
-        }
-        _ => {
-            Failure::new(Exit::Usage, format!("{}; {}", complaint(&error), remedy(&error, program)))
-        }
+        _ => complaint::failure(&error, &T::command(), &words),
     })
-}
-
-/// What to do about a wrong command line.
-fn remedy(error: &clap::Error, program: &str) -> String {
-    let help = format!("see {program} --help");
-    let known = match (error.kind(), error.get(ContextKind::InvalidArg)) {
-        (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) => sshfs::of_flag(flag),
-        _ => None,
-    };
-    known.map_or(help, str::to_owned)
-}
-
-/// The first paragraph of clap's message, without the usage below it.
-fn complaint(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
-    let line = lines.collect::<Vec<_>>().join(" ");
-    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }

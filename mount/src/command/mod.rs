@@ -1,6 +1,7 @@
 //! The command line: what the user asks for, and how they show who they are.
 
 pub mod cli;
+mod complaint;
 pub mod xfer_line;
 pub mod file_lines;
 pub mod options;
