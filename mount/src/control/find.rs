@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::call::Call;
-use super::{Status, directory};
+use super::{Status, directory, unserved};
 use crate::mountpoint::mountinfo::{self, Entry};
 use crate::process::exit::Failure;
 
@@ -25,6 +25,14 @@ pub fn predecessor(mountpoint: &Path) -> Option<Result<Status, Failure>> {
 pub fn of_account(account: &str) -> impl Iterator<Item = Status> {
     let answers = sockets(|_| true).filter_map(|socket| ask(&socket)?.ok());
     answers.filter(move |status| status.account() == account)
+}
+
+/// The mount of this user that `path` (absolute, its parent free of links) lies in, and its account, as
+/// `user@host:port`; `None` if its process does not answer.
+pub fn mount_around(path: &Path) -> Option<(PathBuf, String)> {
+    let mountpoint = unserved::mount_around(path)?.mountpoint;
+    let status = ask(&socket_of(&mountpoint)?)?.ok()?;
+    Some((mountpoint, status.account()))
 }
 
 /// The socket of the mount that `place` (absolute, free of links) refers to.

@@ -27,7 +27,7 @@ use crate::process::exit::Failure;
 
 pub use claim::Claim;
 pub use commands::run;
-pub use find::{is_served, of_account, predecessor};
+pub use find::{is_served, mount_around, of_account, predecessor};
 pub use serve::Control;
 
 /// A running mount, as its control socket sees it.

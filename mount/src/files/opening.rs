@@ -85,7 +85,13 @@ impl Opened {
     ) -> Result<(Vec<Place>, Opened), Failure> {
         let places = Place::parse_all(texts)?;
         let first = places.first().ok_or_else(|| Failure::usage("nothing is given"))?;
-        let opened = Opened::open(&first.account, access)?;
+        let opened = Opened::open(&first.account, access).map_err(|failure| {
+            // It may be the wrong port that was asked.
+            let is_of_port = matches!(failure.exit, Exit::Unreachable | Exit::NotXfer);
+            let hint = places.iter().find_map(Place::as_port).filter(|_| is_of_port);
+            let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+            Failure { line: failure.line + &hint, ..failure }
+        })?;
         Ok((places, opened))
     }
 

@@ -21,6 +21,7 @@ use super::report::words;
 use super::show::{Listed, Output, moment_for_people};
 use super::transfer::{Storing, Transfer, scan};
 use super::tree::{Changes, Meta};
+use super::within::as_places;
 use crate::command::file_lines::{
     AccessLine, BoxLine, OrderCommand, OrderLine, OutboxLine, SendLine,
 };
@@ -43,6 +44,10 @@ pub(super) fn send(line: SendLine) -> Result<(), Failure> {
     }
     if let Some(wrong) = line.to.iter().find(|name| user::parse(name).is_none()) {
         let line = format!("--to: '{}' can't be a user name: {}", shown(wrong), user::RULE);
+        return Err(Failure::usage(line));
+    }
+    if line.to.contains(&account.user) {
+        let line = format!("--to {}: that is the account that sends; name others", account.user);
         return Err(Failure::usage(line));
     }
     let opened = Opened::open(&account, line.access)?;
@@ -192,7 +197,7 @@ pub(super) fn outbox(line: OutboxLine) -> Result<(), Failure> {
 }
 
 fn order(line: OrderLine, order: Order) -> Result<(), Failure> {
-    let (places, opened) = Opened::of(&line.places, line.access)?;
+    let (places, opened) = Opened::of(&as_places(&line.places), line.access)?;
     let verb = match order {
         Order::Send => "send",
         Order::Cancel => "hold",
