@@ -2,6 +2,7 @@
 //! of their machines, set the password.
 
 mod login;
+mod logout;
 mod keys;
 mod passwd;
 
@@ -23,7 +24,7 @@ use crate::reaching::reach;
 pub fn run(command: AccountCommand) -> Result<(), Failure> {
     match command {
         AccountCommand::Login(line) => login::log_in(line),
-        AccountCommand::Logout(line) => login::log_out(line),
+        AccountCommand::Logout(line) => logout::run(line),
         AccountCommand::Keys(line) => keys::run(line),
         AccountCommand::Passwd(line) => passwd::run(line),
     }

@@ -105,6 +105,9 @@ pub struct LogoutLine {
     /// Only forget the key here, without the server
     #[arg(long)]
     pub local: bool,
+    /// Do not ask, even if that ends a mount on this machine
+    #[arg(long)]
+    pub yes: bool,
     /// The server
     #[command(flatten)]
     pub server: ServerLine,

@@ -35,16 +35,21 @@ pub fn run(command: XferCommand) -> Result<(), Failure> {
         XferCommand::Mount(line) => at_login::run(line),
         XferCommand::Status { mountpoint: None, json } => status_of_all(json),
         XferCommand::Status { mountpoint: Some(path), json } => status_of(&path, json),
-        XferCommand::Sync { mountpoint } => {
-            let call = find_call(&mountpoint)?;
-            call.follow(Ask::Sync)
-        }
+        XferCommand::Sync { mountpoint } => sync(&mountpoint),
         XferCommand::Unmount { mountpoint, abandon: false } => unmount(&mountpoint, Ask::Unmount),
         XferCommand::Unmount { mountpoint, abandon: true } => abandon(&mountpoint),
         XferCommand::Account(command) => account::run(command),
         XferCommand::Files(command) => files::run(command),
         XferCommand::Rescue { command } => print(&rescue::commands::run(command, mount_of)?),
     }
+}
+
+/// Waits until all that was written to a mount so far is on the server's disk.
+///
+/// # Errors
+/// If there is no mount, or it can't be done.
+pub fn sync(mountpoint: &Path) -> Result<(), Failure> {
+    find_call(mountpoint)?.follow(Ask::Sync)
 }
 
 /// Where an account, as `user@host:port`, is mounted, if it is.

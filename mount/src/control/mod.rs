@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::process::exit::Failure;
 
 pub use claim::Claim;
-pub use commands::run;
+pub use commands::{run, sync};
 pub use find::{is_served, mount_around, of_account, predecessor};
 pub use serve::Control;
 
@@ -55,6 +55,9 @@ pub struct Status {
     pub server: String,
     /// The account's name.
     pub user: String,
+    /// Whether it logged in by this machine's key.
+    #[serde(default)]
+    pub by_key: bool,
     /// The place where it is mounted, or was until it was unmounted.
     pub mountpoint: String,
     /// The mount namespace of `mountpoint`, as the kernel names it.
