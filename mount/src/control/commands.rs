@@ -3,20 +3,18 @@
 //! Mount points themselves are not touched, so a hanging mount can't make `xfer` hang. The
 //! exception is a mount that has no process to answer for it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use xfer_client::offline::Left;
 use xfer_protocol::shown::Shown;
 
 use super::call::Call;
-use super::{Ask, Status, directory, find, leaving, show, unserved};
+use super::{Ask, find, leaving, status, unserved};
 use crate::command::xfer_line::XferCommand;
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
-use crate::process::output::{print, print_json};
+use crate::process::output::print;
 use crate::rescue;
 use crate::{account, at_login, files};
 
@@ -33,8 +31,7 @@ const COPY_AFTER: Duration = Duration::from_secs(1);
 pub fn run(command: XferCommand) -> Result<(), Failure> {
     match command {
         XferCommand::Mount(line) => at_login::run(line),
-        XferCommand::Status { mountpoint: None, json } => status_of_all(json),
-        XferCommand::Status { mountpoint: Some(path), json } => status_of(&path, json),
+        XferCommand::Status(line) => status::run(line),
         XferCommand::Sync { mountpoint } => sync(&mountpoint),
         XferCommand::Unmount { mountpoint, abandon: false } => unmount(&mountpoint, Ask::Unmount),
         XferCommand::Unmount { mountpoint, abandon: true } => abandon(&mountpoint),
@@ -98,50 +95,9 @@ fn remove_stale(path: &Path) -> Result<bool, Failure> {
     Ok(removed)
 }
 
-fn status_of_all(json: bool) -> Result<(), Failure> {
-    let (mut mounts, mut served) = (Vec::new(), BTreeSet::new());
-    for socket in directory::sockets() {
-        let Some(call) = Call::to(&socket, socket.clone()) else { continue };
-        served.extend(directory::ending_of(&socket));
-        match status(call) {
-            Ok(status) => mounts.push(status),
-            Err(failure) => eprintln!("xfer: {failure}"),
-        }
-    }
-    unserved::dead_mounts(&served).iter().for_each(|line| eprintln!("xfer: {}", Shown(line)));
-    mounts.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
-    let waiting = Left::waiting().unwrap_or_else(|error| {
-        eprintln!("xfer: what earlier mounts left here can't be looked at: {error}");
-        BTreeMap::new()
-    });
-    let waiting = waiting.iter().map(|(account, changes)| show::waiting(account, *changes));
-    if json {
-        waiting.for_each(|line| eprintln!("xfer: {line}"));
-        return print_json(&mounts);
-    }
-    let table = match mounts.is_empty() {
-        true => "no xfer mounts\n".to_owned(),
-        false => show::table(&mounts),
-    };
-    let waiting: String = waiting.map(|line| line + "\n").collect();
-    print(&(table + &waiting))
-}
-
-/// The status of a mount, with the rescues of its account.
-fn status(call: Call) -> Result<Status, Failure> {
-    let status = call.status()?;
-    let rescues = rescue::count(&status.account()) as u64;
-    Ok(Status { rescues, ..status })
-}
-
-fn status_of(mountpoint: &Path, json: bool) -> Result<(), Failure> {
-    let status = status(find_call(mountpoint)?)?;
-    if json { print_json(&status) } else { print(&show::details(&status)) }
-}
-
 /// The mount at `path`. A link as the last component is followed only if there is no mount at the
 /// link itself.
-fn find_call(path: &Path) -> Result<Call, Failure> {
+pub(super) fn find_call(path: &Path) -> Result<Call, Failure> {
     let unresolved = mountpoint::resolve_parent(path).ok();
     let resolved = || fs::canonicalize(path).ok();
     let at = |place: PathBuf| find::socket_of(&place).and_then(|socket| Call::to(&socket, place));

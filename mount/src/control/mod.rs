@@ -6,7 +6,7 @@
 //! Reading order: this file (the messages), `directory` (where sockets are), `claim` (one process
 //! at a time mounts at a place), `serve` (the mount's side), `call` (one question to it), `find`
 //! (which mount a path refers to), `unserved` (what to say if to none that runs), `leaving` (before an
-//! unmount), `commands` (the side of `xfer`), `show` (output for people).
+//! unmount), `commands` (the side of `xfer`), `status` (`xfer status`), `show` (output for people).
 
 mod call;
 mod claim;
@@ -16,6 +16,7 @@ mod find;
 mod leaving;
 mod serve;
 mod show;
+mod status;
 mod unserved;
 
 use std::future::Future;

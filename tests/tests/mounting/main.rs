@@ -7,4 +7,5 @@ mod messages;
 mod refusals;
 mod waits;
 mod stale;
+mod status;
 mod upgrades;
