@@ -11,10 +11,11 @@ use xfer_protocol::invitation::Invitation;
 use xfer_protocol::message::Password;
 
 use super::{Reached, device_keys, target};
+use crate::command::cli::PasswordLine;
 use crate::command::config::PasswordSource;
 use crate::command::terminal::OnTerminal;
 use crate::command::xfer_line::LoginLine;
-use crate::command::{identity, password};
+use crate::command::{identity, password, settings};
 use crate::process::exit::{Exit, Failure};
 use crate::process::output::print_line;
 
@@ -22,7 +23,7 @@ use crate::process::output::print_line;
 const INVITATION: &str = "XFER_INVITATION";
 
 /// Enrols this machine: with the account's password, or with an invitation.
-pub(super) fn log_in(line: LoginLine) -> Result<(), Failure> {
+pub(super) fn log_in(mut line: LoginLine) -> Result<(), Failure> {
     let text = match &line.target {
         Some(target) if target.contains('#') => return Err(again_unseen(target)),
         Some(target) => target.clone(),
@@ -41,15 +42,17 @@ pub(super) fn log_in(line: LoginLine) -> Result<(), Failure> {
         return Err(Failure::usage(line));
     }
     let (target, keys) = (target(name)?, device_keys()?);
-    let source = PasswordSource::from(line.password);
     let device = line.label.unwrap_or_else(host_name);
     let enrolling = match &invitation {
         None => {
-            let reached = Reached::server(&target, line.server)?;
+            let reached = Reached::server(&target, line.server, &mut line.password)?;
+            let source = PasswordSource::from(line.password.clone());
             let identity = identity::by_password(&source, reached.peer.label())?;
             Enrolling { reached, identity, keys, device }
         }
         Some(invitation) => {
+            // A password of the settings is not the new one.
+            settings::complete_access(&target, &mut line.server, &mut PasswordLine::default())?;
             let mode = TrustMode::Vouched(Fingerprint::from(invitation.fingerprint));
             let reached = Reached::trusting(&target, &mode, line.server.known_hosts)?;
             let identity = Identity::Invitation(invitation.code.clone());
@@ -58,7 +61,7 @@ pub(super) fn log_in(line: LoginLine) -> Result<(), Failure> {
     };
     match invitation {
         None => enrolling.enrol(None)?,
-        Some(_) => enrolling.redeem(&source)?,
+        Some(_) => enrolling.redeem(&line.password.into())?,
     }
     let account = enrolling.reached.peer.label();
     print_line(&format!(

@@ -7,6 +7,7 @@ use xfer_client::connect::Identity;
 use xfer_protocol::shown::Shown;
 
 use super::{Reached, device_keys, target};
+use crate::command::cli::PasswordLine;
 use crate::command::xfer_line::LogoutLine;
 use crate::command::{identity, terminal};
 use crate::control::{self, Status};
@@ -22,7 +23,7 @@ pub(super) fn run(line: LogoutLine) -> Result<(), Failure> {
         keys.path(&label).symlink_metadata().map_err(|_| no_key())?;
     } else {
         let Some(Identity::Device(key)) = identity::device(&label)? else { return Err(no_key()) };
-        let reached = Reached::server(&target, line.server)?;
+        let reached = Reached::server(&target, line.server, &mut PasswordLine::default())?;
         settle_mounts(&label, line.yes)?;
         let own = Identity::Device(key.clone());
         match reached.runtime.block_on(reached.peer.revoke(&own, key.public())) {

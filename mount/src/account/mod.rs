@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use tokio::runtime::{Builder, Runtime};
 use xfer_client::connect::{DeviceKeys, Peer, Target, TrustMode};
 
-use crate::command::cli::ServerLine;
+use crate::command::cli::{PasswordLine, ServerLine};
 use crate::command::config::trust_mode;
+use crate::command::settings;
 use crate::command::xfer_line::AccountCommand;
 use crate::process::exit::{Exit, Failure};
 use crate::reaching::reach;
@@ -37,7 +38,13 @@ struct Reached {
 }
 
 impl Reached {
-    fn server(target: &Target, line: ServerLine) -> Result<Reached, Failure> {
+    /// Reaches the server by a command line, which is completed with the settings.
+    fn server(
+        target: &Target,
+        mut line: ServerLine,
+        password: &mut PasswordLine,
+    ) -> Result<Reached, Failure> {
+        settings::complete_access(target, &mut line, password)?;
         Reached::trusting(target, &trust_mode(line.trust)?, line.known_hosts)
     }
 

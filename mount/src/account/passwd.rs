@@ -4,6 +4,7 @@ use xfer_client::connect::Identity;
 use xfer_protocol::message::KeysThen;
 
 use super::{Reached, target};
+use crate::command::cli::PasswordLine;
 use crate::command::config::PasswordSource;
 use crate::command::terminal::agrees;
 use crate::command::xfer_line::PasswdLine;
@@ -12,7 +13,7 @@ use crate::process::exit::Failure;
 
 pub(super) fn run(line: PasswdLine) -> Result<(), Failure> {
     let target = target(&line.target)?;
-    let reached = Reached::server(&target, line.server)?;
+    let reached = Reached::server(&target, line.server, &mut PasswordLine::default())?;
     let label = reached.peer.label();
     let old = identity::by_password(&PasswordSource::Prompt, label)?;
     let keys = reached.runtime.block_on(reached.peer.keys(&old))?;

@@ -17,11 +17,11 @@ Exit codes: 0 mounted, 1 other, 2 usage, 3 mount point missing, 4 mount point bu
 11 account in use, 12 server busy or failing, 14 lost with changes that are not durable,
 130 interrupted";
 
-const CACHE_SIZE: &str = "256MiB";
+pub(super) const CACHE_SIZE: &str = "256MiB";
 
-const LOG_SIZE: &str = "256MiB";
+pub(super) const LOG_SIZE: &str = "256MiB";
 
-const TREE_SIZE: &str = "512MiB";
+pub(super) const TREE_SIZE: &str = "512MiB";
 
 /// `xfer-mount`: mounts a user's storage as a directory.
 #[derive(Parser, Clone, Debug)]
@@ -55,15 +55,21 @@ pub struct MountLine {
     /// until this one ends)
     #[arg(long)]
     pub takeover: bool,
-    /// Memory for what was read
-    #[arg(long, value_name = "SIZE", default_value = CACHE_SIZE)]
-    pub cache_size: String,
-    /// Memory for changes that are on their way
-    #[arg(long, value_name = "SIZE", default_value = LOG_SIZE)]
-    pub log_size: String,
-    /// Memory for names and attributes
-    #[arg(long, value_name = "SIZE", default_value = TREE_SIZE)]
-    pub tree_size: String,
+    /// Memory for what was read [default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_size: Option<String>,
+    /// Memory for changes that are on their way [default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub log_size: Option<String>,
+    /// Memory for names and attributes [default: 512MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub tree_size: Option<String>,
+    /// Read settings from this file [default: ~/.config/xfer/config.toml]
+    #[arg(long, value_name = "F")]
+    pub config: Option<PathBuf>,
+    /// Print the settings in force and where each comes from, and do not mount
+    #[arg(long)]
+    pub print_config: bool,
 }
 
 impl MountLine {
@@ -78,9 +84,11 @@ impl MountLine {
             trust: TrustLine::default(),
             known_hosts: None,
             takeover: false,
-            cache_size: CACHE_SIZE.to_owned(),
-            log_size: LOG_SIZE.to_owned(),
-            tree_size: TREE_SIZE.to_owned(),
+            cache_size: None,
+            log_size: None,
+            tree_size: None,
+            config: None,
+            print_config: false,
         }
     }
 }
@@ -121,6 +129,9 @@ pub struct ServerLine {
     /// Keep known servers in this file [default: ~/.local/state/xfer/known_hosts]
     #[arg(long, value_name = "F")]
     pub known_hosts: Option<PathBuf>,
+    /// Read settings from this file [default: ~/.config/xfer/config.toml]
+    #[arg(long, value_name = "F")]
+    pub config: Option<PathBuf>,
 }
 
 /// Parses the command line of this program and turns an error into one line. Help and the version are

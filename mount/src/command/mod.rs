@@ -7,6 +7,7 @@ pub mod file_lines;
 pub mod options;
 pub mod sshfs;
 pub mod config;
+pub mod settings;
 pub mod helper;
 pub mod mounting;
 pub mod password;

@@ -23,6 +23,7 @@ use crate::beginning::{Beginning, note_session};
 use crate::command::config::{PasswordSource, trust_mode};
 use crate::command::file_lines::AccessLine;
 use crate::command::options::Retry;
+use crate::command::settings;
 use crate::control::{self, DORMANT};
 use crate::mountpoint::{mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
@@ -158,7 +159,8 @@ fn warn_of_dead_mounts(label: &str) {
     }
 }
 
-fn by_session(account: &Target, label: String, access: AccessLine) -> Result<Opened, Failure> {
+fn by_session(account: &Target, label: String, mut access: AccessLine) -> Result<Opened, Failure> {
+    settings::complete_access(account, &mut access.server, &mut access.password)?;
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(other)?;
     let options = options(&label);
