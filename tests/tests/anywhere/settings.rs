@@ -185,6 +185,10 @@ fn what_is_no_setting_is_refused_with_file_and_key_before_anything_is_asked() {
     wrong.env("XFER_WAIT", "long");
     let line = run(wrong).refused(2);
     assert!(line.contains("XFER_WAIT: option 'wait=long': give seconds"), "{line}");
+    std::os::unix::fs::chown(own_file(&world), Some(20_001), None).unwrap();
+    let line = run(command(&world, "alice@host", &[])).refused(2);
+    assert!(line.contains(&format!("{file}: it belongs to another user; set")), "{line}");
+    std::os::unix::fs::chown(own_file(&world), Some(0), None).unwrap();
     for mode in [0o620, 0o602] {
         fs::set_permissions(own_file(&world), Permissions::from_mode(mode)).unwrap();
         let line = run(command(&world, "alice@host", &[])).refused(2);

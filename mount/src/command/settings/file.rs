@@ -115,20 +115,23 @@ fn text(path: &Path) -> Result<Option<String>, String> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file.map_err(failed)?,
     };
-    if is_others(&file.metadata().map_err(failed)?) {
-        let path = path.display();
-        return Err(format!("others may write to it; set it right with: chmod go-w {path}"));
-    }
+    must_be_own(&file.metadata().map_err(failed)?, path)?;
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(failed)?;
     Ok(Some(text))
 }
 
-/// Whether another user than this one and root could have written a file. One that is no plain file, like
+/// Refuses a file that another user than this one and root could have written. What is no plain file, like
 /// `/dev/null`, says nothing of that.
-fn is_others(file: &Metadata) -> bool {
+fn must_be_own(file: &Metadata, path: &Path) -> Result<(), String> {
     const WRITABLE_BY_OTHERS: u32 = 0o022;
-    let own = rustix::process::geteuid().as_raw();
-    let is_ours = file.uid() == own || file.uid() == 0;
-    file.is_file() && (!is_ours || file.mode() & WRITABLE_BY_OTHERS != 0)
+    let (own, path) = (rustix::process::geteuid().as_raw(), path.display());
+    match file.uid() == own || file.uid() == 0 {
+        _ if !file.is_file() => Ok(()),
+        false => Err(format!("it belongs to another user; set it right with: chown {own} {path}")),
+        true if file.mode() & WRITABLE_BY_OTHERS != 0 => {
+            Err(format!("others may write to it; set it right with: chmod go-w {path}"))
+        }
+        true => Ok(()),
+    }
 }
