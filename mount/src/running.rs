@@ -13,7 +13,7 @@ use xfer_client::offline::Place;
 
 use xfer_protocol::Timestamp;
 
-use crate::control::{DORMANT, Disconnected, Mounted, Status, Waiting};
+use crate::control::{DORMANT, Disconnected, Mounted, Stats, Status, Waiting};
 use crate::fuse;
 use crate::losses::{Rest, displaced, loss, missing, was_put_back};
 use crate::mountpoint::mountinfo::{self, Entry};
@@ -351,6 +351,18 @@ impl Mounted for Running {
             rescues: 0,
             errors: status.errors,
         }
+    }
+
+    fn stats(&self) -> Stats {
+        let traffic = self.client.traffic();
+        let stats = Stats {
+            sent_bytes: traffic.sent(),
+            received_bytes: traffic.received(),
+            reconnects: traffic.reconnects(),
+            rate_bytes_per_s: self.client.status().rate,
+            ..Stats::default()
+        };
+        stats.with_operations(self.mount.operations()).with_status(&self.status())
     }
 
     fn sync(&self) -> Waiting<'_> {

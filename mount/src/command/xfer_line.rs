@@ -33,6 +33,14 @@ pub enum XferCommand {
     Mount(MountingLine),
     /// Show all your mounts, or one
     Status(StatusLine),
+    /// Show the counters of all your mounts, or of one: operations with their times, caches, the link
+    Stats {
+        /// The mount
+        mountpoint: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Wait until everything written so far is on the server's disk
     Sync {
         /// The mount

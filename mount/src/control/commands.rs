@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use xfer_protocol::shown::Shown;
 
 use super::call::Call;
-use super::{Ask, find, leaving, status, unserved};
+use super::{Ask, find, leaving, stats, status, unserved};
 use crate::command::xfer_line::XferCommand;
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
@@ -32,6 +32,7 @@ pub fn run(command: XferCommand) -> Result<(), Failure> {
     match command {
         XferCommand::Mount(line) => at_login::run(line),
         XferCommand::Status(line) => status::run(line),
+        XferCommand::Stats { mountpoint, json } => stats::run(mountpoint.as_deref(), json),
         XferCommand::Sync { mountpoint } => sync(&mountpoint),
         XferCommand::Unmount { mountpoint, abandon: false } => unmount(&mountpoint, Ask::Unmount),
         XferCommand::Unmount { mountpoint, abandon: true } => abandon(&mountpoint),

@@ -72,7 +72,6 @@ fn rescued(mounts: &[Status]) -> BTreeMap<String, u64> {
 
 /// The full status of one mount.
 pub(super) fn details(mount: &Status) -> String {
-    let rtt = mount.rtt_ms.map_or_else(|| "not measured".to_owned(), |ms| format!("{ms:.1} ms"));
     let mut rows = vec![
         ("mount point", mount.mountpoint.clone()),
         ("server", mount.account()),
@@ -80,7 +79,7 @@ pub(super) fn details(mount: &Status) -> String {
         ("mounted", if mount.elsewhere { "not here any more" } else { "here" }.to_owned()),
         ("tree", seat(mount)),
         ("connection", mount.disconnected.as_ref().map_or("up".to_owned(), connection)),
-        ("round trip", rtt),
+        ("round trip", round_trip(mount.rtt_ms)),
         ("not durable", not_durable(mount)),
         ("durable up to", format!("{} of {}", mount.durable_seq, mount.applied_seq)),
         ("used", bytes_of(mount.used_bytes, mount.quota_bytes)),
@@ -116,6 +115,11 @@ pub(super) fn waiting(account: &str, changes: usize) -> String {
     format!(
         "{account}: {changes} of an earlier mount kept here; the next mount of {account} sends them"
     )
+}
+
+/// Describes the round-trip time, in milliseconds.
+pub(super) fn round_trip(ms: Option<f64>) -> String {
+    ms.map_or_else(|| "not measured".to_owned(), |ms| format!("{ms:.1} ms"))
 }
 
 /// Describes the changes that are not durable yet.

@@ -8,4 +8,5 @@ mod refusals;
 mod waits;
 mod stale;
 mod status;
+mod stats;
 mod upgrades;
