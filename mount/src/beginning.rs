@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use tokio::runtime::Runtime;
-use xfer_client::connect::{Asker, ConnectError, Identity, Login, Target, TrustMode};
+use xfer_client::connect::{ConnectError, Identity, Login, Target, TrustMode};
 use xfer_client::core::Options;
 use xfer_client::offline::Place;
 use xfer_protocol::SessionId;
@@ -14,7 +14,7 @@ use xfer_protocol::shown::Shown;
 use crate::command::config::PasswordSource;
 use crate::command::identity;
 use crate::command::options::Retry;
-use crate::command::terminal::{self, OnTerminal};
+use crate::command::terminal;
 use crate::offline;
 use crate::process::exit::Failure;
 use crate::process::report::report;
@@ -82,9 +82,7 @@ impl Beginning<'_> {
         if !matches!(self.password, PasswordSource::Prompt) {
             return false;
         }
-        let question = format!("{}. Take it over? [y/N] ", Shown(&error.to_string()));
-        let answer = OnTerminal.ask(&question);
-        answer.is_ok_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes"))
+        terminal::agrees(&format!("{}. Take it over? [y/N] ", Shown(&error.to_string())))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Mounts an xfer server's storage as a directory.
 //!
 //! Reading order: [`fuse`] (the kernel's side of `xfer-client`), [`run`] (a mount from its start to its
-//! end) with [`running`] `session_note` and `offline`, [`account`] (`xfer login` and so on), [`at_login`] (`xfer mount`),
+//! end) with [`running`], [`operations`] (its counters), `session_note` and `offline`, [`account`] (`xfer login` and so on), [`at_login`] (`xfer mount`),
 //! [`files`] (`xfer ls`, `xfer get` and so on), [`control`] (`xfer status` and so on), [`rescue`] (what did not reach the server), then what they use: [`command`] (the
 //! command line), [`mountpoint`], [`process`].
 
@@ -17,6 +17,7 @@ mod session_note;
 pub mod rescue;
 mod offline;
 mod losses;
+pub mod operations;
 pub mod control;
 pub mod command;
 pub mod mountpoint;

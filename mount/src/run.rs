@@ -26,7 +26,7 @@ use crate::process::notify;
 use crate::process::report::{code, log, report};
 use crate::process::signals::Signals;
 use crate::rescue::{self, Keeper};
-use crate::running::Running;
+use crate::running::{Account, Running};
 use crate::{fuse, mountpoint};
 
 /// Runs `xfer-mount`; returns the exit code.
@@ -83,7 +83,7 @@ async fn serve(
     place: &Path,
     attached: Option<Attached>,
 ) -> Result<(), Failure> {
-    let user = login.session.link.grant.user.to_string();
+    let (user, by_key) = (login.session.link.grant.user.to_string(), login.by_device);
     let label = config.target.to_string();
     let _note = note_session(&label, login.session.link.grant.session);
     let mut signals = Signals::catch().map_err(other)?;
@@ -116,8 +116,8 @@ async fn serve(
             return Err(failure);
         }
     };
-    let server = config.target.endpoint();
-    let running = Running::new(client, mount, server, user, place.to_owned(), keeper, kept);
+    let account = Account { server: config.target.endpoint(), user, by_key };
+    let running = Running::new(client, mount, account, place.to_owned(), keeper, kept);
     let running = Arc::new(running);
     let control = Control::serve(running.clone(), place, running.device())
         .inspect_err(|error| report(&format!("warning: `xfer` can't reach this mount: {error}")))

@@ -13,7 +13,7 @@ use xfer_client::offline::Place;
 
 use xfer_protocol::Timestamp;
 
-use crate::control::{DORMANT, Disconnected, Mounted, News, Status, Waiting};
+use crate::control::{DORMANT, Disconnected, Mounted, News, Stats, Status, Waiting};
 use crate::fuse;
 use crate::losses::{Rest, displaced, loss, missing, was_put_back};
 use crate::mountpoint::mountinfo::{self, Entry};
@@ -24,12 +24,21 @@ use crate::process::signals::Signals;
 use crate::process::sleep;
 use crate::rescue::{self, Keeper};
 
+/// The account that is mounted.
+pub struct Account {
+    /// Its server, as `host:port`.
+    pub server: String,
+    /// Its name.
+    pub user: String,
+    /// Whether this machine's key began the session.
+    pub by_key: bool,
+}
+
 /// A mount that runs.
 pub struct Running {
     client: Arc<Client>,
     mount: fuse::Mount,
-    server: String,
-    user: String,
+    account: Account,
     /// Where it was mounted. It may have been moved since.
     place: PathBuf,
     /// The mount namespace of this process.
@@ -56,8 +65,7 @@ impl Running {
     pub fn new(
         client: Arc<Client>,
         mount: fuse::Mount,
-        server: String,
-        user: String,
+        account: Account,
         place: PathBuf,
         keeper: Keeper,
         offline: Option<Place>,
@@ -68,8 +76,7 @@ impl Running {
         Running {
             client,
             mount,
-            server,
-            user,
+            account,
             place,
             namespace,
             released,
@@ -236,7 +243,7 @@ impl Running {
             return Some(Rest { waits, rescued: Some(path.clone()), lost: None });
         }
         let trace = if waits { self.client.unkept_trace() } else { self.client.trace() };
-        let (account, why) = (self.account(), ending.to_string());
+        let (account, why) = (self.label(), ending.to_string());
         let keeping = match is_end {
             true => rescue::keep_what_fits(&account, &why, &trace),
             false => rescue::keep(&account, &why, &trace).map(|path| (path, 0)),
@@ -312,8 +319,9 @@ impl Mounted for Running {
         };
         Status {
             disconnected: disconnected(&status.link),
-            server: self.server.clone(),
-            user: self.user.clone(),
+            server: self.account.server.clone(),
+            user: self.account.user.clone(),
+            by_key: self.account.by_key,
             mountpoint: self.place().display().to_string(),
             namespace: self.namespace.clone(),
             device: Some(self.mount.entry().device.clone()).filter(|_| !self.mount.has_ended()),
@@ -347,6 +355,18 @@ impl Mounted for Running {
 
     fn inbox_news(&self, seen: Option<u64>) -> News<'_> {
         Box::pin(self.client.inbox_news(seen))
+    }
+
+    fn stats(&self) -> Stats {
+        let traffic = self.client.traffic();
+        let stats = Stats {
+            sent_bytes: traffic.sent(),
+            received_bytes: traffic.received(),
+            reconnects: traffic.reconnects(),
+            rate_bytes_per_s: self.client.status().rate,
+            ..Stats::default()
+        };
+        stats.with_operations(self.mount.operations()).with_status(&self.status())
     }
 
     fn sync(&self) -> Waiting<'_> {
@@ -401,8 +421,8 @@ impl Running {
     }
 
     /// `user@host:port`.
-    fn account(&self) -> String {
-        format!("{}@{}", self.user, self.server)
+    fn label(&self) -> String {
+        format!("{}@{}", self.account.user, self.account.server)
     }
 
     /// Where it is now, or was last known to be.

@@ -58,8 +58,11 @@ fn a_wrong_command_line_ends_with_2() {
     check_line(XFER_MOUNT, &["--cache-size", "1KiB", "a@h", "mnt"], 2, "between 16MiB and 1TiB");
     check_line(XFER_MOUNT, &["--fingerprint", "sha256:1", "a@h", "mnt"], 2, "64 hexadecimal");
     check_line(XFER, &[], 2, "a command is missing; see xfer --help");
-    check_line(XFER, &["unmount"], 2, "<MOUNTPOINT>; see xfer --help");
+    check_line(XFER, &["unmount"], 2, "<MOUNTPOINT>; see xfer unmount --help");
     check_line(XFER, &["nonsense"], 2, "nonsense");
+    check_line(XFER, &["send", "f", "--to", "bob"], 2, "FILE or USER@HOST[:PORT] is missing");
+    check_line(XFER, &["login", "alice"], 2, "'alice' has no host; write USER@HOST[:PORT]");
+    check_line(XFER_MOUNT, &["a@127.0.0.1:1:", "mnt"], 2, "a colon, as if a path followed");
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub struct Login {
     pub warnings: Vec<String>,
     /// Proves that the session is this client's, also after a crash.
     pub key: SavedKey,
+    /// Whether a device's key began it.
+    pub by_device: bool,
 }
 
 /// Connects to the server and looks at its certificate. Nothing is sent to it beyond the TLS
@@ -131,13 +133,15 @@ impl Peer {
         terms: Terms,
     ) -> Result<Login, ConnectError> {
         let Peer { server, label } = self;
+        let by_device = matches!(identity, Identity::Device(_));
         let login = server.log_in(identity, purpose, replaces, terms).await;
         let (link, time) = login.map_err(|error| error.at(label))?;
         let key = server.saved_key().map_err(|error| error.at(label))?;
         let skew = skew_warning(time, SystemTime::now());
         let patience = patience_warning(terms.silence, link.grant.silence);
         let warnings = skew.into_iter().chain(patience).collect();
-        Ok(Login { session: NewSession { link, dial: server.clone() }, warnings, key })
+        let session = NewSession { link, dial: server.clone() };
+        Ok(Login { session, warnings, key, by_device })
     }
 }
 

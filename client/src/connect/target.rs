@@ -30,6 +30,9 @@ pub enum TargetError {
     /// There is no `user@`.
     #[error("'{0}' has no user name; write USER@HOST[:PORT]")]
     NoUser(String),
+    /// There is a name that may be a user's, and nothing else.
+    #[error("'{0}' has no host; write USER@HOST[:PORT], as in {0}@server.example.org")]
+    NoHost(String),
     /// No account can have this name.
     #[error("'{0}' can't be a user name: {rule}", rule = user::RULE)]
     User(String),
@@ -59,7 +62,15 @@ pub enum TargetError {
         /// The text that looks like an address.
         address: String,
     },
-    /// A directory stands where the port would, as other programs have it.
+    /// There is a colon at the end, as before a path.
+    #[error("'{text}' ends with a colon, as if a path followed; write {account}")]
+    Colon {
+        /// The text.
+        text: String,
+        /// The account without the colon.
+        account: String,
+    },
+    /// A directory stands where the port would, or after it, as other programs have it.
     #[error("an account is mounted whole, not a directory of it; write {0}")]
     Directory(String),
     /// The port is not a number from 1 to 65535.
@@ -97,15 +108,14 @@ impl FromStr for Target {
     /// Splits at the last `@`: a password before it may contain one, and must not be taken for a
     /// host.
     fn from_str(text: &str) -> Result<Target, TargetError> {
-        let no_user = || TargetError::NoUser(shown(text));
-        let (user, endpoint) = text.rsplit_once('@').ok_or_else(no_user)?;
+        let (user, endpoint) = text.rsplit_once('@').ok_or_else(|| without_at(text))?;
         if user.is_empty() {
-            return Err(no_user());
+            return Err(TargetError::NoUser(shown(text)));
         }
         check_user(user, endpoint)?;
         let (host, port) = split_port(user, endpoint)?;
-        if port.is_some_and(|text| text.is_empty() || text.starts_with('~') || text.contains('/')) {
-            return Err(TargetError::Directory(format!("{}@{}", shown(user), shown(host))));
+        if let Some(port) = port {
+            check_path(text, port)?;
         }
         let port = port.map_or(Ok(PORT_DEFAULT), parse_port)?;
         let target = Target { user: user.to_owned(), host: host.to_ascii_lowercase(), port };
@@ -114,6 +124,33 @@ impl FromStr for Target {
             None if !host.is_ascii() => Err(TargetError::International(shown(host))),
             None => Err(TargetError::Host(shown(host))),
         }
+    }
+}
+
+/// What is wrong with a text without an `@`: only hosts have a port, and most have a dot.
+fn without_at(text: &str) -> TargetError {
+    match user::parse(text).is_some() && !text.contains('.') {
+        true => TargetError::NoHost(shown(text)),
+        false => TargetError::NoUser(shown(text)),
+    }
+}
+
+/// Refuses a path in the place of the port, or after it. `rest` is all after the host and its colon.
+fn check_path(text: &str, rest: &str) -> Result<(), TargetError> {
+    let (port, path) = rest.split_once(':').map_or((rest, None), |(port, path)| (port, Some(path)));
+    let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_path = port.is_empty() || port.starts_with('~') || port.contains('/');
+    if path.is_none() && !is_path {
+        return Ok(());
+    }
+    let before = text.strip_suffix(rest).unwrap_or(text);
+    let account = match is_number {
+        true => shown(&format!("{before}{port}")),
+        false => shown(before.trim_end_matches(':')),
+    };
+    match path.unwrap_or(port) {
+        "" => Err(TargetError::Colon { text: shown(text), account }),
+        _ => Err(TargetError::Directory(account)),
     }
 }
 
@@ -148,13 +185,22 @@ fn split_port<'a>(
             None => Err(refused()),
         };
     }
+    if is_ipv6_like(endpoint) {
+        return Err(TargetError::Brackets { user: shown(user), address: shown(endpoint) });
+    }
     match endpoint.split_once(':') {
-        Some((_, port)) if port.contains(':') => {
-            Err(TargetError::Brackets { user: shown(user), address: shown(endpoint) })
-        }
         Some((host, port)) => Ok((host, Some(port))),
         None => Ok((endpoint, None)),
     }
+}
+
+/// Whether a text looks like an IPv6 address, perhaps with a port: one with fewer than seven colons has
+/// two of them side by side.
+fn is_ipv6_like(text: &str) -> bool {
+    let address = text.split('%').next().unwrap_or(text);
+    let is_of_it = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+    address.bytes().all(is_of_it)
+        && (address.contains("::") || address.bytes().filter(|byte| *byte == b':').count() >= 7)
 }
 
 fn parse_port(text: &str) -> Result<u16, TargetError> {
@@ -199,7 +245,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        check_refused("host", "has no user name");
+        check_refused("alice", "'alice' has no host; write USER@HOST[:PORT], as in alice@");
+        check_refused("host.example.org", "has no user name");
+        check_refused("host:1", "has no user name");
+        check_refused("Alice", "has no user name");
         check_refused("@host", "has no user name");
         check_refused("a/b@host", "can't be a user name");
         check_refused(&format!("{}@host", "x".repeat(65)), "can't be a user name");
@@ -220,12 +269,25 @@ mod tests {
 
     #[test]
     fn a_directory_of_an_account_is_not_mounted_alone() {
-        for path in ["", "/srv/data", "~", "~/data", "data/photos"] {
-            check_refused(
-                &format!("alice@host:{path}"),
-                "mounted whole, not a directory of it; write alice@host",
-            );
+        for path in ["/srv/data", "~", "~/data", "data/photos", "data:photos"] {
+            let line = "mounted whole, not a directory of it; write alice@host";
+            check_refused(&format!("alice@host:{path}"), line);
         }
+        for host in ["host", "10.0.0.1", "[::1]"] {
+            let line = format!("mounted whole, not a directory of it; write alice@{host}:44");
+            check_refused(&format!("alice@{host}:44:photos"), &line);
+        }
+    }
+
+    #[test]
+    fn a_colon_too_many_is_said() {
+        for account in ["alice@host", "alice@host:44", "alice@10.0.0.1:44", "alice@[::1]:44"] {
+            let line =
+                format!("'{account}:' ends with a colon, as if a path followed; write {account}");
+            check_refused(&format!("{account}:"), &line);
+        }
+        check_refused("alice@[::1]:", "write alice@[::1]");
+        check_refused("alice@2001:db8:0:0:0:0:0:1:44", "in brackets");
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct Status {
     pub tree_bytes: usize,
     /// The time that the server took to answer the last ping.
     pub round_trip: Option<Duration>,
+    /// How fast changes become durable, in bytes a second, once there were enough to measure it.
+    pub rate: Option<f64>,
     /// The number of deliveries that wait to be placed.
     pub waiting: usize,
     /// How many of those do not fit the quota, of which arrivals leave a tenth free.
@@ -100,6 +102,7 @@ impl Core {
             cache_bytes: self.data.cache.bytes(),
             tree_bytes: table.bytes(),
             round_trip: self.uplink.heartbeat.round_trip,
+            rate: self.uplink.log.bytes_per_s(),
             waiting: self.inbox.waiting.len(),
             waiting_for_room: self.inbox.waiting.iter().filter(has_no_room).count(),
             unsent,

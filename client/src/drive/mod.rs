@@ -39,6 +39,7 @@ pub use away::{Journal, Rescue, Writing};
 pub use clock::{Clock, SystemClock};
 pub use ending::{Farewell, Lost};
 pub use kernel::Kernel;
+pub use links::Traffic;
 
 use crate::connect::{Dial, LogLink, NewSession};
 use crate::core::{Change, Core, Ending, Link, LinkLoss, Notice, Options, Owners, Spill, Status};
@@ -74,6 +75,8 @@ pub struct Client {
     runtime: Handle,
     dial: Arc<dyn Dial>,
     links: Arc<ReadLinks>,
+    /// What has gone over all links.
+    traffic: Arc<Traffic>,
     /// Whether the log link is up.
     is_up: watch::Sender<bool>,
     /// Whether this machine is about to sleep.
@@ -195,13 +198,16 @@ impl Client {
     ) -> Arc<Client> {
         let Surroundings { clock, cookie_key, journal, spill, rescue } = surroundings;
         spill.into_iter().for_each(|spill| core.spill_to(spill));
-        let runtime = Handle::current();
+        let (runtime, traffic) = (Handle::current(), Arc::<Traffic>::default());
+        let read_links =
+            ReadLinks::new(dial.clone(), &link.grant, traffic.clone(), runtime.clone());
         let client = Arc::new_cyclic(|this| Client {
             this: this.clone(),
             core: Mutex::new(core),
             clock,
             options,
-            links: Arc::new(ReadLinks::new(dial.clone(), &link.grant, runtime.clone())),
+            links: Arc::new(read_links),
+            traffic,
             dial,
             is_up: watch::Sender::new(true),
             is_asleep: watch::Sender::new(false),
@@ -257,6 +263,11 @@ impl Client {
             *next = (*next).min(core.now_after(links::HASTE));
         }
         status
+    }
+
+    /// What has gone over the session's links.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Plants a bug.

@@ -24,9 +24,9 @@ struct Listed {
     here: bool,
 }
 
-pub(super) fn run(line: KeysLine) -> Result<(), Failure> {
+pub(super) fn run(mut line: KeysLine) -> Result<(), Failure> {
     let target = target(&line.target)?;
-    let reached = Reached::server(&target, line.server)?;
+    let reached = Reached::server(&target, line.server, &mut line.password)?;
     let source = PasswordSource::from(line.password);
     let (label, own) = (reached.peer.label(), identity::device(reached.peer.label())?);
     let own_key = own.as_ref().and_then(key_of);

@@ -1,4 +1,4 @@
-//! `xfer login` and `xfer logout`: this machine gets a key for an account, or gives it up.
+//! `xfer login`: this machine gets a key for an account.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -8,12 +8,14 @@ use xfer_client::connect::{
     Asker, DeviceKeys, Fingerprint, Identity, NoAnswer, TrustMode, host_name,
 };
 use xfer_protocol::invitation::Invitation;
+use xfer_protocol::message::Password;
 
 use super::{Reached, device_keys, target};
+use crate::command::cli::PasswordLine;
 use crate::command::config::PasswordSource;
 use crate::command::terminal::OnTerminal;
-use crate::command::xfer_line::{LoginLine, LogoutLine};
-use crate::command::{identity, password};
+use crate::command::xfer_line::LoginLine;
+use crate::command::{identity, password, settings};
 use crate::process::exit::{Exit, Failure};
 use crate::process::output::print_line;
 
@@ -21,7 +23,7 @@ use crate::process::output::print_line;
 const INVITATION: &str = "XFER_INVITATION";
 
 /// Enrols this machine: with the account's password, or with an invitation.
-pub(super) fn log_in(line: LoginLine) -> Result<(), Failure> {
+pub(super) fn log_in(mut line: LoginLine) -> Result<(), Failure> {
     let text = match &line.target {
         Some(target) if target.contains('#') => return Err(again_unseen(target)),
         Some(target) => target.clone(),
@@ -40,38 +42,85 @@ pub(super) fn log_in(line: LoginLine) -> Result<(), Failure> {
         return Err(Failure::usage(line));
     }
     let (target, keys) = (target(name)?, device_keys()?);
-    let source = PasswordSource::from(line.password);
     let device = line.label.unwrap_or_else(host_name);
-    let (reached, identity, password) = match invitation {
+    let enrolling = match &invitation {
         None => {
-            let reached = Reached::server(&target, line.server)?;
+            let reached = Reached::server(&target, line.server, &mut line.password)?;
+            let source = PasswordSource::from(line.password.clone());
             let identity = identity::by_password(&source, reached.peer.label())?;
-            (reached, identity, None)
+            Enrolling { reached, identity, keys, device }
         }
         Some(invitation) => {
+            // A password of the settings is not the new one.
+            settings::complete_access(&target, &mut line.server, &mut PasswordLine::default())?;
             let mode = TrustMode::Vouched(Fingerprint::from(invitation.fingerprint));
             let reached = Reached::trusting(&target, &mode, line.server.known_hosts)?;
-            let password = password::obtain_new(&source, reached.peer.label())?;
-            (reached, Identity::Invitation(invitation.code), Some(password))
+            let identity = Identity::Invitation(invitation.code.clone());
+            Enrolling { reached, identity, keys, device }
         }
     };
-    let account = reached.peer.label();
-    let unkept = |error| unkept(&keys, account, &error);
-    let key = keys.begin(account).map_err(unkept)?;
-    match reached.runtime.block_on(reached.peer.enrol(&identity, &key, &device, password)) {
-        Ok(_) => keys.settle(account, &key, true).map_err(unkept)?,
-        Err(error) => {
-            // If the answer was lost, the server may know the key.
-            if error.is_refusal() {
-                keys.settle(account, &key, false).map_err(unkept)?;
-            }
-            return Err(error.into());
-        }
+    match invitation {
+        None => enrolling.enrol(None)?,
+        Some(_) => enrolling.redeem(&line.password.into())?,
     }
+    let account = enrolling.reached.peer.label();
     print_line(&format!(
         "this machine logs in to {account} by a key from now on; mount it with: xfer-mount {name} \
          MOUNTPOINT; or at each login: xfer mount --at-login {name} MOUNTPOINT"
     ))
+}
+
+/// What it takes to give this machine a key.
+struct Enrolling {
+    reached: Reached,
+    identity: Identity,
+    keys: DeviceKeys,
+    /// What this machine is called in lists.
+    device: String,
+}
+
+impl Enrolling {
+    /// Makes this machine's key known, and sets the account's password if there is one, which takes an
+    /// invitation.
+    fn enrol(&self, password: Option<Password>) -> Result<(), Failure> {
+        let Enrolling { reached, identity, keys, device } = self;
+        let account = reached.peer.label();
+        let unkept = |error| unkept(keys, account, &error);
+        let key = keys.begin(account).map_err(unkept)?;
+        match reached.runtime.block_on(reached.peer.enrol(identity, &key, device, password)) {
+            Ok(_) => keys.settle(account, &key, true).map_err(unkept),
+            Err(error) => {
+                // If the answer was lost, the server may know the key.
+                if error.is_refusal() {
+                    keys.settle(account, &key, false).map_err(unkept)?;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Uses an invitation. A password is asked for only once the invitation has turned out to be good: the
+    /// machine that used it may come with it again.
+    fn redeem(&self, source: &PasswordSource) -> Result<(), Failure> {
+        let account = self.reached.peer.label();
+        let password = match source {
+            PasswordSource::File(_) | PasswordSource::Stdin => {
+                password::obtain_new(source, account)?
+            }
+            PasswordSource::Prompt => {
+                password::asked_on()?;
+                self.enrol(None)?;
+                password::obtain_new(source, account).map_err(|Failure { exit, line }| {
+                    let line = format!(
+                        "{line}; this machine is logged in, but no password was set: to set one, use \
+                         the invitation here again"
+                    );
+                    Failure { exit, line }
+                })?
+            }
+        };
+        self.enrol(Some(password))
+    }
 }
 
 /// Runs this program again with an invitation in its environment, which other users can't read, and not
@@ -98,32 +147,6 @@ fn asked() -> Result<String, Failure> {
     // The whole line may have been pasted.
     let answer = answer.trim().trim_start_matches("xfer login").trim();
     Ok(answer.trim_matches('\'').to_owned())
-}
-
-/// Gives this machine's key up, on the server and here.
-pub(super) fn log_out(line: LogoutLine) -> Result<(), Failure> {
-    let target = target(&line.target)?;
-    let (keys, label) = (device_keys()?, target.to_string());
-    let no_key = || Failure::new(Exit::Other, format!("this machine has no key for {target}"));
-    if line.local {
-        // One that is damaged or that others can read is forgotten all the same.
-        keys.path(&label).symlink_metadata().map_err(|_| no_key())?;
-    } else {
-        let Some(Identity::Device(key)) = identity::device(&label)? else { return Err(no_key()) };
-        let reached = Reached::server(&target, line.server)?;
-        let own = Identity::Device(key.clone());
-        match reached.runtime.block_on(reached.peer.revoke(&own, key.public())) {
-            Ok(_) => {}
-            // It was revoked there, or has expired.
-            Err(error) if error.is_unknown_key() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    keys.forget(&label).map_err(|error| {
-        let line = format!("{}: {error}; remove it", keys.path(&label).display());
-        Failure::new(Exit::Other, line)
-    })?;
-    Ok(())
 }
 
 /// The account, and the invitation after the `#`, if there is one.

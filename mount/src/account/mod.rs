@@ -2,6 +2,7 @@
 //! of their machines, set the password.
 
 mod login;
+mod logout;
 mod keys;
 mod passwd;
 
@@ -10,8 +11,9 @@ use std::path::PathBuf;
 use tokio::runtime::{Builder, Runtime};
 use xfer_client::connect::{DeviceKeys, Peer, Target, TrustMode};
 
-use crate::command::cli::ServerLine;
+use crate::command::cli::{PasswordLine, ServerLine};
 use crate::command::config::trust_mode;
+use crate::command::settings;
 use crate::command::xfer_line::AccountCommand;
 use crate::process::exit::{Exit, Failure};
 use crate::reaching::reach;
@@ -23,7 +25,7 @@ use crate::reaching::reach;
 pub fn run(command: AccountCommand) -> Result<(), Failure> {
     match command {
         AccountCommand::Login(line) => login::log_in(line),
-        AccountCommand::Logout(line) => login::log_out(line),
+        AccountCommand::Logout(line) => logout::run(line),
         AccountCommand::Keys(line) => keys::run(line),
         AccountCommand::Passwd(line) => passwd::run(line),
     }
@@ -36,7 +38,13 @@ struct Reached {
 }
 
 impl Reached {
-    fn server(target: &Target, line: ServerLine) -> Result<Reached, Failure> {
+    /// Reaches the server by a command line, which is completed with the settings.
+    fn server(
+        target: &Target,
+        mut line: ServerLine,
+        password: &mut PasswordLine,
+    ) -> Result<Reached, Failure> {
+        settings::complete_access(target, &mut line, password)?;
         Reached::trusting(target, &trust_mode(line.trust)?, line.known_hosts)
     }
 

@@ -1,18 +1,19 @@
 //! `xfer passwd`: sets the account's password.
 
-use xfer_client::connect::{Asker, Identity};
+use xfer_client::connect::Identity;
 use xfer_protocol::message::KeysThen;
 
 use super::{Reached, target};
+use crate::command::cli::PasswordLine;
 use crate::command::config::PasswordSource;
-use crate::command::terminal::OnTerminal;
+use crate::command::terminal::agrees;
 use crate::command::xfer_line::PasswdLine;
 use crate::command::{identity, password};
 use crate::process::exit::Failure;
 
 pub(super) fn run(line: PasswdLine) -> Result<(), Failure> {
     let target = target(&line.target)?;
-    let reached = Reached::server(&target, line.server)?;
+    let reached = Reached::server(&target, line.server, &mut PasswordLine::default())?;
     let label = reached.peer.label();
     let old = identity::by_password(&PasswordSource::Prompt, label)?;
     let keys = reached.runtime.block_on(reached.peer.keys(&old))?;
@@ -33,6 +34,5 @@ pub(super) fn run(line: PasswdLine) -> Result<(), Failure> {
 }
 
 fn wants_to_revoke(others: usize) -> bool {
-    let question = format!("{others} other machines log in by a key. Log them out too? [y/N] ");
-    OnTerminal.ask(&question).is_ok_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes"))
+    agrees(&format!("{others} other machines log in by a key. Log them out too? [y/N] "))
 }

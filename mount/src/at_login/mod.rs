@@ -9,7 +9,7 @@ mod unit;
 
 use std::fs;
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use xfer_client::connect::TrustMode;
 use xfer_client::durable::{make_directory, replace};
@@ -17,7 +17,7 @@ use xfer_client::durable::{make_directory, replace};
 use crate::command::cli::MountLine;
 use crate::command::config::{Config, PasswordSource};
 use crate::command::mounting::{LoginFlags, MountingLine};
-use crate::command::{identity, options, password};
+use crate::command::{identity, options, password, settings};
 use crate::mountpoint::{self, mountinfo, permission};
 use crate::process::exit::{Exit, Failure};
 use crate::process::output::print_line;
@@ -34,10 +34,15 @@ pub fn run(line: MountingLine) -> Result<(), Failure> {
     let LoginFlags { at_login, not_at_login, list } = line.login;
     match (line.line, not_at_login) {
         (Some(line), _) if at_login => add(line),
-        (Some(line), _) => match run::run(Config::try_from(line)?) {
-            0 => Ok(()),
-            code => std::process::exit(code.into()),
-        },
+        (Some(line), _) => {
+            let line = settings::complete(line)?;
+            let is_printed = line.print_config;
+            let config = Config::try_from(line)?;
+            match if is_printed { 0 } else { run::run(config) } {
+                0 => Ok(()),
+                code => std::process::exit(code.into()),
+            }
+        }
         (None, Some(place)) => remove(&place),
         (None, None) if list => show(),
         (None, None) => Err(Failure::usage("give USER@HOST and MOUNTPOINT; see xfer mount --help")),
@@ -48,7 +53,8 @@ pub fn run(line: MountingLine) -> Result<(), Failure> {
 fn add(mut line: MountLine) -> Result<(), Failure> {
     let words = std::mem::take(&mut line.options);
     line.options = options::take_settings(words, &mut line)?;
-    let config = Config::try_from(line.clone())?;
+    // The settings are read again at each login.
+    let config = Config::try_from(settings::complete(line.clone())?)?;
     permission::check_fuse(&config.options)?;
     let account = config.target.to_string();
     // One whose process was killed is made anew.
@@ -201,7 +207,6 @@ fn show() -> Result<(), Failure> {
 
 /// The command that mounts in the foreground, with all paths absolute.
 fn start_command(line: MountLine, mountpoint: &str) -> Result<Vec<String>, Failure> {
-    let default = MountLine::bare("", PathBuf::new());
     let mut words = vec![program("xfer-mount")?, "--foreground".to_owned()];
     let has_retry = line.options.iter().any(|word| word.starts_with("retry="));
     let retry = if has_retry { None } else { Some("retry=forever".to_owned()) };
@@ -212,6 +217,7 @@ fn start_command(line: MountLine, mountpoint: &str) -> Result<Vec<String>, Failu
         ("--password-file", line.password.password_file),
         ("--known-hosts", line.known_hosts),
         ("--ca", line.trust.ca),
+        ("--config", line.config),
     ];
     for (name, file) in files.into_iter().filter_map(|(name, file)| Some((name, file?))) {
         let absolute =
@@ -225,14 +231,12 @@ fn start_command(line: MountLine, mountpoint: &str) -> Result<Vec<String>, Failu
     words
         .extend(flags.iter().filter(|(is_given, _)| *is_given).map(|(_, name)| (*name).to_owned()));
     let sizes = [
-        ("--cache-size", line.cache_size, default.cache_size),
-        ("--log-size", line.log_size, default.log_size),
-        ("--tree-size", line.tree_size, default.tree_size),
+        ("--cache-size", line.cache_size),
+        ("--log-size", line.log_size),
+        ("--tree-size", line.tree_size),
     ];
-    for (name, size, default) in sizes {
-        if size != default {
-            words.extend([name.to_owned(), size]);
-        }
+    for (name, size) in sizes.into_iter().filter_map(|(name, size)| Some((name, size?))) {
+        words.extend([name.to_owned(), size]);
     }
     words.extend([line.target, mountpoint.to_owned()]);
     Ok(words)

@@ -8,7 +8,7 @@ use xfer_mount::command::xfer_line::XferLine;
 use xfer_mount::control;
 
 fn main() -> ExitCode {
-    match cli::parse::<XferLine>("xfer").and_then(|line| control::run(line.command)) {
+    match cli::parse::<XferLine>().and_then(|line| control::run(line.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.line.is_empty() {

@@ -2,13 +2,14 @@
 //!
 //! Only its shape; `config` checks the values. [`super::xfer_line`] is that of `xfer`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{Args, Parser};
 
-use crate::command::sshfs;
-use crate::process::exit::{Exit, Failure};
+use crate::command::complaint;
+use crate::process::exit::Failure;
 
 const MOUNT_EXITS: &str = "\
 Exit codes: 0 mounted, 1 other, 2 usage, 3 mount point missing, 4 mount point busy, 5 no FUSE,
@@ -16,11 +17,11 @@ Exit codes: 0 mounted, 1 other, 2 usage, 3 mount point missing, 4 mount point bu
 11 account in use, 12 server busy or failing, 14 lost with changes that are not durable,
 130 interrupted";
 
-const CACHE_SIZE: &str = "256MiB";
+pub(super) const CACHE_SIZE: &str = "256MiB";
 
-const LOG_SIZE: &str = "256MiB";
+pub(super) const LOG_SIZE: &str = "256MiB";
 
-const TREE_SIZE: &str = "512MiB";
+pub(super) const TREE_SIZE: &str = "512MiB";
 
 /// `xfer-mount`: mounts a user's storage as a directory.
 #[derive(Parser, Clone, Debug)]
@@ -54,15 +55,21 @@ pub struct MountLine {
     /// until this one ends)
     #[arg(long)]
     pub takeover: bool,
-    /// Memory for what was read
-    #[arg(long, value_name = "SIZE", default_value = CACHE_SIZE)]
-    pub cache_size: String,
-    /// Memory for changes that are on their way
-    #[arg(long, value_name = "SIZE", default_value = LOG_SIZE)]
-    pub log_size: String,
-    /// Memory for names and attributes
-    #[arg(long, value_name = "SIZE", default_value = TREE_SIZE)]
-    pub tree_size: String,
+    /// Memory for what was read [default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_size: Option<String>,
+    /// Memory for changes that are on their way [default: 256MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub log_size: Option<String>,
+    /// Memory for names and attributes [default: 512MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub tree_size: Option<String>,
+    /// Read settings from this file [default: ~/.config/xfer/config.toml]
+    #[arg(long, value_name = "F")]
+    pub config: Option<PathBuf>,
+    /// Print the settings in force and where each comes from, and do not mount
+    #[arg(long)]
+    pub print_config: bool,
 }
 
 impl MountLine {
@@ -77,9 +84,11 @@ impl MountLine {
             trust: TrustLine::default(),
             known_hosts: None,
             takeover: false,
-            cache_size: CACHE_SIZE.to_owned(),
-            log_size: LOG_SIZE.to_owned(),
-            tree_size: TREE_SIZE.to_owned(),
+            cache_size: None,
+            log_size: None,
+            tree_size: None,
+            config: None,
+            print_config: false,
         }
     }
 }
@@ -120,39 +129,20 @@ pub struct ServerLine {
     /// Keep known servers in this file [default: ~/.local/state/xfer/known_hosts]
     #[arg(long, value_name = "F")]
     pub known_hosts: Option<PathBuf>,
+    /// Read settings from this file [default: ~/.config/xfer/config.toml]
+    #[arg(long, value_name = "F")]
+    pub config: Option<PathBuf>,
 }
 
-/// Parses the command line of `program` and turns an error into one line. Help and the version are
+/// Parses the command line of this program and turns an error into one line. Help and the version are
 /// printed and end the process.
 ///
 /// # Errors
 /// If the command line is wrong.
-pub fn parse<T: Parser>(program: &str) -> Result<T, Failure> {
-    T::try_parse().map_err(|error| match error.kind() {
+pub fn parse<T: Parser>() -> Result<T, Failure> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    T::try_parse_from(&words).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            Failure::new(Exit::Usage, format!("a command is missing; see {program} --help"))
-        }
-        _ => {
-            Failure::new(Exit::Usage, format!("{}; {}", complaint(&error), remedy(&error, program)))
-        }
+        _ => complaint::failure(&error, &T::command(), &words),
     })
-}
-
-/// What to do about a wrong command line.
-fn remedy(error: &clap::Error, program: &str) -> String {
-    let help = format!("see {program} --help");
-    let known = match (error.kind(), error.get(ContextKind::InvalidArg)) {
-        (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) => sshfs::of_flag(flag),
-        _ => None,
-    };
-    known.map_or(help, str::to_owned)
-}
-
-/// The first paragraph of clap's message, without the usage below it.
-fn complaint(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
-    let line = lines.collect::<Vec<_>>().join(" ");
-    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }

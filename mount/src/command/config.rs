@@ -1,6 +1,7 @@
 //! The configuration of `xfer-mount`: checked, and in types of its own.
 //!
-//! It is parsed once from the command line and never checked again. Reads no files, asks no questions.
+//! It is parsed once from the command line, which [`super::settings`] has completed, and never checked again.
+//! Reads no files, asks no questions.
 
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use xfer_client::connect::{Fingerprint, Target, TrustMode};
 use xfer_protocol::shown::shown;
 use xfer_protocol::size;
 
-use crate::command::cli::{MountLine, PasswordLine, TrustLine};
+use crate::command::cli::{CACHE_SIZE, LOG_SIZE, MountLine, PasswordLine, TREE_SIZE, TrustLine};
 use crate::command::options::{self, MountOptions};
 use crate::process::exit::Failure;
 
@@ -70,9 +71,15 @@ impl TryFrom<MountLine> for Config {
             trust: trust_mode(line.trust)?,
             known_hosts: line.known_hosts,
             takeover: line.takeover,
-            cache_bytes: bounded_size("--cache-size", &line.cache_size)?,
-            log_bytes: bounded_size("--log-size", &line.log_size)?,
-            tree_bytes: bounded_size("--tree-size", &line.tree_size)?,
+            cache_bytes: bounded_size(
+                "--cache-size",
+                line.cache_size.as_deref().unwrap_or(CACHE_SIZE),
+            )?,
+            log_bytes: bounded_size("--log-size", line.log_size.as_deref().unwrap_or(LOG_SIZE))?,
+            tree_bytes: bounded_size(
+                "--tree-size",
+                line.tree_size.as_deref().unwrap_or(TREE_SIZE),
+            )?,
             options: MountOptions::parse(&words)?,
         })
     }

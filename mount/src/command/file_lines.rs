@@ -177,6 +177,7 @@ pub struct DuLine {
 /// `xfer cp`.
 #[derive(Args, Debug)]
 #[command(override_usage = "xfer cp [OPTIONS] USER@HOST[:PORT]:PATH... USER@HOST[:PORT]:PATH")]
+#[command(after_help = "For example: xfer cp -r alice@server.example.org:notes :copy")]
 pub struct CpLine {
     /// What to copy, and the copy's name or the directory to copy into
     #[arg(value_name = PLACE, required = true, num_args = 2..)]
@@ -192,6 +193,7 @@ pub struct CpLine {
 /// `xfer mv`.
 #[derive(Args, Debug)]
 #[command(override_usage = "xfer mv [OPTIONS] USER@HOST[:PORT]:PATH... USER@HOST[:PORT]:PATH")]
+#[command(after_help = "For example: xfer mv alice@server.example.org:notes :old/notes")]
 pub struct MvLine {
     /// What to move, and its new name or the directory to move it into
     #[arg(value_name = PLACE, required = true, num_args = 2..)]
@@ -253,6 +255,7 @@ pub struct TransferLine {
 /// `xfer get`.
 #[derive(Args, Debug)]
 #[command(override_usage = "xfer get [OPTIONS] USER@HOST[:PORT]:PATH... [FILE]")]
+#[command(after_help = "For example: xfer get -r alice@server.example.org:photos .")]
 pub struct GetLine {
     /// What to fetch; then a file or directory of this machine, `-` for standard output [default: .]
     #[arg(value_name = "PATH", required = true)]
@@ -265,6 +268,7 @@ pub struct GetLine {
 /// `xfer put`.
 #[derive(Args, Debug)]
 #[command(override_usage = "xfer put [OPTIONS] FILE... USER@HOST[:PORT]:PATH")]
+#[command(after_help = "For example: xfer put -r photos alice@server.example.org:")]
 pub struct PutLine {
     /// Files and directories of this machine, `-` for standard input; then where to store them
     #[arg(value_name = "FILE", required = true, num_args = 2..)]
@@ -279,6 +283,7 @@ pub struct PutLine {
 #[command(
     override_usage = "xfer send [OPTIONS] --to USER FILE|USER@HOST[:PORT]:PATH... USER@HOST[:PORT]"
 )]
+#[command(after_help = "For example: xfer send report.pdf alice@server.example.org --to bob")]
 pub struct SendLine {
     /// Files and directories of this machine or in the tree; then the account that sends
     #[arg(value_name = "FILE", required = true, num_args = 2..)]
@@ -329,8 +334,8 @@ pub enum OrderCommand {
 /// `xfer outbox send` and `xfer outbox cancel`.
 #[derive(Args, Debug)]
 pub struct OrderLine {
-    /// Files and directories in the outbox
-    #[arg(value_name = PLACE, required = true)]
+    /// Files and directories in the outbox; or their paths in a mount on this machine
+    #[arg(value_name = "USER@HOST[:PORT]:PATH|FILE", required = true)]
     pub places: Vec<OsString>,
     /// How to get at the account
     #[command(flatten)]

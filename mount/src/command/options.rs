@@ -136,7 +136,6 @@ const OFFLINE_RANGE: RangeInclusive<u64> = 16 << 20..=1 << 40;
 /// mount failures.
 const IGNORED: &[&str] = &[
     "defaults",
-    "async",
     "atime",
     "noatime",
     "diratime",
@@ -218,10 +217,13 @@ impl MountOptions {
             "dev" => self.access.dev = Some(true),
             "nodev" => self.access.dev = Some(false),
             "sync" | "dirsync" => self.sync = true,
+            "async" => self.sync = false,
             "allow_other" => self.allow_other = true,
             "remount" => self.remount = true,
             "handoff" => self.handoff = true,
+            "nohandoff" => self.handoff = false,
             "offline" => self.offline_bytes = Some(OFFLINE_BYTES),
+            "nooffline" => self.offline_bytes = None,
             "auto_unmount" => {
                 return Err(Failure::usage(
                     "auto_unmount is not supported; leave it out: \
@@ -318,9 +320,9 @@ fn take_setting(word: &str, line: &mut MountLine) -> Result<bool, Failure> {
         "known_hosts" => line.known_hosts = Some(needed()?.into()),
         "fingerprint" => line.trust.fingerprint = Some(needed()?),
         "ca" => line.trust.ca = Some(needed()?.into()),
-        "cache_size" => line.cache_size = needed()?,
-        "log_size" => line.log_size = needed()?,
-        "tree_size" => line.tree_size = needed()?,
+        "cache_size" => line.cache_size = Some(needed()?),
+        "log_size" => line.log_size = Some(needed()?),
+        "tree_size" => line.tree_size = Some(needed()?),
         _ => return Ok(false),
     }
     Ok(true)

@@ -9,7 +9,7 @@ use std::path::Path;
 use xfer_protocol::limits::PASSWORD_BYTES_MAX;
 use xfer_protocol::message::Password;
 use xfer_protocol::shown::Shown;
-use xfer_terminal::{Unanswered, first_line};
+use xfer_terminal::{Terminal, Unanswered, first_line};
 
 use crate::command::config::PasswordSource;
 use crate::command::terminal;
@@ -74,15 +74,21 @@ fn prompt(label: &str) -> Result<Password, Failure> {
     ask(&format!("Password of {}: ", Shown(label)))
 }
 
-fn ask(question: &str) -> Result<Password, Failure> {
-    let terminal = terminal::terminal().ok_or_else(|| {
+/// The terminal to ask for a password on.
+///
+/// # Errors
+/// If there is none.
+pub fn asked_on() -> Result<Terminal, Failure> {
+    terminal::terminal().ok_or_else(|| {
         Failure::usage(
             "there is no terminal to ask for the password on; \
-             give --password-file FILE or --password-stdin"
-                .to_owned(),
+             give --password-file FILE or --password-stdin",
         )
-    })?;
-    match terminal.ask_hidden(question) {
+    })
+}
+
+fn ask(question: &str) -> Result<Password, Failure> {
+    match asked_on()?.ask_hidden(question) {
         Ok(mut typed) => Ok(Password(std::mem::take(&mut *typed))),
         Err(error @ Unanswered::Interrupted) => {
             Err(Failure::new(Exit::Interrupted, error.to_string()))

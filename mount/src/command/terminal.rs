@@ -13,6 +13,12 @@ pub fn terminal() -> Option<Terminal> {
     if io::stderr().is_terminal() { Terminal::open().ok() } else { None }
 }
 
+/// Asks a question that ends in `[y/N]`. No answer means no.
+pub fn agrees(question: &str) -> bool {
+    let answer = OnTerminal.ask(question);
+    answer.is_ok_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
 impl Asker for OnTerminal {
     fn ask(&mut self, question: &str) -> Result<String, NoAnswer> {
         let terminal = terminal().ok_or(NoAnswer::Nobody)?;

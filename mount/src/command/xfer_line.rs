@@ -14,7 +14,7 @@ const XFER_EXITS: &str = "\
 Exit codes: 0 done, 1 other, or some of several failed, 2 usage, 6 host unreachable,
 7 not an xfer server, 8 key unknown or changed, 9 wrong password, 10 blocked, 11 account in use,
 12 server busy or failing, 13 not an xfer mount, 14 lost with changes that are not durable,
-130 interrupted; xfer mount has those of xfer-mount";
+15 lost with nothing missing (status --quiet), 130 interrupted; xfer mount has those of xfer-mount";
 
 /// `xfer`: looks at mounts and ends them, and works without any.
 #[derive(Parser, Debug)]
@@ -32,8 +32,10 @@ pub enum XferCommand {
     /// Mount an account now, as xfer-mount does, or at each login
     Mount(MountingLine),
     /// Show all your mounts, or one
-    Status {
-        /// The mount to show
+    Status(StatusLine),
+    /// Show the counters of all your mounts, or of one: operations with their times, caches, the link
+    Stats {
+        /// The mount
         mountpoint: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
@@ -64,6 +66,23 @@ pub enum XferCommand {
         #[command(subcommand)]
         command: RescueCommand,
     },
+}
+
+/// `xfer status`.
+#[derive(Args, Debug)]
+pub struct StatusLine {
+    /// The mount to show
+    pub mountpoint: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print nothing; the exit code says how it is, or how the worst of all is: 0 well, 6 without a
+    /// connection, 11 another mount has the tree, 13 no process serves it, 14 lost with changes, 15 lost
+    #[arg(short = 'q', long, conflicts_with = "json")]
+    pub quiet: bool,
+    /// Show it again each second, until Ctrl-C
+    #[arg(short = 'w', long, conflicts_with_all = ["json", "quiet"])]
+    pub watch: bool,
 }
 
 /// What `xfer` can do with an account.
@@ -105,6 +124,9 @@ pub struct LogoutLine {
     /// Only forget the key here, without the server
     #[arg(long)]
     pub local: bool,
+    /// Do not ask, even if that ends a mount on this machine
+    #[arg(long)]
+    pub yes: bool,
     /// The server
     #[command(flatten)]
     pub server: ServerLine,

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Answer, Ask, LINE_BYTES_MAX, Status, show};
+use super::{Answer, Ask, LINE_BYTES_MAX, Stats, Status, show};
 use crate::process::exit::{Exit, Failure};
 
 /// The longest silence of a mount that was asked something.
@@ -32,8 +32,8 @@ impl Call {
         match asked.map_err(|error| self.silent(&error))? {
             Answer::Status(status) => Ok(*status),
             Answer::Failed { why, .. } => Err(self.failed(&why, Exit::Other)),
-            Answer::Progress { .. } | Answer::InboxNews(_) | Answer::Done => {
-                Err(self.failed("it answers something else", Exit::Other))
+            Answer::Stats(_) | Answer::Progress { .. } | Answer::InboxNews(_) | Answer::Done => {
+                Err(self.strange())
             }
         }
     }
@@ -47,8 +47,24 @@ impl Call {
         match asked.map_err(|error| self.silent(&error))? {
             Answer::InboxNews(news) => Ok(news),
             Answer::Failed { why, .. } => Err(self.failed(&why, Exit::Other)),
-            Answer::Status(_) | Answer::Progress { .. } | Answer::Done => {
-                Err(self.failed("it answers something else", Exit::Other))
+            Answer::Status(_) | Answer::Stats(_) | Answer::Progress { .. } | Answer::Done => {
+                Err(self.strange())
+            }
+        }
+    }
+
+    /// Asks for the mount's counters.
+    pub(super) fn stats(mut self) -> Result<Stats, Failure> {
+        let asked = self.ask(Ask::Stats).and_then(|mut answers| next(&mut answers));
+        match asked.map_err(|error| self.silent(&error))? {
+            Answer::Stats(stats) => Ok(*stats),
+            // A mount of an earlier version.
+            Answer::Failed { .. } => {
+                let why = "its xfer-mount keeps no counters; mount again with the new one";
+                Err(self.failed(why, Exit::Other))
+            }
+            Answer::Status(_) | Answer::Progress { .. } | Answer::InboxNews(_) | Answer::Done => {
+                Err(self.strange())
             }
         }
     }
@@ -68,8 +84,8 @@ impl Call {
                     let exit = if lost { Exit::Lost } else { Exit::Other };
                     return Err(self.failed(&why, exit));
                 }
-                Answer::Status(_) | Answer::InboxNews(_) => {
-                    return Err(self.failed("it answers something else", Exit::Other));
+                Answer::Status(_) | Answer::Stats(_) | Answer::InboxNews(_) => {
+                    return Err(self.strange());
                 }
             }
         }
@@ -80,6 +96,10 @@ impl Call {
         line.push(b'\n');
         self.stream.write_all(&line)?;
         Ok(BufReader::new(self.stream.try_clone()?))
+    }
+
+    fn strange(&self) -> Failure {
+        self.failed("it answers something else", Exit::Other)
     }
 
     fn failed(&self, why: &str, exit: Exit) -> Failure {

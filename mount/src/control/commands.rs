@@ -3,20 +3,18 @@
 //! Mount points themselves are not touched, so a hanging mount can't make `xfer` hang. The
 //! exception is a mount that has no process to answer for it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use xfer_client::offline::Left;
 use xfer_protocol::shown::Shown;
 
 use super::call::Call;
-use super::{Ask, Status, directory, find, leaving, show, unserved};
+use super::{Ask, find, leaving, stats, status, unserved};
 use crate::command::xfer_line::XferCommand;
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
-use crate::process::output::{print, print_json};
+use crate::process::output::print;
 use crate::rescue;
 use crate::{account, at_login, files};
 
@@ -33,18 +31,23 @@ const COPY_AFTER: Duration = Duration::from_secs(1);
 pub fn run(command: XferCommand) -> Result<(), Failure> {
     match command {
         XferCommand::Mount(line) => at_login::run(line),
-        XferCommand::Status { mountpoint: None, json } => status_of_all(json),
-        XferCommand::Status { mountpoint: Some(path), json } => status_of(&path, json),
-        XferCommand::Sync { mountpoint } => {
-            let call = find_call(&mountpoint)?;
-            call.follow(Ask::Sync)
-        }
+        XferCommand::Status(line) => status::run(line),
+        XferCommand::Stats { mountpoint, json } => stats::run(mountpoint.as_deref(), json),
+        XferCommand::Sync { mountpoint } => sync(&mountpoint),
         XferCommand::Unmount { mountpoint, abandon: false } => unmount(&mountpoint, Ask::Unmount),
         XferCommand::Unmount { mountpoint, abandon: true } => abandon(&mountpoint),
         XferCommand::Account(command) => account::run(command),
         XferCommand::Files(command) => files::run(command),
         XferCommand::Rescue { command } => print(&rescue::commands::run(command, mount_of)?),
     }
+}
+
+/// Waits until all that was written to a mount so far is on the server's disk.
+///
+/// # Errors
+/// If there is no mount, or it can't be done.
+pub fn sync(mountpoint: &Path) -> Result<(), Failure> {
+    find_call(mountpoint)?.follow(Ask::Sync)
 }
 
 /// Where an account, as `user@host:port`, is mounted, if it is.
@@ -93,50 +96,9 @@ fn remove_stale(path: &Path) -> Result<bool, Failure> {
     Ok(removed)
 }
 
-fn status_of_all(json: bool) -> Result<(), Failure> {
-    let (mut mounts, mut served) = (Vec::new(), BTreeSet::new());
-    for socket in directory::sockets() {
-        let Some(call) = Call::to(&socket, socket.clone()) else { continue };
-        served.extend(directory::ending_of(&socket));
-        match status(call) {
-            Ok(status) => mounts.push(status),
-            Err(failure) => eprintln!("xfer: {failure}"),
-        }
-    }
-    unserved::dead_mounts(&served).iter().for_each(|line| eprintln!("xfer: {}", Shown(line)));
-    mounts.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
-    let waiting = Left::waiting().unwrap_or_else(|error| {
-        eprintln!("xfer: what earlier mounts left here can't be looked at: {error}");
-        BTreeMap::new()
-    });
-    let waiting = waiting.iter().map(|(account, changes)| show::waiting(account, *changes));
-    if json {
-        waiting.for_each(|line| eprintln!("xfer: {line}"));
-        return print_json(&mounts);
-    }
-    let table = match mounts.is_empty() {
-        true => "no xfer mounts\n".to_owned(),
-        false => show::table(&mounts),
-    };
-    let waiting: String = waiting.map(|line| line + "\n").collect();
-    print(&(table + &waiting))
-}
-
-/// The status of a mount, with the rescues of its account.
-fn status(call: Call) -> Result<Status, Failure> {
-    let status = call.status()?;
-    let rescues = rescue::count(&status.account()) as u64;
-    Ok(Status { rescues, ..status })
-}
-
-fn status_of(mountpoint: &Path, json: bool) -> Result<(), Failure> {
-    let status = status(find_call(mountpoint)?)?;
-    if json { print_json(&status) } else { print(&show::details(&status)) }
-}
-
 /// The mount at `path`. A link as the last component is followed only if there is no mount at the
 /// link itself.
-fn find_call(path: &Path) -> Result<Call, Failure> {
+pub(super) fn find_call(path: &Path) -> Result<Call, Failure> {
     let unresolved = mountpoint::resolve_parent(path).ok();
     let resolved = || fs::canonicalize(path).ok();
     let at = |place: PathBuf| find::socket_of(&place).and_then(|socket| Call::to(&socket, place));

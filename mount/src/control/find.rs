@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::call::Call;
-use super::{Status, directory};
+use super::{Status, directory, unserved};
 use crate::mountpoint::mountinfo::{self, Entry};
 use crate::process::exit::Failure;
 
@@ -35,6 +35,14 @@ pub fn of_account(account: &str) -> impl Iterator<Item = Status> {
 pub fn inbox_news(mountpoint: &Path, seen: Option<u64>) -> Option<Result<u64, Failure>> {
     let call = Call::to(&socket_of(mountpoint)?, mountpoint.to_owned())?;
     Some(call.inbox_news(seen))
+}
+
+/// The mount of this user that `path` (absolute, its parent free of links) lies in, and its account, as
+/// `user@host:port`; `None` if its process does not answer.
+pub fn mount_around(path: &Path) -> Option<(PathBuf, String)> {
+    let mountpoint = unserved::mount_around(path)?.mountpoint;
+    let status = ask(&socket_of(&mountpoint)?)?.ok()?;
+    Some((mountpoint, status.account()))
 }
 
 /// The socket of the mount that `place` (absolute, free of links) refers to.

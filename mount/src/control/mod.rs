@@ -6,7 +6,7 @@
 //! Reading order: this file (the messages), `directory` (where sockets are), `claim` (one process
 //! at a time mounts at a place), `serve` (the mount's side), `call` (one question to it), `find`
 //! (which mount a path refers to), `unserved` (what to say if to none that runs), `leaving` (before an
-//! unmount), `commands` (the side of `xfer`), `show` (output for people).
+//! unmount), `commands` (the side of `xfer`), `status` (`xfer status`), `stats` (`xfer stats`), `show` (output for people).
 
 mod call;
 mod claim;
@@ -16,6 +16,8 @@ mod find;
 mod leaving;
 mod serve;
 mod show;
+mod stats;
+mod status;
 mod unserved;
 
 use std::future::Future;
@@ -26,14 +28,18 @@ use serde::{Deserialize, Serialize};
 use crate::process::exit::Failure;
 
 pub use claim::Claim;
-pub use commands::run;
-pub use find::{inbox_news, is_served, of_account, predecessor};
+pub use commands::{run, sync};
+pub use find::{inbox_news, is_served, mount_around, of_account, predecessor};
 pub use serve::Control;
+pub use stats::{OfKind, Stats};
 
 /// A running mount, as its control socket sees it.
 pub trait Mounted: Send + Sync + 'static {
     /// The mount's present status.
     fn status(&self) -> Status;
+
+    /// The mount's counters.
+    fn stats(&self) -> Stats;
 
     /// Waits until all earlier writes are on the server's disk.
     fn sync(&self) -> Waiting<'_>;
@@ -62,6 +68,9 @@ pub struct Status {
     pub server: String,
     /// The account's name.
     pub user: String,
+    /// Whether it logged in by this machine's key.
+    #[serde(default)]
+    pub by_key: bool,
     /// The place where it is mounted, or was until it was unmounted.
     pub mountpoint: String,
     /// The mount namespace of `mountpoint`, as the kernel names it.
@@ -164,6 +173,8 @@ pub const DORMANT: &str = "dormant";
 enum Ask {
     /// Answered by one [`Answer::Status`].
     Status,
+    /// Answered by one [`Answer::Stats`].
+    Stats,
     /// Answered by any number of [`Answer::Progress`], then [`Answer::Done`] or [`Answer::Failed`].
     Sync,
     /// Answered like `Sync`.
@@ -181,6 +192,8 @@ enum Ask {
 enum Answer {
     /// The mount's present status.
     Status(Box<Status>),
+    /// The mount's counters.
+    Stats(Box<Stats>),
     /// The work that is left.
     Progress {
         /// The number of changes that are not durable yet.

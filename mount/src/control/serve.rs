@@ -138,6 +138,9 @@ async fn answer(stream: UnixStream, mounted: &dyn Mounted) -> Option<Follower> {
         Ok(Ask::Status) => {
             let _ = say(&mut writer, &Answer::Status(Box::new(mounted.status()))).await;
         }
+        Ok(Ask::Stats) => {
+            let _ = say(&mut writer, &Answer::Stats(Box::new(mounted.stats()))).await;
+        }
         Ok(Ask::Sync) => follow(mounted, mounted.sync(), WhenAlone::GiveUp, writer).await,
         Ok(Ask::Abandon) => follow(mounted, mounted.abandon(), WhenAlone::GoOn, writer).await,
         Ok(Ask::Unmount) => follow(mounted, mounted.unmount(), WhenAlone::GoOn, writer).await,
@@ -227,6 +230,10 @@ mod tests {
     }
 
     impl Mounted for Fake {
+        fn stats(&self) -> crate::control::Stats {
+            crate::control::Stats::default()
+        }
+
         fn status(&self) -> Status {
             self.status.lock().unwrap().clone()
         }

@@ -10,7 +10,11 @@ use xfer_protocol::size;
 
 use super::{DORMANT, Disconnected, Status};
 
-/// A table with one line for each mount, and below it what is kept of their accounts.
+/// The most unsent files of a mount that are named below the table.
+const UNSENT_MAX: usize = 5;
+
+/// A table with one line for each mount, and below it what is not sent, and what is kept of their
+/// accounts.
 pub(super) fn table(mounts: &[Status]) -> String {
     let mut rows = vec![["MOUNTPOINT", "SERVER", "STATE", "NOT DURABLE", "USED"].map(String::from)];
     rows.extend(mounts.iter().map(|mount| {
@@ -31,8 +35,31 @@ pub(super) fn table(mounts: &[Status]) -> String {
         let _ =
             writeln!(text, "{mountpoint:w0$}  {server:w1$}  {state:w2$}  {pending:w3$}  {used}");
     }
+    mounts.iter().for_each(|mount| text.push_str(&unsent_of(mount)));
     for (account, rescues) in rescued(mounts) {
         let _ = writeln!(text, "{}: rescues: {rescues}; see: xfer rescue list", Shown(&account));
+    }
+    text
+}
+
+/// What a mount has in its outbox that is not sent: some of it by name, what failed first.
+fn unsent_of(mount: &Status) -> String {
+    let counts = unsent(mount);
+    if counts.is_empty() {
+        return String::new();
+    }
+    let mut named: Vec<&(String, String)> = mount.unsent.iter().collect();
+    named.sort_by_key(|(_, state)| state.starts_with("waiting"));
+    let mut text = format!("{}: not sent: {counts}\n", Shown(&mount.mountpoint));
+    for (path, state) in named.iter().take(UNSENT_MAX) {
+        let below = path.strip_prefix("outbox/").unwrap_or(path);
+        let (to, name) = below.split_once('/').unwrap_or((below, ""));
+        let _ = writeln!(text, "  {} to {}: {}", Shown(name), Shown(to), Shown(state));
+    }
+    let all = mount.unsent_waiting + mount.unsent_failed + mount.unsent_held;
+    let more = all.saturating_sub(named.len().min(UNSENT_MAX) as u64);
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more: xfer outbox {}", Shown(&mount.account()));
     }
     text
 }
@@ -45,7 +72,6 @@ fn rescued(mounts: &[Status]) -> BTreeMap<String, u64> {
 
 /// The full status of one mount.
 pub(super) fn details(mount: &Status) -> String {
-    let rtt = mount.rtt_ms.map_or_else(|| "not measured".to_owned(), |ms| format!("{ms:.1} ms"));
     let mut rows = vec![
         ("mount point", mount.mountpoint.clone()),
         ("server", mount.account()),
@@ -53,7 +79,7 @@ pub(super) fn details(mount: &Status) -> String {
         ("mounted", if mount.elsewhere { "not here any more" } else { "here" }.to_owned()),
         ("tree", seat(mount)),
         ("connection", mount.disconnected.as_ref().map_or("up".to_owned(), connection)),
-        ("round trip", rtt),
+        ("round trip", round_trip(mount.rtt_ms)),
         ("not durable", not_durable(mount)),
         ("durable up to", format!("{} of {}", mount.durable_seq, mount.applied_seq)),
         ("used", bytes_of(mount.used_bytes, mount.quota_bytes)),
@@ -89,6 +115,11 @@ pub(super) fn waiting(account: &str, changes: usize) -> String {
     format!(
         "{account}: {changes} of an earlier mount kept here; the next mount of {account} sends them"
     )
+}
+
+/// Describes the round-trip time, in milliseconds.
+pub(super) fn round_trip(ms: Option<f64>) -> String {
+    ms.map_or_else(|| "not measured".to_owned(), |ms| format!("{ms:.1} ms"))
 }
 
 /// Describes the changes that are not durable yet.
@@ -197,6 +228,32 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[2].contains("2 changes, 2 KiB; on this machine only since "), "{text}");
         assert_eq!(lines[3..], ["alice@host:33000: rescues: 3; see: xfer rescue list"]);
+    }
+
+    #[test]
+    fn what_is_not_sent_is_named_below_the_table_what_failed_first() {
+        let unsent = |name: &str, state: &str| (format!("outbox/bob/{name}"), state.to_owned());
+        let mut mount = Status {
+            mountpoint: "/mnt".to_owned(),
+            user: "alice".to_owned(),
+            server: "host:1".to_owned(),
+            unsent_waiting: 1,
+            unsent_failed: 1,
+            unsent: vec![unsent("a", "waiting: no room"), unsent("b\n", "failed: no space")],
+            ..Status::default()
+        };
+        let below = |mount: &Status| {
+            let text = table(std::slice::from_ref(mount));
+            text.lines().skip(2).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let first = "/mnt: not sent: 1 waiting, 1 failed";
+        let [b, a] = ["  b\\n to bob: failed: no space", "  a to bob: waiting: no room"];
+        assert_eq!(below(&mount), [first, b, a]);
+        mount.unsent_waiting = 149;
+        mount.unsent.extend((0..98).map(|index| unsent(&format!("w{index}"), "waiting: no room")));
+        assert_eq!(below(&mount).len(), 7);
+        assert_eq!(below(&mount)[6], "  and 145 more: xfer outbox alice@host:1");
+        assert!(below(&Status::default()).is_empty());
     }
 
     #[test]

@@ -75,7 +75,7 @@ fn places(path: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 /// This user's xfer mount that a path is in, or is.
-fn mount_around(place: &Path) -> Option<Entry> {
+pub(super) fn mount_around(place: &Path) -> Option<Entry> {
     let mut around = mountinfo::all().ok()?;
     around.retain(|entry| place.starts_with(&entry.mountpoint));
     let nearest = around.iter().max_by_key(|entry| entry.mountpoint.components().count())?;

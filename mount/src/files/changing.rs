@@ -1,5 +1,6 @@
 //! `xfer cp`, `mv`, `rm` and `mkdir`, within one tree.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use xfer_client::core::Order;
 
 use super::opening::Opened;
 use super::pattern::{expand, last_name};
-use super::place::{Place, absolute};
+use super::place::{Place, absolute, must_be_in_tree};
 use super::report::{Report, words};
 use super::staging::{Key, is_in_mailbox, put_in_place, put_with_note};
 use super::tree::{Changes, Kind, Meta, Removed, Tree};
@@ -69,6 +70,7 @@ fn sources_and_destination(
 
 /// Copies files and directories. The server shares their data.
 pub(super) fn cp(line: CpLine) -> Result<(), Failure> {
+    must_be_in_tree(&line.places, "cp copies")?;
     let (places, opened) = Opened::of(&line.places, line.access)?;
     let (tree, report) = (&*opened.tree, &*opened.report);
     let done = sources_and_destination(&opened, &places, "copy").map(|(found, destination)| {
@@ -198,7 +200,7 @@ pub(super) fn sending(errno: Errno, to: &Path) -> String {
     let user = to.iter().nth(1).unwrap_or_default().to_string_lossy();
     match errno {
         Errno::DQUOT => format!("the inbox of {user} is full"),
-        Errno::NOENT => format!("there is no user {user} to send to"),
+        Errno::NOENT => format!("there is no other user {user} to send to"),
         Errno::NOTEMPTY | Errno::EXIST => {
             "a directory of that name waits to be sent; remove that".to_owned()
         }
@@ -231,10 +233,15 @@ pub(super) fn clear(tree: &dyn Tree, path: &Path) -> Result<(), Errno> {
 
 /// Moves files and directories.
 pub(super) fn mv(line: MvLine) -> Result<(), Failure> {
+    must_be_in_tree(&line.places, "mv moves")?;
     let (places, opened) = Opened::of(&line.places, line.access)?;
     let done = sources_and_destination(&opened, &places, "move").map(|(found, destination)| {
         for (from, _) in found {
             let to = destination.path(&from);
+            if let Some(why) = why_fixed(&from) {
+                opened.report.fail_with("move", &absolute(&from), why);
+                continue;
+            }
             let Err(errno) = opened.tree.rename(&from, &to) else { continue };
             let why = match errno {
                 Errno::INVAL => "that would be into itself".to_owned(),
@@ -254,8 +261,8 @@ pub(super) fn rm(line: RmLine) -> Result<(), Failure> {
     let is_there = |place: &&Place| !line.force || !is_missing(tree, place);
     let places: Vec<_> = places.iter().filter(is_there).cloned().collect();
     for (path, meta) in expand(tree, &places, "remove", report) {
-        if path.as_os_str().is_empty() {
-            report.fail_with("remove", &absolute(&path), "it is the root of the tree");
+        if let Some(why) = why_fixed(&path) {
+            report.fail_with("remove", &absolute(&path), why);
         } else if meta.is_directory() && !line.recursive {
             let why = "it is a directory; give -r to remove it with everything in it";
             report.fail_with("remove", &absolute(&path), why);
@@ -264,6 +271,24 @@ pub(super) fn rm(line: RmLine) -> Result<(), Failure> {
         }
     }
     opened.close(Changes::Made)
+}
+
+/// Why a directory can't be removed or moved, if it is one that every tree has.
+fn why_fixed(path: &Path) -> Option<String> {
+    let mut names = path.iter().map(OsStr::to_string_lossy);
+    match (names.next().as_deref(), names.next(), names.next()) {
+        (None, _, _) => Some("it is the root of the tree".to_owned()),
+        (Some("inbox"), None, _) => {
+            Some("every tree has it; give what is in it: inbox/*".to_owned())
+        }
+        (Some("outbox"), None, _) => {
+            Some("every tree has it; give what is in it: outbox/*/*".to_owned())
+        }
+        (Some("outbox"), Some(user), None) => {
+            Some(format!("it is the mailbox of {user}; give what is in it: outbox/{user}/*"))
+        }
+        _ => None,
+    }
 }
 
 /// Whether there is nothing that a place means.

@@ -24,6 +24,7 @@ use crate::beginning::{Beginning, note_session};
 use crate::command::config::{PasswordSource, trust_mode};
 use crate::command::file_lines::AccessLine;
 use crate::command::options::Retry;
+use crate::command::settings;
 use crate::control::{self, DORMANT};
 use crate::mountpoint::{mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
@@ -129,7 +130,13 @@ impl Opened {
     ) -> Result<(Vec<Place>, Opened), Failure> {
         let places = Place::parse_all(texts)?;
         let first = places.first().ok_or_else(|| Failure::usage("nothing is given"))?;
-        let opened = Opened::open(&first.account, access)?;
+        let opened = Opened::open(&first.account, access).map_err(|failure| {
+            // It may be the wrong port that was asked.
+            let is_of_port = matches!(failure.exit, Exit::Unreachable | Exit::NotXfer);
+            let hint = places.iter().find_map(Place::as_port).filter(|_| is_of_port);
+            let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+            Failure { line: failure.line + &hint, ..failure }
+        })?;
         Ok((places, opened))
     }
 
@@ -227,7 +234,8 @@ fn warn_of_dead_mounts(label: &str) {
     }
 }
 
-fn by_session(account: &Target, label: String, access: AccessLine) -> Result<Opened, Failure> {
+fn by_session(account: &Target, label: String, mut access: AccessLine) -> Result<Opened, Failure> {
+    settings::complete_access(account, &mut access.server, &mut access.password)?;
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(other)?;
     let options = options(&label);

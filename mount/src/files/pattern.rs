@@ -78,12 +78,8 @@ pub(super) fn expand(
             }
             Err(errno) => {
                 let mut why = words(errno);
-                if errno == Errno::NOENT && is_number(&place.path) {
-                    let port = place.path.display();
-                    let (user, host) = (&place.account.user, &place.account.host);
-                    why.push_str(&format!(
-                        "; a port is followed by a colon: {user}@{host}:{port}:"
-                    ));
+                if let Some(hint) = place.as_port().filter(|_| errno == Errno::NOENT) {
+                    why.push_str(&format!("; {hint}"));
                 }
                 report.fail_with(what, &shown_path(place), why);
             }
@@ -94,10 +90,6 @@ pub(super) fn expand(
 
 fn shown_path(place: &Place) -> PathBuf {
     super::place::absolute(&place.path)
-}
-
-fn is_number(path: &Path) -> bool {
-    path.as_os_str().as_bytes().iter().all(u8::is_ascii_digit)
 }
 
 fn has_pattern(path: &Path) -> bool {

@@ -91,6 +91,39 @@ impl Place {
         must_be_of_one_account(&places)?;
         Ok(places)
     }
+
+    /// What to write if the path was meant as a port: a number that may be one, alone.
+    pub(super) fn as_port(&self) -> Option<String> {
+        let text = self.path.to_str()?;
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        let port = text.parse().ok().filter(|port| *port > 0 && is_number)?;
+        let account = Target { port, ..self.account.clone() };
+        Some(format!("a port is followed by a colon: {account}:"))
+    }
+}
+
+/// Refuses files of this machine for a command that works within a tree, and names the command that moves
+/// files between the two.
+///
+/// # Errors
+/// If there are such files.
+pub(super) fn must_be_in_tree(texts: &[OsString], doing: &str) -> Result<(), Failure> {
+    let Some((to, from)) = texts.split_last() else { return Ok(()) };
+    let is_here = |text: &OsString| {
+        let bytes = text.as_bytes();
+        let is_account = bytes.contains(&b'@') && !bytes.contains(&b'/');
+        !bytes.starts_with(b":")
+            && !is_account
+            && matches!(Either::parse(text), Ok(Either::Here(_)))
+    };
+    let (command, what) = match (from.iter().any(is_here), is_here(to)) {
+        (true, false) => ("put", "stores files of this machine"),
+        (false, true) => ("get", "fetches files to this machine"),
+        (true, true) | (false, false) => return Ok(()),
+    };
+    let line =
+        format!("xfer {doing} within one tree; xfer {command} {what}: see xfer {command} --help");
+    Err(Failure::usage(line))
 }
 
 /// Refuses places in trees of several accounts.
@@ -98,10 +131,14 @@ fn must_be_of_one_account(places: &[Place]) -> Result<(), Failure> {
     let Some(first) = places.first() else { return Ok(()) };
     match places.iter().find(|place| place.account != first.account) {
         None => Ok(()),
-        Some(other) => Err(Failure::usage(format!(
-            "{} and {} are two accounts; one command works on one",
-            first.account, other.account
-        ))),
+        Some(other) => {
+            let hint = other.as_port().or(first.as_port());
+            let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+            Err(Failure::usage(format!(
+                "{} and {} are two accounts; one command works on one{hint}",
+                first.account, other.account
+            )))
+        }
     }
 }
 
@@ -220,6 +257,18 @@ mod tests {
         check_here("a:b");
         check_here("-");
         assert!(matches!(Either::parse("alice@host:x".as_ref()).unwrap(), Either::There(_)));
+    }
+
+    #[test]
+    fn a_number_alone_may_have_been_meant_as_a_port() {
+        let as_port = |text: &str| Place::parse(text.as_ref()).unwrap().as_port();
+        let line = |account: &str| Some(format!("a port is followed by a colon: {account}:"));
+        assert_eq!(as_port("alice@host:7"), line("alice@host:7"));
+        assert_eq!(as_port("alice@host:44:7"), line("alice@host:7"));
+        assert_eq!(as_port("alice@[::1]:65535"), line("alice@[::1]:65535"));
+        for text in ["alice@host:", "alice@host:0", "alice@host:65536", "alice@host:7/8"] {
+            assert_eq!(as_port(text), None, "{text}");
+        }
     }
 
     #[test]

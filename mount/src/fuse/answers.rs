@@ -13,6 +13,7 @@ use xfer_client::drive::Origin;
 use xfer_protocol::{Errno, Ino, Name};
 
 use super::attr::{FOR_EVER, View, absent, attr, file_type};
+use super::counting::{noting, take_begun, timing};
 use super::dying::is_killed;
 use super::filesystem::XferFs;
 use super::placing;
@@ -41,7 +42,9 @@ impl XferFs {
             false => Origin::Program,
         };
         let interrupted = move || interrupts.interrupted(thread);
-        let answer = answering(reply, done);
+        let (operations, begun) = (&self.operations, take_begun());
+        let attempt = noting(operations.clone(), begun, attempt);
+        let answer = timing(operations.clone(), begun, answering(reply, done));
         match self.sync {
             true => self.client.run_until(origin, durably(attempt), interrupted, answer),
             false => self.client.run_until(origin, attempt, interrupted, answer),
@@ -92,7 +95,10 @@ impl XferFs {
         T: Send + 'static,
         D: FnOnce(R, T) + Send + 'static,
     {
-        self.client.run(attempt, answering(reply, done));
+        let (operations, begun) = (&self.operations, take_begun());
+        let attempt = noting(operations.clone(), begun, attempt);
+        let answer = timing(operations.clone(), begun, answering(reply, done));
+        self.client.run(attempt, answer);
     }
 
     /// Answers with a node that was looked up or created.

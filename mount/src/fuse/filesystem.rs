@@ -43,6 +43,7 @@ pub(super) struct XferFs {
     pub(super) repeats: Arc<Repeats>,
     pub(super) view: View,
     pub(super) sync: bool,
+    pub(super) operations: Arc<crate::operations::Operations>,
 }
 
 impl Filesystem for XferFs {

@@ -8,6 +8,7 @@
 
 mod attr;
 mod filesystem;
+mod counting;
 mod replies;
 mod answers;
 mod words;
@@ -28,7 +29,9 @@ use tokio::sync::watch;
 
 use crate::command::options::{Access, Masks};
 use crate::mountpoint::mountinfo::Entry;
+use crate::operations::Operations;
 use attr::View;
+use counting::Counting;
 use filesystem::XferFs;
 use interrupts::Interrupts;
 use notices::{Attributes, Expiring, Notices};
@@ -67,6 +70,7 @@ pub enum MountError {
 /// A mount that the kernel has.
 pub struct Mount {
     ended: watch::Receiver<bool>,
+    operations: Arc<Operations>,
     entry: Entry,
 }
 
@@ -83,6 +87,7 @@ pub fn mount(
     let placing = Arc::new(Placing::new(mountpoint));
     let interrupts = Arc::new(Interrupts::default());
     let attributes = Arc::new(Attributes::new(Handle::current()));
+    let operations = Arc::new(Operations::default());
     let filesystem = XferFs {
         client: client.clone(),
         placing: placing.clone(),
@@ -91,7 +96,9 @@ pub fn mount(
         kernel: attributes.clone(),
         view: View { owners: client.owners(), masks: options.masks },
         sync: options.sync,
+        operations: operations.clone(),
     };
+    let filesystem = Counting(filesystem);
     let (session, entry) = mounting::session(filesystem, mountpoint, options).map_err(refused)?;
     let refused_later = |error| {
         mounting::take_back(&entry);
@@ -118,13 +125,18 @@ pub fn mount(
         end.send_replace(true);
     };
     std::thread::Builder::new().name("fuse".to_owned()).spawn(serve).map_err(refused_later)?;
-    Ok(Mount { ended, entry })
+    Ok(Mount { ended, operations, entry })
 }
 
 impl Mount {
     /// The mount's entry in the kernel's table, as it was when it was made.
     pub fn entry(&self) -> &Entry {
         &self.entry
+    }
+
+    /// What programs have asked of it.
+    pub fn operations(&self) -> &Operations {
+        &self.operations
     }
 
     /// Whether the kernel has released it.

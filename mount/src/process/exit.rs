@@ -39,6 +39,8 @@ pub enum Exit {
     NotMounted,
     /// 14: the session ended with changes that the server's disk does not hold.
     Lost,
+    /// 15: the session is over, and the server's disk holds all of its changes.
+    Over,
     /// 130: a signal ended it at a question, or before the mount was usable.
     Interrupted,
 }
@@ -61,6 +63,7 @@ impl Exit {
             Exit::ServerTrouble => 12,
             Exit::NotMounted => 13,
             Exit::Lost => 14,
+            Exit::Over => 15,
             Exit::Interrupted => 130,
         }
     }

@@ -65,6 +65,22 @@ const STATE: (&str, &str) = (
     "What stands for ~/.local/state and ~/.cache in the paths below.",
 );
 
+const CONFIG: (&str, &str) = (
+    "`XFER_CONFIG`, `XDG_CONFIG_HOME`",
+    "The file of settings, and what stands for ~/.config in its path.",
+);
+
+const SETTING: (&str, &str) =
+    ("`XFER_WAIT` and so on", "Settings: the words of `-o` in capitals, after `XFER_`.");
+
+const SETTINGS: (&str, &str) = (
+    "~/.config/xfer/config.toml, /etc/xfer/client.toml",
+    "Settings of the user, and below them those of the machine.",
+);
+
+const EXAMPLE: (&str, &str) =
+    ("/usr/share/doc/xfer/examples/config.toml", "Settings, to be copied.");
+
 const KNOWN_HOSTS: (&str, &str) =
     ("~/.local/state/xfer/known_hosts", "The servers that were trusted, by their certificates.");
 
@@ -91,8 +107,10 @@ fn xfer() -> Program {
              `man xfer-status`.",
         ],
         exit_status: "",
-        environment: &[LOG, STATE],
+        environment: &[CONFIG, SETTING, LOG, STATE],
         files: &[
+            SETTINGS,
+            EXAMPLE,
             KNOWN_HOSTS,
             KEYS,
             RESCUE,
@@ -129,8 +147,10 @@ fn xfer_mount() -> Program {
              trust it. Without a key of this machine (`xfer login`), it asks for the password.",
         ],
         exit_status: "",
-        environment: &[LOG, STATE],
+        environment: &[CONFIG, SETTING, LOG, STATE],
         files: &[
+            SETTINGS,
+            EXAMPLE,
             KNOWN_HOSTS,
             KEYS,
             RESCUE,

@@ -80,6 +80,33 @@ fn an_invitation_is_good_for_one_machine() {
 }
 
 #[test]
+fn a_used_invitation_is_refused_before_a_password_is_typed() {
+    let world = World::new(&["alice"]);
+    let line = invited(&world, &["invite", "alice"]);
+    // The user turns away from the question, and comes back.
+    let mut first = OnPty::start(&pasted(&world, &line));
+    first.says("New password of alice@");
+    first.types("\x03");
+    first.says("this machine is logged in, but no password was set");
+    assert_eq!(first.ended(), Some(130), "{}", first.said());
+    world.mount("alice").unmount();
+    let mut again = OnPty::start(&pasted(&world, &line));
+    for question in ["New password of alice@", "Again: "] {
+        again.says(question);
+        again.types("a new password\r");
+    }
+    assert_eq!(again.ended(), Some(0), "{}", again.said());
+    world::write_secret(&world.password_file("alice"), "a new password");
+    world.mount("alice").unmount();
+    // Another machine is too late.
+    let mut other = pasted(&world, &line);
+    let mut other = OnPty::start(other.env("HOME", world.outside()));
+    assert_eq!(other.ended(), Some(9), "{}", other.said());
+    assert!(other.said().contains("the invitation was used already"), "{}", other.said());
+    assert!(!other.said().contains("New password"), "{}", other.said());
+}
+
+#[test]
 fn an_invitation_that_was_changed_or_cut_off_is_refused_before_anything_is_sent() {
     let world = World::new(&["alice"]);
     let word = word(&invited(&world, &["invite", "alice"]));

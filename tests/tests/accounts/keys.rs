@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 use xfer_tests::programs::run_within;
+use xfer_tests::pty::OnPty;
 use xfer_tests::{PATIENCE, World, wait_until};
 
 use crate::{at, log_in, refused, user};
@@ -45,6 +46,39 @@ fn a_machine_that_logged_out_is_not_known_any_more() {
     assert!(line.contains("no terminal to ask for the password on"), "{line}");
     let line = log_out().refused(1);
     assert!(line.contains("has no key for"), "{line}");
+}
+
+#[test]
+fn logging_out_under_a_mount_is_asked_first_and_loses_nothing() {
+    let world = World::new(&["alice"]);
+    log_in(&world, "alice", "laptop");
+    let (target, trust) = (at(&world, "alice"), ["--fingerprint", &world.server.fingerprint]);
+    let log_out = [&["logout", &target][..], &trust].concat();
+    // A mount by the password goes on.
+    let mount = world.mount("alice");
+    world.xfer(&log_out).succeeded();
+    mount.shell("echo one > one");
+    mount.unmount();
+    log_in(&world, "alice", "laptop");
+    let mut mount = world.mounting("alice").by_key().start();
+    mount.shell("echo two > two");
+    let place = mount.root().display().to_string();
+    let said = format!("{target} is mounted by this key at {place}; to log out ends that");
+    let line = world.xfer(&log_out).refused(2);
+    assert!(line.contains(&said) && line.ends_with("or give --yes"), "{line}");
+    let mut asked = OnPty::start(&world.xfer_command(&log_out));
+    asked.says("Log out? [y/N]");
+    asked.types("n\r");
+    assert_eq!(asked.ended(), Some(1), "{}", asked.said());
+    assert!(asked.said().contains(&said) && asked.said().contains("still logged in"));
+    mount.shell("seq 10000 > three");
+    world.xfer(&[&log_out[..], &["--yes"]].concat()).succeeded();
+    mount.says("ended by the server's administrator");
+    mount.unmounted_by_force();
+    assert_eq!(world.rescue(&["list"]).succeeded().stdout, "nothing was rescued\n");
+    let mount = world.mount("alice");
+    assert_eq!(mount.shell("cat one two && wc -l < three"), "one\ntwo\n10000");
+    mount.unmount();
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod fstab;
 mod at_login;
 mod checks;
 mod sshfs;
+mod settings;
 
 use xfer_tests::World;
 

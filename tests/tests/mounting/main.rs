@@ -7,4 +7,6 @@ mod messages;
 mod refusals;
 mod waits;
 mod stale;
+mod status;
+mod stats;
 mod upgrades;

@@ -111,3 +111,23 @@ fn an_order_that_can_not_be_carried_out_says_why_and_changes_nothing() {
     bob.unmount();
     alice.unmount();
 }
+
+#[test]
+fn the_table_of_all_mounts_names_what_is_not_sent_and_says_to_whom() {
+    let world = World::new(&["alice", "bob"]);
+    let alice = world.mount("alice");
+    let table = || world.xfer(&["status"]).succeeded().stdout;
+    let place = alice.root().display().to_string();
+    assert!(!table().contains(&format!("{place}: not sent")), "{}", table());
+    for index in 0..7 {
+        let name = format!("f{index}.part");
+        alice.shell(&format!("echo x > outbox/bob/{name}"));
+        assert_eq!(order(&alice.path(&format!("outbox/bob/{name}")), "cancel"), 0);
+    }
+    let shown = table();
+    assert!(shown.contains(&format!("{place}: not sent: 7 held\n")), "{shown}");
+    assert!(shown.contains("\n  f4.part to bob: held: cancelled\n"), "{shown}");
+    let more = format!("\n  and 2 more: xfer outbox alice@{}\n", world.server.address);
+    assert!(shown.contains(&more) && !shown.contains("f5.part"), "{shown}");
+    alice.unmount();
+}

@@ -3,10 +3,14 @@
 
 use xfer_tests::{Relay, World};
 
-use crate::{at, bytes, json, log_in_at, world, write, xfer};
+use crate::{at, bytes, json, log_in, log_in_at, world, write, xfer};
 
 fn tree(world: &World, place: &str) -> String {
     xfer(world, &["find", place]).succeeded().stdout.replace('\n', " ")
+}
+
+fn outside(world: &World, name: &str) -> String {
+    world.outside().join(name).display().to_string()
 }
 
 fn with_directory() -> World {
@@ -86,8 +90,52 @@ fn directories_are_removed_only_if_the_user_says_so() {
     assert_eq!(tree(&world, "{}:"), "/ /inbox /outbox /outbox/bob ");
     let line = xfer(&world, &["rm", "-rf", "{}:"]).refused(1);
     assert!(line.contains("it is the root of the tree"), "{line}");
-    let done = xfer(&world, &["rm", "-r", "{}:inbox"]);
-    assert_eq!(done.code, Some(1), "{done}");
+}
+
+#[test]
+fn what_every_tree_has_is_neither_removed_nor_moved_nor_emptied() {
+    let world = with_directory();
+    log_in(&world, "bob");
+    let to_bob = ["send", "d/g", "{}", "--to", "bob"];
+    xfer(&world, &to_bob).succeeded();
+    world.xfer(&["send", &outside(&world, "d/g"), &at(&world, "bob"), "--to", "alice"]).succeeded();
+    let before = "/ /d /d/g /d/sub /d/sub/f /inbox /inbox/bob /inbox/bob/g /outbox /outbox/bob \
+                  /outbox/bob/g ";
+    assert_eq!(tree(&world, "{}:"), before);
+    for (path, why) in [
+        ("inbox", "every tree has it; give what is in it: inbox/*"),
+        ("outbox", "every tree has it; give what is in it: outbox/*/*"),
+        ("outbox/bob", "it is the mailbox of bob; give what is in it: outbox/bob/*"),
+        ("", "it is the root of the tree"),
+    ] {
+        let place = format!("{{}}:{path}");
+        let line = xfer(&world, &["rm", "-r", &place]).refused(1);
+        assert_eq!(line, format!("xfer: cannot remove \"/{path}\": {why}"));
+        let line = xfer(&world, &["mv", &place, ":elsewhere"]).refused(1);
+        assert_eq!(line, format!("xfer: cannot move \"/{path}\": {why}"));
+    }
+    assert_eq!(tree(&world, "{}:"), before);
+    xfer(&world, &["rm", "-r", "{}:outbox/*/*", ":inbox/*"]).succeeded();
+    assert_eq!(tree(&world, "{}:"), "/ /d /d/g /d/sub /d/sub/f /inbox /outbox /outbox/bob ");
+}
+
+#[test]
+fn a_copy_from_or_to_this_machine_is_refused_with_the_command_for_it() {
+    let world = with_directory();
+    for (command, arguments, named) in [
+        ("cp", ["d/g", "{}:x"], "xfer cp copies within one tree; xfer put stores files"),
+        ("cp", ["{}:d/g", "here"], "xfer cp copies within one tree; xfer get fetches files"),
+        ("mv", ["d/g", "{}:x"], "xfer mv moves within one tree; xfer put stores files"),
+        ("mv", ["{}:d/g", "."], "xfer mv moves within one tree; xfer get fetches files"),
+        ("cp", ["{}:d/g", "{}"], "are two accounts; one command works on one; a port is followed"),
+        ("cp", ["{}:d/g", "alice@host"], "has no path; write alice@host: for the root"),
+        ("cp", ["d/g", "here"], "d/g is not in a tree; write USER@HOST"),
+    ] {
+        let line = xfer(&world, &[command, arguments[0], arguments[1]]).refused(2);
+        assert!(line.contains(named), "{line}");
+    }
+    // A colon alone is the same tree.
+    xfer(&world, &["cp", "{}:d/g", ":here"]).succeeded();
 }
 
 #[test]

@@ -224,4 +224,10 @@ fn what_can_t_be_read_is_said_in_a_line_and_the_others_are_printed() {
     assert!(line.ends_with("a path can't have \"..\" in it"), "{line}");
     let line = xfer(&world, &["ls", "tree"]).refused(2);
     assert!(line.contains("write USER@HOST[:PORT]:PATH"), "{line}");
+    // A port without a colon after it: the server is looked for at the usual one.
+    for path in ["33555", "33555/x"] {
+        let line = world.xfer(&["ls", &format!("alice@127.9.9.9:{path}")]).refused(6);
+        let hint = " (a port is followed by a colon: alice@127.9.9.9:33555:)";
+        assert_eq!(line.ends_with(hint), path == "33555", "{line}");
+    }
 }

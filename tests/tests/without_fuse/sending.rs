@@ -1,7 +1,7 @@
 //! Sending to other users: `send`, `inbox` and `outbox`.
 #![allow(clippy::unwrap_used)]
 
-use xfer_tests::{PATIENCE, World, wait_until};
+use xfer_tests::{PATIENCE, World, run_within, wait_until};
 
 use crate::{at, bytes, json, world, write, xfer};
 
@@ -117,6 +117,11 @@ fn what_can_t_be_sent_is_said_and_nothing_of_it_is_left() {
     assert_eq!(xfer(&world, &["ls", "-a", "{}:"]).succeeded().stdout, "big\ninbox\noutbox\n");
     let line = xfer(&world, &["send", "big", "{}", "--to", "Bob"]).refused(2);
     assert!(line.contains("can't be a user name"), "{line}");
+    let line = xfer(&world, &["send", "big", "{}", "--to", "bob", "--to", "alice"]).refused(2);
+    assert!(line.ends_with("--to alice: that is the account that sends; name others"), "{line}");
+    xfer(&world, &["mkdir", "{}:d"]).succeeded();
+    let line = refused(&["cp", "{}:big", ":outbox/alice/big"]);
+    assert!(line.ends_with("there is no other user alice to send to"), "{line}");
 }
 
 #[test]
@@ -162,9 +167,26 @@ fn orders_for_what_is_in_the_outbox_are_obeyed_with_a_mount_and_without() {
     assert!(refused.contains("the inbox is full; it is sent when there is room"), "{refused}");
     world.server.command(&["user", "quota", "bob", "--inbox", "1MiB"]).succeeded();
     xfer(&world, &["outbox", "retry", &account]).succeeded();
+    // By a path in the mount, relative or absolute.
+    let mount = world.mount("alice");
+    mount.shell("echo one > outbox/bob/1:a.part; echo two > 'outbox/bob/[b].part'");
+    let by_path = |order: &str, path: &str| {
+        let mut command = world.xfer_command(&["outbox", order, path]);
+        run_within(command.current_dir(mount.path("outbox/bob")), PATIENCE)
+    };
+    let absolute = mount.path("outbox/bob/[b].part");
+    by_path("cancel", "1:a.part").succeeded();
+    by_path("cancel", absolute.to_str().unwrap()).succeeded();
+    assert_eq!((state("1:a.part"), state("[b].part")), ("held".to_owned(), "held".to_owned()));
+    by_path("cancel", "nothing").refused(1);
+    by_path("send", "./1:a.part").succeeded();
+    mount.unmount();
+    let elsewhere = xfer(&world, &["outbox", "send", "mine"]).refused(2);
+    assert!(elsewhere.contains("mine is not in a tree; write USER@HOST"), "{elsewhere}");
     let elsewhere = xfer(&world, &["outbox", "send", "{}:inbox"]).refused(1);
     assert!(elsewhere.contains("it is not in the outbox"), "{elsewhere}");
     let arrived: Vec<String> = inbox(&world, "bob").into_iter().map(|(_, path)| path).collect();
-    let expected = ["large", "one.part", "two.part"].map(|name| format!("/inbox/alice/{name}"));
+    let expected =
+        ["1:a.part", "large", "one.part", "two.part"].map(|name| format!("/inbox/alice/{name}"));
     assert_eq!(arrived, expected);
 }

@@ -97,6 +97,11 @@ impl Log {
         }
     }
 
+    /// How fast ops become durable, in bytes a second. `None` until it was measured.
+    pub(in crate::core) fn bytes_per_s(&self) -> Option<f64> {
+        self.rate.bytes_per_s()
+    }
+
     /// Whether an op with data may be appended now. The backlog is bounded in bytes, and by what
     /// the link has carried in about a second, so that a wait for one op is never long.
     pub(in crate::core) fn has_room(&self) -> bool {

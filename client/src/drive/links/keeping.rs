@@ -276,6 +276,7 @@ impl Client {
             (core.take_effects(), core.undecided())
         };
         *ticket = ticket.after(&grant);
+        self.traffic.note_reconnect();
         self.links.renew(&grant);
         self.is_up.send_replace(true);
         self.perform(effects);

@@ -34,6 +34,7 @@ pub(super) enum Served {
 impl Client {
     /// Serves a link in both directions until it is lost, or the session is over.
     pub(super) async fn serve_link(self: &Arc<Self>, reader: Reader, writer: Writer) -> Served {
+        let (reader, writer) = self.traffic.counted(reader, writer);
         tokio::select! {
             biased;
             () = self.wait_over() => Served::Over(None),

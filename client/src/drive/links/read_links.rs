@@ -12,6 +12,7 @@ use xfer_protocol::message::{Ask, Grant, ReadError, Silence};
 use xfer_protocol::{Errno, Seq};
 
 use super::read_link::{Answered, Late, ReadLink};
+use super::traffic::Traffic;
 use crate::connect::{Credentials, Dial, EndpointError};
 use crate::drive::tasks::Tasks;
 
@@ -26,6 +27,7 @@ pub(in crate::drive) struct ReadLinks {
     granted: Mutex<(Credentials, Silence)>,
     slots: [Slot; LINKS],
     next: AtomicUsize,
+    traffic: Arc<Traffic>,
     tasks: Tasks,
 }
 
@@ -45,10 +47,15 @@ impl Slot {
 }
 
 impl ReadLinks {
-    pub(in crate::drive) fn new(dial: Arc<dyn Dial>, grant: &Grant, runtime: Handle) -> ReadLinks {
+    pub(in crate::drive) fn new(
+        dial: Arc<dyn Dial>,
+        grant: &Grant,
+        traffic: Arc<Traffic>,
+        runtime: Handle,
+    ) -> ReadLinks {
         let (slots, next) = (Default::default(), AtomicUsize::new(0));
         let (granted, tasks) = (Mutex::new(granted(grant)), Tasks::new(runtime));
-        ReadLinks { dial, granted, slots, next, tasks }
+        ReadLinks { dial, granted, traffic, slots, next, tasks }
     }
 
     /// Opens a link before it is needed, so that the first question does not wait for it.
@@ -127,6 +134,7 @@ impl ReadLinks {
         }
         let (credentials, silence) = self.granted.lock().clone();
         let (reader, writer) = self.dial.read_link(credentials).await?;
+        let (reader, writer) = self.traffic.counted(reader, writer);
         let link = ReadLink::serve(reader, writer, silence, &self.tasks);
         *slot.link.lock() = Some(link.clone());
         Ok(link)

@@ -21,6 +21,7 @@ use super::super::report::words;
 use super::super::show::{Listed, Output};
 use super::super::transfer::{Storing, Transfer, scan};
 use super::super::tree::Changes;
+use super::super::within::as_places;
 use super::{attribute, for_each_below, row, target};
 use crate::command::file_lines::{AccessLine, OrderCommand, OrderLine, OutboxLine, SendLine};
 use crate::process::exit::Failure;
@@ -49,6 +50,10 @@ pub(in crate::files) fn send(line: SendLine) -> Result<(), Failure> {
     }
     if line.note.as_ref().is_some_and(|note| !is_note(note.as_bytes())) {
         let line = format!("--note: a note is text, of {NOTE_BYTES_MAX} bytes at most");
+        return Err(Failure::usage(line));
+    }
+    if line.to.contains(&account.user) {
+        let line = format!("--to {}: that is the account that sends; name others", account.user);
         return Err(Failure::usage(line));
     }
     let opened = Opened::open(&account, line.access)?;
@@ -167,7 +172,7 @@ pub(in crate::files) fn outbox(line: OutboxLine) -> Result<(), Failure> {
 }
 
 fn order(line: OrderLine, order: Order) -> Result<(), Failure> {
-    let (places, opened) = Opened::of(&line.places, line.access)?;
+    let (places, opened) = Opened::of(&as_places(&line.places), line.access)?;
     let verb = match order {
         Order::Send => "send",
         Order::Cancel => "hold",

@@ -1,0 +1,69 @@
+//! `xfer logout`: this machine gives its key for an account up.
+//!
+//! The server ends a mount whose key it forgets. So if one runs here, its user is asked, and its changes are
+//! made durable first.
+
+use xfer_client::connect::Identity;
+use xfer_protocol::shown::Shown;
+
+use super::{Reached, device_keys, target};
+use crate::command::cli::PasswordLine;
+use crate::command::xfer_line::LogoutLine;
+use crate::command::{identity, terminal};
+use crate::control::{self, Status};
+use crate::process::exit::{Exit, Failure};
+
+/// Gives this machine's key up, on the server and here.
+pub(super) fn run(line: LogoutLine) -> Result<(), Failure> {
+    let target = target(&line.target)?;
+    let (keys, label) = (device_keys()?, target.to_string());
+    let no_key = || Failure::new(Exit::Other, format!("this machine has no key for {target}"));
+    if line.local {
+        // One that is damaged or that others can read is forgotten all the same.
+        keys.path(&label).symlink_metadata().map_err(|_| no_key())?;
+    } else {
+        let Some(Identity::Device(key)) = identity::device(&label)? else { return Err(no_key()) };
+        let reached = Reached::server(&target, line.server, &mut PasswordLine::default())?;
+        settle_mounts(&label, line.yes)?;
+        let own = Identity::Device(key.clone());
+        match reached.runtime.block_on(reached.peer.revoke(&own, key.public())) {
+            Ok(_) => {}
+            // It was revoked there, or has expired.
+            Err(error) if error.is_unknown_key() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    keys.forget(&label).map_err(|error| {
+        let line = format!("{}: {error}; remove it", keys.path(&label).display());
+        Failure::new(Exit::Other, line)
+    })?;
+    Ok(())
+}
+
+/// Asks whether the mounts that the key has begun may end, and makes their changes durable.
+fn settle_mounts(label: &str, is_agreed: bool) -> Result<(), Failure> {
+    let is_meant = |status: &Status| status.by_key && !status.is_lost();
+    let mounts: Vec<Status> = control::of_account(label).filter(is_meant).collect();
+    let Some(first) = mounts.first() else { return Ok(()) };
+    let places: Vec<&str> = mounts.iter().map(|mount| mount.mountpoint.as_str()).collect();
+    let (places, first) = (places.join(" and "), &first.mountpoint);
+    if !is_agreed {
+        let what = format!(
+            "{label} is mounted by this key at {places}; to log out ends that: programs there get \
+             errors until it is unmounted"
+        );
+        if terminal::terminal().is_none() {
+            let line = format!("{what}. Unmount first with: xfer unmount {first}; or give --yes");
+            return Err(Failure::usage(line));
+        }
+        if !terminal::agrees(&format!("{}. Log out? [y/N] ", Shown(&what))) {
+            return Err(Failure::new(Exit::Other, "still logged in"));
+        }
+    }
+    mounts.iter().try_for_each(|mount| {
+        control::sync(mount.mountpoint.as_ref()).map_err(|Failure { exit, line }| Failure {
+            exit,
+            line: format!("{line}; still logged in, since that would be lost"),
+        })
+    })
+}

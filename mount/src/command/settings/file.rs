@@ -1,0 +1,137 @@
+//! A file of settings: TOML, with settings for all accounts, and sections for some.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+use xfer_client::connect::Target;
+
+use super::Layer;
+use super::known::{EXCLUSIVE, KNOWN, Setting};
+use crate::process::exit::Failure;
+
+/// The key of the table whose keys are accounts.
+const ACCOUNTS: &str = "account";
+
+/// What it means if there is no file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    IsFine,
+    IsWrong,
+}
+
+/// Settings by their names.
+type Section = BTreeMap<&'static str, Setting>;
+
+/// What a file says; nothing if there is none.
+#[derive(Default)]
+pub(super) struct SettingsFile {
+    path: PathBuf,
+    general: Section,
+    accounts: Vec<(Target, Section)>,
+}
+
+impl SettingsFile {
+    /// Reads a file, and checks all that it says, also for other accounts.
+    ///
+    /// # Errors
+    /// If it is wrong, can't be read, or others may write it.
+    pub(super) fn read(path: &Path, missing: Missing) -> Result<SettingsFile, Failure> {
+        let wrong = |what: String| Failure::usage(format!("{}: {what}", path.display()));
+        let text = match text(path).map_err(wrong)? {
+            Some(text) => text,
+            None if missing == Missing::IsFine => return Ok(SettingsFile::default()),
+            None => return Err(wrong("there is no such file of settings".to_owned())),
+        };
+        let table: Table = text.parse().map_err(|error: toml::de::Error| {
+            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+            let line = line.map(|line| format!(" in line {line}")).unwrap_or_default();
+            wrong(format!("it is not TOML{line}: {}", error.message()))
+        })?;
+        let accounts = match table.get(ACCOUNTS) {
+            Some(Value::Table(accounts)) => sections(accounts).map_err(wrong)?,
+            Some(_) => return Err(wrong(format!("{ACCOUNTS}: write [{ACCOUNTS}.\"USER@HOST\"]"))),
+            None => Vec::new(),
+        };
+        let general = table.iter().filter(|(key, _)| *key != ACCOUNTS);
+        let general = section(general).map_err(wrong)?;
+        Ok(SettingsFile { path: path.to_owned(), general, accounts })
+    }
+
+    /// Its settings for an account, the lower rank first.
+    pub(super) fn layers_of(self, target: &Target) -> Vec<Layer> {
+        let path = self.path.display().to_string();
+        let section = |(account, values)| {
+            let origin = format!("{path}, [{ACCOUNTS}.\"{account}\"]");
+            Layer { origin, values }
+        };
+        let of_account = self.accounts.into_iter().filter(|(account, _)| account == target);
+        let of_account = of_account.map(section);
+        let general = Layer { origin: path.clone(), values: self.general };
+        std::iter::once(general).chain(of_account).collect()
+    }
+}
+
+/// The settings of accounts.
+fn sections(accounts: &Table) -> Result<Vec<(Target, Section)>, String> {
+    let of_account = |(account, settings): (&String, &Value)| {
+        let place = format!("[{ACCOUNTS}.{account:?}]");
+        let target = account.parse().map_err(|error| format!("{place}: {error}"))?;
+        let settings = settings.as_table().ok_or_else(|| format!("{place}: give settings"))?;
+        Ok((target, section(settings.iter()).map_err(|why| format!("{place}: {why}"))?))
+    };
+    accounts.iter().map(of_account).collect()
+}
+
+/// Settings for the same accounts.
+fn section<'a>(table: impl Iterator<Item = (&'a String, &'a Value)>) -> Result<Section, String> {
+    let section = table.map(|(key, value)| setting(key, value)).collect::<Result<Section, _>>()?;
+    let is_on = |name: &&&str| section.get(**name).is_some_and(|setting| *setting != Setting::Off);
+    let exclusive: Vec<_> = EXCLUSIVE.iter().filter(is_on).copied().collect();
+    match exclusive.len() {
+        0 | 1 => Ok(section),
+        _ => Err(format!("use only one of {}", exclusive.join(" and "))),
+    }
+}
+
+/// A setting, by its key, in which dashes may stand for `_`.
+fn setting(key: &str, value: &Value) -> Result<(&'static str, Setting), String> {
+    let plain = key.replace('-', "_");
+    let Some((name, takes)) = KNOWN.iter().find(|(name, _)| *name == plain) else {
+        let known: Vec<_> = KNOWN.iter().map(|(name, _)| *name).collect();
+        return Err(format!("there is no setting {key:?}; there are: {}", known.join(", ")));
+    };
+    let setting = Setting::parse(name, *takes, value).map_err(|why| format!("{key}: {why}"))?;
+    Ok((name, setting))
+}
+
+/// The text of a file that no other user may write; `None` if there is none.
+fn text(path: &Path) -> Result<Option<String>, String> {
+    let failed = |error: io::Error| format!("the settings can't be read: {error}");
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(failed)?,
+    };
+    must_be_own(&file.metadata().map_err(failed)?, path)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(failed)?;
+    Ok(Some(text))
+}
+
+/// Refuses a file that another user than this one and root could have written. What is no plain file, like
+/// `/dev/null`, says nothing of that.
+fn must_be_own(file: &Metadata, path: &Path) -> Result<(), String> {
+    const WRITABLE_BY_OTHERS: u32 = 0o022;
+    let (own, path) = (rustix::process::geteuid().as_raw(), path.display());
+    match file.uid() == own || file.uid() == 0 {
+        _ if !file.is_file() => Ok(()),
+        false => Err(format!("it belongs to another user; set it right with: chown {own} {path}")),
+        true if file.mode() & WRITABLE_BY_OTHERS != 0 => {
+            Err(format!("others may write to it; set it right with: chmod go-w {path}"))
+        }
+        true => Ok(()),
+    }
+}
