@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{Shape, accounts, table};
+use super::output::{self, Shape};
+use super::table;
+use super::user::no_user;
 use crate::moment;
 use crate::program::control::{self, Answer, AskError, Command, Session};
 use crate::program::exit::{Exit, Failure};
@@ -10,7 +12,7 @@ use crate::program::exit::{Exit, Failure};
 /// Prints the sessions, also those whose clients are away.
 pub fn list(store: &Path, shape: Shape) -> Result<(), Failure> {
     match (ask(store, &Command::List)?, shape) {
-        (Answer::Sessions { sessions }, Shape::Json) => super::print_json(&sessions),
+        (Answer::Sessions { sessions }, Shape::Json) => output::print_json(&sessions),
         (Answer::Sessions { sessions }, Shape::Table) => {
             let heading =
                 ["USER", "HOST", "ADDRESS", "SINCE", "AWAY", "EPOCH", "APPLIED", "DURABLE"];
@@ -28,7 +30,7 @@ pub fn end(store: &Path, user: &str) -> Result<(), Failure> {
             let line = format!("{user} has no session; see xfer-server session list");
             Err(Failure::new(Exit::NoUser, line))
         }
-        Answer::Invalid => Err(accounts::no_user(user)),
+        Answer::Invalid => Err(no_user(user)),
         _ => Err(nonsense()),
     }
 }

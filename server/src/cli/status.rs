@@ -37,7 +37,7 @@ pub fn show(store: &Path, shape: Shape) -> Result<(), Failure> {
     match shape {
         Shape { json: true, watch: false } => {
             let text = serde_json::to_string_pretty(&fetch(store)?).map_err(unwritable)?;
-            super::print_line(&shown_json(&text))
+            super::output::print_line(&shown_json(&text))
         }
         Shape { json: true, watch: true } => each_second(store, |_, status| {
             Ok(shown_json(&serde_json::to_string(status).map_err(unwritable)?))
@@ -45,7 +45,7 @@ pub fn show(store: &Path, shape: Shape) -> Result<(), Failure> {
         Shape { json: false, watch: false } => {
             let before = fetch(store)?;
             std::thread::sleep(EVERY);
-            super::print_line(page(store, &before, &fetch(store)?).trim_end())
+            super::output::print_line(page(store, &before, &fetch(store)?).trim_end())
         }
         Shape { json: false, watch: true } if io::stdout().is_terminal() => screen::watch(store),
         Shape { json: false, watch: true } => {

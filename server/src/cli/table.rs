@@ -7,7 +7,7 @@ use crate::program::exit::Failure;
 /// Prints a heading and its rows.
 pub fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result<(), Failure> {
     for line in lines(heading, rows) {
-        super::print_line(&line)?;
+        super::output::print_line(&line)?;
     }
     Ok(())
 }

@@ -9,8 +9,9 @@ use xfer_protocol::Name;
 use xfer_store::embedded::Beside;
 use xfer_store::{Account, Claim, Purpose, Store, Use};
 
-use super::accounts::Ledger;
-use super::{accounts, print_line, sessions};
+use super::output::print_line;
+use super::sessions;
+use super::user::{Ledger, find, no_user};
 use crate::moment;
 use crate::program::control::{Answer, Command, Session};
 use crate::program::exit::{Exit, Failure};
@@ -46,12 +47,12 @@ struct Opened {
 }
 
 fn open(place: &StoreLocation, name: &str, purpose: Purpose) -> Result<Opened, Failure> {
-    let (ledger, account) = accounts::find(place, name)?;
+    let (ledger, account) = find(place, name)?;
     let claim = ledger.claim(&account, purpose)?;
     // From now on new sessions are refused; an earlier one is found here.
     must_not_be_mounted(&place.dir, name)?;
     // Read it again: a session may have changed it just before it ended.
-    let account = ledger.find(&account.name)?.ok_or_else(|| accounts::no_user(name))?;
+    let account = ledger.find(&account.name)?.ok_or_else(|| no_user(name))?;
     let beside = match purpose {
         Purpose::Change => Beside::Making,
         Purpose::Read => Beside::Keeping,

@@ -13,6 +13,7 @@ use xfer_protocol::{Name, Timestamp};
 use xfer_store::embedded::StoreLock;
 use xfer_store::{Account, CodeHash};
 
+use super::super::{output, sessions};
 use super::accounts::{self, Ledger};
 use crate::listener::identity::{Fingerprint, Identity};
 use crate::moment;
@@ -87,19 +88,19 @@ pub fn invite(
         None => (machine_name(), None),
     };
     let port = given.or(port).unwrap_or_else(|| {
-        super::note(&format!(
+        output::note(&format!(
             "no server runs on this store, so the line names port {PORT_DEFAULT}; to name another: \
              --host {host}:PORT"
         ));
         PORT_DEFAULT
     });
     let invitation = Invitation { code, fingerprint: fingerprint.0 };
-    super::note(&format!(
+    output::note(&format!(
         "good once, until {}; give it to {} in confidence:",
         moment::display(expires.secs()),
         account.name
     ));
-    super::print_line(&line(&account.name, &with_port(&host, port), &invitation))
+    output::print_line(&line(&account.name, &with_port(&host, port), &invitation))
 }
 
 fn line(user: &Name, host: &str, invitation: &Invitation) -> String {
@@ -119,7 +120,7 @@ fn machine_name() -> String {
 fn whereabouts(store: &Path) -> Result<(Option<u16>, Fingerprint), Failure> {
     match control::ask(store, &Command::Address) {
         Ok(Answer::Address { port, fingerprint }) => Ok((Some(port), fingerprint)),
-        Ok(_) => Err(super::sessions::nonsense()),
+        Ok(_) => Err(sessions::nonsense()),
         Err(AskError::NotRunning) => {
             // The certificate may have to be made, which a server that starts does too.
             let _lock = StoreLock::take(store)?;

@@ -8,8 +8,8 @@ use xfer_protocol::Timestamp;
 use xfer_protocol::message::DeviceKey;
 use xfer_store::{Account, Revoked};
 
+use super::super::{output, table};
 use super::accounts::{self, Ledger};
-use super::table;
 use crate::moment;
 use crate::program::control::Command;
 use crate::program::exit::{Exit, Failure};
@@ -102,7 +102,7 @@ fn list(store: &StoreLocation, name: &str, json: bool) -> Result<(), Failure> {
     let keys = all(&ledger, &account)?;
     if json {
         let listed: Vec<_> = keys.iter().map(listed).collect();
-        return super::print_json(&listed);
+        return output::print_json(&listed);
     }
     let rows: Vec<_> = keys.iter().map(row).collect();
     table::print(["KEY", "LABEL", "ENROLLED", "LAST USED", "EXPIRES"], &rows)

@@ -8,8 +8,9 @@ use serde::Serialize;
 use xfer_protocol::{Name, size};
 use xfer_store::{Account, Purpose, Removed, StoreError};
 
+use super::super::output::{self, Shape};
+use super::super::table;
 use super::accounts::{self, Ledger};
-use super::{Shape, table};
 use crate::moment;
 use crate::program::control::{self, Command};
 use crate::program::exit::{Exit, Failure};
@@ -77,7 +78,7 @@ fn keep(store: &StoreLocation, ledger: &Ledger, account: &Account) -> Result<(),
     ledger.remove(account.id)?;
     let told = tell(store, name);
     if let Some(kept) = ledger.removed()?.into_iter().find(|kept| kept.account.id == account.id) {
-        super::note(&format!(
+        output::note(&format!(
             "{name} is removed, and kept until {}; to bring it back: xfer-server user restore {name}",
             moment::display(kept.until.secs())
         ));
@@ -125,23 +126,23 @@ pub fn restore(
         other => other.into(),
     })?;
     tell(store, &new_name)?;
-    super::note(&format!(
+    output::note(&format!(
         "{new_name} is back as it was when it was removed, at {}; its machines have to log in again, \
          since their keys are revoked",
         moment::display(at.secs())
     ));
     if account.password.is_none() || !account.takes_passwords {
-        super::note(&format!(
+        output::note(&format!(
             "{new_name} can't log in by a password; run: xfer-server user invite {new_name}"
         ));
     }
     if account.is_disabled(SystemTime::now().into()) {
-        super::note(&format!(
+        output::note(&format!(
             "{new_name} is disabled; to undo that: xfer-server user enable {new_name}"
         ));
     }
     for other in others {
-        super::note(&format!(
+        output::note(&format!(
             "another {name} is kept: number {}, removed at {}",
             other.account.id.0,
             moment::display(other.at.secs())
@@ -256,7 +257,7 @@ pub fn list(store: &StoreLocation, shape: Shape) -> Result<(), Failure> {
     let ledger = Ledger::existing(store)?;
     let removed: Vec<_> = ledger.removed()?.into_iter().map(Kept::of).collect();
     match shape {
-        Shape::Json => super::print_json(&Listing { keep_days: ledger.days_kept()?, removed }),
+        Shape::Json => output::print_json(&Listing { keep_days: ledger.days_kept()?, removed }),
         Shape::Table => {
             let heading = ["USER", "NUMBER", "REMOVED", "GONE", "USED", "NODES", "INBOX", "ITEMS"];
             table::print(heading, &removed.iter().map(Kept::row).collect::<Vec<_>>())

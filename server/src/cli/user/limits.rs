@@ -7,7 +7,9 @@ use xfer_protocol::size;
 use xfer_protocol::tree::Quota;
 use xfer_store::{Account, Change};
 
-use super::{Shape, accounts, table};
+use super::super::output::{self, Shape};
+use super::super::table;
+use super::accounts;
 use crate::program::control::Command;
 use crate::program::exit::Failure;
 use crate::program::store_location::StoreLocation;
@@ -163,7 +165,7 @@ pub fn quota(
     let account = ledger.find(&account.name)?.ok_or_else(|| accounts::no_user(name))?;
     let limits = Limits::of(&account);
     match shape {
-        Shape::Json => super::print_json(&Named { name: account.name.to_string(), limits }),
+        Shape::Json => output::print_json(&Named { name: account.name.to_string(), limits }),
         Shape::Table if are_set => Ok(()),
         Shape::Table => table::print(["", "USED", "MAX"], &limits.rows()),
     }

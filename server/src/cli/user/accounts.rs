@@ -13,6 +13,7 @@ use xfer_store::{
 };
 use xfer_terminal::{Terminal, Unanswered};
 
+use super::super::output;
 use super::limits::{INBOX, Limit};
 use super::{invite, secret};
 use crate::login::password;
@@ -68,7 +69,7 @@ pub fn add(
     })?;
     tell(store, Command::AccountChanged { user: name.to_string() })?;
     if let Some(removed) = ledger.removed_of(&name)? {
-        super::note(&format!(
+        output::note(&format!(
             "a removed {name} is kept until {}; to have that one back too: xfer-server user restore \
              {name} --as NAME",
             moment::display(removed.until.secs())
@@ -128,7 +129,7 @@ fn are_revoked(account: &Account, keys: KeysThen, count: usize) -> Result<bool, 
             Ok(matches!(answer?.trim(), "y" | "Y" | "yes"))
         }
         KeysThen::Ask if count > 0 => {
-            super::note(&format!(
+            output::note(&format!(
                 "{keep}; to revoke them: xfer-server user keys revoke {name} --all"
             ));
             Ok(false)
@@ -152,7 +153,7 @@ pub fn take_passwords(store: &StoreLocation, name: &str, on: Switch) -> Result<(
     ledger.change(&account, Change::TakesPasswords(on == Switch::On))?;
     let keys = ledger.waiter.wait(ledger.register.keys.of(account.id))?;
     if on == Switch::Off && keys.is_empty() {
-        super::note(&format!(
+        output::note(&format!(
             "no machine of {name} has a key, so {name} can't log in now; run: xfer-server user \
              invite {name}"
         ));
@@ -212,7 +213,7 @@ impl Ledger {
     /// Makes a store, and says so, since its directory may have been mistyped.
     fn make(store: &StoreLocation) -> Result<Ledger, Failure> {
         let ledger = Ledger::open(store, IfMissing::Make)?;
-        super::note(&format!("made a new store in {}", store.location));
+        output::note(&format!("made a new store in {}", store.location));
         Ok(ledger)
     }
 

@@ -7,9 +7,10 @@ use serde::Serialize;
 use xfer_protocol::{Timestamp, size};
 use xfer_store::{Account, WrongPasswords};
 
+use super::super::output::{self, Shape};
+use super::super::{sessions, table};
 use super::accounts::Ledger;
 use super::limits::{self, Limits};
-use super::{Shape, sessions, table};
 use crate::moment;
 use crate::program::control::{Answer, Command, Session};
 use crate::program::exit::{Exit, Failure};
@@ -68,11 +69,11 @@ struct Wrong {
 pub fn list(store: &StoreLocation, shape: Shape) -> Result<(), Failure> {
     let listing = gather(store)?;
     match shape {
-        Shape::Json => super::print_json(&listing),
+        Shape::Json => output::print_json(&listing),
         Shape::Table => {
             print(&listing)?;
             if listing.removed_users > 0 {
-                super::note(&format!(
+                output::note(&format!(
                     "removed users that are kept: {}, with {}; see xfer-server user list --removed",
                     listing.removed_users,
                     size::display(listing.removed_bytes)
@@ -176,7 +177,7 @@ fn print(Listing { users, wrong_passwords, .. }: &Listing) -> Result<(), Failure
     if wrong_passwords.is_empty() {
         return Ok(());
     }
-    super::print_line("")?;
+    output::print_line("")?;
     let rows: Vec<_> = wrong_passwords.iter().map(wrong_row).collect();
     table::print(["WRONG PASSWORDS FOR", "FROM", "COUNT", "LAST", "BLOCKED UNTIL"], &rows)
 }
