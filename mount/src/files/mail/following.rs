@@ -29,6 +29,9 @@ use crate::process::exit::{Exit, Failure};
 /// The pause after a look that failed.
 const RETRY: Duration = Duration::from_secs(10);
 
+/// The pause after a mount that does not tell of news any more.
+const AFTER_A_MOUNT: Duration = Duration::from_secs(1);
+
 /// The longest wait for a change of the table of mounts.
 const MOUNTS_MAX: Duration = Duration::from_secs(60);
 
@@ -43,6 +46,8 @@ pub(super) struct Follower {
     /// Whether no session is begun.
     only_mounted: bool,
     prints_json: bool,
+    /// Whether signals are caught while there is no session, too.
+    catches_signals: bool,
     tasks: Vec<Task>,
     output: Output,
     /// What could not be done.
@@ -83,6 +88,7 @@ impl Follower {
             goes_on: line.follow,
             only_mounted: line.mounted,
             prints_json: line.json,
+            catches_signals: false,
             tasks,
             output: Output::new(),
             report: Report::new(),
@@ -123,7 +129,11 @@ impl Follower {
                     Err(failure) => return opened.close(Changes::None).and(Err(failure)),
                 },
                 // If the mount has ended, the next one is waited for.
-                Ear::Mount(mountpoint) => drop(mount_news(&mountpoint, Some(news))),
+                Ear::Mount(mountpoint) => {
+                    if mount_news(&mountpoint, Some(news)).is_err() {
+                        sleep(AFTER_A_MOUNT);
+                    }
+                }
             }
         }
     }
@@ -135,8 +145,10 @@ impl Follower {
             // A mount that is followed is one that the user has made. Its end does not mean that this
             // command is to take the tree.
             self.only_mounted = opened.mountpoint().is_some();
-            if !self.only_mounted && self.tasks.iter().any(Task::runs_commands) {
+            let runs_commands = self.tasks.iter().any(Task::runs_commands);
+            if !self.only_mounted && runs_commands && !self.catches_signals {
                 end_on_signals()?;
+                self.catches_signals = true;
             }
             return Ok(Some(opened));
         }
