@@ -66,7 +66,7 @@ const STATE: (&str, &str) = (
 );
 
 const CONFIG: (&str, &str) = (
-    "`XFER_CONFIG`, `XDG_CONFIG_HOME`",
+    "`XFER_CLIENT_CONFIG`, `XDG_CONFIG_HOME`",
     "The file of settings, and what stands for ~/.config in its path.",
 );
 

@@ -111,7 +111,7 @@ fn another_file_can_be_named_and_one_without_a_home_is_not_missed() {
     assert_eq!(
         wait(
             &|command| {
-                command.env("XFER_CONFIG", &other);
+                command.env("XFER_CLIENT_CONFIG", &other);
             },
             &[]
         ),
@@ -120,7 +120,7 @@ fn another_file_can_be_named_and_one_without_a_home_is_not_missed() {
     assert_eq!(
         wait(
             &|command| {
-                command.env("XFER_CONFIG", "/none");
+                command.env("XFER_CLIENT_CONFIG", "/none");
             },
             &["--config", other_text]
         ),

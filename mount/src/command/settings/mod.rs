@@ -28,8 +28,8 @@ use known::{DEFAULTS, EXCLUSIVE, KNOWN, OPPOSITES, Setting};
 /// The file for all users of this machine.
 const MACHINE_FILE: &str = "/etc/xfer/client.toml";
 
-/// The variable that names a file in place of the user's own.
-const FILE_VARIABLE: &str = "XFER_CONFIG";
+/// The variable that names a file in place of the user's own. A server on this machine has another.
+const FILE_VARIABLE: &str = "XFER_CLIENT_CONFIG";
 
 /// What begins the names of variables that are settings.
 const VARIABLE_PREFIX: &str = "XFER_";
