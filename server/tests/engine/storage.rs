@@ -135,7 +135,7 @@ impl Files for Faulty {
         self.inner.remove(content)
     }
 
-    fn set_aside(&self, content: ContentId) -> Result<u64, StoreError> {
+    fn set_aside(&self, content: ContentId) -> Result<Option<u64>, StoreError> {
         self.inner.set_aside(content)
     }
 

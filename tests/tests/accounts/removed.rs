@@ -36,7 +36,7 @@ fn restart_keeping(world: &mut World, days: &str) {
     world.server = Server::start_with(&store, &address, &["--keep-removed", days]);
 }
 
-/// The bytes of the contents in a store.
+/// The bytes of the contents in a store, also of those that were set aside.
 fn stored(store: &Path) -> u64 {
     let mut waiting = vec![store.join("contents")];
     let mut bytes = 0;
@@ -111,7 +111,14 @@ fn what_waited_for_a_removed_account_arrives_once_it_is_restored_under_whatever_
     bob.shell("echo letter > outbox/alice/letter");
     wait_for_state(&bob.path("outbox/alice/letter"), "sent");
     remove(&world, "alice");
-    assert_eq!(removed(&world)[0]["inbox_used_items"], json!(1));
+    let kept = removed(&world)[0].clone();
+    assert_eq!(kept["inbox_used_items"], json!(1));
+    // What waits takes up space as what is stored does.
+    let list = user(&world, &["list", "--json"]).succeeded().stdout;
+    let list: Value = serde_json::from_str(&list).unwrap();
+    let takes = |field: &str| kept[field].as_u64().unwrap();
+    assert_eq!(list["removed_bytes"], json!(takes("used_bytes") + takes("inbox_used_bytes")));
+    assert!(takes("inbox_used_bytes") > 0);
     // The name belongs to another one now, who gets nothing of it.
     world.add_user("alice");
     let alice = world.mount("alice");
@@ -228,6 +235,24 @@ fn a_removed_account_takes_its_space_until_its_days_are_over_or_it_is_deleted_be
     world.add_user("dave");
     let done = user(&world, &["remove", "dave", "--yes"]).succeeded();
     assert_eq!((done.stderr.as_str(), removed(&world).len()), ("", 0));
+}
+
+#[test]
+fn what_a_deleted_account_had_is_not_set_aside_if_the_server_dies_while_it_is_deleted() {
+    let mut world = World::new(&["alice"]);
+    let files = world.outside().join("files");
+    fs::create_dir(&files).unwrap();
+    for file in 0..3000 {
+        fs::write(files.join(file.to_string()), "text").unwrap();
+    }
+    world.server.command(&["import", "alice", files.to_str().unwrap()]).succeeded();
+    let store = world.server.store().to_owned();
+    assert!(stored(&store) > 0);
+    user(&world, &["remove", "alice", "--now", "--yes"]).succeeded();
+    world.server.kill();
+    let address = world.server.address.to_string();
+    world.server = Server::start_with(&store, &address, &[]);
+    wait_until("all of it to be gone", PATIENCE, || stored(&store) == 0);
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub trait Files: Send + Sync + 'static {
     fn remove(&self, content: ContentId) -> Result<(), StoreError>;
     /// Sets a content aside, if it exists. It counts as removed, but for some days an administrator
     /// or the next start can restore it. Returns the bytes that it takes on the disk meanwhile.
-    fn set_aside(&self, content: ContentId) -> Result<u64, StoreError>;
+    fn set_aside(&self, content: ContentId) -> Result<Option<u64>, StoreError>;
     /// Calls `visit` for every content, in search of those that no row refers to.
     fn each(&self, visit: &mut dyn FnMut(ContentId)) -> Result<(), StoreError>;
     /// Has the filesystem offer the space that was freed before. One that never writes in place does so

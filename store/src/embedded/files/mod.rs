@@ -411,14 +411,13 @@ impl Files for FileStore {
         }
     }
 
-    fn set_aside(&self, content: ContentId) -> Result<u64, StoreError> {
+    /// Sets a content aside. Returns its size; `None` if it was removed meanwhile.
+    fn set_aside(&self, content: ContentId) -> Result<Option<u64>, StoreError> {
         let set_aside = lost::set_aside(&self.root, content, OffsetDateTime::now_utc().date());
         // Evicted only after the move: before it, another thread could open the file again.
         self.open.lock().pop(&content);
         self.unsynced.lock().forget(content);
-        set_aside
-            .map(Option::unwrap_or_default)
-            .map_err(|error| self.failed("setting aside", content, error))
+        set_aside.map_err(|error| self.failed("setting aside", content, error))
     }
 
     /// Fails while another process creates contents: those that it has not committed yet can't be

@@ -90,8 +90,10 @@ pub(super) fn sweep(parts: &Parts, earlier: &Earlier) -> Result<(), StoreError> 
     }
     let (mut count, mut bytes) = (0, 0);
     for content in found {
-        if !parts.rows.content_exists(content)? {
-            bytes += parts.files.set_aside(content)?;
+        if !parts.rows.content_is_known(content)?
+            && let Some(size) = parts.files.set_aside(content)?
+        {
+            bytes += size;
             count += 1;
         }
     }

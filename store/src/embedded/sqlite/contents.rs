@@ -21,6 +21,18 @@ impl SqliteStore {
         self.connections.read(|reader| exists(reader, content))
     }
 
+    /// Whether a content is known: a committed row refers to it, or one did, and its bytes are to be
+    /// removed.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn content_is_known(&self, content: ContentId) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM garbage WHERE content = ?)";
+        self.connections.read(|reader| {
+            Ok(exists(reader, content)? || value(reader, sql, [content.0.cast_signed()])?)
+        })
+    }
+
     /// The first content that must be as long as its data: see
     /// [`crate::embedded::FileStore::whole_from`].
     ///

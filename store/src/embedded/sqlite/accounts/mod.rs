@@ -321,13 +321,18 @@ pub(super) fn is_at(
     value(connection, sql, [account.0.cast_signed(), epoch.0.cast_signed()])
 }
 
-/// Whether a session of the account began after that of `epoch`.
+/// Whether a session of the account may have begun after that of `epoch`. A removal raises the epoch too,
+/// and none begins after it.
 pub(super) fn is_beyond(
     connection: &Connection,
     account: AccountId,
     epoch: Epoch,
 ) -> Result<bool, StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM accounts WHERE id = ? AND epoch > ?)";
+    let sql = concat!(
+        "SELECT EXISTS (SELECT 1 FROM accounts WHERE id = ? AND epoch > ? AND ",
+        living!(),
+        ")"
+    );
     value(connection, sql, [account.0.cast_signed(), epoch.0.cast_signed()])
 }
 
