@@ -25,7 +25,11 @@ pub(super) fn failure(error: &Error, command: &Command, words: &[OsString]) -> F
         }
         ErrorKind::TooFewValues => format!("{}{example}; {help}", too_few(command)),
         ErrorKind::MissingRequiredArgument => format!("{}{example}; {help}", sentence(error)),
-        _ => format!("{}; {}", sentence(error), advice(error).unwrap_or(&help)),
+        _ => {
+            // Only those that mount have users who know the options of sshfs.
+            let advice = advice(error).filter(|_| name.contains("mount"));
+            format!("{}; {}", sentence(error), advice.unwrap_or(&help))
+        }
     };
     Failure::usage(line)
 }
@@ -106,6 +110,8 @@ mod tests {
     #[test]
     fn the_help_that_is_named_is_that_of_the_command() {
         check("xfer", "a command is missing; see xfer --help");
+        // Not what users of sshfs are told.
+        check("xfer ls -1 a@h:", "unexpected argument '-1' found; see xfer ls --help");
         check("xfer rescue", "a command is missing; see xfer rescue --help");
         check(
             "xfer outbox send --shiny",

@@ -112,11 +112,14 @@ async fn read(store: &Store) -> Result<(Storing, Vec<Lockout>), StoreError> {
     let lockouts = lockouts(store.failures.list().await?, SystemTime::now().into());
     let StoreSize { database_bytes, contents } = store.keeper.size().await?;
     let Disk { free, size } = store.contents.disk().await?;
+    // What waits for a removed account is kept with it.
+    let removed = store.accounts.removed().await?;
+    let all = accounts.iter().chain(removed.iter().map(|removed| &removed.account));
     let storing = Storing {
         accounts: accounts.len() as u64,
         lockouts: lockouts.len() as u64,
         deliveries_waiting: store.deliveries.count_waiting().await?,
-        deliveries_waiting_bytes: accounts.iter().map(|account| account.waiting.bytes).sum(),
+        deliveries_waiting_bytes: all.map(|account| account.waiting.bytes).sum(),
         database_bytes,
         contents: contents.map(|contents| contents.count),
         contents_bytes: contents.map(|contents| contents.bytes),

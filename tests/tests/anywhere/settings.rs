@@ -161,6 +161,8 @@ fn what_is_no_setting_is_refused_with_file_and_key_before_anything_is_asked() {
             "wait: option 'wait=long': give seconds, like wait=30, or wait=forever",
         ),
         ("wait = 1.5", "wait: give a text, a number, true or false"),
+        // TOML's own octal number is a decimal one by now.
+        ("umask = 0o077", "umask: give an octal number as a text, like \"077\""),
         ("cache-size = \"1KiB\"", "cache-size: --cache-size: 1KiB is not between 16MiB and 1TiB"),
         ("fingerprint = \"sha256:1\"", "fingerprint: --fingerprint: "),
         ("password_file = \"secret\"", "password_file: give a path that begins with / or ~/"),
@@ -180,6 +182,14 @@ fn what_is_no_setting_is_refused_with_file_and_key_before_anything_is_asked() {
         let line = world.xfer(&["ls", "alice@host:"]).refused(2);
         assert!(line.contains(&said), "{text}: {line}");
     }
+    write(&world, &" ".repeat((1 << 20) + 1));
+    let line = run(command(&world, "alice@host", &[])).refused(2);
+    assert!(line.ends_with("it has more than 1048576 bytes, too many for settings"), "{line}");
+    // A pipe that nobody writes to says nothing, like /dev/null.
+    let pipe = world.outside().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    let arguments = ["--print-config", "--config", pipe.to_str().unwrap(), "-o", "ids=none"];
+    assert!(!run(command(&world, "alice@host", &arguments)).refused(2).contains("pipe"));
     write(&world, "");
     let mut wrong = command(&world, "alice@host", &[]);
     wrong.env("XFER_WAIT", "long");

@@ -326,6 +326,13 @@ fn accounts_deliveries_and_space_are_those_of_the_store() {
     pages.wait_for("xfer_deliveries_waiting", 1.0);
     let sent = pages.read().of("xfer_deliveries_waiting_bytes");
     assert!((BYTES as f64..BYTES as f64 + 8192.0).contains(&sent), "{sent}");
+    // What waits for a user who is removed is kept, and counted.
+    world.server.command(&["user", "remove", "bob", "--yes"]).succeeded();
+    pages.wait_for("xfer_accounts", 2.0);
+    let kept = pages.read();
+    assert_eq!(kept.of("xfer_deliveries_waiting"), 1.0);
+    assert_eq!(kept.of("xfer_deliveries_waiting_bytes"), sent);
+    world.server.command(&["user", "restore", "bob"]).succeeded();
     // Counted again within ten seconds.
     wait_until("the contents' size", PATIENCE, || {
         let now = pages.read();

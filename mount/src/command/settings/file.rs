@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use toml::{Table, Value};
 use xfer_client::connect::Target;
 
@@ -15,6 +16,9 @@ use crate::process::exit::Failure;
 
 /// The key of the table whose keys are accounts.
 const ACCOUNTS: &str = "account";
+
+/// The largest file of settings, in bytes.
+const BYTES_MAX: u64 = 1 << 20;
 
 /// What it means if there is no file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -111,14 +115,19 @@ fn setting(key: &str, value: &Value) -> Result<(&'static str, Setting), String> 
 /// The text of a file that no other user may write; `None` if there is none.
 fn text(path: &Path) -> Result<Option<String>, String> {
     let failed = |error: io::Error| format!("the settings can't be read: {error}");
-    let mut file = match File::open(path) {
+    // A pipe that nobody writes to is not waited for.
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = match File::options().read(true).custom_flags(nonblocking).open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file.map_err(failed)?,
     };
     must_be_own(&file.metadata().map_err(failed)?, path)?;
     let mut text = String::new();
-    file.read_to_string(&mut text).map_err(failed)?;
-    Ok(Some(text))
+    file.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    match text.len() as u64 > BYTES_MAX {
+        true => Err(format!("it has more than {BYTES_MAX} bytes, too many for settings")),
+        false => Ok(Some(text)),
+    }
 }
 
 /// Refuses a file that another user than this one and root could have written. What is no plain file, like

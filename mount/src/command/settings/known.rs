@@ -25,9 +25,9 @@ pub(super) const KNOWN: &[(&str, Takes)] = &[
     ("ids", Takes::Value),
     ("uid", Takes::Value),
     ("gid", Takes::Value),
-    ("umask", Takes::Value),
-    ("fmask", Takes::Value),
-    ("dmask", Takes::Value),
+    ("umask", Takes::Octal),
+    ("fmask", Takes::Octal),
+    ("dmask", Takes::Octal),
     ("allow_other", Takes::Switch),
     ("ro", Takes::Switch),
     ("noexec", Takes::Switch),
@@ -68,6 +68,8 @@ pub(super) enum Takes {
     Switch,
     /// A text or a number.
     Value,
+    /// A text with a number in octal. TOML's own numbers would be read as decimal ones.
+    Octal,
     /// Either of these.
     Either,
     /// An absolute path, or one from the home directory.
@@ -102,11 +104,14 @@ impl Setting {
         };
         let setting = match (takes, setting) {
             (Takes::Switch, Setting::Is(_)) => return Err("give true or false".to_owned()),
-            (Takes::Value | Takes::Path, Setting::On | Setting::Off) => {
+            (Takes::Octal, Setting::Is(_)) if matches!(value, Value::Integer(_)) => {
+                return Err("give an octal number as a text, like \"077\"".to_owned());
+            }
+            (Takes::Value | Takes::Octal | Takes::Path, Setting::On | Setting::Off) => {
                 return Err("give a value, not true or false".to_owned());
             }
             (Takes::Path, Setting::Is(path)) => Setting::Is(absolute(&path)?),
-            (Takes::Switch | Takes::Value | Takes::Either, setting) => setting,
+            (Takes::Switch | Takes::Value | Takes::Octal | Takes::Either, setting) => setting,
         };
         let mut line = MountLine::bare("alice@host", "/".into());
         line.options.extend(setting.word(name));

@@ -103,7 +103,8 @@ fn gather(store: &StoreLocation) -> Result<Listing, Failure> {
     failures.sort_by_key(|failures| failures.user.is_empty());
     let wrong_passwords = failures.into_iter().map(|failures| wrong(failures, now)).collect();
     let removed = ledger.removed()?;
-    let removed_bytes = removed.iter().map(|one| one.account.usage.bytes).sum();
+    let bytes = |account: &Account| account.usage.bytes + account.waiting.bytes;
+    let removed_bytes = removed.iter().map(|one| bytes(&one.account)).sum();
     Ok(Listing { users, wrong_passwords, removed_users: removed.len(), removed_bytes })
 }
 
