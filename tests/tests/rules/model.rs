@@ -448,7 +448,8 @@ impl Model {
         if self.is_fixture(ino) {
             return Err(Errno::EPERM);
         }
-        if thing.sent.is_some() && (from != to || self.is_directory(ino)) {
+        let is_part = self.is_directory(ino) && self.thing(from)?.sent.is_some();
+        if thing.sent.is_some() && (from != to || is_part) {
             return Err(Errno::EXDEV);
         }
         match (self.must_be_place(to)?, &thing.what) {

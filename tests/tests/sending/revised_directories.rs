@@ -38,7 +38,7 @@ fn a_directory_that_was_sent_is_sent_again_whole_when_anything_in_it_is_made_or_
     let world = World::new(&["alice", "bob"]);
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
     send_album(&alice, &bob);
-    alice.shell("echo three > three");
+    alice.shell("echo three > three; echo elsewhere > elsewhere");
     let changes = [
         "echo new > new",
         "echo more >> one",
@@ -46,6 +46,7 @@ fn a_directory_that_was_sent_is_sent_again_whole_when_anything_in_it_is_made_or_
         "truncate -s 1 sub/two",
         "ln -s one link",
         "ln one again",
+        "ln ~-/elsewhere linked; rm ~-/elsewhere",
         "mv new renamed",
         "mv ~-/three sub/",
         "cp -r ../album/sub copied",
@@ -69,7 +70,11 @@ fn a_directory_that_was_sent_is_sent_again_whole_when_anything_in_it_is_made_or_
          python3 -c 'open(\"one\", \"r+\")'",
     );
     assert!(holds_for(A_WHILE * 2, || arrived(&bob) == changes.len() + 1));
-    alice.shell("rm -r outbox/bob/album");
+    // Nor is another name in the mailbox.
+    alice.shell("mv outbox/bob/album outbox/bob/renamed; test -e outbox/bob/renamed/one");
+    wait_for_state(&alice.path("outbox/bob/renamed"), "received");
+    assert!(holds_for(A_WHILE * 2, || arrived(&bob) == changes.len() + 1));
+    alice.shell("rm -r outbox/bob/renamed");
     bob.unmount();
     alice.unmount();
 }
@@ -123,12 +128,13 @@ fn what_could_not_be_made_in_a_directory_that_was_sent_leaves_it_a_record() {
     let world = World::new(&["alice", "bob"]);
     let (alice, bob) = (world.mount("alice"), world.mount("bob"));
     send_album(&alice, &bob);
+    alice.shell("echo letter > outbox/bob/letter");
+    arrives(&bob, "inbox/alice/letter");
     alice.shell(
-        "cd outbox/bob; echo letter > letter; mkdir ~-/other
+        "cd outbox/bob; mkdir ~-/other
          ! mkdir album/one 2>&1; ! ln letter album/letter 2>&1; ! mv ~-/inbox album/ 2>&1
          ! mv -T ~-/other album 2>&1; ! (set -C; echo > album/one) 2>&1",
     );
-    arrives(&bob, "inbox/alice/letter");
     assert!(holds_for(A_WHILE * 2, || arrived(&bob) == 2));
     wait_for_state(&alice.path("outbox/bob/album"), "received");
     bob.unmount();

@@ -171,7 +171,8 @@ impl Core {
         self.prepare_entry(parent)?;
         let link = Action::Link { ino, parent, name: name.clone() };
         // A record gets no further names, wherever they are to be, but within its directory.
-        let made = match self.node(ino)?.sent == self.node(parent)?.sent {
+        let (of_node, of_parent) = (self.node(ino)?.sent, self.node(parent)?.sent);
+        let made = match of_node.is_none() || of_node == of_parent {
             true => self.change_in(parent, link),
             false => self.change(link),
         };

@@ -46,7 +46,9 @@ fn must_be_movable(d: &Staging<'_>, ino: Ino, from: Ino, to: Ino) -> Result<(), 
     if is_fixture(ino, &node) {
         return Err(Errno::EPERM.into());
     }
-    if node.sent.is_some() && (from != to || node.is_directory()) {
+    // A directory within one that was sent stays where it is; a record may have another name.
+    let is_part = node.is_directory() && post(from, &*d.directory(from)?) == MailZone::Sent;
+    if node.sent.is_some() && (from != to || is_part) {
         // `mv` answers this error by copying, and the copy is an ordinary file again.
         return Err(Errno::EXDEV.into());
     }
