@@ -292,7 +292,7 @@ pub struct SendLine {
     #[arg(long, value_name = "USER", required = true)]
     pub to: Vec<String>,
     /// What they are to read with it
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub note: Option<String>,
     /// Show no progress
     #[arg(short = 'q', long)]

@@ -81,7 +81,10 @@ impl Opened {
         let label = account.to_string();
         match through_mount(&label, access.takeover)? {
             Some(opened) => Ok(opened),
-            None => by_session(account, label, access),
+            None => {
+                warn_of_dead_mounts(&label);
+                by_session(account, label, access)
+            }
         }
     }
 
@@ -217,7 +220,6 @@ fn through_mount(label: &str, takeover: bool) -> Result<Option<Opened>, Failure>
             return Ok(Some(Opened { tree: Box::new(mount), report, label, way }));
         }
     }
-    warn_of_dead_mounts(label);
     Ok(None)
 }
 

@@ -6,6 +6,8 @@ use serde_json::Value;
 use xfer_tests::desktop::Desktop;
 use xfer_tests::files::{set_xattr, xattr_text};
 use xfer_tests::programs::Running;
+use xfer_tests::sending::A_WHILE;
+use xfer_tests::waiting::holds_for;
 use xfer_tests::{PATIENCE, World, wait_until};
 
 use crate::{at, json, read, world, write, xfer};
@@ -92,7 +94,8 @@ fn a_note_goes_along_with_what_is_sent_and_no_further() {
     wait_until("it", PATIENCE, || arrived.exists());
     assert_eq!(xattr_text(&arrived, "user.xfer.from.note").as_deref(), Some("by hand"));
     let line = xfer(&world, &["send", "file", "{}", "--to", "bob", "--note", ""]).refused(2);
-    assert!(line.contains("--note: a note is text, of 1000 bytes at most"), "{line}");
+    assert!(line.contains("--note: a note has 1 to 1000 bytes of text, without tabs"), "{line}");
+    xfer(&world, &["send", "file", "{}", "--to", "bob", "--note", "-- alice"]).succeeded();
 }
 
 #[test]
@@ -185,6 +188,37 @@ fn a_command_is_run_for_each_arrival_until_it_has_succeeded_once() {
     xfer(&world, &["rm", &format!("{account}:inbox/alice/second")]).succeeded();
     assert_eq!(exec(&[]).succeeded().stdout, "");
     assert_eq!(notes(&world).lines().count(), 3);
+}
+
+#[test]
+fn a_command_that_fails_is_run_again_with_the_next_arrival_and_not_before() {
+    let world = world(&["alice", "bob"]);
+    for way in ["session", "mount"] {
+        let mount = (way == "mount").then(|| world.mount("bob"));
+        let command = format!(r#"echo "$XFER_NAME" >> {way}; false"#);
+        let follower = inbox(&world, &["--follow", "--exec", &command]);
+        let log = || std::fs::read_to_string(world.outside().join(way)).unwrap_or_default();
+        let before = log().lines().count();
+        send(&world, &format!("one-{way}"));
+        wait_until("the first", PATIENCE, || log().contains("one-"));
+        assert!(holds_for(A_WHILE, || log().matches("one-").count() == 1), "{}", log());
+        send(&world, &format!("two-{way}"));
+        wait_until("both", PATIENCE, || log().contains("two-"));
+        assert!(
+            holds_for(A_WHILE, || log().matches(&format!("one-{way}")).count() == 2),
+            "{}",
+            log()
+        );
+        assert!(before == 0, "{before}");
+        ends_by_a_signal(follower);
+        if let Some(mount) = mount {
+            mount.shell("rm -r inbox/alice");
+            mount.unmount();
+        } else {
+            let place = format!("{}:inbox/alice", at(&world, "bob"));
+            xfer(&world, &["rm", "-r", &place]).succeeded();
+        }
+    }
 }
 
 #[test]

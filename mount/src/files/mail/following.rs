@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** what is told of is on the server's disk as part of the recipient's tree.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -19,7 +20,7 @@ use super::super::opening::{Opened, end_on_signals, mount_news};
 use super::super::report::{Report, words};
 use super::super::show::Output;
 use super::super::tree::Changes;
-use super::inbox::{Arrival, all};
+use super::inbox::{Arrival, Known, all};
 use super::target;
 use super::telling::{Task, Whereabouts};
 use crate::command::file_lines::{AccessLine, InboxLine};
@@ -36,7 +37,7 @@ const AFTER_A_MOUNT: Duration = Duration::from_secs(1);
 const MOUNTS_MAX: Duration = Duration::from_secs(60);
 
 /// The longest wait for the process of a mount that the table has.
-const MOUNTING_MAX: Duration = Duration::from_secs(1);
+const MOUNTING_MAX: Duration = Duration::from_secs(5);
 
 /// Does something for each arrival.
 pub(super) struct Follower {
@@ -52,6 +53,8 @@ pub(super) struct Follower {
     output: Output,
     /// What could not be done.
     report: Report,
+    /// The arrivals for which not all could be done. That is tried again with the next one.
+    failed: BTreeSet<Known>,
     /// The failure that was told last, so that it is told once.
     told_failure: String,
 }
@@ -92,6 +95,7 @@ impl Follower {
             tasks,
             output: Output::new(),
             report: Report::new(),
+            failed: BTreeSet::new(),
             told_failure: String::new(),
         })
     }
@@ -201,7 +205,12 @@ impl Follower {
             task.perform(&new, &whereabouts, &self.report)?;
             task.told.keep_only(&arrivals)
         });
-        match done.find_map(Result::err) {
+        let failure = done.find_map(Result::err);
+        if !new.is_empty() {
+            let left = new.iter().filter(|arrival| self.is_new(arrival));
+            self.failed = left.map(|arrival| arrival.known()).collect();
+        }
+        match failure {
             None => Ok((ear, news)),
             Some(failure) => self.end(ear).and(Err(failure)),
         }
@@ -223,10 +232,17 @@ impl Follower {
         Ok((news, arrivals))
     }
 
-    /// Those for which there is something to do.
+    /// Those for which there is something to do: none as long as it could not be done for any of them.
     fn new_among<'a>(&self, arrivals: &'a [Arrival]) -> Vec<&'a Arrival> {
-        let is_new = |arrival: &&Arrival| self.tasks.iter().any(|task| !task.told.has(arrival));
-        arrivals.iter().filter(is_new).collect()
+        let new: Vec<&Arrival> = arrivals.iter().filter(|arrival| self.is_new(arrival)).collect();
+        match new.iter().all(|arrival| self.failed.contains(&arrival.known())) {
+            true => Vec::new(),
+            false => new,
+        }
+    }
+
+    fn is_new(&self, arrival: &Arrival) -> bool {
+        self.tasks.iter().any(|task| !task.told.has(arrival))
     }
 
     /// Waits for a while, until the account may be mounted here.

@@ -14,6 +14,9 @@ use super::{attribute, for_each_below, row, target};
 use crate::command::file_lines::InboxLine;
 use crate::process::exit::Failure;
 
+/// How an arrival is known: by the number of its node, and when it was sent.
+pub(super) type Known = (u64, String);
+
 /// Something in the inbox.
 pub(super) struct Arrival {
     /// The name of the sender's directory.
@@ -70,6 +73,11 @@ impl Arrival {
         let note = sent.as_ref().and_then(|_| attribute("user.xfer.from.note"));
         let (from, path, meta) = (from.to_owned(), path.to_owned(), meta.clone());
         Arrival { from, path, meta, sent, note }
+    }
+
+    /// How it is known.
+    pub(super) fn known(&self) -> Known {
+        (self.meta.inode, self.sent.clone().unwrap_or_default())
     }
 
     /// Its name in the inbox.

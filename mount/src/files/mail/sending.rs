@@ -49,7 +49,10 @@ pub(in crate::files) fn send(line: SendLine) -> Result<(), Failure> {
         return Err(Failure::usage(line));
     }
     if line.note.as_ref().is_some_and(|note| !is_note(note.as_bytes())) {
-        let line = format!("--note: a note is text, of {NOTE_BYTES_MAX} bytes at most");
+        let line = format!(
+            "--note: a note has 1 to {NOTE_BYTES_MAX} bytes of text, without tabs and other control \
+             characters but line ends"
+        );
         return Err(Failure::usage(line));
     }
     if line.to.contains(&account.user) {

@@ -15,14 +15,11 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use xfer_client::connect::state_directory;
 
-use super::inbox::Arrival;
+use super::inbox::{Arrival, Known};
 use crate::process::exit::{Exit, Failure};
 
 /// The length of a file's name, in bytes of the digest.
 const KEY_BYTES: usize = 16;
-
-/// How an arrival is known.
-type Known = (u64, String);
 
 /// For which arrivals something was done.
 pub(super) struct Told {
@@ -79,7 +76,7 @@ impl Told {
 
     /// Whether it was done for an arrival.
     pub(super) fn has(&self, arrival: &Arrival) -> bool {
-        self.done.contains(&of(arrival))
+        self.done.contains(&arrival.known())
     }
 
     /// Notes that it was done for an arrival.
@@ -87,7 +84,7 @@ impl Told {
     /// # Errors
     /// If that can't be written down.
     pub(super) fn note(&mut self, arrival: &Arrival) -> Result<(), Failure> {
-        self.done.insert(of(arrival));
+        self.done.insert(arrival.known());
         self.write()
     }
 
@@ -96,7 +93,7 @@ impl Told {
     /// # Errors
     /// As [`Told::note`].
     pub(super) fn keep_only(&mut self, arrivals: &[Arrival]) -> Result<(), Failure> {
-        let there: BTreeSet<Known> = arrivals.iter().map(of).collect();
+        let there: BTreeSet<Known> = arrivals.iter().map(Arrival::known).collect();
         let before = self.done.len();
         self.done.retain(|known| there.contains(known));
         if self.done.len() == before { Ok(()) } else { self.write() }
@@ -108,10 +105,6 @@ impl Told {
         replace(path, &lines.collect::<String>())
             .map_err(|error| Failure::new(Exit::Other, format!("{}: {error}", path.display())))
     }
-}
-
-fn of(arrival: &Arrival) -> Known {
-    (arrival.meta.inode, arrival.sent.clone().unwrap_or_default())
 }
 
 fn known(line: &str) -> Option<Known> {
