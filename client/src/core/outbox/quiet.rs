@@ -65,7 +65,7 @@ impl Core {
         self.outbox.drafts.synced.remove(&ino);
     }
 
-    /// Notes that a program closed a file that it could write to. What was synced of it stays so.
+    /// Notes that a program closed a file that it could write to. A sync before that still says that it is complete.
     pub(in crate::core) fn note_closed(&mut self, ino: Ino) {
         if !self.outbox.drafts.is_empty() {
             self.outbox.touches.note(ino, self.now.monotonic);

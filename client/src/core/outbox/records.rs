@@ -64,9 +64,9 @@ impl Core {
     }
 
     /// Makes a record a draft again, because the node, which is the record or a part of it, is about to
-    /// change. Any other node stays as it is. Returns whether it is a draft now.
-    pub(in crate::core) fn revise(&mut self, ino: Ino) -> Result<bool, Stop> {
-        let Some((record, place)) = self.record(ino)? else { return Ok(false) };
+    /// change. Any other node stays as it is.
+    pub(in crate::core) fn revise(&mut self, ino: Ino) -> Result<(), Stop> {
+        let Some((record, place)) = self.record(ino)? else { return Ok(()) };
         let is_directory = self.node(record)?.is_directory();
         if is_directory {
             // So that all of it is loaded in a few steps, and nothing is missing for the rest.
@@ -79,37 +79,21 @@ impl Core {
             let rest = Rest::Directory;
             self.rest_until(record, rest, self.now.monotonic + rest.quiet());
         }
-        Ok(true)
+        Ok(())
     }
 
-    /// Makes a change that adds something to a directory. If that is in the way because it was sent, it
-    /// becomes a draft first.
-    pub(in crate::core) fn change_in(
+    /// If a directory is in the way of a change that adds something to it, because it was sent, it becomes a
+    /// draft.
+    pub(in crate::core) fn make_way(
         &mut self,
         directory: Ino,
-        action: Action,
+        change: &Action,
     ) -> Result<(), Stop> {
-        match self.change(action.clone()) {
-            Err(Stop::Refused(Errno::EPERM)) if self.revise(directory)? => self.change(action),
-            made => made,
+        let was_sent = self.known_node(directory).is_some_and(|node| node.sent.is_some());
+        if was_sent && let Err(Stop::Refused(Errno::EPERM)) = self.check(change) {
+            self.revise(directory)?;
         }
-    }
-
-    /// Checks a rename. If the directory that it leads to is in the way because it was sent, that becomes
-    /// a draft first.
-    pub(in crate::core) fn check_rename(
-        &mut self,
-        moved: Ino,
-        to: Ino,
-        rename: &Action,
-    ) -> Result<(), Stop> {
-        let is_movable = moved >= Ino(Ino::FIRST_GRANTED) && self.mailbox(moved)?.is_none();
-        match self.check(rename) {
-            Err(Stop::Refused(Errno::EPERM)) if is_movable && self.revise(to)? => {
-                self.check(rename)
-            }
-            checked => checked,
-        }
+        Ok(())
     }
 
     /// The record of a delivery, searched for in all mailboxes.

@@ -122,10 +122,7 @@ impl Core {
         }
         let room = self.weigh(moved, name)?.room;
         self.must_have_room(moved, &user, room)?;
-        if is_record {
-            self.revise(moved)?;
-        }
-        Ok(())
+        if is_record { self.revise(moved) } else { Ok(()) }
     }
 
     /// Sends a node that was renamed into a mailbox, unless a program still writes to it.

@@ -122,17 +122,13 @@ impl Core {
             return Err(Errno::ENOENT.into());
         }
         let (given, name) = (name, name.clone());
-        let made = self.change_in(
-            parent,
-            match new.clone() {
-                New::File { mode } => Action::Create { parent, name, ino, mode, owner },
-                New::Directory { mode } => Action::Mkdir { parent, name, ino, mode, owner },
-                New::Symlink { target } => Action::Symlink { parent, name, ino, target, owner },
-                New::Special { kind, mode } => {
-                    Action::Mknod { parent, name, ino, mode, owner, kind }
-                }
-            },
-        );
+        let make = match new.clone() {
+            New::File { mode } => Action::Create { parent, name, ino, mode, owner },
+            New::Directory { mode } => Action::Mkdir { parent, name, ino, mode, owner },
+            New::Symlink { target } => Action::Symlink { parent, name, ino, target, owner },
+            New::Special { kind, mode } => Action::Mknod { parent, name, ino, mode, owner, kind },
+        };
+        let made = self.make_way(parent, &make).and_then(|()| self.change(make));
         self.note_missing(parent, made)?;
         if let Some(to) = mailbox {
             self.note_draft(ino, Location { mailbox: parent, to, name: given.clone() });
@@ -172,10 +168,11 @@ impl Core {
         let link = Action::Link { ino, parent, name: name.clone() };
         // A record gets no further names, wherever they are to be, but within its directory.
         let (of_node, of_parent) = (self.node(ino)?.sent, self.node(parent)?.sent);
-        let made = match of_node.is_none() || of_node == of_parent {
-            true => self.change_in(parent, link),
-            false => self.change(link),
+        let way = match of_node.is_none() || of_node == of_parent {
+            true => self.make_way(parent, &link),
+            false => Ok(()),
         };
+        let made = way.and_then(|()| self.change(link));
         self.note_missing(parent, made)?;
         self.handles.kernel.remember(ino, parent, Some(name));
         Ok((ino, self.node(ino)?))
@@ -234,7 +231,10 @@ impl Core {
         let rename = Action::Rename { from: from.clone(), to: to.clone(), mode };
         if mode != RenameMode::Exchange {
             // Checked first, so that room is reserved only for a rename that succeeds.
-            self.check_rename(moved, to.0, &rename)?;
+            if moved >= Ino(Ino::FIRST_GRANTED) && self.mailbox(moved)?.is_none() {
+                self.make_way(to.0, &rename)?;
+            }
+            self.check(&rename)?;
             self.prepare_rename(moved, (from.0, to.0), &to.1, replaces)?;
         } else if self.mailbox(from.0)?.is_some() || self.mailbox(to.0)?.is_some() {
             return Err(Errno::EINVAL.into());
