@@ -26,8 +26,9 @@ pub(super) fn failure(error: &Error, command: &Command, words: &[OsString]) -> F
         ErrorKind::TooFewValues => format!("{}{example}; {help}", too_few(command)),
         ErrorKind::MissingRequiredArgument => format!("{}{example}; {help}", sentence(error)),
         _ => {
-            // Only those that mount have users who know the options of sshfs.
-            let advice = advice(error).filter(|_| name.contains("mount"));
+            // Those that mount have users who know the options of sshfs.
+            let mounts = !name.starts_with("xfer ") || name == "xfer mount";
+            let advice = advice(error).filter(|_| mounts);
             format!("{}; {}", sentence(error), advice.unwrap_or(&help))
         }
     };
@@ -112,6 +113,7 @@ mod tests {
         check("xfer", "a command is missing; see xfer --help");
         // Not what users of sshfs are told.
         check("xfer ls -1 a@h:", "unexpected argument '-1' found; see xfer ls --help");
+        check("xfer unmount -d m", "unexpected argument '-d' found; see xfer unmount --help");
         check("xfer rescue", "a command is missing; see xfer rescue --help");
         check(
             "xfer outbox send --shiny",

@@ -3,14 +3,14 @@
 //! Mount points themselves are not touched, so a hanging mount can't make `xfer` hang. The
 //! exception is a mount that has no process to answer for it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use xfer_protocol::shown::Shown;
 
 use super::call::Call;
-use super::{Ask, find, leaving, stats, status, unserved};
+use super::find::{self, find_call};
+use super::{Ask, leaving, stats, status};
 use crate::command::xfer_line::XferCommand;
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
@@ -94,16 +94,6 @@ fn remove_stale(path: &Path) -> Result<bool, Failure> {
         );
     }
     Ok(removed)
-}
-
-/// The mount at `path`. A link as the last component is followed only if there is no mount at the
-/// link itself.
-pub(super) fn find_call(path: &Path) -> Result<Call, Failure> {
-    let unresolved = mountpoint::resolve_parent(path).ok();
-    let resolved = || fs::canonicalize(path).ok();
-    let at = |place: PathBuf| find::socket_of(&place).and_then(|socket| Call::to(&socket, place));
-    let call = unresolved.and_then(at).or_else(|| resolved().and_then(at));
-    call.ok_or_else(|| unserved::explain(path))
 }
 
 fn wait_until_gone(mountpoint: &Path) -> Result<(), Failure> {

@@ -1,10 +1,12 @@
 //! Which mount a path refers to. Other mount namespaces have copies of a mount, or another mount at
 //! the same path, and a mount can be moved; but its device number is the same everywhere.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::call::Call;
 use super::{Status, directory, unserved};
+use crate::mountpoint;
 use crate::mountpoint::mountinfo::{self, Entry};
 use crate::process::exit::Failure;
 
@@ -43,6 +45,16 @@ pub fn mount_around(path: &Path) -> Option<(PathBuf, String)> {
     let mountpoint = unserved::mount_around(path)?.mountpoint;
     let status = ask(&socket_of(&mountpoint)?)?.ok()?;
     Some((mountpoint, status.account()))
+}
+
+/// The mount at `path`. A link as the last component is followed only if there is no mount at the
+/// link itself.
+pub(super) fn find_call(path: &Path) -> Result<Call, Failure> {
+    let unresolved = mountpoint::resolve_parent(path).ok();
+    let resolved = || fs::canonicalize(path).ok();
+    let at = |place: PathBuf| socket_of(&place).and_then(|socket| Call::to(&socket, place));
+    let call = unresolved.and_then(at).or_else(|| resolved().and_then(at));
+    call.ok_or_else(|| unserved::explain(path))
 }
 
 /// The socket of the mount that `place` (absolute, free of links) refers to.

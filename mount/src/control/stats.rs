@@ -9,7 +9,7 @@ use xfer_protocol::shown::{Shown, shown};
 use xfer_protocol::size;
 
 use super::call::Call;
-use super::commands::find_call;
+use super::find::find_call;
 use super::{Status, directory, show};
 use crate::operations::{KINDS, Operations};
 use crate::process::exit::{Exit, Failure};

@@ -9,7 +9,7 @@ use xfer_client::offline::Left;
 use xfer_protocol::shown::Shown;
 
 use super::call::Call;
-use super::commands::find_call;
+use super::find::find_call;
 use super::{DORMANT, Status, directory, show, unserved};
 use crate::command::xfer_line::StatusLine;
 use crate::process::exit::{Exit, Failure};

@@ -12,7 +12,7 @@ use super::opening::Opened;
 use super::pattern::{expand, last_name};
 use super::place::{Place, absolute, must_be_in_tree};
 use super::report::{Report, words};
-use super::staging::{Key, is_in_mailbox, put_in_place, put_with_note};
+use super::staging::{Key, is_in_mailbox, put_in_place, put_with_note, rename_with_note};
 use super::tree::{Changes, Kind, Meta, Removed, Tree};
 use super::walking::{Next, walk};
 use crate::command::file_lines::{CpLine, MkdirLine, MvLine, RmLine};
@@ -177,8 +177,7 @@ pub(super) fn send_directory(
     to: &Path,
     note: Option<&str>,
 ) -> Result<(), Errno> {
-    note.map_or(Ok(()), |note| tree.set_note(part, note))?;
-    match tree.rename(part, to) {
+    match rename_with_note(tree, part, to, note) {
         Err(Errno::NOTEMPTY | Errno::EXIST) if is_record(tree, to) => {
             clear(tree, to)?;
             tree.rename(part, to)

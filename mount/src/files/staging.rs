@@ -87,10 +87,20 @@ pub(super) fn put_with_note(
     to: &Path,
     note: Option<&str>,
 ) -> Result<(), Errno> {
-    let noted = note.map_or(Ok(()), |note| tree.set_note(part, note));
-    noted.and_then(|()| tree.rename(part, to)).inspect_err(|_| {
+    rename_with_note(tree, part, to, note).inspect_err(|_| {
         let _ = tree.remove(part, Removed::File);
     })
+}
+
+/// Renames something; if that sends it, a note may go along.
+pub(super) fn rename_with_note(
+    tree: &dyn Tree,
+    part: &Path,
+    to: &Path,
+    note: Option<&str>,
+) -> Result<(), Errno> {
+    note.map_or(Ok(()), |note| tree.set_note(part, note))?;
+    tree.rename(part, to)
 }
 
 #[cfg(test)]

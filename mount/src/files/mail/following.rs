@@ -20,7 +20,7 @@ use super::super::opening::{Opened, end_on_signals, mount_news};
 use super::super::report::{Report, words};
 use super::super::show::Output;
 use super::super::tree::Changes;
-use super::inbox::{Arrival, Known, all};
+use super::arrival::{Arrival, Known, all};
 use super::target;
 use super::telling::{Task, Whereabouts};
 use crate::command::file_lines::{AccessLine, InboxLine};

@@ -1,10 +1,11 @@
 //! Sending and receiving: `xfer send`, `xfer outbox` and `xfer inbox`.
 //!
-//! Reading order: this file (what all of them need), `sending`, `inbox` (what others have sent), `following`
+//! Reading order: this file (what all of them need), `sending`, `arrival` (what is in the inbox), `inbox`, `following`
 //! (waiting for what arrives), `telling` (what is done for an arrival) with `told` (so that it is done once)
 //! and `notice` (on the desktop).
 
 mod sending;
+mod arrival;
 mod inbox;
 mod following;
 mod telling;

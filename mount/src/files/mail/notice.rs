@@ -8,7 +8,7 @@ use xfer_protocol::size;
 use zbus::zvariant::Value;
 use zbus::{Connection, proxy};
 
-use super::inbox::Arrival;
+use super::arrival::Arrival;
 use crate::process::exit::{Exit, Failure};
 
 /// The icon beside a notice (freedesktop.org's Icon Naming Specification).

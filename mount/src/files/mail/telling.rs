@@ -9,7 +9,7 @@ use xfer_protocol::shown::shown;
 use super::super::place::absolute;
 use super::super::report::Report;
 use super::super::show::word;
-use super::inbox::Arrival;
+use super::arrival::Arrival;
 use super::notice;
 use super::told::Told;
 use crate::process::exit::Failure;

@@ -5,17 +5,18 @@
 //! What is not in the inbox any more is forgotten.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use xfer_client::connect::state_directory;
+use xfer_client::durable;
 
-use super::inbox::{Arrival, Known};
+use super::arrival::{Arrival, Known};
 use crate::process::exit::{Exit, Failure};
 
 /// The length of a file's name, in bytes of the digest.
@@ -54,7 +55,7 @@ impl Told {
         let path = directory.join(hex::encode(&key.finalize()[..KEY_BYTES]));
         let cannot =
             |error: io::Error| Failure::new(Exit::Other, format!("{}: {error}", path.display()));
-        DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(cannot)?;
+        durable::make_directory(&directory).map_err(cannot)?;
         let mut options = File::options();
         let lock = options.write(true).create(true).truncate(false).mode(0o600);
         let lock = lock.open(path.with_extension("lock")).map_err(cannot)?;
@@ -102,7 +103,9 @@ impl Told {
     fn write(&self) -> Result<(), Failure> {
         let Some(Kept { path, .. }) = &self.file else { return Ok(()) };
         let lines = self.done.iter().map(|(inode, sent)| format!("{inode} {sent}\n"));
-        replace(path, &lines.collect::<String>())
+        let text: String = lines.collect();
+        durable::replace(path, |mut file| file.write_all(text.as_bytes()))
+            .map(drop)
             .map_err(|error| Failure::new(Exit::Other, format!("{}: {error}", path.display())))
     }
 }
@@ -110,13 +113,4 @@ impl Told {
 fn known(line: &str) -> Option<Known> {
     let (inode, sent) = line.split_once(' ')?;
     Some((inode.parse().ok()?, sent.to_owned()))
-}
-
-/// Replaces a file at once.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file =
-        File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    fs::rename(&new, path)
 }
