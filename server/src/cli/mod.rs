@@ -34,6 +34,7 @@ mod status;
 mod screen;
 mod trees;
 mod table;
+mod running;
 mod output;
 
 const EXIT_CODES: &str = "\

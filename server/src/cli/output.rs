@@ -29,10 +29,16 @@ pub(super) fn note(line: &str) {
 
 /// Writes a line to standard output. Unlike `println!`, it returns an error instead of panicking.
 pub(super) fn print_line(line: &str) -> Result<(), Failure> {
-    match writeln!(std::io::stdout(), "{line}") {
+    offer_line(line).map(drop)
+}
+
+/// Like [`print_line`]. Returns whether the reader wants more.
+pub(super) fn offer_line(line: &str) -> Result<bool, Failure> {
+    let mut out = std::io::stdout();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
         // Its reader has read enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(|error| {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).map_err(|error| {
             let line = format!("cannot write the output ({error}); check where it goes");
             Failure::new(Exit::Other, line)
         }),
@@ -41,7 +47,15 @@ pub(super) fn print_line(line: &str) -> Result<(), Failure> {
 
 /// Prints a value as JSON, without characters that would move the reader's cursor.
 pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value);
+    print_line(&json(serde_json::to_string_pretty(value))?)
+}
+
+/// Like [`print_json`], in one line. Returns whether the reader wants more.
+pub(super) fn offer_json(value: &impl serde::Serialize) -> Result<bool, Failure> {
+    offer_line(&json(serde_json::to_string(value))?)
+}
+
+fn json(text: serde_json::Result<String>) -> Result<String, Failure> {
     let text = text.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
-    print_line(&shown_json(&text))
+    Ok(shown_json(&text))
 }

@@ -1,20 +1,18 @@
-//! `xfer-server status --watch` on a terminal: on its second screen, so that the first one is as it was
+//! A page that is shown again and again, on the terminal's second screen, so that the first one is as it was
 //! when the program ends or is stopped.
 //!
-//! A thread asks the server, so that a server that does not answer keeps nobody from Ctrl-C.
+//! A thread asks for what is shown, so that a server that does not answer keeps nobody from Ctrl-C.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use rustix::termios::tcgetwinsize;
 use xfer_terminal::signals::{self, Caught, Event};
 
-use super::status::{EVERY, fetch, page};
-use crate::program::control::Status;
 use crate::program::exit::{Exit, Failure};
 
 /// Opens the second screen, and hides the cursor.
@@ -23,12 +21,17 @@ const OPEN: &str = "\x1b[?1049h\x1b[?25l";
 /// Undoes [`OPEN`].
 const CLOSE: &str = "\x1b[?25h\x1b[?1049l";
 
-/// Shows the status each second, until a signal ends it or the server does not answer any more.
-pub(super) fn watch(store: &Path) -> Result<(), Failure> {
+/// Shows what a page says of an answer and the one before, until a signal ends it or there is no answer any
+/// more. The next answer is asked for a while after each.
+pub(super) fn watch<T: Send + 'static>(
+    every: Duration,
+    ask: impl Fn() -> Result<T, Failure> + Send + 'static,
+    page: impl Fn(&T, &T) -> String,
+) -> Result<(), Failure> {
     // A server that does not run is said where the next prompt is.
-    let mut before = fetch(store)?;
-    let mut shown = page(store, &before, &before);
-    let (answers, ready) = asked_each_second(store).map_err(unusable)?;
+    let mut before = ask()?;
+    let mut shown = page(&before, &before);
+    let (answers, ready) = asked_again(every, ask).map_err(unusable)?;
     let mut caught = Caught::new(&signals::OF_USERS).map_err(unusable)?;
     let mut screen = Screen::open().map_err(unusable)?;
     loop {
@@ -47,23 +50,28 @@ pub(super) fn watch(store: &Path) -> Result<(), Failure> {
                 // The byte says that there is an answer.
                 let _ = rustix::io::read(&ready, &mut [0; 1]);
                 let Ok(answer) = answers.recv() else { return Ok(()) };
-                let status = answer?;
-                shown = page(store, &before, &status);
-                before = status;
+                let now = answer?;
+                shown = page(&before, &now);
+                before = now;
             }
         }
     }
 }
 
-/// The answers of the server, and a file that has a byte for each. Ends with the first failure.
-fn asked_each_second(store: &Path) -> io::Result<(Receiver<Result<Status, Failure>>, OwnedFd)> {
+/// The answers so far, and those to come.
+type Answers<T> = Receiver<Result<T, Failure>>;
+
+/// The answers, and a file that has a byte for each. Ends with the first failure.
+fn asked_again<T: Send + 'static>(
+    every: Duration,
+    ask: impl Fn() -> Result<T, Failure> + Send + 'static,
+) -> io::Result<(Answers<T>, OwnedFd)> {
     let (ready, signal) = pipe_with(PipeFlags::CLOEXEC)?;
     let (sender, answers) = channel();
-    let store = store.to_owned();
     std::thread::Builder::new().spawn(move || {
         loop {
-            std::thread::sleep(EVERY);
-            let answer = fetch(&store);
+            std::thread::sleep(every);
+            let answer = ask();
             let is_last = answer.is_err();
             let is_heard = sender.send(answer).is_ok() && rustix::io::write(&signal, &[0]).is_ok();
             if is_last || !is_heard {

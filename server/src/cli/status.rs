@@ -3,23 +3,23 @@
 //! Rates are those of the second between two answers, so one answer alone shows none.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use xfer_protocol::shown::{Shown, shown_json};
+use xfer_protocol::shown::Shown;
 use xfer_protocol::size;
 
-use super::sessions::{ask, nonsense};
-use super::{screen, table};
+use super::running::{ask, nonsense};
+use super::{output, screen, table};
 use crate::engine::{Counts, Latencies};
 use crate::figures::{Figures, Lockout, Queued, Storing};
 use crate::moment;
 use crate::program::control::{Answer, Command, Session, Status};
-use crate::program::exit::{Exit, Failure};
+use crate::program::exit::Failure;
 
 /// How long after an answer the next one is asked for.
-pub(super) const EVERY: Duration = Duration::from_secs(1);
+const EVERY: Duration = Duration::from_secs(1);
 
 /// How the status is shown.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -35,59 +35,51 @@ pub struct Shape {
 /// Shows how the server is.
 pub fn show(store: &Path, shape: Shape) -> Result<(), Failure> {
     match shape {
-        Shape { json: true, watch: false } => {
-            let text = serde_json::to_string_pretty(&fetch(store)?).map_err(unwritable)?;
-            super::output::print_line(&shown_json(&text))
+        Shape { json: true, watch: false } => output::print_json(&fetch(store)?),
+        Shape { json: true, watch: true } => {
+            each_second(store, |_, status| output::offer_json(status))
         }
-        Shape { json: true, watch: true } => each_second(store, |_, status| {
-            Ok(shown_json(&serde_json::to_string(status).map_err(unwritable)?))
-        }),
         Shape { json: false, watch: false } => {
             let before = fetch(store)?;
             std::thread::sleep(EVERY);
-            super::output::print_line(page(store, &before, &fetch(store)?).trim_end())
+            output::print_line(page(store, &before, &fetch(store)?).trim_end())
         }
-        Shape { json: false, watch: true } if io::stdout().is_terminal() => screen::watch(store),
+        Shape { json: false, watch: true } if io::stdout().is_terminal() => {
+            let asked = store.to_owned();
+            screen::watch(EVERY, move || fetch(&asked), |before, now| page(store, before, now))
+        }
         Shape { json: false, watch: true } => {
-            each_second(store, |before, status| Ok(page(store, before, status)))
+            each_second(store, |before, status| output::offer_line(&page(store, before, status)))
         }
     }
 }
 
 /// Asks the server.
-pub(super) fn fetch(store: &Path) -> Result<Status, Failure> {
+fn fetch(store: &Path) -> Result<Status, Failure> {
     match ask(store, &Command::Status)? {
         Answer::Status(status) => Ok(*status),
         _ => Err(nonsense()),
     }
 }
 
-/// Prints what is made of each answer and the one before, until its reader has read enough.
+/// Prints something of each answer and the one before, until its reader has read enough.
 fn each_second(
     store: &Path,
-    text: impl Fn(&Status, &Status) -> Result<String, Failure>,
+    offer: impl Fn(&Status, &Status) -> Result<bool, Failure>,
 ) -> Result<(), Failure> {
     let mut before = fetch(store)?;
     loop {
         std::thread::sleep(EVERY);
         let status = fetch(store)?;
-        let text = text(&before, &status)?;
-        let mut out = io::stdout();
-        match writeln!(out, "{text}").and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            written => written.map_err(unwritable)?,
+        if !offer(&before, &status)? {
+            return Ok(());
         }
         before = status;
     }
 }
 
-fn unwritable(error: impl std::fmt::Display) -> Failure {
-    let line = format!("cannot write the output ({error}); check where it goes");
-    Failure::new(Exit::Other, line)
-}
-
 /// The status for people: what it is now, and what changed since the answer before.
-pub(super) fn page(store: &Path, before: &Status, now: &Status) -> String {
+fn page(store: &Path, before: &Status, now: &Status) -> String {
     let Status { address, fingerprint, figures, sessions, lockouts } = now;
     let Figures { build, process, queued, commits, store: storing, .. } = figures;
     let mut page = String::new();

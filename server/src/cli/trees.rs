@@ -10,7 +10,7 @@ use xfer_store::embedded::Beside;
 use xfer_store::{Account, Claim, Purpose, Store, Use};
 
 use super::output::print_line;
-use super::sessions;
+use super::running;
 use super::user::{Ledger, find, no_user};
 use crate::moment;
 use crate::program::control::{Answer, Command, Session};
@@ -66,7 +66,7 @@ fn open(place: &StoreLocation, name: &str, purpose: Purpose) -> Result<Opened, F
 }
 
 fn must_not_be_mounted(store: &Path, name: &str) -> Result<(), Failure> {
-    match sessions::ask(store, &Command::List) {
+    match running::ask(store, &Command::List) {
         Ok(Answer::Sessions { sessions }) => {
             let is_there = |session: &&Session| session.user == name && session.away_secs.is_none();
             let Some(session) = sessions.iter().find(is_there) else { return Ok(()) };
@@ -77,7 +77,7 @@ fn must_not_be_mounted(store: &Path, name: &str) -> Result<(), Failure> {
             );
             Err(Failure::new(Exit::AccountInUse, line))
         }
-        Ok(_) => Err(sessions::nonsense()),
+        Ok(_) => Err(running::nonsense()),
         Err(Failure { exit: Exit::NotRunning, .. }) => Ok(()),
         Err(failure) => Err(failure),
     }

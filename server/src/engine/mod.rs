@@ -40,7 +40,7 @@ pub use clock::{Clock, SystemClock};
 pub use durable::latency::{ENDS_SECS, Latencies};
 pub use session::SessionInfo;
 pub use session::counters::{Counters, Counts};
-pub use traffic::Load;
+pub use traffic::{CommitTimes, Load, Sessions};
 
 use deliveries::exchange::Exchange;
 use driver::drivers::Drivers;

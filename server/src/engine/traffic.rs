@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use crate::engine::Engine;
 use crate::engine::durable::latency::Latencies;
 use crate::engine::session::counters::{Counts, add};
@@ -26,8 +28,25 @@ pub(crate) struct Present(AtomicU64);
 pub(crate) struct Entered<'a>(&'a Present);
 
 /// What an engine does, and what waits in it.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Load {
+    /// Its sessions and links.
+    pub sessions: Sessions,
+    /// What all sessions did so far.
+    pub counts: Counts,
+    /// What became durable so far.
+    pub commits: CommitTimes,
+    /// Batches that wait for a transaction.
+    pub batches_waiting: u64,
+    /// Messages of clients that wait for the drivers of their sessions.
+    pub messages_waiting: u64,
+    /// Ops that are applied and not durable yet.
+    pub ops_not_durable: u64,
+}
+
+/// Sessions and links.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Sessions {
     /// Sessions with a link.
     pub attached: u64,
     /// Sessions whose clients are away, for as long as their seats stand.
@@ -36,22 +55,21 @@ pub struct Load {
     pub log_links: u64,
     /// Read links.
     pub read_links: u64,
-    /// Sessions that began by a login.
+    /// Sessions that began by a login, since the server's start.
     pub begun: u64,
-    /// Sessions that were resumed, each time.
+    /// Sessions that were resumed, each time, since the server's start.
     pub resumed: u64,
-    /// What all sessions did so far.
-    pub counts: Counts,
-    /// How long transactions take.
+}
+
+/// What became durable.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct CommitTimes {
+    /// How long the store took for each transaction, with the batches of all sessions that waited: it syncs
+    /// contents, then writes rows and syncs those.
     pub transaction: Latencies,
-    /// How long batches take until they are durable, from when they are due.
+    /// How long each batch of a session took until it was durable, from when it was due: a program waited
+    /// for it (`fsync`), it was large, or a second old.
     pub batch: Latencies,
-    /// Batches that wait for a transaction.
-    pub batches_waiting: u64,
-    /// Messages of clients that wait for the drivers of their sessions.
-    pub messages_waiting: u64,
-    /// Ops that are applied and not durable yet.
-    pub ops_not_durable: u64,
 }
 
 impl Traffic {
@@ -83,15 +101,19 @@ impl Engine {
         let not_durable = sessions.iter().map(|one| one.applied.0.saturating_sub(one.durable.0));
         let running = self.registry.all();
         Load {
-            attached: (sessions.len() - away) as u64,
-            away: away as u64,
-            log_links: read(&self.traffic.log_links.0),
-            read_links: read(&self.traffic.read_links.0),
-            begun: read(&self.traffic.begun),
-            resumed: read(&self.traffic.resumed),
+            sessions: Sessions {
+                attached: (sessions.len() - away) as u64,
+                away: away as u64,
+                log_links: read(&self.traffic.log_links.0),
+                read_links: read(&self.traffic.read_links.0),
+                begun: read(&self.traffic.begun),
+                resumed: read(&self.traffic.resumed),
+            },
             counts: self.registry.total(),
-            transaction: self.commits.transaction.read(),
-            batch: self.commits.batch.read(),
+            commits: CommitTimes {
+                transaction: self.commits.transaction.read(),
+                batch: self.commits.batch.read(),
+            },
             batches_waiting: self.waiting() as u64,
             messages_waiting: running.iter().map(|one| one.messages_waiting() as u64).sum(),
             ops_not_durable: not_durable.sum(),

@@ -12,8 +12,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 
-use super::{Build, Commits, Figures, Process, Queued, Sessions, Storing};
-use crate::engine::{Counts, ENDS_SECS, Latencies};
+use super::{Build, Figures, Process, Queued, Storing};
+use crate::engine::{CommitTimes, Counts, ENDS_SECS, Latencies, Sessions};
 use crate::login::outcomes::LoginCount;
 
 /// The type of [`text`] in HTTP.
@@ -118,8 +118,8 @@ impl Page<'_> {
         self.counter("xfer_written_bytes", help, bytes_written)
     }
 
-    fn commits(&mut self, commits: &Commits) -> fmt::Result {
-        let Commits { transaction, batch } = commits;
+    fn commits(&mut self, commits: &CommitTimes) -> fmt::Result {
+        let CommitTimes { transaction, batch } = commits;
         let help = "Time until a session's batch of changes is durable, from when a program waits for it (fsync), \
                     or it is large or a second old";
         self.histogram("xfer_commit_seconds", help, batch)?;

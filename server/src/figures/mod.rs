@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use xfer_protocol::message::VERSION;
 use xfer_store::{Store, StoreError, embedded};
 
-use crate::engine::{Counts, Engine, Latencies, Load};
+use crate::engine::{CommitTimes, Counts, Engine, Sessions};
 use crate::listener::Listener;
 use crate::login::outcomes::LoginCount;
 
@@ -42,7 +42,7 @@ pub struct Figures {
     /// What all sessions did since the server's start.
     pub counts: Counts,
     /// What became durable since the server's start.
-    pub commits: Commits,
+    pub commits: CommitTimes,
     /// What waits.
     pub queued: Queued,
     /// The store; absent while it does not answer.
@@ -58,34 +58,6 @@ pub struct Build {
     pub protocol: u16,
     /// The version of the store's format.
     pub store_format: i32,
-}
-
-/// Sessions and links.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Sessions {
-    /// Sessions with a link.
-    pub attached: u64,
-    /// Sessions whose clients are away, for as long as their seats stand.
-    pub away: u64,
-    /// Log links.
-    pub log_links: u64,
-    /// Read links.
-    pub read_links: u64,
-    /// Sessions that began by a login, since the server's start.
-    pub begun: u64,
-    /// Sessions that were resumed, each time, since the server's start.
-    pub resumed: u64,
-}
-
-/// What became durable.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Commits {
-    /// How long the store took for each transaction, with the batches of all sessions that waited: it syncs
-    /// contents, then writes rows and syncs those.
-    pub transaction: Latencies,
-    /// How long each batch of a session took until it was durable, from when it was due: a program waited
-    /// for it (`fsync`), it was large, or a second old.
-    pub batch: Latencies,
 }
 
 /// What waits.
@@ -133,20 +105,7 @@ impl Source {
     }
 
     fn figures(&self, store: Option<Storing>) -> Figures {
-        let Load {
-            attached,
-            away,
-            log_links,
-            read_links,
-            begun,
-            resumed,
-            counts,
-            transaction,
-            batch,
-            batches_waiting,
-            messages_waiting,
-            ops_not_durable,
-        } = self.engine.load();
+        let load = self.engine.load();
         let door = self.listener.door();
         Figures {
             build: Build {
@@ -155,14 +114,14 @@ impl Source {
                 store_format: embedded::FORMAT,
             },
             process: Process::read(self.started),
-            sessions: Sessions { attached, away, log_links, read_links, begun, resumed },
+            sessions: load.sessions,
             logins: door.logins().counts(),
-            counts,
-            commits: Commits { transaction, batch },
+            counts: load.counts,
+            commits: load.commits,
             queued: Queued {
-                batches: batches_waiting,
-                messages: messages_waiting,
-                ops_not_durable,
+                batches: load.batches_waiting,
+                messages: load.messages_waiting,
+                ops_not_durable: load.ops_not_durable,
                 passwords: door.waiting() as u64,
             },
             store,

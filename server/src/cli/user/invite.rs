@@ -13,7 +13,7 @@ use xfer_protocol::{Name, Timestamp};
 use xfer_store::embedded::StoreLock;
 use xfer_store::{Account, CodeHash};
 
-use super::super::{output, sessions};
+use super::super::{output, running};
 use super::accounts::{self, Ledger};
 use crate::listener::identity::{Fingerprint, Identity};
 use crate::moment;
@@ -120,7 +120,7 @@ fn machine_name() -> String {
 fn whereabouts(store: &Path) -> Result<(Option<u16>, Fingerprint), Failure> {
     match control::ask(store, &Command::Address) {
         Ok(Answer::Address { port, fingerprint }) => Ok((Some(port), fingerprint)),
-        Ok(_) => Err(sessions::nonsense()),
+        Ok(_) => Err(running::nonsense()),
         Err(AskError::NotRunning) => {
             // The certificate may have to be made, which a server that starts does too.
             let _lock = StoreLock::take(store)?;

@@ -8,7 +8,7 @@ use xfer_protocol::{Timestamp, size};
 use xfer_store::{Account, WrongPasswords};
 
 use super::super::output::{self, Shape};
-use super::super::{sessions, table};
+use super::super::{running, table};
 use super::accounts::Ledger;
 use super::limits::{self, Limits};
 use crate::moment;
@@ -128,12 +128,12 @@ fn mounted(
         Some((names.get(&account)?.clone(), session))
     });
     let mut mounted: BTreeMap<_, _> = known.collect();
-    match sessions::ask(&store.dir, &Command::List) {
+    match running::ask(&store.dir, &Command::List) {
         Ok(Answer::Sessions { sessions }) => {
             mounted.extend(sessions.into_iter().map(|session| (session.user.clone(), of(session))));
             Ok(mounted)
         }
-        Ok(_) => Err(sessions::nonsense()),
+        Ok(_) => Err(running::nonsense()),
         Err(Failure { exit: Exit::NotRunning, .. }) => Ok(mounted),
         Err(failure) => Err(failure),
     }
