@@ -135,6 +135,18 @@ fn drain(mut stream: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
+/// Whether no thread of a process runs or will run by itself: it has stopped or ended, or waits in the kernel
+/// for something (proc_pid_stat(5)).
+fn stands_still(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name before the state may have anything in it.
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        state.is_none_or(|state| "TtDZX".contains(state))
+    })
+}
+
 /// A running program of ours, with its output so far.
 #[derive(Debug)]
 pub struct Running {
@@ -177,11 +189,15 @@ impl Running {
         found.unwrap_or_else(|| panic!("ended without {what}:\n{}", self.said()))
     }
 
-    /// Sends a signal to the process.
+    /// Sends a signal to the process. One that is to stop has stopped when this returns: until then, each of
+    /// its threads may still answer something.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
         // A process that has already ended needs no signal.
         let _ = rustix::process::kill_process(pid, signal);
+        if signal == rustix::process::Signal::STOP {
+            wait_until("it to stop", PATIENCE, || stands_still(self.pid()));
+        }
     }
 
     /// Waits for the process to exit and returns its exit code; `None` if a signal ended it.
