@@ -26,7 +26,7 @@ const COPIED_MAX: usize = 4 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The connection broke or was closed.
-    #[error("connection: {0}")]
+    #[error("connection: {}", plain(.0))]
     Io(#[from] std::io::Error),
     /// The peer exceeded a bound on frames.
     #[error("frame: {0}")]
@@ -48,6 +48,15 @@ impl LinkError {
             ),
             LinkError::Frame(_) | LinkError::Codec(_) => false,
         }
+    }
+}
+
+/// What an error of a connection says. The text of TLS's library for one that was closed is for
+/// programmers.
+fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the other side closed it".to_owned(),
+        _ => error.to_string(),
     }
 }
 

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::waiting::holds_for;
 use crate::{PATIENCE, wait_until};
 
 /// Waits until a program has printed a line. Its output stays open: a program may write a line in
@@ -147,11 +149,15 @@ fn stands_still(pid: u32) -> bool {
     })
 }
 
+/// How long the output of a program that has ended is waited for.
+const OUTPUT_READ_WITHIN: Duration = Duration::from_secs(2);
+
 /// A running program of ours, with its output so far.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    readers: [JoinHandle<()>; 2],
 }
 
 impl Running {
@@ -162,9 +168,11 @@ impl Running {
         // A process group, so that a wrapping command (a tracer) and its program are killed together.
         command.process_group(0);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        collect(child.stdout.take().unwrap(), lines.clone());
-        collect(child.stderr.take().unwrap(), lines.clone());
-        Running { child, lines }
+        let readers = [
+            collect(child.stdout.take().unwrap(), lines.clone()),
+            collect(child.stderr.take().unwrap(), lines.clone()),
+        ];
+        Running { child, lines, readers }
     }
 
     /// The id of its process.
@@ -200,10 +208,15 @@ impl Running {
         }
     }
 
-    /// Waits for the process to exit and returns its exit code; `None` if a signal ended it.
+    /// Waits for the process to exit and returns its exit code; `None` if a signal ended it. All that it
+    /// said is known then.
     pub fn ended_within(&mut self, limit: Duration) -> Option<i32> {
         match ended_by(&mut self.child, Instant::now() + limit) {
-            Some(status) => status.code(),
+            Some(status) => {
+                // A program that it started may have its output longer than that.
+                holds_for(OUTPUT_READ_WITHIN, || !self.readers.iter().all(JoinHandle::is_finished));
+                status.code()
+            }
             None => panic!("still running after {limit:?}:\n{}", self.said()),
         }
     }
@@ -220,16 +233,20 @@ impl Drop for Running {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
         let _ = self.child.wait();
+        let said = self.said();
         if std::thread::panicking() {
-            println!("--- process {} said:\n{}", self.pid(), self.said());
+            println!("--- process {} said:\n{said}", self.pid());
+        } else {
+            // A library's sentence, for its users.
+            assert!(!said.contains("://docs."), "a program refers its user to a library: {said}");
         }
     }
 }
 
-fn collect(stream: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
+fn collect(stream: impl Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
             lines.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
         }
-    });
+    })
 }

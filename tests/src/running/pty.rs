@@ -82,13 +82,19 @@ impl OnPty {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for the program to exit and returns its exit code; `None` if a signal ended it.
+    /// Waits for the program to exit and returns its exit code; `None` if a signal ended it. All that it
+    /// said is known then.
     #[track_caller]
     pub fn ended(&mut self) -> Option<i32> {
         let mut status = None;
         wait_until("the program on the terminal to end", PATIENCE, || {
             status = self.child.try_wait().unwrap();
             status.is_some()
+        });
+        // What comes after it on the terminal is read after it.
+        rustix::io::write(&self.slave, b"\0").unwrap();
+        wait_until("all of its output", PATIENCE, || {
+            self.said.lock().unwrap().pop_if(|last| *last == b'\0').is_some()
         });
         status.unwrap().code()
     }
