@@ -116,8 +116,9 @@ async fn serve(
     let control = Control::bind(&config.store.dir, engine.clone(), source.clone(), about);
     let control = control.map_err(no_control)?;
     let stop = stop_signal()?;
-    announce(&port, fingerprint)?;
+    // Before the line that scripts wait for: they may ask next whether it is ready.
     stage.send_replace(Stage::Serving(source.clone()));
+    announce(&port, fingerprint)?;
     let control = tokio::spawn(control.serve());
     let watchdog = tokio::spawn(systemd::feed_watchdog());
     let expiry = tokio::spawn(end_expired(engine.clone()));
