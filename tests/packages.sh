@@ -150,6 +150,15 @@ log_in_and_mount() {
     inside mount -t fuse.xfer "bob@127.0.0.1:$port" /mnt/bob
 }
 
+manage_without_root() {
+    step "a member of the group xfer-admin manages users, and nobody else does"
+    as_user "xfer-server user list" 2>/dev/null && fail "not a member yet"
+    inside usermod --append --groups xfer-admin ann
+    as_user "xfer-server user quota bob --quota 2GiB && xfer-server session list | grep '^ann '"
+    inside xfer-server user quota bob | grep -q '2.0 GiB' || fail "the quota"
+    grep -q "uid=$(inside id -u ann) command=.*quota" "$debian/srv/log" || fail "the log"
+}
+
 send() {
     step "a file is sent"
     as_user "echo hello > ~/remote/outbox/bob/$1 && xfer sync ~/remote"
@@ -261,6 +270,12 @@ readonly IN_BOOTED='
     unit=xfer-mount@$(systemd-escape ann@127.0.0.1).service
     as_ann "systemctl --user start \"$unit\"; mountpoint ~/ann@127.0.0.1; echo hello > ~/ann@127.0.0.1/file"
     as_ann "systemctl --user stop \"$unit\"; ! mountpoint ~/ann@127.0.0.1"
+    # Without root, and by the name of the one who does it.
+    runuser -u ann -- xfer-server user list && exit 1
+    usermod --append --groups xfer-admin ann
+    runuser -u ann -- xfer-server user disable cy
+    xfer-server user list | grep "^cy .* disabled "
+    wait_for journalctl --quiet --unit xfer-server --grep "uid=$user command=.*disable"
     apt-get -qq --yes purge xfer xfer-server
     ! systemctl is-active xfer-server
     test -s /var/lib/xfer/xfer.db
@@ -304,6 +319,7 @@ build
 make_debian
 install_packages_in_it
 log_in_and_mount
+manage_without_root
 send before
 upgrade
 remove

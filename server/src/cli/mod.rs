@@ -18,12 +18,14 @@ use xfer_store::embedded::{OlderDatabase, Serving};
 
 use crate::figures::web::Place;
 use crate::listener::identity::Identity;
+use crate::program::control::AdminSocket;
 use crate::program::exit::{Exit, Failure};
 use crate::program::log;
 use crate::program::rights;
 use crate::program::serve::{self, CertificateFiles};
 use crate::program::store_location::StoreLocation;
 use output::{Shape, print_line};
+use running::Server;
 use settings::{Read, Unread};
 use user::User;
 
@@ -35,6 +37,8 @@ mod screen;
 mod trees;
 mod table;
 mod running;
+mod here;
+mod secret;
 mod output;
 
 const EXIT_CODES: &str = "\
@@ -58,6 +62,15 @@ struct Cli {
     /// Where the server keeps everything
     #[arg(long, global = true, env = "XFER_STORE", value_name = "DIR", default_value = "/var/lib/xfer", value_parser = place())]
     store: StoreLocation,
+    /// Where the server takes commands from those who may not enter the store: a path, or off
+    #[arg(
+        long,
+        global = true,
+        env = "XFER_ADMIN_SOCKET",
+        value_name = "PATH",
+        default_value = "off"
+    )]
+    admin_socket: AdminSocket,
     /// Read settings from this file: options of `run`, and the store [default: /etc/xfer/server.toml, if it is there]
     #[arg(long, global = true, env = "XFER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -149,7 +162,11 @@ struct Run {
 }
 
 impl Run {
-    fn config(self, store: StoreLocation) -> Result<serve::Config, Failure> {
+    fn config(
+        self,
+        store: StoreLocation,
+        admin_socket: AdminSocket,
+    ) -> Result<serve::Config, Failure> {
         let Run { listen, cert, key, accept_older_database, tree_size, silence, metrics, .. } =
             self;
         let files = match (cert, key) {
@@ -171,6 +188,8 @@ impl Run {
             tree_bytes: tree_size,
             silence,
             metrics,
+            admin_socket,
+            manage: user::carry_out,
             serving: Serving {
                 older: match accept_older_database {
                     true => OlderDatabase::Accept,
@@ -235,15 +254,16 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     if matches!(&read.cli.command, Command::Run(run) if run.print_config) {
         return print_line(read.shown().trim_end());
     }
-    let Cli { command, store, .. } = read.cli;
+    let Cli { command, store, admin_socket, .. } = read.cli;
     rights::act_as_owner_of(&store.dir)?;
+    let server = Server::new(&store.dir, admin_socket.clone());
     match command {
-        Command::Run(run) => serve::run(&run.config(store)?),
+        Command::Run(run) => serve::run(&run.config(store, admin_socket)?),
         Command::Fingerprint => print_fingerprint(&store.dir),
-        Command::User(user) => user::manage(&store, user),
-        Command::Session(Session::List { json }) => sessions::list(&store.dir, Shape::of(json)),
-        Command::Session(Session::End { name }) => sessions::end(&store.dir, &name),
-        Command::Status { shape } => status::show(&store.dir, shape),
+        Command::User(user) => user::run(&store, admin_socket, user),
+        Command::Session(Session::List { json }) => sessions::list(&server, Shape::of(json)),
+        Command::Session(Session::End { name }) => sessions::end(&server, &name),
+        Command::Status { shape } => status::show(&server, shape),
         Command::Import { name, dir, into } => trees::import(&store, &name, &dir, &into),
         Command::Export { name, dir, force } => trees::export(&store, &name, &dir, force),
     }

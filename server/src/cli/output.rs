@@ -4,6 +4,7 @@ use std::io::Write;
 
 use xfer_protocol::shown::shown_json;
 
+use crate::program::console::Console;
 use crate::program::exit::{Exit, Failure};
 
 /// The form of what a command prints.
@@ -46,11 +47,14 @@ pub(super) fn offer_line(line: &str) -> Result<bool, Failure> {
 }
 
 /// Prints a value as JSON, without characters that would move the reader's cursor.
-pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    print_line(&json(serde_json::to_string_pretty(value))?)
+pub(super) fn print_json(
+    console: &mut dyn Console,
+    value: &impl serde::Serialize,
+) -> Result<(), Failure> {
+    console.print(&json(serde_json::to_string_pretty(value))?)
 }
 
-/// Like [`print_json`], in one line. Returns whether the reader wants more.
+/// Like [`print_json`], in one line on standard output. Returns whether the reader wants more.
 pub(super) fn offer_json(value: &impl serde::Serialize) -> Result<bool, Failure> {
     offer_line(&json(serde_json::to_string(value))?)
 }

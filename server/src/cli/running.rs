@@ -1,23 +1,70 @@
 //! Questions to the server that runs on the store, and what to say if it does not answer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::program::control::{self, Answer, AskError, Command};
+use crate::program::control::{self, AdminSocket, Answer, AskError, Command};
 use crate::program::exit::{Exit, Failure};
 
-/// Asks the server; if it does not answer, the failure says what to do.
-pub fn ask(store: &Path, command: &Command) -> Result<Answer, Failure> {
-    control::ask(store, command).map_err(|error| match &error {
-        AskError::NotRunning => {
-            let line = format!("{error} ({}); start it, or check --store", store.display());
-            Failure::new(Exit::NotRunning, line)
+/// A server, and how it is reached.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its store, with a socket for the store's owner.
+    store: PathBuf,
+    /// The admin socket for others.
+    admin: AdminSocket,
+}
+
+impl Server {
+    /// The server that runs on a store.
+    pub fn new(store: &Path, admin: AdminSocket) -> Server {
+        Server { store: store.to_owned(), admin }
+    }
+
+    /// The same, for the owner of the store.
+    pub fn of(store: &Path) -> Server {
+        Server::new(store, AdminSocket::Off)
+    }
+
+    /// Its store.
+    pub fn store(&self) -> &Path {
+        &self.store
+    }
+
+    /// Asks it. Whoever may not enter its store asks by the admin socket.
+    pub fn ask(&self, command: &Command) -> Result<Answer, Failure> {
+        let answer = match (control::ask(&self.store, command), &self.admin) {
+            (Err(AskError::Forbidden { .. }), AdminSocket::At(admin)) => {
+                control::ask_as_admin(admin, &self.store, command)
+            }
+            (answer, _) => answer,
+        };
+        answer.map_err(|error| self.unasked(&error))
+    }
+
+    /// If it does not answer, the failure says what to do.
+    pub fn unasked(&self, error: &AskError) -> Failure {
+        match error {
+            AskError::NotRunning => {
+                let store = self.store.display();
+                let line = format!("{error} ({store}); start it, or check --store");
+                Failure::new(Exit::NotRunning, line)
+            }
+            AskError::Forbidden { .. } => {
+                let group = match self.admin {
+                    AdminSocket::Off => "",
+                    AdminSocket::At(_) => ", or as a member of that socket's group since login",
+                };
+                let line = format!("{error}; run this as the server's user or as root{group}");
+                Failure::new(Exit::Store, line)
+            }
+            AskError::OtherStore(_) => {
+                let line = format!("{error}; check --store and --admin-socket");
+                Failure::new(Exit::Usage, line)
+            }
+            AskError::Misunderstood => nonsense(),
+            AskError::Io(_) => Failure::new(Exit::Other, format!("{error}; see the server's log")),
         }
-        AskError::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => {
-            let line = format!("{error}; run this as the server's user or as root");
-            Failure::new(Exit::Store, line)
-        }
-        AskError::Io(_) => Failure::new(Exit::Other, format!("{error}; see the server's log")),
-    })
+    }
 }
 
 /// The failure for an answer that does not come from a server of this version.

@@ -13,7 +13,7 @@ use crate::login::password;
 use crate::program::exit::{Exit, Failure};
 
 /// Where the password comes from.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Default, Debug)]
 pub struct Origin {
     /// Read the password from the first line of a file
     #[arg(long, value_name = "F", conflicts_with = "password_stdin")]

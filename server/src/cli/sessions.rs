@@ -1,9 +1,8 @@
 //! `xfer-server session ...`: asks the server that is running on the store.
 
-use std::path::Path;
-
+use super::here::Here;
 use super::output::{self, Shape};
-use super::running::{ask, nonsense};
+use super::running::{Server, nonsense};
 use super::table;
 use super::user::no_user;
 use crate::moment;
@@ -11,21 +10,24 @@ use crate::program::control::{Answer, Command, Session};
 use crate::program::exit::{Exit, Failure};
 
 /// Prints the sessions, also those whose clients are away.
-pub fn list(store: &Path, shape: Shape) -> Result<(), Failure> {
-    match (ask(store, &Command::List)?, shape) {
-        (Answer::Sessions { sessions }, Shape::Json) => output::print_json(&sessions),
+pub fn list(server: &Server, shape: Shape) -> Result<(), Failure> {
+    match (server.ask(&Command::List)?, shape) {
+        (Answer::Sessions { sessions }, Shape::Json) => {
+            output::print_json(&mut Here::default(), &sessions)
+        }
         (Answer::Sessions { sessions }, Shape::Table) => {
             let heading =
                 ["USER", "HOST", "ADDRESS", "SINCE", "AWAY", "EPOCH", "APPLIED", "DURABLE"];
-            table::print(heading, &sessions.iter().map(row).collect::<Vec<_>>())
+            let rows: Vec<_> = sessions.iter().map(row).collect();
+            table::print(&mut Here::default(), heading, &rows)
         }
         _ => Err(nonsense()),
     }
 }
 
 /// Ends a user's session.
-pub fn end(store: &Path, user: &str) -> Result<(), Failure> {
-    match ask(store, &Command::End { user: user.to_owned() })? {
+pub fn end(server: &Server, user: &str) -> Result<(), Failure> {
+    match server.ask(&Command::End { user: user.to_owned() })? {
         Answer::Ended { was_running: true } => Ok(()),
         Answer::Ended { was_running: false } => {
             let line = format!("{user} has no session; see xfer-server session list");

@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use xfer_protocol::shown::Shown;
 use xfer_protocol::size;
 
-use super::running::{ask, nonsense};
+use super::here::Here;
+use super::running::{Server, nonsense};
 use super::{output, screen, table};
 use crate::engine::{Counts, Latencies};
 use crate::figures::{Figures, Lockout, Queued, Storing};
@@ -33,30 +34,36 @@ pub struct Shape {
 }
 
 /// Shows how the server is.
-pub fn show(store: &Path, shape: Shape) -> Result<(), Failure> {
+pub fn show(server: &Server, shape: Shape) -> Result<(), Failure> {
     match shape {
-        Shape { json: true, watch: false } => output::print_json(&fetch(store)?),
+        Shape { json: true, watch: false } => {
+            output::print_json(&mut Here::default(), &fetch(server)?)
+        }
         Shape { json: true, watch: true } => {
-            each_second(store, |_, status| output::offer_json(status))
+            each_second(server, |_, status| output::offer_json(status))
         }
         Shape { json: false, watch: false } => {
-            let before = fetch(store)?;
+            let before = fetch(server)?;
             std::thread::sleep(EVERY);
-            output::print_line(page(store, &before, &fetch(store)?).trim_end())
+            output::print_line(page(server.store(), &before, &fetch(server)?).trim_end())
         }
         Shape { json: false, watch: true } if io::stdout().is_terminal() => {
-            let asked = store.to_owned();
-            screen::watch(EVERY, move || fetch(&asked), |before, now| page(store, before, now))
+            let asked = server.clone();
+            screen::watch(
+                EVERY,
+                move || fetch(&asked),
+                |before, now| page(server.store(), before, now),
+            )
         }
-        Shape { json: false, watch: true } => {
-            each_second(store, |before, status| output::offer_line(&page(store, before, status)))
-        }
+        Shape { json: false, watch: true } => each_second(server, |before, status| {
+            output::offer_line(&page(server.store(), before, status))
+        }),
     }
 }
 
 /// Asks the server.
-fn fetch(store: &Path) -> Result<Status, Failure> {
-    match ask(store, &Command::Status)? {
+fn fetch(server: &Server) -> Result<Status, Failure> {
+    match server.ask(&Command::Status)? {
         Answer::Status(status) => Ok(*status),
         _ => Err(nonsense()),
     }
@@ -64,13 +71,13 @@ fn fetch(store: &Path) -> Result<Status, Failure> {
 
 /// Prints something of each answer and the one before, until its reader has read enough.
 fn each_second(
-    store: &Path,
+    server: &Server,
     offer: impl Fn(&Status, &Status) -> Result<bool, Failure>,
 ) -> Result<(), Failure> {
-    let mut before = fetch(store)?;
+    let mut before = fetch(server)?;
     loop {
         std::thread::sleep(EVERY);
-        let status = fetch(store)?;
+        let status = fetch(server)?;
         if !offer(&before, &status)? {
             return Ok(());
         }

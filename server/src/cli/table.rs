@@ -1,15 +1,17 @@
-//! Tables on standard output: columns padded to their widest cell, and no decoration.
+//! Tables: columns padded to their widest cell, and no decoration.
 
 use xfer_protocol::shown::shown;
 
+use crate::program::console::Console;
 use crate::program::exit::Failure;
 
 /// Prints a heading and its rows.
-pub fn print<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> Result<(), Failure> {
-    for line in lines(heading, rows) {
-        super::output::print_line(&line)?;
-    }
-    Ok(())
+pub fn print<const N: usize>(
+    console: &mut dyn Console,
+    heading: [&str; N],
+    rows: &[[String; N]],
+) -> Result<(), Failure> {
+    lines(heading, rows).iter().try_for_each(|line| console.print(line))
 }
 
 /// The lines of such a table.

@@ -9,9 +9,10 @@ use xfer_protocol::Name;
 use xfer_store::embedded::Beside;
 use xfer_store::{Account, Claim, Purpose, Store, Use};
 
+use super::here::Here;
 use super::output::print_line;
-use super::running;
-use super::user::{Ledger, find, no_user};
+use super::running::{self, Server};
+use super::user::{Context, Ledger, find, no_user};
 use crate::moment;
 use crate::program::control::{Answer, Command, Session};
 use crate::program::exit::{Exit, Failure};
@@ -47,7 +48,7 @@ struct Opened {
 }
 
 fn open(place: &StoreLocation, name: &str, purpose: Purpose) -> Result<Opened, Failure> {
-    let (ledger, account) = find(place, name)?;
+    let (ledger, account) = find(&Context::here(place, &mut Here::default()), name)?;
     let claim = ledger.claim(&account, purpose)?;
     // From now on new sessions are refused; an earlier one is found here.
     must_not_be_mounted(&place.dir, name)?;
@@ -66,7 +67,7 @@ fn open(place: &StoreLocation, name: &str, purpose: Purpose) -> Result<Opened, F
 }
 
 fn must_not_be_mounted(store: &Path, name: &str) -> Result<(), Failure> {
-    match running::ask(store, &Command::List) {
+    match Server::of(store).ask(&Command::List) {
         Ok(Answer::Sessions { sessions }) => {
             let is_there = |session: &&Session| session.user == name && session.away_secs.is_none();
             let Some(session) = sessions.iter().find(is_there) else { return Ok(()) };

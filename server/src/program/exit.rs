@@ -4,11 +4,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use xfer_protocol::shown::Shown;
 use xfer_store::StoreError;
 
 /// The exit codes. Scripts tell failures apart by them, so they must not change.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Exit {
     /// Any failure without a code of its own.
     Other = 1,
@@ -49,7 +51,7 @@ pub enum Exit {
 }
 
 /// Why the program failed.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,

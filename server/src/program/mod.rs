@@ -3,6 +3,7 @@
 pub mod serve;
 pub mod systemd;
 pub mod control;
+pub mod console;
 pub mod store_location;
 pub mod waiting;
 pub mod rights;

@@ -25,7 +25,7 @@ use crate::listener::identity::{Fingerprint, Identity, IdentityError};
 use crate::listener::tls;
 use crate::listener::{self, Listener};
 use crate::login::opening::Door;
-use crate::program::control::{About, Control};
+use crate::program::control::{About, AdminSocket, Control, Manage, Served};
 use crate::program::exit::{Exit, Failure};
 use crate::program::log;
 use crate::program::rights::Own;
@@ -55,6 +55,10 @@ pub struct Config {
     pub silence: Silence,
     /// Where metrics can be read.
     pub metrics: Place,
+    /// Where users may be managed by others than the store's owner.
+    pub admin_socket: AdminSocket,
+    /// What carries out their commands.
+    pub manage: Manage,
     /// How the store is served.
     pub serving: Serving,
 }
@@ -112,14 +116,23 @@ async fn serve(
     let door = Door::new(store.register());
     let listener = Arc::new(Listener::new(tls, door, engine.clone()));
     let source = Source::new(engine.clone(), listener.clone(), store.clone(), started);
-    let about = About { address, fingerprint: fingerprint.clone() };
-    let control = Control::bind(&config.store.dir, engine.clone(), source.clone(), about);
-    let control = control.map_err(no_control)?;
+    let served = Arc::new(Served {
+        engine: engine.clone(),
+        source: source.clone(),
+        about: About { address, fingerprint: fingerprint.clone(), store: config.store.clone() },
+        register: store.register(),
+        manage: config.manage,
+    });
+    let control = Control::in_store(served.clone()).map_err(no_control)?;
     let stop = stop_signal()?;
     // Before the line that scripts wait for: they may ask next whether it is ready.
     stage.send_replace(Stage::Serving(source.clone()));
     announce(&port, fingerprint)?;
-    let control = tokio::spawn(control.serve());
+    let mut control: JoinSet<()> = [Some(control), for_admins(&config.admin_socket, served)]
+        .into_iter()
+        .flatten()
+        .map(Control::serve)
+        .collect();
     let watchdog = tokio::spawn(systemd::feed_watchdog());
     let expiry = tokio::spawn(end_expired(engine.clone()));
     let mut trouble = None;
@@ -144,7 +157,7 @@ async fn serve(
     if tokio::time::timeout(DRAIN_DEADLINE + STOP_GRACE, end).await.is_err() {
         tracing::warn!("sessions did not end in time");
     }
-    control.abort();
+    control.abort_all();
     finish(connections).await;
     watchdog.abort();
     expiry.abort();
@@ -169,6 +182,24 @@ fn pages(config: &Config) -> Result<(watch::Sender<Stage>, JoinSet<()>), Failure
         pages.spawn(web.serve());
     }
     Ok((stage, pages))
+}
+
+/// Opens the admin socket, if it is wanted. A server that can't have it serves its clients all the same.
+fn for_admins(place: &AdminSocket, served: Arc<Served>) -> Option<Control> {
+    let AdminSocket::At(path) = place else { return None };
+    // Only root may make it in a directory like /run.
+    let bound = Own::regain()
+        .map_err(std::io::Error::from)
+        .and_then(|_own| Control::for_admins(path, served));
+    bound
+        .inspect_err(|error| {
+            tracing::error!(
+                "no admin socket {} ({error}); make its directory, or set admin-socket to another \
+                 place or to off",
+                path.display()
+            );
+        })
+        .ok()
 }
 
 /// Ends the sessions of accounts as they expire.

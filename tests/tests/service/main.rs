@@ -6,3 +6,4 @@ mod log;
 mod metrics;
 mod pages;
 mod status;
+mod admin;

@@ -100,7 +100,11 @@ fn a_file_that_is_wrong_is_refused_by_a_line_that_says_where_and_why() {
         assert!(line.contains(why) && line.contains("mend the file"), "{line}");
     };
     for command in [&["run"][..], &["user", "list"]] {
-        check("port = 33000", command, "there is no setting \"port\"; there are: store, listen");
+        check(
+            "port = 33000",
+            command,
+            "there is no setting \"port\"; there are: store, admin-socket, listen",
+        );
         check("listen = [1]", command, "listen must be a text or a number");
         check("silence = 5\nlisten = \n", command, "it is not TOML in line 2");
         check("accept-older-database = true", command, "there is no setting");
@@ -142,8 +146,10 @@ fn the_file_of_the_package_shows_each_setting_with_its_default() {
         assert_eq!(shown(&of_file, key).0, shown(&defaults, key).0);
         assert_eq!(shown(&of_file, key).1, all.display().to_string(), "{key} is not in the file");
     }
-    // As it is, it sets nothing.
+    // As it is, it sets one, which needs what the package brings.
     let file = machine.file(shown_there);
     let as_it_is = machine.run(Some(&file), &["run", "--print-config"]).succeeded();
-    assert_eq!(as_it_is.stdout.replace(&file.display().to_string(), ""), defaults.stdout);
+    let set = format!("# {}\nadmin-socket = \"/run/xfer/admin.sock\"", file.display());
+    let unset = "# the default\nadmin-socket = \"off\"";
+    assert_eq!(as_it_is.stdout.replace(&set, unset), defaults.stdout);
 }

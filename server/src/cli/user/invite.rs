@@ -6,6 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use xfer_protocol::invitation::Invitation;
 use xfer_protocol::message::InviteCode;
@@ -13,13 +14,12 @@ use xfer_protocol::{Name, Timestamp};
 use xfer_store::embedded::StoreLock;
 use xfer_store::{Account, CodeHash};
 
-use super::super::{output, running};
-use super::accounts::{self, Ledger};
+use super::super::running::{self, Server};
+use super::ledger::{self, Context, Ledger};
 use crate::listener::identity::{Fingerprint, Identity};
 use crate::moment;
-use crate::program::control::{self, Answer, AskError, Command};
+use crate::program::control::{Answer, Command};
 use crate::program::exit::{Exit, Failure};
-use crate::program::store_location::StoreLocation;
 
 /// For how long an invitation is good, in seconds.
 const GOOD_SECS: i64 = 24 * 60 * 60;
@@ -28,7 +28,8 @@ const GOOD_SECS: i64 = 24 * 60 * 60;
 const PORT_DEFAULT: u16 = 33_000;
 
 /// A host name or address, and maybe a port, as users give it after the `@`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Host {
     host: String,
     port: Option<u16>,
@@ -62,21 +63,35 @@ impl FromStr for Host {
     }
 }
 
+impl TryFrom<String> for Host {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Host, &'static str> {
+        text.parse()
+    }
+}
+
+impl From<Host> for String {
+    fn from(Host { host, port }: Host) -> String {
+        port.map_or(host.clone(), |port| format!("{host}:{port}"))
+    }
+}
+
 /// Invites the user of an existing account to enrol a machine.
-pub fn again(store: &StoreLocation, name: &str, host: Option<&Host>) -> Result<(), Failure> {
-    let (ledger, account) = accounts::find(store, name)?;
-    invite(store, &ledger, &account, host)
+pub fn again(context: &mut Context<'_>, name: &str, host: Option<&Host>) -> Result<(), Failure> {
+    let (ledger, account) = ledger::find(context, name)?;
+    invite(context, &ledger, &account, host)
 }
 
 /// Makes an invitation, and prints the line that uses it. It names this machine unless another host
 /// is given, by which clients reach the server.
 pub fn invite(
-    store: &StoreLocation,
+    context: &mut Context<'_>,
     ledger: &Ledger,
     account: &Account,
     host: Option<&Host>,
 ) -> Result<(), Failure> {
-    let (port, fingerprint) = whereabouts(&store.dir)?;
+    let (port, fingerprint) = whereabouts(&context.store.dir)?;
     let code = InviteCode(draw()?);
     let now = Timestamp::from(SystemTime::now());
     let expires = Timestamp::new(now.secs() + GOOD_SECS, 0).unwrap_or(now);
@@ -88,19 +103,19 @@ pub fn invite(
         None => (machine_name(), None),
     };
     let port = given.or(port).unwrap_or_else(|| {
-        output::note(&format!(
+        context.console.note(&format!(
             "no server runs on this store, so the line names port {PORT_DEFAULT}; to name another: \
              --host {host}:PORT"
         ));
         PORT_DEFAULT
     });
     let invitation = Invitation { code, fingerprint: fingerprint.0 };
-    output::note(&format!(
+    context.console.note(&format!(
         "good once, until {}; give it to {} in confidence:",
         moment::display(expires.secs()),
         account.name
     ));
-    output::print_line(&line(&account.name, &with_port(&host, port), &invitation))
+    context.console.print(&line(&account.name, &with_port(&host, port), &invitation))
 }
 
 fn line(user: &Name, host: &str, invitation: &Invitation) -> String {
@@ -118,10 +133,10 @@ fn machine_name() -> String {
 /// The port and the certificate's fingerprint of the server that runs on the store; without one, the
 /// fingerprint that it will have unless it is started with another certificate.
 fn whereabouts(store: &Path) -> Result<(Option<u16>, Fingerprint), Failure> {
-    match control::ask(store, &Command::Address) {
+    match Server::of(store).ask(&Command::Address) {
         Ok(Answer::Address { port, fingerprint }) => Ok((Some(port), fingerprint)),
         Ok(_) => Err(running::nonsense()),
-        Err(AskError::NotRunning) => {
+        Err(Failure { exit: Exit::NotRunning, .. }) => {
             // The certificate may have to be made, which a server that starts does too.
             let _lock = StoreLock::take(store)?;
             let identity = Identity::of_store(store).map_err(|error| {
@@ -131,10 +146,7 @@ fn whereabouts(store: &Path) -> Result<(Option<u16>, Fingerprint), Failure> {
             })?;
             Ok((None, identity.fingerprint()))
         }
-        Err(error @ AskError::Io(_)) => {
-            let line = format!("{error}; run this as the server's user or as root");
-            Err(Failure::new(Exit::Store, line))
-        }
+        Err(failure) => Err(failure),
     }
 }
 
@@ -169,6 +181,9 @@ mod tests {
         assert_eq!(host("192.0.2.1:33001"), good("192.0.2.1", Some(33_001)));
         assert_eq!(host("[2001:db8::1]"), good("[2001:db8::1]", None));
         assert_eq!(host("[::1]:5"), good("[::1]", Some(5)));
+        for text in ["files.example.org", "192.0.2.1:33001", "[::1]:5"] {
+            assert_eq!(String::from(text.parse::<Host>().unwrap()), text);
+        }
         for wrong in
             ["", "a b", "x'y", "::1", "h:99999", "http://x/", "h:", "h:0", "[x]", "[::1]5", ":5"]
         {

@@ -3,20 +3,20 @@
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use xfer_protocol::Timestamp;
 use xfer_protocol::message::DeviceKey;
 use xfer_store::{Account, Revoked};
 
 use super::super::{output, table};
-use super::accounts::{self, Ledger};
+use super::ledger::{self, Context, Ledger};
 use crate::moment;
 use crate::program::control::Command;
 use crate::program::exit::{Exit, Failure};
-use crate::program::store_location::StoreLocation;
 
 /// What to do with a user's keys.
-#[derive(clap::Subcommand, Debug)]
+#[derive(clap::Subcommand, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
 pub enum Keys {
     /// List the machines that log in by a key
     List {
@@ -50,7 +50,7 @@ pub enum Keys {
 }
 
 /// A number of days from now, or never.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Days(Option<u32>);
 
 impl FromStr for Days {
@@ -83,12 +83,12 @@ struct Listed {
 }
 
 /// Does what a command asks for.
-pub fn run(store: &StoreLocation, command: Keys) -> Result<(), Failure> {
+pub fn run(context: &mut Context<'_>, command: Keys) -> Result<(), Failure> {
     match command {
-        Keys::List { name, json } => list(store, &name, json),
-        Keys::Revoke { name, key, all: _ } => revoke(store, &name, key.as_deref()),
+        Keys::List { name, json } => list(context, &name, json),
+        Keys::Revoke { name, key, all: _ } => revoke(context, &name, key.as_deref()),
         Keys::Expire { name, key, within } => {
-            let (ledger, account) = accounts::find(store, &name)?;
+            let (ledger, account) = ledger::find(context, &name)?;
             let known = find(&ledger, &account, &key)?;
             let set = ledger.keys().set_expiry(account.id, known.key, within.later());
             ledger.waiter.wait(set)?;
@@ -97,26 +97,26 @@ pub fn run(store: &StoreLocation, command: Keys) -> Result<(), Failure> {
     }
 }
 
-fn list(store: &StoreLocation, name: &str, json: bool) -> Result<(), Failure> {
-    let (ledger, account) = accounts::find(store, name)?;
+fn list(context: &mut Context<'_>, name: &str, json: bool) -> Result<(), Failure> {
+    let (ledger, account) = ledger::find(context, name)?;
     let keys = all(&ledger, &account)?;
     if json {
         let listed: Vec<_> = keys.iter().map(listed).collect();
-        return output::print_json(&listed);
+        return output::print_json(context.console, &listed);
     }
     let rows: Vec<_> = keys.iter().map(row).collect();
-    table::print(["KEY", "LABEL", "ENROLLED", "LAST USED", "EXPIRES"], &rows)
+    table::print(context.console, ["KEY", "LABEL", "ENROLLED", "LAST USED", "EXPIRES"], &rows)
 }
 
 /// Revokes one key or all, and has the running server end the sessions that they began.
-fn revoke(store: &StoreLocation, name: &str, key: Option<&str>) -> Result<(), Failure> {
-    let (ledger, account) = accounts::find(store, name)?;
+fn revoke(context: &mut Context<'_>, name: &str, key: Option<&str>) -> Result<(), Failure> {
+    let (ledger, account) = ledger::find(context, name)?;
     let which = match key {
         Some(key) => Revoked::Key(find(&ledger, &account, key)?.key),
         None => Revoked::AllBut(None),
     };
     ledger.waiter.wait(ledger.keys().revoke(account.id, which))?;
-    accounts::tell(store, Command::AccountChanged { user: name.to_owned() })
+    ledger::tell(context, Command::AccountChanged { user: name.to_owned() })
 }
 
 fn all(ledger: &Ledger, account: &Account) -> Result<Vec<DeviceKey>, Failure> {

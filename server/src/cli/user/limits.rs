@@ -2,17 +2,16 @@
 
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use xfer_protocol::size;
 use xfer_protocol::tree::Quota;
 use xfer_store::{Account, Change};
 
 use super::super::output::{self, Shape};
 use super::super::table;
-use super::accounts;
+use super::ledger::{self, Context};
 use crate::program::control::Command;
 use crate::program::exit::Failure;
-use crate::program::store_location::StoreLocation;
 
 /// The default bound on the nodes of an account with a quota.
 const NODES: u64 = 10_000_000;
@@ -21,7 +20,7 @@ const NODES: u64 = 10_000_000;
 pub const INBOX: Quota = Quota { bytes: 1 << 30, nodes: 10_000 };
 
 /// How much a user may store, as typed on the command line.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Limit(pub Quota);
 
 impl FromStr for Limit {
@@ -37,7 +36,7 @@ impl FromStr for Limit {
 }
 
 /// A bound as typed on the command line: a number, or `none`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Bound(u64);
 
 impl FromStr for Bound {
@@ -52,7 +51,7 @@ impl FromStr for Bound {
 }
 
 /// What an account may take up, as far as it is to change.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Serialize, Deserialize, Debug)]
 pub struct NewLimits {
     /// How much the user may store: a size like 10GiB, or none for no limit
     #[arg(long, value_name = "SIZE")]
@@ -148,25 +147,27 @@ struct Named {
 /// Sets the bounds on an account's tree and inbox that are given, and prints all of them if none is,
 /// or for a program.
 pub fn quota(
-    store: &StoreLocation,
+    context: &mut Context<'_>,
     name: &str,
     new: &NewLimits,
     shape: Shape,
 ) -> Result<(), Failure> {
-    let (ledger, account) = accounts::find(store, name)?;
+    let (ledger, account) = ledger::find(context, name)?;
     let changes = new.changes(&account);
     let are_set = !changes.is_empty();
     for change in changes {
         ledger.change(&account, change)?;
     }
     if are_set {
-        accounts::tell(store, Command::AccountChanged { user: name.to_owned() })?;
+        ledger::tell(context, Command::AccountChanged { user: name.to_owned() })?;
     }
-    let account = ledger.find(&account.name)?.ok_or_else(|| accounts::no_user(name))?;
+    let account = ledger.find(&account.name)?.ok_or_else(|| ledger::no_user(name))?;
     let limits = Limits::of(&account);
     match shape {
-        Shape::Json => output::print_json(&Named { name: account.name.to_string(), limits }),
+        Shape::Json => {
+            output::print_json(context.console, &Named { name: account.name.to_string(), limits })
+        }
         Shape::Table if are_set => Ok(()),
-        Shape::Table => table::print(["", "USED", "MAX"], &limits.rows()),
+        Shape::Table => table::print(context.console, ["", "USED", "MAX"], &limits.rows()),
     }
 }

@@ -8,13 +8,14 @@ use xfer_protocol::{Timestamp, size};
 use xfer_store::{Account, WrongPasswords};
 
 use super::super::output::{self, Shape};
-use super::super::{running, table};
-use super::accounts::Ledger;
+use super::super::running::{self, Server};
+use super::super::table;
+use super::ledger::{Context, Ledger};
 use super::limits::{self, Limits};
 use crate::moment;
+use crate::program::console::Console;
 use crate::program::control::{Answer, Command, Session};
 use crate::program::exit::{Exit, Failure};
-use crate::program::store_location::StoreLocation;
 
 /// All of it, as it is printed for programs.
 #[derive(Serialize)]
@@ -66,14 +67,14 @@ struct Wrong {
 }
 
 /// Prints the accounts, then the counts of wrong passwords.
-pub fn list(store: &StoreLocation, shape: Shape) -> Result<(), Failure> {
-    let listing = gather(store)?;
+pub fn list(context: &mut Context<'_>, shape: Shape) -> Result<(), Failure> {
+    let listing = gather(context)?;
     match shape {
-        Shape::Json => output::print_json(&listing),
+        Shape::Json => output::print_json(context.console, &listing),
         Shape::Table => {
-            print(&listing)?;
+            print(context.console, &listing)?;
             if listing.removed_users > 0 {
-                output::note(&format!(
+                context.console.note(&format!(
                     "removed users that are kept: {}, with {}; see xfer-server user list --removed",
                     listing.removed_users,
                     size::display(listing.removed_bytes)
@@ -84,11 +85,11 @@ pub fn list(store: &StoreLocation, shape: Shape) -> Result<(), Failure> {
     }
 }
 
-fn gather(store: &StoreLocation) -> Result<Listing, Failure> {
-    let ledger = Ledger::existing(store)?;
+fn gather(context: &mut Context<'_>) -> Result<Listing, Failure> {
+    let ledger = Ledger::existing(context)?;
     let now = Timestamp::from(SystemTime::now());
     let accounts = ledger.list()?;
-    let mut mounted = mounted(store, &ledger, &accounts)?;
+    let mut mounted = mounted(context, &ledger, &accounts)?;
     let users = accounts.into_iter().map(|account| User {
         name: account.name.to_string(),
         limits: Limits::of(&account),
@@ -111,7 +112,7 @@ fn gather(store: &StoreLocation) -> Result<Listing, Failure> {
 /// The sessions by their users: those that the running server has, and those whose clients may come
 /// back, which are in the store.
 fn mounted(
-    store: &StoreLocation,
+    context: &mut Context<'_>,
     ledger: &Ledger,
     accounts: &[Account],
 ) -> Result<BTreeMap<String, Mounted>, Failure> {
@@ -128,7 +129,7 @@ fn mounted(
         Some((names.get(&account)?.clone(), session))
     });
     let mut mounted: BTreeMap<_, _> = known.collect();
-    match running::ask(&store.dir, &Command::List) {
+    match Server::of(&context.store.dir).ask(&Command::List) {
         Ok(Answer::Sessions { sessions }) => {
             mounted.extend(sessions.into_iter().map(|session| (session.user.clone(), of(session))));
             Ok(mounted)
@@ -160,7 +161,10 @@ fn wrong(failures: WrongPasswords, now: Timestamp) -> Wrong {
     }
 }
 
-fn print(Listing { users, wrong_passwords, .. }: &Listing) -> Result<(), Failure> {
+fn print(
+    console: &mut dyn Console,
+    Listing { users, wrong_passwords, .. }: &Listing,
+) -> Result<(), Failure> {
     let heading = [
         "USER",
         "USED",
@@ -174,13 +178,13 @@ fn print(Listing { users, wrong_passwords, .. }: &Listing) -> Result<(), Failure
         "LOGIN",
         "MOUNTED FROM",
     ];
-    table::print(heading, &users.iter().map(user_row).collect::<Vec<_>>())?;
+    table::print(console, heading, &users.iter().map(user_row).collect::<Vec<_>>())?;
     if wrong_passwords.is_empty() {
         return Ok(());
     }
-    output::print_line("")?;
+    console.print("")?;
     let rows: Vec<_> = wrong_passwords.iter().map(wrong_row).collect();
-    table::print(["WRONG PASSWORDS FOR", "FROM", "COUNT", "LAST", "BLOCKED UNTIL"], &rows)
+    table::print(console, ["WRONG PASSWORDS FOR", "FROM", "COUNT", "LAST", "BLOCKED UNTIL"], &rows)
 }
 
 fn user_row(user: &User) -> [String; 11] {

@@ -1,10 +1,12 @@
 //! `xfer-server user ...`: the accounts of a store, whether or not a server is running.
 //!
-//! Reading order: `accounts` (the store, and most of the commands), `secret` (new passwords), `limits`,
-//! `listing`, `removal`, `invite` and `keys`.
+//! Whoever may not enter the store has the server do it, by its admin socket.
+//!
+//! Reading order: `ledger` (the store), `accounts` (most of the commands), `limits`, `listing`,
+//! `removal`, `invite` and `keys`.
 
+mod ledger;
 mod accounts;
-mod secret;
 mod limits;
 mod listing;
 mod removal;
@@ -14,21 +16,33 @@ mod keys;
 use std::time::SystemTime;
 
 use clap::Subcommand;
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use xfer_store::Register;
 
+use super::here::Here;
 use super::output::Shape;
-use crate::program::exit::Failure;
+use super::running::{self, Server};
+use super::secret;
+use crate::program::console::Console;
+use crate::program::control::{self, AdminSocket};
+use crate::program::exit::{Exit, Failure};
 use crate::program::store_location::StoreLocation;
 
-pub(super) use accounts::{Ledger, find, no_user};
+pub(super) use ledger::{Context, Ledger, find, no_user};
 
 /// What can be done with accounts.
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum User {
     /// Make an account; asks for its password
     Add {
         /// The user's name
         name: String,
         #[command(flatten)]
+        #[serde(skip)]
         password: secret::Origin,
         /// Print a line for the user to paste, which sets the password, instead of asking for one
         #[arg(long, conflicts_with_all = ["password_file", "password_stdin"])]
@@ -58,6 +72,7 @@ pub(super) enum User {
         /// The user's name
         name: String,
         #[command(flatten)]
+        #[serde(skip)]
         password: secret::Origin,
         /// Revoke the keys of the user's machines too [default: asks, if there are any]
         #[arg(long, conflicts_with = "keep_keys")]
@@ -144,43 +159,91 @@ pub(super) enum User {
     },
 }
 
-/// Runs a command.
-pub(super) fn manage(store: &StoreLocation, command: User) -> Result<(), Failure> {
+impl User {
+    /// Where the new password comes from, if the command sets one.
+    fn password(&mut self) -> secret::Origin {
+        match self {
+            User::Add { password, .. } | User::Passwd { password, .. } => std::mem::take(password),
+            _ => secret::Origin::default(),
+        }
+    }
+}
+
+/// Runs a command that was typed here.
+pub(super) fn run(
+    store: &StoreLocation,
+    admin: AdminSocket,
+    mut command: User,
+) -> Result<(), Failure> {
+    let mut here = Here { password: command.password() };
+    match &admin {
+        AdminSocket::At(path) if is_closed(store) => {
+            let order = serde_json::to_value(&command)
+                .map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
+            let outcome = control::manage_as_admin(path, &store.dir, order, &mut here);
+            let server = Server::new(&store.dir, admin.clone());
+            outcome.unwrap_or_else(|error| Err(server.unasked(&error)))
+        }
+        AdminSocket::At(_) | AdminSocket::Off => {
+            manage(&mut Context::here(store, &mut here), command)
+        }
+    }
+}
+
+/// Whether whoever runs this may not change what is in the store.
+fn is_closed(store: &StoreLocation) -> bool {
+    access(&store.dir, Access::WRITE_OK | Access::EXEC_OK) == Err(Errno::ACCESS)
+}
+
+/// Carries out a command that was given by the admin socket of this server.
+pub(super) fn carry_out(
+    store: &StoreLocation,
+    register: &Register,
+    order: Value,
+    console: &mut dyn Console,
+) -> Result<(), Failure> {
+    let command = serde_json::from_value(order).map_err(|_| running::nonsense())?;
+    manage(&mut Context::in_server(store, register, console), command)
+}
+
+fn manage(context: &mut Context<'_>, command: User) -> Result<(), Failure> {
     match command {
-        User::Add { name, password, invite, host, quota } => {
+        User::Add { name, invite, host, quota, .. } => {
             let entry = match invite {
                 true => accounts::Entry::Invitation(host),
-                false => accounts::Entry::Password(password),
+                false => accounts::Entry::Password,
             };
-            accounts::add(store, &name, &entry, quota)
+            accounts::add(context, &name, &entry, quota)
         }
-        User::Invite { name, host } => invite::again(store, &name, host.as_ref()),
-        User::Keys(command) => keys::run(store, command),
-        User::Passwd { name, password, revoke_keys, keep_keys } => {
+        User::Invite { name, host } => invite::again(context, &name, host.as_ref()),
+        User::Keys(command) => keys::run(context, command),
+        User::Passwd { name, revoke_keys, keep_keys, .. } => {
             let keys = match (revoke_keys, keep_keys) {
                 (true, _) => accounts::KeysThen::Revoke,
                 (false, true) => accounts::KeysThen::Keep,
                 (false, false) => accounts::KeysThen::Ask,
             };
-            accounts::set_password(store, &name, &password, keys)
+            accounts::set_password(context, &name, keys)
         }
-        User::Disable { name } => accounts::disable(store, &name, Some(SystemTime::now().into())),
-        User::Enable { name } => accounts::disable(store, &name, None),
-        User::Expire { name, within } => accounts::expire(store, &name, within.later()),
-        User::Passwords { name, on } => accounts::take_passwords(store, &name, on),
+        User::Disable { name } => accounts::disable(context, &name, Some(SystemTime::now().into())),
+        User::Enable { name } => accounts::disable(context, &name, None),
+        User::Expire { name, within } => accounts::expire(context, &name, within.later()),
+        User::Passwords { name, on } => accounts::take_passwords(context, &name, on),
         User::Remove { name, yes, now, number } => {
             let consent = if yes { removal::Consent::Given } else { removal::Consent::Asked };
             let fate = if now { removal::Fate::Deleted } else { removal::Fate::Kept };
             match number {
-                Some(number) => removal::delete(store, &name, number, consent),
-                None => removal::remove(store, &name, fate, consent),
+                Some(number) => removal::delete(context, &name, number, consent),
+                None => removal::remove(context, &name, fate, consent),
             }
         }
         User::Restore { name, new_name, number } => {
-            removal::restore(store, &name, new_name.as_deref(), number)
+            removal::restore(context, &name, new_name.as_deref(), number)
         }
-        User::List { json, removed: true } => removal::list(store, Shape::of(json)),
-        User::List { json, removed: false } => listing::list(store, Shape::of(json)),
-        User::Quota { name, limits, json } => limits::quota(store, &name, &limits, Shape::of(json)),
+        User::List { json, removed: true } => removal::list(context, Shape::of(json)),
+        User::List { json, removed: false } => listing::list(context, Shape::of(json)),
+        User::Quota { name, limits, json } => {
+            limits::quota(context, &name, &limits, Shape::of(json))
+        }
     }
 }

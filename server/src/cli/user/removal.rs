@@ -1,7 +1,6 @@
 //! `xfer-server user remove`, `restore` and `list --removed`: accounts that can't be used any
 //! more, and what is kept of them.
 
-use std::io::IsTerminal;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -10,11 +9,11 @@ use xfer_store::{Account, Purpose, Removed, StoreError};
 
 use super::super::output::{self, Shape};
 use super::super::table;
-use super::accounts::{self, Ledger};
+use super::accounts::parse_new;
+use super::ledger::{self, Context, Ledger};
 use crate::moment;
 use crate::program::control::{self, Command};
 use crate::program::exit::{Exit, Failure};
-use crate::program::store_location::StoreLocation;
 
 /// What becomes of an account that is removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,12 +35,12 @@ pub enum Consent {
 
 /// Removes an account.
 pub fn remove(
-    store: &StoreLocation,
+    context: &mut Context<'_>,
     name: &str,
     fate: Fate,
     consent: Consent,
 ) -> Result<(), Failure> {
-    let (ledger, account) = accounts::find(store, name)?;
+    let (ledger, account) = ledger::find(context, name)?;
     let days = ledger.days_kept()?;
     match fate {
         Fate::Kept if days > 0 => {
@@ -50,15 +49,15 @@ pub fn remove(
                  ({}) is kept for {days} days.",
                 amount(&account)
             );
-            confirm(&account.name, &what, consent)?;
-            keep(store, &ledger, &account)
+            confirm(context, &account.name, &what, consent)?;
+            keep(context, &ledger, &account)
         }
         Fate::Kept | Fate::Deleted => {
-            confirm(&account.name, &for_good(&account), consent)?;
+            confirm(context, &account.name, &for_good(&account), consent)?;
             let _claim = ledger.claim(&account, Purpose::Change)?;
             ledger.remove(account.id)?;
             // A running server is told first, since the tree takes a while.
-            let told = tell(store, &account.name);
+            let told = tell(context, &account.name);
             match ledger.delete(account.id) {
                 // The server was faster, as it keeps removed accounts for no day.
                 Ok(()) | Err(StoreError::NoAccount) => told,
@@ -70,15 +69,15 @@ pub fn remove(
 
 /// Removes an account that is to be kept. Its session is ended before, so that what its client has to
 /// send is kept too; a claim sees to it that no other begins.
-fn keep(store: &StoreLocation, ledger: &Ledger, account: &Account) -> Result<(), Failure> {
+fn keep(context: &mut Context<'_>, ledger: &Ledger, account: &Account) -> Result<(), Failure> {
     let name = &account.name;
     let _claim = ledger.claim(account, Purpose::Change)?;
     // A server that can't be asked is told of the removal, which ends the session in any case.
-    let _ = control::ask(&store.dir, &Command::End { user: name.to_string() });
+    let _ = control::ask(&context.store.dir, &Command::End { user: name.to_string() });
     ledger.remove(account.id)?;
-    let told = tell(store, name);
+    let told = tell(context, name);
     if let Some(kept) = ledger.removed()?.into_iter().find(|kept| kept.account.id == account.id) {
-        output::note(&format!(
+        context.console.note(&format!(
             "{name} is removed, and kept until {}; to bring it back: xfer-server user restore {name}",
             moment::display(kept.until.secs())
         ));
@@ -88,14 +87,14 @@ fn keep(store: &StoreLocation, ledger: &Ledger, account: &Account) -> Result<(),
 
 /// Deletes an account that was removed before its days are over.
 pub fn delete(
-    store: &StoreLocation,
+    context: &mut Context<'_>,
     name: &str,
     number: u64,
     consent: Consent,
 ) -> Result<(), Failure> {
-    let ledger = Ledger::existing(store)?;
+    let ledger = Ledger::existing(context)?;
     let (removed, _) = choose(&ledger, name, Some(number))?;
-    confirm(&removed.account.name, &for_good(&removed.account), consent)?;
+    confirm(context, &removed.account.name, &for_good(&removed.account), consent)?;
     ledger.delete(removed.account.id).map_err(|error| match error {
         // It was restored, or deleted, meanwhile.
         StoreError::NoAccount => not_kept(name, Some(number)),
@@ -105,14 +104,14 @@ pub fn delete(
 
 /// Brings a removed account back.
 pub fn restore(
-    store: &StoreLocation,
+    context: &mut Context<'_>,
     name: &str,
     new_name: Option<&str>,
     number: Option<u64>,
 ) -> Result<(), Failure> {
-    let ledger = Ledger::existing(store)?;
+    let ledger = Ledger::existing(context)?;
     let (Removed { account, at, .. }, others) = choose(&ledger, name, number)?;
-    let new_name = new_name.map_or(Ok(account.name.clone()), accounts::parse_new)?;
+    let new_name = new_name.map_or(Ok(account.name.clone()), parse_new)?;
     ledger.restore(account.id, &new_name).map_err(|error| match error {
         StoreError::Exists(_) => {
             let line = format!(
@@ -125,24 +124,24 @@ pub fn restore(
         StoreError::NoAccount => not_kept(name, number),
         other => other.into(),
     })?;
-    tell(store, &new_name)?;
-    output::note(&format!(
+    tell(context, &new_name)?;
+    context.console.note(&format!(
         "{new_name} is back as it was when it was removed, at {}; its machines have to log in again, \
          since their keys are revoked",
         moment::display(at.secs())
     ));
     if account.password.is_none() || !account.takes_passwords {
-        output::note(&format!(
+        context.console.note(&format!(
             "{new_name} can't log in by a password; run: xfer-server user invite {new_name}"
         ));
     }
     if account.is_disabled(SystemTime::now().into()) {
-        output::note(&format!(
+        context.console.note(&format!(
             "{new_name} is disabled; to undo that: xfer-server user enable {new_name}"
         ));
     }
     for other in others {
-        output::note(&format!(
+        context.console.note(&format!(
             "another {name} is kept: number {}, removed at {}",
             other.account.id.0,
             moment::display(other.at.secs())
@@ -173,8 +172,8 @@ fn not_kept(name: &str, number: Option<u64>) -> Failure {
     Failure::new(Exit::NoUser, line)
 }
 
-fn tell(store: &StoreLocation, name: &Name) -> Result<(), Failure> {
-    accounts::tell(store, Command::AccountChanged { user: name.to_string() })
+fn tell(context: &mut Context<'_>, name: &Name) -> Result<(), Failure> {
+    ledger::tell(context, Command::AccountChanged { user: name.to_string() })
 }
 
 fn for_good(account: &Account) -> String {
@@ -187,15 +186,20 @@ fn amount(account: &Account) -> String {
 }
 
 /// Asks the administrator to type the name of the account that is about to be removed.
-fn confirm(name: &Name, what: &str, consent: Consent) -> Result<(), Failure> {
+fn confirm(
+    context: &mut Context<'_>,
+    name: &Name,
+    what: &str,
+    consent: Consent,
+) -> Result<(), Failure> {
     if consent == Consent::Given {
         return Ok(());
     }
-    if !std::io::stdin().is_terminal() {
+    if !context.console.can_be_asked() {
         let line = "this has to be confirmed, and there is no terminal to confirm it; use --yes";
         return Err(Failure::new(Exit::Usage, line));
     }
-    match accounts::ask(&format!("{what}\nType the name to confirm: ")) {
+    match context.console.ask(&format!("{what}\nType the name to confirm: ")) {
         Ok(typed) if typed.trim().as_bytes() == name.as_bytes() => Ok(()),
         Err(failure) if failure.exit == Exit::Interrupted => Err(failure),
         Ok(_) | Err(_) => {
@@ -253,14 +257,21 @@ impl Kept {
 }
 
 /// Prints the removed accounts that are kept, the last one first.
-pub fn list(store: &StoreLocation, shape: Shape) -> Result<(), Failure> {
-    let ledger = Ledger::existing(store)?;
+pub fn list(context: &mut Context<'_>, shape: Shape) -> Result<(), Failure> {
+    let ledger = Ledger::existing(context)?;
     let removed: Vec<_> = ledger.removed()?.into_iter().map(Kept::of).collect();
     match shape {
-        Shape::Json => output::print_json(&Listing { keep_days: ledger.days_kept()?, removed }),
+        Shape::Json => output::print_json(
+            context.console,
+            &Listing { keep_days: ledger.days_kept()?, removed },
+        ),
         Shape::Table => {
             let heading = ["USER", "NUMBER", "REMOVED", "GONE", "USED", "NODES", "INBOX", "ITEMS"];
-            table::print(heading, &removed.iter().map(Kept::row).collect::<Vec<_>>())
+            table::print(
+                context.console,
+                heading,
+                &removed.iter().map(Kept::row).collect::<Vec<_>>(),
+            )
         }
     }
 }

@@ -1,39 +1,30 @@
-//! The control socket of a running server, in the store: one line of JSON in each direction.
+//! What a running server can be asked, by a line of JSON on a socket, and how it answers.
 //!
-//! Access rights of the socket (its owner and root) are the only check.
+//! There are two sockets, and access rights are the only check of each. The one in the store is for the
+//! store's owner and root. The *admin socket* is for whoever its directory's group has in it, so that users
+//! can be managed without the right to read what they store. It also takes commands that change
+//! accounts, which the store's owner carries out beside the server: see `conversation`.
+//!
+//! Reading order: this file (commands and answers), `place` (where the sockets are), `asking`,
+//! `serving`, and `conversation`.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+mod place;
+mod asking;
+mod serving;
+mod conversation;
+
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::task::JoinSet;
-use xfer_protocol::message::EndReason;
-use xfer_protocol::user;
 
-use crate::engine::{Counts, Engine, SessionInfo};
-use crate::figures::{Figures, Lockout, Source};
+use crate::engine::{Counts, SessionInfo};
+use crate::figures::{Figures, Lockout};
 use crate::listener::identity::Fingerprint;
 
-/// The longest command line, in bytes.
-const COMMAND_BYTES_MAX: u64 = 4 << 10;
-
-/// The longest answer, in bytes: some ten thousand sessions.
-const ANSWER_BYTES_MAX: u64 = 16 << 20;
-
-/// The longest wait for an answer: a session that is being ended lets its client drain first.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The longest wait for a connection to send its command.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The most connections served at once.
-const CONNECTIONS_MAX: usize = 16;
+pub use asking::{AskError, ask, ask_as_admin, manage_as_admin};
+pub use place::AdminSocket;
+pub use serving::{About, Control, Manage, Served};
 
 /// A command for a running server.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -57,7 +48,29 @@ pub enum Command {
         /// The account's name.
         user: String,
     },
+    /// Carry out a command about accounts, in a conversation.
+    Manage {
+        /// The command, which this module passes on as it is.
+        order: serde_json::Value,
+        /// Whether there is somebody to answer questions.
+        can_be_asked: bool,
+    },
 }
+
+/// A command, and for which server it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Request {
+    /// The version of the program that sends it. Another may mean other things by the same words.
+    version: String,
+    /// The store that it is about, if the socket does not say so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    store: Option<PathBuf>,
+    #[serde(flatten)]
+    command: Command,
+}
+
+/// The version of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The server's answer to a command.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -93,6 +106,11 @@ pub enum Answer {
     Done,
     /// The command could not be parsed.
     Invalid,
+    /// The server has another store than the command is about.
+    OtherStore {
+        /// The one that it has.
+        store: PathBuf,
+    },
 }
 
 /// How a server is.
@@ -134,174 +152,6 @@ pub struct Session {
     pub counts: Counts,
 }
 
-/// Why a server could not be asked.
-#[derive(Debug, thiserror::Error)]
-pub enum AskError {
-    /// No server runs on this store.
-    #[error("no server runs on this store")]
-    NotRunning,
-    /// The socket failed.
-    #[error("the server's control socket: {0}")]
-    Io(#[from] io::Error),
-}
-
-/// Sends a command to the server that runs on a store.
-///
-/// # Errors
-/// If there is no server, or it does not answer in time.
-pub fn ask(store: &Path, command: &Command) -> Result<Answer, AskError> {
-    let place = SocketPath::of(store)?;
-    let mut socket = match std::os::unix::net::UnixStream::connect(&place.path) {
-        Ok(socket) => socket,
-        Err(error) if is_nobody(&error) => return Err(AskError::NotRunning),
-        Err(error) => return Err(error.into()),
-    };
-    socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    socket.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    let mut line = serde_json::to_vec(command).map_err(io::Error::from)?;
-    line.push(b'\n');
-    socket.write_all(&line)?;
-    let mut answer = String::new();
-    BufReader::new(socket.take(ANSWER_BYTES_MAX)).read_line(&mut answer)?;
-    Ok(serde_json::from_str(&answer).map_err(io::Error::from)?)
-}
-
-fn is_nobody(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
-}
-
-/// The server's end of the control socket.
-pub struct Control {
-    listener: UnixListener,
-    served: Arc<Served>,
-}
-
-/// What the commands are about.
-struct Served {
-    engine: Arc<Engine>,
-    source: Arc<Source>,
-    about: About,
-}
-
-/// What commands are told of the server.
-pub struct About {
-    /// The address that it listens on.
-    pub address: SocketAddr,
-    /// The fingerprint of its certificate.
-    pub fingerprint: Fingerprint,
-}
-
-impl Control {
-    /// Creates the socket. The caller must hold the store's lock: an existing socket is then a
-    /// leftover of an earlier server and is replaced.
-    ///
-    /// # Errors
-    /// If the socket can't be created.
-    pub fn bind(
-        store: &Path,
-        engine: Arc<Engine>,
-        source: Arc<Source>,
-        about: About,
-    ) -> io::Result<Control> {
-        let place = SocketPath::of(store)?;
-        match std::fs::remove_file(&place.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&place.path)?;
-        std::fs::set_permissions(&place.path, std::fs::Permissions::from_mode(0o600))?;
-        let served = Arc::new(Served { engine, source, about });
-        Ok(Control { listener, served })
-    }
-
-    /// Answers commands until it is dropped.
-    pub async fn serve(self) {
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => {
-                    if let Ok((socket, _)) = accepted {
-                        connections.spawn(connection(socket, self.served.clone()));
-                    } else {
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                    }
-                }
-                Some(ended) = connections.join_next() => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "a command's task failed");
-                    }
-                }
-            }
-        }
-    }
-}
-
-async fn connection(socket: UnixStream, served: Arc<Served>) {
-    let answered = async {
-        let (reader, mut writer) = socket.into_split();
-        let mut line = String::new();
-        let mut reader = tokio::io::BufReader::new(reader.take(COMMAND_BYTES_MAX));
-        tokio::time::timeout(COMMAND_TIMEOUT, reader.read_line(&mut line)).await??;
-        let answer = match serde_json::from_str(&line) {
-            Ok(command) => obey(&served, command).await,
-            Err(_) => Answer::Invalid,
-        };
-        let mut line = serde_json::to_vec(&answer)?;
-        line.push(b'\n');
-        tokio::time::timeout(COMMAND_TIMEOUT, writer.write_all(&line)).await??;
-        Ok::<(), io::Error>(())
-    };
-    if let Err(error) = answered.await {
-        tracing::info!(%error, "a command was not answered");
-    }
-}
-
-async fn obey(served: &Served, command: Command) -> Answer {
-    let engine = &served.engine;
-    match command {
-        Command::Address => {
-            let About { address, fingerprint } = &served.about;
-            Answer::Address { port: address.port(), fingerprint: fingerprint.clone() }
-        }
-        Command::List => Answer::Sessions { sessions: sessions(engine) },
-        Command::Status => Answer::Status(Box::new(served.status().await)),
-        Command::End { user } => {
-            let Some(name) = user::parse(&user) else { return Answer::Invalid };
-            let was_running = engine.end(&name, EndReason::Administrator).await;
-            Answer::Ended { was_running }
-        }
-        Command::Commits => {
-            Answer::Commits { transactions: engine.transactions(), batches: engine.batches() }
-        }
-        Command::AccountChanged { user } => {
-            let Some(name) = user::parse(&user) else { return Answer::Invalid };
-            engine.account_changed(&name).await;
-            Answer::Done
-        }
-    }
-}
-
-impl Served {
-    async fn status(&self) -> Status {
-        let About { address, fingerprint } = &self.about;
-        let (figures, lockouts) = self.source.read().await;
-        Status {
-            address: *address,
-            fingerprint: fingerprint.to_string(),
-            figures,
-            sessions: sessions(&self.engine),
-            lockouts,
-        }
-    }
-}
-
-/// All sessions, in order of user names.
-fn sessions(engine: &Engine) -> Vec<Session> {
-    let mut sessions: Vec<_> = engine.sessions().into_iter().map(Session::from).collect();
-    sessions.sort_by(|a, b| a.user.cmp(&b.user));
-    sessions
-}
-
 impl From<SessionInfo> for Session {
     fn from(info: SessionInfo) -> Session {
         let SessionInfo { user, host, address, since, away, epoch, applied, durable, counts } =
@@ -317,27 +167,5 @@ impl From<SessionInfo> for Session {
             durable: durable.0,
             counts,
         }
-    }
-}
-
-/// The socket's path. A socket address holds only about a hundred bytes; a store with a longer path
-/// is reached through an open descriptor.
-struct SocketPath {
-    path: PathBuf,
-    _directory: Option<std::fs::File>,
-}
-
-impl SocketPath {
-    const PATH_BYTES_MAX: usize = 100;
-
-    fn of(store: &Path) -> io::Result<SocketPath> {
-        use std::os::fd::AsRawFd;
-        let path = store.join("control.sock");
-        if path.as_os_str().len() <= Self::PATH_BYTES_MAX {
-            return Ok(SocketPath { path, _directory: None });
-        }
-        let directory = std::fs::File::open(store)?;
-        let path = format!("/proc/self/fd/{}/control.sock", directory.as_raw_fd()).into();
-        Ok(SocketPath { path, _directory: Some(directory) })
     }
 }
