@@ -12,13 +12,9 @@
 //! **Invariant:** a name from the wire is a value in a row, never a path on the host; a content is
 //! found by its number alone.
 
-mod trees;
+mod waists;
 mod granted;
-mod contents;
-mod deliveries;
-mod accounts;
-mod failures;
-mod keys;
+mod check;
 mod error;
 mod stop;
 mod store;
@@ -29,18 +25,19 @@ mod memory;
 
 use std::pin::Pin;
 
-pub use accounts::{
-    Account, AccountId, Accounts, Change, Claim, DAYS_KEPT, NewAccount, Purpose, Removed,
-};
-pub use contents::{Contents, Disk, Effect, Placements, Undone};
-pub use deliveries::{Deliveries, Reservation, Reserved};
+pub use check::{Checked, Fault, Place, Rule};
 pub use error::StoreError;
-pub use failures::{Failures, ForgottenBefore, Pair, WrongPasswords};
-pub use keys::{CodeHash, Enrolment, Invitation, Keys, Revoked};
-pub use open::{IfMissing, Location, Register, Use, open, open_register};
+pub use open::{IfMissing, Location, Register, Use, check, open, open_register};
 pub use stop::Stop;
 pub use store::{ContentsSize, Keeper, Store, StoreSize};
-pub use trees::{
+pub use waists::accounts::{
+    Account, AccountId, Accounts, Change, Claim, DAYS_KEPT, NewAccount, Purpose, Removed,
+};
+pub use waists::contents::{Contents, Disk, Effect, Placements, Undone};
+pub use waists::deliveries::{Deliveries, Reservation, Reserved};
+pub use waists::failures::{Failures, ForgottenBefore, Pair, WrongPasswords};
+pub use waists::keys::{CodeHash, Enrolment, Invitation, Keys, Revoked};
+pub use waists::trees::{
     Batch, Beginner, Begun, CHANGES_MAX, Changed, Committed, DORMANT_MAX, Decided, Fate, Found,
     Left, ListMax, Listing, Missed, Part, Resumable, Resumed, Resumption, SecretHash, Trees, Trims,
 };

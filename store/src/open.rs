@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
+use xfer_protocol::Name;
 
 use crate::embedded::{self, Beside, Serving};
 use crate::memory;
-use crate::{Accounts, Failures, Keys, Store, StoreError};
+use crate::{Accounts, Checked, Failures, Fault, Keys, Store, StoreError};
 
 /// The location of a store.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,6 +85,23 @@ pub async fn open_register(
             opened.await.unwrap_or(Err(StoreError::Panicked))
         }
         Location::Memory => Ok(memory::store().register()),
+    }
+}
+
+/// Looks through a store, or one account of it, for what its rules do not allow, and changes nothing.
+/// Takes long, and may be done beside the server.
+///
+/// # Errors
+/// If the store can't be read.
+pub fn check(
+    location: &Location,
+    only: Option<&Name>,
+    report: &mut dyn FnMut(Fault),
+) -> Result<Checked, StoreError> {
+    match location {
+        Location::Sqlite(dir) => embedded::check(dir, only, report),
+        // It ends with the program, and only tests have it.
+        Location::Memory => Ok(Checked::default()),
     }
 }
 

@@ -35,6 +35,7 @@ mod sessions;
 mod status;
 mod screen;
 mod trees;
+mod check;
 mod table;
 mod running;
 mod here;
@@ -51,7 +52,8 @@ Exit codes:
    5  the address can't be listened on      11  no server runs on the store
   12  the account is mounted                13  the account's quota is used up
   14  the directory can't be used           15  some entries could not be moved
-  16  the store was removed or replaced     17  the database is older than the contents";
+  16  the store was removed or replaced     17  the database is older than the contents
+  18  the store has faults";
 
 /// Keeps users' files for xfer-mount.
 #[derive(Parser, Debug)]
@@ -97,6 +99,17 @@ enum Command {
     Status {
         #[command(flatten)]
         shape: status::Shape,
+    },
+    /// Look through the store for what contradicts itself or is missing; changes nothing
+    ///
+    /// Beside a running server or without one. Prints a line for each fault, and ends with 18 if there
+    /// are any.
+    Check {
+        /// Look at this user alone
+        name: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Copy what is in a directory of this machine into a user's storage
     ///
@@ -264,6 +277,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
         Command::Session(Session::List { json }) => sessions::list(&server, Shape::of(json)),
         Command::Session(Session::End { name }) => sessions::end(&server, &name),
         Command::Status { shape } => status::show(&server, shape),
+        Command::Check { name, json } => check::check(&store, name.as_deref(), Shape::of(json)),
         Command::Import { name, dir, into } => trees::import(&store, &name, &dir, &into),
         Command::Export { name, dir, force } => trees::export(&store, &name, &dir, force),
     }
@@ -353,6 +367,8 @@ mod tests {
         check("session list --json", None);
         check("session end alice", None);
         check("status --json --watch --store /x", None);
+        check("check", None);
+        check("check alice --json", None);
         check("import alice dir --into a/b --store /x", None);
         check("export alice dir --force", None);
     }

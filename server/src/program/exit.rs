@@ -46,6 +46,8 @@ pub enum Exit {
     StoreGone = 16,
     /// The database is older than the contents, or its file than the log beside it.
     StoreOlder = 17,
+    /// A look through the store has found faults.
+    Faulty = 18,
     /// A signal interrupted a question on the terminal.
     Interrupted = 130,
 }

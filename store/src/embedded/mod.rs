@@ -15,6 +15,7 @@ mod housekeeping;
 mod lock;
 mod place;
 mod claim;
+mod check;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,6 +36,7 @@ pub use lock::{StoreLock, prepare_directory};
 pub use place::syncs_as_a_whole;
 pub use sqlite::{FORMAT, SqliteStore};
 
+pub(crate) use check::check;
 use housekeeping::{Measured, Untidy, Watched};
 use ledger::Ledger;
 

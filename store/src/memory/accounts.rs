@@ -8,7 +8,7 @@ use xfer_protocol::{Epoch, Ino, Name, Seq, Timestamp};
 
 use super::tables::Tables;
 use super::{Memory, answer};
-use crate::accounts::days_later;
+use crate::waists::accounts::days_later;
 use crate::{
     Account, AccountId, Accounts, Answer, Change, Claim, NewAccount, Purpose, Removed, Resumable,
     StoreError,

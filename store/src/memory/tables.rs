@@ -9,8 +9,8 @@ use xfer_protocol::{ContentId, DeliveryId, Epoch, Ino, Name, Timestamp};
 
 use super::bytes::Sparse;
 use super::sessions::Sessions;
-use crate::accounts::{DAYS_KEPT, days_later};
 use crate::inbox::Inboxes;
+use crate::waists::accounts::{DAYS_KEPT, days_later};
 use crate::{Account, AccountId, Invitation, Pair, StoreError, WrongPasswords};
 
 /// Rows, bytes, claims and reservations.

@@ -8,7 +8,7 @@ use xfer_protocol::{Epoch, IdRange, Ino, Name, SessionId};
 
 use super::tables::Tables;
 use super::{Memory, answer};
-use crate::trees::weight;
+use crate::waists::trees::weight;
 use crate::{
     AccountId, Answer, Batch, Beginner, Begun, Committed, Fate, Found, Left, Listing, Part,
     Resumable, Resumed, Resumption, StoreError, Trees,

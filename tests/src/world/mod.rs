@@ -10,6 +10,7 @@ pub(crate) mod watchdog;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 use xfer_protocol::Name;
@@ -29,6 +30,8 @@ pub struct World {
     pub(crate) watchdog: Watchdog,
     directory: TempDir,
     _elsewhere: Option<TempDir>,
+    /// Whether the test has damaged the store itself.
+    is_damaged: AtomicBool,
 }
 
 impl World {
@@ -97,7 +100,28 @@ impl World {
         let server = start(&store);
         let watchdog = Watchdog::new();
         watchdog.watch_process(server.pid());
-        World { server, watchdog, directory, _elsewhere: elsewhere }
+        World {
+            server,
+            watchdog,
+            directory,
+            _elsewhere: elsewhere,
+            is_damaged: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that the test damages the store. Any other must have no faults when its test is over,
+    /// whatever happened to its server.
+    pub fn damages_the_store(&self) {
+        self.is_damaged.store(true, Ordering::Relaxed);
+    }
+
+    fn must_have_no_faults(&mut self) {
+        const FAULTY: i32 = 18;
+        if self.server.is_running() {
+            self.server.kill();
+        }
+        let looked = self.server.command(&["check"]);
+        assert!(looked.code != Some(FAULTY), "the store has faults: {looked}");
     }
 
     /// A directory outside all mounts, for the test's own files.
@@ -188,11 +212,14 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let Ok(mounts) = std::fs::read_dir(self.directory.path().join("mnt")) else { return };
-        for mount in mounts.flatten() {
+        let mounts = std::fs::read_dir(self.directory.path().join("mnt"));
+        for mount in mounts.into_iter().flatten().flatten() {
             if crate::mount::is_mounted(&mount.path()) {
                 detach(&mount.path());
             }
+        }
+        if !self.is_damaged.load(Ordering::Relaxed) && !std::thread::panicking() {
+            self.must_have_no_faults();
         }
     }
 }

@@ -12,6 +12,7 @@ mod copying;
 mod space;
 mod lost;
 mod measuring;
+mod ends;
 mod shards;
 mod syncing;
 mod unsynced;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use asked::Files;
+pub use ends::Ends;
 use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock, fstat, fstatvfs, lstat, syncfs};

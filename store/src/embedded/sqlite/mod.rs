@@ -18,6 +18,7 @@ mod deliveries;
 mod accounts;
 mod failures;
 mod keys;
+pub mod check;
 #[cfg(test)]
 mod tests;
 

@@ -6,7 +6,7 @@ use xfer_protocol::{Ino, Name};
 
 use super::rows::{all, first, node_columns, number, read_name, read_node};
 use super::{SqliteStore, deliveries};
-use crate::trees::weight;
+use crate::waists::trees::weight;
 use crate::{AccountId, Found, ListMax, Listing, Part, StoreError};
 
 impl SqliteStore {
@@ -216,7 +216,7 @@ fn orphans(connection: &Connection, account: AccountId) -> Result<Vec<Ino>, Stor
 /// The most steps that are followed on the way to the root: damaged rows may form a circle.
 const DEPTH_MAX: usize = 4096;
 
-fn path(
+pub(super) fn path(
     connection: &Connection,
     account: AccountId,
     ino: Ino,

@@ -23,7 +23,7 @@ use super::super::deliveries::{self, Outcome};
 use super::super::rows::{all, change, first, number, read_time, value};
 use super::super::{SqliteStore, keys, trims};
 use super::{by_name, columns, living, must_exist, sessions};
-use crate::accounts::days_later;
+use crate::waists::accounts::days_later;
 use crate::{AccountId, Removed, StoreError};
 
 impl SqliteStore {

@@ -77,6 +77,11 @@ impl Connections {
         work(&transaction)
     }
 
+    /// Another connection, only to read.
+    pub(super) fn another_reader(&self) -> Result<Connection, StoreError> {
+        schema::open_reader(&self.path)
+    }
+
     /// Does `work` in one transaction, which is either durable as a whole or leaves no trace.
     /// Returns its result, and the counter of numbers if it changed rows.
     pub(super) fn write<T>(

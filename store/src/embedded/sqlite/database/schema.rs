@@ -13,8 +13,8 @@ use xfer_protocol::Ino;
 use super::log;
 use super::upgrades;
 use crate::StoreError;
-use crate::accounts::DAYS_KEPT;
 use crate::embedded::{OlderDatabase, lock};
+use crate::waists::accounts::DAYS_KEPT;
 
 /// The version of the tables that this program writes, in the header's `user_version`.
 pub(super) const VERSION: i32 = 9;

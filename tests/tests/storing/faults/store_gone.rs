@@ -16,6 +16,7 @@ use xfer_tests::{World, shell};
 fn check(script: &str) {
     println!("{script}");
     let mut world = World::new(&["alice"]);
+    world.damages_the_store();
     let mut mount = world.mount("alice");
     mount.shell("mkdir d && seq 1000 > d/before");
     mount.sync();
@@ -100,6 +101,7 @@ fn who_changes_nothing_is_told_too_and_no_login_succeeds() {
 #[test]
 fn a_part_of_the_contents_that_is_gone_fails_those_who_change_it() {
     let world = World::new(&["alice", "bob"]);
+    world.damages_the_store();
     let mut alice = world.mount("alice");
     let bob = world.mount("bob");
     alice.shell("seq 1000 > file");

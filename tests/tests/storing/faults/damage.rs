@@ -11,8 +11,9 @@ use xfer_tests::{Mount, PATIENCE, Random, World, shell, wait_until};
 
 const EIO: i32 = 5;
 
-/// The content file that `dir/big` and `dir/shared` share: the only large one.
+/// The content file that `dir/big` and `dir/shared` share, to damage it: the only large one.
 fn content_of_big(world: &World) -> PathBuf {
+    world.damages_the_store();
     let found = shell(world.server.store(), "find contents -type f -size +200k");
     assert!(!found.is_empty() && !found.contains('\n'), "not one: {found}");
     world.server.store().join(found)
@@ -144,6 +145,7 @@ fn an_account_whose_row_is_damaged_is_not_called_taken_over() {
 #[test]
 fn a_list_of_accounts_that_is_damaged_stops_the_server_from_starting() {
     let mut world = World::new(&["alice"]);
+    world.damages_the_store();
     assert_eq!(world.server.terminate(), Some(0));
     let database = world.server.store().join("xfer.db");
     let mut bytes = fs::read(&database).unwrap();
