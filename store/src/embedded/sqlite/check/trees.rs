@@ -38,14 +38,15 @@ const MISPLACED: &str = "
     JOIN nodes n ON n.account = ?1 AND n.ino = e.ino
     WHERE e.account = ?1 AND n.kind = 2 AND n.parent <> e.parent";
 
-/// Directories with a name that no way leads to from the root: they are within themselves.
+/// Directories with a name that no way leads to from the root: they are within themselves. A cross join
+/// is done in the order that is written: SQLite would go through all entries for each directory.
 const UNREACHED: &str = "
     WITH RECURSIVE reached (ino) AS (
         VALUES (1)
         UNION
         SELECT e.ino FROM reached r
-        JOIN entries e ON e.account = ?1 AND e.parent = r.ino
-        JOIN nodes n ON n.account = ?1 AND n.ino = e.ino AND n.kind = 2)
+        CROSS JOIN entries e ON e.account = ?1 AND e.parent = r.ino
+        CROSS JOIN nodes n ON n.account = ?1 AND n.ino = e.ino AND n.kind = 2)
     SELECT ino FROM nodes
     WHERE account = ?1 AND kind = 2 AND nlink > 0 AND ino NOT IN reached";
 
@@ -240,4 +241,35 @@ fn sums(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::embedded::SqliteStore;
+
+    #[test]
+    fn no_query_goes_through_all_of_an_account_again_for_each_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path()).unwrap();
+        let look = store.look().unwrap();
+        for sql in [NODES, LOOSE_ENTRIES, MISPLACED, UNREACHED] {
+            let plan = format!("EXPLAIN QUERY PLAN {sql}");
+            let step = |row: &Row<'_>| Ok((number(row, 1)?, row.get::<_, String>(3)?));
+            let plan = all(&look.connection, &plan, [1], step).unwrap();
+            // Steps with the same parent are loops, each within the one before.
+            let mut loops = BTreeMap::<u64, usize>::new();
+            for (parent, step) in &plan {
+                if step.starts_with("SEARCH ") || step.starts_with("SCAN ") {
+                    let depth = loops.entry(*parent).or_default();
+                    let takes_all = step.starts_with("SCAN ") || step.contains("(account=?)");
+                    assert!(*depth == 0 || !takes_all, "{step} in {plan:#?}");
+                    *depth += 1;
+                }
+            }
+        }
+    }
 }
