@@ -5,7 +5,8 @@
 #   packaging/install-deps.sh            to build and to mount
 #   packaging/install-deps.sh --tests    and to run the tests
 #   packaging/install-deps.sh --packages and to make packages
-#   packaging/install-deps.sh --package-tests   and to try them in a fresh Debian
+#   packaging/install-deps.sh --tarball  and to make the tarball
+#   packaging/install-deps.sh --package-tests   and to try packages and tarball in a fresh Debian
 #   packaging/install-deps.sh --benches  and to compare xfer with others
 #   packaging/install-deps.sh --busy     and to run the tests on a machine that is kept busy
 #   packaging/install-deps.sh --profile  and to see where its time goes
@@ -52,8 +53,14 @@ for_packages=(
     objcopy:binutils
 )
 
+for_tarball=(
+    musl-gcc:musl-tools
+)
+
 for_package_tests=(
+    busybox:busybox-static
     debootstrap:debootstrap
+    file:file
     lintian:lintian
     systemd-nspawn:systemd-container
 )
@@ -72,6 +79,7 @@ for_benches=(
 case ${1-} in
     --tests) needed+=("${for_tests[@]}") ;;
     --packages) needed+=("${for_packages[@]}") ;;
+    --tarball) needed+=("${for_packages[@]}" "${for_tarball[@]}") ;;
     --package-tests) needed+=("${for_packages[@]}" "${for_package_tests[@]}") ;;
     --benches) needed+=("${for_benches[@]}") ;;
     --busy) needed+=("${for_tests[@]}" stress-ng:stress-ng) ;;
@@ -99,6 +107,14 @@ command -v cargo >/dev/null || {
     echo "cargo is missing; install Rust 1.88 or later (https://rustup.rs)" >&2
     exit 1
 }
+musl=x86_64-unknown-linux-musl
+if [[ ${1-} == --tarball && ! -d $(rustc --print target-libdir --target $musl) ]]; then
+    command -v rustup >/dev/null || {
+        echo "Rust's standard library for $musl is missing; install it as you installed Rust" >&2
+        exit 1
+    }
+    rustup target add $musl
+fi
 [[ -e /dev/fuse ]] || {
     echo "/dev/fuse is missing; load the kernel's module with 'modprobe fuse'" >&2
     exit 1

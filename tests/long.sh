@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What tests/run.sh does in part, at full size, and the packages: hours. Needs root, and what tests/run.sh installs.
+# What tests/run.sh does in part, at full size, the packages and the tarball: hours. Needs root, and what tests/run.sh installs.
 #
 #   tests/long.sh              everything
 #   tests/long.sh PART...      only these parts: fsx, differential, space, sides, breaks, rules, big,
-#                              packages
+#                              packages, tarball
 #
 # XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS, XFER_RULES_OPERATIONS,
 # XFER_RULES_RUNS, XFER_RULES_SHORT_RUNS, XFER_RULES_SEEDS, XFER_KILLS, XFER_COPIED_MIB, XFER_PULLED_S, XFER_OPENINGS, XFER_CUTS, XFER_STOPPED_S,
@@ -13,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export XFER_TEST_LIMIT_S=${XFER_TEST_LIMIT_S:-86400}
-readonly PARTS=(fsx differential space sides breaks rules big packages)
+readonly PARTS=(fsx differential space sides breaks rules big packages tarball)
 
 # Runs one part, in a build that is fast and has the checks of a debug build, and says what came of
 # it and how long it took.
@@ -107,14 +107,24 @@ big() {
         big:: big_files:: memory::
 }
 
-packages() {
-    local start=$SECONDS
-    if tests/packages.sh --boot; then
-        printf 'PASSED: packages in %d s\n' $((SECONDS - start))
+# Runs a script, and says what came of it and how long it took.
+scripted() {
+    local what=$1 start=$SECONDS
+    shift
+    if "$@"; then
+        printf 'PASSED: %s in %d s\n' "$what" $((SECONDS - start))
     else
-        printf 'FAILED: packages after %d s\n' $((SECONDS - start))
+        printf 'FAILED: %s after %d s\n' "$what" $((SECONDS - start))
         failed=1
     fi
+}
+
+packages() {
+    scripted packages tests/packages.sh --boot
+}
+
+tarball() {
+    scripted "the tarball" tests/tarball.sh
 }
 
 failed=0

@@ -8,6 +8,10 @@ use xfer_mount::command::helper::{self, HelperLine, Task};
 use xfer_mount::command::settings;
 use xfer_mount::{process::report, run};
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let is_helper = std::env::args_os().next().is_some_and(|name| helper::is_called(&name));
     match is_helper {

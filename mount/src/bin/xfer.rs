@@ -7,6 +7,10 @@ use xfer_mount::command::cli;
 use xfer_mount::command::xfer_line::XferLine;
 use xfer_mount::control;
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match cli::parse::<XferLine>().and_then(|line| control::run(line.command)) {
         Ok(()) => ExitCode::SUCCESS,

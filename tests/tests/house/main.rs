@@ -4,3 +4,4 @@ mod tidy;
 mod scripts;
 mod benches;
 mod packages;
+mod tarball;

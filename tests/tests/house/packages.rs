@@ -15,12 +15,12 @@ use xfer_tests::{PATIENCE, run_within, shell};
 const PROGRAMS: [(&str, &str, u8); 3] =
     [("xfer", "xfer", 1), ("xfer-mount", "xfer", 8), ("xfer-server", "xfer-server", 8)];
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 /// The pages and completions of all packages.
-fn written() -> TempDir {
+pub fn written() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(program("xfer-pages"));
     run_within(command.arg(directory.path()).arg("2026-01-31"), PATIENCE).succeeded();
@@ -54,7 +54,7 @@ fn commands(name: &str) -> Vec<Vec<String>> {
 }
 
 /// All files below a directory, in order.
-fn files(directory: &Path) -> Vec<PathBuf> {
+pub fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut waiting = vec![directory.to_owned()];
     while let Some(path) = waiting.pop() {
@@ -171,22 +171,22 @@ fn bash_zsh_and_fish_complete_the_commands() {
 }
 
 /// A file that a package installs.
-struct Asset {
-    package: String,
+pub struct Asset {
+    pub package: String,
     /// Where it comes from, or what the link leads to.
-    source: Source,
+    pub source: Source,
     /// Where it goes, without the first `/`.
-    place: String,
+    pub place: String,
 }
 
-enum Source {
+pub enum Source {
     Built(String),
     File(PathBuf),
     Link(String),
 }
 
 /// All files that the packages install, apart from those that xfer-pages writes.
-fn assets() -> Vec<Asset> {
+pub fn assets() -> Vec<Asset> {
     let mut command = Command::new(env!("CARGO"));
     command.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]);
     let said = run_within(command.current_dir(root()), PATIENCE).succeeded().stdout;
