@@ -138,8 +138,12 @@ impl Web {
 }
 
 async fn connection(tcp: TcpStream, stage: watch::Receiver<Stage>) {
-    let answered =
-        http1::Builder::new().keep_alive(false).max_buf_size(REQUEST_BYTES_MAX).serve_connection(
+    // One who has sent all of a request may close that half, as `nc -N` does.
+    let answered = http1::Builder::new()
+        .keep_alive(false)
+        .half_close(true)
+        .max_buf_size(REQUEST_BYTES_MAX)
+        .serve_connection(
             TokioIo::new(tcp),
             service_fn(|request| {
                 let stage = stage.borrow().clone();

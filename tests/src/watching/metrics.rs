@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 
 use crate::{PATIENCE, Server, World, wait_until};
@@ -64,9 +64,24 @@ impl Pages {
 
     /// Sends this; `None` if the answer is cut off.
     pub fn ask(self, request: &str) -> Option<Answer> {
+        Pages::answer(self.request(request)?)
+    }
+
+    /// The same by a client that then says that it says no more.
+    pub fn ask_and_close(self, request: &str) -> Option<Answer> {
+        let connection = self.request(request)?;
+        connection.shutdown(Shutdown::Write).ok()?;
+        Pages::answer(connection)
+    }
+
+    fn request(self, request: &str) -> Option<TcpStream> {
         let mut connection = TcpStream::connect(self.0).ok()?;
         connection.set_read_timeout(Some(PATIENCE)).ok()?;
         connection.write_all(request.as_bytes()).ok()?;
+        Some(connection)
+    }
+
+    fn answer(mut connection: TcpStream) -> Option<Answer> {
         let mut answer = String::new();
         connection.read_to_string(&mut answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
