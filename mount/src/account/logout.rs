@@ -17,7 +17,13 @@ use crate::process::exit::{Exit, Failure};
 pub(super) fn run(line: LogoutLine) -> Result<(), Failure> {
     let target = target(&line.target)?;
     let (keys, label) = (device_keys()?, target.to_string());
-    let no_key = || Failure::new(Exit::Other, format!("this machine has no key for {target}"));
+    let no_key = || {
+        let line = format!(
+            "this machine has no key for {target}, so there is nothing to log out of; xfer keys \
+             {target} lists the machines that have"
+        );
+        Failure::new(Exit::Other, line)
+    };
     if line.local {
         // One that is damaged or that others can read is forgotten all the same.
         keys.path(&label).symlink_metadata().map_err(|_| no_key())?;

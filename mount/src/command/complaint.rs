@@ -64,7 +64,7 @@ fn sentence(error: &Error) -> String {
     let text = error.to_string();
     let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
     let line = lines.collect::<Vec<_>>().join(" ");
-    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+    xfer_terminal::plain(line.strip_prefix("error: ").unwrap_or(&line))
 }
 
 /// What to write in place of an option of sshfs.
@@ -118,6 +118,10 @@ mod tests {
         check(
             "xfer outbox send --shiny",
             "unexpected argument '--shiny' found; see xfer outbox send --help",
+        );
+        check(
+            "xfer head -n x a@h:f",
+            "invalid value 'x' for '--lines <LINES>': it is not a whole number; see xfer head --help",
         );
         check("xfer -x ls", "unexpected argument '-x' found; see xfer ls --help");
     }

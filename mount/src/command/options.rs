@@ -354,8 +354,8 @@ fn otherwise(word: &str) -> Result<(), Failure> {
 fn unknown(word: &str) -> Failure {
     Failure::usage(format!(
         "unknown option '{}'; known are ids=stored, ids=mounter, uid=, gid=, umask=, fmask=, dmask=, allow_other, \
-         ro, noexec, suid, dev, sync, wait=, retry=, silence=, offline, offline=, handoff, fsname=, remount, the long options of xfer-mount \
-         (password_file=, …), and the words of mount(8) that change nothing here",
+         ro, rw, noexec, exec, suid, nosuid, dev, nodev, sync, dirsync, async, wait=, retry=, silence=, offline, offline=, nooffline, \
+         handoff, nohandoff, fsname=, remount, the long options of xfer-mount (password_file=, …), and the words of mount(8) that change nothing here",
         shown(word),
     ))
 }
@@ -378,6 +378,22 @@ mod tests {
         let failure = parse(text).unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         assert!(failure.line.contains(part), "{failure}");
+    }
+
+    #[test]
+    fn an_unknown_word_is_answered_by_all_that_are_known() {
+        let line = parse("shiny").unwrap_err().line;
+        let listed = line.split_once("known are ").unwrap().1;
+        let words: Vec<_> = listed.split(", ").take_while(|word| !word.contains(' ')).collect();
+        assert!(words.len() > 25, "{words:?}");
+        for word in &words {
+            // One that takes a value is refused for the lack of a right one.
+            let known = parse(word).map_or_else(|error| !error.line.contains("unknown"), |_| true);
+            assert!(known, "{word}");
+        }
+        for pair in ["rw", "exec", "nosuid", "nodev", "async", "nohandoff", "nooffline"] {
+            assert!(words.contains(&pair), "{pair} is not in {words:?}");
+        }
     }
 
     #[test]

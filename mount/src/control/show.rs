@@ -78,7 +78,7 @@ pub(super) fn details(mount: &Status) -> String {
         ("state", mount.state.clone()),
         ("mounted", if mount.elsewhere { "not here any more" } else { "here" }.to_owned()),
         ("tree", seat(mount)),
-        ("connection", mount.disconnected.as_ref().map_or("up".to_owned(), connection)),
+        ("connection", link(mount)),
         ("round trip", round_trip(mount.rtt_ms)),
         ("not durable", not_durable(mount)),
         ("durable up to", format!("{} of {}", mount.durable_seq, mount.applied_seq)),
@@ -102,6 +102,15 @@ pub(super) fn details(mount: &Status) -> String {
         let _ = writeln!(text, "{name:13}  {}", Shown(&value));
     }
     text
+}
+
+/// How the connection to the server is. A session that is over has none.
+fn link(mount: &Status) -> String {
+    match &mount.disconnected {
+        Some(lost) => connection(lost),
+        None if mount.is_lost() => "none".to_owned(),
+        None => "up".to_owned(),
+    }
 }
 
 /// Describes the changes of an account that wait here for its next mount.
@@ -272,6 +281,8 @@ mod tests {
         let mount = Status { disconnected: Some(first), ..Status::default() };
         assert!(details(&mount).contains("connection     lost 42 s ago"));
         assert!(details(&Status::default()).contains("connection     up"));
+        let over = Status { state: "lost: taken over by pot".to_owned(), ..Status::default() };
+        assert!(over.is_lost() && details(&over).contains("connection     none"));
     }
 
     #[test]

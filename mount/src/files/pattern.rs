@@ -34,7 +34,11 @@ impl NamePattern {
             text = text.replace("**", "*");
         }
         let pattern = Pattern::new(&text);
-        pattern.map(NamePattern).map_err(|error| error.msg.to_owned())
+        pattern.map(NamePattern).map_err(|_| {
+            format!(
+                "{text} is no pattern, since a bracket is not closed; write [[] for the letter ["
+            )
+        })
     }
 
     /// Whether it matches a name, unless the name begins with a dot and the pattern does not.

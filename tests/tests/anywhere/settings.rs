@@ -167,6 +167,14 @@ fn what_is_no_setting_is_refused_with_file_and_key_before_anything_is_asked() {
         ("fingerprint = \"sha256:1\"", "fingerprint: --fingerprint: "),
         ("password_file = \"secret\"", "password_file: give a path that begins with / or ~/"),
         ("accept_new = true\nca = \"/ca\"", "use only one of accept_new and ca"),
+        (
+            "cache-size = \"1GiB\"\ncache_size = \"2GiB\"",
+            "cache_size and cache-size are one setting",
+        ),
+        (
+            "[account.\"a@h\"]\nwait = 5\n[account.\"a@h:33000\"]\nwait = 6",
+            "there are two sections [account] of a@h:33000; make them one",
+        ),
         ("wait = 5\nwait = 6", "it is not TOML in line 2: duplicate key"),
         ("wait = 5\n\nretry = ,", "it is not TOML in line 3: "),
         ("[acount.\"a@h\"]\nwait = 5", "there is no setting \"acount\"; "),

@@ -87,12 +87,25 @@ fn sections(accounts: &Table) -> Result<Vec<(Target, Section)>, String> {
         let settings = settings.as_table().ok_or_else(|| format!("{place}: give settings"))?;
         Ok((target, section(settings.iter()).map_err(|why| format!("{place}: {why}"))?))
     };
-    accounts.iter().map(of_account).collect()
+    let sections = accounts.iter().map(of_account).collect::<Result<Vec<_>, String>>()?;
+    for (at, (account, _)) in sections.iter().enumerate() {
+        if sections[..at].iter().any(|(other, _)| other == account) {
+            return Err(format!("there are two sections [{ACCOUNTS}] of {account}; make them one"));
+        }
+    }
+    Ok(sections)
 }
 
 /// Settings for the same accounts.
 fn section<'a>(table: impl Iterator<Item = (&'a String, &'a Value)>) -> Result<Section, String> {
-    let section = table.map(|(key, value)| setting(key, value)).collect::<Result<Section, _>>()?;
+    let mut section = Section::new();
+    for (key, value) in table {
+        let (name, setting) = setting(key, value)?;
+        if section.insert(name, setting).is_some() {
+            let dashed = name.replace('_', "-");
+            return Err(format!("{name} and {dashed} are one setting; give it once"));
+        }
+    }
     let is_on = |name: &&&str| section.get(**name).is_some_and(|setting| *setting != Setting::Off);
     let exclusive: Vec<_> = EXCLUSIVE.iter().filter(is_on).copied().collect();
     match exclusive.len() {
