@@ -1,12 +1,15 @@
-//! How both programs ask their user: questions on the terminal, which is always restored, and
-//! secrets from files.
+//! How both programs talk with their user: questions on the terminal, which is always restored,
+//! secrets from files, and words for what is wrong.
 //!
 //! Reading order: [`signals`] (catching signals as events for a while), [`question`] (a question
-//! and its answer, shown or hidden), [`first_line()`] (a secret from a file).
+//! and its answer, shown or hidden), [`first_line()`] (a secret from a file),
+//! [`plain()`] (numbers that are none).
 
 pub mod signals;
 pub mod question;
 mod first_line;
+mod wording;
 
 pub use first_line::first_line;
 pub use question::{Terminal, Unanswered};
+pub use wording::plain;

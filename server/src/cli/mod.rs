@@ -142,7 +142,7 @@ enum Command {
 #[derive(Args, Debug)]
 struct Run {
     /// Where to listen
-    #[arg(long, env = "XFER_LISTEN", value_name = "ADDR:PORT", default_value = "[::]:33000")]
+    #[arg(long, env = "XFER_LISTEN", value_name = "ADDR:PORT", default_value = "[::]:33000", value_parser = address)]
     listen: SocketAddr,
     /// A certificate (chain) in PEM, instead of the server's own
     #[arg(long, env = "XFER_CERT", value_name = "F")]
@@ -222,6 +222,11 @@ fn tree_size(text: &str) -> Result<usize, &'static str> {
     bytes.filter(|bytes| *bytes >= MIN).ok_or("a size like 64MiB, of 16MiB at least")
 }
 
+/// Parses an address to listen on.
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "an address and a port, like [::]:33000 or 192.0.2.1:33000")
+}
+
 /// Parses the silence of a link.
 fn silence(text: &str) -> Result<Silence, &'static str> {
     Silence::parse(text).ok_or("a number of seconds from 3 to 10")
@@ -259,9 +264,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
-    let read = match Read::arguments(arguments) {
+    let arguments: Vec<OsString> = arguments.collect();
+    let read = match Read::arguments(arguments.clone()) {
         Ok(read) => read,
-        Err(Unread::Line(error)) => return explain(&error),
+        Err(Unread::Line(error)) => return explain(&error, &arguments),
         Err(Unread::Settings(failure)) => return Err(failure),
     };
     if matches!(&read.cli.command, Command::Run(run) if run.print_config) {
@@ -293,18 +299,28 @@ fn print_fingerprint(store: &std::path::Path) -> Result<(), Failure> {
 }
 
 /// Prints help as it is; turns every other message of clap into one line.
-fn explain(error: &clap::Error) -> Result<(), Failure> {
+fn explain(error: &clap::Error, arguments: &[OsString]) -> Result<(), Failure> {
     let text = error.to_string();
+    let help = format!("see {} --help", meant(arguments.get(1..).unwrap_or_default()));
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => print_line(text.trim_end()),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            Err(Failure::new(Exit::Usage, "a command is missing; see xfer-server --help"))
+            Err(Failure::new(Exit::Usage, format!("a command is missing; {help}")))
         }
-        _ => {
-            let line = format!("{}; see xfer-server --help", complaint(error));
-            Err(Failure::new(Exit::Usage, line))
+        _ => Err(Failure::new(Exit::Usage, format!("{}; {help}", complaint(error)))),
+    }
+}
+
+/// The command that a line is of, with those that it is part of.
+fn meant(words: &[OsString]) -> String {
+    let (mut command, mut name) = (&Cli::command(), "xfer-server".to_owned());
+    for word in words {
+        if let Some(part) = command.find_subcommand(word) {
+            command = part;
+            name = format!("{name} {}", part.get_name());
         }
     }
+    name
 }
 
 /// The first paragraph of clap's message, as one line.
@@ -312,7 +328,7 @@ fn complaint(error: &clap::Error) -> String {
     let text = error.to_string();
     let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
     let first = first.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
-    first.strip_prefix("error: ").unwrap_or(&first).to_owned()
+    xfer_terminal::plain(first.strip_prefix("error: ").unwrap_or(&first))
 }
 
 #[cfg(test)]
@@ -322,9 +338,10 @@ mod tests {
 
     fn check(arguments: &str, expected: Option<&str>) {
         let arguments = std::iter::once("xfer-server").chain(arguments.split_whitespace());
-        let failure = match Cli::try_parse_from(arguments) {
+        let arguments: Vec<OsString> = arguments.map(OsString::from).collect();
+        let failure = match Cli::try_parse_from(&arguments) {
             Ok(_) => None,
-            Err(error) => Some(explain(&error).unwrap_err()),
+            Err(error) => Some(explain(&error, &arguments).unwrap_err()),
         };
         assert_eq!(failure.as_ref().map(|failure| failure.line.as_str()), expected);
         assert!(failure.is_none_or(|failure| failure.exit == Exit::Usage));
@@ -374,28 +391,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_it_is_said_in_one_line() {
-        let see = |what: &str| format!("{what}; see xfer-server --help");
-        check("", Some(&see("a command is missing")));
-        check("user", Some(&see("a command is missing")));
-        check("fly", Some(&see("unrecognized subcommand 'fly'")));
+    fn what_is_wrong_with_it_is_said_in_one_line_that_names_the_help_of_that_command() {
+        check("", Some("a command is missing; see xfer-server --help"));
+        check("user", Some("a command is missing; see xfer-server user --help"));
+        check("fly", Some("unrecognized subcommand 'fly'; see xfer-server --help"));
         check(
             "session end",
-            Some(&see("the following required arguments were not provided: <NAME>")),
+            Some(
+                "the following required arguments were not provided: <NAME>; see xfer-server session \
+                 end --help",
+            ),
         );
         check(
             "run --listen nowhere",
-            Some(&see(
-                "invalid value 'nowhere' for '--listen <ADDR:PORT>': invalid socket address syntax",
-            )),
+            Some(
+                "invalid value 'nowhere' for '--listen <ADDR:PORT>': an address and a port, like \
+                 [::]:33000 or 192.0.2.1:33000; see xfer-server run --help",
+            ),
         );
         check(
             "user quota alice --quota much",
-            Some(&see("invalid value 'much' for '--quota <SIZE>': a size like 10GiB, or none")),
+            Some(
+                "invalid value 'much' for '--quota <SIZE>': a size like 10GiB, or none; see \
+                 xfer-server user quota --help",
+            ),
         );
         check(
             "user quota alice --inbox-items few",
-            Some(&see("invalid value 'few' for '--inbox-items <N>': a number, or none")),
+            Some(
+                "invalid value 'few' for '--inbox-items <N>': a number, or none; see xfer-server user \
+                 quota --help",
+            ),
         );
     }
 }

@@ -9,6 +9,7 @@ use std::fmt::Write;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 use toml::{Table, Value};
@@ -46,13 +47,16 @@ impl Read {
     /// # Errors
     /// If either is wrong. A command line that is wrong is named first, and help is given whatever is in
     /// the file.
-    pub(super) fn arguments(arguments: impl Iterator<Item = OsString>) -> Result<Read, Unread> {
-        let arguments: Vec<OsString> = arguments.collect();
-        Cli::command().try_get_matches_from(&arguments).map_err(Unread::Line)?;
+    pub(super) fn arguments(arguments: Vec<OsString>) -> Result<Read, Unread> {
+        if let Err(error) = Cli::command().try_get_matches_from(&arguments) {
+            return Err(match variable_of(&error, &arguments) {
+                Some(name) => Unread::Settings(wrong_variable(&name, &error)),
+                None => Unread::Line(error),
+            });
+        }
         let file = SettingsFile::read(&place(&arguments)).map_err(Unread::Settings)?;
         let matches = file.applied().try_get_matches_from(&arguments);
-        let wrong = |error| Unread::Settings(file.wrong(&complaint(&error)));
-        let matches = matches.map_err(wrong)?;
+        let matches = matches.map_err(|error| Unread::Settings(file.wrong(&complaint(&error))))?;
         let cli = Cli::from_arg_matches(&matches).map_err(Unread::Line)?;
         Ok(Read { cli, matches, file })
     }
@@ -107,7 +111,7 @@ impl SettingsFile {
             Err(error) => return Err(file.wrong(&format!("it can't be read ({error})"))),
         };
         let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            let line = error.span().map(|span| text[..span.start].lines().count().max(1));
+            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
             let line = line.map(|line| format!(" in line {line}")).unwrap_or_default();
             file.wrong(&format!("it is not TOML{line}: {}", error.message()))
         })?;
@@ -148,6 +152,29 @@ impl SettingsFile {
             format!("{}: {what}; mend the file, or name another by --config", self.place.display());
         Failure::new(Exit::Usage, line)
     }
+}
+
+/// The variable that a wrong value comes from, if it is not in the command line.
+fn variable_of(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let option = argument.split(' ').next()?;
+    let command = Cli::command();
+    let variable = settings(&command)
+        .find(|setting| option.strip_prefix("--") == Some(key(setting)))
+        .map(variable)?;
+    let is_given = |word: &OsString| {
+        let word = word.to_string_lossy();
+        word == option || word.strip_prefix(option).is_some_and(|rest| rest.starts_with('='))
+    };
+    (!arguments.iter().any(is_given)).then_some(variable)
+}
+
+fn wrong_variable(name: &str, error: &clap::Error) -> Failure {
+    let line =
+        format!("{}; it is the variable {name} that says so: mend or unset it", complaint(error));
+    Failure::new(Exit::Usage, line)
 }
 
 /// Which file the settings are in. Looked for before the command line is read, since that needs them.

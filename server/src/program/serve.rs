@@ -260,7 +260,19 @@ fn taken(error: StoreError, config: &Config) -> Failure {
 }
 
 fn unheard(error: &std::io::Error, config: &Config) -> Failure {
-    let line = format!("cannot listen on {} ({error}); choose another --listen", config.listen);
+    let address = config.listen;
+    let line = match config.metrics {
+        Place::Loopback(of_metrics) | Place::Public(of_metrics)
+            if error.kind() == ErrorKind::AddrInUse && of_metrics.port() == address.port() =>
+        {
+            format!(
+                "cannot listen on {address}, since --metrics has that port; choose another for one"
+            )
+        }
+        Place::Off | Place::Loopback(_) | Place::Public(_) => {
+            format!("cannot listen on {address} ({error}); choose another --listen")
+        }
+    };
     Failure::new(Exit::Listen, line)
 }
 

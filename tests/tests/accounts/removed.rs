@@ -214,6 +214,9 @@ fn a_removed_account_takes_its_space_until_its_days_are_over_or_it_is_deleted_be
     let line = user(&world, &["remove", "bob", "--yes", "--number", &number]).refused(2);
     assert!(line.contains("--now"), "{line}");
     user(&world, &["remove", "alice", "--now", "--yes", "--number", &number]).refused(7);
+    let line = user(&world, &["remove", "bob", "--now", "--yes"]).refused(7);
+    let command = format!("xfer-server user remove bob --now --number {number}");
+    assert!(line.ends_with(&command), "{line}");
     user(&world, &["remove", "bob", "--now", "--number", &number]).refused(2);
     user(&world, &["remove", "bob", "--now", "--yes", "--number", &number]).succeeded();
     is_stored(&world, 2);

@@ -56,6 +56,25 @@ fn an_address_in_use_is_said_before_clients_are_served() {
     assert_eq!(done.stdout, "");
 }
 
+#[test]
+fn one_port_for_clients_and_for_metrics_is_said_to_be_one_port() {
+    let directory = tempfile::tempdir().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut command = Command::new(program("xfer-server"));
+    command.args(["run", "--listen", &free, "--metrics", &free, "--store"]).arg(directory.path());
+    let line = run_within(&mut command, PATIENCE);
+    assert_eq!(line.code, Some(5), "{line}");
+    let last = line.stderr.lines().last().unwrap();
+    assert!(last.contains("--metrics has that port"), "{line}");
+}
+
+#[test]
+fn a_client_of_pages_that_says_no_more_is_still_answered() {
+    let (_world, pages) = world(&["alice"]);
+    let answer = pages.ask_and_close("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    check(&answer, 200, "the store is there");
+}
+
 #[track_caller]
 fn check(answer: &Answer, status: u16, line: &str) {
     assert_eq!((answer.status, answer.body.as_str()), (status, format!("{line}\n").as_str()));

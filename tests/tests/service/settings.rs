@@ -107,6 +107,7 @@ fn a_file_that_is_wrong_is_refused_by_a_line_that_says_where_and_why() {
         );
         check("listen = [1]", command, "listen must be a text or a number");
         check("silence = 5\nlisten = \n", command, "it is not TOML in line 2");
+        check("silence = 5\n= 3\n", command, "it is not TOML in line 2");
         check("accept-older-database = true", command, "there is no setting");
         check("store = \"memory:\"", command, "the store memory: ends with the program");
     }
@@ -129,6 +130,26 @@ fn a_file_that_is_wrong_is_refused_by_a_line_that_says_where_and_why() {
     }
     // Without a file, nothing is missed.
     machine.run(None, &["run", "--print-config"]).succeeded();
+}
+
+#[test]
+fn a_variable_that_is_wrong_is_named_and_one_that_an_option_outdoes_is_not() {
+    let machine = Machine::new();
+    let run = |name: &str, value: &str, arguments: &[&str]| {
+        let mut command = machine.command(None, arguments);
+        run_within(command.env(name, value), PATIENCE)
+    };
+    let line = run("XFER_KEEP_REMOVED", "x", &["run"]).refused(USAGE);
+    let expected = "invalid value 'x' for '--keep-removed <DAYS>': it is not a whole number; it is \
+                    the variable XFER_KEEP_REMOVED that says so: mend or unset it";
+    assert_eq!(line, format!("xfer-server: {expected}"));
+    let line = run("XFER_STORE", "memory:", &["user", "list"]).refused(USAGE);
+    assert!(line.contains("XFER_STORE"), "{line}");
+    for option in [&["run", "--keep-removed", "y"][..], &["run", "--keep-removed=y"]] {
+        let line = run("XFER_KEEP_REMOVED", "x", option).refused(USAGE);
+        assert!(line.contains("'y'") && !line.contains("XFER_"), "{line}");
+    }
+    run("XFER_KEEP_REMOVED", "x", &["run", "--keep-removed=5", "--print-config"]).succeeded();
 }
 
 #[test]

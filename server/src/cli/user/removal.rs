@@ -4,6 +4,7 @@
 use std::time::SystemTime;
 
 use serde::Serialize;
+use xfer_protocol::tree::Usage;
 use xfer_protocol::{Name, size};
 use xfer_store::{Account, Purpose, Removed, StoreError};
 
@@ -40,7 +41,12 @@ pub fn remove(
     fate: Fate,
     consent: Consent,
 ) -> Result<(), Failure> {
-    let (ledger, account) = ledger::find(context, name)?;
+    let (ledger, account) = match ledger::find(context, name) {
+        Err(failure) if fate == Fate::Deleted => {
+            return Err(deleted_by_number(context, name, failure));
+        }
+        found => found?,
+    };
     let days = ledger.days_kept()?;
     match fate {
         Fate::Kept if days > 0 => {
@@ -64,6 +70,22 @@ pub fn remove(
                 Err(error) => Err(error.into()),
             }
         }
+    }
+}
+
+/// What to say of an account that can't be found: one that was removed before is deleted by its number.
+fn deleted_by_number(context: &Context<'_>, name: &str, failure: Failure) -> Failure {
+    let last = Ledger::existing(context)
+        .and_then(|ledger| choose(&ledger, name, None).map(|(removed, _)| removed.account.id.0));
+    match last {
+        Ok(number) => {
+            let line = format!(
+                "{name} was removed before, and is kept; to delete it for good: xfer-server user \
+                 remove {name} --now --number {number}"
+            );
+            Failure::new(failure.exit, line)
+        }
+        Err(_) => failure,
     }
 }
 
@@ -182,7 +204,8 @@ fn for_good(account: &Account) -> String {
 }
 
 fn amount(account: &Account) -> String {
-    format!("{} files, {}", account.usage.nodes, size::display(account.usage.bytes))
+    let Usage { nodes, bytes } = account.usage;
+    format!("{nodes} files, directories and links, with {}", size::display(bytes))
 }
 
 /// Asks the administrator to type the name of the account that is about to be removed.
