@@ -99,7 +99,13 @@ pub fn run_with_input(command: &mut Command, input: &[u8], limit: Duration) -> F
     let code = status.and_then(|status| status.code());
     let finished = Finished { command: text, code, stdout, stderr };
     assert!(status.is_some(), "not ended within {limit:?}: {finished}");
+    must_be_ours(&finished.stderr);
     finished
+}
+
+/// Fails the test if a program said a library's sentence, with a link for those who program with it.
+pub(super) fn must_be_ours(said: &str) {
+    assert!(!said.contains("://docs."), "a program refers its user to a library: {said}");
 }
 
 /// Runs a shell script in a directory; returns its output without the last line end.
@@ -237,8 +243,7 @@ impl Drop for Running {
         if std::thread::panicking() {
             println!("--- process {} said:\n{said}", self.pid());
         } else {
-            // A library's sentence, for its users.
-            assert!(!said.contains("://docs."), "a program refers its user to a library: {said}");
+            must_be_ours(&said);
         }
     }
 }

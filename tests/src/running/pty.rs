@@ -106,6 +106,8 @@ impl Drop for OnPty {
         let _ = self.child.wait();
         if std::thread::panicking() {
             println!("--- the terminal showed:\n{}", self.said());
+        } else {
+            super::programs::must_be_ours(&self.said());
         }
     }
 }

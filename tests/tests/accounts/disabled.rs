@@ -58,8 +58,10 @@ fn an_account_expires_at_its_time_and_the_list_says_when() {
     user(&world, &["expire", "alice", "--within", "30"]).succeeded();
     let list = user(&world, &["list"]).succeeded().stdout;
     assert!(list.contains("until 20"), "{list}");
-    world.mount("alice").unmount();
+    let mount = world.mount("alice");
     user(&world, &["expire", "alice", "--within", "0"]).succeeded();
+    wait_until("the end of the session", PATIENCE, || !mount.is_connected());
+    drop(mount);
     let mut command = world.mounting("alice").command();
     assert!(run_within(command.arg("-f"), PATIENCE).refused(9).contains(WHY));
     // To expire later is no way to be enabled.

@@ -4,6 +4,7 @@ mod listing;
 mod keys;
 mod invitations;
 mod passwords;
+mod typed;
 mod disabled;
 mod removed;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use xfer_mount::process::exit::Exit;
 use xfer_protocol::limits::LEASE_ASKED_MS;
-use xfer_tests::programs::program;
+use xfer_tests::programs::{program, run_with_input};
 use xfer_tests::waiting::holds_for;
 use xfer_tests::world::write_secret;
 use xfer_tests::{PATIENCE, Relay, Server, World, run_within, wait_until};
@@ -182,4 +182,26 @@ fn a_client_whose_clock_jumps_while_it_is_away_waits_no_longer_and_no_shorter_an
         mount.shell("rm file");
         mount.unmount();
     }
+}
+
+#[test]
+fn an_invitation_is_good_for_a_day_and_no_longer() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::new(directory.path());
+    let world = World::with_server(&["alice", "bob"], |store| start_server(&clock, store));
+    let invited = |user: &str| {
+        let line = world.server.command(&["user", "invite", user, "--host", "127.0.0.1"]);
+        let line = line.succeeded().stdout;
+        line.split('\'').nth(1).unwrap().to_owned()
+    };
+    let (early, late) = (invited("alice"), invited("bob"));
+    let redeem = |invitation: &str| {
+        let mut login = world.xfer_command(&["login", invitation, "--password-stdin"]);
+        run_with_input(&mut login, b"the new password\n", PATIENCE)
+    };
+    clock.jump("+23h");
+    redeem(&early).succeeded();
+    clock.jump("+25h");
+    let line = redeem(&late).refused(9);
+    assert!(line.contains("expired"), "{line}");
 }

@@ -1,5 +1,6 @@
 //! Work on an account's files without a mount: `xfer ls`, `xfer get` and so on.
 
+mod job;
 mod reading;
 mod changing;
 mod transfers;

@@ -115,16 +115,19 @@ fn are_revoked(
     count: usize,
 ) -> Result<bool, Failure> {
     let name = &account.name;
-    let keep = format!("{name} has {count} keys of machines, which still log in");
+    let (keep, them) = match count {
+        1 => (format!("{name} has 1 key of a machine, which still logs in"), "it"),
+        _ => (format!("{name} has {count} keys of machines, which still log in"), "them"),
+    };
     match keys {
         KeysThen::Revoke => Ok(true),
         KeysThen::Ask if count > 0 && context.console.can_be_asked() => {
-            let answer = context.console.ask(&format!("{keep}. Revoke them too? [y/N] "));
+            let answer = context.console.ask(&format!("{keep}. Revoke {them} too? [y/N] "));
             Ok(matches!(answer?.trim(), "y" | "Y" | "yes"))
         }
         KeysThen::Ask if count > 0 => {
             context.console.note(&format!(
-                "{keep}; to revoke them: xfer-server user keys revoke {name} --all"
+                "{keep}; to revoke {them}: xfer-server user keys revoke {name} --all"
             ));
             Ok(false)
         }
