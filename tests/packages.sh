@@ -226,7 +226,8 @@ come_back() {
     return 0
 }
 
-# What the booted Debian does, as its only service: ends with "passed" in /srv/result.
+# What the booted Debian does in its first life, and what it finds in its second, after a boot: each ends with
+# "passed" in /srv/result.
 readonly IN_BOOTED='
     set -eux
     trap "[ -e /srv/result ] || journalctl --no-pager --lines 40" EXIT
@@ -270,6 +271,35 @@ readonly IN_BOOTED='
     unit=xfer-mount@$(systemd-escape ann@127.0.0.1).service
     as_ann "systemctl --user start \"$unit\"; mountpoint ~/ann@127.0.0.1; echo hello > ~/ann@127.0.0.1/file"
     as_ann "systemctl --user stop \"$unit\"; ! mountpoint ~/ann@127.0.0.1"
+    # What is to be there after the next boot: a unit of the system, a line of fstab, and one at login.
+    systemctl enable xfer-mount@$(systemd-escape cy@127.0.0.1).service
+    line=$(xfer-server user add dan --invite --host 127.0.0.1)
+    echo "a good password" | sh -c "$line --password-stdin"
+    mkdir /mnt/dan
+    echo "dan@127.0.0.1 /mnt/dan fuse.xfer _netdev,noauto,x-systemd.automount,retry=20 0 0" >> /etc/fstab
+    as_ann "mkdir -p ~/remote; xfer mount --at-login ann@127.0.0.1 ~/remote; mountpoint ~/remote"
+    loginctl enable-linger ann
+    echo passed > /srv/result
+'
+
+readonly IN_BOOTED_AGAIN='
+    set -eux
+    trap "[ -e /srv/result ] || journalctl --no-pager --lines 40" EXIT
+    wait_for() { i=0; until "$@"; do i=$((i + 1)); [ $i -lt 600 ]; sleep 0.1; done; }
+    # systemd has made them again, and not the scripts of the package.
+    [ "$(stat -c "%U:%G %a" /run/xfer)" = "xfer:xfer-admin 2750" ]
+    wait_for mountpoint /mnt/cy@127.0.0.1
+    grep -x after /mnt/cy@127.0.0.1/file
+    user=$(id -u ann)
+    wait_for grep " /home/ann/remote fuse.xfer " /proc/self/mounts
+    runuser -u ann -- grep -x hello /home/ann/remote/file
+    # Mounted by whoever looks.
+    grep " /mnt/dan autofs " /proc/self/mounts
+    ! grep " /mnt/dan fuse.xfer " /proc/self/mounts
+    ls /mnt/dan/inbox
+    grep " /mnt/dan fuse.xfer " /proc/self/mounts
+    # No password lies about.
+    ! grep -r "a good password" /etc /home /root /var/lib/systemd
     # Without root, as a member of the group since before, and by the name of the one who does it.
     runuser -u ann -- xfer-server user disable cy
     xfer-server user list | grep "^cy .* disabled "
@@ -280,12 +310,22 @@ readonly IN_BOOTED='
     echo passed > /srv/result
 '
 
-# Boots the fresh Debian. Its network is its own, and nothing of it stays.
+# Boots the fresh Debian, with a script as its only service. Its network is its own, and nothing of it stays.
+boot_with() {
+    rm -f "$debian/srv/result"
+    echo "$1" >"$debian/srv/try"
+    timeout 400 systemd-nspawn --quiet --boot --register=no --keep-unit --private-network \
+        --bind="$debian/srv/fuse:/dev/fuse" --bind="$debian/srv/autofs:/dev/autofs" --directory="$debian" \
+        >"$debian/srv/console" 2>&1 || true
+    if [[ ! -e $debian/srv/result ]]; then
+        tail -n 80 "$debian/srv/said" "$debian/srv/console" >&2
+        fail "the Debian that boots"
+    fi
+}
+
 boot() {
     step "the service, in a Debian that boots"
     apt_inside install systemd systemd-sysv dbus libpam-systemd
-    printf 'FIRST="%s"\nSECOND="%s"\n%s' "$(package_files 1 xfer xfer-server | xargs)" \
-        "$(package_files 2 xfer xfer-server | xargs)" "$IN_BOOTED" >"$debian/srv/try"
     cat >"$debian/etc/systemd/system/try.service" <<'END'
 [Unit]
 After=multi-user.target
@@ -305,12 +345,13 @@ END
     umount "$debian/proc"
     # The machine's own may be for root alone.
     mknod -m 666 "$debian/srv/fuse" c 10 229
-    timeout 400 systemd-nspawn --quiet --boot --register=no --keep-unit --private-network \
-        --bind="$debian/srv/fuse:/dev/fuse" --directory="$debian" >"$debian/srv/console" 2>&1 || true
-    if [[ ! -e $debian/srv/result ]]; then
-        tail -n 80 "$debian/srv/said" "$debian/srv/console" >&2
-        fail "the Debian that boots"
-    fi
+    mknod -m 600 "$debian/srv/autofs" c 10 235
+    local packages
+    packages=$(printf 'FIRST="%s"\nSECOND="%s"' "$(package_files 1 xfer xfer-server | xargs)" \
+        "$(package_files 2 xfer xfer-server | xargs)")
+    boot_with "$packages$IN_BOOTED"
+    step "what is there after the next boot"
+    boot_with "$IN_BOOTED_AGAIN"
 }
 
 build

@@ -150,7 +150,8 @@ fn missing(path: &Path, error: &io::Error) -> Failure {
 /// Makes sure that nothing is mounted at `path`, removing stale mounts.
 fn free(path: &Path) -> Result<(), Failure> {
     let other = |error: io::Error| Failure::new(Exit::Other, format!("/proc: {error}"));
-    let Some(entry) = mountinfo::find(path).map_err(other)? else { return Ok(()) };
+    let found = mountinfo::find(path).map_err(other)?;
+    let Some(entry) = found.filter(|entry| !entry.is_automounter()) else { return Ok(()) };
     match stale::remove(path, &entry) {
         Ok(true) => free(path),
         Ok(false) => Err(busy(&entry)),
@@ -193,7 +194,8 @@ pub fn claim(path: &Path) -> Result<Option<Claim>, Failure> {
 /// If it lay on top of another.
 pub fn keep_alone(entry: &Entry) -> Result<(), Failure> {
     let stack = mountinfo::stack(&entry.mountpoint).unwrap_or_default();
-    match stack.into_iter().find(|other| other.id == entry.parent) {
+    let is_beneath = |other: &Entry| other.id == entry.parent && !other.is_automounter();
+    match stack.into_iter().find(is_beneath) {
         None => Ok(()),
         Some(beneath) => {
             let _ = unmounting::detach(entry);

@@ -55,6 +55,12 @@ impl Entry {
         self.kind == KIND
     }
 
+    /// Whether it is the trigger of an automounter (autofs, `x-systemd.automount`), which the mount that it
+    /// asks for is to cover.
+    pub fn is_automounter(&self) -> bool {
+        self.kind == "autofs"
+    }
+
     /// Whether another entry, older or newer, is of the same mount. The number alone is not enough:
     /// the kernel reuses numbers of removed mounts at once.
     pub fn is_same(&self, other: &Entry) -> bool {

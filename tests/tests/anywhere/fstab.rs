@@ -153,6 +153,34 @@ fn an_automounter_mounts_at_the_first_access_and_unmounts_what_is_not_used() {
 }
 
 #[test]
+fn a_mount_covers_the_trigger_that_an_automounter_has_at_its_place() {
+    let world = World::new(&["alice"]);
+    log_in(&world, "alice");
+    let (ip, port) = (world.server.address.ip(), world.server.address.port());
+    // As `x-systemd.automount` of an fstab has it: the place itself is of autofs until somebody looks.
+    let script = format!(
+        "has() {{ grep -qF \"$1\" /proc/self/mounts; }}
+         mount -t tmpfs none /run
+         echo \"/- $L/map --timeout=1\" > $L/master
+         echo \"$PLACE -fstype=fuse.xfer,{} :alice@{ip}\\:{port}\" > $L/map
+         setsid automount --foreground --dont-check-daemon --pid-file $L/pid $L/master &
+         trap \"kill $!; wait $!\" EXIT
+         until has \"$PLACE autofs\"; do sleep 0.1; done
+         echo text > $PLACE/file
+         has \"$PLACE fuse.xfer\"
+         cat $PLACE/file
+         while has \"$PLACE fuse.xfer\"; do sleep 0.1; done
+         has \"$PLACE autofs\"
+         cat $PLACE/file
+         kill $!; wait $! || true
+         trap - EXIT",
+        trust(&world)
+    );
+    let finished = world.machine().run(&script).succeeded();
+    assert_eq!(finished.stdout, "text\ntext\n", "{finished}");
+}
+
+#[test]
 fn a_mount_waits_for_a_server_that_can_not_be_reached_yet_as_long_as_it_is_told() {
     let mut world = World::new(&["alice"]);
     world.server.kill();
