@@ -105,15 +105,7 @@ impl Checker {
         let account = self.find(name).await?;
         let stored = account.as_ref().and_then(|account| account.password.clone());
         let hash = stored.clone();
-        let verify = move || password::verify(&password.0, stored.as_deref());
-        let verified = tokio::task::spawn_blocking(verify).await.map_err(|error| {
-            tracing::error!(%error, "checking a password failed");
-            Refusal::Internal
-        })?;
-        let right = verified.map_err(|error| {
-            tracing::error!(user = key, %error, "set the password anew: xfer-server user passwd {key}");
-            Refusal::Internal
-        })?;
+        let right = is_right(password, stored, key).await?;
         let authority = hash.map(Authority::Password);
         let identified = account.zip(authority).filter(|_| right);
         Ok(identified.map(|(account, authority)| Identified { account, authority }))
@@ -153,15 +145,20 @@ impl Checker {
         let begun = self.lockouts.begin(&counted_as(name.as_ref()), source).await;
         let attempt = begun.map_err(|LockedOut { seconds }| Refusal::Blocked { seconds })?;
         let redeemed = async {
-            let hash = match password {
+            let hash = match password.clone() {
                 Some(password) => Some(hashed(password).await?),
                 None => None,
             };
             let account = self.find(name).await?;
             let code = CodeHash(Sha256::digest(code.0).into());
             let number = number_of(account.as_ref());
+            let public = key.key;
             let redeemed = self.keys.redeem(number, code, key, hash).await.map_err(internal)?;
-            Ok(account.map(|account| (account.name, redeemed)))
+            let Some(account) = account else { return Ok(None) };
+            let is_repeated = redeemed == Enrolment::NotInvited
+                && self.was_redeemed(&account, public, password).await?;
+            let redeemed = if is_repeated { Enrolment::Done } else { redeemed };
+            Ok(Some((account.name, redeemed)))
         };
         match redeemed.await {
             Ok(Some((name, Enrolment::Done))) => {
@@ -181,6 +178,22 @@ impl Checker {
                 Err(refusal)
             }
         }
+    }
+
+    /// Whether a client that comes with an invitation has used one before and did not hear the answer: its
+    /// key is known, and its password is the one that was set.
+    async fn was_redeemed(
+        &self,
+        account: &Account,
+        key: PublicKey,
+        password: Option<Password>,
+    ) -> Result<bool, Refusal> {
+        let (Some(password), Some(stored)) = (password, account.password.clone()) else {
+            return Ok(false);
+        };
+        let keys = self.keys.of(account.id).await.map_err(internal)?;
+        let is_known = keys.iter().any(|known| known.key == key);
+        Ok(is_known && is_right(password, Some(stored), &account.name.to_string()).await?)
     }
 
     /// Sets an account's password. Slow.
@@ -239,6 +252,19 @@ fn counted_as(name: Option<&Name>) -> String {
 /// The account's number, or one that no account has, which takes as much work to look up.
 fn number_of(account: Option<&Account>) -> AccountId {
     account.map_or(AccountId(0), |account| account.id)
+}
+
+/// Whether a password is the one that was stored for an account. As slow if none was.
+async fn is_right(password: Password, stored: Option<String>, user: &str) -> Result<bool, Refusal> {
+    let verify = move || password::verify(&password.0, stored.as_deref());
+    let verified = tokio::task::spawn_blocking(verify).await.map_err(|error| {
+        tracing::error!(%error, "checking a password failed");
+        Refusal::Internal
+    })?;
+    verified.map_err(|error| {
+        tracing::error!(user, %error, "set the password anew: xfer-server user passwd {user}");
+        Refusal::Internal
+    })
 }
 
 async fn hashed(password: Password) -> Result<String, Refusal> {

@@ -107,11 +107,17 @@ impl Tables {
         }
         let used_by = key.key;
         let enrolment = self.enrol(account, key)?;
-        if enrolment == Enrolment::Done {
-            if let Some((_, by)) = self.invitations.get_mut(&account) {
-                *by = Some(used_by);
+        match (enrolment, password) {
+            (Enrolment::Done, Some(hash)) => {
+                self.change(account, Change::Password(hash))?;
+                self.invitations.remove(&account);
             }
-            password.map_or(Ok(()), |hash| self.change(account, Change::Password(hash)))?;
+            (Enrolment::Done, None) => {
+                if let Some((_, by)) = self.invitations.get_mut(&account) {
+                    *by = Some(used_by);
+                }
+            }
+            (Enrolment::TooMany | Enrolment::NotInvited, _) => {}
         }
         Ok(enrolment)
     }

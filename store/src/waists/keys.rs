@@ -30,8 +30,8 @@ pub trait Keys: Send + Sync {
     fn invite(&self, account: AccountId, invitation: Invitation) -> Answer<'_, ()>;
 
     /// Uses the account's invitation, if `code` is its code, it has not expired by `key.enrolled`, and
-    /// no other key was enrolled with it: the key is added, and the password set if there is one.
-    /// Otherwise nothing changes. A client that did not hear the answer may come again with its key.
+    /// no other key was enrolled with it: the key is added. With a password, that is set, and the
+    /// invitation is used up; without one, the same key may come again. Otherwise nothing changes.
     fn redeem(
         &self,
         account: AccountId,

@@ -16,7 +16,7 @@ use crate::{at, refused, user, xfer_of};
 pub fn invited(world: &World, arguments: &[&str]) -> String {
     let host = world.server.address.to_string();
     let invited = user(world, &[arguments, &["--host", &host]].concat()).succeeded();
-    assert!(invited.stderr.contains("good once, until "), "{invited}");
+    assert!(invited.stderr.contains("good for one machine, until "), "{invited}");
     invited.stdout.trim_end().to_owned()
 }
 
@@ -71,6 +71,18 @@ fn an_invitation_is_good_for_one_machine() {
     // It may not have heard the answer.
     log_in(&world.home()).succeeded();
     let line = log_in(&world.outside()).refused(9);
+    // Nor does it set another password, and the key stays.
+    let other = world.outside().join("other");
+    world::write_secret(&other, "another password");
+    let again = world.xfer(&["login", &word, "--password-file", other.to_str().unwrap()]);
+    assert!(again.refused(9).contains("the invitation was used already"));
+    let mut mount = Command::new(program("xfer-mount"));
+    world.at_home(&mut mount).arg(at(&world, "alice")).arg(world.mount_point("alice"));
+    xfer_tests::programs::run_within(&mut mount, xfer_tests::PATIENCE).succeeded();
+    world.xfer(&["unmount", world.mount_point("alice").to_str().unwrap()]).succeeded();
+    world::write_secret(&world.password_file("alice"), "a new password");
+    world.mount("alice").unmount();
+    world::write_secret(&world.password_file("alice"), "the password of alice");
     assert!(line.contains("the invitation was used already"), "{line}");
     let keys = user(&world, &["keys", "list", "alice"]).succeeded().stdout;
     assert_eq!(keys.lines().count(), 2, "{keys}");
@@ -245,10 +257,13 @@ fn a_used_invitation_is_void_once_keys_are_revoked_or_a_password_is_set() {
     let world = World::new(&["alice"]);
     let password = world.password_file("alice");
     let password = ["--password-file", password.to_str().unwrap()];
+    let other = world.outside().join("other");
+    world::write_secret(&other, "another password");
+    let other = other.to_str().unwrap();
     let voids: [&[&str]; 3] = [
         &["keys", "revoke", "alice", "--all"],
-        &["passwd", "alice", password[0], password[1], "--revoke-keys"],
-        &["passwd", "alice", password[0], password[1], "--keep-keys"],
+        &["passwd", "alice", password[0], other, "--revoke-keys"],
+        &["passwd", "alice", password[0], other, "--keep-keys"],
     ];
     for void in voids {
         let word = word(&invited(&world, &["invite", "alice"]));

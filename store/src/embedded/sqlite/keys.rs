@@ -103,10 +103,17 @@ impl SqliteStore {
             }
             let enrolment = enrol(writer, account, key)?;
             // If there is no room for the key, its user may make some and come again.
-            if enrolment == Enrolment::Done {
-                let sql = "UPDATE invitations SET used_by = ? WHERE account = ?";
-                change(writer, sql, params![key.key.0, account.0.cast_signed()])?;
-                password.map_or(Ok(()), |hash| accounts::set_password(writer, account, hash))?;
+            match (enrolment, password) {
+                (Enrolment::Done, Some(hash)) => {
+                    accounts::set_password(writer, account, hash)?;
+                    let sql = "DELETE FROM invitations WHERE account = ?";
+                    change(writer, sql, [account.0.cast_signed()])?;
+                }
+                (Enrolment::Done, None) => {
+                    let sql = "UPDATE invitations SET used_by = ? WHERE account = ?";
+                    change(writer, sql, params![key.key.0, account.0.cast_signed()])?;
+                }
+                (Enrolment::TooMany | Enrolment::NotInvited, _) => {}
             }
             Ok(enrolment)
         })
