@@ -6,13 +6,18 @@ use xfer_protocol::message::KeysThen;
 use super::{Reached, target};
 use crate::command::cli::PasswordLine;
 use crate::command::config::PasswordSource;
-use crate::command::terminal::agrees;
+use crate::command::terminal::{agrees, terminal};
 use crate::command::xfer_line::PasswdLine;
 use crate::command::{identity, password};
 use crate::process::exit::Failure;
 
 pub(super) fn run(line: PasswdLine) -> Result<(), Failure> {
     let target = target(&line.target)?;
+    if terminal().is_none() {
+        let line = "passwords are typed, and there is no terminal here; run xfer passwd on one, or have \
+                    the administrator set it";
+        return Err(Failure::usage(line));
+    }
     let reached = Reached::server(&target, line.server, &mut PasswordLine::default())?;
     let label = reached.peer.label();
     let old = identity::by_password(&PasswordSource::Prompt, label)?;

@@ -64,7 +64,23 @@ fn sentence(error: &Error) -> String {
     let text = error.to_string();
     let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
     let line = lines.collect::<Vec<_>>().join(" ");
-    xfer_terminal::plain(line.strip_prefix("error: ").unwrap_or(&line))
+    let line = xfer_terminal::plain(line.strip_prefix("error: ").unwrap_or(&line));
+    match suggestion(error) {
+        Some(word) => format!("{line}, did you mean {word}?"),
+        None => line,
+    }
+}
+
+/// The word that was perhaps meant by one that is not known.
+fn suggestion(error: &Error) -> Option<&str> {
+    let is_suggestion =
+        |kind| matches!(kind, ContextKind::SuggestedSubcommand | ContextKind::SuggestedArg);
+    error.context().find(|(kind, _)| is_suggestion(*kind)).and_then(|(_, value)| match value {
+        ContextValue::String(word) => Some(word.as_str()),
+        // The nearest comes last.
+        ContextValue::Strings(words) => words.last().map(String::as_str),
+        _ => None,
+    })
 }
 
 /// What to write in place of an option of sshfs.
@@ -122,6 +138,10 @@ mod tests {
         check(
             "xfer head -n x a@h:f",
             "invalid value 'x' for '--lines <LINES>': it is not a whole number; see xfer head --help",
+        );
+        check(
+            "xfer unmont m",
+            "unrecognized subcommand 'unmont', did you mean unmount?; see xfer --help",
         );
         check("xfer -x ls", "unexpected argument '-x' found; see xfer ls --help");
     }

@@ -52,19 +52,26 @@ fn check_length(password: &Password) -> Result<(), Failure> {
     Ok(())
 }
 
+/// How often a new password may be typed differently the second time.
+const TRIES: usize = 3;
+
 /// Gets a new password for `label` from its source. A terminal asks for it twice.
 ///
 /// # Errors
-/// As [`obtain`], and if it was typed differently the second time.
+/// As [`obtain`], and if it was typed differently the second time, again and again.
 pub fn obtain_new(source: &PasswordSource, label: &str) -> Result<Password, Failure> {
     match source {
         PasswordSource::Prompt => {
-            let password = ask(&format!("New password of {}: ", Shown(label)))?;
-            check_length(&password)?;
-            match ask("Again: ")? == password {
-                true => Ok(password),
-                false => Err(Failure::usage("the passwords differ; try again")),
+            let mut question = format!("New password of {}: ", Shown(label));
+            for _ in 0..TRIES {
+                let password = ask(&question)?;
+                check_length(&password)?;
+                if ask("Again: ")? == password {
+                    return Ok(password);
+                }
+                question = format!("They differ. New password of {}: ", Shown(label));
             }
+            Err(Failure::usage("the passwords differ; try again"))
         }
         PasswordSource::File(_) | PasswordSource::Stdin => Ok(obtain(source, label)?.password),
     }

@@ -47,6 +47,7 @@ pub enum XferCommand {
         mountpoint: PathBuf,
     },
     /// Make everything durable, then unmount
+    #[command(alias = "umount")]
     Unmount {
         /// The mount
         mountpoint: PathBuf,

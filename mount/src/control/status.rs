@@ -95,6 +95,8 @@ impl All {
 
     fn text(&self) -> String {
         let mut text = match self.mounts.is_empty() {
+            // One whose process died is a mount, and told of elsewhere.
+            true if self.has_dead => String::new(),
             true => "no xfer mounts\n".to_owned(),
             false => show::table(&self.mounts),
         };

@@ -12,6 +12,9 @@ use zeroize::Zeroizing;
 use crate::login::password;
 use crate::program::exit::{Exit, Failure};
 
+/// How often it may be typed differently the second time.
+const TRIES: usize = 3;
+
 /// Where the password comes from.
 #[derive(clap::Args, Default, Debug)]
 pub struct Origin {
@@ -47,11 +50,15 @@ fn prompt() -> Result<Zeroizing<Vec<u8>>, Failure> {
         return Err(Failure::new(Exit::Password, line));
     }
     let terminal = Terminal::open().map_err(|error| unreadable("the terminal", &error))?;
-    let password = terminal.ask_hidden("New password: ").map_err(unanswered)?;
-    if terminal.ask_hidden("Again: ").map_err(unanswered)? != password {
-        return Err(Failure::new(Exit::Password, "the passwords differ; try again"));
+    let mut question = "New password: ";
+    for _ in 0..TRIES {
+        let password = terminal.ask_hidden(question).map_err(unanswered)?;
+        if terminal.ask_hidden("Again: ").map_err(unanswered)? == password {
+            return Ok(password);
+        }
+        question = "They differ. New password: ";
     }
-    Ok(password)
+    Err(Failure::new(Exit::Password, "the passwords differ; try again"))
 }
 
 fn unanswered(error: Unanswered) -> Failure {

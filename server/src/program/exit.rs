@@ -3,6 +3,7 @@
 //! The line says what is wrong and, after a semicolon, what to do about it.
 
 use std::fmt;
+use std::io::ErrorKind;
 
 use serde::{Deserialize, Serialize};
 use xfer_protocol::shown::Shown;
@@ -120,6 +121,12 @@ impl From<StoreError> for Failure {
                      --accept-older-database: xfer.db-wal is then set aside"
                 ),
             ),
+            StoreError::Missing { place, error } if error.kind() == ErrorKind::PermissionDenied => {
+                let line = format!(
+                    "this user may not enter the store {place}; run this as the store's owner or as root"
+                );
+                Failure::new(Exit::Store, line)
+            }
             StoreError::Missing { .. } => {
                 Failure::new(Exit::Store, format!("{error}; check --store"))
             }

@@ -69,9 +69,11 @@ fn a_new_password_of_an_administrator_asks_about_the_keys_and_does_what_was_answ
         let mut command = std::process::Command::new(xfer_tests::programs::program("xfer-server"));
         command.args(["user", "passwd", "alice", "--store"]).arg(world.server.store());
         let mut passwd = OnPty::start(&command);
-        for question in ["New password: ", "Again: "] {
+        let typed = ["another password", "anoter password", "another password", "another password"];
+        let questions = ["New password: ", "Again: ", "They differ. New password: ", "Again: "];
+        for (question, answer) in questions.into_iter().zip(typed) {
             passwd.says(question);
-            passwd.types("another password\r");
+            passwd.types(&format!("{answer}\r"));
         }
         passwd.says("alice has 1 key of a machine, which still logs in. Revoke it too? [y/N] ");
         passwd.types(answer);

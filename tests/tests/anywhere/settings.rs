@@ -305,3 +305,22 @@ fn the_example_says_what_is_in_force_anyway_and_all_of_it_can_be_set() {
         );
     }
 }
+
+#[test]
+fn a_mount_is_as_the_file_and_the_environment_say() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("echo text > file && chmod 666 file");
+    mount.unmount();
+    let account = format!("alice@{}", world.server.address);
+    write(
+        &world,
+        &format!(
+            "uid = \"77\"\numask = \"027\"\n[account.\"{account}\"]\nuid = \"78\"\nfsname = \"mine\"\n"
+        ),
+    );
+    let mount = world.mounting("alice").env("XFER_GID", "88").start();
+    let shown = mount.shell("stat -c '%a %u %g' file; findmnt -n -o SOURCE .");
+    assert_eq!(shown, "640 78 88\nmine");
+    mount.unmount();
+}

@@ -76,6 +76,27 @@ fn each_option_of_sshfs_is_answered_as_the_page_about_it_says() {
 }
 
 #[test]
+fn a_mount_with_every_word_of_sshfs_that_is_accepted_works_and_honours_those_that_mean_something() {
+    let world = World::new(&["alice"]);
+    let mount = world.mount("alice");
+    mount.shell("echo text > file && chmod 666 file");
+    mount.unmount();
+    let accepted = rows().into_iter().filter(|row| row.is_accepted);
+    let words: Vec<_> =
+        accepted.flat_map(|row| row.options).filter(|word| !word.starts_with('-')).collect();
+    assert!(words.len() > 20 && words.contains(&"reconnect"), "{words:?}");
+    let mount = world.mounting("alice").arg("-o").arg(&words.join(",")).start();
+    let shown = mount.shell("cat file; stat -c '%a %u %g' file; findmnt -n -o SOURCE,OPTIONS .");
+    let mut lines = shown.lines();
+    assert_eq!((lines.next(), lines.next()), (Some("text"), Some("644 0 0")), "{shown}");
+    let mounted = lines.next().unwrap();
+    assert!(mounted.starts_with("x ") && mounted.contains("noexec"), "{mounted}");
+    let refused = std::fs::write(mount.path("file"), "new").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    mount.unmount();
+}
+
+#[test]
 fn a_directory_behind_the_host_is_answered_by_what_to_mount() {
     let world = World::new(&[]);
     let mut mount = Command::new(program("xfer-mount"));

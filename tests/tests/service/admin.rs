@@ -202,6 +202,13 @@ fn questions_of_commands_by_the_admin_socket_are_asked_where_they_were_typed() {
     passwd.types("one\r");
     passwd.says("Again: ");
     passwd.types("another\r");
+    for _ in 0..2 {
+        passwd.says("They differ. New password: ");
+        passwd.types("one\r");
+        passwd.says("Again: ");
+        passwd.types("another\r");
+    }
+    passwd.says("the passwords differ; try again");
     assert_eq!(passwd.ended(), Some(9), "{}", passwd.said());
     let mut remove = on_terminal(&["user", "remove", "bob"]);
     remove.says("This removes bob");

@@ -232,20 +232,29 @@ fn what_waits_is_shown_while_it_waits() {
 }
 
 #[test]
-fn passwords_that_wait_for_their_turn_are_shown() {
+fn passwords_that_wait_for_their_turn_are_shown_and_keys_do_not_wait() {
     let alice = Name::new(b"alice").unwrap();
     let mut world = World::with_hashing(&[alice], Hashing::Costly);
     assert_eq!(world.server.terminate(), Some(0));
     world.server = server(world.server.store());
     let pages = Pages::of(&world.server);
+    let (account, password) =
+        (format!("alice@{}", world.server.address), world.password_file("alice"));
+    let trust = ["--fingerprint", &world.server.fingerprint];
+    let password = ["--password-file", password.to_str().unwrap()];
+    world.xfer(&[&["login", &account][..], &trust, &password].concat()).succeeded();
     assert_eq!(pages.read().of("xfer_passwords_waiting"), 0.0);
     let logins = || {
         let mut command = world.mounting("alice").command();
         command.arg("-f").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
-    let mut clients: Vec<Child> = (0..4).map(|_| logins()).collect();
+    let mut clients: Vec<Child> = (0..6).map(|_| logins()).collect();
     // Two are checked at a time.
-    pages.wait_for("xfer_passwords_waiting", 2.0);
+    pages.wait_for("xfer_passwords_waiting", 4.0);
+    // The key of a machine needs no check of that kind, and does not wait for theirs.
+    let mount = world.mounting("alice").by_key().start();
+    assert!(pages.read().of("xfer_passwords_waiting") > 0.0);
+    mount.unmount();
     clients.iter_mut().for_each(|client| client.kill().unwrap());
     clients.iter_mut().for_each(|client| assert!(!client.wait().unwrap().success()));
     pages.wait_for("xfer_passwords_waiting", 0.0);

@@ -163,8 +163,8 @@ fn a_command_is_run_for_each_arrival_until_it_has_succeeded_once() {
     let log = || String::from_utf8(read(&world, "log")).unwrap();
     let first = "alice|it's $(odd)|file|4|for you|";
     let line = exec(&[]).refused(1);
-    let why = "cannot run the command for \"/inbox/alice/it's $(odd)\": it ended with code 1";
-    assert_eq!(line, format!("xfer: {why}"));
+    let why = "the command for \"/inbox/alice/it's $(odd)\" failed: it ended with code 1";
+    assert_eq!(line, format!("xfer: {why}; it is run again with the next arrival"));
     assert_eq!(log(), first);
     write(&world, "ready", "");
     let printed = exec(&[]).succeeded().stdout;

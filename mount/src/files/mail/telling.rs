@@ -85,7 +85,11 @@ impl Task {
                     match run(command, arrival, whereabouts) {
                         Ok(()) => self.told.note(arrival)?,
                         Err(why) => {
-                            report.fail_with("run the command for", &absolute(&arrival.path), why)
+                            let path = absolute(&arrival.path).display().to_string();
+                            report.fail_line(&format!(
+                                "the command for \"{path}\" failed: {why}; it is run again with the \
+                                 next arrival"
+                            ));
                         }
                     }
                 }

@@ -25,8 +25,8 @@ fn line(error: &ConnectError) -> String {
             format!("{error}: xfer login {endpoint}")
         }
         ConnectError::Trust(TrustError::Unknown { shown, .. }) => format!(
-            "{error}: if `xfer-server fingerprint` on the server prints the same, mount with \
-             --fingerprint {shown}"
+            "{error}: if `xfer-server fingerprint` on the server prints the same, use \
+             --fingerprint {shown} (in an fstab: -o fingerprint={shown})"
         ),
         ConnectError::Trust(TrustError::KnownHosts { .. }) => {
             format!("{error}, or give another with --known-hosts")
@@ -122,6 +122,9 @@ mod tests {
         let shown: Fingerprint =
             format!("sha256:{}", "ab".repeat(32)).parse().expect("a fingerprint");
         let unknown = TrustError::Unknown { endpoint: "host:1".to_owned(), shown };
-        check(unknown.into(), &format!("mount with --fingerprint {shown}"));
+        check(
+            unknown.into(),
+            &format!("use --fingerprint {shown} (in an fstab: -o fingerprint={shown})"),
+        );
     }
 }

@@ -98,6 +98,7 @@ pub fn invite(
     let hash = CodeHash(Sha256::digest(code.0).into());
     let made = xfer_store::Invitation { code: hash, expires };
     ledger.waiter.wait(ledger.keys().invite(account.id, made))?;
+    let (host_is_guessed, is_running) = (host.is_none(), port.is_some());
     let (host, given) = match host {
         Some(Host { host, port }) => (host.clone(), *port),
         None => (machine_name(), None),
@@ -109,9 +110,14 @@ pub fn invite(
         ));
         PORT_DEFAULT
     });
+    if host_is_guessed && is_running {
+        context.console.note(&format!(
+            "the line names this machine as {host}; if clients reach it by another name: --host NAME"
+        ));
+    }
     let invitation = Invitation { code, fingerprint: fingerprint.0 };
     context.console.note(&format!(
-        "good once, until {}; give it to {} in confidence:",
+        "good for one machine, until {}; give it to {} in confidence:",
         moment::display(expires.secs()),
         account.name
     ));

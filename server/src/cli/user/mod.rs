@@ -55,7 +55,7 @@ pub(super) enum User {
         #[arg(long, value_name = "SIZE", default_value = "10GiB")]
         quota: limits::Limit,
     },
-    /// Invite a user to enrol a machine: print a line to paste, good once and for a day
+    /// Invite a user to enrol a machine: print a line to paste, good for one machine and for a day
     Invite {
         /// The user's name
         name: String,
