@@ -124,6 +124,30 @@ fn a_user_mounts_and_unmounts_what_fstab_lets_users_mount_by_a_key_of_their_own(
 }
 
 #[test]
+fn the_long_options_are_words_of_mount_with_the_same_effect() {
+    let world = World::new(&["alice"]);
+    log_in(&world, "alice");
+    let other = world.mount_point("other");
+    let holder = world.mounting("alice").at(&other).start();
+    let (address, fingerprint) = (world.server.address, &world.server.fingerprint);
+    let script = format!(
+        "# Another mount has the tree.
+         fails mount -t fuse.xfer -o fingerprint={fingerprint} alice@{address} $PLACE
+         fails mount -t fuse.xfer -o known_hosts=$L/known,takeover alice@{address} $PLACE
+         fails mount -t fuse.xfer -o fingerprint={fingerprint},takeover,cache_size=1KiB alice@{address} $PLACE
+         mount -t fuse.xfer -o known_hosts=$L/known,accept_new,takeover,cache_size=32MiB,log_size=64MiB,tree_size=32MiB \
+             alice@{address} $PLACE
+         cat $L/known && echo text > $PLACE/file && xfer unmount $PLACE
+         # Known by now.
+         mount -t fuse.xfer -o known_hosts=$L/known alice@{address} $PLACE
+         cat $PLACE/file && umount $PLACE",
+    );
+    let finished = world.machine().run(&script).succeeded();
+    assert_eq!(finished.stdout, format!("{address} {fingerprint}\ntext\n"), "{finished}");
+    drop(holder);
+}
+
+#[test]
 fn an_automounter_mounts_at_the_first_access_and_unmounts_what_is_not_used() {
     let world = World::new(&["alice"]);
     log_in(&world, "alice");
