@@ -114,6 +114,15 @@ fn a_file_that_failed_stays_unsent_when_others_close_it_and_over_a_remount() {
     assert_eq!(state(&alice.path("mine")), "");
     alice.shell("mv mine outbox/bob/file");
     assert_eq!(fs::read_to_string(arrives(&bob, "inbox/alice/file")).unwrap(), "part, more");
+    // So is one that fails and is ordered to be.
+    let ordered = alice.path("outbox/bob/ordered");
+    let mut file = File::create(&ordered).unwrap();
+    file.write_all(b"part").unwrap();
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 40 * MIB).unwrap_err();
+    drop(file);
+    wait_for_state(&ordered, "failed: quota exceeded");
+    world.xfer(&["outbox", "send", ordered.to_str().unwrap()]).succeeded();
+    assert_eq!(fs::read_to_string(arrives(&bob, "inbox/alice/ordered")).unwrap(), "part");
     bob.unmount();
     alice.unmount();
 }
@@ -153,6 +162,10 @@ fn a_file_whose_writer_is_killed_is_held() {
     nothing_arrives(&bob);
     alice.shell("echo whole > outbox/bob/KILL");
     arrives(&bob, "inbox/alice/KILL");
+    // Or it is sent as it is, if its user says so.
+    let as_it_is = alice.path("outbox/bob/TERM");
+    world.xfer(&["outbox", "send", as_it_is.to_str().unwrap()]).succeeded();
+    arrives(&bob, "inbox/alice/TERM");
     bob.unmount();
     alice.unmount();
 }
