@@ -52,7 +52,9 @@ impl Server {
             AskError::Forbidden { .. } => {
                 let group = match self.admin {
                     AdminSocket::Off => "",
-                    AdminSocket::At(_) => ", or as a member of that socket's group since login",
+                    AdminSocket::At(_) => {
+                        ", or as a member of that socket's group (with the package, xfer-admin; it counts from the next login)"
+                    }
                 };
                 let line = format!("{error}; run this as the server's user or as root{group}");
                 Failure::new(Exit::Store, line)
