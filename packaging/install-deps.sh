@@ -21,6 +21,7 @@ needed=(
 for_tests=(
     automount:autofs
     cpio:cpio
+    curl:curl
     dbus-daemon:dbus
     faketime:faketime
     fish:fish

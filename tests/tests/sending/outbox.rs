@@ -388,13 +388,15 @@ fn a_revised_file_of_the_same_name_is_sent_as_a_new_delivery() {
         6,
         "seven\n",
     );
+    let edited = "vim -u NONE -N -es -c '%s/seven/eight/' -c wq outbox/bob/report.txt";
+    revise(edited, 7, "eight\n");
     // The delivery keeps its old content.
     assert_eq!(read("inbox/alice/report.txt"), "one\n");
     // Opening it for writing or looking at it does not send it.
     alice.shell(
         "touch outbox/bob/report.txt && cat outbox/bob/report.txt && : >> outbox/bob/report.txt",
     );
-    let none = || !bob.path("inbox/alice/report (7).txt").exists();
+    let none = || !bob.path("inbox/alice/report (8).txt").exists();
     assert!(holds_for(A_WHILE, none));
     bob.unmount();
     alice.unmount();

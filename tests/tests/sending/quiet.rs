@@ -64,7 +64,10 @@ fn keeps_touching(quiet: Duration, mut touch: impl FnMut(usize)) -> bool {
 
 #[test]
 fn what_a_program_sets_after_the_last_close_is_sent_too() {
-    // As `gcc -o`, `curl -R` and others do.
+    let build = "echo 'int main(void) { return 0; }' | gcc -x c -o program -";
+    check_arrives(&["bash", "-c", build], "program");
+    check_arrives(&["curl", "-sR", "-o", "page", "file:///etc/hostname"], "page");
+    // As others do.
     let set = "import os, time\n\
         with open('tool', 'w') as tool: tool.write('x')\n\
         os.chmod('tool', 0o751); os.utime('tool', (1e9, 1e9))\n\
