@@ -44,7 +44,7 @@ pub fn check(store: &StoreLocation, user: Option<&str>, shape: Shape) -> Result<
     let mut faults = Vec::new();
     let mut report = |fault: Fault| match shape {
         Shape::Table => {
-            // Whoever reads no more still gets the exit code.
+            // A reader who has seen enough still gets the exit code.
             let _ = output::print_line(&line(&fault));
         }
         Shape::Json => faults.push(listed(fault)),

@@ -279,7 +279,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
     match command {
         Command::Run(run) => serve::run(&run.config(store, admin_socket)?),
         Command::Fingerprint => print_fingerprint(&store.dir),
-        Command::User(user) => user::run(&store, admin_socket, user),
+        Command::User(user) => user::run(&store, &server, user),
         Command::Session(Session::List { json }) => sessions::list(&server, Shape::of(json)),
         Command::Session(Session::End { name }) => sessions::end(&server, &name),
         Command::Status { shape } => status::show(&server, shape),

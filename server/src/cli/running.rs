@@ -30,7 +30,12 @@ impl Server {
         &self.store
     }
 
-    /// Asks it. Whoever may not enter its store asks by the admin socket.
+    /// Its admin socket.
+    pub fn admin(&self) -> &AdminSocket {
+        &self.admin
+    }
+
+    /// Asks it: through the admin socket if this user may not enter its store.
     pub fn ask(&self, command: &Command) -> Result<Answer, Failure> {
         let answer = match (control::ask(&self.store, command), &self.admin) {
             (Err(AskError::Forbidden { .. }), AdminSocket::At(admin)) => {

@@ -1,7 +1,7 @@
 //! A page that is shown again and again, on the terminal's second screen, so that the first one is as it was
 //! when the program ends or is stopped.
 //!
-//! A thread asks for what is shown, so that a server that does not answer keeps nobody from Ctrl-C.
+//! A thread asks for what is shown, so that Ctrl-C works even if the server does not answer.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;

@@ -15,7 +15,7 @@ pub trait Console {
     /// If it can't be written.
     fn print(&mut self, line: &str) -> Result<(), Failure>;
 
-    /// Says something beside the output. Nobody may hear it.
+    /// Says something beside the output. There may be nobody to hear it.
     fn note(&mut self, line: &str);
 
     /// Whether there is somebody to answer.
@@ -30,6 +30,6 @@ pub trait Console {
     /// Asks for a new password.
     ///
     /// # Errors
-    /// If there is none, or it is not a good one.
+    /// If none is given, or it can't be used as a password.
     fn new_password(&mut self) -> Result<Zeroizing<Vec<u8>>, Failure>;
 }

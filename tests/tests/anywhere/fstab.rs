@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use xfer_tests::machine::{AS_USER, USER};
-use xfer_tests::programs::Running;
+use xfer_tests::programs::{Finished, Running};
 use xfer_tests::pty::OnPty;
 use xfer_tests::{PATIENCE, World, run_within, wait_until};
 
@@ -147,32 +147,39 @@ fn the_long_options_are_words_of_mount_with_the_same_effect() {
     drop(holder);
 }
 
+/// Runs a script beside an automounter, which mounts alice's account at a key of a place, as its maps have them.
+fn beside_an_automounter(world: &World, place: &str, key: &str, script: &str) -> Finished {
+    let (ip, port) = (world.server.address.ip(), world.server.address.port());
+    let script = format!(
+        "has() {{ grep -qF \"$1\" /proc/self/mounts; }}
+         mount -t tmpfs none /run
+         echo \"{place} $L/map --timeout=1\" > $L/master
+         echo \"{key} -fstype=fuse.xfer,{} :alice@{ip}\\:{port}\" > $L/map
+         setsid automount --foreground --dont-check-daemon --pid-file $L/pid $L/master &
+         trap \"kill $!; wait $!\" EXIT
+         {script}
+         kill $! || true; wait $! || true
+         trap - EXIT",
+        trust(world)
+    );
+    world.machine().run(&script).succeeded()
+}
+
 #[test]
 fn an_automounter_mounts_at_the_first_access_and_unmounts_what_is_not_used() {
     let world = World::new(&["alice"]);
     log_in(&world, "alice");
-    let (ip, port) = (world.server.address.ip(), world.server.address.port());
-    let script = format!(
-        // To look at the mount's path would be to use it. The programs of the automounter's process group
-        // see the directory without mounts.
-        "has() {{ grep -qF \"$1\" /proc/self/mounts; }}
-         mount -t tmpfs none /run
-         echo \"$L/auto $L/map --timeout=1\" > $L/master
-         echo 'alice -fstype=fuse.xfer,{} :alice@{ip}\\:{port}' > $L/map
-         setsid automount --foreground --dont-check-daemon --pid-file $L/pid $L/master &
-         trap \"kill $!; wait $!\" EXIT
-         until has \"$L/auto autofs\"; do sleep 0.1; done
+    // To look at the mount's path would be to use it. The programs of the automounter's process group
+    // see the directory without mounts.
+    let script = "until has \"$L/auto autofs\"; do sleep 0.1; done
          echo text > $L/auto/alice/file
          findmnt -n -o FSTYPE $L/auto/alice
          cat $L/auto/alice/file
          while has \"$L/auto/alice fuse.xfer\"; do sleep 0.1; done
          cat $L/auto/alice/file
          kill $!; wait $! || true
-         trap - EXIT
-         fails has \"$L/auto\"",
-        trust(&world)
-    );
-    let finished = world.machine().run(&script).succeeded();
+         fails has \"$L/auto\"";
+    let finished = beside_an_automounter(&world, "$L/auto", "alice", script);
     assert_eq!(finished.stdout, "fuse.xfer\ntext\ntext\n", "{finished}");
 }
 
@@ -180,27 +187,15 @@ fn an_automounter_mounts_at_the_first_access_and_unmounts_what_is_not_used() {
 fn a_mount_covers_the_trigger_that_an_automounter_has_at_its_place() {
     let world = World::new(&["alice"]);
     log_in(&world, "alice");
-    let (ip, port) = (world.server.address.ip(), world.server.address.port());
     // As `x-systemd.automount` of an fstab has it: the place itself is of autofs until somebody looks.
-    let script = format!(
-        "has() {{ grep -qF \"$1\" /proc/self/mounts; }}
-         mount -t tmpfs none /run
-         echo \"/- $L/map --timeout=1\" > $L/master
-         echo \"$PLACE -fstype=fuse.xfer,{} :alice@{ip}\\:{port}\" > $L/map
-         setsid automount --foreground --dont-check-daemon --pid-file $L/pid $L/master &
-         trap \"kill $!; wait $!\" EXIT
-         until has \"$PLACE autofs\"; do sleep 0.1; done
+    let script = "until has \"$PLACE autofs\"; do sleep 0.1; done
          echo text > $PLACE/file
          has \"$PLACE fuse.xfer\"
          cat $PLACE/file
          while has \"$PLACE fuse.xfer\"; do sleep 0.1; done
          has \"$PLACE autofs\"
-         cat $PLACE/file
-         kill $!; wait $! || true
-         trap - EXIT",
-        trust(&world)
-    );
-    let finished = world.machine().run(&script).succeeded();
+         cat $PLACE/file";
+    let finished = beside_an_automounter(&world, "/-", "$PLACE", script);
     assert_eq!(finished.stdout, "text\ntext\n", "{finished}");
 }
 

@@ -1,6 +1,6 @@
 //! `xfer-server user ...`: the accounts of a store, whether or not a server is running.
 //!
-//! Whoever may not enter the store has the server do it, by its admin socket.
+//! If this user may not enter the store, the server does it, asked through its admin socket.
 //!
 //! Reading order: `ledger` (the store), `accounts` (most of the commands), `limits`, `listing`,
 //! `removal`, `invite` and `keys`.
@@ -172,16 +172,15 @@ impl User {
 /// Runs a command that was typed here.
 pub(super) fn run(
     store: &StoreLocation,
-    admin: AdminSocket,
+    server: &Server,
     mut command: User,
 ) -> Result<(), Failure> {
     let mut here = Here { password: command.password() };
-    match &admin {
+    match server.admin() {
         AdminSocket::At(path) if is_closed(store) => {
             let order = serde_json::to_value(&command)
                 .map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
             let outcome = control::manage_as_admin(path, &store.dir, order, &mut here);
-            let server = Server::new(&store.dir, admin.clone());
             outcome.unwrap_or_else(|error| Err(server.unasked(&error)))
         }
         AdminSocket::At(_) | AdminSocket::Off => {
@@ -190,7 +189,7 @@ pub(super) fn run(
     }
 }
 
-/// Whether whoever runs this may not change what is in the store.
+/// Whether this user may not change what is in the store.
 fn is_closed(store: &StoreLocation) -> bool {
     access(&store.dir, Access::WRITE_OK | Access::EXEC_OK) == Err(Errno::ACCESS)
 }

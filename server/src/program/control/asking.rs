@@ -21,7 +21,7 @@ pub enum AskError {
     /// No server runs on this store.
     #[error("no server runs on this store")]
     NotRunning,
-    /// Whoever asks may not.
+    /// This user may not use the socket.
     #[error("the server's {socket} is not for this user")]
     Forbidden {
         /// The socket.
@@ -62,8 +62,7 @@ pub fn ask_as_admin(admin: &Path, store: &Path, command: &Command) -> Result<Ans
 /// Has the server carry out a command about accounts, which talks with the person at `console`.
 ///
 /// # Errors
-/// If the server can't be asked. What became of the command is the result within, or its answer if it
-/// did not understand it.
+/// If the server can't be asked, or did not understand it. The inner result says what became of the command.
 pub fn manage_as_admin(
     admin: &Path,
     store: &Path,
