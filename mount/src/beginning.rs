@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 
 use tokio::runtime::Runtime;
+#[cfg(not(target_os = "linux"))]
+use xfer_client::connect::Peer;
 use xfer_client::connect::{ConnectError, Identity, Login, Target, TrustMode};
 use xfer_client::core::Options;
 use xfer_client::offline::Place;
@@ -15,7 +17,8 @@ use crate::command::config::PasswordSource;
 use crate::command::identity;
 use crate::command::options::Retry;
 use crate::command::terminal;
-use crate::offline;
+#[cfg(target_os = "linux")]
+use crate::offline::send_left;
 use crate::process::exit::Failure;
 use crate::process::report::report;
 use crate::reaching::reach_within;
@@ -49,7 +52,7 @@ impl Beginning<'_> {
         let peer = reach_within(self.retry, self.target, self.trust, known_hosts, runtime)?;
         let purpose = if self.takeover { Purpose::TakeOver } else { Purpose::Mount };
         let options = &self.options;
-        let in_use = offline::send_left(&peer, options, purpose, runtime)?;
+        let in_use = send_left(&peer, options, purpose, runtime)?;
         let mut identity = identity::obtain(self.password, peer.label())?;
         let gone = SessionNotes::of(peer.label()).and_then(|notes| notes.last_gone());
         // Another process may be sending what its mount has left.
@@ -68,7 +71,7 @@ impl Beginning<'_> {
         };
         let login = match logged_in {
             Err(error) if error.is_in_use() && self.wants_takeover(&error) => {
-                offline::send_left(&peer, options, Purpose::TakeOver, runtime)?;
+                send_left(&peer, options, Purpose::TakeOver, runtime)?;
                 log_in(&identity, Purpose::TakeOver)?
             }
             login => login?,
@@ -96,4 +99,15 @@ pub fn note_session(label: &str, session: SessionId) -> Option<SessionNote> {
         ));
     });
     noted.ok()
+}
+
+/// Only a mount leaves anything here.
+#[cfg(not(target_os = "linux"))]
+fn send_left(
+    _peer: &Peer,
+    _options: &Options,
+    _purpose: Purpose,
+    _runtime: &Runtime,
+) -> Result<Option<ConnectError>, Failure> {
+    Ok(None)
 }

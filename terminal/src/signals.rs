@@ -9,10 +9,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(target_os = "linux")]
+use libc::__errno_location as errno_location;
+#[cfg(not(target_os = "linux"))]
+use libc::__error as errno_location;
 use libc::c_int;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::io::{Errno, ioctl_fionbio};
 
 /// The signals that users send to end a program, and the one that stops it.
 pub const OF_USERS: [c_int; 5] =
@@ -126,12 +129,29 @@ pub fn stop() {
     unsafe { libc::raise(libc::SIGTSTP) };
 }
 
+/// Whether this process ignores a signal.
+///
+/// # Errors
+/// If there is no such signal.
+pub fn is_ignored(signal: c_int) -> io::Result<bool> {
+    let mut now = MaybeUninit::zeroed();
+    // SAFETY: the pointer is valid for the call, which changes no action.
+    if unsafe { libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so it has initialised `now`.
+    let now: libc::sigaction = unsafe { now.assume_init() };
+    Ok(now.sa_sigaction == libc::SIG_IGN)
+}
+
 fn pipe() -> io::Result<&'static Pipe> {
     if let Some(pipe) = PIPE.get() {
         return Ok(pipe);
     }
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    Ok(PIPE.get_or_init(|| Pipe { reader, writer }))
+    let (reader, writer) = io::pipe()?;
+    ioctl_fionbio(&reader, true)?;
+    ioctl_fionbio(&writer, true)?;
+    Ok(PIPE.get_or_init(|| Pipe { reader: reader.into(), writer: writer.into() }))
 }
 
 fn handled() -> libc::sigaction {
@@ -162,9 +182,9 @@ extern "C" fn note(signal: c_int) {
     // SAFETY: `errno` is thread-local, the pipe is never closed, and `number` holds the one byte to
     // write. A failed write means that the pipe is full, and then it holds enough signals.
     unsafe {
-        let errno = *libc::__errno_location();
+        let errno = *errno_location();
         libc::write(pipe.writer.as_raw_fd(), number.as_ptr().cast(), 1);
-        *libc::__errno_location() = errno;
+        *errno_location() = errno;
     }
 }
 
@@ -181,10 +201,12 @@ mod tests {
     /// One test, since signal actions are shared by the whole process.
     #[test]
     fn signals_are_events_until_they_do_again_what_they_did_before() {
-        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let (reader, writer) = io::pipe().unwrap();
         let mut ignored = handled();
         ignored.sa_sigaction = libc::SIG_IGN;
         set(libc::SIGHUP, &ignored).unwrap();
+        assert!(is_ignored(libc::SIGHUP).unwrap());
+        assert!(!is_ignored(libc::SIGTERM).unwrap());
         let caught = Caught::new(&OF_USERS).unwrap();
         assert!(Caught::new(&OF_USERS).is_err());
         raise(libc::SIGHUP);

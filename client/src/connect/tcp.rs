@@ -30,6 +30,7 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// The longest time that sent data may stay unacknowledged by TCP before the connection counts as
 /// broken. It is long, since a server that is busy with a large change reads nothing meanwhile,
 /// though it sends signs of life. A silent server is noticed much earlier.
+#[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
 
 /// The time of silence after which the kernel asks whether the peer is there. On a log link, the
@@ -82,7 +83,10 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     let keepalive =
         TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL);
     socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
+    // Elsewhere the system decides how long it waits.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    Ok(())
 }
 
 /// Has the system throw away what a connection did not deliver once it is closed.

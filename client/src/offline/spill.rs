@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use memmap2::Mmap;
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, open};
+use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::core::Spill;
 
@@ -53,8 +53,7 @@ impl Spill for SpillFiles {
 
 impl SpillFile {
     fn create(directory: &Path) -> io::Result<SpillFile> {
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let file = File::from(open(directory, flags, Mode::RUSR | Mode::WUSR)?);
+        let file = tempfile::tempfile_in(directory)?;
         // Otherwise a full disk would be noticed only when the memory is written to.
         fallocate(&file, FallocateFlags::empty(), 0, FILE_BYTES as u64)?;
         // SAFETY: the file has no name, so nothing else can shrink or change it. Bytes of it are

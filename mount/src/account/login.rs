@@ -127,8 +127,17 @@ impl Enrolling {
 /// among its arguments, which `ps` shows to all. Returns only if that is impossible.
 fn again_unseen(invitation: &str) -> Failure {
     let others = std::env::args_os().skip(1).filter(|argument| argument != invitation);
-    let mut again = Command::new("/proc/self/exe");
-    let error = again.arg0("xfer").args(others).env(INVITATION, invitation).exec();
+    let program = match cfg!(target_os = "linux") {
+        // This leads to it even if it was replaced meanwhile.
+        true => Ok("/proc/self/exe".into()),
+        false => std::env::current_exe(),
+    };
+    let error = match program {
+        Ok(program) => {
+            Command::new(program).arg0("xfer").args(others).env(INVITATION, invitation).exec()
+        }
+        Err(error) => error,
+    };
     Failure::new(
         Exit::Other,
         format!("the program can't be run again ({error}); see that /proc is there"),

@@ -4,13 +4,11 @@
 //! made durable first.
 
 use xfer_client::connect::Identity;
-use xfer_protocol::shown::Shown;
 
 use super::{Reached, device_keys, target};
 use crate::command::cli::PasswordLine;
+use crate::command::identity;
 use crate::command::xfer_line::LogoutLine;
-use crate::command::{identity, terminal};
-use crate::control::{self, Status};
 use crate::process::exit::{Exit, Failure};
 
 /// Gives this machine's key up, on the server and here.
@@ -30,7 +28,8 @@ pub(super) fn run(line: LogoutLine) -> Result<(), Failure> {
     } else {
         let Some(Identity::Device(key)) = identity::device(&label)? else { return Err(no_key()) };
         let reached = Reached::server(&target, line.server, &mut PasswordLine::default())?;
-        settle_mounts(&label, line.yes)?;
+        #[cfg(target_os = "linux")]
+        super::mounts::settle(&label, line.yes)?;
         let own = Identity::Device(key.clone());
         match reached.runtime.block_on(reached.peer.revoke(&own, key.public())) {
             Ok(_) => {}
@@ -44,32 +43,4 @@ pub(super) fn run(line: LogoutLine) -> Result<(), Failure> {
         Failure::new(Exit::Other, line)
     })?;
     Ok(())
-}
-
-/// Asks whether the mounts that the key has begun may end, and makes their changes durable.
-fn settle_mounts(label: &str, is_agreed: bool) -> Result<(), Failure> {
-    let is_meant = |status: &Status| status.by_key && !status.is_lost();
-    let mounts: Vec<Status> = control::of_account(label).filter(is_meant).collect();
-    let Some(first) = mounts.first() else { return Ok(()) };
-    let places: Vec<&str> = mounts.iter().map(|mount| mount.mountpoint.as_str()).collect();
-    let (places, first) = (places.join(" and "), &first.mountpoint);
-    if !is_agreed {
-        let what = format!(
-            "{label} is mounted by this key at {places}; to log out ends that: programs there get \
-             errors until it is unmounted"
-        );
-        if terminal::terminal().is_none() {
-            let line = format!("{what}. Unmount first with: xfer unmount {first}; or give --yes");
-            return Err(Failure::usage(line));
-        }
-        if !terminal::agrees(&format!("{}. Log out? [y/N] ", Shown(&what))) {
-            return Err(Failure::new(Exit::Other, "still logged in"));
-        }
-    }
-    mounts.iter().try_for_each(|mount| {
-        control::sync(mount.mountpoint.as_ref()).map_err(|Failure { exit, line }| Failure {
-            exit,
-            line: format!("{line}; still logged in, since that would be lost"),
-        })
-    })
 }

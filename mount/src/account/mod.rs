@@ -3,6 +3,8 @@
 
 mod login;
 mod logout;
+#[cfg(target_os = "linux")]
+mod mounts;
 mod keys;
 mod passwd;
 

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 use xfer_mount::command::cli;
 use xfer_mount::command::xfer_line::XferLine;
-use xfer_mount::control;
+use xfer_mount::xfer;
 
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match cli::parse::<XferLine>().and_then(|line| control::run(line.command)) {
+    match cli::parse::<XferLine>().and_then(|line| xfer::run(line.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.line.is_empty() {

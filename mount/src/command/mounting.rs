@@ -63,12 +63,14 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    use crate::command::xfer_line::{XferCommand, XferLine};
+    use crate::command::xfer_line::{MountsCommand, XferCommand, XferLine};
 
     fn parse(arguments: &[&str]) -> Option<MountingLine> {
         let line = XferLine::try_parse_from(["xfer", "mount"].iter().chain(arguments)).ok()?;
-        let XferCommand::Mount(line) = line.command else { panic!("another command") };
-        Some(line)
+        let XferCommand::Mounts(MountsCommand::Mount(line)) = line.command else {
+            panic!("another command")
+        };
+        Some(*line)
     }
 
     #[test]

@@ -29,8 +29,23 @@ pub struct XferLine {
 /// What `xfer` can do.
 #[derive(Subcommand, Debug)]
 pub enum XferCommand {
+    /// Mount an account, and look after mounts
+    #[cfg(target_os = "linux")]
+    #[command(flatten)]
+    Mounts(MountsCommand),
+    /// Log in to an account, and manage it
+    #[command(flatten)]
+    Account(AccountCommand),
+    /// Work on an account's files, with or without a mount
+    #[command(flatten)]
+    Files(FileCommand),
+}
+
+/// What `xfer` can do with mounts.
+#[derive(Subcommand, Debug)]
+pub enum MountsCommand {
     /// Mount an account now, as xfer-mount does, or at each login
-    Mount(MountingLine),
+    Mount(Box<MountingLine>),
     /// Show all your mounts, or one
     Status(StatusLine),
     /// Show the counters of all your mounts, or of one: operations with their times, caches, the link
@@ -55,12 +70,6 @@ pub enum XferCommand {
         #[arg(long)]
         abandon: bool,
     },
-    /// Log in to an account, and manage it
-    #[command(flatten)]
-    Account(AccountCommand),
-    /// Work on an account's files, with or without a mount
-    #[command(flatten)]
-    Files(FileCommand),
     /// Look after changes that did not reach the server and are kept on this machine
     Rescue {
         /// What to do

@@ -10,37 +10,15 @@ use xfer_protocol::shown::Shown;
 
 use super::call::Call;
 use super::find::{self, find_call};
-use super::{Ask, leaving, stats, status};
-use crate::command::xfer_line::XferCommand;
+use super::{Ask, leaving};
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
-use crate::process::output::print;
-use crate::rescue;
-use crate::{account, at_login, files};
 
 /// The longest wait for the kernel's mount to go after the mount's process reported success.
 const GONE_MAX: Duration = Duration::from_secs(10);
 
 /// A mount that stays longer than this is taken for a copy in this mount namespace.
 const COPY_AFTER: Duration = Duration::from_secs(1);
-
-/// Runs a command of `xfer`; results go to standard output.
-///
-/// # Errors
-/// If a directory is not a mount of this user, or the mount can't do what was asked.
-pub fn run(command: XferCommand) -> Result<(), Failure> {
-    match command {
-        XferCommand::Mount(line) => at_login::run(line),
-        XferCommand::Status(line) => status::run(line),
-        XferCommand::Stats { mountpoint, json } => stats::run(mountpoint.as_deref(), json),
-        XferCommand::Sync { mountpoint } => sync(&mountpoint),
-        XferCommand::Unmount { mountpoint, abandon: false } => unmount(&mountpoint, Ask::Unmount),
-        XferCommand::Unmount { mountpoint, abandon: true } => abandon(&mountpoint),
-        XferCommand::Account(command) => account::run(command),
-        XferCommand::Files(command) => files::run(command),
-        XferCommand::Rescue { command } => print(&rescue::commands::run(command, mount_of)?),
-    }
-}
 
 /// Waits until all that was written to a mount so far is on the server's disk.
 ///
@@ -51,13 +29,37 @@ pub fn sync(mountpoint: &Path) -> Result<(), Failure> {
 }
 
 /// Where an account, as `user@host:port`, is mounted, if it is.
-fn mount_of(account: &str) -> Option<PathBuf> {
+pub fn mount_of(account: &str) -> Option<PathBuf> {
     let mut mounts = find::of_account(account);
     let found = mounts.find(|status| !status.elsewhere && !status.is_lost());
     found.map(|status| PathBuf::from(status.mountpoint))
 }
 
-fn unmount(path: &Path, ask: Ask) -> Result<(), Failure> {
+/// Makes everything durable, then unmounts.
+///
+/// # Errors
+/// If there is no mount, or it can't be done.
+pub fn unmount(mountpoint: &Path) -> Result<(), Failure> {
+    unmount_by(mountpoint, Ask::Unmount)
+}
+
+/// Unmounts without the server, and says whether anything is kept here.
+///
+/// # Errors
+/// If there is no mount, or it can't be done.
+pub fn abandon(path: &Path) -> Result<(), Failure> {
+    let pending = find_call(path).and_then(Call::status).map_or(0, |status| status.pending_ops);
+    unmount_by(path, Ask::Abandon)?;
+    if pending > 0 {
+        eprintln!(
+            "xfer: {}: what the server does not have is kept on this machine; see: xfer rescue list",
+            Shown(&path.to_string_lossy())
+        );
+    }
+    Ok(())
+}
+
+fn unmount_by(path: &Path, ask: Ask) -> Result<(), Failure> {
     let call = match find_call(path) {
         Ok(call) => call,
         Err(failure) => return if remove_stale(path)? { Ok(()) } else { Err(failure) },
@@ -66,19 +68,6 @@ fn unmount(path: &Path, ask: Ask) -> Result<(), Failure> {
     leaving::leave(&mountpoint)?;
     call.follow(ask)?;
     wait_until_gone(&mountpoint)
-}
-
-/// Unmounts without the server, and says whether anything is kept here.
-fn abandon(path: &Path) -> Result<(), Failure> {
-    let pending = find_call(path).and_then(Call::status).map_or(0, |status| status.pending_ops);
-    unmount(path, Ask::Abandon)?;
-    if pending > 0 {
-        eprintln!(
-            "xfer: {}: what the server does not have is kept on this machine; see: xfer rescue list",
-            Shown(&path.to_string_lossy())
-        );
-    }
-    Ok(())
 }
 
 /// Removes a mount whose process was killed; returns whether there was one.

@@ -28,10 +28,11 @@ use serde::{Deserialize, Serialize};
 use crate::process::exit::Failure;
 
 pub use claim::Claim;
-pub use commands::{run, sync};
+pub use commands::{abandon, mount_of, sync, unmount};
 pub use find::{inbox_news, is_served, mount_around, of_account, predecessor};
 pub use serve::Control;
-pub use stats::{OfKind, Stats};
+pub use stats::{OfKind, Stats, run as show_stats};
+pub use status::run as show_status;
 
 /// A running mount, as its control socket sees it.
 pub trait Mounted: Send + Sync + 'static {

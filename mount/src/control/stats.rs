@@ -163,7 +163,7 @@ fn time(micros: f64) -> String {
 ///
 /// # Errors
 /// If there is no such mount, or it does not answer.
-pub(super) fn run(mountpoint: Option<&Path>, json: bool) -> Result<(), Failure> {
+pub fn run(mountpoint: Option<&Path>, json: bool) -> Result<(), Failure> {
     if let Some(path) = mountpoint {
         let stats = find_call(path)?.stats()?;
         return if json { print_json(&stats) } else { print(&stats.text()) };

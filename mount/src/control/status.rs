@@ -27,7 +27,7 @@ const WORST_FIRST: [Exit; 6] =
 ///
 /// # Errors
 /// If there is no such mount, or with `--quiet`, if not all is well.
-pub(super) fn run(line: StatusLine) -> Result<(), Failure> {
+pub fn run(line: StatusLine) -> Result<(), Failure> {
     let StatusLine { mountpoint, json, quiet, watch: again } = line;
     let mountpoint = mountpoint.as_deref();
     if quiet {

@@ -1,8 +1,8 @@
 //! Work on an account's files without a mount: `xfer ls`, `xfer get` and so on. If the account is mounted
 //! on this machine by the same user, that mount does the work.
 //!
-//! Reading order: `place` (what users write), `pattern` (`*` and so on), `within` (paths in a mount), `tree` (what can be done with a
-//! tree, both ways), `opening` (which way it is), `report` (what fails, and progress), `show` (output), then
+//! Reading order: `place` (what users write), `pattern` (`*` and so on), `errno`, `tree` (what can be done with a
+//! tree, both ways), `mounts` (one way), `opening` (which way it is), `report` (what fails, and progress), `show` (output), then
 //! the commands: `listing`, `reading`, `walking`, `changing` with `staging` (files that are not
 //! complete), `transfer`, `mail`.
 //!
@@ -10,8 +10,9 @@
 
 mod place;
 mod pattern;
-mod within;
+mod errno;
 mod tree;
+mod mounts;
 mod opening;
 mod report;
 mod show;

@@ -15,18 +15,16 @@ use xfer_client::core::{Options, Owners};
 use xfer_client::drive::Client;
 use xfer_client::files::Files;
 use xfer_protocol::message::Silence;
-use xfer_protocol::shown::Shown;
 
+use super::mounts;
 use super::place::Place;
 use super::report::Report;
-use super::tree::{Changes, Mounted, Session, Tree};
+use super::tree::{Changes, Session, Tree};
 use crate::beginning::{Beginning, note_session};
 use crate::command::config::{PasswordSource, trust_mode};
 use crate::command::file_lines::AccessLine;
 use crate::command::options::Retry;
 use crate::command::settings;
-use crate::control::{self, DORMANT};
-use crate::mountpoint::{mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
 use crate::process::signals::Signals;
 use crate::session_note::SessionNote;
@@ -79,10 +77,10 @@ impl Opened {
     /// If the account can't be reached, or is mounted elsewhere.
     pub(super) fn open(account: &Target, access: AccessLine) -> Result<Opened, Failure> {
         let label = account.to_string();
-        match through_mount(&label, access.takeover)? {
-            Some(opened) => Ok(opened),
+        match mounts::find(&label, access.takeover)? {
+            Some(found) => Ok(Opened::through(found, label)),
             None => {
-                warn_of_dead_mounts(&label);
+                mounts::warn_of_dead(&label);
                 by_session(account, label, access)
             }
         }
@@ -93,7 +91,13 @@ impl Opened {
     /// # Errors
     /// If the mount does not have the tree.
     pub(super) fn if_mounted(account: &Target) -> Result<Option<Opened>, Failure> {
-        through_mount(&account.to_string(), false)
+        let label = account.to_string();
+        let found = mounts::find(&label, false)?;
+        Ok(found.map(|found| Opened::through(found, label)))
+    }
+
+    fn through((tree, mountpoint): mounts::Found, label: String) -> Opened {
+        Opened { tree, report: Arc::new(Report::new()), label, way: Way::Mount(mountpoint) }
     }
 
     /// Where the tree is mounted, if a mount is the way to it.
@@ -111,7 +115,7 @@ impl Opened {
     /// If the mount or the session has ended.
     pub(super) fn inbox_news(&self, seen: Option<u64>) -> Result<u64, Failure> {
         match &self.way {
-            Way::Mount(mountpoint) => mount_news(mountpoint, seen),
+            Way::Mount(mountpoint) => mounts::news(mountpoint, seen),
             Way::Session { client, runtime, .. } => {
                 let news = runtime.block_on(client.inbox_news(seen));
                 news.ok_or_else(|| {
@@ -166,14 +170,6 @@ impl Opened {
     }
 }
 
-/// Like [`Opened::inbox_news`], for the mount at a mount point.
-pub(super) fn mount_news(mountpoint: &Path, seen: Option<u64>) -> Result<u64, Failure> {
-    control::inbox_news(mountpoint, seen).unwrap_or_else(|| {
-        let line = format!("{}: it is not mounted any more", mountpoint.display());
-        Err(Failure::new(Exit::NotMounted, line))
-    })
-}
-
 /// Ends the process when a signal says so and there is no session, whose end that would be. To be called
 /// once a session has caught the signals.
 pub(super) fn end_on_signals() -> Result<(), Failure> {
@@ -190,50 +186,6 @@ pub(super) fn end_on_signals() -> Result<(), Failure> {
         std::process::exit(Exit::Interrupted.code().into());
     });
     Ok(())
-}
-
-/// The tree through this user's mount of an account, if there is one that works.
-fn through_mount(label: &str, takeover: bool) -> Result<Option<Opened>, Failure> {
-    let namespace = mountinfo::namespace().unwrap_or_default();
-    for status in control::of_account(label) {
-        if status.elsewhere || status.is_lost() || status.namespace != namespace {
-            continue;
-        }
-        if status.state == DORMANT {
-            if takeover {
-                continue;
-            }
-            let other = status.other.as_deref().unwrap_or("another machine");
-            let place = &status.mountpoint;
-            let line = format!(
-                "{label}: mounted at {place}, but the mount on {other} has the tree; use that one, or \
-                 take the tree from it with --takeover"
-            );
-            return Err(Failure::new(Exit::InUse, line));
-        }
-        let mount = Mounted::open(&PathBuf::from(&status.mountpoint));
-        if let Ok(mount) = mount
-            && mount.device().ok() == status.device
-        {
-            let (report, label) = (Arc::new(Report::new()), label.to_owned());
-            let way = Way::Mount(PathBuf::from(&status.mountpoint));
-            return Ok(Some(Opened { tree: Box::new(mount), report, label, way }));
-        }
-    }
-    Ok(None)
-}
-
-/// Says which mounts of the account no process serves any more.
-fn warn_of_dead_mounts(label: &str) {
-    let mut entries = mountinfo::all().unwrap_or_default();
-    entries.retain(|entry| entry.source == label && stale::is_own(entry));
-    for entry in entries.iter().filter(|entry| stale::is_stale(entry)) {
-        let place = entry.mountpoint.display().to_string();
-        eprintln!(
-            "xfer: warning: {0}: no process serves this mount any more; remove it with: xfer unmount {0}",
-            Shown(&place)
-        );
-    }
 }
 
 fn by_session(account: &Target, label: String, mut access: AccessLine) -> Result<Opened, Failure> {

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::io::Errno;
 use xfer_protocol::shown::shown;
 
+use super::errno;
 use super::place::absolute;
 use crate::process::exit::{Exit, Failure};
 
@@ -128,7 +129,7 @@ pub(super) fn words(errno: Errno) -> String {
         Errno::TIMEDOUT => "the server does not answer".to_owned(),
         Errno::BUSY => "it is in use, or another mount has the tree".to_owned(),
         Errno::CANCELED => "not all of it could be copied".to_owned(),
-        other => match xfer_protocol::Errno::from_number(other.raw_os_error()) {
+        other => match errno::of_tree(other) {
             Some(known) => known.to_string(),
             None => {
                 let text = std::io::Error::from(other).to_string();

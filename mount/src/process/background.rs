@@ -50,7 +50,8 @@ pub struct Attached {
 /// # Errors
 /// If the system can't create another process.
 pub fn fork() -> io::Result<Forked> {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (reader, writer) = io::pipe()?;
+    let (reader, writer) = (OwnedFd::from(reader), OwnedFd::from(writer));
     // SAFETY: the process has a single thread (the caller ensures it; `main` does nothing before),
     // so the child inherits no held lock and no half-changed state.
     let pid = unsafe { libc::fork() };

@@ -4,6 +4,7 @@ pub mod background;
 pub mod signals;
 pub mod sleep;
 pub mod report;
+#[cfg(target_os = "linux")]
 pub mod notify;
 pub mod output;
 pub mod syslog;

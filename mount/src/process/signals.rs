@@ -2,10 +2,10 @@
 //!
 //! **Invariant:** a signal that was ignored (as SIGHUP is under `nohup`) stays ignored.
 
-use std::fs;
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use xfer_terminal::signals;
 
 /// The signals that end a mount.
 pub struct Signals {
@@ -20,10 +20,9 @@ impl Signals {
     /// # Errors
     /// If the system refuses.
     pub fn catch() -> io::Result<Signals> {
-        let ignored = ignored();
-        let catch = |kind: SignalKind| match ignored >> (kind.as_raw_value() - 1) & 1 {
-            0 => signal(kind).map(Some),
-            _ => Ok(None),
+        let catch = |kind: SignalKind| match signals::is_ignored(kind.as_raw_value())? {
+            true => Ok(None),
+            false => signal(kind).map(Some),
         };
         Ok(Signals {
             terminate: catch(SignalKind::terminate())?,
@@ -49,11 +48,4 @@ async fn next(signal: &mut Option<Signal>) {
         }
         None => std::future::pending().await,
     }
-}
-
-/// The signals that this process ignores, the lowest bit for signal 1 (proc_pid_status(5)).
-fn ignored() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

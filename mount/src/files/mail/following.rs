@@ -7,16 +7,15 @@
 //! **Invariant:** what is told of is on the server's disk as part of the recipient's tree.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use xfer_client::connect::Target;
 use xfer_protocol::shown::Shown;
 
-use super::super::opening::{Opened, end_on_signals, mount_news};
+use super::super::mounts;
+use super::super::opening::{Opened, end_on_signals};
 use super::super::report::{Report, words};
 use super::super::show::Output;
 use super::super::tree::Changes;
@@ -24,7 +23,6 @@ use super::arrival::{Arrival, Known, all};
 use super::target;
 use super::telling::{Task, Whereabouts};
 use crate::command::file_lines::{AccessLine, InboxLine};
-use crate::mountpoint::mountinfo;
 use crate::process::exit::{Exit, Failure};
 
 /// The pause after a look that failed.
@@ -32,12 +30,6 @@ const RETRY: Duration = Duration::from_secs(10);
 
 /// The pause after a mount that does not tell of news any more.
 const AFTER_A_MOUNT: Duration = Duration::from_secs(1);
-
-/// The longest wait for a change of the table of mounts.
-const MOUNTS_MAX: Duration = Duration::from_secs(60);
-
-/// The longest wait for the process of a mount that the table has.
-const MOUNTING_MAX: Duration = Duration::from_secs(5);
 
 /// Does something for each arrival.
 pub(super) struct Follower {
@@ -134,7 +126,7 @@ impl Follower {
                 },
                 // If the mount has ended, the next one is waited for.
                 Ear::Mount(mountpoint) => {
-                    if mount_news(&mountpoint, Some(news)).is_err() {
+                    if mounts::news(&mountpoint, Some(news)).is_err() {
                         sleep(AFTER_A_MOUNT);
                     }
                 }
@@ -158,7 +150,7 @@ impl Follower {
         }
         match Opened::if_mounted(&self.account) {
             Ok(None) if self.goes_on => {
-                self.wait_for_mount();
+                mounts::await_mount(&self.account.to_string())?;
                 Ok(None)
             }
             Ok(None) => {
@@ -243,19 +235,6 @@ impl Follower {
 
     fn is_new(&self, arrival: &Arrival) -> bool {
         self.tasks.iter().any(|task| !task.told.has(arrival))
-    }
-
-    /// Waits for a while, until the account may be mounted here.
-    fn wait_for_mount(&mut self) {
-        let Ok(table) = File::open("/proc/self/mountinfo") else { return sleep(RETRY) };
-        let label = self.account.to_string();
-        let is_source = |entry: &mountinfo::Entry| entry.source == label;
-        let is_mounting = mountinfo::all().is_ok_and(|all| all.iter().any(is_source));
-        let longest = if is_mounting { MOUNTING_MAX } else { MOUNTS_MAX };
-        // The kernel signals a change of the table so (proc_pid_mountinfo(5)).
-        let mut changed = [PollFd::new(&table, PollFlags::PRI | PollFlags::ERR)];
-        let longest = Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: 0 };
-        let _ = poll(&mut changed, Some(&longest));
     }
 
     fn tell_once(&mut self, failure: Failure) {

@@ -14,6 +14,7 @@ use xfer_protocol::tree::is_note;
 use xfer_protocol::user;
 
 use super::super::changing::copy;
+use super::super::mounts::as_places;
 use super::super::opening::Opened;
 use super::super::pattern::{expand, last_name};
 use super::super::place::{Either, Place, absolute};
@@ -21,7 +22,6 @@ use super::super::report::words;
 use super::super::show::{Listed, Output};
 use super::super::transfer::{Storing, Transfer, scan};
 use super::super::tree::Changes;
-use super::super::within::as_places;
 use super::{attribute, for_each_below, row, target};
 use crate::command::file_lines::{AccessLine, OrderCommand, OrderLine, OutboxLine, SendLine};
 use crate::process::exit::Failure;

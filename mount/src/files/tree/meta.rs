@@ -5,7 +5,9 @@ use std::fs::Metadata;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
+#[cfg(target_os = "linux")]
 use rustix::fs::{FileType, Stat};
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 use xfer_client::core::Owners;
 use xfer_protocol::limits::SECTOR_BYTES;
 use xfer_protocol::tree::{self, Node, SpecialKind};
@@ -77,6 +79,7 @@ impl Meta {
     }
 
     /// That of a node of a mount. `target` is where it leads if it is a symbolic link.
+    #[cfg(target_os = "linux")]
     pub(super) fn of_stat(stat: &Stat, target: Option<OsString>) -> Meta {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Kind::File,
@@ -123,6 +126,13 @@ impl Meta {
             ctime: time(found.ctime(), found.ctime_nsec()),
         }
     }
+}
+
+/// The times to set: this one as that of the last change, and none as that of the last access.
+pub(in crate::files) fn times(mtime: Timestamp) -> Timestamps {
+    let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    let last_modification = Timespec { tv_sec: mtime.secs(), tv_nsec: mtime.nanos().into() };
+    Timestamps { last_access, last_modification }
 }
 
 fn time(secs: i64, nanos: i64) -> Timestamp {

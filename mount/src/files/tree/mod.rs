@@ -6,7 +6,9 @@
 //!
 //! **Invariant:** both ways give the same answers.
 
+mod local;
 mod meta;
+#[cfg(target_os = "linux")]
 mod mounted;
 mod session;
 
@@ -20,8 +22,10 @@ use xfer_protocol::Timestamp;
 
 use crate::process::exit::Exit;
 
-pub(super) use meta::{Kind, Meta};
-pub(super) use mounted::{Mounted, errno, times};
+pub(super) use local::errno;
+pub(super) use meta::{Kind, Meta, times};
+#[cfg(target_os = "linux")]
+pub(super) use mounted::Mounted;
 pub(super) use session::Session;
 
 /// The tree of an account.

@@ -8,14 +8,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use bytes::Bytes;
 use rustix::fs::{
-    AtFlags, Dir, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags, fchmod,
-    fgetxattr, fsetxattr, fstat, fsync, futimens, mkdirat, open, openat2, readlinkat, renameat,
-    statat, symlinkat, unlinkat,
+    AtFlags, Dir, Mode, OFlags, ResolveFlags, XattrFlags, fchmod, fgetxattr, fsetxattr, fstat,
+    fsync, futimens, mkdirat, open, openat2, readlinkat, renameat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use xfer_client::core::Order;
@@ -23,7 +20,7 @@ use xfer_protocol::Timestamp;
 use xfer_protocol::tree::NOTE_XATTR;
 
 use super::super::report::words;
-use super::{Changes, Meta, Removed, Sink, Source, Tree};
+use super::{Changes, Meta, Removed, Sink, Source, Tree, errno, times};
 use crate::process::exit::Exit;
 
 /// A mount of the tree on this machine.
@@ -214,44 +211,4 @@ fn meta(parent: &OwnedFd, name: &OsStr) -> Result<Meta, Errno> {
         false => None,
     };
     Ok(Meta::of_stat(&stat, target))
-}
-
-/// The times to set: this one as that of the last change, and none as that of the last access.
-pub(crate) fn times(mtime: Timestamp) -> Timestamps {
-    let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    let last_modification = Timespec { tv_sec: mtime.secs(), tv_nsec: mtime.nanos().into() };
-    Timestamps { last_access, last_modification }
-}
-
-impl Source for File {
-    fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, Errno> {
-        let mut data = vec![0; len];
-        let mut read = 0;
-        while read < len {
-            match FileExt::read_at(self, &mut data[read..], offset + read as u64) {
-                Ok(0) => break,
-                Ok(more) => read += more,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(errno(error)),
-            }
-        }
-        data.truncate(read);
-        Ok(data.into())
-    }
-}
-
-impl Sink for File {
-    fn write_at(&self, offset: u64, data: Bytes) -> Result<(), Errno> {
-        self.write_all_at(&data, offset).map_err(errno)
-    }
-
-    fn close(self: Box<Self>) -> Result<(), Errno> {
-        // A write has been answered when it is in the log, so the close has nothing to tell.
-        Ok(())
-    }
-}
-
-/// The number of a system call's error.
-pub(crate) fn errno(error: io::Error) -> Errno {
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }

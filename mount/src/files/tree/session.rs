@@ -14,6 +14,7 @@ use xfer_client::files::{self, Entry, Files};
 use xfer_protocol::Timestamp;
 use xfer_protocol::tree::NOTE_XATTR;
 
+use super::super::errno;
 use super::{Changes, Meta, Removed, Sink, Source, Tree};
 use crate::process::exit::Exit;
 
@@ -40,7 +41,7 @@ impl Calls {
             tokio::select! {
                 biased;
                 _ = interrupted.wait_for(|is| *is) => Err(Errno::INTR),
-                done = work => done.map_err(|errno| Errno::from_raw_os_error(errno.number())),
+                done = work => done.map_err(errno::here),
             }
         })
     }

@@ -1,0 +1,35 @@
+//! The mounts that end when this machine logs out.
+
+use xfer_protocol::shown::Shown;
+
+use crate::command::terminal;
+use crate::control::{self, Status};
+use crate::process::exit::{Exit, Failure};
+
+/// Asks whether the mounts that the key has begun may end, and makes their changes durable.
+pub(super) fn settle(label: &str, is_agreed: bool) -> Result<(), Failure> {
+    let is_meant = |status: &Status| status.by_key && !status.is_lost();
+    let mounts: Vec<Status> = control::of_account(label).filter(is_meant).collect();
+    let Some(first) = mounts.first() else { return Ok(()) };
+    let places: Vec<&str> = mounts.iter().map(|mount| mount.mountpoint.as_str()).collect();
+    let (places, first) = (places.join(" and "), &first.mountpoint);
+    if !is_agreed {
+        let what = format!(
+            "{label} is mounted by this key at {places}; to log out ends that: programs there get \
+             errors until it is unmounted"
+        );
+        if terminal::terminal().is_none() {
+            let line = format!("{what}. Unmount first with: xfer unmount {first}; or give --yes");
+            return Err(Failure::usage(line));
+        }
+        if !terminal::agrees(&format!("{}. Log out? [y/N] ", Shown(&what))) {
+            return Err(Failure::new(Exit::Other, "still logged in"));
+        }
+    }
+    mounts.iter().try_for_each(|mount| {
+        control::sync(mount.mountpoint.as_ref()).map_err(|Failure { exit, line }| Failure {
+            exit,
+            line: format!("{line}; still logged in, since that would be lost"),
+        })
+    })
+}

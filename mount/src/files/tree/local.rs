@@ -1,0 +1,43 @@
+//! Files of this machine, those in a mount among them, as what is read and written.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use bytes::Bytes;
+use rustix::io::Errno;
+
+use super::{Sink, Source};
+
+impl Source for File {
+    fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, Errno> {
+        let mut data = vec![0; len];
+        let mut read = 0;
+        while read < len {
+            match FileExt::read_at(self, &mut data[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(errno(error)),
+            }
+        }
+        data.truncate(read);
+        Ok(data.into())
+    }
+}
+
+impl Sink for File {
+    fn write_at(&self, offset: u64, data: Bytes) -> Result<(), Errno> {
+        self.write_all_at(&data, offset).map_err(errno)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), Errno> {
+        // A write has been answered when it is in the log, so the close has nothing to tell.
+        Ok(())
+    }
+}
+
+/// The number of a system call's error.
+pub(in crate::files) fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
