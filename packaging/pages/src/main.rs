@@ -57,11 +57,24 @@ fn complete(program: &Program, share: &Path) -> Result<(), Box<dyn Error>> {
     for (shell, place, file) in places {
         let directory = share.join(place);
         fs::create_dir_all(&directory)?;
-        let mut command: Command = program.command.clone();
+        let mut command = commands_first(program.command.clone());
         let written: PathBuf = generate_to(shell, &mut command, &name, &directory)?;
         fs::rename(written, directory.join(file))?;
     }
     Ok(())
+}
+
+/// The command without arguments where its own commands may stand: zsh would complete those arguments only,
+/// and nobody can know what they are.
+fn commands_first(command: Command) -> Command {
+    let command = command.mut_subcommands(commands_first);
+    if !command.has_subcommands() || command.get_positionals().next().is_none() {
+        return command;
+    }
+    let options = command.get_arguments().filter(|arg| !arg.is_positional()).cloned();
+    let bare = Command::new(command.get_name().to_owned()).args(options);
+    bare.about(command.get_about().cloned().unwrap_or_default())
+        .subcommands(command.get_subcommands().cloned())
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Box<dyn Error>> {

@@ -9,7 +9,8 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 use xfer_tests::programs::{Finished, program};
-use xfer_tests::{PATIENCE, run_within, shell};
+use xfer_tests::pty::OnPty;
+use xfer_tests::{PATIENCE, run_within};
 
 /// The programs with a command line, each with its package and the section of its pages.
 const PROGRAMS: [(&str, &str, u8); 3] =
@@ -163,11 +164,44 @@ fn bash_zsh_and_fish_complete_the_commands() {
         let fish = run_within(&mut fish, PATIENCE).succeeded().stdout;
         assert!(fish.lines().any(|line| line.split('\t').next() == Some(last)), "fish: {fish}");
     }
-    let zsh = shell(
-        &share,
-        "zsh -fc 'fpath=(zsh/vendor-completions $fpath); autoload -Uz compinit && compinit -D -u; print $_comps[xfer] $_comps[xfer-mount]'",
-    );
-    assert_eq!(zsh, "_xfer _xfer-mount");
+    for (name, package, _) in PROGRAMS {
+        zsh_completes(&written.path().join(package), name);
+    }
+}
+
+/// Has zsh list what can follow on each command of a program, as a person does by the tabulator.
+fn zsh_completes(share: &Path, name: &str) {
+    let mut command = Command::new("zsh");
+    command.args(["-f", "-i"]).env("TERM", "dumb");
+    let mut zsh = OnPty::start(&command);
+    let functions = share.join("zsh/vendor-completions");
+    zsh.types(&format!(
+        "fpath=({} $fpath); autoload -Uz compinit && compinit -D -u; LISTMAX=10000; PS1=$'re''ady '\n",
+        functions.display()
+    ));
+    zsh.says("ready ");
+    let all = commands(name);
+    for before in &all {
+        let follow = all.iter().filter(|words| words.len() == before.len() + 1);
+        let follow = follow.filter(|words| words.starts_with(before));
+        let mut follow: Vec<&String> = follow.filter_map(|words| words.last()).collect();
+        if follow.is_empty() {
+            continue;
+        }
+        let line = [&[name.to_owned()], before.as_slice()].concat().join(" ");
+        zsh.types(&format!("{line} \t"));
+        follow.sort();
+        for last in follow {
+            zsh.says(&format!("\n{last} "));
+        }
+        zsh.says(&format!("ready {line} "));
+        // Ctrl-U: nothing of that is run.
+        zsh.types("\x15print do''ne\n");
+        zsh.says("\ndone");
+        zsh.says("ready ");
+    }
+    zsh.types("exit\n");
+    assert_eq!(zsh.ended(), Some(0), "{}", zsh.said());
 }
 
 /// A file that a package installs.
