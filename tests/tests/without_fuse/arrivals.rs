@@ -306,6 +306,11 @@ fn the_desktop_shows_a_notice_of_each_arrival_once_and_one_of_many() {
     assert!(notice.contains("alice sent you one"), "{notice}");
     assert!(notice.contains("&lt;b&gt;for&lt;/b&gt; you"), "{notice}");
     assert!(!notice.contains("<b>"), "{notice}");
+    // It is noted once the desktop has it. What is killed in between shows it again.
+    let kept = world.home().join(".local/state/xfer/inbox");
+    wait_until("a note of the notice", PATIENCE, || {
+        std::fs::read_dir(&kept).unwrap().flatten().any(|entry| entry.metadata().unwrap().len() > 0)
+    });
     ends_by_a_signal(follower);
     for name in ["a", "b", "c", "d", "e", "f"] {
         send(&world, name);
