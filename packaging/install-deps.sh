@@ -6,6 +6,8 @@
 #   packaging/install-deps.sh --tests    and to run the tests
 #   packaging/install-deps.sh --packages and to make packages
 #   packaging/install-deps.sh --tarball  and to make the tarball
+#   packaging/install-deps.sh --container    and to try the container
+#   packaging/install-deps.sh --macos    and to build xfer for macOS
 #   packaging/install-deps.sh --package-tests   and to try packages and tarball in a fresh Debian
 #   packaging/install-deps.sh --benches  and to compare xfer with others
 #   packaging/install-deps.sh --busy     and to run the tests on a machine that is kept busy
@@ -58,6 +60,16 @@ for_tarball=(
     musl-gcc:musl-tools
 )
 
+for_container=(
+    debootstrap:debootstrap
+    podman:podman
+)
+
+for_macos=(
+    file:file
+    pip3:python3-pip
+)
+
 for_package_tests=(
     busybox:busybox-static
     debootstrap:debootstrap
@@ -81,6 +93,8 @@ case ${1-} in
     --tests) needed+=("${for_tests[@]}") ;;
     --packages) needed+=("${for_packages[@]}") ;;
     --tarball) needed+=("${for_packages[@]}" "${for_tarball[@]}") ;;
+    --container) needed+=("${for_container[@]}") ;;
+    --macos) needed+=("${for_macos[@]}") ;;
     --package-tests) needed+=("${for_packages[@]}" "${for_package_tests[@]}") ;;
     --benches) needed+=("${for_benches[@]}") ;;
     --busy) needed+=("${for_tests[@]}" stress-ng:stress-ng) ;;
@@ -108,13 +122,18 @@ command -v cargo >/dev/null || {
     echo "cargo is missing; install Rust 1.88 or later (https://rustup.rs)" >&2
     exit 1
 }
-musl=x86_64-unknown-linux-musl
-if [[ ${1-} == --tarball && ! -d $(rustc --print target-libdir --target $musl) ]]; then
+# Rust's standard library for another system.
+case ${1-} in
+    --tarball) other=x86_64-unknown-linux-musl ;;
+    --macos) other=aarch64-apple-darwin ;;
+    *) other= ;;
+esac
+if [[ -n $other && ! -d $(rustc --print target-libdir --target "$other") ]]; then
     command -v rustup >/dev/null || {
-        echo "Rust's standard library for $musl is missing; install it as you installed Rust" >&2
+        echo "Rust's standard library for $other is missing; install it as you installed Rust" >&2
         exit 1
     }
-    rustup target add $musl
+    rustup target add "$other"
 fi
 [[ -e /dev/fuse ]] || {
     echo "/dev/fuse is missing; load the kernel's module with 'modprobe fuse'" >&2

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What tests/run.sh does in part, at full size, the packages and the tarball: hours. Needs root, and what tests/run.sh installs.
+# What tests/run.sh does in part, at full size, the packages, the tarball and other systems: hours. Needs root, and what tests/run.sh installs.
 #
 #   tests/long.sh              everything
 #   tests/long.sh PART...      only these parts: fsx, differential, space, sides, breaks, rules, big,
-#                              packages, tarball
+#                              packages, tarball, container, macos
 #
 # XFER_FSX_OPERATIONS, XFER_DIFFERENTIAL_OPERATIONS, XFER_SPACE_OPERATIONS, XFER_RULES_OPERATIONS,
 # XFER_RULES_RUNS, XFER_RULES_SHORT_RUNS, XFER_RULES_SEEDS, XFER_KILLS, XFER_COPIED_MIB, XFER_PULLED_S, XFER_OPENINGS, XFER_CUTS, XFER_STOPPED_S,
@@ -13,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export XFER_TEST_LIMIT_S=${XFER_TEST_LIMIT_S:-86400}
-readonly PARTS=(fsx differential space sides breaks rules big packages tarball)
+readonly PARTS=(fsx differential space sides breaks rules big packages tarball container macos)
 
 # Runs one part, in a build that is fast and has the checks of a debug build, and says what came of
 # it and how long it took.
@@ -125,6 +125,14 @@ packages() {
 
 tarball() {
     scripted "the tarball" tests/tarball.sh
+}
+
+container() {
+    scripted "the container" tests/container.sh
+}
+
+macos() {
+    scripted "xfer for macOS" tests/macos.sh
 }
 
 failed=0

@@ -44,10 +44,9 @@ as_user() {
     inside runuser -u ann -- env HOME=/home/ann bash -euo pipefail -c "$1"
 }
 
-# Installs or upgrades packages in it.
+# apt in it, as /etc/apt says below, also for what calls it by itself.
 apt_inside() {
-    DEBIAN_FRONTEND=noninteractive inside apt-get --quiet --quiet --yes -o DPkg::Lock::Timeout=600 \
-        -o Dpkg::Use-Pty=0 --no-install-recommends "$@"
+    DEBIAN_FRONTEND=noninteractive inside apt-get "$@"
 }
 
 # The packages of these names in the fresh Debian, as a path there; the first argument is the revision.
@@ -90,10 +89,32 @@ build() {
     for revision in 1 2; do
         packaging/build-deb.sh --revision "$revision"
         # The next build removes them.
-        cp "$target"/debian/{xfer,xfer-server}_*-"$revision"_*.deb "$built/"
+        cp "$target"/debian/{xfer,xfer-server}_*-"$revision"_*.deb \
+            "$target"/debian/{xfer,xfer-server}-dbgsym_*-"$revision"_*.ddeb "$built/"
     done
     step "lintian"
     lintian --fail-on warning,info --display-info --tag-display-limit 0 "$built"/*-1_*.deb
+}
+
+# The programs are stripped and of a bounded size, and the package for debugging has what was taken out of
+# each: by its build ID, which is that of the program.
+check_programs() {
+    step "what is in the packages"
+    local package program id debug bytes unpacked=$built/unpacked
+    for package in xfer xfer-server; do
+        dpkg-deb --extract "$built/${package}_"*-1_*.deb "$unpacked"
+        dpkg-deb --extract "$built/${package}-dbgsym_"*-1_*.ddeb "$unpacked"
+    done
+    for program in xfer xfer-mount xfer-server; do
+        [[ $(file --brief "$unpacked/usr/bin/$program") == *", stripped" ]] || fail "$program is not stripped"
+        bytes=$(stat -c %s "$unpacked/usr/bin/$program")
+        ((bytes < 20 * 1024 * 1024)) || fail "$program has $bytes bytes"
+        id=$(readelf --notes "$unpacked/usr/bin/$program" | sed -n 's/.*Build ID: //p')
+        debug=$unpacked/usr/lib/debug/.build-id/${id:0:2}/${id:2}.debug
+        # No pipe to `grep --quiet`, which would break it.
+        [[ $(nm --demangle "$debug") == *" T main"* ]] || fail "no names of $program in $debug"
+        [[ $(readelf --sections "$debug") == *.debug_line* ]] || fail "no lines of $program in $debug"
+    done
 }
 
 make_debian() {
@@ -106,6 +127,13 @@ make_debian() {
     chmod 755 "$debian"
     mount -t proc proc "$debian/proc"
     [[ -e $debian/dev/fuse ]] || mknod -m 666 "$debian/dev/fuse" c 10 229
+    cat >"$debian/etc/apt/apt.conf.d/50try" <<'END'
+quiet "2";
+APT::Get::Assume-Yes "true";
+APT::Install-Recommends "false";
+DPkg::Lock::Timeout "600";
+Dpkg::Use-Pty "false";
+END
     cp "$built"/*.deb "$debian/srv/"
     apt_inside update
 }
@@ -150,6 +178,18 @@ log_in_and_mount() {
     inside mount -t fuse.xfer "bob@127.0.0.1:$port" /mnt/bob
 }
 
+# What an administrator has set stays, whatever the packages do.
+set_up() {
+    step "settings of this machine"
+    echo 'silence = 7  # ours' >>"$debian/etc/xfer/server.toml"
+    has_settings || fail "a setting without effect"
+}
+
+has_settings() {
+    grep -q '^silence = 7  # ours$' "$debian/etc/xfer/server.toml" &&
+        [[ $(inside xfer-server run --print-config) == *'silence = 7'* ]]
+}
+
 manage_without_root() {
     step "a member of the group xfer-admin manages users, and nobody else does"
     as_user "xfer-server user list" 2>/dev/null && fail "not a member yet"
@@ -190,6 +230,7 @@ upgrade() {
     [[ $(inside dpkg-query -W -f '${Version} ' xfer xfer-server) == *-2\ *-2\  ]] || fail "the versions"
     [[ $(grep "$debian/" /proc/self/mountinfo) == "$before" ]] || fail "a mount did not stay"
     write "after"
+    has_settings || fail "the settings are gone"
     # Without systemd, whoever started the server restarts it.
     stop_server
     start_server
@@ -228,29 +269,90 @@ come_back() {
 
 # What the booted Debian does in its first life, and what it finds in its second, after a boot: each ends with
 # "passed" in /srv/result.
-readonly IN_BOOTED='
+readonly IN_BOTH='
     set -eux
     trap "[ -e /srv/result ] || journalctl --no-pager --lines 40" EXIT
-    apt-get -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0 install $FIRST
+    wait_for() { i=0; until "$@"; do i=$((i + 1)); [ $i -lt 600 ]; sleep 0.1; done; }
+    is_over() { state=$(systemctl show -P ActiveState "$1"); [ "$state" = inactive ] || [ "$state" = failed ]; }
+    pid_of() { systemctl show -P MainPID "$1"; }
+    # Runs a script as a user who has logged in.
+    as() { runuser -u "$1" -- env HOME="/home/$1" XDG_RUNTIME_DIR="/run/user/$(id -u "$1")" bash -euxc "$2"; }
+'
+
+# The page of README as it stands there: by root, and by two users, each as if on a machine of their own.
+readonly IN_BOOTED_README='
+    echo "127.0.0.1 server.example.org" >> /etc/hosts
+    cd /srv/first
+    . /srv/as-root
+    . /srv/readme.1 > /srv/invitations
+    wait_for systemctl --quiet is-active xfer-server
     systemctl is-enabled xfer-server
-    systemctl is-active xfer-server
-    [ "$(stat -c %U /proc/$(systemctl show -P MainPID xfer-server))" = xfer ]
-    wait_for() { i=0; until "$@"; do i=$((i + 1)); [ $i -lt 300 ]; sleep 0.1; done; }
-    # Commands beside the server, as root, as soon as it serves.
-    wait_for xfer-server session list
+    [ "$(stat -c %U "/proc/$(pid_of xfer-server)")" = xfer ]
+    grep "^sudo" /srv/readme.2 > /srv/readme.2.root
+    . /srv/readme.2.root
+    cd /
+    for user in alice bob; do
+        useradd --create-home "$user"
+        loginctl enable-linger "$user"
+        wait_for systemctl --quiet is-active "user@$(id -u "$user")"
+        log_in "$user"
+    done
+    as alice "echo a report > report.pdf; . /srv/as-user; . /srv/readme.2"
+    as bob ". /srv/as-user; . /srv/readme.3"
+    as bob "grep -x \"a report\" ~/remote/inbox/alice/report.pdf"
+'
+
+readonly IN_BOOTED='
     line=$(xfer-server user add cy --invite --host 127.0.0.1)
     echo "a good password" | sh -c "$line --password-stdin"
     unit=xfer-mount@$(systemd-escape cy@127.0.0.1).service
+    mkdir -p "/etc/systemd/system/$unit.d"
+    printf "[Service]\nEnvironment=\"XFER_MOUNT_OPTIONS=-o fmask=077\"\nRestartSec=1\n" > "/etc/systemd/system/$unit.d/try.conf"
+    systemctl daemon-reload
     systemctl start "$unit"
     mountpoint /mnt/cy@127.0.0.1
     echo before > /mnt/cy@127.0.0.1/file
-    mount=$(systemctl show -P MainPID "$unit")
-    server=$(systemctl show -P MainPID xfer-server)
-    apt-get -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0 install $SECOND
+    [ "$(stat -c %a /mnt/cy@127.0.0.1/file)" = 600 ]
+    xfer sync /mnt/cy@127.0.0.1
+    # One that is killed is mounted again.
+    mount=$(pid_of "$unit")
+    kill -KILL "$mount"
+    wait_for grep -x before /mnt/cy@127.0.0.1/file
+    mount=$(pid_of "$unit")
+    # A server that is stuck is killed and started anew. Its mounts go on.
+    mkdir -p /etc/systemd/system/xfer-server.service.d
+    printf "[Service]\nWatchdogSec=3\n" > /etc/systemd/system/xfer-server.service.d/try.conf
+    systemctl daemon-reload
+    systemctl restart xfer-server
+    server=$(pid_of xfer-server)
+    kill -STOP "$server"
+    is_another() { now=$(pid_of xfer-server); [ "$now" != 0 ] && [ "$now" != "$server" ]; }
+    wait_for is_another
+    wait_for systemctl --quiet is-active xfer-server
+    echo anew >> /mnt/cy@127.0.0.1/file
+    xfer sync /mnt/cy@127.0.0.1
+    rm -r /etc/systemd/system/xfer-server.service.d
+    systemctl daemon-reload
+    # systemd opens the port, and starts the server when somebody comes.
+    systemctl stop xfer-server
+    printf "[Socket]\nListenStream=127.0.0.1:33000\n[Install]\nWantedBy=sockets.target\n" > /etc/systemd/system/xfer-server.socket
+    systemctl daemon-reload
+    systemctl start xfer-server.socket
+    ! systemctl is-active xfer-server
+    xfer ls cy@127.0.0.1:
+    systemctl is-active xfer-server
+    [ "$(pid_of "$unit")" = "$mount" ]
+    systemctl stop xfer-server.socket xfer-server
+    rm /etc/systemd/system/xfer-server.socket
+    systemctl daemon-reload
+    systemctl start xfer-server
+    server=$(pid_of xfer-server)
+    cp /etc/xfer/server.toml /srv/settings
+    apt-get install $SECOND
     # The server was restarted, the mount was not.
     systemctl is-active xfer-server
-    [ "$(systemctl show -P MainPID xfer-server)" != "$server" ]
-    [ "$(systemctl show -P MainPID "$unit")" = "$mount" ]
+    [ "$(pid_of xfer-server)" != "$server" ]
+    [ "$(pid_of "$unit")" = "$mount" ]
     echo after >> /mnt/cy@127.0.0.1/file
     xfer sync /mnt/cy@127.0.0.1
     systemctl stop "$unit"
@@ -259,33 +361,27 @@ readonly IN_BOOTED='
     grep -x after /mnt/cy@127.0.0.1/file
     # One that was unmounted by hand is not mounted again.
     umount /mnt/cy@127.0.0.1
-    is_over() { state=$(systemctl show -P ActiveState "$1"); [ "$state" = inactive ] || [ "$state" = failed ]; }
     wait_for is_over "$unit"
     [ "$state" = inactive ]
     # A user of the machine, at login.
-    user=$(id -u ann)
-    as_ann() { runuser -u ann -- env HOME=/home/ann XDG_RUNTIME_DIR=/run/user/$user sh -euc "$1"; }
-    systemctl start "user@$user"
+    systemctl start "user@$(id -u ann)"
     line=$(xfer-server user add ann --invite --host 127.0.0.1)
-    echo "a good password" | as_ann "$line --password-stdin"
+    echo "a good password" | as ann "$line --password-stdin"
     unit=xfer-mount@$(systemd-escape ann@127.0.0.1).service
-    as_ann "systemctl --user start \"$unit\"; mountpoint ~/ann@127.0.0.1; echo hello > ~/ann@127.0.0.1/file"
-    as_ann "systemctl --user stop \"$unit\"; ! mountpoint ~/ann@127.0.0.1"
+    as ann "systemctl --user start \"$unit\"; mountpoint ~/ann@127.0.0.1; echo hello > ~/ann@127.0.0.1/file"
+    as ann "systemctl --user stop \"$unit\"; ! mountpoint ~/ann@127.0.0.1"
     # What is to be there after the next boot: a unit of the system, a line of fstab, and one at login.
     systemctl enable xfer-mount@$(systemd-escape cy@127.0.0.1).service
     line=$(xfer-server user add dan --invite --host 127.0.0.1)
     echo "a good password" | sh -c "$line --password-stdin"
     mkdir /mnt/dan
     echo "dan@127.0.0.1 /mnt/dan fuse.xfer _netdev,noauto,x-systemd.automount,retry=20 0 0" >> /etc/fstab
-    as_ann "mkdir -p ~/remote; xfer mount --at-login ann@127.0.0.1 ~/remote; mountpoint ~/remote"
+    as ann "mkdir -p ~/remote; xfer mount --at-login ann@127.0.0.1 ~/remote; mountpoint ~/remote"
     loginctl enable-linger ann
     echo passed > /srv/result
 '
 
 readonly IN_BOOTED_AGAIN='
-    set -eux
-    trap "[ -e /srv/result ] || journalctl --no-pager --lines 40" EXIT
-    wait_for() { i=0; until "$@"; do i=$((i + 1)); [ $i -lt 600 ]; sleep 0.1; done; }
     # systemd has made them again, and not the scripts of the package.
     [ "$(stat -c "%U:%G %a" /run/xfer)" = "xfer:xfer-admin 2750" ]
     wait_for mountpoint /mnt/cy@127.0.0.1
@@ -293,6 +389,11 @@ readonly IN_BOOTED_AGAIN='
     user=$(id -u ann)
     wait_for grep " /home/ann/remote fuse.xfer " /proc/self/mounts
     runuser -u ann -- grep -x hello /home/ann/remote/file
+    # Those of README, too.
+    for name in alice bob; do
+        wait_for grep " /home/$name/remote fuse.xfer " /proc/self/mounts
+    done
+    as bob "grep -x \"a report\" ~/remote/inbox/alice/report.pdf"
     # Mounted by whoever looks.
     grep " /mnt/dan autofs " /proc/self/mounts
     ! grep " /mnt/dan fuse.xfer " /proc/self/mounts
@@ -300,21 +401,58 @@ readonly IN_BOOTED_AGAIN='
     grep " /mnt/dan fuse.xfer " /proc/self/mounts
     # No password lies about.
     ! grep -r "a good password" /etc /home /root /var/lib/systemd
-    # Without root, as a member of the group since before, and by the name of the one who does it.
+    # Without root, as a member of the group, and by the name of the one who does it.
+    usermod --append --groups xfer-admin ann
     runuser -u ann -- xfer-server user disable cy
     xfer-server user list | grep "^cy .* disabled "
     wait_for journalctl --quiet --unit xfer-server --grep "uid=$user command=.*disable"
-    apt-get -qq --yes purge xfer xfer-server
+    apt-get purge xfer xfer-server
     ! systemctl is-active xfer-server
     test -s /var/lib/xfer/xfer.db
     echo passed > /srv/result
 '
 
+# Writes the blocks of the page of README to /srv/readme.1 and so on, and beside them what it takes to run them:
+# what is typed, and commands that have been run already, or wait.
+lay_out_readme() {
+    sed -n '/^## Install, log in, mount, send$/,/^## [^I]/p' README.md |
+        awk -v to="$debian/srv/readme." '/^```sh$/ { part++; inside = 1; next }
+            /^```$/ { inside = 0 } inside { print > (to part) }'
+    [[ $(cat "$debian"/srv/readme.[123] | wc -l) -ge 12 ]] || fail "the page of README"
+    mkdir "$debian/srv/first"
+    ln "$debian"/srv/{xfer,xfer-server}_*-1_*.deb "$debian/srv/first/"
+    cat >"$debian/srv/as-root" <<'END'
+sudo() { "$@"; }
+
+# `xfer login` of a user, with the line of an invitation and a new password typed on a terminal.
+log_in() {
+    mkfifo /srv/keys
+    script --quiet --flush --return --command "runuser -u $1 -- env HOME=/home/$1 xfer login" /srv/typed \
+        <>/srv/keys >/dev/null 2>&1 &
+    wait_for grep -q 'or the invitation: ' /srv/typed
+    grep -o "xfer login .$1@.*" /srv/invitations >/srv/keys
+    wait_for grep -q 'New password' /srv/typed
+    echo 'a good password' >/srv/keys
+    wait_for grep -q 'gain' /srv/typed
+    echo 'a good password' >/srv/keys
+    wait $!
+    rm /srv/keys /srv/typed
+}
+END
+    cat >"$debian/srv/as-user" <<'END'
+# Each of these was done before, by root, or typed.
+sudo() { :; }
+xfer() { [[ $1 == login ]] || command xfer "$@"; }
+# A person waits a moment.
+ls() { until command ls "$@"; do sleep 0.1; done; }
+END
+}
+
 # Boots the fresh Debian, with a script as its only service. Its network is its own, and nothing of it stays.
 boot_with() {
     rm -f "$debian/srv/result"
     echo "$1" >"$debian/srv/try"
-    timeout 400 systemd-nspawn --quiet --boot --register=no --keep-unit --private-network \
+    timeout 600 systemd-nspawn --quiet --boot --register=no --keep-unit --private-network \
         --bind="$debian/srv/fuse:/dev/fuse" --bind="$debian/srv/autofs:/dev/autofs" --directory="$debian" \
         >"$debian/srv/console" 2>&1 || true
     if [[ ! -e $debian/srv/result ]]; then
@@ -334,29 +472,34 @@ FailureAction=poweroff-force
 [Service]
 Type=oneshot
 Environment=HOME=/root DEBIAN_FRONTEND=noninteractive
-ExecStart=/bin/sh /srv/try
+ExecStart=/bin/bash /srv/try
 StandardOutput=file:/srv/said
 StandardError=file:/srv/said
-TimeoutStartSec=300
+TimeoutStartSec=500
 [Install]
 WantedBy=default.target
 END
     inside systemctl enable try.service
+    # The users and groups of the service come from the package, by systemd's own means.
+    inside userdel xfer
+    inside groupdel xfer-admin
+    lay_out_readme
     umount "$debian/proc"
     # The machine's own may be for root alone.
     mknod -m 666 "$debian/srv/fuse" c 10 229
     mknod -m 600 "$debian/srv/autofs" c 10 235
     local packages
-    packages=$(printf 'FIRST="%s"\nSECOND="%s"' "$(package_files 1 xfer xfer-server | xargs)" \
-        "$(package_files 2 xfer xfer-server | xargs)")
-    boot_with "$packages$IN_BOOTED"
+    packages=$(printf 'SECOND="%s"' "$(package_files 2 xfer xfer-server | xargs)")
+    boot_with "$packages$IN_BOTH$IN_BOOTED_README$IN_BOOTED"
     step "what is there after the next boot"
-    boot_with "$IN_BOOTED_AGAIN"
+    boot_with "$IN_BOTH$IN_BOOTED_AGAIN"
 }
 
 build
+check_programs
 make_debian
 install_packages_in_it
+set_up
 log_in_and_mount
 manage_without_root
 send before

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Proves packaging/Containerfile, with images made here, since those of a registry can't be had everywhere: one
+# of Debian, and one of Debian with this machine's Rust. Builds the server in a container and runs it in
+# another, where a user is invited, stores a file from outside and finds it after the container was replaced.
+# Needs root, and Debian's packages; a quarter of an hour.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if (($# > 0)); then
+    sed -n '2,5s/^# \{0,1\}//p' "$0"
+    exit 2
+fi
+packaging/install-deps.sh --container
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+readonly NAME=xfer-try-$$
+here=$(mktemp -d /tmp/xfer-container.XXXXXX)
+export XDG_STATE_HOME=$here/state XDG_CONFIG_HOME=$here/config
+
+step() {
+    printf '\n== %s\n' "$*"
+}
+
+fail() {
+    printf 'FAILED: %s\n' "$*" >&2
+    podman logs --tail 20 "$NAME" >&2 2>/dev/null || true
+    exit 1
+}
+
+clean_up() {
+    podman rm --force "$NAME" >/dev/null 2>&1 || true
+    podman volume rm --force "$NAME" >/dev/null 2>&1 || true
+    podman rmi --force "localhost/$NAME" "localhost/$NAME-rust" "localhost/$NAME-debian" >/dev/null 2>&1 || true
+    rm -rf --one-file-system "$here"
+}
+trap clean_up EXIT
+
+make_images() {
+    step "the images of Debian and of Rust"
+    debootstrap --variant=minbase "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$here/debian" \
+        >"$here/log" 2>&1 || { tail -n 20 "$here/log" >&2; fail debootstrap; }
+    tar --create --directory "$here/debian" . | podman import --quiet - "localhost/$NAME-debian" >/dev/null
+    chroot "$here/debian" apt-get -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0 install \
+        build-essential ca-certificates >/dev/null
+    cp --archive "$(rustc --print sysroot)" "$here/debian/opt/rust"
+    tar --create --directory "$here/debian" . |
+        podman import --quiet --change 'ENV PATH=/opt/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin' - \
+            "localhost/$NAME-rust" >/dev/null
+    rm -rf --one-file-system "$here/debian"
+}
+
+build() {
+    step "podman build"
+    # What cargo has fetched is given, so that nothing is fetched twice.
+    cargo fetch --quiet --locked
+    podman build --quiet --network host --volume "${CARGO_HOME:-/root/.cargo}/registry:/root/.cargo/registry:O" \
+        --build-arg "RUST=localhost/$NAME-rust" --build-arg "DEBIAN=localhost/$NAME-debian" \
+        --tag "localhost/$NAME" --file packaging/Containerfile . >/dev/null
+}
+
+# A free port, since the container has the machine's network.
+start() {
+    podman run --detach --name "$NAME" --network host --volume "$NAME:/var/lib/xfer" \
+        "localhost/$NAME" run --listen "127.0.0.1:$port" >/dev/null
+    local end=$((SECONDS + 30))
+    until podman logs "$NAME" 2>&1 | grep -q 'listening on'; do
+        ((SECONDS < end)) || fail "the server does not listen"
+        sleep 0.1
+    done
+    port=$(podman logs "$NAME" 2>&1 | sed -n 's/.*listening on 127.0.0.1:\([0-9]*\),.*/\1/p')
+}
+
+use() {
+    step "a server in a container"
+    cargo build --quiet --locked -p xfer-mount --bin xfer
+    PATH=$target/debug:$PATH
+    port=0
+    start
+    local line who
+    who=$(podman exec "$NAME" sh -c 'stat -c "%u %a" /var/lib/xfer')
+    [[ $who == "33000 700" ]] || fail "the store is of $who"
+    line=$(podman exec "$NAME" xfer-server user add alice --invite --host "127.0.0.1:$port" 2>/dev/null)
+    echo "a good password" | bash -c "$line --password-stdin"
+    echo hello | xfer put - "alice@127.0.0.1:$port:file"
+    podman stop --time 20 "$NAME" >/dev/null
+    [[ $(podman inspect --format '{{.State.ExitCode}}' "$NAME") == 0 ]] || fail "its end"
+    podman rm "$NAME" >/dev/null
+    start
+    [[ $(xfer cat "alice@127.0.0.1:$port:file") == hello ]] || fail "what was stored"
+}
+
+make_images
+build
+use
+printf '\nPASSED: the container\n'
