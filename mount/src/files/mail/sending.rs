@@ -19,7 +19,7 @@ use super::super::pattern::{expand, last_name};
 use super::super::place::{Either, Place, absolute};
 use super::super::report::words;
 use super::super::show::{Listed, Output};
-use super::super::transfer::{Storing, Transfer, scan};
+use super::super::transfer::{Given, Storing, Transfer, scan};
 use super::super::tree::Changes;
 use super::super::within::as_places;
 use super::{attribute, for_each_below, row, target};
@@ -89,7 +89,7 @@ fn send_from_here(
     let mut sent = Vec::new();
     let mut found = Vec::new();
     for path in paths {
-        match scan(path, true) {
+        match scan(path, Given::ToBeSent) {
             Ok((from, meta)) => {
                 let name = last_name(&from);
                 sent.push(name.clone());

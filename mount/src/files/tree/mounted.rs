@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use rustix::fs::{
@@ -24,11 +24,13 @@ use xfer_protocol::tree::NOTE_XATTR;
 
 use super::super::report::words;
 use super::{Changes, Meta, Removed, Sink, Source, Tree};
+use crate::control;
 use crate::process::exit::Exit;
 
 /// A mount of the tree on this machine.
 pub(crate) struct Mounted {
     root: OwnedFd,
+    mountpoint: PathBuf,
 }
 
 impl Mounted {
@@ -38,7 +40,8 @@ impl Mounted {
     /// If it can't be opened.
     pub(crate) fn open(mountpoint: &Path) -> Result<Mounted, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Mounted { root: open(mountpoint, flags, Mode::empty())? })
+        let root = open(mountpoint, flags, Mode::empty())?;
+        Ok(Mounted { root, mountpoint: mountpoint.to_owned() })
     }
 
     /// Its device number, as `major:minor`.
@@ -69,6 +72,16 @@ impl Mounted {
         let name = path.file_name().ok_or(Errno::BUSY)?;
         let parent = path.parent().unwrap_or(Path::new(""));
         Ok((self.reach(parent, OFlags::PATH | OFlags::DIRECTORY, 0)?, name))
+    }
+
+    /// A node that the kernel gives extended attributes of: not a link, nor anything that it would open by a
+    /// driver.
+    fn with_attributes(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        let meta = self.stat(path)?;
+        match meta.is_file() || meta.is_directory() {
+            true => self.reach(path, OFlags::RDONLY | OFlags::NOFOLLOW, 0),
+            false => Err(Errno::PERM),
+        }
     }
 
     fn file(&self, path: &Path, flags: OFlags, mode: u16) -> Result<File, Errno> {
@@ -168,23 +181,45 @@ impl Tree for Mounted {
 
     fn attribute(&self, path: &Path, name: &str) -> Result<Option<String>, Errno> {
         const VALUE_BYTES_MAX: usize = 64 << 10;
-        let node = self.reach(path, OFlags::RDONLY | OFlags::NOFOLLOW, 0)?;
         let mut value = vec![0; VALUE_BYTES_MAX];
-        match fgetxattr(&node, name, &mut value[..]) {
+        let read =
+            self.with_attributes(path).and_then(|node| fgetxattr(&node, name, &mut value[..]));
+        match read {
             Ok(len) => Ok(Some(String::from_utf8_lossy(&value[..len]).into_owned())),
             Err(Errno::NODATA) => Ok(None),
+            Err(Errno::PERM | Errno::ACCESS) => {
+                let told = control::attribute(&self.mountpoint, path, name);
+                told.unwrap_or(Err(xfer_protocol::Errno::EACCES)).map_err(from_tree)
+            }
             Err(errno) => Err(errno),
         }
     }
 
     fn set_note(&self, path: &Path, note: &str) -> Result<(), Errno> {
-        let node = self.reach(path, OFlags::RDONLY | OFlags::NOFOLLOW, 0)?;
-        fsetxattr(&node, NOTE_XATTR, note.as_bytes(), XattrFlags::empty())
+        let node = self.with_attributes(path)?;
+        let write = || fsetxattr(&node, NOTE_XATTR, note.as_bytes(), XattrFlags::empty());
+        match write() {
+            // Its own user may not write to it.
+            Err(Errno::ACCESS) => {
+                let mode = Mode::from_raw_mode(fstat(&node)?.st_mode);
+                fchmod(&node, mode | Mode::WUSR)?;
+                write().and(fchmod(&node, mode))
+            }
+            written => written,
+        }
     }
 
     fn order(&self, path: &Path, order: Order) -> Result<(), Errno> {
-        let node = self.reach(path, OFlags::RDONLY | OFlags::NOFOLLOW, 0)?;
-        fsetxattr(&node, Order::ATTRIBUTE, order.value(), XattrFlags::empty())
+        let given = self.with_attributes(path).and_then(|node| {
+            fsetxattr(&node, Order::ATTRIBUTE, order.value(), XattrFlags::empty())
+        });
+        match given {
+            Err(Errno::PERM | Errno::ACCESS) => {
+                let obeyed = control::order(&self.mountpoint, path, order);
+                obeyed.unwrap_or(Err(xfer_protocol::Errno::EACCES)).map_err(from_tree)
+            }
+            given => given,
+        }
     }
 
     fn sync(&self) -> Result<(), Errno> {
@@ -249,6 +284,11 @@ impl Sink for File {
         // A write has been answered when it is in the log, so the close has nothing to tell.
         Ok(())
     }
+}
+
+/// An error of the tree, as the kernel would give it.
+fn from_tree(errno: xfer_protocol::Errno) -> Errno {
+    Errno::from_raw_os_error(errno.number())
 }
 
 /// The number of a system call's error.
