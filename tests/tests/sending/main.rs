@@ -2,6 +2,7 @@
 
 mod quiet;
 mod states;
+mod managers;
 mod orders;
 mod sent;
 mod outbox;
