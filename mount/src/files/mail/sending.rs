@@ -68,12 +68,16 @@ pub(in crate::files) fn send(line: SendLine) -> Result<(), Failure> {
         }
         is_user
     });
+    let before = opened.report.failures();
     if let Some((first, others)) = users.split_first() {
         let note = line.note.as_deref();
         send_from_here(&opened, &here, (first, others), note, line.quiet);
         send_from_there(&opened, &there, &users, note);
     }
-    opened.close(Changes::Made)
+    // Each is sent to each of them, or a line has told that it is not.
+    let failures = opened.report.failures() - before;
+    let is_nothing_sent = failures >= (here.len() + there.len()) * users.len();
+    opened.close(if is_nothing_sent { Changes::None } else { Changes::Made })
 }
 
 /// Sends files of this machine. They are stored once; the copies for others share their data.

@@ -21,7 +21,7 @@ use xfer_protocol::Timestamp;
 use crate::process::exit::Exit;
 
 pub(super) use meta::{Kind, Meta};
-pub(super) use mounted::{Mounted, errno, times};
+pub(super) use mounted::{Mounted, errno, not_durable, times};
 pub(super) use session::Session;
 
 /// The tree of an account.

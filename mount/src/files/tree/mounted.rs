@@ -234,11 +234,13 @@ impl Tree for Mounted {
 
     fn finish(&self, changes: Changes) -> Result<(), (Exit, String)> {
         let synced = if changes == Changes::Made { self.sync() } else { Ok(()) };
-        synced.map_err(|errno| {
-            let what = "not all changes are on the server's disk";
-            (Exit::Lost, format!("{what}: {}", words(errno)))
-        })
+        synced.map_err(|errno| (Exit::Lost, not_durable(errno)))
     }
+}
+
+/// That changes are not durable, and why.
+pub(crate) fn not_durable(errno: Errno) -> String {
+    format!("not all changes are on the server's disk: {}", words(errno))
 }
 
 fn meta(parent: &OwnedFd, name: &OsStr) -> Result<Meta, Errno> {
