@@ -29,6 +29,7 @@ for_tests=(
     fish:fish
     flock:util-linux
     getfacl:acl
+    gio:libglib2.0-bin
     git:git
     inotifywait:inotify-tools
     mkfs.btrfs:btrfs-progs

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use xfer_client::core::{Ending, Link, Trace};
+use xfer_client::core::{Ending, Link, Order, Trace};
 use xfer_client::drive::{Client, Farewell, Lost};
+use xfer_client::files::Files;
 use xfer_client::offline::Place;
 
-use xfer_protocol::Timestamp;
+use xfer_protocol::{Errno, Timestamp};
 
-use crate::control::{DORMANT, Disconnected, Mounted, News, Stats, Status, Waiting};
+use crate::control::{DORMANT, Disconnected, Mounted, News, OfNode, Stats, Status, Waiting};
 use crate::fuse;
 use crate::losses::{Rest, displaced, loss, missing, was_put_back};
 use crate::mountpoint::mountinfo::{self, Entry};
@@ -355,6 +356,22 @@ impl Mounted for Running {
 
     fn inbox_news(&self, seen: Option<u64>) -> News<'_> {
         Box::pin(self.client.inbox_news(seen))
+    }
+
+    fn attribute(&self, path: PathBuf, name: String) -> OfNode<'_, Option<String>> {
+        let files = Files::of(self.client.clone());
+        Box::pin(async move {
+            match files.attribute(path, &name).await {
+                Ok(value) => Ok(Some(String::from_utf8_lossy(&value).into_owned())),
+                Err(Errno::ENODATA) => Ok(None),
+                Err(errno) => Err(errno),
+            }
+        })
+    }
+
+    fn order(&self, path: PathBuf, order: Order) -> OfNode<'_, ()> {
+        let files = Files::of(self.client.clone());
+        Box::pin(async move { files.order(path, order).await })
     }
 
     fn stats(&self) -> Stats {

@@ -32,9 +32,11 @@ impl Call {
         match asked.map_err(|error| self.silent(&error))? {
             Answer::Status(status) => Ok(*status),
             Answer::Failed { why, .. } => Err(self.failed(&why, Exit::Other)),
-            Answer::Stats(_) | Answer::Progress { .. } | Answer::InboxNews(_) | Answer::Done => {
-                Err(self.strange())
-            }
+            Answer::Stats(_)
+            | Answer::Progress { .. }
+            | Answer::InboxNews(_)
+            | Answer::OfNode(_)
+            | Answer::Done => Err(self.strange()),
         }
     }
 
@@ -47,9 +49,27 @@ impl Call {
         match asked.map_err(|error| self.silent(&error))? {
             Answer::InboxNews(news) => Ok(news),
             Answer::Failed { why, .. } => Err(self.failed(&why, Exit::Other)),
-            Answer::Status(_) | Answer::Stats(_) | Answer::Progress { .. } | Answer::Done => {
-                Err(self.strange())
-            }
+            Answer::Status(_)
+            | Answer::Stats(_)
+            | Answer::Progress { .. }
+            | Answer::OfNode(_)
+            | Answer::Done => Err(self.strange()),
+        }
+    }
+
+    /// Asks something of a node, and waits for as long as the mount does. `None` if the mount does not say,
+    /// such as one of an earlier version.
+    pub(super) fn of_node(mut self, ask: Ask) -> Option<Result<Option<String>, i32>> {
+        self.stream.set_read_timeout(None).ok()?;
+        let mut answers = self.ask(ask).ok()?;
+        match next(&mut answers).ok()? {
+            Answer::OfNode(answer) => Some(answer),
+            Answer::Status(_)
+            | Answer::Stats(_)
+            | Answer::Progress { .. }
+            | Answer::InboxNews(_)
+            | Answer::Done
+            | Answer::Failed { .. } => None,
         }
     }
 
@@ -63,9 +83,11 @@ impl Call {
                 let why = "its xfer-mount keeps no counters; mount again with the new one";
                 Err(self.failed(why, Exit::Other))
             }
-            Answer::Status(_) | Answer::Progress { .. } | Answer::InboxNews(_) | Answer::Done => {
-                Err(self.strange())
-            }
+            Answer::Status(_)
+            | Answer::Progress { .. }
+            | Answer::InboxNews(_)
+            | Answer::OfNode(_)
+            | Answer::Done => Err(self.strange()),
         }
     }
 
@@ -84,7 +106,7 @@ impl Call {
                     let exit = if lost { Exit::Lost } else { Exit::Other };
                     return Err(self.failed(&why, exit));
                 }
-                Answer::Status(_) | Answer::Stats(_) | Answer::InboxNews(_) => {
+                Answer::Status(_) | Answer::Stats(_) | Answer::InboxNews(_) | Answer::OfNode(_) => {
                     return Err(self.strange());
                 }
             }

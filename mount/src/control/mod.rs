@@ -5,7 +5,7 @@
 //!
 //! Reading order: this file (the messages), `directory` (where sockets are), `claim` (one process
 //! at a time mounts at a place), `serve` (the mount's side), `call` (one question to it), `find`
-//! (which mount a path refers to), `unserved` (what to say if to none that runs), `leaving` (before an
+//! (which mount a path refers to), `node` (what the kernel does not tell of a node), `unserved` (what to say if to none that runs), `leaving` (before an
 //! unmount), `commands` (the side of `xfer`), `status` (`xfer status`), `stats` (`xfer stats`), `show` (output for people).
 
 mod call;
@@ -14,6 +14,7 @@ mod commands;
 mod directory;
 mod find;
 mod leaving;
+mod node;
 mod serve;
 mod show;
 mod stats;
@@ -21,15 +22,19 @@ mod status;
 mod unserved;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
+use xfer_client::core::Order;
+use xfer_protocol::Errno;
 
 use crate::process::exit::Failure;
 
 pub use claim::Claim;
 pub use commands::{abandon, mount_of, sync, unmount};
 pub use find::{inbox_news, is_served, mount_around, of_account, predecessor};
+pub use node::{attribute, order};
 pub use serve::Control;
 pub use stats::{OfKind, Stats, run as show_stats};
 pub use status::run as show_status;
@@ -54,10 +59,20 @@ pub trait Mounted: Send + Sync + 'static {
     /// Waits until the number that rises whenever something may have arrived in the inbox is another than
     /// `seen`; `None` once the session is over.
     fn inbox_news(&self, seen: Option<u64>) -> News<'_>;
+
+    /// An extended attribute of the node at a path, which leads from the root of the tree; `None` if it
+    /// has none of that name.
+    fn attribute(&self, path: PathBuf, name: String) -> OfNode<'_, Option<String>>;
+
+    /// Gives an order for something in a mailbox.
+    fn order(&self, path: PathBuf, order: Order) -> OfNode<'_, ()>;
 }
 
 /// A wait that ends in success or in a failure with its one line.
 pub type Waiting<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
+
+/// Something that is asked of a node.
+pub type OfNode<'a, T> = Pin<Box<dyn Future<Output = Result<T, Errno>> + Send + 'a>>;
 
 /// A wait for news of the inbox.
 pub type News<'a> = Pin<Box<dyn Future<Output = Option<u64>> + Send + 'a>>;
@@ -169,7 +184,7 @@ pub struct Disconnected {
 pub const DORMANT: &str = "dormant";
 
 /// A question to a mount.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Ask {
     /// Answered by one [`Answer::Status`].
@@ -185,6 +200,19 @@ enum Ask {
     /// Answered by one [`Answer::InboxNews`], once that is another number than this one; or by
     /// [`Answer::Failed`].
     InboxNews(Option<u64>),
+    /// Answered by one [`Answer::OfNode`].
+    Attribute {
+        /// The node's path, in hexadecimal digits.
+        path: String,
+        name: String,
+    },
+    /// Answered by one [`Answer::OfNode`].
+    Order {
+        /// The node's path, in hexadecimal digits.
+        path: String,
+        /// [`Order::value`].
+        order: String,
+    },
 }
 
 /// One line of the answer.
@@ -204,6 +232,8 @@ enum Answer {
     },
     /// A number that rises whenever something may have arrived in the inbox.
     InboxNews(u64),
+    /// What was asked of a node, or the number of the error.
+    OfNode(Result<Option<String>, i32>),
     /// The work is done.
     Done,
     /// The work can't be done.

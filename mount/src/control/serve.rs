@@ -19,7 +19,7 @@ use tokio::time::{interval, sleep, timeout};
 
 use crate::process::exit::{Exit, Failure};
 
-use super::{Answer, Ask, LINE_BYTES_MAX, Mounted, Waiting, directory};
+use super::{Answer, Ask, LINE_BYTES_MAX, Mounted, Waiting, directory, node};
 
 /// The most clients served at once; more have to wait.
 const ASKERS_MAX: usize = 16;
@@ -141,6 +141,12 @@ async fn answer(stream: UnixStream, mounted: &dyn Mounted) -> Option<Follower> {
         Ok(Ask::Stats) => {
             let _ = say(&mut writer, &Answer::Stats(Box::new(mounted.stats()))).await;
         }
+        Ok(Ask::Attribute { path, name }) => {
+            let _ = say(&mut writer, &node::tell(mounted, &path, name).await).await;
+        }
+        Ok(Ask::Order { path, order }) => {
+            let _ = say(&mut writer, &node::obey(mounted, &path, &order).await).await;
+        }
         Ok(Ask::Sync) => follow(mounted, mounted.sync(), WhenAlone::GiveUp, writer).await,
         Ok(Ask::Abandon) => follow(mounted, mounted.abandon(), WhenAlone::GoOn, writer).await,
         Ok(Ask::Unmount) => follow(mounted, mounted.unmount(), WhenAlone::GoOn, writer).await,
@@ -217,9 +223,11 @@ async fn say(writer: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::control::{News, Status};
+    use crate::control::{News, OfNode, Status};
     use std::sync::Mutex;
     use tokio::sync::watch;
+    use xfer_client::core::Order;
+    use xfer_protocol::Errno;
 
     /// A mount that settles when the test tells it to.
     struct Fake {
@@ -257,6 +265,24 @@ mod tests {
             Box::pin(async move {
                 let new = news.wait_for(|news| Some(*news) != seen).await;
                 new.ok().map(|news| *news)
+            })
+        }
+
+        fn attribute(&self, path: PathBuf, name: String) -> OfNode<'_, Option<String>> {
+            Box::pin(async move {
+                match path.as_path() == Path::new("outbox/bob/link") {
+                    true => Ok(Some(name)),
+                    false => Err(Errno::ENOENT),
+                }
+            })
+        }
+
+        fn order(&self, _: PathBuf, order: Order) -> OfNode<'_, ()> {
+            Box::pin(async move {
+                match order {
+                    Order::Send => Err(Errno::EPERM),
+                    Order::Cancel => Ok(()),
+                }
             })
         }
 
@@ -367,6 +393,28 @@ mod tests {
         assert!(matches!(next(&mut reader).await, Answer::Status(_)));
         case.control.close().await;
         assert!(follower.fill_buf().await.unwrap_or_default().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_of_a_node_is_answered_with_its_error() {
+        let case = case();
+        let path = hex::encode("outbox/bob/link");
+        let other = hex::encode("outbox");
+        let state = "\"name\":\"user.xfer.state\"";
+        let answers = [
+            (format!("attribute\":{{\"path\":\"{path}\",{state}"), Ok(Some("user.xfer.state"))),
+            (format!("attribute\":{{\"path\":\"{other}\",{state}"), Err(libc::ENOENT)),
+            (format!("attribute\":{{\"path\":\"x\",{state}"), Err(libc::EINVAL)),
+            (format!("attribute\":{{\"path\":\"{path}\",\"name\":\"user.x\""), Err(libc::EINVAL)),
+            (format!("order\":{{\"path\":\"{path}\",\"order\":\"cancel\""), Ok(None)),
+            (format!("order\":{{\"path\":\"{path}\",\"order\":\"send\""), Err(libc::EPERM)),
+            (format!("order\":{{\"path\":\"{path}\",\"order\":\"keep\""), Err(libc::EINVAL)),
+        ];
+        for (question, expected) in answers {
+            let mut reader = case.ask(&format!("{{\"{question}}}}}\n")).await;
+            let expected = expected.map(|text| text.map(str::to_owned));
+            assert_eq!(next(&mut reader).await, Answer::OfNode(expected), "{question}");
+        }
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use super::{DORMANT, Disconnected, Status};
 /// The most unsent files of a mount that are named below the table.
 const UNSENT_MAX: usize = 5;
 
-/// A table with one line for each mount, and below it what is not sent, and what is kept of their
+/// A table with one line for each mount, and below it why sessions are over, what is not sent, and what is kept of their
 /// accounts.
 pub(super) fn table(mounts: &[Status]) -> String {
     let mut rows = vec![["MOUNTPOINT", "SERVER", "STATE", "NOT DURABLE", "USED"].map(String::from)];
@@ -21,7 +21,7 @@ pub(super) fn table(mounts: &[Status]) -> String {
         [
             mount.mountpoint.clone(),
             mount.account(),
-            mount.state.clone(),
+            state_word(mount).to_owned(),
             not_durable(mount),
             bytes_of(mount.used_bytes, mount.quota_bytes),
         ]
@@ -35,11 +35,21 @@ pub(super) fn table(mounts: &[Status]) -> String {
         let _ =
             writeln!(text, "{mountpoint:w0$}  {server:w1$}  {state:w2$}  {pending:w3$}  {used}");
     }
-    mounts.iter().for_each(|mount| text.push_str(&unsent_of(mount)));
+    for mount in mounts {
+        if mount.is_lost() {
+            let _ = writeln!(text, "{}: {}", Shown(&mount.mountpoint), Shown(&mount.state));
+        }
+        text.push_str(&unsent_of(mount));
+    }
     for (account, rescues) in rescued(mounts) {
         let _ = writeln!(text, "{}: rescues: {rescues}; see: xfer rescue list", Shown(&account));
     }
     text
+}
+
+/// The state of a mount in a word. Why a session is over takes a sentence.
+fn state_word(mount: &Status) -> &str {
+    if mount.is_lost() { "lost" } else { &mount.state }
 }
 
 /// What a mount has in its outbox that is not sent: some of it by name, what failed first.
@@ -237,6 +247,24 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[2].contains("2 changes, 2 KiB; on this machine only since "), "{text}");
         assert_eq!(lines[3..], ["alice@host:33000: rescues: 3; see: xfer rescue list"]);
+    }
+
+    #[test]
+    fn why_a_session_is_over_stands_below_the_table() {
+        let why =
+            "lost: an administrator has ended the session; what was not on the server is kept";
+        let mount = Status {
+            mountpoint: "/mnt".to_owned(),
+            user: "alice".to_owned(),
+            server: "host:1".to_owned(),
+            state: why.to_owned(),
+            ..Status::default()
+        };
+        let text = table(&[mount.clone(), Status { state: "connected".to_owned(), ..mount }]);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[1].starts_with("/mnt        alice@host:1  lost       "), "{text}");
+        assert_eq!(lines[3..], [format!("/mnt: {why}")]);
+        assert!(lines[..3].iter().all(|line| line.len() < 80), "{text}");
     }
 
     #[test]

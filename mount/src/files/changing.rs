@@ -203,6 +203,7 @@ pub(super) fn sending(errno: Errno, to: &Path) -> String {
         Errno::NOTEMPTY | Errno::EXIST => {
             "a directory of that name waits to be sent; remove that".to_owned()
         }
+        Errno::PERM => "only files and directories are sent".to_owned(),
         other => words(other),
     }
 }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use xfer_client::connect::Target;
-use xfer_client::core::{Options, Owners};
+use xfer_client::core::{Link, Options, Owners};
 use xfer_client::drive::Client;
 use xfer_client::files::Files;
 use xfer_protocol::message::Silence;
@@ -19,7 +20,7 @@ use xfer_protocol::message::Silence;
 use super::mounts;
 use super::place::Place;
 use super::report::Report;
-use super::tree::{Changes, Session, Tree};
+use super::tree::{Changes, Session, Tree, not_durable};
 use crate::beginning::{Beginning, note_session};
 use crate::command::config::{PasswordSource, trust_mode};
 use crate::command::file_lines::AccessLine;
@@ -153,13 +154,35 @@ impl Opened {
     /// If they are not, or if something failed before, of which a line has told.
     pub(super) fn close(self, changes: Changes) -> Result<(), Failure> {
         self.wait_if_interrupted();
-        let finished = self.tree.finish(changes);
+        let finished = match self.report.is_unanswered() && self.is_disconnected() {
+            true => self.give_up(changes),
+            false => self.tree.finish(changes),
+        };
         self.wait_if_interrupted();
         if let Way::Session { .. } = self.way {
             HAS_SESSION.store(false, Ordering::SeqCst);
         }
         finished.map_err(|(exit, why)| Failure::new(exit, format!("{}: {why}", self.label)))?;
         self.report.outcome()
+    }
+
+    /// Whether the mount or the session has no connection to the server now.
+    fn is_disconnected(&self) -> bool {
+        match &self.way {
+            Way::Mount(_) => mounts::is_disconnected(&self.label),
+            Way::Session { client, .. } => matches!(client.status().link, Link::Down { .. }),
+        }
+    }
+
+    /// Takes leave without waiting for the server again. A mount goes on trying.
+    fn give_up(&self, changes: Changes) -> Result<(), (Exit, String)> {
+        if let Way::Session { client, runtime, .. } = &self.way {
+            runtime.block_on(client.abandon());
+        }
+        match changes {
+            Changes::None => Ok(()),
+            Changes::Made => Err((Exit::Lost, not_durable(Errno::TIMEDOUT))),
+        }
     }
 
     /// Waits for the end of the process, if the task that caught the signal is about to end it.

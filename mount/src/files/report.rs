@@ -20,13 +20,15 @@ pub(super) struct Report {
     failed: AtomicUsize,
     /// Whether the user has had enough; then failures are no news.
     interrupted: AtomicBool,
+    /// Whether something failed since the server did not answer for as long as an operation waits.
+    unanswered: AtomicBool,
     progress: ProgressBar,
 }
 
 impl Report {
     pub(super) fn new() -> Report {
-        let (failed, interrupted) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Report { failed, interrupted, progress: ProgressBar::hidden() }
+        let (failed, interrupted, unanswered) = Default::default();
+        Report { failed, interrupted, unanswered, progress: ProgressBar::hidden() }
     }
 
     /// One that says nothing.
@@ -43,8 +45,11 @@ impl Report {
 
     /// Says that something can't be done with a path of any side, and why.
     pub(super) fn fail_with(&self, what: &str, path: &Path, why: impl AsRef<str>) {
-        let path = shown(&path.to_string_lossy());
-        self.fail_line(&format!("cannot {what} \"{path}\": {}", why.as_ref()));
+        let (path, why) = (shown(&path.to_string_lossy()), why.as_ref());
+        if why == words(Errno::TIMEDOUT) {
+            self.unanswered.store(true, Ordering::Relaxed);
+        }
+        self.fail_line(&format!("cannot {what} \"{path}\": {why}"));
     }
 
     /// Says that something failed.
@@ -58,6 +63,16 @@ impl Report {
     /// Whether nothing failed so far.
     pub(super) fn is_clean(&self) -> bool {
         self.failed.load(Ordering::Relaxed) == 0
+    }
+
+    /// How many things failed so far.
+    pub(super) fn failures(&self) -> usize {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server was waited for in vain, of which a line has told.
+    pub(super) fn is_unanswered(&self) -> bool {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     /// The result of the command.

@@ -59,6 +59,13 @@ fn a_machine_is_logged_out_from_another_one_and_the_lists_say_until_when_keys_ar
     wait_until("the end of the session", PATIENCE, || !mount.is_connected());
     let left = user(&world, &["keys", "list", "alice", "--json"]).succeeded().stdout;
     assert_eq!(serde_json::from_str::<Value>(&left).unwrap(), serde_json::json!([]));
+    // The table of all mounts stays one: why the session is over stands below it.
+    let place = mount.root().display().to_string();
+    let shown = world.xfer(&["status"]).succeeded().stdout;
+    let lines: Vec<&str> = shown.lines().collect();
+    assert!(lines[1].starts_with(&place) && lines[1].contains("  lost  "), "{shown}");
+    let why = format!("{place}: lost: ");
+    assert!(lines.len() == 3 && lines[2].starts_with(&why) && lines[2].len() > why.len());
 }
 
 #[test]

@@ -277,6 +277,9 @@ fn a_file_that_was_made_and_never_opened_is_not_sent_by_itself() {
     alice
         .shell("python3 -c \"import os, stat; os.mknod('outbox/bob/made', 0o600 | stat.S_IFREG)\"");
     nothing_arrives(&bob);
+    // Reading it does not make it whole.
+    alice.shell("cat outbox/bob/made");
+    nothing_arrives(&bob);
     wait_for_state(&alice.path("outbox/bob/made"), "held: nothing was written to it yet");
     assert!(status(&alice).contains("1 held"), "{}", status(&alice));
     alice.shell("echo whole > outbox/bob/made");

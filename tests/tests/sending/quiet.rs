@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 use xfer_tests::files::{make_tree, set_xattr};
@@ -80,19 +80,77 @@ fn what_a_program_sets_after_the_last_close_is_sent_too() {
 #[test]
 fn a_file_that_is_closed_and_changed_again_is_sent_once() {
     let (_world, alice, bob) = alice_and_bob();
-    let quiet = Duration::from_secs(1);
-    let name = (0..100).map(|number| format!("log{number}")).find(|name| {
-        let path = alice.path("outbox/bob").join(name);
-        keeps_touching(quiet, |number| {
-            let mut log = File::options().create(true).append(true).open(&path).unwrap();
+    let touches: [fn(&Path, usize); 4] = [
+        |path, number| {
+            let mut log = File::options().create(true).append(true).open(path).unwrap();
             writeln!(log, "{number}").unwrap();
-        })
-    });
-    let name = name.unwrap();
-    arrives(&bob, &format!("inbox/alice/{name}"));
-    assert!(!bob.path(&format!("inbox/alice/{name} (2)")).exists());
-    let (sent, arrived) = (format!("outbox/bob/{name}"), format!("inbox/alice/{name}"));
-    assert_eq!(described(&bob, &arrived), described(&alice, &sent));
+        },
+        |path, number| {
+            fs::set_permissions(path, Permissions::from_mode(0o600 + number as u32 % 8)).unwrap();
+        },
+        |path, number| set_xattr(path, "user.colour", &[b'a' + number as u8]).unwrap(),
+        |path, number| {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(number as u64);
+            File::open(path).unwrap().set_modified(time).unwrap();
+        },
+    ];
+    let quiet = Duration::from_secs(1);
+    for (way, touch) in touches.into_iter().enumerate() {
+        let name = (0..100).map(|number| format!("log{way}-{number}")).find(|name| {
+            let path = alice.path("outbox/bob").join(name);
+            fs::write(&path, "text\n").unwrap();
+            keeps_touching(quiet, |number| touch(&path, number))
+                && !bob.path("inbox/alice").join(name).exists()
+        });
+        let name = name.unwrap();
+        arrives(&bob, &format!("inbox/alice/{name}"));
+        assert!(!bob.path(&format!("inbox/alice/{name} (2)")).exists());
+        let (sent, arrived) = (format!("outbox/bob/{name}"), format!("inbox/alice/{name}"));
+        assert_eq!(described(&bob, &arrived), described(&alice, &sent));
+    }
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn a_file_that_was_made_empty_and_filled_later_is_sent_once_with_its_content() {
+    let (_world, alice, bob) = alice_and_bob();
+    // Filled before and after the time after which a file with data would be sent.
+    for (name, pause) in [("soon", 800), ("later", 1500)] {
+        let path = alice.path("outbox/bob").join(name);
+        drop(File::create(&path).unwrap());
+        std::thread::sleep(Duration::from_millis(pause));
+        let rests = state(&path);
+        assert!(rests.starts_with(AT_REST) && rests.ends_with("since it is empty"), "{rests}");
+        fs::write(&path, "content").unwrap();
+        let arrived = arrives(&bob, &format!("inbox/alice/{name}"));
+        assert_eq!(fs::read_to_string(arrived).unwrap(), "content");
+        wait_for_state(&path, "received");
+    }
+    assert_eq!(bob.shell("ls -A inbox/alice"), "later\nsoon");
+    bob.unmount();
+    alice.unmount();
+}
+
+#[test]
+fn what_is_moved_in_from_elsewhere_does_not_rest() {
+    let (_world, alice, bob) = alice_and_bob();
+    alice.shell("mkdir album; echo x > album/x; echo y > letter; echo z > next; : > empty");
+    let moved = |from: &str, to: &str, arrived: &str| {
+        let to = alice.path("outbox/bob").join(to);
+        fs::rename(alice.path(from), &to).unwrap();
+        let state = state(&to);
+        assert!(
+            ["sending", "sent", "received"].iter().any(|word| state.starts_with(word)),
+            "{state}"
+        );
+        arrives(&bob, &format!("inbox/alice/{arrived}"));
+    };
+    moved("album", "album", "album/x");
+    moved("letter", "letter", "letter");
+    moved("empty", "empty", "empty");
+    // Over one that was sent, too.
+    moved("next", "letter", "letter (2)");
     bob.unmount();
     alice.unmount();
 }

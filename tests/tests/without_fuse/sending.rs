@@ -1,9 +1,10 @@
 //! Sending to other users: `send`, `inbox` and `outbox`.
 #![allow(clippy::unwrap_used)]
 
-use xfer_tests::{PATIENCE, World, run_within, wait_until};
+use xfer_tests::programs::Running;
+use xfer_tests::{PATIENCE, Relay, World, run_within, wait_until};
 
-use crate::{at, bytes, json, world, write, xfer};
+use crate::{at, bytes, json, log_in_at, world, write, xfer};
 
 fn inbox(world: &World, user: &str) -> Vec<(String, String)> {
     let printed = world.xfer(&["inbox", &at(world, user), "--json"]).succeeded().stdout;
@@ -189,4 +190,35 @@ fn orders_for_what_is_in_the_outbox_are_obeyed_with_a_mount_and_without() {
     let expected =
         ["1:a.part", "large", "one.part", "two.part"].map(|name| format!("/inbox/alice/{name}"));
     assert_eq!(arrived, expected);
+}
+
+#[test]
+fn a_server_that_went_away_is_said_once_and_waited_for_once() {
+    let mut world = world(&["alice", "bob"]);
+    write(&world, "f", "text");
+    let mount = world.mounting("alice").arg("-o").arg("wait=2").start();
+    mount.shell("ls -R > /dev/null");
+    world.server.kill();
+    let line = xfer(&world, &["send", "f", "{}", "--to", "bob"]).refused(1);
+    assert_eq!(line, "xfer: cannot send \"f\": the server does not answer");
+    world.server.restart();
+    wait_until("the mount to be connected", PATIENCE, || mount.is_connected());
+    assert_eq!(mount.shell("ls -A outbox/bob"), "");
+    xfer(&world, &["send", "f", "{}", "--to", "bob"]).succeeded();
+    mount.unmount();
+    // A session of the command waits for half a minute, and then it is over.
+    let relay = Relay::to(world.server.address);
+    let account = format!("alice@{}", relay.address);
+    log_in_at(&world, &account, "alice");
+    write(&world, "big", bytes(96 << 20));
+    let begun = relay.passed().up;
+    let mut command = world.xfer_command(&["send", "big", &account, "--to", "bob"]);
+    let mut send = Running::start(command.current_dir(world.outside()));
+    wait_until("a part", PATIENCE, || relay.passed().up - begun > 8 << 20);
+    relay.cut();
+    assert_eq!(send.ended_within(PATIENCE), Some(1), "{}", send.said());
+    let line = "xfer: cannot write \"/outbox/bob/big\": the server does not answer";
+    assert_eq!(send.said(), line);
+    relay.mend();
+    assert_eq!(inbox(&world, "bob"), [("alice".to_owned(), "/inbox/alice/f".to_owned())]);
 }

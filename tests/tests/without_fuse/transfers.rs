@@ -3,11 +3,12 @@
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use xfer_tests::programs::shell;
+use xfer_tests::programs::{Running, shell};
 use xfer_tests::pty::OnPty;
-use xfer_tests::{Relay, World};
+use xfer_tests::{PATIENCE, Relay, World, run_within, wait_until};
 
 use crate::{at, bytes, json, log_in_at, names, read, with_input, world, write, xfer};
 
@@ -185,25 +186,65 @@ fn what_was_stored_is_fetched_again_to_be_compared() {
 
 #[test]
 fn progress_is_shown_on_a_terminal_alone_and_not_if_it_is_unwanted() {
-    let world = world(&["alice"]);
-    write(&world, "big", bytes(64 << 20));
-    let place = format!("{}:", at(&world, "alice"));
-    let path = world.outside().join("big");
-    let put = |options: &[&str], name: &str| {
-        let mut command = world.xfer_command(&["put"]);
-        command.args(options).arg(&path).arg(format!("{place}{name}"));
-        let mut program = OnPty::start(&command);
+    let world = world(&["alice", "bob"]);
+    let (account, outside) = (at(&world, "alice"), world.outside());
+    for name in ["shown", "quiet", "piped"] {
+        write(&world, name, bytes(64 << 20));
+    }
+    let path = |name: &str| outside.join(name).to_str().unwrap().to_owned();
+    let command = |way: &str, name: &str| {
+        let arguments = match way {
+            "put" => vec![path(name), format!("{account}:")],
+            "get" => vec![format!("{account}:{name}"), path(&format!("back {name}"))],
+            _ => vec![path(name), account.clone(), "--to".to_owned(), "bob".to_owned()],
+        };
+        let mut command = world.xfer_command(&[way]);
+        command.args(arguments);
+        command
+    };
+    let on_a_terminal = |command: &mut Command| {
+        let mut program = OnPty::start(command);
         assert_eq!(program.ended(), Some(0), "{}", program.said());
         program.said()
     };
-    let said = put(&[], "shown");
-    assert!(
-        said.contains(" of 64.00 MiB") && said.contains("/s") && said.contains(" left"),
-        "{said}"
-    );
-    assert_eq!(put(&["-q"], "quiet"), "");
-    let done = xfer(&world, &["put", "big", "{}:piped"]).succeeded();
-    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", ""));
+    for way in ["put", "get", "send"] {
+        let said = on_a_terminal(&mut command(way, "shown"));
+        for part in [" of 64.00 MiB", "/s", " left"] {
+            assert!(said.contains(part), "{way}: {said}");
+        }
+        assert_eq!(on_a_terminal(command(way, "quiet").arg("-q")), "", "{way}");
+        let piped = run_within(&mut command(way, "piped"), PATIENCE).succeeded();
+        assert_eq!((piped.stdout.as_str(), piped.stderr.as_str()), ("", ""), "{way}");
+    }
+}
+
+#[test]
+fn several_files_are_under_way_at_once() {
+    let world = world(&["alice"]);
+    let names = ["one", "two"];
+    names.iter().for_each(|name| write(&world, &format!("tree/{name}"), bytes(64 << 20)));
+    xfer(&world, &["put", "-r", "tree", "{}:"]).succeeded();
+    let relay = Relay::to(world.server.address);
+    let account = format!("alice@{}", relay.address);
+    log_in_at(&world, &account, "alice");
+    let back = world.outside().join("back");
+    let mut command = world.xfer_command(&["get", "-r", &format!("{account}:tree")]);
+    let mut get = Running::start(command.arg(&back));
+    let is_part_begun = |name: &str| {
+        let mut entries = fs::read_dir(&back).into_iter().flatten().flatten();
+        entries.any(|entry| {
+            let is_part = entry.file_name().to_string_lossy().starts_with(&format!("{name}.xfer-"));
+            is_part && entry.metadata().is_ok_and(|meta| meta.len() > 0)
+        })
+    };
+    // The part of each has bytes, and neither has its name.
+    wait_until("both to be under way", PATIENCE, || {
+        names.iter().all(|name| is_part_begun(name) && !back.join(name).exists())
+    });
+    assert_eq!(get.ended_within(PATIENCE), Some(0), "{}", get.said());
+    for name in names {
+        assert!(read(&world, &format!("back/{name}")) == bytes(64 << 20));
+    }
 }
 
 #[test]

@@ -50,7 +50,15 @@ impl Core {
         if writable && node.sent.is_some() && self.record(ino)?.is_none() {
             return Err(Errno::EPERM.into());
         }
-        Ok(self.handles.open_file(ino, writable))
+        Ok(self.open_handle(ino, writable))
+    }
+
+    /// Opens a file that is there.
+    pub(in crate::core) fn open_handle(&mut self, ino: Ino, writable: bool) -> HandleId {
+        if writable {
+            self.outbox.drafts.note_open(ino);
+        }
+        self.handles.open_file(ino, writable)
     }
 
     /// Reads bytes. The result is shorter than the range only at the end of the file.

@@ -70,6 +70,8 @@ pub(in crate::core) struct Draft {
     pub(in crate::core) location: Location,
     /// Why it is not sent. `None` if it is being written, or if nothing was written to it yet.
     pub(in crate::core) why: Option<Unsent>,
+    /// Whether a program has had it open for writing.
+    was_open: bool,
     /// The torn files that keep it from being sent, as last seen: the file itself, or files in the
     /// directory.
     torn: Vec<Ino>,
@@ -86,6 +88,11 @@ impl Draft {
             Some(Unsent::Failed(_) | Unsent::Killed | Unsent::Left | Unsent::Cancelled) => true,
             Some(Unsent::Due | Unsent::AtRest(..) | Unsent::Waiting(_)) | None => false,
         }
+    }
+
+    /// Whether it is a file that was made, and that no program has opened for writing.
+    pub(in crate::core) fn is_only_made(&self) -> bool {
+        self.why.is_none() && !self.was_open
     }
 
     /// Whether its name marks it as incomplete.
@@ -196,8 +203,8 @@ impl Drafts {
             Some(draft) => draft.location = location,
             None => {
                 let (torn, members) = (Vec::new(), BTreeSet::new());
-                let draft =
-                    Draft { location, why: None, torn, members, room: InboxRoom::default() };
+                let (why, was_open, room) = (None, false, InboxRoom::default());
+                let draft = Draft { location, why, was_open, torn, members, room };
                 self.all.insert(ino, draft);
             }
         }
@@ -209,6 +216,13 @@ impl Drafts {
 
     pub(in crate::core) fn get_mut(&mut self, ino: Ino) -> Option<&mut Draft> {
         self.all.get_mut(&ino)
+    }
+
+    /// Notes that a program has a file open for writing.
+    pub(in crate::core) fn note_open(&mut self, ino: Ino) {
+        if let Some(draft) = self.all.get_mut(&ino) {
+            draft.was_open = true;
+        }
     }
 
     /// Forgets a draft that was sent or left its mailbox. Its torn files stay noted, since they may

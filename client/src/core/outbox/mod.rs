@@ -36,6 +36,8 @@ use rest::Touches;
 #[derive(Debug)]
 pub(in crate::core) struct Outbox {
     pub(in crate::core) drafts: Drafts,
+    /// Whether those of earlier sessions were found.
+    are_drafts_found: bool,
     /// The users that can be sent to.
     pub(in crate::core) users: BTreeSet<Name>,
     /// The number of times that those changed.
@@ -113,6 +115,7 @@ impl Outbox {
     pub(in crate::core) fn new(users: &[Name]) -> Outbox {
         Outbox {
             drafts: Drafts::default(),
+            are_drafts_found: false,
             users: users.iter().cloned().collect(),
             users_changes: 0,
             mailboxes: BTreeMap::new(),

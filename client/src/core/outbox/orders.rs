@@ -32,7 +32,7 @@ impl Order {
     }
 
     /// The order that a value gives, if it is one.
-    pub(in crate::core) fn of(value: &[u8]) -> Option<Order> {
+    pub fn of(value: &[u8]) -> Option<Order> {
         [Order::Send, Order::Cancel].into_iter().find(|order| order.value() == value)
     }
 }
@@ -47,8 +47,7 @@ impl Core {
             if self.node(ino)?.sent.is_some() {
                 return Err(Errno::EEXIST.into());
             }
-            // A session that has just begun does not know those of earlier ones yet.
-            self.find_drafts()?;
+            self.know_drafts()?;
         }
         let draft = self.outbox.drafts.get(ino).ok_or(Errno::EINVAL)?;
         let Location { name, .. } = draft.location.clone();

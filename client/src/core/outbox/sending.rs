@@ -45,6 +45,9 @@ impl Core {
     pub(in crate::core) fn note_draft(&mut self, ino: Ino, location: Location) {
         let is_directory = self.known_node(ino).is_some_and(|node| node.is_directory());
         self.outbox.drafts.note(ino, location, is_directory);
+        if self.handles.writers(ino) > 0 {
+            self.outbox.drafts.note_open(ino);
+        }
     }
 
     /// Before a descriptor of a file is closed: reserves room for the file if it is a draft that is
@@ -84,6 +87,8 @@ impl Core {
                 self.outbox.rests_until(until.max(self.now.monotonic));
                 Ok(())
             }
+            // A program that has read it says nothing about it.
+            None if draft.is_only_made() => Ok(()),
             None if !is_synced || draft.is_temporary() => self.rest(ino),
             None | Some(Unsent::Due) => {
                 draft.why = Some(Unsent::Due);
@@ -153,6 +158,7 @@ impl Core {
                 self.outbox.drafts.hold(moved, &[moved]);
             } else if from != to {
                 self.outbox.drafts.mend(moved);
+                self.outbox.drafts.note_open(moved);
             }
             if from == to && !is_held && !is_written {
                 return self.rest(moved);

@@ -44,6 +44,11 @@ impl Core {
         self.outbox.take_resend();
     }
 
+    /// Finds the drafts that earlier sessions have left, unless that was done.
+    pub(in crate::core) fn know_drafts(&mut self) -> Result<(), Stop> {
+        if self.outbox.are_drafts_found { Ok(()) } else { self.find_drafts() }
+    }
+
     /// Finds the unsent nodes in all mailboxes, which become drafts again. Only a node that is
     /// marked `waiting` counts as complete.
     pub(crate) fn find_drafts(&mut self) -> Result<(), Stop> {
@@ -55,6 +60,13 @@ impl Core {
                     continue;
                 }
                 let mark = self.all_xattrs(ino)?.get(STATE_XATTR).cloned();
+                if mark.is_some()
+                    && node.is_directory()
+                    && let Err(Stop::Pause(pause)) = self.weigh(ino, &name)
+                {
+                    // All that is needed below is loaded first: a draft that is noted is not looked at again.
+                    return Err(pause.into());
+                }
                 found.push((ino, Location { mailbox, to: to.clone(), name }, mark));
             }
         }
@@ -83,6 +95,7 @@ impl Core {
                 }
             }
         }
+        self.outbox.are_drafts_found = true;
         Ok(())
     }
 

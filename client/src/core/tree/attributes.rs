@@ -111,6 +111,11 @@ impl Core {
         self.must_be_usable(ino)?;
         let node = self.node(ino)?;
         if name == STATE_XATTR {
+            match self.know_drafts() {
+                // Nothing can be sent now, so the mark that an earlier session has left is the state.
+                Ok(()) | Err(Stop::Refused(_)) => {}
+                pause => pause?,
+            }
             if let Some(draft) = self.outbox.drafts.get(ino) {
                 return Ok(draft.state(self.is_written(ino)).into());
             }

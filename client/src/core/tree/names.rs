@@ -158,7 +158,7 @@ impl Core {
         writable: bool,
     ) -> Result<(Found, HandleId), Stop> {
         let found = self.make(parent, name, &New::File { mode }, owner)?;
-        let handle = self.handles.open_file(found.0, writable);
+        let handle = self.open_handle(found.0, writable);
         Ok((found, handle))
     }
 

@@ -20,7 +20,7 @@ use super::super::pattern::{expand, last_name};
 use super::super::place::{Either, Place, absolute};
 use super::super::report::words;
 use super::super::show::{Listed, Output};
-use super::super::transfer::{Storing, Transfer, scan};
+use super::super::transfer::{Given, Storing, Transfer, scan};
 use super::super::tree::Changes;
 use super::{attribute, for_each_below, row, target};
 use crate::command::file_lines::{AccessLine, OrderCommand, OrderLine, OutboxLine, SendLine};
@@ -68,12 +68,16 @@ pub(in crate::files) fn send(line: SendLine) -> Result<(), Failure> {
         }
         is_user
     });
+    let before = opened.report.failures();
     if let Some((first, others)) = users.split_first() {
         let note = line.note.as_deref();
         send_from_here(&opened, &here, (first, others), note, line.quiet);
         send_from_there(&opened, &there, &users, note);
     }
-    opened.close(Changes::Made)
+    // Each is sent to each of them, or a line has told that it is not.
+    let failures = opened.report.failures() - before;
+    let is_nothing_sent = failures >= (here.len() + there.len()) * users.len();
+    opened.close(if is_nothing_sent { Changes::None } else { Changes::Made })
 }
 
 /// Sends files of this machine. They are stored once; the copies for others share their data.
@@ -89,7 +93,7 @@ fn send_from_here(
     let mut sent = Vec::new();
     let mut found = Vec::new();
     for path in paths {
-        match scan(path, true) {
+        match scan(path, Given::ToBeSent) {
             Ok((from, meta)) => {
                 let name = last_name(&from);
                 sent.push(name.clone());

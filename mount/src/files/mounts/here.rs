@@ -59,6 +59,11 @@ pub(in crate::files) fn find(account: &str, takeover: bool) -> Result<Option<Fou
     Ok(None)
 }
 
+/// Whether a mount of an account has no connection to the server now.
+pub(in crate::files) fn is_disconnected(account: &str) -> bool {
+    control::of_account(account).any(|status| status.disconnected.is_some())
+}
+
 /// Says which mounts of an account no process serves any more.
 pub(in crate::files) fn warn_of_dead(account: &str) {
     let mut entries = mountinfo::all().unwrap_or_default();

@@ -13,11 +13,11 @@ use super::tree::Tree;
 #[cfg(target_os = "linux")]
 use here::place_of;
 #[cfg(target_os = "linux")]
-pub(super) use here::{await_mount, find, news, warn_of_dead};
+pub(super) use here::{await_mount, find, is_disconnected, news, warn_of_dead};
 #[cfg(not(target_os = "linux"))]
 use none::place_of;
 #[cfg(not(target_os = "linux"))]
-pub(super) use none::{await_mount, find, news, warn_of_dead};
+pub(super) use none::{await_mount, find, is_disconnected, news, warn_of_dead};
 
 /// A tree through its mount, and the mount point.
 pub(super) type Found = (Box<dyn Tree>, PathBuf);

@@ -10,6 +10,10 @@ pub(in crate::files) fn find(_account: &str, _takeover: bool) -> Result<Option<F
     Ok(None)
 }
 
+pub(in crate::files) fn is_disconnected(_account: &str) -> bool {
+    false
+}
+
 pub(in crate::files) fn warn_of_dead(_account: &str) {}
 
 pub(in crate::files) fn news(_mountpoint: &Path, _seen: Option<u64>) -> Result<u64, Failure> {

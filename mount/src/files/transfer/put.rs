@@ -56,10 +56,10 @@ pub(in super::super) fn put(line: PutLine) -> Result<(), Failure> {
                 trouble.tell(&opened.report);
             }
         }
-        let recursive = line.transfer.recursive;
+        let given = if line.transfer.recursive { Given::Recursive } else { Given::Alone };
         let mut found = Vec::new();
         for path in files.into_iter().map(Path::new) {
-            match scan(path, recursive) {
+            match scan(path, given) {
                 Ok((from, meta)) => {
                     let to = destination.path(&from);
                     found.push(Storing { from, meta, to });
@@ -74,16 +74,27 @@ pub(in super::super) fn put(line: PutLine) -> Result<(), Failure> {
     done.and(opened.close(Changes::Made))
 }
 
+/// What a path on the command line may mean.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in super::super) enum Given {
+    /// A file; a link means the file that it leads to.
+    Alone,
+    /// A file, a link, or a directory with all in it.
+    Recursive,
+    /// A file, or a directory with all in it; a link means what it leads to.
+    ToBeSent,
+}
+
 /// A file or directory of this machine that is named on the command line. The path has a name at its end.
-pub(in super::super) fn scan(path: &Path, recursive: bool) -> Result<(PathBuf, Meta), Trouble> {
+pub(in super::super) fn scan(path: &Path, given: Given) -> Result<(PathBuf, Meta), Trouble> {
     let reading = |errno| Trouble::here("read", path, errno);
     let found = here(path).map_err(reading)?.ok_or_else(|| reading(Errno::NOENT))?;
     let meta = match found.kind {
         // As cp(1) does.
-        Kind::Symlink(_) if !recursive => followed(path).map_err(reading)?,
+        Kind::Symlink(_) if given != Given::Recursive => followed(path).map_err(reading)?,
         _ => found,
     };
-    if meta.is_directory() && !recursive {
+    if meta.is_directory() && given == Given::Alone {
         let why = "it is a directory; give -r to store it with everything in it";
         return Err(Trouble::because("read", path, why));
     }

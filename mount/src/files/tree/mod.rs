@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use xfer_client::core::Order;
 use xfer_protocol::Timestamp;
 
+use super::report::words;
 use crate::process::exit::Exit;
 
 pub(super) use local::errno;
@@ -108,4 +109,9 @@ pub(super) trait Sink: Send + Sync {
 
     /// Closes it.
     fn close(self: Box<Self>) -> Result<(), Errno>;
+}
+
+/// That changes are not durable, and why.
+pub(super) fn not_durable(errno: Errno) -> String {
+    format!("not all changes are on the server's disk: {}", words(errno))
 }

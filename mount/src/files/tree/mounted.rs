@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, Dir, Mode, OFlags, ResolveFlags, XattrFlags, fchmod, fgetxattr, fsetxattr, fstat,
@@ -19,13 +19,15 @@ use xfer_client::core::Order;
 use xfer_protocol::Timestamp;
 use xfer_protocol::tree::NOTE_XATTR;
 
-use super::super::report::words;
-use super::{Changes, Meta, Removed, Sink, Source, Tree, errno, times};
+use super::super::errno::here;
+use super::{Changes, Meta, Removed, Sink, Source, Tree, errno, not_durable, times};
+use crate::control;
 use crate::process::exit::Exit;
 
 /// A mount of the tree on this machine.
 pub(crate) struct Mounted {
     root: OwnedFd,
+    mountpoint: PathBuf,
 }
 
 impl Mounted {
@@ -35,7 +37,8 @@ impl Mounted {
     /// If it can't be opened.
     pub(crate) fn open(mountpoint: &Path) -> Result<Mounted, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Mounted { root: open(mountpoint, flags, Mode::empty())? })
+        let root = open(mountpoint, flags, Mode::empty())?;
+        Ok(Mounted { root, mountpoint: mountpoint.to_owned() })
     }
 
     /// Its device number, as `major:minor`.
@@ -66,6 +69,16 @@ impl Mounted {
         let name = path.file_name().ok_or(Errno::BUSY)?;
         let parent = path.parent().unwrap_or(Path::new(""));
         Ok((self.reach(parent, OFlags::PATH | OFlags::DIRECTORY, 0)?, name))
+    }
+
+    /// A node that the kernel gives extended attributes of: not a link, nor anything that it would open by a
+    /// driver.
+    fn with_attributes(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        let meta = self.stat(path)?;
+        match meta.is_file() || meta.is_directory() {
+            true => self.reach(path, OFlags::RDONLY | OFlags::NOFOLLOW, 0),
+            false => Err(Errno::PERM),
+        }
     }
 
     fn file(&self, path: &Path, flags: OFlags, mode: u16) -> Result<File, Errno> {
@@ -165,23 +178,45 @@ impl Tree for Mounted {
 
     fn attribute(&self, path: &Path, name: &str) -> Result<Option<String>, Errno> {
         const VALUE_BYTES_MAX: usize = 64 << 10;
-        let node = self.reach(path, OFlags::RDONLY | OFlags::NOFOLLOW, 0)?;
         let mut value = vec![0; VALUE_BYTES_MAX];
-        match fgetxattr(&node, name, &mut value[..]) {
+        let read =
+            self.with_attributes(path).and_then(|node| fgetxattr(&node, name, &mut value[..]));
+        match read {
             Ok(len) => Ok(Some(String::from_utf8_lossy(&value[..len]).into_owned())),
             Err(Errno::NODATA) => Ok(None),
+            Err(Errno::PERM | Errno::ACCESS) => {
+                let told = control::attribute(&self.mountpoint, path, name);
+                told.unwrap_or(Err(xfer_protocol::Errno::EACCES)).map_err(here)
+            }
             Err(errno) => Err(errno),
         }
     }
 
     fn set_note(&self, path: &Path, note: &str) -> Result<(), Errno> {
-        let node = self.reach(path, OFlags::RDONLY | OFlags::NOFOLLOW, 0)?;
-        fsetxattr(&node, NOTE_XATTR, note.as_bytes(), XattrFlags::empty())
+        let node = self.with_attributes(path)?;
+        let write = || fsetxattr(&node, NOTE_XATTR, note.as_bytes(), XattrFlags::empty());
+        match write() {
+            // Its own user may not write to it.
+            Err(Errno::ACCESS) => {
+                let mode = Mode::from_raw_mode(fstat(&node)?.st_mode);
+                fchmod(&node, mode | Mode::WUSR)?;
+                write().and(fchmod(&node, mode))
+            }
+            written => written,
+        }
     }
 
     fn order(&self, path: &Path, order: Order) -> Result<(), Errno> {
-        let node = self.reach(path, OFlags::RDONLY | OFlags::NOFOLLOW, 0)?;
-        fsetxattr(&node, Order::ATTRIBUTE, order.value(), XattrFlags::empty())
+        let given = self.with_attributes(path).and_then(|node| {
+            fsetxattr(&node, Order::ATTRIBUTE, order.value(), XattrFlags::empty())
+        });
+        match given {
+            Err(Errno::PERM | Errno::ACCESS) => {
+                let obeyed = control::order(&self.mountpoint, path, order);
+                obeyed.unwrap_or(Err(xfer_protocol::Errno::EACCES)).map_err(here)
+            }
+            given => given,
+        }
     }
 
     fn sync(&self) -> Result<(), Errno> {
@@ -196,10 +231,7 @@ impl Tree for Mounted {
 
     fn finish(&self, changes: Changes) -> Result<(), (Exit, String)> {
         let synced = if changes == Changes::Made { self.sync() } else { Ok(()) };
-        synced.map_err(|errno| {
-            let what = "not all changes are on the server's disk";
-            (Exit::Lost, format!("{what}: {}", words(errno)))
-        })
+        synced.map_err(|errno| (Exit::Lost, not_durable(errno)))
     }
 }
 
