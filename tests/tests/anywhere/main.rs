@@ -4,6 +4,8 @@
 mod fstab;
 mod at_login;
 mod checks;
+mod others;
+mod effects;
 mod sshfs;
 mod settings;
 
