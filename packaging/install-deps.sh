@@ -27,6 +27,7 @@ for_tests=(
     fish:fish
     flock:util-linux
     getfacl:acl
+    gio:libglib2.0-bin
     git:git
     inotifywait:inotify-tools
     mkfs.btrfs:btrfs-progs
@@ -43,6 +44,7 @@ for_tests=(
     systemd-analyze:systemd
     tar:tar
     unshare:util-linux
+    updatedb:plocate
     vim:vim
     zip:zip
     zsh:zsh

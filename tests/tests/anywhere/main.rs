@@ -6,6 +6,7 @@ mod at_login;
 mod checks;
 mod others;
 mod effects;
+mod indexers;
 mod sshfs;
 mod settings;
 
