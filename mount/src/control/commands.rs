@@ -15,6 +15,7 @@ use crate::command::xfer_line::XferCommand;
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
 use crate::process::output::print;
+use crate::process::report::complain;
 use crate::rescue;
 use crate::{account, at_login, files};
 
@@ -73,10 +74,10 @@ fn abandon(path: &Path) -> Result<(), Failure> {
     let pending = find_call(path).and_then(Call::status).map_or(0, |status| status.pending_ops);
     unmount(path, Ask::Abandon)?;
     if pending > 0 {
-        eprintln!(
+        complain(format_args!(
             "xfer: {}: what the server does not have is kept on this machine; see: xfer rescue list",
             Shown(&path.to_string_lossy())
-        );
+        ));
     }
     Ok(())
 }
@@ -87,11 +88,11 @@ fn remove_stale(path: &Path) -> Result<bool, Failure> {
     let removed = stale::remove_at(&place);
     let removed = removed.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
     if removed {
-        eprintln!(
+        complain(format_args!(
             "xfer: {}: removed; no process served it any more. If that was killed, changes that were \
              not yet on the server are lost",
             Shown(&place.to_string_lossy())
-        );
+        ));
     }
     Ok(removed)
 }

@@ -28,6 +28,7 @@ use crate::command::settings;
 use crate::control::{self, DORMANT};
 use crate::mountpoint::{mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
+use crate::process::report::complain;
 use crate::process::signals::Signals;
 use crate::session_note::SessionNote;
 
@@ -186,7 +187,7 @@ pub(super) fn end_on_signals() -> Result<(), Failure> {
                 sleep(LOOK_EVERY).await;
             }
         });
-        eprintln!("xfer: interrupted");
+        complain("xfer: interrupted");
         std::process::exit(Exit::Interrupted.code().into());
     });
     Ok(())
@@ -229,10 +230,10 @@ fn warn_of_dead_mounts(label: &str) {
     entries.retain(|entry| entry.source == label && stale::is_own(entry));
     for entry in entries.iter().filter(|entry| stale::is_stale(entry)) {
         let place = entry.mountpoint.display().to_string();
-        eprintln!(
+        complain(format_args!(
             "xfer: warning: {0}: no process serves this mount any more; remove it with: xfer unmount {0}",
             Shown(&place)
-        );
+        ));
     }
 }
 
@@ -319,7 +320,7 @@ async fn until_interrupted(
     if !is_ended {
         client.abandon().await;
     }
-    eprintln!("xfer: interrupted");
+    complain("xfer: interrupted");
     std::process::exit(Exit::Interrupted.code().into());
 }
 
