@@ -46,6 +46,7 @@ for_tests=(
     systemd-analyze:systemd
     tar:tar
     unshare:util-linux
+    updatedb:plocate
     vim:vim
     zip:zip
     zsh:zsh

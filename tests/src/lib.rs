@@ -21,7 +21,7 @@ pub use running::{
     desktop, freezer, logind, programs, pty, random, scale, small_disk, tools, waiting,
 };
 pub use watching::{files, memory, metrics, sending, snapshot, space};
-pub use world::{accounts, by_hand, machine, mount, server};
+pub use world::{accounts, authority, by_hand, machine, mount, server};
 
 pub use mount::{Mount, Mounting};
 pub use programs::{Finished, run_within, shell};

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use xfer_mount::command::cli;
 use xfer_mount::command::xfer_line::XferLine;
+use xfer_mount::process::report::complain;
 use xfer_mount::xfer;
 
 #[cfg(target_env = "musl")]
@@ -16,7 +17,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.line.is_empty() {
-                eprintln!("xfer: {failure}");
+                complain(format_args!("xfer: {failure}"));
             }
             failure.exit.code().into()
         }

@@ -13,6 +13,7 @@ use super::find::{self, find_call};
 use super::{Ask, leaving};
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
+use crate::process::report::complain;
 
 /// The longest wait for the kernel's mount to go after the mount's process reported success.
 const GONE_MAX: Duration = Duration::from_secs(10);
@@ -51,10 +52,10 @@ pub fn abandon(path: &Path) -> Result<(), Failure> {
     let pending = find_call(path).and_then(Call::status).map_or(0, |status| status.pending_ops);
     unmount_by(path, Ask::Abandon)?;
     if pending > 0 {
-        eprintln!(
+        complain(format_args!(
             "xfer: {}: what the server does not have is kept on this machine; see: xfer rescue list",
             Shown(&path.to_string_lossy())
-        );
+        ));
     }
     Ok(())
 }
@@ -76,11 +77,11 @@ fn remove_stale(path: &Path) -> Result<bool, Failure> {
     let removed = stale::remove_at(&place);
     let removed = removed.map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
     if removed {
-        eprintln!(
+        complain(format_args!(
             "xfer: {}: removed; no process served it any more. If that was killed, changes that were \
              not yet on the server are lost",
             Shown(&place.to_string_lossy())
-        );
+        ));
     }
     Ok(removed)
 }

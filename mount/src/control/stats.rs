@@ -14,6 +14,7 @@ use super::{Status, directory, show};
 use crate::operations::{KINDS, Operations};
 use crate::process::exit::{Exit, Failure};
 use crate::process::output::{print, print_json};
+use crate::process::report::complain;
 
 /// The counters of a mount, as `xfer stats --json` prints them.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -175,7 +176,7 @@ pub fn run(mountpoint: Option<&Path>, json: bool) -> Result<(), Failure> {
     failed
         .iter()
         .filter_map(|failed| failed.as_ref().err())
-        .for_each(|failure| eprintln!("xfer: {failure}"));
+        .for_each(|failure| complain(format_args!("xfer: {failure}")));
     let texts: Vec<String> = all.iter().map(Stats::text).collect();
     match json {
         true => print_json(&all)?,

@@ -14,6 +14,7 @@ use super::{DORMANT, Status, directory, show, unserved};
 use crate::command::xfer_line::StatusLine;
 use crate::process::exit::{Exit, Failure};
 use crate::process::output::{Repeated, print, print_json};
+use crate::process::report::complain;
 use crate::rescue;
 
 /// How often `--watch` looks.
@@ -43,11 +44,11 @@ pub fn run(line: StatusLine) -> Result<(), Failure> {
         }
         None => {
             let all = All::look();
-            all.troubles.iter().for_each(|line| eprintln!("xfer: {}", Shown(line)));
+            all.troubles.iter().for_each(|line| complain(format_args!("xfer: {}", Shown(line))));
             if !json {
                 return print(&all.text());
             }
-            all.waiting.iter().for_each(|line| eprintln!("xfer: {line}"));
+            all.waiting.iter().for_each(|line| complain(format_args!("xfer: {line}")));
             print_json(&all.mounts)
         }
     }

@@ -27,6 +27,7 @@ use crate::command::file_lines::AccessLine;
 use crate::command::options::Retry;
 use crate::command::settings;
 use crate::process::exit::{Exit, Failure};
+use crate::process::report::complain;
 use crate::process::signals::Signals;
 use crate::session_note::SessionNote;
 
@@ -205,7 +206,7 @@ pub(super) fn end_on_signals() -> Result<(), Failure> {
                 sleep(LOOK_EVERY).await;
             }
         });
-        eprintln!("xfer: interrupted");
+        complain("xfer: interrupted");
         std::process::exit(Exit::Interrupted.code().into());
     });
     Ok(())
@@ -294,7 +295,7 @@ async fn until_interrupted(
     if !is_ended {
         client.abandon().await;
     }
-    eprintln!("xfer: interrupted");
+    complain("xfer: interrupted");
     std::process::exit(Exit::Interrupted.code().into());
 }
 

@@ -11,6 +11,7 @@ use xfer_protocol::shown::shown;
 use super::errno;
 use super::place::absolute;
 use crate::process::exit::{Exit, Failure};
+use crate::process::report::complain;
 
 /// The progress of a transfer, with its rate and the time that is left.
 const PROGRESS: &str = "{bytes} of {total_bytes}  {bytes_per_sec}  {eta} left  {wide_msg}";
@@ -56,7 +57,7 @@ impl Report {
     pub(super) fn fail_line(&self, line: &str) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         if !self.is_interrupted() {
-            self.progress.suspend(|| eprintln!("xfer: {}", shown(line)));
+            self.progress.suspend(|| complain(format_args!("xfer: {}", shown(line))));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the program says: to the terminal, or to the system's log once it is in the background.
 
-use std::io::{self, IsTerminal};
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use tracing::{Level, Metadata};
@@ -17,7 +18,7 @@ pub fn code(result: Result<(), Failure>) -> u8 {
     match result {
         Ok(()) => 0,
         Err(failure) => {
-            report(&failure.line);
+            say(Level::ERROR, &failure.line);
             failure.exit.code()
         }
     }
@@ -25,11 +26,21 @@ pub fn code(result: Result<(), Failure>) -> u8 {
 
 /// On the terminal, or in the system's log once in the background.
 pub fn report(line: &str) {
+    say(Level::WARN, line);
+}
+
+fn say(level: Level, line: &str) {
     let line = Shown(line);
     match background::is_detached() {
-        true => syslog::say(Level::WARN, &line.to_string()),
-        false => eprintln!("{}: {line}", program()),
+        true => syslog::say(level, &line.to_string()),
+        false => complain(format_args!("{}: {line}", program())),
     }
+}
+
+/// Writes a line to standard error. Unlike `eprintln!`, it does not panic if nobody can read that any more, which
+/// must not end a mount, or a command that has more to do.
+pub fn complain(line: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// The name of this program, of the two that there are.
@@ -48,7 +59,9 @@ pub fn log(foreground: bool) {
     let colours = foreground && io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     // Spans are of level `trace`: who asks for them wants to see how long each took.
-    log.with_span_events(FmtSpan::CLOSE).with_writer(Outlets).init();
+    let log = log.with_span_events(FmtSpan::CLOSE).with_writer(Outlets);
+    // It would panic if standard error can't be written.
+    log.log_internal_errors(false).init();
 }
 
 /// Gives each event an outlet of its level.
@@ -69,7 +82,7 @@ impl MakeWriter<'_> for Outlets {
 /// Takes what is logged: to the terminal, or to the system's log once in the background.
 struct Outlet(Level);
 
-impl io::Write for Outlet {
+impl Write for Outlet {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if !background::is_detached() {
             return io::stderr().write(line);

@@ -10,6 +10,7 @@ use super::item::Contents;
 use super::{Rescue, Rescues, applying, text};
 use crate::command::xfer_line::RescueCommand;
 use crate::process::exit::{Exit, Failure};
+use crate::process::report::complain;
 
 /// Runs a command, and returns the text for standard output. `find_mount` finds where an account,
 /// as `user@host:port`, is mounted.
@@ -144,10 +145,10 @@ fn apply_to(mut rescue: Rescue, place: &Path) -> Result<String, Failure> {
     let outcome = applied.map_err(failed)?;
     let (name, applied) = (rescue.name(), outcome.applied);
     for note in &outcome.notes {
-        eprintln!("xfer: {}", Shown(note));
+        complain(format_args!("xfer: {}", Shown(note)));
     }
     for line in outcome.failed.iter().chain(&outcome.skipped) {
-        eprintln!("xfer: {}", Shown(line));
+        complain(format_args!("xfer: {}", Shown(line)));
     }
     let (failed, skipped) = (outcome.failed.len(), outcome.skipped.len());
     if rescue.contents.unapplied() == 0 && failed + skipped == 0 {

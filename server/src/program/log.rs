@@ -23,6 +23,8 @@ pub fn start() {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     // Spans have level `trace`, so enabling them means that their durations are wanted.
     let log = log.with_span_events(FmtSpan::CLOSE);
+    // It would panic if standard error can't be written.
+    let log = log.log_internal_errors(false);
     // This fails if a log is already running, which will do.
     let _ = log.with_writer(Escaped { to: io::stderr, is_journal: is_journal() }).try_init();
 }

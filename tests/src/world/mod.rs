@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod server;
+pub mod authority;
 pub mod mount;
 pub mod by_hand;
 pub mod machine;

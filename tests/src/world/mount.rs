@@ -20,6 +20,8 @@ pub struct Mounting<'a> {
     host: Option<String>,
     address: SocketAddr,
     password_file: Option<PathBuf>,
+    /// Whether the command line names the server's certificate.
+    names_certificate: bool,
     options: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -34,6 +36,7 @@ impl<'a> Mounting<'a> {
             host: None,
             address: world.server.address,
             password_file: Some(world.password_file(user)),
+            names_certificate: true,
             options: Vec::new(),
             environment: Vec::new(),
         }
@@ -81,6 +84,13 @@ impl<'a> Mounting<'a> {
         self
     }
 
+    /// Gives no password and names no certificate: other options or settings do, if anything does.
+    #[must_use]
+    pub fn by_settings(mut self) -> Self {
+        self.names_certificate = false;
+        self.by_key()
+    }
+
     /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, option: &str) -> Self {
@@ -99,7 +109,10 @@ impl<'a> Mounting<'a> {
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         self.world.at_home(&mut command).envs(self.environment.iter().cloned());
-        command.args(&self.options).arg("--fingerprint").arg(&self.world.server.fingerprint);
+        command.args(&self.options);
+        if self.names_certificate {
+            command.arg("--fingerprint").arg(&self.world.server.fingerprint);
+        }
         if let Some(file) = &self.password_file {
             command.arg("--password-file").arg(file);
         }

@@ -54,6 +54,11 @@ impl Server {
         self.running.pid()
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.running.signal(signal);
+    }
+
     /// Kills it, as in a crash.
     pub fn kill(&mut self) {
         self.running.signal(Signal::KILL);

@@ -185,3 +185,24 @@ fn a_key_still_logs_in_where_passwords_are_blocked() {
     }
     world.mounting("alice").by_key().start().unmount();
 }
+
+#[test]
+fn what_a_machine_keeps_of_its_logins_is_where_xdg_state_home_says() {
+    let world = World::new(&["alice"]);
+    let state = world.outside().join("state");
+    let (target, password) = (at(&world, "alice"), world.password_file("alice"));
+    let mut login = world.xfer_command(&["login", &target, "--accept-new", "--password-file"]);
+    run_within(login.arg(password).env("XDG_STATE_HOME", &state), PATIENCE).succeeded();
+    let key = fs::metadata(state.join("xfer/keys").join(&target)).unwrap();
+    assert_eq!(key.permissions().mode() & 0o777, 0o600);
+    let mount = || world.mounting("alice").by_settings();
+    let there = mount().env("XDG_STATE_HOME", state.to_str().unwrap()).start();
+    there.shell("echo text > file");
+    there.unmount();
+    assert!(!world.home().join(".local").exists());
+    // Elsewhere neither the server nor the key is known.
+    mount().in_background().refused(8);
+    refused(&world, "alice", 2);
+    // A relative path is none (XDG Base Directory Specification).
+    mount().env("XDG_STATE_HOME", "state").in_background().refused(8);
+}

@@ -53,6 +53,12 @@ fn a_machine_is_logged_out_from_another_one_and_the_lists_say_until_when_keys_ar
     assert_eq!((until - now.as_secs() as i64 + 3600) / (24 * 60 * 60), 30, "{of_server}");
     let day = xfer_tests::shell(&world.outside(), &format!("date -u -d @{until} +%FT%T"));
     assert!(listed["expires"].as_str().unwrap().starts_with(&day), "{listed}");
+    let shown = keys(&[]).succeeded().stdout;
+    assert!(shown.contains(&format!(", expires {day}")), "{shown}");
+    let shown = user(&world, &["keys", "list", "alice"]).succeeded().stdout;
+    let mut lines = shown.lines();
+    assert!(lines.next().unwrap().ends_with("  EXPIRES"), "{shown}");
+    assert!(lines.next().unwrap().split("  ").last().unwrap().starts_with(&day[..10]), "{shown}");
     let password = world.password_file("alice");
     let password = ["--password-file", password.to_str().unwrap()];
     keys(&[&["--revoke", "laptop"][..], &password].concat()).succeeded();

@@ -4,6 +4,9 @@
 mod fstab;
 mod at_login;
 mod checks;
+mod others;
+mod effects;
+mod indexers;
 mod sshfs;
 mod settings;
 

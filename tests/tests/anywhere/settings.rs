@@ -10,19 +10,19 @@ use xfer_tests::programs::{Finished, program, run_within};
 use xfer_tests::{PATIENCE, World};
 
 /// The user's own file.
-fn own_file(world: &World) -> PathBuf {
+pub fn own_file(world: &World) -> PathBuf {
     world.home().join(".config/xfer/config.toml")
 }
 
 /// Writes it.
-fn write(world: &World, text: &str) {
+pub fn write(world: &World, text: &str) {
     let file = own_file(world);
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(file, text).unwrap();
 }
 
 /// `xfer-mount` for an account by this name, with these arguments.
-fn command(world: &World, account: &str, arguments: &[&str]) -> Command {
+pub fn command(world: &World, account: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program("xfer-mount"));
     world.at_home(command.args(arguments).arg(account).arg(world.mount_point("alice")));
     command

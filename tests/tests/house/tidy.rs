@@ -141,6 +141,21 @@ fn each_library_is_named_only_where_it_belongs() {
     }
 }
 
+#[test]
+fn no_program_panics_because_nobody_reads_what_it_says() {
+    check("a line is written where that may fail", |source| {
+        let panics = |line: &&str| {
+            ["println!(", "eprintln!(", "eprint!("].iter().any(|way| line.contains(way))
+        };
+        let is_code = |line: &&str| !line.trim_start().starts_with("//");
+        let is_ours = !source.is_test()
+            && !source.path.starts_with("packaging/")
+            && !source.path.starts_with("tests/");
+        let found = source.production().lines().filter(is_code).find(panics)?;
+        is_ours.then(|| found.trim().to_owned())
+    });
+}
+
 /// Anything that would make two runs of the client's core with the same inputs differ, or wait.
 const IMPURE: [&str; 9] = [
     "tokio",

@@ -4,6 +4,7 @@ mod main_job;
 mod options;
 mod commands;
 mod messages;
+mod said;
 mod refusals;
 mod waits;
 mod stale;

@@ -1,12 +1,9 @@
 //! The main job, done by ordinary programs on real files; everything must still be there afterwards.
 #![allow(clippy::unwrap_used)]
 
-use std::os::unix::net::UnixDatagram;
-use std::process::Command;
-
 use xfer_tests::files::make_tree;
 use xfer_tests::snapshot::{assert_same, snapshot};
-use xfer_tests::{Mount, PATIENCE, World, run_within, shell};
+use xfer_tests::{Mount, World, shell};
 
 #[test]
 fn a_new_account_has_an_inbox_and_an_outbox_and_nothing_else() {
@@ -168,43 +165,6 @@ fn mounting_goes_to_the_background_once_the_mount_is_usable() {
     world.mounting("alice").in_background().succeeded();
     assert_eq!(shell(&root, "cat file"), "kept");
     shell(root.parent().unwrap(), "fusermount3 -u alice");
-}
-
-/// Runs its arguments where `/dev` has another log socket, then changes the mount `$2`.
-const WITH_ANOTHER_LOG: &str = r#"
-    log=$1 root=$2; shift 2
-    mkdir dev && mount -t tmpfs none dev
-    for name in fuse null urandom; do touch dev/$name; mount --bind /dev/$name dev/$name; done
-    touch dev/log; mount --bind "$log" dev/log
-    mount --rbind dev /dev
-    "$@"
-    touch "$root/file"
-    fusermount3 -u "$root""#;
-
-#[test]
-fn a_mount_in_the_background_logs_to_the_systems_log() {
-    let world = World::new(&["alice"]);
-    let directory = tempfile::tempdir().unwrap();
-    let log = UnixDatagram::bind(directory.path().join("log")).unwrap();
-    log.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mount = world.mounting("alice").command();
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-ec", WITH_ANOTHER_LOG, "sh"]);
-    command.arg(directory.path().join("log")).arg(world.mount_point("alice"));
-    command.arg(mount.get_program()).args(mount.get_args()).current_dir(&directory);
-    mount.get_envs().filter_map(|(name, value)| Some((name, value?))).for_each(|(name, value)| {
-        command.env(name, value);
-    });
-    run_within(command.env("XFER_LOG", "xfer_client=trace"), PATIENCE).succeeded();
-    let mut line = [0; 4096];
-    let lines = std::iter::from_fn(|| {
-        let len = log.recv(&mut line).unwrap();
-        Some(String::from_utf8_lossy(&line[..len]).into_owned())
-    });
-    let traced = lines.take(1_000).find(|line| line.contains("xfer_client::"));
-    // Of the facility user and with the severity of its level.
-    let (traced, expected) = (traced.unwrap(), ["<15>xfer-mount[", " TRACE "]);
-    assert!(traced.starts_with(expected[0]) && traced.contains(expected[1]), "{traced}");
 }
 
 #[test]

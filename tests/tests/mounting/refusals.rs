@@ -10,10 +10,11 @@ use std::process::Command;
 
 use xfer_mount::process::exit::Exit;
 use xfer_server::program::exit::Exit as ServerExit;
+use xfer_tests::authority::Authority;
 use xfer_tests::programs::{Finished, program, run_with_input};
 use xfer_tests::server::command;
 use xfer_tests::world::write_secret;
-use xfer_tests::{PATIENCE, Server, World, run_within, shell, wait_until};
+use xfer_tests::{PATIENCE, World, run_within, shell, wait_until};
 
 /// Runs `xfer-mount` with exactly these arguments.
 #[track_caller]
@@ -228,23 +229,8 @@ fn a_mount_whose_server_shows_another_key_meanwhile_says_what_a_new_mount_would(
 
 #[test]
 fn a_server_with_a_certificate_of_an_authority_is_trusted_by_it() {
-    let directory = tempfile::tempdir().unwrap();
-    shell(
-        directory.path(),
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
-             -subj /CN=authority -keyout ca.key -out ca.pem
-         openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost \
-             -keyout key.pem -out request.pem
-         printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\nbasicConstraints=CA:FALSE\\n' > extra
-         openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
-             -extfile extra -out cert.pem 2>/dev/null
-         chmod 600 key.pem",
-    );
-    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    let world = World::with_server(&["alice"], |store| {
-        let options = ["--cert", &file("cert.pem"), "--key", &file("key.pem")];
-        Server::start_with(store, "127.0.0.1:0", &options)
-    });
+    let authority = Authority::make();
+    let world = World::with_server(&["alice"], |store| authority.server(store));
     let root = world.mount_point("alice");
     let password = world.password_file("alice");
     let target = format!("alice@{}", world.server.address);
@@ -252,16 +238,12 @@ fn a_server_with_a_certificate_of_an_authority_is_trusted_by_it() {
         let args = ["--password-file", password.to_str().unwrap(), "--ca", ca, &target];
         mount_with(&world, &[&args[..], &[root.to_str().unwrap()]].concat())
     };
-    with(&file("ca.pem")).succeeded();
+    with(authority.certificate().to_str().unwrap()).succeeded();
     shell(root.parent().unwrap(), "fusermount3 -u alice");
     let line = with("/no/such/file").refused(Exit::Usage.code());
     assert!(line.contains("/no/such/file"), "{line}");
-    shell(
-        directory.path(),
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
-             -subj /CN=other -keyout other.key -out other.pem",
-    );
-    with(&file("other.pem")).refused(Exit::NotXfer.code());
+    let other = Authority::make();
+    with(other.certificate().to_str().unwrap()).refused(Exit::NotXfer.code());
 }
 
 #[test]

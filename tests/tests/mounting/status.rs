@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
 use xfer_mount::process::exit::Exit;
 use xfer_tests::pty::OnPty;
-use xfer_tests::{Mount, PATIENCE, World, wait_until};
+use xfer_tests::{Mount, PATIENCE, Relay, World, run_within, wait_until};
 
 /// Gives this machine a key, and mounts by it.
 fn mount_by_key(world: &World) -> Mount {
@@ -61,6 +62,72 @@ fn the_exit_code_of_a_quiet_status_says_how_a_mount_is() {
     assert!(first.xfer("status", &[]).succeeded().stdout.contains("dormant"));
     second.unmount();
     first.unmount();
+}
+
+/// Runs its arguments where only the mounts below `$1` are mounted.
+const WITH_OWN_MOUNTS: &str = r#"
+    awk -v own="$1/" '$3 == "fuse.xfer" && index($2, own) != 1 { print $2 }' /proc/mounts |
+        while read -r place; do umount -l "$place"; done
+    shift
+    exec "$@""#;
+
+/// The exit code of a quiet status of all mounts of the world. Other tests have mounts of the same user.
+fn of_all(world: &World) -> Option<i32> {
+    let place = world.mount_point("any");
+    let status = world.xfer_command(&["status", "--quiet"]);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", WITH_OWN_MOUNTS, "sh"]);
+    command.arg(place.parent().unwrap()).arg(status.get_program()).args(status.get_args());
+    run_within(world.at_home(&mut command), PATIENCE).code
+}
+
+#[test]
+fn the_exit_code_of_several_mounts_is_that_of_the_worst() {
+    let world = World::new(&["alice", "bob", "carol", "dave", "erin", "frank"]);
+    let relays: Vec<_> = (0..2).map(|_| Relay::to(world.server.address)).collect();
+    let through = |user: &str, relay: &Relay| world.mounting(user).through(relay.address).start();
+    let _well = world.mount("alice");
+    let away = through("bob", &relays[0]);
+    let dormant = world.mount("carol");
+    let mut dead = world.mount("dave");
+    let over = world.mount("erin");
+    let lost = through("frank", &relays[1]);
+    lost.shell("ls");
+    let is = |exit: Option<Exit>| {
+        let code = exit.map_or(0, |exit| i32::from(exit.code()));
+        wait_until(&format!("code {code} of all"), PATIENCE, || of_all(&world) == Some(code));
+    };
+    let end = |user: &str| world.server.command(&["session", "end", user]).succeeded();
+    is(None);
+    relays[0].cut();
+    is(Some(Exit::Unreachable));
+    let elsewhere = world.mount_point("elsewhere");
+    let taken = world.mounting("carol").at(&elsewhere).arg("--takeover").start();
+    is(Some(Exit::InUse));
+    becomes(&dormant, Some(Exit::InUse));
+    dead.signal(Signal::KILL);
+    dead.ended();
+    is(Some(Exit::NotMounted));
+    end("erin");
+    is(Some(Exit::Over));
+    relays[1].cut();
+    wait_until("the loss to be noticed", PATIENCE, || !lost.is_connected());
+    lost.shell("echo change > file");
+    end("frank");
+    relays[1].mend();
+    is(Some(Exit::Lost));
+    // As many states as mounts.
+    becomes(&away, Some(Exit::Unreachable));
+    becomes(&over, Some(Exit::Over));
+    becomes(&taken, None);
+    for mut mount in [away, over, lost] {
+        mount.unmounted_by_force();
+    }
+    is(Some(Exit::NotMounted));
+    dead.unmounted_by_force();
+    is(Some(Exit::InUse));
+    [taken, dormant].into_iter().for_each(Mount::unmount);
+    is(None);
 }
 
 #[test]

@@ -2,14 +2,19 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
+use xfer_server::listener::half_open::PLACES;
 use xfer_tests::metrics::Pages;
 use xfer_tests::programs::{program, run_within};
+use xfer_tests::strangers::{Manner, Origin, Strangers};
 use xfer_tests::{PATIENCE, Server, World, wait_until};
+
+/// The address of strangers.
+const HERE: Origin = Origin::Here(Ipv4Addr::LOCALHOST);
 
 /// Waits until the log has a line with all of these words.
 #[track_caller]
@@ -72,6 +77,9 @@ fn in_the_journal_each_line_has_the_severity_of_its_event_and_elsewhere_none() {
     let log = || fs::read_to_string(&journal).unwrap();
     assert_eq!(Pages::named_in(&log()).ask("nonsense\r\n\r\n").unwrap().status, 400);
     wait_until("a line about it", PATIENCE, || log().contains(" DEBUG "));
+    let crowd = Strangers::come(server.address, PLACES + 1, Manner::Silent, HERE);
+    wait_until("a warning of it", PATIENCE, || log().contains(" WARN "));
+    drop(crowd);
     fs::rename(&store, directory.path().join("moved")).unwrap();
     assert_eq!(server.ended(), Some(16));
     let said = log();
@@ -92,7 +100,7 @@ fn in_the_journal_each_line_has_the_severity_of_its_event_and_elsewhere_none() {
         assert!(line.starts_with(severity), "{line}");
         levels.push(level);
     }
-    for level in ["ERROR", "INFO", "DEBUG"] {
+    for level in ["ERROR", "WARN", "INFO", "DEBUG"] {
         assert!(levels.contains(&level), "no {level}: {said}");
     }
     assert!(said.lines().last().unwrap().starts_with("<3>xfer-server: "), "{said}");

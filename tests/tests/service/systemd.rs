@@ -3,8 +3,11 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
+use std::time::Duration;
 
+use rustix::process::Signal;
 use xfer_tests::programs::program;
+use xfer_tests::waiting::holds_for;
 use xfer_tests::{PATIENCE, Server, World};
 
 /// What the server says next that begins like this.
@@ -20,7 +23,7 @@ fn wait_for(socket: &UnixDatagram, beginning: &str) -> String {
 }
 
 #[test]
-fn the_service_manager_is_told_when_the_server_is_ready_and_alive_and_when_it_ends() {
+fn the_service_manager_is_told_when_the_server_is_ready_and_alive_and_stuck_and_when_it_ends() {
     let directory = tempfile::Builder::new().prefix("xfer-").tempdir().unwrap();
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -31,6 +34,15 @@ fn the_service_manager_is_told_when_the_server_is_ready_and_alive_and_when_it_en
     let mut server = Server::start_as(command, &store, "127.0.0.1:0", &[]);
     let ready = wait_for(&socket, "READY=1");
     assert!(ready.contains(&format!("STATUS=listening on {}", server.address)), "{ready}");
+    (0..3).for_each(|_| drop(wait_for(&socket, "WATCHDOG=1")));
+    // One that is stuck falls silent, so that systemd starts it anew.
+    server.signal(Signal::STOP);
+    socket.set_nonblocking(true).unwrap();
+    while socket.recv(&mut [0; 4096]).is_ok() {}
+    let is_silent = || socket.recv(&mut [0; 4096]).is_err();
+    assert!(holds_for(Duration::from_secs(2), is_silent), "it speaks though it is stopped");
+    server.signal(Signal::CONT);
+    socket.set_nonblocking(false).unwrap();
     (0..3).for_each(|_| drop(wait_for(&socket, "WATCHDOG=1")));
     assert_eq!(server.terminate(), Some(0));
     wait_for(&socket, "STOPPING=1");

@@ -205,3 +205,26 @@ fn an_invitation_is_good_for_a_day_and_no_longer() {
     let line = redeem(&late).refused(9);
     assert!(line.contains("expired"), "{line}");
 }
+
+#[test]
+fn an_account_that_expires_while_it_is_mounted_ends_and_nothing_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::new(directory.path());
+    let world = World::with_server(&["alice"], |store| start_server(&clock, store));
+    let user = |arguments: &[&str]| world.server.command(&[&["user"], arguments].concat());
+    user(&["expire", "alice", "--within", "1"]).succeeded();
+    let mut mount = world.mount("alice");
+    clock.jump("+23h");
+    fs::write(mount.path("file"), "text").unwrap();
+    mount.sync();
+    fs::write(mount.path("file"), "newer").unwrap();
+    clock.jump("+25h");
+    mount.says("ended by the server's administrator");
+    assert_eq!(mount.unmounted_by_force(), Some(0), "{}", mount.said());
+    let line = world.mounting("alice").in_background().refused(Exit::WrongPassword.code());
+    assert!(line.contains("or it has expired"), "{line}");
+    user(&["enable", "alice"]).succeeded();
+    let mount = world.mount("alice");
+    assert_eq!(fs::read_to_string(mount.path("file")).unwrap(), "newer");
+    mount.unmount();
+}

@@ -24,6 +24,7 @@ use super::target;
 use super::telling::{Task, Whereabouts};
 use crate::command::file_lines::{AccessLine, InboxLine};
 use crate::process::exit::{Exit, Failure};
+use crate::process::report::complain;
 
 /// The pause after a look that failed.
 const RETRY: Duration = Duration::from_secs(10);
@@ -239,7 +240,7 @@ impl Follower {
 
     fn tell_once(&mut self, failure: Failure) {
         if failure.line != self.told_failure && !failure.line.is_empty() {
-            eprintln!("xfer: {}", Shown(&failure.line));
+            complain(format_args!("xfer: {}", Shown(&failure.line)));
         }
         self.told_failure = failure.line;
     }

@@ -16,6 +16,7 @@ use super::Found;
 use crate::control::{self, DORMANT};
 use crate::mountpoint::{self, mountinfo, stale};
 use crate::process::exit::{Exit, Failure};
+use crate::process::report::complain;
 
 /// The longest wait for a change of the table of mounts.
 const MOUNTS_MAX: Duration = Duration::from_secs(60);
@@ -70,10 +71,10 @@ pub(in crate::files) fn warn_of_dead(account: &str) {
     entries.retain(|entry| entry.source == account && stale::is_own(entry));
     for entry in entries.iter().filter(|entry| stale::is_stale(entry)) {
         let place = entry.mountpoint.display().to_string();
-        eprintln!(
+        complain(format_args!(
             "xfer: warning: {0}: no process serves this mount any more; remove it with: xfer unmount {0}",
             Shown(&place)
-        );
+        ));
     }
 }
 
