@@ -5,6 +5,7 @@
 # Needs root, and Debian's packages; a quarter of an hour.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/machine.sh
 
 if (($# > 0)); then
     sed -n '2,5s/^# \{0,1\}//p' "$0"
@@ -15,10 +16,6 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 readonly NAME=xfer-try-$$
 here=$(mktemp -d /tmp/xfer-container.XXXXXX)
 export XDG_STATE_HOME=$here/state XDG_CONFIG_HOME=$here/config
-
-step() {
-    printf '\n== %s\n' "$*"
-}
 
 fail() {
     printf 'FAILED: %s\n' "$*" >&2

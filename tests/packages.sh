@@ -8,6 +8,7 @@
 #   tests/packages.sh --boot     also boots that Debian with systemd-nspawn, to see the service
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/machine.sh
 
 boots=no
 case "${1-}" in
@@ -16,28 +17,11 @@ case "${1-}" in
     *) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 target=${CARGO_TARGET_DIR:-$PWD/target}
-# The packages, and the fresh Debian in which they are tried.
+# The packages, which are tried on a machine with a fresh Debian.
 built=$(mktemp -d /tmp/xfer-built.XXXXXX)
-debian=
 # Any port at first; the one that it got, later.
 port=0
-server=
 writer=
-
-step() {
-    printf '\n== %s\n' "$*"
-}
-
-fail() {
-    printf 'FAILED: %s\n' "$*" >&2
-    [[ -z $debian ]] || tail -n 20 "$debian/srv/log" >&2 2>/dev/null || true
-    exit 1
-}
-
-# Runs a program in the fresh Debian, as root.
-inside() {
-    LC_ALL=C.UTF-8 HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$debian" "$@"
-}
 
 # Runs a script in it as a user who is not root.
 as_user() {
@@ -54,31 +38,15 @@ package_files() {
     local revision=$1 name file
     shift
     for name in "$@"; do
-        for file in "$debian/srv/${name}_"*"-${revision}_"*.deb; do
-            echo "${file#"$debian"}"
+        for file in "$machine/srv/${name}_"*"-${revision}_"*.deb; do
+            echo "${file#"$machine"}"
         done
     done
 }
 
-# Waits until a command succeeds, half a minute at most.
-wait_for() {
-    local end=$((SECONDS + 30))
-    until "$@" >/dev/null 2>&1; do
-        ((SECONDS < end)) || fail "not within 30 s: $*"
-        sleep 0.1
-    done
-}
-
 clean_up() {
-    local place
     rm -rf "$built"
-    [[ -n $debian ]] || return 0
-    for place in home/ann/remote mnt/bob; do
-        umount -l "$debian/$place" 2>/dev/null || true
-    done
-    [[ -z $server ]] || kill "$server" 2>/dev/null || true
-    umount "$debian/proc" 2>/dev/null || umount -l "$debian/proc" 2>/dev/null || true
-    rm -rf --one-file-system "$debian" || true
+    discard_machine
 }
 trap clean_up EXIT
 
@@ -119,22 +87,22 @@ check_programs() {
 
 make_debian() {
     step "a fresh Debian"
-    debian=$(mktemp -d /tmp/xfer-packages.XXXXXX)
+    machine=$(mktemp -d /tmp/xfer-packages.XXXXXX)
     # The one that the packages were built for.
-    debootstrap --variant=minbase "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$debian" \
-        >"$debian.log" 2>&1 || { tail -n 20 "$debian.log" >&2; fail "debootstrap"; }
-    rm "$debian.log"
-    chmod 755 "$debian"
-    mount -t proc proc "$debian/proc"
-    [[ -e $debian/dev/fuse ]] || mknod -m 666 "$debian/dev/fuse" c 10 229
-    cat >"$debian/etc/apt/apt.conf.d/50try" <<'END'
+    debootstrap --variant=minbase "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$machine" \
+        >"$machine.log" 2>&1 || { tail -n 20 "$machine.log" >&2; fail "debootstrap"; }
+    rm "$machine.log"
+    chmod 755 "$machine"
+    mount -t proc proc "$machine/proc"
+    [[ -e $machine/dev/fuse ]] || mknod -m 666 "$machine/dev/fuse" c 10 229
+    cat >"$machine/etc/apt/apt.conf.d/50try" <<'END'
 quiet "2";
 APT::Get::Assume-Yes "true";
 APT::Install-Recommends "false";
 DPkg::Lock::Timeout "600";
 Dpkg::Use-Pty "false";
 END
-    cp "$built"/*.deb "$debian/srv/"
+    cp "$built"/*.deb "$machine/srv/"
     apt_inside update
 }
 
@@ -150,17 +118,10 @@ install_packages_in_it() {
 }
 
 start_server() {
-    chroot --userspec=xfer:xfer "$debian" /usr/bin/xfer-server run --listen "127.0.0.1:$port" \
-        >"$debian/srv/log" 2>&1 &
+    chroot --userspec=xfer:xfer "$machine" /usr/bin/xfer-server run --listen "127.0.0.1:$port" \
+        >"$machine/srv/log" 2>&1 &
     server=$!
-    wait_for grep -q 'listening on' "$debian/srv/log"
-    port=$(sed -n 's/.*listening on 127.0.0.1:\([0-9]*\),.*/\1/p' "$debian/srv/log")
-}
-
-stop_server() {
-    kill "$server"
-    wait "$server" || true
-    server=
+    await_server
 }
 
 log_in_and_mount() {
@@ -181,12 +142,12 @@ log_in_and_mount() {
 # What an administrator has set stays, whatever the packages do.
 set_up() {
     step "settings of this machine"
-    echo 'silence = 7  # ours' >>"$debian/etc/xfer/server.toml"
+    echo 'silence = 7  # ours' >>"$machine/etc/xfer/server.toml"
     has_settings || fail "a setting without effect"
 }
 
 has_settings() {
-    grep -q '^silence = 7  # ours$' "$debian/etc/xfer/server.toml" &&
+    grep -q '^silence = 7  # ours$' "$machine/etc/xfer/server.toml" &&
         [[ $(inside xfer-server run --print-config) == *'silence = 7'* ]]
 }
 
@@ -196,7 +157,7 @@ manage_without_root() {
     inside usermod --append --groups xfer-admin ann
     as_user "xfer-server user quota bob --quota 2GiB && xfer-server session list | grep '^ann '"
     inside xfer-server user quota bob | grep -q ' 2 GiB' || fail "the quota"
-    grep -q "uid=$(inside id -u ann) command=.*quota" "$debian/srv/log" || fail "the log"
+    grep -q "uid=$(inside id -u ann) command=.*quota" "$machine/srv/log" || fail "the log"
 }
 
 send() {
@@ -208,11 +169,11 @@ send() {
 
 # A program that has a file open on the mount, for which it writes a line whenever it is asked to.
 start_writer() {
-    mkfifo "$debian/srv/asked"
-    chmod 666 "$debian/srv/asked"
+    mkfifo "$machine/srv/asked"
+    chmod 666 "$machine/srv/asked"
     as_user 'exec >> ~/remote/open; while read -r line && [[ $line != end ]]; do echo "$line"; done < /srv/asked' &
     writer=$!
-    exec 9<>"$debian/srv/asked"
+    exec 9<>"$machine/srv/asked"
 }
 
 write() {
@@ -223,12 +184,12 @@ write() {
 upgrade() {
     step "an upgrade while the mounts are in use"
     local before
-    before=$(grep "$debian/" /proc/self/mountinfo)
+    before=$(grep "$machine/" /proc/self/mountinfo)
     start_writer
     write "before"
     apt_inside install $(package_files 2 xfer xfer-server)
     [[ $(inside dpkg-query -W -f '${Version} ' xfer xfer-server) == *-2\ *-2\  ]] || fail "the versions"
-    [[ $(grep "$debian/" /proc/self/mountinfo) == "$before" ]] || fail "a mount did not stay"
+    [[ $(grep "$machine/" /proc/self/mountinfo) == "$before" ]] || fail "a mount did not stay"
     write "after"
     has_settings || fail "the settings are gone"
     # Without systemd, whoever started the server restarts it.
@@ -258,7 +219,7 @@ come_back() {
     step "installed again, the store is there; purged without one, nothing is left"
     apt_inside install $(package_files 2 xfer-server)
     [[ $(inside xfer-server user list) == *$'\n'ann\ * ]] || fail "the store was not taken"
-    rm -r "$debian/var/lib/xfer"
+    rm -r "$machine/var/lib/xfer"
     apt_inside install --reinstall $(package_files 2 xfer-server)
     local said
     said=$(apt_inside purge xfer-server 2>&1)
@@ -416,12 +377,12 @@ readonly IN_BOOTED_AGAIN='
 # what is typed, and commands that have been run already, or wait.
 lay_out_readme() {
     sed -n '/^## Install, log in, mount, send$/,/^## [^I]/p' README.md |
-        awk -v to="$debian/srv/readme." '/^```sh$/ { part++; inside = 1; next }
+        awk -v to="$machine/srv/readme." '/^```sh$/ { part++; inside = 1; next }
             /^```$/ { inside = 0 } inside { print > (to part) }'
-    [[ $(cat "$debian"/srv/readme.[123] | wc -l) -ge 12 ]] || fail "the page of README"
-    mkdir "$debian/srv/first"
-    ln "$debian"/srv/{xfer,xfer-server}_*-1_*.deb "$debian/srv/first/"
-    cat >"$debian/srv/as-root" <<'END'
+    [[ $(cat "$machine"/srv/readme.[123] | wc -l) -ge 12 ]] || fail "the page of README"
+    mkdir "$machine/srv/first"
+    ln "$machine"/srv/{xfer,xfer-server}_*-1_*.deb "$machine/srv/first/"
+    cat >"$machine/srv/as-root" <<'END'
 sudo() { "$@"; }
 
 # `xfer login` of a user, with the line of an invitation and a new password typed on a terminal.
@@ -439,7 +400,7 @@ log_in() {
     rm /srv/keys /srv/typed
 }
 END
-    cat >"$debian/srv/as-user" <<'END'
+    cat >"$machine/srv/as-user" <<'END'
 # Each of these was done before, by root, or typed.
 sudo() { :; }
 xfer() { [[ $1 == login ]] || command xfer "$@"; }
@@ -450,13 +411,13 @@ END
 
 # Boots the fresh Debian, with a script as its only service. Its network is its own, and nothing of it stays.
 boot_with() {
-    rm -f "$debian/srv/result"
-    echo "$1" >"$debian/srv/try"
+    rm -f "$machine/srv/result"
+    echo "$1" >"$machine/srv/try"
     timeout 600 systemd-nspawn --quiet --boot --register=no --keep-unit --private-network \
-        --bind="$debian/srv/fuse:/dev/fuse" --bind="$debian/srv/autofs:/dev/autofs" --directory="$debian" \
-        >"$debian/srv/console" 2>&1 || true
-    if [[ ! -e $debian/srv/result ]]; then
-        tail -n 80 "$debian/srv/said" "$debian/srv/console" >&2
+        --bind="$machine/srv/fuse:/dev/fuse" --bind="$machine/srv/autofs:/dev/autofs" --directory="$machine" \
+        >"$machine/srv/console" 2>&1 || true
+    if [[ ! -e $machine/srv/result ]]; then
+        tail -n 80 "$machine/srv/said" "$machine/srv/console" >&2
         fail "the Debian that boots"
     fi
 }
@@ -464,7 +425,7 @@ boot_with() {
 boot() {
     step "the service, in a Debian that boots"
     apt_inside install systemd systemd-sysv dbus libpam-systemd
-    cat >"$debian/etc/systemd/system/try.service" <<'END'
+    cat >"$machine/etc/systemd/system/try.service" <<'END'
 [Unit]
 After=multi-user.target
 SuccessAction=poweroff-force
@@ -484,10 +445,10 @@ END
     inside userdel xfer
     inside groupdel xfer-admin
     lay_out_readme
-    umount "$debian/proc"
+    umount "$machine/proc"
     # The machine's own may be for root alone.
-    mknod -m 666 "$debian/srv/fuse" c 10 229
-    mknod -m 600 "$debian/srv/autofs" c 10 235
+    mknod -m 666 "$machine/srv/fuse" c 10 229
+    mknod -m 600 "$machine/srv/autofs" c 10 235
     local packages
     packages=$(printf 'SECOND="%s"' "$(package_files 2 xfer xfer-server | xargs)")
     boot_with "$packages$IN_BOTH$IN_BOOTED_README$IN_BOOTED"

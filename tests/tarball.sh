@@ -8,6 +8,7 @@
 #   tests/tarball.sh FILE       only with this tarball, which was built before
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/machine.sh
 
 tarball=
 case "${1-}" in
@@ -15,48 +16,11 @@ case "${1-}" in
     *) tarball=${1-} ;;
 esac
 target=${CARGO_TARGET_DIR:-$PWD/target}
-# The directory that stands for a machine, and the port that its server got.
-machine=
-port=
-server=
 readonly HOST=server.test
 
-step() {
-    printf '\n== %s\n' "$*"
-}
-
-fail() {
-    printf 'FAILED: %s\n' "$*" >&2
-    [[ -z $machine ]] || tail -n 20 "$machine/srv/log" >&2 2>/dev/null || true
-    exit 1
-}
-
-# Runs a program in that directory, as root.
-inside() {
-    LC_ALL=C.UTF-8 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-        chroot "$machine" "$@"
-}
-
-# Waits until a command succeeds, half a minute at most.
-wait_for() {
-    local end=$((SECONDS + 30))
-    until "$@" >/dev/null 2>&1; do
-        ((SECONDS < end)) || fail "not within 30 s: $*"
-        sleep 0.1
-    done
-}
-
 clean_up() {
-    local place
     rm -rf "$target/again"
-    [[ -n $machine ]] || return 0
-    for place in home/ann/remote mnt/bob; do
-        umount -l "$machine/$place" 2>/dev/null || true
-    done
-    [[ -z $server ]] || kill "$server" 2>/dev/null || true
-    umount "$machine/proc" 2>/dev/null || umount -l "$machine/proc" 2>/dev/null || true
-    rm -rf --one-file-system "$machine" || true
-    machine=
+    discard_machine
 }
 trap clean_up EXIT
 
@@ -152,14 +116,7 @@ install_it() {
 start_server() {
     inside xfer-server run --listen 127.0.0.1:0 >"$machine/srv/log" 2>&1 &
     server=$!
-    wait_for grep -q 'listening on' "$machine/srv/log"
-    port=$(sed -n 's/.*listening on 127.0.0.1:\([0-9]*\),.*/\1/p' "$machine/srv/log")
-}
-
-stop_server() {
-    kill "$server"
-    wait "$server" || true
-    server=
+    await_server
 }
 
 log_in_and_mount() {
@@ -204,7 +161,7 @@ try_it() {
     inside umount /mnt/bob
     stop_server
     uninstall_it
-    clean_up
+    discard_machine
 }
 
 packaging/install-deps.sh --package-tests
