@@ -105,7 +105,7 @@ if ((${#missing[@]} > 0)); then
 fi
 
 command -v cargo >/dev/null || {
-    echo "cargo is missing; install Rust 1.88 or later (https://rustup.rs)" >&2
+    echo "cargo is missing; install Rust 1.88 or later by rustup" >&2
     exit 1
 }
 musl=x86_64-unknown-linux-musl
@@ -117,6 +117,6 @@ if [[ ${1-} == --tarball && ! -d $(rustc --print target-libdir --target $musl) ]
     rustup target add $musl
 fi
 [[ -e /dev/fuse ]] || {
-    echo "/dev/fuse is missing; load the kernel's module with 'modprobe fuse'" >&2
+    echo "/dev/fuse is missing; as root: modprobe fuse" >&2
     exit 1
 }

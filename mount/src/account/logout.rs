@@ -12,6 +12,7 @@ use crate::command::xfer_line::LogoutLine;
 use crate::command::{identity, terminal};
 use crate::control::{self, Status};
 use crate::process::exit::{Exit, Failure};
+use crate::process::output::print_line;
 
 /// Gives this machine's key up, on the server and here.
 pub(super) fn run(line: LogoutLine) -> Result<(), Failure> {
@@ -19,8 +20,8 @@ pub(super) fn run(line: LogoutLine) -> Result<(), Failure> {
     let (keys, label) = (device_keys()?, target.to_string());
     let no_key = || {
         let line = format!(
-            "this machine has no key for {target}, so there is nothing to log out of; xfer keys \
-             {target} lists the machines that have"
+            "this machine has no key for {target}, so there is nothing to log out of; for the \
+             machines that have one: xfer keys {target}"
         );
         Failure::new(Exit::Other, line)
     };
@@ -43,7 +44,7 @@ pub(super) fn run(line: LogoutLine) -> Result<(), Failure> {
         let line = format!("{}: {error}; remove it", keys.path(&label).display());
         Failure::new(Exit::Other, line)
     })?;
-    Ok(())
+    print_line(&format!("this machine does not log in to {label} by a key any more"))
 }
 
 /// Asks whether the mounts that the key has begun may end, and makes their changes durable.
@@ -55,21 +56,24 @@ fn settle_mounts(label: &str, is_agreed: bool) -> Result<(), Failure> {
     let (places, first) = (places.join(" and "), &first.mountpoint);
     if !is_agreed {
         let what = format!(
-            "{label} is mounted by this key at {places}; to log out ends that: programs there get \
+            "{label} is mounted by this key at {places}; logging out ends that: programs there get \
              errors until it is unmounted"
         );
         if terminal::terminal().is_none() {
-            let line = format!("{what}. Unmount first with: xfer unmount {first}; or give --yes");
+            let line = format!("{what}; first run: xfer unmount {first}, or give --yes");
             return Err(Failure::usage(line));
         }
         if !terminal::agrees(&format!("{}. Log out? [y/N] ", Shown(&what))) {
-            return Err(Failure::new(Exit::Other, "still logged in"));
+            return Err(Failure::new(
+                Exit::Other,
+                format!("this machine is still logged in to {label}"),
+            ));
         }
     }
     mounts.iter().try_for_each(|mount| {
         control::sync(mount.mountpoint.as_ref()).map_err(|Failure { exit, line }| Failure {
             exit,
-            line: format!("{line}; still logged in, since that would be lost"),
+            line: format!("{line}; this machine is still logged in, since that would be lost"),
         })
     })
 }

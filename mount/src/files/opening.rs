@@ -206,7 +206,7 @@ fn through_mount(label: &str, takeover: bool) -> Result<Option<Opened>, Failure>
             let other = status.other.as_deref().unwrap_or("another machine");
             let place = &status.mountpoint;
             let line = format!(
-                "{label}: mounted at {place}, but the mount on {other} has the tree; use that one, or \
+                "{label}: mounted at {place}, but the client on {other} has the tree; use that one, or \
                  take the tree from it with --takeover"
             );
             return Err(Failure::new(Exit::InUse, line));

@@ -43,7 +43,7 @@ impl Report {
     /// Says that something can't be done with a path of any side, and why.
     pub(super) fn fail_with(&self, what: &str, path: &Path, why: impl AsRef<str>) {
         let path = shown(&path.to_string_lossy());
-        self.fail_line(&format!("cannot {what} \"{path}\": {}", why.as_ref()));
+        self.fail_line(&format!("cannot {what} '{path}': {}", why.as_ref()));
     }
 
     /// Says that something failed.
@@ -126,7 +126,7 @@ pub(super) fn words(errno: Errno) -> String {
         }
         Errno::NOSPC => "no space is left on the disk".to_owned(),
         Errno::TIMEDOUT => "the server does not answer".to_owned(),
-        Errno::BUSY => "it is in use, or another mount has the tree".to_owned(),
+        Errno::BUSY => "it is in use, or another client has the tree".to_owned(),
         Errno::CANCELED => "not all of it could be copied".to_owned(),
         other => match xfer_protocol::Errno::from_number(other.raw_os_error()) {
             Some(known) => known.to_string(),

@@ -10,7 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 pub fn ready() {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(socket.as_encoded_bytes(), b"READY=1") {
-        tracing::warn!("systemd can't be told that the mount is usable: {error}");
+        tracing::warn!("systemd cannot be told that the mount is usable: {error}");
     }
 }
 

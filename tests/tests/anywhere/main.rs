@@ -6,6 +6,7 @@ mod at_login;
 mod checks;
 mod sshfs;
 mod settings;
+mod places;
 
 use xfer_tests::World;
 
